@@ -1,0 +1,1 @@
+//! Text in: tokenizers, datasets, packing.

@@ -1,0 +1,150 @@
+//! The one error type of the crate: what failed, in which context, and of which kind.
+//!
+//! An [`Error`] is a sentence with the sentences of its callers in front ("outer: inner"). Each says what went wrong, why,
+//! and what to do about it. Broken internal invariants are assertions instead; nothing that a user types ends in a panic.
+
+use std::fmt;
+
+/// Result with the crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a caller may want to react to. Everything else is in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request itself makes no sense (exit status 2).
+    Usage,
+    /// The work was tried and failed (exit status 1).
+    Failed,
+    /// A device or the host ran out of memory.
+    OutOfMemory,
+    /// The device went away: driver reset, unplugged, timed out.
+    DeviceLost,
+}
+
+/// Opaque error with its context chain.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    context: Vec<String>,
+}
+
+impl Error {
+    /// An error of kind [`ErrorKind::Failed`].
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::of_kind(ErrorKind::Failed, message)
+    }
+
+    /// An error in what the user asked for.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::of_kind(ErrorKind::Usage, message)
+    }
+
+    /// An error of the given kind.
+    pub fn of_kind(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new() }))
+    }
+
+    /// The kind, unchanged by added context.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Puts a sentence in front: what was being done when this happened.
+    pub fn context(mut self, outer: impl fmt::Display) -> Self {
+        self.0.context.push(outer.to_string());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for outer in self.0.context.iter().rev() {
+            write!(f, "{outer}: ")?;
+        }
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Adds context to a failing result.
+pub trait Context<T> {
+    /// Puts `outer` in front of the error's text.
+    fn context(self, outer: impl fmt::Display) -> Result<T>;
+    /// As [`Context::context`], computed only on failure.
+    fn with_context<D: fmt::Display>(self, outer: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn context(self, outer: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| e.into().context(outer))
+    }
+
+    fn with_context<D: fmt::Display>(self, outer: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|e| e.into().context(outer()))
+    }
+}
+
+macro_rules! from_display {
+    ($($source:ty),* $(,)?) => {
+        $(impl From<$source> for Error {
+            fn from(e: $source) -> Self {
+                Error::new(e.to_string())
+            }
+        })*
+    };
+}
+from_display!(
+    std::io::Error,
+    std::fmt::Error,
+    std::str::Utf8Error,
+    std::num::TryFromIntError,
+    serde_json::Error,
+    safetensors::SafeTensorError,
+    minijinja::Error,
+    Box<dyn std::error::Error + Send + Sync>,
+);
+
+/// Returns an [`Error`] made from a format string unless the condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::error::Error::new(format!($($message)+)));
+        }
+    };
+}
+
+/// Returns an [`Error`] made from a format string.
+#[macro_export]
+macro_rules! bail {
+    ($($message:tt)+) => {
+        return Err($crate::error::Error::new(format!($($message)+)))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_reads_from_the_outside_in_and_keeps_the_kind() {
+        let e = Error::usage("K is 0").context("reading --keep").context("train");
+        assert_eq!(e.to_string(), "train: reading --keep: K is 0");
+        assert_eq!(e.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn foreign_errors_take_context() {
+        let r: std::result::Result<(), std::io::Error> = Err(std::io::Error::other("disk full"));
+        assert_eq!(r.context("writing out.json").unwrap_err().to_string(), "writing out.json: disk full");
+    }
+}

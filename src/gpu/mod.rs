@@ -1,0 +1,1 @@
+//! Adapters, devices, recordings and the executors that run them.

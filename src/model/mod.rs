@@ -1,0 +1,1 @@
+//! Model configurations, the Llama family, weight names and chat templates.

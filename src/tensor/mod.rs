@@ -1,0 +1,1 @@
+//! Shapes, element types, host tensors and the files they are read from.
