@@ -1,1 +1,32 @@
-//! Adapters, devices, recordings and the executors that run them.
+//! Floor 1: devices and how work reaches them.
+//!
+//! Ops describe work as a [`Recording`] of commands on [`Buffer`] handles; an [`Executor`] runs it: [`WgpuExecutor`] on a
+//! GPU through wgpu, [`CpuExecutor`] through each kernel's Rust twin. Start with `recording.rs`.
+
+mod adapter;
+mod buffer;
+mod call;
+mod cpu_executor;
+mod executor;
+mod faults;
+mod kernel;
+mod open;
+mod plan;
+mod pool;
+mod real;
+mod recording;
+pub mod shader;
+pub mod walk;
+mod wgpu_executor;
+
+pub use adapter::{AdapterReport, adapters, auto_adapter, find_adapter};
+pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
+pub use call::{Arg, Call};
+pub use cpu_executor::CpuExecutor;
+pub use executor::{Device, DeviceLimits, Executor, MemoryUse};
+pub use kernel::{Access, Binding, Field, KernelDef, Params, Scalar, Source};
+pub use open::{open_device, software_adapter};
+pub use plan::Plan;
+pub use real::Real;
+pub use recording::{Command, Dispatch, Recording, groups_for};
+pub use wgpu_executor::{LimitSet, OpenOptions, WgpuExecutor};

@@ -1,0 +1,136 @@
+//! Buffer handles: what a recording names instead of device memory.
+//!
+//! A handle knows its element kind, its length and how long its content lives; the executor that runs a recording decides
+//! where the bytes are. Persistent storage is released when the last clone of its handle is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Element kind of a buffer. Every element is four bytes on a device; the f64 CPU executor widens `Real` only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Floating point: f32 on a device, f32 or f64 in the CPU executor.
+    Real,
+    /// Unsigned integers: token ids, indices, tables.
+    U32,
+    /// Signed integers: labels.
+    I32,
+    /// Words that a kernel unpacks itself: 16-bit weights, quantised blocks.
+    Packed,
+}
+
+/// How long a buffer's content lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until the handle is dropped: weights, moments, caches, results.
+    Persistent,
+    /// From its first to its last command within one recording; memory is shared by plan.
+    Transient,
+}
+
+/// Offsets of spans are multiples of this many elements (256 bytes, WebGPU's storage offset alignment).
+pub const ELEMENT_ALIGNMENT: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Info {
+    pub(crate) id: u64,
+    label: String,
+    kind: Kind,
+    len: usize,
+    lifetime: Lifetime,
+}
+
+/// A handle to `len` elements of one kind.
+#[derive(Clone, Debug)]
+pub struct Buffer(pub(crate) Arc<Info>);
+
+impl Buffer {
+    /// A new handle; no memory is taken until an executor meets it.
+    pub fn new(label: impl Into<String>, kind: Kind, len: usize, lifetime: Lifetime) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        assert!(len > 0, "a buffer has at least one element");
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::new(Info { id, label: label.into(), kind, len, lifetime }))
+    }
+
+    /// A handle whose content outlives recordings.
+    pub fn persistent(label: impl Into<String>, kind: Kind, len: usize) -> Self {
+        Self::new(label, kind, len, Lifetime::Persistent)
+    }
+
+    /// Unique within the process.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Name for messages and debuggers.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// Element kind.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Never true: handles have at least one element.
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    /// Size on a device in bytes.
+    pub fn n_bytes(&self) -> u64 {
+        self.0.len as u64 * 4
+    }
+
+    /// Lifetime of the content.
+    pub fn lifetime(&self) -> Lifetime {
+        self.0.lifetime
+    }
+
+    /// The whole buffer.
+    pub fn span(&self) -> Span {
+        Span { buffer: self.clone(), offset: 0, len: self.0.len }
+    }
+
+    /// `len` elements from `offset`, which is a multiple of [`ELEMENT_ALIGNMENT`].
+    pub fn slice(&self, offset: usize, len: usize) -> Span {
+        assert!(offset.is_multiple_of(ELEMENT_ALIGNMENT), "span of {} starts at unaligned {offset}", self.label());
+        assert!(len > 0 && offset + len <= self.len(), "span {offset}+{len} leaves {} of {}", self.label(), self.len());
+        Span { buffer: self.clone(), offset, len }
+    }
+}
+
+/// A run of elements of a buffer: what commands bind, copy and clear.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// The buffer.
+    pub buffer: Buffer,
+    /// First element, a multiple of [`ELEMENT_ALIGNMENT`].
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl Span {
+    /// The first `len` elements of this span.
+    pub fn prefix(&self, len: usize) -> Span {
+        assert!(len > 0 && len <= self.len, "a prefix of {len} does not fit a span of {}", self.len);
+        Span { buffer: self.buffer.clone(), offset: self.offset, len }
+    }
+
+    /// Element kind.
+    pub fn kind(&self) -> Kind {
+        self.buffer.kind()
+    }
+
+    /// Element range within the buffer.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len
+    }
+}

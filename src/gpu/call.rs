@@ -1,0 +1,92 @@
+//! What a kernel's Rust twin receives: the same parameters, constants, grid and buffers as the shader.
+
+use super::{Field, Params, Real, Scalar};
+
+/// One dispatch as a twin sees it.
+pub struct Call<'a, T> {
+    /// Workgroups per axis, as recorded.
+    pub groups: [u32; 3],
+    /// Values of the kernel's generated constants, in the order of its `constants`.
+    pub constants: &'a [u32],
+    pub(super) params: &'a [u8],
+    pub(super) fields: &'static [Field],
+    pub(super) args: Vec<Arg<'a, T>>,
+}
+
+/// One bound buffer.
+pub enum Arg<'a, T> {
+    /// Real, read.
+    Real(&'a [T]),
+    /// Real, written.
+    RealMut(&'a mut [T]),
+    /// Unsigned words (ids, indices, packed weights), read.
+    U32(&'a [u32]),
+    /// Unsigned words, written.
+    U32Mut(&'a mut [u32]),
+}
+
+impl<'a, T: Real> Call<'a, T> {
+    /// The parameter block.
+    pub fn params<P: Params>(&self) -> P {
+        assert_eq!(self.fields.len(), P::FIELDS.len(), "the twin reads the parameter block of its kernel");
+        bytemuck::pod_read_unaligned(self.params)
+    }
+
+    /// All parameters as text, for messages.
+    pub fn describe_params(&self) -> String {
+        let words: &[[u8; 4]] = bytemuck::cast_slice(self.params);
+        let show = |(f, w): (&Field, &[u8; 4])| match f.scalar {
+            Scalar::U32 => format!("{} = {}", f.name, u32::from_le_bytes(*w)),
+            Scalar::I32 => format!("{} = {}", f.name, i32::from_le_bytes(*w)),
+            Scalar::F32 => format!("{} = {}", f.name, f32::from_le_bytes(*w)),
+        };
+        self.fields.iter().zip(words).map(show).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The buffers, in binding order.
+    pub fn args<const N: usize>(self) -> [Arg<'a, T>; N] {
+        let n = self.args.len();
+        self.args.try_into().unwrap_or_else(|_| panic!("the twin takes {N} buffers, its kernel binds {n}"))
+    }
+}
+
+impl<'a, T> Arg<'a, T> {
+    /// A real buffer that is read.
+    pub fn real(self) -> &'a [T] {
+        match self {
+            Arg::Real(x) => x,
+            Arg::RealMut(x) => x,
+            _ => panic!("the twin reads a real buffer where its kernel binds words"),
+        }
+    }
+
+    /// A real buffer that is written.
+    pub fn real_mut(self) -> &'a mut [T] {
+        match self {
+            Arg::RealMut(x) => x,
+            _ => panic!("the twin writes a buffer that its kernel does not bind as written reals"),
+        }
+    }
+
+    /// Words that are read; signed ones by their bits.
+    pub fn u32(self) -> &'a [u32] {
+        match self {
+            Arg::U32(x) => x,
+            Arg::U32Mut(x) => x,
+            _ => panic!("the twin reads words where its kernel binds reals"),
+        }
+    }
+
+    /// Words that are written.
+    pub fn u32_mut(self) -> &'a mut [u32] {
+        match self {
+            Arg::U32Mut(x) => x,
+            _ => panic!("the twin writes a buffer that its kernel does not bind as written words"),
+        }
+    }
+
+    /// Signed words that are read.
+    pub fn i32(self) -> &'a [i32] {
+        bytemuck::cast_slice(self.u32())
+    }
+}

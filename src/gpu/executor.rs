@@ -1,0 +1,93 @@
+//! What runs a recording, and what the floors above may ask of it.
+
+use super::{Recording, Span};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Sizes that a plan has to respect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Largest span of one binding, in bytes. Larger tensors are bound in row slices.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+    /// Whether 16-bit weights are better widened on load (the CPU multiplies f32).
+    pub wide_weights: bool,
+}
+
+impl DeviceLimits {
+    /// The most four-byte elements that one buffer and one binding can hold, a multiple of the span alignment.
+    pub fn max_elements(&self) -> usize {
+        let bytes = self.max_binding_bytes.min(self.max_buffer_bytes);
+        usize::try_from(bytes / 256 * 64).unwrap_or(usize::MAX)
+    }
+}
+
+/// Memory held on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes of persistent buffers alive now.
+    pub persistent_bytes: u64,
+    /// Largest planned bytes of transients of any recording run so far.
+    pub transient_peak_bytes: u64,
+}
+
+/// Runs recordings. Uploads and read-backs are calls, not commands: they happen between runs.
+pub trait Executor {
+    /// Name for people, for example `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan`.
+    fn name(&self) -> String;
+
+    /// Sizes to respect.
+    fn limits(&self) -> DeviceLimits;
+
+    /// Runs every command in order. On return the work is queued; read-backs see its results.
+    fn run(&mut self, recording: &Recording) -> Result<()>;
+
+    /// Waits until everything queued has finished, so that a clock read next is honest.
+    fn wait(&mut self) -> Result<()>;
+
+    /// Writes reals to a persistent span, from its start.
+    fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()>;
+
+    /// As [`Executor::write_real`] without rounding where the executor holds f64.
+    fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()>;
+
+    /// Writes words (ids, indices, packed weights; signed ones by their bits).
+    fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()>;
+
+    /// Reads reals of a persistent span.
+    fn read_real(&mut self, span: &Span) -> Result<Vec<f32>>;
+
+    /// As [`Executor::read_real`] without rounding where the executor holds f64.
+    fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>>;
+
+    /// Reads words.
+    fn read_words(&mut self, span: &Span) -> Result<Vec<u32>>;
+
+    /// Memory in use.
+    fn memory(&self) -> MemoryUse;
+
+    /// Forgets the transient peak, to measure the next runs alone.
+    fn reset_peak(&mut self);
+}
+
+/// An open device of either sort.
+pub type Device = Box<dyn Executor>;
+
+/// Checks that a span fits a binding.
+pub(super) fn check_span(span: &Span, limits: &DeviceLimits) -> Result<()> {
+    let bytes = span.len as u64 * 4;
+    if bytes > limits.max_binding_bytes || span.buffer.n_bytes() > limits.max_buffer_bytes {
+        let mib = |b: u64| b as f64 / (1 << 20) as f64;
+        return Err(Error::of_kind(
+            ErrorKind::OutOfMemory,
+            format!(
+                "{} needs {:.1} MiB in one piece, this device binds at most {:.1} MiB: use shorter sequences, a smaller batch \
+                 or a smaller --chunk",
+                span.buffer.label(),
+                mib(bytes.max(span.buffer.n_bytes())),
+                mib(limits.max_binding_bytes.min(limits.max_buffer_bytes))
+            ),
+        ));
+    }
+    Ok(())
+}

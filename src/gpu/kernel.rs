@@ -1,0 +1,150 @@
+//! What a kernel is: WGSL sources, bindings, parameters and a Rust twin, as one static.
+//!
+//! The kernel families fill statics of [`KernelDef`] and a dispatch holds a reference to one. Tests compare each against its
+//! WGSL by reflection (`shader.rs`) and against its twin by running it.
+
+use super::Kind;
+use super::call::Call;
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Written whole (within the span bound), never read.
+    Write,
+    /// Read and written, or written in part.
+    ReadWrite,
+}
+
+/// One storage binding. Binding 0 is the uniform `Params`; these follow from 1 in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    /// Name of the WGSL variable.
+    pub name: &'static str,
+    /// How it is used.
+    pub access: Access,
+    /// Element kind.
+    pub kind: Kind,
+    /// Shape for the reader, for example `[tokens, channels]`.
+    pub shape: &'static str,
+}
+
+impl Binding {
+    /// A binding that is only read.
+    pub const fn read(name: &'static str, kind: Kind, shape: &'static str) -> Self {
+        Self { name, access: Access::Read, kind, shape }
+    }
+
+    /// A binding that is written whole.
+    pub const fn write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
+        Self { name, access: Access::Write, kind, shape }
+    }
+
+    /// A binding that is read and written.
+    pub const fn read_write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
+        Self { name, access: Access::ReadWrite, kind, shape }
+    }
+}
+
+/// A WGSL file of the crate.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Path below `shaders/` without the ending, for example `norm/rms_norm`.
+    pub path: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+/// The WGSL file `shaders/<path>.wgsl` as a [`Source`].
+#[macro_export]
+macro_rules! wgsl {
+    ($path:literal) => {
+        $crate::gpu::Source {
+            path: $path,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path, ".wgsl")),
+        }
+    };
+}
+
+/// Scalar type of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar {
+    /// `u32` in Rust and WGSL.
+    U32,
+    /// `i32` in Rust and WGSL.
+    I32,
+    /// `f32` in Rust and WGSL.
+    F32,
+}
+
+/// Name and type of one member of a parameter block; members are four bytes each, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Member name, the same in Rust and WGSL.
+    pub name: &'static str,
+    /// Scalar type.
+    pub scalar: Scalar,
+}
+
+/// A plain block of four-byte scalars that matches the WGSL struct `Params`.
+pub trait Params: bytemuck::Pod {
+    /// Its members in order.
+    const FIELDS: &'static [Field];
+}
+
+/// Declares a parameter block: a `#[repr(C)]` struct of `u32`, `i32` and `f32` members with its [`Params`] description.
+#[macro_export]
+macro_rules! params {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $ty),* }
+        impl $crate::gpu::Params for $name {
+            const FIELDS: &'static [$crate::gpu::Field] =
+                &[$($crate::gpu::Field { name: stringify!($field), scalar: $crate::params!(@scalar $ty) }),*];
+        }
+    };
+    (@scalar u32) => { $crate::gpu::Scalar::U32 };
+    (@scalar i32) => { $crate::gpu::Scalar::I32 };
+    (@scalar f32) => { $crate::gpu::Scalar::F32 };
+}
+
+/// One kernel, or one variant of a kernel.
+pub struct KernelDef {
+    /// `family/entry_point`: the path of its WGSL file; the entry point is the last part.
+    pub label: &'static str,
+    /// Distinguishes statics that share a label, for example `bf16`; empty where there is one.
+    pub variant: &'static str,
+    /// WGSL parts, concatenated in any order.
+    pub parts: &'static [Source],
+    /// Storage bindings in order, from binding 1.
+    pub bindings: &'static [Binding],
+    /// Members of the uniform `Params` at binding 0.
+    pub params: &'static [Field],
+    /// Names of the `const NAME: u32` declarations that a dispatch supplies.
+    pub constants: &'static [&'static str],
+    /// Twin in f32, the CPU product.
+    pub twin_f32: fn(Call<'_, f32>),
+    /// Twin in f64, the oracle.
+    pub twin_f64: fn(Call<'_, f64>),
+}
+
+impl KernelDef {
+    /// The WGSL entry point.
+    pub fn entry_point(&self) -> &'static str {
+        self.label.rsplit('/').next().expect("rsplit yields at least one part")
+    }
+
+    /// `label` or `label (variant)`.
+    pub fn name(&self) -> String {
+        if self.variant.is_empty() { self.label.to_string() } else { format!("{} ({})", self.label, self.variant) }
+    }
+}
+
+impl std::fmt::Debug for KernelDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}

@@ -1,0 +1,27 @@
+//! From `--device` to an open device.
+
+use super::adapter::{adapters, auto_adapter, find_adapter};
+use super::wgpu_executor::{OpenOptions, WgpuExecutor};
+use super::{AdapterReport, CpuExecutor, Device};
+use crate::error::Result;
+
+/// Opens `auto` (a hardware GPU, else the CPU), `cpu`, an adapter's number or a part of its name.
+pub fn open_device(wanted: &str) -> Result<Device> {
+    let cpu = || Box::new(CpuExecutor::<f32>::new());
+    match wanted {
+        "cpu" => Ok(cpu()),
+        "auto" => match auto_adapter(&adapters()) {
+            Some(adapter) => Ok(Box::new(WgpuExecutor::open(adapter, &OpenOptions::default())?)),
+            None => Ok(cpu()),
+        },
+        name => {
+            let list = adapters();
+            Ok(Box::new(WgpuExecutor::open(find_adapter(&list, name)?, &OpenOptions::default())?))
+        }
+    }
+}
+
+/// A software Vulkan adapter, which the tests name explicitly.
+pub fn software_adapter() -> Option<AdapterReport> {
+    adapters().into_iter().find(|a| a.is_software() && a.backend == "vulkan")
+}

@@ -1,0 +1,179 @@
+//! A recording: the plain list of commands that ops append and executors run. It knows no device.
+//!
+//! The rules of WebGPU are asserted here, at the place where a mistake is made, so that the CPU executor refuses what a
+//! GPU would: a buffer is never read and written in one dispatch, never copied onto itself, offsets are aligned, grids fit.
+
+use super::{Access, Buffer, KernelDef, Kind, Lifetime, Params, Span};
+
+/// One command of a recording.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Run a kernel.
+    Dispatch(Dispatch),
+    /// Copy `from` to `to`: equal kinds and lengths, different buffers.
+    Copy {
+        /// Source.
+        from: Span,
+        /// Destination.
+        to: Span,
+    },
+    /// Fill with zeros.
+    Clear(Span),
+}
+
+/// A kernel with everything it runs on.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// Which kernel.
+    pub kernel: &'static KernelDef,
+    /// Values of its generated constants.
+    pub constants: Vec<u32>,
+    /// Bytes of its parameter block.
+    pub params: Vec<u8>,
+    /// Its buffers in binding order.
+    pub spans: Vec<Span>,
+    /// Workgroups per axis.
+    pub groups: [u32; 3],
+}
+
+/// The most workgroups per axis that WebGPU promises.
+const MAX_GROUPS: u32 = 65_535;
+
+/// Workgroups for `n` invocations in groups of `size`: one axis where it fits, else folded over two (the shader's
+/// `linear_index` unfolds it). The grid may overshoot; kernels guard.
+pub fn groups_for(n: usize, size: usize) -> [u32; 3] {
+    let groups = u32::try_from(n.div_ceil(size).max(1)).expect("a grid has fewer than 2^32 workgroups");
+    if groups <= MAX_GROUPS {
+        return [groups, 1, 1];
+    }
+    let y = groups.div_ceil(MAX_GROUPS);
+    [groups.div_ceil(y), y, 1]
+}
+
+/// An ordered list of commands.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    commands: Vec<Command>,
+}
+
+impl Recording {
+    /// An empty recording.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The commands in order.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// A new transient of `len` elements, alive from its first to its last command here.
+    pub fn transient(&self, label: &str, kind: Kind, len: usize) -> Span {
+        Buffer::new(label, kind, len, Lifetime::Transient).span()
+    }
+
+    /// Appends a dispatch.
+    ///
+    /// `groups` are workgroups per axis; `constants` are the values of `kernel.constants` in order.
+    pub fn dispatch<P: Params>(
+        &mut self,
+        kernel: &'static KernelDef,
+        constants: &[u32],
+        params: P,
+        spans: &[&Span],
+        groups: [u32; 3],
+    ) {
+        let name = kernel.name();
+        assert_eq!(spans.len(), kernel.bindings.len(), "{name}: number of buffers");
+        assert_eq!(constants.len(), kernel.constants.len(), "{name}: number of constants");
+        assert!(groups.iter().all(|&g| (1..=MAX_GROUPS).contains(&g)), "{name}: grid {groups:?}");
+        for (span, binding) in spans.iter().zip(kernel.bindings) {
+            assert_eq!(span.kind(), binding.kind, "{name}: kind of {} ({})", binding.name, span.buffer.label());
+        }
+        for (i, a) in kernel.bindings.iter().enumerate() {
+            for (j, b) in kernel.bindings.iter().enumerate().skip(i + 1) {
+                let shared = spans[i].buffer.id() == spans[j].buffer.id();
+                let written = a.access != Access::Read || b.access != Access::Read;
+                assert!(!(shared && written), "{name}: {} and {} share a buffer that is written", a.name, b.name);
+            }
+        }
+        self.commands.push(Command::Dispatch(Dispatch {
+            kernel,
+            constants: constants.to_vec(),
+            params: bytemuck::bytes_of(&params).to_vec(),
+            spans: spans.iter().map(|&s| s.clone()).collect(),
+            groups,
+        }));
+    }
+
+    /// Appends a copy between two different buffers.
+    pub fn copy(&mut self, from: &Span, to: &Span) {
+        assert_ne!(from.buffer.id(), to.buffer.id(), "a buffer is not copied onto itself");
+        assert_eq!((from.kind(), from.len), (to.kind(), to.len), "a copy keeps kind and length");
+        self.commands.push(Command::Copy { from: from.clone(), to: to.clone() });
+    }
+
+    /// Appends a fill with zeros.
+    pub fn clear(&mut self, span: &Span) {
+        self.commands.push(Command::Clear(span.clone()));
+    }
+
+    /// Appends one command of another recording, for walking it command by command.
+    pub fn push(&mut self, command: Command) {
+        self.commands.push(command);
+    }
+
+    /// This recording with every transient turned into a persistent buffer, so that each command can be run and looked at
+    /// alone.
+    pub fn promoted(&self) -> Recording {
+        let mut map = std::collections::HashMap::new();
+        let mut promote = |s: &Span| {
+            if s.buffer.lifetime() == Lifetime::Persistent {
+                return s.clone();
+            }
+            let fresh = || Buffer::persistent(s.buffer.label(), s.buffer.kind(), s.buffer.len());
+            let buffer = map.entry(s.buffer.id()).or_insert_with(fresh).clone();
+            Span { buffer, offset: s.offset, len: s.len }
+        };
+        let commands = self.commands.iter().map(|c| match c {
+            Command::Dispatch(d) => {
+                let spans = d.spans.iter().map(&mut promote).collect();
+                Command::Dispatch(Dispatch { spans, ..d.clone() })
+            }
+            Command::Copy { from, to } => Command::Copy { from: promote(from), to: promote(to) },
+            Command::Clear(s) => Command::Clear(promote(s)),
+        });
+        Recording { commands: commands.collect() }
+    }
+}
+
+impl Command {
+    /// The spans that the command touches, with how.
+    pub fn uses(&self) -> Vec<(&Span, Access)> {
+        match self {
+            Command::Dispatch(d) => d.spans.iter().zip(d.kernel.bindings).map(|(s, b)| (s, b.access)).collect(),
+            Command::Copy { from, to } => vec![(from, Access::Read), (to, Access::Write)],
+            Command::Clear(s) => vec![(s, Access::Write)],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_fold_and_cover() {
+        assert_eq!(groups_for(1, 64), [1, 1, 1]);
+        let n = 64 * 200_000 + 1;
+        let [x, y, z] = groups_for(n, 64);
+        assert!(x <= MAX_GROUPS && z == 1 && x as usize * y as usize * 64 >= n);
+    }
+
+    #[test]
+    #[should_panic(expected = "not copied onto itself")]
+    fn self_copy_is_refused() {
+        let b = Buffer::persistent("b", Kind::Real, 256);
+        Recording::new().copy(&b.slice(0, 64), &b.slice(64, 64));
+    }
+}

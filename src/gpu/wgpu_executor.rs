@@ -1,0 +1,421 @@
+//! Runs recordings on a GPU through wgpu: pipeline cache, bind groups, bounded submits, read-back.
+//!
+//! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
+//! that met them.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::executor::check_span;
+use super::faults::Faults;
+use super::pool::Pool;
+use super::{
+    Access, AdapterReport, Command, DeviceLimits, Dispatch, Executor, KernelDef, Lifetime, MemoryUse, Plan, Recording,
+    Span, shader,
+};
+use crate::error::{Context, Error, ErrorKind, Result};
+
+/// Which limits to open a device with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitSet {
+    /// All that the adapter has, with the optional features that Longreach uses.
+    #[default]
+    Adapter,
+    /// WebGPU's defaults and no optional feature: the least a device may offer.
+    WebGpu,
+}
+
+/// How to open a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Limits to ask for.
+    pub limits: LimitSet,
+    /// Keep naga's bounds checks and loop bounding in the shaders.
+    pub checked: bool,
+    /// Pretend that bindings may hold at most this many bytes, to test slicing.
+    pub max_binding_bytes: Option<u64>,
+}
+
+/// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
+const PARAM_STRIDE: usize = 256;
+/// Dispatches of one submit: short enough that a desktop's watchdog never sees a long one.
+const DISPATCHES_PER_SUBMIT: usize = 32;
+/// Submits in flight before the next waits.
+const SUBMITS_IN_FLIGHT: usize = 3;
+/// Bulk uploads are submitted whenever this much is staged.
+const UPLOAD_BYTES_PER_SUBMIT: usize = 64 << 20;
+
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+type PipelineKey = (&'static str, &'static str, Vec<u32>);
+
+/// An open wgpu device.
+pub struct WgpuExecutor {
+    name: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    faults: Faults,
+    limits: DeviceLimits,
+    checked: bool,
+    pipelines: HashMap<PipelineKey, Pipeline>,
+    pool: Pool,
+    params: Option<wgpu::Buffer>,
+    staged_bytes: usize,
+    transient_peak_bytes: u64,
+}
+
+impl WgpuExecutor {
+    /// Opens an adapter.
+    pub fn open(report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let (required_features, required_limits) = match options.limits {
+            LimitSet::Adapter => (report.adapter.features() & wanted, report.limits.clone()),
+            LimitSet::WebGpu => (wgpu::Features::empty(), wgpu::Limits::default().or_worse_values_from(&report.limits)),
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("longreach"),
+            required_features,
+            required_limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let name = format!("{} ({})", report.name, report.backend);
+        let opened = pollster::block_on(report.adapter.request_device(&descriptor));
+        let (device, queue) = opened.map_err(|e| {
+            Error::new(format!("cannot open {name}: {e}. Update the graphics driver, or use --device cpu"))
+        })?;
+        let faults = Faults::default();
+        let (on_error, on_lost) = (faults.clone(), faults.clone());
+        device.on_uncaptured_error(std::sync::Arc::new(move |e: wgpu::Error| on_error.record(&e)));
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
+                on_lost.set_lost(format!("{reason:?}: {message}"));
+            }
+        });
+        let own = device.limits();
+        let limits = DeviceLimits {
+            max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
+            max_buffer_bytes: own.max_buffer_size,
+            wide_weights: false,
+        };
+        Ok(Self {
+            name,
+            device,
+            queue,
+            faults,
+            limits,
+            checked: options.checked,
+            pipelines: HashMap::new(),
+            pool: Pool::default(),
+            params: None,
+            staged_bytes: 0,
+            transient_peak_bytes: 0,
+        })
+    }
+
+    /// Takes the device away, as a driver reset would: every later call returns [`ErrorKind::DeviceLost`].
+    pub fn lose_device(&mut self) {
+        self.faults.set_lost("Destroyed: taken away on purpose".to_string());
+        self.device.destroy();
+    }
+
+    fn make_pipeline(&mut self, kernel: &'static KernelDef, constants: &[u32]) -> Result<()> {
+        let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: binding == 0, min_binding_size: None },
+            count: None,
+        };
+        let storage = |(i, b): (usize, &super::Binding)| {
+            (i as u32 + 1, wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read })
+        };
+        let types = std::iter::once((0, wgpu::BufferBindingType::Uniform));
+        let entries: Vec<_> = types.chain(kernel.bindings.iter().enumerate().map(storage)).map(entry).collect();
+        let label = Some(kernel.label);
+        let layout =
+            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let text = shader::link(kernel, constants);
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
+        let module = if self.checked {
+            self.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: kernels guard their own accesses; `checked` devices run the same tests with naga's checks in place.
+            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry_point()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        if let Err(e) = self.faults.check() {
+            shader::check(kernel, constants)?;
+            return Err(e.context(format!("compiling kernel {}", kernel.name())));
+        }
+        self.pipelines.insert((kernel.label, kernel.variant, constants.to_vec()), Pipeline { pipeline, layout });
+        Ok(())
+    }
+
+    fn upload_params(&mut self, recording: &Recording) {
+        let dispatches = recording.commands().iter().filter_map(|c| match c {
+            Command::Dispatch(d) => Some(d),
+            _ => None,
+        });
+        let mut bytes = Vec::new();
+        for d in dispatches {
+            let start = bytes.len();
+            bytes.extend_from_slice(&d.params);
+            bytes.resize(start + PARAM_STRIDE, 0);
+        }
+        let need = bytes.len().max(PARAM_STRIDE) as u64;
+        if self.params.as_ref().is_none_or(|b| b.size() < need) {
+            self.params = Some(self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("params"),
+                size: need.next_power_of_two(),
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            }));
+        }
+        if let Some(buffer) = &self.params {
+            self.queue.write_buffer(buffer, 0, &bytes);
+        }
+    }
+
+    fn bind(&self, d: &Dispatch, buffers: &HashMap<u64, wgpu::Buffer>, key: &PipelineKey) -> wgpu::BindGroup {
+        let size = |n: usize| std::num::NonZeroU64::new(n as u64);
+        let params = self.params.as_ref().expect("parameters are uploaded before binding");
+        let mut entries = vec![wgpu::BindGroupEntry {
+            binding: 0,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: params,
+                offset: 0,
+                size: size(d.params.len()),
+            }),
+        }];
+        for (i, span) in d.spans.iter().enumerate() {
+            entries.push(wgpu::BindGroupEntry {
+                binding: i as u32 + 1,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffers[&span.buffer.id()],
+                    offset: span.offset as u64 * 4,
+                    size: size(span.len * 4),
+                }),
+            });
+        }
+        let layout = &self.pipelines[key].layout;
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(d.kernel.label),
+            layout,
+            entries: &entries,
+        })
+    }
+
+    fn encode(
+        &mut self,
+        commands: &[Command],
+        first_dispatch: usize,
+        buffers: &HashMap<u64, wgpu::Buffer>,
+    ) -> wgpu::CommandBuffer {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        let mut index = first_dispatch;
+        let mut rest = commands;
+        while let Some(command) = rest.first() {
+            match command {
+                Command::Copy { from, to } => {
+                    let (a, b) = (&buffers[&from.buffer.id()], &buffers[&to.buffer.id()]);
+                    encoder.copy_buffer_to_buffer(
+                        a,
+                        from.offset as u64 * 4,
+                        b,
+                        to.offset as u64 * 4,
+                        from.len as u64 * 4,
+                    );
+                    rest = &rest[1..];
+                }
+                Command::Clear(span) => {
+                    let b = &buffers[&span.buffer.id()];
+                    encoder.clear_buffer(b, span.offset as u64 * 4, Some(span.len as u64 * 4));
+                    rest = &rest[1..];
+                }
+                Command::Dispatch(_) => {
+                    let n = rest.iter().take_while(|c| matches!(c, Command::Dispatch(_))).count();
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    for command in &rest[..n] {
+                        let Command::Dispatch(d) = command else { unreachable!("counted as dispatches") };
+                        let key = (d.kernel.label, d.kernel.variant, d.constants.clone());
+                        pass.set_pipeline(&self.pipelines[&key].pipeline);
+                        pass.set_bind_group(0, &self.bind(d, buffers, &key), &[(index * PARAM_STRIDE) as u32]);
+                        pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
+                        index += 1;
+                    }
+                    rest = &rest[n..];
+                }
+            }
+        }
+        encoder.finish()
+    }
+
+    /// Waits for a submission, or for everything. A lost device makes wgpu's poll panic; that becomes an error too.
+    fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index, timeout: None };
+        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));
+        self.faults.check()?;
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(Error::new(format!("waiting for the device failed: {e}"))),
+            Err(_) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost while waiting for it")),
+        }
+    }
+
+    fn buffers_of(&mut self, recording: &Recording, plan: &Plan) -> Result<HashMap<u64, wgpu::Buffer>> {
+        let slots = self.pool.slots(&self.device, plan);
+        let mut buffers = HashMap::new();
+        for command in recording.commands() {
+            for (span, _) in command.uses() {
+                check_span(span, &self.limits)?;
+                let b = &span.buffer;
+                buffers.entry(b.id()).or_insert_with(|| match b.lifetime() {
+                    Lifetime::Persistent => self.pool.persistent(&self.device, b),
+                    Lifetime::Transient => slots[plan.slot(b.id())].clone(),
+                });
+            }
+        }
+        self.faults.check().context("allocating device memory")?;
+        Ok(buffers)
+    }
+
+    fn write_bytes(&mut self, span: &Span, bytes: &[u8]) -> Result<()> {
+        assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are written by the host");
+        assert!(bytes.len() <= span.len * 4, "write of {} bytes to {} elements", bytes.len(), span.len);
+        check_span(span, &self.limits)?;
+        let buffer = self.pool.persistent(&self.device, &span.buffer);
+        self.faults.check().with_context(|| format!("allocating {}", span.buffer.label()))?;
+        for (i, chunk) in bytes.chunks(UPLOAD_BYTES_PER_SUBMIT).enumerate() {
+            let offset = (span.offset * 4 + i * UPLOAD_BYTES_PER_SUBMIT) as u64;
+            self.queue.write_buffer(&buffer, offset, chunk);
+            self.staged_bytes += chunk.len();
+            if self.staged_bytes >= UPLOAD_BYTES_PER_SUBMIT {
+                self.staged_bytes = 0;
+                let index = self.queue.submit([]);
+                self.poll(Some(index))?;
+            }
+        }
+        self.faults.check()
+    }
+
+    fn read_bytes(&mut self, span: &Span) -> Result<Vec<u8>> {
+        assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read by the host");
+        self.faults.check()?;
+        let source = self.pool.persistent(&self.device, &span.buffer);
+        let size = span.len as u64 * 4;
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read-back"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        encoder.copy_buffer_to_buffer(&source, span.offset as u64 * 4, &staging, 0, size);
+        let index = self.queue.submit([encoder.finish()]);
+        let (send, receive) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |r| {
+            let _ = send.send(r); // the receiver is gone only when waiting failed, which is reported
+        });
+        self.poll(Some(index))?;
+        let mapped = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
+        mapped.map_err(|e| Error::new(format!("mapping {} for reading failed: {e}", span.buffer.label())))?;
+        let view =
+            staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
+        Ok(view.to_vec())
+    }
+}
+
+impl Executor for WgpuExecutor {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn limits(&self) -> DeviceLimits {
+        self.limits
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<()> {
+        self.faults.check()?;
+        self.pool.drop_dead();
+        let plan = Plan::new(recording);
+        let buffers = self.buffers_of(recording, &plan)?;
+        for command in recording.commands() {
+            if let Command::Dispatch(d) = command
+                && !self.pipelines.contains_key(&(d.kernel.label, d.kernel.variant, d.constants.clone()))
+            {
+                self.make_pipeline(d.kernel, &d.constants)?;
+            }
+        }
+        self.upload_params(recording);
+        let mut first_dispatch = 0;
+        let mut in_flight = std::collections::VecDeque::new();
+        for commands in recording.commands().chunks(DISPATCHES_PER_SUBMIT) {
+            let encoded = self.encode(commands, first_dispatch, &buffers);
+            first_dispatch += commands.iter().filter(|c| matches!(c, Command::Dispatch(_))).count();
+            in_flight.push_back(self.queue.submit([encoded]));
+            self.faults.check()?;
+            if in_flight.len() > SUBMITS_IN_FLIGHT {
+                let oldest = in_flight.pop_front();
+                self.poll(oldest)?;
+            }
+        }
+        self.staged_bytes = 0;
+        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.poll(None)
+    }
+
+    fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
+        self.write_bytes(span, bytemuck::cast_slice(data))
+    }
+
+    fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()> {
+        let narrow: Vec<f32> = data.iter().map(|&x| x as f32).collect();
+        self.write_real(span, &narrow)
+    }
+
+    fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()> {
+        self.write_bytes(span, bytemuck::cast_slice(data))
+    }
+
+    fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
+        Ok(bytemuck::pod_collect_to_vec(&self.read_bytes(span)?))
+    }
+
+    fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
+        Ok(self.read_real(span)?.into_iter().map(f64::from).collect())
+    }
+
+    fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
+        Ok(bytemuck::pod_collect_to_vec(&self.read_bytes(span)?))
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse { persistent_bytes: self.pool.persistent_bytes(), transient_peak_bytes: self.transient_peak_bytes }
+    }
+
+    fn reset_peak(&mut self) {
+        self.transient_peak_bytes = 0;
+    }
+}

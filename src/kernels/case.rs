@@ -1,0 +1,191 @@
+//! A case: one application of an op on made-up inputs. From it alone follow the comparison of every dispatch on a device
+//! with its f64 twin, the f64 gradient check, a conformance row and a benchmark row.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::op::Op;
+use crate::error::Result;
+use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
+use crate::tensor::{Format, Tensor};
+
+/// An input of a case.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A matrix of reals.
+    Real {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// Storage format on the device.
+        format: Format,
+        /// Values in row order.
+        values: Vec<f32>,
+        /// Whether the op gives a gradient for it. 16-bit inputs never have one.
+        differentiable: bool,
+    },
+    /// Words: ids, indices, tables.
+    Words(Vec<u32>),
+}
+
+impl Input {
+    /// The same input without a gradient.
+    pub fn frozen(self) -> Self {
+        match self {
+            Input::Real { rows, cols, format, values, .. } => {
+                Input::Real { rows, cols, format, values, differentiable: false }
+            }
+            words => words,
+        }
+    }
+}
+
+/// How far a device may be from the f64 twin, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Largest error of an element, as a fraction of the largest magnitude in the buffer.
+    pub relative: f64,
+    /// Why this much is right.
+    pub reason: &'static str,
+}
+
+impl Tolerance {
+    /// Elementwise arithmetic: a few roundings.
+    pub const ROUNDING: Tolerance = Tolerance { relative: 1e-6, reason: "a few f32 roundings an element" };
+    /// Sums and exponentials in f32.
+    pub const SUMS: Tolerance =
+        Tolerance { relative: 1e-5, reason: "f32 sums in another order, and exp to the accuracy that WGSL grants" };
+    /// Copies and integer results.
+    pub const EXACT: Tolerance = Tolerance { relative: 0.0, reason: "values are moved, not computed" };
+}
+
+/// The device side of a case's inputs, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Bound {
+    /// The real inputs.
+    pub tensors: Vec<Tensor>,
+    /// The word inputs.
+    pub words: Vec<Span>,
+}
+
+/// What a case's forward returns: real outputs and, for differentiable ops, the rule.
+pub type Built = (Vec<Tensor>, Option<Box<dyn Op>>);
+
+type Forward = Box<dyn Fn(&mut Recording, &Bound) -> Result<Built>>;
+
+/// One application of an op.
+pub struct Case {
+    /// `family/op: what is special`.
+    pub name: String,
+    /// Inputs, reals and words in the order that the forward expects them.
+    pub inputs: Vec<Input>,
+    /// Appends the forward commands.
+    pub forward: Forward,
+    /// Largest allowed error.
+    pub tolerance: Tolerance,
+    /// Whether this is the family's size for benchmarks (left out of the quick tests).
+    pub bench: bool,
+}
+
+/// A case bound to a device's memory and recorded: forward, then backward from given output gradients.
+pub struct Recorded {
+    /// All commands.
+    pub recording: Recording,
+    /// Inputs.
+    pub bound: Bound,
+    /// Persistent copies of the outputs.
+    pub outputs: Vec<Tensor>,
+    /// The gradient given for each output (persistent; filled by the caller or [`Case::record`]).
+    pub output_grads: Vec<Tensor>,
+    /// Persistent copies of the gradients of the differentiable inputs, in input order (reals only).
+    pub input_grads: Vec<Option<Tensor>>,
+}
+
+impl Case {
+    /// A case of a differentiable op: `forward` returns the op's result.
+    pub fn new(
+        name: impl Into<String>,
+        inputs: Vec<Input>,
+        tolerance: Tolerance,
+        forward: impl Fn(&mut Recording, &Bound) -> Result<Built> + 'static,
+    ) -> Self {
+        Self { name: name.into(), inputs, forward: Box::new(forward), tolerance, bench: false }
+    }
+
+    /// Marks the benchmark size.
+    pub fn bench(mut self) -> Self {
+        self.bench = true;
+        self
+    }
+
+    /// Uploads the inputs and records forward and, where there is a rule, backward.
+    pub fn record(&self, device: &mut dyn Executor) -> Result<Recorded> {
+        let mut bound = Bound::default();
+        let mut need = Vec::new();
+        let limits = device.limits();
+        for input in &self.inputs {
+            match input {
+                Input::Real { rows, cols, format, values, differentiable } => {
+                    let t = Tensor::persistent("input", *format, *rows, *cols, &limits)?;
+                    t.write(device, values)?;
+                    bound.tensors.push(t);
+                    need.push(*differentiable);
+                }
+                Input::Words(words) => {
+                    let span = Buffer::persistent("input", Kind::U32, words.len()).span();
+                    device.write_words(&span, words)?;
+                    bound.words.push(span);
+                }
+            }
+        }
+        let mut recording = Recording::new();
+        let (outs, op) = (self.forward)(&mut recording, &bound)?;
+        let keep = |rec: &mut Recording, t: &Tensor| -> Result<Tensor> {
+            let kept = Tensor::persistent("output", Format::F32, t.rows, t.cols, &limits)?;
+            copy_tensor(rec, t, &kept);
+            Ok(kept)
+        };
+        let outputs = outs.iter().map(|t| keep(&mut recording, t)).collect::<Result<Vec<_>>>()?;
+        let mut output_grads = Vec::new();
+        let mut input_grads = Vec::new();
+        if let Some(op) = op {
+            for (i, t) in outputs.iter().enumerate() {
+                let g = Tensor::persistent("output gradient", Format::F32, t.rows, t.cols, &limits)?;
+                g.write(device, &random(1000 + i as u64, t.len(), 1.0))?;
+                output_grads.push(g);
+            }
+            let grads = op.backward(&mut recording, &output_grads, &need)?;
+            for (g, needed) in grads.iter().zip(&need) {
+                assert!(g.is_some() || !needed, "{}: the rule of {} gives no gradient", self.name, op.label());
+                input_grads.push(g.as_ref().map(|g| keep(&mut recording, g)).transpose()?);
+            }
+        }
+        Ok(Recorded { recording, bound, outputs, output_grads, input_grads })
+    }
+}
+
+/// Copies a tensor whose cuts may differ only by being whole.
+pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
+    assert_eq!(from.pieces().len(), to.pieces().len(), "a copy keeps the cuts");
+    for (a, b) in from.pieces().iter().zip(to.pieces()) {
+        let n = a.rows * from.cols;
+        rec.copy(&a.span.prefix(n), &b.span.prefix(n));
+    }
+}
+
+/// `n` reproducible values, normal-like with the given spread.
+pub fn random(seed: u64, n: usize, spread: f32) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..n).map(|_| (0..4).map(|_| rng.random_range(-1.0f32..1.0)).sum::<f32>() * 0.87 * spread).collect()
+}
+
+/// A differentiable f32 input of random values.
+pub fn real(seed: u64, rows: usize, cols: usize, spread: f32) -> Input {
+    Input::Real { rows, cols, format: Format::F32, values: random(seed, rows * cols, spread), differentiable: true }
+}
+
+/// A frozen input of random values in the given format.
+pub fn frozen(seed: u64, rows: usize, cols: usize, spread: f32, format: Format) -> Input {
+    Input::Real { rows, cols, format, values: random(seed, rows * cols, spread), differentiable: false }
+}

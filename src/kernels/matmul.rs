@@ -1,0 +1,262 @@
+//! Matrix products in the three layouts that a linear layer needs, with f32, bf16 and f16 weights, f32 accumulation.
+//!
+//! For a weight w [out, in] and input x [tokens, in]: forward `nt` y = x wᵀ, input gradient `nn` dx = dy w, weight gradient
+//! `tn` dw = dyᵀ x. A weight cut into row slices is multiplied slice by slice into column ranges of y.
+
+use std::borrow::Cow;
+
+use super::case::{Case, Input, Tolerance, frozen, real};
+use super::op::{Applied, Op, when};
+use crate::error::Result;
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+params! {
+    /// out[i, j] = alpha · Σ_k A(i, k) B(k, j) + beta · out[i, j].
+    pub struct Params {
+        /// Rows of the output.
+        m: u32,
+        /// Columns of the product.
+        n: u32,
+        /// Length of the sum.
+        k: u32,
+        /// Elements between rows of a.
+        a_stride: u32,
+        /// First column of a.
+        a_offset: u32,
+        /// Elements between rows of the output.
+        c_stride: u32,
+        /// First column of the output.
+        c_offset: u32,
+        /// Factor of the product.
+        alpha: f32,
+        /// Factor of the old output; where it is 0 the output is not read.
+        beta: f32,
+    }
+}
+
+macro_rules! kernel {
+    ($name:ident, $label:literal, $variant:literal, $weight:literal, $kind:expr, $twin:ident, $format:expr) => {
+        static $name: KernelDef = KernelDef {
+            label: $label,
+            variant: $variant,
+            parts: &[wgsl!("matmul/tile"), wgsl!($weight), wgsl!($label)],
+            bindings: &[
+                Binding::read("a", Kind::Real, "[m or k, a_stride]"),
+                Binding::read("w", $kind, "[n, k] or [k, n]"),
+                Binding::read_write("out", Kind::Real, "[m, c_stride]"),
+            ],
+            params: Params::FIELDS,
+            constants: &[],
+            twin_f32: |c| $twin(c, $format),
+            twin_f64: |c| $twin(c, $format),
+        };
+    };
+}
+kernel!(NT_F32, "matmul/nt", "f32", "common/weight_f32", Kind::Real, nt, Format::F32);
+kernel!(NT_BF16, "matmul/nt", "bf16", "common/weight_bf16", Kind::Packed, nt, Format::Bf16);
+kernel!(NT_F16, "matmul/nt", "f16", "common/weight_f16", Kind::Packed, nt, Format::F16);
+kernel!(NN_F32, "matmul/nn", "f32", "common/weight_f32", Kind::Real, nn, Format::F32);
+kernel!(NN_BF16, "matmul/nn", "bf16", "common/weight_bf16", Kind::Packed, nn, Format::Bf16);
+kernel!(NN_F16, "matmul/nn", "f16", "common/weight_f16", Kind::Packed, nn, Format::F16);
+kernel!(TN_F32, "matmul/tn", "", "common/weight_f32", Kind::Real, tn, Format::F32);
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&NT_F32, &NT_BF16, &NT_F16, &NN_F32, &NN_BF16, &NN_F16, &TN_F32].map(|k| (k, vec![])).to_vec()
+}
+
+/// The elements of a weight binding as reals.
+pub fn weight_values<'a, T: Real>(arg: crate::gpu::Arg<'a, T>, format: Format) -> Cow<'a, [T]> {
+    let halves = |words: &[u32], widen: fn(u16) -> f32| -> Vec<T> {
+        words.iter().flat_map(|w| [T::of(widen(*w as u16)), T::of(widen((w >> 16) as u16))]).collect()
+    };
+    match format {
+        Format::F32 => Cow::Borrowed(arg.real()),
+        Format::Bf16 => Cow::Owned(halves(arg.u32(), |b| half::bf16::from_bits(b).to_f32())),
+        Format::F16 => Cow::Owned(halves(arg.u32(), |b| half::f16::from_bits(b).to_f32())),
+    }
+}
+
+/// Row and column stride of an operand.
+type Strides = (usize, usize);
+
+fn product<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool, b_strides: fn(&Params) -> Strides) {
+    let p: Params = call.params();
+    let [a, w, out] = call.args();
+    let (a, w, out) = (&a.real()[p.a_offset as usize..], weight_values(w, format), out.real_mut());
+    let (m, n, k) = (p.m as usize, p.n as usize, p.k as usize);
+    let (b_row, b_col) = b_strides(&p);
+    let (a_row, a_col) = if a_is_transposed { (1, p.a_stride as usize) } else { (p.a_stride as usize, 1) };
+    let c_row = p.c_stride as usize;
+    let out = &mut out[p.c_offset as usize..];
+    assert!(
+        (m - 1) * c_row + n <= out.len() && (k - 1) * b_row + (n - 1) * b_col < w.len(),
+        "operands hold the product"
+    );
+    assert!((m - 1) * a_row + (k - 1) * a_col < a.len(), "the left operand holds the product");
+    let parallel = if m * n * k > 1 << 16 { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
+    // SAFETY: the assertions above keep every access of the strided operands inside their slices, and out aliases neither.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            c_row as isize,
+            p.beta != 0.0,
+            a.as_ptr(),
+            a_col as isize,
+            a_row as isize,
+            w.as_ptr(),
+            b_col as isize,
+            b_row as isize,
+            T::of(p.beta),
+            T::of(p.alpha),
+            false,
+            false,
+            false,
+            parallel,
+        );
+    }
+}
+
+fn nt<T: Real>(call: Call<'_, T>, format: Format) {
+    product(call, format, false, |p| (1, p.k as usize));
+}
+
+fn nn<T: Real>(call: Call<'_, T>, format: Format) {
+    product(call, format, false, |p| (p.n as usize, 1));
+}
+
+fn tn<T: Real>(call: Call<'_, T>, format: Format) {
+    product(call, format, true, |p| (p.n as usize, 1));
+}
+
+fn record(rec: &mut Recording, kernel: &'static KernelDef, params: Params, a: &Span, w: &Span, out: &Span) {
+    let groups = [params.n.div_ceil(64), params.m.div_ceil(32), 1];
+    rec.dispatch(kernel, &[], params, &[a, w, out], groups);
+}
+
+/// Appends out = alpha · x wᵀ + beta · out. x [tokens, in], w [out, in], out [tokens, out].
+pub fn matmul_nt(rec: &mut Recording, x: &Tensor, w: &Tensor, out: &Tensor, alpha: f32, beta: f32) {
+    assert_eq!((x.cols, w.rows, x.rows), (w.cols, out.cols, out.rows), "shapes of x wᵀ");
+    let kernel = match w.format {
+        Format::F32 => &NT_F32,
+        Format::Bf16 => &NT_BF16,
+        Format::F16 => &NT_F16,
+    };
+    for piece in w.pieces() {
+        let params = Params {
+            m: x.rows as u32,
+            n: piece.rows as u32,
+            k: w.cols as u32,
+            a_stride: x.cols as u32,
+            a_offset: 0,
+            c_stride: out.cols as u32,
+            c_offset: piece.row as u32,
+            alpha,
+            beta,
+        };
+        record(rec, kernel, params, x.span(), &piece.span, out.span());
+    }
+}
+
+/// Appends out = alpha · dy w + beta · out. dy [tokens, out], w [out, in], out [tokens, in].
+pub fn matmul_nn(rec: &mut Recording, dy: &Tensor, w: &Tensor, out: &Tensor, alpha: f32, beta: f32) {
+    assert_eq!((dy.cols, w.cols, dy.rows), (w.rows, out.cols, out.rows), "shapes of dy w");
+    let kernel = match w.format {
+        Format::F32 => &NN_F32,
+        Format::Bf16 => &NN_BF16,
+        Format::F16 => &NN_F16,
+    };
+    for (i, piece) in w.pieces().iter().enumerate() {
+        let params = Params {
+            m: dy.rows as u32,
+            n: w.cols as u32,
+            k: piece.rows as u32,
+            a_stride: dy.cols as u32,
+            a_offset: piece.row as u32,
+            c_stride: out.cols as u32,
+            c_offset: 0,
+            alpha,
+            beta: if i == 0 { beta } else { 1.0 },
+        };
+        record(rec, kernel, params, dy.span(), &piece.span, out.span());
+    }
+}
+
+/// Appends out = alpha · dyᵀ x + beta · out. dy [tokens, out], x [tokens, in], out [out, in] in any cuts.
+pub fn matmul_tn(rec: &mut Recording, dy: &Tensor, x: &Tensor, out: &Tensor, alpha: f32, beta: f32) {
+    assert_eq!((dy.rows, dy.cols, x.cols), (x.rows, out.rows, out.cols), "shapes of dyᵀ x");
+    for piece in out.pieces() {
+        let params = Params {
+            m: piece.rows as u32,
+            n: x.cols as u32,
+            k: dy.rows as u32,
+            a_stride: dy.cols as u32,
+            a_offset: piece.row as u32,
+            c_stride: x.cols as u32,
+            c_offset: 0,
+            alpha,
+            beta,
+        };
+        record(rec, &TN_F32, params, dy.span(), x.span(), &piece.span);
+    }
+}
+
+struct Linear {
+    x: Tensor,
+    w: Tensor,
+    alpha: f32,
+}
+
+impl Op for Linear {
+    fn label(&self) -> &'static str {
+        "matmul/nt"
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let dy = &grads[0];
+        let dx = when(need[0], || {
+            let dx = Tensor::transient(rec, "linear dx", self.x.rows, self.x.cols);
+            matmul_nn(rec, dy, &self.w, &dx, self.alpha, 0.0);
+            Ok(dx)
+        })?;
+        let dw = when(need[1], || {
+            let dw = Tensor::transient_like(rec, "linear dw", &self.w);
+            matmul_tn(rec, dy, &self.x, &dw, self.alpha, 0.0);
+            Ok(dw)
+        })?;
+        Ok(vec![dx, dw])
+    }
+}
+
+/// y = alpha · x wᵀ: x [tokens, in], w [out, in] → [tokens, out].
+pub fn linear(rec: &mut Recording, x: &Tensor, w: &Tensor, alpha: f32) -> Result<Applied> {
+    let y = Tensor::transient(rec, "linear", x.rows, w.rows);
+    matmul_nt(rec, x, w, &y, alpha, 0.0);
+    Ok((vec![y], Box::new(Linear { x: x.clone(), w: w.clone(), alpha })))
+}
+
+fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> Case {
+    let inputs = vec![real(1, tokens, n_in, 1.0), weight];
+    Case::new(format!("matmul/linear: {name} {tokens}x{n_in}x{n_out}"), inputs, Tolerance::SUMS, |rec, b| {
+        linear(rec, &b.tensors[0], &b.tensors[1], 0.5).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("odd sizes", 37, 19, 71, real(2, 71, 19, 1.0)),
+        case("one row", 1, 64, 130, real(2, 130, 64, 1.0)),
+        case("one of all", 1, 1, 1, real(2, 1, 1, 1.0)),
+        case("large values", 33, 40, 65, real(2, 65, 40, 1e4)),
+        case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
+        case("f16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::F16)),
+        case("bench", 512, 512, 512, real(2, 512, 512, 1.0)).bench(),
+    ]
+}

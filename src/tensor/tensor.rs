@@ -1,0 +1,214 @@
+//! Device tensors: matrices of rows and columns, cut into row slices where a device's bindings are too small.
+//!
+//! Activations are [tokens, channels] in one piece; weights are [out, in] in as many pieces as they need. A vector is a
+//! matrix of one row. A tensor owns no memory: it names spans that an executor fills.
+
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
+
+/// How the elements of a tensor are stored on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One f32 an element.
+    F32,
+    /// Two bfloat16 a word, the lower half first.
+    Bf16,
+    /// Two IEEE half floats a word, the lower half first.
+    F16,
+}
+
+impl Format {
+    /// Buffer kind of this format.
+    pub fn kind(self) -> Kind {
+        if self == Format::F32 { Kind::Real } else { Kind::Packed }
+    }
+
+    /// Four-byte words that hold `n` elements.
+    pub fn n_words(self, n: usize) -> usize {
+        if self == Format::F32 { n } else { n.div_ceil(2) }
+    }
+}
+
+/// Consecutive rows of a tensor in one span.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// First row within the tensor.
+    pub row: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Where they are.
+    pub span: Span,
+}
+
+/// A matrix on a device.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Number of rows (tokens, or a weight's outputs).
+    pub rows: usize,
+    /// Number of columns (channels, or a weight's inputs).
+    pub cols: usize,
+    /// Storage format.
+    pub format: Format,
+    pieces: Vec<Piece>,
+}
+
+impl Tensor {
+    /// A tensor over existing spans; the pieces cover the rows in order.
+    pub fn from_pieces(rows: usize, cols: usize, format: Format, pieces: Vec<Piece>) -> Self {
+        let mut next = 0;
+        for p in &pieces {
+            assert_eq!(p.row, next, "pieces are consecutive");
+            assert!(p.span.len >= format.n_words(p.rows * cols), "a piece holds its rows");
+            assert_eq!(p.span.kind(), format.kind(), "a piece has the format's kind");
+            next += p.rows;
+        }
+        assert_eq!(next, rows, "pieces cover all rows");
+        Self { rows, cols, format, pieces }
+    }
+
+    /// An f32 tensor in one span.
+    pub fn from_span(span: Span, rows: usize, cols: usize) -> Self {
+        Self::from_pieces(rows, cols, Format::F32, vec![Piece { row: 0, rows, span }])
+    }
+
+    /// A transient f32 activation in one piece.
+    pub fn transient(rec: &Recording, label: &str, rows: usize, cols: usize) -> Self {
+        Self::from_span(rec.transient(label, Kind::Real, rows * cols), rows, cols)
+    }
+
+    /// A transient f32 tensor with the shape and the cuts of `other`: its gradient.
+    pub fn transient_like(rec: &Recording, label: &str, other: &Tensor) -> Self {
+        let piece = |p: &Piece| Piece { span: rec.transient(label, Kind::Real, p.rows * other.cols), ..p.clone() };
+        Self::from_pieces(other.rows, other.cols, Format::F32, other.pieces.iter().map(piece).collect())
+    }
+
+    /// A persistent tensor, cut into row slices that fit the device.
+    pub fn persistent(label: &str, format: Format, rows: usize, cols: usize, limits: &DeviceLimits) -> Result<Self> {
+        let pieces = cut_rows(label, format, rows, cols, limits)?.into_iter().map(|(row, rows)| {
+            let buffer = Buffer::persistent(label, format.kind(), format.n_words(rows * cols));
+            Piece { row, rows, span: buffer.span() }
+        });
+        Ok(Self::from_pieces(rows, cols, format, pieces.collect()))
+    }
+
+    /// The pieces in row order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The span of a tensor in one piece.
+    pub fn span(&self) -> &Span {
+        assert_eq!(self.pieces.len(), 1, "{} is cut into slices", self.pieces[0].span.buffer.label());
+        &self.pieces[0].span
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Never true: buffers hold at least one element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same elements under another shape; only for tensors in one piece.
+    pub fn reshaped(&self, rows: usize, cols: usize) -> Self {
+        assert_eq!(rows * cols, self.len(), "a reshape keeps the number of elements");
+        Self::from_pieces(rows, cols, self.format, vec![Piece { row: 0, rows, span: self.span().clone() }])
+    }
+
+    /// Uploads f32 values in row order, rounding to the tensor's format.
+    pub fn write(&self, device: &mut dyn Executor, values: &[f32]) -> Result<()> {
+        assert_eq!(values.len(), self.len(), "one value an element");
+        for p in &self.pieces {
+            let part = &values[p.row * self.cols..(p.row + p.rows) * self.cols];
+            match self.format {
+                Format::F32 => device.write_real(&p.span, part)?,
+                Format::Bf16 => device.write_words(&p.span, &pack(part, |x| half::bf16::from_f32(x).to_bits()))?,
+                Format::F16 => device.write_words(&p.span, &pack(part, |x| half::f16::from_f32(x).to_bits()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Uploads 16-bit elements as they are.
+    pub fn write_halves(&self, device: &mut dyn Executor, bits: &[u16]) -> Result<()> {
+        assert!(self.format != Format::F32 && bits.len() == self.len(), "16-bit elements for a 16-bit tensor");
+        for p in &self.pieces {
+            let part = &bits[p.row * self.cols..(p.row + p.rows) * self.cols];
+            let words: Vec<u32> = part.chunks(2).map(|c| join(c[0], c.get(1).copied().unwrap_or(0))).collect();
+            device.write_words(&p.span, &words)?;
+        }
+        Ok(())
+    }
+
+    /// Reads an f32 tensor back in row order.
+    pub fn read(&self, device: &mut dyn Executor) -> Result<Vec<f32>> {
+        assert_eq!(self.format, Format::F32, "only f32 tensors are read back");
+        let mut values = Vec::with_capacity(self.len());
+        for p in &self.pieces {
+            values.extend(device.read_real(&p.span.prefix(p.rows * self.cols))?);
+        }
+        Ok(values)
+    }
+}
+
+fn join(low: u16, high: u16) -> u32 {
+    u32::from(low) | u32::from(high) << 16
+}
+
+fn pack(values: &[f32], bits: impl Fn(f32) -> u16) -> Vec<u32> {
+    values.chunks(2).map(|c| join(bits(c[0]), c.get(1).map_or(0, |&x| bits(x)))).collect()
+}
+
+/// Row slices (first row, rows) of a matrix such that each fits one binding; every slice but the last holds a multiple of
+/// the span alignment.
+pub fn cut_rows(
+    label: &str,
+    format: Format,
+    rows: usize,
+    cols: usize,
+    limits: &DeviceLimits,
+) -> Result<Vec<(usize, usize)>> {
+    let max = limits.max_elements();
+    let mut step = rows;
+    if format.n_words(rows * cols) > max {
+        let per_word = if format == Format::F32 { 1 } else { 2 };
+        step = (max * per_word / cols.max(1)).min(rows);
+        let aligned = (1..=step)
+            .rev()
+            .take(ELEMENT_ALIGNMENT * per_word)
+            .find(|s| (s * cols).is_multiple_of(ELEMENT_ALIGNMENT * per_word));
+        step = aligned.unwrap_or(step);
+    }
+    if step == 0 {
+        return Err(Error::new(format!(
+            "{label}: one row of {cols} does not fit a binding of {max} elements on this device"
+        )));
+    }
+    Ok((0..rows).step_by(step).map(|row| (row, step.min(rows - row))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::CpuExecutor;
+
+    #[test]
+    fn large_tensors_are_cut_and_come_back_whole() {
+        let mut device = CpuExecutor::<f32>::with_binding_limit(1024);
+        let t = Tensor::persistent("w", Format::F32, 37, 24, &device.limits()).unwrap();
+        assert!(t.pieces().len() > 3);
+        let values: Vec<f32> = (0..37 * 24).map(|i| i as f32).collect();
+        t.write(&mut device, &values).unwrap();
+        assert_eq!(t.read(&mut device).unwrap(), values);
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_is_refused() {
+        let limits = CpuExecutor::<f32>::with_binding_limit(1024).limits();
+        let e = Tensor::persistent("w", Format::F32, 2, 1000, &limits).unwrap_err();
+        assert!(e.to_string().contains("one row of 1000"), "{e}");
+    }
+}

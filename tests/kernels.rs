@@ -1,0 +1,59 @@
+//! Everything that follows from the cases: shaders agree with their descriptions, devices with the f64 twins, gradients
+//! with difference quotients, f32 twins with f64 twins.
+
+mod common;
+
+use longreach::gpu::{CpuExecutor, Executor, shader, walk};
+use longreach::kernels::{self, gradient};
+
+/// Difference quotients in f64 leave this much of the gradient's length.
+const GRADIENT_TOLERANCE: f64 = 1e-6;
+
+#[test]
+fn every_shader_agrees_with_its_rust_description() {
+    for (kernel, constants) in kernels::all() {
+        shader::check(kernel, &constants).unwrap();
+    }
+}
+
+#[test]
+fn every_gradient_is_the_slope_of_its_forward() {
+    for case in kernels::cases().iter().filter(|c| !c.bench) {
+        for slope in gradient::check(case).unwrap() {
+            assert!(slope.relative_error() < GRADIENT_TOLERANCE, "{}: {slope:?}", case.name);
+        }
+    }
+}
+
+fn compare_all(device: &mut dyn Executor) {
+    let mut wrong = Vec::new();
+    for case in kernels::cases().iter().filter(|c| !c.bench) {
+        let recorded = case.record(device).unwrap();
+        for d in walk::compare(device, &recorded.recording).unwrap() {
+            if d.relative() > case.tolerance.relative {
+                wrong.push(format!(
+                    "{}: {d}; tolerance {:e} ({})",
+                    case.name, case.tolerance.relative, case.tolerance.reason
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn f32_twins_agree_with_f64_twins() {
+    compare_all(&mut CpuExecutor::<f32>::new());
+}
+
+#[test]
+fn the_device_agrees_with_the_twins() {
+    let Some(mut device) = common::software_device() else { return };
+    compare_all(&mut device);
+}
+
+#[test]
+fn the_device_agrees_with_the_twins_within_webgpu_limits_and_with_checks() {
+    let Some(mut device) = common::minimal_device() else { return };
+    compare_all(&mut device);
+}
