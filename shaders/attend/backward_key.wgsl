@@ -1,0 +1,60 @@
+// Gradients of keys and values: dv_j = sum_t w_tj dout_t, dk_j = scale * sum_t w_tj (dout_t . v_j - delta_t) q_t, summed over
+// the queries that see the key and over the g query heads of its group, in a fixed order. No atomics.
+//
+// The same kernel serves raw keys (causal: key i from query i on) and packed keys (every query of the tile's run).
+// grid: [n_tiles, Hk]; a lane is one key, so that all lanes read the same query at a time.
+struct Params {
+    n_heads: u32,    // H
+    n_kv_heads: u32, // Hk
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;         // [tokens, H, D4]
+@group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;      // [rows, 2, Hk, D4]
+@group(0) @binding(3) var<storage, read> tiles: array<u32>;           // [n_tiles, 5]
+@group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;      // [tokens, H, D4]
+@group(0) @binding(5) var<storage, read> stats: array<f32>;           // [tokens, H, 2]
+@group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>; // [rows, 2, Hk, D4]
+
+@compute @workgroup_size(64)
+fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let tile = group.x * 5u;
+    let head = group.y;
+    let group_size = p.n_heads / p.n_kv_heads;
+    let values = p.n_kv_heads * D4;
+    if lane >= tiles[tile + 1u] {
+        return;
+    }
+    let at = (tiles[tile] + lane) * 2u * values + head * D4;
+    let first_seen = tiles[tile + 2u] + lane * tiles[tile + 4u];
+    var key: array<vec4<f32>, D4>;
+    var value: array<vec4<f32>, D4>;
+    var dkey: array<vec4<f32>, D4>;
+    var dvalue: array<vec4<f32>, D4>;
+    for (var c = 0u; c < D4; c++) {
+        key[c] = keys[at + c] * p.scale;
+        value[c] = keys[at + values + c];
+    }
+    for (var t = tiles[tile + 2u]; t < tiles[tile + 3u]; t++) {
+        for (var g = 0u; g < group_size; g++) {
+            let row = t * p.n_heads + head * group_size + g;
+            var score = 0.0;
+            var along = 0.0;
+            for (var c = 0u; c < D4; c++) {
+                score += dot(q[row * D4 + c], key[c]);
+                along += dot(dout[row * D4 + c], value[c]);
+            }
+            let w = select(0.0, exp(clamp(score - stats[2u * row], -80.0, 1.0)), t >= first_seen);
+            let slope = w * (along - stats[2u * row + 1u]) * p.scale;
+            for (var c = 0u; c < D4; c++) {
+                dvalue[c] += w * dout[row * D4 + c];
+                dkey[c] += slope * q[row * D4 + c];
+            }
+        }
+    }
+    for (var c = 0u; c < D4; c++) {
+        dkv[at + c] = dkey[c];
+        dkv[at + values + c] = dvalue[c];
+    }
+}

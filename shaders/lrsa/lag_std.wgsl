@@ -1,0 +1,42 @@
+// Standard deviation over the channels of a head of the lag-normalised token (LagKV, arXiv 2504.04704, eq. 9-11).
+//
+// x' = (x - lo) / (hi - lo); std = sqrt(sum (x' - mean)^2 / (d - 1)), in two passes.
+// grid: one invocation per pair, side and head (keys first, then values), and token.
+struct Params {
+    n_pairs: u32,
+    kv_cols: u32, // 2 * Hk * d
+    lag: u32,
+    ring: u32,    // raw rows wrap here
+    head_dim: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> raw: array<f32>;          // [rows, kv_cols]
+@group(0) @binding(2) var<storage, read> pairs: array<u32>;        // [n_pairs, 2]
+@group(0) @binding(3) var<storage, read> bounds: array<f32>;       // [n_pairs, kv_cols, 2]
+@group(0) @binding(4) var<storage, read_write> spread: array<f32>; // [n_pairs, 2 * Hk, lag]
+
+@compute @workgroup_size(64)
+fn lag_std(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
+    let i = linear_index(id, n_groups, 64u);
+    let sides = p.kv_cols / p.head_dim;
+    if i >= p.n_pairs * sides * p.lag {
+        return;
+    }
+    let token = i % p.lag;
+    let side = (i / p.lag) % sides;
+    let pair = i / (p.lag * sides);
+    let row = ((pairs[2u * pair] + token) % p.ring) * p.kv_cols + side * p.head_dim;
+    let bound = 2u * (pair * p.kv_cols + side * p.head_dim);
+    var mean = 0.0;
+    for (var c = 0u; c < p.head_dim; c++) {
+        mean += (raw[row + c] - bounds[bound + 2u * c]) * bounds[bound + 2u * c + 1u];
+    }
+    mean /= f32(p.head_dim);
+    var square = 0.0;
+    for (var c = 0u; c < p.head_dim; c++) {
+        let x = (raw[row + c] - bounds[bound + 2u * c]) * bounds[bound + 2u * c + 1u] - mean;
+        square += x * x;
+    }
+    spread[i] = sqrt(square / f32(p.head_dim - 1u));
+}

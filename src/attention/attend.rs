@@ -1,0 +1,250 @@
+//! The attention forward, for training (packed keys made here) and for generation (keys from the cache), and its op.
+//!
+//! Dense attention is the same kernel over one run of keys. The backward kernels are in `backward.rs`.
+
+use rayon::prelude::*;
+
+use super::backward::{self, Saved};
+use super::layout::{LANES, QueryTile};
+use super::select::{self, Pairs};
+use super::twin::{Shape, add_scaled, dot, keys_of, split_by};
+use super::{Attention, Heads, Lrsa, TrainingLayout};
+use crate::error::Result;
+use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::kernels::case::{Built, Case, Input, Tolerance, real};
+use crate::kernels::op::{Applied, Op};
+use crate::tensor::Tensor;
+use crate::{params, wgsl};
+
+params! {
+    /// Of `attend/forward` and `attend/backward_query`.
+    pub struct Params { n_heads: u32, n_kv_heads: u32, ring: u32, scale: f32 }
+}
+
+static FORWARD: KernelDef = KernelDef {
+    label: "attend/forward",
+    variant: "",
+    parts: &[wgsl!("attend/forward")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::write("out", Kind::Real, "[tokens, H, d]"),
+        Binding::write("lse", Kind::Real, "[tokens, H]"),
+    ],
+    params: Params::FIELDS,
+    constants: &["D4"],
+    twin_f32: forward_twin,
+    twin_f64: forward_twin,
+};
+
+/// The kernels of this family, for heads of 32.
+pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    vec![(&FORWARD, vec![8])]
+}
+
+/// Keys that no ring wraps.
+pub(super) const NO_RING: u32 = u32::MAX;
+
+/// 1/√d, the factor of the scores.
+pub(super) fn scale(heads: Heads) -> f32 {
+    (1.0 / (heads.dim as f64).sqrt()) as f32
+}
+
+fn forward_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let dim = 4 * call.constants[0] as usize;
+    let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
+    let n_tiles = call.groups[0] as usize;
+    let [q, raw, packed, tiles, out, lse] = call.args();
+    let (q, raw, packed) = (q.real(), raw.real(), packed.real());
+    let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
+    let counts = || tiles.iter().map(|t| t.n_queries as usize);
+    let outs = split_by(out.real_mut(), counts().map(|n| n * shape.q_cols()));
+    let lses = split_by(lse.real_mut(), counts().map(|n| n * shape.n_heads));
+    let work: Vec<_> = tiles.iter().zip(outs.into_iter().zip(lses)).collect();
+    work.into_par_iter().for_each(|(tile, (out, lse))| {
+        let keys = keys_of(tile, p.ring);
+        let q = &q[tile.query as usize * shape.q_cols()..];
+        for i in 0..tile.n_queries as usize {
+            let seen = &keys[..keys.len() + 1 + i - tile.n_queries as usize];
+            for head in 0..shape.n_heads {
+                let at = i * shape.q_cols() + head * dim;
+                let source = |(is_packed, row): (bool, usize)| {
+                    shape.key_value(if is_packed { packed } else { raw }, row, head / shape.group())
+                };
+                let (q, out) = (&q[at..at + dim], &mut out[at..at + dim]);
+                lse[i * shape.n_heads + head] = attend_row(q, seen, source, T::of(p.scale), out);
+            }
+        }
+    });
+}
+
+/// One query over its keys; returns the log-sum-exp.
+fn attend_row<'a, T: Real>(
+    q: &[T],
+    seen: &[(bool, usize)],
+    source: impl Fn((bool, usize)) -> (&'a [T], &'a [T]),
+    scale: T,
+    out: &mut [T],
+) -> T {
+    let scores: Vec<T> = seen.iter().map(|&k| dot(q, source(k).0) * scale).collect();
+    let top = scores.iter().fold(T::LOWEST, |m, &s| m.max(s));
+    let mut sum = T::ZERO;
+    out.fill(T::ZERO);
+    for (&key, &score) in seen.iter().zip(&scores) {
+        let weight = (score - top).exp();
+        sum += weight;
+        add_scaled(out, weight, source(key).1);
+    }
+    for o in out.iter_mut() {
+        *o = *o / sum;
+    }
+    top + sum.ln()
+}
+
+/// What the forward kernel reads.
+pub(super) struct Keys<'a> {
+    pub(super) raw: &'a Span,
+    pub(super) packed: &'a Span,
+    pub(super) tiles: &'a Span,
+    pub(super) ring: u32,
+}
+
+/// Appends the forward of `n_tiles` tiles: output [tokens, H·d] and log-sum-exp [tokens, H].
+fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, heads: Heads) -> (Tensor, Span) {
+    let out = Tensor::transient(rec, "attention", q.rows, q.cols);
+    let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
+    let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
+    let params = Params { n_heads, n_kv_heads, ring: keys.ring, scale: scale(heads) };
+    let spans = [q.span(), keys.raw, keys.packed, keys.tiles, out.span(), &lse];
+    rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles as u32, heads.keys as u32, 1]);
+    (out, lse)
+}
+
+/// Attention of cached generation: every tile reads `fixed` as packed rows and the `tail` ring as window.
+pub fn attend_cached(rec: &mut Recording, q: &Tensor, fixed: &Span, tail: (&Span, u32), tiles: (&Span, usize), heads: Heads) -> Tensor {
+    let keys = Keys { raw: tail.0, packed: fixed, tiles: tiles.0, ring: tail.1 };
+    forward(rec, q, &keys, tiles.1, heads).0
+}
+
+/// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].
+///
+/// `kept` holds the selection of an earlier forward of the same layer: recomputation never selects again. Returns the
+/// selection (raw rows [n_pairs, Hk, K]), absent where nothing is packed.
+pub fn attend_training(
+    rec: &mut Recording,
+    q: &Tensor,
+    kv: &Tensor,
+    layout: &TrainingLayout,
+    kept: Option<Span>,
+) -> Result<(Applied, Option<Span>)> {
+    let heads = layout.heads;
+    assert_eq!((q.cols, kv.cols), (heads.queries * heads.dim, heads.kv_cols()), "columns of q and kv");
+    let selection = match (layout.attention, &layout.pairs) {
+        (Attention::Lrsa(lrsa), Some(table)) => {
+            let pairs = Pairs { lrsa: &lrsa, n: layout.n_pairs(), table };
+            let rows = kept.unwrap_or_else(|| select::select_pairs(rec, kv.span(), &pairs, heads, NO_RING));
+            let packed = Tensor::transient(rec, "packed kv", pairs.n * lrsa.kept(), heads.kv_cols());
+            select::gather(rec, kv.span(), &rows, packed.span(), heads, lrsa.kept(), 0);
+            Some((rows, packed, lrsa))
+        }
+        _ => None,
+    };
+    let packed = selection.as_ref().map_or(kv.span(), |(_, packed, _)| packed.span());
+    let keys = Keys { raw: kv.span(), packed, tiles: &layout.query_tiles, ring: NO_RING };
+    let (out, lse) = forward(rec, q, &keys, layout.tables.query_tiles.len(), heads);
+    let rows = selection.as_ref().map(|(rows, ..)| rows.clone());
+    let op = Attend { q: q.clone(), kv: kv.clone(), out: out.clone(), lse, selection, layout: layout.clone() };
+    Ok(((vec![out], Box::new(op)), rows))
+}
+
+struct Attend {
+    q: Tensor,
+    kv: Tensor,
+    out: Tensor,
+    lse: Span,
+    selection: Option<(Span, Tensor, Lrsa)>,
+    layout: TrainingLayout,
+}
+
+impl Op for Attend {
+    fn label(&self) -> &'static str {
+        FORWARD.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let heads = self.layout.heads;
+        let saved = Saved { q: &self.q, dout: &grads[0], heads };
+        let stats = saved.stats(rec, &self.out, &self.lse);
+        let packed = self.selection.as_ref().map(|(_, packed, _)| packed);
+        let dq = need[0].then(|| saved.query_gradient(rec, &self.kv, packed, &stats, &self.layout));
+        let dkv = need[1].then(|| {
+            let tables = &self.layout.tables;
+            let dkv = saved.key_gradient(rec, &self.kv, &self.layout.raw_tiles, tables.raw_tiles.len(), &stats);
+            if let (Some((rows, packed, lrsa)), Some(tiles)) = (&self.selection, &self.layout.packed_tiles) {
+                let dpacked = saved.key_gradient(rec, packed, tiles, tables.packed_tiles.len(), &stats);
+                select::scatter(rec, dpacked.span(), rows, dkv.span(), heads, lrsa.kept());
+            }
+            dkv
+        });
+        Ok(vec![dq, dkv])
+    }
+}
+
+/// A case that rebuilds its layout from the sequences; its tables come in as words so that any device can hold them.
+fn case(name: &str, attention: Attention, heads: Heads, lengths: &'static [usize], spread: f32) -> Case {
+    let mut start = 0;
+    let sequence = |&n: &usize| {
+        start += n;
+        (start - n, n)
+    };
+    let sequences: Vec<(usize, usize)> = lengths.iter().map(sequence).collect();
+    let n: usize = lengths.iter().sum();
+    let layout = TrainingLayout::upload(&mut CpuExecutor::<f32>::new(), attention, heads, &sequences)
+        .expect("a case describes a valid batch");
+    let words = |s: &[u8]| Input::Words(bytemuck::pod_collect_to_vec(s));
+    let tables = &layout.tables;
+    let mut inputs = vec![real(11, n, heads.queries * heads.dim, spread), real(12, n, heads.kv_cols(), spread)];
+    inputs.push(words(bytemuck::cast_slice(&tables.query_tiles)));
+    inputs.push(words(bytemuck::cast_slice(&tables.raw_tiles)));
+    if !tables.pairs.is_empty() {
+        inputs.push(words(bytemuck::cast_slice(&tables.packed_tiles)));
+        inputs.push(words(bytemuck::cast_slice(&tables.pairs)));
+        // The selection is an input, so that difference quotients hold it fixed.
+        let Attention::Lrsa(lrsa) = attention else { unreachable!("only LRSA pairs partitions") };
+        let pick = |pair: &[u32; 2]| {
+            (0..heads.keys * lrsa.kept()).map(|i| pair[0] + (i % lrsa.kept() * lrsa.lag() / lrsa.kept()) as u32).collect::<Vec<_>>()
+        };
+        inputs.push(Input::Words(tables.pairs.iter().flat_map(pick).collect()));
+    }
+    Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| -> Result<Built> {
+        let mut layout = layout.clone();
+        layout.query_tiles = b.words[0].clone();
+        layout.raw_tiles = b.words[1].clone();
+        layout.packed_tiles = b.words.get(2).cloned();
+        layout.pairs = b.words.get(3).cloned();
+        let ((outs, op), _) = attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, b.words.get(4).cloned())?;
+        Ok((outs, Some(op)))
+    })
+}
+
+/// The family's cases, forward and both backward kernels.
+pub(super) fn cases() -> Vec<Case> {
+    let heads = |queries, keys, dim| Heads { queries, keys, dim };
+    let lrsa = |s, l, r| Attention::Lrsa(Lrsa::new(s, l, r).expect("a case describes a valid method"));
+    vec![
+        case("dense, odd sizes", Attention::Dense, heads(6, 2, 12), &[37, 1, 70], 1.0),
+        case("dense, one token", Attention::Dense, heads(1, 1, 4), &[1], 1.0),
+        case("dense, large values", Attention::Dense, heads(4, 4, 16), &[33], 8.0),
+        case("LRSA, ragged batch", lrsa(3, 10, 0.4), heads(4, 2, 8), &[57, 2, 23, 33], 1.0),
+        case("LRSA, lag above the workgroup", lrsa(5, 70, 0.93), heads(3, 1, 8), &[300], 1.0),
+        case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
+        case(BENCH_LRSA, lrsa(16, 128, 0.25), heads(4, 4, 32), &[1024], 1.0).bench(),
+        case("dense, bench", Attention::Dense, heads(4, 4, 32), &[1024], 1.0).bench(),
+    ]
+}
+
+const BENCH_LRSA: &str = "LRSA, bench";
+const _: () = assert!(LANES == 64, "the shaders' workgroups have 64 lanes");

@@ -1,0 +1,205 @@
+//! The two backward kernels of attention: dQ by query tiles, dK and dV by key tiles; probabilities are recomputed from the
+//! saved log-sum-exp.
+
+use rayon::prelude::*;
+
+use super::attend::{NO_RING, Params, scale};
+use super::layout::{KeyTile, QueryTile};
+use super::twin::{Shape, add_scaled, dot, keys_of, split_by};
+use super::{Heads, TrainingLayout};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::Tensor;
+use crate::{params, wgsl};
+
+params! {
+    /// Of `attend/delta`.
+    pub struct DeltaParams { n: u32, head_dim: u32 }
+}
+params! {
+    /// Of `attend/backward_key`.
+    pub struct KeyParams { n_heads: u32, n_kv_heads: u32, scale: f32 }
+}
+
+static DELTA: KernelDef = KernelDef {
+    label: "attend/delta",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("attend/delta")],
+    bindings: &[
+        Binding::read("out", Kind::Real, "[tokens, H, d]"),
+        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+        Binding::read("lse", Kind::Real, "[tokens, H]"),
+        Binding::write("stats", Kind::Real, "[tokens, H, 2]"),
+    ],
+    params: DeltaParams::FIELDS,
+    constants: &[],
+    twin_f32: delta_twin,
+    twin_f64: delta_twin,
+};
+
+static QUERY: KernelDef = KernelDef {
+    label: "attend/backward_query",
+    variant: "",
+    parts: &[wgsl!("attend/backward_query")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+        Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
+        Binding::write("dq", Kind::Real, "[tokens, H, d]"),
+    ],
+    params: Params::FIELDS,
+    constants: &["D4"],
+    twin_f32: query_twin,
+    twin_f64: query_twin,
+};
+
+static KEY: KernelDef = KernelDef {
+    label: "attend/backward_key",
+    variant: "",
+    parts: &[wgsl!("attend/backward_key")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 5]"),
+        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+        Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
+        Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
+    ],
+    params: KeyParams::FIELDS,
+    constants: &["D4"],
+    twin_f32: key_twin,
+    twin_f64: key_twin,
+};
+
+/// The kernels of this file, for heads of 32.
+pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    vec![(&DELTA, vec![]), (&QUERY, vec![8]), (&KEY, vec![8])]
+}
+
+fn delta_twin<T: Real>(call: Call<'_, T>) {
+    let p: DeltaParams = call.params();
+    let [out, dout, lse, stats] = call.args();
+    let (out, dout, lse, stats) = (out.real(), dout.real(), lse.real(), stats.real_mut());
+    let d = p.head_dim as usize;
+    for i in 0..p.n as usize {
+        stats[2 * i] = lse[i];
+        stats[2 * i + 1] = dot(&out[i * d..][..d], &dout[i * d..][..d]);
+    }
+}
+
+fn query_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let dim = 4 * call.constants[0] as usize;
+    let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
+    let n_tiles = call.groups[0] as usize;
+    let [q, raw, packed, tiles, dout, stats, dq] = call.args();
+    let (q, raw, packed, dout, stats) = (q.real(), raw.real(), packed.real(), dout.real(), stats.real());
+    let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
+    let outs = split_by(dq.real_mut(), tiles.iter().map(|t| t.n_queries as usize * shape.q_cols()));
+    let scale = T::of(p.scale);
+    tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dq)| {
+        let keys = keys_of(tile, p.ring);
+        dq.fill(T::ZERO);
+        for i in 0..tile.n_queries as usize {
+            let seen = &keys[..keys.len() + 1 + i - tile.n_queries as usize];
+            for head in 0..shape.n_heads {
+                let row = (tile.query as usize + i) * shape.n_heads + head;
+                let (q, dout) = (&q[row * dim..][..dim], &dout[row * dim..][..dim]);
+                let dq = &mut dq[(i * shape.n_heads + head) * dim..][..dim];
+                for &(is_packed, at) in seen {
+                    let (k, v) = shape.key_value(if is_packed { packed } else { raw }, at, head / shape.group());
+                    let weight = (dot(q, k) * scale - stats[2 * row]).exp();
+                    add_scaled(dq, weight * (dot(dout, v) - stats[2 * row + 1]) * scale, k);
+                }
+            }
+        }
+    });
+}
+
+fn key_twin<T: Real>(call: Call<'_, T>) {
+    let p: KeyParams = call.params();
+    let dim = 4 * call.constants[0] as usize;
+    let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
+    let n_tiles = call.groups[0] as usize;
+    let [q, keys, tiles, dout, stats, dkv] = call.args();
+    let (q, keys, dout, stats) = (q.real(), keys.real(), dout.real(), stats.real());
+    let tiles: &[KeyTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
+    let outs = split_by(dkv.real_mut(), tiles.iter().map(|t| t.n_keys as usize * shape.kv_cols()));
+    let scale = T::of(p.scale);
+    tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dkv)| {
+        dkv.fill(T::ZERO);
+        for i in 0..tile.n_keys as usize {
+            let (dkeys, dvalues) = dkv[i * shape.kv_cols()..][..shape.kv_cols()].split_at_mut(shape.kv_cols() / 2);
+            for head in 0..shape.n_heads {
+                let kv_head = head / shape.group();
+                let (k, v) = shape.key_value(keys, tile.key as usize + i, kv_head);
+                let dk = &mut dkeys[kv_head * dim..][..dim];
+                let dv = &mut dvalues[kv_head * dim..][..dim];
+                for t in (tile.query as usize + i * tile.causal as usize)..tile.query_end as usize {
+                    let row = t * shape.n_heads + head;
+                    let (q, dout) = (&q[row * dim..][..dim], &dout[row * dim..][..dim]);
+                    let weight = (dot(q, k) * scale - stats[2 * row]).exp();
+                    add_scaled(dv, weight, dout);
+                    add_scaled(dk, weight * (dot(dout, v) - stats[2 * row + 1]) * scale, q);
+                }
+            }
+        }
+    });
+}
+
+/// What both kernels read.
+pub(super) struct Saved<'a> {
+    pub(super) q: &'a Tensor,
+    pub(super) dout: &'a Tensor,
+    pub(super) heads: Heads,
+}
+
+impl Saved<'_> {
+    /// Appends (log-sum-exp, delta) of every row [tokens, H, 2].
+    pub(super) fn stats(&self, rec: &mut Recording, out: &Tensor, lse: &Span) -> Span {
+        let n = self.q.rows * self.heads.queries;
+        let stats = rec.transient("attention stats", Kind::Real, 2 * n);
+        let params = DeltaParams { n: n as u32, head_dim: self.heads.dim as u32 };
+        rec.dispatch(&DELTA, &[], params, &[out.span(), self.dout.span(), lse, &stats], groups_for(n, 64));
+        stats
+    }
+
+    /// Appends dq [tokens, H·d].
+    pub(super) fn query_gradient(
+        &self,
+        rec: &mut Recording,
+        kv: &Tensor,
+        packed: Option<&Tensor>,
+        stats: &Span,
+        layout: &TrainingLayout,
+    ) -> Tensor {
+        let dq = Tensor::transient(rec, "attention dq", self.q.rows, self.q.cols);
+        let packed = packed.unwrap_or(kv).span();
+        let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
+        let params = Params { n_heads, n_kv_heads, ring: NO_RING, scale: scale(self.heads) };
+        let tiles = &layout.query_tiles;
+        let spans = [self.q.span(), kv.span(), packed, tiles, self.dout.span(), stats, dq.span()];
+        let groups = [layout.tables.query_tiles.len() as u32, n_kv_heads, 1];
+        rec.dispatch(&QUERY, &[self.heads.dim as u32 / 4], params, &spans, groups);
+        dq
+    }
+
+    /// Appends the gradient of raw or packed kv rows, like `keys`.
+    pub(super) fn key_gradient(
+        &self,
+        rec: &mut Recording,
+        keys: &Tensor,
+        tiles: &Span,
+        n_tiles: usize,
+        stats: &Span,
+    ) -> Tensor {
+        let dkv = Tensor::transient(rec, "attention dkv", keys.rows, keys.cols);
+        let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
+        let params = KeyParams { n_heads, n_kv_heads, scale: scale(self.heads) };
+        let spans = [self.q.span(), keys.span(), tiles, self.dout.span(), stats, dkv.span()];
+        rec.dispatch(&KEY, &[self.heads.dim as u32 / 4], params, &spans, [n_tiles as u32, n_kv_heads, 1]);
+        dkv
+    }
+}

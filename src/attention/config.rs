@@ -1,0 +1,133 @@
+//! Which attention: dense, or LRSA with its sink S, lag L and keep r.
+
+use crate::error::{Error, Result};
+
+/// Lag-Relative Sparse Attention: S, L and r.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lrsa {
+    sink: usize,
+    lag: usize,
+    keep: f64,
+}
+
+impl Lrsa {
+    /// S for small models.
+    pub const DEFAULT_SINK: usize = 16;
+    /// L for small models; 7B-class models want 1024.
+    pub const DEFAULT_LAG: usize = 128;
+    /// r: a quarter of every partition, "4x".
+    pub const DEFAULT_KEEP: f64 = 0.25;
+
+    /// Checks that K = truncate(r · L) lies in 1..=L.
+    pub fn new(sink: usize, lag: usize, keep: f64) -> Result<Self> {
+        let this = Self { sink, lag, keep };
+        if lag == 0 || !(keep > 0.0 && keep <= 1.0) {
+            return Err(Error::usage(format!(
+                "LRSA with --lag {lag} --keep {keep} keeps nothing sensible: the lag is at least 1 token and keep lies in (0, 1]"
+            )));
+        }
+        if this.kept() == 0 {
+            return Err(Error::usage(format!(
+                "--lag {lag} --keep {keep} keeps K = 0 pairs of each partition: raise --keep to at least {} or the lag",
+                1.0 / lag as f64
+            )));
+        }
+        if sink > 1 << 24 || lag > 1 << 24 {
+            return Err(Error::usage(format!("--sink {sink} --lag {lag}: at most {} tokens each", 1 << 24)));
+        }
+        Ok(this)
+    }
+
+    /// S: tokens at the start that are always visible.
+    pub fn sink(&self) -> usize {
+        self.sink
+    }
+
+    /// L: tokens of a partition.
+    pub fn lag(&self) -> usize {
+        self.lag
+    }
+
+    /// r: the fraction kept.
+    pub fn keep(&self) -> f64 {
+        self.keep
+    }
+
+    /// K = truncate(r · L), pairs kept of one partition.
+    pub fn kept(&self) -> usize {
+        (self.keep * self.lag as f64) as usize
+    }
+
+    /// P: full partitions of a sequence of n tokens.
+    pub fn partitions(&self, n: usize) -> usize {
+        n.saturating_sub(self.sink) / self.lag
+    }
+
+    /// Entries of one head's cache after n tokens (LagKV eq. 12).
+    pub fn cache_length(&self, n: usize) -> usize {
+        if n < self.sink + 2 * self.lag {
+            return n;
+        }
+        let (parts, rest) = ((n - self.sink) / self.lag, (n - self.sink) % self.lag);
+        self.sink + self.kept() * (parts - 1) + self.lag + rest
+    }
+}
+
+impl Default for Lrsa {
+    fn default() -> Self {
+        Self { sink: Self::DEFAULT_SINK, lag: Self::DEFAULT_LAG, keep: Self::DEFAULT_KEEP }
+    }
+}
+
+/// What a query may see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Attention {
+    /// Every earlier token.
+    Dense,
+    /// Sink, kept pairs, and the last two partitions.
+    Lrsa(Lrsa),
+}
+
+impl Attention {
+    /// Entries of one head's cache after n tokens.
+    pub fn cache_length(&self, n: usize) -> usize {
+        match self {
+            Attention::Dense => n,
+            Attention::Lrsa(lrsa) => lrsa.cache_length(n),
+        }
+    }
+}
+
+impl std::fmt::Display for Attention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Attention::Dense => f.write_str("dense"),
+            Attention::Lrsa(l) => write!(f, "LRSA S={} L={} r={} (K={})", l.sink, l.lag, l.keep, l.kept()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_truncates_as_python_does() {
+        assert_eq!(Lrsa::new(16, 20, 0.35).unwrap().kept(), 7);
+        assert_eq!(Lrsa::new(16, 100, 0.29).unwrap().kept(), 28);
+        assert_eq!(Lrsa::new(16, 128, 0.25).unwrap().kept(), 32);
+    }
+
+    #[test]
+    fn nothing_kept_or_more_than_all_is_refused() {
+        for (lag, keep) in [(10, 0.05), (0, 0.5), (10, 1.5), (10, -1.0), (10, f64::NAN)] {
+            assert!(Lrsa::new(4, lag, keep).is_err(), "lag {lag} keep {keep}");
+        }
+    }
+
+    #[test]
+    fn cache_length_counts_sink_kept_and_tail() {
+        let l = Lrsa::new(4, 16, 0.25).unwrap();
+        assert_eq!([0, 3, 35, 36, 51, 52].map(|n| l.cache_length(n)), [0, 3, 35, 4 + 4 + 16, 4 + 4 + 16 + 15, 4 + 8 + 16]);
+    }
+}

@@ -1,0 +1,33 @@
+//! Floor 4: Lag-Relative Sparse Attention and, as a lag that never ends, dense attention.
+//!
+//! The method is that of LRSA (arXiv 2506.11498) on the scores of LagKV (arXiv 2504.04704). Read `config.rs` for the letters,
+//! `layout.rs` for what a query may see, then `score.rs`, `select.rs`, `attend.rs` in the order that data takes, and `cache.rs`
+//! for generation.
+
+mod attend;
+mod backward;
+mod cache;
+mod config;
+mod layout;
+mod score;
+mod select;
+mod twin;
+
+pub use attend::{attend_cached, attend_training};
+pub use cache::{Cache, CacheLayer, CacheStep, LayerStep};
+pub use config::{Attention, Lrsa};
+pub use layout::{Heads, TrainingLayout};
+pub use select::{Pairs, select_pairs};
+
+use crate::gpu::KernelDef;
+use crate::kernels::case::Case;
+
+/// The cases of every attention family.
+pub fn cases() -> Vec<Case> {
+    [score::cases(), select::cases(), attend::cases()].into_iter().flatten().collect()
+}
+
+/// Every attention kernel with one set of values for its constants.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [score::kernels(), select::kernels(), attend::kernels(), backward::kernels()].into_iter().flatten().collect()
+}

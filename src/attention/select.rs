@@ -1,0 +1,232 @@
+//! Selection of the K best of each partition, and moving the kept pairs: gather forward, scatter of their gradients back.
+//!
+//! The answer is the same for the same scores on every device: highest first, ties to the lowest position, stored in
+//! ascending order.
+
+use super::{Heads, Lrsa, score};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::kernels::case::{Case, Input, Tolerance, copy_tensor, frozen};
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup.
+const GROUP: usize = 64;
+
+/// Partitions to judge: `table` [n, 2] holds the first raw rows of each and of its successor.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs<'a> {
+    /// S, L, r.
+    pub lrsa: &'a Lrsa,
+    /// Number of pairs.
+    pub n: usize,
+    /// First rows.
+    pub table: &'a Span,
+}
+
+params! {
+    /// Of `lrsa/keep_mark`.
+    pub struct MarkParams { n: u32, lag: u32, kept: u32 }
+}
+params! {
+    /// Of `lrsa/keep_pack`.
+    pub struct PackParams { n: u32, n_heads: u32, lag: u32, kept: u32, ring: u32 }
+}
+params! {
+    /// Of `lrsa/gather_kept`.
+    pub struct GatherParams { n: u32, kv_cols: u32, head_dim: u32, kept: u32, out_row: u32 }
+}
+params! {
+    /// Of `lrsa/scatter_kept`.
+    pub struct ScatterParams { n: u32, kv_cols: u32, head_dim: u32, kept: u32 }
+}
+
+static MARK: KernelDef = KernelDef {
+    label: "lrsa/keep_mark",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("lrsa/keep_mark")],
+    bindings: &[
+        Binding::read("scores", Kind::Real, "[n_pairs, Hk, lag]"),
+        Binding::write("marks", Kind::U32, "[n_pairs, Hk, lag]"),
+    ],
+    params: MarkParams::FIELDS,
+    constants: &[],
+    twin_f32: mark_twin,
+    twin_f64: mark_twin,
+};
+
+static PACK: KernelDef = KernelDef {
+    label: "lrsa/keep_pack",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("lrsa/keep_pack")],
+    bindings: &[
+        Binding::read("marks", Kind::U32, "[n_pairs, Hk, lag]"),
+        Binding::read("pairs", Kind::U32, "[n_pairs, 2]"),
+        Binding::write("rows", Kind::U32, "[n_pairs, Hk, kept]"),
+    ],
+    params: PackParams::FIELDS,
+    constants: &[],
+    twin_f32: pack_twin,
+    twin_f64: pack_twin,
+};
+
+static GATHER: KernelDef = KernelDef {
+    label: "lrsa/gather_kept",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("lrsa/gather_kept")],
+    bindings: &[
+        Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
+        Binding::read("rows", Kind::U32, "[n_pairs, Hk, kept]"),
+        Binding::read_write("packed", Kind::Real, "[packed rows, kv_cols]"),
+    ],
+    params: GatherParams::FIELDS,
+    constants: &[],
+    twin_f32: gather_twin,
+    twin_f64: gather_twin,
+};
+
+static SCATTER: KernelDef = KernelDef {
+    label: "lrsa/scatter_kept",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("lrsa/scatter_kept")],
+    bindings: &[
+        Binding::read("packed", Kind::Real, "[packed rows, kv_cols]"),
+        Binding::read("rows", Kind::U32, "[n_pairs, Hk, kept]"),
+        Binding::read_write("raw", Kind::Real, "[rows, kv_cols]"),
+    ],
+    params: ScatterParams::FIELDS,
+    constants: &[],
+    twin_f32: scatter_twin,
+    twin_f64: scatter_twin,
+};
+
+/// The kernels of this family.
+pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&MARK, &PACK, &GATHER, &SCATTER].map(|k| (k, vec![])).to_vec()
+}
+
+fn mark_twin<T: Real>(call: Call<'_, T>) {
+    let p: MarkParams = call.params();
+    let [scores, marks] = call.args();
+    let (scores, marks) = (&scores.real()[..p.n as usize], marks.u32_mut());
+    let lag = p.lag as usize;
+    for (scores, marks) in scores.chunks_exact(lag).zip(marks.chunks_exact_mut(lag)) {
+        let mut order: Vec<usize> = (0..lag).collect();
+        order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(std::cmp::Ordering::Equal)); // stable
+        marks.fill(0);
+        order[..p.kept as usize].iter().for_each(|&i| marks[i] = 1);
+    }
+}
+
+fn pack_twin<T: Real>(call: Call<'_, T>) {
+    let p: PackParams = call.params();
+    let [marks, pairs, rows] = call.args();
+    let (marks, pairs, rows) = (&marks.u32()[..p.n as usize], pairs.u32(), rows.u32_mut());
+    let lists = marks.chunks_exact(p.lag as usize).zip(rows.chunks_exact_mut(p.kept as usize));
+    for (list, (marks, rows)) in lists.enumerate() {
+        let first = pairs[2 * (list / p.n_heads as usize)];
+        let kept = marks.iter().enumerate().filter(|(_, m)| **m == 1).map(|(t, _)| (first + t as u32) % p.ring);
+        rows.iter_mut().zip(kept).for_each(|(r, k)| *r = k);
+    }
+}
+
+/// Calls `f(packed element, raw element)` for every element of the packed rows, counted from 0.
+fn each_kept(n: u32, kv_cols: u32, head_dim: u32, kept: u32, rows: &[u32], mut f: impl FnMut(usize, usize)) {
+    let (cols, d, kept) = (kv_cols as usize, head_dim as usize, kept as usize);
+    let heads = cols / (2 * d);
+    for i in 0..n as usize {
+        let (row, col) = (i / cols, i % cols);
+        let source = rows[(row / kept * heads + col / d % heads) * kept + row % kept];
+        f(i, source as usize * cols + col);
+    }
+}
+
+fn gather_twin<T: Real>(call: Call<'_, T>) {
+    let p: GatherParams = call.params();
+    let [raw, rows, packed] = call.args();
+    let (raw, packed) = (raw.real(), &mut packed.real_mut()[(p.out_row * p.kv_cols) as usize..]);
+    each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |to, from| packed[to] = raw[from]);
+}
+
+fn scatter_twin<T: Real>(call: Call<'_, T>) {
+    let p: ScatterParams = call.params();
+    let [packed, rows, raw] = call.args();
+    let (packed, raw) = (packed.real(), raw.real_mut());
+    each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |from, to| raw[to] += packed[from]);
+}
+
+/// Appends scoring and selection: raw rows of the kept tokens [n_pairs, Hk, K], ascending. `raw` wraps at `ring` rows.
+pub fn select_pairs(rec: &mut Recording, raw: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
+    let scores = score::scores(rec, raw, pairs, heads, ring);
+    select_scored(rec, &scores, pairs, heads, ring)
+}
+
+fn select_scored(rec: &mut Recording, scores: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
+    let (lag, kept) = (pairs.lrsa.lag(), pairs.lrsa.kept());
+    let n = pairs.n * heads.keys * lag;
+    let marks = rec.transient("kept marks", Kind::U32, n);
+    let rows = rec.transient("kept rows", Kind::U32, pairs.n * heads.keys * kept);
+    let params = MarkParams { n: n as u32, lag: lag as u32, kept: kept as u32 };
+    rec.dispatch(&MARK, &[], params, &[scores, &marks], groups_for(n, GROUP));
+    let n_heads = heads.keys as u32;
+    let params = PackParams { n: n as u32, n_heads, lag: lag as u32, kept: kept as u32, ring };
+    rec.dispatch(&PACK, &[], params, &[&marks, pairs.table, &rows], groups_for(n, GROUP));
+    rows
+}
+
+/// Appends packed[out_row..] = the kept rows of `raw`.
+pub(super) fn gather(rec: &mut Recording, raw: &Span, rows: &Span, packed: &Span, heads: Heads, kept: usize, out_row: usize) {
+    let n = rows.len / heads.keys * heads.kv_cols();
+    let params = GatherParams {
+        n: n as u32,
+        kv_cols: heads.kv_cols() as u32,
+        head_dim: heads.dim as u32,
+        kept: kept as u32,
+        out_row: out_row as u32,
+    };
+    rec.dispatch(&GATHER, &[], params, &[raw, rows, packed], groups_for(n, GROUP));
+}
+
+/// Appends raw[kept rows] += packed, the gradient of [`gather`].
+pub(super) fn scatter(rec: &mut Recording, packed: &Span, rows: &Span, raw: &Span, heads: Heads, kept: usize) {
+    let n = rows.len / heads.keys * heads.kv_cols();
+    let (kv_cols, head_dim) = (heads.kv_cols() as u32, heads.dim as u32);
+    let params = ScatterParams { n: n as u32, kv_cols, head_dim, kept: kept as u32 };
+    rec.dispatch(&SCATTER, &[], params, &[packed, rows, raw], groups_for(n, GROUP));
+}
+
+/// Scores with ties → kept rows → their values gathered and scattered back, all exact.
+fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize, scores: Vec<f32>) -> Case {
+    let n = scores.len() / (heads.keys * lag);
+    let table: Vec<u32> = (0..n as u32).flat_map(|p| [first + p * lag as u32, first + (p + 1) * lag as u32]).collect();
+    let (score_rows, format) = (n * heads.keys, Format::F32);
+    let inputs = vec![
+        Input::Real { rows: score_rows, cols: lag, format, values: scores, differentiable: false },
+        frozen(6, rows, heads.kv_cols(), 1.0, format),
+        Input::Words(table),
+    ];
+    Case::new(format!("lrsa/select: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        let lrsa = Lrsa::new(0, lag, keep)?;
+        let pairs = Pairs { lrsa: &lrsa, n, table: &b.words[0] };
+        let kept = select_scored(rec, b.tensors[0].span(), &pairs, heads, rows as u32);
+        let packed = Tensor::transient(rec, "packed", n * lrsa.kept(), heads.kv_cols());
+        gather(rec, b.tensors[1].span(), &kept, packed.span(), heads, lrsa.kept(), 0);
+        let back = Tensor::transient(rec, "back", rows, heads.kv_cols());
+        copy_tensor(rec, &b.tensors[1], &back);
+        scatter(rec, packed.span(), &kept, back.span(), heads, lrsa.kept());
+        Ok((vec![packed, back], None))
+    })
+}
+
+/// The family's cases.
+pub(super) fn cases() -> Vec<Case> {
+    let heads = |keys, dim| Heads { queries: keys, keys, dim };
+    let pattern = |n: usize, period: usize| (0..n).map(|i| ((i * 7919) % period) as f32 / 8.0).collect::<Vec<_>>();
+    vec![
+        case("all equal", heads(2, 4), 9, 0.5, 0, 20, vec![0.25; 18]),
+        case("many ties", heads(2, 4), 17, 0.4, 3, 60, pattern(2 * 2 * 17, 4)),
+        case("distinct", heads(3, 8), 70, 0.3, 0, 210, pattern(2 * 3 * 70, 10_007)),
+        case("one kept", heads(1, 4), 5, 0.2, 1, 12, pattern(5, 3)),
+        case("all kept", heads(1, 4), 5, 1.0, 8, 10, pattern(5, 3)),
+        case("bench", heads(4, 64), 128, 0.25, 16, 16 + 9 * 128, pattern(8 * 4 * 128, 100_003)).bench(),
+    ]
+}
