@@ -1,1 +1,7 @@
 //! Model configurations, the Llama family, weight names and chat templates.
+
+pub mod config;
+pub mod config_gguf;
+pub mod config_hf;
+pub mod json_fields;
+pub mod rope;
