@@ -5,3 +5,5 @@ pub mod config_gguf;
 pub mod config_hf;
 pub mod json_fields;
 pub mod rope;
+pub mod weight_names;
+pub mod weights;
