@@ -142,12 +142,12 @@ impl ModelConfig {
             crate::ensure!((1..=most).contains(&found), "{name}: expected 1 to {most}, found {found}");
         }
         crate::ensure!(
-            self.n_heads % self.n_kv_heads == 0,
+            self.n_heads.is_multiple_of(self.n_kv_heads),
             "num_attention_heads ({}) is no multiple of num_key_value_heads ({})",
             self.n_heads,
             self.n_kv_heads
         );
-        crate::ensure!(self.head_dim % 2 == 0, "head_dim: expected an even number, found {}", self.head_dim);
+        crate::ensure!(self.head_dim.is_multiple_of(2), "head_dim: expected an even number, found {}", self.head_dim);
         crate::ensure!(
             self.q_channels() <= MAX_CHANNELS,
             "{} heads of {} channels are more than any model has",
@@ -167,8 +167,9 @@ impl ModelConfig {
                 positive("RoPE scaling factor", *factor)?;
                 positive("RoPE low_freq_factor", *low_freq_factor)?;
                 positive("RoPE high_freq_factor", *high_freq_factor)?;
+                let ordered = low_freq_factor < high_freq_factor;
                 crate::ensure!(
-                    low_freq_factor < high_freq_factor,
+                    ordered,
                     "RoPE scaling: low_freq_factor ({low_freq_factor}) must be below high_freq_factor ({high_freq_factor})"
                 );
                 crate::ensure!(

@@ -1,6 +1,6 @@
 //! [`ModelConfig`] from the metadata of a GGUF file.
 //!
-//! Keys as in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Some facts are only in the tensors: an absent
+//! Keys as in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Some facts are only in the tensors: an absent
 //! `output.weight` means a tied head, `attn_q.bias` a bias, and `rope_freqs.weight` holds Llama 3's RoPE scaling as divisors.
 
 use super::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
@@ -29,7 +29,7 @@ impl ModelConfig {
             head_dim,
             vocab: embedding.shape.first().copied().unwrap_or(0),
             max_positions: keys.size("context_length")?,
-            rms_eps: keys.metadata.f64(&keys.full("attention.layer_norm_rms_epsilon"))?,
+            rms_eps: decimal(keys.metadata.f64(&keys.full("attention.layer_norm_rms_epsilon"))?),
             rope: rope(gguf, &keys)?,
             tied: !has("output.weight"),
             qkv_bias: keys.architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),
@@ -129,6 +129,12 @@ fn rope(gguf: &Gguf, keys: &Keys) -> Result<RopeConfig> {
     Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) })
 }
 
+/// The decimal number that somebody meant whose f32 the file holds: 1e-5, not 9.99999974e-6.
+fn decimal(stored: f64) -> f64 {
+    let narrow = stored as f32;
+    if f64::from(narrow) == stored { narrow.to_string().parse().unwrap_or(stored) } else { stored }
+}
+
 fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>> {
     if !metadata.contains(key) {
         return Ok(None);
@@ -193,6 +199,13 @@ mod tests {
         assert_eq!(c.rope.scaling, RopeScaling::Factors(vec![8.0]));
         let c = read("qwen3", &[("qwen3.attention.key_length", Value::U64(16))], &[embedding()]).unwrap();
         assert_eq!((c.head_dim, c.qk_norm), (16, true));
+    }
+
+    #[test]
+    fn an_epsilon_stored_in_f32_is_the_decimal_that_was_meant() {
+        assert_eq!(decimal(f64::from(1e-5f32)), 1e-5);
+        assert_eq!(decimal(1e-5), 1e-5);
+        assert!(decimal(f64::INFINITY).is_infinite());
     }
 
     #[test]

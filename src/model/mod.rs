@@ -1,5 +1,7 @@
 //! Model configurations, the Llama family, weight names and chat templates.
 
+pub mod adapter_config;
+pub mod adapter_file;
 pub mod config;
 pub mod config_gguf;
 pub mod config_hf;

@@ -1,7 +1,7 @@
 //! Safetensors checkpoints, memory-mapped: one file, or a folder with one or with an index of several.
 //!
 //! Tensors are handed out as they are stored. Which names a model needs is `model::weights`'s matter; writing is
-//! [`write`](super::write). Format: https://huggingface.co/docs/safetensors.
+//! [`write`](super::write). Format: <https://huggingface.co/docs/safetensors>.
 
 use super::dtype::DType;
 use super::host::HostTensor;
