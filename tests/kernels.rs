@@ -4,6 +4,7 @@
 mod common;
 
 use longreach::gpu::{CpuExecutor, Executor, shader, walk};
+use longreach::kernels::case::Case;
 use longreach::kernels::{self, gradient};
 
 /// Difference quotients in f64 leave this much of the gradient's length.
@@ -11,23 +12,27 @@ const GRADIENT_TOLERANCE: f64 = 1e-6;
 
 #[test]
 fn every_shader_agrees_with_its_rust_description() {
-    for (kernel, constants) in kernels::all() {
+    for (kernel, constants) in longreach::attention::kernels().into_iter().chain(kernels::all()) {
         shader::check(kernel, &constants).unwrap();
     }
 }
 
 #[test]
 fn every_gradient_is_the_slope_of_its_forward() {
-    for case in kernels::cases().iter().filter(|c| !c.bench) {
+    for case in all_cases().iter().filter(|c| !c.bench) {
         for slope in gradient::check(case).unwrap() {
             assert!(slope.relative_error() < GRADIENT_TOLERANCE, "{}: {slope:?}", case.name);
         }
     }
 }
 
+fn all_cases() -> Vec<Case> {
+    kernels::cases().into_iter().chain(longreach::attention::cases()).collect()
+}
+
 fn compare_all(device: &mut dyn Executor) {
     let mut wrong = Vec::new();
-    for case in kernels::cases().iter().filter(|c| !c.bench) {
+    for case in all_cases().iter().filter(|c| !c.bench) {
         let recorded = case.record(device).unwrap();
         for d in walk::compare(device, &recorded.recording).unwrap() {
             if d.relative() > case.tolerance.relative {

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::backward::{self, Saved};
+use super::backward::Saved;
 use super::layout::{LANES, QueryTile};
 use super::select::{self, Pairs};
 use super::twin::{Shape, add_scaled, dot, keys_of, split_by};
@@ -124,7 +124,14 @@ fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, hea
 }
 
 /// Attention of cached generation: every tile reads `fixed` as packed rows and the `tail` ring as window.
-pub fn attend_cached(rec: &mut Recording, q: &Tensor, fixed: &Span, tail: (&Span, u32), tiles: (&Span, usize), heads: Heads) -> Tensor {
+pub fn attend_cached(
+    rec: &mut Recording,
+    q: &Tensor,
+    fixed: &Span,
+    tail: (&Span, u32),
+    tiles: (&Span, usize),
+    heads: Heads,
+) -> Tensor {
     let keys = Keys { raw: tail.0, packed: fixed, tiles: tiles.0, ring: tail.1 };
     forward(rec, q, &keys, tiles.1, heads).0
 }
@@ -215,7 +222,9 @@ fn case(name: &str, attention: Attention, heads: Heads, lengths: &'static [usize
         // The selection is an input, so that difference quotients hold it fixed.
         let Attention::Lrsa(lrsa) = attention else { unreachable!("only LRSA pairs partitions") };
         let pick = |pair: &[u32; 2]| {
-            (0..heads.keys * lrsa.kept()).map(|i| pair[0] + (i % lrsa.kept() * lrsa.lag() / lrsa.kept()) as u32).collect::<Vec<_>>()
+            (0..heads.keys * lrsa.kept())
+                .map(|i| pair[0] + (i % lrsa.kept() * lrsa.lag() / lrsa.kept()) as u32)
+                .collect::<Vec<_>>()
         };
         inputs.push(Input::Words(tables.pairs.iter().flat_map(pick).collect()));
     }

@@ -128,6 +128,9 @@ mod tests {
     #[test]
     fn cache_length_counts_sink_kept_and_tail() {
         let l = Lrsa::new(4, 16, 0.25).unwrap();
-        assert_eq!([0, 3, 35, 36, 51, 52].map(|n| l.cache_length(n)), [0, 3, 35, 4 + 4 + 16, 4 + 4 + 16 + 15, 4 + 8 + 16]);
+        assert_eq!(
+            [0, 3, 35, 36, 51, 52].map(|n| l.cache_length(n)),
+            [0, 3, 35, 4 + 4 + 16, 4 + 4 + 16 + 15, 4 + 8 + 16]
+        );
     }
 }

@@ -125,7 +125,12 @@ impl Tables {
         let end = start + n;
         let packed_start = self.pairs.len() * kept;
         let partition = |p: usize| (start + sink + p * lag).min(end);
-        self.add_queries(start, start + sink, group, QueryTile { window: start as u32, ..bytemuck::Zeroable::zeroed() });
+        self.add_queries(
+            start,
+            start + sink,
+            group,
+            QueryTile { window: start as u32, ..bytemuck::Zeroable::zeroed() },
+        );
         self.add_raw_keys(start, start + sink, end);
         for p in 0..(n - sink).div_ceil(lag) {
             let before = p.saturating_sub(1);
@@ -183,7 +188,10 @@ impl TrainingLayout {
             return Err(Error::new("a batch has at least one token in every sequence; remove empty examples"));
         }
         if n_tokens >= 1 << 20 {
-            return Err(Error::new(format!("a batch of {n_tokens} tokens is too large (at most {}): use shorter sequences", (1 << 20) - 1)));
+            return Err(Error::new(format!(
+                "a batch of {n_tokens} tokens is too large (at most {}): use shorter sequences",
+                (1 << 20) - 1
+            )));
         }
         let tables = Tables::new(attention, sequences, heads.group());
         let mut table = |label: &str, words: &[u32]| -> Result<Span> {
@@ -231,7 +239,9 @@ mod tests {
                     let t = (tile.query + i) as usize - 7;
                     covered += 1;
                     let mut seen: Vec<usize> = (tile.sink..tile.sink + tile.n_sink).map(|x| x as usize - 7).collect();
-                    seen.extend((tile.packed..tile.packed + tile.n_packed).map(|x| 3 + x as usize / 2 * 5 + x as usize % 2));
+                    seen.extend(
+                        (tile.packed..tile.packed + tile.n_packed).map(|x| 3 + x as usize / 2 * 5 + x as usize % 2),
+                    );
                     seen.extend((tile.window..tile.window + tile.n_window + i).map(|x| x as usize - 7));
                     let expected: Vec<usize> = (0..n).filter(|&j| sees(&lrsa, t, j, keeps)).collect();
                     assert_eq!(seen, expected, "n {n} query {t}");
@@ -249,7 +259,9 @@ mod tests {
         let mut packed = std::collections::HashSet::new();
         for t in &tables.query_tiles {
             for q in 0..t.n_queries {
-                raw.extend((t.sink..t.sink + t.n_sink).chain(t.window..t.window + t.n_window + q).map(|k| (t.query + q, k)));
+                raw.extend(
+                    (t.sink..t.sink + t.n_sink).chain(t.window..t.window + t.n_window + q).map(|k| (t.query + q, k)),
+                );
                 packed.extend((t.packed..t.packed + t.n_packed).map(|k| (t.query + q, k)));
             }
         }

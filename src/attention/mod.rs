@@ -13,8 +13,8 @@ mod score;
 mod select;
 mod twin;
 
-pub use attend::{attend_cached, attend_training};
-pub use cache::{Cache, CacheLayer, CacheStep, LayerStep};
+pub use attend::attend_training;
+pub use cache::{Cache, CacheStep};
 pub use config::{Attention, Lrsa};
 pub use layout::{Heads, TrainingLayout};
 pub use select::{Pairs, select_pairs};
@@ -29,5 +29,8 @@ pub fn cases() -> Vec<Case> {
 
 /// Every attention kernel with one set of values for its constants.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [score::kernels(), select::kernels(), attend::kernels(), backward::kernels()].into_iter().flatten().collect()
+    [score::kernels(), select::kernels(), attend::kernels(), backward::kernels(), cache::kernels()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -174,7 +174,15 @@ fn select_scored(rec: &mut Recording, scores: &Span, pairs: &Pairs<'_>, heads: H
 }
 
 /// Appends packed[out_row..] = the kept rows of `raw`.
-pub(super) fn gather(rec: &mut Recording, raw: &Span, rows: &Span, packed: &Span, heads: Heads, kept: usize, out_row: usize) {
+pub(super) fn gather(
+    rec: &mut Recording,
+    raw: &Span,
+    rows: &Span,
+    packed: &Span,
+    heads: Heads,
+    kept: usize,
+    out_row: usize,
+) {
     let n = rows.len / heads.keys * heads.kv_cols();
     let params = GatherParams {
         n: n as u32,

@@ -1,1 +1,11 @@
 //! Model configurations, the Llama family, weight names and chat templates.
+
+pub mod adapter_config;
+pub mod adapter_file;
+pub mod config;
+pub mod config_gguf;
+pub mod config_hf;
+pub mod json_fields;
+pub mod rope;
+pub mod weight_names;
+pub mod weights;

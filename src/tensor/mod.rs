@@ -1,6 +1,15 @@
 //! Floor 2: shapes, element types, host tensors and the files they are read from.
 
+pub mod dequant;
+pub mod dtype;
+pub mod gguf;
+pub mod gguf_metadata;
+mod gguf_parse;
+pub mod host;
+pub mod mapped_file;
+pub mod safetensors_file;
 #[allow(clippy::module_inception)] // the file is named after the type that it holds
 mod tensor;
+pub mod write;
 
 pub use tensor::{Format, Piece, Tensor, cut_rows};
