@@ -35,7 +35,7 @@ fn compare_all(device: &mut dyn Executor) {
     for case in all_cases().iter().filter(|c| !c.bench) {
         let recorded = case.record(device).unwrap();
         for d in walk::compare(device, &recorded.recording).unwrap() {
-            if d.relative() > case.tolerance.relative {
+            if !case.tolerance.allows(&d) {
                 wrong.push(format!(
                     "{}: {d}; tolerance {:e} ({})",
                     case.name, case.tolerance.relative, case.tolerance.reason

@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::op::Op;
 use crate::error::Result;
+use crate::gpu::walk::Difference;
 use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
 use crate::tensor::{Format, Tensor};
 
@@ -46,18 +47,31 @@ impl Input {
 pub struct Tolerance {
     /// Largest error of an element, as a fraction of the largest magnitude in the buffer.
     pub relative: f64,
+    /// Error that is always allowed: what cancellation leaves where the true value is 0.
+    pub absolute: f64,
     /// Why this much is right.
     pub reason: &'static str,
 }
 
 impl Tolerance {
     /// Elementwise arithmetic: a few roundings.
-    pub const ROUNDING: Tolerance = Tolerance { relative: 1e-6, reason: "a few f32 roundings an element" };
+    pub const ROUNDING: Tolerance =
+        Tolerance { relative: 1e-6, absolute: 1e-7, reason: "a few f32 roundings an element" };
     /// Sums and exponentials in f32.
-    pub const SUMS: Tolerance =
-        Tolerance { relative: 1e-5, reason: "f32 sums in another order, and exp to the accuracy that WGSL grants" };
+    pub const SUMS: Tolerance = Tolerance {
+        relative: 1e-5,
+        absolute: 1e-6,
+        reason: "f32 sums in another order, and exp to the accuracy that WGSL grants",
+    };
     /// Copies and integer results.
-    pub const EXACT: Tolerance = Tolerance { relative: 0.0, reason: "values are moved, not computed" };
+    pub const EXACT: Tolerance = Tolerance { relative: 0.0, absolute: 0.0, reason: "values are moved, not computed" };
+}
+
+impl Tolerance {
+    /// Whether a difference found by a walk is within the tolerance.
+    pub fn allows(&self, d: &Difference) -> bool {
+        d.max_abs <= self.absolute + self.relative * d.scale
+    }
 }
 
 /// The device side of a case's inputs, in order.
