@@ -4,6 +4,7 @@
 
 pub mod atomic_file;
 pub mod attention;
+pub mod autograd;
 pub mod data;
 pub mod error;
 pub mod gpu;

@@ -1,0 +1,320 @@
+//! A tape of applied ops. Rules return local gradients; only the tape adds.
+//!
+//! The tape owns the recording that the ops append to. Gradients of parameters are added to the parameters' persistent
+//! gradient spans as soon as they appear, so that their transient memory is free again. With
+//! [`Tape::checkpoint`] a block keeps only its inputs; its activations are recomputed in the backward pass, except for what
+//! the block puts into [`Saved`] (the LRSA selection, which recomputation must never repeat).
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Kind, Recording, Span};
+use crate::kernels::elementwise::add_into;
+use crate::kernels::op::{Applied, Op};
+use crate::tensor::Tensor;
+
+/// A weight and, where it is trained, the persistent span its gradient is added to.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Name in the model's files.
+    pub name: String,
+    /// The values.
+    pub value: Tensor,
+    /// Where gradients accumulate; `None` for a frozen weight.
+    pub grad: Option<Tensor>,
+}
+
+impl Param {
+    /// A weight that is not trained.
+    pub fn frozen(name: impl Into<String>, value: Tensor) -> Self {
+        Self { name: name.into(), value, grad: None }
+    }
+}
+
+/// Where the gradient of a variable goes.
+#[derive(Clone, Debug)]
+enum Target {
+    /// Nowhere: nothing before it is trained.
+    Constant,
+    /// To the node that made it.
+    Node(u64),
+    /// To a parameter's gradient.
+    Param(Tensor),
+}
+
+/// A tensor on the tape.
+#[derive(Clone, Debug)]
+pub struct Var {
+    /// The value.
+    pub tensor: Tensor,
+    target: Target,
+}
+
+impl Var {
+    /// Whether a gradient will be asked for.
+    pub fn needs_grad(&self) -> bool {
+        !matches!(self.target, Target::Constant)
+    }
+}
+
+/// What a checkpointed block keeps besides its inputs, in the order it was saved.
+#[derive(Clone, Debug, Default)]
+pub struct Saved(Vec<Option<Span>>);
+
+type Block = Rc<dyn Fn(&mut Tape, &[Var]) -> Result<Vec<Var>>>;
+
+enum Rule {
+    Op(Box<dyn Op>),
+    Block { run: Block, inputs: Vec<Tensor>, saved: Saved },
+}
+
+struct Node {
+    rule: Rule,
+    inputs: Vec<Target>,
+    outputs: Vec<(u64, Tensor)>,
+}
+
+/// Records ops and, on demand, their gradients.
+#[derive(Default)]
+pub struct Tape {
+    /// The commands so far.
+    pub rec: Recording,
+    nodes: Vec<Node>,
+    grad: bool,
+    recompute: bool,
+    saving: Saved,
+    replaying: Option<std::vec::IntoIter<Option<Span>>>,
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Tape {
+    /// A tape for training. With `recompute`, [`Tape::checkpoint`] really recomputes.
+    pub fn training(recompute: bool) -> Self {
+        Self { grad: true, recompute, ..Self::default() }
+    }
+
+    /// A tape that only records the forward.
+    pub fn inference() -> Self {
+        Self::default()
+    }
+
+    /// Whether gradients will be asked for.
+    pub fn is_training(&self) -> bool {
+        self.grad
+    }
+
+    /// An input that is not trained.
+    pub fn constant(&self, tensor: Tensor) -> Var {
+        Var { tensor, target: Target::Constant }
+    }
+
+    /// A parameter.
+    pub fn param(&self, param: &Param) -> Var {
+        let target = match &param.grad {
+            Some(grad) if self.grad => Target::Param(grad.clone()),
+            _ => Target::Constant,
+        };
+        Var { tensor: param.value.clone(), target }
+    }
+
+    /// Applies an op: `forward` appends its commands and returns outputs and rule.
+    pub fn apply(
+        &mut self,
+        inputs: &[&Var],
+        forward: impl FnOnce(&mut Recording, &[Tensor]) -> Result<Applied>,
+    ) -> Result<Vec<Var>> {
+        let tensors: Vec<Tensor> = inputs.iter().map(|v| v.tensor.clone()).collect();
+        let (outputs, op) = forward(&mut self.rec, &tensors)?;
+        let targets = inputs.iter().map(|v| v.target.clone()).collect();
+        Ok(self.push(Rule::Op(op), targets, outputs))
+    }
+
+    /// [`Tape::apply`] for ops with one output.
+    pub fn apply1(
+        &mut self,
+        inputs: &[&Var],
+        forward: impl FnOnce(&mut Recording, &[Tensor]) -> Result<Applied>,
+    ) -> Result<Var> {
+        let mut outputs = self.apply(inputs, forward)?;
+        assert_eq!(outputs.len(), 1, "the op has one output");
+        Ok(outputs.remove(0))
+    }
+
+    fn push(&mut self, rule: Rule, inputs: Vec<Target>, outputs: Vec<Tensor>) -> Vec<Var> {
+        if !self.grad || inputs.iter().all(|t| matches!(t, Target::Constant)) {
+            return outputs.into_iter().map(|t| self.constant(t)).collect();
+        }
+        let outputs: Vec<(u64, Tensor)> = outputs.into_iter().map(|t| (next_id(), t)).collect();
+        let vars = outputs.iter().map(|(id, t)| Var { tensor: t.clone(), target: Target::Node(*id) }).collect();
+        self.nodes.push(Node { rule, inputs, outputs });
+        vars
+    }
+
+    /// Runs a block. On a recomputing tape its activations are made again in the backward pass; `run` must append the same
+    /// commands each time and take every trained activation from its inputs (parameters may be captured).
+    pub fn checkpoint(
+        &mut self,
+        inputs: &[Var],
+        run: impl Fn(&mut Tape, &[Var]) -> Result<Vec<Var>> + 'static,
+    ) -> Result<Vec<Var>> {
+        if !(self.grad && self.recompute) {
+            return run(self, inputs);
+        }
+        let run: Block = Rc::new(run);
+        let constants: Vec<Var> = inputs.iter().map(|v| self.constant(v.tensor.clone())).collect();
+        let (outputs, saved) = self.nested(Tape { grad: false, ..Tape::default() }, |t| run(t, &constants))?;
+        let outputs = outputs.into_iter().map(|v| v.tensor).collect();
+        let tensors = inputs.iter().map(|v| v.tensor.clone()).collect();
+        // A block may hold trained parameters even where its inputs are constants.
+        let mut targets: Vec<Target> = inputs.iter().map(|v| v.target.clone()).collect();
+        if targets.iter().all(|t| matches!(t, Target::Constant)) {
+            targets.push(Target::Node(next_id()));
+        }
+        Ok(self.push(Rule::Block { run, inputs: tensors, saved: saved.saving }, targets, outputs))
+    }
+
+    /// Runs `f` on an inner tape that appends to this tape's recording.
+    fn nested<R>(&mut self, mut inner: Tape, f: impl FnOnce(&mut Tape) -> Result<R>) -> Result<(R, Tape)> {
+        inner.rec = std::mem::take(&mut self.rec);
+        let result = f(&mut inner);
+        self.rec = std::mem::take(&mut inner.rec);
+        Ok((result?, inner))
+    }
+
+    /// Keeps `make`'s span across recomputation: made once, handed back on the second run.
+    pub fn save_once(&mut self, make: impl FnOnce(&mut Tape, Option<Span>) -> Result<Option<Span>>) -> Result<()> {
+        let earlier = self.replaying.as_mut().map(|r| r.next().expect("a block saves the same things each run"));
+        let made = make(self, earlier.flatten())?;
+        self.saving.0.push(made);
+        Ok(())
+    }
+
+    /// Appends the backward pass from a scalar loss [1, 1]. Parameter gradients are added to their spans, which the caller
+    /// clears once for each optimiser step. `one` is a [1, 1] tensor that holds 1.
+    pub fn backward(&mut self, loss: &Var, one: &Tensor) -> Result<()> {
+        assert_eq!(loss.tensor.len(), 1, "the loss is a scalar");
+        self.backward_from(&[(loss.clone(), one.clone())], &[]).map(|_| ())
+    }
+
+    /// Appends the backward pass from given output gradients; returns the gradients of `wanted`.
+    pub fn backward_from(&mut self, seeds: &[(Var, Tensor)], wanted: &[&Var]) -> Result<Vec<Option<Tensor>>> {
+        let mut grads = Gradients::default();
+        for (var, grad) in seeds {
+            grads.add(&mut self.rec, &var.target, grad.clone());
+        }
+        let wanted_ids: Vec<Option<u64>> = wanted.iter().map(|v| v.node_id()).collect();
+        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+            if node.outputs.iter().all(|(id, _)| !grads.of_node.contains_key(id)) {
+                continue; // its outputs never reached the loss
+            }
+            let need: Vec<bool> = node.inputs.iter().map(|t| !matches!(t, Target::Constant)).collect();
+            let outputs: Vec<Tensor> = node.outputs.iter().map(|(id, t)| grads.take(&mut self.rec, *id, t)).collect();
+            let (label, local) = match node.rule {
+                Rule::Op(op) => (op.label(), op.backward(&mut self.rec, &outputs, &need)?),
+                Rule::Block { run, inputs, saved } => {
+                    ("checkpoint", self.block_backward(&run, &inputs, saved, &outputs, &need)?)
+                }
+            };
+            for ((target, grad), needed) in node.inputs.iter().zip(local).zip(&need) {
+                match grad {
+                    Some(grad) => grads.add(&mut self.rec, target, grad),
+                    None if *needed => {
+                        return Err(Error::new(format!("the rule of {label} gives no gradient for a trained input")));
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(wanted_ids
+            .into_iter()
+            .map(|id| id.and_then(|id| grads.of_node.get(&id).map(|g| g.tensor.clone())))
+            .collect())
+    }
+
+    fn block_backward(
+        &mut self,
+        run: &Block,
+        inputs: &[Tensor],
+        saved: Saved,
+        outputs: &[Tensor],
+        need: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let leaf = |(t, needed): (&Tensor, &bool)| Var {
+            tensor: t.clone(),
+            target: if *needed { Target::Node(next_id()) } else { Target::Constant },
+        };
+        let leaves: Vec<Var> = inputs.iter().zip(need).map(leaf).collect();
+        let replay = Tape { grad: true, replaying: Some(saved.0.into_iter()), ..Tape::default() };
+        let (mut grads, _) = self.nested(replay, |inner| {
+            let again = run(inner, &leaves)?;
+            let seeds: Vec<(Var, Tensor)> = again.into_iter().zip(outputs.iter().cloned()).collect();
+            inner.backward_from(&seeds, &leaves.iter().collect::<Vec<_>>())
+        })?;
+        if need.len() > inputs.len() {
+            grads.push(Some(outputs[0].clone())); // the stand-in target of a block without trained inputs; nobody reads it
+        }
+        Ok(grads)
+    }
+}
+
+impl Var {
+    fn node_id(&self) -> Option<u64> {
+        match self.target {
+            Target::Node(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+struct Gradient {
+    tensor: Tensor,
+    /// Whether the tensor is this tape's own sum, so that it may be added to in place.
+    is_own: bool,
+}
+
+#[derive(Default)]
+struct Gradients {
+    of_node: HashMap<u64, Gradient>,
+}
+
+impl Gradients {
+    fn add(&mut self, rec: &mut Recording, target: &Target, grad: Tensor) {
+        match target {
+            Target::Constant => {}
+            Target::Param(sum) => add_into(rec, &grad, sum),
+            Target::Node(id) => match self.of_node.get_mut(id) {
+                None => {
+                    self.of_node.insert(*id, Gradient { tensor: grad, is_own: false });
+                }
+                Some(sum) => {
+                    if !sum.is_own {
+                        // The first gradient may be shared with another node, so it is copied before anything is added.
+                        let own = Tensor::transient_like(rec, "gradient sum", &sum.tensor);
+                        crate::kernels::case::copy_tensor(rec, &sum.tensor, &own);
+                        *sum = Gradient { tensor: own, is_own: true };
+                    }
+                    add_into(rec, &grad, &sum.tensor);
+                }
+            },
+        }
+    }
+
+    /// The summed gradient of a node's output; zeros where only its siblings were used.
+    fn take(&mut self, rec: &mut Recording, id: u64, like: &Tensor) -> Tensor {
+        match self.of_node.remove(&id) {
+            Some(g) => g.tensor,
+            None => {
+                let zeros =
+                    Tensor::from_span(rec.transient("zero gradient", Kind::Real, like.len()), like.rows, like.cols);
+                rec.clear(zeros.span());
+                zeros
+            }
+        }
+    }
+}
