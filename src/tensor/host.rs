@@ -1,0 +1,100 @@
+//! A tensor in host memory: type, shape and raw little-endian bytes, as read from a file or on its way into one.
+//!
+//! It computes nothing. 16-bit and quantised values stay as they are, so that an engine may upload them unchanged;
+//! [`HostTensor::to_f32`] widens them. Read [`dtype`](super::dtype) for the types and [`dequant`](super::dequant) for the widening.
+
+use super::dequant;
+use super::dtype::DType;
+use crate::error::Result;
+
+/// Row-major tensor whose last dimension is contiguous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl HostTensor {
+    /// A tensor over bytes that must be exactly as many as type and shape ask for.
+    pub fn new(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
+        crate::ensure!(
+            dtype.bytes_of(&shape) == Some(bytes.len()),
+            "a {dtype} tensor of shape {shape:?} cannot have {} bytes",
+            bytes.len()
+        );
+        Ok(Self { dtype, shape, bytes })
+    }
+
+    /// An f32 tensor. Panics if the number of values is not the product of the shape: the caller made both.
+    pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
+    }
+
+    /// An i32 tensor. Panics if the number of values is not the product of the shape: the caller made both.
+    pub fn from_i32(shape: &[usize], values: &[i32]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::I32, shape: shape.to_vec(), bytes }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values widened to f32 (f64 is rounded); an error for integers.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        dequant::to_f32(self.dtype, &self.bytes)
+    }
+
+    /// The values of an integer tensor as i64; an error for real numbers.
+    pub fn to_i64(&self) -> Result<Vec<i64>> {
+        Ok(match self.dtype {
+            DType::I32 => self.bytes.as_chunks().0.iter().map(|&b| i64::from(i32::from_le_bytes(b))).collect(),
+            DType::I64 => self.bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect(),
+            other => crate::bail!("expected integers, found {other}"),
+        })
+    }
+
+    /// The same tensor as F32, unchanged where it already is.
+    pub fn into_f32(self) -> Result<Self> {
+        if self.dtype == DType::F32 { Ok(self) } else { Ok(Self::from_f32(&self.shape, &self.to_f32()?)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_must_match_type_and_shape() {
+        assert!(HostTensor::new(DType::F16, vec![2, 3], vec![0; 12]).is_ok());
+        let e = HostTensor::new(DType::F16, vec![2, 3], vec![0; 11]).unwrap_err().to_string();
+        assert!(e.contains("F16") && e.contains("[2, 3]") && e.contains("11"), "{e}");
+        assert!(HostTensor::new(DType::F32, vec![usize::MAX, usize::MAX], vec![]).is_err());
+    }
+
+    #[test]
+    fn values_round_trip() {
+        let t = HostTensor::from_f32(&[2, 2], &[1.0, -2.5, 0.0, 3e30]);
+        assert_eq!(t.to_f32().unwrap(), [1.0, -2.5, 0.0, 3e30]);
+        assert!(t.to_i64().is_err());
+        let ids = HostTensor::from_i32(&[3], &[-100, 7, i32::MAX]);
+        assert_eq!(ids.to_i64().unwrap(), [-100, 7, i64::from(i32::MAX)]);
+        assert!(ids.to_f32().is_err());
+    }
+
+    #[test]
+    fn sixteen_bits_stay_raw_until_asked() {
+        let t = HostTensor::new(DType::BF16, vec![1], vec![0x80, 0x3f]).unwrap();
+        assert_eq!(t.into_f32().unwrap(), HostTensor::from_f32(&[1], &[1.0]));
+    }
+}
