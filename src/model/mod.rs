@@ -1,1 +1,4 @@
 //! Model configurations, the Llama family, weight names and chat templates.
+
+mod chat_environment;
+pub mod chat_template;
