@@ -2,3 +2,4 @@
 
 mod chat_environment;
 pub mod chat_template;
+pub mod hub;
