@@ -1,8 +1,10 @@
 //! Tests of the tokenizers rebuilt from GGUF metadata.
 
+use super::super::stop::StopTokens;
 use super::super::test_tokenizers::{STORIES, stories};
 use super::super::tokenizer::Tokenizer;
-use crate::tensor::gguf::{Metadata, Value};
+use crate::model::chat_template::{ChatTemplate, Message};
+use crate::tensor::gguf::{Gguf, Metadata, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -151,4 +153,30 @@ fn byte_level_tokenizers_equal_their_originals() {
             assert_eq!(rebuilt.decode(&ids, true).unwrap(), real.decode(&ids, true).unwrap());
         }
     }
+}
+
+/// The tokenizer, stop tokens and chat template of a real file: `LONGREACH_SMOLLM2` is the path of SmolLM2-135M-Instruct.
+#[test]
+#[ignore = "needs SmolLM2-135M-Instruct as GGUF"]
+fn a_real_gguf_file_tokenizes_as_its_original() {
+    let path = std::env::var("LONGREACH_SMOLLM2").expect("LONGREACH_SMOLLM2 is a path");
+    let file = Gguf::open(Path::new(&path)).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&file.metadata).unwrap();
+    let text = "The sun rises in the east and sets in the west. Every morning, people wake up, drink coffee and go to work, \
+                while children walk to school with their friends. In the evening, families cook dinner together and talk \
+                about what happened during the day before they go to bed.";
+    let ids = tokenizer.encode(text, true).unwrap();
+    assert_eq!(ids.len(), 57, "transformers makes 57 tokens of it");
+    for text in TEXTS {
+        let ids = tokenizer.encode(text, false).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
+    }
+    assert_eq!(tokenizer.encode("x 1234", false).unwrap().len(), 6, "digits stand alone");
+    let stop = StopTokens::from_gguf(&file.metadata, &tokenizer).unwrap();
+    assert_eq!(stop.first(), tokenizer.token_to_id("<|im_end|>"));
+    let template = ChatTemplate::from_gguf(&file.metadata).unwrap().unwrap();
+    let messages = [Message::new("user", "Hi."), Message::new("assistant", "Hello.")];
+    let (text, spans) = template.render_with_assistant_spans(&messages).unwrap();
+    assert!(text.starts_with("<|im_start|>system\n"), "{text}");
+    assert_eq!(spans.into_iter().map(|s| &text[s]).collect::<Vec<_>>(), ["Hello.<|im_end|>"]);
 }
