@@ -2,6 +2,7 @@
 //!
 //! Read [`gpu`] for how work is described and run, then `ARCHITECTURE.md` for the floors above it.
 
+pub mod atomic_file;
 pub mod data;
 pub mod error;
 pub mod gpu;

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 /// Errors: integer types, and a byte count that is no whole number of blocks.
 pub fn to_f32(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     crate::ensure!(
-        bytes.len() % dtype.block_bytes() == 0,
+        bytes.len().is_multiple_of(dtype.block_bytes()),
         "{} bytes are no whole number of {dtype} blocks of {} bytes",
         bytes.len(),
         dtype.block_bytes()

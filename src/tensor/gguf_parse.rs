@@ -1,6 +1,6 @@
 //! The header of a GGUF file from bytes that nobody vouches for.
 //!
-//! Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. Every count is checked
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little-endian. Every count is checked
 //! against the bytes that are left before anything is allocated, and the number of values in all is bounded, so that a damaged
 //! or hostile file gives an error and not a crash. What the header means is [`gguf`](super::gguf)'s matter.
 
@@ -63,7 +63,7 @@ fn place(
     let mut tensors = BTreeMap::new();
     for (name, mut info) in infos {
         crate::ensure!(
-            info.offset as u64 % alignment == 0,
+            (info.offset as u64).is_multiple_of(alignment),
             "tensor '{name}' starts at offset {}, which is no multiple of the alignment {alignment}",
             info.offset
         );

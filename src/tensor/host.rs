@@ -1,7 +1,7 @@
 //! A tensor in host memory: type, shape and raw little-endian bytes, as read from a file or on its way into one.
 //!
 //! It computes nothing. 16-bit and quantised values stay as they are, so that an engine may upload them unchanged;
-//! [`HostTensor::to_f32`] widens them. Read [`dtype`](super::dtype) for the types and [`dequant`](super::dequant) for the widening.
+//! [`HostTensor::to_f32`] widens them. Read [`dtype`](super::dtype) for the types and [`dequant`] for the widening.
 
 use super::dequant;
 use super::dtype::DType;

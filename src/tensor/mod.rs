@@ -7,3 +7,5 @@ pub mod gguf_metadata;
 mod gguf_parse;
 pub mod host;
 pub mod mapped_file;
+pub mod safetensors_file;
+pub mod write;
