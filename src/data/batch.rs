@@ -13,9 +13,9 @@ use rand::seq::SliceRandom;
 /// Several sequences of tokens, flat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Tokens of all sequences, [tokens].
+    /// Tokens of all sequences.
     pub ids: Vec<u32>,
-    /// The label of the next token of the same sequence, [`IGNORED`] at its end, [tokens].
+    /// The label of the next token of the same sequence, [`IGNORED`] at its end; as long as `ids`.
     pub labels_shifted: Vec<i32>,
     /// Where each sequence starts in `ids`, and its length.
     pub sequences: Vec<(usize, usize)>,

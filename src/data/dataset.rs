@@ -1,7 +1,7 @@
 //! Training data: `train.jsonl` and `valid.jsonl` to token ids and labels.
 //!
 //! Each line is one example in one of four shapes: see [`SHAPES`]. Labels follow Hugging Face: not shifted, [`IGNORED`]
-//! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is [`super::example`].
+//! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is in `example.rs`.
 
 use super::example::{self, Line};
 use super::tokenizer::Tokenizer;

@@ -1,6 +1,6 @@
 //! Chat templates: from messages to the text a model was trained on, and which part of it the assistant wrote.
 //!
-//! Templates are Jinja, as transformers writes them, run by minijinja under the conventions of [`super::chat_environment`].
+//! Templates are Jinja, as transformers writes them, run by minijinja under the conventions in `chat_environment.rs`.
 //! The text already holds BOS where the model wants it, so it is encoded without special tokens. This knows no tokens.
 
 use super::chat_environment::{self, Markers};
