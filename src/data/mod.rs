@@ -1,1 +1,13 @@
 //! Text in: tokenizers, datasets, packing.
+
+pub mod batch;
+pub mod dataset;
+pub mod decode_stream;
+mod example;
+pub mod gguf_tokenizer;
+pub mod pre_tokenizer;
+pub mod stop;
+pub mod tokenizer;
+
+#[cfg(test)]
+mod test_tokenizers;

@@ -1,0 +1,180 @@
+//! Examples laid end to end for one step, and the order in which a run visits them.
+//!
+//! Sequences are flat: no padding, a table says where each begins. Labels are shifted here, once: position t holds what the
+//! model must say after token t. Reading examples is [`super::dataset`]; splitting the tokens into query tiles is
+//! attention's.
+
+use super::dataset::{Example, IGNORED};
+use crate::error::Result;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::seq::SliceRandom;
+
+/// Several sequences of tokens, flat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Tokens of all sequences.
+    pub ids: Vec<u32>,
+    /// The label of the next token of the same sequence, [`IGNORED`] at its end; as long as `ids`.
+    pub labels_shifted: Vec<i32>,
+    /// Where each sequence starts in `ids`, and its length.
+    pub sequences: Vec<(usize, usize)>,
+    /// Labels that count.
+    pub n_targets: usize,
+}
+
+impl Batch {
+    /// Lays examples end to end. Empty ones are left out.
+    pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
+        let mut batch = Self::default();
+        for example in examples.into_iter().filter(|e| !e.ids.is_empty()) {
+            assert_eq!(example.ids.len(), example.labels.len(), "an example has one label per token");
+            batch.sequences.push((batch.ids.len(), example.ids.len()));
+            batch.ids.extend_from_slice(&example.ids);
+            batch.labels_shifted.extend_from_slice(&example.labels[1..]);
+            batch.labels_shifted.push(IGNORED);
+        }
+        batch.n_targets = batch.labels_shifted.iter().filter(|&&label| label != IGNORED).count();
+        batch
+    }
+}
+
+/// The order in which examples are visited: shuffled anew each epoch, from the seed and the epoch alone.
+///
+/// A step takes up to `batch_size * accumulate` examples; the last step of an epoch takes what is left, so that an epoch
+/// visits every example once. A run is resumed with [`Sampler::seek`].
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    order: Vec<usize>,
+    batch_size: usize,
+    accumulate: usize,
+    seed: u64,
+    epoch: u64,
+    position: usize,
+}
+
+impl Sampler {
+    /// A sampler at the start of epoch 0. Fails when there is nothing to sample or a size is 0.
+    pub fn new(n_examples: usize, batch_size: usize, accumulate: usize, seed: u64) -> Result<Self> {
+        crate::ensure!(n_examples > 0, "there are no examples to train on");
+        crate::ensure!(batch_size > 0 && accumulate > 0, "the batch size and the accumulation must be at least 1");
+        let order = order_of(n_examples, seed, 0);
+        Ok(Self { order, batch_size, accumulate, seed, epoch: 0, position: 0 })
+    }
+
+    /// Goes to a place that [`Sampler::place`] named before.
+    pub fn seek(&mut self, epoch: u64, position: usize) -> Result<()> {
+        let n = self.order.len();
+        crate::ensure!(
+            position <= n,
+            "example {position} of the epoch was to be next, but there are only {n} examples"
+        );
+        if epoch != self.epoch {
+            self.order = order_of(n, self.seed, epoch);
+        }
+        (self.epoch, self.position) = (epoch, position);
+        Ok(())
+    }
+
+    /// The epoch, and how many of its examples were visited.
+    pub fn place(&self) -> (u64, usize) {
+        (self.epoch, self.position)
+    }
+
+    /// Optimiser steps in an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.order.len().div_ceil(self.batch_size.saturating_mul(self.accumulate))
+    }
+
+    /// Indices of the next step's examples, by micro-batch: up to `accumulate` of up to `batch_size`, none empty.
+    pub fn next_step(&mut self) -> Vec<Vec<usize>> {
+        if self.position == self.order.len() {
+            self.epoch += 1;
+            self.position = 0;
+            self.order = order_of(self.order.len(), self.seed, self.epoch);
+        }
+        let end = self.order.len().min(self.position.saturating_add(self.batch_size.saturating_mul(self.accumulate)));
+        let step = self.order[self.position..end].chunks(self.batch_size).map(<[usize]>::to_vec).collect();
+        self.position = end;
+        step
+    }
+}
+
+/// The examples' order in one epoch. The generator's algorithm is named, so that it does not change with the library.
+fn order_of(n_examples: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&epoch.to_le_bytes());
+    // An all-zero state is the one that this generator cannot leave.
+    bytes[16..24].copy_from_slice(&0x9E37_79B9_7F4A_7C15_u64.to_le_bytes());
+    let mut rng = Xoshiro256PlusPlus::from_seed(bytes);
+    let mut order: Vec<usize> = (0..n_examples).collect();
+    // Neighbouring seeds differ in few bits at first: let them spread before the result counts.
+    for _ in 0..16 {
+        rand::Rng::next_u64(&mut rng);
+    }
+    order.shuffle(&mut rng);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(ids: &[u32], labels: &[i32]) -> Example {
+        Example { ids: ids.to_vec(), labels: labels.to_vec() }
+    }
+
+    #[test]
+    fn labels_are_the_next_tokens_within_a_sequence() {
+        let examples =
+            [example(&[1, 2, 3], &[1, -100, 3]), example(&[7], &[7]), example(&[], &[]), example(&[4, 5], &[4, 5])];
+        let batch = Batch::new(&examples);
+        assert_eq!(batch.ids, [1, 2, 3, 7, 4, 5]);
+        assert_eq!(batch.labels_shifted, [-100, 3, -100, -100, 5, -100]);
+        assert_eq!(batch.sequences, [(0, 3), (3, 1), (4, 2)]);
+        assert_eq!(batch.n_targets, 2);
+        assert_eq!(Batch::new(&[]), Batch::default());
+    }
+
+    #[test]
+    fn an_epoch_visits_each_example_once_in_its_own_order() {
+        let mut sampler = Sampler::new(103, 4, 2, 5).unwrap();
+        let mut orders = Vec::new();
+        for epoch in 0..3 {
+            let mut seen = Vec::new();
+            for _ in 0..sampler.steps_per_epoch() {
+                let step = sampler.next_step();
+                assert_eq!(sampler.place().0, epoch);
+                assert!(step.len() <= 2 && step.iter().all(|micro| (1..=4).contains(&micro.len())));
+                seen.extend(step.into_iter().flatten());
+            }
+            assert_eq!(sampler.place(), (epoch, 103));
+            orders.push(seen.clone());
+            seen.sort_unstable();
+            assert_eq!(seen, (0..103).collect::<Vec<_>>());
+        }
+        assert!(orders[0] != orders[1] && orders[1] != orders[2]);
+        assert_ne!(orders[0], order_of(103, 6, 0), "another seed, another order");
+    }
+
+    #[test]
+    fn a_resumed_run_sees_what_an_unbroken_one_sees() {
+        let mut whole = Sampler::new(10, 3, 1, 1).unwrap();
+        let places: Vec<_> = (0..12).map(|_| (whole.place(), whole.next_step())).collect();
+        for (place, step) in places {
+            let mut resumed = Sampler::new(10, 3, 1, 1).unwrap();
+            resumed.seek(place.0, place.1).unwrap();
+            assert_eq!(resumed.next_step(), step);
+        }
+        assert!(whole.seek(0, 11).is_err());
+    }
+
+    #[test]
+    fn nothing_to_sample_is_an_error() {
+        for (n, batch_size, accumulate) in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
+            assert!(Sampler::new(n, batch_size, accumulate, 0).is_err());
+        }
+        assert_eq!(Sampler::new(2, usize::MAX, 2, 0).unwrap().next_step().len(), 1);
+    }
+}

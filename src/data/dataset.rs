@@ -1,0 +1,143 @@
+//! Training data: `train.jsonl` and `valid.jsonl` to token ids and labels.
+//!
+//! Each line is one example in one of four shapes: see [`SHAPES`]. Labels follow Hugging Face: not shifted, [`IGNORED`]
+//! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is in `example.rs`.
+
+use super::example::{self, Line};
+use super::tokenizer::Tokenizer;
+use crate::error::{Context, Error, Result};
+use crate::model::chat_template::ChatTemplate;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+/// Label of a token that nothing is learnt from.
+pub const IGNORED: i32 = -100;
+
+/// The accepted shapes of a line, for messages.
+pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"messages\": [{\"role\": \"…\", \"content\": \"…\"}, …]}, \
+                          {\"text\": \"…\"} or {\"input_ids\": […], \"labels\": […]}";
+
+/// One sequence of tokens with a label each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Example {
+    pub ids: Vec<u32>,
+    /// The token's own id, or [`IGNORED`]; as long as `ids`.
+    pub labels: Vec<i32>,
+}
+
+impl Example {
+    /// Labels that count: the first one has no token before it.
+    pub fn n_targets(&self) -> usize {
+        self.labels.iter().skip(1).filter(|&&label| label != IGNORED).count()
+    }
+}
+
+/// What is needed to make tokens of lines.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// Needed by every shape but `input_ids`.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Needed by `messages`.
+    pub template: Option<&'a ChatTemplate>,
+    /// Ends completions and texts; nothing is put there without it.
+    pub eos: Option<u32>,
+    /// Rows of the model's embedding: no id may reach it.
+    pub vocab_size: usize,
+    /// Longest sequence that is kept; longer ones lose their end.
+    pub max_length: Option<usize>,
+}
+
+/// The examples of one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    pub examples: Vec<Example>,
+    /// Examples that lost their end to the maximum length, dropped ones included: worth a warning.
+    pub n_truncated: usize,
+    /// Examples left out because no token of them is trained: worth a warning.
+    pub n_dropped: usize,
+}
+
+/// Training and, where there is any, validation data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dataset {
+    pub train: Split,
+    pub valid: Option<Split>,
+}
+
+impl Reader<'_> {
+    /// Reads a folder with `train.jsonl` and perhaps `valid.jsonl`, or one file of training data.
+    pub fn read(&self, path: &Path) -> Result<Dataset> {
+        if !path.is_dir() {
+            return Ok(Dataset { train: self.read_file(path)?, valid: None });
+        }
+        let (train, valid) = (path.join("train.jsonl"), path.join("valid.jsonl"));
+        if !train.exists() {
+            return Err(Error::usage(format!(
+                "{} has no train.jsonl; it holds one JSON object a line: {SHAPES}",
+                path.display()
+            )));
+        }
+        let valid = if valid.exists() { Some(self.read_file(&valid)?) } else { None };
+        Ok(Dataset { train: self.read_file(&train)?, valid })
+    }
+
+    /// Reads one file. Fails on the first line that is not an example, naming it, and when no example trains any token.
+    pub fn read_file(&self, path: &Path) -> Result<Split> {
+        let name = path.display();
+        let mut lines = BufReader::new(File::open(path).with_context(|| format!("opening the training data {name}"))?);
+        let mut split = Split::default();
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if lines.read_until(b'\n', &mut line).with_context(|| format!("reading {name}"))? == 0 {
+                break;
+            }
+            // A byte order mark at the beginning is not JSON, but editors on Windows put one there.
+            let text = if number == 1 { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line) } else { &line };
+            if text.trim_ascii().is_empty() {
+                continue;
+            }
+            let example = self.example(text).with_context(|| format!("{name}, line {number}"))?;
+            self.keep(example, &mut split);
+        }
+        if split.examples.is_empty() {
+            let n = split.n_dropped;
+            crate::ensure!(n > 0, "{name} holds no examples; it needs one JSON object a line: {SHAPES}");
+            crate::bail!(
+                "none of the {n} examples of {name} trains any token: all labels are -100, or --max-length cuts every \
+                 answer off"
+            );
+        }
+        Ok(split)
+    }
+
+    fn example(&self, line: &[u8]) -> Result<Example> {
+        let example = example::tokens_of(Line::parse(line)?, self)?;
+        for (i, &id) in example.ids.iter().enumerate() {
+            crate::ensure!(
+                (id as usize) < self.vocab_size,
+                "token {i} has the id {id}, but the model knows only {} ids: is this its tokenizer?",
+                self.vocab_size
+            );
+        }
+        Ok(example)
+    }
+
+    fn keep(&self, mut example: Example, split: &mut Split) {
+        if let Some(max) = self.max_length.filter(|&max| example.ids.len() > max) {
+            example.ids.truncate(max);
+            example.labels.truncate(max);
+            split.n_truncated += 1;
+        }
+        if example.n_targets() == 0 {
+            split.n_dropped += 1;
+        } else {
+            split.examples.push(example);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "dataset_tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+//! The Jinja dialect of chat templates: what transformers offers to them, on minijinja.
+//!
+//! Block trimming, Python's string and list methods, `raise_exception`, `strftime_now`, `tojson` with Python's separators,
+//! and the `{% generation %}` block, which minijinja does not have and which is rewritten here. A template comes with a
+//! model from anywhere, so its steps and its output are bounded. Used by [`super::chat_template`] only.
+
+use crate::error::{Context, Result};
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use std::io;
+use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Steps a template may take; a conversation of thousands of turns takes a few hundred thousand.
+const FUEL: u64 = 20_000_000;
+/// Most text a template may write.
+const MAX_OUTPUT_BYTES: usize = 256 << 20;
+
+/// An environment as transformers sets it up.
+pub fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_trim_blocks(true);
+    env.set_lstrip_blocks(true);
+    env.set_fuel(Some(FUEL));
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.add_function("raise_exception", |message: String| -> std::result::Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    env.add_function("strftime_now", |format: &str| strftime(format, now_s()));
+    env.add_filter("tojson", to_json);
+    env
+}
+
+/// Rewrites `{% generation %}` … `{% endgeneration %}` so that the markers are written where the block's content begins and
+/// ends. The outermost tags keep the white-space control of the original ones.
+pub fn mark_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(open) = rest.find("{%") {
+        let (before, tag) = rest.split_at(open);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let inner = &tag[2..end];
+        let left = if inner.starts_with(['-', '+']) { &inner[..1] } else { "" };
+        let right =
+            if inner.len() > left.len() && inner.ends_with(['-', '+']) { &inner[inner.len() - 1..] } else { "" };
+        match inner[left.len()..inner.len() - right.len()].trim() {
+            "generation" => {
+                out.push_str(&format!("{{%{left} if true %}}{{{{ generation_start_ }}}}{{% if true {right}%}}"));
+            }
+            "endgeneration" => {
+                out.push_str(&format!("{{%{left} endif %}}{{{{ generation_end_ }}}}{{% endif {right}%}}"));
+            }
+            _ => out.push_str(&tag[..end + 2]),
+        }
+        rest = &tag[end + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Two characters that mark the assistant's text while a template runs.
+pub struct Markers {
+    start: char,
+    end: char,
+}
+
+impl Markers {
+    /// Private-use characters that none of the texts contains.
+    pub fn absent_from<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let mut free = ('\u{F0000}'..='\u{FFFFD}').filter(|c| !texts.clone().any(|text| text.contains(*c)));
+        let mut next = || free.next().expect("no conversation holds all 65,534 private-use characters");
+        Self { start: next(), end: next() }
+    }
+
+    /// What the rewritten template writes at the marks.
+    pub fn values(&self) -> Value {
+        minijinja::context! { generation_start_ => self.start.to_string(), generation_end_ => self.end.to_string() }
+    }
+
+    /// The text without the markers, and the ranges between them.
+    pub fn take_out(&self, marked: &str) -> Result<(String, Vec<Range<usize>>)> {
+        let mut text = String::with_capacity(marked.len());
+        let (mut spans, mut open) = (Vec::new(), None);
+        for piece in marked.split_inclusive([self.start, self.end]) {
+            let (body, marker) = match piece.chars().next_back() {
+                Some(c) if c == self.start || c == self.end => (&piece[..piece.len() - c.len_utf8()], Some(c)),
+                _ => (piece, None),
+            };
+            text.push_str(body);
+            match (marker, open) {
+                (None, _) => {}
+                (Some(c), None) if c == self.start => open = Some(text.len()),
+                (Some(c), Some(start)) if c == self.end => {
+                    spans.push(start..text.len());
+                    open = None;
+                }
+                _ => crate::bail!("the chat template's {{% generation %}} blocks stand inside each other"),
+            }
+        }
+        Ok((text, spans))
+    }
+}
+
+/// Output that refuses to grow beyond measure.
+#[derive(Default)]
+pub struct Bounded(Vec<u8>);
+
+impl Bounded {
+    /// What was written.
+    pub fn text(self) -> Result<String> {
+        String::from_utf8(self.0).map_err(|e| e.utf8_error()).context("reading the rendered template")
+    }
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
+            return Err(io::Error::other(format!("the chat template wrote more than {MAX_OUTPUT_BYTES} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `", "` and `": "` between values, as Python's `json.dumps` writes them.
+struct PythonFormatter;
+
+impl Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
+        w.write_all(b": ")
+    }
+}
+
+/// transformers' `tojson`: not escaped for HTML, letters as they are. Of its options, `indent` is obeyed and `ensure_ascii`
+/// may only be false.
+fn to_json(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> {
+    let refuse = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {what} is not supported")));
+    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
+        return refuse("ensure_ascii=true");
+    }
+    let indent = options.get::<Option<usize>>("indent")?;
+    options.assert_all_used()?;
+    let mut out = Vec::new();
+    let written = match indent {
+        Some(n) if n <= 64 => {
+            let spaces = vec![b' '; n];
+            value.serialize(&mut Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(&spaces)))
+        }
+        Some(_) => return refuse("an indent above 64"),
+        None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter)),
+    };
+    written.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    Ok(Value::from(String::from_utf8_lossy(&out).into_owned()))
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// A moment, in seconds since 1970 (UTC), in the format of C's `strftime`, for the letters that templates use.
+fn strftime(format: &str, seconds: u64) -> std::result::Result<String, Error> {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(days);
+    let (month_name, day_name) = (MONTHS[month - 1], DAYS[(days % 7) as usize]);
+    let mut out = String::new();
+    let mut letters = format.chars();
+    while let Some(c) = letters.next() {
+        let piece = match (c, if c == '%' { letters.next() } else { None }) {
+            ('%', Some('Y')) => year.to_string(),
+            ('%', Some('y')) => format!("{:02}", year % 100),
+            ('%', Some('m')) => format!("{month:02}"),
+            ('%', Some('d')) => format!("{day:02}"),
+            ('%', Some('B')) => month_name.to_owned(),
+            ('%', Some('b' | 'h')) => month_name[..3].to_owned(),
+            ('%', Some('A')) => day_name.to_owned(),
+            ('%', Some('a')) => day_name[..3].to_owned(),
+            ('%', Some('H')) => format!("{:02}", second / 3600),
+            ('%', Some('M')) => format!("{:02}", second / 60 % 60),
+            ('%', Some('S')) => format!("{:02}", second % 60),
+            ('%', Some('F')) => format!("{year}-{month:02}-{day:02}"),
+            ('%', Some('%')) => "%".to_owned(),
+            ('%', other) => {
+                let letter = other.map(String::from).unwrap_or_default();
+                let message = format!("strftime_now: the format %{letter} is not supported");
+                return Err(Error::new(ErrorKind::InvalidOperation, message));
+            }
+            (plain, _) => plain.to_string(),
+        };
+        out.push_str(&piece);
+    }
+    Ok(out)
+}
+
+/// Year, month (1…12) and day (1…31) of a day counted from 1970-01-01.
+fn date(mut days: u64) -> (u64, usize, u64) {
+    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    (year, month + 1, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_strftime_does() {
+        let leap_day = 1_709_210_096; // date -u -d @1709210096
+        assert_eq!(strftime("%d %b %Y, %A %H:%M:%S %y%%", leap_day).unwrap(), "29 Feb 2024, Thursday 12:34:56 24%");
+        assert_eq!(strftime("%F", 0).unwrap(), "1970-01-01");
+        assert_eq!(strftime("%F %a", 1_767_225_599).unwrap(), "2025-12-31 Wed");
+        assert!(strftime("%Q", 0).is_err());
+    }
+
+    #[test]
+    fn json_is_written_as_python_does() {
+        let env = environment();
+        let render = |source: &str| {
+            let value = serde_json::json!({"b": [1, 2.5, null, true], "a": "<é \"x\">", "e": {}, "l": []});
+            env.render_str(source, minijinja::context! { v => value }).unwrap()
+        };
+        assert_eq!(render("{{ v|tojson }}"), r#"{"b": [1, 2.5, null, true], "a": "<é \"x\">", "e": {}, "l": []}"#);
+        assert!(render("{{ v|tojson(indent=2) }}").starts_with("{\n  \"b\": [\n    1,\n"));
+        assert!(env.render_str("{{ 1|tojson(ensure_ascii=true) }}", ()).is_err());
+    }
+
+    #[test]
+    fn runaway_templates_are_stopped() {
+        let env = environment();
+        let nested = "{% for a in range(9000) %}{% for b in range(9000) %}{% endfor %}{% endfor %}";
+        assert_eq!(env.render_str(nested, ()).unwrap_err().kind(), ErrorKind::OutOfFuel);
+    }
+}
