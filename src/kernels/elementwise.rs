@@ -1,4 +1,4 @@
-//! Elementwise kernels: sums of two tensors, accumulation, scaling, bias.
+//! Elementwise kernels: sums of two tensors, accumulation, scaling by a factor on the device.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
@@ -44,9 +44,24 @@ static ADD_INTO: KernelDef = KernelDef {
     twin_f64: add_into_twin,
 };
 
+static SCALE_BY: KernelDef = KernelDef {
+    label: "elementwise/scale_by",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("elementwise/scale_by")],
+    bindings: &[
+        Binding::read("x", Kind::Real, "[n]"),
+        Binding::read("factor", Kind::Real, "[1]"),
+        Binding::write("out", Kind::Real, "[n]"),
+    ],
+    params: Params::FIELDS,
+    constants: &[],
+    twin_f32: scale_by_twin,
+    twin_f64: scale_by_twin,
+};
+
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    vec![(&ADD, vec![]), (&ADD_INTO, vec![])]
+    vec![(&ADD, vec![]), (&ADD_INTO, vec![]), (&SCALE_BY, vec![])]
 }
 
 fn add_twin<T: Real>(call: Call<'_, T>) {
@@ -65,6 +80,13 @@ fn add_into_twin<T: Real>(call: Call<'_, T>) {
     for i in 0..n {
         out[i] += a[i];
     }
+}
+
+fn scale_by_twin<T: Real>(call: Call<'_, T>) {
+    let n = call.params::<Params>().n as usize;
+    let [x, factor, out] = call.args();
+    let (x, factor) = (x.real(), factor.real()[0]);
+    out.real_mut()[..n].iter_mut().zip(x).for_each(|(out, &x)| *out = x * factor);
 }
 
 struct Add;
@@ -101,6 +123,19 @@ pub fn add_into(rec: &mut Recording, x: &Tensor, target: &Tensor) {
     }
 }
 
+/// Appends x · factor, piece by piece: x in any cuts, factor [1, 1] on the device. Multiplies a gradient that was saved for a
+/// unit loss by the gradient that reaches the loss; it has no gradient of its own.
+pub fn scale_by(rec: &mut Recording, x: &Tensor, factor: &Tensor) -> Tensor {
+    assert_eq!(factor.len(), 1, "a factor is one number");
+    let out = Tensor::transient_like(rec, "scale_by", x);
+    for (a, b) in x.pieces().iter().zip(out.pieces()) {
+        let n = a.rows * x.cols;
+        let spans = [&a.span, factor.span(), &b.span];
+        rec.dispatch(&SCALE_BY, &[], Params { n: n as u32 }, &spans, groups_for(n, GROUP));
+    }
+    out
+}
+
 fn add_case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
     let inputs = vec![real(1, rows, cols, spread), real(2, rows, cols, spread)];
     Case::new(format!("elementwise/add: {name}"), inputs, Tolerance::ROUNDING, |rec, b| {
@@ -119,6 +154,13 @@ fn add_into_case() -> Case {
     })
 }
 
+fn scale_by_case() -> Case {
+    let inputs = vec![real(1, 3, 37, 1.0).frozen(), real(2, 1, 1, 3.0).frozen()];
+    Case::new("elementwise/scale_by: odd", inputs, Tolerance::ROUNDING, |rec, b| {
+        Ok((vec![scale_by(rec, &b.tensors[0], &b.tensors[1])], None))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -126,6 +168,31 @@ pub fn cases() -> Vec<Case> {
         add_case("one", 1, 1, 1.0),
         add_case("large values", 5, 64, 1e6),
         add_into_case(),
+        scale_by_case(),
         add_case("bench", 512, 2048, 1.0).bench(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{CpuExecutor, Executor};
+    use crate::tensor::Format;
+
+    #[test]
+    fn every_slice_of_a_tensor_is_scaled() {
+        let mut device = CpuExecutor::<f32>::with_binding_limit(1024);
+        let tensor = |label, rows, cols| Tensor::persistent(label, Format::F32, rows, cols, &device.limits()).unwrap();
+        let (x, factor, kept) = (tensor("x", 37, 24), tensor("factor", 1, 1), tensor("kept", 37, 24));
+        assert!(x.pieces().len() > 1);
+        let values: Vec<f32> = (0..37 * 24).map(|i| i as f32).collect();
+        x.write(&mut device, &values).unwrap();
+        factor.write(&mut device, &[-2.0]).unwrap();
+        let mut rec = Recording::new();
+        let scaled = scale_by(&mut rec, &x, &factor);
+        super::super::case::copy_tensor(&mut rec, &scaled, &kept);
+        device.run(&rec).unwrap();
+        let expected: Vec<f32> = values.iter().map(|v| v * -2.0).collect();
+        assert_eq!(kept.read(&mut device).unwrap(), expected);
+    }
 }

@@ -1,0 +1,19 @@
+// out[r, c] = x[r, c] + bias[c].
+// grid: n invocations, folded.
+struct Params {
+    n: u32, // rows * cols
+    cols: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;         // [rows, cols]
+@group(0) @binding(2) var<storage, read> bias: array<f32>;      // [cols]
+@group(0) @binding(3) var<storage, read_write> out: array<f32>; // [rows, cols]
+
+@compute @workgroup_size(64)
+fn add_bias(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
+    let i = linear_index(id, n_groups, 64u);
+    if i < p.n {
+        out[i] = x[i] + bias[i % p.cols];
+    }
+}

@@ -1,0 +1,155 @@
+//! Dropout by a counter-based hash: the mask follows from a key and the element's index, on every device alike, so nothing is
+//! stored for the backward pass and a resumed run drops the same elements.
+
+use super::case::{Case, Tolerance, real};
+use super::op::{Applied, Op, when};
+use super::rows::for_rows;
+use crate::error::Result;
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
+use crate::tensor::Tensor;
+use crate::{ensure, params, wgsl};
+
+/// Invocations of a workgroup in the shader.
+const GROUP: usize = 64;
+/// Elements that the twin handles at a time.
+const BLOCK: usize = 1024;
+
+params! {
+    /// Probability and key.
+    pub struct Params {
+        /// Elements.
+        n: u32,
+        /// p · 2³²: elements with a smaller hash are dropped.
+        threshold: u32,
+        /// 1 / (1 - p).
+        scale: f32,
+        /// First word of the key.
+        seed: u32,
+        /// Second word of the key.
+        step: u32,
+        /// Third word of the key.
+        site: u32,
+    }
+}
+
+static DROPOUT: KernelDef = KernelDef {
+    label: "dropout/dropout",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("dropout/dropout")],
+    bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[n]")],
+    params: Params::FIELDS,
+    constants: &[],
+    twin_f32: dropout_twin,
+    twin_f64: dropout_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    vec![(&DROPOUT, vec![])]
+}
+
+/// One round of mixing of the four-word PCG hash (Jarzynski and Olano, JCGT 9(3), 2020).
+fn mixed([mut x, mut y, mut z, mut w]: [u32; 4]) -> [u32; 4] {
+    x = x.wrapping_add(y.wrapping_mul(w));
+    y = y.wrapping_add(z.wrapping_mul(x));
+    z = z.wrapping_add(x.wrapping_mul(y));
+    w = w.wrapping_add(y.wrapping_mul(z));
+    [x, y, z, w]
+}
+
+/// The hash of an element, bit for bit that of `dropout/dropout.wgsl`.
+fn hash(i: u32, p: &Params) -> u32 {
+    let seeded = [i, p.seed, p.step, p.site].map(|v| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    mixed(mixed(seeded).map(|v| v ^ (v >> 16)))[0]
+}
+
+fn dropout_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [x, out] = call.args();
+    let (x, out, n, scale) = (x.real(), out.real_mut(), p.n as usize, T::of(p.scale));
+    for_rows(n, &mut out[..n], BLOCK, |b, out| {
+        let from = b * BLOCK;
+        for (i, (out, &x)) in out.iter_mut().zip(&x[from..]).enumerate() {
+            *out = if hash((from + i) as u32, &p) >= p.threshold { x * scale } else { T::ZERO };
+        }
+    });
+}
+
+fn dropped(rec: &mut Recording, x: &Tensor, params: Params) -> Tensor {
+    let out = Tensor::transient(rec, "dropout", x.rows, x.cols);
+    rec.dispatch(&DROPOUT, &[], params, &[x.span(), out.span()], groups_for(x.len(), GROUP));
+    out
+}
+
+struct Dropout(Params);
+
+impl Op for Dropout {
+    fn label(&self) -> &'static str {
+        DROPOUT.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![when(need[0], || Ok(dropped(rec, &grads[0], self.0)))?])
+    }
+}
+
+/// Zeroes each element with probability `p` in [0, 1) and divides the others by 1 - p. `key` is seed, step and site; equal
+/// keys give equal masks. Fails on another `p`.
+pub fn dropout(rec: &mut Recording, x: &Tensor, p: f32, [seed, step, site]: [u32; 3]) -> Result<Applied> {
+    ensure!((0.0..1.0).contains(&p), "dropout of {p}: the probability must be at least 0 and below 1");
+    let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
+    let params = Params { n: x.len() as u32, threshold, scale: 1.0 / (1.0 - p), seed, step, site };
+    Ok((vec![dropped(rec, x, params)], Box::new(Dropout(params))))
+}
+
+fn case(name: &str, rows: usize, cols: usize, p: f32) -> Case {
+    let inputs = vec![real(1, rows, cols, 1.0)];
+    Case::new(format!("dropout/dropout: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        dropout(rec, &b.tensors[0], p, [42, 7, 3]).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("odd", 31, 37, 0.3),
+        case("one", 1, 1, 0.5),
+        case("nearly all", 40, 64, 0.99),
+        case("several blocks", 33, 1501, 0.05),
+        case("bench", 1024, 2048, 0.1).bench(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(key: [u32; 3], n: u32) -> Vec<bool> {
+        let [seed, step, site] = key;
+        let p = Params { n, threshold: 1 << 30, scale: 1.0, seed, step, site };
+        (0..n).map(|i| hash(i, &p) < p.threshold).collect()
+    }
+
+    #[test]
+    fn a_quarter_is_dropped_and_neighbours_are_independent() {
+        let n = 100_000;
+        let m = mask([1, 2, 3], n);
+        let rate = |hits: usize| hits as f64 / f64::from(n);
+        // Six standard deviations of a fair draw of this size.
+        assert!((rate(m.iter().filter(|&&d| d).count()) - 0.25).abs() < 0.0083);
+        for lag in [1, 2, 64, 1024] {
+            let both = m.iter().zip(&m[lag..]).filter(|(a, b)| **a && **b).count();
+            assert!((rate(both) - 0.0625).abs() < 0.006, "lag {lag}");
+        }
+    }
+
+    #[test]
+    fn each_word_of_the_key_changes_the_mask() {
+        let base = mask([1, 2, 3], 10_000);
+        for key in [[2, 2, 3], [1, 3, 3], [1, 2, 4]] {
+            let same = base.iter().zip(mask(key, 10_000)).filter(|(a, b)| **a == *b).count();
+            // Independent masks agree in 0.25² + 0.75² = 62.5 %.
+            assert!((same as f64 / 1e4 - 0.625).abs() < 0.03, "{key:?}: {same}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Embedding lookup, and the gradient of the table without atomics: the occurrences of each id are listed on the host and
+//! summed in token order. A table cut into row slices is looked up slice by slice.
+
+use super::case::{Case, Input, Tolerance, frozen, real};
+use super::op::{Applied, Op, when};
+use super::rows::for_rows;
+use crate::error::Result;
+use crate::gpu::{
+    Arg, Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for,
+};
+use crate::tensor::{Format, Tensor};
+use crate::{ensure, params, wgsl};
+
+/// Invocations of a workgroup in the shaders.
+const GROUP: usize = 64;
+
+params! {
+    /// One slice of a lookup.
+    pub struct Params {
+        /// Tokens.
+        tokens: u32,
+        /// Columns.
+        cols: u32,
+        /// First row of the slice.
+        first_row: u32,
+        /// Rows of the slice.
+        rows: u32,
+        /// 1 where tokens of other slices are zeroed.
+        zero_others: u32,
+    }
+}
+
+params! {
+    /// One slice of a table's gradient.
+    pub struct BackwardParams {
+        /// Columns.
+        cols: u32,
+        /// First row of the slice.
+        first_row: u32,
+        /// First unique id within the slice.
+        first_unique: u32,
+        /// Unique ids within the slice.
+        n_unique: u32,
+    }
+}
+
+macro_rules! kernel {
+    ($name:ident, $variant:literal, $weight:literal, $kind:expr, $format:expr) => {
+        static $name: KernelDef = KernelDef {
+            label: "embedding/embedding",
+            variant: $variant,
+            parts: &[wgsl!("common/grid"), wgsl!($weight), wgsl!("embedding/embedding")],
+            bindings: &[
+                Binding::read("ids", Kind::U32, "[tokens]"),
+                Binding::read("w", $kind, "[rows, cols]"),
+                Binding::read_write("out", Kind::Real, "[tokens, cols]"),
+            ],
+            params: Params::FIELDS,
+            constants: &[],
+            twin_f32: |c| embedding_twin(c, $format),
+            twin_f64: |c| embedding_twin(c, $format),
+        };
+    };
+}
+kernel!(EMBEDDING_F32, "f32", "common/weight_f32", Kind::Real, Format::F32);
+kernel!(EMBEDDING_BF16, "bf16", "common/weight_bf16", Kind::Packed, Format::Bf16);
+kernel!(EMBEDDING_F16, "f16", "common/weight_f16", Kind::Packed, Format::F16);
+
+static EMBEDDING_BACKWARD: KernelDef = KernelDef {
+    label: "embedding/embedding_backward",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("embedding/embedding_backward")],
+    bindings: &[
+        Binding::read("dy", Kind::Real, "[tokens, cols]"),
+        Binding::read("unique", Kind::U32, "[unique ids]"),
+        Binding::read("offsets", Kind::U32, "[unique ids + 1]"),
+        Binding::read("occurrences", Kind::U32, "[tokens]"),
+        Binding::read_write("dtable", Kind::Real, "[rows, cols]"),
+    ],
+    params: BackwardParams::FIELDS,
+    constants: &[],
+    twin_f32: embedding_backward_twin,
+    twin_f64: embedding_backward_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&EMBEDDING_F32, &EMBEDDING_BF16, &EMBEDDING_F16, &EMBEDDING_BACKWARD].map(|k| (k, vec![])).to_vec()
+}
+
+/// Copies one row of a table, from element `at`. Only the rows that are asked for are widened.
+fn copy_row<T: Real>(table: &Arg<'_, T>, format: Format, at: usize, out: &mut [T]) {
+    let widen = |bits: u16| match format {
+        Format::F16 => T::of(half::f16::from_bits(bits).to_f32()),
+        _ => T::of(half::bf16::from_bits(bits).to_f32()),
+    };
+    match table {
+        Arg::Real(values) => out.copy_from_slice(&values[at..][..out.len()]),
+        Arg::U32(words) => {
+            for (i, out) in (at..).zip(out) {
+                *out = widen((words[i / 2] >> (16 * (i % 2))) as u16);
+            }
+        }
+        _ => panic!("a table is read, not written"),
+    }
+}
+
+fn embedding_twin<T: Real>(call: Call<'_, T>, format: Format) {
+    let p: Params = call.params();
+    let [ids, w, out] = call.args();
+    let (ids, out, cols) = (ids.u32(), out.real_mut(), p.cols as usize);
+    let n = p.tokens as usize * cols;
+    for_rows(n, &mut out[..n], cols, |t, out| {
+        let row = ids[t].wrapping_sub(p.first_row);
+        if row < p.rows {
+            copy_row(&w, format, row as usize * cols, out);
+        } else if p.zero_others != 0 {
+            out.fill(T::ZERO);
+        }
+    });
+}
+
+fn embedding_backward_twin<T: Real>(call: Call<'_, T>) {
+    let p: BackwardParams = call.params();
+    let [dy, unique, offsets, occurrences, dtable] = call.args();
+    let (dy, unique, offsets, occurrences) = (dy.real(), unique.u32(), offsets.u32(), occurrences.u32());
+    let (dtable, cols) = (dtable.real_mut(), p.cols as usize);
+    for u in p.first_unique as usize..(p.first_unique + p.n_unique) as usize {
+        let out = &mut dtable[(unique[u] - p.first_row) as usize * cols..][..cols];
+        out.fill(T::ZERO);
+        for &t in &occurrences[offsets[u] as usize..offsets[u + 1] as usize] {
+            out.iter_mut().zip(&dy[t as usize * cols..]).for_each(|(s, &g)| *s += g);
+        }
+    }
+}
+
+/// Which tokens hold which id.
+struct Occurrences {
+    /// The distinct ids, ascending.
+    unique: Vec<u32>,
+    /// Start of each distinct id's list, and the end of the last.
+    offsets: Vec<u32>,
+    /// Tokens, grouped by id, ascending within a group.
+    tokens: Vec<u32>,
+}
+
+impl Occurrences {
+    fn of(ids: &[u32]) -> Self {
+        let mut tokens: Vec<u32> = (0..ids.len() as u32).collect();
+        tokens.sort_by_key(|&t| ids[t as usize]); // stable: token order within an id
+        let (mut unique, mut offsets) = (Vec::new(), Vec::new());
+        for (i, &t) in tokens.iter().enumerate() {
+            if unique.last() != Some(&ids[t as usize]) {
+                unique.push(ids[t as usize]);
+                offsets.push(i as u32);
+            }
+        }
+        offsets.push(ids.len() as u32);
+        Self { unique, offsets, tokens }
+    }
+}
+
+/// The device side of [`Occurrences`], with the distinct ids on the host too, to know which slices they meet.
+#[derive(Clone, Debug)]
+struct GradientIndex {
+    host_unique: Vec<u32>,
+    unique: Span,
+    offsets: Span,
+    occurrences: Span,
+}
+
+/// Token ids on a device, with what the table's gradient needs.
+#[derive(Clone, Debug)]
+pub struct TokenIndex {
+    /// The ids, U32 [tokens].
+    pub ids: Span,
+    gradient: Option<GradientIndex>,
+}
+
+impl TokenIndex {
+    /// Uploads `ids`, and the lists for the table's gradient where they are asked for. Fails without ids.
+    pub fn upload(device: &mut dyn Executor, ids: &[u32], with_gradient: bool) -> Result<Self> {
+        ensure!(!ids.is_empty(), "there are no tokens to look up: the text is empty");
+        let mut put = |label: &str, words: &[u32]| -> Result<Span> {
+            let span = Buffer::persistent(label, Kind::U32, words.len()).span();
+            device.write_words(&span, words)?;
+            Ok(span)
+        };
+        let ids_span = put("token ids", ids)?;
+        let gradient = when(with_gradient, || {
+            let lists = Occurrences::of(ids);
+            Ok(GradientIndex {
+                unique: put("distinct token ids", &lists.unique)?,
+                offsets: put("starts of token occurrences", &lists.offsets)?,
+                occurrences: put("token occurrences", &lists.tokens)?,
+                host_unique: lists.unique,
+            })
+        })?;
+        Ok(Self { ids: ids_span, gradient })
+    }
+
+    /// Number of tokens.
+    pub fn n_tokens(&self) -> usize {
+        self.ids.len
+    }
+}
+
+struct Embedding {
+    table: Tensor,
+    index: TokenIndex,
+}
+
+impl Op for Embedding {
+    fn label(&self) -> &'static str {
+        EMBEDDING_F32.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let dtable = when(need[0], || {
+            let Some(index) = &self.index.gradient else {
+                crate::bail!("the embedding table needs a gradient, but its tokens were uploaded without one");
+            };
+            let dtable = Tensor::transient_like(rec, "embedding dtable", &self.table);
+            for piece in dtable.pieces() {
+                rec.clear(&piece.span);
+                let below = |row: usize| index.host_unique.partition_point(|&id| (id as usize) < row);
+                let (first, end) = (below(piece.row), below(piece.row + piece.rows));
+                if first == end {
+                    continue;
+                }
+                let (cols, first_row) = (dtable.cols as u32, piece.row as u32);
+                let (first_unique, n_unique) = (first as u32, (end - first) as u32);
+                let params = BackwardParams { cols, first_row, first_unique, n_unique };
+                let spans = [grads[0].span(), &index.unique, &index.offsets, &index.occurrences, &piece.span];
+                let groups = groups_for((end - first) * dtable.cols, GROUP);
+                rec.dispatch(&EMBEDDING_BACKWARD, &[], params, &spans, groups);
+            }
+            Ok(dtable)
+        })?;
+        Ok(vec![dtable])
+    }
+}
+
+/// The rows of `table` [vocabulary, channels], in any format and any cuts, that `ids` name → [tokens, channels]. Ids beyond
+/// the table give zeros. Input: table.
+pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex) -> Result<Applied> {
+    let out = Tensor::transient(rec, "embedding", ids.n_tokens(), table.cols);
+    let kernel = match table.format {
+        Format::F32 => &EMBEDDING_F32,
+        Format::Bf16 => &EMBEDDING_BF16,
+        Format::F16 => &EMBEDDING_F16,
+    };
+    for piece in table.pieces() {
+        let params = Params {
+            tokens: out.rows as u32,
+            cols: out.cols as u32,
+            first_row: piece.row as u32,
+            rows: piece.rows as u32,
+            zero_others: u32::from(piece.row == 0),
+        };
+        rec.dispatch(kernel, &[], params, &[&ids.ids, &piece.span, out.span()], groups_for(out.len(), GROUP));
+    }
+    Ok((vec![out], Box::new(Embedding { table: table.clone(), index: ids.clone() })))
+}
+
+fn case(name: &str, table: Input, ids: Vec<u32>) -> Case {
+    let lists = Occurrences::of(&ids);
+    let words = [&ids, &lists.unique, &lists.offsets, &lists.tokens].map(|w| Input::Words(w.clone()));
+    let inputs = std::iter::once(table).chain(words).collect();
+    Case::new(format!("embedding/embedding: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let [ids, unique, offsets, occurrences] = std::array::from_fn(|i| b.words[i].clone());
+        let gradient = Some(GradientIndex { host_unique: lists.unique.clone(), unique, offsets, occurrences });
+        embedding(rec, &b.tensors[0], &TokenIndex { ids, gradient }).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    let repeated = || vec![3, 36, 3, 0, 7, 3, 3, 11, 0];
+    vec![
+        case("odd, repeated", real(1, 37, 19, 1.0), repeated()),
+        case("one of one", real(1, 1, 1, 1.0), vec![0]),
+        case("bf16", frozen(1, 37, 19, 1.0, Format::Bf16), repeated()),
+        case("f16", frozen(1, 37, 19, 1.0, Format::F16), repeated()),
+        case("large values", real(1, 9, 130, 1e6), vec![8, 8, 1]),
+        case("bench", real(1, 32_000, 256, 1.0), (0..1024).map(|i| i * 7919 % 3001).collect()).bench(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::CpuExecutor;
+
+    type Results = (usize, Vec<f32>, Option<Vec<f32>>);
+
+    fn run(case: &Case, max_binding_bytes: u64) -> Results {
+        let mut device = CpuExecutor::<f32>::with_binding_limit(max_binding_bytes);
+        let recorded = case.record(&mut device).unwrap();
+        device.run(&recorded.recording).unwrap();
+        let gradient = recorded.input_grads[0].as_ref().map(|g| g.read(&mut device).unwrap());
+        (recorded.bound.tensors[0].pieces().len(), recorded.outputs[0].read(&mut device).unwrap(), gradient)
+    }
+
+    #[test]
+    fn slices_give_what_the_whole_table_gives() {
+        for case in cases().into_iter().filter(|c| c.name.contains(": odd") || c.name.contains("f16")) {
+            let (n_slices, out, gradient) = run(&case, 768);
+            assert!(n_slices > 1, "{}: {n_slices} slices", case.name);
+            let (_, whole_out, whole_gradient) = run(&case, 1 << 20);
+            assert_eq!((out, gradient), (whole_out, whole_gradient), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn occurrences_list_every_token_once_in_order() {
+        let lists = Occurrences::of(&[5, 2, 5, 9, 2]);
+        assert_eq!(lists.unique, [2, 5, 9]);
+        assert_eq!(lists.offsets, [0, 2, 4, 5]);
+        assert_eq!(lists.tokens, [1, 4, 0, 2, 3]);
+    }
+
+    #[test]
+    fn a_missing_index_and_no_tokens_are_errors() {
+        let mut device = CpuExecutor::<f32>::new();
+        assert!(TokenIndex::upload(&mut device, &[], true).is_err());
+        let index = TokenIndex::upload(&mut device, &[1], false).unwrap();
+        let mut rec = Recording::new();
+        let table = Tensor::transient(&rec, "table", 2, 3);
+        let (outs, op) = embedding(&mut rec, &table, &index).unwrap();
+        assert!(op.backward(&mut rec, &outs, &[true]).is_err());
+    }
+}

@@ -1,0 +1,312 @@
+//! Rotary position embedding by tables that the host makes; never sin or cos in a shader.
+//!
+//! Pairs lie d/2 apart within a head, the order of Hugging Face's checkpoints. The way back is the turn by the opposite angle.
+
+use super::case::{Case, Input, Tolerance, real};
+use super::op::{Applied, Op, when};
+use super::rows::{for_row_pairs, for_rows};
+use crate::error::Result;
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup in the shaders.
+const GROUP: usize = 64;
+
+/// Cosine and sine of every position's angles.
+#[derive(Clone, Debug)]
+pub struct RopeTables {
+    /// [positions, d/2]
+    pub cos: Tensor,
+    /// [positions, d/2]
+    pub sin: Tensor,
+}
+
+params! {
+    /// Shape and sense of rotation.
+    pub struct Params {
+        /// Tokens.
+        tokens: u32,
+        /// Heads of a token.
+        heads: u32,
+        /// Half the head size.
+        half: u32,
+        /// 1 forward, -1 backward.
+        direction: f32,
+    }
+}
+
+static ROPE: KernelDef = KernelDef {
+    label: "rope/rope",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("rope/rope")],
+    bindings: &[
+        Binding::read("x", Kind::Real, "[tokens, heads * d]"),
+        Binding::read("cos_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("sin_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("positions", Kind::U32, "[tokens]"),
+        Binding::write("out", Kind::Real, "[tokens, heads * d]"),
+    ],
+    params: Params::FIELDS,
+    constants: &[],
+    twin_f32: rope_twin,
+    twin_f64: rope_twin,
+};
+
+static ROPE_KV: KernelDef = KernelDef {
+    label: "rope/rope_kv",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("rope/rope_kv")],
+    bindings: &[
+        Binding::read("k", Kind::Real, "[tokens, heads * d]"),
+        Binding::read("v", Kind::Real, "[tokens, heads * d]"),
+        Binding::read("cos_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("sin_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("positions", Kind::U32, "[tokens]"),
+        Binding::write("out", Kind::Real, "[tokens, 2 * heads * d]"),
+    ],
+    params: Params::FIELDS,
+    constants: &[],
+    twin_f32: rope_kv_twin,
+    twin_f64: rope_kv_twin,
+};
+
+static ROPE_KV_BACKWARD: KernelDef = KernelDef {
+    label: "rope/rope_kv_backward",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("rope/rope_kv_backward")],
+    bindings: &[
+        Binding::read("grad", Kind::Real, "[tokens, 2 * heads * d]"),
+        Binding::read("cos_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("sin_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("positions", Kind::U32, "[tokens]"),
+        Binding::write("dk", Kind::Real, "[tokens, heads * d]"),
+        Binding::write("dv", Kind::Real, "[tokens, heads * d]"),
+    ],
+    params: Params::FIELDS,
+    constants: &[],
+    twin_f32: rope_kv_backward_twin,
+    twin_f64: rope_kv_backward_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&ROPE, &ROPE_KV, &ROPE_KV_BACKWARD].map(|k| (k, vec![])).to_vec()
+}
+
+/// What turns one token's heads: both tables, the positions and the parameters.
+struct Turn<'a, T> {
+    cos: &'a [T],
+    sin: &'a [T],
+    positions: &'a [u32],
+    p: Params,
+}
+
+impl<T: Real> Turn<'_, T> {
+    /// Width of a token's row.
+    fn width(&self) -> usize {
+        2 * self.p.half as usize * self.p.heads as usize
+    }
+
+    /// Turns the heads of token `t`.
+    fn row(&self, t: usize, x: &[T], out: &mut [T]) {
+        let half = self.p.half as usize;
+        let at = self.positions[t] as usize * half;
+        let (cos, sin, direction) = (&self.cos[at..][..half], &self.sin[at..][..half], T::of(self.p.direction));
+        for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+            let ((a, b), (low, high)) = (x.split_at(half), out.split_at_mut(half));
+            for i in 0..half {
+                let (c, s) = (cos[i], sin[i] * direction);
+                low[i] = a[i] * c - b[i] * s;
+                high[i] = b[i] * c + a[i] * s;
+            }
+        }
+    }
+}
+
+fn rope_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [x, cos, sin, positions, out] = call.args();
+    let (x, out) = (x.real(), out.real_mut());
+    let turn = Turn { cos: cos.real(), sin: sin.real(), positions: positions.u32(), p };
+    let width = turn.width();
+    let n = p.tokens as usize * width;
+    for_rows(n, &mut out[..n], width, |t, out| turn.row(t, &x[t * width..][..width], out));
+}
+
+fn rope_kv_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [k, v, cos, sin, positions, out] = call.args();
+    let (k, v, out) = (k.real(), v.real(), out.real_mut());
+    let turn = Turn { cos: cos.real(), sin: sin.real(), positions: positions.u32(), p };
+    let width = turn.width();
+    let n = p.tokens as usize * 2 * width;
+    for_rows(n, &mut out[..n], 2 * width, |t, out| {
+        let (keys, values) = out.split_at_mut(width);
+        turn.row(t, &k[t * width..][..width], keys);
+        values.copy_from_slice(&v[t * width..][..width]);
+    });
+}
+
+fn rope_kv_backward_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [grad, cos, sin, positions, dk, dv] = call.args();
+    let grad = grad.real();
+    let turn = Turn { cos: cos.real(), sin: sin.real(), positions: positions.u32(), p };
+    let width = turn.width();
+    let n = p.tokens as usize * width;
+    let (dk, dv) = (&mut dk.real_mut()[..n], &mut dv.real_mut()[..n]);
+    for_row_pairs((dk, width), (dv, width), |t, dk, dv| {
+        let (keys, values) = grad[2 * t * width..][..2 * width].split_at(width);
+        turn.row(t, keys, dk);
+        dv.copy_from_slice(values);
+    });
+}
+
+/// Tables and positions of one application, kept for its way back.
+#[derive(Clone)]
+struct Turned {
+    tables: RopeTables,
+    positions: Span,
+    params: Params,
+}
+
+impl Turned {
+    fn new(x: &Tensor, tables: &RopeTables, positions: &Span, head_dim: usize) -> Self {
+        assert!(head_dim.is_multiple_of(2) && x.cols.is_multiple_of(head_dim), "heads of even size fill a row");
+        assert_eq!((tables.cos.cols, tables.sin.cols), (head_dim / 2, head_dim / 2), "tables for this head size");
+        assert!(positions.len >= x.rows, "every token has a position");
+        let (tokens, heads, half) = (x.rows as u32, (x.cols / head_dim) as u32, (head_dim / 2) as u32);
+        let params = Params { tokens, heads, half, direction: 1.0 };
+        Self { tables: tables.clone(), positions: positions.clone(), params }
+    }
+
+    fn back(&self) -> Params {
+        Params { direction: -1.0, ..self.params }
+    }
+
+    fn groups(&self) -> [u32; 3] {
+        let p = &self.params;
+        groups_for(p.tokens as usize * p.heads as usize * p.half as usize, GROUP)
+    }
+
+    /// One rotation of x [tokens, heads * d].
+    fn rotated(&self, rec: &mut Recording, params: Params, x: &Tensor) -> Tensor {
+        let out = Tensor::transient(rec, "rope", x.rows, x.cols);
+        let spans = [x.span(), self.tables.cos.span(), self.tables.sin.span(), &self.positions, out.span()];
+        rec.dispatch(&ROPE, &[], params, &spans, self.groups());
+        out
+    }
+}
+
+struct Rope(Turned);
+
+impl Op for Rope {
+    fn label(&self) -> &'static str {
+        ROPE.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![when(need[0], || Ok(self.0.rotated(rec, self.0.back(), &grads[0])))?])
+    }
+}
+
+/// Turns every head of x [tokens, heads · head_dim] by its token's position (U32 [tokens], below the tables' rows).
+pub fn rope(
+    rec: &mut Recording,
+    x: &Tensor,
+    tables: &RopeTables,
+    positions: &Span,
+    head_dim: usize,
+) -> Result<Applied> {
+    let turned = Turned::new(x, tables, positions, head_dim);
+    let out = turned.rotated(rec, turned.params, x);
+    Ok((vec![out], Box::new(Rope(turned))))
+}
+
+struct RopeKv(Turned);
+
+impl Op for RopeKv {
+    fn label(&self) -> &'static str {
+        ROPE_KV.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        if !need.contains(&true) {
+            return Ok(vec![None, None]);
+        }
+        let (turned, grad) = (&self.0, &grads[0]);
+        let dk = Tensor::transient(rec, "rope_kv dk", grad.rows, grad.cols / 2);
+        let dv = Tensor::transient(rec, "rope_kv dv", grad.rows, grad.cols / 2);
+        let RopeTables { cos, sin } = &turned.tables;
+        let spans = [grad.span(), cos.span(), sin.span(), &turned.positions, dk.span(), dv.span()];
+        rec.dispatch(&ROPE_KV_BACKWARD, &[], turned.back(), &spans, turned.groups());
+        Ok(vec![need[0].then_some(dk), need[1].then_some(dv)])
+    }
+}
+
+/// Turned keys and plain values side by side: k, v [tokens, kv_heads · head_dim] → [tokens, 2 · kv_heads · head_dim], keys
+/// in the first half of the columns. Inputs: k, v.
+pub fn rope_kv(
+    rec: &mut Recording,
+    k: &Tensor,
+    v: &Tensor,
+    tables: &RopeTables,
+    positions: &Span,
+    head_dim: usize,
+) -> Result<Applied> {
+    assert_eq!((k.rows, k.cols), (v.rows, v.cols), "shapes of keys and values");
+    let turned = Turned::new(k, tables, positions, head_dim);
+    let out = Tensor::transient(rec, "rope_kv", k.rows, 2 * k.cols);
+    let spans = [k.span(), v.span(), tables.cos.span(), tables.sin.span(), positions, out.span()];
+    rec.dispatch(&ROPE_KV, &[], turned.params, &spans, turned.groups());
+    Ok((vec![out], Box::new(RopeKv(turned))))
+}
+
+/// Cosines, sines and positions for `tokens` tokens that come in any order.
+fn angle_inputs(tokens: usize, half: usize) -> [Input; 3] {
+    let n_positions = tokens + 3;
+    let angle = |i: usize| (i / half) as f32 * 100f32.powf(-((i % half) as f32) / half as f32);
+    let table = |f: fn(f32) -> f32| {
+        let values = (0..n_positions * half).map(|i| f(angle(i))).collect();
+        Input::Real { rows: n_positions, cols: half, format: Format::F32, values, differentiable: false }
+    };
+    let positions = (0..tokens).map(|t| ((t * 7 + 2) % n_positions) as u32).collect();
+    [table(f32::cos), table(f32::sin), Input::Words(positions)]
+}
+
+fn case(name: &str, tokens: usize, heads: usize, head_dim: usize, spread: f32) -> Case {
+    let mut inputs = vec![real(1, tokens, heads * head_dim, spread)];
+    inputs.extend(angle_inputs(tokens, head_dim / 2));
+    Case::new(format!("rope/rope: {name} {tokens}x{heads}x{head_dim}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        let tables = RopeTables { cos: b.tensors[1].clone(), sin: b.tensors[2].clone() };
+        rope(rec, &b.tensors[0], &tables, &b.words[0], head_dim).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+fn kv_case(name: &str, tokens: usize, heads: usize, head_dim: usize, spread: f32) -> Case {
+    let mut inputs = vec![real(1, tokens, heads * head_dim, spread), real(2, tokens, heads * head_dim, spread)];
+    inputs.extend(angle_inputs(tokens, head_dim / 2));
+    let name = format!("rope/rope_kv: {name} {tokens}x{heads}x{head_dim}");
+    Case::new(name, inputs, Tolerance::ROUNDING, move |rec, b| {
+        let tables = RopeTables { cos: b.tensors[2].clone(), sin: b.tensors[3].clone() };
+        let applied = rope_kv(rec, &b.tensors[0], &b.tensors[1], &tables, &b.words[0], head_dim);
+        applied.map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("odd", 5, 3, 6, 1.0),
+        case("one token", 1, 1, 64, 1.0),
+        case("smallest head", 7, 1, 2, 1.0),
+        case("large values", 9, 2, 16, 1e4),
+        case("several tasks", 67, 9, 64, 1.0),
+        case("bench", 1024, 16, 128, 1.0).bench(),
+        kv_case("odd", 5, 3, 6, 1.0),
+        kv_case("one token", 1, 1, 64, 1.0),
+        kv_case("large values", 9, 2, 16, 1e4),
+        kv_case("bench", 1024, 8, 128, 1.0).bench(),
+    ]
+}

@@ -1,0 +1,114 @@
+//! What row-wise kernels share: how many lanes work on a row, and plain loops over rows for the twins.
+//!
+//! The loops go parallel for large inputs; sums run in a fixed number of lanes, so that LLVM vectorises them and the result
+//! does not depend on the number of threads.
+
+use rayon::prelude::*;
+
+use crate::gpu::{Real, groups_for};
+
+/// Twins that touch fewer elements than this stay on one thread.
+const PARALLEL_FROM: usize = 1 << 15;
+/// Elements that one parallel task touches at least.
+const TASK: usize = 1 << 12;
+/// Partial sums of the twins' reductions.
+const SUM_LANES: usize = 16;
+
+/// Names of the constants that `common/row.wgsl` and `common/reduce.wgsl` take.
+pub const ROW_CONSTANTS: &[&str] = &["GROUP", "LANES"];
+
+/// All values of [`ROW_CONSTANTS`]: invocations of a workgroup, and how many of them share a row.
+pub const ROW_SHAPES: [[u32; 2]; 4] = [[64, 8], [64, 32], [64, 64], [256, 256]];
+
+/// The row shape for `cols` columns: short rows share a workgroup, long ones have a large one of their own.
+pub fn row_shape(cols: usize) -> [u32; 2] {
+    ROW_SHAPES[match cols {
+        ..=128 => 0,
+        ..=512 => 1,
+        ..=1024 => 2,
+        _ => 3,
+    }]
+}
+
+/// Workgroups for `rows` rows in the given shape.
+pub fn row_groups(rows: usize, [group, lanes]: [u32; 2]) -> [u32; 3] {
+    groups_for(rows * lanes as usize, group as usize)
+}
+
+/// Calls `f(r, row)` for each row of `out`; in parallel where `work` elements are touched in all and it pays.
+pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
+    if work < PARALLEL_FROM {
+        return out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row));
+    }
+    let rows_per_task = TASK.div_ceil(work / (out.len() / cols).max(1));
+    out.par_chunks_mut(cols).enumerate().with_min_len(rows_per_task).for_each(|(r, row)| f(r, row));
+}
+
+/// As [`for_rows`] for two outputs of as many rows, of `a_cols` and `b_cols` columns.
+pub fn for_row_pairs<T: Send>(
+    (a, a_cols): (&mut [T], usize),
+    (b, b_cols): (&mut [T], usize),
+    f: impl Fn(usize, &mut [T], &mut [T]) + Sync + Send,
+) {
+    if a.len() < PARALLEL_FROM {
+        return a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate().for_each(|(r, (a, b))| f(r, a, b));
+    }
+    let rows = a.par_chunks_mut(a_cols).zip(b.par_chunks_mut(b_cols)).enumerate();
+    rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
+}
+
+/// Σ a b.
+pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    let n = a.len().min(b.len());
+    let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
+    let (b, b_rest) = b[..n].as_chunks::<SUM_LANES>();
+    let mut lanes = [T::ZERO; SUM_LANES];
+    for (a, b) in a.iter().zip(b) {
+        for l in 0..SUM_LANES {
+            lanes[l] += a[l] * b[l];
+        }
+    }
+    lanes.into_iter().sum::<T>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| a * b).sum()
+}
+
+/// Σ a b c.
+pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
+    let n = a.len().min(b.len()).min(c.len());
+    let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
+    let (b, b_rest) = b[..n].as_chunks::<SUM_LANES>();
+    let (c, c_rest) = c[..n].as_chunks::<SUM_LANES>();
+    let mut lanes = [T::ZERO; SUM_LANES];
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for l in 0..SUM_LANES {
+            lanes[l] += a[l] * b[l] * c[l];
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest).map(|((&a, &b), &c)| a * b * c);
+    lanes.into_iter().sum::<T>() + rest.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parallel_rows_are_each_visited_once() {
+        let (rows, cols) = (4099, 17);
+        let mut out = vec![0u32; rows * cols];
+        let mut stat = vec![0u32; rows];
+        for_row_pairs((&mut out, cols), (&mut stat, 1), |r, row, s| {
+            row.iter_mut().for_each(|x| *x += r as u32);
+            s[0] += 1;
+        });
+        for_rows(out.len(), &mut out[..], cols, |r, row| row.iter_mut().for_each(|x| *x -= r as u32));
+        assert!(out.iter().all(|&x| x == 0) && stat.iter().all(|&s| s == 1));
+    }
+
+    #[test]
+    fn dots_count_the_rest() {
+        let a: Vec<f64> = (1..=37).map(f64::from).collect();
+        let squares = a.iter().map(|x| x * x).sum::<f64>();
+        let cubes = a.iter().map(|x| x * x * x).sum::<f64>();
+        assert_eq!((dot(&a, &a), dot3(&a, &a, &a)), (squares, cubes));
+    }
+}

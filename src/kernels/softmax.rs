@@ -1,0 +1,133 @@
+//! Softmax over rows as an op of its own. Attention and cross-entropy have theirs fused and do not come here.
+
+use super::case::{Case, Tolerance, real};
+use super::op::{Applied, Op, when};
+use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_shape};
+use crate::error::Result;
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording};
+use crate::tensor::Tensor;
+use crate::{params, wgsl};
+
+/// Exponents below this count as this: e^-80 is still a normal f32.
+const LOWEST_EXPONENT: f32 = -80.0;
+
+params! {
+    /// Shape.
+    pub struct Params {
+        /// Rows.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+    }
+}
+
+static SOFTMAX: KernelDef = KernelDef {
+    label: "softmax/softmax",
+    variant: "",
+    parts: &[wgsl!("common/reduce"), wgsl!("common/row"), wgsl!("softmax/softmax")],
+    bindings: &[Binding::read("x", Kind::Real, "[rows, cols]"), Binding::write("y", Kind::Real, "[rows, cols]")],
+    params: Params::FIELDS,
+    constants: ROW_CONSTANTS,
+    twin_f32: softmax_twin,
+    twin_f64: softmax_twin,
+};
+
+static SOFTMAX_BACKWARD: KernelDef = KernelDef {
+    label: "softmax/softmax_backward",
+    variant: "",
+    parts: &[wgsl!("common/reduce"), wgsl!("common/row"), wgsl!("softmax/softmax_backward")],
+    bindings: &[
+        Binding::read("dy", Kind::Real, "[rows, cols]"),
+        Binding::read("y", Kind::Real, "[rows, cols]"),
+        Binding::write("dx", Kind::Real, "[rows, cols]"),
+    ],
+    params: Params::FIELDS,
+    constants: ROW_CONSTANTS,
+    twin_f32: softmax_backward_twin,
+    twin_f64: softmax_backward_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&SOFTMAX, &SOFTMAX_BACKWARD].into_iter().flat_map(|k| ROW_SHAPES.map(|s| (k, s.to_vec()))).collect()
+}
+
+fn softmax_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [x, y] = call.args();
+    let (x, y) = (x.real(), y.real_mut());
+    let (rows, cols) = (p.rows as usize, p.cols as usize);
+    for_rows(rows * cols, &mut y[..rows * cols], cols, |r, y| {
+        let x = &x[r * cols..][..cols];
+        let largest = x.iter().fold(T::LOWEST, |m, &v| m.max(v));
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (x - largest).max(T::of(LOWEST_EXPONENT)).exp();
+        }
+        let factor = T::ONE / y.iter().copied().sum();
+        y.iter_mut().for_each(|y| *y *= factor);
+    });
+}
+
+fn softmax_backward_twin<T: Real>(call: Call<'_, T>) {
+    let p: Params = call.params();
+    let [dy, y, dx] = call.args();
+    let (dy, y, dx) = (dy.real(), y.real(), dx.real_mut());
+    let (rows, cols) = (p.rows as usize, p.cols as usize);
+    for_rows(rows * cols, &mut dx[..rows * cols], cols, |r, dx| {
+        let (dy, y) = (&dy[r * cols..][..cols], &y[r * cols..][..cols]);
+        let total = dot(dy, y);
+        for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
+            *dx = y * (dy - total);
+        }
+    });
+}
+
+struct Softmax {
+    y: Tensor,
+}
+
+impl Op for Softmax {
+    fn label(&self) -> &'static str {
+        SOFTMAX.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let y = &self.y;
+        let dx = when(need[0], || {
+            let dx = Tensor::transient(rec, "softmax dx", y.rows, y.cols);
+            let (params, shape) = (Params { rows: y.rows as u32, cols: y.cols as u32 }, row_shape(y.cols));
+            let spans = [grads[0].span(), y.span(), dx.span()];
+            rec.dispatch(&SOFTMAX_BACKWARD, &shape, params, &spans, row_groups(y.rows, shape));
+            Ok(dx)
+        })?;
+        Ok(vec![dx])
+    }
+}
+
+/// exp(x) / Σ exp(x), row by row: x [rows, cols] → [rows, cols].
+pub fn softmax(rec: &mut Recording, x: &Tensor) -> Result<Applied> {
+    let y = Tensor::transient(rec, "softmax", x.rows, x.cols);
+    let (params, shape) = (Params { rows: x.rows as u32, cols: x.cols as u32 }, row_shape(x.cols));
+    rec.dispatch(&SOFTMAX, &shape, params, &[x.span(), y.span()], row_groups(x.rows, shape));
+    Ok((vec![y.clone()], Box::new(Softmax { y })))
+}
+
+fn case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
+    let inputs = vec![real(1, rows, cols, spread)];
+    Case::new(format!("softmax/softmax: {name} {rows}x{cols}"), inputs, Tolerance::SUMS, |rec, b| {
+        softmax(rec, &b.tensors[0]).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("odd", 5, 37, 1.0),
+        case("one row", 1, 257, 1.0),
+        case("one of all", 1, 1, 1.0),
+        case("many short rows", 1003, 5, 1.0),
+        case("wide rows", 3, 2051, 1.0),
+        case("large values", 4, 130, 40.0),
+        case("bench", 1024, 1024, 1.0).bench(),
+    ]
+}
