@@ -5,6 +5,7 @@
 pub mod case;
 pub mod elementwise;
 pub mod gradient;
+pub mod loss;
 pub mod matmul;
 pub mod op;
 
@@ -12,10 +13,10 @@ use case::Case;
 
 /// The cases of every family.
 pub fn cases() -> Vec<Case> {
-    [elementwise::cases(), matmul::cases()].into_iter().flatten().collect()
+    [elementwise::cases(), matmul::cases(), loss::cases()].into_iter().flatten().collect()
 }
 
 /// Every kernel of every family with one set of values for its constants.
 pub fn all() -> Vec<(&'static crate::gpu::KernelDef, Vec<u32>)> {
-    [elementwise::kernels(), matmul::kernels()].into_iter().flatten().collect()
+    [elementwise::kernels(), matmul::kernels(), loss::kernels()].into_iter().flatten().collect()
 }
