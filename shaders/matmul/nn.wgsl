@@ -13,7 +13,7 @@ fn nn(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group
     var cols: array<u32, 4>;
     for (var i = 0u; i < 4u; i++) {
         rows[i] = min(row + i, p.m - 1u) * p.a_stride + p.a_offset;
-        cols[i] = min(col + i * GROUP_X, p.n - 1u);
+        cols[i] = p.w_offset + min(col + i * GROUP_X, p.n - 1u);
     }
     var sum: array<vec4<f32>, 4>;
     for (var k = 0u; k < p.k; k++) {

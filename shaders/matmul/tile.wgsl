@@ -7,9 +7,10 @@ struct Params {
     n: u32,        // columns of the product
     k: u32,        // length of the sum
     a_stride: u32, // elements between rows of a
-    a_offset: u32, // first column of a
+    a_offset: u32, // first element of a
+    w_offset: u32, // first element of w
     c_stride: u32, // elements between rows of out
-    c_offset: u32, // first column of out
+    c_offset: u32, // first element of out
     alpha: f32,
     beta: f32,
 }

@@ -23,11 +23,13 @@ params! {
         k: u32,
         /// Elements between rows of a.
         a_stride: u32,
-        /// First column of a.
+        /// First element of a: of its first row, in its first column.
         a_offset: u32,
+        /// First element of w.
+        w_offset: u32,
         /// Elements between rows of the output.
         c_stride: u32,
-        /// First column of the output.
+        /// First element of the output.
         c_offset: u32,
         /// Factor of the product.
         alpha: f32,
@@ -86,6 +88,7 @@ fn product<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool, b_
     let p: Params = call.params();
     let [a, w, out] = call.args();
     let (a, w, out) = (&a.real()[p.a_offset as usize..], weight_values(w, format), out.real_mut());
+    let w = &w[p.w_offset as usize..];
     let (m, n, k) = (p.m as usize, p.n as usize, p.k as usize);
     let (b_row, b_col) = b_strides(&p);
     let (a_row, a_col) = if a_is_transposed { (1, p.a_stride as usize) } else { (p.a_stride as usize, 1) };
@@ -135,14 +138,49 @@ fn tn<T: Real>(call: Call<'_, T>, format: Format) {
     product(call, format, true, |p| (p.n as usize, 1));
 }
 
+/// Consecutive rows of an f32 tensor in one piece; they may start anywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    tensor: &'a Tensor,
+    first: usize,
+    count: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows `first .. first + count` of `tensor`.
+    pub fn new(tensor: &'a Tensor, first: usize, count: usize) -> Self {
+        assert!(count > 0 && first + count <= tensor.rows, "rows {first}+{count} leave a tensor of {}", tensor.rows);
+        Self { tensor, first, count }
+    }
+
+    fn offset(&self) -> u32 {
+        (self.first * self.tensor.cols) as u32
+    }
+}
+
+impl<'a> From<&'a Tensor> for Rows<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self { tensor, first: 0, count: tensor.rows }
+    }
+}
+
 fn record(rec: &mut Recording, kernel: &'static KernelDef, params: Params, a: &Span, w: &Span, out: &Span) {
     let groups = [params.n.div_ceil(64), params.m.div_ceil(32), 1];
     rec.dispatch(kernel, &[], params, &[a, w, out], groups);
 }
 
 /// Appends out = alpha · x wᵀ + beta · out. x [tokens, in], w [out, in], out [tokens, out].
-pub fn matmul_nt(rec: &mut Recording, x: &Tensor, w: &Tensor, out: &Tensor, alpha: f32, beta: f32) {
-    assert_eq!((x.cols, w.rows, x.rows), (w.cols, out.cols, out.rows), "shapes of x wᵀ");
+pub fn matmul_nt<'a>(
+    rec: &mut Recording,
+    x: impl Into<Rows<'a>>,
+    w: &Tensor,
+    out: impl Into<Rows<'a>>,
+    alpha: f32,
+    beta: f32,
+) {
+    let (x, out) = (x.into(), out.into());
+    let (n_in, n_out) = (x.tensor.cols, out.tensor.cols);
+    assert_eq!((n_in, w.rows, x.count), (w.cols, n_out, out.count), "shapes of x wᵀ");
     let kernel = match w.format {
         Format::F32 => &NT_F32,
         Format::Bf16 => &NT_BF16,
@@ -150,23 +188,33 @@ pub fn matmul_nt(rec: &mut Recording, x: &Tensor, w: &Tensor, out: &Tensor, alph
     };
     for piece in w.pieces() {
         let params = Params {
-            m: x.rows as u32,
+            m: x.count as u32,
             n: piece.rows as u32,
             k: w.cols as u32,
-            a_stride: x.cols as u32,
-            a_offset: 0,
-            c_stride: out.cols as u32,
-            c_offset: piece.row as u32,
+            a_stride: n_in as u32,
+            a_offset: x.offset(),
+            w_offset: 0,
+            c_stride: n_out as u32,
+            c_offset: out.offset() + piece.row as u32,
             alpha,
             beta,
         };
-        record(rec, kernel, params, x.span(), &piece.span, out.span());
+        record(rec, kernel, params, x.tensor.span(), &piece.span, out.tensor.span());
     }
 }
 
 /// Appends out = alpha · dy w + beta · out. dy [tokens, out], w [out, in], out [tokens, in].
-pub fn matmul_nn(rec: &mut Recording, dy: &Tensor, w: &Tensor, out: &Tensor, alpha: f32, beta: f32) {
-    assert_eq!((dy.cols, w.cols, dy.rows), (w.rows, out.cols, out.rows), "shapes of dy w");
+pub fn matmul_nn<'a>(
+    rec: &mut Recording,
+    dy: impl Into<Rows<'a>>,
+    w: &Tensor,
+    out: impl Into<Rows<'a>>,
+    alpha: f32,
+    beta: f32,
+) {
+    let (dy, out) = (dy.into(), out.into());
+    let (n_out, n_in) = (dy.tensor.cols, out.tensor.cols);
+    assert_eq!((n_out, w.cols, dy.count), (w.rows, n_in, out.count), "shapes of dy w");
     let kernel = match w.format {
         Format::F32 => &NN_F32,
         Format::Bf16 => &NN_BF16,
@@ -174,36 +222,47 @@ pub fn matmul_nn(rec: &mut Recording, dy: &Tensor, w: &Tensor, out: &Tensor, alp
     };
     for (i, piece) in w.pieces().iter().enumerate() {
         let params = Params {
-            m: dy.rows as u32,
+            m: dy.count as u32,
             n: w.cols as u32,
             k: piece.rows as u32,
-            a_stride: dy.cols as u32,
-            a_offset: piece.row as u32,
-            c_stride: out.cols as u32,
-            c_offset: 0,
+            a_stride: n_out as u32,
+            a_offset: dy.offset() + piece.row as u32,
+            w_offset: 0,
+            c_stride: n_in as u32,
+            c_offset: out.offset(),
             alpha,
             beta: if i == 0 { beta } else { 1.0 },
         };
-        record(rec, kernel, params, dy.span(), &piece.span, out.span());
+        record(rec, kernel, params, dy.tensor.span(), &piece.span, out.tensor.span());
     }
 }
 
 /// Appends out = alpha · dyᵀ x + beta · out. dy [tokens, out], x [tokens, in], out [out, in] in any cuts.
-pub fn matmul_tn(rec: &mut Recording, dy: &Tensor, x: &Tensor, out: &Tensor, alpha: f32, beta: f32) {
-    assert_eq!((dy.rows, dy.cols, x.cols), (x.rows, out.rows, out.cols), "shapes of dyᵀ x");
+pub fn matmul_tn<'a>(
+    rec: &mut Recording,
+    dy: impl Into<Rows<'a>>,
+    x: impl Into<Rows<'a>>,
+    out: &Tensor,
+    alpha: f32,
+    beta: f32,
+) {
+    let (dy, x) = (dy.into(), x.into());
+    let (n_out, n_in) = (dy.tensor.cols, x.tensor.cols);
+    assert_eq!((dy.count, n_out, n_in), (x.count, out.rows, out.cols), "shapes of dyᵀ x");
     for piece in out.pieces() {
         let params = Params {
             m: piece.rows as u32,
-            n: x.cols as u32,
-            k: dy.rows as u32,
-            a_stride: dy.cols as u32,
-            a_offset: piece.row as u32,
-            c_stride: x.cols as u32,
+            n: n_in as u32,
+            k: dy.count as u32,
+            a_stride: n_out as u32,
+            a_offset: dy.offset() + piece.row as u32,
+            w_offset: x.offset(),
+            c_stride: n_in as u32,
             c_offset: 0,
             alpha,
             beta,
         };
-        record(rec, &TN_F32, params, dy.span(), x.span(), &piece.span);
+        record(rec, &TN_F32, params, dy.tensor.span(), x.tensor.span(), &piece.span);
     }
 }
 

@@ -1,0 +1,30 @@
+// Sum and maximum over a workgroup of 256 invocations by a binary tree, in a fixed order. Call in uniform flow only.
+const TREE_LANES: u32 = 256u;
+
+var<workgroup> tree_values: array<f32, 256>;
+
+fn tree_sum(value: f32, lane: u32) -> f32 {
+    workgroupBarrier(); // the result of a previous call has been read
+    tree_values[lane] = value;
+    workgroupBarrier();
+    for (var half = TREE_LANES / 2u; half > 0u; half >>= 1u) {
+        if lane < half {
+            tree_values[lane] += tree_values[lane + half];
+        }
+        workgroupBarrier();
+    }
+    return tree_values[0];
+}
+
+fn tree_max(value: f32, lane: u32) -> f32 {
+    workgroupBarrier(); // the result of a previous call has been read
+    tree_values[lane] = value;
+    workgroupBarrier();
+    for (var half = TREE_LANES / 2u; half > 0u; half >>= 1u) {
+        if lane < half {
+            tree_values[lane] = max(tree_values[lane], tree_values[lane + half]);
+        }
+        workgroupBarrier();
+    }
+    return tree_values[0];
+}

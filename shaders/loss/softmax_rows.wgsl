@@ -1,0 +1,58 @@
+// Cross-entropy of a chunk of logits, and its gradient in place.
+//
+// losses[first_row + r] = log(sum_j exp(x[r, j] - max)) + max - x[r, label],  0 where the row is ignored
+// x[r, j] <- scale * (exp(x[r, j] - max) / sum - [j = label]),  0 where the row is ignored; only if gradient is 1
+// A label of cols or more means that the row is ignored.
+// grid: [rows], one workgroup a row.
+struct Params {
+    rows: u32,      // rows of the chunk
+    cols: u32,      // vocabulary
+    first_row: u32, // of the chunk, within labels and losses
+    gradient: u32,  // 1: overwrite the logits
+    scale: f32,     // factor of the gradient
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> labels: array<u32>;       // [n]
+@group(0) @binding(2) var<storage, read_write> x: array<f32>;      // [rows, cols]
+@group(0) @binding(3) var<storage, read_write> losses: array<f32>; // [n]
+
+// Below this, exp adds nothing in f32.
+const LOWEST_EXPONENT: f32 = -80.0;
+
+@compute @workgroup_size(256)
+fn softmax_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = group.x;
+    if row >= p.rows {
+        return;
+    }
+    let base = row * p.cols;
+    let label = labels[p.first_row + row];
+    let ignored = label >= p.cols;
+
+    var highest = -3.0e38;
+    for (var j = lane; j < p.cols; j += TREE_LANES) {
+        highest = max(highest, x[base + j]);
+    }
+    highest = tree_max(highest, lane);
+
+    var sum = 0.0;
+    for (var j = lane; j < p.cols; j += TREE_LANES) {
+        sum += exp(max(x[base + j] - highest, LOWEST_EXPONENT));
+    }
+    sum = tree_sum(sum, lane);
+
+    if lane == 0u {
+        let loss = log(sum) + (highest - x[base + min(label, p.cols - 1u)]);
+        losses[p.first_row + row] = select(loss, 0.0, ignored);
+    }
+    storageBarrier(); // the label's logit has been read
+    if p.gradient == 0u {
+        return;
+    }
+    let factor = select(p.scale, 0.0, ignored);
+    for (var j = lane; j < p.cols; j += TREE_LANES) {
+        let probability = exp(max(x[base + j] - highest, LOWEST_EXPONENT)) / sum;
+        x[base + j] = factor * (probability - select(0.0, 1.0, j == label));
+    }
+}

@@ -1,0 +1,278 @@
+//! The language-model head fused with cross-entropy: tokens × vocabulary never exists as a whole.
+//!
+//! The rows are taken in chunks. While a chunk's logits are at hand its losses *and* its gradients are computed, so the
+//! rule only has to scale them by the gradient of the loss. Without labels, [`logits`] is the plain product.
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
+
+use super::case::{Case, Input, Tolerance, frozen, random, real};
+use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
+use super::op::{Applied, Op};
+use crate::error::Result;
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::{Format, Tensor};
+use crate::{ensure, params, wgsl};
+
+/// The label of a row that does not count. Any label outside the vocabulary is treated alike.
+pub const IGNORED: u32 = u32::MAX;
+
+/// Elements of one chunk of logits: 32 MiB, small beside any model and large enough to fill a GPU.
+const CHUNK_ELEMENTS: usize = 8 << 20;
+
+/// Rows of a chunk at most: a grid has one workgroup a row.
+const CHUNK_ROWS: usize = 32_768;
+
+/// Invocations of a workgroup of `scale_by`.
+const GROUP: usize = 256;
+
+/// Below this, exp adds nothing in f32.
+const LOWEST_EXPONENT: f32 = -80.0;
+
+params! {
+    /// One chunk of rows.
+    pub struct RowsParams {
+        /// Rows of the chunk.
+        rows: u32,
+        /// Vocabulary.
+        cols: u32,
+        /// First row of the chunk within labels and losses.
+        first_row: u32,
+        /// 1: overwrite the logits by their gradient.
+        gradient: u32,
+        /// Factor of the gradient.
+        scale: f32,
+    }
+}
+
+params! {
+    /// A scaled sum.
+    pub struct SumParams {
+        /// Number of terms.
+        n: u32,
+        /// Factor of the sum.
+        scale: f32,
+    }
+}
+
+params! {
+    /// Number of elements.
+    pub struct ScaleParams {
+        /// Elements of x.
+        n: u32,
+    }
+}
+
+static SOFTMAX_ROWS: KernelDef = KernelDef {
+    label: "loss/softmax_rows",
+    variant: "",
+    parts: &[wgsl!("common/tree"), wgsl!("loss/softmax_rows")],
+    bindings: &[
+        Binding::read("labels", Kind::U32, "[n]"),
+        Binding::read_write("x", Kind::Real, "[rows, cols]"),
+        Binding::read_write("losses", Kind::Real, "[n]"),
+    ],
+    params: RowsParams::FIELDS,
+    constants: &[],
+    twin_f32: softmax_rows_twin,
+    twin_f64: softmax_rows_twin,
+};
+
+static SUM: KernelDef = KernelDef {
+    label: "loss/sum",
+    variant: "",
+    parts: &[wgsl!("common/tree"), wgsl!("loss/sum")],
+    bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[1]")],
+    params: SumParams::FIELDS,
+    constants: &[],
+    twin_f32: sum_twin,
+    twin_f64: sum_twin,
+};
+
+static SCALE_BY: KernelDef = KernelDef {
+    label: "loss/scale_by",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("loss/scale_by")],
+    bindings: &[Binding::read("factor", Kind::Real, "[1]"), Binding::read_write("x", Kind::Real, "[n]")],
+    params: ScaleParams::FIELDS,
+    constants: &[],
+    twin_f32: scale_by_twin,
+    twin_f64: scale_by_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&SOFTMAX_ROWS, &SUM, &SCALE_BY].map(|k| (k, vec![])).to_vec()
+}
+
+fn softmax_rows_twin<T: Real>(call: Call<'_, T>) {
+    let p: RowsParams = call.params();
+    let [labels, x, losses] = call.args();
+    let (rows, cols, first) = (p.rows as usize, p.cols as usize, p.first_row as usize);
+    let labels = &labels.u32()[first..first + rows];
+    let losses = &mut losses.real_mut()[first..first + rows];
+    let chunk = x.real_mut()[..rows * cols].par_chunks_mut(cols);
+    chunk.zip(labels).zip(losses).for_each(|((row, &label), loss)| {
+        *loss = softmax_row(row, label as usize, p.gradient == 1, T::of(p.scale));
+    });
+}
+
+/// The loss of one row of logits, which become their gradient if wanted.
+fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, scale: T) -> T {
+    let ignored = label >= row.len();
+    let highest = row.iter().fold(T::LOWEST, |m, &x| m.max(x));
+    let exp = |x: T| (x - highest).max(T::of(LOWEST_EXPONENT)).exp();
+    // In f64 whatever T is: a vocabulary of terms summed one by one in f32 would cost the loss two digits.
+    let sum = T::from_f64(row.iter().map(|&x| exp(x).to_f64()).sum());
+    let loss = if ignored { T::ZERO } else { sum.ln() + (highest - row[label]) };
+    if gradient {
+        let factor = if ignored { T::ZERO } else { scale };
+        for (j, x) in row.iter_mut().enumerate() {
+            let hit = if j == label { T::ONE } else { T::ZERO };
+            *x = factor * (exp(*x) / sum - hit);
+        }
+    }
+    loss
+}
+
+fn sum_twin<T: Real>(call: Call<'_, T>) {
+    let p: SumParams = call.params();
+    let [x, out] = call.args();
+    let sum: f64 = x.real()[..p.n as usize].iter().map(|x| x.to_f64()).sum();
+    out.real_mut()[0] = T::of(p.scale) * T::from_f64(sum);
+}
+
+fn scale_by_twin<T: Real>(call: Call<'_, T>) {
+    let n = call.params::<ScaleParams>().n as usize;
+    let [factor, x] = call.args();
+    let factor = factor.real()[0];
+    x.real_mut()[..n].iter_mut().for_each(|x| *x *= factor);
+}
+
+/// Which gradients the rule will be asked for; they are computed during the forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// That of the hidden states.
+    pub hidden: bool,
+    /// That of the head, which then is f32.
+    pub head: bool,
+}
+
+struct CrossEntropy {
+    dhidden: Option<Tensor>,
+    dhead: Option<Tensor>,
+    applied: Cell<bool>,
+}
+
+impl Op for CrossEntropy {
+    fn label(&self) -> &'static str {
+        SOFTMAX_ROWS.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        assert!(!self.applied.replace(true), "the rule scales its gradients in place, so it is used once");
+        let mut out = Vec::new();
+        for (gradient, &needed) in [&self.dhidden, &self.dhead].into_iter().zip(need) {
+            ensure!(
+                gradient.is_some() || !needed,
+                "the cross-entropy was recorded without a gradient that is needed now"
+            );
+            let gradient = gradient.as_ref().filter(|_| needed);
+            for piece in gradient.iter().flat_map(|g| g.pieces()) {
+                let n = piece.span.len;
+                let params = ScaleParams { n: n as u32 };
+                rec.dispatch(&SCALE_BY, &[], params, &[grads[0].span(), &piece.span], groups_for(n, GROUP));
+            }
+            out.push(gradient.cloned());
+        }
+        Ok(out)
+    }
+}
+
+/// Rows of one chunk of logits.
+fn chunk_rows(n: usize, vocabulary: usize, max_elements: usize) -> usize {
+    (CHUNK_ELEMENTS.min(max_elements) / vocabulary).clamp(1, CHUNK_ROWS).min(n)
+}
+
+/// loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i], output [1, 1]; inputs of the rule: hidden, head.
+///
+/// hidden [n, channels] holds the rows that have a label; head [vocabulary, channels] in any format and any cuts; labels
+/// U32 [n], where [`IGNORED`] (or anything outside the vocabulary) counts nothing. `max_elements` is the device's
+/// [`crate::gpu::DeviceLimits::max_elements`]. Errors where one row of logits exceeds it or a gradient of a 16-bit head
+/// is wanted.
+pub fn cross_entropy(
+    rec: &mut Recording,
+    hidden: &Tensor,
+    head: &Tensor,
+    labels: &Span,
+    scale: f32,
+    need: Need,
+    max_elements: usize,
+) -> Result<Applied> {
+    let (n, vocabulary) = (hidden.rows, head.rows);
+    assert_eq!((hidden.cols, labels.len), (head.cols, n), "channels of the head, and one label a row");
+    ensure!(
+        vocabulary <= max_elements,
+        "one row of logits over {vocabulary} tokens exceeds the {max_elements} elements that this device binds: use --device \
+         cpu or another GPU"
+    );
+    ensure!(!need.head || head.format == Format::F32, "a head stored in 16 bits has no gradient: train it in f32");
+    let step = chunk_rows(n, vocabulary, max_elements);
+    let chunk = Tensor::transient(rec, "logits chunk", step, vocabulary);
+    let losses = rec.transient("row losses", Kind::Real, n);
+    let dhidden = need.hidden.then(|| Tensor::transient(rec, "loss dhidden", n, hidden.cols));
+    let dhead = need.head.then(|| Tensor::transient_like(rec, "loss dhead", head));
+    for first in (0..n).step_by(step) {
+        let rows = step.min(n - first);
+        let (logits, hidden) = (Rows::new(&chunk, 0, rows), Rows::new(hidden, first, rows));
+        matmul_nt(rec, hidden, head, logits, 1.0, 0.0);
+        let gradient = u32::from(need.hidden || need.head);
+        let params =
+            RowsParams { rows: rows as u32, cols: vocabulary as u32, first_row: first as u32, gradient, scale };
+        rec.dispatch(&SOFTMAX_ROWS, &[], params, &[labels, chunk.span(), &losses], [rows as u32, 1, 1]);
+        if let Some(dhidden) = &dhidden {
+            matmul_nn(rec, logits, head, Rows::new(dhidden, first, rows), 1.0, 0.0);
+        }
+        if let Some(dhead) = &dhead {
+            matmul_tn(rec, logits, hidden, dhead, 1.0, if first == 0 { 0.0 } else { 1.0 });
+        }
+    }
+    let loss = Tensor::transient(rec, "loss", 1, 1);
+    rec.dispatch(&SUM, &[], SumParams { n: n as u32, scale }, &[&losses, loss.span()], [1, 1, 1]);
+    Ok((vec![loss], Box::new(CrossEntropy { dhidden, dhead, applied: Cell::new(false) })))
+}
+
+/// hidden headᵀ: hidden [n, channels], head [vocabulary, channels] → logits [n, vocabulary].
+pub fn logits(rec: &mut Recording, hidden: &Tensor, head: &Tensor) -> Tensor {
+    let out = Tensor::transient(rec, "logits", hidden.rows, head.rows);
+    matmul_nt(rec, hidden, head, &out, 1.0, 0.0);
+    out
+}
+
+/// A case of `n` rows with about a tenth of the labels ignored, in chunks of at most `chunk` rows.
+fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, head: Input) -> Case {
+    let label = |(i, r): (usize, f32)| if i % 10 == 3 { IGNORED } else { (r.abs() * 1e4) as u32 % vocabulary as u32 };
+    let labels = random(3, n, 1.0).into_iter().enumerate().map(label).collect();
+    let need = Need { hidden: true, head: matches!(head, Input::Real { differentiable: true, .. }) };
+    let inputs = vec![real(1, n, channels, 1.0), head, Input::Words(labels)];
+    Case::new(format!("loss/cross_entropy: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let [hidden, head] = [&b.tensors[0], &b.tensors[1]];
+        let scale = 1.0 / n as f32;
+        cross_entropy(rec, hidden, head, &b.words[0], scale, need, chunk * vocabulary)
+            .map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("odd sizes", 37, 19, 71, 37, real(2, 71, 19, 0.5)),
+        case("in chunks", 37, 19, 301, 10, real(2, 301, 19, 0.5)),
+        case("one row", 1, 24, 600, 1, real(2, 600, 24, 0.5)),
+        case("one of all", 1, 1, 1, 1, real(2, 1, 1, 1.0)),
+        case("large values", 5, 16, 40, 5, real(2, 40, 16, 30.0)),
+        case("bf16 head", 9, 21, 67, 4, frozen(2, 67, 21, 0.5, Format::Bf16)),
+        case("bench", 512, 256, 8192, 1024, real(2, 8192, 256, 0.1)).bench(),
+    ]
+}
