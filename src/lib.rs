@@ -10,6 +10,7 @@ pub mod error;
 pub mod gpu;
 pub mod kernels;
 pub mod model;
+pub mod nn;
 pub mod tensor;
 
 pub use error::{Context, Error, ErrorKind, Result};

@@ -146,6 +146,13 @@ impl Tape {
         Ok(outputs.remove(0))
     }
 
+    /// The same elements under another shape; gradients pass through.
+    pub fn reshape(&mut self, x: &Var, rows: usize, cols: usize) -> Var {
+        let op = Reshape { rows: x.tensor.rows, cols: x.tensor.cols };
+        let out = x.tensor.reshaped(rows, cols);
+        self.push(Rule::Op(Box::new(op)), vec![x.target.clone()], vec![out]).remove(0)
+    }
+
     fn push(&mut self, rule: Rule, inputs: Vec<Target>, outputs: Vec<Tensor>) -> Vec<Var> {
         if !self.grad || inputs.iter().all(|t| matches!(t, Target::Constant)) {
             return outputs.into_iter().map(|t| self.constant(t)).collect();
@@ -260,6 +267,22 @@ impl Tape {
             grads.push(Some(outputs[0].clone())); // the stand-in target of a block without trained inputs; nobody reads it
         }
         Ok(grads)
+    }
+}
+
+/// Gradient of a reshape: the reshape back.
+struct Reshape {
+    rows: usize,
+    cols: usize,
+}
+
+impl Op for Reshape {
+    fn label(&self) -> &'static str {
+        "reshape"
+    }
+
+    fn backward(&self, _: &mut Recording, grads: &[Tensor], _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(grads[0].reshaped(self.rows, self.cols))])
     }
 }
 

@@ -3,12 +3,15 @@
 pub mod adapter_config;
 pub mod adapter_file;
 mod chat_environment;
+pub mod block;
 pub mod chat_template;
 pub mod config;
 pub mod config_gguf;
 pub mod config_hf;
 pub mod hub;
 pub mod json_fields;
+pub mod llama;
+pub mod load;
 pub mod rope;
 pub mod weight_names;
 pub mod weights;

@@ -1,0 +1,139 @@
+//! One transformer block of the Llama family: attention with RoPE and grouped heads, then SwiGLU, each behind an RMS norm
+//! and a residual.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::attention::{Cache, CacheStep, Heads, TrainingLayout, attend_training};
+use crate::autograd::{Param, Tape, Var};
+use crate::error::Result;
+use crate::gpu::{Buffer, Kind, Span};
+use crate::kernels::activation::swiglu;
+use crate::kernels::elementwise::add;
+use crate::kernels::rope::{RopeTables, rope, rope_kv};
+use crate::nn::{Dropout, Linear, norm};
+
+/// Weights of a block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub(super) index: usize,
+    pub(super) heads: Heads,
+    pub(super) eps: f32,
+    pub(super) input_norm: Param,
+    pub(super) q: Linear,
+    pub(super) k: Linear,
+    pub(super) v: Linear,
+    pub(super) o: Linear,
+    /// Qwen3: norms over each query and key head.
+    pub(super) qk_norm: Option<(Param, Param)>,
+    pub(super) mlp_norm: Param,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+/// Selections of a forward pass, one per layer, copied out for who wants to look at them.
+pub type KeptLog = Rc<RefCell<Vec<Option<Span>>>>;
+
+/// What every block of one training forward shares.
+#[derive(Clone, Debug)]
+pub struct TrainingContext {
+    /// Who sees whom.
+    pub layout: Rc<TrainingLayout>,
+    /// Position of each token in its sequence, U32 [tokens].
+    pub positions: Span,
+    /// Masks of the adapters' dropout; `None` switches it off.
+    pub dropout: Option<Dropout>,
+    /// Where the selections are copied to.
+    pub kept: Option<KeptLog>,
+}
+
+/// How a block attends.
+pub(super) enum Attend<'a> {
+    Training(&'a TrainingContext),
+    Cached { cache: &'a Cache, step: &'a CacheStep, positions: &'a Span },
+}
+
+impl Attend<'_> {
+    fn positions(&self) -> &Span {
+        match self {
+            Attend::Training(c) => &c.positions,
+            Attend::Cached { positions, .. } => positions,
+        }
+    }
+
+    fn dropout(&self) -> Option<Dropout> {
+        match self {
+            Attend::Training(c) => c.dropout,
+            Attend::Cached { .. } => None,
+        }
+    }
+}
+
+impl Block {
+    /// x [tokens, hidden] → [tokens, hidden].
+    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
+        let drop = attend.dropout();
+        let h = norm(tape, x, &self.input_norm, self.eps)?;
+        let attended = self.attention(tape, &h, tables, attend)?;
+        let o = self.o.forward(tape, &attended, drop)?;
+        let x = tape.apply1(&[x, &o], |rec, t| add(rec, &t[0], &t[1]))?;
+        let h = norm(tape, &x, &self.mlp_norm, self.eps)?;
+        let gate = self.gate.forward(tape, &h, drop)?;
+        let up = self.up.forward(tape, &h, drop)?;
+        let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
+        let down = self.down.forward(tape, &inner, drop)?;
+        tape.apply1(&[&x, &down], |rec, t| add(rec, &t[0], &t[1]))
+    }
+
+    fn attention(&self, tape: &mut Tape, h: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
+        let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
+        let mut q = self.q.forward(tape, h, drop)?;
+        let mut k = self.k.forward(tape, h, drop)?;
+        let v = self.v.forward(tape, h, drop)?;
+        if let Some((q_norm, k_norm)) = &self.qk_norm {
+            q = self.head_norm(tape, &q, q_norm)?;
+            k = self.head_norm(tape, &k, k_norm)?;
+        }
+        let q = tape.apply1(&[&q], |rec, t| rope(rec, &t[0], tables, positions, dim))?;
+        let kv = tape.apply1(&[&k, &v], |rec, t| rope_kv(rec, &t[0], &t[1], tables, positions, dim))?;
+        match attend {
+            Attend::Training(context) => self.attend_training(tape, &q, &kv, context),
+            Attend::Cached { cache, step, .. } => {
+                let out = cache.attend(&mut tape.rec, self.index, step, &q.tensor, &kv.tensor);
+                Ok(tape.constant(out))
+            }
+        }
+    }
+
+    fn attend_training(&self, tape: &mut Tape, q: &Var, kv: &Var, context: &TrainingContext) -> Result<Var> {
+        let mut out = None;
+        tape.save_once(|tape, earlier| {
+            let first_run = earlier.is_none();
+            let mut selection = None;
+            out = Some(tape.apply1(&[q, kv], |rec, t| {
+                let (applied, kept) = attend_training(rec, &t[0], &t[1], &context.layout, earlier)?;
+                selection = kept;
+                Ok(applied)
+            })?);
+            if let (Some(log), true) = (&context.kept, first_run) {
+                let copy = selection.as_ref().map(|kept| {
+                    let copy = Buffer::persistent("kept rows", Kind::U32, kept.len).span();
+                    tape.rec.copy(kept, &copy);
+                    copy
+                });
+                log.borrow_mut().push(copy);
+            }
+            Ok(selection)
+        })?;
+        Ok(out.expect("save_once runs its argument"))
+    }
+
+    /// RMS norm of every head of x [tokens, heads · d].
+    fn head_norm(&self, tape: &mut Tape, x: &Var, weight: &Param) -> Result<Var> {
+        let (rows, cols) = (x.tensor.rows, x.tensor.cols);
+        let per_head = tape.reshape(x, rows * cols / self.heads.dim, self.heads.dim);
+        let normed = norm(tape, &per_head, weight, self.eps)?;
+        Ok(tape.reshape(&normed, rows, cols))
+    }
+}

@@ -1,0 +1,118 @@
+//! The Llama family: Llama, Mistral, Qwen2, Qwen3, SmolLM2. One forward serves training, prefill and decode; only the tape
+//! and the cache handed in differ.
+
+use std::rc::Rc;
+
+use super::block::{Attend, Block, TrainingContext};
+use super::config::ModelConfig;
+use super::rope;
+use crate::attention::{Attention, Cache, CacheStep, Heads};
+use crate::autograd::{Param, Tape, Var};
+use crate::error::Result;
+use crate::gpu::{Buffer, Executor, Kind, Span};
+use crate::kernels::embedding::{TokenIndex, embedding};
+use crate::kernels::rope::RopeTables;
+use crate::nn::norm;
+use crate::tensor::{Format, Tensor};
+
+/// A model on a device.
+#[derive(Debug)]
+pub struct Llama {
+    /// What it is.
+    pub config: ModelConfig,
+    pub(super) embed: Param,
+    pub(super) blocks: Vec<Rc<Block>>,
+    pub(super) final_norm: Param,
+    /// `None` where the head is the embedding.
+    pub(super) head: Option<Param>,
+    pub(super) tables: Rc<RopeTables>,
+    pub(super) n_positions: usize,
+}
+
+/// Rotation tables for positions 0..n.
+pub(super) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<RopeTables> {
+    let (cos, sin) = rope::tables(config, 0..n);
+    let limits = device.limits();
+    let mut put = |label: &str, values: &[f32]| -> Result<Tensor> {
+        let t = Tensor::persistent(label, Format::F32, n, config.head_dim / 2, &limits)?;
+        t.write(device, values)?;
+        Ok(t)
+    };
+    Ok(RopeTables { cos: put("rope cos", &cos)?, sin: put("rope sin", &sin)? })
+}
+
+impl Llama {
+    /// Head counts of its attention.
+    pub fn heads(&self) -> Heads {
+        Heads { queries: self.config.n_heads, keys: self.config.n_kv_heads, dim: self.config.head_dim }
+    }
+
+    /// The LM head [vocabulary, hidden].
+    pub fn head(&self) -> &Param {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+
+    /// Whether the embedding table is trained, so that token uploads need its index.
+    pub fn trains_embedding(&self) -> bool {
+        self.embed.grad.is_some()
+    }
+
+    /// Makes positions 0..n usable; call before a forward that reaches further than any before.
+    pub fn reserve_positions(&mut self, device: &mut dyn Executor, n: usize) -> Result<()> {
+        if n > self.n_positions {
+            let n = n.next_power_of_two();
+            self.tables = Rc::new(upload_tables(device, &self.config, n)?);
+            self.n_positions = n;
+        }
+        Ok(())
+    }
+
+    /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time.
+    pub fn cache(&self, attention: Attention, capacity: usize, max_chunk: usize) -> Cache {
+        Cache::new(attention, self.heads(), self.blocks.len(), capacity, max_chunk)
+    }
+
+    /// Forward of a training batch: final hidden states [tokens, hidden].
+    pub fn forward(&self, tape: &mut Tape, ids: &TokenIndex, context: &TrainingContext) -> Result<Var> {
+        let mut x = self.embed(tape, ids)?;
+        for block in &self.blocks {
+            let (block, tables, context) = (block.clone(), self.tables.clone(), context.clone());
+            let run = move |tape: &mut Tape, inputs: &[Var]| {
+                Ok(vec![block.forward(tape, &inputs[0], &tables, &Attend::Training(&context))?])
+            };
+            x = tape.checkpoint(&[x], run)?.remove(0);
+        }
+        norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
+    }
+
+    /// Forward of the next chunk of a cached sequence: final hidden states [tokens, hidden]. The caller commits the step
+    /// after running the recording.
+    pub fn forward_cached(
+        &self,
+        device: &mut dyn Executor,
+        tape: &mut Tape,
+        ids: &TokenIndex,
+        cache: &Cache,
+        step: &CacheStep,
+    ) -> Result<Var> {
+        let positions: Vec<u32> = (0..step.n_tokens).map(|i| (step.position + i) as u32).collect();
+        let positions = upload_words(device, "positions", &positions)?;
+        let mut x = self.embed(tape, ids)?;
+        for block in &self.blocks {
+            x = block.forward(tape, &x, &self.tables, &Attend::Cached { cache, step, positions: &positions })?;
+        }
+        norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
+    }
+
+    fn embed(&self, tape: &mut Tape, ids: &TokenIndex) -> Result<Var> {
+        let table = tape.param(&self.embed);
+        tape.apply1(&[&table], |rec, t| embedding(rec, &t[0], ids))
+    }
+}
+
+/// A persistent span of words.
+pub(crate) fn upload_words(device: &mut dyn Executor, label: &str, words: &[u32]) -> Result<Span> {
+    let span = Buffer::persistent(label, Kind::U32, words.len()).span();
+    device.write_words(&span, words)?;
+    Ok(span)
+}

@@ -1,0 +1,76 @@
+//! A linear layer, y = x Wᵀ + b, with an optional low-rank adapter (LoRA, arXiv 2106.09685): y += s · (x Aᵀ) Bᵀ. W is never
+//! rebuilt, and where it is frozen no gradient is computed for it.
+
+use crate::autograd::{Param, Tape, Var};
+use crate::error::Result;
+use crate::kernels::bias::add_bias;
+use crate::kernels::dropout::dropout;
+use crate::kernels::elementwise::add;
+use crate::kernels::matmul::linear;
+
+/// Counter-based dropout of one training step: the same seed and step give the same masks.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    /// Seed of the run.
+    pub seed: u32,
+    /// Step and micro-batch, counted together.
+    pub step: u32,
+}
+
+/// A low-rank adapter.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    /// A [r, in].
+    pub a: Param,
+    /// B [out, r].
+    pub b: Param,
+    /// alpha / r, or alpha / √r.
+    pub scale: f32,
+    /// Probability that an input of A is dropped in training.
+    pub dropout: f32,
+    /// Distinguishes this layer's dropout masks.
+    pub site: u32,
+}
+
+/// A linear layer.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// W [out, in].
+    pub weight: Param,
+    /// b [1, out].
+    pub bias: Option<Param>,
+    /// Adapter.
+    pub lora: Option<Lora>,
+}
+
+impl Linear {
+    /// x [tokens, in] → [tokens, out].
+    pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
+        let weight = tape.param(&self.weight);
+        let mut y = tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
+        if let Some(lora) = &self.lora {
+            let low = lora.forward(tape, x, drop)?;
+            y = tape.apply1(&[&y, &low], |rec, t| add(rec, &t[0], &t[1]))?;
+        }
+        if let Some(bias) = &self.bias {
+            let bias = tape.param(bias);
+            y = tape.apply1(&[&y, &bias], |rec, t| add_bias(rec, &t[0], &t[1]))?;
+        }
+        Ok(y)
+    }
+}
+
+impl Lora {
+    fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
+        let (a, b) = (tape.param(&self.a), tape.param(&self.b));
+        let dropped = match drop {
+            Some(key) if self.dropout > 0.0 => {
+                let key = [key.seed, key.step, self.site];
+                Some(tape.apply1(&[x], |rec, t| dropout(rec, &t[0], self.dropout, key))?)
+            }
+            _ => None,
+        };
+        let low = tape.apply1(&[dropped.as_ref().unwrap_or(x), &a], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
+        tape.apply1(&[&low, &b], |rec, t| linear(rec, &t[0], &t[1], self.scale))
+    }
+}

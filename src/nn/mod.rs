@@ -1,0 +1,15 @@
+//! Floor 6: layers made of ops and parameters. `model/` puts them together.
+
+mod linear;
+
+pub use linear::{Dropout, Linear, Lora};
+
+use crate::autograd::{Param, Tape, Var};
+use crate::error::Result;
+use crate::kernels::norm::rms_norm;
+
+/// y = w · x / √(mean x² + eps) over the last `w.cols` channels; x [rows, cols] → [rows, cols].
+pub fn norm(tape: &mut Tape, x: &Var, weight: &Param, eps: f32) -> Result<Var> {
+    let w = tape.param(weight);
+    tape.apply1(&[x, &w], |rec, t| rms_norm(rec, &t[0], &t[1], eps))
+}
