@@ -62,3 +62,16 @@ fn the_device_agrees_with_the_twins_within_webgpu_limits_and_with_checks() {
     let Some(mut device) = common::minimal_device() else { return };
     compare_all(&mut device);
 }
+
+#[test]
+fn tables_larger_than_a_binding_are_looked_up_slice_by_slice() {
+    let options = OpenOptions { max_binding_bytes: Some(768), ..OpenOptions::default() };
+    let Some(mut device) = common::open(&options) else { return };
+    let name = "embedding/embedding: odd, repeated";
+    let case = kernels::cases().into_iter().find(|c| c.name == name).expect("the embedding family has this case");
+    let recorded = case.record(&mut device).unwrap();
+    assert!(recorded.bound.tensors[0].pieces().len() > 1);
+    for d in walk::compare(&mut device, &recorded.recording).unwrap() {
+        assert!(d.relative() <= case.tolerance.relative, "{d}");
+    }
+}
