@@ -2,6 +2,7 @@
 //!
 //! Read `op.rs` for what an op is and `case.rs` for what follows from a case, then `matmul.rs` as the pattern.
 
+pub mod adamw;
 pub mod case;
 pub mod elementwise;
 pub mod gradient;
@@ -13,10 +14,10 @@ use case::Case;
 
 /// The cases of every family.
 pub fn cases() -> Vec<Case> {
-    [elementwise::cases(), matmul::cases(), loss::cases()].into_iter().flatten().collect()
+    [elementwise::cases(), matmul::cases(), loss::cases(), adamw::cases()].into_iter().flatten().collect()
 }
 
 /// Every kernel of every family with one set of values for its constants.
 pub fn all() -> Vec<(&'static crate::gpu::KernelDef, Vec<u32>)> {
-    [elementwise::kernels(), matmul::kernels(), loss::kernels()].into_iter().flatten().collect()
+    [elementwise::kernels(), matmul::kernels(), loss::kernels(), adamw::kernels()].into_iter().flatten().collect()
 }

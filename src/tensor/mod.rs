@@ -1,6 +1,8 @@
 //! Floor 2: shapes, element types, host tensors and the files they are read from.
 
+mod arena;
 #[allow(clippy::module_inception)] // the file is named after the type that it holds
 mod tensor;
 
+pub use arena::{Arena, ArenaSlice, Spec, Trainable};
 pub use tensor::{Format, Piece, Tensor, cut_rows};
