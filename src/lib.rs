@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod kernels;
 pub mod model;
 pub mod nn;
+pub mod optim;
 pub mod tensor;
 
 pub use error::{Context, Error, ErrorKind, Result};

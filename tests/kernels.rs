@@ -3,7 +3,7 @@
 
 mod common;
 
-use longreach::gpu::{CpuExecutor, Executor, shader, walk};
+use longreach::gpu::{CpuExecutor, Executor, OpenOptions, shader, walk};
 use longreach::kernels::case::Case;
 use longreach::kernels::{self, gradient};
 

@@ -26,6 +26,7 @@ macro_rules! families {
 
 families!(
     activation,
+    adamw,
     bias,
     dropout,
     elementwise,
@@ -36,5 +37,6 @@ families!(
     norm,
     reduce,
     rope,
-    softmax,
+    sample,
+    softmax
 );

@@ -17,10 +17,10 @@ use crate::autograd::Param;
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 use crate::nn::{Linear, Lora};
-use crate::tensor::arena::{Arena, Spec, Trainable};
+
 use crate::tensor::dtype::DType;
 use crate::tensor::host::HostTensor;
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
 
 /// Which tensors weight decay applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,12 @@ impl Adapter {
 }
 
 /// Loads a model with an optional adapter.
-pub fn load(device: &mut dyn Executor, source: &WeightSource, adapter: Option<&Adapter>, train: Train) -> Result<Loaded> {
+pub fn load(
+    device: &mut dyn Executor,
+    source: &WeightSource,
+    adapter: Option<&Adapter>,
+    train: Train,
+) -> Result<Loaded> {
     let config = source.config().clone();
     let specs = match train {
         Train::Nothing => vec![],
@@ -148,7 +153,8 @@ impl Loader<'_> {
         }
         let [q, k, v, o, gate, up, down] = <[Linear; 7]>::try_from(maps).expect("a block has seven linear maps");
         let qk_norm = if config.qk_norm {
-            let mut norm = |which: &str| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[config.head_dim]);
+            let mut norm =
+                |which: &str| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[config.head_dim]);
             Some((norm("q")?, norm("k")?))
         } else {
             None
@@ -173,8 +179,7 @@ impl Loader<'_> {
     fn linear(&mut self, prefix: &str, name: &LinearName, adapter: Option<&Adapter>, site: u32) -> Result<Linear> {
         let module = format!("{prefix}.{}", name.path);
         let weight = self.weight(&format!("{module}.weight"), &[name.n_out, name.n_in])?;
-        let bias =
-            if name.bias { Some(self.weight(&format!("{module}.bias"), &[name.n_out])?) } else { None };
+        let bias = if name.bias { Some(self.weight(&format!("{module}.bias"), &[name.n_out])?) } else { None };
         let pair = adapter.and_then(|a| a.pairs.iter().find(|p| p.module == module).map(|p| (p, a.config.dropout)));
         let lora = match pair {
             None => None,

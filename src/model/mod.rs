@@ -2,8 +2,8 @@
 
 pub mod adapter_config;
 pub mod adapter_file;
-mod chat_environment;
 pub mod block;
+mod chat_environment;
 pub mod chat_template;
 pub mod config;
 pub mod config_gguf;

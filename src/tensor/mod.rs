@@ -1,5 +1,6 @@
 //! Floor 2: shapes, element types, host tensors and the files they are read from.
 
+mod arena;
 pub mod dequant;
 pub mod dtype;
 pub mod gguf;
@@ -12,4 +13,5 @@ pub mod safetensors_file;
 mod tensor;
 pub mod write;
 
+pub use arena::{Arena, ArenaSlice, Spec, Trainable};
 pub use tensor::{Format, Piece, Tensor, cut_rows};

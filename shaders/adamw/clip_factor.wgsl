@@ -1,0 +1,27 @@
+// Second stage of the gradient norm, and the factor that clips it, as torch.nn.utils.clip_grad_norm_ has it.
+//
+// state[0] = norm = sqrt(sum of partials)
+// state[1] = clip > 0 ? min(1, clip / (norm + 1e-6)) : 1
+// grid: [1], one workgroup.
+struct Params {
+    n: u32,    // number of partial sums
+    clip: f32, // largest norm, 0 for no clipping
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> partials: array<f32>;    // [n]
+@group(0) @binding(2) var<storage, read_write> state: array<f32>; // [norm, factor]
+
+@compute @workgroup_size(256)
+fn clip_factor(@builtin(local_invocation_index) lane: u32) {
+    var sum = 0.0;
+    for (var i = lane; i < p.n; i += TREE_LANES) {
+        sum += partials[i];
+    }
+    sum = tree_sum(sum, lane);
+    if lane == 0u {
+        let norm = sqrt(sum);
+        state[0] = norm;
+        state[1] = select(1.0, min(1.0, p.clip / (norm + 1e-6)), p.clip > 0.0);
+    }
+}

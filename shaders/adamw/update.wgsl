@@ -1,0 +1,41 @@
+// One AdamW step over an arena slice, in PyTorch's order (decoupled weight decay, arXiv 1711.05101).
+//
+// value -= decay * value                  decay = lr * weight decay, or 0
+// g = factor * grad
+// m += (1 - beta1) * (g - m)
+// v += (1 - beta2) * (g^2 - v)
+// value -= step_size * m / (sqrt(v) * inv_sqrt_correction + eps)
+// with step_size = lr / (1 - beta1^t) and inv_sqrt_correction = 1 / sqrt(1 - beta2^t)
+// Small constants are passed as such, not as their difference from 1, which f32 would round to a fraction of their digits.
+// grid: n invocations, folded.
+struct Params {
+    n: u32,
+    decay: f32,
+    one_minus_beta1: f32,
+    one_minus_beta2: f32,
+    step_size: f32,
+    inv_sqrt_correction: f32,
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> state: array<f32>;                // [norm, factor]
+@group(0) @binding(2) var<storage, read> grads: array<f32>;                // [n]
+@group(0) @binding(3) var<storage, read_write> values: array<f32>;         // [n]
+@group(0) @binding(4) var<storage, read_write> first_moments: array<f32>;  // [n]
+@group(0) @binding(5) var<storage, read_write> second_moments: array<f32>; // [n]
+
+@compute @workgroup_size(256)
+fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
+    let i = linear_index(id, n_groups, 256u);
+    if i >= p.n {
+        return;
+    }
+    let g = state[1] * grads[i];
+    let m = first_moments[i] + p.one_minus_beta1 * (g - first_moments[i]);
+    let v = second_moments[i] + p.one_minus_beta2 * (g * g - second_moments[i]);
+    first_moments[i] = m;
+    second_moments[i] = v;
+    let kept = values[i] - p.decay * values[i];
+    values[i] = kept - p.step_size * (m / (sqrt(v) * p.inv_sqrt_correction + p.eps));
+}

@@ -1,0 +1,213 @@
+//! The optimiser's kernels: gradient norm, clipping factor and AdamW over whole arena slices.
+//!
+//! The factor stays on the device, so that a step needs no read-back. Step counts, learning rates and bias corrections are
+//! the host's: see `optim`.
+
+use super::case::{Case, Input, Tolerance, copy_tensor, random, real};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::{Arena, ArenaSlice, Format, Tensor};
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup.
+const GROUP: usize = 256;
+
+/// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup to add up.
+const MAX_PARTIALS: usize = 256;
+
+params! {
+    /// Sums of squares of one slice.
+    pub struct SquareParams {
+        /// Elements of the slice.
+        n: u32,
+        /// Workgroups, and partial sums of this slice.
+        n_groups: u32,
+        /// Its first partial sum.
+        first: u32,
+    }
+}
+
+params! {
+    /// Norm and factor.
+    pub struct ClipParams {
+        /// Number of partial sums.
+        n: u32,
+        /// Largest norm, 0 for no clipping.
+        clip: f32,
+    }
+}
+
+params! {
+    /// One AdamW step over one slice; every constant is computed in f64 and rounded once, and the small ones are
+    /// not passed as their difference from 1, which f32 would round to a fraction of their digits.
+    pub struct UpdateParams {
+        /// Elements of the slice.
+        n: u32,
+        /// lr · weight decay, or 0.
+        decay: f32,
+        /// 1 − β₁.
+        one_minus_beta1: f32,
+        /// 1 − β₂.
+        one_minus_beta2: f32,
+        /// lr / (1 − β₁ᵗ).
+        step_size: f32,
+        /// 1 / √(1 − β₂ᵗ).
+        inv_sqrt_correction: f32,
+        /// Added to the denominator.
+        eps: f32,
+    }
+}
+
+static SQUARE_SUM: KernelDef = KernelDef {
+    label: "adamw/square_sum",
+    variant: "",
+    parts: &[wgsl!("common/tree"), wgsl!("adamw/square_sum")],
+    bindings: &[
+        Binding::read("x", Kind::Real, "[n]"),
+        Binding::read_write("partials", Kind::Real, "[all slices' partial sums]"),
+    ],
+    params: SquareParams::FIELDS,
+    constants: &[],
+    twin_f32: square_sum_twin,
+    twin_f64: square_sum_twin,
+};
+
+static CLIP_FACTOR: KernelDef = KernelDef {
+    label: "adamw/clip_factor",
+    variant: "",
+    parts: &[wgsl!("common/tree"), wgsl!("adamw/clip_factor")],
+    bindings: &[Binding::read("partials", Kind::Real, "[n]"), Binding::write("state", Kind::Real, "[norm, factor]")],
+    params: ClipParams::FIELDS,
+    constants: &[],
+    twin_f32: clip_factor_twin,
+    twin_f64: clip_factor_twin,
+};
+
+static UPDATE: KernelDef = KernelDef {
+    label: "adamw/update",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("adamw/update")],
+    bindings: &[
+        Binding::read("state", Kind::Real, "[norm, factor]"),
+        Binding::read("grads", Kind::Real, "[n]"),
+        Binding::read_write("values", Kind::Real, "[n]"),
+        Binding::read_write("first_moments", Kind::Real, "[n]"),
+        Binding::read_write("second_moments", Kind::Real, "[n]"),
+    ],
+    params: UpdateParams::FIELDS,
+    constants: &[],
+    twin_f32: update_twin,
+    twin_f64: update_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&SQUARE_SUM, &CLIP_FACTOR, &UPDATE].map(|k| (k, vec![])).to_vec()
+}
+
+fn square_sum_twin<T: Real>(call: Call<'_, T>) {
+    let p: SquareParams = call.params();
+    let [x, partials] = call.args();
+    let partials = &mut partials.real_mut()[p.first as usize..][..p.n_groups as usize];
+    let mut sums = vec![0.0f64; partials.len()];
+    for (block, values) in x.real()[..p.n as usize].chunks(GROUP).enumerate() {
+        sums[block % partials.len()] += values.iter().map(|&v| (v * v).to_f64()).sum::<f64>();
+    }
+    for (partial, sum) in partials.iter_mut().zip(sums) {
+        *partial = T::from_f64(sum);
+    }
+}
+
+fn clip_factor_twin<T: Real>(call: Call<'_, T>) {
+    let p: ClipParams = call.params();
+    let [partials, state] = call.args();
+    let sum: f64 = partials.real()[..p.n as usize].iter().map(|x| x.to_f64()).sum();
+    let norm = T::from_f64(sum).sqrt();
+    let factor = if p.clip > 0.0 { (T::of(p.clip) / (norm + T::from_f64(1e-6))).min(T::ONE) } else { T::ONE };
+    state.real_mut()[..2].copy_from_slice(&[norm, factor]);
+}
+
+fn update_twin<T: Real>(call: Call<'_, T>) {
+    let p: UpdateParams = call.params();
+    let [state, grads, values, first, second] = call.args();
+    let (factor, grads, values) = (state.real()[1], grads.real(), values.real_mut());
+    let (first, second) = (first.real_mut(), second.real_mut());
+    for i in 0..p.n as usize {
+        let g = factor * grads[i];
+        let m = first[i] + T::of(p.one_minus_beta1) * (g - first[i]);
+        let v = second[i] + T::of(p.one_minus_beta2) * (g * g - second[i]);
+        (first[i], second[i]) = (m, v);
+        let denominator = v.sqrt() * T::of(p.inv_sqrt_correction) + T::of(p.eps);
+        let kept = values[i] - T::of(p.decay) * values[i];
+        values[i] = kept - T::of(p.step_size) * (m / denominator);
+    }
+}
+
+/// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip` is the largest norm,
+/// 0 for none; the factor is min(1, clip / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it.
+pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Span) {
+    let counts: Vec<usize> = arena.slices.iter().map(|s| s.grads.len().div_ceil(GROUP).min(MAX_PARTIALS)).collect();
+    let n = counts.iter().sum::<usize>();
+    let partials = rec.transient("square sums", Kind::Real, n);
+    let mut first = 0;
+    for (slice, &n_groups) in arena.slices.iter().zip(&counts) {
+        let n = slice.grads.len() as u32;
+        let params = SquareParams { n, n_groups: n_groups as u32, first: first as u32 };
+        rec.dispatch(&SQUARE_SUM, &[], params, &[&slice.grads.span(), &partials], [n_groups as u32, 1, 1]);
+        first += n_groups;
+    }
+    rec.dispatch(&CLIP_FACTOR, &[], ClipParams { n: n as u32, clip }, &[&partials, state], [1, 1, 1]);
+}
+
+/// Appends one AdamW step over one slice; the gradients are multiplied by `state[1]` on the device. `constants.n` is set
+/// here.
+pub fn update(rec: &mut Recording, slice: &ArenaSlice, state: &Span, constants: UpdateParams) {
+    let n = slice.values.len();
+    let buffers = [&slice.grads, &slice.values, &slice.first_moments, &slice.second_moments].map(|b| b.span());
+    let [grads, values, first, second] = &buffers;
+    let params = UpdateParams { n: n as u32, ..constants };
+    rec.dispatch(&UPDATE, &[], params, &[state, grads, values, first, second], groups_for(n, GROUP));
+}
+
+/// A case that copies values, gradients and moments into an arena of `n` elements and takes step 3.
+fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
+    let squares = random(4, n, 0.1).iter().map(|x| x * x * spread * spread).collect();
+    let second = Input::Real { rows: 1, cols: n, format: Format::F32, values: squares, differentiable: false };
+    let inputs = vec![real(1, 1, n, 1.0), real(2, 1, n, spread), real(3, 1, n, 0.1 * spread), second];
+    let inputs = inputs.into_iter().map(Input::frozen).collect();
+    Case::new(format!("adamw/update: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let buffer = |t: &Tensor, label: &str| crate::gpu::Buffer::persistent(label, Kind::Real, t.len());
+        let [values, grads, first_moments, second_moments] =
+            ["values", "grads", "first moments", "second moments"].map(|l| buffer(&b.tensors[0], l));
+        let tensors = [&values, &grads, &first_moments, &second_moments].map(|b| Tensor::from_span(b.span(), 1, n));
+        for (from, to) in b.tensors.iter().zip(&tensors) {
+            copy_tensor(rec, from, to);
+        }
+        let slice = ArenaSlice { values, grads, first_moments, second_moments, decay: true };
+        let arena = Arena { slices: vec![slice.clone(), slice] };
+        let state = Tensor::transient(rec, "state", 1, 2);
+        norm_and_factor(rec, &arena, clip, state.span());
+        let constants = UpdateParams {
+            n: 0,
+            decay: 0.001,
+            one_minus_beta1: 0.1,
+            one_minus_beta2: 0.001,
+            step_size: 0.01,
+            inv_sqrt_correction: 18.3,
+            eps: 1e-8,
+        };
+        update(rec, &arena.slices[0], state.span(), constants);
+        let [values, _, first, second] = tensors;
+        Ok((vec![state, values, first, second], None))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("odd size, clipped", 1234, 1.0, 0.5),
+        case("one element, not clipped", 1, 1.0, 0.0),
+        case("more blocks than partial sums", 256 * 256 + 300, 1e-3, 1.0),
+        case("large values", 777, 1e6, 1.0),
+        case("bench", 1 << 22, 1.0, 1.0).bench(),
+    ]
+}

@@ -1,0 +1,332 @@
+//! Choosing the next token on the device: repetition penalty, temperature, top-k, top-p, min-p and a draw, in the order of
+//! Hugging Face's generate.
+//!
+//! The shader finds the thresholds of top-k and top-p by a search over the bits of f32; the twin sorts. Random numbers are
+//! the host's: a draw is the quantile of one uniform number, so that a seed gives the same text on every device, up to
+//! rounding at the boundaries.
+
+use super::case::{Case, Input, Tolerance, random, real};
+use crate::error::{Error, Result};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup.
+const GROUP: usize = 256;
+
+/// Below this, exp adds nothing in f32.
+const LOWEST_EXPONENT: f32 = -80.0;
+
+/// Temperatures between this and 0 would overflow f32 logits.
+const SMALLEST_TEMPERATURE: f32 = 1e-6;
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divisor of the logits; 0 takes the most likely token, the lowest of equals.
+    pub temperature: f32,
+    /// Keeps the k most likely tokens and their equals; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the smallest set of most likely tokens with at least this mass; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens with at least this fraction of the largest probability; 0 keeps all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens seen before; 1 changes nothing.
+    pub repetition_penalty: f32,
+}
+
+impl Default for Sampling {
+    /// Greedy.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 }
+    }
+}
+
+impl Sampling {
+    /// Refuses values out of range, naming the flag.
+    pub fn validate(&self) -> Result<()> {
+        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
+        let usable = temperature == 0.0 || (temperature.is_finite() && temperature >= SMALLEST_TEMPERATURE);
+        let checks = [
+            (usable, format!("--temp {temperature} is neither 0 (greedy) nor a number from {SMALLEST_TEMPERATURE}")),
+            (top_p > 0.0 && top_p <= 1.0, format!("--top-p {top_p} does not lie in (0, 1]; 1 keeps all tokens")),
+            ((0.0..=1.0).contains(&min_p), format!("--min-p {min_p} does not lie in [0, 1]; 0 keeps all tokens")),
+            (
+                repetition_penalty.is_finite() && repetition_penalty >= SMALLEST_TEMPERATURE,
+                format!("--repetition-penalty {repetition_penalty} is not a positive number; 1 changes nothing"),
+            ),
+        ];
+        checks.into_iter().try_for_each(|(ok, message)| if ok { Ok(()) } else { Err(Error::usage(message)) })
+    }
+}
+
+params! {
+    /// One row of logits.
+    pub struct ScaleParams {
+        /// Vocabulary.
+        n: u32,
+        /// First element of the row.
+        offset: u32,
+        /// Divisor.
+        temperature: f32,
+    }
+}
+
+params! {
+    /// Tokens that were there before.
+    pub struct PenaliseParams {
+        /// Vocabulary.
+        n: u32,
+        /// First element of the row.
+        offset: u32,
+        /// Previous tokens.
+        n_previous: u32,
+        /// Divides positive and multiplies negative logits.
+        penalty: f32,
+        /// Divisor.
+        temperature: f32,
+    }
+}
+
+params! {
+    /// Number of elements.
+    pub struct ArgmaxParams {
+        /// Vocabulary.
+        n: u32,
+    }
+}
+
+params! {
+    /// Filters and the random number.
+    pub struct DrawParams {
+        /// Vocabulary.
+        n: u32,
+        /// Tokens kept; n or more for all.
+        top_k: u32,
+        /// Mass kept; 1 for all.
+        top_p: f32,
+        /// Smallest probability kept, as a fraction of the largest.
+        min_p: f32,
+        /// Uniform in [0, 1).
+        quantile: f32,
+    }
+}
+
+static SCALE: KernelDef = KernelDef {
+    label: "sample/scale",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("sample/scale")],
+    bindings: &[
+        Binding::read("logits", Kind::Real, "[rows, n]"),
+        Binding::write("adjusted", Kind::Real, "[4 ceil(n / 4)]"),
+    ],
+    params: ScaleParams::FIELDS,
+    constants: &[],
+    twin_f32: scale_twin,
+    twin_f64: scale_twin,
+};
+
+static PENALISE: KernelDef = KernelDef {
+    label: "sample/penalise",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("sample/penalise")],
+    bindings: &[
+        Binding::read("logits", Kind::Real, "[rows, n]"),
+        Binding::read("previous", Kind::U32, "[n_previous]"),
+        Binding::read_write("adjusted", Kind::Real, "[4 ceil(n / 4)]"),
+    ],
+    params: PenaliseParams::FIELDS,
+    constants: &[],
+    twin_f32: penalise_twin,
+    twin_f64: penalise_twin,
+};
+
+static ARGMAX: KernelDef = KernelDef {
+    label: "sample/argmax",
+    variant: "",
+    parts: &[wgsl!("common/tree"), wgsl!("sample/argmax")],
+    bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("token", Kind::U32, "[1]")],
+    params: ArgmaxParams::FIELDS,
+    constants: &[],
+    twin_f32: argmax_twin,
+    twin_f64: argmax_twin,
+};
+
+static DRAW: KernelDef = KernelDef {
+    label: "sample/draw",
+    variant: "",
+    parts: &[wgsl!("common/tree"), wgsl!("sample/filter"), wgsl!("sample/draw")],
+    bindings: &[Binding::read("adjusted", Kind::Real, "[4 ceil(n / 4)]"), Binding::write("token", Kind::U32, "[1]")],
+    params: DrawParams::FIELDS,
+    constants: &[],
+    twin_f32: draw_twin,
+    twin_f64: draw_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&SCALE, &PENALISE, &ARGMAX, &DRAW].map(|k| (k, vec![])).to_vec()
+}
+
+fn scale_twin<T: Real>(call: Call<'_, T>) {
+    let p: ScaleParams = call.params();
+    let [logits, adjusted] = call.args();
+    let row = &logits.real()[p.offset as usize..][..p.n as usize];
+    let adjusted = adjusted.real_mut();
+    adjusted.fill(T::LOWEST);
+    for (a, &x) in adjusted.iter_mut().zip(row) {
+        *a = x / T::of(p.temperature);
+    }
+}
+
+fn penalise_twin<T: Real>(call: Call<'_, T>) {
+    let p: PenaliseParams = call.params();
+    let [logits, previous, adjusted] = call.args();
+    let row = &logits.real()[p.offset as usize..][..p.n as usize];
+    let (adjusted, penalty) = (adjusted.real_mut(), T::of(p.penalty));
+    for &token in &previous.u32()[..p.n_previous as usize] {
+        if let Some(&x) = row.get(token as usize) {
+            let x = if x > T::ZERO { x / penalty } else { x * penalty };
+            adjusted[token as usize] = x / T::of(p.temperature);
+        }
+    }
+}
+
+fn argmax_twin<T: Real>(call: Call<'_, T>) {
+    let n = call.params::<ArgmaxParams>().n as usize;
+    let [x, token] = call.args();
+    let x = &x.real()[..n];
+    let best = (1..n).fold(0, |best, i| if x[i] > x[best] { i } else { best });
+    token.u32_mut()[0] = best as u32;
+}
+
+fn draw_twin<T: Real>(call: Call<'_, T>) {
+    let p: DrawParams = call.params();
+    let [x, token] = call.args();
+    let x = &x.real()[..p.n as usize];
+    let peak = x.iter().fold(T::LOWEST, |m, &v| m.max(v));
+    let mass: Vec<f64> = x.iter().map(|&v| (v - peak).max(T::of(LOWEST_EXPONENT)).exp().to_f64()).collect();
+    let mut kept = keep_most_likely(x, &mass, p.top_k as usize, f64::from(p.top_p));
+    kept.retain(|&i| mass[i] >= f64::from(p.min_p));
+    kept.sort_unstable();
+    let goal = f64::from(p.quantile) * kept.iter().map(|&i| mass[i]).sum::<f64>();
+    let mut sum = 0.0;
+    let reaches = |&&i: &&usize| {
+        sum += mass[i];
+        sum > goal
+    };
+    let chosen = kept.iter().find(reaches).or(kept.last());
+    token.u32_mut()[0] = chosen.map_or(0, |&i| i as u32);
+}
+
+/// The tokens that top-k and then top-p keep, in any order.
+fn keep_most_likely<T: Real>(x: &[T], mass: &[f64], top_k: usize, top_p: f64) -> Vec<usize> {
+    let value = |i: usize| x[i].to_f64() + 0.0; // one zero, not two
+    let order = |a: &usize, b: &usize| value(*b).total_cmp(&value(*a)).then(a.cmp(b));
+    let mut kept: Vec<usize> = (0..x.len()).collect();
+    if top_k < x.len() {
+        let (_, &mut last, _) = kept.select_nth_unstable_by(top_k - 1, order);
+        kept = (0..x.len()).filter(|&i| value(i) >= value(last)).collect();
+    }
+    if top_p < 1.0 {
+        kept.sort_unstable_by(order);
+        let goal = top_p * kept.iter().map(|&i| mass[i]).sum::<f64>();
+        let mut sum = 0.0;
+        let reaches = |&i: &usize| {
+            sum += mass[i];
+            sum >= goal
+        };
+        let n = kept.iter().position(reaches).map_or(kept.len(), |last| last + 1);
+        kept.truncate(n);
+    }
+    kept
+}
+
+/// Appends the choice of one token from row `row` of `logits` [rows, vocabulary] into the first element of `out` (U32).
+///
+/// `previous` are the ids that the repetition penalty applies to and how many of the span count; ids outside the
+/// vocabulary are passed over. `sampling` is valid; `uniform` lies in [0, 1) and is not used when greedy.
+pub fn sample(
+    rec: &mut Recording,
+    logits: &Tensor,
+    row: usize,
+    previous: Option<(&Span, usize)>,
+    sampling: &Sampling,
+    uniform: f32,
+    out: &Span,
+) {
+    assert!(row < logits.rows && (0.0..1.0).contains(&uniform), "a row of the logits and a uniform number in [0, 1)");
+    let (n, offset) = (logits.cols as u32, (row * logits.cols) as u32);
+    let greedy = sampling.temperature == 0.0;
+    let temperature = if greedy { 1.0 } else { sampling.temperature };
+    let len = logits.cols.next_multiple_of(4);
+    let adjusted = rec.transient("adjusted logits", Kind::Real, len);
+    let params = ScaleParams { n, offset, temperature };
+    rec.dispatch(&SCALE, &[], params, &[logits.span(), &adjusted], groups_for(len, GROUP));
+    if let Some((ids, count)) = previous
+        && count > 0
+        && sampling.repetition_penalty != 1.0
+    {
+        let penalty = sampling.repetition_penalty;
+        let params = PenaliseParams { n, offset, n_previous: count as u32, penalty, temperature };
+        rec.dispatch(&PENALISE, &[], params, &[logits.span(), ids, &adjusted], groups_for(count, GROUP));
+    }
+    let out = &out.prefix(1);
+    if greedy {
+        rec.dispatch(&ARGMAX, &[], ArgmaxParams { n }, &[&adjusted, out], [1, 1, 1]);
+        return;
+    }
+    let top_k = if sampling.top_k == 0 { n } else { sampling.top_k.min(logits.cols) as u32 };
+    let params = DrawParams { n, top_k, top_p: sampling.top_p, min_p: sampling.min_p, quantile: uniform };
+    rec.dispatch(&DRAW, &[], params, &[&adjusted, out], [1, 1, 1]);
+}
+
+/// A case that draws at several quantiles from the second of two rows.
+fn case(name: &str, logits: Input, previous: &[u32], sampling: Sampling) -> Case {
+    let mut words = previous.to_vec();
+    let count = words.len();
+    words.push(u32::MAX); // one that does not count
+    let inputs = vec![logits.frozen(), Input::Words(words)];
+    Case::new(format!("sample: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        for uniform in [0.0, 0.1237, 0.5113, 0.77, 0.999] {
+            let out = rec.transient("token", Kind::U32, 1);
+            let previous = Some((&b.words[0], count));
+            sample(rec, &b.tensors[0], b.tensors[0].rows - 1, previous, &sampling, uniform, &out);
+        }
+        Ok((vec![], None))
+    })
+}
+
+/// Two rows of few distinct values, for ties.
+fn tied(cols: usize) -> Input {
+    let values = random(5, 2 * cols, 2.0).iter().map(|x| x.round()).collect();
+    Input::Real { rows: 2, cols, format: Format::F32, values, differentiable: false }
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    let plain = Sampling { temperature: 0.8, ..Sampling::default() };
+    let all = Sampling { temperature: 1.3, top_k: 40, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2 };
+    let odd = || real(1, 2, 1237, 3.0);
+    vec![
+        case("greedy", odd(), &[], Sampling::default()),
+        case(
+            "greedy with a penalty",
+            odd(),
+            &[3, 99, 1236],
+            Sampling { repetition_penalty: 5.0, ..Sampling::default() },
+        ),
+        case("greedy among equals", tied(777), &[], Sampling::default()),
+        case("plain", odd(), &[], plain),
+        case("one token", real(1, 1, 1, 1.0), &[0], all),
+        case("three tokens", real(1, 2, 3, 1.0), &[1], plain),
+        case("top-k", odd(), &[], Sampling { top_k: 7, ..plain }),
+        case("top-k among equals", tied(301), &[], Sampling { top_k: 10, ..plain }),
+        case("top-p", odd(), &[], Sampling { top_p: 0.37, ..plain }),
+        case("top-p among equals", tied(301), &[], Sampling { top_p: 0.613, ..plain }),
+        case("min-p", odd(), &[], Sampling { min_p: 0.11, ..plain }),
+        case("everything", odd(), &[5, 17, 5, 5000, 800], all),
+        case("large values", real(1, 2, 500, 1e6), &[4], all),
+        case("bench", real(1, 1, 151_936, 3.0), &[1, 2, 3], all).bench(),
+    ]
+}

@@ -1,0 +1,213 @@
+//! Arenas: where trainable tensors live, with gradients and moments at equal offsets.
+//!
+//! Norm, clipping and the optimiser then take one dispatch a slice instead of one a tensor. This module packs; the update
+//! itself is in `kernels/adamw.rs`, driven by `optim`.
+
+use super::{Format, Piece, Tensor, cut_rows};
+use crate::error::Result;
+use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording};
+
+/// Elements of a slice at most (1 GiB), where the device would bind more: one allocation stays reasonable.
+const MAX_SLICE_ELEMENTS: usize = 1 << 28;
+
+/// Four buffers of one length. Everything that is not a tensor's element is padding, and zero.
+#[derive(Clone, Debug)]
+pub struct ArenaSlice {
+    /// Parameters.
+    pub values: Buffer,
+    /// Their gradients.
+    pub grads: Buffer,
+    /// Running means of the gradients.
+    pub first_moments: Buffer,
+    /// Running means of the squared gradients.
+    pub second_moments: Buffer,
+    /// Whether weight decay applies to all of this slice.
+    pub decay: bool,
+}
+
+/// All slices.
+#[derive(Clone, Debug)]
+pub struct Arena {
+    /// The slices.
+    pub slices: Vec<ArenaSlice>,
+}
+
+/// A trainable tensor to be placed.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Name in files and messages.
+    pub name: String,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Whether weight decay applies.
+    pub decay: bool,
+}
+
+/// A placed tensor.
+#[derive(Clone, Debug)]
+pub struct Trainable {
+    /// Name in files and messages.
+    pub name: String,
+    /// The parameter, f32, in row pieces.
+    pub value: Tensor,
+    /// Its gradient, in the same pieces.
+    pub grad: Tensor,
+}
+
+/// Where one row piece of a tensor goes.
+struct Place {
+    slice: usize,
+    offset: usize,
+    row: usize,
+    rows: usize,
+}
+
+/// Slice sizes while packing.
+#[derive(Default)]
+struct Packer {
+    /// Elements used and whether the slice decays.
+    slices: Vec<(usize, bool)>,
+    /// Slice being filled, without and with decay.
+    open: [Option<usize>; 2],
+}
+
+impl Packer {
+    /// Slice and offset of `n` elements.
+    fn place(&mut self, n: usize, decay: bool, max: usize) -> (usize, usize) {
+        let open = &mut self.open[usize::from(decay)];
+        if let Some(slice) = *open {
+            let offset = self.slices[slice].0.next_multiple_of(ELEMENT_ALIGNMENT);
+            if offset + n <= max {
+                self.slices[slice].0 = offset + n;
+                return (slice, offset);
+            }
+        }
+        *open = Some(self.slices.len());
+        self.slices.push((n, decay));
+        (self.slices.len() - 1, 0)
+    }
+}
+
+impl Arena {
+    /// Packs tensors in the given order, 64-element aligned, into slices as large as needed and no larger than the device
+    /// binds; a tensor too large for one slice is cut by rows. No memory is taken yet: see [`Arena::zero`]. Errors
+    /// where one row of a tensor does not fit a binding.
+    pub fn new(specs: &[Spec], limits: &DeviceLimits) -> Result<(Arena, Vec<Trainable>)> {
+        let max = limits.max_elements().min(MAX_SLICE_ELEMENTS);
+        let slice_limits = DeviceLimits { max_binding_bytes: max as u64 * 4, ..*limits };
+        let mut packer = Packer::default();
+        let mut places = Vec::new();
+        for spec in specs {
+            let cuts = cut_rows(&spec.name, Format::F32, spec.rows, spec.cols, &slice_limits)?;
+            let place = |(row, rows)| {
+                let (slice, offset) = packer.place(rows * spec.cols, spec.decay, max);
+                Place { slice, offset, row, rows }
+            };
+            places.push(cuts.into_iter().map(place).collect::<Vec<_>>());
+        }
+        let slices = packer.slices.into_iter().map(|(n, decay)| {
+            let buffer = |label| Buffer::persistent(label, Kind::Real, n);
+            ArenaSlice {
+                values: buffer("parameters"),
+                grads: buffer("gradients"),
+                first_moments: buffer("first moments"),
+                second_moments: buffer("second moments"),
+                decay,
+            }
+        });
+        let arena = Arena { slices: slices.collect() };
+        let trainables = specs.iter().zip(&places).map(|(spec, places)| arena.trainable(spec, places)).collect();
+        Ok((arena, trainables))
+    }
+
+    fn trainable(&self, spec: &Spec, places: &[Place]) -> Trainable {
+        let tensor = |buffer_of: fn(&ArenaSlice) -> &Buffer| {
+            let piece = |p: &Place| {
+                let span = buffer_of(&self.slices[p.slice]).slice(p.offset, p.rows * spec.cols);
+                Piece { row: p.row, rows: p.rows, span }
+            };
+            Tensor::from_pieces(spec.rows, spec.cols, Format::F32, places.iter().map(piece).collect())
+        };
+        Trainable { name: spec.name.clone(), value: tensor(|s| &s.values), grad: tensor(|s| &s.grads) }
+    }
+
+    /// Fills values, gradients, moments and the padding between tensors with zeros. Call it once, before parameters are
+    /// written: norm and update run over whole slices.
+    pub fn zero(&self, device: &mut dyn Executor) -> Result<()> {
+        let mut rec = Recording::new();
+        for slice in &self.slices {
+            for buffer in [&slice.values, &slice.grads, &slice.first_moments, &slice.second_moments] {
+                rec.clear(&buffer.span());
+            }
+        }
+        device.run(&rec)
+    }
+
+    /// Appends the clearing of all gradients.
+    pub fn clear_grads(&self, rec: &mut Recording) {
+        for slice in &self.slices {
+            rec.clear(&slice.grads.span());
+        }
+    }
+
+    /// Elements of all slices, padding included.
+    pub fn n_elements(&self) -> usize {
+        self.slices.iter().map(|s| s.values.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::CpuExecutor;
+
+    fn spec(name: &str, rows: usize, cols: usize, decay: bool) -> Spec {
+        Spec { name: name.into(), rows, cols, decay }
+    }
+
+    #[test]
+    fn small_tensors_share_tight_slices_split_by_decay() {
+        let limits = CpuExecutor::<f32>::new().limits();
+        let specs = [spec("a", 3, 10, true), spec("norm", 1, 10, false), spec("b", 7, 10, true)];
+        let (arena, trainables) = Arena::new(&specs, &limits).unwrap();
+        let sizes: Vec<_> = arena.slices.iter().map(|s| (s.values.len(), s.grads.len(), s.decay)).collect();
+        assert_eq!(sizes, [(64 + 70, 64 + 70, true), (10, 10, false)]);
+        let b = &trainables[2];
+        assert_eq!((b.value.span().offset, b.grad.span().offset), (64, 64));
+        assert_eq!(b.value.span().buffer.id(), arena.slices[0].values.id());
+        assert_eq!(b.grad.span().buffer.id(), arena.slices[0].grads.id());
+    }
+
+    #[test]
+    fn tensors_larger_than_a_binding_are_cut_and_padding_is_zero() {
+        let mut device = CpuExecutor::<f32>::with_binding_limit(1024);
+        let specs = [spec("small", 1, 10, true), spec("large", 37, 24, true), spec("last", 2, 24, true)];
+        let (arena, trainables) = Arena::new(&specs, &device.limits()).unwrap();
+        assert!(arena.slices.iter().all(|s| s.values.len() <= 256));
+        arena.zero(&mut device).unwrap();
+        for t in &trainables {
+            t.value.write(&mut device, &vec![1.0; t.value.len()]).unwrap();
+        }
+        let cuts = |t: &Tensor| t.pieces().iter().map(|p| (p.row, p.span.offset)).collect::<Vec<_>>();
+        assert!(cuts(&trainables[1].value).len() > 3);
+        assert_eq!(cuts(&trainables[1].value), cuts(&trainables[1].grad));
+        let sum: f32 = arena.slices.iter().flat_map(|s| device.read_real(&s.values.span()).unwrap()).sum();
+        assert_eq!(sum, (10 + 37 * 24 + 48) as f32);
+    }
+
+    #[test]
+    fn gradients_are_cleared_and_values_kept() {
+        let mut device = CpuExecutor::<f32>::new();
+        let (arena, trainables) = Arena::new(&[spec("a", 2, 3, true)], &device.limits()).unwrap();
+        arena.zero(&mut device).unwrap();
+        trainables[0].value.write(&mut device, &[2.0; 6]).unwrap();
+        trainables[0].grad.write(&mut device, &[3.0; 6]).unwrap();
+        let mut rec = Recording::new();
+        arena.clear_grads(&mut rec);
+        device.run(&rec).unwrap();
+        assert_eq!(trainables[0].grad.read(&mut device).unwrap(), [0.0; 6]);
+        assert_eq!(trainables[0].value.read(&mut device).unwrap(), [2.0; 6]);
+    }
+}
