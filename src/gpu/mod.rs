@@ -11,6 +11,7 @@ mod executor;
 mod faults;
 mod kernel;
 mod open;
+mod pipelines;
 mod plan;
 mod pool;
 mod real;

@@ -1,18 +1,16 @@
-//! Runs recordings on a GPU through wgpu: pipeline cache, bind groups, bounded submits, read-back.
+//! Runs recordings on a GPU through wgpu: bind groups, bounded submits, read-back.
 //!
 //! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
-//! that met them.
+//! that met them. Compiled kernels are in `pipelines.rs`, device memory in `pool.rs`.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::executor::check_span;
 use super::faults::Faults;
+use super::pipelines::{Pipeline, Pipelines};
 use super::pool::Pool;
-use super::{
-    Access, AdapterReport, Command, DeviceLimits, Dispatch, Executor, KernelDef, Lifetime, MemoryUse, Plan, Recording,
-    Span, shader,
-};
+use super::{AdapterReport, Command, DeviceLimits, Dispatch, Executor, Lifetime, MemoryUse, Plan, Recording, Span};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Which limits to open a device with.
@@ -45,13 +43,6 @@ const SUBMITS_IN_FLIGHT: usize = 3;
 /// Bulk uploads are submitted whenever this much is staged.
 const UPLOAD_BYTES_PER_SUBMIT: usize = 64 << 20;
 
-struct Pipeline {
-    pipeline: wgpu::ComputePipeline,
-    layout: wgpu::BindGroupLayout,
-}
-
-type PipelineKey = (&'static str, &'static str, Vec<u32>);
-
 /// An open wgpu device.
 pub struct WgpuExecutor {
     name: String,
@@ -59,8 +50,7 @@ pub struct WgpuExecutor {
     queue: wgpu::Queue,
     faults: Faults,
     limits: DeviceLimits,
-    checked: bool,
-    pipelines: HashMap<PipelineKey, Pipeline>,
+    pipelines: Pipelines,
     pool: Pool,
     params: Option<wgpu::Buffer>,
     staged_bytes: usize,
@@ -107,8 +97,7 @@ impl WgpuExecutor {
             queue,
             faults,
             limits,
-            checked: options.checked,
-            pipelines: HashMap::new(),
+            pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
             params: None,
             staged_bytes: 0,
@@ -120,53 +109,6 @@ impl WgpuExecutor {
     pub fn lose_device(&mut self) {
         self.faults.set_lost("Destroyed: taken away on purpose".to_string());
         self.device.destroy();
-    }
-
-    fn make_pipeline(&mut self, kernel: &'static KernelDef, constants: &[u32]) -> Result<()> {
-        let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: binding == 0, min_binding_size: None },
-            count: None,
-        };
-        let storage = |(i, b): (usize, &super::Binding)| {
-            (i as u32 + 1, wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read })
-        };
-        let types = std::iter::once((0, wgpu::BufferBindingType::Uniform));
-        let entries: Vec<_> = types.chain(kernel.bindings.iter().enumerate().map(storage)).map(entry).collect();
-        let label = Some(kernel.label);
-        let layout =
-            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label,
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let text = shader::link(kernel, constants);
-        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
-        let module = if self.checked {
-            self.device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: kernels guard their own accesses; `checked` devices run the same tests with naga's checks in place.
-            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label,
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(kernel.entry_point()),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        if let Err(e) = self.faults.check() {
-            shader::check(kernel, constants)?;
-            return Err(e.context(format!("compiling kernel {}", kernel.name())));
-        }
-        self.pipelines.insert((kernel.label, kernel.variant, constants.to_vec()), Pipeline { pipeline, layout });
-        Ok(())
     }
 
     fn upload_params(&mut self, recording: &Recording) {
@@ -194,7 +136,7 @@ impl WgpuExecutor {
         }
     }
 
-    fn bind(&self, d: &Dispatch, buffers: &HashMap<u64, wgpu::Buffer>, key: &PipelineKey) -> wgpu::BindGroup {
+    fn bind(&self, d: &Dispatch, buffers: &HashMap<u64, wgpu::Buffer>, pipeline: &Pipeline) -> wgpu::BindGroup {
         let size = |n: usize| std::num::NonZeroU64::new(n as u64);
         let params = self.params.as_ref().expect("parameters are uploaded before binding");
         let mut entries = vec![wgpu::BindGroupEntry {
@@ -215,10 +157,9 @@ impl WgpuExecutor {
                 }),
             });
         }
-        let layout = &self.pipelines[key].layout;
         self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(d.kernel.label),
-            layout,
+            layout: &pipeline.layout,
             entries: &entries,
         })
     }
@@ -255,9 +196,9 @@ impl WgpuExecutor {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                     for command in &rest[..n] {
                         let Command::Dispatch(d) = command else { unreachable!("counted as dispatches") };
-                        let key = (d.kernel.label, d.kernel.variant, d.constants.clone());
-                        pass.set_pipeline(&self.pipelines[&key].pipeline);
-                        pass.set_bind_group(0, &self.bind(d, buffers, &key), &[(index * PARAM_STRIDE) as u32]);
+                        let pipeline = self.pipelines.get(d);
+                        pass.set_pipeline(&pipeline.pipeline);
+                        pass.set_bind_group(0, &self.bind(d, buffers, pipeline), &[(index * PARAM_STRIDE) as u32]);
                         pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
                         index += 1;
                     }
@@ -358,10 +299,8 @@ impl Executor for WgpuExecutor {
         let plan = Plan::new(recording);
         let buffers = self.buffers_of(recording, &plan)?;
         for command in recording.commands() {
-            if let Command::Dispatch(d) = command
-                && !self.pipelines.contains_key(&(d.kernel.label, d.kernel.variant, d.constants.clone()))
-            {
-                self.make_pipeline(d.kernel, &d.constants)?;
+            if let Command::Dispatch(d) = command {
+                self.pipelines.prepare(&self.device, &self.faults, d)?;
             }
         }
         self.upload_params(recording);

@@ -1,0 +1,100 @@
+//! Kernels compiled for one wgpu device, each once for every set of values of its constants.
+
+use std::collections::HashMap;
+
+use super::faults::Faults;
+use super::{Access, Binding, Dispatch, KernelDef, shader};
+use crate::error::Result;
+
+/// A compiled kernel and the layout of its bind group.
+pub(super) struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// Label, variant and constants of a kernel.
+type Key = (&'static str, &'static str, Vec<u32>);
+
+fn key(d: &Dispatch) -> Key {
+    (d.kernel.label, d.kernel.variant, d.constants.clone())
+}
+
+/// The cache of one device.
+pub(super) struct Pipelines {
+    made: HashMap<Key, Pipeline>,
+    /// Keep naga's bounds checks and loop bounding.
+    checked: bool,
+}
+
+impl Pipelines {
+    /// An empty cache.
+    pub(super) fn new(checked: bool) -> Self {
+        Self { made: HashMap::new(), checked }
+    }
+
+    /// The pipeline of a dispatch that was prepared before.
+    pub(super) fn get(&self, d: &Dispatch) -> &Pipeline {
+        &self.made[&key(d)]
+    }
+
+    /// Compiles the kernel of a dispatch unless that was done before.
+    pub(super) fn prepare(&mut self, device: &wgpu::Device, faults: &Faults, d: &Dispatch) -> Result<()> {
+        let key = key(d);
+        if self.made.contains_key(&key) {
+            return Ok(());
+        }
+        let pipeline = self.compile(device, d.kernel, &d.constants);
+        if let Err(e) = faults.check() {
+            shader::check(d.kernel, &d.constants)?;
+            return Err(e.context(format!("compiling kernel {}", d.kernel.name())));
+        }
+        self.made.insert(key, pipeline);
+        Ok(())
+    }
+
+    fn compile(&self, device: &wgpu::Device, kernel: &'static KernelDef, constants: &[u32]) -> Pipeline {
+        let label = Some(kernel.label);
+        let layout = layout(device, kernel);
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let text = shader::link(kernel, constants);
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
+        let module = if self.checked {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: kernels guard their own accesses; `checked` devices run the same tests with naga's checks in place.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry_point()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+}
+
+/// Binding 0 is the parameter block, at a dynamic offset; the storage bindings follow.
+fn layout(device: &wgpu::Device, kernel: &KernelDef) -> wgpu::BindGroupLayout {
+    let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: binding == 0, min_binding_size: None },
+        count: None,
+    };
+    let storage = |(i, b): (usize, &Binding)| {
+        (i as u32 + 1, wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read })
+    };
+    let types = std::iter::once((0, wgpu::BufferBindingType::Uniform));
+    let entries: Vec<_> = types.chain(kernel.bindings.iter().enumerate().map(storage)).map(entry).collect();
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.label), entries: &entries })
+}
