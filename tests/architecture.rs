@@ -1,0 +1,313 @@
+//! The rules that hold the house together, read from the sources: who may import whom, where wgpu is named, which file a
+//! kernel lives in, how large a file grows, and that ARCHITECTURE.md lists what is there. Each failure says what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use longreach::gpu::{Command, CpuExecutor, KernelDef};
+use longreach::kernels;
+
+/// The floors from the ground up. A module imports lower floors, and within its own floor only what stands left of it.
+const FLOORS: &[&[&str]] = &[
+    &["error", "atomic_file"],
+    &["gpu"],
+    &["tensor"],
+    &["kernels"],
+    &["attention"],
+    &["autograd"],
+    &["nn", "model"],
+    &["optim", "data"],
+    &["eval", "generate", "train"],
+    &["conformance", "bench"],
+    &["app", "cli"],
+];
+
+/// Lines that a source file may have. Split by meaning before it gets there.
+const MAX_LINES: usize = 400;
+/// Lines that a function in a `mod.rs` may have: enough to gather a list.
+const MAX_MOD_FN_LINES: usize = 8;
+
+/// Kernels that no case dispatches, with the test that runs them instead.
+const WITHOUT_CASE: &[(&str, &str)] = &[];
+
+/// Paths below the repository of all files with this ending under `dir`, sorted, with their texts.
+fn files(dir: &str, ending: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.join(dir)];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+                found.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn is_test_file(path: &str) -> bool {
+    let stem = Path::new(path).file_stem().and_then(|s| s.to_str()).unwrap_or("");
+    stem.ends_with("_tests") || stem.starts_with("test_")
+}
+
+/// The text without comments and without items under `#[cfg(test)]`; line numbers stay. Relies on rustfmt's layout: an item
+/// ends with a line of the indentation that it began with.
+fn product_code(text: &str) -> String {
+    let mut out = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() == "#[cfg(test)]" {
+            let indent = line.len() - line.trim_start().len();
+            out.push('\n');
+            for skipped in lines.by_ref() {
+                out.push('\n');
+                let body = skipped.trim_start();
+                let ends = body.starts_with('}') || body.ends_with(';') || body.ends_with("{}");
+                if skipped.len() - body.len() == indent && ends {
+                    break;
+                }
+            }
+            continue;
+        }
+        let comment = line.match_indices("//").find(|(at, _)| line[..*at].matches('"').count() % 2 == 0);
+        out.push_str(comment.map_or(line, |(at, _)| &line[..at]));
+        out.push('\n');
+    }
+    out
+}
+
+/// The sources below `src/` as product code, without test files.
+fn product() -> BTreeMap<String, String> {
+    let all = files("src", "rs").into_iter();
+    all.filter(|(path, _)| !is_test_file(path)).map(|(path, text)| (path, product_code(&text))).collect()
+}
+
+fn is_ident(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Line numbers (from 1) and first path segments of every `crate::…` in the code; a group yields each of its members.
+fn crate_imports(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].chars().next_back().is_some_and(is_ident) {
+            continue;
+        }
+        let line = code[..at].matches('\n').count() + 1;
+        let rest = &code[at + "crate::".len()..];
+        let segment = |s: &str| s.trim_start().chars().take_while(|&c| is_ident(c)).collect::<String>();
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push((line, segment(rest)));
+            continue;
+        };
+        let (mut depth, mut start) = (0, true);
+        for (i, c) in group.char_indices() {
+            if start && depth == 0 && is_ident(c) {
+                found.push((line, segment(&group[i..])));
+                start = false;
+            }
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// The module of the first floor below `src/` that a file belongs to; none for `lib.rs` and `main.rs`, which stand on top.
+fn module_of(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("src/")?;
+    let first = rest.split('/').next()?;
+    match first.strip_suffix(".rs") {
+        Some("lib" | "main") => None,
+        Some(file) => Some(file),
+        None => Some(first),
+    }
+}
+
+fn floor_of(module: &str) -> Option<(usize, usize)> {
+    let place = |(floor, row): (usize, &&[&str])| row.iter().position(|m| *m == module).map(|column| (floor, column));
+    FLOORS.iter().enumerate().find_map(place)
+}
+
+fn fail_if(wrong: &[String], what_to_do: &str) {
+    assert!(wrong.is_empty(), "\n{}\n{what_to_do}", wrong.join("\n"));
+}
+
+#[test]
+fn modules_import_only_lower_floors() {
+    let product = product();
+    let modules: BTreeSet<&str> = product.keys().filter_map(|path| module_of(path)).collect();
+    let homeless: Vec<String> =
+        modules.iter().filter(|m| floor_of(m).is_none()).map(|m| format!("src/{m} stands on no floor")).collect();
+    fail_if(&homeless, "Give it a place in FLOORS (tests/architecture.rs) and in ARCHITECTURE.md.");
+    let mut wrong = Vec::new();
+    for (path, code) in &product {
+        let Some(module) = module_of(path) else { continue };
+        for (line, target) in crate_imports(code) {
+            // Macros and the names that lib.rs re-exports are no modules.
+            if modules.contains(target.as_str()) && target != module && floor_of(&target) >= floor_of(module) {
+                wrong.push(format!("{path}:{line}: {module} imports {target}"));
+            }
+        }
+        for (at, _) in code.match_indices("super::super::") {
+            wrong.push(format!("{path}:{}: super::super:: hides a floor", code[..at].matches('\n').count() + 1));
+        }
+    }
+    fail_if(&wrong, "Move the shared part to a lower floor, or pass it in from above; name floors as crate::floor.");
+}
+
+#[test]
+fn wgpu_and_winit_are_named_only_where_they_live() {
+    let homes = [("wgpu", &["src/gpu/", "src/app/"][..]), ("winit", &["src/app/"]), ("egui", &["src/app/"])];
+    let mut wrong = Vec::new();
+    for (path, code) in product() {
+        for (name, homes) in homes {
+            let names = code.match_indices(&format!("{name}::")).any(|(at, _)| {
+                !code[..at].chars().next_back().is_some_and(|c| is_ident(c) && c != '_') // egui_wgpu:: counts, mywgpu:: not
+            });
+            if names && !homes.iter().any(|h| path.starts_with(h)) {
+                wrong.push(format!("{path} names {name}:: outside {}", homes.join(" and ")));
+            }
+        }
+    }
+    fail_if(&wrong, "Say what is needed with the types of gpu/ and let gpu/ or app/ talk to the library.");
+}
+
+fn all_kernels() -> Vec<&'static KernelDef> {
+    longreach::attention::kernels().into_iter().chain(kernels::all()).map(|(kernel, _)| kernel).collect()
+}
+
+#[test]
+fn every_shader_is_part_of_a_kernel() {
+    let linked: BTreeSet<&str> = all_kernels().iter().flat_map(|k| k.parts.iter().map(|p| p.path)).collect();
+    let path = |file: String| file["shaders/".len()..file.len() - ".wgsl".len()].to_string();
+    let shaders: Vec<String> = files("shaders", "wgsl").into_keys().map(path).collect();
+    let wrong: Vec<String> = shaders.iter().filter(|s| !linked.contains(s.as_str())).cloned().collect();
+    fail_if(
+        &wrong,
+        "No kernel links these: name them with wgsl!(\"…\") in a KernelDef that kernels() of its family lists, or delete them.",
+    );
+}
+
+#[test]
+fn a_kernel_is_called_what_its_file_is_called() {
+    let mut wrong = Vec::new();
+    for kernel in all_kernels() {
+        let entry = format!("fn {}(", kernel.entry_point());
+        match kernel.parts.iter().find(|p| p.path == kernel.label) {
+            None => wrong.push(format!("{}: none of its parts is shaders/{}.wgsl", kernel.name(), kernel.label)),
+            Some(part) if !part.text.contains(&entry) => {
+                wrong.push(format!("shaders/{}.wgsl has no entry point `{entry}…`", part.path));
+            }
+            Some(_) => {}
+        }
+    }
+    fail_if(&wrong, "Label, file below shaders/ and entry point are one name: family/kernel.");
+}
+
+#[test]
+fn every_kernel_is_dispatched_by_a_case() {
+    let mut dispatched = BTreeSet::new();
+    for case in kernels::cases().iter().chain(&longreach::attention::cases()).filter(|c| !c.bench) {
+        let recorded = case.record(&mut CpuExecutor::<f32>::new()).unwrap();
+        for command in recorded.recording.commands() {
+            if let Command::Dispatch(d) = command {
+                dispatched.insert(d.kernel.name());
+            }
+        }
+    }
+    let excused = |name: &str| WITHOUT_CASE.iter().any(|(kernel, _)| *kernel == name);
+    let names: BTreeSet<String> = all_kernels().iter().map(|k| k.name()).collect();
+    let missing: Vec<String> = names.iter().filter(|n| !dispatched.contains(*n) && !excused(n)).cloned().collect();
+    fail_if(
+        &missing,
+        "No quick case dispatches these: add one to cases() of the family, so that devices are compared.",
+    );
+    let unlisted: Vec<String> = dispatched.difference(&names).cloned().collect();
+    fail_if(&unlisted, "Cases dispatch these, but kernels() of their family does not list them.");
+    let stale: Vec<String> =
+        WITHOUT_CASE.iter().map(|(kernel, _)| kernel.to_string()).filter(|k| dispatched.contains(k)).collect();
+    fail_if(&stale, "These have a case now: strike them from WITHOUT_CASE.");
+}
+
+#[test]
+fn files_stay_small_and_mod_files_hold_no_logic() {
+    let mut wrong = Vec::new();
+    for (dir, ending) in [("src", "rs"), ("tests", "rs"), ("examples", "rs"), ("shaders", "wgsl")] {
+        for (path, text) in files(dir, ending) {
+            let n = text.lines().count();
+            if n > MAX_LINES {
+                wrong.push(format!("{path} has {n} lines; at most {MAX_LINES}: split it by meaning"));
+            }
+        }
+    }
+    for (path, code) in product().iter().filter(|(path, _)| path.ends_with("/mod.rs")) {
+        let lines: Vec<&str> = code.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let head = line.trim_start();
+            if !(head.starts_with("fn ") || head.starts_with("pub") && head.contains(" fn ")) {
+                continue;
+            }
+            let close = format!("{}}}", &line[..line.len() - head.len()]);
+            let n = lines[i..].iter().position(|l| *l == close).unwrap_or(0) + 1;
+            if n > MAX_MOD_FN_LINES {
+                wrong.push(format!("{path}:{}: a function of {n} lines: move it to a file of its own", i + 1));
+            }
+        }
+    }
+    fail_if(&wrong, "Small files with one meaning each are what a newcomer can read.");
+}
+
+#[test]
+fn architecture_md_lists_every_folder_and_file() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let map = text.split("\n## File map").nth(1).expect("ARCHITECTURE.md has a section `## File map`");
+    let map = map.split("\n## ").next().unwrap_or(map);
+    let mut listed: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in map.split('`').skip(1).step_by(2) {
+        *listed.entry(name).or_default() += 1;
+    }
+    let mut expected = BTreeSet::new();
+    for path in files("src", "rs").into_keys() {
+        let path = path["src/".len()..].to_string();
+        let folder = path.rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
+        // A folder's line stands for its mod.rs.
+        expected.extend(if path.ends_with("/mod.rs") { None } else { Some(path) });
+        expected.extend(folder);
+    }
+    let wrong: Vec<String> = expected
+        .iter()
+        .filter(|path| listed.get(path.as_str()) != Some(&1))
+        .map(|path| format!("`{path}` is listed {} times", listed.get(path.as_str()).unwrap_or(&0)))
+        .collect();
+    fail_if(
+        &wrong,
+        "Give each exactly one line in the file map of ARCHITECTURE.md: its path below src/ and what it is.",
+    );
+    let is_path = |name: &str| name.ends_with(".rs") || name.ends_with('/');
+    let stale: Vec<String> = listed
+        .keys()
+        .filter(|name| is_path(name) && !expected.contains(**name))
+        .map(|name| format!("`{name}` is not below src/"))
+        .collect();
+    fail_if(&stale, "Strike them from the file map of ARCHITECTURE.md, or mend their names.");
+}
+
+#[test]
+fn the_scanner_sees_groups_and_skips_comments_and_tests() {
+    let text = "use crate::{gpu::{Span, Buffer}, tensor, wgsl};\n// use crate::cli;\nlet x = $crate::nn::y(\"//\"); //! crate::app\n\
+                #[cfg(test)]\nmod tests {\n    use crate::train;\n}\nuse crate::optim::AdamW;\n";
+    let found = crate_imports(&product_code(text));
+    let names: Vec<(usize, &str)> = found.iter().map(|(line, name)| (*line, name.as_str())).collect();
+    assert_eq!(names, [(1, "gpu"), (1, "tensor"), (1, "wgsl"), (3, "nn"), (8, "optim")]);
+}
