@@ -5,13 +5,16 @@
 pub mod atomic_file;
 pub mod attention;
 pub mod autograd;
+pub mod cli;
 pub mod data;
 pub mod error;
+pub mod generate;
 pub mod gpu;
 pub mod kernels;
 pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Context, Error, ErrorKind, Result};

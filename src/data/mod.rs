@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod decode_stream;
 mod example;
 pub mod gguf_tokenizer;
+pub mod model_files;
 pub mod pre_tokenizer;
 pub mod stop;
 pub mod tokenizer;

@@ -80,10 +80,20 @@ fn type_name(device_type: wgpu::DeviceType, name: &str) -> &'static str {
 /// Every adapter of the machine that can run compute shaders: hardware before software, discrete before integrated, GL
 /// last; otherwise as the drivers list them.
 pub fn adapters() -> Vec<AdapterReport> {
+    adapters_of(wgpu::Backends::all())
+}
+
+/// The adapters among which `auto` chooses: GL is left out, since probing it is slow and talks to the window system.
+pub(super) fn primary_adapters() -> Vec<AdapterReport> {
+    adapters_of(wgpu::Backends::PRIMARY)
+}
+
+fn adapters_of(backends: wgpu::Backends) -> Vec<AdapterReport> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.flags = wgpu::InstanceFlags::empty();
+    descriptor.backends = backends;
     let instance = wgpu::Instance::new(descriptor);
-    let mut found: Vec<wgpu::Adapter> = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut found: Vec<wgpu::Adapter> = pollster::block_on(instance.enumerate_adapters(backends));
     let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
     found.retain(|a| a.get_downlevel_capabilities().flags.contains(compute));
     let mut reports: Vec<_> = found.into_iter().map(|a| AdapterReport::new(0, a)).collect();

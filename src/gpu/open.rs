@@ -1,6 +1,6 @@
 //! From `--device` to an open device.
 
-use super::adapter::{adapters, auto_adapter, find_adapter};
+use super::adapter::{adapters, auto_adapter, find_adapter, primary_adapters};
 use super::wgpu_executor::{OpenOptions, WgpuExecutor};
 use super::{AdapterReport, CpuExecutor, Device};
 use crate::error::Result;
@@ -10,7 +10,7 @@ pub fn open_device(wanted: &str) -> Result<Device> {
     let cpu = || Box::new(CpuExecutor::<f32>::new());
     match wanted {
         "cpu" => Ok(cpu()),
-        "auto" => match auto_adapter(&adapters()) {
+        "auto" => match auto_adapter(&primary_adapters()) {
             Some(adapter) => Ok(Box::new(WgpuExecutor::open(adapter, &OpenOptions::default())?)),
             None => Ok(cpu()),
         },
@@ -23,5 +23,5 @@ pub fn open_device(wanted: &str) -> Result<Device> {
 
 /// A software Vulkan adapter, which the tests name explicitly.
 pub fn software_adapter() -> Option<AdapterReport> {
-    adapters().into_iter().find(|a| a.is_software() && a.backend == "vulkan")
+    primary_adapters().into_iter().find(|a| a.is_software() && a.backend == "vulkan")
 }

@@ -12,6 +12,7 @@ pub mod hub;
 pub mod json_fields;
 pub mod llama;
 pub mod load;
+pub mod record;
 pub mod rope;
 pub mod weight_names;
 pub mod weights;

@@ -1,0 +1,66 @@
+//! `longreach info`: what devices there are and which one `auto` picks.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::error::Result;
+use crate::gpu::{AdapterReport, adapters, auto_adapter};
+
+/// Flags of `info`.
+#[derive(Args, Debug)]
+pub struct InfoArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub fn run(args: &InfoArgs) -> Result<()> {
+    let list = adapters();
+    let auto = auto_adapter(&list).map_or("cpu".to_string(), |a| format!("{} ({})", a.name, a.backend));
+    if args.json {
+        let items: Vec<_> = list.iter().map(to_json).collect();
+        println!("{}", json!({ "adapters": items, "auto": auto, "threads": rayon::current_num_threads() }));
+        return Ok(());
+    }
+    for a in &list {
+        println!("{}  {}  [{}, {}]", a.index, a.name, a.backend, a.device_type);
+        println!("   driver    {}", a.driver);
+        let features = if a.features.is_empty() { "none".to_string() } else { a.features.join(", ") };
+        println!("   features  {features}");
+        let (low, high) = a.subgroup_sizes;
+        if high > 0 {
+            println!("   subgroups {low} to {high} lanes");
+        }
+        let mib = |b: u64| b >> 20;
+        println!(
+            "   limits    binding {} MiB, buffer {} MiB, workgroup memory {} KiB, {} invocations a workgroup",
+            mib(a.limits.max_storage_buffer_binding_size),
+            mib(a.limits.max_buffer_size),
+            a.limits.max_compute_workgroup_storage_size >> 10,
+            a.limits.max_compute_invocations_per_workgroup
+        );
+    }
+    if list.is_empty() {
+        println!("no graphics adapter with compute shaders: install or update the driver, or use --device cpu");
+    }
+    println!("cpu  {} threads, always there", rayon::current_num_threads());
+    println!("auto picks {auto}; software adapters are used only when named");
+    Ok(())
+}
+
+fn to_json(a: &AdapterReport) -> serde_json::Value {
+    json!({
+        "index": a.index,
+        "name": a.name,
+        "backend": a.backend,
+        "type": a.device_type,
+        "driver": a.driver,
+        "features": a.features,
+        "subgroup_sizes": [a.subgroup_sizes.0, a.subgroup_sizes.1],
+        "max_binding_bytes": a.limits.max_storage_buffer_binding_size,
+        "max_buffer_bytes": a.limits.max_buffer_size,
+        "max_workgroup_bytes": a.limits.max_compute_workgroup_storage_size,
+        "max_invocations": a.limits.max_compute_invocations_per_workgroup,
+    })
+}

@@ -1,0 +1,46 @@
+//! Floor 10: the command line. `args.rs` holds the flags that verbs share; each verb has a file.
+
+mod args;
+mod info;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{ErrorKind, Result};
+
+/// Fine-tune and run language models with Lag-Relative Sparse Attention on any GPU.
+#[derive(Debug, Parser)]
+#[command(name = "longreach", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List adapters, their features and limits, and the device that `auto` picks.
+    Info(info::InfoArgs),
+}
+
+/// Runs the command line and returns the exit status: 0 done, 1 failed, 2 bad usage.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print(); // a closed terminal leaves nothing to report to
+            return if e.use_stderr() { 2 } else { 0 };
+        }
+    };
+    match run(cli) {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("error: {e}");
+            if e.kind() == ErrorKind::Usage { 2 } else { 1 }
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Info(args) => info::run(&args),
+    }
+}

@@ -1,0 +1,80 @@
+//! Everything that belongs to a model besides its device tensors: weights on disk, tokenizer, chat template, stop tokens, the
+//! adapter and the attention it was trained with. One opening for the command line, the app and the library.
+
+use std::path::Path;
+
+use super::stop::StopTokens;
+use super::tokenizer::Tokenizer;
+use crate::attention::Attention;
+use crate::error::{Context, Error, Result};
+use crate::model::adapter_file::{Adapter, read_adapter};
+use crate::model::chat_template::ChatTemplate;
+use crate::model::config::ModelConfig;
+use crate::model::hub;
+use crate::model::record::AttentionRecord;
+use crate::model::weights::WeightSource;
+
+/// A model's files, opened and checked.
+pub struct ModelFiles {
+    /// Weights and configuration.
+    pub source: WeightSource,
+    /// Why there is no tokenizer, where there is none: token ids still work.
+    tokenizer: std::result::Result<Tokenizer, String>,
+    /// The chat template, if the model has one.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end a text.
+    pub stop: StopTokens,
+    /// The adapter.
+    pub adapter: Option<Adapter>,
+    /// What `longreach.json` beside the adapter, or else beside the model, records.
+    pub recorded: Option<Attention>,
+}
+
+impl ModelFiles {
+    /// Opens `model` (a folder, a GGUF file or a hub id) and the adapter folder.
+    pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
+        let path = hub::resolve(model)?;
+        let source = WeightSource::open(&path)?;
+        let (tokenizer, template, stop) = match (source.gguf_metadata(), source.dir()) {
+            (Some(metadata), _) => {
+                let tokenizer = Tokenizer::from_gguf(metadata)?;
+                let stop = StopTokens::from_gguf(metadata, &tokenizer)?;
+                (Ok(tokenizer), ChatTemplate::from_gguf(metadata)?, stop)
+            }
+            (None, dir) => {
+                let dir = dir.unwrap_or(&path);
+                let tokenizer = if has_tokenizer(dir) {
+                    Ok(Tokenizer::from_dir(dir)?)
+                } else {
+                    Err(format!("{} holds no tokenizer.json", dir.display()))
+                };
+                let stop = StopTokens::from_dir(dir, tokenizer.as_ref().ok())?;
+                (tokenizer, ChatTemplate::from_dir(dir)?, stop)
+            }
+        };
+        let read = |dir| read_adapter(dir, source.config()).with_context(|| format!("adapter {}", dir.display()));
+        let adapter_host = adapter.map(read).transpose()?;
+        let record = match (adapter, source.dir()) {
+            (Some(dir), _) | (None, Some(dir)) => AttentionRecord::read(dir)?,
+            (None, None) => None,
+        };
+        let recorded = record.map(|r| r.attention()).transpose()?;
+        Ok(Self { source, tokenizer, template, stop, adapter: adapter_host, recorded })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        self.source.config()
+    }
+
+    /// The tokenizer, or why there is none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let why =
+            |why: &String| Error::new(format!("{why}: text needs a tokenizer; token ids work without one (--ids)"));
+        self.tokenizer.as_ref().map_err(why)
+    }
+}
+
+fn has_tokenizer(dir: &Path) -> bool {
+    ["tokenizer.json", "tokenizer.model"].iter().any(|f| dir.join(f).is_file())
+}

@@ -1,0 +1,137 @@
+//! One sequence being generated: its cache, chunked prefill, and the next token.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::attention::{Attention, Cache};
+use crate::autograd::Tape;
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Executor, Kind, Span};
+use crate::kernels::embedding::TokenIndex;
+use crate::kernels::matmul::{Rows, matmul_nt};
+use crate::kernels::sample::{Sampling, sample};
+use crate::model::llama::Llama;
+use crate::tensor::{Format, Tensor};
+
+/// State of one generated sequence.
+pub struct Session {
+    /// The KV cache.
+    pub cache: Cache,
+    sampling: Sampling,
+    /// Distinct ids so far, for the repetition penalty.
+    seen: Vec<u32>,
+    seen_buffer: Span,
+    logits: Tensor,
+    drawn: Span,
+    rng: StdRng,
+}
+
+impl Session {
+    /// An empty session for at most `capacity` tokens, prefilled at most `chunk` at a time.
+    pub fn new(
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        attention: Attention,
+        capacity: usize,
+        chunk: usize,
+        sampling: Sampling,
+        seed: u64,
+    ) -> Result<Self> {
+        sampling.validate()?;
+        model.reserve_positions(device, capacity)?;
+        let vocab = model.config.vocab;
+        Ok(Self {
+            cache: model.cache(attention, capacity, chunk),
+            sampling,
+            seen: Vec::new(),
+            seen_buffer: Buffer::persistent("seen ids", Kind::U32, vocab).span(),
+            logits: Tensor::persistent("next logits", Format::F32, 1, vocab, &device.limits())?,
+            drawn: Buffer::persistent("drawn id", Kind::U32, 1).span(),
+            rng: StdRng::seed_from_u64(seed),
+        })
+    }
+
+    /// Feeds tokens in chunks; afterwards the logits of the last one are ready for [`Session::draw`].
+    pub fn feed(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
+        self.note(device, model, ids)?;
+        let mut rest = ids;
+        while !rest.is_empty() {
+            let n = self.cache.chunk(rest.len());
+            let is_last = n == rest.len();
+            self.feed_chunk(device, model, &rest[..n], |tape, hidden, this| {
+                if is_last {
+                    let last = Rows::new(hidden, hidden.rows - 1, 1);
+                    matmul_nt(&mut tape.rec, last, &model.head().value, &this.logits, 1.0, 0.0);
+                }
+                Ok(())
+            })?;
+            rest = &rest[n..];
+        }
+        Ok(())
+    }
+
+    /// Feeds tokens and returns the logits of every one [ids, vocabulary], for tests and measurements.
+    pub fn feed_all_logits(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        let mut rest = ids;
+        while !rest.is_empty() {
+            let n = self.cache.chunk(rest.len());
+            let vocab = model.config.vocab;
+            let logits = Tensor::from_span(Buffer::persistent("chunk logits", Kind::Real, n * vocab).span(), n, vocab);
+            self.feed_chunk(device, model, &rest[..n], |tape, hidden, _| {
+                matmul_nt(&mut tape.rec, hidden, &model.head().value, &logits, 1.0, 0.0);
+                Ok(())
+            })?;
+            all.extend(logits.read(device)?);
+            rest = &rest[n..];
+        }
+        Ok(all)
+    }
+
+    /// Draws the next token from the logits of the last one fed.
+    pub fn draw(&mut self, device: &mut dyn Executor) -> Result<u32> {
+        let mut tape = Tape::inference();
+        let uniform = self.rng.random_range(0.0f32..1.0);
+        let previous = (!self.seen.is_empty()).then_some((&self.seen_buffer, self.seen.len()));
+        sample(&mut tape.rec, &self.logits, 0, previous, &self.sampling, uniform, &self.drawn);
+        device.run(&tape.rec)?;
+        Ok(device.read_words(&self.drawn)?[0])
+    }
+
+    /// Adds ids to the repetition penalty's list, where a penalty is set.
+    fn note(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= model.config.vocab) {
+            return Err(Error::new(format!("token {id} is outside the model's vocabulary of {}", model.config.vocab)));
+        }
+        if self.sampling.repetition_penalty == 1.0 {
+            return Ok(());
+        }
+        let before = self.seen.len();
+        for id in ids {
+            if !self.seen.contains(id) {
+                self.seen.push(*id);
+            }
+        }
+        if self.seen.len() > before {
+            device.write_words(&self.seen_buffer, &self.seen)?;
+        }
+        Ok(())
+    }
+
+    fn feed_chunk(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        ids: &[u32],
+        finish: impl FnOnce(&mut Tape, &Tensor, &Self) -> Result<()>,
+    ) -> Result<()> {
+        let mut tape = Tape::inference();
+        let step = self.cache.begin(device, ids.len())?;
+        let index = TokenIndex::upload(device, ids, false)?;
+        let hidden = model.forward_cached(device, &mut tape, &index, &self.cache, &step)?;
+        finish(&mut tape, &hidden.tensor, self)?;
+        device.run(&tape.rec)?;
+        self.cache.commit(&step);
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! What one forward and backward compute, under Hugging Face's names: how anyone compares Longreach with another framework.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::objective::{Objective, UploadedBatch};
+use super::stepper::Stepper;
+use crate::attention::Attention;
+use crate::autograd::Tape;
+use crate::data::batch::Batch;
+use crate::data::dataset::{Example, IGNORED};
+use crate::error::{Error, Result};
+use crate::gpu::{Executor, Span};
+use crate::kernels::case::copy_tensor;
+use crate::kernels::matmul::{Rows, matmul_nt};
+use crate::model::block::KeptLog;
+use crate::model::load::Loaded;
+use crate::optim::AdamWConfig;
+use crate::tensor::host::HostTensor;
+use crate::tensor::{Format, Tensor};
+
+/// Elements of one chunk of logits that is read back.
+const LOGITS_CHUNK: usize = 1 << 22;
+
+/// What to compute.
+#[derive(Clone, Debug)]
+pub struct ProbeRequest<'a> {
+    /// Token ids of each sequence; lengths may differ.
+    pub ids: &'a [Vec<u32>],
+    /// Labels as long as the ids, -100 ignored, shifted inside as transformers does.
+    pub labels: Option<&'a [Vec<i32>]>,
+    /// Whether to compute gradients (needs labels and a model loaded with something to train).
+    pub grads: bool,
+    /// Recompute activations.
+    pub recompute: bool,
+    /// Dense or LRSA.
+    pub attention: Attention,
+}
+
+/// Computes `logits` [B, T, V], `loss` [1], `grad.NAME`, `kept.LAYER` [B, Hk, P-1, K].
+///
+/// Rows shorter than the longest are padded: logits 0, kept -1.
+pub fn probe(
+    device: &mut dyn Executor,
+    loaded: &mut Loaded,
+    request: &ProbeRequest<'_>,
+) -> Result<Vec<(String, HostTensor)>> {
+    let examples = examples(request)?;
+    let batch = Batch::new(&examples);
+    let n_targets = if request.labels.is_some() { batch.n_targets } else { 0 };
+    let kept: KeptLog = Rc::new(RefCell::new(Vec::new()));
+    let scale = (1.0 / n_targets.max(1) as f64) as f32;
+    let objective = Objective { attention: request.attention, scale, dropout: None, kept: Some(kept.clone()) };
+    let uploaded = UploadedBatch::new(device, &mut loaded.model, &batch, &objective)?;
+    let mut tape = Tape::inference();
+    let hidden = uploaded.hidden(&mut tape, &loaded.model)?.tensor;
+    let limits = device.limits();
+    let states = Tensor::persistent("final hidden states", Format::F32, hidden.rows, hidden.cols, &limits)?;
+    copy_tensor(&mut tape.rec, &hidden, &states);
+    device.run(&tape.rec)?;
+    let logits = read_logits(device, loaded, &states)?;
+    let mut out = vec![("logits".to_string(), padded_logits(&logits, &batch, loaded.model.config.vocab))];
+    if n_targets > 0 {
+        let stepper = Stepper::new(device, AdamWConfig::default(), request.recompute, 0)?;
+        let objective = Objective { kept: None, ..objective };
+        let loss = if request.grads {
+            stepper.clear_grads(device, loaded)?;
+            stepper.accumulate(device, loaded, &batch, &objective)?
+        } else {
+            let (sum, n) = stepper.evaluate(device, loaded, &batch, request.attention)?;
+            sum / n as f64
+        };
+        out.push(("loss".to_string(), HostTensor::from_f32(&[1], &[loss as f32])));
+    }
+    if request.grads {
+        for t in &loaded.trainables {
+            let values = t.grad.read(device)?;
+            let shape = if is_vector(&t.name) { vec![t.grad.cols] } else { vec![t.grad.rows, t.grad.cols] };
+            out.push((format!("grad.{}", t.name), HostTensor::from_f32(&shape, &values)));
+        }
+    }
+    out.extend(kept_tensors(device, loaded, request, &batch, &kept.borrow())?);
+    Ok(out)
+}
+
+/// Norm weights and biases have one axis in Hugging Face's files.
+pub fn is_vector(name: &str) -> bool {
+    name.ends_with("norm.weight") || name.ends_with("layernorm.weight") || name.ends_with(".bias")
+}
+
+fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
+    if request.grads && request.labels.is_none() {
+        return Err(Error::usage("--grads needs --labels: gradients are those of the loss"));
+    }
+    if request.ids.is_empty() || request.ids.iter().any(Vec::is_empty) {
+        return Err(Error::usage("every row of the ids needs at least one token"));
+    }
+    if let Some(labels) = request.labels
+        && (labels.len() != request.ids.len() || labels.iter().zip(request.ids).any(|(l, i)| l.len() != i.len()))
+    {
+        return Err(Error::usage("the labels need the same rows and lengths as the ids"));
+    }
+    let label = |(row, ids): (usize, &Vec<u32>)| Example {
+        ids: ids.clone(),
+        labels: request.labels.map_or_else(|| vec![IGNORED; ids.len()], |l| l[row].clone()),
+    };
+    let examples: Vec<Example> = request.ids.iter().enumerate().map(label).collect();
+    if request.labels.is_some() && Batch::new(&examples).n_targets == 0 {
+        return Err(Error::usage("the labels ignore every token: there is no loss to compute"));
+    }
+    Ok(examples)
+}
+
+fn read_logits(device: &mut dyn Executor, loaded: &Loaded, states: &Tensor) -> Result<Vec<f32>> {
+    let head = &loaded.model.head().value;
+    let step = (LOGITS_CHUNK / head.rows).clamp(1, states.rows);
+    let chunk = Tensor::persistent("logits chunk", Format::F32, step, head.rows, &device.limits())?;
+    let mut all = Vec::with_capacity(states.rows * head.rows);
+    for first in (0..states.rows).step_by(step) {
+        let n = step.min(states.rows - first);
+        let mut tape = Tape::inference();
+        matmul_nt(&mut tape.rec, Rows::new(states, first, n), head, Rows::new(&chunk, 0, n), 1.0, 0.0);
+        device.run(&tape.rec)?;
+        all.extend(device.read_real(&chunk.span().prefix(n * head.rows))?);
+    }
+    Ok(all)
+}
+
+fn padded_logits(flat: &[f32], batch: &Batch, vocab: usize) -> HostTensor {
+    let longest = batch.sequences.iter().map(|s| s.1).max().unwrap_or(0);
+    let mut values = vec![0.0; batch.sequences.len() * longest * vocab];
+    for (row, &(start, n)) in batch.sequences.iter().enumerate() {
+        let at = row * longest * vocab;
+        values[at..at + n * vocab].copy_from_slice(&flat[start * vocab..(start + n) * vocab]);
+    }
+    HostTensor::from_f32(&[batch.sequences.len(), longest, vocab], &values)
+}
+
+/// Kept rows of the flat batch, as positions in their sequences.
+fn kept_tensors(
+    device: &mut dyn Executor,
+    loaded: &Loaded,
+    request: &ProbeRequest<'_>,
+    batch: &Batch,
+    log: &[Option<Span>],
+) -> Result<Vec<(String, HostTensor)>> {
+    let Attention::Lrsa(lrsa) = request.attention else { return Ok(vec![]) };
+    let (heads, kept) = (loaded.model.config.n_kv_heads, lrsa.kept());
+    let n_pairs = |n: usize| lrsa.partitions(n).saturating_sub(1);
+    let most = batch.sequences.iter().map(|s| n_pairs(s.1)).max().unwrap_or(0);
+    let mut out = Vec::new();
+    for (layer, span) in log.iter().enumerate() {
+        let Some(span) = span else { continue };
+        let rows = device.read_words(span)?; // [pairs of all sequences, Hk, K]
+        let mut values = vec![-1i32; batch.sequences.len() * heads * most * kept];
+        let mut pair = 0;
+        for (b, &(start, n)) in batch.sequences.iter().enumerate() {
+            for p in 0..n_pairs(n) {
+                for h in 0..heads {
+                    for i in 0..kept {
+                        let row = rows[((pair + p) * heads + h) * kept + i];
+                        values[((b * heads + h) * most + p) * kept + i] = row as i32 - start as i32;
+                    }
+                }
+            }
+            pair += n_pairs(n);
+        }
+        let shape = [batch.sequences.len(), heads, most, kept];
+        out.push((format!("kept.{layer}"), HostTensor::from_i32(&shape, &values)));
+    }
+    Ok(out)
+}
