@@ -11,6 +11,7 @@ use super::select::{self, Pairs};
 use super::{Attention, Heads};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::kernels::case::{Case, Tolerance, real};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -53,6 +54,23 @@ pub(super) fn store(rec: &mut Recording, rows: &Tensor, cache: &Span, first: usi
     let n = rows.len();
     let params = StoreParams { n: n as u32, kv_cols: rows.cols as u32, first: first as u32, ring };
     rec.dispatch(&STORE, &[], params, &[rows.span(), cache], groups_for(n, 64));
+}
+
+fn store_case(name: &str, n: usize, cols: usize, cache_rows: usize, first: usize, ring: u32) -> Case {
+    let inputs = vec![real(1, n, cols, 1.0).frozen(), real(2, cache_rows, cols, 1.0).frozen()];
+    Case::new(format!("lrsa/store_rows: {name}"), inputs, Tolerance::EXACT, move |rec, b| {
+        store(rec, &b.tensors[0], b.tensors[1].span(), first, ring);
+        Ok((vec![b.tensors[1].clone()], None))
+    })
+}
+
+/// The cases of this file.
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        store_case("a ring that wraps", 7, 12, 10, 6, 10),
+        store_case("one row, no ring", 1, 8, 5, 4, NO_RING),
+        store_case("bench", 512, 2048, 1024, 300, NO_RING).bench(),
+    ]
 }
 
 /// Memory of one layer.

@@ -24,7 +24,7 @@ use crate::kernels::case::Case;
 
 /// The cases of every attention family.
 pub fn cases() -> Vec<Case> {
-    [score::cases(), select::cases(), attend::cases()].into_iter().flatten().collect()
+    [score::cases(), select::cases(), attend::cases(), cache::cases()].into_iter().flatten().collect()
 }
 
 /// Every attention kernel with one set of values for its constants.
