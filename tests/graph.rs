@@ -11,7 +11,7 @@ use longreach::attention::{Attention, Lrsa};
 use longreach::autograd::Tape;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::{Example, IGNORED};
-use longreach::gpu::{CpuExecutor, Executor};
+use longreach::gpu::{Command, CpuExecutor, Executor};
 use longreach::kernels::case::{copy_tensor, random};
 use longreach::model::adapter_file::read_adapter;
 use longreach::model::block::KeptLog;
@@ -182,4 +182,24 @@ fn adapters_with_dropout_and_sparse_attention() {
 #[test]
 fn adapters_with_dropout_and_dense_attention() {
     check(adapted, "qwen2-bias-tied", Attention::Dense);
+}
+
+#[test]
+fn recomputation_attends_again_but_never_selects_again() {
+    let device = &mut CpuExecutor::<f64>::new();
+    let mut trial = Trial::new(full(device, "qwen2-bias-tied"), lrsa());
+    let one = Tensor::persistent("one", Format::F32, 1, 1, &device.limits()).unwrap();
+    let uploaded = UploadedBatch::new(device, &mut trial.loaded.model, &trial.batch, &trial.objective).unwrap();
+    let n_layers = trial.loaded.model.config.n_layers;
+    for (recompute, n_forwards) in [(false, n_layers), (true, 2 * n_layers)] {
+        let mut tape = Tape::training(recompute);
+        let hidden = uploaded.hidden(&mut tape, &trial.loaded.model).unwrap();
+        let loss = uploaded.loss(&mut tape, &trial.loaded.model, &hidden, 1.0, device.limits().max_elements()).unwrap();
+        tape.backward(&loss, &one).unwrap();
+        let count = |label: &str| {
+            let is_it = |c: &&Command| matches!(c, Command::Dispatch(d) if d.kernel.label == label);
+            tape.rec.commands().iter().filter(is_it).count()
+        };
+        assert_eq!((count("attend/forward"), count("lrsa/keep_mark")), (n_forwards, n_layers), "recompute {recompute}");
+    }
 }
