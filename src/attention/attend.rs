@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::backward::Saved;
 use super::layout::{LANES, QueryTile};
 use super::select::{self, Pairs};
-use super::twin::{Shape, add_scaled, dot, keys_of, split_by};
+use super::twin::{self, Shape, row_max, row_sum, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real, Recording, Span};
@@ -65,42 +65,30 @@ fn forward_twin<T: Real>(call: Call<'_, T>) {
     let lses = split_by(lse.real_mut(), counts().map(|n| n * shape.n_heads));
     let work: Vec<_> = tiles.iter().zip(outs.into_iter().zip(lses)).collect();
     work.into_par_iter().for_each(|(tile, (out, lse))| {
-        let keys = keys_of(tile, p.ring);
-        let q = &q[tile.query as usize * shape.q_cols()..];
-        for i in 0..tile.n_queries as usize {
-            let seen = &keys[..keys.len() + 1 + i - tile.n_queries as usize];
-            for head in 0..shape.n_heads {
-                let at = i * shape.q_cols() + head * dim;
-                let source = |(is_packed, row): (bool, usize)| {
-                    shape.key_value(if is_packed { packed } else { raw }, row, head / shape.group())
-                };
-                let (q, out) = (&q[at..at + dim], &mut out[at..at + dim]);
-                lse[i * shape.n_heads + head] = attend_row(q, seen, source, T::of(p.scale), out);
+        let keys = twin::Keys::of(tile, raw, packed, p.ring, shape);
+        let n_queries = tile.n_queries as usize;
+        let mut scores = vec![T::ZERO; n_queries * keys.n];
+        for head in 0..shape.n_heads {
+            let kv_head = head / shape.group();
+            let q = &q[tile.query as usize * shape.q_cols() + head * dim..];
+            keys.scores(0, kv_head, q, [n_queries, shape.q_cols()], T::of(p.scale), &mut scores);
+            for (i, row) in scores.chunks_exact_mut(keys.n).enumerate() {
+                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                unseen.fill(T::ZERO);
+                lse[i * shape.n_heads + head] = softmax(seen);
             }
+            keys.mix(1, kv_head, &scores, n_queries, &mut out[head * dim..], shape.q_cols());
         }
     });
 }
 
-/// One query over its keys; returns the log-sum-exp.
-fn attend_row<'a, T: Real>(
-    q: &[T],
-    seen: &[(bool, usize)],
-    source: impl Fn((bool, usize)) -> (&'a [T], &'a [T]),
-    scale: T,
-    out: &mut [T],
-) -> T {
-    let scores: Vec<T> = seen.iter().map(|&k| dot(q, source(k).0) * scale).collect();
-    let top = scores.iter().fold(T::LOWEST, |m, &s| m.max(s));
-    let mut sum = T::ZERO;
-    out.fill(T::ZERO);
-    for (&key, &score) in seen.iter().zip(&scores) {
-        let weight = (score - top).exp();
-        sum += weight;
-        add_scaled(out, weight, source(key).1);
-    }
-    for o in out.iter_mut() {
-        *o = *o / sum;
-    }
+/// Turns scores into weights that sum to 1; returns their log-sum-exp.
+fn softmax<T: Real>(row: &mut [T]) -> T {
+    let top = row_max(row);
+    row.iter_mut().for_each(|x| *x = (*x - top).exp());
+    let sum = row_sum(row);
+    let factor = T::ONE / sum;
+    row.iter_mut().for_each(|x| *x *= factor);
     top + sum.ln()
 }
 

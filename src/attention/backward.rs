@@ -5,9 +5,10 @@ use rayon::prelude::*;
 
 use super::attend::{NO_RING, Params, scale};
 use super::layout::{KeyTile, QueryTile};
-use super::twin::{Shape, add_scaled, dot, keys_of, split_by};
+use super::twin::{Keys, Shape, split_by};
 use super::{Heads, TrainingLayout};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::kernels::product::{View, product};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -85,7 +86,8 @@ fn delta_twin<T: Real>(call: Call<'_, T>) {
     let d = p.head_dim as usize;
     for i in 0..p.n as usize {
         stats[2 * i] = lse[i];
-        stats[2 * i + 1] = dot(&out[i * d..][..d], &dout[i * d..][..d]);
+        let both = out[i * d..][..d].iter().zip(&dout[i * d..][..d]);
+        stats[2 * i + 1] = both.map(|(&a, &b)| a * b).sum();
     }
 }
 
@@ -98,25 +100,32 @@ fn query_twin<T: Real>(call: Call<'_, T>) {
     let (q, raw, packed, dout, stats) = (q.real(), raw.real(), packed.real(), dout.real(), stats.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let outs = split_by(dq.real_mut(), tiles.iter().map(|t| t.n_queries as usize * shape.q_cols()));
-    let scale = T::of(p.scale);
     tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dq)| {
-        let keys = keys_of(tile, p.ring);
-        dq.fill(T::ZERO);
-        for i in 0..tile.n_queries as usize {
-            let seen = &keys[..keys.len() + 1 + i - tile.n_queries as usize];
-            for head in 0..shape.n_heads {
-                let row = (tile.query as usize + i) * shape.n_heads + head;
-                let (q, dout) = (&q[row * dim..][..dim], &dout[row * dim..][..dim]);
-                let dq = &mut dq[(i * shape.n_heads + head) * dim..][..dim];
-                for &(is_packed, at) in seen {
-                    let (k, v) = shape.key_value(if is_packed { packed } else { raw }, at, head / shape.group());
-                    let weight = (dot(q, k) * scale - stats[2 * row]).exp();
-                    add_scaled(dq, weight * (dot(dout, v) - stats[2 * row + 1]) * scale, k);
+        let keys = Keys::of(tile, raw, packed, p.ring, shape);
+        let n_queries = tile.n_queries as usize;
+        let mut slopes = vec![T::ZERO; n_queries * keys.n];
+        let mut along = slopes.clone();
+        for head in 0..shape.n_heads {
+            let (kv_head, from) = (head / shape.group(), tile.query as usize * shape.q_cols() + head * dim);
+            let rows = [n_queries, shape.q_cols()];
+            keys.scores(0, kv_head, &q[from..], rows, T::of(p.scale), &mut slopes);
+            keys.scores(1, kv_head, &dout[from..], rows, T::ONE, &mut along);
+            let both = slopes.chunks_exact_mut(keys.n).zip(along.chunks_exact(keys.n));
+            for (i, (row, along)) in both.enumerate() {
+                let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
+                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                unseen.fill(T::ZERO);
+                for (s, &a) in seen.iter_mut().zip(along) {
+                    *s = (*s - stats[stat]).exp() * (a - stats[stat + 1]) * T::of(p.scale);
                 }
             }
+            keys.mix(0, kv_head, &slopes, n_queries, &mut dq[head * dim..], shape.q_cols());
         }
     });
 }
+
+/// Queries that a key tile is worked against at a time.
+const QUERY_BLOCK: usize = 128;
 
 fn key_twin<T: Real>(call: Call<'_, T>) {
     let p: KeyParams = call.params();
@@ -127,23 +136,39 @@ fn key_twin<T: Real>(call: Call<'_, T>) {
     let (q, keys, dout, stats) = (q.real(), keys.real(), dout.real(), stats.real());
     let tiles: &[KeyTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let outs = split_by(dkv.real_mut(), tiles.iter().map(|t| t.n_keys as usize * shape.kv_cols()));
-    let scale = T::of(p.scale);
     tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dkv)| {
         dkv.fill(T::ZERO);
-        for i in 0..tile.n_keys as usize {
-            let (dkeys, dvalues) = dkv[i * shape.kv_cols()..][..shape.kv_cols()].split_at_mut(shape.kv_cols() / 2);
+        let tile_keys = Keys::rows(keys, tile.key, tile.n_keys, shape);
+        let (n_keys, cols) = (tile.n_keys as usize, shape.kv_cols());
+        let mut weights = vec![T::ZERO; QUERY_BLOCK * n_keys];
+        let mut slopes = weights.clone();
+        let queries = tile.query as usize..tile.query_end as usize;
+        for first in queries.clone().step_by(QUERY_BLOCK) {
+            let n = QUERY_BLOCK.min(queries.end - first);
             for head in 0..shape.n_heads {
-                let kv_head = head / shape.group();
-                let (k, v) = shape.key_value(keys, tile.key as usize + i, kv_head);
-                let dk = &mut dkeys[kv_head * dim..][..dim];
-                let dv = &mut dvalues[kv_head * dim..][..dim];
-                for t in (tile.query as usize + i * tile.causal as usize)..tile.query_end as usize {
-                    let row = t * shape.n_heads + head;
-                    let (q, dout) = (&q[row * dim..][..dim], &dout[row * dim..][..dim]);
-                    let weight = (dot(q, k) * scale - stats[2 * row]).exp();
-                    add_scaled(dv, weight, dout);
-                    add_scaled(dk, weight * (dot(dout, v) - stats[2 * row + 1]) * scale, q);
+                let (kv_head, from) = (head / shape.group(), first * shape.q_cols() + head * dim);
+                let (q, dout) = (&q[from..], &dout[from..]);
+                let rows = [n, shape.q_cols()];
+                tile_keys.scores(0, kv_head, q, rows, T::of(p.scale), &mut weights);
+                tile_keys.scores(1, kv_head, dout, rows, T::ONE, &mut slopes);
+                let both = weights.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys)).take(n);
+                for (i, (weights, slopes)) in both.enumerate() {
+                    let stat = 2 * ((first + i) * shape.n_heads + head);
+                    let causal = first + i + 1 - queries.start;
+                    let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
+                    weights[seen..].fill(T::ZERO);
+                    slopes[seen..].fill(T::ZERO);
+                    for (w, s) in weights[..seen].iter_mut().zip(&mut slopes[..seen]) {
+                        *w = (*w - stats[stat]).exp();
+                        *s = *w * (*s - stats[stat + 1]) * T::of(p.scale);
+                    }
                 }
+                let add = |out: &mut [T], left: &[T], right: &[T]| {
+                    let (left, right) = (View::columns(left, n_keys), View::rows(right, shape.q_cols()));
+                    product([n_keys, dim, n], left, right, out, cols, T::ONE, T::ONE, false);
+                };
+                add(&mut dkv[kv_head * dim..], &slopes, q);
+                add(&mut dkv[cols / 2 + kv_head * dim..], &weights, dout);
             }
         }
     });

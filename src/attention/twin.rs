@@ -1,7 +1,11 @@
-//! What the CPU twins of the attention kernels share: the runs of keys that a tile sees, and products of head rows.
+//! What the CPU twins of the attention kernels share: the runs of keys that a tile sees, and blocked products over them.
+//!
+//! A twin works a tile and head at a time: scores of all its queries against all its keys by one matrix product for each run,
+//! then row-wise exponentials, then products back. That is the shader's sum in another order.
 
 use super::layout::QueryTile;
 use crate::gpu::Real;
+use crate::kernels::product::{View, product};
 
 /// Head counts and scale as a twin needs them.
 #[derive(Clone, Copy)]
@@ -25,40 +29,107 @@ impl Shape {
     pub(super) fn kv_cols(&self) -> usize {
         2 * self.n_kv_heads * self.dim
     }
+}
 
-    /// Key and value of one head in a kv row.
-    pub(super) fn key_value<'a, T>(&self, kv: &'a [T], row: usize, head: usize) -> (&'a [T], &'a [T]) {
-        let (at, half) = (row * self.kv_cols() + head * self.dim, self.n_kv_heads * self.dim);
-        (&kv[at..at + self.dim], &kv[at + half..at + half + self.dim])
+/// Consecutive rows of kv, from either buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a, T> {
+    kv: &'a [T],
+    rows: usize,
+}
+
+/// All keys that a tile of queries sees; the first query sees all but the last `n_queries - 1`.
+pub(super) struct Keys<'a, T> {
+    shape: Shape,
+    runs: Vec<Run<'a, T>>,
+    /// Number of keys.
+    pub(super) n: usize,
+}
+
+impl<'a, T: Real> Keys<'a, T> {
+    /// The keys of a tile: sink, packed, window; a run that wraps around the ring becomes two.
+    pub(super) fn of(tile: &QueryTile, raw: &'a [T], packed: &'a [T], ring: u32, shape: Shape) -> Self {
+        let mut keys = Keys { shape, runs: Vec::new(), n: 0 };
+        keys.push_ring(raw, tile.sink, tile.n_sink, ring);
+        keys.push(packed, tile.packed, tile.n_packed);
+        keys.push_ring(raw, tile.window, tile.n_window + tile.n_queries - 1, ring);
+        keys
+    }
+
+    /// One run of rows.
+    pub(super) fn rows(kv: &'a [T], first: u32, n: u32, shape: Shape) -> Self {
+        let mut keys = Keys { shape, runs: Vec::new(), n: 0 };
+        keys.push(kv, first, n);
+        keys
+    }
+
+    fn push(&mut self, kv: &'a [T], first: u32, n: u32) {
+        if n > 0 {
+            let cols = self.shape.kv_cols();
+            self.runs.push(Run { kv: &kv[first as usize * cols..(first + n) as usize * cols], rows: n as usize });
+            self.n += n as usize;
+        }
+    }
+
+    fn push_ring(&mut self, kv: &'a [T], first: u32, n: u32, ring: u32) {
+        let first = first % ring;
+        let before = n.min(ring - first);
+        self.push(kv, first, before);
+        self.push(kv, 0, n - before);
+    }
+
+    /// Rows of one side (0 keys, 1 values) of a head.
+    fn side(&self, run: &Run<'a, T>, side: usize, kv_head: usize) -> &'a [T] {
+        &run.kv[(side * self.shape.n_kv_heads + kv_head) * self.shape.dim..]
+    }
+
+    /// out [m, n] = scale · x [m, dim] · (keys or values)ᵀ, rows of x `x_row` apart.
+    pub(super) fn scores(&self, side: usize, kv_head: usize, x: &[T], [m, x_row]: [usize; 2], scale: T, out: &mut [T]) {
+        let mut at = 0;
+        for run in &self.runs {
+            let rows = View::columns(self.side(run, side, kv_head), self.shape.kv_cols());
+            let sizes = [m, run.rows, self.shape.dim];
+            product(sizes, View::rows(x, x_row), rows, &mut out[at..], self.n, scale, T::ZERO, false);
+            at += run.rows;
+        }
+    }
+
+    /// out [m, dim] (rows `out_row` apart) = weights [m, n] · (keys or values).
+    pub(super) fn mix(&self, side: usize, kv_head: usize, weights: &[T], m: usize, out: &mut [T], out_row: usize) {
+        let (mut at, mut beta) = (0, T::ZERO);
+        for run in &self.runs {
+            let rows = View::rows(self.side(run, side, kv_head), self.shape.kv_cols());
+            let sizes = [m, self.shape.dim, run.rows];
+            product(sizes, View::rows(&weights[at..], self.n), rows, out, out_row, T::ONE, beta, false);
+            (at, beta) = (at + run.rows, T::ONE);
+        }
     }
 }
 
-/// Keys that the queries of a tile see, in order: (whether packed, row). The first query sees all but the last
-/// `n_queries - 1`.
-pub(super) fn keys_of(tile: &QueryTile, ring: u32) -> Vec<(bool, usize)> {
-    let raw = |first: u32, n: u32| (0..n).map(move |i| (false, ((first + i) % ring) as usize));
-    let packed = (tile.packed..tile.packed + tile.n_packed).map(|r| (true, r as usize));
-    raw(tile.sink, tile.n_sink).chain(packed).chain(raw(tile.window, tile.n_window + tile.n_queries - 1)).collect()
+/// Largest of a row, in eight running maxima that the compiler keeps in vector registers.
+pub(super) fn row_max<T: Real>(row: &[T]) -> T {
+    let mut tops = [T::LOWEST; 8];
+    let chunks = row.chunks_exact(8);
+    let rest = chunks.remainder().iter().fold(T::LOWEST, |m, &x| if x > m { x } else { m });
+    for chunk in chunks {
+        for (t, &x) in tops.iter_mut().zip(chunk) {
+            *t = if x > *t { x } else { *t };
+        }
+    }
+    tops.into_iter().fold(rest, |m, x| if x > m { x } else { m })
 }
 
-/// Dot product in eight running sums, which the compiler keeps in vector registers.
-pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+/// Sum of a row, in eight running sums.
+pub(super) fn row_sum<T: Real>(row: &[T]) -> T {
     let mut sums = [T::ZERO; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: T = a8.remainder().iter().zip(b8.remainder()).map(|(&x, &y)| x * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for i in 0..8 {
-            sums[i] += x[i] * y[i];
+    let chunks = row.chunks_exact(8);
+    let rest: T = chunks.remainder().iter().copied().sum();
+    for chunk in chunks {
+        for (s, &x) in sums.iter_mut().zip(chunk) {
+            *s += x;
         }
     }
     sums.into_iter().sum::<T>() + rest
-}
-
-/// out += factor · x.
-pub(super) fn add_scaled<T: Real>(out: &mut [T], factor: T, x: &[T]) {
-    for (o, &v) in out.iter_mut().zip(x) {
-        *o += factor * v;
-    }
 }
 
 /// Cuts `data` into consecutive parts of the given lengths.

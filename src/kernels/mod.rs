@@ -5,6 +5,7 @@
 pub mod case;
 pub mod gradient;
 pub mod op;
+pub mod product;
 mod rows;
 
 /// Declares the families and gathers their kernels and cases.
