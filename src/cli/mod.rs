@@ -1,7 +1,12 @@
-//! Floor 10: the command line. `args.rs` holds the flags that verbs share; each verb has a file.
+//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `id_lists.rs` and `output.rs` what they read and
+//! print; each verb has a file.
 
 mod args;
+mod generate;
+mod id_lists;
 mod info;
+mod output;
+mod probe;
 
 use clap::{Parser, Subcommand};
 
@@ -17,6 +22,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Generate text after a prompt, with the dense or the compressed cache.
+    Generate(generate::GenerateArgs),
+    /// Write what one forward and backward compute, or print the perplexity of a text.
+    Probe(probe::ProbeArgs),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
 }
@@ -41,6 +50,8 @@ pub fn main() -> i32 {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.verb {
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Probe(args) => probe::run(&args),
         Verb::Info(args) => info::run(&args),
     }
 }
