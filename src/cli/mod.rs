@@ -2,6 +2,8 @@
 
 mod args;
 mod info;
+mod train;
+mod train_progress;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +21,8 @@ struct Cli {
 enum Verb {
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
+    /// Fine-tune a model: an adapter (LoRA) or every weight.
+    Train(Box<train::TrainArgs>),
 }
 
 /// Runs the command line and returns the exit status: 0 done, 1 failed, 2 bad usage.
@@ -42,5 +46,6 @@ pub fn main() -> i32 {
 fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Info(args) => info::run(&args),
+        Verb::Train(args) => train::run(&args),
     }
 }

@@ -150,7 +150,9 @@ impl TrainJob {
             require(value >= 1, || format!("{flag} {value} trains nothing: give at least 1"))?;
         }
         let short = self.max_length.filter(|&n| n < 2);
-        require(short.is_none(), || "--max-length: an example needs 2 tokens at least, one to see and one to say".into())?;
+        require(short.is_none(), || {
+            "--max-length: an example needs 2 tokens at least, one to see and one to say".into()
+        })?;
         require(self.max_positions != Some(0), || "--max-positions 0 allows no token at all".into())?;
         self.optimizer().validate()?;
         self.validate_adapter()?;
@@ -168,12 +170,16 @@ impl TrainJob {
         if let Some(dropout) = self.dropout {
             require((0.0..1.0).contains(&dropout), || format!("--dropout {dropout} does not lie in [0, 1)"))?;
         }
-        let shape = [("--rank", self.rank.is_some()), ("--alpha", self.alpha.is_some()), ("--targets", self.targets.is_some())];
+        let shape =
+            [("--rank", self.rank.is_some()), ("--alpha", self.alpha.is_some()), ("--targets", self.targets.is_some())];
         let given = shape.iter().find(|(_, given)| *given).map(|(flag, _)| *flag);
         if self.method == Method::Full {
             let given = given.or(self.dropout.map(|_| "--dropout")).or(self.adapter.as_ref().map(|_| "--adapter"));
             return require(given.is_none(), || {
-                format!("{} belongs to --method lora; --method full trains every weight of the model itself", given.unwrap_or_default())
+                format!(
+                    "{} belongs to --method lora; --method full trains every weight of the model itself",
+                    given.unwrap_or_default()
+                )
             });
         }
         require(self.adapter.is_none() || given.is_none(), || {
@@ -218,7 +224,9 @@ impl TrainJob {
             alpha_pattern: vec![],
             base_model: Some(self.model.clone()),
         };
-        config.validate(model).map_err(|e| Error::usage(e.to_string()).context("--rank, --alpha, --dropout, --targets"))?;
+        config
+            .validate(model)
+            .map_err(|e| Error::usage(e.to_string()).context("--rank, --alpha, --dropout, --targets"))?;
         Ok(config)
     }
 }

@@ -68,7 +68,8 @@ fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)],
     };
     write_folder(dir, |folder| {
         write_safetensors(&folder.join("model.safetensors"), tensors, &[])?;
-        let text = |(name, text): (&str, &str)| write_atomic(&folder.join(name), |out| Ok(out.write_all(text.as_bytes())?));
+        let text =
+            |(name, text): (&str, &str)| write_atomic(&folder.join(name), |out| Ok(out.write_all(text.as_bytes())?));
         text(("config.json", &config))?;
         text((RECORD, record))?;
         made.iter().try_for_each(|(name, content)| text((name, content)))?;
