@@ -7,6 +7,8 @@ mod id_lists;
 mod info;
 mod output;
 mod probe;
+mod train;
+mod train_progress;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +30,8 @@ enum Verb {
     Probe(probe::ProbeArgs),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
+    /// Fine-tune a model: an adapter (LoRA) or every weight.
+    Train(Box<train::TrainArgs>),
 }
 
 /// Runs the command line and returns the exit status: 0 done, 1 failed, 2 bad usage.
@@ -53,5 +57,6 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Info(args) => info::run(&args),
+        Verb::Train(args) => train::run(&args),
     }
 }
