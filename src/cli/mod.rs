@@ -2,6 +2,7 @@
 //! print; each verb has a file.
 
 mod args;
+mod demo;
 mod generate;
 mod id_lists;
 mod info;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// See what LRSA does, in a minute or two, with the bundled model and text.
+    Demo(demo::DemoArgs),
     /// Generate text after a prompt, with the dense or the compressed cache.
     Generate(generate::GenerateArgs),
     /// Write what one forward and backward compute, or print the perplexity of a text.
@@ -54,6 +57,7 @@ pub fn main() -> i32 {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.verb {
+        Verb::Demo(args) => demo::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Info(args) => info::run(&args),

@@ -1,6 +1,7 @@
 //! Text in: tokenizers, datasets, packing.
 
 pub mod batch;
+pub mod bundled;
 pub mod dataset;
 pub mod decode_stream;
 mod example;
