@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
 use crate::error::Result;
@@ -99,30 +101,42 @@ fn product<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool, b_
         "operands hold the product"
     );
     assert!((m - 1) * a_row + (k - 1) * a_col < a.len(), "the left operand holds the product");
-    let parallel = if m * n * k > 1 << 16 { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the assertions above keep every access of the strided operands inside their slices, and out aliases neither.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            c_row as isize,
-            p.beta != 0.0,
-            a.as_ptr(),
-            a_col as isize,
-            a_row as isize,
-            w.as_ptr(),
-            b_col as isize,
-            b_row as isize,
-            T::of(p.beta),
-            T::of(p.alpha),
-            false,
-            false,
-            false,
-            parallel,
-        );
+    let multiply = |out: &mut [T], w: &[T], n: usize, parallel| {
+        // SAFETY: the assertions above keep every access of the strided operands inside their slices, and out aliases
+        // neither.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                out.as_mut_ptr(),
+                1,
+                c_row as isize,
+                p.beta != 0.0,
+                a.as_ptr(),
+                a_col as isize,
+                a_row as isize,
+                w.as_ptr(),
+                b_col as isize,
+                b_row as isize,
+                T::of(p.beta),
+                T::of(p.alpha),
+                false,
+                false,
+                false,
+                parallel,
+            );
+        }
+    };
+    if m * n * k <= 1 << 16 {
+        multiply(out, w, n, gemm::Parallelism::None);
+    } else if m == 1 {
+        // One token, decoding: the time is that of reading the weight, and the library would read it in one thread.
+        let part = n.div_ceil(rayon::current_num_threads());
+        let columns = out[..n].par_chunks_mut(part).enumerate();
+        columns.for_each(|(i, out)| multiply(out, &w[i * part * b_col..], out.len(), gemm::Parallelism::None));
+    } else {
+        multiply(out, w, n, gemm::Parallelism::Rayon(0));
     }
 }
 
@@ -312,6 +326,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd sizes", 37, 19, 71, real(2, 71, 19, 1.0)),
         case("one row", 1, 64, 130, real(2, 130, 64, 1.0)),
+        case("one long row", 1, 130, 1001, real(2, 1001, 130, 1.0)),
         case("one of all", 1, 1, 1, real(2, 1, 1, 1.0)),
         case("large values", 33, 40, 65, real(2, 65, 40, 1e4)),
         case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
