@@ -1,10 +1,12 @@
 //! The memory plan of a recording: which transients share which slot.
 //!
-//! Each transient lives from its first to its last command. Walking the commands in order, a buffer takes the smallest free
-//! slot of at least its size (or grows the largest free one), and gives it back after its last use. The sum of the slots
-//! is the recording's high-water mark.
+//! Each transient lives from its first to its last command. The largest are placed first, each into the smallest slot whose
+//! tenants it never meets, else into a slot of its own. A slot is as large as its first tenant, so small buffers fill the
+//! gaps that large ones leave and no slot ever grows (greedy by size, arXiv 2001.03288). The sum of the slots is the
+//! recording's high-water mark.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Lifetime, Recording};
 
@@ -15,54 +17,57 @@ pub struct Plan {
     slots: Vec<u64>,
 }
 
-impl Plan {
-    /// Plans `recording`. Sizes are rounded up to 256 bytes.
-    pub fn new(recording: &Recording) -> Self {
-        let mut last_use: HashMap<u64, usize> = HashMap::new();
-        for (i, command) in recording.commands().iter().enumerate() {
-            for (span, _) in command.uses() {
-                last_use.insert(span.buffer.id(), i);
+/// A transient: first and last command that touch it, both included, and its size.
+struct Tenant {
+    id: u64,
+    first: usize,
+    last: usize,
+    n_bytes: u64,
+}
+
+/// Transients in the order in which they appear. Sizes are rounded up to 256 bytes.
+fn tenants(recording: &Recording) -> Vec<Tenant> {
+    let mut found: Vec<Tenant> = Vec::new();
+    let mut place: HashMap<u64, usize> = HashMap::new();
+    for (i, command) in recording.commands().iter().enumerate() {
+        for (span, _) in command.uses() {
+            let b = &span.buffer;
+            if b.lifetime() != Lifetime::Transient {
+                continue;
             }
+            let at = *place.entry(b.id()).or_insert_with(|| {
+                found.push(Tenant { id: b.id(), first: i, last: i, n_bytes: b.n_bytes().next_multiple_of(256) });
+                found.len() - 1
+            });
+            found[at].last = i;
         }
+    }
+    found
+}
+
+impl Plan {
+    /// Plans `recording`.
+    pub fn new(recording: &Recording) -> Self {
+        let mut tenants = tenants(recording);
+        tenants.sort_by_key(|t| Reverse(t.n_bytes)); // stable: equal ones stay in the order of their first use
         let mut plan = Plan::default();
-        let mut free: Vec<usize> = Vec::new();
-        for (i, command) in recording.commands().iter().enumerate() {
-            let uses = command.uses();
-            for (span, _) in &uses {
-                let b = &span.buffer;
-                if b.lifetime() == Lifetime::Transient && !plan.slot_of.contains_key(&b.id()) {
-                    let slot = plan.take(&mut free, b.n_bytes().next_multiple_of(256));
-                    plan.slot_of.insert(b.id(), slot);
-                }
-            }
-            for (span, _) in &uses {
-                let id = span.buffer.id();
-                if let Some(&slot) = plan.slot_of.get(&id)
-                    && last_use[&id] == i
-                    && !free.contains(&slot)
-                {
-                    free.push(slot);
-                }
-            }
+        // Of each slot the tenants' lives, last command by first.
+        let mut lives: Vec<BTreeMap<usize, usize>> = Vec::new();
+        for t in &tenants {
+            let is_free = |lives: &BTreeMap<usize, usize>| {
+                let before = lives.range(..=t.last).next_back();
+                before.is_none_or(|(_, &last)| last < t.first)
+            };
+            // Slots are made in falling order of size, so the first free one from the end is the smallest.
+            let slot = lives.iter().rposition(is_free).unwrap_or_else(|| {
+                plan.slots.push(t.n_bytes);
+                lives.push(BTreeMap::new());
+                lives.len() - 1
+            });
+            lives[slot].insert(t.first, t.last);
+            plan.slot_of.insert(t.id, slot);
         }
         plan
-    }
-
-    fn take(&mut self, free: &mut Vec<usize>, n_bytes: u64) -> usize {
-        let fits = |&i: &usize| self.slots[free[i]] >= n_bytes;
-        let best = (0..free.len()).filter(fits).min_by_key(|&i| self.slots[free[i]]);
-        let largest = || (0..free.len()).max_by_key(|&i| self.slots[free[i]]);
-        match best.or_else(largest) {
-            Some(i) => {
-                let slot = free.swap_remove(i);
-                self.slots[slot] = self.slots[slot].max(n_bytes);
-                slot
-            }
-            None => {
-                self.slots.push(n_bytes);
-                self.slots.len() - 1
-            }
-        }
     }
 
     /// The slot of a transient buffer.
@@ -98,6 +103,42 @@ mod tests {
         }
         let plan = Plan::new(&r);
         assert_eq!(plan.peak_bytes(), 2 * 512);
+    }
+
+    #[test]
+    fn small_buffers_fill_the_gaps_of_large_ones() {
+        let mut r = Recording::new();
+        let [small, large] = [("small", 64), ("large", 6400)].map(|(l, n)| r.transient(l, Kind::Real, n));
+        let [other, late] = [("other", 64), ("late", 6400)].map(|(l, n)| r.transient(l, Kind::Real, n));
+        r.clear(&small);
+        r.copy(&small, &other); // while no large one is alive: `small` and `other` need not both have slots of their own
+        r.clear(&large);
+        r.copy(&large, &late);
+        let plan = Plan::new(&r);
+        assert_eq!(plan.peak_bytes(), 2 * 25_600, "a slot that grew from small to large would cost more");
+    }
+
+    #[test]
+    fn tenants_of_a_slot_never_meet() {
+        let mut r = Recording::new();
+        let mut alive: Vec<crate::gpu::Span> = Vec::new();
+        for i in 0..200usize {
+            let next = r.transient("t", Kind::Real, 64 * (1 + i * i % 13));
+            r.clear(&next);
+            alive.push(next);
+            if alive.len() > 3 + i % 5 {
+                let gone = alive.remove(i * 7 % alive.len());
+                r.clear(&gone);
+            }
+        }
+        let (plan, tenants) = (Plan::new(&r), tenants(&r));
+        for (i, a) in tenants.iter().enumerate() {
+            assert!(plan.slots()[plan.slot(a.id)] >= a.n_bytes);
+            for b in &tenants[i + 1..] {
+                let meet = a.first <= b.last && b.first <= a.last;
+                assert!(!(meet && plan.slot(a.id) == plan.slot(b.id)));
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,50 @@
+//! Training memory: linear in the sequence length, smaller with recomputation, and close to what is alive at once.
+
+mod common;
+
+use std::path::Path;
+
+use longreach::attention::{Attention, Lrsa};
+use longreach::data::batch::Batch;
+use longreach::data::dataset::Example;
+use longreach::gpu::{CpuExecutor, Executor};
+use longreach::model::adapter_file::Adapter;
+use longreach::model::load::{Train, load};
+use longreach::model::weights::WeightSource;
+use longreach::optim::AdamWConfig;
+use longreach::train::{Stepper, TrainJob};
+
+/// Bytes of transients at the peak of one LoRA step of stories260K on one sequence of `n` tokens.
+fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
+    let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
+    let job = TrainJob::default();
+    let adapter = Adapter::fresh(job.new_adapter(source.config()).unwrap(), source.config(), 0).unwrap();
+    let mut device = CpuExecutor::<f32>::new();
+    let mut loaded = load(&mut device, &source, Some(&adapter), Train::Adapter(job.decay)).unwrap();
+    let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
+    let labels = ids.iter().map(|&id| id as i32).collect();
+    let batch = [Batch::new(&[Example { ids, labels }])];
+    let mut stepper = Stepper::new(&mut device, AdamWConfig::default(), recompute, 0).unwrap();
+    device.reset_peak();
+    stepper.step(&mut device, &mut loaded, &batch, attention, 1e-3).unwrap();
+    let memory = device.memory();
+    println!(
+        "{n} tokens, {attention}, recompute {recompute}: transients {} bytes, persistent {} bytes",
+        memory.transient_peak_bytes, memory.persistent_bytes
+    );
+    memory.transient_peak_bytes
+}
+
+#[test]
+fn memory_grows_linearly_with_the_sequence() {
+    for attention in [Attention::Dense, Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap())] {
+        let mut peaks = Vec::new();
+        for recompute in [false, true] {
+            let [short, long] = [512, 1024].map(|n| peak_bytes(n, attention, recompute));
+            let ratio = long as f64 / short as f64;
+            assert!(ratio < 2.1, "{attention}, recompute {recompute}: {short} bytes, then {long}: {ratio}");
+            peaks.push(long);
+        }
+        assert!(peaks[1] * 2 < peaks[0], "{attention}: recomputation needs {} bytes of {}", peaks[1], peaks[0]);
+    }
+}
