@@ -1,7 +1,14 @@
-//! Floor 10: the command line. `args.rs` holds the flags that verbs share; each verb has a file.
+//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `id_lists.rs` and `output.rs` what they read and
+//! print; each verb has a file.
 
 mod args;
+mod generate;
+mod id_lists;
 mod info;
+mod output;
+mod probe;
+mod train;
+mod train_progress;
 
 use clap::{Parser, Subcommand};
 
@@ -17,8 +24,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Generate text after a prompt, with the dense or the compressed cache.
+    Generate(generate::GenerateArgs),
+    /// Write what one forward and backward compute, or print the perplexity of a text.
+    Probe(probe::ProbeArgs),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
+    /// Fine-tune a model: an adapter (LoRA) or every weight.
+    Train(Box<train::TrainArgs>),
 }
 
 /// Runs the command line and returns the exit status: 0 done, 1 failed, 2 bad usage.
@@ -41,6 +54,9 @@ pub fn main() -> i32 {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.verb {
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Probe(args) => probe::run(&args),
         Verb::Info(args) => info::run(&args),
+        Verb::Train(args) => train::run(&args),
     }
 }

@@ -76,6 +76,11 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// The text of a `tokenizer.json` that reads back as this tokenizer.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).context("writing the tokenizer")
+    }
+
     /// The ids of a text. `add_special` adds what the model wants around a text, usually BOS in front. Names of special
     /// tokens in the text become those tokens.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {

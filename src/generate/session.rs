@@ -1,5 +1,7 @@
 //! One sequence being generated: its cache, chunked prefill, and the next token.
 
+use std::collections::HashSet;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -18,8 +20,9 @@ pub struct Session {
     /// The KV cache.
     pub cache: Cache,
     sampling: Sampling,
-    /// Distinct ids so far, for the repetition penalty.
+    /// Distinct ids so far, in the order of their coming, for the repetition penalty.
     seen: Vec<u32>,
+    is_seen: HashSet<u32>,
     seen_buffer: Span,
     logits: Tensor,
     drawn: Span,
@@ -44,6 +47,7 @@ impl Session {
             cache: model.cache(attention, capacity, chunk),
             sampling,
             seen: Vec::new(),
+            is_seen: HashSet::new(),
             seen_buffer: Buffer::persistent("seen ids", Kind::U32, vocab).span(),
             logits: Tensor::persistent("next logits", Format::F32, 1, vocab, &device.limits())?,
             drawn: Buffer::persistent("drawn id", Kind::U32, 1).span(),
@@ -107,11 +111,7 @@ impl Session {
             return Ok(());
         }
         let before = self.seen.len();
-        for id in ids {
-            if !self.seen.contains(id) {
-                self.seen.push(*id);
-            }
-        }
+        self.seen.extend(ids.iter().copied().filter(|&id| self.is_seen.insert(id)));
         if self.seen.len() > before {
             device.write_words(&self.seen_buffer, &self.seen)?;
         }

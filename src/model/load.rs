@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use super::adapter_config::AdapterConfig;
 use super::adapter_file::{Adapter, AdapterPair, tensor_names};
@@ -23,7 +24,8 @@ use crate::tensor::host::HostTensor;
 use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
 
 /// Which tensors weight decay applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Decay {
     /// Every trained tensor, as PyTorch's AdamW does by default.
     All,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod golden;
+
 use longreach::gpu::{LimitSet, OpenOptions, WgpuExecutor, software_adapter};
 
 /// The software Vulkan device. Where there is none: a failure in CI, a printed skip elsewhere.

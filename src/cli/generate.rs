@@ -1,0 +1,241 @@
+//! `longreach generate`: a text after a prompt, streamed, with the dense or the compressed cache.
+//!
+//! It turns flags into a [`GenerateRequest`] and prints what comes. The loop is [`crate::generate`]'s.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
+use super::id_lists::read_ids;
+use super::output::{print, print_line, read_stdin, read_text_file};
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Error, Result};
+use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
+use crate::kernels::sample::Sampling;
+use crate::model::chat_template::Message;
+use crate::model::load::{Train, load};
+
+/// Tokens generated where `--max-tokens` is absent, as far as the model's positions reach.
+const DEFAULT_MAX_TOKENS: usize = 256;
+
+/// Flags of `generate`.
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    attention: AttentionArgs,
+    /// Most tokens to generate [default: 256, or what the model's positions leave]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Prompt tokens fed at once
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CHUNK)]
+    chunk: usize,
+    /// Go on after the model's stop tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object when done, and no text before
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the prompt comes from: exactly one of three.
+#[derive(Args, Debug)]
+struct PromptArgs {
+    #[command(flatten)]
+    source: PromptSource,
+    /// Give a model with a chat template the bare text, not one user turn
+    #[arg(long)]
+    no_chat_template: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct PromptSource {
+    /// The prompt; - reads standard input
+    #[arg(long, value_name = "TEXT|-", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// File with the prompt (a line break at its end is left out, as for standard input)
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// JSON file with the prompt's token ids as one sequence, [[1, 2, 3]]; no tokenizer needed
+    #[arg(long, value_name = "IDS.json")]
+    ids: Option<PathBuf>,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Debug)]
+struct SamplingArgs {
+    /// Temperature; 0 takes the most likely token
+    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
+    temp: f32,
+    /// Draw from the K most likely tokens; 0 from all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: usize,
+    /// Draw from the most likely tokens that hold this mass; 1 from all
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
+    top_p: f32,
+    /// Draw from tokens with at least this fraction of the best one's probability; 0 from all
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
+    min_p: f32,
+    /// Make tokens that were there before less likely; 1 changes nothing
+    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: f32,
+}
+
+impl SamplingArgs {
+    fn sampling(&self) -> Result<Sampling> {
+        let Self { temp, top_k, top_p, min_p, repetition_penalty } = *self;
+        let sampling = Sampling { temperature: temp, top_k, top_p, min_p, repetition_penalty };
+        sampling.validate()?;
+        Ok(sampling)
+    }
+}
+
+impl PromptArgs {
+    /// The prompt's token ids.
+    fn ids(&self, files: &ModelFiles) -> Result<Vec<u32>> {
+        let source = &self.source;
+        let text = match (&source.prompt, &source.prompt_file, &source.ids) {
+            (_, _, Some(path)) => return one_sequence(path, files),
+            (_, Some(path), _) => read_text_file(path)?,
+            (Some(dash), ..) if dash == "-" => read_stdin()?,
+            (Some(text), ..) => text.clone(),
+            (None, None, None) => return Err(Error::usage("give --prompt, --prompt-file or --ids")),
+        };
+        if text.is_empty() {
+            return Err(Error::usage(
+                "the prompt is empty: give some text, or the start token alone as ids (--ids with a file like [[1]])",
+            ));
+        }
+        let tokenizer = files.tokenizer()?;
+        let ids = match &files.template {
+            Some(template) if !self.no_chat_template => {
+                let turn = template.render(&[Message::new("user", text)], true)?;
+                tokenizer.encode(&turn, false)? // the template wrote BOS where the model wants it
+            }
+            _ => tokenizer.encode(&text, true)?,
+        };
+        let vocab = files.config().vocab;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            crate::bail!("the tokenizer does not belong to this model: it gave token {id}, the model has {vocab}");
+        }
+        if ids.is_empty() {
+            return Err(Error::usage("the prompt has no tokens: this tokenizer drops all of its text"));
+        }
+        Ok(ids)
+    }
+}
+
+fn one_sequence(path: &std::path::Path, files: &ModelFiles) -> Result<Vec<u32>> {
+    let mut rows = read_ids(path, files.config().vocab)?;
+    match (rows.pop(), rows.len()) {
+        (Some(row), 0) => Ok(row),
+        (_, more) => Err(Error::usage(format!(
+            "{}: {} sequences; generate takes exactly one, [[1, 2, 3]]",
+            path.display(),
+            more + 1
+        ))),
+    }
+}
+
+impl GenerateArgs {
+    /// How many tokens to generate: what the flag says if it fits, else as many as fit up to the default.
+    fn max_tokens(&self, files: &ModelFiles, n_prompt: usize) -> Result<usize> {
+        let limit = self.model.max_positions.unwrap_or(files.config().max_positions);
+        let room = limit.saturating_sub(n_prompt);
+        let max_tokens = self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room.max(1)));
+        if max_tokens == 0 || self.chunk == 0 {
+            return Err(Error::usage("--max-tokens and --chunk are at least 1"));
+        }
+        self.model.check_length(files, n_prompt.saturating_add(max_tokens)).with_context(|| {
+            let advice = if room > 0 { format!(" ({room} would fit)") } else { String::new() };
+            format!("a prompt of {n_prompt} tokens and --max-tokens {max_tokens}{advice}")
+        })?;
+        Ok(max_tokens)
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &GenerateArgs) -> Result<()> {
+    let sampling = args.sampling.sampling()?;
+    let files = args.model.open()?;
+    let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
+    let prompt_ids = args.prompt.ids(&files)?;
+    let max_tokens = args.max_tokens(&files, prompt_ids.len())?;
+    let mut device = args.device.open()?;
+    let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
+    let request = GenerateRequest {
+        prompt_ids: &prompt_ids,
+        max_tokens,
+        sampling,
+        attention,
+        chunk: args.chunk,
+        stop: if args.ignore_eos { &[] } else { files.stop.ids() },
+        seed: args.seed,
+    };
+    let mut written = Ok(());
+    let mut on_token = |token: NewToken<'_>| {
+        if !args.json && !token.text.is_empty() {
+            written = print(token.text);
+        }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let tokenizer = files.tokenizer().ok();
+    let got = generate(&mut *device, &mut loaded.model, tokenizer, &request, &mut on_token)?;
+    written?;
+    if args.json {
+        return print_line(&to_json(&got, &device.name()).to_string());
+    }
+    if tokenizer.is_none() {
+        print_line(&format!("{:?}", got.ids))?; // without a tokenizer the ids are all there is to show
+    } else {
+        print_line("")?;
+    }
+    eprintln!("{}", summary(&got, &attention.to_string(), &device.name()));
+    Ok(())
+}
+
+fn to_json(got: &Generated, device: &str) -> serde_json::Value {
+    json!({
+        "text": got.text,
+        "ids": got.ids,
+        "prompt_tokens": got.prompt_tokens,
+        "generated_tokens": got.generated_tokens,
+        "prefill_tokens_per_s": got.prefill_tokens_per_s(),
+        "decode_tokens_per_s": got.decode_tokens_per_s(),
+        "kv_entries": got.kv_entries,
+        "kv_bytes": got.kv_bytes,
+        "device": device,
+    })
+}
+
+fn summary(got: &Generated, attention: &str, device: &str) -> String {
+    let why = match got.stopped_by {
+        StoppedBy::StopToken => "ended by a stop token",
+        StoppedBy::MaxTokens => "ended by --max-tokens",
+        StoppedBy::Caller => "stopped",
+    };
+    format!(
+        "[{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {why}; {attention}: {} KV entries a head, {:.1} KiB in all; \
+         {device}]",
+        got.prompt_tokens,
+        got.prefill_tokens_per_s(),
+        got.generated_tokens,
+        got.decode_tokens_per_s(),
+        got.kv_entries,
+        got.kv_bytes as f64 / 1024.0
+    )
+}

@@ -1,0 +1,64 @@
+//! Standard output and text input of the verbs. Unlike `println!`, a closed pipe is an error here and not a panic.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::error::{Context, Error, Result};
+
+/// Writes a piece of text to stdout and shows it at once.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")
+}
+
+/// Writes a line to stdout.
+pub fn print_line(line: &str) -> Result<()> {
+    print(&format!("{line}\n"))
+}
+
+/// The text of a file. The line break that ends its last line belongs to the file, not to the text.
+pub fn read_text_file(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(without_last_line_break(text))
+}
+
+/// The text on standard input, as [`read_text_file`] reads it.
+pub fn read_stdin() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().lock().read_to_string(&mut text).context("reading standard input")?;
+    Ok(without_last_line_break(text))
+}
+
+fn without_last_line_break(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+/// An error that a file's content is to blame for, of the usage kind.
+pub fn in_file(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::usage(format!("{}: {what}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_break_at_the_end_is_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text");
+        for (content, text) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("\n", ""), (" a ", " a ")]
+        {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(read_text_file(&path).unwrap(), text);
+        }
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        let e = read_text_file(&path).unwrap_err().to_string();
+        assert!(e.contains("text") && e.contains("UTF-8"), "{e}");
+    }
+}

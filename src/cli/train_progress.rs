@@ -1,0 +1,71 @@
+//! Progress of `train` on stderr: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::train::{EvalLine, Observer, StepLine};
+
+/// Plain lines of a whole run, about.
+const PLAIN_LINES: u64 = 20;
+/// Weight of the newest step in the shown speed.
+const SMOOTHING: f64 = 0.2;
+
+/// Shows a run.
+#[derive(Default)]
+pub struct Progress {
+    /// `None` where stderr is no terminal.
+    bar: Option<ProgressBar>,
+    total: u64,
+    tokens_per_s: Option<f64>,
+}
+
+impl Progress {
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn note(&mut self, text: &str) {
+        self.say(&format!("note: {text}"));
+    }
+
+    fn started(&mut self, total_steps: u64, n_examples: usize) {
+        self.total = total_steps;
+        self.say(&format!("{total_steps} steps on {n_examples} examples"));
+        if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(total_steps);
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
+                bar.set_style(style);
+            }
+            self.bar = Some(bar);
+        }
+    }
+
+    fn step(&mut self, line: &StepLine) {
+        let now = line.tokens as f64 / line.seconds.max(1e-9);
+        let speed = self.tokens_per_s.map_or(now, |before| before + SMOOTHING * (now - before));
+        self.tokens_per_s = Some(speed);
+        let text = format!("loss {:.4}  lr {:.2e}  {speed:.0} tokens/s", line.loss, line.lr);
+        if let Some(bar) = &self.bar {
+            bar.set_position(line.step);
+            bar.set_message(text);
+            if line.step == self.total {
+                bar.abandon(); // the finished bar stays on the screen
+            }
+        } else if line.step == 1
+            || line.step == self.total
+            || line.step.is_multiple_of((self.total / PLAIN_LINES).max(1))
+        {
+            eprintln!("step {}/{}  {text}", line.step, self.total);
+        }
+    }
+
+    fn evaluated(&mut self, line: &EvalLine) {
+        self.say(&format!("step {}: validation loss {:.4}, perplexity {:.3}", line.step, line.loss, line.perplexity));
+    }
+}

@@ -1,0 +1,273 @@
+//! The generation loop that command line, demo and app share: prefill, draw, show, feed, until something ends it.
+//!
+//! It takes token ids and gives token ids, with their text where a tokenizer is at hand. It knows no chat template and
+//! prints nothing. One step of it is [`Session`]; what the cache keeps is [`crate::attention`]'s.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::Session;
+use crate::attention::Attention;
+use crate::data::decode_stream::DecodeStream;
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::gpu::Executor;
+use crate::kernels::sample::Sampling;
+use crate::model::llama::Llama;
+
+/// Prompt tokens fed at once where nobody says otherwise.
+pub const DEFAULT_CHUNK: usize = 512;
+
+/// What to generate.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest<'a> {
+    /// The prompt, at least one token.
+    pub prompt_ids: &'a [u32],
+    /// Most tokens to generate, at least one.
+    pub max_tokens: usize,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+    /// Dense, or LRSA with its compressed cache.
+    pub attention: Attention,
+    /// Most prompt tokens fed at once; bounds the memory of prefill and changes nothing else but rounding.
+    pub chunk: usize,
+    /// Tokens that end the text; none to go on until `max_tokens`.
+    pub stop: &'a [u32],
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+/// A token as it comes.
+#[derive(Clone, Copy, Debug)]
+pub struct NewToken<'a> {
+    /// Its id.
+    pub id: u32,
+    /// Text that is complete with it; empty inside a character, for marks, and without a tokenizer.
+    pub text: &'a str,
+}
+
+/// What ended a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// A token of [`GenerateRequest::stop`], which is the last of the ids and not in the text.
+    StopToken,
+    /// [`GenerateRequest::max_tokens`].
+    MaxTokens,
+    /// The callback.
+    Caller,
+}
+
+/// What was generated, and what it took.
+///
+/// The last generated token is not fed: nothing follows it. So prompt + generated - 1 tokens were fed.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// Generated ids, a stop token included.
+    pub ids: Vec<u32>,
+    /// What they say, without special tokens; empty without a tokenizer.
+    pub text: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Number of `ids`.
+    pub generated_tokens: usize,
+    /// Time to feed the prompt.
+    pub prefill_seconds: f64,
+    /// Time of everything after: drawing the tokens, and feeding all of them but the last.
+    pub decode_seconds: f64,
+    /// Entries of one head's cache in one layer at the end: cache_length(tokens fed).
+    pub kv_entries: usize,
+    /// Bytes of these entries in all layers.
+    pub kv_bytes: u64,
+    /// Why it ended.
+    pub stopped_by: StoppedBy,
+}
+
+impl Generated {
+    /// Prompt tokens fed per second.
+    pub fn prefill_tokens_per_s(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill_seconds.max(f64::EPSILON)
+    }
+
+    /// Generated tokens fed and followed by a draw per second; 0 where only one token was generated.
+    pub fn decode_tokens_per_s(&self) -> f64 {
+        (self.generated_tokens - 1) as f64 / self.decode_seconds.max(f64::EPSILON)
+    }
+}
+
+/// Generates from `request`, handing each token to `on_token`, which may end it by `ControlFlow::Break`.
+///
+/// Errors: an empty prompt, a zero `max_tokens` or `chunk`, a token outside the vocabulary, and what the device says.
+pub fn generate(
+    device: &mut dyn Executor,
+    model: &mut Llama,
+    tokenizer: Option<&Tokenizer>,
+    request: &GenerateRequest<'_>,
+    on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
+) -> Result<Generated> {
+    let GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed } = *request;
+    check(request)?;
+    let capacity = prompt_ids.len() + max_tokens;
+    let mut session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
+    let start = Instant::now();
+    session.feed(device, model, prompt_ids)?;
+    device.wait()?;
+    let prefill_seconds = start.elapsed().as_secs_f64();
+    let mut text = Text::new(tokenizer, prompt_ids);
+    let mut ids = Vec::new();
+    let stopped_by = loop {
+        let id = session.draw(device)?;
+        ids.push(id);
+        let is_stop = stop.contains(&id);
+        let is_last = is_stop || ids.len() == max_tokens;
+        let piece = text.push(id, is_stop, is_last)?;
+        let wish = on_token(NewToken { id, text: piece });
+        if is_stop {
+            break StoppedBy::StopToken;
+        } else if is_last {
+            break StoppedBy::MaxTokens;
+        } else if wish.is_break() {
+            break StoppedBy::Caller;
+        }
+        session.feed(device, model, &[id])?;
+    };
+    Ok(Generated {
+        generated_tokens: ids.len(),
+        ids,
+        text: text.all,
+        prompt_tokens: prompt_ids.len(),
+        prefill_seconds,
+        decode_seconds: start.elapsed().as_secs_f64() - prefill_seconds,
+        kv_entries: session.cache.n_entries(),
+        kv_bytes: session.cache.n_bytes(),
+        stopped_by,
+    })
+}
+
+fn check(request: &GenerateRequest<'_>) -> Result<()> {
+    if request.prompt_ids.is_empty() {
+        return Err(Error::usage("the prompt is empty: a generation starts from at least one token"));
+    }
+    if request.max_tokens == 0 || request.chunk == 0 {
+        return Err(Error::usage("--max-tokens and --chunk are at least 1"));
+    }
+    Ok(())
+}
+
+/// The text so far.
+struct Text<'a> {
+    tokenizer: Option<&'a Tokenizer>,
+    /// `None` without a tokenizer and after the end.
+    stream: Option<DecodeStream<'a>>,
+    all: String,
+}
+
+impl<'a> Text<'a> {
+    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32]) -> Self {
+        Self { tokenizer, stream: tokenizer.map(|t| t.stream_after(prompt)), all: String::new() }
+    }
+
+    /// Takes a token and returns what is new. Stop tokens say nothing, nor do ids that a model has beyond its tokenizer's,
+    /// to fill its tables up to a round number.
+    fn push(&mut self, id: u32, is_stop: bool, is_last: bool) -> Result<&str> {
+        let shown = self.all.len();
+        let is_text = !is_stop && self.tokenizer.is_some_and(|t| t.id_to_token(id).is_some());
+        if let (true, Some(stream)) = (is_text, &mut self.stream) {
+            self.all.extend(stream.push(id)?);
+        }
+        if is_last && let Some(stream) = self.stream.take() {
+            self.all.extend(stream.finish()?);
+        }
+        Ok(&self.all[shown..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::attention::Lrsa;
+    use crate::gpu::CpuExecutor;
+    use crate::model::load::{Loaded, Train, load};
+    use crate::model::weights::WeightSource;
+
+    fn stories(device: &mut CpuExecutor<f32>) -> (Loaded, Tokenizer) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+        let source = WeightSource::open(&dir).unwrap();
+        (load(device, &source, None, Train::Nothing).unwrap(), Tokenizer::from_dir(&dir).unwrap())
+    }
+
+    fn request<'a>(prompt_ids: &'a [u32], stop: &'a [u32]) -> GenerateRequest<'a> {
+        let attention = Attention::Lrsa(Lrsa::new(4, 8, 0.25).unwrap());
+        GenerateRequest {
+            prompt_ids,
+            max_tokens: 40,
+            sampling: Sampling::default(),
+            attention,
+            chunk: 5,
+            stop,
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn pieces_add_up_and_the_last_token_is_not_fed() {
+        let mut device = CpuExecutor::<f32>::new();
+        let (mut loaded, tokenizer) = stories(&mut device);
+        let prompt = tokenizer.encode("Once upon a time", true).unwrap();
+        let request = request(&prompt, &[]);
+        let (mut pieces, mut ids) = (String::new(), Vec::new());
+        let mut note = |t: NewToken<'_>| {
+            pieces.push_str(t.text);
+            ids.push(t.id);
+            ControlFlow::Continue(())
+        };
+        let got = generate(&mut device, &mut loaded.model, Some(&tokenizer), &request, &mut note).unwrap();
+        assert_eq!((pieces, ids), (got.text.clone(), got.ids.clone()));
+        assert!(got.text.starts_with(", there was"), "{}", got.text);
+        assert_eq!((got.generated_tokens, got.stopped_by), (40, StoppedBy::MaxTokens));
+        assert_eq!(got.kv_entries, request.attention.cache_length(prompt.len() + 39));
+        assert_eq!(got.kv_bytes as usize, got.kv_entries * 2 * 4 * 8 * 5 * 4, "K and V, 4 heads of 8, 5 layers, f32");
+
+        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+        let without = generate(&mut device, &mut loaded.model, None, &request, &mut silent).unwrap();
+        assert_eq!((without.ids, without.text), (got.ids, String::new()));
+    }
+
+    #[test]
+    fn stop_tokens_and_callers_end_it() {
+        let mut device = CpuExecutor::<f32>::new();
+        let (mut loaded, tokenizer) = stories(&mut device);
+        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+        let all = generate(&mut device, &mut loaded.model, None, &request(&[1], &[]), &mut silent).unwrap();
+        let stop = [all.ids[7]];
+        let first = all.ids.iter().position(|&id| id == stop[0]).unwrap();
+        let request_with_stop = request(&[1], &stop);
+        let got = generate(&mut device, &mut loaded.model, Some(&tokenizer), &request_with_stop, &mut silent).unwrap();
+        assert_eq!((&got.ids[..], got.stopped_by), (&all.ids[..=first], StoppedBy::StopToken));
+        assert_eq!(got.text, tokenizer.decode(&all.ids[..first], true).unwrap());
+        let mut n = 0;
+        let mut third = |_: NewToken<'_>| {
+            n += 1;
+            if n == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let got = generate(&mut device, &mut loaded.model, None, &request(&[1], &[]), &mut third).unwrap();
+        assert_eq!((got.ids.len(), got.stopped_by, got.kv_entries), (3, StoppedBy::Caller, 3));
+    }
+
+    #[test]
+    fn what_cannot_be_generated_is_refused() {
+        let mut device = CpuExecutor::<f32>::new();
+        let (mut loaded, _) = stories(&mut device);
+        let good = request(&[1], &[]);
+        for bad in [
+            request(&[], &[]),
+            GenerateRequest { max_tokens: 0, ..good.clone() },
+            GenerateRequest { chunk: 0, ..good.clone() },
+            GenerateRequest { prompt_ids: &[1, 512], ..good.clone() },
+        ] {
+            let mut never = |_: NewToken<'_>| panic!("a refused request generates nothing");
+            assert!(generate(&mut device, &mut loaded.model, None, &bad, &mut never).is_err());
+        }
+    }
+}

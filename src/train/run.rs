@@ -1,0 +1,91 @@
+//! A job from its files to its output folder: opens, reads and checks everything, then trains.
+//!
+//! What is wrong with the model, the data or the folder is refused before the device does any work and before anything is
+//! written. Training itself is [`super::trainer`].
+
+use super::job::TrainJob;
+use super::observer::{Observer, Summary};
+use super::run_folder::RunFolder;
+use super::trainer::Trainer;
+use crate::data::dataset::{Dataset, Reader, Split};
+use crate::data::model_files::ModelFiles;
+use crate::error::{Error, Result};
+use crate::gpu::Executor;
+
+/// Runs a job.
+pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Summary> {
+    job.validate()?;
+    let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    run_opened(job, &files, device, observer)
+}
+
+/// [`run`] on a model that is open already, with the adapter that it was opened with.
+pub fn run_opened(
+    job: &TrainJob,
+    files: &ModelFiles,
+    device: &mut dyn Executor,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
+    job.validate()?;
+    let mut folder = RunFolder::new(&job.out, files)?;
+    let data = read_data(job, files, observer)?;
+    let mut trainer = Trainer::new(device, files, job)?;
+    folder.make()?;
+    trainer.fit(device, &data, Some(&mut folder), observer)
+}
+
+/// Reads a job's data and refuses sequences that the model was not made for. Notes what was cut or left out.
+pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
+    let own = files.config().max_positions;
+    let limit = job.max_positions.unwrap_or(own);
+    let whose = if job.max_positions.is_some() { "--max-positions" } else { "the model" };
+    if let Some(n) = job.max_length.filter(|&n| n > limit) {
+        return Err(Error::usage(format!(
+            "--max-length {n} exceeds the {limit} positions that {whose} allows: lower it, or lift the limit with \
+             --max-positions {n} (RoPE stays unchanged)"
+        )));
+    }
+    let reader = Reader {
+        tokenizer: files.tokenizer().ok(),
+        template: files.template.as_ref(),
+        eos: files.stop.first(),
+        vocab_size: files.config().vocab,
+        max_length: job.max_length,
+    };
+    if !job.data.exists() {
+        return Err(Error::usage(format!("--data {} does not exist", job.data.display())));
+    }
+    let data = reader.read(&job.data)?;
+    let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
+    let mut longest = 0;
+    for (name, split) in splits.into_iter().filter_map(|(name, split)| split.map(|s| (name, s))) {
+        note_losses(name, split, job, observer);
+        longest = split.examples.iter().map(|e| e.ids.len()).fold(longest, usize::max);
+    }
+    if longest > limit {
+        return Err(Error::usage(format!(
+            "the longest example has {longest} tokens, more than the {limit} positions that {whose} allows: cut examples with \
+             --max-length {limit}, or lift the limit with --max-positions {longest} (RoPE stays unchanged)"
+        )));
+    }
+    if longest > own {
+        observer.note(&format!(
+            "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; --max-positions \
+             lifts the limit and leaves RoPE unchanged: later positions are rotated further than in pretraining"
+        ));
+    }
+    Ok(data)
+}
+
+fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Observer) {
+    let n = split.examples.len() + split.n_dropped;
+    if let (Some(max), 1..) = (job.max_length, split.n_truncated) {
+        observer.note(&format!(
+            "{} of {n} {name} examples are longer than --max-length {max} and lose their end",
+            split.n_truncated
+        ));
+    }
+    if split.n_dropped > 0 {
+        observer.note(&format!("{} of {n} {name} examples are left out: no token of them is trained", split.n_dropped));
+    }
+}

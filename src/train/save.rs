@@ -1,0 +1,104 @@
+//! Saving what was trained: a PEFT adapter, or a whole model in Hugging Face's layout. Everything is written beside the
+//! target and renamed, so that a failing save leaves the one before.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::probe::is_vector;
+use crate::atomic_file::{write_atomic, write_folder};
+use crate::attention::Attention;
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Result};
+use crate::gpu::Executor;
+use crate::model::adapter_config::AdapterConfig;
+use crate::model::adapter_file::write_adapter;
+use crate::model::load::Loaded;
+use crate::model::record::{AttentionRecord, FILE as RECORD};
+use crate::tensor::gguf::Metadata;
+use crate::tensor::host::HostTensor;
+use crate::tensor::write::write_safetensors;
+
+/// Files of a model folder that training does not change.
+const COPIED: [&str; 9] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Writes the trained tensors to `dir`: an adapter where `adapter` is given, else the model, each with the attention that
+/// it was trained with. Other files in `dir` stay.
+pub fn save(
+    device: &mut dyn Executor,
+    dir: &Path,
+    files: &ModelFiles,
+    loaded: &Loaded,
+    adapter: Option<&AdapterConfig>,
+    attention: Attention,
+) -> Result<()> {
+    let tensors = read_trained(device, loaded).context("reading the trained weights back")?;
+    let record = AttentionRecord::of(attention).to_json()?;
+    match adapter {
+        Some(config) => write_adapter(dir, config, &tensors, &[(RECORD, &record)]),
+        None => write_model(dir, files, &tensors, &record),
+    }
+}
+
+/// The trained tensors in the shapes that Hugging Face's files have.
+fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(String, HostTensor)>> {
+    let read = |t: &crate::tensor::Trainable| {
+        let values = t.value.read(device)?;
+        let shape = if is_vector(&t.name) { vec![t.value.cols] } else { vec![t.value.rows, t.value.cols] };
+        Ok((t.name.clone(), HostTensor::from_f32(&shape, &values)))
+    };
+    loaded.trainables.iter().map(read).collect()
+}
+
+fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)], record: &str) -> Result<()> {
+    let config = files.config().to_hf_json()?;
+    let made = match files.source.gguf_metadata() {
+        Some(metadata) => described(files, metadata)?,
+        None => vec![],
+    };
+    write_folder(dir, |folder| {
+        write_safetensors(&folder.join("model.safetensors"), tensors, &[])?;
+        let text =
+            |(name, text): (&str, &str)| write_atomic(&folder.join(name), |out| Ok(out.write_all(text.as_bytes())?));
+        text(("config.json", &config))?;
+        text((RECORD, record))?;
+        made.iter().try_for_each(|(name, content)| text((name, content)))?;
+        let Some(source) = files.source.dir() else { return Ok(()) };
+        for name in COPIED.iter().filter(|name| source.join(name).is_file()) {
+            std::fs::copy(source.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// The files that a GGUF file's metadata stand for in a model folder.
+fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static str, String)>> {
+    let pretty = |value: &Value| -> Result<String> { Ok(serde_json::to_string_pretty(value)? + "\n") };
+    let stop = files.stop.ids();
+    let generation = json!({ "bos_token_id": files.config().bos, "eos_token_id": stop });
+    let mut out = vec![("generation_config.json", pretty(&generation)?)];
+    if let Ok(tokenizer) = files.tokenizer() {
+        let name = |id: Option<u32>| id.and_then(|id| tokenizer.id_to_token(id));
+        let mut config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": name(tokenizer.bos()),
+            "eos_token": name(tokenizer.eos()),
+        });
+        if files.template.is_some() {
+            config["chat_template"] = json!(metadata.str("tokenizer.chat_template")?);
+        }
+        out.push(("tokenizer.json", tokenizer.to_json()?));
+        out.push(("tokenizer_config.json", pretty(&config)?));
+    }
+    Ok(out)
+}

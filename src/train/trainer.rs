@@ -1,0 +1,240 @@
+//! A model being trained: steps, evaluations and saves as a job describes them, on data that is already in memory.
+//!
+//! Opening files and refusing what cannot work is [`super::run`]'s matter; one step is [`super::Stepper`]'s.
+
+use std::time::Instant;
+
+use super::job::{Method, TrainJob};
+use super::observer::{EvalLine, Observer, StepLine, Summary};
+use super::run_folder::RunFolder;
+use super::save::save;
+use super::stepper::Stepper;
+use crate::attention::Attention;
+use crate::data::batch::{Batch, Sampler};
+use crate::data::dataset::{Dataset, Example};
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::gpu::Executor;
+use crate::model::adapter_config::AdapterConfig;
+use crate::model::adapter_file::Adapter;
+use crate::model::load::{Loaded, Train, load};
+
+/// A model on a device with its optimiser.
+pub struct Trainer {
+    /// The model; generate with it at any time.
+    pub loaded: Loaded,
+    /// The attention it is trained with.
+    pub attention: Attention,
+    job: TrainJob,
+    stepper: Stepper,
+    /// Of the adapter that is trained, `None` for full fine-tuning.
+    adapter: Option<AdapterConfig>,
+}
+
+impl Trainer {
+    /// Loads the model with a new adapter, the adapter that `files` was opened with, or for full fine-tuning. Of the job
+    /// only the settings count; its paths are not looked at.
+    pub fn new(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
+        job.validate()?;
+        let attention = job.attention(files.recorded)?;
+        let (adapter, train) = match job.method {
+            Method::Full => (None, Train::All(job.decay)),
+            Method::Lora => (Some(adapter_of(files, job)?), Train::Adapter(job.decay)),
+        };
+        let loaded = load(device, &files.source, adapter.as_ref(), train)?;
+        let seed = (job.seed ^ (job.seed >> 32)) as u32;
+        let stepper = Stepper::new(device, job.optimizer(), job.recompute, seed)?;
+        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter: adapter.map(|a| a.config) })
+    }
+
+    /// Optimiser steps done so far.
+    pub fn n_steps(&self) -> u64 {
+        self.stepper.n_steps()
+    }
+
+    /// Mean loss over the labelled tokens of `examples` under any attention. Dropout is off and nothing is trained.
+    pub fn evaluate(
+        &mut self,
+        device: &mut dyn Executor,
+        examples: &[Example],
+        attention: Attention,
+    ) -> Result<EvalLine> {
+        let (mut sum, mut tokens) = (0.0, 0);
+        for part in examples.chunks(self.job.batch_size) {
+            let (loss, n) = self.stepper.evaluate(device, &mut self.loaded, &Batch::new(part), attention)?;
+            sum += loss;
+            tokens += n;
+        }
+        crate::ensure!(tokens > 0, "no token of the validation data has a label: there is no loss to compute");
+        let loss = sum / tokens as f64;
+        Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
+    }
+
+    /// Writes the adapter or the model to the folder of a run.
+    pub fn save(&self, device: &mut dyn Executor, folder: &RunFolder<'_>) -> Result<()> {
+        save(device, folder.dir(), folder.files, &self.loaded, self.adapter.as_ref(), self.attention).context("saving")
+    }
+
+    /// Trains on `data.train` and evaluates on `data.valid` as the job says. With a folder, metrics are logged and the
+    /// result is saved there; without one the trained model only stays in [`Trainer::loaded`].
+    ///
+    /// A failing step leaves what was saved before it.
+    pub fn fit(
+        &mut self,
+        device: &mut dyn Executor,
+        data: &Dataset,
+        folder: Option<&mut RunFolder<'_>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Summary> {
+        let examples = &data.train.examples;
+        let sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
+        let total = self.job.total_steps(sampler.steps_per_epoch());
+        if self.job.warmup >= total {
+            observer.note(&format!(
+                "--warmup {} takes up all {total} steps: the learning rate never reaches its full value",
+                self.job.warmup
+            ));
+        }
+        observer.started(total, examples.len());
+        device.reset_peak();
+        let run = Run {
+            valid: data.valid.as_ref().map(|v| v.examples.as_slice()),
+            trainer: self,
+            device,
+            examples,
+            folder,
+            observer,
+            saved_at: None,
+            eval: None,
+        };
+        run.all(sampler, total)
+    }
+}
+
+/// The adapter to train: the one that was opened, or a new one.
+fn adapter_of(files: &ModelFiles, job: &TrainJob) -> Result<Adapter> {
+    let Some(opened) = &files.adapter else {
+        return Adapter::fresh(job.new_adapter(files.config())?, files.config(), job.seed);
+    };
+    let mut adapter = opened.clone();
+    if let Some(dropout) = job.dropout {
+        adapter.config.dropout = dropout;
+    }
+    if !job.model.is_empty() {
+        adapter.config.base_model = Some(job.model.clone());
+    }
+    Ok(adapter)
+}
+
+/// One call of [`Trainer::fit`].
+struct Run<'a, 'f> {
+    trainer: &'a mut Trainer,
+    device: &'a mut dyn Executor,
+    examples: &'a [Example],
+    valid: Option<&'a [Example]>,
+    folder: Option<&'a mut RunFolder<'f>>,
+    observer: &'a mut dyn Observer,
+    saved_at: Option<u64>,
+    eval: Option<EvalLine>,
+}
+
+impl Run<'_, '_> {
+    fn all(mut self, mut sampler: Sampler, total: u64) -> Result<Summary> {
+        let clock = Instant::now();
+        let (mut done, mut tokens, mut step_seconds, mut loss, mut cancelled) = (0, 0, 0.0, None, false);
+        while done < total {
+            cancelled = self.observer.cancelled();
+            if cancelled {
+                break;
+            }
+            let line = self.step(&sampler.next_step(), done + 1, total)?;
+            done += 1;
+            (tokens, step_seconds, loss) = (tokens + line.tokens, step_seconds + line.seconds, Some(line.loss));
+            if done < total {
+                self.between(done)?;
+            }
+        }
+        if done > 0 {
+            self.save(done)?;
+        }
+        if !cancelled {
+            self.evaluate(done)?;
+        }
+        let memory = self.device.memory();
+        Ok(Summary {
+            steps: done,
+            loss,
+            eval_loss: self.eval.map(|e| e.loss),
+            tokens,
+            seconds: clock.elapsed().as_secs_f64(),
+            tokens_per_s: if step_seconds > 0.0 { tokens as f64 / step_seconds } else { 0.0 },
+            peak_bytes: memory.persistent_bytes + memory.transient_peak_bytes,
+            cancelled,
+        })
+    }
+
+    fn step(&mut self, chosen: &[Vec<usize>], step: u64, total: u64) -> Result<StepLine> {
+        let job = &self.trainer.job;
+        let lr = job.schedule.lr(job.optimizer().lr, step, job.warmup, total);
+        let batch = |micro: &Vec<usize>| Batch::new(micro.iter().map(|&i| &self.examples[i]));
+        let batches: Vec<Batch> = chosen.iter().map(batch).collect();
+        let clock = Instant::now();
+        let attention = self.trainer.attention;
+        let done = self.trainer.stepper.step(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+        let report = done.map_err(|e| self.explained(e, step, &batches))?;
+        let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
+        let line = StepLine { step, loss, lr, grad_norm, tokens, seconds: clock.elapsed().as_secs_f64() };
+        if let Some(folder) = &mut self.folder {
+            folder.log_step(&line)?;
+        }
+        self.observer.step(&line);
+        Ok(line)
+    }
+
+    /// Says what a failed step leaves, and what would need less memory.
+    fn explained(&self, e: Error, step: u64, batches: &[Batch]) -> Error {
+        let e = match (e.kind(), batches.iter().map(|b| b.ids.len()).max()) {
+            (ErrorKind::OutOfMemory, Some(n)) => e.context(format!(
+                "a batch of {n} tokens does not fit: use --recompute, a smaller --batch-size (with --accumulate) or --max-length"
+            )),
+            _ => e,
+        };
+        match (&self.folder, self.saved_at) {
+            (Some(folder), Some(at)) => {
+                e.context(format!("step {step} (what step {at} saved stays in {})", folder.dir().display()))
+            }
+            _ => e.context(format!("step {step}")),
+        }
+    }
+
+    /// What is due between two steps. Saving comes first: an evaluation can fail.
+    fn between(&mut self, done: u64) -> Result<()> {
+        let due = |every: u64| every > 0 && done.is_multiple_of(every);
+        let (save_every, eval_every) = (self.trainer.job.save_every, self.trainer.job.eval_every);
+        if due(save_every) {
+            self.save(done)?;
+        }
+        if due(eval_every) { self.evaluate(done) } else { Ok(()) }
+    }
+
+    fn save(&mut self, step: u64) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        self.trainer.save(self.device, folder)?;
+        self.saved_at = Some(step);
+        self.observer.saved(step);
+        Ok(())
+    }
+
+    fn evaluate(&mut self, step: u64) -> Result<()> {
+        let Some(valid) = self.valid else { return Ok(()) };
+        let attention = self.trainer.attention;
+        let line = self.trainer.evaluate(self.device, valid, attention).context("evaluating")?;
+        let line = EvalLine { step, ..line };
+        if let Some(folder) = &mut self.folder {
+            folder.log_eval(&line)?;
+        }
+        self.observer.evaluated(&line);
+        self.eval = Some(line);
+        Ok(())
+    }
+}
