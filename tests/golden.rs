@@ -229,7 +229,7 @@ fn check_forward_backward_short(sliced: &mut dyn Executor, golden: &Golden) {
     let labels = vec![ids[0].iter().map(|&x| x as i32).collect()];
     let attention = Attention::Lrsa(Lrsa::new(3, 10, 0.4).unwrap());
     let request = ProbeRequest { ids: &ids, labels: Some(&labels), grads: true, recompute: true, attention };
-    let mut run = |device: &mut dyn Executor| {
+    let run = |device: &mut dyn Executor| {
         let mut loaded = golden.load(device, false);
         let is_cut = loaded.trainables.iter().any(|t| t.value.pieces().len() > 1);
         (probe(device, &mut loaded, &request).unwrap(), is_cut)
