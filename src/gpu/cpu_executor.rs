@@ -82,13 +82,13 @@ impl<T: Twin> CpuExecutor<T> {
     }
 
     fn ensure_persistent(&mut self, buffer: &Buffer) {
-        if !self.persistent.contains_key(&buffer.id()) {
+        self.persistent.entry(buffer.id()).or_insert_with(|| {
             let storage = match buffer.kind() {
                 Kind::Real => Storage::Real(vec![T::NAN; buffer.len()]),
                 _ => Storage::Words(vec![u32::MAX; buffer.len()]),
             };
-            self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), RefCell::new(storage)));
-        }
+            (Arc::downgrade(&buffer.0), RefCell::new(storage))
+        });
     }
 
     fn drop_dead(&mut self) {
@@ -208,9 +208,8 @@ impl<T: Twin> Executor for CpuExecutor<T> {
                 let b = &span.buffer;
                 if b.lifetime() == Lifetime::Persistent {
                     self.ensure_persistent(b);
-                } else if !transient.contains_key(&b.id()) {
-                    let storage = self.fresh(b.kind(), b.len());
-                    transient.insert(b.id(), RefCell::new(storage));
+                } else {
+                    transient.entry(b.id()).or_insert_with(|| RefCell::new(self.fresh(b.kind(), b.len())));
                 }
             }
             let memory = Memory { persistent: &self.persistent, transient: &transient };

@@ -172,7 +172,7 @@ struct GradientIndex {
 /// Token ids on a device, with what the table's gradient needs.
 #[derive(Clone, Debug)]
 pub struct TokenIndex {
-    /// The ids, U32 [tokens].
+    /// The ids, U32 `[tokens]`.
     pub ids: Span,
     gradient: Option<GradientIndex>,
 }

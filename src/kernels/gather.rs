@@ -102,7 +102,7 @@ impl Op for GatherRows {
     }
 }
 
-/// x[rows]: x [tokens, cols], rows U32 [n] of distinct tokens → [n, cols]. `inverse` U32 [tokens] holds each token's position
+/// `x[rows]`: x [tokens, cols], rows U32 `[n]` of distinct tokens → [n, cols]. `inverse` U32 `[tokens]` holds each token's position
 /// in `rows`, or [`NOT_CHOSEN`].
 pub fn gather_rows(rec: &mut Recording, x: &Tensor, rows: &Span, inverse: &Span) -> Result<Applied> {
     assert!(inverse.len >= x.rows, "the inverse covers every row");

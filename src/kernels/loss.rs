@@ -195,10 +195,10 @@ fn chunk_rows(n: usize, vocabulary: usize, max_elements: usize) -> usize {
     (CHUNK_ELEMENTS.min(max_elements) / vocabulary).clamp(1, CHUNK_ROWS).min(n)
 }
 
-/// loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i], output [1, 1]; inputs of the rule: hidden, head.
+/// `loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i]`, output [1, 1]; inputs of the rule: hidden, head.
 ///
 /// hidden [n, channels] holds the rows that have a label; head [vocabulary, channels] in any format and any cuts; labels
-/// U32 [n], where [`IGNORED`] (or anything outside the vocabulary) counts nothing. `max_elements` is the device's
+/// U32 `[n]`, where [`IGNORED`] (or anything outside the vocabulary) counts nothing. `max_elements` is the device's
 /// [`crate::gpu::DeviceLimits::max_elements`]. Errors where one row of logits exceeds it or a gradient of a 16-bit head
 /// is wanted.
 pub fn cross_entropy(

@@ -211,7 +211,7 @@ impl Op for Rope {
     }
 }
 
-/// Turns every head of x [tokens, heads · head_dim] by its token's position (U32 [tokens], below the tables' rows).
+/// Turns every head of x [tokens, heads · head_dim] by its token's position (U32 `[tokens]`, below the tables' rows).
 pub fn rope(
     rec: &mut Recording,
     x: &Tensor,

@@ -40,7 +40,7 @@ pub type KeptLog = Rc<RefCell<Vec<Option<Span>>>>;
 pub struct TrainingContext {
     /// Who sees whom.
     pub layout: Rc<TrainingLayout>,
-    /// Position of each token in its sequence, U32 [tokens].
+    /// Position of each token in its sequence, U32 `[tokens]`.
     pub positions: Span,
     /// Masks of the adapters' dropout; `None` switches it off.
     pub dropout: Option<Dropout>,
