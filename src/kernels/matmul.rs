@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
+use super::product::{View, product as strided_product};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::tensor::{Format, Tensor};
@@ -90,53 +91,23 @@ fn product<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool, b_
     let p: Params = call.params();
     let [a, w, out] = call.args();
     let (a, w, out) = (&a.real()[p.a_offset as usize..], weight_values(w, format), out.real_mut());
-    let w = &w[p.w_offset as usize..];
+    let (w, out) = (&w[p.w_offset as usize..], &mut out[p.c_offset as usize..]);
     let (m, n, k) = (p.m as usize, p.n as usize, p.k as usize);
-    let (b_row, b_col) = b_strides(&p);
-    let (a_row, a_col) = if a_is_transposed { (1, p.a_stride as usize) } else { (p.a_stride as usize, 1) };
-    let c_row = p.c_stride as usize;
-    let out = &mut out[p.c_offset as usize..];
-    assert!(
-        (m - 1) * c_row + n <= out.len() && (k - 1) * b_row + (n - 1) * b_col < w.len(),
-        "operands hold the product"
-    );
-    assert!((m - 1) * a_row + (k - 1) * a_col < a.len(), "the left operand holds the product");
-    let multiply = |out: &mut [T], w: &[T], n: usize, parallel| {
-        // SAFETY: the assertions above keep every access of the strided operands inside their slices, and out aliases
-        // neither.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                out.as_mut_ptr(),
-                1,
-                c_row as isize,
-                p.beta != 0.0,
-                a.as_ptr(),
-                a_col as isize,
-                a_row as isize,
-                w.as_ptr(),
-                b_col as isize,
-                b_row as isize,
-                T::of(p.beta),
-                T::of(p.alpha),
-                false,
-                false,
-                false,
-                parallel,
-            );
-        }
+    let (row, col) = b_strides(&p);
+    let stride = p.a_stride as usize;
+    let a = if a_is_transposed { View::columns(a, stride) } else { View::rows(a, stride) };
+    let multiply = |out: &mut [T], w: &[T], n: usize, parallel: bool| {
+        let b = View { data: w, row, col };
+        strided_product([m, n, k], a, b, out, p.c_stride as usize, T::of(p.alpha), T::of(p.beta), parallel);
     };
-    if m * n * k <= 1 << 16 {
-        multiply(out, w, n, gemm::Parallelism::None);
-    } else if m == 1 {
+    let is_small = m * n * k <= 1 << 16;
+    if m == 1 && !is_small {
         // One token, decoding: the time is that of reading the weight, and the library would read it in one thread.
         let part = n.div_ceil(rayon::current_num_threads());
         let columns = out[..n].par_chunks_mut(part).enumerate();
-        columns.for_each(|(i, out)| multiply(out, &w[i * part * b_col..], out.len(), gemm::Parallelism::None));
+        columns.for_each(|(i, out)| multiply(out, &w[i * part * col..], out.len(), false));
     } else {
-        multiply(out, w, n, gemm::Parallelism::Rayon(0));
+        multiply(out, w, n, !is_small);
     }
 }
 
