@@ -97,3 +97,21 @@ fn a_new_kernel_passes_every_check() {
         assert!(out.contains(&format!("{} (vulkan): example/relu2_backward agrees", adapter.name)), "{out}");
     }
 }
+
+#[test]
+fn a_tiny_model_learns() {
+    for device in devices() {
+        let out = run("04_train_tiny", &[&device]);
+        assert!(out.contains("the loss halved"), "{out}");
+    }
+}
+
+#[test]
+fn a_text_is_generated_twice() {
+    for device in devices() {
+        let out = run("05_generate", &[&device]);
+        // The greedy text of this model is published; both caches begin with it.
+        assert_eq!(out.matches("Once upon a time, there was a little girl named Lily").count(), 2, "{out}");
+        assert!(out.contains("entries kept a head"), "{out}");
+    }
+}

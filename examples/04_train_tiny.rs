@@ -1,0 +1,58 @@
+//! Fourth step: fine-tune a real, tiny model with LRSA on a few made-up sentences, and watch the loss fall.
+//!
+//! The pieces of the earlier steps come together: a device, a model whose blocks are ops on a tape, and an optimiser that runs as
+//! kernels. `Trainer` is what `longreach train` uses; here its data is made in memory and nothing is saved.
+//!
+//!     cargo run --release --example 04_train_tiny -- [DEVICE]
+
+use longreach::Result;
+use longreach::attention::{Attention, Lrsa};
+use longreach::data::bundled::StoriesFolder;
+use longreach::data::dataset::{Dataset, Example, Split};
+use longreach::data::model_files::ModelFiles;
+use longreach::gpu::open_device;
+use longreach::model::record::AttentionRecord;
+use longreach::train::{Method, Observer, StepLine, TrainJob, Trainer};
+
+/// Prints every fifth step.
+struct Print;
+
+impl Observer for Print {
+    fn step(&mut self, line: &StepLine) {
+        if line.step % 5 == 1 {
+            println!("step {:>2}  loss {:.4}  gradient norm {:.3}", line.step, line.loss, line.grad_norm);
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let mut device = open_device(&std::env::args().nth(1).unwrap_or_else(|| "cpu".into()))?;
+    let folder = StoriesFolder::unpack()?;
+    let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
+
+    // One long sequence: a story that the model does not know, told over and over.
+    let text = "Tom the otter had a red kite. The kite flew over the hill and the wind took it to the sea. ".repeat(8);
+    let ids = files.tokenizer()?.encode(&text, true)?;
+    let labels = ids.iter().map(|&id| id as i32).collect();
+    println!("{} tokens to learn", ids.len());
+    let data = Dataset { train: Split { examples: vec![Example { ids, labels }], ..Split::default() }, valid: None };
+
+    // Sink 4, partitions of 16 tokens, a quarter of each kept. Only a small adapter is trained, the model stays as it is.
+    let lrsa = Attention::Lrsa(Lrsa::new(4, 16, 0.25)?);
+    let job = TrainJob {
+        method: Method::Lora,
+        rank: Some(8),
+        steps: Some(26),
+        lr: Some(1e-2),
+        attention: Some(AttentionRecord::of(lrsa)),
+        ..TrainJob::default()
+    };
+    let mut trainer = Trainer::new(device.as_mut(), &files, &job)?;
+    let before = trainer.evaluate(device.as_mut(), &data.train.examples, lrsa)?.loss;
+    trainer.fit(device.as_mut(), &data, None, &mut Print)?;
+    let after = trainer.evaluate(device.as_mut(), &data.train.examples, lrsa)?.loss;
+    println!("loss with the compressed keys: {before:.3} before, {after:.3} after");
+    assert!(after < 0.5 * before, "training halves the loss");
+    println!("the loss halved");
+    Ok(())
+}
