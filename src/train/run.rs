@@ -3,13 +3,13 @@
 //! What is wrong with the model, the data or the folder is refused before the device does any work and before anything is
 //! written. Training itself is [`super::trainer`].
 
-use super::job::TrainJob;
+use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
 use crate::data::dataset::{Dataset, Reader, Split};
 use crate::data::model_files::ModelFiles;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 
 /// Runs a job.
@@ -28,6 +28,10 @@ pub fn run_opened(
 ) -> Result<Summary> {
     job.validate()?;
     let mut folder = RunFolder::new(&job.out, files)?;
+    if job.method == Method::Full {
+        // Better now than when there is something to save.
+        files.config().to_hf_json().context("--method full writes a Hugging Face model")?;
+    }
     let data = read_data(job, files, observer)?;
     let mut trainer = Trainer::new(device, files, job)?;
     folder.make()?;

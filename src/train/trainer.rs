@@ -238,3 +238,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! The trainer as a library uses it: data in memory, an observer that watches and stops.
+
+use std::path::Path;
+
+use super::*;
+use crate::attention::Lrsa;
+use crate::data::dataset::Split;
+use crate::gpu::CpuExecutor;
+use crate::model::record::AttentionRecord;
+use crate::train::{EVAL, METRICS};
+
+/// Remembers what it was told and stops a run after some steps.
+#[derive(Default)]
+struct Watcher {
+    total: u64,
+    steps: Vec<u64>,
+    evaluated: Vec<u64>,
+    saved: Vec<u64>,
+    stop_after: usize,
+}
+
+impl Observer for Watcher {
+    fn started(&mut self, total_steps: u64, _: usize) {
+        self.total = total_steps;
+    }
+    fn step(&mut self, line: &StepLine) {
+        self.steps.push(line.step);
+    }
+    fn evaluated(&mut self, line: &EvalLine) {
+        self.evaluated.push(line.step);
+    }
+    fn saved(&mut self, step: u64) {
+        self.saved.push(step);
+    }
+    fn cancelled(&self) -> bool {
+        self.stop_after > 0 && self.steps.len() >= self.stop_after
+    }
+}
+
+fn files(adapter: Option<&Path>) -> ModelFiles {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+    ModelFiles::open(model.to_str().unwrap(), adapter).unwrap()
+}
+
+fn split(n: usize) -> Split {
+    let example = |i: usize| {
+        let ids: Vec<u32> = (0..40 + i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+    };
+    Split { examples: (0..n).map(example).collect(), ..Split::default() }
+}
+
+fn job() -> TrainJob {
+    let attention = Some(AttentionRecord::Lrsa { sink: 2, lag: 8, keep: 0.25 });
+    TrainJob { epochs: Some(2), lr: Some(1e-2), dropout: Some(0.2), rank: Some(4), attention, ..TrainJob::default() }
+}
+
+#[test]
+fn a_run_in_memory_learns_and_evaluates_under_any_attention() {
+    let mut device = CpuExecutor::<f32>::new();
+    let mut trainer = Trainer::new(&mut device, &files(None), &job()).unwrap();
+    let data = Dataset { train: split(6), valid: Some(split(2)) };
+    let lrsa = trainer.attention;
+    assert_eq!(lrsa, Attention::Lrsa(Lrsa::new(2, 8, 0.25).unwrap()));
+    let held_out = split(2).examples;
+    let losses = |trainer: &mut Trainer, device: &mut CpuExecutor<f32>| {
+        [Attention::Dense, lrsa].map(|a| trainer.evaluate(device, &held_out, a).unwrap())
+    };
+    let before = losses(&mut trainer, &mut device);
+    assert_eq!(before, losses(&mut trainer, &mut device), "no dropout, nothing trained, the same bits");
+    let mut watcher = Watcher::default();
+    let summary = trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
+    let after = losses(&mut trainer, &mut device);
+    assert_eq!((watcher.total, watcher.steps.len(), watcher.evaluated), (12, 12, vec![12]));
+    assert!(watcher.saved.is_empty() && !summary.cancelled);
+    assert_eq!((summary.steps, summary.eval_loss), (12, Some(after[1].loss)));
+    for (a, b) in after.iter().zip(&before) {
+        assert!(a.loss < b.loss && a.tokens == 39 + 40, "{b:?}, then {a:?}");
+    }
+}
+
+#[test]
+fn a_stopped_run_keeps_what_was_trained_and_goes_on_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, opened) = (dir.path().join("a/b"), files(None));
+    let mut device = CpuExecutor::<f32>::new();
+    let mut trainer = Trainer::new(&mut device, &opened, &TrainJob { save_every: 2, ..job() }).unwrap();
+    let mut folder = RunFolder::new(&out, &opened).unwrap();
+    folder.make().unwrap();
+    let mut watcher = Watcher { stop_after: 3, ..Watcher::default() };
+    let data = Dataset { train: split(6), valid: Some(split(2)) };
+    let summary = trainer.fit(&mut device, &data, Some(&mut folder), &mut watcher).unwrap();
+    assert_eq!((summary.steps, summary.cancelled, summary.eval_loss), (3, true, None));
+    assert_eq!(watcher.saved, [2, 3]);
+    assert_eq!(std::fs::read_to_string(out.join(METRICS)).unwrap().lines().count(), 3);
+    assert!(!out.join(EVAL).exists());
+    let loss = trainer.evaluate(&mut device, &data.train.examples, Attention::Dense).unwrap().loss;
+    let continued = TrainJob { rank: None, adapter: Some(out.clone()), ..job() };
+    let mut again = Trainer::new(&mut device, &files(Some(&out)), &continued).unwrap();
+    let found = again.evaluate(&mut device, &data.train.examples, Attention::Dense).unwrap().loss;
+    assert!((found - loss).abs() < 1e-6, "{found} and {loss}");
+}
+
+#[test]
+fn a_diverging_run_says_so_and_names_what_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = files(None);
+    let mut device = CpuExecutor::<f32>::new();
+    let reckless = TrainJob { lr: Some(1e18), clip: 0.0, save_every: 1, epochs: Some(20), rank: None, ..job() };
+    let reckless = TrainJob { method: Method::Full, dropout: None, ..reckless };
+    let mut trainer = Trainer::new(&mut device, &opened, &reckless).unwrap();
+    let mut folder = RunFolder::new(dir.path(), &opened).unwrap();
+    folder.make().unwrap();
+    let data = Dataset { train: split(6), valid: None };
+    let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
+    assert!(e.contains("diverged") && e.contains("--lr") && e.contains("saved stays in"), "{e}");
+    let saved = ModelFiles::open(dir.path().to_str().unwrap(), None).unwrap();
+    assert!(saved.tokenizer().is_ok(), "the folder is a whole model with its tokenizer");
+}
