@@ -160,9 +160,9 @@ impl GenerateArgs {
         if max_tokens == 0 || self.chunk == 0 {
             return Err(Error::usage("--max-tokens and --chunk are at least 1"));
         }
-        self.model.check_length(files, n_prompt.saturating_add(max_tokens)).with_context(|| {
-            let advice = if room > 0 { format!(" ({room} would fit)") } else { String::new() };
-            format!("a prompt of {n_prompt} tokens and --max-tokens {max_tokens}{advice}")
+        self.model.check_length(files, n_prompt.saturating_add(max_tokens)).with_context(|| match room {
+            0 => format!("a prompt of {n_prompt} tokens and what is to follow"),
+            _ => format!("a prompt of {n_prompt} tokens and --max-tokens {max_tokens} ({room} would fit)"),
         })?;
         Ok(max_tokens)
     }

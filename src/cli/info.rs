@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use super::output::print_line;
 use crate::error::Result;
 use crate::gpu::{AdapterReport, adapters, auto_adapter};
 
@@ -20,33 +21,32 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     let auto = auto_adapter(&list).map_or("cpu".to_string(), |a| format!("{} ({})", a.name, a.backend));
     if args.json {
         let items: Vec<_> = list.iter().map(to_json).collect();
-        println!("{}", json!({ "adapters": items, "auto": auto, "threads": rayon::current_num_threads() }));
-        return Ok(());
+        let object = json!({ "adapters": items, "auto": auto, "threads": rayon::current_num_threads() });
+        return print_line(&object.to_string());
     }
     for a in &list {
-        println!("{}  {}  [{}, {}]", a.index, a.name, a.backend, a.device_type);
-        println!("   driver    {}", a.driver);
+        print_line(&format!("{}  {}  [{}, {}]", a.index, a.name, a.backend, a.device_type))?;
+        print_line(&format!("   driver    {}", a.driver))?;
         let features = if a.features.is_empty() { "none".to_string() } else { a.features.join(", ") };
-        println!("   features  {features}");
+        print_line(&format!("   features  {features}"))?;
         let (low, high) = a.subgroup_sizes;
         if high > 0 {
-            println!("   subgroups {low} to {high} lanes");
+            print_line(&format!("   subgroups {low} to {high} lanes"))?;
         }
         let mib = |b: u64| b >> 20;
-        println!(
+        print_line(&format!(
             "   limits    binding {} MiB, buffer {} MiB, workgroup memory {} KiB, {} invocations a workgroup",
             mib(a.limits.max_storage_buffer_binding_size),
             mib(a.limits.max_buffer_size),
             a.limits.max_compute_workgroup_storage_size >> 10,
             a.limits.max_compute_invocations_per_workgroup
-        );
+        ))?;
     }
     if list.is_empty() {
-        println!("no graphics adapter with compute shaders: install or update the driver, or use --device cpu");
+        print_line("no graphics adapter with compute shaders: install or update the driver, or use --device cpu")?;
     }
-    println!("cpu  {} threads, always there", rayon::current_num_threads());
-    println!("auto picks {auto}; software adapters are used only when named");
-    Ok(())
+    print_line(&format!("cpu  {} threads, always there", rayon::current_num_threads()))?;
+    print_line(&format!("auto picks {auto}; software adapters are used only when named"))
 }
 
 fn to_json(a: &AdapterReport) -> serde_json::Value {

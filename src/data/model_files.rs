@@ -6,7 +6,7 @@ use std::path::Path;
 use super::stop::StopTokens;
 use super::tokenizer::Tokenizer;
 use crate::attention::Attention;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::adapter_file::{Adapter, read_adapter};
 use crate::model::chat_template::ChatTemplate;
 use crate::model::config::ModelConfig;
@@ -52,8 +52,7 @@ impl ModelFiles {
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop)
             }
         };
-        let read = |dir| read_adapter(dir, source.config()).with_context(|| format!("adapter {}", dir.display()));
-        let adapter_host = adapter.map(read).transpose()?;
+        let adapter_host = adapter.map(|dir| read_adapter(dir, source.config())).transpose()?;
         let record = match (adapter, source.dir()) {
             (Some(dir), _) | (None, Some(dir)) => AttentionRecord::read(dir)?,
             (None, None) => None,
