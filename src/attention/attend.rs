@@ -5,8 +5,9 @@
 use rayon::prelude::*;
 
 use super::backward::Saved;
-use super::layout::{LANES, QueryTile};
-use super::select::{self, Pairs};
+use super::layout::{LANES, NO_RING, QueryTile, TileParams};
+use super::score::Pairs;
+use super::select;
 use super::twin::{self, Shape, row_max, row_sum, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
@@ -14,12 +15,7 @@ use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real,
 use crate::kernels::case::{Built, Case, Input, Tolerance, real};
 use crate::kernels::op::{Applied, Op};
 use crate::tensor::Tensor;
-use crate::{params, wgsl};
-
-params! {
-    /// Of `attend/forward` and `attend/backward_query`.
-    pub struct Params { n_heads: u32, n_kv_heads: u32, ring: u32, scale: f32 }
-}
+use crate::wgsl;
 
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
@@ -33,7 +29,7 @@ static FORWARD: KernelDef = KernelDef {
         Binding::write("out", Kind::Real, "[tokens, H, d]"),
         Binding::write("lse", Kind::Real, "[tokens, H]"),
     ],
-    params: Params::FIELDS,
+    params: TileParams::FIELDS,
     constants: &["D4"],
     twin_f32: forward_twin,
     twin_f64: forward_twin,
@@ -44,16 +40,8 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&FORWARD, vec![8])]
 }
 
-/// Keys that no ring wraps.
-pub(super) const NO_RING: u32 = u32::MAX;
-
-/// 1/√d, the factor of the scores.
-pub(super) fn scale(heads: Heads) -> f32 {
-    (1.0 / (heads.dim as f64).sqrt()) as f32
-}
-
 fn forward_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
+    let p: TileParams = call.params();
     let dim = 4 * call.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
     let n_tiles = call.groups[0] as usize;
@@ -105,7 +93,7 @@ fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, hea
     let out = Tensor::transient(rec, "attention", q.rows, q.cols);
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
-    let params = Params { n_heads, n_kv_heads, ring: keys.ring, scale: scale(heads) };
+    let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: heads.scale() };
     let spans = [q.span(), keys.raw, keys.packed, keys.tiles, out.span(), &lse];
     rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles as u32, heads.keys as u32, 1]);
     (out, lse)

@@ -3,8 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::attend::{NO_RING, Params, scale};
-use super::layout::{KeyTile, QueryTile};
+use super::layout::{KeyTile, NO_RING, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
 use super::{Heads, TrainingLayout};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
@@ -50,7 +49,7 @@ static QUERY: KernelDef = KernelDef {
         Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
         Binding::write("dq", Kind::Real, "[tokens, H, d]"),
     ],
-    params: Params::FIELDS,
+    params: TileParams::FIELDS,
     constants: &["D4"],
     twin_f32: query_twin,
     twin_f64: query_twin,
@@ -92,7 +91,7 @@ fn delta_twin<T: Real>(call: Call<'_, T>) {
 }
 
 fn query_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
+    let p: TileParams = call.params();
     let dim = 4 * call.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
     let n_tiles = call.groups[0] as usize;
@@ -203,7 +202,7 @@ impl Saved<'_> {
         let dq = Tensor::transient(rec, "attention dq", self.q.rows, self.q.cols);
         let packed = packed.unwrap_or(kv).span();
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
-        let params = Params { n_heads, n_kv_heads, ring: NO_RING, scale: scale(self.heads) };
+        let params = TileParams { n_heads, n_kv_heads, ring: NO_RING, scale: self.heads.scale() };
         let tiles = &layout.query_tiles;
         let spans = [self.q.span(), kv.span(), packed, tiles, self.dout.span(), stats, dq.span()];
         let groups = [layout.tables.query_tiles.len() as u32, n_kv_heads, 1];
@@ -222,7 +221,7 @@ impl Saved<'_> {
     ) -> Tensor {
         let dkv = Tensor::transient(rec, "attention dkv", keys.rows, keys.cols);
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
-        let params = KeyParams { n_heads, n_kv_heads, scale: scale(self.heads) };
+        let params = KeyParams { n_heads, n_kv_heads, scale: self.heads.scale() };
         let spans = [self.q.span(), keys.span(), tiles, self.dout.span(), stats, dkv.span()];
         rec.dispatch(&KEY, &[self.heads.dim as u32 / 4], params, &spans, [n_tiles as u32, n_kv_heads, 1]);
         dkv

@@ -5,9 +5,10 @@
 //! rotation and absolute position. A dense cache is one tail that never ends. Length after n tokens:
 //! [`Attention::cache_length`].
 
-use super::attend::{NO_RING, attend_cached};
-use super::layout::{LANES, QueryTile};
-use super::select::{self, Pairs};
+use super::attend::attend_cached;
+use super::layout::{LANES, NO_RING, QueryTile};
+use super::score::Pairs;
+use super::select;
 use super::{Attention, Heads};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};

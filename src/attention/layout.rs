@@ -7,6 +7,7 @@
 use super::{Attention, Lrsa};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Executor, Kind, Span};
+use crate::params;
 
 /// Head counts and size of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,27 @@ impl Heads {
         self.queries / self.keys
     }
 
+    /// 1/√d, the factor of the scores.
+    pub(super) fn scale(&self) -> f32 {
+        (1.0 / (self.dim as f64).sqrt()) as f32
+    }
+
     /// Columns of a kv row: Hk keys of d channels, then Hk values.
     pub fn kv_cols(&self) -> usize {
         2 * self.keys * self.dim
     }
 }
 
+/// Keys that no ring wraps.
+pub(super) const NO_RING: u32 = u32::MAX;
+
 /// Lanes of an attention workgroup; a query tile has at most this many (query, head of the group) pairs.
 pub(super) const LANES: usize = 64;
+
+params! {
+    /// Of `attend/forward` and `attend/backward_query`.
+    pub struct TileParams { n_heads: u32, n_kv_heads: u32, ring: u32, scale: f32 }
+}
 
 /// One run of queries and the keys they see, as the shaders read it.
 #[repr(C)]

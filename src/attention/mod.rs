@@ -17,7 +17,8 @@ pub use attend::attend_training;
 pub use cache::{Cache, CacheStep};
 pub use config::{Attention, Lrsa};
 pub use layout::{Heads, TrainingLayout};
-pub use select::{Pairs, select_pairs};
+pub use score::Pairs;
+pub use select::select_pairs;
 
 use crate::gpu::KernelDef;
 use crate::kernels::case::Case;

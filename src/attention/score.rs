@@ -5,8 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::Heads;
-use super::select::Pairs;
+use super::{Heads, Lrsa};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::tensor::{Format, Tensor};
@@ -16,6 +15,17 @@ use crate::{params, wgsl};
 const GROUP: usize = 64;
 /// Below this range a channel says nothing.
 const FLAT: f32 = 1e-6;
+
+/// Partitions to judge: `table` [n, 2] holds the first raw rows of each and of its successor.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs<'a> {
+    /// S, L, r.
+    pub lrsa: &'a Lrsa,
+    /// Number of pairs.
+    pub n: usize,
+    /// First rows.
+    pub table: &'a Span,
+}
 
 params! {
     /// Of `lrsa/lag_bounds`.
@@ -165,7 +175,7 @@ fn case(name: &str, heads: Heads, lag: usize, firsts: &[u32], rows: usize, sprea
     let n = firsts.len();
     let inputs = vec![frozen(5, rows, heads.kv_cols(), spread, Format::F32), Input::Words(table)];
     Case::new(format!("lrsa/score: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
-        let lrsa = super::Lrsa::new(0, lag, 1.0)?;
+        let lrsa = Lrsa::new(0, lag, 1.0)?;
         let pairs = Pairs { lrsa: &lrsa, n, table: &b.words[0] };
         let out = scores(rec, b.tensors[0].span(), &pairs, heads, rows as u32);
         Ok((vec![Tensor::from_span(out, n * heads.keys, lag)], None))

@@ -3,7 +3,8 @@
 //! The answer is the same for the same scores on every device: highest first, ties to the lowest position, stored in
 //! ascending order.
 
-use super::{Heads, Lrsa, score};
+use super::score::{self, Pairs};
+use super::{Heads, Lrsa};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::case::{Case, Input, Tolerance, copy_tensor, frozen};
 use crate::tensor::{Format, Tensor};
@@ -11,17 +12,6 @@ use crate::{params, wgsl};
 
 /// Invocations of a workgroup.
 const GROUP: usize = 64;
-
-/// Partitions to judge: `table` [n, 2] holds the first raw rows of each and of its successor.
-#[derive(Clone, Copy, Debug)]
-pub struct Pairs<'a> {
-    /// S, L, r.
-    pub lrsa: &'a Lrsa,
-    /// Number of pairs.
-    pub n: usize,
-    /// First rows.
-    pub table: &'a Span,
-}
 
 params! {
     /// Of `lrsa/keep_mark`.
