@@ -10,7 +10,7 @@ use longreach::attention::{Attention, Lrsa};
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::generate::Session;
-use longreach::gpu::{CpuExecutor, Executor};
+use longreach::gpu::{CpuExecutor, Executor, OpenOptions};
 use longreach::kernels::sample::Sampling;
 use longreach::model::adapter_file::{Adapter, read_adapter};
 use longreach::model::load::{Decay, Loaded, Train, load};
@@ -221,6 +221,13 @@ fn cpu_with_tensors_cut_into_slices_of_64_kib() {
     let golden = Golden::open("llama-gqa");
     let mut device = CpuExecutor::<f32>::with_binding_limit(64 << 10);
     check_forward_backward_short(&mut device, &golden);
+}
+
+#[test]
+fn device_with_tensors_cut_into_slices_of_64_kib() {
+    let options = OpenOptions { max_binding_bytes: Some(64 << 10), ..OpenOptions::default() };
+    let Some(mut device) = common::open(&options) else { return };
+    check_forward_backward_short(&mut device, &Golden::open("llama-gqa"));
 }
 
 /// The first 40 tokens of one row with and without slices: equal logits and gradients.
