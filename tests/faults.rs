@@ -48,7 +48,7 @@ const ACCESS_TEXT: &str = "// The description says that x is only read.\n\
                            @group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
                            fn access() {\n    x[0] = f32(p.n);\n}\n";
 const GREEDY_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n\
-                           @compute @workgroup_size(32768)\nfn greedy() {\n    x[0] = f32(p.n);\n}\n";
+                           @compute @workgroup_size(8192)\nfn greedy() {\n    x[0] = f32(p.n);\n}\n";
 static SYNTAX: KernelDef =
     broken("broken/syntax", &[HEAD, Source { path: "broken/syntax", text: SYNTAX_TEXT }], READ_WRITE);
 static TYPES: KernelDef =

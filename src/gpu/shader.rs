@@ -36,17 +36,20 @@ fn locate(kernel: &KernelDef, linked_line: usize) -> String {
 pub fn check(kernel: &KernelDef, constants: &[u32]) -> Result<()> {
     let text = link(kernel, constants);
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
+    let own_file = format!("shaders/{}.wgsl", kernel.label);
+    let place = |l: Option<naga::SourceLocation>| {
+        l.map_or_else(|| own_file.clone(), |l| locate(kernel, l.line_number as usize))
+    };
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
-        let at = e.location(&text).map_or_else(String::new, |l| locate(kernel, l.line_number as usize));
+        let at = place(e.location(&text));
         fail(format!("{at}: {}", e.message()))
     })?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
     validator.validate(&module).map_err(|e| {
-        let at = e.location(&text).map_or_else(String::new, |l| locate(kernel, l.line_number as usize));
+        let at = place(e.location(&text));
         fail(format!("{at}: {}", e.emit_to_string(&text)))
     })?;
-    let own_file = format!("shaders/{}.wgsl", kernel.label);
     if !module.entry_points.iter().any(|e| e.name == kernel.entry_point()) {
         return Err(fail(format!("{own_file}: no entry point named {}", kernel.entry_point())));
     }
