@@ -116,7 +116,7 @@ fn every_dispatch_of_prefill_and_decode_equals_its_twin() {
     let Some(mut device) = common::software_device() else { return };
     let loaded = open(&mut device, "llama-gqa", Train::Nothing);
     let attention = lrsa(4, 16, 0.25);
-    let mut cache = loaded.model.cache(attention, 80, 16);
+    let mut cache = loaded.model.cache(attention, 80, 16).unwrap();
     let ids = tokens(70, loaded.model.config.vocab, 5);
     let mut fed = 0;
     while fed < ids.len() {

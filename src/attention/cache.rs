@@ -10,7 +10,7 @@ use super::layout::{LANES, NO_RING, QueryTile};
 use super::score::Pairs;
 use super::select;
 use super::{Attention, Heads};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::case::{Case, Tolerance, real};
 use crate::tensor::Tensor;
@@ -97,6 +97,16 @@ pub struct Cache {
     tail_len: usize,
 }
 
+fn too_large(capacity: usize) -> Error {
+    Error::of_kind(
+        ErrorKind::OutOfMemory,
+        format!(
+            "a cache for {capacity} tokens has more elements in a layer than shaders can number: lower --max-tokens, or keep \
+             fewer with --attention lrsa and a smaller --keep"
+        ),
+    )
+}
+
 /// One chunk on its way through the layers.
 #[derive(Clone, Debug)]
 pub struct CacheStep {
@@ -114,23 +124,30 @@ pub struct CacheStep {
 }
 
 impl Cache {
-    /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time.
-    pub fn new(attention: Attention, heads: Heads, n_layers: usize, capacity: usize, max_chunk: usize) -> Self {
+    /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time. Refuses one that shaders cannot index.
+    pub fn new(attention: Attention, heads: Heads, n_layers: usize, capacity: usize, max_chunk: usize) -> Result<Self> {
         let cols = heads.kv_cols();
         let (fixed_rows, tail_rows) = match attention {
             Attention::Dense => (1, capacity.max(1)),
-            Attention::Lrsa(l) => ((l.sink() + l.kept() * l.partitions(capacity)).max(1), 2 * l.lag()),
+            Attention::Lrsa(l) => {
+                let kept = l.kept().saturating_mul(l.partitions(capacity));
+                (l.sink().saturating_add(kept).max(1), l.lag().saturating_mul(2))
+            }
         };
-        let layer = |i: usize| CacheLayer {
-            fixed: Buffer::persistent(format!("layer {i} fixed kv"), Kind::Real, fixed_rows * cols),
-            tail: Buffer::persistent(format!("layer {i} tail kv"), Kind::Real, tail_rows * cols),
+        let buffer = |layer: usize, part: &str, rows: usize| -> Result<Buffer> {
+            let len = rows.checked_mul(cols).filter(|&len| u32::try_from(len).is_ok());
+            let len = len.ok_or_else(|| too_large(capacity))?;
+            Ok(Buffer::persistent(format!("layer {layer} {part} kv"), Kind::Real, len))
         };
-        let max_chunk = max_chunk.max(1);
+        let layer = |i: usize| -> Result<CacheLayer> {
+            Ok(CacheLayer { fixed: buffer(i, "fixed", fixed_rows)?, tail: buffer(i, "tail", tail_rows)? })
+        };
+        let max_chunk = max_chunk.clamp(1, capacity.max(1));
         let n_tiles = max_chunk.div_ceil((LANES / heads.group()).max(1));
-        Self {
+        Ok(Self {
             attention,
             heads,
-            layers: (0..n_layers).map(layer).collect(),
+            layers: (0..n_layers).map(layer).collect::<Result<_>>()?,
             tiles: Buffer::persistent("cache tiles", Kind::U32, n_tiles * size_of::<QueryTile>() / 4),
             pair: Buffer::persistent("cache pair", Kind::U32, 2),
             capacity,
@@ -139,7 +156,17 @@ impl Cache {
             n_fixed: 0,
             tail_start: 0,
             tail_len: 0,
+        })
+    }
+
+    /// Refuses a cache that the device is known to be unable to hold, before any memory is taken.
+    pub fn check(&self, device: &dyn Executor) -> Result<()> {
+        let mut touched = Recording::new();
+        for layer in &self.layers {
+            touched.clear(&layer.fixed.span());
+            touched.clear(&layer.tail.span());
         }
+        device.check(&touched).with_context(|| format!("a cache for {} tokens", self.capacity))
     }
 
     /// Tokens fed so far.

@@ -106,7 +106,7 @@ pub fn generate(
 ) -> Result<Generated> {
     let GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed } = *request;
     check(request)?;
-    let capacity = prompt_ids.len() + max_tokens;
+    let capacity = prompt_ids.len().saturating_add(max_tokens);
     let mut session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
     let start = Instant::now();
     session.feed(device, model, prompt_ids)?;

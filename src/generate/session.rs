@@ -41,10 +41,12 @@ impl Session {
         seed: u64,
     ) -> Result<Self> {
         sampling.validate()?;
+        let cache = model.cache(attention, capacity, chunk)?;
+        cache.check(device)?;
         model.reserve_positions(device, capacity)?;
         let vocab = model.config.vocab;
         Ok(Self {
-            cache: model.cache(attention, capacity, chunk),
+            cache,
             sampling,
             seen: Vec::new(),
             is_seen: HashSet::new(),

@@ -4,17 +4,18 @@
 //! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out.
 
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use super::buffer::Info;
 use super::call::{Arg, Call};
 use super::executor::check_span;
+use super::host_memory::{check_host_memory, check_room, fill, filled};
 use super::{
     Access, Buffer, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
     Recording, Span,
 };
-use crate::error::Result;
+use crate::error::{Context, Result};
 
 /// Content of one buffer.
 enum Storage<T> {
@@ -30,6 +31,8 @@ pub struct CpuExecutor<T: Real> {
     persistent: HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     free: Vec<Vec<T>>,
     limits: DeviceLimits,
+    /// What is left of the memory, where a test says so.
+    pretended_bytes: Option<u64>,
     transient_peak_bytes: u64,
 }
 
@@ -66,29 +69,58 @@ impl<T: Twin> CpuExecutor<T> {
     /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would.
     pub fn with_binding_limit(max_binding_bytes: u64) -> Self {
         let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes, wide_weights: true };
-        Self { persistent: HashMap::new(), free: Vec::new(), limits, transient_peak_bytes: 0 }
+        Self { persistent: HashMap::new(), free: Vec::new(), limits, pretended_bytes: None, transient_peak_bytes: 0 }
     }
 
-    fn fresh(&mut self, kind: Kind, len: usize) -> Storage<T> {
+    /// The same executor, taking it that the machine has so many bytes left whatever is allocated, to test refusals.
+    pub fn pretending_memory(self, bytes: u64) -> Self {
+        Self { pretended_bytes: Some(bytes), ..self }
+    }
+
+    /// Refuses to take more than the machine has left. `n_bytes` count four for each element.
+    fn check_memory(&self, n_bytes: u64) -> Result<()> {
+        let need = n_bytes.saturating_mul(size_of::<T>() as u64 / 4);
+        match self.pretended_bytes {
+            Some(_) => check_room(need, self.pretended_bytes),
+            None => check_host_memory(need),
+        }
+    }
+
+    /// Spans within the limits; memory for the transients and for the persistent buffers not met before.
+    fn check_planned(&self, recording: &Recording, plan: &Plan) -> Result<()> {
+        let (mut need, mut met) = (plan.peak_bytes(), HashSet::new());
+        for (span, _) in recording.commands().iter().flat_map(Command::uses) {
+            check_span(span, &self.limits)?;
+            let b = &span.buffer;
+            let is_new = b.lifetime() == Lifetime::Persistent && !self.persistent.contains_key(&b.id());
+            if is_new && met.insert(b.id()) {
+                need += b.n_bytes();
+            }
+        }
+        let held: u64 = self.free.iter().map(|v| v.capacity() as u64 * 4).sum();
+        self.check_memory(need.saturating_sub(held))
+    }
+
+    fn fresh(&mut self, kind: Kind, len: usize) -> Result<Storage<T>> {
         if kind != Kind::Real {
-            return Storage::Words(vec![u32::MAX; len]);
+            return Ok(Storage::Words(filled(u32::MAX, len)?));
         }
         let fits = |v: &&mut Vec<T>| v.capacity() >= len && v.capacity() <= len.saturating_mul(2).max(1024);
         let best = self.free.iter_mut().filter(fits).min_by_key(|v| v.capacity()).map(std::mem::take);
         let mut v = best.unwrap_or_default();
-        v.clear();
-        v.resize(len, T::NAN);
-        Storage::Real(v)
+        fill(&mut v, T::NAN, len)?;
+        Ok(Storage::Real(v))
     }
 
-    fn ensure_persistent(&mut self, buffer: &Buffer) {
-        self.persistent.entry(buffer.id()).or_insert_with(|| {
+    fn ensure_persistent(&mut self, buffer: &Buffer) -> Result<()> {
+        if !self.persistent.contains_key(&buffer.id()) {
             let storage = match buffer.kind() {
-                Kind::Real => Storage::Real(vec![T::NAN; buffer.len()]),
-                _ => Storage::Words(vec![u32::MAX; buffer.len()]),
+                Kind::Real => Storage::Real(filled(T::NAN, buffer.len())?),
+                _ => Storage::Words(filled(u32::MAX, buffer.len())?),
             };
-            (Arc::downgrade(&buffer.0), RefCell::new(storage))
-        });
+            self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), RefCell::new(storage)));
+        }
+        Ok(())
     }
 
     fn drop_dead(&mut self) {
@@ -101,7 +133,10 @@ impl<T: Twin> CpuExecutor<T> {
             Lifetime::Persistent,
             "only persistent buffers are read or written by the host"
         );
-        self.ensure_persistent(&span.buffer);
+        if !self.persistent.contains_key(&span.buffer.id()) {
+            self.check_memory(span.buffer.n_bytes()).with_context(|| format!("allocating {}", span.buffer.label()))?;
+        }
+        self.ensure_persistent(&span.buffer)?;
         Ok(f(&mut self.persistent[&span.buffer.id()].1.borrow_mut()))
     }
 
@@ -192,13 +227,17 @@ impl<T: Twin> Executor for CpuExecutor<T> {
         self.limits
     }
 
+    fn check(&self, recording: &Recording) -> Result<()> {
+        self.check_planned(recording, &Plan::new(recording))
+    }
+
     fn run(&mut self, recording: &Recording) -> Result<()> {
         self.drop_dead();
         let plan = Plan::new(recording);
+        self.check_planned(recording, &plan)?;
         let mut last_use: HashMap<u64, usize> = HashMap::new();
         for (i, command) in recording.commands().iter().enumerate() {
             for (span, _) in command.uses() {
-                check_span(span, &self.limits)?;
                 last_use.insert(span.buffer.id(), i);
             }
         }
@@ -207,9 +246,9 @@ impl<T: Twin> Executor for CpuExecutor<T> {
             for (span, _) in command.uses() {
                 let b = &span.buffer;
                 if b.lifetime() == Lifetime::Persistent {
-                    self.ensure_persistent(b);
-                } else {
-                    transient.entry(b.id()).or_insert_with(|| RefCell::new(self.fresh(b.kind(), b.len())));
+                    self.ensure_persistent(b)?;
+                } else if !transient.contains_key(&b.id()) {
+                    transient.insert(b.id(), RefCell::new(self.fresh(b.kind(), b.len())?));
                 }
             }
             let memory = Memory { persistent: &self.persistent, transient: &transient };

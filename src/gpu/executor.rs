@@ -39,6 +39,10 @@ pub trait Executor {
     /// Sizes to respect.
     fn limits(&self) -> DeviceLimits;
 
+    /// Refuses a recording that this device is known to be unable to run, before any memory is taken: a buffer or binding
+    /// over its limits, or on the CPU more than the memory that is left. How much a GPU has left no portable call tells.
+    fn check(&self, recording: &Recording) -> Result<()>;
+
     /// Runs every command in order. On return the work is queued; read-backs see its results.
     fn run(&mut self, recording: &Recording) -> Result<()>;
 

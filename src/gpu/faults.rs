@@ -1,6 +1,8 @@
 //! Faults that a wgpu device reports from its callbacks, kept until the next call can return them.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -50,7 +52,8 @@ impl Faults {
         let mut state = self.state();
         if let Some(reason) = &state.lost {
             let text = format!(
-                "the device was lost ({reason}): the driver reset it or it was removed. Start again, or use --device cpu"
+                "the device was lost ({reason}): the driver reset it, its memory ran out, or it was removed. Start again \
+                 (with a smaller batch if it was memory), update the graphics driver, or use --device cpu"
             );
             return Err(Error::of_kind(ErrorKind::DeviceLost, text));
         }
@@ -58,5 +61,62 @@ impl Faults {
             Some((kind, text)) => Err(Error::of_kind(kind, text)),
             None => Ok(()),
         }
+    }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`. A panic in it is returned and prints nothing: wgpu's `Device::poll` panics where a device is lost, and the
+/// caller says so in an error.
+pub(super) fn catch_quietly<R>(f: impl FnOnce() -> R) -> std::thread::Result<R> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    QUIET.set(false);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn out_of_memory() -> wgpu::Error {
+        wgpu::Error::OutOfMemory { source: "no room".into() }
+    }
+
+    #[test]
+    fn the_first_error_is_returned_once_and_loss_for_good() {
+        let faults = Faults::default();
+        faults.check().unwrap();
+        faults.record(&out_of_memory());
+        faults.record(&wgpu::Error::Validation { source: "later".into(), description: "later".into() });
+        let e = faults.check().unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::OutOfMemory);
+        assert!(e.to_string().contains("no room") && e.to_string().contains("--recompute"), "{e}");
+        faults.check().unwrap();
+        faults.set_lost("unplugged".into());
+        faults.record(&out_of_memory());
+        for _ in 0..2 {
+            let e = faults.check().unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::DeviceLost);
+            assert!(e.to_string().contains("unplugged") && e.to_string().contains("--device cpu"), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_caught_panic_is_returned_and_later_ones_are_loud() {
+        assert!(catch_quietly(|| panic!("as poll does")).is_err());
+        assert!(!QUIET.get());
+        assert_eq!(catch_quietly(|| 7).unwrap(), 7);
     }
 }

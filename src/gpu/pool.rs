@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use super::buffer::Info;
+use super::faults::Faults;
 use super::{Buffer, Plan};
+use crate::error::{Context, Result};
 
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
@@ -18,21 +20,36 @@ pub(super) struct Pool {
     slots: Vec<wgpu::Buffer>,
 }
 
-impl Pool {
-    fn create(device: &wgpu::Device, label: &str, size: u64) -> wgpu::Buffer {
-        let size = size.next_multiple_of(256);
-        device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: USAGE,
-            mapped_at_creation: false,
-        })
-    }
+/// A buffer with zeros. wgpu reports failure to the callback behind `faults` before it returns, and what it returns is
+/// then of no use: so the answer is looked at here, and nothing broken is ever kept.
+pub(super) fn create(
+    device: &wgpu::Device,
+    faults: &Faults,
+    label: &str,
+    size: u64,
+    usage: wgpu::BufferUsages,
+) -> Result<wgpu::Buffer> {
+    let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+    let buffer = device.create_buffer(&descriptor);
+    let mib = size as f64 / f64::from(1 << 20);
+    faults.check().with_context(|| format!("allocating {mib:.1} MiB on the device for {label}"))?;
+    Ok(buffer)
+}
 
+impl Pool {
     /// The storage of a persistent handle, made on first use.
-    pub(super) fn persistent(&mut self, device: &wgpu::Device, buffer: &Buffer) -> wgpu::Buffer {
-        let make = || (Arc::downgrade(&buffer.0), Self::create(device, buffer.label(), buffer.n_bytes()));
-        self.persistent.entry(buffer.id()).or_insert_with(make).1.clone()
+    pub(super) fn persistent(
+        &mut self,
+        device: &wgpu::Device,
+        faults: &Faults,
+        buffer: &Buffer,
+    ) -> Result<wgpu::Buffer> {
+        if let Some((_, made)) = self.persistent.get(&buffer.id()) {
+            return Ok(made.clone());
+        }
+        let made = create(device, faults, buffer.label(), buffer.n_bytes().next_multiple_of(256), USAGE)?;
+        self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), made.clone()));
+        Ok(made)
     }
 
     /// Releases the storage of handles that are gone.
@@ -40,8 +57,9 @@ impl Pool {
         self.persistent.retain(|_, (info, _)| info.strong_count() > 0);
     }
 
-    /// One buffer for each slot of the plan, in its order; earlier runs' slots are used again.
-    pub(super) fn slots(&mut self, device: &wgpu::Device, plan: &Plan) -> Vec<wgpu::Buffer> {
+    /// One buffer for each slot of the plan, in its order; earlier runs' slots are used again. Where memory runs out, all
+    /// are released, so that something smaller may still run.
+    pub(super) fn slots(&mut self, device: &wgpu::Device, faults: &Faults, plan: &Plan) -> Result<Vec<wgpu::Buffer>> {
         let mut by_need: Vec<usize> = (0..plan.slots().len()).collect();
         by_need.sort_by_key(|&i| std::cmp::Reverse(plan.slots()[i]));
         let held: u64 = self.slots.iter().map(wgpu::Buffer::size).sum();
@@ -60,14 +78,19 @@ impl Pool {
         }
         let mut keep = taken.iter();
         self.slots.retain(|_| *keep.next().expect("one flag a slot"));
-        let fill = |(i, slot): (usize, Option<wgpu::Buffer>)| {
-            slot.unwrap_or_else(|| {
-                let made = Self::create(device, "transient", plan.slots()[i]);
-                self.slots.push(made.clone());
-                made
-            })
-        };
-        given.into_iter().enumerate().map(fill).collect()
+        let mut slots = Vec::with_capacity(given.len());
+        for (slot, &need) in given.into_iter().zip(plan.slots()) {
+            slots.push(match slot {
+                Some(slot) => slot,
+                None => {
+                    let made = create(device, faults, "activations", need.next_multiple_of(256), USAGE);
+                    let made = made.inspect_err(|_| self.slots.clear())?;
+                    self.slots.push(made.clone());
+                    made
+                }
+            });
+        }
+        Ok(slots)
     }
 
     /// Bytes of persistent storage whose handles are alive.

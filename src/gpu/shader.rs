@@ -36,61 +36,74 @@ fn locate(kernel: &KernelDef, linked_line: usize) -> String {
 pub fn check(kernel: &KernelDef, constants: &[u32]) -> Result<()> {
     let text = link(kernel, constants);
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
+    let own_file = format!("shaders/{}.wgsl", kernel.label);
+    let place = |l: Option<naga::SourceLocation>| {
+        l.map_or_else(|| own_file.clone(), |l| locate(kernel, l.line_number as usize))
+    };
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
-        let at = e.location(&text).map_or_else(String::new, |l| locate(kernel, l.line_number as usize));
+        let at = place(e.location(&text));
         fail(format!("{at}: {}", e.message()))
     })?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
     validator.validate(&module).map_err(|e| {
-        let at = e.location(&text).map_or_else(String::new, |l| locate(kernel, l.line_number as usize));
+        let at = place(e.location(&text));
         fail(format!("{at}: {}", e.emit_to_string(&text)))
     })?;
     if !module.entry_points.iter().any(|e| e.name == kernel.entry_point()) {
-        return Err(fail(format!("no entry point named {}", kernel.entry_point())));
+        return Err(fail(format!("{own_file}: no entry point named {}", kernel.entry_point())));
     }
-    check_bindings(kernel, &module).map_err(fail)
-}
-
-fn check_bindings(kernel: &KernelDef, module: &naga::Module) -> std::result::Result<(), String> {
     let mut seen = vec![false; kernel.bindings.len() + 1];
-    for (_, variable) in module.global_variables.iter() {
-        let Some(at) = &variable.binding else { continue };
-        let name = variable.name.as_deref().unwrap_or("?");
-        let index = at.binding as usize;
-        if at.group != 0 || index >= seen.len() {
-            return Err(format!("{name} at group {} binding {index} is not described", at.group));
-        }
-        seen[index] = true;
-        if index == 0 {
-            check_params(kernel, module, variable)?;
-            continue;
-        }
-        let binding = &kernel.bindings[index - 1];
-        let naga::AddressSpace::Storage { access } = variable.space else {
-            return Err(format!("{name} is not in storage"));
-        };
-        let writes = access.contains(naga::StorageAccess::STORE);
-        if name != binding.name {
-            return Err(format!("binding {index} is called {name} in WGSL and {} in Rust", binding.name));
-        }
-        if writes != (binding.access != Access::Read) {
-            return Err(format!("{name} is {access:?} in WGSL and {:?} in Rust", binding.access));
-        }
-        let scalar = element_scalar(module, variable.ty);
-        let expected = match binding.kind {
-            Kind::Real => naga::ScalarKind::Float,
-            Kind::I32 => naga::ScalarKind::Sint,
-            Kind::U32 | Kind::Packed => naga::ScalarKind::Uint,
-        };
-        if scalar != Some(expected) {
-            return Err(format!("{name} holds {scalar:?} in WGSL and {:?} in Rust", binding.kind));
-        }
+    for (handle, variable) in module.global_variables.iter() {
+        check_variable(kernel, &module, variable, &mut seen).map_err(|what| {
+            let line = module.global_variables.get_span(handle).location(&text).line_number;
+            fail(format!("{}: {what}", locate(kernel, line as usize)))
+        })?;
     }
     match seen.iter().position(|s| !s) {
-        Some(missing) => Err(format!("binding {missing} of the description is not in the shader")),
+        Some(missing) => Err(fail(format!("{own_file}: binding {missing} of the description is not in the shader"))),
         None => Ok(()),
     }
+}
+
+/// Compares one variable of the shader with its description and marks its binding as seen.
+fn check_variable(
+    kernel: &KernelDef,
+    module: &naga::Module,
+    variable: &naga::GlobalVariable,
+    seen: &mut [bool],
+) -> std::result::Result<(), String> {
+    let Some(at) = &variable.binding else { return Ok(()) };
+    let name = variable.name.as_deref().unwrap_or("?");
+    let index = at.binding as usize;
+    if at.group != 0 || index >= seen.len() {
+        return Err(format!("{name} at group {} binding {index} is not described", at.group));
+    }
+    seen[index] = true;
+    if index == 0 {
+        return check_params(kernel, module, variable);
+    }
+    let binding = &kernel.bindings[index - 1];
+    let naga::AddressSpace::Storage { access } = variable.space else {
+        return Err(format!("{name} is not in storage"));
+    };
+    let writes = access.contains(naga::StorageAccess::STORE);
+    if name != binding.name {
+        return Err(format!("binding {index} is called {name} in WGSL and {} in Rust", binding.name));
+    }
+    if writes != (binding.access != Access::Read) {
+        return Err(format!("{name} is {access:?} in WGSL and {:?} in Rust", binding.access));
+    }
+    let scalar = element_scalar(module, variable.ty);
+    let expected = match binding.kind {
+        Kind::Real => naga::ScalarKind::Float,
+        Kind::I32 => naga::ScalarKind::Sint,
+        Kind::U32 | Kind::Packed => naga::ScalarKind::Uint,
+    };
+    if scalar != Some(expected) {
+        return Err(format!("{name} holds {scalar:?} in WGSL and {:?} in Rust", binding.kind));
+    }
+    Ok(())
 }
 
 fn element_scalar(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option<naga::ScalarKind> {

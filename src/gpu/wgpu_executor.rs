@@ -3,15 +3,16 @@
 //! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
 //! that met them. Compiled kernels are in `pipelines.rs`, device memory in `pool.rs`.
 
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use super::executor::check_span;
-use super::faults::Faults;
+use super::faults::{Faults, catch_quietly};
+use super::pace::Pace;
 use super::pipelines::{Pipeline, Pipelines};
-use super::pool::Pool;
+use super::pool::{Pool, create};
 use super::{AdapterReport, Command, DeviceLimits, Dispatch, Executor, Lifetime, MemoryUse, Plan, Recording, Span};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Which limits to open a device with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +37,6 @@ pub struct OpenOptions {
 
 /// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
 const PARAM_STRIDE: usize = 256;
-/// Dispatches of one submit: short enough that a desktop's watchdog never sees a long one.
-const DISPATCHES_PER_SUBMIT: usize = 32;
 /// Submits in flight before the next waits.
 const SUBMITS_IN_FLIGHT: usize = 3;
 /// Bulk uploads are submitted whenever this much is staged.
@@ -52,6 +51,7 @@ pub struct WgpuExecutor {
     limits: DeviceLimits,
     pipelines: Pipelines,
     pool: Pool,
+    pace: Pace,
     params: Option<wgpu::Buffer>,
     staged_bytes: usize,
     transient_peak_bytes: u64,
@@ -99,19 +99,21 @@ impl WgpuExecutor {
             limits,
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
+            pace: Pace::default(),
             params: None,
             staged_bytes: 0,
             transient_peak_bytes: 0,
         })
     }
 
-    /// Takes the device away, as a driver reset would: every later call returns [`ErrorKind::DeviceLost`].
+    /// Takes the device away, as a driver reset would: every later call returns
+    /// [`crate::error::ErrorKind::DeviceLost`].
     pub fn lose_device(&mut self) {
         self.faults.set_lost("Destroyed: taken away on purpose".to_string());
         self.device.destroy();
     }
 
-    fn upload_params(&mut self, recording: &Recording) {
+    fn upload_params(&mut self, recording: &Recording) -> Result<()> {
         let dispatches = recording.commands().iter().filter_map(|c| match c {
             Command::Dispatch(d) => Some(d),
             _ => None,
@@ -124,16 +126,13 @@ impl WgpuExecutor {
         }
         let need = bytes.len().max(PARAM_STRIDE) as u64;
         if self.params.as_ref().is_none_or(|b| b.size() < need) {
-            self.params = Some(self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("params"),
-                size: need.next_power_of_two(),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            }));
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+            self.params = Some(create(&self.device, &self.faults, "parameters", need.next_power_of_two(), usage)?);
         }
         if let Some(buffer) = &self.params {
             self.queue.write_buffer(buffer, 0, &bytes);
         }
+        Ok(())
     }
 
     fn bind(&self, d: &Dispatch, buffers: &HashMap<u64, wgpu::Buffer>, pipeline: &Pipeline) -> wgpu::BindGroup {
@@ -209,41 +208,46 @@ impl WgpuExecutor {
         encoder.finish()
     }
 
-    /// Waits for a submission, or for everything. A lost device makes wgpu's poll panic; that becomes an error too.
+    /// Waits for a submission, or for everything. On a lost device wgpu's poll panics: it is not asked once the loss is
+    /// known, and a panic is caught.
     fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.faults.check()?;
         let wait = wgpu::PollType::Wait { submission_index, timeout: None };
-        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));
+        let polled = catch_quietly(|| self.device.poll(wait));
+        if polled.is_err() {
+            self.faults.set_lost("it stopped answering".to_string()); // unless the callback said more
+        }
         self.faults.check()?;
         match polled {
-            Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(Error::new(format!("waiting for the device failed: {e}"))),
-            Err(_) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost while waiting for it")),
+            _ => Ok(()),
         }
     }
 
     fn buffers_of(&mut self, recording: &Recording, plan: &Plan) -> Result<HashMap<u64, wgpu::Buffer>> {
-        let slots = self.pool.slots(&self.device, plan);
+        let slots = self.pool.slots(&self.device, &self.faults, plan)?;
         let mut buffers = HashMap::new();
         for command in recording.commands() {
             for (span, _) in command.uses() {
-                check_span(span, &self.limits)?;
                 let b = &span.buffer;
-                buffers.entry(b.id()).or_insert_with(|| match b.lifetime() {
-                    Lifetime::Persistent => self.pool.persistent(&self.device, b),
-                    Lifetime::Transient => slots[plan.slot(b.id())].clone(),
-                });
+                if !buffers.contains_key(&b.id()) {
+                    let made = match b.lifetime() {
+                        Lifetime::Persistent => self.pool.persistent(&self.device, &self.faults, b)?,
+                        Lifetime::Transient => slots[plan.slot(b.id())].clone(),
+                    };
+                    buffers.insert(b.id(), made);
+                }
             }
         }
-        self.faults.check().context("allocating device memory")?;
         Ok(buffers)
     }
 
     fn write_bytes(&mut self, span: &Span, bytes: &[u8]) -> Result<()> {
         assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are written by the host");
         assert!(bytes.len() <= span.len * 4, "write of {} bytes to {} elements", bytes.len(), span.len);
+        self.faults.check()?;
         check_span(span, &self.limits)?;
-        let buffer = self.pool.persistent(&self.device, &span.buffer);
-        self.faults.check().with_context(|| format!("allocating {}", span.buffer.label()))?;
+        let buffer = self.pool.persistent(&self.device, &self.faults, &span.buffer)?;
         for (i, chunk) in bytes.chunks(UPLOAD_BYTES_PER_SUBMIT).enumerate() {
             let offset = (span.offset * 4 + i * UPLOAD_BYTES_PER_SUBMIT) as u64;
             self.queue.write_buffer(&buffer, offset, chunk);
@@ -260,14 +264,11 @@ impl WgpuExecutor {
     fn read_bytes(&mut self, span: &Span) -> Result<Vec<u8>> {
         assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read by the host");
         self.faults.check()?;
-        let source = self.pool.persistent(&self.device, &span.buffer);
+        check_span(span, &self.limits)?;
+        let source = self.pool.persistent(&self.device, &self.faults, &span.buffer)?;
         let size = span.len as u64 * 4;
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read-back"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = create(&self.device, &self.faults, "reading back", size, usage)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         encoder.copy_buffer_to_buffer(&source, span.offset as u64 * 4, &staging, 0, size);
         let index = self.queue.submit([encoder.finish()]);
@@ -293,8 +294,14 @@ impl Executor for WgpuExecutor {
         self.limits
     }
 
+    fn check(&self, recording: &Recording) -> Result<()> {
+        let mut uses = recording.commands().iter().flat_map(Command::uses);
+        uses.try_for_each(|(span, _)| check_span(span, &self.limits))
+    }
+
     fn run(&mut self, recording: &Recording) -> Result<()> {
         self.faults.check()?;
+        self.check(recording)?;
         self.pool.drop_dead();
         let plan = Plan::new(recording);
         let buffers = self.buffers_of(recording, &plan)?;
@@ -303,17 +310,21 @@ impl Executor for WgpuExecutor {
                 self.pipelines.prepare(&self.device, &self.faults, d)?;
             }
         }
-        self.upload_params(recording);
-        let mut first_dispatch = 0;
-        let mut in_flight = std::collections::VecDeque::new();
-        for commands in recording.commands().chunks(DISPATCHES_PER_SUBMIT) {
-            let encoded = self.encode(commands, first_dispatch, &buffers);
-            first_dispatch += commands.iter().filter(|c| matches!(c, Command::Dispatch(_))).count();
-            in_flight.push_back(self.queue.submit([encoded]));
+        self.upload_params(recording)?;
+        self.pace.restart();
+        let (mut first_dispatch, mut rest, mut in_flight) = (0, recording.commands(), VecDeque::new());
+        while !rest.is_empty() {
+            let n = self.pace.commands().min(rest.len());
+            let encoded = self.encode(&rest[..n], first_dispatch, &buffers);
+            first_dispatch += rest[..n].iter().filter(|c| matches!(c, Command::Dispatch(_))).count();
+            rest = &rest[n..];
+            in_flight.push_back((n, self.queue.submit([encoded])));
             self.faults.check()?;
-            if in_flight.len() > SUBMITS_IN_FLIGHT {
-                let oldest = in_flight.pop_front();
-                self.poll(oldest)?;
+            if in_flight.len() > SUBMITS_IN_FLIGHT
+                && let Some((n, oldest)) = in_flight.pop_front()
+            {
+                self.poll(Some(oldest))?;
+                self.pace.ended(n, Instant::now());
             }
         }
         self.staged_bytes = 0;

@@ -8,8 +8,8 @@ use super::config::ModelConfig;
 use super::rope;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
-use crate::error::Result;
-use crate::gpu::{Buffer, Executor, Kind, Span};
+use crate::error::{Context, Result};
+use crate::gpu::{Buffer, Executor, Kind, Span, check_host_memory};
 use crate::kernels::embedding::{TokenIndex, embedding};
 use crate::kernels::rope::RopeTables;
 use crate::nn::norm;
@@ -31,6 +31,8 @@ pub struct Llama {
 
 /// Rotation tables for positions 0..n.
 pub(super) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<RopeTables> {
+    let table_bytes = (n as u64).saturating_mul(config.head_dim as u64 / 2 * 4);
+    check_host_memory(table_bytes.saturating_mul(2)).with_context(|| format!("rotation tables for {n} positions"))?;
     let (cos, sin) = rope::tables(config, 0..n);
     let limits = device.limits();
     let mut put = |label: &str, values: &[f32]| -> Result<Tensor> {
@@ -60,7 +62,7 @@ impl Llama {
     /// Makes positions 0..n usable; call before a forward that reaches further than any before.
     pub fn reserve_positions(&mut self, device: &mut dyn Executor, n: usize) -> Result<()> {
         if n > self.n_positions {
-            let n = n.next_power_of_two();
+            let n = n.checked_next_power_of_two().unwrap_or(n);
             self.tables = Rc::new(upload_tables(device, &self.config, n)?);
             self.n_positions = n;
         }
@@ -68,7 +70,7 @@ impl Llama {
     }
 
     /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time.
-    pub fn cache(&self, attention: Attention, capacity: usize, max_chunk: usize) -> Cache {
+    pub fn cache(&self, attention: Attention, capacity: usize, max_chunk: usize) -> Result<Cache> {
         Cache::new(attention, self.heads(), self.blocks.len(), capacity, max_chunk)
     }
 

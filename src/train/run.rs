@@ -34,6 +34,7 @@ pub fn run_opened(
     }
     let data = read_data(job, files, observer)?;
     let mut trainer = Trainer::new(device, files, job)?;
+    trainer.check_largest(device, &data.train.examples)?;
     folder.make()?;
     trainer.fit(device, &data, Some(&mut folder), observer)
 }

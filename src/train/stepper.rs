@@ -109,6 +109,19 @@ impl Stepper {
         batch: &Batch,
         objective: &Objective,
     ) -> Result<f64> {
+        let recording = self.record(device, loaded, batch, objective)?;
+        device.run(&recording)?;
+        Ok(device.read_f64(self.loss.span())?[0])
+    }
+
+    /// Uploads a batch and records its forward and backward.
+    fn record(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        objective: &Objective,
+    ) -> Result<Recording> {
         let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, objective)?;
         let max_elements = device.limits().max_elements();
         let mut tape = Tape::training(self.recompute);
@@ -116,8 +129,24 @@ impl Stepper {
         let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, objective.scale, max_elements)?;
         copy_tensor(&mut tape.rec, &loss.tensor, &self.loss);
         tape.backward(&loss, &self.one)?;
-        device.run(&tape.rec)?;
-        Ok(device.read_f64(self.loss.span())?[0])
+        Ok(tape.rec)
+    }
+
+    /// Refuses a batch that the device is known to be unable to train on; nothing is computed.
+    pub fn check(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        attention: Attention,
+    ) -> Result<()> {
+        if batch.n_targets == 0 {
+            return Ok(()); // such a batch is left out of a step
+        }
+        let dropout = Some(Dropout { seed: self.seed, step: 0 });
+        let objective = Objective { attention, scale: 1.0, dropout, kept: None };
+        let recording = self.record(device, loaded, batch, &objective)?;
+        device.check(&recording)
     }
 
     /// Summed loss over the labelled tokens of a batch, and their count; nothing is trained.

@@ -109,6 +109,27 @@ impl Trainer {
         };
         run.all(sampler, total)
     }
+
+    /// Refuses data whose largest batch, the longest examples at once, is known not to fit on the device. It records that
+    /// batch and computes nothing; [`Trainer::fit`] finds the same out at the step that meets it.
+    pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
+        let mut longest: Vec<&Example> = examples.iter().collect();
+        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
+        let batch = Batch::new(longest.into_iter().take(self.job.batch_size));
+        let checked = self.stepper.check(device, &mut self.loaded, &batch, self.attention);
+        checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
+    }
+
+    /// Says what would need less memory, where that is what was missing.
+    fn with_advice(&self, e: Error, n_tokens: usize) -> Error {
+        if e.kind() != ErrorKind::OutOfMemory {
+            return e;
+        }
+        let recompute = if self.job.recompute { "" } else { "--recompute, " };
+        e.context(format!(
+            "a batch of {n_tokens} tokens does not fit: use {recompute}a smaller --batch-size (with --accumulate) or --max-length"
+        ))
+    }
 }
 
 /// The adapter to train: the one that was opened, or a new one.
@@ -193,12 +214,8 @@ impl Run<'_, '_> {
 
     /// Says what a failed step leaves, and what would need less memory.
     fn explained(&self, e: Error, step: u64, batches: &[Batch]) -> Error {
-        let e = match (e.kind(), batches.iter().map(|b| b.ids.len()).max()) {
-            (ErrorKind::OutOfMemory, Some(n)) => e.context(format!(
-                "a batch of {n} tokens does not fit: use --recompute, a smaller --batch-size (with --accumulate) or --max-length"
-            )),
-            _ => e,
-        };
+        let most = batches.iter().map(|b| b.ids.len()).max().unwrap_or(0);
+        let e = self.trainer.with_advice(e, most);
         match (&self.folder, self.saved_at) {
             (Some(folder), Some(at)) => {
                 e.context(format!("step {step} (what step {at} saved stays in {})", folder.dir().display()))

@@ -1,12 +1,22 @@
-//! What the tests share: the software adapter that they name.
+//! What the tests share: the adapter that they name.
 
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod golden;
 
-use longreach::gpu::{LimitSet, OpenOptions, WgpuExecutor, software_adapter};
+use longreach::gpu::{AdapterReport, LimitSet, OpenOptions, WgpuExecutor, adapters, find_adapter, software_adapter};
 
-/// The software Vulkan device. Where there is none: a failure in CI, a printed skip elsewhere.
+/// Names another adapter for the tests, as `--device` does: `gl:llvmpipe`, `nvidia`, `0`.
+const DEVICE_VARIABLE: &str = "LONGREACH_TEST_DEVICE";
+
+fn test_adapter() -> Option<AdapterReport> {
+    match std::env::var(DEVICE_VARIABLE) {
+        Ok(name) => Some(find_adapter(&adapters(), &name).expect(DEVICE_VARIABLE).clone()),
+        Err(_) => software_adapter(),
+    }
+}
+
+/// The software Vulkan device, or the one that the variable names. Where there is none: a failure in CI, a printed skip elsewhere.
 pub fn software_device() -> Option<WgpuExecutor> {
     open(&OpenOptions::default())
 }
@@ -16,10 +26,10 @@ pub fn minimal_device() -> Option<WgpuExecutor> {
     open(&OpenOptions { limits: LimitSet::WebGpu, checked: true, max_binding_bytes: None })
 }
 
-/// Opens the software adapter with the given options.
+/// Opens that adapter with the given options.
 pub fn open(options: &OpenOptions) -> Option<WgpuExecutor> {
-    match software_adapter() {
-        Some(adapter) => Some(WgpuExecutor::open(&adapter, options).expect("the software adapter opens")),
+    match test_adapter() {
+        Some(adapter) => Some(WgpuExecutor::open(&adapter, options).expect("the adapter opens")),
         None if std::env::var_os("CI").is_some() => panic!("no software Vulkan adapter: install mesa-vulkan-drivers"),
         None => {
             eprintln!("SKIPPED: no software Vulkan adapter; on Debian: apt-get install mesa-vulkan-drivers");

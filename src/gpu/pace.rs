@@ -1,0 +1,89 @@
+//! How many commands one submit takes: few enough that no submit runs long (Windows resets a GPU after two seconds), many
+//! enough that submitting costs little.
+//!
+//! The time between the ends of two submits, while more are queued behind them, is what the second one took. From it the
+//! next submits are sized. Where the host is slower than the device it measures the host, which only makes submits shorter
+//! than they might be. Results do not depend on where a recording is cut.
+
+use std::time::{Duration, Instant};
+
+/// What one submit should take.
+const TARGET: Duration = Duration::from_millis(50);
+/// The most commands of one submit.
+const MOST: usize = 64;
+/// Commands of the first submits of a device of which nothing is known yet.
+const FIRST: usize = 8;
+
+/// The size of the next submit.
+pub(super) struct Pace {
+    commands: usize,
+    last_end: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { commands: FIRST, last_end: None }
+    }
+}
+
+impl Pace {
+    /// Commands of the next submit, from 1 to [`MOST`].
+    pub(super) fn commands(&self) -> usize {
+        self.commands
+    }
+
+    /// Begins a recording: the time since the last one says nothing.
+    pub(super) fn restart(&mut self) {
+        self.last_end = None;
+    }
+
+    /// Notes that a submit of `n` commands was found done at `now`.
+    pub(super) fn ended(&mut self, n: usize, now: Instant) {
+        if let Some(last) = self.last_end.replace(now) {
+            let took = now.duration_since(last).max(Duration::from_micros(1));
+            let fitting = n as f64 * TARGET.as_secs_f64() / took.as_secs_f64();
+            // Down at once, up by no more than twice: one quick submit may be followed by a slow one.
+            self.commands = (fitting as usize).clamp(1, MOST.min(2 * self.commands));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commands a submit after 20 submits on a device that takes `ms` for each command.
+    fn settled(pace: &mut Pace, ms: f64) -> usize {
+        let mut now = Instant::now();
+        pace.restart();
+        for _ in 0..20 {
+            let n = pace.commands();
+            now += Duration::from_secs_f64(n as f64 * ms / 1e3);
+            pace.ended(n, now);
+        }
+        pace.commands()
+    }
+
+    #[test]
+    fn submits_take_about_the_target() {
+        let mut pace = Pace::default();
+        assert_eq!(settled(&mut pace, 0.1), MOST);
+        assert_eq!(settled(&mut pace, 900.0), 1, "a command that takes long is submitted alone");
+        assert!((4..=5).contains(&settled(&mut pace, 10.0)));
+        assert_eq!(settled(&mut pace, 0.1), MOST, "it grows again");
+    }
+
+    #[test]
+    fn one_long_submit_is_answered_at_once_and_gaps_between_recordings_are_not_measured() {
+        let mut pace = Pace { commands: MOST, last_end: None };
+        let start = Instant::now();
+        pace.ended(64, start);
+        assert_eq!(pace.commands(), MOST);
+        pace.ended(64, start + Duration::from_millis(640));
+        assert!(pace.commands() <= 5, "{}", pace.commands());
+        let before = pace.commands();
+        pace.restart();
+        pace.ended(before, start + Duration::from_secs(60));
+        assert_eq!(pace.commands(), before);
+    }
+}

@@ -1,0 +1,289 @@
+//! What goes wrong on devices in the wild, injected: a device that is lost, memory that is missing, kernels that are broken.
+//! Each is an error that says what to do, never a panic; and what cannot fit is refused before it starts.
+
+mod common;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use longreach::attention::{Attention, Cache, Heads, Lrsa};
+use longreach::data::model_files::ModelFiles;
+use longreach::error::{Error, ErrorKind, Result};
+use longreach::gpu::{
+    Binding, Buffer, CpuExecutor, DeviceLimits, Executor, KernelDef, Kind, MemoryUse, OpenOptions, Params, Recording,
+    Source, Span, WgpuExecutor,
+};
+use longreach::train::{Observer, TrainJob, run};
+
+longreach::params! {
+    /// Of the kernels below.
+    pub struct OneParam { n: u32 }
+}
+
+/// A kernel without a working shader; `at` names the line that is wrong.
+const fn broken(label: &'static str, part: &'static [Source], bindings: &'static [Binding]) -> KernelDef {
+    KernelDef {
+        label,
+        variant: "",
+        parts: part,
+        bindings,
+        params: OneParam::FIELDS,
+        constants: &[],
+        twin_f32: |_| {},
+        twin_f64: |_| {},
+    }
+}
+
+const READ: &[Binding] = &[Binding::read("x", Kind::Real, "[n]")];
+const READ_WRITE: &[Binding] = &[Binding::read_write("x", Kind::Real, "[n]")];
+const HEAD: Source =
+    Source { path: "broken/head", text: "struct Params { n: u32 }\n@group(0) @binding(0) var<uniform> p: Params;\n" };
+const SYNTAX_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
+                           fn syntax() {\n    x[0] = f32(p.n) +;\n}\n";
+const TYPES_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
+                          fn types() {\n    let n = p.n;\n    x[0] = n;\n}\n";
+const ACCESS_TEXT: &str = "// The description says that x is only read.\n\
+                           @group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
+                           fn access() {\n    x[0] = f32(p.n);\n}\n";
+const GREEDY_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n\
+                           @compute @workgroup_size(8192)\nfn greedy() {\n    x[0] = f32(p.n);\n}\n";
+static SYNTAX: KernelDef =
+    broken("broken/syntax", &[HEAD, Source { path: "broken/syntax", text: SYNTAX_TEXT }], READ_WRITE);
+static TYPES: KernelDef =
+    broken("broken/types", &[HEAD, Source { path: "broken/types", text: TYPES_TEXT }], READ_WRITE);
+static ACCESS: KernelDef = broken("broken/access", &[HEAD, Source { path: "broken/access", text: ACCESS_TEXT }], READ);
+static GREEDY: KernelDef =
+    broken("broken/greedy", &[HEAD, Source { path: "broken/greedy", text: GREEDY_TEXT }], READ_WRITE);
+
+fn real(label: &str, len: usize) -> Span {
+    Buffer::persistent(label, Kind::Real, len).span()
+}
+
+fn run_kernel(device: &mut dyn Executor, kernel: &'static KernelDef, x: &Span) -> Result<()> {
+    let mut rec = Recording::new();
+    rec.dispatch(kernel, &[], OneParam { n: 1 }, &[x], [1, 1, 1]);
+    device.run(&rec)
+}
+
+fn cleared(spans: &[&Span]) -> Recording {
+    let mut rec = Recording::new();
+    spans.iter().for_each(|s| rec.clear(s));
+    rec
+}
+
+fn assert_error<T: std::fmt::Debug>(got: Result<T>, kind: ErrorKind, words: &[&str]) {
+    let e = got.expect_err("the failure was injected");
+    assert_eq!(e.kind(), kind, "{e}");
+    for word in words {
+        assert!(e.to_string().contains(word), "no '{word}' in: {e}");
+    }
+}
+
+#[test]
+fn a_lost_device_fails_every_call_and_hangs_none() {
+    let Some(mut device) = common::software_device() else { return };
+    let (x, fresh) = (real("x", 1 << 20), real("fresh", 64));
+    device.run(&cleared(&[&x])).unwrap();
+    assert_eq!(device.read_real(&x).unwrap()[7], 0.0);
+    device.run(&cleared(&[&x])).unwrap();
+    device.lose_device(); // with work queued
+    for _ in 0..2 {
+        let kind = ErrorKind::DeviceLost;
+        let words = ["lost", "--device cpu"];
+        assert_error(device.read_real(&x), kind, &words);
+        assert_error(device.read_words(&Buffer::persistent("words", Kind::U32, 4).span()), kind, &words);
+        assert_error(device.write_real(&x, &[1.0]), kind, &words);
+        assert_error(device.write_real(&fresh, &[1.0]), kind, &words);
+        assert_error(device.run(&cleared(&[&x])), kind, &words);
+        assert_error(device.run(&cleared(&[&fresh])), kind, &words);
+        assert_error(run_kernel(&mut device, &SYNTAX, &x), kind, &words);
+        assert_error(device.wait(), kind, &words);
+    }
+}
+
+#[test]
+fn what_is_larger_than_the_device_takes_is_out_of_memory() {
+    let options = OpenOptions { max_binding_bytes: Some(1 << 20), ..OpenOptions::default() };
+    let Some(mut device) = common::open(&options) else { return };
+    let large = (1 << 18) + 64;
+    let words = ["weight", "needs 1.0 MiB", "binds at most 1.0 MiB", "smaller batch"];
+    assert_error(device.write_real(&real("weight", large), &[0.0]), ErrorKind::OutOfMemory, &words);
+    assert_error(device.read_real(&real("weight", large)), ErrorKind::OutOfMemory, &words);
+    let mut rec = Recording::new();
+    let activation = rec.transient("activation", Kind::Real, large);
+    rec.clear(&activation);
+    assert_error(device.check(&rec), ErrorKind::OutOfMemory, &["activation"]);
+    assert_error(device.run(&rec), ErrorKind::OutOfMemory, &["activation"]);
+    // A buffer over the adapter's own limit, of which a small part is bound.
+    let huge = Buffer::persistent("huge", Kind::Real, 1 << 40);
+    assert_error(device.run(&cleared(&[&huge.slice(0, 64)])), ErrorKind::OutOfMemory, &["huge"]);
+    let fits = real("fits", 1 << 18);
+    device.run(&cleared(&[&fits])).expect("the device is as good as before");
+    assert_eq!(device.read_real(&fits).unwrap().len(), 1 << 18);
+}
+
+#[test]
+fn a_broken_kernel_is_named_with_file_and_line() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = real("x", 64);
+    for _ in 0..2 {
+        let failed = ErrorKind::Failed;
+        assert_error(run_kernel(&mut device, &SYNTAX, &x), failed, &["broken/syntax", "shaders/broken/syntax.wgsl:5"]);
+        assert_error(run_kernel(&mut device, &TYPES, &x), failed, &["broken/types", "shaders/broken/types.wgsl:6"]);
+        let access = ["shaders/broken/access.wgsl:2", "Read in Rust"];
+        assert_error(run_kernel(&mut device, &ACCESS, &x), failed, &access);
+        // Correct WGSL that no device runs: only the device's own validation says so.
+        assert_error(run_kernel(&mut device, &GREEDY, &x), failed, &["broken/greedy", "report"]);
+    }
+    device.run(&cleared(&[&x])).expect("the device is as good as before");
+    assert_eq!(device.read_real(&x).unwrap(), [0.0; 64]);
+}
+
+/// A device that is lost at the first run after the flag was raised.
+struct Failing {
+    device: WgpuExecutor,
+    lose: Rc<Cell<bool>>,
+}
+
+impl Executor for Failing {
+    fn name(&self) -> String {
+        self.device.name()
+    }
+    fn limits(&self) -> DeviceLimits {
+        self.device.limits()
+    }
+    fn check(&self, recording: &Recording) -> Result<()> {
+        self.device.check(recording)
+    }
+    fn run(&mut self, recording: &Recording) -> Result<()> {
+        if self.lose.take() {
+            self.device.lose_device();
+        }
+        self.device.run(recording)
+    }
+    fn wait(&mut self) -> Result<()> {
+        self.device.wait()
+    }
+    fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
+        self.device.write_real(span, data)
+    }
+    fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()> {
+        self.device.write_f64(span, data)
+    }
+    fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()> {
+        self.device.write_words(span, data)
+    }
+    fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
+        self.device.read_real(span)
+    }
+    fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
+        self.device.read_f64(span)
+    }
+    fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
+        self.device.read_words(span)
+    }
+    fn memory(&self) -> MemoryUse {
+        self.device.memory()
+    }
+    fn reset_peak(&mut self) {
+        self.device.reset_peak();
+    }
+}
+
+struct LoseAfterSaving(Rc<Cell<bool>>);
+
+impl Observer for LoseAfterSaving {
+    fn saved(&mut self, _step: u64) {
+        self.0.set(true);
+    }
+}
+
+fn model() -> String {
+    format!("{}/assets/stories260k", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A job on made-up examples of the given lengths.
+fn job(dir: &Path, lengths: &[usize]) -> TrainJob {
+    let ids = |&n: &usize| (0..n as u32).map(|i| i * 7 % 500 + 3).collect::<Vec<_>>();
+    let lines: String = lengths.iter().map(|n| format!("{{\"input_ids\": {:?}}}\n", ids(n))).collect();
+    let data: PathBuf = dir.join("data.jsonl");
+    std::fs::write(&data, lines).unwrap();
+    TrainJob { model: model(), data, out: dir.join("out"), steps: Some(4), save_every: 2, ..TrainJob::default() }
+}
+
+#[test]
+fn a_run_that_loses_its_device_keeps_what_it_saved() {
+    let Some(device) = common::software_device() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let lose = Rc::new(Cell::new(false));
+    let (mut device, job) = (Failing { device, lose: lose.clone() }, job(dir.path(), &[40]));
+    let words = ["step 3", "step 2 saved stays", "lost", "--device cpu"];
+    assert_error(run(&job, &mut device, &mut LoseAfterSaving(lose)), ErrorKind::DeviceLost, &words);
+    let adapter = ModelFiles::open(&job.model, Some(&job.out)).expect("the adapter is whole").adapter;
+    assert!(adapter.is_some());
+    assert_eq!(std::fs::read_to_string(job.out.join("metrics.jsonl")).unwrap().lines().count(), 2);
+    for folder in [dir.path(), &job.out] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(!name.contains("tmp"), "{name} was left behind");
+        }
+    }
+}
+
+#[test]
+fn training_that_cannot_fit_is_refused_before_it_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = job(dir.path(), &[20, 20, 20, 500]);
+    let refused = |got: std::result::Result<_, Error>| {
+        let words = ["before the first step", "500 tokens does not fit", "--recompute", "--batch-size", "--max-length"];
+        assert_error(got, ErrorKind::OutOfMemory, &words);
+        assert!(!job.out.exists(), "nothing is written");
+    };
+    // Enough for the model and for short examples.
+    let mut cpu = CpuExecutor::<f32>::new().pretending_memory(4 << 20);
+    refused(run(&job, &mut cpu, &mut ()));
+    if let Some(mut device) = common::open(&OpenOptions { max_binding_bytes: Some(64 << 10), ..OpenOptions::default() })
+    {
+        refused(run(&job, &mut device, &mut ()));
+    }
+    let short = TrainJob { max_length: Some(20), steps: Some(1), ..job.clone() };
+    run(&short, &mut CpuExecutor::<f32>::new().pretending_memory(4 << 20), &mut ()).unwrap();
+}
+
+#[test]
+fn a_cache_larger_than_memory_is_refused() {
+    let mut device = CpuExecutor::<f32>::new().pretending_memory(100 << 20);
+    let heads = Heads { queries: 8, keys: 4, dim: 8 };
+    let cache = |attention| Cache::new(attention, heads, 5, 100_000, 512).unwrap();
+    let words = ["a cache for 100000 tokens", "122.1 MiB", "100.0 MiB left", "--max-tokens"];
+    assert_error(cache(Attention::Dense).check(&device), ErrorKind::OutOfMemory, &words);
+    cache(Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap())).check(&device).expect("a quarter of it fits");
+    device = device.pretending_memory(123 << 20);
+    cache(Attention::Dense).check(&device).expect("a mebibyte more than it takes");
+}
+
+#[test]
+fn a_cache_that_cannot_fit_is_refused_before_it_is_made() {
+    let generate = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longreach"));
+        command.args(["generate", "--device", "cpu", "--model", &model(), "--prompt", "Once"]).args(more);
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    // Either a layer has more elements than 32 bits count, or no integer holds their number.
+    let most = usize::MAX.to_string();
+    for (n, keep) in
+        [(100_000_000, None), (usize::MAX - 9, None), (1 << 40, Some("0.5")), (usize::MAX - 9, Some("0.5"))]
+    {
+        let n = n.to_string();
+        let attention = keep.map_or(vec!["--attention", "dense"], |r| vec!["--keep", r]);
+        let (code, stderr) = generate(&[&["--max-tokens", &n, "--max-positions", &most], &attention[..]].concat());
+        assert_eq!(code, Some(1), "{n} {attention:?}: {stderr}");
+        assert!(stderr.contains("a cache for") && stderr.contains("--max-tokens"), "{n} {attention:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let (code, stderr) = generate(&["--max-tokens", "3", "--chunk", &usize::MAX.to_string()]);
+    assert_eq!(code, Some(0), "a chunk is never longer than the text: {stderr}");
+}
