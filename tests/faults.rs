@@ -134,7 +134,7 @@ fn a_broken_kernel_is_named_with_file_and_line() {
         assert_error(run_kernel(&mut device, &TYPES, &x), failed, &["broken/types", "shaders/broken/types.wgsl:6"]);
         let access = ["shaders/broken/access.wgsl:2", "Read in Rust"];
         assert_error(run_kernel(&mut device, &ACCESS, &x), failed, &access);
-        // Correct WGSL that no device runs: only the device's own validation says so.
+        // Correct WGSL beyond the limits of the device: only its own validation says so.
         assert_error(run_kernel(&mut device, &GREEDY, &x), failed, &["broken/greedy", "report"]);
     }
     device.run(&cleared(&[&x])).expect("the device is as good as before");

@@ -4,6 +4,7 @@
 //! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out.
 
 use std::cell::{Ref, RefCell, RefMut};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
@@ -113,12 +114,12 @@ impl<T: Twin> CpuExecutor<T> {
     }
 
     fn ensure_persistent(&mut self, buffer: &Buffer) -> Result<()> {
-        if !self.persistent.contains_key(&buffer.id()) {
+        if let Entry::Vacant(entry) = self.persistent.entry(buffer.id()) {
             let storage = match buffer.kind() {
                 Kind::Real => Storage::Real(filled(T::NAN, buffer.len())?),
                 _ => Storage::Words(filled(u32::MAX, buffer.len())?),
             };
-            self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), RefCell::new(storage)));
+            entry.insert((Arc::downgrade(&buffer.0), RefCell::new(storage)));
         }
         Ok(())
     }
@@ -247,8 +248,8 @@ impl<T: Twin> Executor for CpuExecutor<T> {
                 let b = &span.buffer;
                 if b.lifetime() == Lifetime::Persistent {
                     self.ensure_persistent(b)?;
-                } else if !transient.contains_key(&b.id()) {
-                    transient.insert(b.id(), RefCell::new(self.fresh(b.kind(), b.len())?));
+                } else if let Entry::Vacant(entry) = transient.entry(b.id()) {
+                    entry.insert(RefCell::new(self.fresh(b.kind(), b.len())?));
                 }
             }
             let memory = Memory { persistent: &self.persistent, transient: &transient };

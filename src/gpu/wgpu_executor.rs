@@ -3,6 +3,7 @@
 //! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
 //! that met them. Compiled kernels are in `pipelines.rs`, device memory in `pool.rs`.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -230,12 +231,12 @@ impl WgpuExecutor {
         for command in recording.commands() {
             for (span, _) in command.uses() {
                 let b = &span.buffer;
-                if !buffers.contains_key(&b.id()) {
+                if let Entry::Vacant(entry) = buffers.entry(b.id()) {
                     let made = match b.lifetime() {
                         Lifetime::Persistent => self.pool.persistent(&self.device, &self.faults, b)?,
                         Lifetime::Transient => slots[plan.slot(b.id())].clone(),
                     };
-                    buffers.insert(b.id(), made);
+                    entry.insert(made);
                 }
             }
         }
