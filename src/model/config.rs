@@ -147,7 +147,11 @@ impl ModelConfig {
             self.n_heads,
             self.n_kv_heads
         );
-        crate::ensure!(self.head_dim.is_multiple_of(2), "head_dim: expected an even number, found {}", self.head_dim);
+        crate::ensure!(
+            self.head_dim.is_multiple_of(4), // the attention kernels read heads four channels at a time
+            "head_dim: expected a multiple of 4, found {}",
+            self.head_dim
+        );
         crate::ensure!(
             self.q_channels() <= MAX_CHANNELS,
             "{} heads of {} channels are more than any model has",
@@ -245,7 +249,7 @@ mod tests {
         assert!(error_of(|c| c.n_layers = 0).contains("num_hidden_layers"));
         assert!(error_of(|c| c.vocab = usize::MAX).contains("vocab_size"));
         assert!(error_of(|c| c.n_kv_heads = 3).contains("no multiple"));
-        assert!(error_of(|c| c.head_dim = 5).contains("even"));
+        assert!(error_of(|c| c.head_dim = 6).contains("multiple of 4"));
         assert!(error_of(|c| (c.n_heads, c.head_dim) = (1 << 12, 1 << 12)).contains("more than any"));
         assert!(error_of(|c| c.rms_eps = f64::NAN).contains("rms_norm_eps"));
         assert!(error_of(|c| c.rope.scaling = RopeScaling::Factors(vec![1.0])).contains("expected 2 divisors"));

@@ -163,7 +163,7 @@ mod tests {
     use crate::tensor::host::HostTensor;
 
     fn pairs(architecture: &str) -> Vec<(String, Value)> {
-        let sizes = [("embedding_length", 8), ("feed_forward_length", 12), ("block_count", 1), ("context_length", 64)];
+        let sizes = [("embedding_length", 16), ("feed_forward_length", 12), ("block_count", 1), ("context_length", 64)];
         let heads = [("attention.head_count", 4), ("attention.head_count_kv", 2)];
         let mut out = vec![("general.architecture".to_string(), Value::String(architecture.into()))];
         out.extend(sizes.into_iter().chain(heads).map(|(k, v)| (format!("{architecture}.{k}"), Value::U64(v))));
@@ -181,22 +181,22 @@ mod tests {
     }
 
     fn embedding() -> (&'static str, HostTensor) {
-        ("token_embd.weight", HostTensor::from_f32(&[10, 8], &[0.5; 80]))
+        ("token_embd.weight", HostTensor::from_f32(&[10, 16], &[0.5; 160]))
     }
 
     #[test]
     fn facts_come_from_keys_and_tensors() {
         let ids = [("tokenizer.ggml.eos_token_id", Value::U64(2)), ("tokenizer.ggml.eot_token_id", Value::U64(7))];
         let c = read("llama", &ids, &[embedding()]).unwrap();
-        assert_eq!((c.vocab, c.head_dim, c.n_kv_heads, c.tied, c.qkv_bias), (10, 2, 2, true, false));
+        assert_eq!((c.vocab, c.head_dim, c.n_kv_heads, c.tied, c.qkv_bias), (10, 4, 2, true, false));
         assert_eq!((c.bos, c.eos, c.rope.theta), (None, vec![2, 7], 1e4));
         let output = ("output.weight", embedding().1);
-        let freqs = ("rope_freqs.weight", HostTensor::from_f32(&[1], &[8.0]));
-        let bias = ("blk.0.attn_q.bias", HostTensor::from_f32(&[8], &[0.0; 8]));
+        let freqs = ("rope_freqs.weight", HostTensor::from_f32(&[2], &[8.0, 8.0]));
+        let bias = ("blk.0.attn_q.bias", HostTensor::from_f32(&[16], &[0.0; 16]));
         let c =
             read("llama", &[("llama.rope.freq_base", Value::F64(5e5))], &[embedding(), output, freqs, bias]).unwrap();
         assert_eq!((c.tied, c.qkv_bias, c.rope.theta), (false, true, 5e5));
-        assert_eq!(c.rope.scaling, RopeScaling::Factors(vec![8.0]));
+        assert_eq!(c.rope.scaling, RopeScaling::Factors(vec![8.0, 8.0]));
         let c = read("qwen3", &[("qwen3.attention.key_length", Value::U64(16))], &[embedding()]).unwrap();
         assert_eq!((c.head_dim, c.qk_norm), (16, true));
     }

@@ -61,7 +61,7 @@ fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(Strin
 }
 
 fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)], record: &str) -> Result<()> {
-    let config = files.config().to_hf_json()?;
+    let config = of_float32(files.config().to_hf_json()?)?;
     let made = match files.source.gguf_metadata() {
         Some(metadata) => described(files, metadata)?,
         None => vec![],
@@ -79,6 +79,20 @@ fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)],
         }
         Ok(())
     })
+}
+
+/// A `config.json` that names the type of the saved weights: transformers 5 loads a model in the type that it finds there,
+/// which would round what was trained from 16-bit weights back to them.
+fn of_float32(config: String) -> Result<String> {
+    let mut value: Value = serde_json::from_str(&config)?;
+    let mut changed = false;
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(named) = value.get_mut(key).filter(|named| *named != "float32") {
+            *named = json!("float32");
+            changed = true;
+        }
+    }
+    Ok(if changed { serde_json::to_string_pretty(&value)? + "\n" } else { config })
 }
 
 /// The files that a GGUF file's metadata stand for in a model folder.
@@ -101,4 +115,18 @@ fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static st
         out.push(("tokenizer_config.json", pretty(&config)?));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_config_names_the_type_of_the_saved_weights() {
+        let read = r#"{"hidden_size": 8, "torch_dtype": "bfloat16", "dtype": "float16"}"#;
+        let saved: Value = serde_json::from_str(&of_float32(read.to_string()).unwrap()).unwrap();
+        assert_eq!(saved, json!({"hidden_size": 8, "torch_dtype": "float32", "dtype": "float32"}));
+        let without = "{\"hidden_size\":  8}".to_string();
+        assert_eq!(of_float32(without.clone()).unwrap(), without, "nothing to change: word for word");
+    }
 }
