@@ -1,5 +1,6 @@
 // Marks the K highest scores of each partition, ties to the lowest position: a token is kept iff fewer than K others come
-// before it in that order. No sorting, and the same answer for the same scores on every device.
+// before it in that order. No sorting, and the same answer for the same scores on every device. Scores are not negative, so
+// their bits order as they do, and whatever the bits are exactly K are marked.
 //
 // grid: one invocation per pair, kv head and token.
 struct Params {
@@ -19,10 +20,10 @@ fn keep_mark(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
         return;
     }
     let first = i - i % p.lag;
-    let own = scores[i];
+    let own = bitcast<u32>(scores[i]);
     var rank = 0u;
     for (var j = first; j < first + p.lag; j++) {
-        let other = scores[j];
+        let other = bitcast<u32>(scores[j]);
         rank += select(0u, 1u, other > own || (other == own && j < i));
     }
     marks[i] = select(0u, 1u, rank < p.kept);

@@ -131,7 +131,8 @@ impl Cache {
             Attention::Dense => (1, capacity.max(1)),
             Attention::Lrsa(l) => {
                 let kept = l.kept().saturating_mul(l.partitions(capacity));
-                (l.sink().saturating_add(kept).max(1), l.lag().saturating_mul(2))
+                let ring = l.lag().saturating_mul(2); // never full where the capacity is below it
+                (l.sink().min(capacity).saturating_add(kept).max(1), ring.min(capacity).max(1))
             }
         };
         let buffer = |layer: usize, part: &str, rows: usize| -> Result<Buffer> {

@@ -48,6 +48,9 @@ params! {
     pub struct TileParams { n_heads: u32, n_kv_heads: u32, ring: u32, scale: f32 }
 }
 
+/// Workgroups of one axis that WebGPU promises.
+const MAX_TILES: usize = 65_535;
+
 /// One run of queries and the keys they see, as the shaders read it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -208,6 +211,13 @@ impl TrainingLayout {
             )));
         }
         let tables = Tables::new(attention, sequences, heads.group());
+        let n_tiles = tables.query_tiles.len().max(tables.raw_tiles.len()).max(tables.packed_tiles.len());
+        if n_tiles > MAX_TILES {
+            return Err(Error::new(format!(
+                "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: use a larger \
+                 --lag, or shorter sequences"
+            )));
+        }
         let mut table = |label: &str, words: &[u32]| -> Result<Span> {
             let span = Buffer::persistent(label, Kind::U32, words.len()).span();
             device.write_words(&span, words)?;

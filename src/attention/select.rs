@@ -101,7 +101,7 @@ fn mark_twin<T: Real>(call: Call<'_, T>) {
     let lag = p.lag as usize;
     for (scores, marks) in scores.chunks_exact(lag).zip(marks.chunks_exact_mut(lag)) {
         let mut order: Vec<usize> = (0..lag).collect();
-        order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(std::cmp::Ordering::Equal)); // stable
+        order.sort_by(|&a, &b| scores[b].to_f64().total_cmp(&scores[a].to_f64())); // stable, and total even for NaN
         marks.fill(0);
         order[..p.kept as usize].iter().for_each(|&i| marks[i] = 1);
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::output::note;
 use crate::attention::{Attention, Lrsa};
 use crate::data::model_files::ModelFiles;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ pub struct ModelArgs {
     /// Folder with a LoRA adapter in PEFT layout
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Allow positions up to N beyond what the model was made for; RoPE stays unchanged
+    /// Longest sequence allowed, in place of the model's own limit; RoPE stays unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
 }
@@ -40,11 +41,11 @@ impl ModelArgs {
             )));
         }
         if n_tokens > files.config().max_positions {
-            eprintln!(
+            note(&format!(
                 "note: {n_tokens} tokens lie beyond the {} positions that the model was trained for; --max-positions lifts the \
                  limit and leaves RoPE unchanged",
                 files.config().max_positions
-            );
+            ));
         }
         Ok(())
     }
@@ -77,7 +78,7 @@ pub enum AttentionName {
 /// Which attention.
 #[derive(Args, Clone, Debug)]
 pub struct AttentionArgs {
-    /// Attention; default: what the adapter's longreach.json records
+    /// Attention [default: what longreach.json beside the adapter or model records, else lrsa for train and dense otherwise]
     #[arg(long, value_enum)]
     pub attention: Option<AttentionName>,
     /// S: first tokens that are always visible [default: recorded, else 16]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
 use super::id_lists::read_ids;
-use super::output::{print, print_line, read_stdin, read_text_file};
+use super::output::{note, print, print_line, read_stdin, read_text_file};
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
@@ -204,7 +204,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     } else {
         print_line("")?;
     }
-    eprintln!("{}", summary(&got, &attention.to_string(), &device.name()));
+    note(&summary(&got, &attention.to_string(), &device.name()));
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub fn main() -> i32 {
     match run(cli) {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("error: {e}");
+            output::note(&format!("error: {e}"));
             if e.kind() == ErrorKind::Usage { 2 } else { 1 }
         }
     }

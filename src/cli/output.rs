@@ -16,6 +16,11 @@ pub fn print_line(line: &str) -> Result<()> {
     print(&format!("{line}\n"))
 }
 
+/// Writes a line to stderr. Unlike `eprintln!`, a reader that went away costs nothing: the work goes on.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// The text of a file. The line break that ends its last line belongs to the file, not to the text.
 pub fn read_text_file(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
+use super::output::{note, print_line};
 use super::train_progress::Progress;
 use crate::error::Result;
 use crate::model::load::Decay;
@@ -160,14 +161,13 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let attention = args.attention.resolve(files.recorded, AttentionName::Lrsa)?;
     job.attention = Some(AttentionRecord::of(attention));
     let mut device = args.device.open()?;
-    eprintln!("training with {attention} on {}", device.name());
+    note(&format!("training with {attention} on {}", device.name()));
     let mut progress = Progress::default();
     let summary = run_opened(&job, &files, device.as_mut(), &mut progress)?;
-    report(args, &summary, &device.name());
-    Ok(())
+    report(args, &summary, &device.name())
 }
 
-fn report(args: &TrainArgs, summary: &Summary, device: &str) {
+fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
     let out = args.out.display().to_string();
     if args.json {
         let value = json!({
@@ -181,11 +181,10 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) {
             "out": out,
             "device": device,
         });
-        println!("{value}");
-        return;
+        return print_line(&value.to_string());
     }
     let loss = |name: &str, loss: Option<f64>| loss.map(|l| format!(", {name} {l:.4}")).unwrap_or_default();
-    println!(
+    print_line(&format!(
         "{} steps{}{}, {} tokens in {:.1} s ({:.0} tokens/s), {:.1} MiB of device memory; saved to {out}",
         summary.steps,
         loss("loss", summary.loss),
@@ -194,7 +193,7 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) {
         summary.seconds,
         summary.tokens_per_s,
         summary.peak_bytes as f64 / (1 << 20) as f64
-    );
+    ))
 }
 
 #[cfg(test)]

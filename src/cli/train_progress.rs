@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::note;
 use crate::train::{EvalLine, Observer, StepLine};
 
 /// Plain lines of a whole run, about.
@@ -24,7 +25,7 @@ impl Progress {
     fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => note(text),
         }
     }
 }
@@ -61,7 +62,7 @@ impl Observer for Progress {
             || line.step == self.total
             || line.step.is_multiple_of((self.total / PLAIN_LINES).max(1))
         {
-            eprintln!("step {}/{}  {text}", line.step, self.total);
+            note(&format!("step {}/{}  {text}", line.step, self.total));
         }
     }
 

@@ -129,6 +129,9 @@ pub fn find_adapter<'a>(adapters: &'a [AdapterReport], wanted: &str) -> Result<&
         _ => (None, wanted),
     };
     let name = name.to_lowercase();
+    if name.is_empty() && backend.is_none() {
+        return Err(refuse("an empty name would fit any adapter"));
+    }
     let fits =
         |a: &&AdapterReport| backend.as_deref().is_none_or(|b| b == a.backend) && a.name.to_lowercase().contains(&name);
     adapters.iter().find(fits).ok_or_else(|| refuse("no adapter fits this name"))

@@ -73,6 +73,9 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
              --max-length {limit}, or lift the limit with --max-positions {longest} (RoPE stays unchanged)"
         )));
     }
+    if job.eval_every > 0 && data.valid.is_none() {
+        observer.note(&format!("--eval-every has nothing to evaluate: {} holds no valid.jsonl", job.data.display()));
+    }
     if longest > own {
         observer.note(&format!(
             "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; --max-positions \
