@@ -1,52 +1,74 @@
-//! Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed.
+//! Files and folders that appear whole or not at all: written under a temporary name on the same disk, then renamed.
 //!
 //! It knows no format. Whoever writes results uses this, so that a crash, a full disk or Ctrl-C never leaves half a file
 //! under a name that somebody reads later.
 
-use crate::error::{Context, Result};
-use std::ffi::OsString;
+use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes the file at `path` through `fill`, replacing an old one only when everything is on disk.
 ///
-/// Where `fill` or the disk fails, the old file is untouched and the temporary one is removed.
+/// A symbolic link stays and the file that it leads to is replaced. The folder must exist; devices, folders and links to
+/// nothing are refused. Where `fill` or the disk fails, the old file is untouched and the temporary one is removed.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let temporary = Temporary::beside(path)?;
     let write = || -> Result<()> {
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create_new(&temporary.path)?);
+        let target = file_target(path)?;
+        let (temporary, file) = Temporary::make(folder_of(&target), |path| File::create_new(path))?;
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
         fill(&mut writer)?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
         drop(writer); // Windows does not rename an open file
-        fs::rename(&temporary.path, path)?;
+        fs::rename(&temporary.path, &target)?;
+        sync_folder(folder_of(&target));
         Ok(())
     };
-    write().with_context(|| format!("writing {}", path.display()))?;
-    sync_folder_of(path);
-    Ok(())
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
-/// Writes the folder at `path`: `fill` puts finished files into a temporary folder, which is then renamed.
+/// Where a file named `path` goes: what a link leads to, else the path itself. Refuses what a rename must not replace.
+fn file_target(path: &Path) -> Result<PathBuf> {
+    crate::ensure!(path.file_name().is_some(), "that names no file");
+    if path.symlink_metadata().is_ok() {
+        let target = path.canonicalize().context("it is a link that leads nowhere")?;
+        crate::ensure!(target.is_file(), "it is no regular file but a folder or a device: name a file");
+        return Ok(target);
+    }
+    let folder = folder_of(path);
+    crate::ensure!(folder.is_dir(), "the folder {} does not exist: make it first", folder.display());
+    Ok(path.to_owned())
+}
+
+/// Writes the folder at `path`: `fill` puts finished files into a temporary folder, which is then renamed. Folders above
+/// it are made.
 ///
-/// Where a folder of that name exists already, each new file replaces its namesake by a rename and all other files stay:
-/// they are not ours to delete. `fill` should write each file with [`write_atomic`] and make no sub-folders.
+/// Where the folder exists already, which may be a mount point or a link to another disk, the temporary one lies inside it.
+/// Each new file then replaces its namesake by a rename and all other files stay: they are not ours to delete. `fill` should
+/// write each file with [`write_atomic`] and make no sub-folders.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let temporary = Temporary::beside(path)?;
     let write = || -> Result<()> {
-        fs::create_dir(&temporary.path)?;
+        crate::ensure!(path.file_name().is_some() || path.is_dir(), "that names no folder");
+        let exists = path.symlink_metadata().is_ok();
+        crate::ensure!(!exists || path.is_dir(), "a file, or a link that leads nowhere, is in the way");
+        let home = if exists { path } else { folder_of(path) };
+        fs::create_dir_all(home).with_context(|| format!("creating the folder {}", home.display()))?;
+        let (temporary, ()) = Temporary::make(home, |path| fs::create_dir(path))?;
         fill(&temporary.path)?;
-        if path.exists() { move_files(&temporary.path, path) } else { Ok(fs::rename(&temporary.path, path)?) }
+        if exists {
+            move_files(&temporary.path, path)?
+        } else {
+            fs::rename(&temporary.path, path)?
+        }
+        sync_folder(home);
+        Ok(())
     };
-    write().with_context(|| format!("writing the folder {}", path.display()))?;
-    sync_folder_of(path);
-    Ok(())
+    write().with_context(|| format!("writing the folder {}", path.display()))
 }
 
 fn move_files(from: &Path, to: &Path) -> Result<()> {
-    crate::ensure!(to.is_dir(), "a file of that name is in the way");
     let mut names = Vec::new();
     for entry in fs::read_dir(from)? {
         names.push(entry?.file_name());
@@ -60,8 +82,8 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Makes the rename itself durable where the system lets one open a folder; a failure costs durability only.
-fn sync_folder_of(path: &Path) {
-    if let Ok(folder) = File::open(folder_of(path)) {
+fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
         folder.sync_all().ok();
     }
 }
@@ -76,15 +98,19 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn beside(path: &Path) -> Result<Self> {
+    /// Makes something in `folder` under a name that was free.
+    fn make<T>(folder: &Path, make: impl Fn(&Path) -> io::Result<T>) -> Result<(Self, T)> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let Some(name) = path.file_name() else { crate::bail!("{} names no file to write", path.display()) };
-        let folder = folder_of(path);
-        fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-        Ok(Self { path: folder.join(hidden) })
+        loop {
+            let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!(".longreach-{}-{n}.tmp", std::process::id()));
+            match make(&path) {
+                Ok(made) => return Ok((Self { path }, made)),
+                // A killed process with the same id, as every run in a container has, left it.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::from(e).context(format!("in the folder {}", folder.display()))),
+            }
+        }
     }
 }
 
@@ -112,7 +138,7 @@ mod tests {
     #[test]
     fn a_failing_write_leaves_the_old_file_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("new/out.txt");
+        let path = dir.path().join("out.txt");
         write_atomic(&path, |w| Ok(w.write_all(b"old")?)).unwrap();
         let e = write_atomic(&path, |w| {
             w.write_all(b"half")?;
@@ -152,7 +178,52 @@ mod tests {
     }
 
     #[test]
-    fn a_path_without_a_name_is_refused() {
-        assert!(write_atomic(Path::new("/"), |_| Ok(())).is_err());
+    fn an_existing_folder_is_written_from_inside_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mount");
+        fs::create_dir(&path).unwrap();
+        // What a killed process of the same id may have left.
+        let next = |n: u64| path.join(format!(".longreach-{}-{n}.tmp", std::process::id()));
+        (0..64).for_each(|n| fs::create_dir(next(n)).unwrap());
+        write_folder(&path, |d| {
+            assert_eq!(d.parent(), Some(path.as_path()), "a rename from elsewhere may cross to another disk");
+            assert_eq!(names(dir.path()), ["mount"]);
+            Ok(fs::write(d.join("a.json"), "text")?)
+        })
+        .unwrap();
+        assert!(write_folder(&path, |_| crate::bail!("no")).is_err());
+        (0..64).for_each(|n| fs::remove_dir(next(n)).unwrap());
+        assert_eq!(names(&path), ["a.json"]);
+    }
+
+    #[test]
+    fn what_is_no_file_to_replace_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusal = |path: &Path| write_atomic(path, |_| panic!("written")).unwrap_err().to_string();
+        assert!(refusal(Path::new("/")).contains("names no file"));
+        assert!(refusal(dir.path()).contains("no regular file"));
+        assert!(refusal(&dir.path().join("absent/out")).contains("absent does not exist"));
+        assert!(names(dir.path()).is_empty());
+        #[cfg(unix)]
+        assert!(refusal(Path::new("/dev/null")).contains("no regular file"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let [disk, link, to_disk, lost] = ["disk", "link", "to_disk", "lost"].map(|name| dir.path().join(name));
+        fs::create_dir(&disk).unwrap();
+        fs::write(disk.join("x"), "old").unwrap();
+        symlink(disk.join("x"), &link).unwrap();
+        write_atomic(&link, |w| Ok(w.write_all(b"new")?)).unwrap();
+        assert_eq!(fs::read(disk.join("x")).unwrap(), b"new");
+        symlink(&disk, &to_disk).unwrap();
+        write_folder(&to_disk, |d| Ok(fs::write(d.join("y"), "y")?)).unwrap();
+        assert_eq!(names(&disk), ["x", "y"]);
+        symlink(dir.path().join("absent"), &lost).unwrap();
+        assert!(write_atomic(&lost, |_| Ok(())).is_err() && write_folder(&lost, |_| Ok(())).is_err());
+        assert!([&link, &to_disk, &lost].iter().all(|p| p.symlink_metadata().unwrap().is_symlink()));
     }
 }

@@ -290,3 +290,25 @@ fn the_models_own_folder_and_files_are_no_output() {
     }
     assert_eq!(names(&model), before);
 }
+
+#[test]
+fn a_failing_run_says_that_the_folder_holds_an_earlier_one() {
+    let case = Case::new(CASES[0]);
+    let (model, data, out) = (text(&case.golden.dir), text(&case.data), text(&case.out));
+    let args = ["--model", model, "--data", data, "--out", out, "--steps", "1", "--attention", "dense"];
+    assert!(train(&args).status.success());
+    let saved = || std::fs::read(case.out.join("adapter_model.safetensors")).unwrap();
+    let before = saved();
+    let done = train(&[&args[..], &["--lr", "3e38", "--weight-decay", "1e3"]].concat());
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(1) && stderr.contains("this run saved nothing"), "{stderr}");
+    assert!(
+        stderr.contains("earlier run, but metrics.jsonl is of this run") && stderr.contains("not finite"),
+        "{stderr}"
+    );
+    assert_eq!(saved(), before);
+    let done = train(&[&args[..], &["--method", "full"]].concat());
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(2) && stderr.contains("choose another folder"), "{stderr}");
+    assert!(!case.out.join("config.json").exists() && saved() == before);
+}

@@ -29,7 +29,7 @@ pub fn resolve(spec: &str) -> Result<PathBuf> {
             "'{spec}' is neither a path that exists nor a model id (org/name, org/name@revision or org/name:FILE.gguf)"
         )));
     };
-    Hub::from_env()?.fetch(&name)
+    Hub::from_env()?.fetch(&name).map_err(|e| name.explained(e, spec))
 }
 
 /// A hub id in its parts.
@@ -178,6 +178,17 @@ impl Hub {
 }
 
 impl Name {
+    /// Says first that a path is missing where the name looks like one: it begins with a folder that is here.
+    fn explained(&self, e: Error, spec: &str) -> Error {
+        match self.id.split_once('/') {
+            Some((folder, _)) if Path::new(folder).is_dir() => e.context(format!(
+                "there is no '{spec}' in this machine's files, though there is a folder '{folder}', so it was looked up as a \
+                 model id"
+            )),
+            _ => e,
+        }
+    }
+
     fn repo(&self) -> Repo {
         Repo::with_revision(self.id.clone(), RepoType::Model, self.revision.clone())
     }

@@ -190,6 +190,18 @@ fn failures_say_what_to_do() {
 }
 
 #[test]
+fn a_missing_path_below_a_folder_that_exists_is_called_missing_first() {
+    let cache = tempfile::tempdir().unwrap();
+    let offline = Hub { offline: true, ..hub("http://127.0.0.1:1", cache.path()) };
+    // Tests run in the package's folder, which has an `src`.
+    for (spec, local) in [("src/absent", true), ("absent/src", false)] {
+        let e = name(spec).explained(offline.fetch(&name(spec)).unwrap_err(), spec).to_string();
+        assert_eq!(e.starts_with("there is no 'src/absent'"), local, "{e}");
+        assert!(e.contains("HF_HUB_OFFLINE"), "{e}");
+    }
+}
+
+#[test]
 fn an_index_cannot_lead_out_of_the_cache() {
     for index in [r#"{"weight_map": {"a": "../../evil"}}"#, r#"{"weight_map": {"a": "/etc/evil"}}"#, "{}", "["] {
         let (endpoint, shelf) = serve(&[

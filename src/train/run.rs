@@ -4,7 +4,7 @@
 //! written. Training itself is [`super::trainer`].
 
 use super::job::{Method, TrainJob};
-use super::observer::{Observer, Summary};
+use super::observer::{EvalLine, Observer, StepLine, Summary};
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
 use crate::data::dataset::{Dataset, Reader, Split};
@@ -27,7 +27,7 @@ pub fn run_opened(
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
     job.validate()?;
-    let mut folder = RunFolder::new(&job.out, files)?;
+    let mut folder = RunFolder::new(&job.out, files, job.method)?;
     if job.method == Method::Full {
         // Better now than when there is something to save.
         files.config().to_hf_json().context("--method full writes a Hugging Face model")?;
@@ -36,7 +36,38 @@ pub fn run_opened(
     let mut trainer = Trainer::new(device, files, job)?;
     trainer.check_largest(device, &data.train.examples)?;
     folder.make()?;
-    trainer.fit(device, &data, Some(&mut folder), observer)
+    let mut watched = SaveWatch { observer, saved: false };
+    let done = trainer.fit(device, &data, Some(&mut folder), &mut watched);
+    // Otherwise the logs of this run would seem to belong to what an earlier one saved.
+    done.map_err(|e| if watched.saved { e } else { folder.explained(e) })
+}
+
+/// Passes everything on and remembers whether anything was saved.
+struct SaveWatch<'a> {
+    observer: &'a mut dyn Observer,
+    saved: bool,
+}
+
+impl Observer for SaveWatch<'_> {
+    fn note(&mut self, text: &str) {
+        self.observer.note(text);
+    }
+    fn started(&mut self, total_steps: u64, n_examples: usize) {
+        self.observer.started(total_steps, n_examples);
+    }
+    fn step(&mut self, line: &StepLine) {
+        self.observer.step(line);
+    }
+    fn evaluated(&mut self, line: &EvalLine) {
+        self.observer.evaluated(line);
+    }
+    fn saved(&mut self, step: u64) {
+        self.saved = true;
+        self.observer.saved(step);
+    }
+    fn cancelled(&self) -> bool {
+        self.observer.cancelled()
+    }
 }
 
 /// Reads a job's data and refuses sequences that the model was not made for. Notes what was cut or left out.

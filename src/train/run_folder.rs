@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::job::Method;
 use super::observer::{EvalLine, StepLine};
 use crate::atomic_file::write_folder;
 use crate::data::model_files::ModelFiles;
@@ -22,17 +23,20 @@ pub struct RunFolder<'a> {
     dir: PathBuf,
     /// Where tokenizer and configuration are copied from.
     pub(super) files: &'a ModelFiles,
+    /// The folder holds what an earlier run saved.
+    used: bool,
     metrics: Option<File>,
     eval: Option<File>,
 }
 
 impl<'a> RunFolder<'a> {
-    /// The folder `out`, not yet made. Refuses a file of that name and the model's own folder.
-    pub fn new(out: &Path, files: &'a ModelFiles) -> Result<Self> {
+    /// The folder `out`, not yet made. Refuses a file of that name, the model's own folder, and a folder that holds the
+    /// kind of result that `method` does not make: a reader could not tell which of the two is meant.
+    pub fn new(out: &Path, files: &'a ModelFiles, method: Method) -> Result<Self> {
         if out.as_os_str().is_empty() {
             return Err(Error::usage("--out names no folder"));
         }
-        // "." has no name that a temporary folder beside it could be made of.
+        // The folder is written to until the run ends, wherever the program's working directory is then.
         let dir = std::path::absolute(out).with_context(|| format!("--out {}", out.display()))?;
         if dir.exists() && !dir.is_dir() {
             return Err(Error::usage(format!("--out {} is a file: name a folder", out.display())));
@@ -44,7 +48,20 @@ impl<'a> RunFolder<'a> {
                 out.display()
             )));
         }
-        Ok(Self { dir, files, metrics: None, eval: None })
+        let (adapter, model) = (("an adapter", "adapter_config.json"), ("a model", "config.json"));
+        let ((own, own_file), (other, other_file)) = match method {
+            Method::Lora => (adapter, model),
+            Method::Full => (model, adapter),
+        };
+        if dir.join(other_file).exists() {
+            return Err(Error::usage(format!(
+                "--out {} holds {other} ({other_file}), and this run saves {own} that would mix with it: choose \
+                 another folder",
+                out.display()
+            )));
+        }
+        let used = dir.join(own_file).exists();
+        Ok(Self { dir, files, used, metrics: None, eval: None })
     }
 
     /// The folder's absolute path.
@@ -54,8 +71,25 @@ impl<'a> RunFolder<'a> {
 
     /// Makes the folder and proves that files can be put into it the way saving does.
     pub fn make(&self) -> Result<()> {
-        write_folder(&self.dir, |_| Ok(())).context("--out")?;
-        tempfile_in(&self.dir).with_context(|| format!("--out {} cannot be written to", self.dir.display()))
+        let probe = format!(".longreach-{}.probe", std::process::id());
+        let prove = || -> Result<()> {
+            fs::create_dir_all(&self.dir)?;
+            write_folder(&self.dir, |folder| Ok(fs::write(folder.join(&probe), "")?))?;
+            Ok(fs::remove_file(self.dir.join(&probe))?)
+        };
+        prove().with_context(|| format!("--out {} cannot be written to", self.dir.display()))
+    }
+
+    /// Says of a run that failed before it saved anything whose files lie in the folder now.
+    pub(super) fn explained(&self, e: Error) -> Error {
+        if !self.used {
+            return e;
+        }
+        let logs = if self.metrics.is_some() { format!(", but {METRICS} is of this run") } else { String::new() };
+        e.context(format!(
+            "this run saved nothing (what {} holds was saved by an earlier run{logs})",
+            self.dir.display()
+        ))
     }
 
     /// Appends a line to `metrics.jsonl`; the first line of a run replaces what an earlier run wrote.
@@ -72,13 +106,6 @@ impl<'a> RunFolder<'a> {
     }
 }
 
-/// Creates and removes an empty file.
-fn tempfile_in(dir: &Path) -> Result<()> {
-    let probe = dir.join(format!(".longreach-{}.tmp", std::process::id()));
-    File::create(&probe)?;
-    Ok(fs::remove_file(&probe)?)
-}
-
 fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result<()> {
     let mut write = || -> Result<()> {
         if file.is_none() {
@@ -91,4 +118,40 @@ fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result
         Ok(())
     };
     write().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_and_models_are_not_mixed() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+        let files = ModelFiles::open(&model.display().to_string(), None).unwrap();
+        let open = |method| RunFolder::new(dir.path(), &files, method).map(|folder| folder.used);
+        assert!(!open(Method::Lora).unwrap() && !open(Method::Full).unwrap());
+        for (file, own, other) in
+            [("adapter_config.json", Method::Lora, Method::Full), ("config.json", Method::Full, Method::Lora)]
+        {
+            fs::write(dir.path().join(file), "{}").unwrap();
+            let e = open(other).unwrap_err();
+            assert!(e.kind() == crate::ErrorKind::Usage && e.to_string().contains(file), "{e}");
+            assert!(open(own).unwrap());
+            fs::remove_file(dir.path().join(file)).unwrap();
+        }
+    }
+
+    #[test]
+    fn making_a_folder_leaves_it_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+        let files = ModelFiles::open(&model.display().to_string(), None).unwrap();
+        let out = dir.path().join("a/b");
+        for _ in 0..2 {
+            RunFolder::new(&out, &files, Method::Lora).unwrap().make().unwrap();
+            assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+        }
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
+    }
 }

@@ -1,5 +1,5 @@
-//! Saving what was trained: a PEFT adapter, or a whole model in Hugging Face's layout. Everything is written beside the
-//! target and renamed, so that a failing save leaves the one before.
+//! Saving what was trained: a PEFT adapter, or a whole model in Hugging Face's layout. Everything is written under
+//! temporary names and renamed, so that a failing save leaves the one before.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ const COPIED: [&str; 9] = [
 ];
 
 /// Writes the trained tensors to `dir`: an adapter where `adapter` is given, else the model, each with the attention that
-/// it was trained with. Other files in `dir` stay.
+/// it was trained with. Other files in `dir` stay. Values that are not finite are refused before anything is written.
 pub fn save(
     device: &mut dyn Executor,
     dir: &Path,
@@ -42,7 +42,7 @@ pub fn save(
     adapter: Option<&AdapterConfig>,
     attention: Attention,
 ) -> Result<()> {
-    let tensors = read_trained(device, loaded).context("reading the trained weights back")?;
+    let tensors = read_trained(device, loaded)?;
     let record = AttentionRecord::of(attention).to_json()?;
     match adapter {
         Some(config) => write_adapter(dir, config, &tensors, &[(RECORD, &record)]),
@@ -53,7 +53,13 @@ pub fn save(
 /// The trained tensors in the shapes that Hugging Face's files have.
 fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(String, HostTensor)>> {
     let read = |t: &crate::tensor::Trainable| {
-        let values = t.value.read(device)?;
+        let values = t.value.read(device).context("reading the trained weights back")?;
+        crate::ensure!(
+            values.iter().all(|v| v.is_finite()),
+            "the trained values of {} are not finite: training diverged; lower --lr or set --clip 1. What was saved before \
+             stays",
+            t.name
+        );
         let shape = if is_vector(&t.name) { vec![t.value.cols] } else { vec![t.value.rows, t.value.cols] };
         Ok((t.name.clone(), HostTensor::from_f32(&shape, &values)))
     };

@@ -85,7 +85,7 @@ fn a_stopped_run_keeps_what_was_trained_and_goes_on_from_it() {
     let (out, opened) = (dir.path().join("a/b"), files(None));
     let mut device = CpuExecutor::<f32>::new();
     let mut trainer = Trainer::new(&mut device, &opened, &TrainJob { save_every: 2, ..job() }).unwrap();
-    let mut folder = RunFolder::new(&out, &opened).unwrap();
+    let mut folder = RunFolder::new(&out, &opened, Method::Lora).unwrap();
     folder.make().unwrap();
     let mut watcher = Watcher { stop_after: 3, ..Watcher::default() };
     let data = Dataset { train: split(6), valid: Some(split(2)) };
@@ -109,11 +109,33 @@ fn a_diverging_run_says_so_and_names_what_is_saved() {
     let reckless = TrainJob { lr: Some(1e18), clip: 0.0, save_every: 1, epochs: Some(20), rank: None, ..job() };
     let reckless = TrainJob { method: Method::Full, dropout: None, ..reckless };
     let mut trainer = Trainer::new(&mut device, &opened, &reckless).unwrap();
-    let mut folder = RunFolder::new(dir.path(), &opened).unwrap();
+    let mut folder = RunFolder::new(dir.path(), &opened, Method::Full).unwrap();
     folder.make().unwrap();
     let data = Dataset { train: split(6), valid: None };
     let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
     assert!(e.contains("diverged") && e.contains("--lr") && e.contains("saved stays in"), "{e}");
     let saved = ModelFiles::open(dir.path().to_str().unwrap(), None).unwrap();
     assert!(saved.tokenizer().is_ok(), "the folder is a whole model with its tokenizer");
+}
+
+#[test]
+fn values_that_are_not_finite_do_not_replace_what_was_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, opened) = (dir.path().join("out"), files(None));
+    let mut device = CpuExecutor::<f32>::new();
+    let data = Dataset { train: split(2), valid: None };
+    let mut folder = RunFolder::new(&out, &opened, Method::Lora).unwrap();
+    folder.make().unwrap();
+    let sane = TrainJob { epochs: None, steps: Some(1), ..job() };
+    let mut trainer = Trainer::new(&mut device, &opened, &sane).unwrap();
+    trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap();
+    let saved = || std::fs::read(out.join("adapter_model.safetensors")).unwrap();
+    let before = saved();
+    // Step 1 starts from finite values, so that only its update overflows.
+    let reckless = TrainJob { lr: Some(f64::from(f32::MAX)), weight_decay: 1e3, ..sane };
+    let mut trainer = Trainer::new(&mut device, &opened, &reckless).unwrap();
+    let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
+    assert!(e.contains("not finite") && e.contains("lora_A") && e.contains("--lr"), "{e}");
+    assert_eq!(saved(), before);
+    assert!(std::fs::read_dir(&out).unwrap().all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
 }
