@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes the file at `path` through `fill`, replacing an old one only when everything is on disk.
 ///
-/// A symbolic link stays and the file that it leads to is replaced. The folder must exist; devices, folders and links to
+/// A symbolic link stays and the file that it leads to is replaced. Folders above the file are made; devices, folders and links to
 /// nothing are refused. Where `fill` or the disk fails, the old file is untouched and the temporary one is removed.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
@@ -29,6 +29,11 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
     write().with_context(|| format!("writing {}", path.display()))
 }
 
+/// Refuses a path that [`write_atomic`] would refuse, so that no work is done for a file that cannot be written.
+pub fn check_target(path: &Path) -> Result<()> {
+    file_target(path).map(|_| ()).with_context(|| format!("writing {}", path.display()))
+}
+
 /// Where a file named `path` goes: what a link leads to, else the path itself. Refuses what a rename must not replace.
 fn file_target(path: &Path) -> Result<PathBuf> {
     crate::ensure!(path.file_name().is_some(), "that names no file");
@@ -38,7 +43,7 @@ fn file_target(path: &Path) -> Result<PathBuf> {
         return Ok(target);
     }
     let folder = folder_of(path);
-    crate::ensure!(folder.is_dir(), "the folder {} does not exist: make it first", folder.display());
+    fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     Ok(path.to_owned())
 }
 
@@ -202,8 +207,9 @@ mod tests {
         let refusal = |path: &Path| write_atomic(path, |_| panic!("written")).unwrap_err().to_string();
         assert!(refusal(Path::new("/")).contains("names no file"));
         assert!(refusal(dir.path()).contains("no regular file"));
-        assert!(refusal(&dir.path().join("absent/out")).contains("absent does not exist"));
-        assert!(names(dir.path()).is_empty());
+        fs::write(dir.path().join("file"), "text").unwrap();
+        assert!(refusal(&dir.path().join("file/out")).contains("file"), "a file is no folder");
+        assert_eq!(names(dir.path()), ["file"]);
         #[cfg(unix)]
         assert!(refusal(Path::new("/dev/null")).contains("no regular file"));
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
 use super::id_lists::{read_ids, read_labels};
 use super::output::{print_line, read_text_file};
+use crate::atomic_file::check_target;
 use crate::attention::Attention;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
@@ -67,6 +68,7 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
 }
 
 fn write_probe(args: &ProbeArgs, files: &ModelFiles, attention: Attention, ids: &Path, out: &Path) -> Result<()> {
+    check_target(out)?;
     let vocab = files.config().vocab;
     let ids = read_ids(ids, vocab)?;
     let labels = args.labels.as_ref().map(|path| read_labels(path, &ids, vocab)).transpose()?;
