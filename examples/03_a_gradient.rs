@@ -9,9 +9,10 @@ use longreach::Result;
 use longreach::autograd::{Param, Tape, Var};
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, Span};
 use longreach::kernels::activation::swiglu;
-use longreach::kernels::case::{copy_tensor, random};
+use longreach::kernels::case::random;
 use longreach::kernels::loss::{Need, cross_entropy};
 use longreach::kernels::matmul::linear;
+use longreach::tensor::copy_tensor;
 use longreach::tensor::{Format, Tensor};
 
 const TOKENS: usize = 6;

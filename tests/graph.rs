@@ -12,13 +12,14 @@ use longreach::autograd::Tape;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::{Example, IGNORED};
 use longreach::gpu::{Command, CpuExecutor, Executor};
-use longreach::kernels::case::{copy_tensor, random};
+use longreach::kernels::case::random;
 use longreach::model::adapter_file::read_adapter;
 use longreach::model::block::KeptLog;
 use longreach::model::load::{Decay, Loaded, Train, load};
 use longreach::model::weights::WeightSource;
 use longreach::nn::Dropout;
 use longreach::optim::AdamWConfig;
+use longreach::tensor::copy_tensor;
 use longreach::tensor::{Format, Tensor};
 use longreach::train::{Objective, Stepper, UploadedBatch};
 

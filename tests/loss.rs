@@ -30,7 +30,7 @@ fn run(device: &mut dyn Executor) -> (f64, Vec<f32>, Vec<f32>) {
         .into_iter()
         .map(|t| {
             let kept = tensor(t.rows, t.cols);
-            longreach::kernels::case::copy_tensor(&mut rec, t, &kept);
+            longreach::tensor::copy_tensor(&mut rec, t, &kept);
             kept
         })
         .collect();

@@ -6,7 +6,7 @@
 
 use super::{Attention, Lrsa};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Executor, Kind, Span};
+use crate::gpu::{Executor, Span, upload_words};
 use crate::params;
 
 /// Head counts and size of an attention layer.
@@ -218,11 +218,7 @@ impl TrainingLayout {
                  --lag, or shorter sequences"
             )));
         }
-        let mut table = |label: &str, words: &[u32]| -> Result<Span> {
-            let span = Buffer::persistent(label, Kind::U32, words.len()).span();
-            device.write_words(&span, words)?;
-            Ok(span)
-        };
+        let mut table = |label: &str, words: &[u32]| upload_words(device, label, words);
         let query_tiles = table("query tiles", bytemuck::cast_slice(&tables.query_tiles))?;
         let raw_tiles = table("key tiles", bytemuck::cast_slice(&tables.raw_tiles))?;
         let (mut packed_tiles, mut pairs) = (None, None);

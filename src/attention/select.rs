@@ -6,7 +6,8 @@
 use super::score::{self, Pairs};
 use super::{Heads, Lrsa};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::kernels::case::{Case, Input, Tolerance, copy_tensor, frozen};
+use crate::kernels::case::{Case, Input, Tolerance, frozen};
+use crate::tensor::copy_tensor;
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 

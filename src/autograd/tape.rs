@@ -319,7 +319,7 @@ impl Gradients {
                     if !sum.is_own {
                         // The first gradient may be shared with another node, so it is copied before anything is added.
                         let own = Tensor::transient_like(rec, "gradient sum", &sum.tensor);
-                        crate::kernels::case::copy_tensor(rec, &sum.tensor, &own);
+                        crate::tensor::copy_tensor(rec, &sum.tensor, &own);
                         *sum = Gradient { tensor: own, is_own: true };
                     }
                     add_into(rec, &grad, &sum.tensor);

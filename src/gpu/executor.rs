@@ -1,6 +1,6 @@
 //! What runs a recording, and what the floors above may ask of it.
 
-use super::{Recording, Span};
+use super::{Buffer, Kind, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sizes that a plan has to respect.
@@ -76,6 +76,13 @@ pub trait Executor {
 
 /// An open device of either sort.
 pub type Device = Box<dyn Executor>;
+
+/// Uploads words to a new persistent buffer.
+pub fn upload_words(device: &mut dyn Executor, label: &str, words: &[u32]) -> Result<Span> {
+    let span = Buffer::persistent(label, Kind::U32, words.len()).span();
+    device.write_words(&span, words)?;
+    Ok(span)
+}
 
 /// Checks that a span fits a binding.
 pub(super) fn check_span(span: &Span, limits: &DeviceLimits) -> Result<()> {

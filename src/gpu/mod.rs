@@ -26,7 +26,7 @@ pub use adapter::{AdapterReport, adapters, auto_adapter, find_adapter};
 pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use call::{Arg, Call};
 pub use cpu_executor::CpuExecutor;
-pub use executor::{Device, DeviceLimits, Executor, MemoryUse};
+pub use executor::{Device, DeviceLimits, Executor, MemoryUse, upload_words};
 pub use host_memory::{available_host_bytes, check_host_memory};
 pub use kernel::{Access, Binding, Field, KernelDef, Params, Scalar, Source};
 pub use open::{open_device, software_adapter};

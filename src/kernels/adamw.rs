@@ -3,7 +3,8 @@
 //! The factor stays on the device, so that a step needs no read-back. Step counts, learning rates and bias corrections are
 //! the host's: see `optim`.
 
-use super::case::{Case, Input, Tolerance, copy_tensor, random, real};
+use super::case::{Case, Input, Tolerance, random, real};
+use crate::tensor::copy_tensor;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Arena, ArenaSlice, Format, Tensor};
 use crate::{params, wgsl};

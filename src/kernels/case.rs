@@ -8,7 +8,7 @@ use super::op::Op;
 use crate::error::Result;
 use crate::gpu::walk::Difference;
 use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// An input of a case.
 #[derive(Clone, Debug)]
@@ -176,15 +176,6 @@ impl Case {
             }
         }
         Ok(Recorded { recording, bound, outputs, output_grads, input_grads })
-    }
-}
-
-/// Copies a tensor whose cuts may differ only by being whole.
-pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
-    assert_eq!(from.pieces().len(), to.pieces().len(), "a copy keeps the cuts");
-    for (a, b) in from.pieces().iter().zip(to.pieces()) {
-        let n = a.rows * from.cols;
-        rec.copy(&a.span.prefix(n), &b.span.prefix(n));
     }
 }
 

@@ -148,7 +148,7 @@ fn add_into_case() -> Case {
     let inputs = inputs.into_iter().map(super::case::Input::frozen).collect();
     Case::new("elementwise/add_into: odd", inputs, Tolerance::ROUNDING, |rec, b| {
         let out = Tensor::transient(rec, "sum", 3, 37);
-        super::case::copy_tensor(rec, &b.tensors[0], &out);
+        crate::tensor::copy_tensor(rec, &b.tensors[0], &out);
         add_into(rec, &b.tensors[1], &out);
         Ok((vec![out], None))
     })
@@ -190,7 +190,7 @@ mod tests {
         factor.write(&mut device, &[-2.0]).unwrap();
         let mut rec = Recording::new();
         let scaled = scale_by(&mut rec, &x, &factor);
-        super::super::case::copy_tensor(&mut rec, &scaled, &kept);
+        crate::tensor::copy_tensor(&mut rec, &scaled, &kept);
         device.run(&rec).unwrap();
         let expected: Vec<f32> = values.iter().map(|v| v * -2.0).collect();
         assert_eq!(kept.read(&mut device).unwrap(), expected);

@@ -6,7 +6,7 @@ use super::op::{Applied, Op, when};
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
-    Arg, Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for,
+    Arg, Binding, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for, upload_words,
 };
 use crate::tensor::{Format, Tensor};
 use crate::{ensure, params, wgsl};
@@ -181,11 +181,7 @@ impl TokenIndex {
     /// Uploads `ids`, and the lists for the table's gradient where they are asked for. Fails without ids.
     pub fn upload(device: &mut dyn Executor, ids: &[u32], with_gradient: bool) -> Result<Self> {
         ensure!(!ids.is_empty(), "there are no tokens to look up: the text is empty");
-        let mut put = |label: &str, words: &[u32]| -> Result<Span> {
-            let span = Buffer::persistent(label, Kind::U32, words.len()).span();
-            device.write_words(&span, words)?;
-            Ok(span)
-        };
+        let mut put = |label: &str, words: &[u32]| upload_words(device, label, words);
         let ids_span = put("token ids", ids)?;
         let gradient = when(with_gradient, || {
             let lists = Occurrences::of(ids);

@@ -9,7 +9,7 @@ use super::rope;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::{Context, Result};
-use crate::gpu::{Buffer, Executor, Kind, Span, check_host_memory};
+use crate::gpu::{Executor, check_host_memory, upload_words};
 use crate::kernels::embedding::{TokenIndex, embedding};
 use crate::kernels::rope::RopeTables;
 use crate::nn::norm;
@@ -110,11 +110,4 @@ impl Llama {
         let table = tape.param(&self.embed);
         tape.apply1(&[&table], |rec, t| embedding(rec, &t[0], ids))
     }
-}
-
-/// A persistent span of words.
-pub(crate) fn upload_words(device: &mut dyn Executor, label: &str, words: &[u32]) -> Result<Span> {
-    let span = Buffer::persistent(label, Kind::U32, words.len()).span();
-    device.write_words(&span, words)?;
-    Ok(span)
 }

@@ -14,4 +14,4 @@ mod tensor;
 pub mod write;
 
 pub use arena::{Arena, ArenaSlice, Spec, Trainable};
-pub use tensor::{Format, Piece, Tensor, cut_rows};
+pub use tensor::{Format, Piece, Tensor, copy_tensor, cut_rows};

@@ -14,7 +14,7 @@ mod trainer;
 pub use job::{DEFAULT_LR_FULL, DEFAULT_LR_LORA, DEFAULT_RANK, Method, TrainJob};
 pub use objective::{Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
-pub use probe::{ProbeRequest, is_vector, probe};
+pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{read_data, run, run_opened};
 pub use run_folder::{EVAL, METRICS, RunFolder};
 pub use save::save;

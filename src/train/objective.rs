@@ -6,12 +6,12 @@ use crate::attention::{Attention, TrainingLayout};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
-use crate::gpu::{Executor, Span};
+use crate::gpu::{Executor, Span, upload_words};
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::gather::{NOT_CHOSEN, gather_rows};
 use crate::kernels::loss::{Need, cross_entropy};
 use crate::model::block::{KeptLog, TrainingContext};
-use crate::model::llama::{Llama, upload_words};
+use crate::model::llama::Llama;
 use crate::nn::Dropout;
 
 /// What does not change from batch to batch.

@@ -11,13 +11,12 @@ use crate::data::batch::Batch;
 use crate::data::dataset::{Example, IGNORED};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span};
-use crate::kernels::case::copy_tensor;
 use crate::kernels::matmul::{Rows, matmul_nt};
 use crate::model::block::KeptLog;
 use crate::model::load::Loaded;
 use crate::optim::AdamWConfig;
 use crate::tensor::host::HostTensor;
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// Elements of one chunk of logits that is read back.
 const LOGITS_CHUNK: usize = 1 << 22;
@@ -75,17 +74,17 @@ pub fn probe(
     if request.grads {
         for t in &loaded.trainables {
             let values = t.grad.read(device)?;
-            let shape = if is_vector(&t.name) { vec![t.grad.cols] } else { vec![t.grad.rows, t.grad.cols] };
-            out.push((format!("grad.{}", t.name), HostTensor::from_f32(&shape, &values)));
+            out.push((format!("grad.{}", t.name), HostTensor::from_f32(&file_shape(&t.name, &t.grad), &values)));
         }
     }
     out.extend(kept_tensors(device, loaded, request, &batch, &kept.borrow())?);
     Ok(out)
 }
 
-/// Norm weights and biases have one axis in Hugging Face's files.
-pub fn is_vector(name: &str) -> bool {
-    name.ends_with("norm.weight") || name.ends_with("layernorm.weight") || name.ends_with(".bias")
+/// The shape of a trained tensor in Hugging Face's files, where norm weights and biases have one axis.
+pub fn file_shape(name: &str, tensor: &Tensor) -> Vec<usize> {
+    let is_vector = name.ends_with("norm.weight") || name.ends_with(".bias");
+    if is_vector { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] }
 }
 
 fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {

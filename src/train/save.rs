@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::probe::is_vector;
+use super::probe::file_shape;
 use crate::atomic_file::{write_atomic, write_folder};
 use crate::attention::Attention;
 use crate::data::model_files::ModelFiles;
@@ -60,7 +60,7 @@ fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(Strin
              stays",
             t.name
         );
-        let shape = if is_vector(&t.name) { vec![t.value.cols] } else { vec![t.value.rows, t.value.cols] };
+        let shape = file_shape(&t.name, &t.value);
         Ok((t.name.clone(), HostTensor::from_f32(&shape, &values)))
     };
     loaded.trainables.iter().map(read).collect()

@@ -9,11 +9,10 @@ use crate::autograd::Tape;
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Recording};
-use crate::kernels::case::copy_tensor;
 use crate::model::load::Loaded;
 use crate::nn::Dropout;
 use crate::optim::{AdamW, AdamWConfig};
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug)]
