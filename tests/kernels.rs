@@ -34,7 +34,7 @@ fn compare_all(device: &mut dyn Executor) {
     let mut wrong = Vec::new();
     for case in all_cases().iter().filter(|c| !c.bench) {
         let recorded = case.record(device).unwrap();
-        for d in walk::compare(device, &recorded.recording).unwrap() {
+        for d in walk::examine(device, &recorded.recording).unwrap() {
             if !case.tolerance.allows(&d) {
                 wrong.push(format!(
                     "{}: {d}; tolerance {:e} ({})",

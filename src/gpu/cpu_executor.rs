@@ -224,6 +224,10 @@ impl<T: Twin> Executor for CpuExecutor<T> {
         format!("cpu (f{width}, {} threads)", rayon::current_num_threads())
     }
 
+    fn runs_twins(&self) -> bool {
+        true
+    }
+
     fn limits(&self) -> DeviceLimits {
         self.limits
     }

@@ -36,6 +36,11 @@ pub trait Executor {
     /// Name for people, for example `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan`.
     fn name(&self) -> String;
 
+    /// Whether kernels run as their Rust twins, which take slices of exactly the recorded length.
+    fn runs_twins(&self) -> bool {
+        false
+    }
+
     /// Sizes to respect.
     fn limits(&self) -> DeviceLimits;
 

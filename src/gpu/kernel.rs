@@ -137,6 +137,11 @@ impl KernelDef {
         self.label.rsplit('/').next().expect("rsplit yields at least one part")
     }
 
+    /// Whether a grid of one axis may be folded over two: the shader unfolds it by `num_workgroups`.
+    pub fn is_foldable(&self) -> bool {
+        self.parts.iter().any(|p| p.text.contains("num_workgroups"))
+    }
+
     /// `label` or `label (variant)`.
     pub fn name(&self) -> String {
         if self.variant.is_empty() { self.label.to_string() } else { format!("{} ({})", self.label, self.variant) }

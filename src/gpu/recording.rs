@@ -62,6 +62,11 @@ impl Recording {
         Self::default()
     }
 
+    /// One dispatch alone.
+    pub(super) fn of(dispatch: Dispatch) -> Self {
+        Self { commands: vec![Command::Dispatch(dispatch)] }
+    }
+
     /// The commands in order.
     pub fn commands(&self) -> &[Command] {
         &self.commands

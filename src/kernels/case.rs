@@ -6,8 +6,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::op::Op;
 use crate::error::Result;
-use crate::gpu::walk::Difference;
-use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
+use crate::gpu::{Buffer, Difference, Executor, Kind, Recording, Span};
 use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// An input of a case.
@@ -70,7 +69,7 @@ impl Tolerance {
 impl Tolerance {
     /// Whether a difference found by a walk is within the tolerance.
     pub fn allows(&self, d: &Difference) -> bool {
-        d.max_abs <= self.absolute + self.relative * d.scale
+        d.fault.is_none() && d.max_abs <= self.absolute + self.relative * d.scale
     }
 }
 
