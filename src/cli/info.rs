@@ -26,7 +26,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     }
     for a in &list {
         print_line(&format!("{}  {}  [{}, {}]", a.index, a.name, a.backend, a.device_type))?;
-        print_line(&format!("   driver    {}", a.driver))?;
+        print_line(&format!("   driver    {} ({})", a.driver, a.vendor))?;
         let features = if a.features.is_empty() { "none".to_string() } else { a.features.join(", ") };
         print_line(&format!("   features  {features}"))?;
         let (low, high) = a.subgroup_sizes;
@@ -55,6 +55,7 @@ fn to_json(a: &AdapterReport) -> serde_json::Value {
         "name": a.name,
         "backend": a.backend,
         "type": a.device_type,
+        "vendor": a.vendor,
         "driver": a.driver,
         "features": a.features,
         "subgroup_sizes": [a.subgroup_sizes.0, a.subgroup_sizes.1],

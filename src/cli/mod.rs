@@ -2,6 +2,7 @@
 //! print; each verb has a file.
 
 mod args;
+mod check;
 mod demo;
 mod generate;
 mod id_lists;
@@ -31,6 +32,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Write what one forward and backward compute, or print the perplexity of a text.
     Probe(probe::ProbeArgs),
+    /// Check on this machine's GPUs that every kernel and gradient is right.
+    Check(check::CheckArgs),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
@@ -60,6 +63,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
+        Verb::Check(args) => check::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Train(args) => train::run(&args),
     }

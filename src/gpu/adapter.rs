@@ -1,5 +1,6 @@
 //! Which graphics adapters this machine has, in a fixed order, and how a name or number picks one.
 
+use super::wgpu_executor::LimitSet;
 use crate::error::{Error, Result};
 
 /// What is worth knowing about an adapter before it is opened.
@@ -13,6 +14,8 @@ pub struct AdapterReport {
     pub backend: &'static str,
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub device_type: &'static str,
+    /// Who made it: a name for known PCI vendors, else the number in hexadecimal.
+    pub vendor: String,
     /// Driver and its version.
     pub driver: String,
     /// Subgroup sizes, smallest and largest; equal and 0 where unknown.
@@ -37,6 +40,7 @@ impl AdapterReport {
             index,
             backend: backend_name(info.backend),
             device_type: type_name(info.device_type, &info.name),
+            vendor: vendor_name(info.vendor),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             features: known.iter().filter(|(_, f)| features.contains(*f)).map(|(n, _)| *n).collect(),
@@ -44,6 +48,19 @@ impl AdapterReport {
             name: info.name,
             adapter,
         }
+    }
+
+    /// The limits that matter to kernels, by WebGPU's names, as a device opened with `limits` has them.
+    pub fn named_limits(&self, limits: LimitSet) -> Vec<(&'static str, u64)> {
+        let l = limits.of(&self.limits);
+        vec![
+            ("maxStorageBufferBindingSize", l.max_storage_buffer_binding_size),
+            ("maxBufferSize", l.max_buffer_size),
+            ("maxStorageBuffersPerShaderStage", l.max_storage_buffers_per_shader_stage.into()),
+            ("maxComputeWorkgroupStorageSize", l.max_compute_workgroup_storage_size.into()),
+            ("maxComputeInvocationsPerWorkgroup", l.max_compute_invocations_per_workgroup.into()),
+            ("maxComputeWorkgroupsPerDimension", l.max_compute_workgroups_per_dimension.into()),
+        ]
     }
 
     /// Whether this is a processor pretending to be a GPU. Such adapters are used only when named.
@@ -60,6 +77,24 @@ fn backend_name(backend: wgpu::Backend) -> &'static str {
         wgpu::Backend::Gl => "gl",
         _ => "other",
     }
+}
+
+/// Names of PCI vendor ids, and of those that Khronos gave to software.
+fn vendor_name(id: u32) -> String {
+    let known = match id {
+        0x1002 => "AMD",
+        0x1010 => "Imagination",
+        0x106b => "Apple",
+        0x10de => "NVIDIA",
+        0x13b5 => "Arm",
+        0x1414 => "Microsoft",
+        0x1ae0 => "Google",
+        0x5143 => "Qualcomm",
+        0x8086 => "Intel",
+        0x10005 => "Mesa",
+        _ => return format!("{id:#06x}"),
+    };
+    known.to_string()
 }
 
 fn type_name(device_type: wgpu::DeviceType, name: &str) -> &'static str {

@@ -2,6 +2,9 @@
 
 use super::Dispatch;
 
+/// From here on a value is a mask (the large finite number that stands for minus infinity), not data.
+const MASK: f64 = 1e30;
+
 /// What is wrong whatever the size of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -13,6 +16,8 @@ pub enum Fault {
     Stray,
     /// Written behind the end of the data.
     Outside,
+    /// Masked where the twin has data, or the other way round.
+    WrongMask,
     /// Two runs on the same inputs gave different bits.
     NotRepeatable,
 }
@@ -24,6 +29,7 @@ impl Fault {
             Fault::NotANumber => "not a number, or nothing written",
             Fault::Stray => "written where the twin writes nothing",
             Fault::Outside => "written behind the end of the data",
+            Fault::WrongMask => "masked where the twin has data, or data where it masks",
             Fault::NotRepeatable => "two runs gave different bits",
         }
     }
@@ -113,6 +119,13 @@ impl Judge {
                 }
                 continue;
             }
+            if twin.abs() >= MASK || value.abs() >= MASK && value.is_finite() {
+                // Left out of the scale, which would otherwise excuse any error of the data beside it.
+                if (value - twin).abs() > 1e-6 * twin.abs() {
+                    self.fault(Fault::WrongMask, (i, value, twin));
+                }
+                continue;
+            }
             self.0.scale = self.0.scale.max(twin.abs());
             if !value.is_finite() {
                 self.fault(Fault::NotANumber, (i, value, twin));
@@ -148,6 +161,27 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judged(ours: &[f32], theirs: &[f64]) -> Difference {
+        let (max_abs, max_ulp, scale, worst) = (0.0, 0.0, 0.0, (0, 0.0, 0.0));
+        let kernel = String::new();
+        let mut judge =
+            Judge(Difference { kernel, binding: "x", command: 0, max_abs, max_ulp, scale, worst, fault: None });
+        let bits: Vec<u32> = ours.iter().map(|x| x.to_bits()).collect();
+        judge.reals(&bits, theirs, None);
+        judge.verdict()
+    }
+
+    #[test]
+    fn a_mask_does_not_excuse_the_data_beside_it() {
+        let right = judged(&[1.0, -3.0e38], &[1.0, -3.0e38]);
+        assert_eq!((right.fault, right.scale, right.max_abs), (None, 1.0, 0.0));
+        assert_eq!(judged(&[1.5, -3.0e38], &[1.0, -3.0e38]).max_abs, 0.5);
+        assert_eq!(judged(&[1.0, -4.0], &[1.0, -3.0e38]).fault, Some(Fault::WrongMask));
+        assert_eq!(judged(&[-3.0e38, 1.0], &[1.0, 1.0]).fault, Some(Fault::WrongMask));
+        assert_eq!(judged(&[f32::NAN], &[1.0]).fault, Some(Fault::NotANumber));
+        assert_eq!(judged(&[f32::INFINITY], &[1.0]).fault, Some(Fault::NotANumber));
+    }
 
     #[test]
     fn units_in_the_last_place_are_those_of_f32() {

@@ -68,9 +68,14 @@ impl Trial {
         Ok(Self { dispatch: dispatch.clone(), command, before, after })
     }
 
+    /// The dispatch as a recording, on the buffers that it was recorded with.
+    pub fn alone(&self) -> Recording {
+        Recording::of(self.dispatch.clone())
+    }
+
     /// Runs the dispatch on the buffers that it was recorded with, and judges what they hold then.
     pub fn run_in_place(&self, device: &mut dyn Executor) -> Result<(Vec<Difference>, Written)> {
-        device.run(&Recording::of(self.dispatch.clone()))?;
+        device.run(&self.alone())?;
         self.judge(device, &self.dispatch.spans, 0)
     }
 

@@ -25,6 +25,16 @@ pub enum LimitSet {
     WebGpu,
 }
 
+impl LimitSet {
+    /// The limits to ask an adapter for that has `own`.
+    pub(super) fn of(self, own: &wgpu::Limits) -> wgpu::Limits {
+        match self {
+            LimitSet::Adapter => own.clone(),
+            LimitSet::WebGpu => wgpu::Limits::default().or_worse_values_from(own),
+        }
+    }
+}
+
 /// How to open a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenOptions {
@@ -62,10 +72,11 @@ impl WgpuExecutor {
     /// Opens an adapter.
     pub fn open(report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
-        let (required_features, required_limits) = match options.limits {
-            LimitSet::Adapter => (report.adapter.features() & wanted, report.limits.clone()),
-            LimitSet::WebGpu => (wgpu::Features::empty(), wgpu::Limits::default().or_worse_values_from(&report.limits)),
+        let required_features = match options.limits {
+            LimitSet::Adapter => report.adapter.features() & wanted,
+            LimitSet::WebGpu => wgpu::Features::empty(),
         };
+        let required_limits = options.limits.of(&report.limits);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("longreach"),
             required_features,

@@ -105,6 +105,8 @@ pub struct Case {
 pub struct Recorded {
     /// All commands.
     pub recording: Recording,
+    /// Number of the first command of the backward.
+    pub backward_from: usize,
     /// Inputs.
     pub bound: Bound,
     /// Persistent copies of the outputs.
@@ -160,6 +162,7 @@ impl Case {
             Ok(kept)
         };
         let outputs = outs.iter().map(|t| keep(&mut recording, t)).collect::<Result<Vec<_>>>()?;
+        let backward_from = recording.commands().len();
         let mut output_grads = Vec::new();
         let mut input_grads = Vec::new();
         if let Some(op) = op {
@@ -174,7 +177,7 @@ impl Case {
                 input_grads.push(g.as_ref().map(|g| keep(&mut recording, g)).transpose()?);
             }
         }
-        Ok(Recorded { recording, bound, outputs, output_grads, input_grads })
+        Ok(Recorded { recording, backward_from, bound, outputs, output_grads, input_grads })
     }
 }
 

@@ -113,8 +113,8 @@ impl Stepper {
         Ok(device.read_f64(self.loss.span())?[0])
     }
 
-    /// Uploads a batch and records its forward and backward.
-    fn record(
+    /// Uploads a batch and records its forward and backward, which add to the gradients of the arena.
+    pub fn record(
         &self,
         device: &mut dyn Executor,
         loaded: &mut Loaded,

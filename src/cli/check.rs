@@ -1,0 +1,133 @@
+//! `longreach check`: whether every kernel and gradient is right on the devices of this machine.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{note, print, print_line};
+use crate::atomic_file::{check_target, write_atomic};
+use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, check_slopes, page, table};
+use crate::error::{Context, Error, Result};
+use crate::gpu::{LimitSet, adapters, find_adapter};
+
+/// Names of the limits to open devices with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LimitsName {
+    /// All that the adapter has, with its optional features
+    Adapter,
+    /// WebGPU's default limits and no optional features: the least that a device may offer
+    Webgpu,
+}
+
+/// Flags of `check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// Adapter to check: an index of `longreach info`, a part of its name, or cpu; may be repeated [default: every adapter]
+    #[arg(long, value_name = "cpu|INDEX|NAME")]
+    device: Vec<String>,
+    /// Limits and features to open it with
+    #[arg(long, value_enum, default_value = "adapter")]
+    limits: LimitsName,
+    /// One case of every op in one setup: seconds instead of minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this, such as matmul or lrsa/select
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    only: String,
+    /// Also write the report as a self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb. Fails where a case failed or a known deviation passed.
+pub fn run(args: &CheckArgs) -> Result<()> {
+    if let Some(path) = &args.html {
+        check_target(path)?;
+    }
+    let limits = match args.limits {
+        LimitsName::Adapter => LimitSet::Adapter,
+        LimitsName::Webgpu => LimitSet::WebGpu,
+    };
+    let options = CheckOptions { limits, quick: args.quick, only: args.only.clone(), ..CheckOptions::default() };
+    let report = make_report(args, &options)?;
+    if report.rows().next().is_none() {
+        return Err(Error::usage(format!("--only {}: no case has this in its name", args.only)));
+    }
+    if let Some(path) = &args.html {
+        let html = page(&report, &command_line())?;
+        write_html(path, &html)?;
+    }
+    if args.json {
+        print_line(&report.to_json()?.to_string())?;
+    } else {
+        print(&table(&report))?;
+    }
+    match report.count(Status::Failed) {
+        0 => Ok(()),
+        n => Err(Error::new(format!(
+            "{n} of {} rows failed; the first is {}. Report it with the page that --html FILE writes, and use another \
+             device or --device cpu until it is mended",
+            report.rows().count(),
+            report.rows().find(|r| r.status == Status::Failed).map_or(String::new(), |r| r.kernel.clone())
+        ))),
+    }
+}
+
+fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
+    let list = adapters();
+    let mut report = Report::default();
+    let progress = progress(args.json);
+    let mut watch = |row: &Row| {
+        progress.inc(1);
+        progress.set_message(format!("{} [{}] on {}", row.kernel, row.variant, row.device));
+        if row.status != Status::Passed {
+            progress.suspend(|| note(&format!("{}: {} in case {}", row.status.name(), row.kernel, row.case)));
+        }
+    };
+    let wanted: Vec<String> =
+        if args.device.is_empty() { list.iter().map(|a| a.index.to_string()).collect() } else { args.device.clone() };
+    if wanted.is_empty() {
+        return Err(Error::new(
+            "no graphics adapter with compute shaders: install or update the driver, or check the CPU executor with --device cpu",
+        ));
+    }
+    if !options.quick {
+        report.slopes = check_slopes(options, &mut watch)?;
+    }
+    for name in wanted {
+        report.devices.push(match name.as_str() {
+            "cpu" => check_cpu(options, &mut watch)?,
+            name => check_adapter(find_adapter(&list, name)?, options, &mut watch)?,
+        });
+    }
+    progress.finish_and_clear();
+    Ok(report)
+}
+
+fn progress(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {pos} checked  {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar
+}
+
+fn write_html(path: &Path, html: &str) -> Result<()> {
+    write_atomic(path, |file| file.write_all(html.as_bytes()).context("writing"))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// The command line as typed, for the report.
+fn command_line() -> String {
+    let rest = std::env::args().skip(1).map(|a| if a.contains(' ') { format!("'{a}'") } else { a });
+    std::iter::once("longreach".to_string()).chain(rest).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,155 @@
+//! The check of one adapter, in order: every case in every setup, then whole runs.
+//!
+//! A setup is a way to open the device: which forms of the shaders, and with naga's runtime checks or without. A lost device
+//! is opened again, so that one bad kernel does not hide the others.
+
+use std::time::Instant;
+
+use super::cases::{self, all_cases, check_case, quick_cases};
+use super::deviations::{self, Deviation};
+use super::report::DeviceReport;
+use super::row::{Direction, Place, Row, Status};
+use super::steps::{Models, WALK, check_steps};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::{AdapterReport, CpuExecutor, Executor, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
+use crate::kernels::case::Case;
+
+/// After so many losses the device is given up.
+const MAX_LOSSES: usize = 3;
+
+/// What to check.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Limits to open devices with.
+    pub limits: LimitSet,
+    /// Only the first case of every op, in one setup.
+    pub quick: bool,
+    /// Only cases whose name contains this, and whole runs only where it is empty.
+    pub only: String,
+    /// Known deviations.
+    pub known: &'static [Deviation],
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { limits: LimitSet::Adapter, quick: false, only: String::new(), known: deviations::KNOWN }
+    }
+}
+
+impl CheckOptions {
+    fn cases(&self) -> Vec<Case> {
+        let mut cases = if self.quick { quick_cases() } else { all_cases() };
+        cases.retain(|c| c.name.contains(&self.only));
+        cases
+    }
+}
+
+/// A way to open a device.
+struct Setup {
+    options: OpenOptions,
+    variant: String,
+}
+
+fn setups(options: &CheckOptions) -> Vec<Setup> {
+    let setup = |checked: bool| {
+        let open = OpenOptions { limits: options.limits, checked, ..OpenOptions::default() };
+        Setup { options: open, variant: if checked { "portable, bounds-checked" } else { "portable" }.to_string() }
+    };
+    if options.quick { vec![setup(false)] } else { vec![setup(false), setup(true)] }
+}
+
+/// Checks an adapter; `watch` sees each row as it is made.
+pub fn check_adapter(
+    adapter: &AdapterReport,
+    options: &CheckOptions,
+    watch: &mut dyn FnMut(&Row),
+) -> Result<DeviceReport> {
+    let start = Instant::now();
+    let name = format!("{}:{}", adapter.backend, adapter.name);
+    let known = deviations::on_adapter(options.known, adapter);
+    let mut report = DeviceReport::of_adapter(adapter, name.clone(), options.limits);
+    let cases = options.cases();
+    for setup in setups(options) {
+        let mut opened = Opened { adapter, setup: &setup, device: None, losses: 0 };
+        let mut take = |mut rows: Vec<Row>| {
+            for row in &mut rows {
+                deviations::apply(&known, row);
+                watch(row);
+            }
+            report.rows.extend(rows);
+        };
+        for case in &cases {
+            let place = Place { device: &name, variant: &setup.variant, case: &case.name };
+            let (rows, error) = check_case(opened.device()?, place, case, &|_| true);
+            take(rows);
+            opened.survive(error)?;
+        }
+        if options.only.is_empty() && !options.quick {
+            let place = Place { device: &name, variant: &setup.variant, case: "whole runs" };
+            let rows = check_steps(opened.device()?, &Models::open()?, place);
+            take(rows.unwrap_or_else(|e| vec![failed_run(place, &e)]));
+        }
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Checks the CPU executor: every f32 twin against its f64 twin.
+pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<DeviceReport> {
+    let start = Instant::now();
+    let mut report = DeviceReport::of_cpu();
+    for case in options.cases() {
+        let place = Place { device: "cpu", variant: "twin", case: &case.name };
+        let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, &|_: &'static KernelDef| true);
+        rows.iter().for_each(&mut *watch);
+        report.rows.extend(rows);
+        error.map_or(Ok(()), Err)?;
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Checks the gradient of every op against the slope of its forward, in f64 and on no device.
+pub fn check_slopes(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
+    let rows = cases::check_slopes(&options.cases())?;
+    rows.iter().for_each(watch);
+    Ok(rows)
+}
+
+/// The row of a whole run that the device did not get through.
+fn failed_run(place: Place<'_>, e: &Error) -> Row {
+    let mut row = Row::new(place, "whole recording".to_string(), Direction::Step, &WALK);
+    row.fail(e.to_string());
+    row
+}
+
+/// A device that is opened when it is needed, and again after a loss.
+struct Opened<'a> {
+    adapter: &'a AdapterReport,
+    setup: &'a Setup,
+    device: Option<WgpuExecutor>,
+    losses: usize,
+}
+
+impl Opened<'_> {
+    fn device(&mut self) -> Result<&mut dyn Executor> {
+        if self.device.is_none() {
+            self.device = Some(WgpuExecutor::open(self.adapter, &self.setup.options)?);
+        }
+        Ok(self.device.as_mut().expect("opened above"))
+    }
+
+    /// Goes on after the error of a case, with a fresh device where this one is lost.
+    fn survive(&mut self, error: Option<Error>) -> Result<()> {
+        let Some(e) = error else { return Ok(()) };
+        if e.kind() != ErrorKind::DeviceLost {
+            return Ok(());
+        }
+        self.device = None;
+        self.losses += 1;
+        if self.losses < MAX_LOSSES {
+            return Ok(());
+        }
+        Err(e.context(format!("{} was lost {MAX_LOSSES} times; the rest is not checked", self.adapter.name)))
+    }
+}

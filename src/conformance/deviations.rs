@@ -1,0 +1,115 @@
+//! Known deviations: what is wrong on a certain backend, vendor and driver, how it shows, and why nothing can be done about it
+//! here. A listed deviation that passes fails the report, so that the list stays true.
+
+use super::row::{Row, Status};
+use crate::gpu::AdapterReport;
+
+/// One entry. An empty text fits everything; texts fit where they are contained, without regard to case.
+#[derive(Clone, Copy, Debug)]
+pub struct Deviation {
+    /// `vulkan`, `metal`, `dx12` or `gl`.
+    pub backend: &'static str,
+    /// Vendor, as `info` names it.
+    pub vendor: &'static str,
+    /// Part of the driver's name and version.
+    pub driver: &'static str,
+    /// Part of the kernel's name.
+    pub kernel: &'static str,
+    /// Part of the variant.
+    pub variant: &'static str,
+    /// Part of the case's name.
+    pub case: &'static str,
+    /// Part of the failure's text: a failure of another kind is not excused.
+    pub expected: &'static str,
+    /// Why, with the driver's bug report where there is one.
+    pub reason: &'static str,
+}
+
+/// The known deviations. None is known of the drivers that the reports in `docs/conformance/` were made on.
+pub const KNOWN: &[Deviation] = &[];
+
+impl Deviation {
+    fn is_on(&self, adapter: &AdapterReport) -> bool {
+        contains(adapter.backend, self.backend)
+            && contains(&adapter.vendor, self.vendor)
+            && contains(&adapter.driver, self.driver)
+    }
+
+    fn is_about(&self, row: &Row) -> bool {
+        contains(&row.kernel, self.kernel) && contains(&row.variant, self.variant) && contains(&row.case, self.case)
+    }
+}
+
+fn contains(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+/// The entries of `table` that concern an adapter.
+pub(super) fn on_adapter(table: &'static [Deviation], adapter: &AdapterReport) -> Vec<&'static Deviation> {
+    table.iter().filter(|d| d.is_on(adapter)).collect()
+}
+
+/// Excuses the failures of a row that are expected, and fails an expected failure that did not come.
+pub(super) fn apply(deviations: &[&Deviation], row: &mut Row) {
+    let Some(deviation) = deviations.iter().find(|d| d.is_about(row)) else { return };
+    match row.status {
+        Status::Failed if contains(&row.reason, deviation.expected) => {
+            row.status = Status::Known;
+            row.reason = format!("{} ({})", deviation.reason, row.reason);
+        }
+        Status::Passed => row.fail(format!(
+            "passes, but is listed as a known deviation ({}): strike it from the list, or narrow its driver",
+            deviation.reason
+        )),
+        Status::Failed | Status::Known => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::row::{Direction, Place};
+    use crate::kernels::case::Tolerance;
+
+    const SUM: Deviation = Deviation {
+        backend: "vulkan",
+        vendor: "",
+        driver: "pretend 1.2",
+        kernel: "loss/sum",
+        variant: "subgroups",
+        case: "",
+        expected: "not a number",
+        reason: "the driver folds the guard away",
+    };
+
+    fn row(kernel: &str) -> Row {
+        let place = Place { device: "pretended", variant: "Subgroups", case: "loss: odd" };
+        Row::new(place, kernel.to_string(), Direction::Forward, &Tolerance::SUMS)
+    }
+
+    #[test]
+    fn an_expected_failure_is_known_and_another_is_not() {
+        let mut expected = row("loss/sum");
+        expected.fail("out[0] is Not a Number".to_string());
+        apply(&[&SUM], &mut expected);
+        assert_eq!(expected.status, Status::Known);
+        assert!(expected.reason.contains("folds the guard") && expected.reason.contains("out[0]"));
+        for (kernel, text) in [("loss/sum", "relative error 3"), ("loss/scale_by", "not a number")] {
+            let mut other = row(kernel);
+            other.fail(text.to_string());
+            apply(&[&SUM], &mut other);
+            assert_eq!((other.status, other.reason.as_str()), (Status::Failed, text));
+        }
+    }
+
+    #[test]
+    fn an_expected_failure_that_passes_is_a_failure() {
+        let mut unexpected = row("loss/sum");
+        apply(&[&SUM], &mut unexpected);
+        assert_eq!(unexpected.status, Status::Failed);
+        assert!(unexpected.reason.contains("strike it"), "{}", unexpected.reason);
+        let mut other = row("norm/rms_norm");
+        apply(&[&SUM], &mut other);
+        assert_eq!(other.status, Status::Passed);
+    }
+}

@@ -1,0 +1,23 @@
+//! Floor 9: conformance. Whether every kernel and gradient is right on a device, as a report that can be trusted.
+//!
+//! `check.rs` is the order of things on one adapter; `cases.rs` and `steps.rs` make the rows of a report (`row.rs`), from the
+//! kernels' cases and from whole runs; `deviations.rs` is what is known to be wrong elsewhere; `report.rs` is the whole,
+//! `html.rs` and `table.rs` how people read it.
+
+mod cases;
+mod check;
+mod deviations;
+mod html;
+mod report;
+mod row;
+mod steps;
+mod table;
+
+pub use cases::{all_cases, quick_cases};
+pub use check::{CheckOptions, check_adapter, check_cpu, check_slopes};
+pub use deviations::{Deviation, KNOWN};
+pub use html::page;
+pub use report::{DeviceReport, Report};
+pub use row::{Direction, Row, Status};
+pub use steps::Models;
+pub use table::table;

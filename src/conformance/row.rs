@@ -1,0 +1,158 @@
+//! A row of the conformance report: one kernel in one case, one way, on one device.
+
+use serde::{Serialize, Serializer};
+
+use crate::gpu::Difference;
+use crate::kernels::case::Tolerance;
+
+/// Which part of an op, or of a run, a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The op's result.
+    Forward,
+    /// Its gradients.
+    Backward,
+    /// Its gradients against difference quotients, in f64.
+    Slope,
+    /// A dispatch within a whole training step, prefill or decode.
+    Step,
+}
+
+impl Direction {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Forward => "forward",
+            Direction::Backward => "backward",
+            Direction::Slope => "slope",
+            Direction::Step => "step",
+        }
+    }
+}
+
+/// What a row came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Within tolerance.
+    Passed,
+    /// Wrong, as the table of known deviations expects.
+    Known,
+    /// Wrong; or right where a deviation is listed, so that the list stays true.
+    Failed,
+}
+
+impl Status {
+    /// As it is printed: readable without colour.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Passed => "pass",
+            Status::Known => "known deviation",
+            Status::Failed => "FAIL",
+        }
+    }
+}
+
+/// One kernel in one case.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Name of the adapter and its backend, or `cpu`.
+    pub device: String,
+    /// `family/kernel`, with the weight format where there are several.
+    pub kernel: String,
+    /// Which form of the shader, and whether naga's runtime checks were in it.
+    pub variant: String,
+    /// Which way.
+    pub direction: Direction,
+    /// Name of the case.
+    pub case: String,
+    /// What it came to.
+    pub status: Status,
+    /// Largest absolute error against the f64 twin.
+    #[serde(serialize_with = "finite")]
+    pub max_abs: f64,
+    /// Largest error in units of the last place of the twin's value.
+    #[serde(serialize_with = "finite")]
+    pub max_ulp: f64,
+    /// Largest magnitude in the buffer that the error is measured against.
+    pub scale: f64,
+    /// What is wrong; where nothing is, why the tolerance is right.
+    pub reason: String,
+    /// Time of the check, with compilation, twin and read-back.
+    pub seconds: f64,
+}
+
+/// JSON has no infinity.
+fn finite<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_f64(if x.is_finite() { *x } else { f64::MAX })
+}
+
+/// What the rows of one walk have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) device: &'a str,
+    pub(super) variant: &'a str,
+    pub(super) case: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The same place in another case.
+    pub(super) fn named<'b>(&self, case: &'b str) -> Place<'b>
+    where
+        'a: 'b,
+    {
+        Place { case, ..*self }
+    }
+}
+
+impl Row {
+    /// A row without findings yet.
+    pub(super) fn new(place: Place<'_>, kernel: String, direction: Direction, tolerance: &Tolerance) -> Self {
+        Self {
+            device: place.device.to_string(),
+            kernel,
+            variant: place.variant.to_string(),
+            direction,
+            case: place.case.to_string(),
+            status: Status::Passed,
+            max_abs: 0.0,
+            max_ulp: 0.0,
+            scale: 0.0,
+            reason: tolerance.reason.to_string(),
+            seconds: 0.0,
+        }
+    }
+
+    /// Takes a difference in. The first that is not allowed gives the reason.
+    pub(super) fn add(&mut self, d: &Difference, tolerance: &Tolerance) {
+        self.max_abs = self.max_abs.max(d.max_abs);
+        self.max_ulp = self.max_ulp.max(d.max_ulp);
+        self.scale = self.scale.max(d.scale);
+        if self.status == Status::Passed && !tolerance.allows(d) {
+            let Tolerance { relative, absolute, reason } = tolerance;
+            self.fail(format!("{d}; allowed: {relative:e} of {:.3e} + {absolute:e} ({reason})", d.scale));
+        }
+    }
+
+    /// Marks the row as failed.
+    pub(super) fn fail(&mut self, reason: String) {
+        self.status = Status::Failed;
+        self.reason = reason;
+    }
+}
+
+/// The row of a kernel and direction among `rows`, made where there is none.
+pub(super) fn row_of<'r>(
+    rows: &'r mut Vec<Row>,
+    place: Place<'_>,
+    kernel: String,
+    direction: Direction,
+    tolerance: &Tolerance,
+) -> &'r mut Row {
+    let at = rows.iter().position(|r| r.kernel == kernel && r.direction == direction).unwrap_or_else(|| {
+        rows.push(Row::new(place, kernel, direction, tolerance));
+        rows.len() - 1
+    });
+    &mut rows[at]
+}
