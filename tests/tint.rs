@@ -1,4 +1,4 @@
-//! A second WGSL compiler judges every linked shader. naga, which wgpu uses, does not check that barriers and subgroup
+//! A second WGSL compiler judges every linked shader in each of its forms. naga, which wgpu uses, does not check that barriers and subgroup
 //! operations are reached by all invocations alike; tint, which browsers use, does.
 //!
 //! tint is no requirement: where it is not on the PATH the test says that it was skipped.
@@ -7,26 +7,17 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::process::Command;
 
-use longreach::gpu::{KernelDef, shader};
+use longreach::gpu::{Features, KernelDef, shader};
 use longreach::kernels;
 
-/// What tint says against a kernel, or nothing.
-fn verdict(kernel: &KernelDef, constants: &[u32], file: &std::path::Path) -> Option<String> {
-    let text = shader::link(kernel, constants);
-    // tint wants features named, naga takes them from the device.
-    let enable = [("subgroup", "subgroups"), ("f16", "f16")];
-    let mut lines: String = enable
-        .iter()
-        .filter(|(word, _)| text.split(|c: char| !c.is_alphanumeric()).any(|w| w.starts_with(word)))
-        .map(|(_, feature)| format!("enable {feature};\n"))
-        .collect();
-    lines.push_str(&text);
-    std::fs::write(file, lines).unwrap();
+/// What tint says against a kernel in the form for `features`, or nothing.
+fn verdict(kernel: &KernelDef, constants: &[u32], features: Features, file: &std::path::Path) -> Option<String> {
+    std::fs::write(file, shader::standard_wgsl(kernel, constants, features)).unwrap();
     let out =
         Command::new("tint").args(["-f", "wgsl", "-o"]).arg(file.with_extension("out")).arg(file).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     let is_fine = out.status.success() && !said.contains("error:") && !said.contains("warning:");
-    (!is_fine).then(|| format!("{} {constants:?}:\n{said}", kernel.name()))
+    (!is_fine).then(|| format!("{} {constants:?}, {features}:\n{said}", kernel.name()))
 }
 
 #[test]
@@ -41,7 +32,9 @@ fn tint_accepts_every_shader() {
     let mut seen = BTreeSet::new();
     let all = longreach::attention::kernels().into_iter().chain(kernels::all());
     let fresh = all.filter(|(kernel, constants)| seen.insert((kernel.name(), constants.clone())));
-    let wrong: Vec<String> = fresh.filter_map(|(kernel, constants)| verdict(kernel, &constants, &file)).collect();
+    let forms =
+        fresh.flat_map(|(k, constants)| k.features().subsets().into_iter().map(move |f| (k, constants.clone(), f)));
+    let wrong: Vec<String> = forms.filter_map(|(kernel, c, features)| verdict(kernel, &c, features, &file)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(seen.len() > 30, "only {} kernels were looked at", seen.len());
 }
@@ -54,11 +47,11 @@ fn tint_refuses_a_barrier_in_divergent_flow() {
     static SPLIT: KernelDef = KernelDef {
         label: "broken/split",
         variant: "",
-        parts: &[longreach::gpu::Source {
-            path: "broken/split",
-            text: "@compute @workgroup_size(64)\nfn split(@builtin(local_invocation_index) i: u32) {\n    if i < 3u {\n        \
-                   workgroupBarrier();\n    }\n}\n",
-        }],
+        parts: &[longreach::gpu::Source::new(
+            "broken/split",
+            "@compute @workgroup_size(64)\nfn split(@builtin(local_invocation_index) i: u32) {\n    if i < 3u {\n        \
+             workgroupBarrier();\n    }\n}\n",
+        )],
         bindings: &[],
         params: &[],
         constants: &[],
@@ -66,6 +59,7 @@ fn tint_refuses_a_barrier_in_divergent_flow() {
         twin_f64: |_| {},
     };
     let dir = tempfile::tempdir().unwrap();
-    let said = verdict(&SPLIT, &[], &dir.path().join("kernel.wgsl")).expect("a split barrier is an error");
+    let said =
+        verdict(&SPLIT, &[], Features::NONE, &dir.path().join("kernel.wgsl")).expect("a split barrier is an error");
     assert!(said.contains("uniform"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! Which graphics adapters this machine has, in a fixed order, and how a name or number picks one.
 
-use super::wgpu_executor::LimitSet;
+use super::open_options::LimitSet;
 use crate::error::{Error, Result};
 
 /// What is worth knowing about an adapter before it is opened.
