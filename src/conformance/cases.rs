@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::row::{Direction, Place, Row, row_of};
+use super::row::{Direction, Form, Place, Row, row_of};
 use crate::error::{Error, Result};
-use crate::gpu::{Executor, walk};
+use crate::gpu::{Command, Executor, KernelDef, walk};
 use crate::kernels::case::{Case, Tolerance};
 use crate::kernels::gradient;
 
@@ -36,39 +36,34 @@ fn op_of(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
-/// The rows of one case on a device: each dispatch in place and guarded. The error is that of the device; rows before it count.
+/// The rows of one case on a device: each dispatch of a kernel that `wanted` picks, in place and guarded. The error is that of
+/// the device; rows before it count.
 pub(super) fn check_case(
     device: &mut dyn Executor,
     place: Place<'_>,
     case: &Case,
-    only: &dyn Fn(&'static crate::gpu::KernelDef) -> bool,
+    wanted: &dyn Fn(&KernelDef) -> bool,
 ) -> (Vec<Row>, Option<Error>) {
     let mut rows = Vec::new();
     let tolerance = &case.tolerance;
     let recorded = match case.record(device) {
         Ok(recorded) => recorded,
         Err(e) => {
-            row_of(&mut rows, place, op_of(&case.name).to_string(), Direction::Forward, tolerance).fail(e.to_string());
-            return (rows, Some(e));
+            let op = op_of(&case.name).to_string();
+            let mut row = Row::new(place, op, place.form.of_all(), Direction::Forward, tolerance);
+            row.fail(e.to_string());
+            return (vec![row], Some(e));
         }
     };
+    if !recorded.recording.commands().iter().any(|c| matches!(c, Command::Dispatch(d) if wanted(d.kernel))) {
+        return (rows, None);
+    }
     let walked = walk::visit(device, &recorded.recording, |device, trial| {
+        if !wanted(trial.dispatch.kernel) {
+            return device.run(&trial.alone());
+        }
         let direction = if trial.command < recorded.backward_from { Direction::Forward } else { Direction::Backward };
-        if !only(trial.dispatch.kernel) {
-            return trial.run_in_place(device).map(|_| ());
-        }
-        let row = row_of(&mut rows, place, trial.dispatch.kernel.name(), direction, tolerance);
-        let start = Instant::now();
-        let examined = trial.examine(device);
-        row.seconds += start.elapsed().as_secs_f64();
-        match examined {
-            Ok(found) => found.iter().for_each(|d| row.add(d, tolerance)),
-            Err(e) => {
-                row.fail(e.to_string());
-                return Err(e);
-            }
-        }
-        Ok(())
+        row_of(&mut rows, place, trial.dispatch.kernel, direction, tolerance).examine(device, &trial, tolerance)
     });
     (rows, walked.err())
 }
@@ -79,10 +74,10 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for case in cases {
         let start = Instant::now();
-        let place = Place { device: "cpu (f64)", variant: "twin", case: &case.name };
+        let place = Place { device: "cpu (f64)", form: Form::Twin, case: &case.name };
         for slope in gradient::check(case)? {
             let kernel = op_of(&case.name).to_string();
-            let mut row = Row::new(place, kernel, Direction::Slope, &SLOPE);
+            let mut row = Row::new(place, kernel, place.form.of_all(), Direction::Slope, &SLOPE);
             row.case = format!("{}, input {}", case.name, slope.input);
             row.max_abs = (slope.analytic - slope.numeric).abs();
             row.scale = slope.scale;

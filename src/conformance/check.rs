@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::cases::{self, all_cases, check_case, quick_cases};
 use super::deviations::{self, Deviation};
 use super::report::DeviceReport;
-use super::row::{Direction, Place, Row, Status};
+use super::row::{Direction, Form, Place, Row};
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{AdapterReport, CpuExecutor, Executor, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
+use crate::gpu::{AdapterReport, CpuExecutor, Executor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
 use crate::kernels::case::Case;
 
 /// After so many losses the device is given up.
@@ -44,18 +44,21 @@ impl CheckOptions {
     }
 }
 
-/// A way to open a device.
-struct Setup {
-    options: OpenOptions,
-    variant: String,
-}
-
-fn setups(options: &CheckOptions) -> Vec<Setup> {
-    let setup = |checked: bool| {
-        let open = OpenOptions { limits: options.limits, checked, ..OpenOptions::default() };
-        Setup { options: open, variant: if checked { "portable, bounds-checked" } else { "portable" }.to_string() }
+/// The ways to open a device: as it would be used first, then the portable forms, and both with naga's runtime checks.
+fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
+    let used = match options.limits {
+        LimitSet::Adapter => adapter.kernel_features(),
+        LimitSet::WebGpu => Features::NONE,
     };
-    if options.quick { vec![setup(false)] } else { vec![setup(false), setup(true)] }
+    let setup = |features, checked| OpenOptions { limits: options.limits, checked, features, ..OpenOptions::default() };
+    let mut all = vec![setup(used, false)];
+    if !options.quick {
+        all.push(setup(used, true));
+        if used != Features::NONE {
+            all.extend([setup(Features::NONE, false), setup(Features::NONE, true)]);
+        }
+    }
+    all
 }
 
 /// Checks an adapter; `watch` sees each row as it is made.
@@ -69,8 +72,12 @@ pub fn check_adapter(
     let known = deviations::on_adapter(options.known, adapter);
     let mut report = DeviceReport::of_adapter(adapter, name.clone(), options.limits);
     let cases = options.cases();
-    for setup in setups(options) {
-        let mut opened = Opened { adapter, setup: &setup, device: None, losses: 0 };
+    let setups = setups(adapter, options);
+    let used = setups[0].features;
+    for setup in &setups {
+        // A kernel without a form for the features in use has been checked already when the portable forms are.
+        let is_new = |k: &KernelDef| setup.features == used || k.features().and(used) != Features::NONE;
+        let mut opened = Opened { adapter, setup, device: None, losses: 0 };
         let mut take = |mut rows: Vec<Row>| {
             for row in &mut rows {
                 deviations::apply(&known, row);
@@ -79,16 +86,19 @@ pub fn check_adapter(
             report.rows.extend(rows);
         };
         for case in &cases {
-            let place = Place { device: &name, variant: &setup.variant, case: &case.name };
-            let (rows, error) = check_case(opened.device()?, place, case, &|_| true);
+            let (device, form) = opened.device()?;
+            let place = Place { device: &name, form, case: &case.name };
+            let (rows, error) = check_case(device, place, case, &is_new);
             take(rows);
             opened.survive(error)?;
         }
-        if options.only.is_empty() && !options.quick {
-            let place = Place { device: &name, variant: &setup.variant, case: "whole runs" };
-            let rows = check_steps(opened.device()?, &Models::open()?, place);
+        if options.only.is_empty() && !options.quick && setup.checked != (setup.features == used) {
+            let (device, form) = opened.device()?;
+            let place = Place { device: &name, form, case: "whole runs" };
+            let rows = check_steps(device, &Models::open()?, place);
             take(rows.unwrap_or_else(|e| vec![failed_run(place, &e)]));
         }
+        report.notes.extend(opened.note());
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
@@ -99,8 +109,8 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<
     let start = Instant::now();
     let mut report = DeviceReport::of_cpu();
     for case in options.cases() {
-        let place = Place { device: "cpu", variant: "twin", case: &case.name };
-        let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, &|_: &'static KernelDef| true);
+        let place = Place { device: "cpu", form: Form::Twin, case: &case.name };
+        let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, &|_| true);
         rows.iter().for_each(&mut *watch);
         report.rows.extend(rows);
         error.map_or(Ok(()), Err)?;
@@ -118,7 +128,7 @@ pub fn check_slopes(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Resu
 
 /// The row of a whole run that the device did not get through.
 fn failed_run(place: Place<'_>, e: &Error) -> Row {
-    let mut row = Row::new(place, "whole recording".to_string(), Direction::Step, &WALK);
+    let mut row = Row::new(place, "whole recording".to_string(), place.form.of_all(), Direction::Step, &WALK);
     row.fail(e.to_string());
     row
 }
@@ -126,17 +136,25 @@ fn failed_run(place: Place<'_>, e: &Error) -> Row {
 /// A device that is opened when it is needed, and again after a loss.
 struct Opened<'a> {
     adapter: &'a AdapterReport,
-    setup: &'a Setup,
+    setup: &'a OpenOptions,
     device: Option<WgpuExecutor>,
     losses: usize,
 }
 
 impl Opened<'_> {
-    fn device(&mut self) -> Result<&mut dyn Executor> {
+    fn device(&mut self) -> Result<(&mut dyn Executor, Form)> {
         if self.device.is_none() {
-            self.device = Some(WgpuExecutor::open(self.adapter, &self.setup.options)?);
+            self.device = Some(WgpuExecutor::open(self.adapter, self.setup)?);
         }
-        Ok(self.device.as_mut().expect("opened above"))
+        let device = self.device.as_mut().expect("opened above");
+        let form = Form::Shader { features: device.features(), checked: self.setup.checked };
+        Ok((device, form))
+    }
+
+    /// What the reader should know about the device besides the rows.
+    fn note(&self) -> Option<String> {
+        let why = self.device.as_ref()?.subgroup_failure()?;
+        Some(format!("its subgroups are not used, since they failed their test: {why}"))
     }
 
     /// Goes on after the error of a case, with a fresh device where this one is lost.

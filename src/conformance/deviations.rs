@@ -68,7 +68,7 @@ pub(super) fn apply(deviations: &[&Deviation], row: &mut Row) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::{Direction, Place};
+    use crate::conformance::row::{Direction, Form, Place};
     use crate::kernels::case::Tolerance;
 
     const SUM: Deviation = Deviation {
@@ -83,8 +83,8 @@ mod tests {
     };
 
     fn row(kernel: &str) -> Row {
-        let place = Place { device: "pretended", variant: "Subgroups", case: "loss: odd" };
-        Row::new(place, kernel.to_string(), Direction::Forward, &Tolerance::SUMS)
+        let place = Place { device: "pretended", form: Form::Twin, case: "loss: odd" };
+        Row::new(place, kernel.to_string(), "Subgroups".to_string(), Direction::Forward, &Tolerance::SUMS)
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn device_value(device: &DeviceReport) -> Value {
         "seconds": format!("{:.1}", device.seconds),
         "features": features,
         "subgroups": if high == 0 { String::new() } else if low == high { low.to_string() } else { format!("{low} to {high}") },
+        "notes": device.notes,
         "webgpu_limits": device.webgpu_limits,
         "limits": device.limits,
         "lines": lines(&device.rows).iter().map(line_value).collect::<Vec<_>>(),
@@ -95,13 +96,14 @@ fn row_value(row: &Row) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::{Direction, Place};
+    use crate::conformance::row::{Direction, Form, Place};
     use crate::kernels::case::Tolerance;
 
     #[test]
     fn the_page_stands_alone_and_escapes_what_drivers_say() {
-        let place = Place { device: "<b>driver</b>", variant: "portable", case: "odd" };
-        let mut row = Row::new(place, "loss/sum".to_string(), Direction::Forward, &Tolerance::SUMS);
+        let place = Place { device: "<b>driver</b>", form: Form::Twin, case: "odd" };
+        let mut row =
+            Row::new(place, "loss/sum".to_string(), "portable".to_string(), Direction::Forward, &Tolerance::SUMS);
         row.fail("x < y & \"z\"".to_string());
         let html = page(&Report { devices: vec![], slopes: vec![row] }, "longreach check").unwrap();
         assert!(html.contains("&lt;b&gt;driver") && html.contains("x &lt; y &amp;"), "{html}");

@@ -26,6 +26,8 @@ pub struct DeviceReport {
     pub limits: Vec<(&'static str, u64)>,
     /// Whether only WebGPU's default limits and no optional features were used.
     pub webgpu_limits: bool,
+    /// What the reader should know besides the rows.
+    pub notes: Vec<String>,
     /// Everything that was checked.
     #[serde(skip)]
     pub rows: Vec<Row>,
@@ -45,6 +47,7 @@ impl DeviceReport {
             subgroup_sizes: [adapter.subgroup_sizes.0, adapter.subgroup_sizes.1],
             limits: adapter.named_limits(limits),
             webgpu_limits: limits == LimitSet::WebGpu,
+            notes: vec![],
             rows: vec![],
             seconds: 0.0,
         }
@@ -61,6 +64,7 @@ impl DeviceReport {
             subgroup_sizes: [0, 0],
             limits: vec![],
             webgpu_limits: false,
+            notes: vec![],
             rows: vec![],
             seconds: 0.0,
         }

@@ -1,8 +1,12 @@
 //! A row of the conformance report: one kernel in one case, one way, on one device.
 
+use std::time::Instant;
+
 use serde::{Serialize, Serializer};
 
-use crate::gpu::Difference;
+use crate::error::Result;
+use crate::gpu::trial::Trial;
+use crate::gpu::{Difference, Executor, Features, KernelDef};
 use crate::kernels::case::Tolerance;
 
 /// Which part of an op, or of a run, a row is about.
@@ -84,15 +88,45 @@ pub struct Row {
 }
 
 /// JSON has no infinity.
-fn finite<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+fn finite<S: Serializer>(x: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
     s.serialize_f64(if x.is_finite() { *x } else { f64::MAX })
+}
+
+/// How kernels run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As their Rust twins.
+    Twin,
+    /// As shaders, in the forms that a device's features pick, with naga's runtime checks or without.
+    Shader { features: Features, checked: bool },
+}
+
+impl Form {
+    /// The variant column of a kernel's rows.
+    pub(super) fn of(self, kernel: &KernelDef) -> String {
+        self.with(kernel.features())
+    }
+
+    /// The same for whole runs.
+    pub(super) fn of_all(self) -> String {
+        self.with(Features::ALL)
+    }
+
+    fn with(self, known: Features) -> String {
+        match self {
+            Form::Twin => "twin".to_string(),
+            Form::Shader { features, checked } => {
+                format!("{}{}", known.and(features), if checked { ", bounds-checked" } else { "" })
+            }
+        }
+    }
 }
 
 /// What the rows of one walk have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) device: &'a str,
-    pub(super) variant: &'a str,
+    pub(super) form: Form,
     pub(super) case: &'a str,
 }
 
@@ -108,11 +142,17 @@ impl<'a> Place<'a> {
 
 impl Row {
     /// A row without findings yet.
-    pub(super) fn new(place: Place<'_>, kernel: String, direction: Direction, tolerance: &Tolerance) -> Self {
+    pub(super) fn new(
+        place: Place<'_>,
+        kernel: String,
+        variant: String,
+        direction: Direction,
+        tolerance: &Tolerance,
+    ) -> Self {
         Self {
             device: place.device.to_string(),
             kernel,
-            variant: place.variant.to_string(),
+            variant,
             direction,
             case: place.case.to_string(),
             status: Status::Passed,
@@ -122,6 +162,21 @@ impl Row {
             reason: tolerance.reason.to_string(),
             seconds: 0.0,
         }
+    }
+
+    /// Takes in one trial: what its examination found, or the device's error.
+    pub(super) fn examine(&mut self, device: &mut dyn Executor, trial: &Trial, tolerance: &Tolerance) -> Result<()> {
+        let start = Instant::now();
+        let examined = trial.examine(device);
+        self.seconds += start.elapsed().as_secs_f64();
+        match examined {
+            Ok(found) => found.iter().for_each(|d| self.add(d, tolerance)),
+            Err(e) => {
+                self.fail(e.to_string());
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a difference in. The first that is not allowed gives the reason.
@@ -146,12 +201,13 @@ impl Row {
 pub(super) fn row_of<'r>(
     rows: &'r mut Vec<Row>,
     place: Place<'_>,
-    kernel: String,
+    kernel: &KernelDef,
     direction: Direction,
     tolerance: &Tolerance,
 ) -> &'r mut Row {
-    let at = rows.iter().position(|r| r.kernel == kernel && r.direction == direction).unwrap_or_else(|| {
-        rows.push(Row::new(place, kernel, direction, tolerance));
+    let name = kernel.name();
+    let at = rows.iter().position(|r| r.kernel == name && r.direction == direction).unwrap_or_else(|| {
+        rows.push(Row::new(place, name, place.form.of(kernel), direction, tolerance));
         rows.len() - 1
     });
     &mut rows[at]

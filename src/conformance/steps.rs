@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::row::{Direction, Place, Row, row_of};
+use super::row::{Direction, Place, Row, Status, row_of};
 use crate::attention::{Attention, Lrsa};
 use crate::autograd::Tape;
 use crate::data::batch::Batch;
@@ -69,20 +69,10 @@ pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place:
     let mut rows = Vec::new();
     let mut first_wrong = None;
     walk::visit(device, recording, |device, trial| {
-        let kernel = trial.dispatch.kernel.name();
-        let row = row_of(&mut rows, place, kernel.clone(), Direction::Step, &WALK);
-        let start = Instant::now();
-        let examined = trial.examine(device);
-        row.seconds += start.elapsed().as_secs_f64();
-        match examined {
-            Ok(found) => found.iter().for_each(|d| row.add(d, &WALK)),
-            Err(e) => {
-                row.fail(e.to_string());
-                return Err(e);
-            }
-        }
-        if row.status != super::Status::Passed && first_wrong.is_none() {
-            first_wrong = Some(kernel);
+        let row = row_of(&mut rows, place, trial.dispatch.kernel, Direction::Step, &WALK);
+        row.examine(device, &trial, &WALK)?;
+        if row.status != Status::Passed && first_wrong.is_none() {
+            first_wrong = Some(trial.dispatch.kernel);
         }
         Ok(())
     })?;
@@ -95,7 +85,8 @@ pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place:
 
 /// Runs a recording twice as one and once dispatch by dispatch: the outputs must have the same bits.
 fn same_bits_row(device: &mut dyn Executor, recording: &Recording, outputs: &[Span], place: Place<'_>) -> Result<Row> {
-    let mut row = Row::new(place, "whole recording".to_string(), Direction::Step, &Tolerance::EXACT);
+    let mut row =
+        Row::new(place, "whole recording".to_string(), place.form.of_all(), Direction::Step, &Tolerance::EXACT);
     row.reason = "run twice as one recording and once dispatch by dispatch, with the same bits".to_string();
     let start = Instant::now();
     let mut bits = |recording: &Recording, alone: bool| -> Result<Vec<Vec<u32>>> {
@@ -214,14 +205,14 @@ fn merge(rows: &mut Vec<Row>, found: Vec<Row>, what: &str) {
     for mut row in found {
         let same = |r: &&mut Row| r.kernel == row.kernel && r.case == what;
         match rows.iter_mut().find(same) {
-            Some(old) if row.status == super::Status::Passed => {
+            Some(old) if row.status == Status::Passed => {
                 old.max_abs = old.max_abs.max(row.max_abs);
                 old.max_ulp = old.max_ulp.max(row.max_ulp);
                 old.scale = old.scale.max(row.scale);
                 old.seconds += row.seconds;
             }
             _ => {
-                if row.status == super::Status::Passed {
+                if row.status == Status::Passed {
                     row.case = what.to_string();
                 }
                 rows.push(row);

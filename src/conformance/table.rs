@@ -82,12 +82,13 @@ fn push_device(text: &mut String, device: &DeviceReport) {
     let features =
         if device.features.is_empty() { "no optional features".to_string() } else { device.features.join(", ") };
     let limits = if device.webgpu_limits { "WebGPU's default limits" } else { "the adapter's own limits" };
-    text.push_str(&format!("{}\n  {} ({features}; {limits})\n\n", device.name, device.driver));
+    text.push_str(&format!("{}\n  {} ({features}; {limits})\n", device.name, device.driver));
+    device.notes.iter().for_each(|n| text.push_str(&format!("  note: {n}\n")));
     let lines = lines(&device.rows);
     let kernel = lines.iter().map(|l| l.kernel.len()).max().unwrap_or(0).max("kernel".len());
     let variant = lines.iter().map(|l| l.variant.len()).max().unwrap_or(0).max("variant".len());
     text.push_str(&format!(
-        "  {:kernel$}  {:variant$}  {:>7}  {:>10}  {:>8}  {:>7}\n",
+        "\n  {:kernel$}  {:variant$}  {:>7}  {:>10}  {:>8}  {:>7}\n",
         "kernel", "variant", "cases", "max error", "max ULP", "seconds"
     ));
     for line in &lines {
@@ -137,12 +138,12 @@ fn push_failures(text: &mut String, report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::Place;
+    use crate::conformance::row::{Form, Place};
     use crate::kernels::case::Tolerance;
 
     fn row(kernel: &str, variant: &str) -> Row {
-        let place = Place { device: "pretended", variant, case: "odd" };
-        Row::new(place, kernel.to_string(), Direction::Forward, &Tolerance::SUMS)
+        let place = Place { device: "pretended", form: Form::Twin, case: "odd" };
+        Row::new(place, kernel.to_string(), variant.to_string(), Direction::Forward, &Tolerance::SUMS)
     }
 
     #[test]

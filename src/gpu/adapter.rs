@@ -1,6 +1,7 @@
 //! Which graphics adapters this machine has, in a fixed order, and how a name or number picks one.
 
-use super::open_options::LimitSet;
+use super::Features;
+use super::open_options::{LimitSet, features_of};
 use crate::error::{Error, Result};
 
 /// What is worth knowing about an adapter before it is opened.
@@ -48,6 +49,11 @@ impl AdapterReport {
             name: info.name,
             adapter,
         }
+    }
+
+    /// The features for which kernels have a form of their own.
+    pub fn kernel_features(&self) -> Features {
+        features_of(self.adapter.features())
     }
 
     /// The limits that matter to kernels, by WebGPU's names, as a device opened with `limits` has them.

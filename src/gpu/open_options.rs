@@ -53,7 +53,6 @@ impl OpenOptions {
         wanted.set(wgpu::Features::SHADER_F16, self.features.f16);
         offered & wanted
     }
-
 }
 
 /// Those of an open device's features for which kernels have forms.
