@@ -15,6 +15,7 @@ pub fn page(report: &Report, command: &str) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_trim_blocks(true);
+    environment.set_keep_trailing_newline(true);
     environment.add_template("page", TEMPLATE).context("reading the template of the report")?;
     let names: Vec<&str> = report.devices.iter().map(|d| d.name.as_str()).collect();
     let wrong: Vec<Value> = report.rows().filter(|r| r.status != Status::Passed).map(row_value).collect();

@@ -28,12 +28,15 @@ pub fn minimal_device() -> Option<WgpuExecutor> {
 
 /// Opens that adapter with the given options.
 pub fn open(options: &OpenOptions) -> Option<WgpuExecutor> {
-    match test_adapter() {
-        Some(adapter) => Some(WgpuExecutor::open(&adapter, options).expect("the adapter opens")),
-        None if std::env::var_os("CI").is_some() => panic!("no software Vulkan adapter: install mesa-vulkan-drivers"),
-        None => {
-            eprintln!("SKIPPED: no software Vulkan adapter; on Debian: apt-get install mesa-vulkan-drivers");
-            None
-        }
+    test_adapter_or_skip().map(|adapter| WgpuExecutor::open(&adapter, options).expect("the adapter opens"))
+}
+
+/// That adapter, unopened.
+pub fn test_adapter_or_skip() -> Option<AdapterReport> {
+    let adapter = test_adapter();
+    if adapter.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "no software Vulkan adapter: install mesa-vulkan-drivers");
+        eprintln!("SKIPPED: no software Vulkan adapter; on Debian: apt-get install mesa-vulkan-drivers");
     }
+    adapter
 }

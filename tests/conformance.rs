@@ -1,0 +1,104 @@
+//! `longreach check` on the drivers that tests have: llvmpipe through Vulkan and through GL, with the adapter's limits and with
+//! WebGPU's; that every kernel has rows in every form, that a faulty device is found out, and what the verb prints.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use longreach::conformance::{CheckOptions, Report, Status, check_adapter, check_cpu, table};
+use longreach::gpu::{AdapterReport, Features, KernelDef, LimitSet};
+
+fn kernels() -> Vec<&'static KernelDef> {
+    longreach::kernels::all().into_iter().chain(longreach::attention::kernels()).map(|(kernel, _)| kernel).collect()
+}
+
+/// Checks an adapter and asserts that nothing failed and nothing was left out.
+fn assert_conforms(adapter: &AdapterReport, limits: LimitSet) {
+    let options = CheckOptions { limits, ..CheckOptions::default() };
+    let device = check_adapter(adapter, &options, &mut |_| {}).unwrap();
+    let used = if limits == LimitSet::WebGpu { Features::NONE } else { adapter.kernel_features() };
+    let seen: BTreeSet<(&str, &str)> = device.rows.iter().map(|r| (r.kernel.as_str(), r.variant.as_str())).collect();
+    for kernel in kernels() {
+        let own = kernel.features().and(used);
+        for features in BTreeSet::from([own.to_string(), Features::NONE.to_string()]) {
+            for variant in [features.clone(), format!("{features}, bounds-checked")] {
+                assert!(seen.contains(&(&kernel.name(), &variant)), "no row of {} as {variant}", kernel.name());
+            }
+        }
+    }
+    for run in ["training step", "LoRA training step", "training step, update", "prefill", "decode"] {
+        assert!(device.rows.iter().any(|r| r.case == run), "no row of a whole {run}");
+    }
+    let text = table(&Report { devices: vec![device.clone()], ..Report::default() });
+    assert!(device.rows.iter().all(|r| r.status != Status::Failed), "{text}");
+}
+
+#[test]
+fn the_test_device_conforms() {
+    let Some(adapter) = common::test_adapter_or_skip() else { return };
+    assert_conforms(&adapter, LimitSet::Adapter);
+}
+
+#[test]
+fn the_test_device_conforms_within_webgpu_limits() {
+    let Some(adapter) = common::test_adapter_or_skip() else { return };
+    assert_conforms(&adapter, LimitSet::WebGpu);
+}
+
+#[test]
+fn llvmpipe_conforms_through_gl() {
+    let list = longreach::gpu::adapters();
+    let Ok(adapter) = longreach::gpu::find_adapter(&list, "gl:llvmpipe") else {
+        // Hosted machines of other systems have no GL; on Linux the set-up script installs it.
+        let must = std::env::var_os("CI").is_some() && cfg!(target_os = "linux");
+        assert!(!must, "no llvmpipe on GL: install libegl1, libgles2 and libgl1-mesa-dri");
+        eprintln!("SKIPPED: no llvmpipe on GL; on Debian: apt-get install libegl1 libgles2 libgl1-mesa-dri");
+        return;
+    };
+    assert_conforms(adapter, LimitSet::Adapter);
+}
+
+#[test]
+fn the_cpu_executor_conforms() {
+    let device = check_cpu(&CheckOptions::default(), &mut |_| {}).unwrap();
+    let seen: BTreeSet<&str> = device.rows.iter().map(|r| r.kernel.as_str()).collect();
+    let missing: Vec<String> = kernels().iter().map(|k| k.name()).filter(|k| !seen.contains(k.as_str())).collect();
+    assert!(missing.is_empty(), "no rows of {missing:?}");
+    let text = table(&Report { devices: vec![device.clone()], ..Report::default() });
+    assert!(device.rows.iter().all(|r| r.status == Status::Passed), "{text}");
+}
+
+fn check(args: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_longreach")).arg("check").args(args).output().unwrap()
+}
+
+#[test]
+fn the_verb_prints_one_object_and_writes_a_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("report.html");
+    let out = check(&["--device", "cpu", "--quick", "--json", "--html", page.to_str().unwrap()]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    assert!(report["passed"].as_u64().unwrap() as usize == cases.len() && cases.len() > 40);
+    assert_eq!((report["known"].as_u64(), report["failed"].as_u64()), (Some(0), Some(0)));
+    for key in ["kernel", "variant", "direction", "case", "status", "max_abs", "max_ulp", "reason"] {
+        assert!(cases.iter().all(|c| !c[key].is_null()), "a case without {key}");
+    }
+    let html = std::fs::read_to_string(page).unwrap();
+    assert!(html.contains("lrsa/keep_mark") && html.ends_with("</html>\n"), "a whole page");
+}
+
+#[test]
+fn bad_usage_is_told() {
+    for (args, status, words) in [
+        (&["--device", "no such"][..], 2, "no adapter fits"),
+        (&["--device", "cpu", "--only", "no such"], 2, "no case has this"),
+        (&["--device", "cpu", "--html", "/"], 1, "/"),
+    ] {
+        let out = check(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(status) && said.contains(words), "{args:?}: {:?} {said}", out.status);
+    }
+}
