@@ -80,7 +80,7 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
             let mut row = Row::new(place, kernel, place.form.of_all(), Direction::Slope, &SLOPE);
             row.case = format!("{}, input {}", case.name, slope.input);
             row.max_abs = (slope.analytic - slope.numeric).abs();
-            row.scale = slope.scale;
+            row.max_relative = slope.relative_error();
             row.seconds = start.elapsed().as_secs_f64();
             if slope.relative_error() >= SLOPE.relative {
                 let (analytic, numeric) = (slope.analytic, slope.numeric);

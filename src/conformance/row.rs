@@ -76,11 +76,12 @@ pub struct Row {
     /// Largest absolute error against the f64 twin.
     #[serde(serialize_with = "finite")]
     pub max_abs: f64,
+    /// Largest error as a fraction of the largest magnitude in its buffer, which is what tolerances are about.
+    #[serde(serialize_with = "finite")]
+    pub max_relative: f64,
     /// Largest error in units of the last place of the twin's value.
     #[serde(serialize_with = "finite")]
     pub max_ulp: f64,
-    /// Largest magnitude in the buffer that the error is measured against.
-    pub scale: f64,
     /// What is wrong; where nothing is, why the tolerance is right.
     pub reason: String,
     /// Time of the check, with compilation, twin and read-back.
@@ -158,7 +159,7 @@ impl Row {
             status: Status::Passed,
             max_abs: 0.0,
             max_ulp: 0.0,
-            scale: 0.0,
+            max_relative: 0.0,
             reason: tolerance.reason.to_string(),
             seconds: 0.0,
         }
@@ -183,7 +184,7 @@ impl Row {
     pub(super) fn add(&mut self, d: &Difference, tolerance: &Tolerance) {
         self.max_abs = self.max_abs.max(d.max_abs);
         self.max_ulp = self.max_ulp.max(d.max_ulp);
-        self.scale = self.scale.max(d.scale);
+        self.max_relative = self.max_relative.max(d.max_abs / d.scale.max(f64::MIN_POSITIVE));
         if self.status == Status::Passed && !tolerance.allows(d) {
             let Tolerance { relative, absolute, reason } = tolerance;
             self.fail(format!("{d}; allowed: {relative:e} of {:.3e} + {absolute:e} ({reason})", d.scale));

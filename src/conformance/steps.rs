@@ -208,7 +208,7 @@ fn merge(rows: &mut Vec<Row>, found: Vec<Row>, what: &str) {
             Some(old) if row.status == Status::Passed => {
                 old.max_abs = old.max_abs.max(row.max_abs);
                 old.max_ulp = old.max_ulp.max(row.max_ulp);
-                old.scale = old.scale.max(row.scale);
+                old.max_relative = old.max_relative.max(row.max_relative);
                 old.seconds += row.seconds;
             }
             _ => {

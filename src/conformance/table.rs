@@ -12,6 +12,7 @@ pub(super) struct Line<'a> {
     pub(super) n_known: usize,
     pub(super) n_failed: usize,
     pub(super) max_abs: f64,
+    pub(super) max_relative: f64,
     pub(super) max_ulp: f64,
     pub(super) seconds: f64,
     pub(super) rows: Vec<&'a Row>,
@@ -40,10 +41,11 @@ pub(super) fn lines(rows: &[Row]) -> Vec<Line<'_>> {
         let at = at.unwrap_or_else(|| {
             let after = lines.iter().rposition(|l| l.kernel == row.kernel).map_or(lines.len(), |i| i + 1);
             let (kernel, variant) = (row.kernel.as_str(), row.variant.as_str());
-            let (n_passed, n_known, n_failed, max_abs, max_ulp, seconds) = (0, 0, 0, 0.0, 0.0, 0.0);
+            let (n_passed, n_known, n_failed, rows) = (0, 0, 0, vec![]);
+            let (max_abs, max_relative, max_ulp, seconds) = (0.0, 0.0, 0.0, 0.0);
             lines.insert(
                 after,
-                Line { kernel, variant, n_passed, n_known, n_failed, max_abs, max_ulp, seconds, rows: vec![] },
+                Line { kernel, variant, n_passed, n_known, n_failed, max_abs, max_relative, max_ulp, seconds, rows },
             );
             after
         });
@@ -54,6 +56,7 @@ pub(super) fn lines(rows: &[Row]) -> Vec<Line<'_>> {
             Status::Failed => line.n_failed += 1,
         }
         line.max_abs = line.max_abs.max(row.max_abs);
+        line.max_relative = line.max_relative.max(row.max_relative);
         line.max_ulp = line.max_ulp.max(row.max_ulp);
         line.seconds += row.seconds;
         line.rows.push(row);
@@ -88,18 +91,19 @@ fn push_device(text: &mut String, device: &DeviceReport) {
     let kernel = lines.iter().map(|l| l.kernel.len()).max().unwrap_or(0).max("kernel".len());
     let variant = lines.iter().map(|l| l.variant.len()).max().unwrap_or(0).max("variant".len());
     text.push_str(&format!(
-        "\n  {:kernel$}  {:variant$}  {:>7}  {:>10}  {:>8}  {:>7}\n",
-        "kernel", "variant", "cases", "max error", "max ULP", "seconds"
+        "\n  {:kernel$}  {:variant$}  {:>7}  {:>9}  {:>8}  {:>7}  {:>7}\n",
+        "kernel", "variant", "cases", "max error", "of scale", "ULP", "seconds"
     ));
     for line in &lines {
         let status = line.status();
         let mark = if status == Status::Passed { String::new() } else { format!("  {}", status.name()) };
         text.push_str(&format!(
-            "  {:kernel$}  {:variant$}  {:>7}  {:>10}  {:>8}  {:>7.2}{mark}\n",
+            "  {:kernel$}  {:variant$}  {:>7}  {:>9}  {:>8}  {:>7}  {:>7.2}{mark}\n",
             line.kernel,
             line.variant,
             line.cases(),
             error(line.max_abs),
+            error(line.max_relative),
             ulps(line.max_ulp),
             line.seconds
         ));
