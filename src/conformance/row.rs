@@ -76,7 +76,8 @@ pub struct Row {
     /// Largest absolute error against the f64 twin.
     #[serde(serialize_with = "finite")]
     pub max_abs: f64,
-    /// Largest error as a fraction of the largest magnitude in its buffer, which is what tolerances are about.
+    /// Largest error as a fraction of the largest magnitude in its buffer, or of the magnitude below which the tolerance no longer
+    /// shrinks with it.
     #[serde(serialize_with = "finite")]
     pub max_relative: f64,
     /// Largest error in units of the last place of the twin's value.
@@ -184,7 +185,7 @@ impl Row {
     pub(super) fn add(&mut self, d: &Difference, tolerance: &Tolerance) {
         self.max_abs = self.max_abs.max(d.max_abs);
         self.max_ulp = self.max_ulp.max(d.max_ulp);
-        self.max_relative = self.max_relative.max(d.max_abs / d.scale.max(f64::MIN_POSITIVE));
+        self.max_relative = self.max_relative.max(d.max_abs / tolerance.floor(d.scale));
         if self.status == Status::Passed && !tolerance.allows(d) {
             let Tolerance { relative, absolute, reason } = tolerance;
             self.fail(format!("{d}; allowed: {relative:e} of {:.3e} + {absolute:e} ({reason})", d.scale));

@@ -67,6 +67,13 @@ impl Tolerance {
 }
 
 impl Tolerance {
+    /// The magnitude that errors are measured against in a buffer of this scale: below absolute / relative the absolute part
+    /// of the tolerance is the larger one.
+    pub fn floor(&self, scale: f64) -> f64 {
+        let turn = if self.relative > 0.0 { self.absolute / self.relative } else { 0.0 };
+        scale.max(turn).max(f64::MIN_POSITIVE)
+    }
+
     /// Whether a difference found by a walk is within the tolerance.
     pub fn allows(&self, d: &Difference) -> bool {
         d.fault.is_none() && d.max_abs <= self.absolute + self.relative * d.scale
