@@ -3,30 +3,19 @@
 //!
 //! tint is no requirement: where it is not on the PATH the test says that it was skipped.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::Command;
 
-use longreach::gpu::{KernelDef, shader};
-use longreach::kernels;
+use longreach::conformance::shaders;
 
-/// What tint says against a kernel, or nothing.
-fn verdict(kernel: &KernelDef, constants: &[u32], file: &std::path::Path) -> Option<String> {
-    let text = shader::link(kernel, constants);
-    // tint wants features named, naga takes them from the device.
-    let enable = [("subgroup", "subgroups"), ("f16", "f16")];
-    let mut lines: String = enable
-        .iter()
-        .filter(|(word, _)| text.split(|c: char| !c.is_alphanumeric()).any(|w| w.starts_with(word)))
-        .map(|(_, feature)| format!("enable {feature};\n"))
-        .collect();
-    lines.push_str(&text);
-    std::fs::write(file, lines).unwrap();
+/// What tint says against a WGSL file, or nothing.
+fn verdict(file: &Path) -> Option<String> {
     let out =
         Command::new("tint").args(["-f", "wgsl", "-o"]).arg(file.with_extension("out")).arg(file).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     let is_fine = out.status.success() && !said.contains("error:") && !said.contains("warning:");
-    (!is_fine).then(|| format!("{} {constants:?}:\n{said}", kernel.name()))
+    (!is_fine).then(|| format!("{}:\n{said}", file.display()))
 }
 
 #[test]
@@ -37,13 +26,11 @@ fn tint_accepts_every_shader() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("kernel.wgsl");
-    let mut seen = BTreeSet::new();
-    let all = longreach::attention::kernels().into_iter().chain(kernels::all());
-    let fresh = all.filter(|(kernel, constants)| seen.insert((kernel.name(), constants.clone())));
-    let wrong: Vec<String> = fresh.filter_map(|(kernel, constants)| verdict(kernel, &constants, &file)).collect();
+    let n = shaders::dump(dir.path()).unwrap();
+    let files: Vec<_> = shaders::all().iter().map(|s| dir.path().join(s.file_name())).collect();
+    let wrong: Vec<String> = files.iter().filter_map(|file| verdict(file)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen.len() > 30, "only {} kernels were looked at", seen.len());
+    assert!(n == files.len() && n > 30, "only {n} shaders were looked at");
 }
 
 #[test]
@@ -51,21 +38,11 @@ fn tint_refuses_a_barrier_in_divergent_flow() {
     if Command::new("tint").arg("--help").output().is_err() {
         return; // the test above says so
     }
-    static SPLIT: KernelDef = KernelDef {
-        label: "broken/split",
-        variant: "",
-        parts: &[longreach::gpu::Source {
-            path: "broken/split",
-            text: "@compute @workgroup_size(64)\nfn split(@builtin(local_invocation_index) i: u32) {\n    if i < 3u {\n        \
-                   workgroupBarrier();\n    }\n}\n",
-        }],
-        bindings: &[],
-        params: &[],
-        constants: &[],
-        twin_f32: |_| {},
-        twin_f64: |_| {},
-    };
     let dir = tempfile::tempdir().unwrap();
-    let said = verdict(&SPLIT, &[], &dir.path().join("kernel.wgsl")).expect("a split barrier is an error");
+    let file = dir.path().join("split.wgsl");
+    let text = "@compute @workgroup_size(64)\nfn split(@builtin(local_invocation_index) i: u32) {\n    if i < 3u {\n        \
+                workgroupBarrier();\n    }\n}\n";
+    std::fs::write(&file, text).unwrap();
+    let said = verdict(&file).expect("a split barrier is an error");
     assert!(said.contains("uniform"), "{said}");
 }

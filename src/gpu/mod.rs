@@ -9,6 +9,7 @@ mod call;
 mod cpu_executor;
 mod executor;
 mod faults;
+pub mod footprint;
 mod host_memory;
 mod kernel;
 mod open;
@@ -19,6 +20,7 @@ mod pool;
 mod real;
 mod recording;
 pub mod shader;
+pub mod translate;
 pub mod walk;
 mod wgpu_executor;
 

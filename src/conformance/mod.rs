@@ -1,0 +1,6 @@
+//! Floor 9: what can be proved about the kernels on any machine and, later, on a device: a conformance report.
+//!
+//! Nothing here is needed to train or generate. Read `shaders.rs` for what is judged, then `lints.rs` for the rules.
+
+pub mod shaders;
+mod validator;
