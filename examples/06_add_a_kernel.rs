@@ -8,7 +8,7 @@
 
 use longreach::Result;
 use longreach::gpu::{
-    Binding, Call, CpuExecutor, Executor, KernelDef, Kind, OpenOptions, Params as _, Real, Recording, Source,
+    Binding, Call, CpuExecutor, Executor, Features, KernelDef, Kind, OpenOptions, Params as _, Real, Recording, Source,
     WgpuExecutor, adapters, groups_for, shader, walk,
 };
 use longreach::kernels::case::{Case, Tolerance, real};
@@ -63,7 +63,7 @@ longreach::params! {
 static FORWARD: KernelDef = KernelDef {
     label: "example/relu2",
     variant: "",
-    parts: &[longreach::wgsl!("common/grid"), Source { path: "example/relu2", text: FORWARD_WGSL }],
+    parts: &[longreach::wgsl!("common/grid"), Source::new("example/relu2", FORWARD_WGSL)],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("y", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
@@ -73,7 +73,7 @@ static FORWARD: KernelDef = KernelDef {
 static BACKWARD: KernelDef = KernelDef {
     label: "example/relu2_backward",
     variant: "",
-    parts: &[longreach::wgsl!("common/grid"), Source { path: "example/relu2_backward", text: BACKWARD_WGSL }],
+    parts: &[longreach::wgsl!("common/grid"), Source::new("example/relu2_backward", BACKWARD_WGSL)],
     bindings: &[
         Binding::read("x", Kind::Real, "[n]"),
         Binding::read("dy", Kind::Real, "[n]"),
@@ -150,7 +150,7 @@ fn compare(device: &mut dyn Executor) -> Result<()> {
 fn main() -> Result<()> {
     // Entry point, bindings, access and parameters: is the WGSL what the Rust side says it is?
     for kernel in [&FORWARD, &BACKWARD] {
-        shader::check(kernel, &[])?;
+        shader::check(kernel, &[], Features::NONE)?;
         println!("{}: shader and description agree", kernel.name());
     }
     // Is the gradient the slope of the forward?

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use longreach::gpu::{Command, CpuExecutor, KernelDef};
+use longreach::gpu::{Command, CpuExecutor, KernelDef, Source};
 use longreach::kernels;
 
 /// The floors from the ground up. A module imports lower floors, and within its own floor only what stands left of it.
@@ -186,7 +186,8 @@ fn all_kernels() -> Vec<&'static KernelDef> {
 
 #[test]
 fn every_shader_is_part_of_a_kernel() {
-    let linked: BTreeSet<&str> = all_kernels().iter().flat_map(|k| k.parts.iter().map(|p| p.path)).collect();
+    let paths = |part: &'static Source| std::iter::once(part.path).chain(part.alternative.map(|other| other.path));
+    let linked: BTreeSet<&str> = all_kernels().iter().flat_map(|k| k.parts).flat_map(paths).collect();
     let path = |file: String| file["shaders/".len()..file.len() - ".wgsl".len()].to_string();
     let shaders: Vec<String> = files("shaders", "wgsl").into_keys().map(path).collect();
     let wrong: Vec<String> = shaders.iter().filter(|s| !linked.contains(s.as_str())).cloned().collect();

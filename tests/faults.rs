@@ -39,7 +39,7 @@ const fn broken(label: &'static str, part: &'static [Source], bindings: &'static
 const READ: &[Binding] = &[Binding::read("x", Kind::Real, "[n]")];
 const READ_WRITE: &[Binding] = &[Binding::read_write("x", Kind::Real, "[n]")];
 const HEAD: Source =
-    Source { path: "broken/head", text: "struct Params { n: u32 }\n@group(0) @binding(0) var<uniform> p: Params;\n" };
+    Source::new("broken/head", "struct Params { n: u32 }\n@group(0) @binding(0) var<uniform> p: Params;\n");
 const SYNTAX_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
                            fn syntax() {\n    x[0] = f32(p.n) +;\n}\n";
 const TYPES_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
@@ -49,13 +49,10 @@ const ACCESS_TEXT: &str = "// The description says that x is only read.\n\
                            fn access() {\n    x[0] = f32(p.n);\n}\n";
 const GREEDY_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n\
                            @compute @workgroup_size(8192)\nfn greedy() {\n    x[0] = f32(p.n);\n}\n";
-static SYNTAX: KernelDef =
-    broken("broken/syntax", &[HEAD, Source { path: "broken/syntax", text: SYNTAX_TEXT }], READ_WRITE);
-static TYPES: KernelDef =
-    broken("broken/types", &[HEAD, Source { path: "broken/types", text: TYPES_TEXT }], READ_WRITE);
-static ACCESS: KernelDef = broken("broken/access", &[HEAD, Source { path: "broken/access", text: ACCESS_TEXT }], READ);
-static GREEDY: KernelDef =
-    broken("broken/greedy", &[HEAD, Source { path: "broken/greedy", text: GREEDY_TEXT }], READ_WRITE);
+static SYNTAX: KernelDef = broken("broken/syntax", &[HEAD, Source::new("broken/syntax", SYNTAX_TEXT)], READ_WRITE);
+static TYPES: KernelDef = broken("broken/types", &[HEAD, Source::new("broken/types", TYPES_TEXT)], READ_WRITE);
+static ACCESS: KernelDef = broken("broken/access", &[HEAD, Source::new("broken/access", ACCESS_TEXT)], READ);
+static GREEDY: KernelDef = broken("broken/greedy", &[HEAD, Source::new("broken/greedy", GREEDY_TEXT)], READ_WRITE);
 
 fn real(label: &str, len: usize) -> Span {
     Buffer::persistent(label, Kind::Real, len).span()

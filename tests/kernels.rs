@@ -3,7 +3,7 @@
 
 mod common;
 
-use longreach::gpu::{CpuExecutor, Executor, OpenOptions, shader, walk};
+use longreach::gpu::{CpuExecutor, Executor, Features, OpenOptions, WgpuExecutor, shader, walk};
 use longreach::kernels::case::Case;
 use longreach::kernels::{self, gradient};
 
@@ -13,7 +13,9 @@ const GRADIENT_TOLERANCE: f64 = 1e-6;
 #[test]
 fn every_shader_agrees_with_its_rust_description() {
     for (kernel, constants) in longreach::attention::kernels().into_iter().chain(kernels::all()) {
-        shader::check(kernel, &constants).unwrap();
+        for features in kernel.features().subsets() {
+            shader::check(kernel, &constants, features).unwrap();
+        }
     }
 }
 
@@ -52,15 +54,51 @@ fn f32_twins_agree_with_f64_twins() {
 }
 
 #[test]
-fn the_device_agrees_with_the_twins() {
+fn the_device_agrees_with_the_twins_in_all_its_forms() {
     let Some(mut device) = common::software_device() else { return };
     compare_all(&mut device);
+    assert_eq!(device.subgroup_failure(), None, "the forms with subgroups were left out");
 }
 
 #[test]
-fn the_device_agrees_with_the_twins_within_webgpu_limits_and_with_checks() {
+fn the_device_agrees_with_the_twins_in_portable_form_within_webgpu_limits_and_with_checks() {
     let Some(mut device) = common::minimal_device() else { return };
     compare_all(&mut device);
+    assert_eq!(device.features(), Features::NONE);
+}
+
+#[test]
+fn a_device_uses_what_it_has_of_what_it_may() {
+    let Some(device) = common::software_device() else { return };
+    let own = device.features();
+    for allowed in Features::ALL.subsets() {
+        let options = OpenOptions { features: allowed, ..OpenOptions::default() };
+        let used = common::open(&options).expect("it opened before").features();
+        assert_eq!(used, own.and(allowed), "{allowed}");
+    }
+}
+
+#[test]
+fn two_runs_on_a_device_give_the_same_bits() {
+    let bits = |device: &mut WgpuExecutor| {
+        let mut found = Vec::new();
+        for case in all_cases().iter().filter(|c| !c.bench) {
+            let recorded = case.record(device).unwrap();
+            device.run(&recorded.recording).unwrap();
+            for t in recorded.outputs.iter().chain(recorded.input_grads.iter().flatten()) {
+                let values = t.read(device).unwrap();
+                found.push((case.name.clone(), values.iter().map(|x| x.to_bits()).collect::<Vec<_>>()));
+            }
+        }
+        found
+    };
+    let (Some(mut first), Some(mut second)) = (common::software_device(), common::software_device()) else { return };
+    let (a, b) = (bits(&mut first), bits(&mut second));
+    assert!(a.len() > 100, "only {} tensors were compared", a.len());
+    for ((name, a), (_, b)) in a.iter().zip(&b) {
+        assert_eq!(a, b, "{name}");
+    }
+    assert_eq!(a, bits(&mut first), "a later run on the same device");
 }
 
 #[test]

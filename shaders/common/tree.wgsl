@@ -1,7 +1,9 @@
-// Sum and maximum over a workgroup of 256 invocations by a binary tree, in a fixed order. Call in uniform flow only.
+// Sums and maximum over a workgroup of 256 invocations by a binary tree through workgroup memory, in a fixed order: the
+// portable form. Call in uniform flow only.
 const TREE_LANES: u32 = 256u;
 
 var<workgroup> tree_values: array<f32, 256>;
+var<workgroup> tree_quads: array<vec4<f32>, 256>;
 
 fn tree_sum(value: f32, lane: u32) -> f32 {
     workgroupBarrier(); // the result of a previous call has been read
@@ -14,6 +16,20 @@ fn tree_sum(value: f32, lane: u32) -> f32 {
         workgroupBarrier();
     }
     return tree_values[0];
+}
+
+// Four sums, each in the order of tree_sum.
+fn tree_sum4(values: vec4<f32>, lane: u32) -> vec4<f32> {
+    workgroupBarrier(); // the result of a previous call has been read
+    tree_quads[lane] = values;
+    workgroupBarrier();
+    for (var half = TREE_LANES / 2u; half > 0u; half >>= 1u) {
+        if lane < half {
+            tree_quads[lane] += tree_quads[lane + half];
+        }
+        workgroupBarrier();
+    }
+    return tree_quads[0];
 }
 
 fn tree_max(value: f32, lane: u32) -> f32 {

@@ -5,8 +5,6 @@
 // Below this, exp adds nothing in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
 
-var<workgroup> tree_quads: array<vec4<f32>, 256>;
-
 // Unsigned integers in the order of the numbers; both zeros are one.
 fn ordered(x: vec4<f32>) -> vec4<u32> {
     let bits = bitcast<vec4<u32>>(x);
@@ -45,18 +43,9 @@ fn at_least(value: f32, key: u32, thresholds: vec4<u32>) -> vec4<f32> {
     return select(vec4<f32>(0.0), vec4<f32>(value), vec4<u32>(key) >= thresholds);
 }
 
-// How many of four sums over all lanes reach the goal. The tree is that of tree_sum, four sums wide.
+// How many of four sums over all lanes reach the goal.
 fn n_reached(sums: vec4<f32>, goal: f32, lane: u32) -> u32 {
-    workgroupBarrier(); // the result of a previous call has been read
-    tree_quads[lane] = sums;
-    workgroupBarrier();
-    for (var half = TREE_LANES / 2u; half > 0u; half >>= 1u) {
-        if lane < half {
-            tree_quads[lane] += tree_quads[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let reached = select(vec4<u32>(0u), vec4<u32>(1u), tree_quads[0] >= vec4<f32>(goal));
+    let reached = select(vec4<u32>(0u), vec4<u32>(1u), tree_sum4(sums, lane) >= vec4<f32>(goal));
     return reached.x + reached.y + reached.z + reached.w;
 }
 

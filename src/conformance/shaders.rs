@@ -11,29 +11,37 @@ use rayon::prelude::*;
 use super::validator::{Verdict, judge};
 use crate::atomic_file::{write_atomic, write_folder};
 use crate::error::Result;
-use crate::gpu::KernelDef;
-use crate::gpu::shader::{self, Linked};
-use crate::gpu::translate::{Checks, Target, Uses, translate};
 
-/// A kernel with values for its constants: what becomes one pipeline.
+use crate::gpu::shader::{self, Linked};
+use crate::gpu::translate::{Checks, Target, translate};
+use crate::gpu::{Features, KernelDef};
+
+/// A kernel in one form with values for its constants: what becomes one pipeline.
 #[derive(Clone, Debug)]
 pub struct Shader {
     /// The kernel.
     pub kernel: &'static KernelDef,
     /// Values of its constants.
     pub constants: Vec<u32>,
+    /// Which form of the kernel.
+    pub features: Features,
 }
 
-/// Every shader that the program may compile, each once. Where a constant takes many values (head sizes) some stand for all.
+/// Every shader that the program may compile, in every form, each once. Where a constant takes many values (head sizes) some stand for all.
 pub fn all() -> Vec<Shader> {
     let mut seen = BTreeSet::new();
     let listed = crate::kernels::all().into_iter().chain(crate::attention::kernels());
-    let shaders = listed.map(|(kernel, constants)| Shader { kernel, constants });
+    let forms = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
+        let form = move |features| Shader { kernel, constants: constants.clone(), features };
+        kernel.features().subsets().into_iter().map(form)
+    };
+    let shaders = listed.flat_map(forms);
     shaders.filter(|s| seen.insert(s.file_name())).collect()
 }
 
 impl Shader {
-    /// What tells it from others of the kernel: the kernel's variant and the constants, for example `bf16` or `D4=8`.
+    /// What tells it from others of the kernel: the kernel's variant, its constants and what its form needs, for example
+    /// `f16 native-f16`, `D4=8` or `GROUP=64 LANES=8 subgroups`.
     pub fn variant(&self) -> String {
         self.parts("=").join(" ")
     }
@@ -47,21 +55,23 @@ impl Shader {
     fn parts(&self, between: &str) -> Vec<String> {
         let variant = Some(self.kernel.variant).filter(|v| !v.is_empty()).map(str::to_string);
         let constants = self.kernel.constants.iter().zip(&self.constants);
-        variant.into_iter().chain(constants.map(|(name, value)| format!("{name}{between}{value}"))).collect()
+        let form = [("native-f16", self.features.f16), ("subgroups", self.features.subgroups)];
+        let form = form.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_string());
+        variant
+            .into_iter()
+            .chain(constants.map(|(name, value)| format!("{name}{between}{value}")))
+            .chain(form)
+            .collect()
     }
 
-    /// Its linked text as the WGSL standard wants it, with the `enable` lines that naga does without or refuses.
-    pub fn standard_wgsl(&self) -> Result<String> {
-        let linked = self.parse()?;
-        let uses = Uses::of(&linked.module);
-        let lines = [("enable f16;\n", uses.f16), ("enable subgroups;\n", uses.subgroups)];
-        let missing = lines.into_iter().filter(|(line, used)| *used && !linked.text.contains(line.trim_end()));
-        Ok(missing.map(|(line, _)| line).chain([linked.text.as_str()]).collect())
+    /// Its linked text with the `enable` lines of the standard.
+    pub fn standard_wgsl(&self) -> String {
+        shader::standard_wgsl(self.kernel, &self.constants, self.features)
     }
 
     /// Links, parses and validates it.
     pub fn parse(&self) -> Result<Linked> {
-        shader::parse(self.kernel, &self.constants)
+        shader::parse(self.kernel, &self.constants, self.features)
     }
 }
 
@@ -71,7 +81,7 @@ pub fn dump(dir: &Path) -> Result<usize> {
     let shaders = all();
     write_folder(dir, |folder| {
         for shader in &shaders {
-            let text = shader.standard_wgsl()?;
+            let text = shader.standard_wgsl();
             write_atomic(&folder.join(shader.file_name()), |file| Ok(file.write_all(text.as_bytes())?))?;
         }
         Ok(())

@@ -3,8 +3,8 @@
 //! The kernel families fill statics of [`KernelDef`] and a dispatch holds a reference to one. Tests compare each against its
 //! WGSL by reflection (`shader.rs`) and against its twin by running it.
 
-use super::Kind;
 use super::call::Call;
+use super::{Feature, Features, Kind};
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,23 +47,49 @@ impl Binding {
     }
 }
 
-/// A WGSL file of the crate.
+/// A WGSL file of the crate, with the form that takes its place on devices with an optional feature, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
     /// Path below `shaders/` without the ending, for example `norm/rms_norm`.
     pub path: &'static str,
-    /// Its text.
+    /// Its text, without `enable` lines: the linker writes them.
+    pub text: &'static str,
+    /// Another form of this part.
+    pub alternative: Option<Alternative>,
+}
+
+/// Another form of a part: the same declarations for the other parts and the same bindings, for devices with a feature.
+#[derive(Clone, Copy, Debug)]
+pub struct Alternative {
+    /// What the device must have.
+    pub needs: Feature,
+    /// Path below `shaders/` without the ending.
+    pub path: &'static str,
+    /// Its text, without `enable` lines.
     pub text: &'static str,
 }
 
-/// The WGSL file `shaders/<path>.wgsl` as a [`Source`].
+impl Source {
+    /// A part that has one form.
+    pub const fn new(path: &'static str, text: &'static str) -> Self {
+        Self { path, text, alternative: None }
+    }
+
+    /// This part, with another form for devices that have `needs`.
+    pub const fn or(self, needs: Feature, other: Source) -> Self {
+        Self { alternative: Some(Alternative { needs, path: other.path, text: other.text }), ..self }
+    }
+}
+
+/// The WGSL file `shaders/<path>.wgsl` as a [`Source`], with `Feature => "path"` behind it where there is an alternative:
+/// `wgsl!("common/reduce", Subgroups => "common/reduce_subgroups")`.
 #[macro_export]
 macro_rules! wgsl {
     ($path:literal) => {
-        $crate::gpu::Source {
-            path: $path,
-            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path, ".wgsl")),
-        }
+        $crate::gpu::Source::new($path, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path, ".wgsl")))
+    };
+    ($path:literal, $needs:ident => $other:literal) => {
+        $crate::wgsl!($path).or($crate::gpu::Feature::$needs, $crate::wgsl!($other))
     };
 }
 
@@ -111,13 +137,13 @@ macro_rules! params {
     (@scalar f32) => { $crate::gpu::Scalar::F32 };
 }
 
-/// One kernel, or one variant of a kernel.
+/// One kernel, for one storage format where there are several.
 pub struct KernelDef {
     /// `family/entry_point`: the path of its WGSL file; the entry point is the last part.
     pub label: &'static str,
     /// Distinguishes statics that share a label, for example `bf16`; empty where there is one.
     pub variant: &'static str,
-    /// WGSL parts, concatenated in any order.
+    /// WGSL parts, concatenated in any order. Those with an alternative are picked for the device.
     pub parts: &'static [Source],
     /// Storage bindings in order, from binding 1.
     pub bindings: &'static [Binding],
@@ -135,6 +161,17 @@ impl KernelDef {
     /// The WGSL entry point.
     pub fn entry_point(&self) -> &'static str {
         self.label.rsplit('/').next().expect("rsplit yields at least one part")
+    }
+
+    /// Path and text of every part in every form.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let other = |part: &Source| part.alternative.map(|other| (other.path, other.text));
+        self.parts.iter().flat_map(move |part| std::iter::once((part.path, part.text)).chain(other(part)))
+    }
+
+    /// The features for which this kernel has a form of its own.
+    pub fn features(&self) -> Features {
+        self.parts.iter().flat_map(|p| p.alternative).fold(Features::NONE, |set, other| set.with(other.needs))
     }
 
     /// `label` or `label (variant)`.

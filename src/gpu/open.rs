@@ -1,8 +1,8 @@
 //! From `--device` to an open device.
 
 use super::adapter::{adapters, auto_adapter, find_adapter, primary_adapters};
-use super::wgpu_executor::{OpenOptions, WgpuExecutor};
-use super::{AdapterReport, CpuExecutor, Device};
+use super::wgpu_executor::WgpuExecutor;
+use super::{AdapterReport, CpuExecutor, Device, OpenOptions};
 use crate::error::Result;
 
 /// Opens `auto` (a hardware GPU, else the CPU), `cpu`, an adapter's number or a part of its name.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::faults::Faults;
-use super::{Access, Binding, Dispatch, KernelDef, shader};
+use super::{Access, Binding, Dispatch, Features, KernelDef, shader};
 use crate::error::Result;
 
 /// A compiled kernel and the layout of its bind group.
@@ -37,22 +37,35 @@ impl Pipelines {
         &self.made[&key(d)]
     }
 
-    /// Compiles the kernel of a dispatch unless that was done before.
-    pub(super) fn prepare(&mut self, device: &wgpu::Device, faults: &Faults, d: &Dispatch) -> Result<()> {
+    /// Compiles the kernel of a dispatch unless that was done before, in the form for `features`. Those of a device never
+    /// change once a kernel was compiled that has a form for them.
+    pub(super) fn prepare(
+        &mut self,
+        device: &wgpu::Device,
+        faults: &Faults,
+        d: &Dispatch,
+        features: Features,
+    ) -> Result<()> {
         let key = key(d);
         if self.made.contains_key(&key) {
             return Ok(());
         }
-        let pipeline = self.compile(device, d.kernel, &d.constants);
+        let pipeline = self.compile(device, d.kernel, &d.constants, features);
         if let Err(e) = faults.check() {
-            shader::check(d.kernel, &d.constants)?;
+            shader::check(d.kernel, &d.constants, features)?;
             return Err(e.context(format!("compiling kernel {}", d.kernel.name())));
         }
         self.made.insert(key, pipeline);
         Ok(())
     }
 
-    fn compile(&self, device: &wgpu::Device, kernel: &'static KernelDef, constants: &[u32]) -> Pipeline {
+    fn compile(
+        &self,
+        device: &wgpu::Device,
+        kernel: &'static KernelDef,
+        constants: &[u32],
+        features: Features,
+    ) -> Pipeline {
         let label = Some(kernel.label);
         let layout = layout(device, kernel);
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -60,7 +73,7 @@ impl Pipelines {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let text = shader::link(kernel, constants);
+        let text = shader::link(kernel, constants, features);
         let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
         let module = if self.checked {
             device.create_shader_module(descriptor)

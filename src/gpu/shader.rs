@@ -1,32 +1,61 @@
 //! Linking WGSL parts, mapping errors back to files, and proving that a shader and its Rust description agree.
 //!
-//! Linking is concatenation: WGSL declarations may stand in any order. Generated constants come first, then the parts.
+//! Linking is concatenation: WGSL declarations may stand in any order. `enable` lines come first, as WGSL wants it, then
+//! generated constants, then of each part the form that suits the device.
 
 use std::borrow::Cow;
 
-use super::{Access, KernelDef, Kind, Scalar};
+use super::{Access, Feature, Features, KernelDef, Kind, Scalar};
 use crate::error::{Error, Result};
 
-/// The linked WGSL of a kernel for the given values of its constants.
-pub fn link(kernel: &KernelDef, constants: &[u32]) -> String {
-    let mut text = String::new();
+/// Path and text of each part in the form that `features` pick.
+fn picked(kernel: &KernelDef, features: Features) -> impl Iterator<Item = (&'static str, &'static str)> {
+    kernel.parts.iter().map(move |part| match part.alternative {
+        Some(other) if features.has(other.needs) => (other.path, other.text),
+        _ => (part.path, part.text),
+    })
+}
+
+/// The features that the picked forms of a kernel use and that WGSL names so.
+fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static str)]) -> Vec<&'static str> {
+    let used = kernel.features().and(features);
+    names.iter().filter(|(feature, _)| used.has(*feature)).map(|(_, name)| *name).collect()
+}
+
+/// What naga wants to see enabled: it takes subgroup operations from the device alone, and refuses the line for them.
+const NAGA_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16")];
+/// What the standard wants to see enabled.
+const STANDARD_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16"), (Feature::Subgroups, "subgroups")];
+
+fn link_with(enables: &[&str], kernel: &KernelDef, constants: &[u32], features: Features) -> String {
+    let mut text: String = enables.iter().map(|name| format!("enable {name};\n")).collect();
     for (name, value) in kernel.constants.iter().zip(constants) {
         text.push_str(&format!("const {name}: u32 = {value}u;\n"));
     }
-    for part in kernel.parts {
-        text.push_str(part.text);
+    for (_, part) in picked(kernel, features) {
+        text.push_str(part);
         text.push('\n');
     }
     text
 }
 
-/// File and line of a line (from 1) of the linked text.
-fn locate(kernel: &KernelDef, linked_line: usize) -> String {
-    let mut first = kernel.constants.len() + 1;
-    for part in kernel.parts {
-        let n = part.text.lines().count() + usize::from(part.text.ends_with('\n'));
+/// The linked WGSL of a kernel, as wgpu takes it, for the given values of its constants and what the device has.
+pub fn link(kernel: &KernelDef, constants: &[u32], features: Features) -> String {
+    link_with(&enabled(kernel, features, NAGA_NAMES), kernel, constants, features)
+}
+
+/// As [`link`], with the `enable` lines of the standard: for browsers and other compilers than naga.
+pub fn standard_wgsl(kernel: &KernelDef, constants: &[u32], features: Features) -> String {
+    link_with(&enabled(kernel, features, STANDARD_NAMES), kernel, constants, features)
+}
+
+/// File and line of a line (from 1) of the text that [`link`] gives.
+fn locate(kernel: &KernelDef, features: Features, linked_line: usize) -> String {
+    let mut first = enabled(kernel, features, NAGA_NAMES).len() + kernel.constants.len() + 1;
+    for (path, text) in picked(kernel, features) {
+        let n = text.lines().count() + usize::from(text.ends_with('\n'));
         if linked_line >= first && linked_line < first + n {
-            return format!("shaders/{}.wgsl:{}", part.path, linked_line - first + 1);
+            return format!("shaders/{path}.wgsl:{}", linked_line - first + 1);
         }
         first += n;
     }
@@ -36,6 +65,7 @@ fn locate(kernel: &KernelDef, linked_line: usize) -> String {
 /// A linked kernel as naga understands it.
 pub struct Linked {
     kernel: &'static KernelDef,
+    features: Features,
     /// The linked WGSL.
     pub text: String,
     /// What it says.
@@ -50,9 +80,14 @@ impl Linked {
         self.kernel
     }
 
+    /// The optional features that this form of the kernel uses.
+    pub fn features(&self) -> Features {
+        self.kernel.features().and(self.features)
+    }
+
     /// File and line where something of the module stands.
     pub fn place(&self, span: naga::Span) -> String {
-        locate(self.kernel, span.location(&self.text).line_number as usize)
+        locate(self.kernel, self.features, span.location(&self.text).line_number as usize)
     }
 
     /// The module with the default values of its overrides in their places.
@@ -65,11 +100,11 @@ impl Linked {
 }
 
 /// Links, parses and validates a kernel. An error names file and line where naga gives one.
-pub fn parse(kernel: &'static KernelDef, constants: &[u32]) -> Result<Linked> {
-    let text = link(kernel, constants);
+pub fn parse(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<Linked> {
+    let text = link(kernel, constants, features);
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
     let place = |l: Option<naga::SourceLocation>| {
-        l.map_or_else(|| own_file(kernel), |l| locate(kernel, l.line_number as usize))
+        l.map_or_else(|| own_file(kernel), |l| locate(kernel, features, l.line_number as usize))
     };
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
         let at = place(e.location(&text));
@@ -81,7 +116,7 @@ pub fn parse(kernel: &'static KernelDef, constants: &[u32]) -> Result<Linked> {
         let at = place(e.location(&text));
         fail(format!("{at}: {}", e.emit_to_string(&text)))
     })?;
-    Ok(Linked { kernel, text, module, info })
+    Ok(Linked { kernel, features, text, module, info })
 }
 
 /// The file that a kernel is named after.
@@ -91,8 +126,8 @@ fn own_file(kernel: &KernelDef) -> String {
 
 /// Parses and validates a linked kernel and compares it with its description: entry point, bindings, access and
 /// parameters. Any difference is an error with file and line where naga gives one.
-pub fn check(kernel: &'static KernelDef, constants: &[u32]) -> Result<()> {
-    let linked = parse(kernel, constants)?;
+pub fn check(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<()> {
+    let linked = parse(kernel, constants, features)?;
     let module = &linked.module;
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
     let own_file = own_file(kernel);
@@ -139,21 +174,23 @@ fn check_variable(
         return Err(format!("{name} is {access:?} in WGSL and {:?} in Rust", binding.access));
     }
     let scalar = element_scalar(module, variable.ty);
-    let expected = match binding.kind {
-        Kind::Real => naga::ScalarKind::Float,
-        Kind::I32 => naga::ScalarKind::Sint,
-        Kind::U32 | Kind::Packed => naga::ScalarKind::Uint,
+    let agrees = match binding.kind {
+        Kind::Real => scalar == Some(naga::Scalar::F32),
+        Kind::I32 => scalar == Some(naga::Scalar::I32),
+        Kind::U32 => scalar == Some(naga::Scalar::U32),
+        // Words that WGSL takes apart, or the halves that they hold.
+        Kind::Packed => scalar == Some(naga::Scalar::U32) || scalar == Some(naga::Scalar::F16),
     };
-    if scalar != Some(expected) {
+    if !agrees {
         return Err(format!("{name} holds {scalar:?} in WGSL and {:?} in Rust", binding.kind));
     }
     Ok(())
 }
 
-fn element_scalar(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option<naga::ScalarKind> {
+fn element_scalar(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option<naga::Scalar> {
     match module.types[ty].inner {
         naga::TypeInner::Array { base, .. } => element_scalar(module, base),
-        naga::TypeInner::Scalar(s) | naga::TypeInner::Vector { scalar: s, .. } => Some(s.kind),
+        naga::TypeInner::Scalar(s) | naga::TypeInner::Vector { scalar: s, .. } => Some(s),
         naga::TypeInner::Struct { ref members, .. } => element_scalar(module, members.first()?.ty),
         _ => None,
     }
@@ -172,9 +209,9 @@ fn check_params(
     }
     for (i, (member, field)) in members.iter().zip(kernel.params).enumerate() {
         let scalar = match field.scalar {
-            Scalar::U32 => naga::ScalarKind::Uint,
-            Scalar::I32 => naga::ScalarKind::Sint,
-            Scalar::F32 => naga::ScalarKind::Float,
+            Scalar::U32 => naga::Scalar::U32,
+            Scalar::I32 => naga::Scalar::I32,
+            Scalar::F32 => naga::Scalar::F32,
         };
         let same = member.name.as_deref() == Some(field.name)
             && element_scalar(module, member.ty) == Some(scalar)

@@ -9,7 +9,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 
 use super::footprint::Footprint;
 use super::shader::Linked;
-use super::{Access, KernelDef};
+use super::{Access, Features, KernelDef};
 use crate::error::{Error, Result};
 
 /// A language that drivers take.
@@ -74,13 +74,13 @@ pub enum Checks {
 /// Errors name kernel and target: a limit that the kernel exceeds, or what naga's back end refuses.
 pub fn translate(linked: &Linked, target: Target, checks: Checks) -> Result<Option<Vec<u8>>> {
     let kernel = linked.kernel();
-    let uses = Uses::of(&linked.module);
-    if target == Target::GlslEs && (uses.subgroups || uses.f16) {
+    let features = linked.features();
+    if target == Target::GlslEs && features != Features::NONE {
         return Ok(None);
     }
     let fail = |what: String| Error::new(format!("kernel {} for {}: {what}", kernel.name(), target.name()));
     let (module, info) = linked.resolved()?;
-    let source = Source { kernel, module: &module, info: &info, uses, checks };
+    let source = Source { kernel, module: &module, info: &info, features, checks };
     let needs = Footprint::of(&module).map_err(|e| fail(e.to_string()))?;
     if let Some(excess) = needs.excesses().into_iter().chain(target.excesses(&needs)).next() {
         return Err(fail(excess));
@@ -99,46 +99,8 @@ struct Source<'a> {
     kernel: &'a KernelDef,
     module: &'a naga::Module,
     info: &'a naga::valid::ModuleInfo,
-    uses: Uses,
+    features: Features,
     checks: Checks,
-}
-
-/// Features beyond the portable ones that a module uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Uses {
-    /// Subgroup operations or built-ins.
-    pub subgroups: bool,
-    /// 16-bit floats in arithmetic (not the packing functions, which every device has).
-    pub f16: bool,
-}
-
-impl Uses {
-    /// Reads what a module uses.
-    pub fn of(module: &naga::Module) -> Self {
-        let half = naga::Scalar { kind: naga::ScalarKind::Float, width: 2 };
-        let entries = module.entry_points.iter().map(|e| &e.function);
-        let all = || module.functions.iter().map(|(_, f)| f).chain(entries.clone());
-        let declared = module.types.iter().any(|(_, ty)| ty.inner.scalar() == Some(half));
-        // A conversion alone names no type.
-        let converted = |e: &naga::Expression| {
-            matches!(e, naga::Expression::As { kind: naga::ScalarKind::Float, convert: Some(2), .. })
-        };
-        let f16 = declared || all().any(|f| f.expressions.iter().any(|(_, e)| converted(e)));
-        Self { f16, subgroups: all().any(uses_subgroups) }
-    }
-}
-
-fn uses_subgroups(function: &naga::Function) -> bool {
-    use naga::BuiltIn::{NumSubgroups, SubgroupId, SubgroupInvocationId, SubgroupSize};
-    use naga::Expression::{SubgroupBallotResult, SubgroupOperationResult};
-    let builtin = |argument: &naga::FunctionArgument| {
-        matches!(
-            argument.binding,
-            Some(naga::Binding::BuiltIn(NumSubgroups | SubgroupId | SubgroupInvocationId | SubgroupSize))
-        )
-    };
-    let result = |e: &naga::Expression| matches!(e, SubgroupBallotResult | SubgroupOperationResult { .. });
-    function.arguments.iter().any(builtin) || function.expressions.iter().any(|(_, e)| result(e))
 }
 
 /// Vulkan and Metal: indices are restricted, or nothing is checked.
@@ -165,12 +127,12 @@ fn resources(kernel: &KernelDef) -> impl Iterator<Item = (naga::ResourceBinding,
 fn to_spirv(source: &Source) -> std::result::Result<Vec<u8>, String> {
     use spv::Capability as C;
     let mut capabilities = vec![C::Shader, C::Matrix, C::Sampled1D, C::Image1D, C::ImageQuery, C::DerivativeControl];
-    if source.uses.subgroups {
+    if source.features.subgroups {
         let vote = [C::GroupNonUniform, C::GroupNonUniformVote, C::GroupNonUniformArithmetic, C::GroupNonUniformBallot];
         capabilities.extend(vote);
         capabilities.extend([C::GroupNonUniformShuffle, C::GroupNonUniformShuffleRelative, C::GroupNonUniformQuad]);
     }
-    if source.uses.f16 {
+    if source.features.f16 {
         capabilities.push(C::Float16);
     }
     let place = |(r, _): (naga::ResourceBinding, _)| {
@@ -246,7 +208,7 @@ fn to_hlsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
         })
         .collect();
     let options = hlsl::Options {
-        shader_model: if source.uses.f16 { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V6_0 },
+        shader_model: if source.features.f16 { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V6_0 },
         binding_map,
         fake_missing_bindings: false,
         special_constants_binding: Some(hlsl::BindTarget { register: 1, ..hlsl::BindTarget::default() }),

@@ -9,32 +9,15 @@ use std::time::Instant;
 
 use super::executor::check_span;
 use super::faults::{Faults, catch_quietly};
+use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Pool, create};
-use super::{AdapterReport, Command, DeviceLimits, Dispatch, Executor, Lifetime, MemoryUse, Plan, Recording, Span};
+use super::subgroup_test::{self, Verdict};
+use super::{
+    AdapterReport, Command, DeviceLimits, Dispatch, Executor, Features, Lifetime, MemoryUse, Plan, Recording, Span,
+};
 use crate::error::{Error, Result};
-
-/// Which limits to open a device with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LimitSet {
-    /// All that the adapter has, with the optional features that Longreach uses.
-    #[default]
-    Adapter,
-    /// WebGPU's defaults and no optional feature: the least a device may offer.
-    WebGpu,
-}
-
-/// How to open a device.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenOptions {
-    /// Limits to ask for.
-    pub limits: LimitSet,
-    /// Keep naga's bounds checks and loop bounding in the shaders.
-    pub checked: bool,
-    /// Pretend that bindings may hold at most this many bytes, to test slicing.
-    pub max_binding_bytes: Option<u64>,
-}
 
 /// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
 const PARAM_STRIDE: usize = 256;
@@ -50,6 +33,8 @@ pub struct WgpuExecutor {
     queue: wgpu::Queue,
     faults: Faults,
     limits: DeviceLimits,
+    features: Features,
+    subgroup_verdict: Option<Verdict>,
     pipelines: Pipelines,
     pool: Pool,
     pace: Pace,
@@ -61,15 +46,10 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Opens an adapter.
     pub fn open(report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
-        let (required_features, required_limits) = match options.limits {
-            LimitSet::Adapter => (report.adapter.features() & wanted, report.limits.clone()),
-            LimitSet::WebGpu => (wgpu::Features::empty(), wgpu::Limits::default().or_worse_values_from(&report.limits)),
-        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("longreach"),
-            required_features,
-            required_limits,
+            required_features: options.required_features(report.adapter.features()),
+            required_limits: options.required_limits(&report.limits),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
@@ -92,12 +72,15 @@ impl WgpuExecutor {
             max_buffer_bytes: own.max_buffer_size,
             wide_weights: false,
         };
+        let features = features_of(device.features());
         Ok(Self {
             name,
             device,
             queue,
             faults,
             limits,
+            features,
+            subgroup_verdict: None,
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
             pace: Pace::default(),
@@ -112,6 +95,28 @@ impl WgpuExecutor {
     pub fn lose_device(&mut self) {
         self.faults.set_lost("Destroyed: taken away on purpose".to_string());
         self.device.destroy();
+    }
+
+    /// The kernels' optional forms that are in use. Subgroups are left out once the device has failed their test.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Why the device's subgroups are not used although it offers them; none while the test was passed or not needed.
+    pub fn subgroup_failure(&self) -> Option<&str> {
+        self.subgroup_verdict.as_ref()?.as_ref().err().map(String::as_str)
+    }
+
+    /// Tests the device's subgroups before the first kernel that uses them is compiled.
+    fn test_subgroups_for(&mut self, recording: &Recording) -> Result<()> {
+        let uses_them = |c: &Command| matches!(c, Command::Dispatch(d) if d.kernel.features().subgroups);
+        if !self.features.subgroups || self.subgroup_verdict.is_some() || !recording.commands().iter().any(uses_them) {
+            return Ok(());
+        }
+        let verdict = subgroup_test::run(self)?;
+        self.features.subgroups = verdict.is_ok();
+        self.subgroup_verdict = Some(verdict);
+        Ok(())
     }
 
     fn upload_params(&mut self, recording: &Recording) -> Result<()> {
@@ -303,12 +308,13 @@ impl Executor for WgpuExecutor {
     fn run(&mut self, recording: &Recording) -> Result<()> {
         self.faults.check()?;
         self.check(recording)?;
+        self.test_subgroups_for(recording)?;
         self.pool.drop_dead();
         let plan = Plan::new(recording);
         let buffers = self.buffers_of(recording, &plan)?;
         for command in recording.commands() {
             if let Command::Dispatch(d) = command {
-                self.pipelines.prepare(&self.device, &self.faults, d)?;
+                self.pipelines.prepare(&self.device, &self.faults, d, self.features)?;
             }
         }
         self.upload_params(recording)?;

@@ -4,6 +4,7 @@
 //! the host's: see `optim`.
 
 use super::case::{Case, Input, Tolerance, random, real};
+use super::parts::TREE;
 use crate::tensor::copy_tensor;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Arena, ArenaSlice, Format, Tensor};
@@ -61,7 +62,7 @@ params! {
 static SQUARE_SUM: KernelDef = KernelDef {
     label: "adamw/square_sum",
     variant: "",
-    parts: &[wgsl!("common/tree"), wgsl!("adamw/square_sum")],
+    parts: &[TREE, wgsl!("adamw/square_sum")],
     bindings: &[
         Binding::read("x", Kind::Real, "[n]"),
         Binding::read_write("partials", Kind::Real, "[all slices' partial sums]"),
@@ -75,7 +76,7 @@ static SQUARE_SUM: KernelDef = KernelDef {
 static CLIP_FACTOR: KernelDef = KernelDef {
     label: "adamw/clip_factor",
     variant: "",
-    parts: &[wgsl!("common/tree"), wgsl!("adamw/clip_factor")],
+    parts: &[TREE, wgsl!("adamw/clip_factor")],
     bindings: &[Binding::read("partials", Kind::Real, "[n]"), Binding::write("state", Kind::Real, "[norm, factor]")],
     params: ClipParams::FIELDS,
     constants: &[],

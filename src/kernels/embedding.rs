@@ -3,6 +3,7 @@
 
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
+use super::parts::{WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32};
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
@@ -45,11 +46,11 @@ params! {
 }
 
 macro_rules! kernel {
-    ($name:ident, $variant:literal, $weight:literal, $kind:expr, $format:expr) => {
+    ($name:ident, $variant:literal, $weight:expr, $kind:expr, $format:expr) => {
         static $name: KernelDef = KernelDef {
             label: "embedding/embedding",
             variant: $variant,
-            parts: &[wgsl!("common/grid"), wgsl!($weight), wgsl!("embedding/embedding")],
+            parts: &[wgsl!("common/grid"), $weight, wgsl!("embedding/embedding")],
             bindings: &[
                 Binding::read("ids", Kind::U32, "[tokens]"),
                 Binding::read("w", $kind, "[rows, cols]"),
@@ -62,9 +63,9 @@ macro_rules! kernel {
         };
     };
 }
-kernel!(EMBEDDING_F32, "f32", "common/weight_f32", Kind::Real, Format::F32);
-kernel!(EMBEDDING_BF16, "bf16", "common/weight_bf16", Kind::Packed, Format::Bf16);
-kernel!(EMBEDDING_F16, "f16", "common/weight_f16", Kind::Packed, Format::F16);
+kernel!(EMBEDDING_F32, "f32", WEIGHT_F32, Kind::Real, Format::F32);
+kernel!(EMBEDDING_BF16, "bf16", WEIGHT_BF16, Kind::Packed, Format::Bf16);
+kernel!(EMBEDDING_F16, "f16", WEIGHT_F16, Kind::Packed, Format::F16);
 
 static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     label: "embedding/embedding_backward",

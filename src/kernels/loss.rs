@@ -8,6 +8,7 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance, frozen, random, real};
+use super::parts::TREE;
 use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
 use super::op::{Applied, Op};
 use crate::error::Result;
@@ -67,7 +68,7 @@ params! {
 static SOFTMAX_ROWS: KernelDef = KernelDef {
     label: "loss/softmax_rows",
     variant: "",
-    parts: &[wgsl!("common/tree"), wgsl!("loss/softmax_rows")],
+    parts: &[TREE, wgsl!("loss/softmax_rows")],
     bindings: &[
         Binding::read("labels", Kind::U32, "[n]"),
         Binding::read_write("x", Kind::Real, "[rows, cols]"),
@@ -82,7 +83,7 @@ static SOFTMAX_ROWS: KernelDef = KernelDef {
 static SUM: KernelDef = KernelDef {
     label: "loss/sum",
     variant: "",
-    parts: &[wgsl!("common/tree"), wgsl!("loss/sum")],
+    parts: &[TREE, wgsl!("loss/sum")],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[1]")],
     params: SumParams::FIELDS,
     constants: &[],

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
+use super::parts::{WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32};
 use super::product::{View, product as strided_product};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
@@ -42,11 +43,11 @@ params! {
 }
 
 macro_rules! kernel {
-    ($name:ident, $label:literal, $variant:literal, $weight:literal, $kind:expr, $twin:ident, $format:expr) => {
+    ($name:ident, $label:literal, $variant:literal, $weight:expr, $kind:expr, $twin:ident, $format:expr) => {
         static $name: KernelDef = KernelDef {
             label: $label,
             variant: $variant,
-            parts: &[wgsl!("matmul/tile"), wgsl!($weight), wgsl!($label)],
+            parts: &[wgsl!("matmul/tile"), $weight, wgsl!($label)],
             bindings: &[
                 Binding::read("a", Kind::Real, "[m or k, a_stride]"),
                 Binding::read("w", $kind, "[n, k] or [k, n]"),
@@ -59,13 +60,13 @@ macro_rules! kernel {
         };
     };
 }
-kernel!(NT_F32, "matmul/nt", "f32", "common/weight_f32", Kind::Real, nt, Format::F32);
-kernel!(NT_BF16, "matmul/nt", "bf16", "common/weight_bf16", Kind::Packed, nt, Format::Bf16);
-kernel!(NT_F16, "matmul/nt", "f16", "common/weight_f16", Kind::Packed, nt, Format::F16);
-kernel!(NN_F32, "matmul/nn", "f32", "common/weight_f32", Kind::Real, nn, Format::F32);
-kernel!(NN_BF16, "matmul/nn", "bf16", "common/weight_bf16", Kind::Packed, nn, Format::Bf16);
-kernel!(NN_F16, "matmul/nn", "f16", "common/weight_f16", Kind::Packed, nn, Format::F16);
-kernel!(TN_F32, "matmul/tn", "", "common/weight_f32", Kind::Real, tn, Format::F32);
+kernel!(NT_F32, "matmul/nt", "f32", WEIGHT_F32, Kind::Real, nt, Format::F32);
+kernel!(NT_BF16, "matmul/nt", "bf16", WEIGHT_BF16, Kind::Packed, nt, Format::Bf16);
+kernel!(NT_F16, "matmul/nt", "f16", WEIGHT_F16, Kind::Packed, nt, Format::F16);
+kernel!(NN_F32, "matmul/nn", "f32", WEIGHT_F32, Kind::Real, nn, Format::F32);
+kernel!(NN_BF16, "matmul/nn", "bf16", WEIGHT_BF16, Kind::Packed, nn, Format::Bf16);
+kernel!(NN_F16, "matmul/nn", "f16", WEIGHT_F16, Kind::Packed, nn, Format::F16);
+kernel!(TN_F32, "matmul/tn", "", WEIGHT_F32, Kind::Real, tn, Format::F32);
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {

@@ -5,6 +5,7 @@
 pub mod case;
 pub mod gradient;
 pub mod op;
+pub mod parts;
 pub mod product;
 mod rows;
 

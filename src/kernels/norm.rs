@@ -2,6 +2,7 @@
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
+use super::parts::REDUCE;
 use super::reduce;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, dot3, for_row_pairs, for_rows, row_groups, row_shape};
 use crate::error::Result;
@@ -24,7 +25,7 @@ params! {
 static RMS_NORM: KernelDef = KernelDef {
     label: "norm/rms_norm",
     variant: "",
-    parts: &[wgsl!("common/reduce"), wgsl!("common/row"), wgsl!("norm/rms_norm")],
+    parts: &[REDUCE, wgsl!("common/row"), wgsl!("norm/rms_norm")],
     bindings: &[
         Binding::read("x", Kind::Real, "[rows, cols]"),
         Binding::read("w", Kind::Real, "[cols]"),
@@ -40,7 +41,7 @@ static RMS_NORM: KernelDef = KernelDef {
 static RMS_NORM_BACKWARD: KernelDef = KernelDef {
     label: "norm/rms_norm_backward",
     variant: "",
-    parts: &[wgsl!("common/reduce"), wgsl!("common/row"), wgsl!("norm/rms_norm_backward")],
+    parts: &[REDUCE, wgsl!("common/row"), wgsl!("norm/rms_norm_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[rows, cols]"),
         Binding::read("x", Kind::Real, "[rows, cols]"),

@@ -6,6 +6,7 @@
 //! rounding at the boundaries.
 
 use super::case::{Case, Input, Tolerance, random, real};
+use super::parts::TREE;
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor};
@@ -144,7 +145,7 @@ static PENALISE: KernelDef = KernelDef {
 static ARGMAX: KernelDef = KernelDef {
     label: "sample/argmax",
     variant: "",
-    parts: &[wgsl!("common/tree"), wgsl!("sample/argmax")],
+    parts: &[TREE, wgsl!("sample/argmax")],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("token", Kind::U32, "[1]")],
     params: ArgmaxParams::FIELDS,
     constants: &[],
@@ -155,7 +156,7 @@ static ARGMAX: KernelDef = KernelDef {
 static DRAW: KernelDef = KernelDef {
     label: "sample/draw",
     variant: "",
-    parts: &[wgsl!("common/tree"), wgsl!("sample/filter"), wgsl!("sample/draw")],
+    parts: &[TREE, wgsl!("sample/filter"), wgsl!("sample/draw")],
     bindings: &[Binding::read("adjusted", Kind::Real, "[4 ceil(n / 4)]"), Binding::write("token", Kind::U32, "[1]")],
     params: DrawParams::FIELDS,
     constants: &[],

@@ -2,6 +2,7 @@
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op, when};
+use super::parts::REDUCE;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_shape};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording};
@@ -24,7 +25,7 @@ params! {
 static SOFTMAX: KernelDef = KernelDef {
     label: "softmax/softmax",
     variant: "",
-    parts: &[wgsl!("common/reduce"), wgsl!("common/row"), wgsl!("softmax/softmax")],
+    parts: &[REDUCE, wgsl!("common/row"), wgsl!("softmax/softmax")],
     bindings: &[Binding::read("x", Kind::Real, "[rows, cols]"), Binding::write("y", Kind::Real, "[rows, cols]")],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
@@ -35,7 +36,7 @@ static SOFTMAX: KernelDef = KernelDef {
 static SOFTMAX_BACKWARD: KernelDef = KernelDef {
     label: "softmax/softmax_backward",
     variant: "",
-    parts: &[wgsl!("common/reduce"), wgsl!("common/row"), wgsl!("softmax/softmax_backward")],
+    parts: &[REDUCE, wgsl!("common/row"), wgsl!("softmax/softmax_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[rows, cols]"),
         Binding::read("y", Kind::Real, "[rows, cols]"),

@@ -23,7 +23,7 @@ pub fn software_device() -> Option<WgpuExecutor> {
 
 /// The same adapter with WebGPU's default limits, no optional features and naga's runtime checks.
 pub fn minimal_device() -> Option<WgpuExecutor> {
-    open(&OpenOptions { limits: LimitSet::WebGpu, checked: true, max_binding_bytes: None })
+    open(&OpenOptions { limits: LimitSet::WebGpu, checked: true, ..OpenOptions::default() })
 }
 
 /// Opens that adapter with the given options.

@@ -1,0 +1,82 @@
+//! Optional abilities of a device for which kernels have a form of their own, besides the portable one.
+//!
+//! A kernel says with [`super::Source`] which of its parts has an alternative; `shader.rs` picks by the device's [`Features`].
+
+/// One optional ability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Lanes of a workgroup that run together add and exchange values without memory.
+    Subgroups,
+    /// Half floats as a type of WGSL, also in buffers.
+    F16,
+}
+
+/// A set of abilities. It displays as the name of the variant that it picks: `portable`, `subgroups`, `f16` or
+/// `subgroups + f16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Features {
+    /// [`Feature::Subgroups`].
+    pub subgroups: bool,
+    /// [`Feature::F16`].
+    pub f16: bool,
+}
+
+impl Features {
+    /// None: the portable form, which every device runs.
+    pub const NONE: Features = Features { subgroups: false, f16: false };
+    /// All.
+    pub const ALL: Features = Features { subgroups: true, f16: true };
+
+    /// Whether the set holds `feature`.
+    pub fn has(self, feature: Feature) -> bool {
+        match feature {
+            Feature::Subgroups => self.subgroups,
+            Feature::F16 => self.f16,
+        }
+    }
+
+    /// The set with `feature`.
+    pub fn with(mut self, feature: Feature) -> Self {
+        match feature {
+            Feature::Subgroups => self.subgroups = true,
+            Feature::F16 => self.f16 = true,
+        }
+        self
+    }
+
+    /// What both sets hold.
+    pub fn and(self, other: Features) -> Self {
+        Features { subgroups: self.subgroups && other.subgroups, f16: self.f16 && other.f16 }
+    }
+
+    /// Every set that this one contains, from none to itself: one, two or four.
+    pub fn subsets(self) -> Vec<Features> {
+        let of = |subgroups, f16| Features { subgroups, f16 };
+        let all = [Features::NONE, of(true, false), of(false, true), Features::ALL];
+        all.into_iter().filter(|s| s.and(self) == *s).collect()
+    }
+}
+
+impl std::fmt::Display for Features {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match (self.subgroups, self.f16) {
+            (false, false) => "portable",
+            (true, false) => "subgroups",
+            (false, true) => "f16",
+            (true, true) => "subgroups + f16",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subsets_go_from_portable_to_the_whole_set() {
+        let names = |f: Features| f.subsets().iter().map(Features::to_string).collect::<Vec<_>>();
+        assert_eq!(names(Features::ALL), ["portable", "subgroups", "f16", "subgroups + f16"]);
+        assert_eq!(names(Features::NONE.with(Feature::F16)), ["portable", "f16"]);
+        assert_eq!(names(Features::NONE), ["portable"]);
+    }
+}

@@ -1,0 +1,59 @@
+//! What to ask of an adapter when it is opened.
+
+use super::Features;
+
+/// Which limits to open a device with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitSet {
+    /// All that the adapter has, with the optional features that Longreach uses.
+    #[default]
+    Adapter,
+    /// WebGPU's defaults and no optional feature: the least a device may offer.
+    WebGpu,
+}
+
+/// How to open a device.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Limits to ask for.
+    pub limits: LimitSet,
+    /// Keep naga's bounds checks and loop bounding in the shaders.
+    pub checked: bool,
+    /// Pretend that bindings may hold at most this many bytes, to test slicing.
+    pub max_binding_bytes: Option<u64>,
+    /// Which optional forms of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
+    pub features: Features,
+}
+
+impl Default for OpenOptions {
+    /// All that the adapter has.
+    fn default() -> Self {
+        Self { limits: LimitSet::Adapter, checked: false, max_binding_bytes: None, features: Features::ALL }
+    }
+}
+
+impl OpenOptions {
+    /// What to ask for of what the adapter offers.
+    pub(super) fn required_features(&self, offered: wgpu::Features) -> wgpu::Features {
+        if self.limits == LimitSet::WebGpu {
+            return wgpu::Features::empty();
+        }
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        wanted.set(wgpu::Features::SUBGROUP, self.features.subgroups);
+        wanted.set(wgpu::Features::SHADER_F16, self.features.f16);
+        offered & wanted
+    }
+
+    /// The limits to ask for of an adapter with these.
+    pub(super) fn required_limits(&self, offered: &wgpu::Limits) -> wgpu::Limits {
+        match self.limits {
+            LimitSet::Adapter => offered.clone(),
+            LimitSet::WebGpu => wgpu::Limits::default().or_worse_values_from(offered),
+        }
+    }
+}
+
+/// Those of an open device's features for which kernels have forms.
+pub(super) fn features_of(device: wgpu::Features) -> Features {
+    Features { subgroups: device.contains(wgpu::Features::SUBGROUP), f16: device.contains(wgpu::Features::SHADER_F16) }
+}
