@@ -32,7 +32,7 @@ fn fold(scores: array<f32, BLOCK>) -> array<f32, BLOCK> {
     for (var j = 0u; j < BLOCK; j++) {
         new_top = max(new_top, scores[j]);
     }
-    let shrink = exp(max(top - new_top, -80.0));
+    let shrink = exp(clamp(top - new_top, -80.0, 0.0));
     top = new_top;
     sum *= shrink;
     for (var c = 0u; c < D4; c++) {
@@ -41,7 +41,7 @@ fn fold(scores: array<f32, BLOCK>) -> array<f32, BLOCK> {
     var weights: array<f32, BLOCK>;
     for (var j = 0u; j < BLOCK; j++) {
         // A masked key weighs exactly nothing, also while every key so far was masked.
-        weights[j] = select(exp(max(scores[j] - new_top, -80.0)), 0.0, scores[j] <= 0.5 * LOWEST);
+        weights[j] = select(exp(clamp(scores[j] - new_top, -80.0, 0.0)), 0.0, scores[j] <= 0.5 * LOWEST);
         sum += weights[j];
     }
     return weights;

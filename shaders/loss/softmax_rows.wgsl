@@ -38,7 +38,7 @@ fn softmax_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 
     var sum = 0.0;
     for (var j = lane; j < p.cols; j += TREE_LANES) {
-        sum += exp(max(x[base + j] - highest, LOWEST_EXPONENT));
+        sum += exp(clamp(x[base + j] - highest, LOWEST_EXPONENT, 0.0));
     }
     sum = tree_sum(sum, lane);
 
@@ -52,7 +52,7 @@ fn softmax_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     }
     let factor = select(p.scale, 0.0, ignored);
     for (var j = lane; j < p.cols; j += TREE_LANES) {
-        let probability = exp(max(x[base + j] - highest, LOWEST_EXPONENT)) / sum;
+        let probability = exp(clamp(x[base + j] - highest, LOWEST_EXPONENT, 0.0)) / sum;
         x[base + j] = factor * (probability - select(0.0, 1.0, j == label));
     }
 }

@@ -16,7 +16,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<f32>;        // [m, a_stride], or [k, a_stride] in tn
 @group(0) @binding(3) var<storage, read_write> out: array<f32>; // [m, c_stride]
 
 const GROUP_X: u32 = 16u;

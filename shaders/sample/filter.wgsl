@@ -21,7 +21,7 @@ fn unordered(key: u32) -> f32 {
 
 // Unnormalised probability; that of the most likely token is 1.
 fn mass(x: vec4<f32>, peak: f32) -> vec4<f32> {
-    return exp(max(x - peak, vec4<f32>(LOWEST_EXPONENT)));
+    return exp(clamp(x - peak, vec4<f32>(LOWEST_EXPONENT), vec4<f32>(0.0)));
 }
 
 // Sum over all tokens with key >= least.

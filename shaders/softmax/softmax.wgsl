@@ -21,13 +21,13 @@ fn softmax(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) n_g
     largest = segment_max(largest, local, LANES);
     var sum = 0.0;
     for (var c = at.lane; c < p.cols; c += LANES) {
-        sum += exp(max(x[first + c] - largest, -80.0));
+        sum += exp(clamp(x[first + c] - largest, -80.0, 0.0));
     }
     let factor = 1.0 / segment_sum(sum, local, LANES);
     if at.row >= p.rows {
         return;
     }
     for (var c = at.lane; c < p.cols; c += LANES) {
-        y[first + c] = exp(max(x[first + c] - largest, -80.0)) * factor;
+        y[first + c] = exp(clamp(x[first + c] - largest, -80.0, 0.0)) * factor;
     }
 }

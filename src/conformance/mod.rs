@@ -2,16 +2,26 @@
 //!
 //! `check.rs` is the order of things on one adapter; `cases.rs` and `steps.rs` make the rows of a report (`row.rs`), from the
 //! kernels' cases and from whole runs; `deviations.rs` is what is known to be wrong elsewhere; `report.rs` is the whole,
-//! `html.rs` and `table.rs` how people read it.
+//! `html.rs` and `table.rs` how people read it. What can be proved on any machine, without a device: `shaders.rs` translates
+//! every shader to every driver's language, and `lints.rs` are the rules that shaders and kernels keep.
 
+mod bounds;
 mod cases;
 mod check;
 mod deviations;
+mod float_lints;
 mod html;
+mod ir;
+pub mod lints;
+#[cfg(test)]
+mod lints_tests;
 mod report;
 mod row;
+pub mod shaders;
 mod steps;
 mod table;
+mod uniformity;
+mod validator;
 
 pub use cases::{all_cases, quick_cases};
 pub use check::{CheckOptions, check_adapter, check_cpu, check_slopes};

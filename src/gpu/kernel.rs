@@ -168,6 +168,12 @@ impl KernelDef {
         self.parts.iter().any(|p| p.text.contains("num_workgroups"))
     }
 
+    /// Path and text of every part in every form.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let other = |part: &Source| part.alternative.map(|other| (other.path, other.text));
+        self.parts.iter().flat_map(move |part| std::iter::once((part.path, part.text)).chain(other(part)))
+    }
+
     /// The features for which this kernel has a form of its own.
     pub fn features(&self) -> Features {
         self.parts.iter().flat_map(|p| p.alternative).fold(Features::NONE, |set, other| set.with(other.needs))

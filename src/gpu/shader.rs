@@ -3,6 +3,8 @@
 //! Linking is concatenation: WGSL declarations may stand in any order. `enable` lines come first, as WGSL wants it, then
 //! generated constants, then of each part the form that suits the device.
 
+use std::borrow::Cow;
+
 use super::{Access, Feature, Features, KernelDef, Kind, Scalar};
 use crate::error::{Error, Result};
 
@@ -60,14 +62,49 @@ fn locate(kernel: &KernelDef, features: Features, linked_line: usize) -> String 
     "generated constants".to_string()
 }
 
-/// Parses and validates a linked kernel and compares it with its description: entry point, bindings, access and
-/// parameters. Any difference is an error with file and line where naga gives one.
-pub fn check(kernel: &KernelDef, constants: &[u32], features: Features) -> Result<()> {
+/// A linked kernel as naga understands it.
+pub struct Linked {
+    kernel: &'static KernelDef,
+    features: Features,
+    /// The linked WGSL.
+    pub text: String,
+    /// What it says.
+    pub module: naga::Module,
+    /// What validation found out about it.
+    pub info: naga::valid::ModuleInfo,
+}
+
+impl Linked {
+    /// The kernel.
+    pub fn kernel(&self) -> &'static KernelDef {
+        self.kernel
+    }
+
+    /// The optional features that this form of the kernel uses.
+    pub fn features(&self) -> Features {
+        self.kernel.features().and(self.features)
+    }
+
+    /// File and line where something of the module stands.
+    pub fn place(&self, span: naga::Span) -> String {
+        locate(self.kernel, self.features, span.location(&self.text).line_number as usize)
+    }
+
+    /// The module with the default values of its overrides in their places.
+    pub fn resolved(&self) -> Result<(Cow<'_, naga::Module>, Cow<'_, naga::valid::ModuleInfo>)> {
+        let entry = (naga::ShaderStage::Compute, self.kernel.entry_point());
+        let constants = naga::back::PipelineConstants::default();
+        naga::back::pipeline_constants::process_overrides(&self.module, &self.info, Some(entry), &constants)
+            .map_err(|e| Error::new(format!("kernel {}: an override has no value: {e}", self.kernel.name())))
+    }
+}
+
+/// Links, parses and validates a kernel. An error names file and line where naga gives one.
+pub fn parse(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<Linked> {
     let text = link(kernel, constants, features);
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
-    let own_file = format!("shaders/{}.wgsl", kernel.label);
     let place = |l: Option<naga::SourceLocation>| {
-        l.map_or_else(|| own_file.clone(), |l| locate(kernel, features, l.line_number as usize))
+        l.map_or_else(|| own_file(kernel), |l| locate(kernel, features, l.line_number as usize))
     };
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
         let at = place(e.location(&text));
@@ -75,19 +112,32 @@ pub fn check(kernel: &KernelDef, constants: &[u32], features: Features) -> Resul
     })?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
-    validator.validate(&module).map_err(|e| {
+    let info = validator.validate(&module).map_err(|e| {
         let at = place(e.location(&text));
         fail(format!("{at}: {}", e.emit_to_string(&text)))
     })?;
+    Ok(Linked { kernel, features, text, module, info })
+}
+
+/// The file that a kernel is named after.
+fn own_file(kernel: &KernelDef) -> String {
+    format!("shaders/{}.wgsl", kernel.label)
+}
+
+/// Parses and validates a linked kernel and compares it with its description: entry point, bindings, access and
+/// parameters. Any difference is an error with file and line where naga gives one.
+pub fn check(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<()> {
+    let linked = parse(kernel, constants, features)?;
+    let module = &linked.module;
+    let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
+    let own_file = own_file(kernel);
     if !module.entry_points.iter().any(|e| e.name == kernel.entry_point()) {
         return Err(fail(format!("{own_file}: no entry point named {}", kernel.entry_point())));
     }
     let mut seen = vec![false; kernel.bindings.len() + 1];
     for (handle, variable) in module.global_variables.iter() {
-        check_variable(kernel, &module, variable, &mut seen).map_err(|what| {
-            let line = module.global_variables.get_span(handle).location(&text).line_number;
-            fail(format!("{}: {what}", locate(kernel, features, line as usize)))
-        })?;
+        check_variable(kernel, module, variable, &mut seen)
+            .map_err(|what| fail(format!("{}: {what}", linked.place(module.global_variables.get_span(handle)))))?;
     }
     match seen.iter().position(|s| !s) {
         Some(missing) => Err(fail(format!("{own_file}: binding {missing} of the description is not in the shader"))),

@@ -1,0 +1,214 @@
+//! The rules for our shaders that no compiler checks, with the findings against them.
+//!
+//! A finding stays unless it is mended or stands in [`ALLOWED`] with a reason. The analyses are in `uniformity.rs` (flow of
+//! control) and `float_lints.rs` (arithmetic); rules on kernels and their descriptions are here.
+
+use std::collections::BTreeSet;
+
+use super::float_lints::float_violations;
+use super::shaders::{self, Shader};
+use super::uniformity::divergences;
+use crate::error::Result;
+use crate::gpu::footprint::Footprint;
+use crate::gpu::shader::Linked;
+use crate::gpu::{Command, CpuExecutor, KernelDef};
+use crate::kernels::case::Case;
+
+/// What a shader must not do, or must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A barrier or subgroup operation that some invocations of a workgroup may reach and others not: the standard forbids
+    /// it, naga accepts it, and devices hang or compute nonsense.
+    Uniformity,
+    /// An exponential of an argument that is not visibly bounded where it overflows: Inf is undefined under the fast
+    /// arithmetic of Metal, and tanh of large values overflows there.
+    RawExponential,
+    /// Dependence on Inf or NaN: with fast arithmetic a compiler assumes that there are none. Mask with a large finite value.
+    NotFinite,
+    /// An atomic float: DX12 has none, and sums in the order of arrival differ from run to run.
+    FloatAtomic,
+    /// A file below `shaders/` that no kernel links: nothing tests it.
+    UnusedFile,
+    /// A kernel that no quick case dispatches, so no device is compared with its twin; or one that cases dispatch and no family
+    /// lists. (A kernel without a twin does not compile.)
+    NoCase,
+    /// A storage binding without its shape, in WGSL (`// [rows, cols]` on its line) or in Rust: shapes are what a reader of
+    /// a kernel needs first.
+    NoShape,
+    /// More than WebGPU's default limits grant: the kernel would not run on every device.
+    Limit,
+    /// A shader that does not parse or validate.
+    Broken,
+    /// An exception that nothing needs any more.
+    StaleException,
+}
+
+impl Rule {
+    /// The rule in a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Uniformity => "uniform control flow",
+            Rule::RawExponential => "bounded exponentials",
+            Rule::NotFinite => "no Inf or NaN",
+            Rule::FloatAtomic => "no atomic floats",
+            Rule::UnusedFile => "no unused file",
+            Rule::NoCase => "a case for every kernel",
+            Rule::NoShape => "a shape for every binding",
+            Rule::Limit => "WebGPU's default limits",
+            Rule::Broken => "valid WGSL",
+            Rule::StaleException => "no stale exception",
+        }
+    }
+}
+
+/// A place where a rule is broken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The rule.
+    pub rule: Rule,
+    /// The kernel, or the first of those that link the place.
+    pub kernel: String,
+    /// `shaders/x.wgsl:12`, or the name of what has no line.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// Why it stays, if there is a reason.
+    pub allowed: Option<&'static str>,
+}
+
+/// An exception: a rule, the place it is broken at (a file for all its lines, or a kernel's name) and why that is right.
+pub(super) struct Exception {
+    pub(super) rule: Rule,
+    pub(super) place: &'static str,
+    pub(super) reason: &'static str,
+}
+
+/// The exceptions. There are none: every finding so far was better mended.
+const ALLOWED: &[Exception] = &[];
+
+/// Every finding about the shaders and kernels of the program, by rule and place.
+pub fn lints() -> Vec<Finding> {
+    let shaders = shaders::all();
+    let mut found: Vec<Finding> = shaders.iter().flat_map(of_shader).collect();
+    found.extend(shaders.iter().flat_map(|s| of_description(s.kernel)));
+    let cases = crate::kernels::cases().into_iter().chain(crate::attention::cases());
+    let kernels: Vec<&KernelDef> = shaders.iter().map(|s| s.kernel).collect();
+    found.extend(of_cases(&kernels, cases.filter(|c| !c.bench)));
+    settle(found, ALLOWED)
+}
+
+/// Files (`shaders/family/kernel.wgsl`) of a folder that no kernel links. The program carries only what kernels link, so
+/// whoever has the sources asks.
+pub fn unused_files(files: &[String]) -> Vec<Finding> {
+    let shaders = shaders::all();
+    let linked: BTreeSet<&str> = shaders.iter().flat_map(|s| s.kernel.files().map(|(path, _)| path)).collect();
+    let is_linked = |file: &str| {
+        let path = file.strip_prefix("shaders/").and_then(|f| f.strip_suffix(".wgsl"));
+        path.is_some_and(|path| linked.contains(path))
+    };
+    let unused = files.iter().filter(|file| !is_linked(file));
+    unused.map(|file| finding(Rule::UnusedFile, "", file.clone(), "no kernel links it: name it or delete it")).collect()
+}
+
+/// One finding for each place of a rule, with the reason of an exception; and each exception that was not needed.
+pub(super) fn settle(mut found: Vec<Finding>, allowed: &'static [Exception]) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    found.retain(|f| seen.insert((f.rule, f.place.clone(), f.what.clone())));
+    let mut needed = vec![false; allowed.len()];
+    for f in &mut found {
+        let file = f.place.rsplit_once(':').map_or(f.place.as_str(), |(file, _)| file);
+        let exception = allowed.iter().position(|a| a.rule == f.rule && (a.place == f.place || a.place == file));
+        if let Some(i) = exception {
+            needed[i] = true;
+            f.allowed = Some(allowed[i].reason);
+        }
+    }
+    for (exception, _) in allowed.iter().zip(needed).filter(|(_, needed)| !needed) {
+        let what = format!("nothing there breaks the rule: {}", exception.rule.name());
+        found.push(finding(Rule::StaleException, "", exception.place.to_string(), what));
+    }
+    found.sort();
+    found
+}
+
+fn finding(rule: Rule, kernel: &str, place: String, what: impl Into<String>) -> Finding {
+    Finding { rule, kernel: kernel.to_string(), place, what: what.into(), allowed: None }
+}
+
+/// What is wrong in a linked shader.
+fn of_shader(shader: &Shader) -> Vec<Finding> {
+    let name = shader.kernel.name();
+    match shader.parse().and_then(|linked| of_linked(&linked, &name)) {
+        Ok(found) => found,
+        Err(e) => vec![finding(Rule::Broken, &name, name.clone(), e.to_string())],
+    }
+}
+
+pub(super) fn of_linked(linked: &Linked, name: &str) -> Result<Vec<Finding>> {
+    let (module, _) = linked.resolved()?;
+    let mut found = Vec::new();
+    for d in divergences(&module) {
+        found.push(finding(Rule::Uniformity, name, linked.place(d.span), d.what));
+    }
+    for (rule, span, what) in float_violations(&module) {
+        found.push(finding(rule, name, linked.place(span), what));
+    }
+    for excess in Footprint::of(&module)?.excesses() {
+        found.push(finding(Rule::Limit, name, name.to_string(), excess));
+    }
+    Ok(found)
+}
+
+/// Bindings without shapes, in the WGSL files of a kernel and in its description.
+pub(super) fn of_description(kernel: &KernelDef) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (path, text) in kernel.files() {
+        for (i, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or(line);
+            if code.contains("var<storage") && !line[code.len()..].starts_with("// [") {
+                let place = format!("shaders/{path}.wgsl:{}", i + 1);
+                found.push(finding(Rule::NoShape, &kernel.name(), place, "a binding without // [its shape]"));
+            }
+        }
+    }
+    for binding in kernel.bindings.iter().filter(|b| b.shape.is_empty()) {
+        let what = format!("the description of {} has no shape", binding.name);
+        found.push(finding(Rule::NoShape, &kernel.name(), kernel.name(), what));
+    }
+    found
+}
+
+/// Kernels that no case dispatches, and dispatched ones that are not listed.
+pub(super) fn of_cases(kernels: &[&KernelDef], cases: impl Iterator<Item = Case>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut dispatched = BTreeSet::new();
+    for case in cases {
+        match case.record(&mut CpuExecutor::<f32>::new()) {
+            Ok(recorded) => dispatched.extend(recorded.recording.commands().iter().filter_map(|c| match c {
+                Command::Dispatch(d) => Some(d.kernel.name()),
+                _ => None,
+            })),
+            Err(e) => {
+                found.push(finding(Rule::NoCase, "", case.name.clone(), format!("the case is not recorded: {e}")))
+            }
+        }
+    }
+    let listed: BTreeSet<String> = kernels.iter().map(|k| k.name()).collect();
+    for name in listed.difference(&dispatched) {
+        found.push(finding(
+            Rule::NoCase,
+            name,
+            name.clone(),
+            "no quick case dispatches it: add one to its family's cases()",
+        ));
+    }
+    for name in dispatched.difference(&listed) {
+        found.push(finding(
+            Rule::NoCase,
+            name,
+            name.clone(),
+            "cases dispatch it, but kernels() of its family lists it not",
+        ));
+    }
+    found
+}

@@ -1,0 +1,160 @@
+//! Every linked shader of the program: its translation to the languages of the drivers, and its text as standard WGSL.
+//!
+//! Needs no device. What the translations are made with is in `gpu/translate.rs`; what is wrong in a shader itself is found by
+//! `lints.rs`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::validator::{Verdict, judge};
+use crate::atomic_file::{write_atomic, write_folder};
+use crate::error::Result;
+
+use crate::gpu::shader::{self, Linked};
+use crate::gpu::translate::{Checks, Target, translate};
+use crate::gpu::{Features, KernelDef};
+
+/// A kernel in one form with values for its constants: what becomes one pipeline.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// The kernel.
+    pub kernel: &'static KernelDef,
+    /// Values of its constants.
+    pub constants: Vec<u32>,
+    /// Which form of the kernel.
+    pub features: Features,
+}
+
+/// Every shader that the program may compile, in every form, each once. Where a constant takes many values (head sizes) some stand for all.
+pub fn all() -> Vec<Shader> {
+    let mut seen = BTreeSet::new();
+    let listed = crate::kernels::all().into_iter().chain(crate::attention::kernels());
+    let forms = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
+        let form = move |features| Shader { kernel, constants: constants.clone(), features };
+        kernel.features().subsets().into_iter().map(form)
+    };
+    let shaders = listed.flat_map(forms);
+    shaders.filter(|s| seen.insert(s.file_name())).collect()
+}
+
+impl Shader {
+    /// What tells it from others of the kernel: the kernel's variant, its constants and what its form needs, for example
+    /// `f16 native-f16`, `D4=8` or `GROUP=64 LANES=8 subgroups`.
+    pub fn variant(&self) -> String {
+        self.parts("=").join(" ")
+    }
+
+    /// A name for a file, unique among [`all`]: `matmul.nt.bf16.wgsl`, `attend.forward.D4-8.wgsl`.
+    pub fn file_name(&self) -> String {
+        let stem = self.kernel.label.replace('/', ".");
+        std::iter::once(stem).chain(self.parts("-")).chain(["wgsl".to_string()]).collect::<Vec<_>>().join(".")
+    }
+
+    fn parts(&self, between: &str) -> Vec<String> {
+        let variant = Some(self.kernel.variant).filter(|v| !v.is_empty()).map(str::to_string);
+        let constants = self.kernel.constants.iter().zip(&self.constants);
+        let form = [("native-f16", self.features.f16), ("subgroups", self.features.subgroups)];
+        let form = form.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_string());
+        variant
+            .into_iter()
+            .chain(constants.map(|(name, value)| format!("{name}{between}{value}")))
+            .chain(form)
+            .collect()
+    }
+
+    /// Its linked text with the `enable` lines of the standard.
+    pub fn standard_wgsl(&self) -> String {
+        shader::standard_wgsl(self.kernel, &self.constants, self.features)
+    }
+
+    /// Links, parses and validates it.
+    pub fn parse(&self) -> Result<Linked> {
+        shader::parse(self.kernel, &self.constants, self.features)
+    }
+}
+
+/// Writes every shader as a standard WGSL file, for other compilers to judge; gives their number. The files appear
+/// together, or none does.
+pub fn dump(dir: &Path) -> Result<usize> {
+    let shaders = all();
+    write_folder(dir, |folder| {
+        for shader in &shaders {
+            let text = shader.standard_wgsl();
+            write_atomic(&folder.join(shader.file_name()), |file| Ok(file.write_all(text.as_bytes())?))?;
+        }
+        Ok(())
+    })?;
+    Ok(shaders.len())
+}
+
+/// One shader in one language.
+#[derive(Clone, Debug)]
+pub struct TranslationRow {
+    /// Label of the kernel.
+    pub kernel: String,
+    /// Its variant and constants, empty where there is one.
+    pub variant: String,
+    /// The language.
+    pub target: Target,
+    /// What became of it.
+    pub status: TranslationStatus,
+    /// Size of the translation without checks.
+    pub bytes: usize,
+}
+
+/// What became of a translation. Where naga can add runtime checks, both forms were made and judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TranslationStatus {
+    /// The named program accepts it.
+    Validated(&'static str),
+    /// naga made it, and nobody judged it, for this reason.
+    Translated(String),
+    /// The language lacks what this variant of the kernel is made for; it never runs there.
+    NotApplicable,
+    /// naga or the validator refuses it.
+    Failed(String),
+}
+
+impl TranslationStatus {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Validated(_) => "validated",
+            Self::Translated(_) => "translated",
+            Self::NotApplicable => "not applicable",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// Every shader in every language.
+pub fn translations() -> Vec<TranslationRow> {
+    let shaders = all();
+    let pairs: Vec<_> = shaders.iter().flat_map(|shader| Target::ALL.map(|target| (shader, target))).collect();
+    pairs.into_par_iter().map(|(shader, target)| row(shader, target)).collect()
+}
+
+fn row(shader: &Shader, target: Target) -> TranslationRow {
+    let (status, bytes) = shader
+        .parse()
+        .and_then(|linked| status(&linked, target))
+        .unwrap_or_else(|e| (TranslationStatus::Failed(e.to_string()), 0));
+    TranslationRow { kernel: shader.kernel.label.to_string(), variant: shader.variant(), target, status, bytes }
+}
+
+/// Translates without and with checks and gives both to the validator; the size is that without.
+fn status(linked: &Linked, target: Target) -> Result<(TranslationStatus, usize)> {
+    let Some(code) = translate(linked, target, Checks::Off)? else { return Ok((TranslationStatus::NotApplicable, 0)) };
+    let checked = translate(linked, target, Checks::On)?.filter(|checked| *checked != code);
+    let mut status = TranslationStatus::NotApplicable;
+    for (form, code) in std::iter::once(("", &code)).chain(checked.as_ref().map(|c| ("with checks: ", c))) {
+        status = match judge(target, code) {
+            Verdict::Accepted(by) => TranslationStatus::Validated(by),
+            Verdict::NotJudged(why) => TranslationStatus::Translated(why),
+            Verdict::Refused(said) => return Ok((TranslationStatus::Failed(format!("{form}{said}")), code.len())),
+        };
+    }
+    Ok((status, code.len()))
+}

@@ -1,0 +1,364 @@
+//! Which values and which flow of control are the same for all invocations of a workgroup.
+//!
+//! WGSL demands that barriers and subgroup operations are reached by all invocations alike. naga accepts a shader where they
+//! are not, and such a shader hangs or computes nonsense on some devices. This is the analysis of the WGSL standard (section
+//! "Uniformity"), conservative: a value counts as non-uniform unless it can be seen to be uniform. It interprets each
+//! function from the entry point on, with one flag a value and a local variable, and loops until nothing changes.
+
+use std::collections::{BTreeSet, HashMap};
+
+use naga::{AddressSpace, Expression, Function, Handle, Module, Span, Statement};
+
+use super::ir::{Root, operands, root};
+
+/// A barrier or subgroup operation that not all invocations may reach together.
+#[derive(Clone, Debug)]
+pub(super) struct Divergence {
+    /// The statement.
+    pub(super) span: Span,
+    /// What it is, and in which function.
+    pub(super) what: String,
+}
+
+/// Every such statement of the module's entry points, in order of their places.
+pub(super) fn divergences(module: &Module) -> Vec<Divergence> {
+    let mut analysis = Analysis { module, found: BTreeSet::new(), known: HashMap::new() };
+    for entry in &module.entry_points {
+        let arguments = entry.function.arguments.iter().map(|a| varies(module, a)).collect();
+        analysis.function(&entry.function, arguments, false);
+    }
+    let found = analysis.found.into_iter();
+    found.map(|(start, end, what)| Divergence { span: Span::new(start, end), what }).collect()
+}
+
+/// Whether an argument of an entry point may differ between invocations.
+fn varies(module: &Module, argument: &naga::FunctionArgument) -> bool {
+    use naga::BuiltIn::{NumWorkGroups, SubgroupSize, WorkGroupId};
+    let uniform = |binding: &Option<naga::Binding>| {
+        matches!(binding, Some(naga::Binding::BuiltIn(NumWorkGroups | WorkGroupId | SubgroupSize)))
+    };
+    match &module.types[argument.ty].inner {
+        naga::TypeInner::Struct { members, .. } => !members.iter().all(|m| uniform(&m.binding)),
+        _ => !uniform(&argument.binding),
+    }
+}
+
+/// A function together with which arguments (or what they point to) vary, and whether it is called in divergent flow.
+type Context = (Handle<Function>, Vec<bool>, bool);
+
+/// What a call leaves behind.
+#[derive(Clone, Default)]
+struct Outcome {
+    /// The returned value varies.
+    result: bool,
+    /// What each pointer argument points to varies.
+    arguments: Vec<bool>,
+}
+
+struct Analysis<'a> {
+    module: &'a Module,
+    found: BTreeSet<(u32, u32, String)>,
+    known: HashMap<Context, Outcome>,
+}
+
+/// Which variables hold a varying value; none where control never arrives.
+type Flow = Option<Vec<bool>>;
+
+/// What follows either path.
+fn join(a: Flow, b: Flow) -> Flow {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.into_iter().zip(b).map(|(a, b)| a | b).collect()),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A loop or a switch around the present statement.
+#[derive(Default)]
+struct Scope {
+    is_loop: bool,
+    /// Some invocations may have left it, or be ahead in it, while others are here.
+    split: bool,
+    at_break: Flow,
+    at_continue: Flow,
+}
+
+/// The interpretation of one function in one context.
+struct Frame<'a> {
+    function: &'a Function,
+    /// Whether each expression varies, as of its last evaluation.
+    values: Vec<bool>,
+    /// Local variables come first, then what pointer arguments point to.
+    flow: Flow,
+    at_return: Flow,
+    scopes: Vec<Scope>,
+    /// Some invocations may have returned already.
+    returned: bool,
+    result: bool,
+}
+
+impl Frame<'_> {
+    fn value(&self, e: Handle<Expression>) -> bool {
+        self.values[e.index()]
+    }
+
+    /// Whether flow varies at a statement of a block that is itself reached in flow that varies or does not.
+    fn diverges(&self, block: bool) -> bool {
+        block || self.returned || self.scopes.iter().any(|s| s.split)
+    }
+
+    /// The variable that a pointer leads to, if this function tracks it.
+    fn slot(&self, pointer: Handle<Expression>) -> Option<usize> {
+        match root(&self.function.expressions, pointer) {
+            Root::Local(local) => Some(local.index()),
+            Root::Argument(i) => Some(self.function.local_variables.len() + i as usize),
+            Root::Global(_) | Root::Value => None,
+        }
+    }
+
+    fn variable(&self, slot: usize) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow[slot])
+    }
+
+    /// Whether a whole variable is written, rather than a part of it.
+    fn is_whole(&self, pointer: Handle<Expression>) -> bool {
+        matches!(self.function.expressions[pointer], Expression::LocalVariable(_) | Expression::FunctionArgument(_))
+    }
+
+    fn store(&mut self, pointer: Handle<Expression>, varies: bool) {
+        let (slot, whole) = (self.slot(pointer), self.is_whole(pointer));
+        if let (Some(slot), Some(flow)) = (slot, self.flow.as_mut()) {
+            flow[slot] = varies || (!whole && flow[slot]);
+        }
+    }
+}
+
+impl<'a> Analysis<'a> {
+    fn function(&mut self, function: &'a Function, arguments: Vec<bool>, diverges: bool) -> Outcome {
+        let mut values = vec![false; function.expressions.len()];
+        for (handle, expression) in function.expressions.iter() {
+            if let Expression::FunctionArgument(i) = *expression {
+                let is_pointer = self.is_pointer(function.arguments[i as usize].ty);
+                values[handle.index()] = arguments[i as usize] && !is_pointer;
+            }
+        }
+        // A variable's initialiser is a constant.
+        let n_locals = function.local_variables.len();
+        let flow = std::iter::repeat_n(false, n_locals).chain(arguments).collect();
+        let mut frame = Frame {
+            function,
+            values,
+            flow: Some(flow),
+            at_return: None,
+            scopes: Vec::new(),
+            returned: false,
+            result: false,
+        };
+        self.block(&mut frame, &function.body, diverges);
+        let at_end = join(frame.flow.take(), frame.at_return.take());
+        let arguments = at_end.map(|flow| flow[n_locals..].to_vec()).unwrap_or_default();
+        Outcome { result: frame.result, arguments }
+    }
+
+    fn is_pointer(&self, ty: Handle<naga::Type>) -> bool {
+        matches!(self.module.types[ty].inner, naga::TypeInner::Pointer { .. } | naga::TypeInner::ValuePointer { .. })
+    }
+
+    fn block(&mut self, frame: &mut Frame<'a>, block: &'a naga::Block, diverges: bool) {
+        for (statement, span) in block.span_iter() {
+            if frame.flow.is_none() {
+                return;
+            }
+            let diverges = frame.diverges(diverges);
+            self.statement(frame, statement, *span, diverges);
+        }
+    }
+
+    fn statement(&mut self, frame: &mut Frame<'a>, statement: &'a Statement, span: Span, diverges: bool) {
+        match statement {
+            Statement::Emit(range) => {
+                for e in range.clone() {
+                    frame.values[e.index()] = self.evaluate(frame, e);
+                }
+            }
+            Statement::Block(block) => self.block(frame, block, diverges),
+            Statement::If { condition, accept, reject } => {
+                let diverges = diverges || frame.value(*condition);
+                let before = frame.flow.clone();
+                self.block(frame, accept, diverges);
+                let accepted = std::mem::replace(&mut frame.flow, before);
+                self.block(frame, reject, diverges);
+                frame.flow = join(accepted, frame.flow.take());
+            }
+            Statement::Switch { selector, cases } => self.switch(frame, *selector, cases, diverges),
+            Statement::Loop { body, continuing, break_if } => {
+                self.repeat(frame, (body, continuing, *break_if), diverges);
+            }
+            Statement::Break => leave(frame, frame.scopes.len().checked_sub(1), false, diverges),
+            Statement::Continue => leave(frame, frame.scopes.iter().rposition(|s| s.is_loop), true, diverges),
+            Statement::Return { value } => {
+                frame.result |= diverges || value.is_some_and(|v| frame.value(v));
+                frame.returned |= diverges;
+                frame.at_return = join(frame.at_return.take(), frame.flow.take());
+            }
+            Statement::Kill => frame.flow = None,
+            Statement::Store { pointer, value } => {
+                let varies = diverges || frame.value(*value) || frame.value(*pointer);
+                frame.store(*pointer, varies);
+            }
+            Statement::Atomic { result, .. } => result.iter().for_each(|r| frame.values[r.index()] = true),
+            Statement::Call { function, arguments, result } => {
+                self.call(frame, *function, arguments, *result, diverges);
+            }
+            _ => self.collective(frame, statement, span, diverges),
+        }
+    }
+
+    fn switch(
+        &mut self,
+        frame: &mut Frame<'a>,
+        selector: Handle<Expression>,
+        cases: &'a [naga::SwitchCase],
+        diverges: bool,
+    ) {
+        let diverges = diverges || frame.value(selector);
+        let before = frame.flow.clone();
+        frame.scopes.push(Scope::default());
+        let mut after = None;
+        let mut falls_in = None;
+        for case in cases {
+            frame.flow = join(before.clone(), falls_in.take());
+            self.block(frame, &case.body, diverges);
+            let end = frame.flow.take();
+            if case.fall_through { falls_in = end } else { after = join(after, end) }
+        }
+        let scope = frame.scopes.pop().expect("the scope was pushed above");
+        frame.flow = join(after, scope.at_break);
+    }
+
+    fn repeat(
+        &mut self,
+        frame: &mut Frame<'a>,
+        (body, continuing, break_if): (&'a naga::Block, &'a naga::Block, Option<Handle<Expression>>),
+        diverges: bool,
+    ) {
+        frame.scopes.push(Scope { is_loop: true, ..Scope::default() });
+        loop {
+            let (at_head, before) = (frame.flow.clone(), (frame.diverges(diverges), frame.result));
+            self.block(frame, body, diverges);
+            let scope = frame.scopes.last_mut().expect("the scope was pushed above");
+            frame.flow = join(frame.flow.take(), scope.at_continue.take());
+            self.block(frame, continuing, diverges);
+            if let (Some(condition), Some(_)) = (break_if, &frame.flow) {
+                let (varies, flow) = (frame.value(condition), frame.flow.clone());
+                let scope = frame.scopes.last_mut().expect("the scope was pushed above");
+                scope.split |= varies;
+                scope.at_break = join(scope.at_break.take(), flow);
+            }
+            frame.flow = join(at_head.clone(), frame.flow.take());
+            if frame.flow == at_head && before == (frame.diverges(diverges), frame.result) {
+                break;
+            }
+        }
+        frame.flow = frame.scopes.pop().expect("the scope was pushed above").at_break;
+    }
+
+    fn call(
+        &mut self,
+        frame: &mut Frame<'a>,
+        callee: Handle<Function>,
+        arguments: &[Handle<Expression>],
+        result: Option<Handle<Expression>>,
+        diverges: bool,
+    ) {
+        let target: Vec<Option<usize>> = arguments.iter().map(|a| frame.slot(*a)).collect();
+        let given: Vec<bool> = arguments
+            .iter()
+            .zip(&target)
+            .map(|(a, slot)| frame.value(*a) || slot.is_some_and(|slot| frame.variable(slot)))
+            .collect();
+        let context = (callee, given, diverges);
+        let outcome = match self.known.get(&context) {
+            Some(outcome) => outcome.clone(),
+            None => {
+                let outcome = self.function(&self.module.functions[callee], context.1.clone(), diverges);
+                self.known.insert(context, outcome.clone());
+                outcome
+            }
+        };
+        if let Some(result) = result {
+            frame.values[result.index()] = outcome.result;
+        }
+        for ((argument, slot), varies) in arguments.iter().zip(target).zip(outcome.arguments) {
+            if slot.is_some() {
+                frame.store(*argument, varies);
+            }
+        }
+    }
+
+    /// Statements that all invocations must reach together, and their results.
+    fn collective(&mut self, frame: &mut Frame<'a>, statement: &Statement, span: Span, diverges: bool) {
+        let mut varies = diverges;
+        let what = match statement {
+            Statement::ControlBarrier(_) | Statement::MemoryBarrier(_) => "a barrier",
+            Statement::WorkGroupUniformLoad { pointer, .. } => {
+                varies |= frame.value(*pointer);
+                "workgroupUniformLoad"
+            }
+            Statement::SubgroupBallot { result, .. } | Statement::SubgroupCollectiveOperation { result, .. } => {
+                frame.values[result.index()] = true;
+                "a subgroup operation"
+            }
+            Statement::SubgroupGather { mode, result, .. } => {
+                use naga::GatherMode::{ShuffleDown, ShuffleUp, ShuffleXor};
+                if let ShuffleDown(by) | ShuffleUp(by) | ShuffleXor(by) = mode {
+                    varies |= frame.value(*by);
+                }
+                frame.values[result.index()] = true;
+                "a subgroup operation"
+            }
+            Statement::CooperativeStore { .. } => "a cooperative store",
+            _ => return,
+        };
+        if varies {
+            let function = frame.function.name.as_deref().unwrap_or("the entry point");
+            let range = span.to_range().unwrap_or_default();
+            let what = format!("{what} in {function} may be reached by some invocations and not by others");
+            self.found.insert((range.start as u32, range.end as u32, what));
+        }
+    }
+
+    /// Whether an expression varies, given its operands.
+    fn evaluate(&self, frame: &Frame<'a>, e: Handle<Expression>) -> bool {
+        let expression = &frame.function.expressions[e];
+        let operand = |e: Handle<Expression>| frame.value(e);
+        match expression {
+            Expression::Load { pointer } => {
+                let stored = match (root(&frame.function.expressions, *pointer), frame.slot(*pointer)) {
+                    (Root::Global(g), _) => match self.module.global_variables[g].space {
+                        AddressSpace::Uniform => false,
+                        AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+                        _ => true,
+                    },
+                    (_, Some(slot)) => frame.variable(slot),
+                    (_, None) => true,
+                };
+                stored || operand(*pointer)
+            }
+            // The length is that of the binding.
+            Expression::ArrayLength(_) => false,
+            _ => match operands(expression) {
+                Some(operands) => operands.into_iter().any(operand),
+                None => true,
+            },
+        }
+    }
+}
+
+/// `break` or `continue` out of a scope and those within it.
+fn leave(frame: &mut Frame<'_>, scope: Option<usize>, continues: bool, diverges: bool) {
+    let flow = frame.flow.take();
+    let Some(scope) = scope.map(|i| &mut frame.scopes[i]) else { return };
+    scope.split |= diverges;
+    let kept = if continues { &mut scope.at_continue } else { &mut scope.at_break };
+    *kept = join(kept.take(), flow);
+}

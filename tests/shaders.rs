@@ -1,0 +1,80 @@
+//! What is proved about every shader without a device: its translation to the languages of all drivers, judged by Khronos'
+//! validators where they are installed, its text as standard WGSL, and the lints.
+
+use longreach::conformance::lints;
+use longreach::conformance::shaders::{self, TranslationStatus};
+use longreach::gpu::translate::Target;
+
+#[test]
+fn every_shader_translates_to_every_language() {
+    let rows = shaders::translations();
+    assert_eq!(rows.len(), shaders::all().len() * Target::ALL.len());
+    let mut missing = std::collections::BTreeSet::new();
+    let mut wrong = Vec::new();
+    for row in rows {
+        let name = format!("{} {} for {}", row.kernel, row.variant, row.target.name());
+        match row.status {
+            TranslationStatus::Failed(why) => wrong.push(format!("{name}: {why}")),
+            TranslationStatus::Validated(_) => assert!(row.bytes > 100, "{name} is empty"),
+            TranslationStatus::Translated(why) if matches!(row.target, Target::SpirV | Target::GlslEs) => {
+                missing.insert(why);
+            }
+            TranslationStatus::Translated(_) => assert!(row.bytes > 100, "{name} is empty"),
+            TranslationStatus::NotApplicable => assert_eq!(row.target, Target::GlslEs, "{name} is made everywhere"),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let missing: Vec<String> = missing.into_iter().collect();
+    if !missing.is_empty() {
+        let what = format!("{}; on Debian: apt-get install spirv-tools glslang-tools", missing.join(", "));
+        assert!(std::env::var_os("CI").is_none(), "{what}");
+        eprintln!("SKIPPED: {what}");
+    }
+}
+
+#[test]
+fn dumped_shaders_are_the_linked_ones_under_names_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let n = shaders::dump(dir.path()).unwrap();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        // naga refuses this line of the standard and does without.
+        let text = text.replace("enable subgroups;\n", "");
+        naga::front::wgsl::parse_str(&text).unwrap();
+        seen += 1;
+    }
+    assert!(n == seen && n > 30, "{n} written, {seen} found");
+    for shader in shaders::all() {
+        let text = std::fs::read_to_string(dir.path().join(shader.file_name())).unwrap();
+        let text = text.replace("enable subgroups;\n", "");
+        assert!(text == longreach::gpu::shader::link(shader.kernel, &shader.constants, shader.features), "{shader:?}");
+    }
+    let names: Vec<String> = shaders::all().iter().map(|s| s.file_name()).collect();
+    for name in ["matmul.nt.f32.wgsl", "matmul.nt.bf16.wgsl", "attend.forward.D4-8.wgsl"] {
+        assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
+    }
+    assert_eq!(shaders::dump(dir.path()).unwrap(), n, "a folder is written again");
+}
+
+#[test]
+fn no_shader_breaks_a_rule_without_a_reason() {
+    let found = lints::lints();
+    let open: Vec<_> = found.iter().filter(|f| f.allowed.is_none()).collect();
+    assert!(open.is_empty(), "mend these, or give a reason in src/conformance/lints.rs:\n{open:#?}");
+}
+
+#[test]
+fn every_file_is_linked_by_a_kernel() {
+    let mut files = Vec::new();
+    for family in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).unwrap() {
+        let family = family.unwrap();
+        for file in std::fs::read_dir(family.path()).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            files.push(format!("shaders/{}/{name}", family.file_name().into_string().unwrap()));
+        }
+    }
+    assert!(files.len() > 50, "only {files:?} were found");
+    let unused = lints::unused_files(&files);
+    assert!(unused.is_empty(), "{unused:#?}");
+}
