@@ -12,8 +12,8 @@ use longreach::attention::{Attention, Cache, Heads, Lrsa};
 use longreach::data::model_files::ModelFiles;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
-    Binding, Buffer, CpuExecutor, DeviceLimits, Executor, KernelDef, Kind, MemoryUse, OpenOptions, Params, Recording,
-    Source, Span, WgpuExecutor,
+    Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Feature, Features, KernelDef, Kind, MemoryUse, OpenOptions,
+    Params, Recording, Source, Span, WgpuExecutor, shader,
 };
 use longreach::train::{Observer, TrainJob, run};
 
@@ -52,6 +52,15 @@ const GREEDY_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: arr
 static SYNTAX: KernelDef = broken("broken/syntax", &[HEAD, Source::new("broken/syntax", SYNTAX_TEXT)], READ_WRITE);
 static TYPES: KernelDef = broken("broken/types", &[HEAD, Source::new("broken/types", TYPES_TEXT)], READ_WRITE);
 static ACCESS: KernelDef = broken("broken/access", &[HEAD, Source::new("broken/access", ACCESS_TEXT)], READ);
+const HALF_TEXT: &str =
+    "@group(0) @binding(1) var<storage, read> x: array<f32>;\n@compute @workgroup_size(1)\nfn half() {}\n";
+const NATIVE_TEXT: &str = "// Halves are no reals.\n\n@group(0) @binding(1) var<storage, read> x: array<f16>;\n\
+                           @compute @workgroup_size(1)\nfn half() {}\n";
+static HALF: KernelDef = broken(
+    "broken/half",
+    &[HEAD, Source::new("broken/half", HALF_TEXT).or(Feature::F16, Source::new("broken/native", NATIVE_TEXT))],
+    READ,
+);
 static GREEDY: KernelDef = broken("broken/greedy", &[HEAD, Source::new("broken/greedy", GREEDY_TEXT)], READ_WRITE);
 
 fn real(label: &str, len: usize) -> Span {
@@ -98,6 +107,16 @@ fn a_lost_device_fails_every_call_and_hangs_none() {
         assert_error(run_kernel(&mut device, &SYNTAX, &x), kind, &words);
         assert_error(device.wait(), kind, &words);
     }
+}
+
+#[test]
+fn a_fault_in_another_form_of_a_part_is_found_in_its_file() {
+    shader::check(&HALF, &[], Features::NONE).unwrap();
+    shader::check(&HALF, &[], Features::NONE.with(Feature::Subgroups)).unwrap();
+    let found = shader::check(&HALF, &[], Features::ALL);
+    assert_error(found, ErrorKind::Failed, &["shaders/broken/native.wgsl:3", "x holds"]);
+    let standard = shader::standard_wgsl(&HALF, &[], Features::ALL);
+    assert!(standard.starts_with("enable f16;\nstruct"), "{standard}");
 }
 
 #[test]

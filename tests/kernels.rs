@@ -79,6 +79,21 @@ fn a_device_uses_what_it_has_of_what_it_may() {
 }
 
 #[test]
+fn a_device_that_fails_the_test_of_its_subgroups_runs_the_other_forms() {
+    let Some(mut device) = common::software_device() else { return };
+    let before = device.features();
+    device.fail_subgroup_test();
+    assert_eq!(device.features(), Features { subgroups: false, ..before });
+    assert!(device.subgroup_failure().is_some());
+    for case in all_cases().iter().filter(|c| c.name.starts_with("norm/rms_norm: odd")) {
+        let recorded = case.record(&mut device).unwrap();
+        let found = walk::compare(&mut device, &recorded.recording).unwrap();
+        assert!(!found.is_empty() && found.iter().all(|d| case.tolerance.allows(d)), "{found:?}");
+    }
+    assert!(!device.features().subgroups, "it was tested again");
+}
+
+#[test]
 fn two_runs_on_a_device_give_the_same_bits() {
     let bits = |device: &mut WgpuExecutor| {
         let mut found = Vec::new();

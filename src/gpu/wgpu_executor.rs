@@ -114,9 +114,19 @@ impl WgpuExecutor {
             return Ok(());
         }
         let verdict = subgroup_test::run(self)?;
-        self.features.subgroups = verdict.is_ok();
-        self.subgroup_verdict = Some(verdict);
+        self.settle_subgroups(verdict);
         Ok(())
+    }
+
+    fn settle_subgroups(&mut self, verdict: Verdict) {
+        self.features.subgroups &= verdict.is_ok();
+        self.subgroup_verdict = Some(verdict);
+    }
+
+    /// Treats the device as one that has failed the test of its subgroups. Only before its first run: what was compiled stays.
+    pub fn fail_subgroup_test(&mut self) {
+        assert!(self.subgroup_verdict.is_none(), "the subgroups of this device were tested before");
+        self.settle_subgroups(Err("failed on purpose".to_string()));
     }
 
     fn upload_params(&mut self, recording: &Recording) -> Result<()> {
