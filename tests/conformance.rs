@@ -6,7 +6,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use longreach::conformance::{CheckOptions, Report, Status, check_adapter, check_cpu, table};
+use longreach::conformance::{
+    CheckOptions, Direction, Report, Status, check_adapter, check_cpu, check_without_device, table,
+};
 use longreach::gpu::{AdapterReport, Features, KernelDef, LimitSet};
 
 fn kernels() -> Vec<&'static KernelDef> {
@@ -67,6 +69,18 @@ fn the_cpu_executor_conforms() {
     assert!(missing.is_empty(), "no rows of {missing:?}");
     let text = table(&Report { devices: vec![device.clone()], ..Report::default() });
     assert!(device.rows.iter().all(|r| r.status == Status::Passed), "{text}");
+}
+
+#[test]
+fn what_needs_no_device_is_in_the_report() {
+    let mut report = Report::default();
+    check_without_device(&CheckOptions::default(), &mut report, &mut |_| {}).unwrap();
+    for direction in [Direction::Slope, Direction::Lint, Direction::Translation] {
+        assert!(report.paper.iter().filter(|r| r.direction == direction).count() > 8, "{direction:?}");
+    }
+    assert_eq!(report.count(Status::Failed), 0, "{}", table(&report));
+    let targets = report.targets();
+    assert!(targets.len() == 4 && targets.iter().all(|t| t.validated + t.translated > 40), "{targets:?}");
 }
 
 fn check(args: &[&str]) -> std::process::Output {

@@ -27,7 +27,8 @@ fn every_shader_translates_to_every_language() {
     let missing: Vec<String> = missing.into_iter().collect();
     if !missing.is_empty() {
         let what = format!("{}; on Debian: apt-get install spirv-tools glslang-tools", missing.join(", "));
-        assert!(std::env::var_os("CI").is_none(), "{what}");
+        let must = std::env::var_os("CI").is_some() && cfg!(target_os = "linux"); // the set-up script installs them there
+        assert!(!must, "{what}");
         eprintln!("SKIPPED: {what}");
     }
 }

@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{note, print, print_line};
 use crate::atomic_file::{check_target, write_atomic};
-use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, check_slopes, page, table};
+use crate::conformance::{
+    CheckOptions, Report, Row, Status, check_adapter, check_cpu, check_without_device, page, shaders, table,
+};
 use crate::error::{Context, Error, Result};
 use crate::gpu::{LimitSet, adapters, find_adapter};
 
@@ -39,6 +41,9 @@ pub struct CheckArgs {
     /// Also write the report as a self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write every linked shader as a standard .wgsl file to a folder, for other compilers to judge, and check nothing
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["html", "json", "quick", "device"])]
+    dump: Option<PathBuf>,
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
@@ -46,6 +51,10 @@ pub struct CheckArgs {
 
 /// Runs the verb. Fails where a case failed or a known deviation passed.
 pub fn run(args: &CheckArgs) -> Result<()> {
+    if let Some(dir) = &args.dump {
+        let n = shaders::dump(dir).with_context(|| format!("writing shaders to {}", dir.display()))?;
+        return print_line(&format!("{n} shaders written to {}", dir.display()));
+    }
     if let Some(path) = &args.html {
         check_target(path)?;
     }
@@ -97,7 +106,7 @@ fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
         ));
     }
     if !options.quick {
-        report.slopes = check_slopes(options, &mut watch)?;
+        check_without_device(options, &mut report, &mut watch)?;
     }
     for name in wanted {
         report.devices.push(match name.as_str() {

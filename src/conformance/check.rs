@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use super::cases::{self, all_cases, check_case, quick_cases};
 use super::deviations::{self, Deviation};
-use super::report::DeviceReport;
+use super::paper::{lint_rows, translation_rows};
+use super::report::{DeviceReport, Report};
 use super::row::{Direction, Form, Place, Row};
+use super::shaders::translations;
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{AdapterReport, CpuExecutor, Executor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
@@ -119,11 +121,17 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<
     Ok(report)
 }
 
-/// Checks the gradient of every op against the slope of its forward, in f64 and on no device.
-pub fn check_slopes(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
-    let rows = cases::check_slopes(&options.cases())?;
-    rows.iter().for_each(watch);
-    Ok(rows)
+/// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled out, the translations of every shader
+/// and the rules for shaders.
+pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: &mut dyn FnMut(&Row)) -> Result<()> {
+    report.paper = cases::check_slopes(&options.cases())?;
+    if options.only.is_empty() {
+        report.paper.extend(lint_rows());
+        report.translations = translations();
+        report.paper.extend(translation_rows(&report.translations));
+    }
+    report.paper.iter().for_each(watch);
+    Ok(())
 }
 
 /// The row of a whole run that the device did not get through.

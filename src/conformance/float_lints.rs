@@ -60,7 +60,9 @@ fn non_finite(expressions: &Arena<Expression>, e: Handle<Expression>) -> Option<
     match expressions[e] {
         Expression::Literal(Literal::F32(x)) if !x.is_finite() => Some(format!("the constant {x}")),
         Expression::Literal(Literal::F16(x)) if !x.is_finite() => Some(format!("the constant {x}")),
-        Expression::Literal(Literal::F64(x)) if !(x.abs() <= f64::from(f32::MAX)) => Some(format!("the constant {x}")),
+        Expression::Literal(Literal::F64(x)) if x.is_nan() || x.abs() > f64::from(f32::MAX) => {
+            Some(format!("the constant {x}"))
+        }
         Expression::As { expr, kind: ScalarKind::Float, convert: None } => {
             let bits = bits(expressions, expr)?;
             (!f32::from_bits(bits).is_finite()).then(|| format!("the bits {bits:#x} as a float"))

@@ -4,7 +4,7 @@ use minijinja::{AutoEscape, Environment};
 use serde_json::{Value, json};
 
 use super::report::{DeviceReport, Report};
-use super::row::{Row, Status};
+use super::row::{Direction, Row, Status};
 use super::table::{Line, error, lines, ulps};
 use crate::error::{Context, Result};
 
@@ -19,6 +19,7 @@ pub fn page(report: &Report, command: &str) -> Result<String> {
     environment.add_template("page", TEMPLATE).context("reading the template of the report")?;
     let names: Vec<&str> = report.devices.iter().map(|d| d.name.as_str()).collect();
     let wrong: Vec<Value> = report.rows().filter(|r| r.status != Status::Passed).map(row_value).collect();
+    let slopes = report.paper.iter().filter(|r| r.direction == Direction::Slope);
     let values = json!({
         "title": names.join(", "),
         "version": env!("CARGO_PKG_VERSION"),
@@ -28,8 +29,10 @@ pub fn page(report: &Report, command: &str) -> Result<String> {
         "failed": report.count(Status::Failed),
         "wrong": wrong,
         "devices": report.devices.iter().map(device_value).collect::<Vec<_>>(),
-        "slopes": report.slopes.len(),
-        "slopes_right": report.slopes.iter().filter(|r| r.status == Status::Passed).count(),
+        "slopes": slopes.clone().count(),
+        "slopes_right": slopes.filter(|r| r.status == Status::Passed).count(),
+        "rules": report.paper.iter().filter(|r| r.direction == Direction::Lint).map(row_value).collect::<Vec<_>>(),
+        "targets": report.targets(),
     });
     let template = environment.get_template("page").context("reading the template of the report")?;
     template.render(values).context("writing the report as HTML")
@@ -98,7 +101,7 @@ fn row_value(row: &Row) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::{Direction, Form, Place};
+    use crate::conformance::row::{Form, Place};
     use crate::kernels::case::Tolerance;
 
     #[test]
@@ -107,7 +110,7 @@ mod tests {
         let mut row =
             Row::new(place, "loss/sum".to_string(), "portable".to_string(), Direction::Forward, &Tolerance::SUMS);
         row.fail("x < y & \"z\"".to_string());
-        let html = page(&Report { devices: vec![], slopes: vec![row] }, "longreach check").unwrap();
+        let html = page(&Report { paper: vec![row], ..Report::default() }, "longreach check").unwrap();
         assert!(html.contains("&lt;b&gt;driver") && html.contains("x &lt; y &amp;"), "{html}");
         assert!(!html.contains("http") && !html.contains("<script"), "nothing is fetched or run");
     }

@@ -1,6 +1,6 @@
 //! The rules for our shaders that no compiler checks, with the findings against them.
 //!
-//! A finding stays unless it is mended or stands in [`ALLOWED`] with a reason. The analyses are in `uniformity.rs` (flow of
+//! A finding stays unless it is mended or stands in `ALLOWED` with a reason. The analyses are in `uniformity.rs` (flow of
 //! control) and `float_lints.rs` (arithmetic); rules on kernels and their descriptions are here.
 
 use std::collections::BTreeSet;
@@ -44,6 +44,20 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Every rule.
+    pub const ALL: [Rule; 10] = [
+        Rule::Uniformity,
+        Rule::RawExponential,
+        Rule::NotFinite,
+        Rule::FloatAtomic,
+        Rule::UnusedFile,
+        Rule::NoCase,
+        Rule::NoShape,
+        Rule::Limit,
+        Rule::Broken,
+        Rule::StaleException,
+    ];
+
     /// The rule in a few words.
     pub fn name(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ mod ir;
 pub mod lints;
 #[cfg(test)]
 mod lints_tests;
+mod paper;
 mod report;
 mod row;
 pub mod shaders;
@@ -24,7 +25,7 @@ mod uniformity;
 mod validator;
 
 pub use cases::{all_cases, quick_cases};
-pub use check::{CheckOptions, check_adapter, check_cpu, check_slopes};
+pub use check::{CheckOptions, check_adapter, check_cpu, check_without_device};
 pub use deviations::{Deviation, KNOWN};
 pub use html::page;
 pub use report::{DeviceReport, Report};

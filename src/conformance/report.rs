@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::row::{Row, Status};
+use super::shaders::TranslationRow;
 use crate::error::{Context, Result};
+use crate::gpu::translate::Target;
 use crate::gpu::{AdapterReport, LimitSet};
 
 /// What was checked on one device.
@@ -76,19 +78,59 @@ impl DeviceReport {
 pub struct Report {
     /// What was checked on devices.
     pub devices: Vec<DeviceReport>,
-    /// What needs no device: gradients against slopes.
-    pub slopes: Vec<Row>,
+    /// What needs no device: gradients against slopes, lints, translations.
+    pub paper: Vec<Row>,
+    /// The translations by themselves.
+    pub translations: Vec<TranslationRow>,
+}
+
+/// What became of the shaders in one driver's language.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetSummary {
+    /// The language.
+    pub target: &'static str,
+    /// A validator accepts them.
+    pub validated: usize,
+    /// Translated, and nobody judged them.
+    pub translated: usize,
+    /// Refused.
+    pub failed: usize,
+    /// The devices of the report that run this language; where there is none, translating is all that was done.
+    pub run_on: Vec<String>,
 }
 
 impl Report {
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.slopes.iter().chain(self.devices.iter().flat_map(|d| &d.rows))
+        self.paper.iter().chain(self.devices.iter().flat_map(|d| &d.rows))
     }
 
     /// Rows with this status.
     pub fn count(&self, status: Status) -> usize {
         self.rows().filter(|r| r.status == status).count()
+    }
+
+    /// The translations by language, and which of them the report's devices ran.
+    pub fn targets(&self) -> Vec<TargetSummary> {
+        let one = |target: Target| {
+            let count =
+                |word: &str| self.translations.iter().filter(|t| t.target == target && t.status.word() == word).count();
+            let backend = match target {
+                Target::SpirV => "vulkan:",
+                Target::Msl => "metal:",
+                Target::Hlsl => "dx12:",
+                Target::GlslEs => "gl:",
+            };
+            let devices = self.devices.iter().filter(|d| d.name.starts_with(backend));
+            TargetSummary {
+                target: target.name(),
+                validated: count("validated"),
+                translated: count("translated"),
+                failed: count("failed"),
+                run_on: devices.map(|d| d.name.clone()).collect(),
+            }
+        };
+        if self.translations.is_empty() { vec![] } else { Target::ALL.map(one).to_vec() }
     }
 
     /// One object: `passed`, `known` and `failed` count the `cases`, each with kernel, variant, direction, case, status, max_abs, max_ulp
@@ -103,6 +145,7 @@ impl Report {
             "failed": self.count(Status::Failed),
             "version": env!("CARGO_PKG_VERSION"),
             "devices": devices,
+            "targets": self.targets(),
             "cases": cases,
         }))
     }

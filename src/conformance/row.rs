@@ -21,6 +21,10 @@ pub enum Direction {
     Slope,
     /// A dispatch within a whole training step, prefill or decode.
     Step,
+    /// Its translation to a driver's language.
+    Translation,
+    /// The rules for shaders.
+    Lint,
 }
 
 impl Direction {
@@ -31,6 +35,8 @@ impl Direction {
             Direction::Backward => "backward",
             Direction::Slope => "slope",
             Direction::Step => "step",
+            Direction::Translation => "translation",
+            Direction::Lint => "lint",
         }
     }
 }

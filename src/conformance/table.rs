@@ -70,15 +70,39 @@ pub fn table(report: &Report) -> String {
     for device in &report.devices {
         push_device(&mut text, device);
     }
-    if !report.slopes.is_empty() {
-        let n = report.slopes.len();
-        let right = report.slopes.iter().filter(|r| r.status == Status::Passed).count();
-        text.push_str(&format!("gradients against difference quotients, f64 twins: {right} of {n} agree\n\n"));
-    }
+    push_paper(&mut text, report);
     push_failures(&mut text, report);
     let [passed, known, failed] = [Status::Passed, Status::Known, Status::Failed].map(|s| report.count(s));
     text.push_str(&format!("{passed} passed, {known} known deviations, {failed} failed\n"));
     text
+}
+
+/// What needs no device, in a few lines.
+fn push_paper(text: &mut String, report: &Report) {
+    if report.paper.is_empty() {
+        return;
+    }
+    text.push_str("no device\n");
+    let of = |direction: Direction| {
+        let rows = report.paper.iter().filter(move |r| r.direction == direction);
+        let right = rows.clone().filter(|r| r.status == Status::Passed).count();
+        (right, rows.count())
+    };
+    let (right, n) = of(Direction::Slope);
+    text.push_str(&format!("  gradients against difference quotients, f64 twins: {right} of {n} agree\n"));
+    if let (right, n @ 1..) = of(Direction::Lint) {
+        text.push_str(&format!("  rules for shaders: {right} of {n} kept\n"));
+    }
+    for t in report.targets() {
+        let (validated, translated, failed) = (t.validated, t.translated, t.failed);
+        let run =
+            if t.run_on.is_empty() { "not run here".to_string() } else { format!("run on {}", t.run_on.join(", ")) };
+        text.push_str(&format!(
+            "  {:7}  {validated:>3} validated, {translated:>3} translated only, {failed} failed; {run}\n",
+            t.target
+        ));
+    }
+    text.push('\n');
 }
 
 fn push_device(text: &mut String, device: &DeviceReport) {
@@ -166,7 +190,7 @@ mod tests {
     fn failures_are_told_in_full() {
         let mut wrong = row("loss/sum", "portable");
         wrong.fail("out[3] is off".to_string());
-        let text = table(&Report { devices: vec![], slopes: vec![wrong] });
+        let text = table(&Report { paper: vec![wrong], ..Report::default() });
         assert!(text.contains("FAIL: loss/sum [portable] forward on pretended, case odd\n  out[3] is off"), "{text}");
         assert!(text.ends_with("0 passed, 0 known deviations, 1 failed\n"), "{text}");
     }
