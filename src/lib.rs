@@ -6,6 +6,7 @@ pub mod atomic_file;
 pub mod attention;
 pub mod autograd;
 pub mod cli;
+pub mod conformance;
 pub mod data;
 pub mod error;
 pub mod generate;

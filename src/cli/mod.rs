@@ -6,6 +6,7 @@ mod demo;
 mod generate;
 mod id_lists;
 mod info;
+mod mutants;
 mod output;
 mod probe;
 mod train;
@@ -33,6 +34,8 @@ enum Verb {
     Probe(probe::ProbeArgs),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
+    /// Plant faults in the kernels and count those that the cases find.
+    Mutants(mutants::MutantsArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
 }
@@ -61,6 +64,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Info(args) => info::run(&args),
+        Verb::Mutants(args) => mutants::run(&args),
         Verb::Train(args) => train::run(&args),
     }
 }

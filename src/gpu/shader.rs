@@ -31,9 +31,8 @@ fn locate(kernel: &KernelDef, linked_line: usize) -> String {
     "generated constants".to_string()
 }
 
-/// Parses and validates a linked kernel and compares it with its description: entry point, bindings, access and
-/// parameters. Any difference is an error with file and line where naga gives one.
-pub fn check(kernel: &KernelDef, constants: &[u32]) -> Result<()> {
+/// Parses and validates a linked kernel. What is wrong is an error with file and line where naga gives one.
+pub fn compile(kernel: &KernelDef, constants: &[u32]) -> Result<naga::Module> {
     let text = link(kernel, constants);
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
     let own_file = format!("shaders/{}.wgsl", kernel.label);
@@ -50,6 +49,16 @@ pub fn check(kernel: &KernelDef, constants: &[u32]) -> Result<()> {
         let at = place(e.location(&text));
         fail(format!("{at}: {}", e.emit_to_string(&text)))
     })?;
+    Ok(module)
+}
+
+/// Compiles a linked kernel and compares it with its description: entry point, bindings, access and parameters. Any
+/// difference is an error with file and line.
+pub fn check(kernel: &KernelDef, constants: &[u32]) -> Result<()> {
+    let module = compile(kernel, constants)?;
+    let text = link(kernel, constants);
+    let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
+    let own_file = format!("shaders/{}.wgsl", kernel.label);
     if !module.entry_points.iter().any(|e| e.name == kernel.entry_point()) {
         return Err(fail(format!("{own_file}: no entry point named {}", kernel.entry_point())));
     }

@@ -1,0 +1,89 @@
+//! The trials that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap ones first.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::gpu::trial::{Grid, Trial};
+use crate::gpu::{CpuExecutor, Dispatch, Executor, KernelDef, walk};
+use crate::kernels::case::Tolerance;
+
+/// One dispatch of one case.
+pub(super) struct Check {
+    trial: Trial,
+    tolerance: Tolerance,
+    case: String,
+    /// How long the unchanged kernel takes, with compilation if it comes first; measured when first needed.
+    time: Option<Duration>,
+}
+
+/// The checks by kernel name.
+pub(super) struct Suite(HashMap<String, Vec<Check>>);
+
+impl Suite {
+    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a trial of each dispatch.
+    pub(super) fn record(filter: &str) -> Result<Self> {
+        let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
+        let cases = crate::kernels::cases().into_iter().chain(crate::attention::cases());
+        for case in cases.filter(|c| !c.bench && c.name.contains(filter)) {
+            let mut cpu = CpuExecutor::<f32>::new();
+            let recorded = case.record(&mut cpu)?;
+            walk::visit(&mut cpu, &recorded.recording, |cpu, trial| {
+                trial.run_in_place(cpu)?;
+                let (tolerance, name) = (case.tolerance, case.name.clone());
+                let kernel = trial.dispatch.kernel.name();
+                checks.entry(kernel).or_default().push(Check { trial, tolerance, case: name, time: None });
+                Ok(())
+            })?;
+        }
+        for list in checks.values_mut() {
+            list.sort_by_cached_key(Check::cost);
+        }
+        Ok(Self(checks))
+    }
+
+    /// The checks of a kernel.
+    pub(super) fn of(&mut self, kernel: &KernelDef) -> &mut [Check] {
+        self.0.get_mut(&kernel.name()).map_or(&mut [], Vec::as_mut_slice)
+    }
+}
+
+impl Check {
+    /// Constants unroll code, which takes far longer to compile than a small case takes to run; then the elements bound.
+    fn cost(&self) -> (u32, Vec<u32>, usize) {
+        let d = &self.trial.dispatch;
+        (d.constants.iter().sum(), d.constants.clone(), d.spans.iter().map(|s| s.len).sum())
+    }
+
+    /// The case.
+    pub(super) fn case(&self) -> &str {
+        &self.case
+    }
+
+    /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be judged.
+    pub(super) fn baseline(&mut self, device: &mut dyn Executor) -> Result<Duration> {
+        if let Some(time) = self.time {
+            return Ok(time);
+        }
+        let start = Instant::now();
+        if let Some(why) = self.fails(device, self.trial.dispatch.kernel)? {
+            crate::bail!("the unchanged kernel fails: {why}. Mend that first: `cargo test --test kernels`");
+        }
+        Ok(*self.time.insert(start.elapsed()))
+    }
+
+    /// Runs a kernel in place of the recorded one, on the recorded grid and on a folded one: what tells it from the twin.
+    pub(super) fn fails(&self, device: &mut dyn Executor, kernel: &'static KernelDef) -> Result<Option<String>> {
+        let dispatch = Dispatch { kernel, ..self.trial.dispatch.clone() };
+        let mut runs = Vec::new();
+        for grid in [Grid::Folded, Grid::Recorded] {
+            let (found, written) = self.trial.run_guarded(device, &dispatch, grid)?;
+            if let Some(wrong) = found.iter().find(|d| !self.tolerance.allows(d)) {
+                return Ok(Some(format!("{}: {wrong}", self.case)));
+            }
+            runs.push(written);
+        }
+        let same = runs[0] == runs[1];
+        Ok((!same).then(|| format!("{}: two runs gave different bits", self.case)))
+    }
+}
