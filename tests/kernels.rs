@@ -3,7 +3,9 @@
 
 mod common;
 
-use longreach::gpu::{CpuExecutor, Executor, OpenOptions, shader, walk};
+use longreach::conformance::mutation::strict;
+use longreach::gpu::trial::{Grid, Trial};
+use longreach::gpu::{CpuExecutor, Dispatch, Executor, OpenOptions, shader, walk};
 use longreach::kernels::case::Case;
 use longreach::kernels::{self, gradient};
 
@@ -61,6 +63,24 @@ fn the_device_agrees_with_the_twins() {
 fn the_device_agrees_with_the_twins_within_webgpu_limits_and_with_checks() {
     let Some(mut device) = common::minimal_device() else { return };
     compare_all(&mut device);
+}
+
+#[test]
+fn no_kernel_counts_on_a_kind_device() {
+    let Some(mut device) = common::software_device() else { return };
+    for case in all_cases().iter().filter(|c| !c.bench) {
+        let mut cpu = CpuExecutor::<f32>::new();
+        let recorded = case.record(&mut cpu).unwrap();
+        let judge = |cpu: &mut dyn Executor, trial: Trial| {
+            trial.run_in_place(cpu)?;
+            let dispatch = Dispatch { kernel: strict(trial.dispatch.kernel), ..trial.dispatch.clone() };
+            for d in trial.run_guarded(&mut device, &dispatch, Grid::Recorded)?.0 {
+                assert!(case.tolerance.allows(&d), "{}, strict: {d}", case.name);
+            }
+            Ok(())
+        };
+        walk::visit(&mut cpu, &recorded.recording, judge).unwrap();
+    }
 }
 
 #[test]

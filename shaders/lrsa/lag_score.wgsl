@@ -20,7 +20,7 @@ fn normaliser(first: u32) -> vec2<f32> {
     }
     var sum = 0.0;
     for (var t = 0u; t < p.lag; t++) {
-        sum += exp(clamp(spread[first + t] - top, -80.0, 0.0));
+        sum += exp(max(spread[first + t] - top, -80.0));
     }
     return vec2<f32>(top, 1.0 / sum);
 }
@@ -38,8 +38,8 @@ fn lag_score(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
     let of_key = normaliser(key);
     let of_value = normaliser(value);
     for (var t = 0u; t < p.lag; t++) {
-        let k = exp(clamp(spread[key + t] - of_key.x, -80.0, 0.0)) * of_key.y;
-        let v = exp(clamp(spread[value + t] - of_value.x, -80.0, 0.0)) * of_value.y;
+        let k = exp(max(spread[key + t] - of_key.x, -80.0)) * of_key.y;
+        let v = exp(max(spread[value + t] - of_value.x, -80.0)) * of_value.y;
         scores[i * p.lag + t] = k + v;
     }
 }

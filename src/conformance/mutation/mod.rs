@@ -15,10 +15,12 @@ mod operand;
 mod parent;
 mod report;
 mod statements;
+mod strict;
 mod suite;
 mod worker;
 
 pub use mutant::{Mutant, mutants};
 pub use parent::{Options, run};
 pub use report::{Outcome, Report, ShaderScore, Verdict};
+pub use strict::strict;
 pub use worker::serve;

@@ -3,18 +3,36 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::strict::strict;
 use crate::error::Result;
 use crate::gpu::trial::{Grid, Trial};
 use crate::gpu::{CpuExecutor, Dispatch, Executor, KernelDef, walk};
 use crate::kernels::case::Tolerance;
+
+/// As it is, or strict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Plain,
+    Strict,
+}
+
+impl Mode {
+    /// The kernel in this mode.
+    pub(super) fn of(self, kernel: &'static KernelDef) -> &'static KernelDef {
+        match self {
+            Mode::Plain => kernel,
+            Mode::Strict => strict(kernel),
+        }
+    }
+}
 
 /// One dispatch of one case.
 pub(super) struct Check {
     trial: Trial,
     tolerance: Tolerance,
     case: String,
-    /// How long the unchanged kernel takes, with compilation if it comes first; measured when first needed.
-    time: Option<Duration>,
+    /// How long the unchanged kernel takes in each mode, with compilation if it comes first; measured when first needed.
+    times: [Option<Duration>; 2],
 }
 
 /// The checks by kernel name.
@@ -32,7 +50,7 @@ impl Suite {
                 trial.run_in_place(cpu)?;
                 let (tolerance, name) = (case.tolerance, case.name.clone());
                 let kernel = trial.dispatch.kernel.name();
-                checks.entry(kernel).or_default().push(Check { trial, tolerance, case: name, time: None });
+                checks.entry(kernel).or_default().push(Check { trial, tolerance, case: name, times: [None; 2] });
                 Ok(())
             })?;
         }
@@ -61,29 +79,40 @@ impl Check {
     }
 
     /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be judged.
-    pub(super) fn baseline(&mut self, device: &mut dyn Executor) -> Result<Duration> {
-        if let Some(time) = self.time {
+    pub(super) fn baseline(&mut self, device: &mut dyn Executor, mode: Mode) -> Result<Duration> {
+        if let Some(time) = self.times[mode as usize] {
             return Ok(time);
         }
         let start = Instant::now();
-        if let Some(why) = self.fails(device, self.trial.dispatch.kernel)? {
-            crate::bail!("the unchanged kernel fails: {why}. Mend that first: `cargo test --test kernels`");
+        let kernel = mode.of(self.trial.dispatch.kernel);
+        if let Some(why) = self.fails(device, kernel, mode)? {
+            crate::bail!("the unchanged kernel fails, {mode:?}: {why}. Mend that first: `cargo test --test kernels`");
         }
-        Ok(*self.time.insert(start.elapsed()))
+        Ok(*self.times[mode as usize].insert(start.elapsed()))
     }
 
-    /// Runs a kernel in place of the recorded one, on the recorded grid and on a folded one: what tells it from the twin.
-    pub(super) fn fails(&self, device: &mut dyn Executor, kernel: &'static KernelDef) -> Result<Option<String>> {
+    /// Runs a kernel of the given mode in place of the recorded one, on the recorded grid and on a folded one: what tells it
+    /// from the twin.
+    pub(super) fn fails(
+        &self,
+        device: &mut dyn Executor,
+        kernel: &'static KernelDef,
+        mode: Mode,
+    ) -> Result<Option<String>> {
         let dispatch = Dispatch { kernel, ..self.trial.dispatch.clone() };
+        let grids: &[Grid] = match mode {
+            Mode::Plain => &[Grid::Folded, Grid::Recorded],
+            Mode::Strict => &[Grid::Recorded],
+        };
         let mut runs = Vec::new();
-        for grid in [Grid::Folded, Grid::Recorded] {
+        for &grid in grids {
             let (found, written) = self.trial.run_guarded(device, &dispatch, grid)?;
             if let Some(wrong) = found.iter().find(|d| !self.tolerance.allows(d)) {
                 return Ok(Some(format!("{}: {wrong}", self.case)));
             }
             runs.push(written);
         }
-        let same = runs[0] == runs[1];
+        let same = runs.windows(2).all(|w| w[0] == w[1]);
         Ok((!same).then(|| format!("{}: two runs gave different bits", self.case)))
     }
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use super::mutant::{Mutant, mutants};
-use super::suite::Suite;
+use super::suite::{Mode, Suite};
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterReport, OpenOptions, WgpuExecutor, adapters, find_adapter, shader, software_adapter};
 
@@ -74,15 +74,18 @@ fn judge(device: &mut WgpuExecutor, suite: &mut Suite, mutant: &Mutant, timeout:
         return Ok(Found::Verdict("refused".into()));
     }
     planted.sort_by_key(|(_, original, _)| suite.of(original).len());
-    for (kernel, original, _) in planted {
-        for check in suite.of(original) {
-            allow(PATIENCE)?;
-            let usual = check.baseline(device)?;
-            allow(timeout + SLOWER * usual)?;
-            match check.fails(device, kernel) {
-                Ok(None) => {}
-                Ok(Some(why)) => return Ok(Found::Verdict(format!("killed {why}"))),
-                Err(e) => return Ok(Found::DeviceError(e.context(check.case()))),
+    for mode in [Mode::Plain, Mode::Strict] {
+        for (kernel, original, _) in &planted {
+            let kernel = mode.of(kernel);
+            for check in suite.of(original) {
+                allow(PATIENCE)?;
+                let usual = check.baseline(device, mode)?;
+                allow(timeout + SLOWER * usual)?;
+                match check.fails(device, kernel, mode) {
+                    Ok(None) => {}
+                    Ok(Some(why)) => return Ok(Found::Verdict(format!("killed {mode:?}: {why}"))),
+                    Err(e) => return Ok(Found::DeviceError(e.context(check.case()))),
+                }
             }
         }
     }
