@@ -23,6 +23,8 @@ fn assert_conforms(adapter: &AdapterReport, limits: LimitSet) {
     let seen: BTreeSet<(&str, &str)> = device.rows.iter().map(|r| (r.kernel.as_str(), r.variant.as_str())).collect();
     for kernel in kernels() {
         let own = kernel.features().and(used);
+        let strict = format!("{own}, strict");
+        assert!(seen.contains(&(&kernel.name(), &strict)), "no row of {} as {strict}", kernel.name());
         for features in BTreeSet::from([own.to_string(), Features::NONE.to_string()]) {
             for variant in [features.clone(), format!("{features}, bounds-checked")] {
                 assert!(seen.contains(&(&kernel.name(), &variant)), "no row of {} as {variant}", kernel.name());

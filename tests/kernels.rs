@@ -3,7 +3,9 @@
 
 mod common;
 
-use longreach::gpu::{CpuExecutor, Executor, Features, OpenOptions, WgpuExecutor, shader, walk};
+use longreach::conformance::mutation::strict;
+use longreach::gpu::trial::{Grid, Trial};
+use longreach::gpu::{CpuExecutor, Dispatch, Executor, Features, OpenOptions, WgpuExecutor, shader, walk};
 use longreach::kernels::case::Case;
 use longreach::kernels::{self, gradient};
 
@@ -114,6 +116,25 @@ fn two_runs_on_a_device_give_the_same_bits() {
         assert_eq!(a, b, "{name}");
     }
     assert_eq!(a, bits(&mut first), "a later run on the same device");
+}
+
+#[test]
+fn no_kernel_counts_on_a_kind_device() {
+    let Some(mut device) = common::software_device() else { return };
+    let features = device.features();
+    for case in all_cases().iter().filter(|c| !c.bench) {
+        let mut cpu = CpuExecutor::<f32>::new();
+        let recorded = case.record(&mut cpu).unwrap();
+        let judge = |cpu: &mut dyn Executor, trial: Trial| {
+            trial.run_in_place(cpu)?;
+            let dispatch = Dispatch { kernel: strict(trial.dispatch.kernel, features), ..trial.dispatch.clone() };
+            for d in trial.run_guarded(&mut device, &dispatch, Grid::Recorded)?.0 {
+                assert!(case.tolerance.allows(&d), "{}, strict: {d}", case.name);
+            }
+            Ok(())
+        };
+        walk::visit(&mut cpu, &recorded.recording, judge).unwrap();
+    }
 }
 
 #[test]

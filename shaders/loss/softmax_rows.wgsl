@@ -46,7 +46,7 @@ fn softmax_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         let loss = log(sum) + (highest - x[base + min(label, p.cols - 1u)]);
         losses[p.first_row + row] = select(loss, 0.0, ignored);
     }
-    storageBarrier(); // the label's logit has been read
+    storageBarrier(); // the label's logit has been read before it is overwritten
     if p.gradient == 0u {
         return;
     }

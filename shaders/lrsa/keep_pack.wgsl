@@ -17,7 +17,7 @@ struct Params {
 @compute @workgroup_size(64)
 fn keep_pack(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
     let i = linear_index(id, n_groups, 64u);
-    if i >= p.n || marks[min(i, p.n - 1u)] == 0u {
+    if i >= p.n || marks[i] == 0u {
         return;
     }
     let token = i % p.lag;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{Heads, Lrsa};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::kernels::case::{Case, Input, Tolerance, frozen};
+use crate::kernels::case::{Case, Input, Tolerance, frozen, random};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -182,6 +182,37 @@ fn case(name: &str, heads: Heads, lag: usize, firsts: &[u32], rows: usize, sprea
     })
 }
 
+/// Channels whose range lies around what counts as flat: 0.7, exactly 1, 1.5 and 3 times it, each in one head of each side.
+fn flat_case() -> Case {
+    let (heads, lag) = (Heads { queries: 2, keys: 2, dim: 4 }, 5);
+    let range = |col: usize| FLAT * [0.7, 1.0, 1.5, 3.0][col % 4];
+    let at = |i: usize| if i / 16 % lag == i % 3 { range(i % 16) } else { 0.0 };
+    let values = (0..2 * lag * 16).map(at).collect();
+    let raw = Input::Real { rows: 2 * lag, cols: 16, format: Format::F32, values, differentiable: false };
+    let inputs = vec![raw, Input::Words(vec![0, lag as u32])];
+    Case::new("lrsa/score: nearly constant channels", inputs, Tolerance::SUMS, move |rec, b| {
+        let lrsa = Lrsa::new(0, lag, 1.0)?;
+        let pairs = Pairs { lrsa: &lrsa, n: 1, table: &b.words[0] };
+        let out = scores(rec, b.tensors[0].span(), &pairs, heads, 2 * lag as u32);
+        Ok((vec![Tensor::from_span(out, heads.keys, lag)], None))
+    })
+}
+
+/// The softmax alone on spreads with outliers at the ends of the lists, many lists, in whole workgroups.
+fn outlier_case() -> Case {
+    let (n_pairs, n_heads, lag) = (32u32, 12u32, 5);
+    let mut values = random(7, (n_pairs * 2 * n_heads * lag) as usize, 1.0);
+    let lists = values.chunks_exact_mut(lag as usize).enumerate();
+    lists.for_each(|(i, list)| list[i * 2 % lag as usize] += [0.0, 150.0, 40.0][i % 3]);
+    let spread = Input::Real { rows: values.len(), cols: 1, format: Format::F32, values, differentiable: false };
+    Case::new("lrsa/lag_score: outliers", vec![spread], Tolerance::SUMS, move |rec, b| {
+        let scores = rec.transient("lag scores", Kind::Real, (n_pairs * n_heads * lag) as usize);
+        let groups = groups_for((n_pairs * n_heads) as usize, GROUP);
+        rec.dispatch(&SCORE, &[], ScoreParams { n_pairs, n_heads, lag }, &[b.tensors[0].span(), &scores], groups);
+        Ok((vec![], None))
+    })
+}
+
 /// The family's cases.
 pub(super) fn cases() -> Vec<Case> {
     let heads = |keys, dim| Heads { queries: keys, keys, dim };
@@ -191,6 +222,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("a ring that wraps", heads(2, 8), 10, &[13], 20, 1.0),
         case("large values", heads(2, 16), 9, &[0, 9], 27, 1e5),
         case("constant channels", heads(2, 16), 9, &[0], 18, 0.0),
+        case("whole workgroups", heads(3, 32), 32, &[1, 40], 110, 1.0),
+        flat_case(),
+        outlier_case(),
         case("bench", heads(3, 64), 128, &[16, 144, 272, 400], 656, 1.0).bench(),
     ]
 }

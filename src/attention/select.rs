@@ -209,10 +209,48 @@ fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize
         let kept = select_scored(rec, b.tensors[0].span(), &pairs, heads, rows as u32);
         let packed = Tensor::transient(rec, "packed", n * lrsa.kept(), heads.kv_cols());
         gather(rec, b.tensors[1].span(), &kept, packed.span(), heads, lrsa.kept(), 0);
+        let cols = heads.kv_cols();
+        let later = rec.transient("packed behind others", Kind::Real, (n * lrsa.kept() + 3) * cols);
+        gather(rec, b.tensors[1].span(), &kept, &later, heads, lrsa.kept(), 3);
         let back = Tensor::transient(rec, "back", rows, heads.kv_cols());
         copy_tensor(rec, &b.tensors[1], &back);
         scatter(rec, packed.span(), &kept, back.span(), heads, lrsa.kept());
         Ok((vec![packed, back], None))
+    })
+}
+
+/// Packing alone: lists with more marks than are kept, partitions in any order, and a ring that wraps.
+fn pack_case() -> Case {
+    let (n_heads, lag, kept, ring) = (3, 11, 4, 29);
+    let marks = (0..2 * n_heads * lag).map(|i| u32::from(i % 3 != 1)).collect::<Vec<_>>();
+    let inputs = vec![Input::Words(marks), Input::Words(vec![23, 5, 7, 18])];
+    Case::new("lrsa/keep_pack: more marks than are kept", inputs, Tolerance::EXACT, move |rec, b| {
+        let rows = rec.transient("kept rows", Kind::U32, (2 * n_heads * kept) as usize);
+        let n = b.words[0].len as u32;
+        let params = PackParams { n, n_heads, lag, kept, ring };
+        rec.dispatch(&PACK, &[], params, &[&b.words[0], &b.words[1], &rows], groups_for(n as usize, GROUP));
+        Ok((vec![], None))
+    })
+}
+
+/// Gather and scatter of fewer rows than their tables hold: what lies behind stays as it is.
+fn partial_case() -> Case {
+    let heads = Heads { queries: 2, keys: 2, dim: 4 };
+    let (cols, kept, rows) = (heads.kv_cols(), 3, vec![1, 4, 5, 0, 2, 6, 9, 7, 8, 7, 8, 9]);
+    let inputs = [(1, 10), (2, 6)].map(|(seed, rows)| frozen(seed, rows, cols, 1.0, Format::F32));
+    let inputs = inputs.into_iter().chain([Input::Words(rows)]).collect();
+    Case::new("lrsa/select: fewer rows than there are", inputs, Tolerance::ROUNDING, move |rec, b| {
+        let (raw, packed, rows) = (b.tensors[0].span(), b.tensors[1].span(), &b.words[0]);
+        let used = Span { len: rows.len / 2, ..rows.clone() };
+        let [first, back] = [("packed", 6), ("back", 10)].map(|(l, rows)| rec.transient(l, Kind::Real, rows * cols));
+        let n = (used.len / heads.keys * cols) as u32;
+        let (kv_cols, head_dim, kept) = (cols as u32, heads.dim as u32, kept);
+        let params = GatherParams { n, kv_cols, head_dim, kept, out_row: 0 };
+        rec.dispatch(&GATHER, &[], params, &[raw, rows, &first], groups_for(n as usize, GROUP));
+        rec.copy(raw, &back);
+        let params = ScatterParams { n, kv_cols, head_dim, kept };
+        rec.dispatch(&SCATTER, &[], params, &[packed, rows, &back], groups_for(n as usize, GROUP));
+        Ok((vec![], None))
     })
 }
 
@@ -226,6 +264,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("distinct", heads(3, 8), 70, 0.3, 0, 210, pattern(2 * 3 * 70, 10_007)),
         case("one kept", heads(1, 4), 5, 0.2, 1, 12, pattern(5, 3)),
         case("all kept", heads(1, 4), 5, 1.0, 8, 10, pattern(5, 3)),
+        case("whole workgroups", heads(3, 8), 64, 0.0625, 0, 192, pattern(2 * 3 * 64, 10_007)),
+        pack_case(),
+        partial_case(),
         case("bench", heads(4, 64), 128, 0.25, 16, 16 + 9 * 128, pattern(8 * 4 * 128, 100_003)).bench(),
     ]
 }

@@ -7,6 +7,7 @@ mod demo;
 mod generate;
 mod id_lists;
 mod info;
+mod mutants;
 mod output;
 mod probe;
 mod train;
@@ -36,6 +37,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
+    /// Plant faults in the kernels and count those that the cases find.
+    Mutants(mutants::MutantsArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
 }
@@ -65,6 +68,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Probe(args) => probe::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Info(args) => info::run(&args),
+        Verb::Mutants(args) => mutants::run(&args),
         Verb::Train(args) => train::run(&args),
     }
 }

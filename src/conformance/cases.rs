@@ -36,12 +36,13 @@ fn op_of(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
-/// The rows of one case on a device: each dispatch of a kernel that `wanted` picks, in place and guarded. The error is that of
-/// the device; rows before it count.
+/// The rows of one case on a device: each dispatch of a kernel that `wanted` picks, in place and guarded, and again in a strict
+/// form if one is given. The error is that of the device; rows before it count.
 pub(super) fn check_case(
     device: &mut dyn Executor,
     place: Place<'_>,
     case: &Case,
+    strict: Option<Form>,
     wanted: &dyn Fn(&KernelDef) -> bool,
 ) -> (Vec<Row>, Option<Error>) {
     let mut rows = Vec::new();
@@ -63,7 +64,11 @@ pub(super) fn check_case(
             return device.run(&trial.alone());
         }
         let direction = if trial.command < recorded.backward_from { Direction::Forward } else { Direction::Backward };
-        row_of(&mut rows, place, trial.dispatch.kernel, direction, tolerance).examine(device, &trial, tolerance)
+        for form in std::iter::once(place.form).chain(strict) {
+            let row = row_of(&mut rows, Place { form, ..place }, trial.dispatch.kernel, direction, tolerance);
+            row.examine(device, &trial, form, tolerance)?;
+        }
+        Ok(())
     });
     (rows, walked.err())
 }

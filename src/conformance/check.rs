@@ -9,11 +9,11 @@ use super::cases::{self, all_cases, check_case, quick_cases};
 use super::deviations::{self, Deviation};
 use super::paper::{lint_rows, translation_rows};
 use super::report::{DeviceReport, Report};
-use super::row::{Direction, Form, Place, Row};
+use super::row::{Direction, Form, Place, Row, Run};
 use super::shaders::translations;
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{AdapterReport, CpuExecutor, Executor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
+use crate::gpu::{AdapterReport, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
 use crate::kernels::case::Case;
 
 /// After so many losses the device is given up.
@@ -90,7 +90,9 @@ pub fn check_adapter(
         for case in &cases {
             let (device, form) = opened.device()?;
             let place = Place { device: &name, form, case: &case.name };
-            let (rows, error) = check_case(device, place, case, &is_new);
+            let strict = Form::Shader { features: device.features(), run: Run::Strict };
+            let strict = (!setup.checked && setup.features == used && !options.quick).then_some(strict);
+            let (rows, error) = check_case(device, place, case, strict, &is_new);
             take(rows);
             opened.survive(error)?;
         }
@@ -112,7 +114,7 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<
     let mut report = DeviceReport::of_cpu();
     for case in options.cases() {
         let place = Place { device: "cpu", form: Form::Twin, case: &case.name };
-        let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, &|_| true);
+        let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, None, &|_| true);
         rows.iter().for_each(&mut *watch);
         report.rows.extend(rows);
         error.map_or(Ok(()), Err)?;
@@ -150,12 +152,15 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn device(&mut self) -> Result<(&mut dyn Executor, Form)> {
+    fn device(&mut self) -> Result<(&mut WgpuExecutor, Form)> {
         if self.device.is_none() {
             self.device = Some(WgpuExecutor::open(self.adapter, self.setup)?);
         }
         let device = self.device.as_mut().expect("opened above");
-        let form = Form::Shader { features: device.features(), checked: self.setup.checked };
+        let form = Form::Shader {
+            features: device.features(),
+            run: if self.setup.checked { Run::Checked } else { Run::Trusted },
+        };
         Ok((device, form))
     }
 

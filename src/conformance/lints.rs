@@ -150,7 +150,7 @@ fn finding(rule: Rule, kernel: &str, place: String, what: impl Into<String>) -> 
 }
 
 /// What is wrong in a linked shader.
-fn of_shader(shader: &Shader) -> Vec<Finding> {
+pub(super) fn of_shader(shader: &Shader) -> Vec<Finding> {
     let name = shader.kernel.name();
     match shader.parse().and_then(|linked| of_linked(&linked, &name)) {
         Ok(found) => found,

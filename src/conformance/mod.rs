@@ -3,7 +3,8 @@
 //! `check.rs` is the order of things on one adapter; `cases.rs` and `steps.rs` make the rows of a report (`row.rs`), from the
 //! kernels' cases and from whole runs; `deviations.rs` is what is known to be wrong elsewhere; `report.rs` is the whole,
 //! `html.rs` and `table.rs` how people read it. What can be proved on any machine, without a device: `shaders.rs` translates
-//! every shader to every driver's language, and `lints.rs` are the rules that shaders and kernels keep.
+//! every shader to every driver's language, and `lints.rs` are the rules that shaders and kernels keep. `mutation/` shows that all of
+//! this finds faults.
 
 mod bounds;
 mod cases;
@@ -15,6 +16,7 @@ mod ir;
 pub mod lints;
 #[cfg(test)]
 mod lints_tests;
+pub mod mutation;
 mod paper;
 mod report;
 mod row;

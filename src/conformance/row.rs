@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde::{Serialize, Serializer};
 
+use super::mutation::strict;
 use crate::error::Result;
-use crate::gpu::trial::Trial;
-use crate::gpu::{Difference, Executor, Features, KernelDef};
+use crate::gpu::trial::{Grid, Trial};
+use crate::gpu::{Difference, Dispatch, Executor, Features, KernelDef};
 use crate::kernels::case::Tolerance;
 
 /// Which part of an op, or of a run, a row is about.
@@ -105,8 +106,19 @@ fn finite<S: Serializer>(x: &f64, s: S) -> std::result::Result<S::Ok, S::Error> 
 pub(super) enum Form {
     /// As their Rust twins.
     Twin,
-    /// As shaders, in the forms that a device's features pick, with naga's runtime checks or without.
-    Shader { features: Features, checked: bool },
+    /// As shaders, in the forms that a device's features pick.
+    Shader { features: Features, run: Run },
+}
+
+/// What is done to a shader before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Nothing.
+    Trusted,
+    /// naga adds its runtime checks.
+    Checked,
+    /// What WGSL leaves to the device is made to go wrong: see [`strict`].
+    Strict,
 }
 
 impl Form {
@@ -123,8 +135,13 @@ impl Form {
     fn with(self, known: Features) -> String {
         match self {
             Form::Twin => "twin".to_string(),
-            Form::Shader { features, checked } => {
-                format!("{}{}", known.and(features), if checked { ", bounds-checked" } else { "" })
+            Form::Shader { features, run } => {
+                let run = match run {
+                    Run::Trusted => "",
+                    Run::Checked => ", bounds-checked",
+                    Run::Strict => ", strict",
+                };
+                format!("{}{run}", known.and(features))
             }
         }
     }
@@ -172,10 +189,24 @@ impl Row {
         }
     }
 
-    /// Takes in one trial: what its examination found, or the device's error.
-    pub(super) fn examine(&mut self, device: &mut dyn Executor, trial: &Trial, tolerance: &Tolerance) -> Result<()> {
+    /// Takes in one trial in the given form: what its examination found, or the device's error. A strict form leaves the trial's own
+    /// buffers alone.
+    pub(super) fn examine(
+        &mut self,
+        device: &mut dyn Executor,
+        trial: &Trial,
+        form: Form,
+        tolerance: &Tolerance,
+    ) -> Result<()> {
         let start = Instant::now();
-        let examined = trial.examine(device);
+        let examined = match form {
+            Form::Shader { features, run: Run::Strict } => {
+                let kernel = strict(trial.dispatch.kernel, features);
+                let dispatch = Dispatch { kernel, ..trial.dispatch.clone() };
+                trial.run_guarded(device, &dispatch, Grid::Recorded).map(|(found, _)| found)
+            }
+            _ => trial.examine(device),
+        };
         self.seconds += start.elapsed().as_secs_f64();
         match examined {
             Ok(found) => found.iter().for_each(|d| self.add(d, tolerance)),
@@ -213,9 +244,10 @@ pub(super) fn row_of<'r>(
     direction: Direction,
     tolerance: &Tolerance,
 ) -> &'r mut Row {
-    let name = kernel.name();
-    let at = rows.iter().position(|r| r.kernel == name && r.direction == direction).unwrap_or_else(|| {
-        rows.push(Row::new(place, name, place.form.of(kernel), direction, tolerance));
+    let (name, variant) = (kernel.name(), place.form.of(kernel));
+    let same = |r: &Row| r.kernel == name && r.variant == variant && r.direction == direction;
+    let at = rows.iter().position(same).unwrap_or_else(|| {
+        rows.push(Row::new(place, name, variant, direction, tolerance));
         rows.len() - 1
     });
     &mut rows[at]

@@ -70,7 +70,7 @@ pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place:
     let mut first_wrong = None;
     walk::visit(device, recording, |device, trial| {
         let row = row_of(&mut rows, place, trial.dispatch.kernel, Direction::Step, &WALK);
-        row.examine(device, &trial, &WALK)?;
+        row.examine(device, &trial, place.form, &WALK)?;
         if row.status != Status::Passed && first_wrong.is_none() {
             first_wrong = Some(trial.dispatch.kernel);
         }

@@ -9,12 +9,25 @@ use super::difference::{Difference, Fault, Judge};
 use super::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
 use crate::error::Result;
 
-/// Poison of real memory: a NaN that no arithmetic yields.
+/// Poison of real memory that is written: a NaN that no arithmetic yields.
 const POISON: u32 = 0x7fc0_dead;
+/// Poison behind reals that are only read: another NaN, so that copying it to what should stay untouched shows.
+const READ_POISON: u32 = 0x7fc0_beef;
+/// Poison behind reals that are written: a number, since adding to a NaN or scaling it may leave its bits alone.
+const WRITTEN_GUARD: u32 = 0x449a_5225;
 /// Poison of words: far beyond any table, but not so far that a loop up to it hangs a device.
 const POISON_WORD: u32 = 0x0001_0001;
 /// Poisoned elements behind each binding.
 const GUARD: usize = ELEMENT_ALIGNMENT;
+
+/// Which grid a guarded run takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// The recorded one.
+    Recorded,
+    /// One axis folded over two, where the kernel unfolds it again.
+    Folded,
+}
 
 /// What one buffer holds.
 #[derive(Clone, Debug)]
@@ -79,23 +92,25 @@ impl Trial {
         self.judge(device, &self.dispatch.spans, 0)
     }
 
-    /// Runs a dispatch of the same shape (this one, or one of a changed kernel) in poisoned, guarded buffers, folded where its
-    /// grid can be, and judges it. Twins get memory of exactly the recorded length and grid.
-    pub fn run_guarded(&self, device: &mut dyn Executor, dispatch: &Dispatch) -> Result<(Vec<Difference>, Written)> {
+    /// Runs a dispatch of the same shape (this one, or one of a changed kernel) in poisoned, guarded buffers and judges it. Twins
+    /// get memory of exactly the recorded length and grid.
+    pub fn run_guarded(
+        &self,
+        device: &mut dyn Executor,
+        dispatch: &Dispatch,
+        grid: Grid,
+    ) -> Result<(Vec<Difference>, Written)> {
         let limit = device.limits().max_elements();
         let room = |s: &Span| s.len + GUARD <= limit;
         let guard = if !device.runs_twins() && self.dispatch.spans.iter().all(room) { GUARD } else { 0 };
         let mut spans = Vec::new();
-        for (span, before) in self.dispatch.spans.iter().zip(&self.before) {
+        for (i, span) in self.dispatch.spans.iter().enumerate() {
             let fresh = Buffer::persistent(span.buffer.label(), span.kind(), span.len + guard).span();
-            fill(device, &fresh, before.as_ref())?;
+            self.fill(device, i, &fresh)?;
             spans.push(fresh);
         }
-        let groups = if !device.runs_twins() && dispatch.kernel.is_foldable() {
-            folded(dispatch.groups)
-        } else {
-            dispatch.groups
-        };
+        let folds = grid == Grid::Folded && !device.runs_twins() && dispatch.kernel.is_foldable();
+        let groups = if folds { folded(dispatch.groups) } else { dispatch.groups };
         device.run(&Recording::of(Dispatch { spans: spans.clone(), groups, ..dispatch.clone() }))?;
         self.judge(device, &spans, guard)
     }
@@ -104,7 +119,7 @@ impl Trial {
     /// the same bits.
     pub fn examine(&self, device: &mut dyn Executor) -> Result<Vec<Difference>> {
         let (mut found, first) = self.run_in_place(device)?;
-        let (again, second) = self.run_guarded(device, &self.dispatch)?;
+        let (again, second) = self.run_guarded(device, &self.dispatch, Grid::Folded)?;
         for (difference, other) in found.iter_mut().zip(again) {
             if difference.fault.is_none() && (other.fault.is_some() || other.max_abs > difference.max_abs) {
                 *difference = other;
@@ -131,7 +146,7 @@ impl Trial {
                     let bits: Vec<u32> = device.read_real(span)?.iter().map(|x| x.to_bits()).collect();
                     let untouched = if guard > 0 { self.untouched(i, len) } else { None };
                     judge.reals(&bits[..len], after, untouched.as_deref());
-                    judge.guard(&bits[len..], POISON, len);
+                    judge.guard(&bits[len..], WRITTEN_GUARD, len);
                     bits
                 }
                 Content::Words(after) => {
@@ -148,6 +163,22 @@ impl Trial {
         Ok((found, written))
     }
 
+    /// Writes what binding `i` held before to the start of a longer span, poison where nobody wrote, and poison behind it.
+    fn fill(&self, device: &mut dyn Executor, i: usize, span: &Span) -> Result<()> {
+        let len = self.dispatch.spans[i].len;
+        if span.kind() != Kind::Real {
+            let mut words = match &self.before[i] {
+                Some(Content::Words(words)) => words.clone(),
+                _ => vec![POISON_WORD; len],
+            };
+            words.resize(span.len, POISON_WORD);
+            return device.write_words(span, &words);
+        }
+        let mut bits = self.untouched(i, len).unwrap_or_else(|| vec![POISON; len]);
+        bits.resize(span.len, if self.after[i].is_some() { WRITTEN_GUARD } else { READ_POISON });
+        device.write_real(span, bytemuck::cast_slice(&bits))
+    }
+
     /// The bits that a guarded run puts into binding `i` before the dispatch.
     fn untouched(&self, i: usize, len: usize) -> Option<Vec<u32>> {
         match &self.before[i] {
@@ -161,24 +192,6 @@ impl Trial {
 /// The value as f32; what nobody wrote becomes poison.
 fn poisoned(x: f64) -> f32 {
     if x.is_nan() { f32::from_bits(POISON) } else { x as f32 }
-}
-
-/// Writes the content to the start of a span and poison behind it, or poison everywhere.
-fn fill(device: &mut dyn Executor, span: &Span, content: Option<&Content>) -> Result<()> {
-    match content {
-        Some(Content::Words(words)) => {
-            let mut words = words.clone();
-            words.resize(span.len, POISON_WORD);
-            device.write_words(span, &words)
-        }
-        Some(Content::Real(x)) => {
-            let mut x: Vec<f32> = x.iter().map(|&x| poisoned(x)).collect();
-            x.resize(span.len, f32::from_bits(POISON));
-            device.write_real(span, &x)
-        }
-        None if span.kind() == Kind::Real => device.write_real(span, &vec![f32::from_bits(POISON); span.len]),
-        None => device.write_words(span, &vec![POISON_WORD; span.len]),
-    }
 }
 
 /// A grid of one axis, folded over two; it overshoots, as folded grids do.

@@ -1,11 +1,11 @@
 //! SwiGLU, the gate of the feed-forward layer.
 
-use super::case::{Case, Tolerance, real};
+use super::case::{Case, Input, Tolerance, random, real};
 use super::op::{Applied, Op};
 use super::rows::{for_row_pairs, for_rows};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
-use crate::tensor::Tensor;
+use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
 /// Invocations of a workgroup in the shaders.
@@ -134,13 +134,25 @@ fn case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
     })
 }
 
+/// Gates between `low` and `low + 10` that are judged beside their own small results: nothing is allowed for cancellation.
+fn one_sided(name: &str, low: f32) -> Case {
+    let values = random(1, 192, 1.0).iter().map(|x| low + 5.0 + x.clamp(-1.0, 1.0) * 5.0).collect();
+    let gate = Input::Real { rows: 3, cols: 64, format: Format::F32, values, differentiable: true };
+    let tolerance = Tolerance { absolute: 0.0, ..Tolerance::SUMS };
+    Case::new(format!("activation/swiglu: {name}"), vec![gate, real(2, 3, 64, 1.0)], tolerance, |rec, b| {
+        swiglu(rec, &b.tensors[0], &b.tensors[1]).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
         case("odd", 3, 37, 2.0),
         case("one", 1, 1, 1.0),
         case("several blocks", 23, 1501, 2.0),
+        case("whole workgroups", 6, 64, 2.0),
         case("large values", 5, 64, 300.0),
+        one_sided("very negative gates", -60.0),
         case("bench", 512, 4096, 1.0).bench(),
     ]
 }

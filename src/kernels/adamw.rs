@@ -209,7 +209,9 @@ pub fn cases() -> Vec<Case> {
         case("odd size, clipped", 1234, 1.0, 0.5),
         case("one element, not clipped", 1, 1.0, 0.0),
         case("more blocks than partial sums", 256 * 256 + 300, 1e-3, 1.0),
+        case("whole workgroups", 1536, 1.0, 0.5),
         case("large values", 777, 1e6, 1.0),
+        case("a norm near the divisor's guard", 40, 2e-7, 1e-6),
         case("bench", 1 << 22, 1.0, 1.0).bench(),
     ]
 }

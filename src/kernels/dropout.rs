@@ -109,6 +109,17 @@ fn case(name: &str, rows: usize, cols: usize, p: f32) -> Case {
     })
 }
 
+/// A threshold that lies `above` the hash of one element: at 0 that element is the first that stays, at 1 the last that goes.
+fn limit_case(name: &str, above: u32) -> Case {
+    let inputs = vec![real(1, 3, 37, 1.0)];
+    Case::new(format!("dropout/dropout: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        let x = &b.tensors[0];
+        let mut params = Params { n: x.len() as u32, threshold: 0, scale: 1.5, seed: 42, step: 7, site: 3 };
+        params.threshold = hash(50, &params) + above;
+        Ok((vec![dropped(rec, x, params)], Some(Box::new(Dropout(params)))))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -116,6 +127,9 @@ pub fn cases() -> Vec<Case> {
         case("one", 1, 1, 0.5),
         case("nearly all", 40, 64, 0.99),
         case("several blocks", 33, 1501, 0.05),
+        case("whole workgroups", 6, 64, 0.3),
+        limit_case("a hash at the threshold", 0),
+        limit_case("a hash below the threshold", 1),
         case("bench", 1024, 2048, 0.1).bench(),
     ]
 }

@@ -143,20 +143,20 @@ fn add_case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
     })
 }
 
-fn add_into_case() -> Case {
-    let inputs = vec![real(1, 3, 37, 1.0), real(2, 3, 37, 1.0)];
+fn add_into_case(name: &str, rows: usize, cols: usize) -> Case {
+    let inputs = vec![real(1, rows, cols, 1.0), real(2, rows, cols, 1.0)];
     let inputs = inputs.into_iter().map(super::case::Input::frozen).collect();
-    Case::new("elementwise/add_into: odd", inputs, Tolerance::ROUNDING, |rec, b| {
-        let out = Tensor::transient(rec, "sum", 3, 37);
+    Case::new(format!("elementwise/add_into: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        let out = Tensor::transient(rec, "sum", rows, cols);
         crate::tensor::copy_tensor(rec, &b.tensors[0], &out);
         add_into(rec, &b.tensors[1], &out);
         Ok((vec![out], None))
     })
 }
 
-fn scale_by_case() -> Case {
-    let inputs = vec![real(1, 3, 37, 1.0).frozen(), real(2, 1, 1, 3.0).frozen()];
-    Case::new("elementwise/scale_by: odd", inputs, Tolerance::ROUNDING, |rec, b| {
+fn scale_by_case(name: &str, rows: usize, cols: usize) -> Case {
+    let inputs = vec![real(1, rows, cols, 1.0).frozen(), real(2, 1, 1, 3.0).frozen()];
+    Case::new(format!("elementwise/scale_by: {name}"), inputs, Tolerance::ROUNDING, |rec, b| {
         Ok((vec![scale_by(rec, &b.tensors[0], &b.tensors[1])], None))
     })
 }
@@ -167,8 +167,12 @@ pub fn cases() -> Vec<Case> {
         add_case("odd", 3, 37, 1.0),
         add_case("one", 1, 1, 1.0),
         add_case("large values", 5, 64, 1e6),
-        add_into_case(),
-        scale_by_case(),
+        // Elements that fill an even number of workgroups exactly: the last one is reached only if none is left out.
+        add_case("whole workgroups", 6, 64, 1.0),
+        add_into_case("odd", 3, 37),
+        add_into_case("whole workgroups", 6, 64),
+        scale_by_case("odd", 3, 37),
+        scale_by_case("whole workgroups", 6, 64),
         add_case("bench", 512, 2048, 1.0).bench(),
     ]
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gpu::{
     Arg, Binding, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for, upload_words,
 };
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Piece, Tensor};
 use crate::{ensure, params, wgsl};
 
 /// Invocations of a workgroup in the shaders.
@@ -271,6 +271,25 @@ fn case(name: &str, table: Input, ids: Vec<u32>) -> Case {
     })
 }
 
+/// A table in two slices, forward and backward, with ids at the ends of both and ids beyond the table.
+fn sliced_case(name: &str, rows: [usize; 2], cols: usize, ids: Vec<u32>) -> Case {
+    let lists = Occurrences::of(&ids);
+    let n = ids.len();
+    let words = [&ids, &lists.unique, &lists.offsets, &lists.tokens].map(|w| Input::Words(w.clone()));
+    let slices = [real(1, rows[0], cols, 1.0).frozen(), real(2, rows[1], cols, 1.0).frozen()];
+    let inputs = slices.into_iter().chain([real(3, n, cols, 1.0).frozen()]).chain(words).collect();
+    Case::new(format!("embedding/embedding: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let [ids, unique, offsets, occurrences] = std::array::from_fn(|i| b.words[i].clone());
+        let gradient = Some(GradientIndex { host_unique: lists.unique.clone(), unique, offsets, occurrences });
+        let piece = |i: usize, row: usize| Piece { row, rows: rows[i], span: b.tensors[i].span().clone() };
+        let pieces = vec![piece(0, 0), piece(1, rows[0])];
+        let table = Tensor::from_pieces(rows[0] + rows[1], cols, Format::F32, pieces);
+        let (outs, op) = embedding(rec, &table, &TokenIndex { ids, gradient })?;
+        op.backward(rec, &[b.tensors[2].clone()], &[true])?;
+        Ok((outs, None))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     let repeated = || vec![3, 36, 3, 0, 7, 3, 3, 11, 0];
@@ -279,7 +298,11 @@ pub fn cases() -> Vec<Case> {
         case("one of one", real(1, 1, 1, 1.0), vec![0]),
         case("bf16", frozen(1, 37, 19, 1.0, Format::Bf16), repeated()),
         case("f16", frozen(1, 37, 19, 1.0, Format::F16), repeated()),
+        case("whole workgroups", real(1, 8, 64, 1.0), vec![7, 0, 5, 2, 6, 3]),
+        case("more ids than columns", real(1, 37, 3, 1.0), (0..37).collect()),
         case("large values", real(1, 9, 130, 1e6), vec![8, 8, 1]),
+        sliced_case("two slices", [20, 17], 19, vec![3, 36, 20, 0, 19, 3, 28, 20]),
+        sliced_case("two slices, narrow", [7, 9], 5, vec![15, 7, 6, 0, 8, 6, 1]),
         case("bench", real(1, 32_000, 256, 1.0), (0..1024).map(|i| i * 7919 % 3001).collect()).bench(),
     ]
 }

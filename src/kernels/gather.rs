@@ -128,6 +128,7 @@ pub fn cases() -> Vec<Case> {
         case("odd, out of order", 11, 37, &[7, 2, 10, 0]),
         case("one of one", 1, 1, &[0]),
         case("the last row", 300, 130, &[299]),
+        case("whole workgroups", 8, 64, &[7, 2, 1, 0, 3, 5]),
         case("bench", 2048, 1024, &every_third).bench(),
     ]
 }

@@ -13,7 +13,7 @@ use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
 use super::op::{Applied, Op};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 use crate::{ensure, params, wgsl};
 
 /// The label of a row that does not count. Any label outside the vocabulary is treated alike.
@@ -265,6 +265,26 @@ fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, 
     })
 }
 
+/// The kernel alone on a chunk of logits in the middle of the losses, in a grid that overshoots. One logit of each row is far
+/// above the others, in another column each time: whoever misses it overflows. Labels at and around the vocabulary's end.
+fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32) -> Case {
+    const FIRST: usize = 3;
+    let spike = |i: usize| if i % cols == (i / cols * 37 + cols - 1) % cols { 150.0 } else { 0.0 };
+    let values = random(1, rows * cols, 1.0).into_iter().enumerate().map(|(i, x)| base + x + spike(i)).collect();
+    let logits = Input::Real { rows, cols, format: Format::F32, values, differentiable: false };
+    let label = |r: usize| [cols, cols - 1, 0, cols + 1, r * 7 % cols][r % 5] as u32;
+    let labels = (0..FIRST).map(|_| 1).chain((0..rows).map(label)).chain([2, 2]).collect();
+    Case::new(format!("loss/softmax_rows: {name}"), vec![logits, Input::Words(labels)], Tolerance::SUMS, move |rec, b| {
+        let x = Tensor::transient(rec, "logits", rows, cols);
+        copy_tensor(rec, &b.tensors[0], &x);
+        let losses = rec.transient("row losses", Kind::Real, b.words[0].len);
+        let (rows, gradient) = (rows as u32, u32::from(gradient));
+        let params = RowsParams { rows, cols: cols as u32, first_row: FIRST as u32, gradient, scale: 0.3 };
+        rec.dispatch(&SOFTMAX_ROWS, &[], params, &[&b.words[0], x.span(), &losses], [rows + 2, 1, 1]);
+        Ok((vec![x], None))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -272,7 +292,13 @@ pub fn cases() -> Vec<Case> {
         case("in chunks", 37, 19, 301, 10, real(2, 301, 19, 0.5)),
         case("one row", 1, 24, 600, 1, real(2, 600, 24, 0.5)),
         case("one of all", 1, 1, 1, 1, real(2, 1, 1, 1.0)),
+        case("more rows than lanes", 600, 3, 5, 512, real(2, 5, 3, 0.5)),
+        case("whole workgroups", 16, 32, 64, 16, real(2, 64, 32, 0.5)),
         case("large values", 5, 16, 40, 5, real(2, 40, 16, 30.0)),
+        rows_case("spikes", 16, 301, true, 0.0),
+        rows_case("spikes over a long row", 13, 600, true, 0.0),
+        rows_case("only losses", 7, 71, false, 0.0),
+        rows_case("far below zero", 5, 40, true, -2.5e38),
         case("bf16 head", 9, 21, 67, 4, frozen(2, 67, 21, 0.5, Format::Bf16)),
         case("bench", 512, 256, 8192, 1024, real(2, 8192, 256, 0.1)).bench(),
     ]

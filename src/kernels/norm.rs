@@ -186,6 +186,7 @@ pub fn cases() -> Vec<Case> {
         case("many short rows", 1003, 32, 1.0),
         case("a workgroup a row", 3, 700, 1.0),
         case("wide rows", 3, 8192, 1.0),
+        case("whole blocks of rows", 64, 37, 1.0),
         case("large values", 4, 130, 1e4),
         case("small values", 4, 130, 1e-3),
         case("bench", 1024, 2048, 1.0).bench(),

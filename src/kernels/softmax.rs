@@ -1,12 +1,12 @@
 //! Softmax over rows as an op of its own. Attention and cross-entropy have theirs fused and do not come here.
 
-use super::case::{Case, Tolerance, real};
+use super::case::{Case, Input, Tolerance, random, real};
 use super::op::{Applied, Op, when};
 use super::parts::REDUCE;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_shape};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording};
-use crate::tensor::Tensor;
+use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
 /// Exponents below this count as this: e^-80 is still a normal f32.
@@ -120,6 +120,18 @@ fn case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
     })
 }
 
+/// Rows with one value far above the others, in another column in each row: whoever misses it overflows.
+fn spiked(rows: usize, cols: usize) -> Case {
+    let mut values = random(1, rows * cols, 1.0);
+    for r in 0..rows {
+        values[r * cols + (r * 37 + cols - 1) % cols] += 150.0;
+    }
+    let inputs = vec![Input::Real { rows, cols, format: Format::F32, values, differentiable: false }];
+    Case::new(format!("softmax/softmax: spikes {rows}x{cols}"), inputs, Tolerance::SUMS, |rec, b| {
+        softmax(rec, &b.tensors[0]).map(|(outs, _)| (outs, None))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -129,6 +141,9 @@ pub fn cases() -> Vec<Case> {
         case("many short rows", 1003, 5, 1.0),
         case("wide rows", 3, 2051, 1.0),
         case("large values", 4, 130, 40.0),
+        spiked(38, 37),
+        spiked(31, 300),
+        spiked(21, 600),
         case("bench", 1024, 1024, 1.0).bench(),
     ]
 }

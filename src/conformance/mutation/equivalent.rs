@@ -1,0 +1,59 @@
+//! The mutants that nothing could tell from the original, each with the reason: `equivalent.txt`.
+
+use crate::error::{Error, Result};
+
+const TEXT: &str = include_str!("equivalent.txt");
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub(super) struct Equivalent {
+    /// Line in `equivalent.txt`, from 1.
+    pub(super) line: usize,
+    pub(super) path: String,
+    pub(super) before: String,
+    pub(super) after: String,
+    pub(super) reason: String,
+}
+
+/// The list.
+pub(super) fn equivalents() -> Result<Vec<Equivalent>> {
+    parse(TEXT)
+}
+
+/// A reason is a line that starts with `= `; the entries behind it are `path: before → after` until the next reason.
+fn parse(text: &str) -> Result<Vec<Equivalent>> {
+    let (mut found, mut reason) = (Vec::new(), "");
+    for (i, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(text) = line.strip_prefix("= ") {
+            reason = text;
+            continue;
+        }
+        let entry = line.split_once(": ").and_then(|(path, change)| Some((path, change.split_once(" →")?)));
+        let Some((path, (before, after))) = entry.filter(|_| !reason.is_empty()) else {
+            return Err(Error::new(format!("equivalent.txt:{}: not `path: before → after` under a reason", i + 1)));
+        };
+        let [path, before, after, reason] = [path, before, after.trim(), reason].map(str::to_string);
+        found.push(Equivalent { line: i + 1, path, before, after, reason });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_take_the_reason_above_them() {
+        let list = parse("# a comment\n= It is 0 anyway.\na/b: x = 0; →\na/b: y → z\n").unwrap();
+        assert_eq!(list.len(), 2);
+        assert_eq!((list[0].after.as_str(), list[1].after.as_str(), list[1].line), ("", "z", 4));
+        assert!(list.iter().all(|e| e.reason == "It is 0 anyway."));
+        for wrong in ["a/b: x → y", "= Why\na/b x → y", "= Why\na/b: x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

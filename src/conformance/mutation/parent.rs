@@ -1,0 +1,180 @@
+//! Hands mutants to worker processes and outlives whatever they do to them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use super::mutant::{Mutant, mutants};
+use super::report::{Report, Verdict};
+use super::worker::adapter;
+use crate::error::{Context, Error, Result};
+
+/// What to run and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// As `--device`; none for a software adapter.
+    pub device: Option<String>,
+    /// Only files whose path contains this.
+    pub shader: String,
+    /// Only cases whose name contains this.
+    pub cases: String,
+    /// Worker processes.
+    pub jobs: usize,
+    /// How much longer than the unchanged kernel a mutant may take before it counts as hung.
+    pub timeout: Duration,
+    /// The hidden arguments that make this program a worker.
+    pub worker: Vec<String>,
+}
+
+/// A worker has this long to say how long it needs for its start.
+const FIRST_WORD: Duration = Duration::from_secs(60);
+
+/// Judges every selected mutant; `progress` learns how many are done, and of how many.
+pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<Report> {
+    let device = adapter(options.device.as_deref())?;
+    let own = device.kernel_features();
+    let runs = |m: &Mutant| m.path.contains(&options.shader) && m.needs().and(own) == m.needs();
+    let selected: Vec<Mutant> = mutants().into_iter().filter(runs).collect();
+    if selected.is_empty() {
+        return Err(Error::usage(format!("--shader {}: no file below shaders/ has this in its path", options.shader)));
+    }
+    let queue = Mutex::new(selected.iter().enumerate());
+    let verdicts: Mutex<Vec<Option<Verdict>>> = Mutex::new(vec![None; selected.len()]);
+    let work = || -> Result<()> {
+        let mut worker = None;
+        loop {
+            let Some((i, mutant)) = lock(&queue).next() else { return Ok(()) };
+            let verdict = judge(&mut worker, options, mutant)
+                .with_context(|| format!("shaders/{}.wgsl:{}", mutant.path, mutant.line))?;
+            let mut verdicts = lock(&verdicts);
+            verdicts[i] = Some(verdict);
+            progress(verdicts.iter().flatten().count(), selected.len());
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|t| t.join().expect("a thread that waits for a worker does not panic"))
+    })?;
+    let verdicts = verdicts.into_inner().expect("no thread panicked").into_iter().flatten();
+    let complete = options.cases.is_empty();
+    Report::new(format!("{} ({})", device.name, device.backend), selected.into_iter().zip(verdicts).collect(), complete)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds a lock")
+}
+
+/// Judges one mutant in the worker, which is started if there is none and given up when it hangs or ends.
+fn judge(worker: &mut Option<Worker>, options: &Options, mutant: &Mutant) -> Result<Verdict> {
+    if worker.is_none() {
+        *worker = Some(Worker::start(options)?);
+    }
+    let running = worker.as_mut().expect("started above");
+    let verdict = match running.ask(mutant.index) {
+        Answer::Line(line) => match line.split_once(' ').unwrap_or((line.as_str(), "")) {
+            ("refused", _) => Verdict::Refused,
+            ("survived", _) => Verdict::Survived,
+            ("killed", why) => Verdict::Killed(why.to_string()),
+            ("failed", why) => return Err(Error::new(why)),
+            _ => return Err(Error::new(format!("a worker answered: {line}"))),
+        },
+        Answer::Hung => Verdict::Killed("the device hangs".to_string()),
+        Answer::Gone => Verdict::Killed("the driver crashes".to_string()),
+    };
+    // A worker that met an error of the device ends by itself.
+    if running.has_ended() {
+        *worker = None;
+    }
+    Ok(verdict)
+}
+
+/// What a worker has to say.
+enum Answer {
+    Line(String),
+    /// Nothing within the time that it asked for; it was ended.
+    Hung,
+    /// Its process ended.
+    Gone,
+}
+
+struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+    ended: bool,
+}
+
+impl Worker {
+    fn start(options: &Options) -> Result<Self> {
+        let program = std::env::current_exe().context("finding this program for a worker process")?;
+        // What is compiled once for a mutant is no use to anyone's cache, and a warm one would hide how long it takes.
+        let mut child = Command::new(program)
+            .args(&options.worker)
+            .env("MESA_SHADER_CACHE_DISABLE", "true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting a worker process")?;
+        let stdin = child.stdin.take().expect("stdin is a pipe");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(std::result::Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut worker = Self { child, stdin, lines, ended: false };
+        match worker.answer() {
+            Answer::Line(line) if line == "ready" => Ok(worker),
+            Answer::Line(line) => Err(Error::new(format!("a worker started with: {line}"))),
+            Answer::Hung => Err(Error::new("a worker did not start in time")),
+            Answer::Gone => Err(Error::new("a worker ended at its start; its message stands above")),
+        }
+    }
+
+    /// The verdict on a mutant.
+    fn ask(&mut self, index: usize) -> Answer {
+        if writeln!(self.stdin, "{index}").is_err() {
+            self.ended = true;
+            return Answer::Gone;
+        }
+        self.answer()
+    }
+
+    /// The next line that is no limit.
+    fn answer(&mut self) -> Answer {
+        let mut limit = FIRST_WORD;
+        loop {
+            match self.lines.recv_timeout(limit) {
+                Ok(line) => match line.strip_prefix("limit ").and_then(|ms| ms.parse().ok()) {
+                    Some(ms) => limit = Duration::from_millis(ms),
+                    None => return Answer::Line(line),
+                },
+                Err(RecvTimeoutError::Timeout) => {
+                    self.ended = true;
+                    return Answer::Hung;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.ended = true;
+                    return Answer::Gone;
+                }
+            }
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.ended || !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,139 @@
+//! A kernel made strict: what WGSL leaves to the device, and most devices do kindly, goes wrong for sure.
+//!
+//! - `exp` gives NaN instead of infinity, which no kernel may count on.
+//! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0.
+//! - The lanes of a workgroup are numbered backwards, so that a device that runs them in order runs them in the other: what
+//!   only worked since one lane came before another no longer does.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+
+use super::code::{Code, Edit, Kind};
+use crate::gpu::{Access, Alternative, Features, KernelDef, Source};
+
+const EXP: &str = "
+fn strict_exp(x: f32) -> f32 {
+    return select(exp(x), bitcast<f32>(strict_poison), x > 88.0);
+}
+fn strict_exp4(x: vec4<f32>) -> vec4<f32> {
+    return select(exp(x), vec4<f32>(bitcast<f32>(strict_poison)), x > vec4<f32>(88.0));
+}
+var<private> strict_poison: u32 = 0x7fc0beefu;
+";
+
+/// The strict form of a kernel, of the parts that `features` pick, made for good; each is made once.
+pub fn strict(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
+    type Made = Mutex<HashMap<(usize, Features), &'static KernelDef>>;
+    static MADE: LazyLock<Made> = LazyLock::new(Made::default);
+    let key = (std::ptr::from_ref(kernel) as usize, features);
+    *MADE.lock().expect("making a kernel does not panic").entry(key).or_insert_with(|| make(kernel, features))
+}
+
+fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
+    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    let picked = |p: &Source| p.alternative.filter(|a| features.has(a.needs));
+    let texts: Vec<&str> = kernel.parts.iter().map(|p| picked(p).map_or(p.text, |a| a.text)).collect();
+    let all = texts.concat();
+    let read = |name: &str| kernel.bindings.iter().any(|b| b.name == name && b.access == Access::Read);
+    let readers: Vec<String> = texts.iter().flat_map(|text| readers(text, &read)).collect();
+    let made = |p: &Source| match picked(p) {
+        Some(a) => {
+            let text = leak(strict_text(a.text, &all, &read));
+            Source { alternative: Some(Alternative { text, ..a }), ..*p }
+        }
+        None => Source::new(p.path, leak(strict_text(p.text, &all, &read))),
+    };
+    let mut parts: Vec<Source> = kernel.parts.iter().map(made).collect();
+    parts.push(Source::new("strict", leak(EXP.to_string() + &readers.concat())));
+    Box::leak(Box::new(KernelDef {
+        label: kernel.label,
+        variant: leak(format!("{} strict", kernel.variant).trim().to_string()),
+        parts: Vec::leak(parts),
+        bindings: kernel.bindings,
+        params: kernel.params,
+        constants: kernel.constants,
+        twin_f32: kernel.twin_f32,
+        twin_f64: kernel.twin_f64,
+    }))
+}
+
+/// A function that reads each read-only array that the text declares.
+fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let code = Code::new(text);
+    let declared = |&i: &usize| code.at(i + 1) == ":" && code.at(i + 2) == "array" && read(code.at(i));
+    let reader = |i: usize| {
+        let end = (i..code.tokens.len()).find(|&j| code.at(j) == ";")?;
+        let (name, element) = (code.at(i), code.source(i + 4..end - 1));
+        let poison = match element {
+            "f32" => "bitcast<f32>(strict_poison)",
+            "vec4<f32>" => "vec4<f32>(bitcast<f32>(strict_poison))",
+            "u32" => "65537u",
+            _ => return None,
+        };
+        Some(format!(
+            "fn strict_{name}(i: u32) -> {element} {{\n    if i >= arrayLength(&{name}) {{\n        return {poison};\n    }}\n    \
+             return {name}[i];\n}}\n"
+        ))
+    };
+    (0..code.tokens.len()).filter(declared).filter_map(reader).collect()
+}
+
+fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool) -> String {
+    let code = Code::new(text);
+    let mut changes: Vec<(std::ops::Range<usize>, String)> = Vec::new();
+    for i in code.live().filter(|&i| code.tokens[i].kind == Kind::Word) {
+        let (name, next) = (code.at(i), code.at(i + 1));
+        if name == "exp" && next == "(" {
+            let wide = code.source(i + 2..code.partner(i + 1)).contains("vec4");
+            changes.push((code.bytes(i..i + 1), if wide { "strict_exp4" } else { "strict_exp" }.to_string()));
+        } else if next == "[" && read(name) && !readers(all, &|n| n == name).is_empty() {
+            changes.push((code.bytes(i..i + 2), format!("strict_{name}((")));
+            let close = code.partner(i + 1);
+            changes.push((code.bytes(close..close + 1), "))".to_string()));
+        }
+    }
+    changes.extend(reversed_lanes(&code));
+    changes.sort_by_key(|(range, _)| range.start);
+    Edit { operator: "strict", replacements: changes }.apply(text)
+}
+
+/// Renames the lane that a one-dimensional entry point receives and starts its body with the mirrored one.
+fn reversed_lanes(code: &Code) -> Vec<(std::ops::Range<usize>, String)> {
+    let Some(size) = (0..code.tokens.len()).find(|&i| code.at(i) == "workgroup_size") else { return Vec::new() };
+    let body = (size..code.tokens.len()).find(|&i| code.at(i) == "{");
+    let (Some(body), true) = (body, code.partner(size + 1) == size + 3) else { return Vec::new() };
+    let n = code.at(size + 2);
+    let (mut changes, mut start) = (Vec::new(), String::new());
+    for i in size..body {
+        let (kind, name) = (code.at(i + 2), code.at(i + 4));
+        let mirrored = match (code.at(i), kind) {
+            ("builtin", "local_invocation_index") => format!("u32({n}) - 1u - {name}_given"),
+            ("builtin", "global_invocation_id") => {
+                format!("vec3<u32>({name}_given.x ^ (u32({n}) - 1u), {name}_given.yz)") // sizes are powers of two
+            }
+            _ => continue,
+        };
+        changes.push((code.bytes(i + 4..i + 5), format!("{name}_given")));
+        start += &format!(" let {name} = {mirrored};");
+    }
+    changes.push((code.bytes(body..body + 1), "{".to_string() + &start));
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::shader;
+
+    #[test]
+    fn every_strict_kernel_compiles_and_differs() {
+        for (kernel, constants) in super::super::mutant::kernels() {
+            for features in kernel.features().subsets() {
+                let strict = strict(kernel, features);
+                shader::check(strict, &constants, features).unwrap();
+                let text = |k: &'static KernelDef| shader::link(k, &constants, features);
+                assert!(!text(strict).starts_with(&text(kernel)), "{}: no read is strict", kernel.name());
+            }
+        }
+    }
+}

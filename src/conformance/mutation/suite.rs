@@ -1,0 +1,119 @@
+//! The trials that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap ones first.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::strict::strict;
+use crate::error::Result;
+use crate::gpu::trial::{Grid, Trial};
+use crate::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor, walk};
+use crate::kernels::case::Tolerance;
+
+/// As it is, or strict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Mode {
+    Plain,
+    Strict,
+}
+
+impl Mode {
+    /// The kernel in this mode.
+    pub(super) fn of(self, kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
+        match self {
+            Mode::Plain => kernel,
+            Mode::Strict => strict(kernel, features),
+        }
+    }
+}
+
+/// One dispatch of one case.
+pub(super) struct Check {
+    trial: Trial,
+    tolerance: Tolerance,
+    case: String,
+    /// How long the unchanged kernel takes in each mode and form, with compilation if it comes first; measured when first needed.
+    times: HashMap<(Mode, Features), Duration>,
+}
+
+/// The checks by kernel name.
+pub(super) struct Suite(HashMap<String, Vec<Check>>);
+
+impl Suite {
+    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a trial of each dispatch.
+    pub(super) fn record(filter: &str) -> Result<Self> {
+        let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
+        let cases = crate::kernels::cases().into_iter().chain(crate::attention::cases());
+        for case in cases.filter(|c| !c.bench && c.name.contains(filter)) {
+            let mut cpu = CpuExecutor::<f32>::new();
+            let recorded = case.record(&mut cpu)?;
+            walk::visit(&mut cpu, &recorded.recording, |cpu, trial| {
+                trial.run_in_place(cpu)?;
+                let (tolerance, name) = (case.tolerance, case.name.clone());
+                let kernel = trial.dispatch.kernel.name();
+                checks.entry(kernel).or_default().push(Check { trial, tolerance, case: name, times: HashMap::new() });
+                Ok(())
+            })?;
+        }
+        for list in checks.values_mut() {
+            list.sort_by_cached_key(Check::cost);
+        }
+        Ok(Self(checks))
+    }
+
+    /// The checks of a kernel.
+    pub(super) fn of(&mut self, kernel: &KernelDef) -> &mut [Check] {
+        self.0.get_mut(&kernel.name()).map_or(&mut [], Vec::as_mut_slice)
+    }
+}
+
+impl Check {
+    /// Constants unroll code, which takes far longer to compile than a small case takes to run; then the elements bound.
+    fn cost(&self) -> (u32, Vec<u32>, usize) {
+        let d = &self.trial.dispatch;
+        (d.constants.iter().sum(), d.constants.clone(), d.spans.iter().map(|s| s.len).sum())
+    }
+
+    /// The case.
+    pub(super) fn case(&self) -> &str {
+        &self.case
+    }
+
+    /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be judged.
+    pub(super) fn baseline(&mut self, device: &mut WgpuExecutor, mode: Mode) -> Result<Duration> {
+        let form = (mode, device.features());
+        if let Some(time) = self.times.get(&form) {
+            return Ok(*time);
+        }
+        let start = Instant::now();
+        let kernel = mode.of(self.trial.dispatch.kernel, device.features());
+        if let Some(why) = self.fails(device, kernel, mode)? {
+            crate::bail!("the unchanged kernel fails, {mode:?}: {why}. Mend that first: `cargo test --test kernels`");
+        }
+        Ok(*self.times.entry(form).or_insert(start.elapsed()))
+    }
+
+    /// Runs a kernel of the given mode in place of the recorded one, on the recorded grid and on a folded one: what tells it
+    /// from the twin.
+    pub(super) fn fails(
+        &self,
+        device: &mut dyn Executor,
+        kernel: &'static KernelDef,
+        mode: Mode,
+    ) -> Result<Option<String>> {
+        let dispatch = Dispatch { kernel, ..self.trial.dispatch.clone() };
+        let grids: &[Grid] = match mode {
+            Mode::Plain => &[Grid::Folded, Grid::Recorded],
+            Mode::Strict => &[Grid::Recorded],
+        };
+        let mut runs = Vec::new();
+        for &grid in grids {
+            let (found, written) = self.trial.run_guarded(device, &dispatch, grid)?;
+            if let Some(wrong) = found.iter().find(|d| !self.tolerance.allows(d)) {
+                return Ok(Some(format!("{}: {wrong}", self.case)));
+            }
+            runs.push(written);
+        }
+        let same = runs.windows(2).all(|w| w[0] == w[1]);
+        Ok((!same).then(|| format!("{}: two runs gave different bits", self.case)))
+    }
+}

@@ -1,0 +1,49 @@
+//! The mutation score, end to end on two small shaders: the program plants faults, workers run them, cases find them.
+
+mod common;
+mod program;
+
+use program::{Run, run};
+
+/// The run's JSON object, whatever the score; none without a software adapter.
+fn mutants(args: &[&str]) -> Option<serde_json::Value> {
+    common::open(&Default::default())?;
+    let Run { code, stdout, stderr } = run(&[&["mutants", "--json"], args].concat());
+    assert!(code < 2, "{stderr}");
+    Some(serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}")))
+}
+
+#[test]
+fn the_cases_find_the_faults_of_two_small_shaders() {
+    let Some(report) = mutants(&["--shader", "elementwise/add"]) else { return };
+    let names: Vec<&String> = report["shaders"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["elementwise/add", "elementwise/add_into"]);
+    let total = &report["total"];
+    assert!(total["killed"].as_u64().unwrap() > 20, "{report}");
+    assert_eq!(total["survivors"], 0, "{report}");
+    assert_eq!(report["shortfalls"], serde_json::json!([]));
+}
+
+#[test]
+fn a_weak_suite_lets_mutants_survive() {
+    let Some(report) = mutants(&["--shader", "elementwise/add_into", "--cases", "no case has this name"]) else {
+        return;
+    };
+    let total = &report["total"];
+    assert_eq!((&total["killed"], &total["score"]), (&0.into(), &0.0.into()), "{report}");
+    assert!(total["survivors"].as_u64().unwrap() > 10);
+    assert!(!report["shortfalls"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_a_reason() {
+    for (args, part) in [
+        (["--shader", "no/such"], "no/such"),
+        (["--timeout", "-1"], "--timeout"),
+        (["--device", "no such device"], "no such device"),
+    ] {
+        let refused = run(&[&["mutants"], &args[..]].concat());
+        assert_eq!(refused.code, 2, "{args:?}: {refused:?}");
+        assert!(refused.stderr.contains(part), "{refused:?}");
+    }
+}
