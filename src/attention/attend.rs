@@ -162,7 +162,11 @@ impl Op for Attend {
         let saved = Saved { q: &self.q, dout: &grads[0], heads };
         let stats = saved.stats(rec, &self.out, &self.lse);
         let packed = self.selection.as_ref().map(|(_, packed, _)| packed);
-        let dq = need[0].then(|| saved.query_gradient(rec, &self.kv, packed, &stats, &self.layout));
+        let dq = need[0].then(|| {
+            let packed = packed.map_or(self.kv.span(), |packed| packed.span());
+            let keys = Keys { raw: self.kv.span(), packed, tiles: &self.layout.query_tiles, ring: NO_RING };
+            saved.query_gradient(rec, &keys, self.layout.tables.query_tiles.len(), &stats)
+        });
         let dkv = need[1].then(|| {
             let tables = &self.layout.tables;
             let dkv = saved.key_gradient(rec, &self.kv, &self.layout.raw_tiles, tables.raw_tiles.len(), &stats);
@@ -215,20 +219,66 @@ fn case(name: &str, attention: Attention, heads: Heads, lengths: &'static [usize
     })
 }
 
+/// Both query kernels alone on tables as a cache makes them and wider: sink and window wrap around a ring, the packed run starts
+/// in the middle, and the runs end at, before and behind the ends of blocks.
+fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTile]) -> Case {
+    let n = tiles.iter().map(|t| t.n_queries as usize).sum::<usize>();
+    let n_tiles = tiles.len();
+    let (q_cols, kv_cols) = (heads.queries * heads.dim, heads.kv_cols());
+    let packed_rows = tiles.iter().map(|t| t.packed + t.n_packed).max().unwrap_or(0).max(1) as usize;
+    let sizes = [(1, n, q_cols), (2, ring as usize, kv_cols), (3, packed_rows, kv_cols), (4, n, q_cols)];
+    let reals = sizes.map(|(seed, rows, cols)| real(seed, rows, cols, spread).frozen());
+    let table = Input::Words(bytemuck::pod_collect_to_vec(tiles));
+    let inputs = reals.into_iter().chain([table]).collect();
+    Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let [q, raw, packed, dout] = std::array::from_fn(|i| b.tensors[i].clone());
+        let keys = Keys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring };
+        let (out, lse) = forward(rec, &q, &keys, n_tiles, heads);
+        let saved = Saved { q: &q, dout: &dout, heads };
+        let stats = saved.stats(rec, &out, &lse);
+        let dq = saved.query_gradient(rec, &keys, n_tiles, &stats);
+        Ok((vec![out, dq], None))
+    })
+}
+
+fn ring_cases() -> Vec<Case> {
+    let heads = |queries, keys| Heads { queries, keys, dim: 8 };
+    let tile = |[query, n_queries, sink, n_sink, packed, n_packed, window, n_window]: [u32; 8]| QueryTile {
+        query,
+        n_queries,
+        sink,
+        n_sink,
+        packed,
+        n_packed,
+        window,
+        n_window,
+    };
+    let wraps = [[0, 3, 12, 5, 2, 7, 11, 6], [3, 5, 9, 3, 1, 9, 13, 1], [8, 1, 0, 0, 0, 0, 5, 8]];
+    let blocks = [[0, 8, 1, 8, 3, 16, 20, 9], [8, 2, 0, 1, 0, 17, 29, 15], [10, 1, 3, 15, 2, 1, 4, 16]];
+    vec![
+        ring_case("a ring that wraps", heads(4, 2), 14, 1.0, &wraps.map(tile)),
+        ring_case("runs around blocks", heads(6, 3), 31, 1.0, &blocks.map(tile)),
+        ring_case("a ring, large values", heads(4, 2), 14, 6.0, &wraps.map(tile)),
+    ]
+}
+
 /// The family's cases, forward and both backward kernels.
 pub(super) fn cases() -> Vec<Case> {
     let heads = |queries, keys, dim| Heads { queries, keys, dim };
     let lrsa = |s, l, r| Attention::Lrsa(Lrsa::new(s, l, r).expect("a case describes a valid method"));
-    vec![
+    let mut cases = ring_cases();
+    cases.extend([
         case("dense, odd sizes", Attention::Dense, heads(6, 2, 12), &[37, 1, 70], 1.0),
         case("dense, one token", Attention::Dense, heads(1, 1, 4), &[1], 1.0),
         case("dense, large values", Attention::Dense, heads(4, 4, 16), &[33], 4.0),
         case("LRSA, ragged batch", lrsa(3, 10, 0.4), heads(4, 2, 8), &[57, 2, 23, 33], 1.0),
         case("LRSA, lag above the workgroup", lrsa(5, 70, 0.93), heads(3, 1, 8), &[300], 1.0),
+        case("dense, whole tiles", Attention::Dense, heads(2, 1, 8), &[64, 128], 1.0),
         case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
         case(BENCH_LRSA, lrsa(16, 128, 0.25), heads(4, 4, 32), &[1024], 1.0).bench(),
         case("dense, bench", Attention::Dense, heads(4, 4, 32), &[1024], 1.0).bench(),
-    ]
+    ]);
+    cases
 }
 
 const BENCH_LRSA: &str = "LRSA, bench";

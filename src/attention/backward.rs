@@ -3,9 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::layout::{KeyTile, NO_RING, QueryTile, TileParams};
+use super::Heads;
+use super::attend::Keys as AttendKeys;
+use super::layout::{KeyTile, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
-use super::{Heads, TrainingLayout};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::product::{View, product};
 use crate::tensor::Tensor;
@@ -194,18 +195,15 @@ impl Saved<'_> {
     pub(super) fn query_gradient(
         &self,
         rec: &mut Recording,
-        kv: &Tensor,
-        packed: Option<&Tensor>,
+        keys: &AttendKeys<'_>,
+        n_tiles: usize,
         stats: &Span,
-        layout: &TrainingLayout,
     ) -> Tensor {
         let dq = Tensor::transient(rec, "attention dq", self.q.rows, self.q.cols);
-        let packed = packed.unwrap_or(kv).span();
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
-        let params = TileParams { n_heads, n_kv_heads, ring: NO_RING, scale: self.heads.scale() };
-        let tiles = &layout.query_tiles;
-        let spans = [self.q.span(), kv.span(), packed, tiles, self.dout.span(), stats, dq.span()];
-        let groups = [layout.tables.query_tiles.len() as u32, n_kv_heads, 1];
+        let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: self.heads.scale() };
+        let spans = [self.q.span(), keys.raw, keys.packed, keys.tiles, self.dout.span(), stats, dq.span()];
+        let groups = [n_tiles as u32, n_kv_heads, 1];
         rec.dispatch(&QUERY, &[self.heads.dim as u32 / 4], params, &spans, groups);
         dq
     }

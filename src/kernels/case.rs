@@ -188,6 +188,17 @@ impl Case {
     }
 }
 
+/// Random rows with one value far above the others, in another column and at another height each time: at both ends, and where
+/// the lanes of a workgroup take their next turn. Whoever misses it in a softmax overflows.
+pub fn spiked(seed: u64, rows: usize, cols: usize) -> Vec<f32> {
+    let mut values = random(seed, rows * cols, 1.0);
+    for r in 0..rows {
+        let column = [cols - 1, 0, 8, 32, 64, 256, 257, 513, r * 37][r % 9] % cols;
+        values[r * cols + column] += 150.0 + 100.0 * (r % 4) as f32;
+    }
+    values
+}
+
 /// `n` reproducible values, normal-like with the given spread.
 pub fn random(seed: u64, n: usize, spread: f32) -> Vec<f32> {
     let mut rng = StdRng::seed_from_u64(seed);

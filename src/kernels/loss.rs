@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::case::{Case, Input, Tolerance, frozen, random, real};
+use super::case::{Case, Input, Tolerance, frozen, random, real, spiked};
 use super::parts::TREE;
 use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
 use super::op::{Applied, Op};
@@ -269,8 +269,7 @@ fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, 
 /// above the others, in another column each time: whoever misses it overflows. Labels at and around the vocabulary's end.
 fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32) -> Case {
     const FIRST: usize = 3;
-    let spike = |i: usize| if i % cols == (i / cols * 37 + cols - 1) % cols { 150.0 } else { 0.0 };
-    let values = random(1, rows * cols, 1.0).into_iter().enumerate().map(|(i, x)| base + x + spike(i)).collect();
+    let values = spiked(1, rows, cols).into_iter().map(|x| base + x).collect();
     let logits = Input::Real { rows, cols, format: Format::F32, values, differentiable: false };
     let label = |r: usize| [cols, cols - 1, 0, cols + 1, r * 7 % cols][r % 5] as u32;
     let labels = (0..FIRST).map(|_| 1).chain((0..rows).map(label)).chain([2, 2]).collect();

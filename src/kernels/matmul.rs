@@ -293,8 +293,44 @@ fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> 
     })
 }
 
+/// A kernel alone on windows of its operands: every stride and offset differs from the sizes and from one another, and the
+/// output held something before.
+fn window_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3], beta: f32) -> Case {
+    let (a_rows, a_cols) = if kernel.label == "matmul/tn" { (k, m) } else { (m, k) };
+    let (a_offset, w_offset, c_offset, a_stride, c_stride) = (5, 7, 11, a_cols + 3, n + 2);
+    let buffer = |seed, len| frozen(seed, 1, len, 1.0, Format::F32);
+    let inputs = vec![
+        buffer(1, a_offset + a_rows * a_stride),
+        frozen(2, 1, w_offset + n * k, 1.0, format),
+        buffer(3, c_offset + m * c_stride),
+    ];
+    let name = format!("{}: window {m}x{n}x{k}, beta {beta}", kernel.name());
+    Case::new(name, inputs, Tolerance::SUMS, move |rec, b| {
+        let out = rec.transient("window", Kind::Real, b.tensors[2].len());
+        rec.copy(b.tensors[2].span(), &out);
+        let [m, n, k, a_stride, a_offset, w_offset, c_stride, c_offset] =
+            [m, n, k, a_stride, a_offset, w_offset, c_stride, c_offset].map(|x| x as u32);
+        let params = Params { m, n, k, a_stride, a_offset, w_offset, c_stride, c_offset, alpha: 0.7, beta };
+        record(rec, kernel, params, b.tensors[0].span(), b.tensors[1].span(), &out);
+        Ok((vec![], None))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
+    let kernels = [
+        (&NT_F32, Format::F32),
+        (&NN_F32, Format::F32),
+        (&TN_F32, Format::F32),
+        (&NT_BF16, Format::Bf16),
+        (&NN_F16, Format::F16),
+    ];
+    let sizes = [([6, 5, 3], 0.6), ([32, 64, 8], 0.0), ([33, 65, 9], -1.5), ([70, 131, 17], 0.6)];
+    let windows = kernels.into_iter().flat_map(|(k, f)| sizes.map(|(size, beta)| window_case(k, f, size, beta)));
+    windows.chain(linear_cases()).collect()
+}
+
+fn linear_cases() -> Vec<Case> {
     vec![
         case("odd sizes", 37, 19, 71, real(2, 71, 19, 1.0)),
         case("one row", 1, 64, 130, real(2, 130, 64, 1.0)),

@@ -1,6 +1,6 @@
 //! Softmax over rows as an op of its own. Attention and cross-entropy have theirs fused and do not come here.
 
-use super::case::{Case, Input, Tolerance, random, real};
+use super::case::{Case, Input, Tolerance, random, real, spiked};
 use super::op::{Applied, Op, when};
 use super::parts::REDUCE;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_shape};
@@ -120,14 +120,10 @@ fn case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
     })
 }
 
-/// Rows with one value far above the others, in another column in each row: whoever misses it overflows.
-fn spiked(rows: usize, cols: usize) -> Case {
-    let mut values = random(1, rows * cols, 1.0);
-    for r in 0..rows {
-        values[r * cols + (r * 37 + cols - 1) % cols] += 150.0;
-    }
+/// The forward alone on given values.
+fn extreme(name: &str, rows: usize, cols: usize, values: Vec<f32>) -> Case {
     let inputs = vec![Input::Real { rows, cols, format: Format::F32, values, differentiable: false }];
-    Case::new(format!("softmax/softmax: spikes {rows}x{cols}"), inputs, Tolerance::SUMS, |rec, b| {
+    Case::new(format!("softmax/softmax: {name} {rows}x{cols}"), inputs, Tolerance::SUMS, |rec, b| {
         softmax(rec, &b.tensors[0]).map(|(outs, _)| (outs, None))
     })
 }
@@ -141,9 +137,10 @@ pub fn cases() -> Vec<Case> {
         case("many short rows", 1003, 5, 1.0),
         case("wide rows", 3, 2051, 1.0),
         case("large values", 4, 130, 40.0),
-        spiked(38, 37),
-        spiked(31, 300),
-        spiked(21, 600),
+        extreme("spikes", 38, 37, spiked(1, 38, 37)),
+        extreme("spikes", 31, 300, spiked(1, 31, 300)),
+        extreme("spikes", 21, 600, spiked(1, 21, 600)),
+        extreme("far below zero", 3, 40, random(1, 120, 1.0).iter().map(|x| -2.4e38 + x * 3e37).collect()),
         case("bench", 1024, 1024, 1.0).bench(),
     ]
 }
