@@ -1,5 +1,6 @@
 //! `longreach mutants`: how many planted faults the kernels' cases find.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -20,6 +21,9 @@ pub struct MutantsArgs {
     /// Only cases whose name contains this: what would be found without the others?
     #[arg(long, value_name = "TEXT", default_value = "")]
     cases: String,
+    /// Plant the faults of this file instead: one a line, `path: before → after`, as the survivors are printed
+    #[arg(long, value_name = "FILE")]
+    given: Option<PathBuf>,
     /// Worker processes
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
@@ -50,14 +54,18 @@ pub fn run(args: &MutantsArgs) -> Result<()> {
     }
     let timeout = Duration::from_secs_f64(args.timeout);
     if args.worker {
-        return mutation::serve(args.device.as_deref(), &args.cases, timeout);
+        return mutation::serve(args.device.as_deref(), args.given.as_deref(), &args.cases, timeout);
     }
     let mut worker: Vec<String> =
         ["mutants", "--worker", "--cases", &args.cases, "--timeout"].map(String::from).to_vec();
     worker.push(args.timeout.to_string());
     worker.extend(args.device.iter().flat_map(|d| ["--device".to_string(), d.clone()]));
+    if let Some(given) = &args.given {
+        worker.extend(["--given".to_string(), given.display().to_string()]);
+    }
+    let given = args.given.clone();
     let (device, shader, cases) = (args.device.clone(), args.shader.clone(), args.cases.clone());
-    let options = Options { device, shader, cases, jobs: args.jobs, timeout, worker };
+    let options = Options { device, shader, cases, given, jobs: args.jobs, timeout, worker };
     let report = mutation::run(&options, |done, all| {
         if done % PROGRESS == 0 || done == all {
             note(&format!("{done} of {all} mutants"));

@@ -4,11 +4,13 @@
 //! killed when any quick case that dispatches a kernel linking the file tells it from the f64 twin (`suite.rs`). Mutants hang
 //! and crash drivers, so worker processes run them (`worker.rs`) under the eyes of a parent (`parent.rs`). Those that survive
 //! are either listed with the reason why nothing could tell them from the original (`equivalent.txt`) or show that a case is
-//! missing. This says nothing of the twins, nor of the host code around the kernels. `longreach mutants` runs it.
+//! missing. This says nothing of the twins, nor of the host code around the kernels. `longreach mutants` runs it, also on faults that
+//! somebody wrote down (`given.rs`).
 
 mod code;
 mod equivalent;
 mod expressions;
+mod given;
 mod interface;
 mod mutant;
 mod operand;

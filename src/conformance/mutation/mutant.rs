@@ -21,7 +21,7 @@ pub struct Mutant {
     pub before: String,
     /// The same lines after.
     pub after: String,
-    text: String,
+    pub(super) text: String,
 }
 
 /// Every kernel once, with one set of values for its constants.
@@ -32,7 +32,7 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 }
 
 /// The texts of the files by path, each with that of the file that declares the parameters of the first kernel that links it.
-fn files() -> BTreeMap<&'static str, (&'static str, &'static str)> {
+pub(super) fn files() -> BTreeMap<&'static str, (&'static str, &'static str)> {
     let mut files = BTreeMap::new();
     for (kernel, _) in kernels() {
         for (path, text) in kernel.files() {

@@ -1,12 +1,14 @@
 //! Hands mutants to worker processes and outlives whatever they do to them.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::mutant::{Mutant, mutants};
+use super::given::mutants_of;
+use super::mutant::Mutant;
 use super::report::{Report, Verdict};
 use super::worker::adapter;
 use crate::error::{Context, Error, Result};
@@ -20,6 +22,8 @@ pub struct Options {
     pub shader: String,
     /// Only cases whose name contains this.
     pub cases: String,
+    /// A file of faults to plant in place of those that the operators make.
+    pub given: Option<PathBuf>,
     /// Worker processes.
     pub jobs: usize,
     /// How much longer than the unchanged kernel a mutant may take before it counts as hung.
@@ -36,7 +40,7 @@ pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<
     let device = adapter(options.device.as_deref())?;
     let own = device.kernel_features();
     let runs = |m: &Mutant| m.path.contains(&options.shader) && m.needs().and(own) == m.needs();
-    let selected: Vec<Mutant> = mutants().into_iter().filter(runs).collect();
+    let selected: Vec<Mutant> = mutants_of(options.given.as_deref())?.into_iter().filter(runs).collect();
     if selected.is_empty() {
         return Err(Error::usage(format!("--shader {}: no file below shaders/ has this in its path", options.shader)));
     }
@@ -58,7 +62,7 @@ pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<
         threads.into_iter().try_for_each(|t| t.join().expect("a thread that waits for a worker does not panic"))
     })?;
     let verdicts = verdicts.into_inner().expect("no thread panicked").into_iter().flatten();
-    let complete = options.cases.is_empty();
+    let complete = options.cases.is_empty() && options.given.is_none();
     Report::new(format!("{} ({})", device.name, device.backend), selected.into_iter().zip(verdicts).collect(), complete)
 }
 

@@ -5,9 +5,11 @@
 //! stdin, and when the device reported an error.
 
 use std::io::{BufRead, Write};
+use std::path::Path;
 use std::time::Duration;
 
-use super::mutant::{Mutant, mutants};
+use super::given::mutants_of;
+use super::mutant::Mutant;
 use super::suite::{Mode, Suite};
 use crate::conformance::lints;
 use crate::conformance::shaders::Shader;
@@ -44,9 +46,9 @@ fn allow(time: Duration) -> Result<()> {
 }
 
 /// Serves a parent until stdin ends.
-pub fn serve(device: Option<&str>, cases: &str, timeout: Duration) -> Result<()> {
+pub fn serve(device: Option<&str>, given: Option<&Path>, cases: &str, timeout: Duration) -> Result<()> {
     allow(PATIENCE)?;
-    let mutants = mutants();
+    let mutants = mutants_of(given)?;
     let mut suite = Suite::record(cases)?;
     let adapter = adapter(device)?;
     // Checks in the shaders keep a wild index of a mutant from taking the process down.
