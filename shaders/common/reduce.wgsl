@@ -33,13 +33,3 @@ fn segment_max(value: f32, lane: u32, n: u32) -> f32 {
     workgroupBarrier();
     return largest;
 }
-
-// Sum over the whole workgroup.
-fn workgroup_sum(value: f32, lane: u32) -> f32 {
-    return segment_sum(value, lane, GROUP);
-}
-
-// Maximum over the whole workgroup.
-fn workgroup_max(value: f32, lane: u32) -> f32 {
-    return segment_max(value, lane, GROUP);
-}

@@ -222,7 +222,7 @@ fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize
 /// Packing alone: lists with more marks than are kept, partitions in any order, and a ring that wraps.
 fn pack_case(name: &str, [lag, kept, ring]: [u32; 3]) -> Case {
     let n_heads = 3;
-    let marks = (0..2 * n_heads * lag).map(|i| u32::from(i % 3 != 1)).collect::<Vec<_>>();
+    let marks = (0..2 * n_heads * lag).map(|i| u32::from(i % 4 != 1)).collect::<Vec<_>>();
     let inputs = vec![Input::Words(marks), Input::Words(vec![23, 5, 7, 18])];
     Case::new(format!("lrsa/keep_pack: {name}"), inputs, Tolerance::EXACT, move |rec, b| {
         let rows = rec.transient("kept rows", Kind::U32, (2 * n_heads * kept) as usize);
@@ -266,7 +266,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("all kept", heads(1, 4), 5, 1.0, 8, 10, pattern(5, 3)),
         case("whole workgroups", heads(3, 8), 64, 0.0625, 0, 192, pattern(2 * 3 * 64, 10_007)),
         pack_case("more marks than are kept", [11, 4, 29]),
-        pack_case("whole workgroups", [64, 43, 100]),
+        pack_case("whole workgroups", [64, 48, 100]),
         partial_case(),
         case("bench", heads(4, 64), 128, 0.25, 16, 16 + 9 * 128, pattern(8 * 4 * 128, 100_003)).bench(),
     ]

@@ -304,13 +304,38 @@ fn tied(cols: usize) -> Input {
     Input::Real { rows: 2, cols, format: Format::F32, values, differentiable: false }
 }
 
+/// One row with one logit far above the others at `at`: whoever misses it overflows, or names another token.
+fn peaked(cols: usize, at: usize) -> Input {
+    let mut values = random(6, cols, 1.0);
+    values[at] += 150.0;
+    Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
+}
+
+/// Logits at the lower end of f32.
+fn far_below_zero(cols: usize) -> Input {
+    let values = random(7, cols, 1.0).iter().map(|x| -2.4e38 + x * 1.5e37).collect();
+    Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
+}
+
+/// A peak at either end, in each place of a group of four, and in the last lane.
+fn peaked_cases(plain: Sampling) -> Vec<Case> {
+    let case = |(cols, at)| {
+        let greedy = case(&format!("greedy, peak {at} of {cols}"), peaked(cols, at), &[], Sampling::default());
+        [greedy, case(&format!("plain, peak {at} of {cols}"), peaked(cols, at), &[], plain)]
+    };
+    [(512, 511), (777, 255), (777, 776), (300, 0), (300, 129), (300, 258)].into_iter().flat_map(case).collect()
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     let plain = Sampling { temperature: 0.8, ..Sampling::default() };
     let all = Sampling { temperature: 1.3, top_k: 40, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2 };
     let odd = || real(1, 2, 1237, 3.0);
-    vec![
+    let mut cases = peaked_cases(plain);
+    cases.extend([
         case("greedy", odd(), &[], Sampling::default()),
+        case("greedy, far below zero", far_below_zero(301), &[], Sampling::default()),
+        case("plain, far below zero", far_below_zero(301), &[], Sampling { temperature: 1.0, ..plain }),
         case(
             "greedy with a penalty",
             odd(),
@@ -329,5 +354,6 @@ pub fn cases() -> Vec<Case> {
         case("everything", odd(), &[5, 17, 5, 5000, 800], all),
         case("large values", real(1, 2, 500, 1e6), &[4], all),
         case("bench", real(1, 1, 151_936, 3.0), &[1, 2, 3], all).bench(),
-    ]
+    ]);
+    cases
 }
