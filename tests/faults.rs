@@ -61,6 +61,10 @@ static HALF: KernelDef = broken(
     &[HEAD, Source::new("broken/half", HALF_TEXT).or(Feature::F16, Source::new("broken/native", NATIVE_TEXT))],
     READ,
 );
+const ENDLESS_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n\
+                            @compute @workgroup_size(1)\nfn endless() {\n    var i = p.n;\n    while i != 0u {\n        \
+                            i = i * 2654435761u + 2u;\n        i |= 1u;\n        x[0] = f32(i);\n    }\n}\n";
+static ENDLESS: KernelDef = broken("broken/endless", &[HEAD, Source::new("broken/endless", ENDLESS_TEXT)], READ_WRITE);
 static GREEDY: KernelDef = broken("broken/greedy", &[HEAD, Source::new("broken/greedy", GREEDY_TEXT)], READ_WRITE);
 
 fn real(label: &str, len: usize) -> Span {
@@ -302,4 +306,15 @@ fn a_cache_that_cannot_fit_is_refused_before_it_is_made() {
     }
     let (code, stderr) = generate(&["--max-tokens", "3", "--chunk", &usize::MAX.to_string()]);
     assert_eq!(code, Some(0), "a chunk is never longer than the text: {stderr}");
+}
+
+#[test]
+fn a_kernel_that_hangs_is_an_error_where_patience_ends() {
+    let options = OpenOptions { patience: Some(std::time::Duration::from_secs(1)), ..OpenOptions::default() };
+    let Some(mut device) = common::open(&options) else { return };
+    let x = real("x", 1);
+    run_kernel(&mut device, &ENDLESS, &x).unwrap();
+    assert_error(device.read_real(&x), ErrorKind::DeviceLost, &["within 1 s", "hangs"]);
+    assert_error(device.run(&cleared(&[&x])), ErrorKind::DeviceLost, &["hangs"]);
+    std::mem::forget(device);
 }

@@ -8,7 +8,9 @@ use program::{Run, run};
 /// The run's JSON object, whatever the score; none without a software adapter.
 fn mutants(args: &[&str]) -> Option<serde_json::Value> {
     common::open(&Default::default())?;
-    let Run { code, stdout, stderr } = run(&[&["mutants", "--json"], args].concat());
+    let named = common::named_device();
+    let device = named.as_deref().map_or(vec![], |name| vec!["--device", name]);
+    let Run { code, stdout, stderr } = run(&[&["mutants", "--json"], args, &device].concat());
     assert!(code < 2, "{stderr}");
     Some(serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}")))
 }

@@ -3,7 +3,7 @@
 //! A setup is a way to open the device: which forms of the shaders, and with naga's runtime checks or without. A lost device
 //! is opened again, so that one bad kernel does not hide the others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cases::{self, all_cases, check_case, quick_cases};
 use super::deviations::{self, Deviation};
@@ -18,6 +18,9 @@ use crate::kernels::case::Case;
 
 /// After so many losses the device is given up.
 const MAX_LOSSES: usize = 3;
+
+/// A dispatch of a case takes milliseconds, or seconds on a processor; what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to check.
 #[derive(Clone, Debug)]
@@ -52,7 +55,13 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
         LimitSet::Adapter => adapter.kernel_features(),
         LimitSet::WebGpu => Features::NONE,
     };
-    let setup = |features, checked| OpenOptions { limits: options.limits, checked, features, ..OpenOptions::default() };
+    let setup = |features, checked| OpenOptions {
+        limits: options.limits,
+        checked,
+        features,
+        patience: Some(PATIENCE),
+        ..OpenOptions::default()
+    };
     let mut all = vec![setup(used, false)];
     if !options.quick {
         all.push(setup(used, true));
@@ -176,7 +185,8 @@ impl Opened<'_> {
         if e.kind() != ErrorKind::DeviceLost {
             return Ok(());
         }
-        self.device = None;
+        // A driver would wait for a kernel that hangs; the memory of a device that is lost is not missed.
+        std::mem::forget(self.device.take());
         self.losses += 1;
         if self.losses < MAX_LOSSES {
             return Ok(());

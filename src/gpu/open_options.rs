@@ -1,5 +1,7 @@
 //! What to ask of an adapter when it is opened.
 
+use std::time::Duration;
+
 use super::Features;
 
 /// Which limits to open a device with.
@@ -33,12 +35,21 @@ pub struct OpenOptions {
     pub max_binding_bytes: Option<u64>,
     /// Which optional forms of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
     pub features: Features,
+    /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
+    /// with [`std::mem::forget`]: a driver waits for what hangs.
+    pub patience: Option<Duration>,
 }
 
 impl Default for OpenOptions {
     /// All that the adapter has.
     fn default() -> Self {
-        Self { limits: LimitSet::Adapter, checked: false, max_binding_bytes: None, features: Features::ALL }
+        Self {
+            limits: LimitSet::Adapter,
+            checked: false,
+            max_binding_bytes: None,
+            features: Features::ALL,
+            patience: None,
+        }
     }
 }
 

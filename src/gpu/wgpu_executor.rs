@@ -5,7 +5,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::executor::check_span;
 use super::faults::{Faults, catch_quietly};
@@ -35,6 +35,7 @@ pub struct WgpuExecutor {
     limits: DeviceLimits,
     features: Features,
     subgroup_verdict: Option<Verdict>,
+    patience: Option<Duration>,
     pipelines: Pipelines,
     pool: Pool,
     pace: Pace,
@@ -81,6 +82,7 @@ impl WgpuExecutor {
             limits,
             features,
             subgroup_verdict: None,
+            patience: options.patience,
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
             pace: Pace::default(),
@@ -228,10 +230,16 @@ impl WgpuExecutor {
     /// known, and a panic is caught.
     fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         self.faults.check()?;
-        let wait = wgpu::PollType::Wait { submission_index, timeout: None };
+        let wait = wgpu::PollType::Wait { submission_index, timeout: self.patience };
         let polled = catch_quietly(|| self.device.poll(wait));
-        if polled.is_err() {
-            self.faults.set_lost("it stopped answering".to_string()); // unless the callback said more
+        match polled {
+            // Unless the callback said more.
+            Err(_) => self.faults.set_lost("it stopped answering".to_string()),
+            Ok(Err(wgpu::PollError::Timeout)) => {
+                let seconds = self.patience.map_or(0.0, |p| p.as_secs_f64());
+                self.faults.set_lost(format!("it did not finish within {seconds} s, so a kernel hangs"));
+            }
+            Ok(_) => {}
         }
         self.faults.check()?;
         match polled {

@@ -9,10 +9,15 @@ use longreach::gpu::{AdapterReport, LimitSet, OpenOptions, WgpuExecutor, adapter
 /// Names another adapter for the tests, as `--device` does: `gl:llvmpipe`, `nvidia`, `0`.
 const DEVICE_VARIABLE: &str = "LONGREACH_TEST_DEVICE";
 
+/// What the variable says.
+pub fn named_device() -> Option<String> {
+    std::env::var(DEVICE_VARIABLE).ok()
+}
+
 fn test_adapter() -> Option<AdapterReport> {
-    match std::env::var(DEVICE_VARIABLE) {
-        Ok(name) => Some(find_adapter(&adapters(), &name).expect(DEVICE_VARIABLE).clone()),
-        Err(_) => software_adapter(),
+    match named_device() {
+        Some(name) => Some(find_adapter(&adapters(), &name).expect(DEVICE_VARIABLE).clone()),
+        None => software_adapter(),
     }
 }
 
