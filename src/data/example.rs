@@ -7,10 +7,11 @@ use super::dataset::{Example, IGNORED, Reader, SHAPES};
 use super::tokenizer::Tokenizer;
 use crate::error::{Context, Error, Result};
 use crate::model::chat_template::Message;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 /// Text of one line that becomes tokens. Encoding takes a few hundred bytes for each, and longer texts have more tokens than
@@ -58,11 +59,37 @@ impl Line {
             }
             Fields { text: Some(text), .. } => Ok(Self::Text(string("text", text)?)),
             _ => {
-                let all: BTreeMap<String, IgnoredAny> = serde_json::from_str(value.get()).map_err(invalid)?;
-                let names: Vec<String> = all.into_keys().take(20).collect();
+                let Names(names) = serde_json::from_str(value.get()).map_err(invalid)?;
                 crate::bail!("found an object with the fields [{}]; expected {SHAPES}", names.join(", "));
             }
         }
+    }
+}
+
+/// The first names of an object's fields, in the order of the line, for messages.
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                    if names.len() < 20 {
+                        names.push(name);
+                    }
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_map(Collect)
     }
 }
 

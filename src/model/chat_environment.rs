@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Steps a template may take; a conversation of thousands of turns takes a few hundred thousand.
 const FUEL: u64 = 20_000_000;
 /// Most text a template may write.
-const MAX_OUTPUT_BYTES: usize = 256 << 20;
+const MAX_OUTPUT_BYTES: usize = 32 << 20;
 
 /// An environment as transformers sets it up.
 pub fn environment() -> Environment<'static> {

@@ -151,7 +151,7 @@ fn tokenizers() -> Vec<(&'static str, Vec<u8>)> {
             "words of any length",
             part(
                 "model",
-                json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "", "max_input_chars_per_word": 1 << 40, "vocab": {"a": 0}}),
+                json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "", "max_input_chars_per_word": 1u64 << 40, "vocab": {"a": 0}}),
             ),
         ),
         ("deep nesting", b"[".repeat(1 << 20)),

@@ -192,7 +192,7 @@ const CHAT_TEMPLATES: [&str; 4] = [
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message.content|trim + eos_token }}{% endfor %}{% if add_generation_prompt %}{{- '<|a|>' }}{% endif %}",
     "{%- set ns = namespace(found=false) %}{% for m in messages[::-1] %}{% if not ns.found and m.role == 'user' %}{% set ns.found = true %}{% endif %}{% endfor %}{{ raise_exception('no') if messages|length > 9 }}",
     "{% macro f(x, y=1) %}{{ x|upper ~ y * 2 ** 3 // 2 % 5 }}{% endmacro %}{{ f('a')|tojson(indent=2) }}{% generation %}{{ strftime_now('%d %b %Y') }}{% endgeneration %}{# c #}",
-    "{{ messages|map(attribute='content')|join(', ') }}{% for k, v in {'a': [1, 2], 'b': none}.items() %}{{ k.strip().split('a')[0:1] }}{{ 'x' if v is defined and v else loop.index }}{% endfor %}{% filter upper %}a{% endfilter %}{% raw %}{{{% endraw %}",
+    "{{ messages|map(attribute='content')|join(', ') }}{% for k, v in {'a': [1, 2], 'b': none}.items() %}{{ k.strip().split('a')[0:1] }}{{ 'x' if v is defined and v else loop.index }}{% endfor %}{% filter upper %}a{% endfilter %}",
 ];
 
 fn model_jsons() -> Vec<Vec<u8>> {
