@@ -15,6 +15,7 @@ pub mod kernels;
 pub mod model;
 pub mod nn;
 pub mod optim;
+mod small_file;
 pub mod tensor;
 pub mod train;
 

@@ -8,11 +8,14 @@ use super::tokenizer::Tokenizer;
 use crate::error::{Context, Error, Result};
 use crate::model::chat_template::ChatTemplate;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Label of a token that nothing is learnt from.
 pub const IGNORED: i32 = -100;
+
+/// Longest line that is read. No batch takes that many tokens.
+const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// The accepted shapes of a line, for messages.
 pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"messages\": [{\"role\": \"…\", \"content\": \"…\"}, …]}, \
@@ -90,7 +93,13 @@ impl Reader<'_> {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            if lines.read_until(b'\n', &mut line).with_context(|| format!("reading {name}"))? == 0 {
+            let read = (&mut lines).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line);
+            let n_bytes = read.with_context(|| format!("reading {name}"))?;
+            crate::ensure!(
+                n_bytes as u64 <= MAX_LINE_BYTES,
+                "{name}, line {number} has more than {MAX_LINE_BYTES} bytes"
+            );
+            if n_bytes == 0 {
                 break;
             }
             // A byte order mark at the beginning is not JSON, but editors on Windows put one there.

@@ -7,8 +7,16 @@ use super::dataset::{Example, IGNORED, Reader, SHAPES};
 use super::tokenizer::Tokenizer;
 use crate::error::{Context, Error, Result};
 use crate::model::chat_template::Message;
-use serde_json::{Map, Value as Json};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
+
+/// Text of one line that becomes tokens. Encoding takes a few hundred bytes for each, and longer texts have more tokens than
+/// a batch may.
+const MAX_TEXT_BYTES: usize = 8 << 20;
 
 /// A line by its shape.
 pub(super) enum Line {
@@ -18,80 +26,145 @@ pub(super) enum Line {
     Tokens { ids: Vec<u32>, labels: Vec<i32> },
 }
 
+/// The fields that shapes have, still as text: a long list of ids must not become a tree of JSON values first.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    input_ids: Option<&'a RawValue>,
+    #[serde(borrow)]
+    labels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+}
+
 impl Line {
     /// Parses one line. Fields that no shape has are let be.
     pub fn parse(line: &[u8]) -> Result<Self> {
-        let json: Json = serde_json::from_slice(line).map_err(|e| Error::new(format!("not valid JSON ({e})")))?;
-        let Json::Object(object) = &json else {
-            crate::bail!("found {}; expected an object: {SHAPES}", kind(&json));
-        };
-        let has = |key: &str| object.get(key).is_some_and(|v| !v.is_null());
-        if has("input_ids") {
-            return tokens(object);
+        let invalid = |e: serde_json::Error| Error::new(format!("not valid JSON ({e})"));
+        let value: &RawValue = serde_json::from_slice(line).map_err(invalid)?;
+        crate::ensure!(is_object(value), "found {}; expected an object: {SHAPES}", kind(value));
+        let fields: Fields = serde_json::from_str(value.get()).map_err(|e| Error::new(e.to_string()))?;
+        match fields {
+            Fields { input_ids: Some(ids), labels, .. } => tokens(ids, labels),
+            Fields { messages: Some(list), .. } => Ok(Self::Messages(messages(list)?)),
+            Fields { prompt: Some(prompt), completion: Some(completion), .. } => {
+                let (prompt, completion) = (string("prompt", prompt)?, string("completion", completion)?);
+                Ok(Self::Completion { prompt, completion })
+            }
+            Fields { text: Some(text), .. } => Ok(Self::Text(string("text", text)?)),
+            _ => {
+                let Names(names) = serde_json::from_str(value.get()).map_err(invalid)?;
+                crate::bail!("found an object with the fields [{}]; expected {SHAPES}", names.join(", "));
+            }
         }
-        if has("messages") {
-            return Ok(Self::Messages(messages(&object["messages"])?));
-        }
-        if has("prompt") && has("completion") {
-            let (prompt, completion) = (string(object, "prompt")?, string(object, "completion")?);
-            return Ok(Self::Completion { prompt, completion });
-        }
-        if has("text") {
-            return Ok(Self::Text(string(object, "text")?));
-        }
-        let names: Vec<&str> = object.keys().map(String::as_str).take(20).collect();
-        crate::bail!("found an object with the fields [{}]; expected {SHAPES}", names.join(", "));
     }
 }
 
-fn string(object: &Map<String, Json>, key: &str) -> Result<String> {
-    match &object[key] {
-        Json::String(s) => Ok(s.clone()),
-        other => Err(Error::new(format!("\"{key}\" is {}; expected a string", kind(other)))),
+/// The first names of an object's fields, in the order of the line, for messages.
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                    if names.len() < 20 {
+                        names.push(name);
+                    }
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_map(Collect)
     }
 }
 
-fn messages(value: &Json) -> Result<Vec<Message>> {
-    let Json::Array(list) = value else {
+impl Line {
+    /// Bytes of text that become tokens.
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Completion { prompt, completion } => prompt.len() + completion.len(),
+            Self::Messages(list) => list.iter().map(|m| m.content.len()).sum(),
+            Self::Text(text) => text.len(),
+            Self::Tokens { .. } => 0,
+        }
+    }
+}
+
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+fn string(key: &str, value: &RawValue) -> Result<String> {
+    let wrong = |_| Error::new(format!("\"{key}\" is {}; expected a string", kind(value)));
+    serde_json::from_str(value.get()).map_err(wrong)
+}
+
+/// A list of whatever T is; None where it is no list or holds something else.
+fn list<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<Vec<T>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn messages(value: &RawValue) -> Result<Vec<Message>> {
+    let Some(list) = list::<&RawValue>(value) else {
         crate::bail!("\"messages\" is {}; expected a list of {{\"role\", \"content\"}}", kind(value));
     };
     crate::ensure!(!list.is_empty(), "\"messages\" is empty");
     list.iter().enumerate().map(|(i, m)| message(m).with_context(|| format!("message {}", i + 1))).collect()
 }
 
-fn message(value: &Json) -> Result<Message> {
-    let Json::Object(object) = value else {
-        crate::bail!("found {}; expected {{\"role\": \"…\", \"content\": \"…\"}}", kind(value));
-    };
-    for (key, value) in object {
+fn message(value: &RawValue) -> Result<Message> {
+    crate::ensure!(is_object(value), "found {}; expected {{\"role\": \"…\", \"content\": \"…\"}}", kind(value));
+    let object: BTreeMap<String, &RawValue> = serde_json::from_str(value.get()).context("reading a message")?;
+    for (key, value) in &object {
         // To leave out a tool call silently would train on another conversation than the one in the file.
         let known = matches!(key.as_str(), "role" | "content" | "name");
-        crate::ensure!(known || value.is_null(), "the field \"{key}\" is not supported, only role and content are");
+        crate::ensure!(
+            known || value.get() == "null",
+            "the field \"{key}\" is not supported, only role and content are"
+        );
     }
-    for key in ["role", "content"] {
-        crate::ensure!(object.contains_key(key), "the field \"{key}\" is missing");
-    }
-    Ok(Message::new(string(object, "role")?, string(object, "content")?))
+    let field = |key: &str| match object.get(key) {
+        Some(value) => string(key, value),
+        None => Err(Error::new(format!("the field \"{key}\" is missing"))),
+    };
+    Ok(Message::new(field("role")?, field("content")?))
 }
 
-fn tokens(object: &Map<String, Json>) -> Result<Line> {
-    let list = |key: &str| match &object[key] {
-        Json::Array(list) => Ok(list),
-        other => Err(Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(other)))),
+fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
+    let is_list = |key: &str, value: &RawValue| {
+        let found = value.get().starts_with('[');
+        if found {
+            Ok(())
+        } else {
+            Err(Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(value))))
+        }
     };
-    let ids = list("input_ids")?
-        .iter()
-        .map(|v| v.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|&id| id <= i32::MAX as u32))
-        .collect::<Option<Vec<u32>>>()
+    is_list("input_ids", ids)?;
+    let ids = list::<u32>(ids)
+        .filter(|ids| ids.iter().all(|&id| id <= i32::MAX as u32))
         .ok_or_else(|| Error::new("\"input_ids\" holds something that is not a token id"))?;
-    if object.get("labels").is_none_or(Json::is_null) {
+    let Some(labels) = labels else {
         let labels = ids.iter().map(|&id| id as i32).collect();
         return Ok(Line::Tokens { ids, labels });
-    }
-    let labels = list("labels")?
-        .iter()
-        .map(|v| v.as_i64().and_then(|id| i32::try_from(id).ok()).filter(|&id| id >= 0 || id == IGNORED))
-        .collect::<Option<Vec<i32>>>()
+    };
+    is_list("labels", labels)?;
+    let labels = list::<i32>(labels)
+        .filter(|labels| labels.iter().all(|&label| label >= 0 || label == IGNORED))
         .ok_or_else(|| Error::new("\"labels\" holds something that is neither a token id nor -100"))?;
     let (n, m) = (ids.len(), labels.len());
     crate::ensure!(n == m, "\"input_ids\" has {n} entries and \"labels\" {m}: give one label per token");
@@ -99,14 +172,17 @@ fn tokens(object: &Map<String, Json>) -> Result<Line> {
 }
 
 /// What a JSON value is, for messages.
-fn kind(value: &Json) -> String {
-    match value {
-        Json::Null => "null".to_owned(),
-        Json::Bool(b) => b.to_string(),
-        Json::Number(n) => format!("the number {n}"),
-        Json::String(s) => format!("the string {:?}", s.chars().take(40).collect::<String>()),
-        Json::Array(list) => format!("a list of {}", list.len()),
-        Json::Object(_) => "an object".to_owned(),
+fn kind(value: &RawValue) -> String {
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'"') => {
+            let string: String = serde_json::from_str(text).unwrap_or_default();
+            format!("the string {:?}", string.chars().take(40).collect::<String>())
+        }
+        Some(b'[') => format!("a list of {}", list::<IgnoredAny>(value).map_or(0, |list| list.len())),
+        Some(b'{') => "an object".to_owned(),
+        Some(b'-' | b'0'..=b'9') => format!("the number {}", text.chars().take(40).collect::<String>()),
+        _ => text.to_owned(),
     }
 }
 
@@ -117,6 +193,11 @@ pub(super) fn tokens_of(line: Line, reader: &Reader) -> Result<Example> {
             Error::new("the line holds text, but the model has no tokenizer; give {\"input_ids\": […]} lines instead")
         })
     };
+    let n_bytes = line.text_bytes();
+    crate::ensure!(
+        n_bytes <= MAX_TEXT_BYTES,
+        "a text of {n_bytes} bytes in one line, more than the {MAX_TEXT_BYTES} that are made tokens of at once: split it"
+    );
     match line {
         Line::Tokens { ids, labels } => {
             check_labels(&labels, reader.vocab_size)?;

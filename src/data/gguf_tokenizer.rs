@@ -23,6 +23,11 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
+/// Longest piece of a SentencePiece vocabulary, in bytes. Its training stops at 16 characters, or a few dozen where asked to.
+const MAX_PIECE_BYTES: usize = 512;
+/// Merges for each piece on average; known vocabularies have two.
+const MAX_MERGES_A_PIECE: usize = 8;
+
 /// The tokenizer keys of a GGUF file.
 pub struct Vocabulary {
     kind: Kind,
@@ -122,7 +127,7 @@ pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
     let mut inner = match &vocabulary.kind {
         Kind::ByteLevel { merges, pre_tokenizer } => byte_level(ids, merges, pre_tokenizer)?,
         Kind::SentencePiece { scores, add_space_prefix, unknown } => {
-            let merges = merges_from_scores(vocabulary, &ids, scores);
+            let merges = merges_from_scores(vocabulary, &ids, scores)?;
             sentence_piece(ids, merges, *add_space_prefix, unknown.map(|id| vocabulary.tokens[id as usize].clone()))?
         }
     };
@@ -157,20 +162,29 @@ fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Re
 /// The merges that repeat SentencePiece's rule, "join the neighbours whose joint piece has the highest score": every split of
 /// a piece into two others, best score first. Splits of one piece tie, and the longer left half goes first, which is what
 /// the rule's leftmost-first does on runs of one character.
-fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> Vec<(String, String)> {
+///
+/// Pieces that are too long and too many splits are refused: both grow with the square of what a file says.
+fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> Result<Vec<(String, String)>> {
     let is_piece = |id: usize| !matches!(vocabulary.types[id], UNKNOWN | CONTROL | BYTE);
     let known = |piece: &str| ids.get(piece).is_some_and(|&id| is_piece(id as usize));
     let mut merges = Vec::new();
+    let most = MAX_MERGES_A_PIECE * (vocabulary.tokens.len() + 512);
     for (id, token) in vocabulary.tokens.iter().enumerate().filter(|(id, _)| is_piece(*id)) {
+        crate::ensure!(
+            token.len() <= MAX_PIECE_BYTES,
+            "tokenizer.ggml.tokens: token {id} has {} bytes; expected at most {MAX_PIECE_BYTES} in a piece of this kind",
+            token.len()
+        );
         for (cut, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(cut);
             if known(left) && known(right) {
                 merges.push((scores[id], left, right));
             }
         }
+        crate::ensure!(merges.len() <= most, "tokenizer.ggml.tokens: more than {most} ways to join pieces");
     }
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())));
-    merges.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect()
+    Ok(merges.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect())
 }
 
 fn sentence_piece(

@@ -10,6 +10,7 @@ pub mod model_files;
 pub mod pre_tokenizer;
 pub mod stop;
 pub mod tokenizer;
+mod tokenizer_check;
 
 #[cfg(test)]
 mod test_tokenizers;

@@ -7,6 +7,7 @@
 use super::gguf_tokenizer::token_id;
 use super::tokenizer::Tokenizer;
 use crate::error::{Context, Result};
+use crate::small_file;
 use crate::tensor::gguf::Metadata;
 use serde_json::Value as Json;
 use std::path::Path;
@@ -37,7 +38,7 @@ impl StopTokens {
         for name in ["generation_config.json", "config.json"] {
             let path = dir.join(name);
             if path.exists() {
-                let read = || eos_ids(&serde_json::from_slice(&std::fs::read(&path)?)?);
+                let read = || eos_ids(&serde_json::from_str(&small_file::read_text(&path)?)?);
                 found.extend(read().with_context(|| format!("reading {}", path.display()))?);
             }
         }

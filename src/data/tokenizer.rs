@@ -3,14 +3,16 @@
 //! The work is done by the `tokenizers` crate; this wraps it so that truncation and padding are off, offsets are exact byte
 //! ranges of the given text, and ids outside the vocabulary are errors. It knows no chat template (`model::chat_template`)
 //! and no stop tokens ([`super::stop`]). Text that arrives token by token is [`super::decode_stream`]; how a tokenizer is
-//! rebuilt from GGUF metadata is [`super::gguf_tokenizer`].
+//! rebuilt from GGUF metadata is [`super::gguf_tokenizer`]; what a file must not say is [`super::tokenizer_check`]'s. Should
+//! the library panic all the same, that is caught here and becomes an error.
 
 use super::decode_stream::DecodeStream;
-use super::gguf_tokenizer;
+use super::{gguf_tokenizer, tokenizer_check};
 use crate::error::{Context, Error, Result};
+use crate::small_file;
 use crate::tensor::gguf::Metadata;
 use std::ops::Range;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tokenizers::processors::PostProcessorWrapper;
 
@@ -32,11 +34,12 @@ impl Tokenizer {
         if !path.exists() {
             return Err(missing(dir));
         }
-        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let bytes = small_file::read_bytes(&path, tokenizer_check::MAX_BYTES as u64)
+            .with_context(|| format!("reading {}", path.display()))?;
         let mut tokenizer = Self::from_json_bytes(&bytes).with_context(|| format!("reading {}", path.display()))?;
         let config = dir.join("tokenizer_config.json");
         if config.exists() {
-            let read = || -> Result<serde_json::Value> { Ok(serde_json::from_slice(&std::fs::read(&config)?)?) };
+            let read = || -> Result<serde_json::Value> { Ok(serde_json::from_str(&small_file::read_text(&config)?)?) };
             let config = read().with_context(|| format!("reading {}", config.display()))?;
             tokenizer.bos_token = token_name(config.get("bos_token"));
             tokenizer.eos_token = token_name(config.get("eos_token"));
@@ -46,18 +49,18 @@ impl Tokenizer {
 
     /// Reads the text of a `tokenizer.json`.
     pub fn from_json_bytes(bytes: &[u8]) -> Result<Self> {
-        // The library indexes by what the file says in places; a damaged file must be an error here as everywhere.
-        let parsed = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
-        let inner = parsed
-            .map_err(|_| Error::new("the tokenizer contradicts itself (a merge makes a token that it does not have)"))?
-            .context("not a tokenizer.json that Hugging Face's tokenizers reads")?;
-        Self::from_inner(inner)
+        let most = tokenizer_check::MAX_BYTES;
+        crate::ensure!(bytes.len() <= most, "{} bytes are more than any tokenizer has (at most {most})", bytes.len());
+        let json: serde_json::Value = serde_json::from_slice(bytes).context("not a tokenizer.json")?;
+        tokenizer_check::check(&json)?;
+        let read = || serde_json::from_value(json).context("not a tokenizer.json that Hugging Face's tokenizers reads");
+        Self::from_inner(guarded(read)?)
     }
 
     /// Rebuilds the tokenizer that a GGUF file describes in its `tokenizer.ggml.*` keys.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
         let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
-        let mut tokenizer = Self::from_inner(gguf_tokenizer::build(&vocabulary)?)?;
+        let mut tokenizer = Self::from_inner(guarded(|| gguf_tokenizer::build(&vocabulary))?)?;
         let name = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize).cloned());
         tokenizer.bos_token = name(vocabulary.bos);
         tokenizer.eos_token = name(vocabulary.eos);
@@ -78,13 +81,13 @@ impl Tokenizer {
 
     /// The text of a `tokenizer.json` that reads back as this tokenizer.
     pub fn to_json(&self) -> Result<String> {
-        self.inner.to_string(true).context("writing the tokenizer")
+        guarded(|| self.inner.to_string(true).context("writing the tokenizer"))
     }
 
     /// The ids of a text. `add_special` adds what the model wants around a text, usually BOS in front. Names of special
     /// tokens in the text become those tokens.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special).context("encoding a text")?;
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special).context("encoding a text"))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -92,7 +95,7 @@ impl Tokenizer {
     ///
     /// Several tokens of one character share its range; a token that stands for nothing in the text has an empty one.
     pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Vec<(u32, Range<usize>)>> {
-        let encoding = self.inner.encode(text, add_special).context("encoding a text")?;
+        let encoding = guarded(|| self.inner.encode(text, add_special).context("encoding a text"))?;
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
     }
@@ -127,7 +130,7 @@ impl Tokenizer {
 
     /// [`Tokenizer::decode`] for ids that were looked up before; others are left out.
     pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).context("decoding token ids")
+        guarded(|| self.inner.decode(ids, skip_special).context("decoding token ids"))
     }
 
     /// Decoder of a text that arrives token by token, special tokens left out.
@@ -169,6 +172,14 @@ impl Tokenizer {
     pub fn eos(&self) -> Option<u32> {
         self.token_to_id(self.eos_token.as_deref()?)
     }
+}
+
+/// Runs the library where a file that contradicts itself might make it panic. It keeps nothing but caches between calls.
+fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caught = catch_unwind(AssertUnwindSafe(run));
+    caught.unwrap_or_else(|_| {
+        Err(Error::new("the tokenizer contradicts itself: copy tokenizer.json from the model's page again"))
+    })
 }
 
 /// Why a directory without `tokenizer.json` cannot be used.

@@ -122,6 +122,12 @@ impl AdapterConfig {
         );
         crate::ensure!(!self.targets.is_empty(), "target_modules is empty: the adapter would change nothing");
         let modules = all_modules(model);
+        let n_named = self.targets.len().max(self.rank_pattern.len()).max(self.alpha_pattern.len());
+        crate::ensure!(
+            n_named <= modules.len(),
+            "{n_named} target modules or patterns are more than the {} linear maps of the model",
+            modules.len()
+        );
         for target in &self.targets {
             crate::ensure!(
                 modules.iter().any(|m| ends_in(m, target)),

@@ -7,6 +7,7 @@ use super::config::ModelConfig;
 use super::weight_names::linears;
 use crate::atomic_file::{write_atomic, write_folder};
 use crate::error::{Context, Result};
+use crate::small_file;
 use crate::tensor::host::HostTensor;
 use crate::tensor::safetensors_file::Checkpoint;
 use crate::tensor::write::write_safetensors;
@@ -62,7 +63,7 @@ pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Vec<(Str
 /// Errors: settings that are not supported, tensors that are missing, of the wrong shape, or without a place in the model.
 pub fn read_adapter(dir: &Path, model: &ModelConfig) -> Result<Adapter> {
     let read = || -> Result<Adapter> {
-        let text = std::fs::read_to_string(dir.join(CONFIG)).with_context(|| format!("reading {CONFIG}"))?;
+        let text = small_file::read_text(&dir.join(CONFIG)).with_context(|| format!("reading {CONFIG}"))?;
         let config = AdapterConfig::from_json(&text, model).context(CONFIG)?;
         let file = Checkpoint::open(&dir.join(TENSORS))?;
         let expected = expected_tensors(&config, model);

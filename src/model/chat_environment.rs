@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Steps a template may take; a conversation of thousands of turns takes a few hundred thousand.
 const FUEL: u64 = 20_000_000;
 /// Most text a template may write.
-const MAX_OUTPUT_BYTES: usize = 256 << 20;
+const MAX_OUTPUT_BYTES: usize = 32 << 20;
 
 /// An environment as transformers sets it up.
 pub fn environment() -> Environment<'static> {
@@ -33,6 +33,59 @@ pub fn environment() -> Environment<'static> {
     env
 }
 
+/// Words, numbers and signs in one tag. minijinja follows an expression by recursion, which must not overflow the stack.
+const MAX_TAG_TOKENS: usize = 1000;
+/// `elif` tags of a template, likewise.
+const MAX_ELIF: usize = 250;
+
+/// Refuses templates whose tags are too long to be parsed safely, and `raw` blocks, in which tags could hide.
+pub fn check_tags(source: &str) -> Result<()> {
+    let n_elif = source.matches("elif").count();
+    crate::ensure!(n_elif <= MAX_ELIF, "{n_elif} elif in a template are more than any has (at most {MAX_ELIF})");
+    let mut rest = source;
+    while let Some(open) = rest.find('{') {
+        rest = &rest[open + 1..];
+        match rest.as_bytes().first() {
+            Some(b'#') => rest = rest.split_once("#}").map_or("", |(_, after)| after),
+            Some(b'{') => rest = check_tag(&rest[1..], "}}")?,
+            Some(b'%') => rest = check_tag(&rest[1..], "%}")?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Counts the tokens of the tag that begins here, strings as one each, and returns what follows it.
+fn check_tag<'a>(tag: &'a str, end: &str) -> Result<&'a str> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let name = tag.trim_start_matches(['-', '+']).trim_start();
+    let is_raw = name.strip_prefix("raw").is_some_and(|rest| !rest.starts_with(is_word));
+    crate::ensure!(!is_raw, "a raw block, which is not supported: write braces as strings");
+    let (mut n, mut in_word, mut n_open) = (0, false, 0);
+    let mut letters = tag.char_indices();
+    while let Some((at, c)) = letters.next() {
+        if n_open == 0 && tag[at..].starts_with(end) {
+            return Ok(&tag[at + end.len()..]);
+        }
+        match c {
+            '(' | '[' | '{' => n_open += 1,
+            ')' | ']' | '}' => n_open -= 1,
+            '\'' | '"' => {
+                while let Some((_, inner)) = letters.next().filter(|(_, inner)| *inner != c) {
+                    if inner == '\\' {
+                        letters.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+        n += usize::from(!c.is_whitespace() && !(in_word && is_word(c)));
+        in_word = is_word(c);
+        crate::ensure!(n <= MAX_TAG_TOKENS, "a tag of more than {MAX_TAG_TOKENS} words and signs");
+    }
+    Ok("")
+}
+
 /// Rewrites `{% generation %}` … `{% endgeneration %}` so that the markers are written where the block's content begins and
 /// ends. The outermost tags keep the white-space control of the original ones.
 pub fn mark_generation(source: &str) -> String {
@@ -41,7 +94,7 @@ pub fn mark_generation(source: &str) -> String {
     while let Some(open) = rest.find("{%") {
         let (before, tag) = rest.split_at(open);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some(end) = tag[2..].find("%}").map(|end| end + 2) else {
             rest = tag;
             break;
         };
@@ -264,6 +317,29 @@ mod tests {
         assert_eq!(render("{{ v|tojson }}"), r#"{"b": [1, 2.5, null, true], "a": "<é \"x\">", "e": {}, "l": []}"#);
         assert!(render("{{ v|tojson(indent=2) }}").starts_with("{\n  \"b\": [\n    1,\n"));
         assert!(env.render_str("{{ 1|tojson(ensure_ascii=true) }}", ()).is_err());
+    }
+
+    #[test]
+    fn tags_that_could_overflow_the_stack_are_refused() {
+        let refused = |source: &str| check_tags(source).err().expect(source).to_string();
+        for chain in [
+            "{{ a".to_owned() + &".b".repeat(5000),
+            "{% if ".to_owned() + &"not ".repeat(5000),
+            "{{ '%}' ".to_owned() + &"~'}}'".repeat(5000),
+        ] {
+            assert!(refused(&chain).contains("words and signs"));
+        }
+        assert!(refused(&"{% if a %}{% elif b %}".repeat(300)).contains("elif"));
+        assert!(refused("{%- raw -%}{{ ' {% endraw %}").contains("raw"));
+        check_tags(&"{{ '} %} \\' }}' ~ {'a': {'b': 1}}['a'] }}{# {{ #}{% if raws %}x{% endif %}".repeat(2000))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_tag_without_room_for_a_name_stays_as_it_is() {
+        for source in ["{{%}sa{%", "{%}", "{%-%}", "{%", "{%%}"] {
+            assert_eq!(mark_generation(source), source);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::chat_environment::{self, Markers};
 use crate::error::{Context, Error, Result};
+use crate::small_file;
 use crate::tensor::gguf::Metadata;
 use minijinja::context;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,7 @@ impl ChatTemplate {
             "the chat template has {} bytes; more than {MAX_TEMPLATE_BYTES} is not a template",
             source.len()
         );
+        chat_environment::check_tags(source).context("parsing the chat template")?;
         let source = chat_environment::mark_generation(source);
         chat_environment::environment().template_from_str(&source).context("parsing the chat template")?;
         Ok(Self { source, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
@@ -57,7 +59,7 @@ impl ChatTemplate {
         let read = |name: &str| -> Result<Option<String>> {
             let path = dir.join(name);
             match path.exists() {
-                true => std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display())).map(Some),
+                true => small_file::read_text(&path).with_context(|| format!("reading {}", path.display())).map(Some),
                 false => Ok(None),
             }
         };

@@ -111,6 +111,7 @@ pub struct ModelConfig {
 
 /// No model of these families comes near; sizes above are damage, and products of sizes below cannot overflow.
 const MAX_CHANNELS: usize = 1 << 20;
+const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_POSITIONS: usize = 1 << 30;
@@ -134,7 +135,7 @@ impl ModelConfig {
             ("num_hidden_layers", self.n_layers, MAX_LAYERS),
             ("num_attention_heads", self.n_heads, MAX_CHANNELS),
             ("num_key_value_heads", self.n_kv_heads, MAX_CHANNELS),
-            ("head_dim", self.head_dim, MAX_CHANNELS),
+            ("head_dim", self.head_dim, MAX_HEAD_DIM),
             ("vocab_size", self.vocab, MAX_VOCAB),
             ("max_position_embeddings", self.max_positions, MAX_POSITIONS),
         ];

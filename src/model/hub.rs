@@ -5,6 +5,7 @@
 //! it does not read them, but for the list of a sharded model's weights.
 
 use crate::error::{Context, Error, Result};
+use crate::small_file;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::collections::BTreeSet;
@@ -250,7 +251,9 @@ fn one_snapshot(repo: &ApiRepo, files: Vec<(String, PathBuf)>) -> std::result::R
 
 /// The files that a sharded model's index names.
 fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
-    let read = || -> Result<serde_json::Value> { Ok(serde_json::from_slice(&std::fs::read(index)?)?) };
+    let read = || -> Result<serde_json::Value> {
+        Ok(serde_json::from_slice(&small_file::read_bytes(index, small_file::CONFIG_BYTES * 4)?)?)
+    };
     let json = read().with_context(|| format!("reading {}", index.display()))?;
     let shards: Option<BTreeSet<String>> =
         json["weight_map"].as_object().and_then(|map| map.values().map(|v| v.as_str().map(str::to_owned)).collect());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, Lrsa};
 use crate::error::{Context, Result};
+use crate::small_file;
 
 /// Name of the file.
 pub const FILE: &str = "longreach.json";
@@ -50,7 +51,7 @@ impl AttentionRecord {
         if !path.is_file() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = small_file::read_text(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_str(&text)
             .map(Some)
             .with_context(|| format!("{} is not a record of an attention", path.display()))

@@ -6,6 +6,7 @@
 use super::config::ModelConfig;
 use super::weight_names::{Weight, weights};
 use crate::error::{Context, Error, Result};
+use crate::small_file;
 use crate::tensor::dtype::DType;
 use crate::tensor::gguf::{Gguf, Metadata};
 use crate::tensor::host::HostTensor;
@@ -39,7 +40,7 @@ impl WeightSource {
 
     fn open_folder(path: &Path) -> Result<Self> {
         let file = path.join("config.json");
-        let text = std::fs::read_to_string(&file).with_context(|| {
+        let text = small_file::read_text(&file).with_context(|| {
             format!("reading {} (a model folder has config.json and model.safetensors)", file.display())
         })?;
         let config = ModelConfig::from_hf_json(&text).context("config.json")?;

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// Values in all of a file's metadata: several times the largest vocabularies with their merges, scores and types.
 const MAX_VALUES: u64 = 1 << 24;
+/// Values of one or two bytes in all arrays, which take an order of magnitude more in memory: known files have a few thousand.
+const MAX_SMALL_VALUES: u64 = 1 << 20;
 /// Arrays in arrays: no known file has more than one level.
 const MAX_DEPTH: usize = 3;
 /// Dimensions of a tensor (ggml's own limit).
@@ -27,7 +29,7 @@ pub struct Header {
 
 /// Reads the header of the file in `bytes`.
 pub fn parse(bytes: &[u8]) -> Result<Header> {
-    let mut at = Cursor { bytes, position: 0, values_left: MAX_VALUES };
+    let mut at = Cursor { bytes, position: 0, values_left: MAX_VALUES, small_left: MAX_SMALL_VALUES };
     let magic = at.take(4, "the magic number")?;
     crate::ensure!(magic == b"GGUF", "not a GGUF file: expected the magic number \"GGUF\", found {magic:02x?}");
     let version = at.u32("the version")?;
@@ -79,13 +81,26 @@ fn place(
         info.offset = start;
         crate::ensure!(tensors.insert(name.clone(), info).is_none(), "tensor '{name}' is listed twice");
     }
+    refuse_overlaps(&tensors)?;
     Ok(tensors)
+}
+
+/// Each byte belongs to one tensor, so that all tensors together are never more than the file.
+fn refuse_overlaps(tensors: &BTreeMap<String, TensorInfo>) -> Result<()> {
+    let mut spans: Vec<_> = tensors.iter().map(|(name, t)| (t.offset, t.offset + t.n_bytes, name)).collect();
+    spans.sort_unstable();
+    for pair in spans.windows(2) {
+        let [(_, end, first), (start, _, second)] = pair else { continue };
+        crate::ensure!(end <= start, "tensors '{first}' and '{second}' lie on the same bytes: the file is damaged");
+    }
+    Ok(())
 }
 
 struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
     values_left: u64,
+    small_left: u64,
 }
 
 impl<'a> Cursor<'a> {
@@ -189,7 +204,11 @@ impl<'a> Cursor<'a> {
             _ => 1,
         };
         let n = self.count(least_bytes, "array values")?;
-        crate::ensure!(n <= self.values_left, "an array of {n} values, which no known model has: the file is damaged");
+        let most = if least_bytes < 4 { self.small_left } else { self.values_left };
+        crate::ensure!(n <= most, "an array of {n} values, which no known model has: the file is damaged");
+        if least_bytes < 4 {
+            self.small_left -= n;
+        }
         let mut values = Vec::with_capacity(n as usize);
         for _ in 0..n {
             values.push(self.value(kind, depth + 1)?);

@@ -1,0 +1,197 @@
+//! Files that nobody vouches for: whatever their bytes, a reader returns, and soon, without a panic (not even one that is
+//! caught) and with memory in proportion to the file. Known attacks by name, and valid files mutated with a fixed seed.
+//!
+//! The same readers and seeds are fuzzed for longer, guided by coverage, by `scripts/fuzz`. What it finds belongs here.
+
+#[path = "hostile/attacks.rs"]
+mod attacks;
+#[path = "hostile/mutate.rs"]
+mod mutate;
+#[path = "hostile/readers.rs"]
+mod readers;
+#[path = "hostile/seeds.rs"]
+mod seeds;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use mutate::Mutator;
+
+/// Inputs made of the valid files of each reader.
+const N_MUTATED: usize = 1500;
+/// Far above what any input takes, for slow machines.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the allocator gives up at once: better a failed test than a swapping machine.
+const LAST_RESORT: isize = 2 << 30;
+
+thread_local! {
+    /// Bytes that this thread holds, and the most it held.
+    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+    static PANICS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting for each thread.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(change: isize) -> bool {
+    let (held, most) = HELD.get();
+    HELD.set((held + change, most.max(held + change)));
+    held + change < LAST_RESORT
+}
+
+// SAFETY: every call goes to the system's allocator unchanged, or is refused with null as the trait allows.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract, which is the same.
+        if count(layout.size() as isize) { unsafe { System.alloc(layout) } } else { std::ptr::null_mut() }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// Memory that a reader may take: so many bytes for each of the file, and so many whatever the file.
+struct Bound {
+    per_byte: usize,
+    base: usize,
+}
+
+fn bound(reader: &str) -> Bound {
+    let mib = 1 << 20;
+    match reader {
+        // Values and tensors have tags, names and shapes around them; small integers are bounded in number.
+        "gguf" => Bound { per_byte: 24, base: 32 * mib },
+        "safetensors" => Bound { per_byte: 24, base: mib },
+        // The library keeps JSON trees and several maps of the vocabulary, and compiles patterns.
+        "tokenizer" => Bound { per_byte: 400, base: 64 * mib },
+        "gguf_tokenizer" => Bound { per_byte: 100, base: 64 * mib },
+        // Encoding a text takes a few hundred bytes for each of its own.
+        "dataset" => Bound { per_byte: 400, base: 4 * mib },
+        // JSON trees; and a table of the weights of at most 4096 layers.
+        "model_json" => Bound { per_byte: 200, base: 32 * mib },
+        "chat_template" => Bound { per_byte: 400, base: 128 * mib },
+        other => panic!("no bound for {other}"),
+    }
+}
+
+/// Runs a reader and says what was wrong: a panic, too much memory or too much time.
+fn survive(reader: readers::Reader, scratch: &Path, bytes: &[u8], bound: &Bound) -> Result<(), String> {
+    let (before, start, panics) = (HELD.get().0, Instant::now(), PANICS.get());
+    HELD.set((before, before));
+    let outcome = std::panic::catch_unwind(|| reader(scratch, bytes));
+    let most = usize::try_from(HELD.get().1 - before).unwrap_or(0);
+    let allowed = bound.per_byte * bytes.len() + bound.base;
+    let wrong = match () {
+        () if outcome.is_err() || PANICS.get() > panics => "it panicked".to_owned(),
+        () if most > allowed => format!("it took {most} bytes, more than {allowed}"),
+        () if start.elapsed() > PATIENCE => format!("it took {:?}", start.elapsed()),
+        () => return Ok(()),
+    };
+    Err(format!("{wrong}, reading {}", excerpt(bytes)))
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    format!("b\"{}\" ({} bytes)", bytes[..bytes.len().min(2000)].escape_ascii(), bytes.len())
+}
+
+/// Counts the panics of each thread, those that a library call is guarded against included.
+fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+}
+
+fn survives_attacks_and_mutations(name: &str) {
+    count_panics();
+    let reader = readers::READERS.iter().find(|(n, _)| *n == name).expect("a reader of this name").1;
+    let dir = tempfile::tempdir().unwrap();
+    let (scratch, bound) = (dir.path(), bound(name));
+    let seeds = seeds::seeds(name, scratch);
+    reader(scratch, &seeds[0]); // what is made once for all inputs is not the file's
+    let mut inputs: Vec<(String, Vec<u8>)> =
+        seeds.iter().enumerate().map(|(i, seed)| (format!("seed {i}"), seed.clone())).collect();
+    inputs.extend(attacks::attacks(name).into_iter().map(|(what, bytes)| (what.to_owned(), bytes)));
+    let mut mutator = Mutator::new(7, seeds);
+    let mutations = (0..N_MUTATED).map(|i| (format!("mutation {i}"), mutator.next()));
+    let wrong: Vec<String> = inputs
+        .into_iter()
+        .chain(mutations)
+        .filter_map(|(what, bytes)| Some(format!("{what}: {}", survive(reader, scratch, &bytes, &bound).err()?)))
+        .take(10)
+        .collect();
+    assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn gguf_files() {
+    survives_attacks_and_mutations("gguf");
+}
+
+#[test]
+fn safetensors_files() {
+    survives_attacks_and_mutations("safetensors");
+}
+
+#[test]
+fn tokenizer_files() {
+    survives_attacks_and_mutations("tokenizer");
+}
+
+#[test]
+fn gguf_tokenizers() {
+    survives_attacks_and_mutations("gguf_tokenizer");
+}
+
+#[test]
+fn training_data() {
+    survives_attacks_and_mutations("dataset");
+}
+
+#[test]
+fn json_files_of_a_model() {
+    survives_attacks_and_mutations("model_json");
+}
+
+#[test]
+fn chat_templates() {
+    survives_attacks_and_mutations("chat_template");
+}
+
+#[test]
+fn the_seeds_are_valid_so_that_mutations_reach_far() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, bytes) in seeds::seeds("tokenizer", dir.path()).iter().enumerate() {
+        let read = longreach::data::tokenizer::Tokenizer::from_json_bytes(bytes);
+        assert!(read.is_ok(), "tokenizer seed {i}: {}", read.err().unwrap());
+    }
+    for (i, bytes) in seeds::seeds("gguf_tokenizer", dir.path()).iter().enumerate() {
+        let path = dir.path().join("t.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        let file = longreach::tensor::gguf::Gguf::open(&path).unwrap();
+        let read = longreach::data::tokenizer::Tokenizer::from_gguf(&file.metadata);
+        assert!(read.is_ok(), "GGUF tokenizer seed {i}: {}", read.err().unwrap());
+    }
+    let path = dir.path().join("m.gguf");
+    std::fs::write(&path, &seeds::seeds("gguf", dir.path())[0]).unwrap();
+    let model = longreach::model::weights::WeightSource::open(&path);
+    assert!(model.is_ok(), "{}", model.err().unwrap());
+    for (i, bytes) in seeds::seeds("chat_template", dir.path()).iter().enumerate() {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let read = longreach::model::chat_template::ChatTemplate::new(text, "", "");
+        assert!(read.is_ok(), "template seed {i}: {}", read.err().unwrap());
+    }
+}
