@@ -41,7 +41,7 @@ fn a_weak_suite_lets_mutants_survive() {
 fn what_cannot_be_run_is_refused_with_a_reason() {
     for (args, part) in [
         (["--shader", "no/such"], "no/such"),
-        (["--timeout", "-1"], "--timeout"),
+        (["--timeout", "0"], "--timeout"),
         (["--device", "no such device"], "no such device"),
     ] {
         let refused = run(&[&["mutants"], &args[..]].concat());
