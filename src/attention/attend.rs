@@ -12,9 +12,9 @@ use super::twin::{self, Shape, row_max, row_sum, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real, Recording, Span};
-use crate::kernels::case::{Built, Case, Input, Tolerance, real};
+use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
-use crate::tensor::Tensor;
+use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
 static FORWARD: KernelDef = KernelDef {
@@ -262,6 +262,20 @@ fn ring_cases() -> Vec<Case> {
     ]
 }
 
+/// The row sums alone, of wide heads and many rows.
+fn delta_case() -> Case {
+    let heads = Heads { queries: 9, keys: 9, dim: 80 };
+    let (rows, cols) = (128, heads.queries * heads.dim);
+    let inputs = vec![frozen(1, rows, cols, 1.0, Format::F32), frozen(2, rows, cols, 1.0, Format::F32)];
+    let lse = frozen(3, rows, heads.queries, 1.0, Format::F32);
+    let inputs = inputs.into_iter().chain([lse]).collect();
+    Case::new("attend/delta: wide heads, beyond 16 bits", inputs, Tolerance::SUMS, move |rec, b| {
+        let [out, dout, lse] = std::array::from_fn(|i| b.tensors[i].clone());
+        Saved { q: &out, dout: &dout, heads }.stats(rec, &out, lse.span());
+        Ok((vec![], None))
+    })
+}
+
 /// The family's cases, forward and both backward kernels.
 pub(super) fn cases() -> Vec<Case> {
     let heads = |queries, keys, dim| Heads { queries, keys, dim };
@@ -274,6 +288,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("LRSA, ragged batch", lrsa(3, 10, 0.4), heads(4, 2, 8), &[57, 2, 23, 33], 1.0),
         case("LRSA, lag above the workgroup", lrsa(5, 70, 0.93), heads(3, 1, 8), &[300], 1.0),
         case("dense, whole tiles", Attention::Dense, heads(2, 1, 8), &[64, 128], 1.0),
+        case("dense, many queries of a wide group", Attention::Dense, heads(8, 1, 4), &[600], 1.0),
+        case("LRSA, a long sink", lrsa(21, 9, 0.4), heads(5, 1, 4), &[70], 1.0),
+        delta_case(),
         case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
         case(BENCH_LRSA, lrsa(16, 128, 0.25), heads(4, 4, 32), &[1024], 1.0).bench(),
         case("dense, bench", Attention::Dense, heads(4, 4, 32), &[1024], 1.0).bench(),

@@ -70,6 +70,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         store_case("a ring that wraps", 7, 12, 10, 6, 10),
         store_case("one row, no ring", 1, 8, 5, 4, NO_RING),
+        store_case("beyond 16 bits", 70, 1024, 80, 75, 80),
         store_case("whole workgroups", 6, 64, 9, 7, 8),
         store_case("bench", 512, 2048, 1024, 300, NO_RING).bench(),
     ]

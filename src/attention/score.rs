@@ -223,6 +223,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("large values", heads(2, 16), 9, &[0, 9], 27, 1e5),
         case("constant channels", heads(2, 16), 9, &[0], 18, 0.0),
         case("whole workgroups", heads(3, 32), 32, &[1, 40], 110, 1.0),
+        case("a long lag, beyond 16 bits", heads(4, 32), 200, &[1, 201], 603, 1.0),
+        case("wide heads", heads(1, 128), 9, &[0], 18, 1.0),
         flat_case(),
         outlier_case(),
         case("bench", heads(3, 64), 128, &[16, 144, 272, 400], 656, 1.0).bench(),

@@ -258,6 +258,7 @@ fn partial_case() -> Case {
 pub(super) fn cases() -> Vec<Case> {
     let heads = |keys, dim| Heads { queries: keys, keys, dim };
     let pattern = |n: usize, period: usize| (0..n).map(|i| ((i * 7919) % period) as f32 / 8.0).collect::<Vec<_>>();
+    let close = |n: u32| (0..n).map(|i| f32::from_bits(0.25f32.to_bits() + i * 7919 % n)).collect::<Vec<_>>();
     vec![
         case("all equal", heads(2, 4), 9, 0.5, 0, 20, vec![0.25; 18]),
         case("many ties", heads(2, 4), 17, 0.4, 3, 60, pattern(2 * 2 * 17, 4)),
@@ -265,6 +266,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("one kept", heads(1, 4), 5, 0.2, 1, 12, pattern(5, 3)),
         case("all kept", heads(1, 4), 5, 1.0, 8, 10, pattern(5, 3)),
         case("whole workgroups", heads(3, 8), 64, 0.0625, 0, 192, pattern(2 * 3 * 64, 10_007)),
+        case("a long lag, beyond 16 bits", heads(2, 32), 300, 0.9, 0, 900, pattern(2 * 2 * 300, 100_003)),
+        case("scores a step apart", heads(1, 4), 61, 0.3, 0, 122, close(61)),
         pack_case("more marks than are kept", [11, 4, 29]),
         pack_case("whole workgroups", [64, 48, 100]),
         partial_case(),

@@ -28,7 +28,7 @@ pub struct MutantsArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
     /// Seconds that a mutant may take longer than its original before it counts as hung
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    #[arg(long, value_name = "S", default_value_t = 20.0)]
     timeout: f64,
     /// Print one JSON object
     #[arg(long)]

@@ -149,10 +149,11 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd", 3, 37, 2.0),
         case("one", 1, 1, 1.0),
-        case("several blocks", 23, 1501, 2.0),
+        case("beyond 16 bits", 47, 1501, 2.0),
         case("whole workgroups", 6, 64, 2.0),
         case("large values", 5, 64, 300.0),
         one_sided("very negative gates", -60.0),
+        one_sided("positive gates", 5.0),
         case("bench", 512, 4096, 1.0).bench(),
     ]
 }

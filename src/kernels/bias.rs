@@ -85,6 +85,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd", 37, 19, 1.0),
         case("one row", 1, 65, 1.0),
+        case("beyond 16 bits", 1101, 61, 1.0),
         case("whole workgroups", 6, 64, 1.0),
         case("large values", 5, 64, 1e6),
         case("bench", 2048, 1024, 1.0).bench(),

@@ -169,6 +169,10 @@ pub fn cases() -> Vec<Case> {
         add_case("large values", 5, 64, 1e6),
         // Elements that fill an even number of workgroups exactly: the last one is reached only if none is left out.
         add_case("whole workgroups", 6, 64, 1.0),
+        add_case("beyond 16 bits", 70, 1000, 1.0),
+        add_into_case("beyond 16 bits", 70, 1000),
+        scale_by_case("beyond 16 bits", 70, 1000),
+        add_case("small values", 3, 37, 1e-8),
         add_into_case("odd", 3, 37),
         add_into_case("whole workgroups", 6, 64),
         scale_by_case("odd", 3, 37),

@@ -296,6 +296,10 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd, repeated", real(1, 37, 19, 1.0), repeated()),
         case("one of one", real(1, 1, 1, 1.0), vec![0]),
+        case("ids beyond 16 bits", real(1, 66_000, 2, 1.0), vec![65_999, 3, 65_537, 3]),
+        case("one id many times, beyond 16 bits", real(1, 7, 256, 1.0), (0..300).map(|i| i % 2 * 5).collect()),
+        case("f16, beyond 16 bits", frozen(1, 300, 512, 1.0, Format::F16), vec![299, 150, 0]),
+        case("bf16, beyond 16 bits", frozen(1, 300, 512, 1.0, Format::Bf16), vec![299, 150, 0]),
         case("bf16", frozen(1, 37, 19, 1.0, Format::Bf16), repeated()),
         case("f16", frozen(1, 37, 19, 1.0, Format::F16), repeated()),
         case("whole workgroups", real(1, 8, 64, 1.0), vec![7, 0, 5, 2, 6, 3]),

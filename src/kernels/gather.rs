@@ -127,7 +127,9 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd, out of order", 11, 37, &[7, 2, 10, 0]),
         case("one of one", 1, 1, &[0]),
-        case("the last row", 300, 130, &[299]),
+        case("the last row", 600, 130, &[599]),
+        case("rows beyond 16 bits", 66_000, 2, &[65_999, 3, 65_537]),
+        case("more chosen than 16 bits number", 70_000, 1, &(0..66_001).rev().collect::<Vec<_>>()),
         case("whole workgroups", 8, 64, &[7, 2, 1, 0, 3, 5]),
         case("bench", 2048, 1024, &every_third).bench(),
     ]

@@ -336,6 +336,17 @@ fn linear_cases() -> Vec<Case> {
         case("one row", 1, 64, 130, real(2, 130, 64, 1.0)),
         case("one long row", 1, 130, 1001, real(2, 1001, 130, 1.0)),
         case("one of all", 1, 1, 1, real(2, 1, 1, 1.0)),
+        Case {
+            tolerance: Tolerance { absolute: 0.0, ..Tolerance::SUMS },
+            ..case("small values", 9, 17, 33, real(2, 33, 17, 1e-8))
+        },
+        case("a square", 40, 24, 40, real(2, 40, 24, 1.0)),
+        case("long sums", 3, 3001, 5, real(2, 5, 3001, 1.0)),
+        case("long sums back", 3, 5, 3001, real(2, 3001, 5, 1.0)),
+        case("many tokens", 3001, 5, 3, real(2, 3, 5, 1.0)),
+        case("beyond 16 bits", 300, 260, 270, real(2, 270, 260, 1.0)),
+        case("bf16 weights beyond 16 bits", 2, 400, 402, frozen(2, 402, 400, 1.0, Format::Bf16)),
+        case("f16 weights beyond 16 bits", 2, 400, 402, frozen(2, 402, 400, 1.0, Format::F16)),
         case("large values", 33, 40, 65, real(2, 65, 40, 1e4)),
         case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
         case("f16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::F16)),

@@ -170,9 +170,10 @@ pub fn rms_norm(rec: &mut Recording, x: &Tensor, w: &Tensor, eps: f32) -> Result
 }
 
 fn case(name: &str, rows: usize, cols: usize, spread: f32) -> Case {
+    let eps = if spread < 1.0 { 1e-2 * spread * spread } else { 1e-5 };
     let inputs: Vec<Input> = vec![real(1, rows, cols, spread), real(2, 1, cols, 1.0)];
-    Case::new(format!("norm/rms_norm: {name} {rows}x{cols}"), inputs, Tolerance::SUMS, |rec, b| {
-        rms_norm(rec, &b.tensors[0], &b.tensors[1], 1e-5).map(|(outs, op)| (outs, Some(op)))
+    Case::new(format!("norm/rms_norm: {name} {rows}x{cols}"), inputs, Tolerance::SUMS, move |rec, b| {
+        rms_norm(rec, &b.tensors[0], &b.tensors[1], eps).map(|(outs, op)| (outs, Some(op)))
     })
 }
 
@@ -183,10 +184,12 @@ pub fn cases() -> Vec<Case> {
         case("one row", 1, 257, 1.0),
         // A row of one would be a test of cancellation: its gradient vanishes but for eps.
         case("smallest row", 1, 2, 1.0),
-        case("many short rows", 1003, 32, 1.0),
+        case("many short rows", 3003, 32, 1.0),
         case("a workgroup a row", 3, 700, 1.0),
         case("wide rows", 3, 8192, 1.0),
+        case("wide rows, ragged", 2, 2300, 1.0),
         case("whole blocks of rows", 64, 37, 1.0),
+        case("long blocks of rows", 9001, 8, 1.0),
         case("large values", 4, 130, 1e4),
         case("small values", 4, 130, 1e-3),
         case("bench", 1024, 2048, 1.0).bench(),

@@ -96,6 +96,7 @@ pub fn cases() -> Vec<Case> {
         case("one row", 1, 65, 1.0),
         case("short rows", 1001, 3, 1.0),
         case("whole workgroups", 3, 384, 1.0),
+        case("long blocks", 9001, 9, 1.0),
         case("large values", 67, 64, 1e6),
         case("bench", 8192, 1024, 1.0).bench(),
     ]

@@ -317,13 +317,19 @@ fn far_below_zero(cols: usize) -> Input {
     Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
 }
 
+/// Logits that differ by one unit in the last place, in no order.
+fn close(cols: usize) -> Input {
+    let values = (0..cols as u32).map(|i| f32::from_bits(8.0f32.to_bits() + i * 7919 % cols as u32)).collect();
+    Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
+}
+
 /// A peak at either end, in each place of a group of four, and in the last lane.
 fn peaked_cases(plain: Sampling) -> Vec<Case> {
     let case = |(cols, at)| {
         let greedy = case(&format!("greedy, peak {at} of {cols}"), peaked(cols, at), &[], Sampling::default());
         [greedy, case(&format!("plain, peak {at} of {cols}"), peaked(cols, at), &[], plain)]
     };
-    [(512, 511), (777, 255), (777, 776), (300, 0), (300, 129), (300, 258)].into_iter().flat_map(case).collect()
+    [(70_001, 69_999), (512, 511), (777, 255), (777, 776), (300, 0), (300, 129), (300, 258)].into_iter().flat_map(case).collect()
 }
 
 /// The family's cases.
@@ -352,6 +358,9 @@ pub fn cases() -> Vec<Case> {
         case("top-p among equals", tied(301), &[], Sampling { top_p: 0.613, ..plain }),
         case("min-p", odd(), &[], Sampling { min_p: 0.11, ..plain }),
         case("everything", odd(), &[5, 17, 5, 5000, 800], all),
+        case("everything, beyond 16 bits", real(1, 2, 70_001, 3.0), &(0..300).map(|i| 70_000 - i * 233).collect::<Vec<_>>(), all),
+        case("greedy, a step apart", close(2001), &[], Sampling::default()),
+        case("one of the best", odd(), &[], Sampling { top_k: 1, ..plain }),
         case("large values", real(1, 2, 500, 1e6), &[4], all),
         case("bench", real(1, 1, 151_936, 3.0), &[1, 2, 3], all).bench(),
     ]);

@@ -2,8 +2,9 @@
 //!
 //! - `exp` gives NaN instead of infinity, which no kernel may count on.
 //! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0.
-//! - The lanes of a workgroup are numbered backwards, so that a device that runs them in order runs them in the other: what
-//!   only worked since one lane came before another no longer does.
+//! - The lanes of a workgroup are numbered by their reversed bits, so that lanes that work on neighbours no longer run side by side or
+//!   in order: what only worked since one lane came before another no longer does. With subgroups, which are aligned
+//!   runs of lanes, they are numbered backwards instead.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -36,12 +37,13 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let all = texts.concat();
     let read = |name: &str| kernel.bindings.iter().any(|b| b.name == name && b.access == Access::Read);
     let readers: Vec<String> = texts.iter().flat_map(|text| readers(text, &read)).collect();
+    let backwards = kernel.features().and(features).subgroups;
     let made = |p: &Source| match picked(p) {
         Some(a) => {
-            let text = leak(strict_text(a.text, &all, &read));
+            let text = leak(strict_text(a.text, &all, &read, backwards));
             Source { alternative: Some(Alternative { text, ..a }), ..*p }
         }
-        None => Source::new(p.path, leak(strict_text(p.text, &all, &read))),
+        None => Source::new(p.path, leak(strict_text(p.text, &all, &read, backwards))),
     };
     let mut parts: Vec<Source> = kernel.parts.iter().map(made).collect();
     parts.push(Source::new("strict", leak(EXP.to_string() + &readers.concat())));
@@ -78,7 +80,7 @@ fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
     (0..code.tokens.len()).filter(declared).filter_map(reader).collect()
 }
 
-fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool) -> String {
+fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool, backwards: bool) -> String {
     let code = Code::new(text);
     let mut changes: Vec<(std::ops::Range<usize>, String)> = Vec::new();
     for i in code.live().filter(|&i| code.tokens[i].kind == Kind::Word) {
@@ -92,29 +94,36 @@ fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool) -> String {
             changes.push((code.bytes(close..close + 1), "))".to_string()));
         }
     }
-    changes.extend(reversed_lanes(&code));
+    changes.extend(renumbered_lanes(&code, backwards));
     changes.sort_by_key(|(range, _)| range.start);
     Edit { operator: "strict", replacements: changes }.apply(text)
 }
 
-/// Renames the lane that a one-dimensional entry point receives and starts its body with the mirrored one.
-fn reversed_lanes(code: &Code) -> Vec<(std::ops::Range<usize>, String)> {
+/// Renames the lane that a one-dimensional entry point receives and starts its body with the renumbered one. Sizes are powers
+/// of two.
+fn renumbered_lanes(code: &Code, backwards: bool) -> Vec<(std::ops::Range<usize>, String)> {
     let Some(size) = (0..code.tokens.len()).find(|&i| code.at(i) == "workgroup_size") else { return Vec::new() };
     let body = (size..code.tokens.len()).find(|&i| code.at(i) == "{");
     let (Some(body), true) = (body, code.partner(size + 1) == size + 3) else { return Vec::new() };
     let n = code.at(size + 2);
+    let lane = |given: &str| match backwards {
+        true => format!("u32({n}) - 1u - {given}"),
+        false => format!("reverseBits({given}) >> countLeadingZeros(u32({n}) - 1u)"),
+    };
     let (mut changes, mut start) = (Vec::new(), String::new());
     for i in size..body {
         let (kind, name) = (code.at(i + 2), code.at(i + 4));
-        let mirrored = match (code.at(i), kind) {
-            ("builtin", "local_invocation_index") => format!("u32({n}) - 1u - {name}_given"),
+        let renumbered = match (code.at(i), kind) {
+            ("builtin", "local_invocation_index") => lane(&format!("{name}_given")),
             ("builtin", "global_invocation_id") => {
-                format!("vec3<u32>({name}_given.x ^ (u32({n}) - 1u), {name}_given.yz)") // sizes are powers of two
+                let (first, local) =
+                    (format!("{name}_given.x & ~(u32({n}) - 1u)"), format!("({name}_given.x & (u32({n}) - 1u))"));
+                format!("vec3<u32>(({first}) | ({}), {name}_given.yz)", lane(&local))
             }
             _ => continue,
         };
         changes.push((code.bytes(i + 4..i + 5), format!("{name}_given")));
-        start += &format!(" let {name} = {mirrored};");
+        start += &format!(" let {name} = {renumbered};");
     }
     changes.push((code.bytes(body..body + 1), "{".to_string() + &start));
     changes

@@ -114,6 +114,7 @@ impl Check {
             runs.push(written);
         }
         let same = runs.windows(2).all(|w| w[0] == w[1]);
-        Ok((!same).then(|| format!("{}: two runs gave different bits", self.case)))
+        Ok((!same)
+            .then(|| format!("{}: {}: two runs gave different bits", self.case, self.trial.dispatch.kernel.name())))
     }
 }
