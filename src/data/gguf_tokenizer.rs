@@ -148,7 +148,8 @@ fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Re
         let known = ids.contains_key(a) && ids.contains_key(b) && ids.contains_key(&format!("{a}{b}"));
         crate::ensure!(known, "tokenizer.ggml.merges: {a:?} and {b:?}, or what they make, are not among the tokens");
     }
-    let model = BPE::builder().vocab_and_merges(ids, merges.to_vec()).ignore_merges(pre.ignore_merges);
+    let model =
+        BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges.to_vec()).ignore_merges(pre.ignore_merges);
     let mut inner = Inner::new(model.build().context("building the byte-level vocabulary")?);
     if pre.nfc {
         inner.with_normalizer(Some(part::<NormalizerWrapper>(json!({"type": "NFC"}))?))?;
@@ -193,7 +194,7 @@ fn sentence_piece(
     add_space_prefix: bool,
     unknown: Option<String>,
 ) -> Result<Inner> {
-    let mut model = BPE::builder().vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(true);
+    let mut model = BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(true);
     if let Some(unknown) = unknown {
         model = model.unk_token(unknown);
     }

@@ -14,11 +14,13 @@ use crate::tensor::gguf::Metadata;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use tokenizers::models::ModelWrapper;
 use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     /// Whether a text alone gets a space in front that the same text does not get after another (SentencePiece models).
     prepends_space: bool,
     bos_token: Option<String>,
@@ -53,7 +55,7 @@ impl Tokenizer {
         crate::ensure!(bytes.len() <= most, "{} bytes are more than any tokenizer has (at most {most})", bytes.len());
         let json: serde_json::Value = serde_json::from_slice(bytes).context("not a tokenizer.json")?;
         tokenizer_check::check(&json)?;
-        let read = || serde_json::from_value(json).context("not a tokenizer.json that Hugging Face's tokenizers reads");
+        let read = || assemble(json).context("not a tokenizer.json that Hugging Face's tokenizers reads");
         Self::from_inner(guarded(read)?)
     }
 
@@ -67,7 +69,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self> {
+    fn from_inner(mut inner: Inner) -> Result<Self> {
         inner.with_truncation(None)?.with_padding(None);
         if let Some(mut processor) = inner.get_post_processor().cloned() {
             keep_whole_offsets(&mut processor);
@@ -172,6 +174,28 @@ impl Tokenizer {
     pub fn eos(&self) -> Option<u32> {
         self.token_to_id(self.eos_token.as_deref()?)
     }
+}
+
+/// The tokenizer of a checked file, in the library's own order, but without the model's cache: that belongs to the thread, and
+/// what one tokenizer leaves in it stays there for ever.
+fn assemble(mut file: serde_json::Value) -> Result<Inner> {
+    let mut model: ModelWrapper = serde_json::from_value(file["model"].take())?;
+    model.resize_cache(0);
+    let mut inner = Inner::new(model);
+    inner.with_normalizer(serde_json::from_value::<Option<NormalizerWrapper>>(file["normalizer"].take())?)?;
+    inner.with_pre_tokenizer(serde_json::from_value::<Option<PreTokenizerWrapper>>(file["pre_tokenizer"].take())?);
+    inner.with_post_processor(serde_json::from_value::<Option<PostProcessorWrapper>>(file["post_processor"].take())?);
+    inner.with_decoder(serde_json::from_value::<Option<DecoderWrapper>>(file["decoder"].take())?);
+    let made = serde_json::json!({
+        "normalizer": inner.get_normalizer(),
+        "pre_tokenizer": inner.get_pre_tokenizer(),
+        "post_processor": inner.get_post_processor(),
+        "decoder": inner.get_decoder(),
+    });
+    tokenizer_check::check_parts(made.as_object().expect("an object was made"))?;
+    let added: Option<Vec<AddedToken>> = serde_json::from_value(file["added_tokens"].take())?;
+    inner.add_tokens(added.unwrap_or_default())?;
+    Ok(inner)
 }
 
 /// Runs the library where a file that contradicts itself might make it panic. It keeps nothing but caches between calls.

@@ -11,6 +11,7 @@ use minijinja::context;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Longest template that is read; real ones have a few kilobytes.
@@ -49,7 +50,8 @@ impl ChatTemplate {
         );
         chat_environment::check_tags(source).context("parsing the chat template")?;
         let source = chat_environment::mark_generation(source);
-        chat_environment::environment().template_from_str(&source).context("parsing the chat template")?;
+        guarded(|| chat_environment::environment().template_from_str(&source).map(drop))
+            .context("parsing the chat template")?;
         Ok(Self { source, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
     }
 
@@ -138,7 +140,7 @@ impl ChatTemplate {
             documents => (),
             ..markers.values()
         };
-        template.render_captured_to(values, &mut out).map_err(refused)?;
+        guarded(|| template.render_captured_to(values, &mut out).map(drop).map_err(refused))?;
         markers.take_out(&out.text()?)
     }
 }
@@ -191,6 +193,14 @@ fn not_continuing(i: usize) -> Error {
          {{\"prompt\", \"completion\"}} lines instead",
         i + 1
     ))
+}
+
+/// Runs minijinja, which panics on a few things that a template can say, such as `x[:9:-1]` of a shorter list.
+fn guarded<E: Into<Error>>(run: impl FnOnce() -> std::result::Result<(), E>) -> Result<()> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(E::into),
+        Err(_) => Err(Error::new("the chat template says something that its interpreter cannot do")),
+    }
 }
 
 /// minijinja's error with its detail, which for `raise_exception` is the template's own sentence.

@@ -82,6 +82,12 @@ fn the_templates_own_refusals_and_mistakes_are_told() {
 }
 
 #[test]
+fn what_the_interpreter_cannot_do_is_an_error() {
+    let e = template("{{ messages[:9:-1] }}").render(&talk()[..1], false);
+    assert!(e.is_err() || !cfg!(debug_assertions), "{e:?}"); // it panics only where overflow is checked
+}
+
+#[test]
 fn each_source_of_a_template_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tokenizer_config.json");

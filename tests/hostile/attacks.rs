@@ -105,6 +105,17 @@ fn tokenizers() -> Vec<(&'static str, Vec<u8>)> {
         (0..depth).fold(json!({"type": "NFC"}), |inner, _| json!({"type": "Sequence", "normalizers": [inner]}))
     };
     vec![
+        (
+            "a replacement of nothing",
+            sequence(
+                "normalizer",
+                "normalizers",
+                vec![
+                    json!({"type": "Replace", "pattern": {"Regex": " {0,}"}, "content": " "}),
+                    json!({"type": "StripAccents"}),
+                ],
+            ),
+        ),
         ("doubling sixty times", sequence("normalizer", "normalizers", vec![doubling.clone(); 60])),
         ("doubling while decoding", sequence("decoder", "decoders", vec![doubling; 60])),
         ("bytes of bytes of bytes", sequence("pre_tokenizer", "pretokenizers", vec![level; 40])),
@@ -122,6 +133,14 @@ fn tokenizers() -> Vec<(&'static str, Vec<u8>)> {
         (
             "a special token that is not explained",
             part("post_processor", template(json!([{"SpecialToken": {"id": "x", "type_id": 0}}]))),
+        ),
+        (
+            "a template by another name",
+            part("post_processor", {
+                let mut by_another_name = template(json!([{"Sequence": {"id": "B", "type_id": 0}}]));
+                by_another_name["type"] = json!("ByteLevel");
+                by_another_name
+            }),
         ),
         (
             "templates on templates",
@@ -219,6 +238,7 @@ fn chat_templates() -> Vec<(&'static str, Vec<u8>)> {
         ("sums behind strings", ("{{ a".to_owned() + &"+'%}'".repeat(1 << 16) + " }}").into_bytes()),
         ("elif without end", ("{% if a %}".to_owned() + &"{% elif a %}".repeat(1 << 15) + "{% endif %}").into_bytes()),
         ("blocks in blocks", "{% if a %}".repeat(1 << 15).into_bytes()),
+        ("a slice that ends before it begins", b"{{ messages[:9:-1] }}".to_vec()),
         ("a macro that calls itself", b"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_vec()),
         (
             "tags hidden in raw blocks",
