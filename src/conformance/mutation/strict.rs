@@ -27,7 +27,7 @@ pub fn strict(kernel: &'static KernelDef, features: Features) -> &'static Kernel
     type Made = Mutex<HashMap<(usize, Features), &'static KernelDef>>;
     static MADE: LazyLock<Made> = LazyLock::new(Made::default);
     let key = (std::ptr::from_ref(kernel) as usize, features);
-    *MADE.lock().expect("making a kernel does not panic").entry(key).or_insert_with(|| make(kernel, features))
+    MADE.lock().expect("making a kernel does not panic").entry(key).or_insert_with(|| make(kernel, features))
 }
 
 fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
