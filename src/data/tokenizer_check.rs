@@ -107,11 +107,9 @@ pub fn check_parts(file: &Map<String, Json>) -> Result<()> {
             growth = 1.0; // decoding begins anew with tokens
         }
         growth *= parts.iter().map(|part| growth_of(part)).product::<f64>();
-        crate::ensure!(
-            growth <= MAX_GROWTH,
-            "{}: its parts can make a text {growth:.0} times as long, which no model's do",
-            place.key
-        );
+        if growth > MAX_GROWTH {
+            crate::bail!("{}: its parts can make a text {growth:.0} times as long, which no model's do", place.key);
+        }
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ fn check_tag<'a>(tag: &'a str, end: &str) -> Result<&'a str> {
             }
             _ => {}
         }
-        n += usize::from(!c.is_whitespace() && !(in_word && is_word(c)));
+        n += usize::from(!(c.is_whitespace() || in_word && is_word(c)));
         in_word = is_word(c);
         crate::ensure!(n <= MAX_TAG_TOKENS, "a tag of more than {MAX_TAG_TOKENS} words and signs");
     }
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn tags_that_could_overflow_the_stack_are_refused() {
-        let refused = |source: &str| check_tags(source).err().expect(source).to_string();
+        let refused = |source: &str| check_tags(source).expect_err(source).to_string();
         for chain in [
             "{{ a".to_owned() + &".b".repeat(5000),
             "{% if ".to_owned() + &"not ".repeat(5000),
