@@ -22,6 +22,8 @@ const MAX_REPEATS: u64 = 1000;
 const MAX_GROWTH: f64 = 1000.0;
 /// Longest word that WordPiece tries to cut, in characters: its time grows with the cube.
 const MAX_WORD_CHARS: u64 = 1000;
+/// Ids of a vocabulary that belong to no token.
+const MAX_ID_GAPS: u64 = 1 << 20;
 /// Ids that a template may put around a text.
 const MAX_TEMPLATE_IDS: usize = 1024;
 
@@ -250,9 +252,10 @@ fn check_model(model: &Map<String, Json>) -> Result<()> {
     // Files of the first years have no type; they are BPE.
     let kind = text(model, "type").unwrap_or(if model.contains_key("merges") { "BPE" } else { "without a type" });
     if let Some(Json::Object(vocab)) = model.get("vocab") {
-        let fits = |id: &Json| id.as_u64().is_some_and(|id| i32::try_from(id).is_ok());
+        // The library counts through all ids when it writes a vocabulary, those that nobody has included.
+        let fits = |id: &Json| id.as_u64().is_some_and(|id| id < vocab.len() as u64 + MAX_ID_GAPS);
         if let Some((token, id)) = vocab.iter().find(|(_, id)| !fits(id)) {
-            crate::bail!("the token {token:?} has the id {id}");
+            crate::bail!("the token {token:?} has the id {id}, but there are only {} tokens", vocab.len());
         }
     }
     if let Some(most) = model.get("max_input_chars_per_word") {

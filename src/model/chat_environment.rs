@@ -4,6 +4,7 @@
 //! and the `{% generation %}` block, which minijinja does not have and which is rewritten here. A template comes with a
 //! model from anywhere, so its steps and its output are bounded. Used by [`super::chat_template`] only.
 
+use super::chat_filters;
 use crate::error::{Context, Result};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind};
@@ -24,7 +25,7 @@ pub fn environment() -> Environment<'static> {
     env.set_trim_blocks(true);
     env.set_lstrip_blocks(true);
     env.set_fuel(Some(FUEL));
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    chat_filters::install(&mut env);
     env.add_function("raise_exception", |message: String| -> std::result::Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -211,7 +212,7 @@ fn to_json(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> 
     }
     let indent = options.get::<Option<usize>>("indent")?;
     options.assert_all_used()?;
-    let mut out = Vec::new();
+    let mut out = Bounded::default();
     let written = match indent {
         Some(n) if n <= 64 => {
             let spaces = vec![b' '; n];
@@ -221,7 +222,7 @@ fn to_json(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> 
         None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter)),
     };
     written.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    Ok(Value::from(String::from_utf8_lossy(&out).into_owned()))
+    Ok(Value::from(String::from_utf8_lossy(&out.0).into_owned()))
 }
 
 fn now_s() -> u64 {

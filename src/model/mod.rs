@@ -4,6 +4,7 @@ pub mod adapter_config;
 pub mod adapter_file;
 pub mod block;
 mod chat_environment;
+mod chat_filters;
 pub mod chat_template;
 pub mod config;
 pub mod config_gguf;

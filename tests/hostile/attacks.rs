@@ -162,6 +162,7 @@ fn tokenizers() -> Vec<(&'static str, Vec<u8>)> {
         ("a merge to nothing", tokenizer(|file| file["model"]["merges"] = json!(["ab ab"]))),
         ("a prefix longer than its piece", tokenizer(|file| file["model"]["continuing_subword_prefix"] = json!("###"))),
         ("an id at the end of all ids", tokenizer(|file| file["model"]["vocab"]["c"] = json!(u32::MAX))),
+        ("an id far beyond the others", tokenizer(|file| file["model"]["vocab"]["c"] = json!(999_999_990))),
         ("a pattern that goes back", part("pre_tokenizer", regex("(?=(a+)+$)(a|a)*\\1b"))),
         ("a pattern of patterns", part("pre_tokenizer", regex("(?=((\\w{900}){900}){900})"))),
         ("a long pattern", part("pre_tokenizer", regex(&"(?=\\w)".repeat(100_000)))),
@@ -239,6 +240,13 @@ fn chat_templates() -> Vec<(&'static str, Vec<u8>)> {
         ("elif without end", ("{% if a %}".to_owned() + &"{% elif a %}".repeat(1 << 15) + "{% endif %}").into_bytes()),
         ("blocks in blocks", "{% if a %}".repeat(1 << 15).into_bytes()),
         ("a slice that ends before it begins", b"{{ messages[:9:-1] }}".to_vec()),
+        (
+            "texts joined with texts",
+            ("{{ '0123456789012345678901234567890123456789'".to_owned()
+                + &"|join('0123456789012345678901234567890123456789')".repeat(9)
+                + " }}")
+                .into_bytes(),
+        ),
         ("a macro that calls itself", b"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_vec()),
         (
             "tags hidden in raw blocks",
