@@ -3,7 +3,7 @@
 //! The work is done by the `tokenizers` crate; this wraps it so that truncation and padding are off, offsets are exact byte
 //! ranges of the given text, and ids outside the vocabulary are errors. It knows no chat template (`model::chat_template`)
 //! and no stop tokens ([`super::stop`]). Text that arrives token by token is [`super::decode_stream`]; how a tokenizer is
-//! rebuilt from GGUF metadata is [`super::gguf_tokenizer`]; what a file must not say is [`super::tokenizer_check`]'s. Should
+//! rebuilt from GGUF metadata is [`super::gguf_tokenizer`]; what a file must not say is `tokenizer_check.rs`'s. Should
 //! the library panic all the same, that is caught here and becomes an error.
 
 use super::decode_stream::DecodeStream;
