@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn slices_give_what_the_whole_table_gives() {
-        for case in cases().into_iter().filter(|c| c.name.contains(": odd") || c.name.contains("f16")) {
+        for case in cases().into_iter().filter(|c| c.name.contains(": odd") || c.name.ends_with("f16")) {
             let (n_slices, out, gradient) = run(&case, 768);
             assert!(n_slices > 1, "{}: {n_slices} slices", case.name);
             let (_, whole_out, whole_gradient) = run(&case, 1 << 20);
