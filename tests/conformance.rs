@@ -103,7 +103,7 @@ fn the_verb_prints_one_object_and_writes_a_page() {
         assert!(cases.iter().all(|c| !c[key].is_null()), "a case without {key}");
     }
     let html = std::fs::read_to_string(page).unwrap();
-    assert!(html.contains("lrsa/keep_mark") && html.ends_with("</html>\n"), "a whole page");
+    assert!(html.contains("keep_mark") && html.ends_with("</html>\n"), "a whole page");
 }
 
 #[test]
