@@ -36,7 +36,8 @@ pub struct OpenOptions {
     /// Which optional forms of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
     pub features: Features,
     /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
-    /// with [`std::mem::forget`]: a driver waits for what hangs.
+    /// with [`std::mem::forget`]: a driver waits for what hangs. (llvmpipe waits to the end whatever it is asked, and ends loops
+    /// after 65,536 turns.)
     pub patience: Option<Duration>,
 }
 
