@@ -67,6 +67,7 @@ static FORWARD: KernelDef = KernelDef {
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("y", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: forward_twin,
     twin_f64: forward_twin,
 };
@@ -81,6 +82,7 @@ static BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: backward_twin,
     twin_f64: backward_twin,
 };

@@ -31,6 +31,7 @@ const fn broken(label: &'static str, part: &'static [Source], bindings: &'static
         bindings,
         params: OneParam::FIELDS,
         constants: &[],
+        rivals: &[],
         twin_f32: |_| {},
         twin_f64: |_| {},
     }

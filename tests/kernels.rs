@@ -10,7 +10,7 @@ use longreach::kernels;
 #[test]
 fn every_shader_agrees_with_its_rust_description() {
     for (kernel, constants) in longreach::attention::kernels().into_iter().chain(kernels::all()) {
-        for features in kernel.features().subsets() {
+        for features in kernel.forms() {
             shader::check(kernel, &constants, features).unwrap();
         }
     }

@@ -31,6 +31,7 @@ static FORWARD: KernelDef = KernelDef {
     ],
     params: TileParams::FIELDS,
     constants: &["D4"],
+    rivals: &[],
     twin_f32: forward_twin,
     twin_f64: forward_twin,
 };

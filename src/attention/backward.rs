@@ -33,6 +33,7 @@ static DELTA: KernelDef = KernelDef {
     ],
     params: DeltaParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: delta_twin,
     twin_f64: delta_twin,
 };
@@ -52,6 +53,7 @@ static QUERY: KernelDef = KernelDef {
     ],
     params: TileParams::FIELDS,
     constants: &["D4"],
+    rivals: &[],
     twin_f32: query_twin,
     twin_f64: query_twin,
 };
@@ -70,6 +72,7 @@ static KEY: KernelDef = KernelDef {
     ],
     params: KeyParams::FIELDS,
     constants: &["D4"],
+    rivals: &[],
     twin_f32: key_twin,
     twin_f64: key_twin,
 };

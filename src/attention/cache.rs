@@ -31,6 +31,7 @@ static STORE: KernelDef = KernelDef {
     ],
     params: StoreParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: store_twin,
     twin_f64: store_twin,
 };

@@ -51,6 +51,7 @@ static BOUNDS: KernelDef = KernelDef {
     ],
     params: BoundsParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: bounds_twin,
     twin_f64: bounds_twin,
 };
@@ -67,6 +68,7 @@ static STD: KernelDef = KernelDef {
     ],
     params: StdParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: std_twin,
     twin_f64: std_twin,
 };
@@ -81,6 +83,7 @@ static SCORE: KernelDef = KernelDef {
     ],
     params: ScoreParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: score_twin,
     twin_f64: score_twin,
 };

@@ -41,6 +41,7 @@ static MARK: KernelDef = KernelDef {
     ],
     params: MarkParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: mark_twin,
     twin_f64: mark_twin,
 };
@@ -56,6 +57,7 @@ static PACK: KernelDef = KernelDef {
     ],
     params: PackParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: pack_twin,
     twin_f64: pack_twin,
 };
@@ -71,6 +73,7 @@ static GATHER: KernelDef = KernelDef {
     ],
     params: GatherParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: gather_twin,
     twin_f64: gather_twin,
 };
@@ -86,6 +89,7 @@ static SCATTER: KernelDef = KernelDef {
     ],
     params: ScatterParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: scatter_twin,
     twin_f64: scatter_twin,
 };

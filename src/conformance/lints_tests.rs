@@ -12,6 +12,7 @@ fn kernel(text: &str) -> &'static KernelDef {
         bindings: &[],
         params: &[],
         constants: &[],
+        rivals: &[],
         twin_f32: |_| {},
         twin_f64: |_| {},
     }))

@@ -33,7 +33,7 @@ pub fn all() -> Vec<Shader> {
     let listed = crate::kernels::all().into_iter().chain(crate::attention::kernels());
     let forms = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
         let form = move |features| Shader { kernel, constants: constants.clone(), features };
-        kernel.features().subsets().into_iter().map(form)
+        kernel.forms().into_iter().map(form)
     };
     let shaders = listed.flat_map(forms);
     shaders.filter(|s| seen.insert(s.file_name())).collect()

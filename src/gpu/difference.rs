@@ -121,7 +121,8 @@ impl Judge {
             }
             if twin.abs() >= MASK || value.abs() >= MASK && value.is_finite() {
                 // Left out of the scale, which would otherwise excuse any error of the data beside it.
-                if (value - twin).abs() > 1e-6 * twin.abs() {
+                let right = (value - twin).abs() <= 1e-6 * twin.abs(); // not so of a NaN
+                if !right {
                     self.fault(Fault::WrongMask, (i, value, twin));
                 }
                 continue;
@@ -179,6 +180,7 @@ mod tests {
         assert_eq!(judged(&[1.5, -3.0e38], &[1.0, -3.0e38]).max_abs, 0.5);
         assert_eq!(judged(&[1.0, -4.0], &[1.0, -3.0e38]).fault, Some(Fault::WrongMask));
         assert_eq!(judged(&[-3.0e38, 1.0], &[1.0, 1.0]).fault, Some(Fault::WrongMask));
+        assert_eq!(judged(&[f32::NAN], &[-3.0e38]).fault, Some(Fault::WrongMask));
         assert_eq!(judged(&[f32::NAN], &[1.0]).fault, Some(Fault::NotANumber));
         assert_eq!(judged(&[f32::INFINITY], &[1.0]).fault, Some(Fault::NotANumber));
     }

@@ -4,7 +4,7 @@
 //! WGSL by reflection (`shader.rs`) and against its twin by running it.
 
 use super::call::Call;
-use super::{Feature, Features, Kind};
+use super::{Dispatch, Feature, Features, Kind};
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Source {
     pub text: &'static str,
     /// Another form of this part.
     pub alternative: Option<Alternative>,
+    /// What the device must have for a kernel with this part.
+    pub needs: Option<Feature>,
 }
 
 /// Another form of a part: the same declarations for the other parts and the same bindings, for devices with a feature.
@@ -72,12 +74,17 @@ pub struct Alternative {
 impl Source {
     /// A part that has one form.
     pub const fn new(path: &'static str, text: &'static str) -> Self {
-        Self { path, text, alternative: None }
+        Self { path, text, alternative: None, needs: None }
     }
 
     /// This part, with another form for devices that have `needs`.
     pub const fn or(self, needs: Feature, other: Source) -> Self {
         Self { alternative: Some(Alternative { needs, path: other.path, text: other.text }), ..self }
+    }
+
+    /// This part, which only devices with `feature` can run.
+    pub const fn needing(self, feature: Feature) -> Self {
+        Self { needs: Some(feature), ..self }
     }
 }
 
@@ -137,6 +144,15 @@ macro_rules! params {
     (@scalar f32) => { $crate::gpu::Scalar::F32 };
 }
 
+/// Another kernel for the same dispatch: the same bindings, parameters and result, other code and another grid.
+#[derive(Clone, Copy, Debug)]
+pub struct Rival {
+    /// The kernel; its twins are those of the kernel that it stands in for.
+    pub kernel: &'static KernelDef,
+    /// Values of its constants and workgroups per axis for a dispatch, or none where it does not suit.
+    pub shape: fn(&Dispatch) -> Option<(Vec<u32>, [u32; 3])>,
+}
+
 /// One kernel, for one storage format where there are several.
 pub struct KernelDef {
     /// `family/entry_point`: the path of its WGSL file; the entry point is the last part.
@@ -151,6 +167,8 @@ pub struct KernelDef {
     pub params: &'static [Field],
     /// Names of the `const NAME: u32` declarations that a dispatch supplies.
     pub constants: &'static [&'static str],
+    /// Other kernels that compute the same, for some devices and sizes faster. The device chooses.
+    pub rivals: &'static [Rival],
     /// Twin in f32, the CPU product.
     pub twin_f32: fn(Call<'_, f32>),
     /// Twin in f64, the oracle.
@@ -174,9 +192,21 @@ impl KernelDef {
         self.parts.iter().flat_map(move |part| std::iter::once((part.path, part.text)).chain(other(part)))
     }
 
-    /// The features for which this kernel has a form of its own.
+    /// The features that some form of this kernel uses.
     pub fn features(&self) -> Features {
-        self.parts.iter().flat_map(|p| p.alternative).fold(Features::NONE, |set, other| set.with(other.needs))
+        let forms = self.parts.iter().flat_map(|p| p.alternative).map(|other| other.needs);
+        forms.fold(self.required(), Features::with)
+    }
+
+    /// The features that every form of this kernel uses: it does not run without them.
+    pub fn required(&self) -> Features {
+        self.parts.iter().flat_map(|p| p.needs).fold(Features::NONE, Features::with)
+    }
+
+    /// The sets of features that pick a form each, from the fewest to all.
+    pub fn forms(&self) -> Vec<Features> {
+        let required = self.required();
+        self.features().subsets().into_iter().filter(|f| f.and(required) == required).collect()
     }
 
     /// `label` or `label (variant)`.

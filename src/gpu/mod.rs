@@ -37,7 +37,7 @@ pub use difference::{Difference, Fault};
 pub use executor::{Device, DeviceLimits, Executor, MemoryUse, upload_words};
 pub use features::{Feature, Features};
 pub use host_memory::{available_host_bytes, check_host_memory};
-pub use kernel::{Access, Alternative, Binding, Field, KernelDef, Params, Scalar, Source};
+pub use kernel::{Access, Alternative, Binding, Field, KernelDef, Params, Rival, Scalar, Source};
 pub use open::{open_device, software_adapter};
 pub use open_options::{LimitSet, OpenOptions};
 pub use plan::Plan;

@@ -3,7 +3,7 @@
 //! The rules of WebGPU are asserted here, at the place where a mistake is made, so that the CPU executor refuses what a
 //! GPU would: a buffer is never read and written in one dispatch, never copied onto itself, offsets are aligned, grids fit.
 
-use super::{Access, Buffer, KernelDef, Kind, Lifetime, Params, Span};
+use super::{Access, Buffer, Features, KernelDef, Kind, Lifetime, Params, Rival, Span};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -34,6 +34,23 @@ pub struct Dispatch {
     pub spans: Vec<Span>,
     /// Workgroups per axis.
     pub groups: [u32; 3],
+}
+
+impl Dispatch {
+    /// Its parameter block.
+    pub fn params_as<P: Params>(&self) -> P {
+        bytemuck::pod_read_unaligned(&self.params)
+    }
+
+    /// This dispatch with each rival of its kernel that suits it and that a device with `features` can run.
+    pub fn rivals(&self, features: Features) -> Vec<Dispatch> {
+        let suited = |rival: &Rival| {
+            let runs = rival.kernel.required().and(features) == rival.kernel.required();
+            let (constants, groups) = (rival.shape)(self).filter(|_| runs)?;
+            Some(Dispatch { kernel: rival.kernel, constants, groups, ..self.clone() })
+        };
+        self.kernel.rivals.iter().filter_map(suited).collect()
+    }
 }
 
 /// The most workgroups per axis that WebGPU promises.

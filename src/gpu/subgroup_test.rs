@@ -58,6 +58,7 @@ static TEST: KernelDef = KernelDef {
     bindings: &[Binding::write("report", Kind::U32, "[n, WORDS]")],
     params: TestParams::FIELDS,
     constants: &["GROUP"],
+    rivals: &[],
     twin_f32: twin,
     twin_f64: twin,
 };

@@ -34,6 +34,7 @@ static SWIGLU: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: swiglu_twin,
     twin_f64: swiglu_twin,
 };
@@ -51,6 +52,7 @@ static SWIGLU_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: swiglu_backward_twin,
     twin_f64: swiglu_backward_twin,
 };

@@ -69,6 +69,7 @@ static SQUARE_SUM: KernelDef = KernelDef {
     ],
     params: SquareParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: square_sum_twin,
     twin_f64: square_sum_twin,
 };
@@ -80,6 +81,7 @@ static CLIP_FACTOR: KernelDef = KernelDef {
     bindings: &[Binding::read("partials", Kind::Real, "[n]"), Binding::write("state", Kind::Real, "[norm, factor]")],
     params: ClipParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: clip_factor_twin,
     twin_f64: clip_factor_twin,
 };
@@ -97,6 +99,7 @@ static UPDATE: KernelDef = KernelDef {
     ],
     params: UpdateParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: update_twin,
     twin_f64: update_twin,
 };

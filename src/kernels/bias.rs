@@ -30,6 +30,7 @@ static ADD_BIAS: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: add_bias_twin,
     twin_f64: add_bias_twin,
 };

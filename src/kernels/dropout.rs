@@ -39,6 +39,7 @@ static DROPOUT: KernelDef = KernelDef {
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: dropout_twin,
     twin_f64: dropout_twin,
 };

@@ -29,6 +29,7 @@ static ADD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: add_twin,
     twin_f64: add_twin,
 };
@@ -40,6 +41,7 @@ static ADD_INTO: KernelDef = KernelDef {
     bindings: &[Binding::read("a", Kind::Real, "[n]"), Binding::read_write("out", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: add_into_twin,
     twin_f64: add_into_twin,
 };
@@ -55,6 +57,7 @@ static SCALE_BY: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: scale_by_twin,
     twin_f64: scale_by_twin,
 };

@@ -58,6 +58,7 @@ macro_rules! kernel {
             ],
             params: Params::FIELDS,
             constants: &[],
+            rivals: &[],
             twin_f32: |c| embedding_twin(c, $format),
             twin_f64: |c| embedding_twin(c, $format),
         };
@@ -80,6 +81,7 @@ static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     ],
     params: BackwardParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: embedding_backward_twin,
     twin_f64: embedding_backward_twin,
 };

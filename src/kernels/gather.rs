@@ -34,6 +34,7 @@ static GATHER_ROWS: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: gather_rows_twin,
     twin_f64: gather_rows_twin,
 };
@@ -49,6 +50,7 @@ static GATHER_ROWS_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: gather_rows_backward_twin,
     twin_f64: gather_rows_backward_twin,
 };

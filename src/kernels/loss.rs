@@ -76,6 +76,7 @@ static SOFTMAX_ROWS: KernelDef = KernelDef {
     ],
     params: RowsParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: softmax_rows_twin,
     twin_f64: softmax_rows_twin,
 };
@@ -87,6 +88,7 @@ static SUM: KernelDef = KernelDef {
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[1]")],
     params: SumParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: sum_twin,
     twin_f64: sum_twin,
 };
@@ -98,6 +100,7 @@ static SCALE_BY: KernelDef = KernelDef {
     bindings: &[Binding::read("factor", Kind::Real, "[1]"), Binding::read_write("x", Kind::Real, "[n]")],
     params: ScaleParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: scale_by_twin,
     twin_f64: scale_by_twin,
 };

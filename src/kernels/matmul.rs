@@ -55,6 +55,7 @@ macro_rules! kernel {
             ],
             params: Params::FIELDS,
             constants: &[],
+            rivals: &[],
             twin_f32: |c| $twin(c, $format),
             twin_f64: |c| $twin(c, $format),
         };

@@ -8,6 +8,7 @@ pub mod op;
 pub mod parts;
 pub mod product;
 mod rows;
+mod sample_cases;
 
 /// Declares the families and gathers their kernels and cases.
 macro_rules! families {

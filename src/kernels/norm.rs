@@ -34,6 +34,7 @@ static RMS_NORM: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
+    rivals: &[],
     twin_f32: rms_norm_twin,
     twin_f64: rms_norm_twin,
 };
@@ -51,6 +52,7 @@ static RMS_NORM_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
+    rivals: &[],
     twin_f32: rms_norm_backward_twin,
     twin_f64: rms_norm_backward_twin,
 };
@@ -67,6 +69,7 @@ static RMS_NORM_BACKWARD_DW: KernelDef = KernelDef {
     ],
     params: reduce::Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: rms_norm_backward_dw_twin,
     twin_f64: rms_norm_backward_dw_twin,
 };

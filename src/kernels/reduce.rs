@@ -34,6 +34,7 @@ static COLUMN_SUM: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: column_sum_twin,
     twin_f64: column_sum_twin,
 };

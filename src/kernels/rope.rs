@@ -49,6 +49,7 @@ static ROPE: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: rope_twin,
     twin_f64: rope_twin,
 };
@@ -67,6 +68,7 @@ static ROPE_KV: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: rope_kv_twin,
     twin_f64: rope_kv_twin,
 };
@@ -85,6 +87,7 @@ static ROPE_KV_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: rope_kv_backward_twin,
     twin_f64: rope_kv_backward_twin,
 };

@@ -5,11 +5,11 @@
 //! the host's: a draw is the quantile of one uniform number, so that a seed gives the same text on every device, up to
 //! rounding at the boundaries.
 
-use super::case::{Case, Input, Tolerance, random, real};
 use super::parts::TREE;
+pub use super::sample_cases::cases;
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::tensor::{Format, Tensor};
+use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
 /// Invocations of a workgroup.
@@ -123,6 +123,7 @@ static SCALE: KernelDef = KernelDef {
     ],
     params: ScaleParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: scale_twin,
     twin_f64: scale_twin,
 };
@@ -138,6 +139,7 @@ static PENALISE: KernelDef = KernelDef {
     ],
     params: PenaliseParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: penalise_twin,
     twin_f64: penalise_twin,
 };
@@ -149,6 +151,7 @@ static ARGMAX: KernelDef = KernelDef {
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("token", Kind::U32, "[1]")],
     params: ArgmaxParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: argmax_twin,
     twin_f64: argmax_twin,
 };
@@ -160,6 +163,7 @@ static DRAW: KernelDef = KernelDef {
     bindings: &[Binding::read("adjusted", Kind::Real, "[4 ceil(n / 4)]"), Binding::write("token", Kind::U32, "[1]")],
     params: DrawParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: draw_twin,
     twin_f64: draw_twin,
 };
@@ -280,89 +284,4 @@ pub fn sample(
     let top_k = if sampling.top_k == 0 { n } else { sampling.top_k.min(logits.cols) as u32 };
     let params = DrawParams { n, top_k, top_p: sampling.top_p, min_p: sampling.min_p, quantile: uniform };
     rec.dispatch(&DRAW, &[], params, &[&adjusted, out], [1, 1, 1]);
-}
-
-/// A case that draws at several quantiles from the second of two rows.
-fn case(name: &str, logits: Input, previous: &[u32], sampling: Sampling) -> Case {
-    let mut words = previous.to_vec();
-    let count = words.len();
-    words.push(u32::MAX); // one that does not count
-    let inputs = vec![logits.frozen(), Input::Words(words)];
-    Case::new(format!("sample: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
-        for uniform in [0.0, 0.1237, 0.5113, 0.77, 0.999] {
-            let out = rec.transient("token", Kind::U32, 1);
-            let previous = Some((&b.words[0], count));
-            sample(rec, &b.tensors[0], b.tensors[0].rows - 1, previous, &sampling, uniform, &out);
-        }
-        Ok((vec![], None))
-    })
-}
-
-/// Two rows of few distinct values, for ties.
-fn tied(cols: usize) -> Input {
-    let values = random(5, 2 * cols, 2.0).iter().map(|x| x.round()).collect();
-    Input::Real { rows: 2, cols, format: Format::F32, values, differentiable: false }
-}
-
-/// One row with one logit far above the others at `at`: whoever misses it overflows, or names another token.
-fn peaked(cols: usize, at: usize) -> Input {
-    let mut values = random(6, cols, 1.0);
-    values[at] += 150.0;
-    Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
-}
-
-/// Logits at the lower end of f32.
-fn far_below_zero(cols: usize) -> Input {
-    let values = random(7, cols, 1.0).iter().map(|x| -2.4e38 + x * 1.5e37).collect();
-    Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
-}
-
-/// Logits that differ by one unit in the last place, in no order.
-fn close(cols: usize) -> Input {
-    let values = (0..cols as u32).map(|i| f32::from_bits(8.0f32.to_bits() + i * 7919 % cols as u32)).collect();
-    Input::Real { rows: 1, cols, format: Format::F32, values, differentiable: false }
-}
-
-/// A peak at either end, in each place of a group of four, and in the last lane.
-fn peaked_cases(plain: Sampling) -> Vec<Case> {
-    let case = |(cols, at)| {
-        let greedy = case(&format!("greedy, peak {at} of {cols}"), peaked(cols, at), &[], Sampling::default());
-        [greedy, case(&format!("plain, peak {at} of {cols}"), peaked(cols, at), &[], plain)]
-    };
-    [(70_001, 69_999), (512, 511), (777, 255), (777, 776), (300, 0), (300, 129), (300, 258)].into_iter().flat_map(case).collect()
-}
-
-/// The family's cases.
-pub fn cases() -> Vec<Case> {
-    let plain = Sampling { temperature: 0.8, ..Sampling::default() };
-    let all = Sampling { temperature: 1.3, top_k: 40, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2 };
-    let odd = || real(1, 2, 1237, 3.0);
-    let mut cases = peaked_cases(plain);
-    cases.extend([
-        case("greedy", odd(), &[], Sampling::default()),
-        case("greedy, far below zero", far_below_zero(301), &[], Sampling::default()),
-        case("plain, far below zero", far_below_zero(301), &[], Sampling { temperature: 1.0, ..plain }),
-        case(
-            "greedy with a penalty",
-            odd(),
-            &[3, 99, 1236],
-            Sampling { repetition_penalty: 5.0, ..Sampling::default() },
-        ),
-        case("greedy among equals", tied(777), &[], Sampling::default()),
-        case("plain", odd(), &[], plain),
-        case("one token", real(1, 1, 1, 1.0), &[0], all),
-        case("three tokens", real(1, 2, 3, 1.0), &[1], plain),
-        case("top-k", odd(), &[], Sampling { top_k: 7, ..plain }),
-        case("top-k among equals", tied(301), &[], Sampling { top_k: 10, ..plain }),
-        case("top-p", odd(), &[], Sampling { top_p: 0.37, ..plain }),
-        case("top-p among equals", tied(301), &[], Sampling { top_p: 0.613, ..plain }),
-        case("min-p", odd(), &[], Sampling { min_p: 0.11, ..plain }),
-        case("everything", odd(), &[5, 17, 5, 5000, 800], all),
-        case("everything, beyond 16 bits", real(1, 2, 70_001, 3.0), &(0..300).map(|i| 70_000 - i * 233).collect::<Vec<_>>(), all),
-        case("greedy, a step apart", close(2001), &[], Sampling::default()),
-        case("one of the best", odd(), &[], Sampling { top_k: 1, ..plain }),
-        case("large values", real(1, 2, 500, 1e6), &[4], all),
-        case("bench", real(1, 1, 151_936, 3.0), &[1, 2, 3], all).bench(),
-    ]);
-    cases
 }

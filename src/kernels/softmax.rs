@@ -29,6 +29,7 @@ static SOFTMAX: KernelDef = KernelDef {
     bindings: &[Binding::read("x", Kind::Real, "[rows, cols]"), Binding::write("y", Kind::Real, "[rows, cols]")],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
+    rivals: &[],
     twin_f32: softmax_twin,
     twin_f64: softmax_twin,
 };
@@ -44,6 +45,7 @@ static SOFTMAX_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
+    rivals: &[],
     twin_f32: softmax_backward_twin,
     twin_f64: softmax_backward_twin,
 };

@@ -119,6 +119,7 @@ impl Mutant {
             bindings: kernel.bindings,
             params: kernel.params,
             constants: kernel.constants,
+            rivals: &[],
             twin_f32: kernel.twin_f32,
             twin_f64: kernel.twin_f64,
         }))

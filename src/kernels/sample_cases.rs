@@ -1,0 +1,183 @@
+//! The cases of `sample.rs`: rows of logits whose filters and draws stand at their limits.
+
+use super::case::{Case, Input, Tolerance, random, real};
+use super::sample::{Sampling, sample};
+use crate::gpu::Kind;
+use crate::tensor::Format;
+
+/// The quantiles that most cases draw at.
+const QUANTILES: &[f32] = &[0.0, 0.1237, 0.5113, 0.77, 0.999];
+
+/// A case that draws at several quantiles from the last row.
+fn case(name: &str, logits: Input, previous: &[u32], sampling: Sampling) -> Case {
+    draws(name, logits, previous, sampling, QUANTILES)
+}
+
+fn draws(name: &str, logits: Input, previous: &[u32], sampling: Sampling, quantiles: &'static [f32]) -> Case {
+    let mut words = previous.to_vec();
+    let count = words.len();
+    let Input::Real { cols, .. } = &logits else { unreachable!("logits are real") };
+    words.push(2.min(*cols as u32 - 1)); // one that does not count
+    let inputs = vec![logits.frozen(), Input::Words(words)];
+    Case::new(format!("sample: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        for &uniform in quantiles {
+            let out = rec.transient("token", Kind::U32, 1);
+            let previous = Some((&b.words[0], count));
+            sample(rec, &b.tensors[0], b.tensors[0].rows - 1, previous, &sampling, uniform, &out);
+        }
+        Ok((vec![], None))
+    })
+}
+
+/// One row of these logits.
+fn row(values: Vec<f32>) -> Input {
+    Input::Real { rows: 1, cols: values.len(), format: Format::F32, values, differentiable: false }
+}
+
+/// Two rows of few distinct values, for ties.
+fn tied(cols: usize) -> Input {
+    let values = random(5, 2 * cols, 2.0).iter().map(|x| x.round()).collect();
+    Input::Real { rows: 2, cols, format: Format::F32, values, differentiable: false }
+}
+
+/// One row with one logit far above the others at `at`: whoever misses it overflows, or names another token.
+fn peaked(cols: usize, at: usize) -> Input {
+    let mut values = random(6, cols, 1.0);
+    values[at] += 150.0;
+    row(values)
+}
+
+/// Logits at the lower end of f32.
+fn far_below_zero(cols: usize) -> Input {
+    let values = random(7, cols, 1.0).iter().map(|x| -2.4e38 + x * 1.5e37).collect();
+    row(values)
+}
+
+/// Logits that differ by one unit in the last place, in no order.
+fn close(cols: usize, from: f32) -> Input {
+    let values = (0..cols as u32).map(|i| f32::from_bits(from.to_bits() + i * 7919 % cols as u32)).collect();
+    row(values)
+}
+
+/// A peak at either end, in each place of a group of four, and in the last lane.
+fn peaked_cases(plain: Sampling) -> Vec<Case> {
+    let case = |(cols, at)| {
+        let greedy = case(&format!("greedy, peak {at} of {cols}"), peaked(cols, at), &[], Sampling::default());
+        [greedy, case(&format!("plain, peak {at} of {cols}"), peaked(cols, at), &[], plain)]
+    };
+    [
+        (70_001, 69_999),
+        (512, 511),
+        (777, 255),
+        (777, 776),
+        (777, 256),
+        (1237, 1025),
+        (300, 0),
+        (300, 128),
+        (300, 129),
+        (300, 258),
+    ]
+    .into_iter()
+    .flat_map(case)
+    .collect()
+}
+
+/// Filters and draws whose sums are whole numbers, so that a limit is met exactly: equal logits have a mass of 1 each.
+fn limit_cases() -> Vec<Case> {
+    let all = Sampling { temperature: 1.0, ..Sampling::default() };
+    let top_p = |top_p| Sampling { top_p, ..all };
+    let equal = |n| row(vec![-2.5; n]);
+    let ends: &[f32] = &[0.0, 0.5, 0.9999];
+    let mut cases = vec![
+        draws("equals, a quantile between two", equal(8), &[], all, &[0.125, 0.5, 0.625]),
+        draws("equals, a quantile between two segments", equal(512), &[], all, &[0.5, 0.25]),
+        draws("equals, a quantile within a segment", equal(512), &[], all, &[255.0 / 512.0, 257.0 / 512.0]),
+        draws("equals, half of them", equal(8), &[], top_p(0.5), ends),
+        draws("equals, a quarter of many", equal(512), &[], top_p(0.25), ends),
+        draws("equals, up to the middle of a segment", equal(512), &[], top_p(129.0 / 512.0), ends),
+        draws("two of three are equal", row([1.5, -1.5, 1.5].repeat(200)), &[], top_p(100.5 / 409.96), ends),
+        draws("one of three is equal", row([-1.5, -1.5, 1.5].repeat(200)), &[], top_p(50.5 / 219.92), ends),
+        draws(
+            "both zeros are one",
+            row([-1.0, -0.0, 0.0, -1.0, 0.0].repeat(3)),
+            &[],
+            Sampling { top_k: 2, ..all },
+            ends,
+        ),
+        draws("half of both zeros", row([-1.0, -0.0, 0.0, -1.0, 0.0].repeat(3)), &[], top_p(0.3), ends),
+        draws("zeros at the top", row(vec![-0.0, 0.0, -0.0, 0.0]), &[], top_p(0.5), ends),
+    ];
+    let mut values = random(8, 1024, 1.0);
+    for (i, at) in [1, 0, 2, 3, 1021, 1020, 1022, 1023].into_iter().enumerate() {
+        values[at] = 3.0 + 0.1 * i as f32;
+    }
+    let mut beyond = values.clone();
+    beyond.extend([3.05, 2.0, 2.5]);
+    for k in [3, 4, 8] {
+        let sampling = Sampling { top_k: k, ..all };
+        cases.push(case(&format!("top {k}, at both ends"), row(values.clone()), &[], sampling));
+        cases.push(case(&format!("top {k}, at both ends of a ragged row"), row(beyond.clone()), &[], sampling));
+    }
+    cases.push(case("top-p, at both ends", row(values.clone()), &[], top_p(0.2)));
+    cases.push(case("top-p of all", row(values.clone()), &[], top_p(0.9999999)));
+    cases.push(case("top-p of the first", row(values), &[], top_p(1e-6)));
+    values = random(9, 300, 1.0);
+    [77, 130, 299].into_iter().for_each(|at| values[at] = 7.5);
+    cases.push(draws("as likely as the first", row(values), &[], Sampling { min_p: 1.0, ..all }, ends));
+    for k in [2, 3, 5, 9, 17, 40, 100] {
+        let sampling = Sampling { top_k: k, ..all };
+        cases.push(draws(&format!("top {k}, a step apart"), close(301, 8.0), &[], sampling, &[0.0, 0.9999]));
+        cases.push(draws(
+            &format!("top {k}, a step apart below zero"),
+            close(301, -8.0),
+            &[],
+            sampling,
+            &[0.0, 0.9999],
+        ));
+    }
+    let below: Vec<f32> = random(10, 500, 2.0).iter().map(|x| x - 20.0).collect();
+    cases.push(case("top-k below zero", row(below.clone()), &[], Sampling { top_k: 9, ..all }));
+    cases.push(case("top-p below zero", row(below), &[], top_p(0.41)));
+    cases
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    let plain = Sampling { temperature: 0.8, ..Sampling::default() };
+    let all = Sampling { temperature: 1.3, top_k: 40, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2 };
+    let odd = || real(1, 2, 1237, 3.0);
+    let mut cases = peaked_cases(plain);
+    cases.extend(limit_cases());
+    cases.extend([
+        case("greedy", odd(), &[], Sampling::default()),
+        case("greedy, far below zero", far_below_zero(301), &[], Sampling::default()),
+        case("plain, far below zero", far_below_zero(301), &[], Sampling { temperature: 1.0, ..plain }),
+        case(
+            "greedy with a penalty",
+            odd(),
+            &[3, 99, 1236],
+            Sampling { repetition_penalty: 5.0, ..Sampling::default() },
+        ),
+        case("greedy among equals", tied(777), &[], Sampling::default()),
+        case("plain", odd(), &[], plain),
+        case("one token", real(1, 1, 1, 1.0), &[0], all),
+        case("three tokens", real(1, 2, 3, 1.0), &[1], plain),
+        case("top-k", odd(), &[], Sampling { top_k: 7, ..plain }),
+        case("top-k among equals", tied(301), &[], Sampling { top_k: 10, ..plain }),
+        case("top-p", odd(), &[], Sampling { top_p: 0.37, ..plain }),
+        case("top-p among equals", tied(301), &[], Sampling { top_p: 0.613, ..plain }),
+        case("min-p", odd(), &[], Sampling { min_p: 0.11, ..plain }),
+        case("everything", odd(), &[5, 17, 5, 5000, 1237, 1238, 800], all),
+        case(
+            "everything, beyond 16 bits",
+            real(1, 2, 70_001, 3.0),
+            &(0..512).map(|i| 70_000 - i * 133).collect::<Vec<_>>(),
+            all,
+        ),
+        case("greedy, a step apart", close(2001, 8.0), &[], Sampling::default()),
+        case("one of the best", odd(), &[], Sampling { top_k: 1, ..plain }),
+        case("large values", real(1, 2, 500, 1e6), &[4], all),
+        case("bench", real(1, 1, 151_936, 3.0), &[1, 2, 3], all).bench(),
+    ]);
+    cases
+}
