@@ -13,7 +13,7 @@ use longreach::data::model_files::ModelFiles;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
     Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Feature, Features, KernelDef, Kind, MemoryUse, OpenOptions,
-    Params, Recording, Source, Span, WgpuExecutor, shader,
+    Params, Recording, Source, Span, Timing, WgpuExecutor, shader,
 };
 use longreach::train::{Observer, TrainJob, run};
 
@@ -179,6 +179,9 @@ impl Executor for Failing {
             self.device.lose_device();
         }
         self.device.run(recording)
+    }
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        self.device.run_timed(recording)
     }
     fn wait(&mut self) -> Result<()> {
         self.device.wait()

@@ -7,14 +7,15 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::buffer::Info;
 use super::call::{Arg, Call};
 use super::executor::check_span;
 use super::host_memory::{check_host_memory, check_room, fill, filled};
 use super::{
-    Access, Buffer, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
-    Recording, Span,
+    Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
+    Recording, Span, Timing,
 };
 use crate::error::{Context, Result};
 
@@ -237,6 +238,10 @@ impl<T: Twin> Executor for CpuExecutor<T> {
     }
 
     fn run(&mut self, recording: &Recording) -> Result<()> {
+        self.run_timed(recording).map(drop)
+    }
+
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
         self.drop_dead();
         let plan = Plan::new(recording);
         self.check_planned(recording, &plan)?;
@@ -247,6 +252,7 @@ impl<T: Twin> Executor for CpuExecutor<T> {
             }
         }
         let mut transient: HashMap<u64, RefCell<Storage<T>>> = HashMap::new();
+        let mut timings = Vec::with_capacity(recording.commands().len());
         for (i, command) in recording.commands().iter().enumerate() {
             for (span, _) in command.uses() {
                 let b = &span.buffer;
@@ -257,11 +263,13 @@ impl<T: Twin> Executor for CpuExecutor<T> {
                 }
             }
             let memory = Memory { persistent: &self.persistent, transient: &transient };
+            let start = Instant::now();
             match command {
                 Command::Dispatch(d) => memory.dispatch(d),
                 Command::Copy { from, to } => memory.copy(from, to),
                 Command::Clear(span) => memory.clear(span),
             }
+            timings.push(Timing { seconds: start.elapsed().as_secs_f64(), clock: Clock::Host });
             for (span, _) in command.uses() {
                 let id = span.buffer.id();
                 if last_use[&id] == i
@@ -273,7 +281,7 @@ impl<T: Twin> Executor for CpuExecutor<T> {
         }
         self.trim(plan.peak_bytes());
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
-        Ok(())
+        Ok(timings)
     }
 
     fn wait(&mut self) -> Result<()> {

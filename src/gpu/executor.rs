@@ -31,6 +31,24 @@ pub struct MemoryUse {
     pub transient_peak_bytes: u64,
 }
 
+/// Whose clock a time was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The device's own, before and after the command.
+    Device,
+    /// The host's. On a GPU it includes the way there and back, so the time of a short command says little.
+    Host,
+}
+
+/// What one command took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Seconds.
+    pub seconds: f64,
+    /// By this clock.
+    pub clock: Clock,
+}
+
 /// Runs recordings. Uploads and read-backs are calls, not commands: they happen between runs.
 pub trait Executor {
     /// Name for people, for example `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan`.
@@ -50,6 +68,10 @@ pub trait Executor {
 
     /// Runs every command in order. On return the work is queued; read-backs see its results.
     fn run(&mut self, recording: &Recording) -> Result<()>;
+
+    /// Runs every command in order, waits, and says what each took, in order. Results are those of [`Executor::run`]; it takes
+    /// longer, since commands are kept apart.
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>>;
 
     /// Waits until everything queued has finished, so that a clock read next is honest.
     fn wait(&mut self) -> Result<()>;

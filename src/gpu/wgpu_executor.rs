@@ -1,26 +1,27 @@
-//! Runs recordings on a GPU through wgpu: bind groups, bounded submits, read-back.
+//! Runs recordings on a GPU through wgpu, in bounded submits.
 //!
 //! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
-//! that met them. Compiled kernels are in `pipelines.rs`, device memory in `pool.rs`.
+//! that met them. The device itself is in `wgpu_device.rs`, compiled kernels are in `pipelines.rs`, device memory in `pool.rs`, and
+//! what a submit holds is in `encode.rs`.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::encode::{Encoding, param_bytes};
 use super::executor::check_span;
-use super::faults::{Faults, catch_quietly};
 use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
-use super::pipelines::{Pipeline, Pipelines};
+use super::pipelines::Pipelines;
 use super::pool::{Pool, create};
 use super::subgroup_test::{self, Verdict};
+use super::timestamps::Timestamps;
+use super::wgpu_device::WgpuDevice;
 use super::{
-    AdapterReport, Command, DeviceLimits, Dispatch, Executor, Features, Lifetime, MemoryUse, Plan, Recording, Span,
+    AdapterReport, Clock, Command, DeviceLimits, Executor, Features, Lifetime, MemoryUse, Plan, Recording, Span, Timing,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
-const PARAM_STRIDE: usize = 256;
 /// Submits in flight before the next waits.
 const SUBMITS_IN_FLIGHT: usize = 3;
 /// Bulk uploads are submitted whenever this much is staged.
@@ -29,13 +30,10 @@ const UPLOAD_BYTES_PER_SUBMIT: usize = 64 << 20;
 /// An open wgpu device.
 pub struct WgpuExecutor {
     name: String,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    faults: Faults,
+    gpu: WgpuDevice,
     limits: DeviceLimits,
     features: Features,
     subgroup_verdict: Option<Verdict>,
-    patience: Option<Duration>,
     pipelines: Pipelines,
     pool: Pool,
     pace: Pace,
@@ -47,42 +45,21 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Opens an adapter.
     pub fn open(report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("longreach"),
-            required_features: options.required_features(report.adapter.features()),
-            required_limits: options.limits.of(&report.limits),
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            ..Default::default()
-        };
         let name = format!("{} ({})", report.name, report.backend);
-        let opened = pollster::block_on(report.adapter.request_device(&descriptor));
-        let (device, queue) = opened.map_err(|e| {
-            Error::new(format!("cannot open {name}: {e}. Update the graphics driver, or use --device cpu"))
-        })?;
-        let faults = Faults::default();
-        let (on_error, on_lost) = (faults.clone(), faults.clone());
-        device.on_uncaptured_error(std::sync::Arc::new(move |e: wgpu::Error| on_error.record(&e)));
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
-                on_lost.set_lost(format!("{reason:?}: {message}"));
-            }
-        });
-        let own = device.limits();
+        let gpu = WgpuDevice::open(&name, report, options)?;
+        let own = gpu.device.limits();
         let limits = DeviceLimits {
             max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
             max_buffer_bytes: own.max_buffer_size,
             wide_weights: false,
         };
-        let features = features_of(device.features());
+        let features = features_of(gpu.device.features());
         Ok(Self {
             name,
-            device,
-            queue,
-            faults,
+            gpu,
             limits,
             features,
             subgroup_verdict: None,
-            patience: options.patience,
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
             pace: Pace::default(),
@@ -95,8 +72,7 @@ impl WgpuExecutor {
     /// Takes the device away, as a driver reset would: every later call returns
     /// [`crate::error::ErrorKind::DeviceLost`].
     pub fn lose_device(&mut self) {
-        self.faults.set_lost("Destroyed: taken away on purpose".to_string());
-        self.device.destroy();
+        self.gpu.lose();
     }
 
     /// The kernels' optional forms that are in use. Subgroups are left out once the device has failed their test.
@@ -132,131 +108,51 @@ impl WgpuExecutor {
     }
 
     fn upload_params(&mut self, recording: &Recording) -> Result<()> {
-        let dispatches = recording.commands().iter().filter_map(|c| match c {
-            Command::Dispatch(d) => Some(d),
-            _ => None,
-        });
-        let mut bytes = Vec::new();
-        for d in dispatches {
-            let start = bytes.len();
-            bytes.extend_from_slice(&d.params);
-            bytes.resize(start + PARAM_STRIDE, 0);
-        }
-        let need = bytes.len().max(PARAM_STRIDE) as u64;
+        let bytes = param_bytes(recording);
+        let need = bytes.len() as u64;
         if self.params.as_ref().is_none_or(|b| b.size() < need) {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-            self.params = Some(create(&self.device, &self.faults, "parameters", need.next_power_of_two(), usage)?);
+            let size = need.next_power_of_two();
+            self.params = Some(create(&self.gpu.device, &self.gpu.faults, "parameters", size, usage)?);
         }
         if let Some(buffer) = &self.params {
-            self.queue.write_buffer(buffer, 0, &bytes);
+            self.gpu.queue.write_buffer(buffer, 0, &bytes);
         }
         Ok(())
     }
 
-    fn bind(&self, d: &Dispatch, buffers: &HashMap<u64, wgpu::Buffer>, pipeline: &Pipeline) -> wgpu::BindGroup {
-        let size = |n: usize| std::num::NonZeroU64::new(n as u64);
-        let params = self.params.as_ref().expect("parameters are uploaded before binding");
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: 0,
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: params,
-                offset: 0,
-                size: size(d.params.len()),
-            }),
-        }];
-        for (i, span) in d.spans.iter().enumerate() {
-            entries.push(wgpu::BindGroupEntry {
-                binding: i as u32 + 1,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &buffers[&span.buffer.id()],
-                    offset: span.offset as u64 * 4,
-                    size: size(span.len * 4),
-                }),
-            });
-        }
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(d.kernel.label),
-            layout: &pipeline.layout,
-            entries: &entries,
-        })
-    }
-
-    fn encode(
-        &mut self,
-        commands: &[Command],
-        first_dispatch: usize,
-        buffers: &HashMap<u64, wgpu::Buffer>,
-    ) -> wgpu::CommandBuffer {
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        let mut index = first_dispatch;
-        let mut rest = commands;
-        while let Some(command) = rest.first() {
-            match command {
-                Command::Copy { from, to } => {
-                    let (a, b) = (&buffers[&from.buffer.id()], &buffers[&to.buffer.id()]);
-                    encoder.copy_buffer_to_buffer(
-                        a,
-                        from.offset as u64 * 4,
-                        b,
-                        to.offset as u64 * 4,
-                        from.len as u64 * 4,
-                    );
-                    rest = &rest[1..];
-                }
-                Command::Clear(span) => {
-                    let b = &buffers[&span.buffer.id()];
-                    encoder.clear_buffer(b, span.offset as u64 * 4, Some(span.len as u64 * 4));
-                    rest = &rest[1..];
-                }
-                Command::Dispatch(_) => {
-                    let n = rest.iter().take_while(|c| matches!(c, Command::Dispatch(_))).count();
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    for command in &rest[..n] {
-                        let Command::Dispatch(d) = command else { unreachable!("counted as dispatches") };
-                        let pipeline = self.pipelines.get(d);
-                        pass.set_pipeline(&pipeline.pipeline);
-                        pass.set_bind_group(0, &self.bind(d, buffers, pipeline), &[(index * PARAM_STRIDE) as u32]);
-                        pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
-                        index += 1;
-                    }
-                    rest = &rest[n..];
-                }
+    /// Everything that a recording needs before its first submit: memory, compiled kernels, parameters.
+    fn prepare(&mut self, recording: &Recording) -> Result<HashMap<u64, wgpu::Buffer>> {
+        self.gpu.faults.check()?;
+        self.check(recording)?;
+        self.test_subgroups_for(recording)?;
+        self.pool.drop_dead();
+        let plan = Plan::new(recording);
+        let buffers = self.buffers_of(recording, &plan)?;
+        for command in recording.commands() {
+            if let Command::Dispatch(d) = command {
+                self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, d, self.features)?;
             }
         }
-        encoder.finish()
+        self.upload_params(recording)?;
+        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
+        Ok(buffers)
     }
 
-    /// Waits for a submission, or for everything. On a lost device wgpu's poll panics: it is not asked once the loss is
-    /// known, and a panic is caught.
-    fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        self.faults.check()?;
-        let wait = wgpu::PollType::Wait { submission_index, timeout: self.patience };
-        let polled = catch_quietly(|| self.device.poll(wait));
-        match polled {
-            // Unless the callback said more.
-            Err(_) => self.faults.set_lost("it stopped answering".to_string()),
-            Ok(Err(wgpu::PollError::Timeout)) => {
-                let seconds = self.patience.map_or(0.0, |p| p.as_secs_f64());
-                self.faults.set_lost(format!("it did not finish within {seconds} s, so a kernel hangs"));
-            }
-            Ok(_) => {}
-        }
-        self.faults.check()?;
-        match polled {
-            Ok(Err(e)) => Err(Error::new(format!("waiting for the device failed: {e}"))),
-            _ => Ok(()),
-        }
+    fn encoding<'a>(&'a self, buffers: &'a HashMap<u64, wgpu::Buffer>) -> Encoding<'a> {
+        let params = self.params.as_ref().expect("parameters are uploaded before encoding");
+        Encoding { device: &self.gpu.device, pipelines: &self.pipelines, params, buffers }
     }
 
     fn buffers_of(&mut self, recording: &Recording, plan: &Plan) -> Result<HashMap<u64, wgpu::Buffer>> {
-        let slots = self.pool.slots(&self.device, &self.faults, plan)?;
+        let slots = self.pool.slots(&self.gpu.device, &self.gpu.faults, plan)?;
         let mut buffers = HashMap::new();
         for command in recording.commands() {
             for (span, _) in command.uses() {
                 let b = &span.buffer;
                 if let Entry::Vacant(entry) = buffers.entry(b.id()) {
                     let made = match b.lifetime() {
-                        Lifetime::Persistent => self.pool.persistent(&self.device, &self.faults, b)?,
+                        Lifetime::Persistent => self.pool.persistent(&self.gpu.device, &self.gpu.faults, b)?,
                         Lifetime::Transient => slots[plan.slot(b.id())].clone(),
                     };
                     entry.insert(made);
@@ -269,44 +165,33 @@ impl WgpuExecutor {
     fn write_bytes(&mut self, span: &Span, bytes: &[u8]) -> Result<()> {
         assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are written by the host");
         assert!(bytes.len() <= span.len * 4, "write of {} bytes to {} elements", bytes.len(), span.len);
-        self.faults.check()?;
+        self.gpu.faults.check()?;
         check_span(span, &self.limits)?;
-        let buffer = self.pool.persistent(&self.device, &self.faults, &span.buffer)?;
+        let buffer = self.pool.persistent(&self.gpu.device, &self.gpu.faults, &span.buffer)?;
         for (i, chunk) in bytes.chunks(UPLOAD_BYTES_PER_SUBMIT).enumerate() {
             let offset = (span.offset * 4 + i * UPLOAD_BYTES_PER_SUBMIT) as u64;
-            self.queue.write_buffer(&buffer, offset, chunk);
+            self.gpu.queue.write_buffer(&buffer, offset, chunk);
             self.staged_bytes += chunk.len();
             if self.staged_bytes >= UPLOAD_BYTES_PER_SUBMIT {
                 self.staged_bytes = 0;
-                let index = self.queue.submit([]);
-                self.poll(Some(index))?;
+                let index = self.gpu.queue.submit([]);
+                self.gpu.poll(Some(index))?;
             }
         }
-        self.faults.check()
+        self.gpu.faults.check()
     }
 
     fn read_bytes(&mut self, span: &Span) -> Result<Vec<u8>> {
         assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read by the host");
-        self.faults.check()?;
+        self.gpu.faults.check()?;
         check_span(span, &self.limits)?;
-        let source = self.pool.persistent(&self.device, &self.faults, &span.buffer)?;
-        let size = span.len as u64 * 4;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = create(&self.device, &self.faults, "reading back", size, usage)?;
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        encoder.copy_buffer_to_buffer(&source, span.offset as u64 * 4, &staging, 0, size);
-        let index = self.queue.submit([encoder.finish()]);
-        let (send, receive) = std::sync::mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |r| {
-            let _ = send.send(r); // the receiver is gone only when waiting failed, which is reported
-        });
-        self.poll(Some(index))?;
-        let mapped = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
-        mapped.map_err(|e| Error::new(format!("mapping {} for reading failed: {e}", span.buffer.label())))?;
-        let view =
-            staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
-        Ok(view.to_vec())
+        let source = self.pool.persistent(&self.gpu.device, &self.gpu.faults, &span.buffer)?;
+        self.gpu.read_back(&source, span.offset as u64 * 4, span.len as u64 * 4, span.buffer.label())
     }
+}
+
+fn n_dispatches(commands: &[Command]) -> usize {
+    commands.iter().filter(|c| matches!(c, Command::Dispatch(_))).count()
 }
 
 impl Executor for WgpuExecutor {
@@ -324,41 +209,66 @@ impl Executor for WgpuExecutor {
     }
 
     fn run(&mut self, recording: &Recording) -> Result<()> {
-        self.faults.check()?;
-        self.check(recording)?;
-        self.test_subgroups_for(recording)?;
-        self.pool.drop_dead();
-        let plan = Plan::new(recording);
-        let buffers = self.buffers_of(recording, &plan)?;
-        for command in recording.commands() {
-            if let Command::Dispatch(d) = command {
-                self.pipelines.prepare(&self.device, &self.faults, d, self.features)?;
-            }
-        }
-        self.upload_params(recording)?;
+        let buffers = self.prepare(recording)?;
         self.pace.restart();
         let (mut first_dispatch, mut rest, mut in_flight) = (0, recording.commands(), VecDeque::new());
         while !rest.is_empty() {
             let n = self.pace.commands().min(rest.len());
-            let encoded = self.encode(&rest[..n], first_dispatch, &buffers);
-            first_dispatch += rest[..n].iter().filter(|c| matches!(c, Command::Dispatch(_))).count();
+            let encoded = self.encoding(&buffers).encode(&rest[..n], first_dispatch);
+            first_dispatch += n_dispatches(&rest[..n]);
             rest = &rest[n..];
-            in_flight.push_back((n, self.queue.submit([encoded])));
-            self.faults.check()?;
+            in_flight.push_back((n, self.gpu.queue.submit([encoded])));
+            self.gpu.faults.check()?;
             if in_flight.len() > SUBMITS_IN_FLIGHT
                 && let Some((n, oldest)) = in_flight.pop_front()
             {
-                self.poll(Some(oldest))?;
+                self.gpu.poll(Some(oldest))?;
                 self.pace.ended(n, Instant::now());
             }
         }
         self.staged_bytes = 0;
-        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
         Ok(())
     }
 
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        let buffers = self.prepare(recording)?;
+        self.gpu.poll(None)?;
+        self.pace.restart();
+        let mut timestamps = Timestamps::new(&self.gpu)?;
+        let (mut timings, mut first_dispatch) = (Vec::new(), 0);
+        while timings.len() < recording.commands().len() {
+            let rest = &recording.commands()[timings.len()..];
+            // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
+            let alone = timestamps.is_none() || timings.is_empty();
+            let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
+            let part = &rest[..most.min(rest.len())];
+            let encoding = self.encoding(&buffers);
+            let encoded = match &timestamps {
+                Some(timestamps) => encoding.encode_timed(part, first_dispatch, timestamps),
+                None => encoding.encode(part, first_dispatch),
+            };
+            let start = Instant::now();
+            let index = self.gpu.queue.submit([encoded]);
+            self.gpu.poll(Some(index))?;
+            let host_seconds = start.elapsed().as_secs_f64();
+            self.pace.ended(part.len(), Instant::now());
+            let device_seconds = timestamps.as_ref().map(|t| t.read(&self.gpu, part.len())).transpose()?.flatten();
+            match device_seconds {
+                Some(each) => timings.extend(each.into_iter().map(|seconds| Timing { seconds, clock: Clock::Device })),
+                None => {
+                    timestamps = None;
+                    let seconds = host_seconds / part.len() as f64;
+                    timings.extend(vec![Timing { seconds, clock: Clock::Host }; part.len()]);
+                }
+            }
+            first_dispatch += n_dispatches(part);
+        }
+        self.staged_bytes = 0;
+        Ok(timings)
+    }
+
     fn wait(&mut self) -> Result<()> {
-        self.poll(None)
+        self.gpu.poll(None)
     }
 
     fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
