@@ -56,19 +56,24 @@ pub(super) fn check_case(
             return (vec![row], Some(e));
         }
     };
-    if !recorded.recording.commands().iter().any(|c| matches!(c, Command::Dispatch(d) if wanted(d.kernel))) {
+    let touches = |kernel: &'static KernelDef| kernel.with_rivals().into_iter().any(wanted);
+    if !recorded.recording.commands().iter().any(|c| matches!(c, Command::Dispatch(d) if touches(d.kernel))) {
         return (rows, None);
     }
     let walked = walk::visit(device, &recorded.recording, |device, trial| {
-        if !wanted(trial.dispatch.kernel) {
-            return device.run(&trial.alone());
-        }
         let direction = if trial.command < recorded.backward_from { Direction::Forward } else { Direction::Backward };
         for form in std::iter::once(place.form).chain(strict) {
-            let row = row_of(&mut rows, Place { form, ..place }, trial.dispatch.kernel, direction, tolerance);
-            row.examine(device, &trial, form, tolerance)?;
+            // Rivals run in buffers of their own.
+            for rival in form.rivals(&trial).iter().filter(|r| wanted(r.dispatch.kernel)) {
+                let row = row_of(&mut rows, Place { form, ..place }, rival.dispatch.kernel, direction, tolerance);
+                row.examine_alone(device, rival, form, tolerance)?;
+            }
+            if wanted(trial.dispatch.kernel) {
+                let row = row_of(&mut rows, Place { form, ..place }, trial.dispatch.kernel, direction, tolerance);
+                row.examine(device, &trial, form, tolerance)?;
+            }
         }
-        Ok(())
+        if wanted(trial.dispatch.kernel) { Ok(()) } else { device.run(&trial.alone()) }
     });
     (rows, walked.err())
 }

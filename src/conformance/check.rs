@@ -56,6 +56,7 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
         LimitSet::WebGpu => Features::NONE,
     };
     let setup = |features, checked| OpenOptions {
+        rivals: false,
         limits: options.limits,
         checked,
         features,

@@ -127,6 +127,14 @@ impl Form {
         self.with(kernel.features())
     }
 
+    /// The trials of the rivals that run in this form. A twin has none: it is theirs as well.
+    pub(super) fn rivals(self, trial: &Trial) -> Vec<Trial> {
+        match self {
+            Form::Twin => vec![],
+            Form::Shader { features, .. } => trial.rivals(features),
+        }
+    }
+
     /// The same for whole runs.
     pub(super) fn of_all(self) -> String {
         self.with(Features::ALL)
@@ -198,15 +206,35 @@ impl Row {
         form: Form,
         tolerance: &Tolerance,
     ) -> Result<()> {
-        let start = Instant::now();
-        let examined = match form {
-            Form::Shader { features, run: Run::Strict } => {
-                let kernel = strict(trial.dispatch.kernel, features);
-                let dispatch = Dispatch { kernel, ..trial.dispatch.clone() };
-                trial.run_guarded(device, &dispatch, Grid::Recorded).map(|(found, _)| found)
+        match form {
+            Form::Shader { run: Run::Strict, .. } => self.examine_alone(device, trial, form, tolerance),
+            _ => {
+                let start = Instant::now();
+                let examined = trial.examine(device);
+                self.take(start, examined, tolerance)
             }
-            _ => trial.examine(device),
+        }
+    }
+
+    /// As [`Row::examine`], in buffers of its own alone.
+    pub(super) fn examine_alone(
+        &mut self,
+        device: &mut dyn Executor,
+        trial: &Trial,
+        form: Form,
+        tolerance: &Tolerance,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let kernel = match form {
+            Form::Shader { features, run: Run::Strict } => strict(trial.dispatch.kernel, features),
+            _ => trial.dispatch.kernel,
         };
+        let dispatch = Dispatch { kernel, ..trial.dispatch.clone() };
+        let examined = trial.run_guarded(device, &dispatch, Grid::Recorded).map(|(found, _)| found);
+        self.take(start, examined, tolerance)
+    }
+
+    fn take(&mut self, start: Instant, examined: Result<Vec<Difference>>, tolerance: &Tolerance) -> Result<()> {
         self.seconds += start.elapsed().as_secs_f64();
         match examined {
             Ok(found) => found.iter().for_each(|d| self.add(d, tolerance)),

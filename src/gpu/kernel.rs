@@ -149,8 +149,21 @@ macro_rules! params {
 pub struct Rival {
     /// The kernel; its twins are those of the kernel that it stands in for.
     pub kernel: &'static KernelDef,
+    /// Where it is expected to be the faster one: what is tried first, and taken where nothing was measured.
+    pub expected: Expected,
     /// Values of its constants and workgroups per axis for a dispatch, or none where it does not suit.
     pub shape: fn(&Dispatch) -> Option<(Vec<u32>, [u32; 3])>,
+}
+
+/// Devices on which a rival is expected to win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// All that can run it.
+    Everywhere,
+    /// Software adapters: a workgroup runs on one core, and barriers and workgroup memory cost most.
+    OnSoftware,
+    /// GPUs: workgroup memory is quicker than memory.
+    OnHardware,
 }
 
 /// One kernel, for one storage format where there are several.
@@ -192,6 +205,11 @@ impl KernelDef {
         self.parts.iter().flat_map(move |part| std::iter::once((part.path, part.text)).chain(other(part)))
     }
 
+    /// This kernel and its rivals.
+    pub fn with_rivals(&'static self) -> Vec<&'static KernelDef> {
+        std::iter::once(self).chain(self.rivals.iter().map(|rival| rival.kernel)).collect()
+    }
+
     /// The features that some form of this kernel uses.
     pub fn features(&self) -> Features {
         let forms = self.parts.iter().flat_map(|p| p.alternative).map(|other| other.needs);
@@ -203,10 +221,14 @@ impl KernelDef {
         self.parts.iter().flat_map(|p| p.needs).fold(Features::NONE, Features::with)
     }
 
+    /// Whether a device with `features` can run it in some form.
+    pub fn runs_with(&self, features: Features) -> bool {
+        self.required().and(features) == self.required()
+    }
+
     /// The sets of features that pick a form each, from the fewest to all.
     pub fn forms(&self) -> Vec<Features> {
-        let required = self.required();
-        self.features().subsets().into_iter().filter(|f| f.and(required) == required).collect()
+        self.features().subsets().into_iter().filter(|f| self.runs_with(*f)).collect()
     }
 
     /// `label` or `label (variant)`.

@@ -6,6 +6,7 @@
 mod adapter;
 mod buffer;
 mod call;
+mod choice;
 mod cpu_executor;
 mod difference;
 mod encode;
@@ -40,7 +41,7 @@ pub use difference::{Difference, Fault};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
 pub use features::{Feature, Features};
 pub use host_memory::{available_host_bytes, check_host_memory};
-pub use kernel::{Access, Alternative, Binding, Field, KernelDef, Params, Rival, Scalar, Source};
+pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Params, Rival, Scalar, Source};
 pub use open::{open_device, software_adapter};
 pub use open_options::{LimitSet, OpenOptions};
 pub use plan::Plan;

@@ -35,6 +35,8 @@ pub struct OpenOptions {
     pub max_binding_bytes: Option<u64>,
     /// Which optional forms of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
     pub features: Features,
+    /// Whether the device may run a rival in place of a recorded kernel, and measure which is faster.
+    pub rivals: bool,
     /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
     /// with [`std::mem::forget`]: a driver waits for what hangs. (llvmpipe waits to the end whatever it is asked, and ends loops
     /// after 65,536 turns.)
@@ -49,6 +51,7 @@ impl Default for OpenOptions {
             checked: false,
             max_binding_bytes: None,
             features: Features::ALL,
+            rivals: true,
             patience: None,
         }
     }

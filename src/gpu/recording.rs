@@ -3,7 +3,7 @@
 //! The rules of WebGPU are asserted here, at the place where a mistake is made, so that the CPU executor refuses what a
 //! GPU would: a buffer is never read and written in one dispatch, never copied onto itself, offsets are aligned, grids fit.
 
-use super::{Access, Buffer, Features, KernelDef, Kind, Lifetime, Params, Rival, Span};
+use super::{Access, Buffer, Expected, Features, KernelDef, Kind, Lifetime, Params, Rival, Span};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -42,12 +42,12 @@ impl Dispatch {
         bytemuck::pod_read_unaligned(&self.params)
     }
 
-    /// This dispatch with each rival of its kernel that suits it and that a device with `features` can run.
-    pub fn rivals(&self, features: Features) -> Vec<Dispatch> {
+    /// This dispatch with each rival of its kernel that suits it and that a device with `features` can run, and where that is
+    /// expected to win.
+    pub fn rivals(&self, features: Features) -> Vec<(Dispatch, Expected)> {
         let suited = |rival: &Rival| {
-            let runs = rival.kernel.required().and(features) == rival.kernel.required();
-            let (constants, groups) = (rival.shape)(self).filter(|_| runs)?;
-            Some(Dispatch { kernel: rival.kernel, constants, groups, ..self.clone() })
+            let (constants, groups) = (rival.shape)(self).filter(|_| rival.kernel.runs_with(features))?;
+            Some((Dispatch { kernel: rival.kernel, constants, groups, ..self.clone() }, rival.expected))
         };
         self.kernel.rivals.iter().filter_map(suited).collect()
     }
@@ -87,6 +87,14 @@ impl Recording {
     /// The commands in order.
     pub fn commands(&self) -> &[Command] {
         &self.commands
+    }
+
+    /// The dispatches in order.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.commands.iter().filter_map(|c| match c {
+            Command::Dispatch(d) => Some(d),
+            _ => None,
+        })
     }
 
     /// A new transient of `len` elements, alive from its first to its last command here.
@@ -143,6 +151,15 @@ impl Recording {
     /// Appends one command of another recording, for walking it command by command.
     pub fn push(&mut self, command: Command) {
         self.commands.push(command);
+    }
+
+    /// This recording with each dispatch replaced by what `choose` makes of it.
+    pub fn with_dispatches(&self, mut choose: impl FnMut(&Dispatch) -> Dispatch) -> Recording {
+        let commands = self.commands.iter().map(|c| match c {
+            Command::Dispatch(d) => Command::Dispatch(choose(d)),
+            other => other.clone(),
+        });
+        Recording { commands: commands.collect() }
     }
 
     /// This recording with every transient turned into a persistent buffer, so that each command can be run and looked at

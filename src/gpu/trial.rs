@@ -6,7 +6,7 @@
 //! an element out or counts on a grid of one axis is found out. A walk (`walk.rs`) makes one trial of every dispatch.
 
 use super::difference::{Difference, Fault, Judge};
-use super::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
+use super::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Features, Kind, Recording, Span};
 use crate::error::Result;
 
 /// Poison of real memory that is written: a NaN that no arithmetic yields.
@@ -79,6 +79,13 @@ impl Trial {
             });
         }
         Ok(Self { dispatch: dispatch.clone(), command, before, after })
+    }
+
+    /// The same trial for each rival of the kernel that a device with `features` can run. Run it guarded: in place, what is added to
+    /// is not what it was any more.
+    pub fn rivals(&self, features: Features) -> Vec<Trial> {
+        let rival = |(dispatch, _)| Trial { dispatch, ..self.clone() };
+        self.dispatch.rivals(features).into_iter().map(rival).collect()
     }
 
     /// The dispatch as a recording, on the buffers that it was recorded with.

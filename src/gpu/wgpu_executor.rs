@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use super::choice::Choice;
 use super::encode::{Encoding, param_bytes};
 use super::executor::check_span;
 use super::open_options::{OpenOptions, features_of};
@@ -18,7 +19,8 @@ use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
 use super::{
-    AdapterReport, Clock, Command, DeviceLimits, Executor, Features, Lifetime, MemoryUse, Plan, Recording, Span, Timing,
+    Access, AdapterReport, Binding, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, Lifetime,
+    MemoryUse, Plan, Recording, Span, Timing,
 };
 use crate::error::Result;
 
@@ -34,6 +36,7 @@ pub struct WgpuExecutor {
     limits: DeviceLimits,
     features: Features,
     subgroup_verdict: Option<Verdict>,
+    choice: Choice,
     pipelines: Pipelines,
     pool: Pool,
     pace: Pace,
@@ -60,6 +63,7 @@ impl WgpuExecutor {
             limits,
             features,
             subgroup_verdict: None,
+            choice: Choice::new(report.is_software(), options.rivals),
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
             pace: Pace::default(),
@@ -87,8 +91,8 @@ impl WgpuExecutor {
 
     /// Tests the device's subgroups before the first kernel that uses them is compiled.
     fn test_subgroups_for(&mut self, recording: &Recording) -> Result<()> {
-        let uses_them = |c: &Command| matches!(c, Command::Dispatch(d) if d.kernel.features().subgroups);
-        if !self.features.subgroups || self.subgroup_verdict.is_some() || !recording.commands().iter().any(uses_them) {
+        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_rivals());
+        if !self.features.subgroups || self.subgroup_verdict.is_some() || !kernels.any(|k| k.features().subgroups) {
             return Ok(());
         }
         let verdict = subgroup_test::run(self)?;
@@ -121,11 +125,81 @@ impl WgpuExecutor {
         Ok(())
     }
 
-    /// Everything that a recording needs before its first submit: memory, compiled kernels, parameters.
-    fn prepare(&mut self, recording: &Recording) -> Result<HashMap<u64, wgpu::Buffer>> {
+    /// The recording with the rivals that this device runs. What was not measured yet is, as far as time allows.
+    fn choose(&mut self, recording: &Recording) -> Result<Recording> {
         self.gpu.faults.check()?;
         self.check(recording)?;
         self.test_subgroups_for(recording)?;
+        for d in recording.dispatches() {
+            if self.choice.wants(d) {
+                self.measure(d)?;
+            }
+        }
+        Ok(recording.with_dispatches(|d| self.choice.of(d, self.features)))
+    }
+
+    /// Runs a dispatch and its rivals on memory of their own and notes which is the fastest.
+    fn measure(&mut self, d: &Dispatch) -> Result<()> {
+        let start = Instant::now();
+        let Some(spans) = scratch(d) else { return Ok(()) };
+        let mut fastest: Option<(f64, Dispatch)> = None;
+        for candidate in self.choice.candidates(d, self.features) {
+            let alone = Recording::of(Dispatch { spans: spans.clone(), ..candidate.clone() });
+            self.time_chosen(&alone)?; // compiles it
+            let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum();
+            if fastest.as_ref().is_none_or(|(best, _)| seconds < *best) {
+                fastest = Some((seconds, candidate));
+            }
+            if !self.choice.has_time(start.elapsed()) {
+                break;
+            }
+        }
+        if let Some((_, fastest)) = fastest {
+            self.choice.note(d, &fastest, start.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Runs a recording as it is and says what each command took.
+    fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        let buffers = self.prepare(recording)?;
+        self.gpu.poll(None)?;
+        self.pace.restart();
+        let mut timestamps = Timestamps::new(&self.gpu)?;
+        let (mut timings, mut first_dispatch) = (Vec::new(), 0);
+        while timings.len() < recording.commands().len() {
+            let rest = &recording.commands()[timings.len()..];
+            // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
+            let alone = timestamps.is_none() || timings.is_empty();
+            let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
+            let part = &rest[..most.min(rest.len())];
+            let encoding = self.encoding(&buffers);
+            let encoded = match &timestamps {
+                Some(timestamps) => encoding.encode_timed(part, first_dispatch, timestamps),
+                None => encoding.encode(part, first_dispatch),
+            };
+            let start = Instant::now();
+            let index = self.gpu.queue.submit([encoded]);
+            self.gpu.poll(Some(index))?;
+            let host_seconds = start.elapsed().as_secs_f64();
+            self.pace.ended(part.len(), Instant::now());
+            let device_seconds = timestamps.as_ref().map(|t| t.read(&self.gpu, part.len())).transpose()?.flatten();
+            match device_seconds {
+                Some(each) => timings.extend(each.into_iter().map(|seconds| Timing { seconds, clock: Clock::Device })),
+                None => {
+                    timestamps = None;
+                    let seconds = host_seconds / part.len() as f64;
+                    timings.extend(vec![Timing { seconds, clock: Clock::Host }; part.len()]);
+                }
+            }
+            first_dispatch += n_dispatches(part);
+        }
+        self.staged_bytes = 0;
+        Ok(timings)
+    }
+
+    /// Everything that a recording needs before its first submit: memory, compiled kernels, parameters.
+    fn prepare(&mut self, recording: &Recording) -> Result<HashMap<u64, wgpu::Buffer>> {
         self.pool.drop_dead();
         let plan = Plan::new(recording);
         let buffers = self.buffers_of(recording, &plan)?;
@@ -190,6 +264,17 @@ impl WgpuExecutor {
     }
 }
 
+/// The spans of a dispatch with memory of its own for all that the host did not write; none where that is a lot.
+fn scratch(d: &Dispatch) -> Option<Vec<Span>> {
+    const MOST_BYTES: u64 = 256 << 20;
+    let fresh = |(span, binding): (&Span, &Binding)| {
+        let given = binding.access == Access::Read && span.buffer.lifetime() == Lifetime::Persistent;
+        if given { span.clone() } else { Buffer::persistent("measuring", span.kind(), span.len).span() }
+    };
+    let spans: Vec<Span> = d.spans.iter().zip(d.kernel.bindings).map(fresh).collect();
+    (spans.iter().map(|s| s.buffer.n_bytes()).sum::<u64>() <= MOST_BYTES).then_some(spans)
+}
+
 fn n_dispatches(commands: &[Command]) -> usize {
     commands.iter().filter(|c| matches!(c, Command::Dispatch(_))).count()
 }
@@ -209,6 +294,7 @@ impl Executor for WgpuExecutor {
     }
 
     fn run(&mut self, recording: &Recording) -> Result<()> {
+        let recording = &self.choose(recording)?;
         let buffers = self.prepare(recording)?;
         self.pace.restart();
         let (mut first_dispatch, mut rest, mut in_flight) = (0, recording.commands(), VecDeque::new());
@@ -231,40 +317,8 @@ impl Executor for WgpuExecutor {
     }
 
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
-        let buffers = self.prepare(recording)?;
-        self.gpu.poll(None)?;
-        self.pace.restart();
-        let mut timestamps = Timestamps::new(&self.gpu)?;
-        let (mut timings, mut first_dispatch) = (Vec::new(), 0);
-        while timings.len() < recording.commands().len() {
-            let rest = &recording.commands()[timings.len()..];
-            // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
-            let alone = timestamps.is_none() || timings.is_empty();
-            let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
-            let part = &rest[..most.min(rest.len())];
-            let encoding = self.encoding(&buffers);
-            let encoded = match &timestamps {
-                Some(timestamps) => encoding.encode_timed(part, first_dispatch, timestamps),
-                None => encoding.encode(part, first_dispatch),
-            };
-            let start = Instant::now();
-            let index = self.gpu.queue.submit([encoded]);
-            self.gpu.poll(Some(index))?;
-            let host_seconds = start.elapsed().as_secs_f64();
-            self.pace.ended(part.len(), Instant::now());
-            let device_seconds = timestamps.as_ref().map(|t| t.read(&self.gpu, part.len())).transpose()?.flatten();
-            match device_seconds {
-                Some(each) => timings.extend(each.into_iter().map(|seconds| Timing { seconds, clock: Clock::Device })),
-                None => {
-                    timestamps = None;
-                    let seconds = host_seconds / part.len() as f64;
-                    timings.extend(vec![Timing { seconds, clock: Clock::Host }; part.len()]);
-                }
-            }
-            first_dispatch += n_dispatches(part);
-        }
-        self.staged_bytes = 0;
-        Ok(timings)
+        let chosen = self.choose(recording)?;
+        self.time_chosen(&chosen)
     }
 
     fn wait(&mut self) -> Result<()> {

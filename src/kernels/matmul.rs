@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
-use super::parts::{WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32};
+use super::parts::{REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32};
 use super::product::{View, product as strided_product};
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::gpu::{Binding, Call, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Source, Span};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -42,12 +42,13 @@ params! {
     }
 }
 
+/// A kernel of the family: a way to cut the product into tiles, an orientation, and a storage format of w.
 macro_rules! kernel {
-    ($name:ident, $label:literal, $variant:literal, $weight:expr, $kind:expr, $twin:ident, $format:expr) => {
+    ($name:ident, $label:literal, $variant:literal, [$($part:expr),*], $weight:expr, $kind:expr, $twin:ident, $format:expr, $rivals:expr) => {
         static $name: KernelDef = KernelDef {
             label: $label,
             variant: $variant,
-            parts: &[wgsl!("matmul/tile"), $weight, wgsl!($label)],
+            parts: &[wgsl!("matmul/params"), $($part,)* $weight],
             bindings: &[
                 Binding::read("a", Kind::Real, "[m or k, a_stride]"),
                 Binding::read("w", $kind, "[n, k] or [k, n]"),
@@ -55,23 +56,63 @@ macro_rules! kernel {
             ],
             params: Params::FIELDS,
             constants: &[],
-            rivals: &[],
+            rivals: $rivals,
             twin_f32: |c| $twin(c, $format),
             twin_f64: |c| $twin(c, $format),
         };
     };
 }
-kernel!(NT_F32, "matmul/nt", "f32", WEIGHT_F32, Kind::Real, nt, Format::F32);
-kernel!(NT_BF16, "matmul/nt", "bf16", WEIGHT_BF16, Kind::Packed, nt, Format::Bf16);
-kernel!(NT_F16, "matmul/nt", "f16", WEIGHT_F16, Kind::Packed, nt, Format::F16);
-kernel!(NN_F32, "matmul/nn", "f32", WEIGHT_F32, Kind::Real, nn, Format::F32);
-kernel!(NN_BF16, "matmul/nn", "bf16", WEIGHT_BF16, Kind::Packed, nn, Format::Bf16);
-kernel!(NN_F16, "matmul/nn", "f16", WEIGHT_F16, Kind::Packed, nn, Format::F16);
-kernel!(TN_F32, "matmul/tn", "", WEIGHT_F32, Kind::Real, tn, Format::F32);
+
+/// The kernels of one orientation and format: the portable tile, and its rivals.
+macro_rules! kernels {
+    ($tile:ident, $shared:ident, $broadcast:ident, $variant:literal, $way:expr, $weight:expr, $kind:expr, $twin:ident, $format:expr $(, $row:ident)?) => {
+        kernel!($tile, "matmul/tile", $variant, [$way, wgsl!("matmul/tile")], $weight, $kind, $twin, $format, &[
+            $(Rival { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
+            Rival { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
+            Rival { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },
+        ]);
+        kernel!($shared, "matmul/shared_tile", $variant, [$way, wgsl!("matmul/shared_tile")], $weight, $kind, $twin, $format, &[]);
+        kernel!(
+            $broadcast, "matmul/broadcast", $variant, [$way, wgsl!("matmul/broadcast").needing(Feature::Subgroups)],
+            $weight, $kind, $twin, $format, &[]
+        );
+        $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, wgsl!("matmul/row")], $weight, $kind, $twin, $format, &[]);)?
+    };
+}
+
+const NT: Source = wgsl!("matmul/nt");
+const NN: Source = wgsl!("matmul/nn");
+const TN: Source = wgsl!("matmul/tn");
+kernels!(NT_F32, NT_F32_SHARED, NT_F32_BROADCAST, "nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32, NT_F32_ROW);
+kernels!(NT_BF16, NT_BF16_SHARED, NT_BF16_BROADCAST, "nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16, NT_BF16_ROW);
+kernels!(NT_F16, NT_F16_SHARED, NT_F16_BROADCAST, "nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16, NT_F16_ROW);
+kernels!(NN_F32, NN_F32_SHARED, NN_F32_BROADCAST, "nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32);
+kernels!(NN_BF16, NN_BF16_SHARED, NN_BF16_BROADCAST, "nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16);
+kernels!(NN_F16, NN_F16_SHARED, NN_F16_BROADCAST, "nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16);
+kernels!(TN_F32, TN_F32_SHARED, TN_F32_BROADCAST, "tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32);
+
+/// The largest m for which the lanes rather share the sum.
+const FEW_ROWS: u32 = 4;
+
+fn row_shape(d: &Dispatch) -> Option<(Vec<u32>, [u32; 3])> {
+    let p: Params = d.params_as();
+    (p.m <= FEW_ROWS).then(|| (vec![], [p.n.div_ceil(8), p.m, 1]))
+}
+
+fn shared_shape(d: &Dispatch) -> Option<(Vec<u32>, [u32; 3])> {
+    let p: Params = d.params_as();
+    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(64), p.m.div_ceil(64), 1]))
+}
+
+fn broadcast_shape(d: &Dispatch) -> Option<(Vec<u32>, [u32; 3])> {
+    let p: Params = d.params_as();
+    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
+}
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [&NT_F32, &NT_BF16, &NT_F16, &NN_F32, &NN_BF16, &NN_F16, &TN_F32].map(|k| (k, vec![])).to_vec()
+    let tiles = [&NT_F32, &NT_BF16, &NT_F16, &NN_F32, &NN_BF16, &NN_F16, &TN_F32];
+    tiles.into_iter().flat_map(KernelDef::with_rivals).map(|k| (k, vec![])).collect()
 }
 
 /// The elements of a weight binding as reals.
@@ -261,7 +302,7 @@ struct Linear {
 
 impl Op for Linear {
     fn label(&self) -> &'static str {
-        "matmul/nt"
+        "matmul/linear"
     }
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -297,7 +338,7 @@ fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> 
 /// A kernel alone on windows of its operands: every stride and offset differs from the sizes and from one another, and the
 /// output held something before.
 fn window_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3], beta: f32) -> Case {
-    let (a_rows, a_cols) = if kernel.label == "matmul/tn" { (k, m) } else { (m, k) };
+    let (a_rows, a_cols) = if kernel.variant.starts_with("tn") { (k, m) } else { (m, k) };
     let (a_offset, w_offset, c_offset, a_stride, c_stride) = (5, 7, 11, a_cols + 3, n + 2);
     let buffer = |seed, len| frozen(seed, 1, len, 1.0, Format::F32);
     let inputs = vec![

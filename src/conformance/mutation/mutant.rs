@@ -94,8 +94,11 @@ fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
 impl Mutant {
     /// What a device must have to run the file: nothing, unless it is another form of a part.
     pub fn needs(&self) -> Features {
-        let forms = kernels().into_iter().flat_map(|(k, _)| k.parts).filter_map(|p| p.alternative);
-        forms.filter(|a| a.path == self.path).fold(Features::NONE, |set, a| set.with(a.needs))
+        let kernels = kernels();
+        let parts = || kernels.iter().flat_map(|(k, _)| k.parts);
+        let forms = parts().filter_map(|p| p.alternative).filter(|a| a.path == self.path).map(|a| a.needs);
+        let own = parts().filter(|p| p.path == self.path).filter_map(|p| p.needs);
+        forms.chain(own).fold(Features::NONE, Features::with)
     }
 
     /// The kernels that link the file.

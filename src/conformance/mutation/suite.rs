@@ -49,8 +49,10 @@ impl Suite {
             walk::visit(&mut cpu, &recorded.recording, |cpu, trial| {
                 trial.run_in_place(cpu)?;
                 let (tolerance, name) = (case.tolerance, case.name.clone());
-                let kernel = trial.dispatch.kernel.name();
-                checks.entry(kernel).or_default().push(Check { trial, tolerance, case: name, times: HashMap::new() });
+                for trial in trial.rivals(Features::ALL).into_iter().chain([trial]) {
+                    let (kernel, case) = (trial.dispatch.kernel.name(), name.clone());
+                    checks.entry(kernel).or_default().push(Check { trial, tolerance, case, times: HashMap::new() });
+                }
                 Ok(())
             })?;
         }

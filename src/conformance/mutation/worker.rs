@@ -52,8 +52,9 @@ pub fn serve(device: Option<&str>, given: Option<&Path>, cases: &str, timeout: D
     let mut suite = Suite::record(cases)?;
     let adapter = adapter(device)?;
     // Checks in the shaders keep a wild index of a mutant from taking the process down.
-    let open =
-        |features| WgpuExecutor::open(&adapter, &OpenOptions { checked: true, features, ..OpenOptions::default() });
+    let open = |features| {
+        WgpuExecutor::open(&adapter, &OpenOptions { checked: true, rivals: false, features, ..OpenOptions::default() })
+    };
     let (mut portable, mut other) = (open(Features::NONE)?, open(Features::ALL)?);
     say("ready")?;
     for line in std::io::stdin().lock().lines() {
@@ -77,7 +78,8 @@ enum Found {
 
 fn judge(device: &mut WgpuExecutor, suite: &mut Suite, mutant: &Mutant, timeout: Duration) -> Result<Found> {
     let features = device.features();
-    let linking = mutant.linking();
+    let mut linking = mutant.linking();
+    linking.retain(|(kernel, _)| kernel.runs_with(features));
     let mut planted: Vec<_> =
         linking.iter().map(|(kernel, constants)| (mutant.planted(kernel), *kernel, constants)).collect();
     if planted.iter().any(|(kernel, _, constants)| shader::parse(kernel, constants, features).is_err()) {

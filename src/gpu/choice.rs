@@ -1,0 +1,87 @@
+//! Which of rival kernels a device runs: the expected one, until both were measured.
+//!
+//! The recorded kernel is the portable one. A measurement holds for dispatches of about the same size (`Size`): it is taken before a
+//! recording runs, never in the middle, and once its time is spent what is left goes by expectation.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{Dispatch, Expected, Features};
+
+/// The most time that one device spends on measurements.
+const BUDGET: Duration = Duration::from_millis(1500);
+
+/// Dispatches for which one measurement stands: kernel, constants, and sizes rounded up to powers of two.
+type Size = (String, Vec<u32>, Vec<u32>);
+
+fn size_of(d: &Dispatch) -> Size {
+    let rounded = |n: usize| n.next_power_of_two().ilog2();
+    let groups = d.groups.iter().map(|&g| rounded(g as usize));
+    let spans = d.spans.iter().map(|s| rounded(s.len));
+    (d.kernel.name(), d.constants.clone(), groups.chain(spans).collect())
+}
+
+/// The choices of one device.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// Whether the adapter is a program.
+    software: bool,
+    /// Whether anything but the recorded kernel may run.
+    allowed: bool,
+    /// Name of the fastest kernel by size.
+    measured: HashMap<Size, String>,
+    spent: Duration,
+}
+
+impl Choice {
+    /// The choices of a device that has measured nothing yet.
+    pub(super) fn new(software: bool, allowed: bool) -> Self {
+        Self { software, allowed, measured: HashMap::new(), spent: Duration::ZERO }
+    }
+
+    /// Whether a dispatch may be replaced at all.
+    pub(super) fn has_rivals(&self, d: &Dispatch) -> bool {
+        self.allowed && !d.kernel.rivals.is_empty()
+    }
+
+    /// The dispatch and its rivals, the one that is expected to win first.
+    pub(super) fn candidates(&self, d: &Dispatch, features: Features) -> Vec<Dispatch> {
+        let rank = |expected: Expected| match expected {
+            Expected::Everywhere => 0,
+            Expected::OnSoftware if self.software => 0,
+            Expected::OnHardware if !self.software => 0,
+            _ => 2,
+        };
+        let mut all: Vec<_> = d.rivals(features).into_iter().map(|(rival, expected)| (rank(expected), rival)).collect();
+        all.push((1, d.clone()));
+        all.sort_by_key(|(rank, _)| *rank);
+        all.into_iter().map(|(_, d)| d).collect()
+    }
+
+    /// What the device runs in place of a dispatch: the fastest of those measured, else the expected one.
+    pub(super) fn of(&self, d: &Dispatch, features: Features) -> Dispatch {
+        if !self.has_rivals(d) {
+            return d.clone();
+        }
+        let mut candidates = self.candidates(d, features);
+        let fastest = self.measured.get(&size_of(d));
+        let at = fastest.and_then(|name| candidates.iter().position(|c| c.kernel.name() == *name));
+        candidates.swap_remove(at.unwrap_or(0))
+    }
+
+    /// Whether a dispatch like this one should be measured now.
+    pub(super) fn wants(&self, d: &Dispatch) -> bool {
+        self.has_rivals(d) && self.spent < BUDGET && !self.measured.contains_key(&size_of(d))
+    }
+
+    /// Whether there is time to measure more, `elapsed` into one measurement.
+    pub(super) fn has_time(&self, elapsed: Duration) -> bool {
+        self.spent + elapsed < BUDGET
+    }
+
+    /// Notes which kernel was the fastest for dispatches like this one, and what finding out took.
+    pub(super) fn note(&mut self, d: &Dispatch, fastest: &Dispatch, took: Duration) {
+        self.measured.insert(size_of(d), fastest.kernel.name());
+        self.spent += took;
+    }
+}
