@@ -11,24 +11,38 @@ use super::select;
 use super::twin::{self, Shape, row_max, row_sum, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
-use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::gpu::{Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span};
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
+const FORWARD_BINDINGS: &[Binding] = &[
+    Binding::read("q", Kind::Real, "[tokens, H, d]"),
+    Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+    Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+    Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+    Binding::write("out", Kind::Real, "[tokens, H, d]"),
+    Binding::write("lse", Kind::Real, "[tokens, H]"),
+];
+
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
     variant: "",
     parts: &[wgsl!("attend/forward")],
-    bindings: &[
-        Binding::read("q", Kind::Real, "[tokens, H, d]"),
-        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
-        Binding::write("out", Kind::Real, "[tokens, H, d]"),
-        Binding::write("lse", Kind::Real, "[tokens, H]"),
-    ],
+    bindings: FORWARD_BINDINGS,
+    params: TileParams::FIELDS,
+    constants: &["D4"],
+    rivals: &[Rival { kernel: &FORWARD_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    twin_f32: forward_twin,
+    twin_f64: forward_twin,
+};
+
+static FORWARD_BROADCAST: KernelDef = KernelDef {
+    label: "attend/forward_broadcast",
+    variant: "",
+    parts: &[wgsl!("attend/tiles"), wgsl!("attend/forward_broadcast").needing(Feature::Subgroups)],
+    bindings: FORWARD_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
     rivals: &[],
@@ -36,9 +50,14 @@ static FORWARD: KernelDef = KernelDef {
     twin_f64: forward_twin,
 };
 
+/// The broadcasting kernels take eight quads of a head at a time.
+pub(super) fn broadcast_shape(d: &Dispatch) -> Option<(Vec<u32>, [u32; 3])> {
+    d.constants[0].is_multiple_of(8).then(|| (d.constants.clone(), d.groups))
+}
+
 /// The kernels of this family, for heads of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    vec![(&FORWARD, vec![8])]
+    FORWARD.with_rivals().into_iter().map(|k| (k, vec![8])).collect()
 }
 
 fn forward_twin<T: Real>(call: Call<'_, T>) {

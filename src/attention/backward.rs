@@ -4,10 +4,10 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::Keys as AttendKeys;
+use super::attend::{Keys as AttendKeys, broadcast_shape};
 use super::layout::{KeyTile, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, Call, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span, groups_for};
 use crate::kernels::product::{View, product};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
@@ -38,19 +38,33 @@ static DELTA: KernelDef = KernelDef {
     twin_f64: delta_twin,
 };
 
+const QUERY_BINDINGS: &[Binding] = &[
+    Binding::read("q", Kind::Real, "[tokens, H, d]"),
+    Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+    Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+    Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+    Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+    Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
+    Binding::write("dq", Kind::Real, "[tokens, H, d]"),
+];
+
 static QUERY: KernelDef = KernelDef {
     label: "attend/backward_query",
     variant: "",
     parts: &[wgsl!("attend/backward_query")],
-    bindings: &[
-        Binding::read("q", Kind::Real, "[tokens, H, d]"),
-        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
-        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
-        Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
-        Binding::write("dq", Kind::Real, "[tokens, H, d]"),
-    ],
+    bindings: QUERY_BINDINGS,
+    params: TileParams::FIELDS,
+    constants: &["D4"],
+    rivals: &[Rival { kernel: &QUERY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    twin_f32: query_twin,
+    twin_f64: query_twin,
+};
+
+static QUERY_BROADCAST: KernelDef = KernelDef {
+    label: "attend/backward_query_broadcast",
+    variant: "",
+    parts: &[wgsl!("attend/tiles"), wgsl!("attend/backward_query_broadcast").needing(Feature::Subgroups)],
+    bindings: QUERY_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
     rivals: &[],
@@ -58,18 +72,32 @@ static QUERY: KernelDef = KernelDef {
     twin_f64: query_twin,
 };
 
+const KEY_BINDINGS: &[Binding] = &[
+    Binding::read("q", Kind::Real, "[tokens, H, d]"),
+    Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
+    Binding::read("tiles", Kind::U32, "[n_tiles, 5]"),
+    Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+    Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
+    Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
+];
+
 static KEY: KernelDef = KernelDef {
     label: "attend/backward_key",
     variant: "",
     parts: &[wgsl!("attend/backward_key")],
-    bindings: &[
-        Binding::read("q", Kind::Real, "[tokens, H, d]"),
-        Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 5]"),
-        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
-        Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
-        Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
-    ],
+    bindings: KEY_BINDINGS,
+    params: KeyParams::FIELDS,
+    constants: &["D4"],
+    rivals: &[Rival { kernel: &KEY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    twin_f32: key_twin,
+    twin_f64: key_twin,
+};
+
+static KEY_BROADCAST: KernelDef = KernelDef {
+    label: "attend/backward_key_broadcast",
+    variant: "",
+    parts: &[wgsl!("attend/backward_key_broadcast").needing(Feature::Subgroups)],
+    bindings: KEY_BINDINGS,
     params: KeyParams::FIELDS,
     constants: &["D4"],
     rivals: &[],
@@ -79,7 +107,8 @@ static KEY: KernelDef = KernelDef {
 
 /// The kernels of this file, for heads of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    vec![(&DELTA, vec![]), (&QUERY, vec![8]), (&KEY, vec![8])]
+    let tiled = [&QUERY, &KEY].into_iter().flat_map(KernelDef::with_rivals).map(|k| (k, vec![8]));
+    std::iter::once((&DELTA, vec![])).chain(tiled).collect()
 }
 
 fn delta_twin<T: Real>(call: Call<'_, T>) {

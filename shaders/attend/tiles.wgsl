@@ -1,0 +1,53 @@
+// What the kernels over query tiles share: parameters, inputs, and the three runs of keys of a tile.
+//
+// A tile is (first query, n_queries, and first row and length of each run: sink, packed, window). Its rows are the pairs of a query
+// and a head of the group, the heads the faster. A kv row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated.
+// Query i of a tile sees all of sink and packed, and of the window the rows up to n_window + i; raw rows wrap at `ring`.
+struct Params {
+    n_heads: u32,    // H
+    n_kv_heads: u32, // Hk
+    ring: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;       // [tokens, H, D4]
+@group(0) @binding(2) var<storage, read> raw: array<vec4<f32>>;     // [rows, 2, Hk, D4]
+@group(0) @binding(3) var<storage, read> packed: array<vec4<f32>>;  // [packed rows, 2, Hk, D4]
+@group(0) @binding(4) var<storage, read> tiles: array<u32>;         // [n_tiles, 8]
+
+const CHANNELS: u32 = 4u * D4;
+const PACKED: u32 = 1u;
+const WINDOW: u32 = 2u;
+
+// Where rows of a tile lie in [tokens, H].
+fn rows_of(tile: u32, head: u32, rows: vec4<u32>) -> vec4<u32> {
+    let group_size = p.n_heads / p.n_kv_heads;
+    return (vec4<u32>(tiles[tile]) + rows / group_size) * p.n_heads + head * group_size + rows % group_size;
+}
+
+// Keys of a run that some query of the tile sees.
+fn run_length(tile: u32, run: u32) -> u32 {
+    let n = tiles[tile + 3u + 2u * run];
+    return select(n, n + tiles[tile + 1u] - 1u, run == WINDOW);
+}
+
+// How many of them each of four queries sees.
+fn run_seen(tile: u32, run: u32, queries: vec4<u32>) -> vec4<u32> {
+    let n = vec4<u32>(tiles[tile + 3u + 2u * run]);
+    return select(n, n + queries, run == WINDOW);
+}
+
+// The first quad of key j of a run, in the buffer of that run.
+fn run_row(tile: u32, run: u32, j: u32, head: u32) -> u32 {
+    let at = tiles[tile + 2u + 2u * run] + j;
+    let wraps = run != PACKED && at >= p.ring;
+    return select(at, at - p.ring, wraps) * 2u * p.n_kv_heads * D4 + head * D4;
+}
+
+fn load(run: u32, at: u32) -> vec4<f32> {
+    if run == PACKED {
+        return packed[at];
+    }
+    return raw[at];
+}
