@@ -29,6 +29,7 @@ macro_rules! families {
 families!(
     activation,
     adamw,
+    bench,
     bias,
     dropout,
     elementwise,
