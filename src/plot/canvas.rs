@@ -22,6 +22,22 @@ const OVERSAMPLING: u32 = 2;
 /// Units of the SVG's own grid for each unit of length: its library places by whole ones.
 const SVG_SCALE: u32 = 4;
 
+/// The corners of an upright cross.
+const CROSS: [(f64, f64); 12] = [
+    (-0.4, -1.2),
+    (0.4, -1.2),
+    (0.4, -0.4),
+    (1.2, -0.4),
+    (1.2, 0.4),
+    (0.4, 0.4),
+    (0.4, 1.2),
+    (-0.4, 1.2),
+    (-0.4, 0.4),
+    (-1.2, 0.4),
+    (-1.2, -0.4),
+    (-0.4, -0.4),
+];
+
 /// How text lies around its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -48,6 +64,8 @@ pub(super) trait Canvas {
 struct Surface<DB: DrawingBackend> {
     area: DrawingArea<DB, Shift>,
     scale: f64,
+    /// The format places the middle of text this far above the middle of its letters, as a fraction of their size.
+    raised: f64,
 }
 
 fn failed(e: impl std::fmt::Display) -> Error {
@@ -87,6 +105,8 @@ impl<DB: DrawingBackend> Canvas for Surface<DB> {
             }
             Marker::Square => &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
             Marker::Triangle => &[(0.0, -1.2), (1.1, 0.8), (-1.1, 0.8)],
+            Marker::TriangleDown => &[(0.0, 1.2), (1.1, -0.8), (-1.1, -0.8)],
+            Marker::Cross => &CROSS,
             Marker::Diamond => &[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)],
         };
         let corners: Vec<(i32, i32)> =
@@ -104,7 +124,8 @@ impl<DB: DrawingBackend> Canvas for Surface<DB> {
         let font = ("sans-serif", size * self.scale).into_font().transform(turn);
         let colour = rgb(colour);
         let style = TextStyle::from(font).color(&colour).pos(Pos::new(h, v));
-        self.area.draw(&Text::new(text, self.at(at), style)).map_err(failed)
+        let drop = if matches!(anchor, Anchor::Left | Anchor::Right) { self.raised * size } else { 0.0 };
+        self.area.draw(&Text::new(text, self.at((at.0, at.1 + drop)), style)).map_err(failed)
     }
 }
 
@@ -158,7 +179,7 @@ pub(super) fn svg(size: (u32, u32), draw: impl Fn(&dyn Canvas) -> Result<()>) ->
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, (size.0 * SVG_SCALE, size.1 * SVG_SCALE)).into_drawing_area();
     area.fill(&rgb((255, 255, 255))).map_err(failed)?;
-    let surface = Surface { area, scale: f64::from(SVG_SCALE) };
+    let surface = Surface { area, scale: f64::from(SVG_SCALE), raised: 0.0 };
     draw(&surface)?;
     surface.area.present().map_err(failed)?;
     drop(surface);
@@ -175,7 +196,7 @@ pub(super) fn png(size: (u32, u32), draw: impl Fn(&dyn Canvas) -> Result<()>) ->
     let mut dots = vec![255; 3 * (fine.0 * fine.1) as usize];
     {
         let area = BitMapBackend::with_buffer(&mut dots, fine).into_drawing_area();
-        let surface = Surface { area, scale: f64::from(PNG_SCALE * OVERSAMPLING) };
+        let surface = Surface { area, scale: f64::from(PNG_SCALE * OVERSAMPLING), raised: 0.15 };
         draw(&surface)?;
         surface.area.present().map_err(failed)?;
     }

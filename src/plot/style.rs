@@ -10,6 +10,8 @@ pub(super) enum Marker {
     Square,
     Triangle,
     Diamond,
+    Cross,
+    TriangleDown,
 }
 
 /// How a series is drawn.
@@ -28,8 +30,10 @@ pub(super) const GRID: Colour = (225, 225, 225);
 
 /// Colours that people with any colour vision tell apart (Okabe and Ito, "Color Universal Design", 2008).
 const COLOURS: [Colour; 6] = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (60, 60, 60), (230, 159, 0)];
-const MARKERS: [Marker; 4] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond];
-const DASHES: [&[f64]; 4] = [&[], &[9.0, 5.0], &[2.0, 4.0], &[10.0, 4.0, 2.0, 4.0]];
+const MARKERS: [Marker; 6] =
+    [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Cross, Marker::TriangleDown];
+const DASHES: [&[f64]; 6] =
+    [&[], &[9.0, 5.0], &[2.0, 4.0], &[10.0, 4.0, 2.0, 4.0], &[16.0, 5.0], &[10.0, 3.0, 2.0, 3.0, 2.0, 3.0]];
 
 /// The style of the series with this number.
 pub(super) fn style(i: usize) -> Style {
