@@ -5,6 +5,7 @@
 pub mod atomic_file;
 pub mod attention;
 pub mod autograd;
+pub mod bench;
 pub mod cli;
 pub mod conformance;
 pub mod data;
@@ -15,6 +16,7 @@ pub mod kernels;
 pub mod model;
 pub mod nn;
 pub mod optim;
+pub mod plot;
 mod small_file;
 pub mod tensor;
 pub mod train;

@@ -10,7 +10,7 @@ use longreach::kernels;
 
 /// The floors from the ground up. A module imports lower floors, and within its own floor only what stands left of it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "atomic_file", "small_file"],
+    &["error", "atomic_file", "small_file", "plot"],
     &["gpu"],
     &["tensor"],
     &["kernels"],

@@ -1,10 +1,16 @@
 //! Measuring: the time of each command, the rows of a benchmark, and what is made of them.
 
 mod common;
+mod program;
 
-use longreach::gpu::{Clock, CpuExecutor, Executor, Recording, Timing};
+use std::collections::BTreeSet;
+
+use longreach::bench::work::work;
+use longreach::bench::{Activity, KernelRow, ModelRow, Report, Roofline, kernel_rows};
+use longreach::gpu::{Clock, Command, CpuExecutor, Executor, Recording, Timing};
 use longreach::kernels::case::{Case, Recorded};
 use longreach::kernels::matmul;
+use program::{Run, run};
 
 /// A case with a large product among its dispatches, on the device.
 fn product(device: &mut dyn Executor) -> Recorded {
@@ -54,4 +60,155 @@ fn a_gpu_without_timestamps_goes_by_the_hosts_clock() {
     let Some(mut device) = common::minimal_device() else { return };
     let timings = timings_of_a_product(&mut device);
     assert!(timings.iter().all(|t| t.clock == Clock::Host));
+}
+
+fn report_of(args: &[&str]) -> Report {
+    let Run { code, stdout, stderr } = run(&[&["bench", "--json", "--seconds", "0"], args].concat());
+    assert_eq!(code, 0, "{stderr}");
+    Report::from_json(&stdout).unwrap()
+}
+
+fn assert_figures(report: &Report, n_runs: usize) {
+    let roofline = report.roofline.expect("kernels were measured");
+    assert!(roofline.gflop_per_s > 0.01 && roofline.gb_per_s > 0.01, "{roofline:?}");
+    assert!(!report.kernels.is_empty());
+    for row in &report.kernels {
+        let times = row.best_seconds > 0.0 && row.best_seconds <= row.median_seconds && row.median_seconds < 100.0;
+        assert!(times && row.bytes > 0 && row.gb_per_s > 0.0, "{row:?}");
+        assert!(row.of_roofline > 0.0 && row.of_roofline < 1e4, "{row:?}");
+    }
+    assert_eq!(report.runs.len(), n_runs);
+    for row in &report.runs {
+        let speed = row.tokens_per_s.expect("a steady time");
+        assert!(row.first_seconds > 0.0 && speed > 0.0 && speed.is_finite(), "{row:?}");
+        assert!(row.peak_bytes > 1 << 16, "{row:?}");
+        assert_eq!(row.kv_bytes > 0, matches!(row.activity, Activity::Prefill | Activity::Decode), "{row:?}");
+    }
+}
+
+/// Four activities, dense and LRSA.
+const ROWS_A_LENGTH: usize = 8;
+
+#[test]
+fn a_quick_benchmark_on_the_cpu_gives_figures_that_can_be_compared_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let plots = dir.path().join("plots");
+    let model = ["--device", "cpu", "--config", "tiny", "--lengths", "300,40", "--only", "norm"];
+    let report = report_of(&[&model[..], &["--plot", plots.to_str().unwrap()]].concat());
+    assert_figures(&report, 2 * ROWS_A_LENGTH);
+    assert!(report.kernels.iter().all(|r| r.form == "twin" && r.kernel.starts_with("norm/")));
+    let kv = |attention: &str| {
+        let is_it = |r: &&ModelRow| r.activity == Activity::Prefill && r.attention == attention && r.length == 300;
+        report.runs.iter().find(is_it).unwrap().kv_bytes
+    };
+    assert!(kv("lrsa") < kv("dense"), "{} against {}", kv("lrsa"), kv("dense"));
+    for stem in ["train-time", "prefill-time", "decode-time", "memory", "kv-cache"] {
+        let svg = std::fs::read_to_string(plots.join(format!("{stem}.svg"))).unwrap();
+        assert!(svg.contains("length of the sequence (tokens)") && svg.contains("LRSA"), "{svg}");
+        let png = std::fs::read(plots.join(format!("{stem}.png"))).unwrap();
+        assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+    }
+    compare_with_slower(&report, dir.path());
+}
+
+/// Writes the report and one in which one kernel took twice as long and another is missing, and compares them.
+fn compare_with_slower(report: &Report, dir: &std::path::Path) {
+    let mut slower = report.clone();
+    slower.kernels[0].best_seconds *= 2.0;
+    let missing = slower.kernels.pop().unwrap();
+    let [old, new] = [("old.json", report), ("new.json", &slower)].map(|(name, report)| {
+        let path = dir.join(name);
+        std::fs::write(&path, report.to_json().unwrap()).unwrap();
+        path.to_str().unwrap().to_string()
+    });
+    let Run { code, stdout, stderr } = run(&["bench", "--compare", &old, &new]);
+    assert_eq!(code, 0, "{stderr}");
+    let slow: Vec<&str> = stdout.lines().filter(|l| l.ends_with("SLOWER")).collect();
+    assert!(slow.len() == 1 && slow[0].contains(&report.kernels[0].case) && slow[0].contains("2.00"), "{stdout}");
+    assert!(stdout.contains(&format!("only in the old report: {}", missing.kernel)), "{stdout}");
+    assert!(stdout.contains("1 more than 10 % slower, 0 more than 10 % faster"), "{stdout}");
+}
+
+#[test]
+fn a_quick_benchmark_on_a_gpu_gives_figures() {
+    let Some(adapter) = common::test_adapter_or_skip() else { return };
+    let index = adapter.index.to_string();
+    let report = report_of(&["--device", &index, "--config", "tiny", "--lengths", "40", "--only", "elementwise"]);
+    assert_figures(&report, ROWS_A_LENGTH);
+    assert!(report.device.contains(&adapter.name), "{}", report.device);
+}
+
+#[test]
+fn what_cannot_be_measured_is_bad_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("other.json");
+    std::fs::write(&file, "{\"rows\": []}").unwrap();
+    let file = file.to_str().unwrap();
+    for (args, word) in [
+        (&["--lengths", "1"][..], "--lengths 1"),
+        (&["--seconds=-1"], "--seconds"),
+        (&["--part", "kernels", "--plot", "x"], "--plot"),
+        (&["--device", "cpu", "--part", "kernels", "--only", "no such kernel"], "no such kernel"),
+        (&["--compare", file, file], "make it anew"),
+    ] {
+        let Run { code, stdout, stderr } = run(&[&["bench"], args].concat());
+        assert!(code == 2 && stdout.is_empty() && stderr.contains(word), "{args:?}: {code} {stdout}{stderr}");
+    }
+}
+
+/// The counts of operations and bytes are known for every kernel, so that a new one is not forgotten.
+#[test]
+fn the_work_of_every_kernel_is_known() {
+    let mut seen = BTreeSet::new();
+    for case in longreach::conformance::all_cases() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let recorded = case.record(device).unwrap();
+        for command in recorded.recording.commands() {
+            let Command::Dispatch(d) = command else { continue };
+            if !d.kernel.label.starts_with("attend/") && seen.insert(d.kernel.label) {
+                let work = work(device, d).unwrap();
+                let work = work.unwrap_or_else(|| panic!("bench/work.rs does not know {}", d.kernel.name()));
+                assert!(work.bytes > 0, "{}", d.kernel.name());
+            }
+        }
+    }
+    assert!(seen.len() > 35, "{seen:?}");
+}
+
+#[test]
+fn work_is_what_the_formula_needs() {
+    let mut device = CpuExecutor::<f32>::new();
+    let mut work_of = |name: &str| {
+        let cases = longreach::kernels::cases().into_iter().chain(longreach::attention::cases());
+        let case = cases.into_iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no case {name}"));
+        let recording = case.record(&mut device).unwrap().recording.promoted();
+        device.run(&recording).unwrap();
+        let dispatch = recording.commands().iter().find_map(|c| match c {
+            Command::Dispatch(d) => Some(d.clone()),
+            _ => None,
+        });
+        work(&mut device, &dispatch.unwrap()).unwrap().unwrap()
+    };
+    let square = work_of("matmul/linear: bench 512x512x512");
+    assert_eq!((square.flops, square.bytes), (2 << 27, 3 * 4 << 18));
+    let row = work_of("matmul/linear: bf16 weights beyond 16 bits 2x400x402");
+    assert_eq!(row.bytes, 4 * 2 * 400 + 2 * 400 * 402 + 4 * 2 * 402);
+    // Dense: query t sees t + 1 keys; 6 heads of 12.
+    let pairs: u64 = [37, 1, 70].map(|n: u64| n * (n + 1) / 2).iter().sum();
+    assert_eq!(work_of("attend: dense, odd sizes").flops, 4 * 12 * 6 * pairs);
+}
+
+#[test]
+fn kernels_are_measured_by_the_hosts_clock_where_there_is_no_other() {
+    let Some(mut device) = common::minimal_device() else { return };
+    let roofline = Roofline { gflop_per_s: 10.0, gb_per_s: 2.0 };
+    let mut seen = Vec::new();
+    let mut watch = |row: &KernelRow| seen.push(row.kernel.clone());
+    let rows = kernel_rows(&mut device, &roofline, "lrsa/keep", 0.0, &mut watch).unwrap();
+    assert_eq!(seen, ["lrsa/keep_mark", "lrsa/keep_pack"]);
+    for row in rows {
+        assert!(row.form == "portable" && row.best_seconds > 1e-6 && row.gb_per_s > 0.0, "{row:?}");
+        let expected = row.bytes as f64 / 2e9 / row.best_seconds;
+        assert!((row.of_roofline - expected).abs() < 1e-9, "no operations: memory is the roof: {row:?}");
+    }
 }

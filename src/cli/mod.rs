@@ -2,6 +2,7 @@
 //! print; each verb has a file.
 
 mod args;
+mod bench;
 mod check;
 mod demo;
 mod generate;
@@ -35,6 +36,8 @@ enum Verb {
     Probe(probe::ProbeArgs),
     /// Check on this machine's GPUs that every kernel and gradient is right.
     Check(check::CheckArgs),
+    /// Measure how fast a device runs the kernels, trains and generates.
+    Bench(Box<bench::BenchArgs>),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
     /// Plant faults in the kernels and count those that the cases find.
@@ -67,6 +70,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Mutants(args) => mutants::run(&args),
         Verb::Train(args) => train::run(&args),

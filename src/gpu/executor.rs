@@ -1,6 +1,6 @@
 //! What runs a recording, and what the floors above may ask of it.
 
-use super::{Buffer, Kind, Recording, Span};
+use super::{Buffer, Features, Kind, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sizes that a plan has to respect.
@@ -57,6 +57,11 @@ pub trait Executor {
     /// Whether kernels run as their Rust twins, which take slices of exactly the recorded length.
     fn runs_twins(&self) -> bool {
         false
+    }
+
+    /// The optional forms of kernels that are in use.
+    fn features(&self) -> Features {
+        Features::NONE
     }
 
     /// Sizes to respect.

@@ -284,6 +284,10 @@ impl Executor for WgpuExecutor {
         self.name.clone()
     }
 
+    fn features(&self) -> Features {
+        self.features
+    }
+
     fn limits(&self) -> DeviceLimits {
         self.limits
     }

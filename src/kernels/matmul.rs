@@ -393,5 +393,7 @@ fn linear_cases() -> Vec<Case> {
         case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
         case("f16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::F16)),
         case("bench", 512, 512, 512, real(2, 512, 512, 1.0)).bench(),
+        case("bench, bf16", 512, 512, 512, frozen(2, 512, 512, 1.0, Format::Bf16)).bench(),
+        case("bench, one token, bf16", 1, 2048, 2048, frozen(2, 2048, 2048, 1.0, Format::Bf16)).bench(),
     ]
 }

@@ -30,6 +30,7 @@ macro_rules! families {
 families!(
     activation,
     adamw,
+    bench,
     bias,
     dropout,
     elementwise,

@@ -13,6 +13,7 @@ pub mod hub;
 pub mod json_fields;
 pub mod llama;
 pub mod load;
+mod random_weights;
 pub mod record;
 pub mod rope;
 pub mod weight_names;

@@ -4,6 +4,7 @@
 //! loaded. Weights come as they are stored (f32, 16-bit or quantised). The list is [`weight_names`](super::weight_names)'s.
 
 use super::config::ModelConfig;
+use super::random_weights::{self, random_weight};
 use super::weight_names::{Weight, weights};
 use crate::error::{Context, Error, Result};
 use crate::small_file;
@@ -25,6 +26,8 @@ pub struct WeightSource {
 enum Files {
     Folder(Checkpoint),
     Gguf(Box<Gguf>),
+    /// None: weights are made up from a seed.
+    Random(u64),
 }
 
 impl WeightSource {
@@ -55,6 +58,12 @@ impl WeightSource {
         let gguf = Gguf::open(path)?;
         let config = ModelConfig::from_gguf(&gguf)?;
         Ok(Self::of(path, config, Files::Gguf(Box::new(gguf))))
+    }
+
+    /// A model of this configuration with made-up weights, for measurements.
+    pub fn random(config: ModelConfig, seed: u64) -> Result<Self> {
+        config.validate()?;
+        Ok(Self::of(Path::new("random weights"), config, Files::Random(seed)))
     }
 
     fn of(path: &Path, config: ModelConfig, files: Files) -> Self {
@@ -109,6 +118,7 @@ impl WeightSource {
                     None => tensor,
                 })
             }
+            Files::Random(seed) => Ok(random_weight(*seed, name, expected_shape)),
         }
     }
 
@@ -124,6 +134,7 @@ impl WeightSource {
                 Some(info) => Ok((info.dtype, info.shape.clone())),
                 None => Err(Error::new(format!("no tensor '{}'", weight.gguf))),
             },
+            Files::Random(_) => Ok((random_weights::DTYPE, weight.shape.clone())),
         }
     }
 
@@ -131,6 +142,7 @@ impl WeightSource {
         match &self.files {
             Files::Folder(checkpoint) => checkpoint.contains(&weight.name),
             Files::Gguf(gguf) => gguf.info(&weight.gguf).is_some(),
+            Files::Random(_) => true,
         }
     }
 

@@ -1,0 +1,17 @@
+// out = x, to measure how fast memory is read and written.
+// grid: n invocations, folded; each moves four elements.
+struct Params {
+    n: u32, // groups of four elements
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;         // [n]
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [n]
+
+@compute @workgroup_size(64)
+fn copy(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
+    let i = linear_index(id, n_groups, 64u);
+    if i < p.n {
+        out[i] = x[i];
+    }
+}

@@ -1,0 +1,62 @@
+//! How fast a model generates at one length, and what memory that takes.
+
+use std::time::Instant;
+
+use super::measure::time_runs;
+use super::report::{Activity, ModelRow};
+use super::subject::Subject;
+use crate::attention::Attention;
+use crate::error::{Context, Result};
+use crate::generate::{DEFAULT_CHUNK, Session};
+use crate::gpu::{Device, Executor};
+use crate::kernels::sample::Sampling;
+use crate::model::load::{Train, load};
+
+/// Tokens that are drawn at most.
+const MOST_DRAWN: usize = 64;
+
+/// Prefill of `length` tokens and decoding after them, for about `budget` seconds each after the first time. `device` is
+/// fresh: it has compiled nothing and holds nothing.
+pub fn generation_rows(
+    mut device: Device,
+    subject: &Subject,
+    attention: Attention,
+    length: usize,
+    budget: f64,
+) -> Result<[ModelRow; 2]> {
+    let device = device.as_mut();
+    let mut loaded = load(device, &subject.source, None, Train::Nothing)?;
+    let ids = subject.ids(length);
+    let capacity = length + MOST_DRAWN;
+    device.wait()?;
+    let mut fed = None;
+    let prefill = time_runs(budget, || {
+        fed = None; // its cache makes room for the next
+        let mut session =
+            Session::new(device, &mut loaded.model, attention, capacity, DEFAULT_CHUNK, Sampling::default(), 0)?;
+        let start = Instant::now();
+        session.feed(device, &loaded.model, &ids)?;
+        device.wait()?;
+        fed = Some(session);
+        Ok(start.elapsed().as_secs_f64())
+    });
+    let prefill = prefill.context("prefill")?;
+    let mut session = fed.expect("a measurement runs at least once");
+    let mut first = ModelRow::new(Activity::Prefill, attention, length, length, &prefill);
+    (first.peak_bytes, first.kv_bytes) = (peak(device), session.cache.n_bytes());
+    device.reset_peak();
+    let decode = time_runs(budget, || {
+        let start = Instant::now();
+        let id = session.draw(device)?;
+        session.feed(device, &loaded.model, &[id])?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    });
+    let mut second = ModelRow::new(Activity::Decode, attention, length, 1, &decode.context("decoding")?);
+    (second.peak_bytes, second.kv_bytes) = (peak(device), session.cache.n_bytes());
+    Ok([first, second])
+}
+
+fn peak(device: &dyn Executor) -> u64 {
+    device.memory().persistent_bytes + device.memory().transient_peak_bytes
+}

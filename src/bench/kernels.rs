@@ -1,0 +1,66 @@
+//! Rows that follow from the cases marked for benchmarks: each kernel of each such case, alone and warm.
+
+use super::measure::time_command;
+use super::report::KernelRow;
+use super::roofline::Roofline;
+use super::work::work;
+use crate::error::{Error, Result};
+use crate::gpu::{Command, Dispatch, Executor};
+use crate::kernels::case::Case;
+
+/// The cases marked for benchmarks.
+fn bench_cases() -> Vec<Case> {
+    let all = crate::kernels::cases().into_iter().chain(crate::attention::cases());
+    all.filter(|c| c.bench).collect()
+}
+
+/// Measures every kernel of every benchmark case whose kernel or case contains `only`, about `budget` seconds each, and hands each row
+/// to `watch`.
+pub fn kernel_rows(
+    device: &mut dyn Executor,
+    roofline: &Roofline,
+    only: &str,
+    budget: f64,
+    watch: &mut dyn FnMut(&KernelRow),
+) -> Result<Vec<KernelRow>> {
+    let mut rows = Vec::new();
+    for case in bench_cases() {
+        let recorded = case.record(device)?;
+        let wanted = |d: &Dispatch| d.kernel.label.contains(only) || case.name.contains(only);
+        let recording = recorded.recording.promoted();
+        let is_wanted = |c: &Command| matches!(c, Command::Dispatch(d) if wanted(d));
+        if !recording.commands().iter().any(is_wanted) {
+            continue;
+        }
+        device.run(&recording)?; // so that every buffer holds what it holds in use
+        let mut of_case: Vec<KernelRow> = Vec::new();
+        for command in recording.commands() {
+            let Command::Dispatch(d) = command else { continue };
+            if !wanted(d) {
+                continue;
+            }
+            let Some(work) = work(device, d)? else {
+                return Err(Error::new(format!("bench/work.rs does not know what {} has to do", d.kernel.name())));
+            };
+            // Of several dispatches of one kernel the largest stands for it.
+            let same = of_case.iter().position(|r| r.kernel == d.kernel.name());
+            if same.is_some_and(|i| (of_case[i].flops, of_case[i].bytes) >= (work.flops, work.bytes)) {
+                continue;
+            }
+            let samples = time_command(device, command, budget)?;
+            let form = if device.runs_twins() {
+                "twin".to_string()
+            } else {
+                device.features().and(d.kernel.features()).to_string()
+            };
+            let row = KernelRow::new(d.kernel.name(), form, case.name.clone(), work, &samples, roofline);
+            match same {
+                Some(i) => of_case[i] = row,
+                None => of_case.push(row),
+            }
+        }
+        of_case.iter().for_each(&mut *watch);
+        rows.extend(of_case);
+    }
+    Ok(rows)
+}

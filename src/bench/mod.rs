@@ -1,0 +1,30 @@
+//! Floor 9: benchmarks. How fast a device runs each kernel, against the best that it can do, and how fast it trains and
+//! generates.
+//!
+//! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `work.rs` what a kernel has to do and
+//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs` and `generation.rs` how fast. `report.rs` is the whole, as
+//! JSON too; `table.rs`, `compare.rs` and `plots.rs` are how people read it. Whether results are right is
+//! [`crate::conformance`]'s.
+
+mod compare;
+mod generation;
+mod kernels;
+mod measure;
+mod plots;
+mod report;
+mod roofline;
+mod subject;
+mod table;
+mod training;
+pub mod work;
+
+pub use compare::{Change, Comparison, compare};
+pub use generation::generation_rows;
+pub use kernels::kernel_rows;
+pub use measure::Samples;
+pub use plots::plots;
+pub use report::{Activity, KernelRow, ModelRow, Report};
+pub use roofline::Roofline;
+pub use subject::{RandomModel, Subject};
+pub use table::{comparison_table, table};
+pub use training::training_row;

@@ -1,0 +1,127 @@
+//! Time and memory of a model against the length of its sequences, as pictures.
+
+use std::path::{Path, PathBuf};
+
+use super::report::{Activity, ModelRow, Report};
+use crate::atomic_file::write_atomic;
+use crate::error::{Context, Result};
+use crate::plot::{Axis, LineChart, Scale, Series};
+
+/// A picture: its file's name, its title, what it shows of a row, and of which rows.
+struct Picture {
+    stem: &'static str,
+    title: &'static str,
+    quantity: &'static str,
+    value: fn(&ModelRow) -> Option<f64>,
+    activities: &'static [Activity],
+    unit: fn(f64) -> (f64, &'static str),
+}
+
+const TRAINING: &[Activity] = &[Activity::TrainLora, Activity::TrainFull];
+
+const PICTURES: [Picture; 5] = [
+    Picture {
+        stem: "train-time",
+        title: "Time of a training step",
+        quantity: "time of a step",
+        value: |row| row.median_seconds,
+        activities: TRAINING,
+        unit: time_unit,
+    },
+    Picture {
+        stem: "prefill-time",
+        title: "Time to feed a prompt",
+        quantity: "time to feed the prompt",
+        value: |row| row.median_seconds,
+        activities: &[Activity::Prefill],
+        unit: time_unit,
+    },
+    Picture {
+        stem: "decode-time",
+        title: "Time of one generated token",
+        quantity: "time of a token",
+        value: |row| row.median_seconds,
+        activities: &[Activity::Decode],
+        unit: time_unit,
+    },
+    Picture {
+        stem: "memory",
+        title: "Peak memory on the device",
+        quantity: "peak memory",
+        value: |row| Some(row.peak_bytes as f64),
+        activities: &[Activity::TrainLora, Activity::TrainFull, Activity::Prefill],
+        unit: memory_unit,
+    },
+    Picture {
+        stem: "kv-cache",
+        title: "Size of the KV cache",
+        quantity: "KV cache",
+        value: |row| Some(row.kv_bytes as f64),
+        activities: &[Activity::Decode],
+        unit: memory_unit,
+    },
+];
+
+/// Factor and name of the unit for times up to this many seconds.
+fn time_unit(most: f64) -> (f64, &'static str) {
+    if most < 2.0 { (1e3, "ms") } else { (1.0, "s") }
+}
+
+/// Factor and name of the unit for sizes up to this many bytes.
+fn memory_unit(most: f64) -> (f64, &'static str) {
+    let mib = 1.0 / f64::from(1 << 20);
+    if most * mib < 2048.0 { (mib, "MiB") } else { (mib / 1024.0, "GiB") }
+}
+
+/// `LoRA, dense`, or `dense` where a picture shows one activity.
+fn series_name(picture: &Picture, row: &ModelRow) -> String {
+    let attention = if row.attention == "lrsa" { "LRSA" } else { &row.attention };
+    if picture.activities.len() == 1 {
+        return attention.to_string();
+    }
+    let activity = row.activity.name();
+    format!("{}, {attention}", activity.strip_prefix("train, ").unwrap_or(activity))
+}
+
+fn chart(picture: &Picture, report: &Report) -> Option<LineChart> {
+    let rows = || report.runs.iter().filter(|r| picture.activities.contains(&r.activity));
+    let most = rows().filter_map(picture.value).fold(0.0, f64::max);
+    let (factor, unit) = (picture.unit)(most);
+    let mut series: Vec<Series> = Vec::new();
+    for row in rows() {
+        let Some(value) = (picture.value)(row).filter(|&v| v > 0.0) else { continue };
+        let label = series_name(picture, row);
+        let point = (row.length as f64, value * factor);
+        match series.iter_mut().find(|s| s.label == label) {
+            Some(found) => found.points.push(point),
+            None => series.push(Series { label, points: vec![point] }),
+        }
+    }
+    series.iter_mut().for_each(|s| s.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    let mut lengths: Vec<f64> = rows().map(|r| r.length as f64).collect();
+    lengths.sort_by(f64::total_cmp);
+    lengths.dedup();
+    (!series.is_empty()).then(|| LineChart {
+        title: picture.title.to_string(),
+        subtitle: format!("{}, on {}", report.model, report.device),
+        x: Axis::new("length of the sequence (tokens)", Scale::Log).with_ticks(lengths),
+        y: Axis::new(format!("{} ({unit})", picture.quantity), Scale::Log),
+        series,
+    })
+}
+
+/// Writes every picture that the report has rows for to a folder, as SVG and PNG; returns the files.
+pub fn plots(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let mut written = Vec::new();
+    for picture in &PICTURES {
+        let Some(chart) = chart(picture, report) else { continue };
+        for (ending, bytes) in [("svg", chart.to_svg()?.into_bytes()), ("png", chart.to_png()?)] {
+            let path = dir.join(format!("{}.{ending}", picture.stem));
+            write_atomic(&path, |file| file.write_all(&bytes).context("writing"))
+                .with_context(|| format!("writing {}", path.display()))?;
+            written.push(path);
+        }
+    }
+    Ok(written)
+}

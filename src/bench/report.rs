@@ -1,0 +1,181 @@
+//! The report of a benchmark, and its JSON, which a later run is compared with.
+
+use serde::{Deserialize, Serialize};
+
+use super::measure::{Runs, Samples};
+use super::roofline::Roofline;
+use super::work::Work;
+use crate::attention::Attention;
+use crate::error::{Error, Result};
+
+/// One kernel in one case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelRow {
+    /// Label and variant.
+    pub kernel: String,
+    /// `twin`, or the features for which the form that ran is made: `portable`, `subgroups`, …
+    pub form: String,
+    /// The case.
+    pub case: String,
+    /// Least floating-point operations of a dispatch.
+    pub flops: u64,
+    /// Least bytes that it reads and writes.
+    pub bytes: u64,
+    /// Shortest time in seconds.
+    pub best_seconds: f64,
+    /// Median time in seconds.
+    pub median_seconds: f64,
+    /// 10^9 operations a second, by the best time.
+    pub gflop_per_s: f64,
+    /// 10^9 bytes a second, by the best time.
+    pub gb_per_s: f64,
+    /// The time that the roofline allows over the best time. Above 1 the data came from a cache.
+    pub of_roofline: f64,
+}
+
+impl KernelRow {
+    pub(super) fn new(
+        kernel: String,
+        form: String,
+        case: String,
+        work: Work,
+        samples: &Samples,
+        roofline: &Roofline,
+    ) -> Self {
+        let best = samples.best();
+        Self {
+            kernel,
+            form,
+            case,
+            flops: work.flops,
+            bytes: work.bytes,
+            best_seconds: best,
+            median_seconds: samples.median(),
+            gflop_per_s: work.flops as f64 / best / 1e9,
+            gb_per_s: work.bytes as f64 / best / 1e9,
+            of_roofline: roofline.shortest(work) / best,
+        }
+    }
+}
+
+/// What a model is measured at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activity {
+    /// Optimiser steps of a LoRA adapter.
+    TrainLora,
+    /// Optimiser steps of every weight.
+    TrainFull,
+    /// Feeding a prompt.
+    Prefill,
+    /// Drawing and feeding tokens one by one.
+    Decode,
+}
+
+impl Activity {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activity::TrainLora => "train, LoRA",
+            Activity::TrainFull => "train, full",
+            Activity::Prefill => "prefill",
+            Activity::Decode => "decode",
+        }
+    }
+}
+
+/// One activity of a model at one length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRow {
+    /// What is done.
+    pub activity: Activity,
+    /// `dense` or `lrsa`.
+    pub attention: String,
+    /// Tokens of the sequence; in decode those before the first that is drawn.
+    pub length: usize,
+    /// Tokens that one of the times below is for: all of them, 1 in decode.
+    pub tokens: usize,
+    /// Seconds of the first step, with compilation of its kernels.
+    pub first_seconds: f64,
+    /// Shortest time of a later step, in seconds; none where the first alone took far more than the budget.
+    pub best_seconds: Option<f64>,
+    /// Median time of the later steps, in seconds.
+    pub median_seconds: Option<f64>,
+    /// Tokens a second, by the median.
+    pub tokens_per_s: Option<f64>,
+    /// Most memory on the device in bytes: weights, cache and all that lives during a step.
+    pub peak_bytes: u64,
+    /// Bytes of the KV cache at the end; 0 in training.
+    pub kv_bytes: u64,
+}
+
+impl ModelRow {
+    pub(super) fn new(activity: Activity, attention: Attention, length: usize, tokens: usize, runs: &Runs) -> Self {
+        let median = runs.steady.as_ref().map(Samples::median);
+        Self {
+            activity,
+            attention: attention_name(attention).to_string(),
+            length,
+            tokens,
+            first_seconds: runs.first,
+            best_seconds: runs.steady.as_ref().map(Samples::best),
+            median_seconds: median,
+            tokens_per_s: median.map(|s| tokens as f64 / s),
+            peak_bytes: 0,
+            kv_bytes: 0,
+        }
+    }
+}
+
+/// `dense` or `lrsa`.
+pub(super) fn attention_name(attention: Attention) -> &'static str {
+    match attention {
+        Attention::Dense => "dense",
+        Attention::Lrsa(_) => "lrsa",
+    }
+}
+
+/// All that was measured on one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of Longreach.
+    pub longreach: String,
+    /// The device.
+    pub device: String,
+    /// What it can do at best; none where no kernels were measured.
+    pub roofline: Option<Roofline>,
+    /// The kernels.
+    pub kernels: Vec<KernelRow>,
+    /// The model that was run; empty where none was.
+    pub model: String,
+    /// What LRSA was set to.
+    pub lrsa: String,
+    /// The model's rows.
+    pub runs: Vec<ModelRow>,
+}
+
+impl Report {
+    /// A report of nothing yet.
+    pub fn new(device: String) -> Self {
+        Self {
+            longreach: env!("CARGO_PKG_VERSION").to_string(),
+            device,
+            roofline: None,
+            kernels: vec![],
+            model: String::new(),
+            lrsa: String::new(),
+            runs: vec![],
+        }
+    }
+
+    /// As JSON.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|e| Error::new(format!("the report is no JSON: {e}")))
+    }
+
+    /// From JSON that [`Report::to_json`] wrote.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text)
+            .map_err(|e| Error::usage(format!("not a report of longreach bench --json: {e}; make it anew")))
+    }
+}

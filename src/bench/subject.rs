@@ -1,0 +1,103 @@
+//! The model that is run: the bundled one, one from files, or made-up weights of a known size.
+
+use crate::data::batch::Batch;
+use crate::data::bundled::StoriesFolder;
+use crate::data::dataset::Example;
+use crate::error::Result;
+use crate::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::hub;
+use crate::model::weights::WeightSource;
+
+/// Sizes of models with made-up weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RandomModel {
+    /// 4 layers of 64 channels.
+    Tiny,
+    /// 8 million weights: 8 layers of 256 channels.
+    Small,
+    /// The sizes of SmolLM2-135M: 30 layers of 576 channels.
+    SmolLm2,
+}
+
+impl RandomModel {
+    /// Its configuration.
+    pub fn config(self) -> ModelConfig {
+        let [hidden, inner, n_layers, n_heads, n_kv_heads, head_dim, vocab] = match self {
+            RandomModel::Tiny => [64, 192, 4, 4, 2, 16, 512],
+            RandomModel::Small => [256, 688, 8, 8, 8, 32, 4096],
+            RandomModel::SmolLm2 => [576, 1536, 30, 9, 3, 64, 49_152],
+        };
+        ModelConfig {
+            architecture: Architecture::Llama,
+            hidden,
+            inner,
+            n_layers,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            vocab,
+            max_positions: 8192,
+            rms_eps: 1e-5,
+            rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+            tied: self == RandomModel::SmolLm2,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+            bos: None,
+            eos: vec![],
+            hf_json: None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            RandomModel::Tiny => "tiny, random weights",
+            RandomModel::Small => "8m, random weights",
+            RandomModel::SmolLm2 => "sizes of SmolLM2-135M, random weights",
+        }
+    }
+}
+
+/// A model to run.
+pub struct Subject {
+    /// What reports call it.
+    pub name: String,
+    /// Its weights.
+    pub source: WeightSource,
+    /// Where the bundled model lies while it is in use.
+    _folder: Option<StoriesFolder>,
+}
+
+impl Subject {
+    /// The bundled stories260K.
+    pub fn bundled() -> Result<Self> {
+        let folder = StoriesFolder::unpack()?;
+        let source = WeightSource::open(folder.path())?;
+        Ok(Self { name: "stories260K".to_string(), source, _folder: Some(folder) })
+    }
+
+    /// A folder, GGUF file or hub id.
+    pub fn open(model: &str) -> Result<Self> {
+        let source = WeightSource::open(&hub::resolve(model)?)?;
+        Ok(Self { name: model.to_string(), source, _folder: None })
+    }
+
+    /// Made-up weights.
+    pub fn random(model: RandomModel) -> Result<Self> {
+        let source = WeightSource::random(model.config(), 0)?;
+        Ok(Self { name: model.name().to_string(), source, _folder: None })
+    }
+
+    /// `n` reproducible ids of its vocabulary, without pattern.
+    pub(super) fn ids(&self, n: usize) -> Vec<u32> {
+        let vocab = self.source.config().vocab;
+        (0..n).map(|i| ((i * 7919 + i * i * 31) % vocab) as u32).collect()
+    }
+
+    /// One sequence of `n` tokens, all of them labelled.
+    pub(super) fn batch(&self, n: usize) -> Batch {
+        let ids = self.ids(n);
+        Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }])
+    }
+}

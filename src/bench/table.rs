@@ -1,0 +1,149 @@
+//! A report, and a comparison of two, as text for the terminal.
+
+use super::compare::Comparison;
+use super::report::Report;
+
+/// A time with the unit that suits it.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+/// A figure to three digits or so.
+fn figure(x: f64) -> String {
+    match x {
+        x if x < 9.995 => format!("{x:.2}"),
+        x if x < 99.95 => format!("{x:.1}"),
+        x => format!("{x:.0}"),
+    }
+}
+
+/// Bytes in MiB.
+fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Lines of cells, padded: the first `n_left` columns to the left, the others to the right.
+fn aligned(rows: &[Vec<String>], n_left: usize) -> String {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..n_columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::from(" ");
+        for (c, cell) in row.iter().enumerate() {
+            let space = " ".repeat(widths[c] - cell.chars().count());
+            line += &if c < n_left { format!(" {cell}{space} ") } else { format!(" {space}{cell} ") };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(String::from).to_vec()
+}
+
+/// The whole report as text.
+pub fn table(report: &Report) -> String {
+    let mut text = format!("{}\n", report.device);
+    if let Some(roofline) = &report.roofline {
+        text += &format!(
+            "  at best {} GFLOP/s (multiply-adds in registers) and {} GB/s (a large copy)\n\n",
+            figure(roofline.gflop_per_s),
+            figure(roofline.gb_per_s)
+        );
+        let mut rows = vec![cells(["kernel", "form", "case", "best", "median", "GFLOP/s", "GB/s", "of roofline"])];
+        for r in &report.kernels {
+            rows.push(vec![
+                r.kernel.clone(),
+                r.form.clone(),
+                r.case.clone(),
+                duration(r.best_seconds),
+                duration(r.median_seconds),
+                if r.flops == 0 { "-".to_string() } else { figure(r.gflop_per_s) },
+                figure(r.gb_per_s),
+                format!("{:.0} %", 100.0 * r.of_roofline),
+            ]);
+        }
+        text += &aligned(&rows, 3);
+        text.push('\n');
+    }
+    if !report.runs.is_empty() {
+        text += &format!("{}; {}\n\n", report.model, report.lrsa);
+        text += &aligned(&run_rows(report), 2);
+    }
+    text
+}
+
+fn run_rows(report: &Report) -> Vec<Vec<String>> {
+    let head = ["", "attention", "tokens", "first time", "then", "tokens/s", "peak MiB", "KV cache MiB"];
+    let mut rows = vec![cells(head)];
+    for r in &report.runs {
+        rows.push(vec![
+            r.activity.name().to_string(),
+            r.attention.clone(),
+            r.length.to_string(),
+            duration(r.first_seconds),
+            r.median_seconds.map_or("-".to_string(), duration),
+            r.tokens_per_s.map_or("-".to_string(), figure),
+            mib(r.peak_bytes),
+            if r.kv_bytes == 0 { "-".to_string() } else { mib(r.kv_bytes) },
+        ]);
+    }
+    rows
+}
+
+/// A comparison as text.
+pub fn comparison_table(comparison: &Comparison) -> String {
+    let [old, new] = &comparison.devices;
+    let mut text = format!("old: {old}\nnew: {new}\n\n");
+    let mut rows = vec![cells(["", "old", "new", "new / old", ""])];
+    for change in &comparison.changes {
+        let mark = match (change.is_slower(), change.is_faster()) {
+            (true, _) => "SLOWER",
+            (_, true) => "faster",
+            _ => "",
+        };
+        rows.push(vec![
+            change.name.clone(),
+            duration(change.old_seconds),
+            duration(change.new_seconds),
+            figure(change.ratio()),
+            mark.to_string(),
+        ]);
+    }
+    text += &aligned(&rows, 1);
+    for (names, which) in [(&comparison.only_old, "old"), (&comparison.only_new, "new")] {
+        names.iter().for_each(|name| text += &format!("only in the {which} report: {name}\n"));
+    }
+    let n = |f: fn(&super::Change) -> bool| comparison.changes.iter().filter(|c| f(c)).count();
+    text += &format!(
+        "\n{} rows in both, {} more than 10 % slower, {} more than 10 % faster\n",
+        comparison.changes.len(),
+        n(super::Change::is_slower),
+        n(super::Change::is_faster)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_by_characters() {
+        let rows = [cells(["a", "12.0 µs"]), cells(["long", "1 s"])];
+        assert_eq!(aligned(&rows, 1), "  a      12.0 µs\n  long       1 s\n");
+    }
+
+    #[test]
+    fn figures_have_units_that_suit_them() {
+        assert_eq!([duration(2.5e-6), duration(0.0123), duration(2.0)], ["2.5 µs", "12.30 ms", "2.00 s"]);
+        assert_eq!([figure(1.234), figure(12.34), figure(1234.5)], ["1.23", "12.3", "1234"]);
+    }
+}

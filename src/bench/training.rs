@@ -1,0 +1,46 @@
+//! How fast a model is trained at one length, and what memory that takes.
+
+use std::time::Instant;
+
+use super::measure::time_runs;
+use super::report::{Activity, ModelRow};
+use super::subject::Subject;
+use crate::attention::Attention;
+use crate::error::{Context, Result};
+use crate::gpu::Device;
+use crate::model::adapter_file::Adapter;
+use crate::model::load::{Decay, Train, load};
+use crate::optim::AdamWConfig;
+use crate::train::{Stepper, TrainJob};
+
+/// Optimiser steps on one sequence of `length` tokens, for about `budget` seconds after the first. `device` is fresh: it has
+/// compiled nothing and holds nothing.
+pub fn training_row(
+    mut device: Device,
+    subject: &Subject,
+    activity: Activity,
+    attention: Attention,
+    length: usize,
+    budget: f64,
+) -> Result<ModelRow> {
+    let device = device.as_mut();
+    let job = TrainJob::default();
+    let mut loaded = if activity == Activity::TrainLora {
+        let adapter = Adapter::fresh(job.new_adapter(subject.source.config())?, subject.source.config(), 0)?;
+        load(device, &subject.source, Some(&adapter), Train::Adapter(Decay::All))?
+    } else {
+        load(device, &subject.source, None, Train::All(Decay::All))?
+    };
+    let mut stepper = Stepper::new(device, AdamWConfig::default(), job.recompute, 0)?;
+    let batch = [subject.batch(length)];
+    device.wait()?;
+    let runs = time_runs(budget, || {
+        let start = Instant::now();
+        stepper.step(device, &mut loaded, &batch, attention, 1e-5)?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    });
+    let mut row = ModelRow::new(activity, attention, length, length, &runs.context(activity.name())?);
+    row.peak_bytes = device.memory().persistent_bytes + device.memory().transient_peak_bytes;
+    Ok(row)
+}

@@ -1,0 +1,181 @@
+//! `longreach bench`: how fast a device runs the kernels, trains and generates.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{note, print, print_line};
+use crate::attention::{Attention, Lrsa};
+use crate::bench::{
+    Activity, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, compare, comparison_table, generation_rows,
+    kernel_rows, plots, table, training_row,
+};
+use crate::error::{Context, Error, Result};
+use crate::gpu::open_device;
+
+/// Which half of the measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Kernels and a model
+    All,
+    /// Only the kernels
+    Kernels,
+    /// Only the model
+    Model,
+}
+
+/// Names of models with random weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ConfigName {
+    /// 4 layers of 64 channels
+    Tiny,
+    /// 8 million weights
+    #[value(name = "8m")]
+    Small,
+    /// The sizes of SmolLM2-135M
+    #[value(name = "smollm2")]
+    SmolLm2,
+}
+
+/// Flags of `bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// auto, cpu, an index of `longreach info`, or part of an adapter's name
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|INDEX|NAME")]
+    device: String,
+    /// What to measure
+    #[arg(long, value_enum, default_value = "all")]
+    part: Part,
+    /// Only kernels whose name or case contains this, such as matmul
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    only: String,
+    /// Model to run: a folder, GGUF file or hub id [default: the bundled stories260K]
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID", conflicts_with = "config")]
+    model: Option<String>,
+    /// Run a model of this size with random weights instead
+    #[arg(long, value_enum, value_name = "SIZE")]
+    config: Option<ConfigName>,
+    /// Lengths of the sequences, in tokens; what the model was made for is no limit here
+    #[arg(long, value_delimiter = ',', default_value = "512,1024,2048", value_name = "N,N,…")]
+    lengths: Vec<usize>,
+    /// About how long each row of the model is measured after its first time; kernels take a tenth of it
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Compare two reports that --json printed before, and measure nothing
+    #[arg(long, num_args = 2, value_names = ["OLD.json", "NEW.json"], conflicts_with_all = ["json", "plot"])]
+    compare: Vec<PathBuf>,
+    /// Also draw time and memory against length, as SVG and PNG, into a folder
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    if let [old, new] = &args.compare[..] {
+        let read = |path: &PathBuf| -> Result<Report> {
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            Report::from_json(&text).with_context(|| path.display().to_string())
+        };
+        return print(&comparison_table(&compare(&read(old)?, &read(new)?)));
+    }
+    check(args)?;
+    let bar = progress(args.json);
+    let mut report = Report::new(open_device(&args.device)?.name());
+    if args.part != Part::Model {
+        measure_kernels(args, &mut report, &bar)?;
+    }
+    if args.part != Part::Kernels {
+        measure_model(args, &mut report, &bar)?;
+    }
+    bar.finish_and_clear();
+    if args.json {
+        print_line(&report.to_json()?)?;
+    } else {
+        print(&table(&report))?;
+    }
+    if let Some(dir) = &args.plot {
+        for path in plots(&report, dir)? {
+            note(&format!("wrote {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+fn check(args: &BenchArgs) -> Result<()> {
+    if !(args.seconds.is_finite() && args.seconds >= 0.0) {
+        return Err(Error::usage(format!("--seconds {}: expected a number from 0 on", args.seconds)));
+    }
+    const MOST: usize = 1 << 20;
+    if let Some(n) = args.lengths.iter().find(|n| !(2..=MOST).contains(*n)) {
+        return Err(Error::usage(format!("--lengths {n}: expected 2 to {MOST} tokens")));
+    }
+    if args.plot.is_some() && args.part == Part::Kernels {
+        return Err(Error::usage("--plot draws what a model takes: leave out --part kernels"));
+    }
+    Ok(())
+}
+
+fn measure_kernels(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
+    let budget = args.seconds / 10.0;
+    let mut device = open_device(&args.device)?;
+    bar.set_message("what the device can do at best");
+    let roofline = Roofline::measure(device.as_mut(), budget)?;
+    report.roofline = Some(roofline);
+    let mut watch = |row: &KernelRow| {
+        bar.inc(1);
+        bar.set_message(row.kernel.clone());
+    };
+    report.kernels = kernel_rows(device.as_mut(), &roofline, &args.only, budget, &mut watch)?;
+    if report.kernels.is_empty() {
+        return Err(Error::usage(format!("--only {}: no kernel and no case has this in its name", args.only)));
+    }
+    Ok(())
+}
+
+fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
+    let subject = match (&args.model, args.config) {
+        (Some(model), _) => Subject::open(model)?,
+        (None, Some(ConfigName::Tiny)) => Subject::random(RandomModel::Tiny)?,
+        (None, Some(ConfigName::Small)) => Subject::random(RandomModel::Small)?,
+        (None, Some(ConfigName::SmolLm2)) => Subject::random(RandomModel::SmolLm2)?,
+        (None, None) => Subject::bundled()?,
+    };
+    let lrsa = Lrsa::default();
+    report.model = subject.name.clone();
+    report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
+    for &length in &args.lengths {
+        for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
+            let mut add = |row: ModelRow| {
+                bar.inc(1);
+                bar.set_message(format!("{} of {} tokens, {}", row.activity.name(), row.length, row.attention));
+                report.runs.push(row);
+            };
+            for activity in [Activity::TrainLora, Activity::TrainFull] {
+                // A fresh device each time, so that the first step compiles and the peak is its own.
+                let device = open_device(&args.device)?;
+                add(training_row(device, &subject, activity, attention, length, args.seconds)?);
+            }
+            let device = open_device(&args.device)?;
+            generation_rows(device, &subject, attention, length, args.seconds)?.into_iter().for_each(&mut add);
+        }
+    }
+    report.runs.sort_by_key(|row| (row.activity, row.attention.clone(), row.length));
+    Ok(())
+}
+
+fn progress(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {pos} measured  {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar
+}

@@ -1,0 +1,172 @@
+//! Two kernels that compute nothing of use: they measure what a device can do at best. `bench/chains` keeps its arithmetic
+//! units busy, `bench/copy` its memory. What is made of them is [`crate::bench`]'s matter.
+//!
+//! The f32 twin of the chains is written with vector instructions, since it stands for what the CPU can do.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::case::{Case, Tolerance, frozen};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup.
+const GROUP: usize = 64;
+/// Chains of one invocation.
+const CHAINS: usize = 8;
+/// Steps of each chain in one turn.
+const STEPS: usize = 8;
+/// Every chain tends to OFFSET / (1 - FACTOR).
+const FACTOR: f32 = 0.9375;
+const OFFSET: f32 = 0.25;
+
+params! {
+    /// Of `bench/chains`.
+    pub struct ChainParams { n: u32, turns: u32, factor: f32, offset: f32 }
+}
+params! {
+    /// Of `bench/copy`.
+    pub struct CopyParams { n: u32 }
+}
+
+static CHAINS_KERNEL: KernelDef = KernelDef {
+    label: "bench/chains",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("bench/chains")],
+    bindings: &[Binding::write("out", Kind::Real, "[n]")],
+    params: ChainParams::FIELDS,
+    constants: &[],
+    twin_f32: chains_twin_f32,
+    twin_f64: chains_twin_f64,
+};
+
+static COPY: KernelDef = KernelDef {
+    label: "bench/copy",
+    variant: "",
+    parts: &[wgsl!("common/grid"), wgsl!("bench/copy")],
+    bindings: &[Binding::read("x", Kind::Real, "[4 n]"), Binding::write("out", Kind::Real, "[4 n]")],
+    params: CopyParams::FIELDS,
+    constants: &[],
+    twin_f32: copy_twin,
+    twin_f64: copy_twin,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    vec![(&CHAINS_KERNEL, vec![]), (&COPY, vec![])]
+}
+
+/// What chain `c` of invocation `i` starts at.
+fn start(i: usize, c: usize) -> f32 {
+    (i % 16) as f32 / 16.0 + c as f32
+}
+
+fn chains_twin_f64(call: Call<'_, f64>) {
+    let p: ChainParams = call.params();
+    let (factor, offset) = (f64::from(p.factor), f64::from(p.offset));
+    let [out] = call.args();
+    for (i, out) in out.real_mut()[..p.n as usize].iter_mut().enumerate() {
+        let mut x: [f64; CHAINS] = std::array::from_fn(|c| f64::from(start(i, c)));
+        for _ in 0..p.turns as usize * STEPS {
+            x.iter_mut().for_each(|x| *x = *x * factor + offset);
+        }
+        *out = x.iter().sum();
+    }
+}
+
+fn chains_twin_f32(call: Call<'_, f32>) {
+    let p: ChainParams = call.params();
+    let [out] = call.args();
+    let arch = Arch::new();
+    // A part begins at a multiple of 16, so that its starts are those of the first.
+    let parts = out.real_mut()[..p.n as usize].par_chunks_mut(GROUP);
+    parts.for_each(|out| arch.dispatch(Part { p, out }));
+}
+
+/// Some invocations, computed with the widest vectors of the processor.
+struct Part<'a> {
+    p: ChainParams,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Part<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (factor, offset) = (simd.splat_f32s(self.p.factor), simd.splat_f32s(self.p.offset));
+        for (at, out) in self.out.chunks_mut(S::F32_LANES).enumerate() {
+            let mut x: [S::f32s; CHAINS] = std::array::from_fn(|c| {
+                let starts: [f32; 16] = std::array::from_fn(|lane| start(at * S::F32_LANES + lane, c));
+                simd.partial_load_f32s(&starts[..S::F32_LANES])
+            });
+            for _ in 0..self.p.turns {
+                for _ in 0..STEPS {
+                    for x in &mut x {
+                        *x = simd.mul_add_f32s(*x, factor, offset);
+                    }
+                }
+            }
+            let sum = x[1..].iter().fold(x[0], |sum, &x| simd.add_f32s(sum, x));
+            simd.partial_store_f32s(out, sum);
+        }
+    }
+}
+
+fn copy_twin<T: Real>(call: Call<'_, T>) {
+    let n = 4 * call.params::<CopyParams>().n as usize;
+    let [x, out] = call.args();
+    let parts = out.real_mut()[..n].par_chunks_mut(1 << 16).zip(x.real().par_chunks(1 << 16));
+    parts.for_each(|(out, x)| out.copy_from_slice(&x[..out.len()]));
+}
+
+/// Appends chains of multiply-adds: one invocation for each element of `out`.
+pub fn chains(rec: &mut Recording, out: &Span, turns: u32) {
+    let params = ChainParams { n: out.len as u32, turns, factor: FACTOR, offset: OFFSET };
+    rec.dispatch(&CHAINS_KERNEL, &[], params, &[out], groups_for(out.len, GROUP));
+}
+
+/// Floating-point operations of [`chains`].
+pub fn chains_flops(n: usize, turns: u32) -> u64 {
+    2 * (CHAINS * STEPS) as u64 * n as u64 * u64::from(turns)
+}
+
+/// Appends out = x, spans of one length, a multiple of four.
+pub fn copy(rec: &mut Recording, x: &Span, out: &Span) {
+    assert!(x.len == out.len && x.len.is_multiple_of(4), "four elements are copied at a time");
+    let n = x.len / 4;
+    rec.dispatch(&COPY, &[], CopyParams { n: n as u32 }, &[x, out], groups_for(n, GROUP));
+}
+
+fn chains_case(name: &str, n: usize, turns: u32) -> Case {
+    let reason = "64 multiply-adds an element and turn, with one or two roundings each, whose errors fade by the factor";
+    let tolerance = Tolerance { reason, ..Tolerance::SUMS };
+    Case::new(format!("bench/chains: {name}"), vec![], tolerance, move |rec, _| {
+        let out = Tensor::transient(rec, "chains", 1, n);
+        chains(rec, out.span(), turns);
+        Ok((vec![out], None))
+    })
+}
+
+fn copy_case(name: &str, n: usize) -> Case {
+    let inputs = vec![frozen(1, 1, n, 1.0, Format::F32)];
+    Case::new(format!("bench/copy: {name}"), inputs, Tolerance::EXACT, move |rec, b| {
+        let out = Tensor::transient(rec, "copy", 1, n);
+        copy(rec, b.tensors[0].span(), out.span());
+        Ok((vec![out], None))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        chains_case("one turn", 70, 1),
+        chains_case("odd", 197, 3),
+        chains_case("no turn", 64, 0),
+        chains_case("beyond 16 bits", 70_000, 2),
+        copy_case("odd", 4 * 37),
+        copy_case("whole workgroups", 4 * 128),
+        copy_case("beyond 16 bits", 4 * 70_000),
+    ]
+}

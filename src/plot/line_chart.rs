@@ -1,0 +1,143 @@
+//! A line chart: one value against another, for some series, with a legend beside it.
+
+use super::axis::{Axis, Layout, tick_label};
+use super::canvas::{Anchor, Canvas, png, svg};
+use super::style::{GRID, INK, style};
+use crate::error::Result;
+
+/// Points that belong together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its name in the legend.
+    pub label: String,
+    /// (x, y), by rising x.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A chart of one or more series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LineChart {
+    /// What it shows.
+    pub title: String,
+    /// Said below the title in small letters: the device, the settings. May be empty.
+    pub subtitle: String,
+    /// To the right.
+    pub x: Axis,
+    /// Upwards.
+    pub y: Axis,
+    /// In the legend's order.
+    pub series: Vec<Series>,
+}
+
+/// The whole picture.
+const SIZE: (u32, u32) = (860, 480);
+/// Edges of the field that points lie in.
+const LEFT: f64 = 84.0;
+const TOP: f64 = 66.0;
+const BOTTOM: f64 = 480.0 - 58.0;
+/// Right of the field: the legend's width goes off.
+const RIGHT: f64 = 860.0 - 190.0;
+
+impl LineChart {
+    /// As the text of an SVG file.
+    pub fn to_svg(&self) -> Result<String> {
+        svg(SIZE, |canvas| self.draw(canvas))
+    }
+
+    /// As the bytes of a PNG file.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        png(SIZE, |canvas| self.draw(canvas))
+    }
+
+    fn draw(&self, canvas: &dyn Canvas) -> Result<()> {
+        let points = || self.series.iter().flat_map(|s| &s.points);
+        let x = Layout::new(&self.x, points().map(|p| p.0));
+        let y = Layout::new(&self.y, points().map(|p| p.1));
+        canvas.text(&self.title, (LEFT, 22.0), Anchor::Left, 20.0, INK)?;
+        canvas.text(&self.subtitle, (LEFT, 45.0), Anchor::Left, 13.5, (100, 100, 100))?;
+        self.draw_axes(canvas, &x, &y)?;
+        let at = |&(px, py): &(f64, f64)| (LEFT + x.place(px) * (RIGHT - LEFT), BOTTOM - y.place(py) * (BOTTOM - TOP));
+        for (i, series) in self.series.iter().enumerate() {
+            let is_shown = |p: &&(f64, f64)| x.place(p.0).is_finite() && y.place(p.1).is_finite();
+            let places: Vec<(f64, f64)> = series.points.iter().filter(is_shown).map(at).collect();
+            let style = style(i);
+            if places.len() > 1 {
+                canvas.line(&places, style.colour, 2.0, style.dashes)?;
+            }
+            places.iter().try_for_each(|&p| canvas.marker(p, style, 4.5))?;
+            let middle = TOP + 12.0 + 24.0 * i as f64;
+            canvas.line(&[(RIGHT + 18.0, middle), (RIGHT + 52.0, middle)], style.colour, 2.0, style.dashes)?;
+            canvas.marker((RIGHT + 35.0, middle), style, 4.5)?;
+            canvas.text(&series.label, (RIGHT + 60.0, middle), Anchor::Left, 15.0, INK)?;
+        }
+        Ok(())
+    }
+
+    fn draw_axes(&self, canvas: &dyn Canvas, x: &Layout, y: &Layout) -> Result<()> {
+        for &tick in &x.ticks {
+            let at = LEFT + x.place(tick) * (RIGHT - LEFT);
+            canvas.line(&[(at, TOP), (at, BOTTOM)], GRID, 1.0, &[])?;
+            canvas.line(&[(at, BOTTOM), (at, BOTTOM + 5.0)], INK, 1.0, &[])?;
+            canvas.text(&tick_label(tick), (at, BOTTOM + 9.0), Anchor::Top, 14.0, INK)?;
+        }
+        for &tick in &y.ticks {
+            let at = BOTTOM - y.place(tick) * (BOTTOM - TOP);
+            canvas.line(&[(LEFT, at), (RIGHT, at)], GRID, 1.0, &[])?;
+            canvas.line(&[(LEFT - 5.0, at), (LEFT, at)], INK, 1.0, &[])?;
+            canvas.text(&tick_label(tick), (LEFT - 9.0, at), Anchor::Right, 14.0, INK)?;
+        }
+        canvas.line(&[(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)], INK, 1.0, &[])?;
+        canvas.text(&self.x.label, ((LEFT + RIGHT) / 2.0, BOTTOM + 32.0), Anchor::Top, 15.0, INK)?;
+        canvas.text(&self.y.label, (16.0, (TOP + BOTTOM) / 2.0), Anchor::Upwards, 15.0, INK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scale;
+    use super::*;
+
+    fn chart() -> LineChart {
+        let series = |label: &str, factor: f64| Series {
+            label: label.to_string(),
+            points: [512.0, 1024.0, 2048.0].map(|n| (n, factor * n * n)).to_vec(),
+        };
+        LineChart {
+            title: "time & length".to_string(),
+            subtitle: String::new(),
+            x: Axis::new("tokens", Scale::Log).with_ticks(vec![512.0, 1024.0, 2048.0]),
+            y: Axis::new("time (ms)", Scale::Log),
+            series: vec![series("dense", 1e-3), series("LRSA", 2e-4)],
+        }
+    }
+
+    #[test]
+    fn an_svg_holds_labels_ticks_and_legend() {
+        let svg = chart().to_svg().unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        for text in ["time &amp; length", "tokens", "time (ms)", "dense", "LRSA", "1024"] {
+            assert!(svg.contains(text), "{text} is not in {svg}");
+        }
+        assert!(svg.contains("width=\"860\" height=\"480\" viewBox=\"0 0 3440 1920\""), "{svg}");
+    }
+
+    #[test]
+    fn a_png_has_the_colours_of_its_series() {
+        let bytes = chart().to_png().unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+        let mut dots = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut dots).unwrap();
+        assert_eq!((info.width, info.height), (1720, 960));
+        let count = |c: [u8; 3]| dots.chunks(3).filter(|dot| *dot == c).count();
+        assert!(count([0, 114, 178]) > 300 && count([213, 94, 0]) > 300, "both lines are there");
+        assert!(count([255, 255, 255]) > 1_000_000, "most of it is paper");
+    }
+
+    #[test]
+    fn nothing_to_show_is_an_empty_chart() {
+        let empty = LineChart { series: vec![], ..chart() };
+        assert!(empty.to_svg().unwrap().contains("tokens"));
+        let bad = vec![Series { label: "bad".to_string(), points: vec![(0.0, -1.0), (512.0, f64::NAN)] }];
+        assert!(LineChart { series: bad, ..chart() }.to_png().is_ok());
+    }
+}
