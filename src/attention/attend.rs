@@ -8,12 +8,14 @@ use super::backward::Saved;
 use super::layout::{LANES, NO_RING, QueryTile, TileParams};
 use super::score::Pairs;
 use super::select;
-use super::twin::{self, Shape, row_max, row_sum, split_by};
+use super::twin::{self, Shape, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
 use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
+use crate::kernels::rows::{row_max, row_sum};
+use crate::kernels::simd::widest;
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
@@ -60,17 +62,20 @@ fn forward_twin<T: Real>(call: Call<'_, T>) {
             let kv_head = head / shape.group();
             let q = &q[tile.query as usize * shape.q_cols() + head * dim..];
             keys.scores(0, kv_head, q, [n_queries, shape.q_cols()], T::of(p.scale), &mut scores);
-            for (i, row) in scores.chunks_exact_mut(keys.n).enumerate() {
-                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
-                unseen.fill(T::ZERO);
-                lse[i * shape.n_heads + head] = softmax(seen);
-            }
+            widest(|| {
+                for (i, row) in scores.chunks_exact_mut(keys.n).enumerate() {
+                    let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                    unseen.fill(T::ZERO);
+                    lse[i * shape.n_heads + head] = softmax(seen);
+                }
+            });
             keys.mix(1, kv_head, &scores, n_queries, &mut out[head * dim..], shape.q_cols());
         }
     });
 }
 
 /// Turns scores into weights that sum to 1; returns their log-sum-exp.
+#[inline(always)]
 fn softmax<T: Real>(row: &mut [T]) -> T {
     let top = row_max(row);
     row.iter_mut().for_each(|x| *x = (*x - top).exp());

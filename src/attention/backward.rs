@@ -9,6 +9,8 @@ use super::layout::{KeyTile, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::product::{View, product};
+use crate::kernels::rows::{dot, for_rows};
+use crate::kernels::simd::widest;
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -84,11 +86,10 @@ fn delta_twin<T: Real>(call: Call<'_, T>) {
     let [out, dout, lse, stats] = call.args();
     let (out, dout, lse, stats) = (out.real(), dout.real(), lse.real(), stats.real_mut());
     let d = p.head_dim as usize;
-    for i in 0..p.n as usize {
-        stats[2 * i] = lse[i];
-        let both = out[i * d..][..d].iter().zip(&dout[i * d..][..d]);
-        stats[2 * i + 1] = both.map(|(&a, &b)| a * b).sum();
-    }
+    let n = p.n as usize;
+    for_rows(n * d, &mut stats[..2 * n], 2, |i, stats| {
+        stats.copy_from_slice(&[lse[i], dot(&out[i * d..][..d], &dout[i * d..][..d])]);
+    });
 }
 
 fn query_twin<T: Real>(call: Call<'_, T>) {
@@ -111,14 +112,17 @@ fn query_twin<T: Real>(call: Call<'_, T>) {
             keys.scores(0, kv_head, &q[from..], rows, T::of(p.scale), &mut slopes);
             keys.scores(1, kv_head, &dout[from..], rows, T::ONE, &mut along);
             let both = slopes.chunks_exact_mut(keys.n).zip(along.chunks_exact(keys.n));
-            for (i, (row, along)) in both.enumerate() {
-                let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
-                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
-                unseen.fill(T::ZERO);
-                for (s, &a) in seen.iter_mut().zip(along) {
-                    *s = (*s - stats[stat]).exp() * (a - stats[stat + 1]) * T::of(p.scale);
+            widest(|| {
+                for (i, (row, along)) in both.enumerate() {
+                    let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
+                    let (lse, delta) = (stats[stat], stats[stat + 1]);
+                    let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                    unseen.fill(T::ZERO);
+                    for (s, &a) in seen.iter_mut().zip(along) {
+                        *s = (*s - lse).exp() * (a - delta) * T::of(p.scale);
+                    }
                 }
-            }
+            });
             keys.mix(0, kv_head, &slopes, n_queries, &mut dq[head * dim..], shape.q_cols());
         }
     });
@@ -152,17 +156,20 @@ fn key_twin<T: Real>(call: Call<'_, T>) {
                 tile_keys.scores(0, kv_head, q, rows, T::of(p.scale), &mut weights);
                 tile_keys.scores(1, kv_head, dout, rows, T::ONE, &mut slopes);
                 let both = weights.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys)).take(n);
-                for (i, (weights, slopes)) in both.enumerate() {
-                    let stat = 2 * ((first + i) * shape.n_heads + head);
-                    let causal = first + i + 1 - queries.start;
-                    let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
-                    weights[seen..].fill(T::ZERO);
-                    slopes[seen..].fill(T::ZERO);
-                    for (w, s) in weights[..seen].iter_mut().zip(&mut slopes[..seen]) {
-                        *w = (*w - stats[stat]).exp();
-                        *s = *w * (*s - stats[stat + 1]) * T::of(p.scale);
+                widest(|| {
+                    for (i, (weights, slopes)) in both.enumerate() {
+                        let stat = 2 * ((first + i) * shape.n_heads + head);
+                        let (lse, delta) = (stats[stat], stats[stat + 1]);
+                        let causal = first + i + 1 - queries.start;
+                        let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
+                        weights[seen..].fill(T::ZERO);
+                        slopes[seen..].fill(T::ZERO);
+                        for (w, s) in weights[..seen].iter_mut().zip(&mut slopes[..seen]) {
+                            *w = (*w - lse).exp();
+                            *s = *w * (*s - delta) * T::of(p.scale);
+                        }
                     }
-                }
+                });
                 let add = |out: &mut [T], left: &[T], right: &[T]| {
                     let (left, right) = (View::columns(left, n_keys), View::rows(right, shape.q_cols()));
                     product([n_keys, dim, n], left, right, out, cols, T::ONE, T::ONE, false);

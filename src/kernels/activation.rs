@@ -61,6 +61,7 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 }
 
 /// 1 / (1 + e^-g).
+#[inline(always)]
 fn sigmoid<T: Real>(g: T) -> T {
     let limit = T::of(LARGEST_EXPONENT);
     T::ONE / (T::ONE + (-g.max(-limit).min(limit)).exp())
@@ -72,7 +73,8 @@ fn swiglu_twin<T: Real>(call: Call<'_, T>) {
     let (gate, up, out) = (gate.real(), up.real(), out.real_mut());
     for_rows(n, &mut out[..n], BLOCK, |b, out| {
         let from = b * BLOCK;
-        for ((out, &g), &u) in out.iter_mut().zip(&gate[from..]).zip(&up[from..]) {
+        let n = out.len();
+        for ((out, &g), &u) in out.iter_mut().zip(&gate[from..][..n]).zip(&up[from..][..n]) {
             *out = g * sigmoid(g) * u;
         }
     });
@@ -85,8 +87,9 @@ fn swiglu_backward_twin<T: Real>(call: Call<'_, T>) {
     let (dgate, dup) = (&mut dgate.real_mut()[..n], &mut dup.real_mut()[..n]);
     for_row_pairs((dgate, BLOCK), (dup, BLOCK), |b, dgate, dup| {
         let from = b * BLOCK;
-        for (i, (dgate, dup)) in dgate.iter_mut().zip(dup).enumerate() {
-            let (dy, g, u) = (dy[from + i], gate[from + i], up[from + i]);
+        let n = dgate.len();
+        let inputs = dy[from..][..n].iter().zip(&gate[from..][..n]).zip(&up[from..][..n]);
+        for ((dgate, dup), ((&dy, &g), &u)) in dgate.iter_mut().zip(dup).zip(inputs) {
             let s = sigmoid(g);
             *dgate = dy * u * (s * (T::ONE + g * (T::ONE - s)));
             *dup = dy * (g * s);

@@ -11,6 +11,8 @@ use super::case::{Case, Input, Tolerance, frozen, random, real, spiked};
 use super::parts::TREE;
 use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
 use super::op::{Applied, Op};
+use super::rows::{SUM_LANES, for_rows, row_max};
+use super::simd::widest;
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor, copy_tensor};
@@ -27,6 +29,12 @@ const CHUNK_ROWS: usize = 32_768;
 
 /// Invocations of a workgroup of `scale_by`.
 const GROUP: usize = 256;
+
+/// Elements that the twin of `scale_by` handles at a time.
+const BLOCK: usize = 1024;
+
+/// Exponentials that the twin of `softmax_rows` sums in the precision of the row.
+const SUM_RUN: usize = 512;
 
 /// Below this, exp adds nothing in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
@@ -115,23 +123,39 @@ fn softmax_rows_twin<T: Real>(call: Call<'_, T>) {
     let losses = &mut losses.real_mut()[first..first + rows];
     let chunk = x.real_mut()[..rows * cols].par_chunks_mut(cols);
     chunk.zip(labels).zip(losses).for_each(|((row, &label), loss)| {
-        *loss = softmax_row(row, label as usize, p.gradient == 1, T::of(p.scale));
+        *loss = widest(|| softmax_row(row, label as usize, p.gradient == 1, T::of(p.scale)));
     });
 }
 
+/// Sum of the exponentials of a row: short runs in T, the runs in f64 whatever T is, since a vocabulary of terms summed one by
+/// one in f32 would cost the loss two digits.
+#[inline(always)]
+fn exp_sum<T: Real>(row: &[T], exp: impl Fn(T) -> T) -> T {
+    let run = |run: &[T]| {
+        let (chunks, rest) = run.as_chunks::<SUM_LANES>();
+        let mut lanes = [T::ZERO; SUM_LANES];
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += exp(x));
+        }
+        lanes.iter().map(|x| x.to_f64()).sum::<f64>() + rest.iter().map(|&x| exp(x).to_f64()).sum::<f64>()
+    };
+    T::from_f64(row.chunks(SUM_RUN).map(run).sum())
+}
+
 /// The loss of one row of logits, which become their gradient if wanted.
+#[inline(always)]
 fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, scale: T) -> T {
     let ignored = label >= row.len();
-    let highest = row.iter().fold(T::LOWEST, |m, &x| m.max(x));
+    let highest = row_max(row);
     let exp = |x: T| (x - highest).max(T::of(LOWEST_EXPONENT)).exp();
-    // In f64 whatever T is: a vocabulary of terms summed one by one in f32 would cost the loss two digits.
-    let sum = T::from_f64(row.iter().map(|&x| exp(x).to_f64()).sum());
+    let sum = exp_sum(row, exp);
     let loss = if ignored { T::ZERO } else { sum.ln() + (highest - row[label]) };
     if gradient {
         let factor = if ignored { T::ZERO } else { scale };
-        for (j, x) in row.iter_mut().enumerate() {
-            let hit = if j == label { T::ONE } else { T::ZERO };
-            *x = factor * (exp(*x) / sum - hit);
+        let hit = row.get(label).map(|&x| factor * (exp(x) / sum - T::ONE));
+        row.iter_mut().for_each(|x| *x = factor * (exp(*x) / sum));
+        if let Some(hit) = hit {
+            row[label] = hit;
         }
     }
     loss
@@ -148,7 +172,7 @@ fn scale_by_twin<T: Real>(call: Call<'_, T>) {
     let n = call.params::<ScaleParams>().n as usize;
     let [factor, x] = call.args();
     let factor = factor.real()[0];
-    x.real_mut()[..n].iter_mut().for_each(|x| *x *= factor);
+    for_rows(n, &mut x.real_mut()[..n], BLOCK, |_, x| x.iter_mut().for_each(|x| *x *= factor));
 }
 
 /// Which gradients the rule will be asked for; they are computed during the forward.

@@ -7,7 +7,8 @@ pub mod gradient;
 pub mod op;
 pub mod parts;
 pub mod product;
-mod rows;
+pub mod rows;
+pub mod simd;
 
 /// Declares the families and gathers their kernels and cases.
 macro_rules! families {

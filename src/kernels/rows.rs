@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::simd::widest;
 use crate::gpu::{Real, groups_for};
 
 /// Twins that touch fewer elements than this stay on one thread.
@@ -12,7 +13,7 @@ const PARALLEL_FROM: usize = 1 << 15;
 /// Elements that one parallel task touches at least.
 const TASK: usize = 1 << 12;
 /// Partial sums of the twins' reductions.
-const SUM_LANES: usize = 16;
+pub const SUM_LANES: usize = 16;
 
 /// Names of the constants that `common/row.wgsl` and `common/reduce.wgsl` take.
 pub const ROW_CONSTANTS: &[&str] = &["GROUP", "LANES"];
@@ -38,10 +39,12 @@ pub fn row_groups(rows: usize, [group, lanes]: [u32; 2]) -> [u32; 3] {
 /// Calls `f(r, row)` for each row of `out`; in parallel where `work` elements are touched in all and it pays.
 pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     if work < PARALLEL_FROM {
-        return out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row));
+        return widest(|| out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row)));
     }
-    let rows_per_task = TASK.div_ceil(work / (out.len() / cols).max(1));
-    out.par_chunks_mut(cols).enumerate().with_min_len(rows_per_task).for_each(|(r, row)| f(r, row));
+    let rows_per_task = TASK.div_ceil((work / (out.len() / cols).max(1)).max(1));
+    out.par_chunks_mut(cols * rows_per_task).enumerate().for_each(|(task, rows)| {
+        widest(|| rows.chunks_mut(cols).enumerate().for_each(|(r, row)| f(task * rows_per_task + r, row)));
+    });
 }
 
 /// As [`for_rows`] for two outputs of as many rows, of `a_cols` and `b_cols` columns.
@@ -51,13 +54,18 @@ pub fn for_row_pairs<T: Send>(
     f: impl Fn(usize, &mut [T], &mut [T]) + Sync + Send,
 ) {
     if a.len() < PARALLEL_FROM {
-        return a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate().for_each(|(r, (a, b))| f(r, a, b));
+        let rows = a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate();
+        return widest(|| rows.for_each(|(r, (a, b))| f(r, a, b)));
     }
-    let rows = a.par_chunks_mut(a_cols).zip(b.par_chunks_mut(b_cols)).enumerate();
-    rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
+    let n = TASK.div_ceil(a_cols);
+    a.par_chunks_mut(a_cols * n).zip(b.par_chunks_mut(b_cols * n)).enumerate().for_each(|(task, (a, b))| {
+        let rows = a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate();
+        widest(|| rows.for_each(|(r, (a, b))| f(task * n + r, a, b)));
+    });
 }
 
 /// Σ a b.
+#[inline(always)]
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     let n = a.len().min(b.len());
     let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
@@ -72,6 +80,7 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 }
 
 /// Σ a b c.
+#[inline(always)]
 pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
     let n = a.len().min(b.len()).min(c.len());
     let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
@@ -85,6 +94,33 @@ pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
     }
     let rest = a_rest.iter().zip(b_rest).zip(c_rest).map(|((&a, &b), &c)| a * b * c);
     lanes.into_iter().sum::<T>() + rest.sum()
+}
+
+/// Largest of a row; the large negative number for an empty one.
+#[inline(always)]
+pub fn row_max<T: Real>(row: &[T]) -> T {
+    let larger = |m: T, x: T| if x > m { x } else { m };
+    let (chunks, rest) = row.as_chunks::<SUM_LANES>();
+    let mut lanes = [T::LOWEST; SUM_LANES];
+    for chunk in chunks {
+        for (m, &x) in lanes.iter_mut().zip(chunk) {
+            *m = larger(*m, x);
+        }
+    }
+    lanes.iter().chain(rest).fold(T::LOWEST, |m, &x| larger(m, x))
+}
+
+/// Sum of a row.
+#[inline(always)]
+pub fn row_sum<T: Real>(row: &[T]) -> T {
+    let (chunks, rest) = row.as_chunks::<SUM_LANES>();
+    let mut lanes = [T::ZERO; SUM_LANES];
+    for chunk in chunks {
+        for (sum, &x) in lanes.iter_mut().zip(chunk) {
+            *sum += x;
+        }
+    }
+    lanes.into_iter().sum::<T>() + rest.iter().copied().sum()
 }
 
 #[cfg(test)]
