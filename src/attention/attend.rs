@@ -14,8 +14,7 @@ use crate::error::Result;
 use crate::gpu::{Binding, Call, CpuExecutor, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
-use crate::kernels::rows::{row_max, row_sum};
-use crate::kernels::simd::widest;
+use crate::kernels::rows::softmax;
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
@@ -62,27 +61,14 @@ fn forward_twin<T: Real>(call: Call<'_, T>) {
             let kv_head = head / shape.group();
             let q = &q[tile.query as usize * shape.q_cols() + head * dim..];
             keys.scores(0, kv_head, q, [n_queries, shape.q_cols()], T::of(p.scale), &mut scores);
-            widest(|| {
-                for (i, row) in scores.chunks_exact_mut(keys.n).enumerate() {
-                    let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
-                    unseen.fill(T::ZERO);
-                    lse[i * shape.n_heads + head] = softmax(seen);
-                }
-            });
+            for (i, row) in scores.chunks_exact_mut(keys.n).enumerate() {
+                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                unseen.fill(T::ZERO);
+                lse[i * shape.n_heads + head] = softmax(seen);
+            }
             keys.mix(1, kv_head, &scores, n_queries, &mut out[head * dim..], shape.q_cols());
         }
     });
-}
-
-/// Turns scores into weights that sum to 1; returns their log-sum-exp.
-#[inline(always)]
-fn softmax<T: Real>(row: &mut [T]) -> T {
-    let top = row_max(row);
-    row.iter_mut().for_each(|x| *x = (*x - top).exp());
-    let sum = row_sum(row);
-    let factor = T::ONE / sum;
-    row.iter_mut().for_each(|x| *x *= factor);
-    top + sum.ln()
 }
 
 /// What the forward kernel reads.

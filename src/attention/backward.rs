@@ -10,7 +10,7 @@ use super::twin::{Keys, Shape, split_by};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::product::{View, product};
 use crate::kernels::rows::{dot, for_rows};
-use crate::kernels::simd::widest;
+use crate::kernels::simd::vectorised;
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -112,20 +112,38 @@ fn query_twin<T: Real>(call: Call<'_, T>) {
             keys.scores(0, kv_head, &q[from..], rows, T::of(p.scale), &mut slopes);
             keys.scores(1, kv_head, &dout[from..], rows, T::ONE, &mut along);
             let both = slopes.chunks_exact_mut(keys.n).zip(along.chunks_exact(keys.n));
-            widest(|| {
-                for (i, (row, along)) in both.enumerate() {
-                    let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
-                    let (lse, delta) = (stats[stat], stats[stat + 1]);
-                    let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
-                    unseen.fill(T::ZERO);
-                    for (s, &a) in seen.iter_mut().zip(along) {
-                        *s = (*s - lse).exp() * (a - delta) * T::of(p.scale);
-                    }
-                }
-            });
+            for (i, (row, along)) in both.enumerate() {
+                let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
+                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                unseen.fill(T::ZERO);
+                query_slopes(seen, along, &stats[stat..], T::of(p.scale));
+            }
             keys.mix(0, kv_head, &slopes, n_queries, &mut dq[head * dim..], shape.q_cols());
         }
     });
+}
+
+vectorised! {
+    /// Turns the scores of one row into their gradients; `along` holds dout · v, `stats` the row's log-sum-exp and delta.
+    fn query_slopes<T: Real>(row: &mut [T], along: &[T], stats: &[T], scale: T) {
+        let (lse, delta) = (stats[0], stats[1]);
+        let along = &along[..row.len()];
+        for i in 0..row.len() {
+            row[i] = (row[i] - lse).exp() * (along[i] - delta) * scale;
+        }
+    }
+}
+
+vectorised! {
+    /// Turns the scores of one row into weights, and dout · v in `slopes` into gradients of the scores.
+    fn key_slopes<T: Real>(weights: &mut [T], slopes: &mut [T], stats: &[T], scale: T) {
+        let (lse, delta) = (stats[0], stats[1]);
+        let slopes = &mut slopes[..weights.len()];
+        for i in 0..weights.len() {
+            weights[i] = (weights[i] - lse).exp();
+            slopes[i] = weights[i] * (slopes[i] - delta) * scale;
+        }
+    }
 }
 
 /// Queries that a key tile is worked against at a time.
@@ -156,20 +174,14 @@ fn key_twin<T: Real>(call: Call<'_, T>) {
                 tile_keys.scores(0, kv_head, q, rows, T::of(p.scale), &mut weights);
                 tile_keys.scores(1, kv_head, dout, rows, T::ONE, &mut slopes);
                 let both = weights.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys)).take(n);
-                widest(|| {
-                    for (i, (weights, slopes)) in both.enumerate() {
-                        let stat = 2 * ((first + i) * shape.n_heads + head);
-                        let (lse, delta) = (stats[stat], stats[stat + 1]);
-                        let causal = first + i + 1 - queries.start;
-                        let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
-                        weights[seen..].fill(T::ZERO);
-                        slopes[seen..].fill(T::ZERO);
-                        for (w, s) in weights[..seen].iter_mut().zip(&mut slopes[..seen]) {
-                            *w = (*w - lse).exp();
-                            *s = *w * (*s - delta) * T::of(p.scale);
-                        }
-                    }
-                });
+                for (i, (weights, slopes)) in both.enumerate() {
+                    let stat = 2 * ((first + i) * shape.n_heads + head);
+                    let causal = first + i + 1 - queries.start;
+                    let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
+                    weights[seen..].fill(T::ZERO);
+                    slopes[seen..].fill(T::ZERO);
+                    key_slopes(&mut weights[..seen], &mut slopes[..seen], &stats[stat..], T::of(p.scale));
+                }
                 let add = |out: &mut [T], left: &[T], right: &[T]| {
                     let (left, right) = (View::columns(left, n_keys), View::rows(right, shape.q_cols()));
                     product([n_keys, dim, n], left, right, out, cols, T::ONE, T::ONE, false);

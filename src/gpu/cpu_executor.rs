@@ -35,6 +35,7 @@ pub struct CpuExecutor<T: Real> {
     limits: DeviceLimits,
     /// Whether transients begin as NaN.
     poison: bool,
+    scratch: RefCell<Vec<T>>,
     /// What is left of the memory, where a test says so.
     pretended_bytes: Option<u64>,
     transient_peak_bytes: u64,
@@ -72,12 +73,13 @@ impl<T: Twin> CpuExecutor<T> {
 
     /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would.
     pub fn with_binding_limit(max_binding_bytes: u64) -> Self {
-        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes, wide_weights: true };
+        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
         Self {
             persistent: HashMap::new(),
             free: Vec::new(),
             limits,
             poison: true,
+            scratch: RefCell::new(Vec::new()),
             pretended_bytes: None,
             transient_peak_bytes: 0,
         }
@@ -181,6 +183,7 @@ impl<T: Twin> CpuExecutor<T> {
 struct Memory<'a, T> {
     persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     transient: &'a HashMap<u64, RefCell<Storage<T>>>,
+    scratch: &'a RefCell<Vec<T>>,
 }
 
 impl<'a, T: Twin> Memory<'a, T> {
@@ -217,7 +220,8 @@ impl<'a, T: Twin> Memory<'a, T> {
         });
         let args = args.collect();
         let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
-        T::of_kernel(d.kernel)(Call { groups, constants, params, fields: d.kernel.params, args });
+        let scratch = self.scratch;
+        T::of_kernel(d.kernel)(Call { groups, constants, scratch, params, fields: d.kernel.params, args });
     }
 
     fn copy(&self, from: &Span, to: &Span) {
@@ -274,7 +278,7 @@ impl<T: Twin> Executor for CpuExecutor<T> {
                     entry.insert(RefCell::new(self.fresh(b.kind(), b.len())?));
                 }
             }
-            let memory = Memory { persistent: &self.persistent, transient: &transient };
+            let memory = Memory { persistent: &self.persistent, transient: &transient, scratch: &self.scratch };
             match command {
                 Command::Dispatch(d) => memory.dispatch(d),
                 Command::Copy { from, to } => memory.copy(from, to),

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance, random, real};
 use super::parts::TREE;
-use super::simd::widest;
 use crate::tensor::copy_tensor;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Arena, ArenaSlice, Format, Tensor};
@@ -142,16 +141,14 @@ fn update_twin<T: Real>(call: Call<'_, T>) {
     let moments = first[..n].par_chunks_mut(BLOCK).zip(second[..n].par_chunks_mut(BLOCK));
     let blocks = values[..n].par_chunks_mut(BLOCK).zip(grads[..n].par_chunks(BLOCK)).zip(moments);
     blocks.for_each(|((values, grads), (first, second))| {
-        widest(|| {
-            for (((x, &g), m), v) in values.iter_mut().zip(grads).zip(first).zip(second) {
-                let g = factor * g;
-                *m += T::of(p.one_minus_beta1) * (g - *m);
-                *v += T::of(p.one_minus_beta2) * (g * g - *v);
-                let denominator = v.sqrt() * T::of(p.inv_sqrt_correction) + T::of(p.eps);
-                let kept = *x - T::of(p.decay) * *x;
-                *x = kept - T::of(p.step_size) * (*m / denominator);
-            }
-        });
+        for (((x, &g), m), v) in values.iter_mut().zip(grads).zip(first).zip(second) {
+            let g = factor * g;
+            *m += T::of(p.one_minus_beta1) * (g - *m);
+            *v += T::of(p.one_minus_beta2) * (g * g - *v);
+            let denominator = v.sqrt() * T::of(p.inv_sqrt_correction) + T::of(p.eps);
+            let kept = *x - T::of(p.decay) * *x;
+            *x = kept - T::of(p.step_size) * (*m / denominator);
+        }
     });
 }
 

@@ -1,18 +1,16 @@
-//! Matrix products in the three layouts that a linear layer needs, with f32, bf16 and f16 weights, f32 accumulation.
+//! Matrix products in the three layouts that a linear layer needs, with plain, 16-bit and quantised weights, f32 accumulation.
 //!
 //! For a weight w [out, in] and input x [tokens, in]: forward `nt` y = x wᵀ, input gradient `nn` dx = dy w, weight gradient
 //! `tn` dw = dyᵀ x. A weight cut into row slices is multiplied slice by slice into column ranges of y.
 
-use std::borrow::Cow;
-
-use rayon::prelude::*;
-
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
-use super::parts::{WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32};
-use super::product::{View, product as strided_product};
+use super::matmul_twin::{nn, nt, tn};
+use super::parts::{
+    WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
+};
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::gpu::{Binding, KernelDef, Kind, Params as _, Recording, Span};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -66,62 +64,49 @@ kernel!(NT_F16, "matmul/nt", "f16", WEIGHT_F16, Kind::Packed, nt, Format::F16);
 kernel!(NN_F32, "matmul/nn", "f32", WEIGHT_F32, Kind::Real, nn, Format::F32);
 kernel!(NN_BF16, "matmul/nn", "bf16", WEIGHT_BF16, Kind::Packed, nn, Format::Bf16);
 kernel!(NN_F16, "matmul/nn", "f16", WEIGHT_F16, Kind::Packed, nn, Format::F16);
+kernel!(NT_Q8_0, "matmul/nt", "q8_0", WEIGHT_Q8_0, Kind::Packed, nt, Format::Q8_0);
+kernel!(NT_Q4_0, "matmul/nt", "q4_0", WEIGHT_Q4_0, Kind::Packed, nt, Format::Q4_0);
+kernel!(NT_Q4_1, "matmul/nt", "q4_1", WEIGHT_Q4_1, Kind::Packed, nt, Format::Q4_1);
+kernel!(NT_Q4K, "matmul/nt", "q4k", WEIGHT_Q4K, Kind::Packed, nt, Format::Q4K);
+kernel!(NT_Q6K, "matmul/nt", "q6k", WEIGHT_Q6K, Kind::Packed, nt, Format::Q6K);
+kernel!(NN_Q8_0, "matmul/nn", "q8_0", WEIGHT_Q8_0, Kind::Packed, nn, Format::Q8_0);
+kernel!(NN_Q4_0, "matmul/nn", "q4_0", WEIGHT_Q4_0, Kind::Packed, nn, Format::Q4_0);
+kernel!(NN_Q4_1, "matmul/nn", "q4_1", WEIGHT_Q4_1, Kind::Packed, nn, Format::Q4_1);
+kernel!(NN_Q4K, "matmul/nn", "q4k", WEIGHT_Q4K, Kind::Packed, nn, Format::Q4K);
+kernel!(NN_Q6K, "matmul/nn", "q6k", WEIGHT_Q6K, Kind::Packed, nn, Format::Q6K);
 kernel!(TN_F32, "matmul/tn", "", WEIGHT_F32, Kind::Real, tn, Format::F32);
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [&NT_F32, &NT_BF16, &NT_F16, &NN_F32, &NN_BF16, &NN_F16, &TN_F32].map(|k| (k, vec![])).to_vec()
+    let formats = [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED);
+    let kernels = formats.flat_map(|f| [nt_kernel(f), nn_kernel(f)]).chain([&TN_F32]);
+    kernels.map(|k| (k, vec![])).collect()
 }
 
-/// The elements of a weight binding as reals.
-pub fn weight_values<'a, T: Real>(arg: crate::gpu::Arg<'a, T>, format: Format) -> Cow<'a, [T]> {
-    let halves = |words: &[u32], widen: fn(u16) -> f32| -> Vec<T> {
-        words.iter().flat_map(|w| [T::of(widen(*w as u16)), T::of(widen((w >> 16) as u16))]).collect()
-    };
+fn nt_kernel(format: Format) -> &'static KernelDef {
     match format {
-        Format::F32 => Cow::Borrowed(arg.real()),
-        Format::Bf16 => Cow::Owned(halves(arg.u32(), |b| half::bf16::from_bits(b).to_f32())),
-        Format::F16 => Cow::Owned(halves(arg.u32(), |b| half::f16::from_bits(b).to_f32())),
+        Format::F32 => &NT_F32,
+        Format::Bf16 => &NT_BF16,
+        Format::F16 => &NT_F16,
+        Format::Q8_0 => &NT_Q8_0,
+        Format::Q4_0 => &NT_Q4_0,
+        Format::Q4_1 => &NT_Q4_1,
+        Format::Q4K => &NT_Q4K,
+        Format::Q6K => &NT_Q6K,
     }
 }
 
-/// Row and column stride of an operand.
-type Strides = (usize, usize);
-
-fn product<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool, b_strides: fn(&Params) -> Strides) {
-    let p: Params = call.params();
-    let [a, w, out] = call.args();
-    let (a, w, out) = (&a.real()[p.a_offset as usize..], weight_values(w, format), out.real_mut());
-    let (w, out) = (&w[p.w_offset as usize..], &mut out[p.c_offset as usize..]);
-    let (m, n, k) = (p.m as usize, p.n as usize, p.k as usize);
-    let (row, col) = b_strides(&p);
-    let stride = p.a_stride as usize;
-    let a = if a_is_transposed { View::columns(a, stride) } else { View::rows(a, stride) };
-    let multiply = |out: &mut [T], w: &[T], n: usize, parallel: bool| {
-        let b = View { data: w, row, col };
-        strided_product([m, n, k], a, b, out, p.c_stride as usize, T::of(p.alpha), T::of(p.beta), parallel);
-    };
-    let is_small = m * n * k <= 1 << 16;
-    if m == 1 && !is_small {
-        // One token, decoding: the time is that of reading the weight, and the library would read it in one thread.
-        let part = n.div_ceil(rayon::current_num_threads());
-        let columns = out[..n].par_chunks_mut(part).enumerate();
-        columns.for_each(|(i, out)| multiply(out, &w[i * part * col..], out.len(), false));
-    } else {
-        multiply(out, w, n, !is_small);
+fn nn_kernel(format: Format) -> &'static KernelDef {
+    match format {
+        Format::F32 => &NN_F32,
+        Format::Bf16 => &NN_BF16,
+        Format::F16 => &NN_F16,
+        Format::Q8_0 => &NN_Q8_0,
+        Format::Q4_0 => &NN_Q4_0,
+        Format::Q4_1 => &NN_Q4_1,
+        Format::Q4K => &NN_Q4K,
+        Format::Q6K => &NN_Q6K,
     }
-}
-
-fn nt<T: Real>(call: Call<'_, T>, format: Format) {
-    product(call, format, false, |p| (1, p.k as usize));
-}
-
-fn nn<T: Real>(call: Call<'_, T>, format: Format) {
-    product(call, format, false, |p| (p.n as usize, 1));
-}
-
-fn tn<T: Real>(call: Call<'_, T>, format: Format) {
-    product(call, format, true, |p| (p.n as usize, 1));
 }
 
 /// Consecutive rows of an f32 tensor in one piece; they may start anywhere.
@@ -167,11 +152,7 @@ pub fn matmul_nt<'a>(
     let (x, out) = (x.into(), out.into());
     let (n_in, n_out) = (x.tensor.cols, out.tensor.cols);
     assert_eq!((n_in, w.rows, x.count), (w.cols, n_out, out.count), "shapes of x wᵀ");
-    let kernel = match w.format {
-        Format::F32 => &NT_F32,
-        Format::Bf16 => &NT_BF16,
-        Format::F16 => &NT_F16,
-    };
+    let kernel = nt_kernel(w.format);
     for piece in w.pieces() {
         let params = Params {
             m: x.count as u32,
@@ -201,11 +182,7 @@ pub fn matmul_nn<'a>(
     let (dy, out) = (dy.into(), out.into());
     let (n_out, n_in) = (dy.tensor.cols, out.tensor.cols);
     assert_eq!((n_out, w.cols, dy.count), (w.rows, n_in, out.count), "shapes of dy w");
-    let kernel = match w.format {
-        Format::F32 => &NN_F32,
-        Format::Bf16 => &NN_BF16,
-        Format::F16 => &NN_F16,
-    };
+    let kernel = nn_kernel(w.format);
     for (i, piece) in w.pieces().iter().enumerate() {
         let params = Params {
             m: dy.count as u32,

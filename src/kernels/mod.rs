@@ -4,11 +4,13 @@
 
 pub mod case;
 pub mod gradient;
+mod matmul_twin;
 pub mod op;
 pub mod parts;
 pub mod product;
 pub mod rows;
 pub mod simd;
+mod weights;
 
 /// Declares the families and gathers their kernels and cases.
 macro_rules! families {

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::widest;
+use super::simd::vectorised;
 use crate::gpu::{Real, groups_for};
 
 /// Twins that touch fewer elements than this stay on one thread.
@@ -39,12 +39,10 @@ pub fn row_groups(rows: usize, [group, lanes]: [u32; 2]) -> [u32; 3] {
 /// Calls `f(r, row)` for each row of `out`; in parallel where `work` elements are touched in all and it pays.
 pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     if work < PARALLEL_FROM {
-        return widest(|| out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row)));
+        return out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row));
     }
     let rows_per_task = TASK.div_ceil((work / (out.len() / cols).max(1)).max(1));
-    out.par_chunks_mut(cols * rows_per_task).enumerate().for_each(|(task, rows)| {
-        widest(|| rows.chunks_mut(cols).enumerate().for_each(|(r, row)| f(task * rows_per_task + r, row)));
-    });
+    out.par_chunks_mut(cols).enumerate().with_min_len(rows_per_task).for_each(|(r, row)| f(r, row));
 }
 
 /// As [`for_rows`] for two outputs of as many rows, of `a_cols` and `b_cols` columns.
@@ -54,73 +52,124 @@ pub fn for_row_pairs<T: Send>(
     f: impl Fn(usize, &mut [T], &mut [T]) + Sync + Send,
 ) {
     if a.len() < PARALLEL_FROM {
-        let rows = a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate();
-        return widest(|| rows.for_each(|(r, (a, b))| f(r, a, b)));
+        return a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate().for_each(|(r, (a, b))| f(r, a, b));
     }
-    let n = TASK.div_ceil(a_cols);
-    a.par_chunks_mut(a_cols * n).zip(b.par_chunks_mut(b_cols * n)).enumerate().for_each(|(task, (a, b))| {
-        let rows = a.chunks_mut(a_cols).zip(b.chunks_mut(b_cols)).enumerate();
-        widest(|| rows.for_each(|(r, (a, b))| f(task * n + r, a, b)));
-    });
+    let rows = a.par_chunks_mut(a_cols).zip(b.par_chunks_mut(b_cols)).enumerate();
+    rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
 }
 
-/// Σ a b.
+/// The partial sums of a reduction and the rest, added up.
+#[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
-pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let n = a.len().min(b.len());
-    let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
-    let (b, b_rest) = b[..n].as_chunks::<SUM_LANES>();
-    let mut lanes = [T::ZERO; SUM_LANES];
-    for (a, b) in a.iter().zip(b) {
-        for l in 0..SUM_LANES {
-            lanes[l] += a[l] * b[l];
-        }
+fn total<T: Real>(lanes: &[T], rest: &[T]) -> T {
+    let mut sum = T::ZERO;
+    for l in 0..lanes.len() {
+        sum += lanes[l];
     }
-    lanes.into_iter().sum::<T>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| a * b).sum()
+    for i in 0..rest.len() {
+        sum += rest[i];
+    }
+    sum
 }
 
-/// Σ a b c.
-#[inline(always)]
-pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
-    let n = a.len().min(b.len()).min(c.len());
-    let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
-    let (b, b_rest) = b[..n].as_chunks::<SUM_LANES>();
-    let (c, c_rest) = c[..n].as_chunks::<SUM_LANES>();
-    let mut lanes = [T::ZERO; SUM_LANES];
-    for ((a, b), c) in a.iter().zip(b).zip(c) {
-        for l in 0..SUM_LANES {
-            lanes[l] += a[l] * b[l] * c[l];
+vectorised! {
+    /// Σ a b.
+    pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+        let n = if a.len() < b.len() { a.len() } else { b.len() };
+        let (a, b) = (&a[..n], &b[..n]);
+        let whole = n / SUM_LANES * SUM_LANES;
+        let mut lanes = [T::ZERO; SUM_LANES];
+        let mut i = 0;
+        while i < whole {
+            for l in 0..SUM_LANES {
+                lanes[l] += a[i + l] * b[i + l];
+            }
+            i += SUM_LANES;
         }
+        let mut sum = total(&lanes, &[]);
+        for i in whole..n {
+            sum += a[i] * b[i];
+        }
+        sum
     }
-    let rest = a_rest.iter().zip(b_rest).zip(c_rest).map(|((&a, &b), &c)| a * b * c);
-    lanes.into_iter().sum::<T>() + rest.sum()
+}
+
+vectorised! {
+    /// Σ a b c.
+    pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
+        let n = if a.len() < b.len() { a.len() } else { b.len() };
+        let (a, b, c) = (&a[..n], &b[..n], &c[..n]);
+        let whole = n / SUM_LANES * SUM_LANES;
+        let mut lanes = [T::ZERO; SUM_LANES];
+        let mut i = 0;
+        while i < whole {
+            for l in 0..SUM_LANES {
+                lanes[l] += a[i + l] * b[i + l] * c[i + l];
+            }
+            i += SUM_LANES;
+        }
+        let mut sum = total(&lanes, &[]);
+        for i in whole..n {
+            sum += a[i] * b[i] * c[i];
+        }
+        sum
+    }
 }
 
 /// Largest of a row; the large negative number for an empty one.
+#[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 pub fn row_max<T: Real>(row: &[T]) -> T {
-    let larger = |m: T, x: T| if x > m { x } else { m };
     let (chunks, rest) = row.as_chunks::<SUM_LANES>();
     let mut lanes = [T::LOWEST; SUM_LANES];
-    for chunk in chunks {
-        for (m, &x) in lanes.iter_mut().zip(chunk) {
-            *m = larger(*m, x);
+    for i in 0..chunks.len() {
+        for l in 0..SUM_LANES {
+            lanes[l] = larger(lanes[l], chunks[i][l]);
         }
     }
-    lanes.iter().chain(rest).fold(T::LOWEST, |m, &x| larger(m, x))
+    let mut top = T::LOWEST;
+    for l in 0..SUM_LANES {
+        top = larger(top, lanes[l]);
+    }
+    for i in 0..rest.len() {
+        top = larger(top, rest[i]);
+    }
+    top
+}
+
+#[inline(always)]
+fn larger<T: Real>(a: T, b: T) -> T {
+    if b > a { b } else { a }
 }
 
 /// Sum of a row.
+#[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 pub fn row_sum<T: Real>(row: &[T]) -> T {
     let (chunks, rest) = row.as_chunks::<SUM_LANES>();
     let mut lanes = [T::ZERO; SUM_LANES];
-    for chunk in chunks {
-        for (sum, &x) in lanes.iter_mut().zip(chunk) {
-            *sum += x;
+    for i in 0..chunks.len() {
+        for l in 0..SUM_LANES {
+            lanes[l] += chunks[i][l];
         }
     }
-    lanes.into_iter().sum::<T>() + rest.iter().copied().sum()
+    total(&lanes, rest)
+}
+
+vectorised! {
+    /// Turns scores into weights that sum to 1; returns their log-sum-exp.
+    pub fn softmax<T: Real>(row: &mut [T]) -> T {
+        let top = row_max(row);
+        for i in 0..row.len() {
+            row[i] = (row[i] - top).exp();
+        }
+        let sum = row_sum(row);
+        let factor = T::ONE / sum;
+        for i in 0..row.len() {
+            row[i] *= factor;
+        }
+        top + sum.ln()
+    }
 }
 
 #[cfg(test)]
