@@ -8,12 +8,15 @@ use super::backward::Saved;
 use super::layout::{LANES, NO_RING, QueryTile, TileParams};
 use super::score::Pairs;
 use super::select;
-use super::twin::{self, Shape, row_max, row_sum, split_by};
+use super::twin::{self, Shape, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
-use crate::gpu::{Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span};
+use crate::gpu::{
+    Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span,
+};
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
+use crate::kernels::rows::softmax;
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
@@ -88,16 +91,6 @@ fn forward_twin<T: Real>(call: Call<'_, T>) {
             keys.mix(1, kv_head, &scores, n_queries, &mut out[head * dim..], shape.q_cols());
         }
     });
-}
-
-/// Turns scores into weights that sum to 1; returns their log-sum-exp.
-fn softmax<T: Real>(row: &mut [T]) -> T {
-    let top = row_max(row);
-    row.iter_mut().for_each(|x| *x = (*x - top).exp());
-    let sum = row_sum(row);
-    let factor = T::ONE / sum;
-    row.iter_mut().for_each(|x| *x *= factor);
-    top + sum.ln()
 }
 
 /// What the forward kernel reads.

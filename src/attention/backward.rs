@@ -7,8 +7,12 @@ use super::Heads;
 use super::attend::{Keys as AttendKeys, broadcast_shape};
 use super::layout::{KeyTile, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
-use crate::gpu::{Binding, Call, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span, groups_for};
+use crate::gpu::{
+    Binding, Call, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span, groups_for,
+};
 use crate::kernels::product::{View, product};
+use crate::kernels::rows::{dot, for_rows};
+use crate::kernels::simd::vectorised;
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -116,11 +120,10 @@ fn delta_twin<T: Real>(call: Call<'_, T>) {
     let [out, dout, lse, stats] = call.args();
     let (out, dout, lse, stats) = (out.real(), dout.real(), lse.real(), stats.real_mut());
     let d = p.head_dim as usize;
-    for i in 0..p.n as usize {
-        stats[2 * i] = lse[i];
-        let both = out[i * d..][..d].iter().zip(&dout[i * d..][..d]);
-        stats[2 * i + 1] = both.map(|(&a, &b)| a * b).sum();
-    }
+    let n = p.n as usize;
+    for_rows(n * d, &mut stats[..2 * n], 2, |i, stats| {
+        stats.copy_from_slice(&[lse[i], dot(&out[i * d..][..d], &dout[i * d..][..d])]);
+    });
 }
 
 fn query_twin<T: Real>(call: Call<'_, T>) {
@@ -147,13 +150,34 @@ fn query_twin<T: Real>(call: Call<'_, T>) {
                 let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
                 let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
                 unseen.fill(T::ZERO);
-                for (s, &a) in seen.iter_mut().zip(along) {
-                    *s = (*s - stats[stat]).exp() * (a - stats[stat + 1]) * T::of(p.scale);
-                }
+                query_slopes(seen, along, &stats[stat..], T::of(p.scale));
             }
             keys.mix(0, kv_head, &slopes, n_queries, &mut dq[head * dim..], shape.q_cols());
         }
     });
+}
+
+vectorised! {
+    /// Turns the scores of one row into their gradients; `along` holds dout · v, `stats` the row's log-sum-exp and delta.
+    fn query_slopes<T: Real>(row: &mut [T], along: &[T], stats: &[T], scale: T) {
+        let (lse, delta) = (stats[0], stats[1]);
+        let along = &along[..row.len()];
+        for i in 0..row.len() {
+            row[i] = (row[i] - lse).exp() * (along[i] - delta) * scale;
+        }
+    }
+}
+
+vectorised! {
+    /// Turns the scores of one row into weights, and dout · v in `slopes` into gradients of the scores.
+    fn key_slopes<T: Real>(weights: &mut [T], slopes: &mut [T], stats: &[T], scale: T) {
+        let (lse, delta) = (stats[0], stats[1]);
+        let slopes = &mut slopes[..weights.len()];
+        for i in 0..weights.len() {
+            weights[i] = (weights[i] - lse).exp();
+            slopes[i] = weights[i] * (slopes[i] - delta) * scale;
+        }
+    }
 }
 
 /// Queries that a key tile is worked against at a time.
@@ -190,10 +214,7 @@ fn key_twin<T: Real>(call: Call<'_, T>) {
                     let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
                     weights[seen..].fill(T::ZERO);
                     slopes[seen..].fill(T::ZERO);
-                    for (w, s) in weights[..seen].iter_mut().zip(&mut slopes[..seen]) {
-                        *w = (*w - stats[stat]).exp();
-                        *s = *w * (*s - stats[stat + 1]) * T::of(p.scale);
-                    }
+                    key_slopes(&mut weights[..seen], &mut slopes[..seen], &stats[stat..], T::of(p.scale));
                 }
                 let add = |out: &mut [T], left: &[T], right: &[T]| {
                     let (left, right) = (View::columns(left, n_keys), View::rows(right, shape.q_cols()));

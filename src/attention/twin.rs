@@ -106,32 +106,6 @@ impl<'a, T: Real> Keys<'a, T> {
     }
 }
 
-/// Largest of a row, in eight running maxima that the compiler keeps in vector registers.
-pub(super) fn row_max<T: Real>(row: &[T]) -> T {
-    let mut tops = [T::LOWEST; 8];
-    let chunks = row.chunks_exact(8);
-    let rest = chunks.remainder().iter().fold(T::LOWEST, |m, &x| if x > m { x } else { m });
-    for chunk in chunks {
-        for (t, &x) in tops.iter_mut().zip(chunk) {
-            *t = if x > *t { x } else { *t };
-        }
-    }
-    tops.into_iter().fold(rest, |m, x| if x > m { x } else { m })
-}
-
-/// Sum of a row, in eight running sums.
-pub(super) fn row_sum<T: Real>(row: &[T]) -> T {
-    let mut sums = [T::ZERO; 8];
-    let chunks = row.chunks_exact(8);
-    let rest: T = chunks.remainder().iter().copied().sum();
-    for chunk in chunks {
-        for (s, &x) in sums.iter_mut().zip(chunk) {
-            *s += x;
-        }
-    }
-    sums.into_iter().sum::<T>() + rest
-}
-
 /// Cuts `data` into consecutive parts of the given lengths.
 pub(super) fn split_by<T>(mut data: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
     let mut parts = Vec::new();

@@ -1,5 +1,7 @@
 //! What a kernel's Rust twin receives: the same parameters, constants, grid and buffers as the shader.
 
+use std::cell::RefCell;
+
 use super::{Field, Params, Real, Scalar};
 
 /// One dispatch as a twin sees it.
@@ -8,6 +10,8 @@ pub struct Call<'a, T> {
     pub groups: [u32; 3],
     /// Values of the kernel's generated constants, in the order of its `constants`.
     pub constants: &'a [u32],
+    /// Memory that a twin may use while it runs; its content and length are what the last one left.
+    pub scratch: &'a RefCell<Vec<T>>,
     pub(super) params: &'a [u8],
     pub(super) fields: &'static [Field],
     pub(super) args: Vec<Arg<'a, T>>,

@@ -1,7 +1,8 @@
 //! Runs recordings on the CPU through each kernel's twin.
 //!
 //! In f32 it is the product on machines without a GPU driver; in f64 it is the oracle that devices are judged by. Fresh
-//! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out.
+//! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out; where the executor is the
+//! product, transients keep what a vector held before (see [`CpuExecutor::unpoisoned`]).
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::hash_map::Entry;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use super::buffer::Info;
 use super::call::{Arg, Call};
 use super::executor::check_span;
-use super::host_memory::{check_host_memory, check_room, fill, filled};
+use super::host_memory::{check_host_memory, check_room, filled, resize};
 use super::{
     Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
     Recording, Span, Timing,
@@ -33,6 +34,9 @@ pub struct CpuExecutor<T: Real> {
     persistent: HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     free: Vec<Vec<T>>,
     limits: DeviceLimits,
+    /// Whether transients begin as NaN.
+    poison: bool,
+    scratch: RefCell<Vec<T>>,
     /// What is left of the memory, where a test says so.
     pretended_bytes: Option<u64>,
     transient_peak_bytes: u64,
@@ -70,8 +74,22 @@ impl<T: Twin> CpuExecutor<T> {
 
     /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would.
     pub fn with_binding_limit(max_binding_bytes: u64) -> Self {
-        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes, wide_weights: true };
-        Self { persistent: HashMap::new(), free: Vec::new(), limits, pretended_bytes: None, transient_peak_bytes: 0 }
+        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
+        Self {
+            persistent: HashMap::new(),
+            free: Vec::new(),
+            limits,
+            poison: true,
+            scratch: RefCell::new(Vec::new()),
+            pretended_bytes: None,
+            transient_peak_bytes: 0,
+        }
+    }
+
+    /// The same executor for use, not for tests: transients begin with what their vector held before, which saves writing
+    /// them twice. A build with debug assertions poisons them all the same.
+    pub fn unpoisoned(self) -> Self {
+        Self { poison: cfg!(debug_assertions), ..self }
     }
 
     /// The same executor, taking it that the machine has so many bytes left whatever is allocated, to test refusals.
@@ -110,7 +128,10 @@ impl<T: Twin> CpuExecutor<T> {
         let fits = |v: &&mut Vec<T>| v.capacity() >= len && v.capacity() <= len.saturating_mul(2).max(1024);
         let best = self.free.iter_mut().filter(fits).min_by_key(|v| v.capacity()).map(std::mem::take);
         let mut v = best.unwrap_or_default();
-        fill(&mut v, T::NAN, len)?;
+        if self.poison {
+            v.clear();
+        }
+        resize(&mut v, T::NAN, len)?;
         Ok(Storage::Real(v))
     }
 
@@ -143,11 +164,10 @@ impl<T: Twin> CpuExecutor<T> {
     }
 
     fn release(&mut self, storage: Storage<T>) {
-        if let Storage::Real(mut v) = storage {
-            v.clear();
-            if v.capacity() > 0 {
-                self.free.push(v);
-            }
+        if let Storage::Real(v) = storage
+            && v.capacity() > 0
+        {
+            self.free.push(v);
         }
     }
 
@@ -164,6 +184,7 @@ impl<T: Twin> CpuExecutor<T> {
 struct Memory<'a, T> {
     persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     transient: &'a HashMap<u64, RefCell<Storage<T>>>,
+    scratch: &'a RefCell<Vec<T>>,
 }
 
 impl<'a, T: Twin> Memory<'a, T> {
@@ -200,7 +221,8 @@ impl<'a, T: Twin> Memory<'a, T> {
         });
         let args = args.collect();
         let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
-        T::of_kernel(d.kernel)(Call { groups, constants, params, fields: d.kernel.params, args });
+        let scratch = self.scratch;
+        T::of_kernel(d.kernel)(Call { groups, constants, scratch, params, fields: d.kernel.params, args });
     }
 
     fn copy(&self, from: &Span, to: &Span) {
@@ -262,7 +284,7 @@ impl<T: Twin> Executor for CpuExecutor<T> {
                     entry.insert(RefCell::new(self.fresh(b.kind(), b.len())?));
                 }
             }
-            let memory = Memory { persistent: &self.persistent, transient: &transient };
+            let memory = Memory { persistent: &self.persistent, transient: &transient, scratch: &self.scratch };
             let start = Instant::now();
             match command {
                 Command::Dispatch(d) => memory.dispatch(d),

@@ -10,8 +10,6 @@ pub struct DeviceLimits {
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
     pub max_buffer_bytes: u64,
-    /// Whether 16-bit weights are better widened on load (the CPU multiplies f32).
-    pub wide_weights: bool,
 }
 
 impl DeviceLimits {

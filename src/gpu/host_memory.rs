@@ -52,15 +52,14 @@ pub(super) fn check_room(need_bytes: u64, available_bytes: Option<u64>) -> Resul
 /// `len` equal values, or an error where the allocator refuses.
 pub(super) fn filled<T: Copy>(value: T, len: usize) -> Result<Vec<T>> {
     let mut v = Vec::new();
-    fill(&mut v, value, len)?;
+    resize(&mut v, value, len)?;
     Ok(v)
 }
 
-/// Makes `v` hold `len` equal values, or fails where the allocator refuses.
-pub(super) fn fill<T: Copy>(v: &mut Vec<T>, value: T, len: usize) -> Result<()> {
-    v.clear();
+/// Makes `v` hold `len` values, new ones equal to `value`, or fails where the allocator refuses.
+pub(super) fn resize<T: Copy>(v: &mut Vec<T>, value: T, len: usize) -> Result<()> {
     let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-    v.try_reserve_exact(len).map_err(|_| out_of_memory(bytes, "less"))?;
+    v.try_reserve_exact(len.saturating_sub(v.len())).map_err(|_| out_of_memory(bytes, "less"))?;
     v.resize(len, value);
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 
 /// Opens `auto` (a hardware GPU, else the CPU), `cpu`, an adapter's number or a part of its name.
 pub fn open_device(wanted: &str) -> Result<Device> {
-    let cpu = || Box::new(CpuExecutor::<f32>::new());
+    let cpu = || Box::new(CpuExecutor::<f32>::new().unpoisoned());
     match wanted {
         "cpu" => Ok(cpu()),
         "auto" => match auto_adapter(&primary_adapters()) {

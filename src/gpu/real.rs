@@ -60,28 +60,35 @@ macro_rules! real {
             const ONE: Self = 1.0;
             const NAN: Self = $t::NAN;
             const LOWEST: Self = -3.0e38;
+            #[inline(always)]
             fn of(x: f32) -> Self {
                 x as $t
             }
+            #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $t
             }
+            #[inline(always)]
             fn to_f64(self) -> f64 {
                 self as f64
             }
-            #[inline]
+            #[inline(always)]
             fn exp(self) -> Self {
                 $exp(self)
             }
+            #[inline(always)]
             fn ln(self) -> Self {
                 $t::ln(self)
             }
+            #[inline(always)]
             fn sqrt(self) -> Self {
                 $t::sqrt(self)
             }
+            #[inline(always)]
             fn max(self, other: Self) -> Self {
                 $t::max(self, other)
             }
+            #[inline(always)]
             fn min(self, other: Self) -> Self {
                 $t::min(self, other)
             }
@@ -95,7 +102,7 @@ real!(f64, f64::exp);
 ///
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7, 2^n through the exponent bits. Arguments
 /// outside ±87 are clamped, so that neither infinities nor subnormal numbers appear.
-#[inline]
+#[inline(always)]
 fn exp_f32(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding and subtracting it rounds to the nearest integer
     const LN2_HIGH: f32 = 355.0 / 512.0;

@@ -54,7 +54,6 @@ impl WgpuExecutor {
         let limits = DeviceLimits {
             max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
             max_buffer_bytes: own.max_buffer_size,
-            wide_weights: false,
         };
         let features = features_of(gpu.device.features());
         Ok(Self {

@@ -3,6 +3,7 @@
 use super::case::{Case, Input, Tolerance, random, real};
 use super::op::{Applied, Op};
 use super::rows::{for_row_pairs, for_rows};
+use super::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::{Format, Tensor};
@@ -63,6 +64,7 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 }
 
 /// 1 / (1 + e^-g).
+#[inline(always)]
 fn sigmoid<T: Real>(g: T) -> T {
     let limit = T::of(LARGEST_EXPONENT);
     T::ONE / (T::ONE + (-g.max(-limit).min(limit)).exp())
@@ -72,12 +74,16 @@ fn swiglu_twin<T: Real>(call: Call<'_, T>) {
     let n = call.params::<Params>().n as usize;
     let [gate, up, out] = call.args();
     let (gate, up, out) = (gate.real(), up.real(), out.real_mut());
-    for_rows(n, &mut out[..n], BLOCK, |b, out| {
-        let from = b * BLOCK;
-        for ((out, &g), &u) in out.iter_mut().zip(&gate[from..]).zip(&up[from..]) {
-            *out = g * sigmoid(g) * u;
+    for_rows(n, &mut out[..n], BLOCK, |b, out| swiglu_block(&gate[b * BLOCK..], &up[b * BLOCK..], out));
+}
+
+vectorised! {
+    fn swiglu_block<T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
+        let (gate, up) = (&gate[..out.len()], &up[..out.len()]);
+        for i in 0..out.len() {
+            out[i] = gate[i] * sigmoid(gate[i]) * up[i];
         }
-    });
+    }
 }
 
 fn swiglu_backward_twin<T: Real>(call: Call<'_, T>) {
@@ -87,13 +93,20 @@ fn swiglu_backward_twin<T: Real>(call: Call<'_, T>) {
     let (dgate, dup) = (&mut dgate.real_mut()[..n], &mut dup.real_mut()[..n]);
     for_row_pairs((dgate, BLOCK), (dup, BLOCK), |b, dgate, dup| {
         let from = b * BLOCK;
-        for (i, (dgate, dup)) in dgate.iter_mut().zip(dup).enumerate() {
-            let (dy, g, u) = (dy[from + i], gate[from + i], up[from + i]);
-            let s = sigmoid(g);
-            *dgate = dy * u * (s * (T::ONE + g * (T::ONE - s)));
-            *dup = dy * (g * s);
-        }
+        swiglu_backward_block(&dy[from..], &gate[from..], &up[from..], dgate, dup);
     });
+}
+
+vectorised! {
+    fn swiglu_backward_block<T: Real>(dy: &[T], gate: &[T], up: &[T], dgate: &mut [T], dup: &mut [T]) {
+        let n = dgate.len();
+        let (dy, gate, up, dup) = (&dy[..n], &gate[..n], &up[..n], &mut dup[..n]);
+        for i in 0..n {
+            let (g, s) = (gate[i], sigmoid(gate[i]));
+            dgate[i] = dy[i] * up[i] * (s * (T::ONE + g * (T::ONE - s)));
+            dup[i] = dy[i] * (g * s);
+        }
+    }
 }
 
 struct SwiGlu {

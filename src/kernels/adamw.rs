@@ -3,6 +3,8 @@
 //! The factor stays on the device, so that a step needs no read-back. Step counts, learning rates and bias corrections are
 //! the host's: see `optim`.
 
+use rayon::prelude::*;
+
 use super::case::{Case, Input, Tolerance, random, real};
 use super::parts::TREE;
 use crate::tensor::copy_tensor;
@@ -12,6 +14,9 @@ use crate::{params, wgsl};
 
 /// Invocations of a workgroup.
 const GROUP: usize = 256;
+
+/// Elements that the twin of `update` handles at a time.
+const BLOCK: usize = 4096;
 
 /// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup to add up.
 const MAX_PARTIALS: usize = 256;
@@ -113,13 +118,12 @@ fn square_sum_twin<T: Real>(call: Call<'_, T>) {
     let p: SquareParams = call.params();
     let [x, partials] = call.args();
     let partials = &mut partials.real_mut()[p.first as usize..][..p.n_groups as usize];
-    let mut sums = vec![0.0f64; partials.len()];
-    for (block, values) in x.real()[..p.n as usize].chunks(GROUP).enumerate() {
-        sums[block % partials.len()] += values.iter().map(|&v| (v * v).to_f64()).sum::<f64>();
-    }
-    for (partial, sum) in partials.iter_mut().zip(sums) {
-        *partial = T::from_f64(sum);
-    }
+    let (x, step) = (&x.real()[..p.n as usize], partials.len());
+    let square_sum = |block: &[T]| block.iter().map(|&v| (v * v).to_f64()).sum::<f64>();
+    partials.par_iter_mut().with_min_len(64).enumerate().for_each(|(first, partial)| {
+        let sums = x.chunks(GROUP).skip(first).step_by(step).map(square_sum);
+        *partial = T::from_f64(sums.sum());
+    });
 }
 
 fn clip_factor_twin<T: Real>(call: Call<'_, T>) {
@@ -136,15 +140,19 @@ fn update_twin<T: Real>(call: Call<'_, T>) {
     let [state, grads, values, first, second] = call.args();
     let (factor, grads, values) = (state.real()[1], grads.real(), values.real_mut());
     let (first, second) = (first.real_mut(), second.real_mut());
-    for i in 0..p.n as usize {
-        let g = factor * grads[i];
-        let m = first[i] + T::of(p.one_minus_beta1) * (g - first[i]);
-        let v = second[i] + T::of(p.one_minus_beta2) * (g * g - second[i]);
-        (first[i], second[i]) = (m, v);
-        let denominator = v.sqrt() * T::of(p.inv_sqrt_correction) + T::of(p.eps);
-        let kept = values[i] - T::of(p.decay) * values[i];
-        values[i] = kept - T::of(p.step_size) * (m / denominator);
-    }
+    let n = p.n as usize;
+    let moments = first[..n].par_chunks_mut(BLOCK).zip(second[..n].par_chunks_mut(BLOCK));
+    let blocks = values[..n].par_chunks_mut(BLOCK).zip(grads[..n].par_chunks(BLOCK)).zip(moments);
+    blocks.for_each(|((values, grads), (first, second))| {
+        for (((x, &g), m), v) in values.iter_mut().zip(grads).zip(first).zip(second) {
+            let g = factor * g;
+            *m += T::of(p.one_minus_beta1) * (g - *m);
+            *v += T::of(p.one_minus_beta2) * (g * g - *v);
+            let denominator = v.sqrt() * T::of(p.inv_sqrt_correction) + T::of(p.eps);
+            let kept = *x - T::of(p.decay) * *x;
+            *x = kept - T::of(p.step_size) * (*m / denominator);
+        }
+    });
 }
 
 /// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip` is the largest norm,

@@ -37,6 +37,7 @@ static CHAINS_KERNEL: KernelDef = KernelDef {
     bindings: &[Binding::write("out", Kind::Real, "[n]")],
     params: ChainParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: chains_twin_f32,
     twin_f64: chains_twin_f64,
 };
@@ -48,6 +49,7 @@ static COPY: KernelDef = KernelDef {
     bindings: &[Binding::read("x", Kind::Real, "[4 n]"), Binding::write("out", Kind::Real, "[4 n]")],
     params: CopyParams::FIELDS,
     constants: &[],
+    rivals: &[],
     twin_f32: copy_twin,
     twin_f64: copy_twin,
 };

@@ -2,6 +2,7 @@
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
+use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::Tensor;
@@ -9,6 +10,8 @@ use crate::{params, wgsl};
 
 /// Invocations of a workgroup in the elementwise shaders.
 const GROUP: usize = 64;
+/// Elements that the twins handle at a time.
+const BLOCK: usize = 1024;
 
 params! {
     /// Number of elements.
@@ -71,25 +74,31 @@ fn add_twin<T: Real>(call: Call<'_, T>) {
     let n = call.params::<Params>().n as usize;
     let [a, b, out] = call.args();
     let (a, b, out) = (a.real(), b.real(), out.real_mut());
-    for i in 0..n {
-        out[i] = a[i] + b[i];
-    }
+    for_rows(n, &mut out[..n], BLOCK, |block, out| {
+        let from = block * BLOCK;
+        let inputs = a[from..][..out.len()].iter().zip(&b[from..][..out.len()]);
+        out.iter_mut().zip(inputs).for_each(|(out, (&a, &b))| *out = a + b);
+    });
 }
 
 fn add_into_twin<T: Real>(call: Call<'_, T>) {
     let n = call.params::<Params>().n as usize;
     let [a, out] = call.args();
     let (a, out) = (a.real(), out.real_mut());
-    for i in 0..n {
-        out[i] += a[i];
-    }
+    for_rows(n, &mut out[..n], BLOCK, |block, out| {
+        let a = &a[block * BLOCK..][..out.len()];
+        out.iter_mut().zip(a).for_each(|(out, &a)| *out += a);
+    });
 }
 
 fn scale_by_twin<T: Real>(call: Call<'_, T>) {
     let n = call.params::<Params>().n as usize;
     let [x, factor, out] = call.args();
     let (x, factor) = (x.real(), factor.real()[0]);
-    out.real_mut()[..n].iter_mut().zip(x).for_each(|(out, &x)| *out = x * factor);
+    for_rows(n, &mut out.real_mut()[..n], BLOCK, |block, out| {
+        let x = &x[block * BLOCK..][..out.len()];
+        out.iter_mut().zip(x).for_each(|(out, &x)| *out = x * factor);
+    });
 }
 
 struct Add;

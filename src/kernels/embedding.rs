@@ -3,12 +3,15 @@
 
 use super::case::{Case, Input, Tolerance, frozen, real};
 use super::op::{Applied, Op, when};
-use super::parts::{WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32};
+use super::parts::{
+    WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
+};
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
     Arg, Binding, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for, upload_words,
 };
+use crate::tensor::blocks::unpack_from;
 use crate::tensor::{Format, Piece, Tensor};
 use crate::{ensure, params, wgsl};
 
@@ -67,6 +70,11 @@ macro_rules! kernel {
 kernel!(EMBEDDING_F32, "f32", WEIGHT_F32, Kind::Real, Format::F32);
 kernel!(EMBEDDING_BF16, "bf16", WEIGHT_BF16, Kind::Packed, Format::Bf16);
 kernel!(EMBEDDING_F16, "f16", WEIGHT_F16, Kind::Packed, Format::F16);
+kernel!(EMBEDDING_Q8_0, "q8_0", WEIGHT_Q8_0, Kind::Packed, Format::Q8_0);
+kernel!(EMBEDDING_Q4_0, "q4_0", WEIGHT_Q4_0, Kind::Packed, Format::Q4_0);
+kernel!(EMBEDDING_Q4_1, "q4_1", WEIGHT_Q4_1, Kind::Packed, Format::Q4_1);
+kernel!(EMBEDDING_Q4K, "q4k", WEIGHT_Q4K, Kind::Packed, Format::Q4K);
+kernel!(EMBEDDING_Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
 
 static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     label: "embedding/embedding_backward",
@@ -88,22 +96,28 @@ static EMBEDDING_BACKWARD: KernelDef = KernelDef {
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [&EMBEDDING_F32, &EMBEDDING_BF16, &EMBEDDING_F16, &EMBEDDING_BACKWARD].map(|k| (k, vec![])).to_vec()
+    let formats = [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED);
+    formats.map(look_up).chain([&EMBEDDING_BACKWARD]).map(|k| (k, vec![])).collect()
+}
+
+fn look_up(format: Format) -> &'static KernelDef {
+    match format {
+        Format::F32 => &EMBEDDING_F32,
+        Format::Bf16 => &EMBEDDING_BF16,
+        Format::F16 => &EMBEDDING_F16,
+        Format::Q8_0 => &EMBEDDING_Q8_0,
+        Format::Q4_0 => &EMBEDDING_Q4_0,
+        Format::Q4_1 => &EMBEDDING_Q4_1,
+        Format::Q4K => &EMBEDDING_Q4K,
+        Format::Q6K => &EMBEDDING_Q6K,
+    }
 }
 
 /// Copies one row of a table, from element `at`. Only the rows that are asked for are widened.
 fn copy_row<T: Real>(table: &Arg<'_, T>, format: Format, at: usize, out: &mut [T]) {
-    let widen = |bits: u16| match format {
-        Format::F16 => T::of(half::f16::from_bits(bits).to_f32()),
-        _ => T::of(half::bf16::from_bits(bits).to_f32()),
-    };
     match table {
         Arg::Real(values) => out.copy_from_slice(&values[at..][..out.len()]),
-        Arg::U32(words) => {
-            for (i, out) in (at..).zip(out) {
-                *out = widen((words[i / 2] >> (16 * (i % 2))) as u16);
-            }
-        }
+        Arg::U32(words) => unpack_from(format, words, at, out),
         _ => panic!("a table is read, not written"),
     }
 }
@@ -244,11 +258,7 @@ impl Op for Embedding {
 /// the table give zeros. Input: table.
 pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex) -> Result<Applied> {
     let out = Tensor::transient(rec, "embedding", ids.n_tokens(), table.cols);
-    let kernel = match table.format {
-        Format::F32 => &EMBEDDING_F32,
-        Format::Bf16 => &EMBEDDING_BF16,
-        Format::F16 => &EMBEDDING_F16,
-    };
+    let kernel = look_up(table.format);
     for piece in table.pieces() {
         let params = Params {
             tokens: out.rows as u32,

@@ -11,6 +11,8 @@ use super::case::{Case, Input, Tolerance, frozen, random, real, spiked};
 use super::parts::TREE;
 use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
 use super::op::{Applied, Op};
+use super::rows::{SUM_LANES, for_rows, row_max};
+use super::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor, copy_tensor};
@@ -27,6 +29,12 @@ const CHUNK_ROWS: usize = 32_768;
 
 /// Invocations of a workgroup of `scale_by`.
 const GROUP: usize = 256;
+
+/// Elements that the twin of `scale_by` handles at a time.
+const BLOCK: usize = 1024;
+
+/// Exponentials that a lane of the twin of `softmax_rows` sums in the precision of the row.
+const SUM_RUN: usize = 32;
 
 /// Below this, exp adds nothing in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
@@ -122,22 +130,59 @@ fn softmax_rows_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-/// The loss of one row of logits, which become their gradient if wanted.
-fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, scale: T) -> T {
-    let ignored = label >= row.len();
-    let highest = row.iter().fold(T::LOWEST, |m, &x| m.max(x));
-    let exp = |x: T| (x - highest).max(T::of(LOWEST_EXPONENT)).exp();
-    // In f64 whatever T is: a vocabulary of terms summed one by one in f32 would cost the loss two digits.
-    let sum = T::from_f64(row.iter().map(|&x| exp(x).to_f64()).sum());
-    let loss = if ignored { T::ZERO } else { sum.ln() + (highest - row[label]) };
-    if gradient {
-        let factor = if ignored { T::ZERO } else { scale };
-        for (j, x) in row.iter_mut().enumerate() {
-            let hit = if j == label { T::ONE } else { T::ZERO };
-            *x = factor * (exp(*x) / sum - hit);
+/// e^(x - highest), 0 being out of reach.
+#[inline(always)]
+fn exp_below<T: Real>(x: T, highest: T) -> T {
+    (x - highest).max(T::of(LOWEST_EXPONENT)).exp()
+}
+
+/// Sum of the exponentials of a row: short runs in T, the runs in f64 whatever T is, since a vocabulary of terms summed one by
+/// one in f32 would cost the loss two digits.
+#[allow(clippy::needless_range_loop)] // see simd.rs
+#[inline(always)]
+fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
+    let (chunks, rest) = row.as_chunks::<SUM_LANES>();
+    let mut sum = 0.0;
+    let mut i = 0;
+    while i < chunks.len() {
+        let end = chunks.len().min(i + SUM_RUN);
+        let mut lanes = [T::ZERO; SUM_LANES];
+        while i < end {
+            for l in 0..SUM_LANES {
+                lanes[l] += exp_below(chunks[i][l], highest);
+            }
+            i += 1;
+        }
+        for l in 0..SUM_LANES {
+            sum += lanes[l].to_f64();
         }
     }
-    loss
+    for i in 0..rest.len() {
+        sum += exp_below(rest[i], highest).to_f64();
+    }
+    T::from_f64(sum)
+}
+
+vectorised! {
+    /// The loss of one row of logits, which become their gradient if wanted.
+    fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, scale: T) -> T {
+        let highest = row_max(row);
+        let sum = exp_sum(row, highest);
+        let hit = row.get(label).copied();
+        if gradient {
+            let factor = if hit.is_some() { scale } else { T::ZERO };
+            for i in 0..row.len() {
+                row[i] = factor * (exp_below(row[i], highest) / sum);
+            }
+            if let Some(x) = hit {
+                row[label] = factor * (exp_below(x, highest) / sum - T::ONE);
+            }
+        }
+        match hit {
+            Some(x) => sum.ln() + (highest - x),
+            None => T::ZERO,
+        }
+    }
 }
 
 fn sum_twin<T: Real>(call: Call<'_, T>) {
@@ -151,7 +196,7 @@ fn scale_by_twin<T: Real>(call: Call<'_, T>) {
     let n = call.params::<ScaleParams>().n as usize;
     let [factor, x] = call.args();
     let factor = factor.real()[0];
-    x.real_mut()[..n].iter_mut().for_each(|x| *x *= factor);
+    for_rows(n, &mut x.real_mut()[..n], BLOCK, |_, x| x.iter_mut().for_each(|x| *x *= factor));
 }
 
 /// Which gradients the rule will be asked for; they are computed during the forward.

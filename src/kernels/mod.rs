@@ -4,11 +4,15 @@
 
 pub mod case;
 pub mod gradient;
+mod matmul_kernels;
+mod matmul_twin;
 pub mod op;
 pub mod parts;
 pub mod product;
-mod rows;
+pub mod rows;
 mod sample_cases;
+pub mod simd;
+mod weights;
 
 /// Declares the families and gathers their kernels and cases.
 macro_rules! families {

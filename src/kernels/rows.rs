@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::simd::vectorised;
 use crate::gpu::{Real, groups_for};
 
 /// Twins that touch fewer elements than this stay on one thread.
@@ -12,7 +13,7 @@ const PARALLEL_FROM: usize = 1 << 15;
 /// Elements that one parallel task touches at least.
 const TASK: usize = 1 << 12;
 /// Partial sums of the twins' reductions.
-const SUM_LANES: usize = 16;
+pub const SUM_LANES: usize = 16;
 
 /// Names of the constants that `common/row.wgsl` and `common/reduce.wgsl` take.
 pub const ROW_CONSTANTS: &[&str] = &["GROUP", "LANES"];
@@ -40,7 +41,7 @@ pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usi
     if work < PARALLEL_FROM {
         return out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row));
     }
-    let rows_per_task = TASK.div_ceil(work / (out.len() / cols).max(1));
+    let rows_per_task = TASK.div_ceil((work / (out.len() / cols).max(1)).max(1));
     out.par_chunks_mut(cols).enumerate().with_min_len(rows_per_task).for_each(|(r, row)| f(r, row));
 }
 
@@ -57,34 +58,118 @@ pub fn for_row_pairs<T: Send>(
     rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
 }
 
-/// Σ a b.
-pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let n = a.len().min(b.len());
-    let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
-    let (b, b_rest) = b[..n].as_chunks::<SUM_LANES>();
-    let mut lanes = [T::ZERO; SUM_LANES];
-    for (a, b) in a.iter().zip(b) {
-        for l in 0..SUM_LANES {
-            lanes[l] += a[l] * b[l];
-        }
+/// The partial sums of a reduction and the rest, added up.
+#[allow(clippy::needless_range_loop)] // see simd.rs
+#[inline(always)]
+fn total<T: Real>(lanes: &[T], rest: &[T]) -> T {
+    let mut sum = T::ZERO;
+    for l in 0..lanes.len() {
+        sum += lanes[l];
     }
-    lanes.into_iter().sum::<T>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| a * b).sum()
+    for i in 0..rest.len() {
+        sum += rest[i];
+    }
+    sum
 }
 
-/// Σ a b c.
-pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
-    let n = a.len().min(b.len()).min(c.len());
-    let (a, a_rest) = a[..n].as_chunks::<SUM_LANES>();
-    let (b, b_rest) = b[..n].as_chunks::<SUM_LANES>();
-    let (c, c_rest) = c[..n].as_chunks::<SUM_LANES>();
-    let mut lanes = [T::ZERO; SUM_LANES];
-    for ((a, b), c) in a.iter().zip(b).zip(c) {
+vectorised! {
+    /// Σ a b.
+    pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+        let n = if a.len() < b.len() { a.len() } else { b.len() };
+        let (a, b) = (&a[..n], &b[..n]);
+        let whole = n / SUM_LANES * SUM_LANES;
+        let mut lanes = [T::ZERO; SUM_LANES];
+        let mut i = 0;
+        while i < whole {
+            for l in 0..SUM_LANES {
+                lanes[l] += a[i + l] * b[i + l];
+            }
+            i += SUM_LANES;
+        }
+        let mut sum = total(&lanes, &[]);
+        for i in whole..n {
+            sum += a[i] * b[i];
+        }
+        sum
+    }
+}
+
+vectorised! {
+    /// Σ a b c.
+    pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
+        let n = if a.len() < b.len() { a.len() } else { b.len() };
+        let (a, b, c) = (&a[..n], &b[..n], &c[..n]);
+        let whole = n / SUM_LANES * SUM_LANES;
+        let mut lanes = [T::ZERO; SUM_LANES];
+        let mut i = 0;
+        while i < whole {
+            for l in 0..SUM_LANES {
+                lanes[l] += a[i + l] * b[i + l] * c[i + l];
+            }
+            i += SUM_LANES;
+        }
+        let mut sum = total(&lanes, &[]);
+        for i in whole..n {
+            sum += a[i] * b[i] * c[i];
+        }
+        sum
+    }
+}
+
+/// Largest of a row; the large negative number for an empty one.
+#[allow(clippy::needless_range_loop)] // see simd.rs
+#[inline(always)]
+pub fn row_max<T: Real>(row: &[T]) -> T {
+    let (chunks, rest) = row.as_chunks::<SUM_LANES>();
+    let mut lanes = [T::LOWEST; SUM_LANES];
+    for i in 0..chunks.len() {
         for l in 0..SUM_LANES {
-            lanes[l] += a[l] * b[l] * c[l];
+            lanes[l] = larger(lanes[l], chunks[i][l]);
         }
     }
-    let rest = a_rest.iter().zip(b_rest).zip(c_rest).map(|((&a, &b), &c)| a * b * c);
-    lanes.into_iter().sum::<T>() + rest.sum()
+    let mut top = T::LOWEST;
+    for l in 0..SUM_LANES {
+        top = larger(top, lanes[l]);
+    }
+    for i in 0..rest.len() {
+        top = larger(top, rest[i]);
+    }
+    top
+}
+
+#[inline(always)]
+fn larger<T: Real>(a: T, b: T) -> T {
+    if b > a { b } else { a }
+}
+
+/// Sum of a row.
+#[allow(clippy::needless_range_loop)] // see simd.rs
+#[inline(always)]
+pub fn row_sum<T: Real>(row: &[T]) -> T {
+    let (chunks, rest) = row.as_chunks::<SUM_LANES>();
+    let mut lanes = [T::ZERO; SUM_LANES];
+    for i in 0..chunks.len() {
+        for l in 0..SUM_LANES {
+            lanes[l] += chunks[i][l];
+        }
+    }
+    total(&lanes, rest)
+}
+
+vectorised! {
+    /// Turns scores into weights that sum to 1; returns their log-sum-exp.
+    pub fn softmax<T: Real>(row: &mut [T]) -> T {
+        let top = row_max(row);
+        for i in 0..row.len() {
+            row[i] = (row[i] - top).exp();
+        }
+        let sum = row_sum(row);
+        let factor = T::ONE / sum;
+        for i in 0..row.len() {
+            row[i] *= factor;
+        }
+        top + sum.ln()
+    }
 }
 
 #[cfg(test)]

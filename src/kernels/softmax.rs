@@ -3,7 +3,8 @@
 use super::case::{Case, Input, Tolerance, random, real, spiked};
 use super::op::{Applied, Op, when};
 use super::parts::REDUCE;
-use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_shape};
+use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_max, row_shape, row_sum};
+use super::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording};
 use crate::tensor::{Format, Tensor};
@@ -61,14 +62,22 @@ fn softmax_twin<T: Real>(call: Call<'_, T>) {
     let (x, y) = (x.real(), y.real_mut());
     let (rows, cols) = (p.rows as usize, p.cols as usize);
     for_rows(rows * cols, &mut y[..rows * cols], cols, |r, y| {
-        let x = &x[r * cols..][..cols];
-        let largest = x.iter().fold(T::LOWEST, |m, &v| m.max(v));
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = (x - largest).max(T::of(LOWEST_EXPONENT)).exp();
-        }
-        let factor = T::ONE / y.iter().copied().sum();
-        y.iter_mut().for_each(|y| *y *= factor);
+        y.copy_from_slice(&x[r * cols..][..cols]);
+        softmax_in_place(y);
     });
+}
+
+vectorised! {
+    fn softmax_in_place<T: Real>(row: &mut [T]) {
+        let largest = row_max(row);
+        for i in 0..row.len() {
+            row[i] = (row[i] - largest).max(T::of(LOWEST_EXPONENT)).exp();
+        }
+        let factor = T::ONE / row_sum(row);
+        for i in 0..row.len() {
+            row[i] *= factor;
+        }
+    }
 }
 
 fn softmax_backward_twin<T: Real>(call: Call<'_, T>) {

@@ -1,4 +1,4 @@
-//! From files to a model on a device: frozen weights keep their 16-bit format on a GPU, trained ones live in f32 arenas.
+//! From files to a model on a device: frozen weights stay as the file stores them (16 bits or quantised), trained ones live in f32 arenas.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -19,7 +19,6 @@ use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 use crate::nn::{Linear, Lora};
 
-use crate::tensor::dtype::DType;
 use crate::tensor::host::HostTensor;
 use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
 
@@ -199,7 +198,7 @@ impl Loader<'_> {
         self.param(name, &host)
     }
 
-    /// Uploads a tensor: into its arena if it is trained, else in the format that suits the device.
+    /// Uploads a tensor: into its arena if it is trained, else as it is stored.
     fn param(&mut self, name: &str, host: &HostTensor) -> Result<Param> {
         if let Some(t) = self.by_name.get(name) {
             t.value.write(self.device, &host.to_f32()?)?;
@@ -207,17 +206,15 @@ impl Loader<'_> {
         }
         let (rows, cols) = matrix(&host.shape);
         let limits = self.device.limits();
-        let is_matrix = host.shape.len() == 2;
-        let format = match host.dtype {
-            DType::F16 if is_matrix && !limits.wide_weights => Format::F16,
-            DType::BF16 if is_matrix && !limits.wide_weights => Format::Bf16,
-            _ => Format::F32,
-        };
+        let stored = Format::of(host.dtype).filter(|f| host.shape.len() == 2 && f.takes_rows_of(cols));
+        let format = stored.unwrap_or(Format::F32);
         let value = Tensor::persistent(name, format, rows, cols, &limits)?;
-        if format == Format::F32 {
-            value.write(self.device, &host.to_f32()?)?;
-        } else {
-            value.write_halves(self.device, &bytemuck::pod_collect_to_vec::<u8, u16>(&host.bytes))?;
+        match format {
+            Format::F32 => value.write(self.device, &host.to_f32()?)?,
+            Format::Bf16 | Format::F16 => {
+                value.write_halves(self.device, &bytemuck::pod_collect_to_vec::<u8, u16>(&host.bytes))?;
+            }
+            quantised => value.write_blocks(self.device, &quantised.words_of_blocks(&host.bytes)?)?,
         }
         Ok(Param::frozen(name, value))
     }

@@ -1,8 +1,10 @@
 //! Floor 2: shapes, element types, host tensors and the files they are read from.
 
 mod arena;
+pub mod blocks;
 pub mod dequant;
 pub mod dtype;
+mod format;
 pub mod gguf;
 pub mod gguf_metadata;
 mod gguf_parse;
@@ -14,4 +16,5 @@ mod tensor;
 pub mod write;
 
 pub use arena::{Arena, ArenaSlice, Spec, Trainable};
-pub use tensor::{Format, Piece, Tensor, copy_tensor, cut_rows};
+pub use format::Format;
+pub use tensor::{Piece, Tensor, copy_tensor, cut_rows};

@@ -3,31 +3,9 @@
 //! Activations are [tokens, channels] in one piece; weights are [out, in] in as many pieces as they need. A vector is a
 //! matrix of one row. A tensor owns no memory: it names spans that an executor fills.
 
+use super::Format;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
-
-/// How the elements of a tensor are stored on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One f32 an element.
-    F32,
-    /// Two bfloat16 a word, the lower half first.
-    Bf16,
-    /// Two IEEE half floats a word, the lower half first.
-    F16,
-}
-
-impl Format {
-    /// Buffer kind of this format.
-    pub fn kind(self) -> Kind {
-        if self == Format::F32 { Kind::Real } else { Kind::Packed }
-    }
-
-    /// Four-byte words that hold `n` elements.
-    pub fn n_words(self, n: usize) -> usize {
-        if self == Format::F32 { n } else { n.div_ceil(2) }
-    }
-}
 
 /// Consecutive rows of a tensor in one span.
 #[derive(Clone, Debug)]
@@ -120,13 +98,14 @@ impl Tensor {
 
     /// Uploads f32 values in row order, rounding to the tensor's format.
     pub fn write(&self, device: &mut dyn Executor, values: &[f32]) -> Result<()> {
+        assert!(!self.format.is_quantised(), "values are not quantised here: blocks come from files");
         assert_eq!(values.len(), self.len(), "one value an element");
         for p in &self.pieces {
             let part = &values[p.row * self.cols..(p.row + p.rows) * self.cols];
             match self.format {
                 Format::F32 => device.write_real(&p.span, part)?,
                 Format::Bf16 => device.write_words(&p.span, &pack(part, |x| half::bf16::from_f32(x).to_bits()))?,
-                Format::F16 => device.write_words(&p.span, &pack(part, |x| half::f16::from_f32(x).to_bits()))?,
+                _ => device.write_words(&p.span, &pack(part, |x| half::f16::from_f32(x).to_bits()))?,
             }
         }
         Ok(())
@@ -134,13 +113,20 @@ impl Tensor {
 
     /// Uploads 16-bit elements as they are.
     pub fn write_halves(&self, device: &mut dyn Executor, bits: &[u16]) -> Result<()> {
-        assert!(self.format != Format::F32 && bits.len() == self.len(), "16-bit elements for a 16-bit tensor");
+        assert!(self.format.block_len() == 2 && bits.len() == self.len(), "16-bit elements for a 16-bit tensor");
         for p in &self.pieces {
             let part = &bits[p.row * self.cols..(p.row + p.rows) * self.cols];
             let words: Vec<u32> = part.chunks(2).map(|c| join(c[0], c.get(1).copied().unwrap_or(0))).collect();
             device.write_words(&p.span, &words)?;
         }
         Ok(())
+    }
+
+    /// Uploads the packed words of a quantised tensor, see [`Format::words_of_blocks`].
+    pub fn write_blocks(&self, device: &mut dyn Executor, words: &[u32]) -> Result<()> {
+        let words_of = |rows: usize| self.format.n_words(rows * self.cols);
+        assert!(self.format.is_quantised() && words.len() == words_of(self.rows), "blocks for a quantised tensor");
+        self.pieces.iter().try_for_each(|p| device.write_words(&p.span, &words[words_of(p.row)..][..words_of(p.rows)]))
     }
 
     /// Reads an f32 tensor back in row order.
@@ -174,12 +160,12 @@ pub fn cut_rows(
     let max = limits.max_elements();
     let mut step = rows;
     if format.n_words(rows * cols) > max {
-        let per_word = if format == Format::F32 { 1 } else { 2 };
-        step = (max * per_word / cols.max(1)).min(rows);
-        let aligned = (1..=step)
-            .rev()
-            .take(ELEMENT_ALIGNMENT * per_word)
-            .find(|s| (s * cols).is_multiple_of(ELEMENT_ALIGNMENT * per_word));
+        let fits = max / format.block_words() * format.block_len();
+        step = (fits / cols.max(1)).min(rows);
+        let whole = |s: &usize| {
+            (s * cols).is_multiple_of(format.block_len()) && format.n_words(s * cols).is_multiple_of(ELEMENT_ALIGNMENT)
+        };
+        let aligned = (1..=step).rev().take(ELEMENT_ALIGNMENT * format.block_len()).find(whole);
         step = aligned.unwrap_or(step);
     }
     if step == 0 {

@@ -1,0 +1,137 @@
+//! The kernels of the matrix products: for each orientation and storage format a portable tile, and rivals that are faster on
+//! some devices or for some sizes.
+//!
+//! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
+//! cut the product into tiles the file with the entry point. So a new format or a new way is one part and a few lines here.
+
+use super::matmul::Params;
+use super::matmul_twin::{nn, nt, tn};
+use super::parts::{
+    REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
+};
+use crate::gpu::{Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Rival, Source};
+use crate::tensor::Format;
+use crate::wgsl;
+
+/// The largest m for which lanes rather share the sum than have elements of their own.
+const FEW_ROWS: u32 = 4;
+
+/// What a rival runs for a dispatch: no constants, and these workgroups per axis.
+type Shape = Option<(Vec<u32>, [u32; 3])>;
+
+fn row_shape(d: &Dispatch) -> Shape {
+    let p: Params = d.params_as();
+    (p.m <= FEW_ROWS).then(|| (vec![], [p.n.div_ceil(8), p.m, 1]))
+}
+
+fn shared_shape(d: &Dispatch) -> Shape {
+    let p: Params = d.params_as();
+    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(64), p.m.div_ceil(64), 1]))
+}
+
+fn broadcast_shape(d: &Dispatch) -> Shape {
+    let p: Params = d.params_as();
+    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
+}
+
+/// One kernel: a way, an orientation, a storage format of w.
+macro_rules! kernel {
+    ($name:ident, $label:literal, $variant:literal, [$($part:expr),*], $weight:expr, $kind:expr, $twin:ident, $format:expr, $rivals:expr) => {
+        static $name: KernelDef = KernelDef {
+            label: $label,
+            variant: $variant,
+            parts: &[wgsl!("matmul/params"), $($part,)* $weight],
+            bindings: &[
+                Binding::read("a", Kind::Real, "[m or k, a_stride]"),
+                Binding::read("w", $kind, "[n, k] or [k, n]"),
+                Binding::read_write("out", Kind::Real, "[m, c_stride]"),
+            ],
+            params: Params::FIELDS,
+            constants: &[],
+            rivals: $rivals,
+            twin_f32: |c| $twin(c, $format),
+            twin_f64: |c| $twin(c, $format),
+        };
+    };
+}
+
+const NT: Source = wgsl!("matmul/nt");
+const NN: Source = wgsl!("matmul/nn");
+const TN: Source = wgsl!("matmul/tn");
+const TILE: Source = wgsl!("matmul/tile");
+const SHARED_TILE: Source = wgsl!("matmul/shared_tile");
+const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::Subgroups);
+const ROW: Source = wgsl!("matmul/row");
+
+/// The kernels of one orientation and format: the portable tile and its rivals, each with its name.
+macro_rules! kernels {
+    ($variant:literal, $way:expr, $weight:expr, $kind:expr, $twin:ident, $format:expr;
+        tile $tile:ident, shared $shared:ident $(, broadcast $broadcast:ident)? $(, row $row:ident)?) => {
+        kernel!($tile, "matmul/tile", $variant, [$way, TILE], $weight, $kind, $twin, $format, &[
+            $(Rival { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
+            Rival { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
+            $(Rival { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
+        ]);
+        kernel!($shared, "matmul/shared_tile", $variant, [$way, SHARED_TILE], $weight, $kind, $twin, $format, &[]);
+        $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, BROADCAST], $weight, $kind, $twin, $format, &[]);)?
+        $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, ROW], $weight, $kind, $twin, $format, &[]);)?
+    };
+}
+
+kernels!("nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32; tile NT_F32, shared NT_F32_SHARED, broadcast NT_F32_BROADCAST, row NT_F32_ROW);
+kernels!("nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16; tile NT_BF16, shared NT_BF16_SHARED, row NT_BF16_ROW);
+kernels!("nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16; tile NT_F16, shared NT_F16_SHARED, row NT_F16_ROW);
+kernels!("nt q8_0", NT, WEIGHT_Q8_0, Kind::Packed, nt, Format::Q8_0; tile NT_Q8_0, shared NT_Q8_0_SHARED, row NT_Q8_0_ROW);
+kernels!("nt q4_0", NT, WEIGHT_Q4_0, Kind::Packed, nt, Format::Q4_0; tile NT_Q4_0, shared NT_Q4_0_SHARED, row NT_Q4_0_ROW);
+kernels!("nt q4_1", NT, WEIGHT_Q4_1, Kind::Packed, nt, Format::Q4_1; tile NT_Q4_1, shared NT_Q4_1_SHARED, row NT_Q4_1_ROW);
+kernels!("nt q4k", NT, WEIGHT_Q4K, Kind::Packed, nt, Format::Q4K; tile NT_Q4K, shared NT_Q4K_SHARED, row NT_Q4K_ROW);
+kernels!("nt q6k", NT, WEIGHT_Q6K, Kind::Packed, nt, Format::Q6K; tile NT_Q6K, shared NT_Q6K_SHARED, row NT_Q6K_ROW);
+kernels!("nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32; tile NN_F32, shared NN_F32_SHARED, broadcast NN_F32_BROADCAST);
+kernels!("nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16; tile NN_BF16, shared NN_BF16_SHARED);
+kernels!("nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16; tile NN_F16, shared NN_F16_SHARED);
+kernels!("nn q8_0", NN, WEIGHT_Q8_0, Kind::Packed, nn, Format::Q8_0; tile NN_Q8_0, shared NN_Q8_0_SHARED);
+kernels!("nn q4_0", NN, WEIGHT_Q4_0, Kind::Packed, nn, Format::Q4_0; tile NN_Q4_0, shared NN_Q4_0_SHARED);
+kernels!("nn q4_1", NN, WEIGHT_Q4_1, Kind::Packed, nn, Format::Q4_1; tile NN_Q4_1, shared NN_Q4_1_SHARED);
+kernels!("nn q4k", NN, WEIGHT_Q4K, Kind::Packed, nn, Format::Q4K; tile NN_Q4K, shared NN_Q4K_SHARED);
+kernels!("nn q6k", NN, WEIGHT_Q6K, Kind::Packed, nn, Format::Q6K; tile NN_Q6K, shared NN_Q6K_SHARED);
+kernels!("tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32; tile TN_F32, shared TN_F32_SHARED, broadcast TN_F32_BROADCAST);
+
+/// a wᵀ.
+pub(super) fn nt_kernel(format: Format) -> &'static KernelDef {
+    match format {
+        Format::F32 => &NT_F32,
+        Format::Bf16 => &NT_BF16,
+        Format::F16 => &NT_F16,
+        Format::Q8_0 => &NT_Q8_0,
+        Format::Q4_0 => &NT_Q4_0,
+        Format::Q4_1 => &NT_Q4_1,
+        Format::Q4K => &NT_Q4K,
+        Format::Q6K => &NT_Q6K,
+    }
+}
+
+/// a w.
+pub(super) fn nn_kernel(format: Format) -> &'static KernelDef {
+    match format {
+        Format::F32 => &NN_F32,
+        Format::Bf16 => &NN_BF16,
+        Format::F16 => &NN_F16,
+        Format::Q8_0 => &NN_Q8_0,
+        Format::Q4_0 => &NN_Q4_0,
+        Format::Q4_1 => &NN_Q4_1,
+        Format::Q4K => &NN_Q4K,
+        Format::Q6K => &NN_Q6K,
+    }
+}
+
+/// aᵀ w, both f32.
+pub(super) fn tn_kernel() -> &'static KernelDef {
+    &TN_F32
+}
+
+/// The kernels of the family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    let formats = [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED);
+    let tiles = formats.flat_map(|f| [nt_kernel(f), nn_kernel(f)]).chain([tn_kernel()]);
+    tiles.flat_map(KernelDef::with_rivals).map(|k| (k, vec![])).collect()
+}

@@ -1,0 +1,48 @@
+//! Compiles a function of a twin for several instruction sets and runs the widest that the machine has.
+//!
+//! Only the width of the vectors differs: the order of every sum is written out by the function itself, and Rust never fuses
+//! a product and a sum, so the results are the same bits on all of them. What such a function calls must be
+//! `#[inline(always)]` to be compiled anew with it. Its loops run over indices: closures and the adapters of iterators are
+//! functions too, which a development build leaves where they are.
+
+/// Defines a generic function over [`Real`](crate::gpu::Real) with this body, for AVX-512, AVX2 and the build's own target.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real $(, const $n:ident: usize, $b:ident: $bound:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)] // what a closure would capture is handed in
+        $vis fn $name<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? {
+            #[allow(clippy::needless_range_loop)]
+            #[inline(always)]
+            fn narrow<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+                fn avx512<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? {
+                    narrow::<T $(, $n, $b)?>($($arg),*)
+                }
+                #[target_feature(enable = "avx2")]
+                fn avx2<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? {
+                    narrow::<T $(, $n, $b)?>($($arg),*)
+                }
+                if crate::kernels::simd::has_avx512() {
+                    // SAFETY: the machine has the instructions.
+                    return unsafe { avx512::<T $(, $n, $b)?>($($arg),*) };
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the machine has the instructions.
+                    return unsafe { avx2::<T $(, $n, $b)?>($($arg),*) };
+                }
+            }
+            narrow::<T $(, $n, $b)?>($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// Whether the machine has all that the widest form is compiled for.
+#[cfg(target_arch = "x86_64")]
+pub fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx2")
+}
