@@ -96,7 +96,7 @@ fn a_quick_benchmark_on_the_cpu_gives_figures_that_can_be_compared_and_drawn() {
     let model = ["--device", "cpu", "--config", "tiny", "--lengths", "300,40", "--only", "norm"];
     let report = report_of(&[&model[..], &["--plot", plots.to_str().unwrap()]].concat());
     assert_figures(&report, 2 * ROWS_A_LENGTH);
-    assert!(report.kernels.iter().all(|r| r.form == "twin" && r.kernel.starts_with("norm/")));
+    assert!(report.kernels.iter().all(|r| r.form == "twin" && r.case.starts_with("norm/")));
     let kv = |attention: &str| {
         let is_it = |r: &&ModelRow| r.activity == Activity::Prefill && r.attention == attention && r.length == 300;
         report.runs.iter().find(is_it).unwrap().kv_bytes
@@ -190,7 +190,7 @@ fn work_is_what_the_formula_needs() {
         work(&mut device, &dispatch.unwrap()).unwrap().unwrap()
     };
     let square = work_of("matmul/linear: bench 512x512x512");
-    assert_eq!((square.flops, square.bytes), (2 << 27, 3 * 4 << 18));
+    assert_eq!((square.flops, square.bytes), (2 << 27, (3 * 4) << 18));
     let row = work_of("matmul/linear: bf16 weights beyond 16 bits 2x400x402");
     assert_eq!(row.bytes, 4 * 2 * 400 + 2 * 400 * 402 + 4 * 2 * 402);
     // Dense: query t sees t + 1 keys; 6 heads of 12.

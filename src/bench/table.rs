@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn columns_are_aligned_by_characters() {
         let rows = [cells(["a", "12.0 µs"]), cells(["long", "1 s"])];
-        assert_eq!(aligned(&rows, 1), "  a      12.0 µs\n  long       1 s\n");
+        assert_eq!(aligned(&rows, 1), "  a     12.0 µs\n  long      1 s\n");
     }
 
     #[test]
