@@ -2,9 +2,9 @@
 //! generates.
 //!
 //! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `work.rs` what a kernel has to do and
-//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs` and `generation.rs` how fast, `profile.rs` where the time goes. `report.rs` is the whole, as
-//! JSON too; `table.rs`, `compare.rs` and `plots.rs` are how people read it. Whether results are right is
-//! [`crate::conformance`]'s.
+//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs` and `generation.rs` how fast, and `profile.rs`
+//! where the time goes. `report.rs` is the whole, as JSON too; `table.rs`, `compare.rs` and `plots.rs` are how people read it.
+//! Whether results are right is [`crate::conformance`]'s.
 
 mod compare;
 mod generation;
