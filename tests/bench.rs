@@ -94,14 +94,22 @@ fn a_quick_benchmark_on_the_cpu_gives_figures_that_can_be_compared_and_drawn() {
     let dir = tempfile::tempdir().unwrap();
     let plots = dir.path().join("plots");
     let model = ["--device", "cpu", "--config", "tiny", "--lengths", "300,40", "--only", "norm"];
-    let report = report_of(&[&model[..], &["--plot", plots.to_str().unwrap()]].concat());
+    let report = report_of(&[&model[..], &["--profile", "--plot", plots.to_str().unwrap()]].concat());
     assert_figures(&report, 2 * ROWS_A_LENGTH);
-    assert!(report.kernels.iter().all(|r| r.form == "twin" && r.kernel.starts_with("norm/")));
+    assert!(report.kernels.iter().all(|r| r.form == "twin" && r.case.starts_with("norm/")));
     let kv = |attention: &str| {
         let is_it = |r: &&ModelRow| r.activity == Activity::Prefill && r.attention == attention && r.length == 300;
         report.runs.iter().find(is_it).unwrap().kv_bytes
     };
     assert!(kv("lrsa") < kv("dense"), "{} against {}", kv("lrsa"), kv("dense"));
+    assert_eq!(report.profiles.len(), 4, "LoRA and full, dense and LRSA");
+    for profile in &report.profiles {
+        let (first, n) = (profile.kernels[0].seconds, profile.kernels.len());
+        assert!(n > 15 && profile.kernels.iter().all(|k| k.seconds <= first && k.dispatches > 0), "{profile:?}");
+        let names: Vec<&str> = profile.kernels.iter().map(|k| k.kernel.as_str()).collect();
+        assert!(names.contains(&"attend/backward_key") && names.contains(&"adamw/update"), "{names:?}");
+        assert_eq!(names.contains(&"lrsa/lag_score"), profile.attention == "lrsa", "{names:?}");
+    }
     for stem in ["train-time", "prefill-time", "decode-time", "memory", "kv-cache"] {
         let svg = std::fs::read_to_string(plots.join(format!("{stem}.svg"))).unwrap();
         assert!(svg.contains("length of the sequence (tokens)") && svg.contains("LRSA"), "{svg}");
@@ -190,7 +198,7 @@ fn work_is_what_the_formula_needs() {
         work(&mut device, &dispatch.unwrap()).unwrap().unwrap()
     };
     let square = work_of("matmul/linear: bench 512x512x512");
-    assert_eq!((square.flops, square.bytes), (2 << 27, 3 * 4 << 18));
+    assert_eq!((square.flops, square.bytes), (2 << 27, (3 * 4) << 18));
     let row = work_of("matmul/linear: bf16 weights beyond 16 bits 2x400x402");
     assert_eq!(row.bytes, 4 * 2 * 400 + 2 * 400 * 402 + 4 * 2 * 402);
     // Dense: query t sees t + 1 keys; 6 heads of 12.

@@ -14,8 +14,8 @@ fn bench_cases() -> Vec<Case> {
     all.filter(|c| c.bench).collect()
 }
 
-/// Measures every kernel of every benchmark case whose kernel or case contains `only`, about `budget` seconds each, and hands each row
-/// to `watch`.
+/// Measures every kernel of the benchmark cases, about `budget` seconds each, where the kernel's label or the case's name
+/// contains `only`, and hands each row to `watch`.
 pub fn kernel_rows(
     device: &mut dyn Executor,
     roofline: &Roofline,

@@ -2,15 +2,16 @@
 //! generates.
 //!
 //! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `work.rs` what a kernel has to do and
-//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs` and `generation.rs` how fast. `report.rs` is the whole, as
-//! JSON too; `table.rs`, `compare.rs` and `plots.rs` are how people read it. Whether results are right is
-//! [`crate::conformance`]'s.
+//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs` and `generation.rs` how fast, and `profile.rs`
+//! where the time goes. `report.rs` is the whole, as JSON too; `table.rs`, `compare.rs` and `plots.rs` are how people read it.
+//! Whether results are right is [`crate::conformance`]'s.
 
 mod compare;
 mod generation;
 mod kernels;
 mod measure;
 mod plots;
+mod profile;
 mod report;
 mod roofline;
 mod subject;
@@ -23,7 +24,8 @@ pub use generation::generation_rows;
 pub use kernels::kernel_rows;
 pub use measure::Samples;
 pub use plots::plots;
-pub use report::{Activity, KernelRow, ModelRow, Report};
+pub use profile::training_profile;
+pub use report::{Activity, KernelRow, KernelShare, ModelRow, Profile, Report};
 pub use roofline::Roofline;
 pub use subject::{RandomModel, Subject};
 pub use table::{comparison_table, table};

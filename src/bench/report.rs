@@ -127,6 +127,30 @@ impl ModelRow {
     }
 }
 
+/// What one kernel takes of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelShare {
+    /// Label and variant, or what else a command does.
+    pub kernel: String,
+    /// How often it runs.
+    pub dispatches: usize,
+    /// Seconds of all of these.
+    pub seconds: f64,
+}
+
+/// Where the time of a training step goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// What is trained.
+    pub activity: Activity,
+    /// `dense` or `lrsa`.
+    pub attention: String,
+    /// Tokens of the sequence.
+    pub length: usize,
+    /// Kernels, the longest first.
+    pub kernels: Vec<KernelShare>,
+}
+
 /// `dense` or `lrsa`.
 pub(super) fn attention_name(attention: Attention) -> &'static str {
     match attention {
@@ -152,6 +176,8 @@ pub struct Report {
     pub lrsa: String,
     /// The model's rows.
     pub runs: Vec<ModelRow>,
+    /// Where the time goes; empty where nobody asked.
+    pub profiles: Vec<Profile>,
 }
 
 impl Report {
@@ -165,6 +191,7 @@ impl Report {
             model: String::new(),
             lrsa: String::new(),
             runs: vec![],
+            profiles: vec![],
         }
     }
 

@@ -1,7 +1,7 @@
 //! A report, and a comparison of two, as text for the terminal.
 
 use super::compare::Comparison;
-use super::report::Report;
+use super::report::{Profile, Report};
 
 /// A time with the unit that suits it.
 pub(super) fn duration(seconds: f64) -> String {
@@ -77,7 +77,20 @@ pub fn table(report: &Report) -> String {
         text += &format!("{}; {}\n\n", report.model, report.lrsa);
         text += &aligned(&run_rows(report), 2);
     }
+    report.profiles.iter().for_each(|p| push_profile(&mut text, p));
     text
+}
+
+fn push_profile(text: &mut String, profile: &Profile) {
+    let all: f64 = profile.kernels.iter().map(|k| k.seconds).sum();
+    let (activity, attention) = (profile.activity.name(), &profile.attention);
+    *text += &format!("\n{activity}, {attention}, {} tokens: {} of commands\n\n", profile.length, duration(all));
+    let mut rows = vec![cells(["kernel", "times", "in all", "share"])];
+    for k in &profile.kernels {
+        let share = format!("{:.1} %", 100.0 * k.seconds / all);
+        rows.push(vec![k.kernel.clone(), k.dispatches.to_string(), duration(k.seconds), share]);
+    }
+    *text += &aligned(&rows, 1);
 }
 
 fn run_rows(report: &Report) -> Vec<Vec<String>> {
@@ -138,7 +151,7 @@ mod tests {
     #[test]
     fn columns_are_aligned_by_characters() {
         let rows = [cells(["a", "12.0 µs"]), cells(["long", "1 s"])];
-        assert_eq!(aligned(&rows, 1), "  a      12.0 µs\n  long       1 s\n");
+        assert_eq!(aligned(&rows, 1), "  a     12.0 µs\n  long      1 s\n");
     }
 
     #[test]

@@ -7,11 +7,25 @@ use super::report::{Activity, ModelRow};
 use super::subject::Subject;
 use crate::attention::Attention;
 use crate::error::{Context, Result};
-use crate::gpu::Device;
+use crate::gpu::{Device, Executor};
 use crate::model::adapter_file::Adapter;
-use crate::model::load::{Decay, Train, load};
+use crate::model::load::{Decay, Loaded, Train, load};
 use crate::optim::AdamWConfig;
 use crate::train::{Stepper, TrainJob};
+
+/// The model with what the activity trains, and a stepper for it.
+pub(super) fn open(device: &mut dyn Executor, subject: &Subject, activity: Activity) -> Result<(Loaded, Stepper)> {
+    let job = TrainJob::default();
+    let config = subject.source.config();
+    let loaded = if activity == Activity::TrainLora {
+        let adapter = Adapter::fresh(job.new_adapter(config)?, config, 0)?;
+        load(device, &subject.source, Some(&adapter), Train::Adapter(Decay::All))?
+    } else {
+        load(device, &subject.source, None, Train::All(Decay::All))?
+    };
+    let stepper = Stepper::new(device, AdamWConfig::default(), job.recompute, 0)?;
+    Ok((loaded, stepper))
+}
 
 /// Optimiser steps on one sequence of `length` tokens, for about `budget` seconds after the first. `device` is fresh: it has
 /// compiled nothing and holds nothing.
@@ -24,14 +38,7 @@ pub fn training_row(
     budget: f64,
 ) -> Result<ModelRow> {
     let device = device.as_mut();
-    let job = TrainJob::default();
-    let mut loaded = if activity == Activity::TrainLora {
-        let adapter = Adapter::fresh(job.new_adapter(subject.source.config())?, subject.source.config(), 0)?;
-        load(device, &subject.source, Some(&adapter), Train::Adapter(Decay::All))?
-    } else {
-        load(device, &subject.source, None, Train::All(Decay::All))?
-    };
-    let mut stepper = Stepper::new(device, AdamWConfig::default(), job.recompute, 0)?;
+    let (mut loaded, mut stepper) = open(device, subject, activity)?;
     let batch = [subject.batch(length)];
     device.wait()?;
     let runs = time_runs(budget, || {

@@ -5,7 +5,7 @@
 //! So both are the least that the kernel's formula needs, not what a shader happens to do.
 
 use crate::error::Result;
-use crate::gpu::{Access, Dispatch, Executor, Kind, Scalar, Span};
+use crate::gpu::{Access, Dispatch, Executor, Scalar, Span};
 
 /// Least work of one dispatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,11 +43,6 @@ impl Named<'_> {
 
     fn len(&self, name: &str) -> u64 {
         self.span(name).len as u64
-    }
-
-    /// Bytes of a weight's element.
-    fn weight_bytes(&self) -> u64 {
-        if self.span("w").kind() == Kind::Packed { 2 } else { 4 }
     }
 
     /// All bound spans; those that are read and written twice.
@@ -135,9 +130,10 @@ fn bytes(d: &Named<'_>) -> u64 {
     match d.0.kernel.label {
         "matmul/nt" | "matmul/nn" | "matmul/tn" => {
             let [m, n, k] = ["m", "n", "k"].map(|name| d.param(name));
-            4 * m * k + d.weight_bytes() * n * k + 4 * m * n * (1 + d.param("beta"))
+            // A weight of fewer bits is bound in fewer words.
+            4 * (m * k + (n * k).min(d.len("w")) + m * n * (1 + d.param("beta")))
         }
-        "embedding/embedding" => d.param("tokens") * (4 + d.param("cols") * (4 + d.weight_bytes())),
+        "embedding/embedding" => 4 * d.param("tokens") * (1 + d.param("cols") + d.len("w") / d.param("rows")),
         "embedding/embedding_backward" => {
             4 * (d.len("dy") + 2 * d.len("offsets") + d.len("occurrences") + d.param("n_unique") * d.param("cols"))
         }

@@ -10,7 +10,7 @@ use super::output::{note, print, print_line};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
     Activity, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, compare, comparison_table, generation_rows,
-    kernel_rows, plots, table, training_row,
+    kernel_rows, plots, table, training_profile, training_row,
 };
 use crate::error::{Context, Error, Result};
 use crate::gpu::open_device;
@@ -63,6 +63,9 @@ pub struct BenchArgs {
     /// About how long each row of the model is measured after its first time; kernels take a tenth of it
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
+    /// Also say which kernels take the time of a training step at the longest length
+    #[arg(long)]
+    profile: bool,
     /// Compare two reports that --json printed before, and measure nothing
     #[arg(long, num_args = 2, value_names = ["OLD.json", "NEW.json"], conflicts_with_all = ["json", "plot"])]
     compare: Vec<PathBuf>,
@@ -114,8 +117,8 @@ fn check(args: &BenchArgs) -> Result<()> {
     if let Some(n) = args.lengths.iter().find(|n| !(2..=MOST).contains(*n)) {
         return Err(Error::usage(format!("--lengths {n}: expected 2 to {MOST} tokens")));
     }
-    if args.plot.is_some() && args.part == Part::Kernels {
-        return Err(Error::usage("--plot draws what a model takes: leave out --part kernels"));
+    if args.part == Part::Kernels && (args.plot.is_some() || args.profile) {
+        return Err(Error::usage("--plot and --profile show what a model takes: leave out --part kernels"));
     }
     Ok(())
 }
@@ -164,7 +167,22 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
             generation_rows(device, &subject, attention, length, args.seconds)?.into_iter().for_each(&mut add);
         }
     }
+    if args.profile {
+        profile(args, &subject, lrsa, report, bar)?;
+    }
     report.runs.sort_by_key(|row| (row.activity, row.attention.clone(), row.length));
+    Ok(())
+}
+
+fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report, bar: &ProgressBar) -> Result<()> {
+    let longest = args.lengths.iter().copied().max().unwrap_or(0);
+    for activity in [Activity::TrainLora, Activity::TrainFull] {
+        for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
+            bar.set_message(format!("where the time of {} goes", activity.name()));
+            let device = open_device(&args.device)?;
+            report.profiles.push(training_profile(device, subject, activity, attention, longest)?);
+        }
+    }
     Ok(())
 }
 

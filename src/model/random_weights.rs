@@ -30,3 +30,21 @@ pub(super) fn random_weight(seed: u64, name: &str, shape: &[usize]) -> HostTenso
     };
     HostTensor { dtype: DTYPE, shape: shape.to_vec(), bytes: bytemuck::pod_collect_to_vec(&bits) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_follow_from_seed_and_name_and_have_the_spread_of_their_width() {
+        let values = |seed, name: &str, shape: &[usize]| random_weight(seed, name, shape).to_f32().unwrap();
+        let a = values(0, "a.weight", &[64, 300]);
+        assert_eq!(a, values(0, "a.weight", &[64, 300]));
+        assert_ne!(a, values(1, "a.weight", &[64, 300]));
+        assert_ne!(a, values(0, "b.weight", &[64, 300]));
+        let (mean, square) = (a.iter().sum::<f32>() / 19_200.0, a.iter().map(|x| x * x).sum::<f32>() / 19_200.0);
+        assert!(mean.abs() < 2e-3 && (square * 300.0 - 1.0).abs() < 0.05, "{mean} {square}");
+        assert_eq!(values(0, "norm.weight", &[3]), [1.0; 3]);
+        assert_eq!(values(0, "q_proj.bias", &[2]), [0.0; 2]);
+    }
+}
