@@ -72,7 +72,7 @@ fn a_device_holds_numbers() {
 fn one_kernel_agrees_with_its_twin() {
     for device in devices() {
         let out = run("02_one_kernel", &[&device]);
-        assert!(out.contains("matmul/nt (f32) wrote out[") && out.ends_with("device and twin agree\n"), "{out}");
+        assert!(out.contains("matmul/tile (nt f32) wrote out[") && out.ends_with("device and twin agree\n"), "{out}");
     }
 }
 

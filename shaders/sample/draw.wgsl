@@ -52,9 +52,9 @@ fn find_kept(lane: u32, n_quads: u32) -> Kept {
 fn kept_mass(i: u32, kept: Kept, ties: ptr<function, u32>) -> f32 {
     let x = adjusted[i / 4u][i % 4u];
     let key = ordered(vec4<f32>(x)).x;
-    var keep = key >= kept.least && i < p.n;
+    var keep = key >= kept.least;
     if key == kept.least {
-        keep = keep && *ties < kept.n_ties;
+        keep = *ties < kept.n_ties;
         *ties += 1u;
     }
     let value = mass(vec4<f32>(x), kept.peak).x;

@@ -32,7 +32,7 @@ const FORWARD_BINDINGS: &[Binding] = &[
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
     variant: "",
-    parts: &[wgsl!("attend/forward")],
+    parts: &[wgsl!("attend/tiles"), wgsl!("attend/forward")],
     bindings: FORWARD_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
@@ -271,6 +271,14 @@ fn ring_cases() -> Vec<Case> {
     vec![
         ring_case("a ring that wraps", heads(4, 2), 14, 1.0, &wraps.map(tile)),
         ring_case("runs around blocks", heads(6, 3), 31, 1.0, &blocks.map(tile)),
+        ring_case("a ring that wraps, heads of 32", Heads { queries: 4, keys: 2, dim: 32 }, 14, 1.0, &wraps.map(tile)),
+        ring_case(
+            "runs around blocks, heads of 32",
+            Heads { queries: 6, keys: 3, dim: 32 },
+            31,
+            3.0,
+            &blocks.map(tile),
+        ),
         ring_case("a ring, large values", heads(4, 2), 14, 6.0, &wraps.map(tile)),
     ]
 }
@@ -303,6 +311,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("dense, whole tiles", Attention::Dense, heads(2, 1, 8), &[64, 128], 1.0),
         case("dense, many queries of a wide group", Attention::Dense, heads(8, 1, 4), &[600], 1.0),
         case("LRSA, a long sink", lrsa(21, 9, 0.4), heads(5, 1, 4), &[70], 1.0),
+        case("dense, heads of 32", Attention::Dense, heads(6, 2, 32), &[37, 1, 70], 1.0),
+        case("LRSA, heads of 32", lrsa(3, 10, 0.4), heads(4, 2, 32), &[57, 2, 33], 1.0),
+        case("LRSA, a lag above the tile, heads of 32", lrsa(5, 70, 0.93), heads(3, 1, 32), &[300], 2.0),
         delta_case(),
         case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
         case(BENCH_LRSA, lrsa(16, 128, 0.25), heads(4, 4, 32), &[1024], 1.0).bench(),

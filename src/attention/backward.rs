@@ -55,7 +55,7 @@ const QUERY_BINDINGS: &[Binding] = &[
 static QUERY: KernelDef = KernelDef {
     label: "attend/backward_query",
     variant: "",
-    parts: &[wgsl!("attend/backward_query")],
+    parts: &[wgsl!("attend/tiles"), wgsl!("attend/backward_query")],
     bindings: QUERY_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],

@@ -92,7 +92,7 @@ fn key_pairs(device: &mut dyn Executor, d: &Named<'_>) -> Result<u64> {
 fn flops(d: &Named<'_>) -> Option<u64> {
     let len = |name| d.len(name);
     Some(match d.0.kernel.label {
-        "matmul/nt" | "matmul/nn" | "matmul/tn" => 2 * d.param("m") * d.param("n") * d.param("k"),
+        "matmul/tile" => 2 * d.param("m") * d.param("n") * d.param("k"),
         "bench/chains" => 128 * d.param("n") * d.param("turns"),
         "attend/delta" => 2 * len("out"),
         "activation/swiglu" => 5 * d.param("n"),
@@ -128,7 +128,7 @@ fn flops(d: &Named<'_>) -> Option<u64> {
 
 fn bytes(d: &Named<'_>) -> u64 {
     match d.0.kernel.label {
-        "matmul/nt" | "matmul/nn" | "matmul/tn" => {
+        "matmul/tile" => {
             let [m, n, k] = ["m", "n", "k"].map(|name| d.param(name));
             // A weight of fewer bits is bound in fewer words.
             4 * (m * k + (n * k).min(d.len("w")) + m * n * (1 + d.param("beta")))

@@ -47,6 +47,13 @@ fn peaked(cols: usize, at: usize) -> Input {
     row(values)
 }
 
+/// Two equal peaks that one lane looks at.
+fn twins_of_a_lane() -> Input {
+    let mut values = random(11, 777, 1.0);
+    [5, 261].into_iter().for_each(|at| values[at] = 9.0);
+    row(values)
+}
+
 /// Logits at the lower end of f32.
 fn far_below_zero(cols: usize) -> Input {
     let values = random(7, cols, 1.0).iter().map(|x| -2.4e38 + x * 1.5e37).collect();
@@ -88,6 +95,7 @@ fn limit_cases() -> Vec<Case> {
     let top_p = |top_p| Sampling { top_p, ..all };
     let equal = |n| row(vec![-2.5; n]);
     let ends: &[f32] = &[0.0, 0.5, 0.9999];
+    let many: &[f32] = &[0.02, 0.11, 0.19, 0.31, 0.43, 0.57, 0.68, 0.71, 0.83, 0.94, 0.96, 0.97, 0.98, 0.99];
     let mut cases = vec![
         draws("equals, a quantile between two", equal(8), &[], all, &[0.125, 0.5, 0.625]),
         draws("equals, a quantile between two segments", equal(512), &[], all, &[0.5, 0.25]),
@@ -97,6 +105,11 @@ fn limit_cases() -> Vec<Case> {
         draws("equals, up to the middle of a segment", equal(512), &[], top_p(129.0 / 512.0), ends),
         draws("two of three are equal", row([1.5, -1.5, 1.5].repeat(200)), &[], top_p(100.5 / 409.96), ends),
         draws("one of three is equal", row([-1.5, -1.5, 1.5].repeat(200)), &[], top_p(50.5 / 219.92), ends),
+        draws("one of many equals", equal(8), &[], top_p(0.1), ends),
+        draws("some of the lesser half", row([0.0, 0.7].repeat(300)), &[], top_p(0.72404), many),
+        draws("some of the lesser half, below zero", row([-1.7, -1.0].repeat(300)), &[], top_p(0.72404), many),
+        draws("equals beside their neighbours", row([8.0, 8.000_001].repeat(4)), &[], top_p(0.75), many),
+        draws("all but one", row(vec![0.5, -1.0, 0.25, 1.0, 0.0]), &[], Sampling { top_k: 4, ..all }, many),
         draws(
             "both zeros are one",
             row([-1.0, -0.0, 0.0, -1.0, 0.0].repeat(3)),
@@ -119,6 +132,7 @@ fn limit_cases() -> Vec<Case> {
         cases.push(case(&format!("top {k}, at both ends of a ragged row"), row(beyond.clone()), &[], sampling));
     }
     cases.push(case("top-p, at both ends", row(values.clone()), &[], top_p(0.2)));
+    cases.push(case("top-p, with a last quad", row(beyond), &[], top_p(0.9)));
     cases.push(case("top-p of all", row(values.clone()), &[], top_p(0.9999999)));
     cases.push(case("top-p of the first", row(values), &[], top_p(1e-6)));
     values = random(9, 300, 1.0);
@@ -150,6 +164,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(limit_cases());
     cases.extend([
         case("greedy", odd(), &[], Sampling::default()),
+        case("greedy, two equals of a lane", twins_of_a_lane(), &[], Sampling::default()),
         case("greedy, far below zero", far_below_zero(301), &[], Sampling::default()),
         case("plain, far below zero", far_below_zero(301), &[], Sampling { temperature: 1.0, ..plain }),
         case(
