@@ -126,9 +126,7 @@ impl Tensor {
     pub fn write_blocks(&self, device: &mut dyn Executor, words: &[u32]) -> Result<()> {
         let words_of = |rows: usize| self.format.n_words(rows * self.cols);
         assert!(self.format.is_quantised() && words.len() == words_of(self.rows), "blocks for a quantised tensor");
-        self.pieces
-            .iter()
-            .try_for_each(|p| device.write_words(&p.span, &words[words_of(p.row)..][..words_of(p.rows)]))
+        self.pieces.iter().try_for_each(|p| device.write_words(&p.span, &words[words_of(p.row)..][..words_of(p.rows)]))
     }
 
     /// Reads an f32 tensor back in row order.
