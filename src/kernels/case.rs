@@ -25,6 +25,17 @@ pub enum Input {
         /// Whether the op gives a gradient for it. 16-bit inputs never have one.
         differentiable: bool,
     },
+    /// A quantised matrix, which has no gradient.
+    Blocks {
+        /// Rows.
+        rows: usize,
+        /// Columns, a whole number of blocks.
+        cols: usize,
+        /// Storage format on the device.
+        format: Format,
+        /// Its blocks in row order.
+        words: Vec<u32>,
+    },
     /// Words: ids, indices, tables.
     Words(Vec<u32>),
 }
@@ -36,7 +47,7 @@ impl Input {
             Input::Real { rows, cols, format, values, .. } => {
                 Input::Real { rows, cols, format, values, differentiable: false }
             }
-            words => words,
+            other => other,
         }
     }
 }
@@ -154,6 +165,12 @@ impl Case {
                     bound.tensors.push(t);
                     need.push(*differentiable);
                 }
+                Input::Blocks { rows, cols, format, words } => {
+                    let t = Tensor::persistent("input", *format, *rows, *cols, &limits)?;
+                    t.write_blocks(device, words)?;
+                    bound.tensors.push(t);
+                    need.push(false);
+                }
                 Input::Words(words) => {
                     let span = Buffer::persistent("input", Kind::U32, words.len()).span();
                     device.write_words(&span, words)?;
@@ -213,4 +230,24 @@ pub fn real(seed: u64, rows: usize, cols: usize, spread: f32) -> Input {
 /// A frozen input of random values in the given format.
 pub fn frozen(seed: u64, rows: usize, cols: usize, spread: f32, format: Format) -> Input {
     Input::Real { rows, cols, format, values: random(seed, rows * cols, spread), differentiable: false }
+}
+
+/// A quantised input of random blocks, whose values lie about between -2 and 2.
+pub fn blocks(seed: u64, rows: usize, cols: usize, format: Format) -> Input {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let n_words = format.block_words();
+    let mut words = vec![0; format.n_words(rows * cols)];
+    for block in words.chunks_exact_mut(n_words) {
+        block.iter_mut().for_each(|w| *w = rng.random());
+        let mut half = |size: f32| u32::from(half::f16::from_f32(size * rng.random_range(0.5..1.0)).to_bits());
+        match format {
+            Format::Q8_0 => block[0] = half(-1.0 / 64.0),
+            Format::Q4_0 => block[0] = half(0.25),
+            Format::Q4_1 => block[0] = half(0.25) | half(-2.0) << 16,
+            Format::Q4K => block[0] = half(1.0 / 240.0) | half(1.0 / 32.0) << 16,
+            Format::Q6K => block[52] = half(1.0 / 2048.0),
+            Format::F32 | Format::Bf16 | Format::F16 => unreachable!("blocks are of quantised formats"),
+        }
+    }
+    Input::Blocks { rows, cols, format, words }
 }

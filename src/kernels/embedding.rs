@@ -1,7 +1,7 @@
 //! Embedding lookup, and the gradient of the table without atomics: the occurrences of each id are listed on the host and
 //! summed in token order. A table cut into row slices is looked up slice by slice.
 
-use super::case::{Case, Input, Tolerance, frozen, real};
+use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
 use super::parts::{
     WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
@@ -305,7 +305,8 @@ fn sliced_case(name: &str, rows: [usize; 2], cols: usize, ids: Vec<u32>) -> Case
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     let repeated = || vec![3, 36, 3, 0, 7, 3, 3, 11, 0];
-    vec![
+    let quantised = |f: Format| case(&format!("{f:?}"), blocks(1, 300, f.block_len(), f), vec![299, 150, 3, 0, 3]);
+    let plain = vec![
         case("odd, repeated", real(1, 37, 19, 1.0), repeated()),
         case("one of one", real(1, 1, 1, 1.0), vec![0]),
         case("ids beyond 16 bits", real(1, 66_000, 2, 1.0), vec![65_999, 3, 65_537, 3]),
@@ -320,7 +321,8 @@ pub fn cases() -> Vec<Case> {
         sliced_case("two slices", [20, 17], 19, vec![3, 36, 20, 0, 19, 3, 28, 20]),
         sliced_case("two slices, narrow", [7, 9], 5, vec![15, 7, 6, 0, 8, 6, 1]),
         case("bench", real(1, 32_000, 256, 1.0), (0..1024).map(|i| i * 7919 % 3001).collect()).bench(),
-    ]
+    ];
+    plain.into_iter().chain(Format::QUANTISED.map(quantised)).collect()
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ pub fn check(case: &Case) -> Result<Vec<Slope>> {
         });
     }
     let reals = case.inputs.iter().filter_map(|i| match i {
-        Input::Real { values, differentiable, .. } => Some((values, *differentiable)),
+        Input::Real { values, differentiable, .. } => Some((&values[..], *differentiable)),
+        Input::Blocks { .. } => Some((&[][..], false)),
         Input::Words(_) => None,
     });
     let mut slopes = Vec::new();

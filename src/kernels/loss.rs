@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::case::{Case, Input, Tolerance, frozen, random, real, spiked};
+use super::case::{Case, Input, Tolerance, blocks, frozen, random, real, spiked};
 use super::parts::TREE;
 use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
 use super::op::{Applied, Op};
@@ -348,6 +348,7 @@ pub fn cases() -> Vec<Case> {
         rows_case("a vocabulary beyond 16 bits", 5, 70_001, true, 0.0),
         rows_case("far below zero", 5, 40, true, -2.5e38),
         case("bf16 head", 9, 21, 67, 4, frozen(2, 67, 21, 0.5, Format::Bf16)),
+        case("quantised head", 9, 64, 67, 4, blocks(2, 67, 64, Format::Q8_0)),
         case("bench", 512, 256, 8192, 1024, real(2, 8192, 256, 0.1)).bench(),
     ]
 }

@@ -3,7 +3,7 @@
 //! For a weight w [out, in] and input x [tokens, in]: forward `nt` y = x wᵀ, input gradient `nn` dx = dy w, weight gradient
 //! `tn` dw = dyᵀ x. A weight cut into row slices is multiplied slice by slice into column ranges of y.
 
-use super::case::{Case, Input, Tolerance, frozen, real};
+use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
 use super::matmul_kernels::{nn_kernel, nt_kernel, tn_kernel};
 pub use super::matmul_kernels::kernels;
@@ -205,9 +205,10 @@ fn window_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3]
     let (a_rows, a_cols) = if kernel.variant.starts_with("tn") { (k, m) } else { (m, k) };
     let (a_offset, w_offset, c_offset, a_stride, c_stride) = (5, 7, 11, a_cols + 3, n + 2);
     let buffer = |seed, len| frozen(seed, 1, len, 1.0, Format::F32);
+    let w_len = (w_offset + n * k).next_multiple_of(format.block_len());
     let inputs = vec![
         buffer(1, a_offset + a_rows * a_stride),
-        frozen(2, 1, w_offset + n * k, 1.0, format),
+        if format.is_quantised() { blocks(2, 1, w_len, format) } else { frozen(2, 1, w_len, 1.0, format) },
         buffer(3, c_offset + m * c_stride),
     ];
     let name = format!("{}: window {m}x{n}x{k}, beta {beta}", kernel.name());
@@ -233,7 +234,22 @@ pub fn cases() -> Vec<Case> {
     ];
     let sizes = [([6, 5, 3], 0.6), ([32, 64, 8], 0.0), ([33, 65, 9], -1.5), ([70, 131, 17], 0.6)];
     let windows = kernels.into_iter().flat_map(|(k, f)| sizes.map(|(size, beta)| window_case(k, f, size, beta)));
-    windows.chain(linear_cases()).collect()
+    windows.chain(linear_cases()).chain(Format::QUANTISED.into_iter().flat_map(quantised_cases)).collect()
+}
+
+/// Whole rows and windows of a quantised weight.
+fn quantised_cases(format: Format) -> Vec<Case> {
+    let name = |what: &str| format!("{format:?} weights, {what}");
+    let weight = |rows, cols| blocks(2, rows, cols, format);
+    let unit = format.block_len();
+    vec![
+        case(&name("odd sizes"), 9, 3 * unit, 67, weight(67, 3 * unit)),
+        case(&name("one row"), 1, 2 * unit, 130, weight(130, 2 * unit)),
+        case(&name("beyond 16 bits"), 2, 512, 300, weight(300, 512)),
+        window_case(nt_kernel(format), format, [6, 5, 37], 0.6),
+        window_case(nt_kernel(format), format, [1, 70, 64], 0.6),
+        window_case(nn_kernel(format), format, [33, 65, 9], -1.5),
+    ]
 }
 
 fn linear_cases() -> Vec<Case> {

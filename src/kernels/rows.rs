@@ -58,16 +58,13 @@ pub fn for_row_pairs<T: Send>(
     rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
 }
 
-/// The partial sums of a reduction and the rest, added up.
+/// The partial sums of a reduction, in order: a fold by halves would tempt the compiler to shorter vectors in the loop before.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
-fn total<T: Real>(lanes: &[T], rest: &[T]) -> T {
+fn total<T: Real>(lanes: [T; SUM_LANES]) -> T {
     let mut sum = T::ZERO;
-    for l in 0..lanes.len() {
+    for l in 0..SUM_LANES {
         sum += lanes[l];
-    }
-    for i in 0..rest.len() {
-        sum += rest[i];
     }
     sum
 }
@@ -86,7 +83,7 @@ vectorised! {
             }
             i += SUM_LANES;
         }
-        let mut sum = total(&lanes, &[]);
+        let mut sum = total(lanes);
         for i in whole..n {
             sum += a[i] * b[i];
         }
@@ -108,7 +105,7 @@ vectorised! {
             }
             i += SUM_LANES;
         }
-        let mut sum = total(&lanes, &[]);
+        let mut sum = total(lanes);
         for i in whole..n {
             sum += a[i] * b[i] * c[i];
         }
@@ -153,7 +150,11 @@ pub fn row_sum<T: Real>(row: &[T]) -> T {
             lanes[l] += chunks[i][l];
         }
     }
-    total(&lanes, rest)
+    let mut sum = total(lanes);
+    for i in 0..rest.len() {
+        sum += rest[i];
+    }
+    sum
 }
 
 vectorised! {

@@ -6,6 +6,7 @@
 //! functions too, which a development build leaves where they are.
 
 /// Defines a generic function over [`Real`](crate::gpu::Real) with this body, for AVX-512, AVX2 and the build's own target.
+/// The oracle, f64, has the last form only.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real $(, const $n:ident: usize, $b:ident: $bound:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
@@ -16,7 +17,7 @@ macro_rules! vectorised {
             fn narrow<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? $body
 
             #[cfg(target_arch = "x86_64")]
-            {
+            if const { size_of::<T>() == 4 } {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
                 fn avx512<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? {
                     narrow::<T $(, $n, $b)?>($($arg),*)

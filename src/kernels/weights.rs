@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use super::rows::SUM_LANES;
 use super::simd::vectorised;
 use crate::gpu::Real;
 use crate::tensor::Format;
@@ -18,8 +19,6 @@ const PANEL: usize = 1 << 20;
 const TASK: usize = 1 << 13;
 /// Rows of the weight that one task of a one-token product reads.
 const ROWS: usize = 32;
-/// Partial sums of a dot product.
-const LANES: usize = 16;
 
 /// A packed weight of rows of `cols` elements.
 #[derive(Clone, Copy)]
@@ -92,17 +91,17 @@ vectorised! {
     /// Σ w x over whole blocks of w.
     fn dot<T: Real, const WORDS: usize, B: Blocks<WORDS>>(words: &[u32], x: &[T]) -> T {
         let (blocks, x) = (words.as_chunks::<WORDS>().0, x.as_chunks::<RUN>().0);
-        let mut lanes = [T::ZERO; LANES];
+        let mut lanes = [T::ZERO; SUM_LANES];
         for i in 0..blocks.len() {
             for run in 0..B::RUNS {
                 let (w, x): ([T; RUN], _) = (B::unpack(&blocks[i], run), &x[i * B::RUNS + run]);
-                for l in 0..LANES {
-                    lanes[l] += w[l] * x[l] + w[l + LANES] * x[l + LANES];
+                for l in 0..SUM_LANES {
+                    lanes[l] += w[l] * x[l] + w[l + SUM_LANES] * x[l + SUM_LANES];
                 }
             }
         }
         let mut sum = T::ZERO;
-        for l in 0..LANES {
+        for l in 0..SUM_LANES {
             sum += lanes[l];
         }
         sum
