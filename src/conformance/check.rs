@@ -13,7 +13,7 @@ use super::row::{Direction, Form, Place, Row, Run};
 use super::shaders::translations;
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{AdapterReport, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
+use crate::gpu::{AdapterReport, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, Rivals, WgpuExecutor};
 use crate::kernels::case::Case;
 
 /// After so many losses the device is given up.
@@ -56,7 +56,7 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
         LimitSet::WebGpu => Features::NONE,
     };
     let setup = |features, checked| OpenOptions {
-        rivals: false,
+        rivals: Rivals::Never,
         limits: options.limits,
         checked,
         features,

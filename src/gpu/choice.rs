@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Dispatch, Expected, Features};
+use super::{Dispatch, Expected, Features, Rivals};
 
 /// The most time that one device spends on measurements.
 const BUDGET: Duration = Duration::from_millis(1500);
@@ -26,8 +26,7 @@ fn size_of(d: &Dispatch) -> Size {
 pub(super) struct Choice {
     /// Whether the adapter is a program.
     software: bool,
-    /// Whether anything but the recorded kernel may run.
-    allowed: bool,
+    rivals: Rivals,
     /// Name of the fastest kernel by size.
     measured: HashMap<Size, String>,
     spent: Duration,
@@ -35,13 +34,14 @@ pub(super) struct Choice {
 
 impl Choice {
     /// The choices of a device that has measured nothing yet.
-    pub(super) fn new(software: bool, allowed: bool) -> Self {
-        Self { software, allowed, measured: HashMap::new(), spent: Duration::ZERO }
+    pub(super) fn new(software: bool, rivals: Rivals) -> Self {
+        let rivals = if software && rivals == Rivals::Best { Rivals::Expected } else { rivals };
+        Self { software, rivals, measured: HashMap::new(), spent: Duration::ZERO }
     }
 
     /// Whether a dispatch may be replaced at all.
     pub(super) fn has_rivals(&self, d: &Dispatch) -> bool {
-        self.allowed && !d.kernel.rivals.is_empty()
+        self.rivals != Rivals::Never && !d.kernel.rivals.is_empty()
     }
 
     /// The dispatch and its rivals, the one that is expected to win first.
@@ -71,7 +71,8 @@ impl Choice {
 
     /// Whether a dispatch like this one should be measured now.
     pub(super) fn wants(&self, d: &Dispatch) -> bool {
-        self.has_rivals(d) && self.spent < BUDGET && !self.measured.contains_key(&size_of(d))
+        let measures = self.rivals != Rivals::Expected;
+        measures && self.has_rivals(d) && self.spent < BUDGET && !self.measured.contains_key(&size_of(d))
     }
 
     /// Whether there is time to measure more, `elapsed` into one measurement.

@@ -43,7 +43,7 @@ pub use features::{Feature, Features};
 pub use host_memory::{available_host_bytes, check_host_memory};
 pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Params, Rival, Scalar, Source};
 pub use open::{open_device, software_adapter};
-pub use open_options::{LimitSet, OpenOptions};
+pub use open_options::{LimitSet, OpenOptions, Rivals};
 pub use plan::Plan;
 pub use real::Real;
 pub use recording::{Command, Dispatch, Recording, groups_for};

@@ -24,6 +24,20 @@ impl LimitSet {
     }
 }
 
+/// What a device may run in place of a recorded kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rivals {
+    /// Nothing: what is recorded runs.
+    Never,
+    /// The rival that is expected to be the fastest on such devices.
+    Expected,
+    /// The one that is found to be the fastest; on software adapters, which take longer to compile a kernel than to run it, the
+    /// expected one.
+    Best,
+    /// The one that is found to be the fastest, on every adapter.
+    Measured,
+}
+
 /// How to open a device.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
@@ -35,8 +49,8 @@ pub struct OpenOptions {
     pub max_binding_bytes: Option<u64>,
     /// Which optional forms of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
     pub features: Features,
-    /// Whether the device may run a rival in place of a recorded kernel, and measure which is faster.
-    pub rivals: bool,
+    /// Which rivals the device may run in place of recorded kernels.
+    pub rivals: Rivals,
     /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
     /// with [`std::mem::forget`]: a driver waits for what hangs. (llvmpipe waits to the end whatever it is asked, and ends loops
     /// after 65,536 turns.)
@@ -51,7 +65,7 @@ impl Default for OpenOptions {
             checked: false,
             max_binding_bytes: None,
             features: Features::ALL,
-            rivals: true,
+            rivals: Rivals::Best,
             patience: None,
         }
     }
