@@ -12,7 +12,8 @@ use super::twin::{self, Shape, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use crate::error::Result;
 use crate::gpu::{
-    Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span,
+    self, Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording,
+    Rival, Span,
 };
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
@@ -54,7 +55,7 @@ static FORWARD_BROADCAST: KernelDef = KernelDef {
 };
 
 /// The broadcasting kernels take eight quads of a head at a time.
-pub(super) fn broadcast_shape(d: &Dispatch) -> Option<(Vec<u32>, [u32; 3])> {
+pub(super) fn broadcast_shape(d: &Dispatch) -> Option<gpu::Shape> {
     d.constants[0].is_multiple_of(8).then(|| (d.constants.clone(), d.groups))
 }
 

@@ -42,8 +42,9 @@ pub fn kernel_rows(
             let Some(work) = work(device, d)? else {
                 return Err(Error::new(format!("bench/work.rs does not know what {} has to do", d.kernel.name())));
             };
+            let kernel = device.kernel_of(d);
             // Of several dispatches of one kernel the largest stands for it.
-            let same = of_case.iter().position(|r| r.kernel == d.kernel.name());
+            let same = of_case.iter().position(|r| r.kernel == kernel.name());
             if same.is_some_and(|i| (of_case[i].flops, of_case[i].bytes) >= (work.flops, work.bytes)) {
                 continue;
             }
@@ -51,9 +52,9 @@ pub fn kernel_rows(
             let form = if device.runs_twins() {
                 "twin".to_string()
             } else {
-                device.features().and(d.kernel.features()).to_string()
+                device.features().and(kernel.features()).to_string()
             };
-            let row = KernelRow::new(d.kernel.name(), form, case.name.clone(), work, &samples, roofline);
+            let row = KernelRow::new(kernel.name(), form, case.name.clone(), work, &samples, roofline);
             match same {
                 Some(i) => of_case[i] = row,
                 None => of_case.push(row),

@@ -2,10 +2,11 @@
 //! generates.
 //!
 //! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `work.rs` what a kernel has to do and
-//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs` and `generation.rs` how fast, and `profile.rs`
+//! `kernels.rs` how long it takes; `subject.rs` which model is run, `training.rs`, `generation.rs` and (without a model) `attention.rs` how fast, and `profile.rs`
 //! where the time goes. `report.rs` is the whole, as JSON too; `table.rs`, `compare.rs` and `plots.rs` are how people read it.
 //! Whether results are right is [`crate::conformance`]'s.
 
+mod attention;
 mod compare;
 mod generation;
 mod kernels;
@@ -19,6 +20,7 @@ mod table;
 mod training;
 pub mod work;
 
+pub use attention::{HEADS, attention_row};
 pub use compare::{Change, Comparison, compare};
 pub use generation::generation_rows;
 pub use kernels::kernel_rows;

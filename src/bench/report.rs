@@ -62,6 +62,8 @@ impl KernelRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activity {
+    /// Attention of one layer, forward and backward.
+    Attention,
     /// Optimiser steps of a LoRA adapter.
     TrainLora,
     /// Optimiser steps of every weight.
@@ -76,6 +78,7 @@ impl Activity {
     /// In words.
     pub fn name(self) -> &'static str {
         match self {
+            Activity::Attention => "attention",
             Activity::TrainLora => "train, LoRA",
             Activity::TrainFull => "train, full",
             Activity::Prefill => "prefill",

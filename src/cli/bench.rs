@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output::{note, print, print_line};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
-    Activity, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, compare, comparison_table, generation_rows,
-    kernel_rows, plots, table, training_profile, training_row,
+    Activity, HEADS, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, attention_row, compare,
+    comparison_table, generation_rows, kernel_rows, plots, table, training_profile, training_row,
 };
 use crate::error::{Context, Error, Result};
 use crate::gpu::open_device;
@@ -22,6 +22,8 @@ enum Part {
     All,
     /// Only the kernels
     Kernels,
+    /// Only attention, forward and backward: 4 heads of 32 channels, dense and LRSA
+    Attention,
     /// Only the model
     Model,
 }
@@ -89,10 +91,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     check(args)?;
     let bar = progress(args.json);
     let mut report = Report::new(open_device(&args.device)?.name());
-    if args.part != Part::Model {
+    if matches!(args.part, Part::All | Part::Kernels) {
         measure_kernels(args, &mut report, &bar)?;
     }
-    if args.part != Part::Kernels {
+    if args.part == Part::Attention {
+        measure_attention(args, &mut report, &bar)?;
+    }
+    if matches!(args.part, Part::All | Part::Model) {
         measure_model(args, &mut report, &bar)?;
     }
     bar.finish_and_clear();
@@ -136,6 +141,19 @@ fn measure_kernels(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> 
     report.kernels = kernel_rows(device.as_mut(), &roofline, &args.only, budget, &mut watch)?;
     if report.kernels.is_empty() {
         return Err(Error::usage(format!("--only {}: no kernel and no case has this in its name", args.only)));
+    }
+    Ok(())
+}
+
+fn measure_attention(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
+    let lrsa = Lrsa::default();
+    report.model = format!("attention of {} heads of {} channels", HEADS.queries, HEADS.dim);
+    report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
+    for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
+        for &length in &args.lengths {
+            bar.set_message(format!("attention over {length} tokens"));
+            report.runs.push(attention_row(open_device(&args.device)?, attention, length, args.seconds)?);
+        }
     }
     Ok(())
 }

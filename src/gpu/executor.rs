@@ -1,6 +1,6 @@
 //! What runs a recording, and what the floors above may ask of it.
 
-use super::{Buffer, Features, Kind, Recording, Span};
+use super::{Buffer, Dispatch, Features, KernelDef, Kind, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sizes that a plan has to respect.
@@ -64,6 +64,11 @@ pub trait Executor {
 
     /// Sizes to respect.
     fn limits(&self) -> DeviceLimits;
+
+    /// The kernel that runs for a dispatch: its own, or a rival that suits this device better.
+    fn kernel_of(&self, dispatch: &Dispatch) -> &'static KernelDef {
+        dispatch.kernel
+    }
 
     /// Refuses a recording that this device is known to be unable to run, before any memory is taken: a buffer or binding
     /// over its limits, or on the CPU more than the memory that is left. How much a GPU has left no portable call tells.

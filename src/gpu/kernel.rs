@@ -144,6 +144,9 @@ macro_rules! params {
     (@scalar f32) => { $crate::gpu::Scalar::F32 };
 }
 
+/// Values of the constants of a rival, and its workgroups per axis.
+pub type Shape = (Vec<u32>, [u32; 3]);
+
 /// Another kernel for the same dispatch: the same bindings, parameters and result, other code and another grid.
 #[derive(Clone, Copy, Debug)]
 pub struct Rival {
@@ -152,7 +155,7 @@ pub struct Rival {
     /// Where it is expected to be the faster one: what is tried first, and taken where nothing was measured.
     pub expected: Expected,
     /// Values of its constants and workgroups per axis for a dispatch, or none where it does not suit.
-    pub shape: fn(&Dispatch) -> Option<(Vec<u32>, [u32; 3])>,
+    pub shape: fn(&Dispatch) -> Option<Shape>,
 }
 
 /// Devices on which a rival is expected to win.

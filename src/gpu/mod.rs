@@ -41,7 +41,7 @@ pub use difference::{Difference, Fault};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
 pub use features::{Feature, Features};
 pub use host_memory::{available_host_bytes, check_host_memory};
-pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Params, Rival, Scalar, Source};
+pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Params, Rival, Scalar, Shape, Source};
 pub use open::{open_device, software_adapter};
 pub use open_options::{LimitSet, OpenOptions, Rivals};
 pub use plan::Plan;

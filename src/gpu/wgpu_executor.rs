@@ -19,8 +19,8 @@ use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
 use super::{
-    Access, AdapterReport, Binding, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, Lifetime,
-    MemoryUse, Plan, Recording, Span, Timing,
+    Access, AdapterReport, Binding, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef,
+    Lifetime, MemoryUse, Plan, Recording, Span, Timing,
 };
 use crate::error::Result;
 
@@ -289,6 +289,10 @@ impl Executor for WgpuExecutor {
 
     fn limits(&self) -> DeviceLimits {
         self.limits
+    }
+
+    fn kernel_of(&self, dispatch: &Dispatch) -> &'static KernelDef {
+        self.choice.of(dispatch, self.features).kernel
     }
 
     fn check(&self, recording: &Recording) -> Result<()> {

@@ -10,27 +10,24 @@ use super::matmul_twin::{nn, nt, tn};
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };
-use crate::gpu::{Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Rival, Source};
+use crate::gpu::{Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Rival, Shape, Source};
 use crate::tensor::Format;
 use crate::wgsl;
 
 /// The largest m for which lanes rather share the sum than have elements of their own.
 const FEW_ROWS: u32 = 4;
 
-/// What a rival runs for a dispatch: no constants, and these workgroups per axis.
-type Shape = Option<(Vec<u32>, [u32; 3])>;
-
-fn row_shape(d: &Dispatch) -> Shape {
+fn row_shape(d: &Dispatch) -> Option<Shape> {
     let p: Params = d.params_as();
     (p.m <= FEW_ROWS).then(|| (vec![], [p.n.div_ceil(8), p.m, 1]))
 }
 
-fn shared_shape(d: &Dispatch) -> Shape {
+fn shared_shape(d: &Dispatch) -> Option<Shape> {
     let p: Params = d.params_as();
     (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(64), p.m.div_ceil(64), 1]))
 }
 
-fn broadcast_shape(d: &Dispatch) -> Shape {
+fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
     let p: Params = d.params_as();
     (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
 }

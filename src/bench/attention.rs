@@ -1,0 +1,41 @@
+//! How long attention alone takes, forward and backward, dense and sparse, at growing lengths.
+
+use std::time::Instant;
+
+use super::measure::time_runs;
+use super::report::{Activity, ModelRow};
+use crate::attention::{Attention, Heads, TrainingLayout, attend_training};
+use crate::error::Result;
+use crate::gpu::{Device, Recording};
+use crate::kernels::case::random;
+use crate::tensor::{Format, Tensor};
+
+/// The heads that are measured: four of 32 channels, keys of their own.
+pub const HEADS: Heads = Heads { queries: 4, keys: 4, dim: 32 };
+
+/// Forward and backward of one layer on one sequence of `length` tokens with random queries, keys, values and output
+/// gradients, for about `budget` seconds after the first. `device` is fresh.
+pub fn attention_row(mut device: Device, attention: Attention, length: usize, budget: f64) -> Result<ModelRow> {
+    let device = device.as_mut();
+    let layout = TrainingLayout::upload(device, attention, HEADS, &[(0, length)])?;
+    let q_cols = HEADS.queries * HEADS.dim;
+    let mut upload = |label, seed, cols| -> Result<Tensor> {
+        let tensor = Tensor::persistent(label, Format::F32, length, cols, &device.limits())?;
+        tensor.write(device, &random(seed, length * cols, 1.0))?;
+        Ok(tensor)
+    };
+    let (q, kv, dout) = (upload("q", 1, q_cols)?, upload("kv", 2, HEADS.kv_cols())?, upload("dout", 3, q_cols)?);
+    let mut recording = Recording::new();
+    let ((_, op), _) = attend_training(&mut recording, &q, &kv, &layout, None)?;
+    op.backward(&mut recording, &[dout], &[true, true])?;
+    device.wait()?;
+    let runs = time_runs(budget, || {
+        let start = Instant::now();
+        device.run(&recording)?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    })?;
+    let mut row = ModelRow::new(Activity::Attention, attention, length, length, &runs);
+    row.peak_bytes = device.memory().persistent_bytes + device.memory().transient_peak_bytes;
+    Ok(row)
+}
