@@ -3,7 +3,7 @@
 //
 // grid: [n_tiles, Hk]; a lane is one row of the tile, so that all lanes read the same key at a time. See attend/tiles.wgsl for the tiles.
 const LANES: u32 = 64u;
-const BLOCK: u32 = 8u;
+const BLOCK: u32 = 4u;
 const LOWEST: f32 = -3.0e38;
 
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>; // [tokens, H, D4]

@@ -11,7 +11,7 @@ use super::uniformity::divergences;
 use crate::error::Result;
 use crate::gpu::footprint::Footprint;
 use crate::gpu::shader::Linked;
-use crate::gpu::{Command, CpuExecutor, KernelDef};
+use crate::gpu::{CpuExecutor, Features, KernelDef};
 use crate::kernels::case::Case;
 
 /// What a shader must not do, or must have.
@@ -198,9 +198,10 @@ pub(super) fn of_cases(kernels: &[&KernelDef], cases: impl Iterator<Item = Case>
     let mut dispatched = BTreeSet::new();
     for case in cases {
         match case.record(&mut CpuExecutor::<f32>::new()) {
-            Ok(recorded) => dispatched.extend(recorded.recording.commands().iter().filter_map(|c| match c {
-                Command::Dispatch(d) => Some(d.kernel.name()),
-                _ => None,
+            Ok(recorded) => dispatched.extend(recorded.recording.dispatches().flat_map(|d| {
+                // A rival counts where the dispatch suits it: then the case is run with it too.
+                let rivals = d.rivals(Features::ALL).into_iter().map(|(rival, _)| rival.kernel);
+                std::iter::once(d.kernel).chain(rivals).map(KernelDef::name).collect::<Vec<_>>()
             })),
             Err(e) => {
                 found.push(finding(Rule::NoCase, "", case.name.clone(), format!("the case is not recorded: {e}")))
