@@ -52,7 +52,7 @@ fn dumped_shaders_are_the_linked_ones_under_names_of_their_own() {
         assert!(text == longreach::gpu::shader::link(shader.kernel, &shader.constants, shader.features), "{shader:?}");
     }
     let names: Vec<String> = shaders::all().iter().map(|s| s.file_name()).collect();
-    for name in ["matmul.nt.f32.wgsl", "matmul.nt.bf16.wgsl", "attend.forward.D4-8.wgsl"] {
+    for name in ["matmul.tile.nt.f32.wgsl", "matmul.shared_tile.nt.bf16.wgsl", "attend.forward.D4-8.wgsl"] {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
     }
     assert_eq!(shaders::dump(dir.path()).unwrap(), n, "a folder is written again");

@@ -3,7 +3,7 @@
 //
 // Private arrays have a vec4 for each channel, whose components are the lane's keys. Subgroups of 8 lanes or more will do, whatever
 // lanes they are made of. d is a multiple of 32.
-// grid: [n_tiles, Hk].
+// grid: [n_tiles, Hk]; see attend/backward_key.wgsl for the tiles.
 struct Params {
     n_heads: u32,    // H
     n_kv_heads: u32, // Hk
@@ -13,7 +13,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;         // [tokens, H, D4]
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;      // [rows, 2, Hk, D4]
-@group(0) @binding(3) var<storage, read> tiles: array<u32>;           // [n_tiles, 5]
+@group(0) @binding(3) var<storage, read> tiles: array<u32>;           // [n_tiles, 6]
 @group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;      // [tokens, H, D4]
 @group(0) @binding(5) var<storage, read> stats: array<f32>;           // [tokens, H, 2]
 @group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>; // [rows, 2, Hk, D4]
@@ -51,13 +51,13 @@ fn add_upstream(c: u32, w: vec4<f32>, x: vec4<f32>) {
 @compute @workgroup_size(LANES)
 fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                           @builtin(subgroup_invocation_id) place: u32) {
-    let tile = 5u * group.x;
+    let tile = 6u * group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
     let n_keys = tiles[tile + 1u];
     let quad = place % 8u;
     let own = vec4<u32>(4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
-    let first_seen = vec4<u32>(tiles[tile + 2u]) + own * tiles[tile + 4u];
+    let first_seen = vec4<u32>(tiles[tile + 2u]) + own / tiles[tile + 4u] * tiles[tile + 5u];
     // Out-of-range keys repeat the last one; only the store is guarded.
     let at = (vec4<u32>(tiles[tile]) + min(own, vec4<u32>(n_keys - 1u))) * (2u * p.n_kv_heads * D4) + head * D4;
     for (var i = 0u; i < 4u; i++) {

@@ -22,10 +22,11 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
             upstream[c] = dout[row * D4 + c];
         }
         for (var run = 0u; run < 3u; run++) {
+            let first = run_start(tile, run);
             let n = run_length(tile, run);
             let seen = run_seen(tile, run, vec4<u32>(r / group_size)).x;
             for (var j = 0u; j < n; j++) {
-                let key = run_row(tile, run, j, head);
+                let key = run_row(first, run, j, head);
                 let value = key + p.n_kv_heads * D4;
                 var score = 0.0;
                 var along = 0.0;

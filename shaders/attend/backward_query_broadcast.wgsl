@@ -54,10 +54,11 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
         let lse = vec4<f32>(stats[2u * at.x], stats[2u * at.y], stats[2u * at.z], stats[2u * at.w]);
         let delta = vec4<f32>(stats[2u * at.x + 1u], stats[2u * at.y + 1u], stats[2u * at.z + 1u], stats[2u * at.w + 1u]);
         for (var run = 0u; run < 3u; run++) {
+            let first = run_start(tile, run);
             let n = run_length(tile, run);
             let seen = run_seen(tile, run, rows / group_size);
             for (var j = 0u; j < n; j++) {
-                let key = run_row(tile, run, j, head);
+                let key = run_row(first, run, j, head);
                 let value = key + p.n_kv_heads * D4;
                 var score = vec4<f32>(0.0);
                 var along = vec4<f32>(0.0);

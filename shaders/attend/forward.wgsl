@@ -24,13 +24,14 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         var top = LOWEST;
         var sum = 0.0;
         for (var run = 0u; run < 3u; run++) {
+            let first = run_start(tile, run);
             let n = run_length(tile, run);
             let seen = run_seen(tile, run, vec4<u32>(r / group_size)).x;
             for (var start = 0u; start < n; start += BLOCK) {
                 var scores: array<f32, BLOCK>;
                 var highest = top;
                 for (var j = 0u; j < BLOCK; j++) {
-                    let key = run_row(tile, run, min(start + j, n - 1u), head);
+                    let key = run_row(first, run, min(start + j, n - 1u), head);
                     var score = 0.0;
                     for (var c = 0u; c < D4; c++) {
                         score += dot(query[c], load(run, key + c));
@@ -49,7 +50,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
                     let weight = exp(clamp(scores[j] - top, -80.0, 0.0));
                     let w = select(weight, 0.0, scores[j] <= 0.5 * LOWEST);
                     sum += w;
-                    let value = run_row(tile, run, min(start + j, n - 1u), head) + p.n_kv_heads * D4;
+                    let value = run_row(first, run, min(start + j, n - 1u), head) + p.n_kv_heads * D4;
                     for (var c = 0u; c < D4; c++) {
                         total[c] += w * load(run, value + c);
                     }

@@ -54,13 +54,14 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
         var top = vec4<f32>(LOWEST);
         var sum = vec4<f32>(0.0);
         for (var run = 0u; run < 3u; run++) {
+            let first = run_start(tile, run);
             let n = run_length(tile, run);
             let seen = run_seen(tile, run, rows / group_size);
             for (var start = 0u; start < n; start += BLOCK) {
                 var scores: array<vec4<f32>, BLOCK>;
                 var highest = top;
                 for (var j = 0u; j < BLOCK; j++) {
-                    let key = run_row(tile, run, min(start + j, n - 1u), head);
+                    let key = run_row(first, run, min(start + j, n - 1u), head);
                     var score = vec4<f32>(0.0);
                     for (var c = 0u; c < D4; c += 8u) {
                         let x = load(run, key + c + quad);
@@ -88,7 +89,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                     let weight = exp(clamp(scores[j] - top, vec4<f32>(-80.0), vec4<f32>(0.0)));
                     let w = select(weight, vec4<f32>(0.0), scores[j] <= vec4<f32>(0.5 * LOWEST));
                     sum += w;
-                    let value = run_row(tile, run, min(start + j, n - 1u), head) + p.n_kv_heads * D4;
+                    let value = run_row(first, run, min(start + j, n - 1u), head) + p.n_kv_heads * D4;
                     for (var c = 0u; c < D4; c += 8u) {
                         let x = load(run, value + c + quad);
                         add_value(c, w, subgroupBroadcast(x, 0u));

@@ -38,9 +38,14 @@ fn run_seen(tile: u32, run: u32, queries: vec4<u32>) -> vec4<u32> {
     return select(n, n + queries, run == WINDOW);
 }
 
-// The first quad of key j of a run, in the buffer of that run.
-fn run_row(tile: u32, run: u32, j: u32, head: u32) -> u32 {
-    let at = tiles[tile + 2u + 2u * run] + j;
+// The first row of a run.
+fn run_start(tile: u32, run: u32) -> u32 {
+    return tiles[tile + 2u + 2u * run];
+}
+
+// The first quad of key j of a run that starts at `first`, in the buffer of that run.
+fn run_row(first: u32, run: u32, j: u32, head: u32) -> u32 {
+    let at = first + j;
     let wraps = run != PACKED && at >= p.ring;
     return select(at, at - p.ring, wraps) * 2u * p.n_kv_heads * D4 + head * D4;
 }

@@ -79,7 +79,7 @@ static QUERY_BROADCAST: KernelDef = KernelDef {
 const KEY_BINDINGS: &[Binding] = &[
     Binding::read("q", Kind::Real, "[tokens, H, d]"),
     Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
-    Binding::read("tiles", Kind::U32, "[n_tiles, 5]"),
+    Binding::read("tiles", Kind::U32, "[n_tiles, 6]"),
     Binding::read("dout", Kind::Real, "[tokens, H, d]"),
     Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
     Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
@@ -210,8 +210,7 @@ fn key_twin<T: Real>(call: Call<'_, T>) {
                 let both = weights.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys)).take(n);
                 for (i, (weights, slopes)) in both.enumerate() {
                     let stat = 2 * ((first + i) * shape.n_heads + head);
-                    let causal = first + i + 1 - queries.start;
-                    let seen = if tile.causal == 1 { causal.min(n_keys) } else { n_keys };
+                    let seen = tile.n_seen(first + i - queries.start);
                     weights[seen..].fill(T::ZERO);
                     slopes[seen..].fill(T::ZERO);
                     key_slopes(&mut weights[..seen], &mut slopes[..seen], &stats[stat..], T::of(p.scale));

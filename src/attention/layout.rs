@@ -85,8 +85,18 @@ pub struct KeyTile {
     pub query: u32,
     /// End of the query rows.
     pub query_end: u32,
-    /// 1 where key i is seen from query i on only (raw keys), 0 where every query sees every key (packed keys).
-    pub causal: u32,
+    /// Keys in a row that are seen from the same query on: 1 of raw keys, those of a partition of packed ones.
+    pub run: u32,
+    /// Queries that a run is seen later than the one before: key i from query + i / run · step on.
+    pub step: u32,
+}
+
+impl KeyTile {
+    /// How many of the keys, from the first on, query `later` of those that see the first key sees.
+    pub(super) fn n_seen(&self, later: usize) -> usize {
+        let n_keys = self.n_keys as usize;
+        later.checked_div(self.step as usize).map_or(n_keys, |runs| n_keys.min((runs + 1) * self.run as usize))
+    }
 }
 
 /// Tables of one batch, before upload.
@@ -127,7 +137,7 @@ impl Tables {
         for key in (first..end).step_by(LANES) {
             let n_keys = LANES.min(end - key) as u32;
             let (key, query_end) = (key as u32, query_end as u32);
-            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, causal: 1 });
+            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1 });
         }
     }
 
@@ -162,16 +172,22 @@ impl Tables {
             self.add_queries(partition(p), partition(p + 1), group, tile);
             self.add_raw_keys(partition(p), partition(p + 1), partition(p + 2));
         }
-        for p in 0..lrsa.partitions(n).saturating_sub(1) {
-            for i in (0..kept).step_by(LANES) {
+        let n_pairs = lrsa.partitions(n).saturating_sub(1);
+        let at_once = (LANES / kept).max(1); // partitions of a tile
+        for p in (0..n_pairs).step_by(at_once) {
+            let n_keys = at_once.min(n_pairs - p) * kept;
+            for i in (0..n_keys).step_by(LANES) {
                 self.packed_tiles.push(KeyTile {
                     key: (packed_start + p * kept + i) as u32,
-                    n_keys: LANES.min(kept - i) as u32,
+                    n_keys: LANES.min(n_keys - i) as u32,
                     query: partition(p + 2) as u32,
                     query_end: end as u32,
-                    causal: 0,
+                    run: kept.min(LANES) as u32,
+                    step: if kept < LANES { lrsa.lag() as u32 } else { 0 },
                 });
             }
+        }
+        for p in 0..n_pairs {
             self.pairs.push([partition(p) as u32, partition(p + 1) as u32]);
         }
     }
@@ -289,7 +305,7 @@ mod tests {
             let mut pairs = std::collections::HashSet::new();
             for t in tiles {
                 for k in 0..t.n_keys {
-                    let first = t.query + if t.causal == 1 { k } else { 0 };
+                    let first = t.query + k / t.run * t.step;
                     pairs.extend((first..t.query_end).map(|q| (q, t.key + k)));
                 }
             }

@@ -82,10 +82,10 @@ fn query_pairs(device: &mut dyn Executor, d: &Named<'_>) -> Result<u64> {
 fn key_pairs(device: &mut dyn Executor, d: &Named<'_>) -> Result<u64> {
     let tiles = device.read_words(d.span("tiles"))?;
     let pairs = |tile: &[u32]| {
-        let [n, first, end, causal] = [1, 2, 3, 4].map(|i| u64::from(tile[i]));
-        n * (end - first) - causal * n * n.saturating_sub(1) / 2
+        let [n, first, end, run, step] = [1, 2, 3, 4, 5].map(|i| u64::from(tile[i]));
+        (0..n).map(|key| (end - first).saturating_sub(key / run * step)).sum::<u64>()
     };
-    Ok(tiles.chunks_exact(5).map(pairs).sum())
+    Ok(tiles.chunks_exact(6).map(pairs).sum())
 }
 
 /// Operations of kernels that need no look at the device.

@@ -46,10 +46,11 @@ impl Shader {
         self.parts("=").join(" ")
     }
 
-    /// A name for a file, unique among [`all`]: `matmul.nt.bf16.wgsl`, `attend.forward.D4-8.wgsl`.
+    /// A name for a file, unique among [`all`]: `matmul.tile.nt.bf16.wgsl`, `attend.forward.D4-8.wgsl`.
     pub fn file_name(&self) -> String {
         let stem = self.kernel.label.replace('/', ".");
-        std::iter::once(stem).chain(self.parts("-")).chain(["wgsl".to_string()]).collect::<Vec<_>>().join(".")
+        let parts = std::iter::once(stem).chain(self.parts("-")).chain(["wgsl".to_string()]);
+        parts.collect::<Vec<_>>().join(".").replace(' ', ".")
     }
 
     fn parts(&self, between: &str) -> Vec<String> {
