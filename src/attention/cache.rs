@@ -5,7 +5,7 @@
 //! rotation and absolute position. A dense cache is one tail that never ends. Length after n tokens:
 //! [`Attention::cache_length`].
 
-use super::attend::attend_cached;
+use super::attend::{Keys, attend_cached};
 use super::layout::{LANES, NO_RING, QueryTile};
 use super::score::Pairs;
 use super::select;
@@ -262,7 +262,8 @@ impl Cache {
         let (fixed, tail) = (layer.fixed.span(), layer.tail.span());
         let raw = if step.in_sink { &fixed } else { &tail };
         store(rec, kv, raw, step.store_row, step.ring);
-        let out = attend_cached(rec, q, &fixed, (raw, step.ring), (&step.tiles, step.n_tiles), self.heads);
+        let keys = Keys { raw, packed: &fixed, tiles: &step.tiles, ring: step.ring };
+        let out = attend_cached(rec, q, &keys, step.n_tiles, self.n_entries() + step.n_tokens, self.heads);
         if let (Attention::Lrsa(lrsa), Some((table, out_row))) = (&self.attention, &step.compress) {
             let pairs = Pairs { lrsa, n: 1, table };
             let rows = select::select_pairs(rec, &tail, &pairs, self.heads, step.ring);
