@@ -20,7 +20,7 @@ mod training;
 pub mod work;
 
 pub use compare::{Change, Comparison, compare};
-pub use generation::generation_rows;
+pub use generation::{filled_decode_row, generation_rows};
 pub use kernels::kernel_rows;
 pub use measure::Samples;
 pub use plots::plots;
