@@ -13,7 +13,7 @@ use super::twin::{Keys, Shape};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::kernels::parts::REDUCE;
-use crate::kernels::rows::{row_max, row_sum};
+use crate::kernels::rows::{SUM_LANES, row_max, row_sum, total};
 use crate::kernels::simd::vectorised;
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
@@ -110,7 +110,7 @@ fn decode_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-/// Partial sums of a dot product, and channels that are weighed at a time.
+/// Channels that are weighed at a time.
 const WIDTH: usize = 16;
 /// Values that are added to a sum before it goes back to memory.
 const BLOCK: usize = 8;
@@ -119,27 +119,23 @@ vectorised! {
     /// out[h, k] (rows `out_row` apart) = scale · q[h] · key k of the head's group, for `n` rows of kv.
     fn scores<T: Real>(q: &[T], kv: &[T], n: usize, shape: Shape, scale: T, out: &mut [T], out_row: usize) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
-        let whole = dim / WIDTH * WIDTH;
         for k in 0..n {
-            for h in 0..shape.n_heads {
-                let query = &q[h * dim..][..dim];
-                let key = &kv[k * cols + h / group * dim..][..dim];
-                let mut lanes = [T::ZERO; WIDTH];
-                let mut c = 0;
-                while c < whole {
-                    for l in 0..WIDTH {
-                        lanes[l] += query[c + l] * key[c + l];
+            for kv_head in 0..shape.n_kv_heads {
+                let (key, key_rest) = kv[k * cols + kv_head * dim..][..dim].as_chunks::<SUM_LANES>();
+                for h in kv_head * group..(kv_head + 1) * group {
+                    let (query, query_rest) = q[h * dim..][..dim].as_chunks::<SUM_LANES>();
+                    let mut lanes = [T::ZERO; SUM_LANES];
+                    for c in 0..query.len() {
+                        for l in 0..SUM_LANES {
+                            lanes[l] += query[c][l] * key[c][l];
+                        }
                     }
-                    c += WIDTH;
+                    let mut sum = total(lanes);
+                    for c in 0..query_rest.len() {
+                        sum += query_rest[c] * key_rest[c];
+                    }
+                    out[h * out_row + k] = scale * sum;
                 }
-                let mut sum = T::ZERO;
-                for l in 0..WIDTH {
-                    sum += lanes[l];
-                }
-                for c in whole..dim {
-                    sum += query[c] * key[c];
-                }
-                out[h * out_row + k] = scale * sum;
             }
         }
     }
