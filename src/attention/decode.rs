@@ -161,28 +161,22 @@ vectorised! {
         while first < n {
             let end = if first + BLOCK < n { first + BLOCK } else { n };
             for h in 0..shape.n_heads {
-                let value = (shape.n_kv_heads + h / group) * dim;
-                let mut c = 0;
-                while c < whole {
-                    let sums = &mut out[h * dim + c..][..WIDTH];
-                    let mut lanes = [T::ZERO; WIDTH];
-                    for l in 0..WIDTH {
-                        lanes[l] = sums[l];
-                    }
+                let values = &kv[(shape.n_kv_heads + h / group) * dim..];
+                let weights = &weights[h * weight_row..];
+                let (sums, rest) = out[h * dim..][..dim].as_chunks_mut::<WIDTH>();
+                for c in 0..sums.len() {
+                    let mut lanes = sums[c];
                     for k in first..end {
-                        let (w, row) = (weights[h * weight_row + k], &kv[k * cols + value + c..][..WIDTH]);
+                        let value = &values[k * cols + c * WIDTH..][..WIDTH];
                         for l in 0..WIDTH {
-                            lanes[l] += w * row[l];
+                            lanes[l] += weights[k] * value[l];
                         }
                     }
-                    for l in 0..WIDTH {
-                        sums[l] = lanes[l];
-                    }
-                    c += WIDTH;
+                    sums[c] = lanes;
                 }
-                for c in whole..dim {
+                for c in 0..rest.len() {
                     for k in first..end {
-                        out[h * dim + c] += weights[h * weight_row + k] * kv[k * cols + value + c];
+                        rest[c] += weights[k] * values[k * cols + whole + c];
                     }
                 }
             }
