@@ -119,6 +119,19 @@ fn a_quick_benchmark_on_the_cpu_gives_figures_that_can_be_compared_and_drawn() {
     compare_with_slower(&report, dir.path());
 }
 
+#[test]
+fn decoding_in_a_filled_cache_is_measured_dense_and_with_two_fractions_kept() {
+    let report = report_of(&["--device", "cpu", "--config", "tiny", "--part", "cache", "--cache-tokens", "3000"]);
+    let rows: Vec<(&str, usize, bool)> =
+        report.runs.iter().map(|r| (r.attention.as_str(), r.length, r.tokens_per_s.unwrap() > 0.0)).collect();
+    assert_eq!(rows, [("dense", 3000, true), ("lrsa, keep 0.25", 3000, true), ("lrsa, keep 0.5", 3000, true)]);
+    assert!(report.runs.iter().all(|r| r.activity == Activity::DecodeFilled && report.kernels.is_empty()));
+    // 4 layers, 2 KV heads of 16 channels, keys and values of 4 bytes; two tokens were fed after the first time.
+    let bytes = |entries: u64| entries * 4 * 2 * 2 * 16 * 4;
+    let kept = |k: u64| bytes(16 + 22 * k + 128 + (3002 - 16) % 128);
+    assert_eq!(report.runs.iter().map(|r| r.kv_bytes).collect::<Vec<_>>(), [bytes(3002), kept(32), kept(64)]);
+}
+
 /// Writes the report and one in which one kernel took twice as long and another is missing, and compares them.
 fn compare_with_slower(report: &Report, dir: &std::path::Path) {
     let mut slower = report.clone();
@@ -156,6 +169,9 @@ fn what_cannot_be_measured_is_bad_usage() {
         (&["--lengths", "1"][..], "--lengths 1"),
         (&["--seconds=-1"], "--seconds"),
         (&["--part", "kernels", "--plot", "x"], "--plot"),
+        (&["--part", "cache"], "--cache-tokens"),
+        (&["--part", "kernels", "--cache-tokens", "9"], "--part kernels"),
+        (&["--cache-tokens", "0"], "--cache-tokens 0"),
         (&["--device", "cpu", "--part", "kernels", "--only", "no such kernel"], "no such kernel"),
         (&["--compare", file, file], "make it anew"),
     ] {
@@ -204,6 +220,8 @@ fn work_is_what_the_formula_needs() {
     // Dense: query t sees t + 1 keys; 6 heads of 12.
     let pairs: u64 = [37, 1, 70].map(|n: u64| n * (n + 1) / 2).iter().sum();
     assert_eq!(work_of("attend: dense, odd sizes").flops, 4 * 12 * 6 * pairs);
+    // One query a tile: 18, 13 and 8 keys; 4 heads of 8.
+    assert_eq!(work_of("attend/decode: a ring that wraps").flops, 4 * 8 * 4 * (18 + 13 + 8));
 }
 
 #[test]

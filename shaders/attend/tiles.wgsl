@@ -1,15 +1,8 @@
-// What the kernels over query tiles share: parameters, inputs, and the three runs of keys of a tile.
+// What the kernels over query tiles share: inputs, and the three runs of keys of a tile. The struct Params is declared beside it.
 //
 // A tile is (first query, n_queries, and first row and length of each run: sink, packed, window). Its rows are the pairs of a query
 // and a head of the group, the heads the faster. A kv row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated.
 // Query i of a tile sees all of sink and packed, and of the window the rows up to n_window + i; raw rows wrap at `ring`.
-struct Params {
-    n_heads: u32,    // H
-    n_kv_heads: u32, // Hk
-    ring: u32,
-    scale: f32,
-}
-
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;       // [tokens, H, D4]
 @group(0) @binding(2) var<storage, read> raw: array<vec4<f32>>;     // [rows, 2, Hk, D4]

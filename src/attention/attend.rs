@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::backward::Saved;
 use super::layout::{LANES, NO_RING, QueryTile, TileParams};
 use super::score::Pairs;
-use super::select;
 use super::twin::{self, Shape, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
+use super::{decode, select};
 use crate::error::Result;
 use crate::gpu::{
     self, Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording,
@@ -33,7 +33,7 @@ const FORWARD_BINDINGS: &[Binding] = &[
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
     variant: "",
-    parts: &[wgsl!("attend/tiles"), wgsl!("attend/forward")],
+    parts: &[wgsl!("attend/tile_params"), wgsl!("attend/tiles"), wgsl!("attend/forward")],
     bindings: FORWARD_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
@@ -45,7 +45,11 @@ static FORWARD: KernelDef = KernelDef {
 static FORWARD_BROADCAST: KernelDef = KernelDef {
     label: "attend/forward_broadcast",
     variant: "",
-    parts: &[wgsl!("attend/tiles"), wgsl!("attend/forward_broadcast").needing(Feature::Subgroups)],
+    parts: &[
+        wgsl!("attend/tile_params"),
+        wgsl!("attend/tiles"),
+        wgsl!("attend/forward_broadcast").needing(Feature::Subgroups),
+    ],
     bindings: FORWARD_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
@@ -94,7 +98,7 @@ fn forward_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-/// What the forward kernel reads.
+/// The keys of query tiles.
 pub(super) struct Keys<'a> {
     pub(super) raw: &'a Span,
     pub(super) packed: &'a Span,
@@ -113,17 +117,19 @@ fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, hea
     (out, lse)
 }
 
-/// Attention of cached generation: every tile reads `fixed` as packed rows and the `tail` ring as window.
-pub fn attend_cached(
+/// Attention of cached generation over `n_tiles` tiles, the last query seeing `most_keys` keys.
+pub(super) fn attend_cached(
     rec: &mut Recording,
     q: &Tensor,
-    fixed: &Span,
-    tail: (&Span, u32),
-    tiles: (&Span, usize),
+    keys: &Keys<'_>,
+    n_tiles: usize,
+    most_keys: usize,
     heads: Heads,
 ) -> Tensor {
-    let keys = Keys { raw: tail.0, packed: fixed, tiles: tiles.0, ring: tail.1 };
-    forward(rec, q, &keys, tiles.1, heads).0
+    if q.rows == 1 && decode::takes(heads) {
+        return decode::decode(rec, q, keys, n_tiles, most_keys, heads).0;
+    }
+    forward(rec, q, keys, n_tiles, heads).0
 }
 
 /// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].

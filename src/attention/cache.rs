@@ -5,14 +5,14 @@
 //! rotation and absolute position. A dense cache is one tail that never ends. Length after n tokens:
 //! [`Attention::cache_length`].
 
-use super::attend::attend_cached;
+use super::attend::{Keys, attend_cached};
 use super::layout::{LANES, NO_RING, QueryTile};
 use super::score::Pairs;
 use super::select;
 use super::{Attention, Heads};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::kernels::case::{Case, Tolerance, real};
+use crate::kernels::case::{Case, Tolerance, random, real};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -173,6 +173,39 @@ impl Cache {
         device.check(&touched).with_context(|| format!("a cache for {} tokens", self.capacity))
     }
 
+    /// Puts an empty cache into the state that it has after `n` tokens, with made-up keys and values, the same in every layer. It is
+    /// for measuring what comes next without the time that feeding takes: what a model says after it means nothing.
+    pub fn fill_random(&mut self, device: &mut dyn Executor, n: usize, seed: u64) -> Result<()> {
+        assert_eq!(self.n_tokens, 0, "an empty cache is filled");
+        if n > self.capacity {
+            return Err(self.full());
+        }
+        let mut longest = 0;
+        for layer in &self.layers {
+            longest = longest.max(layer.fixed.len()).max(layer.tail.len());
+        }
+        let values = random(seed, longest, 1.0);
+        for part in self.layers.iter().flat_map(|layer| [&layer.fixed, &layer.tail]) {
+            device.write_real(&part.span(), &values[..part.len()])?;
+        }
+        self.n_tokens = n;
+        self.tail_len = n;
+        if let Attention::Lrsa(l) = self.attention {
+            let (in_sink, moved) = (l.sink().min(n), l.partitions(n).saturating_sub(1));
+            self.n_fixed = in_sink + moved * l.kept();
+            self.tail_start = moved * l.lag() % (2 * l.lag());
+            self.tail_len = n - in_sink - moved * l.lag();
+        }
+        Ok(())
+    }
+
+    fn full(&self) -> Error {
+        Error::new(format!(
+            "the cache holds {} tokens and is full: start with a larger --max-tokens or a shorter prompt",
+            self.capacity
+        ))
+    }
+
     /// Tokens fed so far.
     pub fn n_tokens(&self) -> usize {
         self.n_tokens
@@ -207,10 +240,7 @@ impl Cache {
     pub fn begin(&mut self, device: &mut dyn Executor, n: usize) -> Result<CacheStep> {
         assert!(n > 0 && n == self.chunk(n), "a chunk stays inside its partition");
         if self.n_tokens + n > self.capacity {
-            return Err(Error::new(format!(
-                "the cache holds {} tokens and is full: start with a larger --max-tokens or a shorter prompt",
-                self.capacity
-            )));
+            return Err(self.full());
         }
         let mut step = CacheStep {
             n_tokens: n,
@@ -262,7 +292,8 @@ impl Cache {
         let (fixed, tail) = (layer.fixed.span(), layer.tail.span());
         let raw = if step.in_sink { &fixed } else { &tail };
         store(rec, kv, raw, step.store_row, step.ring);
-        let out = attend_cached(rec, q, &fixed, (raw, step.ring), (&step.tiles, step.n_tiles), self.heads);
+        let keys = Keys { raw, packed: &fixed, tiles: &step.tiles, ring: step.ring };
+        let out = attend_cached(rec, q, &keys, step.n_tiles, self.n_entries() + step.n_tokens, self.heads);
         if let (Attention::Lrsa(lrsa), Some((table, out_row))) = (&self.attention, &step.compress) {
             let pairs = Pairs { lrsa, n: 1, table };
             let rows = select::select_pairs(rec, &tail, &pairs, self.heads, step.ring);
@@ -285,5 +316,34 @@ impl Cache {
             self.tail_len -= l.lag();
         }
         debug_assert_eq!(self.n_entries(), self.attention.cache_length(self.n_tokens), "the cache has LagKV's length");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::Lrsa;
+    use crate::gpu::CpuExecutor;
+
+    #[test]
+    fn a_filled_cache_is_in_the_state_of_one_that_was_fed() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let heads = Heads { queries: 2, keys: 1, dim: 4 };
+        for attention in [Attention::Dense, Attention::Lrsa(Lrsa::new(3, 5, 0.4).unwrap())] {
+            let empty = || Cache::new(attention, heads, 1, 50, 50).unwrap();
+            let mut fed = empty();
+            loop {
+                let mut filled = empty();
+                filled.fill_random(device, fed.n_tokens, 1).unwrap();
+                let state = |c: &Cache| [c.n_tokens, c.n_fixed, c.tail_start, c.tail_len];
+                assert_eq!(state(&filled), state(&fed), "{attention}");
+                if fed.n_tokens == fed.capacity {
+                    break;
+                }
+                let step = fed.begin(device, 1).unwrap();
+                fed.commit(&step);
+            }
+            assert!(empty().fill_random(device, 51, 1).is_err());
+        }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! The method is that of LRSA (arXiv 2506.11498) on the scores of LagKV (arXiv 2504.04704). Read `config.rs` for the letters,
 //! `layout.rs` for what a query may see, then `score.rs`, `select.rs`, `attend.rs` in the order that data takes, and `cache.rs`
-//! for generation.
+//! and `decode.rs` for generation.
 
 mod attend;
 mod backward;
 mod cache;
 mod config;
+mod decode;
 mod layout;
 mod score;
 mod select;
@@ -25,12 +26,12 @@ use crate::kernels::case::Case;
 
 /// The cases of every attention family.
 pub fn cases() -> Vec<Case> {
-    [score::cases(), select::cases(), attend::cases(), cache::cases()].into_iter().flatten().collect()
+    [score::cases(), select::cases(), attend::cases(), decode::cases(), cache::cases()].into_iter().flatten().collect()
 }
 
 /// Every attention kernel with one set of values for its constants.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [score::kernels(), select::kernels(), attend::kernels(), backward::kernels(), cache::kernels()]
+    [score::kernels(), select::kernels(), attend::kernels(), decode::kernels(), backward::kernels(), cache::kernels()]
         .into_iter()
         .flatten()
         .collect()

@@ -78,6 +78,27 @@ impl<'a, T: Real> Keys<'a, T> {
         self.push(kv, 0, n - before);
     }
 
+    /// At most `n` of these keys from key `first` on, fewer or none where they end before.
+    pub(super) fn part(&self, first: usize, n: usize) -> Self {
+        let mut part = Keys { shape: self.shape, runs: Vec::new(), n: 0 };
+        let (cols, end) = (self.shape.kv_cols(), first + n);
+        let mut at = 0;
+        for run in &self.runs {
+            let (from, to) = (first.clamp(at, at + run.rows) - at, end.clamp(at, at + run.rows) - at);
+            if from < to {
+                part.runs.push(Run { kv: &run.kv[from * cols..to * cols], rows: to - from });
+                part.n += to - from;
+            }
+            at += run.rows;
+        }
+        part
+    }
+
+    /// The runs in order: rows of keys and values, and how many.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (&'a [T], usize)> {
+        self.runs.iter().map(|run| (run.kv, run.rows))
+    }
+
     /// Rows of one side (0 keys, 1 values) of a head.
     fn side(&self, run: &Run<'a, T>, side: usize, kv_head: usize) -> &'a [T] {
         &run.kv[(side * self.shape.n_kv_heads + kv_head) * self.shape.dim..]

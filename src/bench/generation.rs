@@ -1,4 +1,4 @@
-//! How fast a model generates at one length, and what memory that takes.
+//! How fast a model generates at one length, fed or made up, and what memory that takes.
 
 use std::time::Instant;
 
@@ -55,6 +55,37 @@ pub fn generation_rows(
     let mut second = ModelRow::new(Activity::Decode, attention, length, 1, &decode.context("decoding")?);
     (second.peak_bytes, second.kv_bytes) = (peak(device), session.cache.n_bytes());
     Ok([first, second])
+}
+
+/// Decoding after `n_tokens` tokens whose keys and values are made up instead of computed, for about `budget` seconds after the
+/// first. `device` is fresh: it has compiled nothing and holds nothing.
+pub fn filled_decode_row(
+    mut device: Device,
+    subject: &Subject,
+    attention: Attention,
+    n_tokens: usize,
+    budget: f64,
+) -> Result<ModelRow> {
+    let device = device.as_mut();
+    let mut loaded = load(device, &subject.source, None, Train::Nothing)?;
+    let capacity = n_tokens + MOST_DRAWN;
+    let mut session = Session::new(device, &mut loaded.model, attention, capacity, 1, Sampling::default(), 0)?;
+    session.cache.fill_random(device, n_tokens, 0)?;
+    let mut id = 0;
+    let decode = time_runs(budget, || {
+        let start = Instant::now();
+        session.feed(device, &loaded.model, &[id])?;
+        id = session.draw(device)?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    });
+    let decode = decode.context("decoding with a filled cache")?;
+    let mut row = ModelRow::new(Activity::DecodeFilled, attention, n_tokens, 1, &decode);
+    (row.peak_bytes, row.kv_bytes) = (peak(device), session.cache.n_bytes());
+    if let Attention::Lrsa(lrsa) = attention {
+        row.attention = format!("{}, keep {}", row.attention, lrsa.keep());
+    }
+    Ok(row)
 }
 
 fn peak(device: &dyn Executor) -> u64 {

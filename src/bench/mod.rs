@@ -22,7 +22,7 @@ pub mod work;
 
 pub use attention::{HEADS, attention_row};
 pub use compare::{Change, Comparison, compare};
-pub use generation::generation_rows;
+pub use generation::{filled_decode_row, generation_rows};
 pub use kernels::kernel_rows;
 pub use measure::Samples;
 pub use plots::plots;

@@ -72,6 +72,8 @@ pub enum Activity {
     Prefill,
     /// Drawing and feeding tokens one by one.
     Decode,
+    /// The same in a cache that was filled with made-up keys and values.
+    DecodeFilled,
 }
 
 impl Activity {
@@ -83,6 +85,7 @@ impl Activity {
             Activity::TrainFull => "train, full",
             Activity::Prefill => "prefill",
             Activity::Decode => "decode",
+            Activity::DecodeFilled => "decode, filled cache",
         }
     }
 }
@@ -92,7 +95,7 @@ impl Activity {
 pub struct ModelRow {
     /// What is done.
     pub activity: Activity,
-    /// `dense` or `lrsa`.
+    /// `dense` or `lrsa`; with a filled cache also what is kept: `lrsa, keep 0.25`.
     pub attention: String,
     /// Tokens of the sequence; in decode those before the first that is drawn.
     pub length: usize,

@@ -57,7 +57,7 @@ impl Named<'_> {
 pub fn work(device: &mut dyn Executor, d: &Dispatch) -> Result<Option<Work>> {
     let d = Named(d);
     let flops = match d.0.kernel.label {
-        "attend/forward" => 4 * 4 * d.constant("D4") * d.param("n_heads") * query_pairs(device, &d)?,
+        "attend/forward" | "attend/decode" => 4 * 4 * d.constant("D4") * d.param("n_heads") * query_pairs(device, &d)?,
         "attend/backward_query" => 6 * 4 * d.constant("D4") * d.param("n_heads") * query_pairs(device, &d)?,
         "attend/backward_key" => 8 * 4 * d.constant("D4") * d.param("n_heads") * key_pairs(device, &d)?,
         _ => match flops(&d) {
@@ -95,6 +95,7 @@ fn flops(d: &Named<'_>) -> Option<u64> {
         "matmul/tile" => 2 * d.param("m") * d.param("n") * d.param("k"),
         "bench/chains" => 128 * d.param("n") * d.param("turns"),
         "attend/delta" => 2 * len("out"),
+        "attend/combine" => 2 * len("mixed") + 3 * len("stats") / 2 + len("out"),
         "activation/swiglu" => 5 * d.param("n"),
         "activation/swiglu_backward" => 11 * d.param("n"),
         "adamw/update" => 14 * d.param("n"),

@@ -10,7 +10,7 @@ use super::output::{note, print, print_line};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
     Activity, HEADS, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, attention_row, compare,
-    comparison_table, generation_rows, kernel_rows, plots, table, training_profile, training_row,
+    comparison_table, filled_decode_row, generation_rows, kernel_rows, plots, table, training_profile, training_row,
 };
 use crate::error::{Context, Error, Result};
 use crate::gpu::open_device;
@@ -26,6 +26,8 @@ enum Part {
     Attention,
     /// Only the model
     Model,
+    /// Only decoding with a filled cache, see --cache-tokens
+    Cache,
 }
 
 /// Names of models with random weights.
@@ -62,6 +64,9 @@ pub struct BenchArgs {
     /// Lengths of the sequences, in tokens; what the model was made for is no limit here
     #[arg(long, value_delimiter = ',', default_value = "512,1024,2048", value_name = "N,N,…")]
     lengths: Vec<usize>,
+    /// Also decode in a cache filled as after so many tokens, with made-up keys and values: dense, and LRSA that keeps 1/2 and 1/4
+    #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
+    cache_tokens: Vec<usize>,
     /// About how long each row of the model is measured after its first time; kernels take a tenth of it
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
@@ -97,7 +102,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.part == Part::Attention {
         measure_attention(args, &mut report, &bar)?;
     }
-    if matches!(args.part, Part::All | Part::Model) {
+    if matches!(args.part, Part::All | Part::Model | Part::Cache) {
         measure_model(args, &mut report, &bar)?;
     }
     bar.finish_and_clear();
@@ -122,8 +127,17 @@ fn check(args: &BenchArgs) -> Result<()> {
     if let Some(n) = args.lengths.iter().find(|n| !(2..=MOST).contains(*n)) {
         return Err(Error::usage(format!("--lengths {n}: expected 2 to {MOST} tokens")));
     }
-    if args.part == Part::Kernels && (args.plot.is_some() || args.profile) {
-        return Err(Error::usage("--plot and --profile show what a model takes: leave out --part kernels"));
+    if let Some(n) = args.cache_tokens.iter().find(|n| !(1..=MOST).contains(*n)) {
+        return Err(Error::usage(format!("--cache-tokens {n}: expected 1 to {MOST} tokens")));
+    }
+    if matches!(args.part, Part::Kernels | Part::Cache) && (args.plot.is_some() || args.profile) {
+        return Err(Error::usage("--plot and --profile show what a model takes: leave out --part"));
+    }
+    if args.part == Part::Cache && args.cache_tokens.is_empty() {
+        return Err(Error::usage("--part cache: give --cache-tokens N, the tokens that the cache is filled with"));
+    }
+    if matches!(args.part, Part::Kernels | Part::Attention) && !args.cache_tokens.is_empty() {
+        return Err(Error::usage("--cache-tokens runs a model: leave out --part kernels"));
     }
     Ok(())
 }
@@ -169,7 +183,8 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
     let lrsa = Lrsa::default();
     report.model = subject.name.clone();
     report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
-    for &length in &args.lengths {
+    let lengths = if args.part == Part::Cache { &[][..] } else { &args.lengths };
+    for &length in lengths {
         for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
             let mut add = |row: ModelRow| {
                 bar.inc(1);
@@ -185,11 +200,23 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
             generation_rows(device, &subject, attention, length, args.seconds)?.into_iter().for_each(&mut add);
         }
     }
+    for &n in &args.cache_tokens {
+        for attention in [Attention::Dense, keeping(0.5)?, keeping(0.25)?] {
+            bar.set_message(format!("decoding after {n} tokens, {attention}"));
+            report.runs.push(filled_decode_row(open_device(&args.device)?, &subject, attention, n, args.seconds)?);
+            bar.inc(1);
+        }
+    }
     if args.profile {
         profile(args, &subject, lrsa, report, bar)?;
     }
     report.runs.sort_by_key(|row| (row.activity, row.attention.clone(), row.length));
     Ok(())
+}
+
+/// LRSA as by default, but with this fraction kept.
+fn keeping(keep: f64) -> Result<Attention> {
+    Lrsa::new(Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG, keep).map(Attention::Lrsa)
 }
 
 fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report, bar: &ProgressBar) -> Result<()> {

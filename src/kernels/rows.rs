@@ -61,7 +61,7 @@ pub fn for_row_pairs<T: Send>(
 /// The partial sums of a reduction, in order: a fold by halves would tempt the compiler to shorter vectors in the loop before.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
-fn total<T: Real>(lanes: [T; SUM_LANES]) -> T {
+pub fn total<T: Real>(lanes: [T; SUM_LANES]) -> T {
     let mut sum = T::ZERO;
     for l in 0..SUM_LANES {
         sum += lanes[l];

@@ -1,0 +1,301 @@
+//! The attention forward of single queries, which a generated token has: the keys in ranges that run beside each other, and their
+//! sum in fixed order.
+//!
+//! It computes what `attend.rs` does for a tile of one query, where that would leave a device idle. What a query sees is
+//! in `layout.rs`.
+
+use rayon::prelude::*;
+
+use super::Heads;
+use super::attend::Keys as CacheKeys;
+use super::layout::{LANES, QueryTile};
+use super::twin::{Keys, Shape};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::kernels::case::{Case, Input, Tolerance, frozen};
+use crate::kernels::parts::REDUCE;
+use crate::kernels::rows::{SUM_LANES, row_max, row_sum, total};
+use crate::kernels::simd::vectorised;
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+params! {
+    /// Of `attend/decode`.
+    pub struct DecodeParams { n_heads: u32, n_kv_heads: u32, ring: u32, n_splits: u32, scale: f32 }
+}
+params! {
+    /// Of `attend/combine`.
+    pub struct CombineParams { n_heads: u32, n_splits: u32 }
+}
+
+/// Keys of a range.
+const SPLIT: usize = 128;
+/// Query heads of a group that a workgroup takes at a time, at most.
+const MOST_HEADS: usize = 8;
+/// The widest head that these kernels take: a quad for each lane.
+const MOST_CHANNELS: usize = 4 * LANES;
+/// Numbers that one parallel task of the twin reads at least.
+const TASK: usize = 1 << 15;
+
+static DECODE: KernelDef = KernelDef {
+    label: "attend/decode",
+    variant: "",
+    parts: &[REDUCE, wgsl!("attend/decode_params"), wgsl!("attend/tiles"), wgsl!("attend/decode")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::write("stats", Kind::Real, "[n_tiles, n_splits, H, 2]"),
+        Binding::write("mixed", Kind::Real, "[n_tiles, n_splits, H, d]"),
+    ],
+    params: DecodeParams::FIELDS,
+    constants: &["D4", "G", "SPLIT"],
+    rivals: &[],
+    twin_f32: decode_twin,
+    twin_f64: decode_twin,
+};
+
+static COMBINE: KernelDef = KernelDef {
+    label: "attend/combine",
+    variant: "",
+    parts: &[REDUCE, wgsl!("attend/combine")],
+    bindings: &[
+        Binding::read("stats", Kind::Real, "[n_tiles, n_splits, H, 2]"),
+        Binding::read("mixed", Kind::Real, "[n_tiles, n_splits, H, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::write("out", Kind::Real, "[tokens, H, d]"),
+        Binding::write("lse", Kind::Real, "[tokens, H]"),
+    ],
+    params: CombineParams::FIELDS,
+    constants: &["D4"],
+    rivals: &[],
+    twin_f32: combine_twin,
+    twin_f64: combine_twin,
+};
+
+/// The kernels of this file, for heads of 32 in groups of 3.
+pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    vec![(&DECODE, vec![8, 3, SPLIT as u32]), (&COMBINE, vec![8])]
+}
+
+fn decode_twin<T: Real>(call: Call<'_, T>) {
+    let p: DecodeParams = call.params();
+    let [dim, split] = [4 * call.constants[0] as usize, call.constants[2] as usize];
+    let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
+    let n_splits = p.n_splits as usize;
+    let [q, raw, packed, tiles, stats, mixed] = call.args();
+    let (q, raw, packed) = (q.real(), raw.real(), packed.real());
+    let tiles: &[QueryTile] = bytemuck::cast_slice(tiles.u32());
+    let stats = stats.real_mut().par_chunks_exact_mut(2 * shape.n_heads);
+    let ranges = stats.zip(mixed.real_mut().par_chunks_exact_mut(shape.q_cols())).enumerate();
+    ranges.with_min_len(TASK.div_ceil(split * shape.kv_cols())).for_each(|(i, (stats, mixed))| {
+        let tile = &tiles[i / n_splits];
+        let keys = Keys::of(tile, raw, packed, p.ring, shape).part(i % n_splits * split, split);
+        let q = &q[tile.query as usize * shape.q_cols()..][..shape.q_cols()];
+        let mut weights = vec![T::ZERO; shape.n_heads * keys.n];
+        let mut at = 0;
+        for (kv, rows) in keys.runs() {
+            scores(q, kv, rows, shape, T::of(p.scale), &mut weights[at..], keys.n);
+            at += rows;
+        }
+        for (h, stats) in stats.chunks_exact_mut(2).enumerate() {
+            stats.copy_from_slice(&weigh(&mut weights[h * keys.n..][..keys.n]));
+        }
+        mixed.fill(T::ZERO);
+        let mut at = 0;
+        for (kv, rows) in keys.runs() {
+            mix(&weights[at..], keys.n, kv, rows, shape, mixed);
+            at += rows;
+        }
+    });
+}
+
+/// Channels that are weighed at a time.
+const WIDTH: usize = 16;
+/// Values that are added to a sum before it goes back to memory.
+const BLOCK: usize = 8;
+
+vectorised! {
+    /// out[h, k] (rows `out_row` apart) = scale · q[h] · key k of the head's group, for `n` rows of kv.
+    fn scores<T: Real>(q: &[T], kv: &[T], n: usize, shape: Shape, scale: T, out: &mut [T], out_row: usize) {
+        let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
+        for k in 0..n {
+            for kv_head in 0..shape.n_kv_heads {
+                let (key, key_rest) = kv[k * cols + kv_head * dim..][..dim].as_chunks::<SUM_LANES>();
+                for h in kv_head * group..(kv_head + 1) * group {
+                    let (query, query_rest) = q[h * dim..][..dim].as_chunks::<SUM_LANES>();
+                    let mut lanes = [T::ZERO; SUM_LANES];
+                    for c in 0..query.len() {
+                        for l in 0..SUM_LANES {
+                            lanes[l] += query[c][l] * key[c][l];
+                        }
+                    }
+                    let mut sum = total(lanes);
+                    for c in 0..query_rest.len() {
+                        sum += query_rest[c] * key_rest[c];
+                    }
+                    out[h * out_row + k] = scale * sum;
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Turns scores into e^(score - highest); returns the highest and the sum of these.
+    fn weigh<T: Real>(row: &mut [T]) -> [T; 2] {
+        let top = row_max(row);
+        for i in 0..row.len() {
+            row[i] = (row[i] - top).exp();
+        }
+        [top, row_sum(row)]
+    }
+}
+
+vectorised! {
+    /// out[h] += Σ weights[h, k] (rows `weight_row` apart) · value k of the head's group, over `n` rows of kv.
+    fn mix<T: Real>(weights: &[T], weight_row: usize, kv: &[T], n: usize, shape: Shape, out: &mut [T]) {
+        let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
+        let whole = dim / WIDTH * WIDTH;
+        let mut first = 0;
+        while first < n {
+            let end = if first + BLOCK < n { first + BLOCK } else { n };
+            for h in 0..shape.n_heads {
+                let values = &kv[(shape.n_kv_heads + h / group) * dim..];
+                let weights = &weights[h * weight_row..];
+                let (sums, rest) = out[h * dim..][..dim].as_chunks_mut::<WIDTH>();
+                for c in 0..sums.len() {
+                    let mut lanes = sums[c];
+                    for k in first..end {
+                        let value = &values[k * cols + c * WIDTH..][..WIDTH];
+                        for l in 0..WIDTH {
+                            lanes[l] += weights[k] * value[l];
+                        }
+                    }
+                    sums[c] = lanes;
+                }
+                for c in 0..rest.len() {
+                    for k in first..end {
+                        rest[c] += weights[k] * values[k * cols + whole + c];
+                    }
+                }
+            }
+            first = end;
+        }
+    }
+}
+
+fn combine_twin<T: Real>(call: Call<'_, T>) {
+    let p: CombineParams = call.params();
+    let dim = 4 * call.constants[0] as usize;
+    let (n_heads, n_splits, n_tiles) = (p.n_heads as usize, p.n_splits as usize, call.groups[0] as usize);
+    let [stats, mixed, tiles, out, lse] = call.args();
+    let (stats, mixed, out, lse) = (stats.real(), mixed.real(), out.real_mut(), lse.real_mut());
+    let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
+    for (t, tile) in tiles.iter().enumerate() {
+        for h in 0..n_heads {
+            let ranges = || (0..n_splits).map(|s| (t * n_splits + s) * n_heads + h);
+            let row = tile.query as usize * n_heads + h;
+            let top = ranges().map(|i| stats[2 * i]).fold(T::LOWEST, T::max);
+            let out = &mut out[row * dim..][..dim];
+            out.fill(T::ZERO);
+            let mut sum = T::ZERO;
+            for i in ranges() {
+                let weight = (stats[2 * i] - top).exp();
+                sum += weight * stats[2 * i + 1];
+                out.iter_mut().zip(&mixed[i * dim..]).for_each(|(o, &x)| *o += weight * x);
+            }
+            out.iter_mut().for_each(|o| *o = *o / sum);
+            lse[row] = top + sum.ln();
+        }
+    }
+}
+
+/// Whether [`decode`] takes heads of this size.
+pub(super) fn takes(heads: Heads) -> bool {
+    heads.dim <= MOST_CHANNELS
+}
+
+/// Appends the forward of `n_tiles` tiles of one query that see at most `most_keys` keys each: output [tokens, H·d] and
+/// log-sum-exp [tokens, H].
+pub(super) fn decode(
+    rec: &mut Recording,
+    q: &Tensor,
+    keys: &CacheKeys<'_>,
+    n_tiles: usize,
+    most_keys: usize,
+    heads: Heads,
+) -> (Tensor, Span) {
+    assert!(takes(heads), "a lane has a quad of a head");
+    let n_splits = most_keys.div_ceil(SPLIT).max(1);
+    let n_ranges = n_tiles * n_splits;
+    let stats = rec.transient("decode stats", Kind::Real, n_ranges * heads.queries * 2);
+    let mixed = rec.transient("decode values", Kind::Real, n_ranges * q.cols);
+    let [n_heads, n_kv_heads, d4] = [heads.queries, heads.keys, heads.dim / 4].map(|n| n as u32);
+    let (groups, n_splits) = (n_tiles as u32, n_splits as u32);
+    let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits, scale: heads.scale() };
+    let spans = [q.span(), keys.raw, keys.packed, keys.tiles, &stats, &mixed];
+    let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
+    rec.dispatch(&DECODE, &constants, params, &spans, [groups, n_kv_heads, n_splits]);
+    let out = Tensor::transient(rec, "attention", q.rows, q.cols);
+    let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
+    let params = CombineParams { n_heads, n_splits };
+    let spans = [&stats, &mixed, keys.tiles, out.span(), &lse];
+    rec.dispatch(&COMBINE, &[d4], params, &spans, [groups, n_heads, 1]);
+    (out, lse)
+}
+
+/// Tiles of one query each: (sink, n_sink, packed, n_packed, window, n_window). The output is wanted alone and with its
+/// log-sum-exp, so it is a case of both kernels.
+fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]) -> Case {
+    let [queries, keys, dim] = heads;
+    let heads = Heads { queries, keys, dim };
+    let tile = |(i, &[sink, n_sink, packed, n_packed, window, n_window]): (usize, &[u32; 6])| QueryTile {
+        query: i as u32,
+        n_queries: 1,
+        sink,
+        n_sink,
+        packed,
+        n_packed,
+        window,
+        n_window,
+    };
+    let tiles: Vec<QueryTile> = runs.iter().enumerate().map(tile).collect();
+    let most_keys = tiles.iter().map(|t| (t.n_sink + t.n_packed + t.n_window) as usize).max().unwrap_or(0);
+    let packed_rows = tiles.iter().map(|t| t.packed + t.n_packed).max().unwrap_or(0).max(1) as usize;
+    let (n, kv_cols) = (tiles.len(), heads.kv_cols());
+    let sizes = [(1, n, queries * dim), (2, ring as usize, kv_cols), (3, packed_rows, kv_cols)];
+    let reals = sizes.map(|(seed, rows, cols)| frozen(seed, rows, cols, spread, Format::F32));
+    let table = Input::Words(bytemuck::pod_collect_to_vec(&tiles));
+    let inputs = reals.into_iter().chain([table]).collect();
+    Case::new(format!("attend/decode: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let [q, raw, packed] = std::array::from_fn(|i| b.tensors[i].clone());
+        let keys = CacheKeys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring };
+        let (out, _) = decode(rec, &q, &keys, n, most_keys, heads);
+        Ok((vec![out], None))
+    })
+}
+
+/// The cases of both kernels.
+pub(super) fn cases() -> Vec<Case> {
+    let wraps = [[12, 5, 2, 7, 11, 6], [9, 3, 1, 9, 13, 1], [0, 0, 0, 0, 5, 8]];
+    // Ranges begin and end within runs and at their ends, and some lie behind the last key.
+    let ranges = [[1, 5, 3, 300, 20, 87], [0, 0, 0, 0, 7, 1], [2, 16, 1, 112, 9, 128], [5, 3, 0, 128, 100, 126]];
+    vec![
+        case("a ring that wraps", [4, 2, 8], 14, 1.0, &wraps),
+        case("a head of its own for each query head, many ranges", [2, 2, 8], 131, 1.0, &ranges),
+        case("one key", [2, 1, 4], 1, 1.0, &[[0, 0, 0, 0, 0, 1]]),
+        case("a group beyond one turn", [10, 1, 12], 131, 1.0, &ranges),
+        case("heads of 32, large values", [6, 2, 32], 131, 3.0, &ranges),
+        case("heads of 64", [9, 3, 64], 131, 1.0, &ranges),
+        case("heads of 80", [4, 1, 80], 14, 1.0, &wraps),
+        case(
+            "the widest heads, more ranges than lanes",
+            [2, 1, MOST_CHANNELS],
+            7,
+            1.0,
+            &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
+        ),
+        case("bench", [9, 3, 64], 256, 1.0, &[[0, 0, 0, 8192, 128, 200]]).bench(),
+    ]
+}
