@@ -4,7 +4,7 @@
 mod common;
 
 use longreach::conformance::all_cases;
-use longreach::gpu::{Executor, Features, OpenOptions, WgpuExecutor, shader, walk};
+use longreach::gpu::{Executor, Features, OpenOptions, Rivals, WgpuExecutor, shader, walk};
 use longreach::kernels;
 
 #[test]
@@ -75,5 +75,22 @@ fn tables_larger_than_a_binding_are_looked_up_slice_by_slice() {
     assert!(recorded.bound.tensors[0].pieces().len() > 1);
     for d in walk::compare(&mut device, &recorded.recording).unwrap() {
         assert!(d.relative() <= case.tolerance.relative, "{d}");
+    }
+}
+
+#[test]
+fn a_device_that_measures_its_kernels_computes_the_same() {
+    let Some(mut device) = common::open(&OpenOptions { rivals: Rivals::Measured, ..OpenOptions::default() }) else {
+        return;
+    };
+    for case in
+        all_cases().iter().filter(|c| c.name.starts_with("matmul/linear: odd") || c.name.contains("heads of 32"))
+    {
+        let recorded = case.record(&mut device).unwrap();
+        let found = walk::compare(&mut device, &recorded.recording).unwrap();
+        assert!(!found.is_empty() && found.iter().all(|d| case.tolerance.allows(d)), "{found:?}");
+        let chosen = recorded.recording.dispatches().map(|d| device.kernel_of(d).name()).collect::<Vec<_>>();
+        let again = recorded.recording.dispatches().map(|d| device.kernel_of(d).name()).collect::<Vec<_>>();
+        assert_eq!(chosen, again, "a choice stands");
     }
 }

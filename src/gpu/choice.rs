@@ -1,24 +1,25 @@
 //! Which of rival kernels a device runs: the expected one, until both were measured.
 //!
 //! The recorded kernel is the portable one. A measurement holds for dispatches of about the same size (`Size`): it is taken before a
-//! recording runs, never in the middle, and once its time is spent what is left goes by expectation.
+//! recording runs, never in the middle, and once its time is spent what is left goes by expectation. `choice_store.rs` keeps it for the
+//! next run.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::choice_store::{ChoiceStore, text_hash};
 use super::{Dispatch, Expected, Features, Rivals};
 
 /// The most time that one device spends on measurements.
 const BUDGET: Duration = Duration::from_millis(1500);
 
-/// Dispatches for which one measurement stands: kernel, constants, and sizes rounded up to powers of two.
-type Size = (String, Vec<u32>, Vec<u32>);
-
-fn size_of(d: &Dispatch) -> Size {
+/// Names the dispatches for which one measurement stands: kernel with its text and rivals, constants, and sizes rounded up to powers
+/// of two.
+fn size_of(d: &Dispatch) -> String {
     let rounded = |n: usize| n.next_power_of_two().ilog2();
     let groups = d.groups.iter().map(|&g| rounded(g as usize));
-    let spans = d.spans.iter().map(|s| rounded(s.len));
-    (d.kernel.name(), d.constants.clone(), groups.chain(spans).collect())
+    let sizes: Vec<u32> = groups.chain(d.spans.iter().map(|s| rounded(s.len))).collect();
+    format!("{} {:?} {sizes:?} {:016x}", d.kernel.name(), d.constants, text_hash(d.kernel))
 }
 
 /// The choices of one device.
@@ -28,15 +29,18 @@ pub(super) struct Choice {
     software: bool,
     rivals: Rivals,
     /// Name of the fastest kernel by size.
-    measured: HashMap<Size, String>,
+    measured: HashMap<String, String>,
     spent: Duration,
+    store: Option<ChoiceStore>,
 }
 
 impl Choice {
-    /// The choices of a device that has measured nothing yet.
-    pub(super) fn new(software: bool, rivals: Rivals) -> Self {
+    /// The choices of a device, with what earlier runs measured and kept in `store`.
+    pub(super) fn new(software: bool, rivals: Rivals, store: Option<ChoiceStore>) -> Self {
         let rivals = if software && rivals == Rivals::Best { Rivals::Expected } else { rivals };
-        Self { software, rivals, measured: HashMap::new(), spent: Duration::ZERO }
+        let store = store.filter(|_| rivals == Rivals::Best);
+        let measured = store.as_ref().map(ChoiceStore::load).unwrap_or_default();
+        Self { software, rivals, measured, spent: Duration::ZERO, store }
     }
 
     /// Whether a dispatch may be replaced at all.
@@ -64,7 +68,8 @@ impl Choice {
             return d.clone();
         }
         let mut candidates = self.candidates(d, features);
-        let fastest = self.measured.get(&size_of(d));
+        let measures = self.rivals != Rivals::Expected;
+        let fastest = measures.then(|| self.measured.get(&size_of(d))).flatten();
         let at = fastest.and_then(|name| candidates.iter().position(|c| c.kernel.name() == *name));
         candidates.swap_remove(at.unwrap_or(0))
     }
@@ -84,5 +89,8 @@ impl Choice {
     pub(super) fn note(&mut self, d: &Dispatch, fastest: &Dispatch, took: Duration) {
         self.measured.insert(size_of(d), fastest.kernel.name());
         self.spent += took;
+        if let Some(store) = &self.store {
+            store.save(&self.measured);
+        }
     }
 }

@@ -7,6 +7,7 @@ mod adapter;
 mod buffer;
 mod call;
 mod choice;
+mod choice_store;
 mod cpu_executor;
 mod difference;
 mod encode;

@@ -31,10 +31,10 @@ pub enum Rivals {
     Never,
     /// The rival that is expected to be the fastest on such devices.
     Expected,
-    /// The one that is found to be the fastest; on software adapters, which take longer to compile a kernel than to run it, the
-    /// expected one.
+    /// The one that is found to be the fastest, kept from one run to the next; on software adapters, which take longer to compile a
+    /// kernel than to run it, the expected one.
     Best,
-    /// The one that is found to be the fastest, on every adapter.
+    /// The one that is found to be the fastest now, on every adapter.
     Measured,
 }
 

@@ -47,6 +47,9 @@ impl Dispatch {
     pub fn rivals(&self, features: Features) -> Vec<(Dispatch, Expected)> {
         let suited = |rival: &Rival| {
             let (constants, groups) = (rival.shape)(self).filter(|_| rival.kernel.runs_with(features))?;
+            if groups.iter().any(|&g| g > MAX_GROUPS) {
+                return None;
+            }
             Some((Dispatch { kernel: rival.kernel, constants, groups, ..self.clone() }, rival.expected))
         };
         self.kernel.rivals.iter().filter_map(suited).collect()

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::choice::Choice;
+use super::choice_store::ChoiceStore;
 use super::encode::{Encoding, param_bytes};
 use super::executor::check_span;
 use super::open_options::{OpenOptions, features_of};
@@ -56,13 +57,14 @@ impl WgpuExecutor {
             max_buffer_bytes: own.max_buffer_size,
         };
         let features = features_of(gpu.device.features());
+        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &features.to_string()];
         Ok(Self {
             name,
             gpu,
             limits,
             features,
             subgroup_verdict: None,
-            choice: Choice::new(report.is_software(), options.rivals),
+            choice: Choice::new(report.is_software(), options.rivals, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
             pace: Pace::default(),
