@@ -5,6 +5,14 @@
 // Lanes take keys for the scores, then channels of every WAYS-th value. The heads that share a KV head are taken G at a time, so
 // that a key is read once for all of them. G and SPLIT are generated; d is at most 256.
 // grid: [n_tiles, Hk, n_splits]; tiles of one query, see attend/tiles.wgsl. A range behind the last key writes LOWEST, 0 and zeros.
+struct Params {
+    n_heads: u32,    // H
+    n_kv_heads: u32, // Hk
+    ring: u32,
+    n_splits: u32,
+    scale: f32,
+}
+
 const GROUP: u32 = 64u;
 const WAYS: u32 = GROUP / D4;
 const LOWEST: f32 = -3.0e38;
