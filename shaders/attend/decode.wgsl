@@ -5,6 +5,14 @@
 // Lanes take keys for the scores, then channels of every WAYS-th value. The heads that share a KV head are taken G at a time, so
 // that a key is read once for all of them. G and SPLIT are generated; d is at most 256.
 // grid: [n_tiles, Hk, n_splits]; tiles of one query, see attend/tiles.wgsl. A range behind the last key writes LOWEST, 0 and zeros.
+struct Params {
+    n_heads: u32,    // H
+    n_kv_heads: u32, // Hk
+    ring: u32,
+    n_splits: u32,
+    scale: f32,
+}
+
 const GROUP: u32 = 64u;
 const WAYS: u32 = GROUP / D4;
 const LOWEST: f32 = -3.0e38;
@@ -20,12 +28,12 @@ fn key_at(tile: u32, i: u32, head: u32) -> vec2<u32> {
     let n_sink = tiles[tile + 3u];
     let n_fixed = n_sink + tiles[tile + 5u];
     if i < n_sink {
-        return vec2<u32>(0u, run_row(tile, 0u, i, head));
+        return vec2<u32>(0u, run_row(run_start(tile, 0u), 0u, i, head));
     }
     if i < n_fixed {
-        return vec2<u32>(PACKED, run_row(tile, PACKED, i - n_sink, head));
+        return vec2<u32>(PACKED, run_row(run_start(tile, PACKED), PACKED, i - n_sink, head));
     }
-    return vec2<u32>(WINDOW, run_row(tile, WINDOW, i - n_fixed, head));
+    return vec2<u32>(WINDOW, run_row(run_start(tile, WINDOW), WINDOW, i - n_fixed, head));
 }
 
 @compute @workgroup_size(GROUP)

@@ -1,4 +1,4 @@
-// What the kernels over query tiles share: inputs, and the three runs of keys of a tile. The struct Params is declared beside it.
+// What the kernels over query tiles share: inputs, and the three runs of keys of a tile. Whoever links it declares Params.
 //
 // A tile is (first query, n_queries, and first row and length of each run: sink, packed, window). Its rows are the pairs of a query
 // and a head of the group, the heads the faster. A kv row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated.
@@ -17,18 +17,6 @@ const WINDOW: u32 = 2u;
 fn rows_of(tile: u32, head: u32, rows: vec4<u32>) -> vec4<u32> {
     let group_size = p.n_heads / p.n_kv_heads;
     return (vec4<u32>(tiles[tile]) + rows / group_size) * p.n_heads + head * group_size + rows % group_size;
-}
-
-// Keys of a run that some query of the tile sees.
-fn run_length(tile: u32, run: u32) -> u32 {
-    let n = tiles[tile + 3u + 2u * run];
-    return select(n, n + tiles[tile + 1u] - 1u, run == WINDOW);
-}
-
-// How many of them each of four queries sees.
-fn run_seen(tile: u32, run: u32, queries: vec4<u32>) -> vec4<u32> {
-    let n = vec4<u32>(tiles[tile + 3u + 2u * run]);
-    return select(n, n + queries, run == WINDOW);
 }
 
 // The first row of a run.

@@ -33,7 +33,7 @@ const FORWARD_BINDINGS: &[Binding] = &[
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
     variant: "",
-    parts: &[wgsl!("attend/tile_params"), wgsl!("attend/tiles"), wgsl!("attend/forward")],
+    parts: &[wgsl!("attend/tiles"), wgsl!("attend/queries"), wgsl!("attend/forward")],
     bindings: FORWARD_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
@@ -46,8 +46,8 @@ static FORWARD_BROADCAST: KernelDef = KernelDef {
     label: "attend/forward_broadcast",
     variant: "",
     parts: &[
-        wgsl!("attend/tile_params"),
         wgsl!("attend/tiles"),
+        wgsl!("attend/queries"),
         wgsl!("attend/forward_broadcast").needing(Feature::Subgroups),
     ],
     bindings: FORWARD_BINDINGS,

@@ -55,7 +55,7 @@ const QUERY_BINDINGS: &[Binding] = &[
 static QUERY: KernelDef = KernelDef {
     label: "attend/backward_query",
     variant: "",
-    parts: &[wgsl!("attend/tile_params"), wgsl!("attend/tiles"), wgsl!("attend/backward_query")],
+    parts: &[wgsl!("attend/tiles"), wgsl!("attend/queries"), wgsl!("attend/backward_query")],
     bindings: QUERY_BINDINGS,
     params: TileParams::FIELDS,
     constants: &["D4"],
@@ -68,8 +68,8 @@ static QUERY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_query_broadcast",
     variant: "",
     parts: &[
-        wgsl!("attend/tile_params"),
         wgsl!("attend/tiles"),
+        wgsl!("attend/queries"),
         wgsl!("attend/backward_query_broadcast").needing(Feature::Subgroups),
     ],
     bindings: QUERY_BINDINGS,

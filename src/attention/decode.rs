@@ -39,7 +39,7 @@ const TASK: usize = 1 << 15;
 static DECODE: KernelDef = KernelDef {
     label: "attend/decode",
     variant: "",
-    parts: &[REDUCE, wgsl!("attend/decode_params"), wgsl!("attend/tiles"), wgsl!("attend/decode")],
+    parts: &[REDUCE, wgsl!("attend/tiles"), wgsl!("attend/decode")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
         Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
