@@ -3,6 +3,7 @@
 //! A setup is a way to open the device: which forms of the shaders, and with naga's runtime checks or without. A lost device
 //! is opened again, so that one bad kernel does not hide the others.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::cases::{self, all_cases, check_case, quick_cases};
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct CheckOptions {
     /// Limits to open devices with.
     pub limits: LimitSet,
-    /// Only the first case of every op, in one setup.
+    /// Only the first case of every op, in one setup, and of rivals that differ in layout and format the first.
     pub quick: bool,
     /// Only cases whose name contains this, and whole runs only where it is empty.
     pub only: String,
@@ -86,9 +87,13 @@ pub fn check_adapter(
     let cases = options.cases();
     let setups = setups(adapter, options);
     let used = setups[0].features;
+    let skipped = if options.quick { sibling_rivals() } else { BTreeSet::new() };
     for setup in &setups {
         // A kernel without a form for the features in use has been checked already when the portable forms are.
-        let is_new = |k: &KernelDef| setup.features == used || k.features().and(used) != Features::NONE;
+        let is_new = |k: &KernelDef| {
+            let has_form = setup.features == used || k.features().and(used) != Features::NONE;
+            has_form && !skipped.contains(&k.name())
+        };
         let mut opened = Opened { adapter, setup, device: None, losses: 0 };
         let mut take = |mut rows: Vec<Row>| {
             for row in &mut rows {
@@ -116,6 +121,19 @@ pub fn check_adapter(
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The rivals that a quick check leaves out: of those that differ only in layout and storage format, all but the first.
+fn sibling_rivals() -> BTreeSet<String> {
+    let all = crate::kernels::all().into_iter().chain(crate::attention::kernels());
+    let rivals = all.flat_map(|(kernel, _)| kernel.rivals).map(|rival| rival.kernel);
+    let (mut labels, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for rival in rivals {
+        if !labels.insert(rival.label) {
+            names.insert(rival.name());
+        }
+    }
+    names
 }
 
 /// Checks the CPU executor: every f32 twin against its f64 twin.
