@@ -1,23 +1,7 @@
 // Gradients of keys and values: dv_j = sum_t w_tj dout_t, dk_j = scale * sum_t w_tj (dout_t . v_j - delta_t) q_t, summed over
 // the queries that see the key and over the g query heads of its group, in a fixed order. No atomics.
 //
-// A tile is (first key, n_keys, first query, end of the queries, run, step): key i is seen from query i / run * step on. So the same kernel
-// serves raw keys (from query i on) and packed keys (those of a partition from the same query on).
-// grid: [n_tiles, Hk]; a lane is one key, so that all lanes read the same query at a time.
-struct Params {
-    n_heads: u32,    // H
-    n_kv_heads: u32, // Hk
-    scale: f32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;         // [tokens, H, D4]
-@group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;      // [rows, 2, Hk, D4]
-@group(0) @binding(3) var<storage, read> tiles: array<u32>;           // [n_tiles, 6]
-@group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;      // [tokens, H, D4]
-@group(0) @binding(5) var<storage, read> stats: array<f32>;           // [tokens, H, 2]
-@group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>; // [rows, 2, Hk, D4]
-
+// grid: [n_tiles, Hk]; a lane is one key, so that all lanes read the same query at a time. See attend/key_tiles.wgsl for the tiles.
 @compute @workgroup_size(64)
 fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile = 6u * group.x;
@@ -28,7 +12,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         return;
     }
     let at = (tiles[tile] + lane) * 2u * values + head * D4;
-    let first_seen = tiles[tile + 2u] + lane / tiles[tile + 4u] * tiles[tile + 5u];
+    let seen_from = first_seen(tile, vec4<u32>(lane)).x;
     var key: array<vec4<f32>, D4>;
     var value: array<vec4<f32>, D4>;
     var dkey: array<vec4<f32>, D4>;
@@ -46,7 +30,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
                 score += dot(q[row * D4 + c], key[c]);
                 along += dot(dout[row * D4 + c], value[c]);
             }
-            let w = select(0.0, exp(clamp(score - stats[2u * row], -80.0, 1.0)), t >= first_seen);
+            let w = select(0.0, exp(clamp(score - stats[2u * row], -80.0, 1.0)), t >= seen_from);
             let slope = w * (along - stats[2u * row + 1u]) * p.scale;
             for (var c = 0u; c < D4; c++) {
                 dvalue[c] += w * dout[row * D4 + c];

@@ -1,31 +1,15 @@
-// Gradient of the queries as in attend/backward_query.wgsl, by subgroups without workgroup memory: see attend/forward_broadcast.wgsl for how
-// lanes share rows and quads.
+// Gradient of the queries as in attend/backward_query.wgsl, by subgroups without workgroup memory, as attend/forward_broadcast.wgsl.
 //
-// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles.
+// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes hand round.
 const LANES: u32 = 16u;
 
 @group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;     // [tokens, H, D4]
 @group(0) @binding(6) var<storage, read> stats: array<f32>;          // [tokens, H, 2]
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>; // [tokens, H, D4]
 
-var<private> query: array<vec4<f32>, CHANNELS>;
-var<private> upstream: array<vec4<f32>, CHANNELS>;
-var<private> total: array<vec4<f32>, CHANNELS>;
-
-fn along_key(c: u32, x: vec4<f32>) -> vec4<f32> {
-    return query[4u * c] * x.x + query[4u * c + 1u] * x.y + query[4u * c + 2u] * x.z + query[4u * c + 3u] * x.w;
-}
-
-fn along_value(c: u32, x: vec4<f32>) -> vec4<f32> {
-    return upstream[4u * c] * x.x + upstream[4u * c + 1u] * x.y + upstream[4u * c + 2u] * x.z + upstream[4u * c + 3u] * x.w;
-}
-
-fn add_key(c: u32, w: vec4<f32>, x: vec4<f32>) {
-    total[4u * c] += w * x.x;
-    total[4u * c + 1u] += w * x.y;
-    total[4u * c + 2u] += w * x.z;
-    total[4u * c + 3u] += w * x.w;
-}
+var<private> query: Columns;
+var<private> upstream: Columns;
+var<private> total: Columns;
 
 @compute @workgroup_size(LANES)
 fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
@@ -42,15 +26,11 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
             for (var c = 0u; c < D4; c++) {
                 let x = q[at[i] * D4 + c] * p.scale;
                 let y = dout[at[i] * D4 + c];
-                for (var e = 0u; e < 4u; e++) {
-                    query[4u * c + e][i] = x[e];
-                    upstream[4u * c + e][i] = y[e];
-                }
+                set_quad(&query, c, i, x);
+                set_quad(&upstream, c, i, y);
             }
         }
-        for (var c = 0u; c < CHANNELS; c++) {
-            total[c] = vec4<f32>(0.0);
-        }
+        clear(&total);
         let lse = vec4<f32>(stats[2u * at.x], stats[2u * at.y], stats[2u * at.z], stats[2u * at.w]);
         let delta = vec4<f32>(stats[2u * at.x + 1u], stats[2u * at.y + 1u], stats[2u * at.z + 1u], stats[2u * at.w + 1u]);
         for (var run = 0u; run < 3u; run++) {
@@ -65,45 +45,22 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
                 for (var c = 0u; c < D4; c += 8u) {
                     let x = load(run, key + c + quad);
                     let y = load(run, value + c + quad);
-                    // The lane must be a constant.
-                    score += along_key(c, subgroupBroadcast(x, 0u));
-                    score += along_key(c + 1u, subgroupBroadcast(x, 1u));
-                    score += along_key(c + 2u, subgroupBroadcast(x, 2u));
-                    score += along_key(c + 3u, subgroupBroadcast(x, 3u));
-                    score += along_key(c + 4u, subgroupBroadcast(x, 4u));
-                    score += along_key(c + 5u, subgroupBroadcast(x, 5u));
-                    score += along_key(c + 6u, subgroupBroadcast(x, 6u));
-                    score += along_key(c + 7u, subgroupBroadcast(x, 7u));
-                    along += along_value(c, subgroupBroadcast(y, 0u));
-                    along += along_value(c + 1u, subgroupBroadcast(y, 1u));
-                    along += along_value(c + 2u, subgroupBroadcast(y, 2u));
-                    along += along_value(c + 3u, subgroupBroadcast(y, 3u));
-                    along += along_value(c + 4u, subgroupBroadcast(y, 4u));
-                    along += along_value(c + 5u, subgroupBroadcast(y, 5u));
-                    along += along_value(c + 6u, subgroupBroadcast(y, 6u));
-                    along += along_value(c + 7u, subgroupBroadcast(y, 7u));
+                    score = products(&query, c, x, score);
+                    along = products(&upstream, c, y, along);
                 }
                 // Probability of the key times the slope of the loss in its score.
                 let slope = exp(clamp(score - lse, vec4<f32>(-80.0), vec4<f32>(1.0))) * (along - delta);
                 let w = select(vec4<f32>(0.0), slope, vec4<u32>(j) < seen);
                 for (var c = 0u; c < D4; c += 8u) {
                     let x = load(run, key + c + quad);
-                    add_key(c, w, subgroupBroadcast(x, 0u));
-                    add_key(c + 1u, w, subgroupBroadcast(x, 1u));
-                    add_key(c + 2u, w, subgroupBroadcast(x, 2u));
-                    add_key(c + 3u, w, subgroupBroadcast(x, 3u));
-                    add_key(c + 4u, w, subgroupBroadcast(x, 4u));
-                    add_key(c + 5u, w, subgroupBroadcast(x, 5u));
-                    add_key(c + 6u, w, subgroupBroadcast(x, 6u));
-                    add_key(c + 7u, w, subgroupBroadcast(x, 7u));
+                    add_weighed(&total, c, w, x);
                 }
             }
         }
         for (var i = 0u; i < 4u; i++) {
             if rows[i] < n_rows {
                 for (var c = 0u; c < D4; c++) {
-                    let x = vec4<f32>(total[4u * c][i], total[4u * c + 1u][i], total[4u * c + 2u][i], total[4u * c + 3u][i]);
-                    dq[at[i] * D4 + c] = x * p.scale;
+                    dq[at[i] * D4 + c] = quad_of(&total, c, i) * p.scale;
                 }
             }
         }

@@ -9,7 +9,6 @@
 @group(0) @binding(3) var<storage, read> packed: array<vec4<f32>>;  // [packed rows, 2, Hk, D4]
 @group(0) @binding(4) var<storage, read> tiles: array<u32>;         // [n_tiles, 8]
 
-const CHANNELS: u32 = 4u * D4;
 const PACKED: u32 = 1u;
 const WINDOW: u32 = 2u;
 

@@ -13,7 +13,7 @@ use super::{decode, select};
 use crate::error::Result;
 use crate::gpu::{
     self, Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording,
-    Rival, Span,
+    Rival, Source, Span,
 };
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
@@ -21,20 +21,25 @@ use crate::kernels::rows::softmax;
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
-const FORWARD_BINDINGS: &[Binding] = &[
-    Binding::read("q", Kind::Real, "[tokens, H, d]"),
-    Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-    Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-    Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
-    Binding::write("out", Kind::Real, "[tokens, H, d]"),
-    Binding::write("lse", Kind::Real, "[tokens, H]"),
-];
+/// Inputs and runs of keys of query tiles.
+pub(super) const TILES: Source = wgsl!("attend/tiles");
+/// What several queries of a tile see.
+pub(super) const QUERIES: Source = wgsl!("attend/queries");
+/// Matrices with a column for each row or key of a lane, and the quads that lanes hand round.
+pub(super) const QUADS: Source = wgsl!("attend/quads").needing(Feature::Subgroups);
 
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
     variant: "",
-    parts: &[wgsl!("attend/tiles"), wgsl!("attend/queries"), wgsl!("attend/forward")],
-    bindings: FORWARD_BINDINGS,
+    parts: &[TILES, QUERIES, wgsl!("attend/forward")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::write("out", Kind::Real, "[tokens, H, d]"),
+        Binding::write("lse", Kind::Real, "[tokens, H]"),
+    ],
     params: TileParams::FIELDS,
     constants: &["D4"],
     rivals: &[Rival { kernel: &FORWARD_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
@@ -44,18 +49,9 @@ static FORWARD: KernelDef = KernelDef {
 
 static FORWARD_BROADCAST: KernelDef = KernelDef {
     label: "attend/forward_broadcast",
-    variant: "",
-    parts: &[
-        wgsl!("attend/tiles"),
-        wgsl!("attend/queries"),
-        wgsl!("attend/forward_broadcast").needing(Feature::Subgroups),
-    ],
-    bindings: FORWARD_BINDINGS,
-    params: TileParams::FIELDS,
-    constants: &["D4"],
+    parts: &[TILES, QUERIES, QUADS, wgsl!("attend/forward_broadcast")],
     rivals: &[],
-    twin_f32: forward_twin,
-    twin_f64: forward_twin,
+    ..FORWARD
 };
 
 /// The broadcasting kernels take eight quads of a head at a time.

@@ -4,11 +4,11 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::{Keys as AttendKeys, broadcast_shape};
+use super::attend::{Keys as AttendKeys, QUADS, QUERIES, TILES, broadcast_shape};
 use super::layout::{KeyTile, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
 use crate::gpu::{
-    Binding, Call, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording, Rival, Span, groups_for,
+    Binding, Call, Expected, KernelDef, Kind, Params as _, Real, Recording, Rival, Source, Span, groups_for,
 };
 use crate::kernels::product::{View, product};
 use crate::kernels::rows::{dot, for_rows};
@@ -42,21 +42,19 @@ static DELTA: KernelDef = KernelDef {
     twin_f64: delta_twin,
 };
 
-const QUERY_BINDINGS: &[Binding] = &[
-    Binding::read("q", Kind::Real, "[tokens, H, d]"),
-    Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-    Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-    Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
-    Binding::read("dout", Kind::Real, "[tokens, H, d]"),
-    Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
-    Binding::write("dq", Kind::Real, "[tokens, H, d]"),
-];
-
 static QUERY: KernelDef = KernelDef {
     label: "attend/backward_query",
     variant: "",
-    parts: &[wgsl!("attend/tiles"), wgsl!("attend/queries"), wgsl!("attend/backward_query")],
-    bindings: QUERY_BINDINGS,
+    parts: &[TILES, QUERIES, wgsl!("attend/backward_query")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+        Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
+        Binding::write("dq", Kind::Real, "[tokens, H, d]"),
+    ],
     params: TileParams::FIELDS,
     constants: &["D4"],
     rivals: &[Rival { kernel: &QUERY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
@@ -66,34 +64,26 @@ static QUERY: KernelDef = KernelDef {
 
 static QUERY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_query_broadcast",
-    variant: "",
-    parts: &[
-        wgsl!("attend/tiles"),
-        wgsl!("attend/queries"),
-        wgsl!("attend/backward_query_broadcast").needing(Feature::Subgroups),
-    ],
-    bindings: QUERY_BINDINGS,
-    params: TileParams::FIELDS,
-    constants: &["D4"],
+    parts: &[TILES, QUERIES, QUADS, wgsl!("attend/backward_query_broadcast")],
     rivals: &[],
-    twin_f32: query_twin,
-    twin_f64: query_twin,
+    ..QUERY
 };
 
-const KEY_BINDINGS: &[Binding] = &[
-    Binding::read("q", Kind::Real, "[tokens, H, d]"),
-    Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
-    Binding::read("tiles", Kind::U32, "[n_tiles, 6]"),
-    Binding::read("dout", Kind::Real, "[tokens, H, d]"),
-    Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
-    Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
-];
+/// Parameters, inputs and output of key tiles.
+const KEY_TILES: Source = wgsl!("attend/key_tiles");
 
 static KEY: KernelDef = KernelDef {
     label: "attend/backward_key",
     variant: "",
-    parts: &[wgsl!("attend/backward_key")],
-    bindings: KEY_BINDINGS,
+    parts: &[KEY_TILES, wgsl!("attend/backward_key")],
+    bindings: &[
+        Binding::read("q", Kind::Real, "[tokens, H, d]"),
+        Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles, 6]"),
+        Binding::read("dout", Kind::Real, "[tokens, H, d]"),
+        Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
+        Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
+    ],
     params: KeyParams::FIELDS,
     constants: &["D4"],
     rivals: &[Rival { kernel: &KEY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
@@ -103,14 +93,9 @@ static KEY: KernelDef = KernelDef {
 
 static KEY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_key_broadcast",
-    variant: "",
-    parts: &[wgsl!("attend/backward_key_broadcast").needing(Feature::Subgroups)],
-    bindings: KEY_BINDINGS,
-    params: KeyParams::FIELDS,
-    constants: &["D4"],
+    parts: &[KEY_TILES, QUADS, wgsl!("attend/backward_key_broadcast")],
     rivals: &[],
-    twin_f32: key_twin,
-    twin_f64: key_twin,
+    ..KEY
 };
 
 /// The kernels of this file, for heads of 32.

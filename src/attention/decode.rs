@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::Keys as CacheKeys;
+use super::attend::{Keys as CacheKeys, TILES};
 use super::layout::{LANES, QueryTile};
 use super::twin::{Keys, Shape};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
@@ -39,7 +39,7 @@ const TASK: usize = 1 << 15;
 static DECODE: KernelDef = KernelDef {
     label: "attend/decode",
     variant: "",
-    parts: &[REDUCE, wgsl!("attend/tiles"), wgsl!("attend/decode")],
+    parts: &[REDUCE, TILES, wgsl!("attend/decode")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
         Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),

@@ -94,8 +94,7 @@ pub struct KeyTile {
 impl KeyTile {
     /// How many of the keys, from the first on, query `later` of those that see the first key sees.
     pub(super) fn n_seen(&self, later: usize) -> usize {
-        let n_keys = self.n_keys as usize;
-        later.checked_div(self.step as usize).map_or(n_keys, |runs| n_keys.min((runs + 1) * self.run as usize))
+        (self.n_keys as usize).min((later / self.step as usize + 1) * self.run as usize)
     }
 }
 
@@ -183,7 +182,7 @@ impl Tables {
                     query: partition(p + 2) as u32,
                     query_end: end as u32,
                     run: kept.min(LANES) as u32,
-                    step: if kept < LANES { lrsa.lag() as u32 } else { 0 },
+                    step: lrsa.lag() as u32,
                 });
             }
         }

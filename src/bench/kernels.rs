@@ -28,8 +28,7 @@ pub fn kernel_rows(
         let recorded = case.record(device)?;
         let wanted = |d: &Dispatch| d.kernel.label.contains(only) || case.name.contains(only);
         let recording = recorded.recording.promoted();
-        let is_wanted = |c: &Command| matches!(c, Command::Dispatch(d) if wanted(d));
-        if !recording.commands().iter().any(is_wanted) {
+        if !recording.dispatches().any(wanted) {
             continue;
         }
         device.run(&recording)?; // so that every buffer holds what it holds in use

@@ -1,12 +1,11 @@
 //! `longreach bench`: how fast a device runs the kernels, trains and generates.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::output::{note, print, print_line};
+use super::output::{note, print, print_line, spinner};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
     Activity, HEADS, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, attention_row, compare,
@@ -94,7 +93,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return print(&comparison_table(&compare(&read(old)?, &read(new)?)));
     }
     check(args)?;
-    let bar = progress(args.json);
+    let bar = spinner(args.json, "measured");
     let mut report = Report::new(open_device(&args.device)?.name());
     if matches!(args.part, Part::All | Part::Kernels) {
         measure_kernels(args, &mut report, &bar)?;
@@ -229,16 +228,4 @@ fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report,
         }
     }
     Ok(())
-}
-
-fn progress(quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(
-        ProgressStyle::with_template("{spinner} {pos} measured  {wide_msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar
 }

@@ -1,12 +1,10 @@
 //! `longreach check`: whether every kernel and gradient is right on the devices of this machine.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{note, print, print_line};
+use super::output::{note, print, print_line, spinner};
 use crate::atomic_file::{check_target, write_atomic};
 use crate::conformance::{
     CheckOptions, Report, Row, Status, check_adapter, check_cpu, check_without_device, page, shaders, table,
@@ -90,7 +88,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
 fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
     let list = adapters();
     let mut report = Report::default();
-    let progress = progress(args.json);
+    let progress = spinner(args.json, "checked");
     let mut watch = |row: &Row| {
         progress.inc(1);
         progress.set_message(format!("{} [{}] on {}", row.kernel, row.variant, row.device));
@@ -116,18 +114,6 @@ fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
     }
     progress.finish_and_clear();
     Ok(report)
-}
-
-fn progress(quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(
-        ProgressStyle::with_template("{spinner} {pos} checked  {wide_msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar
 }
 
 fn write_html(path: &Path, html: &str) -> Result<()> {

@@ -1,7 +1,9 @@
 //! Standard output and text input of the verbs. Unlike `println!`, a closed pipe is an error here and not a panic.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Context, Error, Result};
 
@@ -19,6 +21,15 @@ pub fn print_line(line: &str) -> Result<()> {
 /// Writes a line to stderr. Unlike `eprintln!`, a reader that went away costs nothing: the work goes on.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A spinner on stderr that counts what was done, which `counted` names; hidden where nobody would see it or `quiet` is asked for.
+pub fn spinner(quiet: bool, counted: &str) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(&format!("{{spinner}} {{pos}} {counted}  {{wide_msg}}"));
+    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// The text of a file. The line break that ends its last line belongs to the file, not to the text.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::row::{Direction, Form, Place, Row, row_of};
 use crate::error::{Error, Result};
-use crate::gpu::{Command, Executor, KernelDef, walk};
+use crate::gpu::{Executor, KernelDef, walk};
 use crate::kernels::case::{Case, Tolerance};
 use crate::kernels::gradient;
 
@@ -57,7 +57,7 @@ pub(super) fn check_case(
         }
     };
     let touches = |kernel: &'static KernelDef| kernel.with_rivals().into_iter().any(wanted);
-    if !recorded.recording.commands().iter().any(|c| matches!(c, Command::Dispatch(d) if touches(d.kernel))) {
+    if !recorded.recording.dispatches().any(|d| touches(d.kernel)) {
         return (rows, None);
     }
     let walked = walk::visit(device, &recorded.recording, |device, trial| {

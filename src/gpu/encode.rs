@@ -12,12 +12,10 @@ const PARAM_STRIDE: usize = 256;
 /// The parameter blocks of all dispatches of a recording, as [`Encoding::encode`] finds them. Never empty.
 pub(super) fn param_bytes(recording: &Recording) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for command in recording.commands() {
-        if let Command::Dispatch(d) = command {
-            let start = bytes.len();
-            bytes.extend_from_slice(&d.params);
-            bytes.resize(start + PARAM_STRIDE, 0);
-        }
+    for d in recording.dispatches() {
+        let start = bytes.len();
+        bytes.extend_from_slice(&d.params);
+        bytes.resize(start + PARAM_STRIDE, 0);
     }
     bytes.resize(bytes.len().max(PARAM_STRIDE), 0);
     bytes

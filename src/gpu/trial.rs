@@ -5,6 +5,8 @@
 //! that unfolds over two axes is folded although it would fit one. So a kernel that reads or writes outside its data, leaves
 //! an element out or counts on a grid of one axis is found out. A walk (`walk.rs`) makes one trial of every dispatch.
 
+use std::sync::Arc;
+
 use super::difference::{Difference, Fault, Judge};
 use super::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Features, Kind, Recording, Span};
 use crate::error::Result;
@@ -44,9 +46,9 @@ pub struct Trial {
     /// Position among the commands of its recording.
     pub command: usize,
     /// By binding; none where the dispatch only writes.
-    before: Vec<Option<Content>>,
+    before: Arc<[Option<Content>]>,
     /// By binding; none where the dispatch only reads.
-    after: Vec<Option<Content>>,
+    after: Arc<[Option<Content>]>,
 }
 
 /// What a run of a trial left in each written buffer, as bits.
@@ -78,7 +80,7 @@ impl Trial {
                 _ => Some(Content::Words(twin.read_words(span)?)),
             });
         }
-        Ok(Self { dispatch: dispatch.clone(), command, before, after })
+        Ok(Self { dispatch: dispatch.clone(), command, before: before.into(), after: after.into() })
     }
 
     /// The same trial for each rival of the kernel that a device with `features` can run. Run it guarded: in place, what is added to

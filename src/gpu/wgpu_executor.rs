@@ -204,10 +204,8 @@ impl WgpuExecutor {
         self.pool.drop_dead();
         let plan = Plan::new(recording);
         let buffers = self.buffers_of(recording, &plan)?;
-        for command in recording.commands() {
-            if let Command::Dispatch(d) = command {
-                self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, d, self.features)?;
-            }
+        for d in recording.dispatches() {
+            self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, d, self.features)?;
         }
         self.upload_params(recording)?;
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());

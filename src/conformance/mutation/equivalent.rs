@@ -32,14 +32,21 @@ fn parse(text: &str) -> Result<Vec<Equivalent>> {
             reason = text;
             continue;
         }
-        let entry = line.split_once(": ").and_then(|(path, change)| Some((path, change.split_once(" →")?)));
-        let Some((path, (before, after))) = entry.filter(|_| !reason.is_empty()) else {
+        let Some(change) = change_of(line).filter(|_| !reason.is_empty()) else {
             return Err(Error::new(format!("equivalent.txt:{}: not `path: before → after` under a reason", i + 1)));
         };
-        let [path, before, after, reason] = [path, before, after.trim(), reason].map(str::to_string);
+        let [path, before, after] = change.map(str::to_string);
+        let reason = reason.to_string();
         found.push(Equivalent { line: i + 1, path, before, after, reason });
     }
     Ok(found)
+}
+
+/// Path, before and after of `path: before → after`.
+pub(super) fn change_of(line: &str) -> Option<[&str; 3]> {
+    let (path, change) = line.split_once(": ")?;
+    let (before, after) = change.split_once(" →")?;
+    Some([path, before, after.trim_start()])
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::equivalent::change_of;
 use super::mutant::{Mutant, files, mutants};
 use crate::error::{Context, Error, Result};
 
@@ -18,14 +19,13 @@ fn parse(text: &str) -> Result<Vec<Mutant>> {
     let mut found = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
         let refuse = |why: String| Error::usage(format!("line {}: {why}", i + 1));
-        let entry = line.split_once(": ").and_then(|(path, change)| Some((path, change.split_once(" →")?)));
-        let Some((path, (before, after))) = entry else {
+        let Some([path, before, after]) = change_of(line) else {
             return Err(refuse("not `path: before → after`".to_string()));
         };
         let Some((path, (file, _))) = files.get_key_value(path) else {
             return Err(refuse(format!("no kernel links shaders/{path}.wgsl")));
         };
-        let (before, after) = (before.replace("\\n", "\n"), after.trim_start().replace("\\n", "\n"));
+        let (before, after) = (before.replace("\\n", "\n"), after.replace("\\n", "\n"));
         let places: Vec<usize> = file.match_indices(&before).map(|(at, _)| at).collect();
         let &[at] = places.as_slice() else {
             return Err(refuse(format!("`{before}` stands {} times in shaders/{path}.wgsl, not once", places.len())));

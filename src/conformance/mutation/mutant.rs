@@ -116,15 +116,10 @@ impl Mutant {
             Source { text, alternative: p.alternative.map(other), ..*p }
         };
         Box::leak(Box::new(KernelDef {
-            label: kernel.label,
             variant: leak(format!("{} mutant {}", kernel.variant, self.index).trim().to_string()),
             parts: Box::leak(kernel.parts.iter().map(part).collect::<Box<[_]>>()),
-            bindings: kernel.bindings,
-            params: kernel.params,
-            constants: kernel.constants,
             rivals: &[],
-            twin_f32: kernel.twin_f32,
-            twin_f64: kernel.twin_f64,
+            ..*kernel
         }))
     }
 }

@@ -48,15 +48,10 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let mut parts: Vec<Source> = kernel.parts.iter().map(made).collect();
     parts.push(Source::new("strict", leak(EXP.to_string() + &readers.concat())));
     Box::leak(Box::new(KernelDef {
-        label: kernel.label,
         variant: leak(format!("{} strict", kernel.variant).trim().to_string()),
         parts: Vec::leak(parts),
-        bindings: kernel.bindings,
-        params: kernel.params,
-        constants: kernel.constants,
         rivals: &[],
-        twin_f32: kernel.twin_f32,
-        twin_f64: kernel.twin_f64,
+        ..*kernel
     }))
 }
 
