@@ -12,8 +12,8 @@ use longreach::attention::{Attention, Cache, Heads, Lrsa};
 use longreach::data::model_files::ModelFiles;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
-    Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Feature, Features, KernelDef, Kind, MemoryUse, OpenOptions,
-    Params, Recording, Source, Span, Timing, WgpuExecutor, shader,
+    Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features, KernelDef, Kind, MemoryUse,
+    OpenOptions, Params, Recording, Rival, Rivals, Source, Span, Timing, WgpuExecutor, shader,
 };
 use longreach::train::{Observer, TrainJob, run};
 
@@ -64,6 +64,15 @@ static HALF: KernelDef = broken(
 );
 static GREEDY: KernelDef = broken("broken/greedy", &[HEAD, Source::new("broken/greedy", GREEDY_TEXT)], READ_WRITE);
 
+const WHOLE_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
+                          fn whole() {\n    x[0] = f32(p.n);\n}\n";
+const BROKEN_RIVAL: Rival =
+    Rival { kernel: &TYPES, expected: Expected::Everywhere, shape: |d| Some((d.constants.clone(), d.groups)) };
+static WHOLE: KernelDef = KernelDef {
+    rivals: &[BROKEN_RIVAL],
+    ..broken("broken/whole", &[HEAD, Source::new("broken/whole", WHOLE_TEXT)], READ_WRITE)
+};
+
 fn real(label: &str, len: usize) -> Span {
     Buffer::persistent(label, Kind::Real, len).span()
 }
@@ -107,6 +116,19 @@ fn a_lost_device_fails_every_call_and_hangs_none() {
         assert_error(device.run(&cleared(&[&fresh])), kind, &words);
         assert_error(run_kernel(&mut device, &SYNTAX, &x), kind, &words);
         assert_error(device.wait(), kind, &words);
+    }
+}
+
+#[test]
+fn a_rival_that_does_not_compile_is_done_without() {
+    for rivals in [Rivals::Expected, Rivals::Measured] {
+        let Some(mut device) = common::open(&OpenOptions { rivals, ..OpenOptions::default() }) else { return };
+        let x = real("x", 1);
+        device.write_real(&x, &[0.0]).unwrap();
+        run_kernel(&mut device, &WHOLE, &x).unwrap();
+        assert_eq!(device.read_real(&x).unwrap(), [1.0], "{rivals:?}");
+        run_kernel(&mut device, &WHOLE, &x).expect("the rival is not asked for again");
+        assert_error(run_kernel(&mut device, &TYPES, &x), ErrorKind::Failed, &["shaders/broken/types.wgsl:6"]);
     }
 }
 

@@ -49,3 +49,13 @@ fn what_cannot_be_run_is_refused_with_a_reason() {
         assert!(refused.stderr.contains(part), "{refused:?}");
     }
 }
+
+#[test]
+fn a_read_behind_the_end_is_found_though_what_it_gives_is_never_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let given = folder.path().join("faults.txt");
+    let fault = "matmul/row: cols[i] = w_first(min(col + i, p.n - 1u)); → cols[i] = w_first(col + i);\n";
+    std::fs::write(&given, fault).unwrap();
+    let Some(report) = mutants(&["--given", given.to_str().unwrap()]) else { return };
+    assert_eq!((&report["total"]["killed"], &report["total"]["survivors"]), (&1.into(), &0.into()), "{report}");
+}

@@ -1,6 +1,7 @@
 // Matrix product of few rows, as in decoding one token: the lanes share the sum over k, since there is nothing else to share.
 //
-// 32 lanes compute four columns of one row; a workgroup has two such segments. Neighbours load neighbours along k, so this is for nt.
+// 32 lanes compute four columns of one row; a workgroup has two such segments. Neighbours load neighbours along k, so this is for nt
+// alone, whose steps along k are 1.
 // grid: [n / 8, m]; see matmul/params.wgsl for the product.
 const GROUP: u32 = 64u;
 const SEGMENT: u32 = 32u;
@@ -16,8 +17,8 @@ fn row(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index)
     }
     var sum = vec4<f32>(0.0);
     for (var k = lane % SEGMENT; k < p.k; k += SEGMENT) {
-        let at = cols + vec4<u32>(k * w_step());
-        sum += a[in_a + k * a_step()] * vec4<f32>(weight(at.x), weight(at.y), weight(at.z), weight(at.w));
+        let at = cols + vec4<u32>(k);
+        sum += a[in_a + k] * vec4<f32>(weight(at.x), weight(at.y), weight(at.z), weight(at.w));
     }
     for (var i = 0u; i < 4u; i++) {
         let total = segment_sum(sum[i], lane, SEGMENT);

@@ -282,13 +282,13 @@ pub(super) fn cases() -> Vec<Case> {
     // Ranges begin and end within runs and at their ends, and some lie behind the last key.
     let ranges = [[1, 5, 3, 300, 20, 87], [0, 0, 0, 0, 7, 1], [2, 16, 1, 112, 9, 128], [5, 3, 0, 128, 100, 126]];
     vec![
-        case("a ring that wraps", [4, 2, 8], 14, 1.0, &wraps),
+        case("a ring that wraps", [4, 2, 12], 14, 1.0, &wraps),
         case("a head of its own for each query head, many ranges", [2, 2, 8], 131, 1.0, &ranges),
-        case("one key", [2, 1, 4], 1, 1.0, &[[0, 0, 0, 0, 0, 1]]),
-        case("a group beyond one turn", [10, 1, 12], 131, 1.0, &ranges),
-        case("heads of 32, large values", [6, 2, 32], 131, 3.0, &ranges),
+        case("one key", [2, 1, 12], 1, 1.0, &[[0, 0, 0, 0, 0, 1]]),
+        case("a group beyond one turn", [10, 1, 4], 131, 1.0, &ranges),
+        case("heads of 32, large values", [4, 2, 32], 131, 3.0, &ranges),
         case("heads of 64", [9, 3, 64], 131, 1.0, &ranges),
-        case("heads of 80", [4, 1, 80], 14, 1.0, &wraps),
+        case("heads of 80", [2, 1, 80], 14, 1.0, &wraps),
         case(
             "the widest heads, more ranges than lanes",
             [2, 1, MOST_CHANNELS],

@@ -4,6 +4,10 @@
 //! is opened again, so that one bad kernel does not hide the others.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cases::{self, all_cases, check_case, quick_cases};
@@ -22,6 +26,10 @@ const MAX_LOSSES: usize = 3;
 
 /// A dispatch of a case takes milliseconds, or seconds on a processor; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Setups that are checked side by side, each on a device of its own: most of the time goes into compiling shaders, which drivers do on
+/// the thread that asks for it.
+const WORKERS: usize = 2;
 
 /// What to check.
 #[derive(Clone, Debug)]
@@ -74,7 +82,7 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
     all
 }
 
-/// Checks an adapter; `watch` sees each row as it is made.
+/// Checks an adapter, [`WORKERS`] setups at a time; `watch` sees each row as it is made.
 pub fn check_adapter(
     adapter: &AdapterReport,
     options: &CheckOptions,
@@ -84,43 +92,75 @@ pub fn check_adapter(
     let name = format!("{}:{}", adapter.backend, adapter.name);
     let known = deviations::on_adapter(options.known, adapter);
     let mut report = DeviceReport::of_adapter(adapter, name.clone(), options.limits);
-    let cases = options.cases();
     let setups = setups(adapter, options);
-    let used = setups[0].features;
-    let skipped = if options.quick { sibling_rivals() } else { BTreeSet::new() };
-    for setup in &setups {
+    let check = SetupCheck { adapter, options, used: setups[0].features, name: &name };
+    let next = AtomicUsize::new(0);
+    let (sender, made) = mpsc::channel();
+    let mut rows: Vec<Vec<Row>> = setups.iter().map(|_| Vec::new()).collect();
+    let work = |sender: mpsc::Sender<(usize, Row)>| -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(setup) = setups.get(i) else { return Ok(notes) };
+            // The receiver lives as long as any sender.
+            notes.extend(check.run(setup, &mut |row| sender.send((i, row)).expect("received until the end"))?);
+        }
+    };
+    let notes = thread::scope(|scope| {
+        let spawn = |sender: mpsc::Sender<_>| scope.spawn(|| work(sender));
+        let workers: Vec<_> = (0..WORKERS).map(|_| spawn(sender.clone())).collect();
+        drop(sender);
+        for (setup, mut row) in made {
+            deviations::apply(&known, &mut row);
+            watch(&row);
+            rows[setup].push(row);
+        }
+        let results = workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        results.collect::<Result<Vec<_>>>()
+    })?;
+    report.rows.extend(rows.into_iter().flatten());
+    report.notes.extend(notes.into_iter().flatten());
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// What the checks of an adapter's setups share.
+struct SetupCheck<'a> {
+    adapter: &'a AdapterReport,
+    options: &'a CheckOptions,
+    /// The features in use, of all setups.
+    used: Features,
+    name: &'a str,
+}
+
+impl SetupCheck<'_> {
+    /// Hands the rows of a setup to `take` and returns what the reader should know besides.
+    fn run(&self, setup: &OpenOptions, take: &mut dyn FnMut(Row)) -> Result<Option<String>> {
+        let &Self { adapter, options, used, name } = self;
+        let skipped = if options.quick { sibling_rivals() } else { BTreeSet::new() };
         // A kernel without a form for the features in use has been checked already when the portable forms are.
         let is_new = |k: &KernelDef| {
             let has_form = setup.features == used || k.features().and(used) != Features::NONE;
             has_form && !skipped.contains(&k.name())
         };
         let mut opened = Opened { adapter, setup, device: None, losses: 0 };
-        let mut take = |mut rows: Vec<Row>| {
-            for row in &mut rows {
-                deviations::apply(&known, row);
-                watch(row);
-            }
-            report.rows.extend(rows);
-        };
-        for case in &cases {
+        for case in &options.cases() {
             let (device, form) = opened.device()?;
-            let place = Place { device: &name, form, case: &case.name };
+            let place = Place { device: name, form, case: &case.name };
             let strict = Form::Shader { features: device.features(), run: Run::Strict };
             let strict = (!setup.checked && setup.features == used && !options.quick).then_some(strict);
             let (rows, error) = check_case(device, place, case, strict, &is_new);
-            take(rows);
+            rows.into_iter().for_each(&mut *take);
             opened.survive(error)?;
         }
         if options.only.is_empty() && !options.quick && setup.checked != (setup.features == used) {
             let (device, form) = opened.device()?;
-            let place = Place { device: &name, form, case: "whole runs" };
+            let place = Place { device: name, form, case: "whole runs" };
             let rows = check_steps(device, &Models::open()?, place);
-            take(rows.unwrap_or_else(|e| vec![failed_run(place, &e)]));
+            rows.unwrap_or_else(|e| vec![failed_run(place, &e)]).into_iter().for_each(take);
         }
-        report.notes.extend(opened.note());
+        Ok(opened.note())
     }
-    report.seconds = start.elapsed().as_secs_f64();
-    Ok(report)
 }
 
 /// The rivals that a quick check leaves out: of those that differ only in layout and storage format, all but the first.

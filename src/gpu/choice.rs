@@ -4,11 +4,11 @@
 //! recording runs, never in the middle, and once its time is spent what is left goes by expectation. `choice_store.rs` keeps it for the
 //! next run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::choice_store::{ChoiceStore, text_hash};
-use super::{Dispatch, Expected, Features, Rivals};
+use super::{Dispatch, Expected, Features, KernelDef, Rivals};
 
 /// The most time that one device spends on measurements.
 const BUDGET: Duration = Duration::from_millis(1500);
@@ -30,6 +30,8 @@ pub(super) struct Choice {
     rivals: Rivals,
     /// Name of the fastest kernel by size.
     measured: HashMap<String, String>,
+    /// Names of the rivals that the driver does not compile.
+    refused: HashSet<String>,
     spent: Duration,
     store: Option<ChoiceStore>,
 }
@@ -40,7 +42,7 @@ impl Choice {
         let rivals = if software && rivals == Rivals::Best { Rivals::Expected } else { rivals };
         let store = store.filter(|_| rivals == Rivals::Best);
         let measured = store.as_ref().map(ChoiceStore::load).unwrap_or_default();
-        Self { software, rivals, measured, spent: Duration::ZERO, store }
+        Self { software, rivals, measured, refused: HashSet::new(), spent: Duration::ZERO, store }
     }
 
     /// Whether a dispatch may be replaced at all.
@@ -56,7 +58,8 @@ impl Choice {
             Expected::OnHardware if !self.software => 0,
             _ => 2,
         };
-        let mut all: Vec<_> = d.rivals(features).into_iter().map(|(rival, expected)| (rank(expected), rival)).collect();
+        let rivals = d.rivals(features).into_iter().filter(|(rival, _)| !self.refused.contains(&rival.kernel.name()));
+        let mut all: Vec<_> = rivals.map(|(rival, expected)| (rank(expected), rival)).collect();
         all.push((1, d.clone()));
         all.sort_by_key(|(rank, _)| *rank);
         all.into_iter().map(|(_, d)| d).collect()
@@ -72,6 +75,11 @@ impl Choice {
         let fastest = measures.then(|| self.measured.get(&size_of(d))).flatten();
         let at = fastest.and_then(|name| candidates.iter().position(|c| c.kernel.name() == *name));
         candidates.swap_remove(at.unwrap_or(0))
+    }
+
+    /// Leaves a rival out from now on.
+    pub(super) fn refuse(&mut self, rival: &KernelDef) {
+        self.refused.insert(rival.name());
     }
 
     /// Whether a dispatch like this one should be measured now.

@@ -1,6 +1,7 @@
 //! How far a device's buffer is from its twin's, and the faults that no tolerance excuses.
 
 use super::Dispatch;
+use super::trial::READ_OUTSIDE;
 
 /// From here on a value is a mask (the large finite number that stands for minus infinity), not data.
 const MASK: f64 = 1e30;
@@ -16,6 +17,8 @@ pub enum Fault {
     Stray,
     /// Written behind the end of the data.
     Outside,
+    /// Read behind the end of some buffer.
+    OutsideRead,
     /// Masked where the twin has data, or the other way round.
     WrongMask,
     /// Two runs on the same inputs gave different bits.
@@ -29,6 +32,7 @@ impl Fault {
             Fault::NotANumber => "not a number, or nothing written",
             Fault::Stray => "written where the twin writes nothing",
             Fault::Outside => "written behind the end of the data",
+            Fault::OutsideRead => "read behind the end of a buffer",
             Fault::WrongMask => "masked where the twin has data, or data where it masks",
             Fault::NotRepeatable => "two runs gave different bits",
         }
@@ -153,6 +157,9 @@ impl Judge {
 
     /// The elements behind the data, `first` and on, must still hold `poison`.
     pub(super) fn guard(&mut self, behind: &[u32], poison: u32, first: usize) {
+        if behind.last() == Some(&READ_OUTSIDE) {
+            self.fault(Fault::OutsideRead, (first, f64::NAN, f64::NAN));
+        }
         if let Some(i) = behind.iter().position(|&x| x != poison) {
             self.fault(Fault::Outside, (first + i, f64::from(f32::from_bits(behind[i])), f64::NAN));
         }

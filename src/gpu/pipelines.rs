@@ -1,15 +1,29 @@
 //! Kernels compiled for one wgpu device, each once for every set of values of its constants.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use rayon::prelude::*;
 
 use super::faults::Faults;
 use super::{Access, Binding, Dispatch, Features, KernelDef, shader};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind};
 
 /// A compiled kernel and the layout of its bind group.
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// Why kernels were not compiled, and the kernel that is to blame if it is one.
+pub(super) struct NotCompiled {
+    pub(super) kernel: Option<&'static KernelDef>,
+    pub(super) error: Error,
+}
+
+impl From<NotCompiled> for Error {
+    fn from(not: NotCompiled) -> Self {
+        not.error
+    }
 }
 
 /// Label, variant and constants of a kernel.
@@ -37,25 +51,27 @@ impl Pipelines {
         &self.made[&key(d)]
     }
 
-    /// Compiles the kernel of a dispatch unless that was done before, in the form for `features`. Those of a device never
-    /// change once a kernel was compiled that has a form for them.
-    pub(super) fn prepare(
+    /// Compiles the kernels of dispatches that were not compiled before, in the form for `features` and side by side, since drivers
+    /// compile on the thread that asks. The features of a device never change once a kernel was compiled that has a form for them.
+    pub(super) fn prepare<'d>(
         &mut self,
         device: &wgpu::Device,
         faults: &Faults,
-        d: &Dispatch,
+        dispatches: impl Iterator<Item = &'d Dispatch>,
         features: Features,
-    ) -> Result<()> {
-        let key = key(d);
-        if self.made.contains_key(&key) {
-            return Ok(());
+    ) -> std::result::Result<(), NotCompiled> {
+        let mut seen = HashSet::new();
+        let new: Vec<&Dispatch> =
+            dispatches.filter(|d| !self.made.contains_key(&key(d)) && seen.insert(key(d))).collect();
+        let compile = |d: &Dispatch| self.compile(device, d.kernel, &d.constants, features);
+        let made = new.par_iter().map(|d| compile(d)).collect::<Vec<_>>();
+        if let Err(error) = faults.check() {
+            return Err(match error.kind() {
+                ErrorKind::DeviceLost => NotCompiled { kernel: None, error },
+                _ => culprit(&new, &compile, faults, features, error),
+            });
         }
-        let pipeline = self.compile(device, d.kernel, &d.constants, features);
-        if let Err(e) = faults.check() {
-            shader::check(d.kernel, &d.constants, features)?;
-            return Err(e.context(format!("compiling kernel {}", d.kernel.name())));
-        }
-        self.made.insert(key, pipeline);
+        self.made.extend(new.into_iter().map(key).zip(made));
         Ok(())
     }
 
@@ -94,6 +110,25 @@ impl Pipelines {
         });
         Pipeline { pipeline, layout }
     }
+}
+
+/// Compiles kernels again, one after the other, to find the one that made `error`.
+fn culprit(
+    dispatches: &[&Dispatch],
+    compile: &dyn Fn(&Dispatch) -> Pipeline,
+    faults: &Faults,
+    features: Features,
+    error: Error,
+) -> NotCompiled {
+    for d in dispatches {
+        compile(d);
+        if let Err(e) = faults.check() {
+            let by_driver = || e.context(format!("compiling kernel {}", d.kernel.name()));
+            let error = shader::check(d.kernel, &d.constants, features).err().unwrap_or_else(by_driver);
+            return NotCompiled { kernel: Some(d.kernel), error };
+        }
+    }
+    NotCompiled { kernel: None, error: error.context("compiling kernels side by side") }
 }
 
 /// Binding 0 is the parameter block, at a dynamic offset; the storage bindings follow.

@@ -14,7 +14,7 @@ use super::encode::{Encoding, param_bytes};
 use super::executor::check_span;
 use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
-use super::pipelines::Pipelines;
+use super::pipelines::{NotCompiled, Pipelines};
 use super::pool::{Pool, create};
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
@@ -126,7 +126,7 @@ impl WgpuExecutor {
         Ok(())
     }
 
-    /// The recording with the rivals that this device runs. What was not measured yet is, as far as time allows.
+    /// The recording with the rivals that this device runs, compiled. What was not measured yet is, as far as time allows.
     fn choose(&mut self, recording: &Recording) -> Result<Recording> {
         self.gpu.faults.check()?;
         self.check(recording)?;
@@ -136,7 +136,19 @@ impl WgpuExecutor {
                 self.measure(d)?;
             }
         }
-        Ok(recording.with_dispatches(|d| self.choice.of(d, self.features)))
+        loop {
+            let chosen = recording.with_dispatches(|d| self.choice.of(d, self.features));
+            let Err(not) = self.compile(&chosen) else { return Ok(chosen) };
+            // A rival that the driver does not take is done without; without a kernel that was recorded nothing can be done.
+            match not.kernel.filter(|k| !recording.dispatches().any(|d| std::ptr::eq(d.kernel, *k))) {
+                Some(rival) => self.choice.refuse(rival),
+                None => return Err(not.error),
+            }
+        }
+    }
+
+    fn compile(&mut self, recording: &Recording) -> std::result::Result<(), NotCompiled> {
+        self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, recording.dispatches(), self.features)
     }
 
     /// Runs a dispatch and its rivals on memory of their own and notes which is the fastest.
@@ -146,7 +158,14 @@ impl WgpuExecutor {
         let mut fastest: Option<(f64, Dispatch)> = None;
         for candidate in self.choice.candidates(d, self.features) {
             let alone = Recording::of(Dispatch { spans: spans.clone(), ..candidate.clone() });
-            self.time_chosen(&alone)?; // compiles it
+            match self.compile(&alone) {
+                Err(NotCompiled { kernel: Some(rival), .. }) if !std::ptr::eq(rival, d.kernel) => {
+                    self.choice.refuse(rival);
+                    continue;
+                }
+                compiled => compiled?,
+            }
+            self.time_chosen(&alone)?; // warms it up
             let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum();
             if fastest.as_ref().is_none_or(|(best, _)| seconds < *best) {
                 fastest = Some((seconds, candidate));
@@ -199,14 +218,11 @@ impl WgpuExecutor {
         Ok(timings)
     }
 
-    /// Everything that a recording needs before its first submit: memory, compiled kernels, parameters.
+    /// What a compiled recording needs before its first submit: memory and parameters.
     fn prepare(&mut self, recording: &Recording) -> Result<HashMap<u64, wgpu::Buffer>> {
         self.pool.drop_dead();
         let plan = Plan::new(recording);
         let buffers = self.buffers_of(recording, &plan)?;
-        for d in recording.dispatches() {
-            self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, d, self.features)?;
-        }
         self.upload_params(recording)?;
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
         Ok(buffers)

@@ -1,7 +1,9 @@
 //! A kernel made strict: what WGSL leaves to the device, and most devices do kindly, goes wrong for sure.
 //!
 //! - `exp` gives NaN instead of infinity, which no kernel may count on.
-//! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0.
+//! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0, and leaves a mark behind the data of
+//!   a buffer that is written: shaders run without runtime checks, and not every driver keeps such reads at bay. So strict kernels
+//!   count on the guards of [`Trial::run_guarded`](crate::gpu::trial::Trial::run_guarded).
 //! - The lanes of a workgroup are numbered backwards by their reversed bits, so that lanes that work on neighbours no longer run side
 //!   by side or in order: what only worked since one lane came before another no longer does. With subgroups, which are aligned
 //!   runs of lanes, they are numbered backwards only.
@@ -10,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use super::code::{Code, Edit, Kind};
+use crate::gpu::trial::{GUARD, READ_OUTSIDE};
 use crate::gpu::{Access, Alternative, Features, KernelDef, Source};
 
 const EXP: &str = "
@@ -21,6 +24,20 @@ fn strict_exp4(x: vec4<f32>) -> vec4<f32> {
 }
 var<private> strict_poison: u32 = 0x7fc0beefu;
 ";
+
+/// A WGSL type of elements of 4 bytes or vectors of them, with the number of those and the expressions that make one of a word.
+const ELEMENTS: [(&str, usize, &str); 4] = [
+    ("f32", 1, "bitcast<f32>(WORD)"),
+    ("vec2<f32>", 2, "vec2<f32>(bitcast<f32>(WORD))"),
+    ("vec4<f32>", 4, "vec4<f32>(bitcast<f32>(WORD))"),
+    ("u32", 1, "WORD"),
+];
+
+/// Length and value of an element of this type that holds `word` throughout.
+fn element(of: &str, word: &str) -> Option<(usize, String)> {
+    let &(_, len, value) = ELEMENTS.iter().find(|(name, ..)| *name == of)?;
+    Some((len, value.replace("WORD", word)))
+}
 
 /// The strict form of a kernel, of the parts that `features` pick, made for good; each is made once.
 pub fn strict(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
@@ -35,8 +52,13 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let picked = |p: &Source| p.alternative.filter(|a| features.has(a.needs));
     let texts: Vec<&str> = kernel.parts.iter().map(|p| picked(p).map_or(p.text, |a| a.text)).collect();
     let all = texts.concat();
-    let read = |name: &str| kernel.bindings.iter().any(|b| b.name == name && b.access == Access::Read);
+    let is = |wanted: bool| {
+        move |name: &str| kernel.bindings.iter().any(|b| b.name == name && (b.access == Access::Read) == wanted)
+    };
+    let (read, written) = (is(true), is(false));
     let readers: Vec<String> = texts.iter().flat_map(|text| readers(text, &read)).collect();
+    let marker =
+        texts.iter().find_map(|text| marker(text, &written)).expect("every kernel writes a buffer of known elements");
     let backwards = kernel.features().and(features).subgroups;
     let made = |p: &Source| match picked(p) {
         Some(a) => {
@@ -46,7 +68,7 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
         None => Source::new(p.path, leak(strict_text(p.text, &all, &read, backwards))),
     };
     let mut parts: Vec<Source> = kernel.parts.iter().map(made).collect();
-    parts.push(Source::new("strict", leak(EXP.to_string() + &readers.concat())));
+    parts.push(Source::new("strict", leak(EXP.to_string() + &marker + &readers.concat())));
     Box::leak(Box::new(KernelDef {
         variant: leak(format!("{} strict", kernel.variant).trim().to_string()),
         parts: Vec::leak(parts),
@@ -55,25 +77,38 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     }))
 }
 
+/// Name and type of the elements of each array that the text declares, of those that `wanted` picks.
+fn arrays(text: &str, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
+    let code = Code::new(text);
+    let declared = |&i: &usize| code.at(i + 1) == ":" && code.at(i + 2) == "array" && wanted(code.at(i));
+    let array = |i: usize| {
+        let end = (i..code.tokens.len()).find(|&j| code.at(j) == ";")?;
+        Some((code.at(i).to_string(), code.source(i + 4..end - 1).to_string()))
+    };
+    (0..code.tokens.len()).filter(declared).filter_map(array).collect()
+}
+
+/// A function that leaves the mark of a read behind the end in the first written array.
+fn marker(text: &str, written: &dyn Fn(&str) -> bool) -> Option<String> {
+    arrays(text, written).into_iter().find_map(|(name, of)| {
+        let (_, mark) = element(&of, "strict_mark")?;
+        Some(format!(
+            "var<private> strict_mark: u32 = {READ_OUTSIDE}u;\nfn strict_outside() {{\n    {name}[arrayLength(&{name}) - 1u] = {mark};\n}}\n"
+        ))
+    })
+}
+
 /// A function that reads each read-only array that the text declares.
 fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let code = Code::new(text);
-    let declared = |&i: &usize| code.at(i + 1) == ":" && code.at(i + 2) == "array" && read(code.at(i));
-    let reader = |i: usize| {
-        let end = (i..code.tokens.len()).find(|&j| code.at(j) == ";")?;
-        let (name, element) = (code.at(i), code.source(i + 4..end - 1));
-        let poison = match element {
-            "f32" => "bitcast<f32>(strict_poison)",
-            "vec4<f32>" => "vec4<f32>(bitcast<f32>(strict_poison))",
-            "u32" => "65537u",
-            _ => return None,
-        };
+    let reader = |(name, of): (String, String)| {
+        let (len, poison) = element(&of, if of == "u32" { "65537u" } else { "strict_poison" })?;
         Some(format!(
-            "fn strict_{name}(i: u32) -> {element} {{\n    if i >= arrayLength(&{name}) {{\n        return {poison};\n    }}\n    \
-             return {name}[i];\n}}\n"
+            "fn strict_{name}(i: u32) -> {of} {{\n    if i >= arrayLength(&{name}) - {}u {{\n        strict_outside();\n        \
+             return {poison};\n    }}\n    return {name}[i];\n}}\n",
+            GUARD / len
         ))
     };
-    (0..code.tokens.len()).filter(declared).filter_map(reader).collect()
+    arrays(text, read).into_iter().filter_map(reader).collect()
 }
 
 fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool, backwards: bool) -> String {
