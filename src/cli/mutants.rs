@@ -1,5 +1,6 @@
 //! `longreach mutants`: how many planted faults the kernels' cases find.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct MutantsArgs {
     /// Plant the faults of this file instead: one a line, `path: before → after`, as the survivors are printed
     #[arg(long, value_name = "FILE")]
     given: Option<PathBuf>,
+    /// Judge at most N mutants of each file, evenly spread
+    #[arg(long, value_name = "N")]
+    sample: Option<NonZeroUsize>,
     /// Worker processes
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
@@ -65,7 +69,8 @@ pub fn run(args: &MutantsArgs) -> Result<()> {
     }
     let given = args.given.clone();
     let (device, shader, cases) = (args.device.clone(), args.shader.clone(), args.cases.clone());
-    let options = Options { device, shader, cases, given, jobs: args.jobs, timeout, worker };
+    let sample = args.sample.map(NonZeroUsize::get);
+    let options = Options { device, shader, cases, given, sample, jobs: args.jobs, timeout, worker };
     let report = mutation::run(&options, |done, all| {
         if done % PROGRESS == 0 || done == all {
             note(&format!("{done} of {all} mutants"));

@@ -1,5 +1,6 @@
 //! Hands mutants to worker processes and outlives whatever they do to them.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -24,6 +25,8 @@ pub struct Options {
     pub cases: String,
     /// A file of faults to plant in place of those that the operators make.
     pub given: Option<PathBuf>,
+    /// At most so many mutants of each file, evenly spread.
+    pub sample: Option<usize>,
     /// Worker processes.
     pub jobs: usize,
     /// How much longer than the unchanged kernel a mutant may take before it counts as hung.
@@ -40,9 +43,12 @@ pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<
     let device = adapter(options.device.as_deref())?;
     let own = device.kernel_features();
     let runs = |m: &Mutant| m.path.contains(&options.shader) && m.needs().and(own) == m.needs();
-    let selected: Vec<Mutant> = mutants_of(options.given.as_deref())?.into_iter().filter(runs).collect();
+    let mut selected: Vec<Mutant> = mutants_of(options.given.as_deref())?.into_iter().filter(runs).collect();
     if selected.is_empty() {
         return Err(Error::usage(format!("--shader {}: no file below shaders/ has this in its path", options.shader)));
+    }
+    if let Some(most) = options.sample {
+        selected = sample(selected, most);
     }
     let queue = Mutex::new(selected.iter().enumerate());
     let verdicts: Mutex<Vec<Option<Verdict>>> = Mutex::new(vec![None; selected.len()]);
@@ -62,8 +68,22 @@ pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<
         threads.into_iter().try_for_each(|t| t.join().expect("a thread that waits for a worker does not panic"))
     })?;
     let verdicts = verdicts.into_inner().expect("no thread panicked").into_iter().flatten();
-    let complete = options.cases.is_empty() && options.given.is_none();
+    let complete = options.cases.is_empty() && options.given.is_none() && options.sample.is_none();
     Report::new(format!("{} ({})", device.name, device.backend), selected.into_iter().zip(verdicts).collect(), complete)
+}
+
+/// At most `most` mutants of each file, evenly spread.
+fn sample(mutants: Vec<Mutant>, most: usize) -> Vec<Mutant> {
+    let mut sizes: HashMap<&'static str, usize> = HashMap::new();
+    mutants.iter().for_each(|m| *sizes.entry(m.path).or_default() += 1);
+    let mut seen: HashMap<&'static str, usize> = HashMap::new();
+    let mut kept = |m: &Mutant| {
+        let (of, at) = (sizes[m.path], seen.entry(m.path).or_default());
+        *at += 1;
+        // The first mutant after each multiple of of / most.
+        of <= most || *at * most / of > (*at - 1) * most / of
+    };
+    mutants.into_iter().filter(|m| kept(m)).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
