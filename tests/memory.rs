@@ -25,6 +25,7 @@ fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = [Batch::new(&[Example { ids, labels }])];
     let mut stepper = Stepper::new(&mut device, AdamWConfig::default(), recompute, 0).unwrap();
+    let planned = stepper.planned_bytes(&mut device, &mut loaded, &batch[0], attention).unwrap();
     device.reset_peak();
     stepper.step(&mut device, &mut loaded, &batch, attention, 1e-3).unwrap();
     let memory = device.memory();
@@ -32,6 +33,8 @@ fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
         "{n} tokens, {attention}, recompute {recompute}: transients {} bytes, persistent {} bytes",
         memory.transient_peak_bytes, memory.persistent_bytes
     );
+    let used = memory.persistent_bytes + memory.transient_peak_bytes;
+    assert!(planned.abs_diff(used) * 100 < used, "planned {planned} bytes, used {used}");
     memory.transient_peak_bytes
 }
 

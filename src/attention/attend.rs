@@ -319,6 +319,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("LRSA, a lag above the tile, heads of 32", lrsa(5, 70, 0.93), heads(3, 1, 32), &[300], 2.0),
         delta_case(),
         case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
+        case("dense, heads of 64", Attention::Dense, heads(4, 2, 64), &[37, 12], 1.0).slow(),
+        case("LRSA, heads of 64", lrsa(3, 10, 0.4), heads(4, 2, 64), &[57, 2], 1.0).slow(),
+        case("LRSA, heads of 128", lrsa(3, 10, 0.4), heads(2, 1, 128), &[57], 1.0).slow(),
         case(BENCH_LRSA, lrsa(16, 128, 0.25), heads(4, 4, 32), &[1024], 1.0).bench(),
         case("dense, bench", Attention::Dense, heads(4, 4, 32), &[1024], 1.0).bench(),
     ]);

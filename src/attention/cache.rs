@@ -223,7 +223,12 @@ impl Cache {
 
     /// Bytes that the entries of all layers take now.
     pub fn n_bytes(&self) -> u64 {
-        (self.n_entries() * self.heads.kv_cols() * self.layers.len() * 4) as u64
+        self.bytes_of(self.n_entries())
+    }
+
+    /// Bytes that so many entries take in all layers.
+    pub fn bytes_of(&self, n_entries: usize) -> u64 {
+        (n_entries * self.heads.kv_cols() * self.layers.len() * 4) as u64
     }
 
     /// How many of the next `available` tokens to feed at once: at most the chunk size, never across a partition end.

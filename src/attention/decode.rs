@@ -246,12 +246,13 @@ pub(super) fn decode(
 }
 
 /// Tiles of one query each: (sink, n_sink, packed, n_packed, window, n_window). The output is wanted alone and with its
-/// log-sum-exp, so it is a case of both kernels.
-fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]) -> Case {
+/// log-sum-exp, so it is a case of both kernels. The last tile is of the first query. Packed rows from `loud` on, as many as a range
+/// has, have keys of four times the size.
+fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]], loud: Option<usize>) -> Case {
     let [queries, keys, dim] = heads;
     let heads = Heads { queries, keys, dim };
     let tile = |(i, &[sink, n_sink, packed, n_packed, window, n_window]): (usize, &[u32; 6])| QueryTile {
-        query: i as u32,
+        query: (runs.len() - 1 - i) as u32,
         n_queries: 1,
         sink,
         n_sink,
@@ -265,7 +266,10 @@ fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]
     let packed_rows = tiles.iter().map(|t| t.packed + t.n_packed).max().unwrap_or(0).max(1) as usize;
     let (n, kv_cols) = (tiles.len(), heads.kv_cols());
     let sizes = [(1, n, queries * dim), (2, ring as usize, kv_cols), (3, packed_rows, kv_cols)];
-    let reals = sizes.map(|(seed, rows, cols)| frozen(seed, rows, cols, spread, Format::F32));
+    let mut reals = sizes.map(|(seed, rows, cols)| frozen(seed, rows, cols, spread, Format::F32));
+    if let (Some(first), Input::Real { values, .. }) = (loud, &mut reals[2]) {
+        values[first * kv_cols..][..SPLIT * kv_cols].iter_mut().for_each(|x| *x *= 4.0);
+    }
     let table = Input::Words(bytemuck::pod_collect_to_vec(&tiles));
     let inputs = reals.into_iter().chain([table]).collect();
     Case::new(format!("attend/decode: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
@@ -282,20 +286,29 @@ pub(super) fn cases() -> Vec<Case> {
     // Ranges begin and end within runs and at their ends, and some lie behind the last key.
     let ranges = [[1, 5, 3, 300, 20, 87], [0, 0, 0, 0, 7, 1], [2, 16, 1, 112, 9, 128], [5, 3, 0, 128, 100, 126]];
     vec![
-        case("a ring that wraps", [4, 2, 12], 14, 1.0, &wraps),
-        case("a head of its own for each query head, many ranges", [2, 2, 8], 131, 1.0, &ranges),
-        case("one key", [2, 1, 12], 1, 1.0, &[[0, 0, 0, 0, 0, 1]]),
-        case("a group beyond one turn", [10, 1, 4], 131, 1.0, &ranges),
-        case("heads of 32, large values", [4, 2, 32], 131, 3.0, &ranges),
-        case("heads of 64", [9, 3, 64], 131, 1.0, &ranges),
-        case("heads of 80", [2, 1, 80], 14, 1.0, &wraps),
+        case("a ring that wraps", [4, 2, 12], 14, 1.0, &wraps, None),
+        case("a head of its own for each query head, many ranges", [2, 2, 8], 131, 1.0, &ranges, None),
+        case("one key", [2, 1, 12], 1, 1.0, &[[0, 0, 0, 0, 0, 1]], None),
+        case("a group beyond one turn", [10, 1, 4], 131, 1.0, &ranges, None),
+        case("heads of 32, large values", [4, 2, 32], 131, 3.0, &ranges, None),
+        case("heads of 64", [9, 3, 64], 131, 1.0, &ranges, None),
+        case("heads of 80", [2, 1, 80], 14, 1.0, &wraps, None),
         case(
             "the widest heads, more ranges than lanes",
             [2, 1, MOST_CHANNELS],
             7,
             1.0,
             &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
+            None,
         ),
-        case("bench", [9, 3, 64], 256, 1.0, &[[0, 0, 0, 8192, 128, 200]]).bench(),
+        case(
+            "the highest score in a range behind as many as lanes",
+            [2, 1, 12],
+            7,
+            2.0,
+            &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
+            Some(64 * SPLIT),
+        ),
+        case("bench", [9, 3, 64], 256, 1.0, &[[0, 0, 0, 8192, 128, 200]], None).bench(),
     ]
 }

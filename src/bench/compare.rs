@@ -48,9 +48,9 @@ fn times(report: &Report) -> Vec<(String, f64)> {
     let kernel = |r: &KernelRow| (format!("{} ({})", r.kernel, r.case), r.best_seconds);
     let run = |r: &ModelRow| {
         let name = format!("{}: {}, {}, {} tokens", report.model, r.activity.name(), r.attention, r.length);
-        (name, r.best_seconds.unwrap_or(r.first_seconds))
+        Some((name, r.best_seconds.or(r.first_seconds)?))
     };
-    report.kernels.iter().map(kernel).chain(report.runs.iter().map(run)).collect()
+    report.kernels.iter().map(kernel).chain(report.runs.iter().filter_map(run)).collect()
 }
 
 /// Compares two reports by the best time of each row.

@@ -31,4 +31,4 @@ pub use report::{Activity, KernelRow, KernelShare, ModelRow, Profile, Report};
 pub use roofline::Roofline;
 pub use subject::{RandomModel, Subject};
 pub use table::{comparison_table, table};
-pub use training::training_row;
+pub use training::{memory_row, training_row};

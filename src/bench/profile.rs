@@ -19,13 +19,13 @@ pub fn training_profile(
     length: usize,
 ) -> Result<Profile> {
     let device = device.as_mut();
-    let (mut loaded, stepper) = open(device, subject, activity)?;
+    let (mut loaded, stepper) = open(device, subject, activity, false)?;
     let batch = subject.batch(length);
     let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, kept: None };
     let step = stepper.record(device, &mut loaded, &batch, &objective).context(activity.name())?;
     let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");
     let mut update = Recording::new();
-    arena.clear_grads(&mut update);
+    stepper.record_clear(&mut update, &loaded);
     let mut warm_up = update.clone();
     AdamW::new(AdamWConfig::default())?.record(&mut update, arena, 1e-5);
     step.commands().iter().chain(update.commands()).for_each(|c| warm_up.push(c.clone()));

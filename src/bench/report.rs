@@ -101,8 +101,8 @@ pub struct ModelRow {
     pub length: usize,
     /// Tokens that one of the times below is for: all of them, 1 in decode.
     pub tokens: usize,
-    /// Seconds of the first step, with compilation of its kernels.
-    pub first_seconds: f64,
+    /// Seconds of the first step, with compilation of its kernels; none where memory was planned and nothing ran.
+    pub first_seconds: Option<f64>,
     /// Shortest time of a later step, in seconds; none where the first alone took far more than the budget.
     pub best_seconds: Option<f64>,
     /// Median time of the later steps, in seconds.
@@ -123,11 +123,27 @@ impl ModelRow {
             attention: attention_name(attention).to_string(),
             length,
             tokens,
-            first_seconds: runs.first,
+            first_seconds: Some(runs.first),
             best_seconds: runs.steady.as_ref().map(Samples::best),
             median_seconds: median,
             tokens_per_s: median.map(|s| tokens as f64 / s),
             peak_bytes: 0,
+            kv_bytes: 0,
+        }
+    }
+
+    /// A training step that was planned and not run.
+    pub(super) fn planned(activity: Activity, attention: Attention, length: usize, peak_bytes: u64) -> Self {
+        Self {
+            activity,
+            attention: attention_name(attention).to_string(),
+            length,
+            tokens: length,
+            first_seconds: None,
+            best_seconds: None,
+            median_seconds: None,
+            tokens_per_s: None,
+            peak_bytes,
             kv_bytes: 0,
         }
     }

@@ -101,7 +101,7 @@ fn run_rows(report: &Report) -> Vec<Vec<String>> {
             r.activity.name().to_string(),
             r.attention.clone(),
             r.length.to_string(),
-            duration(r.first_seconds),
+            r.first_seconds.map_or("-".to_string(), duration),
             r.median_seconds.map_or("-".to_string(), duration),
             r.tokens_per_s.map_or("-".to_string(), figure),
             mib(r.peak_bytes),

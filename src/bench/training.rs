@@ -14,7 +14,12 @@ use crate::optim::AdamWConfig;
 use crate::train::{Stepper, TrainJob};
 
 /// The model with what the activity trains, and a stepper for it.
-pub(super) fn open(device: &mut dyn Executor, subject: &Subject, activity: Activity) -> Result<(Loaded, Stepper)> {
+pub(super) fn open(
+    device: &mut dyn Executor,
+    subject: &Subject,
+    activity: Activity,
+    recompute: bool,
+) -> Result<(Loaded, Stepper)> {
     let job = TrainJob::default();
     let config = subject.source.config();
     let loaded = if activity == Activity::TrainLora {
@@ -23,8 +28,23 @@ pub(super) fn open(device: &mut dyn Executor, subject: &Subject, activity: Activ
     } else {
         load(device, &subject.source, None, Train::All(Decay::All))?
     };
-    let stepper = Stepper::new(device, AdamWConfig::default(), job.recompute, 0)?;
+    let stepper = Stepper::new(device, AdamWConfig::default(), recompute, 0)?;
     Ok((loaded, stepper))
+}
+
+/// What an optimiser step on one sequence of `length` tokens takes of memory, as a run would plan it. Nothing is computed.
+pub fn memory_row(
+    mut device: Device,
+    subject: &Subject,
+    activity: Activity,
+    attention: Attention,
+    length: usize,
+    recompute: bool,
+) -> Result<ModelRow> {
+    let device = device.as_mut();
+    let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
+    let bytes = stepper.planned_bytes(device, &mut loaded, &subject.batch(length), attention);
+    Ok(ModelRow::planned(activity, attention, length, bytes.context(activity.name())?))
 }
 
 /// Optimiser steps on one sequence of `length` tokens, for about `budget` seconds after the first. `device` is fresh: it has
@@ -35,10 +55,11 @@ pub fn training_row(
     activity: Activity,
     attention: Attention,
     length: usize,
+    recompute: bool,
     budget: f64,
 ) -> Result<ModelRow> {
     let device = device.as_mut();
-    let (mut loaded, mut stepper) = open(device, subject, activity)?;
+    let (mut loaded, mut stepper) = open(device, subject, activity, recompute)?;
     let batch = [subject.batch(length)];
     device.wait()?;
     let runs = time_runs(budget, || {

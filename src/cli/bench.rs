@@ -9,7 +9,8 @@ use super::output::{note, print, print_line, spinner};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
     Activity, HEADS, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, attention_row, compare,
-    comparison_table, filled_decode_row, generation_rows, kernel_rows, plots, table, training_profile, training_row,
+    comparison_table, filled_decode_row, generation_rows, kernel_rows, memory_row, plots, table, training_profile,
+    training_row,
 };
 use crate::error::{Context, Error, Result};
 use crate::gpu::open_device;
@@ -27,6 +28,8 @@ enum Part {
     Model,
     /// Only decoding with a filled cache, see --cache-tokens
     Cache,
+    /// Only what training takes of memory, which is planned and not run
+    Memory,
 }
 
 /// Names of models with random weights.
@@ -69,6 +72,9 @@ pub struct BenchArgs {
     /// About how long each row of the model is measured after its first time; kernels take a tenth of it
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
+    /// Train with activations that are computed again in the backward pass, as train --recompute
+    #[arg(long)]
+    recompute: bool,
     /// Also say which kernels take the time of a training step at the longest length
     #[arg(long)]
     profile: bool,
@@ -101,7 +107,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.part == Part::Attention {
         measure_attention(args, &mut report, &bar)?;
     }
-    if matches!(args.part, Part::All | Part::Model | Part::Cache) {
+    if matches!(args.part, Part::All | Part::Model | Part::Cache | Part::Memory) {
         measure_model(args, &mut report, &bar)?;
     }
     bar.finish_and_clear();
@@ -129,7 +135,7 @@ fn check(args: &BenchArgs) -> Result<()> {
     if let Some(n) = args.cache_tokens.iter().find(|n| !(1..=MOST).contains(*n)) {
         return Err(Error::usage(format!("--cache-tokens {n}: expected 1 to {MOST} tokens")));
     }
-    if matches!(args.part, Part::Kernels | Part::Cache) && (args.plot.is_some() || args.profile) {
+    if matches!(args.part, Part::Kernels | Part::Cache | Part::Memory) && (args.plot.is_some() || args.profile) {
         return Err(Error::usage("--plot and --profile show what a model takes: leave out --part"));
     }
     if args.part == Part::Cache && args.cache_tokens.is_empty() {
@@ -193,7 +199,13 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
             for activity in [Activity::TrainLora, Activity::TrainFull] {
                 // A fresh device each time, so that the first step compiles and the peak is its own.
                 let device = open_device(&args.device)?;
-                add(training_row(device, &subject, activity, attention, length, args.seconds)?);
+                add(match args.part {
+                    Part::Memory => memory_row(device, &subject, activity, attention, length, args.recompute)?,
+                    _ => training_row(device, &subject, activity, attention, length, args.recompute, args.seconds)?,
+                });
+            }
+            if args.part == Part::Memory {
+                continue;
             }
             let device = open_device(&args.device)?;
             generation_rows(device, &subject, attention, length, args.seconds)?.into_iter().for_each(&mut add);

@@ -12,10 +12,18 @@ use crate::kernels::gradient;
 const SLOPE: Tolerance =
     Tolerance { relative: 1e-6, absolute: 0.0, reason: "what a central difference in f64 resolves" };
 
-/// The cases of every family, benchmark sizes left out.
+/// The cases of every family, without benchmark sizes and without those that software drivers compile for minutes.
 pub fn all_cases() -> Vec<Case> {
-    let all = crate::kernels::cases().into_iter().chain(crate::attention::cases());
-    all.filter(|c| !c.bench).collect()
+    every_case().filter(|c| !c.slow).collect()
+}
+
+/// The cases whose kernels software drivers compile for minutes.
+pub fn slow_cases() -> Vec<Case> {
+    every_case().filter(|c| c.slow).collect()
+}
+
+fn every_case() -> impl Iterator<Item = Case> {
+    crate::kernels::cases().into_iter().chain(crate::attention::cases()).filter(|c| !c.bench)
 }
 
 /// The first case of every op.

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cases::{self, all_cases, check_case, quick_cases};
+use super::cases::{self, all_cases, check_case, quick_cases, slow_cases};
 use super::deviations::{self, Deviation};
 use super::paper::{lint_rows, translation_rows};
 use super::report::{DeviceReport, Report};
@@ -51,8 +51,13 @@ impl Default for CheckOptions {
 }
 
 impl CheckOptions {
-    fn cases(&self) -> Vec<Case> {
+    /// The cases for an adapter that may be a program. What such an adapter compiles for minutes it has to do only where somebody
+    /// names it.
+    fn cases(&self, on_software: bool) -> Vec<Case> {
         let mut cases = if self.quick { quick_cases() } else { all_cases() };
+        if !self.quick && (!on_software || !self.only.is_empty()) {
+            cases.extend(slow_cases());
+        }
         cases.retain(|c| c.name.contains(&self.only));
         cases
     }
@@ -144,7 +149,7 @@ impl SetupCheck<'_> {
             has_form && !skipped.contains(&k.name())
         };
         let mut opened = Opened { adapter, setup, device: None, losses: 0 };
-        for case in &options.cases() {
+        for case in &options.cases(adapter.is_software()) {
             let (device, form) = opened.device()?;
             let place = Place { device: name, form, case: &case.name };
             let strict = Form::Shader { features: device.features(), run: Run::Strict };
@@ -180,7 +185,7 @@ fn sibling_rivals() -> BTreeSet<String> {
 pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<DeviceReport> {
     let start = Instant::now();
     let mut report = DeviceReport::of_cpu();
-    for case in options.cases() {
+    for case in options.cases(false) {
         let place = Place { device: "cpu", form: Form::Twin, case: &case.name };
         let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, None, &|_| true);
         rows.iter().for_each(&mut *watch);
@@ -194,7 +199,7 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<
 /// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled out, the translations of every shader
 /// and the rules for shaders.
 pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: &mut dyn FnMut(&Row)) -> Result<()> {
-    report.paper = cases::check_slopes(&options.cases())?;
+    report.paper = cases::check_slopes(&options.cases(false))?;
     if options.only.is_empty() {
         report.paper.extend(lint_rows());
         report.translations = translations();

@@ -158,7 +158,7 @@ fn training_rows(
     let backward = stepper.record(device, loaded, &batch, &objective)?;
     let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");
     let mut recording = Recording::new();
-    arena.clear_grads(&mut recording);
+    stepper.record_clear(&mut recording, loaded);
     backward.commands().iter().for_each(|c| recording.push(c.clone()));
     let grads: Vec<Span> = arena.slices.iter().map(|s| s.grads.span()).collect();
     let mut rows = walk_rows(device, &recording, place)?;

@@ -59,7 +59,8 @@ pub enum StoppedBy {
 
 /// What was generated, and what it took.
 ///
-/// The last generated token is not fed: nothing follows it. So prompt + generated - 1 tokens were fed.
+/// The last generated token need not be fed: nothing follows it. So prompt + generated - 1 tokens count as fed, although a GPU may have
+/// begun another step before a stop token was known.
 #[derive(Clone, Debug)]
 pub struct Generated {
     /// Generated ids, a stop token included.
@@ -114,8 +115,17 @@ pub fn generate(
     let prefill_seconds = start.elapsed().as_secs_f64();
     let mut text = Text::new(tokenizer, prompt_ids);
     let mut ids = Vec::new();
+    // The step after a token is queued before the token is known, so that a GPU is not kept waiting for the host. On the CPU there is
+    // nothing to gain, and a step in vain to lose where the token ends the text.
+    let is_ahead = session.can_feed_drawn() && !device.runs_twins();
+    let mut drawn = session.start_draw(device)?;
     let stopped_by = loop {
-        let id = session.draw(device)?;
+        let mut following = None;
+        if is_ahead && ids.len() + 1 < max_tokens {
+            session.feed_drawn(device, model)?;
+            following = Some(session.start_draw(device)?);
+        }
+        let id = drawn.wait()?[0];
         ids.push(id);
         let is_stop = stop.contains(&id);
         let is_last = is_stop || ids.len() == max_tokens;
@@ -128,8 +138,15 @@ pub fn generate(
         } else if wish.is_break() {
             break StoppedBy::Caller;
         }
-        session.feed(device, model, &[id])?;
+        drawn = match following {
+            Some(drawn) => drawn,
+            None => {
+                session.feed(device, model, &[id])?;
+                session.start_draw(device)?
+            }
+        };
     };
+    let kv_entries = attention.cache_length(prompt_ids.len() + ids.len() - 1);
     Ok(Generated {
         generated_tokens: ids.len(),
         ids,
@@ -137,8 +154,8 @@ pub fn generate(
         prompt_tokens: prompt_ids.len(),
         prefill_seconds,
         decode_seconds: start.elapsed().as_secs_f64() - prefill_seconds,
-        kv_entries: session.cache.n_entries(),
-        kv_bytes: session.cache.n_bytes(),
+        kv_entries,
+        kv_bytes: session.cache.bytes_of(kv_entries),
         stopped_by,
     })
 }

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use crate::attention::{Attention, Cache};
 use crate::autograd::Tape;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Executor, Kind, Span};
+use crate::gpu::{Buffer, Executor, Kind, Reading, Recording, Span};
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::matmul::{Rows, matmul_nt};
 use crate::kernels::sample::{Sampling, sample};
@@ -63,14 +63,8 @@ impl Session {
         let mut rest = ids;
         while !rest.is_empty() {
             let n = self.cache.chunk(rest.len());
-            let is_last = n == rest.len();
-            self.feed_chunk(device, model, &rest[..n], |tape, hidden, this| {
-                if is_last {
-                    let last = Rows::new(hidden, hidden.rows - 1, 1);
-                    matmul_nt(&mut tape.rec, last, &model.head().value, &this.logits, 1.0, 0.0);
-                }
-                Ok(())
-            })?;
+            let index = TokenIndex::upload(device, &rest[..n], false)?;
+            self.feed_chunk(device, model, &index, n == rest.len())?;
             rest = &rest[n..];
         }
         Ok(())
@@ -84,10 +78,11 @@ impl Session {
             let n = self.cache.chunk(rest.len());
             let vocab = model.config.vocab;
             let logits = Tensor::from_span(Buffer::persistent("chunk logits", Kind::Real, n * vocab).span(), n, vocab);
-            self.feed_chunk(device, model, &rest[..n], |tape, hidden, _| {
-                matmul_nt(&mut tape.rec, hidden, &model.head().value, &logits, 1.0, 0.0);
-                Ok(())
-            })?;
+            let index = TokenIndex::upload(device, &rest[..n], false)?;
+            let to_logits = |rec: &mut Recording, hidden: &Tensor| {
+                matmul_nt(rec, hidden, &model.head().value, &logits, 1.0, 0.0);
+            };
+            self.forward(device, model, &index, to_logits)?;
             all.extend(logits.read(device)?);
             rest = &rest[n..];
         }
@@ -96,12 +91,28 @@ impl Session {
 
     /// Draws the next token from the logits of the last one fed.
     pub fn draw(&mut self, device: &mut dyn Executor) -> Result<u32> {
+        Ok(self.start_draw(device)?.wait()?[0])
+    }
+
+    /// [`Session::draw`] in two parts: the token can be fed before its id is waited for.
+    pub fn start_draw(&mut self, device: &mut dyn Executor) -> Result<Reading<u32>> {
         let mut tape = Tape::inference();
         let uniform = self.rng.random_range(0.0f32..1.0);
         let previous = (!self.seen.is_empty()).then_some((&self.seen_buffer, self.seen.len()));
         sample(&mut tape.rec, &self.logits, 0, previous, &self.sampling, uniform, &self.drawn);
         device.run(&tape.rec)?;
-        Ok(device.read_words(&self.drawn)?[0])
+        device.start_read_words(&self.drawn)
+    }
+
+    /// Whether [`Session::feed_drawn`] can be called: a repetition penalty has to know every id.
+    pub fn can_feed_drawn(&self) -> bool {
+        self.sampling.repetition_penalty == 1.0
+    }
+
+    /// Feeds the token drawn last, whose id the host may not know yet.
+    pub fn feed_drawn(&mut self, device: &mut dyn Executor, model: &Llama) -> Result<()> {
+        assert!(self.can_feed_drawn(), "the repetition penalty has to know the id");
+        self.feed_chunk(device, model, &TokenIndex::on_device(self.drawn.clone()), true)
     }
 
     /// Adds ids to the repetition penalty's list, where a penalty is set.
@@ -124,14 +135,28 @@ impl Session {
         &mut self,
         device: &mut dyn Executor,
         model: &Llama,
-        ids: &[u32],
-        finish: impl FnOnce(&mut Tape, &Tensor, &Self) -> Result<()>,
+        index: &TokenIndex,
+        is_last: bool,
+    ) -> Result<()> {
+        let logits = self.logits.clone();
+        self.forward(device, model, index, |rec, hidden| {
+            if is_last {
+                matmul_nt(rec, Rows::new(hidden, hidden.rows - 1, 1), &model.head().value, &logits, 1.0, 0.0);
+            }
+        })
+    }
+
+    fn forward(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        index: &TokenIndex,
+        finish: impl FnOnce(&mut Recording, &Tensor),
     ) -> Result<()> {
         let mut tape = Tape::inference();
-        let step = self.cache.begin(device, ids.len())?;
-        let index = TokenIndex::upload(device, ids, false)?;
-        let hidden = model.forward_cached(device, &mut tape, &index, &self.cache, &step)?;
-        finish(&mut tape, &hidden.tensor, self)?;
+        let step = self.cache.begin(device, index.n_tokens())?;
+        let hidden = model.forward_cached(device, &mut tape, index, &self.cache, &step)?;
+        finish(&mut tape.rec, &hidden.tensor);
         device.run(&tape.rec)?;
         self.cache.commit(&step);
         Ok(())

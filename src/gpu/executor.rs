@@ -1,6 +1,6 @@
 //! What runs a recording, and what the floors above may ask of it.
 
-use super::{Buffer, Dispatch, Features, KernelDef, Kind, Recording, Span};
+use super::{Buffer, Dispatch, Features, KernelDef, Kind, Reading, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sizes that a plan has to respect.
@@ -101,6 +101,16 @@ pub trait Executor {
 
     /// Reads words.
     fn read_words(&mut self, span: &Span) -> Result<Vec<u32>>;
+
+    /// [`Executor::read_f64`] in two parts: more can be queued before the values are waited for.
+    fn start_read_f64(&mut self, span: &Span) -> Result<Reading<f64>> {
+        Ok(Reading::ready(self.read_f64(span)?))
+    }
+
+    /// [`Executor::read_words`] in two parts.
+    fn start_read_words(&mut self, span: &Span) -> Result<Reading<u32>> {
+        Ok(Reading::ready(self.read_words(span)?))
+    }
 
     /// Memory in use.
     fn memory(&self) -> MemoryUse;

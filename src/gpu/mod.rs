@@ -23,6 +23,7 @@ mod pace;
 mod pipelines;
 mod plan;
 mod pool;
+mod reading;
 mod real;
 mod recording;
 pub mod shader;
@@ -46,6 +47,7 @@ pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Param
 pub use open::{open_device, software_adapter};
 pub use open_options::{LimitSet, OpenOptions, Rivals};
 pub use plan::Plan;
+pub use reading::Reading;
 pub use real::Real;
 pub use recording::{Command, Dispatch, Recording, groups_for};
 pub use wgpu_executor::WgpuExecutor;

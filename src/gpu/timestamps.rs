@@ -67,7 +67,7 @@ impl Timestamps {
     /// Seconds of each of the `n` commands of the last submit; none where the device wrote zeros only.
     pub(super) fn read(&self, gpu: &WgpuDevice, n: usize) -> Result<Option<Vec<f64>>> {
         let ticks: Vec<u64> =
-            bytemuck::pod_collect_to_vec(&gpu.read_back(&self.resolved, 0, 16 * n as u64, "timestamps")?);
+            bytemuck::pod_collect_to_vec(&gpu.start_read(&self.resolved, 0, 16 * n as u64, "timestamps")?.wait()?);
         let seconds = |pair: &[u64]| pair[1].saturating_sub(pair[0]) as f64 * self.seconds_per_tick;
         Ok(ticks.iter().any(|&t| t != 0).then(|| ticks.chunks(2).map(seconds).collect()))
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::faults::{Faults, catch_quietly};
 use super::pool::create;
-use super::{AdapterReport, OpenOptions};
+use super::{AdapterReport, OpenOptions, Reading};
 use crate::error::{Error, Result};
 
-/// A device with its queue and its faults.
+/// A device with its queue and its faults. A clone is another handle of the same.
+#[derive(Clone)]
 pub(super) struct WgpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
@@ -70,8 +71,8 @@ impl WgpuDevice {
         }
     }
 
-    /// `size` bytes of a buffer from `offset` on, after everything queued has finished. `label` names it in messages.
-    pub(super) fn read_back(&self, source: &wgpu::Buffer, offset: u64, size: u64, label: &str) -> Result<Vec<u8>> {
+    /// Starts a read of `size` bytes of a buffer from `offset` on. `label` names it in messages.
+    pub(super) fn start_read(&self, source: &wgpu::Buffer, offset: u64, size: u64, label: &str) -> Result<Reading<u8>> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = create(&self.device, &self.faults, "reading back", size, usage)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
@@ -81,11 +82,14 @@ impl WgpuDevice {
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
             let _ = send.send(r); // the receiver is gone only when waiting failed, which is reported
         });
-        self.poll(Some(index))?;
-        let mapped = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
-        mapped.map_err(|e| Error::new(format!("mapping {label} for reading failed: {e}")))?;
-        let view =
-            staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
-        Ok(view.to_vec())
+        let (device, label) = (self.clone(), label.to_string());
+        Ok(Reading::started(move || {
+            device.poll(Some(index))?;
+            let mapped = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
+            mapped.map_err(|e| Error::new(format!("mapping {label} for reading failed: {e}")))?;
+            let view =
+                staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
+            Ok(view.to_vec())
+        }))
     }
 }

@@ -21,7 +21,7 @@ use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
 use super::{
     Access, AdapterReport, Binding, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef,
-    Lifetime, MemoryUse, Plan, Recording, Span, Timing,
+    Lifetime, MemoryUse, Plan, Reading, Recording, Span, Timing,
 };
 use crate::error::Result;
 
@@ -270,12 +270,12 @@ impl WgpuExecutor {
         self.gpu.faults.check()
     }
 
-    fn read_bytes(&mut self, span: &Span) -> Result<Vec<u8>> {
+    fn start_read(&mut self, span: &Span) -> Result<Reading<u8>> {
         assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read by the host");
         self.gpu.faults.check()?;
         check_span(span, &self.limits)?;
         let source = self.pool.persistent(&self.gpu.device, &self.gpu.faults, &span.buffer)?;
-        self.gpu.read_back(&source, span.offset as u64 * 4, span.len as u64 * 4, span.buffer.label())
+        self.gpu.start_read(&source, span.offset as u64 * 4, span.len as u64 * 4, span.buffer.label())
     }
 }
 
@@ -362,15 +362,25 @@ impl Executor for WgpuExecutor {
     }
 
     fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
-        Ok(bytemuck::pod_collect_to_vec(&self.read_bytes(span)?))
+        Ok(bytemuck::pod_collect_to_vec(&self.start_read(span)?.wait()?))
     }
 
     fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
-        Ok(self.read_real(span)?.into_iter().map(f64::from).collect())
+        self.start_read_f64(span)?.wait()
     }
 
     fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
-        Ok(bytemuck::pod_collect_to_vec(&self.read_bytes(span)?))
+        self.start_read_words(span)?.wait()
+    }
+
+    fn start_read_f64(&mut self, span: &Span) -> Result<Reading<f64>> {
+        let wide =
+            |bytes: Vec<u8>| bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<f32>(b))).collect();
+        Ok(self.start_read(span)?.map(wide))
+    }
+
+    fn start_read_words(&mut self, span: &Span) -> Result<Reading<u32>> {
+        Ok(self.start_read(span)?.map(|bytes: Vec<u8>| bytemuck::pod_collect_to_vec(&bytes)))
     }
 
     fn memory(&self) -> MemoryUse {

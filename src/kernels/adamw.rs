@@ -202,10 +202,10 @@ fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
         norm_and_factor(rec, &arena, clip, state.span());
         let constants = UpdateParams {
             n: 0,
-            decay: 0.001,
+            decay: if other { 0.2 } else { 0.001 },
             one_minus_beta1: 0.1,
             one_minus_beta2: if other { 0.02 } else { 0.001 },
-            step_size: 0.01,
+            step_size: if other { 0.3 } else { 0.01 },
             inv_sqrt_correction: 18.3,
             eps: if other { 1e-3 } else { 1e-8 },
         };

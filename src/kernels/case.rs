@@ -117,6 +117,8 @@ pub struct Case {
     pub tolerance: Tolerance,
     /// Whether this is the family's size for benchmarks (left out of the quick tests).
     pub bench: bool,
+    /// Whether a driver that compiles for the processor takes minutes for its kernels: checked on hardware, and where it is named.
+    pub slow: bool,
 }
 
 /// A case bound to a device's memory and recorded: forward, then backward from given output gradients.
@@ -143,7 +145,13 @@ impl Case {
         tolerance: Tolerance,
         forward: impl Fn(&mut Recording, &Bound) -> Result<Built> + 'static,
     ) -> Self {
-        Self { name: name.into(), inputs, forward: Box::new(forward), tolerance, bench: false }
+        Self { name: name.into(), inputs, forward: Box::new(forward), tolerance, bench: false, slow: false }
+    }
+
+    /// Marks a case whose kernels software drivers compile for minutes.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self
     }
 
     /// Marks the benchmark size.

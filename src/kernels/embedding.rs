@@ -212,6 +212,11 @@ impl TokenIndex {
         Ok(Self { ids: ids_span, gradient })
     }
 
+    /// Ids that are on the device already, U32 `[tokens]`, where the table needs no gradient.
+    pub fn on_device(ids: Span) -> Self {
+        Self { ids, gradient: None }
+    }
+
     /// Number of tokens.
     pub fn n_tokens(&self) -> usize {
         self.ids.len

@@ -173,6 +173,12 @@ pub fn cases() -> Vec<Case> {
             &[3, 99, 1236],
             Sampling { repetition_penalty: 5.0, ..Sampling::default() },
         ),
+        case(
+            "a penalty of tokens that come twice",
+            real(1, 1, 1237, 3.0),
+            &(0..600).map(|i| i % 290).collect::<Vec<_>>(),
+            Sampling { repetition_penalty: 1.7, ..all },
+        ),
         case("greedy among equals", tied(777), &[], Sampling::default()),
         case("plain", odd(), &[], plain),
         case("one token", real(1, 1, 1, 1.0), &[0], all),

@@ -18,5 +18,5 @@ pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{read_data, run, run_opened};
 pub use run_folder::{EVAL, METRICS, RunFolder};
 pub use save::save;
-pub use stepper::{StepReport, Stepper};
+pub use stepper::{StartedStep, StepReport, Stepper};
 pub use trainer::Trainer;

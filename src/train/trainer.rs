@@ -8,7 +8,7 @@ use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, Observer, StepLine, Summary};
 use super::run_folder::RunFolder;
 use super::save::save;
-use super::stepper::Stepper;
+use super::stepper::{StartedStep, Stepper};
 use crate::attention::Attention;
 use crate::data::batch::{Batch, Sampler};
 use crate::data::dataset::{Dataset, Example};
@@ -104,6 +104,9 @@ impl Trainer {
             examples,
             folder,
             observer,
+            started: None,
+            clock: Instant::now(),
+            totals: Totals::default(),
             saved_at: None,
             eval: None,
         };
@@ -147,6 +150,24 @@ fn adapter_of(files: &ModelFiles, job: &TrainJob) -> Result<Adapter> {
     Ok(adapter)
 }
 
+/// A queued step with what its report will say besides.
+struct Started {
+    queued: StartedStep,
+    step: u64,
+    lr: f64,
+    /// Tokens of its largest batch.
+    most_tokens: usize,
+}
+
+/// What the reported steps add up to.
+#[derive(Default)]
+struct Totals {
+    tokens: usize,
+    seconds: f64,
+    /// Of the last one.
+    loss: Option<f64>,
+}
+
 /// One call of [`Trainer::fit`].
 struct Run<'a, 'f> {
     trainer: &'a mut Trainer,
@@ -155,6 +176,11 @@ struct Run<'a, 'f> {
     valid: Option<&'a [Example]>,
     folder: Option<&'a mut RunFolder<'f>>,
     observer: &'a mut dyn Observer,
+    /// The step that is queued and not reported yet.
+    started: Option<Started>,
+    /// Since when the device has been busy with that step, as far as the host can tell.
+    clock: Instant,
+    totals: Totals,
     saved_at: Option<u64>,
     eval: Option<EvalLine>,
 }
@@ -162,19 +188,19 @@ struct Run<'a, 'f> {
 impl Run<'_, '_> {
     fn all(mut self, mut sampler: Sampler, total: u64) -> Result<Summary> {
         let clock = Instant::now();
-        let (mut done, mut tokens, mut step_seconds, mut loss, mut cancelled) = (0, 0, 0.0, None, false);
+        let (mut done, mut cancelled) = (0, false);
         while done < total {
             cancelled = self.observer.cancelled();
             if cancelled {
                 break;
             }
-            let line = self.step(&sampler.next_step(), done + 1, total)?;
+            self.start(&sampler.next_step(), done + 1, total)?;
             done += 1;
-            (tokens, step_seconds, loss) = (tokens + line.tokens, step_seconds + line.seconds, Some(line.loss));
             if done < total {
                 self.between(done)?;
             }
         }
+        self.finish()?;
         if done > 0 {
             self.save(done)?;
         }
@@ -182,6 +208,7 @@ impl Run<'_, '_> {
             self.evaluate(done)?;
         }
         let memory = self.device.memory();
+        let Totals { tokens, seconds: step_seconds, loss } = self.totals;
         Ok(Summary {
             steps: done,
             loss,
@@ -194,28 +221,45 @@ impl Run<'_, '_> {
         })
     }
 
-    fn step(&mut self, chosen: &[Vec<usize>], step: u64, total: u64) -> Result<StepLine> {
+    /// Queues a step and then reports the one before it, so that the device is not kept waiting for the host.
+    fn start(&mut self, chosen: &[Vec<usize>], step: u64, total: u64) -> Result<()> {
         let job = &self.trainer.job;
         let lr = job.schedule.lr(job.optimizer().lr, step, job.warmup, total);
         let batch = |micro: &Vec<usize>| Batch::new(micro.iter().map(|&i| &self.examples[i]));
         let batches: Vec<Batch> = chosen.iter().map(batch).collect();
-        let clock = Instant::now();
+        let most_tokens = batches.iter().map(|b| b.ids.len()).max().unwrap_or(0);
+        if self.started.is_none() {
+            self.clock = Instant::now();
+        }
         let attention = self.trainer.attention;
-        let done = self.trainer.stepper.step(self.device, &mut self.trainer.loaded, &batches, attention, lr);
-        let report = done.map_err(|e| self.explained(e, step, &batches))?;
+        let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+        self.finish()?; // whatever became of this one
+        let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
+        let is_ready = queued.is_ready();
+        self.started = Some(Started { queued, step, lr, most_tokens });
+        if is_ready { self.finish() } else { Ok(()) }
+    }
+
+    /// Waits for the queued step, if there is one, and reports it.
+    fn finish(&mut self) -> Result<()> {
+        let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
+        let report = queued.wait().map_err(|e| self.explained(e, step, most_tokens))?;
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
-        let line = StepLine { step, loss, lr, grad_norm, tokens, seconds: clock.elapsed().as_secs_f64() };
+        let seconds = self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+        let line = StepLine { step, loss, lr, grad_norm, tokens, seconds };
         if let Some(folder) = &mut self.folder {
             folder.log_step(&line)?;
         }
         self.observer.step(&line);
-        Ok(line)
+        let Totals { tokens: before, seconds: so_far, .. } = self.totals;
+        self.totals = Totals { tokens: before + tokens, seconds: so_far + seconds, loss: Some(loss) };
+        Ok(())
     }
 
     /// Says what a failed step leaves, and what would need less memory.
-    fn explained(&self, e: Error, step: u64, batches: &[Batch]) -> Error {
-        let most = batches.iter().map(|b| b.ids.len()).max().unwrap_or(0);
-        let e = self.trainer.with_advice(e, most);
+    fn explained(&self, e: Error, step: u64, most_tokens: usize) -> Error {
+        let e = self.trainer.with_advice(e, most_tokens);
         match (&self.folder, self.saved_at) {
             (Some(folder), Some(at)) => {
                 e.context(format!("step {step} (what step {at} saved stays in {})", folder.dir().display()))
@@ -228,6 +272,9 @@ impl Run<'_, '_> {
     fn between(&mut self, done: u64) -> Result<()> {
         let due = |every: u64| every > 0 && done.is_multiple_of(every);
         let (save_every, eval_every) = (self.trainer.job.save_every, self.trainer.job.eval_every);
+        if due(save_every) || due(eval_every) {
+            self.finish()?;
+        }
         if due(save_every) {
             self.save(done)?;
         }

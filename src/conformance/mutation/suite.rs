@@ -43,7 +43,7 @@ impl Suite {
     pub(super) fn record(filter: &str) -> Result<Self> {
         let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
         let cases = crate::kernels::cases().into_iter().chain(crate::attention::cases());
-        for case in cases.filter(|c| !c.bench && c.name.contains(filter)) {
+        for case in cases.filter(|c| !c.bench && !c.slow && c.name.contains(filter)) {
             let mut cpu = CpuExecutor::<f32>::new();
             let recorded = case.record(&mut cpu)?;
             walk::visit(&mut cpu, &recorded.recording, |cpu, trial| {
