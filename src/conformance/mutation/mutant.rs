@@ -92,13 +92,13 @@ fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
 }
 
 impl Mutant {
-    /// What a device must have to run the file: nothing, unless it is another form of a part.
+    /// What a device must have to run the file: what all the kernels that link it need, and more where it is another form of a part.
     pub fn needs(&self) -> Features {
         let kernels = kernels();
-        let parts = || kernels.iter().flat_map(|(k, _)| k.parts);
-        let forms = parts().filter_map(|p| p.alternative).filter(|a| a.path == self.path).map(|a| a.needs);
-        let own = parts().filter(|p| p.path == self.path).filter_map(|p| p.needs);
-        forms.chain(own).fold(Features::NONE, Features::with)
+        let parts = kernels.iter().flat_map(|(k, _)| k.parts);
+        let forms = parts.filter_map(|p| p.alternative).filter(|a| a.path == self.path).map(|a| a.needs);
+        let common = self.linking().iter().map(|(k, _)| k.required()).reduce(Features::and).unwrap_or(Features::NONE);
+        forms.fold(common, Features::with)
     }
 
     /// The kernels that link the file.

@@ -83,6 +83,7 @@ fn judge(device: &mut WgpuExecutor, suite: &mut Suite, mutant: &Mutant, timeout:
     let features = device.features();
     let mut linking = mutant.linking();
     linking.retain(|(kernel, _)| kernel.runs_with(features));
+    crate::ensure!(!linking.is_empty(), "no kernel that links shaders/{}.wgsl runs with {features}", mutant.path);
     let mut planted: Vec<_> =
         linking.iter().map(|(kernel, constants)| (mutant.planted(kernel), *kernel, constants)).collect();
     if planted.iter().any(|(kernel, _, constants)| shader::parse(kernel, constants, features).is_err()) {
