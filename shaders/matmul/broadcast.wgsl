@@ -60,9 +60,11 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         accumulate(24u, subgroupBroadcast(x, 6u), subgroupBroadcast(y, 6u), b, c);
         accumulate(28u, subgroupBroadcast(x, 7u), subgroupBroadcast(y, 7u), b, c);
     }
-    for (var r = 0u; r < 32u; r++) {
+    // A loop of unknown length over a copy: 32 rows of stores make a long program, and what a loop indexes is kept out of registers.
+    var total = sum;
+    for (var r = 0u; r < min(p.m - row, 32u); r++) {
         for (var i = 0u; i < 4u; i++) {
-            store(row + r, col + i, sum[r][i]);
+            store(row + r, col + i, total[r][i]);
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) const TILES: Source = wgsl!("attend/tiles");
 /// What several queries of a tile see.
 pub(super) const QUERIES: Source = wgsl!("attend/queries");
 /// Matrices with a column for each row or key of a lane, and the quads that lanes hand round.
-pub(super) const QUADS: Source = wgsl!("attend/quads").needing(Feature::Subgroups);
+pub(super) const QUADS: Source = wgsl!("attend/quads").needing(Feature::WideSubgroups);
 
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
@@ -281,6 +281,14 @@ fn ring_cases() -> Vec<Case> {
             31,
             3.0,
             &blocks.map(tile),
+        ),
+        ring_case("more rows than lanes", heads(4, 2), 61, 1.0, &[tile([0, 43, 1, 8, 3, 16, 20, 45])]),
+        ring_case(
+            "more rows than lanes, heads of 32",
+            Heads { queries: 6, keys: 3, dim: 32 },
+            61,
+            1.0,
+            &[tile([0, 43, 1, 8, 3, 16, 20, 45])],
         ),
         ring_case("a ring, large values", heads(4, 2), 14, 6.0, &wraps.map(tile)),
     ]

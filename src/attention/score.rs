@@ -223,6 +223,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("odd sizes", heads(3, 12), 7, &[2, 9, 16], 31, 1.0),
         case("one token a partition", heads(1, 4), 1, &[0], 2, 1.0),
         case("a ring that wraps", heads(2, 8), 10, &[13], 20, 1.0),
+        case("a ring that wraps within the reference", heads(2, 8), 10, &[5], 20, 1.0),
         case("large values", heads(2, 16), 9, &[0, 9], 27, 1e5),
         case("constant channels", heads(2, 16), 9, &[0], 18, 0.0),
         case("whole workgroups", heads(3, 32), 32, &[1, 40], 110, 1.0),

@@ -53,7 +53,7 @@ impl AdapterReport {
 
     /// The features for which kernels have a form of their own.
     pub fn kernel_features(&self) -> Features {
-        features_of(self.adapter.features())
+        features_of(self.adapter.features(), self.subgroup_sizes.1)
     }
 
     /// The limits that matter to kernels, by WebGPU's names, as a device opened with `limits` has them.

@@ -7,6 +7,8 @@
 pub enum Feature {
     /// Lanes of a workgroup that run together add and exchange values without memory.
     Subgroups,
+    /// Subgroups of at least [`Features::WIDE_LANES`] lanes.
+    WideSubgroups,
     /// Half floats as a type of WGSL, also in buffers.
     F16,
 }
@@ -17,20 +19,25 @@ pub enum Feature {
 pub struct Features {
     /// [`Feature::Subgroups`].
     pub subgroups: bool,
+    /// [`Feature::WideSubgroups`]; never without `subgroups`. No name tells of it.
+    pub wide_subgroups: bool,
     /// [`Feature::F16`].
     pub f16: bool,
 }
 
 impl Features {
     /// None: the portable form, which every device runs.
-    pub const NONE: Features = Features { subgroups: false, f16: false };
+    pub const NONE: Features = Features { subgroups: false, wide_subgroups: false, f16: false };
     /// All.
-    pub const ALL: Features = Features { subgroups: true, f16: true };
+    pub const ALL: Features = Features { subgroups: true, wide_subgroups: true, f16: true };
+    /// Lanes of the shortest subgroup that counts as wide.
+    pub const WIDE_LANES: u32 = 8;
 
     /// Whether the set holds `feature`.
     pub fn has(self, feature: Feature) -> bool {
         match feature {
             Feature::Subgroups => self.subgroups,
+            Feature::WideSubgroups => self.wide_subgroups,
             Feature::F16 => self.f16,
         }
     }
@@ -39,6 +46,7 @@ impl Features {
     pub fn with(mut self, feature: Feature) -> Self {
         match feature {
             Feature::Subgroups => self.subgroups = true,
+            Feature::WideSubgroups => (self.subgroups, self.wide_subgroups) = (true, true),
             Feature::F16 => self.f16 = true,
         }
         self
@@ -46,13 +54,17 @@ impl Features {
 
     /// What both sets hold.
     pub fn and(self, other: Features) -> Self {
-        Features { subgroups: self.subgroups && other.subgroups, f16: self.f16 && other.f16 }
+        Features {
+            subgroups: self.subgroups && other.subgroups,
+            wide_subgroups: self.wide_subgroups && other.wide_subgroups,
+            f16: self.f16 && other.f16,
+        }
     }
 
-    /// Every set that this one contains, from none to itself: one, two or four.
+    /// Every set that this one contains, from none to itself: one, two or four. Subgroups stay as wide as they are.
     pub fn subsets(self) -> Vec<Features> {
-        let of = |subgroups, f16| Features { subgroups, f16 };
-        let all = [Features::NONE, of(true, false), of(false, true), Features::ALL];
+        let of = |subgroups, f16| Features { subgroups, wide_subgroups: subgroups && self.wide_subgroups, f16 };
+        let all = [Features::NONE, of(true, false), of(false, true), of(true, true)];
         all.into_iter().filter(|s| s.and(self) == *s).collect()
     }
 }

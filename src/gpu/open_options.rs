@@ -84,7 +84,30 @@ impl OpenOptions {
     }
 }
 
-/// Those of an open device's features for which kernels have forms.
-pub(super) fn features_of(device: wgpu::Features) -> Features {
-    Features { subgroups: device.contains(wgpu::Features::SUBGROUP), f16: device.contains(wgpu::Features::SHADER_F16) }
+/// Those of a device's features for which kernels have forms; its subgroups have at most `most_lanes`, 0 where nobody knows.
+pub(super) fn features_of(device: wgpu::Features, most_lanes: u32) -> Features {
+    let subgroups = device.contains(wgpu::Features::SUBGROUP);
+    let wide_subgroups = subgroups && (most_lanes == 0 || most_lanes >= Features::WIDE_LANES);
+    Features { subgroups, wide_subgroups, f16: device.contains(wgpu::Features::SHADER_F16) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_subgroups_run_no_kernel_that_hands_round_eight_lanes() {
+        let device = wgpu::Features::SUBGROUP;
+        assert!(features_of(device, 8).wide_subgroups && features_of(device, 0).wide_subgroups);
+        let short = features_of(device, 4);
+        assert!(short.subgroups && !short.wide_subgroups);
+        let kernels = crate::kernels::all().into_iter().chain(crate::attention::kernels());
+        let rivals: Vec<_> = kernels.flat_map(|(kernel, _)| kernel.with_rivals()).collect();
+        let runs = |features: Features| {
+            rivals.iter().filter(|k| k.label.contains("broadcast") && k.runs_with(features)).count()
+        };
+        assert!(runs(features_of(device, 8)) > 5);
+        assert_eq!(runs(short), 0);
+        assert!(rivals.iter().any(|k| k.features().subgroups && k.runs_with(short)));
+    }
 }

@@ -8,8 +8,8 @@
 use super::{Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Source};
 use crate::error::{ErrorKind, Result};
 
-/// The reason where a device failed.
-pub(super) type Verdict = std::result::Result<(), String>;
+/// The lanes of the shortest subgroup that was met, or the reason where a device failed.
+pub(super) type Verdict = std::result::Result<u32, String>;
 
 /// Workgroups that are tried: those of the kernels that use subgroups.
 const GROUPS: [u32; 2] = [64, 256];
@@ -101,11 +101,12 @@ fn judge(group: u32, words: &[u32]) -> Verdict {
             ));
         }
     }
-    Ok(())
+    Ok(length)
 }
 
 /// Runs the test. Only the loss of the device is an error; all else is a verdict.
 pub(super) fn run(device: &mut dyn Executor) -> Result<Verdict> {
+    let mut shortest = *LENGTHS.end();
     for group in GROUPS {
         let n = group as usize * N_GROUPS;
         let out = Buffer::persistent("subgroup test", Kind::U32, n * WORDS).span();
@@ -116,11 +117,12 @@ pub(super) fn run(device: &mut dyn Executor) -> Result<Verdict> {
             Err(e) if e.kind() == ErrorKind::DeviceLost => return Err(e),
             Err(e) => Err(e.to_string()),
         };
-        if verdict.is_err() {
-            return Ok(verdict);
+        match verdict {
+            Ok(length) => shortest = shortest.min(length),
+            failed => return Ok(failed),
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(shortest))
 }
 
 #[cfg(test)]
@@ -135,10 +137,10 @@ mod tests {
 
     #[test]
     fn regular_subgroups_pass() {
-        assert_eq!(run(&mut CpuExecutor::<f32>::new()).unwrap(), Ok(()));
+        assert_eq!(run(&mut CpuExecutor::<f32>::new()).unwrap(), Ok(32));
         for length in [4, 8, 16, 32, 64, 128] {
             let words: Vec<u32> = (0..512).flat_map(|lane| report(lane % 256, length)).collect();
-            assert_eq!(judge(256, &words), Ok(()), "{length}");
+            assert_eq!(judge(256, &words), Ok(length));
         }
     }
 

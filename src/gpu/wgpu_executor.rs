@@ -56,7 +56,7 @@ impl WgpuExecutor {
             max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
             max_buffer_bytes: own.max_buffer_size,
         };
-        let features = features_of(gpu.device.features());
+        let features = features_of(gpu.device.features(), report.subgroup_sizes.1);
         let identity = [&report.name, &report.vendor, &report.driver, report.backend, &features.to_string()];
         Ok(Self {
             name,
@@ -103,6 +103,7 @@ impl WgpuExecutor {
 
     fn settle_subgroups(&mut self, verdict: Verdict) {
         self.features.subgroups &= verdict.is_ok();
+        self.features.wide_subgroups &= verdict.as_ref().is_ok_and(|&lanes| lanes >= Features::WIDE_LANES);
         self.subgroup_verdict = Some(verdict);
     }
 

@@ -58,7 +58,7 @@ const NN: Source = wgsl!("matmul/nn");
 const TN: Source = wgsl!("matmul/tn");
 const TILE: Source = wgsl!("matmul/tile");
 const SHARED_TILE: Source = wgsl!("matmul/shared_tile");
-const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::Subgroups);
+const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::WideSubgroups);
 const ROW: Source = wgsl!("matmul/row");
 
 /// The kernels of one orientation and format: the portable tile and its rivals, each with its name.
