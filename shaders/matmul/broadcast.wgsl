@@ -1,19 +1,18 @@
 // Matrix product by subgroups without workgroup memory: each lane loads elements of four rows of A, and the subgroup hands them round.
 //
-// A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns, two steps of k at a time. Lane 0 of a subgroup has rows
-// 0 to 3, lane 7 rows 28 to 31, lane 8, where there is one, rows 0 to 3 again: subgroups of 8 lanes or more will do, whatever lanes
-// they are made of.
+// A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns. Lane 0 of a subgroup loads rows 0 to 3, lane 7 rows 28 to 31,
+// a lane at a higher place the rows of the one eight places before: subgroups of 8 lanes or more will do.
 // grid: [n / 32, m / 32]; see matmul/params.wgsl for the product.
 const LANES: u32 = 8u;
 
 var<private> sum: array<vec4<f32>, 32>;
 
-// Adds the products of four rows of A, for two steps of k, with four columns of B.
-fn accumulate(row: u32, x: vec4<f32>, y: vec4<f32>, b: vec4<f32>, c: vec4<f32>) {
-    sum[row] += x.x * b + y.x * c;
-    sum[row + 1u] += x.y * b + y.y * c;
-    sum[row + 2u] += x.z * b + y.z * c;
-    sum[row + 3u] += x.w * b + y.w * c;
+// Adds the products of four rows of A with four columns of B.
+fn accumulate(row: u32, x: vec4<f32>, b: vec4<f32>) {
+    sum[row] += x.x * b;
+    sum[row + 1u] += x.y * b;
+    sum[row + 2u] += x.z * b;
+    sum[row + 3u] += x.w * b;
 }
 
 fn load_a(first: vec4<u32>, k: u32) -> vec4<f32> {
@@ -41,24 +40,18 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     for (var r = 0u; r < 32u; r++) {
         sum[r] = vec4<f32>(0.0);
     }
-    for (var k = 0u; k < p.k; k += 2u) {
+    for (var k = 0u; k < p.k; k++) {
         let x = load_a(rows, k);
         let b = load_w(cols, k);
-        var y = vec4<f32>(0.0);
-        var c = vec4<f32>(0.0);
-        if k + 1u < p.k {
-            y = load_a(rows, k + 1u);
-            c = load_w(cols, k + 1u);
-        }
         // The lane must be a constant.
-        accumulate(0u, subgroupBroadcast(x, 0u), subgroupBroadcast(y, 0u), b, c);
-        accumulate(4u, subgroupBroadcast(x, 1u), subgroupBroadcast(y, 1u), b, c);
-        accumulate(8u, subgroupBroadcast(x, 2u), subgroupBroadcast(y, 2u), b, c);
-        accumulate(12u, subgroupBroadcast(x, 3u), subgroupBroadcast(y, 3u), b, c);
-        accumulate(16u, subgroupBroadcast(x, 4u), subgroupBroadcast(y, 4u), b, c);
-        accumulate(20u, subgroupBroadcast(x, 5u), subgroupBroadcast(y, 5u), b, c);
-        accumulate(24u, subgroupBroadcast(x, 6u), subgroupBroadcast(y, 6u), b, c);
-        accumulate(28u, subgroupBroadcast(x, 7u), subgroupBroadcast(y, 7u), b, c);
+        accumulate(0u, subgroupBroadcast(x, 0u), b);
+        accumulate(4u, subgroupBroadcast(x, 1u), b);
+        accumulate(8u, subgroupBroadcast(x, 2u), b);
+        accumulate(12u, subgroupBroadcast(x, 3u), b);
+        accumulate(16u, subgroupBroadcast(x, 4u), b);
+        accumulate(20u, subgroupBroadcast(x, 5u), b);
+        accumulate(24u, subgroupBroadcast(x, 6u), b);
+        accumulate(28u, subgroupBroadcast(x, 7u), b);
     }
     // A loop of unknown length over a copy: 32 rows of stores make a long program, and what a loop indexes is kept out of registers.
     var total = sum;
