@@ -263,6 +263,22 @@ fn architecture_md_lists_every_folder_and_file() {
     fail_if(&stale, "Strike them from the file map of ARCHITECTURE.md, or mend their names.");
 }
 
+/// The packages that a lock file lets `longreach` use, with their versions where there are several of a name.
+fn locked(lock: &str) -> BTreeSet<String> {
+    let block = lock.split("[[package]]").find(|b| b.contains("\nname = \"longreach\"\n")).expect("it names longreach");
+    let list = block.split_once("dependencies = [").map_or("", |(_, list)| list);
+    list.lines().filter_map(|l| l.trim().strip_prefix('"')?.split(['"', ' ']).next()).map(String::from).collect()
+}
+
+#[test]
+fn the_fuzz_targets_are_locked_to_what_the_crate_uses() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let mut own = locked(&read("Cargo.lock"));
+    own.remove("tempfile"); // for tests alone
+    let missing: Vec<String> = own.difference(&locked(&read("fuzz/Cargo.lock"))).cloned().collect();
+    fail_if(&missing, "not in fuzz/Cargo.lock: run `cargo update --workspace` in fuzz/, or scripts/fuzz stops");
+}
+
 #[test]
 fn the_scanner_sees_groups_and_skips_comments_and_tests() {
     let text = "use crate::{gpu::{Span, Buffer}, tensor, wgsl};\n// use crate::cli;\nlet x = $crate::nn::y(\"//\"); //! crate::app\n\
