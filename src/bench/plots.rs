@@ -19,7 +19,15 @@ struct Picture {
 
 const TRAINING: &[Activity] = &[Activity::TrainLora, Activity::TrainFull];
 
-const PICTURES: [Picture; 5] = [
+const PICTURES: [Picture; 6] = [
+    Picture {
+        stem: "attention-time",
+        title: "Time of attention, forward and backward",
+        quantity: "time of both directions",
+        value: |row| row.best_seconds.or(row.first_seconds),
+        activities: &[Activity::Attention],
+        unit: time_unit,
+    },
     Picture {
         stem: "train-time",
         title: "Time of a training step",

@@ -17,9 +17,10 @@ pub fn training_profile(
     activity: Activity,
     attention: Attention,
     length: usize,
+    recompute: bool,
 ) -> Result<Profile> {
     let device = device.as_mut();
-    let (mut loaded, stepper) = open(device, subject, activity, false)?;
+    let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
     let batch = subject.batch(length);
     let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, kept: None };
     let step = stepper.record(device, &mut loaded, &batch, &objective).context(activity.name())?;

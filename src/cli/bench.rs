@@ -135,14 +135,17 @@ fn check(args: &BenchArgs) -> Result<()> {
     if let Some(n) = args.cache_tokens.iter().find(|n| !(1..=MOST).contains(*n)) {
         return Err(Error::usage(format!("--cache-tokens {n}: expected 1 to {MOST} tokens")));
     }
-    if matches!(args.part, Part::Kernels | Part::Cache | Part::Memory) && (args.plot.is_some() || args.profile) {
-        return Err(Error::usage("--plot and --profile show what a model takes: leave out --part"));
+    if matches!(args.part, Part::Kernels | Part::Cache) && args.plot.is_some() {
+        return Err(Error::usage("--plot draws what a model or its attention takes against length: leave out --part"));
+    }
+    if !matches!(args.part, Part::All | Part::Model) && args.profile {
+        return Err(Error::usage("--profile shows what a model's training step takes: leave out --part"));
     }
     if args.part == Part::Cache && args.cache_tokens.is_empty() {
         return Err(Error::usage("--part cache: give --cache-tokens N, the tokens that the cache is filled with"));
     }
-    if matches!(args.part, Part::Kernels | Part::Attention) && !args.cache_tokens.is_empty() {
-        return Err(Error::usage("--cache-tokens runs a model: leave out --part kernels"));
+    if matches!(args.part, Part::Kernels | Part::Attention | Part::Memory) && !args.cache_tokens.is_empty() {
+        return Err(Error::usage("--cache-tokens runs a model: leave out --part"));
     }
     Ok(())
 }
@@ -236,7 +239,7 @@ fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report,
         for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
             bar.set_message(format!("where the time of {} goes", activity.name()));
             let device = open_device(&args.device)?;
-            report.profiles.push(training_profile(device, subject, activity, attention, longest)?);
+            report.profiles.push(training_profile(device, subject, activity, attention, longest, args.recompute)?);
         }
     }
     Ok(())

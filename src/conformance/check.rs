@@ -102,13 +102,17 @@ pub fn check_adapter(
     let next = AtomicUsize::new(0);
     let (sender, made) = mpsc::channel();
     let mut rows: Vec<Vec<Row>> = setups.iter().map(|_| Vec::new()).collect();
-    let work = |sender: mpsc::Sender<(usize, Row)>| -> Result<Vec<String>> {
+    let work = |sender: mpsc::Sender<(usize, Row)>| -> Result<Vec<(usize, String)>> {
         let mut notes = Vec::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(setup) = setups.get(i) else { return Ok(notes) };
-            // The receiver lives as long as any sender.
-            notes.extend(check.run(setup, &mut |row| sender.send((i, row)).expect("received until the end"))?);
+            let ran = check.run(setup, &mut |row| {
+                let _ = sender.send((i, row)); // nobody receives any more where watching has failed
+            });
+            // What one worker cannot go on with ends the check of the adapter.
+            let note = ran.inspect_err(|_| next.store(setups.len(), Ordering::Relaxed))?;
+            notes.extend(note.map(|note| (i, note)));
         }
     };
     let notes = thread::scope(|scope| {
@@ -124,7 +128,16 @@ pub fn check_adapter(
         results.collect::<Result<Vec<_>>>()
     })?;
     report.rows.extend(rows.into_iter().flatten());
-    report.notes.extend(notes.into_iter().flatten());
+    let mut notes: Vec<(usize, String)> = notes.into_iter().flatten().collect();
+    notes.sort();
+    report.notes.extend(notes.into_iter().map(|(_, note)| note));
+    let n_slow =
+        if adapter.is_software() && !options.quick && options.only.is_empty() { slow_cases().len() } else { 0 };
+    if n_slow > 0 {
+        report.notes.push(format!(
+            "{n_slow} cases of wide heads are left out, which a software driver compiles for minutes: name them with --only"
+        ));
+    }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }

@@ -59,8 +59,8 @@ pub enum StoppedBy {
 
 /// What was generated, and what it took.
 ///
-/// The last generated token need not be fed: nothing follows it. So prompt + generated - 1 tokens count as fed, although a GPU may have
-/// begun another step before a stop token was known.
+/// The last generated token is not fed: nothing follows it. So prompt + generated - 1 tokens count as fed, although a GPU may have
+/// begun another step before a stop token was known, and still be at it.
 #[derive(Clone, Debug)]
 pub struct Generated {
     /// Generated ids, a stop token included.
@@ -120,11 +120,9 @@ pub fn generate(
     let is_ahead = session.can_feed_drawn() && !device.runs_twins();
     let mut drawn = session.start_draw(device)?;
     let stopped_by = loop {
-        let mut following = None;
-        if is_ahead && ids.len() + 1 < max_tokens {
-            session.feed_drawn(device, model)?;
-            following = Some(session.start_draw(device)?);
-        }
+        // Not before the first token is there: kernels are compiled for what follows.
+        let is_next = is_ahead && !ids.is_empty() && ids.len() + 1 < max_tokens;
+        let following = is_next.then(|| session.feed_drawn(device, model).and_then(|()| session.start_draw(device)));
         let id = drawn.wait()?[0];
         ids.push(id);
         let is_stop = stop.contains(&id);
@@ -139,7 +137,7 @@ pub fn generate(
             break StoppedBy::Caller;
         }
         drawn = match following {
-            Some(drawn) => drawn,
+            Some(drawn) => drawn?, // an error counts only where the text goes on
             None => {
                 session.feed(device, model, &[id])?;
                 session.start_draw(device)?

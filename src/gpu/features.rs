@@ -19,7 +19,7 @@ pub enum Feature {
 pub struct Features {
     /// [`Feature::Subgroups`].
     pub subgroups: bool,
-    /// [`Feature::WideSubgroups`]; never without `subgroups`. No name tells of it.
+    /// [`Feature::WideSubgroups`]; never without `subgroups`. `Display` does not show it.
     pub wide_subgroups: bool,
     /// [`Feature::F16`].
     pub f16: bool,

@@ -67,7 +67,7 @@ impl Pipelines {
         let made = new.par_iter().map(|d| compile(d)).collect::<Vec<_>>();
         if let Err(error) = faults.check() {
             return Err(match error.kind() {
-                ErrorKind::DeviceLost => NotCompiled { kernel: None, error },
+                ErrorKind::DeviceLost | ErrorKind::OutOfMemory => NotCompiled { kernel: None, error },
                 _ => culprit(&new, &compile, faults, features, error),
             });
         }
@@ -123,6 +123,9 @@ fn culprit(
     for d in dispatches {
         compile(d);
         if let Err(e) = faults.check() {
+            if e.kind() != ErrorKind::Failed {
+                return NotCompiled { kernel: None, error: e };
+            }
             let by_driver = || e.context(format!("compiling kernel {}", d.kernel.name()));
             let error = shader::check(d.kernel, &d.constants, features).err().unwrap_or_else(by_driver);
             return NotCompiled { kernel: Some(d.kernel), error };

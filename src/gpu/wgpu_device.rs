@@ -2,7 +2,7 @@
 //!
 //! Not here: what runs on it (`wgpu_executor.rs`) and whose memory is where (`pool.rs`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::faults::{Faults, catch_quietly};
 use super::pool::create;
@@ -80,16 +80,17 @@ impl WgpuDevice {
         let index = self.queue.submit([encoder.finish()]);
         let (send, receive) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
-            let _ = send.send(r); // the receiver is gone only when waiting failed, which is reported
+            let _ = send.send((r, Instant::now())); // the receiver is gone only when waiting failed, which is reported
         });
+        self.faults.check()?;
         let (device, label) = (self.clone(), label.to_string());
         Ok(Reading::started(move || {
             device.poll(Some(index))?;
-            let mapped = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
+            let (mapped, at) = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
             mapped.map_err(|e| Error::new(format!("mapping {label} for reading failed: {e}")))?;
             let view =
                 staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
-            Ok(view.to_vec())
+            Ok((view.to_vec(), at))
         }))
     }
 }

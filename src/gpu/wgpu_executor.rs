@@ -23,7 +23,7 @@ use super::{
     Access, AdapterReport, Binding, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef,
     Lifetime, MemoryUse, Plan, Reading, Recording, Span, Timing,
 };
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// Submits in flight before the next waits.
 const SUBMITS_IN_FLIGHT: usize = 3;
@@ -56,7 +56,7 @@ impl WgpuExecutor {
             max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
             max_buffer_bytes: own.max_buffer_size,
         };
-        let features = features_of(gpu.device.features(), report.subgroup_sizes.1);
+        let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
         let identity = [&report.name, &report.vendor, &report.driver, report.backend, &features.to_string()];
         Ok(Self {
             name,
@@ -235,7 +235,14 @@ impl WgpuExecutor {
     }
 
     fn buffers_of(&mut self, recording: &Recording, plan: &Plan) -> Result<HashMap<u64, wgpu::Buffer>> {
-        let slots = self.pool.slots(&self.gpu.device, &self.gpu.faults, plan)?;
+        let slots = match self.pool.slots(&self.gpu.device, &self.gpu.faults, plan) {
+            // What the slots of another plan held may still be in use by what is queued.
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                self.gpu.poll(None)?;
+                self.pool.slots(&self.gpu.device, &self.gpu.faults, plan)?
+            }
+            slots => slots?,
+        };
         let mut buffers = HashMap::new();
         for command in recording.commands() {
             for (span, _) in command.uses() {

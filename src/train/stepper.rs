@@ -4,6 +4,7 @@
 //! token alike. It is computed before the update.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::objective::{Objective, UploadedBatch};
 use crate::attention::Attention;
@@ -28,6 +29,8 @@ pub struct StepReport {
     pub n_tokens: usize,
     /// Tokens with a label.
     pub n_targets: usize,
+    /// When the device was found done with it.
+    pub done: Instant,
 }
 
 /// A step that was queued; the next may be queued before its report is waited for.
@@ -49,13 +52,14 @@ impl StartedStep {
     /// The report. An error if the loss or the gradient is not finite.
     pub fn wait(self) -> Result<StepReport> {
         let Self { n_tokens, n_targets, step, .. } = self;
-        let (loss, grad_norm) = (self.loss.wait()?[0], self.grad_norm.wait()?[0]);
+        let (loss, (grad_norm, done)) = (self.loss.wait()?[0], self.grad_norm.wait_timed()?);
+        let grad_norm = grad_norm[0];
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(Error::new(format!(
                 "training diverged at step {step}: loss {loss}, gradient norm {grad_norm}. Lower --lr, or set --clip 1"
             )));
         }
-        Ok(StepReport { loss, grad_norm, n_tokens, n_targets })
+        Ok(StepReport { loss, grad_norm, n_tokens, n_targets, done })
     }
 }
 

@@ -178,7 +178,7 @@ struct Run<'a, 'f> {
     observer: &'a mut dyn Observer,
     /// The step that is queued and not reported yet.
     started: Option<Started>,
-    /// Since when the device has been busy with that step, as far as the host can tell.
+    /// When the step before that one was done, or that one was begun.
     clock: Instant,
     totals: Totals,
     saved_at: Option<u64>,
@@ -245,8 +245,8 @@ impl Run<'_, '_> {
         let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
         let report = queued.wait().map_err(|e| self.explained(e, step, most_tokens))?;
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
-        let seconds = self.clock.elapsed().as_secs_f64();
-        self.clock = Instant::now();
+        let seconds = report.done.saturating_duration_since(self.clock).as_secs_f64();
+        self.clock = report.done;
         let line = StepLine { step, loss, lr, grad_norm, tokens, seconds };
         if let Some(folder) = &mut self.folder {
             folder.log_step(&line)?;

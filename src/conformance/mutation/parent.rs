@@ -80,7 +80,7 @@ fn sample(mutants: Vec<Mutant>, most: usize) -> Vec<Mutant> {
     let mut kept = |m: &Mutant| {
         let (of, at) = (sizes[m.path], seen.entry(m.path).or_default());
         *at += 1;
-        // The first mutant after each multiple of of / most.
+        // The first mutant at or after each multiple of of / most.
         of <= most || *at * most / of > (*at - 1) * most / of
     };
     mutants.into_iter().filter(|m| kept(m)).collect()
