@@ -87,7 +87,7 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
     all
 }
 
-/// Checks an adapter, [`WORKERS`] setups at a time; `watch` sees each row as it is made.
+/// Checks an adapter, two setups at a time; `watch` sees each row as it is made.
 pub fn check_adapter(
     adapter: &AdapterReport,
     options: &CheckOptions,
