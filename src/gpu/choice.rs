@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::choice_store::{ChoiceStore, text_hash};
-use super::{Dispatch, Expected, Features, KernelDef, Rivals};
+use super::{Access, Binding, Buffer, Dispatch, Expected, Features, KernelDef, Lifetime, Rivals, Span};
 
 /// The most time that one device spends on measurements.
 const BUDGET: Duration = Duration::from_millis(1500);
@@ -101,4 +101,15 @@ impl Choice {
             store.save(&self.measured);
         }
     }
+}
+
+/// The spans of a dispatch with memory of its own for all that the host did not write; none where that is a lot.
+pub(super) fn scratch(d: &Dispatch) -> Option<Vec<Span>> {
+    const MOST_BYTES: u64 = 256 << 20;
+    let fresh = |(span, binding): (&Span, &Binding)| {
+        let given = binding.access == Access::Read && span.buffer.lifetime() == Lifetime::Persistent;
+        if given { span.clone() } else { Buffer::persistent("measuring", span.kind(), span.len).span() }
+    };
+    let spans: Vec<Span> = d.spans.iter().zip(d.kernel.bindings).map(fresh).collect();
+    (spans.iter().map(|s| s.buffer.n_bytes()).sum::<u64>() <= MOST_BYTES).then_some(spans)
 }

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::choice::Choice;
+use super::choice::{Choice, scratch};
 use super::choice_store::ChoiceStore;
 use super::encode::{Encoding, param_bytes};
 use super::executor::check_span;
@@ -20,8 +20,8 @@ use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
 use super::{
-    Access, AdapterReport, Binding, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef,
-    Lifetime, MemoryUse, Plan, Reading, Recording, Span, Timing,
+    AdapterReport, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse, Plan,
+    Reading, Recording, Span, Timing,
 };
 use crate::error::{ErrorKind, Result};
 
@@ -285,17 +285,6 @@ impl WgpuExecutor {
         let source = self.pool.persistent(&self.gpu.device, &self.gpu.faults, &span.buffer)?;
         self.gpu.start_read(&source, span.offset as u64 * 4, span.len as u64 * 4, span.buffer.label())
     }
-}
-
-/// The spans of a dispatch with memory of its own for all that the host did not write; none where that is a lot.
-fn scratch(d: &Dispatch) -> Option<Vec<Span>> {
-    const MOST_BYTES: u64 = 256 << 20;
-    let fresh = |(span, binding): (&Span, &Binding)| {
-        let given = binding.access == Access::Read && span.buffer.lifetime() == Lifetime::Persistent;
-        if given { span.clone() } else { Buffer::persistent("measuring", span.kind(), span.len).span() }
-    };
-    let spans: Vec<Span> = d.spans.iter().zip(d.kernel.bindings).map(fresh).collect();
-    (spans.iter().map(|s| s.buffer.n_bytes()).sum::<u64>() <= MOST_BYTES).then_some(spans)
 }
 
 fn n_dispatches(commands: &[Command]) -> usize {
