@@ -170,7 +170,8 @@ fn what_cannot_be_measured_is_bad_usage() {
         (&["--seconds=-1"], "--seconds"),
         (&["--part", "kernels", "--plot", "x"], "--plot"),
         (&["--part", "cache"], "--cache-tokens"),
-        (&["--part", "kernels", "--cache-tokens", "9"], "--part kernels"),
+        (&["--part", "kernels", "--cache-tokens", "9"], "leave out --part"),
+        (&["--part", "memory", "--cache-tokens", "9"], "leave out --part"),
         (&["--cache-tokens", "0"], "--cache-tokens 0"),
         (&["--device", "cpu", "--part", "kernels", "--only", "no such kernel"], "no such kernel"),
         (&["--compare", file, file], "make it anew"),
@@ -220,8 +221,8 @@ fn work_is_what_the_formula_needs() {
     // Dense: query t sees t + 1 keys; 6 heads of 12.
     let pairs: u64 = [37, 1, 70].map(|n: u64| n * (n + 1) / 2).iter().sum();
     assert_eq!(work_of("attend: dense, odd sizes").flops, 4 * 12 * 6 * pairs);
-    // One query a tile: 18, 13 and 8 keys; 4 heads of 8.
-    assert_eq!(work_of("attend/decode: a ring that wraps").flops, 4 * 8 * 4 * (18 + 13 + 8));
+    // One query a tile: 18, 13 and 8 keys; 4 heads of 12.
+    assert_eq!(work_of("attend/decode: a ring that wraps").flops, 4 * 12 * 4 * (18 + 13 + 8));
 }
 
 #[test]
