@@ -309,6 +309,14 @@ pub(super) fn cases() -> Vec<Case> {
             &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
             Some(64 * SPLIT),
         ),
+        case(
+            "the highest score in the first of more ranges than lanes",
+            [2, 1, 12],
+            7,
+            2.0,
+            &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
+            Some(0),
+        ),
         case("bench", [9, 3, 64], 256, 1.0, &[[0, 0, 0, 8192, 128, 200]], None).bench(),
     ]
 }
