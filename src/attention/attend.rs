@@ -271,6 +271,7 @@ fn ring_cases() -> Vec<Case> {
     };
     let wraps = [[0, 3, 12, 5, 2, 7, 11, 6], [3, 5, 9, 3, 1, 9, 13, 1], [8, 1, 0, 0, 0, 0, 5, 8]];
     let blocks = [[0, 8, 1, 8, 3, 16, 20, 9], [8, 2, 0, 1, 0, 17, 29, 15], [10, 1, 3, 15, 2, 1, 4, 16]];
+    let long = [[0, 43, 1, 8, 3, 16, 20, 45]];
     vec![
         ring_case("a ring that wraps", heads(4, 2), 14, 1.0, &wraps.map(tile)),
         ring_case("runs around blocks", heads(6, 3), 31, 1.0, &blocks.map(tile)),
@@ -282,13 +283,13 @@ fn ring_cases() -> Vec<Case> {
             3.0,
             &blocks.map(tile),
         ),
-        ring_case("more rows than lanes", heads(4, 2), 61, 1.0, &[tile([0, 43, 1, 8, 3, 16, 20, 45])]),
+        ring_case("more rows than lanes", heads(4, 2), 61, 1.0, &long.map(tile)),
         ring_case(
             "more rows than lanes, heads of 32",
             Heads { queries: 6, keys: 3, dim: 32 },
             61,
             1.0,
-            &[tile([0, 43, 1, 8, 3, 16, 20, 45])],
+            &long.map(tile),
         ),
         ring_case("a ring, large values", heads(4, 2), 14, 6.0, &wraps.map(tile)),
     ]

@@ -246,9 +246,18 @@ pub(super) fn decode(
 }
 
 /// Tiles of one query each: (sink, n_sink, packed, n_packed, window, n_window). The output is wanted alone and with its
-/// log-sum-exp, so it is a case of both kernels. The last tile is of the first query. Packed rows from `loud` on, as many as a range
-/// has, have keys of four times the size.
-fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]], loud: Option<usize>) -> Case {
+/// log-sum-exp, so it is a case of both kernels. The last tile is of the first query.
+fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]) -> Case {
+    case_with(name, heads, ring, spread, runs, None)
+}
+
+/// A case in which the rows of one range, packed ones from `first` on, are of four times the size.
+fn loud_case(name: &str, first: usize, runs: &[[u32; 6]]) -> Case {
+    case_with(name, [2, 1, 12], 7, 2.0, runs, Some(first))
+}
+
+/// A [`case`], or a [`loud_case`].
+fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]], loud: Option<usize>) -> Case {
     let [queries, keys, dim] = heads;
     let heads = Heads { queries, keys, dim };
     let tile = |(i, &[sink, n_sink, packed, n_packed, window, n_window]): (usize, &[u32; 6])| QueryTile {
@@ -285,38 +294,18 @@ pub(super) fn cases() -> Vec<Case> {
     let wraps = [[12, 5, 2, 7, 11, 6], [9, 3, 1, 9, 13, 1], [0, 0, 0, 0, 5, 8]];
     // Ranges begin and end within runs and at their ends, and some lie behind the last key.
     let ranges = [[1, 5, 3, 300, 20, 87], [0, 0, 0, 0, 7, 1], [2, 16, 1, 112, 9, 128], [5, 3, 0, 128, 100, 126]];
+    let many = [[0, 0, 0, 70 * SPLIT as u32, 3, 7]];
     vec![
-        case("a ring that wraps", [4, 2, 12], 14, 1.0, &wraps, None),
-        case("a head of its own for each query head, many ranges", [2, 2, 8], 131, 1.0, &ranges, None),
-        case("one key", [2, 1, 12], 1, 1.0, &[[0, 0, 0, 0, 0, 1]], None),
-        case("a group beyond one turn", [10, 1, 4], 131, 1.0, &ranges, None),
-        case("heads of 32, large values", [4, 2, 32], 131, 3.0, &ranges, None),
-        case("heads of 64", [9, 3, 64], 131, 1.0, &ranges, None),
-        case("heads of 80", [2, 1, 80], 14, 1.0, &wraps, None),
-        case(
-            "the widest heads, more ranges than lanes",
-            [2, 1, MOST_CHANNELS],
-            7,
-            1.0,
-            &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
-            None,
-        ),
-        case(
-            "the highest score in a range behind as many as lanes",
-            [2, 1, 12],
-            7,
-            2.0,
-            &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
-            Some(64 * SPLIT),
-        ),
-        case(
-            "the highest score in the first of more ranges than lanes",
-            [2, 1, 12],
-            7,
-            2.0,
-            &[[0, 0, 0, 70 * SPLIT as u32, 3, 7]],
-            Some(0),
-        ),
-        case("bench", [9, 3, 64], 256, 1.0, &[[0, 0, 0, 8192, 128, 200]], None).bench(),
+        case("a ring that wraps", [4, 2, 12], 14, 1.0, &wraps),
+        case("a head of its own for each query head, many ranges", [2, 2, 8], 131, 1.0, &ranges),
+        case("one key", [2, 1, 12], 1, 1.0, &[[0, 0, 0, 0, 0, 1]]),
+        case("a group beyond one turn", [10, 1, 4], 131, 1.0, &ranges),
+        case("heads of 32, large values", [4, 2, 32], 131, 3.0, &ranges),
+        case("heads of 64", [9, 3, 64], 131, 1.0, &ranges),
+        case("heads of 80", [2, 1, 80], 14, 1.0, &wraps),
+        case("the widest heads, more ranges than lanes", [2, 1, MOST_CHANNELS], 7, 1.0, &many),
+        loud_case("the highest score in a range behind as many as lanes", 64 * SPLIT, &many),
+        loud_case("the highest score in the first of more ranges than lanes", 0, &many),
+        case("bench", [9, 3, 64], 256, 1.0, &[[0, 0, 0, 8192, 128, 200]]).bench(),
     ]
 }

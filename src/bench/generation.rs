@@ -42,7 +42,7 @@ pub fn generation_rows(
     });
     let prefill = prefill.context("prefill")?;
     let mut session = fed.expect("a measurement runs at least once");
-    let mut first = ModelRow::new(Activity::Prefill, attention, length, length, &prefill);
+    let mut first = ModelRow::new(Activity::Prefill, attention, length, length, Some(&prefill));
     (first.peak_bytes, first.kv_bytes) = (peak(device), session.cache.n_bytes());
     device.reset_peak();
     let decode = time_runs(budget, || {
@@ -52,7 +52,7 @@ pub fn generation_rows(
         device.wait()?;
         Ok(start.elapsed().as_secs_f64())
     });
-    let mut second = ModelRow::new(Activity::Decode, attention, length, 1, &decode.context("decoding")?);
+    let mut second = ModelRow::new(Activity::Decode, attention, length, 1, Some(&decode.context("decoding")?));
     (second.peak_bytes, second.kv_bytes) = (peak(device), session.cache.n_bytes());
     Ok([first, second])
 }
@@ -80,7 +80,7 @@ pub fn filled_decode_row(
         Ok(start.elapsed().as_secs_f64())
     });
     let decode = decode.context("decoding with a filled cache")?;
-    let mut row = ModelRow::new(Activity::DecodeFilled, attention, n_tokens, 1, &decode);
+    let mut row = ModelRow::new(Activity::DecodeFilled, attention, n_tokens, 1, Some(&decode));
     (row.peak_bytes, row.kv_bytes) = (peak(device), session.cache.n_bytes());
     if let Attention::Lrsa(lrsa) = attention {
         row.attention = format!("{}, keep {}", row.attention, lrsa.keep());

@@ -116,34 +116,26 @@ pub struct ModelRow {
 }
 
 impl ModelRow {
-    pub(super) fn new(activity: Activity, attention: Attention, length: usize, tokens: usize, runs: &Runs) -> Self {
-        let median = runs.steady.as_ref().map(Samples::median);
+    /// Without `runs` nothing ran and only memory is told.
+    pub(super) fn new(
+        activity: Activity,
+        attention: Attention,
+        length: usize,
+        tokens: usize,
+        runs: Option<&Runs>,
+    ) -> Self {
+        let steady = runs.and_then(|r| r.steady.as_ref());
+        let median = steady.map(Samples::median);
         Self {
             activity,
             attention: attention_name(attention).to_string(),
             length,
             tokens,
-            first_seconds: Some(runs.first),
-            best_seconds: runs.steady.as_ref().map(Samples::best),
+            first_seconds: runs.map(|r| r.first),
+            best_seconds: steady.map(Samples::best),
             median_seconds: median,
             tokens_per_s: median.map(|s| tokens as f64 / s),
             peak_bytes: 0,
-            kv_bytes: 0,
-        }
-    }
-
-    /// A training step that was planned and not run.
-    pub(super) fn planned(activity: Activity, attention: Attention, length: usize, peak_bytes: u64) -> Self {
-        Self {
-            activity,
-            attention: attention_name(attention).to_string(),
-            length,
-            tokens: length,
-            first_seconds: None,
-            best_seconds: None,
-            median_seconds: None,
-            tokens_per_s: None,
-            peak_bytes,
             kv_bytes: 0,
         }
     }

@@ -44,7 +44,9 @@ pub fn memory_row(
     let device = device.as_mut();
     let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
     let bytes = stepper.planned_bytes(device, &mut loaded, &subject.batch(length), attention);
-    Ok(ModelRow::planned(activity, attention, length, bytes.context(activity.name())?))
+    let mut row = ModelRow::new(activity, attention, length, length, None);
+    row.peak_bytes = bytes.context(activity.name())?;
+    Ok(row)
 }
 
 /// Optimiser steps on one sequence of `length` tokens, for about `budget` seconds after the first. `device` is fresh: it has
@@ -68,7 +70,7 @@ pub fn training_row(
         device.wait()?;
         Ok(start.elapsed().as_secs_f64())
     });
-    let mut row = ModelRow::new(activity, attention, length, length, &runs.context(activity.name())?);
+    let mut row = ModelRow::new(activity, attention, length, length, Some(&runs.context(activity.name())?));
     row.peak_bytes = device.memory().persistent_bytes + device.memory().transient_peak_bytes;
     Ok(row)
 }

@@ -145,7 +145,8 @@ fn check(args: &BenchArgs) -> Result<()> {
         return Err(Error::usage("--part cache: give --cache-tokens N, the tokens that the cache is filled with"));
     }
     if matches!(args.part, Part::Kernels | Part::Attention | Part::Memory) && !args.cache_tokens.is_empty() {
-        return Err(Error::usage("--cache-tokens runs a model: leave out --part"));
+        let part = args.part.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
+        return Err(Error::usage(format!("--cache-tokens runs a model: leave out --part {part}")));
     }
     Ok(())
 }
@@ -191,27 +192,18 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
     let lrsa = Lrsa::default();
     report.model = subject.name.clone();
     report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
-    let lengths = if args.part == Part::Cache { &[][..] } else { &args.lengths };
-    for &length in lengths {
+    let mut add = |row: ModelRow| {
+        bar.inc(1);
+        bar.set_message(format!("{} of {} tokens, {}", row.activity.name(), row.length, row.attention));
+        report.runs.push(row);
+    };
+    for &length in &args.lengths {
         for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
-            let mut add = |row: ModelRow| {
-                bar.inc(1);
-                bar.set_message(format!("{} of {} tokens, {}", row.activity.name(), row.length, row.attention));
-                report.runs.push(row);
-            };
-            for activity in [Activity::TrainLora, Activity::TrainFull] {
-                // A fresh device each time, so that the first step compiles and the peak is its own.
-                let device = open_device(&args.device)?;
-                add(match args.part {
-                    Part::Memory => memory_row(device, &subject, activity, attention, length, args.recompute)?,
-                    _ => training_row(device, &subject, activity, attention, length, args.recompute, args.seconds)?,
-                });
+            match args.part {
+                Part::Cache => {}
+                Part::Memory => plan_length(args, &subject, attention, length, &mut add)?,
+                _ => measure_length(args, &subject, attention, length, &mut add)?,
             }
-            if args.part == Part::Memory {
-                continue;
-            }
-            let device = open_device(&args.device)?;
-            generation_rows(device, &subject, attention, length, args.seconds)?.into_iter().for_each(&mut add);
         }
     }
     for &n in &args.cache_tokens {
@@ -228,6 +220,40 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
     Ok(())
 }
 
+const TRAINING: [Activity; 2] = [Activity::TrainLora, Activity::TrainFull];
+
+/// What a model does at one length.
+fn measure_length(
+    args: &BenchArgs,
+    subject: &Subject,
+    attention: Attention,
+    length: usize,
+    add: &mut dyn FnMut(ModelRow),
+) -> Result<()> {
+    for activity in TRAINING {
+        // A fresh device each time, so that the first step compiles and the peak is its own.
+        let device = open_device(&args.device)?;
+        add(training_row(device, subject, activity, attention, length, args.recompute, args.seconds)?);
+    }
+    let device = open_device(&args.device)?;
+    generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(add);
+    Ok(())
+}
+
+/// What training at one length would take of memory.
+fn plan_length(
+    args: &BenchArgs,
+    subject: &Subject,
+    attention: Attention,
+    length: usize,
+    add: &mut dyn FnMut(ModelRow),
+) -> Result<()> {
+    for activity in TRAINING {
+        add(memory_row(open_device(&args.device)?, subject, activity, attention, length, args.recompute)?);
+    }
+    Ok(())
+}
+
 /// LRSA as by default, but with this fraction kept.
 fn keeping(keep: f64) -> Result<Attention> {
     Lrsa::new(Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG, keep).map(Attention::Lrsa)
@@ -235,7 +261,7 @@ fn keeping(keep: f64) -> Result<Attention> {
 
 fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report, bar: &ProgressBar) -> Result<()> {
     let longest = args.lengths.iter().copied().max().unwrap_or(0);
-    for activity in [Activity::TrainLora, Activity::TrainFull] {
+    for activity in TRAINING {
         for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
             bar.set_message(format!("where the time of {} goes", activity.name()));
             let device = open_device(&args.device)?;

@@ -22,7 +22,8 @@ pub fn slow_cases() -> Vec<Case> {
     every_case().filter(|c| c.slow).collect()
 }
 
-fn every_case() -> impl Iterator<Item = Case> {
+/// The cases of [`all_cases`] and [`slow_cases`].
+pub(super) fn every_case() -> impl Iterator<Item = Case> {
     crate::kernels::cases().into_iter().chain(crate::attention::cases()).filter(|c| !c.bench)
 }
 

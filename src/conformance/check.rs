@@ -15,7 +15,7 @@ use super::deviations::{self, Deviation};
 use super::paper::{lint_rows, translation_rows};
 use super::report::{DeviceReport, Report};
 use super::row::{Direction, Form, Place, Row, Run};
-use super::shaders::translations;
+use super::shaders::{kernels, translations};
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{AdapterReport, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, Rivals, WgpuExecutor};
@@ -51,11 +51,15 @@ impl Default for CheckOptions {
 }
 
 impl CheckOptions {
-    /// The cases for an adapter that may be a program. What such an adapter compiles for minutes it has to do only where somebody
-    /// names it.
+    /// Whether a full check has the slow cases too. An adapter that is a program runs them only where somebody names cases.
+    fn takes_slow(&self, on_software: bool) -> bool {
+        !on_software || !self.only.is_empty()
+    }
+
+    /// The cases for an adapter that may be a program.
     fn cases(&self, on_software: bool) -> Vec<Case> {
         let mut cases = if self.quick { quick_cases() } else { all_cases() };
-        if !self.quick && (!on_software || !self.only.is_empty()) {
+        if !self.quick && self.takes_slow(on_software) {
             cases.extend(slow_cases());
         }
         cases.retain(|c| c.name.contains(&self.only));
@@ -131,11 +135,10 @@ pub fn check_adapter(
     let mut notes: Vec<(usize, String)> = notes.into_iter().flatten().collect();
     notes.sort();
     report.notes.extend(notes.into_iter().map(|(_, note)| note));
-    let n_slow =
-        if adapter.is_software() && !options.quick && options.only.is_empty() { slow_cases().len() } else { 0 };
-    if n_slow > 0 {
+    if !options.quick && !options.takes_slow(adapter.is_software()) {
         report.notes.push(format!(
-            "{n_slow} cases of wide heads are left out, which a software driver compiles for minutes: name them with --only"
+            "{} cases of wide heads are left out, which a software driver compiles for minutes: name them with --only",
+            slow_cases().len()
         ));
     }
     report.seconds = start.elapsed().as_secs_f64();
@@ -183,8 +186,7 @@ impl SetupCheck<'_> {
 
 /// The rivals that a quick check leaves out: of those that differ only in layout and storage format, all but the first.
 fn sibling_rivals() -> BTreeSet<String> {
-    let all = crate::kernels::all().into_iter().chain(crate::attention::kernels());
-    let rivals = all.flat_map(|(kernel, _)| kernel.rivals).map(|rival| rival.kernel);
+    let rivals = kernels().flat_map(|(kernel, _)| kernel.rivals).map(|rival| rival.kernel);
     let (mut labels, mut names) = (BTreeSet::new(), BTreeSet::new());
     for rival in rivals {
         if !labels.insert(rival.label) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::cases::every_case;
 use super::float_lints::float_violations;
 use super::shaders::{self, Shader};
 use super::uniformity::divergences;
@@ -105,9 +106,8 @@ pub fn lints() -> Vec<Finding> {
     let shaders = shaders::all();
     let mut found: Vec<Finding> = shaders.iter().flat_map(of_shader).collect();
     found.extend(shaders.iter().flat_map(|s| of_description(s.kernel)));
-    let cases = crate::kernels::cases().into_iter().chain(crate::attention::cases());
     let kernels: Vec<&KernelDef> = shaders.iter().map(|s| s.kernel).collect();
-    found.extend(of_cases(&kernels, cases.filter(|c| !c.bench)));
+    found.extend(of_cases(&kernels, every_case()));
     settle(found, ALLOWED)
 }
 

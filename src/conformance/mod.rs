@@ -26,7 +26,7 @@ mod table;
 mod uniformity;
 mod validator;
 
-pub use cases::{all_cases, quick_cases, slow_cases};
+pub use cases::{all_cases, quick_cases};
 pub use check::{CheckOptions, check_adapter, check_cpu, check_without_device};
 pub use deviations::{Deviation, KNOWN};
 pub use html::page;

@@ -27,15 +27,19 @@ pub struct Shader {
     pub features: Features,
 }
 
+/// Every kernel of the program with values of its constants; some kernels come with several.
+pub(super) fn kernels() -> impl Iterator<Item = (&'static KernelDef, Vec<u32>)> {
+    crate::kernels::all().into_iter().chain(crate::attention::kernels())
+}
+
 /// Every shader that the program may compile, in every form, each once. Where a constant takes many values (head sizes) some stand for all.
 pub fn all() -> Vec<Shader> {
     let mut seen = BTreeSet::new();
-    let listed = crate::kernels::all().into_iter().chain(crate::attention::kernels());
     let forms = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
         let form = move |features| Shader { kernel, constants: constants.clone(), features };
         kernel.forms().into_iter().map(form)
     };
-    let shaders = listed.flat_map(forms);
+    let shaders = kernels().flat_map(forms);
     shaders.filter(|s| seen.insert(s.file_name())).collect()
 }
 

@@ -20,12 +20,6 @@ pub(super) struct NotCompiled {
     pub(super) error: Error,
 }
 
-impl From<NotCompiled> for Error {
-    fn from(not: NotCompiled) -> Self {
-        not.error
-    }
-}
-
 /// Label, variant and constants of a kernel.
 type Key = (&'static str, &'static str, Vec<u32>);
 
@@ -67,8 +61,8 @@ impl Pipelines {
         let made = new.par_iter().map(|d| compile(d)).collect::<Vec<_>>();
         if let Err(error) = faults.check() {
             return Err(match error.kind() {
-                ErrorKind::DeviceLost | ErrorKind::OutOfMemory => NotCompiled { kernel: None, error },
-                _ => culprit(&new, &compile, faults, features, error),
+                ErrorKind::Failed => culprit(&new, &compile, faults, features, error),
+                _ => NotCompiled { kernel: None, error },
             });
         }
         self.made.extend(new.into_iter().map(key).zip(made));

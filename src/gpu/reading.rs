@@ -22,7 +22,7 @@ impl<T: 'static> Reading<T> {
     }
 
     /// A read that `wait` finishes.
-    pub(super) fn started(wait: impl FnOnce() -> Result<(Vec<T>, Instant)> + 'static) -> Self {
+    pub(super) fn started(wait: impl FnOnce() -> Result<Arrived<T>> + 'static) -> Self {
         Self(State::Started(Box::new(wait)))
     }
 

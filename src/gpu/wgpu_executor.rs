@@ -140,12 +140,15 @@ impl WgpuExecutor {
         loop {
             let chosen = recording.with_dispatches(|d| self.choice.of(d, self.features));
             let Err(not) = self.compile(&chosen) else { return Ok(chosen) };
-            // A rival that the driver does not take is done without; without a kernel that was recorded nothing can be done.
-            match not.kernel.filter(|k| !recording.dispatches().any(|d| std::ptr::eq(d.kernel, *k))) {
-                Some(rival) => self.choice.refuse(rival),
-                None => return Err(not.error),
-            }
+            self.do_without(not, recording)?;
         }
+    }
+
+    /// Leaves out a rival that the driver does not take. Without a kernel that was recorded nothing can be done.
+    fn do_without(&mut self, not: NotCompiled, recorded: &Recording) -> Result<()> {
+        let is_rival = |k: &&KernelDef| !recorded.dispatches().any(|d| std::ptr::eq(d.kernel, *k));
+        self.choice.refuse(not.kernel.filter(is_rival).ok_or(not.error)?);
+        Ok(())
     }
 
     fn compile(&mut self, recording: &Recording) -> std::result::Result<(), NotCompiled> {
@@ -159,12 +162,9 @@ impl WgpuExecutor {
         let mut fastest: Option<(f64, Dispatch)> = None;
         for candidate in self.choice.candidates(d, self.features) {
             let alone = Recording::of(Dispatch { spans: spans.clone(), ..candidate.clone() });
-            match self.compile(&alone) {
-                Err(NotCompiled { kernel: Some(rival), .. }) if !std::ptr::eq(rival, d.kernel) => {
-                    self.choice.refuse(rival);
-                    continue;
-                }
-                compiled => compiled?,
+            if let Err(not) = self.compile(&alone) {
+                self.do_without(not, &Recording::of(d.clone()))?;
+                continue;
             }
             self.time_chosen(&alone)?; // warms it up
             let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum();

@@ -194,10 +194,20 @@ impl Stepper {
         if batch.n_targets == 0 {
             return Ok(()); // such a batch is left out of a step
         }
-        let dropout = Some(Dropout { seed: self.seed, step: 0 });
-        let objective = Objective { attention, scale: 1.0, dropout, kept: None };
-        let recording = self.record(device, loaded, batch, &objective)?;
+        let recording = self.record_to_look_at(device, loaded, batch, attention)?;
         device.check(&recording)
+    }
+
+    /// What a step on this batch would be, as far as its sizes go.
+    fn record_to_look_at(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        attention: Attention,
+    ) -> Result<Recording> {
+        let dropout = Some(Dropout { seed: self.seed, step: 0 });
+        self.record(device, loaded, batch, &Objective { attention, scale: 1.0, dropout, kept: None })
     }
 
     /// Bytes on the device at the peak of a step on this batch, with the weights, the gradients and the optimiser's moments. It is
@@ -209,9 +219,7 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<u64> {
-        let dropout = Some(Dropout { seed: self.seed, step: 0 });
-        let objective = Objective { attention, scale: 1.0, dropout, kept: None };
-        let step = self.record(device, loaded, batch, &objective)?;
+        let step = self.record_to_look_at(device, loaded, batch, attention)?;
         let mut update = Recording::new();
         self.record_clear(&mut update, loaded);
         if let Some(arena) = &loaded.arena {

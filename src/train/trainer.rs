@@ -252,8 +252,9 @@ impl Run<'_, '_> {
             folder.log_step(&line)?;
         }
         self.observer.step(&line);
-        let Totals { tokens: before, seconds: so_far, .. } = self.totals;
-        self.totals = Totals { tokens: before + tokens, seconds: so_far + seconds, loss: Some(loss) };
+        self.totals.tokens += tokens;
+        self.totals.seconds += seconds;
+        self.totals.loss = Some(loss);
         Ok(())
     }
 

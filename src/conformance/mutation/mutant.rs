@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::code::{Code, Edit};
 use super::{expressions, interface, statements};
+use crate::conformance::shaders;
 use crate::gpu::{Alternative, Features, KernelDef, Source};
 
 /// One fault in one shader file.
@@ -27,8 +28,7 @@ pub struct Mutant {
 /// Every kernel once, with one set of values for its constants.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     let mut seen = HashSet::new();
-    let all = crate::kernels::all().into_iter().chain(crate::attention::kernels());
-    all.filter(|(kernel, _)| seen.insert(kernel.name())).collect()
+    shaders::kernels().filter(|(kernel, _)| seen.insert(kernel.name())).collect()
 }
 
 /// The texts of the files by path, each with that of the file that declares the parameters of the first kernel that links it.
@@ -94,10 +94,10 @@ fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
 impl Mutant {
     /// What a device must have to run the file: what all the kernels that link it need, and more where it is another form of a part.
     pub fn needs(&self) -> Features {
-        let kernels = kernels();
-        let parts = kernels.iter().flat_map(|(k, _)| k.parts);
+        let linking = self.linking();
+        let parts = linking.iter().flat_map(|(k, _)| k.parts);
         let forms = parts.filter_map(|p| p.alternative).filter(|a| a.path == self.path).map(|a| a.needs);
-        let common = self.linking().iter().map(|(k, _)| k.required()).reduce(Features::and).unwrap_or(Features::NONE);
+        let common = linking.iter().map(|(k, _)| k.required()).reduce(Features::and).unwrap_or(Features::NONE);
         forms.fold(common, Features::with)
     }
 

@@ -13,6 +13,7 @@ use super::mutant::Mutant;
 use super::report::{Report, Verdict};
 use super::worker::adapter;
 use crate::error::{Context, Error, Result};
+use crate::gpu::Features;
 
 /// What to run and how.
 #[derive(Clone, Debug)]
@@ -42,7 +43,8 @@ const FIRST_WORD: Duration = Duration::from_secs(60);
 pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<Report> {
     let device = adapter(options.device.as_deref())?;
     let own = device.kernel_features();
-    let runs = |m: &Mutant| m.path.contains(&options.shader) && m.needs().and(own) == m.needs();
+    let has = |needs: Features| needs.and(own) == needs;
+    let runs = |m: &Mutant| m.path.contains(&options.shader) && has(m.needs());
     let mut selected: Vec<Mutant> = mutants_of(options.given.as_deref())?.into_iter().filter(runs).collect();
     if selected.is_empty() {
         return Err(Error::usage(format!("--shader {}: no file below shaders/ has this in its path", options.shader)));

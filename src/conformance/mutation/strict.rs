@@ -52,10 +52,9 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let picked = |p: &Source| p.alternative.filter(|a| features.has(a.needs));
     let texts: Vec<&str> = kernel.parts.iter().map(|p| picked(p).map_or(p.text, |a| a.text)).collect();
     let all = texts.concat();
-    let is = |wanted: bool| {
-        move |name: &str| kernel.bindings.iter().any(|b| b.name == name && (b.access == Access::Read) == wanted)
-    };
-    let (read, written) = (is(true), is(false));
+    let binding = |name: &str| kernel.bindings.iter().find(|b| b.name == name);
+    let read = |name: &str| binding(name).is_some_and(|b| b.access == Access::Read);
+    let written = |name: &str| binding(name).is_some_and(|b| b.access != Access::Read);
     let readers: Vec<String> = texts.iter().flat_map(|text| readers(text, &read)).collect();
     let marker =
         texts.iter().find_map(|text| marker(text, &written)).expect("every kernel writes a buffer of known elements");

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::strict::strict;
+use crate::conformance::all_cases;
 use crate::error::Result;
 use crate::gpu::trial::{Grid, Trial};
 use crate::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor, walk};
@@ -42,8 +43,7 @@ impl Suite {
     /// Runs the quick cases whose name contains `filter` on the CPU and keeps a trial of each dispatch.
     pub(super) fn record(filter: &str) -> Result<Self> {
         let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
-        let cases = crate::kernels::cases().into_iter().chain(crate::attention::cases());
-        for case in cases.filter(|c| !c.bench && !c.slow && c.name.contains(filter)) {
+        for case in all_cases().into_iter().filter(|c| c.name.contains(filter)) {
             let mut cpu = CpuExecutor::<f32>::new();
             let recorded = case.record(&mut cpu)?;
             walk::visit(&mut cpu, &recorded.recording, |cpu, trial| {
