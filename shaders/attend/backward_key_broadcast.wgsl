@@ -34,23 +34,19 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
     for (var t = tiles[tile + 2u]; t < tiles[tile + 3u]; t++) {
         for (var g = 0u; g < group_size; g++) {
             let row = t * p.n_heads + head * group_size + g;
-            var score = vec4<f32>(0.0);
-            var along = vec4<f32>(0.0);
-            for (var c = 0u; c < D4; c += 8u) {
-                let x = q[row * D4 + c + quad];
-                let y = dout[row * D4 + c + quad];
-                score = products(&key, c, x, score);
-                along = products(&value, c, y, along);
+            var x: Own;
+            var y: Own;
+            for (var i = 0u; i < OWN_QUADS; i++) {
+                x[i] = q[row * D4 + quad + 8u * i];
+                y[i] = dout[row * D4 + quad + 8u * i];
             }
+            let score = products(&key, x);
+            let along = products(&value, y);
             let weight = exp(clamp(score - stats[2u * row], vec4<f32>(-80.0), vec4<f32>(1.0)));
             let w = select(vec4<f32>(0.0), weight, vec4<u32>(t) >= seen_from);
             let slope = w * (along - stats[2u * row + 1u]) * p.scale;
-            for (var c = 0u; c < D4; c += 8u) {
-                let x = q[row * D4 + c + quad];
-                let y = dout[row * D4 + c + quad];
-                add_weighed(&dvalue, c, w, y);
-                add_weighed(&dkey, c, slope, x);
-            }
+            add_weighed(&dvalue, w, y);
+            add_weighed(&dkey, slope, x);
         }
     }
     for (var i = 0u; i < 4u; i++) {

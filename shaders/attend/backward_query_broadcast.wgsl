@@ -11,6 +11,15 @@ var<private> query: Columns;
 var<private> upstream: Columns;
 var<private> total: Columns;
 
+// The lane's quads of a vector of which `at` is the first of them.
+fn own(run: u32, at: u32) -> Own {
+    var x: Own;
+    for (var i = 0u; i < OWN_QUADS; i++) {
+        x[i] = load(run, at + 8u * i);
+    }
+    return x;
+}
+
 @compute @workgroup_size(LANES)
 fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                             @builtin(subgroup_invocation_id) place: u32) {
@@ -40,21 +49,13 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
             for (var j = 0u; j < n; j++) {
                 let key = run_row(first, run, j, head);
                 let value = key + p.n_kv_heads * D4;
-                var score = vec4<f32>(0.0);
-                var along = vec4<f32>(0.0);
-                for (var c = 0u; c < D4; c += 8u) {
-                    let x = load(run, key + c + quad);
-                    let y = load(run, value + c + quad);
-                    score = products(&query, c, x, score);
-                    along = products(&upstream, c, y, along);
-                }
+                let x = own(run, key + quad);
+                let score = products(&query, x);
+                let along = products(&upstream, own(run, value + quad));
                 // Probability of the key times the slope of the loss in its score.
                 let slope = exp(clamp(score - lse, vec4<f32>(-80.0), vec4<f32>(1.0))) * (along - delta);
                 let w = select(vec4<f32>(0.0), slope, vec4<u32>(j) < seen);
-                for (var c = 0u; c < D4; c += 8u) {
-                    let x = load(run, key + c + quad);
-                    add_weighed(&total, c, w, x);
-                }
+                add_weighed(&total, w, x);
             }
         }
         for (var i = 0u; i < 4u; i++) {

@@ -12,6 +12,15 @@ const LOWEST: f32 = -3.0e38;
 var<private> query: Columns;
 var<private> total: Columns;
 
+// The lane's quads of a vector of which `at` is the first of them.
+fn own(run: u32, at: u32) -> Own {
+    var x: Own;
+    for (var i = 0u; i < OWN_QUADS; i++) {
+        x[i] = load(run, at + 8u * i);
+    }
+    return x;
+}
+
 @compute @workgroup_size(LANES)
 fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                      @builtin(subgroup_invocation_id) place: u32) {
@@ -40,11 +49,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                 var highest = top;
                 for (var j = 0u; j < BLOCK; j++) {
                     let key = run_row(first, run, min(start + j, n - 1u), head);
-                    var score = vec4<f32>(0.0);
-                    for (var c = 0u; c < D4; c += 8u) {
-                        let x = load(run, key + c + quad);
-                        score = products(&query, c, x, score);
-                    }
+                    let score = products(&query, own(run, key + quad));
                     scores[j] = select(vec4<f32>(LOWEST), score, vec4<u32>(start + j) < seen);
                     highest = max(highest, scores[j]);
                 }
@@ -60,10 +65,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                     let w = select(weight, vec4<f32>(0.0), scores[j] <= vec4<f32>(0.5 * LOWEST));
                     sum += w;
                     let value = run_row(first, run, min(start + j, n - 1u), head) + p.n_kv_heads * D4;
-                    for (var c = 0u; c < D4; c += 8u) {
-                        let x = load(run, value + c + quad);
-                        add_weighed(&total, c, w, x);
-                    }
+                    add_weighed(&total, w, own(run, value + quad));
                 }
             }
         }

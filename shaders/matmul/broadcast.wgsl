@@ -1,7 +1,7 @@
 // Matrix product by subgroups without workgroup memory: each lane loads elements of four rows of A, and the subgroup hands them round.
 //
-// A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns. Lane 0 of a subgroup loads rows 0 to 3, lane 7 rows 28 to 31,
-// a lane at a higher place the rows of the one eight places before: subgroups of 8 lanes or more will do.
+// A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns. Lane 0 loads rows 0 to 3, lane 7 rows 28 to 31: a workgroup
+// is one subgroup, so those of 8 lanes or more will do.
 // grid: [n / 32, m / 32]; see matmul/params.wgsl for the product.
 const LANES: u32 = 8u;
 
@@ -34,11 +34,8 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     var rows: vec4<u32>;
     var cols: vec4<u32>;
     for (var i = 0u; i < 4u; i++) {
-        rows[i] = a_first(min(row + 4u * (place % LANES) + i, p.m - 1u));
+        rows[i] = a_first(min(row + 4u * place + i, p.m - 1u));
         cols[i] = w_first(min(col + i, p.n - 1u));
-    }
-    for (var r = 0u; r < 32u; r++) {
-        sum[r] = vec4<f32>(0.0);
     }
     for (var k = 0u; k < p.k; k++) {
         let x = load_a(rows, k);

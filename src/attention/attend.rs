@@ -326,6 +326,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("dense, heads of 32", Attention::Dense, heads(6, 2, 32), &[37, 1, 70], 1.0),
         case("LRSA, heads of 32", lrsa(3, 10, 0.4), heads(4, 2, 32), &[57, 2, 33], 1.0),
         case("LRSA, a lag above the tile, heads of 32", lrsa(5, 70, 0.93), heads(3, 1, 32), &[300], 2.0),
+        case("dense, one row more than lanes have, heads of 32", Attention::Dense, heads(5, 1, 32), &[13], 1.0),
         delta_case(),
         case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
         case("dense, heads of 64", Attention::Dense, heads(4, 2, 64), &[37, 12], 1.0).slow(),
