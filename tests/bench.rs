@@ -147,7 +147,32 @@ fn compare_with_slower(report: &Report, dir: &std::path::Path) {
     let slow: Vec<&str> = stdout.lines().filter(|l| l.ends_with("SLOWER")).collect();
     assert!(slow.len() == 1 && slow[0].contains(&report.kernels[0].case) && slow[0].contains("2.00"), "{stdout}");
     assert!(stdout.contains(&format!("only in the old report: {}", missing.kernel)), "{stdout}");
-    assert!(stdout.contains("1 more than 10 % slower, 0 more than 10 % faster"), "{stdout}");
+    assert!(stdout.contains("1 more than 10 % slower or larger, 0 more than 10 % faster or smaller"), "{stdout}");
+}
+
+#[test]
+fn plans_of_memory_can_be_compared_and_recomputed_ones_are_rows_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let [plain, recomputed, larger] =
+        ["plain.json", "recomputed.json", "larger.json"].map(|name| dir.path().join(name));
+    let memory = ["--device", "cpu", "--part", "memory", "--config", "tiny", "--lengths", "300"];
+    let report = report_of(&memory);
+    let mut grown = report.clone();
+    grown.runs[0].peak_bytes *= 2;
+    let recomputing = report_of(&[&memory[..], &["--recompute"]].concat());
+    for (path, report) in [(&plain, &report), (&recomputed, &recomputing), (&larger, &grown)] {
+        std::fs::write(path, report.to_json().unwrap()).unwrap();
+    }
+    let compared = |new: &std::path::Path| {
+        let Run { code, stdout, stderr } = run(&["bench", "--compare", plain.to_str().unwrap(), new.to_str().unwrap()]);
+        assert_eq!(code, 0, "{stderr}");
+        stdout
+    };
+    let text = compared(&larger);
+    assert_eq!(text.lines().filter(|l| l.ends_with("LARGER") && l.contains("2.00")).count(), 1, "{text}");
+    assert!(text.contains("4 figures in both, 1 more than 10 % slower or larger, 0"), "{text}");
+    let text = compared(&recomputed);
+    assert!(text.contains("0 figures in both") && text.contains("train, LoRA, recomputed, dense, 300"), "{text}");
 }
 
 #[test]

@@ -2,30 +2,41 @@
 
 use super::report::{KernelRow, ModelRow, Report};
 
-/// A row that both reports have.
+/// What is compared of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// Seconds, the best time.
+    Time,
+    /// Bytes, the peak on the device.
+    Memory,
+}
+
+/// A figure that both reports have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// What was measured.
     pub name: String,
-    /// Best time in the old report, in seconds.
-    pub old_seconds: f64,
-    /// Best time in the new one.
-    pub new_seconds: f64,
+    /// Of what.
+    pub quantity: Quantity,
+    /// The old report's figure.
+    pub old: f64,
+    /// The new one's.
+    pub new: f64,
 }
 
 impl Change {
-    /// New time over old.
+    /// New over old.
     pub fn ratio(&self) -> f64 {
-        self.new_seconds / self.old_seconds
+        self.new / self.old
     }
 
-    /// More than a tenth slower.
-    pub fn is_slower(&self) -> bool {
+    /// More than a tenth slower, or larger.
+    pub fn is_worse(&self) -> bool {
         self.ratio() > 1.1
     }
 
-    /// More than a tenth faster.
-    pub fn is_faster(&self) -> bool {
+    /// More than a tenth faster, or smaller.
+    pub fn is_better(&self) -> bool {
         self.ratio() < 1.0 / 1.1
     }
 }
@@ -35,37 +46,39 @@ impl Change {
 pub struct Comparison {
     /// Device of the old and of the new report.
     pub devices: [String; 2],
-    /// Rows of both, in the new one's order.
+    /// Figures of both, in the new one's order.
     pub changes: Vec<Change>,
-    /// Names of rows that only the old report has.
+    /// Names of figures that only the old report has.
     pub only_old: Vec<String>,
-    /// Names of rows that only the new report has.
+    /// Names of figures that only the new report has.
     pub only_new: Vec<String>,
 }
 
-/// Names and best times of a report, the first time where there is no other.
-fn times(report: &Report) -> Vec<(String, f64)> {
-    let kernel = |r: &KernelRow| (format!("{} ({})", r.kernel, r.case), r.best_seconds);
+/// Names, quantities and figures of a report: best times, the first where there is no other, and peaks of memory.
+fn figures(report: &Report) -> Vec<(String, Quantity, f64)> {
+    let kernel = |r: &KernelRow| (format!("{} ({})", r.kernel, r.case), Quantity::Time, r.best_seconds);
     let run = |r: &ModelRow| {
-        let name = format!("{}: {}, {}, {} tokens", report.model, r.activity.name(), r.attention, r.length);
-        Some((name, r.best_seconds.or(r.first_seconds)?))
+        let name = format!("{}: {}, {}, {} tokens", report.model, r.name(), r.attention, r.length);
+        let time = r.best_seconds.or(r.first_seconds).map(|seconds| (name.clone(), Quantity::Time, seconds));
+        let memory = (r.peak_bytes > 0).then(|| (name, Quantity::Memory, r.peak_bytes as f64));
+        time.into_iter().chain(memory)
     };
-    report.kernels.iter().map(kernel).chain(report.runs.iter().filter_map(run)).collect()
+    report.kernels.iter().map(kernel).chain(report.runs.iter().flat_map(run)).collect()
 }
 
-/// Compares two reports by the best time of each row.
+/// Compares two reports figure by figure.
 pub fn compare(old: &Report, new: &Report) -> Comparison {
-    let (old_times, new_times) = (times(old), times(new));
+    let (old_figures, new_figures) = (figures(old), figures(new));
     let mut comparison = Comparison { devices: [old.device.clone(), new.device.clone()], ..Comparison::default() };
-    for (name, new_seconds) in &new_times {
-        match old_times.iter().find(|(other, _)| other == name) {
-            Some(&(_, old_seconds)) => {
-                comparison.changes.push(Change { name: name.clone(), old_seconds, new_seconds: *new_seconds });
-            }
-            None => comparison.only_new.push(name.clone()),
+    let same = |a: &(String, Quantity, f64), b: &(String, Quantity, f64)| (&a.0, a.1) == (&b.0, b.1);
+    for figure in &new_figures {
+        let (name, quantity, new) = figure.clone();
+        match old_figures.iter().find(|other| same(other, figure)) {
+            Some(&(_, _, old)) => comparison.changes.push(Change { name, quantity, old, new }),
+            None => comparison.only_new.push(name),
         }
     }
-    let is_gone = |(name, _): &&(String, f64)| !new_times.iter().any(|(other, _)| other == name);
-    comparison.only_old = old_times.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
+    let is_gone = |figure: &&(String, Quantity, f64)| !new_figures.iter().any(|other| same(other, figure));
+    comparison.only_old = old_figures.iter().filter(is_gone).map(|(name, ..)| name.clone()).collect();
     comparison
 }

@@ -21,7 +21,7 @@ mod training;
 pub mod work;
 
 pub use attention::{HEADS, attention_row};
-pub use compare::{Change, Comparison, compare};
+pub use compare::{Change, Comparison, Quantity, compare};
 pub use generation::{filled_decode_row, generation_rows};
 pub use kernels::kernel_rows;
 pub use measure::Samples;

@@ -87,8 +87,8 @@ fn series_name(picture: &Picture, row: &ModelRow) -> String {
     if picture.activities.len() == 1 {
         return attention.to_string();
     }
-    let activity = row.activity.name();
-    format!("{}, {attention}", activity.strip_prefix("train, ").unwrap_or(activity))
+    let name = row.name();
+    format!("{}, {attention}", name.strip_prefix("train, ").unwrap_or(&name))
 }
 
 fn chart(picture: &Picture, report: &Report) -> Option<LineChart> {

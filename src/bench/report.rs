@@ -101,6 +101,9 @@ pub struct ModelRow {
     pub length: usize,
     /// Tokens that one of the times below is for: all of them, 1 in decode.
     pub tokens: usize,
+    /// Whether the backward pass computes the activations again.
+    #[serde(default)]
+    pub recompute: bool,
     /// Seconds of the first step, with compilation of its kernels; none where memory was planned and nothing ran.
     pub first_seconds: Option<f64>,
     /// Shortest time of a later step, in seconds; none where the first alone took far more than the budget.
@@ -131,6 +134,7 @@ impl ModelRow {
             attention: attention_name(attention).to_string(),
             length,
             tokens,
+            recompute: false,
             first_seconds: runs.map(|r| r.first),
             best_seconds: steady.map(Samples::best),
             median_seconds: median,
@@ -138,6 +142,11 @@ impl ModelRow {
             peak_bytes: 0,
             kv_bytes: 0,
         }
+    }
+
+    /// The activity in words, and whether activations are computed again.
+    pub fn name(&self) -> String {
+        format!("{}{}", self.activity.name(), if self.recompute { ", recomputed" } else { "" })
     }
 }
 

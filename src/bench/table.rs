@@ -1,6 +1,6 @@
 //! A report, and a comparison of two, as text for the terminal.
 
-use super::compare::Comparison;
+use super::compare::{Change, Comparison, Quantity};
 use super::report::{Profile, Report};
 
 /// A time with the unit that suits it.
@@ -98,7 +98,7 @@ fn run_rows(report: &Report) -> Vec<Vec<String>> {
     let mut rows = vec![cells(head)];
     for r in &report.runs {
         rows.push(vec![
-            r.activity.name().to_string(),
+            r.name(),
             r.attention.clone(),
             r.length.to_string(),
             r.first_seconds.map_or("-".to_string(), duration),
@@ -117,15 +117,19 @@ pub fn comparison_table(comparison: &Comparison) -> String {
     let mut text = format!("old: {old}\nnew: {new}\n\n");
     let mut rows = vec![cells(["", "old", "new", "new / old", ""])];
     for change in &comparison.changes {
-        let mark = match (change.is_slower(), change.is_faster()) {
-            (true, _) => "SLOWER",
-            (_, true) => "faster",
+        let (show, worse, better): (fn(f64) -> String, _, _) = match change.quantity {
+            Quantity::Time => (duration, "SLOWER", "faster"),
+            Quantity::Memory => (|bytes| format!("{} MiB", mib(bytes as u64)), "LARGER", "smaller"),
+        };
+        let mark = match (change.is_worse(), change.is_better()) {
+            (true, _) => worse,
+            (_, true) => better,
             _ => "",
         };
         rows.push(vec![
             change.name.clone(),
-            duration(change.old_seconds),
-            duration(change.new_seconds),
+            show(change.old),
+            show(change.new),
             figure(change.ratio()),
             mark.to_string(),
         ]);
@@ -134,12 +138,12 @@ pub fn comparison_table(comparison: &Comparison) -> String {
     for (names, which) in [(&comparison.only_old, "old"), (&comparison.only_new, "new")] {
         names.iter().for_each(|name| text += &format!("only in the {which} report: {name}\n"));
     }
-    let n = |f: fn(&super::Change) -> bool| comparison.changes.iter().filter(|c| f(c)).count();
+    let n = |f: fn(&Change) -> bool| comparison.changes.iter().filter(|c| f(c)).count();
     text += &format!(
-        "\n{} rows in both, {} more than 10 % slower, {} more than 10 % faster\n",
+        "\n{} figures in both, {} more than 10 % slower or larger, {} more than 10 % faster or smaller\n",
         comparison.changes.len(),
-        n(super::Change::is_slower),
-        n(super::Change::is_faster)
+        n(Change::is_worse),
+        n(Change::is_better)
     );
     text
 }

@@ -46,6 +46,7 @@ pub fn memory_row(
     let bytes = stepper.planned_bytes(device, &mut loaded, &subject.batch(length), attention);
     let mut row = ModelRow::new(activity, attention, length, length, None);
     row.peak_bytes = bytes.context(activity.name())?;
+    row.recompute = recompute;
     Ok(row)
 }
 
@@ -72,5 +73,6 @@ pub fn training_row(
     });
     let mut row = ModelRow::new(activity, attention, length, length, Some(&runs.context(activity.name())?));
     row.peak_bytes = device.memory().persistent_bytes + device.memory().transient_peak_bytes;
+    row.recompute = recompute;
     Ok(row)
 }
