@@ -124,7 +124,7 @@ fn every_dispatch_of_prefill_and_decode_equals_its_twin() {
         let step = cache.begin(&mut device, n).unwrap();
         let index = TokenIndex::upload(&mut device, &ids[fed..fed + n], false).unwrap();
         let mut tape = Tape::inference();
-        loaded.model.forward_cached(&mut device, &mut tape, &index, &cache, &step).unwrap();
+        loaded.model.forward_cached(&mut tape, &index, &cache, &step).unwrap();
         assert_walk(&mut device, &tape.rec, &format!("tokens {fed} to {}", fed + n));
         cache.commit(&step);
         fed += n;

@@ -91,6 +91,7 @@ pub struct Cache {
     heads: Heads,
     layers: Vec<CacheLayer>,
     tiles: Buffer,
+    positions: Buffer,
     pair: Buffer,
     capacity: usize,
     max_chunk: usize,
@@ -117,6 +118,8 @@ pub struct CacheStep {
     pub n_tokens: usize,
     /// Position of its first token.
     pub position: usize,
+    /// Positions of its tokens [n_tokens].
+    pub positions: Span,
     in_sink: bool,
     store_row: usize,
     ring: u32,
@@ -153,6 +156,7 @@ impl Cache {
             heads,
             layers: (0..n_layers).map(layer).collect::<Result<_>>()?,
             tiles: Buffer::persistent("cache tiles", Kind::U32, n_tiles * size_of::<QueryTile>() / 4),
+            positions: Buffer::persistent("cache positions", Kind::U32, max_chunk),
             pair: Buffer::persistent("cache pair", Kind::U32, 2),
             capacity,
             max_chunk,
@@ -250,6 +254,7 @@ impl Cache {
         let mut step = CacheStep {
             n_tokens: n,
             position: self.n_tokens,
+            positions: self.positions.slice(0, n),
             in_sink: false,
             store_row: self.n_tokens,
             ring: NO_RING,
@@ -284,6 +289,8 @@ impl Cache {
                 ..first
             })
             .collect();
+        let positions: Vec<u32> = (0..n).map(|i| (step.position + i) as u32).collect();
+        device.write_words(&step.positions, &positions)?;
         device.write_words(&self.tiles.span(), bytemuck::cast_slice(&tiles))?;
         step.n_tiles = tiles.len();
         Ok(step)

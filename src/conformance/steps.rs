@@ -188,7 +188,7 @@ fn generation_rows(
         let step = cache.begin(device, n)?;
         let index = TokenIndex::upload(device, &ids[fed..fed + n], false)?;
         let mut tape = Tape::inference();
-        let hidden = loaded.model.forward_cached(device, &mut tape, &index, &cache, &step)?;
+        let hidden = loaded.model.forward_cached(&mut tape, &index, &cache, &step)?;
         let logits = logits(&mut tape.rec, &hidden.tensor, &loaded.model.head().value);
         let token = Buffer::persistent("token", Kind::U32, 1).span();
         sample(&mut tape.rec, &logits, logits.rows - 1, Some((&previous, fed)), &sampling, 0.37, &token);

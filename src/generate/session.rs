@@ -155,7 +155,7 @@ impl Session {
     ) -> Result<()> {
         let mut tape = Tape::inference();
         let step = self.cache.begin(device, index.n_tokens())?;
-        let hidden = model.forward_cached(device, &mut tape, index, &self.cache, &step)?;
+        let hidden = model.forward_cached(&mut tape, index, &self.cache, &step)?;
         finish(&mut tape.rec, &hidden.tensor);
         device.run(&tape.rec)?;
         self.cache.commit(&step);

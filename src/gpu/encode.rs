@@ -1,16 +1,19 @@
-//! Commands of a recording as a command buffer of wgpu: bind groups, passes, and timestamps where they are asked for.
+//! Commands of a recording as a command buffer of wgpu: parameters, passes, and timestamps where they are asked for.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
-use super::pipelines::Pipelines;
+use super::Recording;
+use super::pool::create;
+use super::replay::{Prepared, Ready};
 use super::timestamps::Timestamps;
-use super::{Command, Dispatch, Recording};
+use super::wgpu_device::WgpuDevice;
+use crate::error::Result;
 
 /// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
 const PARAM_STRIDE: usize = 256;
 
 /// The parameter blocks of all dispatches of a recording, as [`Encoding::encode`] finds them. Never empty.
-pub(super) fn param_bytes(recording: &Recording) -> Vec<u8> {
+fn param_bytes(recording: &Recording) -> Vec<u8> {
     let mut bytes = Vec::new();
     for d in recording.dispatches() {
         let start = bytes.len();
@@ -21,13 +24,32 @@ pub(super) fn param_bytes(recording: &Recording) -> Vec<u8> {
     bytes
 }
 
-/// What encoding needs: everything is compiled, allocated and uploaded before.
+/// The uniform buffer of a device. It grows with the longest recording.
+#[derive(Default)]
+pub(super) struct ParamBuffer(Option<wgpu::Buffer>);
+
+impl ParamBuffer {
+    /// Writes the parameter blocks of a recording; what is queued before still finds its own.
+    pub(super) fn upload(&mut self, gpu: &WgpuDevice, recording: &Recording) -> Result<wgpu::Buffer> {
+        let bytes = param_bytes(recording);
+        let need = bytes.len() as u64;
+        let buffer = match self.0.take().filter(|b| b.size() >= need) {
+            Some(buffer) => buffer,
+            None => {
+                let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+                create(&gpu.device, &gpu.faults, "parameters", need.next_power_of_two(), usage)?
+            }
+        };
+        gpu.queue.write_buffer(&buffer, 0, &bytes);
+        self.0 = Some(buffer.clone());
+        Ok(buffer)
+    }
+}
+
+/// What encoding needs: everything is compiled, allocated, bound and uploaded before.
 pub(super) struct Encoding<'a> {
     pub(super) device: &'a wgpu::Device,
-    pub(super) pipelines: &'a Pipelines,
-    pub(super) params: &'a wgpu::Buffer,
-    /// Of every buffer that the recording names, by id.
-    pub(super) buffers: &'a HashMap<u64, wgpu::Buffer>,
+    pub(super) prepared: &'a Prepared,
 }
 
 impl Encoding<'_> {
@@ -35,23 +57,23 @@ impl Encoding<'_> {
         self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
-    /// Encodes commands of which the first dispatch is number `first_dispatch` of its recording. Neighbouring dispatches
+    /// Encodes a range of the commands, of which the first dispatch is number `first_dispatch` of all. Neighbouring dispatches
     /// share a pass.
-    pub(super) fn encode(&self, commands: &[Command], first_dispatch: usize) -> wgpu::CommandBuffer {
+    pub(super) fn encode(&self, commands: Range<usize>, first_dispatch: usize) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
         let mut index = first_dispatch;
-        let mut rest = commands;
-        while let Some(command) = rest.first() {
-            if !matches!(command, Command::Dispatch(_)) {
-                self.transfer(&mut encoder, command);
-                rest = &rest[1..];
+        let mut at = commands.start;
+        while at < commands.end {
+            if !self.is_dispatch(at) {
+                self.transfer(&mut encoder, at);
+                at += 1;
                 continue;
             }
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            while let Some(Command::Dispatch(d)) = rest.first() {
-                self.dispatch(&mut pass, d, index);
+            while at < commands.end && self.is_dispatch(at) {
+                self.dispatch(&mut pass, at, index);
                 index += 1;
-                rest = &rest[1..];
+                at += 1;
             }
         }
         encoder.finish()
@@ -60,63 +82,51 @@ impl Encoding<'_> {
     /// As [`Encoding::encode`], with a pass and two timestamps for each command.
     pub(super) fn encode_timed(
         &self,
-        commands: &[Command],
+        commands: Range<usize>,
         first_dispatch: usize,
         timestamps: &Timestamps,
     ) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
         let mut index = first_dispatch;
-        for (i, command) in commands.iter().enumerate() {
-            if let Command::Dispatch(d) = command {
+        let n = commands.len();
+        for (i, at) in commands.enumerate() {
+            if self.is_dispatch(at) {
                 let mut pass = encoder.begin_compute_pass(&timestamps.around(i));
-                self.dispatch(&mut pass, d, index);
+                self.dispatch(&mut pass, at, index);
                 index += 1;
             } else {
                 // Timestamps are portable only at the ends of passes: a transfer stands between two empty ones.
                 drop(encoder.begin_compute_pass(&timestamps.before(i)));
-                self.transfer(&mut encoder, command);
+                self.transfer(&mut encoder, at);
                 drop(encoder.begin_compute_pass(&timestamps.after(i)));
             }
         }
-        timestamps.resolve(&mut encoder, commands.len());
+        timestamps.resolve(&mut encoder, n);
         encoder.finish()
     }
 
-    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, d: &Dispatch, index: usize) {
-        let pipeline = self.pipelines.get(d);
-        pass.set_pipeline(&pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind(d, &pipeline.layout), &[(index * PARAM_STRIDE) as u32]);
-        pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
+    fn is_dispatch(&self, at: usize) -> bool {
+        matches!(self.prepared.commands[at], Ready::Dispatch { .. })
     }
 
-    fn bind(&self, d: &Dispatch, layout: &wgpu::BindGroupLayout) -> wgpu::BindGroup {
-        let part = |buffer, offset: usize, size: usize| {
-            let size = std::num::NonZeroU64::new(size as u64);
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64, size })
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, at: usize, index: usize) {
+        let Ready::Dispatch { pipeline, groups: [x, y, z], .. } = &self.prepared.commands[at] else {
+            unreachable!("asked for by is_dispatch")
         };
-        let params = std::iter::once(part(self.params, 0, d.params.len()));
-        let spans = d.spans.iter().map(|s| part(&self.buffers[&s.buffer.id()], s.offset * 4, s.len * 4));
-        let resources = params.chain(spans).zip(0..);
-        let entries: Vec<_> = resources.map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource }).collect();
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(d.kernel.label),
-            layout,
-            entries: &entries,
-        })
+        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_bind_group(0, self.prepared.bound(at), &[(index * PARAM_STRIDE) as u32]);
+        pass.dispatch_workgroups(*x, *y, *z);
     }
 
     /// A copy or a clear.
-    fn transfer(&self, encoder: &mut wgpu::CommandEncoder, command: &Command) {
-        let at = |n: usize| n as u64 * 4;
-        match command {
-            Command::Copy { from, to } => {
-                let (a, b) = (&self.buffers[&from.buffer.id()], &self.buffers[&to.buffer.id()]);
-                encoder.copy_buffer_to_buffer(a, at(from.offset), b, at(to.offset), at(from.len));
+    fn transfer(&self, encoder: &mut wgpu::CommandEncoder, at: usize) {
+        let storage = |part| self.prepared.storage(part);
+        match self.prepared.commands[at] {
+            Ready::Copy { from, to } => {
+                encoder.copy_buffer_to_buffer(storage(from), from.offset, storage(to), to.offset, from.len);
             }
-            Command::Clear(s) => {
-                encoder.clear_buffer(&self.buffers[&s.buffer.id()], at(s.offset), Some(at(s.len)));
-            }
-            Command::Dispatch(_) => unreachable!("a dispatch needs a pass"),
+            Ready::Clear(part) => encoder.clear_buffer(storage(part), part.offset, Some(part.len)),
+            Ready::Dispatch { .. } => unreachable!("a dispatch needs a pass"),
         }
     }
 }

@@ -26,6 +26,7 @@ mod pool;
 mod reading;
 mod real;
 mod recording;
+mod replay;
 pub mod shader;
 mod subgroup_test;
 mod timestamps;

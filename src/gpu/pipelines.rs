@@ -9,6 +9,7 @@ use super::{Access, Binding, Dispatch, Features, KernelDef, shader};
 use crate::error::{Error, ErrorKind};
 
 /// A compiled kernel and the layout of its bind group.
+#[derive(Clone, Debug)]
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,

@@ -1,6 +1,6 @@
 //! Device memory of a wgpu executor: persistent buffers by handle, and slots for transients that are kept between runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use super::buffer::Info;
@@ -11,13 +11,17 @@ use crate::error::{Context, Result};
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
-/// Slots may stay this many times larger than what the last plan needed before they are released.
+/// Slots may stay this many times larger than what the largest of the last plans needed before they are released.
 const KEEP_FACTOR: u64 = 2;
+/// Plans that are remembered for it: a training step has three recordings, a generated token two.
+const REMEMBERED: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Pool {
     persistent: HashMap<u64, (Weak<Info>, wgpu::Buffer)>,
     slots: Vec<wgpu::Buffer>,
+    /// What the last plans needed, in bytes.
+    needs: VecDeque<u64>,
 }
 
 /// A buffer with zeros. wgpu reports failure to the callback behind `faults` before it returns, and what it returns is
@@ -52,20 +56,21 @@ impl Pool {
         Ok(made)
     }
 
-    /// Releases the storage of handles that are gone.
-    pub(super) fn drop_dead(&mut self) {
-        self.persistent.retain(|_, (info, _)| info.strong_count() > 0);
+    /// Releases the storage of handles that are gone; returns their ids.
+    pub(super) fn drop_dead(&mut self) -> Vec<u64> {
+        let is_dead = |(id, (info, _)): (&u64, &(Weak<Info>, wgpu::Buffer))| (info.strong_count() == 0).then_some(*id);
+        let dead: Vec<u64> = self.persistent.iter().filter_map(is_dead).collect();
+        dead.iter().for_each(|id| drop(self.persistent.remove(id)));
+        dead
     }
 
-    /// One buffer for each slot of the plan, in its order; earlier runs' slots are used again. Where memory runs out, all
-    /// are released, so that something smaller may still run.
-    pub(super) fn slots(&mut self, device: &wgpu::Device, faults: &Faults, plan: &Plan) -> Result<Vec<wgpu::Buffer>> {
+    /// Slots of earlier runs for those of the plan, as far as they are large enough. The others stay too, for the recordings that
+    /// take turns with this one, unless more memory is needed now or they are large beside what the last runs needed.
+    pub(super) fn claim(&mut self, plan: &Plan) -> Vec<Option<wgpu::Buffer>> {
+        self.needs.push_front(plan.peak_bytes());
+        self.needs.truncate(REMEMBERED);
         let mut by_need: Vec<usize> = (0..plan.slots().len()).collect();
         by_need.sort_by_key(|&i| std::cmp::Reverse(plan.slots()[i]));
-        let held: u64 = self.slots.iter().map(wgpu::Buffer::size).sum();
-        if held > plan.peak_bytes().saturating_mul(KEEP_FACTOR).max(1 << 24) {
-            self.slots.clear();
-        }
         let mut given: Vec<Option<wgpu::Buffer>> = vec![None; by_need.len()];
         let mut taken = vec![false; self.slots.len()];
         for &i in &by_need {
@@ -76,10 +81,34 @@ impl Pool {
                 given[i] = Some(self.slots[j].clone());
             }
         }
-        let mut keep = taken.iter();
-        self.slots.retain(|_| *keep.next().expect("one flag a slot"));
-        let mut slots = Vec::with_capacity(given.len());
-        for (slot, &need) in given.into_iter().zip(plan.slots()) {
+        let most = self.needs.iter().copied().max().unwrap_or(0).saturating_mul(KEEP_FACTOR).max(1 << 24);
+        if self.slots.iter().map(wgpu::Buffer::size).sum::<u64>() > most {
+            self.slots.clear();
+            return vec![None; given.len()];
+        }
+        if given.contains(&None) {
+            let mut keep = taken.iter();
+            self.slots.retain(|_| *keep.next().expect("one flag a slot"));
+        }
+        given
+    }
+
+    /// Whether a buffer is one of the slots.
+    pub(super) fn holds(&self, slot: &wgpu::Buffer) -> bool {
+        self.slots.contains(slot)
+    }
+
+    /// One buffer for each slot of the plan, in its order: the claimed ones, and new ones. Where memory runs out, all slots are
+    /// released, so that something smaller may still run.
+    pub(super) fn fill(
+        &mut self,
+        device: &wgpu::Device,
+        faults: &Faults,
+        plan: &Plan,
+        claimed: Vec<Option<wgpu::Buffer>>,
+    ) -> Result<Vec<wgpu::Buffer>> {
+        let mut slots = Vec::with_capacity(claimed.len());
+        for (slot, &need) in claimed.into_iter().zip(plan.slots()) {
             slots.push(match slot {
                 Some(slot) => slot,
                 None => {

@@ -4,23 +4,24 @@
 //! that met them. The device itself is in `wgpu_device.rs`, compiled kernels are in `pipelines.rs`, device memory in `pool.rs`, and
 //! what a submit holds is in `encode.rs`.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Instant;
 
 use super::choice::{Choice, scratch};
 use super::choice_store::ChoiceStore;
-use super::encode::{Encoding, param_bytes};
+use super::encode::{Encoding, ParamBuffer};
 use super::executor::check_span;
 use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
 use super::pipelines::{NotCompiled, Pipelines};
-use super::pool::{Pool, create};
+use super::pool::Pool;
+use super::replay::{Prepared, Ready, Replays, Shape};
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
 use super::{
-    AdapterReport, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse, Plan,
+    AdapterReport, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse,
     Reading, Recording, Span, Timing,
 };
 use crate::error::{ErrorKind, Result};
@@ -40,8 +41,9 @@ pub struct WgpuExecutor {
     choice: Choice,
     pipelines: Pipelines,
     pool: Pool,
+    replays: Replays,
     pace: Pace,
-    params: Option<wgpu::Buffer>,
+    params: ParamBuffer,
     staged_bytes: usize,
     transient_peak_bytes: u64,
 }
@@ -67,8 +69,9 @@ impl WgpuExecutor {
             choice: Choice::new(report.is_software(), options.rivals, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
             pool: Pool::default(),
+            replays: Replays::default(),
             pace: Pace::default(),
-            params: None,
+            params: ParamBuffer::default(),
             staged_bytes: 0,
             transient_peak_bytes: 0,
         })
@@ -113,23 +116,13 @@ impl WgpuExecutor {
         self.settle_subgroups(Err("failed on purpose".to_string()));
     }
 
-    fn upload_params(&mut self, recording: &Recording) -> Result<()> {
-        let bytes = param_bytes(recording);
-        let need = bytes.len() as u64;
-        if self.params.as_ref().is_none_or(|b| b.size() < need) {
-            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-            let size = need.next_power_of_two();
-            self.params = Some(create(&self.gpu.device, &self.gpu.faults, "parameters", size, usage)?);
-        }
-        if let Some(buffer) = &self.params {
-            self.gpu.queue.write_buffer(buffer, 0, &bytes);
-        }
-        Ok(())
+    /// How many recordings were run with what had been prepared for an earlier one of the same shape.
+    pub fn n_replayed(&self) -> u64 {
+        self.replays.hits
     }
 
     /// The recording with the rivals that this device runs, compiled. What was not measured yet is, as far as time allows.
     fn choose(&mut self, recording: &Recording) -> Result<Recording> {
-        self.gpu.faults.check()?;
         self.check(recording)?;
         self.test_subgroups_for(recording)?;
         for d in recording.dispatches() {
@@ -181,23 +174,29 @@ impl WgpuExecutor {
         Ok(())
     }
 
-    /// Runs a recording as it is and says what each command took.
+    /// Runs a compiled recording as it is and says what each command took.
     fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
-        let buffers = self.prepare(recording)?;
+        let shape = Shape::of(recording);
+        let mut prepared = Prepared::new(&shape, recording, &self.pipelines);
+        self.provide(&mut prepared, &shape, recording)?;
+        self.time(&prepared)
+    }
+
+    fn time(&mut self, prepared: &Prepared) -> Result<Vec<Timing>> {
         self.gpu.poll(None)?;
         self.pace.restart();
         let mut timestamps = Timestamps::new(&self.gpu)?;
         let (mut timings, mut first_dispatch) = (Vec::new(), 0);
-        while timings.len() < recording.commands().len() {
-            let rest = &recording.commands()[timings.len()..];
+        while timings.len() < prepared.commands.len() {
+            let done = timings.len();
             // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
             let alone = timestamps.is_none() || timings.is_empty();
             let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
-            let part = &rest[..most.min(rest.len())];
-            let encoding = self.encoding(&buffers);
+            let part = done..prepared.commands.len().min(done + most);
+            let encoding = Encoding { device: &self.gpu.device, prepared };
             let encoded = match &timestamps {
-                Some(timestamps) => encoding.encode_timed(part, first_dispatch, timestamps),
-                None => encoding.encode(part, first_dispatch),
+                Some(timestamps) => encoding.encode_timed(part.clone(), first_dispatch, timestamps),
+                None => encoding.encode(part.clone(), first_dispatch),
             };
             let start = Instant::now();
             let index = self.gpu.queue.submit([encoded]);
@@ -213,50 +212,52 @@ impl WgpuExecutor {
                     timings.extend(vec![Timing { seconds, clock: Clock::Host }; part.len()]);
                 }
             }
-            first_dispatch += n_dispatches(part);
+            first_dispatch += n_dispatches(prepared, part);
         }
         self.staged_bytes = 0;
         Ok(timings)
     }
 
-    /// What a compiled recording needs before its first submit: memory and parameters.
-    fn prepare(&mut self, recording: &Recording) -> Result<HashMap<u64, wgpu::Buffer>> {
-        self.pool.drop_dead();
-        let plan = Plan::new(recording);
-        let buffers = self.buffers_of(recording, &plan)?;
-        self.upload_params(recording)?;
-        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
-        Ok(buffers)
+    /// A recording with its kernels chosen and compiled, memory and parameters in place: all that is needed before its first submit.
+    fn prepare(&mut self, recording: &Recording) -> Result<Prepared> {
+        self.gpu.faults.check()?;
+        let shape = Shape::of(recording);
+        let mut prepared = match self.replays.take(&shape) {
+            Some(prepared) => prepared,
+            None => {
+                let chosen = self.choose(recording)?;
+                Prepared::new(&shape, &chosen, &self.pipelines)
+            }
+        };
+        self.provide(&mut prepared, &shape, recording)?;
+        Ok(prepared)
     }
 
-    fn encoding<'a>(&'a self, buffers: &'a HashMap<u64, wgpu::Buffer>) -> Encoding<'a> {
-        let params = self.params.as_ref().expect("parameters are uploaded before encoding");
-        Encoding { device: &self.gpu.device, pipelines: &self.pipelines, params, buffers }
-    }
-
-    fn buffers_of(&mut self, recording: &Recording, plan: &Plan) -> Result<HashMap<u64, wgpu::Buffer>> {
-        let slots = match self.pool.slots(&self.gpu.device, &self.gpu.faults, plan) {
+    /// Gives a prepared recording its memory and parameters.
+    fn provide(&mut self, prepared: &mut Prepared, shape: &Shape, recording: &Recording) -> Result<()> {
+        let dead = self.pool.drop_dead();
+        self.replays.forget(&dead);
+        let slots = match self.slots(prepared) {
             // What the slots of another plan held may still be in use by what is queued.
             Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                self.replays.clear();
                 self.gpu.poll(None)?;
-                self.pool.slots(&self.gpu.device, &self.gpu.faults, plan)?
+                self.slots(prepared)?
             }
             slots => slots?,
         };
-        let mut buffers = HashMap::new();
-        for command in recording.commands() {
-            for (span, _) in command.uses() {
-                let b = &span.buffer;
-                if let Entry::Vacant(entry) = buffers.entry(b.id()) {
-                    let made = match b.lifetime() {
-                        Lifetime::Persistent => self.pool.persistent(&self.gpu.device, &self.gpu.faults, b)?,
-                        Lifetime::Transient => slots[plan.slot(b.id())].clone(),
-                    };
-                    entry.insert(made);
-                }
-            }
-        }
-        Ok(buffers)
+        let params = self.params.upload(&self.gpu, recording)?;
+        let (gpu, pool) = (&self.gpu, &mut self.pool);
+        let persistent = |buffer: &Buffer| pool.persistent(&gpu.device, &gpu.faults, buffer);
+        prepared.bind(&gpu.device, &shape.buffers, persistent, &slots, &params)?;
+        self.transient_peak_bytes = self.transient_peak_bytes.max(prepared.plan.peak_bytes());
+        Ok(())
+    }
+
+    fn slots(&mut self, prepared: &Prepared) -> Result<Vec<wgpu::Buffer>> {
+        let claimed = self.pool.claim(&prepared.plan);
+        self.replays.forget_slots(&self.pool);
+        self.pool.fill(&self.gpu.device, &self.gpu.faults, &prepared.plan, claimed)
     }
 
     fn write_bytes(&mut self, span: &Span, bytes: &[u8]) -> Result<()> {
@@ -287,8 +288,8 @@ impl WgpuExecutor {
     }
 }
 
-fn n_dispatches(commands: &[Command]) -> usize {
-    commands.iter().filter(|c| matches!(c, Command::Dispatch(_))).count()
+fn n_dispatches(prepared: &Prepared, commands: Range<usize>) -> usize {
+    prepared.commands[commands].iter().filter(|c| matches!(c, Ready::Dispatch { .. })).count()
 }
 
 impl Executor for WgpuExecutor {
@@ -314,16 +315,16 @@ impl Executor for WgpuExecutor {
     }
 
     fn run(&mut self, recording: &Recording) -> Result<()> {
-        let recording = &self.choose(recording)?;
-        let buffers = self.prepare(recording)?;
+        let prepared = self.prepare(recording)?;
         self.pace.restart();
-        let (mut first_dispatch, mut rest, mut in_flight) = (0, recording.commands(), VecDeque::new());
-        while !rest.is_empty() {
-            let n = self.pace.commands().min(rest.len());
-            let encoded = self.encoding(&buffers).encode(&rest[..n], first_dispatch);
-            first_dispatch += n_dispatches(&rest[..n]);
-            rest = &rest[n..];
-            in_flight.push_back((n, self.gpu.queue.submit([encoded])));
+        let (mut first_dispatch, mut done, mut in_flight) = (0, 0, VecDeque::new());
+        while done < prepared.commands.len() {
+            let part = done..prepared.commands.len().min(done + self.pace.commands());
+            let encoding = Encoding { device: &self.gpu.device, prepared: &prepared };
+            let encoded = encoding.encode(part.clone(), first_dispatch);
+            done = part.end;
+            in_flight.push_back((part.len(), self.gpu.queue.submit([encoded])));
+            first_dispatch += n_dispatches(&prepared, part);
             self.gpu.faults.check()?;
             if in_flight.len() > SUBMITS_IN_FLIGHT
                 && let Some((n, oldest)) = in_flight.pop_front()
@@ -333,12 +334,15 @@ impl Executor for WgpuExecutor {
             }
         }
         self.staged_bytes = 0;
+        self.replays.keep(prepared);
         Ok(())
     }
 
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
-        let chosen = self.choose(recording)?;
-        self.time_chosen(&chosen)
+        let prepared = self.prepare(recording)?;
+        let timings = self.time(&prepared)?;
+        self.replays.keep(prepared);
+        Ok(timings)
     }
 
     fn wait(&mut self) -> Result<()> {

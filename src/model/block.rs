@@ -51,14 +51,14 @@ pub struct TrainingContext {
 /// How a block attends.
 pub(super) enum Attend<'a> {
     Training(&'a TrainingContext),
-    Cached { cache: &'a Cache, step: &'a CacheStep, positions: &'a Span },
+    Cached { cache: &'a Cache, step: &'a CacheStep },
 }
 
 impl Attend<'_> {
     fn positions(&self) -> &Span {
         match self {
             Attend::Training(c) => &c.positions,
-            Attend::Cached { positions, .. } => positions,
+            Attend::Cached { step, .. } => &step.positions,
         }
     }
 

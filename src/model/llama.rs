@@ -9,7 +9,7 @@ use super::rope;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::{Context, Result};
-use crate::gpu::{Executor, check_host_memory, upload_words};
+use crate::gpu::{Executor, check_host_memory};
 use crate::kernels::embedding::{TokenIndex, embedding};
 use crate::kernels::rope::RopeTables;
 use crate::nn::norm;
@@ -89,19 +89,10 @@ impl Llama {
 
     /// Forward of the next chunk of a cached sequence: final hidden states [tokens, hidden]. The caller commits the step
     /// after running the recording.
-    pub fn forward_cached(
-        &self,
-        device: &mut dyn Executor,
-        tape: &mut Tape,
-        ids: &TokenIndex,
-        cache: &Cache,
-        step: &CacheStep,
-    ) -> Result<Var> {
-        let positions: Vec<u32> = (0..step.n_tokens).map(|i| (step.position + i) as u32).collect();
-        let positions = upload_words(device, "positions", &positions)?;
+    pub fn forward_cached(&self, tape: &mut Tape, ids: &TokenIndex, cache: &Cache, step: &CacheStep) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {
-            x = block.forward(tape, &x, &self.tables, &Attend::Cached { cache, step, positions: &positions })?;
+            x = block.forward(tape, &x, &self.tables, &Attend::Cached { cache, step })?;
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }

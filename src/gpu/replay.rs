@@ -1,0 +1,256 @@
+//! Recordings that are run again and again, as the steps of a training or of a generation are: what was chosen, planned and bound for one
+//! is used for the next of the same shape, and only what changed is bound anew.
+//!
+//! wgpu has no command buffers for compute that can be submitted twice, so the commands are encoded every time; choosing kernels, finding
+//! pipelines and making bind groups, which take the host far longer, are not repeated.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::pipelines::{Pipeline, Pipelines};
+use super::pool::Pool;
+use super::{Buffer, Command, Lifetime, Plan, Recording, Span};
+
+/// Prepared recordings that are kept. A training step has three, a generated token two.
+const MOST: usize = 8;
+
+/// All that decides how a recording is run but the buffers themselves: they are numbered in the order of their first use.
+pub(super) struct Shape {
+    words: Vec<u64>,
+    /// The buffers by number.
+    pub(super) buffers: Vec<Buffer>,
+}
+
+impl Shape {
+    pub(super) fn of(recording: &Recording) -> Self {
+        let mut shape = Self { words: Vec::new(), buffers: Vec::new() };
+        let mut numbers = HashMap::new();
+        for command in recording.commands() {
+            match command {
+                Command::Dispatch(d) => {
+                    shape.words.extend([0, std::ptr::from_ref(d.kernel) as u64]);
+                    shape.words.extend(d.constants.iter().chain(&d.groups).map(|&n| u64::from(n)));
+                    if !d.kernel.rivals.is_empty() {
+                        shape.words.extend(d.params.iter().map(|&byte| u64::from(byte))); // they have a say in the choice
+                    }
+                    d.spans.iter().for_each(|s| shape.add(s, &mut numbers));
+                }
+                Command::Copy { from, to } => {
+                    shape.words.push(1);
+                    [from, to].into_iter().for_each(|s| shape.add(s, &mut numbers));
+                }
+                Command::Clear(s) => {
+                    shape.words.push(2);
+                    shape.add(s, &mut numbers);
+                }
+            }
+        }
+        shape
+    }
+
+    fn add(&mut self, span: &Span, numbers: &mut HashMap<u64, usize>) {
+        let b = &span.buffer;
+        let number = *numbers.entry(b.id()).or_insert_with(|| {
+            self.buffers.push(b.clone());
+            self.words.extend([u64::from(b.lifetime() == Lifetime::Persistent), b.len() as u64]);
+            self.buffers.len() - 1
+        });
+        self.words.extend([number, span.offset, span.len].map(|n| n as u64));
+    }
+}
+
+/// A span by the number of its buffer; offset and length are in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) buffer: usize,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+/// A command that needs nothing more but storage.
+pub(super) enum Ready {
+    Dispatch { pipeline: Pipeline, label: &'static str, groups: [u32; 3], params_len: usize, parts: Vec<Part> },
+    Copy { from: Part, to: Part },
+    Clear(Part),
+}
+
+/// A recording with its kernels chosen and compiled, its memory planned, and what was bound when it ran last.
+pub(super) struct Prepared {
+    words: Vec<u64>,
+    /// Ids of the persistent buffers and slots of the others, by number.
+    places: Vec<Place>,
+    pub(super) plan: Plan,
+    pub(super) commands: Vec<Ready>,
+    storage: Vec<Option<wgpu::Buffer>>,
+    params: Option<wgpu::Buffer>,
+    /// Of each command that is a dispatch; none where what it binds has changed.
+    bound: Vec<Option<wgpu::BindGroup>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Persistent(u64),
+    Slot(usize),
+}
+
+impl Prepared {
+    /// Prepares a compiled recording of the given shape; only kernels, constants and grids may differ from the recording that has it.
+    pub(super) fn new(shape: &Shape, chosen: &Recording, pipelines: &Pipelines) -> Self {
+        let plan = Plan::new(chosen);
+        let number: HashMap<u64, usize> = shape.buffers.iter().map(Buffer::id).zip(0..).collect();
+        let place = |b: &Buffer| match b.lifetime() {
+            Lifetime::Persistent => Place::Persistent(b.id()),
+            Lifetime::Transient => Place::Slot(plan.slot(b.id())),
+        };
+        let part =
+            |s: &Span| Part { buffer: number[&s.buffer.id()], offset: s.offset as u64 * 4, len: s.len as u64 * 4 };
+        let ready = |command: &Command| match command {
+            Command::Dispatch(d) => Ready::Dispatch {
+                pipeline: pipelines.get(d).clone(),
+                label: d.kernel.label,
+                groups: d.groups,
+                params_len: d.params.len(),
+                parts: d.spans.iter().map(part).collect(),
+            },
+            Command::Copy { from, to } => Ready::Copy { from: part(from), to: part(to) },
+            Command::Clear(s) => Ready::Clear(part(s)),
+        };
+        let commands: Vec<Ready> = chosen.commands().iter().map(ready).collect();
+        Self {
+            words: shape.words.clone(),
+            places: shape.buffers.iter().map(place).collect(),
+            storage: vec![None; shape.buffers.len()],
+            params: None,
+            bound: vec![None; commands.len()],
+            commands,
+            plan,
+        }
+    }
+
+    /// Takes the storage of every buffer, `persistent` by number and `slots` by the plan, and binds what is not bound to it yet.
+    pub(super) fn bind(
+        &mut self,
+        device: &wgpu::Device,
+        buffers: &[Buffer],
+        mut persistent: impl FnMut(&Buffer) -> crate::error::Result<wgpu::Buffer>,
+        slots: &[wgpu::Buffer],
+        params: &wgpu::Buffer,
+    ) -> crate::error::Result<()> {
+        for (i, buffer) in buffers.iter().enumerate() {
+            let (place, now) = match self.places[i] {
+                Place::Persistent(_) => (Place::Persistent(buffer.id()), persistent(buffer)?),
+                Place::Slot(slot) => (Place::Slot(slot), slots[slot].clone()),
+            };
+            self.places[i] = place;
+            if self.storage[i].as_ref() != Some(&now) {
+                self.let_go(|other| other == i);
+                self.storage[i] = Some(now);
+            }
+        }
+        if self.params.as_ref() != Some(params) {
+            self.params = Some(params.clone());
+            self.bound.fill(None);
+        }
+        for i in 0..self.commands.len() {
+            if self.bound[i].is_none()
+                && let Ready::Dispatch { .. } = self.commands[i]
+            {
+                self.bound[i] = Some(self.group(device, &self.commands[i]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Unbinds the buffers whose number is `gone`.
+    fn let_go(&mut self, gone: impl Fn(usize) -> bool) {
+        for (command, bound) in self.commands.iter().zip(&mut self.bound) {
+            if let Ready::Dispatch { parts, .. } = command
+                && parts.iter().any(|p| gone(p.buffer))
+            {
+                *bound = None;
+            }
+        }
+        (0..self.storage.len()).filter(|&i| gone(i)).for_each(|i| self.storage[i] = None);
+    }
+
+    fn group(&self, device: &wgpu::Device, command: &Ready) -> wgpu::BindGroup {
+        let Ready::Dispatch { pipeline, label, params_len, parts, .. } = command else {
+            unreachable!("only dispatches bind anything")
+        };
+        let resource = |buffer, offset, len| {
+            let size = std::num::NonZeroU64::new(len);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+        };
+        let params = self.params.as_ref().expect("set before anything is bound");
+        let params = std::iter::once(resource(params, 0, *params_len as u64));
+        let spans = parts.iter().map(|p| resource(self.storage(*p), p.offset, p.len));
+        let resources = params.chain(spans).zip(0..);
+        let entries: Vec<_> = resources.map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource }).collect();
+        let layout = &pipeline.layout;
+        device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
+    }
+
+    /// The storage of a part's buffer.
+    pub(super) fn storage(&self, part: Part) -> &wgpu::Buffer {
+        self.storage[part.buffer].as_ref().expect("bound before it is encoded")
+    }
+
+    /// What command `i`, a dispatch, binds.
+    pub(super) fn bound(&self, i: usize) -> &wgpu::BindGroup {
+        self.bound[i].as_ref().expect("bound before it is encoded")
+    }
+}
+
+/// The recordings that ran last.
+#[derive(Default)]
+pub(super) struct Replays {
+    kept: VecDeque<Prepared>,
+    /// How many were used again.
+    pub(super) hits: u64,
+}
+
+impl Replays {
+    /// Takes out what was prepared for a recording of this shape.
+    pub(super) fn take(&mut self, shape: &Shape) -> Option<Prepared> {
+        let at = self.kept.iter().position(|p| p.words == shape.words)?;
+        self.hits += 1;
+        self.kept.remove(at)
+    }
+
+    /// Keeps one for the next recording of its shape.
+    pub(super) fn keep(&mut self, prepared: Prepared) {
+        self.kept.push_front(prepared);
+        self.kept.truncate(MOST);
+    }
+
+    /// Unbinds persistent buffers that are gone, so that their memory is freed.
+    pub(super) fn forget(&mut self, dead: &[u64]) {
+        if dead.is_empty() {
+            return;
+        }
+        for prepared in &mut self.kept {
+            let gone: Vec<bool> =
+                prepared.places.iter().map(|p| matches!(p, Place::Persistent(id) if dead.contains(id))).collect();
+            if gone.contains(&true) {
+                prepared.let_go(|i| gone[i]);
+            }
+        }
+    }
+
+    /// Unbinds slots that the pool holds no more.
+    pub(super) fn forget_slots(&mut self, pool: &Pool) {
+        for prepared in &mut self.kept {
+            let is_gone = |(place, storage): (&Place, &Option<wgpu::Buffer>)| {
+                matches!(place, Place::Slot(_)) && storage.as_ref().is_some_and(|s| !pool.holds(s))
+            };
+            let gone: Vec<bool> = prepared.places.iter().zip(&prepared.storage).map(is_gone).collect();
+            if gone.contains(&true) {
+                prepared.let_go(|i| gone[i]);
+            }
+        }
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
+    }
+}
