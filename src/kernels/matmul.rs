@@ -273,5 +273,6 @@ fn linear_cases() -> Vec<Case> {
         case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
         case("f16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::F16)),
         case("bench", 512, 512, 512, real(2, 512, 512, 1.0)).bench(),
+        case("bench", 1024, 1024, 1024, real(2, 1024, 1024, 1.0)).bench(),
     ]
 }

@@ -1,0 +1,156 @@
+//! Times burn on wgpu: products of matrices, dense causal attention and a training step of a small Llama, all in f32.
+//!
+//! `longreach-peer-burn ADAPTER matmul|attention|train LENGTH SECONDS`
+//!
+//! `ADAPTER` is part of the name of a Vulkan adapter, such as `llvmpipe`. `LENGTH` is the size of the matrices, or the tokens of
+//! the sequence. The first run compiles and tunes and stands apart; the best of those that follow within `SECONDS` (three at
+//! least) counts. Prints one line of JSON. Everything is burn's own: layers, attention, loss, optimiser, tuning and fusion; only
+//! the rotary positions are written out here, by halves as Llama has them.
+
+mod llama;
+
+use std::error::Error;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::wgpu::WgpuBackend;
+use burn::tensor::{Device, DeviceKind, Distribution, Int, Tensor, TensorData};
+
+use llama::{Llama, VOCABULARY};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The heads of the attention that is timed alone, and their channels.
+const HEADS: usize = 4;
+const HEAD_DIM: usize = 32;
+
+/// Seconds of the first run and of the best later one, and how many later ones there were.
+struct Runs {
+    first: f64,
+    best: f64,
+    later: usize,
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [adapter, what, length, seconds] = &args[..] else {
+        return Err("usage: longreach-peer-burn ADAPTER matmul|attention|train LENGTH SECONDS".into());
+    };
+    let (length, seconds) = (length.parse()?, seconds.parse()?);
+    let (device, name) = open(adapter)?;
+    let (runs, more) = match what.as_str() {
+        "matmul" => time_matmul(&device, length, seconds)?,
+        "attention" => time_attention(&device.autodiff(), length, seconds)?,
+        "train" => time_training(&device.autodiff(), length, seconds)?,
+        _ => {
+            return Err(format!("there is nothing called {what} to time; matmul, attention and train there are").into());
+        }
+    };
+    println!(
+        "{{\"program\":\"burn\",\"adapter\":\"{name}\",\"what\":\"{what}\",\"length\":{length},\"first_seconds\":{:.6},\
+         \"best_seconds\":{:.6},\"later_runs\":{}{more}}}",
+        runs.first, runs.best, runs.later
+    );
+    Ok(())
+}
+
+/// The device of the first Vulkan adapter of any kind whose name contains `part`, and its name.
+fn open(part: &str) -> Result<(Device, String)> {
+    let mut seen = vec![];
+    for kind in [DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0), DeviceKind::Cpu] {
+        let options = Device::wgpu_options().device_kind(kind).graphics_api(WgpuBackend::Vulkan);
+        let Ok((device, setup)) = options.init_with_setup() else { continue };
+        let name = setup.adapter.get_info().name;
+        if name.to_lowercase().contains(&part.to_lowercase()) {
+            return Ok((device, name));
+        }
+        seen.push(name);
+    }
+    Err(format!("no Vulkan adapter's name contains {part}; there is {seen:?}").into())
+}
+
+fn time_runs(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Runs> {
+    let mut timed = || -> Result<f64> {
+        let start = Instant::now();
+        run()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let first = timed()?;
+    let mut runs = Runs { first, best: f64::MAX, later: 0 };
+    let start = Instant::now();
+    while runs.later < 3 || start.elapsed().as_secs_f64() < seconds {
+        runs.best = runs.best.min(timed()?);
+        runs.later += 1;
+    }
+    Ok(runs)
+}
+
+/// Waits for the device.
+fn wait(device: &Device) -> Result<()> {
+    device.sync().map_err(|error| format!("{error:?}").into())
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), device)
+}
+
+fn time_matmul(device: &Device, n: usize, seconds: f64) -> Result<(Runs, String)> {
+    let (a, b) = (random([n, n], device), random([n, n], device));
+    wait(device)?;
+    let runs = time_runs(seconds, || {
+        let product = a.clone().matmul(b.clone());
+        wait(device)?;
+        drop(product);
+        Ok(())
+    })?;
+    let gflop_per_s = 2.0 * (n as f64).powi(3) / runs.best / 1e9;
+    Ok((runs, format!(",\"gflop_per_s\":{gflop_per_s:.3}")))
+}
+
+fn time_attention(device: &Device, length: usize, seconds: f64) -> Result<(Runs, String)> {
+    let shape = [1, HEADS, length, HEAD_DIM];
+    let leaf = || random(shape, device).require_grad();
+    let (q, k, v) = (leaf(), leaf(), leaf());
+    let gradient = random(shape, device);
+    wait(device)?;
+    let runs = time_runs(seconds, || {
+        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+        let out = attention(q.clone(), k.clone(), v.clone(), None, None, options);
+        let gradients = (out * gradient.clone()).sum().backward();
+        let wanted = [q.grad(&gradients), k.grad(&gradients), v.grad(&gradients)];
+        if wanted.iter().any(Option::is_none) {
+            return Err("a gradient is missing".into());
+        }
+        wait(device)
+    })?;
+    Ok((runs, String::new()))
+}
+
+/// Steps of AdamW on one sequence of `length` tokens: forward, cross-entropy, backward, update.
+fn time_training(device: &Device, length: usize, seconds: f64) -> Result<(Runs, String)> {
+    let model = Llama::new(length, device);
+    let parameters = model.num_params();
+    let mut model = Some(model); // the optimiser takes it, so that it can write in place
+    let mut optimizer = AdamWConfig::new().init();
+    let criterion = CrossEntropyLossConfig::new().init(device);
+    let ids: Vec<i32> = (0..=length).map(|i| ((i * 7919 + 11) % VOCABULARY) as i32).collect();
+    let tokens = |ids: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(ids.to_vec(), [length]), device);
+    let (inputs, targets) = (tokens(&ids[..length]), tokens(&ids[1..]));
+    let mut losses: Vec<f32> = vec![];
+    wait(device)?;
+    let runs = time_runs(seconds, || {
+        let current = model.take().ok_or("an earlier step failed")?;
+        let logits = current.forward(inputs.clone().unsqueeze());
+        let loss = criterion.forward(logits.reshape([length, VOCABULARY]), targets.clone());
+        let gradients = GradientsParams::from_grads(loss.backward(), &current);
+        model = Some(optimizer.step(1e-3, current, gradients));
+        losses.push(loss.into_scalar());
+        wait(device)
+    })?;
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    Ok((runs, format!(",\"parameters\":{parameters},\"first_loss\":{first:.4},\"last_loss\":{last:.4}")))
+}
