@@ -83,6 +83,8 @@ pub struct Tape {
     pub rec: Recording,
     nodes: Vec<Node>,
     grad: bool,
+    /// Whether nothing that was computed is used again but by what comes next.
+    passing: bool,
     recompute: bool,
     saving: Saved,
     replaying: Option<std::vec::IntoIter<Option<Span>>>,
@@ -101,12 +103,17 @@ impl Tape {
 
     /// A tape that only records the forward.
     pub fn inference() -> Self {
-        Self::default()
+        Self { passing: true, ..Self::default() }
     }
 
     /// Whether gradients will be asked for.
     pub fn is_training(&self) -> bool {
         self.grad
+    }
+
+    /// Whether activations may be asked for again, by a rule or by a recomputation: then none may be overwritten.
+    pub fn keeps(&self) -> bool {
+        !self.passing
     }
 
     /// An input that is not trained.

@@ -9,7 +9,7 @@ use super::matmul_kernels::{nn_kernel, nt_kernel, tn_kernel};
 pub use super::matmul_kernels::kernels;
 use crate::error::Result;
 use crate::gpu::{KernelDef, Kind, Recording, Span};
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 use crate::params;
 
 params! {
@@ -162,11 +162,13 @@ struct Linear {
     x: Tensor,
     w: Tensor,
     alpha: f32,
+    /// Whether the product was added to a third input.
+    onto: bool,
 }
 
 impl Op for Linear {
     fn label(&self) -> &'static str {
-        "matmul/linear"
+        if self.onto { "matmul/linear_onto" } else { "matmul/linear" }
     }
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -181,7 +183,11 @@ impl Op for Linear {
             matmul_tn(rec, dy, &self.x, &dw, self.alpha, 0.0);
             Ok(dw)
         })?;
-        Ok(vec![dx, dw])
+        let mut all = vec![dx, dw];
+        if self.onto {
+            all.push(need[2].then(|| dy.clone()));
+        }
+        Ok(all)
     }
 }
 
@@ -189,7 +195,23 @@ impl Op for Linear {
 pub fn linear(rec: &mut Recording, x: &Tensor, w: &Tensor, alpha: f32) -> Result<Applied> {
     let y = Tensor::transient(rec, "linear", x.rows, w.rows);
     matmul_nt(rec, x, w, &y, alpha, 0.0);
-    Ok((vec![y], Box::new(Linear { x: x.clone(), w: w.clone(), alpha })))
+    Ok((vec![y], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: false })))
+}
+
+/// y + alpha · x wᵀ, in place of y [tokens, out], whose old values nobody may ask for again: x [tokens, in], w [out, in].
+pub fn linear_onto(rec: &mut Recording, x: &Tensor, w: &Tensor, y: &Tensor, alpha: f32) -> Result<Applied> {
+    matmul_nt(rec, x, w, y, alpha, 1.0);
+    Ok((vec![y.clone()], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: true })))
+}
+
+/// `linear_onto` of a copy, so that the case's input stays what it is.
+fn onto_case(name: &str, tokens: usize, n_in: usize, n_out: usize) -> Case {
+    let inputs = vec![real(1, tokens, n_in, 1.0), real(2, n_out, n_in, 1.0), real(3, tokens, n_out, 1.0)];
+    Case::new(format!("matmul/linear_onto: {name} {tokens}x{n_in}x{n_out}"), inputs, Tolerance::SUMS, |rec, b| {
+        let y = Tensor::transient_like(rec, "sum so far", &b.tensors[2]);
+        copy_tensor(rec, &b.tensors[2], &y);
+        linear_onto(rec, &b.tensors[0], &b.tensors[1], &y, 0.5).map(|(outs, op)| (outs, Some(op)))
+    })
 }
 
 fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> Case {
@@ -272,6 +294,8 @@ fn linear_cases() -> Vec<Case> {
         case("large values", 33, 40, 65, real(2, 65, 40, 1e4)),
         case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
         case("f16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::F16)),
+        onto_case("odd sizes", 37, 19, 71),
+        onto_case("one row", 1, 64, 130),
         case("bench", 512, 512, 512, real(2, 512, 512, 1.0)).bench(),
         case("bench", 1024, 1024, 1024, real(2, 1024, 1024, 1.0)).bench(),
     ]

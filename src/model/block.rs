@@ -9,7 +9,6 @@ use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Span};
 use crate::kernels::activation::swiglu;
-use crate::kernels::elementwise::add;
 use crate::kernels::rope::{RopeTables, rope, rope_kv};
 use crate::nn::{Dropout, Linear, norm};
 
@@ -71,19 +70,17 @@ impl Attend<'_> {
 }
 
 impl Block {
-    /// x [tokens, hidden] → [tokens, hidden].
+    /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing.
     pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
         let h = norm(tape, x, &self.input_norm, self.eps)?;
         let attended = self.attention(tape, &h, tables, attend)?;
-        let o = self.o.forward(tape, &attended, drop)?;
-        let x = tape.apply1(&[x, &o], |rec, t| add(rec, &t[0], &t[1]))?;
+        let x = self.o.forward_onto(tape, &attended, x, drop)?;
         let h = norm(tape, &x, &self.mlp_norm, self.eps)?;
         let gate = self.gate.forward(tape, &h, drop)?;
         let up = self.up.forward(tape, &h, drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
-        let down = self.down.forward(tape, &inner, drop)?;
-        tape.apply1(&[&x, &down], |rec, t| add(rec, &t[0], &t[1]))
+        self.down.forward_onto(tape, &inner, &x, drop)
     }
 
     fn attention(&self, tape: &mut Tape, h: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::kernels::bias::add_bias;
 use crate::kernels::dropout::dropout;
 use crate::kernels::elementwise::add;
-use crate::kernels::matmul::linear;
+use crate::kernels::matmul::{linear, linear_onto};
 
 /// Counter-based dropout of one training step: the same seed and step give the same masks.
 #[derive(Clone, Copy, Debug)]
@@ -47,22 +47,38 @@ impl Linear {
     /// x [tokens, in] → [tokens, out].
     pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
         let weight = tape.param(&self.weight);
-        let mut y = tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
-        if let Some(lora) = &self.lora {
-            let low = lora.forward(tape, x, drop)?;
-            y = tape.apply1(&[&y, &low], |rec, t| add(rec, &t[0], &t[1]))?;
+        let y = tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
+        let y = self.adapted(tape, x, y, drop)?;
+        let Some(bias) = &self.bias else { return Ok(y) };
+        let bias = tape.param(bias);
+        tape.apply1(&[&y, &bias], |rec, t| add_bias(rec, &t[0], &t[1]))
+    }
+
+    /// residual [tokens, out] + [`Linear::forward`]. On a tape that keeps nothing the product is added in place of the residual, which
+    /// nobody may use afterwards.
+    pub fn forward_onto(&self, tape: &mut Tape, x: &Var, residual: &Var, drop: Option<Dropout>) -> Result<Var> {
+        if tape.keeps() || self.bias.is_some() {
+            let y = self.forward(tape, x, drop)?;
+            return tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]));
         }
-        if let Some(bias) = &self.bias {
-            let bias = tape.param(bias);
-            y = tape.apply1(&[&y, &bias], |rec, t| add_bias(rec, &t[0], &t[1]))?;
-        }
-        Ok(y)
+        let weight = tape.param(&self.weight);
+        let y = tape.apply1(&[x, &weight, residual], |rec, t| linear_onto(rec, &t[0], &t[1], &t[2], 1.0))?;
+        self.adapted(tape, x, y, drop)
+    }
+
+    /// y with the adapter's product added in place.
+    fn adapted(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
+        let Some(lora) = &self.lora else { return Ok(y) };
+        let low = lora.low(tape, x, drop)?;
+        let b = tape.param(&lora.b);
+        tape.apply1(&[&low, &b, &y], |rec, t| linear_onto(rec, &t[0], &t[1], &t[2], lora.scale))
     }
 }
 
 impl Lora {
-    fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
-        let (a, b) = (tape.param(&self.a), tape.param(&self.b));
+    /// x Aᵀ [tokens, r].
+    fn low(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
+        let a = tape.param(&self.a);
         let dropped = match drop {
             Some(key) if self.dropout > 0.0 => {
                 let key = [key.seed, key.step, self.site];
@@ -70,7 +86,6 @@ impl Lora {
             }
             _ => None,
         };
-        let low = tape.apply1(&[dropped.as_ref().unwrap_or(x), &a], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
-        tape.apply1(&[&low, &b], |rec, t| linear(rec, &t[0], &t[1], self.scale))
+        tape.apply1(&[dropped.as_ref().unwrap_or(x), &a], |rec, t| linear(rec, &t[0], &t[1], 1.0))
     }
 }
