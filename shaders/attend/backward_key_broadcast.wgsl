@@ -6,7 +6,7 @@ const LANES: u32 = 16u;
 
 var<private> key: Columns;
 var<private> value: Columns;
-var<private> dkey: Columns;
+var<private> dkey: Columns; // begins as zeros
 var<private> dvalue: Columns;
 
 @compute @workgroup_size(LANES)
@@ -29,8 +29,6 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
             set_quad(&value, c, i, y);
         }
     }
-    clear(&dkey);
-    clear(&dvalue);
     for (var t = tiles[tile + 2u]; t < tiles[tile + 3u]; t++) {
         for (var g = 0u; g < group_size; g++) {
             let row = t * p.n_heads + head * group_size + g;
