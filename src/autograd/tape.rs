@@ -1,4 +1,4 @@
-//! A tape of applied ops. Rules return local gradients; only the tape adds.
+//! A tape of applied ops. Rules return local gradients; only the tape adds, or has a product add to its sum in place.
 //!
 //! The tape owns the recording that the ops append to. Gradients of parameters are added to the parameters' persistent
 //! gradient spans as soon as they appear, so that their transient memory is free again. With
@@ -220,24 +220,35 @@ impl Tape {
     pub fn backward_from(&mut self, seeds: &[(Var, Tensor)], wanted: &[&Var]) -> Result<Vec<Option<Tensor>>> {
         let mut grads = Gradients::default();
         for (var, grad) in seeds {
-            grads.add(&mut self.rec, &var.target, grad.clone());
+            grads.add(&mut self.rec, &var.target, grad.clone(), false);
         }
         let wanted_ids: Vec<Option<u64>> = wanted.iter().map(|v| v.node_id()).collect();
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
             if node.outputs.iter().all(|(id, _)| !grads.of_node.contains_key(id)) {
                 continue; // its outputs never reached the loss
             }
-            let need: Vec<bool> = node.inputs.iter().map(|t| !matches!(t, Target::Constant)).collect();
+            let mut need: Vec<bool> = node.inputs.iter().map(|t| !matches!(t, Target::Constant)).collect();
             let outputs: Vec<Tensor> = node.outputs.iter().map(|(id, t)| grads.take(&mut self.rec, *id, t)).collect();
-            let (label, local) = match node.rule {
-                Rule::Op(op) => (op.label(), op.backward(&mut self.rec, &outputs, &need)?),
+            let (label, passed_on, local) = match node.rule {
+                Rule::Op(op) => {
+                    for (i, (target, needed)) in node.inputs.iter().zip(&mut need).enumerate() {
+                        if *needed
+                            && op.has_backward_onto(i)
+                            && let Some(sum) = grads.sum_of(&mut self.rec, target)
+                        {
+                            op.backward_onto(&mut self.rec, &outputs, i, &sum);
+                            *needed = false;
+                        }
+                    }
+                    (op.label(), op.passes_on(), op.backward(&mut self.rec, &outputs, &need)?)
+                }
                 Rule::Block { run, inputs, saved } => {
-                    ("checkpoint", self.block_backward(&run, &inputs, saved, &outputs, &need)?)
+                    ("checkpoint", true, self.block_backward(&run, &inputs, saved, &outputs, &need)?)
                 }
             };
             for ((target, grad), needed) in node.inputs.iter().zip(local).zip(&need) {
                 match grad {
-                    Some(grad) => grads.add(&mut self.rec, target, grad),
+                    Some(grad) => grads.add(&mut self.rec, target, grad, !passed_on),
                     None if *needed => {
                         return Err(Error::new(format!("the rule of {label} gives no gradient for a trained input")));
                     }
@@ -291,6 +302,10 @@ impl Op for Reshape {
     fn backward(&self, _: &mut Recording, grads: &[Tensor], _: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(grads[0].reshaped(self.rows, self.cols))])
     }
+
+    fn passes_on(&self) -> bool {
+        true
+    }
 }
 
 impl Var {
@@ -314,24 +329,29 @@ struct Gradients {
 }
 
 impl Gradients {
-    fn add(&mut self, rec: &mut Recording, target: &Target, grad: Tensor) {
+    fn add(&mut self, rec: &mut Recording, target: &Target, grad: Tensor, is_own: bool) {
+        if let Some(sum) = self.sum_of(rec, target) {
+            add_into(rec, &grad, &sum);
+        } else if let Target::Node(id) = target {
+            self.of_node.insert(*id, Gradient { tensor: grad, is_own });
+        }
+    }
+
+    /// The sum so far, to be added to; none where there is nothing to add to yet.
+    fn sum_of(&mut self, rec: &mut Recording, target: &Target) -> Option<Tensor> {
         match target {
-            Target::Constant => {}
-            Target::Param(sum) => add_into(rec, &grad, sum),
-            Target::Node(id) => match self.of_node.get_mut(id) {
-                None => {
-                    self.of_node.insert(*id, Gradient { tensor: grad, is_own: false });
+            Target::Constant => None,
+            Target::Param(sum) => Some(sum.clone()),
+            Target::Node(id) => {
+                let sum = self.of_node.get_mut(id)?;
+                if !sum.is_own {
+                    // It may be shared with another node, so it is copied before anything is added.
+                    let own = Tensor::transient_like(rec, "gradient sum", &sum.tensor);
+                    crate::tensor::copy_tensor(rec, &sum.tensor, &own);
+                    *sum = Gradient { tensor: own, is_own: true };
                 }
-                Some(sum) => {
-                    if !sum.is_own {
-                        // The first gradient may be shared with another node, so it is copied before anything is added.
-                        let own = Tensor::transient_like(rec, "gradient sum", &sum.tensor);
-                        crate::tensor::copy_tensor(rec, &sum.tensor, &own);
-                        *sum = Gradient { tensor: own, is_own: true };
-                    }
-                    add_into(rec, &grad, &sum.tensor);
-                }
-            },
+                Some(sum.tensor.clone())
+            }
         }
     }
 

@@ -63,6 +63,10 @@ impl Op for AddBias {
         let dbias = when(need[1], || Ok(column_sum(rec, &grads[0])))?;
         Ok(vec![need[0].then(|| grads[0].clone()), dbias])
     }
+
+    fn passes_on(&self) -> bool {
+        true
+    }
 }
 
 /// x + bias in every row: x [rows, cols], bias [1, cols] in f32. Inputs: x, bias.

@@ -111,6 +111,10 @@ impl Op for Add {
     fn backward(&self, _: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(need.iter().map(|n| n.then(|| grads[0].clone())).collect())
     }
+
+    fn passes_on(&self) -> bool {
+        true
+    }
 }
 
 /// a + b, two activations of one shape.

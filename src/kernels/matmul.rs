@@ -175,12 +175,12 @@ impl Op for Linear {
         let dy = &grads[0];
         let dx = when(need[0], || {
             let dx = Tensor::transient(rec, "linear dx", self.x.rows, self.x.cols);
-            matmul_nn(rec, dy, &self.w, &dx, self.alpha, 0.0);
+            self.append(rec, dy, X, &dx, 0.0);
             Ok(dx)
         })?;
         let dw = when(need[1], || {
             let dw = Tensor::transient_like(rec, "linear dw", &self.w);
-            matmul_tn(rec, dy, &self.x, &dw, self.alpha, 0.0);
+            self.append(rec, dy, W, &dw, 0.0);
             Ok(dw)
         })?;
         let mut all = vec![dx, dw];
@@ -188,6 +188,33 @@ impl Op for Linear {
             all.push(need[2].then(|| dy.clone()));
         }
         Ok(all)
+    }
+
+    fn passes_on(&self) -> bool {
+        self.onto
+    }
+
+    fn has_backward_onto(&self, input: usize) -> bool {
+        input == X || input == W
+    }
+
+    fn backward_onto(&self, rec: &mut Recording, grads: &[Tensor], input: usize, sum: &Tensor) {
+        self.append(rec, &grads[0], input, sum, 1.0);
+    }
+}
+
+/// Inputs of a linear op by place.
+const X: usize = 0;
+const W: usize = 1;
+
+impl Linear {
+    /// Appends out = gradient of an input + beta · out.
+    fn append(&self, rec: &mut Recording, dy: &Tensor, input: usize, out: &Tensor, beta: f32) {
+        if input == X {
+            matmul_nn(rec, dy, &self.w, out, self.alpha, beta);
+        } else {
+            matmul_tn(rec, dy, &self.x, out, self.alpha, beta);
+        }
     }
 }
 

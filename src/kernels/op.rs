@@ -18,6 +18,22 @@ pub trait Op {
     /// `grads` holds the gradient of each output. Returns one local gradient for each input: `Some` wherever `need` is
     /// true. Rules never accumulate; only the tape adds.
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>>;
+
+    /// Whether a gradient that [`Op::backward`] returns may be one that it was given: then the tape copies it before it adds to it.
+    fn passes_on(&self) -> bool {
+        false
+    }
+
+    /// Whether the tape may ask for the gradient of an input by [`Op::backward_onto`].
+    fn has_backward_onto(&self, _input: usize) -> bool {
+        false
+    }
+
+    /// Appends what adds the gradient of one input to a sum that the tape has: a product can do so in place, which saves memory and a
+    /// pass over it.
+    fn backward_onto(&self, _rec: &mut Recording, _grads: &[Tensor], _input: usize, _sum: &Tensor) {
+        unreachable!("{} gives its gradients by `backward` alone", self.label())
+    }
 }
 
 /// What a forward function returns: its outputs and its rule.
