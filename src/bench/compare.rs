@@ -60,7 +60,7 @@ fn figures(report: &Report) -> Vec<(String, Quantity, f64)> {
     let run = |r: &ModelRow| {
         let name = format!("{}: {}, {}, {} tokens", report.model, r.name(), r.attention, r.length);
         let time = r.best_seconds.or(r.first_seconds).map(|seconds| (name.clone(), Quantity::Time, seconds));
-        let memory = (r.peak_bytes > 0).then(|| (name, Quantity::Memory, r.peak_bytes as f64));
+        let memory = (r.peak_bytes > 0).then_some((name, Quantity::Memory, r.peak_bytes as f64));
         time.into_iter().chain(memory)
     };
     report.kernels.iter().map(kernel).chain(report.runs.iter().flat_map(run)).collect()
