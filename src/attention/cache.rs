@@ -118,7 +118,7 @@ pub struct CacheStep {
     pub n_tokens: usize,
     /// Position of its first token.
     pub position: usize,
-    /// Positions of its tokens [n_tokens].
+    /// Positions of its tokens, `[n_tokens]`.
     pub positions: Span,
     in_sink: bool,
     store_row: usize,
