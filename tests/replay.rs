@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use longreach::attention::{Attention, Lrsa};
 use longreach::generate::Session;
-use longreach::gpu::{Executor, Recording};
+use longreach::gpu::{CpuExecutor, Executor, Recording};
+use longreach::kernels::dropout::dropout;
 use longreach::kernels::elementwise::add;
 use longreach::kernels::matmul::matmul_nt;
 use longreach::kernels::sample::Sampling;
@@ -58,7 +59,26 @@ fn one_shape_is_prepared_once_and_each_run_has_its_own_buffers_and_parameters() 
         assert_eq!(device.n_replayed(), n_replayed, "{n} {start} {factor}");
         held.push(device.memory().persistent_bytes);
     }
-    assert_eq!(held, [0; 6], "no handle is left, so nothing is held for one");
+    assert_eq!(held, [0; 6], "what is kept for a shape holds no handle");
+}
+
+#[test]
+fn a_replayed_kernel_has_the_parameters_of_its_own_recording() {
+    let Some(mut device) = common::software_device() else { return };
+    let dropped = |device: &mut dyn Executor, step: u32| -> Vec<f32> {
+        let x = tensor(device, "x", 9, 40, |i| 1.0 + i as f32);
+        let out = tensor(device, "out", 9, 40, |_| 0.0);
+        let mut rec = Recording::new();
+        let masked = dropout(&mut rec, &x, 0.5, [7, step, 1]).unwrap();
+        rec.copy(masked.0[0].span(), out.span());
+        device.run(&rec).unwrap();
+        out.read(device).unwrap()
+    };
+    let right: Vec<_> = (0..3).map(|step| dropped(&mut CpuExecutor::<f32>::new(), step)).collect();
+    assert!(right[0] != right[1] && right[1] != right[2], "each step has a mask of its own");
+    let found: Vec<_> = (0..3).map(|step| dropped(&mut device, step)).collect();
+    assert_eq!(found, right);
+    assert_eq!(device.n_replayed(), 2);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 // Attention of query tiles over three runs of keys as in attend/forward.wgsl, by subgroups without workgroup memory: each lane loads
-// one quad of a key or value, and the subgroup hands them round to lanes that have four rows each.
+// one quad in eight of a key or value, and the subgroup hands them round to lanes that have four rows each.
 //
 // grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes hand round.
 const LANES: u32 = 16u;
-const BLOCK: u32 = 4u;
+const BLOCK: u32 = max(1u, 32u / D4); // keys at a time; what is unrolled does not grow with the heads
 const LOWEST: f32 = -3.0e38;
 
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>; // [tokens, H, D4]

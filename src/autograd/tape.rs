@@ -111,7 +111,7 @@ impl Tape {
         self.grad
     }
 
-    /// Whether activations may be asked for again, by a rule or by a recomputation: then none may be overwritten.
+    /// Whether activations may be asked for again, by a rule or by a recomputation: then none that a rule has seen may be overwritten.
     pub fn keeps(&self) -> bool {
         !self.passing
     }
@@ -240,7 +240,14 @@ impl Tape {
                             *needed = false;
                         }
                     }
-                    (op.label(), op.passes_on(), op.backward(&mut self.rec, &outputs, &need)?)
+                    let local = op.backward(&mut self.rec, &outputs, &need)?;
+                    let is_given = |g: &Tensor| outputs.iter().any(|o| o.span().buffer.id() == g.span().buffer.id());
+                    assert!(
+                        op.passes_on() || !local.iter().flatten().any(is_given),
+                        "{} passes on a gradient that it was given and does not say so",
+                        op.label()
+                    );
+                    (op.label(), op.passes_on(), local)
                 }
                 Rule::Block { run, inputs, saved } => {
                     ("checkpoint", true, self.block_backward(&run, &inputs, saved, &outputs, &need)?)

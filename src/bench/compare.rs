@@ -79,6 +79,8 @@ pub fn compare(old: &Report, new: &Report) -> Comparison {
         }
     }
     let is_gone = |figure: &&(String, Quantity, f64)| !new_figures.iter().any(|other| same(other, figure));
+    comparison.only_new.dedup(); // a row may miss its time and its memory
     comparison.only_old = old_figures.iter().filter(is_gone).map(|(name, ..)| name.clone()).collect();
+    comparison.only_old.dedup();
     comparison
 }

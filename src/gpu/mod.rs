@@ -17,6 +17,7 @@ mod features;
 pub mod footprint;
 mod host_memory;
 mod kernel;
+mod memory;
 mod open;
 mod open_options;
 mod pace;

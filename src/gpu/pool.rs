@@ -1,6 +1,6 @@
 //! Device memory of a wgpu executor: persistent buffers by handle, and slots for transients that are kept between runs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use super::buffer::Info;
@@ -57,9 +57,9 @@ impl Pool {
     }
 
     /// Releases the storage of handles that are gone; returns their ids.
-    pub(super) fn drop_dead(&mut self) -> Vec<u64> {
+    pub(super) fn drop_dead(&mut self) -> HashSet<u64> {
         let is_dead = |(id, (info, _)): (&u64, &(Weak<Info>, wgpu::Buffer))| (info.strong_count() == 0).then_some(*id);
-        let dead: Vec<u64> = self.persistent.iter().filter_map(is_dead).collect();
+        let dead: HashSet<u64> = self.persistent.iter().filter_map(is_dead).collect();
         dead.iter().for_each(|id| drop(self.persistent.remove(id)));
         dead
     }
@@ -67,8 +67,6 @@ impl Pool {
     /// Slots of earlier runs for those of the plan, as far as they are large enough. The others stay too, for the recordings that
     /// take turns with this one, unless more memory is needed now or they are large beside what the last runs needed.
     pub(super) fn claim(&mut self, plan: &Plan) -> Vec<Option<wgpu::Buffer>> {
-        self.needs.push_front(plan.peak_bytes());
-        self.needs.truncate(REMEMBERED);
         let mut by_need: Vec<usize> = (0..plan.slots().len()).collect();
         by_need.sort_by_key(|&i| std::cmp::Reverse(plan.slots()[i]));
         let mut given: Vec<Option<wgpu::Buffer>> = vec![None; by_need.len()];
@@ -81,7 +79,8 @@ impl Pool {
                 given[i] = Some(self.slots[j].clone());
             }
         }
-        let most = self.needs.iter().copied().max().unwrap_or(0).saturating_mul(KEEP_FACTOR).max(1 << 24);
+        let most =
+            self.needs.iter().copied().fold(plan.peak_bytes(), u64::max).saturating_mul(KEEP_FACTOR).max(1 << 24);
         if self.slots.iter().map(wgpu::Buffer::size).sum::<u64>() > most {
             self.slots.clear();
             return vec![None; given.len()];
@@ -113,13 +112,21 @@ impl Pool {
                 Some(slot) => slot,
                 None => {
                     let made = create(device, faults, "activations", need.next_multiple_of(256), USAGE);
-                    let made = made.inspect_err(|_| self.slots.clear())?;
+                    let made = made.inspect_err(|_| self.release())?;
                     self.slots.push(made.clone());
                     made
                 }
             });
         }
+        self.needs.push_front(plan.peak_bytes());
+        self.needs.truncate(REMEMBERED);
         Ok(slots)
+    }
+
+    /// Releases every slot.
+    pub(super) fn release(&mut self) {
+        self.slots.clear();
+        self.needs.clear();
     }
 
     /// Bytes of persistent storage whose handles are alive.

@@ -4,7 +4,7 @@
 //! wgpu has no command buffers for compute that can be submitted twice, so the commands are encoded every time; choosing kernels, finding
 //! pipelines and making bind groups, which take the host far longer, are not repeated.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::Pool;
@@ -135,17 +135,17 @@ impl Prepared {
         slots: &[wgpu::Buffer],
         params: &wgpu::Buffer,
     ) -> crate::error::Result<()> {
+        let mut changed = vec![false; buffers.len()];
         for (i, buffer) in buffers.iter().enumerate() {
             let (place, now) = match self.places[i] {
                 Place::Persistent(_) => (Place::Persistent(buffer.id()), persistent(buffer)?),
                 Place::Slot(slot) => (Place::Slot(slot), slots[slot].clone()),
             };
             self.places[i] = place;
-            if self.storage[i].as_ref() != Some(&now) {
-                self.let_go(|other| other == i);
-                self.storage[i] = Some(now);
-            }
+            changed[i] = self.storage[i].as_ref() != Some(&now);
+            self.storage[i] = Some(now);
         }
+        self.unbind(&changed);
         if self.params.as_ref() != Some(params) {
             self.params = Some(params.clone());
             self.bound.fill(None);
@@ -160,16 +160,42 @@ impl Prepared {
         Ok(())
     }
 
-    /// Unbinds the buffers whose number is `gone`.
-    fn let_go(&mut self, gone: impl Fn(usize) -> bool) {
+    /// Drops the bind groups that hold a buffer whose number is marked.
+    fn unbind(&mut self, marked: &[bool]) {
+        if !marked.contains(&true) {
+            return;
+        }
         for (command, bound) in self.commands.iter().zip(&mut self.bound) {
             if let Ready::Dispatch { parts, .. } = command
-                && parts.iter().any(|p| gone(p.buffer))
+                && parts.iter().any(|p| marked[p.buffer])
             {
                 *bound = None;
             }
         }
-        (0..self.storage.len()).filter(|&i| gone(i)).for_each(|i| self.storage[i] = None);
+    }
+
+    /// Lets go of the buffers of which this is said, so that their memory is freed.
+    fn forget(&mut self, is_gone: impl Fn(Place, &wgpu::Buffer) -> bool) {
+        let mut gone = vec![false; self.storage.len()];
+        for ((storage, &place), gone) in self.storage.iter_mut().zip(&self.places).zip(&mut gone) {
+            *gone = storage.as_ref().is_some_and(|s| is_gone(place, s));
+            if *gone {
+                *storage = None;
+            }
+        }
+        self.unbind(&gone);
+    }
+
+    /// Lets go of persistent buffers whose handles are gone.
+    pub(super) fn forget_dead(&mut self, dead: &HashSet<u64>) {
+        if !dead.is_empty() {
+            self.forget(|place, _| matches!(place, Place::Persistent(id) if dead.contains(&id)));
+        }
+    }
+
+    /// Lets go of slots that the pool holds no more.
+    pub(super) fn forget_slots(&mut self, pool: &Pool) {
+        self.forget(|place, storage| matches!(place, Place::Slot(_)) && !pool.holds(storage));
     }
 
     fn group(&self, device: &wgpu::Device, command: &Ready) -> wgpu::BindGroup {
@@ -222,35 +248,13 @@ impl Replays {
         self.kept.truncate(MOST);
     }
 
-    /// Unbinds persistent buffers that are gone, so that their memory is freed.
-    pub(super) fn forget(&mut self, dead: &[u64]) {
-        if dead.is_empty() {
-            return;
-        }
-        for prepared in &mut self.kept {
-            let gone: Vec<bool> =
-                prepared.places.iter().map(|p| matches!(p, Place::Persistent(id) if dead.contains(id))).collect();
-            if gone.contains(&true) {
-                prepared.let_go(|i| gone[i]);
-            }
-        }
+    /// As [`Prepared::forget_dead`], for all.
+    pub(super) fn forget_dead(&mut self, dead: &HashSet<u64>) {
+        self.kept.iter_mut().for_each(|prepared| prepared.forget_dead(dead));
     }
 
-    /// Unbinds slots that the pool holds no more.
+    /// As [`Prepared::forget_slots`], for all.
     pub(super) fn forget_slots(&mut self, pool: &Pool) {
-        for prepared in &mut self.kept {
-            let is_gone = |(place, storage): (&Place, &Option<wgpu::Buffer>)| {
-                matches!(place, Place::Slot(_)) && storage.as_ref().is_some_and(|s| !pool.holds(s))
-            };
-            let gone: Vec<bool> = prepared.places.iter().zip(&prepared.storage).map(is_gone).collect();
-            if gone.contains(&true) {
-                prepared.let_go(|i| gone[i]);
-            }
-        }
-    }
-
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.kept.clear();
+        self.kept.iter_mut().for_each(|prepared| prepared.forget_slots(pool));
     }
 }

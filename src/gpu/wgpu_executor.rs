@@ -1,7 +1,7 @@
 //! Runs recordings on a GPU through wgpu, in bounded submits.
 //!
 //! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
-//! that met them. The device itself is in `wgpu_device.rs`, compiled kernels are in `pipelines.rs`, device memory in `pool.rs`, and
+//! that met them. The device itself is in `wgpu_device.rs`, compiled kernels are in `pipelines.rs`, device memory in `memory.rs`, and
 //! what a submit holds is in `encode.rs`.
 
 use std::collections::VecDeque;
@@ -10,21 +10,21 @@ use std::time::Instant;
 
 use super::choice::{Choice, scratch};
 use super::choice_store::ChoiceStore;
-use super::encode::{Encoding, ParamBuffer};
+use super::encode::Encoding;
 use super::executor::check_span;
+use super::memory::Memory;
 use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
 use super::pipelines::{NotCompiled, Pipelines};
-use super::pool::Pool;
-use super::replay::{Prepared, Ready, Replays, Shape};
+use super::replay::{Prepared, Ready, Shape};
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
 use super::{
-    AdapterReport, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse,
-    Reading, Recording, Span, Timing,
+    AdapterReport, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse, Reading,
+    Recording, Span, Timing,
 };
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 
 /// Submits in flight before the next waits.
 const SUBMITS_IN_FLIGHT: usize = 3;
@@ -40,12 +40,9 @@ pub struct WgpuExecutor {
     subgroup_verdict: Option<Verdict>,
     choice: Choice,
     pipelines: Pipelines,
-    pool: Pool,
-    replays: Replays,
+    memory: Memory,
     pace: Pace,
-    params: ParamBuffer,
     staged_bytes: usize,
-    transient_peak_bytes: u64,
 }
 
 impl WgpuExecutor {
@@ -68,12 +65,9 @@ impl WgpuExecutor {
             subgroup_verdict: None,
             choice: Choice::new(report.is_software(), options.rivals, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
-            pool: Pool::default(),
-            replays: Replays::default(),
+            memory: Memory::default(),
             pace: Pace::default(),
-            params: ParamBuffer::default(),
             staged_bytes: 0,
-            transient_peak_bytes: 0,
         })
     }
 
@@ -118,7 +112,7 @@ impl WgpuExecutor {
 
     /// How many recordings were run with what had been prepared for an earlier one of the same shape.
     pub fn n_replayed(&self) -> u64 {
-        self.replays.hits
+        self.memory.replays.hits
     }
 
     /// The recording with the rivals that this device runs, compiled. What was not measured yet is, as far as time allows.
@@ -178,7 +172,7 @@ impl WgpuExecutor {
     fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
         let shape = Shape::of(recording);
         let mut prepared = Prepared::new(&shape, recording, &self.pipelines);
-        self.provide(&mut prepared, &shape, recording)?;
+        self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
         self.time(&prepared)
     }
 
@@ -222,42 +216,15 @@ impl WgpuExecutor {
     fn prepare(&mut self, recording: &Recording) -> Result<Prepared> {
         self.gpu.faults.check()?;
         let shape = Shape::of(recording);
-        let mut prepared = match self.replays.take(&shape) {
+        let mut prepared = match self.memory.replays.take(&shape) {
             Some(prepared) => prepared,
             None => {
                 let chosen = self.choose(recording)?;
                 Prepared::new(&shape, &chosen, &self.pipelines)
             }
         };
-        self.provide(&mut prepared, &shape, recording)?;
+        self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
         Ok(prepared)
-    }
-
-    /// Gives a prepared recording its memory and parameters.
-    fn provide(&mut self, prepared: &mut Prepared, shape: &Shape, recording: &Recording) -> Result<()> {
-        let dead = self.pool.drop_dead();
-        self.replays.forget(&dead);
-        let slots = match self.slots(prepared) {
-            // What the slots of another plan held may still be in use by what is queued.
-            Err(e) if e.kind() == ErrorKind::OutOfMemory => {
-                self.replays.clear();
-                self.gpu.poll(None)?;
-                self.slots(prepared)?
-            }
-            slots => slots?,
-        };
-        let params = self.params.upload(&self.gpu, recording)?;
-        let (gpu, pool) = (&self.gpu, &mut self.pool);
-        let persistent = |buffer: &Buffer| pool.persistent(&gpu.device, &gpu.faults, buffer);
-        prepared.bind(&gpu.device, &shape.buffers, persistent, &slots, &params)?;
-        self.transient_peak_bytes = self.transient_peak_bytes.max(prepared.plan.peak_bytes());
-        Ok(())
-    }
-
-    fn slots(&mut self, prepared: &Prepared) -> Result<Vec<wgpu::Buffer>> {
-        let claimed = self.pool.claim(&prepared.plan);
-        self.replays.forget_slots(&self.pool);
-        self.pool.fill(&self.gpu.device, &self.gpu.faults, &prepared.plan, claimed)
     }
 
     fn write_bytes(&mut self, span: &Span, bytes: &[u8]) -> Result<()> {
@@ -265,7 +232,7 @@ impl WgpuExecutor {
         assert!(bytes.len() <= span.len * 4, "write of {} bytes to {} elements", bytes.len(), span.len);
         self.gpu.faults.check()?;
         check_span(span, &self.limits)?;
-        let buffer = self.pool.persistent(&self.gpu.device, &self.gpu.faults, &span.buffer)?;
+        let buffer = self.memory.storage(&self.gpu, &span.buffer)?;
         for (i, chunk) in bytes.chunks(UPLOAD_BYTES_PER_SUBMIT).enumerate() {
             let offset = (span.offset * 4 + i * UPLOAD_BYTES_PER_SUBMIT) as u64;
             self.gpu.queue.write_buffer(&buffer, offset, chunk);
@@ -283,7 +250,7 @@ impl WgpuExecutor {
         assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read by the host");
         self.gpu.faults.check()?;
         check_span(span, &self.limits)?;
-        let source = self.pool.persistent(&self.gpu.device, &self.gpu.faults, &span.buffer)?;
+        let source = self.memory.storage(&self.gpu, &span.buffer)?;
         self.gpu.start_read(&source, span.offset as u64 * 4, span.len as u64 * 4, span.buffer.label())
     }
 }
@@ -334,14 +301,14 @@ impl Executor for WgpuExecutor {
             }
         }
         self.staged_bytes = 0;
-        self.replays.keep(prepared);
+        self.memory.replays.keep(prepared);
         Ok(())
     }
 
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
         let prepared = self.prepare(recording)?;
         let timings = self.time(&prepared)?;
-        self.replays.keep(prepared);
+        self.memory.replays.keep(prepared);
         Ok(timings)
     }
 
@@ -385,10 +352,10 @@ impl Executor for WgpuExecutor {
     }
 
     fn memory(&self) -> MemoryUse {
-        MemoryUse { persistent_bytes: self.pool.persistent_bytes(), transient_peak_bytes: self.transient_peak_bytes }
+        self.memory.usage()
     }
 
     fn reset_peak(&mut self) {
-        self.transient_peak_bytes = 0;
+        self.memory.reset_peak();
     }
 }

@@ -16,7 +16,7 @@ pub trait Op {
     /// Appends the backward commands.
     ///
     /// `grads` holds the gradient of each output. Returns one local gradient for each input: `Some` wherever `need` is
-    /// true. Rules never accumulate; only the tape adds.
+    /// true. What is returned is not added to anything yet: only the tape adds.
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
     /// Whether a gradient that [`Op::backward`] returns may be one that it was given: then the tape copies it before it adds to it.
