@@ -241,7 +241,9 @@ impl Tape {
                         }
                     }
                     let local = op.backward(&mut self.rec, &outputs, &need)?;
-                    let is_given = |g: &Tensor| outputs.iter().any(|o| o.span().buffer.id() == g.span().buffer.id());
+                    let ids = |t: &Tensor| t.pieces().iter().map(|p| p.span.buffer.id()).collect::<Vec<_>>();
+                    let given: Vec<u64> = outputs.iter().flat_map(ids).collect();
+                    let is_given = |g: &Tensor| ids(g).iter().any(|id| given.contains(id));
                     assert!(
                         op.passes_on() || !local.iter().flatten().any(is_given),
                         "{} passes on a gradient that it was given and does not say so",
