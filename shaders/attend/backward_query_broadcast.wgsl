@@ -11,15 +11,6 @@ var<private> query: Columns;
 var<private> upstream: Columns;
 var<private> total: Columns;
 
-// The lane's quads of a vector of which `at` is the first of them.
-fn own(run: u32, at: u32) -> Own {
-    var x: Own;
-    for (var i = 0u; i < OWN_QUADS; i++) {
-        x[i] = load(run, at + 8u * i);
-    }
-    return x;
-}
-
 @compute @workgroup_size(LANES)
 fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                             @builtin(subgroup_invocation_id) place: u32) {

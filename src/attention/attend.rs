@@ -27,6 +27,7 @@ pub(super) const TILES: Source = wgsl!("attend/tiles");
 pub(super) const QUERIES: Source = wgsl!("attend/queries");
 /// Matrices with a column for each row or key of a lane, and the quads that lanes hand round.
 pub(super) const QUADS: Source = wgsl!("attend/quads").needing(Feature::WideSubgroups);
+pub(super) const OWN_QUADS: Source = wgsl!("attend/own_quads");
 
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
@@ -49,7 +50,7 @@ static FORWARD: KernelDef = KernelDef {
 
 static FORWARD_BROADCAST: KernelDef = KernelDef {
     label: "attend/forward_broadcast",
-    parts: &[TILES, QUERIES, QUADS, wgsl!("attend/forward_broadcast")],
+    parts: &[TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/forward_broadcast")],
     rivals: &[],
     ..FORWARD
 };

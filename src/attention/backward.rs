@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::{Keys as AttendKeys, QUADS, QUERIES, TILES, broadcast_shape};
+use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, TILES, broadcast_shape};
 use super::layout::{KeyTile, QueryTile, TileParams};
 use super::twin::{Keys, Shape, split_by};
 use crate::gpu::{
@@ -64,7 +64,7 @@ static QUERY: KernelDef = KernelDef {
 
 static QUERY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_query_broadcast",
-    parts: &[TILES, QUERIES, QUADS, wgsl!("attend/backward_query_broadcast")],
+    parts: &[TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/backward_query_broadcast")],
     rivals: &[],
     ..QUERY
 };
