@@ -57,11 +57,9 @@ impl Encoding<'_> {
         self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
-    /// Encodes a range of the commands, of which the first dispatch is number `first_dispatch` of all. Neighbouring dispatches
-    /// share a pass.
-    pub(super) fn encode(&self, commands: Range<usize>, first_dispatch: usize) -> wgpu::CommandBuffer {
+    /// Encodes a range of the commands. Neighbouring dispatches share a pass.
+    pub(super) fn encode(&self, commands: Range<usize>) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
-        let mut index = first_dispatch;
         let mut at = commands.start;
         while at < commands.end {
             if !self.is_dispatch(at) {
@@ -71,8 +69,7 @@ impl Encoding<'_> {
             }
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             while at < commands.end && self.is_dispatch(at) {
-                self.dispatch(&mut pass, at, index);
-                index += 1;
+                self.dispatch(&mut pass, at);
                 at += 1;
             }
         }
@@ -80,20 +77,13 @@ impl Encoding<'_> {
     }
 
     /// As [`Encoding::encode`], with a pass and two timestamps for each command.
-    pub(super) fn encode_timed(
-        &self,
-        commands: Range<usize>,
-        first_dispatch: usize,
-        timestamps: &Timestamps,
-    ) -> wgpu::CommandBuffer {
+    pub(super) fn encode_timed(&self, commands: Range<usize>, timestamps: &Timestamps) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
-        let mut index = first_dispatch;
         let n = commands.len();
         for (i, at) in commands.enumerate() {
             if self.is_dispatch(at) {
                 let mut pass = encoder.begin_compute_pass(&timestamps.around(i));
-                self.dispatch(&mut pass, at, index);
-                index += 1;
+                self.dispatch(&mut pass, at);
             } else {
                 // Timestamps are portable only at the ends of passes: a transfer stands between two empty ones.
                 drop(encoder.begin_compute_pass(&timestamps.before(i)));
@@ -109,12 +99,12 @@ impl Encoding<'_> {
         matches!(self.prepared.commands[at], Ready::Dispatch { .. })
     }
 
-    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, at: usize, index: usize) {
-        let Ready::Dispatch { pipeline, groups: [x, y, z], .. } = &self.prepared.commands[at] else {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, at: usize) {
+        let Ready::Dispatch { number, pipeline, groups: [x, y, z], .. } = &self.prepared.commands[at] else {
             unreachable!("asked for by is_dispatch")
         };
         pass.set_pipeline(&pipeline.pipeline);
-        pass.set_bind_group(0, self.prepared.bound(at), &[(index * PARAM_STRIDE) as u32]);
+        pass.set_bind_group(0, self.prepared.bound(at), &[(number * PARAM_STRIDE) as u32]);
         pass.dispatch_workgroups(*x, *y, *z);
     }
 

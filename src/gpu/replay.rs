@@ -68,8 +68,19 @@ pub(super) struct Part {
 
 /// A command that needs nothing more but storage.
 pub(super) enum Ready {
-    Dispatch { pipeline: Pipeline, label: &'static str, groups: [u32; 3], params_len: usize, parts: Vec<Part> },
-    Copy { from: Part, to: Part },
+    /// `number` counts dispatches alone: where the parameters lie.
+    Dispatch {
+        number: usize,
+        pipeline: Pipeline,
+        label: &'static str,
+        groups: [u32; 3],
+        params_len: usize,
+        parts: Vec<Part>,
+    },
+    Copy {
+        from: Part,
+        to: Part,
+    },
     Clear(Part),
 }
 
@@ -103,8 +114,10 @@ impl Prepared {
         };
         let part =
             |s: &Span| Part { buffer: number[&s.buffer.id()], offset: s.offset as u64 * 4, len: s.len as u64 * 4 };
-        let ready = |command: &Command| match command {
+        let mut numbers = 0..;
+        let mut ready = |command: &Command| match command {
             Command::Dispatch(d) => Ready::Dispatch {
+                number: numbers.next().expect("it has no end"),
                 pipeline: pipelines.get(d).clone(),
                 label: d.kernel.label,
                 groups: d.groups,
@@ -114,7 +127,7 @@ impl Prepared {
             Command::Copy { from, to } => Ready::Copy { from: part(from), to: part(to) },
             Command::Clear(s) => Ready::Clear(part(s)),
         };
-        let commands: Vec<Ready> = chosen.commands().iter().map(ready).collect();
+        let commands: Vec<Ready> = chosen.commands().iter().map(&mut ready).collect();
         Self {
             words: shape.words.clone(),
             places: shape.buffers.iter().map(place).collect(),

@@ -5,7 +5,6 @@
 //! what a submit holds is in `encode.rs`.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::Instant;
 
 use super::choice::{Choice, scratch};
@@ -16,7 +15,7 @@ use super::memory::Memory;
 use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
 use super::pipelines::{NotCompiled, Pipelines};
-use super::replay::{Prepared, Ready, Shape};
+use super::replay::{Prepared, Shape};
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
@@ -180,7 +179,7 @@ impl WgpuExecutor {
         self.gpu.poll(None)?;
         self.pace.restart();
         let mut timestamps = Timestamps::new(&self.gpu)?;
-        let (mut timings, mut first_dispatch) = (Vec::new(), 0);
+        let mut timings = Vec::new();
         while timings.len() < prepared.commands.len() {
             let done = timings.len();
             // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
@@ -189,8 +188,8 @@ impl WgpuExecutor {
             let part = done..prepared.commands.len().min(done + most);
             let encoding = Encoding { device: &self.gpu.device, prepared };
             let encoded = match &timestamps {
-                Some(timestamps) => encoding.encode_timed(part.clone(), first_dispatch, timestamps),
-                None => encoding.encode(part.clone(), first_dispatch),
+                Some(timestamps) => encoding.encode_timed(part.clone(), timestamps),
+                None => encoding.encode(part.clone()),
             };
             let start = Instant::now();
             let index = self.gpu.queue.submit([encoded]);
@@ -206,7 +205,6 @@ impl WgpuExecutor {
                     timings.extend(vec![Timing { seconds, clock: Clock::Host }; part.len()]);
                 }
             }
-            first_dispatch += n_dispatches(prepared, part);
         }
         self.staged_bytes = 0;
         Ok(timings)
@@ -255,10 +253,6 @@ impl WgpuExecutor {
     }
 }
 
-fn n_dispatches(prepared: &Prepared, commands: Range<usize>) -> usize {
-    prepared.commands[commands].iter().filter(|c| matches!(c, Ready::Dispatch { .. })).count()
-}
-
 impl Executor for WgpuExecutor {
     fn name(&self) -> String {
         self.name.clone()
@@ -284,14 +278,13 @@ impl Executor for WgpuExecutor {
     fn run(&mut self, recording: &Recording) -> Result<()> {
         let prepared = self.prepare(recording)?;
         self.pace.restart();
-        let (mut first_dispatch, mut done, mut in_flight) = (0, 0, VecDeque::new());
+        let (mut done, mut in_flight) = (0, VecDeque::new());
         while done < prepared.commands.len() {
             let part = done..prepared.commands.len().min(done + self.pace.commands());
             let encoding = Encoding { device: &self.gpu.device, prepared: &prepared };
-            let encoded = encoding.encode(part.clone(), first_dispatch);
+            let encoded = encoding.encode(part.clone());
             done = part.end;
             in_flight.push_back((part.len(), self.gpu.queue.submit([encoded])));
-            first_dispatch += n_dispatches(&prepared, part);
             self.gpu.faults.check()?;
             if in_flight.len() > SUBMITS_IN_FLIGHT
                 && let Some((n, oldest)) = in_flight.pop_front()
