@@ -231,24 +231,7 @@ impl Tape {
             let outputs: Vec<Tensor> = node.outputs.iter().map(|(id, t)| grads.take(&mut self.rec, *id, t)).collect();
             let (label, passed_on, local) = match node.rule {
                 Rule::Op(op) => {
-                    for (i, (target, needed)) in node.inputs.iter().zip(&mut need).enumerate() {
-                        if *needed
-                            && op.has_backward_onto(i)
-                            && let Some(sum) = grads.sum_of(&mut self.rec, target)
-                        {
-                            op.backward_onto(&mut self.rec, &outputs, i, &sum);
-                            *needed = false;
-                        }
-                    }
-                    let local = op.backward(&mut self.rec, &outputs, &need)?;
-                    let ids = |t: &Tensor| t.pieces().iter().map(|p| p.span.buffer.id()).collect::<Vec<_>>();
-                    let given: Vec<u64> = outputs.iter().flat_map(ids).collect();
-                    let is_given = |g: &Tensor| ids(g).iter().any(|id| given.contains(id));
-                    assert!(
-                        op.passes_on() || !local.iter().flatten().any(is_given),
-                        "{} passes on a gradient that it was given and does not say so",
-                        op.label()
-                    );
+                    let local = self.op_backward(op.as_ref(), &node.inputs, &mut grads, &outputs, &mut need)?;
                     (op.label(), op.passes_on(), local)
                 }
                 Rule::Block { run, inputs, saved } => {
@@ -269,6 +252,36 @@ impl Tape {
             .into_iter()
             .map(|id| id.and_then(|id| grads.of_node.get(&id).map(|g| g.tensor.clone())))
             .collect())
+    }
+
+    /// The local gradients of an op. Those that it can add to a sum that is there are added, and not needed any more.
+    fn op_backward(
+        &mut self,
+        op: &dyn Op,
+        inputs: &[Target],
+        grads: &mut Gradients,
+        outputs: &[Tensor],
+        need: &mut [bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        for (i, (target, needed)) in inputs.iter().zip(&mut *need).enumerate() {
+            if *needed
+                && op.has_backward_onto(i)
+                && let Some(sum) = grads.sum_of(&mut self.rec, target)
+            {
+                op.backward_onto(&mut self.rec, outputs, i, &sum);
+                *needed = false;
+            }
+        }
+        let local = op.backward(&mut self.rec, outputs, need)?;
+        let ids = |t: &Tensor| t.pieces().iter().map(|p| p.span.buffer.id()).collect::<Vec<_>>();
+        let given: Vec<u64> = outputs.iter().flat_map(ids).collect();
+        let is_given = |g: &Tensor| ids(g).iter().any(|id| given.contains(id));
+        assert!(
+            op.passes_on() || !local.iter().flatten().any(is_given),
+            "{} passes on a gradient that it was given and does not say so",
+            op.label()
+        );
+        Ok(local)
     }
 
     fn block_backward(
