@@ -10,6 +10,7 @@ pub mod cli;
 pub mod conformance;
 pub mod data;
 pub mod error;
+pub mod eval;
 pub mod generate;
 pub mod gpu;
 pub mod kernels;
@@ -18,6 +19,7 @@ pub mod nn;
 pub mod optim;
 pub mod plot;
 mod small_file;
+pub mod study;
 pub mod tensor;
 pub mod train;
 

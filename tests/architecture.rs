@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["autograd"],
     &["nn", "model"],
     &["optim", "data"],
-    &["eval", "generate", "train"],
+    &["generate", "train", "eval", "study"],
     &["conformance", "bench"],
     &["app", "cli"],
 ];

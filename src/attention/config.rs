@@ -2,12 +2,28 @@
 
 use crate::error::{Error, Result};
 
+/// Which pairs of a partition are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// Those with the highest lag-relative scores.
+    #[default]
+    Scored,
+    /// As many at random, of every layer and head others: the control that scores have to beat. In generation only.
+    Random {
+        /// Of the draws.
+        seed: u64,
+    },
+    /// None at all, so that sink and window are what is left. In generation only.
+    Nothing,
+}
+
 /// Lag-Relative Sparse Attention: S, L and r.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lrsa {
     sink: usize,
     lag: usize,
     keep: f64,
+    selection: Selection,
 }
 
 impl Lrsa {
@@ -20,7 +36,7 @@ impl Lrsa {
 
     /// Checks that K = truncate(r · L) lies in 1..=L.
     pub fn new(sink: usize, lag: usize, keep: f64) -> Result<Self> {
-        let this = Self { sink, lag, keep };
+        let this = Self { sink, lag, keep, selection: Selection::Scored };
         if lag == 0 || !(keep > 0.0 && keep <= 1.0) {
             return Err(Error::usage(format!(
                 "LRSA with --lag {lag} --keep {keep} keeps nothing sensible: the lag is at least 1 token and keep lies in (0, 1]"
@@ -38,6 +54,16 @@ impl Lrsa {
         Ok(this)
     }
 
+    /// The same with another way to select, as controls have it.
+    pub fn with_selection(self, selection: Selection) -> Self {
+        Self { selection, ..self }
+    }
+
+    /// How pairs are selected.
+    pub fn selection(&self) -> Selection {
+        self.selection
+    }
+
     /// S: tokens at the start that are always visible.
     pub fn sink(&self) -> usize {
         self.sink
@@ -53,9 +79,12 @@ impl Lrsa {
         self.keep
     }
 
-    /// K = truncate(r · L), pairs kept of one partition.
+    /// K = truncate(r · L), pairs kept of one partition; 0 where nothing is to be selected.
     pub fn kept(&self) -> usize {
-        (self.keep * self.lag as f64) as usize
+        match self.selection {
+            Selection::Nothing => 0,
+            _ => (self.keep * self.lag as f64) as usize,
+        }
     }
 
     /// P: full partitions of a sequence of n tokens.
@@ -75,7 +104,12 @@ impl Lrsa {
 
 impl Default for Lrsa {
     fn default() -> Self {
-        Self { sink: Self::DEFAULT_SINK, lag: Self::DEFAULT_LAG, keep: Self::DEFAULT_KEEP }
+        Self {
+            sink: Self::DEFAULT_SINK,
+            lag: Self::DEFAULT_LAG,
+            keep: Self::DEFAULT_KEEP,
+            selection: Selection::Scored,
+        }
     }
 }
 
@@ -102,7 +136,11 @@ impl std::fmt::Display for Attention {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Attention::Dense => f.write_str("dense"),
-            Attention::Lrsa(l) => write!(f, "LRSA S={} L={} r={} (K={})", l.sink, l.lag, l.keep, l.kept()),
+            Attention::Lrsa(l) => match l.selection {
+                Selection::Scored => write!(f, "LRSA S={} L={} r={} (K={})", l.sink, l.lag, l.keep, l.kept()),
+                Selection::Random { .. } => write!(f, "random S={} L={} K={}", l.sink, l.lag, l.kept()),
+                Selection::Nothing => write!(f, "sink {} and window {}-{}", l.sink, l.lag, 2 * l.lag),
+            },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! packed keys, and the window from the previous partition to themselves. A key tile is the mirror image: a run of keys
 //! and the queries that see them. No n×n matrix and no mask exists anywhere.
 
-use super::{Attention, Lrsa};
+use super::{Attention, Lrsa, Selection};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::params;
@@ -218,6 +218,11 @@ impl TrainingLayout {
         let n_tokens: usize = sequences.iter().map(|s| s.1).sum();
         if n_tokens == 0 || sequences.iter().any(|s| s.1 == 0) {
             return Err(Error::new("a batch has at least one token in every sequence; remove empty examples"));
+        }
+        if let Attention::Lrsa(l) = attention
+            && l.selection() != Selection::Scored
+        {
+            return Err(Error::new(format!("{attention} is a control for generation: nothing trains with it")));
         }
         if n_tokens >= 1 << 20 {
             return Err(Error::new(format!(

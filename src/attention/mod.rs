@@ -7,16 +7,19 @@
 mod attend;
 mod backward;
 mod cache;
+mod cache_step;
 mod config;
 mod decode;
 mod layout;
 mod score;
 mod select;
+mod store;
 mod twin;
 
 pub use attend::attend_training;
-pub use cache::{Cache, CacheStep};
-pub use config::{Attention, Lrsa};
+pub use cache::Cache;
+pub use cache_step::CacheStep;
+pub use config::{Attention, Lrsa, Selection};
 pub use layout::{Heads, TrainingLayout};
 pub use score::Pairs;
 pub use select::select_pairs;
@@ -26,12 +29,12 @@ use crate::kernels::case::Case;
 
 /// The cases of every attention family.
 pub fn cases() -> Vec<Case> {
-    [score::cases(), select::cases(), attend::cases(), decode::cases(), cache::cases()].into_iter().flatten().collect()
+    [score::cases(), select::cases(), attend::cases(), decode::cases(), store::cases()].into_iter().flatten().collect()
 }
 
 /// Every attention kernel with one set of values for its constants.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [score::kernels(), select::kernels(), attend::kernels(), decode::kernels(), backward::kernels(), cache::kernels()]
+    [score::kernels(), select::kernels(), attend::kernels(), decode::kernels(), backward::kernels(), store::kernels()]
         .into_iter()
         .flatten()
         .collect()

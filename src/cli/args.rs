@@ -87,14 +87,25 @@ pub struct AttentionArgs {
     /// L: tokens of a partition [default: recorded, else 128; 1024 for 7B-class models]
     #[arg(long, value_name = "L")]
     pub lag: Option<usize>,
-    /// r: fraction of each partition kept, 0.25 for 4x compression [default: recorded, else 0.25]
-    #[arg(long, value_name = "R")]
-    pub keep: Option<f64>,
+    /// r: fraction of each partition kept, 0.25 for 4x compression [default: recorded, else 0.25]. train takes a list such as
+    /// 0.25,0.5,0.125, of which each step draws one; the first is recorded and evaluated with
+    #[arg(long, value_name = "R", value_delimiter = ',')]
+    pub keep: Option<Vec<f64>>,
 }
 
 impl AttentionArgs {
-    /// The attention that the flags name, with `recorded` and then `default` where they are silent.
+    /// [`AttentionArgs::resolve_list`] for verbs that run with one attention.
     pub fn resolve(&self, recorded: Option<Attention>, default: AttentionName) -> Result<Attention> {
+        let (attention, keeps) = self.resolve_list(recorded, default)?;
+        if keeps.len() > 1 {
+            return Err(Error::usage("--keep takes one number here; a list belongs to train"));
+        }
+        Ok(attention)
+    }
+
+    /// The attention that the flags name, with `recorded` and then `default` where they are silent, and the list of `--keep`, of
+    /// which that attention has the first.
+    pub fn resolve_list(&self, recorded: Option<Attention>, default: AttentionName) -> Result<(Attention, Vec<f64>)> {
         let lrsa_flags = self.sink.is_some() || self.lag.is_some() || self.keep.is_some();
         let name = match (self.attention, recorded) {
             (Some(name), _) => name,
@@ -107,14 +118,16 @@ impl AttentionArgs {
             if lrsa_flags {
                 return Err(Error::usage("--sink, --lag and --keep belong to --attention lrsa, not to dense"));
             }
-            return Ok(Attention::Dense);
+            return Ok((Attention::Dense, vec![]));
         }
         let base = match recorded {
             Some(Attention::Lrsa(l)) => l,
             _ => Lrsa::default(),
         };
         let lag = self.lag.unwrap_or(base.lag());
-        let lrsa = Lrsa::new(self.sink.unwrap_or(base.sink()), lag, self.keep.unwrap_or(base.keep()))?;
-        Ok(Attention::Lrsa(lrsa))
+        let keeps = self.keep.clone().unwrap_or_default();
+        let keep = keeps.first().copied().unwrap_or(base.keep());
+        let lrsa = Lrsa::new(self.sink.unwrap_or(base.sink()), lag, keep)?;
+        Ok((Attention::Lrsa(lrsa), keeps))
     }
 }

@@ -15,7 +15,6 @@ use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
 use crate::kernels::sample::Sampling;
-use crate::model::chat_template::Message;
 use crate::model::load::{Train, load};
 
 /// Tokens generated where `--max-tokens` is absent, as far as the model's positions reach.
@@ -120,22 +119,7 @@ impl PromptArgs {
                 "the prompt is empty: give some text, or the start token alone as ids (--ids with a file like [[1]])",
             ));
         }
-        let tokenizer = files.tokenizer()?;
-        let ids = match &files.template {
-            Some(template) if !self.no_chat_template => {
-                let turn = template.render(&[Message::new("user", text)], true)?;
-                tokenizer.encode(&turn, false)? // the template wrote BOS where the model wants it
-            }
-            _ => tokenizer.encode(&text, true)?,
-        };
-        let vocab = files.config().vocab;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            crate::bail!("the tokenizer does not belong to this model: it gave token {id}, the model has {vocab}");
-        }
-        if ids.is_empty() {
-            return Err(Error::usage("the prompt has no tokens: this tokenizer drops all of its text"));
-        }
-        Ok(ids)
+        files.prompt_ids(&text, !self.no_chat_template)
     }
 }
 

@@ -5,12 +5,15 @@ mod args;
 mod bench;
 mod check;
 mod demo;
+mod eval;
+mod eval_tasks;
 mod generate;
 mod id_lists;
 mod info;
 mod mutants;
 mod output;
 mod probe;
+mod study;
 mod train;
 mod train_progress;
 
@@ -34,6 +37,10 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Write what one forward and backward compute, or print the perplexity of a text.
     Probe(probe::ProbeArgs),
+    /// Measure what a compressed cache costs: perplexity, hidden facts, questions, agreement with the dense model.
+    Eval(Box<eval::EvalArgs>),
+    /// Train and evaluate base, dense-tuned and LRSA-tuned models side by side, over several seeds; goes on where it stopped.
+    Study(Box<study::StudyArgs>),
     /// Check on this machine's GPUs that every kernel and gradient is right.
     Check(check::CheckArgs),
     /// Measure how fast a device runs the kernels, trains and generates.
@@ -69,6 +76,8 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
+        Verb::Eval(args) => eval::run(&args),
+        Verb::Study(args) => study::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Info(args) => info::run(&args),

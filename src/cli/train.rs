@@ -148,6 +148,7 @@ impl TrainArgs {
             eps: self.eps,
             seed: self.seed,
             attention: None,
+            keeps: Vec::new(),
             max_positions: self.model.max_positions,
         }
     }
@@ -158,10 +159,16 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let mut job = args.job();
     job.validate()?;
     let files = args.model.open()?;
-    let attention = args.attention.resolve(files.recorded, AttentionName::Lrsa)?;
+    let (attention, keeps) = args.attention.resolve_list(files.recorded, AttentionName::Lrsa)?;
     job.attention = Some(AttentionRecord::of(attention));
+    job.keeps = if keeps.len() > 1 { keeps } else { Vec::new() };
+    job.validate()?;
     let mut device = args.device.open()?;
-    note(&format!("training with {attention} on {}", device.name()));
+    let drawn = match job.keeps.as_slice() {
+        [] => String::new(),
+        keeps => format!(", r drawn from {keeps:?} each step"),
+    };
+    note(&format!("training with {attention}{drawn} on {}", device.name()));
     let mut progress = Progress::default();
     let summary = run_opened(&job, &files, device.as_mut(), &mut progress)?;
     report(args, &summary, &device.name())

@@ -4,11 +4,11 @@
 //! model must say after token t. Reading examples is [`super::dataset`]; splitting the tokens into query tiles is
 //! attention's.
 
-use super::dataset::{Example, IGNORED};
-use crate::error::Result;
-use rand::SeedableRng;
-use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
+
+use super::dataset::{Example, IGNORED};
+use super::rng::seeded;
+use crate::error::Result;
 
 /// Several sequences of tokens, flat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,20 +100,10 @@ impl Sampler {
     }
 }
 
-/// The examples' order in one epoch. The generator's algorithm is named, so that it does not change with the library.
+/// The examples' order in one epoch.
 fn order_of(n_examples: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    bytes[8..16].copy_from_slice(&epoch.to_le_bytes());
-    // An all-zero state is the one that this generator cannot leave.
-    bytes[16..24].copy_from_slice(&0x9E37_79B9_7F4A_7C15_u64.to_le_bytes());
-    let mut rng = Xoshiro256PlusPlus::from_seed(bytes);
     let mut order: Vec<usize> = (0..n_examples).collect();
-    // Neighbouring seeds differ in few bits at first: let them spread before the result counts.
-    for _ in 0..16 {
-        rand::Rng::next_u64(&mut rng);
-    }
-    order.shuffle(&mut rng);
+    order.shuffle(&mut seeded(seed, epoch));
     order
 }
 

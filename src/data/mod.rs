@@ -8,6 +8,7 @@ mod example;
 pub mod gguf_tokenizer;
 pub mod model_files;
 pub mod pre_tokenizer;
+pub mod rng;
 pub mod stop;
 pub mod tokenizer;
 mod tokenizer_check;

@@ -8,7 +8,7 @@ use super::tokenizer::Tokenizer;
 use crate::attention::Attention;
 use crate::error::{Error, Result};
 use crate::model::adapter_file::{Adapter, read_adapter};
-use crate::model::chat_template::ChatTemplate;
+use crate::model::chat_template::{ChatTemplate, Message};
 use crate::model::config::ModelConfig;
 use crate::model::hub;
 use crate::model::record::AttentionRecord;
@@ -71,6 +71,26 @@ impl ModelFiles {
         let why =
             |why: &String| Error::new(format!("{why}: text needs a tokenizer; token ids work without one (--ids)"));
         self.tokenizer.as_ref().map_err(why)
+    }
+
+    /// Token ids of a prompt: as one turn of the user where the model has a chat template and `chat` is set, else as it stands.
+    pub fn prompt_ids(&self, text: &str, chat: bool) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer()?;
+        let ids = match &self.template {
+            Some(template) if chat => {
+                let turn = template.render(&[Message::new("user", text)], true)?;
+                tokenizer.encode(&turn, false)? // the template wrote BOS where the model wants it
+            }
+            _ => tokenizer.encode(text, true)?,
+        };
+        let vocab = self.config().vocab;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            crate::bail!("the tokenizer does not belong to this model: it gave token {id}, the model has {vocab}");
+        }
+        if ids.is_empty() {
+            return Err(Error::usage("the prompt has no tokens: this tokenizer drops all of its text"));
+        }
+        Ok(ids)
     }
 }
 

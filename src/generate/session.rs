@@ -7,13 +7,15 @@ use rand::{RngExt, SeedableRng};
 
 use crate::attention::{Attention, Cache};
 use crate::autograd::Tape;
+use crate::data::dataset::IGNORED;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Executor, Kind, Reading, Recording, Span};
+use crate::gpu::{Buffer, Executor, Kind, Reading, Recording, Span, upload_words};
 use crate::kernels::embedding::TokenIndex;
+use crate::kernels::loss::{Need, cross_entropy};
 use crate::kernels::matmul::{Rows, matmul_nt};
 use crate::kernels::sample::{Sampling, sample};
 use crate::model::llama::Llama;
-use crate::tensor::{Format, Tensor};
+use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// State of one generated sequence.
 pub struct Session {
@@ -81,12 +83,41 @@ impl Session {
             let index = TokenIndex::upload(device, &rest[..n], false)?;
             let to_logits = |rec: &mut Recording, hidden: &Tensor| {
                 matmul_nt(rec, hidden, &model.head().value, &logits, 1.0, 0.0);
+                Ok(())
             };
             self.forward(device, model, &index, to_logits)?;
             all.extend(logits.read(device)?);
             rest = &rest[n..];
         }
         Ok(all)
+    }
+
+    /// Feeds tokens and returns Σ -log p over the labels: `labels[t]` is the token that follows `ids[t]`, or [`IGNORED`].
+    pub fn feed_loss(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32], labels: &[i32]) -> Result<f64> {
+        assert_eq!(ids.len(), labels.len(), "a label for each token");
+        let max_elements = device.limits().max_elements();
+        let loss = Tensor::persistent("chunk loss", Format::F32, 1, 1, &device.limits())?;
+        let (mut sum, mut done) = (0.0, 0);
+        while done < ids.len() {
+            let n = self.cache.chunk(ids.len() - done);
+            let index = TokenIndex::upload(device, &ids[done..done + n], false)?;
+            let chunk = &labels[done..done + n];
+            done += n;
+            if chunk.iter().all(|&l| l == IGNORED) {
+                self.forward(device, model, &index, |_, _| Ok(()))?;
+                continue;
+            }
+            let words: Vec<u32> = chunk.iter().map(|&l| l as u32).collect(); // below 0 lies beyond any vocabulary
+            let words = upload_words(device, "chunk labels", &words)?;
+            self.forward(device, model, &index, |rec, hidden| {
+                let need = Need { hidden: false, head: false };
+                let (out, _) = cross_entropy(rec, hidden, &model.head().value, &words, 1.0, need, max_elements)?;
+                copy_tensor(rec, &out[0], &loss);
+                Ok(())
+            })?;
+            sum += device.read_f64(loss.span())?[0];
+        }
+        Ok(sum)
     }
 
     /// Draws the next token from the logits of the last one fed.
@@ -143,6 +174,7 @@ impl Session {
             if is_last {
                 matmul_nt(rec, Rows::new(hidden, hidden.rows - 1, 1), &model.head().value, &logits, 1.0, 0.0);
             }
+            Ok(())
         })
     }
 
@@ -151,12 +183,12 @@ impl Session {
         device: &mut dyn Executor,
         model: &Llama,
         index: &TokenIndex,
-        finish: impl FnOnce(&mut Recording, &Tensor),
+        finish: impl FnOnce(&mut Recording, &Tensor) -> Result<()>,
     ) -> Result<()> {
         let mut tape = Tape::inference();
         let step = self.cache.begin(device, index.n_tokens())?;
         let hidden = model.forward_cached(&mut tape, index, &self.cache, &step)?;
-        finish(&mut tape.rec, &hidden.tensor);
+        finish(&mut tape.rec, &hidden.tensor)?;
         device.run(&tape.rec)?;
         self.cache.commit(&step);
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::Once;
 use plotters::coord::Shift;
 use plotters::prelude::{
     BitMapBackend, Circle, DrawingArea, DrawingBackend, IntoDrawingArea, IntoFont, PathElement, Polygon, RGBColor,
-    SVGBackend, Text, TextStyle,
+    Rectangle, SVGBackend, Text, TextStyle,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, register_font};
@@ -57,6 +57,8 @@ pub(super) trait Canvas {
     fn line(&self, points: &[(f64, f64)], colour: Colour, width: f64, dashes: &[f64]) -> Result<()>;
     /// A marker.
     fn marker(&self, at: (f64, f64), style: Style, radius: f64) -> Result<()>;
+    /// A filled rectangle from its upper left corner.
+    fn rectangle(&self, corner: (f64, f64), size: (f64, f64), colour: Colour) -> Result<()>;
     /// A piece of text.
     fn text(&self, text: &str, at: (f64, f64), anchor: Anchor, size: f64, colour: Colour) -> Result<()>;
 }
@@ -112,6 +114,11 @@ impl<DB: DrawingBackend> Canvas for Surface<DB> {
         let corners: Vec<(i32, i32)> =
             corners.iter().map(|(dx, dy)| self.at((x + dx * radius, y + dy * radius))).collect();
         self.area.draw(&Polygon::new(corners, fill)).map_err(failed)
+    }
+
+    fn rectangle(&self, (x, y): (f64, f64), (w, h): (f64, f64), colour: Colour) -> Result<()> {
+        let corners = [self.at((x, y)), self.at((x + w, y + h))];
+        self.area.draw(&Rectangle::new(corners, rgb(colour).filled())).map_err(failed)
     }
 
     fn text(&self, text: &str, at: (f64, f64), anchor: Anchor, size: f64, colour: Colour) -> Result<()> {

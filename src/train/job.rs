@@ -92,6 +92,9 @@ pub struct TrainJob {
     pub seed: u64,
     /// Attention to train with; what the adapter or model records, else LRSA with its defaults.
     pub attention: Option<AttentionRecord>,
+    /// LRSA's r is drawn from these anew for each step, so that a model learns to live with several; empty for the attention's
+    /// own r alone, which is also what evaluations use and what is recorded.
+    pub keeps: Vec<f64>,
     /// Allows sequences up to this length instead of the model's own limit.
     pub max_positions: Option<usize>,
 }
@@ -126,6 +129,7 @@ impl Default for TrainJob {
             eps: 1e-8,
             seed: 0,
             attention: None,
+            keeps: Vec::new(),
             max_positions: None,
         }
     }
@@ -156,7 +160,11 @@ impl TrainJob {
         require(self.max_positions != Some(0), || "--max-positions 0 allows no token at all".into())?;
         self.optimizer().validate()?;
         self.validate_adapter()?;
-        self.attention(None).map(|_| ())
+        if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
+            require(self.keeps.is_empty(), || "--keep belongs to --attention lrsa, not to dense".into())?;
+        }
+        let attention = self.attention(None)?;
+        self.attentions(attention).map(|_| ())
     }
 
     fn validate_adapter(&self) -> Result<()> {
@@ -202,6 +210,17 @@ impl TrainJob {
         match &self.attention {
             Some(record) => record.attention(),
             None => Ok(recorded.unwrap_or(Attention::Lrsa(Lrsa::default()))),
+        }
+    }
+
+    /// The attentions that steps draw from: `attention` with each r of `keeps`, or alone.
+    pub fn attentions(&self, attention: Attention) -> Result<Vec<Attention>> {
+        match attention {
+            Attention::Lrsa(l) if !self.keeps.is_empty() => {
+                let with = |&keep: &f64| Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keep)?));
+                self.keeps.iter().map(with).collect()
+            }
+            _ => Ok(vec![attention]),
         }
     }
 
@@ -254,7 +273,7 @@ mod tests {
     #[test]
     fn what_no_run_can_mean_names_its_flag() {
         type Change = fn(&mut TrainJob);
-        let cases: [(&str, Change); 12] = [
+        let cases: [(&str, Change); 14] = [
             ("--epochs", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
             ("--steps", |j| j.steps = Some(0)),
             ("--batch-size", |j| j.batch_size = 0),
@@ -267,6 +286,8 @@ mod tests {
             ("--targets", |j| (j.method, j.targets) = (Method::Full, Some(vec![]))),
             ("--adapter", |j| (j.rank, j.adapter) = (Some(4), Some("a".into()))),
             ("--keep", |j| j.attention = Some(AttentionRecord::Lrsa { sink: 4, lag: 10, keep: 0.01 })),
+            ("--keep", |j| j.keeps = vec![0.5, 0.001]),
+            ("--keep", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), vec![0.5])),
         ];
         TrainJob::default().validate().unwrap();
         for (flag, change) in cases {

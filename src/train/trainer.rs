@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use rand::RngExt;
+
 use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, Observer, StepLine, Summary};
 use super::run_folder::RunFolder;
@@ -13,6 +15,7 @@ use crate::attention::Attention;
 use crate::data::batch::{Batch, Sampler};
 use crate::data::dataset::{Dataset, Example};
 use crate::data::model_files::ModelFiles;
+use crate::data::rng::seeded;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 use crate::model::adapter_config::AdapterConfig;
@@ -23,8 +26,10 @@ use crate::model::load::{Loaded, Train, load};
 pub struct Trainer {
     /// The model; generate with it at any time.
     pub loaded: Loaded,
-    /// The attention it is trained with.
+    /// The attention it is evaluated with and that is recorded beside it.
     pub attention: Attention,
+    /// Those that steps draw from; `attention` alone where the job names no list.
+    attentions: Vec<Attention>,
     job: TrainJob,
     stepper: Stepper,
     /// Of the adapter that is trained, `None` for full fine-tuning.
@@ -44,12 +49,19 @@ impl Trainer {
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
         let stepper = Stepper::new(device, job.optimizer(), job.recompute, seed)?;
-        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter: adapter.map(|a| a.config) })
+        let attentions = job.attentions(attention)?;
+        Ok(Self { loaded, attention, attentions, job: job.clone(), stepper, adapter: adapter.map(|a| a.config) })
     }
 
     /// Optimiser steps done so far.
     pub fn n_steps(&self) -> u64 {
         self.stepper.n_steps()
+    }
+
+    /// The attention of a step, by the seed and the step's number alone.
+    fn attention_of(&self, step: u64) -> Attention {
+        let drawn = seeded(self.job.seed, step).random_range(0..self.attentions.len());
+        self.attentions[drawn]
     }
 
     /// Mean loss over the labelled tokens of `examples` under any attention. Dropout is off and nothing is trained.
@@ -119,7 +131,8 @@ impl Trainer {
         let mut longest: Vec<&Example> = examples.iter().collect();
         longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
         let batch = Batch::new(longest.into_iter().take(self.job.batch_size));
-        let checked = self.stepper.check(device, &mut self.loaded, &batch, self.attention);
+        let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
+        let checked = self.attentions.iter().try_for_each(&mut check);
         checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
     }
 
@@ -231,7 +244,7 @@ impl Run<'_, '_> {
         if self.started.is_none() {
             self.clock = Instant::now();
         }
-        let attention = self.trainer.attention;
+        let attention = self.trainer.attention_of(step);
         let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         self.finish()?; // whatever became of this one
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;

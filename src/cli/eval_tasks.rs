@@ -1,0 +1,259 @@
+//! The tasks of `longreach eval`: their own flags, and what they ask.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::eval::{CommonArgs, TextArgs, at_least_one, watcher, write_samples, write_text};
+use super::output::{note, print_line};
+use crate::attention::Lrsa;
+use crate::data::model_files::ModelFiles;
+use crate::error::{Error, Result};
+use crate::eval::{
+    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, RulerTask, Sample, Task,
+    agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, ruler_samples,
+};
+
+/// Flags of tasks that ask questions.
+#[derive(Args, Debug)]
+struct QuestionArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Most tokens of a prompt
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1000", value_parser = at_least_one)]
+    lengths: Vec<usize>,
+    /// Write the questions to this file, a JSON object a line, and ask nobody
+    #[arg(long, value_name = "FILE.jsonl")]
+    samples_out: Option<PathBuf>,
+}
+
+impl QuestionArgs {
+    /// Asks everything and reports, or writes the questions down.
+    fn ask(&self, name: &str, task: Task, files: ModelFiles, samples: &[Sample]) -> Result<()> {
+        if let Some(path) = &self.samples_out {
+            return write_samples(path, samples);
+        }
+        let policies = self.common.policies()?;
+        let mut opened = self.common.open(files)?;
+        let mut report = self.common.report(name, &task.metrics(), &opened.device.name());
+        let mut watch = watcher(self.common.json, "answers");
+        let outcomes = answer_all(&mut self.common.subject(&mut opened), task, samples, &policies, &mut watch)?;
+        report.add_outcomes(&policies, outcomes);
+        self.common.finish(&report)
+    }
+}
+
+/// Flags of `eval needle`.
+#[derive(Args, Debug)]
+pub struct NeedleArgs {
+    #[command(flatten)]
+    questions: QuestionArgs,
+    #[command(flatten)]
+    text: TextArgs,
+    /// Where the key lies: 0 at the beginning of the text, 1 at its end
+    #[arg(long, value_name = "D,D,…", value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1")]
+    depths: Vec<f64>,
+    /// Questions for each length and depth
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    samples: usize,
+}
+
+impl NeedleArgs {
+    pub fn run(&self) -> Result<()> {
+        let QuestionArgs { common, lengths, .. } = &self.questions;
+        let files = common.files()?;
+        let haystack = Haystack::new(&self.text.read()?, &files)?;
+        let grid = NeedleGrid {
+            lengths: lengths.clone(),
+            depths: self.depths.clone(),
+            n_samples: self.samples,
+            seed: common.seed,
+        };
+        let samples = needle_samples(&files, &haystack, &grid)?;
+        self.questions.ask("needle", Task::Needle, files, &samples)
+    }
+}
+
+/// Tasks of `eval ruler`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RulerName {
+    /// One code
+    Single,
+    /// One code among four of other names
+    MultiKey,
+    /// Four codes of one name
+    MultiValue,
+    /// Names that stand for one number through each other
+    VariableTracking,
+}
+
+/// Flags of `eval ruler`.
+#[derive(Args, Debug)]
+pub struct RulerArgs {
+    #[command(flatten)]
+    questions: QuestionArgs,
+    #[command(flatten)]
+    text: TextArgs,
+    /// What is hidden
+    #[arg(long, value_enum, default_value = "multi-key")]
+    hidden: RulerName,
+    /// Questions for each length
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    samples: usize,
+}
+
+impl RulerArgs {
+    pub fn run(&self) -> Result<()> {
+        let QuestionArgs { common, lengths, .. } = &self.questions;
+        let files = common.files()?;
+        let haystack = Haystack::new(&self.text.read()?, &files)?;
+        let task = match self.hidden {
+            RulerName::Single => RulerTask::Single,
+            RulerName::MultiKey => RulerTask::MultiKey,
+            RulerName::MultiValue => RulerTask::MultiValue,
+            RulerName::VariableTracking => RulerTask::VariableTracking,
+        };
+        let samples = ruler_samples(&files, &haystack, task, lengths, self.samples, common.seed)?;
+        self.questions.ask(&format!("ruler-{}", task.name()), Task::Ruler, files, &samples)
+    }
+}
+
+/// Flags of `eval qa`.
+#[derive(Args, Debug)]
+pub struct QaArgs {
+    #[command(flatten)]
+    questions: QuestionArgs,
+    /// File in the shape of SQuAD (1 or 2) or HotpotQA; scripts/fetch-data brings one of each
+    #[arg(long, value_name = "FILE.json")]
+    data: PathBuf,
+    /// Questions for each length, of the articles in the last two fifths of the file
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    samples: usize,
+}
+
+impl QaArgs {
+    pub fn run(&self) -> Result<()> {
+        let QuestionArgs { common, lengths, .. } = &self.questions;
+        let files = common.files()?;
+        let file = QaFile::read(&self.data)?;
+        let samples = qa_samples(&files, &file, lengths, self.samples, common.seed)?;
+        let task = if file.is_hotpot { Task::HotpotQa } else { Task::Qa };
+        self.questions.ask("qa", task, files, &samples)
+    }
+}
+
+/// Flags of `eval perplexity`.
+#[derive(Args, Debug)]
+pub struct PerplexityArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    text: TextArgs,
+    /// Tokens of a window
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    length: usize,
+    /// Tokens from one window's start to the next [default: half a window]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Most windows
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    windows: usize,
+}
+
+impl PerplexityArgs {
+    pub fn run(&self) -> Result<()> {
+        let policies = self.common.policies()?;
+        let files = self.common.files()?;
+        let ids = files.tokenizer()?.encode(&self.text.read()?, true)?;
+        let mut opened = self.common.open(files)?;
+        let request = PerplexityRequest {
+            ids: &ids,
+            length: self.length,
+            stride: self.stride.unwrap_or((self.length / 2).max(1)),
+            max_windows: self.windows,
+        };
+        let mut report = self.common.report("perplexity", &["perplexity", "loss"], &opened.device.name());
+        let mut watch = watcher(self.common.json, "windows");
+        report.rows = perplexity(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
+        self.common.finish(&report)
+    }
+}
+
+/// Flags of `eval agreement`.
+#[derive(Args, Debug)]
+pub struct AgreementArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    text: TextArgs,
+    /// Tokens of a prompt
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    length: usize,
+    /// Prompts, evenly over the text
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    samples: usize,
+    /// Tokens of a continuation
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    continued: usize,
+}
+
+impl AgreementArgs {
+    pub fn run(&self) -> Result<()> {
+        let policies = self.common.policies()?;
+        let files = self.common.files()?;
+        let ids = files.tokenizer()?.encode(&self.text.read()?, true)?;
+        let mut opened = self.common.open(files)?;
+        let request =
+            AgreementRequest { ids: &ids, length: self.length, n_samples: self.samples, n_continued: self.continued };
+        let mut report = self.common.report("agreement", &AGREEMENT_METRICS, &opened.device.name());
+        let mut watch = watcher(self.common.json, "continuations");
+        let outcomes = agreement(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
+        report.add_outcomes(&policies, outcomes);
+        self.common.finish(&report)
+    }
+}
+
+/// Flags of `eval kept`.
+#[derive(Args, Debug)]
+pub struct KeptArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    text: TextArgs,
+    /// Only the first tokens of the text
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least_one)]
+    tokens: usize,
+    /// r: fraction of each partition kept
+    #[arg(long, value_name = "R", default_value_t = Lrsa::DEFAULT_KEEP)]
+    keep: f64,
+    /// SVG file with the text, each token shaded by the share of heads that keep it
+    #[arg(long, value_name = "FILE.svg")]
+    svg: Option<PathBuf>,
+    /// Shade by this layer alone
+    #[arg(long, value_name = "N")]
+    layer: Option<usize>,
+    /// Shade by this key-value head alone
+    #[arg(long, value_name = "N")]
+    head: Option<usize>,
+}
+
+impl KeptArgs {
+    pub fn run(&self) -> Result<()> {
+        if self.svg.is_none() && !self.common.json {
+            return Err(Error::usage("give --svg FILE.svg for a picture, or --json for the positions"));
+        }
+        let lrsa = Lrsa::new(self.common.sink, self.common.lag, self.keep)?;
+        let files = self.common.files()?;
+        let mut ids = files.tokenizer()?.encode(&self.text.read()?, true)?;
+        ids.truncate(self.tokens);
+        let mut opened = self.common.open(files)?;
+        self.common.model.check_length(&opened.files, ids.len())?;
+        let tokenizer = opened.files.tokenizer()?;
+        let map = kept_map(&mut *opened.device, &mut opened.loaded.model, tokenizer, &ids, lrsa)?;
+        if let Some(path) = &self.svg {
+            write_text(path, &map.to_svg(self.layer, self.head)?)?;
+            note(&format!("wrote {}", path.display()));
+        }
+        if self.common.json { print_line(&serde_json::to_string(&map)?) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,157 @@
+//! `longreach study`: trains and evaluates {base, dense-tuned, LRSA-tuned} under each attention, and reports.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::args::DeviceArgs;
+use super::output::{note, print, print_line};
+use crate::error::{Error, Result};
+use crate::study::{StudyObserver, StudyPlan, StudyTask, read_plan, run as run_study, write_report};
+
+/// Flags of `study`.
+#[derive(Args, Debug)]
+pub struct StudyArgs {
+    /// Folder of the study: settings, results and report. A study that is there goes on with its settings
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Folder for adapters and training data [default: OUT/work]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Only write the report on what is there
+    #[arg(long)]
+    report: bool,
+    /// Folder with a Hugging Face model, GGUF file, or hub id
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
+    model: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// A pass key hidden in a text, or questions about documents [default: needle]
+    #[arg(long, value_parser = PossibleValuesParser::new(["needle", "qa"]).map(|t| if t == "qa" { StudyTask::Qa } else { StudyTask::Needle }))]
+    task: Option<StudyTask>,
+    /// Text that keys are hidden in [default: the bundled chapters of Moby Dick]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Questions in the shape of SQuAD or HotpotQA, for --task qa
+    #[arg(long, value_name = "FILE.json")]
+    data: Option<PathBuf>,
+    /// Most tokens of a prompt [default: 1000]
+    #[arg(long, value_name = "N")]
+    length: Option<usize>,
+    /// Held-out questions [default: 64]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Seeds of the training runs [default: 0,1,2]
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    seeds: Option<Vec<u64>>,
+    /// Optimiser steps, each on one question [default: 60]
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Rank of the adapters [default: 16]
+    #[arg(long, value_name = "R")]
+    rank: Option<usize>,
+    /// Highest learning rate [default: 5e-4]
+    #[arg(long, value_name = "LR")]
+    lr: Option<f64>,
+    /// S [default: 16]
+    #[arg(long, value_name = "S")]
+    sink: Option<usize>,
+    /// L [default: 64]
+    #[arg(long, value_name = "L")]
+    lag: Option<usize>,
+    /// r of training with LRSA, of which each step draws one [default: 0.5,0.25,0.125]
+    #[arg(long, value_name = "R,R,…", value_delimiter = ',')]
+    keep: Option<Vec<f64>>,
+    /// What every model is evaluated with [default: dense,2x,4x,8x]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    attentions: Option<Vec<String>>,
+    /// Recompute activations in training: less memory, more time
+    #[arg(long)]
+    recompute: bool,
+    /// Print one JSON object at the end instead of the report
+    #[arg(long)]
+    json: bool,
+}
+
+impl StudyArgs {
+    /// The plan: what the folder holds, or the defaults, with the flags on top.
+    fn plan(&self) -> Result<StudyPlan> {
+        fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
+            if let Some(value) = flag {
+                field.clone_from(value);
+            }
+        }
+        let mut plan = read_plan(&self.out)?.unwrap_or_default();
+        set(&mut plan.model, &self.model);
+        set(&mut plan.task, &self.task);
+        set(&mut plan.length, &self.length);
+        set(&mut plan.samples, &self.samples);
+        set(&mut plan.seeds, &self.seeds);
+        set(&mut plan.steps, &self.steps);
+        set(&mut plan.rank, &self.rank);
+        set(&mut plan.lr, &self.lr);
+        set(&mut plan.sink, &self.sink);
+        set(&mut plan.lag, &self.lag);
+        set(&mut plan.keeps, &self.keep);
+        set(&mut plan.attentions, &self.attentions);
+        plan.text = self.text.clone().or(plan.text);
+        plan.data = self.data.clone().or(plan.data);
+        plan.recompute |= self.recompute;
+        if plan.model.is_empty() {
+            return Err(Error::usage("--model: which model is the study about?"));
+        }
+        plan.validate()?;
+        Ok(plan)
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &StudyArgs) -> Result<()> {
+    let plan = args.plan()?;
+    let work = args.work.clone().unwrap_or_else(|| args.out.join("work"));
+    if !args.report {
+        let mut device = args.device.open()?;
+        note(&format!("on {}; results go to {}", device.name(), args.out.display()));
+        run_study(&plan, &args.out, &work, &mut *device, &mut Progress::default())?;
+    }
+    let command = format!("longreach study --out {} --device {}", args.out.display(), args.device.device);
+    let files = write_report(&plan, &args.out, &command)?;
+    if args.json {
+        let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+        return print_line(&json!({ "out": args.out.display().to_string(), "files": files }).to_string());
+    }
+    print(&std::fs::read_to_string(args.out.join("report.md"))?)
+}
+
+/// A line for each thing that is done, and a bar for the one that runs.
+#[derive(Default)]
+struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl StudyObserver for Progress {
+    fn started(&mut self, what: &str) {
+        let bar = ProgressBar::new(0).with_message(what.to_string());
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
+            bar.set_style(style);
+        }
+        self.bar = Some(bar);
+    }
+
+    fn progress(&mut self, done: usize, total: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+    }
+
+    fn finished(&mut self, what: &str) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        note(what);
+    }
+}

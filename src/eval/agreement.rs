@@ -1,0 +1,90 @@
+//! How far a model with a compressed cache goes on with a text as it does with the whole cache: is the first token the same, and for
+//! how long do both greedy continuations agree?
+
+use std::ops::ControlFlow;
+
+use super::answer::{Subject, Watch, stopped};
+use super::policy::Policy;
+use super::report::Outcome;
+use crate::attention::Attention;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateRequest, NewToken, generate};
+use crate::kernels::sample::Sampling;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct AgreementRequest<'a> {
+    /// The text, of which every window is a prompt.
+    pub ids: &'a [u32],
+    /// Tokens of a prompt.
+    pub length: usize,
+    /// Prompts, evenly over the text.
+    pub n_samples: usize,
+    /// Tokens of a continuation.
+    pub n_continued: usize,
+}
+
+/// Names of the figures: whether the first token is the same, and the share of the continuation before it differs.
+pub const METRICS: [&str; 2] = ["first token", "continuation"];
+
+/// Compares every policy with the dense model on every prompt.
+pub fn agreement(
+    subject: &mut Subject<'_>,
+    request: &AgreementRequest<'_>,
+    policies: &[Policy],
+    watch: &mut Watch<'_>,
+) -> Result<Vec<Outcome>> {
+    let AgreementRequest { ids, length, n_samples, n_continued } = *request;
+    if length == 0 || n_samples == 0 || n_continued == 0 {
+        return Err(Error::usage("prompts, their tokens and those of a continuation are at least 1 each"));
+    }
+    if ids.len() < length {
+        return Err(Error::usage(format!("the text has {} tokens, fewer than a prompt of {length}", ids.len())));
+    }
+    subject.check_length(length + n_continued)?;
+    let total = n_samples * policies.len();
+    let mut outcomes = Vec::with_capacity(total);
+    for i in 0..n_samples {
+        let start = (ids.len() - length) * i / n_samples;
+        let prompt = &ids[start..start + length];
+        let expected = continued(subject, prompt, Attention::Dense, n_continued)?;
+        for policy in policies {
+            let attention = policy.attention(length)?;
+            let got = match attention {
+                Attention::Dense => expected.clone(),
+                _ => continued(subject, prompt, attention, n_continued)?,
+            };
+            let same = got.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+            let tokenizer = subject.files.tokenizer()?;
+            outcomes.push(Outcome {
+                attention: policy.name().to_string(),
+                id: format!("agreement-{length}-{i}"),
+                length,
+                depth: None,
+                answer: tokenizer.decode(&got, false)?,
+                expected: vec![tokenizer.decode(&expected, false)?],
+                scores: vec![f64::from(same > 0), same as f64 / n_continued as f64],
+                prompt_tokens: length,
+                kv_entries: attention.cache_length(length),
+            });
+            if watch(outcomes.len(), total).is_break() && outcomes.len() < total {
+                return Err(stopped());
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+fn continued(subject: &mut Subject<'_>, prompt: &[u32], attention: Attention, n: usize) -> Result<Vec<u32>> {
+    let request = GenerateRequest {
+        prompt_ids: prompt,
+        max_tokens: n,
+        sampling: Sampling::default(),
+        attention,
+        chunk: subject.chunk,
+        stop: &[],
+        seed: 0,
+    };
+    let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+    Ok(generate(subject.device, subject.model, None, &request, &mut silent)?.ids)
+}

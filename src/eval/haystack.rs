@@ -1,0 +1,112 @@
+//! A long text to hide things in: sentences, of which excerpts of a wanted length are taken.
+//!
+//! The first three fifths are for training, the rest is held out.
+
+use std::ops::Range;
+
+use rand::{Rng, RngExt};
+
+use crate::data::model_files::ModelFiles;
+use crate::error::{Error, Result};
+
+/// Longest sentence in bytes; what runs on is cut at a space.
+const MAX_SENTENCE: usize = 600;
+
+/// What an excerpt may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// To train on.
+    Training,
+    /// To be judged by.
+    HeldOut,
+}
+
+/// A text as sentences with their tokens counted.
+#[derive(Clone, Debug)]
+pub struct Haystack {
+    sentences: Vec<(String, usize)>,
+}
+
+impl Haystack {
+    /// Cuts a text into sentences. Fails where there are fewer than ten.
+    pub fn new(text: &str, files: &ModelFiles) -> Result<Self> {
+        let tokenizer = files.tokenizer()?;
+        let mut sentences = Vec::new();
+        for sentence in sentences_of(text) {
+            let n = tokenizer.encode(&format!(" {sentence}"), false)?.len();
+            sentences.push((sentence, n));
+        }
+        if sentences.len() < 10 {
+            return Err(Error::usage(format!(
+                "the text has {} sentences; something is hidden between sentences, so give one with at least ten",
+                sentences.len()
+            )));
+        }
+        Ok(Self { sentences })
+    }
+
+    fn range(&self, part: Part) -> Range<usize> {
+        let cut = self.sentences.len() * 3 / 5;
+        match part {
+            Part::Training => 0..cut,
+            Part::HeldOut => cut..self.sentences.len(),
+        }
+    }
+
+    /// Sentences in a row, from a random one on, of `n_tokens` tokens at most. A part that is shorter than that begins again.
+    pub fn excerpt(&self, part: Part, n_tokens: usize, rng: &mut impl Rng) -> Vec<&str> {
+        let range = self.range(part);
+        let mut at = rng.random_range(range.clone());
+        let (mut chosen, mut used, mut tried) = (Vec::new(), 0, 0);
+        loop {
+            let (sentence, n) = &self.sentences[at];
+            used += n.max(&1);
+            let next = if at + 1 < range.end { at + 1 } else { range.start };
+            if used > n_tokens {
+                let is_too_long = chosen.is_empty() && tried < range.len();
+                if !is_too_long {
+                    return chosen;
+                }
+                // The text begins at a sentence that fits.
+                (used, tried) = (0, tried + 1);
+            } else {
+                chosen.push(sentence.as_str());
+            }
+            at = next;
+        }
+    }
+}
+
+/// Ends of sentences are a full stop, an exclamation or question mark, perhaps quotes, and a space.
+fn sentences_of(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut sentences = Vec::new();
+    let mut sentence = String::new();
+    for word in words {
+        if !sentence.is_empty() {
+            sentence.push(' ');
+        }
+        sentence.push_str(word);
+        let bare = word.trim_end_matches(['"', '\'', ')', '”', '’']);
+        if bare.ends_with(['.', '!', '?']) || sentence.len() > MAX_SENTENCE {
+            sentences.push(std::mem::take(&mut sentence));
+        }
+    }
+    if !sentence.is_empty() {
+        sentences.push(sentence);
+    }
+    sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_end_where_readers_stop() {
+        let found = sentences_of("Call me Ishmael. \"Why?\" he\nasked.  So be it");
+        assert_eq!(found, ["Call me Ishmael.", "\"Why?\"", "he asked.", "So be it"]);
+        let long = "word ".repeat(500);
+        assert!(sentences_of(&long).iter().all(|s| s.len() <= MAX_SENTENCE + 5));
+    }
+}

@@ -1,0 +1,118 @@
+//! What the cache keeps of a text: which tokens stay, in each layer and head.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::kept_svg;
+use crate::attention::{Attention, Lrsa};
+use crate::autograd::Tape;
+use crate::data::batch::Batch;
+use crate::data::dataset::{Example, IGNORED};
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::gpu::Executor;
+use crate::model::block::KeptLog;
+use crate::model::llama::Llama;
+use crate::train::{Objective, UploadedBatch};
+
+/// The tokens of a text and what became of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptMap {
+    /// What each token says.
+    pub tokens: Vec<String>,
+    /// S, L and r.
+    pub sink: usize,
+    pub lag: usize,
+    pub keep: f64,
+    /// Tokens from here on are all in the cache still, unjudged.
+    pub tail_start: usize,
+    /// Layer, head, then the positions kept between sink and tail, ascending.
+    pub kept: Vec<Vec<Vec<usize>>>,
+}
+
+/// Runs the model over a text, as training does, and notes what is selected. Prefill selects the same.
+pub fn kept_map(
+    device: &mut dyn Executor,
+    model: &mut Llama,
+    tokenizer: &Tokenizer,
+    ids: &[u32],
+    lrsa: Lrsa,
+) -> Result<KeptMap> {
+    if ids.is_empty() {
+        return Err(Error::usage("the text has no tokens"));
+    }
+    let batch = Batch::new(&[Example { ids: ids.to_vec(), labels: vec![IGNORED; ids.len()] }]);
+    let log: KeptLog = Rc::new(RefCell::new(Vec::new()));
+    let attention = Attention::Lrsa(lrsa);
+    let objective = Objective { attention, scale: 1.0, dropout: None, kept: Some(log.clone()) };
+    let uploaded = UploadedBatch::new(device, model, &batch, &objective)?;
+    let mut tape = Tape::inference();
+    uploaded.hidden(&mut tape, model)?;
+    device.run(&tape.rec)?;
+    let (heads, kept) = (model.config.n_kv_heads, lrsa.kept());
+    let mut layers = Vec::new();
+    for span in log.borrow().iter() {
+        let mut of_heads = vec![Vec::new(); heads];
+        if let Some(span) = span {
+            let rows = device.read_words(span)?; // [pairs, Hk, K]
+            for (i, row) in rows.into_iter().enumerate() {
+                of_heads[i / kept % heads].push(row as usize);
+            }
+        }
+        layers.push(of_heads);
+    }
+    let judged = lrsa.partitions(ids.len()).saturating_sub(1) * lrsa.lag();
+    Ok(KeptMap {
+        tokens: pieces(tokenizer, ids)?,
+        sink: lrsa.sink().min(ids.len()),
+        lag: lrsa.lag(),
+        keep: lrsa.keep(),
+        tail_start: (lrsa.sink() + judged).min(ids.len()),
+        kept: layers,
+    })
+}
+
+/// What each token adds to the text. Of a character that takes several tokens the last says it.
+fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Vec<String>> {
+    let mut stream = tokenizer.stream();
+    let mut pieces = Vec::with_capacity(ids.len());
+    for &id in ids {
+        let special = tokenizer.is_special(id).then(|| tokenizer.id_to_token(id)).flatten();
+        let said = stream.push(id)?.unwrap_or_default();
+        pieces.push(special.unwrap_or(said));
+    }
+    Ok(pieces)
+}
+
+impl KeptMap {
+    /// For each token the share of heads that keep it, 0 to 1: of all, of a layer, or of one head of a layer. Tokens of sink and tail
+    /// have 1.
+    pub fn shares(&self, layer: Option<usize>, head: Option<usize>) -> Result<Vec<f64>> {
+        let (n_layers, n_heads) = (self.kept.len(), self.kept.first().map_or(0, Vec::len));
+        for (what, picked, n) in [("layer", layer, n_layers), ("head", head, n_heads)] {
+            if let Some(i) = picked.filter(|&i| i >= n) {
+                return Err(Error::usage(format!("there is no {what} {i}: they go from 0 to {}", n.saturating_sub(1))));
+            }
+        }
+        let mut counts = vec![0usize; self.tokens.len()];
+        let mut lists = 0;
+        for (_, heads) in self.kept.iter().enumerate().filter(|(l, _)| layer.is_none_or(|x| x == *l)) {
+            for (_, positions) in heads.iter().enumerate().filter(|(h, _)| head.is_none_or(|x| x == *h)) {
+                lists += 1;
+                positions.iter().for_each(|&p| counts[p] += 1);
+            }
+        }
+        let share = |(at, n): (usize, usize)| {
+            let is_whole = at < self.sink || at >= self.tail_start;
+            if is_whole { 1.0 } else { n as f64 / lists.max(1) as f64 }
+        };
+        Ok(counts.into_iter().enumerate().map(share).collect())
+    }
+
+    /// The text as an SVG, each token shaded by the share of heads that keep it.
+    pub fn to_svg(&self, layer: Option<usize>, head: Option<usize>) -> Result<String> {
+        Ok(kept_svg::draw(self, &self.shares(layer, head)?, layer, head))
+    }
+}

@@ -1,0 +1,107 @@
+//! Perplexity of a long text under each attention, by windows that slide over it: every token is predicted once, from at least
+//! `length - stride` tokens before it (but for those of the first window).
+
+use std::collections::BTreeMap;
+
+use super::answer::{Subject, Watch, stopped};
+use super::policy::Policy;
+use super::report::Row;
+use crate::data::dataset::IGNORED;
+use crate::error::{Error, Result};
+use crate::generate::Session;
+use crate::kernels::sample::Sampling;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct PerplexityRequest<'a> {
+    /// The text.
+    pub ids: &'a [u32],
+    /// Tokens of a window.
+    pub length: usize,
+    /// Tokens from one window's start to the next one's.
+    pub stride: usize,
+    /// Most windows; the first ones of the text.
+    pub max_windows: usize,
+}
+
+/// A row of each policy: `perplexity` and `loss`, the mean -log p of the predicted tokens; n counts them.
+pub fn perplexity(
+    subject: &mut Subject<'_>,
+    request: &PerplexityRequest<'_>,
+    policies: &[Policy],
+    watch: &mut Watch<'_>,
+) -> Result<Vec<Row>> {
+    let PerplexityRequest { ids, length, stride, max_windows } = *request;
+    if length < 2 || stride == 0 || stride > length || max_windows == 0 {
+        return Err(Error::usage("a window has at least 2 tokens, and a stride lies between 1 and its length"));
+    }
+    if ids.len() < 2 {
+        return Err(Error::usage("a perplexity needs at least 2 tokens, of which the first is given"));
+    }
+    subject.check_length(length.min(ids.len()))?;
+    let windows = windows(ids.len(), length, stride, max_windows);
+    let (mut rows, mut done) = (Vec::new(), 0);
+    for policy in policies {
+        let (mut sum, mut n, mut entries) = (0.0, 0, 0.0);
+        for &(start, end, first) in &windows {
+            let window = &ids[start..end];
+            let attention = policy.attention(window.len())?;
+            let mut labels: Vec<i32> = window[1..].iter().map(|&id| id as i32).collect();
+            labels.push(IGNORED);
+            labels[..first - start - 1].fill(IGNORED);
+            n += labels.iter().filter(|&&l| l != IGNORED).count();
+            let Subject { device, model, chunk, .. } = subject;
+            let mut session = Session::new(*device, model, attention, window.len(), *chunk, Sampling::default(), 0)?;
+            sum += session.feed_loss(*device, model, window, &labels)?;
+            entries += attention.cache_length(window.len()) as f64;
+            done += 1;
+            let total = windows.len() * policies.len();
+            if watch(done, total).is_break() && done < total {
+                return Err(stopped());
+            }
+        }
+        let loss = sum / n as f64;
+        rows.push(Row {
+            attention: policy.name().to_string(),
+            compression: policy.compression(),
+            length,
+            depth: None,
+            n,
+            values: BTreeMap::from([("loss".to_string(), loss), ("perplexity".to_string(), loss.exp())]),
+            kv_entries: entries / windows.len() as f64,
+        });
+    }
+    Ok(rows)
+}
+
+/// Start and end of each window and the first token that it predicts.
+fn windows(n: usize, length: usize, stride: usize, most: usize) -> Vec<(usize, usize, usize)> {
+    let mut windows = Vec::new();
+    let (mut start, mut predicted) = (0, 1);
+    while predicted < n && windows.len() < most {
+        let end = (start + length).min(n);
+        windows.push((start, end, predicted));
+        // The first token that a window predicts has one before it.
+        (start, predicted) = ((start + stride).min(end - 1), end);
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_but_the_first_is_predicted_once() {
+        for (n, length, stride) in [(2, 2, 1), (100, 10, 10), (100, 10, 3), (101, 64, 32), (5, 64, 64)] {
+            let mut next = 1;
+            for (start, end, first) in windows(n, length, stride, usize::MAX) {
+                assert_eq!(first, next);
+                assert!(start < first && end > first && end - start <= length && end <= n);
+                next = end;
+            }
+            assert_eq!(next, n, "{n} {length} {stride}");
+        }
+        assert_eq!(windows(100, 10, 5, 2), [(0, 10, 1), (5, 15, 10)]);
+    }
+}

@@ -1,0 +1,118 @@
+//! What is compared: dense, LRSA at some compression, and controls of the same size.
+
+use crate::attention::{Attention, Lrsa, Selection};
+use crate::error::{Error, Result};
+
+/// A way to keep the cache, by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Fixed(Attention),
+    /// Sink and window alone, with as many entries as this would have.
+    WindowLike(Lrsa),
+}
+
+impl Policy {
+    /// `dense`, `4x` for LRSA with r = 1/4 (any factor), or with as many entries `random-4x` for pairs kept at random and `window-4x`
+    /// for none kept but a longer window. `seed` is that of the random ones.
+    pub fn parse(name: &str, sink: usize, lag: usize, seed: u64) -> Result<Self> {
+        let unknown = || {
+            Error::usage(format!(
+                "'{name}' is no attention that can be evaluated: use dense, 2x, 4x or another factor, random-4x, window-4x"
+            ))
+        };
+        let name = name.trim();
+        if name == "dense" {
+            return Ok(Self { name: name.to_string(), kind: Kind::Fixed(Attention::Dense) });
+        }
+        let (control, factor) = name.rsplit_once('-').map_or((None, name), |(c, f)| (Some(c), f));
+        let factor: f64 = factor.strip_suffix('x').and_then(|f| f.parse().ok()).ok_or_else(unknown)?;
+        if !(factor >= 1.0 && factor.is_finite()) {
+            return Err(unknown());
+        }
+        let lrsa = Lrsa::new(sink, lag, 1.0 / factor)?;
+        let kind = match control {
+            None => Kind::Fixed(Attention::Lrsa(lrsa)),
+            Some("random") => Kind::Fixed(Attention::Lrsa(lrsa.with_selection(Selection::Random { seed }))),
+            Some("window") => Kind::WindowLike(lrsa),
+            Some(_) => return Err(unknown()),
+        };
+        Ok(Self { name: name.to_string(), kind })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many times smaller the kept part of a partition is; 1 for dense.
+    pub fn compression(&self) -> f64 {
+        match self.kind {
+            Kind::Fixed(Attention::Lrsa(l)) | Kind::WindowLike(l) => 1.0 / l.keep(),
+            Kind::Fixed(Attention::Dense) => 1.0,
+        }
+    }
+
+    /// Whether it is LRSA or dense, and no control.
+    pub fn is_control(&self) -> bool {
+        self.name.contains('-')
+    }
+
+    /// The attention for a prompt of `n` tokens.
+    pub fn attention(&self, n: usize) -> Result<Attention> {
+        match self.kind {
+            Kind::Fixed(attention) => Ok(attention),
+            Kind::WindowLike(like) => Ok(Attention::Lrsa(window_like(&like, n)?)),
+        }
+    }
+}
+
+/// Sink and the longest window whose cache has at most the entries of `like`'s after n tokens.
+fn window_like(like: &Lrsa, n: usize) -> Result<Lrsa> {
+    let room = like.cache_length(n);
+    let window = |lag: usize| Ok(Lrsa::new(like.sink(), lag, 1.0)?.with_selection(Selection::Nothing));
+    for lag in (1..=room.saturating_sub(like.sink()).max(1)).rev() {
+        let lrsa = window(lag)?;
+        if lrsa.cache_length(n) <= room {
+            return Ok(lrsa);
+        }
+    }
+    window(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_is_kept() {
+        let parse = |name| Policy::parse(name, 16, 64, 0);
+        assert_eq!(parse("dense").unwrap().attention(1000).unwrap(), Attention::Dense);
+        let lrsa = Lrsa::new(16, 64, 0.25).unwrap();
+        assert_eq!(parse("4x").unwrap().attention(1000).unwrap(), Attention::Lrsa(lrsa));
+        assert_eq!(parse("2.5x").unwrap().compression(), 2.5);
+        assert_eq!(parse("random-8x").unwrap().attention(1000).unwrap().cache_length(1000), {
+            Lrsa::new(16, 64, 0.125).unwrap().cache_length(1000)
+        });
+        for bad in ["", "4", "x", "0x", "0.5x", "infx", "nanx", "some-4x", "random-x", "1000x", "-4x"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_as_long_as_the_cache_that_it_stands_beside() {
+        for n in [10, 150, 500, 1000, 1001, 3000] {
+            let (like, window) = (
+                Lrsa::new(16, 64, 0.25).unwrap(),
+                Policy::parse("window-4x", 16, 64, 0).unwrap().attention(n).unwrap(),
+            );
+            let (room, used) = (like.cache_length(n), window.cache_length(n));
+            assert!(used <= room && used * 10 >= room * 9, "{n}: {used} of {room}");
+        }
+    }
+}

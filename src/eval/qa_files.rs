@@ -1,0 +1,153 @@
+//! Questions about documents from files in the shapes of SQuAD (versions 1 and 2) and HotpotQA.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::haystack::Part;
+use crate::error::{Context, Error, Result};
+use crate::small_file::read_bytes;
+
+/// Largest file that is read; HotpotQA's is 46 MB.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// A question with the paragraphs that answer it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Its name in the file.
+    pub id: String,
+    pub text: String,
+    /// Any of them is right.
+    pub answers: Vec<String>,
+    /// Paragraphs that are needed.
+    pub gold: Vec<usize>,
+    /// Paragraphs that came with it and are not needed.
+    pub other: Vec<usize>,
+    /// Article or, in HotpotQA, question that it belongs to: what is split into training and held out.
+    group: usize,
+}
+
+/// All questions of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QaFile {
+    pub questions: Vec<Question>,
+    /// Text of each paragraph, and its group.
+    pub paragraphs: Vec<(String, usize)>,
+    /// Whether it is HotpotQA, which is judged a little differently.
+    pub is_hotpot: bool,
+    n_groups: usize,
+}
+
+#[derive(Deserialize)]
+struct Squad {
+    data: Vec<SquadArticle>,
+}
+
+#[derive(Deserialize)]
+struct SquadArticle {
+    paragraphs: Vec<SquadParagraph>,
+}
+
+#[derive(Deserialize)]
+struct SquadParagraph {
+    context: String,
+    qas: Vec<SquadQuestion>,
+}
+
+#[derive(Deserialize)]
+struct SquadQuestion {
+    id: String,
+    question: String,
+    answers: Vec<SquadAnswer>,
+}
+
+#[derive(Deserialize)]
+struct SquadAnswer {
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Hotpot {
+    #[serde(rename = "_id")]
+    id: String,
+    question: String,
+    answer: String,
+    context: Vec<(String, Vec<String>)>,
+    supporting_facts: Vec<(String, serde_json::Value)>,
+}
+
+impl QaFile {
+    /// Reads a file of either shape. Questions without an answer (SQuAD 2) are left out.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = || format!("reading {}", path.display());
+        let bytes = read_bytes(path, MAX_BYTES).with_context(name)?;
+        let is_list = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+        let shape = |e: serde_json::Error| {
+            Error::new(format!(
+                "{}: {e}; expected SQuAD's {{\"data\": [{{\"paragraphs\": …}}]}} or HotpotQA's [{{\"_id\", \"question\", \
+                 \"answer\", \"context\", \"supporting_facts\"}}]",
+                path.display()
+            ))
+        };
+        let file = if is_list {
+            Self::of_hotpot(serde_json::from_slice(&bytes).map_err(shape)?)
+        } else {
+            Self::of_squad(serde_json::from_slice(&bytes).map_err(shape)?)
+        };
+        if file.questions.is_empty() {
+            return Err(Error::usage(format!("{} holds no question with an answer", path.display())));
+        }
+        Ok(file)
+    }
+
+    fn of_squad(squad: Squad) -> Self {
+        let (mut questions, mut paragraphs) = (Vec::new(), Vec::new());
+        let n_groups = squad.data.len();
+        for (group, article) in squad.data.into_iter().enumerate() {
+            for SquadParagraph { context, qas } in article.paragraphs {
+                for SquadQuestion { id, question, answers } in qas {
+                    if answers.is_empty() {
+                        continue;
+                    }
+                    let answers = answers.into_iter().map(|a| a.text).collect();
+                    let gold = vec![paragraphs.len()];
+                    questions.push(Question { id, text: question, answers, gold, other: vec![], group });
+                }
+                paragraphs.push((context, group));
+            }
+        }
+        Self { questions, paragraphs, is_hotpot: false, n_groups }
+    }
+
+    fn of_hotpot(items: Vec<Hotpot>) -> Self {
+        let (mut questions, mut paragraphs) = (Vec::new(), Vec::new());
+        let n_groups = items.len();
+        for (group, item) in items.into_iter().enumerate() {
+            let (mut gold, mut other) = (Vec::new(), Vec::new());
+            for (title, sentences) in item.context {
+                let is_gold = item.supporting_facts.iter().any(|(t, _)| *t == title);
+                if is_gold { &mut gold } else { &mut other }.push(paragraphs.len());
+                paragraphs.push((format!("{title}: {}", sentences.concat()), group));
+            }
+            let answers = vec![item.answer];
+            questions.push(Question { id: item.id, text: item.question, answers, gold, other, group });
+        }
+        Self { questions, paragraphs, is_hotpot: true, n_groups }
+    }
+
+    /// Whether an article belongs to a part: the first three fifths of a file are for training.
+    fn is_in(&self, group: usize, part: Part) -> bool {
+        (group < self.n_groups * 3 / 5) == (part == Part::Training)
+    }
+
+    /// Numbers of a part's questions.
+    pub fn questions_of(&self, part: Part) -> Vec<usize> {
+        (0..self.questions.len()).filter(|&q| self.is_in(self.questions[q].group, part)).collect()
+    }
+
+    /// Numbers of a part's paragraphs that do not belong to the question's article.
+    pub fn distractors(&self, question: &Question, part: Part) -> Vec<usize> {
+        let fits = |&p: &usize| self.paragraphs[p].1 != question.group && self.is_in(self.paragraphs[p].1, part);
+        (0..self.paragraphs.len()).filter(fits).collect()
+    }
+}

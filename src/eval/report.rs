@@ -1,0 +1,155 @@
+//! What an evaluation found, as JSON and as a Markdown table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::Policy;
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalReport {
+    /// Version of the program that wrote it.
+    pub longreach: String,
+    /// What was asked: `needle`, `qa`, …
+    pub task: String,
+    pub model: String,
+    pub adapter: Option<String>,
+    pub device: String,
+    /// S and L of the compressed attentions.
+    pub sink: usize,
+    pub lag: usize,
+    pub seed: u64,
+    /// Names of the figures of a row, in the order of a table.
+    pub metrics: Vec<String>,
+    pub rows: Vec<Row>,
+    /// Every answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Mean figures of one attention at one length and depth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// A policy's name.
+    pub attention: String,
+    /// Times that the kept part of a partition is smaller; 1 for dense.
+    pub compression: f64,
+    /// Tokens of a prompt, at most.
+    pub length: usize,
+    /// Where the answer lies, 0 to 1; absent where that is all over the text or was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<f64>,
+    /// Samples, or texts.
+    pub n: usize,
+    /// By metric.
+    pub values: BTreeMap<String, f64>,
+    /// Entries of one head's cache at the end of the prompt, on average.
+    pub kv_entries: f64,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub attention: String,
+    /// Of the sample.
+    pub id: String,
+    pub length: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<f64>,
+    pub answer: String,
+    /// The right ones.
+    pub expected: Vec<String>,
+    /// In the order of the report's metrics.
+    pub scores: Vec<f64>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Entries of one head's cache at the end of the prompt.
+    pub kv_entries: usize,
+}
+
+impl EvalReport {
+    /// Means over the samples of each attention, length and depth, in the order of `policies` and of the samples.
+    pub fn add_outcomes(&mut self, policies: &[Policy], outcomes: Vec<Outcome>) {
+        for policy in policies {
+            let mut cells: Vec<(usize, Option<f64>, Vec<&Outcome>)> = Vec::new();
+            for outcome in outcomes.iter().filter(|o| o.attention == policy.name()) {
+                // Depths of documents differ from sample to sample: a row for each would say nothing.
+                let depth = outcome.depth.filter(|_| self.task == "needle");
+                match cells.iter_mut().find(|c| (c.0, c.1) == (outcome.length, depth)) {
+                    Some(cell) => cell.2.push(outcome),
+                    None => cells.push((outcome.length, depth, vec![outcome])),
+                }
+            }
+            for (length, depth, cell) in cells {
+                let mean = |f: &dyn Fn(&Outcome) -> f64| cell.iter().map(|o| f(o)).sum::<f64>() / cell.len() as f64;
+                let values = self.metrics.iter().enumerate().map(|(i, m)| (m.clone(), mean(&|o| o.scores[i])));
+                self.rows.push(Row {
+                    attention: policy.name().to_string(),
+                    compression: policy.compression(),
+                    length,
+                    depth,
+                    n: cell.len(),
+                    values: values.collect(),
+                    kv_entries: mean(&|o| o.kv_entries as f64),
+                });
+            }
+        }
+        self.outcomes.extend(outcomes);
+    }
+
+    /// The attentions, in the order of the rows.
+    pub fn attentions(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !names.contains(&row.attention.as_str()) {
+                names.push(&row.attention);
+            }
+        }
+        names
+    }
+
+    /// The mean of a metric over all rows of an attention and, where given, a length, and the number of samples.
+    pub fn mean(&self, attention: &str, length: Option<usize>, metric: &str) -> Option<(f64, usize)> {
+        let (mut sum, mut n) = (0.0, 0);
+        for row in &self.rows {
+            if row.attention == attention && length.is_none_or(|l| l == row.length) {
+                sum += row.values.get(metric)? * row.n as f64;
+                n += row.n;
+            }
+        }
+        (n > 0).then(|| (sum / n as f64, n))
+    }
+
+    /// The lengths, rising.
+    pub fn lengths(&self) -> Vec<usize> {
+        let mut lengths: Vec<usize> = self.rows.iter().map(|r| r.length).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        lengths
+    }
+
+    /// A table with a row for each attention and length. Depths are averaged; the plots show them.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("| attention | tokens | n | {} | KV entries |\n", self.metrics.join(" | "));
+        text += &format!("|---|---:|---:|{}---:|\n", "---:|".repeat(self.metrics.len()));
+        for attention in self.attentions() {
+            for length in self.lengths() {
+                let rows = || self.rows.iter().filter(|r| r.attention == attention && r.length == length);
+                let n: usize = rows().map(|r| r.n).sum();
+                if n == 0 {
+                    continue;
+                }
+                let entries = rows().map(|r| r.kv_entries * r.n as f64).sum::<f64>() / n as f64;
+                let _ = write!(text, "| {attention} | {length} | {n} |");
+                for metric in &self.metrics {
+                    let mean = self.mean(attention, Some(length), metric).map(|m| m.0);
+                    let _ = write!(text, " {} |", mean.map_or("-".to_string(), |m| format!("{m:.3}")));
+                }
+                let _ = writeln!(text, " {entries:.0} |");
+            }
+        }
+        text
+    }
+}

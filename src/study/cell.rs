@@ -1,0 +1,146 @@
+//! One result: a model, trained with one seed, evaluated with one attention. Each is a small file, so that a study goes on where it
+//! stopped.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Arm, StudyPlan};
+use crate::atomic_file::write_atomic;
+use crate::error::{Context, Result};
+use crate::small_file::read_text;
+
+/// Which result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellName {
+    pub arm: Arm,
+    /// Of the training; none for the base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    pub attention: String,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Of the sample.
+    pub id: String,
+    pub answer: String,
+    pub expected: Vec<String>,
+    /// In the order of the cell's metrics.
+    pub scores: Vec<f64>,
+}
+
+/// A result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    #[serde(flatten)]
+    pub name: CellName,
+    /// Names of the scores.
+    pub metrics: Vec<String>,
+    /// Their means.
+    pub means: Vec<f64>,
+    /// Entries of one head's cache at the end of a prompt, on average.
+    pub kv_entries: f64,
+    pub device: String,
+    pub seconds: f64,
+    pub answers: Vec<Answer>,
+}
+
+/// What a training run came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRecord {
+    pub arm: Arm,
+    pub seed: u64,
+    pub steps: u64,
+    /// Mean loss of the last ten steps.
+    pub last_loss: f64,
+    pub tokens: usize,
+    pub seconds: f64,
+    pub peak_bytes: u64,
+    pub device: String,
+    /// Loss of each step.
+    pub losses: Vec<f64>,
+}
+
+impl CellName {
+    /// Every result of a study, in the order in which they are computed: what is compared lies close together.
+    pub fn all(plan: &StudyPlan) -> Vec<Self> {
+        let of = |arm, seed| {
+            let name = move |attention: &String| Self { arm, seed, attention: attention.clone() };
+            plan.attentions.iter().map(name)
+        };
+        let mut all: Vec<Self> = of(Arm::Base, None).collect();
+        for &seed in &plan.seeds {
+            all.extend(of(Arm::LrsaTuned, Some(seed)));
+            all.extend(of(Arm::DenseTuned, Some(seed)));
+        }
+        all
+    }
+
+    /// The model's part of the name: `LRSA-tuned-seed-0`.
+    pub fn model(&self) -> String {
+        model_name(self.arm, self.seed)
+    }
+
+    fn path(&self, dir: &Path) -> PathBuf {
+        dir.join("cells").join(format!("{}-{}.json", self.model(), self.attention))
+    }
+
+    /// The result in a study's folder, if it is there.
+    pub fn read(&self, dir: &Path) -> Result<Option<Cell>> {
+        read_json(&self.path(dir))
+    }
+}
+
+/// A model's name among the arms and seeds.
+pub(super) fn model_name(arm: Arm, seed: Option<u64>) -> String {
+    seed.map_or(arm.name().to_string(), |seed| format!("{}-seed-{seed}", arm.name()))
+}
+
+impl Cell {
+    /// Writes it to a study's folder.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        write_json(&self.name.path(dir), self)
+    }
+}
+
+impl TrainingRecord {
+    fn path(dir: &Path, arm: Arm, seed: u64) -> PathBuf {
+        dir.join("training").join(format!("{}.json", model_name(arm, Some(seed))))
+    }
+
+    /// The record in a study's folder, if it is there.
+    pub fn read(dir: &Path, arm: Arm, seed: u64) -> Result<Option<Self>> {
+        read_json(&Self::path(dir, arm, seed))
+    }
+
+    /// Writes it to a study's folder.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        write_json(&Self::path(dir, self.arm, self.seed), self)
+    }
+}
+
+/// What a JSON file holds; none where there is no file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = read_text(path).with_context(|| format!("reading {}", path.display()))?;
+    let value = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what a study writes: remove it to compute it again", path.display()))?;
+    Ok(Some(value))
+}
+
+/// Writes a JSON file, whole or not at all, in a folder that is made where it is missing.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    let written = || -> Result<()> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        write_atomic(path, |file| Ok(file.write_all(text.as_bytes())?))
+    };
+    written().with_context(|| format!("writing {}", path.display()))
+}

@@ -1,0 +1,282 @@
+//! What a study compares, and with which settings. It is kept as `study.json` beside the results.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attention::Lrsa;
+use crate::data::bundled::MOBY_DICK;
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Error, Result};
+use crate::eval::{
+    Haystack, NeedleGrid, Policy, QaFile, Sample, Task, needle_samples, needle_training, qa_samples, qa_training,
+};
+use crate::model::record::AttentionRecord;
+use crate::optim::Schedule;
+use crate::train::TrainJob;
+
+/// Depths of hidden keys, evenly over the text.
+const N_DEPTHS: usize = 8;
+
+/// Which questions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StudyTask {
+    /// A pass key hidden in a text.
+    #[default]
+    Needle,
+    /// Questions about documents.
+    Qa,
+}
+
+/// A model that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arm {
+    /// As it came.
+    Base,
+    /// Fine-tuned with dense attention.
+    DenseTuned,
+    /// Fine-tuned with LRSA, on the same data for as many steps.
+    LrsaTuned,
+}
+
+impl Arm {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Base, Self::DenseTuned, Self::LrsaTuned];
+
+    /// Its name, also in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::DenseTuned => "dense-tuned",
+            Self::LrsaTuned => "LRSA-tuned",
+        }
+    }
+}
+
+/// A study.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StudyPlan {
+    /// Folder, GGUF file or hub id of the model.
+    pub model: String,
+    pub task: StudyTask,
+    /// Text that keys are hidden in; the bundled one where none is named.
+    pub text: Option<PathBuf>,
+    /// Questions in the shape of SQuAD or HotpotQA.
+    pub data: Option<PathBuf>,
+    /// Most tokens of a prompt.
+    pub length: usize,
+    /// Held-out questions, the same for every model.
+    pub samples: usize,
+    /// Of the held-out questions.
+    pub eval_seed: u64,
+    /// Seeds of the training runs: of the data, its order and the adapter's start.
+    pub seeds: Vec<u64>,
+    /// Optimiser steps, each on one question that is not seen again.
+    pub steps: u64,
+    pub rank: usize,
+    pub lr: f64,
+    pub warmup: u64,
+    pub schedule: Schedule,
+    pub recompute: bool,
+    /// S and L, in training and evaluation.
+    pub sink: usize,
+    pub lag: usize,
+    /// r of training with LRSA: each step draws one.
+    pub keeps: Vec<f64>,
+    /// What every model is evaluated with.
+    pub attentions: Vec<String>,
+}
+
+impl Default for StudyPlan {
+    /// The published study, but for its model.
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            task: StudyTask::Needle,
+            text: None,
+            data: None,
+            length: 1000,
+            samples: 64,
+            eval_seed: 1_000_000,
+            seeds: vec![0, 1, 2],
+            steps: 60,
+            rank: 16,
+            lr: 5e-4,
+            warmup: 5,
+            schedule: Schedule::Linear,
+            recompute: false,
+            sink: 16,
+            lag: 64,
+            keeps: vec![0.5, 0.25, 0.125],
+            attentions: ["dense", "2x", "4x", "8x"].map(String::from).to_vec(),
+        }
+    }
+}
+
+impl StudyPlan {
+    /// Refuses a study that cannot be run.
+    pub fn validate(&self) -> Result<()> {
+        for (what, n) in [
+            ("--samples", self.samples),
+            ("--seeds", self.seeds.len()),
+            ("--steps", self.steps as usize),
+            ("--keep", self.keeps.len()),
+            ("--attentions", self.attentions.len()),
+        ] {
+            if n == 0 {
+                return Err(Error::usage(format!("{what}: a study needs at least one")));
+            }
+        }
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        seeds.dedup();
+        if seeds.len() < self.seeds.len() {
+            return Err(Error::usage("--seeds: each seed once"));
+        }
+        if self.task == StudyTask::Qa && self.data.is_none() {
+            return Err(Error::usage("--data: the task qa needs a file of questions"));
+        }
+        self.policies()?;
+        self.keeps.iter().try_for_each(|&keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
+    }
+
+    /// What every model is evaluated with.
+    pub fn policies(&self) -> Result<Vec<Policy>> {
+        self.attentions.iter().map(|name| Policy::parse(name, self.sink, self.lag, self.eval_seed)).collect()
+    }
+
+    /// Training of one arm with one seed, but for its paths; none for the base model.
+    pub fn job(&self, arm: Arm, seed: u64) -> Option<TrainJob> {
+        let (attention, keeps) = match arm {
+            Arm::Base => return None,
+            Arm::DenseTuned => (AttentionRecord::Dense, vec![]),
+            Arm::LrsaTuned => {
+                let (sink, lag, keep) = (self.sink, self.lag, self.keeps[0]);
+                (AttentionRecord::Lrsa { sink, lag, keep }, self.keeps.clone())
+            }
+        };
+        Some(TrainJob {
+            model: self.model.clone(),
+            steps: Some(self.steps),
+            rank: Some(self.rank),
+            lr: Some(self.lr),
+            warmup: self.warmup,
+            schedule: self.schedule,
+            recompute: self.recompute,
+            save_every: 0,
+            seed,
+            attention: Some(attention),
+            keeps,
+            ..TrainJob::default()
+        })
+    }
+
+    /// Where questions are taken from.
+    pub fn source(&self, files: &ModelFiles) -> Result<Source> {
+        match self.task {
+            StudyTask::Needle => {
+                let text = match &self.text {
+                    Some(path) => {
+                        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?
+                    }
+                    None => MOBY_DICK.to_string(),
+                };
+                Ok(Source::Text(Haystack::new(&text, files)?))
+            }
+            StudyTask::Qa => {
+                let path = self.data.as_ref().ok_or_else(|| Error::usage("--data is missing"))?;
+                Ok(Source::Questions(QaFile::read(path)?))
+            }
+        }
+    }
+}
+
+/// A text or a file of questions, opened.
+pub enum Source {
+    Text(Haystack),
+    Questions(QaFile),
+}
+
+impl Source {
+    /// How answers are judged.
+    pub fn task(&self) -> Task {
+        match self {
+            Self::Text(_) => Task::Needle,
+            Self::Questions(file) if file.is_hotpot => Task::HotpotQa,
+            Self::Questions(_) => Task::Qa,
+        }
+    }
+
+    /// The held-out questions.
+    pub fn held_out(&self, files: &ModelFiles, plan: &StudyPlan) -> Result<Vec<Sample>> {
+        match self {
+            Self::Text(haystack) => {
+                let n_depths = N_DEPTHS.min(plan.samples);
+                let grid = NeedleGrid {
+                    lengths: vec![plan.length],
+                    depths: (0..n_depths).map(|i| (i as f64 + 0.5) / n_depths as f64).collect(),
+                    n_samples: plan.samples.div_ceil(n_depths),
+                    seed: plan.eval_seed,
+                };
+                let mut samples = needle_samples(files, haystack, &grid)?;
+                samples.truncate(plan.samples);
+                Ok(samples)
+            }
+            Self::Questions(file) => qa_samples(files, file, &[plan.length], plan.samples, plan.eval_seed),
+        }
+    }
+
+    /// The questions that a training run with this seed sees, one a step.
+    pub fn training(&self, files: &ModelFiles, plan: &StudyPlan, seed: u64) -> Result<Vec<Sample>> {
+        let n = plan.steps as usize;
+        match self {
+            Self::Text(haystack) => needle_training(files, haystack, plan.length, n, seed),
+            Self::Questions(file) => qa_training(files, file, plan.length, n, seed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_study_names_its_flag() {
+        type Change = fn(&mut StudyPlan);
+        let cases: [(&str, Change); 7] = [
+            ("--samples", |p| p.samples = 0),
+            ("--seeds", |p| p.seeds = vec![]),
+            ("--seeds", |p| p.seeds = vec![1, 2, 1]),
+            ("--data", |p| p.task = StudyTask::Qa),
+            ("--keep", |p| p.keeps = vec![0.001]),
+            ("dense", |p| p.attentions = vec!["sparse".into()]),
+            ("--steps", |p| p.steps = 0),
+        ];
+        StudyPlan::default().validate().unwrap();
+        for (flag, change) in cases {
+            let mut plan = StudyPlan::default();
+            change(&mut plan);
+            let e = plan.validate().expect_err(flag).to_string();
+            assert!(e.contains(flag), "{flag}: {e}");
+        }
+    }
+
+    #[test]
+    fn both_arms_train_alike_but_for_the_attention() {
+        let plan = StudyPlan::default();
+        let dense = plan.job(Arm::DenseTuned, 3).unwrap();
+        let lrsa = plan.job(Arm::LrsaTuned, 3).unwrap();
+        assert_eq!(TrainJob { attention: lrsa.attention.clone(), keeps: lrsa.keeps.clone(), ..dense }, lrsa);
+        assert_eq!(plan.job(Arm::Base, 0), None);
+        dense_and_lrsa_are_valid(&plan);
+    }
+
+    fn dense_and_lrsa_are_valid(plan: &StudyPlan) {
+        for arm in [Arm::DenseTuned, Arm::LrsaTuned] {
+            plan.job(arm, 0).unwrap().validate().unwrap();
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Runs what a study's folder lacks: training first, then each cell, saved as soon as it is there.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::cell::{Answer, Cell, CellName, TrainingRecord, model_name, read_json, write_json};
+use super::plan::{Arm, Source, StudyPlan};
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Error, Result};
+use crate::eval::{Outcome, Policy, Sample, Subject, answer_all};
+use crate::generate::DEFAULT_CHUNK;
+use crate::gpu::Executor;
+use crate::model::load::{Loaded, Train, load};
+use crate::train::{Observer, StepLine, run_opened};
+
+/// Name of the plan's file.
+const PLAN: &str = "study.json";
+
+/// Watches a study.
+pub trait StudyObserver {
+    /// Something begins: a training run, a cell.
+    fn started(&mut self, _what: &str) {}
+    /// How far it is.
+    fn progress(&mut self, _done: usize, _total: usize) {}
+    /// Something is done and saved.
+    fn finished(&mut self, _what: &str) {}
+}
+
+impl StudyObserver for () {}
+
+/// The plan in a study's folder, if there is one.
+pub fn read_plan(dir: &Path) -> Result<Option<StudyPlan>> {
+    read_json(&dir.join(PLAN))
+}
+
+struct Study<'a> {
+    plan: &'a StudyPlan,
+    dir: &'a Path,
+    work: &'a Path,
+    device: &'a mut dyn Executor,
+    files: ModelFiles,
+    source: Source,
+    held_out: Vec<Sample>,
+    observer: &'a mut dyn StudyObserver,
+}
+
+/// Runs what is missing in `dir`. Adapters and training data go to `work`. Fails where `dir` holds another study.
+pub fn run(
+    plan: &StudyPlan,
+    dir: &Path,
+    work: &Path,
+    device: &mut dyn Executor,
+    observer: &mut dyn StudyObserver,
+) -> Result<()> {
+    plan.validate()?;
+    match read_plan(dir)? {
+        Some(kept) if kept != *plan => {
+            return Err(Error::usage(format!(
+                "{} holds a study with other settings ({PLAN}): name another folder, or leave the settings out to go on with it",
+                dir.display()
+            )));
+        }
+        Some(_) => {}
+        None => write_json(&dir.join(PLAN), plan)?,
+    }
+    let files = ModelFiles::open(&plan.model, None)?;
+    let source = plan.source(&files)?;
+    let held_out = source.held_out(&files, plan)?;
+    let mut study = Study { plan, dir, work, device, files, source, held_out, observer };
+    study.evaluate(Arm::Base, None)?;
+    for &seed in &plan.seeds {
+        for arm in [Arm::LrsaTuned, Arm::DenseTuned] {
+            study.train(arm, seed)?;
+            study.evaluate(arm, Some(seed))?;
+        }
+    }
+    Ok(())
+}
+
+impl Study<'_> {
+    fn adapter(&self, arm: Arm, seed: u64) -> PathBuf {
+        self.work.join(model_name(arm, Some(seed)))
+    }
+
+    /// Cells of a model that are not there yet.
+    fn missing(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<Policy>> {
+        let mut missing = Vec::new();
+        for policy in self.plan.policies()? {
+            let name = CellName { arm, seed, attention: policy.name().to_string() };
+            if name.read(self.dir)?.is_none() {
+                missing.push(policy);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Trains a model that has cells to be computed and is not there.
+    fn train(&mut self, arm: Arm, seed: u64) -> Result<()> {
+        let out = self.adapter(arm, seed);
+        let is_known = TrainingRecord::read(self.dir, arm, seed)?.is_some() && out.join("adapter_config.json").exists();
+        if is_known || self.missing(arm, Some(seed))?.is_empty() {
+            return Ok(());
+        }
+        let what = format!("training {}", model_name(arm, Some(seed)));
+        self.observer.started(&what);
+        let Some(mut job) = self.plan.job(arm, seed) else { return Ok(()) };
+        job.data = self.training_data(seed).with_context(|| what.clone())?;
+        job.out = out;
+        let mut watch = Watch { observer: self.observer, total: job.steps.unwrap_or(0) as usize, losses: vec![] };
+        let summary = run_opened(&job, &self.files, self.device, &mut watch).with_context(|| what.clone())?;
+        let losses = watch.losses;
+        let last = &losses[losses.len().saturating_sub(10)..];
+        let record = TrainingRecord {
+            arm,
+            seed,
+            steps: summary.steps,
+            last_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
+            tokens: summary.tokens,
+            seconds: summary.seconds,
+            peak_bytes: summary.peak_bytes,
+            device: self.device.name(),
+            losses,
+        };
+        record.write(self.dir)?;
+        self.observer.finished(&format!("{what}: loss {:.4} at the end, {:.0} s", record.last_loss, record.seconds));
+        Ok(())
+    }
+
+    /// The folder with the data of one seed, both arms' alike.
+    fn training_data(&self, seed: u64) -> Result<PathBuf> {
+        let dir = self.work.join(format!("data-seed-{seed}"));
+        let mut text = String::new();
+        for sample in self.source.training(&self.files, self.plan, seed)? {
+            let answer = &sample.answers[0];
+            let line = match self.files.template {
+                Some(_) => json!({"messages": [
+                    {"role": "user", "content": sample.prompt},
+                    {"role": "assistant", "content": answer},
+                ]}),
+                None => json!({"prompt": sample.prompt, "completion": answer}),
+            };
+            let _ = writeln!(text, "{line}");
+        }
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        fs::write(dir.join("train.jsonl"), text).with_context(|| format!("writing to {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Computes the cells of a model that are missing.
+    fn evaluate(&mut self, arm: Arm, seed: Option<u64>) -> Result<()> {
+        let missing = self.missing(arm, seed)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let adapter = match seed {
+            Some(seed) => {
+                let opened = ModelFiles::open(&self.plan.model, Some(&self.adapter(arm, seed)))?;
+                opened.adapter
+            }
+            None => None,
+        };
+        let mut loaded = load(self.device, &self.files.source, adapter.as_ref(), Train::Nothing)?;
+        for policy in missing {
+            let name = CellName { arm, seed, attention: policy.name().to_string() };
+            let what = format!("{}, {}", name.model(), policy.name());
+            self.observer.started(&what);
+            let cell = self.cell(name, &policy, &mut loaded).with_context(|| what.clone())?;
+            cell.write(self.dir)?;
+            let means: Vec<String> = cell.means.iter().map(|m| format!("{m:.3}")).collect();
+            let figures = cell.metrics.iter().zip(&means).map(|(metric, mean)| format!("{metric} {mean}"));
+            let figures = figures.collect::<Vec<_>>().join(", ");
+            self.observer.finished(&format!("{what}: {figures}, {:.0} s", cell.seconds));
+        }
+        Ok(())
+    }
+
+    fn cell(&mut self, name: CellName, policy: &Policy, loaded: &mut Loaded) -> Result<Cell> {
+        let start = Instant::now();
+        let (task, device) = (self.source.task(), self.device.name());
+        let mut subject = Subject {
+            max_positions: self.files.config().max_positions,
+            device: self.device,
+            model: &mut loaded.model,
+            files: &self.files,
+            chunk: DEFAULT_CHUNK,
+            chat: true,
+        };
+        let observer = &mut self.observer;
+        let mut watch = |done, total| {
+            observer.progress(done, total);
+            ControlFlow::Continue(())
+        };
+        let outcomes = answer_all(&mut subject, task, &self.held_out, std::slice::from_ref(policy), &mut watch)?;
+        let n = outcomes.len() as f64;
+        let mean = |f: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(f).sum::<f64>() / n;
+        let means = (0..task.metrics().len()).map(|i| mean(&|o| o.scores[i])).collect();
+        let kv_entries = mean(&|o| o.kv_entries as f64);
+        let answer = |o: Outcome| Answer { id: o.id, answer: o.answer, expected: o.expected, scores: o.scores };
+        Ok(Cell {
+            name,
+            metrics: task.metrics().map(String::from).to_vec(),
+            means,
+            kv_entries,
+            device,
+            seconds: start.elapsed().as_secs_f64(),
+            answers: outcomes.into_iter().map(answer).collect(),
+        })
+    }
+}
+
+/// Hands steps on, and keeps their losses.
+struct Watch<'a> {
+    observer: &'a mut dyn StudyObserver,
+    total: usize,
+    losses: Vec<f64>,
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, line: &StepLine) {
+        self.losses.push(line.loss);
+        self.observer.progress(line.step as usize, self.total);
+    }
+}

@@ -1,0 +1,120 @@
+//! Comparison of two models on the same questions.
+//!
+//! The question is the unit: what seeds of one arm scored on it is averaged first, since answers to one question are not independent.
+
+use rand::{Rng, RngExt};
+
+use super::cell::Cell;
+use crate::data::rng::seeded;
+
+/// Draws of the permutation test and of the bootstrap.
+const DRAWS: usize = 20_000;
+
+/// How much better the second of two arms is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Questions that both answered.
+    pub n: usize,
+    /// Mean difference of the score.
+    pub difference: f64,
+    /// Its 95 % interval, by a bootstrap over the questions.
+    pub interval: (f64, f64),
+    /// Two-sided p of a test that flips the signs of the questions' differences at random.
+    pub p: f64,
+}
+
+/// The scores with number `metric` of each question, averaged over cells (seeds) that all have it.
+fn by_question(cells: &[Cell], metric: usize) -> Vec<(&str, f64)> {
+    let Some(first) = cells.first() else { return vec![] };
+    let mut all = Vec::new();
+    for answer in &first.answers {
+        let of = |cell: &Cell| cell.answers.iter().find(|a| a.id == answer.id)?.scores.get(metric).copied();
+        let scores: Option<Vec<f64>> = cells.iter().map(of).collect();
+        if let Some(scores) = scores {
+            all.push((answer.id.as_str(), scores.iter().sum::<f64>() / scores.len() as f64));
+        }
+    }
+    all
+}
+
+/// Compares two arms under one attention. None where they share no question.
+pub fn compare(before: &[Cell], after: &[Cell], metric: usize) -> Option<Comparison> {
+    let old = by_question(before, metric);
+    let mut differences = Vec::new();
+    for (id, score) in by_question(after, metric) {
+        if let Some((_, was)) = old.iter().find(|o| o.0 == id) {
+            differences.push(score - was);
+        }
+    }
+    let n = differences.len();
+    if n == 0 {
+        return None;
+    }
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n as f64;
+    let difference = mean(&mut differences.iter().copied());
+    let mut rng = seeded(1, 0);
+    let mut as_far = 0;
+    let mut means = Vec::with_capacity(DRAWS);
+    for _ in 0..DRAWS {
+        let flipped = mean(&mut differences.iter().map(|d| if rng.next_u32() & 1 == 0 { *d } else { -d }));
+        as_far += usize::from(flipped.abs() >= difference.abs() - 1e-12);
+        means.push(mean(&mut (0..n).map(|_| differences[rng.random_range(0..n)])));
+    }
+    means.sort_by(f64::total_cmp);
+    let at = |share: f64| means[((DRAWS - 1) as f64 * share).round() as usize];
+    let p = (as_far + 1) as f64 / (DRAWS + 1) as f64;
+    Some(Comparison { n, difference, interval: (at(0.025), at(0.975)), p })
+}
+
+/// Mean and, where there are several values, sample standard deviation.
+pub(super) fn mean_and_spread(values: &[f64]) -> (f64, Option<f64>) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let spread =
+        (values.len() > 1).then(|| (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1.0)).sqrt());
+    (mean, spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::{Answer, CellName};
+    use super::super::plan::Arm;
+    use super::*;
+
+    fn cell(scores: &[f64]) -> Cell {
+        let answer = |(i, s): (usize, &f64)| Answer {
+            id: format!("q{i}"),
+            answer: String::new(),
+            expected: vec![],
+            scores: vec![0.0, *s],
+        };
+        Cell {
+            name: CellName { arm: Arm::Base, seed: None, attention: "4x".into() },
+            metrics: vec!["a".into(), "b".into()],
+            means: vec![],
+            kv_entries: 0.0,
+            device: String::new(),
+            seconds: 0.0,
+            answers: scores.iter().enumerate().map(answer).collect(),
+        }
+    }
+
+    #[test]
+    fn a_clear_difference_is_told_from_chance() {
+        let (low, high) = (vec![cell(&[0.0; 20]), cell(&[0.0; 20])], vec![cell(&[1.0; 20]), cell(&[0.5; 20])]);
+        let found = compare(&low, &high, 1).unwrap();
+        assert_eq!((found.n, found.difference, found.interval), (20, 0.75, (0.75, 0.75)));
+        assert!(found.p < 0.001, "{found:?}");
+        assert_eq!(compare(&low, &high, 0).unwrap().p, 1.0);
+        // Exactly two of the four ways to flip two equal differences are as far from 0.
+        let two = compare(&[cell(&[0.0, 0.0])], &[cell(&[1.0, 1.0])], 1).unwrap();
+        assert!((two.p - 0.5).abs() < 0.02, "{two:?}");
+        assert_eq!(compare(&[], &high, 1), None);
+    }
+
+    #[test]
+    fn the_spread_is_that_of_a_sample() {
+        assert_eq!(mean_and_spread(&[1.0, 3.0]), (2.0, Some(2f64.sqrt())));
+        assert_eq!(mean_and_spread(&[4.0]), (4.0, None));
+    }
+}

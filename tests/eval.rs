@@ -1,0 +1,329 @@
+//! Evaluations on the bundled model: what is asked is what is claimed, controls are what they say, figures agree with other ways to
+//! compute them. Studies: they go on where they stopped and never mix settings.
+
+mod program;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use longreach::attention::{Attention, Lrsa};
+use longreach::data::batch::Batch;
+use longreach::data::bundled::MOBY_DICK;
+use longreach::data::dataset::Example;
+use longreach::data::model_files::ModelFiles;
+use longreach::eval::{
+    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, Policy, QaFile, RulerTask, Subject, agreement, kept_map,
+    needle_samples, needle_training, perplexity, qa_samples, qa_training, ruler_samples,
+};
+use longreach::gpu::CpuExecutor;
+use longreach::model::load::{Loaded, Train, load};
+use longreach::optim::AdamWConfig;
+use longreach::train::Stepper;
+use program::{arg, project, run};
+
+const MODEL: &str = "assets/stories260k";
+
+struct Stories {
+    device: CpuExecutor<f32>,
+    files: ModelFiles,
+    loaded: Loaded,
+}
+
+impl Stories {
+    fn open() -> Self {
+        let mut device = CpuExecutor::<f32>::new();
+        let files = ModelFiles::open(arg(&project(MODEL)), None).unwrap();
+        let loaded = load(&mut device, &files.source, None, Train::Nothing).unwrap();
+        Self { device, files, loaded }
+    }
+
+    fn subject(&mut self) -> Subject<'_> {
+        Subject {
+            device: &mut self.device,
+            model: &mut self.loaded.model,
+            files: &self.files,
+            chunk: 50,
+            chat: true,
+            max_positions: 512,
+        }
+    }
+
+    fn text_ids(&self) -> Vec<u32> {
+        self.files.tokenizer().unwrap().encode(&MOBY_DICK[..3000], true).unwrap()
+    }
+}
+
+fn policies(names: &[&str]) -> Vec<Policy> {
+    names.iter().map(|name| Policy::parse(name, 4, 16, 7).unwrap()).collect()
+}
+
+fn go_on(_: usize, _: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn perplexity_through_the_cache_is_that_of_training() {
+    let mut stories = Stories::open();
+    let ids = stories.text_ids()[..300].to_vec();
+    let request = PerplexityRequest { ids: &ids, length: 300, stride: 300, max_windows: 1 };
+    let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense", "4x"]), &mut go_on).unwrap();
+    let labels = ids.iter().map(|&id| id as i32).collect();
+    let batch = Batch::new(&[Example { ids: ids.clone(), labels }]);
+    let stepper = Stepper::new(&mut stories.device, AdamWConfig::default(), false, 0).unwrap();
+    let lrsa = Attention::Lrsa(Lrsa::new(4, 16, 0.25).unwrap());
+    for (row, attention) in rows.iter().zip([Attention::Dense, lrsa]) {
+        let (sum, n) = stepper.evaluate(&mut stories.device, &mut stories.loaded, &batch, attention).unwrap();
+        let want = sum / n as f64;
+        assert_eq!((row.n, n), (299, 299));
+        assert!((row.values["loss"] - want).abs() < 1e-5 * want, "{attention}: {} for {want}", row.values["loss"]);
+        assert_eq!(row.kv_entries, attention.cache_length(300) as f64);
+    }
+    // Windows that slide give every token more to see than windows that do not.
+    let loss = |stories: &mut Stories, stride| {
+        let request = PerplexityRequest { ids: &ids, length: 60, stride, max_windows: 100 };
+        let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense"]), &mut go_on).unwrap();
+        (rows[0].values["loss"], rows[0].n)
+    };
+    let (sliding, jumping) = (loss(&mut stories, 15), loss(&mut stories, 60));
+    assert_eq!((sliding.1, jumping.1), (299, 299));
+    assert!(sliding.0 < jumping.0, "{sliding:?} {jumping:?}");
+}
+
+#[test]
+fn what_keeps_everything_is_dense() {
+    let mut stories = Stories::open();
+    let ids = stories.text_ids();
+    // A window of 16 and sink of 4 forget most of 120 tokens; 1x, also at random, and a window as long as the text forget nothing.
+    let request = AgreementRequest { ids: &ids, length: 120, n_samples: 4, n_continued: 12 };
+    let policies = policies(&["dense", "1x", "random-1x", "window-1x", "16x"]);
+    let outcomes = agreement(&mut stories.subject(), &request, &policies, &mut go_on).unwrap();
+    assert_eq!(outcomes.len(), 20);
+    for outcome in outcomes.iter().filter(|o| o.attention != "16x") {
+        assert_eq!(outcome.scores, [1.0, 1.0], "{outcome:?}");
+        assert_eq!(outcome.kv_entries, 120, "{outcome:?}");
+    }
+    let compressed = outcomes.iter().filter(|o| o.attention == "16x");
+    assert!(compressed.clone().all(|o| o.kv_entries < 50));
+    assert!(compressed.map(|o| o.scores[1]).sum::<f64>() < 3.9, "what forgets most goes on otherwise somewhere");
+}
+
+#[test]
+fn keys_are_hidden_where_they_are_said_to_be() {
+    let stories = Stories::open();
+    let haystack = Haystack::new(MOBY_DICK, &stories.files).unwrap();
+    let grid = NeedleGrid { lengths: vec![200, 400], depths: vec![0.0, 0.5, 1.0], n_samples: 3, seed: 5 };
+    let samples = needle_samples(&stories.files, &haystack, &grid).unwrap();
+    assert_eq!(samples.len(), 18);
+    assert_eq!(samples, needle_samples(&stories.files, &haystack, &grid).unwrap());
+    let other = NeedleGrid { seed: 6, ..grid };
+    assert_ne!(samples, needle_samples(&stories.files, &haystack, &other).unwrap());
+    let ids: BTreeSet<&str> = samples.iter().map(|s| s.id.as_str()).collect();
+    assert_eq!(ids.len(), 18, "names are apart");
+    for sample in &samples {
+        let n = stories.files.prompt_ids(&sample.prompt, true).unwrap().len();
+        assert!(n <= sample.length && n > sample.length * 3 / 5, "{n} tokens for {}", sample.length);
+        let (key, depth) = (&sample.answers[0], sample.depth.unwrap());
+        let text = sample.prompt.split("\n\n").nth(1).unwrap();
+        let needle = format!("The pass key is {key}. Remember it. {key} is the pass key.");
+        assert_eq!(text.matches(&needle).count(), 1, "{text}");
+        let ends = (text.starts_with(&needle), text.ends_with(&needle));
+        // Short texts have few sentences, and the middle of two is an end.
+        let is_long = sample.length == 400 || depth != 0.5;
+        assert!(!is_long || ends == (depth == 0.0, depth == 1.0), "at {depth}: {text}");
+    }
+    let training = needle_training(&stories.files, &haystack, 400, 20, 5).unwrap();
+    let keys = |samples: &[longreach::eval::Sample]| -> BTreeSet<String> {
+        samples.iter().map(|s| s.answers[0].clone()).collect()
+    };
+    assert_eq!(keys(&training).len(), 20);
+    assert!(keys(&training).is_disjoint(&keys(&samples)));
+    // No sentence of a held-out text is one of training.
+    let sentences = |samples: &[longreach::eval::Sample]| -> BTreeSet<String> {
+        let texts = samples.iter().map(|s| s.prompt.split("\n\n").nth(1).unwrap().to_string());
+        texts.flat_map(|t| t.split(". ").filter(|s| s.len() > 60).map(str::to_string).collect::<Vec<_>>()).collect()
+    };
+    let (held_out, trained) = (sentences(&samples), sentences(&training));
+    assert!(held_out.len() > 10 && trained.len() > 10);
+    assert!(held_out.is_disjoint(&trained), "{:?}", held_out.intersection(&trained).next());
+    for task in RulerTask::ALL {
+        for sample in ruler_samples(&stories.files, &haystack, task, &[300], 3, 1).unwrap() {
+            let n = stories.files.prompt_ids(&sample.prompt, true).unwrap().len();
+            assert!(n <= 300 && sample.answers.iter().all(|a| sample.prompt.contains(a)), "{n}: {sample:?}");
+        }
+    }
+    assert!(needle_samples(&stories.files, &haystack, &NeedleGrid { lengths: vec![20], ..other }).is_err());
+}
+
+#[test]
+fn what_is_kept_lies_between_sink_and_tail() {
+    let mut stories = Stories::open();
+    let ids = stories.text_ids()[..150].to_vec();
+    let lrsa = Lrsa::new(4, 16, 0.25).unwrap();
+    let tokenizer = stories.files.tokenizer().unwrap();
+    let map = kept_map(&mut stories.device, &mut stories.loaded.model, tokenizer, &ids, lrsa).unwrap();
+    assert_eq!((map.kept.len(), map.kept[0].len(), map.tokens.len()), (5, 4, 150));
+    assert_eq!((map.sink, map.tail_start), (4, 4 + 8 * 16), "9 partitions, of which all but the last are judged");
+    for head in map.kept.iter().flatten() {
+        for partition in 0..8 {
+            let range = 4 + partition * 16..4 + (partition + 1) * 16;
+            assert_eq!(head.iter().filter(|&&p| range.contains(&p)).count(), 4);
+        }
+        assert_eq!(head.len() + 4 + (150 - map.tail_start), lrsa.cache_length(150));
+    }
+    let said = map.tokens.concat();
+    assert_eq!(said.trim_start_matches("<s>").trim(), tokenizer.decode(&ids, true).unwrap().trim());
+}
+
+const SQUAD: &str = r#"{"version": "v2.0", "data": [
+  {"title": "A", "paragraphs": [{"context": "Ann lives in Rome.", "qas": [
+    {"id": "a1", "question": "Where does Ann live?", "answers": [{"text": "Rome", "answer_start": 13}], "is_impossible": false},
+    {"id": "a2", "question": "Who lives in Oslo?", "answers": [], "is_impossible": true}]}]},
+  {"title": "B", "paragraphs": [{"context": "Bob has a cat.", "qas": [
+    {"id": "b1", "question": "What has Bob?", "answers": [{"text": "a cat"}, {"text": "cat"}]}]}]},
+  {"title": "C", "paragraphs": [{"context": "Cid is a cook.", "qas": [
+    {"id": "c1", "question": "What is Cid?", "answers": [{"text": "a cook"}]}]},
+    {"context": "The sea is deep.", "qas": []}]}]}"#;
+
+const HOTPOT: &str = r#"[{"_id": "h1", "question": "Are A and B red?", "answer": "yes", "type": "comparison", "level": "hard",
+  "supporting_facts": [["A", 0], ["B", 0]],
+  "context": [["A", ["A is red.", " It is old."]], ["X", ["X is blue."]], ["B", ["B is red."]]]}]"#;
+
+#[test]
+fn questions_are_read_in_both_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let stories = Stories::open();
+    let file = QaFile::read(&write("squad.json", SQUAD)).unwrap();
+    assert_eq!((file.questions.len(), file.paragraphs.len(), file.is_hotpot), (3, 4, false));
+    let held_out = qa_samples(&stories.files, &file, &[200], 2, 1).unwrap();
+    let trained = qa_training(&stories.files, &file, 200, 1, 1).unwrap();
+    let ids = |samples: &[longreach::eval::Sample]| samples.iter().map(|s| s.id.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(ids(&held_out), BTreeSet::from(["qa-200-b1".to_string(), "qa-200-c1".to_string()]));
+    assert_eq!(ids(&trained), BTreeSet::from(["qa-200-a1".to_string()]));
+    for sample in &held_out {
+        assert!(!sample.prompt.contains("Ann"), "training articles stay out: {}", sample.prompt);
+        assert!(sample.prompt.contains("Bob has a cat.") && sample.prompt.contains("Cid is a cook."));
+    }
+    assert!(qa_samples(&stories.files, &file, &[200], 5, 1).unwrap_err().to_string().contains("2 of 5"));
+    let hotpot = QaFile::read(&write("hotpot.json", HOTPOT)).unwrap();
+    let question = &hotpot.questions[0];
+    assert_eq!((question.gold.clone(), question.other.clone(), hotpot.is_hotpot), (vec![0, 2], vec![1], true));
+    assert_eq!(hotpot.paragraphs[0].0, "A: A is red. It is old.");
+    for (name, text) in
+        [("a.json", "{"), ("b.json", r#"{"data": [{}]}"#), ("c.json", r#"{"data": []}"#), ("d.json", "[1]")]
+    {
+        let e = QaFile::read(&write(name, text)).unwrap_err().to_string();
+        assert!(e.contains(name), "{e}");
+    }
+}
+
+#[test]
+fn the_program_reports_what_it_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (project(MODEL), dir.path().join("out"));
+    let common = ["--model", arg(&model), "--device", "cpu", "--sink", "4", "--lag", "16"];
+    let eval = |task: &str, more: &[&str]| run(&[&["eval", task][..], &common, more].concat());
+    let needle = ["--lengths", "150,200", "--depths", "0,1", "--samples", "1", "--attentions", "dense,4x,window-4x"];
+    let report = eval("needle", &[&needle[..], &["--json", "--out", arg(&out)]].concat()).json();
+    assert_eq!(report["rows"].as_array().unwrap().len(), 3 * 2 * 2);
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 12);
+    let kept: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(kept, report);
+    for file in ["report.md", "needle-exact.svg", "needle-exact.png", "needle-depth-4x.svg", "needle-depth-dense.png"] {
+        assert!(out.join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    let table = eval("needle", &needle).stdout;
+    assert_eq!(table, std::fs::read_to_string(out.join("report.md")).unwrap(), "the same again, to the letter");
+    assert!(table.contains("| window-4x | 200 | 2 |"), "{table}");
+
+    let samples = dir.path().join("samples.jsonl");
+    eval("ruler", &["--hidden", "multi-value", "--lengths", "200", "--samples", "3", "--samples-out", arg(&samples)]);
+    let text = std::fs::read_to_string(&samples).unwrap();
+    assert_eq!(text.lines().count(), 3);
+    let ppl = eval("perplexity", &["--length", "100", "--windows", "2", "--json"]).json();
+    let value = |i: usize| ppl["rows"][i]["values"]["perplexity"].as_f64().unwrap();
+    assert!(value(0) > 1.0 && value(3) > value(0), "{ppl}");
+    let svg = dir.path().join("kept.svg");
+    let map = eval("kept", &["--tokens", "120", "--svg", arg(&svg), "--layer", "1", "--json"]).json();
+    assert_eq!(map["kept"].as_array().unwrap().len(), 5);
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("layer 1, 4 heads"));
+
+    for (task, bad, why) in [
+        ("needle", &["--attentions", "sparse"][..], "sparse"),
+        ("needle", &["--lengths", "30"], "30"),
+        ("needle", &["--lengths", "2000"], "--max-positions"),
+        ("needle", &["--depths", "2"], "depth"),
+        ("qa", &["--data", "no-such-file.json"], "no-such-file.json"),
+        ("perplexity", &["--stride", "0"], "stride"),
+        ("kept", &[], "--svg"),
+        ("kept", &["--tokens", "99", "--layer", "9", "--svg", arg(&svg)], "layer 9"),
+    ] {
+        let run = eval(task, bad);
+        assert!(run.code != 0 && run.stderr.contains(why), "{task} {bad:?}: {run:?}");
+    }
+}
+
+fn files_of(dir: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_study_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, out) = (project(MODEL), dir.path().join("study"));
+    let settings = [
+        "--model",
+        arg(&model),
+        "--length",
+        "160",
+        "--samples",
+        "3",
+        "--seeds",
+        "0,1",
+        "--steps",
+        "2",
+        "--rank",
+        "2",
+        "--sink",
+        "4",
+        "--lag",
+        "16",
+        "--attentions",
+        "dense,4x",
+    ];
+    let study = |more: &[&str]| run(&[&["study", "--out", arg(&out), "--device", "cpu"][..], more].concat());
+    let first = study(&settings);
+    assert_eq!(first.code, 0, "{first:?}");
+    let cells = files_of(&out.join("cells"));
+    assert_eq!(cells.len(), 2 + 2 * 2 * 2, "{cells:?}");
+    assert!(first.stdout.contains("10 of 10 cells"), "{}", first.stdout);
+    for file in ["report.md", "study.json", "exact.svg", "exact.png", "digits.svg"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(out.join("cells").join(name)).unwrap()).unwrap()
+    };
+    let (lost, kept) = ("LRSA-tuned-seed-1-4x.json", "dense-tuned-seed-0-dense.json");
+    let (before, stamp) = (read(lost), out.join("cells").join(kept).metadata().unwrap().modified().unwrap());
+    assert_eq!(before["answers"].as_array().unwrap().len(), 3);
+    std::fs::remove_file(out.join("cells").join(lost)).unwrap();
+    let report = study(&["--report"]);
+    assert!(report.stdout.contains("9 of 10 cells") && report.stdout.contains("## Not run yet"), "{report:?}");
+    let again = study(&[]);
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(again.stderr.matches("4x: exact").count(), 1, "only what was missing: {}", again.stderr);
+    assert_eq!((&read(lost)["answers"], &read(lost)["means"]), (&before["answers"], &before["means"]));
+    assert_eq!(out.join("cells").join(kept).metadata().unwrap().modified().unwrap(), stamp);
+
+    let other = study(&["--steps", "3"]);
+    assert!(other.code == 2 && other.stderr.contains("other settings"), "{other:?}");
+    std::fs::write(out.join("cells").join(lost), "{}").unwrap();
+    let broken = study(&[]);
+    assert!(broken.code == 1 && broken.stderr.contains(lost), "{broken:?}");
+}
