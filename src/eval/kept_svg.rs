@@ -10,7 +10,7 @@ const COLUMNS: usize = 100;
 const LETTER: f64 = 7.5;
 const LINE: f64 = 19.0;
 /// Above the text: title and legend.
-const TOP: f64 = 74.0;
+const TOP: f64 = 98.0;
 const MARGIN: f64 = 18.0;
 
 /// Where a piece of a token stands.
@@ -89,7 +89,7 @@ pub(super) fn draw(map: &KeptMap, shares: &[f64], layer: Option<usize>, head: Op
         escaped(&subtitle(map, layer, head))
     );
     legend(&mut svg);
-    svg.push_str("</g>\n<g font-family=\"monospace\" font-size=\"12.5\" fill=\"#222\" xml:space=\"preserve\">\n");
+    svg.push_str("</g>\n<g font-family=\"monospace\" font-size=\"12.5\" fill=\"#222\">\n");
     for place in &places {
         let (x, y) = (MARGIN + place.column as f64 * LETTER, TOP + place.line as f64 * LINE);
         let (w, share) = (place.text.chars().count() as f64 * LETTER, shares[place.token]);
@@ -100,37 +100,44 @@ pub(super) fn draw(map: &KeptMap, shares: &[f64], layer: Option<usize>, head: Op
             (false, true) => ("none".to_string(), "#767676"),
             (false, false) => (fill(share), "#222"),
         };
-        let _ = writeln!(
+        let _ = write!(
             svg,
-            "<g><title>token {}: {state}</title><rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{w:.1}\" height=\"{LINE}\" fill=\"{fill}\"/>\
-             <text x=\"{x:.1}\" y=\"{y:.1}\" textLength=\"{w:.1}\" lengthAdjust=\"spacingAndGlyphs\" fill=\"{ink}\">{}</text></g>",
+            "<g><title>token {}: {state}</title><rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{w:.1}\" height=\"{LINE}\" fill=\"{fill}\"/>",
             place.token,
-            y - 14.0,
-            escaped(&place.text)
+            y - 14.0
         );
+        // Spaces at the ends of a text would be dropped.
+        let (bare, n_before) = (place.text.trim(), place.text.chars().take_while(|c| c.is_whitespace()).count());
+        if !bare.is_empty() {
+            let (x, w) = (x + n_before as f64 * LETTER, bare.chars().count() as f64 * LETTER);
+            let text = escaped(bare);
+            let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" textLength=\"{w:.1}\" fill=\"{ink}\">{text}</text>");
+        }
+        svg.push_str("</g>\n");
     }
     svg.push_str("</g>\n</svg>\n");
     svg
 }
 
 fn legend(svg: &mut String) {
-    let mut x = 430.0;
-    let steps = [("no head", 0.0), ("some", 0.25), ("half", 0.5), ("all", 1.0)];
-    for (label, share) in steps {
+    let whole = "#fff6d6".to_string();
+    let entries = [
+        ("kept by no head", fill(0.0), 132.0),
+        ("by some", fill(0.25), 84.0),
+        ("by half", fill(0.5), 78.0),
+        ("by all", fill(1.0), 72.0),
+        ("sink and window: whole", whole, 0.0),
+    ];
+    let mut x = MARGIN;
+    for (label, fill, width) in entries {
         let _ = writeln!(
             svg,
-            "<rect x=\"{x}\" y=\"12\" width=\"14\" height=\"14\" fill=\"{}\" stroke=\"#999\"/>\
-             <text x=\"{}\" y=\"24\" font-size=\"12\">{label}</text>",
-            fill(share),
+            "<rect x=\"{x}\" y=\"54\" width=\"14\" height=\"14\" fill=\"{fill}\" stroke=\"#999\"/>\
+             <text x=\"{}\" y=\"66\" font-size=\"12\">{label}</text>",
             x + 19.0
         );
-        x += 74.0;
+        x += width;
     }
-    let _ = writeln!(
-        svg,
-        "<rect x=\"430\" y=\"32\" width=\"14\" height=\"14\" fill=\"#fff6d6\" stroke=\"#999\"/>\
-         <text x=\"449\" y=\"44\" font-size=\"12\">sink and window: kept whole</text>"
-    );
 }
 
 #[cfg(test)]
