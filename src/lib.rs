@@ -2,6 +2,8 @@
 //!
 //! Read [`gpu`] for how work is described and run, then `ARCHITECTURE.md` for the floors above it.
 
+#[cfg(feature = "app")]
+pub mod app;
 pub mod atomic_file;
 pub mod attention;
 pub mod autograd;

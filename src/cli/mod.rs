@@ -1,6 +1,8 @@
 //! Floor 10: the command line. `args.rs` holds the flags that verbs share, `id_lists.rs` and `output.rs` what they read and
 //! print; each verb has a file.
 
+#[cfg(feature = "app")]
+mod app;
 mod args;
 mod bench;
 mod check;
@@ -16,6 +18,9 @@ mod probe;
 mod study;
 mod train;
 mod train_progress;
+
+#[cfg(all(test, feature = "app"))]
+pub(crate) use train::TrainArgs;
 
 use clap::{Parser, Subcommand};
 
@@ -39,6 +44,9 @@ enum Verb {
     Probe(probe::ProbeArgs),
     /// Measure what a compressed cache costs: perplexity, hidden facts, questions, agreement with the dense model.
     Eval(Box<eval::EvalArgs>),
+    /// Open the desktop app: chat with long documents, fine-tune, check devices.
+    #[cfg(feature = "app")]
+    App(app::AppArgs),
     /// Train and evaluate base, dense-tuned and LRSA-tuned models side by side, over several seeds; goes on where it stopped.
     Study(Box<study::StudyArgs>),
     /// Check on this machine's GPUs that every kernel and gradient is right.
@@ -76,6 +84,8 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Probe(args) => probe::run(&args),
+        #[cfg(feature = "app")]
+        Verb::App(args) => app::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Study(args) => study::run(&args),
         Verb::Check(args) => check::run(&args),

@@ -117,6 +117,13 @@ fn betas(text: &str) -> std::result::Result<(f64, f64), String> {
 }
 
 impl TrainArgs {
+    /// The job and the attention that the flags describe for a model that records none.
+    #[cfg(all(test, feature = "app"))]
+    pub(crate) fn described(&self) -> (TrainJob, crate::attention::Attention) {
+        let attention = self.attention.resolve(None, AttentionName::Lrsa).expect("the flags name an attention");
+        (self.job(), attention)
+    }
+
     /// The job that the flags describe; the attention is not settled yet, since it may depend on the model's files.
     fn job(&self) -> TrainJob {
         let all = |targets: &Vec<String>| matches!(targets.as_slice(), [one] if one == "all" || one == "all-linear");

@@ -1,7 +1,10 @@
-//! Floor 8: generation. `session.rs` feeds a cache and draws tokens, `generator.rs` is the loop from a prompt to a text.
+//! Floor 8: generation. `session.rs` feeds a cache and draws tokens, `generator.rs` is the loop from a prompt to a text,
+//! `conversation.rs` one that goes on from turn to turn.
 
+mod conversation;
 mod generator;
 mod session;
 
+pub use conversation::{Answer, Conversation, Progress, Reply};
 pub use generator::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
 pub use session::Session;

@@ -128,12 +128,28 @@ impl Trainer {
     /// Refuses data whose largest batch, the longest examples at once, is known not to fit on the device. It records that
     /// batch and computes nothing; [`Trainer::fit`] finds the same out at the step that meets it.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
-        let mut longest: Vec<&Example> = examples.iter().collect();
-        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
-        let batch = Batch::new(longest.into_iter().take(self.job.batch_size));
+        let batch = self.largest(examples);
         let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
         let checked = self.attentions.iter().try_for_each(&mut check);
         checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
+    }
+
+    /// Bytes on the device at the peak of training on these examples, the weights included. It records their largest batch and
+    /// computes nothing.
+    pub fn planned_bytes(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<u64> {
+        let batch = self.largest(examples);
+        let mut most = 0;
+        for &attention in &self.attentions {
+            most = most.max(self.stepper.planned_bytes(device, &mut self.loaded, &batch, attention)?);
+        }
+        Ok(most)
+    }
+
+    /// The longest examples at once.
+    fn largest(&self, examples: &[Example]) -> Batch {
+        let mut longest: Vec<&Example> = examples.iter().collect();
+        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
+        Batch::new(longest.into_iter().take(self.job.batch_size))
     }
 
     /// Says what would need less memory, where that is what was missing.

@@ -1,0 +1,148 @@
+//! The chat page's state: a document, a conversation about it, and what the cache keeps of both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::message::{ModelCard, Question, Turn};
+use crate::attention::{Attention, Lrsa};
+use crate::eval::KeptMap;
+
+/// A document that questions are about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    pub name: String,
+    pub text: Arc<str>,
+}
+
+/// The page.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chat {
+    pub model: Option<ModelCard>,
+    pub document: Option<Document>,
+    pub turns: Vec<Turn>,
+    /// What is being typed.
+    pub draft: String,
+    /// Tokens of the prompt read so far, of how many, while it is read.
+    pub fed: Option<(usize, usize)>,
+    /// Tokens of the conversation and entries of one head's cache, after the last answer.
+    pub context: Option<(usize, usize, u64)>,
+    pub kept: Option<KeptMap>,
+    /// Which layer and head the kept tokens are shown of.
+    pub layer: Option<usize>,
+    pub head: Option<usize>,
+    /// Whether the kept tokens are shown instead of the conversation.
+    pub shows_kept: bool,
+    /// Size of the text of the kept view.
+    pub text_size: f32,
+}
+
+/// The attention for a compression factor, 1 for dense.
+pub fn attention(sink: usize, lag: usize, factor: u32) -> crate::error::Result<Attention> {
+    if factor <= 1 {
+        return Ok(Attention::Dense);
+    }
+    Ok(Attention::Lrsa(Lrsa::new(sink, lag, 1.0 / f64::from(factor))?))
+}
+
+impl Chat {
+    /// Begins a turn with what is typed: the question to ask. None where nothing is typed.
+    pub fn ask(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
+        let question = self.draft.trim().to_string();
+        if question.is_empty() {
+            return None;
+        }
+        self.draft.clear();
+        self.turns.push(Turn { question, answer: String::new() });
+        Some(self.question(attention, max_tokens))
+    }
+
+    /// Takes the last answer back: the question to ask again.
+    pub fn regenerate(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
+        self.turns.last_mut()?.answer.clear();
+        Some(self.question(attention, max_tokens))
+    }
+
+    fn question(&mut self, attention: Attention, max_tokens: usize) -> Question {
+        (self.kept, self.shows_kept, self.fed) = (None, false, None);
+        let document = self.document.as_ref().map_or_else(|| Arc::from(""), |d| d.text.clone());
+        Question { document, turns: self.turns.clone(), attention, max_tokens }
+    }
+
+    /// Forgets the conversation but not the document.
+    pub fn restart(&mut self) {
+        self.turns.clear();
+        (self.kept, self.shows_kept, self.context, self.fed) = (None, false, None, None);
+    }
+
+    /// The conversation as a text file.
+    pub fn transcript(&self) -> String {
+        let mut text = String::new();
+        if let Some(document) = &self.document {
+            text += &format!("Document: {}\n\n", document.name);
+        }
+        for turn in &self.turns {
+            text += &format!("You: {}\n\nModel: {}\n\n", turn.question, turn.answer);
+        }
+        text
+    }
+
+    /// Entries and bytes that a cache has after so many tokens.
+    pub fn cache_size(&self, attention: Attention, n_tokens: usize) -> (usize, u64) {
+        let entries = attention.cache_length(n_tokens);
+        (entries, entries as u64 * self.model.as_ref().map_or(0, |m| m.entry_bytes))
+    }
+}
+
+/// Largest document that is taken in.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// Reads a document: text in UTF-8.
+pub fn read_document(path: &Path) -> crate::error::Result<Document> {
+    use crate::error::{Context, Error};
+    let show = || format!("opening {}", path.display());
+    let size = std::fs::metadata(path).with_context(show)?.len();
+    if size > MAX_DOCUMENT {
+        return Err(Error::usage(format!(
+            "{} has {} MiB; a document may have {} MiB of text",
+            path.display(),
+            size >> 20,
+            MAX_DOCUMENT >> 20
+        )));
+    }
+    let bytes = std::fs::read(path).with_context(show)?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::usage(format!("{} is not text in UTF-8: save it as plain text first", path.display()))
+    })?;
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+    Ok(Document { name, text: text.into() })
+}
+
+/// Whether a dropped path is a model rather than a document.
+pub fn is_model(path: &Path) -> bool {
+    path.is_dir() && path.join("config.json").exists()
+        || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether a dropped path is an adapter.
+pub fn is_adapter(path: &Path) -> bool {
+    path.is_dir() && path.join("adapter_config.json").exists()
+}
+
+/// What a dropped path is taken for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Dropped {
+    Model(PathBuf),
+    Adapter(PathBuf),
+    Document(PathBuf),
+}
+
+/// Tells dropped things apart.
+pub fn dropped(path: PathBuf) -> Dropped {
+    if is_adapter(&path) {
+        Dropped::Adapter(path)
+    } else if is_model(&path) {
+        Dropped::Model(path)
+    } else {
+        Dropped::Document(path)
+    }
+}

@@ -1,0 +1,158 @@
+//! What window and worker say to each other.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::attention::Attention;
+use crate::eval::KeptMap;
+use crate::generate::Answer;
+use crate::train::{EvalLine, StepLine, Summary, TrainJob};
+
+/// Which model, with which adapter, on which device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelChoice {
+    /// Folder, GGUF file or hub id; empty for the bundled model.
+    pub model: String,
+    pub adapter: Option<PathBuf>,
+    /// As `--device`.
+    pub device: String,
+}
+
+/// A turn of a conversation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Turn {
+    pub question: String,
+    pub answer: String,
+}
+
+/// What to answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Read before the first question; may be empty.
+    pub document: Arc<str>,
+    /// All turns; the last one's answer is empty.
+    pub turns: Vec<Turn>,
+    pub attention: Attention,
+    pub max_tokens: usize,
+}
+
+/// What the window asks of the worker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    ListAdapters,
+    Open(ModelChoice),
+    Ask(Question),
+    /// Which tokens of the conversation the cache kept.
+    Kept(Attention),
+    /// The first examples of training data, as the model reads them.
+    Preview { choice: ModelChoice, data: PathBuf },
+    /// Bytes that a run would take.
+    Estimate { job: Box<TrainJob>, device: String },
+    Train { job: Box<TrainJob>, device: String },
+    Check { device: String },
+}
+
+/// An open model, for who looks at it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelCard {
+    pub name: String,
+    pub adapter: Option<String>,
+    pub device: String,
+    pub n_layers: usize,
+    pub n_kv_heads: usize,
+    pub max_positions: usize,
+    pub has_chat_template: bool,
+    /// Bytes of one cache entry, all layers and heads.
+    pub entry_bytes: u64,
+    /// S, L and r that the adapter was trained with.
+    pub recorded: Option<(usize, usize, f64)>,
+}
+
+/// An adapter of this machine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AdapterLine {
+    pub index: usize,
+    pub name: String,
+    pub backend: String,
+    pub device_type: String,
+    pub driver: String,
+    pub features: Vec<String>,
+    pub max_binding_mib: u64,
+}
+
+/// An example of training data: its pieces, and whether each is learnt.
+pub type PreviewExample = Vec<(String, bool)>;
+
+/// A finding of a check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckLine {
+    pub kernel: String,
+    pub case: String,
+    pub passed: bool,
+    pub relative_error: f64,
+    pub reason: String,
+}
+
+/// What the worker tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Adapters(Vec<AdapterLine>),
+    Opened(ModelCard),
+    /// Tokens of the prompt read so far, of how many.
+    Fed { done: usize, total: usize },
+    Said(String),
+    Answered(Answer),
+    Kept(Box<KeptMap>),
+    Preview(Vec<PreviewExample>),
+    Estimated(u64),
+    TrainStarted { steps: u64, examples: usize },
+    TrainStep(StepLine),
+    TrainEvaluated(EvalLine),
+    TrainSaved(u64),
+    Note(String),
+    Trained(Summary),
+    Checked(Box<CheckLine>),
+    CheckDone { passed: usize, failed: usize, report: String },
+    /// A command failed; what was done before stays.
+    Failed(String),
+    /// The worker is gone and has been started anew.
+    Restarted(String),
+}
+
+/// Flags that a busy worker looks at.
+#[derive(Debug, Default)]
+pub struct Control {
+    stop: AtomicBool,
+    paused: Mutex<bool>,
+    resumed: Condvar,
+}
+
+impl Control {
+    /// Ends what is running, as soon as it can be ended.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.pause(false);
+    }
+
+    /// Forgets an earlier stop: something new begins.
+    pub fn begin(&self) {
+        self.stop.store(false, Ordering::Release);
+        self.pause(false);
+    }
+
+    /// Holds training between two steps, or lets it go on.
+    pub fn pause(&self, paused: bool) {
+        *self.paused.lock().unwrap_or_else(|e| e.into_inner()) = paused;
+        self.resumed.notify_all();
+    }
+
+    /// Whether to end; waits while paused.
+    pub fn is_stopped(&self) -> bool {
+        let mut paused = self.paused.lock().unwrap_or_else(|e| e.into_inner());
+        while *paused && !self.stop.load(Ordering::Acquire) {
+            paused = self.resumed.wait(paused).unwrap_or_else(|e| e.into_inner());
+        }
+        self.stop.load(Ordering::Acquire)
+    }
+}

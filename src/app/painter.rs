@@ -1,0 +1,116 @@
+//! egui on a window: a wgpu device of its own, so that a lost or busy engine never takes the window along.
+
+use std::sync::Arc;
+
+use egui::{ClippedPrimitive, TexturesDelta};
+use egui_wgpu::{Renderer, RendererOptions, ScreenDescriptor};
+use winit::dpi::PhysicalSize;
+use winit::window::Window;
+
+use crate::error::{Context, Error, Result};
+
+/// What a window is painted with.
+pub struct Painter {
+    surface: wgpu::Surface<'static>,
+    config: wgpu::SurfaceConfiguration,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    renderer: Renderer,
+}
+
+impl Painter {
+    /// Opens a device that can paint the window.
+    pub fn new(window: Arc<Window>) -> Result<Self> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let size = window.inner_size();
+        let surface = instance.create_surface(window).map_err(|e| Error::new(e.to_string())).context("opening a window")?;
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::LowPower,
+            compatible_surface: Some(&surface),
+            ..Default::default()
+        };
+        let adapter = pollster::block_on(instance.request_adapter(&options)).map_err(|e| {
+            Error::new(format!(
+                "no graphics adapter can paint a window ({e}): install a Vulkan or GL driver, or use the command line"
+            ))
+        })?;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("window"),
+            required_limits: wgpu::Limits::downlevel_defaults().using_resolution(adapter.limits()),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::new(format!("the window's device could not be opened: {e}")))?;
+        let mut config = surface
+            .get_default_config(&adapter, size.width.max(1), size.height.max(1))
+            .ok_or_else(|| Error::new("the adapter cannot paint this window"))?;
+        // egui computes its colours itself, so a format without conversion shows what it means.
+        let formats = surface.get_capabilities(&adapter).formats;
+        if let Some(plain) = formats.into_iter().find(|f| !f.is_srgb()) {
+            config.format = plain;
+        }
+        surface.configure(&device, &config);
+        let renderer = Renderer::new(&device, config.format, RendererOptions::default());
+        Ok(Self { surface, config, device, queue, renderer })
+    }
+
+    /// Most dots of a texture's side.
+    pub fn max_texture_side(&self) -> usize {
+        self.device.limits().max_texture_dimension_2d as usize
+    }
+
+    /// The window has another size.
+    pub fn resize(&mut self, size: PhysicalSize<u32>) {
+        (self.config.width, self.config.height) = (size.width.max(1), size.height.max(1));
+        self.surface.configure(&self.device, &self.config);
+    }
+
+    /// Paints a frame. Whether it is to be painted again, because the window had changed meanwhile.
+    pub fn paint(&mut self, primitives: &[ClippedPrimitive], mut textures: TexturesDelta, scale: f32) -> bool {
+        for (id, deltas) in &textures.set {
+            for delta in deltas {
+                self.renderer.update_texture(&self.device, &self.queue, *id, delta);
+            }
+        }
+        let painted = match self.surface.get_current_texture() {
+            wgpu::CurrentSurfaceTexture::Success(frame) | wgpu::CurrentSurfaceTexture::Suboptimal(frame) => {
+                self.paint_on(&frame, primitives, scale);
+                self.queue.present(frame);
+                true
+            }
+            wgpu::CurrentSurfaceTexture::Outdated | wgpu::CurrentSurfaceTexture::Lost => {
+                self.surface.configure(&self.device, &self.config);
+                false
+            }
+            _ => true, // hidden, or not ready: there will be another occasion
+        };
+        for id in &textures.free {
+            self.renderer.free_texture(id);
+        }
+        textures.clear();
+        !painted
+    }
+
+    fn paint_on(&mut self, frame: &wgpu::SurfaceTexture, primitives: &[ClippedPrimitive], scale: f32) {
+        let screen = ScreenDescriptor {
+            size_in_pixels: [self.config.width, self.config.height],
+            pixels_per_point: scale,
+        };
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("window") });
+        let more = self.renderer.update_buffers(&self.device, &self.queue, &mut encoder, primitives, &screen);
+        let view = frame.texture.create_view(&wgpu::TextureViewDescriptor::default());
+        let attachment = wgpu::RenderPassColorAttachment {
+            view: &view,
+            depth_slice: None,
+            resolve_target: None,
+            ops: wgpu::Operations { load: wgpu::LoadOp::Clear(wgpu::Color::BLACK), store: wgpu::StoreOp::Store },
+        };
+        let pass = wgpu::RenderPassDescriptor {
+            label: Some("window"),
+            color_attachments: &[Some(attachment)],
+            ..Default::default()
+        };
+        self.renderer.render(&mut encoder.begin_render_pass(&pass).forget_lifetime(), primitives, &screen);
+        self.queue.submit(more.into_iter().chain([encoder.finish()]));
+    }
+}

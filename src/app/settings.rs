@@ -1,0 +1,121 @@
+//! What the app remembers: a JSON file in the platform's folder for settings.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::atomic_file::write_atomic;
+use crate::error::{Context, Result};
+use crate::small_file::read_text;
+
+/// Light, dark, or what the system says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Theme {
+    #[default]
+    System,
+    Light,
+    Dark,
+}
+
+/// Everything that outlives a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    pub theme: Theme,
+    /// Size of everything, 1 as the screen says.
+    pub zoom: f32,
+    pub model: String,
+    pub adapter: String,
+    pub device: String,
+    pub sink: usize,
+    pub lag: usize,
+    /// Compression: 1 for dense.
+    pub factor: u32,
+    pub max_tokens: usize,
+    pub data: String,
+    pub out: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            theme: Theme::System,
+            zoom: 1.0,
+            model: String::new(),
+            adapter: String::new(),
+            device: "auto".into(),
+            sink: 16,
+            lag: 128,
+            factor: 4,
+            max_tokens: 256,
+            data: String::new(),
+            out: String::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Those in a file. Without one, or with one that cannot be read, the defaults, and why.
+    pub fn load(path: &Path) -> (Self, Option<String>) {
+        if !path.exists() {
+            return (Self::default(), None);
+        }
+        let read = || -> Result<Self> { Ok(serde_json::from_str(&read_text(path)?)?) };
+        match read() {
+            Ok(settings) => (settings.usable(), None),
+            Err(e) => (Self::default(), Some(format!("{} was not read: {e}. Settings are the defaults", path.display()))),
+        }
+    }
+
+    /// Values that a person could not undo by what the window shows are put right.
+    fn usable(mut self) -> Self {
+        self.zoom = if self.zoom.is_finite() { self.zoom.clamp(0.5, 3.0) } else { 1.0 };
+        (self.lag, self.factor) = (self.lag.clamp(8, 4096), self.factor.clamp(1, 64));
+        (self.sink, self.max_tokens) = (self.sink.min(4096), self.max_tokens.clamp(1, 8192));
+        self
+    }
+
+    /// Writes them.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        let write = || -> Result<()> {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            write_atomic(path, |file| Ok(file.write_all(text.as_bytes())?))
+        };
+        write().with_context(|| format!("saving the settings to {}", path.display()))
+    }
+
+    /// Where they are: in the platform's folder, if it has one.
+    pub fn path() -> Option<PathBuf> {
+        let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let folder = match std::env::consts::OS {
+            "windows" => var("APPDATA"),
+            "macos" => var("HOME").map(|home| home.join("Library/Application Support")),
+            _ => var("XDG_CONFIG_HOME").or_else(|| var("HOME").map(|home| home.join(".config"))),
+        };
+        folder.map(|folder| folder.join("longreach").join("settings.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_and_bad_files_do_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/settings.json");
+        assert_eq!(Settings::load(&path), (Settings::default(), None));
+        let mine = Settings { zoom: 1.5, factor: 8, model: "m".into(), ..Settings::default() };
+        mine.save(&path).unwrap();
+        assert_eq!(Settings::load(&path), (mine, None));
+        std::fs::write(&path, r#"{"zoom": 100, "lag": 0, "unknown": 1}"#).unwrap();
+        let (settings, why) = Settings::load(&path);
+        assert_eq!((settings.zoom, settings.lag, why), (3.0, 8, None));
+        std::fs::write(&path, "{").unwrap();
+        assert!(Settings::load(&path).1.unwrap().contains("settings.json"));
+    }
+}

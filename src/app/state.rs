@@ -1,0 +1,439 @@
+//! The app as a state machine: what a person did and what the worker says goes in, the next state and what is to be done come out. It
+//! touches no window, no file and no device.
+
+use std::path::PathBuf;
+
+use super::chat::{Chat, Document, attention};
+use super::devices::{CheckResult, Devices};
+use super::message::{Command, Event, ModelChoice};
+use super::settings::{Settings, Theme};
+use super::tune::{RunState, Tune};
+use crate::attention::Attention;
+use crate::generate::Answer;
+
+/// Which page is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Page {
+    #[default]
+    Chat,
+    Tune,
+    Devices,
+}
+
+/// What the worker is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    Opening,
+    Answering,
+    Keeping,
+    Previewing,
+    Estimating,
+    Training,
+    Checking,
+}
+
+impl Busy {
+    /// For the status line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Opening => "Opening the model",
+            Self::Answering => "Answering",
+            Self::Keeping => "Looking what was kept",
+            Self::Previewing => "Reading the data",
+            Self::Estimating => "Estimating memory",
+            Self::Training => "Training",
+            Self::Checking => "Checking the device",
+        }
+    }
+}
+
+/// A card that stays until it is dismissed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    pub is_error: bool,
+    pub text: String,
+}
+
+/// Which path a dialog asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    ModelFolder,
+    ModelFile,
+    Adapter,
+    Document,
+    Data,
+    Out,
+}
+
+/// What a person did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Show(Page),
+    OpenModel,
+    Pick(Pick),
+    Picked(Pick, PathBuf),
+    Document(Document),
+    ForgetDocument,
+    Ask,
+    Regenerate,
+    Restart,
+    Stop,
+    ShowKept(bool),
+    SaveConversation(PathBuf),
+    Copy(String),
+    Preview,
+    Estimate,
+    Train,
+    Pause(bool),
+    ChatWithAdapter,
+    Check(String),
+    SaveReport(PathBuf),
+    SettingsChanged,
+    Dismiss(usize),
+}
+
+/// What is to be done for it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Send(Command),
+    Stop,
+    Pause(bool),
+    Pick(Pick),
+    Save(PathBuf, String),
+    Copy(String),
+    SaveSettings,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct App {
+    pub page: Page,
+    pub settings: Settings,
+    pub chat: Chat,
+    pub tune: Tune,
+    pub devices: Devices,
+    pub busy: Option<Busy>,
+    pub notices: Vec<Notice>,
+}
+
+impl App {
+    /// The app with remembered settings, and what is to be done first.
+    pub fn new(settings: Settings) -> (Self, Vec<Effect>) {
+        let mut app = Self { settings, ..Self::default() };
+        app.chat.text_size = 14.0;
+        app.tune.factor = 4;
+        app.tune.data.clone_from(&app.settings.data);
+        app.tune.out.clone_from(&app.settings.out);
+        let open = app.open_model();
+        (app, [vec![Effect::Send(Command::ListAdapters)], open].concat())
+    }
+
+    /// The attention that the compression dial stands for.
+    pub fn attention(&self) -> crate::error::Result<Attention> {
+        attention(self.settings.sink, self.settings.lag, self.settings.factor)
+    }
+
+    /// The model that the fields name.
+    pub fn choice(&self) -> ModelChoice {
+        let adapter = self.settings.adapter.trim();
+        ModelChoice {
+            model: self.settings.model.trim().to_string(),
+            adapter: (!adapter.is_empty()).then(|| PathBuf::from(adapter)),
+            device: self.settings.device.clone(),
+        }
+    }
+
+    /// The command line that repeats the run that the page describes.
+    pub fn command_line(&self) -> String {
+        let s = &self.settings;
+        self.tune.command_line(s.model.trim(), s.sink, s.lag, &s.device)
+    }
+
+    fn error(&mut self, text: impl Into<String>) {
+        self.notices.push(Notice { is_error: true, text: text.into() });
+    }
+
+    fn say(&mut self, text: impl Into<String>) {
+        self.notices.push(Notice { is_error: false, text: text.into() });
+    }
+
+    /// Sends a command that keeps the worker busy; says so where it is busy already.
+    fn start(&mut self, busy: Busy, command: Command) -> Vec<Effect> {
+        if let Some(now) = self.busy {
+            self.say(format!("{}: wait until it is done, or stop it first.", now.text()));
+            return vec![];
+        }
+        self.busy = Some(busy);
+        vec![Effect::Send(command)]
+    }
+
+    fn open_model(&mut self) -> Vec<Effect> {
+        let choice = self.choice();
+        let effects = self.start(Busy::Opening, Command::Open(choice));
+        if !effects.is_empty() {
+            self.chat.model = None;
+            self.chat.restart();
+        }
+        effects
+    }
+
+    /// Takes in what a person did.
+    pub fn act(&mut self, action: Action) -> Vec<Effect> {
+        match action {
+            Action::Show(page) => {
+                self.page = page;
+                vec![]
+            }
+            Action::OpenModel => [self.open_model(), vec![Effect::SaveSettings]].concat(),
+            Action::Pick(pick) => vec![Effect::Pick(pick)],
+            Action::Picked(pick, path) => self.picked(pick, path),
+            Action::Document(document) => {
+                if self.busy == Some(Busy::Answering) {
+                    self.say("An answer is being written: stop it before you change the document.");
+                    return vec![];
+                }
+                self.page = Page::Chat;
+                self.chat.restart();
+                self.chat.document = Some(document);
+                vec![]
+            }
+            Action::ForgetDocument => {
+                self.chat.restart();
+                self.chat.document = None;
+                vec![]
+            }
+            Action::Ask => self.ask(),
+            Action::Regenerate => self.ask_with(|chat, attention, max| chat.regenerate(attention, max)),
+            Action::Restart => {
+                self.chat.restart();
+                vec![]
+            }
+            Action::Stop => vec![Effect::Stop],
+            Action::ShowKept(shown) => self.show_kept(shown),
+            Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],
+            Action::Copy(text) => vec![Effect::Copy(text)],
+            Action::Preview | Action::Estimate | Action::Train | Action::Pause(_) | Action::ChatWithAdapter => {
+                self.act_on_tune(action)
+            }
+            Action::Check(device) => {
+                let effects = self.start(Busy::Checking, Command::Check { device: device.clone() });
+                if !effects.is_empty() {
+                    self.devices.begin_check(&device);
+                }
+                effects
+            }
+            Action::SaveReport(path) => match &self.devices.result {
+                Some(result) => vec![Effect::Save(path, result.report.clone())],
+                None => vec![],
+            },
+            Action::SettingsChanged => vec![Effect::SaveSettings],
+            Action::Dismiss(i) => {
+                if i < self.notices.len() {
+                    self.notices.remove(i);
+                }
+                vec![]
+            }
+        }
+    }
+
+    fn picked(&mut self, pick: Pick, path: PathBuf) -> Vec<Effect> {
+        let text = path.display().to_string();
+        match pick {
+            Pick::ModelFolder | Pick::ModelFile => {
+                self.settings.model = text;
+                self.settings.adapter.clear();
+                self.act(Action::OpenModel)
+            }
+            Pick::Adapter => {
+                self.settings.adapter = text;
+                self.act(Action::OpenModel)
+            }
+            Pick::Data => {
+                self.tune.data = text;
+                vec![]
+            }
+            Pick::Out => {
+                self.tune.out = text;
+                vec![]
+            }
+            Pick::Document => vec![], // read first, then told as a document
+        }
+    }
+
+    fn ask(&mut self) -> Vec<Effect> {
+        self.ask_with(|chat, attention, max| chat.ask(attention, max))
+    }
+
+    fn ask_with(
+        &mut self,
+        question: impl FnOnce(&mut Chat, Attention, usize) -> Option<super::message::Question>,
+    ) -> Vec<Effect> {
+        if self.chat.model.is_none() {
+            self.say("No model is open yet.");
+            return vec![];
+        }
+        if let Some(now) = self.busy {
+            self.say(format!("{}: wait until it is done, or stop it first.", now.text()));
+            return vec![];
+        }
+        match self.attention() {
+            Err(e) => {
+                self.error(e.to_string());
+                vec![]
+            }
+            Ok(attention) => match question(&mut self.chat, attention, self.settings.max_tokens) {
+                Some(question) => self.start(Busy::Answering, Command::Ask(question)),
+                None => vec![],
+            },
+        }
+    }
+
+    fn show_kept(&mut self, shown: bool) -> Vec<Effect> {
+        if !shown || self.chat.kept.is_some() {
+            self.chat.shows_kept = shown;
+            return vec![];
+        }
+        match self.attention() {
+            Ok(attention @ Attention::Lrsa(_)) => self.start(Busy::Keeping, Command::Kept(attention)),
+            Ok(Attention::Dense) => {
+                self.say("The dense cache keeps everything. Choose a compression, ask, and look again.");
+                vec![]
+            }
+            Err(e) => {
+                self.error(e.to_string());
+                vec![]
+            }
+        }
+    }
+
+    fn act_on_tune(&mut self, action: Action) -> Vec<Effect> {
+        let (model, device) = (self.settings.model.trim().to_string(), self.settings.device.clone());
+        let job = self.tune.job(&model, self.settings.sink, self.settings.lag);
+        match action {
+            Action::Preview => {
+                let command = Command::Preview { choice: self.choice(), data: job.data };
+                self.start(Busy::Previewing, command)
+            }
+            Action::Estimate => {
+                self.tune.estimate = None;
+                self.start(Busy::Estimating, Command::Estimate { job: Box::new(job), device })
+            }
+            Action::Train => {
+                let effects = self.start(Busy::Training, Command::Train { job: Box::new(job), device });
+                if effects.is_empty() {
+                    return effects;
+                }
+                self.tune.begin();
+                self.settings.data.clone_from(&self.tune.data);
+                self.settings.out.clone_from(&self.tune.out);
+                [effects, vec![Effect::SaveSettings]].concat()
+            }
+            Action::Pause(paused) if self.tune.is_running() => {
+                self.tune.run = if paused { RunState::Paused } else { RunState::Running };
+                vec![Effect::Pause(paused)]
+            }
+            Action::ChatWithAdapter => {
+                self.settings.adapter.clone_from(&self.tune.run_out);
+                self.settings.factor = self.tune.factor.max(1);
+                self.page = Page::Chat;
+                self.act(Action::OpenModel)
+            }
+            _ => vec![],
+        }
+    }
+
+    /// Takes in what the worker says.
+    pub fn hear(&mut self, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Adapters(list) => self.devices.adapters = Some(list),
+            Event::Opened(card) => {
+                self.busy = None;
+                if let Some((sink, lag, keep)) = card.recorded {
+                    (self.settings.sink, self.settings.lag) = (sink, lag);
+                    self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
+                }
+                self.chat.model = Some(card);
+            }
+            Event::Fed { done, total } => self.chat.fed = Some((done, total)),
+            Event::Said(text) => {
+                self.chat.fed = None;
+                if let Some(turn) = self.chat.turns.last_mut() {
+                    turn.answer += &text;
+                }
+            }
+            Event::Answered(answer) => self.answered(answer),
+            Event::Kept(map) => {
+                self.busy = None;
+                self.chat.kept = Some(*map);
+                self.chat.shows_kept = true;
+            }
+            Event::Preview(examples) => {
+                self.busy = None;
+                self.tune.preview = examples;
+            }
+            Event::Estimated(bytes) => {
+                self.busy = None;
+                self.tune.estimate = Some(bytes);
+            }
+            Event::TrainStarted { steps, .. } => self.tune.total_steps = steps,
+            Event::TrainStep(line) => self.tune.steps.push(line),
+            Event::TrainEvaluated(line) => self.tune.evaluations.push(line),
+            Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
+            Event::Note(text) => self.tune.notes.push(text),
+            Event::Trained(summary) => {
+                self.busy = None;
+                self.tune.run = RunState::Done(summary);
+            }
+            Event::Checked(line) => self.devices.lines.push(*line),
+            Event::CheckDone { passed, failed, report } => {
+                self.busy = None;
+                self.devices.result = Some(CheckResult { passed, failed, report });
+            }
+            Event::Failed(why) => self.failed(why),
+            Event::Restarted(why) => {
+                self.failed(why);
+                self.chat.model = None;
+                return self.open_model();
+            }
+        }
+        vec![]
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        self.busy = None;
+        self.chat.fed = None;
+        self.chat.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
+        if let Some(turn) = self.chat.turns.last_mut() {
+            turn.answer = answer.text;
+            if answer.is_stopped {
+                turn.answer += " …";
+            }
+        }
+    }
+
+    fn failed(&mut self, why: String) {
+        if self.busy == Some(Busy::Training) {
+            self.tune.run = RunState::Failed(why.clone());
+        }
+        if self.busy == Some(Busy::Answering)
+            && let Some(turn) = self.chat.turns.last()
+            && turn.answer.is_empty()
+        {
+            // The question goes back to where it was typed, so that it is not lost.
+            let turn = self.chat.turns.pop().unwrap_or_default();
+            self.chat.draft = turn.question;
+        }
+        self.chat.fed = None;
+        self.busy = None;
+        self.error(why);
+    }
+
+    /// Next of light, dark and the system's.
+    pub fn next_theme(&mut self) {
+        self.settings.theme = match self.settings.theme {
+            Theme::System => Theme::Light,
+            Theme::Light => Theme::Dark,
+            Theme::Dark => Theme::System,
+        };
+    }
+}

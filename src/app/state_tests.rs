@@ -1,0 +1,197 @@
+//! The state machine without a window: what a person sees after what happened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::chat::{Document, Dropped, dropped, read_document};
+use super::message::{Command, Event, ModelCard, Question, Turn};
+use super::settings::Settings;
+use super::state::{Action, App, Busy, Effect, Page, Pick};
+use super::tune::RunState;
+use crate::attention::Attention;
+use crate::generate::Answer;
+use crate::train::{StepLine, Summary, TrainJob};
+
+fn card() -> ModelCard {
+    ModelCard { name: "m".into(), max_positions: 1000, entry_bytes: 64, n_layers: 2, ..ModelCard::default() }
+}
+
+/// An app with an open model.
+pub(super) fn opened() -> App {
+    let (mut app, effects) = App::new(Settings::default());
+    assert!(matches!(&effects[..], [Effect::Send(Command::ListAdapters), Effect::Send(Command::Open(_))]));
+    assert_eq!(app.busy, Some(Busy::Opening));
+    assert!(app.hear(Event::Opened(card())).is_empty());
+    app
+}
+
+fn answer(text: &str) -> Answer {
+    Answer { text: text.into(), n_tokens: 50, n_reused: 0, kv_entries: 40, kv_bytes: 2560, is_stopped: false }
+}
+
+fn ask(app: &mut App, text: &str) -> Question {
+    app.chat.draft = text.into();
+    match &app.act(Action::Ask)[..] {
+        [Effect::Send(Command::Ask(question))] => question.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_conversation_streams_and_goes_on() {
+    let mut app = opened();
+    app.act(Action::Document(Document { name: "d.txt".into(), text: Arc::from("long text") }));
+    let question = ask(&mut app, "  Who?  ");
+    assert_eq!((&*question.document, question.turns[0].question.as_str()), ("long text", "Who?"));
+    assert!(matches!(question.attention, Attention::Lrsa(l) if l.keep() == 0.25));
+    assert_eq!((app.busy, app.chat.draft.as_str()), (Some(Busy::Answering), ""));
+    app.hear(Event::Fed { done: 10, total: 40 });
+    assert_eq!(app.chat.fed, Some((10, 40)));
+    app.hear(Event::Said("A".into()));
+    app.hear(Event::Said("hab".into()));
+    assert_eq!((app.chat.turns[0].answer.as_str(), app.chat.fed), ("Ahab", None));
+    app.hear(Event::Answered(answer("Ahab.")));
+    assert_eq!((app.busy, app.chat.context), (None, Some((50, 40, 2560))));
+    let next = ask(&mut app, "Why?");
+    assert_eq!(next.turns.len(), 2);
+    assert_eq!(next.turns[0], Turn { question: "Who?".into(), answer: "Ahab.".into() });
+    // A second question has to wait.
+    app.chat.draft = "More".into();
+    assert!(app.act(Action::Ask).is_empty());
+    assert_eq!((app.notices.len(), app.chat.draft.as_str(), app.chat.turns.len()), (1, "More", 2));
+    assert_eq!(app.act(Action::Stop), [Effect::Stop]);
+    app.hear(Event::Answered(Answer { is_stopped: true, ..answer("Because") }));
+    assert_eq!(app.chat.turns[1].answer, "Because …");
+    assert!(matches!(&app.act(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty()));
+    let text = app.chat.transcript();
+    assert!(text.contains("Document: d.txt") && text.contains("You: Who?") && text.contains("Model: Ahab."), "{text}");
+}
+
+#[test]
+fn nothing_typed_is_lost_when_an_answer_fails() {
+    let mut app = opened();
+    ask(&mut app, "A long question");
+    app.hear(Event::Failed("out of memory".into()));
+    assert_eq!((app.chat.draft.as_str(), app.chat.turns.len(), app.busy), ("A long question", 0, None));
+    assert!(app.notices[0].is_error && app.notices[0].text.contains("out of memory"));
+    app.act(Action::Dismiss(0));
+    app.act(Action::Dismiss(7));
+    assert!(app.notices.is_empty());
+    // What had been said before stays.
+    ask(&mut app, "Again");
+    app.hear(Event::Said("Half an".into()));
+    app.hear(Event::Failed("lost".into()));
+    assert_eq!((app.chat.turns[0].answer.as_str(), app.chat.draft.as_str()), ("Half an", ""));
+}
+
+#[test]
+fn a_worker_that_was_restarted_opens_the_model_again() {
+    let mut app = opened();
+    ask(&mut app, "Q");
+    let effects = app.hear(Event::Restarted("the device was lost".into()));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
+    assert_eq!((app.busy, app.chat.model.is_none(), app.chat.draft.as_str()), (Some(Busy::Opening), true, "Q"));
+    assert!(app.notices[0].text.contains("lost"));
+}
+
+#[test]
+fn a_run_is_begun_paused_and_talked_to() {
+    let mut app = opened();
+    (app.tune.data, app.tune.out, app.settings.model) = ("data".into(), "out dir".into(), "m.gguf".into());
+    let effects = app.act(Action::Train);
+    let [Effect::Send(Command::Train { job, .. }), Effect::SaveSettings] = &effects[..] else { panic!("{effects:?}") };
+    job.validate().unwrap();
+    assert_eq!((job.data.clone(), job.steps), (PathBuf::from("data"), Some(100)));
+    assert_eq!(app.settings.out, "out dir");
+    app.hear(Event::TrainStarted { steps: 100, examples: 9 });
+    for step in 1..=4 {
+        let line = StepLine { step, loss: 5.0 - step as f64, lr: 1e-4, grad_norm: 1.0, tokens: 100, seconds: 2.0 };
+        app.hear(Event::TrainStep(line));
+    }
+    assert_eq!((app.tune.seconds_left(), app.tune.tokens_per_s()), (Some(192.0), Some(50.0)));
+    assert_eq!(app.act(Action::Pause(true)), [Effect::Pause(true)]);
+    assert_eq!(app.tune.run, RunState::Paused);
+    assert_eq!(app.act(Action::Pause(false)), [Effect::Pause(false)]);
+    assert!(app.act(Action::OpenModel).iter().all(|e| *e == Effect::SaveSettings), "the engine is busy");
+    let summary = Summary {
+        steps: 4,
+        loss: Some(1.0),
+        eval_loss: None,
+        tokens: 400,
+        seconds: 8.0,
+        tokens_per_s: 50.0,
+        peak_bytes: 1,
+        cancelled: true,
+    };
+    app.hear(Event::Trained(summary));
+    assert_eq!(app.tune.run, RunState::Done(summary));
+    let effects = app.act(Action::ChatWithAdapter);
+    let opened = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
+    assert_eq!((opened.unwrap().adapter.clone(), app.page), (Some(PathBuf::from("out dir")), Page::Chat));
+    // The next run keeps this one's curve beside its own.
+    app.hear(Event::Opened(card()));
+    app.act(Action::Train);
+    assert_eq!((app.tune.past.len(), app.tune.past[0].losses.len(), app.tune.steps.len()), (1, 4, 0));
+    app.hear(Event::Failed("the model file is gone".into()));
+    assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("gone")));
+}
+
+#[test]
+fn the_command_line_describes_the_same_run() {
+    use clap::Parser;
+    let mut app = opened();
+    (app.tune.data, app.tune.out, app.settings.model) = ("my data".into(), "out".into(), "dir/m.gguf".into());
+    for (factor, recompute) in [(1, false), (4, true), (8, false)] {
+        (app.tune.factor, app.tune.recompute) = (factor, recompute);
+        let line = app.command_line();
+        let mut words: Vec<String> = Vec::new();
+        for (i, part) in line.split('"').enumerate() {
+            if i % 2 == 1 { words.push(part.into()) } else { words.extend(part.split_whitespace().map(String::from)) }
+        }
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            train: crate::cli::TrainArgs,
+        }
+        let parsed = Line::try_parse_from(&words[1..]).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let expected = app.tune.job("dir/m.gguf", 16, 128);
+        let (job, attention) = parsed.train.described();
+        let attention = crate::model::record::AttentionRecord::of(attention);
+        assert_eq!(TrainJob { attention: Some(attention), ..job }, expected, "{line}");
+    }
+}
+
+#[test]
+fn an_adapter_brings_its_compression() {
+    let mut app = opened();
+    app.hear(Event::Opened(ModelCard { recorded: Some((8, 32, 0.125)), ..card() }));
+    assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (8, 32, 8));
+    app.settings.factor = 1;
+    app.act(Action::ShowKept(true));
+    assert!(app.notices[0].text.contains("keeps everything"));
+    app.settings.factor = 4;
+    assert!(matches!(&app.act(Action::ShowKept(true))[..], [Effect::Send(Command::Kept(_))]));
+}
+
+#[test]
+fn dropped_things_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("model")).unwrap();
+    std::fs::create_dir(at("adapter")).unwrap();
+    std::fs::write(at("model/config.json"), "{}").unwrap();
+    std::fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
+    std::fs::write(at("book.txt"), "Call me Ishmael.").unwrap();
+    std::fs::write(at("photo.jpg"), [0xff, 0xd8, 0xff]).unwrap();
+    assert_eq!(dropped(at("model")), Dropped::Model(at("model")));
+    assert_eq!(dropped(at("m.GGUF")), Dropped::Model(at("m.GGUF")));
+    assert_eq!(dropped(at("adapter")), Dropped::Adapter(at("adapter")));
+    assert_eq!(dropped(at("book.txt")), Dropped::Document(at("book.txt")));
+    let document = read_document(&at("book.txt")).unwrap();
+    assert_eq!((document.name.as_str(), &*document.text), ("book.txt", "Call me Ishmael."));
+    assert!(read_document(&at("photo.jpg")).unwrap_err().to_string().contains("UTF-8"));
+    assert!(read_document(&at("none")).unwrap_err().to_string().contains("none"));
+    let mut app = opened();
+    let effects = app.act(Action::Picked(Pick::ModelFolder, at("model")));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(c)), Effect::SaveSettings] if c.adapter.is_none()));
+}

@@ -1,0 +1,201 @@
+//! The chat page: the model and the compression on top, then the document and the conversation, then the field to type in.
+
+use egui::{Key, Panel, RichText, ScrollArea, TextEdit, Ui};
+
+use super::{kept, style};
+use crate::app::state::{Action, App, Busy, Pick};
+
+/// The compressions of the dial.
+const FACTORS: [(u32, &str); 4] = [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")];
+
+pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    Panel::top("chat model").show_separator_line(true).show(ui, |ui| {
+        model(ui, app, actions);
+        cache(ui, app, actions);
+        ui.add_space(4.0);
+    });
+    Panel::bottom("chat input").show(ui, |ui| input(ui, app, actions));
+    egui::CentralPanel::default().show(ui, |ui| {
+        if app.chat.shows_kept {
+            kept::show(ui, &mut app.chat, actions);
+        } else {
+            conversation(ui, app, actions);
+        }
+    });
+}
+
+fn model(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.add_space(4.0);
+    let mut opens = false;
+    let mut picked = None;
+    let field = |ui: &mut Ui, text: &mut String, hint: &str| {
+        let edit = ui.add(TextEdit::singleline(text).hint_text(hint).desired_width(f32::INFINITY));
+        edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter))
+    };
+    let (model, adapter) = (&mut app.settings.model, &mut app.settings.adapter);
+    let mut entered = [false; 2];
+    let hint = "folder, .gguf file or hub id; empty for the bundled story model";
+    style::row(
+        ui,
+        "Model",
+        |ui| {
+            opens = ui.button("Open").clicked();
+            for (pick, name) in [(Pick::ModelFile, "GGUF…"), (Pick::ModelFolder, "Folder…")] {
+                if ui.button(name).clicked() {
+                    picked = Some(pick);
+                }
+            }
+        },
+        |ui| entered[0] = field(ui, model, hint),
+    );
+    let mut picks_adapter = false;
+    style::row(
+        ui,
+        "Adapter",
+        |ui| picks_adapter = ui.button("Folder…").clicked(),
+        |ui| entered[1] = field(ui, adapter, "folder of a LoRA adapter; empty for none"),
+    );
+    actions.extend(picked.or(picks_adapter.then_some(Pick::Adapter)).map(Action::Pick));
+    if opens || entered.contains(&true) {
+        actions.push(Action::OpenModel);
+    }
+}
+
+fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.horizontal_wrapped(|ui| {
+        ui.label("Cache");
+        for (factor, name) in FACTORS {
+            let button = egui::Button::selectable(app.settings.factor == factor, name);
+            if ui.add_enabled(app.busy != Some(Busy::Answering), button).clicked() {
+                app.settings.factor = factor;
+                actions.push(Action::SettingsChanged);
+            }
+        }
+        ui.separator();
+        let mut is_set = |ui: &mut Ui, value: egui::DragValue<'_>, hint: &str| {
+            if ui.add_enabled(app.busy.is_none(), value).on_hover_text(hint).changed() {
+                actions.push(Action::SettingsChanged);
+            }
+        };
+        let lag = egui::DragValue::new(&mut app.settings.lag).range(8..=4096).prefix("lag ");
+        is_set(ui, lag, "Tokens of a partition: what is kept is chosen partition by partition");
+        let most = egui::DragValue::new(&mut app.settings.max_tokens).range(1..=8192).prefix("answer ≤ ");
+        is_set(ui, most, "Most tokens of an answer");
+        ui.separator();
+        match (app.attention(), app.chat.context) {
+            (Ok(attention), Some((tokens, entries, bytes))) => {
+                let (_, dense) = app.chat.cache_size(crate::attention::Attention::Dense, tokens);
+                let limit = app.chat.model.as_ref().map_or(0, |m| m.max_positions);
+                ui.label(format!(
+                    "{tokens} of {limit} tokens; {entries} entries a head, {} (dense: {})",
+                    style::bytes(bytes),
+                    style::bytes(dense)
+                ))
+                .on_hover_text(attention.to_string());
+            }
+            (Ok(attention), None) => style::hint(ui, attention.to_string()),
+            (Err(e), _) => {
+                ui.label(RichText::new(e.to_string()).color(style::bad(ui)));
+            }
+        }
+    });
+}
+
+fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let document = app.chat.document.clone();
+    ui.horizontal(|ui| match &document {
+        Some(document) => {
+            ui.label(RichText::new(&document.name).strong());
+            style::hint(ui, format!("{} characters", document.text.chars().count()));
+            if ui.add_enabled(app.busy.is_none(), egui::Button::new("Remove")).clicked() {
+                actions.push(Action::ForgetDocument);
+            }
+        }
+        None => {
+            style::hint(ui, "No document. Drop a text file into the window, or");
+            if ui.button("Open a document…").clicked() {
+                actions.push(Action::Pick(Pick::Document));
+            }
+        }
+    });
+    ui.separator();
+    ScrollArea::vertical().auto_shrink([false, false]).stick_to_bottom(true).show(ui, |ui| {
+        if app.chat.turns.is_empty() {
+            empty(ui, app);
+        }
+        let last = app.chat.turns.len().saturating_sub(1);
+        for (i, turn) in app.chat.turns.iter().enumerate() {
+            ui.label(RichText::new("You").strong());
+            ui.add(egui::Label::new(&turn.question).wrap().selectable(true));
+            ui.add_space(4.0);
+            ui.label(RichText::new("Model").strong());
+            let is_current = i == last && app.busy == Some(Busy::Answering);
+            match (is_current, app.chat.fed) {
+                (true, Some((done, total))) if turn.answer.is_empty() => {
+                    let share = done as f32 / total.max(1) as f32;
+                    let text = format!("reading {done} of {total} tokens");
+                    ui.add(egui::ProgressBar::new(share).desired_width(300.0).text(text));
+                }
+                _ => {
+                    ui.add(egui::Label::new(&turn.answer).wrap().selectable(true));
+                }
+            }
+            if i == last && !is_current {
+                ui.horizontal(|ui| answer_buttons(ui, &turn.answer, app, actions));
+            }
+            ui.add_space(12.0);
+        }
+    });
+}
+
+fn answer_buttons(ui: &mut Ui, answer: &str, app: &App, actions: &mut Vec<Action>) {
+    let is_free = app.busy.is_none();
+    if ui.button("Copy").clicked() {
+        actions.push(Action::Copy(answer.to_string()));
+    }
+    if ui.add_enabled(is_free, egui::Button::new("Regenerate")).clicked() {
+        actions.push(Action::Regenerate);
+    }
+    if ui.add_enabled(is_free, egui::Button::new("What was kept")).clicked() {
+        actions.push(Action::ShowKept(true));
+    }
+    if ui.button("Save…").on_hover_text("conversation.txt in the working folder").clicked() {
+        actions.push(Action::SaveConversation("conversation.txt".into()));
+    }
+    if ui.add_enabled(is_free, egui::Button::new("Begin anew")).clicked() {
+        actions.push(Action::Restart);
+    }
+}
+
+fn empty(ui: &mut Ui, app: &App) {
+    ui.add_space(24.0);
+    let has_template = app.chat.model.as_ref().is_none_or(|m| m.has_chat_template);
+    let text = match (&app.chat.model, &app.chat.document) {
+        (None, _) if app.busy == Some(Busy::Opening) => "The model is being opened.",
+        (None, _) => "No model is open: name one above and press Open.",
+        (Some(_), None) if has_template => "Ask something, or drop a long document into the window first.",
+        (Some(_), None) => "This model goes on with texts: type how one begins.",
+        (Some(_), Some(_)) => "Ask something about the document.",
+    };
+    style::hint(ui, text);
+}
+
+fn input(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.add_space(6.0);
+    ui.horizontal(|ui| {
+        let width = ui.available_width() - 100.0;
+        let edit = TextEdit::multiline(&mut app.chat.draft).desired_rows(2).desired_width(width);
+        let edit = ui.add(edit.hint_text("Type a question. Enter sends it, Shift+Enter begins a new line."));
+        let enter = edit.has_focus() && ui.input_mut(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift);
+        let can_ask = app.busy.is_none() && app.chat.model.is_some();
+        let asked = ui.add_enabled(can_ask, egui::Button::new("Ask").min_size(egui::vec2(80.0, 40.0))).clicked();
+        if can_ask && (enter || asked) {
+            if enter {
+                // The line break that the same key has just put there.
+                app.chat.draft = app.chat.draft.trim_end().to_string();
+            }
+            actions.push(Action::Ask);
+        }
+    });
+    ui.add_space(6.0);
+}

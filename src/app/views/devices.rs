@@ -1,0 +1,100 @@
+//! The device page: what this machine has, which device is used, and whether it computes rightly.
+
+use egui::{RichText, ScrollArea, Ui};
+
+use super::style;
+use crate::app::state::{Action, App, Busy};
+
+pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
+        style::section(ui, "Device");
+        style::hint(ui, "What models run on from the next time one is opened. auto takes a GPU where there is one, else the CPU.");
+        let mut choices = vec![("auto".to_string(), "auto".to_string()), ("cpu".to_string(), "CPU".to_string())];
+        for adapter in app.devices.adapters.iter().flatten() {
+            choices.push((adapter.index.to_string(), format!("{}: {}", adapter.backend, adapter.name)));
+        }
+        for (value, name) in &choices {
+            if ui.radio(app.settings.device == *value, name).clicked() {
+                app.settings.device.clone_from(value);
+                actions.push(Action::SettingsChanged);
+            }
+        }
+        if ui.add_enabled(app.busy.is_none(), egui::Button::new("Open the model on it")).clicked() {
+            actions.push(Action::OpenModel);
+        }
+        adapters(ui, app);
+        check(ui, app, &choices, actions);
+    });
+}
+
+fn adapters(ui: &mut Ui, app: &App) {
+    style::section(ui, "Adapters");
+    let Some(list) = &app.devices.adapters else {
+        style::hint(ui, "Looking for adapters…");
+        return;
+    };
+    if list.is_empty() {
+        style::hint(ui, "No graphics adapter with compute shaders. The CPU does all of the work; a driver may bring one.");
+    }
+    for adapter in list {
+        ui.collapsing(format!("{} ({}, {})", adapter.name, adapter.backend, adapter.device_type), |ui| {
+            egui::Grid::new(("adapter", adapter.index)).num_columns(2).show(ui, |ui| {
+                let rows = [
+                    ("Driver", adapter.driver.clone()),
+                    ("Largest binding", format!("{} MiB", adapter.max_binding_mib)),
+                    ("Features used", adapter.features.join(", ")),
+                ];
+                for (name, value) in rows {
+                    ui.label(name);
+                    ui.add(egui::Label::new(value).wrap());
+                    ui.end_row();
+                }
+            });
+        });
+    }
+}
+
+fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec<Action>) {
+    style::section(ui, "Check");
+    style::hint(ui, "Runs one case of every kernel and gradient beside its definition in double precision.");
+    ui.horizontal_wrapped(|ui| {
+        for (value, name) in choices.iter().filter(|c| c.0 != "auto") {
+            if ui.add_enabled(app.busy.is_none(), egui::Button::new(format!("Check {name}"))).clicked() {
+                actions.push(Action::Check(value.clone()));
+            }
+        }
+    });
+    if let Some(result) = &app.devices.result {
+        let (text, colour) = match result.failed {
+            0 => (format!("All {} checks passed.", result.passed), style::good(ui)),
+            n => (format!("{n} of {} checks failed.", result.passed + n), style::bad(ui)),
+        };
+        ui.horizontal(|ui| {
+            ui.label(RichText::new(text).strong().color(colour));
+            if ui.button("Save the report").on_hover_text("check.html in the working folder").clicked() {
+                actions.push(Action::SaveReport("check.html".into()));
+            }
+        });
+    } else if app.busy == Some(Busy::Checking) {
+        ui.label(format!("{} checks so far", app.devices.lines.len()));
+    }
+    if app.devices.lines.is_empty() {
+        return;
+    }
+    egui::Grid::new("checks").num_columns(4).striped(true).show(ui, |ui| {
+        for heading in ["", "Kernel", "Case", "Relative error"] {
+            ui.label(RichText::new(heading).strong());
+        }
+        ui.end_row();
+        // What failed first; of the rest the newest.
+        let failed = app.devices.lines.iter().filter(|l| !l.passed);
+        for line in failed.chain(app.devices.lines.iter().rev().filter(|l| l.passed)).take(60) {
+            let (mark, colour) = if line.passed { ("pass", style::good(ui)) } else { ("FAIL", style::bad(ui)) };
+            ui.label(RichText::new(mark).color(colour)).on_hover_text(&line.reason);
+            ui.label(&line.kernel);
+            ui.label(&line.case);
+            ui.label(format!("{:.1e}", line.relative_error));
+            ui.end_row();
+        }
+    });
+}

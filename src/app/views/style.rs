@@ -1,0 +1,101 @@
+//! Colours and sizes, for light and dark.
+
+use egui::{Align, Color32, Context, FontId, Layout, RichText, TextStyle, Theme as Shade, ThemePreference, Ui};
+
+use crate::app::settings::{Settings, Theme};
+
+/// Width of labels beside fields.
+const LABEL_WIDTH: f32 = 96.0;
+
+/// Applies what the settings say about looks.
+pub fn apply(ctx: &Context, settings: &Settings) {
+    ctx.set_theme(match settings.theme {
+        Theme::System => ThemePreference::System,
+        Theme::Light => ThemePreference::Light,
+        Theme::Dark => ThemePreference::Dark,
+    });
+    ctx.set_zoom_factor(settings.zoom);
+}
+
+/// Sizes of text and space, once.
+pub fn set_up(ctx: &Context) {
+    ctx.all_styles_mut(|style| {
+        style.text_styles = [
+            (TextStyle::Heading, FontId::proportional(20.0)),
+            (TextStyle::Body, FontId::proportional(14.5)),
+            (TextStyle::Button, FontId::proportional(14.5)),
+            (TextStyle::Monospace, FontId::monospace(13.0)),
+            (TextStyle::Small, FontId::proportional(12.0)),
+        ]
+        .into();
+        style.spacing.item_spacing = egui::vec2(8.0, 7.0);
+        style.spacing.button_padding = egui::vec2(10.0, 5.0);
+        style.spacing.interact_size.y = 26.0;
+    });
+    // Pale text is read too: at least 4.5 to 1 against its ground.
+    ctx.style_mut_of(Shade::Dark, |style| style.visuals.weak_text_color = Some(Color32::from_gray(150)));
+    ctx.style_mut_of(Shade::Light, |style| style.visuals.weak_text_color = Some(Color32::from_gray(95)));
+}
+
+/// A row with a label of equal width on its left and buttons on its right; what is between them fills the rest.
+pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl FnOnce(&mut Ui)) {
+    ui.horizontal(|ui| {
+        let size = egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y);
+        ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
+            ui.set_min_width(LABEL_WIDTH);
+            ui.label(label);
+        });
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            buttons(ui);
+            ui.with_layout(Layout::left_to_right(Align::Center), field);
+        });
+    });
+}
+
+/// Something went wrong.
+pub fn bad(ui: &Ui) -> Color32 {
+    if ui.visuals().dark_mode { Color32::from_rgb(255, 140, 120) } else { Color32::from_rgb(170, 30, 20) }
+}
+
+/// All is well.
+pub fn good(ui: &Ui) -> Color32 {
+    if ui.visuals().dark_mode { Color32::from_rgb(120, 210, 140) } else { Color32::from_rgb(20, 110, 50) }
+}
+
+/// Behind a token that a share of the heads keep.
+pub fn kept(ui: &Ui, share: f32) -> Color32 {
+    let (from, to) = if ui.visuals().dark_mode {
+        ([27.0, 27.0, 27.0], [30.0, 90.0, 170.0])
+    } else {
+        ([248.0, 248.0, 248.0], [120.0, 180.0, 235.0])
+    };
+    let mix = |i: usize| (from[i] + (to[i] - from[i]) * share).round() as u8;
+    Color32::from_rgb(mix(0), mix(1), mix(2))
+}
+
+/// Behind a token of sink or window.
+pub fn whole(ui: &Ui) -> Color32 {
+    if ui.visuals().dark_mode { Color32::from_rgb(74, 64, 24) } else { Color32::from_rgb(255, 244, 205) }
+}
+
+/// A heading of a section.
+pub fn section(ui: &mut Ui, text: &str) {
+    ui.add_space(6.0);
+    ui.label(RichText::new(text).strong().size(15.5));
+}
+
+/// Something said in passing.
+pub fn hint(ui: &mut Ui, text: impl Into<String>) {
+    ui.label(RichText::new(text.into()).weak());
+}
+
+/// Bytes as a person reads them.
+pub fn bytes(n: u64) -> String {
+    let n = n as f64;
+    match n {
+        n if n < 1024.0 => format!("{n} B"),
+        n if n < 1024.0 * 1024.0 => format!("{:.1} KiB", n / 1024.0),
+        n if n < 1024.0 * 1024.0 * 1024.0 => format!("{:.1} MiB", n / (1024.0 * 1024.0)),
+        n => format!("{:.2} GiB", n / (1024.0 * 1024.0 * 1024.0)),
+    }
+}

@@ -1,0 +1,212 @@
+//! The fine-tuning page: what to train on the left of the curve, and how it goes.
+
+use egui::{Panel, RichText, ScrollArea, TextEdit, Ui};
+use egui_plot::{Legend, Line, Plot, PlotPoints};
+
+use super::style;
+use crate::app::state::{Action, App, Pick};
+use crate::app::tune::{Preset, RunState, Tune};
+use crate::train::Method;
+
+pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    Panel::left("run settings").default_size(400.0).min_size(320.0).max_size(560.0).show(ui, |ui| {
+        ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| settings(ui, app, actions));
+    });
+    egui::CentralPanel::default().show(ui, |ui| {
+        progress(ui, app, actions);
+        curves(ui, &app.tune);
+    });
+}
+
+fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let is_free = app.busy.is_none();
+    style::section(ui, "Data");
+    path(ui, "Training data", "folder with train.jsonl", &mut app.tune.data, Pick::Data, actions);
+    path(ui, "Save to", "folder for the adapter", &mut app.tune.out, Pick::Out, actions);
+    if ui.add_enabled(is_free && !app.tune.data.trim().is_empty(), egui::Button::new("Show examples")).clicked() {
+        actions.push(Action::Preview);
+    }
+    preview(ui, &app.tune);
+    style::section(ui, "Method");
+    ui.horizontal(|ui| {
+        ui.radio_value(&mut app.tune.method, Method::Lora, "Adapter (LoRA)");
+        ui.radio_value(&mut app.tune.method, Method::Full, "Every weight");
+    });
+    ui.horizontal(|ui| {
+        ui.label("Cache");
+        for (factor, name) in [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")] {
+            ui.selectable_value(&mut app.tune.factor, factor, name);
+        }
+    });
+    for preset in Preset::ALL {
+        let (name, what) = preset.text();
+        ui.radio_value(&mut app.tune.preset, preset, format!("{name}: {what}"));
+    }
+    ui.checkbox(&mut app.tune.recompute, "Less memory, a third more time (recompute activations)");
+    style::section(ui, "Start");
+    let is_complete = !app.tune.data.trim().is_empty() && !app.tune.out.trim().is_empty();
+    let has_model = !app.settings.model.trim().is_empty();
+    ui.horizontal(|ui| {
+        if ui.add_enabled(is_free && is_complete, egui::Button::new("Estimate memory")).clicked() {
+            actions.push(Action::Estimate);
+        }
+        if let Some(bytes) = app.tune.estimate {
+            ui.label(format!("{} on the device", style::bytes(bytes)));
+        }
+    });
+    let start = egui::Button::new(RichText::new("Start training").strong()).min_size(egui::vec2(160.0, 34.0));
+    if ui.add_enabled(is_free && is_complete, start).clicked() {
+        actions.push(Action::Train);
+    }
+    if !is_complete {
+        style::hint(ui, "Name the data and a folder to save to.");
+    } else if !has_model {
+        style::hint(ui, "The bundled story model is trained; name another on the chat page.");
+    }
+    if has_model {
+        let line = app.command_line();
+        ui.collapsing("The same on the command line", |ui| {
+            ui.add(egui::Label::new(RichText::new(&line).monospace()).wrap().selectable(true));
+            if ui.button("Copy").clicked() {
+                actions.push(Action::Copy(line.clone()));
+            }
+        });
+    }
+}
+
+fn path(ui: &mut Ui, label: &str, hint: &str, field: &mut String, pick: Pick, actions: &mut Vec<Action>) {
+    style::row(
+        ui,
+        label,
+        |ui| {
+            if ui.button("Folder…").clicked() {
+                actions.push(Action::Pick(pick));
+            }
+        },
+        |ui| {
+            ui.add(TextEdit::singleline(field).hint_text(hint).desired_width(f32::INFINITY));
+        },
+    );
+}
+
+fn preview(ui: &mut Ui, tune: &Tune) {
+    if tune.preview.is_empty() {
+        return;
+    }
+    style::hint(ui, "Strong text is learnt, pale text is only read.");
+    for (i, example) in tune.preview.iter().enumerate() {
+        ui.collapsing(format!("Example {}", i + 1), |ui| {
+            ui.horizontal_wrapped(|ui| {
+                ui.spacing_mut().item_spacing.x = 0.0;
+                for (text, learnt) in example {
+                    let text = RichText::new(text);
+                    ui.label(if *learnt { text.strong().underline() } else { text.weak() });
+                }
+            });
+        });
+    }
+}
+
+fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let tune = &app.tune;
+    match &tune.run {
+        RunState::Idle => {
+            ui.add_space(24.0);
+            style::hint(ui, "Loss and learning rate appear here once a run has begun.");
+        }
+        RunState::Running | RunState::Paused => {
+            let share = tune.steps.len() as f32 / tune.total_steps.max(1) as f32;
+            let text = format!("step {} of {}", tune.steps.len(), tune.total_steps);
+            ui.add(egui::ProgressBar::new(share).text(text));
+            ui.horizontal_wrapped(|ui| {
+                let is_paused = tune.run == RunState::Paused;
+                if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {
+                    actions.push(Action::Pause(!is_paused));
+                }
+                if ui.button("Stop and keep").on_hover_text("Ends after this step and saves what was learnt").clicked() {
+                    actions.push(Action::Stop);
+                }
+                ui.label(figures(tune));
+            });
+        }
+        RunState::Done(summary) => {
+            let how = if summary.cancelled { "Stopped" } else { "Done" };
+            let loss = summary.loss.map(|l| format!(", loss {l:.3}")).unwrap_or_default();
+            let text = format!(
+                "{how} after {} steps{loss}, {:.0} tokens/s, {} of device memory. Saved to {}.",
+                summary.steps,
+                summary.tokens_per_s,
+                style::bytes(summary.peak_bytes),
+                tune.run_out
+            );
+            ui.label(RichText::new(text).color(style::good(ui)));
+            let button = egui::Button::new("Chat with this adapter");
+            if tune.method == Method::Lora && ui.add_enabled(app.busy.is_none(), button).clicked() {
+                actions.push(Action::ChatWithAdapter);
+            }
+        }
+        RunState::Failed(why) => {
+            ui.label(RichText::new(format!("The run failed: {why}")).color(style::bad(ui)));
+        }
+    }
+    for note in tune.notes.iter().rev().take(3) {
+        style::hint(ui, note);
+    }
+}
+
+fn figures(tune: &Tune) -> String {
+    let mut parts = Vec::new();
+    if let Some(step) = tune.steps.last() {
+        parts.push(format!("loss {:.3}", step.loss));
+        parts.push(format!("learning rate {:.1e}", step.lr));
+    }
+    parts.extend(tune.tokens_per_s().map(|t| format!("{t:.0} tokens/s")));
+    parts.extend(tune.seconds_left().map(|s| format!("{} left", duration(s))));
+    parts.join(", ")
+}
+
+/// `1 h 05 min`, `3 min 20 s`, `9 s`.
+fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}
+
+fn curves(ui: &mut Ui, tune: &Tune) {
+    if tune.steps.is_empty() {
+        return;
+    }
+    let height = (ui.available_height() - 20.0).max(120.0);
+    let plot = |id: &str, share: f32| {
+        Plot::new(id.to_string()).height(height * share).allow_scroll(false).allow_drag(false).allow_zoom(false)
+    };
+    ui.label("Loss");
+    plot("loss", 0.62).legend(Legend::default()).show(ui, |plot| {
+        for past in &tune.past {
+            plot.line(Line::new(past.name.clone(), PlotPoints::from(past.losses.clone())).width(1.0));
+        }
+        plot.line(Line::new("this run", PlotPoints::from(tune.losses())).width(2.0));
+        if !tune.evaluations.is_empty() {
+            let points: Vec<[f64; 2]> = tune.evaluations.iter().map(|e| [e.step as f64, e.loss]).collect();
+            plot.line(Line::new("validation", PlotPoints::from(points)).width(2.0));
+        }
+    });
+    ui.label("Learning rate");
+    plot("learning rate", 0.25).show(ui, |plot| {
+        let points: Vec<[f64; 2]> = tune.steps.iter().map(|s| [s.step as f64, s.lr]).collect();
+        plot.line(Line::new("learning rate", PlotPoints::from(points)));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_are_read_at_a_glance() {
+        assert_eq!([9.4, 200.0, 3900.0].map(duration), ["9 s", "3 min 20 s", "1 h 05 min"]);
+    }
+}

@@ -1,0 +1,313 @@
+//! Every page in its empty, busy, failed and done state: what it says, what its buttons do, and that nothing leaves the window, also
+//! in a small one and with large letters. LONGREACH_APP_PICTURES names a folder that pictures of all of them are written to.
+
+use std::sync::Arc;
+
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT, Queryable};
+
+use super::{apply, set_up, show};
+use crate::app::chat::Document;
+use crate::app::message::{AdapterLine, CheckLine, Event, ModelCard, Turn};
+use crate::app::settings::{Settings, Theme};
+use crate::app::state::{Action, App, Busy, Page};
+use crate::app::tune::RunState;
+use crate::eval::KeptMap;
+use crate::train::{EvalLine, StepLine, Summary};
+
+/// An app and what was done to it.
+struct Shown {
+    app: App,
+    actions: Vec<Action>,
+}
+
+fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
+    let mut is_set_up = false;
+    let ui = move |ui: &mut egui::Ui, shown: &mut Shown| {
+        if !is_set_up {
+            set_up(ui.ctx());
+            is_set_up = true;
+        }
+        apply(ui.ctx(), &shown.app.settings);
+        shown.actions.extend(show(ui, &mut shown.app));
+    };
+    let mut harness = Harness::builder().with_size(size).with_max_steps(20).build_ui_state(ui, Shown { app, actions: vec![] });
+    harness.run_steps(4); // a spinner never comes to rest
+    harness
+}
+
+fn opened() -> App {
+    let (mut app, _) = App::new(Settings::default());
+    let card = ModelCard {
+        name: "smollm2.gguf".into(),
+        adapter: Some("my-adapter".into()),
+        device: "llvmpipe (LLVM 15.0.6, 512 bits), Vulkan".into(),
+        n_layers: 30,
+        n_kv_heads: 3,
+        max_positions: 8192,
+        has_chat_template: true,
+        entry_bytes: 46_080,
+        recorded: None,
+    };
+    app.hear(Event::Opened(card));
+    app
+}
+
+fn talking() -> App {
+    let mut app = opened();
+    let text = "Call me Ishmael. ".repeat(400);
+    app.chat.document = Some(Document { name: "moby-dick.txt".into(), text: Arc::from(text.as_str()) });
+    let long = "It is the story of a captain who hunts the whale that took his leg, told by a sailor. ".repeat(8);
+    app.chat.turns = vec![
+        Turn { question: "What is it about?".into(), answer: long },
+        Turn { question: "Who tells it?".into(), answer: "Ishmael, a sailor.".into() },
+    ];
+    app.chat.context = Some((2412, 668, 30_781_440));
+    app
+}
+
+fn kept() -> App {
+    let mut app = talking();
+    let words: Vec<String> = (0..300).map(|i| format!(" word{i}")).collect();
+    let every = |step: usize| (20..260).filter(|p| p % step == 0).collect::<Vec<_>>();
+    app.chat.kept = Some(KeptMap {
+        tokens: words,
+        sink: 16,
+        lag: 64,
+        keep: 0.25,
+        tail_start: 260,
+        kept: vec![vec![every(4), every(3)], vec![every(5), every(4)]],
+    });
+    app.chat.shows_kept = true;
+    app
+}
+
+fn training() -> App {
+    let mut app = opened();
+    app.page = Page::Tune;
+    (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
+    app.settings.model = "models/smollm2.gguf".into();
+    app.act(Action::Train);
+    app.hear(Event::TrainStarted { steps: 100, examples: 64 });
+    for step in 1..=40u64 {
+        let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;
+        let lr = 5e-4 * (1.0 - step as f64 / 100.0);
+        app.hear(Event::TrainStep(StepLine { step, loss, lr, grad_norm: 1.0, tokens: 960, seconds: 6.1 }));
+    }
+    app.hear(Event::TrainEvaluated(EvalLine { step: 20, loss: 1.1, perplexity: 3.0, tokens: 900 }));
+    app.hear(Event::TrainSaved(20));
+    app
+}
+
+fn trained() -> App {
+    let mut app = training();
+    app.hear(Event::Trained(Summary {
+        steps: 40,
+        loss: Some(0.52),
+        eval_loss: None,
+        tokens: 38_400,
+        seconds: 244.0,
+        tokens_per_s: 157.0,
+        peak_bytes: 1_301_000_000,
+        cancelled: true,
+    }));
+    app
+}
+
+fn previewed() -> App {
+    let mut app = opened();
+    app.page = Page::Tune;
+    app.tune.data = "data".into();
+    app.hear(Event::Preview(vec![vec![("user: What is the pass key?".into(), false), ("1234567".into(), true)]]));
+    app
+}
+
+fn failed_training() -> App {
+    let mut app = training();
+    app.hear(Event::Failed("step 41 (what step 40 saved stays in runs/first): the device was lost".into()));
+    app
+}
+
+fn devices() -> App {
+    let mut app = opened();
+    app.page = Page::Devices;
+    app.hear(Event::Adapters(vec![AdapterLine {
+        name: "llvmpipe (LLVM 15.0.6, 512 bits)".into(),
+        backend: "vulkan".into(),
+        device_type: "software".into(),
+        driver: "llvmpipe Mesa 22.3.6".into(),
+        features: vec!["subgroups".into(), "f16".into()],
+        max_binding_mib: 128,
+        index: 0,
+    }]));
+    app
+}
+
+fn checking(n_failed: usize, is_done: bool) -> App {
+    let mut app = devices();
+    app.act(Action::Check("0".into()));
+    for i in 0..30 {
+        app.hear(Event::Checked(Box::new(CheckLine {
+            kernel: "matmul/register_tile".into(),
+            case: format!("linear: odd sizes {i}"),
+            passed: i >= n_failed,
+            relative_error: 1e-7,
+            reason: "sums of f32".into(),
+        })));
+    }
+    if is_done {
+        app.hear(Event::CheckDone { passed: 30 - n_failed, failed: n_failed, report: "<html>".into() });
+    }
+    app
+}
+
+/// Every page and state, and something that it says.
+fn states() -> Vec<(&'static str, App, &'static str)> {
+    let opening = App::new(Settings::default()).0;
+    let reading = {
+        let mut app = talking();
+        app.chat.draft = "And why?".into();
+        app.act(Action::Ask);
+        app.hear(Event::Fed { done: 1024, total: 2430 });
+        app
+    };
+    let failed = {
+        let mut app = talking();
+        app.hear(Event::Failed("the conversation has 9000 tokens, more than the 8192 that the model was made for".into()));
+        app
+    };
+    let empty_tune = App { page: Page::Tune, ..opened() };
+    vec![
+        ("chat-opening", opening, "The model is being opened."),
+        ("chat-empty", opened(), "Ask something, or drop a long document into the window first."),
+        ("chat-reading", reading, "Answering"),
+        ("chat-done", talking(), "Ishmael, a sailor."),
+        ("chat-failed", failed, "Dismiss"),
+        ("chat-kept", kept(), "Back to the conversation"),
+        ("tune-empty", empty_tune, "Name the data and a folder to save to."),
+        ("tune-preview", previewed(), "Example 1"),
+        ("tune-running", training(), "Pause"),
+        ("tune-done", trained(), "Chat with this adapter"),
+        ("tune-failed", failed_training(), "Start training"),
+        ("devices-listing", App { page: Page::Devices, ..opened() }, "Looking for adapters…"),
+        ("devices", devices(), "vulkan: llvmpipe (LLVM 15.0.6, 512 bits)"),
+        ("devices-checking", checking(0, false), "30 checks so far"),
+        ("devices-passed", checking(0, true), "All 30 checks passed."),
+        ("devices-failed", checking(2, true), "2 of 30 checks failed."),
+    ]
+}
+
+/// Whatever a person can read or press lies within the window's width.
+fn assert_inside(harness: &Harness<'_, Shown>, what: &str, width: f32) {
+    let mut n = 0;
+    for node in harness.query_all_by(|_| true) {
+        let label = node.accesskit_node().label().unwrap_or_default();
+        if label.is_empty() || node.accesskit_node().bounding_box().is_none() {
+            continue;
+        }
+        let rect = node.rect();
+        n += 1;
+        assert!(rect.left() >= -1.0 && rect.right() <= width + 1.0, "{what}: '{label}' lies at {rect:?} of {width}");
+    }
+    assert!(n > 5, "{what} says something");
+}
+
+#[test]
+fn every_state_says_what_it_is_and_stays_in_the_window() {
+    for (name, app, text) in states() {
+        for (size, zoom) in [((1280.0, 800.0), 1.0), ((1280.0, 800.0), 2.0), ((720.0, 480.0), 1.0)] {
+            let mut app = app.clone();
+            app.settings.zoom = zoom;
+            let harness = harness(app, size);
+            let what = format!("{name} at {size:?}, {zoom}");
+            assert!(harness.query_all_by_label(text).next().is_some(), "{what} says '{text}'");
+            assert_inside(&harness, &what, size.0 / zoom);
+        }
+    }
+}
+
+#[test]
+fn buttons_and_keys_do_what_they_say() {
+    let press = |app: App, label: &str| {
+        let mut harness = harness(app, (1280.0, 800.0));
+        harness.get_by_label(label).click();
+        harness.run_steps(2);
+        std::mem::take(&mut harness.state_mut().actions)
+    };
+    assert_eq!(press(talking(), "Regenerate"), [Action::Regenerate]);
+    assert_eq!(press(talking(), "What was kept"), [Action::ShowKept(true)]);
+    assert_eq!(press(talking(), "Copy"), [Action::Copy("Ishmael, a sailor.".into())]);
+    assert_eq!(press(kept(), "Back to the conversation"), [Action::ShowKept(false)]);
+    assert_eq!(press(training(), "Pause"), [Action::Pause(true)]);
+    assert_eq!(press(training(), "Stop and keep"), [Action::Stop]);
+    assert_eq!(press(trained(), "Chat with this adapter"), [Action::ChatWithAdapter]);
+    assert_eq!(press(devices(), "Check CPU"), [Action::Check("cpu".into())]);
+    assert_eq!(press(opened(), "Fine-tune"), [Action::Show(Page::Tune)]);
+    let mut app = opened();
+    app.notices = vec![];
+    app.hear(Event::Failed("x".into()));
+    assert_eq!(press(app, "Dismiss"), [Action::Dismiss(0)]);
+
+    let mut harness = harness(training(), (1280.0, 800.0));
+    harness.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::Num3);
+    harness.run_steps(1);
+    harness.key_press(egui::Key::Escape);
+    harness.run_steps(1);
+    assert_eq!(harness.state().actions, [Action::Show(Page::Devices), Action::Stop]);
+}
+
+#[test]
+fn enter_asks_what_is_typed() {
+    let mut harness = harness(opened(), (1280.0, 800.0));
+    let field = harness.get_all_by_role(egui::accesskit::Role::MultilineTextInput).next().expect("a field to type in");
+    field.focus();
+    harness.run_steps(2);
+    let field = harness.get_all_by_role(egui::accesskit::Role::MultilineTextInput).next().expect("a field to type in");
+    field.type_text("Who is Ahab?");
+    harness.run_steps(2);
+    harness.key_press(egui::Key::Enter);
+    harness.run_steps(2);
+    assert_eq!(harness.state().actions, [Action::Ask]);
+    assert_eq!(harness.state().app.chat.draft, "Who is Ahab?");
+    // Nothing is asked while the engine is busy.
+    harness.state_mut().app.busy = Some(Busy::Training);
+    harness.state_mut().actions.clear();
+    harness.key_press(egui::Key::Enter);
+    harness.run_steps(2);
+    assert_eq!(harness.state().actions, []);
+}
+
+#[test]
+fn pages_are_painted_in_light_and_dark() {
+    let folder = std::env::var_os("LONGREACH_APP_PICTURES").map(std::path::PathBuf::from);
+    let wanted: Vec<_> = match folder {
+        Some(_) => states(),
+        None => states().into_iter().filter(|s| ["chat-kept", "tune-running"].contains(&s.0)).collect(),
+    };
+    for (name, app, _) in wanted {
+        for theme in [Theme::Light, Theme::Dark] {
+            let mut app = app.clone();
+            app.settings.theme = theme;
+            let mut harness = harness(app, (1280.0, 800.0));
+            let image = match harness.render() {
+                Ok(image) => image,
+                Err(e) if std::env::var_os("CI").is_none() => {
+                    eprintln!("no adapter paints here, so nothing is looked at: {e}");
+                    return;
+                }
+                Err(e) => panic!("{name}: {e}"),
+            };
+            assert_eq!((image.width(), image.height()), (1280, 800));
+            let light = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c > 200)).count();
+            let dark = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c < 60)).count();
+            let (paper, ink) = if theme == Theme::Light { (light, dark) } else { (dark, light) };
+            assert!(paper > 500_000 && ink > 500, "{name}, {theme:?}: {paper} dots of paper, {ink} of ink");
+            if let Some(folder) = &folder {
+                let path = folder.join(format!("{name}-{theme:?}.png").to_lowercase());
+                image.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+        }
+    }
+    // A run that failed keeps its curve.
+    assert!(matches!(failed_training().tune.run, RunState::Failed(_)) && failed_training().tune.steps.len() == 40);
+}

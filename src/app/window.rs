@@ -1,0 +1,325 @@
+//! The window: winit's events go to egui and to the state, the state's effects to the worker, dialogs and files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use winit::application::ApplicationHandler;
+use winit::event::WindowEvent;
+use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
+use winit::window::{Window, WindowId};
+
+use super::chat::{Document, Dropped, dropped, read_document};
+use super::message::Event;
+use super::painter::Painter;
+use super::settings::Settings;
+use super::state::{Action, App, Effect, Notice, Pick};
+use super::views;
+use super::worker::Worker;
+use crate::atomic_file::write_atomic;
+use crate::error::{Context, Error, Result};
+
+/// What reaches the window from other threads.
+#[derive(Debug)]
+enum Message {
+    Worker(Event),
+    Repaint(Instant),
+    Picked(Pick, PathBuf),
+    Read(Result<Document>),
+    Notice(Notice),
+}
+
+/// What to begin with.
+#[derive(Clone, Debug, Default)]
+pub struct AppOptions {
+    /// In place of the remembered ones.
+    pub model: Option<String>,
+    pub adapter: Option<PathBuf>,
+    pub device: Option<String>,
+    /// A document that is opened at once.
+    pub document: Option<PathBuf>,
+    /// File for the settings, in place of the platform's.
+    pub settings: Option<PathBuf>,
+}
+
+/// Opens the window and runs until it is closed.
+pub fn run(options: &AppOptions) -> Result<()> {
+    let event_loop = EventLoop::<Message>::with_user_event()
+        .build()
+        .map_err(|e| Error::new(format!("no window system: {e}. On a machine without one use the command line")))?;
+    event_loop.set_control_flow(ControlFlow::Wait);
+    let mut handler = Handler::new(options, event_loop.create_proxy());
+    event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")))?;
+    handler.failed.map_or(Ok(()), Err)
+}
+
+/// A window with what is painted on it.
+struct Shown {
+    window: Arc<Window>,
+    painter: Painter,
+    egui: egui_winit::State,
+}
+
+struct Handler {
+    app: App,
+    worker: Worker,
+    proxy: EventLoopProxy<Message>,
+    context: egui::Context,
+    shown: Option<Shown>,
+    settings_path: Option<PathBuf>,
+    document: Option<PathBuf>,
+    /// When a repaint was asked for.
+    next_frame: Option<Instant>,
+    failed: Option<Error>,
+}
+
+impl Handler {
+    fn new(options: &AppOptions, proxy: EventLoopProxy<Message>) -> Self {
+        let settings_path = options.settings.clone().or_else(Settings::path);
+        let (mut settings, complaint) = settings_path.as_deref().map(Settings::load).unwrap_or_default();
+        if let Some(model) = &options.model {
+            settings.model.clone_from(model);
+            settings.adapter.clear();
+        }
+        if let Some(adapter) = &options.adapter {
+            settings.adapter = adapter.display().to_string();
+        }
+        if let Some(device) = &options.device {
+            settings.device.clone_from(device);
+        }
+        let context = egui::Context::default();
+        views::set_up(&context);
+        let repaints = proxy.clone();
+        context.set_request_repaint_callback(move |info| {
+            if let Some(at) = Instant::now().checked_add(info.delay) {
+                let _ = repaints.send_event(Message::Repaint(at)); // without a loop nothing is to be painted
+            }
+        });
+        let events = proxy.clone();
+        let worker = Worker::start(Arc::new(move |event| {
+            let _ = events.send_event(Message::Worker(event));
+        }));
+        let (app, effects) = App::new(settings);
+        let document = options.document.clone();
+        let mut handler =
+            Self { app, worker, proxy, context, shown: None, settings_path, document, next_frame: None, failed: None };
+        handler.app.notices.extend(complaint.map(|text| Notice { is_error: true, text }));
+        handler.carry_out(effects);
+        handler
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(command) => self.worker.send(command),
+                Effect::Stop => self.worker.control.stop(),
+                Effect::Pause(paused) => self.worker.control.pause(paused),
+                Effect::Pick(pick) => self.pick(pick),
+                Effect::Save(path, text) => {
+                    let saved = save(&path, &text);
+                    let notice = match saved {
+                        Ok(path) => Notice { is_error: false, text: format!("Saved {}", path.display()) },
+                        Err(e) => Notice { is_error: true, text: e.to_string() },
+                    };
+                    self.app.notices.push(notice);
+                }
+                Effect::Copy(text) => self.context.copy_text(text),
+                Effect::SaveSettings => {
+                    if let Some(path) = &self.settings_path
+                        && let Err(e) = self.app.settings.save(path)
+                    {
+                        self.app.notices.push(Notice { is_error: true, text: e.to_string() });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the platform's dialog, which answers later, if it is there.
+    fn pick(&self, pick: Pick) {
+        let dialog = rfd::AsyncFileDialog::new();
+        let proxy = self.proxy.clone();
+        let send = move |found: Option<rfd::FileHandle>| {
+            if let Some(file) = found {
+                let _ = proxy.send_event(Message::Picked(pick, file.path().to_path_buf()));
+            }
+        };
+        let thread = std::thread::Builder::new().name("dialog".into());
+        let spawned = match pick {
+            Pick::ModelFile => {
+                let asked = dialog.add_filter("GGUF", &["gguf"]).pick_file();
+                thread.spawn(move || send(pollster::block_on(asked)))
+            }
+            Pick::Document => {
+                let asked = dialog.pick_file();
+                thread.spawn(move || send(pollster::block_on(asked)))
+            }
+            Pick::ModelFolder | Pick::Adapter | Pick::Data | Pick::Out => {
+                let asked = dialog.pick_folder();
+                thread.spawn(move || send(pollster::block_on(asked)))
+            }
+        };
+        if let Err(e) = spawned {
+            let text = format!("the dialog could not be opened ({e}): type the path instead");
+            let _ = self.proxy.send_event(Message::Notice(Notice { is_error: true, text }));
+        }
+    }
+
+    /// Reads a document beside the window.
+    fn read(&self, path: PathBuf) {
+        let proxy = self.proxy.clone();
+        std::thread::spawn(move || {
+            let _ = proxy.send_event(Message::Read(read_document(&path)));
+        });
+    }
+
+    /// Something was dropped on the window.
+    fn take_dropped(&mut self, path: PathBuf) {
+        match dropped(path) {
+            Dropped::Document(path) => self.read(path),
+            Dropped::Model(path) => self.act(Action::Picked(Pick::ModelFolder, path)),
+            Dropped::Adapter(path) => self.act(Action::Picked(Pick::Adapter, path)),
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let effects = self.app.act(action);
+        self.carry_out(effects);
+        self.request_frame();
+    }
+
+    fn request_frame(&self) {
+        if let Some(shown) = &self.shown {
+            shown.window.request_redraw();
+        }
+    }
+
+    fn open(&mut self, event_loop: &ActiveEventLoop) -> Result<Shown> {
+        let attributes = Window::default_attributes()
+            .with_title("Longreach")
+            .with_inner_size(winit::dpi::LogicalSize::new(1280.0, 800.0))
+            .with_min_inner_size(winit::dpi::LogicalSize::new(720.0, 480.0));
+        let window = event_loop.create_window(attributes).map_err(|e| Error::new(format!("opening a window: {e}")))?;
+        let window = Arc::new(window);
+        let painter = Painter::new(window.clone())?;
+        let scale = window.scale_factor() as f32;
+        let (theme, side) = (window.theme(), painter.max_texture_side());
+        let root = egui::ViewportId::ROOT;
+        let egui = egui_winit::State::new(self.context.clone(), root, &window, Some(scale), theme, Some(side));
+        Ok(Shown { window, painter, egui })
+    }
+
+    fn paint(&mut self) {
+        let Some(shown) = &mut self.shown else { return };
+        views::apply(&self.context, &self.app.settings);
+        let input = shown.egui.take_egui_input(&shown.window);
+        let mut actions = Vec::new();
+        let app = &mut self.app;
+        let output = self.context.run_ui(input, |ui| actions.extend(views::show(ui, app)));
+        shown.egui.handle_platform_output(&shown.window, output.platform_output);
+        let primitives = self.context.tessellate(output.shapes, output.pixels_per_point);
+        if shown.painter.paint(&primitives, output.textures_delta, output.pixels_per_point) {
+            shown.window.request_redraw();
+        }
+        for action in actions {
+            self.act(action);
+        }
+    }
+}
+
+/// Writes a file into the working folder, beside what is there already; its path.
+fn save(path: &Path, text: &str) -> Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    let (stem, ending) = (
+        path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
+        path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy())),
+    );
+    let mut n = 2;
+    while path.exists() {
+        path.set_file_name(format!("{stem}-{n}{ending}"));
+        n += 1;
+    }
+    write_atomic(&path, |file| Ok(file.write_all(text.as_bytes())?))
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+impl ApplicationHandler<Message> for Handler {
+    fn resumed(&mut self, event_loop: &ActiveEventLoop) {
+        if self.shown.is_some() {
+            return;
+        }
+        match self.open(event_loop) {
+            Ok(shown) => {
+                shown.window.request_redraw();
+                self.shown = Some(shown);
+                if let Some(path) = self.document.take() {
+                    self.read(path);
+                }
+            }
+            Err(e) => {
+                self.failed = Some(e);
+                event_loop.exit();
+            }
+        }
+    }
+
+    fn user_event(&mut self, _event_loop: &ActiveEventLoop, message: Message) {
+        match message {
+            Message::Worker(event) => {
+                let effects = self.app.hear(event);
+                self.carry_out(effects);
+                self.request_frame();
+            }
+            Message::Repaint(at) => {
+                self.next_frame = Some(self.next_frame.map_or(at, |before| before.min(at)));
+            }
+            Message::Picked(Pick::Document, path) => self.read(path),
+            Message::Picked(pick, path) => self.act(Action::Picked(pick, path)),
+            Message::Read(Ok(document)) => self.act(Action::Document(document)),
+            Message::Read(Err(e)) => {
+                self.app.notices.push(Notice { is_error: true, text: e.to_string() });
+                self.request_frame();
+            }
+            Message::Notice(notice) => {
+                self.app.notices.push(notice);
+                self.request_frame();
+            }
+        }
+    }
+
+    fn window_event(&mut self, event_loop: &ActiveEventLoop, _id: WindowId, event: WindowEvent) {
+        if event == WindowEvent::RedrawRequested {
+            // Not for egui, which would ask for the next frame at once.
+            return self.paint();
+        }
+        let Some(shown) = &mut self.shown else { return };
+        if shown.egui.on_window_event(&shown.window, &event).repaint {
+            shown.window.request_redraw();
+        }
+        match event {
+            WindowEvent::CloseRequested => {
+                self.worker.control.stop();
+                event_loop.exit();
+            }
+            WindowEvent::Resized(size) => {
+                shown.painter.resize(size);
+                shown.window.request_redraw();
+            }
+            WindowEvent::DroppedFile(path) => self.take_dropped(path),
+            _ => {}
+        }
+    }
+
+    fn about_to_wait(&mut self, event_loop: &ActiveEventLoop) {
+        match self.next_frame {
+            Some(at) if at <= Instant::now() => {
+                self.next_frame = None;
+                self.request_frame();
+                event_loop.set_control_flow(ControlFlow::Wait);
+            }
+            Some(at) => event_loop.set_control_flow(ControlFlow::WaitUntil(at)),
+            None => event_loop.set_control_flow(ControlFlow::Wait),
+        }
+    }
+}

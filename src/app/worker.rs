@@ -1,0 +1,126 @@
+//! The thread that has the engine. It takes one command at a time, tells what happens, and outlives panics and lost devices: what fails
+//! is told, and the window stays.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
+use std::thread;
+
+use super::message::{AdapterLine, Command, Control, Event};
+use super::worker_chat::Engine;
+use super::worker_jobs;
+use crate::error::{ErrorKind, Result};
+use crate::gpu::adapters;
+
+/// Hands an event to the window.
+pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// The window's end.
+pub struct Worker {
+    commands: Sender<Command>,
+    pub control: Arc<Control>,
+    tell: Tell,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub fn start(tell: Tell) -> Self {
+        let control = Arc::new(Control::default());
+        let commands = spawn(control.clone(), tell.clone());
+        Self { commands, control, tell }
+    }
+
+    /// Hands a command over. A thread that is gone is started anew.
+    pub fn send(&mut self, command: Command) {
+        if let Err(SendError(_)) = self.commands.send(command) {
+            self.commands = spawn(self.control.clone(), self.tell.clone());
+            (self.tell)(Event::Restarted("The engine had ended and was started anew; ask again.".into()));
+        }
+    }
+}
+
+fn spawn(control: Arc<Control>, tell: Tell) -> Sender<Command> {
+    let (sender, receiver) = channel();
+    let spawned = {
+        let tell = tell.clone();
+        thread::Builder::new().name("engine".into()).spawn(move || work(&receiver, &control, &tell))
+    };
+    if let Err(e) = spawned {
+        tell(Event::Failed(format!("the engine's thread could not be started: {e}")));
+    }
+    sender
+}
+
+fn work(commands: &Receiver<Command>, control: &Arc<Control>, tell: &Tell) {
+    let mut engine: Option<Engine> = None;
+    while let Ok(command) = commands.recv() {
+        control.begin();
+        let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, command, control, tell)));
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                if e.kind() == ErrorKind::DeviceLost {
+                    engine = None;
+                    tell(Event::Restarted(format!("{e}. The model is opened again.")));
+                } else {
+                    tell(Event::Failed(e.to_string()));
+                }
+            }
+            Err(panic) => {
+                // Nobody knows what it left behind.
+                engine = None;
+                tell(Event::Restarted(format!("The engine failed: {}. The model is opened again.", said(&*panic))));
+            }
+        }
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("for an unknown reason")
+}
+
+fn carry_out(engine: &mut Option<Engine>, command: Command, control: &Arc<Control>, tell: &Tell) -> Result<()> {
+    let opened = |engine: &mut Option<Engine>| -> Result<()> {
+        crate::ensure!(engine.is_some(), "no model is open");
+        Ok(())
+    };
+    match command {
+        Command::ListAdapters => {
+            tell(Event::Adapters(adapter_lines()));
+            Ok(())
+        }
+        Command::Open(choice) => {
+            *engine = None; // its memory first
+            let opened = engine.insert(Engine::open(&choice)?);
+            tell(Event::Opened(opened.card()));
+            Ok(())
+        }
+        Command::Ask(question) => {
+            opened(engine)?;
+            engine.as_mut().map_or(Ok(()), |e| e.answer(&question, control, tell))
+        }
+        Command::Kept(attention) => {
+            opened(engine)?;
+            engine.as_mut().map_or(Ok(()), |e| e.kept(attention, tell))
+        }
+        Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
+        Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, tell),
+        Command::Train { job, device } => worker_jobs::train(&job, &device, control, tell),
+        Command::Check { device } => worker_jobs::check(&device, control, tell),
+    }
+}
+
+fn adapter_lines() -> Vec<AdapterLine> {
+    let line = |a: &crate::gpu::AdapterReport| AdapterLine {
+        index: a.index,
+        name: a.name.clone(),
+        backend: a.backend.to_string(),
+        device_type: a.device_type.to_string(),
+        driver: a.driver.clone(),
+        features: a.features.iter().map(|f| f.to_string()).collect(),
+        max_binding_mib: a.limits.max_storage_buffer_binding_size >> 20,
+    };
+    adapters().iter().map(line).collect()
+}

@@ -1,0 +1,143 @@
+//! The worker's chat: an open model, a conversation with it, and what its cache kept.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::message::{Control, Event, ModelCard, ModelChoice, Question};
+use super::worker::Tell;
+use crate::attention::{Attention, Lrsa};
+use crate::data::bundled::StoriesFolder;
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Error, Result};
+use crate::eval::kept_map;
+use crate::generate::{Conversation, Progress, Reply};
+use crate::gpu::{Device, open_device};
+use crate::kernels::sample::Sampling;
+use crate::model::chat_template::Message;
+use crate::model::load::{Loaded, Train, load};
+
+/// Prompt tokens fed between two looks at the stop flag.
+const CHUNK: usize = 256;
+
+/// Files of a model, unpacked first where it is the bundled one.
+pub(super) fn open_files(choice: &ModelChoice) -> Result<(ModelFiles, Option<StoriesFolder>)> {
+    if !choice.model.is_empty() {
+        return Ok((ModelFiles::open(&choice.model, choice.adapter.as_deref())?, None));
+    }
+    let folder = StoriesFolder::unpack()?;
+    let path = folder.path().to_str().ok_or_else(|| Error::new("the temporary folder's path is not Unicode"))?;
+    let files = ModelFiles::open(path, choice.adapter.as_deref())?;
+    Ok((files, Some(folder)))
+}
+
+/// An open model.
+pub struct Engine {
+    choice: ModelChoice,
+    files: ModelFiles,
+    device: Device,
+    loaded: Loaded,
+    conversation: Conversation,
+    _folder: Option<StoriesFolder>,
+}
+
+impl Engine {
+    /// Opens a model on a device.
+    pub fn open(choice: &ModelChoice) -> Result<Self> {
+        let (files, folder) = open_files(choice)?;
+        let mut device = open_device(&choice.device)?;
+        let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
+        let conversation = Conversation::default();
+        Ok(Self { choice: choice.clone(), files, device, loaded, conversation, _folder: folder })
+    }
+
+    /// What it is.
+    pub fn card(&self) -> ModelCard {
+        let config = self.files.config();
+        let name = |path: &Path| path.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
+        let bundled = self.choice.model.is_empty();
+        ModelCard {
+            name: if bundled { "stories260K (bundled)".into() } else { name(Path::new(&self.choice.model)) },
+            adapter: self.choice.adapter.as_deref().map(name),
+            device: self.device.name(),
+            n_layers: config.n_layers,
+            n_kv_heads: config.n_kv_heads,
+            max_positions: config.max_positions,
+            has_chat_template: self.files.template.is_some(),
+            entry_bytes: (2 * config.n_kv_heads * config.head_dim * config.n_layers * 4) as u64,
+            recorded: match self.files.recorded {
+                Some(Attention::Lrsa(l)) => Some((l.sink(), l.lag(), l.keep())),
+                _ => None,
+            },
+        }
+    }
+
+    /// The conversation as the model reads it, up to where its answer begins.
+    fn prompt(&self, question: &Question) -> Result<String> {
+        let Some(template) = &self.files.template else {
+            // A model that only goes on with texts gets one.
+            let mut text = question.document.to_string();
+            for turn in &question.turns {
+                for part in [&turn.question, &turn.answer] {
+                    if !text.is_empty() && !text.ends_with(char::is_whitespace) && !part.is_empty() {
+                        text.push(' ');
+                    }
+                    text += part;
+                }
+            }
+            return Ok(text);
+        };
+        let mut messages = Vec::new();
+        for (i, turn) in question.turns.iter().enumerate() {
+            let asked = match i {
+                0 if !question.document.is_empty() => format!("{}\n\n{}", question.document, turn.question),
+                _ => turn.question.clone(),
+            };
+            messages.push(Message::new("user", asked));
+            if i + 1 < question.turns.len() {
+                messages.push(Message::new("assistant", turn.answer.clone()));
+            }
+        }
+        template.render(&messages, true)
+    }
+
+    /// Answers, telling as it goes.
+    pub fn answer(&mut self, question: &Question, control: &Control, tell: &Tell) -> Result<()> {
+        let prompt = self.prompt(question)?;
+        let reply = Reply {
+            prompt: &prompt,
+            attention: question.attention,
+            sampling: Sampling::default(),
+            max_tokens: question.max_tokens,
+            chunk: CHUNK,
+            stop: self.files.stop.ids(),
+            seed: 0,
+            max_positions: self.files.config().max_positions,
+        };
+        let mut watch = |progress: Progress<'_>| {
+            match progress {
+                Progress::Fed { done, total } => tell(Event::Fed { done, total }),
+                Progress::Said { text } => tell(Event::Said(text.to_string())),
+            }
+            if control.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let (tokenizer, model) = (self.files.tokenizer()?, &mut self.loaded.model);
+        let answer = self.conversation.answer(&mut *self.device, model, tokenizer, &reply, &mut watch)?;
+        tell(Event::Answered(answer));
+        Ok(())
+    }
+
+    /// Tells what the cache kept of the conversation.
+    pub fn kept(&mut self, attention: Attention, tell: &Tell) -> Result<()> {
+        let lrsa: Lrsa = match attention {
+            Attention::Lrsa(lrsa) => lrsa,
+            Attention::Dense => return Err(Error::usage("the dense cache keeps everything")),
+        };
+        let ids = self.conversation.ids().to_vec();
+        crate::ensure!(!ids.is_empty(), "nothing was asked yet: ask, then look what the cache kept");
+        let tokenizer = self.files.tokenizer()?;
+        let map = kept_map(&mut *self.device, &mut self.loaded.model, tokenizer, &ids, lrsa)
+            .context("looking what the cache kept")?;
+        tell(Event::Kept(Box::new(map)));
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! The worker's jobs: a look at training data, an estimate of memory, training, a check of a device.
+
+use std::path::Path;
+
+use super::message::{CheckLine, Control, Event, ModelChoice, PreviewExample};
+use super::worker::Tell;
+use super::worker_chat::open_files;
+use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
+use crate::data::dataset::{Example, IGNORED, Reader};
+use crate::data::model_files::ModelFiles;
+use crate::error::{Context, Result};
+use crate::gpu::{adapters, find_adapter, open_device};
+use crate::train::{EvalLine, Observer, StepLine, TrainJob, Trainer, read_data, run_opened};
+
+/// Examples of a preview, and tokens of each.
+const N_PREVIEWED: usize = 5;
+const MAX_PREVIEW_TOKENS: usize = 400;
+
+/// Tells the first examples of training data as the model reads them.
+pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
+    let (files, _folder) = open_files(choice)?;
+    let reader = Reader {
+        tokenizer: files.tokenizer().ok(),
+        template: files.template.as_ref(),
+        eos: files.stop.first(),
+        vocab_size: files.config().vocab,
+        max_length: None,
+    };
+    let data = reader.read(data).context("reading the training data")?;
+    let examples = data.train.examples.iter().take(N_PREVIEWED);
+    let shown = examples.map(|e| pieces(&files, e)).collect::<Result<_>>()?;
+    tell(Event::Preview(shown));
+    Ok(())
+}
+
+/// Runs of tokens that are learnt, or not.
+fn pieces(files: &ModelFiles, example: &Example) -> Result<PreviewExample> {
+    let tokenizer = files.tokenizer()?;
+    let mut pieces: PreviewExample = Vec::new();
+    let mut stream = tokenizer.stream();
+    for (&id, &label) in example.ids.iter().zip(&example.labels).take(MAX_PREVIEW_TOKENS) {
+        let special = tokenizer.is_special(id).then(|| tokenizer.id_to_token(id)).flatten();
+        let said = stream.push(id)?.unwrap_or_default();
+        let (text, learnt) = (special.unwrap_or(said), label != IGNORED);
+        match pieces.last_mut().filter(|p| p.1 == learnt) {
+            Some(last) => last.0 += &text,
+            None => pieces.push((text, learnt)),
+        }
+    }
+    Ok(pieces)
+}
+
+/// The model of a job; the bundled one is unpacked for it.
+fn choice_of(job: &TrainJob, device: &str) -> ModelChoice {
+    ModelChoice { model: job.model.clone(), adapter: job.adapter.clone(), device: device.to_string() }
+}
+
+/// Tells the bytes that a run's largest batch would take.
+pub fn estimate(job: &TrainJob, device: &str, tell: &Tell) -> Result<()> {
+    let (files, _folder) = open_files(&choice_of(job, device))?;
+    let data = read_data(job, &files, &mut ())?;
+    let mut device = open_device(device)?;
+    let mut trainer = Trainer::new(&mut *device, &files, job)?;
+    let bytes = trainer.planned_bytes(&mut *device, &data.train.examples)?;
+    tell(Event::Estimated(bytes));
+    Ok(())
+}
+
+/// Tells how a run goes.
+struct Watch<'a> {
+    control: &'a Control,
+    tell: &'a Tell,
+}
+
+impl Observer for Watch<'_> {
+    fn note(&mut self, text: &str) {
+        (self.tell)(Event::Note(text.to_string()));
+    }
+    fn started(&mut self, total_steps: u64, n_examples: usize) {
+        (self.tell)(Event::TrainStarted { steps: total_steps, examples: n_examples });
+    }
+    fn step(&mut self, line: &StepLine) {
+        (self.tell)(Event::TrainStep(*line));
+    }
+    fn evaluated(&mut self, line: &EvalLine) {
+        (self.tell)(Event::TrainEvaluated(*line));
+    }
+    fn saved(&mut self, step: u64) {
+        (self.tell)(Event::TrainSaved(step));
+    }
+    fn cancelled(&self) -> bool {
+        self.control.is_stopped()
+    }
+}
+
+/// Trains. A stop keeps what was trained.
+pub fn train(job: &TrainJob, device: &str, control: &Control, tell: &Tell) -> Result<()> {
+    let (files, _folder) = open_files(&choice_of(job, device))?;
+    let mut device = open_device(device)?;
+    let summary = run_opened(job, &files, &mut *device, &mut Watch { control, tell })?;
+    tell(Event::Trained(summary));
+    Ok(())
+}
+
+/// Checks a device, the quick way: one case of every op.
+pub fn check(device: &str, control: &Control, tell: &Tell) -> Result<()> {
+    let options = CheckOptions { quick: true, ..CheckOptions::default() };
+    let mut watch = |row: &Row| {
+        // A check cannot be broken off in the middle of a device; its rows just are not told any more.
+        if !control.is_stopped() {
+            tell(Event::Checked(Box::new(line(row))));
+        }
+    };
+    let mut report = Report::default();
+    report.devices.push(match device {
+        "cpu" => check_cpu(&options, &mut watch)?,
+        name => check_adapter(find_adapter(&adapters(), name)?, &options, &mut watch)?,
+    });
+    let failed = report.count(Status::Failed);
+    let passed = report.rows().count() - failed;
+    let report = page(&report, &format!("longreach check --quick --device {device}"))?;
+    tell(Event::CheckDone { passed, failed, report });
+    Ok(())
+}
+
+fn line(row: &Row) -> CheckLine {
+    CheckLine {
+        kernel: row.kernel.clone(),
+        case: row.case.clone(),
+        passed: row.status != Status::Failed,
+        relative_error: row.max_relative,
+        reason: row.reason.clone(),
+    }
+}

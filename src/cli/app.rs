@@ -1,0 +1,39 @@
+//! `longreach app`: the desktop app.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::app::{AppOptions, run as run_app};
+use crate::error::Result;
+
+/// Flags of `app`, each in place of what the app remembers.
+#[derive(Args, Debug)]
+pub struct AppArgs {
+    /// Folder with a Hugging Face model, GGUF file, or hub id [default: remembered, else the bundled story model]
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
+    model: Option<String>,
+    /// Folder with a LoRA adapter in PEFT layout
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// auto, cpu, an index of `longreach info`, or part of an adapter's name [default: remembered, else auto]
+    #[arg(long, value_name = "auto|cpu|INDEX|NAME")]
+    device: Option<String>,
+    /// Text file that is opened at once
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// File that settings are kept in [default: in the platform's folder]
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub fn run(args: &AppArgs) -> Result<()> {
+    run_app(&AppOptions {
+        model: args.model.clone(),
+        adapter: args.adapter.clone(),
+        device: args.device.clone(),
+        document: args.document.clone(),
+        settings: args.settings.clone(),
+    })
+}

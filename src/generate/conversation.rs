@@ -1,0 +1,251 @@
+//! A conversation: each turn goes on with the cache of the last one, so that a long document is read once.
+//!
+//! A compressed cache cannot be wound back. Where the text so far is not how the next prompt begins (another document, an answer taken
+//! back, another attention), a new cache is filled from the start.
+
+use std::ops::ControlFlow;
+
+use super::Session;
+use crate::attention::Attention;
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::gpu::Executor;
+use crate::kernels::sample::Sampling;
+use crate::model::llama::Llama;
+
+/// How to answer.
+#[derive(Clone, Debug)]
+pub struct Reply<'a> {
+    /// The whole conversation, up to where the answer begins.
+    pub prompt: &'a str,
+    pub attention: Attention,
+    pub sampling: Sampling,
+    /// Most tokens of the answer.
+    pub max_tokens: usize,
+    /// Prompt tokens fed at once; also how often progress is told.
+    pub chunk: usize,
+    /// Tokens that end the answer.
+    pub stop: &'a [u32],
+    pub seed: u64,
+    /// Longest sequence that is allowed.
+    pub max_positions: usize,
+}
+
+/// What happens meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// So many of the prompt's tokens are fed.
+    Fed { done: usize, total: usize },
+    /// The answer goes on.
+    Said { text: &'a str },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    /// Tokens of the conversation, the answer included.
+    pub n_tokens: usize,
+    /// Tokens that an earlier turn had fed already.
+    pub n_reused: usize,
+    /// Entries of one head's cache, and bytes in all layers.
+    pub kv_entries: usize,
+    pub kv_bytes: u64,
+    /// Whether the callback ended it.
+    pub is_stopped: bool,
+}
+
+/// A cache and the text that it has read.
+#[derive(Default)]
+pub struct Conversation {
+    open: Option<Open>,
+}
+
+struct Open {
+    session: Session,
+    attention: Attention,
+    /// The text so far, and its tokens.
+    text: String,
+    ids: Vec<u32>,
+    /// How many of them are fed; the last drawn one is not.
+    n_fed: usize,
+}
+
+impl Conversation {
+    /// Tokens of the conversation so far.
+    pub fn ids(&self) -> &[u32] {
+        self.open.as_ref().map_or(&[], |o| &o.ids)
+    }
+
+    /// Answers. Breaking the callback ends prefill or answer; what was fed stays and is used by the next call.
+    pub fn answer(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        tokenizer: &Tokenizer,
+        reply: &Reply<'_>,
+        watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let mut open = self.opened(device, model, tokenizer, reply)?;
+        let n_reused = open.n_fed;
+        let told = open.talk(device, model, tokenizer, reply, watch);
+        // After an error nobody knows what the cache holds.
+        let (text, is_stopped) = told?;
+        let n_tokens = open.ids.len();
+        let (kv_entries, kv_bytes) = (open.session.cache.n_entries(), open.session.cache.n_bytes());
+        self.open = Some(open);
+        Ok(Answer { text, n_tokens, n_reused, kv_entries, kv_bytes, is_stopped })
+    }
+
+    /// The cache to go on with: the last turn's where the prompt begins with what that has read, else a new one.
+    fn opened(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        tokenizer: &Tokenizer,
+        reply: &Reply<'_>,
+    ) -> Result<Open> {
+        let fits = |n: usize| {
+            let wanted = n.saturating_add(reply.max_tokens);
+            if wanted <= reply.max_positions {
+                return Ok(wanted);
+            }
+            Err(Error::usage(format!(
+                "the conversation has {n} tokens and its answer may have {}, more than the {} that the model was made for: \
+                 shorten the document, or begin anew",
+                reply.max_tokens, reply.max_positions
+            )))
+        };
+        if let Some(mut open) = self.open.take().filter(|o| o.attention == reply.attention)
+            && let Some(rest) = reply.prompt.strip_prefix(open.text.as_str())
+        {
+            let more = tokenizer.encode(rest, false)?;
+            if !(open.ids.len() == open.n_fed && more.is_empty()) {
+                let wanted = fits(open.ids.len() + more.len())?;
+                if wanted <= open.session.cache.capacity() {
+                    open.ids.extend(more);
+                    open.text = reply.prompt.to_string();
+                    return Ok(open);
+                }
+            }
+        }
+        let ids = tokenizer.encode(reply.prompt, false)?;
+        if ids.is_empty() {
+            return Err(Error::usage("the prompt is empty"));
+        }
+        // Room for some turns more.
+        let capacity = fits(ids.len())?.next_power_of_two().min(reply.max_positions);
+        let Reply { attention, chunk, sampling, seed, .. } = *reply;
+        let session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
+        Ok(Open { session, attention, text: reply.prompt.to_string(), ids, n_fed: 0 })
+    }
+}
+
+impl Open {
+    /// Feeds what is not fed, and answers: the text, and whether the callback ended it.
+    fn talk(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        tokenizer: &Tokenizer,
+        reply: &Reply<'_>,
+        watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<(String, bool)> {
+        let mut said = String::new();
+        let total = self.ids.len();
+        while self.n_fed < total {
+            let n = reply.chunk.min(total - self.n_fed);
+            self.session.feed(device, model, &self.ids[self.n_fed..self.n_fed + n])?;
+            self.n_fed += n;
+            if watch(Progress::Fed { done: self.n_fed, total }).is_break() {
+                // What was read of the prompt is no text that a next prompt could begin with, so the next turn starts anew.
+                self.text.push('\0');
+                return Ok((said, true));
+            }
+        }
+        let mut stream = tokenizer.stream_after(&self.ids);
+        let mut is_stopped = false;
+        for n in 1..=reply.max_tokens {
+            let id = self.session.draw(device)?;
+            if reply.stop.contains(&id) {
+                break;
+            }
+            self.ids.push(id);
+            let piece = stream.push(id)?.unwrap_or_default();
+            said.push_str(&piece);
+            self.text.push_str(&piece);
+            is_stopped = watch(Progress::Said { text: &piece }).is_break();
+            if is_stopped || n == reply.max_tokens {
+                break;
+            }
+            self.session.feed(device, model, &[id])?;
+            self.n_fed += 1;
+        }
+        let rest = stream.finish()?.unwrap_or_default();
+        said.push_str(&rest);
+        self.text.push_str(&rest);
+        Ok((said, is_stopped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::attention::Lrsa;
+    use crate::gpu::CpuExecutor;
+    use crate::model::load::{Train, load};
+    use crate::model::weights::WeightSource;
+
+    #[test]
+    fn a_turn_goes_on_with_what_was_read() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+        let mut device = CpuExecutor::<f32>::new();
+        let mut model =
+            load(&mut device, &WeightSource::open(&dir).unwrap(), None, Train::Nothing).unwrap().model;
+        let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+        let attention = Attention::Lrsa(Lrsa::new(4, 8, 0.25).unwrap());
+        let reply = |prompt: &str| Reply {
+            prompt: Box::leak(prompt.to_string().into_boxed_str()),
+            attention,
+            sampling: Sampling::default(),
+            max_tokens: 12,
+            chunk: 16,
+            stop: &[],
+            seed: 0,
+            max_positions: 512,
+        };
+        let mut talk = Conversation::default();
+        let mut silent = |_: Progress<'_>| ControlFlow::Continue(());
+        let first = "Once upon a time there was a girl called Lily. She liked to";
+        let one = talk.answer(&mut device, &mut model, &tokenizer, &reply(first), &mut silent).unwrap();
+        assert_eq!((one.n_reused, one.is_stopped), (0, false));
+        let next = format!("{first}{} Then Tom came and", one.text);
+        let fed = talk.open.as_ref().unwrap().n_fed;
+        let two = talk.answer(&mut device, &mut model, &tokenizer, &reply(&next), &mut silent).unwrap();
+        assert_eq!(two.n_reused, fed);
+        assert_eq!(two.kv_entries, attention.cache_length(two.n_tokens - 1));
+        // The same tokens in a cache of their own give the same answer.
+        let ids = talk.ids()[..two.n_tokens - 12].to_vec();
+        let mut session =
+            Session::new(&mut device, &mut model, attention, 512, 64, Sampling::default(), 0).unwrap();
+        session.feed(&mut device, &model, &ids).unwrap();
+        let mut drawn = Vec::new();
+        for _ in 0..12 {
+            drawn.push(session.draw(&mut device).unwrap());
+            session.feed(&mut device, &model, &drawn[drawn.len() - 1..]).unwrap();
+        }
+        assert_eq!(drawn, talk.ids()[ids.len()..]);
+        // Another text, and one that was broken off, begin anew.
+        let other = talk.answer(&mut device, &mut model, &tokenizer, &reply("A big dog"), &mut silent).unwrap();
+        assert_eq!(other.n_reused, 0);
+        let mut halt = |_: Progress<'_>| ControlFlow::Break(());
+        let broken = talk.answer(&mut device, &mut model, &tokenizer, &reply(first), &mut halt).unwrap();
+        assert!(broken.is_stopped && broken.text.is_empty());
+        let again = talk.answer(&mut device, &mut model, &tokenizer, &reply(first), &mut silent).unwrap();
+        assert_eq!((again.n_reused, again.text), (0, one.text));
+        let long = "word ".repeat(600);
+        assert!(talk.answer(&mut device, &mut model, &tokenizer, &reply(&long), &mut silent).is_err());
+    }
+}
