@@ -110,9 +110,8 @@ pub fn read_document(path: &Path) -> crate::error::Result<Document> {
         )));
     }
     let bytes = std::fs::read(path).with_context(show)?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Error::usage(format!("{} is not text in UTF-8: save it as plain text first", path.display()))
-    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::usage(format!("{} is not text in UTF-8: save it as plain text first", path.display())))?;
     let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
     Ok(Document { name, text: text.into() })
 }

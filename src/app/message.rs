@@ -46,11 +46,22 @@ pub enum Command {
     /// Which tokens of the conversation the cache kept.
     Kept(Attention),
     /// The first examples of training data, as the model reads them.
-    Preview { choice: ModelChoice, data: PathBuf },
+    Preview {
+        choice: ModelChoice,
+        data: PathBuf,
+    },
     /// Bytes that a run would take.
-    Estimate { job: Box<TrainJob>, device: String },
-    Train { job: Box<TrainJob>, device: String },
-    Check { device: String },
+    Estimate {
+        job: Box<TrainJob>,
+        device: String,
+    },
+    Train {
+        job: Box<TrainJob>,
+        device: String,
+    },
+    Check {
+        device: String,
+    },
 }
 
 /// An open model, for who looks at it.
@@ -100,20 +111,30 @@ pub enum Event {
     Adapters(Vec<AdapterLine>),
     Opened(ModelCard),
     /// Tokens of the prompt read so far, of how many.
-    Fed { done: usize, total: usize },
+    Fed {
+        done: usize,
+        total: usize,
+    },
     Said(String),
     Answered(Answer),
     Kept(Box<KeptMap>),
     Preview(Vec<PreviewExample>),
     Estimated(u64),
-    TrainStarted { steps: u64, examples: usize },
+    TrainStarted {
+        steps: u64,
+        examples: usize,
+    },
     TrainStep(StepLine),
     TrainEvaluated(EvalLine),
     TrainSaved(u64),
     Note(String),
     Trained(Summary),
     Checked(Box<CheckLine>),
-    CheckDone { passed: usize, failed: usize, report: String },
+    CheckDone {
+        passed: usize,
+        failed: usize,
+        report: String,
+    },
     /// A command failed; what was done before stays.
     Failed(String),
     /// The worker is gone and has been started anew.

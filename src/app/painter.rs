@@ -23,7 +23,8 @@ impl Painter {
     pub fn new(window: Arc<Window>) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let size = window.inner_size();
-        let surface = instance.create_surface(window).map_err(|e| Error::new(e.to_string())).context("opening a window")?;
+        let surface =
+            instance.create_surface(window).map_err(|e| Error::new(e.to_string())).context("opening a window")?;
         let options = wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::LowPower,
             compatible_surface: Some(&surface),
@@ -92,10 +93,8 @@ impl Painter {
     }
 
     fn paint_on(&mut self, frame: &wgpu::SurfaceTexture, primitives: &[ClippedPrimitive], scale: f32) {
-        let screen = ScreenDescriptor {
-            size_in_pixels: [self.config.width, self.config.height],
-            pixels_per_point: scale,
-        };
+        let screen =
+            ScreenDescriptor { size_in_pixels: [self.config.width, self.config.height], pixels_per_point: scale };
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("window") });
         let more = self.renderer.update_buffers(&self.device, &self.queue, &mut encoder, primitives, &screen);
         let view = frame.texture.create_view(&wgpu::TextureViewDescriptor::default());

@@ -64,7 +64,9 @@ impl Settings {
         let read = || -> Result<Self> { Ok(serde_json::from_str(&read_text(path)?)?) };
         match read() {
             Ok(settings) => (settings.usable(), None),
-            Err(e) => (Self::default(), Some(format!("{} was not read: {e}. Settings are the defaults", path.display()))),
+            Err(e) => {
+                (Self::default(), Some(format!("{} was not read: {e}. Settings are the defaults", path.display())))
+            }
         }
     }
 

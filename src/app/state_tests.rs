@@ -62,7 +62,9 @@ fn a_conversation_streams_and_goes_on() {
     assert_eq!(app.act(Action::Stop), [Effect::Stop]);
     app.hear(Event::Answered(Answer { is_stopped: true, ..answer("Because") }));
     assert_eq!(app.chat.turns[1].answer, "Because …");
-    assert!(matches!(&app.act(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty()));
+    assert!(
+        matches!(&app.act(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty())
+    );
     let text = app.chat.transcript();
     assert!(text.contains("Document: d.txt") && text.contains("You: Who?") && text.contains("Model: Ahab."), "{text}");
 }

@@ -105,15 +105,15 @@ impl Conversation {
         tokenizer: &Tokenizer,
         reply: &Reply<'_>,
     ) -> Result<Open> {
+        // Tokens of the conversation with an answer, which is as long as there is room for.
         let fits = |n: usize| {
-            let wanted = n.saturating_add(reply.max_tokens);
-            if wanted <= reply.max_positions {
-                return Ok(wanted);
+            if n < reply.max_positions {
+                return Ok(n.saturating_add(reply.max_tokens).min(reply.max_positions));
             }
             Err(Error::usage(format!(
-                "the conversation has {n} tokens and its answer may have {}, more than the {} that the model was made for: \
+                "the conversation has {n} tokens and leaves no room for an answer within the {} that the model was made for: \
                  shorten the document, or begin anew",
-                reply.max_tokens, reply.max_positions
+                reply.max_positions
             )))
         };
         if let Some(mut open) = self.open.take().filter(|o| o.attention == reply.attention)
@@ -165,7 +165,8 @@ impl Open {
         }
         let mut stream = tokenizer.stream_after(&self.ids);
         let mut is_stopped = false;
-        for n in 1..=reply.max_tokens {
+        let max_tokens = reply.max_tokens.min(reply.max_positions - total);
+        for n in 1..=max_tokens {
             let id = self.session.draw(device)?;
             if reply.stop.contains(&id) {
                 break;
@@ -175,7 +176,7 @@ impl Open {
             said.push_str(&piece);
             self.text.push_str(&piece);
             is_stopped = watch(Progress::Said { text: &piece }).is_break();
-            if is_stopped || n == reply.max_tokens {
+            if is_stopped || n == max_tokens {
                 break;
             }
             self.session.feed(device, model, &[id])?;
@@ -202,8 +203,7 @@ mod tests {
     fn a_turn_goes_on_with_what_was_read() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
         let mut device = CpuExecutor::<f32>::new();
-        let mut model =
-            load(&mut device, &WeightSource::open(&dir).unwrap(), None, Train::Nothing).unwrap().model;
+        let mut model = load(&mut device, &WeightSource::open(&dir).unwrap(), None, Train::Nothing).unwrap().model;
         let tokenizer = Tokenizer::from_dir(&dir).unwrap();
         let attention = Attention::Lrsa(Lrsa::new(4, 8, 0.25).unwrap());
         let reply = |prompt: &str| Reply {
@@ -228,8 +228,7 @@ mod tests {
         assert_eq!(two.kv_entries, attention.cache_length(two.n_tokens - 1));
         // The same tokens in a cache of their own give the same answer.
         let ids = talk.ids()[..two.n_tokens - 12].to_vec();
-        let mut session =
-            Session::new(&mut device, &mut model, attention, 512, 64, Sampling::default(), 0).unwrap();
+        let mut session = Session::new(&mut device, &mut model, attention, 512, 64, Sampling::default(), 0).unwrap();
         session.feed(&mut device, &model, &ids).unwrap();
         let mut drawn = Vec::new();
         for _ in 0..12 {

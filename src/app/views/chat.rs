@@ -103,7 +103,7 @@ fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 
 fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let document = app.chat.document.clone();
-    ui.horizontal(|ui| match &document {
+    ui.horizontal_wrapped(|ui| match &document {
         Some(document) => {
             ui.label(RichText::new(&document.name).strong());
             style::hint(ui, format!("{} characters", document.text.chars().count()));
@@ -141,7 +141,7 @@ fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 }
             }
             if i == last && !is_current {
-                ui.horizontal(|ui| answer_buttons(ui, &turn.answer, app, actions));
+                ui.horizontal_wrapped(|ui| answer_buttons(ui, &turn.answer, app, actions));
             }
             ui.add_space(12.0);
         }

@@ -8,7 +8,10 @@ use crate::app::state::{Action, App, Busy};
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
         style::section(ui, "Device");
-        style::hint(ui, "What models run on from the next time one is opened. auto takes a GPU where there is one, else the CPU.");
+        style::hint(
+            ui,
+            "What models run on from the next time one is opened. auto takes a GPU where there is one, else the CPU.",
+        );
         let mut choices = vec![("auto".to_string(), "auto".to_string()), ("cpu".to_string(), "CPU".to_string())];
         for adapter in app.devices.adapters.iter().flatten() {
             choices.push((adapter.index.to_string(), format!("{}: {}", adapter.backend, adapter.name)));
@@ -34,7 +37,10 @@ fn adapters(ui: &mut Ui, app: &App) {
         return;
     };
     if list.is_empty() {
-        style::hint(ui, "No graphics adapter with compute shaders. The CPU does all of the work; a driver may bring one.");
+        style::hint(
+            ui,
+            "No graphics adapter with compute shaders. The CPU does all of the work; a driver may bring one.",
+        );
     }
     for adapter in list {
         ui.collapsing(format!("{} ({}, {})", adapter.name, adapter.backend, adapter.device_type), |ui| {
@@ -69,7 +75,7 @@ fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec
             0 => (format!("All {} checks passed.", result.passed), style::good(ui)),
             n => (format!("{n} of {} checks failed.", result.passed + n), style::bad(ui)),
         };
-        ui.horizontal(|ui| {
+        ui.horizontal_wrapped(|ui| {
             ui.label(RichText::new(text).strong().color(colour));
             if ui.button("Save the report").on_hover_text("check.html in the working folder").clicked() {
                 actions.push(Action::SaveReport("check.html".into()));
@@ -81,7 +87,8 @@ fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec
     if app.devices.lines.is_empty() {
         return;
     }
-    egui::Grid::new("checks").num_columns(4).striped(true).show(ui, |ui| {
+    let widest = (0.4 * ui.available_width()).max(80.0);
+    egui::Grid::new("checks").num_columns(4).max_col_width(widest).striped(true).show(ui, |ui| {
         for heading in ["", "Kernel", "Case", "Relative error"] {
             ui.label(RichText::new(heading).strong());
         }

@@ -19,8 +19,8 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
         }
         picker(ui, "Layer", layer, map.kept.len());
         picker(ui, "Head", head, map.kept.first().map_or(0, Vec::len));
-        ui.add(egui::Slider::new(text_size, 7.0..=28.0).text("text size").show_value(false));
     });
+    ui.add(egui::Slider::new(text_size, 7.0..=28.0).text("text size").show_value(false));
     legend(ui);
     ui.separator();
     match map.shares(*layer, *head) {

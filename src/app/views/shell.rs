@@ -85,7 +85,8 @@ fn notices(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
             if ui.button("Dismiss").clicked() {
                 actions.push(Action::Dismiss(i));
             }
-            let text = RichText::new(if notice.is_error { format!("Error: {}", notice.text) } else { notice.text.clone() });
+            let text =
+                RichText::new(if notice.is_error { format!("Error: {}", notice.text) } else { notice.text.clone() });
             let text = if notice.is_error { text.color(style::bad(ui)) } else { text };
             ui.add(egui::Label::new(text).wrap().selectable(true));
         });

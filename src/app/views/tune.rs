@@ -9,7 +9,8 @@ use crate::app::tune::{Preset, RunState, Tune};
 use crate::train::Method;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    Panel::left("run settings").default_size(400.0).min_size(320.0).max_size(560.0).show(ui, |ui| {
+    let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);
+    Panel::left("run settings").exact_size(width).resizable(false).show(ui, |ui| {
         ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| settings(ui, app, actions));
     });
     egui::CentralPanel::default().show(ui, |ui| {
@@ -28,11 +29,11 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     }
     preview(ui, &app.tune);
     style::section(ui, "Method");
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         ui.radio_value(&mut app.tune.method, Method::Lora, "Adapter (LoRA)");
         ui.radio_value(&mut app.tune.method, Method::Full, "Every weight");
     });
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         ui.label("Cache");
         for (factor, name) in [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")] {
             ui.selectable_value(&mut app.tune.factor, factor, name);
@@ -46,7 +47,7 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     style::section(ui, "Start");
     let is_complete = !app.tune.data.trim().is_empty() && !app.tune.out.trim().is_empty();
     let has_model = !app.settings.model.trim().is_empty();
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         if ui.add_enabled(is_free && is_complete, egui::Button::new("Estimate memory")).clicked() {
             actions.push(Action::Estimate);
         }
@@ -123,7 +124,8 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {
                     actions.push(Action::Pause(!is_paused));
                 }
-                if ui.button("Stop and keep").on_hover_text("Ends after this step and saves what was learnt").clicked() {
+                if ui.button("Stop and keep").on_hover_text("Ends after this step and saves what was learnt").clicked()
+                {
                     actions.push(Action::Stop);
                 }
                 ui.label(figures(tune));

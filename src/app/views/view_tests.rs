@@ -31,7 +31,8 @@ fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
         apply(ui.ctx(), &shown.app.settings);
         shown.actions.extend(show(ui, &mut shown.app));
     };
-    let mut harness = Harness::builder().with_size(size).with_max_steps(20).build_ui_state(ui, Shown { app, actions: vec![] });
+    let mut harness =
+        Harness::builder().with_size(size).with_max_steps(20).build_ui_state(ui, Shown { app, actions: vec![] });
     harness.run_steps(4); // a spinner never comes to rest
     harness
 }
@@ -173,7 +174,9 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
     };
     let failed = {
         let mut app = talking();
-        app.hear(Event::Failed("the conversation has 9000 tokens, more than the 8192 that the model was made for".into()));
+        app.hear(Event::Failed(
+            "the conversation has 9000 tokens, more than the 8192 that the model was made for".into(),
+        ));
         app
     };
     let empty_tune = App { page: Page::Tune, ..opened() };
@@ -197,9 +200,9 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
     ]
 }
 
-/// Whatever a person can read or press lies within the window's width.
-fn assert_inside(harness: &Harness<'_, Shown>, what: &str, width: f32) {
-    let mut n = 0;
+/// Whatever a person can read or press that does not lie within the window's width.
+fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> Vec<String> {
+    let (mut n, mut found) = (0, Vec::new());
     for node in harness.query_all_by(|_| true) {
         let label = node.accesskit_node().label().unwrap_or_default();
         if label.is_empty() || node.accesskit_node().bounding_box().is_none() {
@@ -207,13 +210,17 @@ fn assert_inside(harness: &Harness<'_, Shown>, what: &str, width: f32) {
         }
         let rect = node.rect();
         n += 1;
-        assert!(rect.left() >= -1.0 && rect.right() <= width + 1.0, "{what}: '{label}' lies at {rect:?} of {width}");
+        if rect.left() < -1.0 || rect.right() > width + 1.0 {
+            found.push(format!("{what}: '{label}' lies at {rect:?} of {width}"));
+        }
     }
     assert!(n > 5, "{what} says something");
+    found
 }
 
 #[test]
 fn every_state_says_what_it_is_and_stays_in_the_window() {
+    let mut wrong = Vec::new();
     for (name, app, text) in states() {
         for (size, zoom) in [((1280.0, 800.0), 1.0), ((1280.0, 800.0), 2.0), ((720.0, 480.0), 1.0)] {
             let mut app = app.clone();
@@ -221,9 +228,10 @@ fn every_state_says_what_it_is_and_stays_in_the_window() {
             let harness = harness(app, size);
             let what = format!("{name} at {size:?}, {zoom}");
             assert!(harness.query_all_by_label(text).next().is_some(), "{what} says '{text}'");
-            assert_inside(&harness, &what, size.0 / zoom);
+            wrong.extend(outside(&harness, &what, size.0 / zoom));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
