@@ -46,7 +46,10 @@ def score(task, answer, expected):
         number = found.group() if found else ""
         same = [next((i for i, (a, b) in enumerate(zip(number + " ", e + "$")) if a != b)) / len(e) for e in expected]
         return [float(number in expected), max(same)]
-    return [max(float(compute_exact(e, answer)) for e in expected), max(float(compute_f1(e, answer)) for e in expected)]
+    def f1(e):
+        special = [text for text in ("yes", "no", "noanswer") if compute_exact(text, e) or compute_exact(text, answer)]
+        return 0.0 if task == "hotpotqa" and special and not compute_exact(e, answer) else float(compute_f1(e, answer))
+    return [max(float(compute_exact(e, answer)) for e in expected), max(f1(e) for e in expected)]
 
 
 def answer(model, tokenizer, sample, lrsa, compare):

@@ -34,6 +34,8 @@ pub struct Chat {
     pub shows_kept: bool,
     /// Size of the text of the kept view.
     pub text_size: f32,
+    /// How often the last question was asked again.
+    pub n_again: u64,
 }
 
 /// The attention for a compression factor, 1 for dense.
@@ -52,20 +54,24 @@ impl Chat {
             return None;
         }
         self.draft.clear();
-        self.turns.push(Turn { question, answer: String::new() });
+        self.n_again = 0;
+        self.turns.push(Turn { question, ..Turn::default() });
         Some(self.question(attention, max_tokens))
     }
 
-    /// Takes the last answer back: the question to ask again.
+    /// Takes the last answer back: the question to ask again, for an answer that is drawn.
     pub fn regenerate(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
-        self.turns.last_mut()?.answer.clear();
+        let turn = self.turns.last_mut()?;
+        turn.answer.clear();
+        turn.is_cut = false;
+        self.n_again += 1;
         Some(self.question(attention, max_tokens))
     }
 
     fn question(&mut self, attention: Attention, max_tokens: usize) -> Question {
         (self.kept, self.shows_kept, self.fed) = (None, false, None);
         let document = self.document.as_ref().map_or_else(|| Arc::from(""), |d| d.text.clone());
-        Question { document, turns: self.turns.clone(), attention, max_tokens }
+        Question { document, turns: self.turns.clone(), attention, max_tokens, seed: self.n_again }
     }
 
     /// Forgets the conversation but not the document.

@@ -24,6 +24,8 @@ pub struct ModelChoice {
 pub struct Turn {
     pub question: String,
     pub answer: String,
+    /// Whether the answer was ended before it was complete.
+    pub is_cut: bool,
 }
 
 /// What to answer.
@@ -35,6 +37,8 @@ pub struct Question {
     pub turns: Vec<Turn>,
     pub attention: Attention,
     pub max_tokens: usize,
+    /// 0 for the likeliest answer, else of one that is drawn.
+    pub seed: u64,
 }
 
 /// What the window asks of the worker.
@@ -44,7 +48,7 @@ pub enum Command {
     Open(ModelChoice),
     Ask(Question),
     /// Which tokens of the conversation the cache kept.
-    Kept(Attention),
+    Kept,
     /// The first examples of training data, as the model reads them.
     Preview {
         choice: ModelChoice,

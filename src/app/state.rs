@@ -171,8 +171,9 @@ impl App {
         let choice = self.choice();
         let effects = self.start(Busy::Opening, Command::Open(choice));
         if !effects.is_empty() {
+            // The conversation stays: the next model can go on with it, and a failure must not cost it.
             self.chat.model = None;
-            self.chat.restart();
+            (self.chat.kept, self.chat.shows_kept, self.chat.context) = (None, false, None);
         }
         effects
     }
@@ -188,8 +189,8 @@ impl App {
             Action::Pick(pick) => vec![Effect::Pick(pick)],
             Action::Picked(pick, path) => self.picked(pick, path),
             Action::Document(document) => {
-                if self.busy == Some(Busy::Answering) {
-                    self.say("An answer is being written: stop it before you change the document.");
+                if let Some(now @ (Busy::Answering | Busy::Keeping)) = self.busy {
+                    self.say(format!("{}: change the document when that is done.", now.text()));
                     return vec![];
                 }
                 self.page = Page::Chat;
@@ -293,17 +294,7 @@ impl App {
             self.chat.shows_kept = shown;
             return vec![];
         }
-        match self.attention() {
-            Ok(attention @ Attention::Lrsa(_)) => self.start(Busy::Keeping, Command::Kept(attention)),
-            Ok(Attention::Dense) => {
-                self.say("The dense cache keeps everything. Choose a compression, ask, and look again.");
-                vec![]
-            }
-            Err(e) => {
-                self.error(e.to_string());
-                vec![]
-            }
-        }
+        self.start(Busy::Keeping, Command::Kept)
     }
 
     fn act_on_tune(&mut self, action: Action) -> Vec<Effect> {
@@ -391,9 +382,11 @@ impl App {
             }
             Event::Failed(why) => self.failed(why),
             Event::Restarted(why) => {
+                let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
                 self.chat.model = None;
-                return self.open_model();
+                // A model that the engine fails on while it is opened would fail again.
+                return if was_opening { vec![] } else { self.open_model() };
             }
         }
         vec![]
@@ -405,9 +398,7 @@ impl App {
         self.chat.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
         if let Some(turn) = self.chat.turns.last_mut() {
             turn.answer = answer.text;
-            if answer.is_stopped {
-                turn.answer += " …";
-            }
+            turn.is_cut = answer.is_stopped;
         }
     }
 
@@ -421,7 +412,11 @@ impl App {
         {
             // The question goes back to where it was typed, so that it is not lost.
             let turn = self.chat.turns.pop().unwrap_or_default();
-            self.chat.draft = turn.question;
+            if self.chat.draft.trim().is_empty() {
+                self.chat.draft = turn.question;
+            } else {
+                self.chat.draft = format!("{}\n{}", turn.question, self.chat.draft);
+            }
         }
         self.chat.fed = None;
         self.busy = None;

@@ -66,8 +66,9 @@ pub struct Tune {
     pub evaluations: Vec<EvalLine>,
     pub notes: Vec<String>,
     pub past: Vec<PastRun>,
-    /// Folder of the run that is shown.
+    /// Folder and method of the run that is shown.
     pub run_out: String,
+    pub run_method: Method,
 }
 
 impl Tune {
@@ -147,6 +148,7 @@ impl Tune {
         self.total_steps = 0;
         self.run = RunState::Running;
         self.run_out = self.out.trim().to_string();
+        self.run_method = self.method;
     }
 
     /// Loss against step.

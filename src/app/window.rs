@@ -49,8 +49,16 @@ pub fn run(options: &AppOptions) -> Result<()> {
         .map_err(|e| Error::new(format!("no window system: {e}. On a machine without one use the command line")))?;
     event_loop.set_control_flow(ControlFlow::Wait);
     let mut handler = Handler::new(options, event_loop.create_proxy());
-    event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")))?;
-    handler.failed.map_or(Ok(()), Err)
+    let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
+    let Handler { app, worker, failed, shown, .. } = handler;
+    drop(shown); // the window goes at once; a run that goes on saves what it has first
+    let was_in_time = !app.tune.is_running() || worker.finish();
+    ran?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    crate::ensure!(was_in_time, "the engine did not end in time: what it had not saved yet is lost");
+    Ok(())
 }
 
 /// A window with what is painted on it.

@@ -4,8 +4,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SendError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use super::message::{AdapterLine, Command, Control, Event};
 use super::worker_chat::Engine;
@@ -16,9 +17,14 @@ use crate::gpu::adapters;
 /// Hands an event to the window.
 pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
 
+/// How long closing the window waits for the step that is being computed and for its save.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The window's end.
 pub struct Worker {
     commands: Sender<Command>,
+    /// Disconnected once the thread has ended.
+    ended: Receiver<()>,
     pub control: Arc<Control>,
     tell: Tell,
 }
@@ -27,35 +33,49 @@ impl Worker {
     /// Starts the thread.
     pub fn start(tell: Tell) -> Self {
         let control = Arc::new(Control::default());
-        let commands = spawn(control.clone(), tell.clone());
-        Self { commands, control, tell }
+        let (commands, ended) = spawn(control.clone(), tell.clone());
+        Self { commands, ended, control, tell }
     }
 
-    /// Hands a command over. A thread that is gone is started anew.
+    /// Hands a command over. A thread that is gone is started anew. A stop from now on is meant for this command.
     pub fn send(&mut self, command: Command) {
+        self.control.begin();
         if let Err(SendError(_)) = self.commands.send(command) {
-            self.commands = spawn(self.control.clone(), self.tell.clone());
+            (self.commands, self.ended) = spawn(self.control.clone(), self.tell.clone());
             (self.tell)(Event::Restarted("The engine had ended and was started anew; ask again.".into()));
         }
     }
 }
 
-fn spawn(control: Arc<Control>, tell: Tell) -> Sender<Command> {
+impl Worker {
+    /// Stops what is running and waits until what it leaves is saved. Whether it was in time.
+    pub fn finish(self) -> bool {
+        self.control.stop();
+        drop(self.commands);
+        !matches!(self.ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout))
+    }
+}
+
+/// The thread: where its commands go, and a channel that is disconnected when it ends.
+fn spawn(control: Arc<Control>, tell: Tell) -> (Sender<Command>, Receiver<()>) {
     let (sender, receiver) = channel();
+    let (alive, ended) = channel();
     let spawned = {
         let tell = tell.clone();
-        thread::Builder::new().name("engine".into()).spawn(move || work(&receiver, &control, &tell))
+        thread::Builder::new().name("engine".into()).spawn(move || {
+            let _alive = alive;
+            work(&receiver, &control, &tell);
+        })
     };
     if let Err(e) = spawned {
         tell(Event::Failed(format!("the engine's thread could not be started: {e}")));
     }
-    sender
+    (sender, ended)
 }
 
 fn work(commands: &Receiver<Command>, control: &Arc<Control>, tell: &Tell) {
     let mut engine: Option<Engine> = None;
     while let Ok(command) = commands.recv() {
-        control.begin();
         let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, command, control, tell)));
         match done {
             Ok(Ok(())) => {}
@@ -101,9 +121,9 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, control: &Arc<Contro
             opened(engine)?;
             engine.as_mut().map_or(Ok(()), |e| e.answer(&question, control, tell))
         }
-        Command::Kept(attention) => {
+        Command::Kept => {
             opened(engine)?;
-            engine.as_mut().map_or(Ok(()), |e| e.kept(attention, tell))
+            engine.as_mut().map_or(Ok(()), |e| e.kept(tell))
         }
         Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
         Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, tell),

@@ -93,7 +93,7 @@ impl Engine {
                 _ => turn.question.clone(),
             };
             messages.push(Message::new("user", asked));
-            if i + 1 < question.turns.len() {
+            if i + 1 < question.turns.len() && !turn.answer.is_empty() {
                 messages.push(Message::new("assistant", turn.answer.clone()));
             }
         }
@@ -106,11 +106,15 @@ impl Engine {
         let reply = Reply {
             prompt: &prompt,
             attention: question.attention,
-            sampling: Sampling::default(),
+            sampling: match question.seed {
+                0 => Sampling::default(),
+                _ => Sampling { temperature: 0.8, top_p: 0.95, ..Sampling::default() },
+            },
             max_tokens: question.max_tokens,
             chunk: CHUNK,
+            add_special: self.files.template.is_none(),
             stop: self.files.stop.ids(),
-            seed: 0,
+            seed: question.seed,
             max_positions: self.files.config().max_positions,
         };
         let mut watch = |progress: Progress<'_>| {
@@ -126,14 +130,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells what the cache kept of the conversation.
-    pub fn kept(&mut self, attention: Attention, tell: &Tell) -> Result<()> {
-        let lrsa: Lrsa = match attention {
-            Attention::Lrsa(lrsa) => lrsa,
-            Attention::Dense => return Err(Error::usage("the dense cache keeps everything")),
+    /// Tells what the cache kept of the conversation, with the attention of its last answer.
+    pub fn kept(&mut self, tell: &Tell) -> Result<()> {
+        let lrsa: Lrsa = match self.conversation.attention() {
+            Some(Attention::Lrsa(lrsa)) => lrsa,
+            Some(Attention::Dense) => {
+                return Err(Error::usage(
+                    "the last answer was given with the dense cache, which keeps everything: choose a compression and ask",
+                ));
+            }
+            None => return Err(Error::usage("nothing was asked yet: ask, then look what the cache kept")),
         };
         let ids = self.conversation.ids().to_vec();
-        crate::ensure!(!ids.is_empty(), "nothing was asked yet: ask, then look what the cache kept");
         let tokenizer = self.files.tokenizer()?;
         let map = kept_map(&mut *self.device, &mut self.loaded.model, tokenizer, &ids, lrsa)
             .context("looking what the cache kept")?;

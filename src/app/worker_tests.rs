@@ -48,9 +48,10 @@ impl Window {
 fn question(text: &str, max_tokens: usize) -> Question {
     Question {
         document: Arc::from("Once upon a time there was a girl called Lily who lived by the sea."),
-        turns: vec![Turn { question: text.into(), answer: String::new() }],
+        turns: vec![Turn { question: text.into(), ..Turn::default() }],
         attention: Attention::Lrsa(Lrsa::new(4, 8, 0.25).unwrap()),
         max_tokens,
+        seed: 0,
     }
 }
 
@@ -65,7 +66,7 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
     worker.send(Command::Ask(question("She", 5)));
     assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("no model")));
     window.open();
-    window.worker.send(Command::Kept(question("", 1).attention));
+    window.worker.send(Command::Kept);
     assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("ask")));
     window.worker.send(Command::Ask(question("She liked to", 40)));
     let heard = window.until(is_end);
@@ -73,9 +74,15 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
     let Some(Event::Answered(answer)) = heard.last() else { panic!("{heard:?}") };
     assert!(!said.is_empty() && answer.text.starts_with(&said) && !answer.is_stopped, "{said:?} {answer:?}");
     assert!(heard.iter().any(|e| matches!(e, Event::Fed { done, total } if done == total)));
-    window.worker.send(Command::Kept(question("", 1).attention));
+    window.worker.send(Command::Kept);
     let kept = window.until(|e| matches!(e, Event::Kept(_) | Event::Failed(_)));
     assert!(matches!(&kept[..], [Event::Kept(map)] if map.tokens.len() == answer.n_tokens), "{kept:?}");
+
+    let dense = Question { attention: Attention::Dense, ..question("She", 3) };
+    window.worker.send(Command::Ask(dense));
+    window.until(is_end);
+    window.worker.send(Command::Kept);
+    assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("keeps everything")));
 
     window.worker.send(Command::Ask(question("Then", 400)));
     window.until(|e| matches!(e, Event::Said(_)));
@@ -131,6 +138,21 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 500), "{heard:?}");
     assert!(out.join("adapter_model.safetensors").exists(), "what was trained is kept");
+
+    // A window that is closed in the middle of a run leaves what was trained.
+    std::fs::remove_dir_all(&out).unwrap();
+    start(&mut window);
+    let Window { worker, events } = window;
+    assert!(worker.finish());
+    drop(events);
+    assert!(out.join("adapter_model.safetensors").exists());
+    let mut window = Window::new();
+
+    // A stop that comes right after the start is meant for what was started.
+    window.worker.send(Command::Train { job: Box::new(job.clone()), device: "cpu".into() });
+    window.worker.control.stop();
+    let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
+    assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 5), "{heard:?}");
 
     // The data disappears; the run fails, says why, and the worker is there for the next one.
     std::fs::remove_dir_all(&job.data).unwrap();

@@ -137,8 +137,8 @@ impl QaArgs {
         let files = common.files()?;
         let file = QaFile::read(&self.data)?;
         let samples = qa_samples(&files, &file, lengths, self.samples, common.seed)?;
-        let task = if file.is_hotpot { Task::HotpotQa } else { Task::Qa };
-        self.questions.ask("qa", task, files, &samples)
+        let (name, task) = if file.is_hotpot { ("hotpotqa", Task::HotpotQa) } else { ("qa", Task::Qa) };
+        self.questions.ask(name, task, files, &samples)
     }
 }
 

@@ -112,6 +112,12 @@ impl StudyArgs {
 pub fn run(args: &StudyArgs) -> Result<()> {
     let plan = args.plan()?;
     let work = args.work.clone().unwrap_or_else(|| args.out.join("work"));
+    if args.report && read_plan(&args.out)?.is_some_and(|kept| kept != plan) {
+        return Err(Error::usage(format!(
+            "{} holds a study with other settings: leave the settings out to report on it",
+            args.out.display()
+        )));
+    }
     if !args.report {
         let mut device = args.device.open()?;
         note(&format!("on {}; results go to {}", device.name(), args.out.display()));

@@ -72,17 +72,18 @@ impl Policy {
     }
 }
 
-/// Sink and the longest window whose cache has at most the entries of `like`'s after n tokens.
+/// Sink and the window whose cache has the most entries after n tokens that `like`'s has room for.
 fn window_like(like: &Lrsa, n: usize) -> Result<Lrsa> {
     let room = like.cache_length(n);
-    let window = |lag: usize| Ok(Lrsa::new(like.sink(), lag, 1.0)?.with_selection(Selection::Nothing));
-    for lag in (1..=room.saturating_sub(like.sink()).max(1)).rev() {
+    let window = |lag: usize| Lrsa::new(like.sink(), lag, 1.0).map(|l| l.with_selection(Selection::Nothing));
+    let mut best = window(1)?;
+    for lag in 2..=room.saturating_sub(like.sink()).max(1) {
         let lrsa = window(lag)?;
-        if lrsa.cache_length(n) <= room {
-            return Ok(lrsa);
+        if (best.cache_length(n)..=room).contains(&lrsa.cache_length(n)) {
+            best = lrsa;
         }
     }
-    window(1)
+    Ok(best)
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
 
+/// Tokens that a new cache has room for at least, where the model allows as many.
+const MIN_CAPACITY: usize = 1024;
+
 /// How to answer.
 #[derive(Clone, Debug)]
 pub struct Reply<'a> {
@@ -24,6 +27,8 @@ pub struct Reply<'a> {
     pub max_tokens: usize,
     /// Prompt tokens fed at once; also how often progress is told.
     pub chunk: usize,
+    /// Whether the tokenizer's own start token comes first: not where a chat template has written it.
+    pub add_special: bool,
     /// Tokens that end the answer.
     pub stop: &'a [u32],
     pub seed: u64,
@@ -77,7 +82,13 @@ impl Conversation {
         self.open.as_ref().map_or(&[], |o| &o.ids)
     }
 
-    /// Answers. Breaking the callback ends prefill or answer; what was fed stays and is used by the next call.
+    /// The attention of the last answer.
+    pub fn attention(&self) -> Option<Attention> {
+        self.open.as_ref().map(|o| o.attention)
+    }
+
+    /// Answers. Breaking the callback ends prefill or answer. After an answer that was ended the next turn goes on; a prompt that was not
+    /// read to its end is read again.
     pub fn answer(
         &mut self,
         device: &mut dyn Executor,
@@ -119,7 +130,7 @@ impl Conversation {
         if let Some(mut open) = self.open.take().filter(|o| o.attention == reply.attention)
             && let Some(rest) = reply.prompt.strip_prefix(open.text.as_str())
         {
-            let more = tokenizer.encode(rest, false)?;
+            let more = tokenizer.encode_continuation(rest)?;
             if !(open.ids.len() == open.n_fed && more.is_empty()) {
                 let wanted = fits(open.ids.len() + more.len())?;
                 if wanted <= open.session.cache.capacity() {
@@ -129,12 +140,12 @@ impl Conversation {
                 }
             }
         }
-        let ids = tokenizer.encode(reply.prompt, false)?;
+        let ids = tokenizer.encode(reply.prompt, reply.add_special)?;
         if ids.is_empty() {
             return Err(Error::usage("the prompt is empty"));
         }
         // Room for some turns more.
-        let capacity = fits(ids.len())?.next_power_of_two().min(reply.max_positions);
+        let capacity = (2 * fits(ids.len())?).next_power_of_two().max(MIN_CAPACITY).min(reply.max_positions);
         let Reply { attention, chunk, sampling, seed, .. } = *reply;
         let session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
         Ok(Open { session, attention, text: reply.prompt.to_string(), ids, n_fed: 0 })
@@ -212,6 +223,7 @@ mod tests {
             sampling: Sampling::default(),
             max_tokens: 12,
             chunk: 16,
+            add_special: true,
             stop: &[],
             seed: 0,
             max_positions: 512,
@@ -226,8 +238,9 @@ mod tests {
         let two = talk.answer(&mut device, &mut model, &tokenizer, &reply(&next), &mut silent).unwrap();
         assert_eq!(two.n_reused, fed);
         assert_eq!(two.kv_entries, attention.cache_length(two.n_tokens - 1));
-        // The same tokens in a cache of their own give the same answer.
+        // The same text, read at once, has the same tokens and gives the same answer.
         let ids = talk.ids()[..two.n_tokens - 12].to_vec();
+        assert_eq!(ids, tokenizer.encode(&next, true).unwrap());
         let mut session = Session::new(&mut device, &mut model, attention, 512, 64, Sampling::default(), 0).unwrap();
         session.feed(&mut device, &model, &ids).unwrap();
         let mut drawn = Vec::new();

@@ -95,6 +95,7 @@ impl Session {
     /// Feeds tokens and returns Σ -log p over the labels: `labels[t]` is the token that follows `ids[t]`, or [`IGNORED`].
     pub fn feed_loss(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32], labels: &[i32]) -> Result<f64> {
         assert_eq!(ids.len(), labels.len(), "a label for each token");
+        self.note(device, model, ids)?;
         let max_elements = device.limits().max_elements();
         let loss = Tensor::persistent("chunk loss", Format::F32, 1, 1, &device.limits())?;
         let (mut sum, mut done) = (0.0, 0);

@@ -130,6 +130,12 @@ impl StudyPlan {
                 return Err(Error::usage(format!("{what}: a study needs at least one")));
             }
         }
+        let mut names: Vec<&str> = self.attentions.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() < self.attentions.len() || names.iter().any(|n| n.trim() != *n) {
+            return Err(Error::usage("--attentions: each name once, without spaces"));
+        }
         let mut seeds = self.seeds.clone();
         seeds.sort_unstable();
         seeds.dedup();
@@ -222,7 +228,14 @@ impl Source {
                     seed: plan.eval_seed,
                 };
                 let mut samples = needle_samples(files, haystack, &grid)?;
-                samples.truncate(plan.samples);
+                if samples.len() > plan.samples {
+                    // Every depth loses some, rather than the last depths all.
+                    let n = grid.n_samples;
+                    let mut order: Vec<usize> = (0..samples.len()).collect();
+                    order.sort_by_key(|&i| (i % n, i / n));
+                    order.truncate(plan.samples);
+                    samples = order.into_iter().map(|i| samples[i].clone()).collect();
+                }
                 Ok(samples)
             }
             Self::Questions(file) => qa_samples(files, file, &[plan.length], plan.samples, plan.eval_seed),
@@ -246,7 +259,7 @@ mod tests {
     #[test]
     fn what_is_no_study_names_its_flag() {
         type Change = fn(&mut StudyPlan);
-        let cases: [(&str, Change); 7] = [
+        let cases: [(&str, Change); 9] = [
             ("--samples", |p| p.samples = 0),
             ("--seeds", |p| p.seeds = vec![]),
             ("--seeds", |p| p.seeds = vec![1, 2, 1]),
@@ -254,6 +267,8 @@ mod tests {
             ("--keep", |p| p.keeps = vec![0.001]),
             ("dense", |p| p.attentions = vec!["sparse".into()]),
             ("--steps", |p| p.steps = 0),
+            ("--attentions", |p| p.attentions = vec!["4x".into(), "4x".into()]),
+            ("--attentions", |p| p.attentions = vec![" 4x".into()]),
         ];
         StudyPlan::default().validate().unwrap();
         for (flag, change) in cases {

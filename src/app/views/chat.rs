@@ -73,7 +73,8 @@ fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         }
         ui.separator();
         let mut is_set = |ui: &mut Ui, value: egui::DragValue<'_>, hint: &str| {
-            if ui.add_enabled(app.busy.is_none(), value).on_hover_text(hint).changed() {
+            let response = ui.add_enabled(app.busy.is_none(), value).on_hover_text(hint);
+            if response.drag_stopped() || response.lost_focus() {
                 actions.push(Action::SettingsChanged);
             }
         };
@@ -138,6 +139,9 @@ fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 }
                 _ => {
                     ui.add(egui::Label::new(&turn.answer).wrap().selectable(true));
+                    if turn.is_cut {
+                        style::hint(ui, "stopped");
+                    }
                 }
             }
             if i == last && !is_current {

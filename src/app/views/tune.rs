@@ -143,7 +143,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             );
             ui.label(RichText::new(text).color(style::good(ui)));
             let button = egui::Button::new("Chat with this adapter");
-            if tune.method == Method::Lora && ui.add_enabled(app.busy.is_none(), button).clicked() {
+            if tune.run_method == Method::Lora && ui.add_enabled(app.busy.is_none(), button).clicked() {
                 actions.push(Action::ChatWithAdapter);
             }
         }

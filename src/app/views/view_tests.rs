@@ -60,8 +60,8 @@ fn talking() -> App {
     app.chat.document = Some(Document { name: "moby-dick.txt".into(), text: Arc::from(text.as_str()) });
     let long = "It is the story of a captain who hunts the whale that took his leg, told by a sailor. ".repeat(8);
     app.chat.turns = vec![
-        Turn { question: "What is it about?".into(), answer: long },
-        Turn { question: "Who tells it?".into(), answer: "Ishmael, a sailor.".into() },
+        Turn { question: "What is it about?".into(), answer: long, is_cut: false },
+        Turn { question: "Who tells it?".into(), answer: "Ishmael, a sailor.".into(), is_cut: true },
     ];
     app.chat.context = Some((2412, 668, 30_781_440));
     app
