@@ -153,11 +153,11 @@ fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
         if let Some(c) = compare(&dense, &lrsa, metric) {
             let _ = writeln!(
                 rows,
-                "| {attention} | {:+.3} | {:+.3} to {:+.3} | {:.4} | {} | {} |",
+                "| {attention} | {:+.3} | {:+.3} to {:+.3} | {} | {} | {} |",
                 c.difference,
                 c.interval.0,
                 c.interval.1,
-                c.p,
+                if c.p < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", c.p) },
                 c.n,
                 dense.len()
             );
