@@ -5,6 +5,7 @@
 
 mod chat;
 mod devices;
+mod hear;
 mod message;
 mod painter;
 mod settings;
