@@ -29,6 +29,11 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
     write().with_context(|| format!("writing {}", path.display()))
 }
 
+/// [`write_atomic`] for content that is there already.
+pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    write_atomic(path, |file| Ok(file.write_all(content.as_ref())?))
+}
+
 /// Refuses a path that [`write_atomic`] would refuse, so that no work is done for a file that cannot be written.
 pub fn check_target(path: &Path) -> Result<()> {
     file_target(path).map(|_| ()).with_context(|| format!("writing {}", path.display()))

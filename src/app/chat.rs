@@ -38,6 +38,9 @@ pub struct Chat {
     pub n_again: u64,
 }
 
+/// The compressions of the dials, and their names.
+pub const FACTORS: [(u32, &str); 4] = [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")];
+
 /// The attention for a compression factor, 1 for dense.
 pub fn attention(sink: usize, lag: usize, factor: u32) -> crate::error::Result<Attention> {
     if factor <= 1 {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic_file::write_atomic;
+use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
 
@@ -81,13 +81,7 @@ impl Settings {
     /// Writes them.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        let write = || -> Result<()> {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            write_atomic(path, |file| Ok(file.write_all(text.as_bytes())?))
-        };
-        write().with_context(|| format!("saving the settings to {}", path.display()))
+        write_file(path, text).context("saving the settings")
     }
 
     /// Where they are: in the platform's folder, if it has one.

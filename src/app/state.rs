@@ -156,10 +156,17 @@ impl App {
         self.notices.push(Notice { is_error: false, text: text.into() });
     }
 
-    /// Sends a command that keeps the worker busy; says so where it is busy already.
-    pub(super) fn start(&mut self, busy: Busy, command: Command) -> Vec<Effect> {
+    /// Whether the worker has nothing to do; says so where it has.
+    fn is_free(&mut self) -> bool {
         if let Some(now) = self.busy {
             self.say(format!("{}: wait until it is done, or stop it first.", now.text()));
+        }
+        self.busy.is_none()
+    }
+
+    /// Sends a command that keeps the worker busy, if it is free.
+    pub(super) fn start(&mut self, busy: Busy, command: Command) -> Vec<Effect> {
+        if !self.is_free() {
             return vec![];
         }
         self.busy = Some(busy);
@@ -272,8 +279,7 @@ impl App {
             self.say("No model is open yet.");
             return vec![];
         }
-        if let Some(now) = self.busy {
-            self.say(format!("{}: wait until it is done, or stop it first.", now.text()));
+        if !self.is_free() {
             return vec![];
         }
         match self.attention() {

@@ -16,8 +16,8 @@ use super::settings::Settings;
 use super::state::{Action, App, Effect, Notice, Pick};
 use super::views;
 use super::worker::Worker;
-use crate::atomic_file::write_atomic;
-use crate::error::{Context, Error, Result};
+use crate::atomic_file::write_file;
+use crate::error::{Error, Result};
 
 /// What reaches the window from other threads.
 #[derive(Debug)]
@@ -247,8 +247,7 @@ fn save(path: &Path, text: &str) -> Result<PathBuf> {
         path.set_file_name(format!("{stem}-{n}{ending}"));
         n += 1;
     }
-    write_atomic(&path, |file| Ok(file.write_all(text.as_bytes())?))
-        .with_context(|| format!("writing {}", path.display()))?;
+    write_file(&path, text)?;
     Ok(path)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::message::{AdapterLine, Command, Control, Event};
 use super::worker_chat::Engine;
 use super::worker_jobs;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::adapters;
 
 /// Hands an event to the window.
@@ -102,10 +102,6 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn carry_out(engine: &mut Option<Engine>, command: Command, control: &Arc<Control>, tell: &Tell) -> Result<()> {
-    let opened = |engine: &mut Option<Engine>| -> Result<()> {
-        crate::ensure!(engine.is_some(), "no model is open");
-        Ok(())
-    };
     match command {
         Command::ListAdapters => {
             tell(Event::Adapters(adapter_lines()));
@@ -117,19 +113,17 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, control: &Arc<Contro
             tell(Event::Opened(opened.card()));
             Ok(())
         }
-        Command::Ask(question) => {
-            opened(engine)?;
-            engine.as_mut().map_or(Ok(()), |e| e.answer(&question, control, tell))
-        }
-        Command::Kept => {
-            opened(engine)?;
-            engine.as_mut().map_or(Ok(()), |e| e.kept(tell))
-        }
+        Command::Ask(question) => opened(engine)?.answer(&question, control, tell),
+        Command::Kept => opened(engine)?.kept(tell),
         Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
         Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, tell),
         Command::Train { job, device } => worker_jobs::train(&job, &device, control, tell),
         Command::Check { device } => worker_jobs::check(&device, control, tell),
     }
+}
+
+fn opened(engine: &mut Option<Engine>) -> Result<&mut Engine> {
+    engine.as_mut().ok_or_else(|| Error::new("no model is open"))
 }
 
 fn adapter_lines() -> Vec<AdapterLine> {

@@ -35,13 +35,11 @@ pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
 
 /// Runs of tokens that are learnt, or not.
 fn pieces(files: &ModelFiles, example: &Example) -> Result<PreviewExample> {
-    let tokenizer = files.tokenizer()?;
+    let n = example.ids.len().min(MAX_PREVIEW_TOKENS);
+    let said = files.tokenizer()?.pieces(&example.ids[..n])?;
     let mut pieces: PreviewExample = Vec::new();
-    let mut stream = tokenizer.stream();
-    for (&id, &label) in example.ids.iter().zip(&example.labels).take(MAX_PREVIEW_TOKENS) {
-        let special = tokenizer.is_special(id).then(|| tokenizer.id_to_token(id)).flatten();
-        let said = stream.push(id)?.unwrap_or_default();
-        let (text, learnt) = (special.unwrap_or(said), label != IGNORED);
+    for (text, &label) in said.into_iter().zip(&example.labels) {
+        let learnt = label != IGNORED;
         match pieces.last_mut().filter(|p| p.1 == learnt) {
             Some(last) => last.0 += &text,
             None => pieces.push((text, learnt)),

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::report::{Activity, ModelRow, Report};
-use crate::atomic_file::write_atomic;
 use crate::error::{Context, Result};
-use crate::plot::{Axis, LineChart, Scale, Series};
+use crate::plot::{Axis, LineChart, Scale, Series, save};
 
 /// A picture: its file's name, its title, what it shows of a row, and of which rows.
 struct Picture {
@@ -124,12 +123,7 @@ pub fn plots(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for picture in &PICTURES {
         let Some(chart) = chart(picture, report) else { continue };
-        for (ending, bytes) in [("svg", chart.to_svg()?.into_bytes()), ("png", chart.to_png()?)] {
-            let path = dir.join(format!("{}.{ending}", picture.stem));
-            write_atomic(&path, |file| file.write_all(&bytes).context("writing"))
-                .with_context(|| format!("writing {}", path.display()))?;
-            written.push(path);
-        }
+        written.extend(save(dir, picture.stem, chart.to_svg()?, chart.to_png()?)?);
     }
     Ok(written)
 }

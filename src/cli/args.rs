@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::output::note;
 use crate::attention::{Attention, Lrsa};
@@ -130,4 +133,11 @@ impl AttentionArgs {
         let lrsa = Lrsa::new(self.sink.unwrap_or(base.sink()), lag, keep)?;
         Ok((Attention::Lrsa(lrsa), keeps))
     }
+}
+
+/// A parser of the names that serde gives an enum's values.
+pub fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    names: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(json!(name)))
 }

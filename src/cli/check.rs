@@ -1,11 +1,11 @@
 //! `longreach check`: whether every kernel and gradient is right on the devices of this machine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::output::{note, print, print_line, spinner};
-use crate::atomic_file::{check_target, write_atomic};
+use crate::atomic_file::{check_target, write_file};
 use crate::conformance::{
     CheckOptions, Report, Row, Status, check_adapter, check_cpu, check_without_device, page, shaders, table,
 };
@@ -67,7 +67,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     }
     if let Some(path) = &args.html {
         let html = page(&report, &command_line())?;
-        write_html(path, &html)?;
+        write_file(path, html)?;
     }
     if args.json {
         print_line(&report.to_json()?.to_string())?;
@@ -114,11 +114,6 @@ fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
     }
     progress.finish_and_clear();
     Ok(report)
-}
-
-fn write_html(path: &Path, html: &str) -> Result<()> {
-    write_atomic(path, |file| file.write_all(html.as_bytes()).context("writing"))
-        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The command line as typed, for the report.

@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use super::args::{DeviceArgs, ModelArgs};
 use super::eval_tasks::{AgreementArgs, KeptArgs, NeedleArgs, PerplexityArgs, QaArgs, RulerArgs};
 use super::output::{note, print, print_line, read_text_file, spinner};
-use crate::atomic_file::write_atomic;
+use crate::atomic_file::write_file;
 use crate::attention::Lrsa;
 use crate::data::bundled::MOBY_DICK;
 use crate::data::model_files::ModelFiles;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::eval::{EvalReport, Policy, Sample, Subject, plots};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Device;
@@ -171,8 +171,8 @@ impl CommonArgs {
     pub fn finish(&self, report: &EvalReport) -> Result<()> {
         if let Some(dir) = &self.out {
             let files = plots(report, dir)?;
-            write_text(&dir.join("report.json"), &(serde_json::to_string_pretty(report)? + "\n"))?;
-            write_text(&dir.join("report.md"), &report.to_markdown())?;
+            write_file(&dir.join("report.json"), serde_json::to_string_pretty(report)? + "\n")?;
+            write_file(&dir.join("report.md"), report.to_markdown())?;
             note(&format!("wrote report.json, report.md and {} plots to {}", files.len(), dir.display()));
         }
         if self.json {
@@ -180,12 +180,6 @@ impl CommonArgs {
         }
         print(&report.to_markdown())
     }
-}
-
-/// A file that appears whole or not at all.
-pub fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_atomic(path, |file| file.write_all(text.as_bytes()).context("writing"))
-        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// A spinner as a watcher of `done` of `total`.
@@ -204,7 +198,7 @@ pub fn write_samples(path: &Path, samples: &[Sample]) -> Result<()> {
     for sample in samples {
         text += &(serde_json::to_string(sample)? + "\n");
     }
-    write_text(path, &text)?;
+    write_file(path, text)?;
     note(&format!("wrote {} samples to {}", samples.len(), path.display()));
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::eval::{CommonArgs, TextArgs, at_least_one, watcher, write_samples, write_text};
+use super::eval::{CommonArgs, TextArgs, at_least_one, watcher, write_samples};
 use super::output::{note, print_line};
+use crate::atomic_file::write_file;
 use crate::attention::Lrsa;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Error, Result};
@@ -251,7 +252,7 @@ impl KeptArgs {
         let tokenizer = opened.files.tokenizer()?;
         let map = kept_map(&mut *opened.device, &mut opened.loaded.model, tokenizer, &ids, lrsa)?;
         if let Some(path) = &self.svg {
-            write_text(path, &map.to_svg(self.layer, self.head)?)?;
+            write_file(path, map.to_svg(self.layer, self.head)?)?;
             note(&format!("wrote {}", path.display()));
         }
         if self.common.json { print_line(&serde_json::to_string(&map)?) } else { Ok(()) }

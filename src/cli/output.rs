@@ -32,6 +32,15 @@ pub fn spinner(quiet: bool, counted: &str) -> ProgressBar {
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
+/// A bar on stderr of so many things to do, with the time that is left.
+pub fn bar(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// The text of a file. The line break that ends its last line belongs to the file, not to the text.
 pub fn read_text_file(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;

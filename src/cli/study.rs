@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::args::DeviceArgs;
-use super::output::{note, print, print_line};
+use super::args::{DeviceArgs, one_of};
+use super::output::{bar, note, print, print_line};
 use crate::error::{Error, Result};
 use crate::study::{StudyObserver, StudyPlan, StudyTask, read_plan, run as run_study, write_report};
 
@@ -30,7 +29,7 @@ pub struct StudyArgs {
     #[command(flatten)]
     device: DeviceArgs,
     /// A pass key hidden in a text, or questions about documents [default: needle]
-    #[arg(long, value_parser = PossibleValuesParser::new(["needle", "qa"]).map(|t| if t == "qa" { StudyTask::Qa } else { StudyTask::Needle }))]
+    #[arg(long, value_parser = one_of::<StudyTask>(&["needle", "qa"]))]
     task: Option<StudyTask>,
     /// Text that keys are hidden in [default: the bundled chapters of Moby Dick]
     #[arg(long, value_name = "FILE")]
@@ -140,11 +139,7 @@ struct Progress {
 
 impl StudyObserver for Progress {
     fn started(&mut self, what: &str) {
-        let bar = ProgressBar::new(0).with_message(what.to_string());
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
-            bar.set_style(style);
-        }
-        self.bar = Some(bar);
+        self.bar = Some(bar(0).with_message(what.to_string()));
     }
 
     fn progress(&mut self, done: usize, total: usize) {

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
+use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs, one_of};
 use super::output::{note, print_line};
 use super::train_progress::Progress;
 use crate::error::Result;
@@ -100,13 +98,6 @@ pub struct TrainArgs {
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
-}
-
-/// A parser of the names that serde gives an enum's values.
-fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
-    names: &'static [&'static str],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(json!(name)))
 }
 
 /// Two numbers with a comma.

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::output::note;
+use super::output::{bar, note};
 use crate::train::{EvalLine, Observer, StepLine};
 
 /// Plain lines of a whole run, about.
@@ -39,11 +39,7 @@ impl Observer for Progress {
         self.total = total_steps;
         self.say(&format!("{total_steps} steps on {n_examples} examples"));
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(total_steps);
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
-                bar.set_style(style);
-            }
-            self.bar = Some(bar);
+            self.bar = Some(bar(total_steps));
         }
     }
 

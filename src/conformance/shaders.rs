@@ -9,7 +9,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::validator::{Verdict, judge};
-use crate::atomic_file::{write_atomic, write_folder};
+use crate::atomic_file::{write_file, write_folder};
 use crate::error::Result;
 
 use crate::gpu::shader::{self, Linked};
@@ -87,7 +87,7 @@ pub fn dump(dir: &Path) -> Result<usize> {
     write_folder(dir, |folder| {
         for shader in &shaders {
             let text = shader.standard_wgsl();
-            write_atomic(&folder.join(shader.file_name()), |file| Ok(file.write_all(text.as_bytes())?))?;
+            write_file(&folder.join(shader.file_name()), text)?;
         }
         Ok(())
     })?;

@@ -121,6 +121,17 @@ impl Tokenizer {
         Ok(clean.then(|| tokens[first..].iter().map(|(id, _)| *id).collect()))
     }
 
+    /// What each id adds to the text, special ones by name. Of a character that takes several the last says it.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
+        let mut stream = self.stream();
+        let piece = |&id: &u32| {
+            let special = self.is_special(id).then(|| self.id_to_token(id)).flatten();
+            let said = stream.push(id)?.unwrap_or_default();
+            Ok(special.unwrap_or(said))
+        };
+        ids.iter().map(piece).collect()
+    }
+
     /// The text of ids. `skip_special` leaves out BOS, end-of-turn marks and the like. An id outside the vocabulary is an
     /// error.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {

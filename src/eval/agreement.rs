@@ -1,15 +1,11 @@
 //! How far a model with a compressed cache goes on with a text as it does with the whole cache: is the first token the same, and for
 //! how long do both greedy continuations agree?
 
-use std::ops::ControlFlow;
-
-use super::answer::{Subject, Watch, stopped};
+use super::answer::{Subject, Watch, tell};
 use super::policy::Policy;
 use super::report::Outcome;
 use crate::attention::Attention;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateRequest, NewToken, generate};
-use crate::kernels::sample::Sampling;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -47,12 +43,12 @@ pub fn agreement(
     for i in 0..n_samples {
         let start = (ids.len() - length) * i / n_samples;
         let prompt = &ids[start..start + length];
-        let expected = continued(subject, prompt, Attention::Dense, n_continued)?;
+        let expected = subject.generate(prompt, Attention::Dense, n_continued, &[])?.ids;
         for policy in policies {
             let attention = policy.attention(length)?;
             let got = match attention {
                 Attention::Dense => expected.clone(),
-                _ => continued(subject, prompt, attention, n_continued)?,
+                _ => subject.generate(prompt, attention, n_continued, &[])?.ids,
             };
             let same = got.iter().zip(&expected).take_while(|(a, b)| a == b).count();
             let tokenizer = subject.files.tokenizer()?;
@@ -67,24 +63,8 @@ pub fn agreement(
                 prompt_tokens: length,
                 kv_entries: attention.cache_length(length),
             });
-            if watch(outcomes.len(), total).is_break() && outcomes.len() < total {
-                return Err(stopped());
-            }
+            tell(watch, outcomes.len(), total)?;
         }
     }
     Ok(outcomes)
-}
-
-fn continued(subject: &mut Subject<'_>, prompt: &[u32], attention: Attention, n: usize) -> Result<Vec<u32>> {
-    let request = GenerateRequest {
-        prompt_ids: prompt,
-        max_tokens: n,
-        sampling: Sampling::default(),
-        attention,
-        chunk: subject.chunk,
-        stop: &[],
-        seed: 0,
-    };
-    let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
-    Ok(generate(subject.device, subject.model, None, &request, &mut silent)?.ids)
 }

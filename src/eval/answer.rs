@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use super::policy::Policy;
 use super::report::Outcome;
 use super::sample::{Sample, Task};
+use crate::attention::Attention;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
-use crate::generate::{GenerateRequest, generate};
+use crate::generate::{GenerateRequest, Generated, NewToken, generate};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
@@ -28,9 +29,12 @@ pub struct Subject<'a> {
 /// What is told after each sample: how many are done, of how many. Breaking ends the evaluation.
 pub type Watch<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// The error of an evaluation that its watcher ended.
-pub(super) fn stopped() -> Error {
-    Error::new("the evaluation was stopped")
+/// Tells a watcher, and fails where it ends an evaluation that is not done.
+pub(super) fn tell(watch: &mut Watch<'_>, done: usize, total: usize) -> Result<()> {
+    if watch(done, total).is_break() && done < total {
+        return Err(Error::new("the evaluation was stopped"));
+    }
+    Ok(())
 }
 
 impl Subject<'_> {
@@ -44,6 +48,21 @@ impl Subject<'_> {
              --max-positions {n} (RoPE stays unchanged)",
             self.max_positions
         )))
+    }
+
+    /// The likeliest tokens after a prompt, with their text.
+    pub(super) fn generate(
+        &mut self,
+        prompt_ids: &[u32],
+        attention: Attention,
+        max_tokens: usize,
+        stop: &[u32],
+    ) -> Result<Generated> {
+        let (sampling, chunk) = (Sampling::default(), self.chunk);
+        let request = GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed: 0 };
+        let tokenizer = self.files.tokenizer()?;
+        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+        generate(self.device, self.model, Some(tokenizer), &request, &mut silent)
     }
 }
 
@@ -62,9 +81,7 @@ pub fn answer_all(
         for policy in policies {
             let outcome = answer(subject, task, sample, &ids, policy);
             outcomes.push(outcome.with_context(|| format!("{}, {}", sample.id, policy.name()))?);
-            if watch(outcomes.len(), total).is_break() && outcomes.len() < total {
-                return Err(stopped());
-            }
+            tell(watch, outcomes.len(), total)?;
         }
     }
     Ok(outcomes)
@@ -73,18 +90,7 @@ pub fn answer_all(
 fn answer(subject: &mut Subject<'_>, task: Task, sample: &Sample, ids: &[u32], policy: &Policy) -> Result<Outcome> {
     subject.check_length(ids.len() + sample.max_tokens)?;
     let attention = policy.attention(ids.len())?;
-    let request = GenerateRequest {
-        prompt_ids: ids,
-        max_tokens: sample.max_tokens,
-        sampling: Sampling::default(),
-        attention,
-        chunk: subject.chunk,
-        stop: subject.files.stop.ids(),
-        seed: 0,
-    };
-    let tokenizer = subject.files.tokenizer()?;
-    let mut silent = |_: crate::generate::NewToken<'_>| ControlFlow::Continue(());
-    let got = generate(subject.device, subject.model, Some(tokenizer), &request, &mut silent)?;
+    let got = subject.generate(ids, attention, sample.max_tokens, subject.files.stop.ids())?;
     let answer = got.text.trim().to_string();
     Ok(Outcome {
         attention: policy.name().to_string(),

@@ -21,6 +21,17 @@ pub enum Part {
     HeldOut,
 }
 
+impl Part {
+    /// Its numbers of n things in a row: the first three fifths are for training.
+    pub(super) fn range(self, n: usize) -> Range<usize> {
+        let cut = n * 3 / 5;
+        match self {
+            Part::Training => 0..cut,
+            Part::HeldOut => cut..n,
+        }
+    }
+}
+
 /// A text as sentences with their tokens counted.
 #[derive(Clone, Debug)]
 pub struct Haystack {
@@ -45,17 +56,9 @@ impl Haystack {
         Ok(Self { sentences })
     }
 
-    fn range(&self, part: Part) -> Range<usize> {
-        let cut = self.sentences.len() * 3 / 5;
-        match part {
-            Part::Training => 0..cut,
-            Part::HeldOut => cut..self.sentences.len(),
-        }
-    }
-
     /// Sentences in a row, from a random one on, of `n_tokens` tokens at most. A part that is shorter than that begins again.
     pub fn excerpt(&self, part: Part, n_tokens: usize, rng: &mut impl Rng) -> Vec<&str> {
-        let range = self.range(part);
+        let range = part.range(self.sentences.len());
         let mut at = rng.random_range(range.clone());
         let (mut chosen, mut used, mut tried) = (Vec::new(), 0, 0);
         loop {

@@ -65,25 +65,13 @@ pub fn kept_map(
     }
     let judged = lrsa.partitions(ids.len()).saturating_sub(1) * lrsa.lag();
     Ok(KeptMap {
-        tokens: pieces(tokenizer, ids)?,
+        tokens: tokenizer.pieces(ids)?,
         sink: lrsa.sink().min(ids.len()),
         lag: lrsa.lag(),
         keep: lrsa.keep(),
         tail_start: (lrsa.sink() + judged).min(ids.len()),
         kept: layers,
     })
-}
-
-/// What each token adds to the text. Of a character that takes several tokens the last says it.
-fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Vec<String>> {
-    let mut stream = tokenizer.stream();
-    let mut pieces = Vec::with_capacity(ids.len());
-    for &id in ids {
-        let special = tokenizer.is_special(id).then(|| tokenizer.id_to_token(id)).flatten();
-        let said = stream.push(id)?.unwrap_or_default();
-        pieces.push(special.unwrap_or(said));
-    }
-    Ok(pieces)
 }
 
 impl KeptMap {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::answer::{Subject, Watch, stopped};
+use super::answer::{Subject, Watch, tell};
 use super::policy::Policy;
 use super::report::Row;
 use crate::data::dataset::IGNORED;
@@ -55,10 +55,7 @@ pub fn perplexity(
             sum += session.feed_loss(*device, model, window, &labels)?;
             entries += attention.cache_length(window.len()) as f64;
             done += 1;
-            let total = windows.len() * policies.len();
-            if watch(done, total).is_break() && done < total {
-                return Err(stopped());
-            }
+            tell(watch, done, windows.len() * policies.len())?;
         }
         let loss = sum / n as f64;
         rows.push(Row {

@@ -3,30 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use super::report::{EvalReport, Row};
-use crate::atomic_file::write_atomic;
-use crate::error::{Context, Result};
-use crate::plot::{Axis, HeatMap, LineChart, Scale, Series};
+use crate::error::Result;
+use crate::plot::{Axis, HeatMap, LineChart, Scale, Series, save};
 
 /// Writes the pictures to a folder, as SVG and PNG; returns the files.
 pub fn plots(report: &EvalReport, dir: &Path) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let mut written = Vec::new();
-    let mut write = |stem: String, svg: String, png: Vec<u8>| -> Result<()> {
-        for (ending, bytes) in [("svg", svg.into_bytes()), ("png", png)] {
-            let path = dir.join(format!("{stem}.{ending}"));
-            write_atomic(&path, |file| file.write_all(&bytes).context("writing"))
-                .with_context(|| format!("writing {}", path.display()))?;
-            written.push(path);
-        }
-        Ok(())
-    };
     for metric in &report.metrics {
         let chart = against_compression(report, metric);
-        write(format!("{}-{}", report.task, metric.replace(' ', "-")), chart.to_svg()?, chart.to_png()?)?;
+        let stem = format!("{}-{}", report.task, metric.replace(' ', "-"));
+        written.extend(save(dir, &stem, chart.to_svg()?, chart.to_png()?)?);
     }
     for attention in report.attentions() {
         if let Some(map) = over_depth(report, attention) {
-            write(format!("{}-depth-{attention}", report.task), map.to_svg()?, map.to_png()?)?;
+            let stem = format!("{}-depth-{attention}", report.task);
+            written.extend(save(dir, &stem, map.to_svg()?, map.to_png()?)?);
         }
     }
     Ok(written)

@@ -135,9 +135,9 @@ impl QaFile {
         Self { questions, paragraphs, is_hotpot: true, n_groups }
     }
 
-    /// Whether an article belongs to a part: the first three fifths of a file are for training.
+    /// Whether an article belongs to a part.
     fn is_in(&self, group: usize, part: Part) -> bool {
-        (group < self.n_groups * 3 / 5) == (part == Part::Training)
+        part.range(self.n_groups).contains(&group)
     }
 
     /// Numbers of a part's questions.

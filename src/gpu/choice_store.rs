@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 
 use super::KernelDef;
-use crate::atomic_file::write_atomic;
+use crate::atomic_file::write_file;
 
 /// Where the choices of one adapter are kept.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl ChoiceStore {
         let sorted: std::collections::BTreeMap<_, _> = choices.iter().collect();
         let folder_is_there = self.0.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok());
         if let (true, Ok(text)) = (folder_is_there, serde_json::to_string_pretty(&sorted)) {
-            drop(write_atomic(&self.0, |file| Ok(file.write_all(text.as_bytes())?)));
+            drop(write_file(&self.0, text));
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::adapter_config::AdapterConfig;
 use super::config::ModelConfig;
 use super::weight_names::linears;
-use crate::atomic_file::{write_atomic, write_folder};
+use crate::atomic_file::{write_file, write_folder};
 use crate::error::{Context, Result};
 use crate::small_file;
 use crate::tensor::host::HostTensor;
@@ -111,7 +111,7 @@ pub fn write_adapter(
     write_folder(dir, |folder| {
         write_safetensors(&folder.join(TENSORS), tensors, &[])?;
         for (name, text) in [(CONFIG, json.as_str())].iter().chain(more) {
-            write_atomic(&folder.join(name), |out| Ok(out.write_all(text.as_bytes())?))?;
+            write_file(&folder.join(name), text)?;
         }
         Ok(())
     })

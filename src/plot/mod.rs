@@ -5,10 +5,12 @@
 
 mod axis;
 mod canvas;
+mod files;
 mod heat_map;
 mod line_chart;
 mod style;
 
 pub use axis::{Axis, Scale};
+pub use files::save;
 pub use heat_map::HeatMap;
 pub use line_chart::{LineChart, Series};

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Arm, StudyPlan};
-use crate::atomic_file::write_atomic;
+use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
 
@@ -135,12 +135,5 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// Writes a JSON file, whole or not at all, in a folder that is made where it is missing.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)? + "\n";
-    let written = || -> Result<()> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        write_atomic(path, |file| Ok(file.write_all(text.as_bytes())?))
-    };
-    written().with_context(|| format!("writing {}", path.display()))
+    write_file(path, serde_json::to_string_pretty(value)? + "\n")
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::cell::{Cell, CellName, TrainingRecord};
 use super::plan::{Arm, StudyPlan, StudyTask};
 use super::statistics::{compare, mean_and_spread};
-use crate::atomic_file::write_atomic;
-use crate::error::{Context, Result};
-use crate::plot::{Axis, LineChart, Scale, Series};
+use crate::atomic_file::write_file;
+use crate::error::Result;
+use crate::plot::{Axis, LineChart, Scale, Series, save};
 
 /// The cells that are there.
 struct Found<'a> {
@@ -46,20 +46,13 @@ pub fn write_report(plan: &StudyPlan, dir: &Path, command: &str) -> Result<Vec<P
     }
     let found = Found { plan, cells, missing };
     let mut written = Vec::new();
-    let mut write = |name: String, bytes: &[u8]| -> Result<()> {
-        let path = dir.join(name);
-        write_atomic(&path, |file| Ok(file.write_all(bytes)?))
-            .with_context(|| format!("writing {}", path.display()))?;
-        written.push(path);
-        Ok(())
-    };
     for (i, metric) in found.metrics().iter().enumerate() {
         let chart = chart(&found, i, metric);
-        let stem = metric.replace(' ', "-");
-        write(format!("{stem}.svg"), chart.to_svg()?.as_bytes())?;
-        write(format!("{stem}.png"), &chart.to_png()?)?;
+        written.extend(save(dir, &metric.replace(' ', "-"), chart.to_svg()?, chart.to_png()?)?);
     }
-    write("report.md".to_string(), text(&found, dir, command)?.as_bytes())?;
+    let path = dir.join("report.md");
+    write_file(&path, text(&found, dir, command)?)?;
+    written.push(path);
     Ok(written)
 }
 

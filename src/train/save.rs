@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::probe::file_shape;
-use crate::atomic_file::{write_atomic, write_folder};
+use crate::atomic_file::{write_file, write_folder};
 use crate::attention::Attention;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Result};
@@ -74,8 +74,7 @@ fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)],
     };
     write_folder(dir, |folder| {
         write_safetensors(&folder.join("model.safetensors"), tensors, &[])?;
-        let text =
-            |(name, text): (&str, &str)| write_atomic(&folder.join(name), |out| Ok(out.write_all(text.as_bytes())?));
+        let text = |(name, text): (&str, &str)| write_file(&folder.join(name), text);
         text(("config.json", &config))?;
         text((RECORD, record))?;
         made.iter().try_for_each(|(name, content)| text((name, content)))?;

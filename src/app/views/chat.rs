@@ -3,10 +3,8 @@
 use egui::{Key, Panel, RichText, ScrollArea, TextEdit, Ui};
 
 use super::{kept, style};
+use crate::app::chat::FACTORS;
 use crate::app::state::{Action, App, Busy, Pick};
-
-/// The compressions of the dial.
-const FACTORS: [(u32, &str); 4] = [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")];
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     Panel::top("chat model").show_separator_line(true).show(ui, |ui| {

@@ -4,6 +4,7 @@ use egui::{Panel, RichText, ScrollArea, TextEdit, Ui};
 use egui_plot::{Legend, Line, Plot, PlotPoints};
 
 use super::style;
+use crate::app::chat::FACTORS;
 use crate::app::state::{Action, App, Pick};
 use crate::app::tune::{Preset, RunState, Tune};
 use crate::train::Method;
@@ -35,7 +36,7 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     });
     ui.horizontal_wrapped(|ui| {
         ui.label("Cache");
-        for (factor, name) in [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")] {
+        for (factor, name) in FACTORS {
             ui.selectable_value(&mut app.tune.factor, factor, name);
         }
     });
