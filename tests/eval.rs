@@ -323,6 +323,27 @@ fn a_study_goes_on_where_it_stopped() {
 
     let other = study(&["--steps", "3"]);
     assert!(other.code == 2 && other.stderr.contains("other settings"), "{other:?}");
+    // A work folder serves one study; an adapter that was changed is trained again, and does not join another's results.
+    let (elsewhere, work) = (dir.path().join("elsewhere"), out.join("work"));
+    let settings = [&settings[..], &["--lr", "1e-3", "--work", arg(&work), "--out", arg(&elsewhere)]].concat();
+    let shared = run(&[&["study", "--device", "cpu"][..], &settings].concat());
+    assert!(shared.code == 2 && shared.stderr.contains("other settings") && !elsewhere.exists(), "{shared:?}");
+    let adapter = work.join("LRSA-tuned-seed-1/adapter_model.safetensors");
+    let (trained, foreign) =
+        (std::fs::read(&adapter).unwrap(), work.join("LRSA-tuned-seed-0/adapter_model.safetensors"));
+    std::fs::copy(foreign, &adapter).unwrap();
+    std::fs::remove_file(out.join("cells").join(lost)).unwrap();
+    let again = study(&[]);
+    assert!(again.code == 0 && again.stderr.contains("training LRSA-tuned-seed-1"), "{again:?}");
+    assert_eq!(std::fs::read(&adapter).unwrap(), trained, "the same adapter again");
+    assert!(read(lost)["adapter"].as_str().is_some_and(|sum| sum.starts_with("crc32 ")), "{}", read(lost));
+    let mut cell = read("LRSA-tuned-seed-1-dense.json");
+    cell["adapter"] = "crc32 00000000".into();
+    std::fs::write(out.join("cells/LRSA-tuned-seed-1-dense.json"), cell.to_string()).unwrap();
+    std::fs::remove_file(out.join("cells").join(lost)).unwrap();
+    let mixed = study(&[]);
+    assert!(mixed.code == 1 && mixed.stderr.contains("another adapter"), "{mixed:?}");
+
     std::fs::write(out.join("cells").join(lost), "{}").unwrap();
     let broken = study(&[]);
     assert!(broken.code == 1 && broken.stderr.contains(lost), "{broken:?}");

@@ -37,6 +37,9 @@ pub struct Answer {
 pub struct Cell {
     #[serde(flatten)]
     pub name: CellName,
+    /// Checksum of the adapter; none for the base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Names of the scores.
     pub metrics: Vec<String>,
     /// Their means.
@@ -53,6 +56,9 @@ pub struct Cell {
 pub struct TrainingRecord {
     pub arm: Arm,
     pub seed: u64,
+    /// Checksum of the adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     pub steps: u64,
     /// Mean loss of the last ten steps.
     pub last_loss: f64,
@@ -120,6 +126,13 @@ impl TrainingRecord {
     pub fn write(&self, dir: &Path) -> Result<()> {
         write_json(&Self::path(dir, self.arm, self.seed), self)
     }
+}
+
+/// The checksum by which an adapter in a folder is known again.
+pub(super) fn checksum(folder: &Path) -> Result<String> {
+    let path = folder.join("adapter_model.safetensors");
+    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(format!("crc32 {:08x}", crc32fast::hash(&bytes)))
 }
 
 /// What a JSON file holds; none where there is no file.

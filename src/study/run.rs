@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::cell::{Answer, Cell, CellName, TrainingRecord, model_name, read_json, write_json};
+use super::cell::{Answer, Cell, CellName, TrainingRecord, checksum, model_name, read_json, write_json};
 use super::plan::{Arm, Source, StudyPlan};
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
@@ -49,7 +49,7 @@ struct Study<'a> {
     observer: &'a mut dyn StudyObserver,
 }
 
-/// Runs what is missing in `dir`. Adapters and training data go to `work`. Fails where `dir` holds another study.
+/// Runs what is missing in `dir`. Adapters and training data go to `work`. Fails where either folder belongs to another study.
 pub fn run(
     plan: &StudyPlan,
     dir: &Path,
@@ -58,15 +58,17 @@ pub fn run(
     observer: &mut dyn StudyObserver,
 ) -> Result<()> {
     plan.validate()?;
-    match read_plan(dir)? {
-        Some(kept) if kept != *plan => {
+    // Both first: a refused study leaves nothing behind.
+    for folder in [dir, work] {
+        if read_plan(folder)?.is_some_and(|kept| kept != *plan) {
             return Err(Error::usage(format!(
                 "{} holds a study with other settings ({PLAN}): name another folder, or leave the settings out to go on with it",
-                dir.display()
+                folder.display()
             )));
         }
-        Some(_) => {}
-        None => write_json(&dir.join(PLAN), plan)?,
+    }
+    for folder in [dir, work] {
+        write_json(&folder.join(PLAN), plan)?;
     }
     let files = ModelFiles::open(&plan.model, None)?;
     let source = plan.source(&files)?;
@@ -99,11 +101,20 @@ impl Study<'_> {
         Ok(missing)
     }
 
+    /// Whether the adapter that a training record tells of is in its folder.
+    fn is_trained(&self, arm: Arm, seed: u64) -> Result<bool> {
+        let out = self.adapter(arm, seed);
+        let Some(record) = TrainingRecord::read(self.dir, arm, seed)? else { return Ok(false) };
+        if !out.join("adapter_config.json").exists() {
+            return Ok(false);
+        }
+        Ok(record.adapter.is_none_or(|recorded| checksum(&out).is_ok_and(|found| found == recorded)))
+    }
+
     /// Trains a model that has cells to be computed and is not there.
     fn train(&mut self, arm: Arm, seed: u64) -> Result<()> {
         let out = self.adapter(arm, seed);
-        let is_known = TrainingRecord::read(self.dir, arm, seed)?.is_some() && out.join("adapter_config.json").exists();
-        if is_known || self.missing(arm, Some(seed))?.is_empty() {
+        if self.is_trained(arm, seed)? || self.missing(arm, Some(seed))?.is_empty() {
             return Ok(());
         }
         let what = format!("training {}", model_name(arm, Some(seed)));
@@ -118,6 +129,7 @@ impl Study<'_> {
         let record = TrainingRecord {
             arm,
             seed,
+            adapter: Some(checksum(&self.adapter(arm, seed))?),
             steps: summary.steps,
             last_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
             tokens: summary.tokens,
@@ -157,24 +169,41 @@ impl Study<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let adapter = match seed {
-            Some(seed) => {
-                let opened = ModelFiles::open(&self.plan.model, Some(&self.adapter(arm, seed)))?;
-                opened.adapter
-            }
-            None => None,
-        };
+        let (mut adapter, mut sum) = (None, None);
+        if let Some(seed) = seed {
+            let folder = self.adapter(arm, seed);
+            adapter = ModelFiles::open(&self.plan.model, Some(&folder))?.adapter;
+            sum = Some(checksum(&folder)?);
+            self.ensure_same(arm, seed, sum.as_deref())?;
+        }
         let mut loaded = load(self.device, &self.files.source, adapter.as_ref(), Train::Nothing)?;
         for policy in missing {
             let name = CellName { arm, seed, attention: policy.name().to_string() };
             let what = format!("{}, {}", name.model(), policy.name());
             self.observer.started(&what);
-            let cell = self.cell(name, &policy, &mut loaded).with_context(|| what.clone())?;
+            let mut cell = self.cell(name, &policy, &mut loaded).with_context(|| what.clone())?;
+            cell.adapter.clone_from(&sum);
             cell.write(self.dir)?;
             let means: Vec<String> = cell.means.iter().map(|m| format!("{m:.3}")).collect();
             let figures = cell.metrics.iter().zip(&means).map(|(metric, mean)| format!("{metric} {mean}"));
             let figures = figures.collect::<Vec<_>>().join(", ");
             self.observer.finished(&format!("{what}: {figures}, {:.0} s", cell.seconds));
+        }
+        Ok(())
+    }
+
+    /// Refuses to put results of an adapter beside those of another one.
+    fn ensure_same(&self, arm: Arm, seed: u64, sum: Option<&str>) -> Result<()> {
+        for policy in self.plan.policies()? {
+            let name = CellName { arm, seed: Some(seed), attention: policy.name().to_string() };
+            let other = name.read(self.dir)?.and_then(|cell| cell.adapter);
+            crate::ensure!(
+                other.as_deref().is_none_or(|other| Some(other) == sum),
+                "{}, {} was computed with another adapter than the one in {}: remove its cells to compute them again",
+                name.model(),
+                name.attention,
+                self.adapter(arm, seed).display()
+            );
         }
         Ok(())
     }
@@ -203,6 +232,7 @@ impl Study<'_> {
         let answer = |o: Outcome| Answer { id: o.id, answer: o.answer, expected: o.expected, scores: o.scores };
         Ok(Cell {
             name,
+            adapter: None,
             metrics: task.metrics().map(String::from).to_vec(),
             means,
             kv_entries,

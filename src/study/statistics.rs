@@ -89,6 +89,7 @@ mod tests {
             scores: vec![0.0, *s],
         };
         Cell {
+            adapter: None,
             name: CellName { arm: Arm::Base, seed: None, attention: "4x".into() },
             metrics: vec!["a".into(), "b".into()],
             means: vec![],
