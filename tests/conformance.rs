@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::process::Command;
 
 use longreach::conformance::{
@@ -18,7 +19,7 @@ fn kernels() -> Vec<&'static KernelDef> {
 /// Checks an adapter and asserts that nothing failed and nothing was left out.
 fn assert_conforms(adapter: &AdapterReport, limits: LimitSet) {
     let options = CheckOptions { limits, ..CheckOptions::default() };
-    let device = check_adapter(adapter, &options, &mut |_| {}).unwrap();
+    let device = check_adapter(adapter, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     let used = if limits == LimitSet::WebGpu { Features::NONE } else { adapter.kernel_features() };
     let seen: BTreeSet<(&str, &str)> = device.rows.iter().map(|r| (r.kernel.as_str(), r.variant.as_str())).collect();
     for kernel in kernels().into_iter().filter(|k| k.runs_with(used)) {
@@ -66,7 +67,7 @@ fn llvmpipe_conforms_through_gl() {
 
 #[test]
 fn the_cpu_executor_conforms() {
-    let device = check_cpu(&CheckOptions::default(), &mut |_| {}).unwrap();
+    let device = check_cpu(&CheckOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
     let seen: BTreeSet<&str> = device.rows.iter().map(|r| r.kernel.as_str()).collect();
     // Twins are judged under the kernel that is recorded; its rivals share them.
     let rivals: BTreeSet<String> = kernels().iter().flat_map(|k| k.rivals).map(|r| r.kernel.name()).collect();
@@ -80,7 +81,7 @@ fn the_cpu_executor_conforms() {
 #[test]
 fn what_needs_no_device_is_in_the_report() {
     let mut report = Report::default();
-    check_without_device(&CheckOptions::default(), &mut report, &mut |_| {}).unwrap();
+    check_without_device(&CheckOptions::default(), &mut report, &mut |_| ControlFlow::Continue(())).unwrap();
     for direction in [Direction::Slope, Direction::Lint, Direction::Translation] {
         assert!(report.paper.iter().filter(|r| r.direction == direction).count() > 8, "{direction:?}");
     }

@@ -1,5 +1,6 @@
 //! `longreach check`: whether every kernel and gradient is right on the devices of this machine.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -95,6 +96,7 @@ fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
         if row.status != Status::Passed {
             progress.suspend(|| note(&format!("{}: {} in case {}", row.status.name(), row.kernel, row.case)));
         }
+        ControlFlow::Continue(())
     };
     let wanted: Vec<String> =
         if args.device.is_empty() { list.iter().map(|a| a.index.to_string()).collect() } else { args.device.clone() };

@@ -4,8 +4,9 @@
 //! is opened again, so that one bad kernel does not hide the others.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,18 +92,21 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
     all
 }
 
-/// Checks an adapter, two setups at a time; `watch` sees each row as it is made.
-pub fn check_adapter(
-    adapter: &AdapterReport,
-    options: &CheckOptions,
-    watch: &mut dyn FnMut(&Row),
-) -> Result<DeviceReport> {
+/// Sees each row as it is made, and may break a check off.
+pub type Watch<'a> = dyn FnMut(&Row) -> ControlFlow<()> + 'a;
+
+/// In the notes of a report that is not complete.
+const BROKEN_OFF: &str = "the check was broken off: what is missing was not checked";
+
+/// Checks an adapter, two setups at a time. The report of a check that is broken off says so in its notes.
+pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mut Watch<'_>) -> Result<DeviceReport> {
     let start = Instant::now();
     let name = format!("{}:{}", adapter.backend, adapter.name);
     let known = deviations::on_adapter(options.known, adapter);
     let mut report = DeviceReport::of_adapter(adapter, name.clone(), options.limits);
     let setups = setups(adapter, options);
-    let check = SetupCheck { adapter, options, used: setups[0].features, name: &name };
+    let stopped = AtomicBool::new(false);
+    let check = SetupCheck { adapter, options, used: setups[0].features, name: &name, stopped: &stopped };
     let next = AtomicUsize::new(0);
     let (sender, made) = mpsc::channel();
     let mut rows: Vec<Vec<Row>> = setups.iter().map(|_| Vec::new()).collect();
@@ -125,7 +129,9 @@ pub fn check_adapter(
         drop(sender);
         for (setup, mut row) in made {
             deviations::apply(&known, &mut row);
-            watch(&row);
+            if watch(&row).is_break() {
+                stopped.store(true, Ordering::Relaxed);
+            }
             rows[setup].push(row);
         }
         let results = workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -141,6 +147,9 @@ pub fn check_adapter(
             slow_cases().len()
         ));
     }
+    if stopped.into_inner() {
+        report.notes.push(BROKEN_OFF.into());
+    }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -152,12 +161,13 @@ struct SetupCheck<'a> {
     /// The features in use, of all setups.
     used: Features,
     name: &'a str,
+    stopped: &'a AtomicBool,
 }
 
 impl SetupCheck<'_> {
     /// Hands the rows of a setup to `take` and returns what the reader should know besides.
     fn run(&self, setup: &OpenOptions, take: &mut dyn FnMut(Row)) -> Result<Option<String>> {
-        let &Self { adapter, options, used, name } = self;
+        let &Self { adapter, options, used, name, stopped } = self;
         let skipped = if options.quick { sibling_rivals() } else { BTreeSet::new() };
         // A kernel without a form for the features in use has been checked already when the portable forms are.
         let is_new = |k: &KernelDef| {
@@ -166,6 +176,9 @@ impl SetupCheck<'_> {
         };
         let mut opened = Opened { adapter, setup, device: None, losses: 0 };
         for case in &options.cases(adapter.is_software()) {
+            if stopped.load(Ordering::Relaxed) {
+                return Ok(opened.note());
+            }
             let (device, form) = opened.device()?;
             let place = Place { device: name, form, case: &case.name };
             let strict = Form::Shader { features: device.features(), run: Run::Strict };
@@ -197,15 +210,19 @@ fn sibling_rivals() -> BTreeSet<String> {
 }
 
 /// Checks the CPU executor: every f32 twin against its f64 twin.
-pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<DeviceReport> {
+pub fn check_cpu(options: &CheckOptions, watch: &mut Watch<'_>) -> Result<DeviceReport> {
     let start = Instant::now();
     let mut report = DeviceReport::of_cpu();
     for case in options.cases(false) {
         let place = Place { device: "cpu", form: Form::Twin, case: &case.name };
         let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, None, &|_| true);
-        rows.iter().for_each(&mut *watch);
+        let watched = rows.iter().try_for_each(&mut *watch);
         report.rows.extend(rows);
         error.map_or(Ok(()), Err)?;
+        if watched.is_break() {
+            report.notes.push(BROKEN_OFF.into());
+            break;
+        }
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
@@ -213,14 +230,14 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut dyn FnMut(&Row)) -> Result<
 
 /// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled out, the translations of every shader
 /// and the rules for shaders.
-pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: &mut dyn FnMut(&Row)) -> Result<()> {
+pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: &mut Watch<'_>) -> Result<()> {
     report.paper = cases::check_slopes(&options.cases(false))?;
     if options.only.is_empty() {
         report.paper.extend(lint_rows());
         report.translations = translations();
         report.paper.extend(translation_rows(&report.translations));
     }
-    report.paper.iter().for_each(watch);
+    let _ = report.paper.iter().try_for_each(watch); // all is done already
     Ok(())
 }
 

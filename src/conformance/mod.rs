@@ -27,7 +27,7 @@ mod uniformity;
 mod validator;
 
 pub use cases::{all_cases, quick_cases};
-pub use check::{CheckOptions, check_adapter, check_cpu, check_without_device};
+pub use check::{CheckOptions, Watch, check_adapter, check_cpu, check_without_device};
 pub use deviations::{Deviation, KNOWN};
 pub use html::page;
 pub use report::{DeviceReport, Report};

@@ -18,7 +18,7 @@ use super::{
     Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
     Recording, Span, Timing,
 };
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Content of one buffer.
 enum Storage<T> {
@@ -39,6 +39,8 @@ pub struct CpuExecutor<T: Real> {
     scratch: RefCell<Vec<T>>,
     /// What is left of the memory, where a test says so.
     pretended_bytes: Option<u64>,
+    /// Recordings until it counts as lost, where a test says so.
+    pretended_life: Option<usize>,
     transient_peak_bytes: u64,
 }
 
@@ -82,6 +84,7 @@ impl<T: Twin> CpuExecutor<T> {
             poison: true,
             scratch: RefCell::new(Vec::new()),
             pretended_bytes: None,
+            pretended_life: None,
             transient_peak_bytes: 0,
         }
     }
@@ -95,6 +98,23 @@ impl<T: Twin> CpuExecutor<T> {
     /// The same executor, taking it that the machine has so many bytes left whatever is allocated, to test refusals.
     pub fn pretending_memory(self, bytes: u64) -> Self {
         Self { pretended_bytes: Some(bytes), ..self }
+    }
+
+    /// The same executor, which is lost for good after so many recordings, to test what a lost device leaves.
+    pub fn pretending_loss_after(self, recordings: usize) -> Self {
+        Self { pretended_life: Some(recordings), ..self }
+    }
+
+    /// One recording less to live, where a test counts them.
+    fn check_life(&mut self) -> Result<()> {
+        match &mut self.pretended_life {
+            Some(0) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost (a test says so)")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses to take more than the machine has left. `n_bytes` count four for each element.
@@ -264,6 +284,7 @@ impl<T: Twin> Executor for CpuExecutor<T> {
     }
 
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        self.check_life()?;
         self.drop_dead();
         let plan = Plan::new(recording);
         self.check_planned(recording, &plan)?;

@@ -46,7 +46,7 @@ pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upl
 pub use features::{Feature, Features};
 pub use host_memory::{available_host_bytes, check_host_memory};
 pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Params, Rival, Scalar, Shape, Source};
-pub use open::{open_device, software_adapter};
+pub use open::{open_device, open_device_with, software_adapter};
 pub use open_options::{LimitSet, OpenOptions, Rivals};
 pub use plan::Plan;
 pub use reading::Reading;

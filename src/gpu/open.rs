@@ -7,16 +7,21 @@ use crate::error::Result;
 
 /// Opens `auto` (a hardware GPU, else the CPU), `cpu`, an adapter's number or a part of its name.
 pub fn open_device(wanted: &str) -> Result<Device> {
+    open_device_with(wanted, &OpenOptions::default())
+}
+
+/// [`open_device`], an adapter with options of one's own.
+pub fn open_device_with(wanted: &str, options: &OpenOptions) -> Result<Device> {
     let cpu = || Box::new(CpuExecutor::<f32>::new().unpoisoned());
     match wanted {
         "cpu" => Ok(cpu()),
         "auto" => match auto_adapter(&primary_adapters()) {
-            Some(adapter) => Ok(Box::new(WgpuExecutor::open(adapter, &OpenOptions::default())?)),
+            Some(adapter) => Ok(Box::new(WgpuExecutor::open(adapter, options)?)),
             None => Ok(cpu()),
         },
         name => {
             let list = adapters();
-            Ok(Box::new(WgpuExecutor::open(find_adapter(&list, name)?, &OpenOptions::default())?))
+            Ok(Box::new(WgpuExecutor::open(find_adapter(&list, name)?, options)?))
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct OpenOptions {
     pub features: Features,
     /// Which rivals the device may run in place of recorded kernels.
     pub rivals: Rivals,
+    /// What one submit should take, so that other programs' work and the window's come between.
+    pub slice: Duration,
     /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
     /// with [`std::mem::forget`]: a driver waits for what hangs. (llvmpipe waits to the end whatever it is asked, and ends loops
     /// after 65,536 turns.)
@@ -66,6 +68,7 @@ impl Default for OpenOptions {
             max_binding_bytes: None,
             features: Features::ALL,
             rivals: Rivals::Best,
+            slice: Duration::from_millis(50),
             patience: None,
         }
     }

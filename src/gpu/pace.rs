@@ -7,8 +7,6 @@
 
 use std::time::{Duration, Instant};
 
-/// What one submit should take.
-const TARGET: Duration = Duration::from_millis(50);
 /// The most commands of one submit.
 const MOST: usize = 64;
 /// Commands of the first submits of a device of which nothing is known yet.
@@ -16,17 +14,18 @@ const FIRST: usize = 8;
 
 /// The size of the next submit.
 pub(super) struct Pace {
+    /// What one submit should take.
+    target: Duration,
     commands: usize,
     last_end: Option<Instant>,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self { commands: FIRST, last_end: None }
-    }
-}
-
 impl Pace {
+    /// Submits that should take this long.
+    pub(super) fn new(target: Duration) -> Self {
+        Self { target, commands: FIRST, last_end: None }
+    }
+
     /// Commands of the next submit, from 1 to [`MOST`].
     pub(super) fn commands(&self) -> usize {
         self.commands
@@ -41,7 +40,7 @@ impl Pace {
     pub(super) fn ended(&mut self, n: usize, now: Instant) {
         if let Some(last) = self.last_end.replace(now) {
             let took = now.duration_since(last).max(Duration::from_micros(1));
-            let fitting = n as f64 * TARGET.as_secs_f64() / took.as_secs_f64();
+            let fitting = n as f64 * self.target.as_secs_f64() / took.as_secs_f64();
             // Down at once, up by no more than twice: one quick submit may be followed by a slow one.
             self.commands = (fitting as usize).clamp(1, MOST.min(2 * self.commands));
         }
@@ -51,6 +50,8 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TARGET: Duration = Duration::from_millis(50);
 
     /// Commands a submit after 20 submits on a device that takes `ms` for each command.
     fn settled(pace: &mut Pace, ms: f64) -> usize {
@@ -66,16 +67,17 @@ mod tests {
 
     #[test]
     fn submits_take_about_the_target() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(TARGET);
         assert_eq!(settled(&mut pace, 0.1), MOST);
         assert_eq!(settled(&mut pace, 900.0), 1, "a command that takes long is submitted alone");
         assert!((4..=5).contains(&settled(&mut pace, 10.0)));
         assert_eq!(settled(&mut pace, 0.1), MOST, "it grows again");
+        assert!((1..=2).contains(&settled(&mut Pace::new(TARGET / 3), 10.0)));
     }
 
     #[test]
     fn one_long_submit_is_answered_at_once_and_gaps_between_recordings_are_not_measured() {
-        let mut pace = Pace { commands: MOST, last_end: None };
+        let mut pace = Pace { commands: MOST, ..Pace::new(TARGET) };
         let start = Instant::now();
         pace.ended(64, start);
         assert_eq!(pace.commands(), MOST);

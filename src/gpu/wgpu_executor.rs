@@ -65,7 +65,7 @@ impl WgpuExecutor {
             choice: Choice::new(report.is_software(), options.rivals, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
             memory: Memory::default(),
-            pace: Pace::default(),
+            pace: Pace::new(options.slice),
             staged_bytes: 0,
         })
     }
