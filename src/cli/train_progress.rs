@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use indicatif::ProgressBar;
 
 use super::output::{bar, note};
+use crate::error::Error;
 use crate::train::{EvalLine, Observer, StepLine};
 
 /// Plain lines of a whole run, about.
@@ -60,6 +61,15 @@ impl Observer for Progress {
         {
             note(&format!("step {}/{}  {text}", line.step, self.total));
         }
+    }
+
+    fn retries_save(&mut self, why: &Error) -> bool {
+        if !std::io::stdin().is_terminal() {
+            return false;
+        }
+        self.say(&format!("{why}\nMake room and press Enter to try again, or type no to give up what was trained:"));
+        let mut answer = String::new();
+        matches!(std::io::stdin().read_line(&mut answer), Ok(n) if n > 0) && answer.trim().is_empty()
     }
 
     fn evaluated(&mut self, line: &EvalLine) {

@@ -16,7 +16,7 @@ pub use objective::{Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{read_data, run, run_opened};
-pub use run_folder::{EVAL, METRICS, RunFolder};
+pub use run_folder::{EVAL, METRICS, RunFolder, holds_result};
 pub use save::save;
 pub use stepper::{StartedStep, StepReport, Stepper};
 pub use trainer::Trainer;

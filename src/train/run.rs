@@ -65,6 +65,9 @@ impl Observer for SaveWatch<'_> {
         self.saved = true;
         self.observer.saved(step);
     }
+    fn retries_save(&mut self, why: &Error) -> bool {
+        self.observer.retries_save(why)
+    }
     fn cancelled(&self) -> bool {
         self.observer.cancelled()
     }

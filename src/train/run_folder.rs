@@ -18,6 +18,20 @@ pub const METRICS: &str = "metrics.jsonl";
 /// One line an evaluation.
 pub const EVAL: &str = "eval.jsonl";
 
+/// Whether a folder holds a result that a run of this method would replace.
+pub fn holds_result(out: &Path, method: Method) -> bool {
+    out.join(own_and_other(method).0.1).exists()
+}
+
+/// What a method saves and what the other one does: its name, and the file by which it is known.
+fn own_and_other(method: Method) -> ((&'static str, &'static str), (&'static str, &'static str)) {
+    let (adapter, model) = (("an adapter", "adapter_config.json"), ("a model", "config.json"));
+    match method {
+        Method::Lora => (adapter, model),
+        Method::Full => (model, adapter),
+    }
+}
+
 /// The output of one run.
 pub struct RunFolder<'a> {
     dir: PathBuf,
@@ -48,11 +62,7 @@ impl<'a> RunFolder<'a> {
                 out.display()
             )));
         }
-        let (adapter, model) = (("an adapter", "adapter_config.json"), ("a model", "config.json"));
-        let ((own, own_file), (other, other_file)) = match method {
-            Method::Lora => (adapter, model),
-            Method::Full => (model, adapter),
-        };
+        let ((own, _), (other, other_file)) = own_and_other(method);
         if dir.join(other_file).exists() {
             return Err(Error::usage(format!(
                 "--out {} holds {other} ({other_file}), and this run saves {own} that would mix with it: choose \
@@ -60,7 +70,7 @@ impl<'a> RunFolder<'a> {
                 out.display()
             )));
         }
-        let used = dir.join(own_file).exists();
+        let used = holds_result(&dir, method);
         Ok(Self { dir, files, used, metrics: None, eval: None })
     }
 

@@ -118,9 +118,11 @@ impl Trainer {
             observer,
             started: None,
             clock: Instant::now(),
+            held: (Instant::now(), Instant::now()),
             totals: Totals::default(),
             saved_at: None,
             eval: None,
+            lacks_log: false,
         };
         run.all(sampler, total)
     }
@@ -209,9 +211,13 @@ struct Run<'a, 'f> {
     started: Option<Started>,
     /// When the step before that one was done, or that one was begun.
     clock: Instant,
+    /// Since when and until when the observer held the run before the step that is begun.
+    held: (Instant, Instant),
     totals: Totals,
     saved_at: Option<u64>,
     eval: Option<EvalLine>,
+    /// Whether a line could not be logged, which is said once.
+    lacks_log: bool,
 }
 
 impl Run<'_, '_> {
@@ -219,7 +225,9 @@ impl Run<'_, '_> {
         let clock = Instant::now();
         let (mut done, mut cancelled) = (0, false);
         while done < total {
+            let asked = Instant::now();
             cancelled = self.observer.cancelled();
+            self.held = (asked, Instant::now());
             if cancelled {
                 break;
             }
@@ -231,7 +239,11 @@ impl Run<'_, '_> {
         }
         self.finish()?;
         if done > 0 {
-            self.save(done)?;
+            while let Err(e) = self.save(done) {
+                if e.kind() == ErrorKind::DeviceLost || !self.observer.retries_save(&e) {
+                    return Err(e);
+                }
+            }
         }
         if !cancelled {
             self.evaluate(done)?;
@@ -263,6 +275,7 @@ impl Run<'_, '_> {
         let attention = self.trainer.attention_of(step);
         let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         self.finish()?; // whatever became of this one
+        self.clock = after_hold(self.clock, self.held);
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens });
@@ -277,9 +290,8 @@ impl Run<'_, '_> {
         let seconds = report.done.saturating_duration_since(self.clock).as_secs_f64();
         self.clock = report.done;
         let line = StepLine { step, loss, lr, grad_norm, tokens, seconds };
-        if let Some(folder) = &mut self.folder {
-            folder.log_step(&line)?;
-        }
+        let logged = self.folder.as_mut().map_or(Ok(()), |folder| folder.log_step(&line));
+        self.note_log(logged);
         self.observer.step(&line);
         self.totals.tokens += tokens;
         self.totals.seconds += seconds;
@@ -305,10 +317,25 @@ impl Run<'_, '_> {
         if due(save_every) || due(eval_every) {
             self.finish()?;
         }
-        if due(save_every) {
-            self.save(done)?;
+        if due(save_every)
+            && let Err(e) = self.save(done)
+        {
+            if e.kind() == ErrorKind::DeviceLost {
+                return Err(e);
+            }
+            self.observer.note(&format!("{e}. The run goes on and will be saved later: make room meanwhile"));
         }
         if due(eval_every) { self.evaluate(done) } else { Ok(()) }
+    }
+
+    /// A log that has no room does not cost what is being learnt.
+    fn note_log(&mut self, logged: Result<()>) {
+        if let Err(e) = logged
+            && !self.lacks_log
+        {
+            self.lacks_log = true;
+            self.observer.note(&format!("{e}. The run goes on, and its log has gaps"));
+        }
     }
 
     fn save(&mut self, step: u64) -> Result<()> {
@@ -324,13 +351,17 @@ impl Run<'_, '_> {
         let attention = self.trainer.attention;
         let line = self.trainer.evaluate(self.device, valid, attention).context("evaluating")?;
         let line = EvalLine { step, ..line };
-        if let Some(folder) = &mut self.folder {
-            folder.log_eval(&line)?;
-        }
+        let logged = self.folder.as_mut().map_or(Ok(()), |folder| folder.log_eval(&line));
+        self.note_log(logged);
         self.observer.evaluated(&line);
         self.eval = Some(line);
         Ok(())
     }
+}
+
+/// The clock of a step, moved on by what it would count of a time in which the run was held.
+fn after_hold(clock: Instant, (from, to): (Instant, Instant)) -> Instant {
+    clock + to.saturating_duration_since(clock.max(from))
 }
 
 #[cfg(test)]

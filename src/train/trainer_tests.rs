@@ -139,3 +139,13 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     assert_eq!(saved(), before);
     assert!(std::fs::read_dir(&out).unwrap().all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
 }
+
+#[test]
+fn a_hold_counts_to_no_step() {
+    let start = Instant::now();
+    let at = |seconds: u64| start + std::time::Duration::from_secs(seconds);
+    // The step before was done before the hold, in it, or after it.
+    assert_eq!(after_hold(at(1), (at(3), at(10))), at(8), "two of nine seconds were the step's");
+    assert_eq!(after_hold(at(5), (at(3), at(10))), at(10));
+    assert_eq!(after_hold(at(12), (at(3), at(10))), at(12));
+}
