@@ -34,6 +34,12 @@ pub struct Chat {
     pub shows_kept: bool,
     /// Size of the text of the kept view.
     pub text_size: f32,
+    /// Whether the model was closed for a training run and is to be opened after it.
+    pub reopens: bool,
+    /// Whether that is going on.
+    pub is_reopening: bool,
+    /// Path of a document, as it is typed.
+    pub path: String,
     /// How often the last question was asked again.
     pub n_again: u64,
 }
@@ -81,6 +87,11 @@ impl Chat {
     pub fn restart(&mut self) {
         self.turns.clear();
         (self.kept, self.shows_kept, self.context, self.fed) = (None, false, None, None);
+    }
+
+    /// The model is closed. The conversation stays: the next one can go on with it, and a failure must not cost it.
+    pub fn close(&mut self) {
+        (self.model, self.kept, self.shows_kept, self.context) = (None, None, false, None);
     }
 
     /// The conversation as a text file.

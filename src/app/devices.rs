@@ -7,6 +7,8 @@ use super::message::{AdapterLine, CheckLine};
 pub struct CheckResult {
     pub passed: usize,
     pub failed: usize,
+    /// Not where it was stopped.
+    pub is_complete: bool,
     /// The report as HTML.
     pub report: String,
 }

@@ -13,7 +13,9 @@ impl App {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {
                 self.busy = None;
-                if let Some((sink, lag, keep)) = card.recorded {
+                // One that was closed for a run comes back to the dials that it left.
+                let is_new = !self.chat.is_reopening;
+                if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
                     (self.settings.sink, self.settings.lag) = (sink, lag);
                     self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
                 }
@@ -34,36 +36,61 @@ impl App {
             }
             Event::Preview(examples) => {
                 self.busy = None;
-                self.tune.preview = examples;
+                self.tune.preview.examples = examples;
             }
             Event::Estimated(bytes) => {
                 self.busy = None;
-                self.tune.estimate = Some(bytes);
+                self.tune.estimate.bytes = Some(bytes);
+            }
+            Event::WouldReplace(folder) => {
+                self.busy = None;
+                self.tune.would_replace = Some(folder);
+            }
+            Event::TrainBegan => {
+                self.tune.begin();
+                self.chat.reopens = self.chat.model.is_some();
+                self.chat.close();
             }
             Event::TrainStarted { steps, .. } => self.tune.total_steps = steps,
             Event::TrainStep(line) => self.tune.steps.push(line),
             Event::TrainEvaluated(line) => self.tune.evaluations.push(line),
             Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
+            Event::SaveFailed(why) => self.tune.save_failed = Some(why),
             Event::Note(text) => self.tune.notes.push(text),
             Event::Trained(summary) => {
                 self.busy = None;
+                self.tune.save_failed = None;
                 self.tune.run = RunState::Done(summary);
+                return self.reopen();
             }
             Event::Checked(line) => self.devices.lines.push(*line),
-            Event::CheckDone { passed, failed, report } => {
+            Event::CheckDone { passed, failed, is_complete, report } => {
                 self.busy = None;
-                self.devices.result = Some(CheckResult { passed, failed, report });
+                self.devices.result = Some(CheckResult { passed, failed, is_complete, report });
             }
-            Event::Failed(why) => self.failed(why),
+            Event::Failed(why) => {
+                self.failed(why);
+                return self.reopen();
+            }
             Event::Restarted(why) => {
                 let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
-                self.chat.model = None;
+                self.chat.close();
                 // A model that the engine fails on while it is opened would fail again.
                 return if was_opening { vec![] } else { self.open_model() };
             }
         }
         vec![]
+    }
+
+    /// Opens the model again that was closed for a run, if one was.
+    fn reopen(&mut self) -> Vec<Effect> {
+        if !std::mem::take(&mut self.chat.reopens) {
+            return vec![];
+        }
+        let effects = self.open_model();
+        self.chat.is_reopening = true;
+        effects
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -78,6 +105,7 @@ impl App {
 
     fn failed(&mut self, why: String) {
         if self.busy == Some(Busy::Training) {
+            self.tune.save_failed = None;
             self.tune.run = RunState::Failed(why.clone());
         }
         if self.busy == Some(Busy::Answering)

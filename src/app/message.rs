@@ -62,6 +62,8 @@ pub enum Command {
     Train {
         job: Box<TrainJob>,
         device: String,
+        /// Whether the result of an earlier run in the same folder may be replaced.
+        replace: bool,
     },
     Check {
         device: String,
@@ -124,6 +126,10 @@ pub enum Event {
     Kept(Box<KeptMap>),
     Preview(Vec<PreviewExample>),
     Estimated(u64),
+    /// The folder of a run holds the result of an earlier one; nothing was begun.
+    WouldReplace(PathBuf),
+    /// A run begins; the chat's model is closed to leave it the memory.
+    TrainBegan,
     TrainStarted {
         steps: u64,
         examples: usize,
@@ -131,12 +137,16 @@ pub enum Event {
     TrainStep(StepLine),
     TrainEvaluated(EvalLine),
     TrainSaved(u64),
+    /// The end of a run could not be saved, for this reason; it waits for [`Control::answer`].
+    SaveFailed(String),
     Note(String),
     Trained(Summary),
     Checked(Box<CheckLine>),
     CheckDone {
         passed: usize,
         failed: usize,
+        /// Not where it was stopped.
+        is_complete: bool,
         report: String,
     },
     /// A command failed; what was done before stays.
@@ -149,8 +159,12 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
+    closing: AtomicBool,
     paused: Mutex<bool>,
     resumed: Condvar,
+    /// Whether to try again, once a person said so.
+    again: Mutex<Option<bool>>,
+    answered: Condvar,
 }
 
 impl Control {
@@ -164,12 +178,49 @@ impl Control {
     pub fn begin(&self) {
         self.stop.store(false, Ordering::Release);
         self.pause(false);
+        *self.again.lock().unwrap_or_else(|e| e.into_inner()) = None;
     }
 
     /// Holds training between two steps, or lets it go on.
     pub fn pause(&self, paused: bool) {
         *self.paused.lock().unwrap_or_else(|e| e.into_inner()) = paused;
         self.resumed.notify_all();
+    }
+
+    /// Answers a question of the worker: whether to try again.
+    pub fn answer(&self, again: bool) {
+        *self.again.lock().unwrap_or_else(|e| e.into_inner()) = Some(again);
+        self.answered.notify_all();
+    }
+
+    /// Waits until a person says whether to try again. Closing the window means no.
+    pub fn wait_for_answer(&self) -> bool {
+        let mut again = self.again.lock().unwrap_or_else(|e| e.into_inner());
+        loop {
+            if let Some(answer) = again.take() {
+                return answer;
+            }
+            if self.closing.load(Ordering::Acquire) {
+                return false;
+            }
+            again = self.answered.wait(again).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    /// The window is closed: whoever waits for a person need not.
+    pub fn close(&self) {
+        {
+            // Not between a look at the flag and the wait after it.
+            let _again = self.again.lock().unwrap_or_else(|e| e.into_inner());
+            self.closing.store(true, Ordering::Release);
+        }
+        self.answered.notify_all();
+        self.stop();
+    }
+
+    /// Whether to end, without waiting.
+    pub fn is_ending(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     /// Whether to end; waits while paused.

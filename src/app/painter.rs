@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use egui::{ClippedPrimitive, TexturesDelta};
+use egui::{ClippedPrimitive, Color32, TexturesDelta};
 use egui_wgpu::{Renderer, RendererOptions, ScreenDescriptor};
 use winit::dpi::PhysicalSize;
 use winit::window::Window;
@@ -50,6 +50,7 @@ impl Painter {
         if let Some(plain) = formats.into_iter().find(|f| !f.is_srgb()) {
             config.format = plain;
         }
+        config.desired_maximum_frame_latency = 1; // a frame that waits behind another is old when it is seen
         surface.configure(&device, &config);
         let renderer = Renderer::new(&device, config.format, RendererOptions::default());
         Ok(Self { surface, config, device, queue, renderer })
@@ -66,8 +67,14 @@ impl Painter {
         self.surface.configure(&self.device, &self.config);
     }
 
-    /// Paints a frame. Whether it is to be painted again, because the window had changed meanwhile.
-    pub fn paint(&mut self, primitives: &[ClippedPrimitive], mut textures: TexturesDelta, scale: f32) -> bool {
+    /// Paints a frame on an even ground. Whether it is to be painted again, because the window had changed meanwhile.
+    pub fn paint(
+        &mut self,
+        ground: Color32,
+        primitives: &[ClippedPrimitive],
+        mut textures: TexturesDelta,
+        scale: f32,
+    ) -> bool {
         for (id, deltas) in &textures.set {
             for delta in deltas {
                 self.renderer.update_texture(&self.device, &self.queue, *id, delta);
@@ -75,7 +82,7 @@ impl Painter {
         }
         let painted = match self.surface.get_current_texture() {
             wgpu::CurrentSurfaceTexture::Success(frame) | wgpu::CurrentSurfaceTexture::Suboptimal(frame) => {
-                self.paint_on(&frame, primitives, scale);
+                self.paint_on(&frame, ground, primitives, scale);
                 self.queue.present(frame);
                 true
             }
@@ -92,7 +99,17 @@ impl Painter {
         !painted
     }
 
-    fn paint_on(&mut self, frame: &wgpu::SurfaceTexture, primitives: &[ClippedPrimitive], scale: f32) {
+    /// A colour as the surface's format takes it.
+    fn clear_value(&self, colour: Color32) -> wgpu::Color {
+        let [r, g, b, a] = if self.config.format.is_srgb() {
+            egui::Rgba::from(colour).to_array().map(f64::from)
+        } else {
+            colour.to_array().map(|c| f64::from(c) / 255.0)
+        };
+        wgpu::Color { r, g, b, a }
+    }
+
+    fn paint_on(&mut self, frame: &wgpu::SurfaceTexture, ground: Color32, primitives: &[ClippedPrimitive], scale: f32) {
         let screen =
             ScreenDescriptor { size_in_pixels: [self.config.width, self.config.height], pixels_per_point: scale };
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("window") });
@@ -102,7 +119,7 @@ impl Painter {
             view: &view,
             depth_slice: None,
             resolve_target: None,
-            ops: wgpu::Operations { load: wgpu::LoadOp::Clear(wgpu::Color::BLACK), store: wgpu::StoreOp::Store },
+            ops: wgpu::Operations { load: wgpu::LoadOp::Clear(self.clear_value(ground)), store: wgpu::StoreOp::Store },
         };
         let pass = wgpu::RenderPassDescriptor {
             label: Some("window"),

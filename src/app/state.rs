@@ -7,8 +7,9 @@ use super::chat::{Chat, Document, attention};
 use super::devices::Devices;
 use super::message::{Command, ModelChoice};
 use super::settings::{Settings, Theme};
-use super::tune::{RunState, Tune};
+use super::tune::{Estimate, Preview, RunState, Tune};
 use crate::attention::Attention;
+use crate::train::TrainJob;
 
 /// Which page is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub enum Action {
     OpenModel,
     Pick(Pick),
     Picked(Pick, PathBuf),
+    /// Read the document whose path is typed.
+    Read,
     Document(Document),
     ForgetDocument,
     Ask,
@@ -83,7 +86,11 @@ pub enum Action {
     Preview,
     Estimate,
     Train,
+    /// Train, in place of what an earlier run saved in the same folder.
+    Replace,
     Pause(bool),
+    /// Whether to try again to save what a run came to.
+    SaveAgain(bool),
     ChatWithAdapter,
     Check(String),
     SaveReport(PathBuf),
@@ -97,7 +104,9 @@ pub enum Effect {
     Send(Command),
     Stop,
     Pause(bool),
+    Answer(bool),
     Pick(Pick),
+    Read(PathBuf),
     Save(PathBuf, String),
     Copy(String),
     SaveSettings,
@@ -142,7 +151,13 @@ impl App {
         }
     }
 
-    /// The command line that repeats the run that the page describes.
+    /// The run that the page describes.
+    pub fn job(&self) -> TrainJob {
+        let s = &self.settings;
+        self.tune.job(s.model.trim(), s.sink, s.lag)
+    }
+
+    /// The command line that repeats it.
     pub fn command_line(&self) -> String {
         let s = &self.settings;
         self.tune.command_line(s.model.trim(), s.sink, s.lag, &s.device)
@@ -177,9 +192,8 @@ impl App {
         let choice = self.choice();
         let effects = self.start(Busy::Opening, Command::Open(choice));
         if !effects.is_empty() {
-            // The conversation stays: the next model can go on with it, and a failure must not cost it.
-            self.chat.model = None;
-            (self.chat.kept, self.chat.shows_kept, self.chat.context) = (None, false, None);
+            self.chat.close();
+            self.chat.is_reopening = false;
         }
         effects
     }
@@ -194,6 +208,10 @@ impl App {
             Action::OpenModel => [self.open_model(), vec![Effect::SaveSettings]].concat(),
             Action::Pick(pick) => vec![Effect::Pick(pick)],
             Action::Picked(pick, path) => self.picked(pick, path),
+            Action::Read => match self.chat.path.trim() {
+                "" => vec![],
+                path => vec![Effect::Read(PathBuf::from(path))],
+            },
             Action::Document(document) => {
                 if let Some(now @ (Busy::Answering | Busy::Keeping)) = self.busy {
                     self.say(format!("{}: change the document when that is done.", now.text()));
@@ -219,9 +237,13 @@ impl App {
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],
             Action::Copy(text) => vec![Effect::Copy(text)],
-            Action::Preview | Action::Estimate | Action::Train | Action::Pause(_) | Action::ChatWithAdapter => {
-                self.act_on_tune(action)
-            }
+            Action::Preview
+            | Action::Estimate
+            | Action::Train
+            | Action::Replace
+            | Action::Pause(_)
+            | Action::SaveAgain(_)
+            | Action::ChatWithAdapter => self.act_on_tune(action),
             Action::Check(device) => {
                 let effects = self.start(Busy::Checking, Command::Check { device: device.clone() });
                 if !effects.is_empty() {
@@ -303,23 +325,24 @@ impl App {
     }
 
     fn act_on_tune(&mut self, action: Action) -> Vec<Effect> {
-        let (model, device) = (self.settings.model.trim().to_string(), self.settings.device.clone());
-        let job = self.tune.job(&model, self.settings.sink, self.settings.lag);
+        let (model, device, job) = (self.settings.model.trim().to_string(), self.settings.device.clone(), self.job());
         match action {
             Action::Preview => {
+                self.tune.preview = Preview { model, data: job.data.clone(), examples: vec![] };
                 let command = Command::Preview { choice: self.choice(), data: job.data };
                 self.start(Busy::Previewing, command)
             }
             Action::Estimate => {
-                self.tune.estimate = None;
+                self.tune.estimate = Estimate { job: job.clone(), device: device.clone(), bytes: None };
                 self.start(Busy::Estimating, Command::Estimate { job: Box::new(job), device })
             }
-            Action::Train => {
-                let effects = self.start(Busy::Training, Command::Train { job: Box::new(job), device });
+            Action::Train | Action::Replace => {
+                let replace = action == Action::Replace;
+                let effects = self.start(Busy::Training, Command::Train { job: Box::new(job), device, replace });
                 if effects.is_empty() {
                     return effects;
                 }
-                self.tune.begin();
+                self.tune.would_replace = None;
                 self.settings.data.clone_from(&self.tune.data);
                 self.settings.out.clone_from(&self.tune.out);
                 [effects, vec![Effect::SaveSettings]].concat()
@@ -328,6 +351,7 @@ impl App {
                 self.tune.run = if paused { RunState::Paused } else { RunState::Running };
                 vec![Effect::Pause(paused)]
             }
+            Action::SaveAgain(again) if self.tune.save_failed.take().is_some() => vec![Effect::Answer(again)],
             Action::ChatWithAdapter => {
                 self.settings.adapter.clone_from(&self.tune.run_out);
                 self.settings.factor = self.tune.factor.max(1);

@@ -116,6 +116,18 @@ fn a_run_is_begun_paused_and_talked_to() {
     job.validate().unwrap();
     assert_eq!((job.data.clone(), job.steps), (PathBuf::from("data"), Some(100)));
     assert_eq!(app.settings.out, "out dir");
+    // What an earlier run saved there is not replaced before a person says so.
+    app.hear(Event::WouldReplace("out dir".into()));
+    assert_eq!((app.busy, app.tune.asks_to_replace()), (None, Some(&PathBuf::from("out dir"))));
+    app.tune.out = "elsewhere".into();
+    assert_eq!(app.tune.asks_to_replace(), None);
+    app.tune.out = "out dir".into();
+    let effects = app.act(Action::Replace);
+    assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
+    // The chat's model leaves the run its memory, and its conversation to the page.
+    app.chat.turns = vec![Turn { question: "Q".into(), ..Turn::default() }];
+    app.hear(Event::TrainBegan);
+    assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.hear(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
         let line = StepLine { step, loss: 5.0 - step as f64, lr: 1e-4, grad_norm: 1.0, tokens: 100, seconds: 2.0 };
@@ -136,17 +148,48 @@ fn a_run_is_begun_paused_and_talked_to() {
         peak_bytes: 1,
         cancelled: true,
     };
-    app.hear(Event::Trained(summary));
+    app.hear(Event::SaveFailed("no space".into()));
+    assert_eq!(app.act(Action::SaveAgain(true)), [Effect::Answer(true)]);
+    assert!(app.act(Action::SaveAgain(true)).is_empty(), "asked once, answered once");
+    let effects = app.hear(Event::Trained(summary));
     assert_eq!(app.tune.run, RunState::Done(summary));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
+    app.settings.factor = 8;
+    app.hear(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
+    assert_eq!((app.settings.factor, app.busy), (8, None), "the dials stay as they were");
     let effects = app.act(Action::ChatWithAdapter);
     let opened = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
     assert_eq!((opened.unwrap().adapter.clone(), app.page), (Some(PathBuf::from("out dir")), Page::Chat));
     // The next run keeps this one's curve beside its own.
     app.hear(Event::Opened(card()));
     app.act(Action::Train);
+    app.hear(Event::TrainBegan);
     assert_eq!((app.tune.past.len(), app.tune.past[0].losses.len(), app.tune.steps.len()), (1, 4, 0));
-    app.hear(Event::Failed("the model file is gone".into()));
-    assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("gone")));
+    let effects = app.hear(Event::Failed("the disk is full".into()));
+    assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("full")));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
+    assert!(app.hear(Event::Failed("no such folder".into())).is_empty(), "and not for ever");
+}
+
+#[test]
+fn what_is_shown_belongs_to_what_is_described() {
+    let mut app = opened();
+    (app.tune.data, app.tune.out) = ("data".into(), "out".into());
+    app.act(Action::Preview);
+    app.hear(Event::Preview(vec![vec![("x".into(), true)]]));
+    app.act(Action::Estimate);
+    app.hear(Event::Estimated(1 << 20));
+    let shown = |app: &App| (app.tune.examples("").len(), app.tune.estimate_of(&app.job(), &app.settings.device));
+    assert_eq!(shown(&app), (1, Some(1 << 20)));
+    app.tune.recompute = true;
+    assert_eq!(shown(&app), (1, None));
+    app.tune.recompute = false;
+    app.settings.device = "cpu".into();
+    assert_eq!(shown(&app), (1, None));
+    app.tune.data = "other".into();
+    assert_eq!(shown(&app), (0, None));
+    app.chat.path = " book.txt ".into();
+    assert_eq!(app.act(Action::Read), [Effect::Read("book.txt".into())]);
 }
 
 #[test]

@@ -48,6 +48,22 @@ pub struct PastRun {
     pub losses: Vec<[f64; 2]>,
 }
 
+/// Examples of training data, and of which.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Preview {
+    pub model: String,
+    pub data: PathBuf,
+    pub examples: Vec<PreviewExample>,
+}
+
+/// The memory that a run would take, and which run on which device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Estimate {
+    pub job: TrainJob,
+    pub device: String,
+    pub bytes: Option<u64>,
+}
+
 /// The page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tune {
@@ -58,8 +74,12 @@ pub struct Tune {
     /// Compression to train with: 1 for dense.
     pub factor: u32,
     pub recompute: bool,
-    pub preview: Vec<PreviewExample>,
-    pub estimate: Option<u64>,
+    pub preview: Preview,
+    pub estimate: Estimate,
+    /// The folder that holds an earlier run's result, where a run was not begun for it.
+    pub would_replace: Option<PathBuf>,
+    /// Why the end of the run was not saved, while it waits for an answer.
+    pub save_failed: Option<String>,
     pub run: RunState,
     pub total_steps: u64,
     pub steps: Vec<StepLine>,
@@ -98,6 +118,22 @@ impl Tune {
             attention: Some(attention),
             ..TrainJob::default()
         }
+    }
+
+    /// The examples, if they are of what the page describes now.
+    pub fn examples(&self, model: &str) -> &[PreviewExample] {
+        let is_current = self.preview.model == model && self.preview.data == PathBuf::from(self.data.trim());
+        if is_current { &self.preview.examples } else { &[] }
+    }
+
+    /// Bytes that a run takes on a device, if they were asked for.
+    pub fn estimate_of(&self, job: &TrainJob, device: &str) -> Option<u64> {
+        self.estimate.bytes.filter(|_| self.estimate.job == *job && self.estimate.device == device)
+    }
+
+    /// The folder whose result a run would replace, if it is the one that is named now.
+    pub fn asks_to_replace(&self) -> Option<&PathBuf> {
+        self.would_replace.as_ref().filter(|folder| **folder == PathBuf::from(self.out.trim()))
     }
 
     /// The command line that repeats the run.

@@ -7,7 +7,9 @@ use std::time::Instant;
 use winit::application::ApplicationHandler;
 use winit::event::WindowEvent;
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
-use winit::window::{Window, WindowId};
+#[cfg(all(unix, not(target_os = "macos")))]
+use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
+use winit::window::{Icon, Window, WindowId};
 
 use super::chat::{Document, Dropped, dropped, read_document};
 use super::message::Event;
@@ -121,8 +123,10 @@ impl Handler {
             match effect {
                 Effect::Send(command) => self.worker.send(command),
                 Effect::Stop => self.worker.control.stop(),
+                Effect::Answer(again) => self.worker.control.answer(again),
                 Effect::Pause(paused) => self.worker.control.pause(paused),
                 Effect::Pick(pick) => self.pick(pick),
+                Effect::Read(path) => self.read(path),
                 Effect::Save(path, text) => {
                     let saved = save(&path, &text);
                     let notice = match saved {
@@ -181,15 +185,6 @@ impl Handler {
         });
     }
 
-    /// Something was dropped on the window.
-    fn take_dropped(&mut self, path: PathBuf) {
-        match dropped(path) {
-            Dropped::Document(path) => self.read(path),
-            Dropped::Model(path) => self.act(Action::Picked(Pick::ModelFolder, path)),
-            Dropped::Adapter(path) => self.act(Action::Picked(Pick::Adapter, path)),
-        }
-    }
-
     fn act(&mut self, action: Action) {
         let effects = self.app.act(action);
         self.carry_out(effects);
@@ -206,7 +201,14 @@ impl Handler {
         let attributes = Window::default_attributes()
             .with_title("Longreach")
             .with_inner_size(winit::dpi::LogicalSize::new(1280.0, 800.0))
-            .with_min_inner_size(winit::dpi::LogicalSize::new(720.0, 480.0));
+            .with_min_inner_size(winit::dpi::LogicalSize::new(720.0, 480.0))
+            .with_window_icon(icon());
+        #[cfg(all(unix, not(target_os = "macos")))]
+        let attributes = {
+            // The name of the desktop entry, by which the desktop finds the icon.
+            let attributes = WindowAttributesExtX11::with_name(attributes, "longreach", "longreach");
+            WindowAttributesExtWayland::with_name(attributes, "longreach", "longreach")
+        };
         let window = event_loop.create_window(attributes).map_err(|e| Error::new(format!("opening a window: {e}")))?;
         let window = Arc::new(window);
         let painter = Painter::new(window.clone())?;
@@ -226,13 +228,43 @@ impl Handler {
         let output = self.context.run_ui(input, |ui| actions.extend(views::show(ui, app)));
         shown.egui.handle_platform_output(&shown.window, output.platform_output);
         let primitives = self.context.tessellate(output.shapes, output.pixels_per_point);
-        if shown.painter.paint(&primitives, output.textures_delta, output.pixels_per_point) {
+        if shown.painter.paint(
+            views::ground(&self.context),
+            &primitives,
+            output.textures_delta,
+            output.pixels_per_point,
+        ) {
             shown.window.request_redraw();
         }
         for action in actions {
             self.act(action);
         }
     }
+}
+
+/// The icon of the window, where the platform shows one.
+fn icon() -> Option<Icon> {
+    let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/icon/longreach-64.png"));
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().ok()?;
+    let mut dots = vec![0; reader.output_buffer_size()?];
+    let info = reader.next_frame(&mut dots).ok()?;
+    Icon::from_rgba(dots, info.width, info.height).ok()
+}
+
+/// What a window's event asks of the app itself.
+#[derive(Debug, PartialEq)]
+enum Meant {
+    Read(PathBuf),
+    Act(Action),
+}
+
+fn meant(event: WindowEvent) -> Option<Meant> {
+    let WindowEvent::DroppedFile(path) = event else { return None };
+    Some(match dropped(path) {
+        Dropped::Document(path) => Meant::Read(path),
+        Dropped::Model(path) => Meant::Act(Action::Picked(Pick::ModelFolder, path)),
+        Dropped::Adapter(path) => Meant::Act(Action::Picked(Pick::Adapter, path)),
+    })
 }
 
 /// Writes a file into the working folder, beside what is there already; its path.
@@ -313,8 +345,11 @@ impl ApplicationHandler<Message> for Handler {
                 shown.painter.resize(size);
                 shown.window.request_redraw();
             }
-            WindowEvent::DroppedFile(path) => self.take_dropped(path),
-            _ => {}
+            event => match meant(event) {
+                Some(Meant::Read(path)) => self.read(path),
+                Some(Meant::Act(action)) => self.act(action),
+                None => {}
+            },
         }
     }
 
@@ -328,5 +363,32 @@ impl ApplicationHandler<Message> for Handler {
             Some(at) => event_loop.set_control_flow(ControlFlow::WaitUntil(at)),
             None => event_loop.set_control_flow(ControlFlow::Wait),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_on_the_window_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("book.txt"), "Call me Ishmael.").unwrap();
+        std::fs::create_dir(at("adapter")).unwrap();
+        std::fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
+        let drop = |name| meant(WindowEvent::DroppedFile(at(name)));
+        assert_eq!(drop("m.gguf"), Some(Meant::Act(Action::Picked(Pick::ModelFolder, at("m.gguf")))));
+        assert_eq!(drop("adapter"), Some(Meant::Act(Action::Picked(Pick::Adapter, at("adapter")))));
+        assert_eq!(meant(WindowEvent::HoveredFileCancelled), None);
+        let Some(Meant::Read(path)) = drop("book.txt") else { panic!("a document is read") };
+        let (mut app, _) = App::new(Settings::default());
+        app.act(Action::Document(read_document(&path).unwrap()));
+        assert_eq!(app.chat.document.map(|d| d.name).as_deref(), Some("book.txt"));
+    }
+
+    #[test]
+    fn the_window_has_an_icon() {
+        assert!(icon().is_some());
     }
 }

@@ -12,10 +12,25 @@ use super::message::{AdapterLine, Command, Control, Event};
 use super::worker_chat::Engine;
 use super::worker_jobs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::adapters;
+use crate::gpu::{Device, OpenOptions, adapters, open_device_with};
+use crate::train::holds_result;
 
 /// Hands an event to the window.
 pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Opens a device by the name that `--device` takes.
+pub type Open = Arc<dyn Fn(&str) -> Result<Device> + Send + Sync>;
+
+/// What one submit should take while a window wants to be painted too. A single command may take longer.
+const SLICE: Duration = Duration::from_millis(20);
+
+/// What commands are carried out with.
+#[derive(Clone)]
+pub struct Site {
+    pub control: Arc<Control>,
+    pub tell: Tell,
+    pub open: Open,
+}
 
 /// How long closing the window waits for the step that is being computed and for its save.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,23 +41,30 @@ pub struct Worker {
     /// Disconnected once the thread has ended.
     ended: Receiver<()>,
     pub control: Arc<Control>,
-    tell: Tell,
+    site: Site,
 }
 
 impl Worker {
     /// Starts the thread.
     pub fn start(tell: Tell) -> Self {
+        let options = OpenOptions { slice: SLICE, ..OpenOptions::default() };
+        Self::start_with(tell, Arc::new(move |wanted| open_device_with(wanted, &options)))
+    }
+
+    /// Starts the thread, which opens devices with `open`.
+    pub fn start_with(tell: Tell, open: Open) -> Self {
         let control = Arc::new(Control::default());
-        let (commands, ended) = spawn(control.clone(), tell.clone());
-        Self { commands, ended, control, tell }
+        let site = Site { control: control.clone(), tell, open };
+        let (commands, ended) = spawn(site.clone());
+        Self { commands, ended, control, site }
     }
 
     /// Hands a command over. A thread that is gone is started anew. A stop from now on is meant for this command.
     pub fn send(&mut self, command: Command) {
         self.control.begin();
         if let Err(SendError(_)) = self.commands.send(command) {
-            (self.commands, self.ended) = spawn(self.control.clone(), self.tell.clone());
-            (self.tell)(Event::Restarted("The engine had ended and was started anew; ask again.".into()));
+            (self.commands, self.ended) = spawn(self.site.clone());
+            (self.site.tell)(Event::Restarted("The engine had ended and was started anew; ask again.".into()));
         }
     }
 }
@@ -50,33 +72,32 @@ impl Worker {
 impl Worker {
     /// Stops what is running and waits until what it leaves is saved. Whether it was in time.
     pub fn finish(self) -> bool {
-        self.control.stop();
+        self.control.close();
         drop(self.commands);
         !matches!(self.ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout))
     }
 }
 
 /// The thread: where its commands go, and a channel that is disconnected when it ends.
-fn spawn(control: Arc<Control>, tell: Tell) -> (Sender<Command>, Receiver<()>) {
+fn spawn(site: Site) -> (Sender<Command>, Receiver<()>) {
     let (sender, receiver) = channel();
     let (alive, ended) = channel();
-    let spawned = {
-        let tell = tell.clone();
-        thread::Builder::new().name("engine".into()).spawn(move || {
-            let _alive = alive;
-            work(&receiver, &control, &tell);
-        })
-    };
+    let tell = site.tell.clone();
+    let spawned = thread::Builder::new().name("engine".into()).spawn(move || {
+        let _alive = alive;
+        work(&receiver, &site);
+    });
     if let Err(e) = spawned {
         tell(Event::Failed(format!("the engine's thread could not be started: {e}")));
     }
     (sender, ended)
 }
 
-fn work(commands: &Receiver<Command>, control: &Arc<Control>, tell: &Tell) {
+fn work(commands: &Receiver<Command>, site: &Site) {
+    let tell = &site.tell;
     let mut engine: Option<Engine> = None;
     while let Ok(command) = commands.recv() {
-        let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, command, control, tell)));
+        let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, command, site)));
         match done {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
@@ -101,7 +122,8 @@ fn said(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("for an unknown reason")
 }
 
-fn carry_out(engine: &mut Option<Engine>, command: Command, control: &Arc<Control>, tell: &Tell) -> Result<()> {
+fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Result<()> {
+    let tell = &site.tell;
     match command {
         Command::ListAdapters => {
             tell(Event::Adapters(adapter_lines()));
@@ -109,16 +131,24 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, control: &Arc<Contro
         }
         Command::Open(choice) => {
             *engine = None; // its memory first
-            let opened = engine.insert(Engine::open(&choice)?);
+            let opened = engine.insert(Engine::open(&choice, &site.open)?);
             tell(Event::Opened(opened.card()));
             Ok(())
         }
-        Command::Ask(question) => opened(engine)?.answer(&question, control, tell),
+        Command::Ask(question) => opened(engine)?.answer(&question, &site.control, tell),
         Command::Kept => opened(engine)?.kept(tell),
         Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
-        Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, tell),
-        Command::Train { job, device } => worker_jobs::train(&job, &device, control, tell),
-        Command::Check { device } => worker_jobs::check(&device, control, tell),
+        Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, site),
+        Command::Train { job, replace: false, .. } if holds_result(&job.out, job.method) => {
+            tell(Event::WouldReplace(job.out));
+            Ok(())
+        }
+        Command::Train { job, device, .. } => {
+            *engine = None; // the run needs its memory
+            tell(Event::TrainBegan);
+            worker_jobs::train(&job, &device, site)
+        }
+        Command::Check { device } => worker_jobs::check(&device, site),
     }
 }
 

@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
-use super::worker::Tell;
+use super::worker::{Open, Tell};
 use crate::attention::{Attention, Lrsa};
 use crate::data::bundled::StoriesFolder;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::eval::kept_map;
 use crate::generate::{Conversation, Progress, Reply};
-use crate::gpu::{Device, open_device};
+use crate::gpu::Device;
 use crate::kernels::sample::Sampling;
 use crate::model::chat_template::Message;
 use crate::model::load::{Loaded, Train, load};
@@ -42,9 +42,9 @@ pub struct Engine {
 
 impl Engine {
     /// Opens a model on a device.
-    pub fn open(choice: &ModelChoice) -> Result<Self> {
+    pub fn open(choice: &ModelChoice, open: &Open) -> Result<Self> {
         let (files, folder) = open_files(choice)?;
-        let mut device = open_device(&choice.device)?;
+        let mut device = open(&choice.device)?;
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
         let conversation = Conversation::default();
         Ok(Self { choice: choice.clone(), files, device, loaded, conversation, _folder: folder })

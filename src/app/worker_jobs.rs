@@ -1,15 +1,16 @@
 //! The worker's jobs: a look at training data, an estimate of memory, training, a check of a device.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::message::{CheckLine, Control, Event, ModelChoice, PreviewExample};
-use super::worker::Tell;
+use super::message::{CheckLine, Event, ModelChoice, PreviewExample};
+use super::worker::{Site, Tell};
 use super::worker_chat::open_files;
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
 use crate::data::dataset::{Example, IGNORED, Reader};
 use crate::data::model_files::ModelFiles;
-use crate::error::{Context, Result};
-use crate::gpu::{adapters, find_adapter, open_device};
+use crate::error::{Context, Error, Result};
+use crate::gpu::{adapters, find_adapter};
 use crate::train::{EvalLine, Observer, StepLine, TrainJob, Trainer, read_data, run_opened};
 
 /// Examples of a preview, and tokens of each.
@@ -54,60 +55,61 @@ fn choice_of(job: &TrainJob, device: &str) -> ModelChoice {
 }
 
 /// Tells the bytes that a run's largest batch would take.
-pub fn estimate(job: &TrainJob, device: &str, tell: &Tell) -> Result<()> {
+pub fn estimate(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
     let (files, _folder) = open_files(&choice_of(job, device))?;
     let data = read_data(job, &files, &mut ())?;
-    let mut device = open_device(device)?;
+    let mut device = (site.open)(device)?;
     let mut trainer = Trainer::new(&mut *device, &files, job)?;
     let bytes = trainer.planned_bytes(&mut *device, &data.train.examples)?;
-    tell(Event::Estimated(bytes));
+    (site.tell)(Event::Estimated(bytes));
     Ok(())
 }
 
 /// Tells how a run goes.
-struct Watch<'a> {
-    control: &'a Control,
-    tell: &'a Tell,
-}
+struct Watch<'a>(&'a Site);
 
 impl Observer for Watch<'_> {
     fn note(&mut self, text: &str) {
-        (self.tell)(Event::Note(text.to_string()));
+        (self.0.tell)(Event::Note(text.to_string()));
     }
     fn started(&mut self, total_steps: u64, n_examples: usize) {
-        (self.tell)(Event::TrainStarted { steps: total_steps, examples: n_examples });
+        (self.0.tell)(Event::TrainStarted { steps: total_steps, examples: n_examples });
     }
     fn step(&mut self, line: &StepLine) {
-        (self.tell)(Event::TrainStep(*line));
+        (self.0.tell)(Event::TrainStep(*line));
     }
     fn evaluated(&mut self, line: &EvalLine) {
-        (self.tell)(Event::TrainEvaluated(*line));
+        (self.0.tell)(Event::TrainEvaluated(*line));
     }
     fn saved(&mut self, step: u64) {
-        (self.tell)(Event::TrainSaved(step));
+        (self.0.tell)(Event::TrainSaved(step));
+    }
+    fn retries_save(&mut self, why: &Error) -> bool {
+        (self.0.tell)(Event::SaveFailed(why.to_string()));
+        self.0.control.wait_for_answer()
     }
     fn cancelled(&self) -> bool {
-        self.control.is_stopped()
+        self.0.control.is_stopped()
     }
 }
 
 /// Trains. A stop keeps what was trained.
-pub fn train(job: &TrainJob, device: &str, control: &Control, tell: &Tell) -> Result<()> {
+pub fn train(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
     let (files, _folder) = open_files(&choice_of(job, device))?;
-    let mut device = open_device(device)?;
-    let summary = run_opened(job, &files, &mut *device, &mut Watch { control, tell })?;
-    tell(Event::Trained(summary));
+    let mut device = (site.open)(device)?;
+    let summary = run_opened(job, &files, &mut *device, &mut Watch(site))?;
+    (site.tell)(Event::Trained(summary));
     Ok(())
 }
 
 /// Checks a device, the quick way: one case of every op.
-pub fn check(device: &str, control: &Control, tell: &Tell) -> Result<()> {
+pub fn check(device: &str, site: &Site) -> Result<()> {
     let options = CheckOptions { quick: true, ..CheckOptions::default() };
+    let mut is_complete = true;
     let mut watch = |row: &Row| {
-        // A check cannot be broken off in the middle of a device; its rows just are not told any more.
-        if !control.is_stopped() {
-            tell(Event::Checked(Box::new(line(row))));
-        }
+        (site.tell)(Event::Checked(Box::new(line(row))));
+        is_complete = !site.control.is_ending();
+        if is_complete { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let mut report = Report::default();
     report.devices.push(match device {
@@ -117,7 +119,7 @@ pub fn check(device: &str, control: &Control, tell: &Tell) -> Result<()> {
     let failed = report.count(Status::Failed);
     let passed = report.rows().count() - failed;
     let report = page(&report, &format!("longreach check --quick --device {device}"))?;
-    tell(Event::CheckDone { passed, failed, report });
+    (site.tell)(Event::CheckDone { passed, failed, is_complete, report });
     Ok(())
 }
 

@@ -1,12 +1,15 @@
 //! The worker with its real engine, on the CPU and the bundled model: answers, stops, failures that it outlives.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::message::{Command, Event, ModelChoice, Question, Turn};
-use super::worker::Worker;
+use super::worker::{Open, Worker};
 use crate::attention::{Attention, Lrsa};
+use crate::gpu::{CpuExecutor, open_device};
 use crate::model::record::AttentionRecord;
 use crate::train::TrainJob;
 
@@ -17,12 +20,18 @@ struct Window {
 
 impl Window {
     fn new() -> Self {
+        Self::with(|_| {}, Arc::new(open_device))
+    }
+
+    /// A window that looks at each event before it takes it, and whose worker opens devices with `open`.
+    fn with(look: impl Fn(&Event) + Send + Sync + 'static, open: Open) -> Self {
         let (sender, events) = channel();
         let sender = std::sync::Mutex::new(sender);
-        let worker = Worker::start(Arc::new(move |event| {
+        let tell = move |event| {
+            look(&event);
             let _ = sender.lock().unwrap().send(event);
-        }));
-        Self { worker, events }
+        };
+        Self { worker: Worker::start_with(Arc::new(tell), open), events }
     }
 
     /// The events up to the first that `ends`.
@@ -53,6 +62,20 @@ fn question(text: &str, max_tokens: usize) -> Question {
         max_tokens,
         seed: 0,
     }
+}
+
+fn train(job: &TrainJob, replace: bool) -> Command {
+    Command::Train { job: Box::new(job.clone()), device: "cpu".into(), replace }
+}
+
+/// A folder with training data and one for the result, and a long run from one to the other.
+fn run_in(dir: &Path) -> TrainJob {
+    let (data, out) = (dir.join("data"), dir.join("out"));
+    std::fs::create_dir(&data).unwrap();
+    let line = r#"{"prompt": "Once upon a time", "completion": " there was a whale."}"#;
+    std::fs::write(data.join("train.jsonl"), [line; 4].join("\n")).unwrap();
+    let attention = Some(AttentionRecord::Dense);
+    TrainJob { data, out, steps: Some(500), rank: Some(2), save_every: 2, attention, ..TrainJob::default() }
 }
 
 fn is_end(event: &Event) -> bool {
@@ -97,18 +120,8 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
 #[test]
 fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
-    std::fs::create_dir(&data).unwrap();
-    let line = r#"{"prompt": "Once upon a time", "completion": " there was a whale."}"#;
-    std::fs::write(data.join("train.jsonl"), [line; 4].join("\n")).unwrap();
-    let job = TrainJob {
-        data: data.clone(),
-        out: out.clone(),
-        steps: Some(500),
-        rank: Some(2),
-        attention: Some(AttentionRecord::Dense),
-        ..TrainJob::default()
-    };
+    let job = run_in(dir.path());
+    let (data, out) = (job.data.clone(), job.out.clone());
     let mut window = Window::new();
     let choice = ModelChoice { device: "cpu".into(), ..ModelChoice::default() };
     window.worker.send(Command::Preview { choice, data });
@@ -119,7 +132,7 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     assert!(examples[0][1].0.contains("there was a whale"), "{examples:?}");
 
     let start = |window: &mut Window| {
-        window.worker.send(Command::Train { job: Box::new(job.clone()), device: "cpu".into() });
+        window.worker.send(train(&job, true));
         window.until(|e| matches!(e, Event::TrainStep(s) if s.step == 2));
     };
     window.worker.send(Command::Estimate { job: Box::new(job.clone()), device: "cpu".into() });
@@ -138,6 +151,9 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 500), "{heard:?}");
     assert!(out.join("adapter_model.safetensors").exists(), "what was trained is kept");
+    window.worker.send(train(&job, false));
+    let heard = window.until(|e| matches!(e, Event::WouldReplace(_) | Event::Trained(_) | Event::Failed(_)));
+    assert_eq!(heard, [Event::WouldReplace(out.clone())], "not before it is asked");
 
     // A window that is closed in the middle of a run leaves what was trained.
     std::fs::remove_dir_all(&out).unwrap();
@@ -149,16 +165,139 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let mut window = Window::new();
 
     // A stop that comes right after the start is meant for what was started.
-    window.worker.send(Command::Train { job: Box::new(job.clone()), device: "cpu".into() });
+    window.worker.send(train(&job, true));
     window.worker.control.stop();
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 5), "{heard:?}");
 
     // The data disappears; the run fails, says why, and the worker is there for the next one.
     std::fs::remove_dir_all(&job.data).unwrap();
-    window.worker.send(Command::Train { job: Box::new(job.clone()), device: "cpu".into() });
+    window.worker.send(train(&job, true));
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Failed(why)) if why.contains("does not exist")), "{heard:?}");
     assert!(out.join("adapter_model.safetensors").exists());
     window.open();
+}
+
+#[test]
+fn a_fault_of_the_engine_costs_neither_the_worker_nor_what_was_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = run_in(dir.path());
+    let panics = Arc::new(AtomicBool::new(false));
+    let flag = panics.clone();
+    let look = move |event: &Event| {
+        let is_hit = matches!(event, Event::Said(_) | Event::TrainSaved(4)) && flag.swap(false, Ordering::AcqRel);
+        assert!(!is_hit, "a fault that a test planted");
+    };
+    let mut window = Window::with(look, Arc::new(open_device));
+    window.open();
+    for command in [Command::Ask(question("She", 20)), train(&job, true)] {
+        panics.store(true, Ordering::Release);
+        window.worker.send(command);
+        let heard = window.until(|e| matches!(e, Event::Restarted(_) | Event::Trained(_) | Event::Answered(_)));
+        assert!(
+            matches!(heard.last(), Some(Event::Restarted(why)) if why.contains("a fault that a test planted")),
+            "{heard:?}"
+        );
+        window.open();
+    }
+    assert!(job.out.join("adapter_model.safetensors").exists(), "what step 4 saved stays");
+    window.worker.send(Command::Ask(question("She", 5)));
+    assert!(matches!(window.until(is_end).last(), Some(Event::Answered(_))));
+}
+
+#[test]
+fn a_lost_device_ends_the_job_with_its_checkpoint_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = run_in(dir.path());
+    // The first device serves the chat, the second is lost in the middle of a run, the third is sound again.
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = opened.clone();
+    let open: Open = Arc::new(move |wanted| match count.fetch_add(1, Ordering::AcqRel) {
+        1 => Ok(Box::new(CpuExecutor::<f32>::new().pretending_loss_after(20))),
+        _ => open_device(wanted),
+    });
+    let mut window = Window::with(|_| {}, open);
+    window.open();
+    window.worker.send(train(&job, false));
+    let heard = window.until(|e| matches!(e, Event::Restarted(_) | Event::Trained(_) | Event::Failed(_)));
+    let Some(Event::Restarted(why)) = heard.last() else { panic!("{heard:?}") };
+    assert!(why.contains("lost") && why.contains("saved stays in"), "{why}");
+    let saved = heard.iter().filter(|e| matches!(e, Event::TrainSaved(_))).count();
+    assert!(saved > 0 && job.out.join("adapter_config.json").exists(), "{saved} saves, then {why}");
+    window.open();
+    assert_eq!(opened.load(Ordering::Acquire), 3);
+}
+
+#[test]
+fn what_is_taken_away_in_mid_run_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+    for entry in std::fs::read_dir(bundled).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+    }
+    let job = TrainJob { model: model.display().to_string(), ..run_in(dir.path()) };
+    let begin = |window: &mut Window| {
+        window.worker.send(train(&job, true));
+        window.until(|e| matches!(e, Event::TrainSaved(2)));
+    };
+    let end = |window: &mut Window| window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
+    // The disk takes no more: a file lies where the folder was.
+    let mut window = Window::new();
+    begin(&mut window);
+    std::fs::rename(&job.out, dir.path().join("saved")).unwrap();
+    std::fs::write(&job.out, "").unwrap();
+    let heard = window.until(|e| matches!(e, Event::Note(_)));
+    assert!(matches!(heard.last(), Some(Event::Note(text)) if text.contains("The run goes on")), "{heard:?}");
+    window.until(|e| matches!(e, Event::TrainStep(_)));
+    window.worker.control.stop();
+    let asked = |e: &Event| matches!(e, Event::SaveFailed(_) | Event::Trained(_) | Event::Failed(_));
+    for _ in 0..2 {
+        let heard = window.until(asked);
+        assert!(matches!(heard.last(), Some(Event::SaveFailed(why)) if why.contains("out")), "{heard:?}");
+        window.worker.control.answer(true);
+    }
+    window.until(asked);
+    std::fs::remove_file(&job.out).unwrap();
+    window.worker.control.answer(true);
+    let heard = end(&mut window);
+    assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.steps > 2), "nothing was lost: {heard:?}");
+    assert!(job.out.join("adapter_model.safetensors").exists());
+    // Closing the window gives up what cannot be saved instead of waiting for ever.
+    begin(&mut window);
+    std::fs::rename(&job.out, dir.path().join("saved again")).unwrap();
+    std::fs::write(&job.out, "").unwrap();
+    let Window { worker, events } = window;
+    assert!(worker.finish());
+    drop(events);
+    std::fs::remove_file(&job.out).unwrap();
+    let mut window = Window::new();
+    // The model goes: a run that has it goes on, saves and stops; the next one says that it is not there.
+    begin(&mut window);
+    std::fs::remove_dir_all(&model).unwrap();
+    window.until(|e| matches!(e, Event::TrainStep(_)));
+    window.worker.control.stop();
+    let heard = end(&mut window);
+    assert!(heard.last().is_some_and(|e| matches!(e, Event::Trained(_) | Event::Failed(_))), "{heard:?}");
+    assert!(job.out.join("adapter_model.safetensors").exists());
+    window.worker.send(train(&job, true));
+    let heard = end(&mut window);
+    assert!(matches!(heard.last(), Some(Event::Failed(why)) if why.contains("model")), "{heard:?}");
+    window.open();
+}
+
+#[test]
+fn a_check_is_broken_off_when_asked() {
+    let mut window = Window::new();
+    window.worker.send(Command::Check { device: "cpu".into() });
+    window.until(|e| matches!(e, Event::Checked(_)));
+    window.worker.control.stop();
+    let heard = window.until(|e| matches!(e, Event::CheckDone { .. } | Event::Failed(_)));
+    let Some(Event::CheckDone { passed, failed, is_complete: false, report }) = heard.last() else {
+        panic!("{heard:?}")
+    };
+    assert!(*passed > 0 && *passed < 30 && *failed == 0 && report.contains("broken off"), "{passed} {failed}");
 }

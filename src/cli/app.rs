@@ -20,7 +20,7 @@ pub struct AppArgs {
     #[arg(long, value_name = "auto|cpu|INDEX|NAME")]
     device: Option<String>,
     /// Text file that is opened at once
-    #[arg(long, value_name = "FILE")]
+    #[arg(value_name = "DOCUMENT")]
     document: Option<PathBuf>,
     /// File that settings are kept in [default: in the platform's folder]
     #[arg(long, value_name = "FILE")]

@@ -7,13 +7,13 @@ use crate::app::chat::FACTORS;
 use crate::app::state::{Action, App, Busy, Pick};
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    Panel::top("chat model").show_separator_line(true).show(ui, |ui| {
+    Panel::top("chat model").frame(style::SIDE).show(ui, |ui| {
         model(ui, app, actions);
         cache(ui, app, actions);
         ui.add_space(4.0);
     });
-    Panel::bottom("chat input").show(ui, |ui| input(ui, app, actions));
-    egui::CentralPanel::default().show(ui, |ui| {
+    Panel::bottom("chat input").frame(style::SIDE).show(ui, |ui| input(ui, app, actions));
+    egui::CentralPanel::default().frame(style::CENTRE).show(ui, |ui| {
         if app.chat.shows_kept {
             kept::show(ui, &mut app.chat, actions);
         } else {
@@ -114,6 +114,10 @@ fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             style::hint(ui, "No document. Drop a text file into the window, or");
             if ui.button("Open a document…").clicked() {
                 actions.push(Action::Pick(Pick::Document));
+            }
+            let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
+            if ui.add(path).lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+                actions.push(Action::Read);
             }
         }
     });

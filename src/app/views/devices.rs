@@ -72,6 +72,9 @@ fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec
     });
     if let Some(result) = &app.devices.result {
         let (text, colour) = match result.failed {
+            0 if !result.is_complete => {
+                (format!("Stopped after {} checks, which passed.", result.passed), ui.visuals().text_color())
+            }
             0 => (format!("All {} checks passed.", result.passed), style::good(ui)),
             n => (format!("{n} of {} checks failed.", result.passed + n), style::bad(ui)),
         };

@@ -12,4 +12,4 @@ mod tune;
 mod view_tests;
 
 pub use shell::show;
-pub use style::{apply, set_up};
+pub use style::{apply, ground, set_up};

@@ -10,15 +10,22 @@ use crate::app::state::{Action, App, Busy, Page};
 const PAGES: [(Page, &str, Key); 3] =
     [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
 
+/// What stopping a training run does.
+pub(super) const KEEPS: &str = "Ends after this step and saves what was learnt";
+
 /// Draws the app and returns what a person did.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     let mut actions = keys(ui.ctx(), app);
-    Panel::left("pages").exact_size(150.0).resizable(false).show(ui, |ui| pages(ui, app, &mut actions));
-    Panel::bottom("status").show(ui, |ui| status(ui, app, &mut actions));
+    Panel::left("pages")
+        .frame(style::SIDE)
+        .exact_size(150.0)
+        .resizable(false)
+        .show(ui, |ui| pages(ui, app, &mut actions));
+    Panel::bottom("status").frame(style::SIDE).show(ui, |ui| status(ui, app, &mut actions));
     if !app.notices.is_empty() {
-        Panel::top("notices").show(ui, |ui| notices(ui, app, &mut actions));
+        Panel::top("notices").frame(style::SIDE).show(ui, |ui| notices(ui, app, &mut actions));
     }
-    CentralPanel::default().show(ui, |ui| match app.page {
+    CentralPanel::default().frame(style::CENTRE).show(ui, |ui| match app.page {
         Page::Chat => chat::show(ui, app, &mut actions),
         Page::Tune => tune::show(ui, app, &mut actions),
         Page::Devices => devices::show(ui, app, &mut actions),
@@ -35,7 +42,9 @@ fn keys(ctx: &Context, app: &App) -> Vec<Action> {
                 actions.push(Action::Show(page));
             }
         }
-        if app.busy.is_some() && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
+        // Hours of training do not hang on a key that is pressed by the way.
+        let can_stop = matches!(app.busy, Some(Busy::Answering | Busy::Checking));
+        if can_stop && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
             actions.push(Action::Stop);
         }
     });
@@ -104,8 +113,14 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
             Some(busy) => {
                 ui.add(egui::Spinner::new().size(14.0));
                 ui.label(busy.text());
-                let can_stop = matches!(busy, Busy::Answering | Busy::Training | Busy::Checking);
-                if can_stop && ui.button("Stop").on_hover_text("Esc").clicked() {
+                let stop = match busy {
+                    Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
+                    Busy::Training => Some(("Stop and keep", KEEPS)),
+                    _ => None,
+                };
+                if let Some((name, hint)) = stop
+                    && ui.button(name).on_hover_text(hint).clicked()
+                {
                     actions.push(Action::Stop);
                 }
             }

@@ -3,18 +3,20 @@
 use egui::{Panel, RichText, ScrollArea, TextEdit, Ui};
 use egui_plot::{Legend, Line, Plot, PlotPoints};
 
+use super::shell::KEEPS;
 use super::style;
 use crate::app::chat::FACTORS;
+use crate::app::message::PreviewExample;
 use crate::app::state::{Action, App, Pick};
 use crate::app::tune::{Preset, RunState, Tune};
 use crate::train::Method;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);
-    Panel::left("run settings").exact_size(width).resizable(false).show(ui, |ui| {
+    Panel::left("run settings").frame(style::SIDE).exact_size(width).resizable(false).show(ui, |ui| {
         ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| settings(ui, app, actions));
     });
-    egui::CentralPanel::default().show(ui, |ui| {
+    egui::CentralPanel::default().frame(style::CENTRE).show(ui, |ui| {
         progress(ui, app, actions);
         curves(ui, &app.tune);
     });
@@ -28,7 +30,7 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     if ui.add_enabled(is_free && !app.tune.data.trim().is_empty(), egui::Button::new("Show examples")).clicked() {
         actions.push(Action::Preview);
     }
-    preview(ui, &app.tune);
+    preview(ui, app.tune.examples(app.settings.model.trim()));
     style::section(ui, "Method");
     ui.horizontal_wrapped(|ui| {
         ui.radio_value(&mut app.tune.method, Method::Lora, "Adapter (LoRA)");
@@ -52,13 +54,20 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         if ui.add_enabled(is_free && is_complete, egui::Button::new("Estimate memory")).clicked() {
             actions.push(Action::Estimate);
         }
-        if let Some(bytes) = app.tune.estimate {
+        if let Some(bytes) = app.tune.estimate_of(&app.job(), &app.settings.device) {
             ui.label(format!("{} on the device", style::bytes(bytes)));
         }
     });
     let start = egui::Button::new(RichText::new("Start training").strong()).min_size(egui::vec2(160.0, 34.0));
     if ui.add_enabled(is_free && is_complete, start).clicked() {
         actions.push(Action::Train);
+    }
+    if let Some(folder) = app.tune.asks_to_replace().filter(|_| is_free) {
+        let text = format!("{} holds the result of an earlier run. Name another folder, or", folder.display());
+        ui.label(RichText::new(text).strong());
+        if ui.button("Replace what is there").clicked() {
+            actions.push(Action::Replace);
+        }
     }
     if !is_complete {
         style::hint(ui, "Name the data and a folder to save to.");
@@ -91,12 +100,12 @@ fn path(ui: &mut Ui, label: &str, hint: &str, field: &mut String, pick: Pick, ac
     );
 }
 
-fn preview(ui: &mut Ui, tune: &Tune) {
-    if tune.preview.is_empty() {
+fn preview(ui: &mut Ui, examples: &[PreviewExample]) {
+    if examples.is_empty() {
         return;
     }
     style::hint(ui, "Strong text is learnt, pale text is only read.");
-    for (i, example) in tune.preview.iter().enumerate() {
+    for (i, example) in examples.iter().enumerate() {
         ui.collapsing(format!("Example {}", i + 1), |ui| {
             ui.horizontal_wrapped(|ui| {
                 ui.spacing_mut().item_spacing.x = 0.0;
@@ -111,6 +120,18 @@ fn preview(ui: &mut Ui, tune: &Tune) {
 
 fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let tune = &app.tune;
+    if let Some(why) = &tune.save_failed {
+        ui.label(RichText::new(format!("What was trained could not be saved: {why}.")).color(style::bad(ui)));
+        ui.label("It is still in memory. Make room, then try again.");
+        ui.horizontal_wrapped(|ui| {
+            for (name, again) in [("Try again", true), ("Give it up", false)] {
+                if ui.button(name).clicked() {
+                    actions.push(Action::SaveAgain(again));
+                }
+            }
+        });
+        return;
+    }
     match &tune.run {
         RunState::Idle => {
             ui.add_space(24.0);
@@ -125,8 +146,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {
                     actions.push(Action::Pause(!is_paused));
                 }
-                if ui.button("Stop and keep").on_hover_text("Ends after this step and saves what was learnt").clicked()
-                {
+                if ui.button("Stop and keep").on_hover_text(KEEPS).clicked() {
                     actions.push(Action::Stop);
                 }
                 ui.label(figures(tune));

@@ -29,6 +29,8 @@ fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
             is_set_up = true;
         }
         apply(ui.ctx(), &shown.app.settings);
+        let ground = super::ground(ui.ctx());
+        ui.painter().rect_filled(ui.ctx().content_rect(), 0, ground); // the window is cleared with it
         shown.actions.extend(show(ui, &mut shown.app));
     };
     let mut harness =
@@ -39,7 +41,12 @@ fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
 
 fn opened() -> App {
     let (mut app, _) = App::new(Settings::default());
-    let card = ModelCard {
+    app.hear(Event::Opened(card()));
+    app
+}
+
+fn card() -> ModelCard {
+    ModelCard {
         name: "smollm2.gguf".into(),
         adapter: Some("my-adapter".into()),
         device: "llvmpipe (LLVM 15.0.6, 512 bits), Vulkan".into(),
@@ -49,9 +56,7 @@ fn opened() -> App {
         has_chat_template: true,
         entry_bytes: 46_080,
         recorded: None,
-    };
-    app.hear(Event::Opened(card));
-    app
+    }
 }
 
 fn talking() -> App {
@@ -89,6 +94,7 @@ fn training() -> App {
     (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
     app.settings.model = "models/smollm2.gguf".into();
     app.act(Action::Train);
+    app.hear(Event::TrainBegan);
     app.hear(Event::TrainStarted { steps: 100, examples: 64 });
     for step in 1..=40u64 {
         let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;
@@ -112,6 +118,7 @@ fn trained() -> App {
         peak_bytes: 1_301_000_000,
         cancelled: true,
     }));
+    app.hear(Event::Opened(card()));
     app
 }
 
@@ -119,7 +126,23 @@ fn previewed() -> App {
     let mut app = opened();
     app.page = Page::Tune;
     app.tune.data = "data".into();
+    app.act(Action::Preview);
     app.hear(Event::Preview(vec![vec![("user: What is the pass key?".into(), false), ("1234567".into(), true)]]));
+    app
+}
+
+fn asking() -> App {
+    let mut app = opened();
+    app.page = Page::Tune;
+    (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
+    app.act(Action::Train);
+    app.hear(Event::WouldReplace("runs/first".into()));
+    app
+}
+
+fn unsaved() -> App {
+    let mut app = training();
+    app.hear(Event::SaveFailed("saving: writing runs/first: No space left on device".into()));
     app
 }
 
@@ -144,7 +167,7 @@ fn devices() -> App {
     app
 }
 
-fn checking(n_failed: usize, is_done: bool) -> App {
+fn checking(n_failed: usize, ended: Option<bool>) -> App {
     let mut app = devices();
     app.act(Action::Check("0".into()));
     for i in 0..30 {
@@ -156,8 +179,9 @@ fn checking(n_failed: usize, is_done: bool) -> App {
             reason: "sums of f32".into(),
         })));
     }
-    if is_done {
-        app.hear(Event::CheckDone { passed: 30 - n_failed, failed: n_failed, report: "<html>".into() });
+    if let Some(is_complete) = ended {
+        let passed = 30 - n_failed;
+        app.hear(Event::CheckDone { passed, failed: n_failed, is_complete, report: "<html>".into() });
     }
     app
 }
@@ -191,12 +215,15 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         ("tune-preview", previewed(), "Example 1"),
         ("tune-running", training(), "Pause"),
         ("tune-done", trained(), "Chat with this adapter"),
+        ("tune-unsaved", unsaved(), "Try again"),
+        ("tune-asking", asking(), "Replace what is there"),
         ("tune-failed", failed_training(), "Start training"),
         ("devices-listing", App { page: Page::Devices, ..opened() }, "Looking for adapters…"),
         ("devices", devices(), "vulkan: llvmpipe (LLVM 15.0.6, 512 bits)"),
-        ("devices-checking", checking(0, false), "30 checks so far"),
-        ("devices-passed", checking(0, true), "All 30 checks passed."),
-        ("devices-failed", checking(2, true), "2 of 30 checks failed."),
+        ("devices-checking", checking(0, None), "30 checks so far"),
+        ("devices-passed", checking(0, Some(true)), "All 30 checks passed."),
+        ("devices-failed", checking(2, Some(true)), "2 of 30 checks failed."),
+        ("devices-stopped", checking(0, Some(false)), "Stopped after 30 checks, which passed."),
     ]
 }
 
@@ -247,7 +274,8 @@ fn buttons_and_keys_do_what_they_say() {
     assert_eq!(press(talking(), "Copy"), [Action::Copy("Ishmael, a sailor.".into())]);
     assert_eq!(press(kept(), "Back to the conversation"), [Action::ShowKept(false)]);
     assert_eq!(press(training(), "Pause"), [Action::Pause(true)]);
-    assert_eq!(press(training(), "Stop and keep"), [Action::Stop]);
+    assert_eq!(press(unsaved(), "Give it up"), [Action::SaveAgain(false)]);
+    assert_eq!(press(asking(), "Replace what is there"), [Action::Replace]);
     assert_eq!(press(trained(), "Chat with this adapter"), [Action::ChatWithAdapter]);
     assert_eq!(press(devices(), "Check CPU"), [Action::Check("cpu".into())]);
     assert_eq!(press(opened(), "Fine-tune"), [Action::Show(Page::Tune)]);
@@ -261,7 +289,19 @@ fn buttons_and_keys_do_what_they_say() {
     harness.run_steps(1);
     harness.key_press(egui::Key::Escape);
     harness.run_steps(1);
-    assert_eq!(harness.state().actions, [Action::Show(Page::Devices), Action::Stop]);
+    // A key that is pressed by the way ends an answer, but no training.
+    assert_eq!(harness.state().actions, [Action::Show(Page::Devices)]);
+    harness.state_mut().app.busy = Some(Busy::Answering);
+    harness.key_press(egui::Key::Escape);
+    harness.run_steps(1);
+    assert_eq!(harness.state().actions[1..], [Action::Stop]);
+    // On its page and below.
+    let mut harness = self::harness(training(), (1280.0, 800.0));
+    let stops = harness.get_all_by_label("Stop and keep").count();
+    assert_eq!(stops, 2);
+    harness.get_all_by_label("Stop and keep").next().expect("counted").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state().actions, [Action::Stop]);
 }
 
 #[test]
