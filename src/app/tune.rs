@@ -1,6 +1,6 @@
 //! The fine-tuning page's state: what to train, a run that goes on, and the runs before it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::message::PreviewExample;
 use crate::model::record::AttentionRecord;
@@ -122,7 +122,7 @@ impl Tune {
 
     /// The examples, if they are of what the page describes now.
     pub fn examples(&self, model: &str) -> &[PreviewExample] {
-        let is_current = self.preview.model == model && self.preview.data == PathBuf::from(self.data.trim());
+        let is_current = self.preview.model == model && self.preview.data == Path::new(self.data.trim());
         if is_current { &self.preview.examples } else { &[] }
     }
 
@@ -133,7 +133,7 @@ impl Tune {
 
     /// The folder whose result a run would replace, if it is the one that is named now.
     pub fn asks_to_replace(&self) -> Option<&PathBuf> {
-        self.would_replace.as_ref().filter(|folder| **folder == PathBuf::from(self.out.trim()))
+        self.would_replace.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
     }
 
     /// The command line that repeats the run.
