@@ -24,7 +24,9 @@ pub struct Chat {
     pub draft: String,
     /// Tokens of the prompt read so far, of how many, while it is read.
     pub fed: Option<(usize, usize)>,
-    /// Tokens of the conversation and entries of one head's cache, after the last answer.
+    /// The attention of the last question.
+    pub asked: Option<Attention>,
+    /// Tokens of the conversation, entries of one head's cache, and bytes of all.
     pub context: Option<(usize, usize, u64)>,
     pub kept: Option<KeptMap>,
     /// Which layer and head the kept tokens are shown of.
@@ -78,7 +80,7 @@ impl Chat {
     }
 
     fn question(&mut self, attention: Attention, max_tokens: usize) -> Question {
-        (self.kept, self.shows_kept, self.fed) = (None, false, None);
+        (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
         let document = self.document.as_ref().map_or_else(|| Arc::from(""), |d| d.text.clone());
         Question { document, turns: self.turns.clone(), attention, max_tokens, seed: self.n_again }
     }

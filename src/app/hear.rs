@@ -28,6 +28,12 @@ impl App {
                     turn.answer += &text;
                 }
             }
+            Event::Grown(n_tokens) => {
+                if let Some(attention) = self.chat.asked {
+                    let (entries, bytes) = self.chat.cache_size(attention, n_tokens);
+                    self.chat.context = Some((n_tokens, entries, bytes));
+                }
+            }
             Event::Answered(answer) => self.answered(answer),
             Event::Kept(map) => {
                 self.busy = None;

@@ -122,6 +122,8 @@ pub enum Event {
         total: usize,
     },
     Said(String),
+    /// The conversation has so many tokens now.
+    Grown(usize),
     Answered(Answer),
     Kept(Box<KeptMap>),
     Preview(Vec<PreviewExample>),

@@ -47,6 +47,8 @@ fn a_conversation_streams_and_goes_on() {
     assert_eq!((app.busy, app.chat.draft.as_str()), (Some(Busy::Answering), ""));
     app.hear(Event::Fed { done: 10, total: 40 });
     assert_eq!(app.chat.fed, Some((10, 40)));
+    app.hear(Event::Grown(600));
+    assert_eq!(app.chat.context, Some((600, 16 + 3 * 32 + 128 + 72, 312 * 64)), "four partitions and a rest");
     app.hear(Event::Said("A".into()));
     app.hear(Event::Said("hab".into()));
     assert_eq!((app.chat.turns[0].answer.as_str(), app.chat.fed), ("Ahab", None));
@@ -130,7 +132,8 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.hear(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
-        let line = StepLine { step, loss: 5.0 - step as f64, lr: 1e-4, grad_norm: 1.0, tokens: 100, seconds: 2.0 };
+        let line =
+            StepLine { step, loss: 5.0 - step as f64, lr: 1e-4, grad_norm: 1.0, tokens: 100, seconds: 2.0, bytes: 7 };
         app.hear(Event::TrainStep(line));
     }
     assert_eq!((app.tune.seconds_left(), app.tune.tokens_per_s()), (Some(192.0), Some(50.0)));

@@ -119,8 +119,14 @@ impl Engine {
         };
         let mut watch = |progress: Progress<'_>| {
             match progress {
-                Progress::Fed { done, total } => tell(Event::Fed { done, total }),
-                Progress::Said { text } => tell(Event::Said(text.to_string())),
+                Progress::Fed { done, total } => {
+                    tell(Event::Fed { done, total });
+                    tell(Event::Grown(done));
+                }
+                Progress::Said { text, n_tokens } => {
+                    tell(Event::Said(text.to_string()));
+                    tell(Event::Grown(n_tokens));
+                }
             }
             if control.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };

@@ -36,6 +36,6 @@ pub fn attention_row(mut device: Device, attention: Attention, length: usize, bu
         Ok(start.elapsed().as_secs_f64())
     })?;
     let mut row = ModelRow::new(Activity::Attention, attention, length, length, Some(&runs));
-    row.peak_bytes = device.memory().persistent_bytes + device.memory().transient_peak_bytes;
+    row.peak_bytes = device.memory().peak_bytes();
     Ok(row)
 }

@@ -89,5 +89,5 @@ pub fn filled_decode_row(
 }
 
 fn peak(device: &dyn Executor) -> u64 {
-    device.memory().persistent_bytes + device.memory().transient_peak_bytes
+    device.memory().peak_bytes()
 }

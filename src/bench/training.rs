@@ -72,7 +72,7 @@ pub fn training_row(
         Ok(start.elapsed().as_secs_f64())
     });
     let mut row = ModelRow::new(activity, attention, length, length, Some(&runs.context(activity.name())?));
-    row.peak_bytes = device.memory().persistent_bytes + device.memory().transient_peak_bytes;
+    row.peak_bytes = device.memory().peak_bytes();
     row.recompute = recompute;
     Ok(row)
 }

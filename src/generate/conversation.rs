@@ -41,8 +41,8 @@ pub struct Reply<'a> {
 pub enum Progress<'a> {
     /// So many of the prompt's tokens are fed.
     Fed { done: usize, total: usize },
-    /// The answer goes on.
-    Said { text: &'a str },
+    /// The answer goes on; the conversation has so many tokens now.
+    Said { text: &'a str, n_tokens: usize },
 }
 
 /// An answer.
@@ -186,7 +186,7 @@ impl Open {
             let piece = stream.push(id)?.unwrap_or_default();
             said.push_str(&piece);
             self.text.push_str(&piece);
-            is_stopped = watch(Progress::Said { text: &piece }).is_break();
+            is_stopped = watch(Progress::Said { text: &piece, n_tokens: self.ids.len() }).is_break();
             if is_stopped || n == max_tokens {
                 break;
             }

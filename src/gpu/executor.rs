@@ -29,6 +29,13 @@ pub struct MemoryUse {
     pub transient_peak_bytes: u64,
 }
 
+impl MemoryUse {
+    /// What stays plus the planned peak of what comes and goes.
+    pub fn peak_bytes(&self) -> u64 {
+        self.persistent_bytes + self.transient_peak_bytes
+    }
+}
+
 /// Whose clock a time was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {

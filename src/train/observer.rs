@@ -19,6 +19,8 @@ pub struct StepLine {
     pub tokens: usize,
     /// Duration of the step.
     pub seconds: f64,
+    /// Device memory: what stays plus the planned peak of what comes and goes.
+    pub bytes: u64,
 }
 
 /// One line of `eval.jsonl`.

@@ -248,7 +248,6 @@ impl Run<'_, '_> {
         if !cancelled {
             self.evaluate(done)?;
         }
-        let memory = self.device.memory();
         let Totals { tokens, seconds: step_seconds, loss } = self.totals;
         Ok(Summary {
             steps: done,
@@ -257,7 +256,7 @@ impl Run<'_, '_> {
             tokens,
             seconds: clock.elapsed().as_secs_f64(),
             tokens_per_s: if step_seconds > 0.0 { tokens as f64 / step_seconds } else { 0.0 },
-            peak_bytes: memory.persistent_bytes + memory.transient_peak_bytes,
+            peak_bytes: self.device.memory().peak_bytes(),
             cancelled,
         })
     }
@@ -289,7 +288,8 @@ impl Run<'_, '_> {
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
         let seconds = report.done.saturating_duration_since(self.clock).as_secs_f64();
         self.clock = report.done;
-        let line = StepLine { step, loss, lr, grad_norm, tokens, seconds };
+        let bytes = self.device.memory().peak_bytes();
+        let line = StepLine { step, loss, lr, grad_norm, tokens, seconds, bytes };
         let logged = self.folder.as_mut().map_or(Ok(()), |folder| folder.log_step(&line));
         self.note_log(logged);
         self.observer.step(&line);

@@ -182,6 +182,7 @@ fn figures(tune: &Tune) -> String {
     if let Some(step) = tune.steps.last() {
         parts.push(format!("loss {:.3}", step.loss));
         parts.push(format!("learning rate {:.1e}", step.lr));
+        parts.push(style::bytes(step.bytes));
     }
     parts.extend(tune.tokens_per_s().map(|t| format!("{t:.0} tokens/s")));
     parts.extend(tune.seconds_left().map(|s| format!("{} left", duration(s))));

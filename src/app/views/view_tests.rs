@@ -99,7 +99,15 @@ fn training() -> App {
     for step in 1..=40u64 {
         let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;
         let lr = 5e-4 * (1.0 - step as f64 / 100.0);
-        app.hear(Event::TrainStep(StepLine { step, loss, lr, grad_norm: 1.0, tokens: 960, seconds: 6.1 }));
+        app.hear(Event::TrainStep(StepLine {
+            step,
+            loss,
+            lr,
+            grad_norm: 1.0,
+            tokens: 960,
+            seconds: 6.1,
+            bytes: 1_300_000_000,
+        }));
     }
     app.hear(Event::TrainEvaluated(EvalLine { step: 20, loss: 1.1, perplexity: 3.0, tokens: 900 }));
     app.hear(Event::TrainSaved(20));
