@@ -19,6 +19,8 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The device went away: driver reset, unplugged, timed out.
     DeviceLost,
+    /// Training left the range of numbers.
+    Diverged,
 }
 
 /// Opaque error with its context chain.

@@ -41,7 +41,9 @@ fn a_package_holds_what_it_needs() {
     let out = dir.path().join("dist");
     // Paths that bash understands on Windows too.
     let plain = |path: &Path| path.display().to_string().replace('\\', "/");
-    let mut package = Command::new("bash");
+    // By its name alone Windows finds the launcher of its Linux subsystem.
+    let bash = if cfg!(windows) { "C:/Program Files/Git/bin/bash.exe" } else { "bash" };
+    let mut package = Command::new(bash);
     package.arg(plain(&project("scripts/package"))).args([plain(&binary), plain(&out)]);
     let ran = package.output().expect("bash, which packages are made with, runs");
     assert!(ran.status.success(), "{ran:?}");
@@ -68,7 +70,7 @@ fn a_package_holds_what_it_needs() {
             assert!(listed.contains(file), "no {file} in {listed}");
         }
     }
-    let missing = Command::new("bash").arg(plain(&project("scripts/package"))).arg("no/such/file").output().unwrap();
+    let missing = Command::new(bash).arg(plain(&project("scripts/package"))).arg("no/such/file").output().unwrap();
     assert!(
         !missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("cargo build"),
         "{missing:?}"

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::message::{ModelCard, Question, Turn};
+use super::message::{ModelCard, ModelChoice, Question, Turn};
 use crate::attention::{Attention, Lrsa};
 use crate::eval::KeptMap;
 
@@ -12,6 +12,14 @@ use crate::eval::KeptMap;
 pub struct Document {
     pub name: String,
     pub text: Arc<str>,
+}
+
+/// A model that is closed for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Closed {
+    pub choice: ModelChoice,
+    /// S, L and r that its adapter was trained with.
+    pub recorded: Option<(usize, usize, f64)>,
 }
 
 /// The page.
@@ -36,10 +44,12 @@ pub struct Chat {
     pub shows_kept: bool,
     /// Size of the text of the kept view.
     pub text_size: f32,
-    /// Whether the model was closed for a training run and is to be opened after it.
-    pub reopens: bool,
-    /// Whether that is going on.
-    pub is_reopening: bool,
+    /// What is open, or was at last.
+    pub choice: ModelChoice,
+    /// The model that was closed for a training run and is to be opened after it.
+    pub closed: Option<Closed>,
+    /// The one whose opening again goes on.
+    pub reopening: Option<Closed>,
     /// Path of a document, as it is typed.
     pub path: String,
     /// How often the last question was asked again.
@@ -89,6 +99,12 @@ impl Chat {
     pub fn restart(&mut self) {
         self.turns.clear();
         (self.kept, self.shows_kept, self.context, self.fed) = (None, false, None, None);
+    }
+
+    /// The model is closed for a while: a run needs its memory, or the engine is started anew.
+    pub fn close_for_a_while(&mut self) {
+        self.closed = self.model.as_ref().map(|m| Closed { choice: self.choice.clone(), recorded: m.recorded });
+        self.close();
     }
 
     /// The model is closed. The conversation stays: the next one can go on with it, and a failure must not cost it.

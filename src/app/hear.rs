@@ -2,7 +2,7 @@
 
 use super::devices::CheckResult;
 use super::message::Event;
-use super::state::{App, Busy, Effect};
+use super::state::{App, Busy, Effect, Page};
 use super::tune::RunState;
 use crate::generate::Answer;
 
@@ -13,8 +13,9 @@ impl App {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {
                 self.busy = None;
-                // One that was closed for a run comes back to the dials that it left.
-                let is_new = !self.chat.is_reopening;
+                // One that was closed for a while comes back to the dials that it left, unless it was trained otherwise meanwhile.
+                let before = self.chat.reopening.take();
+                let is_new = before.is_none_or(|closed| closed.recorded != card.recorded);
                 if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
                     (self.settings.sink, self.settings.lag) = (sink, lag);
                     self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
@@ -52,16 +53,20 @@ impl App {
                 self.busy = None;
                 self.tune.would_replace = Some(folder);
             }
-            Event::TrainBegan => {
-                self.tune.begin();
-                self.chat.reopens = self.chat.model.is_some();
-                self.chat.close();
+            Event::TrainBegan(job) => {
+                self.tune.begin(&job);
+                self.chat.close_for_a_while();
             }
             Event::TrainStarted { steps, .. } => self.tune.total_steps = steps,
             Event::TrainStep(line) => self.tune.steps.push(line),
             Event::TrainEvaluated(line) => self.tune.evaluations.push(line),
             Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
-            Event::SaveFailed(why) => self.tune.save_failed = Some(why),
+            Event::SaveFailed(why) => {
+                if self.page != Page::Tune {
+                    self.error("What was trained could not be saved: the page Fine-tune asks what to do.");
+                }
+                self.tune.save_failed = Some(why);
+            }
             Event::Note(text) => self.tune.notes.push(text),
             Event::Trained(summary) => {
                 self.busy = None;
@@ -81,21 +86,24 @@ impl App {
             Event::Restarted(why) => {
                 let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
-                self.chat.close();
                 // A model that the engine fails on while it is opened would fail again.
-                return if was_opening { vec![] } else { self.open_model() };
+                if was_opening {
+                    return vec![];
+                }
+                if self.chat.closed.is_none() {
+                    self.chat.close_for_a_while();
+                }
+                return self.reopen();
             }
         }
         vec![]
     }
 
-    /// Opens the model again that was closed for a run, if one was.
+    /// Opens the model again that was closed for a while, if one was. Once: a failure is not tried again.
     fn reopen(&mut self) -> Vec<Effect> {
-        if !std::mem::take(&mut self.chat.reopens) {
-            return vec![];
-        }
-        let effects = self.open_model();
-        self.chat.is_reopening = true;
+        let Some(closed) = self.chat.closed.take() else { return vec![] };
+        let effects = self.open(closed.choice.clone());
+        self.chat.reopening = Some(closed);
         effects
     }
 

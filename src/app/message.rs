@@ -131,7 +131,7 @@ pub enum Event {
     /// The folder of a run holds the result of an earlier one; nothing was begun.
     WouldReplace(PathBuf),
     /// A run begins; the chat's model is closed to leave it the memory.
-    TrainBegan,
+    TrainBegan(Box<TrainJob>),
     TrainStarted {
         steps: u64,
         examples: usize,
@@ -167,6 +167,8 @@ pub struct Control {
     /// Whether to try again, once a person said so.
     again: Mutex<Option<bool>>,
     answered: Condvar,
+    /// What failed after the window was closed.
+    fault: Mutex<Option<String>>,
 }
 
 impl Control {
@@ -218,6 +220,18 @@ impl Control {
         }
         self.answered.notify_all();
         self.stop();
+    }
+
+    /// Keeps what failed where there is no window any more that it could be told.
+    pub fn note_fault(&self, why: &str) {
+        if self.closing.load(Ordering::Acquire) {
+            self.fault.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| why.to_string());
+        }
+    }
+
+    /// What failed after the window was closed.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 
     /// Whether to end, without waiting.

@@ -4,6 +4,7 @@
 //! of its own.
 
 mod chat;
+mod desktop;
 mod devices;
 mod hear;
 mod message;

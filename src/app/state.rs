@@ -189,11 +189,15 @@ impl App {
     }
 
     pub(super) fn open_model(&mut self) -> Vec<Effect> {
-        let choice = self.choice();
-        let effects = self.start(Busy::Opening, Command::Open(choice));
+        self.open(self.choice())
+    }
+
+    pub(super) fn open(&mut self, choice: ModelChoice) -> Vec<Effect> {
+        let effects = self.start(Busy::Opening, Command::Open(choice.clone()));
         if !effects.is_empty() {
             self.chat.close();
-            self.chat.is_reopening = false;
+            self.chat.choice = choice;
+            (self.chat.closed, self.chat.reopening) = (None, None);
         }
         effects
     }
@@ -233,6 +237,8 @@ impl App {
                 self.chat.restart();
                 vec![]
             }
+            // A run that could not be saved waits for an answer and for nothing else.
+            Action::Stop if self.tune.save_failed.is_some() => self.act(Action::Show(Page::Tune)),
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],

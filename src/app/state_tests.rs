@@ -96,7 +96,19 @@ fn a_worker_that_was_restarted_opens_the_model_again() {
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
     assert_eq!((app.busy, app.chat.model.is_none(), app.chat.draft.as_str()), (Some(Busy::Opening), true, "Q"));
     assert!(app.notices[0].text.contains("lost"));
+    // One that failed under a run comes back once, and nothing later closes it again.
+    app.hear(Event::Opened(card()));
+    app.act(Action::Train);
+    app.hear(Event::TrainBegan(Box::new(app.job())));
+    app.settings.factor = 8;
+    let effects = app.hear(Event::Restarted("the device was lost".into()));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
+    app.hear(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
+    assert_eq!(app.settings.factor, 2, "trained otherwise meanwhile");
+    app.act(Action::Preview);
+    assert!(app.hear(Event::Failed("no such file".into())).is_empty() && app.chat.model.is_some());
     // A model that brings the engine down while it is opened is not opened for ever.
+    app.act(Action::OpenModel);
     assert!(app.hear(Event::Restarted("the loader failed".into())).is_empty());
     assert_eq!(app.busy, None);
     // Neither that nor another model costs the conversation.
@@ -128,7 +140,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
     // The chat's model leaves the run its memory, and its conversation to the page.
     app.chat.turns = vec![Turn { question: "Q".into(), ..Turn::default() }];
-    app.hear(Event::TrainBegan);
+    app.hear(Event::TrainBegan(Box::new(app.job())));
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.hear(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
@@ -151,14 +163,16 @@ fn a_run_is_begun_paused_and_talked_to() {
         peak_bytes: 1,
         cancelled: true,
     };
+    app.page = Page::Chat;
     app.hear(Event::SaveFailed("no space".into()));
+    assert!(app.act(Action::Stop).is_empty() && app.page == Page::Tune, "there is nothing to stop but to decide");
     assert_eq!(app.act(Action::SaveAgain(true)), [Effect::Answer(true)]);
     assert!(app.act(Action::SaveAgain(true)).is_empty(), "asked once, answered once");
     let effects = app.hear(Event::Trained(summary));
     assert_eq!(app.tune.run, RunState::Done(summary));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
     app.settings.factor = 8;
-    app.hear(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
+    app.hear(Event::Opened(card()));
     assert_eq!((app.settings.factor, app.busy), (8, None), "the dials stay as they were");
     let effects = app.act(Action::ChatWithAdapter);
     let opened = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
@@ -166,7 +180,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     // The next run keeps this one's curve beside its own.
     app.hear(Event::Opened(card()));
     app.act(Action::Train);
-    app.hear(Event::TrainBegan);
+    app.hear(Event::TrainBegan(Box::new(app.job())));
     assert_eq!((app.tune.past.len(), app.tune.past[0].losses.len(), app.tune.steps.len()), (1, 4, 0));
     let effects = app.hear(Event::Failed("the disk is full".into()));
     assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("full")));

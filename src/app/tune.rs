@@ -173,7 +173,7 @@ impl Tune {
     }
 
     /// A run begins: what the last one showed is kept for comparison.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, job: &TrainJob) {
         if self.steps.len() > 1 {
             let name = format!("{} ({} steps)", self.run_out, self.steps.len());
             self.past.push(PastRun { name, losses: self.losses() });
@@ -183,8 +183,8 @@ impl Tune {
         self.notes.clear();
         self.total_steps = 0;
         self.run = RunState::Running;
-        self.run_out = self.out.trim().to_string();
-        self.run_method = self.method;
+        self.run_out = job.out.display().to_string();
+        self.run_method = job.method;
     }
 
     /// Loss against step.

@@ -1,6 +1,6 @@
 //! The window: winit's events go to egui and to the state, the state's effects to the worker, dialogs and files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,16 +9,16 @@ use winit::event::WindowEvent;
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
 #[cfg(all(unix, not(target_os = "macos")))]
 use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
-use winit::window::{Icon, Window, WindowId};
+use winit::window::{Window, WindowId};
 
-use super::chat::{Document, Dropped, dropped, read_document};
+use super::chat::{Document, read_document};
+use super::desktop::{Meant, icon, meant, save};
 use super::message::Event;
 use super::painter::Painter;
 use super::settings::Settings;
-use super::state::{Action, App, Effect, Notice, Pick};
+use super::state::{Action, App, Busy, Effect, Notice, Page, Pick};
 use super::views;
 use super::worker::Worker;
-use crate::atomic_file::write_file;
 use crate::error::{Error, Result};
 
 /// What reaches the window from other threads.
@@ -54,13 +54,12 @@ pub fn run(options: &AppOptions) -> Result<()> {
     let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
     let Handler { app, worker, failed, shown, .. } = handler;
     drop(shown); // the window goes at once; a run that goes on saves what it has first
-    let was_in_time = !app.tune.is_running() || worker.finish();
+    let finished = if app.busy == Some(Busy::Training) { worker.finish() } else { Ok(()) };
     ran?;
     if let Some(e) = failed {
         return Err(e);
     }
-    crate::ensure!(was_in_time, "the engine did not end in time: what it had not saved yet is lost");
-    Ok(())
+    finished
 }
 
 /// A window with what is painted on it.
@@ -80,6 +79,8 @@ struct Handler {
     document: Option<PathBuf>,
     /// When a repaint was asked for.
     next_frame: Option<Instant>,
+    /// Whether the window was to be closed while a run could not be saved.
+    gives_up: bool,
     failed: Option<Error>,
 }
 
@@ -111,8 +112,18 @@ impl Handler {
         }));
         let (app, effects) = App::new(settings);
         let document = options.document.clone();
-        let mut handler =
-            Self { app, worker, proxy, context, shown: None, settings_path, document, next_frame: None, failed: None };
+        let mut handler = Self {
+            app,
+            worker,
+            proxy,
+            context,
+            shown: None,
+            settings_path,
+            document,
+            next_frame: None,
+            gives_up: false,
+            failed: None,
+        };
         handler.app.notices.extend(complaint.map(|text| Notice { is_error: true, text }));
         handler.carry_out(effects);
         handler
@@ -242,47 +253,6 @@ impl Handler {
     }
 }
 
-/// The icon of the window, where the platform shows one.
-fn icon() -> Option<Icon> {
-    let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/icon/longreach-64.png"));
-    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().ok()?;
-    let mut dots = vec![0; reader.output_buffer_size()?];
-    let info = reader.next_frame(&mut dots).ok()?;
-    Icon::from_rgba(dots, info.width, info.height).ok()
-}
-
-/// What a window's event asks of the app itself.
-#[derive(Debug, PartialEq)]
-enum Meant {
-    Read(PathBuf),
-    Act(Action),
-}
-
-fn meant(event: WindowEvent) -> Option<Meant> {
-    let WindowEvent::DroppedFile(path) = event else { return None };
-    Some(match dropped(path) {
-        Dropped::Document(path) => Meant::Read(path),
-        Dropped::Model(path) => Meant::Act(Action::Picked(Pick::ModelFolder, path)),
-        Dropped::Adapter(path) => Meant::Act(Action::Picked(Pick::Adapter, path)),
-    })
-}
-
-/// Writes a file into the working folder, beside what is there already; its path.
-fn save(path: &Path, text: &str) -> Result<PathBuf> {
-    let mut path = std::path::absolute(path)?;
-    let (stem, ending) = (
-        path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
-        path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy())),
-    );
-    let mut n = 2;
-    while path.exists() {
-        path.set_file_name(format!("{stem}-{n}{ending}"));
-        n += 1;
-    }
-    write_file(&path, text)?;
-    Ok(path)
-}
-
 impl ApplicationHandler<Message> for Handler {
     fn resumed(&mut self, event_loop: &ActiveEventLoop) {
         if self.shown.is_some() {
@@ -337,6 +307,12 @@ impl ApplicationHandler<Message> for Handler {
             shown.window.request_redraw();
         }
         match event {
+            WindowEvent::CloseRequested if self.app.tune.save_failed.is_some() && !self.gives_up => {
+                self.gives_up = true;
+                let text = "What was trained is not saved. Closing the window once more gives it up.";
+                self.app.notices.push(Notice { is_error: true, text: text.into() });
+                self.act(Action::Show(Page::Tune));
+            }
             WindowEvent::CloseRequested => {
                 self.worker.control.stop();
                 event_loop.exit();
@@ -363,32 +339,5 @@ impl ApplicationHandler<Message> for Handler {
             Some(at) => event_loop.set_control_flow(ControlFlow::WaitUntil(at)),
             None => event_loop.set_control_flow(ControlFlow::Wait),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_dropped_on_the_window_is_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        std::fs::write(at("book.txt"), "Call me Ishmael.").unwrap();
-        std::fs::create_dir(at("adapter")).unwrap();
-        std::fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
-        let drop = |name| meant(WindowEvent::DroppedFile(at(name)));
-        assert_eq!(drop("m.gguf"), Some(Meant::Act(Action::Picked(Pick::ModelFolder, at("m.gguf")))));
-        assert_eq!(drop("adapter"), Some(Meant::Act(Action::Picked(Pick::Adapter, at("adapter")))));
-        assert_eq!(meant(WindowEvent::HoveredFileCancelled), None);
-        let Some(Meant::Read(path)) = drop("book.txt") else { panic!("a document is read") };
-        let (mut app, _) = App::new(Settings::default());
-        app.act(Action::Document(read_document(&path).unwrap()));
-        assert_eq!(app.chat.document.map(|d| d.name).as_deref(), Some("book.txt"));
-    }
-
-    #[test]
-    fn the_window_has_an_icon() {
-        assert!(icon().is_some());
     }
 }

@@ -70,11 +70,14 @@ impl Worker {
 }
 
 impl Worker {
-    /// Stops what is running and waits until what it leaves is saved. Whether it was in time.
-    pub fn finish(self) -> bool {
+    /// Stops what is running and waits until what it leaves is saved. An error where it was not.
+    pub fn finish(self) -> Result<()> {
         self.control.close();
         drop(self.commands);
-        !matches!(self.ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout))
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(PATIENCE) {
+            return Err(Error::new("the engine did not end in time: what it had not saved yet is lost"));
+        }
+        self.control.fault().map_or(Ok(()), |why| Err(Error::new(format!("after the window was closed: {why}"))))
     }
 }
 
@@ -101,6 +104,7 @@ fn work(commands: &Receiver<Command>, site: &Site) {
         match done {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
+                site.control.note_fault(&e.to_string());
                 if e.kind() == ErrorKind::DeviceLost {
                     engine = None;
                     tell(Event::Restarted(format!("{e}. The model is opened again.")));
@@ -109,6 +113,7 @@ fn work(commands: &Receiver<Command>, site: &Site) {
                 }
             }
             Err(panic) => {
+                site.control.note_fault(said(&*panic));
                 // Nobody knows what it left behind.
                 engine = None;
                 tell(Event::Restarted(format!("The engine failed: {}. The model is opened again.", said(&*panic))));
@@ -144,9 +149,11 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
             Ok(())
         }
         Command::Train { job, device, .. } => {
-            *engine = None; // the run needs its memory
-            tell(Event::TrainBegan);
-            worker_jobs::train(&job, &device, site)
+            let begin = || {
+                *engine = None; // the run needs its memory
+                tell(Event::TrainBegan(job.clone()));
+            };
+            worker_jobs::train(&job, &device, site, begin)
         }
         Command::Check { device } => worker_jobs::check(&device, site),
     }

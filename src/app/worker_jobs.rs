@@ -93,9 +93,10 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Trains. A stop keeps what was trained.
-pub fn train(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
+/// Trains; calls `begin` once the model's files are found. A stop keeps what was trained.
+pub fn train(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
     let (files, _folder) = open_files(&choice_of(job, device))?;
+    begin();
     let mut device = (site.open)(device)?;
     let summary = run_opened(job, &files, &mut *device, &mut Watch(site))?;
     (site.tell)(Event::Trained(summary));

@@ -1,12 +1,12 @@
 //! The worker with its real engine, on the CPU and the bundled model: answers, stops, failures that it outlives.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::message::{Command, Event, ModelChoice, Question, Turn};
+use super::message::{Command, Control, Event, ModelChoice, Question, Turn};
 use super::worker::{Open, Worker};
 use crate::attention::{Attention, Lrsa};
 use crate::gpu::{CpuExecutor, open_device};
@@ -140,11 +140,12 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     assert!(matches!(heard[0], Event::Estimated(bytes) if bytes > 1 << 20), "{heard:?}");
     start(&mut window);
     window.worker.control.pause(true);
-    // One step may be on its way and one queued; then nothing comes.
-    std::thread::sleep(Duration::from_millis(300));
+    // One step may be on its way and one queued; then none comes.
+    std::thread::sleep(Duration::from_millis(500));
     while window.events.try_recv().is_ok() {}
     std::thread::sleep(Duration::from_millis(300));
-    assert!(window.events.try_recv().is_err(), "a paused run takes no step");
+    let late: Vec<Event> = window.events.try_iter().collect();
+    assert!(!late.iter().any(|e| matches!(e, Event::TrainStep(_))), "a paused run takes no step: {late:?}");
     window.worker.control.pause(false);
     window.until(|e| matches!(e, Event::TrainStep(_)));
     window.worker.control.stop();
@@ -159,7 +160,7 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     std::fs::remove_dir_all(&out).unwrap();
     start(&mut window);
     let Window { worker, events } = window;
-    assert!(worker.finish());
+    worker.finish().unwrap();
     drop(events);
     assert!(out.join("adapter_model.safetensors").exists());
     let mut window = Window::new();
@@ -229,6 +230,8 @@ fn a_lost_device_ends_the_job_with_its_checkpoint_kept() {
     assert_eq!(opened.load(Ordering::Acquire), 3);
 }
 
+// An open file keeps Windows from moving its folder.
+#[cfg(unix)]
 #[test]
 fn what_is_taken_away_in_mid_run_is_said() {
     let dir = tempfile::tempdir().unwrap();
@@ -245,11 +248,17 @@ fn what_is_taken_away_in_mid_run_is_said() {
         window.until(|e| matches!(e, Event::TrainSaved(2)));
     };
     let end = |window: &mut Window| window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
-    // The disk takes no more: a file lies where the folder was.
-    let mut window = Window::new();
+    // The disk takes no more: right after a save, a file lies where the folder was.
+    let fills = Arc::new(AtomicBool::new(true));
+    let (flag, out, saved) = (fills.clone(), job.out.clone(), dir.path().join("saved"));
+    let look = move |event: &Event| {
+        if matches!(event, Event::TrainSaved(2)) && flag.swap(false, Ordering::AcqRel) {
+            std::fs::rename(&out, &saved).unwrap();
+            std::fs::write(&out, "").unwrap();
+        }
+    };
+    let mut window = Window::with(look, Arc::new(open_device));
     begin(&mut window);
-    std::fs::rename(&job.out, dir.path().join("saved")).unwrap();
-    std::fs::write(&job.out, "").unwrap();
     let heard = window.until(|e| matches!(e, Event::Note(_)));
     assert!(matches!(heard.last(), Some(Event::Note(text)) if text.contains("The run goes on")), "{heard:?}");
     window.until(|e| matches!(e, Event::TrainStep(_)));
@@ -266,12 +275,13 @@ fn what_is_taken_away_in_mid_run_is_said() {
     let heard = end(&mut window);
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.steps > 2), "nothing was lost: {heard:?}");
     assert!(job.out.join("adapter_model.safetensors").exists());
-    // Closing the window gives up what cannot be saved instead of waiting for ever.
+    // Closing the window gives up what cannot be saved instead of waiting for ever, and says so.
+    std::fs::remove_dir_all(dir.path().join("saved")).unwrap();
+    fills.store(true, Ordering::Release);
     begin(&mut window);
-    std::fs::rename(&job.out, dir.path().join("saved again")).unwrap();
-    std::fs::write(&job.out, "").unwrap();
     let Window { worker, events } = window;
-    assert!(worker.finish());
+    let e = worker.finish().unwrap_err().to_string();
+    assert!(e.contains("after the window was closed") && e.contains("out"), "{e}");
     drop(events);
     std::fs::remove_file(&job.out).unwrap();
     let mut window = Window::new();
@@ -291,13 +301,19 @@ fn what_is_taken_away_in_mid_run_is_said() {
 
 #[test]
 fn a_check_is_broken_off_when_asked() {
-    let mut window = Window::new();
+    let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+    let stops = control.clone();
+    let look = move |event: &Event| {
+        if let (Event::Checked(_), Some(control)) = (event, stops.get()) {
+            control.stop();
+        }
+    };
+    let mut window = Window::with(look, Arc::new(open_device));
+    let _ = control.set(window.worker.control.clone());
     window.worker.send(Command::Check { device: "cpu".into() });
-    window.until(|e| matches!(e, Event::Checked(_)));
-    window.worker.control.stop();
     let heard = window.until(|e| matches!(e, Event::CheckDone { .. } | Event::Failed(_)));
     let Some(Event::CheckDone { passed, failed, is_complete: false, report }) = heard.last() else {
         panic!("{heard:?}")
     };
-    assert!(*passed > 0 && *passed < 30 && *failed == 0 && report.contains("broken off"), "{passed} {failed}");
+    assert!(*passed > 0 && *failed == 0 && report.contains("broken off"), "{passed} {failed}");
 }

@@ -125,11 +125,13 @@ impl Study<'_> {
         let mut watch = Watch { observer: self.observer, total: job.steps.unwrap_or(0) as usize, losses: vec![] };
         let summary = run_opened(&job, &self.files, self.device, &mut watch).with_context(|| what.clone())?;
         let losses = watch.losses;
+        let adapter = checksum(&self.adapter(arm, seed))?;
+        self.ensure_same(arm, seed, Some(&adapter))?;
         let last = &losses[losses.len().saturating_sub(10)..];
         let record = TrainingRecord {
             arm,
             seed,
-            adapter: Some(checksum(&self.adapter(arm, seed))?),
+            adapter: Some(adapter),
             steps: summary.steps,
             last_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
             tokens: summary.tokens,

@@ -2,7 +2,7 @@
 //! `eval.jsonl`, which grow as the run goes and survive every save.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -104,7 +104,7 @@ impl<'a> RunFolder<'a> {
 
     /// Appends a line to `metrics.jsonl`; the first line of a run replaces what an earlier run wrote.
     pub fn log_step(&mut self, line: &StepLine) -> Result<()> {
-        if self.metrics.is_none() {
+        if self.metrics.is_none() && self.eval.is_none() {
             fs::remove_file(self.dir.join(EVAL)).ok(); // absent is what it should be
         }
         append(&mut self.metrics, &self.dir.join(METRICS), line)
@@ -122,10 +122,15 @@ fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result
             *file = Some(File::create(path)?);
         }
         let text = serde_json::to_string(line)? + "\n";
-        if let Some(file) = file {
-            file.write_all(text.as_bytes())?;
+        let Some(file) = file else { return Ok(()) };
+        let before = file.stream_position()?;
+        let written = file.write_all(text.as_bytes());
+        if written.is_err() {
+            // Half a line would spoil the next one too.
+            file.set_len(before)?;
+            file.seek(SeekFrom::Start(before))?;
         }
-        Ok(())
+        Ok(written?)
     };
     write().with_context(|| format!("writing {}", path.display()))
 }

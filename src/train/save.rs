@@ -9,7 +9,7 @@ use super::probe::file_shape;
 use crate::atomic_file::{write_file, write_folder};
 use crate::attention::Attention;
 use crate::data::model_files::ModelFiles;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 use crate::model::adapter_config::AdapterConfig;
 use crate::model::adapter_file::write_adapter;
@@ -54,12 +54,14 @@ pub fn save(
 fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(String, HostTensor)>> {
     let read = |t: &crate::tensor::Trainable| {
         let values = t.value.read(device).context("reading the trained weights back")?;
-        crate::ensure!(
-            values.iter().all(|v| v.is_finite()),
-            "the trained values of {} are not finite: training diverged; lower --lr or set --clip 1. What was saved before \
-             stays",
-            t.name
-        );
+        if !values.iter().all(|v| v.is_finite()) {
+            let text = format!(
+                "the trained values of {} are not finite: training diverged; lower --lr or set --clip 1. What was saved before \
+                 stays",
+                t.name
+            );
+            return Err(Error::of_kind(ErrorKind::Diverged, text));
+        }
         let shape = file_shape(&t.name, &t.value);
         Ok((t.name.clone(), HostTensor::from_f32(&shape, &values)))
     };

@@ -240,7 +240,7 @@ impl Run<'_, '_> {
         self.finish()?;
         if done > 0 {
             while let Err(e) = self.save(done) {
-                if e.kind() == ErrorKind::DeviceLost || !self.observer.retries_save(&e) {
+                if is_fatal(&e) || !self.observer.retries_save(&e) {
                     return Err(e);
                 }
             }
@@ -275,6 +275,7 @@ impl Run<'_, '_> {
         let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         self.finish()?; // whatever became of this one
         self.clock = after_hold(self.clock, self.held);
+        self.held = (self.clock, self.clock); // counted
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens });
@@ -286,7 +287,9 @@ impl Run<'_, '_> {
         let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
         let report = queued.wait().map_err(|e| self.explained(e, step, most_tokens))?;
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
-        let seconds = report.done.saturating_duration_since(self.clock).as_secs_f64();
+        // A device's answer is heard when somebody listens, which in a hold nobody does.
+        let clock = if report.done < self.held.1 { self.clock } else { after_hold(self.clock, self.held) };
+        let seconds = report.done.saturating_duration_since(clock).as_secs_f64();
         self.clock = report.done;
         let bytes = self.device.memory().peak_bytes();
         let line = StepLine { step, loss, lr, grad_norm, tokens, seconds, bytes };
@@ -320,7 +323,7 @@ impl Run<'_, '_> {
         if due(save_every)
             && let Err(e) = self.save(done)
         {
-            if e.kind() == ErrorKind::DeviceLost {
+            if is_fatal(&e) {
                 return Err(e);
             }
             self.observer.note(&format!("{e}. The run goes on and will be saved later: make room meanwhile"));
@@ -357,6 +360,11 @@ impl Run<'_, '_> {
         self.eval = Some(line);
         Ok(())
     }
+}
+
+/// Whether an error of a save will not go away by itself or by what a person does to the disk.
+fn is_fatal(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::DeviceLost | ErrorKind::Diverged)
 }
 
 /// The clock of a step, moved on by what it would count of a time in which the run was held.

@@ -178,6 +178,9 @@ fn empty(ui: &mut Ui, app: &App) {
     let has_template = app.chat.model.as_ref().is_none_or(|m| m.has_chat_template);
     let text = match (&app.chat.model, &app.chat.document) {
         (None, _) if app.busy == Some(Busy::Opening) => "The model is being opened.",
+        (None, _) if app.chat.closed.is_some() => {
+            "The model is closed while a run has its memory, and comes back after it."
+        }
         (None, _) => "No model is open: name one above and press Open.",
         (Some(_), None) if has_template => "Ask something, or drop a long document into the window first.",
         (Some(_), None) => "This model goes on with texts: type how one begins.",

@@ -114,6 +114,9 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                 ui.add(egui::Spinner::new().size(14.0));
                 ui.label(busy.text());
                 let stop = match busy {
+                    Busy::Training if app.tune.save_failed.is_some() => {
+                        Some(("Could not be saved…", "Opens the page that asks what to do"))
+                    }
                     Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
                     Busy::Training => Some(("Stop and keep", KEEPS)),
                     _ => None,

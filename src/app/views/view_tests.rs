@@ -94,7 +94,7 @@ fn training() -> App {
     (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
     app.settings.model = "models/smollm2.gguf".into();
     app.act(Action::Train);
-    app.hear(Event::TrainBegan);
+    app.hear(Event::TrainBegan(Box::new(app.job())));
     app.hear(Event::TrainStarted { steps: 100, examples: 64 });
     for step in 1..=40u64 {
         let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;

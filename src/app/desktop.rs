@@ -1,0 +1,82 @@
+//! Between desktop and app: the window's icon, what is dropped on it, files that are saved in the working folder.
+
+use std::path::{Path, PathBuf};
+
+use winit::event::WindowEvent;
+use winit::window::Icon;
+
+use super::chat::{Dropped, dropped};
+use super::state::{Action, Pick};
+use crate::atomic_file::write_file;
+use crate::error::Result;
+
+/// The icon of the window, where the platform shows one.
+pub(super) fn icon() -> Option<Icon> {
+    let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/icon/longreach-64.png"));
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().ok()?;
+    let mut dots = vec![0; reader.output_buffer_size()?];
+    let info = reader.next_frame(&mut dots).ok()?;
+    Icon::from_rgba(dots, info.width, info.height).ok()
+}
+
+/// What a window's event asks of the app itself.
+#[derive(Debug, PartialEq)]
+pub(super) enum Meant {
+    Read(PathBuf),
+    Act(Action),
+}
+
+pub(super) fn meant(event: WindowEvent) -> Option<Meant> {
+    let WindowEvent::DroppedFile(path) = event else { return None };
+    Some(match dropped(path) {
+        Dropped::Document(path) => Meant::Read(path),
+        Dropped::Model(path) => Meant::Act(Action::Picked(Pick::ModelFolder, path)),
+        Dropped::Adapter(path) => Meant::Act(Action::Picked(Pick::Adapter, path)),
+    })
+}
+
+/// Writes a file into the working folder, beside what is there already; its path.
+pub(super) fn save(path: &Path, text: &str) -> Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    let (stem, ending) = (
+        path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned()),
+        path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy())),
+    );
+    let mut n = 2;
+    while path.exists() {
+        path.set_file_name(format!("{stem}-{n}{ending}"));
+        n += 1;
+    }
+    write_file(&path, text)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::chat::read_document;
+    use crate::app::settings::Settings;
+    use crate::app::state::App;
+
+    #[test]
+    fn what_is_dropped_on_the_window_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("book.txt"), "Call me Ishmael.").unwrap();
+        std::fs::create_dir(at("adapter")).unwrap();
+        std::fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
+        let drop = |name| meant(WindowEvent::DroppedFile(at(name)));
+        assert_eq!(drop("m.gguf"), Some(Meant::Act(Action::Picked(Pick::ModelFolder, at("m.gguf")))));
+        assert_eq!(drop("adapter"), Some(Meant::Act(Action::Picked(Pick::Adapter, at("adapter")))));
+        assert_eq!(meant(WindowEvent::HoveredFileCancelled), None);
+        let Some(Meant::Read(path)) = drop("book.txt") else { panic!("a document is read") };
+        let (mut app, _) = App::new(Settings::default());
+        app.act(Action::Document(read_document(&path).unwrap()));
+        assert_eq!(app.chat.document.map(|d| d.name).as_deref(), Some("book.txt"));
+    }
+
+    #[test]
+    fn the_window_has_an_icon() {
+        assert!(icon().is_some());
+    }
+}
