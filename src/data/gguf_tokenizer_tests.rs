@@ -137,7 +137,7 @@ fn byte_level_metadata(file: &serde_json::Value, pre: &str) -> Metadata {
 /// Compares with real tokenizers: `LONGREACH_TOKENIZERS` names a folder with `qwen2/tokenizer.json` and
 /// `llama-bpe/tokenizer.json`, a folder's name up to its first dot being what GGUF files call the pre-tokenizer.
 #[test]
-#[ignore = "needs real tokenizers"]
+#[ignore = "needs tokenizers that are not ours to hand on: LONGREACH_TOKENIZERS names their folder"]
 fn byte_level_tokenizers_equal_their_originals() {
     let root = std::env::var("LONGREACH_TOKENIZERS").expect("LONGREACH_TOKENIZERS names a folder");
     let moby = include_str!("../../assets/moby-dick.txt");
@@ -155,11 +155,12 @@ fn byte_level_tokenizers_equal_their_originals() {
     }
 }
 
-/// The tokenizer, stop tokens and chat template of a real file: `LONGREACH_SMOLLM2` is the path of SmolLM2-135M-Instruct.
+/// The tokenizer, stop tokens and chat template of a real file: `LONGREACH_SMOLLM2_GGUF` is the path of SmolLM2-135M-Instruct, which
+/// `scripts/fetch-models` brings.
 #[test]
-#[ignore = "needs SmolLM2-135M-Instruct as GGUF"]
+#[ignore = "needs a file of 98 MB: LONGREACH_SMOLLM2_GGUF names it"]
 fn a_real_gguf_file_tokenizes_as_its_original() {
-    let path = std::env::var("LONGREACH_SMOLLM2").expect("LONGREACH_SMOLLM2 is a path");
+    let path = std::env::var("LONGREACH_SMOLLM2_GGUF").expect("LONGREACH_SMOLLM2_GGUF is a path");
     let file = Gguf::open(Path::new(&path)).unwrap();
     let tokenizer = Tokenizer::from_gguf(&file.metadata).unwrap();
     let text = "The sun rises in the east and sets in the west. Every morning, people wake up, drink coffee and go to work, \
