@@ -124,6 +124,14 @@ impl Chat {
         text
     }
 
+    /// The conversation has so many tokens now.
+    pub fn grown(&mut self, n_tokens: usize) {
+        if let Some(attention) = self.asked {
+            let (entries, bytes) = self.cache_size(attention, n_tokens);
+            self.context = Some((n_tokens, entries, bytes));
+        }
+    }
+
     /// Entries and bytes that a cache has after so many tokens.
     pub fn cache_size(&self, attention: Attention, n_tokens: usize) -> (usize, u64) {
         let entries = attention.cache_length(n_tokens);

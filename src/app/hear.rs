@@ -22,19 +22,17 @@ impl App {
                 }
                 self.chat.model = Some(card);
             }
-            Event::Fed { done, total } => self.chat.fed = Some((done, total)),
+            Event::Fed { done, total } => {
+                self.chat.fed = Some((done, total));
+                self.chat.grown(done);
+            }
             Event::Said(text) => {
                 self.chat.fed = None;
                 if let Some(turn) = self.chat.turns.last_mut() {
                     turn.answer += &text;
                 }
             }
-            Event::Grown(n_tokens) => {
-                if let Some(attention) = self.chat.asked {
-                    let (entries, bytes) = self.chat.cache_size(attention, n_tokens);
-                    self.chat.context = Some((n_tokens, entries, bytes));
-                }
-            }
+            Event::Grown(n_tokens) => self.chat.grown(n_tokens),
             Event::Answered(answer) => self.answered(answer),
             Event::Kept(map) => {
                 self.busy = None;
@@ -70,7 +68,6 @@ impl App {
             Event::Note(text) => self.tune.notes.push(text),
             Event::Trained(summary) => {
                 self.busy = None;
-                self.tune.save_failed = None;
                 self.tune.run = RunState::Done(summary);
                 return self.reopen();
             }
@@ -119,7 +116,6 @@ impl App {
 
     fn failed(&mut self, why: String) {
         if self.busy == Some(Busy::Training) {
-            self.tune.save_failed = None;
             self.tune.run = RunState::Failed(why.clone());
         }
         if self.busy == Some(Busy::Answering)

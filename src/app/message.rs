@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::attention::Attention;
 use crate::eval::KeptMap;
@@ -122,7 +122,7 @@ pub enum Event {
         total: usize,
     },
     Said(String),
-    /// The conversation has so many tokens now.
+    /// With what was just said the conversation has so many tokens.
     Grown(usize),
     Answered(Answer),
     Kept(Box<KeptMap>),
@@ -171,6 +171,11 @@ pub struct Control {
     fault: Mutex<Option<String>>,
 }
 
+/// What a mutex guards; flags stay whole even where a thread panicked.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 impl Control {
     /// Ends what is running, as soon as it can be ended.
     pub fn stop(&self) {
@@ -182,24 +187,24 @@ impl Control {
     pub fn begin(&self) {
         self.stop.store(false, Ordering::Release);
         self.pause(false);
-        *self.again.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        *locked(&self.again) = None;
     }
 
     /// Holds training between two steps, or lets it go on.
     pub fn pause(&self, paused: bool) {
-        *self.paused.lock().unwrap_or_else(|e| e.into_inner()) = paused;
+        *locked(&self.paused) = paused;
         self.resumed.notify_all();
     }
 
     /// Answers a question of the worker: whether to try again.
     pub fn answer(&self, again: bool) {
-        *self.again.lock().unwrap_or_else(|e| e.into_inner()) = Some(again);
+        *locked(&self.again) = Some(again);
         self.answered.notify_all();
     }
 
     /// Waits until a person says whether to try again. Closing the window means no.
     pub fn wait_for_answer(&self) -> bool {
-        let mut again = self.again.lock().unwrap_or_else(|e| e.into_inner());
+        let mut again = locked(&self.again);
         loop {
             if let Some(answer) = again.take() {
                 return answer;
@@ -215,7 +220,7 @@ impl Control {
     pub fn close(&self) {
         {
             // Not between a look at the flag and the wait after it.
-            let _again = self.again.lock().unwrap_or_else(|e| e.into_inner());
+            let _again = locked(&self.again);
             self.closing.store(true, Ordering::Release);
         }
         self.answered.notify_all();
@@ -225,13 +230,13 @@ impl Control {
     /// Keeps what failed where there is no window any more that it could be told.
     pub fn note_fault(&self, why: &str) {
         if self.closing.load(Ordering::Acquire) {
-            self.fault.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| why.to_string());
+            locked(&self.fault).get_or_insert_with(|| why.to_string());
         }
     }
 
     /// What failed after the window was closed.
     pub fn fault(&self) -> Option<String> {
-        self.fault.lock().unwrap_or_else(|e| e.into_inner()).take()
+        locked(&self.fault).take()
     }
 
     /// Whether to end, without waiting.
@@ -241,7 +246,7 @@ impl Control {
 
     /// Whether to end; waits while paused.
     pub fn is_stopped(&self) -> bool {
-        let mut paused = self.paused.lock().unwrap_or_else(|e| e.into_inner());
+        let mut paused = locked(&self.paused);
         while *paused && !self.stop.load(Ordering::Acquire) {
             paused = self.resumed.wait(paused).unwrap_or_else(|e| e.into_inner());
         }

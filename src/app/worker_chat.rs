@@ -119,10 +119,7 @@ impl Engine {
         };
         let mut watch = |progress: Progress<'_>| {
             match progress {
-                Progress::Fed { done, total } => {
-                    tell(Event::Fed { done, total });
-                    tell(Event::Grown(done));
-                }
+                Progress::Fed { done, total } => tell(Event::Fed { done, total }),
                 Progress::Said { text, n_tokens } => {
                     tell(Event::Said(text.to_string()));
                     tell(Event::Grown(n_tokens));

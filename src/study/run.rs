@@ -89,16 +89,14 @@ impl Study<'_> {
         self.work.join(model_name(arm, Some(seed)))
     }
 
-    /// Cells of a model that are not there yet.
-    fn missing(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<Policy>> {
-        let mut missing = Vec::new();
-        for policy in self.plan.policies()? {
+    /// The cells of a model: which policy each is about, and what is there already.
+    fn cells(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<(Policy, CellName, Option<Cell>)>> {
+        let read = |policy: Policy| {
             let name = CellName { arm, seed, attention: policy.name().to_string() };
-            if name.read(self.dir)?.is_none() {
-                missing.push(policy);
-            }
-        }
-        Ok(missing)
+            let cell = name.read(self.dir)?;
+            Ok((policy, name, cell))
+        };
+        self.plan.policies()?.into_iter().map(read).collect()
     }
 
     /// Whether the adapter that a training record tells of is in its folder.
@@ -114,7 +112,7 @@ impl Study<'_> {
     /// Trains a model that has cells to be computed and is not there.
     fn train(&mut self, arm: Arm, seed: u64) -> Result<()> {
         let out = self.adapter(arm, seed);
-        if self.is_trained(arm, seed)? || self.missing(arm, Some(seed))?.is_empty() {
+        if self.is_trained(arm, seed)? || self.cells(arm, Some(seed))?.iter().all(|(_, _, cell)| cell.is_some()) {
             return Ok(());
         }
         let what = format!("training {}", model_name(arm, Some(seed)));
@@ -126,7 +124,7 @@ impl Study<'_> {
         let summary = run_opened(&job, &self.files, self.device, &mut watch).with_context(|| what.clone())?;
         let losses = watch.losses;
         let adapter = checksum(&self.adapter(arm, seed))?;
-        self.ensure_same(arm, seed, Some(&adapter))?;
+        self.ensure_same(arm, seed, &adapter, &self.cells(arm, Some(seed))?)?;
         let last = &losses[losses.len().saturating_sub(10)..];
         let record = TrainingRecord {
             arm,
@@ -167,24 +165,23 @@ impl Study<'_> {
 
     /// Computes the cells of a model that are missing.
     fn evaluate(&mut self, arm: Arm, seed: Option<u64>) -> Result<()> {
-        let missing = self.missing(arm, seed)?;
-        if missing.is_empty() {
+        let cells = self.cells(arm, seed)?;
+        if cells.iter().all(|(_, _, cell)| cell.is_some()) {
             return Ok(());
         }
         let (mut adapter, mut sum) = (None, None);
         if let Some(seed) = seed {
             let folder = self.adapter(arm, seed);
             adapter = ModelFiles::open(&self.plan.model, Some(&folder))?.adapter;
-            sum = Some(checksum(&folder)?);
-            self.ensure_same(arm, seed, sum.as_deref())?;
+            let found = checksum(&folder)?;
+            self.ensure_same(arm, seed, &found, &cells)?;
+            sum = Some(found);
         }
         let mut loaded = load(self.device, &self.files.source, adapter.as_ref(), Train::Nothing)?;
-        for policy in missing {
-            let name = CellName { arm, seed, attention: policy.name().to_string() };
+        for (policy, name, _) in cells.into_iter().filter(|(_, _, cell)| cell.is_none()) {
             let what = format!("{}, {}", name.model(), policy.name());
             self.observer.started(&what);
-            let mut cell = self.cell(name, &policy, &mut loaded).with_context(|| what.clone())?;
-            cell.adapter.clone_from(&sum);
+            let cell = self.cell(name, sum.clone(), &policy, &mut loaded).with_context(|| what.clone())?;
             cell.write(self.dir)?;
             let means: Vec<String> = cell.means.iter().map(|m| format!("{m:.3}")).collect();
             let figures = cell.metrics.iter().zip(&means).map(|(metric, mean)| format!("{metric} {mean}"));
@@ -195,12 +192,11 @@ impl Study<'_> {
     }
 
     /// Refuses to put results of an adapter beside those of another one.
-    fn ensure_same(&self, arm: Arm, seed: u64, sum: Option<&str>) -> Result<()> {
-        for policy in self.plan.policies()? {
-            let name = CellName { arm, seed: Some(seed), attention: policy.name().to_string() };
-            let other = name.read(self.dir)?.and_then(|cell| cell.adapter);
+    fn ensure_same(&self, arm: Arm, seed: u64, sum: &str, cells: &[(Policy, CellName, Option<Cell>)]) -> Result<()> {
+        for (_, name, cell) in cells {
+            let other = cell.as_ref().and_then(|cell| cell.adapter.as_deref());
             crate::ensure!(
-                other.as_deref().is_none_or(|other| Some(other) == sum),
+                other.is_none_or(|other| other == sum),
                 "{}, {} was computed with another adapter than the one in {}: remove its cells to compute them again",
                 name.model(),
                 name.attention,
@@ -210,7 +206,7 @@ impl Study<'_> {
         Ok(())
     }
 
-    fn cell(&mut self, name: CellName, policy: &Policy, loaded: &mut Loaded) -> Result<Cell> {
+    fn cell(&mut self, name: CellName, adapter: Option<String>, policy: &Policy, loaded: &mut Loaded) -> Result<Cell> {
         let start = Instant::now();
         let (task, device) = (self.source.task(), self.device.name());
         let mut subject = Subject {
@@ -234,7 +230,7 @@ impl Study<'_> {
         let answer = |o: Outcome| Answer { id: o.id, answer: o.answer, expected: o.expected, scores: o.scores };
         Ok(Cell {
             name,
-            adapter: None,
+            adapter,
             metrics: task.metrics().map(String::from).to_vec(),
             means,
             kv_entries,

@@ -20,15 +20,14 @@ pub const EVAL: &str = "eval.jsonl";
 
 /// Whether a folder holds a result that a run of this method would replace.
 pub fn holds_result(out: &Path, method: Method) -> bool {
-    out.join(own_and_other(method).0.1).exists()
+    out.join(made_by(method).1).exists()
 }
 
-/// What a method saves and what the other one does: its name, and the file by which it is known.
-fn own_and_other(method: Method) -> ((&'static str, &'static str), (&'static str, &'static str)) {
-    let (adapter, model) = (("an adapter", "adapter_config.json"), ("a model", "config.json"));
+/// What a method saves: its name, and the file by which it is known.
+fn made_by(method: Method) -> (&'static str, &'static str) {
     match method {
-        Method::Lora => (adapter, model),
-        Method::Full => (model, adapter),
+        Method::Lora => ("an adapter", "adapter_config.json"),
+        Method::Full => ("a model", "config.json"),
     }
 }
 
@@ -62,7 +61,11 @@ impl<'a> RunFolder<'a> {
                 out.display()
             )));
         }
-        let ((own, _), (other, other_file)) = own_and_other(method);
+        let (own, _) = made_by(method);
+        let (other, other_file) = made_by(match method {
+            Method::Lora => Method::Full,
+            Method::Full => Method::Lora,
+        });
         if dir.join(other_file).exists() {
             return Err(Error::usage(format!(
                 "--out {} holds {other} ({other_file}), and this run saves {own} that would mix with it: choose \

@@ -293,8 +293,7 @@ impl Run<'_, '_> {
         self.clock = report.done;
         let bytes = self.device.memory().peak_bytes();
         let line = StepLine { step, loss, lr, grad_norm, tokens, seconds, bytes };
-        let logged = self.folder.as_mut().map_or(Ok(()), |folder| folder.log_step(&line));
-        self.note_log(logged);
+        self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;
         self.totals.seconds += seconds;
@@ -331,9 +330,9 @@ impl Run<'_, '_> {
         if due(eval_every) { self.evaluate(done) } else { Ok(()) }
     }
 
-    /// A log that has no room does not cost what is being learnt.
-    fn note_log(&mut self, logged: Result<()>) {
-        if let Err(e) = logged
+    /// Writes a line, where there is a folder. A log that has no room does not cost what is being learnt.
+    fn log(&mut self, write: impl FnOnce(&mut RunFolder<'_>) -> Result<()>) {
+        if let Some(Err(e)) = self.folder.as_mut().map(|folder| write(folder))
             && !self.lacks_log
         {
             self.lacks_log = true;
@@ -354,8 +353,7 @@ impl Run<'_, '_> {
         let attention = self.trainer.attention;
         let line = self.trainer.evaluate(self.device, valid, attention).context("evaluating")?;
         let line = EvalLine { step, ..line };
-        let logged = self.folder.as_mut().map_or(Ok(()), |folder| folder.log_eval(&line));
-        self.note_log(logged);
+        self.log(|folder| folder.log_eval(&line));
         self.observer.evaluated(&line);
         self.eval = Some(line);
         Ok(())
