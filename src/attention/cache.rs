@@ -122,6 +122,19 @@ impl Cache {
         Ok(())
     }
 
+    /// Takes over what another cache of the same kind and capacity holds, so that several texts can go on from one beginning.
+    pub fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
+        assert_eq!((self.attention, self.capacity), (other.attention, other.capacity), "caches of one kind");
+        let mut rec = Recording::new();
+        for (own, others) in self.layers.iter().zip(&other.layers) {
+            rec.copy(&others.fixed.span(), &own.fixed.span());
+            rec.copy(&others.tail.span(), &own.tail.span());
+        }
+        device.run(&rec)?;
+        self.n_tokens = other.n_tokens;
+        Ok(())
+    }
+
     fn full(&self) -> Error {
         Error::new(format!(
             "the cache holds {} tokens and is full: start with a larger --max-tokens or a shorter prompt",

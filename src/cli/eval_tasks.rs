@@ -11,8 +11,8 @@ use crate::attention::Lrsa;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::eval::{
-    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, RulerTask, Sample, Task,
-    agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, ruler_samples,
+    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QaGrid, RulerTask, Sample,
+    Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, ruler_samples,
 };
 
 /// Flags of tasks that ask questions.
@@ -130,6 +130,9 @@ pub struct QaArgs {
     /// Questions for each length, of the articles in the last two fifths of the file
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
     samples: usize,
+    /// Most questions about one document, which is read once for all of them
+    #[arg(long = "questions", value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    per_document: usize,
 }
 
 impl QaArgs {
@@ -137,7 +140,9 @@ impl QaArgs {
         let QuestionArgs { common, lengths, .. } = &self.questions;
         let files = common.files()?;
         let file = QaFile::read(&self.data)?;
-        let samples = qa_samples(&files, &file, lengths, self.samples, common.seed)?;
+        let (lengths, n_samples, per_document) = (lengths.clone(), self.samples, self.per_document);
+        let grid = QaGrid { lengths, n_samples, per_document, seed: common.seed };
+        let samples = qa_samples(&files, &file, &grid)?;
         let (name, task) = if file.is_hotpot { ("hotpotqa", Task::HotpotQa) } else { ("qa", Task::Qa) };
         self.questions.ask(name, task, files, &samples)
     }

@@ -43,10 +43,13 @@ pub struct StudyArgs {
     /// Held-out questions [default: 64]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
+    /// Questions about one document, in evaluation and in a training step, with --task qa [default: 1]
+    #[arg(long, value_name = "N")]
+    questions: Option<usize>,
     /// Seeds of the training runs [default: 0,1,2]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     seeds: Option<Vec<u64>>,
-    /// Optimiser steps, each on one question [default: 60]
+    /// Optimiser steps, each on one text [default: 60]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Rank of the adapters [default: 16]
@@ -88,6 +91,7 @@ impl StudyArgs {
         set(&mut plan.task, &self.task);
         set(&mut plan.length, &self.length);
         set(&mut plan.samples, &self.samples);
+        set(&mut plan.questions, &self.questions);
         set(&mut plan.seeds, &self.seeds);
         set(&mut plan.steps, &self.steps);
         set(&mut plan.rank, &self.rank);

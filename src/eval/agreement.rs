@@ -54,6 +54,7 @@ pub fn agreement(
             let tokenizer = subject.files.tokenizer()?;
             outcomes.push(Outcome {
                 attention: policy.name().to_string(),
+                document: None,
                 id: format!("agreement-{length}-{i}"),
                 length,
                 depth: None,

@@ -8,7 +8,7 @@ use super::sample::{Sample, Task};
 use crate::attention::Attention;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
-use crate::generate::{GenerateRequest, Generated, NewToken, generate};
+use crate::generate::{GenerateRequest, Generated, NewToken, Session, generate, generate_from};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
@@ -64,9 +64,66 @@ impl Subject<'_> {
         let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
         generate(self.device, self.model, Some(tokenizer), &request, &mut silent)
     }
+
+    /// The same with a session that has read the prompt's beginning; stop tokens end it.
+    fn generate_from(
+        &mut self,
+        session: &mut Session,
+        prompt_ids: &[u32],
+        attention: Attention,
+        max_tokens: usize,
+    ) -> Result<Generated> {
+        let (sampling, chunk, stop) = (Sampling::default(), self.chunk, self.files.stop.ids());
+        let request = GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed: 0 };
+        let tokenizer = self.files.tokenizer()?;
+        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+        generate_from(self.device, self.model, Some(tokenizer), &request, session, &mut silent)
+    }
 }
 
-/// The greedy answer to every sample under every policy.
+/// Neighbours among the samples whose prompts begin alike, as questions about one document do.
+struct Group<'a> {
+    samples: &'a [Sample],
+    /// Their prompts.
+    ids: &'a [Vec<u32>],
+    /// Tokens that all prompts begin with, at least half of each; 0 for a sample alone.
+    n_shared: usize,
+}
+
+impl<'a> Group<'a> {
+    /// The group that the first of the samples is in.
+    fn first(samples: &'a [Sample], ids: &'a [Vec<u32>]) -> Self {
+        let mut n_shared = ids[0].len();
+        let mut n = 1;
+        for next in &ids[1..] {
+            let common = ids[0].iter().zip(next).take_while(|(a, b)| a == b).count();
+            // The last token of each is fed with its own answer.
+            let common = common.min(n_shared).min(ids[0].len().min(next.len()).saturating_sub(1));
+            if 2 * common < next.len().max(ids[0].len()) {
+                break;
+            }
+            n_shared = common;
+            n += 1;
+        }
+        Self { samples: &samples[..n], ids: &ids[..n], n_shared: if n == 1 { 0 } else { n_shared } }
+    }
+
+    /// The beginning that all prompts have, read, and a session to go on in; none where there is none.
+    fn read(&self, subject: &mut Subject<'_>, attentions: &[Attention]) -> Result<Option<(Session, Session)>> {
+        if self.n_shared == 0 || attentions.iter().any(|a| *a != attentions[0]) {
+            return Ok(None);
+        }
+        let room = self.ids.iter().zip(self.samples).map(|(ids, sample)| ids.len() + sample.max_tokens).max();
+        let (room, chunk) = (room.unwrap_or(0), subject.chunk);
+        let Subject { device, model, .. } = subject;
+        let mut new = || Session::new(*device, model, attentions[0], room, chunk, Sampling::default(), 0);
+        let (mut read, answering) = (new()?, new()?);
+        read.feed(*device, model, &self.ids[0][..self.n_shared])?;
+        Ok(Some((read, answering)))
+    }
+}
+
+/// The greedy answer to every sample under every policy. What the prompts of neighbours begin with is read once for each policy.
 pub fn answer_all(
     subject: &mut Subject<'_>,
     task: Task,
@@ -74,33 +131,68 @@ pub fn answer_all(
     policies: &[Policy],
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Outcome>> {
-    let total = samples.len() * policies.len();
-    let mut outcomes = Vec::with_capacity(total);
+    let mut ids = Vec::with_capacity(samples.len());
     for sample in samples {
-        let ids = subject.files.prompt_ids(&sample.prompt, subject.chat)?;
+        ids.push(subject.files.prompt_ids(&sample.prompt, subject.chat)?);
+        subject.check_length(ids[ids.len() - 1].len() + sample.max_tokens).with_context(|| sample.id.clone())?;
+    }
+    let total = samples.len() * policies.len();
+    let mut done = 0;
+    let mut count = || {
+        done += 1;
+        tell(watch, done, total)
+    };
+    let mut outcomes = Vec::with_capacity(total);
+    let mut first = 0;
+    while first < samples.len() {
+        let group = Group::first(&samples[first..], &ids[first..]);
+        let mut by_policy = Vec::with_capacity(policies.len());
         for policy in policies {
-            let outcome = answer(subject, task, sample, &ids, policy);
-            outcomes.push(outcome.with_context(|| format!("{}, {}", sample.id, policy.name()))?);
-            tell(watch, outcomes.len(), total)?;
+            by_policy.push(answers(subject, task, &group, policy, &mut count)?.into_iter());
         }
+        // Sample by sample, as if each had been asked alone.
+        for _ in group.samples {
+            outcomes.extend(by_policy.iter_mut().filter_map(Iterator::next));
+        }
+        first += group.samples.len();
     }
     Ok(outcomes)
 }
 
-fn answer(subject: &mut Subject<'_>, task: Task, sample: &Sample, ids: &[u32], policy: &Policy) -> Result<Outcome> {
-    subject.check_length(ids.len() + sample.max_tokens)?;
-    let attention = policy.attention(ids.len())?;
-    let got = subject.generate(ids, attention, sample.max_tokens, subject.files.stop.ids())?;
-    let answer = got.text.trim().to_string();
-    Ok(Outcome {
-        attention: policy.name().to_string(),
-        id: sample.id.clone(),
-        length: sample.length,
-        depth: sample.depth,
-        scores: task.score(&answer, &sample.answers).to_vec(),
-        answer,
-        expected: sample.answers.clone(),
-        prompt_tokens: ids.len(),
-        kv_entries: attention.cache_length(ids.len()),
-    })
+/// The answers to a group's samples under one policy.
+fn answers(
+    subject: &mut Subject<'_>,
+    task: Task,
+    group: &Group<'_>,
+    policy: &Policy,
+    count: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<Outcome>> {
+    let attentions = group.ids.iter().map(|ids| policy.attention(ids.len())).collect::<Result<Vec<_>>>()?;
+    let mut sessions = group.read(subject, &attentions).with_context(|| group.samples[0].id.clone())?;
+    let mut outcomes = Vec::with_capacity(group.samples.len());
+    for ((sample, ids), &attention) in group.samples.iter().zip(group.ids).zip(&attentions) {
+        let named = || format!("{}, {}", sample.id, policy.name());
+        let got = match &mut sessions {
+            Some((read, session)) => {
+                session.copy_from(subject.device, read).with_context(named)?;
+                subject.generate_from(session, ids, attention, sample.max_tokens)
+            }
+            None => subject.generate(ids, attention, sample.max_tokens, subject.files.stop.ids()),
+        };
+        let answer = got.with_context(named)?.text.trim().to_string();
+        outcomes.push(Outcome {
+            attention: policy.name().to_string(),
+            id: sample.id.clone(),
+            document: sample.document.clone(),
+            length: sample.length,
+            depth: sample.depth,
+            scores: task.score(&answer, &sample.answers).to_vec(),
+            answer,
+            expected: sample.answers.clone(),
+            prompt_tokens: ids.len(),
+            kv_entries: attention.cache_length(ids.len()),
+        });
+        count()?;
+    }
+    Ok(outcomes)
 }

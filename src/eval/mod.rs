@@ -27,7 +27,7 @@ pub use needle::{NeedleGrid, needle_samples, needle_training};
 pub use perplexity::{PerplexityRequest, perplexity};
 pub use plots::plots;
 pub use policy::Policy;
-pub use qa::{qa_samples, qa_training};
+pub use qa::{QaGrid, qa_samples, qa_training};
 pub use qa_files::{QaFile, Question};
 pub use report::{EvalReport, Outcome, Row};
 pub use ruler::{RulerTask, ruler_samples};

@@ -88,7 +88,16 @@ fn hidden(
         all.insert(at, &needle);
         question(&all.join(" "))
     })?;
-    Ok(Sample { id: String::new(), prompt, answers: vec![key], length, depth: Some(depth), max_tokens: MAX_TOKENS })
+    let answers = vec![key];
+    Ok(Sample {
+        id: String::new(),
+        document: None,
+        prompt,
+        answers,
+        length,
+        depth: Some(depth),
+        max_tokens: MAX_TOKENS,
+    })
 }
 
 /// Tokens that are left for an excerpt.

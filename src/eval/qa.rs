@@ -1,5 +1,7 @@
 //! Questions about long documents: the paragraphs that answer a question between others, up to a wanted length.
 
+use std::collections::HashSet;
+
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
@@ -13,95 +15,195 @@ use crate::error::{Error, Result};
 /// Most tokens of an answer.
 const MAX_TOKENS: usize = 32;
 
-/// Held-out questions for every length; the same questions at each.
-pub fn qa_samples(
-    files: &ModelFiles,
-    file: &QaFile,
-    lengths: &[usize],
-    n_samples: usize,
-    seed: u64,
-) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    for &length in lengths {
-        samples.extend(drawn(files, file, Part::HeldOut, length, n_samples, seed)?);
-    }
-    Ok(samples)
+/// Which questions are asked about which documents.
+#[derive(Clone, Debug)]
+pub struct QaGrid {
+    /// Most tokens of a prompt.
+    pub lengths: Vec<usize>,
+    /// Questions for each length, the same at each.
+    pub n_samples: usize,
+    /// Most questions about one document.
+    pub per_document: usize,
+    pub seed: u64,
 }
 
-/// Questions to train on, from other articles.
-pub fn qa_training(files: &ModelFiles, file: &QaFile, length: usize, n: usize, seed: u64) -> Result<Vec<Sample>> {
-    drawn(files, file, Part::Training, length, n, seed)
-}
-
-fn drawn(files: &ModelFiles, file: &QaFile, part: Part, length: usize, n: usize, seed: u64) -> Result<Vec<Sample>> {
-    let mut order = file.questions_of(part);
-    order.shuffle(&mut seeded(seed, part as u64));
-    let mut samples = Vec::new();
-    for number in order {
-        if samples.len() == n {
-            break;
-        }
-        let mut rng = seeded(seed, (length as u64) << 32 | number as u64);
-        // A paragraph that is longer than the whole prompt may be is passed over.
-        samples.extend(sample(files, file, &file.questions[number], part, length, &mut rng)?);
-    }
-    if samples.len() < n {
-        return Err(Error::usage(format!(
-            "only {} of {n} questions fit into prompts of {length} tokens: ask for fewer or longer ones",
-            samples.len()
-        )));
-    }
-    Ok(samples)
-}
-
-fn sample(
-    files: &ModelFiles,
-    file: &QaFile,
-    question: &Question,
+/// What is drawn from: a part of a file, at one length.
+struct Draw<'a> {
+    files: &'a ModelFiles,
+    file: &'a QaFile,
     part: Part,
     length: usize,
-    rng: &mut impl Rng,
-) -> Result<Option<Sample>> {
-    let mut chosen = question.gold.clone();
-    let mut used = files.prompt_ids(&asked(file, question, &chosen), true)?.len();
-    if used > length {
-        return Ok(None);
-    }
-    let tokenizer = files.tokenizer()?;
-    // A dozen that do not fit any more are enough to call it full.
-    let mut misses = 0;
-    let strangers = file.distractors(question, part);
-    let mut own = question.other.iter().copied();
-    while misses < 12 {
-        let Some(paragraph) = own.next().or_else(|| strangers.choose(rng).copied()) else { break };
-        // "Document 12: " and an empty line come on top.
-        let n = tokenizer.encode(&file.paragraphs[paragraph].0, false)?.len() + 8;
-        if used + n > length || chosen.contains(&paragraph) {
-            misses += 1;
-            continue;
-        }
-        used += n;
-        chosen.push(paragraph);
-    }
-    chosen.shuffle(rng);
-    let total = chosen.len();
-    let place = chosen.iter().position(|p| question.gold.contains(p)).unwrap_or(0);
-    let depth = (question.gold.len() == 1).then(|| (place as f64 + 0.5) / total as f64);
-    Ok(Some(Sample {
-        id: format!("qa-{length}-{}", question.id),
-        prompt: asked(file, question, &chosen),
-        answers: question.answers.clone(),
-        length,
-        depth,
-        max_tokens: MAX_TOKENS,
-    }))
+    per_document: usize,
+    seed: u64,
 }
 
-fn asked(file: &QaFile, question: &Question, chosen: &[usize]) -> String {
-    let mut text =
-        "Answer the question from the documents below. Give only the answer, in a few words.\n\n".to_string();
-    for (i, &paragraph) in chosen.iter().enumerate() {
-        text += &format!("Document {}: {}\n\n", i + 1, file.paragraphs[paragraph].0);
+/// A document with the questions about it.
+struct Document<'a> {
+    text: String,
+    /// Paragraphs in their order.
+    paragraphs: Vec<usize>,
+    questions: Vec<&'a Question>,
+}
+
+/// Held-out questions for every length. Those about one document follow each other.
+pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QaGrid) -> Result<Vec<Sample>> {
+    let QaGrid { n_samples, per_document, seed, .. } = *grid;
+    let mut samples = Vec::new();
+    for &length in &grid.lengths {
+        let draw = Draw { files, file, part: Part::HeldOut, length, per_document, seed };
+        let mut of_length = Vec::new();
+        draw.documents(&mut |document| {
+            of_length.extend(document.samples(length, per_document > 1));
+            of_length.len() < n_samples
+        })?;
+        ensure_enough(of_length.len(), n_samples, "questions", length)?;
+        samples.extend(of_length.into_iter().take(n_samples));
     }
-    text + "Question: " + &question.text
+    Ok(samples)
+}
+
+/// Documents to train on, from other articles: each a conversation of what the user says and the right answer, turn by turn.
+pub fn qa_training(
+    files: &ModelFiles,
+    file: &QaFile,
+    length: usize,
+    n_documents: usize,
+    per_document: usize,
+    seed: u64,
+) -> Result<Vec<Vec<(String, String)>>> {
+    let draw = Draw { files, file, part: Part::Training, length, per_document, seed };
+    let mut conversations = Vec::new();
+    draw.documents(&mut |document| {
+        conversations.push(document.conversation());
+        conversations.len() < n_documents
+    })?;
+    ensure_enough(conversations.len(), n_documents, "documents", length)?;
+    Ok(conversations)
+}
+
+fn ensure_enough(found: usize, wanted: usize, what: &str, length: usize) -> Result<()> {
+    if found >= wanted {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "only {found} of {wanted} {what} fit into prompts of {length} tokens: ask for fewer or longer ones"
+    )))
+}
+
+impl<'a> Draw<'a> {
+    /// Makes documents until there are no questions left or `take` wants no more. No question is asked twice.
+    fn documents(&self, take: &mut dyn FnMut(Document<'a>) -> bool) -> Result<()> {
+        let mut order = self.file.questions_of(self.part);
+        order.shuffle(&mut seeded(self.seed, self.part as u64));
+        let mut asked = HashSet::new();
+        for &number in &order {
+            if asked.contains(&number) {
+                continue;
+            }
+            let mut rng = seeded(self.seed, (self.length as u64) << 32 | number as u64);
+            // A paragraph that is longer than the whole prompt may be is passed over.
+            let Some(mut document) = self.document(&self.file.questions[number], &mut rng)? else { continue };
+            asked.insert(number);
+            if self.per_document > 1 {
+                let is_answered =
+                    |q: &&usize| self.file.questions[**q].gold.iter().all(|p| document.paragraphs.contains(p));
+                let mut others: Vec<usize> = order.iter().filter(is_answered).copied().collect();
+                others.retain(|q| !asked.contains(q));
+                others.shuffle(&mut rng);
+                for other in others {
+                    let question = &self.file.questions[other];
+                    if document.questions.len() < self.per_document
+                        && self.n_tokens(&document.prompt(question))? <= self.length
+                    {
+                        asked.insert(other);
+                        document.questions.push(question);
+                    }
+                }
+            }
+            if !take(document) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn n_tokens(&self, prompt: &str) -> Result<usize> {
+        Ok(self.files.prompt_ids(prompt, true)?.len())
+    }
+
+    /// The paragraphs that answer a question among as many others as there is room for.
+    fn document(&self, question: &'a Question, rng: &mut impl Rng) -> Result<Option<Document<'a>>> {
+        let mut document = Document::new(self.file, question.gold.clone());
+        let mut used = self.n_tokens(&document.prompt(question))?;
+        if used > self.length {
+            return Ok(None);
+        }
+        let tokenizer = self.files.tokenizer()?;
+        let mut chosen = question.gold.clone();
+        // A dozen that do not fit any more are enough to call it full.
+        let mut misses = 0;
+        let strangers = self.file.distractors(question, self.part);
+        let mut own = question.other.iter().copied();
+        while misses < 12 {
+            let Some(paragraph) = own.next().or_else(|| strangers.choose(rng).copied()) else { break };
+            // "Document 12: " and an empty line come on top.
+            let n = tokenizer.encode(&self.file.paragraphs[paragraph].0, false)?.len() + 8;
+            if used + n > self.length || chosen.contains(&paragraph) {
+                misses += 1;
+                continue;
+            }
+            used += n;
+            chosen.push(paragraph);
+        }
+        chosen.shuffle(rng);
+        document = Document::new(self.file, chosen);
+        document.questions.push(question);
+        Ok(Some(document))
+    }
+}
+
+impl Document<'_> {
+    fn new(file: &QaFile, paragraphs: Vec<usize>) -> Self {
+        let mut text =
+            "Answer the question from the documents below. Give only the answer, in a few words.\n\n".to_string();
+        for (i, &paragraph) in paragraphs.iter().enumerate() {
+            text += &format!("Document {}: {}\n\n", i + 1, file.paragraphs[paragraph].0);
+        }
+        Self { text, paragraphs, questions: Vec::new() }
+    }
+
+    fn prompt(&self, question: &Question) -> String {
+        format!("{}{}", self.text, asked(question))
+    }
+
+    /// Each question alone with the document.
+    fn samples(&self, length: usize, is_named: bool) -> Vec<Sample> {
+        let sample = |question: &&Question| {
+            let place = self.paragraphs.iter().position(|p| question.gold.contains(p)).unwrap_or(0);
+            let is_in_one_place = question.gold.len() == 1;
+            Sample {
+                id: format!("qa-{length}-{}", question.id),
+                document: is_named.then(|| format!("qa-{length}-{}", self.questions[0].id)),
+                prompt: self.prompt(question),
+                answers: question.answers.clone(),
+                length,
+                depth: is_in_one_place.then(|| (place as f64 + 0.5) / self.paragraphs.len() as f64),
+                max_tokens: MAX_TOKENS,
+            }
+        };
+        self.questions.iter().map(sample).collect()
+    }
+
+    /// All questions one after the other, the document with the first.
+    fn conversation(&self) -> Vec<(String, String)> {
+        let turn = |(i, question): (usize, &&Question)| {
+            let user = if i == 0 { self.prompt(question) } else { asked(question) };
+            (user, question.answers[0].clone())
+        };
+        self.questions.iter().enumerate().map(turn).collect()
+    }
+}
+
+fn asked(question: &Question) -> String {
+    format!("Question: {}", question.text)
 }

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub attention: String,
     /// Of the sample.
     pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     pub length: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<f64>,

@@ -75,7 +75,7 @@ pub fn ruler_samples(
             let prompt = scattered(files, haystack, length, &riddle, &mut rng)?;
             let Riddle { answers, max_tokens, .. } = riddle;
             let id = format!("ruler-{}-{length}-{i}", task.name());
-            samples.push(Sample { id, prompt, answers, length, depth: None, max_tokens });
+            samples.push(Sample { id, document: None, prompt, answers, length, depth: None, max_tokens });
         }
     }
     Ok(samples)

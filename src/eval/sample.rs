@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct Sample {
     /// Its name, the same for every model and attention, so that results can be paired.
     pub id: String,
+    /// The name of its text, where several samples ask about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     /// What the user says: the text and the question.
     pub prompt: String,
     /// Right answers: all are wanted by [`Task::Ruler`], any one of them by the others.

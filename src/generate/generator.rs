@@ -105,12 +105,29 @@ pub fn generate(
     request: &GenerateRequest<'_>,
     on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
 ) -> Result<Generated> {
-    let GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed } = *request;
     check(request)?;
-    let capacity = prompt_ids.len().saturating_add(max_tokens);
+    let GenerateRequest { sampling, attention, chunk, seed, .. } = *request;
+    let capacity = request.prompt_ids.len().saturating_add(request.max_tokens);
     let mut session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
+    generate_from(device, model, tokenizer, request, &mut session, on_token)
+}
+
+/// [`generate`] with a session that has been fed the prompt's first tokens already, and has room for the rest and the answer. Its
+/// sampling, attention, chunk and seed are those that it was made with.
+pub fn generate_from(
+    device: &mut dyn Executor,
+    model: &Llama,
+    tokenizer: Option<&Tokenizer>,
+    request: &GenerateRequest<'_>,
+    session: &mut Session,
+    on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
+) -> Result<Generated> {
+    check(request)?;
+    let GenerateRequest { prompt_ids, max_tokens, attention, stop, .. } = *request;
+    let n_fed = session.cache.n_tokens();
+    assert!(n_fed < prompt_ids.len(), "the prompt's last token is still to be fed");
     let start = Instant::now();
-    session.feed(device, model, prompt_ids)?;
+    session.feed(device, model, &prompt_ids[n_fed..])?;
     device.wait()?;
     let prefill_seconds = start.elapsed().as_secs_f64();
     let mut text = Text::new(tokenizer, prompt_ids);

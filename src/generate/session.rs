@@ -59,6 +59,18 @@ impl Session {
         })
     }
 
+    /// Takes over what another session of the same model, attention and capacity was fed, so that several texts can go on from one
+    /// beginning. The next thing is to feed: its logits do not come along.
+    pub fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
+        self.cache.copy_from(device, &other.cache)?;
+        self.seen.clone_from(&other.seen);
+        self.is_seen.clone_from(&other.is_seen);
+        if !self.seen.is_empty() {
+            device.write_words(&self.seen_buffer, &self.seen)?;
+        }
+        Ok(())
+    }
+
     /// Feeds tokens in chunks; afterwards the logits of the last one are ready for [`Session::draw`].
     pub fn feed(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
         self.note(device, model, ids)?;

@@ -26,6 +26,8 @@ pub struct CellName {
 pub struct Answer {
     /// Of the sample.
     pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     pub answer: String,
     pub expected: Vec<String>,
     /// In the order of the cell's metrics.

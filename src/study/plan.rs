@@ -9,7 +9,8 @@ use crate::data::bundled::MOBY_DICK;
 use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::eval::{
-    Haystack, NeedleGrid, Policy, QaFile, Sample, Task, needle_samples, needle_training, qa_samples, qa_training,
+    Haystack, NeedleGrid, Policy, QaFile, QaGrid, Sample, Task, needle_samples, needle_training, qa_samples,
+    qa_training,
 };
 use crate::model::record::AttentionRecord;
 use crate::optim::Schedule;
@@ -70,6 +71,8 @@ pub struct StudyPlan {
     pub length: usize,
     /// Held-out questions, the same for every model.
     pub samples: usize,
+    /// Questions about one document, held-out ones and those of a training step; pass keys are one in a text.
+    pub questions: usize,
     /// Of the held-out questions.
     pub eval_seed: u64,
     /// Seeds of the training runs: of the data, its order and the adapter's start.
@@ -100,6 +103,7 @@ impl Default for StudyPlan {
             data: None,
             length: 1000,
             samples: 64,
+            questions: 1,
             eval_seed: 1_000_000,
             seeds: vec![0, 1, 2],
             steps: 60,
@@ -121,6 +125,7 @@ impl StudyPlan {
     pub fn validate(&self) -> Result<()> {
         for (what, n) in [
             ("--samples", self.samples),
+            ("--questions", self.questions),
             ("--seeds", self.seeds.len()),
             ("--steps", self.steps as usize),
             ("--keep", self.keeps.len()),
@@ -144,6 +149,9 @@ impl StudyPlan {
         }
         if self.task == StudyTask::Qa && self.data.is_none() {
             return Err(Error::usage("--data: the task qa needs a file of questions"));
+        }
+        if self.task == StudyTask::Needle && self.questions > 1 {
+            return Err(Error::usage("--questions: a text has one pass key; more than one question needs --task qa"));
         }
         self.policies()?;
         self.keeps.iter().try_for_each(|&keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
@@ -238,16 +246,26 @@ impl Source {
                 }
                 Ok(samples)
             }
-            Self::Questions(file) => qa_samples(files, file, &[plan.length], plan.samples, plan.eval_seed),
+            Self::Questions(file) => {
+                let (lengths, per_document) = (vec![plan.length], plan.questions);
+                qa_samples(
+                    files,
+                    file,
+                    &QaGrid { lengths, n_samples: plan.samples, per_document, seed: plan.eval_seed },
+                )
+            }
         }
     }
 
-    /// The questions that a training run with this seed sees, one a step.
-    pub fn training(&self, files: &ModelFiles, plan: &StudyPlan, seed: u64) -> Result<Vec<Sample>> {
+    /// What a training run with this seed sees, one conversation a step: what the user says and the right answer, turn by turn.
+    pub fn training(&self, files: &ModelFiles, plan: &StudyPlan, seed: u64) -> Result<Vec<Vec<(String, String)>>> {
         let n = plan.steps as usize;
         match self {
-            Self::Text(haystack) => needle_training(files, haystack, plan.length, n, seed),
-            Self::Questions(file) => qa_training(files, file, plan.length, n, seed),
+            Self::Text(haystack) => {
+                let samples = needle_training(files, haystack, plan.length, n, seed)?;
+                Ok(samples.into_iter().map(|s| vec![(s.prompt, s.answers[0].clone())]).collect())
+            }
+            Self::Questions(file) => qa_training(files, file, plan.length, n, plan.questions, seed),
         }
     }
 }
@@ -259,8 +277,10 @@ mod tests {
     #[test]
     fn what_is_no_study_names_its_flag() {
         type Change = fn(&mut StudyPlan);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 11] = [
             ("--samples", |p| p.samples = 0),
+            ("--questions", |p| p.questions = 0),
+            ("--questions", |p| p.questions = 2),
             ("--seeds", |p| p.seeds = vec![]),
             ("--seeds", |p| p.seeds = vec![1, 2, 1]),
             ("--data", |p| p.task = StudyTask::Qa),

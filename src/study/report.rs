@@ -146,12 +146,13 @@ fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
         if let Some(c) = compare(&dense, &lrsa, metric) {
             let _ = writeln!(
                 rows,
-                "| {attention} | {:+.3} | {:+.3} to {:+.3} | {} | {} | {} |",
+                "| {attention} | {:+.3} | {:+.3} to {:+.3} | {} | {} | {} | {} |",
                 c.difference,
                 c.interval.0,
                 c.interval.1,
                 if c.p < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", c.p) },
                 c.n,
+                c.n_documents,
                 dense.len()
             );
         }
@@ -161,8 +162,9 @@ fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
     }
     let _ = writeln!(
         text,
-        "LRSA-tuned minus dense-tuned ({name}), question by question, averaged over seeds first: bootstrap over questions, \
-         sign-flip test.\n\n| | difference | 95 % interval | p | questions | seeds |\n|---|---:|---:|---:|---:|---:|\n{rows}"
+        "LRSA-tuned minus dense-tuned ({name}), question by question, averaged over seeds first: bootstrap over documents, \
+         sign-flip test.\n\n| | difference | 95 % interval | p | questions | documents | seeds \
+         |\n|---|---:|---:|---:|---:|---:|---:|\n{rows}"
     );
 }
 

@@ -147,14 +147,20 @@ impl Study<'_> {
     fn training_data(&self, seed: u64) -> Result<PathBuf> {
         let dir = self.work.join(format!("data-seed-{seed}"));
         let mut text = String::new();
-        for sample in self.source.training(&self.files, self.plan, seed)? {
-            let answer = &sample.answers[0];
-            let line = match self.files.template {
-                Some(_) => json!({"messages": [
-                    {"role": "user", "content": sample.prompt},
-                    {"role": "assistant", "content": answer},
-                ]}),
-                None => json!({"prompt": sample.prompt, "completion": answer}),
+        for turns in self.source.training(&self.files, self.plan, seed)? {
+            let line = match (&self.files.template, turns.as_slice()) {
+                (Some(_), turns) => {
+                    let said = turns.iter().flat_map(|(user, answer)| {
+                        [json!({"role": "user", "content": user}), json!({"role": "assistant", "content": answer})]
+                    });
+                    json!({"messages": said.collect::<Vec<_>>()})
+                }
+                (None, [(prompt, answer)]) => json!({"prompt": prompt, "completion": answer}),
+                (None, _) => {
+                    return Err(Error::usage(
+                        "--questions: the model has no chat template, so that it cannot be asked twice about a document",
+                    ));
+                }
             };
             let _ = writeln!(text, "{line}");
         }
@@ -227,7 +233,13 @@ impl Study<'_> {
         let mean = |f: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(f).sum::<f64>() / n;
         let means = (0..task.metrics().len()).map(|i| mean(&|o| o.scores[i])).collect();
         let kv_entries = mean(&|o| o.kv_entries as f64);
-        let answer = |o: Outcome| Answer { id: o.id, answer: o.answer, expected: o.expected, scores: o.scores };
+        let answer = |o: Outcome| Answer {
+            id: o.id,
+            document: o.document,
+            answer: o.answer,
+            expected: o.expected,
+            scores: o.scores,
+        };
         Ok(Cell {
             name,
             adapter,

@@ -1,10 +1,13 @@
 //! Comparison of two models on the same questions.
 //!
-//! The question is the unit: what seeds of one arm scored on it is averaged first, since answers to one question are not independent.
+//! The question is the unit, or the document where several questions are about one: what seeds of one arm scored on a question is averaged
+//! first, and questions about one document are drawn together, since their answers are not independent.
+
+use std::collections::BTreeMap;
 
 use rand::{Rng, RngExt};
 
-use super::cell::Cell;
+use super::cell::{Answer, Cell};
 use crate::data::rng::seeded;
 
 /// Draws of the permutation test and of the bootstrap.
@@ -15,55 +18,73 @@ const DRAWS: usize = 20_000;
 pub struct Comparison {
     /// Questions that both answered.
     pub n: usize,
+    /// Documents that they are about; as many where each has its own.
+    pub n_documents: usize,
     /// Mean difference of the score.
     pub difference: f64,
-    /// Its 95 % interval, by a bootstrap over the questions.
+    /// Its 95 % interval, by a bootstrap over the documents.
     pub interval: (f64, f64),
-    /// Two-sided p of a test that flips the signs of the questions' differences at random.
+    /// Two-sided p of a test that flips the signs of the documents' differences at random.
     pub p: f64,
 }
 
 /// The scores with number `metric` of each question, averaged over cells (seeds) that all have it.
-fn by_question(cells: &[Cell], metric: usize) -> Vec<(&str, f64)> {
+fn by_question(cells: &[Cell], metric: usize) -> Vec<(&Answer, f64)> {
     let Some(first) = cells.first() else { return vec![] };
     let mut all = Vec::new();
     for answer in &first.answers {
         let of = |cell: &Cell| cell.answers.iter().find(|a| a.id == answer.id)?.scores.get(metric).copied();
         let scores: Option<Vec<f64>> = cells.iter().map(of).collect();
         if let Some(scores) = scores {
-            all.push((answer.id.as_str(), scores.iter().sum::<f64>() / scores.len() as f64));
+            all.push((answer, scores.iter().sum::<f64>() / scores.len() as f64));
         }
     }
     all
 }
 
+/// Differences of one document's questions.
+#[derive(Clone, Copy, Default)]
+struct Unit {
+    sum: f64,
+    n: usize,
+}
+
+/// The mean over the questions of some documents.
+fn mean(units: impl Iterator<Item = Unit>) -> f64 {
+    let all = units.fold(Unit::default(), |a, b| Unit { sum: a.sum + b.sum, n: a.n + b.n });
+    all.sum / all.n as f64
+}
+
 /// Compares two arms under one attention. None where they share no question.
 pub fn compare(before: &[Cell], after: &[Cell], metric: usize) -> Option<Comparison> {
     let old = by_question(before, metric);
-    let mut differences = Vec::new();
-    for (id, score) in by_question(after, metric) {
-        if let Some((_, was)) = old.iter().find(|o| o.0 == id) {
-            differences.push(score - was);
+    let mut by_document: BTreeMap<&str, Unit> = BTreeMap::new();
+    for (answer, score) in by_question(after, metric) {
+        if let Some((_, was)) = old.iter().find(|(o, _)| o.id == answer.id) {
+            let unit = by_document.entry(answer.document.as_deref().unwrap_or(&answer.id)).or_default();
+            unit.sum += score - was;
+            unit.n += 1;
         }
     }
-    let n = differences.len();
-    if n == 0 {
+    let units: Vec<Unit> = by_document.into_values().collect();
+    if units.is_empty() {
         return None;
     }
-    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n as f64;
-    let difference = mean(&mut differences.iter().copied());
+    let difference = mean(units.iter().copied());
     let mut rng = seeded(1, 0);
     let mut as_far = 0;
     let mut means = Vec::with_capacity(DRAWS);
     for _ in 0..DRAWS {
-        let flipped = mean(&mut differences.iter().map(|d| if rng.next_u32() & 1 == 0 { *d } else { -d }));
+        let flip = |u: &Unit| if rng.next_u32() & 1 == 0 { *u } else { Unit { sum: -u.sum, n: u.n } };
+        let flipped = mean(units.iter().map(flip));
         as_far += usize::from(flipped.abs() >= difference.abs() - 1e-12);
-        means.push(mean(&mut (0..n).map(|_| differences[rng.random_range(0..n)])));
+        means.push(mean((0..units.len()).map(|_| units[rng.random_range(0..units.len())])));
     }
     means.sort_by(f64::total_cmp);
     let at = |share: f64| means[((DRAWS - 1) as f64 * share).round() as usize];
     let p = (as_far + 1) as f64 / (DRAWS + 1) as f64;
-    Some(Comparison { n, difference, interval: (at(0.025), at(0.975)), p })
+    let n = units.iter().map(|u| u.n).sum();
+    Some(Comparison { n, n_documents: units.len(), difference, interval: (at(0.025), at(0.975)), p })
 }
 
 /// Mean and, where there are several values, sample standard deviation.
@@ -77,13 +98,14 @@ pub(super) fn mean_and_spread(values: &[f64]) -> (f64, Option<f64>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::{Answer, CellName};
+    use super::super::cell::CellName;
     use super::super::plan::Arm;
     use super::*;
 
     fn cell(scores: &[f64]) -> Cell {
         let answer = |(i, s): (usize, &f64)| Answer {
             id: format!("q{i}"),
+            document: None,
             answer: String::new(),
             expected: vec![],
             scores: vec![0.0, *s],
@@ -111,6 +133,23 @@ mod tests {
         let two = compare(&[cell(&[0.0, 0.0])], &[cell(&[1.0, 1.0])], 1).unwrap();
         assert!((two.p - 0.5).abs() < 0.02, "{two:?}");
         assert_eq!(compare(&[], &high, 1), None);
+    }
+
+    #[test]
+    fn questions_about_one_document_count_as_one_draw() {
+        let about = |mut cell: Cell, per_document: usize| {
+            for (i, answer) in cell.answers.iter_mut().enumerate() {
+                answer.document = Some(format!("d{}", i / per_document));
+            }
+            cell
+        };
+        let scores: Vec<f64> = (0..24).map(|i| if i < 16 { 1.0 } else { 0.0 }).collect();
+        let alone = compare(&[cell(&[0.0; 24])], &[cell(&scores)], 1).unwrap();
+        let together = compare(&[about(cell(&[0.0; 24]), 8)], &[about(cell(&scores), 8)], 1).unwrap();
+        assert_eq!((alone.n, alone.n_documents, together.n, together.n_documents), (24, 24, 24, 3));
+        assert_eq!(alone.difference, together.difference);
+        assert!(alone.p < 0.001 && together.p > 0.4, "{alone:?} {together:?}");
+        assert!(together.interval.1 - together.interval.0 > 2.0 * (alone.interval.1 - alone.interval.0));
     }
 
     #[test]
