@@ -12,6 +12,9 @@ use crate::gpu::translate::Target;
 /// What a validator may take for one shader; the longest of ours takes a fraction of a second.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
+/// What spirv-val says to a capability that came after it.
+const UNKNOWN_CAPABILITY: &str = "Invalid capability operand";
+
 /// What became of a shader that was given to a validator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -41,6 +44,9 @@ pub(super) fn judge(target: Target, code: &[u8]) -> Verdict {
     command.args(arguments);
     match run(command, code, TIME_LIMIT) {
         Ok((true, _)) => Verdict::Accepted(name),
+        Ok((false, said)) if said.contains(UNKNOWN_CAPABILITY) => {
+            Verdict::NotJudged(format!("this {name} is older than a capability of the kernel"))
+        }
         Ok((false, said)) => Verdict::Refused(format!("{name}: {}", said.trim())),
         Err(e) if e.kind() == ErrorKind::NotFound => Verdict::NotJudged(format!("{name} is not installed")),
         Err(e) => Verdict::Refused(format!("{name} does not work: {e}")),

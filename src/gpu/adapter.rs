@@ -25,17 +25,20 @@ pub struct AdapterReport {
     pub features: Vec<&'static str>,
     /// The adapter's own limits.
     pub limits: wgpu::Limits,
+    /// What it offers, but for experimental features of a kind that kernels do not use.
+    pub(super) offered: wgpu::Features,
     pub(super) adapter: wgpu::Adapter,
 }
 
 impl AdapterReport {
     fn new(index: usize, adapter: wgpu::Adapter) -> Self {
         let info = adapter.get_info();
-        let features = adapter.features();
+        let features = offered_by(&adapter);
         let known = [
             ("subgroups", wgpu::Features::SUBGROUP),
             ("shader-f16", wgpu::Features::SHADER_F16),
             ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+            ("cooperative matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         ];
         Self {
             index,
@@ -46,6 +49,7 @@ impl AdapterReport {
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             features: known.iter().filter(|(_, f)| features.contains(*f)).map(|(n, _)| *n).collect(),
             limits: adapter.limits(),
+            offered: features,
             name: info.name,
             adapter,
         }
@@ -53,7 +57,7 @@ impl AdapterReport {
 
     /// The features for which kernels have a form of their own.
     pub fn kernel_features(&self) -> Features {
-        features_of(self.adapter.features(), self.subgroup_sizes.1)
+        features_of(self.offered, self.subgroup_sizes.1)
     }
 
     /// The limits that matter to kernels, by WebGPU's names, as a device opened with `limits` has them.
@@ -73,6 +77,19 @@ impl AdapterReport {
     pub fn is_software(&self) -> bool {
         self.device_type == "software"
     }
+}
+
+/// An adapter's features, cooperative matrices only where they have the size and type that kernels use.
+fn offered_by(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let is_used = |m: &wgpu::CooperativeMatrixProperties| {
+        let f32 = wgpu::CooperativeScalarType::F32;
+        (m.m_size, m.n_size, m.k_size, m.ab_type, m.cr_type) == (8, 8, 8, f32, f32)
+    };
+    let mut features = adapter.features();
+    if !adapter.cooperative_matrix_properties().iter().any(is_used) {
+        features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    }
+    features
 }
 
 fn backend_name(backend: wgpu::Backend) -> &'static str {

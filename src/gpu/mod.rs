@@ -8,6 +8,7 @@ mod buffer;
 mod call;
 mod choice;
 mod choice_store;
+mod cooperative_test;
 mod cpu_executor;
 mod difference;
 mod encode;

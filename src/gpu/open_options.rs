@@ -83,6 +83,7 @@ impl OpenOptions {
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         wanted.set(wgpu::Features::SUBGROUP, self.features.subgroups);
         wanted.set(wgpu::Features::SHADER_F16, self.features.f16);
+        wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, self.features.cooperative_matrix);
         offered & wanted
     }
 }
@@ -91,7 +92,11 @@ impl OpenOptions {
 pub(super) fn features_of(device: wgpu::Features, most_lanes: u32) -> Features {
     let subgroups = device.contains(wgpu::Features::SUBGROUP);
     let wide_subgroups = subgroups && (most_lanes == 0 || most_lanes >= Features::WIDE_LANES);
-    Features { subgroups, wide_subgroups, f16: device.contains(wgpu::Features::SHADER_F16) }
+    let f16 = device.contains(wgpu::Features::SHADER_F16);
+    let cooperative_matrix = subgroups
+        && (1..=Features::COOPERATIVE_LANES).contains(&most_lanes)
+        && device.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    Features { subgroups, wide_subgroups, f16, cooperative_matrix }
 }
 
 #[cfg(test)]
@@ -112,5 +117,15 @@ mod tests {
         assert!(runs(features_of(device, 8)) > 5);
         assert_eq!(runs(short), 0);
         assert!(rivals.iter().any(|k| k.features().subgroups && k.runs_with(short)));
+    }
+
+    #[test]
+    fn cooperative_matrices_need_short_subgroups_whose_length_is_known() {
+        let device = wgpu::Features::SUBGROUP | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        for (most_lanes, wanted) in [(0, false), (8, true), (32, true), (64, false)] {
+            assert_eq!(features_of(device, most_lanes).cooperative_matrix, wanted, "{most_lanes} lanes");
+        }
+        assert!(!features_of(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, 32).cooperative_matrix);
+        assert!(!features_of(wgpu::Features::SUBGROUP, 32).cooperative_matrix);
     }
 }

@@ -59,40 +59,43 @@ const TN: Source = wgsl!("matmul/tn");
 const TILE: Source = wgsl!("matmul/tile");
 const SHARED_TILE: Source = wgsl!("matmul/shared_tile");
 const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::WideSubgroups);
+const COOPERATIVE: Source = wgsl!("matmul/cooperative").needing(Feature::CooperativeMatrix);
 const ROW: Source = wgsl!("matmul/row");
 
 /// The kernels of one orientation and format: the portable tile and its rivals, each with its name.
 macro_rules! kernels {
     ($variant:literal, $way:expr, $weight:expr, $kind:expr, $twin:ident, $format:expr;
-        tile $tile:ident, shared $shared:ident $(, broadcast $broadcast:ident)? $(, row $row:ident)?) => {
+        tile $tile:ident, shared $shared:ident, cooperative $cooperative:ident $(, broadcast $broadcast:ident)? $(, row $row:ident)?) => {
         kernel!($tile, "matmul/tile", $variant, [$way, TILE], $weight, $kind, $twin, $format, &[
             $(Rival { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
             Rival { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
+            Rival { kernel: &$cooperative, expected: Expected::Nowhere, shape: shared_shape },
             $(Rival { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
         ]);
         kernel!($shared, "matmul/shared_tile", $variant, [$way, SHARED_TILE], $weight, $kind, $twin, $format, &[]);
+        kernel!($cooperative, "matmul/cooperative", $variant, [$way, COOPERATIVE], $weight, $kind, $twin, $format, &[]);
         $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, BROADCAST], $weight, $kind, $twin, $format, &[]);)?
         $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, ROW], $weight, $kind, $twin, $format, &[]);)?
     };
 }
 
-kernels!("nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32; tile NT_F32, shared NT_F32_SHARED, broadcast NT_F32_BROADCAST, row NT_F32_ROW);
-kernels!("nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16; tile NT_BF16, shared NT_BF16_SHARED, broadcast NT_BF16_BROADCAST, row NT_BF16_ROW);
-kernels!("nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16; tile NT_F16, shared NT_F16_SHARED, broadcast NT_F16_BROADCAST, row NT_F16_ROW);
-kernels!("nt q8_0", NT, WEIGHT_Q8_0, Kind::Packed, nt, Format::Q8_0; tile NT_Q8_0, shared NT_Q8_0_SHARED, row NT_Q8_0_ROW);
-kernels!("nt q4_0", NT, WEIGHT_Q4_0, Kind::Packed, nt, Format::Q4_0; tile NT_Q4_0, shared NT_Q4_0_SHARED, row NT_Q4_0_ROW);
-kernels!("nt q4_1", NT, WEIGHT_Q4_1, Kind::Packed, nt, Format::Q4_1; tile NT_Q4_1, shared NT_Q4_1_SHARED, row NT_Q4_1_ROW);
-kernels!("nt q4k", NT, WEIGHT_Q4K, Kind::Packed, nt, Format::Q4K; tile NT_Q4K, shared NT_Q4K_SHARED, row NT_Q4K_ROW);
-kernels!("nt q6k", NT, WEIGHT_Q6K, Kind::Packed, nt, Format::Q6K; tile NT_Q6K, shared NT_Q6K_SHARED, row NT_Q6K_ROW);
-kernels!("nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32; tile NN_F32, shared NN_F32_SHARED, broadcast NN_F32_BROADCAST);
-kernels!("nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16; tile NN_BF16, shared NN_BF16_SHARED, broadcast NN_BF16_BROADCAST);
-kernels!("nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16; tile NN_F16, shared NN_F16_SHARED, broadcast NN_F16_BROADCAST);
-kernels!("nn q8_0", NN, WEIGHT_Q8_0, Kind::Packed, nn, Format::Q8_0; tile NN_Q8_0, shared NN_Q8_0_SHARED);
-kernels!("nn q4_0", NN, WEIGHT_Q4_0, Kind::Packed, nn, Format::Q4_0; tile NN_Q4_0, shared NN_Q4_0_SHARED);
-kernels!("nn q4_1", NN, WEIGHT_Q4_1, Kind::Packed, nn, Format::Q4_1; tile NN_Q4_1, shared NN_Q4_1_SHARED);
-kernels!("nn q4k", NN, WEIGHT_Q4K, Kind::Packed, nn, Format::Q4K; tile NN_Q4K, shared NN_Q4K_SHARED);
-kernels!("nn q6k", NN, WEIGHT_Q6K, Kind::Packed, nn, Format::Q6K; tile NN_Q6K, shared NN_Q6K_SHARED);
-kernels!("tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32; tile TN_F32, shared TN_F32_SHARED, broadcast TN_F32_BROADCAST);
+kernels!("nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32; tile NT_F32, shared NT_F32_SHARED, cooperative NT_F32_COOPERATIVE, broadcast NT_F32_BROADCAST, row NT_F32_ROW);
+kernels!("nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16; tile NT_BF16, shared NT_BF16_SHARED, cooperative NT_BF16_COOPERATIVE, broadcast NT_BF16_BROADCAST, row NT_BF16_ROW);
+kernels!("nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16; tile NT_F16, shared NT_F16_SHARED, cooperative NT_F16_COOPERATIVE, broadcast NT_F16_BROADCAST, row NT_F16_ROW);
+kernels!("nt q8_0", NT, WEIGHT_Q8_0, Kind::Packed, nt, Format::Q8_0; tile NT_Q8_0, shared NT_Q8_0_SHARED, cooperative NT_Q8_0_COOPERATIVE, row NT_Q8_0_ROW);
+kernels!("nt q4_0", NT, WEIGHT_Q4_0, Kind::Packed, nt, Format::Q4_0; tile NT_Q4_0, shared NT_Q4_0_SHARED, cooperative NT_Q4_0_COOPERATIVE, row NT_Q4_0_ROW);
+kernels!("nt q4_1", NT, WEIGHT_Q4_1, Kind::Packed, nt, Format::Q4_1; tile NT_Q4_1, shared NT_Q4_1_SHARED, cooperative NT_Q4_1_COOPERATIVE, row NT_Q4_1_ROW);
+kernels!("nt q4k", NT, WEIGHT_Q4K, Kind::Packed, nt, Format::Q4K; tile NT_Q4K, shared NT_Q4K_SHARED, cooperative NT_Q4K_COOPERATIVE, row NT_Q4K_ROW);
+kernels!("nt q6k", NT, WEIGHT_Q6K, Kind::Packed, nt, Format::Q6K; tile NT_Q6K, shared NT_Q6K_SHARED, cooperative NT_Q6K_COOPERATIVE, row NT_Q6K_ROW);
+kernels!("nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32; tile NN_F32, shared NN_F32_SHARED, cooperative NN_F32_COOPERATIVE, broadcast NN_F32_BROADCAST);
+kernels!("nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16; tile NN_BF16, shared NN_BF16_SHARED, cooperative NN_BF16_COOPERATIVE, broadcast NN_BF16_BROADCAST);
+kernels!("nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16; tile NN_F16, shared NN_F16_SHARED, cooperative NN_F16_COOPERATIVE, broadcast NN_F16_BROADCAST);
+kernels!("nn q8_0", NN, WEIGHT_Q8_0, Kind::Packed, nn, Format::Q8_0; tile NN_Q8_0, shared NN_Q8_0_SHARED, cooperative NN_Q8_0_COOPERATIVE);
+kernels!("nn q4_0", NN, WEIGHT_Q4_0, Kind::Packed, nn, Format::Q4_0; tile NN_Q4_0, shared NN_Q4_0_SHARED, cooperative NN_Q4_0_COOPERATIVE);
+kernels!("nn q4_1", NN, WEIGHT_Q4_1, Kind::Packed, nn, Format::Q4_1; tile NN_Q4_1, shared NN_Q4_1_SHARED, cooperative NN_Q4_1_COOPERATIVE);
+kernels!("nn q4k", NN, WEIGHT_Q4K, Kind::Packed, nn, Format::Q4K; tile NN_Q4K, shared NN_Q4K_SHARED, cooperative NN_Q4K_COOPERATIVE);
+kernels!("nn q6k", NN, WEIGHT_Q6K, Kind::Packed, nn, Format::Q6K; tile NN_Q6K, shared NN_Q6K_SHARED, cooperative NN_Q6K_COOPERATIVE);
+kernels!("tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32; tile TN_F32, shared TN_F32_SHARED, cooperative TN_F32_COOPERATIVE, broadcast TN_F32_BROADCAST);
 
 /// a wᵀ.
 pub(super) fn nt_kernel(format: Format) -> &'static KernelDef {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Span};
 use crate::kernels::activation::swiglu;
 use crate::kernels::rope::{RopeTables, rope, rope_kv};
-use crate::nn::{Dropout, Linear, norm};
+use crate::nn::{Dropout, Linear, Stacked, norm};
 
 /// Weights of a block.
 #[derive(Clone, Debug)]
@@ -19,15 +19,12 @@ pub struct Block {
     pub(super) heads: Heads,
     pub(super) eps: f32,
     pub(super) input_norm: Param,
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
+    pub(super) qkv: Stacked<3>,
     pub(super) o: Linear,
     /// Qwen3: norms over each query and key head.
     pub(super) qk_norm: Option<(Param, Param)>,
     pub(super) mlp_norm: Param,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
+    pub(super) gate_up: Stacked<2>,
     pub(super) down: Linear,
 }
 
@@ -77,17 +74,14 @@ impl Block {
         let attended = self.attention(tape, &h, tables, attend)?;
         let x = self.o.forward_onto(tape, &attended, x, drop)?;
         let h = norm(tape, &x, &self.mlp_norm, self.eps)?;
-        let gate = self.gate.forward(tape, &h, drop)?;
-        let up = self.up.forward(tape, &h, drop)?;
+        let [gate, up] = self.gate_up.forward(tape, &h, drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
         self.down.forward_onto(tape, &inner, &x, drop)
     }
 
     fn attention(&self, tape: &mut Tape, h: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
         let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
-        let mut q = self.q.forward(tape, h, drop)?;
-        let mut k = self.k.forward(tape, h, drop)?;
-        let v = self.v.forward(tape, h, drop)?;
+        let [mut q, mut k, v] = self.qkv.forward(tape, h, drop)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.head_norm(tape, &q, q_norm)?;
             k = self.head_norm(tape, &k, k_norm)?;

@@ -16,8 +16,8 @@ use super::weight_names::{Linear as LinearName, linears};
 use super::weights::WeightSource;
 use crate::autograd::Param;
 use crate::error::{Context, Error, Result};
-use crate::gpu::Executor;
-use crate::nn::{Linear, Lora};
+use crate::gpu::{ELEMENT_ALIGNMENT, Executor};
+use crate::nn::{Linear, Lora, Stacked};
 
 use crate::tensor::host::HostTensor;
 use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
@@ -148,11 +148,14 @@ impl Loader<'_> {
 
     fn block(&mut self, config: &ModelConfig, index: usize, adapter: Option<&Adapter>) -> Result<Block> {
         let prefix = format!("model.layers.{index}");
-        let mut maps = Vec::new();
-        for (i, name) in linears(config).iter().enumerate() {
-            maps.push(self.linear(&prefix, name, adapter, (index * 7 + i) as u32)?);
-        }
-        let [q, k, v, o, gate, up, down] = <[Linear; 7]>::try_from(maps).expect("a block has seven linear maps");
+        let [q, k, v, o, gate, up, down] = linears(config);
+        let mut site = (index * 7..).map(|i| i as u32);
+        let (qkv, whole) = self.linears(&prefix, [q, k, v], adapter, &mut site)?;
+        let qkv = Stacked::new(qkv, whole);
+        let ([o], _) = self.linears(&prefix, [o], adapter, &mut site)?;
+        let (gate_up, whole) = self.linears(&prefix, [gate, up], adapter, &mut site)?;
+        let gate_up = Stacked::new(gate_up, whole);
+        let ([down], _) = self.linears(&prefix, [down], adapter, &mut site)?;
         let qk_norm = if config.qk_norm {
             let mut norm =
                 |which: &str| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[config.head_dim]);
@@ -165,21 +168,71 @@ impl Loader<'_> {
             heads: crate::attention::Heads { queries: config.n_heads, keys: config.n_kv_heads, dim: config.head_dim },
             eps: config.rms_eps as f32,
             input_norm: self.weight(&format!("{prefix}.input_layernorm.weight"), &[config.hidden])?,
-            q,
-            k,
-            v,
+            qkv,
             o,
             qk_norm,
             mlp_norm: self.weight(&format!("{prefix}.post_attention_layernorm.weight"), &[config.hidden])?,
-            gate,
-            up,
+            gate_up,
             down,
         })
     }
 
-    fn linear(&mut self, prefix: &str, name: &LinearName, adapter: Option<&Adapter>, site: u32) -> Result<Linear> {
+    /// Linear layers of one input, and their weights as one tensor where it could be made.
+    fn linears<const N: usize>(
+        &mut self,
+        prefix: &str,
+        names: [LinearName; N],
+        adapter: Option<&Adapter>,
+        sites: &mut impl Iterator<Item = u32>,
+    ) -> Result<([Linear; N], Option<Tensor>)> {
+        let mut hosts = Vec::with_capacity(N);
+        for name in &names {
+            let weight = format!("{prefix}.{}.weight", name.path);
+            let host = self.source.read(&weight, &[name.n_out, name.n_in])?;
+            hosts.push((weight, host));
+        }
+        let whole = self.whole(&hosts)?;
+        let mut made = Vec::with_capacity(N);
+        for (i, (name, (weight, host))) in names.iter().zip(&hosts).enumerate() {
+            let param = match &whole {
+                Some((_, parts)) => {
+                    self.upload(&parts[i], host)?;
+                    Param::frozen(weight, parts[i].clone())
+                }
+                None => self.param(weight, host)?,
+            };
+            made.push(self.linear(prefix, name, param, adapter, sites.next().unwrap_or_default())?);
+        }
+        let made = <[Linear; N]>::try_from(made).unwrap_or_else(|_| unreachable!("one layer a name"));
+        Ok((made, whole.map(|(whole, _)| whole)))
+    }
+
+    /// A tensor for several weights of one format, and its parts; none where one is trained or could not be bound by itself.
+    fn whole(&self, hosts: &[(String, HostTensor)]) -> Result<Option<(Tensor, Vec<Tensor>)>> {
+        let (first, format) = (&hosts[0].1, stored_format(&hosts[0].1));
+        let is_alike = |(name, host): &(String, HostTensor)| {
+            !self.by_name.contains_key(name) && stored_format(host) == format && host.shape[1] == first.shape[1]
+        };
+        let rows: Vec<usize> = hosts.iter().map(|(_, host)| host.shape[0]).collect();
+        // What one row comes out as is bound in parts too.
+        let is_bindable = rows.iter().all(|n| n.is_multiple_of(ELEMENT_ALIGNMENT));
+        if hosts.len() == 1 || !is_bindable || !hosts.iter().all(is_alike) {
+            return Ok(None);
+        }
+        let label = format!("{} and what is stacked on it", hosts[0].0);
+        let whole = Tensor::persistent(&label, format, rows.iter().sum(), first.shape[1], &self.device.limits())?;
+        Ok(whole.split_rows(&rows).map(|parts| (whole, parts)))
+    }
+
+    fn linear(
+        &mut self,
+        prefix: &str,
+        name: &LinearName,
+        weight: Param,
+        adapter: Option<&Adapter>,
+        site: u32,
+    ) -> Result<Linear> {
         let module = format!("{prefix}.{}", name.path);
-        let weight = self.weight(&format!("{module}.weight"), &[name.n_out, name.n_in])?;
         let bias = if name.bias { Some(self.weight(&format!("{module}.bias"), &[name.n_out])?) } else { None };
         let pair = adapter.and_then(|a| a.pairs.iter().find(|p| p.module == module).map(|p| (p, a.config.dropout)));
         let lora = match pair {
@@ -205,17 +258,26 @@ impl Loader<'_> {
             return Ok(Param { name: name.to_string(), value: t.value.clone(), grad: Some(t.grad.clone()) });
         }
         let (rows, cols) = matrix(&host.shape);
-        let limits = self.device.limits();
-        let stored = Format::of(host.dtype).filter(|f| host.shape.len() == 2 && f.takes_rows_of(cols));
-        let format = stored.unwrap_or(Format::F32);
-        let value = Tensor::persistent(name, format, rows, cols, &limits)?;
-        match format {
-            Format::F32 => value.write(self.device, &host.to_f32()?)?,
-            Format::Bf16 | Format::F16 => {
-                value.write_halves(self.device, &bytemuck::pod_collect_to_vec::<u8, u16>(&host.bytes))?;
-            }
-            quantised => value.write_blocks(self.device, &quantised.words_of_blocks(&host.bytes)?)?,
-        }
+        let value = Tensor::persistent(name, stored_format(host), rows, cols, &self.device.limits())?;
+        self.upload(&value, host)?;
         Ok(Param::frozen(name, value))
     }
+
+    /// Writes a tensor as it is stored.
+    fn upload(&mut self, value: &Tensor, host: &HostTensor) -> Result<()> {
+        match value.format {
+            Format::F32 => value.write(self.device, &host.to_f32()?),
+            Format::Bf16 | Format::F16 => {
+                value.write_halves(self.device, &bytemuck::pod_collect_to_vec::<u8, u16>(&host.bytes))
+            }
+            quantised => value.write_blocks(self.device, &quantised.words_of_blocks(&host.bytes)?),
+        }
+    }
+}
+
+/// The format of a frozen tensor on the device: the file's where there are kernels for it, else f32.
+fn stored_format(host: &HostTensor) -> Format {
+    let (_, cols) = matrix(&host.shape);
+    let stored = Format::of(host.dtype).filter(|f| host.shape.len() == 2 && f.takes_rows_of(cols));
+    stored.unwrap_or(Format::F32)
 }

@@ -48,6 +48,11 @@ impl Linear {
     pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
         let weight = tape.param(&self.weight);
         let y = tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
+        self.finish(tape, x, y, drop)
+    }
+
+    /// y = x Wᵀ with the adapter's product and the bias added; y's old values may be gone afterwards.
+    pub(super) fn finish(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
         let y = self.adapted(tape, x, y, drop)?;
         let Some(bias) = &self.bias else { return Ok(y) };
         let bias = tape.param(bias);

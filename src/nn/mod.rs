@@ -1,8 +1,10 @@
 //! Floor 6: layers made of ops and parameters. `model/` puts them together.
 
 mod linear;
+mod stacked;
 
 pub use linear::{Dropout, Linear, Lora};
+pub use stacked::Stacked;
 
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;

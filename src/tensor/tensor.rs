@@ -90,6 +90,23 @@ impl Tensor {
         self.len() == 0
     }
 
+    /// The rows as tensors of so many rows each; none where they cannot be bound by themselves.
+    pub fn split_rows(&self, rows: &[usize]) -> Option<Vec<Tensor>> {
+        assert_eq!(rows.iter().sum::<usize>(), self.rows, "the parts are the whole");
+        let [piece] = self.pieces.as_slice() else { return None };
+        let (mut parts, mut first) = (Vec::new(), 0);
+        for &n in rows {
+            let at = self.format.n_words(first * self.cols);
+            if !(first * self.cols).is_multiple_of(self.format.block_len()) || !at.is_multiple_of(ELEMENT_ALIGNMENT) {
+                return None;
+            }
+            let span = piece.span.buffer.slice(piece.span.offset + at, self.format.n_words(n * self.cols));
+            parts.push(Self::from_pieces(n, self.cols, self.format, vec![Piece { row: 0, rows: n, span }]));
+            first += n;
+        }
+        Some(parts)
+    }
+
     /// The same elements under another shape; only for tensors in one piece.
     pub fn reshaped(&self, rows: usize, cols: usize) -> Self {
         assert_eq!(rows * cols, self.len(), "a reshape keeps the number of elements");

@@ -64,7 +64,7 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
             let text = leak(strict_text(a.text, &all, &read, backwards));
             Source { alternative: Some(Alternative { text, ..a }), ..*p }
         }
-        None => Source::new(p.path, leak(strict_text(p.text, &all, &read, backwards))),
+        None => Source { text: leak(strict_text(p.text, &all, &read, backwards)), ..*p },
     };
     let mut parts: Vec<Source> = kernel.parts.iter().map(made).collect();
     parts.push(Source::new("strict", leak(EXP.to_string() + &marker + &readers.concat())));

@@ -1,0 +1,132 @@
+//! A generated token goes through q, k and v in one product, and through gate and up in one, with the results that each would have
+//! alone; every format of a weight, on both executors.
+
+mod common;
+
+use longreach::attention::{Attention, Lrsa};
+use longreach::autograd::{Param, Tape};
+use longreach::generate::Session;
+use longreach::gpu::{CpuExecutor, Executor};
+use longreach::kernels::sample::Sampling;
+use longreach::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use longreach::model::load::{Train, load};
+use longreach::model::weights::WeightSource;
+use longreach::nn::{Linear, Lora, Stacked};
+use longreach::tensor::{Format, Tensor};
+
+fn values(seed: usize, n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 37 + seed * 101) % 83) as f32 / 41.5 - 1.0).collect()
+}
+
+fn param(device: &mut dyn Executor, name: &str, seed: usize, rows: usize, cols: usize) -> Param {
+    let value = Tensor::persistent(name, Format::F32, rows, cols, &device.limits()).unwrap();
+    value.write(device, &values(seed, rows * cols)).unwrap();
+    Param::frozen(name, value)
+}
+
+/// Three layers with weights of a common tensor: one with an adapter, one with a bias, one with both.
+fn layers(device: &mut dyn Executor, format: Format) -> ([Linear; 3], Tensor) {
+    const ROWS: [usize; 3] = [128, 64, 64];
+    let whole = Tensor::persistent("whole", format, 256, 48, &device.limits()).unwrap();
+    whole.write(device, &values(1, 256 * 48)).unwrap();
+    let parts = whole.split_rows(&ROWS).expect("rows of 48 words or halves are bound one by one");
+    let mut made = parts.into_iter().enumerate().map(|(i, part)| {
+        let n = part.rows;
+        let lora = (i != 1).then(|| Lora {
+            a: param(device, "a", 2 + i, 4, 48),
+            b: param(device, "b", 5 + i, n, 4),
+            scale: 0.5,
+            dropout: 0.0,
+            site: 0,
+        });
+        let bias = (i != 0).then(|| param(device, "bias", 8 + i, 1, n));
+        Linear { weight: Param::frozen("w", part), bias, lora }
+    });
+    let layers = [made.next().unwrap(), made.next().unwrap(), made.next().unwrap()];
+    (layers, whole)
+}
+
+/// The outputs of a row or two, and the dispatches that made them.
+fn outputs(device: &mut dyn Executor, stacked: &Stacked<3>, rows: usize) -> (Vec<Vec<f32>>, usize) {
+    let x = param(device, "x", 20, rows, 48).value;
+    let mut tape = Tape::inference();
+    let x = tape.constant(x);
+    let outs = stacked.forward(&mut tape, &x, None).unwrap();
+    let mut kept = Vec::new();
+    for out in &outs {
+        let copy = Tensor::persistent("out", Format::F32, rows, out.tensor.cols, &device.limits()).unwrap();
+        longreach::tensor::copy_tensor(&mut tape.rec, &out.tensor, &copy);
+        kept.push(copy);
+    }
+    device.run(&tape.rec).unwrap();
+    (kept.iter().map(|t| t.read(device).unwrap()).collect(), tape.rec.dispatches().count())
+}
+
+fn check_layers(device: &mut dyn Executor) {
+    for format in [Format::F32, Format::Bf16, Format::F16] {
+        let (layers, whole) = layers(device, format);
+        let (apart, together) = (Stacked::new(layers.clone(), None), Stacked::new(layers, Some(whole)));
+        for rows in [1, 2] {
+            let ((expected, n_apart), (got, n)) = (outputs(device, &apart, rows), outputs(device, &together, rows));
+            for (expected, got) in expected.iter().zip(&got) {
+                assert!(expected.iter().any(|x| x.abs() > 1.0), "something is computed");
+                for (a, b) in expected.iter().zip(got) {
+                    assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{format:?}, {rows} rows: {a} and {b}");
+                }
+            }
+            assert_eq!(n_apart - n, if rows == 1 { 2 } else { 0 }, "{format:?}, {rows} rows: products spared");
+        }
+    }
+}
+
+/// Logits of 40 tokens, fed at once or one by one; the dispatches of the last one are counted by who runs them.
+fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
+    let config = ModelConfig {
+        architecture: Architecture::Qwen3,
+        hidden: 64,
+        inner: 192,
+        n_layers: 2,
+        n_heads: 8,
+        n_kv_heads: 4,
+        head_dim: 16,
+        vocab: 96,
+        max_positions: 128,
+        rms_eps: 1e-5,
+        rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+        tied: false,
+        qkv_bias: true,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: true,
+        bos: None,
+        eos: vec![],
+        hf_json: None,
+    };
+    let mut model = load(device, &WeightSource::random(config, 3).unwrap(), None, Train::Nothing).unwrap().model;
+    let attention = Attention::Lrsa(Lrsa::new(2, 8, 0.5).unwrap());
+    let mut session = Session::new(device, &mut model, attention, 40, chunk, Sampling::default(), 0).unwrap();
+    let ids: Vec<u32> = (0..40).map(|i| i * 29 % 96).collect();
+    session.feed_all_logits(device, &model, &ids).unwrap()
+}
+
+fn check_model(device: &mut dyn Executor) {
+    let (at_once, one_by_one) = (logits(device, 40), logits(device, 1));
+    assert!(at_once.iter().any(|x| x.abs() > 0.5));
+    for (i, (a, b)) in at_once.iter().zip(&one_by_one).enumerate() {
+        assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "logit {i}: {a} and {b}");
+    }
+}
+
+#[test]
+fn a_row_through_stacked_layers_is_what_each_makes_of_it() {
+    check_layers(&mut CpuExecutor::<f32>::new());
+    let Some(mut device) = common::software_device() else { return };
+    check_layers(&mut device);
+}
+
+#[test]
+fn a_model_says_the_same_token_by_token_and_at_once() {
+    check_model(&mut CpuExecutor::<f32>::new());
+    let Some(mut device) = common::software_device() else { return };
+    check_model(&mut device);
+}
