@@ -36,7 +36,7 @@ fn every_shader_translates_to_every_language() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let missing: Vec<String> = missing.into_iter().collect();
     if !missing.is_empty() {
-        let what = format!("{}; on Debian: apt-get install spirv-tools glslang-tools", missing.join(", "));
+        let what = format!("{}; on Debian 12: apt-get install spirv-tools glslang-tools", missing.join(", "));
         let must = std::env::var_os("CI").is_some() && cfg!(target_os = "linux"); // the set-up script installs them there
         assert!(!must, "{what}");
         eprintln!("SKIPPED: {what}");
