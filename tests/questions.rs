@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use common::stories::{Stories, go_on, policies};
 use longreach::data::bundled::MOBY_DICK;
-use longreach::eval::{QaFile, QaGrid, Sample, Task, answer_all, qa_samples, qa_training};
+use longreach::eval::{Part, QaFile, QaGrid, Sample, Task, answer_all, qa_samples, qa_training};
 
 const SQUAD: &str = r#"{"version": "v2.0", "data": [
   {"title": "A", "paragraphs": [{"context": "Ann lives in Rome.", "qas": [
@@ -58,6 +58,25 @@ fn questions_are_read_in_both_shapes() {
         let e = QaFile::read(&write(name, text)).unwrap_err().to_string();
         assert!(e.contains(name), "{e}");
     }
+}
+
+#[test]
+fn no_article_answers_training_and_held_out_questions() {
+    // Five questions, three of them for training; the fourth is about an article of the second, the fifth about new ones.
+    let item = |id: &str, first: &str, second: &str| {
+        format!(
+            r#"{{"_id": "{id}", "question": "Q {id}?", "answer": "yes", "supporting_facts": [["{first}", 0], ["{second}", 0]],
+            "context": [["{first}", ["{first} is."]], ["{second}", ["{second} is."]], ["Aside", ["Aside is."]]]}}"#
+        )
+    };
+    let items =
+        [item("1", "A", "B"), item("2", "C", "D"), item("3", "E", "F"), item("4", "G", "D"), item("5", "H", "I")];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hotpot.json");
+    std::fs::write(&path, format!("[{}]", items.join(", "))).unwrap();
+    let file = QaFile::read(&path).unwrap();
+    assert_eq!(file.questions_of(Part::Training), [0, 1, 2]);
+    assert_eq!(file.questions_of(Part::HeldOut), [4]);
 }
 
 #[test]

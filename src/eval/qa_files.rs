@@ -1,5 +1,6 @@
 //! Questions about documents from files in the shapes of SQuAD (versions 1 and 2) and HotpotQA.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct Question {
     pub other: Vec<usize>,
     /// Article or, in HotpotQA, question that it belongs to: what is split into training and held out.
     group: usize,
+    /// Held out, but about an article that a training question is about too (HotpotQA): nobody asks it.
+    is_known: bool,
 }
 
 /// All questions of a file.
@@ -111,7 +114,8 @@ impl QaFile {
                     }
                     let answers = answers.into_iter().map(|a| a.text).collect();
                     let gold = vec![paragraphs.len()];
-                    questions.push(Question { id, text: question, answers, gold, other: vec![], group });
+                    let other = vec![];
+                    questions.push(Question { id, text: question, answers, gold, other, group, is_known: false });
                 }
                 paragraphs.push((context, group));
             }
@@ -122,7 +126,13 @@ impl QaFile {
     fn of_hotpot(items: Vec<Hotpot>) -> Self {
         let (mut questions, mut paragraphs) = (Vec::new(), Vec::new());
         let n_groups = items.len();
+        let mut known: HashSet<String> = HashSet::new();
+        let trained = Part::Training.range(n_groups);
+        for item in &items[trained.clone()] {
+            known.extend(item.supporting_facts.iter().map(|(title, _)| title.clone()));
+        }
         for (group, item) in items.into_iter().enumerate() {
+            let is_known = !trained.contains(&group) && item.supporting_facts.iter().any(|(t, _)| known.contains(t));
             let (mut gold, mut other) = (Vec::new(), Vec::new());
             for (title, sentences) in item.context {
                 let is_gold = item.supporting_facts.iter().any(|(t, _)| *t == title);
@@ -130,7 +140,7 @@ impl QaFile {
                 paragraphs.push((format!("{title}: {}", sentences.concat()), group));
             }
             let answers = vec![item.answer];
-            questions.push(Question { id: item.id, text: item.question, answers, gold, other, group });
+            questions.push(Question { id: item.id, text: item.question, answers, gold, other, group, is_known });
         }
         Self { questions, paragraphs, is_hotpot: true, n_groups }
     }
@@ -140,9 +150,10 @@ impl QaFile {
         part.range(self.n_groups).contains(&group)
     }
 
-    /// Numbers of a part's questions.
+    /// Numbers of a part's questions. No article that answers a question of one part answers one of the other.
     pub fn questions_of(&self, part: Part) -> Vec<usize> {
-        (0..self.questions.len()).filter(|&q| self.is_in(self.questions[q].group, part)).collect()
+        let is_asked = |q: &Question| self.is_in(q.group, part) && !q.is_known;
+        (0..self.questions.len()).filter(|&q| is_asked(&self.questions[q])).collect()
     }
 
     /// Numbers of a part's paragraphs that do not belong to the question's article.
