@@ -103,6 +103,8 @@ fn a_document_is_asked_about_several_times_and_no_question_twice() {
     runs.dedup();
     let names: BTreeSet<&str> = documents.iter().copied().collect();
     assert_eq!(runs.len(), names.len(), "questions about one document follow each other: {documents:?}");
+    assert!(names.len() < 6, "documents have several questions: {names:?}");
+    assert!(names.iter().any(|n| documents.iter().filter(|d| d == &n).count() == 5));
     for name in names {
         let of: Vec<_> = samples.iter().filter(|s| s.document.as_deref() == Some(name)).collect();
         assert!(of.len() <= 5);
@@ -111,6 +113,7 @@ fn a_document_is_asked_about_several_times_and_no_question_twice() {
             && s.prompt.ends_with(&format!("What is {}?", &s.answers[0][2..]))));
     }
     let lessons = qa_training(&stories.files, &file, 200, 3, 4, 3).unwrap();
+    assert!(lessons.iter().any(|turns| turns.len() == 4), "{lessons:?}");
     let mut asked = BTreeSet::new();
     for turns in &lessons {
         assert!((1..=4).contains(&turns.len()) && turns[0].0.contains("Document 1:"));
@@ -118,6 +121,10 @@ fn a_document_is_asked_about_several_times_and_no_question_twice() {
         assert!(turns.iter().all(|(user, answer)| user.ends_with(&format!("What is {}?", &answer[2..]))));
         assert!(turns.iter().all(|(_, answer)| asked.insert(answer.clone())), "asked twice: {turns:?}");
     }
+    let hotpot = dir.path().join("hotpot.json");
+    std::fs::write(&hotpot, HOTPOT).unwrap();
+    let e = qa_training(&stories.files, &QaFile::read(&hotpot).unwrap(), 200, 1, 2, 0).unwrap_err().to_string();
+    assert!(e.contains("--questions"), "{e}");
     assert!(asked.iter().all(|a| a[2..].parse::<u32>().unwrap() < 30), "held-out articles stay out: {asked:?}");
 }
 

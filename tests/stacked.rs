@@ -7,9 +7,10 @@ use longreach::attention::{Attention, Lrsa};
 use longreach::autograd::{Param, Tape};
 use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor};
+use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
-use longreach::model::load::{Train, load};
+use longreach::model::load::{Decay, Train, load};
 use longreach::model::weights::WeightSource;
 use longreach::nn::{Linear, Lora, Stacked};
 use longreach::tensor::{Format, Tensor};
@@ -79,9 +80,8 @@ fn check_layers(device: &mut dyn Executor) {
     }
 }
 
-/// Logits of 40 tokens, fed at once or one by one; the dispatches of the last one are counted by who runs them.
-fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
-    let config = ModelConfig {
+fn config() -> ModelConfig {
+    ModelConfig {
         architecture: Architecture::Qwen3,
         hidden: 64,
         inner: 192,
@@ -101,8 +101,12 @@ fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
         bos: None,
         eos: vec![],
         hf_json: None,
-    };
-    let mut model = load(device, &WeightSource::random(config, 3).unwrap(), None, Train::Nothing).unwrap().model;
+    }
+}
+
+/// Logits of 40 tokens, fed at once or one by one.
+fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
+    let mut model = load(device, &WeightSource::random(config(), 3).unwrap(), None, Train::Nothing).unwrap().model;
     let attention = Attention::Lrsa(Lrsa::new(2, 8, 0.5).unwrap());
     let mut session = Session::new(device, &mut model, attention, 40, chunk, Sampling::default(), 0).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| i * 29 % 96).collect();
@@ -122,6 +126,26 @@ fn a_row_through_stacked_layers_is_what_each_makes_of_it() {
     check_layers(&mut CpuExecutor::<f32>::new());
     let Some(mut device) = common::software_device() else { return };
     check_layers(&mut device);
+}
+
+/// Products in the blocks of a step of `n` tokens.
+fn n_products(device: &mut dyn Executor, train: Train, n: usize) -> usize {
+    let model = load(device, &WeightSource::random(config(), 3).unwrap(), None, train).unwrap().model;
+    let mut cache = model.cache(Attention::Dense, 40, 40).unwrap();
+    let ids = TokenIndex::upload(device, &vec![1; n], false).unwrap();
+    let step = cache.begin(device, n).unwrap();
+    let mut tape = Tape::inference();
+    model.forward_cached(&mut tape, &ids, &cache, &step).unwrap();
+    tape.rec.dispatches().filter(|d| d.kernel.label.starts_with("matmul/")).count()
+}
+
+#[test]
+fn a_generated_token_takes_four_products_a_layer() {
+    let mut device = CpuExecutor::<f32>::new();
+    assert_eq!(n_products(&mut device, Train::Nothing, 1), 2 * 4);
+    assert_eq!(n_products(&mut device, Train::Nothing, 2), 2 * 7);
+    // Weights that are trained lie in an arena of their own.
+    assert_eq!(n_products(&mut device, Train::All(Decay::All), 1), 2 * 7);
 }
 
 #[test]

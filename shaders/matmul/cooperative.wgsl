@@ -1,8 +1,8 @@
-// Matrix product by cooperative matrices, for GPUs that have them (Metal's simdgroup matrices, Vulkan's VK_KHR_cooperative_matrix):
+// Matrix product by cooperative matrices, for GPUs that have them in f32 (Metal's simdgroup matrices):
 // 64 rows x 64 columns a workgroup, 16 steps of k at a time, in blocks of 8 x 8.
 //
-// A subgroup computes a quarter, 32 rows x 32 columns, so subgroups have at most 32 lanes; where they are shorter, several compute the
-// same quarter. Operands and results go through workgroup memory, which takes care of edges, of orientations and of weights that are not
+// A subgroup computes a quarter, 32 rows x 32 columns, so subgroups have at most 32 lanes; where they are shorter, several compute and
+// store the same quarter. Operands and results go through workgroup memory, which takes care of edges, of orientations and of weights that are not
 // stored as f32. Its rows are four elements longer than they need be, so that rows begin in different banks. It takes 13.3 KiB.
 // grid: [n / 64, m / 64]; see matmul/params.wgsl for the product.
 const LANES: u32 = 128u;

@@ -123,8 +123,9 @@ impl Cache {
     }
 
     /// Takes over what another cache of the same kind and capacity holds, so that several texts can go on from one beginning.
-    pub fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
-        assert_eq!((self.attention, self.capacity), (other.attention, other.capacity), "caches of one kind");
+    pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
+        let kind = |c: &Self| (c.attention, c.heads, c.capacity, c.layers.len());
+        assert_eq!(kind(self), kind(other), "caches of one kind");
         let mut rec = Recording::new();
         for (own, others) in self.layers.iter().zip(&other.layers) {
             rec.copy(&others.fixed.span(), &own.fixed.span());

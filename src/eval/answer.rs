@@ -86,7 +86,7 @@ struct Group<'a> {
     samples: &'a [Sample],
     /// Their prompts.
     ids: &'a [Vec<u32>],
-    /// Tokens that all prompts begin with, at least half of each; 0 for a sample alone.
+    /// Tokens that all prompts begin with; 0 for a sample alone.
     n_shared: usize,
 }
 
@@ -108,7 +108,8 @@ impl<'a> Group<'a> {
         Self { samples: &samples[..n], ids: &ids[..n], n_shared: if n == 1 { 0 } else { n_shared } }
     }
 
-    /// The beginning that all prompts have, read, and a session to go on in; none where there is none.
+    /// The beginning that all prompts have, read, and a session to go on in; none where there is none, or where the attention differs with
+    /// a prompt's length, as that of window controls does.
     fn read(&self, subject: &mut Subject<'_>, attentions: &[Attention]) -> Result<Option<(Session, Session)>> {
         if self.n_shared == 0 || attentions.iter().any(|a| *a != attentions[0]) {
             return Ok(None);
@@ -195,4 +196,31 @@ fn answers(
         count()?;
     }
     Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_with_half_of_their_prompts_in_common_are_a_group() {
+        let sample = |i: usize| Sample {
+            id: i.to_string(),
+            document: None,
+            prompt: String::new(),
+            answers: vec![],
+            length: 0,
+            depth: None,
+            max_tokens: 1,
+        };
+        let samples: Vec<Sample> = (0..5).map(sample).collect();
+        let ids = [vec![1, 2, 3, 4], vec![1, 2, 3, 4, 5], vec![1, 2, 3, 9], vec![1, 7, 8, 9], vec![1, 7, 8, 9]];
+        let first = Group::first(&samples, &ids);
+        // The whole of the first prompt is the beginning of the second; its last token is still fed with its own answer.
+        assert_eq!((first.samples.len(), first.n_shared), (3, 3));
+        let second = Group::first(&samples[3..], &ids[3..]);
+        assert_eq!((second.samples.len(), second.n_shared), (2, 3));
+        let alone = Group::first(&samples[4..], &ids[4..]);
+        assert_eq!((alone.samples.len(), alone.n_shared), (1, 0));
+    }
 }

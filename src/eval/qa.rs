@@ -20,9 +20,9 @@ const MAX_TOKENS: usize = 32;
 pub struct QaGrid {
     /// Most tokens of a prompt.
     pub lengths: Vec<usize>,
-    /// Questions for each length, the same at each.
+    /// Questions for each length; the same at each where each has a document of its own.
     pub n_samples: usize,
-    /// Most questions about one document.
+    /// Most questions about one document; 1 for HotpotQA, whose questions have paragraphs of their own.
     pub per_document: usize,
     pub seed: u64,
 }
@@ -86,13 +86,17 @@ fn ensure_enough(found: usize, wanted: usize, what: &str, length: usize) -> Resu
         return Ok(());
     }
     Err(Error::usage(format!(
-        "only {found} of {wanted} {what} fit into prompts of {length} tokens: ask for fewer or longer ones"
+        "the file has {found} of {wanted} {what} for prompts of {length} tokens: ask for fewer (--samples, --steps, --questions) or \
+         longer ones"
     )))
 }
 
 impl<'a> Draw<'a> {
     /// Makes documents until there are no questions left or `take` wants no more. No question is asked twice.
     fn documents(&self, take: &mut dyn FnMut(Document<'a>) -> bool) -> Result<()> {
+        if self.file.is_hotpot && self.per_document > 1 {
+            return Err(Error::usage("--questions: HotpotQA has one question about each set of paragraphs"));
+        }
         let mut order = self.file.questions_of(self.part);
         order.shuffle(&mut seeded(self.seed, self.part as u64));
         let mut asked = HashSet::new();

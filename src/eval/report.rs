@@ -55,6 +55,7 @@ pub struct Outcome {
     pub attention: String,
     /// Of the sample.
     pub id: String,
+    /// Of the sample, where several ask about one text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
     pub length: usize,

@@ -112,9 +112,9 @@ pub fn generate(
     generate_from(device, model, tokenizer, request, &mut session, on_token)
 }
 
-/// [`generate`] with a session that has been fed the prompt's first tokens already, and has room for the rest and the answer. Its
-/// sampling, attention, chunk and seed are those that it was made with.
-pub fn generate_from(
+/// [`generate`] with a session that has been fed the prompt's first tokens already, and has room for the rest and the answer. It was made
+/// with the request's sampling, attention, chunk and seed; the time of prefill is that of the rest.
+pub(crate) fn generate_from(
     device: &mut dyn Executor,
     model: &Llama,
     tokenizer: Option<&Tokenizer>,

@@ -6,5 +6,6 @@ mod generator;
 mod session;
 
 pub use conversation::{Answer, Conversation, Progress, Reply};
-pub use generator::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate, generate_from};
+pub(crate) use generator::generate_from;
+pub use generator::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
 pub use session::Session;

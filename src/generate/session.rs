@@ -60,8 +60,8 @@ impl Session {
     }
 
     /// Takes over what another session of the same model, attention and capacity was fed, so that several texts can go on from one
-    /// beginning. The next thing is to feed: its logits do not come along.
-    pub fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
+    /// beginning. The next thing is to feed: its logits do not come along, nor does its place in the row of draws.
+    pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
         self.cache.copy_from(device, &other.cache)?;
         self.seen.clone_from(&other.seen);
         self.is_seen.clone_from(&other.is_seen);

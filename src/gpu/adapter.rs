@@ -33,7 +33,7 @@ pub struct AdapterReport {
 impl AdapterReport {
     fn new(index: usize, adapter: wgpu::Adapter) -> Self {
         let info = adapter.get_info();
-        let features = offered_by(&adapter);
+        let features = offered_by(&adapter, info.backend);
         let known = [
             ("subgroups", wgpu::Features::SUBGROUP),
             ("shader-f16", wgpu::Features::SHADER_F16),
@@ -79,14 +79,15 @@ impl AdapterReport {
     }
 }
 
-/// An adapter's features, cooperative matrices only where they have the size and type that kernels use.
-fn offered_by(adapter: &wgpu::Adapter) -> wgpu::Features {
+/// An adapter's features, cooperative matrices only where they have the size and type that kernels use: on Metal. No Vulkan driver that
+/// we know of has them in f32, so that nothing is known of naga's SPIR-V for them.
+fn offered_by(adapter: &wgpu::Adapter, backend: wgpu::Backend) -> wgpu::Features {
     let is_used = |m: &wgpu::CooperativeMatrixProperties| {
         let f32 = wgpu::CooperativeScalarType::F32;
         (m.m_size, m.n_size, m.k_size, m.ab_type, m.cr_type) == (8, 8, 8, f32, f32)
     };
     let mut features = adapter.features();
-    if !adapter.cooperative_matrix_properties().iter().any(is_used) {
+    if backend != wgpu::Backend::Metal || !adapter.cooperative_matrix_properties().iter().any(is_used) {
         features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     }
     features

@@ -1,9 +1,10 @@
 //! Whether a device's cooperative matrices compute what the kernels rely on. It runs once, before the first kernel that uses them is
 //! compiled; a device that fails it does without.
 //!
-//! The feature is experimental in wgpu, and layouts are where back ends may disagree. Tried are all that the kernels use: loads with an
-//! offset and a stride from workgroup memory, an accumulator that begins at zero, sums over two products, stores, and a workgroup of
-//! [`GROUP`] invocations with at least [`N_PARTS`] subgroups.
+//! The feature is experimental in wgpu, and layouts are where back ends may disagree. Tried is what the kernels use: an array of
+//! accumulators that begin at zero, arrays of operands in a loop, loads and stores with offsets and strides in workgroup memory, and a
+//! workgroup of [`GROUP`] invocations with at least [`N_PARTS`] subgroups. One operand of each product has twelve significant bits, which
+//! tells f32 from shorter floats.
 
 use super::{Binding, Buffer, Call, Executor, Feature, KernelDef, Kind, Params as _, Real, Recording, Source};
 use crate::error::{ErrorKind, Result};
@@ -17,40 +18,56 @@ const GROUP: usize = 128;
 const N_PARTS: usize = 4;
 /// Rows and columns of a matrix.
 const SIDE: usize = 8;
+/// Accumulators of a subgroup, side by side.
+const WIDE: usize = 2;
 /// Elements between the rows of the operands.
 const STRIDE: usize = 24;
 
 const TEXT: &str = "
 struct Params { scale: f32 };
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> report: array<f32>; // [4, 8, 8], then the number of subgroups
+@group(0) @binding(1) var<storage, read_write> report: array<f32>; // [4, 8, 16], then the number of subgroups
 
-var<workgroup> left: array<f32, 192>;
-var<workgroup> right: array<f32, 192>;
-var<workgroup> product: array<f32, 256>;
+var<workgroup> fine: array<f32, 256>;
+var<workgroup> coarse: array<f32, 256>;
+var<workgroup> product: array<f32, 640>; // [4, 8, 20]
 
 @compute @workgroup_size(128)
 fn cooperative_test(@builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32,
                     @builtin(num_subgroups) n_subgroups: u32) {
-    for (var i = lane; i < 192u; i += 128u) {
-        left[i] = p.scale * f32(i * 7u % 11u);
-        right[i] = p.scale * (f32(i * 5u % 13u) - 6.0);
+    for (var i = lane; i < 256u; i += 128u) {
+        fine[i] = p.scale * f32(i * 1237u % 4093u);
+        coarse[i] = p.scale * (f32(i * 5u % 13u) - 6.0);
     }
     workgroupBarrier();
     let part = subgroup % 4u;
-    var sum: coop_mat8x8<f32, C>;
+    var sum: array<coop_mat8x8<f32, C>, 2>;
     for (var turn = 0u; turn < 2u; turn++) {
-        let a = coopLoadT<coop_mat8x8<f32, A>>(&left[part + 8u * turn], 24u);
-        let b = coopLoadT<coop_mat8x8<f32, B>>(&right[2u * part + 8u * turn], 24u);
-        sum = coopMultiplyAdd(a, b, sum);
+        var b: array<coop_mat8x8<f32, B>, 2>;
+        for (var j = 0u; j < 2u; j++) {
+            b[j] = coopLoadT<coop_mat8x8<f32, B>>(&coarse[4u * part + 8u * j], 24u);
+        }
+        let a = coopLoadT<coop_mat8x8<f32, A>>(&fine[4u * part + 8u * turn], 24u);
+        for (var j = 0u; j < 2u; j++) {
+            sum[j] = coopMultiplyAdd(a, b[j], sum[j]);
+        }
+        for (var j = 0u; j < 2u; j++) {
+            b[j] = coopLoadT<coop_mat8x8<f32, B>>(&fine[4u * part + 8u * j], 24u);
+        }
+        let c = coopLoadT<coop_mat8x8<f32, A>>(&coarse[4u * part + 8u * turn], 24u);
+        for (var j = 0u; j < 2u; j++) {
+            sum[j] = coopMultiplyAdd(c, b[j], sum[j]);
+        }
     }
-    coopStoreT(sum, &product[64u * part], 8u);
+    for (var j = 0u; j < 2u; j++) {
+        coopStoreT(sum[j], &product[160u * part + 8u * j], 20u);
+    }
     workgroupBarrier();
-    for (var i = lane; i < 256u; i += 128u) {
-        report[i] = product[i];
+    for (var i = lane; i < 512u; i += 128u) {
+        report[i] = product[160u * (i / 128u) + 20u * (i / 16u % 8u) + i % 16u];
     }
     if lane == 0u {
-        report[256] = f32(n_subgroups);
+        report[512] = f32(n_subgroups);
     }
 }
 ";
@@ -64,7 +81,7 @@ static TEST: KernelDef = KernelDef {
     label: "gpu/cooperative_test",
     variant: "",
     parts: &[Source::new("gpu/cooperative_test", TEXT).needing(Feature::CooperativeMatrix)],
-    bindings: &[Binding::write("report", Kind::Real, "[N_PARTS, SIDE, SIDE], 1")],
+    bindings: &[Binding::write("report", Kind::Real, "[N_PARTS, SIDE, WIDE * SIDE], 1")],
     params: TestParams::FIELDS,
     constants: &[],
     rivals: &[],
@@ -72,20 +89,20 @@ static TEST: KernelDef = KernelDef {
     twin_f64: twin,
 };
 
-/// What a right device reports, but for the number of subgroups. All values are whole numbers below 2^24.
+/// What a right device reports, but for the number of subgroups. All sums are whole numbers below 2^24.
 fn products() -> Vec<f32> {
-    let left = |i: usize| (i * 7 % 11) as f32;
-    let right = |i: usize| (i * 5 % 13) as f32 - 6.0;
+    let fine = |i: usize| (i * 1237 % 4093) as f32;
+    let coarse = |i: usize| (i * 5 % 13) as f32 - 6.0;
     let element = |i: usize| {
-        let (part, row, col) = (i / (SIDE * SIDE), i / SIDE % SIDE, i % SIDE);
+        let (part, row, col) = (i / (SIDE * WIDE * SIDE), i / (WIDE * SIDE) % SIDE, i % (WIDE * SIDE));
         let of_turn = |turn: usize| {
-            let a = |k: usize| left(part + SIDE * turn + row * STRIDE + k);
-            let b = |k: usize| right(2 * part + SIDE * turn + k * STRIDE + col);
-            (0..SIDE).map(|k| a(k) * b(k)).sum::<f32>()
+            let a = |k: usize| 4 * part + SIDE * turn + row * STRIDE + k;
+            let b = |k: usize| 4 * part + k * STRIDE + col;
+            (0..SIDE).map(|k| fine(a(k)) * coarse(b(k)) + coarse(a(k)) * fine(b(k))).sum::<f32>()
         };
         of_turn(0) + of_turn(1)
     };
-    (0..N_PARTS * SIDE * SIDE).map(element).collect()
+    (0..N_PARTS * SIDE * WIDE * SIDE).map(element).collect()
 }
 
 /// The CPU as a device with subgroups of 32.
@@ -108,7 +125,7 @@ fn judge(said: &[f32]) -> Verdict {
 
 /// Runs the test. Only the loss of the device is an error; all else is a verdict.
 pub(super) fn run(device: &mut dyn Executor) -> Result<Verdict> {
-    let out = Buffer::persistent("test of cooperative matrices", Kind::Real, N_PARTS * SIDE * SIDE + 1).span();
+    let out = Buffer::persistent("test of cooperative matrices", Kind::Real, N_PARTS * SIDE * WIDE * SIDE + 1).span();
     let mut rec = Recording::new();
     rec.dispatch(&TEST, &[], TestParams { scale: 1.0 }, &[&out], [1, 1, 1]);
     match device.run(&rec).and_then(|()| device.read_real(&out)) {
@@ -138,12 +155,13 @@ mod tests {
             said[at] = value;
             judge(&said)
         };
-        assert!(with(256, 2.0).unwrap_err().contains("2 subgroups"));
+        assert!(with(512, 2.0).unwrap_err().contains("2 subgroups"));
         assert!(with(77, good[77] + 1.0).unwrap_err().contains("element 77"));
         assert!(with(0, f32::NAN).is_err());
-        // A device that takes rows for columns is found out in every part.
-        for part in good[..256].chunks_exact(64) {
-            assert!((0..8).any(|r| (0..8).any(|c| part[8 * r + c] != part[8 * c + r])));
+        // A device that takes rows for columns is found out in every part, as is one that rounds to the eleven bits of half floats.
+        for part in good[..512].chunks_exact(128) {
+            assert!((0..8).any(|r| (0..8).any(|c| part[16 * r + c] != part[16 * c + r])));
         }
+        assert!((0..256).any(|i| half::f16::from_f32((i * 1237 % 4093) as f32).to_f32() != (i * 1237 % 4093) as f32));
     }
 }

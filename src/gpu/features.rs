@@ -11,8 +11,7 @@ pub enum Feature {
     WideSubgroups,
     /// Half floats as a type of WGSL, also in buffers.
     F16,
-    /// Products of 8 x 8 matrices in f32 that a subgroup computes together, with subgroups of at most
-    /// [`Features::COOPERATIVE_LANES`] lanes.
+    /// Products of 8 x 8 matrices in f32 that a subgroup computes together.
     CooperativeMatrix,
 }
 
@@ -38,8 +37,6 @@ impl Features {
     pub const ALL: Features = Features { subgroups: true, wide_subgroups: true, f16: true, cooperative_matrix: true };
     /// Lanes of the shortest subgroup that counts as wide.
     pub const WIDE_LANES: u32 = 8;
-    /// Lanes of the longest subgroup of which a workgroup of the kernels with cooperative matrices has enough.
-    pub const COOPERATIVE_LANES: u32 = 32;
 
     /// Whether the set holds `feature`.
     pub fn has(self, feature: Feature) -> bool {

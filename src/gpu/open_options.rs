@@ -93,9 +93,7 @@ pub(super) fn features_of(device: wgpu::Features, most_lanes: u32) -> Features {
     let subgroups = device.contains(wgpu::Features::SUBGROUP);
     let wide_subgroups = subgroups && (most_lanes == 0 || most_lanes >= Features::WIDE_LANES);
     let f16 = device.contains(wgpu::Features::SHADER_F16);
-    let cooperative_matrix = subgroups
-        && (1..=Features::COOPERATIVE_LANES).contains(&most_lanes)
-        && device.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    let cooperative_matrix = subgroups && device.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Features { subgroups, wide_subgroups, f16, cooperative_matrix }
 }
 
@@ -120,11 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn cooperative_matrices_need_short_subgroups_whose_length_is_known() {
-        let device = wgpu::Features::SUBGROUP | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        for (most_lanes, wanted) in [(0, false), (8, true), (32, true), (64, false)] {
-            assert_eq!(features_of(device, most_lanes).cooperative_matrix, wanted, "{most_lanes} lanes");
-        }
+    fn cooperative_matrices_need_subgroups() {
+        let both = wgpu::Features::SUBGROUP | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        // wgpu says 4 to 64 of every Metal adapter: how many there are is left to the test of the matrices.
+        assert!(features_of(both, 64).cooperative_matrix && features_of(both, 0).cooperative_matrix);
         assert!(!features_of(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, 32).cooperative_matrix);
         assert!(!features_of(wgpu::Features::SUBGROUP, 32).cooperative_matrix);
     }

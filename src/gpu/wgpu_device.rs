@@ -26,8 +26,8 @@ impl WgpuDevice {
             label: Some("longreach"),
             required_features,
             experimental_features: if required_features.intersects(wgpu::Features::all_experimental_mask()) {
-                // SAFETY: of what is experimental only cooperative matrices are asked for, and their kernels do nothing else with
-                // them than their test does, which runs first.
+                // SAFETY: of what is experimental only cooperative matrices are asked for, and their kernels use them as their test
+                // does, which runs first.
                 unsafe { wgpu::ExperimentalFeatures::enabled() }
             } else {
                 wgpu::ExperimentalFeatures::disabled()

@@ -57,7 +57,8 @@ impl WgpuExecutor {
             max_buffer_bytes: own.max_buffer_size,
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
-        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &features.to_string()];
+        let forms = format!("{features}{}", if features.cooperative_matrix { " + cooperative matrices" } else { "" });
+        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &forms];
         Ok(Self {
             name,
             gpu,

@@ -26,6 +26,7 @@ pub struct CellName {
 pub struct Answer {
     /// Of the sample.
     pub id: String,
+    /// Of the sample, where several ask about one text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
     pub answer: String,

@@ -77,7 +77,7 @@ pub struct StudyPlan {
     pub eval_seed: u64,
     /// Seeds of the training runs: of the data, its order and the adapter's start.
     pub seeds: Vec<u64>,
-    /// Optimiser steps, each on one question that is not seen again.
+    /// Optimiser steps, each on one text with its questions, which are not seen again.
     pub steps: u64,
     pub rank: usize,
     pub lr: f64,

@@ -67,13 +67,17 @@ pub fn run(
             )));
         }
     }
-    for folder in [dir, work] {
-        write_json(&folder.join(PLAN), plan)?;
-    }
     let files = ModelFiles::open(&plan.model, None)?;
     let source = plan.source(&files)?;
     let held_out = source.held_out(&files, plan)?;
     let mut study = Study { plan, dir, work, device, files, source, held_out, observer };
+    if read_plan(dir)?.is_none() {
+        // What the data cannot give is found now, not after hours.
+        plan.seeds.iter().try_for_each(|&seed| study.training_lines(seed).map(|_| ()))?;
+    }
+    for folder in [dir, work] {
+        write_json(&folder.join(PLAN), plan)?;
+    }
     study.evaluate(Arm::Base, None)?;
     for &seed in &plan.seeds {
         for arm in [Arm::LrsaTuned, Arm::DenseTuned] {
@@ -94,6 +98,14 @@ impl Study<'_> {
         let read = |policy: Policy| {
             let name = CellName { arm, seed, attention: policy.name().to_string() };
             let cell = name.read(self.dir)?;
+            let asked =
+                |cell: &Cell| cell.answers.iter().map(|a| &a.id).eq(self.held_out.iter().map(|sample| &sample.id));
+            crate::ensure!(
+                cell.as_ref().is_none_or(asked),
+                "{}, {} answers other questions than this program draws: remove its cell to compute it again",
+                name.model(),
+                name.attention
+            );
             Ok((policy, name, cell))
         };
         self.plan.policies()?.into_iter().map(read).collect()
@@ -143,9 +155,8 @@ impl Study<'_> {
         Ok(())
     }
 
-    /// The folder with the data of one seed, both arms' alike.
-    fn training_data(&self, seed: u64) -> Result<PathBuf> {
-        let dir = self.work.join(format!("data-seed-{seed}"));
+    /// What is trained on with one seed, an example a line.
+    fn training_lines(&self, seed: u64) -> Result<String> {
         let mut text = String::new();
         for turns in self.source.training(&self.files, self.plan, seed)? {
             let line = match (&self.files.template, turns.as_slice()) {
@@ -164,6 +175,13 @@ impl Study<'_> {
             };
             let _ = writeln!(text, "{line}");
         }
+        Ok(text)
+    }
+
+    /// The folder with the data of one seed, both arms' alike.
+    fn training_data(&self, seed: u64) -> Result<PathBuf> {
+        let dir = self.work.join(format!("data-seed-{seed}"));
+        let text = self.training_lines(seed)?;
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         fs::write(dir.join("train.jsonl"), text).with_context(|| format!("writing to {}", dir.display()))?;
         Ok(dir)
