@@ -43,12 +43,12 @@ pub fn agreement(
     for i in 0..n_samples {
         let start = (ids.len() - length) * i / n_samples;
         let prompt = &ids[start..start + length];
-        let expected = subject.generate(prompt, Attention::Dense, n_continued, &[])?.ids;
+        let expected = subject.generate(prompt, Attention::Dense, n_continued, &[], None)?.ids;
         for policy in policies {
             let attention = policy.attention(length)?;
             let got = match attention {
                 Attention::Dense => expected.clone(),
-                _ => subject.generate(prompt, attention, n_continued, &[])?.ids,
+                _ => subject.generate(prompt, attention, n_continued, &[], None)?.ids,
             };
             let same = got.iter().zip(&expected).take_while(|(a, b)| a == b).count();
             let tokenizer = subject.files.tokenizer()?;

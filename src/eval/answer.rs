@@ -50,34 +50,23 @@ impl Subject<'_> {
         )))
     }
 
-    /// The likeliest tokens after a prompt, with their text.
+    /// The likeliest tokens after a prompt, with their text; in a session that has read the prompt's beginning, where one is given.
     pub(super) fn generate(
         &mut self,
         prompt_ids: &[u32],
         attention: Attention,
         max_tokens: usize,
         stop: &[u32],
+        session: Option<&mut Session>,
     ) -> Result<Generated> {
         let (sampling, chunk) = (Sampling::default(), self.chunk);
         let request = GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed: 0 };
-        let tokenizer = self.files.tokenizer()?;
+        let tokenizer = Some(self.files.tokenizer()?);
         let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
-        generate(self.device, self.model, Some(tokenizer), &request, &mut silent)
-    }
-
-    /// The same with a session that has read the prompt's beginning; stop tokens end it.
-    fn generate_from(
-        &mut self,
-        session: &mut Session,
-        prompt_ids: &[u32],
-        attention: Attention,
-        max_tokens: usize,
-    ) -> Result<Generated> {
-        let (sampling, chunk, stop) = (Sampling::default(), self.chunk, self.files.stop.ids());
-        let request = GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed: 0 };
-        let tokenizer = self.files.tokenizer()?;
-        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
-        generate_from(self.device, self.model, Some(tokenizer), &request, session, &mut silent)
+        match session {
+            Some(session) => generate_from(self.device, self.model, tokenizer, &request, session, &mut silent),
+            None => generate(self.device, self.model, tokenizer, &request, &mut silent),
+        }
     }
 }
 
@@ -173,14 +162,14 @@ fn answers(
     let mut outcomes = Vec::with_capacity(group.samples.len());
     for ((sample, ids), &attention) in group.samples.iter().zip(group.ids).zip(&attentions) {
         let named = || format!("{}, {}", sample.id, policy.name());
-        let got = match &mut sessions {
-            Some((read, session)) => {
-                session.copy_from(subject.device, read).with_context(named)?;
-                subject.generate_from(session, ids, attention, sample.max_tokens)
-            }
-            None => subject.generate(ids, attention, sample.max_tokens, subject.files.stop.ids()),
-        };
-        let answer = got.with_context(named)?.text.trim().to_string();
+        let mut session = None;
+        if let Some((read, answering)) = &mut sessions {
+            answering.copy_from(subject.device, read).with_context(named)?;
+            session = Some(answering);
+        }
+        let stop = subject.files.stop.ids();
+        let got = subject.generate(ids, attention, sample.max_tokens, stop, session).with_context(named)?;
+        let answer = got.text.trim().to_string();
         outcomes.push(Outcome {
             attention: policy.name().to_string(),
             id: sample.id.clone(),

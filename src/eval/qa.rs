@@ -137,13 +137,12 @@ impl<'a> Draw<'a> {
 
     /// The paragraphs that answer a question among as many others as there is room for.
     fn document(&self, question: &'a Question, rng: &mut impl Rng) -> Result<Option<Document<'a>>> {
-        let mut document = Document::new(self.file, question.gold.clone());
-        let mut used = self.n_tokens(&document.prompt(question))?;
+        let mut chosen = question.gold.clone();
+        let mut used = self.n_tokens(&Document::new(self.file, chosen.clone()).prompt(question))?;
         if used > self.length {
             return Ok(None);
         }
         let tokenizer = self.files.tokenizer()?;
-        let mut chosen = question.gold.clone();
         // A dozen that do not fit any more are enough to call it full.
         let mut misses = 0;
         let strangers = self.file.distractors(question, self.part);
@@ -160,7 +159,7 @@ impl<'a> Draw<'a> {
             chosen.push(paragraph);
         }
         chosen.shuffle(rng);
-        document = Document::new(self.file, chosen);
+        let mut document = Document::new(self.file, chosen);
         document.questions.push(question);
         Ok(Some(document))
     }

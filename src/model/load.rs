@@ -149,13 +149,13 @@ impl Loader<'_> {
     fn block(&mut self, config: &ModelConfig, index: usize, adapter: Option<&Adapter>) -> Result<Block> {
         let prefix = format!("model.layers.{index}");
         let [q, k, v, o, gate, up, down] = linears(config);
-        let mut site = (index * 7..).map(|i| i as u32);
-        let (qkv, whole) = self.linears(&prefix, [q, k, v], adapter, &mut site)?;
+        let site = (index * 7) as u32;
+        let (qkv, whole) = self.linears(&prefix, [q, k, v], adapter, site)?;
         let qkv = Stacked::new(qkv, whole);
-        let ([o], _) = self.linears(&prefix, [o], adapter, &mut site)?;
-        let (gate_up, whole) = self.linears(&prefix, [gate, up], adapter, &mut site)?;
+        let ([o], _) = self.linears(&prefix, [o], adapter, site + 3)?;
+        let (gate_up, whole) = self.linears(&prefix, [gate, up], adapter, site + 4)?;
         let gate_up = Stacked::new(gate_up, whole);
-        let ([down], _) = self.linears(&prefix, [down], adapter, &mut site)?;
+        let ([down], _) = self.linears(&prefix, [down], adapter, site + 6)?;
         let qk_norm = if config.qk_norm {
             let mut norm =
                 |which: &str| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[config.head_dim]);
@@ -177,13 +177,13 @@ impl Loader<'_> {
         })
     }
 
-    /// Linear layers of one input, and their weights as one tensor where it could be made.
+    /// Linear layers of one input, and their weights as one tensor where it could be made. `site` is the first one's, the others' follow.
     fn linears<const N: usize>(
         &mut self,
         prefix: &str,
         names: [LinearName; N],
         adapter: Option<&Adapter>,
-        sites: &mut impl Iterator<Item = u32>,
+        site: u32,
     ) -> Result<([Linear; N], Option<Tensor>)> {
         let mut hosts = Vec::with_capacity(N);
         for name in &names {
@@ -201,7 +201,7 @@ impl Loader<'_> {
                 }
                 None => self.param(weight, host)?,
             };
-            made.push(self.linear(prefix, name, param, adapter, sites.next().unwrap_or_default())?);
+            made.push(self.linear(prefix, name, param, adapter, site + i as u32)?);
         }
         let made = <[Linear; N]>::try_from(made).unwrap_or_else(|_| unreachable!("one layer a name"));
         Ok((made, whole.map(|(whole, _)| whole)))

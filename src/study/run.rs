@@ -38,6 +38,13 @@ pub fn read_plan(dir: &Path) -> Result<Option<StudyPlan>> {
     read_json(&dir.join(PLAN))
 }
 
+/// A cell's policy and name, and the cell where it is computed.
+type Place = (Policy, CellName, Option<Cell>);
+
+fn is_complete(cells: &[Place]) -> bool {
+    cells.iter().all(|(_, _, cell)| cell.is_some())
+}
+
 struct Study<'a> {
     plan: &'a StudyPlan,
     dir: &'a Path,
@@ -94,7 +101,7 @@ impl Study<'_> {
     }
 
     /// The cells of a model: which policy each is about, and what is there already.
-    fn cells(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<(Policy, CellName, Option<Cell>)>> {
+    fn cells(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<Place>> {
         let read = |policy: Policy| {
             let name = CellName { arm, seed, attention: policy.name().to_string() };
             let cell = name.read(self.dir)?;
@@ -124,7 +131,7 @@ impl Study<'_> {
     /// Trains a model that has cells to be computed and is not there.
     fn train(&mut self, arm: Arm, seed: u64) -> Result<()> {
         let out = self.adapter(arm, seed);
-        if self.is_trained(arm, seed)? || self.cells(arm, Some(seed))?.iter().all(|(_, _, cell)| cell.is_some()) {
+        if self.is_trained(arm, seed)? || is_complete(&self.cells(arm, Some(seed))?) {
             return Ok(());
         }
         let what = format!("training {}", model_name(arm, Some(seed)));
@@ -190,7 +197,7 @@ impl Study<'_> {
     /// Computes the cells of a model that are missing.
     fn evaluate(&mut self, arm: Arm, seed: Option<u64>) -> Result<()> {
         let cells = self.cells(arm, seed)?;
-        if cells.iter().all(|(_, _, cell)| cell.is_some()) {
+        if is_complete(&cells) {
             return Ok(());
         }
         let (mut adapter, mut sum) = (None, None);
@@ -216,7 +223,7 @@ impl Study<'_> {
     }
 
     /// Refuses to put results of an adapter beside those of another one.
-    fn ensure_same(&self, arm: Arm, seed: u64, sum: &str, cells: &[(Policy, CellName, Option<Cell>)]) -> Result<()> {
+    fn ensure_same(&self, arm: Arm, seed: u64, sum: &str, cells: &[Place]) -> Result<()> {
         for (_, name, cell) in cells {
             let other = cell.as_ref().and_then(|cell| cell.adapter.as_deref());
             crate::ensure!(

@@ -96,10 +96,10 @@ impl Tensor {
         let [piece] = self.pieces.as_slice() else { return None };
         let (mut parts, mut first) = (Vec::new(), 0);
         for &n in rows {
-            let at = self.format.n_words(first * self.cols);
-            if !(first * self.cols).is_multiple_of(self.format.block_len()) || !at.is_multiple_of(ELEMENT_ALIGNMENT) {
+            if !can_begin(self.format, first * self.cols) {
                 return None;
             }
+            let at = self.format.n_words(first * self.cols);
             let span = piece.span.buffer.slice(piece.span.offset + at, self.format.n_words(n * self.cols));
             parts.push(Self::from_pieces(n, self.cols, self.format, vec![Piece { row: 0, rows: n, span }]));
             first += n;
@@ -179,10 +179,8 @@ pub fn cut_rows(
     if format.n_words(rows * cols) > max {
         let fits = max / format.block_words() * format.block_len();
         step = (fits / cols.max(1)).min(rows);
-        let whole = |s: &usize| {
-            (s * cols).is_multiple_of(format.block_len()) && format.n_words(s * cols).is_multiple_of(ELEMENT_ALIGNMENT)
-        };
-        let aligned = (1..=step).rev().take(ELEMENT_ALIGNMENT * format.block_len()).find(whole);
+        let aligned =
+            (1..=step).rev().take(ELEMENT_ALIGNMENT * format.block_len()).find(|s| can_begin(format, s * cols));
         step = aligned.unwrap_or(step);
     }
     if step == 0 {
@@ -191,6 +189,11 @@ pub fn cut_rows(
         )));
     }
     Ok((0..rows).step_by(step).map(|row| (row, step.min(rows - row))).collect())
+}
+
+/// Whether a piece can begin after so many elements: at a whole block, where a binding may.
+fn can_begin(format: Format, n: usize) -> bool {
+    n.is_multiple_of(format.block_len()) && format.n_words(n).is_multiple_of(ELEMENT_ALIGNMENT)
 }
 
 /// Copies a tensor whose cuts may differ only by being whole.
