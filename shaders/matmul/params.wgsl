@@ -1,7 +1,8 @@
-// Common part of the matmul family: parameters, two operands, and the store of one element.
+// Common part of the matmul family: parameters, the output, and the store of one element.
 //
 // out[i, j] = alpha * sum_k A(i, k) B(k, j) + beta * out[i, j],  i < m, j < n
-// A linked orientation (nt, nn or tn.wgsl) says where A(i, k) and B(k, j) lie; a linked weight part reads w.
+// A linked orientation (nt, nn or tn.wgsl) says where A(i, k) and B(k, j) lie; linked parts declare a (operand.wgsl) and read w (a weight
+// part), or the kernel itself reads both as textures.
 struct Params {
     m: u32,        // rows of the output
     n: u32,        // columns of the product
@@ -16,7 +17,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<f32>;         // [m, a_stride], or [k, a_stride] in tn
 @group(0) @binding(3) var<storage, read_write> out: array<f32>; // [m, c_stride]
 
 // Stores one sum, unless it lies outside the product.

@@ -1,7 +1,7 @@
 //! Each lint on small shaders, both ways.
 
 use super::lints::{Exception, Finding, Rule, lints, of_cases, of_description, of_linked, settle, unused_files};
-use crate::gpu::{Access, Binding, Features, KernelDef, Kind, Source, shader};
+use crate::gpu::{Binding, Features, KernelDef, Kind, Source, shader};
 
 /// A kernel `test/main` of this text. Tests may leak.
 fn kernel(text: &str) -> &'static KernelDef {
@@ -204,10 +204,7 @@ fn bindings_want_shapes() {
     let found = of_description(kernel(text));
     let places: Vec<&str> = found.iter().map(|f| f.place.as_str()).collect();
     assert_eq!(places, ["shaders/test/main.wgsl:2", "shaders/test/main.wgsl:3"]);
-    let bindings = vec![
-        Binding { name: "a", access: Access::Read, kind: Kind::Real, shape: "" },
-        Binding::read("b", Kind::U32, "[n]"),
-    ];
+    let bindings = vec![Binding::read("a", Kind::Real, ""), Binding::read("b", Kind::U32, "[n]")];
     let bare = Box::leak(Box::new(KernelDef { bindings: bindings.leak(), ..copy(kernel("")) }));
     assert_eq!(of_description(bare).len(), 1);
 }

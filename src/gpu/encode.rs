@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::Recording;
 use super::pool::create;
 use super::replay::{Prepared, Ready};
 use super::timestamps::Timestamps;
 use super::wgpu_device::WgpuDevice;
+use super::{Recording, texels};
 use crate::error::Result;
 
 /// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
@@ -57,7 +57,7 @@ impl Encoding<'_> {
         self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
-    /// Encodes a range of the commands. Neighbouring dispatches share a pass.
+    /// Encodes a range of the commands. Neighbouring dispatches share a pass, unless textures are filled between them.
     pub(super) fn encode(&self, commands: Range<usize>) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
         let mut at = commands.start;
@@ -67,8 +67,11 @@ impl Encoding<'_> {
                 at += 1;
                 continue;
             }
+            self.copy_texels(&mut encoder, at);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            while at < commands.end && self.is_dispatch(at) {
+            self.dispatch(&mut pass, at);
+            at += 1;
+            while at < commands.end && self.is_dispatch(at) && !self.reads_texels(at) {
                 self.dispatch(&mut pass, at);
                 at += 1;
             }
@@ -81,7 +84,12 @@ impl Encoding<'_> {
         let mut encoder = self.encoder();
         let n = commands.len();
         for (i, at) in commands.enumerate() {
-            if self.is_dispatch(at) {
+            if self.is_dispatch(at) && self.reads_texels(at) {
+                drop(encoder.begin_compute_pass(&timestamps.before(i)));
+                self.copy_texels(&mut encoder, at);
+                let mut pass = encoder.begin_compute_pass(&timestamps.at_end_of(i));
+                self.dispatch(&mut pass, at);
+            } else if self.is_dispatch(at) {
                 let mut pass = encoder.begin_compute_pass(&timestamps.around(i));
                 self.dispatch(&mut pass, at);
             } else {
@@ -99,12 +107,24 @@ impl Encoding<'_> {
         matches!(self.prepared.commands[at], Ready::Dispatch { .. })
     }
 
+    /// Whether dispatch `at` reads textures, which are filled between passes.
+    fn reads_texels(&self, at: usize) -> bool {
+        !self.prepared.bound(at).texels.is_empty()
+    }
+
+    /// Fills the textures that dispatch `at` reads, if there are any.
+    fn copy_texels(&self, encoder: &mut wgpu::CommandEncoder, at: usize) {
+        for (part, texture) in &self.prepared.bound(at).texels {
+            texels::copy(encoder, self.prepared.storage(*part), *part, texture);
+        }
+    }
+
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, at: usize) {
         let Ready::Dispatch { number, pipeline, groups: [x, y, z], .. } = &self.prepared.commands[at] else {
             unreachable!("asked for by is_dispatch")
         };
         pass.set_pipeline(&pipeline.pipeline);
-        pass.set_bind_group(0, self.prepared.bound(at), &[(number * PARAM_STRIDE) as u32]);
+        pass.set_bind_group(0, &self.prepared.bound(at).group, &[(number * PARAM_STRIDE) as u32]);
         pass.dispatch_workgroups(*x, *y, *z);
     }
 

@@ -28,22 +28,30 @@ pub struct Binding {
     pub kind: Kind,
     /// Shape for the reader, for example `[tokens, channels]`.
     pub shape: &'static str,
+    /// Whether the shader reads a texture into which the executor copies the span, four elements a texel (of `Packed` spans, two words):
+    /// see [`super::texels`]. Only of rivals.
+    pub texels: bool,
 }
 
 impl Binding {
     /// A binding that is only read.
     pub const fn read(name: &'static str, kind: Kind, shape: &'static str) -> Self {
-        Self { name, access: Access::Read, kind, shape }
+        Self { name, access: Access::Read, kind, shape, texels: false }
+    }
+
+    /// This binding, read as a texture.
+    pub const fn as_texels(self) -> Self {
+        Self { texels: true, ..self }
     }
 
     /// A binding that is written whole.
     pub const fn write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
-        Self { name, access: Access::Write, kind, shape }
+        Self { name, access: Access::Write, kind, shape, texels: false }
     }
 
     /// A binding that is read and written.
     pub const fn read_write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
-        Self { name, access: Access::ReadWrite, kind, shape }
+        Self { name, access: Access::ReadWrite, kind, shape, texels: false }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::encode::ParamBuffer;
 use super::pool::Pool;
-use super::replay::{Prepared, Replays, Shape};
+use super::replay::{Part, Prepared, Replays, Shape};
+use super::texels::Texels;
 use super::wgpu_device::WgpuDevice;
 use super::{Buffer, MemoryUse, Recording};
 use crate::error::{ErrorKind, Result};
@@ -12,6 +13,7 @@ pub(super) struct Memory {
     pool: Pool,
     pub(super) replays: Replays,
     params: ParamBuffer,
+    texels: Texels,
     transient_peak_bytes: u64,
 }
 
@@ -29,6 +31,7 @@ impl Memory {
         prepared.forget_dead(&dead);
         match self.bind(gpu, prepared, shape, recording) {
             Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                prepared.forget_texels();
                 self.release_slots(gpu)?;
                 self.bind(gpu, prepared, shape, recording)?;
             }
@@ -46,7 +49,9 @@ impl Memory {
         let params = self.params.upload(gpu, recording)?;
         let pool = &mut self.pool;
         let persistent = |buffer: &Buffer| pool.persistent(&gpu.device, &gpu.faults, buffer);
-        prepared.bind(&gpu.device, &shape.buffers, persistent, &slots, &params)
+        let texels = &mut self.texels;
+        let texture = |binding, part: Part| texels.texture(&gpu.device, &gpu.faults, binding, part);
+        prepared.bind(&gpu.device, &shape.buffers, persistent, &slots, &params, texture)
     }
 
     /// The storage of a persistent handle. Slots are given up for it where memory runs out.
@@ -60,16 +65,19 @@ impl Memory {
         }
     }
 
-    /// Frees the memory of all slots, once what is queued is done with it.
+    /// Frees the memory of all slots and textures, once what is queued is done with it.
     fn release_slots(&mut self, gpu: &WgpuDevice) -> Result<()> {
         self.pool.release();
+        self.texels.release();
         self.replays.forget_slots(&self.pool);
+        self.replays.forget_texels();
         gpu.poll(None)
     }
 
-    /// In use now, and the peak of the transients.
+    /// In use now, and the peak of the transients with the textures.
     pub(super) fn usage(&self) -> MemoryUse {
-        MemoryUse { persistent_bytes: self.pool.persistent_bytes(), transient_peak_bytes: self.transient_peak_bytes }
+        let transient_peak_bytes = self.transient_peak_bytes + self.texels.n_bytes();
+        MemoryUse { persistent_bytes: self.pool.persistent_bytes(), transient_peak_bytes }
     }
 
     /// Forgets the peak.

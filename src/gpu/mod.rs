@@ -31,6 +31,7 @@ mod recording;
 mod replay;
 pub mod shader;
 mod subgroup_test;
+pub mod texels;
 mod timestamps;
 pub mod translate;
 pub mod trial;

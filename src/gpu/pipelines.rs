@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::faults::Faults;
-use super::{Access, Binding, Dispatch, Features, KernelDef, shader};
+use super::{Access, Binding, Dispatch, Features, KernelDef, shader, texels};
 use crate::error::{Error, ErrorKind};
 
 /// A compiled kernel and the layout of its bind group.
@@ -129,18 +129,20 @@ fn culprit(
     NotCompiled { kernel: None, error: error.context("compiling kernels side by side") }
 }
 
-/// Binding 0 is the parameter block, at a dynamic offset; the storage bindings follow.
+/// Binding 0 is the parameter block, at a dynamic offset; buffers and textures follow.
 fn layout(device: &wgpu::Device, kernel: &KernelDef) -> wgpu::BindGroupLayout {
+    let buffer = |ty, has_dynamic_offset| wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None };
+    let storage = |b: &Binding| match b.texels {
+        true => texels::binding_type(b.kind),
+        false => buffer(wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read }, false),
+    };
+    let types = std::iter::once(buffer(wgpu::BufferBindingType::Uniform, true));
     let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: binding == 0, min_binding_size: None },
+        ty,
         count: None,
     };
-    let storage = |(i, b): (usize, &Binding)| {
-        (i as u32 + 1, wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read })
-    };
-    let types = std::iter::once((0, wgpu::BufferBindingType::Uniform));
-    let entries: Vec<_> = types.chain(kernel.bindings.iter().enumerate().map(storage)).map(entry).collect();
+    let entries: Vec<_> = (0..).zip(types.chain(kernel.bindings.iter().map(storage))).map(entry).collect();
     device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.label), entries: &entries })
 }

@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::Pool;
-use super::{Buffer, Command, Lifetime, Plan, Recording, Span};
+use super::texels::Texture;
+use super::{Buffer, Command, KernelDef, Kind, Lifetime, Plan, Recording, Span};
+use crate::error::Result;
 
 /// Prepared recordings that are kept. A training step has three, a generated token two.
 const MOST: usize = 8;
@@ -72,7 +74,7 @@ pub(super) enum Ready {
     Dispatch {
         number: usize,
         pipeline: Pipeline,
-        label: &'static str,
+        kernel: &'static KernelDef,
         groups: [u32; 3],
         params_len: usize,
         parts: Vec<Part>,
@@ -94,7 +96,14 @@ pub(super) struct Prepared {
     storage: Vec<Option<wgpu::Buffer>>,
     params: Option<wgpu::Buffer>,
     /// Of each command that is a dispatch; none where what it binds has changed.
-    bound: Vec<Option<wgpu::BindGroup>>,
+    bound: Vec<Option<Bound>>,
+}
+
+/// What a dispatch binds, and the parts that are copied into textures before it.
+#[derive(Clone)]
+pub(super) struct Bound {
+    pub(super) group: wgpu::BindGroup,
+    pub(super) texels: Vec<(Part, Texture)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -119,7 +128,7 @@ impl Prepared {
             Command::Dispatch(d) => Ready::Dispatch {
                 number: numbers.next().expect("it has no end"),
                 pipeline: pipelines.get(d).clone(),
-                label: d.kernel.label,
+                kernel: d.kernel,
                 groups: d.groups,
                 params_len: d.params.len(),
                 parts: d.spans.iter().map(part).collect(),
@@ -139,15 +148,17 @@ impl Prepared {
         }
     }
 
-    /// Takes the storage of every buffer, `persistent` by number and `slots` by the plan, and binds what is not bound to it yet.
+    /// Takes the storage of every buffer, `persistent` by number and `slots` by the plan, and binds what is not bound to it yet, with
+    /// a `texture` for each part that a dispatch reads so.
     pub(super) fn bind(
         &mut self,
         device: &wgpu::Device,
         buffers: &[Buffer],
-        mut persistent: impl FnMut(&Buffer) -> crate::error::Result<wgpu::Buffer>,
+        mut persistent: impl FnMut(&Buffer) -> Result<wgpu::Buffer>,
         slots: &[wgpu::Buffer],
         params: &wgpu::Buffer,
-    ) -> crate::error::Result<()> {
+        mut texture: impl FnMut((usize, Kind), Part) -> Result<Texture>,
+    ) -> Result<()> {
         let mut changed = vec![false; buffers.len()];
         for (i, buffer) in buffers.iter().enumerate() {
             let (place, now) = match self.places[i] {
@@ -167,7 +178,7 @@ impl Prepared {
             if self.bound[i].is_none()
                 && let Ready::Dispatch { .. } = self.commands[i]
             {
-                self.bound[i] = Some(self.group(device, &self.commands[i]));
+                self.bound[i] = Some(self.bound_to(device, &self.commands[i], &mut texture)?);
             }
         }
         Ok(())
@@ -206,26 +217,48 @@ impl Prepared {
         }
     }
 
+    /// Lets go of textures.
+    pub(super) fn forget_texels(&mut self) {
+        for bound in &mut self.bound {
+            bound.take_if(|bound| !bound.texels.is_empty());
+        }
+    }
+
     /// Lets go of slots that the pool holds no more.
     pub(super) fn forget_slots(&mut self, pool: &Pool) {
         self.forget(|place, storage| matches!(place, Place::Slot(_)) && !pool.holds(storage));
     }
 
-    fn group(&self, device: &wgpu::Device, command: &Ready) -> wgpu::BindGroup {
-        let Ready::Dispatch { pipeline, label, params_len, parts, .. } = command else {
+    fn bound_to(
+        &self,
+        device: &wgpu::Device,
+        command: &Ready,
+        texture: &mut impl FnMut((usize, Kind), Part) -> Result<Texture>,
+    ) -> Result<Bound> {
+        let Ready::Dispatch { pipeline, kernel, params_len, parts, .. } = command else {
             unreachable!("only dispatches bind anything")
         };
-        let resource = |buffer, offset, len| {
+        let read_as_texels = |i: &usize| kernel.bindings[*i].texels;
+        let texels = (0..parts.len())
+            .filter(read_as_texels)
+            .map(|i| Ok((parts[i], texture((i, kernel.bindings[i].kind), parts[i])?)));
+        let texels: Vec<(Part, Texture)> = texels.collect::<Result<_>>()?;
+        let whole = |buffer, offset, len| {
             let size = std::num::NonZeroU64::new(len);
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
         };
         let params = self.params.as_ref().expect("set before anything is bound");
-        let params = std::iter::once(resource(params, 0, *params_len as u64));
-        let spans = parts.iter().map(|p| resource(self.storage(*p), p.offset, p.len));
+        let params = std::iter::once(whole(params, 0, *params_len as u64));
+        let mut views = texels.iter().map(|(_, texture)| &texture.view);
+        let spans = parts.iter().zip(kernel.bindings).map(|(p, binding)| match binding.texels {
+            true => wgpu::BindingResource::TextureView(views.next().expect("one for each such binding")),
+            false => whole(self.storage(*p), p.offset, p.len),
+        });
         let resources = params.chain(spans).zip(0..);
         let entries: Vec<_> = resources.map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource }).collect();
-        let layout = &pipeline.layout;
-        device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
+        let (label, layout) = (Some(kernel.label), &pipeline.layout);
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries: &entries });
+        Ok(Bound { group, texels })
     }
 
     /// The storage of a part's buffer.
@@ -234,7 +267,7 @@ impl Prepared {
     }
 
     /// What command `i`, a dispatch, binds.
-    pub(super) fn bound(&self, i: usize) -> &wgpu::BindGroup {
+    pub(super) fn bound(&self, i: usize) -> &Bound {
         self.bound[i].as_ref().expect("bound before it is encoded")
     }
 }
@@ -264,6 +297,11 @@ impl Replays {
     /// As [`Prepared::forget_dead`], for all.
     pub(super) fn forget_dead(&mut self, dead: &HashSet<u64>) {
         self.kept.iter_mut().for_each(|prepared| prepared.forget_dead(dead));
+    }
+
+    /// As [`Prepared::forget_texels`], for all.
+    pub(super) fn forget_texels(&mut self) {
+        self.kept.iter_mut().for_each(Prepared::forget_texels);
     }
 
     /// As [`Prepared::forget_slots`], for all.

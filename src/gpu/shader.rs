@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Access, Feature, Features, KernelDef, Kind, Scalar};
+use super::{Access, Binding, Feature, Features, KernelDef, Kind, Scalar};
 use crate::error::{Error, Result};
 
 /// Path and text of each part in the form that `features` pick.
@@ -166,6 +166,9 @@ fn check_variable(
         return check_params(kernel, module, variable);
     }
     let binding = &kernel.bindings[index - 1];
+    if binding.texels {
+        return check_texels(binding, module, variable);
+    }
     let naga::AddressSpace::Storage { access } = variable.space else {
         return Err(format!("{name} is not in storage"));
     };
@@ -186,6 +189,28 @@ fn check_variable(
     };
     if !agrees {
         return Err(format!("{name} holds {scalar:?} in WGSL and {:?} in Rust", binding.kind));
+    }
+    Ok(())
+}
+
+/// Compares a texture of the shader with its description.
+fn check_texels(
+    binding: &Binding,
+    module: &naga::Module,
+    variable: &naga::GlobalVariable,
+) -> std::result::Result<(), String> {
+    let (kind, name) = match binding.kind {
+        Kind::Real => (naga::ScalarKind::Float, "f32"),
+        _ => (naga::ScalarKind::Uint, "u32"),
+    };
+    let expected = naga::TypeInner::Image {
+        dim: naga::ImageDimension::D2,
+        arrayed: false,
+        class: naga::ImageClass::Sampled { kind, multi: false },
+    };
+    if variable.name.as_deref() != Some(binding.name) || module.types[variable.ty].inner != expected {
+        let found = variable.name.as_deref().unwrap_or("?");
+        return Err(format!("{found} is not var {}: texture_2d<{name}>, as Rust says", binding.name));
     }
     Ok(())
 }

@@ -49,6 +49,11 @@ impl Timestamps {
         self.pass(Some(2 * i), Some(2 * i + 1))
     }
 
+    /// A pass that holds the last part of command `i`.
+    pub(super) fn at_end_of(&self, i: usize) -> wgpu::ComputePassDescriptor<'_> {
+        self.pass(None, Some(2 * i + 1))
+    }
+
     /// An empty pass before command `i`.
     pub(super) fn before(&self, i: usize) -> wgpu::ComputePassDescriptor<'_> {
         self.pass(None, Some(2 * i))

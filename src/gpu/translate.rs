@@ -9,7 +9,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 
 use super::footprint::Footprint;
 use super::shader::Linked;
-use super::{Access, Features, KernelDef};
+use super::{Access, Binding, Features, KernelDef};
 use crate::error::{Error, Result};
 
 /// A language that drivers take.
@@ -117,11 +117,10 @@ fn policies(checks: Checks) -> BoundsCheckPolicies {
     }
 }
 
-/// The resources of a kernel in order; the first is the parameter block.
-fn resources(kernel: &KernelDef) -> impl Iterator<Item = (naga::ResourceBinding, Option<Access>)> {
-    let storage = kernel.bindings.iter().map(|b| Some(b.access));
-    let numbered = std::iter::once(None).chain(storage).enumerate();
-    numbered.map(|(i, access)| (naga::ResourceBinding { group: 0, binding: i as u32 }, access))
+/// The resources of a kernel in order; the first, without a binding, is the parameter block.
+fn resources(kernel: &KernelDef) -> impl Iterator<Item = (naga::ResourceBinding, Option<&Binding>)> {
+    let numbered = std::iter::once(None).chain(kernel.bindings.iter().map(Some)).enumerate();
+    numbered.map(|(i, binding)| (naga::ResourceBinding { group: 0, binding: i as u32 }, binding))
 }
 
 fn to_spirv(source: &Source) -> std::result::Result<Vec<u8>, String> {
@@ -162,9 +161,12 @@ fn to_spirv(source: &Source) -> std::result::Result<Vec<u8>, String> {
 
 fn to_msl(source: &Source) -> std::result::Result<Vec<u8>, String> {
     let entry = source.kernel.entry_point().to_string();
-    let place = |(r, access): (naga::ResourceBinding, Option<Access>)| {
-        let mutable = access.is_some_and(|a| a != Access::Read);
-        (r, msl::BindTarget { buffer: Some(r.binding as u8), mutable, ..msl::BindTarget::default() })
+    let place = |(r, binding): (naga::ResourceBinding, Option<&Binding>)| {
+        let slot = Some(r.binding as u8);
+        let texels = binding.is_some_and(|b| b.texels);
+        let (buffer, texture) = if texels { (None, slot) } else { (slot, None) };
+        let mutable = binding.is_some_and(|b| b.access != Access::Read);
+        (r, msl::BindTarget { buffer, texture, mutable, ..msl::BindTarget::default() })
     };
     let slots = msl::EntryPointResources {
         resources: resources(source.kernel).map(place).collect(),
@@ -195,8 +197,8 @@ fn to_msl(source: &Source) -> std::result::Result<Vec<u8>, String> {
 /// Registers as wgpu numbers them: the parameter block is a root descriptor, read-only buffers are t, others u.
 fn to_hlsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
     let (mut n_read, mut n_written) = (0, 0);
-    let mut next = |access: Option<Access>| {
-        let counter = match access {
+    let mut next = |binding: Option<&Binding>| {
+        let counter = match binding.map(|b| b.access) {
             None => return 0,
             Some(Access::Read) => &mut n_read,
             Some(_) => &mut n_written,
@@ -205,9 +207,9 @@ fn to_hlsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
         *counter - 1
     };
     let binding_map = resources(source.kernel)
-        .map(|(r, access)| {
-            let restrict_indexing = access.is_none();
-            (r, hlsl::BindTarget { register: next(access), restrict_indexing, ..hlsl::BindTarget::default() })
+        .map(|(r, binding)| {
+            let restrict_indexing = binding.is_none();
+            (r, hlsl::BindTarget { register: next(binding), restrict_indexing, ..hlsl::BindTarget::default() })
         })
         .collect();
     let options = hlsl::Options {
@@ -233,7 +235,8 @@ fn to_hlsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
 
 /// GL itself bounds accesses, so wgpu never asks naga to. Uniform and storage buffers are numbered apart.
 fn to_glsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
-    let slot = |(r, access): (naga::ResourceBinding, Option<Access>)| (r, access.map_or(0, |_| r.binding as u8 - 1));
+    let slot =
+        |(r, binding): (naga::ResourceBinding, Option<&Binding>)| (r, binding.map_or(0, |_| r.binding as u8 - 1));
     let options = glsl::Options {
         version: glsl::Version::Embedded { version: 310, is_webgl: false },
         writer_flags: glsl::WriterFlags::ADJUST_COORDINATE_SPACE | glsl::WriterFlags::FORCE_POINT_SIZE,

@@ -250,9 +250,26 @@ fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> 
 
 /// A kernel alone on windows of its operands: every stride and offset differs from the sizes and from one another, and the
 /// output held something before.
-fn window_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3], beta: f32) -> Case {
+fn window_case(kernel: &'static KernelDef, format: Format, size: [usize; 3], beta: f32) -> Case {
+    window_at(kernel, format, size, beta, [5, 7, 3])
+}
+
+/// A window that kernels can take that read four neighbours at once, as textures.
+fn quads_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3], beta: f32) -> Case {
+    let fast_axis = if kernel.variant.starts_with("tn") { m } else { k };
+    window_at(kernel, format, [m, n, k], beta, [8, 12, fast_axis.next_multiple_of(4) + 4 - fast_axis])
+}
+
+/// The operands begin at the first two numbers; the third is what lies between rows of `a`.
+fn window_at(
+    kernel: &'static KernelDef,
+    format: Format,
+    [m, n, k]: [usize; 3],
+    beta: f32,
+    [a_offset, w_offset, gap]: [usize; 3],
+) -> Case {
     let (a_rows, a_cols) = if kernel.variant.starts_with("tn") { (k, m) } else { (m, k) };
-    let (a_offset, w_offset, c_offset, a_stride, c_stride) = (5, 7, 11, a_cols + 3, n + 2);
+    let (c_offset, a_stride, c_stride) = (11, a_cols + gap, n + 2);
     let buffer = |seed, len| frozen(seed, 1, len, 1.0, Format::F32);
     let w_len = (w_offset + n * k).next_multiple_of(format.block_len());
     let inputs = vec![
@@ -260,7 +277,7 @@ fn window_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3]
         if format.is_quantised() { blocks(2, 1, w_len, format) } else { frozen(2, 1, w_len, 1.0, format) },
         buffer(3, c_offset + m * c_stride),
     ];
-    let name = format!("{}: window {m}x{n}x{k}, beta {beta}", kernel.name());
+    let name = format!("{}: window {m}x{n}x{k} from {a_offset}, beta {beta}", kernel.name());
     Case::new(name, inputs, Tolerance::SUMS, move |rec, b| {
         let out = rec.transient("window", Kind::Real, b.tensors[2].len());
         rec.copy(b.tensors[2].span(), &out);
@@ -283,7 +300,18 @@ pub fn cases() -> Vec<Case> {
     ];
     let sizes = [([6, 5, 3], 0.6), ([32, 64, 8], 0.0), ([33, 65, 9], -1.5), ([70, 131, 17], 0.6)];
     let windows = kernels.into_iter().flat_map(|(k, f)| sizes.map(|(size, beta)| window_case(k, f, size, beta)));
-    windows.chain(linear_cases()).chain(Format::QUANTISED.into_iter().flat_map(quantised_cases)).collect()
+    windows.chain(quads_cases()).chain(linear_cases()).chain(Format::QUANTISED.into_iter().flat_map(quantised_cases)).collect()
+}
+
+/// Windows in whole quads: with rows and columns to spare, of more texels than a row of a texture has, and with a rest of k where the
+/// orientation allows it.
+fn quads_cases() -> Vec<Case> {
+    let formats = [Format::F32, Format::Bf16, Format::F16];
+    let nt = formats.iter().flat_map(|&f| [([34, 67, 12], 0.6), ([70, 132, 72], 0.0)].map(|(s, b)| quads_case(nt_kernel(f), f, s, b)));
+    let nn = formats.iter().flat_map(|&f| [([33, 68, 4], -1.5), ([70, 132, 72], 0.6)].map(|(s, b)| quads_case(nn_kernel(f), f, s, b)));
+    let tn = [([34, 68, 4], 0.6), ([67, 36, 5], 0.0), ([33, 72, 7], 0.6), ([70, 132, 74], -1.5)]
+        .map(|(s, b)| quads_case(tn_kernel(), Format::F32, s, b));
+    nt.chain(nn).chain(tn).collect()
 }
 
 /// Whole rows and windows of a quantised weight.

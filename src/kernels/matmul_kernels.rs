@@ -3,14 +3,14 @@
 //!
 //! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
 //! cut the product into tiles the file with the entry point. So a new format or a new way is one part and a few lines here.
-//! Quantised weights have no broadcasting kernels: those are for software adapters, which take long to compile them.
+//! Quantised weights have no broadcasting kernels: those are for software adapters, which take long to compile them. Nor have they textures.
 
 use super::matmul::Params;
 use super::matmul_twin::{nn, nt, tn};
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };
-use crate::gpu::{Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Rival, Shape, Source};
+use crate::gpu::{Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Rival, Shape, Source, texels};
 use crate::tensor::Format;
 use crate::wgsl;
 
@@ -32,18 +32,48 @@ fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
     (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
 }
 
+/// Copying the operands into textures pays where each element is used often enough.
+fn texels_shape(d: &Dispatch, multiples_of_four: impl Fn(&Params) -> [u32; 2]) -> Option<Shape> {
+    let p: Params = d.params_as();
+    let in_quads =
+        [p.a_offset, p.a_stride, p.w_offset].iter().chain(&multiples_of_four(&p)).all(|n| n.is_multiple_of(4));
+    let fits = d.spans[..2].iter().all(|s| s.len <= texels::MAX_ELEMENTS);
+    let uses = u64::from(p.m) * u64::from(p.n) / u64::from(p.m + p.n);
+    (in_quads && fits && p.k >= 4 && uses >= LEAST_USES).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
+}
+
+/// Half as often as an element of an operand is used on average, where a texture is worth its copy.
+const LEAST_USES: u64 = 8;
+
+/// Of a wᵀ: k is the fast axis of both.
+fn texels_nt(d: &Dispatch) -> Option<Shape> {
+    texels_shape(d, |p| [p.k, p.k])
+}
+
+/// Of a w: k is the fast axis of a, n that of w.
+fn texels_nn(d: &Dispatch) -> Option<Shape> {
+    texels_shape(d, |p| [p.k, p.n])
+}
+
+/// Of aᵀ w: n is the fast axis of w.
+fn texels_tn(d: &Dispatch) -> Option<Shape> {
+    texels_shape(d, |p| [p.n, p.n])
+}
+
+const A: Binding = Binding::read("a", Kind::Real, "[m or k, a_stride]");
+
+const fn w(kind: Kind) -> Binding {
+    Binding::read("w", kind, "[n, k] or [k, n]")
+}
+
 /// One kernel: a way, an orientation, a storage format of w.
 macro_rules! kernel {
-    ($name:ident, $label:literal, $variant:literal, [$($part:expr),*], $weight:expr, $kind:expr, $twin:ident, $format:expr, $rivals:expr) => {
+    ($name:ident, $label:literal, $variant:literal, [$($part:expr),*], [$a:expr, $w:expr], $twin:ident, $format:expr, $rivals:expr) => {
         static $name: KernelDef = KernelDef {
             label: $label,
             variant: $variant,
-            parts: &[wgsl!("matmul/params"), $($part,)* $weight],
-            bindings: &[
-                Binding::read("a", Kind::Real, "[m or k, a_stride]"),
-                Binding::read("w", $kind, "[n, k] or [k, n]"),
-                Binding::read_write("out", Kind::Real, "[m, c_stride]"),
-            ],
+            parts: &[wgsl!("matmul/params"), $($part),*],
+            bindings: &[$a, $w, Binding::read_write("out", Kind::Real, "[m, c_stride]")],
             params: Params::FIELDS,
             constants: &[],
             rivals: $rivals,
@@ -56,46 +86,54 @@ macro_rules! kernel {
 const NT: Source = wgsl!("matmul/nt");
 const NN: Source = wgsl!("matmul/nn");
 const TN: Source = wgsl!("matmul/tn");
+const TEXELS_F32: Source = wgsl!("common/texels_f32");
+const TEXELS_BF16: Source = wgsl!("common/texels_bf16");
+const TEXELS_F16: Source = wgsl!("common/texels_f16");
+const OPERAND: Source = wgsl!("matmul/operand");
 const TILE: Source = wgsl!("matmul/tile");
 const SHARED_TILE: Source = wgsl!("matmul/shared_tile");
 const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::WideSubgroups);
+const BROADCAST_TEXELS: Source = wgsl!("matmul/broadcast_texels").needing(Feature::WideSubgroups);
 const COOPERATIVE: Source = wgsl!("matmul/cooperative").needing(Feature::CooperativeMatrix);
 const ROW: Source = wgsl!("matmul/row");
 
 /// The kernels of one orientation and format: the portable tile and its rivals, each with its name.
 macro_rules! kernels {
     ($variant:literal, $way:expr, $weight:expr, $kind:expr, $twin:ident, $format:expr;
-        tile $tile:ident, shared $shared:ident, cooperative $cooperative:ident $(, broadcast $broadcast:ident)? $(, row $row:ident)?) => {
-        kernel!($tile, "matmul/tile", $variant, [$way, TILE], $weight, $kind, $twin, $format, &[
+        tile $tile:ident, shared $shared:ident, cooperative $cooperative:ident $(, broadcast $broadcast:ident)?
+        $(, texels $texels:ident $texels_shape:ident $texel_part:ident)? $(, row $row:ident)?) => {
+        kernel!($tile, "matmul/tile", $variant, [$way, TILE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[
             $(Rival { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
             Rival { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
             Rival { kernel: &$cooperative, expected: Expected::Nowhere, shape: shared_shape },
+            $(Rival { kernel: &$texels, expected: Expected::OnSoftware, shape: $texels_shape },)?
             $(Rival { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
         ]);
-        kernel!($shared, "matmul/shared_tile", $variant, [$way, SHARED_TILE], $weight, $kind, $twin, $format, &[]);
-        kernel!($cooperative, "matmul/cooperative", $variant, [$way, COOPERATIVE], $weight, $kind, $twin, $format, &[]);
-        $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, BROADCAST], $weight, $kind, $twin, $format, &[]);)?
-        $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, ROW], $weight, $kind, $twin, $format, &[]);)?
+        kernel!($shared, "matmul/shared_tile", $variant, [$way, SHARED_TILE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);
+        kernel!($cooperative, "matmul/cooperative", $variant, [$way, COOPERATIVE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);
+        $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, BROADCAST, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
+        $(kernel!($texels, "matmul/broadcast_texels", $variant, [$way, BROADCAST_TEXELS, $texel_part], [A.as_texels(), w($kind).as_texels()], $twin, $format, &[]);)?
+        $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, ROW, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
     };
 }
 
-kernels!("nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32; tile NT_F32, shared NT_F32_SHARED, cooperative NT_F32_COOPERATIVE, broadcast NT_F32_BROADCAST, row NT_F32_ROW);
-kernels!("nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16; tile NT_BF16, shared NT_BF16_SHARED, cooperative NT_BF16_COOPERATIVE, broadcast NT_BF16_BROADCAST, row NT_BF16_ROW);
-kernels!("nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16; tile NT_F16, shared NT_F16_SHARED, cooperative NT_F16_COOPERATIVE, broadcast NT_F16_BROADCAST, row NT_F16_ROW);
+kernels!("nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32; tile NT_F32, shared NT_F32_SHARED, cooperative NT_F32_COOPERATIVE, broadcast NT_F32_BROADCAST, texels NT_F32_TEXELS texels_nt TEXELS_F32, row NT_F32_ROW);
+kernels!("nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16; tile NT_BF16, shared NT_BF16_SHARED, cooperative NT_BF16_COOPERATIVE, broadcast NT_BF16_BROADCAST, texels NT_BF16_TEXELS texels_nt TEXELS_BF16, row NT_BF16_ROW);
+kernels!("nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16; tile NT_F16, shared NT_F16_SHARED, cooperative NT_F16_COOPERATIVE, broadcast NT_F16_BROADCAST, texels NT_F16_TEXELS texels_nt TEXELS_F16, row NT_F16_ROW);
 kernels!("nt q8_0", NT, WEIGHT_Q8_0, Kind::Packed, nt, Format::Q8_0; tile NT_Q8_0, shared NT_Q8_0_SHARED, cooperative NT_Q8_0_COOPERATIVE, row NT_Q8_0_ROW);
 kernels!("nt q4_0", NT, WEIGHT_Q4_0, Kind::Packed, nt, Format::Q4_0; tile NT_Q4_0, shared NT_Q4_0_SHARED, cooperative NT_Q4_0_COOPERATIVE, row NT_Q4_0_ROW);
 kernels!("nt q4_1", NT, WEIGHT_Q4_1, Kind::Packed, nt, Format::Q4_1; tile NT_Q4_1, shared NT_Q4_1_SHARED, cooperative NT_Q4_1_COOPERATIVE, row NT_Q4_1_ROW);
 kernels!("nt q4k", NT, WEIGHT_Q4K, Kind::Packed, nt, Format::Q4K; tile NT_Q4K, shared NT_Q4K_SHARED, cooperative NT_Q4K_COOPERATIVE, row NT_Q4K_ROW);
 kernels!("nt q6k", NT, WEIGHT_Q6K, Kind::Packed, nt, Format::Q6K; tile NT_Q6K, shared NT_Q6K_SHARED, cooperative NT_Q6K_COOPERATIVE, row NT_Q6K_ROW);
-kernels!("nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32; tile NN_F32, shared NN_F32_SHARED, cooperative NN_F32_COOPERATIVE, broadcast NN_F32_BROADCAST);
-kernels!("nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16; tile NN_BF16, shared NN_BF16_SHARED, cooperative NN_BF16_COOPERATIVE, broadcast NN_BF16_BROADCAST);
-kernels!("nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16; tile NN_F16, shared NN_F16_SHARED, cooperative NN_F16_COOPERATIVE, broadcast NN_F16_BROADCAST);
+kernels!("nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32; tile NN_F32, shared NN_F32_SHARED, cooperative NN_F32_COOPERATIVE, broadcast NN_F32_BROADCAST, texels NN_F32_TEXELS texels_nn TEXELS_F32);
+kernels!("nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16; tile NN_BF16, shared NN_BF16_SHARED, cooperative NN_BF16_COOPERATIVE, broadcast NN_BF16_BROADCAST, texels NN_BF16_TEXELS texels_nn TEXELS_BF16);
+kernels!("nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16; tile NN_F16, shared NN_F16_SHARED, cooperative NN_F16_COOPERATIVE, broadcast NN_F16_BROADCAST, texels NN_F16_TEXELS texels_nn TEXELS_F16);
 kernels!("nn q8_0", NN, WEIGHT_Q8_0, Kind::Packed, nn, Format::Q8_0; tile NN_Q8_0, shared NN_Q8_0_SHARED, cooperative NN_Q8_0_COOPERATIVE);
 kernels!("nn q4_0", NN, WEIGHT_Q4_0, Kind::Packed, nn, Format::Q4_0; tile NN_Q4_0, shared NN_Q4_0_SHARED, cooperative NN_Q4_0_COOPERATIVE);
 kernels!("nn q4_1", NN, WEIGHT_Q4_1, Kind::Packed, nn, Format::Q4_1; tile NN_Q4_1, shared NN_Q4_1_SHARED, cooperative NN_Q4_1_COOPERATIVE);
 kernels!("nn q4k", NN, WEIGHT_Q4K, Kind::Packed, nn, Format::Q4K; tile NN_Q4K, shared NN_Q4K_SHARED, cooperative NN_Q4K_COOPERATIVE);
 kernels!("nn q6k", NN, WEIGHT_Q6K, Kind::Packed, nn, Format::Q6K; tile NN_Q6K, shared NN_Q6K_SHARED, cooperative NN_Q6K_COOPERATIVE);
-kernels!("tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32; tile TN_F32, shared TN_F32_SHARED, cooperative TN_F32_COOPERATIVE, broadcast TN_F32_BROADCAST);
+kernels!("tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32; tile TN_F32, shared TN_F32_SHARED, cooperative TN_F32_COOPERATIVE, broadcast TN_F32_BROADCAST, texels TN_F32_TEXELS texels_tn TEXELS_F32);
 
 /// a wᵀ.
 pub(super) fn nt_kernel(format: Format) -> &'static KernelDef {
