@@ -1,5 +1,5 @@
 // Matrix product by subgroups, as broadcast.wgsl, from operands that the executor has copied into textures: where buffers are read lane by
-// lane (Mesa's llvmpipe before 2024), texels are still fetched by all lanes at once, and a fetch brings four numbers.
+// lane (Mesa 22.3's llvmpipe), texels are still fetched by all lanes at once, and a fetch brings four numbers.
 //
 // A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns, four steps of k at a time. Lane 0 loads rows 0 to 3 of A, lane 7
 // rows 28 to 31: a workgroup is one subgroup, so those of 8 lanes or more will do. A texel holds four neighbours of a row of its operand,

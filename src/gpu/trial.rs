@@ -14,11 +14,11 @@ use crate::error::Result;
 /// Poison of real memory that is written: a NaN that no arithmetic yields.
 const POISON: u32 = 0x7fc0_dead;
 /// Poison behind reals that are only read: another NaN, so that copying it to what should stay untouched shows.
-const READ_POISON: u32 = 0x7fc0_beef;
+pub const READ_POISON: u32 = 0x7fc0_beef;
 /// Poison behind reals that are written: a number, since adding to a NaN or scaling it may leave its bits alone.
 const WRITTEN_GUARD: u32 = 0x449a_5225;
 /// Poison of words: far beyond any table, but not so far that a loop up to it hangs a device.
-const POISON_WORD: u32 = 0x0001_0001;
+pub const POISON_WORD: u32 = 0x0001_0001;
 /// What a strict kernel leaves in the last of the guarding elements when it has read behind the end of a buffer.
 pub const READ_OUTSIDE: u32 = 0x449a_5eed;
 /// Poisoned elements behind each binding.

@@ -3,7 +3,8 @@
 //! - `exp` gives NaN instead of infinity, which no kernel may count on.
 //! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0, and leaves a mark behind the data of
 //!   a buffer that is written: shaders run without runtime checks, and not every driver keeps such reads at bay. So strict kernels
-//!   count on the guards of [`Trial::run_guarded`](crate::gpu::trial::Trial::run_guarded).
+//!   count on the guards of [`Trial::run_guarded`](crate::gpu::trial::Trial::run_guarded). A texture does not know where its buffer ended, so
+//!   there the guards' poison itself is looked for.
 //! - The lanes of a workgroup are numbered backwards by their reversed bits, so that lanes that work on neighbours no longer run side
 //!   by side or in order: what only worked since one lane came before another no longer does. With subgroups, which are aligned
 //!   runs of lanes, they are numbered backwards only.
@@ -12,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use super::code::{Code, Edit, Kind};
-use crate::gpu::trial::{GUARD, READ_OUTSIDE};
-use crate::gpu::{Access, Alternative, Features, KernelDef, Source};
+use crate::gpu::trial::{GUARD, POISON_WORD, READ_OUTSIDE, READ_POISON};
+use crate::gpu::{Access, Alternative, Binding, Features, KernelDef, Kind as Stored, Source};
 
 const EXP: &str = "
 fn strict_exp(x: f32) -> f32 {
@@ -55,7 +56,8 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let binding = |name: &str| kernel.bindings.iter().find(|b| b.name == name);
     let read = |name: &str| binding(name).is_some_and(|b| b.access == Access::Read);
     let written = |name: &str| binding(name).is_some_and(|b| b.access != Access::Read);
-    let readers: Vec<String> = texts.iter().flat_map(|text| readers(text, &read)).collect();
+    let of_textures = kernel.bindings.iter().filter(|b| b.texels).map(texture_reader);
+    let readers: Vec<String> = texts.iter().flat_map(|text| readers(text, &read)).chain(of_textures).collect();
     let marker =
         texts.iter().find_map(|text| marker(text, &written)).expect("every kernel writes a buffer of known elements");
     let backwards = kernel.features().and(features).subgroups;
@@ -110,6 +112,18 @@ fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
     arrays(text, read).into_iter().filter_map(reader).collect()
 }
 
+/// A function that reads a texture and leaves the mark where it finds what lies behind the copied buffer.
+fn texture_reader(binding: &Binding) -> String {
+    let (name, of, bits, poison) = match binding.kind {
+        Stored::Real => (binding.name, "f32", "bitcast<vec4<u32>>(texel)", READ_POISON),
+        _ => (binding.name, "u32", "texel.xyxy", POISON_WORD),
+    };
+    format!(
+        "fn strict_{name}(at: vec2<u32>, level: i32) -> vec4<{of}> {{\n    let texel = textureLoad({name}, at, level);\n    \
+         if any({bits} == vec4<u32>({poison}u)) {{\n        strict_outside();\n    }}\n    return texel;\n}}\n"
+    )
+}
+
 fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool, backwards: bool) -> String {
     let code = Code::new(text);
     let mut changes: Vec<(std::ops::Range<usize>, String)> = Vec::new();
@@ -118,6 +132,8 @@ fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool, backwards: bo
         if name == "exp" && next == "(" {
             let wide = code.source(i + 2..code.partner(i + 1)).contains("vec4");
             changes.push((code.bytes(i..i + 1), if wide { "strict_exp4" } else { "strict_exp" }.to_string()));
+        } else if name == "textureLoad" && next == "(" && read(code.at(i + 2)) {
+            changes.push((code.bytes(i..i + 4), format!("strict_{}(", code.at(i + 2))));
         } else if next == "[" && read(name) && !readers(all, &|n| n == name).is_empty() {
             changes.push((code.bytes(i..i + 2), format!("strict_{name}((")));
             let close = code.partner(i + 1);
