@@ -1,10 +1,10 @@
 //! Operands as textures: what a shader reads by `textureLoad` is copied from its buffer right before the dispatch.
 //!
-//! A kernel asks for it with [`super::Binding::texels`]. Texture units bound and convert an access in hardware, and some drivers fetch
+//! A kernel asks for it with [`super::Binding::as_texels`]. Texture units bound and convert an access in hardware, and some drivers fetch
 //! texels far better than elements of a buffer: Mesa 22.3's llvmpipe reads buffers lane by lane, textures by vectors. A recording
 //! knows nothing of this: only rivals have such bindings, and a device runs them where they win in spite of the copies.
 //!
-//! A texel is four neighbouring numbers, floats or the 16-bit ones of two words, and texels lie in the order of the buffer, [`ROW`] in a row of
+//! A texel is four neighbouring numbers, floats or the 16-bit ones of two words, and texels lie in the order of the buffer, 1,024 in a row of
 //! the texture, so that any shape fits.
 
 use std::collections::HashMap;
