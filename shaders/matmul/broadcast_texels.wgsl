@@ -16,9 +16,9 @@ fn texel_a(at: u32) -> vec4<f32> {
     return textureLoad(a, texel(at), 0);
 }
 
-// Where the texel with the elements from `at` on lies.
-fn texel(at: u32) -> vec2<u32> {
-    return vec2<u32>(at / 4u % 1024u, at / 4096u);
+// Where the texel with the elements from `at` on lies. Signed, since naga 30 bounds unsigned coordinates by SPIR-V that is not valid.
+fn texel(at: u32) -> vec2<i32> {
+    return vec2<i32>(vec2<u32>(at / 4u % 1024u, at / 4096u));
 }
 
 // First elements of four texels of A: those of rows row to row + 3 at step 0, or of steps 0 to 3 with all four rows each. Rows that do not exist
