@@ -69,9 +69,8 @@ impl Encoding<'_> {
             }
             self.copy_texels(&mut encoder, at);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.dispatch(&mut pass, at);
-            at += 1;
-            while at < commands.end && self.is_dispatch(at) && !self.reads_texels(at) {
+            let first = at;
+            while at < commands.end && self.is_dispatch(at) && (at == first || !self.reads_texels(at)) {
                 self.dispatch(&mut pass, at);
                 at += 1;
             }

@@ -166,16 +166,16 @@ fn check_variable(
         return check_params(kernel, module, variable);
     }
     let binding = &kernel.bindings[index - 1];
+    if name != binding.name {
+        return Err(format!("binding {index} is called {name} in WGSL and {} in Rust", binding.name));
+    }
     if binding.texels {
-        return check_texels(binding, module, variable);
+        return check_texels(binding, &module.types[variable.ty].inner);
     }
     let naga::AddressSpace::Storage { access } = variable.space else {
         return Err(format!("{name} is not in storage"));
     };
     let writes = access.contains(naga::StorageAccess::STORE);
-    if name != binding.name {
-        return Err(format!("binding {index} is called {name} in WGSL and {} in Rust", binding.name));
-    }
     if writes != (binding.access != Access::Read) {
         return Err(format!("{name} is {access:?} in WGSL and {:?} in Rust", binding.access));
     }
@@ -193,24 +193,15 @@ fn check_variable(
     Ok(())
 }
 
-/// Compares a texture of the shader with its description.
-fn check_texels(
-    binding: &Binding,
-    module: &naga::Module,
-    variable: &naga::GlobalVariable,
-) -> std::result::Result<(), String> {
-    let (kind, name) = match binding.kind {
+/// Compares the type of a binding that is read as a texture with its description.
+fn check_texels(binding: &Binding, found: &naga::TypeInner) -> std::result::Result<(), String> {
+    let (kind, scalar) = match binding.kind {
         Kind::Real => (naga::ScalarKind::Float, "f32"),
         _ => (naga::ScalarKind::Uint, "u32"),
     };
-    let expected = naga::TypeInner::Image {
-        dim: naga::ImageDimension::D2,
-        arrayed: false,
-        class: naga::ImageClass::Sampled { kind, multi: false },
-    };
-    if variable.name.as_deref() != Some(binding.name) || module.types[variable.ty].inner != expected {
-        let found = variable.name.as_deref().unwrap_or("?");
-        return Err(format!("{found} is not var {}: texture_2d<{name}>, as Rust says", binding.name));
+    let class = naga::ImageClass::Sampled { kind, multi: false };
+    if *found != (naga::TypeInner::Image { dim: naga::ImageDimension::D2, arrayed: false, class }) {
+        return Err(format!("{} is no texture_2d<{scalar}> in WGSL, as Rust says", binding.name));
     }
     Ok(())
 }

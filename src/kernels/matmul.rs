@@ -300,18 +300,19 @@ pub fn cases() -> Vec<Case> {
     ];
     let sizes = [([6, 5, 3], 0.6), ([32, 64, 8], 0.0), ([33, 65, 9], -1.5), ([70, 131, 17], 0.6)];
     let windows = kernels.into_iter().flat_map(|(k, f)| sizes.map(|(size, beta)| window_case(k, f, size, beta)));
-    windows.chain(quads_cases()).chain(linear_cases()).chain(Format::QUANTISED.into_iter().flat_map(quantised_cases)).collect()
+    let quantised = Format::QUANTISED.into_iter().flat_map(quantised_cases);
+    windows.chain(quads_cases()).chain(linear_cases()).chain(quantised).collect()
 }
 
 /// Windows in whole quads: with rows and columns to spare, of more texels than a row of a texture has, and with a rest of k where the
 /// orientation allows it.
 fn quads_cases() -> Vec<Case> {
     let formats = [Format::F32, Format::Bf16, Format::F16];
-    let nt = formats.iter().flat_map(|&f| [([34, 67, 12], 0.6), ([70, 132, 72], 0.0)].map(|(s, b)| quads_case(nt_kernel(f), f, s, b)));
-    let nn = formats.iter().flat_map(|&f| [([33, 68, 4], -1.5), ([70, 132, 72], 0.6)].map(|(s, b)| quads_case(nn_kernel(f), f, s, b)));
-    let tn = [([34, 68, 4], 0.6), ([67, 36, 5], 0.0), ([33, 72, 7], 0.6), ([70, 132, 74], -1.5)]
-        .map(|(s, b)| quads_case(tn_kernel(), Format::F32, s, b));
-    nt.chain(nn).chain(tn).collect()
+    let nt = formats.map(|f| (nt_kernel(f), f, [([34, 67, 12], 0.6), ([70, 132, 72], 0.0)]));
+    let nn = formats.map(|f| (nn_kernel(f), f, [([33, 68, 4], -1.5), ([70, 132, 72], 0.6)]));
+    let tn = [[([34, 68, 4], 0.6), ([67, 36, 5], 0.0)], [([33, 72, 7], 0.6), ([70, 132, 74], -1.5)]];
+    let all = nt.into_iter().chain(nn).chain(tn.map(|sizes| (tn_kernel(), Format::F32, sizes)));
+    all.flat_map(|(kernel, format, sizes)| sizes.map(|(size, beta)| quads_case(kernel, format, size, beta))).collect()
 }
 
 /// Whole rows and windows of a quantised weight.

@@ -32,32 +32,33 @@ fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
     (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
 }
 
-/// Copying the operands into textures pays where each element is used often enough.
-fn texels_shape(d: &Dispatch, multiples_of_four: impl Fn(&Params) -> [u32; 2]) -> Option<Shape> {
-    let p: Params = d.params_as();
-    let in_quads =
-        [p.a_offset, p.a_stride, p.w_offset].iter().chain(&multiples_of_four(&p)).all(|n| n.is_multiple_of(4));
+/// Where copying the operands into textures pays: half as often as an element of them is used on average.
+const LEAST_USES: u64 = 8;
+
+/// That of broadcasting, where rows of the operands are whole texels (their fast `axes` are as long as those) and used often enough.
+fn texels_shape(d: &Dispatch, p: &Params, axes: &[u32]) -> Option<Shape> {
+    let in_texels = [p.a_offset, p.a_stride, p.w_offset].iter().chain(axes).all(|n| n.is_multiple_of(4));
     let fits = d.spans[..2].iter().all(|s| s.len <= texels::MAX_ELEMENTS);
     let uses = u64::from(p.m) * u64::from(p.n) / u64::from(p.m + p.n);
-    (in_quads && fits && p.k >= 4 && uses >= LEAST_USES).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
+    broadcast_shape(d).filter(|_| in_texels && fits && p.k >= 4 && uses >= LEAST_USES)
 }
-
-/// Half as often as an element of an operand is used on average, where a texture is worth its copy.
-const LEAST_USES: u64 = 8;
 
 /// Of a wᵀ: k is the fast axis of both.
 fn texels_nt(d: &Dispatch) -> Option<Shape> {
-    texels_shape(d, |p| [p.k, p.k])
+    let p: Params = d.params_as();
+    texels_shape(d, &p, &[p.k])
 }
 
 /// Of a w: k is the fast axis of a, n that of w.
 fn texels_nn(d: &Dispatch) -> Option<Shape> {
-    texels_shape(d, |p| [p.k, p.n])
+    let p: Params = d.params_as();
+    texels_shape(d, &p, &[p.k, p.n])
 }
 
 /// Of aᵀ w: n is the fast axis of w.
 fn texels_tn(d: &Dispatch) -> Option<Shape> {
-    texels_shape(d, |p| [p.n, p.n])
+    let p: Params = d.params_as();
+    texels_shape(d, &p, &[p.n])
 }
 
 const A: Binding = Binding::read("a", Kind::Real, "[m or k, a_stride]");
@@ -86,9 +87,9 @@ macro_rules! kernel {
 const NT: Source = wgsl!("matmul/nt");
 const NN: Source = wgsl!("matmul/nn");
 const TN: Source = wgsl!("matmul/tn");
-const TEXELS_F32: Source = wgsl!("common/texels_f32");
-const TEXELS_BF16: Source = wgsl!("common/texels_bf16");
-const TEXELS_F16: Source = wgsl!("common/texels_f16");
+const TEXELS_F32: Source = wgsl!("matmul/texels_f32");
+const TEXELS_BF16: Source = wgsl!("matmul/texels_bf16");
+const TEXELS_F16: Source = wgsl!("matmul/texels_f16");
 const OPERAND: Source = wgsl!("matmul/operand");
 const TILE: Source = wgsl!("matmul/tile");
 const SHARED_TILE: Source = wgsl!("matmul/shared_tile");

@@ -114,9 +114,10 @@ fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
 
 /// A function that reads a texture and leaves the mark where it finds what lies behind the copied buffer.
 fn texture_reader(binding: &Binding) -> String {
-    let (name, of, bits, poison) = match binding.kind {
-        Stored::Real => (binding.name, "f32", "bitcast<vec4<u32>>(texel)", READ_POISON),
-        _ => (binding.name, "u32", "texel.xyxy", POISON_WORD),
+    let name = binding.name;
+    let (of, bits, poison) = match binding.kind {
+        Stored::Real => ("f32", "bitcast<vec4<u32>>(texel)", READ_POISON),
+        _ => ("u32", "texel.xyxy", POISON_WORD),
     };
     format!(
         "fn strict_{name}(at: vec2<i32>, level: i32) -> vec4<{of}> {{\n    let texel = textureLoad({name}, at, level);\n    \
