@@ -19,15 +19,18 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
     let quad = place % 8u;
     let own = vec4<u32>(4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let seen_from = first_seen(tile, own);
-    // Out-of-range keys repeat the last one; only the store is guarded.
-    let at = (vec4<u32>(tiles[tile]) + min(own, vec4<u32>(n_keys - 1u))) * (2u * p.n_kv_heads * D4) + head * D4;
-    for (var i = 0u; i < 4u; i++) {
-        for (var c = 0u; c < D4; c++) {
-            let x = keys[at[i] + c] * p.scale;
-            let y = keys[at[i] + p.n_kv_heads * D4 + c];
-            set_quad(&key, c, i, x);
-            set_quad(&value, c, i, y);
+    // Keys that do not exist are zeros, and nobody stores what comes of them.
+    let n_columns = count_columns(own.x, n_keys);
+    let at = (vec4<u32>(tiles[tile]) + own) * (2u * p.n_kv_heads * D4) + head * D4;
+    for (var c = 0u; c < count_quads(); c++) {
+        var x: mat4x4<f32>;
+        var y: mat4x4<f32>;
+        for (var i = 0u; i < n_columns; i++) {
+            x = with_quad(x, i, keys[at[i] + c] * p.scale);
+            y = with_quad(y, i, keys[at[i] + p.n_kv_heads * D4 + c]);
         }
+        push(&key, x);
+        push(&value, y);
     }
     for (var t = tiles[tile + 2u]; t < tiles[tile + 3u]; t++) {
         for (var g = 0u; g < group_size; g++) {
@@ -47,12 +50,12 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
             add_weighed(&dkey, slope, x);
         }
     }
-    for (var i = 0u; i < 4u; i++) {
-        if own[i] < n_keys {
-            for (var c = 0u; c < D4; c++) {
-                dkv[at[i] + c] = quad_of(&dkey, c, i);
-                dkv[at[i] + p.n_kv_heads * D4 + c] = quad_of(&dvalue, c, i);
-            }
+    for (var c = 0u; c < count_quads(); c++) {
+        let x = next(&dkey);
+        let y = next(&dvalue);
+        for (var i = 0u; i < n_columns; i++) {
+            dkv[at[i] + c] = quad_of(x, i);
+            dkv[at[i] + p.n_kv_heads * D4 + c] = quad_of(y, i);
         }
     }
 }

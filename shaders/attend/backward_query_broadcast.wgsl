@@ -22,15 +22,18 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
         let at = rows_of(tile, head, min(rows, vec4<u32>(n_rows - 1u)));
-        for (var i = 0u; i < 4u; i++) {
-            for (var c = 0u; c < D4; c++) {
-                let x = q[at[i] * D4 + c] * p.scale;
-                let y = dout[at[i] * D4 + c];
-                set_quad(&query, c, i, x);
-                set_quad(&upstream, c, i, y);
+        let n_columns = count_columns(rows.x, n_rows);
+        for (var c = 0u; c < count_quads(); c++) {
+            var x: mat4x4<f32>;
+            var y: mat4x4<f32>;
+            for (var i = 0u; i < n_columns; i++) {
+                x = with_quad(x, i, q[at[i] * D4 + c] * p.scale);
+                y = with_quad(y, i, dout[at[i] * D4 + c]);
             }
+            push(&query, x);
+            push(&upstream, y);
         }
-        clear(&total);
+        total = Columns();
         let lse = vec4<f32>(stats[2u * at.x], stats[2u * at.y], stats[2u * at.z], stats[2u * at.w]);
         let delta = vec4<f32>(stats[2u * at.x + 1u], stats[2u * at.y + 1u], stats[2u * at.z + 1u], stats[2u * at.w + 1u]);
         for (var run = 0u; run < 3u; run++) {
@@ -49,11 +52,10 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
                 add_weighed(&total, w, x);
             }
         }
-        for (var i = 0u; i < 4u; i++) {
-            if rows[i] < n_rows {
-                for (var c = 0u; c < D4; c++) {
-                    dq[at[i] * D4 + c] = quad_of(&total, c, i) * p.scale;
-                }
+        for (var c = 0u; c < count_quads(); c++) {
+            let x = next(&total);
+            for (var i = 0u; i < n_columns; i++) {
+                dq[at[i] * D4 + c] = quad_of(x, i) * p.scale;
             }
         }
     }

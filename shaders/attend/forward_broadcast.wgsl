@@ -23,12 +23,15 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
         let at = rows_of(tile, head, min(rows, vec4<u32>(n_rows - 1u)));
-        for (var i = 0u; i < 4u; i++) {
-            for (var c = 0u; c < D4; c++) {
-                set_quad(&query, c, i, q[at[i] * D4 + c] * p.scale);
+        let n_columns = count_columns(rows.x, n_rows);
+        for (var c = 0u; c < count_quads(); c++) {
+            var x: mat4x4<f32>;
+            for (var i = 0u; i < n_columns; i++) {
+                x = with_quad(x, i, q[at[i] * D4 + c] * p.scale);
             }
+            push(&query, x);
         }
-        clear(&total);
+        total = Columns();
         var top = vec4<f32>(LOWEST);
         var sum = vec4<f32>(0.0);
         for (var run = 0u; run < 3u; run++) {
@@ -47,9 +50,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                 let shrink = exp(clamp(top - highest, vec4<f32>(-80.0), vec4<f32>(0.0)));
                 top = highest;
                 sum *= shrink;
-                for (var c = 0u; c < CHANNELS; c++) {
-                    total[c] *= shrink;
-                }
+                scale_columns(&total, shrink);
                 for (var j = 0u; j < BLOCK; j++) {
                     // A masked key weighs exactly nothing, also while every key so far was masked.
                     let weight = exp(clamp(scores[j] - top, vec4<f32>(-80.0), vec4<f32>(0.0)));
@@ -60,13 +61,14 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                 }
             }
         }
-        for (var i = 0u; i < 4u; i++) {
-            if rows[i] < n_rows {
-                for (var c = 0u; c < D4; c++) {
-                    out[at[i] * D4 + c] = quad_of(&total, c, i) / sum[i];
-                }
-                lse[at[i]] = top[i] + log(sum[i]);
+        for (var c = 0u; c < count_quads(); c++) {
+            let x = next(&total);
+            for (var i = 0u; i < n_columns; i++) {
+                out[at[i] * D4 + c] = quad_of(x, i) / sum[i];
             }
+        }
+        for (var i = 0u; i < n_columns; i++) {
+            lse[at[i]] = top[i] + log(sum[i]);
         }
     }
 }

@@ -5,8 +5,6 @@
 // grid: [n / 32, m / 32]; see matmul/params.wgsl for the product.
 const LANES: u32 = 8u;
 
-var<private> sum: array<vec4<f32>, 32>;
-
 // Adds the products of four rows of A with four columns of B.
 fn accumulate(row: u32, x: vec4<f32>, b: vec4<f32>) {
     sum[row] += x.x * b;
@@ -50,11 +48,5 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         accumulate(24u, subgroupBroadcast(x, 6u), b);
         accumulate(28u, subgroupBroadcast(x, 7u), b);
     }
-    // A loop of unknown length over a copy: 32 rows of stores make a long program, and what a loop indexes is kept out of registers.
-    var total = sum;
-    for (var r = 0u; r < min(p.m - row, 32u); r++) {
-        for (var i = 0u; i < 4u; i++) {
-            store(row + r, col + i, total[r][i]);
-        }
-    }
+    store_sums(row, col);
 }

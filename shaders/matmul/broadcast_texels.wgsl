@@ -10,8 +10,6 @@
 
 const LANES: u32 = 8u;
 
-var<private> sum: array<vec4<f32>, 32>;
-
 fn texel_a(at: u32) -> vec4<f32> {
     return textureLoad(a, texel(at), 0);
 }
@@ -102,11 +100,5 @@ fn broadcast_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
         accumulate(30u, subgroupBroadcast(x[2], 7u), b);
         accumulate(31u, subgroupBroadcast(x[3], 7u), b);
     }
-    // A loop of unknown length over a copy, as in broadcast.wgsl.
-    var total = sum;
-    for (var r = 0u; r < min(p.m - row, 32u); r++) {
-        for (var i = 0u; i < 4u; i++) {
-            store(row + r, col + i, total[r][i]);
-        }
-    }
+    store_sums(row, col);
 }

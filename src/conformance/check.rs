@@ -29,8 +29,10 @@ const MAX_LOSSES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Setups that are checked side by side, each on a device of its own: most of the time goes into compiling shaders, which drivers do on
-/// the thread that asks for it.
-const WORKERS: usize = 2;
+/// the thread that asks for it. The devices of a GL adapter share a context, and wgpu panics where it has waited for that for seconds.
+fn count_workers(adapter: &AdapterReport) -> usize {
+    if adapter.backend == "gl" { 1 } else { 2 }
+}
 
 /// What to check.
 #[derive(Clone, Debug)]
@@ -98,7 +100,7 @@ pub type Watch<'a> = dyn FnMut(&Row) -> ControlFlow<()> + 'a;
 /// In the notes of a report that is not complete.
 const BROKEN_OFF: &str = "the check was broken off: what is missing was not checked";
 
-/// Checks an adapter, two setups at a time. The report of a check that is broken off says so in its notes.
+/// Checks an adapter, two setups at a time where the backend can. The report of a check that is broken off says so in its notes.
 pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mut Watch<'_>) -> Result<DeviceReport> {
     let start = Instant::now();
     let name = format!("{}:{}", adapter.backend, adapter.name);
@@ -125,7 +127,7 @@ pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mu
     };
     let notes = thread::scope(|scope| {
         let spawn = |sender: mpsc::Sender<_>| scope.spawn(|| work(sender));
-        let workers: Vec<_> = (0..WORKERS).map(|_| spawn(sender.clone())).collect();
+        let workers: Vec<_> = (0..count_workers(adapter)).map(|_| spawn(sender.clone())).collect();
         drop(sender);
         for (setup, mut row) in made {
             deviations::apply(&known, &mut row);
@@ -142,9 +144,10 @@ pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mu
     notes.sort();
     report.notes.extend(notes.into_iter().map(|(_, note)| note));
     if !options.quick && !options.takes_slow(adapter.is_software()) {
+        let names: Vec<_> = slow_cases().into_iter().map(|c| format!("{:?}", c.name)).collect();
         report.notes.push(format!(
-            "{} cases of wide heads are left out, which a software driver compiles for minutes: name them with --only",
-            slow_cases().len()
+            "left out, since a software driver compiles them for minutes, unless --only names them: {}",
+            names.join(", ")
         ));
     }
     if stopped.into_inner() {

@@ -90,6 +90,7 @@ const TN: Source = wgsl!("matmul/tn");
 const TEXELS_F32: Source = wgsl!("matmul/texels_f32");
 const TEXELS_BF16: Source = wgsl!("matmul/texels_bf16");
 const TEXELS_F16: Source = wgsl!("matmul/texels_f16");
+const SUMS: Source = wgsl!("matmul/sums");
 const OPERAND: Source = wgsl!("matmul/operand");
 const TILE: Source = wgsl!("matmul/tile");
 const SHARED_TILE: Source = wgsl!("matmul/shared_tile");
@@ -112,8 +113,8 @@ macro_rules! kernels {
         ]);
         kernel!($shared, "matmul/shared_tile", $variant, [$way, SHARED_TILE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);
         kernel!($cooperative, "matmul/cooperative", $variant, [$way, COOPERATIVE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);
-        $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, BROADCAST, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
-        $(kernel!($texels, "matmul/broadcast_texels", $variant, [$way, BROADCAST_TEXELS, $texel_part], [A.as_texels(), w($kind).as_texels()], $twin, $format, &[]);)?
+        $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, SUMS, BROADCAST, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
+        $(kernel!($texels, "matmul/broadcast_texels", $variant, [$way, SUMS, BROADCAST_TEXELS, $texel_part], [A.as_texels(), w($kind).as_texels()], $twin, $format, &[]);)?
         $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, ROW, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
     };
 }
