@@ -56,6 +56,11 @@ fn add_quad(m: ptr<private, Columns>, c: u32, w: vec4<f32>, x: vec4<f32>) {
     m[c] += mat4x4<f32>(w * x.x, w * x.y, w * x.z, w * x.w);
 }
 
+// Products of the columns with one quad. Mesa 22.3 makes something slower of m[c] * x.
+fn quad_products(m: ptr<private, Columns>, c: u32, x: vec4<f32>) -> vec4<f32> {
+    return m[c][0] * x.x + m[c][1] * x.y + m[c][2] * x.z + m[c][3] * x.w;
+}
+
 // Products of the columns with a vector.
 fn products(m: ptr<private, Columns>, vector: Own) -> vec4<f32> {
     var own = vector;
@@ -64,14 +69,14 @@ fn products(m: ptr<private, Columns>, vector: Own) -> vec4<f32> {
         let x = own[i];
         let c = 8u * i;
         // The lane must be a constant.
-        sum += m[c] * subgroupBroadcast(x, 0u);
-        sum += m[c + 1u] * subgroupBroadcast(x, 1u);
-        sum += m[c + 2u] * subgroupBroadcast(x, 2u);
-        sum += m[c + 3u] * subgroupBroadcast(x, 3u);
-        sum += m[c + 4u] * subgroupBroadcast(x, 4u);
-        sum += m[c + 5u] * subgroupBroadcast(x, 5u);
-        sum += m[c + 6u] * subgroupBroadcast(x, 6u);
-        sum += m[c + 7u] * subgroupBroadcast(x, 7u);
+        sum += quad_products(m, c, subgroupBroadcast(x, 0u));
+        sum += quad_products(m, c + 1u, subgroupBroadcast(x, 1u));
+        sum += quad_products(m, c + 2u, subgroupBroadcast(x, 2u));
+        sum += quad_products(m, c + 3u, subgroupBroadcast(x, 3u));
+        sum += quad_products(m, c + 4u, subgroupBroadcast(x, 4u));
+        sum += quad_products(m, c + 5u, subgroupBroadcast(x, 5u));
+        sum += quad_products(m, c + 6u, subgroupBroadcast(x, 6u));
+        sum += quad_products(m, c + 7u, subgroupBroadcast(x, 7u));
     }
     return sum;
 }

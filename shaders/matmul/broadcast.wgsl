@@ -4,13 +4,11 @@
 // is one subgroup, so those of 8 lanes or more will do.
 // grid: [n / 32, m / 32]; see matmul/params.wgsl for the product.
 const LANES: u32 = 8u;
+const ROWS: u32 = 32u;
 
 // Adds the products of four rows of A with four columns of B.
-fn accumulate(row: u32, x: vec4<f32>, b: vec4<f32>) {
-    sum[row] += x.x * b;
-    sum[row + 1u] += x.y * b;
-    sum[row + 2u] += x.z * b;
-    sum[row + 3u] += x.w * b;
+fn accumulate(four: u32, x: vec4<f32>, b: vec4<f32>) {
+    sum[four] += mat4x4<f32>(x.x * b, x.y * b, x.z * b, x.w * b);
 }
 
 fn load_a(first: vec4<u32>, k: u32) -> vec4<f32> {
@@ -40,13 +38,13 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let b = load_w(cols, k);
         // The lane must be a constant.
         accumulate(0u, subgroupBroadcast(x, 0u), b);
-        accumulate(4u, subgroupBroadcast(x, 1u), b);
-        accumulate(8u, subgroupBroadcast(x, 2u), b);
-        accumulate(12u, subgroupBroadcast(x, 3u), b);
-        accumulate(16u, subgroupBroadcast(x, 4u), b);
-        accumulate(20u, subgroupBroadcast(x, 5u), b);
-        accumulate(24u, subgroupBroadcast(x, 6u), b);
-        accumulate(28u, subgroupBroadcast(x, 7u), b);
+        accumulate(1u, subgroupBroadcast(x, 1u), b);
+        accumulate(2u, subgroupBroadcast(x, 2u), b);
+        accumulate(3u, subgroupBroadcast(x, 3u), b);
+        accumulate(4u, subgroupBroadcast(x, 4u), b);
+        accumulate(5u, subgroupBroadcast(x, 5u), b);
+        accumulate(6u, subgroupBroadcast(x, 6u), b);
+        accumulate(7u, subgroupBroadcast(x, 7u), b);
     }
     store_sums(row, col);
 }

@@ -35,12 +35,13 @@ fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
 /// Where copying the operands into textures pays: half as often as an element of them is used on average.
 const LEAST_USES: u64 = 8;
 
-/// That of broadcasting, where rows of the operands are whole texels (their fast `axes` are as long as those) and used often enough.
+/// Where rows of the operands are whole texels (their fast `axes` are as long as those) and used often enough.
 fn texels_shape(d: &Dispatch, p: &Params, axes: &[u32]) -> Option<Shape> {
     let in_texels = [p.a_offset, p.a_stride, p.w_offset].iter().chain(axes).all(|n| n.is_multiple_of(4));
     let fits = d.spans[..2].iter().all(|s| s.len <= texels::MAX_ELEMENTS);
     let uses = u64::from(p.m) * u64::from(p.n) / u64::from(p.m + p.n);
-    broadcast_shape(d).filter(|_| in_texels && fits && p.k >= 4 && uses >= LEAST_USES)
+    let suits = p.m > FEW_ROWS && in_texels && fits && p.k >= 4 && uses >= LEAST_USES;
+    suits.then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(64), 1]))
 }
 
 /// Of a wᵀ: k is the fast axis of both.
