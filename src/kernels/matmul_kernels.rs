@@ -3,7 +3,7 @@
 //!
 //! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
 //! cut the product into tiles the file with the entry point. So a new format or a new way is one part and a few lines here.
-//! Quantised weights have no broadcasting kernels: those are for software adapters, which take long to compile them. Nor have they textures.
+//! Quantised weights have no broadcasting kernels, which are for software adapters, and no textures.
 
 use super::matmul::Params;
 use super::matmul_twin::{nn, nt, tn};
