@@ -24,7 +24,7 @@ fn load_w(first: vec4<u32>, k: u32) -> vec4<f32> {
 @compute @workgroup_size(LANES)
 fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
              @builtin(subgroup_invocation_id) place: u32) {
-    let row = 32u * group.y;
+    let row = ROWS * group.y;
     let col = 32u * group.x + 4u * lane;
     // Out-of-range rows and columns repeat the last one; only the store is guarded.
     var rows: vec4<u32>;

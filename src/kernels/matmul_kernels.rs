@@ -22,14 +22,18 @@ fn row_shape(d: &Dispatch) -> Option<Shape> {
     (p.m <= FEW_ROWS).then(|| (vec![], [p.n.div_ceil(8), p.m, 1]))
 }
 
-fn shared_shape(d: &Dispatch) -> Option<Shape> {
+/// A grid of tiles of so many columns and rows, for products of more than a few rows.
+fn tiles(d: &Dispatch, cols: u32, rows: u32) -> Option<Shape> {
     let p: Params = d.params_as();
-    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(64), p.m.div_ceil(64), 1]))
+    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(cols), p.m.div_ceil(rows), 1]))
+}
+
+fn shared_shape(d: &Dispatch) -> Option<Shape> {
+    tiles(d, 64, 64)
 }
 
 fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
-    let p: Params = d.params_as();
-    (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(32), 1]))
+    tiles(d, 32, 32)
 }
 
 /// Where copying the operands into textures pays: half as often as an element of them is used on average.
@@ -40,8 +44,7 @@ fn texels_shape(d: &Dispatch, p: &Params, axes: &[u32]) -> Option<Shape> {
     let in_texels = [p.a_offset, p.a_stride, p.w_offset].iter().chain(axes).all(|n| n.is_multiple_of(4));
     let fits = d.spans[..2].iter().all(|s| s.len <= texels::MAX_ELEMENTS);
     let uses = u64::from(p.m) * u64::from(p.n) / u64::from(p.m + p.n);
-    let suits = p.m > FEW_ROWS && in_texels && fits && p.k >= 4 && uses >= LEAST_USES;
-    suits.then(|| (vec![], [p.n.div_ceil(32), p.m.div_ceil(64), 1]))
+    tiles(d, 32, 64).filter(|_| in_texels && fits && p.k >= 4 && uses >= LEAST_USES)
 }
 
 /// Of a wᵀ: k is the fast axis of both.
