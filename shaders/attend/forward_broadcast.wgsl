@@ -22,7 +22,8 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     let quad = place % 8u;
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
-        let at = rows_of(tile, head, rows);
+        // Nothing reads behind the last row, but without this bound Mesa 26.1 computes NaN for others where naga checks indices.
+        let at = rows_of(tile, head, min(rows, vec4<u32>(n_rows - 1u)));
         let n_columns = count_columns(rows.x, n_rows);
         for (var c = 0u; c < count_quads(); c++) {
             var x: mat4x4<f32>;
