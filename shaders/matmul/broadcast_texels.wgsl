@@ -7,13 +7,13 @@
 // operand. k is at least four.
 // A linked part declares w and reads four elements of it.
 // grid: [n / 32, m / 64]; see matmul/params.wgsl for the product.
-@group(0) @binding(1) var a: texture_2d<f32>; // [m or k, a_stride / 4]: texels in the order of the buffer, 1,024 a row
+@group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>; // [m or k, a_stride / 4]: texels in the order of the buffer, 1,024 a row
 
 const LANES: u32 = 8u;
 const ROWS: u32 = 64u;
 
 fn texel_a(at: u32) -> vec4<f32> {
-    return textureLoad(a, texel(at), 0);
+    return textureLoad(a, texel(at));
 }
 
 // Where the texel with the elements from `at` on lies. Signed, since naga 30 bounds unsigned coordinates by SPIR-V that is not valid.

@@ -1,7 +1,7 @@
 // Four weights stored as f16, two a word, from a texture.
-@group(0) @binding(2) var w: texture_2d<u32>; // [rows, cols / 4]: texels of two words in the order of the buffer, 1,024 a row
+@group(0) @binding(2) var w: texture_storage_2d<rg32uint, read>; // [rows, cols / 4]: texels of two words in the order of the buffer, 1,024 a row
 
 fn texel_w(at: u32) -> vec4<f32> {
-    let words = textureLoad(w, texel(at), 0);
+    let words = textureLoad(w, texel(at));
     return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
 }

@@ -195,13 +195,13 @@ fn check_variable(
 
 /// Compares the type of a binding that is read as a texture with its description.
 fn check_texels(binding: &Binding, found: &naga::TypeInner) -> std::result::Result<(), String> {
-    let (kind, scalar) = match binding.kind {
-        Kind::Real => (naga::ScalarKind::Float, "f32"),
-        _ => (naga::ScalarKind::Uint, "u32"),
+    let (format, name) = match binding.kind {
+        Kind::Real => (naga::StorageFormat::Rgba32Float, "rgba32float"),
+        _ => (naga::StorageFormat::Rg32Uint, "rg32uint"),
     };
-    let class = naga::ImageClass::Sampled { kind, multi: false };
+    let class = naga::ImageClass::Storage { format, access: naga::StorageAccess::LOAD };
     if *found != (naga::TypeInner::Image { dim: naga::ImageDimension::D2, arrayed: false, class }) {
-        return Err(format!("{} is no texture_2d<{scalar}> in WGSL, as Rust says", binding.name));
+        return Err(format!("{} is no texture_storage_2d<{name}, read> in WGSL, as Rust says", binding.name));
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Operands as textures: what a shader reads by `textureLoad` is copied from its buffer right before the dispatch.
 //!
-//! A kernel asks for it with [`super::Binding::as_texels`]. Texture units bound and convert an access in hardware, and some drivers fetch
-//! texels far better than elements of a buffer: Mesa 22.3's llvmpipe reads buffers lane by lane, textures by vectors. A recording
-//! knows nothing of this: only rivals have such bindings, and a device runs them where they win in spite of the copies.
+//! A kernel asks for it with [`super::Binding::as_texels`]. Some drivers fetch texels far better than elements of a buffer: Mesa 22.3's
+//! llvmpipe reads buffers lane by lane, textures by vectors. A recording knows nothing of this: only rivals have such bindings, and a device
+//! runs them where they win in spite of the copies.
+//!
+//! They are storage textures. Of sampled ones llvmpipe reckons the level of detail for every lane, which triples the work of a fetch.
 //!
 //! A texel is four neighbouring numbers, floats or the 16-bit ones of two words, and texels lie in the order of the buffer, 1,024 in a row of
 //! the texture, so that any shape fits.
@@ -14,8 +16,10 @@ use super::faults::Faults;
 use super::replay::Part;
 use crate::error::{Context, Result};
 
-/// Texels of a row of the texture, as the shaders know.
+/// Texels of a row of the texture that are used, as the shaders know.
 const ROW: u64 = 1024;
+/// Texels of a row that are not used. Rows a power of two apart would meet in few lines of a processor's cache.
+const PADDING: u64 = 8;
 /// Elements of the largest span: 16 MiB, so that all textures of a device together stay below 128 MiB.
 pub const MAX_ELEMENTS: usize = 1 << 22;
 
@@ -33,11 +37,11 @@ fn bytes_per_texel(kind: Kind) -> u64 {
 
 /// How a texture is bound.
 pub(super) fn binding_type(kind: Kind) -> wgpu::BindingType {
-    let sample_type = match kind {
-        Kind::Real => wgpu::TextureSampleType::Float { filterable: false },
-        _ => wgpu::TextureSampleType::Uint,
-    };
-    wgpu::BindingType::Texture { sample_type, view_dimension: wgpu::TextureViewDimension::D2, multisampled: false }
+    wgpu::BindingType::StorageTexture {
+        access: wgpu::StorageTextureAccess::ReadOnly,
+        format: format(kind),
+        view_dimension: wgpu::TextureViewDimension::D2,
+    }
 }
 
 /// A texture that holds the operand of one dispatch after the other.
@@ -70,12 +74,12 @@ impl Texels {
         }
         let texture = device.create_texture(&wgpu::TextureDescriptor {
             label: Some("operand"),
-            size: wgpu::Extent3d { width: ROW as u32, height: rows, depth_or_array_layers: 1 },
+            size: wgpu::Extent3d { width: (ROW + PADDING) as u32, height: rows, depth_or_array_layers: 1 },
             mip_level_count: 1,
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
             format: format(kind),
-            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         });
         faults.check().context("allocating a texture for an operand of a matrix product")?;
@@ -87,7 +91,7 @@ impl Texels {
 
     /// Bytes of all textures.
     pub(super) fn n_bytes(&self) -> u64 {
-        self.made.keys().map(|(_, kind, rows)| u64::from(*rows) * ROW * bytes_per_texel(*kind)).sum()
+        self.made.keys().map(|(_, kind, rows)| u64::from(*rows) * (ROW + PADDING) * bytes_per_texel(*kind)).sum()
     }
 
     /// Lets go of all textures.

@@ -126,6 +126,7 @@ fn resources(kernel: &KernelDef) -> impl Iterator<Item = (naga::ResourceBinding,
 fn to_spirv(source: &Source) -> std::result::Result<Vec<u8>, String> {
     use spv::Capability as C;
     let mut capabilities = vec![C::Shader, C::Matrix, C::Sampled1D, C::Image1D, C::ImageQuery, C::DerivativeControl];
+    capabilities.push(C::StorageImageExtendedFormats);
     if source.features.subgroups {
         let vote = [C::GroupNonUniform, C::GroupNonUniformVote, C::GroupNonUniformArithmetic, C::GroupNonUniformBallot];
         capabilities.extend(vote);

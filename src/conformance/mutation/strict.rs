@@ -120,7 +120,7 @@ fn texture_reader(binding: &Binding) -> String {
         _ => ("u32", "texel.xyxy", POISON_WORD),
     };
     format!(
-        "fn strict_{name}(at: vec2<i32>, level: i32) -> vec4<{of}> {{\n    let texel = textureLoad({name}, at, level);\n    \
+        "fn strict_{name}(at: vec2<i32>) -> vec4<{of}> {{\n    let texel = textureLoad({name}, at);\n    \
          if any({bits} == vec4<u32>({poison}u)) {{\n        strict_outside();\n    }}\n    return texel;\n}}\n"
     )
 }
