@@ -47,12 +47,17 @@ fn layers(device: &mut dyn Executor, format: Format) -> ([Linear; 3], Tensor) {
     (layers, whole)
 }
 
-/// The outputs of a row or two, and the dispatches that made them.
-fn outputs(device: &mut dyn Executor, stacked: &Stacked<3>, rows: usize) -> (Vec<Vec<f32>>, usize) {
+/// The outputs of a row or two, behind a norm or not, and the dispatches that made them.
+fn outputs(device: &mut dyn Executor, stacked: &Stacked<3>, rows: usize, normed: bool) -> (Vec<Vec<f32>>, usize) {
     let x = param(device, "x", 20, rows, 48).value;
+    let scale = param(device, "scale", 21, 1, 48);
     let mut tape = Tape::inference();
     let x = tape.constant(x);
-    let outs = stacked.forward(&mut tape, &x, None).unwrap();
+    let outs = match normed {
+        true => stacked.forward_normed(&mut tape, &x, (&scale, 1e-3), None),
+        false => stacked.forward(&mut tape, &x, None),
+    };
+    let outs = outs.unwrap();
     let mut kept = Vec::new();
     for out in &outs {
         let copy = Tensor::persistent("out", Format::F32, rows, out.tensor.cols, &device.limits()).unwrap();
@@ -66,16 +71,26 @@ fn outputs(device: &mut dyn Executor, stacked: &Stacked<3>, rows: usize) -> (Vec
 fn check_layers(device: &mut dyn Executor) {
     for format in [Format::F32, Format::Bf16, Format::F16] {
         let (layers, whole) = layers(device, format);
-        let (apart, together) = (Stacked::new(layers.clone(), None), Stacked::new(layers, Some(whole)));
-        for rows in [1, 2] {
-            let ((expected, n_apart), (got, n)) = (outputs(device, &apart, rows), outputs(device, &together, rows));
-            for (expected, got) in expected.iter().zip(&got) {
-                assert!(expected.iter().any(|x| x.abs() > 1.0), "something is computed");
-                for (a, b) in expected.iter().zip(got) {
-                    assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{format:?}, {rows} rows: {a} and {b}");
+        let bare = layers.clone().map(|layer| Linear { lora: None, ..layer });
+        // Behind a norm a row spares it too, unless adapters want its output.
+        for (layers, normed, spared) in [(layers.clone(), false, 2), (layers, true, 2), (bare, true, 3)] {
+            let together = Stacked::new(layers.clone(), Some(whole.clone()));
+            let apart = Stacked::new(layers, None);
+            for rows in [1, 2] {
+                let (expected, n_apart) = outputs(device, &apart, rows, normed);
+                let (got, n) = outputs(device, &together, rows, normed);
+                for (expected, got) in expected.iter().zip(&got) {
+                    assert!(expected.iter().any(|x| x.abs() > 1.0), "something is computed");
+                    for (a, b) in expected.iter().zip(got) {
+                        assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{format:?}, {rows} rows: {a} and {b}");
+                    }
                 }
+                assert_eq!(
+                    n_apart - n,
+                    if rows == 1 { spared } else { 0 },
+                    "{format:?}, {rows} rows: dispatches spared"
+                );
             }
-            assert_eq!(n_apart - n, if rows == 1 { 2 } else { 0 }, "{format:?}, {rows} rows: products spared");
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 
+use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 
 use super::matmul::Params;
 use super::product::{View, product};
 use super::rows::dot;
 use super::weights::Packed;
-use crate::gpu::{Call, Real};
+use crate::gpu::{Arg, Call, Real};
 use crate::tensor::Format;
 
 /// Products of fewer multiplications stay on one thread.
@@ -41,22 +42,41 @@ enum Weight<'a, T> {
     Packed(&'a [u32]),
 }
 
+impl<'a, T: Real> Weight<'a, T> {
+    /// The weight that a twin is handed, from element `offset` on where it is plain.
+    fn new(arg: Arg<'a, T>, format: Format, offset: usize) -> Self {
+        match format {
+            Format::F32 => Weight::Plain(&arg.real()[offset..]),
+            _ => Weight::Packed(arg.u32()),
+        }
+    }
+}
+
 fn operands<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool) -> (Operands<'_, T>, Weight<'_, T>) {
     let p: Params = call.params();
     let [a, w, out] = call.args();
     let (a, stride) = (&a.real()[p.a_offset as usize..], p.a_stride as usize);
     let a = if a_is_transposed { View::columns(a, stride) } else { View::rows(a, stride) };
-    let w = match format {
-        Format::F32 => Weight::Plain(&w.real()[p.w_offset as usize..]),
-        _ => Weight::Packed(w.u32()),
-    };
+    let w = Weight::new(w, format, p.w_offset as usize);
     (Operands { p, a, out: &mut out.real_mut()[p.c_offset as usize..] }, w)
 }
 
 /// out = a wᵀ, w [n, k].
 pub(super) fn nt<T: Real>(call: Call<'_, T>, format: Format) {
-    let scratch: &RefCell<Vec<T>> = call.scratch;
-    let (mut to, w) = operands(call, format, false);
+    let scratch = call.scratch;
+    let (to, w) = operands(call, format, false);
+    add_nt(to, w, format, scratch);
+}
+
+/// out [n] = x [k] wᵀ, w [n, k].
+pub(super) fn vector_nt<T: Real>(x: &[T], (w, format): (Arg<'_, T>, Format), out: &mut [T], scratch: &RefCell<Vec<T>>) {
+    let [n, k] = [out.len(), x.len()].map(|n| n as u32);
+    let p = Params { m: 1, n, k, a_stride: k, c_stride: n, alpha: 1.0, ..Params::zeroed() };
+    let to = Operands { p, a: View::rows(x, x.len()), out };
+    add_nt(to, Weight::new(w, format, 0), format, scratch);
+}
+
+fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, scratch: &RefCell<Vec<T>>) {
     let [m, n, k] = [to.p.m, to.p.n, to.p.k].map(|x| x as usize);
     match w {
         Weight::Plain(w) if m == 1 => one_row(&to.p, to.a.data, w, to.out),

@@ -43,6 +43,7 @@ families!(
     loss,
     matmul,
     norm,
+    normed,
     reduce,
     rope,
     sample,

@@ -85,15 +85,19 @@ fn rms_norm_twin<T: Real>(call: Call<'_, T>) {
     let [x, w, y, rstd] = call.args();
     let (x, w, y, rstd) = (x.real(), w.real(), y.real_mut(), rstd.real_mut());
     let (rows, cols) = (p.rows as usize, p.cols as usize);
-    let (n, eps) = (T::of(cols as f32), T::of(p.eps));
+    let eps = T::of(p.eps);
     for_row_pairs((&mut y[..rows * cols], cols), (&mut rstd[..rows], 1), |r, y, rstd| {
-        let x = &x[r * cols..][..cols];
-        let scale = T::ONE / (dot(x, x) / n + eps).sqrt();
-        for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-            *y = w * (x * scale);
-        }
-        rstd[0] = scale;
+        rstd[0] = normed(&x[r * cols..][..cols], w, eps, y);
     });
+}
+
+/// Writes the norm of a row to y, and returns what it was scaled by.
+pub(super) fn normed<T: Real>(x: &[T], w: &[T], eps: T, y: &mut [T]) -> T {
+    let scale = T::ONE / (dot(x, x) / T::of(x.len() as f32) + eps).sqrt();
+    for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+        *y = w * (x * scale);
+    }
+    scale
 }
 
 fn rms_norm_backward_twin<T: Real>(call: Call<'_, T>) {

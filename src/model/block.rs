@@ -70,18 +70,17 @@ impl Block {
     /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing.
     pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
-        let h = norm(tape, x, &self.input_norm, self.eps)?;
-        let attended = self.attention(tape, &h, tables, attend)?;
+        let attended = self.attention(tape, x, tables, attend)?;
         let x = self.o.forward_onto(tape, &attended, x, drop)?;
-        let h = norm(tape, &x, &self.mlp_norm, self.eps)?;
-        let [gate, up] = self.gate_up.forward(tape, &h, drop)?;
+        let [gate, up] = self.gate_up.forward_normed(tape, &x, (&self.mlp_norm, self.eps), drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
         self.down.forward_onto(tape, &inner, &x, drop)
     }
 
-    fn attention(&self, tape: &mut Tape, h: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
+    /// Attention behind its norm, before the output projection.
+    fn attention(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
         let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
-        let [mut q, mut k, v] = self.qkv.forward(tape, h, drop)?;
+        let [mut q, mut k, v] = self.qkv.forward_normed(tape, x, (&self.input_norm, self.eps), drop)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.head_norm(tape, &q, q_norm)?;
             k = self.head_norm(tape, &k, k_norm)?;

@@ -1,10 +1,11 @@
 //! Linear layers of one input, such as q, k and v. Where their frozen weights lie one behind the other, a single row (a generated token)
-//! goes through all of them in one product.
+//! goes through all of them in one product, which takes the norm before it along.
 
-use super::{Dropout, Linear};
-use crate::autograd::{Tape, Var};
+use super::{Dropout, Linear, norm};
+use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::matmul::linear;
+use crate::kernels::normed::normed_linear;
 use crate::tensor::Tensor;
 
 /// `N` linear layers of one input.
@@ -25,25 +26,52 @@ impl<const N: usize> Stacked<N> {
 
     /// x [tokens, in] → [tokens, out] of each layer.
     pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<[Var; N]> {
-        // Parts of a single row are spans of it; those of several would have rows with gaps.
-        let whole = self.whole.as_ref().filter(|_| x.tensor.rows == 1 && !tape.keeps());
-        let mut outputs = Vec::with_capacity(N);
-        if let Some(whole) = whole {
+        if let Some(whole) = self.whole_for(tape, x) {
             let whole = tape.constant(whole.clone());
             let y = tape.apply1(&[x, &whole], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
-            let span = y.tensor.span();
-            let mut first = span.offset;
-            for layer in &self.layers {
-                let n = layer.weight.value.rows;
-                let part = tape.constant(Tensor::from_span(span.buffer.slice(first, n), 1, n));
-                outputs.push(layer.finish(tape, x, part, drop)?);
-                first += n;
-            }
-        } else {
-            for layer in &self.layers {
-                outputs.push(layer.forward(tape, x, drop)?);
-            }
+            return self.finish(tape, x, &y.tensor, drop);
         }
+        self.of_each(|layer| layer.forward(tape, x, drop))
+    }
+
+    /// RMS norm(x) [tokens, in] → [tokens, out] of each layer; the norm and its `scale` [1, in] as in [`norm`].
+    pub fn forward_normed(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        (scale, eps): (&Param, f32),
+        drop: Option<Dropout>,
+    ) -> Result<[Var; N]> {
+        // Adapters want the norm's output too.
+        let adapted = self.layers.iter().any(|layer| layer.lora.is_some());
+        if let Some(whole) = self.whole_for(tape, x).filter(|_| !adapted) {
+            let y = normed_linear(&mut tape.rec, &x.tensor, &scale.value, eps, whole);
+            return self.finish(tape, x, &y, drop);
+        }
+        let h = norm(tape, x, scale, eps)?;
+        self.forward(tape, &h, drop)
+    }
+
+    /// The weights of all layers, where x can go through them at once: parts of a single row are spans of it; those of several would have
+    /// rows with gaps.
+    fn whole_for(&self, tape: &Tape, x: &Var) -> Option<&Tensor> {
+        self.whole.as_ref().filter(|_| x.tensor.rows == 1 && !tape.keeps())
+    }
+
+    /// The parts of the product of all weights, with the layers' adapters and biases.
+    fn finish(&self, tape: &mut Tape, x: &Var, y: &Tensor, drop: Option<Dropout>) -> Result<[Var; N]> {
+        let span = y.span();
+        let mut first = span.offset;
+        self.of_each(|layer| {
+            let n = layer.weight.value.rows;
+            let part = tape.constant(Tensor::from_span(span.buffer.slice(first, n), 1, n));
+            first += n;
+            layer.finish(tape, x, part, drop)
+        })
+    }
+
+    fn of_each(&self, of: impl FnMut(&Linear) -> Result<Var>) -> Result<[Var; N]> {
+        let outputs = self.layers.iter().map(of).collect::<Result<Vec<_>>>()?;
         Ok(<[Var; N]>::try_from(outputs).unwrap_or_else(|_| unreachable!("one output a layer")))
     }
 }

@@ -1,0 +1,152 @@
+//! An RMS norm and the matrix product behind it in one dispatch, for a single row: a generated token waits for a dispatch less. It is
+//! recorded where no gradient is asked for, so there is no op and no rule.
+
+use super::case::{Case, Input, Tolerance, blocks, frozen, real};
+use super::matmul_twin::vector_nt;
+use super::norm::normed;
+use super::parts::{
+    REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
+};
+use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::tensor::{Format, Tensor};
+use crate::{params, wgsl};
+
+params! {
+    /// out\[j\] = Σ_k norm(x)\[k\] W(j, k).
+    pub struct Params {
+        /// Columns of the product.
+        n: u32,
+        /// Length of the row.
+        k: u32,
+        /// First element of the output.
+        c_offset: u32,
+        /// Added to the mean square.
+        eps: f32,
+    }
+}
+
+/// The kernel of one storage format of w.
+macro_rules! kernel {
+    ($name:ident, $variant:literal, $weight:expr, $kind:expr, $format:expr) => {
+        static $name: KernelDef = KernelDef {
+            label: "matmul/normed_row",
+            variant: $variant,
+            parts: &[REDUCE, wgsl!("matmul/normed_row"), $weight],
+            bindings: &[
+                Binding::read("x", Kind::Real, "[k]"),
+                Binding::read("w", $kind, "[n, k]"),
+                Binding::read("scale", Kind::Real, "[k]"),
+                Binding::read_write("out", Kind::Real, "[n]"),
+            ],
+            params: Params::FIELDS,
+            constants: &[],
+            rivals: &[],
+            twin_f32: |c| twin(c, $format),
+            twin_f64: |c| twin(c, $format),
+        };
+    };
+}
+
+kernel!(F32, "f32", WEIGHT_F32, Kind::Real, Format::F32);
+kernel!(BF16, "bf16", WEIGHT_BF16, Kind::Packed, Format::Bf16);
+kernel!(F16, "f16", WEIGHT_F16, Kind::Packed, Format::F16);
+kernel!(Q8_0, "q8_0", WEIGHT_Q8_0, Kind::Packed, Format::Q8_0);
+kernel!(Q4_0, "q4_0", WEIGHT_Q4_0, Kind::Packed, Format::Q4_0);
+kernel!(Q4_1, "q4_1", WEIGHT_Q4_1, Kind::Packed, Format::Q4_1);
+kernel!(Q4K, "q4k", WEIGHT_Q4K, Kind::Packed, Format::Q4K);
+kernel!(Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
+
+const FORMATS: [Format; 8] = [
+    Format::F32,
+    Format::Bf16,
+    Format::F16,
+    Format::Q8_0,
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q4K,
+    Format::Q6K,
+];
+
+fn kernel(format: Format) -> &'static KernelDef {
+    match format {
+        Format::F32 => &F32,
+        Format::Bf16 => &BF16,
+        Format::F16 => &F16,
+        Format::Q8_0 => &Q8_0,
+        Format::Q4_0 => &Q4_0,
+        Format::Q4_1 => &Q4_1,
+        Format::Q4K => &Q4K,
+        Format::Q6K => &Q6K,
+    }
+}
+
+/// The kernels of the family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    FORMATS.into_iter().map(|format| (kernel(format), vec![])).collect()
+}
+
+fn twin<T: Real>(call: Call<'_, T>, format: Format) {
+    let p: Params = call.params();
+    let scratch = call.scratch;
+    let [x, w, scale, out] = call.args();
+    let (n, k) = (p.n as usize, p.k as usize);
+    let mut row = vec![T::ZERO; k];
+    normed(&x.real()[..k], scale.real(), T::of(p.eps), &mut row);
+    vector_nt(&row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], scratch);
+}
+
+/// y = norm(x) wᵀ: x [1, in], scale [1, in], w [out, in] → [1, out]; the norm as in [`super::norm::rms_norm`].
+pub fn normed_linear(rec: &mut Recording, x: &Tensor, scale: &Tensor, eps: f32, w: &Tensor) -> Tensor {
+    assert_eq!((x.rows, x.cols, scale.cols), (1, w.cols, w.cols), "shapes of norm(x) wᵀ");
+    let y = Tensor::transient(rec, "normed linear", 1, w.rows);
+    for piece in w.pieces() {
+        let params = Params { n: piece.rows as u32, k: w.cols as u32, c_offset: piece.row as u32, eps };
+        record(rec, w.format, params, [x.span(), &piece.span, scale.span(), y.span()]);
+    }
+    y
+}
+
+fn record(rec: &mut Recording, format: Format, params: Params, spans: [&Span; 4]) {
+    rec.dispatch(kernel(format), &[], params, &spans, [params.n.div_ceil(8), 1, 1]);
+}
+
+fn case(name: &str, spread: f32, [n, k]: [usize; 2], weight: Input) -> Case {
+    let inputs = vec![real(1, 1, k, spread).frozen(), weight, real(3, 1, k, 1.0).frozen()];
+    Case::new(format!("matmul/normed_row: {name} {k} to {n}"), inputs, Tolerance::SUMS, |rec, b| {
+        Ok((vec![normed_linear(rec, &b.tensors[0], &b.tensors[2], 1e-3, &b.tensors[1])], None))
+    })
+}
+
+/// Columns in the middle of an output, as of a weight that is cut into slices.
+fn slice_case(n: usize, k: usize, c_offset: usize) -> Case {
+    let frozen = |seed, rows, cols| frozen(seed, rows, cols, 1.0, Format::F32);
+    let inputs = vec![frozen(1, 1, k), frozen(2, n, k), frozen(3, 1, k), frozen(4, 1, n + 2 * c_offset)];
+    Case::new(format!("matmul/normed_row: a slice, {k} to {n}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let out = rec.transient("slice", Kind::Real, b.tensors[3].len());
+        rec.copy(b.tensors[3].span(), &out);
+        let params = Params { n: n as u32, k: k as u32, c_offset: c_offset as u32, eps: 1e-3 };
+        record(rec, Format::F32, params, [b.tensors[0].span(), b.tensors[1].span(), b.tensors[2].span(), &out]);
+        Ok((vec![], None))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    let of_format = |format: Format| {
+        let (n, k) = (67, 2 * format.block_len().max(48));
+        let weight = if format.is_quantised() { blocks(2, n, k, format) } else { frozen(2, n, k, 1.0, format) };
+        case(&format!("{format:?} weights,"), 1.0, [n, k], weight)
+    };
+    let sized = |name, spread, [n, k]: [usize; 2]| case(name, spread, [n, k], frozen(2, n, k, 1.0, Format::F32));
+    FORMATS
+        .into_iter()
+        .map(of_format)
+        .chain([
+            sized("one of all,", 1.0, [1, 1]),
+            sized("small values,", 1e-3, [9, 31]),
+            sized("large values,", 1e4, [130, 33]),
+            sized("a long row,", 1.0, [8, 3001]),
+            slice_case(19, 40, 5),
+        ])
+        .collect()
+}
