@@ -80,7 +80,8 @@ impl OpenOptions {
         if self.limits == LimitSet::WebGpu {
             return wgpu::Features::empty();
         }
-        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        // What a driver cannot read as a storage texture makes its kernel fail to compile, so that the device does without it.
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES;
         wanted.set(wgpu::Features::SUBGROUP, self.features.subgroups);
         wanted.set(wgpu::Features::SHADER_F16, self.features.f16);
         wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, self.features.cooperative_matrix);
