@@ -2,7 +2,7 @@
 //!
 //! The recorded kernel is the portable one. A measurement holds for dispatches of about the same size (`Size`): it is taken before a
 //! recording runs, never in the middle, and once its time is spent what is left goes by expectation. `choice_store.rs` keeps it for the
-//! next run.
+//! next run. All rivals are measured, also behind one that comes near the roofline: to measure that would take longer than a few rivals.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
