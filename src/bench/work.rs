@@ -104,6 +104,7 @@ fn flops(d: &Named<'_>) -> Option<u64> {
         "elementwise/add" | "elementwise/add_into" | "elementwise/scale_by" => d.param("n"),
         "loss/scale_by" | "loss/sum" | "sample/scale" => d.param("n"),
         "loss/softmax_rows" => 6 * d.param("rows") * d.param("cols"),
+        "matmul/normed_row" => (2 * d.param("n") + 4) * d.param("k"),
         "norm/rms_norm" => 4 * len("x"),
         "norm/rms_norm_backward" => 7 * len("x"),
         "norm/rms_norm_backward_dw" => 3 * len("x"),
@@ -133,6 +134,10 @@ fn bytes(d: &Named<'_>) -> u64 {
             let [m, n, k] = ["m", "n", "k"].map(|name| d.param(name));
             // A weight of fewer bits is bound in fewer words.
             4 * (m * k + (n * k).min(d.len("w")) + m * n * (1 + d.param("beta")))
+        }
+        "matmul/normed_row" => {
+            let [n, k] = ["n", "k"].map(|name| d.param(name));
+            4 * (2 * k + (n * k).min(d.len("w")) + n)
         }
         "embedding/embedding" => 4 * d.param("tokens") * (1 + d.param("cols") + d.len("w") / d.param("rows")),
         "embedding/embedding_backward" => {

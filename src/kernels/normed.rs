@@ -56,16 +56,9 @@ kernel!(Q4_1, "q4_1", WEIGHT_Q4_1, Kind::Packed, Format::Q4_1);
 kernel!(Q4K, "q4k", WEIGHT_Q4K, Kind::Packed, Format::Q4K);
 kernel!(Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
 
-const FORMATS: [Format; 8] = [
-    Format::F32,
-    Format::Bf16,
-    Format::F16,
-    Format::Q8_0,
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q4K,
-    Format::Q6K,
-];
+fn formats() -> impl Iterator<Item = Format> {
+    [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED)
+}
 
 fn kernel(format: Format) -> &'static KernelDef {
     match format {
@@ -82,7 +75,7 @@ fn kernel(format: Format) -> &'static KernelDef {
 
 /// The kernels of the family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    FORMATS.into_iter().map(|format| (kernel(format), vec![])).collect()
+    formats().map(|format| (kernel(format), vec![])).collect()
 }
 
 fn twin<T: Real>(call: Call<'_, T>, format: Format) {
@@ -138,15 +131,13 @@ pub fn cases() -> Vec<Case> {
         case(&format!("{format:?} weights,"), 1.0, [n, k], weight)
     };
     let sized = |name, spread, [n, k]: [usize; 2]| case(name, spread, [n, k], frozen(2, n, k, 1.0, Format::F32));
-    FORMATS
-        .into_iter()
-        .map(of_format)
-        .chain([
-            sized("one of all,", 1.0, [1, 1]),
-            sized("small values,", 1e-3, [9, 31]),
-            sized("large values,", 1e4, [130, 33]),
-            sized("a long row,", 1.0, [8, 3001]),
-            slice_case(19, 40, 5),
-        ])
-        .collect()
+    let sizes = [
+        sized("one of all,", 1.0, [1, 1]),
+        sized("small values,", 1e-3, [9, 31]),
+        sized("large values,", 1e4, [130, 33]),
+        sized("a long row,", 1.0, [8, 3001]),
+        slice_case(19, 40, 5),
+        sized("bench,", 1.0, [3072, 576]).bench(),
+    ];
+    formats().map(of_format).chain(sizes).collect()
 }
