@@ -93,7 +93,7 @@ const ROWS_A_LENGTH: usize = 8;
 fn a_quick_benchmark_on_the_cpu_gives_figures_that_can_be_compared_and_drawn() {
     let dir = tempfile::tempdir().unwrap();
     let plots = dir.path().join("plots");
-    let model = ["--device", "cpu", "--config", "tiny", "--lengths", "300,40", "--only", "norm"];
+    let model = ["--device", "cpu", "--config", "tiny", "--lengths", "300,40", "--only", "norm/"];
     let report = report_of(&[&model[..], &["--profile", "--plot", plots.to_str().unwrap()]].concat());
     assert_figures(&report, 2 * ROWS_A_LENGTH);
     assert!(report.kernels.iter().all(|r| r.form == "twin" && r.case.starts_with("norm/")));
