@@ -8,9 +8,8 @@
 //! the rotary positions are written out here, by halves as Llama has them.
 
 mod llama;
-
-use std::error::Error;
-use std::time::Instant;
+#[path = "../../timing.rs"]
+mod timing;
 
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -21,19 +20,11 @@ use burn::tensor::wgpu::WgpuBackend;
 use burn::tensor::{Device, DeviceKind, Distribution, Int, Tensor, TensorData};
 
 use llama::{Llama, VOCABULARY};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use timing::{Result, Runs, time_runs};
 
 /// The heads of the attention that is timed alone, and their channels.
 const HEADS: usize = 4;
 const HEAD_DIM: usize = 32;
-
-/// Seconds of the first run and of the best later one, and how many later ones there were.
-struct Runs {
-    first: f64,
-    best: f64,
-    later: usize,
-}
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -71,22 +62,6 @@ fn open(part: &str) -> Result<(Device, String)> {
         seen.push(name);
     }
     Err(format!("no Vulkan adapter's name contains {part}; there is {seen:?}").into())
-}
-
-fn time_runs(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Runs> {
-    let mut timed = || -> Result<f64> {
-        let start = Instant::now();
-        run()?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    let first = timed()?;
-    let mut runs = Runs { first, best: f64::MAX, later: 0 };
-    let start = Instant::now();
-    while runs.later < 3 || start.elapsed().as_secs_f64() < seconds {
-        runs.best = runs.best.min(timed()?);
-        runs.later += 1;
-    }
-    Ok(runs)
 }
 
 /// Waits for the device.

@@ -12,10 +12,10 @@
 //! weights, so that the random ones are made here; its cross-entropy takes the targets as rows with a one in them.
 
 mod llama;
+#[path = "../../timing.rs"]
+mod timing;
 
-use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
 
 use blade_graphics::Context;
 use meganeura::{
@@ -23,19 +23,11 @@ use meganeura::{
 };
 
 use llama::VOCABULARY;
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use timing::{Result, Runs, time_runs};
 
 /// The heads of the attention that is timed alone, and their channels.
 const HEADS: usize = 4;
 const HEAD_DIM: usize = 32;
-
-/// Seconds of the first run and of the best later one, and how many later ones there were.
-struct Runs {
-    first: f64,
-    best: f64,
-    later: usize,
-}
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -87,22 +79,6 @@ fn build(gpu: &Arc<Context>, graph: &Graph, mode: Mode) -> Session {
         ..Default::default()
     };
     meganeura::build(graph, config).0
-}
-
-fn time_runs(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Runs> {
-    let mut timed = || -> Result<f64> {
-        let start = Instant::now();
-        run()?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    let first = timed()?;
-    let mut runs = Runs { first, best: f64::MAX, later: 0 };
-    let start = Instant::now();
-    while runs.later < 3 || start.elapsed().as_secs_f64() < seconds {
-        runs.best = runs.best.min(timed()?);
-        runs.later += 1;
-    }
-    Ok(runs)
 }
 
 /// Random values, the same ones every time.
