@@ -96,8 +96,7 @@ static EMBEDDING_BACKWARD: KernelDef = KernelDef {
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    let formats = [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED);
-    formats.map(look_up).chain([&EMBEDDING_BACKWARD]).map(|k| (k, vec![])).collect()
+    Format::all().map(look_up).chain([&EMBEDDING_BACKWARD]).map(|k| (k, vec![])).collect()
 }
 
 fn look_up(format: Format) -> &'static KernelDef {

@@ -176,7 +176,6 @@ pub(super) fn tn_kernel() -> &'static KernelDef {
 
 /// The kernels of the family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    let formats = [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED);
-    let tiles = formats.flat_map(|f| [nt_kernel(f), nn_kernel(f)]).chain([tn_kernel()]);
+    let tiles = Format::all().flat_map(|f| [nt_kernel(f), nn_kernel(f)]).chain([tn_kernel()]);
     tiles.flat_map(KernelDef::with_rivals).map(|k| (k, vec![])).collect()
 }

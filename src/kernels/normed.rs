@@ -1,7 +1,7 @@
 //! An RMS norm and the matrix product behind it in one dispatch, for a single row: a generated token waits for a dispatch less. It is
 //! recorded where no gradient is asked for, so there is no op and no rule.
 
-use super::case::{Case, Input, Tolerance, blocks, frozen, real};
+use super::case::{Case, Input, Tolerance, blocks, frozen};
 use super::matmul_twin::vector_nt;
 use super::norm::normed;
 use super::parts::{
@@ -56,10 +56,6 @@ kernel!(Q4_1, "q4_1", WEIGHT_Q4_1, Kind::Packed, Format::Q4_1);
 kernel!(Q4K, "q4k", WEIGHT_Q4K, Kind::Packed, Format::Q4K);
 kernel!(Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
 
-fn formats() -> impl Iterator<Item = Format> {
-    [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Format::QUANTISED)
-}
-
 fn kernel(format: Format) -> &'static KernelDef {
     match format {
         Format::F32 => &F32,
@@ -75,7 +71,7 @@ fn kernel(format: Format) -> &'static KernelDef {
 
 /// The kernels of the family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    formats().map(|format| (kernel(format), vec![])).collect()
+    Format::all().map(|format| (kernel(format), vec![])).collect()
 }
 
 fn twin<T: Real>(call: Call<'_, T>, format: Format) {
@@ -104,7 +100,7 @@ fn record(rec: &mut Recording, format: Format, params: Params, spans: [&Span; 4]
 }
 
 fn case(name: &str, spread: f32, [n, k]: [usize; 2], weight: Input) -> Case {
-    let inputs = vec![real(1, 1, k, spread).frozen(), weight, real(3, 1, k, 1.0).frozen()];
+    let inputs = vec![frozen(1, 1, k, spread, Format::F32), weight, frozen(3, 1, k, 1.0, Format::F32)];
     Case::new(format!("matmul/normed_row: {name} {k} to {n}"), inputs, Tolerance::SUMS, |rec, b| {
         Ok((vec![normed_linear(rec, &b.tensors[0], &b.tensors[2], 1e-3, &b.tensors[1])], None))
     })
@@ -139,5 +135,5 @@ pub fn cases() -> Vec<Case> {
         slice_case(19, 40, 5),
         sized("bench,", 1.0, [3072, 576]).bench(),
     ];
-    formats().map(of_format).chain(sizes).collect()
+    Format::all().map(of_format).chain(sizes).collect()
 }

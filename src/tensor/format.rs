@@ -44,6 +44,11 @@ impl Format {
     /// The quantised formats.
     pub const QUANTISED: [Format; 5] = [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K, Format::Q6K];
 
+    /// Every format.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Self::QUANTISED)
+    }
+
     /// The format that keeps a matrix of a file as it is, where there is one.
     pub fn of(dtype: DType) -> Option<Self> {
         Some(match dtype {
