@@ -6,10 +6,11 @@
 //!     cargo run --example 02_one_kernel [DEVICE]
 
 use longreach::Result;
-use longreach::gpu::{CpuExecutor, Executor, Recording, open_device, walk};
+use longreach::gpu::{CpuExecutor, Executor, Recording, open_device};
 use longreach::kernels::case::random;
 use longreach::kernels::matmul::matmul_nt;
 use longreach::tensor::{Format, Tensor};
+use longreach::verify::walk;
 
 const TOKENS: usize = 100;
 const N_IN: usize = 64;

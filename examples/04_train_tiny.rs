@@ -7,11 +7,11 @@
 
 use longreach::Result;
 use longreach::attention::{Attention, Lrsa};
-use longreach::data::bundled::StoriesFolder;
+use longreach::checkpoint::bundled::StoriesFolder;
+use longreach::checkpoint::model_files::ModelFiles;
+use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
-use longreach::data::model_files::ModelFiles;
 use longreach::gpu::open_device;
-use longreach::model::record::AttentionRecord;
 use longreach::train::{Method, Observer, StepLine, TrainJob, Trainer};
 
 /// Prints every fifth step.

@@ -10,12 +10,12 @@ use std::ops::ControlFlow;
 
 use longreach::Result;
 use longreach::attention::{Attention, Lrsa};
-use longreach::data::bundled::StoriesFolder;
-use longreach::data::model_files::ModelFiles;
+use longreach::checkpoint::bundled::StoriesFolder;
+use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::model_files::ModelFiles;
 use longreach::generate::{DEFAULT_CHUNK, GenerateRequest, generate};
 use longreach::gpu::open_device;
 use longreach::kernels::sample::Sampling;
-use longreach::model::load::{Train, load};
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);

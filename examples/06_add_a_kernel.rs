@@ -9,12 +9,13 @@
 use longreach::Result;
 use longreach::gpu::{
     Binding, Call, CpuExecutor, Executor, Features, KernelDef, Kind, OpenOptions, Params as _, Real, Recording, Source,
-    WgpuExecutor, adapters, groups_for, shader, walk,
+    WgpuExecutor, adapters, groups_for, shader,
 };
 use longreach::kernels::case::{Case, Tolerance, real};
-use longreach::kernels::gradient;
 use longreach::kernels::op::{Applied, Op, when};
 use longreach::tensor::Tensor;
+use longreach::verify::gradient_check;
+use longreach::verify::walk;
 
 // 1. The shaders. Binding 0 holds the parameters, the buffers follow. The entry point is the last part of the label.
 const FORWARD_WGSL: &str = "
@@ -156,7 +157,7 @@ fn main() -> Result<()> {
         println!("{}: shader and description agree", kernel.name());
     }
     // Is the gradient the slope of the forward?
-    for slope in gradient::check(&case())? {
+    for slope in gradient_check::check(&case())? {
         println!("gradient {:.9}, slope {:.9}", slope.analytic, slope.numeric);
         assert!(slope.relative_error() < 1e-6, "the gradient is not the slope");
     }

@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::model_files::ModelFiles;
+use longreach::checkpoint::record::AttentionRecord;
+use longreach::checkpoint::weights::WeightSource;
 use longreach::data::dataset::{Dataset, Example, Split};
-use longreach::data::model_files::ModelFiles;
 use longreach::generate::{GenerateRequest, Generated, generate};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::sample::Sampling;
-use longreach::model::load::{Train, load};
-use longreach::model::record::AttentionRecord;
-use longreach::model::weights::WeightSource;
 use longreach::train::{Observer, StepLine, Summary, TrainJob, Trainer};
 
 fn folder() -> PathBuf {

@@ -4,8 +4,8 @@ mod program;
 
 use std::path::Path;
 
-use longreach::tensor::host::HostTensor;
-use longreach::tensor::write::write_safetensors;
+use longreach::formats::host_tensor::HostTensor;
+use longreach::formats::safetensors_write::write_safetensors;
 use program::{arg, copy_model, golden, project, run, tensors, write_lists};
 
 /// Runs `args`, expects exit status `code` and every one of `said` on stderr, and nothing on stdout.

@@ -7,16 +7,17 @@ use std::path::Path;
 
 use longreach::attention::{Attention, Lrsa};
 use longreach::autograd::Tape;
+use longreach::checkpoint::load::{Decay, Loaded, Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::generate::Session;
-use longreach::gpu::{CpuExecutor, Executor, walk};
+use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
-use longreach::model::load::{Decay, Loaded, Train, load};
-use longreach::model::weights::WeightSource;
 use longreach::tensor::{Format, Tensor};
 use longreach::train::{Objective, ProbeRequest, UploadedBatch, probe};
+use longreach::verify::walk;
 
 fn open(device: &mut dyn Executor, case: &str, train: Train) -> Loaded {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use common::stories::{MODEL, Stories, go_on, policies};
 use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::bundled::MOBY_DICK;
 use longreach::data::batch::Batch;
-use longreach::data::bundled::MOBY_DICK;
 use longreach::data::dataset::Example;
 use longreach::eval::{
     AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, agreement, kept_map, needle_samples,

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use longreach::attention::{Attention, Cache, Heads, Lrsa};
-use longreach::data::model_files::ModelFiles;
+use longreach::checkpoint::model_files::ModelFiles;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
     Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features, KernelDef, Kind, MemoryUse,

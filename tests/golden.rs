@@ -7,16 +7,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::adapter_file::{Adapter, read_adapter};
+use longreach::checkpoint::load::{Decay, Loaded, Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
+use longreach::formats::safetensors_file::Checkpoint;
 use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor, OpenOptions};
 use longreach::kernels::sample::Sampling;
-use longreach::model::adapter_file::{Adapter, read_adapter};
-use longreach::model::load::{Decay, Loaded, Train, load};
-use longreach::model::weights::WeightSource;
 use longreach::optim::AdamWConfig;
-use longreach::tensor::safetensors_file::Checkpoint;
 use longreach::train::{ProbeRequest, Stepper, probe};
 
 /// How far an executor may be from float64.

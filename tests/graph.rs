@@ -9,14 +9,14 @@ use std::rc::Rc;
 
 use longreach::attention::{Attention, Lrsa};
 use longreach::autograd::Tape;
+use longreach::checkpoint::adapter_file::read_adapter;
+use longreach::checkpoint::load::{Decay, Loaded, Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::{Example, IGNORED};
 use longreach::gpu::{Command, CpuExecutor, Executor};
 use longreach::kernels::case::random;
-use longreach::model::adapter_file::read_adapter;
 use longreach::model::block::KeptLog;
-use longreach::model::load::{Decay, Loaded, Train, load};
-use longreach::model::weights::WeightSource;
 use longreach::nn::Dropout;
 use longreach::optim::AdamWConfig;
 use longreach::tensor::copy_tensor;

@@ -180,23 +180,23 @@ fn chat_templates() {
 fn the_seeds_are_valid_so_that_mutations_reach_far() {
     let dir = tempfile::tempdir().unwrap();
     for (i, bytes) in seeds::seeds("tokenizer", dir.path()).iter().enumerate() {
-        let read = longreach::data::tokenizer::Tokenizer::from_json_bytes(bytes);
+        let read = longreach::text::tokenizer::Tokenizer::from_json_bytes(bytes);
         assert!(read.is_ok(), "tokenizer seed {i}: {}", read.err().unwrap());
     }
     for (i, bytes) in seeds::seeds("gguf_tokenizer", dir.path()).iter().enumerate() {
         let path = dir.path().join("t.gguf");
         std::fs::write(&path, bytes).unwrap();
-        let file = longreach::tensor::gguf::Gguf::open(&path).unwrap();
-        let read = longreach::data::tokenizer::Tokenizer::from_gguf(&file.metadata);
+        let file = longreach::formats::gguf::Gguf::open(&path).unwrap();
+        let read = longreach::text::tokenizer::Tokenizer::from_gguf(&file.metadata);
         assert!(read.is_ok(), "GGUF tokenizer seed {i}: {}", read.err().unwrap());
     }
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, &seeds::seeds("gguf", dir.path())[0]).unwrap();
-    let model = longreach::model::weights::WeightSource::open(&path);
+    let model = longreach::checkpoint::weights::WeightSource::open(&path);
     assert!(model.is_ok(), "{}", model.err().unwrap());
     for (i, bytes) in seeds::seeds("chat_template", dir.path()).iter().enumerate() {
         let text = std::str::from_utf8(bytes).unwrap();
-        let read = longreach::model::chat_template::ChatTemplate::new(text, "", "");
+        let read = longreach::text::chat_template::ChatTemplate::new(text, "", "");
         assert!(read.is_ok(), "template seed {i}: {}", read.err().unwrap());
     }
 }

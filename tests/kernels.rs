@@ -4,8 +4,9 @@
 mod common;
 
 use longreach::conformance::all_cases;
-use longreach::gpu::{Executor, Features, OpenOptions, Rivals, WgpuExecutor, shader, walk};
+use longreach::gpu::{Executor, Features, OpenOptions, Rivals, WgpuExecutor, shader};
 use longreach::kernels;
+use longreach::verify::walk;
 
 #[test]
 fn every_shader_agrees_with_its_rust_description() {

@@ -5,12 +5,12 @@ mod common;
 use std::path::Path;
 
 use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::adapter_file::Adapter;
+use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::gpu::{CpuExecutor, Executor};
-use longreach::model::adapter_file::Adapter;
-use longreach::model::load::{Train, load};
-use longreach::model::weights::WeightSource;
 use longreach::optim::AdamWConfig;
 use longreach::train::{Stepper, TrainJob};
 

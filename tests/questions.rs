@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use common::stories::{Stories, go_on, policies};
-use longreach::data::bundled::MOBY_DICK;
+use longreach::checkpoint::bundled::MOBY_DICK;
 use longreach::eval::{Part, QaFile, QaGrid, Sample, Task, answer_all, qa_samples, qa_training};
 
 const SQUAD: &str = r#"{"version": "v2.0", "data": [

@@ -5,14 +5,14 @@ mod common;
 use std::path::PathBuf;
 
 use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor, Recording};
 use longreach::kernels::dropout::dropout;
 use longreach::kernels::elementwise::add;
 use longreach::kernels::matmul::matmul_nt;
 use longreach::kernels::sample::Sampling;
-use longreach::model::load::{Train, load};
-use longreach::model::weights::WeightSource;
 use longreach::tensor::{Format, Tensor};
 
 fn tensor(device: &mut dyn Executor, label: &str, rows: usize, cols: usize, values: impl Fn(usize) -> f32) -> Tensor {

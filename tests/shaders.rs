@@ -3,7 +3,7 @@
 
 use longreach::conformance::lints;
 use longreach::conformance::shaders::{self, TranslationStatus};
-use longreach::gpu::translate::Target;
+use longreach::gpu::shader::translate::Target;
 
 #[test]
 fn every_shader_translates_to_every_language() {

@@ -5,13 +5,13 @@ mod common;
 
 use longreach::attention::{Attention, Lrsa};
 use longreach::autograd::{Param, Tape};
+use longreach::checkpoint::load::{Decay, Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
-use longreach::model::load::{Decay, Train, load};
-use longreach::model::weights::WeightSource;
 use longreach::nn::{Linear, Lora, Stacked};
 use longreach::tensor::{Format, Tensor};
 

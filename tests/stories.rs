@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use longreach::attention::Attention;
-use longreach::data::tokenizer::Tokenizer;
+use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::weights::WeightSource;
 use longreach::generate::{DEFAULT_CHUNK, GenerateRequest, generate};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::sample::Sampling;
-use longreach::model::load::{Train, load};
-use longreach::model::weights::WeightSource;
+use longreach::text::tokenizer::Tokenizer;
 
 /// What the author's program printed; it ends with a line break of its own.
 const PUBLISHED: &str = include_str!("../assets/stories260k/greedy-256.txt");

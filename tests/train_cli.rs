@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 
 use common::golden::{CASES, GoldenFiles};
 use longreach::attention::Attention;
-use longreach::data::model_files::ModelFiles;
+use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::model_files::ModelFiles;
 use longreach::gpu::CpuExecutor;
-use longreach::model::load::{Train, load};
 use longreach::train::{ProbeRequest, probe};
 use serde_json::Value;
 

@@ -6,7 +6,7 @@
 mod chat;
 mod desktop;
 mod devices;
-mod hear;
+mod events;
 mod message;
 mod painter;
 mod settings;

@@ -229,7 +229,7 @@ fn the_command_line_describes_the_same_run() {
         let parsed = Line::try_parse_from(&words[1..]).unwrap_or_else(|e| panic!("{line}: {e}"));
         let expected = app.tune.job("dir/m.gguf", 16, 128);
         let (job, attention) = parsed.train.described();
-        let attention = crate::model::record::AttentionRecord::of(attention);
+        let attention = crate::checkpoint::record::AttentionRecord::of(attention);
         assert_eq!(TrainJob { attention: Some(attention), ..job }, expected, "{line}");
     }
 }

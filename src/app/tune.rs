@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::message::PreviewExample;
-use crate::model::record::AttentionRecord;
+use crate::checkpoint::record::AttentionRecord;
 use crate::optim::Schedule;
 use crate::train::{EvalLine, Method, StepLine, Summary, TrainJob};
 

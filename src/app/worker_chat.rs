@@ -6,15 +6,15 @@ use std::path::Path;
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker::{Open, Tell};
 use crate::attention::{Attention, Lrsa};
-use crate::data::bundled::StoriesFolder;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::bundled::StoriesFolder;
+use crate::checkpoint::load::{Loaded, Train, load};
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::eval::kept_map;
 use crate::generate::{Conversation, Progress, Reply};
 use crate::gpu::Device;
 use crate::kernels::sample::Sampling;
-use crate::model::chat_template::Message;
-use crate::model::load::{Loaded, Train, load};
+use crate::text::chat_template::Message;
 
 /// Prompt tokens fed between two looks at the stop flag.
 const CHUNK: usize = 256;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::message::{Command, Control, Event, ModelChoice, Question, Turn};
 use super::worker::{Open, Worker};
 use crate::attention::{Attention, Lrsa};
+use crate::checkpoint::record::AttentionRecord;
 use crate::gpu::{CpuExecutor, open_device};
-use crate::model::record::AttentionRecord;
 use crate::train::TrainJob;
 
 struct Window {

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::backward::Saved;
 use super::layout::{LANES, NO_RING, QueryTile, TileParams};
+use super::reference::{self, Shape, split_by};
 use super::score::Pairs;
-use super::twin::{self, Shape, split_by};
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use super::{decode, select};
 use crate::error::Result;
@@ -78,7 +78,7 @@ fn forward_twin<T: Real>(call: Call<'_, T>) {
     let lses = split_by(lse.real_mut(), counts().map(|n| n * shape.n_heads));
     let work: Vec<_> = tiles.iter().zip(outs.into_iter().zip(lses)).collect();
     work.into_par_iter().for_each(|(tile, (out, lse))| {
-        let keys = twin::Keys::of(tile, raw, packed, p.ring, shape);
+        let keys = reference::Keys::of(tile, raw, packed, p.ring, shape);
         let n_queries = tile.n_queries as usize;
         let mut scores = vec![T::ZERO; n_queries * keys.n];
         for head in 0..shape.n_heads {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::Heads;
 use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, TILES, broadcast_shape};
 use super::layout::{KeyTile, QueryTile, TileParams};
-use super::twin::{Keys, Shape, split_by};
+use super::reference::{Keys, Shape, split_by};
 use crate::gpu::{
     Binding, Call, Expected, KernelDef, Kind, Params as _, Real, Recording, Rival, Source, Span, groups_for,
 };

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Heads;
 use super::attend::{Keys as CacheKeys, TILES};
 use super::layout::{LANES, QueryTile};
-use super::twin::{Keys, Shape};
+use super::reference::{Keys, Shape};
 use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::kernels::parts::REDUCE;

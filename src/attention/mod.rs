@@ -11,10 +11,10 @@ mod cache_step;
 mod config;
 mod decode;
 mod layout;
+mod reference;
 mod score;
 mod select;
 mod store;
-mod twin;
 
 pub use attend::attend_training;
 pub use cache::Cache;

@@ -6,11 +6,11 @@ use super::measure::time_runs;
 use super::report::{Activity, ModelRow};
 use super::subject::Subject;
 use crate::attention::Attention;
+use crate::checkpoint::load::{Train, load};
 use crate::error::{Context, Result};
 use crate::generate::{DEFAULT_CHUNK, Session};
 use crate::gpu::{Device, Executor};
 use crate::kernels::sample::Sampling;
-use crate::model::load::{Train, load};
 
 /// Tokens that are drawn at most.
 const MOST_DRAWN: usize = 64;

@@ -1,12 +1,12 @@
 //! The model that is run: the bundled one, one from files, or made-up weights of a known size.
 
+use crate::checkpoint::bundled::StoriesFolder;
+use crate::checkpoint::hub;
+use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
-use crate::data::bundled::StoriesFolder;
 use crate::data::dataset::Example;
 use crate::error::Result;
 use crate::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
-use crate::model::hub;
-use crate::model::weights::WeightSource;
 
 /// Sizes of models with made-up weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

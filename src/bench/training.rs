@@ -6,10 +6,10 @@ use super::measure::time_runs;
 use super::report::{Activity, ModelRow};
 use super::subject::Subject;
 use crate::attention::Attention;
+use crate::checkpoint::adapter_file::Adapter;
+use crate::checkpoint::load::{Decay, Loaded, Train, load};
 use crate::error::{Context, Result};
 use crate::gpu::{Device, Executor};
-use crate::model::adapter_file::Adapter;
-use crate::model::load::{Decay, Loaded, Train, load};
 use crate::optim::AdamWConfig;
 use crate::train::{Stepper, TrainJob};
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output::note;
 use crate::attention::{Attention, Lrsa};
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, open_device};
 

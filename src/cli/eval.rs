@@ -10,13 +10,13 @@ use super::eval_tasks::{AgreementArgs, KeptArgs, NeedleArgs, PerplexityArgs, QaA
 use super::output::{note, print, print_line, read_text_file, spinner};
 use crate::atomic_file::write_file;
 use crate::attention::Lrsa;
-use crate::data::bundled::MOBY_DICK;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::bundled::MOBY_DICK;
+use crate::checkpoint::load::{Loaded, Train, load};
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::Result;
 use crate::eval::{EvalReport, Policy, Sample, Subject, plots};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Device;
-use crate::model::load::{Loaded, Train, load};
 
 /// Flags of `eval`.
 #[derive(Args, Debug)]

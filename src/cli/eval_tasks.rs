@@ -8,7 +8,7 @@ use super::eval::{CommonArgs, TextArgs, at_least_one, watcher, write_samples};
 use super::output::{note, print_line};
 use crate::atomic_file::write_file;
 use crate::attention::Lrsa;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::eval::{
     AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QaGrid, RulerTask, Sample,

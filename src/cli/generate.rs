@@ -11,11 +11,11 @@ use serde_json::json;
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
 use super::id_lists::read_ids;
 use super::output::{note, print, print_line, read_stdin, read_text_file};
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::load::{Train, load};
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
 use crate::kernels::sample::Sampling;
-use crate::model::load::{Train, load};
 
 /// Tokens generated where `--max-tokens` is absent, as far as the model's positions reach.
 const DEFAULT_MAX_TOKENS: usize = 256;

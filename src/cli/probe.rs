@@ -11,14 +11,14 @@ use super::id_lists::{read_ids, read_labels};
 use super::output::{print_line, read_text_file};
 use crate::atomic_file::check_target;
 use crate::attention::Attention;
+use crate::checkpoint::load::{Decay, Train, load};
+use crate::checkpoint::model_files::ModelFiles;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
-use crate::data::model_files::ModelFiles;
 use crate::error::{Error, Result};
+use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Device;
-use crate::model::load::{Decay, Train, load};
 use crate::optim::AdamWConfig;
-use crate::tensor::write::write_safetensors;
 use crate::train::{ProbeRequest, Stepper, probe};
 
 /// Flags of `probe`.

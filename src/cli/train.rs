@@ -8,9 +8,9 @@ use serde_json::json;
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs, one_of};
 use super::output::{note, print_line};
 use super::train_progress::Progress;
+use crate::checkpoint::load::Decay;
+use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
-use crate::model::load::Decay;
-use crate::model::record::AttentionRecord;
 use crate::optim::Schedule;
 use crate::train::{Method, Summary, TrainJob, run_opened};
 

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::row::{Direction, Form, Place, Row, row_of};
 use crate::error::{Error, Result};
-use crate::gpu::{Executor, KernelDef, walk};
+use crate::gpu::{Executor, KernelDef};
 use crate::kernels::case::{Case, Tolerance};
-use crate::kernels::gradient;
+use crate::verify::gradient_check;
+use crate::verify::walk;
 
 /// Difference quotients in f64 leave this much of the gradient's length.
 const SLOPE: Tolerance =
@@ -94,7 +95,7 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
     for case in cases {
         let start = Instant::now();
         let place = Place { device: "cpu (f64)", form: Form::Twin, case: &case.name };
-        for slope in gradient::check(case)? {
+        for slope in gradient_check::check(case)? {
             let kernel = op_of(&case.name).to_string();
             let mut row = Row::new(place, kernel, place.form.of_all(), Direction::Slope, &SLOPE);
             row.case = format!("{}, input {}", case.name, slope.input);

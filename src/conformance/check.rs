@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use super::cases::{self, all_cases, check_case, quick_cases, slow_cases};
 use super::deviations::{self, Deviation};
-use super::paper::{lint_rows, translation_rows};
 use super::report::{DeviceReport, Report};
 use super::row::{Direction, Form, Place, Row, Run};
 use super::shaders::{kernels, translations};
+use super::static_checks::{lint_rows, translation_rows};
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{AdapterReport, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, Rivals, WgpuExecutor};

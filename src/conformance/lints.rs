@@ -10,8 +10,8 @@ use super::float_lints::float_violations;
 use super::shaders::{self, Shader};
 use super::uniformity::divergences;
 use crate::error::Result;
-use crate::gpu::footprint::Footprint;
 use crate::gpu::shader::Linked;
+use crate::gpu::shader::footprint::Footprint;
 use crate::gpu::{CpuExecutor, Features, KernelDef};
 use crate::kernels::case::Case;
 

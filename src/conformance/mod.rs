@@ -17,10 +17,10 @@ pub mod lints;
 #[cfg(test)]
 mod lints_tests;
 pub mod mutation;
-mod paper;
 mod report;
 mod row;
 pub mod shaders;
+mod static_checks;
 mod steps;
 mod table;
 mod uniformity;

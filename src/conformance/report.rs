@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::row::{Row, Status};
 use super::shaders::TranslationRow;
 use crate::error::{Context, Result};
-use crate::gpu::translate::Target;
+use crate::gpu::shader::translate::Target;
 use crate::gpu::{AdapterReport, LimitSet};
 
 /// What was checked on one device.

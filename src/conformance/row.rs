@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use serde::{Serialize, Serializer};
 
-use super::mutation::strict;
 use crate::error::Result;
-use crate::gpu::trial::{Grid, Trial};
-use crate::gpu::{Difference, Dispatch, Executor, Features, KernelDef};
+use crate::gpu::{Dispatch, Executor, Features, KernelDef};
 use crate::kernels::case::Tolerance;
+use crate::verify::Difference;
+use crate::verify::dispatch_check::{Grid, Trial};
+use crate::verify::strict;
 
 /// Which part of an op, or of a run, a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

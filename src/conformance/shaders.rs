@@ -12,8 +12,8 @@ use super::validator::{Verdict, judge};
 use crate::atomic_file::{write_file, write_folder};
 use crate::error::Result;
 
+use crate::gpu::shader::translate::{Checks, Target, translate};
 use crate::gpu::shader::{self, Linked};
-use crate::gpu::translate::{Checks, Target, translate};
 use crate::gpu::{Features, KernelDef};
 
 /// A kernel in one form with values for its constants: what becomes one pipeline.

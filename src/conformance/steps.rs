@@ -8,23 +8,24 @@ use std::time::Instant;
 use super::row::{Direction, Place, Row, Status, row_of};
 use crate::attention::{Attention, Lrsa};
 use crate::autograd::Tape;
+use crate::checkpoint::adapter_config::AdapterConfig;
+use crate::checkpoint::adapter_file::Adapter;
+use crate::checkpoint::bundled::StoriesFolder;
+use crate::checkpoint::load::{Decay, Loaded, Train, load};
+use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
-use crate::data::bundled::StoriesFolder;
 use crate::data::dataset::Example;
 use crate::error::Result;
-use crate::gpu::{Buffer, Executor, Kind, Recording, Span, upload_words, walk};
+use crate::formats::host_tensor::HostTensor;
+use crate::gpu::{Buffer, Executor, Kind, Recording, Span, upload_words};
 use crate::kernels::case::{Tolerance, random};
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::loss::logits;
 use crate::kernels::sample::{Sampling, sample};
-use crate::model::adapter_config::AdapterConfig;
-use crate::model::adapter_file::Adapter;
-use crate::model::load::{Decay, Loaded, Train, load};
-use crate::model::weights::WeightSource;
 use crate::nn::Dropout;
 use crate::optim::{AdamW, AdamWConfig};
-use crate::tensor::host::HostTensor;
 use crate::train::{Objective, Stepper};
+use crate::verify::walk;
 
 /// What one dispatch of a whole run may be off.
 pub const WALK: Tolerance = Tolerance {

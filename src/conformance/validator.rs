@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::gpu::translate::Target;
+use crate::gpu::shader::translate::Target;
 
 /// What a validator may take for one shader; the longest of ours takes a fraction of a second.
 const TIME_LIMIT: Duration = Duration::from_secs(30);

@@ -4,9 +4,9 @@
 //! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is in `example.rs`.
 
 use super::example::{self, Line};
-use super::tokenizer::Tokenizer;
 use crate::error::{Context, Error, Result};
-use crate::model::chat_template::ChatTemplate;
+use crate::text::chat_template::ChatTemplate;
+use crate::text::tokenizer::Tokenizer;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

@@ -4,9 +4,9 @@
 //! end-of-turn marks, of a text everything, of tokens what their labels say. Reading files is [`super::dataset`].
 
 use super::dataset::{Example, IGNORED, Reader, SHAPES};
-use super::tokenizer::Tokenizer;
 use crate::error::{Context, Error, Result};
-use crate::model::chat_template::Message;
+use crate::text::chat_template::Message;
+use crate::text::tokenizer::Tokenizer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;

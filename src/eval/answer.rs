@@ -6,7 +6,7 @@ use super::policy::Policy;
 use super::report::Outcome;
 use super::sample::{Sample, Task};
 use crate::attention::Attention;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::generate::{GenerateRequest, Generated, NewToken, Session, generate, generate_from};
 use crate::gpu::Executor;

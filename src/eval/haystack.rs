@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use rand::{Rng, RngExt};
 
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 
 /// Longest sentence in bytes; what runs on is cut at a space.

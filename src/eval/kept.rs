@@ -10,11 +10,11 @@ use crate::attention::{Attention, Lrsa};
 use crate::autograd::Tape;
 use crate::data::batch::Batch;
 use crate::data::dataset::{Example, IGNORED};
-use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gpu::Executor;
 use crate::model::block::KeptLog;
 use crate::model::llama::Llama;
+use crate::text::tokenizer::Tokenizer;
 use crate::train::{Objective, UploadedBatch};
 
 /// The tokens of a text and what became of them.

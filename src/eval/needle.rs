@@ -5,7 +5,7 @@ use rand::{Rng, RngExt};
 
 use super::haystack::{Haystack, Part};
 use super::sample::Sample;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 

@@ -8,7 +8,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use super::haystack::Part;
 use super::qa_files::{QaFile, Question};
 use super::sample::Sample;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::haystack::{Haystack, Part};
 use super::needle::{fitted, key, room};
 use super::sample::Sample;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::Result;
 

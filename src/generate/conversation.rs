@@ -7,11 +7,11 @@ use std::ops::ControlFlow;
 
 use super::Session;
 use crate::attention::Attention;
-use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
+use crate::text::tokenizer::Tokenizer;
 
 /// Tokens that a new cache has room for at least, where the model allows as many.
 const MIN_CAPACITY: usize = 1024;
@@ -206,9 +206,9 @@ mod tests {
 
     use super::*;
     use crate::attention::Lrsa;
+    use crate::checkpoint::load::{Train, load};
+    use crate::checkpoint::weights::WeightSource;
     use crate::gpu::CpuExecutor;
-    use crate::model::load::{Train, load};
-    use crate::model::weights::WeightSource;
 
     #[test]
     fn a_turn_goes_on_with_what_was_read() {

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use super::Session;
 use crate::attention::Attention;
-use crate::data::decode_stream::DecodeStream;
-use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
+use crate::text::decode_stream::DecodeStream;
+use crate::text::tokenizer::Tokenizer;
 
 /// Prompt tokens fed at once where nobody says otherwise.
 pub const DEFAULT_CHUNK: usize = 512;
@@ -219,9 +219,9 @@ mod tests {
 
     use super::*;
     use crate::attention::Lrsa;
+    use crate::checkpoint::load::{Loaded, Train, load};
+    use crate::checkpoint::weights::WeightSource;
     use crate::gpu::CpuExecutor;
-    use crate::model::load::{Loaded, Train, load};
-    use crate::model::weights::WeightSource;
 
     fn stories(device: &mut CpuExecutor<f32>) -> (Loaded, Tokenizer) {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");

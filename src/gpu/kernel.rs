@@ -3,7 +3,7 @@
 //! The kernel families fill statics of [`KernelDef`] and a dispatch holds a reference to one. Tests compare each against its
 //! WGSL by reflection (`shader.rs`) and against its twin by running it.
 
-use super::call::Call;
+use super::kernel_args::Call;
 use super::{Dispatch, Feature, Features, Kind};
 
 /// How a kernel uses a binding.

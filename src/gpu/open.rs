@@ -1,7 +1,7 @@
 //! From `--device` to an open device.
 
-use super::adapter::{adapters, auto_adapter, find_adapter, primary_adapters};
-use super::wgpu_executor::WgpuExecutor;
+use super::wgpu::adapter::{adapters, auto_adapter, find_adapter, primary_adapters};
+use super::wgpu::executor::WgpuExecutor;
 use super::{AdapterReport, CpuExecutor, Device, OpenOptions};
 use crate::error::Result;
 

@@ -83,7 +83,7 @@ impl Recording {
     }
 
     /// One dispatch alone.
-    pub(super) fn of(dispatch: Dispatch) -> Self {
+    pub(crate) fn of(dispatch: Dispatch) -> Self {
         Self { commands: vec![Command::Dispatch(dispatch)] }
     }
 

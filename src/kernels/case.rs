@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::op::Op;
 use crate::error::Result;
-use crate::gpu::{Buffer, Difference, Executor, Kind, Recording, Span};
+use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
 use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// An input of a case.
@@ -83,11 +83,6 @@ impl Tolerance {
     pub fn floor(&self, scale: f64) -> f64 {
         let turn = if self.relative > 0.0 { self.absolute / self.relative } else { 0.0 };
         scale.max(turn).max(f64::MIN_POSITIVE)
-    }
-
-    /// Whether a difference found by a walk is within the tolerance.
-    pub fn allows(&self, d: &Difference) -> bool {
-        d.fault.is_none() && d.max_abs <= self.absolute + self.relative * d.scale
     }
 }
 

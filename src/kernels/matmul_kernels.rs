@@ -6,7 +6,7 @@
 //! Quantised weights have no broadcasting kernels, which are for software adapters, and no textures.
 
 use super::matmul::Params;
-use super::matmul_twin::{nn, nt, tn};
+use super::matmul_reference::{nn, nt, tn};
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };

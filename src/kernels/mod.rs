@@ -3,9 +3,8 @@
 //! Read `op.rs` for what an op is and `case.rs` for what follows from a case, then `matmul.rs` as the pattern.
 
 pub mod case;
-pub mod gradient;
 mod matmul_kernels;
-mod matmul_twin;
+mod matmul_reference;
 pub mod op;
 pub mod parts;
 pub mod product;

@@ -2,7 +2,7 @@
 //! recorded where no gradient is asked for, so there is no op and no rule.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen};
-use super::matmul_twin::vector_nt;
+use super::matmul_reference::vector_nt;
 use super::norm::normed;
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,

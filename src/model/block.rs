@@ -15,17 +15,17 @@ use crate::nn::{Dropout, Linear, Stacked, norm};
 /// Weights of a block.
 #[derive(Clone, Debug)]
 pub struct Block {
-    pub(super) index: usize,
-    pub(super) heads: Heads,
-    pub(super) eps: f32,
-    pub(super) input_norm: Param,
-    pub(super) qkv: Stacked<3>,
-    pub(super) o: Linear,
+    pub(crate) index: usize,
+    pub(crate) heads: Heads,
+    pub(crate) eps: f32,
+    pub(crate) input_norm: Param,
+    pub(crate) qkv: Stacked<3>,
+    pub(crate) o: Linear,
     /// Qwen3: norms over each query and key head.
-    pub(super) qk_norm: Option<(Param, Param)>,
-    pub(super) mlp_norm: Param,
-    pub(super) gate_up: Stacked<2>,
-    pub(super) down: Linear,
+    pub(crate) qk_norm: Option<(Param, Param)>,
+    pub(crate) mlp_norm: Param,
+    pub(crate) gate_up: Stacked<2>,
+    pub(crate) down: Linear,
 }
 
 /// Selections of a forward pass, one per layer, copied out for who wants to look at them.

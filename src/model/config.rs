@@ -1,8 +1,8 @@
 //! What a model is made of: sizes, RoPE and the few switches in which the supported architectures differ.
 //!
-//! No weights and no arithmetic here. A configuration is read from a Hugging Face folder by [`config_hf`](super::config_hf) or
-//! from a GGUF file by [`config_gguf`](super::config_gguf); [`rope`](super::rope) makes tables of it and
-//! [`weights`](super::weights) knows which tensors belong to it.
+//! No weights and no arithmetic here. A configuration is read from a Hugging Face folder by [`config_hf`](crate::checkpoint::config_hf) or
+//! from a GGUF file by [`config_gguf`](crate::checkpoint::config_gguf); [`rope`](super::rope) makes tables of it and
+//! [`weights`](crate::checkpoint::weights) knows which tensors belong to it.
 
 use crate::error::Result;
 

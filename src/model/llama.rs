@@ -20,17 +20,17 @@ use crate::tensor::{Format, Tensor};
 pub struct Llama {
     /// What it is.
     pub config: ModelConfig,
-    pub(super) embed: Param,
-    pub(super) blocks: Vec<Rc<Block>>,
-    pub(super) final_norm: Param,
+    pub(crate) embed: Param,
+    pub(crate) blocks: Vec<Rc<Block>>,
+    pub(crate) final_norm: Param,
     /// `None` where the head is the embedding.
-    pub(super) head: Option<Param>,
-    pub(super) tables: Rc<RopeTables>,
-    pub(super) n_positions: usize,
+    pub(crate) head: Option<Param>,
+    pub(crate) tables: Rc<RopeTables>,
+    pub(crate) n_positions: usize,
 }
 
 /// Rotation tables for positions 0..n.
-pub(super) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<RopeTables> {
+pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<RopeTables> {
     let table_bytes = (n as u64).saturating_mul(config.head_dim as u64 / 2 * 4);
     check_host_memory(table_bytes.saturating_mul(2)).with_context(|| format!("rotation tables for {n} positions"))?;
     let (cos, sin) = rope::tables(config, 0..n);

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::Lrsa;
-use crate::data::bundled::MOBY_DICK;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::bundled::MOBY_DICK;
+use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
 use crate::eval::{
     Haystack, NeedleGrid, Policy, QaFile, QaGrid, Sample, Task, needle_samples, needle_training, qa_samples,
     qa_training,
 };
-use crate::model::record::AttentionRecord;
 use crate::optim::Schedule;
 use crate::train::TrainJob;
 

@@ -10,12 +10,12 @@ use serde_json::json;
 
 use super::cell::{Answer, Cell, CellName, TrainingRecord, checksum, model_name, read_json, write_json};
 use super::plan::{Arm, Source, StudyPlan};
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::load::{Loaded, Train, load};
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::eval::{Outcome, Policy, Sample, Subject, answer_all};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Executor;
-use crate::model::load::{Loaded, Train, load};
 use crate::train::{Observer, StepLine, run_opened};
 
 /// Name of the plan's file.

@@ -1,6 +1,6 @@
 //! Packed weights to real numbers on the CPU: what the twins read 16-bit and quantised weights with.
 //!
-//! The values are those of [`dequant`](super::dequant) to the bit, from the words of [`Format`] instead of a file's bytes, in runs of
+//! The values are those of [`dequant`](crate::formats::dequant) to the bit, from the words of [`Format`] instead of a file's bytes, in runs of
 //! [`RUN`] elements that a compiler turns into vectors. `kernels/weights.rs` makes products of them.
 
 use super::Format;
@@ -229,8 +229,8 @@ pub fn unpack_from<T: Real>(format: Format, words: &[u32], from: usize, out: &mu
 
 #[cfg(test)]
 mod tests {
-    use super::super::dequant;
     use super::*;
+    use crate::formats::dequant;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 

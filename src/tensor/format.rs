@@ -11,12 +11,12 @@
 //! | Q4K | 256 | 36 | d f16, dmin f16 | 12 bytes of 6-bit scales and minima, 128 bytes of nibbles |
 //! | Q6K | 256 | 53 | first of 128 bytes of low nibbles | 64 bytes of high bit pairs, 16 × i8 scale, d f16, two zero bytes |
 //!
-//! [`dequant`](super::dequant) has the formulas. In all five every product is exact in f32 (at most 24 bits), so that there is
+//! [`dequant`](crate::formats::dequant) has the formulas. In all five every product is exact in f32 (at most 24 bits), so that there is
 //! one rounding at most and a device that fuses it gets the same bits. `shaders/common/weight_*.wgsl` read this layout on a
 //! GPU, [`blocks`](super::blocks) on the CPU.
 
-use super::dtype::DType;
 use crate::error::Result;
+use crate::formats::dtype::DType;
 use crate::gpu::Kind;
 
 /// How the elements of a tensor are stored on a device.

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, Lrsa};
+use crate::checkpoint::adapter_config::AdapterConfig;
+use crate::checkpoint::load::Decay;
+use crate::checkpoint::record::AttentionRecord;
+use crate::checkpoint::weight_names::linears;
 use crate::error::{Error, Result};
-use crate::model::adapter_config::AdapterConfig;
 use crate::model::config::ModelConfig;
-use crate::model::load::Decay;
-use crate::model::record::AttentionRecord;
-use crate::model::weight_names::linears;
 use crate::optim::{AdamWConfig, Schedule};
 
 /// Rank of a new adapter where none is given; alpha is then twice the rank.

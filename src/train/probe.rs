@@ -7,15 +7,15 @@ use super::objective::{Objective, UploadedBatch};
 use super::stepper::Stepper;
 use crate::attention::Attention;
 use crate::autograd::Tape;
+use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
 use crate::data::dataset::{Example, IGNORED};
 use crate::error::{Error, Result};
+use crate::formats::host_tensor::HostTensor;
 use crate::gpu::{Executor, Span};
 use crate::kernels::matmul::{Rows, matmul_nt};
 use crate::model::block::KeptLog;
-use crate::model::load::Loaded;
 use crate::optim::AdamWConfig;
-use crate::tensor::host::HostTensor;
 use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// Elements of one chunk of logits that is read back.

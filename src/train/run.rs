@@ -7,8 +7,8 @@ use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, Observer, StepLine, Summary};
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::data::dataset::{Dataset, Reader, Split};
-use crate::data::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 

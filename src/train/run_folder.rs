@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::job::Method;
 use super::observer::{EvalLine, StepLine};
 use crate::atomic_file::write_folder;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 
 /// One line a step.

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use super::probe::file_shape;
 use crate::atomic_file::{write_file, write_folder};
 use crate::attention::Attention;
-use crate::data::model_files::ModelFiles;
+use crate::checkpoint::adapter_config::AdapterConfig;
+use crate::checkpoint::adapter_file::write_adapter;
+use crate::checkpoint::load::Loaded;
+use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::record::{AttentionRecord, FILE as RECORD};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::formats::gguf::Metadata;
+use crate::formats::host_tensor::HostTensor;
+use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Executor;
-use crate::model::adapter_config::AdapterConfig;
-use crate::model::adapter_file::write_adapter;
-use crate::model::load::Loaded;
-use crate::model::record::{AttentionRecord, FILE as RECORD};
-use crate::tensor::gguf::Metadata;
-use crate::tensor::host::HostTensor;
-use crate::tensor::write::write_safetensors;
 
 /// Files of a model folder that training does not change.
 const COPIED: [&str; 9] = [

@@ -12,15 +12,15 @@ use super::run_folder::RunFolder;
 use super::save::save;
 use super::stepper::{StartedStep, Stepper};
 use crate::attention::Attention;
+use crate::checkpoint::adapter_config::AdapterConfig;
+use crate::checkpoint::adapter_file::Adapter;
+use crate::checkpoint::load::{Loaded, Train, load};
+use crate::checkpoint::model_files::ModelFiles;
 use crate::data::batch::{Batch, Sampler};
 use crate::data::dataset::{Dataset, Example};
-use crate::data::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
-use crate::model::adapter_config::AdapterConfig;
-use crate::model::adapter_file::Adapter;
-use crate::model::load::{Loaded, Train, load};
 
 /// A model on a device with its optimiser.
 pub struct Trainer {

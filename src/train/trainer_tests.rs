@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::*;
 use crate::attention::Lrsa;
+use crate::checkpoint::record::AttentionRecord;
 use crate::data::dataset::Split;
 use crate::gpu::CpuExecutor;
-use crate::model::record::AttentionRecord;
 use crate::train::{EVAL, METRICS};
 
 /// Remembers what it was told and stops a run after some steps.

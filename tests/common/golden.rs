@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use longreach::attention::{Attention, Lrsa};
-use longreach::tensor::host::HostTensor;
-use longreach::tensor::safetensors_file::Checkpoint;
+use longreach::formats::host_tensor::HostTensor;
+use longreach::formats::safetensors_file::Checkpoint;
 
 /// Folders of `tests/golden`.
 pub const CASES: [&str; 4] = ["llama-gqa", "qwen2-bias-tied", "qwen3-qknorm", "llama3-rope"];

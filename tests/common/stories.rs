@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use longreach::data::bundled::MOBY_DICK;
-use longreach::data::model_files::ModelFiles;
+use longreach::checkpoint::bundled::MOBY_DICK;
+use longreach::checkpoint::load::{Loaded, Train, load};
+use longreach::checkpoint::model_files::ModelFiles;
 use longreach::eval::{Policy, Subject};
 use longreach::gpu::CpuExecutor;
-use longreach::model::load::{Loaded, Train, load};
 
 pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/stories260k");
 

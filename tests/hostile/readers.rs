@@ -6,20 +6,20 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use longreach::checkpoint::adapter_config::AdapterConfig;
+use longreach::checkpoint::adapter_file::expected_tensors;
+use longreach::checkpoint::record::AttentionRecord;
+use longreach::checkpoint::weight_names::expected_names;
+use longreach::checkpoint::weights::WeightSource;
 use longreach::data::dataset;
-use longreach::data::stop::StopTokens;
-use longreach::data::tokenizer::Tokenizer;
-use longreach::model::adapter_config::AdapterConfig;
-use longreach::model::adapter_file::expected_tensors;
-use longreach::model::chat_template::{ChatTemplate, Message};
+use longreach::formats::gguf::Gguf;
+use longreach::formats::host_tensor::HostTensor;
+use longreach::formats::safetensors_file::Checkpoint;
 use longreach::model::config::ModelConfig;
-use longreach::model::record::AttentionRecord;
 use longreach::model::rope;
-use longreach::model::weight_names::expected_names;
-use longreach::model::weights::WeightSource;
-use longreach::tensor::gguf::Gguf;
-use longreach::tensor::host::HostTensor;
-use longreach::tensor::safetensors_file::Checkpoint;
+use longreach::text::chat_template::{ChatTemplate, Message};
+use longreach::text::stop::StopTokens;
+use longreach::text::tokenizer::Tokenizer;
 
 /// A reader: a scratch folder of its own, and the bytes.
 pub type Reader = fn(&Path, &[u8]);

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use longreach::tensor::host::HostTensor;
-use longreach::tensor::write::write_safetensors;
+use longreach::formats::host_tensor::HostTensor;
+use longreach::formats::safetensors_write::write_safetensors;
 use serde_json::{Value as Json, json};
 
 /// Valid inputs of a reader of [`READERS`](super::readers::READERS); `scratch` is a folder for temporary files.
@@ -169,7 +169,7 @@ fn gguf_tokenizer(kind: &str) -> Vec<u8> {
 
 fn safetensors_file(scratch: &Path) -> Vec<u8> {
     let path = scratch.join("seed.safetensors");
-    let half = HostTensor::new(longreach::tensor::dtype::DType::BF16, vec![2], vec![0x80, 0x3f, 0x00, 0x40]).unwrap();
+    let half = HostTensor::new(longreach::formats::dtype::DType::BF16, vec![2], vec![0x80, 0x3f, 0x00, 0x40]).unwrap();
     let tensors = [
         ("b".to_owned(), half),
         ("a".to_owned(), HostTensor::from_f32(&[1, 2], &[3.0, 4.0])),

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use longreach::tensor::host::HostTensor;
-use longreach::tensor::safetensors_file::Checkpoint;
+use longreach::formats::host_tensor::HostTensor;
+use longreach::formats::safetensors_file::Checkpoint;
 
 /// What a run of the program gave.
 #[derive(Debug)]

@@ -7,7 +7,6 @@
 //! missing. This says nothing of the twins, nor of the host code around the kernels. `longreach mutants` runs it, also on faults that
 //! somebody wrote down (`given.rs`).
 
-mod code;
 mod equivalent;
 mod expressions;
 mod given;
@@ -17,12 +16,10 @@ mod operand;
 mod parent;
 mod report;
 mod statements;
-mod strict;
 mod suite;
 mod worker;
 
 pub use mutant::{Mutant, mutants};
 pub use parent::{Options, run};
 pub use report::{Outcome, Report, ShaderScore, Verdict};
-pub use strict::strict;
 pub use worker::serve;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::code::{Code, Edit};
 use super::{expressions, interface, statements};
 use crate::conformance::shaders;
 use crate::gpu::{Alternative, Features, KernelDef, Source};
+use crate::verify::wgsl_code::{Code, Edit};
 
 /// One fault in one shader file.
 #[derive(Clone, Debug)]

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::strict::strict;
 use crate::conformance::all_cases;
 use crate::error::Result;
-use crate::gpu::trial::{Grid, Trial};
-use crate::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor, walk};
+use crate::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor};
 use crate::kernels::case::Tolerance;
+use crate::verify::dispatch_check::{Grid, Trial};
+use crate::verify::strict::strict;
+use crate::verify::walk;
 
 /// As it is, or strict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

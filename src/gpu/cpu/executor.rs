@@ -1,0 +1,391 @@
+//! Runs recordings on the CPU through each kernel's twin.
+//!
+//! In f32 it is the product on machines without a GPU driver; in f64 it is the oracle that devices are judged by. Fresh
+//! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out; where the executor is the
+//! product, transients keep what a vector held before (see [`CpuExecutor::unpoisoned`]).
+
+use std::cell::{Ref, RefCell, RefMut};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::host_memory::{check_host_memory, check_room, filled, resize};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::gpu::buffer::Info;
+use crate::gpu::executor::check_span;
+use crate::gpu::kernel_args::{Arg, Call};
+use crate::gpu::{
+    Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
+    Recording, Span, Timing,
+};
+
+/// Content of one buffer.
+enum Storage<T> {
+    Real(Vec<T>),
+    Words(Vec<u32>),
+}
+
+/// A free transient vector is kept for the next run up to this many times the last run's need.
+const KEEP_FACTOR: u64 = 2;
+
+/// Executor of kernel twins, generic over the width of real numbers.
+pub struct CpuExecutor<T: Real> {
+    persistent: HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
+    free: Vec<Vec<T>>,
+    limits: DeviceLimits,
+    /// Whether transients begin as NaN.
+    poison: bool,
+    scratch: RefCell<Vec<T>>,
+    /// What is left of the memory, where a test says so.
+    pretended_bytes: Option<u64>,
+    /// Recordings until it counts as lost, where a test says so.
+    pretended_life: Option<usize>,
+    transient_peak_bytes: u64,
+}
+
+/// Chooses the twin of a kernel for a number type.
+pub trait Twin: Real {
+    /// The function pointer for `Self`.
+    fn of_kernel(kernel: &'static KernelDef) -> fn(Call<'_, Self>);
+}
+
+impl Twin for f32 {
+    fn of_kernel(kernel: &'static KernelDef) -> fn(Call<'_, f32>) {
+        kernel.twin_f32
+    }
+}
+
+impl Twin for f64 {
+    fn of_kernel(kernel: &'static KernelDef) -> fn(Call<'_, f64>) {
+        kernel.twin_f64
+    }
+}
+
+impl<T: Twin> Default for CpuExecutor<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Twin> CpuExecutor<T> {
+    /// An executor without size limits.
+    pub fn new() -> Self {
+        Self::with_binding_limit(u64::MAX)
+    }
+
+    /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would.
+    pub fn with_binding_limit(max_binding_bytes: u64) -> Self {
+        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
+        Self {
+            persistent: HashMap::new(),
+            free: Vec::new(),
+            limits,
+            poison: true,
+            scratch: RefCell::new(Vec::new()),
+            pretended_bytes: None,
+            pretended_life: None,
+            transient_peak_bytes: 0,
+        }
+    }
+
+    /// The same executor for use, not for tests: transients begin with what their vector held before, which saves writing
+    /// them twice. A build with debug assertions poisons them all the same.
+    pub fn unpoisoned(self) -> Self {
+        Self { poison: cfg!(debug_assertions), ..self }
+    }
+
+    /// The same executor, taking it that the machine has so many bytes left whatever is allocated, to test refusals.
+    pub fn pretending_memory(self, bytes: u64) -> Self {
+        Self { pretended_bytes: Some(bytes), ..self }
+    }
+
+    /// The same executor, which is lost for good after so many recordings, to test what a lost device leaves.
+    pub fn pretending_loss_after(self, recordings: usize) -> Self {
+        Self { pretended_life: Some(recordings), ..self }
+    }
+
+    /// One recording less to live, where a test counts them.
+    fn check_life(&mut self) -> Result<()> {
+        match &mut self.pretended_life {
+            Some(0) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost (a test says so)")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to take more than the machine has left. `n_bytes` count four for each element.
+    fn check_memory(&self, n_bytes: u64) -> Result<()> {
+        let need = n_bytes.saturating_mul(size_of::<T>() as u64 / 4);
+        match self.pretended_bytes {
+            Some(_) => check_room(need, self.pretended_bytes),
+            None => check_host_memory(need),
+        }
+    }
+
+    /// Spans within the limits; memory for the transients and for the persistent buffers not met before.
+    fn check_planned(&self, recording: &Recording, plan: &Plan) -> Result<()> {
+        let (mut need, mut met) = (plan.peak_bytes(), HashSet::new());
+        for (span, _) in recording.commands().iter().flat_map(Command::uses) {
+            check_span(span, &self.limits)?;
+            let b = &span.buffer;
+            let is_new = b.lifetime() == Lifetime::Persistent && !self.persistent.contains_key(&b.id());
+            if is_new && met.insert(b.id()) {
+                need += b.n_bytes();
+            }
+        }
+        let held: u64 = self.free.iter().map(|v| v.capacity() as u64 * 4).sum();
+        self.check_memory(need.saturating_sub(held))
+    }
+
+    fn fresh(&mut self, kind: Kind, len: usize) -> Result<Storage<T>> {
+        if kind != Kind::Real {
+            return Ok(Storage::Words(filled(u32::MAX, len)?));
+        }
+        let fits = |v: &&mut Vec<T>| v.capacity() >= len && v.capacity() <= len.saturating_mul(2).max(1024);
+        let best = self.free.iter_mut().filter(fits).min_by_key(|v| v.capacity()).map(std::mem::take);
+        let mut v = best.unwrap_or_default();
+        if self.poison {
+            v.clear();
+        }
+        resize(&mut v, T::NAN, len)?;
+        Ok(Storage::Real(v))
+    }
+
+    fn ensure_persistent(&mut self, buffer: &Buffer) -> Result<()> {
+        if let Entry::Vacant(entry) = self.persistent.entry(buffer.id()) {
+            let storage = match buffer.kind() {
+                Kind::Real => Storage::Real(filled(T::NAN, buffer.len())?),
+                _ => Storage::Words(filled(u32::MAX, buffer.len())?),
+            };
+            entry.insert((Arc::downgrade(&buffer.0), RefCell::new(storage)));
+        }
+        Ok(())
+    }
+
+    fn drop_dead(&mut self) {
+        self.persistent.retain(|_, (info, _)| info.strong_count() > 0);
+    }
+
+    fn with_storage<R>(&mut self, span: &Span, f: impl FnOnce(&mut Storage<T>) -> R) -> Result<R> {
+        assert_eq!(
+            span.buffer.lifetime(),
+            Lifetime::Persistent,
+            "only persistent buffers are read or written by the host"
+        );
+        if !self.persistent.contains_key(&span.buffer.id()) {
+            self.check_memory(span.buffer.n_bytes()).with_context(|| format!("allocating {}", span.buffer.label()))?;
+        }
+        self.ensure_persistent(&span.buffer)?;
+        Ok(f(&mut self.persistent[&span.buffer.id()].1.borrow_mut()))
+    }
+
+    fn release(&mut self, storage: Storage<T>) {
+        if let Storage::Real(v) = storage
+            && v.capacity() > 0
+        {
+            self.free.push(v);
+        }
+    }
+
+    fn trim(&mut self, need_bytes: u64) {
+        self.free.retain(|v| v.capacity() > 0);
+        let held: u64 = self.free.iter().map(|v| v.capacity() as u64 * 4).sum();
+        if held > need_bytes.saturating_mul(KEEP_FACTOR).max(1 << 24) {
+            self.free.clear();
+        }
+    }
+}
+
+/// All buffers one recording may touch while it runs.
+struct Memory<'a, T> {
+    persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
+    transient: &'a HashMap<u64, RefCell<Storage<T>>>,
+    scratch: &'a RefCell<Vec<T>>,
+}
+
+impl<'a, T: Twin> Memory<'a, T> {
+    fn cell(&self, span: &Span) -> &'a RefCell<Storage<T>> {
+        let id = span.buffer.id();
+        match span.buffer.lifetime() {
+            Lifetime::Persistent => &self.persistent[&id].1,
+            Lifetime::Transient => &self.transient[&id],
+        }
+    }
+
+    fn dispatch(&self, d: &Dispatch) {
+        enum Guard<'g, T> {
+            Read(Ref<'g, Storage<T>>),
+            Write(RefMut<'g, Storage<T>>),
+        }
+        let mut guards: Vec<Guard<'_, T>> = Vec::with_capacity(d.spans.len());
+        for (span, binding) in d.spans.iter().zip(d.kernel.bindings) {
+            let cell = self.cell(span);
+            guards.push(match binding.access {
+                Access::Read => Guard::Read(cell.borrow()),
+                Access::Write | Access::ReadWrite => Guard::Write(cell.borrow_mut()),
+            });
+        }
+        let args = guards.iter_mut().zip(&d.spans).map(|(guard, span)| match guard {
+            Guard::Read(r) => match &**r {
+                Storage::Real(v) => Arg::Real(&v[span.range()]),
+                Storage::Words(v) => Arg::U32(&v[span.range()]),
+            },
+            Guard::Write(w) => match &mut **w {
+                Storage::Real(v) => Arg::RealMut(&mut v[span.range()]),
+                Storage::Words(v) => Arg::U32Mut(&mut v[span.range()]),
+            },
+        });
+        let args = args.collect();
+        let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
+        let scratch = self.scratch;
+        T::of_kernel(d.kernel)(Call { groups, constants, scratch, params, fields: d.kernel.params, args });
+    }
+
+    fn copy(&self, from: &Span, to: &Span) {
+        match (&*self.cell(from).borrow(), &mut *self.cell(to).borrow_mut()) {
+            (Storage::Real(a), Storage::Real(b)) => b[to.range()].copy_from_slice(&a[from.range()]),
+            (Storage::Words(a), Storage::Words(b)) => b[to.range()].copy_from_slice(&a[from.range()]),
+            _ => unreachable!("the recorder checks that a copy keeps the kind"),
+        }
+    }
+
+    fn clear(&self, span: &Span) {
+        match &mut *self.cell(span).borrow_mut() {
+            Storage::Real(v) => v[span.range()].fill(T::ZERO),
+            Storage::Words(v) => v[span.range()].fill(0),
+        }
+    }
+}
+
+impl<T: Twin> Executor for CpuExecutor<T> {
+    fn name(&self) -> String {
+        let width = size_of::<T>() * 8;
+        format!("cpu (f{width}, {} threads)", rayon::current_num_threads())
+    }
+
+    fn runs_twins(&self) -> bool {
+        true
+    }
+
+    fn limits(&self) -> DeviceLimits {
+        self.limits
+    }
+
+    fn check(&self, recording: &Recording) -> Result<()> {
+        self.check_planned(recording, &Plan::new(recording))
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<()> {
+        self.run_timed(recording).map(drop)
+    }
+
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        self.check_life()?;
+        self.drop_dead();
+        let plan = Plan::new(recording);
+        self.check_planned(recording, &plan)?;
+        let mut last_use: HashMap<u64, usize> = HashMap::new();
+        for (i, command) in recording.commands().iter().enumerate() {
+            for (span, _) in command.uses() {
+                last_use.insert(span.buffer.id(), i);
+            }
+        }
+        let mut transient: HashMap<u64, RefCell<Storage<T>>> = HashMap::new();
+        let mut timings = Vec::with_capacity(recording.commands().len());
+        for (i, command) in recording.commands().iter().enumerate() {
+            for (span, _) in command.uses() {
+                let b = &span.buffer;
+                if b.lifetime() == Lifetime::Persistent {
+                    self.ensure_persistent(b)?;
+                } else if let Entry::Vacant(entry) = transient.entry(b.id()) {
+                    entry.insert(RefCell::new(self.fresh(b.kind(), b.len())?));
+                }
+            }
+            let memory = Memory { persistent: &self.persistent, transient: &transient, scratch: &self.scratch };
+            let start = Instant::now();
+            match command {
+                Command::Dispatch(d) => memory.dispatch(d),
+                Command::Copy { from, to } => memory.copy(from, to),
+                Command::Clear(span) => memory.clear(span),
+            }
+            timings.push(Timing { seconds: start.elapsed().as_secs_f64(), clock: Clock::Host });
+            for (span, _) in command.uses() {
+                let id = span.buffer.id();
+                if last_use[&id] == i
+                    && let Some(storage) = transient.remove(&id)
+                {
+                    self.release(storage.into_inner());
+                }
+            }
+        }
+        self.trim(plan.peak_bytes());
+        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
+        Ok(timings)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
+        let at = span.offset;
+        assert!(data.len() <= span.len, "write of {} to {}", data.len(), span.len);
+        self.with_storage(span, |s| match s {
+            Storage::Real(v) => v[at..at + data.len()].iter_mut().zip(data).for_each(|(d, &x)| *d = T::of(x)),
+            Storage::Words(_) => panic!("reals are written to a buffer of words"),
+        })
+    }
+
+    fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()> {
+        let at = span.offset;
+        assert!(data.len() <= span.len, "write of {} to {}", data.len(), span.len);
+        self.with_storage(span, |s| match s {
+            Storage::Real(v) => v[at..at + data.len()].iter_mut().zip(data).for_each(|(d, &x)| *d = T::from_f64(x)),
+            Storage::Words(_) => panic!("reals are written to a buffer of words"),
+        })
+    }
+
+    fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()> {
+        let at = span.offset;
+        assert!(data.len() <= span.len, "write of {} to {}", data.len(), span.len);
+        self.with_storage(span, |s| match s {
+            Storage::Words(v) => v[at..at + data.len()].copy_from_slice(data),
+            Storage::Real(_) => panic!("words are written to a buffer of reals"),
+        })
+    }
+
+    fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
+        self.with_storage(span, |s| match s {
+            Storage::Real(v) => v[span.range()].iter().map(|x| x.to_f32()).collect(),
+            Storage::Words(_) => panic!("reals are read from a buffer of words"),
+        })
+    }
+
+    fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
+        self.with_storage(span, |s| match s {
+            Storage::Real(v) => v[span.range()].iter().map(|x| x.to_f64()).collect(),
+            Storage::Words(_) => panic!("reals are read from a buffer of words"),
+        })
+    }
+
+    fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
+        self.with_storage(span, |s| match s {
+            Storage::Words(v) => v[span.range()].to_vec(),
+            Storage::Real(_) => panic!("words are read from a buffer of reals"),
+        })
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let alive = self.persistent.values().filter_map(|(info, _)| info.upgrade());
+        let persistent_bytes = alive.map(|info| Buffer(info).n_bytes()).sum();
+        MemoryUse { persistent_bytes, transient_peak_bytes: self.transient_peak_bytes }
+    }
+
+    fn reset_peak(&mut self) {
+        self.transient_peak_bytes = 0;
+    }
+}

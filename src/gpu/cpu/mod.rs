@@ -1,0 +1,4 @@
+//! Recordings on the host: every kernel by its Rust twin.
+
+pub(super) mod executor;
+pub(super) mod host_memory;

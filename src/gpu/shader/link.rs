@@ -1,0 +1,243 @@
+//! Linking WGSL parts, mapping errors back to files, and proving that a shader and its Rust description agree.
+//!
+//! Linking is concatenation: WGSL declarations may stand in any order. `enable` lines come first, as WGSL wants it, then
+//! generated constants, then of each part the form that suits the device.
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+use crate::gpu::{Access, Binding, Feature, Features, KernelDef, Kind, Scalar};
+
+/// Path and text of each part in the form that `features` pick.
+fn picked(kernel: &KernelDef, features: Features) -> impl Iterator<Item = (&'static str, &'static str)> {
+    kernel.parts.iter().map(move |part| match part.alternative {
+        Some(other) if features.has(other.needs) => (other.path, other.text),
+        _ => (part.path, part.text),
+    })
+}
+
+/// The features that the picked forms of a kernel use and that WGSL names so.
+fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static str)]) -> Vec<&'static str> {
+    let used = kernel.features().and(features);
+    names.iter().filter(|(feature, _)| used.has(*feature)).map(|(_, name)| *name).collect()
+}
+
+/// What naga wants to see enabled: it takes subgroup operations from the device alone, and refuses the line for them.
+const NAGA_NAMES: &[(Feature, &str)] =
+    &[(Feature::F16, "f16"), (Feature::CooperativeMatrix, "wgpu_cooperative_matrix")];
+/// What the standard wants to see enabled.
+const STANDARD_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16"), (Feature::Subgroups, "subgroups")];
+
+fn link_with(enables: &[&str], kernel: &KernelDef, constants: &[u32], features: Features) -> String {
+    let mut text: String = enables.iter().map(|name| format!("enable {name};\n")).collect();
+    for (name, value) in kernel.constants.iter().zip(constants) {
+        text.push_str(&format!("const {name}: u32 = {value}u;\n"));
+    }
+    for (_, part) in picked(kernel, features) {
+        text.push_str(part);
+        text.push('\n');
+    }
+    text
+}
+
+/// The linked WGSL of a kernel, as wgpu takes it, for the given values of its constants and what the device has.
+pub fn link(kernel: &KernelDef, constants: &[u32], features: Features) -> String {
+    link_with(&enabled(kernel, features, NAGA_NAMES), kernel, constants, features)
+}
+
+/// As [`link`], with the `enable` lines of the standard: for browsers and other compilers than naga. None where the kernel needs what
+/// the standard does not have.
+pub fn standard_wgsl(kernel: &KernelDef, constants: &[u32], features: Features) -> Option<String> {
+    let is_standard = !kernel.required().cooperative_matrix;
+    is_standard.then(|| link_with(&enabled(kernel, features, STANDARD_NAMES), kernel, constants, features))
+}
+
+/// File and line of a line (from 1) of the text that [`link`] gives.
+fn locate(kernel: &KernelDef, features: Features, linked_line: usize) -> String {
+    let mut first = enabled(kernel, features, NAGA_NAMES).len() + kernel.constants.len() + 1;
+    for (path, text) in picked(kernel, features) {
+        let n = text.lines().count() + usize::from(text.ends_with('\n'));
+        if linked_line >= first && linked_line < first + n {
+            return format!("shaders/{path}.wgsl:{}", linked_line - first + 1);
+        }
+        first += n;
+    }
+    "generated constants".to_string()
+}
+
+/// A linked kernel as naga understands it.
+pub struct Linked {
+    kernel: &'static KernelDef,
+    features: Features,
+    /// The linked WGSL.
+    pub text: String,
+    /// What it says.
+    pub module: naga::Module,
+    /// What validation found out about it.
+    pub info: naga::valid::ModuleInfo,
+}
+
+impl Linked {
+    /// The kernel.
+    pub fn kernel(&self) -> &'static KernelDef {
+        self.kernel
+    }
+
+    /// The optional features that this form of the kernel uses.
+    pub fn features(&self) -> Features {
+        self.kernel.features().and(self.features)
+    }
+
+    /// File and line where something of the module stands.
+    pub fn place(&self, span: naga::Span) -> String {
+        locate(self.kernel, self.features, span.location(&self.text).line_number as usize)
+    }
+
+    /// The module with the default values of its overrides in their places.
+    pub fn resolved(&self) -> Result<(Cow<'_, naga::Module>, Cow<'_, naga::valid::ModuleInfo>)> {
+        let entry = (naga::ShaderStage::Compute, self.kernel.entry_point());
+        let constants = naga::back::PipelineConstants::default();
+        naga::back::pipeline_constants::process_overrides(&self.module, &self.info, Some(entry), &constants)
+            .map_err(|e| Error::new(format!("kernel {}: an override has no value: {e}", self.kernel.name())))
+    }
+}
+
+/// Links, parses and validates a kernel. An error names file and line where naga gives one.
+pub fn parse(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<Linked> {
+    let text = link(kernel, constants, features);
+    let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
+    let place = |l: Option<naga::SourceLocation>| {
+        l.map_or_else(|| own_file(kernel), |l| locate(kernel, features, l.line_number as usize))
+    };
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| {
+        let at = place(e.location(&text));
+        fail(format!("{at}: {}", e.message()))
+    })?;
+    let mut validator =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+    let info = validator.validate(&module).map_err(|e| {
+        let at = place(e.location(&text));
+        fail(format!("{at}: {}", e.emit_to_string(&text)))
+    })?;
+    Ok(Linked { kernel, features, text, module, info })
+}
+
+/// The file that a kernel is named after.
+fn own_file(kernel: &KernelDef) -> String {
+    format!("shaders/{}.wgsl", kernel.label)
+}
+
+/// Parses and validates a linked kernel and compares it with its description: entry point, bindings, access and
+/// parameters. Any difference is an error with file and line where naga gives one.
+pub fn check(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<()> {
+    let linked = parse(kernel, constants, features)?;
+    let module = &linked.module;
+    let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
+    let own_file = own_file(kernel);
+    if !module.entry_points.iter().any(|e| e.name == kernel.entry_point()) {
+        return Err(fail(format!("{own_file}: no entry point named {}", kernel.entry_point())));
+    }
+    let mut seen = vec![false; kernel.bindings.len() + 1];
+    for (handle, variable) in module.global_variables.iter() {
+        check_variable(kernel, module, variable, &mut seen)
+            .map_err(|what| fail(format!("{}: {what}", linked.place(module.global_variables.get_span(handle)))))?;
+    }
+    match seen.iter().position(|s| !s) {
+        Some(missing) => Err(fail(format!("{own_file}: binding {missing} of the description is not in the shader"))),
+        None => Ok(()),
+    }
+}
+
+/// Compares one variable of the shader with its description and marks its binding as seen.
+fn check_variable(
+    kernel: &KernelDef,
+    module: &naga::Module,
+    variable: &naga::GlobalVariable,
+    seen: &mut [bool],
+) -> std::result::Result<(), String> {
+    let Some(at) = &variable.binding else { return Ok(()) };
+    let name = variable.name.as_deref().unwrap_or("?");
+    let index = at.binding as usize;
+    if at.group != 0 || index >= seen.len() {
+        return Err(format!("{name} at group {} binding {index} is not described", at.group));
+    }
+    seen[index] = true;
+    if index == 0 {
+        return check_params(kernel, module, variable);
+    }
+    let binding = &kernel.bindings[index - 1];
+    if name != binding.name {
+        return Err(format!("binding {index} is called {name} in WGSL and {} in Rust", binding.name));
+    }
+    if binding.texels {
+        return check_texels(binding, &module.types[variable.ty].inner);
+    }
+    let naga::AddressSpace::Storage { access } = variable.space else {
+        return Err(format!("{name} is not in storage"));
+    };
+    let writes = access.contains(naga::StorageAccess::STORE);
+    if writes != (binding.access != Access::Read) {
+        return Err(format!("{name} is {access:?} in WGSL and {:?} in Rust", binding.access));
+    }
+    let scalar = element_scalar(module, variable.ty);
+    let agrees = match binding.kind {
+        Kind::Real => scalar == Some(naga::Scalar::F32),
+        Kind::I32 => scalar == Some(naga::Scalar::I32),
+        Kind::U32 => scalar == Some(naga::Scalar::U32),
+        // Words that WGSL takes apart, or the halves that they hold.
+        Kind::Packed => scalar == Some(naga::Scalar::U32) || scalar == Some(naga::Scalar::F16),
+    };
+    if !agrees {
+        return Err(format!("{name} holds {scalar:?} in WGSL and {:?} in Rust", binding.kind));
+    }
+    Ok(())
+}
+
+/// Compares the type of a binding that is read as a texture with its description.
+fn check_texels(binding: &Binding, found: &naga::TypeInner) -> std::result::Result<(), String> {
+    let (format, name) = match binding.kind {
+        Kind::Real => (naga::StorageFormat::Rgba32Float, "rgba32float"),
+        _ => (naga::StorageFormat::Rg32Uint, "rg32uint"),
+    };
+    let class = naga::ImageClass::Storage { format, access: naga::StorageAccess::LOAD };
+    if *found != (naga::TypeInner::Image { dim: naga::ImageDimension::D2, arrayed: false, class }) {
+        return Err(format!("{} is no texture_storage_2d<{name}, read> in WGSL, as Rust says", binding.name));
+    }
+    Ok(())
+}
+
+fn element_scalar(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option<naga::Scalar> {
+    match module.types[ty].inner {
+        naga::TypeInner::Array { base, .. } => element_scalar(module, base),
+        naga::TypeInner::Scalar(s) | naga::TypeInner::Vector { scalar: s, .. } => Some(s),
+        naga::TypeInner::Struct { ref members, .. } => element_scalar(module, members.first()?.ty),
+        _ => None,
+    }
+}
+
+fn check_params(
+    kernel: &KernelDef,
+    module: &naga::Module,
+    variable: &naga::GlobalVariable,
+) -> std::result::Result<(), String> {
+    let naga::TypeInner::Struct { ref members, .. } = module.types[variable.ty].inner else {
+        return Err("binding 0 is not the struct Params".into());
+    };
+    if variable.space != naga::AddressSpace::Uniform || members.len() != kernel.params.len() {
+        return Err(format!("Params has {} members in WGSL and {} in Rust", members.len(), kernel.params.len()));
+    }
+    for (i, (member, field)) in members.iter().zip(kernel.params).enumerate() {
+        let scalar = match field.scalar {
+            Scalar::U32 => naga::Scalar::U32,
+            Scalar::I32 => naga::Scalar::I32,
+            Scalar::F32 => naga::Scalar::F32,
+        };
+        let same = member.name.as_deref() == Some(field.name)
+            && element_scalar(module, member.ty) == Some(scalar)
+            && member.offset as usize == 4 * i;
+        if !same {
+            return Err(format!("member {i} of Params is {:?} in WGSL and {field:?} in Rust", member.name));
+        }
+    }
+    Ok(())
+}

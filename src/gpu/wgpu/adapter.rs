@@ -1,0 +1,197 @@
+//! Which graphics adapters this machine has, in a fixed order, and how a name or number picks one.
+
+use super::open_options::{LimitSet, features_of};
+use crate::error::{Error, Result};
+use crate::gpu::Features;
+
+/// What is worth knowing about an adapter before it is opened.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// Position in [`adapters`], the INDEX of `--device`.
+    pub index: usize,
+    /// The driver's name for it.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12` or `gl`.
+    pub backend: &'static str,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub device_type: &'static str,
+    /// Who made it: a name for known PCI vendors, else the number in hexadecimal.
+    pub vendor: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Subgroup sizes, smallest and largest; equal and 0 where unknown.
+    pub subgroup_sizes: (u32, u32),
+    /// Optional features that Longreach can use.
+    pub features: Vec<&'static str>,
+    /// The adapter's own limits.
+    pub limits: wgpu::Limits,
+    /// What it offers, but for experimental features of a kind that kernels do not use.
+    pub(super) offered: wgpu::Features,
+    pub(super) adapter: wgpu::Adapter,
+}
+
+impl AdapterReport {
+    fn new(index: usize, adapter: wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        let features = offered_by(&adapter, info.backend);
+        let known = [
+            ("subgroups", wgpu::Features::SUBGROUP),
+            ("shader-f16", wgpu::Features::SHADER_F16),
+            ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+            ("cooperative matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        ];
+        Self {
+            index,
+            backend: backend_name(info.backend),
+            device_type: type_name(info.device_type, &info.name),
+            vendor: vendor_name(info.vendor),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
+            features: known.iter().filter(|(_, f)| features.contains(*f)).map(|(n, _)| *n).collect(),
+            limits: adapter.limits(),
+            offered: features,
+            name: info.name,
+            adapter,
+        }
+    }
+
+    /// The features for which kernels have a form of their own.
+    pub fn kernel_features(&self) -> Features {
+        features_of(self.offered, self.subgroup_sizes.1)
+    }
+
+    /// The limits that matter to kernels, by WebGPU's names, as a device opened with `limits` has them.
+    pub fn named_limits(&self, limits: LimitSet) -> Vec<(&'static str, u64)> {
+        let l = limits.of(&self.limits);
+        vec![
+            ("maxStorageBufferBindingSize", l.max_storage_buffer_binding_size),
+            ("maxBufferSize", l.max_buffer_size),
+            ("maxStorageBuffersPerShaderStage", l.max_storage_buffers_per_shader_stage.into()),
+            ("maxComputeWorkgroupStorageSize", l.max_compute_workgroup_storage_size.into()),
+            ("maxComputeInvocationsPerWorkgroup", l.max_compute_invocations_per_workgroup.into()),
+            ("maxComputeWorkgroupsPerDimension", l.max_compute_workgroups_per_dimension.into()),
+        ]
+    }
+
+    /// Whether this is a processor pretending to be a GPU. Such adapters are used only when named.
+    pub fn is_software(&self) -> bool {
+        self.device_type == "software"
+    }
+}
+
+/// An adapter's features, cooperative matrices only where they have the size and type that kernels use: on Metal. No Vulkan driver that
+/// we know of has them in f32, so that nothing is known of naga's SPIR-V for them.
+fn offered_by(adapter: &wgpu::Adapter, backend: wgpu::Backend) -> wgpu::Features {
+    let is_used = |m: &wgpu::CooperativeMatrixProperties| {
+        let f32 = wgpu::CooperativeScalarType::F32;
+        (m.m_size, m.n_size, m.k_size, m.ab_type, m.cr_type) == (8, 8, 8, f32, f32)
+    };
+    let mut features = adapter.features();
+    if backend != wgpu::Backend::Metal || !adapter.cooperative_matrix_properties().iter().any(is_used) {
+        features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    }
+    features
+}
+
+fn backend_name(backend: wgpu::Backend) -> &'static str {
+    match backend {
+        wgpu::Backend::Vulkan => "vulkan",
+        wgpu::Backend::Metal => "metal",
+        wgpu::Backend::Dx12 => "dx12",
+        wgpu::Backend::Gl => "gl",
+        _ => "other",
+    }
+}
+
+/// Names of PCI vendor ids, and of those that Khronos gave to software.
+fn vendor_name(id: u32) -> String {
+    let known = match id {
+        0x1002 => "AMD",
+        0x1010 => "Imagination",
+        0x106b => "Apple",
+        0x10de => "NVIDIA",
+        0x13b5 => "Arm",
+        0x1414 => "Microsoft",
+        0x1ae0 => "Google",
+        0x5143 => "Qualcomm",
+        0x8086 => "Intel",
+        0x10005 => "Mesa",
+        _ => return format!("{id:#06x}"),
+    };
+    known.to_string()
+}
+
+fn type_name(device_type: wgpu::DeviceType, name: &str) -> &'static str {
+    let software = ["llvmpipe", "swiftshader", "softpipe", "basic render driver"];
+    let lower = name.to_lowercase();
+    if software.iter().any(|s| lower.contains(s)) {
+        return "software"; // the GL backend reports its type by guessing from strings
+    }
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+/// Every adapter of the machine that can run compute shaders: hardware before software, discrete before integrated, GL
+/// last; otherwise as the drivers list them.
+pub fn adapters() -> Vec<AdapterReport> {
+    adapters_of(wgpu::Backends::all())
+}
+
+/// The adapters among which `auto` chooses: GL is left out, since probing it is slow and talks to the window system.
+pub(in crate::gpu) fn primary_adapters() -> Vec<AdapterReport> {
+    adapters_of(wgpu::Backends::PRIMARY)
+}
+
+fn adapters_of(backends: wgpu::Backends) -> Vec<AdapterReport> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    descriptor.backends = backends;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut found: Vec<wgpu::Adapter> = pollster::block_on(instance.enumerate_adapters(backends));
+    let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
+    found.retain(|a| a.get_downlevel_capabilities().flags.contains(compute));
+    let mut reports: Vec<_> = found.into_iter().map(|a| AdapterReport::new(0, a)).collect();
+    let rank = |r: &AdapterReport| {
+        let kind = ["discrete", "integrated", "virtual", "other", "software"];
+        (r.backend == "gl", kind.iter().position(|k| *k == r.device_type))
+    };
+    reports.sort_by_key(rank);
+    reports.iter_mut().enumerate().for_each(|(i, r)| r.index = i);
+    reports
+}
+
+/// The adapter that `auto` uses: the first hardware one, or none (then the CPU executor runs).
+pub fn auto_adapter(adapters: &[AdapterReport]) -> Option<&AdapterReport> {
+    let hardware = |a: &&AdapterReport| matches!(a.device_type, "discrete" | "integrated" | "virtual");
+    adapters.iter().find(|a| hardware(a) && a.backend != "gl")
+}
+
+/// The adapter with this index, or whose name contains this text; `vulkan:`, `gl:`, `metal:` or `dx12:` in front narrows it.
+pub fn find_adapter<'a>(adapters: &'a [AdapterReport], wanted: &str) -> Result<&'a AdapterReport> {
+    let refuse = |why: &str| {
+        let list: Vec<_> = adapters.iter().map(|a| format!("{}: {}:{}", a.index, a.backend, a.name)).collect();
+        let list = if list.is_empty() { "none".to_string() } else { list.join("; ") };
+        Error::usage(format!("--device {wanted}: {why}; this machine has: {list}. `auto` and `cpu` always work"))
+    };
+    if let Ok(index) = wanted.parse::<usize>() {
+        return adapters.get(index).ok_or_else(|| refuse("no adapter has this number"));
+    }
+    let (backend, name) = match wanted.split_once(':') {
+        Some((b, rest)) if ["vulkan", "gl", "metal", "dx12"].contains(&b.to_lowercase().as_str()) => {
+            (Some(b.to_lowercase()), rest)
+        }
+        _ => (None, wanted),
+    };
+    let name = name.to_lowercase();
+    if name.is_empty() && backend.is_none() {
+        return Err(refuse("an empty name would fit any adapter"));
+    }
+    let fits =
+        |a: &&AdapterReport| backend.as_deref().is_none_or(|b| b == a.backend) && a.name.to_lowercase().contains(&name);
+    adapters.iter().find(fits).ok_or_else(|| refuse("no adapter fits this name"))
+}

@@ -1,0 +1,104 @@
+//! An open device of wgpu: its queue, the faults it reports, and the calls that wait for it.
+//!
+//! Not here: what runs on it (`wgpu_executor.rs`) and whose memory is where (`pool.rs`).
+
+use std::time::{Duration, Instant};
+
+use super::faults::{Faults, catch_quietly};
+use super::pool::create;
+use crate::error::{Error, Result};
+use crate::gpu::{AdapterReport, OpenOptions, Reading};
+
+/// A device with its queue and its faults. A clone is another handle of the same.
+#[derive(Clone)]
+pub(super) struct WgpuDevice {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) faults: Faults,
+    patience: Option<Duration>,
+}
+
+impl WgpuDevice {
+    /// Opens an adapter that messages call `name`.
+    pub(super) fn open(name: &str, report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
+        let required_features = options.required_features(report.offered);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("longreach"),
+            required_features,
+            experimental_features: if required_features.intersects(wgpu::Features::all_experimental_mask()) {
+                // SAFETY: of what is experimental only cooperative matrices are asked for, and their kernels use them as their test
+                // does, which runs first.
+                unsafe { wgpu::ExperimentalFeatures::enabled() }
+            } else {
+                wgpu::ExperimentalFeatures::disabled()
+            },
+            required_limits: options.limits.of(&report.limits),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let opened = pollster::block_on(report.adapter.request_device(&descriptor));
+        let (device, queue) = opened.map_err(|e| {
+            Error::new(format!("cannot open {name}: {e}. Update the graphics driver, or use --device cpu"))
+        })?;
+        let faults = Faults::default();
+        let (on_error, on_lost) = (faults.clone(), faults.clone());
+        device.on_uncaptured_error(std::sync::Arc::new(move |e: wgpu::Error| on_error.record(&e)));
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
+                on_lost.set_lost(format!("{reason:?}: {message}"));
+            }
+        });
+        Ok(Self { device, queue, faults, patience: options.patience })
+    }
+
+    /// Takes the device away, as a driver reset would.
+    pub(super) fn lose(&self) {
+        self.faults.set_lost("Destroyed: taken away on purpose".to_string());
+        self.device.destroy();
+    }
+
+    /// Waits for a submission, or for everything. On a lost device wgpu's poll panics: it is not asked once the loss is
+    /// known, and a panic is caught.
+    pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.faults.check()?;
+        let wait = wgpu::PollType::Wait { submission_index, timeout: self.patience };
+        let polled = catch_quietly(|| self.device.poll(wait));
+        match polled {
+            // Unless the callback said more.
+            Err(_) => self.faults.set_lost("it stopped answering".to_string()),
+            Ok(Err(wgpu::PollError::Timeout)) => {
+                let seconds = self.patience.map_or(0.0, |p| p.as_secs_f64());
+                self.faults.set_lost(format!("it did not finish within {seconds} s, so a kernel hangs"));
+            }
+            Ok(_) => {}
+        }
+        self.faults.check()?;
+        match polled {
+            Ok(Err(e)) => Err(Error::new(format!("waiting for the device failed: {e}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a read of `size` bytes of a buffer from `offset` on. `label` names it in messages.
+    pub(super) fn start_read(&self, source: &wgpu::Buffer, offset: u64, size: u64, label: &str) -> Result<Reading<u8>> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = create(&self.device, &self.faults, "reading back", size, usage)?;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, size);
+        let index = self.queue.submit([encoder.finish()]);
+        let (send, receive) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |r| {
+            let _ = send.send((r, Instant::now())); // the receiver is gone only when waiting failed, which is reported
+        });
+        self.faults.check()?;
+        let (device, label) = (self.clone(), label.to_string());
+        Ok(Reading::started(move || {
+            device.poll(Some(index))?;
+            let (mapped, at) = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
+            mapped.map_err(|e| Error::new(format!("mapping {label} for reading failed: {e}")))?;
+            let view =
+                staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
+            Ok((view.to_vec(), at))
+        }))
+    }
+}

@@ -1,0 +1,141 @@
+//! Commands of a recording as a command buffer of wgpu: parameters, passes, and timestamps where they are asked for.
+
+use std::ops::Range;
+
+use super::device::WgpuDevice;
+use super::pool::create;
+use super::replay::{Prepared, Ready};
+use super::timestamps::Timestamps;
+use crate::error::Result;
+use crate::gpu::{Recording, texels};
+
+/// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
+const PARAM_STRIDE: usize = 256;
+
+/// The parameter blocks of all dispatches of a recording, as [`Encoding::encode`] finds them. Never empty.
+fn param_bytes(recording: &Recording) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for d in recording.dispatches() {
+        let start = bytes.len();
+        bytes.extend_from_slice(&d.params);
+        bytes.resize(start + PARAM_STRIDE, 0);
+    }
+    bytes.resize(bytes.len().max(PARAM_STRIDE), 0);
+    bytes
+}
+
+/// The uniform buffer of a device. It grows with the longest recording.
+#[derive(Default)]
+pub(super) struct ParamBuffer(Option<wgpu::Buffer>);
+
+impl ParamBuffer {
+    /// Writes the parameter blocks of a recording; what is queued before still finds its own.
+    pub(super) fn upload(&mut self, gpu: &WgpuDevice, recording: &Recording) -> Result<wgpu::Buffer> {
+        let bytes = param_bytes(recording);
+        let need = bytes.len() as u64;
+        let buffer = match self.0.take().filter(|b| b.size() >= need) {
+            Some(buffer) => buffer,
+            None => {
+                let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+                create(&gpu.device, &gpu.faults, "parameters", need.next_power_of_two(), usage)?
+            }
+        };
+        gpu.queue.write_buffer(&buffer, 0, &bytes);
+        self.0 = Some(buffer.clone());
+        Ok(buffer)
+    }
+}
+
+/// What encoding needs: everything is compiled, allocated, bound and uploaded before.
+pub(super) struct Encoding<'a> {
+    pub(super) device: &'a wgpu::Device,
+    pub(super) prepared: &'a Prepared,
+}
+
+impl Encoding<'_> {
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
+    }
+
+    /// Encodes a range of the commands. Neighbouring dispatches share a pass, unless textures are filled between them.
+    pub(super) fn encode(&self, commands: Range<usize>) -> wgpu::CommandBuffer {
+        let mut encoder = self.encoder();
+        let mut at = commands.start;
+        while at < commands.end {
+            if !self.is_dispatch(at) {
+                self.transfer(&mut encoder, at);
+                at += 1;
+                continue;
+            }
+            self.copy_texels(&mut encoder, at);
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let first = at;
+            while at < commands.end && self.is_dispatch(at) && (at == first || !self.reads_texels(at)) {
+                self.dispatch(&mut pass, at);
+                at += 1;
+            }
+        }
+        encoder.finish()
+    }
+
+    /// As [`Encoding::encode`], with a pass and two timestamps for each command.
+    pub(super) fn encode_timed(&self, commands: Range<usize>, timestamps: &Timestamps) -> wgpu::CommandBuffer {
+        let mut encoder = self.encoder();
+        let n = commands.len();
+        for (i, at) in commands.enumerate() {
+            if self.is_dispatch(at) && self.reads_texels(at) {
+                drop(encoder.begin_compute_pass(&timestamps.before(i)));
+                self.copy_texels(&mut encoder, at);
+                let mut pass = encoder.begin_compute_pass(&timestamps.at_end_of(i));
+                self.dispatch(&mut pass, at);
+            } else if self.is_dispatch(at) {
+                let mut pass = encoder.begin_compute_pass(&timestamps.around(i));
+                self.dispatch(&mut pass, at);
+            } else {
+                // Timestamps are portable only at the ends of passes: a transfer stands between two empty ones.
+                drop(encoder.begin_compute_pass(&timestamps.before(i)));
+                self.transfer(&mut encoder, at);
+                drop(encoder.begin_compute_pass(&timestamps.after(i)));
+            }
+        }
+        timestamps.resolve(&mut encoder, n);
+        encoder.finish()
+    }
+
+    fn is_dispatch(&self, at: usize) -> bool {
+        matches!(self.prepared.commands[at], Ready::Dispatch { .. })
+    }
+
+    /// Whether dispatch `at` reads textures, which are filled between passes.
+    fn reads_texels(&self, at: usize) -> bool {
+        !self.prepared.bound(at).texels.is_empty()
+    }
+
+    /// Fills the textures that dispatch `at` reads, if there are any.
+    fn copy_texels(&self, encoder: &mut wgpu::CommandEncoder, at: usize) {
+        for (part, texture) in &self.prepared.bound(at).texels {
+            texels::copy(encoder, self.prepared.storage(*part), *part, texture);
+        }
+    }
+
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, at: usize) {
+        let Ready::Dispatch { number, pipeline, groups: [x, y, z], .. } = &self.prepared.commands[at] else {
+            unreachable!("asked for by is_dispatch")
+        };
+        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_bind_group(0, &self.prepared.bound(at).group, &[(number * PARAM_STRIDE) as u32]);
+        pass.dispatch_workgroups(*x, *y, *z);
+    }
+
+    /// A copy or a clear.
+    fn transfer(&self, encoder: &mut wgpu::CommandEncoder, at: usize) {
+        let storage = |part| self.prepared.storage(part);
+        match self.prepared.commands[at] {
+            Ready::Copy { from, to } => {
+                encoder.copy_buffer_to_buffer(storage(from), from.offset, storage(to), to.offset, from.len);
+            }
+            Ready::Clear(part) => encoder.clear_buffer(storage(part), part.offset, Some(part.len)),
+            Ready::Dispatch { .. } => unreachable!("a dispatch needs a pass"),
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Runs recordings on a GPU through wgpu, in bounded submits.
+//!
+//! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
+//! that met them. The device itself is in `wgpu_device.rs`, compiled kernels are in `pipelines.rs`, device memory in `memory.rs`, and
+//! what a submit holds is in `encode.rs`.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::choice::{Choice, scratch};
+use super::choice_store::ChoiceStore;
+use super::cooperative_test;
+use super::device::WgpuDevice;
+use super::encode::Encoding;
+use super::memory::Memory;
+use super::open_options::{OpenOptions, features_of};
+use super::pace::Pace;
+use super::pipelines::{NotCompiled, Pipelines};
+use super::replay::{Prepared, Shape};
+use super::subgroup_test::{self, Verdict};
+use super::timestamps::Timestamps;
+use crate::error::Result;
+use crate::gpu::executor::check_span;
+use crate::gpu::{
+    AdapterReport, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse, Reading,
+    Recording, Span, Timing,
+};
+
+/// Submits in flight before the next waits.
+const SUBMITS_IN_FLIGHT: usize = 3;
+/// Bulk uploads are submitted whenever this much is staged.
+const UPLOAD_BYTES_PER_SUBMIT: usize = 64 << 20;
+
+/// An open wgpu device.
+pub struct WgpuExecutor {
+    name: String,
+    gpu: WgpuDevice,
+    limits: DeviceLimits,
+    features: Features,
+    subgroup_verdict: Option<Verdict>,
+    cooperative_verdict: Option<cooperative_test::Verdict>,
+    choice: Choice,
+    pipelines: Pipelines,
+    memory: Memory,
+    pace: Pace,
+    staged_bytes: usize,
+}
+
+impl WgpuExecutor {
+    /// Opens an adapter.
+    pub fn open(report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
+        let name = format!("{} ({})", report.name, report.backend);
+        let gpu = WgpuDevice::open(&name, report, options)?;
+        let own = gpu.device.limits();
+        let limits = DeviceLimits {
+            max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
+            max_buffer_bytes: own.max_buffer_size,
+        };
+        let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
+        let forms = format!("{features}{}", if features.cooperative_matrix { " + cooperative matrices" } else { "" });
+        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &forms];
+        Ok(Self {
+            name,
+            gpu,
+            limits,
+            features,
+            subgroup_verdict: None,
+            cooperative_verdict: None,
+            choice: Choice::new(report.is_software(), options.rivals, ChoiceStore::of_adapter(&identity)),
+            pipelines: Pipelines::new(options.checked),
+            memory: Memory::default(),
+            pace: Pace::new(options.slice),
+            staged_bytes: 0,
+        })
+    }
+
+    /// Takes the device away, as a driver reset would: every later call returns
+    /// [`crate::error::ErrorKind::DeviceLost`].
+    pub fn lose_device(&mut self) {
+        self.gpu.lose();
+    }
+
+    /// The kernels' optional forms that are in use. Subgroups are left out once the device has failed their test.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Why the device's subgroups are not used although it offers them; none while the test was passed or not needed.
+    pub fn subgroup_failure(&self) -> Option<&str> {
+        self.subgroup_verdict.as_ref()?.as_ref().err().map(String::as_str)
+    }
+
+    /// Tests the device's subgroups before the first kernel that uses them is compiled.
+    fn test_subgroups_for(&mut self, recording: &Recording) -> Result<()> {
+        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_rivals());
+        if !self.features.subgroups || self.subgroup_verdict.is_some() || !kernels.any(|k| k.features().subgroups) {
+            return Ok(());
+        }
+        let verdict = subgroup_test::run(self)?;
+        self.settle_subgroups(verdict);
+        Ok(())
+    }
+
+    /// Tests the device's cooperative matrices before the first kernel that may use them is compiled.
+    fn test_cooperative_for(&mut self, recording: &Recording) -> Result<()> {
+        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_rivals());
+        let is_open = self.features.cooperative_matrix && self.cooperative_verdict.is_none();
+        if !is_open || !kernels.any(|k| k.features().cooperative_matrix) {
+            return Ok(());
+        }
+        // Now, since the test is a recording as well.
+        self.cooperative_verdict = Some(Ok(()));
+        let verdict = cooperative_test::run(self)?;
+        self.features.cooperative_matrix = verdict.is_ok();
+        self.cooperative_verdict = Some(verdict);
+        Ok(())
+    }
+
+    /// Why the device's cooperative matrices are not used although it offers them; none while the test was passed or not needed.
+    pub fn cooperative_failure(&self) -> Option<&str> {
+        self.cooperative_verdict.as_ref()?.as_ref().err().map(String::as_str)
+    }
+
+    fn settle_subgroups(&mut self, verdict: Verdict) {
+        self.features.subgroups &= verdict.is_ok();
+        self.features.cooperative_matrix &= verdict.is_ok();
+        self.features.wide_subgroups &= verdict.as_ref().is_ok_and(|&lanes| lanes >= Features::WIDE_LANES);
+        self.subgroup_verdict = Some(verdict);
+    }
+
+    /// Treats the device as one that has failed the test of its subgroups. Only before its first run: what was compiled stays.
+    pub fn fail_subgroup_test(&mut self) {
+        assert!(self.subgroup_verdict.is_none(), "the subgroups of this device were tested before");
+        self.settle_subgroups(Err("failed on purpose".to_string()));
+    }
+
+    /// How many recordings were run with what had been prepared for an earlier one of the same shape.
+    pub fn n_replayed(&self) -> u64 {
+        self.memory.replays.hits
+    }
+
+    /// The recording with the rivals that this device runs, compiled. What was not measured yet is, as far as time allows.
+    fn choose(&mut self, recording: &Recording) -> Result<Recording> {
+        self.check(recording)?;
+        self.test_subgroups_for(recording)?;
+        self.test_cooperative_for(recording)?;
+        for d in recording.dispatches() {
+            if self.choice.wants(d) {
+                self.measure(d)?;
+            }
+        }
+        loop {
+            let chosen = recording.with_dispatches(|d| self.choice.of(d, self.features));
+            let Err(not) = self.compile(&chosen) else { return Ok(chosen) };
+            self.do_without(not, recording)?;
+        }
+    }
+
+    /// Leaves out a rival that the driver does not take. Without a kernel that was recorded nothing can be done.
+    fn do_without(&mut self, not: NotCompiled, recorded: &Recording) -> Result<()> {
+        let is_rival = |k: &&KernelDef| !recorded.dispatches().any(|d| std::ptr::eq(d.kernel, *k));
+        self.choice.refuse(not.kernel.filter(is_rival).ok_or(not.error)?);
+        Ok(())
+    }
+
+    fn compile(&mut self, recording: &Recording) -> std::result::Result<(), NotCompiled> {
+        self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, recording.dispatches(), self.features)
+    }
+
+    /// Runs a dispatch and its rivals on memory of their own and notes which is the fastest.
+    fn measure(&mut self, d: &Dispatch) -> Result<()> {
+        let start = Instant::now();
+        let Some(spans) = scratch(d) else { return Ok(()) };
+        let mut fastest: Option<(f64, Dispatch)> = None;
+        for candidate in self.choice.candidates(d, self.features) {
+            let alone = Recording::of(Dispatch { spans: spans.clone(), ..candidate.clone() });
+            if let Err(not) = self.compile(&alone) {
+                self.do_without(not, &Recording::of(d.clone()))?;
+                continue;
+            }
+            self.time_chosen(&alone)?; // warms it up
+            let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum();
+            if fastest.as_ref().is_none_or(|(best, _)| seconds < *best) {
+                fastest = Some((seconds, candidate));
+            }
+            if !self.choice.has_time(start.elapsed()) {
+                break;
+            }
+        }
+        if let Some((_, fastest)) = fastest {
+            self.choice.note(d, &fastest, start.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Runs a compiled recording as it is and says what each command took.
+    fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        let shape = Shape::of(recording);
+        let mut prepared = Prepared::new(&shape, recording, &self.pipelines);
+        self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
+        self.time(&prepared)
+    }
+
+    fn time(&mut self, prepared: &Prepared) -> Result<Vec<Timing>> {
+        self.gpu.poll(None)?;
+        self.pace.restart();
+        let mut timestamps = Timestamps::new(&self.gpu)?;
+        let mut timings = Vec::new();
+        while timings.len() < prepared.commands.len() {
+            let done = timings.len();
+            // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
+            let alone = timestamps.is_none() || timings.is_empty();
+            let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
+            let part = done..prepared.commands.len().min(done + most);
+            let encoding = Encoding { device: &self.gpu.device, prepared };
+            let encoded = match &timestamps {
+                Some(timestamps) => encoding.encode_timed(part.clone(), timestamps),
+                None => encoding.encode(part.clone()),
+            };
+            let start = Instant::now();
+            let index = self.gpu.queue.submit([encoded]);
+            self.gpu.poll(Some(index))?;
+            let host_seconds = start.elapsed().as_secs_f64();
+            self.pace.ended(part.len(), Instant::now());
+            let device_seconds = timestamps.as_ref().map(|t| t.read(&self.gpu, part.len())).transpose()?.flatten();
+            match device_seconds {
+                Some(each) => timings.extend(each.into_iter().map(|seconds| Timing { seconds, clock: Clock::Device })),
+                None => {
+                    timestamps = None;
+                    let seconds = host_seconds / part.len() as f64;
+                    timings.extend(vec![Timing { seconds, clock: Clock::Host }; part.len()]);
+                }
+            }
+        }
+        self.staged_bytes = 0;
+        Ok(timings)
+    }
+
+    /// A recording with its kernels chosen and compiled, memory and parameters in place: all that is needed before its first submit.
+    fn prepare(&mut self, recording: &Recording) -> Result<Prepared> {
+        self.gpu.faults.check()?;
+        let shape = Shape::of(recording);
+        let mut prepared = match self.memory.replays.take(&shape) {
+            Some(prepared) => prepared,
+            None => {
+                let chosen = self.choose(recording)?;
+                Prepared::new(&shape, &chosen, &self.pipelines)
+            }
+        };
+        self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
+        Ok(prepared)
+    }
+
+    fn write_bytes(&mut self, span: &Span, bytes: &[u8]) -> Result<()> {
+        assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are written by the host");
+        assert!(bytes.len() <= span.len * 4, "write of {} bytes to {} elements", bytes.len(), span.len);
+        self.gpu.faults.check()?;
+        check_span(span, &self.limits)?;
+        let buffer = self.memory.storage(&self.gpu, &span.buffer)?;
+        for (i, chunk) in bytes.chunks(UPLOAD_BYTES_PER_SUBMIT).enumerate() {
+            let offset = (span.offset * 4 + i * UPLOAD_BYTES_PER_SUBMIT) as u64;
+            self.gpu.queue.write_buffer(&buffer, offset, chunk);
+            self.staged_bytes += chunk.len();
+            if self.staged_bytes >= UPLOAD_BYTES_PER_SUBMIT {
+                self.staged_bytes = 0;
+                let index = self.gpu.queue.submit([]);
+                self.gpu.poll(Some(index))?;
+            }
+        }
+        self.gpu.faults.check()
+    }
+
+    fn start_read(&mut self, span: &Span) -> Result<Reading<u8>> {
+        assert_eq!(span.buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read by the host");
+        self.gpu.faults.check()?;
+        check_span(span, &self.limits)?;
+        let source = self.memory.storage(&self.gpu, &span.buffer)?;
+        self.gpu.start_read(&source, span.offset as u64 * 4, span.len as u64 * 4, span.buffer.label())
+    }
+}
+
+impl Executor for WgpuExecutor {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn limits(&self) -> DeviceLimits {
+        self.limits
+    }
+
+    fn kernel_of(&self, dispatch: &Dispatch) -> &'static KernelDef {
+        self.choice.of(dispatch, self.features).kernel
+    }
+
+    fn check(&self, recording: &Recording) -> Result<()> {
+        let mut uses = recording.commands().iter().flat_map(Command::uses);
+        uses.try_for_each(|(span, _)| check_span(span, &self.limits))
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<()> {
+        let prepared = self.prepare(recording)?;
+        self.pace.restart();
+        let (mut done, mut in_flight) = (0, VecDeque::new());
+        while done < prepared.commands.len() {
+            let part = done..prepared.commands.len().min(done + self.pace.commands());
+            let encoding = Encoding { device: &self.gpu.device, prepared: &prepared };
+            let encoded = encoding.encode(part.clone());
+            done = part.end;
+            in_flight.push_back((part.len(), self.gpu.queue.submit([encoded])));
+            self.gpu.faults.check()?;
+            if in_flight.len() > SUBMITS_IN_FLIGHT
+                && let Some((n, oldest)) = in_flight.pop_front()
+            {
+                self.gpu.poll(Some(oldest))?;
+                self.pace.ended(n, Instant::now());
+            }
+        }
+        self.staged_bytes = 0;
+        self.memory.replays.keep(prepared);
+        Ok(())
+    }
+
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        let prepared = self.prepare(recording)?;
+        let timings = self.time(&prepared)?;
+        self.memory.replays.keep(prepared);
+        Ok(timings)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.gpu.poll(None)
+    }
+
+    fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
+        self.write_bytes(span, bytemuck::cast_slice(data))
+    }
+
+    fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()> {
+        let narrow: Vec<f32> = data.iter().map(|&x| x as f32).collect();
+        self.write_real(span, &narrow)
+    }
+
+    fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()> {
+        self.write_bytes(span, bytemuck::cast_slice(data))
+    }
+
+    fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
+        Ok(bytemuck::pod_collect_to_vec(&self.start_read(span)?.wait()?))
+    }
+
+    fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
+        self.start_read_f64(span)?.wait()
+    }
+
+    fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
+        self.start_read_words(span)?.wait()
+    }
+
+    fn start_read_f64(&mut self, span: &Span) -> Result<Reading<f64>> {
+        let wide =
+            |bytes: Vec<u8>| bytes.chunks_exact(4).map(|b| f64::from(bytemuck::pod_read_unaligned::<f32>(b))).collect();
+        Ok(self.start_read(span)?.map(wide))
+    }
+
+    fn start_read_words(&mut self, span: &Span) -> Result<Reading<u32>> {
+        Ok(self.start_read(span)?.map(|bytes: Vec<u8>| bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory.usage()
+    }
+
+    fn reset_peak(&mut self) {
+        self.memory.reset_peak();
+    }
+}

@@ -1,0 +1,87 @@
+//! What a wgpu device holds for recordings: persistent buffers and slots, prepared recordings that were bound to them, and parameters.
+
+use super::device::WgpuDevice;
+use super::encode::ParamBuffer;
+use super::pool::Pool;
+use super::replay::{Part, Prepared, Replays, Shape};
+use crate::error::{ErrorKind, Result};
+use crate::gpu::texels::Texels;
+use crate::gpu::{Buffer, MemoryUse, Recording};
+
+#[derive(Default)]
+pub(super) struct Memory {
+    pool: Pool,
+    pub(super) replays: Replays,
+    params: ParamBuffer,
+    texels: Texels,
+    transient_peak_bytes: u64,
+}
+
+impl Memory {
+    /// Gives a prepared recording its memory and parameters.
+    pub(super) fn provide(
+        &mut self,
+        gpu: &WgpuDevice,
+        prepared: &mut Prepared,
+        shape: &Shape,
+        recording: &Recording,
+    ) -> Result<()> {
+        let dead = self.pool.drop_dead();
+        self.replays.forget_dead(&dead);
+        prepared.forget_dead(&dead);
+        match self.bind(gpu, prepared, shape, recording) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                prepared.forget_texels();
+                self.release_slots(gpu)?;
+                self.bind(gpu, prepared, shape, recording)?;
+            }
+            bound => bound?,
+        }
+        self.transient_peak_bytes = self.transient_peak_bytes.max(prepared.plan.peak_bytes());
+        Ok(())
+    }
+
+    fn bind(&mut self, gpu: &WgpuDevice, prepared: &mut Prepared, shape: &Shape, recording: &Recording) -> Result<()> {
+        let claimed = self.pool.claim(&prepared.plan);
+        self.replays.forget_slots(&self.pool);
+        prepared.forget_slots(&self.pool);
+        let slots = self.pool.fill(&gpu.device, &gpu.faults, &prepared.plan, claimed)?;
+        let params = self.params.upload(gpu, recording)?;
+        let pool = &mut self.pool;
+        let persistent = |buffer: &Buffer| pool.persistent(&gpu.device, &gpu.faults, buffer);
+        let texels = &mut self.texels;
+        let texture = |binding, part: Part| texels.texture(&gpu.device, &gpu.faults, binding, part);
+        prepared.bind(&gpu.device, &shape.buffers, persistent, &slots, &params, texture)
+    }
+
+    /// The storage of a persistent handle. Slots are given up for it where memory runs out.
+    pub(super) fn storage(&mut self, gpu: &WgpuDevice, buffer: &Buffer) -> Result<wgpu::Buffer> {
+        match self.pool.persistent(&gpu.device, &gpu.faults, buffer) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                self.release_slots(gpu)?;
+                self.pool.persistent(&gpu.device, &gpu.faults, buffer)
+            }
+            made => made,
+        }
+    }
+
+    /// Frees the memory of all slots and textures, once what is queued is done with it.
+    fn release_slots(&mut self, gpu: &WgpuDevice) -> Result<()> {
+        self.pool.release();
+        self.texels.release();
+        self.replays.forget_slots(&self.pool);
+        self.replays.forget_texels();
+        gpu.poll(None)
+    }
+
+    /// In use now, and the peak of the transients with the textures.
+    pub(super) fn usage(&self) -> MemoryUse {
+        let transient_peak_bytes = self.transient_peak_bytes + self.texels.n_bytes();
+        MemoryUse { persistent_bytes: self.pool.persistent_bytes(), transient_peak_bytes }
+    }
+
+    /// Forgets the peak.
+    pub(super) fn reset_peak(&mut self) {
+        self.transient_peak_bytes = 0;
+    }
+}

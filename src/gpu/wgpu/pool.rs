@@ -1,0 +1,136 @@
+//! Device memory of a wgpu executor: persistent buffers by handle, and slots for transients that are kept between runs.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Weak};
+
+use super::faults::Faults;
+use crate::error::{Context, Result};
+use crate::gpu::buffer::Info;
+use crate::gpu::{Buffer, Plan};
+
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+/// Slots may stay this many times larger than what the largest of the last plans needed before they are released.
+const KEEP_FACTOR: u64 = 2;
+/// Plans that are remembered for it: a training step has three recordings, a generated token two.
+const REMEMBERED: usize = 8;
+
+#[derive(Default)]
+pub(super) struct Pool {
+    persistent: HashMap<u64, (Weak<Info>, wgpu::Buffer)>,
+    slots: Vec<wgpu::Buffer>,
+    /// What the last plans needed, in bytes.
+    needs: VecDeque<u64>,
+}
+
+/// A buffer with zeros. wgpu reports failure to the callback behind `faults` before it returns, and what it returns is
+/// then of no use: so the answer is looked at here, and nothing broken is ever kept.
+pub(super) fn create(
+    device: &wgpu::Device,
+    faults: &Faults,
+    label: &str,
+    size: u64,
+    usage: wgpu::BufferUsages,
+) -> Result<wgpu::Buffer> {
+    let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+    let buffer = device.create_buffer(&descriptor);
+    let mib = size as f64 / f64::from(1 << 20);
+    faults.check().with_context(|| format!("allocating {mib:.1} MiB on the device for {label}"))?;
+    Ok(buffer)
+}
+
+impl Pool {
+    /// The storage of a persistent handle, made on first use.
+    pub(super) fn persistent(
+        &mut self,
+        device: &wgpu::Device,
+        faults: &Faults,
+        buffer: &Buffer,
+    ) -> Result<wgpu::Buffer> {
+        if let Some((_, made)) = self.persistent.get(&buffer.id()) {
+            return Ok(made.clone());
+        }
+        let made = create(device, faults, buffer.label(), buffer.n_bytes().next_multiple_of(256), USAGE)?;
+        self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), made.clone()));
+        Ok(made)
+    }
+
+    /// Releases the storage of handles that are gone; returns their ids.
+    pub(super) fn drop_dead(&mut self) -> HashSet<u64> {
+        let is_dead = |(id, (info, _)): (&u64, &(Weak<Info>, wgpu::Buffer))| (info.strong_count() == 0).then_some(*id);
+        let dead: HashSet<u64> = self.persistent.iter().filter_map(is_dead).collect();
+        dead.iter().for_each(|id| drop(self.persistent.remove(id)));
+        dead
+    }
+
+    /// Slots of earlier runs for those of the plan, as far as they are large enough. The others stay too, for the recordings that
+    /// take turns with this one, unless more memory is needed now or they are large beside what the last runs needed.
+    pub(super) fn claim(&mut self, plan: &Plan) -> Vec<Option<wgpu::Buffer>> {
+        let mut by_need: Vec<usize> = (0..plan.slots().len()).collect();
+        by_need.sort_by_key(|&i| std::cmp::Reverse(plan.slots()[i]));
+        let mut given: Vec<Option<wgpu::Buffer>> = vec![None; by_need.len()];
+        let mut taken = vec![false; self.slots.len()];
+        for &i in &by_need {
+            let need = plan.slots()[i];
+            let fits = |&j: &usize| !taken[j] && self.slots[j].size() >= need;
+            if let Some(j) = (0..taken.len()).filter(fits).min_by_key(|&j| self.slots[j].size()) {
+                taken[j] = true;
+                given[i] = Some(self.slots[j].clone());
+            }
+        }
+        let most =
+            self.needs.iter().copied().fold(plan.peak_bytes(), u64::max).saturating_mul(KEEP_FACTOR).max(1 << 24);
+        if self.slots.iter().map(wgpu::Buffer::size).sum::<u64>() > most {
+            self.slots.clear();
+            return vec![None; given.len()];
+        }
+        if given.contains(&None) {
+            let mut keep = taken.iter();
+            self.slots.retain(|_| *keep.next().expect("one flag a slot"));
+        }
+        given
+    }
+
+    /// Whether a buffer is one of the slots.
+    pub(super) fn holds(&self, slot: &wgpu::Buffer) -> bool {
+        self.slots.contains(slot)
+    }
+
+    /// One buffer for each slot of the plan, in its order: the claimed ones, and new ones. Where memory runs out, all slots are
+    /// released, so that something smaller may still run.
+    pub(super) fn fill(
+        &mut self,
+        device: &wgpu::Device,
+        faults: &Faults,
+        plan: &Plan,
+        claimed: Vec<Option<wgpu::Buffer>>,
+    ) -> Result<Vec<wgpu::Buffer>> {
+        let mut slots = Vec::with_capacity(claimed.len());
+        for (slot, &need) in claimed.into_iter().zip(plan.slots()) {
+            slots.push(match slot {
+                Some(slot) => slot,
+                None => {
+                    let made = create(device, faults, "activations", need.next_multiple_of(256), USAGE);
+                    let made = made.inspect_err(|_| self.release())?;
+                    self.slots.push(made.clone());
+                    made
+                }
+            });
+        }
+        self.needs.push_front(plan.peak_bytes());
+        self.needs.truncate(REMEMBERED);
+        Ok(slots)
+    }
+
+    /// Releases every slot.
+    pub(super) fn release(&mut self) {
+        self.slots.clear();
+        self.needs.clear();
+    }
+
+    /// Bytes of persistent storage whose handles are alive.
+    pub(super) fn persistent_bytes(&self) -> u64 {
+        self.persistent.values().filter_map(|(info, _)| info.upgrade()).map(|info| Buffer(info).n_bytes()).sum()
+    }
+}

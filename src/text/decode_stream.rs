@@ -1,0 +1,139 @@
+//! Text from tokens that arrive one by one, never with half a character.
+//!
+//! A token may end inside a UTF-8 character, and some decoders treat the first token of a text differently, so each piece is
+//! decoded together with the tokens shown before it. What is held back is shown by a later token or by
+//! [`DecodeStream::finish`]. The text of all pieces is the text of all tokens. See [`super::tokenizer`].
+
+use super::tokenizer::Tokenizer;
+use crate::error::Result;
+
+/// Most tokens kept from the prompt to decode the first ones after it.
+const CONTEXT_TOKENS: usize = 8;
+/// Tokens held back before the text is shown as it stands: no character is that long, so these are not text.
+const MAX_PENDING: usize = 64;
+/// What decoders put for bytes that are not, or not yet, a character.
+const REPLACEMENT: char = '\u{FFFD}';
+
+/// Incremental decoder; special tokens are left out. Made by [`Tokenizer::stream`].
+pub struct DecodeStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Tokens whose text was shown before, decoded again in front of the pending ones.
+    context: Vec<u32>,
+    pending: Vec<u32>,
+    /// The part of the pending tokens' text that was shown.
+    shown: String,
+}
+
+impl<'a> DecodeStream<'a> {
+    pub(super) fn new(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Self {
+        let known: Vec<u32> = prompt.iter().copied().filter(|&id| tokenizer.id_to_token(id).is_some()).collect();
+        let context = known[known.len().saturating_sub(CONTEXT_TOKENS)..].to_vec();
+        Self { tokenizer, context, pending: Vec::new(), shown: String::new() }
+    }
+
+    /// Takes the next token and returns the text that is complete now, if any. An id outside the vocabulary is an error.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
+        crate::ensure!(
+            self.tokenizer.id_to_token(id).is_some(),
+            "token id {id} is not in the vocabulary of {} tokens",
+            self.tokenizer.vocab_size()
+        );
+        if self.tokenizer.is_special(id) {
+            return Ok(None);
+        }
+        self.pending.push(id);
+        let text = self.pending_text()?;
+        let complete = text.trim_end_matches(REPLACEMENT);
+        let done = complete.len() == text.len() || self.pending.len() >= MAX_PENDING;
+        let piece = self.show(if done { &text } else { complete });
+        if done {
+            self.context = std::mem::take(&mut self.pending);
+            self.shown.clear();
+        }
+        Ok(piece)
+    }
+
+    /// What was held back, as it stands, at the end of the text.
+    pub fn finish(mut self) -> Result<Option<String>> {
+        let text = self.pending_text()?;
+        Ok(self.show(&text))
+    }
+
+    /// The text of the pending tokens where they stand.
+    fn pending_text(&self) -> Result<String> {
+        let before = self.tokenizer.decode_known(&self.context, true)?;
+        let all: Vec<u32> = self.context.iter().chain(&self.pending).copied().collect();
+        let all = self.tokenizer.decode_known(&all, true)?;
+        match all.strip_prefix(&before) {
+            Some(text) => Ok(text.to_owned()),
+            // Byte tokens that spoil a character shown before: decode them alone.
+            None => self.tokenizer.decode_known(&self.pending, true),
+        }
+    }
+
+    /// What `text` adds to the text shown of the pending tokens.
+    fn show(&mut self, text: &str) -> Option<String> {
+        let piece = text.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned();
+        if piece.is_empty() {
+            return None;
+        }
+        self.shown.push_str(&piece);
+        Some(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::text::test_tokenizers::{byte_level, stories};
+
+    const TEXT: &str = "Tim saw a naïve 🦙 and 日本語 text.\n  Twice  \u{FFFD} spaced.";
+
+    #[test]
+    fn pieces_are_valid_and_add_up() {
+        for tokenizer in [byte_level(), stories()] {
+            let ids = tokenizer.encode(TEXT, true).unwrap();
+            let mut stream = tokenizer.stream();
+            let mut pieces = Vec::new();
+            for &id in &ids {
+                pieces.extend(stream.push(id).unwrap());
+            }
+            pieces.extend(stream.finish().unwrap());
+            assert_eq!(pieces.concat(), TEXT);
+            assert!(pieces.iter().any(|p| p.contains('🦙')), "the character came in one piece");
+            assert!(pieces.iter().all(|p| !p.contains(super::REPLACEMENT) || p.contains("\u{FFFD} ")), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn a_continuation_keeps_its_first_space() {
+        let tokenizer = stories();
+        let all = tokenizer.encode("Once upon a time there was", true).unwrap();
+        let (prompt, rest) = all.split_at(5);
+        let mut stream = tokenizer.stream_after(prompt);
+        let mut text = tokenizer.decode(prompt, true).unwrap();
+        for &id in rest {
+            text.extend(stream.push(id).unwrap());
+        }
+        assert_eq!(text, "Once upon a time there was");
+    }
+
+    #[test]
+    fn half_a_character_is_held_back_and_shown_at_the_end() {
+        let tokenizer = byte_level();
+        let llama = tokenizer.encode("🦙", false).unwrap();
+        assert_eq!(llama.len(), 4);
+        let mut stream = tokenizer.stream();
+        assert!(llama[..3].iter().all(|&id| stream.push(id).unwrap().is_none()));
+        assert_eq!(stream.finish().unwrap().as_deref(), Some("\u{FFFD}"));
+        assert!(tokenizer.stream().push(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn tokens_that_never_make_a_character_do_not_pile_up() {
+        let tokenizer = byte_level();
+        let half = tokenizer.encode("🦙", false).unwrap()[0];
+        let mut stream = tokenizer.stream();
+        let shown: usize = (0..200).filter_map(|_| stream.push(half).unwrap()).map(|p| p.chars().count()).sum();
+        assert!(shown >= 128, "{shown} of 200 shown");
+    }
+}

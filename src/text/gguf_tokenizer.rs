@@ -1,0 +1,249 @@
+//! Rebuilds a tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
+//!
+//! Two kinds exist: `gpt2`, byte-level BPE with its merges (Llama 3, Qwen, SmolLM), and `llama`, SentencePiece BPE with a
+//! score per piece and no merges (Llama 2, Mistral 7B). How text is cut before BPE is in the file only by name:
+//! [`super::pre_tokenizer`] has the patterns. The result is used through [`super::tokenizer`].
+
+use super::pre_tokenizer::{self, PreTokenizer};
+use crate::error::{Context, Error, Result};
+use crate::formats::gguf::Metadata;
+use serde::de::DeserializeOwned;
+use serde_json::{Value as Json, json};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner,
+};
+
+/// What SentencePiece writes for a space.
+const SPACE: &str = "\u{2581}";
+
+/// Token types of GGUF, of which these matter: the others are plain pieces.
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+const BYTE: i64 = 6;
+
+/// Longest piece of a SentencePiece vocabulary, in bytes. Its training stops at 16 characters, or a few dozen where asked to.
+const MAX_PIECE_BYTES: usize = 512;
+/// Merges for each piece on average; known vocabularies have two.
+const MAX_MERGES_A_PIECE: usize = 8;
+
+/// The tokenizer keys of a GGUF file.
+pub struct Vocabulary {
+    kind: Kind,
+    pub tokens: Vec<String>,
+    types: Vec<i64>,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+}
+
+enum Kind {
+    ByteLevel { merges: Vec<(String, String)>, pre_tokenizer: &'static PreTokenizer },
+    SentencePiece { scores: Vec<f64>, add_space_prefix: bool, unknown: Option<u32> },
+}
+
+impl Vocabulary {
+    /// Reads the keys. Fails on a kind or a pre-tokenizer that is not supported, and on lists that do not fit together.
+    pub fn read(metadata: &Metadata) -> Result<Self> {
+        let tokens: Vec<String> = metadata.strings("tokenizer.ggml.tokens")?.into_iter().map(str::to_owned).collect();
+        let kind = match metadata.str("tokenizer.ggml.model")? {
+            "gpt2" => read_byte_level(metadata)?,
+            "llama" => read_sentence_piece(metadata, &tokens)?,
+            other => crate::bail!("the GGUF tokenizer kind '{other}' is not supported; supported are gpt2 and llama"),
+        };
+        let types = match metadata.contains("tokenizer.ggml.token_type") {
+            true => metadata.i64s("tokenizer.ggml.token_type")?,
+            false => vec![1; tokens.len()],
+        };
+        same_length("tokenizer.ggml.token_type", types.len(), tokens.len())?;
+        let flag = |key: &str, default| if metadata.contains(key) { metadata.bool(key) } else { Ok(default) };
+        let default_bos = match &kind {
+            Kind::ByteLevel { pre_tokenizer, .. } => pre_tokenizer.add_bos,
+            Kind::SentencePiece { .. } => true,
+        };
+        Ok(Self {
+            bos: token_id(metadata, "tokenizer.ggml.bos_token_id", tokens.len())?,
+            eos: token_id(metadata, "tokenizer.ggml.eos_token_id", tokens.len())?,
+            add_bos: flag("tokenizer.ggml.add_bos_token", default_bos)?,
+            add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
+            kind,
+            tokens,
+            types,
+        })
+    }
+}
+
+fn read_byte_level(metadata: &Metadata) -> Result<Kind> {
+    let split = |(i, line): (usize, &str)| {
+        // A merge's halves have no space inside: byte-level BPE writes a space as another character.
+        line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(|| {
+            Error::new(format!("tokenizer.ggml.merges: entry {i}, {line:?}, is not two pieces with a space between"))
+        })
+    };
+    let merges =
+        metadata.strings("tokenizer.ggml.merges")?.into_iter().enumerate().map(split).collect::<Result<_>>()?;
+    let name = match metadata.contains("tokenizer.ggml.pre") {
+        true => metadata.str("tokenizer.ggml.pre")?,
+        false => "default",
+    };
+    Ok(Kind::ByteLevel { merges, pre_tokenizer: pre_tokenizer::named(name)? })
+}
+
+fn read_sentence_piece(metadata: &Metadata, tokens: &[String]) -> Result<Kind> {
+    let scores = metadata.f64s("tokenizer.ggml.scores")?;
+    same_length("tokenizer.ggml.scores", scores.len(), tokens.len())?;
+    crate::ensure!(scores.iter().all(|s| !s.is_nan()), "tokenizer.ggml.scores holds a score that is not a number");
+    let key = "tokenizer.ggml.add_space_prefix";
+    let add_space_prefix = if metadata.contains(key) { metadata.bool(key)? } else { true };
+    let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?;
+    Ok(Kind::SentencePiece { scores, add_space_prefix, unknown })
+}
+
+/// A token id of the file, if it is there and within the vocabulary.
+pub(super) fn token_id(metadata: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
+    if !metadata.contains(key) {
+        return Ok(None);
+    }
+    let id = metadata.u64(key)?;
+    crate::ensure!(id < n_tokens as u64, "GGUF metadata key '{key}' is {id}, but there are {n_tokens} tokens");
+    Ok(Some(u32::try_from(id)?))
+}
+
+fn same_length(key: &str, found: usize, tokens: usize) -> Result<()> {
+    crate::ensure!(found == tokens, "GGUF metadata key '{key}' has {found} entries for {tokens} tokens");
+    Ok(())
+}
+
+/// The tokenizer that the keys describe.
+pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
+    let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
+    for (id, token) in vocabulary.tokens.iter().enumerate() {
+        if let Some(first) = ids.insert(token.clone(), u32::try_from(id)?) {
+            crate::bail!("tokenizer.ggml.tokens: {token:?} is token {first} and token {id}");
+        }
+    }
+    let mut inner = match &vocabulary.kind {
+        Kind::ByteLevel { merges, pre_tokenizer } => byte_level(ids, merges, pre_tokenizer)?,
+        Kind::SentencePiece { scores, add_space_prefix, unknown } => {
+            let merges = merges_from_scores(vocabulary, &ids, scores)?;
+            sentence_piece(ids, merges, *add_space_prefix, unknown.map(|id| vocabulary.tokens[id as usize].clone()))?
+        }
+    };
+    if let Some(processor) = around(vocabulary)? {
+        inner.with_post_processor(Some(processor));
+    }
+    let added = |special: bool, wanted: fn(i64) -> bool| {
+        let chosen = vocabulary.tokens.iter().zip(&vocabulary.types).filter(move |(_, t)| wanted(**t));
+        chosen.map(|(token, _)| AddedToken::from(token.clone(), special).normalized(false)).collect::<Vec<_>>()
+    };
+    inner.add_special_tokens(added(true, |t| t == CONTROL || t == UNKNOWN))?;
+    inner.add_tokens(added(false, |t| t == USER_DEFINED))?;
+    Ok(inner)
+}
+
+fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Result<Inner> {
+    for (a, b) in merges {
+        let known = ids.contains_key(a) && ids.contains_key(b) && ids.contains_key(&format!("{a}{b}"));
+        crate::ensure!(known, "tokenizer.ggml.merges: {a:?} and {b:?}, or what they make, are not among the tokens");
+    }
+    let model =
+        BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges.to_vec()).ignore_merges(pre.ignore_merges);
+    let mut inner = Inner::new(model.build().context("building the byte-level vocabulary")?);
+    if pre.nfc {
+        inner.with_normalizer(Some(part::<NormalizerWrapper>(json!({"type": "NFC"}))?))?;
+    }
+    inner.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(pre.json())?));
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    inner.with_decoder(Some(part::<DecoderWrapper>(decoder)?));
+    Ok(inner)
+}
+
+/// The merges that repeat SentencePiece's rule, "join the neighbours whose joint piece has the highest score": every split of
+/// a piece into two others, best score first. Splits of one piece tie, and the longer left half goes first, which is what
+/// the rule's leftmost-first does on runs of one character.
+///
+/// Pieces that are too long and too many splits are refused: both grow with the square of what a file says.
+fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> Result<Vec<(String, String)>> {
+    let is_piece = |id: usize| !matches!(vocabulary.types[id], UNKNOWN | CONTROL | BYTE);
+    let known = |piece: &str| ids.get(piece).is_some_and(|&id| is_piece(id as usize));
+    let mut merges = Vec::new();
+    let most = MAX_MERGES_A_PIECE * (vocabulary.tokens.len() + 512);
+    for (id, token) in vocabulary.tokens.iter().enumerate().filter(|(id, _)| is_piece(*id)) {
+        crate::ensure!(
+            token.len() <= MAX_PIECE_BYTES,
+            "tokenizer.ggml.tokens: token {id} has {} bytes; expected at most {MAX_PIECE_BYTES} in a piece of this kind",
+            token.len()
+        );
+        for (cut, _) in token.char_indices().skip(1) {
+            let (left, right) = token.split_at(cut);
+            if known(left) && known(right) {
+                merges.push((scores[id], left, right));
+            }
+        }
+        crate::ensure!(merges.len() <= most, "tokenizer.ggml.tokens: more than {most} ways to join pieces");
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())));
+    Ok(merges.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect())
+}
+
+fn sentence_piece(
+    ids: Vocab,
+    merges: Vec<(String, String)>,
+    add_space_prefix: bool,
+    unknown: Option<String>,
+) -> Result<Inner> {
+    let mut model = BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(true);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown);
+    }
+    let mut inner = Inner::new(model.build().context("building the SentencePiece vocabulary")?);
+    let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
+    let mut normalizers = vec![replace];
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if add_space_prefix {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
+    inner.with_normalizer(Some(part::<NormalizerWrapper>(normalizer)?))?;
+    inner.with_decoder(Some(part::<DecoderWrapper>(json!({"type": "Sequence", "decoders": decoders}))?));
+    Ok(inner)
+}
+
+/// The processor that puts BOS before and EOS after a text, if the file asks for either.
+fn around(vocabulary: &Vocabulary) -> Result<Option<PostProcessorWrapper>> {
+    let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
+    let eos = vocabulary.eos.filter(|_| vocabulary.add_eos);
+    if bos.is_none() && eos.is_none() {
+        return Ok(None);
+    }
+    let name = |id: u32| &vocabulary.tokens[id as usize];
+    let special =
+        |id: Option<u32>, type_id: u32| id.map(|id| json!({"SpecialToken": {"id": name(id), "type_id": type_id}}));
+    let text = |letter: &str, type_id: u32| json!({"Sequence": {"id": letter, "type_id": type_id}});
+    let one = |letter: &str, type_id: u32| -> Vec<Json> {
+        special(bos, type_id).into_iter().chain([text(letter, type_id)]).chain(special(eos, type_id)).collect()
+    };
+    let marks: serde_json::Map<String, Json> = bos
+        .into_iter()
+        .chain(eos)
+        .map(|id| (name(id).clone(), json!({"id": name(id), "ids": [id], "tokens": [name(id)]})))
+        .collect();
+    let pair: Vec<Json> = one("A", 0).into_iter().chain(one("B", 1)).collect();
+    part(json!({"type": "TemplateProcessing", "single": one("A", 0), "pair": pair, "special_tokens": marks})).map(Some)
+}
+
+/// A part of the tokenizer from the form it has in `tokenizer.json`.
+fn part<T: DeserializeOwned>(json: Json) -> Result<T> {
+    serde_json::from_value(json).context("putting the tokenizer together")
+}
+
+#[cfg(test)]
+#[path = "gguf_tokenizer_tests.rs"]
+mod tests;

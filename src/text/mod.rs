@@ -1,0 +1,13 @@
+//! Floor 7: text to token ids and back: tokenizers, chat templates, ends of generation.
+
+pub(crate) mod chat_environment;
+pub(crate) mod chat_filters;
+pub mod chat_template;
+pub mod decode_stream;
+pub mod gguf_tokenizer;
+pub mod pre_tokenizer;
+pub mod stop;
+#[cfg(test)]
+pub(crate) mod test_tokenizers;
+pub mod tokenizer;
+pub(crate) mod tokenizer_check;

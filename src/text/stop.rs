@@ -1,0 +1,130 @@
+//! Which tokens end a generation, gathered from every file of a model that names one.
+//!
+//! `generation_config.json`, `config.json`, `tokenizer_config.json` and the GGUF keys often disagree (a chat model's
+//! end-of-turn token is in one of them only), so the union counts. It does not decide when a stop is ignored: that is
+//! `generate`'s.
+
+use super::gguf_tokenizer::token_id;
+use super::tokenizer::Tokenizer;
+use crate::error::{Context, Result};
+use crate::formats::gguf::Metadata;
+use crate::small_file;
+use serde_json::Value as Json;
+use std::path::Path;
+
+/// Names under which end-of-turn tokens go in GGUF files, which rarely have a key for them.
+const END_OF_TURN_NAMES: [&str; 8] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+];
+
+/// The tokens that end a generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopTokens {
+    ids: Vec<u32>,
+}
+
+impl StopTokens {
+    /// From a Hugging Face directory. The tokenizer, where there is one, adds its own EOS. All files are optional.
+    pub fn from_dir(dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        let mut found = Self::default();
+        found.extend(tokenizer.and_then(Tokenizer::eos));
+        for name in ["generation_config.json", "config.json"] {
+            let path = dir.join(name);
+            if path.exists() {
+                let read = || eos_ids(&serde_json::from_str(&small_file::read_text(&path)?)?);
+                found.extend(read().with_context(|| format!("reading {}", path.display()))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// From a GGUF file's EOS, end-of-turn and end-of-message keys, and special tokens of well-known names.
+    pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Self> {
+        let mut found = Self::default();
+        for name in ["eos", "eot", "eom"] {
+            found.extend(token_id(metadata, &format!("tokenizer.ggml.{name}_token_id"), tokenizer.vocab_size())?);
+        }
+        let named = END_OF_TURN_NAMES.iter().filter_map(|name| tokenizer.token_to_id(name));
+        found.extend(named.filter(|&id| tokenizer.is_special(id)));
+        Ok(found)
+    }
+
+    /// Whether a generation ends with this token.
+    pub fn contains(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+
+    /// All of them, the first named first.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The one to end a training text with: the tokenizer's EOS, else the first that a configuration names.
+    pub fn first(&self) -> Option<u32> {
+        self.ids.first().copied()
+    }
+
+    fn extend(&mut self, ids: impl IntoIterator<Item = u32>) {
+        for id in ids {
+            if !self.contains(id) {
+                self.ids.push(id);
+            }
+        }
+    }
+}
+
+/// `eos_token_id`: an id, a list of ids, or null.
+fn eos_ids(config: &Json) -> Result<Vec<u32>> {
+    let value = &config["eos_token_id"];
+    let one = |v: &Json| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match value {
+        Json::Null => Some(Vec::new()),
+        Json::Array(list) => list.iter().map(one).collect(),
+        other => one(other).map(|id| vec![id]),
+    };
+    let Some(ids) = ids else { crate::bail!("eos_token_id is {value}; expected a token id or a list of them") };
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::gguf::Value;
+    use crate::text::test_tokenizers::{END, STORIES, byte_level};
+
+    #[test]
+    fn every_file_adds_its_tokens_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| std::fs::write(dir.path().join(name), text).unwrap();
+        assert_eq!(StopTokens::from_dir(dir.path(), None).unwrap(), StopTokens::default());
+        write("config.json", br#"{"eos_token_id": 7}"#);
+        write("generation_config.json", br#"{"eos_token_id": [9, 7, 2]}"#);
+        write("tokenizer.json", STORIES);
+        write("tokenizer_config.json", br#"{"eos_token": "</s>"}"#);
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let stop = StopTokens::from_dir(dir.path(), Some(&tokenizer)).unwrap();
+        assert_eq!((stop.ids(), stop.first()), ([2, 9, 7].as_slice(), Some(2)));
+        assert_eq!(StopTokens::from_dir(dir.path(), None).unwrap().first(), Some(9));
+        write("config.json", br#"{"eos_token_id": "</s>"}"#);
+        let e = StopTokens::from_dir(dir.path(), None).unwrap_err().to_string();
+        assert!(e.contains("config.json") && e.contains("</s>"), "{e}");
+    }
+
+    #[test]
+    fn gguf_keys_and_names_count() {
+        let mut m = Metadata::default();
+        m.insert("tokenizer.ggml.eos_token_id", Value::U64(3));
+        m.insert("tokenizer.ggml.eot_token_id", Value::U64(5));
+        let stop = StopTokens::from_gguf(&m, &byte_level()).unwrap();
+        assert_eq!(stop.ids(), [3, 5, END]);
+        m.insert("tokenizer.ggml.eot_token_id", Value::U64(100_000));
+        assert!(StopTokens::from_gguf(&m, &byte_level()).is_err());
+    }
+}

@@ -1,0 +1,335 @@
+//! Text to token ids and back, for any model that ships a `tokenizer.json` or a GGUF file.
+//!
+//! The work is done by the `tokenizers` crate; this wraps it so that truncation and padding are off, offsets are exact byte
+//! ranges of the given text, and ids outside the vocabulary are errors. It knows no chat template (`model::chat_template`)
+//! and no stop tokens ([`super::stop`]). Text that arrives token by token is [`super::decode_stream`]; how a tokenizer is
+//! rebuilt from GGUF metadata is [`super::gguf_tokenizer`]; what a file must not say is `tokenizer_check.rs`'s. Should
+//! the library panic all the same, that is caught here and becomes an error.
+
+use super::decode_stream::DecodeStream;
+use super::{gguf_tokenizer, tokenizer_check};
+use crate::error::{Context, Error, Result};
+use crate::formats::gguf::Metadata;
+use crate::small_file;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use tokenizers::models::ModelWrapper;
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
+
+/// A model's tokenizer.
+pub struct Tokenizer {
+    inner: Inner,
+    /// Whether a text alone gets a space in front that the same text does not get after another (SentencePiece models).
+    prepends_space: bool,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, and the names of BOS and EOS from `tokenizer_config.json` where there is one.
+    ///
+    /// Fails when there is no `tokenizer.json`; says so when only a SentencePiece `tokenizer.model` is there.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        if !path.exists() {
+            return Err(missing(dir));
+        }
+        let bytes = small_file::read_bytes(&path, tokenizer_check::MAX_BYTES as u64)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let mut tokenizer = Self::from_json_bytes(&bytes).with_context(|| format!("reading {}", path.display()))?;
+        let config = dir.join("tokenizer_config.json");
+        if config.exists() {
+            let read = || -> Result<serde_json::Value> { Ok(serde_json::from_str(&small_file::read_text(&config)?)?) };
+            let config = read().with_context(|| format!("reading {}", config.display()))?;
+            tokenizer.bos_token = token_name(config.get("bos_token"));
+            tokenizer.eos_token = token_name(config.get("eos_token"));
+        }
+        Ok(tokenizer)
+    }
+
+    /// Reads the text of a `tokenizer.json`.
+    pub fn from_json_bytes(bytes: &[u8]) -> Result<Self> {
+        let most = tokenizer_check::MAX_BYTES;
+        crate::ensure!(bytes.len() <= most, "{} bytes are more than any tokenizer has (at most {most})", bytes.len());
+        let json: serde_json::Value = serde_json::from_slice(bytes).context("not a tokenizer.json")?;
+        tokenizer_check::check(&json)?;
+        let read = || assemble(json).context("not a tokenizer.json that Hugging Face's tokenizers reads");
+        Self::from_inner(guarded(read)?)
+    }
+
+    /// Rebuilds the tokenizer that a GGUF file describes in its `tokenizer.ggml.*` keys.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
+        let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
+        let mut tokenizer = Self::from_inner(guarded(|| gguf_tokenizer::build(&vocabulary))?)?;
+        let name = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize).cloned());
+        tokenizer.bos_token = name(vocabulary.bos);
+        tokenizer.eos_token = name(vocabulary.eos);
+        Ok(tokenizer)
+    }
+
+    fn from_inner(mut inner: Inner) -> Result<Self> {
+        inner.with_truncation(None)?.with_padding(None);
+        if let Some(mut processor) = inner.get_post_processor().cloned() {
+            keep_whole_offsets(&mut processor);
+            inner.with_post_processor(Some(processor));
+        }
+        let mut tokenizer = Self { inner, prepends_space: false, bos_token: None, eos_token: None };
+        let alone = tokenizer.encode("a", false)?;
+        tokenizer.prepends_space = tokenizer.after_line_break("a")?.is_some_and(|after| after != alone);
+        Ok(tokenizer)
+    }
+
+    /// The text of a `tokenizer.json` that reads back as this tokenizer.
+    pub fn to_json(&self) -> Result<String> {
+        guarded(|| self.inner.to_string(true).context("writing the tokenizer"))
+    }
+
+    /// The ids of a text. `add_special` adds what the model wants around a text, usually BOS in front. Names of special
+    /// tokens in the text become those tokens.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special).context("encoding a text"))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`Tokenizer::encode`], each id with the range of bytes of the text it stands for.
+    ///
+    /// Several tokens of one character share its range; a token that stands for nothing in the text has an empty one.
+    pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Vec<(u32, Range<usize>)>> {
+        let encoding = guarded(|| self.inner.encode(text, add_special).context("encoding a text"))?;
+        let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+    }
+
+    /// The ids of a text that follows another one directly: nothing special around it, and without the space that
+    /// SentencePiece models put in front of a text, which would otherwise appear between the two.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        if self.prepends_space
+            && let Some(ids) = self.after_line_break(text)?
+        {
+            return Ok(ids);
+        }
+        self.encode(text, false)
+    }
+
+    /// The ids of `text` where it follows a line break; none when a token crosses from the break into the text.
+    fn after_line_break(&self, text: &str) -> Result<Option<Vec<u32>>> {
+        let tokens = self.encode_with_offsets(&format!("\n{text}"), false)?;
+        let first = tokens.iter().position(|(_, range)| range.start >= 1).unwrap_or(tokens.len());
+        let clean = tokens[..first].iter().all(|(_, range)| range.end <= 1);
+        Ok(clean.then(|| tokens[first..].iter().map(|(id, _)| *id).collect()))
+    }
+
+    /// What each id adds to the text, special ones by name. Of a character that takes several the last says it.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
+        let mut stream = self.stream();
+        let piece = |&id: &u32| {
+            let special = self.is_special(id).then(|| self.id_to_token(id)).flatten();
+            let said = stream.push(id)?.unwrap_or_default();
+            Ok(special.unwrap_or(said))
+        };
+        ids.iter().map(piece).collect()
+    }
+
+    /// The text of ids. `skip_special` leaves out BOS, end-of-turn marks and the like. An id outside the vocabulary is an
+    /// error.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        if let Some(id) = ids.iter().find(|&&id| self.id_to_token(id).is_none()) {
+            crate::bail!("token id {id} is not in the vocabulary of {} tokens", self.vocab_size());
+        }
+        self.decode_known(ids, skip_special)
+    }
+
+    /// [`Tokenizer::decode`] for ids that were looked up before; others are left out.
+    pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        guarded(|| self.inner.decode(ids, skip_special).context("decoding token ids"))
+    }
+
+    /// Decoder of a text that arrives token by token, special tokens left out.
+    pub fn stream(&self) -> DecodeStream<'_> {
+        DecodeStream::new(self, &[])
+    }
+
+    /// As [`Tokenizer::stream`], where the tokens continue a prompt: a first word keeps the space before it.
+    pub fn stream_after(&self, prompt: &[u32]) -> DecodeStream<'_> {
+        DecodeStream::new(self, prompt)
+    }
+
+    /// Number of tokens, added ones included. A model's embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token by its exact name.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The name of a token as the vocabulary has it (not its text: see [`Tokenizer::decode`]).
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether this is a mark such as BOS or end of turn and not text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// The id of the token that `tokenizer_config.json` or the GGUF file calls BOS.
+    pub fn bos(&self) -> Option<u32> {
+        self.token_to_id(self.bos_token.as_deref()?)
+    }
+
+    /// The id of the token that `tokenizer_config.json` or the GGUF file calls EOS.
+    pub fn eos(&self) -> Option<u32> {
+        self.token_to_id(self.eos_token.as_deref()?)
+    }
+}
+
+/// The tokenizer of a checked file, in the library's own order, but without the model's cache: that belongs to the thread, and
+/// what one tokenizer leaves in it stays there for ever.
+fn assemble(mut file: serde_json::Value) -> Result<Inner> {
+    let mut model: ModelWrapper = serde_json::from_value(file["model"].take())?;
+    model.resize_cache(0);
+    let mut inner = Inner::new(model);
+    inner.with_normalizer(serde_json::from_value::<Option<NormalizerWrapper>>(file["normalizer"].take())?)?;
+    inner.with_pre_tokenizer(serde_json::from_value::<Option<PreTokenizerWrapper>>(file["pre_tokenizer"].take())?);
+    inner.with_post_processor(serde_json::from_value::<Option<PostProcessorWrapper>>(file["post_processor"].take())?);
+    inner.with_decoder(serde_json::from_value::<Option<DecoderWrapper>>(file["decoder"].take())?);
+    let made = serde_json::json!({
+        "normalizer": inner.get_normalizer(),
+        "pre_tokenizer": inner.get_pre_tokenizer(),
+        "post_processor": inner.get_post_processor(),
+        "decoder": inner.get_decoder(),
+    });
+    tokenizer_check::check_parts(made.as_object().expect("an object was made"))?;
+    let added: Option<Vec<AddedToken>> = serde_json::from_value(file["added_tokens"].take())?;
+    inner.add_tokens(added.unwrap_or_default())?;
+    Ok(inner)
+}
+
+/// Runs the library where a file that contradicts itself might make it panic. It keeps nothing but caches between calls.
+fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caught = catch_unwind(AssertUnwindSafe(run));
+    caught.unwrap_or_else(|_| {
+        Err(Error::new("the tokenizer contradicts itself: copy tokenizer.json from the model's page again"))
+    })
+}
+
+/// Why a directory without `tokenizer.json` cannot be used.
+fn missing(dir: &Path) -> Error {
+    let dir_name = dir.display();
+    if dir.join("tokenizer.model").exists() {
+        return Error::new(format!(
+            "{dir_name} has only a SentencePiece tokenizer.model, which is not read: save the fast tokenizer beside it with \
+             transformers, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        ));
+    }
+    Error::new(format!(
+        "{dir_name} has no tokenizer.json: copy it from the model's page, or give token ids instead of text"
+    ))
+}
+
+/// A special token's name in `tokenizer_config.json`: a string, an object with `content`, or null.
+fn token_name(value: Option<&serde_json::Value>) -> Option<String> {
+    let value = value?;
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// Stops byte-level processors from cutting spaces off offsets: labels are assigned by them.
+fn keep_whole_offsets(processor: &mut PostProcessorWrapper) {
+    match processor {
+        PostProcessorWrapper::ByteLevel(level) => level.trim_offsets = false,
+        PostProcessorWrapper::Roberta(roberta) => roberta.trim_offsets = false,
+        PostProcessorWrapper::Sequence(sequence) => sequence.as_mut().iter_mut().for_each(keep_whole_offsets),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::test_tokenizers::{END, START, STORIES, byte_level, stories};
+
+    #[test]
+    fn any_text_comes_back_as_it_was() {
+        for tokenizer in [byte_level(), stories()] {
+            for text in ["", " ", "hello hello", "  two  spaces\n\n", "naïve 🦙 日本語", "<unk", "\u{0}\u{FFFD}"]
+            {
+                let ids = tokenizer.encode(text, false).unwrap();
+                assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_added_marked_and_left_out() {
+        let t = stories();
+        let ids = t.encode("Once", true).unwrap();
+        assert_eq!(ids[0], 1);
+        assert!(t.is_special(1) && !t.is_special(ids[1]));
+        assert_eq!(t.decode(&ids, true).unwrap(), "Once");
+        assert!(t.decode(&ids, false).unwrap().starts_with("<s>"));
+        let t = byte_level();
+        assert_eq!(
+            t.encode("<|im_start|>hello<|im_end|>", false).unwrap(),
+            [START, t.token_to_id("hello").unwrap(), END]
+        );
+    }
+
+    #[test]
+    fn offsets_are_byte_ranges_of_the_text_with_its_spaces() {
+        let t = byte_level();
+        let text = "é hello";
+        let tokens = t.encode_with_offsets(text, false).unwrap();
+        let hello = t.token_to_id("Ġhello").unwrap();
+        assert_eq!(tokens.last(), Some(&(hello, 2..8)), "the space belongs to the token");
+        assert!(tokens[..2].iter().all(|(_, range)| *range == (0..2)), "both halves of é have its range: {tokens:?}");
+    }
+
+    #[test]
+    fn a_continuation_has_no_space_of_its_own() {
+        for t in [stories(), byte_level()] {
+            for (prompt, completion) in
+                [("Once upon", " a time"), ("Once up", "on a"), ("a\n", "\nb"), ("x", ""), ("say", "hello")]
+            {
+                let mut ids = t.encode(prompt, true).unwrap();
+                ids.extend(t.encode_continuation(completion).unwrap());
+                assert_eq!(t.decode(&ids, true).unwrap(), format!("{prompt}{completion}"));
+            }
+        }
+        assert!(stories().prepends_space && !byte_level().prepends_space);
+    }
+
+    #[test]
+    fn unknown_ids_are_errors() {
+        let e = stories().decode(&[1, 512], true).unwrap_err().to_string();
+        assert!(e.contains("512"), "{e}");
+    }
+
+    #[test]
+    fn damaged_files_are_errors() {
+        assert!(Tokenizer::from_json_bytes(b"{}").is_err());
+        assert!(Tokenizer::from_json_bytes(&STORIES[..STORIES.len() / 2]).is_err());
+        let text = std::str::from_utf8(STORIES).unwrap();
+        let cut = text.find("\"merges\": [").unwrap();
+        let impossible = format!("{}\"merges\": [[\"<0x00>\", \"<0x01>\"]]}}}}", &text[..cut]);
+        assert!(Tokenizer::from_json_bytes(impossible.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_read_with_its_config_and_its_absence_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = Tokenizer::from_dir(dir.path()).err().unwrap().to_string();
+        assert!(missing.contains("no tokenizer.json"), "{missing}");
+        std::fs::write(dir.path().join("tokenizer.model"), b"x").unwrap();
+        let sentencepiece = Tokenizer::from_dir(dir.path()).err().unwrap().to_string();
+        assert!(sentencepiece.contains("SentencePiece"), "{sentencepiece}");
+        std::fs::write(dir.path().join("tokenizer.json"), STORIES).unwrap();
+        let config = r#"{"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null}"#;
+        std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+        let t = Tokenizer::from_dir(dir.path()).unwrap();
+        assert_eq!((t.bos(), t.eos(), t.vocab_size()), (Some(1), Some(2), 512));
+    }
+}

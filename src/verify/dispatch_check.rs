@@ -1,0 +1,214 @@
+//! A trial: one dispatch alone, with what its buffers held before and, by its f64 twin, must hold after.
+//!
+//! A trial is judged where it was recorded, and can be run again in buffers of its own that are harder on a kernel: memory that
+//! it must write is poisoned, every binding is longer than what the dispatch was given, with poison behind it, and a grid
+//! that unfolds over two axes is folded although it would fit one. So a kernel that reads or writes outside its data, leaves
+//! an element out or counts on a grid of one axis is found out. A walk (`walk.rs`) makes one trial of every dispatch.
+
+use std::sync::Arc;
+
+use super::mismatch::{Difference, Fault, Judge};
+use crate::error::Result;
+use crate::gpu::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Features, Kind, Recording, Span};
+
+/// Poison of real memory that is written: a NaN that no arithmetic yields.
+const POISON: u32 = 0x7fc0_dead;
+/// Poison behind reals that are only read: another NaN, so that copying it to what should stay untouched shows.
+pub const READ_POISON: u32 = 0x7fc0_beef;
+/// Poison behind reals that are written: a number, since adding to a NaN or scaling it may leave its bits alone.
+const WRITTEN_GUARD: u32 = 0x449a_5225;
+/// Poison of words: far beyond any table, but not so far that a loop up to it hangs a device.
+pub const POISON_WORD: u32 = 0x0001_0001;
+/// What a strict kernel leaves in the last of the guarding elements when it has read behind the end of a buffer.
+pub const READ_OUTSIDE: u32 = 0x449a_5eed;
+/// Poisoned elements behind each binding.
+pub const GUARD: usize = ELEMENT_ALIGNMENT;
+
+/// Which grid a guarded run takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// The recorded one.
+    Recorded,
+    /// One axis folded over two, where the kernel unfolds it again.
+    Folded,
+}
+
+/// What one buffer holds.
+#[derive(Clone, Debug)]
+enum Content {
+    Real(Vec<f64>),
+    Words(Vec<u32>),
+}
+
+/// One dispatch with its inputs and the outputs of its twin.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The dispatch; its buffers are persistent.
+    pub dispatch: Dispatch,
+    /// Position among the commands of its recording.
+    pub command: usize,
+    /// By binding; none where the dispatch only writes.
+    before: Arc<[Option<Content>]>,
+    /// By binding; none where the dispatch only reads.
+    after: Arc<[Option<Content>]>,
+}
+
+/// What a run of a trial left in each written buffer, as bits.
+pub type Written = Vec<Vec<u32>>;
+
+impl Trial {
+    /// Reads the inputs of a dispatch from the device and asks its f64 twin for the outputs.
+    pub fn capture(device: &mut dyn Executor, dispatch: &Dispatch, command: usize) -> Result<Self> {
+        let mut twin = CpuExecutor::<f64>::new();
+        let mut before = Vec::new();
+        for (span, binding) in dispatch.spans.iter().zip(dispatch.kernel.bindings) {
+            before.push(match (binding.access, span.kind()) {
+                (Access::Write, _) => None,
+                (_, Kind::Real) => Some(Content::Real(device.read_f64(span)?)),
+                _ => Some(Content::Words(device.read_words(span)?)),
+            });
+            match &before[before.len() - 1] {
+                Some(Content::Real(x)) => twin.write_f64(span, x)?,
+                Some(Content::Words(x)) => twin.write_words(span, x)?,
+                None => {}
+            }
+        }
+        twin.run(&Recording::of(dispatch.clone()))?;
+        let mut after = Vec::new();
+        for (span, binding) in dispatch.spans.iter().zip(dispatch.kernel.bindings) {
+            after.push(match (binding.access, span.kind()) {
+                (Access::Read, _) => None,
+                (_, Kind::Real) => Some(Content::Real(twin.read_f64(span)?)),
+                _ => Some(Content::Words(twin.read_words(span)?)),
+            });
+        }
+        Ok(Self { dispatch: dispatch.clone(), command, before: before.into(), after: after.into() })
+    }
+
+    /// The same trial for each rival of the kernel that a device with `features` can run. Run it guarded: in place, what is added to
+    /// is not what it was any more.
+    pub fn rivals(&self, features: Features) -> Vec<Trial> {
+        let rival = |(dispatch, _)| Trial { dispatch, ..self.clone() };
+        self.dispatch.rivals(features).into_iter().map(rival).collect()
+    }
+
+    /// The dispatch as a recording, on the buffers that it was recorded with.
+    pub fn alone(&self) -> Recording {
+        Recording::of(self.dispatch.clone())
+    }
+
+    /// Runs the dispatch on the buffers that it was recorded with, and judges what they hold then.
+    pub fn run_in_place(&self, device: &mut dyn Executor) -> Result<(Vec<Difference>, Written)> {
+        device.run(&self.alone())?;
+        self.judge(device, &self.dispatch.spans, 0)
+    }
+
+    /// Runs a dispatch of the same shape (this one, or one of a changed kernel) in poisoned, guarded buffers and judges it. Twins
+    /// get memory of exactly the recorded length and grid.
+    pub fn run_guarded(
+        &self,
+        device: &mut dyn Executor,
+        dispatch: &Dispatch,
+        grid: Grid,
+    ) -> Result<(Vec<Difference>, Written)> {
+        let limit = device.limits().max_elements();
+        let room = |s: &Span| s.len + GUARD <= limit;
+        let guard = if !device.runs_twins() && self.dispatch.spans.iter().all(room) { GUARD } else { 0 };
+        let mut spans = Vec::new();
+        for (i, span) in self.dispatch.spans.iter().enumerate() {
+            let fresh = Buffer::persistent(span.buffer.label(), span.kind(), span.len + guard).span();
+            self.fill(device, i, &fresh)?;
+            spans.push(fresh);
+        }
+        let folds = grid == Grid::Folded && !device.runs_twins() && dispatch.kernel.is_foldable();
+        let groups = if folds { folded(dispatch.groups) } else { dispatch.groups };
+        device.run(&Recording::of(Dispatch { spans: spans.clone(), groups, ..dispatch.clone() }))?;
+        self.judge(device, &spans, guard)
+    }
+
+    /// Runs the trial where it was recorded and again, guarded; everything that is wrong with either, and whether the two gave
+    /// the same bits.
+    pub fn examine(&self, device: &mut dyn Executor) -> Result<Vec<Difference>> {
+        let (mut found, first) = self.run_in_place(device)?;
+        let (again, second) = self.run_guarded(device, &self.dispatch, Grid::Folded)?;
+        for (difference, other) in found.iter_mut().zip(again) {
+            if difference.fault.is_none() && (other.fault.is_some() || other.max_abs > difference.max_abs) {
+                *difference = other;
+            }
+        }
+        for (difference, (a, b)) in found.iter_mut().zip(first.iter().zip(&second)) {
+            let differs = a.iter().zip(b).position(|(a, b)| a != b && ![*a, *b].contains(&POISON));
+            if let (None, Some(i)) = (difference.fault, differs) {
+                difference.fault = Some(Fault::NotRepeatable);
+                difference.worst = (i, f64::from(f32::from_bits(a[i])), f64::from(f32::from_bits(b[i])));
+            }
+        }
+        Ok(found)
+    }
+
+    fn judge(&self, device: &mut dyn Executor, spans: &[Span], guard: usize) -> Result<(Vec<Difference>, Written)> {
+        let (mut found, mut written) = (Vec::new(), Vec::new());
+        for (i, (span, binding)) in spans.iter().zip(self.dispatch.kernel.bindings).enumerate() {
+            let Some(after) = &self.after[i] else { continue };
+            let len = span.len - guard;
+            let mut judge = Judge::new(&self.dispatch, binding.name, self.command);
+            let mut bits: Vec<u32> = match after {
+                Content::Real(after) => {
+                    let bits: Vec<u32> = device.read_real(span)?.iter().map(|x| x.to_bits()).collect();
+                    let untouched = if guard > 0 { self.untouched(i, len) } else { None };
+                    judge.reals(&bits[..len], after, untouched.as_deref());
+                    judge.guard(&bits[len..], WRITTEN_GUARD, len);
+                    bits
+                }
+                Content::Words(after) => {
+                    let words = device.read_words(span)?;
+                    judge.words(&words[..len], after);
+                    judge.guard(&words[len..], POISON_WORD, len);
+                    words
+                }
+            };
+            bits.truncate(len);
+            found.push(judge.verdict());
+            written.push(bits);
+        }
+        Ok((found, written))
+    }
+
+    /// Writes what binding `i` held before to the start of a longer span, poison where nobody wrote, and poison behind it.
+    fn fill(&self, device: &mut dyn Executor, i: usize, span: &Span) -> Result<()> {
+        let len = self.dispatch.spans[i].len;
+        if span.kind() != Kind::Real {
+            let mut words = match &self.before[i] {
+                Some(Content::Words(words)) => words.clone(),
+                _ => vec![POISON_WORD; len],
+            };
+            words.resize(span.len, POISON_WORD);
+            return device.write_words(span, &words);
+        }
+        let mut bits = self.untouched(i, len).unwrap_or_else(|| vec![POISON; len]);
+        bits.resize(span.len, if self.after[i].is_some() { WRITTEN_GUARD } else { READ_POISON });
+        device.write_real(span, bytemuck::cast_slice(&bits))
+    }
+
+    /// The bits that a guarded run puts into binding `i` before the dispatch.
+    fn untouched(&self, i: usize, len: usize) -> Option<Vec<u32>> {
+        match &self.before[i] {
+            Some(Content::Real(x)) => Some(x.iter().map(|&x| poisoned(x).to_bits()).collect()),
+            Some(Content::Words(_)) => None,
+            None => Some(vec![POISON; len]),
+        }
+    }
+}
+
+/// The value as f32; what nobody wrote becomes poison.
+fn poisoned(x: f64) -> f32 {
+    if x.is_nan() { f32::from_bits(POISON) } else { x as f32 }
+}
+
+/// A grid of one axis, folded over two; it overshoots, as folded grids do.
+fn folded(groups: [u32; 3]) -> [u32; 3] {
+    match groups {
+        [x, 1, 1] => [x.div_ceil(2), 2, 1],
+        other => other,
+    }
+}

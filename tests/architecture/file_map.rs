@@ -1,0 +1,60 @@
+//! The file map of ARCHITECTURE.md, made from the first sentence of each file's `//!` lines.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The first sentence of a file's documentation, links as plain words.
+fn summary(text: &str) -> String {
+    let lines = text.lines().map_while(|l| l.strip_prefix("//!")).map(str::trim);
+    let paragraph = lines.take_while(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
+    let sentence = paragraph.split_once(". ").map_or(paragraph.as_str(), |(first, _)| first);
+    let mut out = String::new();
+    let mut rest = sentence.trim_end_matches('.');
+    // [`name`](path) and [`name`] are `name` here.
+    while let Some(at) = rest.find("[`") {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let end = after.find(']').unwrap_or(after.len());
+        out.push_str(&after[..end]);
+        rest = after.get(end + 1..).unwrap_or("");
+        if let Some(target) = rest.strip_prefix('(') {
+            rest = target.split_once(')').map_or("", |(_, rest)| rest);
+        }
+    }
+    out + rest
+}
+
+/// The map: a heading for each floor, a line for each folder (that of its `mod.rs`) and file below it.
+pub fn file_map(floors: &[&[&str]], sources: &BTreeMap<String, String>) -> String {
+    let mut map = String::new();
+    let mut line = |path: &str, text: &str| {
+        let path = path.trim_start_matches("src/");
+        let path = path.strip_suffix("mod.rs").unwrap_or(path);
+        let _ = writeln!(map, "- `{path}`: {}", summary(text));
+    };
+    let mut put = |heading: String, belongs: &dyn Fn(&str) -> bool| {
+        line("", &heading);
+        for (path, text) in sources.iter().filter(|(path, _)| belongs(path)) {
+            line(path, text);
+        }
+    };
+    put("//! On top".into(), &|path| matches!(path, "src/lib.rs" | "src/main.rs"));
+    for (n, floor) in floors.iter().enumerate() {
+        put(format!("//! Floor {n}: {}", floor.join(", ")), &|path| {
+            floor.iter().any(|m| path == format!("src/{m}.rs") || path.starts_with(&format!("src/{m}/")))
+        });
+    }
+    let mut out = String::new();
+    for line in map.lines() {
+        match line.strip_prefix("- ``: ") {
+            Some(heading) => {
+                let _ = write!(out, "\n### {heading}\n\n");
+            }
+            None => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
