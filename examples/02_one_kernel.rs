@@ -1,4 +1,4 @@
-//! Second step: one matrix product, described once, run on a device and checked against its CPU twin in f64.
+//! Second step: one matrix product, described once, run on a device and checked against its CPU reference in f64.
 //!
 //! Work is described as a `Recording`, a plain list of commands that knows no device. An executor runs it. That is why
 //! the same lines below can be given to a GPU and to the oracle.
@@ -42,17 +42,17 @@ fn main() -> Result<()> {
     let (rec, ours) = product(device.as_mut())?;
     println!("{}: {} command, y[0] = {}", device.name(), rec.commands().len(), ours[0]);
 
-    // Every kernel has a twin in Rust. In f64 it is the oracle that all devices are judged by.
+    // Every kernel has a reference in Rust. In f64 it is the oracle that all devices are judged by.
     let (_, exact) = product(&mut CpuExecutor::<f64>::new())?;
     let largest = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let error = ours.iter().zip(&exact).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
     println!("largest error: {:.1e} of the largest element", error / largest);
-    assert!(error < 1e-5 * largest, "the device and the twin disagree");
+    assert!(error < 1e-5 * largest, "the device and the reference disagree");
 
     // The same comparison for any recording, however long: each dispatch alone, on the device's own inputs.
     for difference in walk::compare(device.as_mut(), &rec)? {
         println!("{difference}");
     }
-    println!("device and twin agree");
+    println!("device and reference agree");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Adding a kernel: the squared ReLU, y = max(x, 0)², with its WGSL, its twin, its gradient and its case, from outside the
+//! Adding a kernel: the squared ReLU, y = max(x, 0)², with its WGSL, its reference, its gradient and its case, from outside the
 //! crate. From the case follow the gradient check and the comparison on every device.
 //!
 //! Inside the crate the same parts live in two places: the WGSL in `shaders/family/kernel.wgsl`, all else in
@@ -8,8 +8,8 @@
 
 use longreach::Result;
 use longreach::gpu::{
-    Binding, Call, CpuExecutor, Executor, Features, KernelDef, Kind, OpenOptions, Params as _, Real, Recording, Source,
-    WgpuExecutor, adapters, groups_for, shader,
+    Binding, CpuExecutor, Executor, Features, KernelArgs, KernelDef, Kind, OpenOptions, Params as _, Real, Recording,
+    Source, WgpuExecutor, adapters, groups_for, shader,
 };
 use longreach::kernels::case::{Case, Tolerance, real};
 use longreach::kernels::op::{Applied, Op, when};
@@ -63,18 +63,18 @@ longreach::params! {
 // 3. The descriptions. Parts are concatenated; `common/grid` brings linear_index.
 static FORWARD: KernelDef = KernelDef {
     label: "example/relu2",
-    variant: "",
+    suffix: "",
     parts: &[longreach::wgsl!("common/grid"), Source::new("example/relu2", FORWARD_WGSL)],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("y", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: forward_twin,
-    twin_f64: forward_twin,
+    alternatives: &[],
+    reference_f32: forward_reference,
+    reference_f64: forward_reference,
 };
 static BACKWARD: KernelDef = KernelDef {
     label: "example/relu2_backward",
-    variant: "",
+    suffix: "",
     parts: &[longreach::wgsl!("common/grid"), Source::new("example/relu2_backward", BACKWARD_WGSL)],
     bindings: &[
         Binding::read("x", Kind::Real, "[n]"),
@@ -83,22 +83,22 @@ static BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: backward_twin,
-    twin_f64: backward_twin,
+    alternatives: &[],
+    reference_f32: backward_reference,
+    reference_f64: backward_reference,
 };
 
-// 4. The twins: the same formula in Rust, in f32 the kernel of the CPU executor, in f64 the judge of all devices.
-fn forward_twin<T: Real>(call: Call<'_, T>) {
-    let [x, y] = call.args();
+// 4. The references: the same formula in Rust, in f32 the kernel of the CPU executor, in f64 the judge of all devices.
+fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let [x, y] = args.buffers();
     for (y, &x) in y.real_mut().iter_mut().zip(x.real()) {
         let r = x.max(T::ZERO);
         *y = r * r;
     }
 }
 
-fn backward_twin<T: Real>(call: Call<'_, T>) {
-    let [x, dy, dx] = call.args();
+fn backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let [x, dy, dx] = args.buffers();
     for ((dx, &x), &dy) in dx.real_mut().iter_mut().zip(x.real()).zip(dy.real()) {
         *dx = T::of(2.0) * x.max(T::ZERO) * dy;
     }
@@ -139,7 +139,7 @@ fn case() -> Case {
     })
 }
 
-/// Compares every dispatch of the case, forward and backward, with its f64 twin.
+/// Compares every dispatch of the case, forward and backward, with its f64 reference.
 fn compare(device: &mut dyn Executor) -> Result<()> {
     let recorded = case().record(device)?;
     for difference in walk::compare(device, &recorded.recording)? {
@@ -161,7 +161,7 @@ fn main() -> Result<()> {
         println!("gradient {:.9}, slope {:.9}", slope.analytic, slope.numeric);
         assert!(slope.relative_error() < 1e-6, "the gradient is not the slope");
     }
-    // Does every device of this machine compute what the twin computes? The CPU executor first, then each adapter.
+    // Does every device of this machine compute what the reference computes? The CPU executor first, then each adapter.
     compare(&mut CpuExecutor::<f32>::new())?;
     for adapter in adapters() {
         match WgpuExecutor::open(&adapter, &OpenOptions::default()) {

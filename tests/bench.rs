@@ -96,7 +96,7 @@ fn a_quick_benchmark_on_the_cpu_gives_figures_that_can_be_compared_and_drawn() {
     let model = ["--device", "cpu", "--config", "tiny", "--lengths", "300,40", "--only", "norm/"];
     let report = report_of(&[&model[..], &["--profile", "--plot", plots.to_str().unwrap()]].concat());
     assert_figures(&report, 2 * ROWS_A_LENGTH);
-    assert!(report.kernels.iter().all(|r| r.form == "twin" && r.case.starts_with("norm/")));
+    assert!(report.kernels.iter().all(|r| r.variant == "reference" && r.case.starts_with("norm/")));
     let kv = |attention: &str| {
         let is_it = |r: &&ModelRow| r.activity == Activity::Prefill && r.attention == attention && r.length == 300;
         report.runs.iter().find(is_it).unwrap().kv_bytes
@@ -259,7 +259,7 @@ fn kernels_are_measured_by_the_hosts_clock_where_there_is_no_other() {
     let rows = kernel_rows(&mut device, &roofline, "lrsa/keep", 0.0, &mut watch).unwrap();
     assert_eq!(seen, ["lrsa/keep_mark", "lrsa/keep_pack"]);
     for row in rows {
-        assert!(row.form == "portable" && row.best_seconds > 1e-6 && row.gb_per_s > 0.0, "{row:?}");
+        assert!(row.variant == "portable" && row.best_seconds > 1e-6 && row.gb_per_s > 0.0, "{row:?}");
         let expected = row.bytes as f64 / 2e9 / row.best_seconds;
         assert!((row.of_roofline - expected).abs() < 1e-9, "no operations: memory is the roof: {row:?}");
     }

@@ -1,5 +1,5 @@
 //! `longreach check` on the drivers that tests have: llvmpipe through Vulkan and through GL, with the adapter's limits and with
-//! WebGPU's; that every kernel has rows in every form, that a faulty device is found out, and what the verb prints.
+//! WebGPU's; that every kernel has rows in every variant, that a faulty device is found out, and what the verb prints.
 
 mod common;
 
@@ -26,8 +26,8 @@ fn assert_conforms(adapter: &AdapterReport, limits: LimitSet) {
         let own = kernel.features().and(used);
         let strict = format!("{own}, strict");
         assert!(seen.contains(&(&kernel.name(), &strict)), "no row of {} as {strict}", kernel.name());
-        let forms = [own, Features::NONE].into_iter().filter(|f| kernel.runs_with(*f));
-        for features in forms.map(|f| f.to_string()).collect::<BTreeSet<_>>() {
+        let variants = [own, Features::NONE].into_iter().filter(|f| kernel.runs_with(*f));
+        for features in variants.map(|f| f.to_string()).collect::<BTreeSet<_>>() {
             for variant in [features.clone(), format!("{features}, bounds-checked")] {
                 assert!(seen.contains(&(&kernel.name(), &variant)), "no row of {} as {variant}", kernel.name());
             }
@@ -69,9 +69,10 @@ fn llvmpipe_conforms_through_gl() {
 fn the_cpu_executor_conforms() {
     let device = check_cpu(&CheckOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
     let seen: BTreeSet<&str> = device.rows.iter().map(|r| r.kernel.as_str()).collect();
-    // Twins are judged under the kernel that is recorded; its rivals share them.
-    let rivals: BTreeSet<String> = kernels().iter().flat_map(|k| k.rivals).map(|r| r.kernel.name()).collect();
-    let recorded = kernels().into_iter().map(|k| k.name()).filter(|k| !rivals.contains(k));
+    // References are judged under the kernel that is recorded; its alternatives share them.
+    let alternatives: BTreeSet<String> =
+        kernels().iter().flat_map(|k| k.alternatives).map(|r| r.kernel.name()).collect();
+    let recorded = kernels().into_iter().map(|k| k.name()).filter(|k| !alternatives.contains(k));
     let missing: Vec<String> = recorded.filter(|k| !seen.contains(k.as_str())).collect();
     assert!(missing.is_empty(), "no rows of {missing:?}");
     let text = table(&Report { devices: vec![device.clone()], ..Report::default() });

@@ -1,5 +1,5 @@
 //! Two of the equalities that hold the method together: the training form equals chunked prefill and decode at any chunk
-//! size, and every dispatch of a whole step equals its f64 twin. (The third, gradient = slope, is in the graph test.)
+//! size, and every dispatch of a whole step equals its f64 reference. (The third, gradient = slope, is in the graph test.)
 
 mod common;
 
@@ -90,7 +90,7 @@ fn assert_walk(device: &mut dyn Executor, rec: &longreach::gpu::Recording, what:
 }
 
 #[test]
-fn every_dispatch_of_a_training_step_equals_its_twin() {
+fn every_dispatch_of_a_training_step_equals_its_reference() {
     let Some(mut device) = common::software_device() else { return };
     let mut loaded = open(&mut device, "qwen2-bias-tied", Train::All(Decay::All));
     let vocab = loaded.model.config.vocab;
@@ -113,7 +113,7 @@ fn every_dispatch_of_a_training_step_equals_its_twin() {
 }
 
 #[test]
-fn every_dispatch_of_prefill_and_decode_equals_its_twin() {
+fn every_dispatch_of_prefill_and_decode_equals_its_reference() {
     let Some(mut device) = common::software_device() else { return };
     let loaded = open(&mut device, "llama-gqa", Train::Nothing);
     let attention = lrsa(4, 16, 0.25);

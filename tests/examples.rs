@@ -69,10 +69,13 @@ fn a_device_holds_numbers() {
 }
 
 #[test]
-fn one_kernel_agrees_with_its_twin() {
+fn one_kernel_agrees_with_its_reference() {
     for device in devices() {
         let out = run("02_one_kernel", &[&device]);
-        assert!(out.contains("matmul/tile (nt f32) wrote out[") && out.ends_with("device and twin agree\n"), "{out}");
+        assert!(
+            out.contains("matmul/tile (nt f32) wrote out[") && out.ends_with("device and reference agree\n"),
+            "{out}"
+        );
     }
 }
 

@@ -12,8 +12,8 @@ use longreach::attention::{Attention, Cache, Heads, Lrsa};
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
-    Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features, KernelDef, Kind, MemoryUse,
-    OpenOptions, Params, Recording, Rival, Rivals, Source, Span, Timing, WgpuExecutor, shader,
+    Alternative, Alternatives, Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features,
+    KernelDef, Kind, MemoryUse, OpenOptions, Params, Recording, Source, Span, Timing, WgpuExecutor, shader,
 };
 use longreach::train::{Observer, TrainJob, run};
 
@@ -26,14 +26,14 @@ longreach::params! {
 const fn broken(label: &'static str, part: &'static [Source], bindings: &'static [Binding]) -> KernelDef {
     KernelDef {
         label,
-        variant: "",
+        suffix: "",
         parts: part,
         bindings,
         params: OneParam::FIELDS,
         constants: &[],
-        rivals: &[],
-        twin_f32: |_| {},
-        twin_f64: |_| {},
+        alternatives: &[],
+        reference_f32: |_| {},
+        reference_f64: |_| {},
     }
 }
 
@@ -66,10 +66,10 @@ static GREEDY: KernelDef = broken("broken/greedy", &[HEAD, Source::new("broken/g
 
 const WHOLE_TEXT: &str = "@group(0) @binding(1) var<storage, read_write> x: array<f32>;\n\n@compute @workgroup_size(1)\n\
                           fn whole() {\n    x[0] = f32(p.n);\n}\n";
-const BROKEN_RIVAL: Rival =
-    Rival { kernel: &TYPES, expected: Expected::Everywhere, shape: |d| Some((d.constants.clone(), d.groups)) };
+const BROKEN_RIVAL: Alternative =
+    Alternative { kernel: &TYPES, expected: Expected::Everywhere, shape: |d| Some((d.constants.clone(), d.groups)) };
 static WHOLE: KernelDef = KernelDef {
-    rivals: &[BROKEN_RIVAL],
+    alternatives: &[BROKEN_RIVAL],
     ..broken("broken/whole", &[HEAD, Source::new("broken/whole", WHOLE_TEXT)], READ_WRITE)
 };
 
@@ -121,13 +121,13 @@ fn a_lost_device_fails_every_call_and_hangs_none() {
 
 #[test]
 fn a_rival_that_does_not_compile_is_done_without() {
-    for rivals in [Rivals::Expected, Rivals::Measured] {
-        let Some(mut device) = common::open(&OpenOptions { rivals, ..OpenOptions::default() }) else { return };
+    for alternatives in [Alternatives::Expected, Alternatives::Measured] {
+        let Some(mut device) = common::open(&OpenOptions { alternatives, ..OpenOptions::default() }) else { return };
         let x = real("x", 1);
         device.write_real(&x, &[0.0]).unwrap();
         run_kernel(&mut device, &WHOLE, &x).unwrap();
-        assert_eq!(device.read_real(&x).unwrap(), [1.0], "{rivals:?}");
-        run_kernel(&mut device, &WHOLE, &x).expect("the rival is not asked for again");
+        assert_eq!(device.read_real(&x).unwrap(), [1.0], "{alternatives:?}");
+        run_kernel(&mut device, &WHOLE, &x).expect("the alternative is not asked for again");
         assert_error(run_kernel(&mut device, &TYPES, &x), ErrorKind::Failed, &["shaders/broken/types.wgsl:6"]);
     }
 }

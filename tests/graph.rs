@@ -1,7 +1,7 @@
 //! Gradients of whole models: analytic against central differences in f64, with residuals, a shared (tied) weight, norms,
 //! biases, SwiGLU, RoPE, dense and sparse attention with its selection held fixed, adapters with dropout, and the head.
 //!
-//! The gradients of single ops are in `kernels.rs`; here the tape is on trial: what it adds, and what it recomputes.
+//! The gradients of single ops are in `kernels.rs`; here the tape is on check: what it adds, and what it recomputes.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -59,14 +59,14 @@ fn batch(vocab: usize) -> Batch {
     Batch::new(&[example(47, 0), example(34, 1)])
 }
 
-struct Trial {
+struct DispatchCheck {
     loaded: Loaded,
     batch: Batch,
     objective: Objective,
     kept: KeptLog,
 }
 
-impl Trial {
+impl DispatchCheck {
     fn new(loaded: Loaded, attention: Attention) -> Self {
         let batch = batch(loaded.model.config.vocab);
         let kept = Rc::new(RefCell::new(Vec::new()));
@@ -147,17 +147,17 @@ fn write(device: &mut dyn Executor, t: &Tensor, values: &[f64]) {
 fn check(load: fn(&mut dyn Executor, &str) -> Loaded, model: &str, attention: Attention) {
     let device = &mut CpuExecutor::<f64>::new();
     let loaded = load(device, model);
-    let mut trial = Trial::new(loaded, attention);
-    let plain = trial.gradients(device, false);
-    let recomputed = trial.gradients(device, true);
-    for ((t, a), b) in trial.loaded.trainables.iter().zip(&plain).zip(&recomputed) {
+    let mut check = DispatchCheck::new(loaded, attention);
+    let plain = check.gradients(device, false);
+    let recomputed = check.gradients(device, true);
+    for ((t, a), b) in check.loaded.trainables.iter().zip(&plain).zip(&recomputed) {
         assert!(
             a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
             "{model} {attention}: {} differs when its block is recomputed",
             t.name
         );
     }
-    trial.check_slopes(device, &plain);
+    check.check_slopes(device, &plain);
 }
 
 #[test]
@@ -188,14 +188,14 @@ fn adapters_with_dropout_and_dense_attention() {
 #[test]
 fn recomputation_attends_again_but_never_selects_again() {
     let device = &mut CpuExecutor::<f64>::new();
-    let mut trial = Trial::new(full(device, "qwen2-bias-tied"), lrsa());
+    let mut check = DispatchCheck::new(full(device, "qwen2-bias-tied"), lrsa());
     let one = Tensor::persistent("one", Format::F32, 1, 1, &device.limits()).unwrap();
-    let uploaded = UploadedBatch::new(device, &mut trial.loaded.model, &trial.batch, &trial.objective).unwrap();
-    let n_layers = trial.loaded.model.config.n_layers;
+    let uploaded = UploadedBatch::new(device, &mut check.loaded.model, &check.batch, &check.objective).unwrap();
+    let n_layers = check.loaded.model.config.n_layers;
     for (recompute, n_forwards) in [(false, n_layers), (true, 2 * n_layers)] {
         let mut tape = Tape::training(recompute);
-        let hidden = uploaded.hidden(&mut tape, &trial.loaded.model).unwrap();
-        let loss = uploaded.loss(&mut tape, &trial.loaded.model, &hidden, 1.0, device.limits().max_elements()).unwrap();
+        let hidden = uploaded.hidden(&mut tape, &check.loaded.model).unwrap();
+        let loss = uploaded.loss(&mut tape, &check.loaded.model, &hidden, 1.0, device.limits().max_elements()).unwrap();
         tape.backward(&loss, &one).unwrap();
         let count = |label: &str| {
             let is_it = |c: &&Command| matches!(c, Command::Dispatch(d) if d.kernel.label == label);

@@ -1,17 +1,17 @@
-//! The kernels beside what `tests/conformance.rs` checks: every form of every shader agrees with its description, a device uses
-//! the forms that it may, whole cases give the same bits twice, and sliced tables.
+//! The kernels beside what `tests/conformance.rs` checks: every variant of every shader agrees with its description, a device uses
+//! the variants that it may, whole cases give the same bits twice, and sliced tables.
 
 mod common;
 
 use longreach::conformance::all_cases;
-use longreach::gpu::{Executor, Features, OpenOptions, Rivals, WgpuExecutor, shader};
+use longreach::gpu::{Alternatives, Executor, Features, OpenOptions, WgpuExecutor, shader};
 use longreach::kernels;
 use longreach::verify::walk;
 
 #[test]
 fn every_shader_agrees_with_its_rust_description() {
     for (kernel, constants) in longreach::attention::kernels().into_iter().chain(kernels::all()) {
-        for features in kernel.forms() {
+        for features in kernel.variants() {
             shader::check(kernel, &constants, features).unwrap();
         }
     }
@@ -84,7 +84,9 @@ fn tables_larger_than_a_binding_are_looked_up_slice_by_slice() {
 
 #[test]
 fn a_device_that_measures_its_kernels_computes_the_same() {
-    let Some(mut device) = common::open(&OpenOptions { rivals: Rivals::Measured, ..OpenOptions::default() }) else {
+    let Some(mut device) =
+        common::open(&OpenOptions { alternatives: Alternatives::Measured, ..OpenOptions::default() })
+    else {
         return;
     };
     for case in

@@ -45,7 +45,7 @@ fn expected(n: usize, start: f32, factor: f32) -> Vec<f32> {
 #[test]
 fn one_shape_is_prepared_once_and_each_run_has_its_own_buffers_and_parameters() {
     let Some(mut device) = common::software_device() else { return };
-    // The factor is a parameter of a kernel with rivals, so it belongs to the shape; what the buffers hold does not.
+    // The factor is a parameter of a kernel with alternatives, so it belongs to the shape; what the buffers hold does not.
     let runs =
         [(8, 1.0, 1.0, 0), (8, 5.0, 1.0, 1), (8, 5.0, 3.0, 1), (24, 2.0, 1.0, 1), (8, 7.0, 3.0, 2), (24, 9.0, 1.0, 3)];
     let mut held = Vec::new();

@@ -1,4 +1,4 @@
-//! A second WGSL compiler judges every linked shader in each of its forms. naga, which wgpu uses, does not check that barriers and subgroup
+//! A second WGSL compiler judges every linked shader in each of its variants. naga, which wgpu uses, does not check that barriers and subgroup
 //! operations are reached by all invocations alike; tint, which browsers use, does.
 //!
 //! tint is no requirement: where it is not on the PATH the test says that it was skipped.

@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(meant(WindowEvent::HoveredFileCancelled), None);
         let Some(Meant::Read(path)) = drop("book.txt") else { panic!("a document is read") };
         let (mut app, _) = App::new(Settings::default());
-        app.act(Action::Document(read_document(&path).unwrap()));
+        app.on_action(Action::Document(read_document(&path).unwrap()));
         assert_eq!(app.chat.document.map(|d| d.name).as_deref(), Some("book.txt"));
     }
 

@@ -8,7 +8,7 @@ use crate::generate::Answer;
 
 impl App {
     /// Takes in what the worker says.
-    pub fn hear(&mut self, event: Event) -> Vec<Effect> {
+    pub fn on_event(&mut self, event: Event) -> Vec<Effect> {
         match event {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {

@@ -1,5 +1,5 @@
 //! The app as a state machine: what a person did and what the worker says goes in, the next state and what is to be done come out. It
-//! touches no window, no file and no device. What the worker says is taken in by `hear.rs`.
+//! touches no window, no file and no device. What the worker says is taken in by `events.rs`.
 
 use std::path::PathBuf;
 
@@ -203,7 +203,7 @@ impl App {
     }
 
     /// Takes in what a person did.
-    pub fn act(&mut self, action: Action) -> Vec<Effect> {
+    pub fn on_action(&mut self, action: Action) -> Vec<Effect> {
         match action {
             Action::Show(page) => {
                 self.page = page;
@@ -238,7 +238,7 @@ impl App {
                 vec![]
             }
             // A run that could not be saved waits for an answer and for nothing else.
-            Action::Stop if self.tune.save_failed.is_some() => self.act(Action::Show(Page::Tune)),
+            Action::Stop if self.tune.save_failed.is_some() => self.on_action(Action::Show(Page::Tune)),
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],
@@ -277,11 +277,11 @@ impl App {
             Pick::ModelFolder | Pick::ModelFile => {
                 self.settings.model = text;
                 self.settings.adapter.clear();
-                self.act(Action::OpenModel)
+                self.on_action(Action::OpenModel)
             }
             Pick::Adapter => {
                 self.settings.adapter = text;
-                self.act(Action::OpenModel)
+                self.on_action(Action::OpenModel)
             }
             Pick::Data => {
                 self.tune.data = text;
@@ -362,7 +362,7 @@ impl App {
                 self.settings.adapter.clone_from(&self.tune.run_out);
                 self.settings.factor = self.tune.factor.max(1);
                 self.page = Page::Chat;
-                self.act(Action::OpenModel)
+                self.on_action(Action::OpenModel)
             }
             _ => vec![],
         }

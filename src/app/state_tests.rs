@@ -21,7 +21,7 @@ pub(super) fn opened() -> App {
     let (mut app, effects) = App::new(Settings::default());
     assert!(matches!(&effects[..], [Effect::Send(Command::ListAdapters), Effect::Send(Command::Open(_))]));
     assert_eq!(app.busy, Some(Busy::Opening));
-    assert!(app.hear(Event::Opened(card())).is_empty());
+    assert!(app.on_event(Event::Opened(card())).is_empty());
     app
 }
 
@@ -31,7 +31,7 @@ fn answer(text: &str) -> Answer {
 
 fn ask(app: &mut App, text: &str) -> Question {
     app.chat.draft = text.into();
-    match &app.act(Action::Ask)[..] {
+    match &app.on_action(Action::Ask)[..] {
         [Effect::Send(Command::Ask(question))] => question.clone(),
         other => panic!("{other:?}"),
     }
@@ -40,32 +40,32 @@ fn ask(app: &mut App, text: &str) -> Question {
 #[test]
 fn a_conversation_streams_and_goes_on() {
     let mut app = opened();
-    app.act(Action::Document(Document { name: "d.txt".into(), text: Arc::from("long text") }));
+    app.on_action(Action::Document(Document { name: "d.txt".into(), text: Arc::from("long text") }));
     let question = ask(&mut app, "  Who?  ");
     assert_eq!((&*question.document, question.turns[0].question.as_str()), ("long text", "Who?"));
     assert!(matches!(question.attention, Attention::Lrsa(l) if l.keep() == 0.25));
     assert_eq!((app.busy, app.chat.draft.as_str()), (Some(Busy::Answering), ""));
-    app.hear(Event::Fed { done: 10, total: 40 });
+    app.on_event(Event::Fed { done: 10, total: 40 });
     assert_eq!(app.chat.fed, Some((10, 40)));
-    app.hear(Event::Grown(600));
+    app.on_event(Event::Grown(600));
     assert_eq!(app.chat.context, Some((600, 16 + 3 * 32 + 128 + 72, 312 * 64)), "four partitions and a rest");
-    app.hear(Event::Said("A".into()));
-    app.hear(Event::Said("hab".into()));
+    app.on_event(Event::Said("A".into()));
+    app.on_event(Event::Said("hab".into()));
     assert_eq!((app.chat.turns[0].answer.as_str(), app.chat.fed), ("Ahab", None));
-    app.hear(Event::Answered(answer("Ahab.")));
+    app.on_event(Event::Answered(answer("Ahab.")));
     assert_eq!((app.busy, app.chat.context), (None, Some((50, 40, 2560))));
     let next = ask(&mut app, "Why?");
     assert_eq!(next.turns.len(), 2);
     assert_eq!(next.turns[0], Turn { question: "Who?".into(), answer: "Ahab.".into(), is_cut: false });
     // A second question has to wait.
     app.chat.draft = "More".into();
-    assert!(app.act(Action::Ask).is_empty());
+    assert!(app.on_action(Action::Ask).is_empty());
     assert_eq!((app.notices.len(), app.chat.draft.as_str(), app.chat.turns.len()), (1, "More", 2));
-    assert_eq!(app.act(Action::Stop), [Effect::Stop]);
-    app.hear(Event::Answered(Answer { is_stopped: true, ..answer("Because") }));
+    assert_eq!(app.on_action(Action::Stop), [Effect::Stop]);
+    app.on_event(Event::Answered(Answer { is_stopped: true, ..answer("Because") }));
     assert_eq!((app.chat.turns[1].answer.as_str(), app.chat.turns[1].is_cut), ("Because", true));
     assert!(
-        matches!(&app.act(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty() && q.seed == 1)
+        matches!(&app.on_action(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty() && q.seed == 1)
     );
     let text = app.chat.transcript();
     assert!(text.contains("Document: d.txt") && text.contains("You: Who?") && text.contains("Model: Ahab."), "{text}");
@@ -75,16 +75,16 @@ fn a_conversation_streams_and_goes_on() {
 fn nothing_typed_is_lost_when_an_answer_fails() {
     let mut app = opened();
     ask(&mut app, "A long question");
-    app.hear(Event::Failed("out of memory".into()));
+    app.on_event(Event::Failed("out of memory".into()));
     assert_eq!((app.chat.draft.as_str(), app.chat.turns.len(), app.busy), ("A long question", 0, None));
     assert!(app.notices[0].is_error && app.notices[0].text.contains("out of memory"));
-    app.act(Action::Dismiss(0));
-    app.act(Action::Dismiss(7));
+    app.on_action(Action::Dismiss(0));
+    app.on_action(Action::Dismiss(7));
     assert!(app.notices.is_empty());
     // What had been said before stays.
     ask(&mut app, "Again");
-    app.hear(Event::Said("Half an".into()));
-    app.hear(Event::Failed("lost".into()));
+    app.on_event(Event::Said("Half an".into()));
+    app.on_event(Event::Failed("lost".into()));
     assert_eq!((app.chat.turns[0].answer.as_str(), app.chat.draft.as_str()), ("Half an", ""));
 }
 
@@ -92,32 +92,32 @@ fn nothing_typed_is_lost_when_an_answer_fails() {
 fn a_worker_that_was_restarted_opens_the_model_again() {
     let mut app = opened();
     ask(&mut app, "Q");
-    let effects = app.hear(Event::Restarted("the device was lost".into()));
+    let effects = app.on_event(Event::Restarted("the device was lost".into()));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
     assert_eq!((app.busy, app.chat.model.is_none(), app.chat.draft.as_str()), (Some(Busy::Opening), true, "Q"));
     assert!(app.notices[0].text.contains("lost"));
     // One that failed under a run comes back once, and nothing later closes it again.
-    app.hear(Event::Opened(card()));
-    app.act(Action::Train);
-    app.hear(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::Opened(card()));
+    app.on_action(Action::Train);
+    app.on_event(Event::TrainBegan(Box::new(app.job())));
     app.settings.factor = 8;
-    let effects = app.hear(Event::Restarted("the device was lost".into()));
+    let effects = app.on_event(Event::Restarted("the device was lost".into()));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
-    app.hear(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
+    app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
     assert_eq!(app.settings.factor, 2, "trained otherwise meanwhile");
-    app.act(Action::Preview);
-    assert!(app.hear(Event::Failed("no such file".into())).is_empty() && app.chat.model.is_some());
+    app.on_action(Action::Preview);
+    assert!(app.on_event(Event::Failed("no such file".into())).is_empty() && app.chat.model.is_some());
     // A model that brings the engine down while it is opened is not opened for ever.
-    app.act(Action::OpenModel);
-    assert!(app.hear(Event::Restarted("the loader failed".into())).is_empty());
+    app.on_action(Action::OpenModel);
+    assert!(app.on_event(Event::Restarted("the loader failed".into())).is_empty());
     assert_eq!(app.busy, None);
     // Neither that nor another model costs the conversation.
     let mut app = opened();
     ask(&mut app, "Q");
-    app.hear(Event::Answered(answer("A")));
+    app.on_event(Event::Answered(answer("A")));
     app.chat.draft = "next".into();
-    app.act(Action::OpenModel);
-    app.hear(Event::Failed("no such folder".into()));
+    app.on_action(Action::OpenModel);
+    app.on_event(Event::Failed("no such folder".into()));
     assert_eq!((app.chat.turns.len(), app.chat.draft.as_str()), (1, "next"));
 }
 
@@ -125,34 +125,34 @@ fn a_worker_that_was_restarted_opens_the_model_again() {
 fn a_run_is_begun_paused_and_talked_to() {
     let mut app = opened();
     (app.tune.data, app.tune.out, app.settings.model) = ("data".into(), "out dir".into(), "m.gguf".into());
-    let effects = app.act(Action::Train);
+    let effects = app.on_action(Action::Train);
     let [Effect::Send(Command::Train { job, .. }), Effect::SaveSettings] = &effects[..] else { panic!("{effects:?}") };
     job.validate().unwrap();
     assert_eq!((job.data.clone(), job.steps), (PathBuf::from("data"), Some(100)));
     assert_eq!(app.settings.out, "out dir");
     // What an earlier run saved there is not replaced before a person says so.
-    app.hear(Event::WouldReplace("out dir".into()));
+    app.on_event(Event::WouldReplace("out dir".into()));
     assert_eq!((app.busy, app.tune.asks_to_replace()), (None, Some(&PathBuf::from("out dir"))));
     app.tune.out = "elsewhere".into();
     assert_eq!(app.tune.asks_to_replace(), None);
     app.tune.out = "out dir".into();
-    let effects = app.act(Action::Replace);
+    let effects = app.on_action(Action::Replace);
     assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
     // The chat's model leaves the run its memory, and its conversation to the page.
     app.chat.turns = vec![Turn { question: "Q".into(), ..Turn::default() }];
-    app.hear(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainBegan(Box::new(app.job())));
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
-    app.hear(Event::TrainStarted { steps: 100, examples: 9 });
+    app.on_event(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
         let line =
             StepLine { step, loss: 5.0 - step as f64, lr: 1e-4, grad_norm: 1.0, tokens: 100, seconds: 2.0, bytes: 7 };
-        app.hear(Event::TrainStep(line));
+        app.on_event(Event::TrainStep(line));
     }
     assert_eq!((app.tune.seconds_left(), app.tune.tokens_per_s()), (Some(192.0), Some(50.0)));
-    assert_eq!(app.act(Action::Pause(true)), [Effect::Pause(true)]);
+    assert_eq!(app.on_action(Action::Pause(true)), [Effect::Pause(true)]);
     assert_eq!(app.tune.run, RunState::Paused);
-    assert_eq!(app.act(Action::Pause(false)), [Effect::Pause(false)]);
-    assert!(app.act(Action::OpenModel).iter().all(|e| *e == Effect::SaveSettings), "the engine is busy");
+    assert_eq!(app.on_action(Action::Pause(false)), [Effect::Pause(false)]);
+    assert!(app.on_action(Action::OpenModel).iter().all(|e| *e == Effect::SaveSettings), "the engine is busy");
     let summary = Summary {
         steps: 4,
         loss: Some(1.0),
@@ -164,38 +164,38 @@ fn a_run_is_begun_paused_and_talked_to() {
         cancelled: true,
     };
     app.page = Page::Chat;
-    app.hear(Event::SaveFailed("no space".into()));
-    assert!(app.act(Action::Stop).is_empty() && app.page == Page::Tune, "there is nothing to stop but to decide");
-    assert_eq!(app.act(Action::SaveAgain(true)), [Effect::Answer(true)]);
-    assert!(app.act(Action::SaveAgain(true)).is_empty(), "asked once, answered once");
-    let effects = app.hear(Event::Trained(summary));
+    app.on_event(Event::SaveFailed("no space".into()));
+    assert!(app.on_action(Action::Stop).is_empty() && app.page == Page::Tune, "there is nothing to stop but to decide");
+    assert_eq!(app.on_action(Action::SaveAgain(true)), [Effect::Answer(true)]);
+    assert!(app.on_action(Action::SaveAgain(true)).is_empty(), "asked once, answered once");
+    let effects = app.on_event(Event::Trained(summary));
     assert_eq!(app.tune.run, RunState::Done(summary));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
     app.settings.factor = 8;
-    app.hear(Event::Opened(card()));
+    app.on_event(Event::Opened(card()));
     assert_eq!((app.settings.factor, app.busy), (8, None), "the dials stay as they were");
-    let effects = app.act(Action::ChatWithAdapter);
+    let effects = app.on_action(Action::ChatWithAdapter);
     let opened = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
     assert_eq!((opened.unwrap().adapter.clone(), app.page), (Some(PathBuf::from("out dir")), Page::Chat));
     // The next run keeps this one's curve beside its own.
-    app.hear(Event::Opened(card()));
-    app.act(Action::Train);
-    app.hear(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::Opened(card()));
+    app.on_action(Action::Train);
+    app.on_event(Event::TrainBegan(Box::new(app.job())));
     assert_eq!((app.tune.past.len(), app.tune.past[0].losses.len(), app.tune.steps.len()), (1, 4, 0));
-    let effects = app.hear(Event::Failed("the disk is full".into()));
+    let effects = app.on_event(Event::Failed("the disk is full".into()));
     assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("full")));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
-    assert!(app.hear(Event::Failed("no such folder".into())).is_empty(), "and not for ever");
+    assert!(app.on_event(Event::Failed("no such folder".into())).is_empty(), "and not for ever");
 }
 
 #[test]
 fn what_is_shown_belongs_to_what_is_described() {
     let mut app = opened();
     (app.tune.data, app.tune.out) = ("data".into(), "out".into());
-    app.act(Action::Preview);
-    app.hear(Event::Preview(vec![vec![("x".into(), true)]]));
-    app.act(Action::Estimate);
-    app.hear(Event::Estimated(1 << 20));
+    app.on_action(Action::Preview);
+    app.on_event(Event::Preview(vec![vec![("x".into(), true)]]));
+    app.on_action(Action::Estimate);
+    app.on_event(Event::Estimated(1 << 20));
     let shown = |app: &App| (app.tune.examples("").len(), app.tune.estimate_of(&app.job(), &app.settings.device));
     assert_eq!(shown(&app), (1, Some(1 << 20)));
     app.tune.recompute = true;
@@ -206,7 +206,7 @@ fn what_is_shown_belongs_to_what_is_described() {
     app.tune.data = "other".into();
     assert_eq!(shown(&app), (0, None));
     app.chat.path = " book.txt ".into();
-    assert_eq!(app.act(Action::Read), [Effect::Read("book.txt".into())]);
+    assert_eq!(app.on_action(Action::Read), [Effect::Read("book.txt".into())]);
 }
 
 #[test]
@@ -237,10 +237,10 @@ fn the_command_line_describes_the_same_run() {
 #[test]
 fn an_adapter_brings_its_compression() {
     let mut app = opened();
-    app.hear(Event::Opened(ModelCard { recorded: Some((8, 32, 0.125)), ..card() }));
+    app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.125)), ..card() }));
     assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (8, 32, 8));
-    assert_eq!(app.act(Action::ShowKept(true)), [Effect::Send(Command::Kept)]);
-    app.act(Action::Document(Document { name: "d".into(), text: Arc::from("x") }));
+    assert_eq!(app.on_action(Action::ShowKept(true)), [Effect::Send(Command::Kept)]);
+    app.on_action(Action::Document(Document { name: "d".into(), text: Arc::from("x") }));
     assert!(app.chat.document.is_none() && app.notices.len() == 1, "not while the old one is looked at");
 }
 
@@ -263,6 +263,6 @@ fn dropped_things_are_told_apart() {
     assert!(read_document(&at("photo.jpg")).unwrap_err().to_string().contains("UTF-8"));
     assert!(read_document(&at("none")).unwrap_err().to_string().contains("none"));
     let mut app = opened();
-    let effects = app.act(Action::Picked(Pick::ModelFolder, at("model")));
+    let effects = app.on_action(Action::Picked(Pick::ModelFolder, at("model")));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(c)), Effect::SaveSettings] if c.adapter.is_none()));
 }

@@ -196,8 +196,8 @@ impl Handler {
         });
     }
 
-    fn act(&mut self, action: Action) {
-        let effects = self.app.act(action);
+    fn on_action(&mut self, action: Action) {
+        let effects = self.app.on_action(action);
         self.carry_out(effects);
         self.request_frame();
     }
@@ -248,7 +248,7 @@ impl Handler {
             shown.window.request_redraw();
         }
         for action in actions {
-            self.act(action);
+            self.on_action(action);
         }
     }
 }
@@ -276,7 +276,7 @@ impl ApplicationHandler<Message> for Handler {
     fn user_event(&mut self, _event_loop: &ActiveEventLoop, message: Message) {
         match message {
             Message::Worker(event) => {
-                let effects = self.app.hear(event);
+                let effects = self.app.on_event(event);
                 self.carry_out(effects);
                 self.request_frame();
             }
@@ -284,8 +284,8 @@ impl ApplicationHandler<Message> for Handler {
                 self.next_frame = Some(self.next_frame.map_or(at, |before| before.min(at)));
             }
             Message::Picked(Pick::Document, path) => self.read(path),
-            Message::Picked(pick, path) => self.act(Action::Picked(pick, path)),
-            Message::Read(Ok(document)) => self.act(Action::Document(document)),
+            Message::Picked(pick, path) => self.on_action(Action::Picked(pick, path)),
+            Message::Read(Ok(document)) => self.on_action(Action::Document(document)),
             Message::Read(Err(e)) => {
                 self.app.notices.push(Notice { is_error: true, text: e.to_string() });
                 self.request_frame();
@@ -311,7 +311,7 @@ impl ApplicationHandler<Message> for Handler {
                 self.gives_up = true;
                 let text = "What was trained is not saved. Closing the window once more gives it up.";
                 self.app.notices.push(Notice { is_error: true, text: text.into() });
-                self.act(Action::Show(Page::Tune));
+                self.on_action(Action::Show(Page::Tune));
             }
             WindowEvent::CloseRequested => {
                 self.worker.control.stop();
@@ -323,7 +323,7 @@ impl ApplicationHandler<Message> for Handler {
             }
             event => match meant(event) {
                 Some(Meant::Read(path)) => self.read(path),
-                Some(Meant::Act(action)) => self.act(action),
+                Some(Meant::Act(action)) => self.on_action(action),
                 None => {}
             },
         }

@@ -12,8 +12,8 @@ use super::{Attention, Heads, Lrsa, TrainingLayout};
 use super::{decode, select};
 use crate::error::Result;
 use crate::gpu::{
-    self, Binding, Call, CpuExecutor, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Real, Recording,
-    Rival, Source, Span,
+    self, Alternative, Binding, CpuExecutor, Dispatch, Expected, Feature, KernelArgs, KernelDef, Kind, Params as _,
+    Real, Recording, Source, Span,
 };
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
@@ -31,7 +31,7 @@ pub(super) const OWN_QUADS: Source = wgsl!("attend/own_quads");
 
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
-    variant: "",
+    suffix: "",
     parts: &[TILES, QUERIES, wgsl!("attend/forward")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
@@ -43,15 +43,15 @@ static FORWARD: KernelDef = KernelDef {
     ],
     params: TileParams::FIELDS,
     constants: &["D4"],
-    rivals: &[Rival { kernel: &FORWARD_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
-    twin_f32: forward_twin,
-    twin_f64: forward_twin,
+    alternatives: &[Alternative { kernel: &FORWARD_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    reference_f32: forward_reference,
+    reference_f64: forward_reference,
 };
 
 static FORWARD_BROADCAST: KernelDef = KernelDef {
     label: "attend/forward_broadcast",
     parts: &[TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/forward_broadcast")],
-    rivals: &[],
+    alternatives: &[],
     ..FORWARD
 };
 
@@ -62,15 +62,15 @@ pub(super) fn broadcast_shape(d: &Dispatch) -> Option<gpu::Shape> {
 
 /// The kernels of this family, for heads of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    FORWARD.with_rivals().into_iter().map(|k| (k, vec![8])).collect()
+    FORWARD.with_alternatives().into_iter().map(|k| (k, vec![8])).collect()
 }
 
-fn forward_twin<T: Real>(call: Call<'_, T>) {
-    let p: TileParams = call.params();
-    let dim = 4 * call.constants[0] as usize;
+fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: TileParams = args.params();
+    let dim = 4 * args.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
-    let n_tiles = call.groups[0] as usize;
-    let [q, raw, packed, tiles, out, lse] = call.args();
+    let n_tiles = args.groups[0] as usize;
+    let [q, raw, packed, tiles, out, lse] = args.buffers();
     let (q, raw, packed) = (q.real(), raw.real(), packed.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let counts = || tiles.iter().map(|t| t.n_queries as usize);

@@ -8,7 +8,7 @@ use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, TILES, broadc
 use super::layout::{KeyTile, QueryTile, TileParams};
 use super::reference::{Keys, Shape, split_by};
 use crate::gpu::{
-    Binding, Call, Expected, KernelDef, Kind, Params as _, Real, Recording, Rival, Source, Span, groups_for,
+    Alternative, Binding, Expected, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source, Span, groups_for,
 };
 use crate::kernels::product::{View, product};
 use crate::kernels::rows::{dot, for_rows};
@@ -27,7 +27,7 @@ params! {
 
 static DELTA: KernelDef = KernelDef {
     label: "attend/delta",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("attend/delta")],
     bindings: &[
         Binding::read("out", Kind::Real, "[tokens, H, d]"),
@@ -37,14 +37,14 @@ static DELTA: KernelDef = KernelDef {
     ],
     params: DeltaParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: delta_twin,
-    twin_f64: delta_twin,
+    alternatives: &[],
+    reference_f32: delta_reference,
+    reference_f64: delta_reference,
 };
 
 static QUERY: KernelDef = KernelDef {
     label: "attend/backward_query",
-    variant: "",
+    suffix: "",
     parts: &[TILES, QUERIES, wgsl!("attend/backward_query")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
@@ -57,15 +57,15 @@ static QUERY: KernelDef = KernelDef {
     ],
     params: TileParams::FIELDS,
     constants: &["D4"],
-    rivals: &[Rival { kernel: &QUERY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
-    twin_f32: query_twin,
-    twin_f64: query_twin,
+    alternatives: &[Alternative { kernel: &QUERY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    reference_f32: query_reference,
+    reference_f64: query_reference,
 };
 
 static QUERY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_query_broadcast",
     parts: &[TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/backward_query_broadcast")],
-    rivals: &[],
+    alternatives: &[],
     ..QUERY
 };
 
@@ -74,7 +74,7 @@ const KEY_TILES: Source = wgsl!("attend/key_tiles");
 
 static KEY: KernelDef = KernelDef {
     label: "attend/backward_key",
-    variant: "",
+    suffix: "",
     parts: &[KEY_TILES, wgsl!("attend/backward_key")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
@@ -86,27 +86,27 @@ static KEY: KernelDef = KernelDef {
     ],
     params: KeyParams::FIELDS,
     constants: &["D4"],
-    rivals: &[Rival { kernel: &KEY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
-    twin_f32: key_twin,
-    twin_f64: key_twin,
+    alternatives: &[Alternative { kernel: &KEY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    reference_f32: key_reference,
+    reference_f64: key_reference,
 };
 
 static KEY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_key_broadcast",
     parts: &[KEY_TILES, QUADS, wgsl!("attend/backward_key_broadcast")],
-    rivals: &[],
+    alternatives: &[],
     ..KEY
 };
 
 /// The kernels of this file, for heads of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    let tiled = [&QUERY, &KEY].into_iter().flat_map(KernelDef::with_rivals).map(|k| (k, vec![8]));
+    let tiled = [&QUERY, &KEY].into_iter().flat_map(KernelDef::with_alternatives).map(|k| (k, vec![8]));
     std::iter::once((&DELTA, vec![])).chain(tiled).collect()
 }
 
-fn delta_twin<T: Real>(call: Call<'_, T>) {
-    let p: DeltaParams = call.params();
-    let [out, dout, lse, stats] = call.args();
+fn delta_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: DeltaParams = args.params();
+    let [out, dout, lse, stats] = args.buffers();
     let (out, dout, lse, stats) = (out.real(), dout.real(), lse.real(), stats.real_mut());
     let d = p.head_dim as usize;
     let n = p.n as usize;
@@ -115,12 +115,12 @@ fn delta_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-fn query_twin<T: Real>(call: Call<'_, T>) {
-    let p: TileParams = call.params();
-    let dim = 4 * call.constants[0] as usize;
+fn query_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: TileParams = args.params();
+    let dim = 4 * args.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
-    let n_tiles = call.groups[0] as usize;
-    let [q, raw, packed, tiles, dout, stats, dq] = call.args();
+    let n_tiles = args.groups[0] as usize;
+    let [q, raw, packed, tiles, dout, stats, dq] = args.buffers();
     let (q, raw, packed, dout, stats) = (q.real(), raw.real(), packed.real(), dout.real(), stats.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let outs = split_by(dq.real_mut(), tiles.iter().map(|t| t.n_queries as usize * shape.q_cols()));
@@ -172,12 +172,12 @@ vectorised! {
 /// Queries that a key tile is worked against at a time.
 const QUERY_BLOCK: usize = 128;
 
-fn key_twin<T: Real>(call: Call<'_, T>) {
-    let p: KeyParams = call.params();
-    let dim = 4 * call.constants[0] as usize;
+fn key_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: KeyParams = args.params();
+    let dim = 4 * args.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
-    let n_tiles = call.groups[0] as usize;
-    let [q, keys, tiles, dout, stats, dkv] = call.args();
+    let n_tiles = args.groups[0] as usize;
+    let [q, keys, tiles, dout, stats, dkv] = args.buffers();
     let (q, keys, dout, stats) = (q.real(), keys.real(), dout.real(), stats.real());
     let tiles: &[KeyTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let outs = split_by(dkv.real_mut(), tiles.iter().map(|t| t.n_keys as usize * shape.kv_cols()));

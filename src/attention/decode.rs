@@ -10,7 +10,7 @@ use super::Heads;
 use super::attend::{Keys as CacheKeys, TILES};
 use super::layout::{LANES, QueryTile};
 use super::reference::{Keys, Shape};
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::kernels::parts::REDUCE;
 use crate::kernels::rows::{SUM_LANES, row_max, row_sum, total};
@@ -33,12 +33,12 @@ const SPLIT: usize = 128;
 const MOST_HEADS: usize = 8;
 /// The widest head that these kernels take: a quad for each lane.
 const MOST_CHANNELS: usize = 4 * LANES;
-/// Numbers that one parallel task of the twin reads at least.
+/// Numbers that one parallel task of the reference reads at least.
 const TASK: usize = 1 << 15;
 
 static DECODE: KernelDef = KernelDef {
     label: "attend/decode",
-    variant: "",
+    suffix: "",
     parts: &[REDUCE, TILES, wgsl!("attend/decode")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
@@ -50,14 +50,14 @@ static DECODE: KernelDef = KernelDef {
     ],
     params: DecodeParams::FIELDS,
     constants: &["D4", "G", "SPLIT"],
-    rivals: &[],
-    twin_f32: decode_twin,
-    twin_f64: decode_twin,
+    alternatives: &[],
+    reference_f32: decode_reference,
+    reference_f64: decode_reference,
 };
 
 static COMBINE: KernelDef = KernelDef {
     label: "attend/combine",
-    variant: "",
+    suffix: "",
     parts: &[REDUCE, wgsl!("attend/combine")],
     bindings: &[
         Binding::read("stats", Kind::Real, "[n_tiles, n_splits, H, 2]"),
@@ -68,9 +68,9 @@ static COMBINE: KernelDef = KernelDef {
     ],
     params: CombineParams::FIELDS,
     constants: &["D4"],
-    rivals: &[],
-    twin_f32: combine_twin,
-    twin_f64: combine_twin,
+    alternatives: &[],
+    reference_f32: combine_reference,
+    reference_f64: combine_reference,
 };
 
 /// The kernels of this file, for heads of 32 in groups of 3.
@@ -78,12 +78,12 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&DECODE, vec![8, 3, SPLIT as u32]), (&COMBINE, vec![8])]
 }
 
-fn decode_twin<T: Real>(call: Call<'_, T>) {
-    let p: DecodeParams = call.params();
-    let [dim, split] = [4 * call.constants[0] as usize, call.constants[2] as usize];
+fn decode_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: DecodeParams = args.params();
+    let [dim, split] = [4 * args.constants[0] as usize, args.constants[2] as usize];
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
     let n_splits = p.n_splits as usize;
-    let [q, raw, packed, tiles, stats, mixed] = call.args();
+    let [q, raw, packed, tiles, stats, mixed] = args.buffers();
     let (q, raw, packed) = (q.real(), raw.real(), packed.real());
     let tiles: &[QueryTile] = bytemuck::cast_slice(tiles.u32());
     let stats = stats.real_mut().par_chunks_exact_mut(2 * shape.n_heads);
@@ -185,11 +185,11 @@ vectorised! {
     }
 }
 
-fn combine_twin<T: Real>(call: Call<'_, T>) {
-    let p: CombineParams = call.params();
-    let dim = 4 * call.constants[0] as usize;
-    let (n_heads, n_splits, n_tiles) = (p.n_heads as usize, p.n_splits as usize, call.groups[0] as usize);
-    let [stats, mixed, tiles, out, lse] = call.args();
+fn combine_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: CombineParams = args.params();
+    let dim = 4 * args.constants[0] as usize;
+    let (n_heads, n_splits, n_tiles) = (p.n_heads as usize, p.n_splits as usize, args.groups[0] as usize);
+    let [stats, mixed, tiles, out, lse] = args.buffers();
     let (stats, mixed, out, lse) = (stats.real(), mixed.real(), out.real_mut(), lse.real_mut());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     for (t, tile) in tiles.iter().enumerate() {

@@ -1,13 +1,13 @@
-//! What the CPU twins of the attention kernels share: the runs of keys that a tile sees, and blocked products over them.
+//! What the CPU references of the attention kernels share: the runs of keys that a tile sees, and blocked products over them.
 //!
-//! A twin works a tile and head at a time: scores of all its queries against all its keys by one matrix product for each run,
+//! A reference works a tile and head at a time: scores of all its queries against all its keys by one matrix product for each run,
 //! then row-wise exponentials, then products back. That is the shader's sum in another order.
 
 use super::layout::QueryTile;
 use crate::gpu::Real;
 use crate::kernels::product::{View, product};
 
-/// Head counts and scale as a twin needs them.
+/// Head counts and scale as a reference needs them.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) n_heads: usize,

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::{Heads, Lrsa};
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::case::{Case, Input, Tolerance, frozen, random};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
@@ -42,7 +42,7 @@ params! {
 
 static BOUNDS: KernelDef = KernelDef {
     label: "lrsa/lag_bounds",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/lag_bounds")],
     bindings: &[
         Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
@@ -51,14 +51,14 @@ static BOUNDS: KernelDef = KernelDef {
     ],
     params: BoundsParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: bounds_twin,
-    twin_f64: bounds_twin,
+    alternatives: &[],
+    reference_f32: bounds_reference,
+    reference_f64: bounds_reference,
 };
 
 static STD: KernelDef = KernelDef {
     label: "lrsa/lag_std",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/lag_std")],
     bindings: &[
         Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
@@ -68,14 +68,14 @@ static STD: KernelDef = KernelDef {
     ],
     params: StdParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: std_twin,
-    twin_f64: std_twin,
+    alternatives: &[],
+    reference_f32: std_reference,
+    reference_f64: std_reference,
 };
 
 static SCORE: KernelDef = KernelDef {
     label: "lrsa/lag_score",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/lag_score")],
     bindings: &[
         Binding::read("spread", Kind::Real, "[n_pairs, 2 * Hk, lag]"),
@@ -83,9 +83,9 @@ static SCORE: KernelDef = KernelDef {
     ],
     params: ScoreParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: score_twin,
-    twin_f64: score_twin,
+    alternatives: &[],
+    reference_f32: score_reference,
+    reference_f64: score_reference,
 };
 
 /// The kernels of this family.
@@ -93,9 +93,9 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&BOUNDS, &STD, &SCORE].map(|k| (k, vec![])).to_vec()
 }
 
-fn bounds_twin<T: Real>(call: Call<'_, T>) {
-    let p: BoundsParams = call.params();
-    let [raw, pairs, bounds] = call.args();
+fn bounds_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: BoundsParams = args.params();
+    let [raw, pairs, bounds] = args.buffers();
     let (raw, pairs, bounds) = (raw.real(), pairs.u32(), bounds.real_mut());
     let cols = p.kv_cols as usize;
     for (pair, out) in bounds.chunks_exact_mut(2 * cols).enumerate().take(p.n_pairs as usize) {
@@ -115,9 +115,9 @@ fn bounds_twin<T: Real>(call: Call<'_, T>) {
     }
 }
 
-fn std_twin<T: Real>(call: Call<'_, T>) {
-    let p: StdParams = call.params();
-    let [raw, pairs, bounds, spread] = call.args();
+fn std_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: StdParams = args.params();
+    let [raw, pairs, bounds, spread] = args.buffers();
     let (raw, pairs, bounds, spread) = (raw.real(), pairs.u32(), bounds.real(), spread.real_mut());
     let (cols, d, lag) = (p.kv_cols as usize, p.head_dim as usize, p.lag as usize);
     let sides = cols / d;
@@ -142,9 +142,9 @@ fn softmax<T: Real>(x: &[T]) -> Vec<T> {
     e.iter().map(|&v| v / sum).collect()
 }
 
-fn score_twin<T: Real>(call: Call<'_, T>) {
-    let p: ScoreParams = call.params();
-    let [spread, scores] = call.args();
+fn score_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: ScoreParams = args.params();
+    let [spread, scores] = args.buffers();
     let (spread, scores) = (spread.real(), scores.real_mut());
     let (heads, lag) = (p.n_heads as usize, p.lag as usize);
     for (i, out) in scores.chunks_exact_mut(lag).enumerate().take(p.n_pairs as usize * heads) {

@@ -5,7 +5,7 @@
 
 use super::score::{self, Pairs};
 use super::{Heads, Lrsa};
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::tensor::copy_tensor;
 use crate::tensor::{Format, Tensor};
@@ -33,7 +33,7 @@ params! {
 
 static MARK: KernelDef = KernelDef {
     label: "lrsa/keep_mark",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/keep_mark")],
     bindings: &[
         Binding::read("scores", Kind::Real, "[n_pairs, Hk, lag]"),
@@ -41,14 +41,14 @@ static MARK: KernelDef = KernelDef {
     ],
     params: MarkParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: mark_twin,
-    twin_f64: mark_twin,
+    alternatives: &[],
+    reference_f32: mark_reference,
+    reference_f64: mark_reference,
 };
 
 static PACK: KernelDef = KernelDef {
     label: "lrsa/keep_pack",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/keep_pack")],
     bindings: &[
         Binding::read("marks", Kind::U32, "[n_pairs, Hk, lag]"),
@@ -57,14 +57,14 @@ static PACK: KernelDef = KernelDef {
     ],
     params: PackParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: pack_twin,
-    twin_f64: pack_twin,
+    alternatives: &[],
+    reference_f32: pack_reference,
+    reference_f64: pack_reference,
 };
 
 static GATHER: KernelDef = KernelDef {
     label: "lrsa/gather_kept",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/gather_kept")],
     bindings: &[
         Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
@@ -73,14 +73,14 @@ static GATHER: KernelDef = KernelDef {
     ],
     params: GatherParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: gather_twin,
-    twin_f64: gather_twin,
+    alternatives: &[],
+    reference_f32: gather_reference,
+    reference_f64: gather_reference,
 };
 
 static SCATTER: KernelDef = KernelDef {
     label: "lrsa/scatter_kept",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/scatter_kept")],
     bindings: &[
         Binding::read("packed", Kind::Real, "[packed rows, kv_cols]"),
@@ -89,9 +89,9 @@ static SCATTER: KernelDef = KernelDef {
     ],
     params: ScatterParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: scatter_twin,
-    twin_f64: scatter_twin,
+    alternatives: &[],
+    reference_f32: scatter_reference,
+    reference_f64: scatter_reference,
 };
 
 /// The kernels of this family.
@@ -99,9 +99,9 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&MARK, &PACK, &GATHER, &SCATTER].map(|k| (k, vec![])).to_vec()
 }
 
-fn mark_twin<T: Real>(call: Call<'_, T>) {
-    let p: MarkParams = call.params();
-    let [scores, marks] = call.args();
+fn mark_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: MarkParams = args.params();
+    let [scores, marks] = args.buffers();
     let (scores, marks) = (&scores.real()[..p.n as usize], marks.u32_mut());
     let lag = p.lag as usize;
     for (scores, marks) in scores.chunks_exact(lag).zip(marks.chunks_exact_mut(lag)) {
@@ -112,9 +112,9 @@ fn mark_twin<T: Real>(call: Call<'_, T>) {
     }
 }
 
-fn pack_twin<T: Real>(call: Call<'_, T>) {
-    let p: PackParams = call.params();
-    let [marks, pairs, rows] = call.args();
+fn pack_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: PackParams = args.params();
+    let [marks, pairs, rows] = args.buffers();
     let (marks, pairs, rows) = (&marks.u32()[..p.n as usize], pairs.u32(), rows.u32_mut());
     let lists = marks.chunks_exact(p.lag as usize).zip(rows.chunks_exact_mut(p.kept as usize));
     for (list, (marks, rows)) in lists.enumerate() {
@@ -135,16 +135,16 @@ fn each_kept(n: u32, kv_cols: u32, head_dim: u32, kept: u32, rows: &[u32], mut f
     }
 }
 
-fn gather_twin<T: Real>(call: Call<'_, T>) {
-    let p: GatherParams = call.params();
-    let [raw, rows, packed] = call.args();
+fn gather_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: GatherParams = args.params();
+    let [raw, rows, packed] = args.buffers();
     let (raw, packed) = (raw.real(), &mut packed.real_mut()[(p.out_row * p.kv_cols) as usize..]);
     each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |to, from| packed[to] = raw[from]);
 }
 
-fn scatter_twin<T: Real>(call: Call<'_, T>) {
-    let p: ScatterParams = call.params();
-    let [packed, rows, raw] = call.args();
+fn scatter_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: ScatterParams = args.params();
+    let [packed, rows, raw] = args.buffers();
     let (packed, raw) = (packed.real(), raw.real_mut());
     each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |from, to| raw[to] += packed[from]);
 }

@@ -1,7 +1,7 @@
 //! Storing a chunk's keys and values in the cache, whose tail is a ring.
 
 use super::layout::NO_RING;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::kernels::case::{Case, Tolerance, real};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
@@ -13,7 +13,7 @@ params! {
 
 static STORE: KernelDef = KernelDef {
     label: "lrsa/store_rows",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/store_rows")],
     bindings: &[
         Binding::read("rows", Kind::Real, "[tokens, kv_cols]"),
@@ -21,9 +21,9 @@ static STORE: KernelDef = KernelDef {
     ],
     params: StoreParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: store_twin,
-    twin_f64: store_twin,
+    alternatives: &[],
+    reference_f32: store_reference,
+    reference_f64: store_reference,
 };
 
 /// The kernels of this file.
@@ -31,9 +31,9 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&STORE, vec![])]
 }
 
-fn store_twin<T: Real>(call: Call<'_, T>) {
-    let p: StoreParams = call.params();
-    let [rows, cache] = call.args();
+fn store_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: StoreParams = args.params();
+    let [rows, cache] = args.buffers();
     let (rows, cache, cols) = (rows.real(), cache.real_mut(), p.kv_cols as usize);
     for (t, row) in rows[..p.n as usize].chunks_exact(cols).enumerate() {
         let at = ((p.first + t as u32) % p.ring) as usize * cols;

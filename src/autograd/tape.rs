@@ -265,10 +265,10 @@ impl Tape {
     ) -> Result<Vec<Option<Tensor>>> {
         for (i, (target, needed)) in inputs.iter().zip(&mut *need).enumerate() {
             if *needed
-                && op.has_backward_onto(i)
+                && op.has_backward_accumulate(i)
                 && let Some(sum) = grads.sum_of(&mut self.rec, target)
             {
-                op.backward_onto(&mut self.rec, outputs, i, &sum);
+                op.backward_accumulate(&mut self.rec, outputs, i, &sum);
                 *needed = false;
             }
         }

@@ -48,12 +48,12 @@ pub fn kernel_rows(
                 continue;
             }
             let samples = time_command(device, command, budget)?;
-            let form = if device.runs_twins() {
-                "twin".to_string()
+            let variant = if device.runs_references() {
+                "reference".to_string()
             } else {
                 device.features().and(kernel.features()).to_string()
             };
-            let row = KernelRow::new(kernel.name(), form, case.name.clone(), work, &samples, roofline);
+            let row = KernelRow::new(kernel.name(), variant, case.name.clone(), work, &samples, roofline);
             match same {
                 Some(i) => of_case[i] = row,
                 None => of_case.push(row),

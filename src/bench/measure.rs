@@ -54,7 +54,7 @@ pub fn time_command(device: &mut dyn Executor, command: &Command, budget: f64) -
     device.run(&repeated(1))?;
     let probe = device.run_timed(&repeated(1))?[0];
     let n = ((budget / probe.seconds.max(1e-6)) as usize).clamp(*RUNS.start(), *RUNS.end());
-    if probe.clock == Clock::Device || device.runs_twins() {
+    if probe.clock == Clock::Device || device.runs_references() {
         let timings = device.run_timed(&repeated(n))?;
         return Ok(Samples::new(timings.iter().map(|t| t.seconds).collect()));
     }

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 pub struct KernelRow {
     /// Label and variant.
     pub kernel: String,
-    /// `twin`, or the features for which the form that ran is made: `portable`, `subgroups`, …
-    pub form: String,
+    /// `reference`, or the features for which the variant that ran is made: `portable`, `subgroups`, …
+    #[serde(alias = "form")]
+    pub variant: String,
     /// The case.
     pub case: String,
     /// Least floating-point operations of a dispatch.
@@ -36,7 +37,7 @@ pub struct KernelRow {
 impl KernelRow {
     pub(super) fn new(
         kernel: String,
-        form: String,
+        variant: String,
         case: String,
         work: Work,
         samples: &Samples,
@@ -45,7 +46,7 @@ impl KernelRow {
         let best = samples.best();
         Self {
             kernel,
-            form,
+            variant,
             case,
             flops: work.flops,
             bytes: work.bytes,

@@ -43,7 +43,7 @@ fn only_command(recording: &Recording) -> &Command {
 
 /// Operations a second.
 fn arithmetic(device: &mut dyn Executor, budget: f64) -> Result<f64> {
-    let n = if device.runs_twins() { 1 << 14 } else { 1 << 18 };
+    let n = if device.runs_references() { 1 << 14 } else { 1 << 18 };
     let out = Buffer::persistent("chains", Kind::Real, n).span();
     let time = |device: &mut dyn Executor, turns: u32, budget: f64| -> Result<Samples> {
         let mut rec = Recording::new();

@@ -57,11 +57,11 @@ pub fn table(report: &Report) -> String {
             figure(roofline.gflop_per_s),
             figure(roofline.gb_per_s)
         );
-        let mut rows = vec![cells(["kernel", "form", "case", "best", "median", "GFLOP/s", "GB/s", "of roofline"])];
+        let mut rows = vec![cells(["kernel", "variant", "case", "best", "median", "GFLOP/s", "GB/s", "of roofline"])];
         for r in &report.kernels {
             rows.push(vec![
                 r.kernel.clone(),
-                r.form.clone(),
+                r.variant.clone(),
                 r.case.clone(),
                 duration(r.best_seconds),
                 duration(r.median_seconds),

@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
-use super::row::{Direction, Form, Place, Row, row_of};
+use super::row::{Direction, Place, Row, Variant, row_of};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, KernelDef};
 use crate::kernels::case::{Case, Tolerance};
 use crate::verify::gradient_check;
 use crate::verify::walk;
 
-/// Difference quotients in f64 leave this much of the gradient's length.
-const SLOPE: Tolerance =
-    Tolerance { relative: 1e-6, absolute: 0.0, reason: "what a central difference in f64 resolves" };
+/// Mismatch quotients in f64 leave this much of the gradient's length.
+const SLOPE: Tolerance = Tolerance { relative: 1e-6, absolute: 0.0, reason: "what a central mismatch in f64 resolves" };
 
 /// The cases of every family, without benchmark sizes and without those that software drivers compile for minutes.
 pub fn all_cases() -> Vec<Case> {
@@ -47,12 +46,12 @@ fn op_of(name: &str) -> &str {
 }
 
 /// The rows of one case on a device: each dispatch of a kernel that `wanted` picks, in place and guarded, and again in a strict
-/// form if one is given. The error is that of the device; rows before it count.
+/// variant if one is given. The error is that of the device; rows before it count.
 pub(super) fn check_case(
     device: &mut dyn Executor,
     place: Place<'_>,
     case: &Case,
-    strict: Option<Form>,
+    strict: Option<Variant>,
     wanted: &dyn Fn(&KernelDef) -> bool,
 ) -> (Vec<Row>, Option<Error>) {
     let mut rows = Vec::new();
@@ -61,29 +60,30 @@ pub(super) fn check_case(
         Ok(recorded) => recorded,
         Err(e) => {
             let op = op_of(&case.name).to_string();
-            let mut row = Row::new(place, op, place.form.of_all(), Direction::Forward, tolerance);
+            let mut row = Row::new(place, op, place.variant.of_all(), Direction::Forward, tolerance);
             row.fail(e.to_string());
             return (vec![row], Some(e));
         }
     };
-    let touches = |kernel: &'static KernelDef| kernel.with_rivals().into_iter().any(wanted);
+    let touches = |kernel: &'static KernelDef| kernel.with_alternatives().into_iter().any(wanted);
     if !recorded.recording.dispatches().any(|d| touches(d.kernel)) {
         return (rows, None);
     }
-    let walked = walk::visit(device, &recorded.recording, |device, trial| {
-        let direction = if trial.command < recorded.backward_from { Direction::Forward } else { Direction::Backward };
-        for form in std::iter::once(place.form).chain(strict) {
-            // Rivals run in buffers of their own.
-            for rival in form.rivals(&trial).iter().filter(|r| wanted(r.dispatch.kernel)) {
-                let row = row_of(&mut rows, Place { form, ..place }, rival.dispatch.kernel, direction, tolerance);
-                row.examine_alone(device, rival, form, tolerance)?;
+    let walked = walk::visit(device, &recorded.recording, |device, check| {
+        let direction = if check.command < recorded.backward_from { Direction::Forward } else { Direction::Backward };
+        for variant in std::iter::once(place.variant).chain(strict) {
+            // Alternatives run in buffers of their own.
+            for alternative in variant.alternatives(&check).iter().filter(|r| wanted(r.dispatch.kernel)) {
+                let row =
+                    row_of(&mut rows, Place { variant, ..place }, alternative.dispatch.kernel, direction, tolerance);
+                row.examine_alone(device, alternative, variant, tolerance)?;
             }
-            if wanted(trial.dispatch.kernel) {
-                let row = row_of(&mut rows, Place { form, ..place }, trial.dispatch.kernel, direction, tolerance);
-                row.examine(device, &trial, form, tolerance)?;
+            if wanted(check.dispatch.kernel) {
+                let row = row_of(&mut rows, Place { variant, ..place }, check.dispatch.kernel, direction, tolerance);
+                row.examine(device, &check, variant, tolerance)?;
             }
         }
-        if wanted(trial.dispatch.kernel) { Ok(()) } else { device.run(&trial.alone()) }
+        if wanted(check.dispatch.kernel) { Ok(()) } else { device.run(&check.alone()) }
     });
     (rows, walked.err())
 }
@@ -94,10 +94,10 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for case in cases {
         let start = Instant::now();
-        let place = Place { device: "cpu (f64)", form: Form::Twin, case: &case.name };
+        let place = Place { device: "cpu (f64)", variant: Variant::Reference, case: &case.name };
         for slope in gradient_check::check(case)? {
             let kernel = op_of(&case.name).to_string();
-            let mut row = Row::new(place, kernel, place.form.of_all(), Direction::Slope, &SLOPE);
+            let mut row = Row::new(place, kernel, place.variant.of_all(), Direction::Slope, &SLOPE);
             row.case = format!("{}, input {}", case.name, slope.input);
             row.max_abs = (slope.analytic - slope.numeric).abs();
             row.max_relative = slope.relative_error();

@@ -1,6 +1,6 @@
 //! The check of one adapter, in order: every case in every setup, then whole runs.
 //!
-//! A setup is a way to open the device: which forms of the shaders, and with naga's runtime checks or without. A lost device
+//! A setup is a way to open the device: which variants of the shaders, and with naga's runtime checks or without. A lost device
 //! is opened again, so that one bad kernel does not hide the others.
 
 use std::collections::BTreeSet;
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use super::cases::{self, all_cases, check_case, quick_cases, slow_cases};
 use super::deviations::{self, Deviation};
 use super::report::{DeviceReport, Report};
-use super::row::{Direction, Form, Place, Row, Run};
+use super::row::{Direction, Place, Row, Run, Variant};
 use super::shaders::{kernels, translations};
 use super::static_checks::{lint_rows, translation_rows};
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{AdapterReport, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, Rivals, WgpuExecutor};
+use crate::gpu::{AdapterReport, Alternatives, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
 use crate::kernels::case::Case;
 
 /// After so many losses the device is given up.
@@ -39,7 +39,7 @@ fn count_workers(adapter: &AdapterReport) -> usize {
 pub struct CheckOptions {
     /// Limits to open devices with.
     pub limits: LimitSet,
-    /// Only the first case of every op, in one setup, and of rivals that differ in layout and format the first.
+    /// Only the first case of every op, in one setup, and of alternatives that differ in layout and format the first.
     pub quick: bool,
     /// Only cases whose name contains this, and whole runs only where it is empty.
     pub only: String,
@@ -70,14 +70,14 @@ impl CheckOptions {
     }
 }
 
-/// The ways to open a device: as it would be used first, then the portable forms, and both with naga's runtime checks.
+/// The ways to open a device: as it would be used first, then the portable variants, and both with naga's runtime checks.
 fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
     let used = match options.limits {
         LimitSet::Adapter => adapter.kernel_features(),
         LimitSet::WebGpu => Features::NONE,
     };
     let setup = |features, checked| OpenOptions {
-        rivals: Rivals::Never,
+        alternatives: Alternatives::Never,
         limits: options.limits,
         checked,
         features,
@@ -171,8 +171,8 @@ impl SetupCheck<'_> {
     /// Hands the rows of a setup to `take` and returns what the reader should know besides.
     fn run(&self, setup: &OpenOptions, take: &mut dyn FnMut(Row)) -> Result<Option<String>> {
         let &Self { adapter, options, used, name, stopped } = self;
-        let skipped = if options.quick { sibling_rivals() } else { BTreeSet::new() };
-        // A kernel without a form for the features in use has been checked already when the portable forms are.
+        let skipped = if options.quick { sibling_alternatives() } else { BTreeSet::new() };
+        // A kernel without a variant for the features in use has been checked already when the portable variants are.
         let is_new = |k: &KernelDef| {
             let has_form = setup.features == used || k.features().and(used) != Features::NONE;
             has_form && !skipped.contains(&k.name())
@@ -182,17 +182,17 @@ impl SetupCheck<'_> {
             if stopped.load(Ordering::Relaxed) {
                 return Ok(opened.note());
             }
-            let (device, form) = opened.device()?;
-            let place = Place { device: name, form, case: &case.name };
-            let strict = Form::Shader { features: device.features(), run: Run::Strict };
+            let (device, variant) = opened.device()?;
+            let place = Place { device: name, variant, case: &case.name };
+            let strict = Variant::Shader { features: device.features(), run: Run::Strict };
             let strict = (!setup.checked && setup.features == used && !options.quick).then_some(strict);
             let (rows, error) = check_case(device, place, case, strict, &is_new);
             rows.into_iter().for_each(&mut *take);
             opened.survive(error)?;
         }
         if options.only.is_empty() && !options.quick && setup.checked != (setup.features == used) {
-            let (device, form) = opened.device()?;
-            let place = Place { device: name, form, case: "whole runs" };
+            let (device, variant) = opened.device()?;
+            let place = Place { device: name, variant, case: "whole runs" };
             let rows = check_steps(device, &Models::open()?, place);
             rows.unwrap_or_else(|e| vec![failed_run(place, &e)]).into_iter().for_each(take);
         }
@@ -200,24 +200,24 @@ impl SetupCheck<'_> {
     }
 }
 
-/// The rivals that a quick check leaves out: of those that differ only in layout and storage format, all but the first.
-fn sibling_rivals() -> BTreeSet<String> {
-    let rivals = kernels().flat_map(|(kernel, _)| kernel.rivals).map(|rival| rival.kernel);
+/// The alternatives that a quick check leaves out: of those that differ only in layout and storage format, all but the first.
+fn sibling_alternatives() -> BTreeSet<String> {
+    let alternatives = kernels().flat_map(|(kernel, _)| kernel.alternatives).map(|alternative| alternative.kernel);
     let (mut labels, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for rival in rivals {
-        if !labels.insert(rival.label) {
-            names.insert(rival.name());
+    for alternative in alternatives {
+        if !labels.insert(alternative.label) {
+            names.insert(alternative.name());
         }
     }
     names
 }
 
-/// Checks the CPU executor: every f32 twin against its f64 twin.
+/// Checks the CPU executor: every f32 reference against its f64 reference.
 pub fn check_cpu(options: &CheckOptions, watch: &mut Watch<'_>) -> Result<DeviceReport> {
     let start = Instant::now();
     let mut report = DeviceReport::of_cpu();
     for case in options.cases(false) {
-        let place = Place { device: "cpu", form: Form::Twin, case: &case.name };
+        let place = Place { device: "cpu", variant: Variant::Reference, case: &case.name };
         let (rows, error) = check_case(&mut CpuExecutor::<f32>::new(), place, &case, None, &|_| true);
         let watched = rows.iter().try_for_each(&mut *watch);
         report.rows.extend(rows);
@@ -246,7 +246,7 @@ pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: 
 
 /// The row of a whole run that the device did not get through.
 fn failed_run(place: Place<'_>, e: &Error) -> Row {
-    let mut row = Row::new(place, "whole recording".to_string(), place.form.of_all(), Direction::Step, &WALK);
+    let mut row = Row::new(place, "whole recording".to_string(), place.variant.of_all(), Direction::Step, &WALK);
     row.fail(e.to_string());
     row
 }
@@ -260,16 +260,16 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn device(&mut self) -> Result<(&mut WgpuExecutor, Form)> {
+    fn device(&mut self) -> Result<(&mut WgpuExecutor, Variant)> {
         if self.device.is_none() {
             self.device = Some(WgpuExecutor::open(self.adapter, self.setup)?);
         }
         let device = self.device.as_mut().expect("opened above");
-        let form = Form::Shader {
+        let variant = Variant::Shader {
             features: device.features(),
             run: if self.setup.checked { Run::Checked } else { Run::Trusted },
         };
-        Ok((device, form))
+        Ok((device, variant))
     }
 
     /// What the reader should know about the device besides the rows.

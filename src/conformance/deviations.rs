@@ -68,7 +68,7 @@ pub(super) fn apply(deviations: &[&Deviation], row: &mut Row) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::{Direction, Form, Place};
+    use crate::conformance::row::{Direction, Place, Variant};
     use crate::kernels::case::Tolerance;
 
     const SUM: Deviation = Deviation {
@@ -83,7 +83,7 @@ mod tests {
     };
 
     fn row(kernel: &str) -> Row {
-        let place = Place { device: "pretended", form: Form::Twin, case: "loss: odd" };
+        let place = Place { device: "pretended", variant: Variant::Reference, case: "loss: odd" };
         Row::new(place, kernel.to_string(), "Subgroups".to_string(), Direction::Forward, &Tolerance::SUMS)
     }
 

@@ -101,12 +101,12 @@ fn row_value(row: &Row) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::{Form, Place};
+    use crate::conformance::row::{Place, Variant};
     use crate::kernels::case::Tolerance;
 
     #[test]
     fn the_page_stands_alone_and_escapes_what_drivers_say() {
-        let place = Place { device: "<b>driver</b>", form: Form::Twin, case: "odd" };
+        let place = Place { device: "<b>driver</b>", variant: Variant::Reference, case: "odd" };
         let mut row =
             Row::new(place, "loss/sum".to_string(), "portable".to_string(), Direction::Forward, &Tolerance::SUMS);
         row.fail("x < y & \"z\"".to_string());

@@ -30,8 +30,8 @@ pub enum Rule {
     FloatAtomic,
     /// A file below `shaders/` that no kernel links: nothing tests it.
     UnusedFile,
-    /// A kernel that no quick case dispatches, so no device is compared with its twin; or one that cases dispatch and no family
-    /// lists. (A kernel without a twin does not compile.)
+    /// A kernel that no quick case dispatches, so no device is compared with its reference; or one that cases dispatch and no family
+    /// lists. (A kernel without a reference does not compile.)
     NoCase,
     /// A storage binding without its shape, in WGSL (`// [rows, cols]` on its line) or in Rust: shapes are what a reader of
     /// a kernel needs first.
@@ -199,9 +199,9 @@ pub(super) fn of_cases(kernels: &[&KernelDef], cases: impl Iterator<Item = Case>
     for case in cases {
         match case.record(&mut CpuExecutor::<f32>::new()) {
             Ok(recorded) => dispatched.extend(recorded.recording.dispatches().flat_map(|d| {
-                // A rival counts where the dispatch suits it: then the case is run with it too.
-                let rivals = d.rivals(Features::ALL).into_iter().map(|(rival, _)| rival.kernel);
-                std::iter::once(d.kernel).chain(rivals).map(KernelDef::name).collect::<Vec<_>>()
+                // An alternative counts where the dispatch suits it: then the case is run with it too.
+                let alternatives = d.alternatives(Features::ALL).into_iter().map(|(alternative, _)| alternative.kernel);
+                std::iter::once(d.kernel).chain(alternatives).map(KernelDef::name).collect::<Vec<_>>()
             })),
             Err(e) => {
                 found.push(finding(Rule::NoCase, "", case.name.clone(), format!("the case is not recorded: {e}")))

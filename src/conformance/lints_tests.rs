@@ -7,14 +7,14 @@ use crate::gpu::{Binding, Features, KernelDef, Kind, Source, shader};
 fn kernel(text: &str) -> &'static KernelDef {
     Box::leak(Box::new(KernelDef {
         label: "test/main",
-        variant: "",
+        suffix: "",
         parts: vec![Source::new("test/main", text.to_string().leak())].leak(),
         bindings: &[],
         params: &[],
         constants: &[],
-        rivals: &[],
-        twin_f32: |_| {},
-        twin_f64: |_| {},
+        alternatives: &[],
+        reference_f32: |_| {},
+        reference_f64: |_| {},
     }))
 }
 

@@ -59,7 +59,7 @@ impl DeviceReport {
     pub(super) fn of_cpu() -> Self {
         Self {
             name: "cpu".to_string(),
-            driver: format!("f32 twins, {} threads", rayon::current_num_threads()),
+            driver: format!("f32 references, {} threads", rayon::current_num_threads()),
             vendor: String::new(),
             device_type: "cpu".to_string(),
             features: vec![],

@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Executor, Features, KernelDef};
 use crate::kernels::case::Tolerance;
-use crate::verify::Difference;
-use crate::verify::dispatch_check::{Grid, Trial};
+use crate::verify::Mismatch;
+use crate::verify::dispatch_check::{DispatchCheck, Grid};
 use crate::verify::strict;
 
 /// Which part of an op, or of a run, a row is about.
@@ -73,7 +73,7 @@ pub struct Row {
     pub device: String,
     /// `family/kernel`, with the weight format where there are several.
     pub kernel: String,
-    /// Which form of the shader, and whether naga's runtime checks were in it.
+    /// Which variant of the shader, and whether naga's runtime checks were in it.
     pub variant: String,
     /// Which way.
     pub direction: Direction,
@@ -81,19 +81,19 @@ pub struct Row {
     pub case: String,
     /// What it came to.
     pub status: Status,
-    /// Largest absolute error against the f64 twin.
+    /// Largest absolute error against the f64 reference.
     #[serde(serialize_with = "finite")]
     pub max_abs: f64,
     /// Largest error as a fraction of the largest magnitude in its buffer, or of the magnitude below which the tolerance no longer
     /// shrinks with it.
     #[serde(serialize_with = "finite")]
     pub max_relative: f64,
-    /// Largest error in units of the last place of the twin's value.
+    /// Largest error in units of the last place of the reference's value.
     #[serde(serialize_with = "finite")]
     pub max_ulp: f64,
     /// What is wrong; where nothing is, why the tolerance is right.
     pub reason: String,
-    /// Time of the check, with compilation, twin and read-back.
+    /// Time of the check, with compilation, reference and read-back.
     pub seconds: f64,
 }
 
@@ -104,10 +104,10 @@ fn finite<S: Serializer>(x: &f64, s: S) -> std::result::Result<S::Ok, S::Error> 
 
 /// How kernels run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// As their Rust twins.
-    Twin,
-    /// As shaders, in the forms that a device's features pick.
+pub(super) enum Variant {
+    /// As their Rust references.
+    Reference,
+    /// As shaders, in the variants that a device's features pick.
     Shader { features: Features, run: Run },
 }
 
@@ -122,17 +122,17 @@ pub(super) enum Run {
     Strict,
 }
 
-impl Form {
+impl Variant {
     /// The variant column of a kernel's rows.
     pub(super) fn of(self, kernel: &KernelDef) -> String {
         self.with(kernel.features())
     }
 
-    /// The trials of the rivals that run in this form. A twin has none: it is theirs as well.
-    pub(super) fn rivals(self, trial: &Trial) -> Vec<Trial> {
+    /// The checks of the alternatives that run in this variant. A reference has none: it is theirs as well.
+    pub(super) fn alternatives(self, check: &DispatchCheck) -> Vec<DispatchCheck> {
         match self {
-            Form::Twin => vec![],
-            Form::Shader { features, .. } => trial.rivals(features),
+            Variant::Reference => vec![],
+            Variant::Shader { features, .. } => check.alternatives(features),
         }
     }
 
@@ -143,8 +143,8 @@ impl Form {
 
     fn with(self, known: Features) -> String {
         match self {
-            Form::Twin => "twin".to_string(),
-            Form::Shader { features, run } => {
+            Variant::Reference => "reference".to_string(),
+            Variant::Shader { features, run } => {
                 let run = match run {
                     Run::Trusted => "",
                     Run::Checked => ", bounds-checked",
@@ -160,7 +160,7 @@ impl Form {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) device: &'a str,
-    pub(super) form: Form,
+    pub(super) variant: Variant,
     pub(super) case: &'a str,
 }
 
@@ -198,20 +198,20 @@ impl Row {
         }
     }
 
-    /// Takes in one trial in the given form: what its examination found, or the device's error. A strict form leaves the trial's own
+    /// Takes in one check in the given variant: what its examination found, or the device's error. A strict variant leaves the check's own
     /// buffers alone.
     pub(super) fn examine(
         &mut self,
         device: &mut dyn Executor,
-        trial: &Trial,
-        form: Form,
+        check: &DispatchCheck,
+        variant: Variant,
         tolerance: &Tolerance,
     ) -> Result<()> {
-        match form {
-            Form::Shader { run: Run::Strict, .. } => self.examine_alone(device, trial, form, tolerance),
+        match variant {
+            Variant::Shader { run: Run::Strict, .. } => self.examine_alone(device, check, variant, tolerance),
             _ => {
                 let start = Instant::now();
-                let examined = trial.examine(device);
+                let examined = check.examine(device);
                 self.take(start, examined, tolerance)
             }
         }
@@ -221,21 +221,21 @@ impl Row {
     pub(super) fn examine_alone(
         &mut self,
         device: &mut dyn Executor,
-        trial: &Trial,
-        form: Form,
+        check: &DispatchCheck,
+        variant: Variant,
         tolerance: &Tolerance,
     ) -> Result<()> {
         let start = Instant::now();
-        let kernel = match form {
-            Form::Shader { features, run: Run::Strict } => strict(trial.dispatch.kernel, features),
-            _ => trial.dispatch.kernel,
+        let kernel = match variant {
+            Variant::Shader { features, run: Run::Strict } => strict(check.dispatch.kernel, features),
+            _ => check.dispatch.kernel,
         };
-        let dispatch = Dispatch { kernel, ..trial.dispatch.clone() };
-        let examined = trial.run_guarded(device, &dispatch, Grid::Recorded).map(|(found, _)| found);
+        let dispatch = Dispatch { kernel, ..check.dispatch.clone() };
+        let examined = check.run_guarded(device, &dispatch, Grid::Recorded).map(|(found, _)| found);
         self.take(start, examined, tolerance)
     }
 
-    fn take(&mut self, start: Instant, examined: Result<Vec<Difference>>, tolerance: &Tolerance) -> Result<()> {
+    fn take(&mut self, start: Instant, examined: Result<Vec<Mismatch>>, tolerance: &Tolerance) -> Result<()> {
         self.seconds += start.elapsed().as_secs_f64();
         match examined {
             Ok(found) => found.iter().for_each(|d| self.add(d, tolerance)),
@@ -247,8 +247,8 @@ impl Row {
         Ok(())
     }
 
-    /// Takes a difference in. The first that is not allowed gives the reason.
-    pub(super) fn add(&mut self, d: &Difference, tolerance: &Tolerance) {
+    /// Takes a mismatch in. The first that is not allowed gives the reason.
+    pub(super) fn add(&mut self, d: &Mismatch, tolerance: &Tolerance) {
         self.max_abs = self.max_abs.max(d.max_abs);
         self.max_ulp = self.max_ulp.max(d.max_ulp);
         self.max_relative = self.max_relative.max(d.max_abs / tolerance.floor(d.scale));
@@ -273,7 +273,7 @@ pub(super) fn row_of<'r>(
     direction: Direction,
     tolerance: &Tolerance,
 ) -> &'r mut Row {
-    let (name, variant) = (kernel.name(), place.form.of(kernel));
+    let (name, variant) = (kernel.name(), place.variant.of(kernel));
     let same = |r: &Row| r.kernel == name && r.variant == variant && r.direction == direction;
     let at = rows.iter().position(same).unwrap_or_else(|| {
         rows.push(Row::new(place, name, variant, direction, tolerance));

@@ -1,6 +1,6 @@
 //! Every linked shader of the program: its translation to the languages of the drivers, and its text as standard WGSL.
 //!
-//! Needs no device. What the translations are made with is in `gpu/translate.rs`; what is wrong in a shader itself is found by
+//! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; what is wrong in a shader itself is found by
 //! `lints.rs`.
 
 use std::collections::BTreeSet;
@@ -16,14 +16,14 @@ use crate::gpu::shader::translate::{Checks, Target, translate};
 use crate::gpu::shader::{self, Linked};
 use crate::gpu::{Features, KernelDef};
 
-/// A kernel in one form with values for its constants: what becomes one pipeline.
+/// A kernel in one variant with values for its constants: what becomes one pipeline.
 #[derive(Clone, Debug)]
 pub struct Shader {
     /// The kernel.
     pub kernel: &'static KernelDef,
     /// Values of its constants.
     pub constants: Vec<u32>,
-    /// Which form of the kernel.
+    /// Which variant of the kernel.
     pub features: Features,
 }
 
@@ -32,19 +32,19 @@ pub(super) fn kernels() -> impl Iterator<Item = (&'static KernelDef, Vec<u32>)> 
     crate::kernels::all().into_iter().chain(crate::attention::kernels())
 }
 
-/// Every shader that the program may compile, in every form, each once. Where a constant takes many values (head sizes) some stand for all.
+/// Every shader that the program may compile, in every variant, each once. Where a constant takes many values (head sizes) some stand for all.
 pub fn all() -> Vec<Shader> {
     let mut seen = BTreeSet::new();
-    let forms = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
-        let form = move |features| Shader { kernel, constants: constants.clone(), features };
-        kernel.forms().into_iter().map(form)
+    let variants = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
+        let variant = move |features| Shader { kernel, constants: constants.clone(), features };
+        kernel.variants().into_iter().map(variant)
     };
-    let shaders = kernels().flat_map(forms);
+    let shaders = kernels().flat_map(variants);
     shaders.filter(|s| seen.insert(s.file_name())).collect()
 }
 
 impl Shader {
-    /// What tells it from others of the kernel: the kernel's variant, its constants and what its form needs, for example
+    /// What tells it from others of the kernel: the kernel's suffix, its constants and the features that its variant needs, for example
     /// `f16 native-f16`, `D4=8` or `GROUP=64 LANES=8 subgroups`.
     pub fn variant(&self) -> String {
         self.parts("=").join(" ")
@@ -58,14 +58,14 @@ impl Shader {
     }
 
     fn parts(&self, between: &str) -> Vec<String> {
-        let variant = Some(self.kernel.variant).filter(|v| !v.is_empty()).map(str::to_string);
+        let suffix = Some(self.kernel.suffix).filter(|v| !v.is_empty()).map(str::to_string);
         let constants = self.kernel.constants.iter().zip(&self.constants);
-        let form = [("native-f16", self.features.f16), ("subgroups", self.features.subgroups)];
-        let form = form.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_string());
-        variant
+        let features = [("native-f16", self.features.f16), ("subgroups", self.features.subgroups)];
+        let features = features.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_string());
+        suffix
             .into_iter()
             .chain(constants.map(|(name, value)| format!("{name}{between}{value}")))
-            .chain(form)
+            .chain(features)
             .collect()
     }
 
@@ -105,7 +105,7 @@ pub struct TranslationRow {
     pub bytes: usize,
 }
 
-/// What became of a translation. Where naga can add runtime checks, both forms were made and judged.
+/// What became of a translation. Where naga can add runtime checks, both variants were made and judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TranslationStatus {
     /// The named program accepts it.
@@ -150,11 +150,11 @@ fn status(linked: &Linked, target: Target) -> Result<(TranslationStatus, usize)>
     let Some(code) = translate(linked, target, Checks::Off)? else { return Ok((TranslationStatus::NotApplicable, 0)) };
     let checked = translate(linked, target, Checks::On)?.filter(|checked| *checked != code);
     let mut status = TranslationStatus::NotApplicable;
-    for (form, code) in std::iter::once(("", &code)).chain(checked.as_ref().map(|c| ("with checks: ", c))) {
+    for (variant, code) in std::iter::once(("", &code)).chain(checked.as_ref().map(|c| ("with checks: ", c))) {
         status = match judge(target, code) {
             Verdict::Accepted(by) => TranslationStatus::Validated(by),
             Verdict::NotJudged(why) => TranslationStatus::Translated(why),
-            Verdict::Refused(said) => return Ok((TranslationStatus::Failed(format!("{form}{said}")), code.len())),
+            Verdict::Refused(said) => return Ok((TranslationStatus::Failed(format!("{variant}{said}")), code.len())),
         };
     }
     Ok((status, code.len()))

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::lints::{Rule, lints};
-use super::row::{Direction, Form, Place, Row};
+use super::row::{Direction, Place, Row, Variant};
 use super::shaders::{TranslationRow, TranslationStatus};
 use crate::kernels::case::Tolerance;
 
@@ -14,7 +14,7 @@ const NO_DEVICE: &str = "no device";
 pub(super) fn translation_rows(translations: &[TranslationRow]) -> Vec<Row> {
     let made = translations.iter().filter(|t| t.status != TranslationStatus::NotApplicable);
     made.map(|t| {
-        let mut row = paper_row(t.kernel.clone(), t.variant.clone(), t.target.name(), Direction::Translation);
+        let mut row = static_row(t.kernel.clone(), t.variant.clone(), t.target.name(), Direction::Translation);
         match &t.status {
             TranslationStatus::Validated(by) => row.reason = format!("{by} accepts it"),
             TranslationStatus::Translated(why) => row.reason = format!("translated only: {why}"),
@@ -35,12 +35,12 @@ pub(super) fn lint_rows() -> Vec<Row> {
         let broken = findings.iter().filter(|f| f.rule == rule && f.allowed.is_none());
         let before = rows.len();
         for finding in broken {
-            let mut row = paper_row(finding.kernel.clone(), String::new(), rule.name(), Direction::Lint);
+            let mut row = static_row(finding.kernel.clone(), String::new(), rule.name(), Direction::Lint);
             row.fail(format!("{}: {}", finding.place, finding.what));
             rows.push(row);
         }
         if rows.len() == before {
-            let mut row = paper_row("all shaders".to_string(), String::new(), rule.name(), Direction::Lint);
+            let mut row = static_row("all shaders".to_string(), String::new(), rule.name(), Direction::Lint);
             row.reason = "no shader breaks the rule".to_string();
             rows.push(row);
         }
@@ -49,7 +49,7 @@ pub(super) fn lint_rows() -> Vec<Row> {
     rows
 }
 
-fn paper_row(kernel: String, variant: String, case: &str, direction: Direction) -> Row {
-    let place = Place { device: NO_DEVICE, form: Form::Twin, case };
+fn static_row(kernel: String, variant: String, case: &str, direction: Direction) -> Row {
+    let place = Place { device: NO_DEVICE, variant: Variant::Reference, case };
     Row::new(place, kernel, variant, direction, &Tolerance::EXACT)
 }

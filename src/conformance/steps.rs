@@ -69,11 +69,11 @@ fn batch(vocab: usize) -> Batch {
 pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place: Place<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let mut first_wrong = None;
-    walk::visit(device, recording, |device, trial| {
-        let row = row_of(&mut rows, place, trial.dispatch.kernel, Direction::Step, &WALK);
-        row.examine(device, &trial, place.form, &WALK)?;
+    walk::visit(device, recording, |device, check| {
+        let row = row_of(&mut rows, place, check.dispatch.kernel, Direction::Step, &WALK);
+        row.examine(device, &check, place.variant, &WALK)?;
         if row.status != Status::Passed && first_wrong.is_none() {
-            first_wrong = Some(trial.dispatch.kernel);
+            first_wrong = Some(check.dispatch.kernel);
         }
         Ok(())
     })?;
@@ -87,12 +87,12 @@ pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place:
 /// Runs a recording twice as one and once dispatch by dispatch: the outputs must have the same bits.
 fn same_bits_row(device: &mut dyn Executor, recording: &Recording, outputs: &[Span], place: Place<'_>) -> Result<Row> {
     let mut row =
-        Row::new(place, "whole recording".to_string(), place.form.of_all(), Direction::Step, &Tolerance::EXACT);
+        Row::new(place, "whole recording".to_string(), place.variant.of_all(), Direction::Step, &Tolerance::EXACT);
     row.reason = "run twice as one recording and once dispatch by dispatch, with the same bits".to_string();
     let start = Instant::now();
     let mut bits = |recording: &Recording, alone: bool| -> Result<Vec<Vec<u32>>> {
         if alone {
-            walk::visit(device, recording, |device, trial| device.run(&trial.alone()))?;
+            walk::visit(device, recording, |device, check| device.run(&check.alone()))?;
         } else {
             device.run(recording)?;
         }

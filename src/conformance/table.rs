@@ -89,7 +89,7 @@ fn push_paper(text: &mut String, report: &Report) {
         (right, rows.count())
     };
     let (right, n) = of(Direction::Slope);
-    text.push_str(&format!("  gradients against difference quotients, f64 twins: {right} of {n} agree\n"));
+    text.push_str(&format!("  gradients against difference quotients, f64 references: {right} of {n} agree\n"));
     if let (right, n @ 1..) = of(Direction::Lint) {
         text.push_str(&format!("  rules for shaders: {right} of {n} kept\n"));
     }
@@ -166,11 +166,11 @@ fn push_failures(text: &mut String, report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::row::{Form, Place};
+    use crate::conformance::row::{Place, Variant};
     use crate::kernels::case::Tolerance;
 
     fn row(kernel: &str, variant: &str) -> Row {
-        let place = Place { device: "pretended", form: Form::Twin, case: "odd" };
+        let place = Place { device: "pretended", variant: Variant::Reference, case: "odd" };
         Row::new(place, kernel.to_string(), variant.to_string(), Direction::Forward, &Tolerance::SUMS)
     }
 

@@ -134,7 +134,7 @@ pub(crate) fn generate_from(
     let mut ids = Vec::new();
     // The step after a token is queued before the token is known, so that a GPU is not kept waiting for the host. On the CPU there is
     // nothing to gain, and a step in vain to lose where the token ends the text.
-    let is_ahead = session.can_feed_drawn() && !device.runs_twins();
+    let is_ahead = session.can_feed_drawn() && !device.runs_references();
     let mut drawn = session.start_draw(device)?;
     let stopped_by = loop {
         // Not before the first token is there: kernels are compiled for what follows.

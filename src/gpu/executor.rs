@@ -59,12 +59,12 @@ pub trait Executor {
     /// Name for people, for example `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan`.
     fn name(&self) -> String;
 
-    /// Whether kernels run as their Rust twins, which take slices of exactly the recorded length.
-    fn runs_twins(&self) -> bool {
+    /// Whether kernels run as their Rust references, which take slices of exactly the recorded length.
+    fn runs_references(&self) -> bool {
         false
     }
 
-    /// The optional forms of kernels that are in use.
+    /// The optional variants of kernels that are in use.
     fn features(&self) -> Features {
         Features::NONE
     }
@@ -72,7 +72,7 @@ pub trait Executor {
     /// Sizes to respect.
     fn limits(&self) -> DeviceLimits;
 
-    /// The kernel that runs for a dispatch: its own, or a rival that suits this device better.
+    /// The kernel that runs for a dispatch: its own, or an alternative that suits this device better.
     fn kernel_of(&self, dispatch: &Dispatch) -> &'static KernelDef {
         dispatch.kernel
     }

@@ -1,6 +1,6 @@
-//! Optional abilities of a device for which kernels have a form of their own, besides the portable one.
+//! Optional abilities of a device for which kernels have a variant of their own, besides the portable one.
 //!
-//! A kernel says with [`super::Source`] which of its parts has an alternative; `shader.rs` picks by the device's [`Features`].
+//! A kernel says with [`super::Source`] which of its parts has an alternative; `shader/link.rs` picks by the device's [`Features`].
 
 /// One optional ability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// None: the portable form, which every device runs.
+    /// None: the portable variant, which every device runs.
     pub const NONE: Features =
         Features { subgroups: false, wide_subgroups: false, f16: false, cooperative_matrix: false };
     /// All.

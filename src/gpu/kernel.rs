@@ -1,9 +1,9 @@
-//! What a kernel is: WGSL sources, bindings, parameters and a Rust twin, as one static.
+//! What a kernel is: WGSL sources, bindings, parameters and a Rust reference, as one static.
 //!
 //! The kernel families fill statics of [`KernelDef`] and a dispatch holds a reference to one. Tests compare each against its
-//! WGSL by reflection (`shader.rs`) and against its twin by running it.
+//! WGSL by reflection (`shader/link.rs`) and against its reference by running it.
 
-use super::kernel_args::Call;
+use super::kernel_args::KernelArgs;
 use super::{Dispatch, Feature, Features, Kind};
 
 /// How a kernel uses a binding.
@@ -29,7 +29,7 @@ pub struct Binding {
     /// Shape for the reader, for example `[tokens, channels]`.
     pub shape: &'static str,
     /// Whether the shader reads a texture into which the executor copies the span, four elements a texel (of `Packed` spans, two words):
-    /// see [`super::texels`]. Only of rivals.
+    /// see [`super::texels`]. Only of alternatives.
     pub texels: bool,
 }
 
@@ -55,22 +55,22 @@ impl Binding {
     }
 }
 
-/// A WGSL file of the crate, with the form that takes its place on devices with an optional feature, where there is one.
+/// A WGSL file of the crate, with the variant that takes its place on devices with an optional feature, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
     /// Path below `shaders/` without the ending, for example `norm/rms_norm`.
     pub path: &'static str,
     /// Its text, without `enable` lines: the linker writes them.
     pub text: &'static str,
-    /// Another form of this part.
-    pub alternative: Option<Alternative>,
+    /// Another variant of this part.
+    pub variant: Option<PartVariant>,
     /// What the device must have for a kernel with this part.
     pub needs: Option<Feature>,
 }
 
-/// Another form of a part: the same declarations for the other parts and the same bindings, for devices with a feature.
+/// Another variant of a part: the same declarations for the other parts and the same bindings, for devices with a feature.
 #[derive(Clone, Copy, Debug)]
-pub struct Alternative {
+pub struct PartVariant {
     /// What the device must have.
     pub needs: Feature,
     /// Path below `shaders/` without the ending.
@@ -80,14 +80,14 @@ pub struct Alternative {
 }
 
 impl Source {
-    /// A part that has one form.
+    /// A part that has one variant.
     pub const fn new(path: &'static str, text: &'static str) -> Self {
-        Self { path, text, alternative: None, needs: None }
+        Self { path, text, variant: None, needs: None }
     }
 
-    /// This part, with another form for devices that have `needs`.
+    /// This part, with another variant for devices that have `needs`.
     pub const fn or(self, needs: Feature, other: Source) -> Self {
-        Self { alternative: Some(Alternative { needs, path: other.path, text: other.text }), ..self }
+        Self { variant: Some(PartVariant { needs, path: other.path, text: other.text }), ..self }
     }
 
     /// This part, which only devices with `feature` can run.
@@ -152,13 +152,13 @@ macro_rules! params {
     (@scalar f32) => { $crate::gpu::Scalar::F32 };
 }
 
-/// Values of the constants of a rival, and its workgroups per axis.
+/// Values of the constants of an alternative, and its workgroups per axis.
 pub type Shape = (Vec<u32>, [u32; 3]);
 
 /// Another kernel for the same dispatch: the same bindings, parameters and result, other code and another grid.
 #[derive(Clone, Copy, Debug)]
-pub struct Rival {
-    /// The kernel; its twins are those of the kernel that it stands in for.
+pub struct Alternative {
+    /// The kernel; its references are those of the kernel that it stands in for.
     pub kernel: &'static KernelDef,
     /// Where it is expected to be the faster one: what is tried first, and taken where nothing was measured.
     pub expected: Expected,
@@ -166,7 +166,7 @@ pub struct Rival {
     pub shape: fn(&Dispatch) -> Option<Shape>,
 }
 
-/// Devices on which a rival is expected to win.
+/// Devices on which an alternative is expected to win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// All that can run it.
@@ -184,7 +184,7 @@ pub struct KernelDef {
     /// `family/entry_point`: the path of its WGSL file; the entry point is the last part.
     pub label: &'static str,
     /// Distinguishes statics that share a label, for example `bf16`; empty where there is one.
-    pub variant: &'static str,
+    pub suffix: &'static str,
     /// WGSL parts, concatenated in any order. Those with an alternative are picked for the device.
     pub parts: &'static [Source],
     /// Storage bindings in order, from binding 1.
@@ -194,11 +194,11 @@ pub struct KernelDef {
     /// Names of the `const NAME: u32` declarations that a dispatch supplies.
     pub constants: &'static [&'static str],
     /// Other kernels that compute the same, for some devices and sizes faster. The device chooses.
-    pub rivals: &'static [Rival],
-    /// Twin in f32, the CPU product.
-    pub twin_f32: fn(Call<'_, f32>),
-    /// Twin in f64, the oracle.
-    pub twin_f64: fn(Call<'_, f64>),
+    pub alternatives: &'static [Alternative],
+    /// Reference in f32, the CPU product.
+    pub reference_f32: fn(KernelArgs<'_, f32>),
+    /// Reference in f64, the oracle.
+    pub reference_f64: fn(KernelArgs<'_, f64>),
 }
 
 impl KernelDef {
@@ -212,41 +212,41 @@ impl KernelDef {
         self.parts.iter().any(|p| p.text.contains("num_workgroups"))
     }
 
-    /// Path and text of every part in every form.
+    /// Path and text of every part in every variant.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let other = |part: &Source| part.alternative.map(|other| (other.path, other.text));
+        let other = |part: &Source| part.variant.map(|other| (other.path, other.text));
         self.parts.iter().flat_map(move |part| std::iter::once((part.path, part.text)).chain(other(part)))
     }
 
-    /// This kernel and its rivals.
-    pub fn with_rivals(&'static self) -> Vec<&'static KernelDef> {
-        std::iter::once(self).chain(self.rivals.iter().map(|rival| rival.kernel)).collect()
+    /// This kernel and its alternatives.
+    pub fn with_alternatives(&'static self) -> Vec<&'static KernelDef> {
+        std::iter::once(self).chain(self.alternatives.iter().map(|alternative| alternative.kernel)).collect()
     }
 
-    /// The features that some form of this kernel uses.
+    /// The features that some variant of this kernel uses.
     pub fn features(&self) -> Features {
-        let forms = self.parts.iter().flat_map(|p| p.alternative).map(|other| other.needs);
-        forms.fold(self.required(), Features::with)
+        let variants = self.parts.iter().flat_map(|p| p.variant).map(|other| other.needs);
+        variants.fold(self.required(), Features::with)
     }
 
-    /// The features that every form of this kernel uses: it does not run without them.
+    /// The features that every variant of this kernel uses: it does not run without them.
     pub fn required(&self) -> Features {
         self.parts.iter().flat_map(|p| p.needs).fold(Features::NONE, Features::with)
     }
 
-    /// Whether a device with `features` can run it in some form.
+    /// Whether a device with `features` can run it in some variant.
     pub fn runs_with(&self, features: Features) -> bool {
         self.required().and(features) == self.required()
     }
 
-    /// The sets of features that pick a form each, from the fewest to all.
-    pub fn forms(&self) -> Vec<Features> {
+    /// The sets of features that pick a variant each, from the fewest to all.
+    pub fn variants(&self) -> Vec<Features> {
         self.features().subsets().into_iter().filter(|f| self.runs_with(*f)).collect()
     }
 
-    /// `label` or `label (variant)`.
+    /// `label` or `label (suffix)`.
     pub fn name(&self) -> String {
-        if self.variant.is_empty() { self.label.to_string() } else { format!("{} ({})", self.label, self.variant) }
+        if self.suffix.is_empty() { self.label.to_string() } else { format!("{} ({})", self.label, self.suffix) }
     }
 }
 

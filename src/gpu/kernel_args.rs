@@ -1,16 +1,16 @@
-//! What a kernel's Rust twin receives: the same parameters, constants, grid and buffers as the shader.
+//! What a kernel's Rust reference receives: the same parameters, constants, grid and buffers as the shader.
 
 use std::cell::RefCell;
 
 use super::{Field, Params, Real, Scalar};
 
-/// One dispatch as a twin sees it.
-pub struct Call<'a, T> {
+/// One dispatch as a reference sees it.
+pub struct KernelArgs<'a, T> {
     /// Workgroups per axis, as recorded.
     pub groups: [u32; 3],
     /// Values of the kernel's generated constants, in the order of its `constants`.
     pub constants: &'a [u32],
-    /// Memory that a twin may use while it runs; its content and length are what the last one left.
+    /// Memory that a reference may use while it runs; its content and length are what the last one left.
     pub scratch: &'a RefCell<Vec<T>>,
     pub(super) params: &'a [u8],
     pub(super) fields: &'static [Field],
@@ -29,10 +29,10 @@ pub enum Arg<'a, T> {
     U32Mut(&'a mut [u32]),
 }
 
-impl<'a, T: Real> Call<'a, T> {
+impl<'a, T: Real> KernelArgs<'a, T> {
     /// The parameter block.
     pub fn params<P: Params>(&self) -> P {
-        assert_eq!(self.fields.len(), P::FIELDS.len(), "the twin reads the parameter block of its kernel");
+        assert_eq!(self.fields.len(), P::FIELDS.len(), "the reference reads the parameter block of its kernel");
         bytemuck::pod_read_unaligned(self.params)
     }
 
@@ -48,9 +48,9 @@ impl<'a, T: Real> Call<'a, T> {
     }
 
     /// The buffers, in binding order.
-    pub fn args<const N: usize>(self) -> [Arg<'a, T>; N] {
+    pub fn buffers<const N: usize>(self) -> [Arg<'a, T>; N] {
         let n = self.args.len();
-        self.args.try_into().unwrap_or_else(|_| panic!("the twin takes {N} buffers, its kernel binds {n}"))
+        self.args.try_into().unwrap_or_else(|_| panic!("the reference takes {N} buffers, its kernel binds {n}"))
     }
 }
 
@@ -60,7 +60,7 @@ impl<'a, T> Arg<'a, T> {
         match self {
             Arg::Real(x) => x,
             Arg::RealMut(x) => x,
-            _ => panic!("the twin reads a real buffer where its kernel binds words"),
+            _ => panic!("the reference reads a real buffer where its kernel binds words"),
         }
     }
 
@@ -68,7 +68,7 @@ impl<'a, T> Arg<'a, T> {
     pub fn real_mut(self) -> &'a mut [T] {
         match self {
             Arg::RealMut(x) => x,
-            _ => panic!("the twin writes a buffer that its kernel does not bind as written reals"),
+            _ => panic!("the reference writes a buffer that its kernel does not bind as written reals"),
         }
     }
 
@@ -77,7 +77,7 @@ impl<'a, T> Arg<'a, T> {
         match self {
             Arg::U32(x) => x,
             Arg::U32Mut(x) => x,
-            _ => panic!("the twin reads words where its kernel binds reals"),
+            _ => panic!("the reference reads words where its kernel binds reals"),
         }
     }
 
@@ -85,7 +85,7 @@ impl<'a, T> Arg<'a, T> {
     pub fn u32_mut(self) -> &'a mut [u32] {
         match self {
             Arg::U32Mut(x) => x,
-            _ => panic!("the twin writes a buffer that its kernel does not bind as written words"),
+            _ => panic!("the reference writes a buffer that its kernel does not bind as written words"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Floor 1: devices and how work reaches them.
 //!
 //! Ops describe work as a [`Recording`] of commands on [`Buffer`] handles; an [`Executor`] runs it: [`WgpuExecutor`] on a
-//! GPU through wgpu, [`CpuExecutor`] through each kernel's Rust twin. Start with `recording.rs`.
+//! GPU through wgpu, [`CpuExecutor`] through each kernel's Rust reference. Start with `recording.rs`.
 
 mod buffer;
 mod cpu;
@@ -21,13 +21,15 @@ pub use self::cpu::executor::CpuExecutor;
 pub use self::cpu::host_memory::{available_host_bytes, check_host_memory};
 pub use self::wgpu::adapter::{AdapterReport, adapters, auto_adapter, find_adapter};
 pub use self::wgpu::executor::WgpuExecutor;
-pub use self::wgpu::open_options::{LimitSet, OpenOptions, Rivals};
+pub use self::wgpu::open_options::{Alternatives, LimitSet, OpenOptions};
 pub use self::wgpu::texels;
 pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
 pub use features::{Feature, Features};
-pub use kernel::{Access, Alternative, Binding, Expected, Field, KernelDef, Params, Rival, Scalar, Shape, Source};
-pub use kernel_args::{Arg, Call};
+pub use kernel::{
+    Access, Alternative, Binding, Expected, Field, KernelDef, Params, PartVariant, Scalar, Shape, Source,
+};
+pub use kernel_args::{Arg, KernelArgs};
 pub use open::{open_device, open_device_with, software_adapter};
 pub use plan::Plan;
 pub use reading::Reading;

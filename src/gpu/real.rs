@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// What a kernel twin needs of a floating-point type.
+/// What a kernel reference needs of a floating-point type.
 pub trait Real:
     Copy
     + Debug

@@ -3,7 +3,7 @@
 //! The rules of WebGPU are asserted here, at the place where a mistake is made, so that the CPU executor refuses what a
 //! GPU would: a buffer is never read and written in one dispatch, never copied onto itself, offsets are aligned, grids fit.
 
-use super::{Access, Buffer, Expected, Features, KernelDef, Kind, Lifetime, Params, Rival, Span};
+use super::{Access, Alternative, Buffer, Expected, Features, KernelDef, Kind, Lifetime, Params, Span};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -42,17 +42,17 @@ impl Dispatch {
         bytemuck::pod_read_unaligned(&self.params)
     }
 
-    /// This dispatch with each rival of its kernel that suits it and that a device with `features` can run, and where that is
+    /// This dispatch with each alternative of its kernel that suits it and that a device with `features` can run, and where that is
     /// expected to win.
-    pub fn rivals(&self, features: Features) -> Vec<(Dispatch, Expected)> {
-        let suited = |rival: &Rival| {
-            let (constants, groups) = (rival.shape)(self).filter(|_| rival.kernel.runs_with(features))?;
+    pub fn alternatives(&self, features: Features) -> Vec<(Dispatch, Expected)> {
+        let suited = |alternative: &Alternative| {
+            let (constants, groups) = (alternative.shape)(self).filter(|_| alternative.kernel.runs_with(features))?;
             if groups.iter().any(|&g| g > MAX_GROUPS) {
                 return None;
             }
-            Some((Dispatch { kernel: rival.kernel, constants, groups, ..self.clone() }, rival.expected))
+            Some((Dispatch { kernel: alternative.kernel, constants, groups, ..self.clone() }, alternative.expected))
         };
-        self.kernel.rivals.iter().filter_map(suited).collect()
+        self.kernel.alternatives.iter().filter_map(suited).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use super::op::{Applied, Op};
 use super::rows::{for_row_pairs, for_rows};
 use super::simd::vectorised;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -13,7 +13,7 @@ use crate::{params, wgsl};
 const GROUP: usize = 64;
 /// Gates beyond ± this are clamped in the exponent, where silu no longer changes and exp stays finite in f32.
 const LARGEST_EXPONENT: f32 = 80.0;
-/// Elements that the twins handle at a time.
+/// Elements that the references handle at a time.
 const BLOCK: usize = 1024;
 
 params! {
@@ -26,7 +26,7 @@ params! {
 
 static SWIGLU: KernelDef = KernelDef {
     label: "activation/swiglu",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("activation/swiglu")],
     bindings: &[
         Binding::read("gate", Kind::Real, "[n]"),
@@ -35,14 +35,14 @@ static SWIGLU: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: swiglu_twin,
-    twin_f64: swiglu_twin,
+    alternatives: &[],
+    reference_f32: swiglu_reference,
+    reference_f64: swiglu_reference,
 };
 
 static SWIGLU_BACKWARD: KernelDef = KernelDef {
     label: "activation/swiglu_backward",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("activation/swiglu_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[n]"),
@@ -53,9 +53,9 @@ static SWIGLU_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: swiglu_backward_twin,
-    twin_f64: swiglu_backward_twin,
+    alternatives: &[],
+    reference_f32: swiglu_backward_reference,
+    reference_f64: swiglu_backward_reference,
 };
 
 /// The kernels of this family.
@@ -70,9 +70,9 @@ fn sigmoid<T: Real>(g: T) -> T {
     T::ONE / (T::ONE + (-g.max(-limit).min(limit)).exp())
 }
 
-fn swiglu_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<Params>().n as usize;
-    let [gate, up, out] = call.args();
+fn swiglu_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<Params>().n as usize;
+    let [gate, up, out] = args.buffers();
     let (gate, up, out) = (gate.real(), up.real(), out.real_mut());
     for_rows(n, &mut out[..n], BLOCK, |b, out| swiglu_block(&gate[b * BLOCK..], &up[b * BLOCK..], out));
 }
@@ -86,9 +86,9 @@ vectorised! {
     }
 }
 
-fn swiglu_backward_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<Params>().n as usize;
-    let [dy, gate, up, dgate, dup] = call.args();
+fn swiglu_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<Params>().n as usize;
+    let [dy, gate, up, dgate, dup] = args.buffers();
     let (dy, gate, up) = (dy.real(), gate.real(), up.real());
     let (dgate, dup) = (&mut dgate.real_mut()[..n], &mut dup.real_mut()[..n]);
     for_row_pairs((dgate, BLOCK), (dup, BLOCK), |b, dgate, dup| {

@@ -8,14 +8,14 @@ use rayon::prelude::*;
 use super::case::{Case, Input, Tolerance, random, real};
 use super::parts::TREE;
 use crate::tensor::copy_tensor;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Arena, ArenaSlice, Format, Tensor};
 use crate::{params, wgsl};
 
 /// Invocations of a workgroup.
 const GROUP: usize = 256;
 
-/// Elements that the twin of `update` handles at a time.
+/// Elements that the reference of `update` handles at a time.
 const BLOCK: usize = 4096;
 
 /// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup to add up.
@@ -66,7 +66,7 @@ params! {
 
 static SQUARE_SUM: KernelDef = KernelDef {
     label: "adamw/square_sum",
-    variant: "",
+    suffix: "",
     parts: &[TREE, wgsl!("adamw/square_sum")],
     bindings: &[
         Binding::read("x", Kind::Real, "[n]"),
@@ -74,26 +74,26 @@ static SQUARE_SUM: KernelDef = KernelDef {
     ],
     params: SquareParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: square_sum_twin,
-    twin_f64: square_sum_twin,
+    alternatives: &[],
+    reference_f32: square_sum_reference,
+    reference_f64: square_sum_reference,
 };
 
 static CLIP_FACTOR: KernelDef = KernelDef {
     label: "adamw/clip_factor",
-    variant: "",
+    suffix: "",
     parts: &[TREE, wgsl!("adamw/clip_factor")],
     bindings: &[Binding::read("partials", Kind::Real, "[n]"), Binding::write("state", Kind::Real, "[norm, factor]")],
     params: ClipParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: clip_factor_twin,
-    twin_f64: clip_factor_twin,
+    alternatives: &[],
+    reference_f32: clip_factor_reference,
+    reference_f64: clip_factor_reference,
 };
 
 static UPDATE: KernelDef = KernelDef {
     label: "adamw/update",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("adamw/update")],
     bindings: &[
         Binding::read("state", Kind::Real, "[norm, factor]"),
@@ -104,9 +104,9 @@ static UPDATE: KernelDef = KernelDef {
     ],
     params: UpdateParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: update_twin,
-    twin_f64: update_twin,
+    alternatives: &[],
+    reference_f32: update_reference,
+    reference_f64: update_reference,
 };
 
 /// The kernels of this family.
@@ -114,9 +114,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&SQUARE_SUM, &CLIP_FACTOR, &UPDATE].map(|k| (k, vec![])).to_vec()
 }
 
-fn square_sum_twin<T: Real>(call: Call<'_, T>) {
-    let p: SquareParams = call.params();
-    let [x, partials] = call.args();
+fn square_sum_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: SquareParams = args.params();
+    let [x, partials] = args.buffers();
     let partials = &mut partials.real_mut()[p.first as usize..][..p.n_groups as usize];
     let (x, step) = (&x.real()[..p.n as usize], partials.len());
     let square_sum = |block: &[T]| block.iter().map(|&v| (v * v).to_f64()).sum::<f64>();
@@ -126,18 +126,18 @@ fn square_sum_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-fn clip_factor_twin<T: Real>(call: Call<'_, T>) {
-    let p: ClipParams = call.params();
-    let [partials, state] = call.args();
+fn clip_factor_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: ClipParams = args.params();
+    let [partials, state] = args.buffers();
     let sum: f64 = partials.real()[..p.n as usize].iter().map(|x| x.to_f64()).sum();
     let norm = T::from_f64(sum).sqrt();
     let factor = if p.clip > 0.0 { (T::of(p.clip) / (norm + T::from_f64(1e-6))).min(T::ONE) } else { T::ONE };
     state.real_mut()[..2].copy_from_slice(&[norm, factor]);
 }
 
-fn update_twin<T: Real>(call: Call<'_, T>) {
-    let p: UpdateParams = call.params();
-    let [state, grads, values, first, second] = call.args();
+fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: UpdateParams = args.params();
+    let [state, grads, values, first, second] = args.buffers();
     let (factor, grads, values) = (state.real()[1], grads.real(), values.real_mut());
     let (first, second) = (first.real_mut(), second.real_mut());
     let n = p.n as usize;

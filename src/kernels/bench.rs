@@ -1,13 +1,13 @@
 //! Two kernels that compute nothing of use: they measure what a device can do at best. `bench/chains` keeps its arithmetic
 //! units busy, `bench/copy` its memory. What is made of them is [`crate::bench`]'s matter.
 //!
-//! The f32 twin of the chains is written with vector instructions, since it stands for what the CPU can do.
+//! The f32 reference of the chains is written with vector instructions, since it stands for what the CPU can do.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::case::{Case, Tolerance, frozen};
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -32,26 +32,26 @@ params! {
 
 static CHAINS_KERNEL: KernelDef = KernelDef {
     label: "bench/chains",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("bench/chains")],
     bindings: &[Binding::write("out", Kind::Real, "[n]")],
     params: ChainParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: chains_twin_f32,
-    twin_f64: chains_twin_f64,
+    alternatives: &[],
+    reference_f32: chains_reference_f32,
+    reference_f64: chains_reference_f64,
 };
 
 static COPY: KernelDef = KernelDef {
     label: "bench/copy",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("bench/copy")],
     bindings: &[Binding::read("x", Kind::Real, "[4 n]"), Binding::write("out", Kind::Real, "[4 n]")],
     params: CopyParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: copy_twin,
-    twin_f64: copy_twin,
+    alternatives: &[],
+    reference_f32: copy_reference,
+    reference_f64: copy_reference,
 };
 
 /// The kernels of this family.
@@ -64,10 +64,10 @@ fn start(i: usize, c: usize) -> f32 {
     (i % 16) as f32 / 16.0 + c as f32
 }
 
-fn chains_twin_f64(call: Call<'_, f64>) {
-    let p: ChainParams = call.params();
+fn chains_reference_f64(args: KernelArgs<'_, f64>) {
+    let p: ChainParams = args.params();
     let (factor, offset) = (f64::from(p.factor), f64::from(p.offset));
-    let [out] = call.args();
+    let [out] = args.buffers();
     for (i, out) in out.real_mut()[..p.n as usize].iter_mut().enumerate() {
         let mut x: [f64; CHAINS] = std::array::from_fn(|c| f64::from(start(i, c)));
         for _ in 0..p.turns as usize * STEPS {
@@ -77,9 +77,9 @@ fn chains_twin_f64(call: Call<'_, f64>) {
     }
 }
 
-fn chains_twin_f32(call: Call<'_, f32>) {
-    let p: ChainParams = call.params();
-    let [out] = call.args();
+fn chains_reference_f32(args: KernelArgs<'_, f32>) {
+    let p: ChainParams = args.params();
+    let [out] = args.buffers();
     let arch = Arch::new();
     // A part begins at a multiple of 16, so that its starts are those of the first.
     let parts = out.real_mut()[..p.n as usize].par_chunks_mut(GROUP);
@@ -116,9 +116,9 @@ impl WithSimd for Part<'_> {
     }
 }
 
-fn copy_twin<T: Real>(call: Call<'_, T>) {
-    let n = 4 * call.params::<CopyParams>().n as usize;
-    let [x, out] = call.args();
+fn copy_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = 4 * args.params::<CopyParams>().n as usize;
+    let [x, out] = args.buffers();
     let parts = out.real_mut()[..n].par_chunks_mut(1 << 16).zip(x.real().par_chunks(1 << 16));
     parts.for_each(|(out, x)| out.copy_from_slice(&x[..out.len()]));
 }

@@ -5,7 +5,7 @@ use super::op::{Applied, Op, when};
 use super::reduce::column_sum;
 use super::rows::for_rows;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -21,7 +21,7 @@ params! {
 
 static ADD_BIAS: KernelDef = KernelDef {
     label: "bias/add_bias",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("bias/add_bias")],
     bindings: &[
         Binding::read("x", Kind::Real, "[rows, cols]"),
@@ -30,9 +30,9 @@ static ADD_BIAS: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: add_bias_twin,
-    twin_f64: add_bias_twin,
+    alternatives: &[],
+    reference_f32: add_bias_reference,
+    reference_f64: add_bias_reference,
 };
 
 /// The kernels of this family.
@@ -40,9 +40,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&ADD_BIAS, vec![])]
 }
 
-fn add_bias_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, bias, out] = call.args();
+fn add_bias_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, bias, out] = args.buffers();
     let (x, bias, out) = (x.real(), bias.real(), out.real_mut());
     let (n, cols) = (p.n as usize, p.cols as usize);
     for_rows(n, &mut out[..n], cols, |r, out| {

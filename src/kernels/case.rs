@@ -1,5 +1,5 @@
 //! A case: one application of an op on made-up inputs. From it alone follow the comparison of every dispatch on a device
-//! with its f64 twin, the f64 gradient check, a conformance row and a benchmark row.
+//! with its f64 reference, the f64 gradient check, a conformance row and a benchmark row.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -52,7 +52,7 @@ impl Input {
     }
 }
 
-/// How far a device may be from the f64 twin, and why.
+/// How far a device may be from the f64 reference, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
     /// Largest error of an element, as a fraction of the largest magnitude in the buffer.

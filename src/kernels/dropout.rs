@@ -5,13 +5,13 @@ use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op, when};
 use super::rows::for_rows;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::Tensor;
 use crate::{ensure, params, wgsl};
 
 /// Invocations of a workgroup in the shader.
 const GROUP: usize = 64;
-/// Elements that the twin handles at a time.
+/// Elements that the reference handles at a time.
 const BLOCK: usize = 1024;
 
 params! {
@@ -34,14 +34,14 @@ params! {
 
 static DROPOUT: KernelDef = KernelDef {
     label: "dropout/dropout",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("dropout/dropout")],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: dropout_twin,
-    twin_f64: dropout_twin,
+    alternatives: &[],
+    reference_f32: dropout_reference,
+    reference_f64: dropout_reference,
 };
 
 /// The kernels of this family.
@@ -64,9 +64,9 @@ fn hash(i: u32, p: &Params) -> u32 {
     mixed(mixed(seeded).map(|v| v ^ (v >> 16)))[0]
 }
 
-fn dropout_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, out] = call.args();
+fn dropout_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, out] = args.buffers();
     let (x, out, n, scale) = (x.real(), out.real_mut(), p.n as usize, T::of(p.scale));
     for_rows(n, &mut out[..n], BLOCK, |b, out| {
         let from = b * BLOCK;

@@ -4,13 +4,13 @@ use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
 use super::rows::for_rows;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
 /// Invocations of a workgroup in the elementwise shaders.
 const GROUP: usize = 64;
-/// Elements that the twins handle at a time.
+/// Elements that the references handle at a time.
 const BLOCK: usize = 1024;
 
 params! {
@@ -23,7 +23,7 @@ params! {
 
 static ADD: KernelDef = KernelDef {
     label: "elementwise/add",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("elementwise/add")],
     bindings: &[
         Binding::read("a", Kind::Real, "[n]"),
@@ -32,26 +32,26 @@ static ADD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: add_twin,
-    twin_f64: add_twin,
+    alternatives: &[],
+    reference_f32: add_reference,
+    reference_f64: add_reference,
 };
 
 static ADD_INTO: KernelDef = KernelDef {
     label: "elementwise/add_into",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("elementwise/add_into")],
     bindings: &[Binding::read("a", Kind::Real, "[n]"), Binding::read_write("out", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: add_into_twin,
-    twin_f64: add_into_twin,
+    alternatives: &[],
+    reference_f32: add_into_reference,
+    reference_f64: add_into_reference,
 };
 
 static SCALE_BY: KernelDef = KernelDef {
     label: "elementwise/scale_by",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("elementwise/scale_by")],
     bindings: &[
         Binding::read("x", Kind::Real, "[n]"),
@@ -60,9 +60,9 @@ static SCALE_BY: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: scale_by_twin,
-    twin_f64: scale_by_twin,
+    alternatives: &[],
+    reference_f32: scale_by_reference,
+    reference_f64: scale_by_reference,
 };
 
 /// The kernels of this family.
@@ -70,9 +70,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&ADD, vec![]), (&ADD_INTO, vec![]), (&SCALE_BY, vec![])]
 }
 
-fn add_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<Params>().n as usize;
-    let [a, b, out] = call.args();
+fn add_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<Params>().n as usize;
+    let [a, b, out] = args.buffers();
     let (a, b, out) = (a.real(), b.real(), out.real_mut());
     for_rows(n, &mut out[..n], BLOCK, |block, out| {
         let from = block * BLOCK;
@@ -81,9 +81,9 @@ fn add_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-fn add_into_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<Params>().n as usize;
-    let [a, out] = call.args();
+fn add_into_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<Params>().n as usize;
+    let [a, out] = args.buffers();
     let (a, out) = (a.real(), out.real_mut());
     for_rows(n, &mut out[..n], BLOCK, |block, out| {
         let a = &a[block * BLOCK..][..out.len()];
@@ -91,9 +91,9 @@ fn add_into_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-fn scale_by_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<Params>().n as usize;
-    let [x, factor, out] = call.args();
+fn scale_by_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<Params>().n as usize;
+    let [x, factor, out] = args.buffers();
     let (x, factor) = (x.real(), factor.real()[0]);
     for_rows(n, &mut out.real_mut()[..n], BLOCK, |block, out| {
         let x = &x[block * BLOCK..][..out.len()];

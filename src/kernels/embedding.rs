@@ -9,7 +9,7 @@ use super::parts::{
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
-    Arg, Binding, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for, upload_words,
+    Arg, Binding, KernelArgs, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for, upload_words,
 };
 use crate::tensor::blocks::unpack_from;
 use crate::tensor::{Format, Piece, Tensor};
@@ -49,10 +49,10 @@ params! {
 }
 
 macro_rules! kernel {
-    ($name:ident, $variant:literal, $weight:expr, $kind:expr, $format:expr) => {
+    ($name:ident, $suffix:literal, $weight:expr, $kind:expr, $format:expr) => {
         static $name: KernelDef = KernelDef {
             label: "embedding/embedding",
-            variant: $variant,
+            suffix: $suffix,
             parts: &[wgsl!("common/grid"), $weight, wgsl!("embedding/embedding")],
             bindings: &[
                 Binding::read("ids", Kind::U32, "[tokens]"),
@@ -61,9 +61,9 @@ macro_rules! kernel {
             ],
             params: Params::FIELDS,
             constants: &[],
-            rivals: &[],
-            twin_f32: |c| embedding_twin(c, $format),
-            twin_f64: |c| embedding_twin(c, $format),
+            alternatives: &[],
+            reference_f32: |c| embedding_reference(c, $format),
+            reference_f64: |c| embedding_reference(c, $format),
         };
     };
 }
@@ -78,7 +78,7 @@ kernel!(EMBEDDING_Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
 
 static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     label: "embedding/embedding_backward",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("embedding/embedding_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[tokens, cols]"),
@@ -89,9 +89,9 @@ static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     ],
     params: BackwardParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: embedding_backward_twin,
-    twin_f64: embedding_backward_twin,
+    alternatives: &[],
+    reference_f32: embedding_backward_reference,
+    reference_f64: embedding_backward_reference,
 };
 
 /// The kernels of this family.
@@ -121,9 +121,9 @@ fn copy_row<T: Real>(table: &Arg<'_, T>, format: Format, at: usize, out: &mut [T
     }
 }
 
-fn embedding_twin<T: Real>(call: Call<'_, T>, format: Format) {
-    let p: Params = call.params();
-    let [ids, w, out] = call.args();
+fn embedding_reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
+    let p: Params = args.params();
+    let [ids, w, out] = args.buffers();
     let (ids, out, cols) = (ids.u32(), out.real_mut(), p.cols as usize);
     let n = p.tokens as usize * cols;
     for_rows(n, &mut out[..n], cols, |t, out| {
@@ -136,9 +136,9 @@ fn embedding_twin<T: Real>(call: Call<'_, T>, format: Format) {
     });
 }
 
-fn embedding_backward_twin<T: Real>(call: Call<'_, T>) {
-    let p: BackwardParams = call.params();
-    let [dy, unique, offsets, occurrences, dtable] = call.args();
+fn embedding_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: BackwardParams = args.params();
+    let [dy, unique, offsets, occurrences, dtable] = args.buffers();
     let (dy, unique, offsets, occurrences) = (dy.real(), unique.u32(), offsets.u32(), occurrences.u32());
     let (dtable, cols) = (dtable.real_mut(), p.cols as usize);
     for u in p.first_unique as usize..(p.first_unique + p.n_unique) as usize {

@@ -4,7 +4,7 @@ use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
 use super::rows::for_rows;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -25,7 +25,7 @@ params! {
 
 static GATHER_ROWS: KernelDef = KernelDef {
     label: "gather/gather_rows",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("gather/gather_rows")],
     bindings: &[
         Binding::read("x", Kind::Real, "[tokens, cols]"),
@@ -34,14 +34,14 @@ static GATHER_ROWS: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: gather_rows_twin,
-    twin_f64: gather_rows_twin,
+    alternatives: &[],
+    reference_f32: gather_rows_reference,
+    reference_f64: gather_rows_reference,
 };
 
 static GATHER_ROWS_BACKWARD: KernelDef = KernelDef {
     label: "gather/gather_rows_backward",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("gather/gather_rows_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[chosen, cols]"),
@@ -50,9 +50,9 @@ static GATHER_ROWS_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: gather_rows_backward_twin,
-    twin_f64: gather_rows_backward_twin,
+    alternatives: &[],
+    reference_f32: gather_rows_backward_reference,
+    reference_f64: gather_rows_backward_reference,
 };
 
 /// The kernels of this family.
@@ -60,18 +60,18 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&GATHER_ROWS, vec![]), (&GATHER_ROWS_BACKWARD, vec![])]
 }
 
-fn gather_rows_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, rows, out] = call.args();
+fn gather_rows_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, rows, out] = args.buffers();
     let (x, rows, out) = (x.real(), rows.u32(), out.real_mut());
     let cols = p.cols as usize;
     let n = p.n_rows as usize * cols;
     for_rows(n, &mut out[..n], cols, |j, out| out.copy_from_slice(&x[rows[j] as usize * cols..][..cols]));
 }
 
-fn gather_rows_backward_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [dy, inverse, dx] = call.args();
+fn gather_rows_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [dy, inverse, dx] = args.buffers();
     let (dy, inverse, dx) = (dy.real(), inverse.u32(), dx.real_mut());
     let cols = p.cols as usize;
     let n = p.n_rows as usize * cols;

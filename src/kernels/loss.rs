@@ -14,7 +14,7 @@ use super::op::{Applied, Op};
 use super::rows::{SUM_LANES, for_rows, row_max};
 use super::simd::vectorised;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor, copy_tensor};
 use crate::{ensure, params, wgsl};
 
@@ -30,10 +30,10 @@ const CHUNK_ROWS: usize = 32_768;
 /// Invocations of a workgroup of `scale_by`.
 const GROUP: usize = 256;
 
-/// Elements that the twin of `scale_by` handles at a time.
+/// Elements that the reference of `scale_by` handles at a time.
 const BLOCK: usize = 1024;
 
-/// Exponentials that a lane of the twin of `softmax_rows` sums in the precision of the row.
+/// Exponentials that a lane of the reference of `softmax_rows` sums in the precision of the row.
 const SUM_RUN: usize = 32;
 
 /// Below this, exp adds nothing in f32.
@@ -75,7 +75,7 @@ params! {
 
 static SOFTMAX_ROWS: KernelDef = KernelDef {
     label: "loss/softmax_rows",
-    variant: "",
+    suffix: "",
     parts: &[TREE, wgsl!("loss/softmax_rows")],
     bindings: &[
         Binding::read("labels", Kind::U32, "[n]"),
@@ -84,33 +84,33 @@ static SOFTMAX_ROWS: KernelDef = KernelDef {
     ],
     params: RowsParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: softmax_rows_twin,
-    twin_f64: softmax_rows_twin,
+    alternatives: &[],
+    reference_f32: softmax_rows_reference,
+    reference_f64: softmax_rows_reference,
 };
 
 static SUM: KernelDef = KernelDef {
     label: "loss/sum",
-    variant: "",
+    suffix: "",
     parts: &[TREE, wgsl!("loss/sum")],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[1]")],
     params: SumParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: sum_twin,
-    twin_f64: sum_twin,
+    alternatives: &[],
+    reference_f32: sum_reference,
+    reference_f64: sum_reference,
 };
 
 static SCALE_BY: KernelDef = KernelDef {
     label: "loss/scale_by",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("loss/scale_by")],
     bindings: &[Binding::read("factor", Kind::Real, "[1]"), Binding::read_write("x", Kind::Real, "[n]")],
     params: ScaleParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: scale_by_twin,
-    twin_f64: scale_by_twin,
+    alternatives: &[],
+    reference_f32: scale_by_reference,
+    reference_f64: scale_by_reference,
 };
 
 /// The kernels of this family.
@@ -118,9 +118,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&SOFTMAX_ROWS, &SUM, &SCALE_BY].map(|k| (k, vec![])).to_vec()
 }
 
-fn softmax_rows_twin<T: Real>(call: Call<'_, T>) {
-    let p: RowsParams = call.params();
-    let [labels, x, losses] = call.args();
+fn softmax_rows_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: RowsParams = args.params();
+    let [labels, x, losses] = args.buffers();
     let (rows, cols, first) = (p.rows as usize, p.cols as usize, p.first_row as usize);
     let labels = &labels.u32()[first..first + rows];
     let losses = &mut losses.real_mut()[first..first + rows];
@@ -185,16 +185,16 @@ vectorised! {
     }
 }
 
-fn sum_twin<T: Real>(call: Call<'_, T>) {
-    let p: SumParams = call.params();
-    let [x, out] = call.args();
+fn sum_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: SumParams = args.params();
+    let [x, out] = args.buffers();
     let sum: f64 = x.real()[..p.n as usize].iter().map(|x| x.to_f64()).sum();
     out.real_mut()[0] = T::of(p.scale) * T::from_f64(sum);
 }
 
-fn scale_by_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<ScaleParams>().n as usize;
-    let [factor, x] = call.args();
+fn scale_by_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<ScaleParams>().n as usize;
+    let [factor, x] = args.buffers();
     let factor = factor.real()[0];
     for_rows(n, &mut x.real_mut()[..n], BLOCK, |_, x| x.iter_mut().for_each(|x| *x *= factor));
 }

@@ -168,7 +168,7 @@ struct Linear {
 
 impl Op for Linear {
     fn label(&self) -> &'static str {
-        if self.onto { "matmul/linear_onto" } else { "matmul/linear" }
+        if self.onto { "matmul/linear_accumulate" } else { "matmul/linear" }
     }
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -194,11 +194,11 @@ impl Op for Linear {
         self.onto
     }
 
-    fn has_backward_onto(&self, input: usize) -> bool {
+    fn has_backward_accumulate(&self, input: usize) -> bool {
         input == X || input == W
     }
 
-    fn backward_onto(&self, rec: &mut Recording, grads: &[Tensor], input: usize, sum: &Tensor) {
+    fn backward_accumulate(&self, rec: &mut Recording, grads: &[Tensor], input: usize, sum: &Tensor) {
         self.append(rec, &grads[0], input, sum, 1.0);
     }
 }
@@ -226,18 +226,18 @@ pub fn linear(rec: &mut Recording, x: &Tensor, w: &Tensor, alpha: f32) -> Result
 }
 
 /// y + alpha · x wᵀ, in place of y [tokens, out], whose old values nobody may ask for again: x [tokens, in], w [out, in].
-pub fn linear_onto(rec: &mut Recording, x: &Tensor, w: &Tensor, y: &Tensor, alpha: f32) -> Result<Applied> {
+pub fn linear_accumulate(rec: &mut Recording, x: &Tensor, w: &Tensor, y: &Tensor, alpha: f32) -> Result<Applied> {
     matmul_nt(rec, x, w, y, alpha, 1.0);
     Ok((vec![y.clone()], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: true })))
 }
 
-/// `linear_onto` of a copy, so that the case's input stays what it is.
-fn onto_case(name: &str, tokens: usize, n_in: usize, n_out: usize) -> Case {
+/// `linear_accumulate` of a copy, so that the case's input stays what it is.
+fn accumulate_case(name: &str, tokens: usize, n_in: usize, n_out: usize) -> Case {
     let inputs = vec![real(1, tokens, n_in, 1.0), real(2, n_out, n_in, 1.0), real(3, tokens, n_out, 1.0)];
-    Case::new(format!("matmul/linear_onto: {name} {tokens}x{n_in}x{n_out}"), inputs, Tolerance::SUMS, |rec, b| {
+    Case::new(format!("matmul/linear_accumulate: {name} {tokens}x{n_in}x{n_out}"), inputs, Tolerance::SUMS, |rec, b| {
         let y = Tensor::transient_like(rec, "sum so far", &b.tensors[2]);
         copy_tensor(rec, &b.tensors[2], &y);
-        linear_onto(rec, &b.tensors[0], &b.tensors[1], &y, 0.5).map(|(outs, op)| (outs, Some(op)))
+        linear_accumulate(rec, &b.tensors[0], &b.tensors[1], &y, 0.5).map(|(outs, op)| (outs, Some(op)))
     })
 }
 
@@ -256,7 +256,7 @@ fn window_case(kernel: &'static KernelDef, format: Format, size: [usize; 3], bet
 
 /// A window that kernels can take that read four neighbours at once, as textures.
 fn quads_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3], beta: f32) -> Case {
-    let fast_axis = if kernel.variant.starts_with("tn") { m } else { k };
+    let fast_axis = if kernel.suffix.starts_with("tn") { m } else { k };
     window_at(kernel, format, [m, n, k], beta, [8, 12, fast_axis.next_multiple_of(4) + 4 - fast_axis])
 }
 
@@ -268,7 +268,7 @@ fn window_at(
     beta: f32,
     [a_offset, w_offset, gap]: [usize; 3],
 ) -> Case {
-    let (a_rows, a_cols) = if kernel.variant.starts_with("tn") { (k, m) } else { (m, k) };
+    let (a_rows, a_cols) = if kernel.suffix.starts_with("tn") { (k, m) } else { (m, k) };
     let (c_offset, a_stride, c_stride) = (11, a_cols + gap, n + 2);
     let buffer = |seed, len| frozen(seed, 1, len, 1.0, Format::F32);
     let w_len = (w_offset + n * k).next_multiple_of(format.block_len());
@@ -350,8 +350,8 @@ fn linear_cases() -> Vec<Case> {
         case("large values", 33, 40, 65, real(2, 65, 40, 1e4)),
         case("bf16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::Bf16)),
         case("f16 weights", 9, 21, 67, frozen(2, 67, 21, 1.0, Format::F16)),
-        onto_case("odd sizes", 37, 19, 71),
-        onto_case("one row", 1, 64, 130),
+        accumulate_case("odd sizes", 37, 19, 71),
+        accumulate_case("one row", 1, 64, 130),
         case("bench", 512, 512, 512, real(2, 512, 512, 1.0)).bench(),
         case("bench", 1024, 1024, 1024, real(2, 1024, 1024, 1.0)).bench(),
     ]

@@ -1,4 +1,4 @@
-//! The kernels of the matrix products: for each orientation and storage format a portable tile, and rivals that are faster on
+//! The kernels of the matrix products: for each orientation and storage format a portable tile, and alternatives that are faster on
 //! some devices or for some sizes.
 //!
 //! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
@@ -10,7 +10,9 @@ use super::matmul_reference::{nn, nt, tn};
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };
-use crate::gpu::{Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Rival, Shape, Source, texels};
+use crate::gpu::{
+    Alternative, Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Shape, Source, texels,
+};
 use crate::tensor::Format;
 use crate::wgsl;
 
@@ -73,17 +75,17 @@ const fn w(kind: Kind) -> Binding {
 
 /// One kernel: a way, an orientation, a storage format of w.
 macro_rules! kernel {
-    ($name:ident, $label:literal, $variant:literal, [$($part:expr),*], [$a:expr, $w:expr], $twin:ident, $format:expr, $rivals:expr) => {
+    ($name:ident, $label:literal, $suffix:literal, [$($part:expr),*], [$a:expr, $w:expr], $reference:ident, $format:expr, $alternatives:expr) => {
         static $name: KernelDef = KernelDef {
             label: $label,
-            variant: $variant,
+            suffix: $suffix,
             parts: &[wgsl!("matmul/params"), $($part),*],
             bindings: &[$a, $w, Binding::read_write("out", Kind::Real, "[m, c_stride]")],
             params: Params::FIELDS,
             constants: &[],
-            rivals: $rivals,
-            twin_f32: |c| $twin(c, $format),
-            twin_f64: |c| $twin(c, $format),
+            alternatives: $alternatives,
+            reference_f32: |c| $reference(c, $format),
+            reference_f64: |c| $reference(c, $format),
         };
     };
 }
@@ -103,23 +105,23 @@ const BROADCAST_TEXELS: Source = wgsl!("matmul/broadcast_texels").needing(Featur
 const COOPERATIVE: Source = wgsl!("matmul/cooperative").needing(Feature::CooperativeMatrix);
 const ROW: Source = wgsl!("matmul/row");
 
-/// The kernels of one orientation and format: the portable tile and its rivals, each with its name.
+/// The kernels of one orientation and format: the portable tile and its alternatives, each with its name.
 macro_rules! kernels {
-    ($variant:literal, $way:expr, $weight:expr, $kind:expr, $twin:ident, $format:expr;
+    ($suffix:literal, $way:expr, $weight:expr, $kind:expr, $reference:ident, $format:expr;
         tile $tile:ident, shared $shared:ident, cooperative $cooperative:ident $(, broadcast $broadcast:ident)?
         $(, texels $texels:ident $texels_shape:ident $texel_part:ident)? $(, row $row:ident)?) => {
-        kernel!($tile, "matmul/tile", $variant, [$way, TILE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[
-            $(Rival { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
-            Rival { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
-            Rival { kernel: &$cooperative, expected: Expected::Nowhere, shape: shared_shape },
-            $(Rival { kernel: &$texels, expected: Expected::OnSoftware, shape: $texels_shape },)?
-            $(Rival { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
+        kernel!($tile, "matmul/tile", $suffix, [$way, TILE, OPERAND, $weight], [A, w($kind)], $reference, $format, &[
+            $(Alternative { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
+            Alternative { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
+            Alternative { kernel: &$cooperative, expected: Expected::Nowhere, shape: shared_shape },
+            $(Alternative { kernel: &$texels, expected: Expected::OnSoftware, shape: $texels_shape },)?
+            $(Alternative { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
         ]);
-        kernel!($shared, "matmul/shared_tile", $variant, [$way, SHARED_TILE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);
-        kernel!($cooperative, "matmul/cooperative", $variant, [$way, COOPERATIVE, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);
-        $(kernel!($broadcast, "matmul/broadcast", $variant, [$way, SUMS, BROADCAST, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
-        $(kernel!($texels, "matmul/broadcast_texels", $variant, [$way, SUMS, BROADCAST_TEXELS, $texel_part], [A.as_texels(), w($kind).as_texels()], $twin, $format, &[]);)?
-        $(kernel!($row, "matmul/row", $variant, [$way, REDUCE, ROW, OPERAND, $weight], [A, w($kind)], $twin, $format, &[]);)?
+        kernel!($shared, "matmul/shared_tile", $suffix, [$way, SHARED_TILE, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);
+        kernel!($cooperative, "matmul/cooperative", $suffix, [$way, COOPERATIVE, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);
+        $(kernel!($broadcast, "matmul/broadcast", $suffix, [$way, SUMS, BROADCAST, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);)?
+        $(kernel!($texels, "matmul/broadcast_texels", $suffix, [$way, SUMS, BROADCAST_TEXELS, $texel_part], [A.as_texels(), w($kind).as_texels()], $reference, $format, &[]);)?
+        $(kernel!($row, "matmul/row", $suffix, [$way, REDUCE, ROW, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);)?
     };
 }
 
@@ -177,5 +179,5 @@ pub(super) fn tn_kernel() -> &'static KernelDef {
 /// The kernels of the family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     let tiles = Format::all().flat_map(|f| [nt_kernel(f), nn_kernel(f)]).chain([tn_kernel()]);
-    tiles.flat_map(KernelDef::with_rivals).map(|k| (k, vec![])).collect()
+    tiles.flat_map(KernelDef::with_alternatives).map(|k| (k, vec![])).collect()
 }

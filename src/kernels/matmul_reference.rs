@@ -1,4 +1,4 @@
-//! The CPU twins of the matrix products.
+//! The CPU references of the matrix products.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ use super::matmul::Params;
 use super::product::{View, product};
 use super::rows::dot;
 use super::weights::Packed;
-use crate::gpu::{Arg, Call, Real};
+use crate::gpu::{Arg, KernelArgs, Real};
 use crate::tensor::Format;
 
 /// Products of fewer multiplications stay on one thread.
@@ -43,7 +43,7 @@ enum Weight<'a, T> {
 }
 
 impl<'a, T: Real> Weight<'a, T> {
-    /// The weight that a twin is handed, from element `offset` on where it is plain.
+    /// The weight that a reference is handed, from element `offset` on where it is plain.
     fn new(arg: Arg<'a, T>, format: Format, offset: usize) -> Self {
         match format {
             Format::F32 => Weight::Plain(&arg.real()[offset..]),
@@ -52,9 +52,13 @@ impl<'a, T: Real> Weight<'a, T> {
     }
 }
 
-fn operands<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool) -> (Operands<'_, T>, Weight<'_, T>) {
-    let p: Params = call.params();
-    let [a, w, out] = call.args();
+fn operands<T: Real>(
+    args: KernelArgs<'_, T>,
+    format: Format,
+    a_is_transposed: bool,
+) -> (Operands<'_, T>, Weight<'_, T>) {
+    let p: Params = args.params();
+    let [a, w, out] = args.buffers();
     let (a, stride) = (&a.real()[p.a_offset as usize..], p.a_stride as usize);
     let a = if a_is_transposed { View::columns(a, stride) } else { View::rows(a, stride) };
     let w = Weight::new(w, format, p.w_offset as usize);
@@ -62,9 +66,9 @@ fn operands<T: Real>(call: Call<'_, T>, format: Format, a_is_transposed: bool) -
 }
 
 /// out = a wᵀ, w [n, k].
-pub(super) fn nt<T: Real>(call: Call<'_, T>, format: Format) {
-    let scratch = call.scratch;
-    let (to, w) = operands(call, format, false);
+pub(super) fn nt<T: Real>(args: KernelArgs<'_, T>, format: Format) {
+    let scratch = args.scratch;
+    let (to, w) = operands(args, format, false);
     add_nt(to, w, format, scratch);
 }
 
@@ -111,9 +115,9 @@ fn one_row<T: Real>(p: &Params, x: &[T], w: &[T], out: &mut [T]) {
 }
 
 /// out = a w, w [k, n].
-pub(super) fn nn<T: Real>(call: Call<'_, T>, format: Format) {
-    let scratch: &RefCell<Vec<T>> = call.scratch;
-    let (mut to, w) = operands(call, format, false);
+pub(super) fn nn<T: Real>(args: KernelArgs<'_, T>, format: Format) {
+    let scratch: &RefCell<Vec<T>> = args.scratch;
+    let (mut to, w) = operands(args, format, false);
     let [n, k] = [to.p.n, to.p.k].map(|x| x as usize);
     match w {
         Weight::Plain(w) => to.add(View::rows(w, n), [n, k], [0, 0]),
@@ -125,8 +129,8 @@ pub(super) fn nn<T: Real>(call: Call<'_, T>, format: Format) {
 }
 
 /// out = aᵀ w, a [k, m], w [k, n].
-pub(super) fn tn<T: Real>(call: Call<'_, T>, format: Format) {
-    let (mut to, w) = operands(call, format, true);
+pub(super) fn tn<T: Real>(args: KernelArgs<'_, T>, format: Format) {
+    let (mut to, w) = operands(args, format, true);
     let [n, k] = [to.p.n, to.p.k].map(|x| x as usize);
     match w {
         Weight::Plain(w) => to.add(View::rows(w, n), [n, k], [0, 0]),

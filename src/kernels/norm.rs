@@ -6,7 +6,7 @@ use super::parts::REDUCE;
 use super::reduce;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, dot3, for_row_pairs, for_rows, row_groups, row_shape};
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -24,7 +24,7 @@ params! {
 
 static RMS_NORM: KernelDef = KernelDef {
     label: "norm/rms_norm",
-    variant: "",
+    suffix: "",
     parts: &[REDUCE, wgsl!("common/row"), wgsl!("norm/rms_norm")],
     bindings: &[
         Binding::read("x", Kind::Real, "[rows, cols]"),
@@ -34,14 +34,14 @@ static RMS_NORM: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
-    rivals: &[],
-    twin_f32: rms_norm_twin,
-    twin_f64: rms_norm_twin,
+    alternatives: &[],
+    reference_f32: rms_norm_reference,
+    reference_f64: rms_norm_reference,
 };
 
 static RMS_NORM_BACKWARD: KernelDef = KernelDef {
     label: "norm/rms_norm_backward",
-    variant: "",
+    suffix: "",
     parts: &[REDUCE, wgsl!("common/row"), wgsl!("norm/rms_norm_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[rows, cols]"),
@@ -52,14 +52,14 @@ static RMS_NORM_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
-    rivals: &[],
-    twin_f32: rms_norm_backward_twin,
-    twin_f64: rms_norm_backward_twin,
+    alternatives: &[],
+    reference_f32: rms_norm_backward_reference,
+    reference_f64: rms_norm_backward_reference,
 };
 
 static RMS_NORM_BACKWARD_DW: KernelDef = KernelDef {
     label: "norm/rms_norm_backward_dw",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("norm/rms_norm_backward_dw")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[rows, cols]"),
@@ -69,9 +69,9 @@ static RMS_NORM_BACKWARD_DW: KernelDef = KernelDef {
     ],
     params: reduce::Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: rms_norm_backward_dw_twin,
-    twin_f64: rms_norm_backward_dw_twin,
+    alternatives: &[],
+    reference_f32: rms_norm_backward_dw_reference,
+    reference_f64: rms_norm_backward_dw_reference,
 };
 
 /// The kernels of this family.
@@ -80,9 +80,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     shaped.chain([(&RMS_NORM_BACKWARD_DW, vec![])]).collect()
 }
 
-fn rms_norm_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, w, y, rstd] = call.args();
+fn rms_norm_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, w, y, rstd] = args.buffers();
     let (x, w, y, rstd) = (x.real(), w.real(), y.real_mut(), rstd.real_mut());
     let (rows, cols) = (p.rows as usize, p.cols as usize);
     let eps = T::of(p.eps);
@@ -100,9 +100,9 @@ pub(super) fn normed<T: Real>(x: &[T], w: &[T], eps: T, y: &mut [T]) -> T {
     scale
 }
 
-fn rms_norm_backward_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [dy, x, w, rstd, dx] = call.args();
+fn rms_norm_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [dy, x, w, rstd, dx] = args.buffers();
     let (dy, x, w, rstd, dx) = (dy.real(), x.real(), w.real(), rstd.real(), dx.real_mut());
     let (rows, cols) = (p.rows as usize, p.cols as usize);
     let n = T::of(cols as f32);
@@ -115,9 +115,9 @@ fn rms_norm_backward_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-fn rms_norm_backward_dw_twin<T: Real>(call: Call<'_, T>) {
-    let p: reduce::Params = call.params();
-    let [dy, x, rstd, dw] = call.args();
+fn rms_norm_backward_dw_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: reduce::Params = args.params();
+    let [dy, x, rstd, dw] = args.buffers();
     let (dy, x, rstd, dw) = (dy.real(), x.real(), rstd.real(), dw.real_mut());
     let (rows, cols, block) = (p.rows as usize, p.cols as usize, p.block as usize);
     let n_blocks = rows.div_ceil(block);

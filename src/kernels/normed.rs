@@ -7,7 +7,7 @@ use super::norm::normed;
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -27,10 +27,10 @@ params! {
 
 /// The kernel of one storage format of w.
 macro_rules! kernel {
-    ($name:ident, $variant:literal, $weight:expr, $kind:expr, $format:expr) => {
+    ($name:ident, $suffix:literal, $weight:expr, $kind:expr, $format:expr) => {
         static $name: KernelDef = KernelDef {
             label: "matmul/normed_row",
-            variant: $variant,
+            suffix: $suffix,
             parts: &[REDUCE, wgsl!("matmul/normed_row"), $weight],
             bindings: &[
                 Binding::read("x", Kind::Real, "[k]"),
@@ -40,9 +40,9 @@ macro_rules! kernel {
             ],
             params: Params::FIELDS,
             constants: &[],
-            rivals: &[],
-            twin_f32: |c| twin(c, $format),
-            twin_f64: |c| twin(c, $format),
+            alternatives: &[],
+            reference_f32: |c| reference(c, $format),
+            reference_f64: |c| reference(c, $format),
         };
     };
 }
@@ -74,10 +74,10 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     Format::all().map(|format| (kernel(format), vec![])).collect()
 }
 
-fn twin<T: Real>(call: Call<'_, T>, format: Format) {
-    let p: Params = call.params();
-    let scratch = call.scratch;
-    let [x, w, scale, out] = call.args();
+fn reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
+    let p: Params = args.params();
+    let scratch = args.scratch;
+    let [x, w, scale, out] = args.buffers();
     let (n, k) = (p.n as usize, p.k as usize);
     let mut row = vec![T::ZERO; k];
     normed(&x.real()[..k], scale.real(), T::of(p.eps), &mut row);

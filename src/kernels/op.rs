@@ -24,14 +24,14 @@ pub trait Op {
         false
     }
 
-    /// Whether the tape may ask for the gradient of an input by [`Op::backward_onto`].
-    fn has_backward_onto(&self, _input: usize) -> bool {
+    /// Whether the tape may ask for the gradient of an input by [`Op::backward_accumulate`].
+    fn has_backward_accumulate(&self, _input: usize) -> bool {
         false
     }
 
     /// Appends what adds the gradient of one input to a sum that the tape has: a product can do so in place, which saves memory and a
     /// pass over it.
-    fn backward_onto(&self, _rec: &mut Recording, _grads: &[Tensor], _input: usize, _sum: &Tensor) {
+    fn backward_accumulate(&self, _rec: &mut Recording, _grads: &[Tensor], _input: usize, _sum: &Tensor) {
         unreachable!("{} gives its gradients by `backward` alone", self.label())
     }
 }

@@ -1,4 +1,4 @@
-//! WGSL parts that several families link and that have another form on some devices. Parts with one form are named where they
+//! WGSL parts that several families link and that have another variant on some devices. Parts with one variant are named where they
 //! are linked.
 
 use crate::gpu::Source;

@@ -1,4 +1,4 @@
-//! The strided matrix product that CPU twins share: a safe wrapper of the `gemm` crate.
+//! The strided matrix product that CPU references share: a safe wrapper of the `gemm` crate.
 
 use crate::gpu::Real;
 

@@ -3,7 +3,7 @@
 
 use super::case::{Case, Input, Tolerance, real};
 use super::rows::for_rows;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, groups_for};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -26,7 +26,7 @@ params! {
 
 static COLUMN_SUM: KernelDef = KernelDef {
     label: "reduce/column_sum",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("reduce/column_sum")],
     bindings: &[
         Binding::read("x", Kind::Real, "[rows, cols]"),
@@ -34,9 +34,9 @@ static COLUMN_SUM: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: column_sum_twin,
-    twin_f64: column_sum_twin,
+    alternatives: &[],
+    reference_f32: column_sum_reference,
+    reference_f64: column_sum_reference,
 };
 
 /// The kernels of this family.
@@ -44,9 +44,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&COLUMN_SUM, vec![])]
 }
 
-fn column_sum_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, out] = call.args();
+fn column_sum_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, out] = args.buffers();
     let (x, out) = (x.real(), out.real_mut());
     let (rows, cols, block) = (p.rows as usize, p.cols as usize, p.block as usize);
     let n_blocks = rows.div_ceil(block);

@@ -6,7 +6,7 @@ use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
 use super::rows::{for_row_pairs, for_rows};
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -38,7 +38,7 @@ params! {
 
 static ROPE: KernelDef = KernelDef {
     label: "rope/rope",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("rope/rope")],
     bindings: &[
         Binding::read("x", Kind::Real, "[tokens, heads * d]"),
@@ -49,14 +49,14 @@ static ROPE: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: rope_twin,
-    twin_f64: rope_twin,
+    alternatives: &[],
+    reference_f32: rope_reference,
+    reference_f64: rope_reference,
 };
 
 static ROPE_KV: KernelDef = KernelDef {
     label: "rope/rope_kv",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("rope/rope_kv")],
     bindings: &[
         Binding::read("k", Kind::Real, "[tokens, heads * d]"),
@@ -68,14 +68,14 @@ static ROPE_KV: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: rope_kv_twin,
-    twin_f64: rope_kv_twin,
+    alternatives: &[],
+    reference_f32: rope_kv_reference,
+    reference_f64: rope_kv_reference,
 };
 
 static ROPE_KV_BACKWARD: KernelDef = KernelDef {
     label: "rope/rope_kv_backward",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("rope/rope_kv_backward")],
     bindings: &[
         Binding::read("grad", Kind::Real, "[tokens, 2 * heads * d]"),
@@ -87,9 +87,9 @@ static ROPE_KV_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: rope_kv_backward_twin,
-    twin_f64: rope_kv_backward_twin,
+    alternatives: &[],
+    reference_f32: rope_kv_backward_reference,
+    reference_f64: rope_kv_backward_reference,
 };
 
 /// The kernels of this family.
@@ -127,9 +127,9 @@ impl<T: Real> Turn<'_, T> {
     }
 }
 
-fn rope_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, cos, sin, positions, out] = call.args();
+fn rope_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, cos, sin, positions, out] = args.buffers();
     let (x, out) = (x.real(), out.real_mut());
     let turn = Turn { cos: cos.real(), sin: sin.real(), positions: positions.u32(), p };
     let width = turn.width();
@@ -137,9 +137,9 @@ fn rope_twin<T: Real>(call: Call<'_, T>) {
     for_rows(n, &mut out[..n], width, |t, out| turn.row(t, &x[t * width..][..width], out));
 }
 
-fn rope_kv_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [k, v, cos, sin, positions, out] = call.args();
+fn rope_kv_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [k, v, cos, sin, positions, out] = args.buffers();
     let (k, v, out) = (k.real(), v.real(), out.real_mut());
     let turn = Turn { cos: cos.real(), sin: sin.real(), positions: positions.u32(), p };
     let width = turn.width();
@@ -151,9 +151,9 @@ fn rope_kv_twin<T: Real>(call: Call<'_, T>) {
     });
 }
 
-fn rope_kv_backward_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [grad, cos, sin, positions, dk, dv] = call.args();
+fn rope_kv_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [grad, cos, sin, positions, dk, dv] = args.buffers();
     let grad = grad.real();
     let turn = Turn { cos: cos.real(), sin: sin.real(), positions: positions.u32(), p };
     let width = turn.width();

@@ -1,4 +1,4 @@
-//! What row-wise kernels share: how many lanes work on a row, and plain loops over rows for the twins.
+//! What row-wise kernels share: how many lanes work on a row, and plain loops over rows for the references.
 //!
 //! The loops go parallel for large inputs; sums run in a fixed number of lanes, so that LLVM vectorises them and the result
 //! does not depend on the number of threads.
@@ -8,11 +8,11 @@ use rayon::prelude::*;
 use super::simd::vectorised;
 use crate::gpu::{Real, groups_for};
 
-/// Twins that touch fewer elements than this stay on one thread.
+/// References that touch fewer elements than this stay on one thread.
 const PARALLEL_FROM: usize = 1 << 15;
 /// Elements that one parallel task touches at least.
 const TASK: usize = 1 << 12;
-/// Partial sums of the twins' reductions.
+/// Partial sums of the references' reductions.
 pub const SUM_LANES: usize = 16;
 
 /// Names of the constants that `common/row.wgsl` and `common/reduce.wgsl` take.

@@ -1,14 +1,14 @@
 //! Choosing the next token on the device: repetition penalty, temperature, top-k, top-p, min-p and a draw, in the order of
 //! Hugging Face's generate.
 //!
-//! The shader finds the thresholds of top-k and top-p by a search over the bits of f32; the twin sorts. Random numbers are
+//! The shader finds the thresholds of top-k and top-p by a search over the bits of f32; the reference sorts. Random numbers are
 //! the host's: a draw is the quantile of one uniform number, so that a seed gives the same text on every device, up to
 //! rounding at the boundaries.
 
 use super::parts::TREE;
 pub use super::sample_cases::cases;
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -115,7 +115,7 @@ params! {
 
 static SCALE: KernelDef = KernelDef {
     label: "sample/scale",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("sample/scale")],
     bindings: &[
         Binding::read("logits", Kind::Real, "[rows, n]"),
@@ -123,14 +123,14 @@ static SCALE: KernelDef = KernelDef {
     ],
     params: ScaleParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: scale_twin,
-    twin_f64: scale_twin,
+    alternatives: &[],
+    reference_f32: scale_reference,
+    reference_f64: scale_reference,
 };
 
 static PENALISE: KernelDef = KernelDef {
     label: "sample/penalise",
-    variant: "",
+    suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("sample/penalise")],
     bindings: &[
         Binding::read("logits", Kind::Real, "[rows, n]"),
@@ -139,33 +139,33 @@ static PENALISE: KernelDef = KernelDef {
     ],
     params: PenaliseParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: penalise_twin,
-    twin_f64: penalise_twin,
+    alternatives: &[],
+    reference_f32: penalise_reference,
+    reference_f64: penalise_reference,
 };
 
 static ARGMAX: KernelDef = KernelDef {
     label: "sample/argmax",
-    variant: "",
+    suffix: "",
     parts: &[TREE, wgsl!("sample/argmax")],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("token", Kind::U32, "[1]")],
     params: ArgmaxParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: argmax_twin,
-    twin_f64: argmax_twin,
+    alternatives: &[],
+    reference_f32: argmax_reference,
+    reference_f64: argmax_reference,
 };
 
 static DRAW: KernelDef = KernelDef {
     label: "sample/draw",
-    variant: "",
+    suffix: "",
     parts: &[TREE, wgsl!("sample/filter"), wgsl!("sample/draw")],
     bindings: &[Binding::read("adjusted", Kind::Real, "[4 ceil(n / 4)]"), Binding::write("token", Kind::U32, "[1]")],
     params: DrawParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: draw_twin,
-    twin_f64: draw_twin,
+    alternatives: &[],
+    reference_f32: draw_reference,
+    reference_f64: draw_reference,
 };
 
 /// The kernels of this family.
@@ -173,9 +173,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&SCALE, &PENALISE, &ARGMAX, &DRAW].map(|k| (k, vec![])).to_vec()
 }
 
-fn scale_twin<T: Real>(call: Call<'_, T>) {
-    let p: ScaleParams = call.params();
-    let [logits, adjusted] = call.args();
+fn scale_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: ScaleParams = args.params();
+    let [logits, adjusted] = args.buffers();
     let row = &logits.real()[p.offset as usize..][..p.n as usize];
     let adjusted = adjusted.real_mut();
     adjusted.fill(T::LOWEST);
@@ -184,9 +184,9 @@ fn scale_twin<T: Real>(call: Call<'_, T>) {
     }
 }
 
-fn penalise_twin<T: Real>(call: Call<'_, T>) {
-    let p: PenaliseParams = call.params();
-    let [logits, previous, adjusted] = call.args();
+fn penalise_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: PenaliseParams = args.params();
+    let [logits, previous, adjusted] = args.buffers();
     let row = &logits.real()[p.offset as usize..][..p.n as usize];
     let (adjusted, penalty) = (adjusted.real_mut(), T::of(p.penalty));
     for &token in &previous.u32()[..p.n_previous as usize] {
@@ -197,17 +197,17 @@ fn penalise_twin<T: Real>(call: Call<'_, T>) {
     }
 }
 
-fn argmax_twin<T: Real>(call: Call<'_, T>) {
-    let n = call.params::<ArgmaxParams>().n as usize;
-    let [x, token] = call.args();
+fn argmax_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let n = args.params::<ArgmaxParams>().n as usize;
+    let [x, token] = args.buffers();
     let x = &x.real()[..n];
     let best = (1..n).fold(0, |best, i| if x[i] > x[best] { i } else { best });
     token.u32_mut()[0] = best as u32;
 }
 
-fn draw_twin<T: Real>(call: Call<'_, T>) {
-    let p: DrawParams = call.params();
-    let [x, token] = call.args();
+fn draw_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: DrawParams = args.params();
+    let [x, token] = args.buffers();
     let x = &x.real()[..p.n as usize];
     let peak = x.iter().fold(T::LOWEST, |m, &v| m.max(v));
     let mass: Vec<f64> = x.iter().map(|&v| (v - peak).max(T::of(LOWEST_EXPONENT)).exp().to_f64()).collect();

@@ -48,7 +48,7 @@ fn peaked(cols: usize, at: usize) -> Input {
 }
 
 /// Two equal peaks that one lane looks at.
-fn twins_of_a_lane() -> Input {
+fn references_of_a_lane() -> Input {
     let mut values = random(11, 777, 1.0);
     [5, 261].into_iter().for_each(|at| values[at] = 9.0);
     row(values)
@@ -164,7 +164,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(limit_cases());
     cases.extend([
         case("greedy", odd(), &[], Sampling::default()),
-        case("greedy, two equals of a lane", twins_of_a_lane(), &[], Sampling::default()),
+        case("greedy, two equals of a lane", references_of_a_lane(), &[], Sampling::default()),
         case("greedy, far below zero", far_below_zero(301), &[], Sampling::default()),
         case("plain, far below zero", far_below_zero(301), &[], Sampling { temperature: 1.0, ..plain }),
         case(

@@ -1,4 +1,4 @@
-//! Compiles a function of a twin for several instruction sets and runs the widest that the machine has.
+//! Compiles a function of a reference for several instruction sets and runs the widest that the machine has.
 //!
 //! Only the width of the vectors differs: the order of every sum is written out by the function itself, and Rust never fuses
 //! a product and a sum, so the results are the same bits on all of them. What such a function calls must be

@@ -6,7 +6,7 @@ use super::parts::REDUCE;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_max, row_shape, row_sum};
 use super::simd::vectorised;
 use crate::error::Result;
-use crate::gpu::{Binding, Call, KernelDef, Kind, Params as _, Real, Recording};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -25,19 +25,19 @@ params! {
 
 static SOFTMAX: KernelDef = KernelDef {
     label: "softmax/softmax",
-    variant: "",
+    suffix: "",
     parts: &[REDUCE, wgsl!("common/row"), wgsl!("softmax/softmax")],
     bindings: &[Binding::read("x", Kind::Real, "[rows, cols]"), Binding::write("y", Kind::Real, "[rows, cols]")],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
-    rivals: &[],
-    twin_f32: softmax_twin,
-    twin_f64: softmax_twin,
+    alternatives: &[],
+    reference_f32: softmax_reference,
+    reference_f64: softmax_reference,
 };
 
 static SOFTMAX_BACKWARD: KernelDef = KernelDef {
     label: "softmax/softmax_backward",
-    variant: "",
+    suffix: "",
     parts: &[REDUCE, wgsl!("common/row"), wgsl!("softmax/softmax_backward")],
     bindings: &[
         Binding::read("dy", Kind::Real, "[rows, cols]"),
@@ -46,9 +46,9 @@ static SOFTMAX_BACKWARD: KernelDef = KernelDef {
     ],
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
-    rivals: &[],
-    twin_f32: softmax_backward_twin,
-    twin_f64: softmax_backward_twin,
+    alternatives: &[],
+    reference_f32: softmax_backward_reference,
+    reference_f64: softmax_backward_reference,
 };
 
 /// The kernels of this family.
@@ -56,9 +56,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&SOFTMAX, &SOFTMAX_BACKWARD].into_iter().flat_map(|k| ROW_SHAPES.map(|s| (k, s.to_vec()))).collect()
 }
 
-fn softmax_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [x, y] = call.args();
+fn softmax_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [x, y] = args.buffers();
     let (x, y) = (x.real(), y.real_mut());
     let (rows, cols) = (p.rows as usize, p.cols as usize);
     for_rows(rows * cols, &mut y[..rows * cols], cols, |r, y| {
@@ -80,9 +80,9 @@ vectorised! {
     }
 }
 
-fn softmax_backward_twin<T: Real>(call: Call<'_, T>) {
-    let p: Params = call.params();
-    let [dy, y, dx] = call.args();
+fn softmax_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: Params = args.params();
+    let [dy, y, dx] = args.buffers();
     let (dy, y, dx) = (dy.real(), y.real(), dx.real_mut());
     let (rows, cols) = (p.rows as usize, p.cols as usize);
     for_rows(rows * cols, &mut dx[..rows * cols], cols, |r, dx| {

@@ -71,10 +71,10 @@ impl Block {
     pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
         let attended = self.attention(tape, x, tables, attend)?;
-        let x = self.o.forward_onto(tape, &attended, x, drop)?;
+        let x = self.o.forward_accumulate(tape, &attended, x, drop)?;
         let [gate, up] = self.gate_up.forward_normed(tape, &x, (&self.mlp_norm, self.eps), drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
-        self.down.forward_onto(tape, &inner, &x, drop)
+        self.down.forward_accumulate(tape, &inner, &x, drop)
     }
 
     /// Attention behind its norm, before the output projection.

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::kernels::bias::add_bias;
 use crate::kernels::dropout::dropout;
 use crate::kernels::elementwise::add;
-use crate::kernels::matmul::{linear, linear_onto};
+use crate::kernels::matmul::{linear, linear_accumulate};
 
 /// Counter-based dropout of one training step: the same seed and step give the same masks.
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +61,13 @@ impl Linear {
 
     /// residual [tokens, out] + [`Linear::forward`]. On a tape that keeps nothing the product is added in place of the residual, which
     /// nobody may use afterwards.
-    pub fn forward_onto(&self, tape: &mut Tape, x: &Var, residual: &Var, drop: Option<Dropout>) -> Result<Var> {
+    pub fn forward_accumulate(&self, tape: &mut Tape, x: &Var, residual: &Var, drop: Option<Dropout>) -> Result<Var> {
         if tape.keeps() || self.bias.is_some() {
             let y = self.forward(tape, x, drop)?;
             return tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]));
         }
         let weight = tape.param(&self.weight);
-        let y = tape.apply1(&[x, &weight, residual], |rec, t| linear_onto(rec, &t[0], &t[1], &t[2], 1.0))?;
+        let y = tape.apply1(&[x, &weight, residual], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], 1.0))?;
         self.adapted(tape, x, y, drop)
     }
 
@@ -76,7 +76,7 @@ impl Linear {
         let Some(lora) = &self.lora else { return Ok(y) };
         let low = lora.low(tape, x, drop)?;
         let b = tape.param(&lora.b);
-        tape.apply1(&[&low, &b, &y], |rec, t| linear_onto(rec, &t[0], &t[1], &t[2], lora.scale))
+        tape.apply1(&[&low, &b, &y], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], lora.scale))
     }
 }
 

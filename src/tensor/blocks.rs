@@ -1,4 +1,4 @@
-//! Packed weights to real numbers on the CPU: what the twins read 16-bit and quantised weights with.
+//! Packed weights to real numbers on the CPU: what the references read 16-bit and quantised weights with.
 //!
 //! The values are those of [`dequant`](crate::formats::dequant) to the bit, from the words of [`Format`] instead of a file's bytes, in runs of
 //! [`RUN`] elements that a compiler turns into vectors. `kernels/weights.rs` makes products of them.

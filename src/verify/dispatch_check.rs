@@ -1,13 +1,13 @@
-//! A trial: one dispatch alone, with what its buffers held before and, by its f64 twin, must hold after.
+//! A check: one dispatch alone, with what its buffers held before and, by its f64 reference, must hold after.
 //!
-//! A trial is judged where it was recorded, and can be run again in buffers of its own that are harder on a kernel: memory that
+//! A check is judged where it was recorded, and can be run again in buffers of its own that are harder on a kernel: memory that
 //! it must write is poisoned, every binding is longer than what the dispatch was given, with poison behind it, and a grid
 //! that unfolds over two axes is folded although it would fit one. So a kernel that reads or writes outside its data, leaves
-//! an element out or counts on a grid of one axis is found out. A walk (`walk.rs`) makes one trial of every dispatch.
+//! an element out or counts on a grid of one axis is found out. A walk (`walk.rs`) makes one check of every dispatch.
 
 use std::sync::Arc;
 
-use super::mismatch::{Difference, Fault, Judge};
+use super::mismatch::{Fault, Judge, Mismatch};
 use crate::error::Result;
 use crate::gpu::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Features, Kind, Recording, Span};
 
@@ -40,9 +40,9 @@ enum Content {
     Words(Vec<u32>),
 }
 
-/// One dispatch with its inputs and the outputs of its twin.
+/// One dispatch with its inputs and the outputs of its reference.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct DispatchCheck {
     /// The dispatch; its buffers are persistent.
     pub dispatch: Dispatch,
     /// Position among the commands of its recording.
@@ -53,13 +53,13 @@ pub struct Trial {
     after: Arc<[Option<Content>]>,
 }
 
-/// What a run of a trial left in each written buffer, as bits.
+/// What a run of a check left in each written buffer, as bits.
 pub type Written = Vec<Vec<u32>>;
 
-impl Trial {
-    /// Reads the inputs of a dispatch from the device and asks its f64 twin for the outputs.
+impl DispatchCheck {
+    /// Reads the inputs of a dispatch from the device and asks its f64 reference for the outputs.
     pub fn capture(device: &mut dyn Executor, dispatch: &Dispatch, command: usize) -> Result<Self> {
-        let mut twin = CpuExecutor::<f64>::new();
+        let mut reference = CpuExecutor::<f64>::new();
         let mut before = Vec::new();
         for (span, binding) in dispatch.spans.iter().zip(dispatch.kernel.bindings) {
             before.push(match (binding.access, span.kind()) {
@@ -68,28 +68,28 @@ impl Trial {
                 _ => Some(Content::Words(device.read_words(span)?)),
             });
             match &before[before.len() - 1] {
-                Some(Content::Real(x)) => twin.write_f64(span, x)?,
-                Some(Content::Words(x)) => twin.write_words(span, x)?,
+                Some(Content::Real(x)) => reference.write_f64(span, x)?,
+                Some(Content::Words(x)) => reference.write_words(span, x)?,
                 None => {}
             }
         }
-        twin.run(&Recording::of(dispatch.clone()))?;
+        reference.run(&Recording::of(dispatch.clone()))?;
         let mut after = Vec::new();
         for (span, binding) in dispatch.spans.iter().zip(dispatch.kernel.bindings) {
             after.push(match (binding.access, span.kind()) {
                 (Access::Read, _) => None,
-                (_, Kind::Real) => Some(Content::Real(twin.read_f64(span)?)),
-                _ => Some(Content::Words(twin.read_words(span)?)),
+                (_, Kind::Real) => Some(Content::Real(reference.read_f64(span)?)),
+                _ => Some(Content::Words(reference.read_words(span)?)),
             });
         }
         Ok(Self { dispatch: dispatch.clone(), command, before: before.into(), after: after.into() })
     }
 
-    /// The same trial for each rival of the kernel that a device with `features` can run. Run it guarded: in place, what is added to
+    /// The same check for each alternative of the kernel that a device with `features` can run. Run it guarded: in place, what is added to
     /// is not what it was any more.
-    pub fn rivals(&self, features: Features) -> Vec<Trial> {
-        let rival = |(dispatch, _)| Trial { dispatch, ..self.clone() };
-        self.dispatch.rivals(features).into_iter().map(rival).collect()
+    pub fn alternatives(&self, features: Features) -> Vec<DispatchCheck> {
+        let alternative = |(dispatch, _)| DispatchCheck { dispatch, ..self.clone() };
+        self.dispatch.alternatives(features).into_iter().map(alternative).collect()
     }
 
     /// The dispatch as a recording, on the buffers that it was recorded with.
@@ -98,55 +98,55 @@ impl Trial {
     }
 
     /// Runs the dispatch on the buffers that it was recorded with, and judges what they hold then.
-    pub fn run_in_place(&self, device: &mut dyn Executor) -> Result<(Vec<Difference>, Written)> {
+    pub fn run_in_place(&self, device: &mut dyn Executor) -> Result<(Vec<Mismatch>, Written)> {
         device.run(&self.alone())?;
         self.judge(device, &self.dispatch.spans, 0)
     }
 
-    /// Runs a dispatch of the same shape (this one, or one of a changed kernel) in poisoned, guarded buffers and judges it. Twins
+    /// Runs a dispatch of the same shape (this one, or one of a changed kernel) in poisoned, guarded buffers and judges it. References
     /// get memory of exactly the recorded length and grid.
     pub fn run_guarded(
         &self,
         device: &mut dyn Executor,
         dispatch: &Dispatch,
         grid: Grid,
-    ) -> Result<(Vec<Difference>, Written)> {
+    ) -> Result<(Vec<Mismatch>, Written)> {
         let limit = device.limits().max_elements();
         let room = |s: &Span| s.len + GUARD <= limit;
-        let guard = if !device.runs_twins() && self.dispatch.spans.iter().all(room) { GUARD } else { 0 };
+        let guard = if !device.runs_references() && self.dispatch.spans.iter().all(room) { GUARD } else { 0 };
         let mut spans = Vec::new();
         for (i, span) in self.dispatch.spans.iter().enumerate() {
             let fresh = Buffer::persistent(span.buffer.label(), span.kind(), span.len + guard).span();
             self.fill(device, i, &fresh)?;
             spans.push(fresh);
         }
-        let folds = grid == Grid::Folded && !device.runs_twins() && dispatch.kernel.is_foldable();
+        let folds = grid == Grid::Folded && !device.runs_references() && dispatch.kernel.is_foldable();
         let groups = if folds { folded(dispatch.groups) } else { dispatch.groups };
         device.run(&Recording::of(Dispatch { spans: spans.clone(), groups, ..dispatch.clone() }))?;
         self.judge(device, &spans, guard)
     }
 
-    /// Runs the trial where it was recorded and again, guarded; everything that is wrong with either, and whether the two gave
+    /// Runs the check where it was recorded and again, guarded; everything that is wrong with either, and whether the two gave
     /// the same bits.
-    pub fn examine(&self, device: &mut dyn Executor) -> Result<Vec<Difference>> {
+    pub fn examine(&self, device: &mut dyn Executor) -> Result<Vec<Mismatch>> {
         let (mut found, first) = self.run_in_place(device)?;
         let (again, second) = self.run_guarded(device, &self.dispatch, Grid::Folded)?;
-        for (difference, other) in found.iter_mut().zip(again) {
-            if difference.fault.is_none() && (other.fault.is_some() || other.max_abs > difference.max_abs) {
-                *difference = other;
+        for (mismatch, other) in found.iter_mut().zip(again) {
+            if mismatch.fault.is_none() && (other.fault.is_some() || other.max_abs > mismatch.max_abs) {
+                *mismatch = other;
             }
         }
-        for (difference, (a, b)) in found.iter_mut().zip(first.iter().zip(&second)) {
+        for (mismatch, (a, b)) in found.iter_mut().zip(first.iter().zip(&second)) {
             let differs = a.iter().zip(b).position(|(a, b)| a != b && ![*a, *b].contains(&POISON));
-            if let (None, Some(i)) = (difference.fault, differs) {
-                difference.fault = Some(Fault::NotRepeatable);
-                difference.worst = (i, f64::from(f32::from_bits(a[i])), f64::from(f32::from_bits(b[i])));
+            if let (None, Some(i)) = (mismatch.fault, differs) {
+                mismatch.fault = Some(Fault::NotRepeatable);
+                mismatch.worst = (i, f64::from(f32::from_bits(a[i])), f64::from(f32::from_bits(b[i])));
             }
         }
         Ok(found)
     }
 
-    fn judge(&self, device: &mut dyn Executor, spans: &[Span], guard: usize) -> Result<(Vec<Difference>, Written)> {
+    fn judge(&self, device: &mut dyn Executor, spans: &[Span], guard: usize) -> Result<(Vec<Mismatch>, Written)> {
         let (mut found, mut written) = (Vec::new(), Vec::new());
         for (i, (span, binding)) in spans.iter().zip(self.dispatch.kernel.bindings).enumerate() {
             let Some(after) = &self.after[i] else { continue };

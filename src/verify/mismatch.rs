@@ -1,4 +1,4 @@
-//! How far a device's buffer is from its twin's, and the faults that no tolerance excuses.
+//! How far a device's buffer is from its reference's, and the faults that no tolerance excuses.
 
 use super::dispatch_check::READ_OUTSIDE;
 use crate::gpu::Dispatch;
@@ -10,17 +10,17 @@ const MASK: f64 = 1e30;
 /// What is wrong whatever the size of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A word (an index, a mark, a token) is not the twin's.
+    /// A word (an index, a mark, a token) is not the reference's.
     WrongWord,
-    /// Not a number, or nothing written, where the twin wrote a number.
+    /// Not a number, or nothing written, where the reference wrote a number.
     NotANumber,
-    /// Written where the twin writes nothing.
+    /// Written where the reference writes nothing.
     Stray,
     /// Written behind the end of the data.
     Outside,
     /// Read behind the end of some buffer.
     OutsideRead,
-    /// Masked where the twin has data, or the other way round.
+    /// Masked where the reference has data, or the other way round.
     WrongMask,
     /// Two runs on the same inputs gave different bits.
     NotRepeatable,
@@ -31,18 +31,18 @@ impl Fault {
         match self {
             Fault::WrongWord => "a wrong word",
             Fault::NotANumber => "not a number, or nothing written",
-            Fault::Stray => "written where the twin writes nothing",
+            Fault::Stray => "written where the reference writes nothing",
             Fault::Outside => "written behind the end of the data",
             Fault::OutsideRead => "read behind the end of a buffer",
-            Fault::WrongMask => "masked where the twin has data, or data where it masks",
+            Fault::WrongMask => "masked where the reference has data, or data where it masks",
             Fault::NotRepeatable => "two runs gave different bits",
         }
     }
 }
 
-/// The largest difference found in one written buffer of one dispatch.
+/// The largest mismatch found in one written buffer of one dispatch.
 #[derive(Clone, Debug)]
-pub struct Difference {
+pub struct Mismatch {
     /// Kernel name.
     pub kernel: String,
     /// Name of the binding.
@@ -51,18 +51,18 @@ pub struct Difference {
     pub command: usize,
     /// Largest absolute error.
     pub max_abs: f64,
-    /// Largest error in units of the last place of the twin's value as f32. Where the true value is near 0, cancellation makes this
+    /// Largest error in units of the last place of the reference's value as f32. Where the true value is near 0, cancellation makes this
     /// large however good the kernel is, so it informs and does not decide.
     pub max_ulp: f64,
-    /// Largest magnitude in the twin's buffer.
+    /// Largest magnitude in the reference's buffer.
     pub scale: f64,
-    /// Element with the largest error or the fault, the device's value there and the twin's.
+    /// Element with the largest error or the fault, the device's value there and the reference's.
     pub worst: (usize, f64, f64),
     /// What no tolerance excuses.
     pub fault: Option<Fault>,
 }
 
-impl Difference {
+impl Mismatch {
     /// Error as a fraction of the buffer's scale; infinite where there is a fault.
     pub fn relative(&self) -> f64 {
         match (self.fault, self.max_abs) {
@@ -74,17 +74,21 @@ impl Difference {
 }
 
 impl Tolerance {
-    /// Whether a difference found by a walk is within the tolerance.
-    pub fn allows(&self, d: &Difference) -> bool {
+    /// Whether a mismatch found by a walk is within the tolerance.
+    pub fn allows(&self, d: &Mismatch) -> bool {
         d.fault.is_none() && d.max_abs <= self.absolute + self.relative * d.scale
     }
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (i, device, twin) = self.worst;
+        let (i, device, reference) = self.worst;
         let (kernel, binding) = (&self.kernel, self.binding);
-        write!(f, "command {}: {kernel} wrote {binding}[{i}] = {device:e}, its twin {twin:e} ", self.command)?;
+        write!(
+            f,
+            "command {}: {kernel} wrote {binding}[{i}] = {device:e}, its reference {reference:e} ",
+            self.command
+        )?;
         match self.fault {
             Some(fault) => write!(f, "({})", fault.text()),
             None => write!(f, "(relative error {:.2e}, {:.1} ULP)", self.relative(), self.max_ulp),
@@ -99,16 +103,16 @@ fn ulp(x: f64) -> f64 {
 }
 
 /// Compares the buffers that one binding names.
-pub(super) struct Judge(Difference);
+pub(super) struct Judge(Mismatch);
 
 impl Judge {
     pub(super) fn new(dispatch: &Dispatch, binding: &'static str, command: usize) -> Self {
         let kernel = dispatch.kernel.name();
         let (max_abs, max_ulp, scale, worst, fault) = (0.0, 0.0, 0.0, (0, 0.0, 0.0), None);
-        Self(Difference { kernel, binding, command, max_abs, max_ulp, scale, worst, fault })
+        Self(Mismatch { kernel, binding, command, max_abs, max_ulp, scale, worst, fault })
     }
 
-    pub(super) fn verdict(self) -> Difference {
+    pub(super) fn verdict(self) -> Mismatch {
         self.0
     }
 
@@ -120,36 +124,36 @@ impl Judge {
         }
     }
 
-    /// Compares reals. NaN in the twin's buffer is memory that it did not write: there the device's must still be `untouched`,
+    /// Compares reals. NaN in the reference's buffer is memory that it did not write: there the device's must still be `untouched`,
     /// where that is known.
     pub(super) fn reals(&mut self, ours: &[u32], theirs: &[f64], untouched: Option<&[u32]>) {
-        for (i, (&bits, &twin)) in ours.iter().zip(theirs).enumerate() {
+        for (i, (&bits, &reference)) in ours.iter().zip(theirs).enumerate() {
             let value = f64::from(f32::from_bits(bits));
-            if twin.is_nan() {
+            if reference.is_nan() {
                 if untouched.is_some_and(|u| u[i] != bits) {
-                    self.fault(Fault::Stray, (i, value, twin));
+                    self.fault(Fault::Stray, (i, value, reference));
                 }
                 continue;
             }
-            if twin.abs() >= MASK || value.abs() >= MASK && value.is_finite() {
+            if reference.abs() >= MASK || value.abs() >= MASK && value.is_finite() {
                 // Left out of the scale, which would otherwise excuse any error of the data beside it.
-                let right = (value - twin).abs() <= 1e-6 * twin.abs(); // not so of a NaN
+                let right = (value - reference).abs() <= 1e-6 * reference.abs(); // not so of a NaN
                 if !right {
-                    self.fault(Fault::WrongMask, (i, value, twin));
+                    self.fault(Fault::WrongMask, (i, value, reference));
                 }
                 continue;
             }
-            self.0.scale = self.0.scale.max(twin.abs());
+            self.0.scale = self.0.scale.max(reference.abs());
             if !value.is_finite() {
-                self.fault(Fault::NotANumber, (i, value, twin));
+                self.fault(Fault::NotANumber, (i, value, reference));
                 continue;
             }
-            let error = (value - twin).abs();
-            self.0.max_ulp = self.0.max_ulp.max(error / ulp(twin));
+            let error = (value - reference).abs();
+            self.0.max_ulp = self.0.max_ulp.max(error / ulp(reference));
             if error > self.0.max_abs {
                 self.0.max_abs = error;
                 if self.0.fault.is_none() {
-                    self.0.worst = (i, value, twin);
+                    self.0.worst = (i, value, reference);
                 }
             }
         }
@@ -178,11 +182,11 @@ impl Judge {
 mod tests {
     use super::*;
 
-    fn judged(ours: &[f32], theirs: &[f64]) -> Difference {
+    fn judged(ours: &[f32], theirs: &[f64]) -> Mismatch {
         let (max_abs, max_ulp, scale, worst) = (0.0, 0.0, 0.0, (0, 0.0, 0.0));
         let kernel = String::new();
         let mut judge =
-            Judge(Difference { kernel, binding: "x", command: 0, max_abs, max_ulp, scale, worst, fault: None });
+            Judge(Mismatch { kernel, binding: "x", command: 0, max_abs, max_ulp, scale, worst, fault: None });
         let bits: Vec<u32> = ours.iter().map(|x| x.to_bits()).collect();
         judge.reals(&bits, theirs, None);
         judge.verdict()

@@ -7,5 +7,5 @@ pub mod strict;
 pub mod walk;
 pub mod wgsl_code;
 
-pub use mismatch::{Difference, Fault};
+pub use mismatch::{Fault, Mismatch};
 pub use strict::strict;

@@ -3,7 +3,7 @@
 //! - `exp` gives NaN instead of infinity, which no kernel may count on.
 //! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0, and leaves a mark behind the data of
 //!   a buffer that is written: shaders run without runtime checks, and not every driver keeps such reads at bay. So strict kernels
-//!   count on the guards of [`Trial::run_guarded`](crate::verify::dispatch_check::Trial::run_guarded). A texture does not know where its buffer ended, so
+//!   count on the guards of [`DispatchCheck::run_guarded`](crate::verify::dispatch_check::DispatchCheck::run_guarded). A texture does not know where its buffer ended, so
 //!   there the guards' poison itself is looked for.
 //! - The lanes of a workgroup are numbered backwards by their reversed bits, so that lanes that work on neighbours no longer run side
 //!   by side or in order: what only worked since one lane came before another no longer does. With subgroups, which are aligned
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use super::wgsl_code::{Code, Edit, Kind};
-use crate::gpu::{Access, Alternative, Binding, Features, KernelDef, Kind as Stored, Source};
+use crate::gpu::{Access, Binding, Features, KernelDef, Kind as Stored, PartVariant, Source};
 use crate::verify::dispatch_check::{GUARD, POISON_WORD, READ_OUTSIDE, READ_POISON};
 
 const EXP: &str = "
@@ -40,7 +40,7 @@ fn element(of: &str, word: &str) -> Option<(usize, String)> {
     Some((len, value.replace("WORD", word)))
 }
 
-/// The strict form of a kernel, of the parts that `features` pick, made for good; each is made once.
+/// The strict variant of a kernel, of the parts that `features` pick, made for good; each is made once.
 pub fn strict(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     type Made = Mutex<HashMap<(usize, Features), &'static KernelDef>>;
     static MADE: LazyLock<Made> = LazyLock::new(Made::default);
@@ -50,7 +50,7 @@ pub fn strict(kernel: &'static KernelDef, features: Features) -> &'static Kernel
 
 fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
-    let picked = |p: &Source| p.alternative.filter(|a| features.has(a.needs));
+    let picked = |p: &Source| p.variant.filter(|a| features.has(a.needs));
     let texts: Vec<&str> = kernel.parts.iter().map(|p| picked(p).map_or(p.text, |a| a.text)).collect();
     let all = texts.concat();
     let binding = |name: &str| kernel.bindings.iter().find(|b| b.name == name);
@@ -64,16 +64,16 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     let made = |p: &Source| match picked(p) {
         Some(a) => {
             let text = leak(strict_text(a.text, &all, &read, backwards));
-            Source { alternative: Some(Alternative { text, ..a }), ..*p }
+            Source { variant: Some(PartVariant { text, ..a }), ..*p }
         }
         None => Source { text: leak(strict_text(p.text, &all, &read, backwards)), ..*p },
     };
     let mut parts: Vec<Source> = kernel.parts.iter().map(made).collect();
     parts.push(Source::new("strict", leak(EXP.to_string() + &marker + &readers.concat())));
     Box::leak(Box::new(KernelDef {
-        variant: leak(format!("{} strict", kernel.variant).trim().to_string()),
+        suffix: leak(format!("{} strict", kernel.suffix).trim().to_string()),
         parts: Vec::leak(parts),
-        rivals: &[],
+        alternatives: &[],
         ..*kernel
     }))
 }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn every_strict_kernel_compiles_and_differs() {
         for (kernel, constants) in crate::attention::kernels().into_iter().chain(crate::kernels::all()) {
-            for features in kernel.forms() {
+            for features in kernel.variants() {
                 let strict = strict(kernel, features);
                 shader::check(strict, &constants, features).unwrap();
                 let text = |k: &'static KernelDef| shader::link(k, &constants, features);

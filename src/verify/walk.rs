@@ -1,25 +1,25 @@
-//! Walks a recording dispatch by dispatch on a device and compares each with its f64 twin.
+//! Walks a recording dispatch by dispatch on a device and compares each with its f64 reference.
 //!
-//! Every dispatch is judged alone: the twin is fed the device's own inputs, so that the first wrong kernel is named and
-//! errors do not add up along the way. `trial.rs` is what happens to one dispatch.
+//! Every dispatch is judged alone: the reference is fed the device's own inputs, so that the first wrong kernel is named and
+//! errors do not add up along the way. `check.rs` is what happens to one dispatch.
 
-use super::Difference;
-use super::dispatch_check::Trial;
+use super::Mismatch;
+use super::dispatch_check::DispatchCheck;
 use crate::error::Result;
 use crate::gpu::{Command, Executor, Recording};
 
-/// Runs `recording` on the device and hands a trial of each dispatch, with its inputs as the device has them, to `visit`,
+/// Runs `recording` on the device and hands a check of each dispatch, with its inputs as the device has them, to `visit`,
 /// which runs it in place.
 pub fn visit(
     device: &mut dyn Executor,
     recording: &Recording,
-    mut visit: impl FnMut(&mut dyn Executor, Trial) -> Result<()>,
+    mut visit: impl FnMut(&mut dyn Executor, DispatchCheck) -> Result<()>,
 ) -> Result<()> {
     for (i, command) in recording.promoted().commands().iter().enumerate() {
         match command {
             Command::Dispatch(d) => {
-                let trial = Trial::capture(device, d, i)?;
-                visit(device, trial)?;
+                let check = DispatchCheck::capture(device, d, i)?;
+                visit(device, check)?;
             }
             other => {
                 let mut alone = Recording::new();
@@ -31,21 +31,21 @@ pub fn visit(
     Ok(())
 }
 
-/// Runs `recording` on the device and reports one difference for each written buffer of each dispatch.
-pub fn compare(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<Difference>> {
+/// Runs `recording` on the device and reports one mismatch for each written buffer of each dispatch.
+pub fn compare(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<Mismatch>> {
     let mut found = Vec::new();
-    visit(device, recording, |device, trial| {
-        found.extend(trial.run_in_place(device)?.0);
+    visit(device, recording, |device, check| {
+        found.extend(check.run_in_place(device)?.0);
         Ok(())
     })?;
     Ok(found)
 }
 
-/// As [`compare`], and runs each dispatch once more in guarded buffers: see [`Trial::examine`].
-pub fn examine(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<Difference>> {
+/// As [`compare`], and runs each dispatch once more in guarded buffers: see [`DispatchCheck::examine`].
+pub fn examine(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<Mismatch>> {
     let mut found = Vec::new();
-    visit(device, recording, |device, trial| {
-        found.extend(trial.examine(device)?);
+    visit(device, recording, |device, check| {
+        found.extend(check.examine(device)?);
         Ok(())
     })?;
     Ok(found)

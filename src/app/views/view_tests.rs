@@ -41,7 +41,7 @@ fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
 
 fn opened() -> App {
     let (mut app, _) = App::new(Settings::default());
-    app.hear(Event::Opened(card()));
+    app.on_event(Event::Opened(card()));
     app
 }
 
@@ -93,13 +93,13 @@ fn training() -> App {
     app.page = Page::Tune;
     (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
     app.settings.model = "models/smollm2.gguf".into();
-    app.act(Action::Train);
-    app.hear(Event::TrainBegan(Box::new(app.job())));
-    app.hear(Event::TrainStarted { steps: 100, examples: 64 });
+    app.on_action(Action::Train);
+    app.on_event(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainStarted { steps: 100, examples: 64 });
     for step in 1..=40u64 {
         let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;
         let lr = 5e-4 * (1.0 - step as f64 / 100.0);
-        app.hear(Event::TrainStep(StepLine {
+        app.on_event(Event::TrainStep(StepLine {
             step,
             loss,
             lr,
@@ -109,14 +109,14 @@ fn training() -> App {
             bytes: 1_300_000_000,
         }));
     }
-    app.hear(Event::TrainEvaluated(EvalLine { step: 20, loss: 1.1, perplexity: 3.0, tokens: 900 }));
-    app.hear(Event::TrainSaved(20));
+    app.on_event(Event::TrainEvaluated(EvalLine { step: 20, loss: 1.1, perplexity: 3.0, tokens: 900 }));
+    app.on_event(Event::TrainSaved(20));
     app
 }
 
 fn trained() -> App {
     let mut app = training();
-    app.hear(Event::Trained(Summary {
+    app.on_event(Event::Trained(Summary {
         steps: 40,
         loss: Some(0.52),
         eval_loss: None,
@@ -126,7 +126,7 @@ fn trained() -> App {
         peak_bytes: 1_301_000_000,
         cancelled: true,
     }));
-    app.hear(Event::Opened(card()));
+    app.on_event(Event::Opened(card()));
     app
 }
 
@@ -134,8 +134,8 @@ fn previewed() -> App {
     let mut app = opened();
     app.page = Page::Tune;
     app.tune.data = "data".into();
-    app.act(Action::Preview);
-    app.hear(Event::Preview(vec![vec![("user: What is the pass key?".into(), false), ("1234567".into(), true)]]));
+    app.on_action(Action::Preview);
+    app.on_event(Event::Preview(vec![vec![("user: What is the pass key?".into(), false), ("1234567".into(), true)]]));
     app
 }
 
@@ -143,27 +143,27 @@ fn asking() -> App {
     let mut app = opened();
     app.page = Page::Tune;
     (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
-    app.act(Action::Train);
-    app.hear(Event::WouldReplace("runs/first".into()));
+    app.on_action(Action::Train);
+    app.on_event(Event::WouldReplace("runs/first".into()));
     app
 }
 
 fn unsaved() -> App {
     let mut app = training();
-    app.hear(Event::SaveFailed("saving: writing runs/first: No space left on device".into()));
+    app.on_event(Event::SaveFailed("saving: writing runs/first: No space left on device".into()));
     app
 }
 
 fn failed_training() -> App {
     let mut app = training();
-    app.hear(Event::Failed("step 41 (what step 40 saved stays in runs/first): the device was lost".into()));
+    app.on_event(Event::Failed("step 41 (what step 40 saved stays in runs/first): the device was lost".into()));
     app
 }
 
 fn devices() -> App {
     let mut app = opened();
     app.page = Page::Devices;
-    app.hear(Event::Adapters(vec![AdapterLine {
+    app.on_event(Event::Adapters(vec![AdapterLine {
         name: "llvmpipe (LLVM 15.0.6, 512 bits)".into(),
         backend: "vulkan".into(),
         device_type: "software".into(),
@@ -177,9 +177,9 @@ fn devices() -> App {
 
 fn checking(n_failed: usize, ended: Option<bool>) -> App {
     let mut app = devices();
-    app.act(Action::Check("0".into()));
+    app.on_action(Action::Check("0".into()));
     for i in 0..30 {
-        app.hear(Event::Checked(Box::new(CheckLine {
+        app.on_event(Event::Checked(Box::new(CheckLine {
             kernel: "matmul/register_tile".into(),
             case: format!("linear: odd sizes {i}"),
             passed: i >= n_failed,
@@ -189,7 +189,7 @@ fn checking(n_failed: usize, ended: Option<bool>) -> App {
     }
     if let Some(is_complete) = ended {
         let passed = 30 - n_failed;
-        app.hear(Event::CheckDone { passed, failed: n_failed, is_complete, report: "<html>".into() });
+        app.on_event(Event::CheckDone { passed, failed: n_failed, is_complete, report: "<html>".into() });
     }
     app
 }
@@ -200,13 +200,13 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
     let reading = {
         let mut app = talking();
         app.chat.draft = "And why?".into();
-        app.act(Action::Ask);
-        app.hear(Event::Fed { done: 1024, total: 2430 });
+        app.on_action(Action::Ask);
+        app.on_event(Event::Fed { done: 1024, total: 2430 });
         app
     };
     let failed = {
         let mut app = talking();
-        app.hear(Event::Failed(
+        app.on_event(Event::Failed(
             "the conversation has 9000 tokens, more than the 8192 that the model was made for".into(),
         ));
         app
@@ -289,7 +289,7 @@ fn buttons_and_keys_do_what_they_say() {
     assert_eq!(press(opened(), "Fine-tune"), [Action::Show(Page::Tune)]);
     let mut app = opened();
     app.notices = vec![];
-    app.hear(Event::Failed("x".into()));
+    app.on_event(Event::Failed("x".into()));
     assert_eq!(press(app, "Dismiss"), [Action::Dismiss(0)]);
 
     let mut harness = harness(training(), (1280.0, 800.0));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{expressions, interface, statements};
 use crate::conformance::shaders;
-use crate::gpu::{Alternative, Features, KernelDef, Source};
+use crate::gpu::{Features, KernelDef, PartVariant, Source};
 use crate::verify::wgsl_code::{Code, Edit};
 
 /// One fault in one shader file.
@@ -92,13 +92,13 @@ fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
 }
 
 impl Mutant {
-    /// What a device must have to run the file: what all the kernels that link it need, and more where it is another form of a part.
+    /// What a device must have to run the file: what all the kernels that link it need, and more where it is another variant of a part.
     pub fn needs(&self) -> Features {
         let linking = self.linking();
         let parts = linking.iter().flat_map(|(k, _)| k.parts);
-        let forms = parts.filter_map(|p| p.alternative).filter(|a| a.path == self.path).map(|a| a.needs);
+        let variants = parts.filter_map(|p| p.variant).filter(|a| a.path == self.path).map(|a| a.needs);
         let common = linking.iter().map(|(k, _)| k.required()).reduce(Features::and).unwrap_or(Features::NONE);
-        forms.fold(common, Features::with)
+        variants.fold(common, Features::with)
     }
 
     /// The kernels that link the file.
@@ -110,15 +110,15 @@ impl Mutant {
     pub(super) fn planted(&self, kernel: &'static KernelDef) -> &'static KernelDef {
         let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         let text = leak(self.text.clone());
-        let other = |a: Alternative| if a.path == self.path { Alternative { text, ..a } } else { a };
+        let other = |a: PartVariant| if a.path == self.path { PartVariant { text, ..a } } else { a };
         let part = |p: &Source| {
             let text = if p.path == self.path { text } else { p.text };
-            Source { text, alternative: p.alternative.map(other), ..*p }
+            Source { text, variant: p.variant.map(other), ..*p }
         };
         Box::leak(Box::new(KernelDef {
-            variant: leak(format!("{} mutant {}", kernel.variant, self.index).trim().to_string()),
+            suffix: leak(format!("{} mutant {}", kernel.suffix, self.index).trim().to_string()),
             parts: Box::leak(kernel.parts.iter().map(part).collect::<Box<[_]>>()),
-            rivals: &[],
+            alternatives: &[],
             ..*kernel
         }))
     }

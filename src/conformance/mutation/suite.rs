@@ -1,4 +1,4 @@
-//! The trials that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap ones first.
+//! The checks that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap ones first.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::conformance::all_cases;
 use crate::error::Result;
 use crate::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor};
 use crate::kernels::case::Tolerance;
-use crate::verify::dispatch_check::{Grid, Trial};
+use crate::verify::dispatch_check::{DispatchCheck, Grid};
 use crate::verify::strict::strict;
 use crate::verify::walk;
 
@@ -30,10 +30,10 @@ impl Mode {
 
 /// One dispatch of one case.
 pub(super) struct Check {
-    trial: Trial,
+    check: DispatchCheck,
     tolerance: Tolerance,
     case: String,
-    /// How long the unchanged kernel takes in each mode and form, with compilation if it comes first; measured when first needed.
+    /// How long the unchanged kernel takes in each mode and variant, with compilation if it comes first; measured when first needed.
     times: HashMap<(Mode, Features), Duration>,
 }
 
@@ -41,18 +41,18 @@ pub(super) struct Check {
 pub(super) struct Suite(HashMap<String, Vec<Check>>);
 
 impl Suite {
-    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a trial of each dispatch.
+    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a check of each dispatch.
     pub(super) fn record(filter: &str) -> Result<Self> {
         let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
         for case in all_cases().into_iter().filter(|c| c.name.contains(filter)) {
             let mut cpu = CpuExecutor::<f32>::new();
             let recorded = case.record(&mut cpu)?;
-            walk::visit(&mut cpu, &recorded.recording, |cpu, trial| {
-                trial.run_in_place(cpu)?;
+            walk::visit(&mut cpu, &recorded.recording, |cpu, check| {
+                check.run_in_place(cpu)?;
                 let (tolerance, name) = (case.tolerance, case.name.clone());
-                for trial in trial.rivals(Features::ALL).into_iter().chain([trial]) {
-                    let (kernel, case) = (trial.dispatch.kernel.name(), name.clone());
-                    checks.entry(kernel).or_default().push(Check { trial, tolerance, case, times: HashMap::new() });
+                for check in check.alternatives(Features::ALL).into_iter().chain([check]) {
+                    let (kernel, case) = (check.dispatch.kernel.name(), name.clone());
+                    checks.entry(kernel).or_default().push(Check { check, tolerance, case, times: HashMap::new() });
                 }
                 Ok(())
             })?;
@@ -72,7 +72,7 @@ impl Suite {
 impl Check {
     /// Constants unroll code, which takes far longer to compile than a small case takes to run; then the elements bound.
     fn cost(&self) -> (u32, Vec<u32>, usize) {
-        let d = &self.trial.dispatch;
+        let d = &self.check.dispatch;
         (d.constants.iter().sum(), d.constants.clone(), d.spans.iter().map(|s| s.len).sum())
     }
 
@@ -83,34 +83,34 @@ impl Check {
 
     /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be judged.
     pub(super) fn baseline(&mut self, device: &mut WgpuExecutor, mode: Mode) -> Result<Duration> {
-        let form = (mode, device.features());
-        if let Some(time) = self.times.get(&form) {
+        let variant = (mode, device.features());
+        if let Some(time) = self.times.get(&variant) {
             return Ok(*time);
         }
         let start = Instant::now();
-        let kernel = mode.of(self.trial.dispatch.kernel, device.features());
+        let kernel = mode.of(self.check.dispatch.kernel, device.features());
         if let Some(why) = self.fails(device, kernel, mode)? {
             crate::bail!("the unchanged kernel fails, {mode:?}: {why}. Mend that first: `cargo test --test kernels`");
         }
-        Ok(*self.times.entry(form).or_insert(start.elapsed()))
+        Ok(*self.times.entry(variant).or_insert(start.elapsed()))
     }
 
     /// Runs a kernel of the given mode in place of the recorded one, on the recorded grid and on a folded one: what tells it
-    /// from the twin.
+    /// from the reference.
     pub(super) fn fails(
         &self,
         device: &mut dyn Executor,
         kernel: &'static KernelDef,
         mode: Mode,
     ) -> Result<Option<String>> {
-        let dispatch = Dispatch { kernel, ..self.trial.dispatch.clone() };
+        let dispatch = Dispatch { kernel, ..self.check.dispatch.clone() };
         let grids: &[Grid] = match mode {
             Mode::Plain => &[Grid::Folded, Grid::Recorded],
             Mode::Strict => &[Grid::Recorded],
         };
         let mut runs = Vec::new();
         for &grid in grids {
-            let (found, written) = self.trial.run_guarded(device, &dispatch, grid)?;
+            let (found, written) = self.check.run_guarded(device, &dispatch, grid)?;
             if let Some(wrong) = found.iter().find(|d| !self.tolerance.allows(d)) {
                 return Ok(Some(format!("{}: {wrong}", self.case)));
             }
@@ -118,6 +118,6 @@ impl Check {
         }
         let same = runs.windows(2).all(|w| w[0] == w[1]);
         Ok((!same)
-            .then(|| format!("{}: {}: two runs gave different bits", self.case, self.trial.dispatch.kernel.name())))
+            .then(|| format!("{}: {}: two runs gave different bits", self.case, self.check.dispatch.kernel.name())))
     }
 }

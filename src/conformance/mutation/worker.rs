@@ -15,7 +15,7 @@ use crate::conformance::lints;
 use crate::conformance::shaders::Shader;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    AdapterReport, Features, OpenOptions, Rivals, WgpuExecutor, adapters, find_adapter, shader, software_adapter,
+    AdapterReport, Alternatives, Features, OpenOptions, WgpuExecutor, adapters, find_adapter, shader, software_adapter,
 };
 
 /// Recording the cases and running an unchanged kernel for the first time take less than this.
@@ -55,7 +55,7 @@ pub fn serve(device: Option<&str>, given: Option<&Path>, cases: &str, timeout: D
     let open = |features| {
         WgpuExecutor::open(
             &adapter,
-            &OpenOptions { checked: true, rivals: Rivals::Never, features, ..OpenOptions::default() },
+            &OpenOptions { checked: true, alternatives: Alternatives::Never, features, ..OpenOptions::default() },
         )
     };
     let (mut portable, mut other) = (open(Features::NONE)?, open(Features::ALL)?);

@@ -1,4 +1,4 @@
-//! Runs recordings on the CPU through each kernel's twin.
+//! Runs recordings on the CPU through each kernel's reference.
 //!
 //! In f32 it is the product on machines without a GPU driver; in f64 it is the oracle that devices are judged by. Fresh
 //! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out; where the executor is the
@@ -14,7 +14,7 @@ use super::host_memory::{check_host_memory, check_room, filled, resize};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::buffer::Info;
 use crate::gpu::executor::check_span;
-use crate::gpu::kernel_args::{Arg, Call};
+use crate::gpu::kernel_args::{Arg, KernelArgs};
 use crate::gpu::{
     Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
     Recording, Span, Timing,
@@ -29,7 +29,7 @@ enum Storage<T> {
 /// A free transient vector is kept for the next run up to this many times the last run's need.
 const KEEP_FACTOR: u64 = 2;
 
-/// Executor of kernel twins, generic over the width of real numbers.
+/// Executor of kernel references, generic over the width of real numbers.
 pub struct CpuExecutor<T: Real> {
     persistent: HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     free: Vec<Vec<T>>,
@@ -44,31 +44,31 @@ pub struct CpuExecutor<T: Real> {
     transient_peak_bytes: u64,
 }
 
-/// Chooses the twin of a kernel for a number type.
-pub trait Twin: Real {
+/// Chooses the reference of a kernel for a number type.
+pub trait Reference: Real {
     /// The function pointer for `Self`.
-    fn of_kernel(kernel: &'static KernelDef) -> fn(Call<'_, Self>);
+    fn of_kernel(kernel: &'static KernelDef) -> fn(KernelArgs<'_, Self>);
 }
 
-impl Twin for f32 {
-    fn of_kernel(kernel: &'static KernelDef) -> fn(Call<'_, f32>) {
-        kernel.twin_f32
+impl Reference for f32 {
+    fn of_kernel(kernel: &'static KernelDef) -> fn(KernelArgs<'_, f32>) {
+        kernel.reference_f32
     }
 }
 
-impl Twin for f64 {
-    fn of_kernel(kernel: &'static KernelDef) -> fn(Call<'_, f64>) {
-        kernel.twin_f64
+impl Reference for f64 {
+    fn of_kernel(kernel: &'static KernelDef) -> fn(KernelArgs<'_, f64>) {
+        kernel.reference_f64
     }
 }
 
-impl<T: Twin> Default for CpuExecutor<T> {
+impl<T: Reference> Default for CpuExecutor<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Twin> CpuExecutor<T> {
+impl<T: Reference> CpuExecutor<T> {
     /// An executor without size limits.
     pub fn new() -> Self {
         Self::with_binding_limit(u64::MAX)
@@ -207,7 +207,7 @@ struct Memory<'a, T> {
     scratch: &'a RefCell<Vec<T>>,
 }
 
-impl<'a, T: Twin> Memory<'a, T> {
+impl<'a, T: Reference> Memory<'a, T> {
     fn cell(&self, span: &Span) -> &'a RefCell<Storage<T>> {
         let id = span.buffer.id();
         match span.buffer.lifetime() {
@@ -242,7 +242,7 @@ impl<'a, T: Twin> Memory<'a, T> {
         let args = args.collect();
         let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
         let scratch = self.scratch;
-        T::of_kernel(d.kernel)(Call { groups, constants, scratch, params, fields: d.kernel.params, args });
+        T::of_kernel(d.kernel)(KernelArgs { groups, constants, scratch, params, fields: d.kernel.params, args });
     }
 
     fn copy(&self, from: &Span, to: &Span) {
@@ -261,13 +261,13 @@ impl<'a, T: Twin> Memory<'a, T> {
     }
 }
 
-impl<T: Twin> Executor for CpuExecutor<T> {
+impl<T: Reference> Executor for CpuExecutor<T> {
     fn name(&self) -> String {
         let width = size_of::<T>() * 8;
         format!("cpu (f{width}, {} threads)", rayon::current_num_threads())
     }
 
-    fn runs_twins(&self) -> bool {
+    fn runs_references(&self) -> bool {
         true
     }
 

@@ -1,22 +1,22 @@
 //! Linking WGSL parts, mapping errors back to files, and proving that a shader and its Rust description agree.
 //!
 //! Linking is concatenation: WGSL declarations may stand in any order. `enable` lines come first, as WGSL wants it, then
-//! generated constants, then of each part the form that suits the device.
+//! generated constants, then of each part the variant that suits the device.
 
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Binding, Feature, Features, KernelDef, Kind, Scalar};
 
-/// Path and text of each part in the form that `features` pick.
+/// Path and text of each part in the variant that `features` pick.
 fn picked(kernel: &KernelDef, features: Features) -> impl Iterator<Item = (&'static str, &'static str)> {
-    kernel.parts.iter().map(move |part| match part.alternative {
+    kernel.parts.iter().map(move |part| match part.variant {
         Some(other) if features.has(other.needs) => (other.path, other.text),
         _ => (part.path, part.text),
     })
 }
 
-/// The features that the picked forms of a kernel use and that WGSL names so.
+/// The features that the picked variants of a kernel use and that WGSL names so.
 fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static str)]) -> Vec<&'static str> {
     let used = kernel.features().and(features);
     names.iter().filter(|(feature, _)| used.has(*feature)).map(|(_, name)| *name).collect()
@@ -83,7 +83,7 @@ impl Linked {
         self.kernel
     }
 
-    /// The optional features that this form of the kernel uses.
+    /// The optional features that this variant of the kernel uses.
     pub fn features(&self) -> Features {
         self.kernel.features().and(self.features)
     }

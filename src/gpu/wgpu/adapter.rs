@@ -55,7 +55,7 @@ impl AdapterReport {
         }
     }
 
-    /// The features for which kernels have a form of their own.
+    /// The features for which kernels have a variant of their own.
     pub fn kernel_features(&self) -> Features {
         features_of(self.offered, self.subgroup_sizes.1)
     }

@@ -54,13 +54,13 @@ fn cache_folder(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     }
 }
 
-/// A number that changes with the text of a kernel or of a rival.
+/// A number that changes with the text of a kernel or of an alternative.
 pub(super) fn text_hash(kernel: &'static KernelDef) -> u64 {
     static MADE: LazyLock<Mutex<HashMap<usize, u64>>> = LazyLock::new(Mutex::default);
     let mut made = MADE.lock().expect("hashing does not panic");
     *made.entry(std::ptr::from_ref(kernel) as usize).or_insert_with(|| {
         let mut hasher = DefaultHasher::new();
-        kernel.with_rivals().into_iter().flat_map(KernelDef::files).for_each(|file| file.hash(&mut hasher));
+        kernel.with_alternatives().into_iter().flat_map(KernelDef::files).for_each(|file| file.hash(&mut hasher));
         hasher.finish()
     })
 }

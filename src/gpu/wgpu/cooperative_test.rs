@@ -7,7 +7,9 @@
 //! tells f32 from shorter floats.
 
 use crate::error::{ErrorKind, Result};
-use crate::gpu::{Binding, Buffer, Call, Executor, Feature, KernelDef, Kind, Params as _, Real, Recording, Source};
+use crate::gpu::{
+    Binding, Buffer, Executor, Feature, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source,
+};
 
 /// Why a device failed, where it did.
 pub(super) type Verdict = std::result::Result<(), String>;
@@ -79,14 +81,14 @@ crate::params! {
 
 static TEST: KernelDef = KernelDef {
     label: "gpu/cooperative_test",
-    variant: "",
+    suffix: "",
     parts: &[Source::new("gpu/cooperative_test", TEXT).needing(Feature::CooperativeMatrix)],
     bindings: &[Binding::write("report", Kind::Real, "[N_PARTS, SIDE, WIDE * SIDE], 1")],
     params: TestParams::FIELDS,
     constants: &[],
-    rivals: &[],
-    twin_f32: twin,
-    twin_f64: twin,
+    alternatives: &[],
+    reference_f32: reference,
+    reference_f64: reference,
 };
 
 /// What a right device reports, but for the number of subgroups. All sums are whole numbers below 2^24.
@@ -106,8 +108,8 @@ fn products() -> Vec<f32> {
 }
 
 /// The CPU as a device with subgroups of 32.
-fn twin<T: Real>(call: Call<'_, T>) {
-    let [out] = call.args();
+fn reference<T: Real>(args: KernelArgs<'_, T>) {
+    let [out] = args.buffers();
     let said = products().into_iter().chain([(GROUP / 32) as f32]);
     out.real_mut().iter_mut().zip(said).for_each(|(o, x)| *o = T::from_f64(x.into()));
 }

@@ -1,6 +1,6 @@
 //! An open device of wgpu: its queue, the faults it reports, and the calls that wait for it.
 //!
-//! Not here: what runs on it (`wgpu_executor.rs`) and whose memory is where (`pool.rs`).
+//! Not here: what runs on it (`executor.rs`) and whose memory is where (`pool.rs`).
 
 use std::time::{Duration, Instant};
 

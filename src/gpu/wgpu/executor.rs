@@ -1,7 +1,7 @@
 //! Runs recordings on a GPU through wgpu, in bounded submits.
 //!
 //! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
-//! that met them. The device itself is in `wgpu_device.rs`, compiled kernels are in `pipelines.rs`, device memory in `memory.rs`, and
+//! that met them. The device itself is in `device.rs`, compiled kernels are in `pipelines.rs`, device memory in `memory.rs`, and
 //! what a submit holds is in `encode.rs`.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use super::memory::Memory;
 use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
 use super::pipelines::{NotCompiled, Pipelines};
-use super::replay::{Prepared, Shape};
+use super::replay::{Prepared, RecordingKey};
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use crate::error::Result;
@@ -57,8 +57,9 @@ impl WgpuExecutor {
             max_buffer_bytes: own.max_buffer_size,
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
-        let forms = format!("{features}{}", if features.cooperative_matrix { " + cooperative matrices" } else { "" });
-        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &forms];
+        let variants =
+            format!("{features}{}", if features.cooperative_matrix { " + cooperative matrices" } else { "" });
+        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &variants];
         Ok(Self {
             name,
             gpu,
@@ -66,7 +67,7 @@ impl WgpuExecutor {
             features,
             subgroup_verdict: None,
             cooperative_verdict: None,
-            choice: Choice::new(report.is_software(), options.rivals, ChoiceStore::of_adapter(&identity)),
+            choice: Choice::new(report.is_software(), options.alternatives, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
             memory: Memory::default(),
             pace: Pace::new(options.slice),
@@ -80,7 +81,7 @@ impl WgpuExecutor {
         self.gpu.lose();
     }
 
-    /// The kernels' optional forms that are in use. Subgroups are left out once the device has failed their test.
+    /// The kernels' optional variants that are in use. Subgroups are left out once the device has failed their test.
     pub fn features(&self) -> Features {
         self.features
     }
@@ -92,7 +93,7 @@ impl WgpuExecutor {
 
     /// Tests the device's subgroups before the first kernel that uses them is compiled.
     fn test_subgroups_for(&mut self, recording: &Recording) -> Result<()> {
-        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_rivals());
+        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_alternatives());
         if !self.features.subgroups || self.subgroup_verdict.is_some() || !kernels.any(|k| k.features().subgroups) {
             return Ok(());
         }
@@ -103,7 +104,7 @@ impl WgpuExecutor {
 
     /// Tests the device's cooperative matrices before the first kernel that may use them is compiled.
     fn test_cooperative_for(&mut self, recording: &Recording) -> Result<()> {
-        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_rivals());
+        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_alternatives());
         let is_open = self.features.cooperative_matrix && self.cooperative_verdict.is_none();
         if !is_open || !kernels.any(|k| k.features().cooperative_matrix) {
             return Ok(());
@@ -139,7 +140,7 @@ impl WgpuExecutor {
         self.memory.replays.hits
     }
 
-    /// The recording with the rivals that this device runs, compiled. What was not measured yet is, as far as time allows.
+    /// The recording with the alternatives that this device runs, compiled. What was not measured yet is, as far as time allows.
     fn choose(&mut self, recording: &Recording) -> Result<Recording> {
         self.check(recording)?;
         self.test_subgroups_for(recording)?;
@@ -156,10 +157,10 @@ impl WgpuExecutor {
         }
     }
 
-    /// Leaves out a rival that the driver does not take. Without a kernel that was recorded nothing can be done.
+    /// Leaves out an alternative that the driver does not take. Without a kernel that was recorded nothing can be done.
     fn do_without(&mut self, not: NotCompiled, recorded: &Recording) -> Result<()> {
-        let is_rival = |k: &&KernelDef| !recorded.dispatches().any(|d| std::ptr::eq(d.kernel, *k));
-        self.choice.refuse(not.kernel.filter(is_rival).ok_or(not.error)?);
+        let is_alternative = |k: &&KernelDef| !recorded.dispatches().any(|d| std::ptr::eq(d.kernel, *k));
+        self.choice.refuse(not.kernel.filter(is_alternative).ok_or(not.error)?);
         Ok(())
     }
 
@@ -167,7 +168,7 @@ impl WgpuExecutor {
         self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, recording.dispatches(), self.features)
     }
 
-    /// Runs a dispatch and its rivals on memory of their own and notes which is the fastest.
+    /// Runs a dispatch and its alternatives on memory of their own and notes which is the fastest.
     fn measure(&mut self, d: &Dispatch) -> Result<()> {
         let start = Instant::now();
         let Some(spans) = scratch(d) else { return Ok(()) };
@@ -195,7 +196,7 @@ impl WgpuExecutor {
 
     /// Runs a compiled recording as it is and says what each command took.
     fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
-        let shape = Shape::of(recording);
+        let shape = RecordingKey::of(recording);
         let mut prepared = Prepared::new(&shape, recording, &self.pipelines);
         self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
         self.time(&prepared)
@@ -239,7 +240,7 @@ impl WgpuExecutor {
     /// A recording with its kernels chosen and compiled, memory and parameters in place: all that is needed before its first submit.
     fn prepare(&mut self, recording: &Recording) -> Result<Prepared> {
         self.gpu.faults.check()?;
-        let shape = Shape::of(recording);
+        let shape = RecordingKey::of(recording);
         let mut prepared = match self.memory.replays.take(&shape) {
             Some(prepared) => prepared,
             None => {

@@ -3,7 +3,7 @@
 use super::device::WgpuDevice;
 use super::encode::ParamBuffer;
 use super::pool::Pool;
-use super::replay::{Part, Prepared, Replays, Shape};
+use super::replay::{Part, Prepared, RecordingKey, Replays};
 use crate::error::{ErrorKind, Result};
 use crate::gpu::texels::Texels;
 use crate::gpu::{Buffer, MemoryUse, Recording};
@@ -23,7 +23,7 @@ impl Memory {
         &mut self,
         gpu: &WgpuDevice,
         prepared: &mut Prepared,
-        shape: &Shape,
+        shape: &RecordingKey,
         recording: &Recording,
     ) -> Result<()> {
         let dead = self.pool.drop_dead();
@@ -41,7 +41,13 @@ impl Memory {
         Ok(())
     }
 
-    fn bind(&mut self, gpu: &WgpuDevice, prepared: &mut Prepared, shape: &Shape, recording: &Recording) -> Result<()> {
+    fn bind(
+        &mut self,
+        gpu: &WgpuDevice,
+        prepared: &mut Prepared,
+        shape: &RecordingKey,
+        recording: &Recording,
+    ) -> Result<()> {
         let claimed = self.pool.claim(&prepared.plan);
         self.replays.forget_slots(&self.pool);
         prepared.forget_slots(&self.pool);

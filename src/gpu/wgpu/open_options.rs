@@ -26,10 +26,10 @@ impl LimitSet {
 
 /// What a device may run in place of a recorded kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rivals {
+pub enum Alternatives {
     /// Nothing: what is recorded runs.
     Never,
-    /// The rival that is expected to be the fastest on such devices.
+    /// The alternative that is expected to be the fastest on such devices.
     Expected,
     /// The one that is found to be the fastest, kept from one run to the next; on software adapters, which take longer to compile a
     /// kernel than to run it, the expected one.
@@ -47,10 +47,10 @@ pub struct OpenOptions {
     pub checked: bool,
     /// Pretend that bindings may hold at most this many bytes, to test slicing.
     pub max_binding_bytes: Option<u64>,
-    /// Which optional forms of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
+    /// Which optional variants of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
     pub features: Features,
-    /// Which rivals the device may run in place of recorded kernels.
-    pub rivals: Rivals,
+    /// Which alternatives the device may run in place of recorded kernels.
+    pub alternatives: Alternatives,
     /// What one submit should take, so that other programs' work and the window's come between.
     pub slice: Duration,
     /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
@@ -67,7 +67,7 @@ impl Default for OpenOptions {
             checked: false,
             max_binding_bytes: None,
             features: Features::ALL,
-            rivals: Rivals::Best,
+            alternatives: Alternatives::Best,
             slice: Duration::from_millis(50),
             patience: None,
         }
@@ -89,7 +89,7 @@ impl OpenOptions {
     }
 }
 
-/// Those of a device's features for which kernels have forms; its subgroups have at most `most_lanes`, 0 where nobody knows.
+/// Those of a device's features for which kernels have variants; its subgroups have at most `most_lanes`, 0 where nobody knows.
 pub(super) fn features_of(device: wgpu::Features, most_lanes: u32) -> Features {
     let subgroups = device.contains(wgpu::Features::SUBGROUP);
     let wide_subgroups = subgroups && (most_lanes == 0 || most_lanes >= Features::WIDE_LANES);
@@ -109,13 +109,13 @@ mod tests {
         let short = features_of(device, 4);
         assert!(short.subgroups && !short.wide_subgroups);
         let kernels = crate::kernels::all().into_iter().chain(crate::attention::kernels());
-        let rivals: Vec<_> = kernels.flat_map(|(kernel, _)| kernel.with_rivals()).collect();
+        let alternatives: Vec<_> = kernels.flat_map(|(kernel, _)| kernel.with_alternatives()).collect();
         let runs = |features: Features| {
-            rivals.iter().filter(|k| k.label.contains("broadcast") && k.runs_with(features)).count()
+            alternatives.iter().filter(|k| k.label.contains("broadcast") && k.runs_with(features)).count()
         };
         assert!(runs(features_of(device, 8)) > 5);
         assert_eq!(runs(short), 0);
-        assert!(rivals.iter().any(|k| k.features().subgroups && k.runs_with(short)));
+        assert!(alternatives.iter().any(|k| k.features().subgroups && k.runs_with(short)));
     }
 
     #[test]

@@ -21,11 +21,11 @@ pub(super) struct NotCompiled {
     pub(super) error: Error,
 }
 
-/// Label, variant and constants of a kernel.
+/// Label, suffix and constants of a kernel.
 type Key = (&'static str, &'static str, Vec<u32>);
 
 fn key(d: &Dispatch) -> Key {
-    (d.kernel.label, d.kernel.variant, d.constants.clone())
+    (d.kernel.label, d.kernel.suffix, d.constants.clone())
 }
 
 /// The cache of one device.
@@ -46,8 +46,8 @@ impl Pipelines {
         &self.made[&key(d)]
     }
 
-    /// Compiles the kernels of dispatches that were not compiled before, in the form for `features` and side by side, since drivers
-    /// compile on the thread that asks. The features of a device never change once a kernel was compiled that has a form for them.
+    /// Compiles the kernels of dispatches that were not compiled before, in the variant for `features` and side by side, since drivers
+    /// compile on the thread that asks. The features of a device never change once a kernel was compiled that has a variant for them.
     pub(super) fn prepare<'d>(
         &mut self,
         device: &wgpu::Device,

@@ -16,13 +16,13 @@ use crate::gpu::{Buffer, Command, KernelDef, Kind, Lifetime, Plan, Recording, Sp
 const MOST: usize = 8;
 
 /// All that decides how a recording is run but the buffers themselves: they are numbered in the order of their first use.
-pub(super) struct Shape {
+pub(super) struct RecordingKey {
     words: Vec<u64>,
     /// The buffers by number.
     pub(super) buffers: Vec<Buffer>,
 }
 
-impl Shape {
+impl RecordingKey {
     pub(super) fn of(recording: &Recording) -> Self {
         let mut shape = Self { words: Vec::new(), buffers: Vec::new() };
         let mut numbers = HashMap::new();
@@ -31,7 +31,7 @@ impl Shape {
                 Command::Dispatch(d) => {
                     shape.words.extend([0, std::ptr::from_ref(d.kernel) as u64]);
                     shape.words.extend(d.constants.iter().chain(&d.groups).map(|&n| u64::from(n)));
-                    if !d.kernel.rivals.is_empty() {
+                    if !d.kernel.alternatives.is_empty() {
                         shape.words.extend(d.params.iter().map(|&byte| u64::from(byte))); // they have a say in the choice
                     }
                     d.spans.iter().for_each(|s| shape.add(s, &mut numbers));
@@ -114,7 +114,7 @@ enum Place {
 
 impl Prepared {
     /// Prepares a compiled recording of the given shape; only kernels, constants and grids may differ from the recording that has it.
-    pub(super) fn new(shape: &Shape, chosen: &Recording, pipelines: &Pipelines) -> Self {
+    pub(super) fn new(shape: &RecordingKey, chosen: &Recording, pipelines: &Pipelines) -> Self {
         let plan = Plan::new(chosen);
         let number: HashMap<u64, usize> = shape.buffers.iter().map(Buffer::id).zip(0..).collect();
         let place = |b: &Buffer| match b.lifetime() {
@@ -282,7 +282,7 @@ pub(super) struct Replays {
 
 impl Replays {
     /// Takes out what was prepared for a recording of this shape.
-    pub(super) fn take(&mut self, shape: &Shape) -> Option<Prepared> {
+    pub(super) fn take(&mut self, shape: &RecordingKey) -> Option<Prepared> {
         let at = self.kept.iter().position(|p| p.words == shape.words)?;
         self.hits += 1;
         self.kept.remove(at)

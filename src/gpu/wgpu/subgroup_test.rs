@@ -1,12 +1,12 @@
 //! Whether a device's subgroups are what the kernels rely on. It runs once, before the first kernel that uses them is
-//! compiled; a device that fails it runs the portable forms.
+//! compiled; a device that fails it runs the portable variants.
 //!
 //! WGSL does not promise how the lanes of a workgroup fall into subgroups, and drivers have had faults. The kernels rely on
 //! this: all subgroups of a workgroup are aligned runs of consecutive lanes, equally long, and after a barrier all their
 //! lanes take part. The length is read where it is needed.
 
 use crate::error::{ErrorKind, Result};
-use crate::gpu::{Binding, Buffer, Call, Executor, KernelDef, Kind, Params as _, Real, Recording, Source};
+use crate::gpu::{Binding, Buffer, Executor, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source};
 
 /// The lanes of the shortest subgroup that was met, or the reason where a device failed.
 pub(super) type Verdict = std::result::Result<u32, String>;
@@ -53,14 +53,14 @@ crate::params! {
 
 static TEST: KernelDef = KernelDef {
     label: "gpu/subgroup_test",
-    variant: "",
+    suffix: "",
     parts: &[Source::new("gpu/subgroup_test", TEXT)],
     bindings: &[Binding::write("report", Kind::U32, "[n, WORDS]")],
     params: TestParams::FIELDS,
     constants: &["GROUP"],
-    rivals: &[],
-    twin_f32: twin,
-    twin_f64: twin,
+    alternatives: &[],
+    reference_f32: reference,
+    reference_f64: reference,
 };
 
 /// What lane `lane` reports where subgroups have `length` lanes. Partners at distances beyond the subgroup are 0 here.
@@ -75,9 +75,9 @@ fn report(lane: u32, length: u32) -> [u32; WORDS] {
 }
 
 /// The CPU as a device with subgroups of 32.
-fn twin<T: Real>(call: Call<'_, T>) {
-    let group = call.constants[0];
-    let [out] = call.args();
+fn reference<T: Real>(args: KernelArgs<'_, T>) {
+    let group = args.constants[0];
+    let [out] = args.buffers();
     for (lane, words) in out.u32_mut().chunks_exact_mut(WORDS).enumerate() {
         words.copy_from_slice(&report(lane as u32 % group, 32));
     }

@@ -1,7 +1,7 @@
 //! Operands as textures: what a shader reads by `textureLoad` is copied from its buffer right before the dispatch.
 //!
 //! A kernel asks for it with [`crate::gpu::Binding::as_texels`]. Some drivers fetch texels far better than elements of a buffer: Mesa 22.3's
-//! llvmpipe reads buffers lane by lane, textures by vectors. A recording knows nothing of this: only rivals have such bindings, and a device
+//! llvmpipe reads buffers lane by lane, textures by vectors. A recording knows nothing of this: only alternatives have such bindings, and a device
 //! runs them where they win in spite of the copies.
 //!
 //! They are storage textures. Of sampled ones llvmpipe reckons the level of detail for every lane, which triples the work of a fetch.
