@@ -17,6 +17,7 @@ mod window;
 mod worker;
 mod worker_chat;
 mod worker_jobs;
+mod worker_site;
 
 #[cfg(test)]
 mod state_tests;

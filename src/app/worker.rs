@@ -11,26 +11,13 @@ use std::time::Duration;
 use super::message::{AdapterLine, Command, Control, Event};
 use super::worker_chat::Engine;
 use super::worker_jobs;
+use super::worker_site::{Open, Site, Tell};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{Device, OpenOptions, adapters, open_device_with};
+use crate::gpu::{OpenOptions, adapters, open_device_with};
 use crate::train::holds_result;
-
-/// Hands an event to the window.
-pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
-
-/// Opens a device by the name that `--device` takes.
-pub type Open = Arc<dyn Fn(&str) -> Result<Device> + Send + Sync>;
 
 /// What one submit should take while a window wants to be painted too. A single command may take longer.
 const SLICE: Duration = Duration::from_millis(20);
-
-/// What commands are carried out with.
-#[derive(Clone)]
-pub struct Site {
-    pub control: Arc<Control>,
-    pub tell: Tell,
-    pub open: Open,
-}
 
 /// How long closing the window waits for the step that is being computed and for its save.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
-use super::worker::{Open, Tell};
+use super::worker_site::{Open, Tell};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::bundled::StoriesFolder;
 use crate::checkpoint::load::{Loaded, Train, load};

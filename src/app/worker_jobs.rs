@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::message::{CheckLine, Event, ModelChoice, PreviewExample};
-use super::worker::{Site, Tell};
 use super::worker_chat::open_files;
+use super::worker_site::{Site, Tell};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
 use crate::data::dataset::{Example, IGNORED, Reader};

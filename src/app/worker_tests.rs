@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::message::{Command, Control, Event, ModelChoice, Question, Turn};
-use super::worker::{Open, Worker};
+use super::worker::Worker;
+use super::worker_site::Open;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::record::AttentionRecord;
 use crate::gpu::{CpuExecutor, open_device};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::eval::{CommonArgs, TextArgs, at_least_one, watcher, write_samples};
+use super::eval_common::{CommonArgs, TextArgs, at_least_one, watcher, write_samples};
 use super::output::{note, print_line};
 use crate::atomic_file::write_file;
 use crate::attention::Lrsa;

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod demo;
 mod eval;
+mod eval_common;
 mod eval_tasks;
 mod generate;
 mod id_lists;

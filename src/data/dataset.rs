@@ -1,55 +1,18 @@
 //! Training data: `train.jsonl` and `valid.jsonl` to token ids and labels.
 //!
 //! Each line is one example in one of four shapes: see [`SHAPES`]. Labels follow Hugging Face: not shifted, [`IGNORED`]
-//! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is in `example.rs`.
+//! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is in `line.rs`.
 
-use super::example::{self, Line};
+pub use super::example::{Example, IGNORED};
+use super::line::{self, Line};
+pub use super::line::{Reader, SHAPES};
 use crate::error::{Context, Error, Result};
-use crate::text::chat_template::ChatTemplate;
-use crate::text::tokenizer::Tokenizer;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Label of a token that nothing is learnt from.
-pub const IGNORED: i32 = -100;
-
 /// Longest line that is read. No batch takes that many tokens.
 const MAX_LINE_BYTES: u64 = 256 << 20;
-
-/// The accepted shapes of a line, for messages.
-pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"messages\": [{\"role\": \"…\", \"content\": \"…\"}, …]}, \
-                          {\"text\": \"…\"} or {\"input_ids\": […], \"labels\": […]}";
-
-/// One sequence of tokens with a label each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Example {
-    pub ids: Vec<u32>,
-    /// The token's own id, or [`IGNORED`]; as long as `ids`.
-    pub labels: Vec<i32>,
-}
-
-impl Example {
-    /// Labels that count: the first one has no token before it.
-    pub fn n_targets(&self) -> usize {
-        self.labels.iter().skip(1).filter(|&&label| label != IGNORED).count()
-    }
-}
-
-/// What is needed to make tokens of lines.
-#[derive(Clone, Copy)]
-pub struct Reader<'a> {
-    /// Needed by every shape but `input_ids`.
-    pub tokenizer: Option<&'a Tokenizer>,
-    /// Needed by `messages`.
-    pub template: Option<&'a ChatTemplate>,
-    /// Ends completions and texts; nothing is put there without it.
-    pub eos: Option<u32>,
-    /// Rows of the model's embedding: no id may reach it.
-    pub vocab_size: usize,
-    /// Longest sequence that is kept; longer ones lose their end.
-    pub max_length: Option<usize>,
-}
 
 /// The examples of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,7 +85,7 @@ impl Reader<'_> {
     }
 
     fn example(&self, line: &[u8]) -> Result<Example> {
-        let example = example::tokens_of(Line::parse(line)?, self)?;
+        let example = line::tokens_of(Line::parse(line)?, self)?;
         for (i, &id) in example.ids.iter().enumerate() {
             crate::ensure!(
                 (id as usize) < self.vocab_size,

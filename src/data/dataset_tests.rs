@@ -1,7 +1,9 @@
 //! Tests of reading training data.
 
 use super::*;
+use crate::text::chat_template::ChatTemplate;
 use crate::text::test_tokenizers::{END, START, byte_level, stories};
+use crate::text::tokenizer::Tokenizer;
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";

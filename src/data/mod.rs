@@ -3,4 +3,5 @@
 pub mod batch;
 pub mod dataset;
 mod example;
+mod line;
 pub mod rng;

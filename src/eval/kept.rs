@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::kept_svg;
 use crate::attention::{Attention, Lrsa};
 use crate::autograd::Tape;
 use crate::data::batch::Batch;
@@ -97,10 +96,5 @@ impl KeptMap {
             if is_whole { 1.0 } else { n as f64 / lists.max(1) as f64 }
         };
         Ok(counts.into_iter().enumerate().map(share).collect())
-    }
-
-    /// The text as an SVG, each token shaded by the share of heads that keep it.
-    pub fn to_svg(&self, layer: Option<usize>, head: Option<usize>) -> Result<String> {
-        Ok(kept_svg::draw(self, &self.shares(layer, head)?, layer, head))
     }
 }

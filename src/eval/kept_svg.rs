@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::kept::KeptMap;
+use crate::error::Result;
 
 /// Letters of a line.
 const COLUMNS: usize = 100;
@@ -19,6 +20,13 @@ struct Place {
     line: usize,
     column: usize,
     text: String,
+}
+
+impl KeptMap {
+    /// The text as an SVG, each token shaded by the share of heads that keep it.
+    pub fn to_svg(&self, layer: Option<usize>, head: Option<usize>) -> Result<String> {
+        Ok(draw(self, &self.shares(layer, head)?, layer, head))
+    }
 }
 
 /// Letters as they are shown: what has no width gets a sign.

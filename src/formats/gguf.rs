@@ -3,25 +3,14 @@
 //! Tensors are handed out under their GGUF names and as they are stored; mapping names and undoing llama.cpp's row order is
 //! `model::weights`'s matter. The header's bytes are read by `gguf_parse`, its pairs by [`gguf_metadata`](super::gguf_metadata).
 
-use super::dtype::DType;
 pub use super::gguf_metadata::{Metadata, Value};
 use super::gguf_parse;
+pub use super::gguf_parse::TensorInfo;
 use super::host_tensor::HostTensor;
 use super::mapped_file::MappedFile;
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Where a tensor lies and what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    pub dtype: DType,
-    /// Row-major: the last dimension is contiguous (the reverse of ggml's order).
-    pub shape: Vec<usize>,
-    /// Bytes from the start of the file.
-    pub offset: usize,
-    pub n_bytes: usize,
-}
 
 /// An open GGUF file.
 pub struct Gguf {
@@ -66,6 +55,7 @@ impl Gguf {
 #[cfg(test)]
 pub mod testing {
     use super::*;
+    use crate::formats::dtype::DType;
 
     /// A value with its GGUF type number, as bytes.
     fn value_bytes(value: &Value) -> (u32, Vec<u8>) {
@@ -124,6 +114,7 @@ pub mod testing {
 mod tests {
     use super::testing::gguf_bytes;
     use super::*;
+    use crate::formats::dtype::DType;
 
     fn sample() -> Vec<u8> {
         let words = ["a", "ß", ""].map(|w| Value::String(w.into())).to_vec();

@@ -5,7 +5,6 @@
 //! or hostile file gives an error and not a crash. What the header means is [`gguf`](super::gguf)'s matter.
 
 use super::dtype::DType;
-use super::gguf::TensorInfo;
 use super::gguf_metadata::{Metadata, Value};
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
@@ -19,6 +18,17 @@ const MAX_DEPTH: usize = 3;
 /// Dimensions of a tensor (ggml's own limit).
 const MAX_DIMS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// Where a tensor lies and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    pub dtype: DType,
+    /// Row-major: the last dimension is contiguous (the reverse of ggml's order).
+    pub shape: Vec<usize>,
+    /// Bytes from the start of the file.
+    pub offset: usize,
+    pub n_bytes: usize,
+}
 
 /// Everything before the tensor data.
 pub struct Header {

@@ -9,7 +9,6 @@ pub mod op;
 pub mod parts;
 pub mod product;
 pub mod rows;
-mod sample_cases;
 pub mod simd;
 mod weights;
 

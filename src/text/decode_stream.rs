@@ -24,8 +24,20 @@ pub struct DecodeStream<'a> {
     shown: String,
 }
 
+impl Tokenizer {
+    /// Decoder of a text that arrives token by token, special tokens left out.
+    pub fn stream(&self) -> DecodeStream<'_> {
+        DecodeStream::new(self, &[])
+    }
+
+    /// As [`Tokenizer::stream`], where the tokens continue a prompt: a first word keeps the space before it.
+    pub fn stream_after(&self, prompt: &[u32]) -> DecodeStream<'_> {
+        DecodeStream::new(self, prompt)
+    }
+}
+
 impl<'a> DecodeStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Self {
+    fn new(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Self {
         let known: Vec<u32> = prompt.iter().copied().filter(|&id| tokenizer.id_to_token(id).is_some()).collect();
         let context = known[known.len().saturating_sub(CONTEXT_TOKENS)..].to_vec();
         Self { tokenizer, context, pending: Vec::new(), shown: String::new() }

@@ -6,7 +6,6 @@
 //! rebuilt from GGUF metadata is [`super::gguf_tokenizer`]; what a file must not say is `tokenizer_check.rs`'s. Should
 //! the library panic all the same, that is caught here and becomes an error.
 
-use super::decode_stream::DecodeStream;
 use super::{gguf_tokenizer, tokenizer_check};
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
@@ -144,16 +143,6 @@ impl Tokenizer {
     /// [`Tokenizer::decode`] for ids that were looked up before; others are left out.
     pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         guarded(|| self.inner.decode(ids, skip_special).context("decoding token ids"))
-    }
-
-    /// Decoder of a text that arrives token by token, special tokens left out.
-    pub fn stream(&self) -> DecodeStream<'_> {
-        DecodeStream::new(self, &[])
-    }
-
-    /// As [`Tokenizer::stream`], where the tokens continue a prompt: a first word keeps the space before it.
-    pub fn stream_after(&self, prompt: &[u32]) -> DecodeStream<'_> {
-        DecodeStream::new(self, prompt)
     }
 
     /// Number of tokens, added ones included. A model's embedding may have more rows.

@@ -19,8 +19,6 @@ pub const READ_POISON: u32 = 0x7fc0_beef;
 const WRITTEN_GUARD: u32 = 0x449a_5225;
 /// Poison of words: far beyond any table, but not so far that a loop up to it hangs a device.
 pub const POISON_WORD: u32 = 0x0001_0001;
-/// What a strict kernel leaves in the last of the guarding elements when it has read behind the end of a buffer.
-pub const READ_OUTSIDE: u32 = 0x449a_5eed;
 /// Poisoned elements behind each binding.
 pub const GUARD: usize = ELEMENT_ALIGNMENT;
 

@@ -1,9 +1,10 @@
 //! How far a device's buffer is from its reference's, and the faults that no tolerance excuses.
 
-use super::dispatch_check::READ_OUTSIDE;
 use crate::gpu::Dispatch;
 use crate::kernels::case::Tolerance;
 
+/// What a strict kernel leaves in the last of the guarding elements when it has read behind the end of a buffer.
+pub const READ_OUTSIDE: u32 = 0x449a_5eed;
 /// From here on a value is a mask (the large finite number that stands for minus infinity), not data.
 const MASK: f64 = 1e30;
 

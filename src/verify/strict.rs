@@ -12,9 +12,10 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
+use super::mismatch::READ_OUTSIDE;
 use super::wgsl_code::{Code, Edit, Kind};
 use crate::gpu::{Access, Binding, Features, KernelDef, Kind as Stored, PartVariant, Source};
-use crate::verify::dispatch_check::{GUARD, POISON_WORD, READ_OUTSIDE, READ_POISON};
+use crate::verify::dispatch_check::{GUARD, POISON_WORD, READ_POISON};
 
 const EXP: &str = "
 fn strict_exp(x: f32) -> f32 {

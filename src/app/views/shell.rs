@@ -10,9 +10,6 @@ use crate::app::state::{Action, App, Busy, Page};
 const PAGES: [(Page, &str, Key); 3] =
     [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
 
-/// What stopping a training run does.
-pub(super) const KEEPS: &str = "Ends after this step and saves what was learnt";
-
 /// Draws the app and returns what a person did.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     let mut actions = keys(ui.ctx(), app);
@@ -118,7 +115,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                         Some(("Could not be saved…", "Opens the page that asks what to do"))
                     }
                     Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
-                    Busy::Training => Some(("Stop and keep", KEEPS)),
+                    Busy::Training => Some(("Stop and keep", tune::KEEPS)),
                     _ => None,
                 };
                 if let Some((name, hint)) = stop

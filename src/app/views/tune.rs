@@ -3,13 +3,15 @@
 use egui::{Panel, RichText, ScrollArea, TextEdit, Ui};
 use egui_plot::{Legend, Line, Plot, PlotPoints};
 
-use super::shell::KEEPS;
 use super::style;
 use crate::app::chat::FACTORS;
 use crate::app::message::PreviewExample;
 use crate::app::state::{Action, App, Pick};
 use crate::app::tune::{Preset, RunState, Tune};
 use crate::train::Method;
+
+/// What stopping a training run does.
+pub(super) const KEEPS: &str = "Ends after this step and saves what was learnt";
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);

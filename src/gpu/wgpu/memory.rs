@@ -2,8 +2,9 @@
 
 use super::device::WgpuDevice;
 use super::encode::ParamBuffer;
+use super::part::Part;
 use super::pool::Pool;
-use super::replay::{Part, Prepared, RecordingKey, Replays};
+use super::replay::{Prepared, RecordingKey, Replays};
 use crate::error::{ErrorKind, Result};
 use crate::gpu::texels::Texels;
 use crate::gpu::{Buffer, MemoryUse, Recording};

@@ -11,6 +11,7 @@ pub(super) mod faults;
 pub(super) mod memory;
 pub(super) mod open_options;
 pub(super) mod pace;
+pub(super) mod part;
 pub(super) mod pipelines;
 pub(super) mod pool;
 pub(super) mod replay;

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::part::Part;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::Pool;
 use crate::error::Result;
@@ -58,14 +59,6 @@ impl RecordingKey {
         });
         self.words.extend([number, span.offset, span.len].map(|n| n as u64));
     }
-}
-
-/// A span by the number of its buffer; offset and length are in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) buffer: usize,
-    pub(super) offset: u64,
-    pub(super) len: u64,
 }
 
 /// A command that needs nothing more but storage.

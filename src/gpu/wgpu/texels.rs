@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::faults::Faults;
-use super::replay::Part;
+use super::part::Part;
 use crate::error::{Context, Result};
 use crate::gpu::Kind;
 

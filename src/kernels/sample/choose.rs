@@ -5,8 +5,7 @@
 //! the host's: a draw is the quantile of one uniform number, so that a seed gives the same text on every device, up to
 //! rounding at the boundaries.
 
-use super::parts::TREE;
-pub use super::sample_cases::cases;
+use crate::kernels::parts::TREE;
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
 use crate::tensor::Tensor;

@@ -1,7 +1,7 @@
-//! The cases of `sample.rs`: rows of logits whose filters and draws stand at their limits.
+//! The cases of `choose.rs`: rows of logits whose filters and draws stand at their limits.
 
-use super::case::{Case, Input, Tolerance, random, real};
-use super::sample::{Sampling, sample};
+use crate::kernels::case::{Case, Input, Tolerance, random, real};
+use super::choose::{Sampling, sample};
 use crate::gpu::Kind;
 use crate::tensor::Format;
 
