@@ -1,7 +1,7 @@
 //! Walks a recording dispatch by dispatch on a device and compares each with its f64 reference.
 //!
 //! Every dispatch is judged alone: the reference is fed the device's own inputs, so that the first wrong kernel is named and
-//! errors do not add up along the way. `check.rs` is what happens to one dispatch.
+//! errors do not add up along the way. `dispatch_check.rs` is what happens to one dispatch.
 
 use super::Mismatch;
 use super::dispatch_check::DispatchCheck;
