@@ -18,6 +18,18 @@ pub enum Selection {
 }
 
 /// Lag-Relative Sparse Attention: S, L and r.
+///
+/// ```
+/// use longreach::attention::Lrsa;
+///
+/// let lrsa = Lrsa::new(16, 128, 0.25)?;
+/// assert_eq!(lrsa.kept(), 32); // pairs of each partition
+/// assert_eq!(lrsa.partitions(10_000), 78);
+/// // Sink, kept pairs of all partitions but the last, and the last partition.
+/// assert_eq!(lrsa.cache_length(10_000), 16 + 77 * 32 + 128);
+/// assert!(Lrsa::new(16, 128, 0.001).is_err()); // would keep nothing
+/// # Ok::<(), longreach::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lrsa {
     sink: usize,

@@ -76,7 +76,7 @@ struct Node {
     outputs: Vec<(u64, Tensor)>,
 }
 
-/// Records ops and, on demand, their gradients.
+#[doc = include_str!("tape.md")]
 #[derive(Default)]
 pub struct Tape {
     /// The commands so far.

@@ -98,6 +98,36 @@ impl Generated {
 /// Generates from `request`, handing each token to `on_token`, which may end it by `ControlFlow::Break`.
 ///
 /// Errors: an empty prompt, a zero `max_tokens` or `chunk`, a token outside the vocabulary, and what the device says.
+///
+/// ```
+/// use longreach::attention::{Attention, Lrsa};
+/// use longreach::data::{bundled::StoriesFolder, model_files::ModelFiles};
+/// use longreach::generate::{DEFAULT_CHUNK, GenerateRequest, generate};
+/// use longreach::gpu::open_device;
+/// use longreach::kernels::sample::Sampling;
+/// use longreach::checkpoint::load::{Train, load};
+/// use std::ops::ControlFlow;
+///
+/// let mut device = open_device("cpu")?;
+/// let folder = StoriesFolder::unpack()?;
+/// let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
+/// let mut loaded = load(device.as_mut(), &files.source, None, Train::Nothing)?;
+/// let request = GenerateRequest {
+///     prompt_ids: &files.prompt_ids("Once upon a time", false)?,
+///     max_tokens: 60,
+///     sampling: Sampling::default(), // greedy
+///     attention: Attention::Lrsa(Lrsa::new(4, 16, 0.25)?),
+///     chunk: DEFAULT_CHUNK,
+///     stop: files.stop.ids(),
+///     seed: 0,
+/// };
+/// let tokenizer = files.tokenizer().ok();
+/// let mut show = |_: longreach::generate::NewToken<'_>| ControlFlow::Continue(());
+/// let done = generate(device.as_mut(), &mut loaded.model, tokenizer, &request, &mut show)?;
+/// assert!(done.text.starts_with(", there was a little girl named Lily"));
+/// assert!(done.kv_entries < done.prompt_tokens + done.generated_tokens); // compressed
+/// # Ok::<(), longreach::Error>(())
+/// ```
 pub fn generate(
     device: &mut dyn Executor,
     model: &mut Llama,

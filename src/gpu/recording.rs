@@ -71,6 +71,30 @@ pub fn groups_for(n: usize, size: usize) -> [u32; 3] {
 }
 
 /// An ordered list of commands.
+///
+/// An op appends commands and computes nothing; any executor can run the list.
+///
+/// ```
+/// use longreach::gpu::{CpuExecutor, Executor, Recording};
+/// use longreach::kernels::elementwise::add_into;
+/// use longreach::tensor::{Format, Tensor};
+///
+/// let mut device = CpuExecutor::<f32>::new();
+/// let limits = device.limits();
+/// let x = Tensor::persistent("x", Format::F32, 1, 4, &limits)?;
+/// let sum = Tensor::persistent("sum", Format::F32, 1, 4, &limits)?;
+/// x.write(&mut device, &[1.0, 2.0, 3.0, 4.0])?;
+///
+/// let mut rec = Recording::new();
+/// rec.clear(sum.span());
+/// add_into(&mut rec, &x, &sum);
+/// add_into(&mut rec, &x, &sum);
+/// assert_eq!(rec.commands().len(), 3);
+///
+/// device.run(&rec)?;
+/// assert_eq!(sum.read(&mut device)?, [2.0, 4.0, 6.0, 8.0]);
+/// # Ok::<(), longreach::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     commands: Vec<Command>,

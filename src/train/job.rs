@@ -35,6 +35,27 @@ pub enum Method {
 }
 
 /// A training run. `..TrainJob::default()` fills in what the command line's defaults are.
+///
+/// ```
+/// use longreach::checkpoint::bundled::StoriesFolder;
+/// use longreach::gpu::open_device;
+/// use longreach::train::{TrainJob, run};
+///
+/// let (model, dir) = (StoriesFolder::unpack()?, tempfile::tempdir()?);
+/// let line = r#"{"prompt": "The otter had", "completion": " a red kite."}"#;
+/// std::fs::write(dir.path().join("train.jsonl"), line)?;
+/// let job = TrainJob {
+///     model: model.path().display().to_string(),
+///     data: dir.path().into(),
+///     out: dir.path().join("adapter"),
+///     steps: Some(2),
+///     ..TrainJob::default()
+/// };
+/// let done = run(&job, open_device("cpu")?.as_mut(), &mut ())?;
+/// assert_eq!(done.steps, 2);
+/// assert!(job.out.join("adapter_model.safetensors").is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainJob {
