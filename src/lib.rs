@@ -30,3 +30,8 @@ pub mod train;
 pub mod verify;
 
 pub use error::{Context, Error, ErrorKind, Result};
+
+/// The README, so that the documentation's tests run its example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
