@@ -1,4 +1,4 @@
-//! Checks the documents: links lead somewhere, prose wraps, and the command line takes the commands that they show.
+//! Checks the documents: links and commands hold, prose wraps, and no registry's host is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,8 @@ use std::process::Command;
 
 /// Columns of a line of prose.
 const MAX_COLUMNS: usize = 100;
+/// Hosts that a document may name. A package is named by its name, since every machine has its own registry.
+const HOSTS: &[&str] = &["arxiv.org", "github.com", "huggingface.co", "keepachangelog.com", "rustup.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -143,6 +145,23 @@ fn links_lead_somewhere() {
     }
     assert!(n > 30, "the documents hold links; {n} were found");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn documents_name_no_registry() {
+    let (mut wrong, mut n) = (Vec::new(), 0);
+    for document in documents() {
+        for rest in read(&root().join(&document)).split("://").skip(1) {
+            let is_host = |c: char| c.is_ascii_alphanumeric() || ".-:".contains(c);
+            let host = rest.split(|c| !is_host(c)).next().unwrap_or_default();
+            n += 1;
+            if !HOSTS.contains(&host) {
+                wrong.push(format!("{}: {host}", document.display()));
+            }
+        }
+    }
+    assert!(n > 3, "the documents hold addresses; {n} were found");
+    assert!(wrong.is_empty(), "\n{}\nName the package, or add a public host to HOSTS.", wrong.join("\n"));
 }
 
 fn is_heading(line: &str, name: &str) -> bool {
