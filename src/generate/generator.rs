@@ -101,11 +101,12 @@ impl Generated {
 ///
 /// ```
 /// use longreach::attention::{Attention, Lrsa};
-/// use longreach::data::{bundled::StoriesFolder, model_files::ModelFiles};
+/// use longreach::checkpoint::bundled::StoriesFolder;
+/// use longreach::checkpoint::load::{Train, load};
+/// use longreach::checkpoint::model_files::ModelFiles;
 /// use longreach::generate::{DEFAULT_CHUNK, GenerateRequest, generate};
 /// use longreach::gpu::open_device;
 /// use longreach::kernels::sample::Sampling;
-/// use longreach::checkpoint::load::{Train, load};
 /// use std::ops::ControlFlow;
 ///
 /// let mut device = open_device("cpu")?;
