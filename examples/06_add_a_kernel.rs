@@ -60,7 +60,8 @@ longreach::params! {
     }
 }
 
-// 3. The descriptions. Parts are concatenated; `common/grid` brings linear_index.
+// 3. The descriptions. Parts are concatenated; `common/grid` brings linear_index. `work` is the least that a dispatch has to do: here
+// operations an element, on all the bytes that are bound.
 static FORWARD: KernelDef = KernelDef {
     label: "example/relu2",
     suffix: "",
@@ -69,6 +70,7 @@ static FORWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(2 * d.param("n"))),
     reference_f32: forward_reference,
     reference_f64: forward_reference,
 };
@@ -84,6 +86,7 @@ static BACKWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(3 * d.param("n"))),
     reference_f32: backward_reference,
     reference_f64: backward_reference,
 };

@@ -5,9 +5,8 @@ mod program;
 
 use std::collections::BTreeSet;
 
-use longreach::bench::work::work;
 use longreach::bench::{Activity, KernelRow, ModelRow, Report, Roofline, kernel_rows};
-use longreach::gpu::{Clock, Command, CpuExecutor, Executor, Recording, Timing};
+use longreach::gpu::{Clock, Command, CpuExecutor, Executor, Features, Recording, Timing, Work};
 use longreach::kernels::case::{Case, Recorded};
 use longreach::kernels::matmul;
 use program::{Run, run};
@@ -206,48 +205,65 @@ fn what_cannot_be_measured_is_bad_usage() {
     }
 }
 
-/// The counts of operations and bytes are known for every kernel, so that a new one is not forgotten.
+/// A kernel's work names its parameters, constants and buffers, and those names are right.
 #[test]
-fn the_work_of_every_kernel_is_known() {
+fn the_work_of_every_kernel_can_be_computed() {
     let mut seen = BTreeSet::new();
     for case in longreach::conformance::all_cases() {
         let device = &mut CpuExecutor::<f32>::new();
         let recorded = case.record(device).unwrap();
         for command in recorded.recording.commands() {
             let Command::Dispatch(d) = command else { continue };
-            if !d.kernel.label.starts_with("attend/") && seen.insert(d.kernel.label) {
-                let work = work(device, d).unwrap();
-                let work = work.unwrap_or_else(|| panic!("bench/work.rs does not know {}", d.kernel.name()));
+            if seen.insert(d.kernel.label) {
+                let work = d.work(&mut |span| device.read_words(span)).unwrap();
                 assert!(work.bytes > 0, "{}", d.kernel.name());
+                for (alternative, _) in d.alternatives(Features::ALL) {
+                    let same = alternative.work(&mut |span| device.read_words(span)).unwrap();
+                    assert_eq!(same, work, "{} stands in for {}", alternative.kernel.name(), d.kernel.name());
+                }
             }
         }
     }
     assert!(seen.len() > 35, "{seen:?}");
 }
 
+/// The work of the first dispatch of a kernel in a case.
+fn work_of(case: &str, kernel: &str) -> Work {
+    let cases = longreach::kernels::cases().into_iter().chain(longreach::attention::cases());
+    let case = cases.into_iter().find(|c| c.name == case).unwrap_or_else(|| panic!("no case {case}"));
+    let mut device = CpuExecutor::<f32>::new();
+    let recording = case.record(&mut device).unwrap().recording.promoted();
+    device.run(&recording).unwrap();
+    let dispatch = recording.dispatches().find(|d| d.kernel.label == kernel);
+    dispatch.unwrap().work(&mut |span| device.read_words(span)).unwrap()
+}
+
 #[test]
 fn work_is_what_the_formula_needs() {
-    let mut device = CpuExecutor::<f32>::new();
-    let mut work_of = |name: &str| {
-        let cases = longreach::kernels::cases().into_iter().chain(longreach::attention::cases());
-        let case = cases.into_iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no case {name}"));
-        let recording = case.record(&mut device).unwrap().recording.promoted();
-        device.run(&recording).unwrap();
-        let dispatch = recording.commands().iter().find_map(|c| match c {
-            Command::Dispatch(d) => Some(d.clone()),
-            _ => None,
-        });
-        work(&mut device, &dispatch.unwrap()).unwrap().unwrap()
-    };
-    let square = work_of("matmul/linear: bench 512x512x512");
+    let square = work_of("matmul/linear: bench 512x512x512", "matmul/tile");
     assert_eq!((square.flops, square.bytes), (2 << 27, (3 * 4) << 18));
-    let row = work_of("matmul/linear: bf16 weights beyond 16 bits 2x400x402");
+    let row = work_of("matmul/linear: bf16 weights beyond 16 bits 2x400x402", "matmul/tile");
     assert_eq!(row.bytes, 4 * 2 * 400 + 2 * 400 * 402 + 4 * 2 * 402);
+    // State, gradients, and values and two moments that are read and written.
+    let update = work_of("adamw/update: odd size, clipped", "adamw/update");
+    assert_eq!((update.flops, update.bytes), (14 * 1234, 4 * (2 + 7 * 1234)));
+    // 5 tokens of 3 heads of 6: in, out, positions, and for each token and pair a cosine and a sine.
+    let rope = work_of("rope/rope: odd 5x3x6", "rope/rope");
+    assert_eq!((rope.flops, rope.bytes), (6 * 5 * 3 * 3, 4 * (2 * 90 + 5 + 2 * 5 * 3)));
+    let gradient = work_of("norm/rms_norm: odd 5x37", "norm/rms_norm_backward");
+    assert_eq!((gradient.flops, gradient.bytes), (7 * 185, 4 * (3 * 185 + 37 + 5)));
+}
+
+#[test]
+fn the_work_of_attention_is_that_of_the_keys_it_sees() {
     // Dense: query t sees t + 1 keys; 6 heads of 12.
     let pairs: u64 = [37, 1, 70].map(|n: u64| n * (n + 1) / 2).iter().sum();
-    assert_eq!(work_of("attend: dense, odd sizes").flops, 4 * 12 * 6 * pairs);
+    let flops = |kernel: &str| work_of("attend: dense, odd sizes", kernel).flops;
+    let kernels = ["attend/forward", "attend/backward_query", "attend/backward_key"];
+    assert_eq!(kernels.map(flops), [4, 6, 8].map(|n| n * 12 * 6 * pairs));
     // One query a tile: 18, 13 and 8 keys; 4 heads of 12.
-    assert_eq!(work_of("attend/decode: a ring that wraps").flops, 4 * 12 * 4 * (18 + 13 + 8));
+    let decode = work_of("attend/decode: a ring that wraps", "attend/decode");
+    assert_eq!(decode.flops, 4 * 12 * 4 * (18 + 13 + 8));
 }
 
 #[test]

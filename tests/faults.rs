@@ -32,6 +32,7 @@ const fn broken(label: &'static str, part: &'static [Source], bindings: &'static
         params: OneParam::FIELDS,
         constants: &[],
         alternatives: &[],
+        work: |d| Ok(d.work(0)),
         reference_f32: |_| {},
         reference_f64: |_| {},
     }

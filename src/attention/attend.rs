@@ -8,6 +8,7 @@ use super::backward::Saved;
 use super::layout::{LANES, NO_RING, QueryTile, TileParams};
 use super::reference::{self, Shape, split_by};
 use super::score::Pairs;
+use super::work::query_tile_work;
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use super::{decode, select};
 use crate::error::Result;
@@ -44,6 +45,7 @@ static FORWARD: KernelDef = KernelDef {
     params: TileParams::FIELDS,
     constants: &["D4"],
     alternatives: &[Alternative { kernel: &FORWARD_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    work: |d| query_tile_work(d, 4),
     reference_f32: forward_reference,
     reference_f64: forward_reference,
 };

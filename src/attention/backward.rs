@@ -7,6 +7,7 @@ use super::Heads;
 use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, TILES, broadcast_shape};
 use super::layout::{KeyTile, QueryTile, TileParams};
 use super::reference::{Keys, Shape, split_by};
+use super::work::{key_tile_work, query_tile_work};
 use crate::gpu::{
     Alternative, Binding, Expected, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source, Span, groups_for,
 };
@@ -38,6 +39,7 @@ static DELTA: KernelDef = KernelDef {
     params: DeltaParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(2 * d.len("out"))),
     reference_f32: delta_reference,
     reference_f64: delta_reference,
 };
@@ -58,6 +60,7 @@ static QUERY: KernelDef = KernelDef {
     params: TileParams::FIELDS,
     constants: &["D4"],
     alternatives: &[Alternative { kernel: &QUERY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    work: |d| query_tile_work(d, 6),
     reference_f32: query_reference,
     reference_f64: query_reference,
 };
@@ -87,6 +90,7 @@ static KEY: KernelDef = KernelDef {
     params: KeyParams::FIELDS,
     constants: &["D4"],
     alternatives: &[Alternative { kernel: &KEY_BROADCAST, expected: Expected::OnSoftware, shape: broadcast_shape }],
+    work: |d| key_tile_work(d, 8),
     reference_f32: key_reference,
     reference_f64: key_reference,
 };

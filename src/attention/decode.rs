@@ -10,6 +10,7 @@ use super::Heads;
 use super::attend::{Keys as CacheKeys, TILES};
 use super::layout::{LANES, QueryTile};
 use super::reference::{Keys, Shape};
+use super::work::query_tile_work;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::kernels::parts::REDUCE;
@@ -51,6 +52,7 @@ static DECODE: KernelDef = KernelDef {
     params: DecodeParams::FIELDS,
     constants: &["D4", "G", "SPLIT"],
     alternatives: &[],
+    work: |d| query_tile_work(d, 4),
     reference_f32: decode_reference,
     reference_f64: decode_reference,
 };
@@ -69,6 +71,7 @@ static COMBINE: KernelDef = KernelDef {
     params: CombineParams::FIELDS,
     constants: &["D4"],
     alternatives: &[],
+    work: |d| Ok(d.work(2 * d.len("mixed") + 3 * d.len("stats") / 2 + d.len("out"))),
     reference_f32: combine_reference,
     reference_f64: combine_reference,
 };

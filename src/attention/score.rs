@@ -6,7 +6,9 @@
 use rayon::prelude::*;
 
 use super::{Heads, Lrsa};
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{
+    Binding, DispatchView, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for,
+};
 use crate::kernels::case::{Case, Input, Tolerance, frozen, random};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
@@ -40,6 +42,16 @@ params! {
     pub struct ScoreParams { n_pairs: u32, n_heads: u32, lag: u32 }
 }
 
+/// Elements of the scored partitions, and of those that judge them.
+fn partition_elements(d: &DispatchView<'_>) -> u64 {
+    d.param("n_pairs") * d.param("kv_cols") * d.param("lag")
+}
+
+/// Of all rows the kernel reads one partition of each pair.
+fn partition_bytes(d: &DispatchView<'_>) -> u64 {
+    d.all_bytes() - 4 * d.len("raw") + 4 * partition_elements(d)
+}
+
 static BOUNDS: KernelDef = KernelDef {
     label: "lrsa/lag_bounds",
     suffix: "",
@@ -52,6 +64,7 @@ static BOUNDS: KernelDef = KernelDef {
     params: BoundsParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: 0, bytes: partition_bytes(d) }),
     reference_f32: bounds_reference,
     reference_f64: bounds_reference,
 };
@@ -69,6 +82,7 @@ static STD: KernelDef = KernelDef {
     params: StdParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: 7 * partition_elements(d), bytes: partition_bytes(d) }),
     reference_f32: std_reference,
     reference_f64: std_reference,
 };
@@ -84,6 +98,7 @@ static SCORE: KernelDef = KernelDef {
     params: ScoreParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(4 * d.len("spread"))),
     reference_f32: score_reference,
     reference_f64: score_reference,
 };

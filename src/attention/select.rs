@@ -5,7 +5,7 @@
 
 use super::score::{self, Pairs};
 use super::{Heads, Lrsa};
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::tensor::copy_tensor;
 use crate::tensor::{Format, Tensor};
@@ -42,6 +42,7 @@ static MARK: KernelDef = KernelDef {
     params: MarkParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(0)),
     reference_f32: mark_reference,
     reference_f64: mark_reference,
 };
@@ -58,6 +59,7 @@ static PACK: KernelDef = KernelDef {
     params: PackParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(0)),
     reference_f32: pack_reference,
     reference_f64: pack_reference,
 };
@@ -74,6 +76,7 @@ static GATHER: KernelDef = KernelDef {
     params: GatherParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: 0, bytes: 4 * (2 * d.param("n") + d.len("rows")) }),
     reference_f32: gather_reference,
     reference_f64: gather_reference,
 };
@@ -90,6 +93,7 @@ static SCATTER: KernelDef = KernelDef {
     params: ScatterParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: d.param("n"), bytes: 4 * (3 * d.param("n") + d.len("rows")) }),
     reference_f32: scatter_reference,
     reference_f64: scatter_reference,
 };

@@ -1,7 +1,7 @@
 //! Storing a chunk's keys and values in the cache, whose tail is a ring.
 
 use super::layout::NO_RING;
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
 use crate::kernels::case::{Case, Tolerance, real};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
@@ -22,6 +22,7 @@ static STORE: KernelDef = KernelDef {
     params: StoreParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: 0, bytes: 8 * d.param("n") }),
     reference_f32: store_reference,
     reference_f64: store_reference,
 };

@@ -3,8 +3,7 @@
 use super::measure::time_command;
 use super::report::KernelRow;
 use super::roofline::Roofline;
-use super::work::work;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Command, Dispatch, Executor};
 use crate::kernels::case::Case;
 
@@ -38,9 +37,7 @@ pub fn kernel_rows(
             if !wanted(d) {
                 continue;
             }
-            let Some(work) = work(device, d)? else {
-                return Err(Error::new(format!("bench/work.rs does not know what {} has to do", d.kernel.name())));
-            };
+            let work = d.work(&mut |span| device.read_words(span))?;
             let kernel = device.kernel_of(d);
             // Of several dispatches of one kernel the largest stands for it.
             let same = of_case.iter().position(|r| r.kernel == kernel.name());

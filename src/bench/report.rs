@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Runs, Samples};
 use super::roofline::Roofline;
-use super::work::Work;
 use crate::attention::Attention;
 use crate::error::{Error, Result};
+use crate::gpu::Work;
 
 /// One kernel in one case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Samples, time_command};
-use super::work::Work;
 use crate::error::Result;
-use crate::gpu::{Buffer, Command, Executor, Kind, Recording, Span};
+use crate::gpu::{Buffer, Command, Executor, Kind, Recording, Span, Work};
 use crate::kernels::bench::{chains, chains_flops, copy};
 
 /// The two ceilings.

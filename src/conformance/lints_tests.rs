@@ -13,6 +13,7 @@ fn kernel(text: &str) -> &'static KernelDef {
         params: &[],
         constants: &[],
         alternatives: &[],
+        work: |d| Ok(d.work(0)),
         reference_f32: |_| {},
         reference_f64: |_| {},
     }))

@@ -16,6 +16,7 @@ mod real;
 mod recording;
 pub mod shader;
 mod wgpu;
+mod work;
 
 pub use self::cpu::executor::CpuExecutor;
 pub use self::cpu::host_memory::{available_host_bytes, check_host_memory};
@@ -35,3 +36,4 @@ pub use plan::Plan;
 pub use reading::Reading;
 pub use real::Real;
 pub use recording::{Command, Dispatch, Recording, groups_for};
+pub use work::{DispatchView, ReadWords, Work, WorkFn};

@@ -3,7 +3,11 @@
 //! The rules of WebGPU are asserted here, at the place where a mistake is made, so that the CPU executor refuses what a
 //! GPU would: a buffer is never read and written in one dispatch, never copied onto itself, offsets are aligned, grids fit.
 
-use super::{Access, Alternative, Buffer, Expected, Features, KernelDef, Kind, Lifetime, Params, Span};
+use super::work::{BoundSpan, DispatchView, ReadWords, Work};
+use super::{
+    Access, Alternative, Binding, Buffer, Expected, Features, Field, KernelDef, Kind, Lifetime, Params, Scalar, Span,
+};
+use crate::error::Result;
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -40,6 +44,32 @@ impl Dispatch {
     /// Its parameter block.
     pub fn params_as<P: Params>(&self) -> P {
         bytemuck::pod_read_unaligned(&self.params)
+    }
+
+    /// The least that this dispatch has to do. `read_words` reads a bound span of words from the device: tables of tiles
+    /// say how much attention sees.
+    pub fn work(&self, read_words: &mut ReadWords<'_>) -> Result<Work> {
+        let kernel = self.kernel;
+        let param = |(i, field): (usize, &Field)| {
+            let word = u32::from_le_bytes(self.params[4 * i..][..4].try_into().expect("four bytes a parameter"));
+            let count = match field.scalar {
+                Scalar::F32 => u64::from(f32::from_bits(word) != 0.0),
+                Scalar::U32 | Scalar::I32 => u64::from(word),
+            };
+            (field.name, count)
+        };
+        let bound = |(binding, span): (&Binding, _)| {
+            let passes = if binding.access == Access::ReadWrite { 2 } else { 1 };
+            (binding.name, BoundSpan { span, passes })
+        };
+        let constants = kernel.constants.iter().zip(&self.constants);
+        (kernel.work)(&mut DispatchView {
+            label: kernel.label,
+            params: kernel.params.iter().enumerate().map(param).collect(),
+            constants: constants.map(|(name, value)| (*name, u64::from(*value))).collect(),
+            spans: kernel.bindings.iter().zip(&self.spans).map(bound).collect(),
+            read_words,
+        })
     }
 
     /// This dispatch with each alternative of its kernel that suits it and that a device with `features` can run, and where that is

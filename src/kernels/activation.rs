@@ -36,6 +36,7 @@ static SWIGLU: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(5 * d.param("n"))),
     reference_f32: swiglu_reference,
     reference_f64: swiglu_reference,
 };
@@ -54,6 +55,7 @@ static SWIGLU_BACKWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(11 * d.param("n"))),
     reference_f32: swiglu_backward_reference,
     reference_f64: swiglu_backward_reference,
 };

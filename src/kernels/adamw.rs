@@ -75,6 +75,7 @@ static SQUARE_SUM: KernelDef = KernelDef {
     params: SquareParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(2 * d.param("n"))),
     reference_f32: square_sum_reference,
     reference_f64: square_sum_reference,
 };
@@ -87,6 +88,7 @@ static CLIP_FACTOR: KernelDef = KernelDef {
     params: ClipParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: clip_factor_reference,
     reference_f64: clip_factor_reference,
 };
@@ -105,6 +107,7 @@ static UPDATE: KernelDef = KernelDef {
     params: UpdateParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(14 * d.param("n"))),
     reference_f32: update_reference,
     reference_f64: update_reference,
 };

@@ -38,6 +38,7 @@ static CHAINS_KERNEL: KernelDef = KernelDef {
     params: ChainParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(128 * d.param("n") * d.param("turns"))),
     reference_f32: chains_reference_f32,
     reference_f64: chains_reference_f64,
 };
@@ -50,6 +51,7 @@ static COPY: KernelDef = KernelDef {
     params: CopyParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(0)),
     reference_f32: copy_reference,
     reference_f64: copy_reference,
 };

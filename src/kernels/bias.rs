@@ -31,6 +31,7 @@ static ADD_BIAS: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: add_bias_reference,
     reference_f64: add_bias_reference,
 };

@@ -40,6 +40,7 @@ static DROPOUT: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: dropout_reference,
     reference_f64: dropout_reference,
 };

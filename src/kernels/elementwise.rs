@@ -33,6 +33,7 @@ static ADD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: add_reference,
     reference_f64: add_reference,
 };
@@ -45,6 +46,7 @@ static ADD_INTO: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: add_into_reference,
     reference_f64: add_into_reference,
 };
@@ -61,6 +63,7 @@ static SCALE_BY: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: scale_by_reference,
     reference_f64: scale_by_reference,
 };

@@ -9,7 +9,8 @@ use super::parts::{
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
-    Arg, Binding, KernelArgs, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for, upload_words,
+    Arg, Binding, KernelArgs, DispatchView, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for,
+    upload_words,
 };
 use crate::tensor::blocks::unpack_from;
 use crate::tensor::{Format, Piece, Tensor};
@@ -48,6 +49,18 @@ params! {
     }
 }
 
+/// Only the rows of the table that the ids name are read.
+fn look_up_work(d: &mut DispatchView<'_>) -> Result<Work> {
+    let row = d.len("w") / d.param("rows");
+    Ok(Work { flops: 0, bytes: 4 * d.param("tokens") * (1 + d.param("cols") + row) })
+}
+
+/// Only the rows of the gradient that the ids name are written.
+fn backward_work(d: &mut DispatchView<'_>) -> Result<Work> {
+    let read = d.len("dy") + 2 * d.len("offsets") + d.len("occurrences");
+    Ok(Work { flops: d.len("dy"), bytes: 4 * (read + d.param("n_unique") * d.param("cols")) })
+}
+
 macro_rules! kernel {
     ($name:ident, $suffix:literal, $weight:expr, $kind:expr, $format:expr) => {
         static $name: KernelDef = KernelDef {
@@ -62,6 +75,7 @@ macro_rules! kernel {
             params: Params::FIELDS,
             constants: &[],
             alternatives: &[],
+            work: look_up_work,
             reference_f32: |c| embedding_reference(c, $format),
             reference_f64: |c| embedding_reference(c, $format),
         };
@@ -90,6 +104,7 @@ static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     params: BackwardParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: backward_work,
     reference_f32: embedding_backward_reference,
     reference_f64: embedding_backward_reference,
 };

@@ -4,7 +4,7 @@ use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
 use super::rows::for_rows;
 use crate::error::Result;
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -35,6 +35,7 @@ static GATHER_ROWS: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: 0, bytes: 4 * d.param("n_rows") * (1 + 2 * d.param("cols")) }),
     reference_f32: gather_rows_reference,
     reference_f64: gather_rows_reference,
 };
@@ -51,6 +52,7 @@ static GATHER_ROWS_BACKWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(0)),
     reference_f32: gather_rows_backward_reference,
     reference_f64: gather_rows_backward_reference,
 };

@@ -14,7 +14,9 @@ use super::op::{Applied, Op};
 use super::rows::{SUM_LANES, for_rows, row_max};
 use super::simd::vectorised;
 use crate::error::Result;
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{
+    Binding, KernelArgs, DispatchView, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for,
+};
 use crate::tensor::{Format, Tensor, copy_tensor};
 use crate::{ensure, params, wgsl};
 
@@ -73,6 +75,12 @@ params! {
     }
 }
 
+/// The maximum is compared, not computed; the logits are overwritten where their gradient is asked for.
+fn softmax_rows_work(d: &mut DispatchView<'_>) -> Result<Work> {
+    let [rows, cols] = ["rows", "cols"].map(|name| d.param(name));
+    Ok(Work { flops: 6 * rows * cols, bytes: 4 * rows * (2 + cols * (1 + d.param("gradient"))) })
+}
+
 static SOFTMAX_ROWS: KernelDef = KernelDef {
     label: "loss/softmax_rows",
     suffix: "",
@@ -85,6 +93,7 @@ static SOFTMAX_ROWS: KernelDef = KernelDef {
     params: RowsParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: softmax_rows_work,
     reference_f32: softmax_rows_reference,
     reference_f64: softmax_rows_reference,
 };
@@ -97,6 +106,7 @@ static SUM: KernelDef = KernelDef {
     params: SumParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: sum_reference,
     reference_f64: sum_reference,
 };
@@ -109,6 +119,7 @@ static SCALE_BY: KernelDef = KernelDef {
     params: ScaleParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
     reference_f32: scale_by_reference,
     reference_f64: scale_by_reference,
 };

@@ -10,8 +10,10 @@ use super::matmul_reference::{nn, nt, tn};
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };
+use crate::error::Result;
 use crate::gpu::{
-    Alternative, Binding, Dispatch, Expected, Feature, KernelDef, Kind, Params as _, Shape, Source, texels,
+    Alternative, Binding, Dispatch, DispatchView, Expected, Feature, KernelDef, Kind, Params as _, Shape, Source, Work,
+    texels,
 };
 use crate::tensor::Format;
 use crate::wgsl;
@@ -73,6 +75,14 @@ const fn w(kind: Kind) -> Binding {
     Binding::read("w", kind, "[n, k] or [k, n]")
 }
 
+/// A product and a sum for each element of the sum over k.
+fn product_work(d: &mut DispatchView<'_>) -> Result<Work> {
+    let [m, n, k] = ["m", "n", "k"].map(|name| d.param(name));
+    // A weight of fewer bits is bound in fewer words.
+    let elements = m * k + (n * k).min(d.len("w")) + m * n * (1 + d.param("beta"));
+    Ok(Work { flops: 2 * m * n * k, bytes: 4 * elements })
+}
+
 /// One kernel: a way, an orientation, a storage format of w.
 macro_rules! kernel {
     ($name:ident, $label:literal, $suffix:literal, [$($part:expr),*], [$a:expr, $w:expr], $reference:ident, $format:expr, $alternatives:expr) => {
@@ -84,6 +94,7 @@ macro_rules! kernel {
             params: Params::FIELDS,
             constants: &[],
             alternatives: $alternatives,
+            work: product_work,
             reference_f32: |c| $reference(c, $format),
             reference_f64: |c| $reference(c, $format),
         };

@@ -35,6 +35,7 @@ static RMS_NORM: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
     alternatives: &[],
+    work: |d| Ok(d.work(4 * d.len("x"))),
     reference_f32: rms_norm_reference,
     reference_f64: rms_norm_reference,
 };
@@ -53,6 +54,7 @@ static RMS_NORM_BACKWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
     alternatives: &[],
+    work: |d| Ok(d.work(7 * d.len("x"))),
     reference_f32: rms_norm_backward_reference,
     reference_f64: rms_norm_backward_reference,
 };
@@ -70,6 +72,7 @@ static RMS_NORM_BACKWARD_DW: KernelDef = KernelDef {
     params: reduce::Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(3 * d.len("x"))),
     reference_f32: rms_norm_backward_dw_reference,
     reference_f64: rms_norm_backward_dw_reference,
 };

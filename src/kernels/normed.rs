@@ -7,7 +7,8 @@ use super::norm::normed;
 use super::parts::{
     REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
 };
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::error::Result;
+use crate::gpu::{Binding, KernelArgs, DispatchView, KernelDef, Kind, Params as _, Real, Recording, Span, Work};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -23,6 +24,13 @@ params! {
         /// Added to the mean square.
         eps: f32,
     }
+}
+
+/// The square of each element and the norm's two products, then the product of the row with each row of w.
+fn normed_row_work(d: &mut DispatchView<'_>) -> Result<Work> {
+    let [n, k] = ["n", "k"].map(|name| d.param(name));
+    // A weight of fewer bits is bound in fewer words.
+    Ok(Work { flops: (2 * n + 4) * k, bytes: 4 * (2 * k + (n * k).min(d.len("w")) + n) })
 }
 
 /// The kernel of one storage format of w.
@@ -41,6 +49,7 @@ macro_rules! kernel {
             params: Params::FIELDS,
             constants: &[],
             alternatives: &[],
+            work: normed_row_work,
             reference_f32: |c| reference(c, $format),
             reference_f64: |c| reference(c, $format),
         };

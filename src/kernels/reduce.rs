@@ -35,6 +35,7 @@ static COLUMN_SUM: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(d.len("x"))),
     reference_f32: column_sum_reference,
     reference_f64: column_sum_reference,
 };

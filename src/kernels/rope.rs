@@ -6,7 +6,7 @@ use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
 use super::rows::{for_row_pairs, for_rows};
 use crate::error::Result;
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, DispatchView, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -36,6 +36,13 @@ params! {
     }
 }
 
+/// Four products and two sums turn a pair. Each pair takes its cosine and sine from the tables, however long those are.
+fn rotation_work(d: &mut DispatchView<'_>) -> Result<Work> {
+    let angles = d.param("tokens") * d.param("half");
+    let tables = d.len("cos_table") + d.len("sin_table");
+    Ok(Work { flops: 6 * angles * d.param("heads"), bytes: d.all_bytes() - 4 * tables + 8 * angles })
+}
+
 static ROPE: KernelDef = KernelDef {
     label: "rope/rope",
     suffix: "",
@@ -50,6 +57,7 @@ static ROPE: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: rotation_work,
     reference_f32: rope_reference,
     reference_f64: rope_reference,
 };
@@ -69,6 +77,7 @@ static ROPE_KV: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: rotation_work,
     reference_f32: rope_kv_reference,
     reference_f64: rope_kv_reference,
 };
@@ -88,6 +97,7 @@ static ROPE_KV_BACKWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: rotation_work,
     reference_f32: rope_kv_backward_reference,
     reference_f64: rope_kv_backward_reference,
 };

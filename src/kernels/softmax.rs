@@ -31,6 +31,7 @@ static SOFTMAX: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
     alternatives: &[],
+    work: |d| Ok(d.work(4 * d.len("x"))),
     reference_f32: softmax_reference,
     reference_f64: softmax_reference,
 };
@@ -47,6 +48,7 @@ static SOFTMAX_BACKWARD: KernelDef = KernelDef {
     params: Params::FIELDS,
     constants: ROW_CONSTANTS,
     alternatives: &[],
+    work: |d| Ok(d.work(4 * d.len("y"))),
     reference_f32: softmax_backward_reference,
     reference_f64: softmax_backward_reference,
 };

@@ -87,6 +87,7 @@ static TEST: KernelDef = KernelDef {
     params: TestParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work((8 * N_PARTS * WIDE * SIDE.pow(3)) as u64)), // two turns of two products
     reference_f32: reference,
     reference_f64: reference,
 };

@@ -59,6 +59,7 @@ static TEST: KernelDef = KernelDef {
     params: TestParams::FIELDS,
     constants: &["GROUP"],
     alternatives: &[],
+    work: |d| Ok(d.work(5 * d.param("n"))),
     reference_f32: reference,
     reference_f64: reference,
 };

@@ -7,7 +7,7 @@
 
 use crate::kernels::parts::TREE;
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
@@ -123,6 +123,7 @@ static SCALE: KernelDef = KernelDef {
     params: ScaleParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: d.param("n"), bytes: 8 * d.param("n") }),
     reference_f32: scale_reference,
     reference_f64: scale_reference,
 };
@@ -139,6 +140,7 @@ static PENALISE: KernelDef = KernelDef {
     params: PenaliseParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(Work { flops: 2 * d.param("n_previous"), bytes: 12 * d.param("n_previous") }),
     reference_f32: penalise_reference,
     reference_f64: penalise_reference,
 };
@@ -151,6 +153,7 @@ static ARGMAX: KernelDef = KernelDef {
     params: ArgmaxParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(0)),
     reference_f32: argmax_reference,
     reference_f64: argmax_reference,
 };
@@ -163,6 +166,7 @@ static DRAW: KernelDef = KernelDef {
     params: DrawParams::FIELDS,
     constants: &[],
     alternatives: &[],
+    work: |d| Ok(d.work(2 * d.len("adjusted"))),
     reference_f32: draw_reference,
     reference_f64: draw_reference,
 };
