@@ -1,4 +1,4 @@
-// SwiGLU: out = silu(gate) * up,  silu(g) = g / (1 + exp(-g)), element by element.
+// A gated layer: out = f(gate) * up, element by element. The part that declares `activation` says what f is.
 // grid: n invocations, folded. Source: Shazeer, arXiv 2002.05202.
 struct Params {
     n: u32,
@@ -10,10 +10,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> out: array<f32>; // [n]
 
 @compute @workgroup_size(64)
-fn swiglu(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
+fn gated(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
     let i = linear_index(id, n_groups, 64u);
     if i < p.n {
-        let g = gate[i];
-        out[i] = g / (1.0 + exp(-clamp(g, -80.0, 80.0))) * up[i];
+        out[i] = activation(gate[i]) * up[i];
     }
 }
