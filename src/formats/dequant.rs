@@ -1,11 +1,16 @@
 //! Stored elements to f32: 16-bit floats and ggml's quantised blocks, with ggml's order of operations.
 //!
-//! Blocks as ggml defines them (ggml-common.h), all numbers little-endian, scales f16. This is the converter used on load;
-//! kernels that read quantised weights directly are another matter. Read [`dtype`](super::dtype) for the block sizes.
+//! This is the converter used on load; kernels that read quantised weights directly are another matter. The formulas of the
+//! quantised formats are in [`formulas`](crate::tensor::formulas).
 
 use super::dtype::DType;
 use crate::error::Result;
+use crate::tensor::blocks::unpack_from;
+use crate::tensor::format::Format;
 use half::{bf16, f16};
+
+/// Quantised blocks that are laid out in words at a time.
+const AT_ONCE: usize = 1024;
 
 /// Converts whole blocks of `dtype` to f32. `bytes` must be a whole number of blocks.
 ///
@@ -22,12 +27,8 @@ pub fn to_f32(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
         DType::F32 => plain(bytes, f32::from_le_bytes),
         DType::F16 => plain(bytes, |b| f16::from_le_bytes(b).to_f32()),
         DType::BF16 => plain(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        DType::Q8_0 => blocks::<34, 32>(bytes, q8_0),
-        DType::Q4_0 => blocks::<18, 32>(bytes, q4_0),
-        DType::Q4_1 => blocks::<20, 32>(bytes, q4_1),
-        DType::Q4_K => blocks::<144, 256>(bytes, q4_k),
-        DType::Q6_K => blocks::<210, 256>(bytes, q6_k),
         DType::I64 | DType::I32 => crate::bail!("expected real numbers, found {dtype}"),
+        _ => quantised(dtype, bytes)?,
     })
 }
 
@@ -35,90 +36,15 @@ fn plain<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<
     bytes.as_chunks::<N>().0.iter().map(|&b| convert(b)).collect()
 }
 
-/// Runs `convert` on every block of `BYTES` bytes, each giving `LEN` values.
-fn blocks<const BYTES: usize, const LEN: usize>(
-    bytes: &[u8],
-    convert: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
-) -> Vec<f32> {
-    let source = bytes.as_chunks::<BYTES>().0;
-    let mut out = vec![0.0; source.len() * LEN];
-    for (block, values) in source.iter().zip(out.as_chunks_mut::<LEN>().0) {
-        convert(block, values);
+/// Blocks of a quantised type, some at a time, so that their words take little memory.
+fn quantised(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
+    let format = Format::of(dtype).expect("every quantised type has a format");
+    let mut out = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
+    let some = out.chunks_mut(AT_ONCE * dtype.block_len()).zip(bytes.chunks(AT_ONCE * dtype.block_bytes()));
+    for (out, bytes) in some {
+        unpack_from(format, &format.words_of_blocks(bytes)?, 0, out);
     }
-    out
-}
-
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
-
-/// scale f16, 32 × i8: y = q·d.
-fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    for (y, &q) in out.iter_mut().zip(&block[2..]) {
-        *y = f32::from(q as i8) * d;
-    }
-}
-
-/// scale f16, 16 bytes of two nibbles (low: elements 0-15, high: 16-31): y = (q-8)·d.
-fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    for (j, &q) in block[2..].iter().enumerate() {
-        out[j] = (f32::from(q & 15) - 8.0) * d;
-        out[j + 16] = (f32::from(q >> 4) - 8.0) * d;
-    }
-}
-
-/// scale f16, minimum f16, nibbles as in Q4_0: y = q·d + m.
-fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (j, &q) in block[4..].iter().enumerate() {
-        out[j] = f32::from(q & 15) * d + m;
-        out[j + 16] = f32::from(q >> 4) * d + m;
-    }
-}
-
-/// d f16, dmin f16, 12 bytes of eight 6-bit (scale, minimum) pairs, 128 bytes of nibbles.
-/// Sub-block j of 32: y = (d·scale_j)·q - dmin·min_j; even sub-blocks are low nibbles, odd ones the high nibbles beside them.
-fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
-    let (packed, nibbles) = (&block[4..16], &block[16..]);
-    for (j, y) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (scale, min) = scale_min(packed, j);
-        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-        let shift = 4 * (j % 2);
-        for (y, &q) in y.iter_mut().zip(&nibbles[j / 2 * 32..]) {
-            *y = scale * f32::from(q >> shift & 15) - min;
-        }
-    }
-}
-
-/// The j-th 6-bit scale and minimum: the first four lie in the low six bits of bytes j and j+4; the last four have their
-/// low nibbles in byte j+4 and their top two bits above the first four.
-fn scale_min(packed: &[u8], j: usize) -> (u8, u8) {
-    if j < 4 {
-        return (packed[j] & 63, packed[j + 4] & 63);
-    }
-    let low = packed[j + 4];
-    ((low & 15) | (packed[j - 4] >> 6 << 4), (low >> 4) | (packed[j] >> 6 << 4))
-}
-
-/// 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 × i8 scale, d f16: y = (d·scale)·(q-32).
-/// Each half of 128 elements is four runs of 32: run r takes nibble r/2 of byte (r%2)·32+l, bit pair r of byte l.
-fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
-    let d = half_at(block, 208);
-    for half in 0..2 {
-        let low = &block[half * 64..][..64];
-        let high = &block[128 + half * 32..][..32];
-        let scales = &block[192 + half * 8..][..8];
-        for run in 0..4 {
-            for l in 0..32 {
-                let bits = (low[run % 2 * 32 + l] >> (run / 2 * 4) & 15) | ((high[l] >> (run * 2) & 3) << 4);
-                let scale = d * f32::from(scales[run * 2 + l / 16] as i8);
-                out[half * 128 + run * 32 + l] = scale * (f32::from(bits) - 32.0);
-            }
-        }
-    }
+    Ok(out)
 }
 
 #[cfg(test)]

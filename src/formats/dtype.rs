@@ -4,61 +4,67 @@
 //! [`dequant`](super::dequant)) and it says nothing about what a device can bind.
 
 use crate::error::{Error, Result};
+use crate::tensor::weight_formats::{BlockLayout, quantised_formats};
 use std::fmt;
 
-/// Element type as it lies in memory, little-endian.
-#[allow(non_camel_case_types)] // ggml's own names, which users know from their file names
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DType {
-    F64,
-    F32,
-    F16,
-    BF16,
-    I64,
-    I32,
-    Q8_0,
-    Q4_0,
-    Q4_1,
-    Q4_K,
-    Q6_K,
+/// Declares the types: the plain ones with their numbers in GGUF files, then those of the table.
+macro_rules! element_types {
+    (($($plain:ident = $ggml:literal),*) $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
+        /// Element type as it lies in memory, little-endian.
+        #[allow(non_camel_case_types)] // ggml's own names, which users know from their file names
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DType { $($plain,)* $($dtype,)* }
+
+        impl DType {
+            /// Every type, in the order in which error messages list them.
+            pub const ALL: [DType; [$(stringify!($plain),)* $(stringify!($dtype),)*].len()] =
+                [$(DType::$plain,)* $(DType::$dtype,)*];
+
+            /// The name used in files and messages.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DType::$plain => stringify!($plain),)*
+                    $(DType::$dtype => stringify!($dtype),)*
+                }
+            }
+
+            /// The number of the type in GGUF files.
+            pub const fn ggml(self) -> u32 {
+                match self {
+                    $(DType::$plain => $ggml,)*
+                    $(DType::$dtype => BlockLayout { $($layout)* }.ggml,)*
+                }
+            }
+
+            /// Sizes and layout of a block; none for the plain types.
+            pub const fn block_layout(self) -> Option<&'static BlockLayout> {
+                match self {
+                    $(DType::$plain => None,)*
+                    $(DType::$dtype => Some(&BlockLayout { $($layout)* }),)*
+                }
+            }
+        }
+    };
 }
 
-impl DType {
-    /// Every type, in the order in which error messages list them.
-    pub const ALL: [DType; 11] = [
-        DType::F64,
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::I64,
-        DType::I32,
-        DType::Q8_0,
-        DType::Q4_0,
-        DType::Q4_1,
-        DType::Q4_K,
-        DType::Q6_K,
-    ];
+quantised_formats!(element_types!(F64 = 28, F32 = 0, F16 = 1, BF16 = 30, I64 = 27, I32 = 26));
 
+impl DType {
     /// Elements that share one block; 1 for the plain types.
     pub const fn block_len(self) -> usize {
-        match self {
-            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => 32,
-            DType::Q4_K | DType::Q6_K => 256,
-            _ => 1,
+        match self.block_layout() {
+            Some(layout) => layout.elements,
+            None => 1,
         }
     }
 
     /// Bytes of one block of [`DType::block_len`] elements.
     pub const fn block_bytes(self) -> usize {
-        match self {
-            DType::F64 | DType::I64 => 8,
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::BF16 => 2,
-            DType::Q8_0 => 2 + 32,
-            DType::Q4_0 => 2 + 16,
-            DType::Q4_1 => 2 + 2 + 16,
-            DType::Q4_K => 2 + 2 + 12 + 128,
-            DType::Q6_K => 128 + 64 + 16 + 2,
+        match (self, self.block_layout()) {
+            (_, Some(layout)) => layout.bytes,
+            (DType::F64 | DType::I64, _) => 8,
+            (DType::F16 | DType::BF16, _) => 2,
+            _ => 4,
         }
     }
 
@@ -69,7 +75,7 @@ impl DType {
 
     /// Whether several elements share a scale.
     pub const fn is_quantised(self) -> bool {
-        self.block_len() > 1
+        self.block_layout().is_some()
     }
 
     /// Bytes of a tensor of this shape, or None where the number overflows or a row is no whole number of blocks.
@@ -80,23 +86,6 @@ impl DType {
         }
         let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
         (elements / self.block_len()).checked_mul(self.block_bytes())
-    }
-
-    /// The name used in files and messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DType::F64 => "F64",
-            DType::F32 => "F32",
-            DType::F16 => "F16",
-            DType::BF16 => "BF16",
-            DType::I64 => "I64",
-            DType::I32 => "I32",
-            DType::Q8_0 => "Q8_0",
-            DType::Q4_0 => "Q4_0",
-            DType::Q4_1 => "Q4_1",
-            DType::Q4_K => "Q4_K",
-            DType::Q6_K => "Q6_K",
-        }
     }
 
     /// The type behind a safetensors dtype.
@@ -129,43 +118,44 @@ impl DType {
 
     /// The type behind a ggml type number, by its name in the error where Longreach does not read it.
     pub fn from_ggml(number: u32) -> Result<Self> {
-        Ok(match number {
-            0 => DType::F32,
-            1 => DType::F16,
-            2 => DType::Q4_0,
-            3 => DType::Q4_1,
-            8 => DType::Q8_0,
-            12 => DType::Q4_K,
-            14 => DType::Q6_K,
-            26 => DType::I32,
-            27 => DType::I64,
-            28 => DType::F64,
-            30 => DType::BF16,
-            other => return Err(unsupported_ggml(other)),
-        })
+        Self::ALL.into_iter().find(|dtype| dtype.ggml() == number).ok_or_else(|| unsupported_ggml(number))
     }
 }
 
+/// ggml's names of its types, for the error about those that [`DType`] does not have.
+const GGML_NAMES: &[(u32, &str)] = &[
+    (6, "Q5_0"),
+    (7, "Q5_1"),
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (13, "Q5_K"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+];
+
 fn unsupported_ggml(number: u32) -> Error {
-    let name = match number {
-        6 => "Q5_0",
-        7 => "Q5_1",
-        9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        13 => "Q5_K",
-        15 => "Q8_K",
-        16..=23 | 29 => "one of the IQ types",
-        24 => "I8",
-        25 => "I16",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        _ => "unknown",
-    };
+    let name = GGML_NAMES.iter().find(|(n, _)| *n == number).map_or("unknown", |(_, name)| name);
+    let readable: Vec<&str> = DType::ALL.iter().filter(|d| d.is_real()).map(|d| d.name()).collect();
     Error::new(format!(
-        "ggml type {number} ({name}) is not supported; expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K \
-         (a file quantised as Q4_0, Q4_K_S or Q8_0 of the same model may do)"
+        "ggml type {number} ({name}) is not supported; expected one of {} \
+         (a file quantised as Q4_0, Q4_K_S or Q8_0 of the same model may do)",
+        readable.join(", ")
     ))
 }
 

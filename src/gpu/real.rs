@@ -7,6 +7,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 /// What a kernel reference needs of a floating-point type.
 pub trait Real:
     Copy
+    + From<f32>
     + Debug
     + Default
     + PartialOrd

@@ -238,19 +238,14 @@ pub fn frozen(seed: u64, rows: usize, cols: usize, spread: f32, format: Format) 
 /// A quantised input of random blocks, whose values lie about between -2 and 2.
 pub fn blocks(seed: u64, rows: usize, cols: usize, format: Format) -> Input {
     let mut rng = StdRng::seed_from_u64(seed);
-    let n_words = format.block_words();
+    let layout = format.dtype().block_layout().expect("blocks are of quantised formats");
     let mut words = vec![0; format.n_words(rows * cols)];
-    for block in words.chunks_exact_mut(n_words) {
+    for block in words.chunks_exact_mut(layout.words()) {
         block.iter_mut().for_each(|w| *w = rng.random());
-        let mut half = |size: f32| u32::from(half::f16::from_f32(size * rng.random_range(0.5..1.0)).to_bits());
-        match format {
-            Format::Q8_0 => block[0] = half(-1.0 / 64.0),
-            Format::Q4_0 => block[0] = half(0.25),
-            Format::Q4_1 => block[0] = half(0.25) | half(-2.0) << 16,
-            Format::Q4K => block[0] = half(1.0 / 240.0) | half(1.0 / 32.0) << 16,
-            Format::Q6K => block[52] = half(1.0 / 2048.0),
-            Format::F32 | Format::Bf16 | Format::F16 => unreachable!("blocks are of quantised formats"),
-        }
+        let half = |(i, size): (usize, &f32)| {
+            u32::from(half::f16::from_f32(size * rng.random_range(0.5..1.0)).to_bits()) << (16 * i)
+        };
+        block[layout.scale_word] = layout.scale_sizes.iter().enumerate().map(half).sum();
     }
     Input::Blocks { rows, cols, format, words }
 }

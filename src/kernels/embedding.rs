@@ -3,9 +3,7 @@
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
-use super::parts::{
-    WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
-};
+use super::parts::{for_format, weight_part};
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
@@ -13,7 +11,7 @@ use crate::gpu::{
     upload_words,
 };
 use crate::tensor::blocks::unpack_from;
-use crate::tensor::{Format, Piece, Tensor};
+use crate::tensor::{Format, Piece, Tensor, kind_of};
 use crate::{ensure, params, wgsl};
 
 /// Invocations of a workgroup in the shaders.
@@ -61,34 +59,34 @@ fn backward_work(d: &mut DispatchView<'_>) -> Result<Work> {
     Ok(Work { flops: d.len("dy"), bytes: 4 * (read + d.param("n_unique") * d.param("cols")) })
 }
 
+const LABEL: &str = "embedding/embedding";
+
+/// The look-up in a table of one storage format.
 macro_rules! kernel {
-    ($name:ident, $suffix:literal, $weight:expr, $kind:expr, $format:expr) => {
-        static $name: KernelDef = KernelDef {
-            label: "embedding/embedding",
-            suffix: $suffix,
-            parts: &[wgsl!("common/grid"), $weight, wgsl!("embedding/embedding")],
+    ($format:ident, $name:ident) => {{
+        static KERNEL: KernelDef = KernelDef {
+            label: LABEL,
+            suffix: stringify!($name),
+            parts: &[wgsl!("common/grid"), weight_part(Format::$format), wgsl!("embedding/embedding")],
             bindings: &[
                 Binding::read("ids", Kind::U32, "[tokens]"),
-                Binding::read("w", $kind, "[rows, cols]"),
+                Binding::read("w", kind_of(Format::$format), "[rows, cols]"),
                 Binding::read_write("out", Kind::Real, "[tokens, cols]"),
             ],
             params: Params::FIELDS,
             constants: &[],
             alternatives: &[],
             work: look_up_work,
-            reference_f32: |c| embedding_reference(c, $format),
-            reference_f64: |c| embedding_reference(c, $format),
+            reference_f32: |c| embedding_reference(c, Format::$format),
+            reference_f64: |c| embedding_reference(c, Format::$format),
         };
-    };
+        &KERNEL
+    }};
 }
-kernel!(EMBEDDING_F32, "f32", WEIGHT_F32, Kind::Real, Format::F32);
-kernel!(EMBEDDING_BF16, "bf16", WEIGHT_BF16, Kind::Packed, Format::Bf16);
-kernel!(EMBEDDING_F16, "f16", WEIGHT_F16, Kind::Packed, Format::F16);
-kernel!(EMBEDDING_Q8_0, "q8_0", WEIGHT_Q8_0, Kind::Packed, Format::Q8_0);
-kernel!(EMBEDDING_Q4_0, "q4_0", WEIGHT_Q4_0, Kind::Packed, Format::Q4_0);
-kernel!(EMBEDDING_Q4_1, "q4_1", WEIGHT_Q4_1, Kind::Packed, Format::Q4_1);
-kernel!(EMBEDDING_Q4K, "q4k", WEIGHT_Q4K, Kind::Packed, Format::Q4K);
-kernel!(EMBEDDING_Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
+
+fn look_up(format: Format) -> &'static KernelDef {
+    for_format!(format, kernel)
+}
 
 static EMBEDDING_BACKWARD: KernelDef = KernelDef {
     label: "embedding/embedding_backward",
@@ -112,19 +110,6 @@ static EMBEDDING_BACKWARD: KernelDef = KernelDef {
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     Format::all().map(look_up).chain([&EMBEDDING_BACKWARD]).map(|k| (k, vec![])).collect()
-}
-
-fn look_up(format: Format) -> &'static KernelDef {
-    match format {
-        Format::F32 => &EMBEDDING_F32,
-        Format::Bf16 => &EMBEDDING_BF16,
-        Format::F16 => &EMBEDDING_F16,
-        Format::Q8_0 => &EMBEDDING_Q8_0,
-        Format::Q4_0 => &EMBEDDING_Q4_0,
-        Format::Q4_1 => &EMBEDDING_Q4_1,
-        Format::Q4K => &EMBEDDING_Q4K,
-        Format::Q6K => &EMBEDDING_Q6K,
-    }
 }
 
 /// Copies one row of a table, from element `at`. Only the rows that are asked for are widened.
@@ -244,7 +229,7 @@ struct Embedding {
 
 impl Op for Embedding {
     fn label(&self) -> &'static str {
-        EMBEDDING_F32.label
+        LABEL
     }
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {

@@ -7,15 +7,13 @@
 
 use super::matmul::Params;
 use super::matmul_reference::{nn, nt, tn};
-use super::parts::{
-    REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
-};
+use super::parts::{REDUCE, for_format, weight_part};
 use crate::error::Result;
 use crate::gpu::{
     Alternative, Binding, Dispatch, DispatchView, Expected, Feature, KernelDef, Kind, Params as _, Shape, Source, Work,
     texels,
 };
-use crate::tensor::Format;
+use crate::tensor::{Format, kind_of};
 use crate::wgsl;
 
 /// The largest m for which lanes rather share the sum than have elements of their own.
@@ -71,8 +69,8 @@ fn texels_tn(d: &Dispatch) -> Option<Shape> {
 
 const A: Binding = Binding::read("a", Kind::Real, "[m or k, a_stride]");
 
-const fn w(kind: Kind) -> Binding {
-    Binding::read("w", kind, "[n, k] or [k, n]")
+const fn w(format: Format) -> Binding {
+    Binding::read("w", kind_of(format), "[n, k] or [k, n]")
 }
 
 /// A product and a sum for each element of the sum over k.
@@ -85,7 +83,7 @@ fn product_work(d: &mut DispatchView<'_>) -> Result<Work> {
 
 /// One kernel: a way, an orientation, a storage format of w.
 macro_rules! kernel {
-    ($name:ident, $label:literal, $suffix:literal, [$($part:expr),*], [$a:expr, $w:expr], $reference:ident, $format:expr, $alternatives:expr) => {
+    ($name:ident, $label:literal, $suffix:expr, [$($part:expr),*], [$a:expr, $w:expr], $reference:ident, $format:expr, $alternatives:expr) => {
         static $name: KernelDef = KernelDef {
             label: $label,
             suffix: $suffix,
@@ -116,75 +114,61 @@ const BROADCAST_TEXELS: Source = wgsl!("matmul/broadcast_texels").needing(Featur
 const COOPERATIVE: Source = wgsl!("matmul/cooperative").needing(Feature::CooperativeMatrix);
 const ROW: Source = wgsl!("matmul/row");
 
-/// The kernels of one orientation and format: the portable tile and its alternatives, each with its name.
-macro_rules! kernels {
-    ($suffix:literal, $way:expr, $weight:expr, $kind:expr, $reference:ident, $format:expr;
-        tile $tile:ident, shared $shared:ident, cooperative $cooperative:ident $(, broadcast $broadcast:ident)?
-        $(, texels $texels:ident $texels_shape:ident $texel_part:ident)? $(, row $row:ident)?) => {
-        kernel!($tile, "matmul/tile", $suffix, [$way, TILE, OPERAND, $weight], [A, w($kind)], $reference, $format, &[
+/// The portable tile of one orientation and format, with its alternatives. Optional ones are given with names for their statics.
+macro_rules! tile {
+    ($reference:ident $way:ident, $format:ident $name:ident
+        $(, row $row:ident)? $(, texels $texels:ident $shape:ident $part:ident, broadcast $broadcast:ident)?) => {{
+        const VARIANT: &str = concat!(stringify!($reference), " ", stringify!($name));
+        const FORMAT: Format = Format::$format;
+        const WEIGHT: Source = weight_part(FORMAT);
+        const W: Binding = w(FORMAT);
+        kernel!(PORTABLE, "matmul/tile", VARIANT, [$way, TILE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[
             $(Alternative { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
-            Alternative { kernel: &$shared, expected: Expected::OnHardware, shape: shared_shape },
-            Alternative { kernel: &$cooperative, expected: Expected::Nowhere, shape: shared_shape },
-            $(Alternative { kernel: &$texels, expected: Expected::OnSoftware, shape: $texels_shape },)?
-            $(Alternative { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
+            Alternative { kernel: &SHARED, expected: Expected::OnHardware, shape: shared_shape },
+            Alternative { kernel: &COOPERATES, expected: Expected::Nowhere, shape: shared_shape },
+            $(Alternative { kernel: &$texels, expected: Expected::OnSoftware, shape: $shape },
+            Alternative { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
         ]);
-        kernel!($shared, "matmul/shared_tile", $suffix, [$way, SHARED_TILE, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);
-        kernel!($cooperative, "matmul/cooperative", $suffix, [$way, COOPERATIVE, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);
-        $(kernel!($broadcast, "matmul/broadcast", $suffix, [$way, SUMS, BROADCAST, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);)?
-        $(kernel!($texels, "matmul/broadcast_texels", $suffix, [$way, SUMS, BROADCAST_TEXELS, $texel_part], [A.as_texels(), w($kind).as_texels()], $reference, $format, &[]);)?
-        $(kernel!($row, "matmul/row", $suffix, [$way, REDUCE, ROW, OPERAND, $weight], [A, w($kind)], $reference, $format, &[]);)?
-    };
+        kernel!(SHARED, "matmul/shared_tile", VARIANT, [$way, SHARED_TILE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
+        kernel!(COOPERATES, "matmul/cooperative", VARIANT, [$way, COOPERATIVE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
+        $(kernel!($row, "matmul/row", VARIANT, [$way, REDUCE, ROW, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);)?
+        $(
+            kernel!($texels, "matmul/broadcast_texels", VARIANT, [$way, SUMS, BROADCAST_TEXELS, $part], [A.as_texels(), W.as_texels()], $reference, FORMAT, &[]);
+            kernel!($broadcast, "matmul/broadcast", VARIANT, [$way, SUMS, BROADCAST, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
+        )?
+        &PORTABLE
+    }};
 }
 
-kernels!("nt f32", NT, WEIGHT_F32, Kind::Real, nt, Format::F32; tile NT_F32, shared NT_F32_SHARED, cooperative NT_F32_COOPERATIVE, broadcast NT_F32_BROADCAST, texels NT_F32_TEXELS texels_nt TEXELS_F32, row NT_F32_ROW);
-kernels!("nt bf16", NT, WEIGHT_BF16, Kind::Packed, nt, Format::Bf16; tile NT_BF16, shared NT_BF16_SHARED, cooperative NT_BF16_COOPERATIVE, broadcast NT_BF16_BROADCAST, texels NT_BF16_TEXELS texels_nt TEXELS_BF16, row NT_BF16_ROW);
-kernels!("nt f16", NT, WEIGHT_F16, Kind::Packed, nt, Format::F16; tile NT_F16, shared NT_F16_SHARED, cooperative NT_F16_COOPERATIVE, broadcast NT_F16_BROADCAST, texels NT_F16_TEXELS texels_nt TEXELS_F16, row NT_F16_ROW);
-kernels!("nt q8_0", NT, WEIGHT_Q8_0, Kind::Packed, nt, Format::Q8_0; tile NT_Q8_0, shared NT_Q8_0_SHARED, cooperative NT_Q8_0_COOPERATIVE, row NT_Q8_0_ROW);
-kernels!("nt q4_0", NT, WEIGHT_Q4_0, Kind::Packed, nt, Format::Q4_0; tile NT_Q4_0, shared NT_Q4_0_SHARED, cooperative NT_Q4_0_COOPERATIVE, row NT_Q4_0_ROW);
-kernels!("nt q4_1", NT, WEIGHT_Q4_1, Kind::Packed, nt, Format::Q4_1; tile NT_Q4_1, shared NT_Q4_1_SHARED, cooperative NT_Q4_1_COOPERATIVE, row NT_Q4_1_ROW);
-kernels!("nt q4k", NT, WEIGHT_Q4K, Kind::Packed, nt, Format::Q4K; tile NT_Q4K, shared NT_Q4K_SHARED, cooperative NT_Q4K_COOPERATIVE, row NT_Q4K_ROW);
-kernels!("nt q6k", NT, WEIGHT_Q6K, Kind::Packed, nt, Format::Q6K; tile NT_Q6K, shared NT_Q6K_SHARED, cooperative NT_Q6K_COOPERATIVE, row NT_Q6K_ROW);
-kernels!("nn f32", NN, WEIGHT_F32, Kind::Real, nn, Format::F32; tile NN_F32, shared NN_F32_SHARED, cooperative NN_F32_COOPERATIVE, broadcast NN_F32_BROADCAST, texels NN_F32_TEXELS texels_nn TEXELS_F32);
-kernels!("nn bf16", NN, WEIGHT_BF16, Kind::Packed, nn, Format::Bf16; tile NN_BF16, shared NN_BF16_SHARED, cooperative NN_BF16_COOPERATIVE, broadcast NN_BF16_BROADCAST, texels NN_BF16_TEXELS texels_nn TEXELS_BF16);
-kernels!("nn f16", NN, WEIGHT_F16, Kind::Packed, nn, Format::F16; tile NN_F16, shared NN_F16_SHARED, cooperative NN_F16_COOPERATIVE, broadcast NN_F16_BROADCAST, texels NN_F16_TEXELS texels_nn TEXELS_F16);
-kernels!("nn q8_0", NN, WEIGHT_Q8_0, Kind::Packed, nn, Format::Q8_0; tile NN_Q8_0, shared NN_Q8_0_SHARED, cooperative NN_Q8_0_COOPERATIVE);
-kernels!("nn q4_0", NN, WEIGHT_Q4_0, Kind::Packed, nn, Format::Q4_0; tile NN_Q4_0, shared NN_Q4_0_SHARED, cooperative NN_Q4_0_COOPERATIVE);
-kernels!("nn q4_1", NN, WEIGHT_Q4_1, Kind::Packed, nn, Format::Q4_1; tile NN_Q4_1, shared NN_Q4_1_SHARED, cooperative NN_Q4_1_COOPERATIVE);
-kernels!("nn q4k", NN, WEIGHT_Q4K, Kind::Packed, nn, Format::Q4K; tile NN_Q4K, shared NN_Q4K_SHARED, cooperative NN_Q4K_COOPERATIVE);
-kernels!("nn q6k", NN, WEIGHT_Q6K, Kind::Packed, nn, Format::Q6K; tile NN_Q6K, shared NN_Q6K_SHARED, cooperative NN_Q6K_COOPERATIVE);
-kernels!("tn f32", TN, WEIGHT_F32, Kind::Real, tn, Format::F32; tile TN_F32, shared TN_F32_SHARED, cooperative TN_F32_COOPERATIVE, broadcast TN_F32_BROADCAST, texels TN_F32_TEXELS texels_tn TEXELS_F32);
+/// The kernels of a wᵀ in one format: plain ones have more alternatives than quantised ones.
+macro_rules! nt_tile {
+    (F32, $name:ident) => { tile!(nt NT, F32 $name, row BY_ROW, texels TEXELS texels_nt TEXELS_F32, broadcast BROADCASTS) };
+    (Bf16, $name:ident) => { tile!(nt NT, Bf16 $name, row BY_ROW, texels TEXELS texels_nt TEXELS_BF16, broadcast BROADCASTS) };
+    (F16, $name:ident) => { tile!(nt NT, F16 $name, row BY_ROW, texels TEXELS texels_nt TEXELS_F16, broadcast BROADCASTS) };
+    ($quantised:ident, $name:ident) => { tile!(nt NT, $quantised $name, row BY_ROW) };
+}
+
+/// The same of a w, which has no alternative for few rows.
+macro_rules! nn_tile {
+    (F32, $name:ident) => { tile!(nn NN, F32 $name, texels TEXELS texels_nn TEXELS_F32, broadcast BROADCASTS) };
+    (Bf16, $name:ident) => { tile!(nn NN, Bf16 $name, texels TEXELS texels_nn TEXELS_BF16, broadcast BROADCASTS) };
+    (F16, $name:ident) => { tile!(nn NN, F16 $name, texels TEXELS texels_nn TEXELS_F16, broadcast BROADCASTS) };
+    ($quantised:ident, $name:ident) => { tile!(nn NN, $quantised $name) };
+}
 
 /// a wᵀ.
 pub(super) fn nt_kernel(format: Format) -> &'static KernelDef {
-    match format {
-        Format::F32 => &NT_F32,
-        Format::Bf16 => &NT_BF16,
-        Format::F16 => &NT_F16,
-        Format::Q8_0 => &NT_Q8_0,
-        Format::Q4_0 => &NT_Q4_0,
-        Format::Q4_1 => &NT_Q4_1,
-        Format::Q4K => &NT_Q4K,
-        Format::Q6K => &NT_Q6K,
-    }
+    for_format!(format, nt_tile)
 }
 
 /// a w.
 pub(super) fn nn_kernel(format: Format) -> &'static KernelDef {
-    match format {
-        Format::F32 => &NN_F32,
-        Format::Bf16 => &NN_BF16,
-        Format::F16 => &NN_F16,
-        Format::Q8_0 => &NN_Q8_0,
-        Format::Q4_0 => &NN_Q4_0,
-        Format::Q4_1 => &NN_Q4_1,
-        Format::Q4K => &NN_Q4K,
-        Format::Q6K => &NN_Q6K,
-    }
+    for_format!(format, nn_tile)
 }
 
 /// aᵀ w, both f32.
 pub(super) fn tn_kernel() -> &'static KernelDef {
-    &TN_F32
+    tile!(tn TN, F32 f32, texels TEXELS texels_tn TEXELS_F32, broadcast BROADCASTS)
 }
 
 /// The kernels of the family.

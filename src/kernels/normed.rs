@@ -4,12 +4,10 @@
 use super::case::{Case, Input, Tolerance, blocks, frozen};
 use super::matmul_reference::vector_nt;
 use super::norm::normed;
-use super::parts::{
-    REDUCE, WEIGHT_BF16, WEIGHT_F16, WEIGHT_F32, WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q4K, WEIGHT_Q6K, WEIGHT_Q8_0,
-};
+use super::parts::{REDUCE, for_format, weight_part};
 use crate::error::Result;
-use crate::gpu::{Binding, KernelArgs, DispatchView, KernelDef, Kind, Params as _, Real, Recording, Span, Work};
-use crate::tensor::{Format, Tensor};
+use crate::gpu::{Binding, DispatchView, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work};
+use crate::tensor::{Format, Tensor, kind_of};
 use crate::{params, wgsl};
 
 params! {
@@ -35,14 +33,14 @@ fn normed_row_work(d: &mut DispatchView<'_>) -> Result<Work> {
 
 /// The kernel of one storage format of w.
 macro_rules! kernel {
-    ($name:ident, $suffix:literal, $weight:expr, $kind:expr, $format:expr) => {
-        static $name: KernelDef = KernelDef {
+    ($format:ident, $name:ident) => {{
+        static KERNEL: KernelDef = KernelDef {
             label: "matmul/normed_row",
-            suffix: $suffix,
-            parts: &[REDUCE, wgsl!("matmul/normed_row"), $weight],
+            suffix: stringify!($name),
+            parts: &[REDUCE, wgsl!("matmul/normed_row"), weight_part(Format::$format)],
             bindings: &[
                 Binding::read("x", Kind::Real, "[k]"),
-                Binding::read("w", $kind, "[n, k]"),
+                Binding::read("w", kind_of(Format::$format), "[n, k]"),
                 Binding::read("scale", Kind::Real, "[k]"),
                 Binding::read_write("out", Kind::Real, "[n]"),
             ],
@@ -50,32 +48,15 @@ macro_rules! kernel {
             constants: &[],
             alternatives: &[],
             work: normed_row_work,
-            reference_f32: |c| reference(c, $format),
-            reference_f64: |c| reference(c, $format),
+            reference_f32: |c| reference(c, Format::$format),
+            reference_f64: |c| reference(c, Format::$format),
         };
-    };
+        &KERNEL
+    }};
 }
 
-kernel!(F32, "f32", WEIGHT_F32, Kind::Real, Format::F32);
-kernel!(BF16, "bf16", WEIGHT_BF16, Kind::Packed, Format::Bf16);
-kernel!(F16, "f16", WEIGHT_F16, Kind::Packed, Format::F16);
-kernel!(Q8_0, "q8_0", WEIGHT_Q8_0, Kind::Packed, Format::Q8_0);
-kernel!(Q4_0, "q4_0", WEIGHT_Q4_0, Kind::Packed, Format::Q4_0);
-kernel!(Q4_1, "q4_1", WEIGHT_Q4_1, Kind::Packed, Format::Q4_1);
-kernel!(Q4K, "q4k", WEIGHT_Q4K, Kind::Packed, Format::Q4K);
-kernel!(Q6K, "q6k", WEIGHT_Q6K, Kind::Packed, Format::Q6K);
-
 fn kernel(format: Format) -> &'static KernelDef {
-    match format {
-        Format::F32 => &F32,
-        Format::Bf16 => &BF16,
-        Format::F16 => &F16,
-        Format::Q8_0 => &Q8_0,
-        Format::Q4_0 => &Q4_0,
-        Format::Q4_1 => &Q4_1,
-        Format::Q4K => &Q4K,
-        Format::Q6K => &Q6K,
-    }
+    for_format!(format, kernel)
 }
 
 /// The kernels of the family.

@@ -1,26 +1,51 @@
-//! WGSL parts that several families link and that have another variant on some devices. Parts with one variant are named where they
-//! are linked.
+//! WGSL parts that several families link: those with another variant on some devices, and the readers of weights in each format.
+//! Other parts with one variant are named where they are linked.
 
 use crate::gpu::Source;
+use crate::tensor::Format;
+use crate::tensor::weight_formats::quantised_formats;
 use crate::wgsl;
 
 /// Sums and maxima over segments of a workgroup's lanes.
 pub const REDUCE: Source = wgsl!("common/reduce", Subgroups => "common/reduce_subgroups");
 /// Sums and maxima over a workgroup of 256.
 pub const TREE: Source = wgsl!("common/tree", Subgroups => "common/tree_subgroups");
-/// `weight(i)` of f32 weights.
-pub const WEIGHT_F32: Source = wgsl!("common/weight_f32");
-/// `weight(i)` of bf16 weights.
-pub const WEIGHT_BF16: Source = wgsl!("common/weight_bf16");
-/// `weight(i)` of f16 weights.
-pub const WEIGHT_F16: Source = wgsl!("common/weight_f16", F16 => "common/weight_f16_native");
-/// `weight(i)` of Q8_0 weights.
-pub const WEIGHT_Q8_0: Source = wgsl!("common/weight_q8_0");
-/// `weight(i)` of Q4_0 weights.
-pub const WEIGHT_Q4_0: Source = wgsl!("common/weight_q4_0");
-/// `weight(i)` of Q4_1 weights.
-pub const WEIGHT_Q4_1: Source = wgsl!("common/weight_q4_1");
-/// `weight(i)` of Q4K weights.
-pub const WEIGHT_Q4K: Source = wgsl!("common/weight_q4k");
-/// `weight(i)` of Q6K weights.
-pub const WEIGHT_Q6K: Source = wgsl!("common/weight_q6k");
+
+/// The part with `weight(i)` of each format: a file `weight_<name>.wgsl` for each row of the table.
+macro_rules! weight_parts {
+    (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
+        /// The part that reads weights of a storage format: `weight(i)` and the binding `w`.
+        pub const fn weight_part(format: Format) -> Source {
+            match format {
+                Format::F32 => wgsl!("common/weight_f32"),
+                Format::Bf16 => wgsl!("common/weight_bf16"),
+                Format::F16 => wgsl!("common/weight_f16", F16 => "common/weight_f16_native"),
+                $(Format::$format => Source::new(
+                    concat!("common/weight_", stringify!($name)),
+                    include_str!(concat!(
+                        env!("CARGO_MANIFEST_DIR"), "/shaders/common/weight_", stringify!($name), ".wgsl"
+                    )),
+                ),)*
+            }
+        }
+    };
+}
+
+quantised_formats!(weight_parts!());
+
+/// A kernel for each storage format of a weight: a `match` with an arm `$kernel!(Format, name)` for each, where `name` is what
+/// kernels and shaders call the format. Each arm holds its own statics.
+macro_rules! for_format {
+    ((@ $format:expr, $kernel:ident) $($dtype:ident $suffix:ident $name:ident { $($layout:tt)* })*) => {
+        match $format {
+            Format::F32 => $kernel!(F32, f32),
+            Format::Bf16 => $kernel!(Bf16, bf16),
+            Format::F16 => $kernel!(F16, f16),
+            $(Format::$suffix => $kernel!($suffix, $name),)*
+        }
+    };
+    ($format:expr, $kernel:ident) => {
+        $crate::tensor::weight_formats::quantised_formats!(for_format!(@ $format, $kernel))
+    };
+}
+pub(crate) use for_format;

@@ -82,7 +82,10 @@ vectorised! {
     fn unpack<T: Real, const WORDS: usize, B: Blocks<WORDS>>(words: &[u32], out: &mut [T]) {
         let (blocks, out) = (words.as_chunks::<WORDS>().0, out.as_chunks_mut::<RUN>().0);
         for i in 0..out.len() {
-            out[i] = B::unpack(&blocks[i / B::RUNS], i % B::RUNS);
+            let run = B::unpack(&blocks[i / B::RUNS], i % B::RUNS);
+            for l in 0..RUN {
+                out[i][l] = T::of(run[l]);
+            }
         }
     }
 }
@@ -94,9 +97,9 @@ vectorised! {
         let mut lanes = [T::ZERO; SUM_LANES];
         for i in 0..blocks.len() {
             for run in 0..B::RUNS {
-                let (w, x): ([T; RUN], _) = (B::unpack(&blocks[i], run), &x[i * B::RUNS + run]);
+                let (w, x) = (B::unpack(&blocks[i], run), &x[i * B::RUNS + run]);
                 for l in 0..SUM_LANES {
-                    lanes[l] += w[l] * x[l] + w[l + SUM_LANES] * x[l + SUM_LANES];
+                    lanes[l] += T::of(w[l]) * x[l] + T::of(w[l + SUM_LANES]) * x[l + SUM_LANES];
                 }
             }
         }

@@ -3,9 +3,11 @@
 mod arena;
 pub mod blocks;
 mod format;
+mod formulas;
 #[allow(clippy::module_inception)] // the file is named after the type that it holds
 mod tensor;
+pub mod weight_formats;
 
 pub use arena::{Arena, ArenaSlice, Spec, Trainable};
 pub use format::Format;
-pub use tensor::{Piece, Tensor, copy_tensor, cut_rows};
+pub use tensor::{Piece, Tensor, copy_tensor, cut_rows, kind_of};

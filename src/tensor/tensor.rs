@@ -18,6 +18,14 @@ pub struct Piece {
     pub span: Span,
 }
 
+/// Buffer kind of a storage format.
+pub const fn kind_of(format: Format) -> Kind {
+    match format {
+        Format::F32 => Kind::Real,
+        _ => Kind::Packed,
+    }
+}
+
 /// A matrix on a device.
 #[derive(Clone, Debug)]
 pub struct Tensor {
@@ -37,7 +45,7 @@ impl Tensor {
         for p in &pieces {
             assert_eq!(p.row, next, "pieces are consecutive");
             assert!(p.span.len >= format.n_words(p.rows * cols), "a piece holds its rows");
-            assert_eq!(p.span.kind(), format.kind(), "a piece has the format's kind");
+            assert_eq!(p.span.kind(), kind_of(format), "a piece has the format's kind");
             next += p.rows;
         }
         assert_eq!(next, rows, "pieces cover all rows");
@@ -63,7 +71,7 @@ impl Tensor {
     /// A persistent tensor, cut into row slices that fit the device.
     pub fn persistent(label: &str, format: Format, rows: usize, cols: usize, limits: &DeviceLimits) -> Result<Self> {
         let pieces = cut_rows(label, format, rows, cols, limits)?.into_iter().map(|(row, rows)| {
-            let buffer = Buffer::persistent(label, format.kind(), format.n_words(rows * cols));
+            let buffer = Buffer::persistent(label, kind_of(format), format.n_words(rows * cols));
             Piece { row, rows, span: buffer.span() }
         });
         Ok(Self::from_pieces(rows, cols, format, pieces.collect()))

@@ -1,0 +1,160 @@
+//! What the blocks of a packed weight say: for each format the formula of ggml, from the words of a device.
+//!
+//! A formula gives a run of [`RUN`] elements, numbers and order of operations as ggml defines them (ggml-common.h). All scales are
+//! f16. Its loops run over fixed ranges and call only what is inlined, so that a compiler turns them into vectors.
+
+/// Elements that are unpacked at a time.
+pub const RUN: usize = 32;
+
+/// An IEEE half float, without a branch: for many at a time.
+#[inline(always)]
+pub fn half(bits: u32) -> f32 {
+    let (exponent, mantissa) = (bits & 0x7c00, bits & 0x3ff);
+    let normal = f32::from_bits(((bits & 0x7fff) << 13) + (112 << 23));
+    let subnormal = mantissa as i32 as f32 * f32::from_bits(103 << 23); // 2^-24
+    let special = f32::from_bits(0x7f80_0000 | mantissa << 13);
+    let magnitude = if exponent == 0 { subnormal } else { normal };
+    let magnitude = if exponent == 0x7c00 { special } else { magnitude };
+    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+}
+
+/// The same in fewer steps, slow only where the number is subnormal: for scales of short blocks, which rarely are.
+#[inline(always)]
+pub fn scale(bits: u32) -> f32 {
+    let magnitude = bits & 0x7fff;
+    let value = f32::from_bits(magnitude << 13) * f32::from_bits(239 << 23); // 2^112
+    let bits = value.to_bits() | (bits & 0x8000) << 16;
+    f32::from_bits(if magnitude < 0x7c00 { bits } else { bits | 0x7f80_0000 })
+}
+
+/// The bytes of four words.
+#[inline(always)]
+fn bytes(words: &[u32], at: usize) -> [u8; 16] {
+    bytemuck::cast([words[at].to_le(), words[at + 1].to_le(), words[at + 2].to_le(), words[at + 3].to_le()])
+}
+
+/// 16 words of two bfloat16.
+#[inline(always)]
+pub fn bf16(block: &[u32; 16]) -> [f32; RUN] {
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[2 * i] = f32::from_bits(block[i] << 16);
+        out[2 * i + 1] = f32::from_bits(block[i] & 0xffff_0000);
+    }
+    out
+}
+
+/// 16 words of two half floats.
+#[inline(always)]
+pub fn f16(block: &[u32; 16]) -> [f32; RUN] {
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[2 * i] = half(block[i] & 0xffff);
+        out[2 * i + 1] = half(block[i] >> 16);
+    }
+    out
+}
+
+/// d f16; 32 × i8 q: y = q·d.
+#[inline(always)]
+pub fn q8_0(block: &[u32; 9], _: usize) -> [f32; RUN] {
+    let (d, q) = (scale(block[0] & 0xffff), [bytes(block, 1), bytes(block, 5)]);
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = q[0][i] as i8 as f32 * d;
+        out[i + 16] = q[1][i] as i8 as f32 * d;
+    }
+    out
+}
+
+/// d f16; 16 bytes of two nibbles q (low: elements 0-15, high: 16-31): y = (q-8)·d.
+#[inline(always)]
+pub fn q4_0(block: &[u32; 5], _: usize) -> [f32; RUN] {
+    let (d, q) = (scale(block[0] & 0xffff), bytes(block, 1));
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = ((q[i] & 15) as f32 - 8.0) * d;
+        out[i + 16] = ((q[i] >> 4) as f32 - 8.0) * d;
+    }
+    out
+}
+
+/// d f16, m f16; nibbles q as in Q4_0: y = q·d + m.
+#[inline(always)]
+pub fn q4_1(block: &[u32; 5], _: usize) -> [f32; RUN] {
+    let (d, m, q) = (scale(block[0] & 0xffff), scale(block[0] >> 16), bytes(block, 1));
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = (q[i] & 15) as f32 * d + m;
+        out[i + 16] = (q[i] >> 4) as f32 * d + m;
+    }
+    out
+}
+
+/// Pair number `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. The first four scales are the low six bits of
+/// bytes 0-3, the first four minima those of bytes 4-7; the last four have their low nibbles in bytes 8-11, their top two bits
+/// above the first four.
+#[inline(always)]
+fn six_bit_pair(block: &[u32], j: usize) -> (u32, u32) {
+    let byte = |at: usize| block[1 + at / 4] >> (8 * (at % 4)) & 0xff;
+    if j < 4 {
+        return (byte(j) & 63, byte(j + 4) & 63);
+    }
+    let low = byte(j + 4);
+    ((low & 15) | (byte(j - 4) >> 6 << 4), (low >> 4) | (byte(j) >> 6 << 4))
+}
+
+/// d f16, dmin f16; 12 bytes of eight 6-bit pairs (scale, min); 128 bytes of nibbles q.
+/// Run j: y = (d·scale_j)·q - dmin·min_j; even runs are low nibbles, odd ones the high nibbles beside them.
+#[inline(always)]
+pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
+    let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
+    let (factor, min) = six_bit_pair(block, run);
+    let (factor, min) = (d * factor as f32, dmin * min as f32);
+    let (at, shift) = (4 + run / 2 * 8, 4 * (run % 2) as u32);
+    let q = [bytes(block, at), bytes(block, at + 4)];
+    let value = |q: u8| factor * (q as u32 >> shift & 15) as f32 - min;
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = value(q[0][i]);
+        out[i + 16] = value(q[1][i]);
+    }
+    out
+}
+
+/// 128 bytes of low nibbles; 64 bytes of high bit pairs; 16 × i8 scale; d f16: y = (d·scale)·(q-32).
+/// Each half of 128 elements is four runs: run r takes nibble r/2 of byte (r%2)·32+l, bit pair r of byte l. A scale for each 16.
+#[inline(always)]
+pub fn q6k(block: &[u32; 53], run: usize) -> [f32; RUN] {
+    let d = half(block[52] & 0xffff);
+    let (part, run) = (run / 4, run % 4);
+    let (low, high) = (part * 16 + run % 2 * 8, 32 + part * 8);
+    let (low_shift, high_shift) = ((run / 2 * 4) as u32, (run * 2) as u32);
+    let of_16 = |i: usize| {
+        let at = part * 8 + run * 2 + i;
+        d * (block[48 + at / 4] >> (8 * (at % 4))) as i8 as f32
+    };
+    let mut out = [0.0; RUN];
+    for h in 0..2 {
+        let (low, high, scale) = (bytes(block, low + 4 * h), bytes(block, high + 4 * h), of_16(h));
+        for i in 0..16 {
+            let q = (low[i] as u32 >> low_shift & 15) | ((high[i] as u32 >> high_shift & 3) << 4);
+            out[16 * h + i] = scale * (q as f32 - 32.0);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_float_is_itself() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (half(u32::from(bits)), half::f16::from_bits(bits).to_f32());
+            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+            assert_eq!(scale(u32::from(bits)).to_bits(), ours.to_bits(), "{bits:#x}");
+        }
+    }
+}
