@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn unsupported_types_are_named() {
-        let e = DType::from_ggml(13).unwrap_err().to_string();
-        assert!(e.contains("Q5_K") && e.contains("Q6_K"), "{e}");
+        let e = DType::from_ggml(11).unwrap_err().to_string();
+        assert!(e.contains("Q3_K") && e.contains("Q5_K, Q6_K"), "{e}");
         assert!(DType::from_ggml(4_000_000_000).is_err());
         assert!(DType::from_safetensors(safetensors::Dtype::BOOL).unwrap_err().to_string().contains("BOOL"));
     }

@@ -91,6 +91,42 @@ pub fn q4_1(block: &[u32; 5], _: usize) -> [f32; RUN] {
     out
 }
 
+/// Five-bit numbers: bit `from + i` of a word above nibble `shift` / 4 of byte i.
+#[inline(always)]
+fn five_bits(nibbles: &[u8; 16], shift: u32, high: u32, from: u32) -> [f32; 16] {
+    let mut out = [0.0; 16];
+    for i in 0..16 {
+        out[i] = ((nibbles[i] as u32 >> shift & 15) | (high >> (from + i as u32) & 1) << 4) as f32;
+    }
+    out
+}
+
+/// d f16; a word of fifth bits (element i has bit i); nibbles as in Q4_0: y = (q-16)·d with q of five bits.
+#[inline(always)]
+pub fn q5_0(block: &[u32; 6], _: usize) -> [f32; RUN] {
+    let (d, high, nibbles) = (scale(block[0] & 0xffff), block[1], bytes(block, 2));
+    let q = [five_bits(&nibbles, 0, high, 0), five_bits(&nibbles, 4, high, 16)];
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = (q[0][i] - 16.0) * d;
+        out[i + 16] = (q[1][i] - 16.0) * d;
+    }
+    out
+}
+
+/// d f16, m f16; fifth bits and nibbles as in Q5_0: y = q·d + m.
+#[inline(always)]
+pub fn q5_1(block: &[u32; 6], _: usize) -> [f32; RUN] {
+    let (d, m, high, nibbles) = (scale(block[0] & 0xffff), scale(block[0] >> 16), block[1], bytes(block, 2));
+    let q = [five_bits(&nibbles, 0, high, 0), five_bits(&nibbles, 4, high, 16)];
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = q[0][i] * d + m;
+        out[i + 16] = q[1][i] * d + m;
+    }
+    out
+}
+
 /// Pair number `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. The first four scales are the low six bits of
 /// bytes 0-3, the first four minima those of bytes 4-7; the last four have their low nibbles in bytes 8-11, their top two bits
 /// above the first four.
@@ -118,6 +154,25 @@ pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
     for i in 0..16 {
         out[i] = value(q[0][i]);
         out[i + 16] = value(q[1][i]);
+    }
+    out
+}
+
+/// d f16, dmin f16; pairs as in Q4_K; 32 bytes of fifth bits (run j has bit j of each); 128 bytes of nibbles as in Q4_K.
+/// Run j: y = (d·scale_j)·q - dmin·min_j with q of five bits.
+#[inline(always)]
+pub fn q5k(block: &[u32; 44], run: usize) -> [f32; RUN] {
+    let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
+    let (factor, min) = six_bit_pair(block, run);
+    let (factor, min) = (d * factor as f32, dmin * min as f32);
+    let (at, shift) = (12 + run / 2 * 8, 4 * (run % 2) as u32);
+    let mut out = [0.0; RUN];
+    for h in 0..2 {
+        let (low, high) = (bytes(block, at + 4 * h), bytes(block, 4 + 4 * h));
+        for i in 0..16 {
+            let q = (low[i] as u32 >> shift & 15) | (high[i] as u32 >> run & 1) << 4;
+            out[16 * h + i] = factor * q as f32 - min;
+        }
     }
     out
 }

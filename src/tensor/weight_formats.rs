@@ -47,7 +47,10 @@ macro_rules! quantised_formats {
             Q8_0 Q8_0 q8_0 { ggml: 8, elements: 32, bytes: 34, gap_at: 2, scale_word: 0, scale_sizes: &[-1.0 / 64.0] }
             Q4_0 Q4_0 q4_0 { ggml: 2, elements: 32, bytes: 18, gap_at: 2, scale_word: 0, scale_sizes: &[0.25] }
             Q4_1 Q4_1 q4_1 { ggml: 3, elements: 32, bytes: 20, gap_at: 20, scale_word: 0, scale_sizes: &[0.25, -2.0] }
+            Q5_0 Q5_0 q5_0 { ggml: 6, elements: 32, bytes: 22, gap_at: 2, scale_word: 0, scale_sizes: &[0.125] }
+            Q5_1 Q5_1 q5_1 { ggml: 7, elements: 32, bytes: 24, gap_at: 24, scale_word: 0, scale_sizes: &[0.125, -2.0] }
             Q4_K Q4K q4k { ggml: 12, elements: 256, bytes: 144, gap_at: 144, scale_word: 0, scale_sizes: &[1.0 / 240.0, 1.0 / 32.0] }
+            Q5_K Q5K q5k { ggml: 13, elements: 256, bytes: 176, gap_at: 176, scale_word: 0, scale_sizes: &[1.0 / 480.0, 1.0 / 32.0] }
             Q6_K Q6K q6k { ggml: 14, elements: 256, bytes: 210, gap_at: 210, scale_word: 52, scale_sizes: &[1.0 / 2048.0] }
         }
     };

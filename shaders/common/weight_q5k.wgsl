@@ -1,0 +1,29 @@
+// Weights in blocks of 256 elements and 44 words: d and dmin (f16), 12 bytes of eight 6-bit pairs (scale, min), 32 bytes of fifth
+// bits, 128 bytes of two nibbles. Elements 32 j ... 32 j + 31 have pair j, bit j of the 32 bytes, and the low (j even) or high
+// nibbles of the 32 bytes from 16 j (j even) or 16 (j - 1) (j odd). q = nibble + 16 fifth bit, (d scale) q - dmin min.
+@group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 256 * 44 words
+
+// Byte `at` of the packed pairs of a block.
+fn pair_byte(block: u32, at: u32) -> u32 {
+    return extractBits(w[block + 1u + (at >> 2u)], (at & 3u) * 8u, 8u);
+}
+
+fn weight(i: u32) -> f32 {
+    let block = (i >> 8u) * 44u;
+    let j = (i >> 5u) & 7u;
+    let first = pair_byte(block, j & 3u);
+    let second = pair_byte(block, (j & 3u) + 4u);
+    var scale = first & 63u;
+    var least = second & 63u;
+    if j >= 4u {
+        let low = pair_byte(block, j + 4u);
+        scale = (low & 15u) | ((first >> 6u) << 4u);
+        least = (low >> 4u) | ((second >> 6u) << 4u);
+    }
+    let d = unpack2x16float(w[block]);
+    let word = (i >> 2u) & 7u; // of 32 bytes
+    let bit = (i & 3u) * 8u;
+    let low = extractBits(w[block + 12u + (j >> 1u) * 8u + word], bit + (j & 1u) * 4u, 4u);
+    let high = extractBits(w[block + 4u + word], bit + j, 1u);
+    return (d.x * f32(scale)) * f32(low | (high << 4u)) - d.y * f32(least);
+}
