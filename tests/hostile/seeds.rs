@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use longreach::formats::dtype::DType;
 use longreach::formats::host_tensor::HostTensor;
 use longreach::formats::safetensors_write::write_safetensors;
 use serde_json::{Value as Json, json};
@@ -122,16 +123,10 @@ fn gguf_values() -> Vec<u8> {
     let inner = value_list(4, &[vec![1, 0, 0, 0], vec![2, 0, 0, 0]])[4..].to_vec();
     pairs.push(("nested", value_list(9, &[inner.clone(), inner])));
     pairs.push(("words", strings(&["a", "ß", ""])));
-    gguf(
-        &pairs,
-        &[
-            ("q4k", 12, &[256, 1], 144),
-            ("q6k", 14, &[256], 210),
-            ("bf16", 30, &[3], 6),
-            ("i32", 26, &[1, 1, 2], 8),
-            ("f64", 28, &[1], 8),
-        ],
-    )
+    let types = DType::ALL.map(|t| (t.name(), t.ggml(), [t.block_len() as u64, 1, 2], 2 * t.block_bytes()));
+    let tensors: Vec<(&str, u32, &[u64], usize)> =
+        types.iter().map(|(n, k, dims, size)| (*n, *k, &dims[..], *size)).collect();
+    gguf(&pairs, &tensors)
 }
 
 fn gguf_tokenizer(kind: &str) -> Vec<u8> {
