@@ -1,6 +1,6 @@
 //! Stored elements to f32: 16-bit floats and ggml's quantised blocks, with ggml's order of operations.
 //!
-//! This is the converter used on load; kernels that read quantised weights directly are another matter. The formulas of the
+//! This is the converter used on load; kernels read quantised weights directly. The formulas of the
 //! quantised formats are in [`formulas`](crate::tensor::formulas).
 
 use super::dtype::DType;
@@ -9,7 +9,7 @@ use crate::tensor::blocks::unpack_from;
 use crate::tensor::format::Format;
 use half::{bf16, f16};
 
-/// Quantised blocks that are laid out in words at a time.
+/// Quantised blocks that are converted at a time.
 const AT_ONCE: usize = 1024;
 
 /// Converts whole blocks of `dtype` to f32. `bytes` must be a whole number of blocks.
@@ -36,7 +36,7 @@ fn plain<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<
     bytes.as_chunks::<N>().0.iter().map(|&b| convert(b)).collect()
 }
 
-/// Blocks of a quantised type, some at a time, so that their words take little memory.
+/// Converts blocks of a quantised type, some at a time, so that their words take little memory.
 fn quantised(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     let format = Format::of(dtype).expect("every quantised type has a format");
     let mut out = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];

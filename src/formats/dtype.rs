@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::tensor::weight_formats::{BlockLayout, quantised_formats};
 use std::fmt;
 
-/// Declares the types: the plain ones with their numbers in GGUF files, then those of the table.
+/// Declares the types: the plain ones with their numbers in GGUF files, then the quantised ones of
+/// the table.
 macro_rules! element_types {
     (($($plain:ident = $ggml:literal),*) $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
         /// Element type as it lies in memory, little-endian.
@@ -122,14 +123,11 @@ impl DType {
     }
 }
 
-/// ggml's names of its types, for the error about those that [`DType`] does not have.
+/// What ggml calls types that Longreach does not read, for the error.
 const GGML_NAMES: &[(u32, &str)] = &[
-    (6, "Q5_0"),
-    (7, "Q5_1"),
     (9, "Q8_1"),
     (10, "Q2_K"),
     (11, "Q3_K"),
-    (13, "Q5_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),

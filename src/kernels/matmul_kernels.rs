@@ -2,7 +2,8 @@
 //! some devices or for some sizes.
 //!
 //! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
-//! cut the product into tiles the file with the entry point. So a new format or a new way is one part and a few lines here.
+//! cut the product into tiles the file with the entry point. So a new way is one part and a few lines here, and a new format
+//! needs none ([`weight_formats`](crate::tensor::weight_formats)).
 //! Quantised weights have no broadcasting kernels, which are for software adapters, and no textures.
 
 use super::matmul::Params;
@@ -114,7 +115,8 @@ const BROADCAST_TEXELS: Source = wgsl!("matmul/broadcast_texels").needing(Featur
 const COOPERATIVE: Source = wgsl!("matmul/cooperative").needing(Feature::CooperativeMatrix);
 const ROW: Source = wgsl!("matmul/row");
 
-/// The portable tile of one orientation and format, with its alternatives. Optional ones are given with names for their statics.
+/// The portable tile of one orientation and format, with its alternatives. Optional alternatives are given with
+/// names for their statics.
 macro_rules! tile {
     ($reference:ident $way:ident, $format:ident $name:ident
         $(, row $row:ident)? $(, texels $texels:ident $shape:ident $part:ident, broadcast $broadcast:ident)?) => {{

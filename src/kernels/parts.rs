@@ -1,5 +1,5 @@
-//! WGSL parts that several families link: those with another variant on some devices, and the readers of weights in each format.
-//! Other parts with one variant are named where they are linked.
+//! WGSL parts that several families link: those with another variant on some devices, and the readers of
+//! weights in each format. Other parts with one variant are named where they are linked.
 
 use crate::gpu::Source;
 use crate::tensor::Format;
@@ -11,7 +11,7 @@ pub const REDUCE: Source = wgsl!("common/reduce", Subgroups => "common/reduce_su
 /// Sums and maxima over a workgroup of 256.
 pub const TREE: Source = wgsl!("common/tree", Subgroups => "common/tree_subgroups");
 
-/// The part with `weight(i)` of each format: a file `weight_<name>.wgsl` for each row of the table.
+/// Declares [`weight_part`] with a file `weight_<name>.wgsl` for each row of the table.
 macro_rules! weight_parts {
     (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
         /// The part that reads weights of a storage format: `weight(i)` and the binding `w`.
@@ -33,8 +33,8 @@ macro_rules! weight_parts {
 
 quantised_formats!(weight_parts!());
 
-/// A kernel for each storage format of a weight: a `match` with an arm `$kernel!(Format, name)` for each, where `name` is what
-/// kernels and shaders call the format. Each arm holds its own statics.
+/// A `match` over the storage formats of a weight with the arm `$kernel!(variant of Format, name)` for
+/// each, where `name` is what kernels and shaders call the format. Each arm holds its own statics.
 macro_rules! for_format {
     ((@ $format:expr, $kernel:ident) $($dtype:ident $suffix:ident $name:ident { $($layout:tt)* })*) => {
         match $format {

@@ -1,12 +1,12 @@
 //! Packed weights to real numbers on the CPU: what the references read 16-bit and quantised weights with.
 //!
-//! [`formulas`](super::formulas) says what a run of [`RUN`] elements is; this file finds the formula of a format.
-//! `kernels/weights.rs` makes products of what it unpacks.
+//! [`formulas`](super::formulas) has the formula of a run of [`RUN`] elements; this file finds the one
+//! of a format. `kernels/weights.rs` makes products of what it unpacks.
 
 use super::format::Format;
 use super::formulas;
 pub use super::formulas::RUN;
-use super::weight_formats::quantised_formats;
+use super::weight_formats::{BlockLayout, quantised_formats};
 
 /// A packed format as its blocks of `WORDS` words.
 pub trait Blocks<const WORDS: usize> {
@@ -17,7 +17,7 @@ pub trait Blocks<const WORDS: usize> {
     fn unpack(block: &[u32; WORDS], run: usize) -> [f32; RUN];
 }
 
-/// A type for each packed format whose blocks are those of the format.
+/// Declares a type for each quantised format, for functions that are generic over formats.
 macro_rules! block_types {
     (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
         $(
@@ -25,7 +25,11 @@ macro_rules! block_types {
             pub struct $format;
 
             impl Blocks<{ Format::$format.block_words() }> for $format {
-                const RUNS: usize = Format::$format.block_len() / RUN;
+                const RUNS: usize = {
+                    let layout = BlockLayout { $($layout)* };
+                    assert!(layout.elements.is_multiple_of(RUN) && layout.gap_at <= layout.bytes);
+                    layout.elements / RUN
+                };
 
                 #[inline(always)]
                 fn unpack(block: &[u32; Format::$format.block_words()], run: usize) -> [f32; RUN] {
@@ -62,7 +66,8 @@ impl Blocks<16> for F16 {
     }
 }
 
-/// Calls a function that is generic over a number type, the words of a block and the packed format, for the format at hand.
+/// Calls a function that is generic over a number type, the words of a block and the packed format,
+/// for the format at hand.
 macro_rules! by_format {
     ((@ $format:expr, $number:ty, $function:ident, $args:tt)
         $($dtype:ident $variant:ident $name:ident { $($layout:tt)* })*) => {

@@ -1,16 +1,17 @@
 //! How the elements of a tensor are stored on a device: plain numbers, or ggml's blocks in whole words.
 //!
-//! A quantised weight keeps the numbers of its file; only the bytes are laid out so that a shader, which reads u32 words, finds
-//! each field of a block in place. [`weight_formats`](super::weight_formats) says how and [`formulas`](super::formulas) what the
-//! fields mean. In all quantised formats every product is exact in f32 (at most 24 bits), so that there is one rounding at most
-//! and a device that fuses it gets the same bits. `shaders/common/weight_*.wgsl` read this layout on a GPU,
-//! [`blocks`](super::blocks) on the CPU.
+//! A quantised weight keeps the numbers of its file; only the bytes are laid out so that a shader,
+//! which reads u32 words, finds each field of a block in place.
+//! [`weight_formats`](super::weight_formats) has the layouts, [`formulas`](super::formulas) the fields
+//! and what they mean. In every quantised format all products are exact in f32 (at most 24 bits), so
+//! there is one rounding at most, and a device that fuses it gets the same bits.
+//! `shaders/common/weight_*.wgsl` read this layout on a GPU, [`blocks`](super::blocks) on the CPU.
 
 use super::weight_formats::quantised_formats;
 use crate::error::Result;
 use crate::formats::dtype::DType;
 
-/// Declares the formats: the plain ones by hand, then those of the table.
+/// Declares the formats: the plain ones, then the quantised ones of the table.
 macro_rules! storage_formats {
     (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
         /// How the elements of a tensor are stored on a device.

@@ -1,7 +1,7 @@
-//! What the blocks of a packed weight say: for each format the formula of ggml, from the words of a device.
+//! Formulas of packed weights: for each format the elements of a run, from the words of a block.
 //!
-//! A formula gives a run of [`RUN`] elements, numbers and order of operations as ggml defines them (ggml-common.h). All scales are
-//! f16. Its loops run over fixed ranges and call only what is inlined, so that a compiler turns them into vectors.
+//! Fields and order of operations are ggml's (ggml-common.h). All scales are f16. Each formula loops
+//! over fixed ranges and calls only inlined functions, so that a compiler turns it into vectors.
 
 /// Elements that are unpacked at a time.
 pub const RUN: usize = 32;
@@ -91,7 +91,7 @@ pub fn q4_1(block: &[u32; 5], _: usize) -> [f32; RUN] {
     out
 }
 
-/// Five-bit numbers: bit `from + i` of a word above nibble `shift` / 4 of byte i.
+/// Sixteen five-bit numbers: the nibble of byte i at bit `shift`, and above it bit `from + i` of `high`.
 #[inline(always)]
 fn five_bits(nibbles: &[u8; 16], shift: u32, high: u32, from: u32) -> [f32; 16] {
     let mut out = [0.0; 16];
@@ -127,9 +127,9 @@ pub fn q5_1(block: &[u32; 6], _: usize) -> [f32; RUN] {
     out
 }
 
-/// Pair number `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. The first four scales are the low six bits of
-/// bytes 0-3, the first four minima those of bytes 4-7; the last four have their low nibbles in bytes 8-11, their top two bits
-/// above the first four.
+/// Pair number `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. The first four
+/// scales are the low six bits of bytes 0-3, the first four minima those of bytes 4-7. The last four
+/// pairs have their low nibbles in bytes 8-11 and their top two bits above the first four.
 #[inline(always)]
 fn six_bit_pair(block: &[u32], j: usize) -> (u32, u32) {
     let byte = |at: usize| block[1 + at / 4] >> (8 * (at % 4)) & 0xff;
@@ -141,7 +141,8 @@ fn six_bit_pair(block: &[u32], j: usize) -> (u32, u32) {
 }
 
 /// d f16, dmin f16; 12 bytes of eight 6-bit pairs (scale, min); 128 bytes of nibbles q.
-/// Run j: y = (d·scale_j)·q - dmin·min_j; even runs are low nibbles, odd ones the high nibbles beside them.
+/// Run j: y = (d·scale_j)·q - dmin·min_j. Even runs are low nibbles, odd ones the high nibbles
+/// beside them.
 #[inline(always)]
 pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
     let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
@@ -158,7 +159,8 @@ pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
     out
 }
 
-/// d f16, dmin f16; pairs as in Q4_K; 32 bytes of fifth bits (run j has bit j of each); 128 bytes of nibbles as in Q4_K.
+/// d f16, dmin f16; pairs as in Q4_K; 32 bytes of fifth bits (run j has bit j of each); 128 bytes of
+/// nibbles as in Q4_K.
 /// Run j: y = (d·scale_j)·q - dmin·min_j with q of five bits.
 #[inline(always)]
 pub fn q5k(block: &[u32; 44], run: usize) -> [f32; RUN] {
@@ -178,7 +180,8 @@ pub fn q5k(block: &[u32; 44], run: usize) -> [f32; RUN] {
 }
 
 /// 128 bytes of low nibbles; 64 bytes of high bit pairs; 16 × i8 scale; d f16: y = (d·scale)·(q-32).
-/// Each half of 128 elements is four runs: run r takes nibble r/2 of byte (r%2)·32+l, bit pair r of byte l. A scale for each 16.
+/// Each half of 128 elements is four runs: run r takes nibble r/2 of byte (r%2)·32+l, bit pair r of
+/// byte l. Each 16 elements have a scale.
 #[inline(always)]
 pub fn q6k(block: &[u32; 53], run: usize) -> [f32; RUN] {
     let d = half(block[52] & 0xffff);
