@@ -22,6 +22,7 @@ pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod plot;
+pub mod real;
 mod small_file;
 pub mod study;
 pub mod tensor;

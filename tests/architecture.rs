@@ -18,7 +18,7 @@ use sources::{fail_if, files, is_ident, product, product_code, root};
 
 /// The floors from the ground up. A module imports lower floors, and within its own floor only what stands left of it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "atomic_file", "small_file", "plot"],
+    &["error", "atomic_file", "small_file", "real", "plot"],
     &["formats", "gpu"],
     &["tensor"],
     &["kernels"],

@@ -1,12 +1,12 @@
 //! Stored elements to f32: 16-bit floats and ggml's quantised blocks, with ggml's order of operations.
 //!
 //! This is the converter used on load; kernels read quantised weights directly. The formulas of the
-//! quantised formats are in [`formulas`](crate::tensor::formulas).
+//! quantised formats are in [`formulas`](crate::formats::formulas).
 
 use super::dtype::DType;
 use crate::error::Result;
-use crate::tensor::blocks::unpack_from;
-use crate::tensor::format::Format;
+use crate::formats::Format;
+use crate::formats::blocks::unpack_from;
 use half::{bf16, f16};
 
 /// Quantised blocks that are converted at a time.

@@ -4,7 +4,7 @@
 //! [`dequant`](super::dequant)) and it says nothing about what a device can bind.
 
 use crate::error::{Error, Result};
-use crate::tensor::weight_formats::{BlockLayout, quantised_formats};
+use crate::formats::weight_formats::{BlockLayout, quantised_formats};
 use std::fmt;
 
 /// Declares the types: the plain ones with their numbers in GGUF files, then the quantised ones of

@@ -263,7 +263,7 @@ pub fn swiglu(rec: &mut Recording, gate: &Tensor, up: &Tensor) -> Result<Applied
 }
 
 fn case_of(activation: Activation, name: &str, inputs: Vec<Input>, tolerance: Tolerance) -> Case {
-    let name = format!("activation/{}: {name}", activation.kernels()[0].variant);
+    let name = format!("activation/{}: {name}", activation.kernels()[0].suffix);
     Case::new(name, inputs, tolerance, move |rec, b| {
         gated(rec, activation, &b.tensors[0], &b.tensors[1]).map(|(outs, op)| (outs, Some(op)))
     })

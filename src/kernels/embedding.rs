@@ -10,7 +10,7 @@ use crate::gpu::{
     Arg, Binding, KernelArgs, DispatchView, Executor, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for,
     upload_words,
 };
-use crate::tensor::blocks::unpack_from;
+use crate::formats::blocks::unpack_from;
 use crate::tensor::{Format, Piece, Tensor, kind_of};
 use crate::{ensure, params, wgsl};
 

@@ -3,7 +3,7 @@
 //!
 //! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
 //! cut the product into tiles the file with the entry point. So a new way is one part and a few lines here, and a new format
-//! needs none ([`weight_formats`](crate::tensor::weight_formats)).
+//! needs none ([`weight_formats`](crate::formats::weight_formats)).
 //! Quantised weights have no broadcasting kernels, which are for software adapters, and no textures.
 
 use super::matmul::Params;

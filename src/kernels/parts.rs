@@ -1,9 +1,9 @@
 //! WGSL parts that several families link: those with another variant on some devices, and the readers of
 //! weights in each format. Other parts with one variant are named where they are linked.
 
+use crate::formats::weight_formats::quantised_formats;
 use crate::gpu::Source;
 use crate::tensor::Format;
-use crate::tensor::weight_formats::quantised_formats;
 use crate::wgsl;
 
 /// Sums and maxima over segments of a workgroup's lanes.
@@ -36,16 +36,16 @@ quantised_formats!(weight_parts!());
 /// A `match` over the storage formats of a weight with the arm `$kernel!(variant of Format, name)` for
 /// each, where `name` is what kernels and shaders call the format. Each arm holds its own statics.
 macro_rules! for_format {
-    ((@ $format:expr, $kernel:ident) $($dtype:ident $suffix:ident $name:ident { $($layout:tt)* })*) => {
+    ((@ $format:expr, $kernel:ident) $($dtype:ident $stored:ident $name:ident { $($layout:tt)* })*) => {
         match $format {
             Format::F32 => $kernel!(F32, f32),
             Format::Bf16 => $kernel!(Bf16, bf16),
             Format::F16 => $kernel!(F16, f16),
-            $(Format::$suffix => $kernel!($suffix, $name),)*
+            $(Format::$stored => $kernel!($stored, $name),)*
         }
     };
     ($format:expr, $kernel:ident) => {
-        $crate::tensor::weight_formats::quantised_formats!(for_format!(@ $format, $kernel))
+        $crate::formats::weight_formats::quantised_formats!(for_format!(@ $format, $kernel))
     };
 }
 pub(crate) use for_format;

@@ -9,9 +9,9 @@ use rayon::prelude::*;
 
 use super::rows::SUM_LANES;
 use super::simd::vectorised;
+use crate::formats::blocks::{Blocks, RUN, by_format, unpack_from};
 use crate::gpu::Real;
 use crate::tensor::Format;
-use crate::tensor::blocks::{Blocks, RUN, by_format, unpack_from};
 
 /// Elements that are unpacked at a time for the library's product: 4 MiB of f32.
 const PANEL: usize = 1 << 20;

@@ -81,10 +81,10 @@ macro_rules! by_format {
         }
     };
     (@call $function:ident, $number:ty, $words:expr, $blocks:ident, ($($arg:expr),*)) => {
-        $function::<$number, { $words }, $crate::tensor::blocks::$blocks>($($arg),*)
+        $function::<$number, { $words }, $crate::formats::blocks::$blocks>($($arg),*)
     };
     ($format:expr, $number:ty, $function:ident($($arg:expr),*)) => {
-        $crate::tensor::weight_formats::quantised_formats!(by_format!(@ $format, $number, $function, ($($arg),*)))
+        $crate::formats::weight_formats::quantised_formats!(by_format!(@ $format, $number, $function, ($($arg),*)))
     };
 }
 pub(crate) use by_format;
