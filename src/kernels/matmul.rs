@@ -7,36 +7,10 @@ use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
 use super::matmul_kernels::{nn_kernel, nt_kernel, tn_kernel};
 pub use super::matmul_kernels::kernels;
+use super::matmul_params::Params;
 use crate::error::Result;
 use crate::gpu::{KernelDef, Kind, Recording, Span};
 use crate::tensor::{Format, Tensor, copy_tensor};
-use crate::params;
-
-params! {
-    /// out[i, j] = alpha · Σ_k A(i, k) B(k, j) + beta · out[i, j].
-    pub struct Params {
-        /// Rows of the output.
-        m: u32,
-        /// Columns of the product.
-        n: u32,
-        /// Length of the sum.
-        k: u32,
-        /// Elements between rows of a.
-        a_stride: u32,
-        /// First element of a: of its first row, in its first column.
-        a_offset: u32,
-        /// First element of w.
-        w_offset: u32,
-        /// Elements between rows of the output.
-        c_stride: u32,
-        /// First element of the output.
-        c_offset: u32,
-        /// Factor of the product.
-        alpha: f32,
-        /// Factor of the old output; where it is 0 the output is not read.
-        beta: f32,
-    }
-}
 
 /// Consecutive rows of an f32 tensor in one piece; they may start anywhere.
 #[derive(Clone, Copy, Debug)]

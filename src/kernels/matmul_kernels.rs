@@ -6,7 +6,7 @@
 //! needs none ([`weight_formats`](crate::formats::weight_formats)).
 //! Quantised weights have no broadcasting kernels, which are for software adapters, and no textures.
 
-use super::matmul::Params;
+use super::matmul_params::Params;
 use super::matmul_reference::{nn, nt, tn};
 use super::parts::{REDUCE, for_format, weight_part};
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 
-use super::matmul::Params;
+use super::matmul_params::Params;
 use super::product::{View, product};
 use super::rows::dot;
 use super::weights::Packed;

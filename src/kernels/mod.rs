@@ -4,6 +4,7 @@
 
 pub mod case;
 mod matmul_kernels;
+mod matmul_params;
 mod matmul_reference;
 pub mod op;
 pub mod parts;
