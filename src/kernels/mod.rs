@@ -39,6 +39,7 @@ families!(
     elementwise,
     embedding,
     gather,
+    grad_norm,
     loss,
     matmul,
     norm,

@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Recording};
 use crate::kernels::adamw::{self, UpdateParams};
+use crate::kernels::grad_norm::norm_and_factor;
 use crate::tensor::{Arena, Tensor};
 
 /// Settings of AdamW but for the learning rate of a single step.
@@ -71,7 +72,7 @@ impl AdamW {
     /// [1, 2] that holds, once run, the gradient norm before clipping and the factor of the gradients.
     pub fn record(&mut self, rec: &mut Recording, arena: &Arena, lr_now: f64) -> Tensor {
         self.step += 1;
-        adamw::norm_and_factor(rec, arena, self.config.clip as f32, self.state.span());
+        norm_and_factor(rec, arena, self.config.clip as f32, self.state.span());
         for slice in &arena.slices {
             adamw::update(rec, slice, self.state.span(), self.constants(slice.decay, lr_now));
         }

@@ -1,0 +1,115 @@
+//! The global gradient norm and the factor that clips it, over all arena slices.
+//!
+//! The factor stays on the device, so that a step needs no read-back.
+
+use rayon::prelude::*;
+
+use super::case::Case;
+use super::parts::TREE;
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::tensor::Arena;
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup.
+const GROUP: usize = 256;
+
+/// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup to add up.
+const MAX_PARTIALS: usize = 256;
+
+params! {
+    /// Sums of squares of one slice.
+    pub struct SquareParams {
+        /// Elements of the slice.
+        n: u32,
+        /// Workgroups, and partial sums of this slice.
+        n_groups: u32,
+        /// Its first partial sum.
+        first: u32,
+    }
+}
+
+params! {
+    /// Norm and factor.
+    pub struct ClipParams {
+        /// Number of partial sums.
+        n: u32,
+        /// Largest norm, 0 for no clipping.
+        clip: f32,
+    }
+}
+
+static SQUARE_SUM: KernelDef = KernelDef {
+    label: "grad_norm/square_sum",
+    suffix: "",
+    parts: &[TREE, wgsl!("grad_norm/square_sum")],
+    bindings: &[
+        Binding::read("x", Kind::Real, "[n]"),
+        Binding::read_write("partials", Kind::Real, "[all slices' partial sums]"),
+    ],
+    params: SquareParams::FIELDS,
+    constants: &[],
+    alternatives: &[],
+    work: |d| Ok(d.work(2 * d.param("n"))),
+    reference_f32: square_sum_reference,
+    reference_f64: square_sum_reference,
+};
+
+static CLIP_FACTOR: KernelDef = KernelDef {
+    label: "grad_norm/clip_factor",
+    suffix: "",
+    parts: &[TREE, wgsl!("grad_norm/clip_factor")],
+    bindings: &[Binding::read("partials", Kind::Real, "[n]"), Binding::write("state", Kind::Real, "[norm, factor]")],
+    params: ClipParams::FIELDS,
+    constants: &[],
+    alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
+    reference_f32: clip_factor_reference,
+    reference_f64: clip_factor_reference,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    [&SQUARE_SUM, &CLIP_FACTOR].map(|k| (k, vec![])).to_vec()
+}
+
+fn square_sum_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: SquareParams = args.params();
+    let [x, partials] = args.buffers();
+    let partials = &mut partials.real_mut()[p.first as usize..][..p.n_groups as usize];
+    let (x, step) = (&x.real()[..p.n as usize], partials.len());
+    let square_sum = |block: &[T]| block.iter().map(|&v| (v * v).to_f64()).sum::<f64>();
+    partials.par_iter_mut().with_min_len(64).enumerate().for_each(|(first, partial)| {
+        let sums = x.chunks(GROUP).skip(first).step_by(step).map(square_sum);
+        *partial = T::from_f64(sums.sum());
+    });
+}
+
+fn clip_factor_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: ClipParams = args.params();
+    let [partials, state] = args.buffers();
+    let sum: f64 = partials.real()[..p.n as usize].iter().map(|x| x.to_f64()).sum();
+    let norm = T::from_f64(sum).sqrt();
+    let factor = if p.clip > 0.0 { (T::of(p.clip) / (norm + T::from_f64(1e-6))).min(T::ONE) } else { T::ONE };
+    state.real_mut()[..2].copy_from_slice(&[norm, factor]);
+}
+
+/// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip` is the largest norm,
+/// 0 for none; the factor is min(1, clip / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it.
+pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Span) {
+    let counts: Vec<usize> = arena.slices.iter().map(|s| s.grads.len().div_ceil(GROUP).min(MAX_PARTIALS)).collect();
+    let n = counts.iter().sum::<usize>();
+    let partials = rec.transient("square sums", Kind::Real, n);
+    let mut first = 0;
+    for (slice, &n_groups) in arena.slices.iter().zip(&counts) {
+        let n = slice.grads.len() as u32;
+        let params = SquareParams { n, n_groups: n_groups as u32, first: first as u32 };
+        rec.dispatch(&SQUARE_SUM, &[], params, &[&slice.grads.span(), &partials], [n_groups as u32, 1, 1]);
+        first += n_groups;
+    }
+    rec.dispatch(&CLIP_FACTOR, &[], ClipParams { n: n as u32, clip }, &[&partials, state], [1, 1, 1]);
+}
+
+/// The family's cases: those of AdamW dispatch its kernels.
+pub fn cases() -> Vec<Case> {
+    vec![]
+}
