@@ -16,8 +16,7 @@ use longreach::eval::{
     AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, agreement, kept_map, needle_samples,
     needle_training, perplexity, ruler_samples,
 };
-use longreach::optim::AdamWConfig;
-use longreach::train::Stepper;
+use longreach::train::GradientStep;
 use program::{arg, run};
 
 #[test]
@@ -28,10 +27,10 @@ fn perplexity_through_the_cache_is_that_of_training() {
     let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense", "4x"]), &mut go_on).unwrap();
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = Batch::new(&[Example { ids: ids.clone(), labels }]);
-    let stepper = Stepper::new(&mut stories.device, AdamWConfig::default(), false, 0).unwrap();
+    let step = GradientStep::new(&mut stories.device, false).unwrap();
     let lrsa = Attention::Lrsa(Lrsa::new(4, 16, 0.25).unwrap());
     for (row, attention) in rows.iter().zip([Attention::Dense, lrsa]) {
-        let (sum, n) = stepper.evaluate(&mut stories.device, &mut stories.loaded, &batch, attention).unwrap();
+        let (sum, n) = step.evaluate(&mut stories.device, &mut stories.loaded, &batch, attention).unwrap();
         let want = sum / n as f64;
         assert_eq!((row.n, n), (299, 299));
         assert!((row.values["loss"] - want).abs() < 1e-5 * want, "{attention}: {} for {want}", row.values["loss"]);

@@ -18,10 +18,9 @@ use longreach::gpu::{Command, CpuExecutor, Executor};
 use longreach::kernels::case::random;
 use longreach::model::block::KeptLog;
 use longreach::nn::Dropout;
-use longreach::optim::AdamWConfig;
 use longreach::tensor::copy_tensor;
 use longreach::tensor::{Format, Tensor};
-use longreach::train::{Objective, Stepper, UploadedBatch};
+use longreach::train::{GradientStep, Objective, UploadedBatch};
 
 /// Step of the central differences, in units of a tensor's largest value: small enough that no selection changes.
 const STEP: f64 = 1e-5;
@@ -77,9 +76,9 @@ impl DispatchCheck {
 
     /// Gradients of all trained tensors in their order.
     fn gradients(&mut self, device: &mut dyn Executor, recompute: bool) -> Vec<Vec<f64>> {
-        let stepper = Stepper::new(device, AdamWConfig::default(), recompute, 0).unwrap();
-        stepper.clear_grads(device, &self.loaded).unwrap();
-        stepper.accumulate(device, &mut self.loaded, &self.batch, &self.objective).unwrap();
+        let step = GradientStep::new(device, recompute).unwrap();
+        step.clear(device, &self.loaded).unwrap();
+        step.accumulate(device, &mut self.loaded, &self.batch, &self.objective).unwrap();
         self.loaded.trainables.iter().map(|t| read(device, &t.grad)).collect()
     }
 

@@ -11,8 +11,8 @@ use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::gpu::{CpuExecutor, Executor};
-use longreach::optim::AdamWConfig;
-use longreach::train::{Stepper, TrainJob};
+use longreach::optim::AdamW;
+use longreach::train::{StepSettings, Stepper, TrainJob};
 
 /// Bytes of transients at the peak of one LoRA step of stories260K on one sequence of `n` tokens.
 fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
@@ -24,7 +24,8 @@ fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = [Batch::new(&[Example { ids, labels }])];
-    let mut stepper = Stepper::new(&mut device, AdamWConfig::default(), recompute, 0).unwrap();
+    let settings = StepSettings { recompute, ..StepSettings::default() };
+    let mut stepper = Stepper::new(&mut device, &loaded, AdamW::default(), settings).unwrap();
     let planned = stepper.planned_bytes(&mut device, &mut loaded, &batch[0], attention).unwrap();
     device.reset_peak();
     stepper.step(&mut device, &mut loaded, &batch, attention, 1e-3).unwrap();

@@ -19,11 +19,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> state: array<f32>;                // [norm, factor]
-@group(0) @binding(2) var<storage, read> grads: array<f32>;                // [n]
-@group(0) @binding(3) var<storage, read_write> values: array<f32>;         // [n]
-@group(0) @binding(4) var<storage, read_write> first_moments: array<f32>;  // [n]
-@group(0) @binding(5) var<storage, read_write> second_moments: array<f32>; // [n]
+@group(0) @binding(1) var<storage, read> clipping: array<f32>;         // [norm, factor]
+@group(0) @binding(2) var<storage, read> grads: array<f32>;            // [n]
+@group(0) @binding(3) var<storage, read_write> values: array<f32>;     // [n]
+@group(0) @binding(4) var<storage, read_write> exp_avg: array<f32>;    // [n]
+@group(0) @binding(5) var<storage, read_write> exp_avg_sq: array<f32>; // [n]
 
 @compute @workgroup_size(256)
 fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
@@ -31,11 +31,11 @@ fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     if i >= p.n {
         return;
     }
-    let g = state[1] * grads[i];
-    let m = first_moments[i] + p.one_minus_beta1 * (g - first_moments[i]);
-    let v = second_moments[i] + p.one_minus_beta2 * (g * g - second_moments[i]);
-    first_moments[i] = m;
-    second_moments[i] = v;
+    let g = clipping[1] * grads[i];
+    let m = exp_avg[i] + p.one_minus_beta1 * (g - exp_avg[i]);
+    let v = exp_avg_sq[i] + p.one_minus_beta2 * (g * g - exp_avg_sq[i]);
+    exp_avg[i] = m;
+    exp_avg_sq[i] = v;
     let kept = values[i] - p.decay * values[i];
     values[i] = kept - p.step_size * (m / (sqrt(v) * p.inv_sqrt_correction + p.eps));
 }

@@ -6,7 +6,6 @@ use super::training::open;
 use crate::attention::Attention;
 use crate::error::{Context, Result};
 use crate::gpu::{Command, Device, Executor, Recording};
-use crate::optim::{AdamW, AdamWConfig};
 use crate::train::Objective;
 
 /// The time of each kernel in one warm step on one sequence of `length` tokens: forward, backward and update. The commands are kept
@@ -23,12 +22,12 @@ pub fn training_profile(
     let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
     let batch = subject.batch(length);
     let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, kept: None };
-    let step = stepper.record(device, &mut loaded, &batch, &objective).context(activity.name())?;
-    let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");
+    let gradients = stepper.gradients();
+    let step = gradients.record(device, &mut loaded, &batch, &objective).context(activity.name())?;
     let mut update = Recording::new();
-    stepper.record_clear(&mut update, &loaded);
+    gradients.record_clear(&mut update, &loaded);
     let mut warm_up = update.clone();
-    AdamW::new(AdamWConfig::default())?.record(&mut update, arena, 1e-5);
+    stepper.record_update(&mut update, &loaded)?;
     step.commands().iter().chain(update.commands()).for_each(|c| warm_up.push(c.clone()));
     device.run(&warm_up)?;
     let mut kernels = Vec::new();

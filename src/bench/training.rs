@@ -10,10 +10,9 @@ use crate::checkpoint::adapter_file::Adapter;
 use crate::checkpoint::load::{Decay, Loaded, Train, load};
 use crate::error::{Context, Result};
 use crate::gpu::{Device, Executor};
-use crate::optim::AdamWConfig;
-use crate::train::{Stepper, TrainJob};
+use crate::train::{StepSettings, Stepper, TrainJob};
 
-/// The model with what the activity trains, and a stepper for it.
+/// The model with what the activity trains, and a stepper for it with the optimiser that a job has by default.
 pub(super) fn open(
     device: &mut dyn Executor,
     subject: &Subject,
@@ -28,7 +27,8 @@ pub(super) fn open(
     } else {
         load(device, &subject.source, None, Train::All(Decay::All))?
     };
-    let stepper = Stepper::new(device, AdamWConfig::default(), recompute, 0)?;
+    let settings = StepSettings { recompute, ..StepSettings::default() };
+    let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
     Ok((loaded, stepper))
 }
 

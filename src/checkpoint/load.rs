@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use clap::ValueEnum;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -23,12 +24,12 @@ use crate::formats::host_tensor::HostTensor;
 use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
 
 /// Which tensors weight decay applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Decay {
-    /// Every trained tensor, as PyTorch's AdamW does by default.
+    /// Every trained tensor, as PyTorch does by default
     All,
-    /// Matrices only: not norms and biases.
+    /// Matrices only: not norms and biases
     Matrices,
 }
 
@@ -48,7 +49,7 @@ pub enum Train {
 pub struct Loaded {
     /// The model.
     pub model: Llama,
-    /// Values, gradients and moments of the trained tensors.
+    /// Values and gradients of the trained tensors.
     pub arena: Option<Arena>,
     /// The trained tensors, in the model's order, under the names of the files they are saved to.
     pub trainables: Vec<Trainable>,
@@ -72,7 +73,7 @@ impl Adapter {
             });
         }
         if pairs.is_empty() {
-            return Err(Error::usage(format!("--targets {} fits no linear layer", config.targets.join(","))));
+            return Err(Error::usage(format!("`targets` {} fits no linear layer", config.targets.join(","))));
         }
         Ok(Self { config, pairs })
     }

@@ -18,8 +18,7 @@ use crate::data::dataset::Example;
 use crate::error::{Error, Result};
 use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Device;
-use crate::optim::AdamWConfig;
-use crate::train::{ProbeRequest, Stepper, probe};
+use crate::train::{GradientStep, ProbeRequest, probe};
 
 /// Flags of `probe`.
 #[derive(Args, Debug)]
@@ -141,7 +140,7 @@ fn mean_loss(device: &mut Device, files: &ModelFiles, attention: Attention, ids:
     }
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = Batch::new(&[Example { ids: ids.to_vec(), labels }]);
-    let stepper = Stepper::new(&mut **device, AdamWConfig::default(), false, 0)?;
-    let (sum, n) = stepper.evaluate(&mut **device, &mut loaded, &batch, attention)?;
+    let step = GradientStep::new(&mut **device, false)?;
+    let (sum, n) = step.evaluate(&mut **device, &mut loaded, &batch, attention)?;
     Ok(sum / n as f64)
 }

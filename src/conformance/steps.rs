@@ -23,8 +23,8 @@ use crate::kernels::embedding::TokenIndex;
 use crate::kernels::loss::logits;
 use crate::kernels::sample::{Sampling, sample};
 use crate::nn::Dropout;
-use crate::optim::{AdamW, AdamWConfig};
-use crate::train::{Objective, Stepper};
+use crate::optim::{Optimizer, OptimizerKind, OptimizerSettings};
+use crate::train::{GradientStep, Objective};
 use crate::verify::walk;
 
 /// What one dispatch of a whole run may be off.
@@ -154,18 +154,20 @@ fn training_rows(
     place: Place<'_>,
 ) -> Result<Vec<Row>> {
     let batch = batch(loaded.model.config.vocab);
-    let stepper = Stepper::new(device, AdamWConfig::default(), true, 5)?;
+    let step = GradientStep::new(device, true)?;
     let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout, kept: None };
-    let backward = stepper.record(device, loaded, &batch, &objective)?;
+    let backward = step.record(device, loaded, &batch, &objective)?;
     let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");
     let mut recording = Recording::new();
-    stepper.record_clear(&mut recording, loaded);
+    step.record_clear(&mut recording, loaded);
     backward.commands().iter().for_each(|c| recording.push(c.clone()));
     let grads: Vec<Span> = arena.slices.iter().map(|s| s.grads.span()).collect();
     let mut rows = walk_rows(device, &recording, place)?;
     rows.push(same_bits_row(device, &recording, &grads, place)?);
     let mut update = Recording::new();
-    AdamW::new(AdamWConfig { clip: 0.5, ..AdamWConfig::default() })?.record(&mut update, arena, 1e-3);
+    let clipping = step.record_norm(&mut update, arena, 0.5);
+    let rule = OptimizerKind::default().info().rule(&OptimizerSettings { weight_decay: 0.01, ..Default::default() })?;
+    Optimizer::new(device, arena, rule)?.record(&mut update, arena, &clipping, 1e-3);
     rows.extend(walk_rows(device, &update, place.named(&format!("{}, update", place.case)))?);
     Ok(rows)
 }

@@ -4,10 +4,10 @@
 
 use rayon::prelude::*;
 
-use super::case::Case;
+use super::case::{Case, Tolerance, real};
 use super::parts::TREE;
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
-use crate::tensor::Arena;
+use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::tensor::{Arena, ArenaSlice, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
 /// Invocations of a workgroup.
@@ -109,7 +109,33 @@ pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Sp
     rec.dispatch(&CLIP_FACTOR, &[], ClipParams { n: n as u32, clip }, &[&partials, state], [1, 1, 1]);
 }
 
-/// The family's cases: those of AdamW dispatch its kernels.
+/// A case over an arena of two slices of different lengths.
+fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
+    let inputs = vec![real(2, 1, n, spread).frozen(), real(3, 1, n.div_ceil(3), spread).frozen()];
+    Case::new(format!("grad_norm/clip_factor: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let mut slices = Vec::new();
+        for from in &b.tensors {
+            let [values, grads] =
+                ["values", "gradients"].map(|label| Buffer::persistent(label, Kind::Real, from.len()));
+            copy_tensor(rec, from, &Tensor::from_span(grads.span(), 1, from.len()));
+            slices.push(ArenaSlice { values, grads, decay: true });
+        }
+        let state = Tensor::transient(rec, "state", 1, 2);
+        norm_and_factor(rec, &Arena { slices }, clip, state.span());
+        Ok((vec![state], None))
+    })
+}
+
+/// The family's cases.
 pub fn cases() -> Vec<Case> {
-    vec![]
+    vec![
+        case("odd size, clipped", 1234, 1.0, 0.5),
+        case("one element, not clipped", 1, 1.0, 0.0),
+        case("more blocks than partial sums", 3 * 256 * 256 + 300, 1e-3, 1.0),
+        case("whole workgroups", 1536, 1.0, 0.5),
+        case("short of the largest norm", 301, 1e-2, 1.0),
+        case("large values", 777, 1e6, 1.0),
+        case("a norm near the divisor's guard", 40, 2e-7, 1e-6),
+        case("bench", 1 << 22, 1.0, 1.0).bench(),
+    ]
 }

@@ -40,6 +40,7 @@ families!(
     embedding,
     gather,
     grad_norm,
+    lion,
     loss,
     matmul,
     norm,
@@ -47,5 +48,6 @@ families!(
     reduce,
     rope,
     sample,
+    sgd,
     softmax
 );

@@ -3,18 +3,19 @@
 
 use std::f64::consts::PI;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What happens to the learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// It stays.
+    /// It stays
     #[default]
     Constant,
-    /// Half a cosine down to 0.
+    /// Half a cosine down to 0
     Cosine,
-    /// A line down to 0.
+    /// A line down to 0
     Linear,
 }
 

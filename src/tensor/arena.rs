@@ -1,7 +1,7 @@
-//! Arenas: where trainable tensors live, with gradients and moments at equal offsets.
+//! Arenas: where trainable tensors live, with their gradients at equal offsets.
 //!
-//! Norm, clipping and the optimiser then take one dispatch a slice instead of one a tensor. This module packs; the update
-//! itself is in `kernels/adamw.rs`, driven by `optim`.
+//! Norm, clipping and the optimiser then take one dispatch a slice instead of one a tensor. What an optimiser remembers lies
+//! in buffers of its own, as long as the slices: see `optim`.
 
 use super::{Format, Piece, Tensor, cut_rows};
 use crate::error::Result;
@@ -10,17 +10,13 @@ use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Record
 /// Elements of a slice at most (1 GiB), where the device would bind more: one allocation stays reasonable.
 const MAX_SLICE_ELEMENTS: usize = 1 << 28;
 
-/// Four buffers of one length. Everything that is not a tensor's element is padding, and zero.
+/// Two buffers of one length. Everything that is not a tensor's element is padding, and zero.
 #[derive(Clone, Debug)]
 pub struct ArenaSlice {
     /// Parameters.
     pub values: Buffer,
     /// Their gradients.
     pub grads: Buffer,
-    /// Running means of the gradients.
-    pub first_moments: Buffer,
-    /// Running means of the squared gradients.
-    pub second_moments: Buffer,
     /// Whether weight decay applies to all of this slice.
     pub decay: bool,
 }
@@ -109,13 +105,7 @@ impl Arena {
         }
         let slices = packer.slices.into_iter().map(|(n, decay)| {
             let buffer = |label| Buffer::persistent(label, Kind::Real, n);
-            ArenaSlice {
-                values: buffer("parameters"),
-                grads: buffer("gradients"),
-                first_moments: buffer("first moments"),
-                second_moments: buffer("second moments"),
-                decay,
-            }
+            ArenaSlice { values: buffer("parameters"), grads: buffer("gradients"), decay }
         });
         let arena = Arena { slices: slices.collect() };
         let trainables = specs.iter().zip(&places).map(|(spec, places)| arena.trainable(spec, places)).collect();
@@ -133,12 +123,12 @@ impl Arena {
         Trainable { name: spec.name.clone(), value: tensor(|s| &s.values), grad: tensor(|s| &s.grads) }
     }
 
-    /// Fills values, gradients, moments and the padding between tensors with zeros. Call it once, before parameters are
+    /// Fills values, gradients and the padding between tensors with zeros. Call it once, before parameters are
     /// written: norm and update run over whole slices.
     pub fn zero(&self, device: &mut dyn Executor) -> Result<()> {
         let mut rec = Recording::new();
         for slice in &self.slices {
-            for buffer in [&slice.values, &slice.grads, &slice.first_moments, &slice.second_moments] {
+            for buffer in [&slice.values, &slice.grads] {
                 rec.clear(&buffer.span());
             }
         }
@@ -150,6 +140,16 @@ impl Arena {
         for slice in &self.slices {
             rec.clear(&slice.grads.span());
         }
+    }
+
+    /// The same elements as `tensor`, a parameter in this arena, of other buffers: `buffers[i]` is as long as slice i.
+    pub fn companion(&self, tensor: &Tensor, buffers: &[Buffer]) -> Tensor {
+        let piece = |p: &Piece| {
+            let slice = self.slices.iter().position(|s| s.values.id() == p.span.buffer.id());
+            let buffer = &buffers[slice.expect("the tensor is a parameter in this arena")];
+            Piece { row: p.row, rows: p.rows, span: buffer.slice(p.span.offset, p.span.len) }
+        };
+        Tensor::from_pieces(tensor.rows, tensor.cols, Format::F32, tensor.pieces().iter().map(piece).collect())
     }
 
     /// Elements of all slices, padding included.

@@ -1,10 +1,12 @@
 //! The description of a training run: one serialisable struct that drives the command line, the app and the library alike.
 //!
 //! It holds what was asked for and its defaults, and refuses what no run can mean; running it is [`super::run`]'s matter.
-//! Messages name the command line's flags, which are the fields' names with dashes.
+//! The command line takes its flags, their help and their defaults from the fields: a flag is a field's name with dashes, and
+//! the first paragraph of a field's documentation is what `-h` shows.
 
 use std::path::PathBuf;
 
+use clap::{ArgAction, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, Lrsa};
@@ -14,23 +16,19 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::optim::{AdamWConfig, Schedule};
+use crate::optim::{OptimizerKind, OptimizerSettings, Schedule, UpdateRule};
 
 /// Rank of a new adapter where none is given; alpha is then twice the rank.
 pub const DEFAULT_RANK: usize = 16;
-/// Learning rate of an adapter where none is given.
-pub const DEFAULT_LR_LORA: f64 = 2e-4;
-/// Learning rate of full fine-tuning where none is given.
-pub const DEFAULT_LR_FULL: f64 = 2e-5;
 
 /// What is trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// A low-rank adapter beside the frozen model.
+    /// A low-rank adapter beside the frozen model
     #[default]
     Lora,
-    /// Every weight, in f32.
+    /// Every weight, in f32
     Full,
 }
 
@@ -56,104 +54,155 @@ pub enum Method {
 /// assert!(job.out.join("adapter_model.safetensors").is_file());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainJob {
-    /// Folder, GGUF file or hub id of the model.
+    /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
-    /// Folder of an adapter to continue.
+    /// Folder with a LoRA adapter in PEFT layout, whose training goes on
+    #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Folder with `train.jsonl` and perhaps `valid.jsonl`.
+    /// Longest sequence allowed, in place of the model's own limit; RoPE stays unchanged
+    #[arg(long, value_name = "N")]
+    pub max_positions: Option<usize>,
+    /// Folder with train.jsonl and perhaps valid.jsonl; lines hold prompt and completion, messages, text or input_ids
+    #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Folder that the adapter or the model, `metrics.jsonl` and `eval.jsonl` go to.
+    /// Folder for the adapter or model, metrics.jsonl and eval.jsonl
+    #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// What is trained.
+    /// Train a low-rank adapter, or every weight
+    #[arg(long, value_enum, default_value_t = DEFAULT.method)]
     pub method: Method,
-    /// Rank of a new adapter; [`DEFAULT_RANK`].
+    /// Rank of a new adapter [default: 16]
+    #[arg(long, value_name = "R")]
     pub rank: Option<usize>,
-    /// Alpha of a new adapter, which is scaled by alpha / rank; twice the rank.
+    /// Alpha of a new adapter, which is scaled by alpha / rank [default: twice the rank]
+    #[arg(long, value_name = "A")]
     pub alpha: Option<f64>,
-    /// Probability that an input of the adapter is dropped; 0, or what a continued adapter says.
+    /// Probability that an input of the adapter is dropped [default: 0, or the continued adapter's]
+    #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,
-    /// Linear maps that get an adapter, such as `q_proj`; all seven.
+    /// Linear maps that get an adapter, such as q_proj,v_proj [default: all]
+    #[arg(long, value_name = "LIST|all", value_delimiter = ',')]
     pub targets: Option<Vec<String>>,
-    /// Optimiser steps; excludes `epochs`.
+    /// Optimiser steps
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
-    /// Passes over the data; 1 where neither is given.
+    /// Passes over the data [default: 1]
+    #[arg(long, value_name = "N")]
     pub epochs: Option<u64>,
-    /// Sequences that run together, laid flat without padding.
+    /// Sequences that run together, laid flat without padding
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.batch_size)]
     pub batch_size: usize,
-    /// Batches of one optimiser step.
+    /// Batches of one optimiser step
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.accumulate)]
     pub accumulate: usize,
-    /// Highest learning rate; [`DEFAULT_LR_LORA`] or [`DEFAULT_LR_FULL`].
+    /// How gradients change weights
+    #[arg(long, value_enum, default_value_t = DEFAULT.optimizer)]
+    pub optimizer: OptimizerKind,
+    /// Highest learning rate [default for lora and full: adamw 2e-4 and 2e-5, lion 4e-5 and 4e-6, sgd 1e-2 and 1e-3]
+    #[arg(long, value_name = "LR")]
     pub lr: Option<f64>,
-    /// What happens to it after the warm-up.
+    /// What happens to the learning rate after the warm-up
+    #[arg(long, value_enum, default_value_t = DEFAULT.schedule)]
     pub schedule: Schedule,
-    /// Steps of linear warm-up.
+    /// Steps of linear warm-up
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.warmup)]
     pub warmup: u64,
-    /// AdamW's decoupled weight decay.
+    /// Weight decay: decoupled in adamw and lion, added to the gradient in sgd
+    #[arg(long, value_name = "W", default_value_t = DEFAULT.weight_decay)]
     pub weight_decay: f64,
-    /// What it applies to.
+    /// What weight decay applies to
+    #[arg(long, value_enum, default_value_t = DEFAULT.decay)]
     pub decay: Decay,
-    /// Largest gradient norm, 0 for none.
+    /// Largest gradient norm, 0 for none
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.clip)]
     pub clip: f64,
-    /// Longer examples lose their end.
+    /// Cut longer examples to this many tokens
+    #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Recompute activations in the backward pass: less memory, a third more time.
+    /// Recompute activations in the backward pass: less memory, a third more time
+    #[arg(long, action = ArgAction::SetTrue)]
     pub recompute: bool,
-    /// Steps between evaluations on `valid.jsonl`, 0 for the end only. The end is always evaluated.
+    /// Evaluate on valid.jsonl every N steps, 0 for the end only
+    ///
+    /// The end is always evaluated.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.eval_every)]
     pub eval_every: u64,
-    /// Steps between saves, 0 for the end only. The end is always saved.
+    /// Save every N steps, 0 for the end only
+    ///
+    /// The end is always saved.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.save_every)]
     pub save_every: u64,
-    /// AdamW's betas.
-    pub betas: (f64, f64),
-    /// AdamW's epsilon.
-    pub eps: f64,
-    /// Seed of the examples' order, the adapter's start and the dropout.
+    /// Decays of the running means of adamw and lion [default: 0.9,0.999 for adamw, 0.9,0.99 for lion]
+    #[arg(long, value_name = "B1,B2", value_parser = parse_betas)]
+    pub betas: Option<(f64, f64)>,
+    /// What adamw adds to the denominator [default: 1e-8]
+    #[arg(long, value_name = "E")]
+    pub eps: Option<f64>,
+    /// Part of sgd's last update that stays [default: 0.9]
+    #[arg(long, value_name = "M")]
+    pub momentum: Option<f64>,
+    /// Seed of the examples' order, the adapter's start and the dropout
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.seed)]
     pub seed: u64,
     /// Attention to train with; what the adapter or model records, else LRSA with its defaults.
+    #[arg(skip)]
     pub attention: Option<AttentionRecord>,
     /// LRSA's r is drawn from these anew for each step, so that a model learns to live with several; empty for the attention's
     /// own r alone, which is also what evaluations use and what is recorded.
+    #[arg(skip)]
     pub keeps: Vec<f64>,
-    /// Allows sequences up to this length instead of the model's own limit.
-    pub max_positions: Option<usize>,
 }
+
+/// The one source of defaults: of [`TrainJob::default`], of fields that JSON leaves out, and of the flags.
+const DEFAULT: TrainJob = TrainJob {
+    model: String::new(),
+    adapter: None,
+    max_positions: None,
+    data: PathBuf::new(),
+    out: PathBuf::new(),
+    method: Method::Lora,
+    rank: None,
+    alpha: None,
+    dropout: None,
+    targets: None,
+    steps: None,
+    epochs: None,
+    batch_size: 1,
+    accumulate: 1,
+    optimizer: OptimizerKind::AdamW,
+    lr: None,
+    schedule: Schedule::Cosine,
+    warmup: 0,
+    weight_decay: 0.0,
+    decay: Decay::Matrices,
+    clip: 1.0,
+    max_length: None,
+    recompute: false,
+    eval_every: 0,
+    save_every: 200,
+    betas: None,
+    eps: None,
+    momentum: None,
+    seed: 0,
+    attention: None,
+    keeps: Vec::new(),
+};
 
 impl Default for TrainJob {
     fn default() -> Self {
-        Self {
-            model: String::new(),
-            adapter: None,
-            data: PathBuf::new(),
-            out: PathBuf::new(),
-            method: Method::Lora,
-            rank: None,
-            alpha: None,
-            dropout: None,
-            targets: None,
-            steps: None,
-            epochs: None,
-            batch_size: 1,
-            accumulate: 1,
-            lr: None,
-            schedule: Schedule::Cosine,
-            warmup: 0,
-            weight_decay: 0.0,
-            decay: Decay::Matrices,
-            clip: 1.0,
-            max_length: None,
-            recompute: false,
-            eval_every: 0,
-            save_every: 200,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            seed: 0,
-            attention: None,
-            keeps: Vec::new(),
-            max_positions: None,
-        }
+        DEFAULT
     }
+}
+
+/// Two numbers with a comma.
+fn parse_betas(text: &str) -> std::result::Result<(f64, f64), String> {
+    let parse = |part: &str| part.trim().parse::<f64>().map_err(|_| format!("'{part}' is no number"));
+    let (first, second) = text.split_once(',').ok_or("expected two numbers with a comma, such as 0.9,0.999")?;
+    Ok((parse(first)?, parse(second)?))
 }
 
 fn require(ok: bool, message: impl FnOnce() -> String) -> Result<()> {
@@ -164,25 +213,28 @@ impl TrainJob {
     /// Refuses what no run can mean. Paths and the model are looked at when the job runs.
     pub fn validate(&self) -> Result<()> {
         require(!(self.steps.is_some() && self.epochs.is_some()), || {
-            "--steps and --epochs say the same thing in two ways: give one of them".into()
+            "`steps` and `epochs` say the same thing in two ways: give one of them".into()
         })?;
-        for (flag, value) in [
-            ("--steps", self.steps.unwrap_or(1)),
-            ("--epochs", self.epochs.unwrap_or(1)),
-            ("--batch-size", self.batch_size as u64),
-            ("--accumulate", self.accumulate as u64),
+        for (field, value) in [
+            ("steps", self.steps.unwrap_or(1)),
+            ("epochs", self.epochs.unwrap_or(1)),
+            ("batch_size", self.batch_size as u64),
+            ("accumulate", self.accumulate as u64),
         ] {
-            require(value >= 1, || format!("{flag} {value} trains nothing: give at least 1"))?;
+            require(value >= 1, || format!("`{field}` {value} trains nothing: give at least 1"))?;
         }
         let short = self.max_length.filter(|&n| n < 2);
         require(short.is_none(), || {
-            "--max-length: an example needs 2 tokens at least, one to see and one to say".into()
+            "`max_length`: an example needs 2 tokens at least, one to see and one to say".into()
         })?;
-        require(self.max_positions != Some(0), || "--max-positions 0 allows no token at all".into())?;
-        self.optimizer().validate()?;
+        require(self.max_positions != Some(0), || "`max_positions` 0 allows no token at all".into())?;
+        let lr = self.learning_rate();
+        require(lr.is_finite() && lr >= 0.0, || format!("`lr` {lr} is not a number from 0"))?;
+        require(self.clip.is_finite() && self.clip >= 0.0, || format!("`clip` {} is not a number from 0", self.clip))?;
+        self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
-            require(self.keeps.is_empty(), || "--keep belongs to --attention lrsa, not to dense".into())?;
+            require(self.keeps.is_empty(), || "`keep` belongs to `attention` lrsa, not to dense".into())?;
         }
         let attention = self.attention(None)?;
         self.attentions(attention).map(|_| ())
@@ -190,40 +242,45 @@ impl TrainJob {
 
     fn validate_adapter(&self) -> Result<()> {
         if let Some(rank) = self.rank {
-            require(rank >= 1, || "--rank 0 makes no adapter: give at least 1".into())?;
+            require(rank >= 1, || "`rank` 0 makes no adapter: give at least 1".into())?;
         }
         if let Some(alpha) = self.alpha {
             let usable = alpha.is_finite() && alpha != 0.0;
-            require(usable, || format!("--alpha {alpha} is no factor that an adapter can be scaled by"))?;
+            require(usable, || format!("`alpha` {alpha} is no factor that an adapter can be scaled by"))?;
         }
         if let Some(dropout) = self.dropout {
-            require((0.0..1.0).contains(&dropout), || format!("--dropout {dropout} does not lie in [0, 1)"))?;
+            require((0.0..1.0).contains(&dropout), || format!("`dropout` {dropout} does not lie in [0, 1)"))?;
         }
         let shape =
-            [("--rank", self.rank.is_some()), ("--alpha", self.alpha.is_some()), ("--targets", self.targets.is_some())];
-        let given = shape.iter().find(|(_, given)| *given).map(|(flag, _)| *flag);
+            [("rank", self.rank.is_some()), ("alpha", self.alpha.is_some()), ("targets", self.targets.is_some())];
+        let given = shape.iter().find(|(_, given)| *given).map(|(field, _)| *field);
         if self.method == Method::Full {
-            let given = given.or(self.dropout.map(|_| "--dropout")).or(self.adapter.as_ref().map(|_| "--adapter"));
+            let given = given.or(self.dropout.map(|_| "dropout")).or(self.adapter.as_ref().map(|_| "adapter"));
             return require(given.is_none(), || {
                 format!(
-                    "{} belongs to --method lora; --method full trains every weight of the model itself",
+                    "`{}` belongs to `method` lora; `method` full trains every weight of the model itself",
                     given.unwrap_or_default()
                 )
             });
         }
         require(self.adapter.is_none() || given.is_none(), || {
-            format!("{} cannot change the adapter that --adapter continues: leave it out", given.unwrap_or_default())
+            format!("`{}` cannot change the adapter that `adapter` continues: leave it out", given.unwrap_or_default())
         })
     }
 
-    /// The optimiser's settings.
-    pub fn optimizer(&self) -> AdamWConfig {
-        let default = match self.method {
-            Method::Lora => DEFAULT_LR_LORA,
-            Method::Full => DEFAULT_LR_FULL,
-        };
-        let lr = self.lr.unwrap_or(default);
-        AdamWConfig { lr, betas: self.betas, eps: self.eps, weight_decay: self.weight_decay, clip: self.clip }
+    /// The highest learning rate: the given one, or the optimiser's default for the method.
+    pub fn learning_rate(&self) -> f64 {
+        let [lora, full] = self.optimizer.info().default_lr;
+        self.lr.unwrap_or(match self.method {
+            Method::Lora => lora,
+            Method::Full => full,
+        })
+    }
+
+    /// The optimiser's rule with its settings. Fails for settings that it does not have or that no run can mean.
+    pub fn update_rule(&self) -> Result<Box<dyn UpdateRule>> {
+        let Self { weight_decay, betas, eps, momentum, .. } = *self;
+        self.optimizer.info().rule(&OptimizerSettings { weight_decay, betas, eps, momentum })
     }
 
     /// The attention to train with, where `recorded` stands beside the model or adapter.
@@ -266,70 +323,11 @@ impl TrainJob {
         };
         config
             .validate(model)
-            .map_err(|e| Error::usage(e.to_string()).context("--rank, --alpha, --dropout, --targets"))?;
+            .map_err(|e| Error::usage(e.to_string()).context("`rank`, `alpha`, `dropout`, `targets`"))?;
         Ok(config)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_survives_json_and_unknown_fields_are_named() {
-        let job = TrainJob {
-            model: "m".into(),
-            targets: Some(vec!["q_proj".into()]),
-            attention: Some(AttentionRecord::Lrsa { sink: 4, lag: 20, keep: 0.35 }),
-            ..TrainJob::default()
-        };
-        let text = serde_json::to_string(&job).unwrap();
-        assert_eq!(serde_json::from_str::<TrainJob>(&text).unwrap(), job);
-        let short: TrainJob = serde_json::from_str(r#"{"model": "m", "schedule": "linear", "decay": "all"}"#).unwrap();
-        assert_eq!((short.schedule, short.decay, short.clip), (Schedule::Linear, Decay::All, 1.0));
-        let e = serde_json::from_str::<TrainJob>(r#"{"learning_rate": 1}"#).unwrap_err().to_string();
-        assert!(e.contains("learning_rate"), "{e}");
-    }
-
-    #[test]
-    fn what_no_run_can_mean_names_its_flag() {
-        type Change = fn(&mut TrainJob);
-        let cases: [(&str, Change); 14] = [
-            ("--epochs", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
-            ("--steps", |j| j.steps = Some(0)),
-            ("--batch-size", |j| j.batch_size = 0),
-            ("--accumulate", |j| j.accumulate = 0),
-            ("--max-length", |j| j.max_length = Some(1)),
-            ("--lr", |j| j.lr = Some(f64::NAN)),
-            ("--rank", |j| j.rank = Some(0)),
-            ("--alpha", |j| j.alpha = Some(f64::INFINITY)),
-            ("--dropout", |j| j.dropout = Some(1.0)),
-            ("--targets", |j| (j.method, j.targets) = (Method::Full, Some(vec![]))),
-            ("--adapter", |j| (j.rank, j.adapter) = (Some(4), Some("a".into()))),
-            ("--keep", |j| j.attention = Some(AttentionRecord::Lrsa { sink: 4, lag: 10, keep: 0.01 })),
-            ("--keep", |j| j.keeps = vec![0.5, 0.001]),
-            ("--keep", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), vec![0.5])),
-        ];
-        TrainJob::default().validate().unwrap();
-        for (flag, change) in cases {
-            let mut job = TrainJob::default();
-            change(&mut job);
-            let e = job.validate().expect_err(flag);
-            assert!(e.to_string().contains(flag), "{flag}: {e}");
-            assert_eq!(e.kind(), crate::error::ErrorKind::Usage);
-        }
-    }
-
-    #[test]
-    fn defaults_follow_the_method_and_the_rank() {
-        let config = crate::model::config::testing::small();
-        let job = TrainJob { rank: Some(4), ..TrainJob::default() };
-        let adapter = job.new_adapter(&config).unwrap();
-        assert_eq!((adapter.r, adapter.alpha, adapter.targets.len()), (4, 8.0, 7));
-        assert_eq!(job.optimizer().lr, DEFAULT_LR_LORA);
-        assert_eq!(TrainJob { method: Method::Full, ..TrainJob::default() }.optimizer().lr, DEFAULT_LR_FULL);
-        assert_eq!((job.total_steps(7), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(7)), (7, 21));
-        let unknown = TrainJob { targets: Some(vec!["lm_head".into()]), ..TrainJob::default() };
-        assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
-    }
-}
+#[path = "job_tests.rs"]
+mod tests;

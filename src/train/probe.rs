@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::gradient_step::GradientStep;
 use super::objective::{Objective, UploadedBatch};
-use super::stepper::Stepper;
 use crate::attention::Attention;
 use crate::autograd::Tape;
 use crate::checkpoint::load::Loaded;
@@ -15,7 +15,6 @@ use crate::formats::host_tensor::HostTensor;
 use crate::gpu::{Executor, Span};
 use crate::kernels::matmul::{Rows, matmul_nt};
 use crate::model::block::KeptLog;
-use crate::optim::AdamWConfig;
 use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// Elements of one chunk of logits that is read back.
@@ -60,13 +59,13 @@ pub fn probe(
     let logits = read_logits(device, loaded, &states)?;
     let mut out = vec![("logits".to_string(), padded_logits(&logits, &batch, loaded.model.config.vocab))];
     if n_targets > 0 {
-        let stepper = Stepper::new(device, AdamWConfig::default(), request.recompute, 0)?;
+        let step = GradientStep::new(device, request.recompute)?;
         let objective = Objective { kept: None, ..objective };
         let loss = if request.grads {
-            stepper.clear_grads(device, loaded)?;
-            stepper.accumulate(device, loaded, &batch, &objective)?
+            step.clear(device, loaded)?;
+            step.accumulate(device, loaded, &batch, &objective)?
         } else {
-            let (sum, n) = stepper.evaluate(device, loaded, &batch, request.attention)?;
+            let (sum, n) = step.evaluate(device, loaded, &batch, request.attention)?;
             sum / n as f64
         };
         out.push(("loss".to_string(), HostTensor::from_f32(&[1], &[loss as f32])));
@@ -89,7 +88,7 @@ pub fn file_shape(name: &str, tensor: &Tensor) -> Vec<usize> {
 
 fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
     if request.grads && request.labels.is_none() {
-        return Err(Error::usage("--grads needs --labels: gradients are those of the loss"));
+        return Err(Error::usage("`grads` needs `labels`: gradients are those of the loss"));
     }
     if request.ids.is_empty() || request.ids.iter().any(Vec::is_empty) {
         return Err(Error::usage("every row of the ids needs at least one token"));

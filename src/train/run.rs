@@ -4,7 +4,7 @@
 //! written. Training itself is [`super::trainer`].
 
 use super::job::{Method, TrainJob};
-use super::observer::{EvalLine, Observer, StepLine, Summary};
+use super::observer::{Observer, Summary};
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
 use crate::checkpoint::model_files::ModelFiles;
@@ -16,7 +16,7 @@ use crate::gpu::Executor;
 pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Summary> {
     job.validate()?;
     let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
-    run_opened(job, &files, device, observer)
+    run_valid(job, &files, device, observer)
 }
 
 /// [`run`] on a model that is open already, with the adapter that it was opened with.
@@ -27,61 +27,37 @@ pub fn run_opened(
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
     job.validate()?;
+    run_valid(job, files, device, observer)
+}
+
+fn run_valid(
+    job: &TrainJob,
+    files: &ModelFiles,
+    device: &mut dyn Executor,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
     let mut folder = RunFolder::new(&job.out, files, job.method)?;
     if job.method == Method::Full {
         // Better now than when there is something to save.
-        files.config().to_hf_json().context("--method full writes a Hugging Face model")?;
+        files.config().to_hf_json().context("`method` full writes a Hugging Face model")?;
     }
     let data = read_data(job, files, observer)?;
-    let mut trainer = Trainer::new(device, files, job)?;
+    let mut trainer = Trainer::of_valid(device, files, job)?;
     trainer.check_largest(device, &data.train.examples)?;
     folder.make()?;
-    let mut watched = SaveWatch { observer, saved: false };
-    let done = trainer.fit(device, &data, Some(&mut folder), &mut watched);
-    // Otherwise the logs of this run would seem to belong to what an earlier one saved.
-    done.map_err(|e| if watched.saved { e } else { folder.explained(e) })
-}
-
-/// Passes everything on and remembers whether anything was saved.
-struct SaveWatch<'a> {
-    observer: &'a mut dyn Observer,
-    saved: bool,
-}
-
-impl Observer for SaveWatch<'_> {
-    fn note(&mut self, text: &str) {
-        self.observer.note(text);
-    }
-    fn started(&mut self, total_steps: u64, n_examples: usize) {
-        self.observer.started(total_steps, n_examples);
-    }
-    fn step(&mut self, line: &StepLine) {
-        self.observer.step(line);
-    }
-    fn evaluated(&mut self, line: &EvalLine) {
-        self.observer.evaluated(line);
-    }
-    fn saved(&mut self, step: u64) {
-        self.saved = true;
-        self.observer.saved(step);
-    }
-    fn retries_save(&mut self, why: &Error) -> bool {
-        self.observer.retries_save(why)
-    }
-    fn cancelled(&self) -> bool {
-        self.observer.cancelled()
-    }
+    let done = trainer.fit(device, &data, Some(&mut folder), observer);
+    done.map_err(|e| folder.explained(e))
 }
 
 /// Reads a job's data and refuses sequences that the model was not made for. Notes what was cut or left out.
 pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
     let own = files.config().max_positions;
     let limit = job.max_positions.unwrap_or(own);
-    let whose = if job.max_positions.is_some() { "--max-positions" } else { "the model" };
+    let whose = if job.max_positions.is_some() { "`max_positions`" } else { "the model" };
     if let Some(n) = job.max_length.filter(|&n| n > limit) {
         return Err(Error::usage(format!(
-            "--max-length {n} exceeds the {limit} positions that {whose} allows: lower it, or lift the limit with \
-             --max-positions {n} (RoPE stays unchanged)"
+            "`max_length` {n} exceeds the {limit} positions that {whose} allows: lower it, or lift the limit with \
+             `max_positions` {n} (RoPE stays unchanged)"
         )));
     }
     let reader = Reader {
@@ -92,7 +68,7 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         max_length: job.max_length,
     };
     if !job.data.exists() {
-        return Err(Error::usage(format!("--data {} does not exist", job.data.display())));
+        return Err(Error::usage(format!("`data` {} does not exist", job.data.display())));
     }
     let data = reader.read(&job.data)?;
     let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
@@ -104,15 +80,15 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
     if longest > limit {
         return Err(Error::usage(format!(
             "the longest example has {longest} tokens, more than the {limit} positions that {whose} allows: cut examples with \
-             --max-length {limit}, or lift the limit with --max-positions {longest} (RoPE stays unchanged)"
+             `max_length` {limit}, or lift the limit with `max_positions` {longest} (RoPE stays unchanged)"
         )));
     }
     if job.eval_every > 0 && data.valid.is_none() {
-        observer.note(&format!("--eval-every has nothing to evaluate: {} holds no valid.jsonl", job.data.display()));
+        observer.note(&format!("`eval_every` has nothing to evaluate: {} holds no valid.jsonl", job.data.display()));
     }
     if longest > own {
         observer.note(&format!(
-            "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; --max-positions \
+            "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; `max_positions` \
              lifts the limit and leaves RoPE unchanged: later positions are rotated further than in pretraining"
         ));
     }
@@ -123,7 +99,7 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
     let n = split.examples.len() + split.n_dropped;
     if let (Some(max), 1..) = (job.max_length, split.n_truncated) {
         observer.note(&format!(
-            "{} of {n} {name} examples are longer than --max-length {max} and lose their end",
+            "{} of {n} {name} examples are longer than `max_length` {max} and lose their end",
             split.n_truncated
         ));
     }

@@ -38,6 +38,8 @@ pub struct RunFolder<'a> {
     pub(super) files: &'a ModelFiles,
     /// The folder holds what an earlier run saved.
     used: bool,
+    /// The step that this run saved last.
+    pub(super) saved_at: Option<u64>,
     metrics: Option<File>,
     eval: Option<File>,
 }
@@ -47,17 +49,17 @@ impl<'a> RunFolder<'a> {
     /// kind of result that `method` does not make: a reader could not tell which of the two is meant.
     pub fn new(out: &Path, files: &'a ModelFiles, method: Method) -> Result<Self> {
         if out.as_os_str().is_empty() {
-            return Err(Error::usage("--out names no folder"));
+            return Err(Error::usage("`out` names no folder"));
         }
         // The folder is written to until the run ends, wherever the program's working directory is then.
-        let dir = std::path::absolute(out).with_context(|| format!("--out {}", out.display()))?;
+        let dir = std::path::absolute(out).with_context(|| format!("`out` {}", out.display()))?;
         if dir.exists() && !dir.is_dir() {
-            return Err(Error::usage(format!("--out {} is a file: name a folder", out.display())));
+            return Err(Error::usage(format!("`out` {} is a file: name a folder", out.display())));
         }
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if files.source.dir().is_some_and(|model| same(model, &dir)) {
             return Err(Error::usage(format!(
-                "--out {} is the folder of the model itself, whose files would be replaced: name another",
+                "`out` {} is the folder of the model itself, whose files would be replaced: name another",
                 out.display()
             )));
         }
@@ -68,13 +70,13 @@ impl<'a> RunFolder<'a> {
         });
         if dir.join(other_file).exists() {
             return Err(Error::usage(format!(
-                "--out {} holds {other} ({other_file}), and this run saves {own} that would mix with it: choose \
+                "`out` {} holds {other} ({other_file}), and this run saves {own} that would mix with it: choose \
                  another folder",
                 out.display()
             )));
         }
         let used = holds_result(&dir, method);
-        Ok(Self { dir, files, used, metrics: None, eval: None })
+        Ok(Self { dir, files, used, saved_at: None, metrics: None, eval: None })
     }
 
     /// The folder's absolute path.
@@ -90,12 +92,13 @@ impl<'a> RunFolder<'a> {
             write_folder(&self.dir, |folder| Ok(fs::write(folder.join(&probe), "")?))?;
             Ok(fs::remove_file(self.dir.join(&probe))?)
         };
-        prove().with_context(|| format!("--out {} cannot be written to", self.dir.display()))
+        prove().with_context(|| format!("`out` {} cannot be written to", self.dir.display()))
     }
 
-    /// Says of a run that failed before it saved anything whose files lie in the folder now.
+    /// Says of a run that failed before it saved anything whose files lie in the folder now. Otherwise the logs of this run
+    /// would seem to belong to what an earlier one saved.
     pub(super) fn explained(&self, e: Error) -> Error {
-        if !self.used {
+        if !self.used || self.saved_at.is_some() {
             return e;
         }
         let logs = if self.metrics.is_some() { format!(", but {METRICS} is of this run") } else { String::new() };

@@ -56,7 +56,7 @@ fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(Strin
         let values = t.value.read(device).context("reading the trained weights back")?;
         if !values.iter().all(|v| v.is_finite()) {
             let text = format!(
-                "the trained values of {} are not finite: training diverged; lower --lr or set --clip 1. What was saved before \
+                "the trained values of {} are not finite: training diverged; lower `lr` or set `clip` 1. What was saved before \
                  stays",
                 t.name
             );

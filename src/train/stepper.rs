@@ -1,22 +1,17 @@
-//! One optimiser step: micro-batches forward and backward into the gradient arenas, then clip and AdamW, all on the device.
-//!
-//! The loss is the sum over the labelled tokens of the whole step divided by their count, so accumulation weighs every
-//! token alike. It is computed before the update.
+//! One optimiser step: a gradient step, clipping, and the optimiser's update, all on the device.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::objective::{Objective, UploadedBatch};
+use super::gradient_step::{GradientStep, trained};
+use super::objective::Objective;
 use crate::attention::Attention;
-use crate::autograd::Tape;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::{Command, Executor, Lifetime, Plan, Reading, Recording};
-use crate::kernels::elementwise::add_into;
 use crate::nn::Dropout;
-use crate::optim::{AdamW, AdamWConfig};
-use crate::tensor::{Format, Tensor, copy_tensor};
+use crate::optim::{Optimizer, OptimizerState, UpdateRule};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug)]
@@ -56,37 +51,77 @@ impl StartedStep {
         let grad_norm = grad_norm[0];
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(Error::new(format!(
-                "training diverged at step {step}: loss {loss}, gradient norm {grad_norm}. Lower --lr, or set --clip 1"
+                "training diverged at step {step}: loss {loss}, gradient norm {grad_norm}. Lower `lr`, or set `clip` 1"
             )));
         }
         Ok(StepReport { loss, grad_norm, n_tokens, n_targets, done })
     }
 }
 
-/// Runs optimiser steps and evaluations.
-pub struct Stepper {
-    optimizer: AdamW,
+/// Settings of a step besides its update rule and its learning rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepSettings {
+    /// Largest gradient norm, 0 for none.
+    pub clip: f64,
     /// Recompute each block's activations in the backward pass.
-    recompute: bool,
+    pub recompute: bool,
     /// Seed of the adapters' dropout.
-    seed: u32,
+    pub seed: u32,
+}
+
+/// Runs optimiser steps.
+pub struct Stepper {
+    gradients: GradientStep,
+    optimizer: Optimizer,
+    settings: StepSettings,
+    /// Batches run so far, by which dropout is drawn.
     n_micro: u32,
-    one: Tensor,
-    loss: Tensor,
 }
 
 impl Stepper {
-    /// A stepper whose moments start at zero.
-    pub fn new(device: &mut dyn Executor, config: AdamWConfig, recompute: bool, seed: u32) -> Result<Self> {
-        let scalar = |label: &str| Tensor::persistent(label, Format::F32, 1, 1, &device.limits());
-        let (one, loss) = (scalar("one")?, scalar("loss")?);
-        one.write(device, &[1.0])?;
-        Ok(Self { optimizer: AdamW::new(config)?, recompute, seed, n_micro: 0, one, loss })
+    /// A stepper for what is trained of a model, at step 0. Fails where nothing is trained and for settings that no run can
+    /// mean.
+    pub fn new(
+        device: &mut dyn Executor,
+        loaded: &Loaded,
+        rule: impl UpdateRule + 'static,
+        settings: StepSettings,
+    ) -> Result<Self> {
+        let optimizer = Optimizer::new(device, trained(loaded)?, Box::new(rule))?;
+        Ok(Self { gradients: GradientStep::new(device, settings.recompute)?, optimizer, settings, n_micro: 0 })
+    }
+
+    /// Losses and gradients without an update.
+    pub fn gradients(&self) -> &GradientStep {
+        &self.gradients
     }
 
     /// Updates done so far.
     pub fn n_steps(&self) -> u64 {
-        self.optimizer.step
+        self.optimizer.n_steps()
+    }
+
+    /// Batches run so far, by which dropout is drawn.
+    pub fn n_micro(&self) -> u32 {
+        self.n_micro
+    }
+
+    /// Reads what the optimiser remembers.
+    pub fn optimizer_state(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<OptimizerState> {
+        self.optimizer.state(device, trained(loaded)?, &loaded.trainables)
+    }
+
+    /// Goes on from what an optimiser of the same rule remembered, and the batches run until then.
+    pub fn load_state(
+        &mut self,
+        device: &mut dyn Executor,
+        loaded: &Loaded,
+        state: &OptimizerState,
+        n_micro: u32,
+    ) -> Result<()> {
+        self.optimizer.load_state(device, trained(loaded)?, &loaded.trainables, state)?;
+        self.n_micro = n_micro;
+        Ok(())
     }
 
     /// One update from `batches`, which are accumulated.
@@ -110,77 +145,29 @@ impl Stepper {
         attention: Attention,
         lr: f64,
     ) -> Result<StartedStep> {
-        let n_targets: usize = batches.iter().map(|b| b.n_targets).sum();
-        if n_targets == 0 {
-            return Err(Error::new("no token of this step has a label: there is nothing to learn from it"));
-        }
-        self.clear_grads(device, loaded)?;
-        for batch in batches.iter().filter(|b| b.n_targets > 0) {
-            let dropout = Some(Dropout { seed: self.seed, step: self.n_micro });
-            let objective = Objective { attention, scale: (1.0 / n_targets as f64) as f32, dropout, kept: None };
-            let recording = self.record(device, loaded, batch, &objective)?;
-            device.run(&recording)?;
-            self.n_micro += 1;
-        }
-        let Some(arena) = &loaded.arena else {
-            return Err(Error::new("the model was loaded without anything to train"));
-        };
+        let dropout = Dropout { seed: self.settings.seed, step: self.n_micro };
+        let n_targets = self.gradients.run(device, loaded, batches, attention, Some(dropout))?;
+        self.n_micro += batches.iter().filter(|b| b.n_targets > 0).count() as u32;
+        let arena = trained(loaded)?;
         let mut rec = Recording::new();
-        let state = self.optimizer.record(&mut rec, arena, lr);
+        let clipping = self.gradients.record_norm(&mut rec, arena, self.settings.clip);
+        self.optimizer.record(&mut rec, arena, &clipping, lr);
         device.run(&rec)?;
         Ok(StartedStep {
-            loss: device.start_read_f64(self.loss.span())?,
-            grad_norm: device.start_read_f64(state.span())?,
+            loss: device.start_read_f64(self.gradients.loss())?,
+            grad_norm: device.start_read_f64(&clipping)?,
             n_tokens: batches.iter().map(|b| b.ids.len()).sum(),
             n_targets,
-            step: self.optimizer.step,
+            step: self.optimizer.n_steps(),
         })
     }
 
-    /// Sets all gradients and the loss to zero.
-    pub fn clear_grads(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<()> {
-        let mut rec = Recording::new();
-        self.record_clear(&mut rec, loaded);
-        device.run(&rec)
-    }
-
-    /// Appends what [`Stepper::clear_grads`] does.
-    pub fn record_clear(&self, rec: &mut Recording, loaded: &Loaded) {
-        if let Some(arena) = &loaded.arena {
-            arena.clear_grads(rec);
-        }
-        rec.clear(self.loss.span());
-    }
-
-    /// Adds the gradients and the loss of one batch; returns the loss so far.
-    pub fn accumulate(
-        &self,
-        device: &mut dyn Executor,
-        loaded: &mut Loaded,
-        batch: &Batch,
-        objective: &Objective,
-    ) -> Result<f64> {
-        let recording = self.record(device, loaded, batch, objective)?;
-        device.run(&recording)?;
-        Ok(device.read_f64(self.loss.span())?[0])
-    }
-
-    /// Uploads a batch and records its forward and backward, which add to the gradients of the arena and to the loss.
-    pub fn record(
-        &self,
-        device: &mut dyn Executor,
-        loaded: &mut Loaded,
-        batch: &Batch,
-        objective: &Objective,
-    ) -> Result<Recording> {
-        let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, objective)?;
-        let max_elements = device.limits().max_elements();
-        let mut tape = Tape::training(self.recompute);
-        let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, objective.scale, max_elements)?;
-        add_into(&mut tape.rec, &loss.tensor, &self.loss);
-        tape.backward(&loss, &self.one)?;
-        Ok(tape.rec)
+    /// Appends what the next update would be, at learning rate 0 and without counting it: to plan its memory and to time it.
+    pub fn record_update(&self, rec: &mut Recording, loaded: &Loaded) -> Result<()> {
+        let arena = trained(loaded)?;
+        let clipping = self.gradients.record_norm(rec, arena, self.settings.clip);
+        self.optimizer.preview(rec, arena, &clipping);
+        Ok(())
     }
 
     /// Refuses a batch that the device is known to be unable to train on; nothing is computed.
@@ -206,11 +193,11 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<Recording> {
-        let dropout = Some(Dropout { seed: self.seed, step: 0 });
-        self.record(device, loaded, batch, &Objective { attention, scale: 1.0, dropout, kept: None })
+        let dropout = Some(Dropout { seed: self.settings.seed, step: 0 });
+        self.gradients.record(device, loaded, batch, &Objective { attention, scale: 1.0, dropout, kept: None })
     }
 
-    /// Bytes on the device at the peak of a step on this batch, with the weights, the gradients and the optimiser's moments. It is
+    /// Bytes on the device at the peak of a step on this batch, with the weights, the gradients and the optimiser's slots. It is
     /// planned as a run plans it; nothing is computed.
     pub fn planned_bytes(
         &self,
@@ -221,10 +208,8 @@ impl Stepper {
     ) -> Result<u64> {
         let step = self.record_to_look_at(device, loaded, batch, attention)?;
         let mut update = Recording::new();
-        self.record_clear(&mut update, loaded);
-        if let Some(arena) = &loaded.arena {
-            self.optimizer.clone().record(&mut update, arena, 0.0);
-        }
+        self.gradients.record_clear(&mut update, loaded);
+        self.record_update(&mut update, loaded)?;
         let mut kept = HashMap::new();
         for (span, _) in step.commands().iter().chain(update.commands()).flat_map(Command::uses) {
             if span.buffer.lifetime() == Lifetime::Persistent {
@@ -233,27 +218,5 @@ impl Stepper {
         }
         let passing = Plan::new(&step).peak_bytes().max(Plan::new(&update).peak_bytes());
         Ok(kept.values().sum::<u64>() + passing)
-    }
-
-    /// Summed loss over the labelled tokens of a batch, and their count; nothing is trained.
-    pub fn evaluate(
-        &self,
-        device: &mut dyn Executor,
-        loaded: &mut Loaded,
-        batch: &Batch,
-        attention: Attention,
-    ) -> Result<(f64, usize)> {
-        if batch.n_targets == 0 {
-            return Ok((0.0, 0));
-        }
-        let objective = Objective { attention, scale: 1.0, dropout: None, kept: None };
-        let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, &objective)?;
-        let max_elements = device.limits().max_elements();
-        let mut tape = Tape::inference();
-        let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, 1.0, max_elements)?;
-        copy_tensor(&mut tape.rec, &loss.tensor, &self.loss);
-        device.run(&tape.rec)?;
-        Ok((device.read_f64(self.loss.span())?[0], batch.n_targets))
     }
 }

@@ -10,7 +10,9 @@ use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, Observer, StepLine, Summary};
 use super::run_folder::RunFolder;
 use super::save::save;
-use super::stepper::{StartedStep, Stepper};
+use super::state::TrainerState;
+use super::step_clock::StepClock;
+use super::stepper::{StartedStep, StepSettings, Stepper};
 use crate::attention::Attention;
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_file::Adapter;
@@ -20,7 +22,9 @@ use crate::data::batch::{Batch, Sampler};
 use crate::data::dataset::{Dataset, Example};
 use crate::data::rng::seeded;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::formats::host_tensor::HostTensor;
 use crate::gpu::Executor;
+use crate::optim::load_tensors;
 
 /// A model on a device with its optimiser.
 pub struct Trainer {
@@ -34,6 +38,8 @@ pub struct Trainer {
     stepper: Stepper,
     /// Of the adapter that is trained, `None` for full fine-tuning.
     adapter: Option<AdapterConfig>,
+    /// Epoch of the next step, and how many of its examples were visited.
+    place: (u64, usize),
 }
 
 impl Trainer {
@@ -41,6 +47,11 @@ impl Trainer {
     /// only the settings count; its paths are not looked at.
     pub fn new(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
         job.validate()?;
+        Self::of_valid(device, files, job)
+    }
+
+    /// [`Trainer::new`] for a job that was validated.
+    pub(super) fn of_valid(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
         let attention = job.attention(files.recorded)?;
         let (adapter, train) = match job.method {
             Method::Full => (None, Train::All(job.decay)),
@@ -48,14 +59,38 @@ impl Trainer {
         };
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
-        let stepper = Stepper::new(device, job.optimizer(), job.recompute, seed)?;
+        let settings = StepSettings { clip: job.clip, recompute: job.recompute, seed };
+        let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let attentions = job.attentions(attention)?;
-        Ok(Self { loaded, attention, attentions, job: job.clone(), stepper, adapter: adapter.map(|a| a.config) })
+        let adapter = adapter.map(|a| a.config);
+        Ok(Self { loaded, attention, attentions, job: job.clone(), stepper, adapter, place: (0, 0) })
     }
 
     /// Optimiser steps done so far.
     pub fn n_steps(&self) -> u64 {
         self.stepper.n_steps()
+    }
+
+    /// Reads out all that [`Trainer::load_state`] needs. Call it between runs of [`Trainer::fit`].
+    pub fn state(&self, device: &mut dyn Executor) -> Result<TrainerState> {
+        let mut parameters = Vec::with_capacity(self.loaded.trainables.len());
+        for t in &self.loaded.trainables {
+            let values = t.value.read(device).with_context(|| format!("reading {}", t.name))?;
+            parameters.push((t.name.clone(), HostTensor::from_f32(&[t.value.rows, t.value.cols], &values)));
+        }
+        let optimizer = self.stepper.optimizer_state(device, &self.loaded)?;
+        let ((epoch, position), micro_batches) = (self.place, self.stepper.n_micro());
+        Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position })
+    }
+
+    /// Goes on where the trainer of the same job was that a state was read from. Fails where the state is of other parameters
+    /// or of another optimiser.
+    pub fn load_state(&mut self, device: &mut dyn Executor, state: &TrainerState) -> Result<()> {
+        self.stepper.load_state(device, &self.loaded, &state.optimizer, state.micro_batches)?;
+        let parameters: Vec<_> = self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect();
+        load_tensors(device, &parameters, &state.parameters)?;
+        self.place = (state.epoch, state.position);
+        Ok(())
     }
 
     /// The attention of a step, by the seed and the step's number alone.
@@ -73,7 +108,8 @@ impl Trainer {
     ) -> Result<EvalLine> {
         let (mut sum, mut tokens) = (0.0, 0);
         for part in examples.chunks(self.job.batch_size) {
-            let (loss, n) = self.stepper.evaluate(device, &mut self.loaded, &Batch::new(part), attention)?;
+            let (loss, n) =
+                self.stepper.gradients().evaluate(device, &mut self.loaded, &Batch::new(part), attention)?;
             sum += loss;
             tokens += n;
         }
@@ -82,13 +118,17 @@ impl Trainer {
         Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
     }
 
-    /// Writes the adapter or the model to the folder of a run.
-    pub fn save(&self, device: &mut dyn Executor, folder: &RunFolder<'_>) -> Result<()> {
-        save(device, folder.dir(), folder.files, &self.loaded, self.adapter.as_ref(), self.attention).context("saving")
+    /// Writes the adapter or the model to the folder of a run, which remembers the step.
+    pub fn save(&self, device: &mut dyn Executor, folder: &mut RunFolder<'_>) -> Result<()> {
+        save(device, folder.dir(), folder.files, &self.loaded, self.adapter.as_ref(), self.attention)
+            .context("saving")?;
+        folder.saved_at = Some(self.n_steps());
+        Ok(())
     }
 
-    /// Trains on `data.train` and evaluates on `data.valid` as the job says. With a folder, metrics are logged and the
-    /// result is saved there; without one the trained model only stays in [`Trainer::loaded`].
+    /// Trains on `data.train` and evaluates on `data.valid` as the job says, from the step that the trainer is at: that of a run
+    /// that was cancelled, or of a loaded state. With a folder, metrics are logged and the result is saved there; without one the
+    /// trained model only stays in [`Trainer::loaded`].
     ///
     /// A failing step leaves what was saved before it.
     pub fn fit(
@@ -99,11 +139,12 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let examples = &data.train.examples;
-        let sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
+        let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
+        sampler.seek(self.place.0, self.place.1)?;
         let total = self.job.total_steps(sampler.steps_per_epoch());
         if self.job.warmup >= total {
             observer.note(&format!(
-                "--warmup {} takes up all {total} steps: the learning rate never reaches its full value",
+                "`warmup` {} takes up all {total} steps: the learning rate never reaches its full value",
                 self.job.warmup
             ));
         }
@@ -114,17 +155,17 @@ impl Trainer {
             trainer: self,
             device,
             examples,
+            sampler,
+            total,
             folder,
             observer,
             started: None,
-            clock: Instant::now(),
-            held: (Instant::now(), Instant::now()),
+            clock: StepClock::new(),
             totals: Totals::default(),
-            saved_at: None,
             eval: None,
             lacks_log: false,
         };
-        run.all(sampler, total)
+        run.all()
     }
 
     /// Refuses data whose largest batch, the longest examples at once, is known not to fit on the device. It records that
@@ -159,9 +200,9 @@ impl Trainer {
         if e.kind() != ErrorKind::OutOfMemory {
             return e;
         }
-        let recompute = if self.job.recompute { "" } else { "--recompute, " };
+        let recompute = if self.job.recompute { "" } else { "`recompute`, " };
         e.context(format!(
-            "a batch of {n_tokens} tokens does not fit: use {recompute}a smaller --batch-size (with --accumulate) or --max-length"
+            "a batch of {n_tokens} tokens does not fit: use {recompute}a smaller `batch_size` (with `accumulate`) or `max_length`"
         ))
     }
 }
@@ -205,92 +246,86 @@ struct Run<'a, 'f> {
     device: &'a mut dyn Executor,
     examples: &'a [Example],
     valid: Option<&'a [Example]>,
+    sampler: Sampler,
+    /// Number of the last step.
+    total: u64,
     folder: Option<&'a mut RunFolder<'f>>,
     observer: &'a mut dyn Observer,
     /// The step that is queued and not reported yet.
     started: Option<Started>,
-    /// When the step before that one was done, or that one was begun.
-    clock: Instant,
-    /// Since when and until when the observer held the run before the step that is begun.
-    held: (Instant, Instant),
+    clock: StepClock,
     totals: Totals,
-    saved_at: Option<u64>,
     eval: Option<EvalLine>,
     /// Whether a line could not be logged, which is said once.
     lacks_log: bool,
 }
 
 impl Run<'_, '_> {
-    fn all(mut self, mut sampler: Sampler, total: u64) -> Result<Summary> {
-        let clock = Instant::now();
-        let (mut done, mut cancelled) = (0, false);
-        while done < total {
-            let asked = Instant::now();
-            cancelled = self.observer.cancelled();
-            self.held = (asked, Instant::now());
+    fn all(mut self) -> Result<Summary> {
+        let begun = Instant::now();
+        let mut cancelled = false;
+        while self.done() < self.total {
+            cancelled = self.clock.hold(|| self.observer.cancelled());
             if cancelled {
                 break;
             }
-            self.start(&sampler.next_step(), done + 1, total)?;
-            done += 1;
-            if done < total {
-                self.between(done)?;
+            self.step()?;
+            if self.done() < self.total {
+                self.save_and_evaluate_where_due()?;
             }
         }
-        self.finish()?;
-        if done > 0 {
-            while let Err(e) = self.save(done) {
-                if is_fatal(&e) || !self.observer.retries_save(&e) {
-                    return Err(e);
-                }
-            }
-        }
+        self.report_queued()?;
+        self.save_at_the_end()?;
         if !cancelled {
-            self.evaluate(done)?;
+            self.evaluate()?;
         }
-        let Totals { tokens, seconds: step_seconds, loss } = self.totals;
+        let Totals { tokens, seconds, loss } = self.totals;
         Ok(Summary {
-            steps: done,
+            steps: self.done(),
             loss,
             eval_loss: self.eval.map(|e| e.loss),
             tokens,
-            seconds: clock.elapsed().as_secs_f64(),
-            tokens_per_s: if step_seconds > 0.0 { tokens as f64 / step_seconds } else { 0.0 },
+            seconds: begun.elapsed().as_secs_f64(),
+            tokens_per_s: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
             peak_bytes: self.device.memory().peak_bytes(),
             cancelled,
         })
     }
 
-    /// Queues a step and then reports the one before it, so that the device is not kept waiting for the host.
-    fn start(&mut self, chosen: &[Vec<usize>], step: u64, total: u64) -> Result<()> {
-        let job = &self.trainer.job;
-        let lr = job.schedule.lr(job.optimizer().lr, step, job.warmup, total);
+    /// Steps done, the queued one among them.
+    fn done(&self) -> u64 {
+        self.trainer.n_steps()
+    }
+
+    /// Queues the next step and then reports the one before it, so that the device is not kept waiting for the host.
+    fn step(&mut self) -> Result<()> {
+        let step = self.done() + 1;
+        let chosen = self.sampler.next_step();
         let batch = |micro: &Vec<usize>| Batch::new(micro.iter().map(|&i| &self.examples[i]));
         let batches: Vec<Batch> = chosen.iter().map(batch).collect();
         let most_tokens = batches.iter().map(|b| b.ids.len()).max().unwrap_or(0);
+        let job = &self.trainer.job;
+        let lr = job.schedule.lr(job.learning_rate(), step, job.warmup, self.total);
         if self.started.is_none() {
-            self.clock = Instant::now();
+            self.clock.begin();
         }
         let attention = self.trainer.attention_of(step);
         let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
-        self.finish()?; // whatever became of this one
-        self.clock = after_hold(self.clock, self.held);
-        self.held = (self.clock, self.clock); // counted
+        self.report_queued()?; // whatever became of this one
+        self.clock.queued();
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
+        self.trainer.place = self.sampler.place();
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens });
-        if is_ready { self.finish() } else { Ok(()) }
+        if is_ready { self.report_queued() } else { Ok(()) }
     }
 
     /// Waits for the queued step, if there is one, and reports it.
-    fn finish(&mut self) -> Result<()> {
+    fn report_queued(&mut self) -> Result<()> {
         let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
         let report = queued.wait().map_err(|e| self.explained(e, step, most_tokens))?;
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
-        // A device's answer is heard when somebody listens, which in a hold nobody does.
-        let clock = if report.done < self.held.1 { self.clock } else { after_hold(self.clock, self.held) };
-        let seconds = report.done.saturating_duration_since(clock).as_secs_f64();
-        self.clock = report.done;
+        let seconds = self.clock.done(report.done);
         let bytes = self.device.memory().peak_bytes();
         let line = StepLine { step, loss, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
@@ -304,30 +339,41 @@ impl Run<'_, '_> {
     /// Says what a failed step leaves, and what would need less memory.
     fn explained(&self, e: Error, step: u64, most_tokens: usize) -> Error {
         let e = self.trainer.with_advice(e, most_tokens);
-        match (&self.folder, self.saved_at) {
-            (Some(folder), Some(at)) => {
-                e.context(format!("step {step} (what step {at} saved stays in {})", folder.dir().display()))
-            }
-            _ => e.context(format!("step {step}")),
+        let saved = self.folder.as_ref().and_then(|folder| Some((folder.saved_at?, folder.dir())));
+        match saved {
+            Some((at, dir)) => e.context(format!("step {step} (what step {at} saved stays in {})", dir.display())),
+            None => e.context(format!("step {step}")),
         }
     }
 
     /// What is due between two steps. Saving comes first: an evaluation can fail.
-    fn between(&mut self, done: u64) -> Result<()> {
+    fn save_and_evaluate_where_due(&mut self) -> Result<()> {
+        let done = self.done();
         let due = |every: u64| every > 0 && done.is_multiple_of(every);
-        let (save_every, eval_every) = (self.trainer.job.save_every, self.trainer.job.eval_every);
-        if due(save_every) || due(eval_every) {
-            self.finish()?;
+        let (saves, evaluates) = (due(self.trainer.job.save_every), due(self.trainer.job.eval_every));
+        if saves || evaluates {
+            self.report_queued()?;
         }
-        if due(save_every)
-            && let Err(e) = self.save(done)
-        {
+        if saves && let Err(e) = self.save() {
             if is_fatal(&e) {
                 return Err(e);
             }
             self.observer.note(&format!("{e}. The run goes on and will be saved later: make room meanwhile"));
         }
-        if due(eval_every) { self.evaluate(done) } else { Ok(()) }
+        if evaluates { self.evaluate() } else { Ok(()) }
+    }
+
+    /// Saves what was trained, as often as the observer wants to try.
+    fn save_at_the_end(&mut self) -> Result<()> {
+        if self.done() == 0 {
+            return Ok(());
+        }
+        while let Err(e) = self.save() {
+            if is_fatal(&e) || !self.observer.retries_save(&e) {
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     /// Writes a line, where there is a folder. A log that has no room does not cost what is being learnt.
@@ -340,19 +386,17 @@ impl Run<'_, '_> {
         }
     }
 
-    fn save(&mut self, step: u64) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+    fn save(&mut self) -> Result<()> {
+        let Some(folder) = &mut self.folder else { return Ok(()) };
         self.trainer.save(self.device, folder)?;
-        self.saved_at = Some(step);
-        self.observer.saved(step);
+        self.observer.saved(self.done());
         Ok(())
     }
 
-    fn evaluate(&mut self, step: u64) -> Result<()> {
+    fn evaluate(&mut self) -> Result<()> {
         let Some(valid) = self.valid else { return Ok(()) };
         let attention = self.trainer.attention;
         let line = self.trainer.evaluate(self.device, valid, attention).context("evaluating")?;
-        let line = EvalLine { step, ..line };
         self.log(|folder| folder.log_eval(&line));
         self.observer.evaluated(&line);
         self.eval = Some(line);
@@ -363,11 +407,6 @@ impl Run<'_, '_> {
 /// Whether an error of a save will not go away by itself or by what a person does to the disk.
 fn is_fatal(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::DeviceLost | ErrorKind::Diverged)
-}
-
-/// The clock of a step, moved on by what it would count of a time in which the run was held.
-fn after_hold(clock: Instant, (from, to): (Instant, Instant)) -> Instant {
-    clock + to.saturating_duration_since(clock.max(from))
 }
 
 #[cfg(test)]

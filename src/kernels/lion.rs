@@ -1,0 +1,142 @@
+//! Lion over whole arena slices. Learning rates are the host's: see `optim`.
+
+use rayon::prelude::*;
+
+use super::case::{Case, Input, Tolerance, random};
+use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
+use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
+use crate::{params, wgsl};
+
+/// Invocations of a workgroup.
+const GROUP: usize = 256;
+
+/// Elements that the reference handles at a time.
+const BLOCK: usize = 4096;
+
+params! {
+    /// One Lion step over one slice; every constant is computed in f64 and rounded once.
+    pub struct UpdateParams {
+        /// Elements of the slice.
+        n: u32,
+        /// Learning rate.
+        lr: f32,
+        /// lr · weight decay, or 0.
+        decay: f32,
+        /// 1 − β₁.
+        one_minus_beta1: f32,
+        /// 1 − β₂.
+        one_minus_beta2: f32,
+    }
+}
+
+static UPDATE: KernelDef = KernelDef {
+    label: "lion/update",
+    suffix: "",
+    parts: &[wgsl!("common/grid"), wgsl!("lion/update")],
+    bindings: &[
+        Binding::read("clipping", Kind::Real, "[norm, factor]"),
+        Binding::read("grads", Kind::Real, "[n]"),
+        Binding::read_write("values", Kind::Real, "[n]"),
+        Binding::read_write("exp_avg", Kind::Real, "[n]"),
+    ],
+    params: UpdateParams::FIELDS,
+    constants: &[],
+    alternatives: &[],
+    work: |d| Ok(d.work(11 * d.param("n"))),
+    reference_f32: update_reference,
+    reference_f64: update_reference,
+};
+
+/// The kernels of this family.
+pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
+    vec![(&UPDATE, vec![])]
+}
+
+fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: UpdateParams = args.params();
+    let [clipping, grads, values, exp_avg] = args.buffers();
+    let (factor, grads, values, exp_avg) = (clipping.real()[1], grads.real(), values.real_mut(), exp_avg.real_mut());
+    let n = p.n as usize;
+    let blocks = values[..n].par_chunks_mut(BLOCK).zip(grads[..n].par_chunks(BLOCK));
+    blocks.zip(exp_avg[..n].par_chunks_mut(BLOCK)).for_each(|((values, grads), exp_avg)| {
+        for ((x, &g), m) in values.iter_mut().zip(grads).zip(exp_avg) {
+            let g = factor * g;
+            let direction = sign(*m + T::of(p.one_minus_beta1) * (g - *m));
+            *m += T::of(p.one_minus_beta2) * (g - *m);
+            let kept = *x - T::of(p.decay) * *x;
+            *x = kept - T::of(p.lr) * direction;
+        }
+    });
+}
+
+/// 1, 0 or -1, as WGSL's `sign`.
+fn sign<T: Real>(x: T) -> T {
+    if x > T::ZERO {
+        T::ONE
+    } else if x < T::ZERO {
+        -T::ONE
+    } else {
+        T::ZERO
+    }
+}
+
+/// Appends one Lion step over one slice; `clipping[1]` multiplies the gradients on the device. `constants.n` is set here.
+pub fn update(rec: &mut Recording, slice: &ArenaSlice, exp_avg: &Buffer, clipping: &Span, constants: UpdateParams) {
+    let n = slice.values.len();
+    let [grads, values, exp_avg] = &[&slice.grads, &slice.values, exp_avg].map(|b| b.span());
+    let params = UpdateParams { n: n as u32, ..constants };
+    rec.dispatch(&UPDATE, &[], params, &[clipping, grads, values, exp_avg], groups_for(n, GROUP));
+}
+
+/// Running means and gradients on a grid of 1/64: with binary constants the argument of the sign is exact in f32, and now and
+/// then zero, so every device finds the same direction.
+fn on_a_grid(n: usize) -> [Vec<f32>; 2] {
+    let grid = |seed| random(seed, n, 0.1).into_iter().map(|x| (x * 64.0).round() / 64.0).collect();
+    [grid(1), grid(2)]
+}
+
+/// Running means and gradients of which one decides the direction by far, in turns, and whose signs vary.
+fn one_decides(n: usize, spread: f32) -> [Vec<f32>; 2] {
+    let means = random(3, n, spread);
+    let signs = random(4, n, 1.0);
+    let gradient = |(i, (m, s)): (usize, (&f32, &f32))| m.abs().copysign(*s) * if i % 2 == 0 { 40.0 } else { 0.5 };
+    let gradients = means.iter().zip(&signs).enumerate().map(gradient).collect();
+    [means, gradients]
+}
+
+fn case(name: &str, [means, gradients]: [Vec<f32>; 2], factor: f32, constants: UpdateParams) -> Case {
+    let n = means.len();
+    let row = |values: Vec<f32>| Input::Real {
+        rows: 1,
+        cols: values.len(),
+        format: Format::F32,
+        values,
+        differentiable: false,
+    };
+    let inputs = vec![row(random(5, n, 1.0)), row(gradients), row(means), row(vec![1.5, factor])];
+    Case::new(format!("lion/update: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
+        let [values, grads, exp_avg] =
+            ["values", "gradients", "exp_avg"].map(|label| Buffer::persistent(label, Kind::Real, n));
+        let tensors = [&values, &grads, &exp_avg].map(|b| Tensor::from_span(b.span(), 1, n));
+        for (from, to) in b.tensors.iter().zip(&tensors) {
+            copy_tensor(rec, from, to);
+        }
+        let slice = ArenaSlice { values, grads, decay: true };
+        update(rec, &slice, &exp_avg, b.tensors[3].span(), constants);
+        let [values, _, exp_avg] = tensors;
+        Ok((vec![values, exp_avg], None))
+    })
+}
+
+/// The family's cases.
+pub fn cases() -> Vec<Case> {
+    let binary = UpdateParams { n: 0, lr: 0.01, decay: 0.002, one_minus_beta1: 0.125, one_minus_beta2: 0.03 };
+    let published = UpdateParams { n: 0, lr: 3e-4, decay: 0.2, one_minus_beta1: 0.1, one_minus_beta2: 0.01 };
+    vec![
+        case("odd size, clipped, zeros", on_a_grid(1234), 0.5, binary),
+        case("one element, not clipped", on_a_grid(1), 1.0, binary),
+        case("whole workgroups, published constants", one_decides(1536, 1.0), 1.0, published),
+        case("large values, clipped hard", one_decides(777, 1e6), 0.25, UpdateParams { lr: 0.5, ..published }),
+        case("bench", on_a_grid(1 << 22), 0.5, binary).bench(),
+    ]
+}

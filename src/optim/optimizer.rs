@@ -1,0 +1,132 @@
+//! An optimiser: an update rule with the slots that it remembers, beside the arena, and the count of its steps.
+//!
+//! Slots and count can be read out and put back, so that a run goes on as if it had never stopped.
+
+use std::collections::HashMap;
+
+use super::rule::{SliceUpdate, UpdateRule};
+use crate::error::{Context, Result};
+use crate::formats::host_tensor::HostTensor;
+use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
+use crate::tensor::{Arena, Tensor, Trainable};
+
+/// The optimiser of one arena.
+#[derive(Debug)]
+pub struct Optimizer {
+    rule: Box<dyn UpdateRule>,
+    step: u64,
+    /// For each slice of the arena, the rule's slots in order.
+    slots: Vec<Vec<Buffer>>,
+}
+
+/// What an optimiser remembers, on the host: enough for another of the same rule over the same parameters to go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerState {
+    /// Name of the update rule.
+    pub optimizer: String,
+    /// Steps done.
+    pub step: u64,
+    /// Slots as f32 under `PARAMETER.SLOT`, such as `model.norm.weight.exp_avg`, in the shapes of their parameters [rows, cols].
+    pub slots: Vec<(String, HostTensor)>,
+}
+
+impl Optimizer {
+    /// An optimiser that has taken no step. Takes memory for its slots and fills them with zeros. Fails for settings that no
+    /// run can mean.
+    pub fn new(device: &mut dyn Executor, arena: &Arena, rule: Box<dyn UpdateRule>) -> Result<Self> {
+        rule.validate()?;
+        let slots: Vec<Vec<Buffer>> = arena
+            .slices
+            .iter()
+            .map(|slice| {
+                let buffer = |slot: &&str| Buffer::persistent(*slot, Kind::Real, slice.values.len());
+                rule.slots().iter().map(buffer).collect()
+            })
+            .collect();
+        let mut rec = Recording::new();
+        slots.iter().flatten().for_each(|buffer| rec.clear(&buffer.span()));
+        device.run(&rec)?;
+        Ok(Self { rule, step: 0, slots })
+    }
+
+    /// Steps recorded so far.
+    pub fn n_steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Appends one step over every slice at learning rate `lr` and counts it. `clipping` holds, once run, the gradient norm
+    /// and the factor of the gradients.
+    pub fn record(&mut self, rec: &mut Recording, arena: &Arena, clipping: &Span, lr: f64) {
+        self.step += 1;
+        self.append(rec, arena, clipping, self.step, lr);
+    }
+
+    /// Appends what the next step would be, without counting it: for plans of memory.
+    pub fn preview(&self, rec: &mut Recording, arena: &Arena, clipping: &Span) {
+        self.append(rec, arena, clipping, self.step + 1, 0.0);
+    }
+
+    fn append(&self, rec: &mut Recording, arena: &Arena, clipping: &Span, step: u64, lr: f64) {
+        for (slice, slots) in arena.slices.iter().zip(&self.slots) {
+            self.rule.record(rec, &SliceUpdate { slice, slots, clipping, step, lr });
+        }
+    }
+
+    /// Reads slots and step count. f64 executors lose digits, since the state is f32.
+    pub fn state(&self, device: &mut dyn Executor, arena: &Arena, trainables: &[Trainable]) -> Result<OptimizerState> {
+        let read = |(name, tensor): (String, Tensor)| {
+            let values = tensor.read(device).with_context(|| format!("reading {name}"))?;
+            Ok((name, HostTensor::from_f32(&[tensor.rows, tensor.cols], &values)))
+        };
+        let slots = self.slot_tensors(arena, trainables).into_iter().map(read).collect::<Result<_>>()?;
+        Ok(OptimizerState { optimizer: self.rule.name().to_string(), step: self.step, slots })
+    }
+
+    /// Takes over a state. Fails, and changes nothing, where it is of another rule or of other parameters.
+    pub fn load_state(
+        &mut self,
+        device: &mut dyn Executor,
+        arena: &Arena,
+        trainables: &[Trainable],
+        state: &OptimizerState,
+    ) -> Result<()> {
+        let own = self.rule.name();
+        crate::ensure!(state.optimizer == own, "the state is of {}, and the optimiser is {own}", state.optimizer);
+        let tensors = self.slot_tensors(arena, trainables);
+        load_tensors(device, &tensors, &state.slots)?;
+        self.step = state.step;
+        Ok(())
+    }
+
+    /// The slots as tensors in the places of their parameters.
+    fn slot_tensors(&self, arena: &Arena, trainables: &[Trainable]) -> Vec<(String, Tensor)> {
+        let mut tensors = Vec::new();
+        for (i, slot) in self.rule.slots().iter().enumerate() {
+            let buffers: Vec<Buffer> = self.slots.iter().map(|slots| slots[i].clone()).collect();
+            let tensor = |t: &Trainable| (format!("{}.{slot}", t.name), arena.companion(&t.value, &buffers));
+            tensors.extend(trainables.iter().map(tensor));
+        }
+        tensors
+    }
+}
+
+/// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless names and shapes are the same.
+pub fn load_tensors(
+    device: &mut dyn Executor,
+    tensors: &[(String, Tensor)],
+    given: &[(String, HostTensor)],
+) -> Result<()> {
+    let by_name: HashMap<&str, &HostTensor> = given.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    let known = |name: &str| tensors.iter().any(|(own, _)| own == name);
+    if let Some((name, _)) = given.iter().find(|(name, _)| !known(name)) {
+        crate::bail!("the state holds {name}, which is not trained here");
+    }
+    let mut values = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let Some(host) = by_name.get(name.as_str()) else { crate::bail!("the state lacks {name}") };
+        let shape = [tensor.rows, tensor.cols];
+        crate::ensure!(host.shape == shape, "{name} has the shape {shape:?}, but {:?} in the state", host.shape);
+        values.push(host.to_f32().with_context(|| name.clone())?);
+    }
+    tensors.iter().zip(&values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
+}

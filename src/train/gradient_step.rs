@@ -1,0 +1,155 @@
+//! A gradient step: micro-batches forward and backward into the arena's gradients, their loss and their norm. No optimiser.
+//!
+//! The loss is the sum over the labelled tokens of the whole step divided by their count, so accumulation weighs every
+//! token alike.
+
+use super::objective::{Objective, UploadedBatch};
+use crate::attention::Attention;
+use crate::autograd::Tape;
+use crate::checkpoint::load::Loaded;
+use crate::data::batch::Batch;
+use crate::error::{Error, Result};
+use crate::gpu::{Executor, Recording, Span};
+use crate::kernels::elementwise::add_into;
+use crate::kernels::grad_norm::norm_and_factor;
+use crate::nn::Dropout;
+use crate::tensor::{Arena, Format, Tensor, copy_tensor};
+
+/// Computes losses and gradients; gradients lie in the model's arena.
+pub struct GradientStep {
+    /// Recompute each block's activations in the backward pass.
+    recompute: bool,
+    one: Tensor,
+    loss: Tensor,
+    /// [1, 2]: gradient norm before clipping, and the factor that clips it.
+    clipping: Tensor,
+}
+
+impl GradientStep {
+    /// Takes memory for the loss and the norm. `recompute` drops each block's activations and computes them again in the
+    /// backward pass: less memory, a third more time.
+    pub fn new(device: &mut dyn Executor, recompute: bool) -> Result<Self> {
+        let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
+        let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
+        one.write(device, &[1.0])?;
+        Ok(Self { recompute, one, loss, clipping })
+    }
+
+    /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all batches, which run one after
+    /// another; returns the number of those tokens. `dropout` is that of the first batch; each further one takes the next
+    /// step number. Batches without labelled tokens are left out.
+    pub fn run(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batches: &[Batch],
+        attention: Attention,
+        dropout: Option<Dropout>,
+    ) -> Result<usize> {
+        let n_targets: usize = batches.iter().map(|b| b.n_targets).sum();
+        if n_targets == 0 {
+            return Err(Error::new("no token of this step has a label: there is nothing to learn from it"));
+        }
+        self.clear(device, loaded)?;
+        for (i, batch) in batches.iter().filter(|b| b.n_targets > 0).enumerate() {
+            let dropout = dropout.map(|d| Dropout { step: d.step.wrapping_add(i as u32), ..d });
+            let objective = Objective { attention, scale: (1.0 / n_targets as f64) as f32, dropout, kept: None };
+            let recording = self.record(device, loaded, batch, &objective)?;
+            device.run(&recording)?;
+        }
+        Ok(n_targets)
+    }
+
+    /// Where the loss is once run.
+    pub fn loss(&self) -> &Span {
+        self.loss.span()
+    }
+
+    /// Appends the norm of the arena's gradients and the factor that brings it down to `clip` (0: 1); returns where they
+    /// are once run: [norm, factor].
+    pub fn record_norm(&self, rec: &mut Recording, arena: &Arena, clip: f64) -> Span {
+        norm_and_factor(rec, arena, clip as f32, self.clipping.span());
+        self.clipping.span().clone()
+    }
+
+    /// The norm of all gradients together. Fails for a model that was loaded without anything to train.
+    pub fn norm(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<f64> {
+        let mut rec = Recording::new();
+        let clipping = self.record_norm(&mut rec, trained(loaded)?, 0.0);
+        device.run(&rec)?;
+        Ok(device.read_f64(&clipping)?[0])
+    }
+
+    /// Sets all gradients and the loss to zero.
+    pub fn clear(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<()> {
+        let mut rec = Recording::new();
+        self.record_clear(&mut rec, loaded);
+        device.run(&rec)
+    }
+
+    /// Appends what [`GradientStep::clear`] does.
+    pub fn record_clear(&self, rec: &mut Recording, loaded: &Loaded) {
+        if let Some(arena) = &loaded.arena {
+            arena.clear_grads(rec);
+        }
+        rec.clear(self.loss.span());
+    }
+
+    /// Adds the gradients and the loss of one batch; returns the loss so far.
+    pub fn accumulate(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        objective: &Objective,
+    ) -> Result<f64> {
+        let recording = self.record(device, loaded, batch, objective)?;
+        device.run(&recording)?;
+        Ok(device.read_f64(self.loss.span())?[0])
+    }
+
+    /// Uploads a batch and records its forward and backward, which add to the gradients of the arena and to the loss.
+    pub fn record(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        objective: &Objective,
+    ) -> Result<Recording> {
+        let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, objective)?;
+        let max_elements = device.limits().max_elements();
+        let mut tape = Tape::training(self.recompute);
+        let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
+        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, objective.scale, max_elements)?;
+        add_into(&mut tape.rec, &loss.tensor, &self.loss);
+        tape.backward(&loss, &self.one)?;
+        Ok(tape.rec)
+    }
+
+    /// Summed loss over the labelled tokens of a batch, and their count; nothing is trained.
+    pub fn evaluate(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        attention: Attention,
+    ) -> Result<(f64, usize)> {
+        if batch.n_targets == 0 {
+            return Ok((0.0, 0));
+        }
+        let objective = Objective { attention, scale: 1.0, dropout: None, kept: None };
+        let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, &objective)?;
+        let max_elements = device.limits().max_elements();
+        let mut tape = Tape::inference();
+        let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
+        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, 1.0, max_elements)?;
+        copy_tensor(&mut tape.rec, &loss.tensor, &self.loss);
+        device.run(&tape.rec)?;
+        Ok((device.read_f64(self.loss.span())?[0], batch.n_targets))
+    }
+}
+
+/// The arena of what is trained.
+pub fn trained(loaded: &Loaded) -> Result<&Arena> {
+    loaded.arena.as_ref().ok_or_else(|| Error::new("the model was loaded without anything to train"))
+}

@@ -1,0 +1,127 @@
+//! What a job means, refuses and fills in, and that its three front doors agree.
+
+use super::*;
+
+#[test]
+fn a_job_survives_json_and_unknown_fields_are_named() {
+    let job = TrainJob {
+        model: "m".into(),
+        targets: Some(vec!["q_proj".into()]),
+        attention: Some(AttentionRecord::Lrsa { sink: 4, lag: 20, keep: 0.35 }),
+        ..TrainJob::default()
+    };
+    let text = serde_json::to_string(&job).unwrap();
+    assert_eq!(serde_json::from_str::<TrainJob>(&text).unwrap(), job);
+    let short: TrainJob = serde_json::from_str(r#"{"model": "m", "schedule": "linear", "decay": "all"}"#).unwrap();
+    assert_eq!((short.schedule, short.decay, short.clip), (Schedule::Linear, Decay::All, 1.0));
+    let e = serde_json::from_str::<TrainJob>(r#"{"learning_rate": 1}"#).unwrap_err().to_string();
+    assert!(e.contains("learning_rate"), "{e}");
+}
+
+#[test]
+fn what_no_run_can_mean_names_its_field() {
+    type Change = fn(&mut TrainJob);
+    let cases: [(&str, Change); 18] = [
+        ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
+        ("`steps`", |j| j.steps = Some(0)),
+        ("`batch_size`", |j| j.batch_size = 0),
+        ("`accumulate`", |j| j.accumulate = 0),
+        ("`max_length`", |j| j.max_length = Some(1)),
+        ("`lr`", |j| j.lr = Some(f64::NAN)),
+        ("`clip`", |j| j.clip = -1.0),
+        ("`momentum`", |j| j.momentum = Some(0.9)),
+        ("`eps`", |j| (j.optimizer, j.eps) = (OptimizerKind::Lion, Some(1e-8))),
+        ("`momentum`", |j| (j.optimizer, j.momentum) = (OptimizerKind::Sgd, Some(1.0))),
+        ("`rank`", |j| j.rank = Some(0)),
+        ("`alpha`", |j| j.alpha = Some(f64::INFINITY)),
+        ("`dropout`", |j| j.dropout = Some(1.0)),
+        ("`targets`", |j| (j.method, j.targets) = (Method::Full, Some(vec![]))),
+        ("`adapter`", |j| (j.rank, j.adapter) = (Some(4), Some("a".into()))),
+        ("`keep`", |j| j.attention = Some(AttentionRecord::Lrsa { sink: 4, lag: 10, keep: 0.01 })),
+        ("`keep`", |j| j.keeps = vec![0.5, 0.001]),
+        ("`keep`", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), vec![0.5])),
+    ];
+    TrainJob::default().validate().unwrap();
+    for (field, change) in cases {
+        let mut job = TrainJob::default();
+        change(&mut job);
+        let e = job.validate().expect_err(field);
+        assert!(e.to_string().contains(field), "{field}: {e}");
+        assert_eq!(e.kind(), crate::error::ErrorKind::Usage);
+    }
+}
+
+#[test]
+fn defaults_follow_the_method_and_the_rank() {
+    let config = crate::model::config::testing::small();
+    let job = TrainJob { rank: Some(4), ..TrainJob::default() };
+    let adapter = job.new_adapter(&config).unwrap();
+    assert_eq!((adapter.r, adapter.alpha, adapter.targets.len()), (4, 8.0, 7));
+    assert_eq!(job.learning_rate(), 2e-4);
+    assert_eq!(TrainJob { method: Method::Full, ..TrainJob::default() }.learning_rate(), 2e-5);
+    assert_eq!((job.total_steps(7), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(7)), (7, 21));
+    let unknown = TrainJob { targets: Some(vec!["lm_head".into()]), ..TrainJob::default() };
+    assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
+}
+
+/// A command line of nothing but a job's flags.
+#[derive(clap::Parser, Debug)]
+struct Line {
+    #[command(flatten)]
+    job: TrainJob,
+}
+
+#[test]
+fn flags_json_and_the_library_have_the_same_defaults() {
+    let required = TrainJob { model: "m".into(), data: "d".into(), out: "o".into(), ..TrainJob::default() };
+    let flags = ["train", "--model", "m", "--data", "d", "--out", "o"];
+    assert_eq!(<Line as clap::Parser>::try_parse_from(flags).unwrap().job, required);
+    let json = r#"{"model": "m", "data": "d", "out": "o"}"#;
+    assert_eq!(serde_json::from_str::<TrainJob>(json).unwrap(), required);
+}
+
+#[test]
+fn every_field_is_a_flag_but_the_attention() {
+    use clap::CommandFactory;
+    let command = Line::command();
+    let flags: Vec<String> =
+        command.get_arguments().filter_map(|a| a.get_long()).map(|f| f.replace('-', "_")).collect();
+    let value = serde_json::to_value(TrainJob::default()).unwrap();
+    let fields = value.as_object().unwrap().keys().filter(|k| *k != "attention" && *k != "keeps");
+    assert!(fields.clone().all(|field| flags.contains(field)) && fields.count() == flags.len(), "{flags:?}");
+    for argument in command.get_arguments() {
+        assert!(argument.get_help().is_some(), "{}", argument.get_id());
+    }
+}
+
+#[test]
+fn the_help_names_every_optimisers_own_defaults() {
+    use clap::CommandFactory;
+    let help = |id: &str| {
+        let command = Line::command();
+        command.get_arguments().find(|a| a.get_id() == id).unwrap().get_help().unwrap().to_string()
+    };
+    for kind in OptimizerKind::ALL {
+        let info = kind.info();
+        let [lora, full] = info.default_lr;
+        let rates = format!("{} {lora:e} and {full:e}", info.name);
+        assert!(help("lr").contains(&rates), "{rates}");
+        assert_eq!(serde_json::to_value(kind).unwrap(), info.name);
+    }
+    let (adamw, lion) = (crate::optim::AdamW::default(), crate::optim::Lion::default());
+    let betas = |(a, b): (f64, f64), name: &str| format!("{a},{b} for {name}");
+    assert!(help("betas").contains(&betas(adamw.betas, "adamw")) && help("betas").contains(&betas(lion.betas, "lion")));
+    assert!(help("eps").contains(&format!("{:e}", adamw.eps)));
+    assert!(help("momentum").contains(&crate::optim::Sgd::default().momentum.to_string()));
+    assert!(help("rank").contains(&DEFAULT_RANK.to_string()));
+}
+
+#[test]
+fn jobs_written_before_there_was_a_choice_of_optimiser_are_read() {
+    let text = r#"{"betas": [0.8, 0.95], "eps": 1e-6, "weight_decay": 0.1, "lr": null, "schedule": "cosine"}"#;
+    let job: TrainJob = serde_json::from_str(text).unwrap();
+    job.validate().unwrap();
+    assert_eq!((job.optimizer, job.betas, job.eps), (OptimizerKind::AdamW, Some((0.8, 0.95)), Some(1e-6)));
+    let lion: TrainJob = serde_json::from_str(r#"{"optimizer": "lion"}"#).unwrap();
+    assert_eq!((lion.optimizer, lion.learning_rate()), (OptimizerKind::Lion, 4e-5));
+}
