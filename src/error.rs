@@ -1,7 +1,8 @@
 //! The one error type of the crate: what failed, in which context, and of which kind.
 //!
 //! An [`Error`] is a sentence with the sentences of its callers in front ("outer: inner"). Each says what went wrong, why,
-//! and what to do about it. Broken internal invariants are assertions instead; nothing that a user types ends in a panic.
+//! and what to do about it. Settings are named by the fields that hold them, in backticks: `max_length`. What a field is called
+//! in front of a user, a flag or a label, is the front end's matter: see [`rename_settings`]. Broken internal invariants are assertions instead; nothing that a user types ends in a panic.
 
 use std::fmt;
 
@@ -77,6 +78,30 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
+/// The text with each name in backticks replaced by what `name` makes of it, or left with its backticks.
+pub fn rename_settings(text: &str, name: impl Fn(&str) -> Option<String>) -> String {
+    let is_name =
+        |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = rest.find('`') {
+        let inner = &rest[open + 1..];
+        out.push_str(&rest[..open]);
+        let renamed = inner.find('`').map(|end| (&inner[..end], &inner[end + 1..])).filter(|(s, _)| is_name(s));
+        match renamed.and_then(|(setting, after)| Some((name(setting)?, after))) {
+            Some((renamed, after)) => {
+                out.push_str(&renamed);
+                rest = after;
+            }
+            None => {
+                out.push('`');
+                rest = inner;
+            }
+        }
+    }
+    out + rest
+}
+
 /// Adds context to a failing result.
 pub trait Context<T> {
     /// Puts `outer` in front of the error's text.
@@ -142,6 +167,17 @@ mod tests {
         let e = Error::usage("K is 0").context("reading --keep").context("train");
         assert_eq!(e.to_string(), "train: reading --keep: K is 0");
         assert_eq!(e.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn settings_are_renamed_and_other_backticks_stay() {
+        let flag = |name: &str| (name != "auto").then(|| format!("--{}", name.replace('_', "-")));
+        let renamed = |text: &str| rename_settings(text, flag);
+        assert_eq!(renamed("lower `max_tokens` 9, or `lr`"), "lower --max-tokens 9, or --lr");
+        for text in ["`auto` works", "`cargo test`", "``", "one ` alone", "`Camel`", "ends in `", ""] {
+            assert_eq!(renamed(text), text);
+        }
+        assert_eq!(renamed("odd ` and `lr`"), "odd ` and --lr");
     }
 
     #[test]

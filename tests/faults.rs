@@ -108,7 +108,7 @@ fn a_lost_device_fails_every_call_and_hangs_none() {
     device.lose_device(); // with work queued
     for _ in 0..2 {
         let kind = ErrorKind::DeviceLost;
-        let words = ["lost", "--device cpu"];
+        let words = ["lost", "`device` cpu"];
         assert_error(device.read_real(&x), kind, &words);
         assert_error(device.read_words(&Buffer::persistent("words", Kind::U32, 4).span()), kind, &words);
         assert_error(device.write_real(&x, &[1.0]), kind, &words);
@@ -262,7 +262,7 @@ fn a_run_that_loses_its_device_keeps_what_it_saved() {
     let dir = tempfile::tempdir().unwrap();
     let lose = Rc::new(Cell::new(false));
     let (mut device, job) = (Failing { device, lose: lose.clone() }, job(dir.path(), &[40]));
-    let words = ["step 3", "step 2 saved stays", "lost", "--device cpu"];
+    let words = ["step 3", "step 2 saved stays", "lost", "`device` cpu"];
     assert_error(run(&job, &mut device, &mut LoseAfterSaving(lose)), ErrorKind::DeviceLost, &words);
     let adapter = ModelFiles::open(&job.model, Some(&job.out)).expect("the adapter is whole").adapter;
     assert!(adapter.is_some());
@@ -280,7 +280,7 @@ fn training_that_cannot_fit_is_refused_before_it_starts() {
     let dir = tempfile::tempdir().unwrap();
     let job = job(dir.path(), &[20, 20, 20, 500]);
     let refused = |got: std::result::Result<_, Error>| {
-        let words = ["before the first step", "500 tokens does not fit", "--recompute", "--batch-size", "--max-length"];
+        let words = ["before the first step", "500 tokens does not fit", "`recompute`", "`batch_size`", "`max_length`"];
         assert_error(got, ErrorKind::OutOfMemory, &words);
         assert!(!job.out.exists(), "nothing is written");
     };
@@ -300,7 +300,7 @@ fn a_cache_larger_than_memory_is_refused() {
     let mut device = CpuExecutor::<f32>::new().pretending_memory(100 << 20);
     let heads = Heads { queries: 8, keys: 4, dim: 8 };
     let cache = |attention| Cache::new(attention, heads, 5, 100_000, 512).unwrap();
-    let words = ["a cache for 100000 tokens", "122.1 MiB", "100.0 MiB left", "--max-tokens"];
+    let words = ["a cache for 100000 tokens", "122.1 MiB", "100.0 MiB left", "`max_tokens`"];
     assert_error(cache(Attention::Dense).check(&device), ErrorKind::OutOfMemory, &words);
     cache(Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap())).check(&device).expect("a quarter of it fits");
     device = device.pretending_memory(123 << 20);

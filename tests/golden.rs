@@ -16,8 +16,8 @@ use longreach::formats::safetensors_file::Checkpoint;
 use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor, OpenOptions};
 use longreach::kernels::sample::Sampling;
-use longreach::optim::AdamWConfig;
-use longreach::train::{ProbeRequest, Stepper, probe};
+use longreach::optim::{AdamW, Lion, Sgd, UpdateRule};
+use longreach::train::{ProbeRequest, StepSettings, Stepper, probe};
 
 /// How far an executor may be from float64.
 #[derive(Clone, Copy)]
@@ -91,6 +91,13 @@ impl Golden {
         flat.chunks(flat.len() / self.rows).map(|r| r.iter().map(|&x| x as i32).collect()).collect()
     }
 
+    /// Both rows in one batch.
+    fn batch(&self) -> [Batch; 1] {
+        let rows = self.ids("input_ids", self.rows).into_iter().zip(self.labels());
+        let examples: Vec<Example> = rows.map(|(ids, labels)| Example { ids, labels }).collect();
+        [Batch::new(&examples)]
+    }
+
     fn load(&self, device: &mut dyn Executor, with_adapter: bool) -> Loaded {
         let (adapter, train) = match with_adapter {
             true => (Some(&self.adapter), Train::Adapter(Decay::All)),
@@ -150,17 +157,11 @@ fn check_forward_backward(
 }
 
 fn check_training(device: &mut dyn Executor, golden: &Golden, bounds: Bounds, with_adapter: bool) {
-    let examples: Vec<Example> = golden
-        .ids("input_ids", golden.rows)
-        .into_iter()
-        .zip(golden.labels())
-        .map(|(ids, labels)| Example { ids, labels })
-        .collect();
-    let batch = [Batch::new(&examples)];
+    let batch = golden.batch();
     for (mode, attention) in &golden.modes {
         let mut loaded = golden.load(device, with_adapter);
-        let config = AdamWConfig { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, clip: 0.0 };
-        let mut stepper = Stepper::new(device, config, false, 0).unwrap();
+        let rule = AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 };
+        let mut stepper = Stepper::new(device, &loaded, rule, StepSettings::default()).unwrap();
         let prefix = if with_adapter { "lora." } else { "" };
         let want = &golden.tensors[&format!("{prefix}{mode}.losses")];
         let bound = if *attention == Attention::Dense { bounds.dense_losses } else { bounds.lrsa_losses };
@@ -169,6 +170,41 @@ fn check_training(device: &mut dyn Executor, golden: &Golden, bounds: Bounds, wi
             let error = (got - f64::from(want)).abs() / f64::from(want);
             let at = format!("{} {prefix}{mode} step {step}", golden.dir.display());
             assert!(error < bound, "{at}: loss {got}, golden {want}, relative {error:e}");
+        }
+    }
+}
+
+/// Lion and SGD on dense attention, as `make_optimizer_losses.py` ran them in PyTorch.
+fn check_other_optimizers(device: &mut dyn Executor, bounds: Bounds) {
+    let golden = Golden::open("llama-gqa");
+    let text = std::fs::read_to_string(golden.dir.join("optimizer-losses.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rule = |name: &str| -> Box<dyn UpdateRule> {
+        let number = |key: &str| json[name][key].as_f64().unwrap();
+        let weight_decay = number("weight_decay");
+        match name {
+            "lion" => {
+                let betas = [0, 1].map(|i| json[name]["betas"][i].as_f64().unwrap());
+                Box::new(Lion { betas: betas.into(), weight_decay })
+            }
+            _ => Box::new(Sgd { momentum: number("momentum"), weight_decay }),
+        }
+    };
+    for name in ["lion", "sgd"] {
+        for (which, with_adapter) in [("full", false), ("lora", true)] {
+            let mut loaded = golden.load(device, with_adapter);
+            let mut stepper = Stepper::new(device, &loaded, rule(name), StepSettings::default()).unwrap();
+            let want = json[name][which].as_array().unwrap();
+            assert_eq!(want.len(), 10);
+            let lr = json[name]["lr"].as_f64().unwrap();
+            for (step, want) in want.iter().map(|w| w.as_f64().unwrap()).enumerate() {
+                let got = stepper.step(device, &mut loaded, &golden.batch(), Attention::Dense, lr).unwrap().loss;
+                let error = (got - want).abs() / want;
+                assert!(
+                    error < bounds.dense_losses,
+                    "{name} {which} step {step}: {got} for {want}, relative {error:e}"
+                );
+            }
         }
     }
 }
@@ -204,6 +240,7 @@ fn check_all(device: &mut dyn Executor, bounds: Bounds) {
         }
         check_generation(device, &golden);
     }
+    check_other_optimizers(device, bounds);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod chat;
 mod desktop;
 mod devices;
 mod events;
+mod labels;
 mod message;
 mod painter;
 mod settings;

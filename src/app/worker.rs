@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::labels::in_words;
 use super::message::{AdapterLine, Command, Control, Event};
 use super::worker_chat::Engine;
 use super::worker_jobs;
@@ -91,12 +92,13 @@ fn work(commands: &Receiver<Command>, site: &Site) {
         match done {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
-                site.control.note_fault(&e.to_string());
+                let text = in_words(&e.to_string());
+                site.control.note_fault(&text);
                 if e.kind() == ErrorKind::DeviceLost {
                     engine = None;
-                    tell(Event::Restarted(format!("{e}. The model is opened again.")));
+                    tell(Event::Restarted(format!("{text}. The model is opened again.")));
                 } else {
-                    tell(Event::Failed(e.to_string()));
+                    tell(Event::Failed(text));
                 }
             }
             Err(panic) => {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::labels::in_words;
 use super::message::{CheckLine, Event, ModelChoice, PreviewExample};
 use super::worker_chat::open_files;
 use super::worker_site::{Site, Tell};
@@ -70,7 +71,7 @@ struct Watch<'a>(&'a Site);
 
 impl Observer for Watch<'_> {
     fn note(&mut self, text: &str) {
-        (self.0.tell)(Event::Note(text.to_string()));
+        (self.0.tell)(Event::Note(in_words(text)));
     }
     fn started(&mut self, total_steps: u64, n_examples: usize) {
         (self.0.tell)(Event::TrainStarted { steps: total_steps, examples: n_examples });
@@ -85,7 +86,7 @@ impl Observer for Watch<'_> {
         (self.0.tell)(Event::TrainSaved(step));
     }
     fn retries_save(&mut self, why: &Error) -> bool {
-        (self.0.tell)(Event::SaveFailed(why.to_string()));
+        (self.0.tell)(Event::SaveFailed(in_words(&why.to_string())));
         self.0.control.wait_for_answer()
     }
     fn cancelled(&self) -> bool {

@@ -44,8 +44,8 @@ fn too_large(capacity: usize) -> Error {
     Error::of_kind(
         ErrorKind::OutOfMemory,
         format!(
-            "a cache for {capacity} tokens has more elements in a layer than shaders can number: lower --max-tokens, or keep \
-             fewer with --attention lrsa and a smaller --keep"
+            "a cache for {capacity} tokens has more elements in a layer than shaders can number: lower `max_tokens`, or keep \
+             fewer with `attention` lrsa and a smaller `keep`"
         ),
     )
 }
@@ -138,7 +138,7 @@ impl Cache {
 
     fn full(&self) -> Error {
         Error::new(format!(
-            "the cache holds {} tokens and is full: start with a larger --max-tokens or a shorter prompt",
+            "the cache holds {} tokens and is full: start with a larger `max_tokens` or a shorter prompt",
             self.capacity
         ))
     }

@@ -51,17 +51,17 @@ impl Lrsa {
         let this = Self { sink, lag, keep, selection: Selection::Scored };
         if lag == 0 || !(keep > 0.0 && keep <= 1.0) {
             return Err(Error::usage(format!(
-                "LRSA with --lag {lag} --keep {keep} keeps nothing sensible: the lag is at least 1 token and keep lies in (0, 1]"
+                "LRSA with `lag` {lag} `keep` {keep} keeps nothing sensible: the lag is at least 1 token and keep lies in (0, 1]"
             )));
         }
         if this.kept() == 0 {
             return Err(Error::usage(format!(
-                "--lag {lag} --keep {keep} keeps K = 0 pairs of each partition: raise --keep to at least {} or the lag",
+                "`lag` {lag} `keep` {keep} keeps K = 0 pairs of each partition: raise `keep` to at least {} or the lag",
                 1.0 / lag as f64
             )));
         }
         if sink > 1 << 24 || lag > 1 << 24 {
-            return Err(Error::usage(format!("--sink {sink} --lag {lag}: at most {} tokens each", 1 << 24)));
+            return Err(Error::usage(format!("`sink` {sink} `lag` {lag}: at most {} tokens each", 1 << 24)));
         }
         Ok(this)
     }

@@ -235,7 +235,7 @@ impl TrainingLayout {
         if n_tiles > MAX_TILES {
             return Err(Error::new(format!(
                 "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: use a larger \
-                 --lag, or shorter sequences"
+                 `lag`, or shorter sequences"
             )));
         }
         let mut table = |label: &str, words: &[u32]| upload_words(device, label, words);

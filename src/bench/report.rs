@@ -227,6 +227,6 @@ impl Report {
     /// From JSON that [`Report::to_json`] wrote.
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text)
-            .map_err(|e| Error::usage(format!("not a report of longreach bench --json: {e}; make it anew")))
+            .map_err(|e| Error::usage(format!("not the JSON of a benchmark report: {e}; make it anew")))
     }
 }

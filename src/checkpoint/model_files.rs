@@ -69,7 +69,7 @@ impl ModelFiles {
     /// The tokenizer, or why there is none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let why =
-            |why: &String| Error::new(format!("{why}: text needs a tokenizer; token ids work without one (--ids)"));
+            |why: &String| Error::new(format!("{why}: text needs a tokenizer; token ids (`ids`) work without one"));
         self.tokenizer.as_ref().map_err(why)
     }
 

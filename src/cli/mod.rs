@@ -1,4 +1,4 @@
-//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `id_lists.rs` and `output.rs` what they read and
+//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `flags.rs` which setting has which flag, `id_lists.rs` and `output.rs` what they read and
 //! print; each verb has a file.
 
 #[cfg(feature = "app")]
@@ -10,6 +10,7 @@ mod demo;
 mod eval;
 mod eval_common;
 mod eval_tasks;
+mod flags;
 mod generate;
 mod id_lists;
 mod info;

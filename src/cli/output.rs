@@ -5,6 +5,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::flags::with_flags;
 use crate::error::{Context, Error, Result};
 
 /// Writes a piece of text to stdout and shows it at once.
@@ -18,9 +19,10 @@ pub fn print_line(line: &str) -> Result<()> {
     print(&format!("{line}\n"))
 }
 
-/// Writes a line to stderr. Unlike `eprintln!`, a reader that went away costs nothing: the work goes on.
+/// Writes a line to stderr, with flags in place of the settings that it names. Unlike `eprintln!`, a reader that went away costs
+/// nothing: the work goes on.
 pub fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", with_flags(line));
 }
 
 /// A spinner on stderr that counts what was done, which `counted` names; hidden where nobody would see it or `quiet` is asked for.

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::ProgressBar;
 
+use super::flags::with_flags;
 use super::output::{bar, note};
 use crate::error::Error;
 use crate::train::{EvalLine, Observer, StepLine};
@@ -25,7 +26,7 @@ pub struct Progress {
 impl Progress {
     fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(with_flags(text)),
             None => note(text),
         }
     }

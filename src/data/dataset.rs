@@ -77,7 +77,7 @@ impl Reader<'_> {
             let n = split.n_dropped;
             crate::ensure!(n > 0, "{name} holds no examples; it needs one JSON object a line: {SHAPES}");
             crate::bail!(
-                "none of the {n} examples of {name} trains any token: all labels are -100, or --max-length cuts every \
+                "none of the {n} examples of {name} trains any token: all labels are -100, or `max_length` cuts every \
                  answer off"
             );
         }

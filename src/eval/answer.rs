@@ -45,7 +45,7 @@ impl Subject<'_> {
         }
         Err(Error::usage(format!(
             "{n} tokens exceed the {} positions that the model allows: ask for shorter texts, or lift the limit with \
-             --max-positions {n} (RoPE stays unchanged)",
+             `max_positions` {n} (RoPE stays unchanged)",
             self.max_positions
         )))
     }

@@ -86,7 +86,7 @@ fn ensure_enough(found: usize, wanted: usize, what: &str, length: usize) -> Resu
         return Ok(());
     }
     Err(Error::usage(format!(
-        "the file has {found} of {wanted} {what} for prompts of {length} tokens: ask for fewer (--samples, --steps, --questions) or \
+        "the file has {found} of {wanted} {what} for prompts of {length} tokens: ask for fewer (`samples`, `steps`, `questions`) or \
          longer ones"
     )))
 }
@@ -95,7 +95,7 @@ impl<'a> Draw<'a> {
     /// Makes documents until there are no questions left or `take` wants no more. No question is asked twice.
     fn documents(&self, take: &mut dyn FnMut(Document<'a>) -> bool) -> Result<()> {
         if self.file.is_hotpot && self.per_document > 1 {
-            return Err(Error::usage("--questions: HotpotQA has one question about each set of paragraphs"));
+            return Err(Error::usage("`questions`: HotpotQA has one question about each set of paragraphs"));
         }
         let mut order = self.file.questions_of(self.part);
         order.shuffle(&mut seeded(self.seed, self.part as u64));

@@ -211,7 +211,7 @@ fn check(request: &GenerateRequest<'_>) -> Result<()> {
         return Err(Error::usage("the prompt is empty: a generation starts from at least one token"));
     }
     if request.max_tokens == 0 || request.chunk == 0 {
-        return Err(Error::usage("--max-tokens and --chunk are at least 1"));
+        return Err(Error::usage("`max_tokens` and `chunk` are at least 1"));
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ pub(super) fn check_span(span: &Span, limits: &DeviceLimits) -> Result<()> {
             ErrorKind::OutOfMemory,
             format!(
                 "{} needs {:.1} MiB in one piece, this device binds at most {:.1} MiB: use shorter sequences, a smaller batch \
-                 or a smaller --chunk",
+                 or a smaller `chunk`",
                 span.buffer.label(),
                 mib(bytes.max(span.buffer.n_bytes())),
                 mib(limits.max_binding_bytes.min(limits.max_buffer_bytes))

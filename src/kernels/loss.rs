@@ -274,7 +274,7 @@ pub fn cross_entropy(
     assert_eq!((hidden.cols, labels.len), (head.cols, n), "channels of the head, and one label a row");
     ensure!(
         vocabulary <= max_elements,
-        "one row of logits over {vocabulary} tokens exceeds the {max_elements} elements that this device binds: use --device \
+        "one row of logits over {vocabulary} tokens exceeds the {max_elements} elements that this device binds: use `device` \
          cpu or another GPU"
     );
     ensure!(!need.head || head.format == Format::F32, "a head stored in 16 bits has no gradient: train it in f32");

@@ -7,7 +7,7 @@ mod schedule;
 #[cfg(test)]
 mod test_steps;
 
-pub use optimizer::{Optimizer, OptimizerState, load_tensors};
+pub use optimizer::{Optimizer, OptimizerState, matching_values};
 pub use rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule};
 pub use schedule::Schedule;
 

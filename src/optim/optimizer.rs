@@ -82,7 +82,7 @@ impl Optimizer {
         Ok(OptimizerState { optimizer: self.rule.name().to_string(), step: self.step, slots })
     }
 
-    /// Takes over a state. Fails, and changes nothing, where it is of another rule or of other parameters.
+    /// Takes over a state of the same rule over the same parameters. Fails, and changes nothing, where it is of others.
     pub fn load_state(
         &mut self,
         device: &mut dyn Executor,
@@ -92,8 +92,7 @@ impl Optimizer {
     ) -> Result<()> {
         let own = self.rule.name();
         crate::ensure!(state.optimizer == own, "the state is of {}, and the optimiser is {own}", state.optimizer);
-        let tensors = self.slot_tensors(arena, trainables);
-        load_tensors(device, &tensors, &state.slots)?;
+        load_tensors(device, &self.slot_tensors(arena, trainables), &state.slots)?;
         self.step = state.step;
         Ok(())
     }
@@ -111,22 +110,22 @@ impl Optimizer {
 }
 
 /// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless names and shapes are the same.
-pub fn load_tensors(
-    device: &mut dyn Executor,
-    tensors: &[(String, Tensor)],
-    given: &[(String, HostTensor)],
-) -> Result<()> {
+fn load_tensors(device: &mut dyn Executor, tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<()> {
+    let values = matching_values(tensors, given)?;
+    tensors.iter().zip(&values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
+}
+
+/// The values of `given` in the order of the device tensors of the same names. Fails unless names and shapes are the same.
+pub fn matching_values(tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<Vec<Vec<f32>>> {
     let by_name: HashMap<&str, &HostTensor> = given.iter().map(|(name, t)| (name.as_str(), t)).collect();
-    let known = |name: &str| tensors.iter().any(|(own, _)| own == name);
-    if let Some((name, _)) = given.iter().find(|(name, _)| !known(name)) {
+    if let Some((name, _)) = given.iter().find(|(name, _)| !tensors.iter().any(|(own, _)| own == name)) {
         crate::bail!("the state holds {name}, which is not trained here");
     }
-    let mut values = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
+    let value = |(name, tensor): &(String, Tensor)| {
         let Some(host) = by_name.get(name.as_str()) else { crate::bail!("the state lacks {name}") };
         let shape = [tensor.rows, tensor.cols];
         crate::ensure!(host.shape == shape, "{name} has the shape {shape:?}, but {:?} in the state", host.shape);
-        values.push(host.to_f32().with_context(|| name.clone())?);
-    }
-    tensors.iter().zip(&values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
+        host.to_f32().with_context(|| name.clone())
+    };
+    tensors.iter().map(value).collect()
 }

@@ -124,12 +124,12 @@ impl StudyPlan {
     /// Refuses a study that cannot be run.
     pub fn validate(&self) -> Result<()> {
         for (what, n) in [
-            ("--samples", self.samples),
-            ("--questions", self.questions),
-            ("--seeds", self.seeds.len()),
-            ("--steps", self.steps as usize),
-            ("--keep", self.keeps.len()),
-            ("--attentions", self.attentions.len()),
+            ("`samples`", self.samples),
+            ("`questions`", self.questions),
+            ("`seeds`", self.seeds.len()),
+            ("`steps`", self.steps as usize),
+            ("`keep`", self.keeps.len()),
+            ("`attentions`", self.attentions.len()),
         ] {
             if n == 0 {
                 return Err(Error::usage(format!("{what}: a study needs at least one")));
@@ -139,19 +139,19 @@ impl StudyPlan {
         names.sort_unstable();
         names.dedup();
         if names.len() < self.attentions.len() || names.iter().any(|n| n.trim() != *n) {
-            return Err(Error::usage("--attentions: each name once, without spaces"));
+            return Err(Error::usage("`attentions`: each name once, without spaces"));
         }
         let mut seeds = self.seeds.clone();
         seeds.sort_unstable();
         seeds.dedup();
         if seeds.len() < self.seeds.len() {
-            return Err(Error::usage("--seeds: each seed once"));
+            return Err(Error::usage("`seeds`: each seed once"));
         }
         if self.task == StudyTask::Qa && self.data.is_none() {
-            return Err(Error::usage("--data: the task qa needs a file of questions"));
+            return Err(Error::usage("`data`: the task qa needs a file of questions"));
         }
         if self.task == StudyTask::Needle && self.questions > 1 {
-            return Err(Error::usage("--questions: a text has one pass key; more than one question needs --task qa"));
+            return Err(Error::usage("`questions`: a text has one pass key; more than one question needs `task` qa"));
         }
         self.policies()?;
         self.keeps.iter().try_for_each(|&keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
@@ -201,7 +201,7 @@ impl StudyPlan {
                 Ok(Source::Text(Haystack::new(&text, files)?))
             }
             StudyTask::Qa => {
-                let path = self.data.as_ref().ok_or_else(|| Error::usage("--data is missing"))?;
+                let path = self.data.as_ref().ok_or_else(|| Error::usage("`data` is missing"))?;
                 Ok(Source::Questions(QaFile::read(path)?))
             }
         }
@@ -275,27 +275,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_study_names_its_flag() {
+    fn what_is_no_study_names_its_field() {
         type Change = fn(&mut StudyPlan);
         let cases: [(&str, Change); 11] = [
-            ("--samples", |p| p.samples = 0),
-            ("--questions", |p| p.questions = 0),
-            ("--questions", |p| p.questions = 2),
-            ("--seeds", |p| p.seeds = vec![]),
-            ("--seeds", |p| p.seeds = vec![1, 2, 1]),
-            ("--data", |p| p.task = StudyTask::Qa),
-            ("--keep", |p| p.keeps = vec![0.001]),
+            ("`samples`", |p| p.samples = 0),
+            ("`questions`", |p| p.questions = 0),
+            ("`questions`", |p| p.questions = 2),
+            ("`seeds`", |p| p.seeds = vec![]),
+            ("`seeds`", |p| p.seeds = vec![1, 2, 1]),
+            ("`data`", |p| p.task = StudyTask::Qa),
+            ("`keep`", |p| p.keeps = vec![0.001]),
             ("dense", |p| p.attentions = vec!["sparse".into()]),
-            ("--steps", |p| p.steps = 0),
-            ("--attentions", |p| p.attentions = vec!["4x".into(), "4x".into()]),
-            ("--attentions", |p| p.attentions = vec![" 4x".into()]),
+            ("`steps`", |p| p.steps = 0),
+            ("`attentions`", |p| p.attentions = vec!["4x".into(), "4x".into()]),
+            ("`attentions`", |p| p.attentions = vec![" 4x".into()]),
         ];
         StudyPlan::default().validate().unwrap();
-        for (flag, change) in cases {
+        for (field, change) in cases {
             let mut plan = StudyPlan::default();
             change(&mut plan);
-            let e = plan.validate().expect_err(flag).to_string();
-            assert!(e.contains(flag), "{flag}: {e}");
+            let e = plan.validate().expect_err(field).to_string();
+            assert!(e.contains(field), "{field}: {e}");
         }
     }
 

@@ -111,7 +111,8 @@ impl Stepper {
         self.optimizer.state(device, trained(loaded)?, &loaded.trainables)
     }
 
-    /// Goes on from what an optimiser of the same rule remembered, and the batches run until then.
+    /// Goes on from what an optimiser of the same rule remembered, and the batches run until then. Fails, and changes nothing,
+    /// where the state is of other parameters or of another rule.
     pub fn load_state(
         &mut self,
         device: &mut dyn Executor,

@@ -24,7 +24,7 @@ use crate::data::rng::seeded;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::formats::host_tensor::HostTensor;
 use crate::gpu::Executor;
-use crate::optim::load_tensors;
+use crate::optim::matching_values;
 
 /// A model on a device with its optimiser.
 pub struct Trainer {
@@ -83,12 +83,15 @@ impl Trainer {
         Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position })
     }
 
-    /// Goes on where the trainer of the same job was that a state was read from. Fails where the state is of other parameters
-    /// or of another optimiser.
+    /// Goes on where the trainer of the same job was that a state was read from. Fails, and changes nothing, where the state is
+    /// of other parameters or of another optimiser.
     pub fn load_state(&mut self, device: &mut dyn Executor, state: &TrainerState) -> Result<()> {
-        self.stepper.load_state(device, &self.loaded, &state.optimizer, state.micro_batches)?;
         let parameters: Vec<_> = self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect();
-        load_tensors(device, &parameters, &state.parameters)?;
+        let values = matching_values(&parameters, &state.parameters)?;
+        self.stepper.load_state(device, &self.loaded, &state.optimizer, state.micro_batches)?;
+        for ((_, tensor), values) in parameters.iter().zip(&values) {
+            tensor.write(device, values)?;
+        }
         self.place = (state.epoch, state.position);
         Ok(())
     }

@@ -74,7 +74,7 @@ fn out_of_memory(need_bytes: u64, available: &str) -> Error {
         ErrorKind::OutOfMemory,
         format!(
             "this takes {} of memory beyond what is in use and the machine has {available} left: take shorter texts \
-             (--max-length, --max-tokens), a smaller --batch-size or --chunk, --recompute in training, or a smaller model",
+             (`max_length`, `max_tokens`), a smaller `batch_size` or `chunk`, `recompute` in training, or a smaller model",
             size(need_bytes)
         ),
     )

@@ -176,7 +176,7 @@ pub fn find_adapter<'a>(adapters: &'a [AdapterReport], wanted: &str) -> Result<&
     let refuse = |why: &str| {
         let list: Vec<_> = adapters.iter().map(|a| format!("{}: {}:{}", a.index, a.backend, a.name)).collect();
         let list = if list.is_empty() { "none".to_string() } else { list.join("; ") };
-        Error::usage(format!("--device {wanted}: {why}; this machine has: {list}. `auto` and `cpu` always work"))
+        Error::usage(format!("`device` {wanted}: {why}; this machine has: {list}. `auto` and `cpu` always work"))
     };
     if let Ok(index) = wanted.parse::<usize>() {
         return adapters.get(index).ok_or_else(|| refuse("no adapter has this number"));

@@ -38,7 +38,7 @@ impl WgpuDevice {
         };
         let opened = pollster::block_on(report.adapter.request_device(&descriptor));
         let (device, queue) = opened.map_err(|e| {
-            Error::new(format!("cannot open {name}: {e}. Update the graphics driver, or use --device cpu"))
+            Error::new(format!("cannot open {name}: {e}. Update the graphics driver, or use `device` cpu"))
         })?;
         let faults = Faults::default();
         let (on_error, on_lost) = (faults.clone(), faults.clone());

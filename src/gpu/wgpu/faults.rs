@@ -32,7 +32,7 @@ impl Faults {
             wgpu::Error::OutOfMemory { source } => (
                 ErrorKind::OutOfMemory,
                 format!(
-                    "the device is out of memory ({source}): use shorter sequences, a smaller batch, or --recompute"
+                    "the device is out of memory ({source}): use shorter sequences, a smaller batch, or `recompute`"
                 ),
             ),
             wgpu::Error::Validation { description, .. } => (
@@ -41,7 +41,7 @@ impl Faults {
             ),
             wgpu::Error::Internal { description, .. } => (
                 ErrorKind::Failed,
-                format!("the graphics driver failed: {description}. Try another --device or update the driver"),
+                format!("the graphics driver failed: {description}. Try another `device` or update the driver"),
             ),
         };
         self.state().pending.get_or_insert(fault);
@@ -53,7 +53,7 @@ impl Faults {
         if let Some(reason) = &state.lost {
             let text = format!(
                 "the device was lost ({reason}): the driver reset it, its memory ran out, or it was removed. Start again \
-                 (with a smaller batch if it was memory), update the graphics driver, or use --device cpu"
+                 (with a smaller batch if it was memory), update the graphics driver, or use `device` cpu"
             );
             return Err(Error::of_kind(ErrorKind::DeviceLost, text));
         }
@@ -102,14 +102,14 @@ mod tests {
         faults.record(&wgpu::Error::Validation { source: "later".into(), description: "later".into() });
         let e = faults.check().unwrap_err();
         assert_eq!(e.kind(), ErrorKind::OutOfMemory);
-        assert!(e.to_string().contains("no room") && e.to_string().contains("--recompute"), "{e}");
+        assert!(e.to_string().contains("no room") && e.to_string().contains("`recompute`"), "{e}");
         faults.check().unwrap();
         faults.set_lost("unplugged".into());
         faults.record(&out_of_memory());
         for _ in 0..2 {
             let e = faults.check().unwrap_err();
             assert_eq!(e.kind(), ErrorKind::DeviceLost);
-            assert!(e.to_string().contains("unplugged") && e.to_string().contains("--device cpu"), "{e}");
+            assert!(e.to_string().contains("unplugged") && e.to_string().contains("`device` cpu"), "{e}");
         }
     }
 

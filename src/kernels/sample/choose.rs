@@ -43,17 +43,17 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Refuses values out of range, naming the flag.
+    /// Refuses values out of range, naming the field.
     pub fn validate(&self) -> Result<()> {
         let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
         let usable = temperature == 0.0 || (temperature.is_finite() && temperature >= SMALLEST_TEMPERATURE);
         let checks = [
-            (usable, format!("--temp {temperature} is neither 0 (greedy) nor a number from {SMALLEST_TEMPERATURE}")),
-            (top_p > 0.0 && top_p <= 1.0, format!("--top-p {top_p} does not lie in (0, 1]; 1 keeps all tokens")),
-            ((0.0..=1.0).contains(&min_p), format!("--min-p {min_p} does not lie in [0, 1]; 0 keeps all tokens")),
+            (usable, format!("`temperature` {temperature} is neither 0 (greedy) nor a number from {SMALLEST_TEMPERATURE}")),
+            (top_p > 0.0 && top_p <= 1.0, format!("`top_p` {top_p} does not lie in (0, 1]; 1 keeps all tokens")),
+            ((0.0..=1.0).contains(&min_p), format!("`min_p` {min_p} does not lie in [0, 1]; 0 keeps all tokens")),
             (
                 repetition_penalty.is_finite() && repetition_penalty >= SMALLEST_TEMPERATURE,
-                format!("--repetition-penalty {repetition_penalty} is not a positive number; 1 changes nothing"),
+                format!("`repetition_penalty` {repetition_penalty} is not a positive number; 1 changes nothing"),
             ),
         ];
         checks.into_iter().try_for_each(|(ok, message)| if ok { Ok(()) } else { Err(Error::usage(message)) })

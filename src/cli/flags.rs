@@ -1,0 +1,144 @@
+//! Which flag sets what: messages of the library name settings by their fields, the command line shows their flags.
+
+use crate::error::rename_settings;
+
+/// The settings that messages name, and their flags.
+const FLAGS: &[(&str, &str)] = &[
+    ("accumulate", "--accumulate"),
+    ("adapter", "--adapter"),
+    ("alpha", "--alpha"),
+    ("attention", "--attention"),
+    ("attentions", "--attentions"),
+    ("batch_size", "--batch-size"),
+    ("betas", "--betas"),
+    ("chunk", "--chunk"),
+    ("clip", "--clip"),
+    ("data", "--data"),
+    ("device", "--device"),
+    ("dropout", "--dropout"),
+    ("epochs", "--epochs"),
+    ("eps", "--eps"),
+    ("eval_every", "--eval-every"),
+    ("grads", "--grads"),
+    ("ids", "--ids"),
+    ("keep", "--keep"),
+    ("labels", "--labels"),
+    ("lag", "--lag"),
+    ("lr", "--lr"),
+    ("max_length", "--max-length"),
+    ("max_positions", "--max-positions"),
+    ("max_tokens", "--max-tokens"),
+    ("method", "--method"),
+    ("min_p", "--min-p"),
+    ("momentum", "--momentum"),
+    ("only", "--only"),
+    ("optimizer", "--optimizer"),
+    ("out", "--out"),
+    ("questions", "--questions"),
+    ("rank", "--rank"),
+    ("recompute", "--recompute"),
+    ("repetition_penalty", "--repetition-penalty"),
+    ("samples", "--samples"),
+    ("seeds", "--seeds"),
+    ("sink", "--sink"),
+    ("steps", "--steps"),
+    ("targets", "--targets"),
+    ("task", "--task"),
+    ("temperature", "--temp"),
+    ("top_p", "--top-p"),
+    ("warmup", "--warmup"),
+    ("weight_decay", "--weight-decay"),
+];
+
+/// A message of the library with flags in place of settings.
+pub fn with_flags(text: &str) -> String {
+    let flag = |name: &str| FLAGS.iter().find(|(setting, _)| *setting == name).map(|(_, flag)| flag.to_string());
+    rename_settings(text, flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The long flags of a command and of its subcommands.
+    fn collect(command: &clap::Command, flags: &mut BTreeSet<String>) {
+        flags.extend(command.get_arguments().filter_map(|a| a.get_long()).map(|long| format!("--{long}")));
+        command.get_subcommands().for_each(|c| collect(c, flags));
+    }
+
+    /// Texts in quotes of the library's code, each with its file; tests and the front ends have their own.
+    fn quoted(dir: &Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.display().to_string().replace('\\', "/");
+            let is_own =
+                ["src/cli", "src/app", "src/conformance/mutation", "src/conformance/validator.rs", "src/main.rs"];
+            if is_own.iter().any(|own| name.ends_with(own)) || name.ends_with("_tests.rs") {
+                continue;
+            }
+            if path.is_dir() {
+                quoted(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code: String = text
+                .split("#[cfg(test)]\nmod")
+                .next()
+                .unwrap_or_default()
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            found.extend(code.split('"').skip(1).step_by(2).map(|text| (name.clone(), text.to_string())));
+        }
+    }
+
+    #[test]
+    fn every_flag_of_the_table_exists() {
+        let mut flags = BTreeSet::new();
+        collect(&crate::cli::Cli::command(), &mut flags);
+        let unknown: Vec<_> = FLAGS.iter().filter(|(_, flag)| !flags.contains(*flag)).collect();
+        assert!(unknown.is_empty(), "no verb has these flags: {unknown:?}");
+        assert!(FLAGS.is_sorted(), "the table is sorted by setting");
+    }
+
+    #[test]
+    fn the_library_names_settings_that_have_flags_and_no_flags() {
+        let mut texts = Vec::new();
+        quoted(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
+        let mut named = BTreeSet::new();
+        for (file, text) in &texts {
+            let is_flag = |(at, _): (usize, &str)| {
+                let before = text[..at].chars().next_back();
+                let after = text[at + 2..].chars().next();
+                before.is_none_or(|c| " (`".contains(c)) && after.is_some_and(|c| c.is_ascii_lowercase())
+            };
+            assert!(!text.match_indices("--").any(is_flag), "{file} names a flag in {text:?}");
+            let names = |name: &str| {
+                named.insert(name.to_string());
+                None
+            };
+            let names = std::cell::RefCell::new(names);
+            rename_settings(text, |name| (names.borrow_mut())(name));
+        }
+        // Values and files, which every front end calls the same.
+        let plain = ["auto", "cpu"];
+        let unknown: Vec<_> =
+            named.iter().filter(|n| !plain.contains(&n.as_str()) && !FLAGS.iter().any(|(s, _)| s == n)).collect();
+        assert!(unknown.is_empty(), "messages name settings without a flag in the table: {unknown:?}");
+        let unused: Vec<_> = FLAGS.iter().map(|(s, _)| s.to_string()).filter(|s| !named.contains(s)).collect();
+        println!("not named as a literal: {unused:?}");
+        assert!(named.len() > 20, "{named:?}");
+    }
+
+    #[test]
+    fn settings_become_flags() {
+        assert_eq!(with_flags("lower `max_tokens`: `device` cpu"), "lower --max-tokens: --device cpu");
+        assert_eq!(with_flags("`auto` and `temperature` 3"), "`auto` and --temp 3");
+    }
+}

@@ -1,0 +1,164 @@
+//! A run that is read out after five of ten steps and goes on in a new trainer ends as one that never stopped, to the bit: with
+//! every optimiser, with the order of the data, dropout and the drawn attentions going on.
+
+mod common;
+
+use std::cell::Cell;
+
+use common::stories::MODEL;
+use longreach::checkpoint::model_files::ModelFiles;
+use longreach::checkpoint::record::AttentionRecord;
+use longreach::data::dataset::{Dataset, Example, Split};
+use longreach::gpu::{CpuExecutor, Executor};
+use longreach::optim::OptimizerKind;
+use longreach::train::{Method, Observer, StepLine, TrainJob, Trainer, TrainerState};
+
+/// Collects the losses and stops before a step of its run.
+struct Watch {
+    losses: Vec<f64>,
+    asked: Cell<usize>,
+    stop_at: usize,
+}
+
+impl Watch {
+    fn stopping_after(steps: usize) -> Self {
+        Self { losses: Vec::new(), asked: Cell::new(0), stop_at: steps }
+    }
+}
+
+impl Observer for Watch {
+    fn step(&mut self, line: &StepLine) {
+        self.losses.push(line.loss);
+    }
+    fn cancelled(&self) -> bool {
+        let asked = self.asked.get();
+        self.asked.set(asked + 1);
+        asked == self.stop_at
+    }
+}
+
+/// Seven examples of different lengths, of which a step takes up to four: an epoch of two steps, of which the last is short.
+fn data() -> Dataset {
+    let example = |i: usize| {
+        let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+    };
+    Dataset { train: Split { examples: (0..7).map(example).collect(), ..Split::default() }, valid: None }
+}
+
+fn job(optimizer: OptimizerKind) -> TrainJob {
+    TrainJob {
+        optimizer,
+        steps: Some(10),
+        batch_size: 2,
+        accumulate: 2,
+        warmup: 2,
+        rank: Some(4),
+        dropout: Some(0.2),
+        seed: 11,
+        lr: Some(1e-2),
+        weight_decay: 0.1,
+        clip: 0.5,
+        attention: Some(AttentionRecord::Lrsa { sink: 2, lag: 8, keep: 0.25 }),
+        keeps: vec![0.25, 0.5, 1.0],
+        ..TrainJob::default()
+    }
+}
+
+fn full(optimizer: OptimizerKind) -> TrainJob {
+    TrainJob { method: Method::Full, rank: None, dropout: None, ..job(optimizer) }
+}
+
+/// Steps of a new trainer that begins at `state`: their losses, and the state after them.
+fn train(
+    device: &mut dyn Executor,
+    job: &TrainJob,
+    state: Option<&TrainerState>,
+    stop_at: usize,
+) -> (Vec<f64>, TrainerState) {
+    let files = ModelFiles::open(MODEL, None).unwrap();
+    let mut trainer = Trainer::new(device, &files, job).unwrap();
+    if let Some(state) = state {
+        trainer.load_state(device, state).unwrap();
+    }
+    let mut watch = Watch::stopping_after(stop_at);
+    trainer.fit(device, &data(), None, &mut watch).unwrap();
+    (watch.losses, trainer.state(device).unwrap())
+}
+
+fn check(device: &mut dyn Executor, job: &TrainJob) {
+    let (losses, end) = train(device, job, None, usize::MAX);
+    let (first, middle) = train(device, job, None, 5);
+    let (second, resumed) = train(device, job, Some(&middle), usize::MAX);
+    assert_eq!((losses.len(), first.len(), second.len()), (10, 5, 5));
+    assert_eq!((middle.optimizer.step, middle.epoch, middle.position), (5, 2, 4));
+    assert_eq!(
+        middle.micro_batches, 10,
+        "two batches of two in each step, and one of two and one of one at an epoch's end"
+    );
+    assert_eq!([first, second].concat(), losses, "{job:?}");
+    assert!(middle.parameters != end.parameters && middle.optimizer.slots != end.optimizer.slots);
+    assert_eq!(resumed, end, "{job:?}");
+}
+
+#[test]
+fn five_steps_and_five_more_are_ten_on_the_cpu() {
+    for &kind in OptimizerKind::ALL {
+        check(&mut CpuExecutor::<f32>::new(), &job(kind));
+        check(&mut CpuExecutor::<f32>::new(), &full(kind));
+    }
+}
+
+#[test]
+fn five_steps_and_five_more_are_ten_on_a_device() {
+    let Some(mut device) = common::software_device() else { return };
+    for &kind in OptimizerKind::ALL {
+        check(&mut device, &job(kind));
+    }
+}
+
+#[test]
+fn parameters_that_are_cut_into_slices_go_on_too() {
+    check(&mut CpuExecutor::<f32>::with_binding_limit(16 << 10), &full(OptimizerKind::AdamW));
+}
+
+#[test]
+fn a_trainer_that_was_stopped_goes_on_by_itself() {
+    let device = &mut CpuExecutor::<f32>::new();
+    let job = job(OptimizerKind::AdamW);
+    let (losses, end) = train(device, &job, None, usize::MAX);
+    let files = ModelFiles::open(MODEL, None).unwrap();
+    let mut trainer = Trainer::new(device, &files, &job).unwrap();
+    let mut watch = Watch::stopping_after(3);
+    assert!(trainer.fit(device, &data(), None, &mut watch).unwrap().cancelled);
+    let summary = trainer.fit(device, &data(), None, &mut watch).unwrap();
+    assert_eq!((summary.steps, watch.losses), (10, losses));
+    assert_eq!(trainer.state(device).unwrap(), end);
+    assert_eq!(trainer.fit(device, &data(), None, &mut ()).unwrap().tokens, 0, "nothing is left to do");
+    assert_eq!(trainer.state(device).unwrap(), end);
+}
+
+#[test]
+fn states_of_other_runs_are_refused() {
+    let device = &mut CpuExecutor::<f32>::new();
+    let files = ModelFiles::open(MODEL, None).unwrap();
+    let (_, state) = train(device, &job(OptimizerKind::Lion), None, 1);
+    let refusal = |job: &TrainJob, state: &TrainerState| {
+        let device = &mut CpuExecutor::<f32>::new();
+        let mut trainer = Trainer::new(device, &files, job).unwrap();
+        let before = trainer.state(device).unwrap();
+        let e = trainer.load_state(device, state).unwrap_err().to_string();
+        assert_eq!(trainer.state(device).unwrap(), before, "a refused state changes nothing");
+        e
+    };
+    let e = refusal(&job(OptimizerKind::AdamW), &state);
+    assert!(e.contains("lion") && e.contains("adamw"), "{e}");
+    let e = refusal(&TrainJob { rank: Some(2), ..job(OptimizerKind::Lion) }, &state);
+    assert!(e.contains("shape") && e.contains("lora"), "{e}");
+    let e = refusal(&full(OptimizerKind::Lion), &state);
+    assert!(e.contains("not trained here"), "{e}");
+    let mut lacking = state.clone();
+    let (name, _) = lacking.parameters.remove(3);
+    let e = refusal(&job(OptimizerKind::Lion), &lacking);
+    assert!(e.contains("lacks") && e.contains(&name), "{e}");
+}
