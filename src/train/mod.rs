@@ -1,6 +1,11 @@
-//! Floor 8: fine-tuning. `objective.rs` is the loss of a batch, `gradient_step.rs` its gradients, `stepper.rs` one optimiser step,
-//! `trainer.rs` the loop around it, `run.rs` a whole job (`job.rs`) from files to the output folder; `probe.rs` shows what forward and backward compute.
+//! Floor 8: fine-tuning.
+//!
+//! `objective.rs` is the loss of a batch, `gradient_step.rs` its gradients, `stepper.rs` one
+//! optimiser step, `trainer.rs` the model that is trained, `fit.rs` the loop around it, and
+//! `run.rs` a whole job (`job.rs`) from files to the output folder. `probe.rs` shows what forward
+//! and backward compute.
 
+mod fit;
 mod gradient_step;
 mod job;
 mod objective;

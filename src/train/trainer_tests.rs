@@ -5,9 +5,9 @@ use std::path::Path;
 use super::*;
 use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
-use crate::data::dataset::Split;
+use crate::data::dataset::{Dataset, Split};
 use crate::gpu::CpuExecutor;
-use crate::train::{EVAL, METRICS};
+use crate::train::{EVAL, METRICS, Observer, StepLine};
 
 /// Remembers what it was told and stops a run after some steps.
 #[derive(Default)]
