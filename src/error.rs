@@ -1,8 +1,10 @@
 //! The one error type of the crate: what failed, in which context, and of which kind.
 //!
-//! An [`Error`] is a sentence with the sentences of its callers in front ("outer: inner"). Each says what went wrong, why,
-//! and what to do about it. Settings are named by the fields that hold them, in backticks: `max_length`. What a field is called
-//! in front of a user, a flag or a label, is the front end's matter: see [`rename_settings`]. Broken internal invariants are assertions instead; nothing that a user types ends in a panic.
+//! An [`Error`] is a sentence with the sentences of its callers in front ("outer: inner"). Each
+//! says what went wrong, why, and what to do about it. Settings are named by the fields that hold
+//! them, in backticks: `max_length`. What a field is called in front of a user, a flag or a label,
+//! is the front end's matter: see [`rename_settings`]. Broken internal invariants are assertions
+//! instead; nothing that a user types ends in a panic.
 
 use std::fmt;
 
@@ -78,7 +80,8 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// The text with each name in backticks replaced by what `name` makes of it, or left with its backticks.
+/// The text with each name in backticks replaced by what `name` makes of it, or left with its
+/// backticks.
 pub fn rename_settings(text: &str, name: impl Fn(&str) -> Option<String>) -> String {
     let is_name =
         |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

@@ -1,5 +1,8 @@
-//! A run that is read out after five of ten steps and goes on in a new trainer ends as one that never stopped, to the bit: with
-//! every optimiser, with the order of the data, dropout and the drawn attentions going on.
+//! A run whose state moves to a new trainer after five of ten steps ends as an unbroken one, bit
+//! for bit.
+//!
+//! That holds for every optimiser; the order of the data, dropout and the drawn attentions
+//! continue.
 
 mod common;
 
@@ -37,7 +40,8 @@ impl Observer for Watch {
     }
 }
 
-/// Seven examples of different lengths, of which a step takes up to four: an epoch of two steps, of which the last is short.
+/// Seven examples of different lengths, of which a step takes up to four: an epoch of two steps, of
+/// which the last is short.
 fn data() -> Dataset {
     let example = |i: usize| {
         let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();

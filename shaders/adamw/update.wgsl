@@ -1,4 +1,4 @@
-// One AdamW step over an arena slice, in PyTorch's order (decoupled weight decay, arXiv 1711.05101).
+// One AdamW step over an arena slice in PyTorch's order (decoupled decay, arXiv 1711.05101).
 //
 // value -= decay * value                  decay = lr * weight decay, or 0
 // g = factor * grad

@@ -1,4 +1,4 @@
-//! Which flag sets what: messages of the library name settings by their fields, the command line shows their flags.
+//! The flag of each setting: the library's messages name fields, the command line shows flags.
 
 use crate::error::rename_settings;
 
@@ -31,7 +31,6 @@ const FLAGS: &[(&str, &str)] = &[
     ("method", "--method"),
     ("min_p", "--min-p"),
     ("momentum", "--momentum"),
-    ("only", "--only"),
     ("optimizer", "--optimizer"),
     ("out", "--out"),
     ("questions", "--questions"),
@@ -71,7 +70,8 @@ mod tests {
         command.get_subcommands().for_each(|c| collect(c, flags));
     }
 
-    /// Texts in quotes of the library's code, each with its file; tests and the front ends have their own.
+    /// Texts in quotes of the library's code, each with its file; tests and the front ends have
+    /// their own.
     fn quoted(dir: &Path, found: &mut Vec<(String, String)>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

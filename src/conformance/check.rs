@@ -146,7 +146,7 @@ pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mu
     if !options.quick && !options.takes_slow(adapter.is_software()) {
         let names: Vec<_> = slow_cases().into_iter().map(|c| format!("{:?}", c.name)).collect();
         report.notes.push(format!(
-            "left out, since a software driver compiles them for minutes, unless `only` names them: {}",
+            "left out, since a software driver compiles them for minutes, unless they are named: {}",
             names.join(", ")
         ));
     }

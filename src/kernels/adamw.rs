@@ -1,4 +1,6 @@
-//! AdamW over whole arena slices. Step counts, learning rates and bias corrections are the host's: see `optim`.
+//! The update of AdamW over whole arena slices.
+//!
+//! The host counts steps and computes learning rates and bias corrections: see `optim`.
 
 use rayon::prelude::*;
 
@@ -14,8 +16,9 @@ const GROUP: usize = 256;
 const BLOCK: usize = 4096;
 
 params! {
-    /// One AdamW step over one slice; every constant is computed in f64 and rounded once, and the small ones are
-    /// not passed as their difference from 1, which f32 would round to a fraction of their digits.
+    /// One AdamW step over one slice; every constant is computed in f64 and rounded once, and the
+    /// small ones are not passed as their difference from 1, which f32 would round to a fraction of
+    /// their digits.
     pub struct UpdateParams {
         /// Elements of the slice.
         n: u32,
@@ -78,8 +81,8 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Appends one AdamW step over one slice, whose slots are `exp_avg` and `exp_avg_sq`; `clipping[1]` multiplies the gradients on
-/// the device. `constants.n` is set here.
+/// Appends one AdamW step over one slice, whose slots are `exp_avg` and `exp_avg_sq`; `clipping[1]`
+/// multiplies the gradients on the device. `constants.n` is set here.
 pub fn update(
     rec: &mut Recording,
     slice: &ArenaSlice,

@@ -13,7 +13,8 @@ use crate::{params, wgsl};
 /// Invocations of a workgroup.
 const GROUP: usize = 256;
 
-/// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup to add up.
+/// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup
+/// to add up.
 const MAX_PARTIALS: usize = 256;
 
 params! {
@@ -93,8 +94,9 @@ fn clip_factor_reference<T: Real>(args: KernelArgs<'_, T>) {
     state.real_mut()[..2].copy_from_slice(&[norm, factor]);
 }
 
-/// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip` is the largest norm,
-/// 0 for none; the factor is min(1, clip / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it.
+/// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip`
+/// is the largest norm, 0 for none; the factor is min(1, clip / (norm + 1e-6)), as
+/// torch.nn.utils.clip_grad_norm_ has it.
 pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Span) {
     let counts: Vec<usize> = arena.slices.iter().map(|s| s.grads.len().div_ceil(GROUP).min(MAX_PARTIALS)).collect();
     let n = counts.iter().sum::<usize>();

@@ -1,4 +1,6 @@
-//! Lion over whole arena slices. Learning rates are the host's: see `optim`.
+//! The update of Lion over whole arena slices.
+//!
+//! The host chooses learning rates: see `optim`.
 
 use rayon::prelude::*;
 
@@ -80,7 +82,8 @@ fn sign<T: Real>(x: T) -> T {
     }
 }
 
-/// Appends one Lion step over one slice; `clipping[1]` multiplies the gradients on the device. `constants.n` is set here.
+/// Appends one Lion step over one slice; `clipping[1]` multiplies the gradients on the device.
+/// `constants.n` is set here.
 pub fn update(rec: &mut Recording, slice: &ArenaSlice, exp_avg: &Buffer, clipping: &Span, constants: UpdateParams) {
     let n = slice.values.len();
     let [grads, values, exp_avg] = &[&slice.grads, &slice.values, exp_avg].map(|b| b.span());
@@ -88,14 +91,15 @@ pub fn update(rec: &mut Recording, slice: &ArenaSlice, exp_avg: &Buffer, clippin
     rec.dispatch(&UPDATE, &[], params, &[clipping, grads, values, exp_avg], groups_for(n, GROUP));
 }
 
-/// Running means and gradients on a grid of 1/64: with binary constants the argument of the sign is exact in f32, and now and
-/// then zero, so every device finds the same direction.
+/// Running means and gradients on a grid of 1/64: with binary constants the argument of the sign is
+/// exact in f32, and now and then zero, so every device finds the same direction.
 fn on_a_grid(n: usize) -> [Vec<f32>; 2] {
     let grid = |seed| random(seed, n, 0.1).into_iter().map(|x| (x * 64.0).round() / 64.0).collect();
     [grid(1), grid(2)]
 }
 
-/// Running means and gradients of which one decides the direction by far, in turns, and whose signs vary.
+/// Running means and gradients of which one decides the direction by far, in turns, and whose signs
+/// vary.
 fn one_decides(n: usize, spread: f32) -> [Vec<f32>; 2] {
     let means = random(3, n, spread);
     let signs = random(4, n, 1.0);

@@ -1,4 +1,6 @@
-//! Stochastic gradient descent with momentum over whole arena slices. Learning rates are the host's: see `optim`.
+//! The update of SGD with momentum over whole arena slices.
+//!
+//! The host chooses learning rates: see `optim`.
 
 use rayon::prelude::*;
 
@@ -66,7 +68,8 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Appends one step over one slice; `clipping[1]` multiplies the gradients on the device. `constants.n` is set here.
+/// Appends one step over one slice; `clipping[1]` multiplies the gradients on the device.
+/// `constants.n` is set here.
 pub fn update(
     rec: &mut Recording,
     slice: &ArenaSlice,

@@ -1,7 +1,7 @@
 //! AdamW: settings, and the constants of one update from the step count.
 //!
-//! The arithmetic is in `kernels/adamw.rs`. The constants are computed in f64 and rounded once, since 1 − β₂ or a bias
-//! correction taken in f32 would cost four digits.
+//! The arithmetic is in `kernels/adamw.rs`. The constants are computed in f64 and rounded once,
+//! since 1 − β₂ or a bias correction taken in f32 would cost four digits.
 
 use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one, require};
 use crate::error::Result;
@@ -57,7 +57,8 @@ impl UpdateRule for AdamW {
         at_least_zero("weight_decay", self.weight_decay)?;
         below_one("betas", self.betas.0)?;
         below_one("betas", self.betas.1)?;
-        // Smaller ones round to a subnormal or to zero in f32, and unused elements would divide zero by zero.
+        // Smaller ones round to a subnormal or to zero in f32, and unused elements would divide
+        // zero by zero.
         require(self.eps.is_finite() && self.eps >= 1e-30, || format!("`eps` {} is below 1e-30", self.eps))
     }
 

@@ -1,11 +1,14 @@
-//! Lion: settings, and the constants of one update. The arithmetic is in `kernels/lion.rs`.
+//! Lion: settings, and the constants of one update.
+//!
+//! The arithmetic is in `kernels/lion.rs`.
 
 use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one};
 use crate::error::Result;
 use crate::gpu::Recording;
 use crate::kernels::lion::{self, UpdateParams};
 
-/// Every element moves by the whole learning rate, so the rates are a fifth of AdamW's; the paper recommends a third to a tenth.
+/// Every element moves by the whole learning rate, so the rates are a fifth of AdamW's; the paper
+/// recommends a third to a tenth.
 pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     name: "lion",
     default_lr: [4e-5, 4e-6],
@@ -13,7 +16,8 @@ pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     make: |settings| Box::new(Lion::of(settings)),
 };
 
-/// Lion (arXiv 2302.06675, algorithm 2): value −= lr · (sign(β₁m + (1−β₁)g) + weight decay · value), m = β₂m + (1−β₂)g.
+/// Lion (arXiv 2302.06675, algorithm 2): value −= lr · (sign(β₁m + (1−β₁)g) + weight decay ·
+/// value), m = β₂m + (1−β₂)g.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lion {
     /// Decay of the running mean within the direction, and from step to step.

@@ -1,4 +1,4 @@
-//! An optimiser: an update rule with the slots that it remembers, beside the arena, and the count of its steps.
+//! An optimiser: an update rule with its slots beside the arena, and the count of its steps.
 //!
 //! Slots and count can be read out and put back, so that a run goes on as if it had never stopped.
 
@@ -19,20 +19,22 @@ pub struct Optimizer {
     slots: Vec<Vec<Buffer>>,
 }
 
-/// What an optimiser remembers, on the host: enough for another of the same rule over the same parameters to go on.
+/// What an optimiser remembers, on the host: enough for another of the same rule over the same
+/// parameters to go on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState {
     /// Name of the update rule.
     pub optimizer: String,
     /// Steps done.
     pub step: u64,
-    /// Slots as f32 under `PARAMETER.SLOT`, such as `model.norm.weight.exp_avg`, in the shapes of their parameters [rows, cols].
+    /// Slots as f32 under `PARAMETER.SLOT`, such as `model.norm.weight.exp_avg`, in the shapes of
+    /// their parameters [rows, cols].
     pub slots: Vec<(String, HostTensor)>,
 }
 
 impl Optimizer {
-    /// An optimiser that has taken no step. Takes memory for its slots and fills them with zeros. Fails for settings that no
-    /// run can mean.
+    /// An optimiser that has taken no step. Takes memory for its slots and fills them with zeros.
+    /// Fails for settings that no run can mean.
     pub fn new(device: &mut dyn Executor, arena: &Arena, rule: Box<dyn UpdateRule>) -> Result<Self> {
         rule.validate()?;
         let slots: Vec<Vec<Buffer>> = arena
@@ -54,8 +56,8 @@ impl Optimizer {
         self.step
     }
 
-    /// Appends one step over every slice at learning rate `lr` and counts it. `clipping` holds, once run, the gradient norm
-    /// and the factor of the gradients.
+    /// Appends one step over every slice at learning rate `lr` and counts it. `clipping` holds,
+    /// once run, the gradient norm and the factor of the gradients.
     pub fn record(&mut self, rec: &mut Recording, arena: &Arena, clipping: &Span, lr: f64) {
         self.step += 1;
         self.append(rec, arena, clipping, self.step, lr);
@@ -82,7 +84,8 @@ impl Optimizer {
         Ok(OptimizerState { optimizer: self.rule.name().to_string(), step: self.step, slots })
     }
 
-    /// Takes over a state of the same rule over the same parameters. Fails, and changes nothing, where it is of others.
+    /// Takes over a state of the same rule over the same parameters. Fails, and changes nothing,
+    /// where it is of others.
     pub fn load_state(
         &mut self,
         device: &mut dyn Executor,
@@ -109,13 +112,15 @@ impl Optimizer {
     }
 }
 
-/// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless names and shapes are the same.
+/// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless names
+/// and shapes are the same.
 fn load_tensors(device: &mut dyn Executor, tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<()> {
     let values = matching_values(tensors, given)?;
     tensors.iter().zip(&values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
 }
 
-/// The values of `given` in the order of the device tensors of the same names. Fails unless names and shapes are the same.
+/// The values of `given` in the order of the device tensors of the same names. Fails unless names
+/// and shapes are the same.
 pub fn matching_values(tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<Vec<Vec<f32>>> {
     let by_name: HashMap<&str, &HostTensor> = given.iter().map(|(name, t)| (name.as_str(), t)).collect();
     if let Some((name, _)) = given.iter().find(|(name, _)| !tensors.iter().any(|(own, _)| own == name)) {

@@ -10,7 +10,8 @@ use crate::tensor::ArenaSlice;
 pub struct SliceUpdate<'a> {
     /// Values, gradients, and whether weight decay applies.
     pub slice: &'a ArenaSlice,
-    /// What the rule remembers, in the order of its [`UpdateRule::slots`]; each as long as the slice, zero before step 1.
+    /// What the rule remembers, in the order of its [`UpdateRule::slots`]; each as long as the
+    /// slice, zero before step 1.
     pub slots: &'a [Buffer],
     /// [norm, factor] on the device; the factor multiplies the gradients.
     pub clipping: &'a Span,
@@ -74,7 +75,8 @@ pub struct OptimizerInfo {
 }
 
 impl OptimizerInfo {
-    /// The rule with these settings. Refuses what no run can mean and settings that the rule does not have.
+    /// The rule with these settings. Refuses what no run can mean and settings that the rule does
+    /// not have.
     pub fn rule(&self, settings: &OptimizerSettings) -> Result<Box<dyn UpdateRule>> {
         let OptimizerSettings { betas, eps, momentum, .. } = settings;
         let given = [("betas", betas.is_some()), ("eps", eps.is_some()), ("momentum", momentum.is_some())];

@@ -1,4 +1,6 @@
-//! Stochastic gradient descent with momentum: settings, and the constants of one update. The arithmetic is in `kernels/sgd.rs`.
+//! SGD with momentum: settings, and the constants of one update.
+//!
+//! The arithmetic is in `kernels/sgd.rs`.
 
 use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one};
 use crate::error::Result;
@@ -12,8 +14,9 @@ pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     make: |settings| Box::new(Sgd::of(settings)),
 };
 
-/// torch.optim.SGD with momentum, without dampening and Nesterov: b = momentum · b + g, value −= lr · b. Weight decay is not
-/// decoupled: weight decay · value is added to the gradient g, after clipping.
+/// torch.optim.SGD with momentum, without dampening and Nesterov: b = momentum · b + g, value −= lr
+/// · b. Weight decay is not decoupled: weight decay · value is added to the gradient g, after
+/// clipping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// Part of the momentum buffer that stays; 0 for plain gradient descent.

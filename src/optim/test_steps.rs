@@ -1,4 +1,4 @@
-//! For the tests of update rules: five clipped and unclipped steps on the CPU executor beside a formula in f64.
+//! Helper of the update rules' tests: five steps on the CPU executor beside a formula in f64.
 
 use super::{Optimizer, UpdateRule};
 use crate::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording};
@@ -12,10 +12,12 @@ pub const LR: f64 = 0.01;
 /// Elements of each of the two parameters.
 const N: usize = 6;
 
-/// The step's number from 1, whether the parameter decays, one of its elements, that element's slots, its clipped gradient.
+/// The step's number from 1, whether the parameter decays, one of its elements, that element's
+/// slots, its clipped gradient.
 type Formula<'a> = &'a dyn Fn(i32, bool, &mut f64, &mut [f64], f64);
 
-/// Runs the rule in f64 and f32, with and without clipping, and compares values and slots with the formula.
+/// Runs the rule in f64 and f32, with and without clipping, and compares values and slots with the
+/// formula.
 pub fn check_five_steps<R: UpdateRule + Copy + 'static>(
     rule: R,
     n_slots: usize,

@@ -1,7 +1,7 @@
-//! A gradient step: micro-batches forward and backward into the arena's gradients, their loss and their norm. No optimiser.
+//! A gradient step: the loss, gradients and gradient norm of micro-batches, without an optimiser.
 //!
-//! The loss is the sum over the labelled tokens of the whole step divided by their count, so accumulation weighs every
-//! token alike.
+//! The loss is the sum over the labelled tokens of the whole step divided by their count, so
+//! accumulation weighs every token alike.
 
 use super::objective::{Objective, UploadedBatch};
 use crate::attention::Attention;
@@ -26,8 +26,8 @@ pub struct GradientStep {
 }
 
 impl GradientStep {
-    /// Takes memory for the loss and the norm. `recompute` drops each block's activations and computes them again in the
-    /// backward pass: less memory, a third more time.
+    /// Takes memory for the loss and the norm. `recompute` drops each block's activations and
+    /// computes them again in the backward pass: less memory, a third more time.
     pub fn new(device: &mut dyn Executor, recompute: bool) -> Result<Self> {
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
@@ -35,9 +35,10 @@ impl GradientStep {
         Ok(Self { recompute, one, loss, clipping })
     }
 
-    /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all batches, which run one after
-    /// another; returns the number of those tokens. `dropout` is that of the first batch; each further one takes the next
-    /// step number. Batches without labelled tokens are left out.
+    /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all
+    /// batches, which run one after another; returns the number of those tokens. `dropout` is that
+    /// of the first batch; each further one takes the next step number. Batches without labelled
+    /// tokens are left out.
     pub fn run(
         &self,
         device: &mut dyn Executor,
@@ -65,14 +66,15 @@ impl GradientStep {
         self.loss.span()
     }
 
-    /// Appends the norm of the arena's gradients and the factor that brings it down to `clip` (0: 1); returns where they
-    /// are once run: [norm, factor].
+    /// Appends the norm of the arena's gradients and the factor that brings it down to `clip` (0:
+    /// 1); returns where they are once run: [norm, factor].
     pub fn record_norm(&self, rec: &mut Recording, arena: &Arena, clip: f64) -> Span {
         norm_and_factor(rec, arena, clip as f32, self.clipping.span());
         self.clipping.span().clone()
     }
 
-    /// The norm of all gradients together. Fails for a model that was loaded without anything to train.
+    /// The norm of all gradients together. Fails for a model that was loaded without anything to
+    /// train.
     pub fn norm(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<f64> {
         let mut rec = Recording::new();
         let clipping = self.record_norm(&mut rec, trained(loaded)?, 0.0);
@@ -108,7 +110,8 @@ impl GradientStep {
         Ok(device.read_f64(self.loss.span())?[0])
     }
 
-    /// Uploads a batch and records its forward and backward, which add to the gradients of the arena and to the loss.
+    /// Uploads a batch and records its forward and backward, which add to the gradients of the
+    /// arena and to the loss.
     pub fn record(
         &self,
         device: &mut dyn Executor,
@@ -152,4 +155,53 @@ impl GradientStep {
 /// The arena of what is trained.
 pub fn trained(loaded: &Loaded) -> Result<&Arena> {
     loaded.arena.as_ref().ok_or_else(|| Error::new("the model was loaded without anything to train"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::load::{Decay, Train, load};
+    use crate::checkpoint::weights::WeightSource;
+    use crate::data::dataset::Example;
+    use crate::gpu::CpuExecutor;
+
+    #[test]
+    fn loss_gradients_and_norm_need_no_optimiser() {
+        let device = &mut CpuExecutor::<f64>::new();
+        let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
+        let mut loaded = load(device, &source, None, Train::All(Decay::All)).unwrap();
+        let example = |n: usize| {
+            let ids: Vec<u32> = (0..n).map(|i| (i * 7 % 500 + 3) as u32).collect();
+            Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+        };
+        let batches = [9, 30].map(|n| Batch::new(&[example(n)]));
+        let step = GradientStep::new(device, false).unwrap();
+        let n = step.run(device, &mut loaded, &batches, Attention::Dense, None).unwrap();
+        let loss = device.read_f64(step.loss()).unwrap()[0];
+        let mut squares = 0.0;
+        for t in &loaded.trainables {
+            let values = t.grad.pieces().iter().flat_map(|p| device.read_f64(&p.span).unwrap());
+            squares += values.map(|g| g * g).sum::<f64>();
+        }
+        let norm = step.norm(device, &loaded).unwrap();
+        assert!(norm > 0.1 && (norm - squares.sqrt()).abs() < 1e-9 * norm, "{norm} and {}", squares.sqrt());
+        let sums = batches.each_ref().map(|b| step.evaluate(device, &mut loaded, b, Attention::Dense).unwrap());
+        assert_eq!((n, sums.map(|s| s.1)), (8 + 29, [8, 29]));
+        let want = (sums[0].0 + sums[1].0) / 37.0;
+        assert!((loss - want).abs() < 1e-6 * want, "{loss} and {want}");
+        assert!(step.run(device, &mut loaded, &[Batch::default()], Attention::Dense, None).is_err());
+    }
+
+    #[test]
+    fn a_model_that_is_not_trained_has_a_loss_and_no_norm() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
+        let mut loaded = load(device, &source, None, Train::Nothing).unwrap();
+        let step = GradientStep::new(device, false).unwrap();
+        let batch = Batch::new(&[Example { ids: vec![1, 2, 3], labels: vec![1, 2, 3] }]);
+        assert!(step.evaluate(device, &mut loaded, &batch, Attention::Dense).unwrap().0 > 0.0);
+        assert!(step.norm(device, &loaded).is_err());
+    }
 }

@@ -1,8 +1,9 @@
-//! The description of a training run: one serialisable struct that drives the command line, the app and the library alike.
+//! The description of a training run, one struct for the command line, the app and the library.
 //!
-//! It holds what was asked for and its defaults, and refuses what no run can mean; running it is [`super::run`]'s matter.
-//! The command line takes its flags, their help and their defaults from the fields: a flag is a field's name with dashes, and
-//! the first paragraph of a field's documentation is what `-h` shows.
+//! It holds what was asked for and its defaults, and refuses what no run can mean; running it is
+//! [`super::run`]'s matter. The command line takes its flags, their help and their defaults from
+//! the fields: a flag is a field's name with dashes, and the first paragraph of a field's
+//! documentation is what `-h` shows.
 
 use std::path::PathBuf;
 
@@ -66,7 +67,8 @@ pub struct TrainJob {
     /// Longest sequence allowed, in place of the model's own limit; RoPE stays unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
-    /// Folder with train.jsonl and perhaps valid.jsonl; lines hold prompt and completion, messages, text or input_ids
+    /// Folder with train.jsonl and perhaps valid.jsonl; lines hold prompt and completion, messages,
+    /// text or input_ids
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Folder for the adapter or model, metrics.jsonl and eval.jsonl
@@ -99,10 +101,10 @@ pub struct TrainJob {
     /// Batches of one optimiser step
     #[arg(long, value_name = "N", default_value_t = DEFAULT.accumulate)]
     pub accumulate: usize,
-    /// How gradients change weights
+    /// How gradients change weights; --help shows the settings that each has by default
     #[arg(long, value_enum, default_value_t = DEFAULT.optimizer)]
     pub optimizer: OptimizerKind,
-    /// Highest learning rate [default for lora and full: adamw 2e-4 and 2e-5, lion 4e-5 and 4e-6, sgd 1e-2 and 1e-3]
+    /// Highest learning rate [default: the optimizer's]
     #[arg(long, value_name = "LR")]
     pub lr: Option<f64>,
     /// What happens to the learning rate after the warm-up
@@ -111,7 +113,7 @@ pub struct TrainJob {
     /// Steps of linear warm-up
     #[arg(long, value_name = "N", default_value_t = DEFAULT.warmup)]
     pub warmup: u64,
-    /// Weight decay: decoupled in adamw and lion, added to the gradient in sgd
+    /// Weight decay
     #[arg(long, value_name = "W", default_value_t = DEFAULT.weight_decay)]
     pub weight_decay: f64,
     /// What weight decay applies to
@@ -136,13 +138,13 @@ pub struct TrainJob {
     /// The end is always saved.
     #[arg(long, value_name = "N", default_value_t = DEFAULT.save_every)]
     pub save_every: u64,
-    /// Decays of the running means of adamw and lion [default: 0.9,0.999 for adamw, 0.9,0.99 for lion]
+    /// Decays of an optimizer's running means [default: the optimizer's]
     #[arg(long, value_name = "B1,B2", value_parser = parse_betas)]
     pub betas: Option<(f64, f64)>,
-    /// What adamw adds to the denominator [default: 1e-8]
+    /// Added to an optimizer's denominator [default: the optimizer's]
     #[arg(long, value_name = "E")]
     pub eps: Option<f64>,
-    /// Part of sgd's last update that stays [default: 0.9]
+    /// Part of the last update that stays in the next [default: the optimizer's]
     #[arg(long, value_name = "M")]
     pub momentum: Option<f64>,
     /// Seed of the examples' order, the adapter's start and the dropout
@@ -151,13 +153,15 @@ pub struct TrainJob {
     /// Attention to train with; what the adapter or model records, else LRSA with its defaults.
     #[arg(skip)]
     pub attention: Option<AttentionRecord>,
-    /// LRSA's r is drawn from these anew for each step, so that a model learns to live with several; empty for the attention's
-    /// own r alone, which is also what evaluations use and what is recorded.
+    /// LRSA's r is drawn from these anew for each step, so that a model learns to live with
+    /// several; empty for the attention's own r alone, which is also what evaluations use and what
+    /// is recorded.
     #[arg(skip)]
     pub keeps: Vec<f64>,
 }
 
-/// The one source of defaults: of [`TrainJob::default`], of fields that JSON leaves out, and of the flags.
+/// The one source of defaults: of [`TrainJob::default`], of fields that JSON leaves out, and of the
+/// flags.
 const DEFAULT: TrainJob = TrainJob {
     model: String::new(),
     adapter: None,
@@ -277,7 +281,8 @@ impl TrainJob {
         })
     }
 
-    /// The optimiser's rule with its settings. Fails for settings that it does not have or that no run can mean.
+    /// The optimiser's rule with its settings. Fails for settings that it does not have or that no
+    /// run can mean.
     pub fn update_rule(&self) -> Result<Box<dyn UpdateRule>> {
         let Self { weight_decay, betas, eps, momentum, .. } = *self;
         self.optimizer.info().rule(&OptimizerSettings { weight_decay, betas, eps, momentum })

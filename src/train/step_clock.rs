@@ -1,4 +1,4 @@
-//! The stopwatch of a run's steps, which leaves out the time in which an observer held the run.
+//! The stopwatch of a run's steps. It leaves out the time in which an observer held the run.
 
 use std::time::Instant;
 

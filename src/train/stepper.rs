@@ -1,4 +1,4 @@
-//! One optimiser step: a gradient step, clipping, and the optimiser's update, all on the device.
+//! One optimiser step: gradients, clipping and the optimiser's update, all on the device.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -79,8 +79,8 @@ pub struct Stepper {
 }
 
 impl Stepper {
-    /// A stepper for what is trained of a model, at step 0. Fails where nothing is trained and for settings that no run can
-    /// mean.
+    /// A stepper for what is trained of a model, at step 0. Fails where nothing is trained and for
+    /// settings that no run can mean.
     pub fn new(
         device: &mut dyn Executor,
         loaded: &Loaded,
@@ -111,8 +111,8 @@ impl Stepper {
         self.optimizer.state(device, trained(loaded)?, &loaded.trainables)
     }
 
-    /// Goes on from what an optimiser of the same rule remembered, and the batches run until then. Fails, and changes nothing,
-    /// where the state is of other parameters or of another rule.
+    /// Goes on from what an optimiser of the same rule remembered, and the batches run until then.
+    /// Fails, and changes nothing, where the state is of other parameters or of another rule.
     pub fn load_state(
         &mut self,
         device: &mut dyn Executor,
@@ -163,7 +163,8 @@ impl Stepper {
         })
     }
 
-    /// Appends what the next update would be, at learning rate 0 and without counting it: to plan its memory and to time it.
+    /// Appends what the next update would be, at learning rate 0 and without counting it: to plan
+    /// its memory and to time it.
     pub fn record_update(&self, rec: &mut Recording, loaded: &Loaded) -> Result<()> {
         let arena = trained(loaded)?;
         let clipping = self.gradients.record_norm(rec, arena, self.settings.clip);
@@ -198,8 +199,8 @@ impl Stepper {
         self.gradients.record(device, loaded, batch, &Objective { attention, scale: 1.0, dropout, kept: None })
     }
 
-    /// Bytes on the device at the peak of a step on this batch, with the weights, the gradients and the optimiser's slots. It is
-    /// planned as a run plans it; nothing is computed.
+    /// Bytes on the device at the peak of a step on this batch, with the weights, the gradients and
+    /// the optimiser's slots. It is planned as a run plans it; nothing is computed.
     pub fn planned_bytes(
         &self,
         device: &mut dyn Executor,
