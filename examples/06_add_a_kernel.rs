@@ -60,8 +60,9 @@ longreach::params! {
     }
 }
 
-// 3. The descriptions. Parts are concatenated; `common/grid` brings linear_index. `work` is the least that a dispatch
-// has to do: here so many operations an element, on all the bytes that are bound.
+// 3. The descriptions. Parts are concatenated; `common/grid` brings linear_index. `work` is the
+// least that a dispatch has to do: here so many operations an element, on all the bytes that are
+// bound.
 static FORWARD: KernelDef = KernelDef {
     label: "example/relu2",
     suffix: "",

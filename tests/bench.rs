@@ -247,7 +247,8 @@ fn work_is_what_the_formula_needs() {
     // State, gradients, and values and two moments that are read and written.
     let update = work_of("adamw/update: odd size, clipped", "adamw/update");
     assert_eq!((update.flops, update.bytes), (14 * 1234, 4 * (2 + 7 * 1234)));
-    // 5 tokens of 3 heads of 6: in, out, positions, and for each token and pair a cosine and a sine.
+    // 5 tokens of 3 heads of 6: in, out, positions, and for each token and pair a cosine and a
+    // sine.
     let rope = work_of("rope/rope: odd 5x3x6", "rope/rope");
     assert_eq!((rope.flops, rope.bytes), (6 * 5 * 3 * 3, 4 * (2 * 90 + 5 + 2 * 5 * 3)));
     let gradient = work_of("norm/rms_norm: odd 5x37", "norm/rms_norm_backward");

@@ -1,4 +1,5 @@
-// A gated layer: out = f(gate) * up, element by element. The part that declares `activation` says what f is.
+// A gated layer: out = f(gate) * up, element by element. The part that declares `activation` says
+// what f is.
 // grid: n invocations, folded. Source: Shazeer, arXiv 2002.05202.
 struct Params {
     n: u32,

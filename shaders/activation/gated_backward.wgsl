@@ -1,5 +1,5 @@
-// Gradients of a gated layer: dgate = dy * up * f'(gate),  dup = dy * f(gate). The part that declares
-// `activation_and_slope` says what f and f' are.
+// Gradients of a gated layer: dgate = dy * up * f'(gate),  dup = dy * f(gate). The part that
+// declares `activation_and_slope` says what f and f' are.
 // grid: n invocations, folded.
 struct Params {
     n: u32,

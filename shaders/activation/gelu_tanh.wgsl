@@ -1,7 +1,8 @@
-// gelu_tanh(g) = g / 2 * (1 + tanh(v)) with v = sqrt(2 / pi) * (g + 0.044715 * g^3), which is g / (1 + exp(-2 v)): so
-// nothing cancels where g is negative. 2 v = g * (A + B * g^2), and with e = exp(-2 v), s = 1 / (1 + e) the slope is
-// s * (1 + g * (e * s) * (A + 3 * B * g^2)).
-// Beyond 9.5 nothing changes in f32, and the cube and exp stay finite. Source: Hendrycks and Gimpel, arXiv 1606.08415.
+// gelu_tanh(g) = g / 2 * (1 + tanh(v)) with v = sqrt(2 / pi) * (g + 0.044715 * g^3), which is g /
+// (1 + exp(-2 v)): so nothing cancels where g is negative. 2 v = g * (A + B * g^2), and with e =
+// exp(-2 v), s = 1 / (1 + e) the slope is s * (1 + g * (e * s) * (A + 3 * B * g^2)).
+// Beyond 9.5 nothing changes in f32, and the cube and exp stay finite. Source: Hendrycks and
+// Gimpel, arXiv 1606.08415.
 const A: f32 = 1.5957691216; // 2 * sqrt(2 / pi)
 const B: f32 = 0.0713548163; // 0.044715 * A
 

@@ -1,10 +1,11 @@
-//! The least work of the attention kernels: what the queries of their tiles see, read from the tile tables on the device.
+//! The least work of the attention kernels, from the tile tables on the device.
 
 use super::layout::{KeyTile, QueryTile};
 use crate::error::Result;
 use crate::gpu::{DispatchView, Work};
 
-/// The work of a kernel over query tiles that spends `flops` operations on each channel of each (query, key) pair.
+/// The work of a kernel over query tiles that spends `flops` operations on each channel of each
+/// (query, key) pair.
 pub(super) fn query_tile_work(d: &mut DispatchView<'_>, flops: u64) -> Result<Work> {
     let pairs = |tile: &QueryTile| {
         let n = u64::from(tile.n_queries);

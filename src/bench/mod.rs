@@ -1,10 +1,11 @@
 //! Floor 9: benchmarks. How fast a device runs each kernel, against the best that it can do, and how fast it trains and
 //! generates.
 //!
-//! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `kernels.rs` how long a kernel takes
-//! beside that; `subject.rs` which model is run, `training.rs`, `generation.rs` and (without a model) `attention.rs` how
-//! fast, and `profile.rs` where the time goes. `report.rs` is the whole, as JSON too; `table.rs`, `compare.rs` and
-//! `plots.rs` are how people read it.
+//! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `kernels.rs`
+//! how long a kernel takes beside that; `subject.rs` which model is run, `training.rs`,
+//! `generation.rs` and (without a model) `attention.rs` how fast, and `profile.rs` where the time
+//! goes. `report.rs` is the whole, as JSON too; `table.rs`, `compare.rs` and `plots.rs` are how
+//! people read it.
 //! Whether results are right is [`crate::conformance`]'s.
 
 mod attention;

@@ -196,7 +196,8 @@ pub struct KernelDef {
     pub constants: &'static [&'static str],
     /// Other kernels that compute the same, for some devices and sizes faster. The device chooses.
     pub alternatives: &'static [Alternative],
-    /// The least that a dispatch has to do. Alternatives do the work of the kernel that they stand in for.
+    /// The least that a dispatch has to do. Alternatives do the work of the kernel that they stand
+    /// in for.
     pub work: WorkFn,
     /// Reference in f32, the CPU product.
     pub reference_f32: fn(KernelArgs<'_, f32>),

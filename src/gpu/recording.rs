@@ -46,8 +46,8 @@ impl Dispatch {
         bytemuck::pod_read_unaligned(&self.params)
     }
 
-    /// The least that this dispatch has to do. `read_words` reads a bound span of words from the device: tables of tiles
-    /// say how much attention sees.
+    /// The least that this dispatch has to do. `read_words` reads a bound span of words from the
+    /// device: tables of tiles say how much attention sees.
     pub fn work(&self, read_words: &mut ReadWords<'_>) -> Result<Work> {
         let kernel = self.kernel;
         let param = |(i, field): (usize, &Field)| {

@@ -1,9 +1,10 @@
-//! The least work of a dispatch: floating-point operations, and the bytes that must come from memory and go there.
+//! The least work of a dispatch: its floating-point operations, and the bytes that it must move.
 //!
-//! A kernel states its work in its `KernelDef`, as a function of a [`DispatchView`]. A product, a sum, a division, a root
-//! and an exponential are one operation each; integers count nothing. A kernel reads or writes each bound span once for
-//! every way it uses it, unless it touches only a part: then its function counts that part. So the figures are the least
-//! that the formula needs, not what a shader happens to do.
+//! A kernel states its work in its `KernelDef`, as a function of a [`DispatchView`]. A product, a
+//! sum, a division, a root and an exponential are one operation each; integers count nothing. A
+//! kernel reads or writes each bound span once for every way it uses it, unless it touches only a
+//! part: then its function counts that part. So the figures are the least that the formula needs,
+//! not what a shader happens to do.
 
 use super::Span;
 use crate::error::Result;
@@ -23,8 +24,8 @@ pub type WorkFn = fn(&mut DispatchView<'_>) -> Result<Work>;
 /// Reads a span of words from the device that holds it.
 pub type ReadWords<'a> = dyn FnMut(&Span) -> Result<Vec<u32>> + 'a;
 
-/// A dispatch with its parameters, constants and buffers by name. A name that the kernel does not have is a mistake of the
-/// kernel's author, so the methods panic on it.
+/// A dispatch with its parameters, constants and buffers by name. A name that the kernel does not
+/// have is a mistake of the kernel's author, so the methods panic on it.
 pub struct DispatchView<'a> {
     pub(super) label: &'static str,
     pub(super) params: Vec<(&'static str, u64)>,
@@ -42,7 +43,8 @@ pub(super) struct BoundSpan<'a> {
 }
 
 impl<'a> DispatchView<'a> {
-    /// A parameter as a count. Of a factor (`f32`) only one thing counts: 0 where it is zero, else 1.
+    /// A parameter as a count. Of a factor (`f32`) only one thing counts: 0 where it is zero, else
+    /// 1.
     pub fn param(&self, name: &str) -> u64 {
         self.find(&self.params, "parameter", name)
     }

@@ -1,7 +1,7 @@
 //! Gated activations of the feed-forward layer: f(gate) · up, for each f that a model family uses.
 //!
-//! An activation is a WGSL part with f and its slope, and the same formulas here as a [`Function`]. All share the kernels
-//! of `activation/gated.wgsl` and `activation/gated_backward.wgsl`.
+//! An activation is a WGSL part with f and its slope, and the same formulas here as a [`Function`].
+//! All share the kernels of `activation/gated.wgsl` and `activation/gated_backward.wgsl`.
 
 use super::case::{Case, Input, Tolerance, random, real};
 use super::op::{Applied, Op};
@@ -20,7 +20,8 @@ const BLOCK: usize = 1024;
 /// The gated activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
-    /// silu(gate) · up with silu(x) = x / (1 + e^-x): Llama, Qwen, Mistral. Shazeer, arXiv 2002.05202.
+    /// silu(gate) · up with silu(x) = x / (1 + e^-x): Llama, Qwen, Mistral. Shazeer, arXiv
+    /// 2002.05202.
     SwiGlu,
     /// gelu_tanh(gate) · up with gelu_tanh(x) = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))), PyTorch's
     /// `gelu(approximate="tanh")`: Gemma. Hendrycks and Gimpel, arXiv 1606.08415.
@@ -60,7 +61,8 @@ trait Function: 'static {
 struct Silu;
 
 impl Silu {
-    /// 1 / (1 + e^-g), the exponent clamped where silu no longer changes and exp stays finite in f32.
+    /// 1 / (1 + e^-g), the exponent clamped where silu no longer changes and exp stays finite in
+    /// f32.
     #[inline(always)]
     fn sigmoid<T: Real>(g: T) -> T {
         let limit = T::of(80.0);
@@ -93,7 +95,8 @@ impl GeluTanh {
     const A: f64 = 1.595_769_121_605_730_8;
     /// 0.044715 A.
     const B: f64 = 0.044_715 * Self::A;
-    /// Beyond ± this gelu_tanh no longer changes in f32 beside its largest value there, and x³ and exp stay finite.
+    /// Beyond ± this gelu_tanh no longer changes in f32 beside its largest value there, and x³ and
+    /// exp stay finite.
     const LIMIT: f32 = 9.5;
 
     /// g within the limits, and e^-2v of it.
@@ -281,7 +284,8 @@ fn gates_between(low: f32, high: f32) -> Input {
     Input::Real { rows: 3, cols: 64, format: Format::F32, values, differentiable: true }
 }
 
-/// Gates of a range that are judged beside their own small results: nothing is allowed for cancellation.
+/// Gates of a range that are judged beside their own small results: nothing is allowed for
+/// cancellation.
 fn one_sided(activation: Activation, name: &str, gate: Input) -> Case {
     let tolerance = Tolerance { absolute: 0.0, ..Tolerance::SUMS };
     case_of(activation, name, vec![gate, real(2, 3, 64, 1.0)], tolerance)
@@ -304,7 +308,8 @@ pub fn cases() -> Vec<Case> {
         one_sided(Activation::SwiGlu, "positive gates", gates_between(5.0, 15.0)),
         one_sided(Activation::GeGluTanh, "very negative gates", gates_between(-7.0, -4.0)),
         one_sided(Activation::GeGluTanh, "positive gates", gates_between(3.0, 13.0)),
-        // Their slope is that of the function without the clamp, which no difference quotient finds.
+        // Their slope is that of the function without the clamp, which no difference quotient
+        // finds.
         one_sided(Activation::GeGluTanh, "gates below the clamp", gates_between(-60.0, -50.0).frozen()),
         case(Activation::GeGluTanh, "gates whose squares overflow", 2, 64, 1e25),
     ];
@@ -335,7 +340,8 @@ mod tests {
         }
     }
 
-    /// Where PyTorch's formula cancels, the values are those of x e^2v / (1 + e^2v), computed with 40 digits.
+    /// Where PyTorch's formula cancels, the values are those of x e^2v / (1 + e^2v), computed with
+    /// 40 digits.
     #[test]
     fn small_results_keep_their_digits() {
         for (x, value) in [(-1.0, -0.1588080093917233), (-2.5, -0.015084266089998582), (-4.0, -7.024594819237268e-05), (-5.5, -5.9276402638802624e-09), (-7.0, -2.315442262072549e-15), (-8.0, -3.1077829375011112e-21), (-9.25, -1.069637326414865e-30)] {

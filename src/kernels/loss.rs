@@ -75,7 +75,8 @@ params! {
     }
 }
 
-/// The maximum is compared, not computed; the logits are overwritten where their gradient is asked for.
+/// The maximum is compared, not computed; the logits are overwritten where their gradient is asked
+/// for.
 fn softmax_rows_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let [rows, cols] = ["rows", "cols"].map(|name| d.param(name));
     Ok(Work { flops: 6 * rows * cols, bytes: 4 * rows * (2 + cols * (1 + d.param("gradient"))) })

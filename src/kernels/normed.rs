@@ -24,7 +24,8 @@ params! {
     }
 }
 
-/// The square of each element and the norm's two products, then the product of the row with each row of w.
+/// The square of each element and the norm's two products, then the product of the row with each
+/// row of w.
 fn normed_row_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let [n, k] = ["n", "k"].map(|name| d.param(name));
     // A weight of fewer bits is bound in fewer words.

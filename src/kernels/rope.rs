@@ -36,7 +36,8 @@ params! {
     }
 }
 
-/// Four products and two sums turn a pair. Each pair takes its cosine and sine from the tables, however long those are.
+/// Four products and two sums turn a pair. Each pair takes its cosine and sine from the tables,
+/// however long those are.
 fn rotation_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let angles = d.param("tokens") * d.param("half");
     let tables = d.len("cos_table") + d.len("sin_table");
