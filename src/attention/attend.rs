@@ -5,9 +5,10 @@
 use rayon::prelude::*;
 
 use super::backward::Saved;
-use super::layout::{LANES, NO_RING, QueryTile, TileParams};
+use super::layout::{NO_RING, TileParams};
 use super::reference::{self, Shape, split_by};
 use super::score::Pairs;
+use super::tiles::{LANES, QueryTile};
 use super::work::query_tile_work;
 use super::{Attention, Heads, Lrsa, TrainingLayout};
 use super::{decode, select};

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use super::Heads;
 use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, TILES, broadcast_shape};
-use super::layout::{KeyTile, QueryTile, TileParams};
+use super::layout::TileParams;
 use super::reference::{Keys, Shape, split_by};
+use super::tiles::{KeyTile, QueryTile};
 use super::work::{key_tile_work, query_tile_work};
 use crate::gpu::{
     Alternative, Binding, Expected, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source, Span, groups_for,

@@ -7,7 +7,8 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::index::sample;
 
-use super::layout::{LANES, NO_RING, QueryTile};
+use super::layout::NO_RING;
+use super::tiles::{LANES, QueryTile};
 use super::{Attention, Heads, Lrsa};
 use crate::gpu::{ELEMENT_ALIGNMENT, Span};
 

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::Heads;
 use super::attend::{Keys as CacheKeys, TILES};
-use super::layout::{LANES, QueryTile};
 use super::reference::{Keys, Shape};
+use super::tiles::{LANES, QueryTile};
 use super::work::query_tile_work;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};

@@ -4,6 +4,7 @@
 //! packed keys, and the window from the previous partition to themselves. A key tile is the mirror image: a run of keys
 //! and the queries that see them. No n×n matrix and no mask exists anywhere.
 
+use super::tiles::{KeyTile, LANES, QueryTile};
 use super::{Attention, Lrsa, Selection};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
@@ -40,9 +41,6 @@ impl Heads {
 /// Keys that no ring wraps.
 pub(super) const NO_RING: u32 = u32::MAX;
 
-/// Lanes of an attention workgroup; a query tile has at most this many (query, head of the group) pairs.
-pub(super) const LANES: usize = 64;
-
 params! {
     /// Of `attend/forward` and `attend/backward_query`.
     pub struct TileParams { n_heads: u32, n_kv_heads: u32, ring: u32, scale: f32 }
@@ -50,53 +48,6 @@ params! {
 
 /// Workgroups of one axis that WebGPU promises.
 const MAX_TILES: usize = 65_535;
-
-/// One run of queries and the keys they see, as the shaders read it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct QueryTile {
-    /// First query row.
-    pub query: u32,
-    /// Queries.
-    pub n_queries: u32,
-    /// First sink row among the raw keys.
-    pub sink: u32,
-    /// Sink keys.
-    pub n_sink: u32,
-    /// First packed row.
-    pub packed: u32,
-    /// Packed keys.
-    pub n_packed: u32,
-    /// First window row among the raw keys.
-    pub window: u32,
-    /// Window keys that the first query sees; each later query sees one more.
-    pub n_window: u32,
-}
-
-/// One run of keys and the queries that see them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct KeyTile {
-    /// First key row.
-    pub key: u32,
-    /// Keys.
-    pub n_keys: u32,
-    /// First query row that sees the first key.
-    pub query: u32,
-    /// End of the query rows.
-    pub query_end: u32,
-    /// Keys in a row that are seen from the same query on: 1 of raw keys, those of a partition of packed ones.
-    pub run: u32,
-    /// Queries that a run is seen later than the one before: key i from query + i / run · step on.
-    pub step: u32,
-}
-
-impl KeyTile {
-    /// How many of the keys, from the first on, query `later` of those that see the first key sees.
-    pub(super) fn n_seen(&self, later: usize) -> usize {
-        (self.n_keys as usize).min((later / self.step as usize + 1) * self.run as usize)
-    }
-}
 
 /// Tables of one batch, before upload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

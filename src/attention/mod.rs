@@ -15,6 +15,7 @@ mod reference;
 mod score;
 mod select;
 mod store;
+mod tiles;
 mod work;
 
 pub use attend::attend_training;

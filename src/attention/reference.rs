@@ -3,7 +3,7 @@
 //! A reference works a tile and head at a time: scores of all its queries against all its keys by one matrix product for each run,
 //! then row-wise exponentials, then products back. That is the shader's sum in another order.
 
-use super::layout::QueryTile;
+use super::tiles::QueryTile;
 use crate::gpu::Real;
 use crate::kernels::product::{View, product};
 

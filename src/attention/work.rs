@@ -1,6 +1,6 @@
 //! The least work of the attention kernels, from the tile tables on the device.
 
-use super::layout::{KeyTile, QueryTile};
+use super::tiles::{KeyTile, QueryTile};
 use crate::error::Result;
 use crate::gpu::{DispatchView, Work};
 
