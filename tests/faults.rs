@@ -299,7 +299,7 @@ fn training_that_cannot_fit_is_refused_before_it_starts() {
 fn a_cache_larger_than_memory_is_refused() {
     let mut device = CpuExecutor::<f32>::new().pretending_memory(100 << 20);
     let heads = Heads { queries: 8, keys: 4, dim: 8 };
-    let cache = |attention| Cache::new(attention, heads, 5, 100_000, 512).unwrap();
+    let cache = |attention: Attention| Cache::new(&[attention.into(); 5], heads, 100_000, 512).unwrap();
     let words = ["a cache for 100000 tokens", "122.1 MiB", "100.0 MiB left", "`max_tokens`"];
     assert_error(cache(Attention::Dense).check(&device), ErrorKind::OutOfMemory, &words);
     cache(Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap())).check(&device).expect("a quarter of it fits");

@@ -106,7 +106,7 @@ impl DispatchCheck {
         let (loss, selections) = forward(device);
         assert!(loss > 1.0, "an untrained model is surprised");
         let n_selecting =
-            if self.objective.attention == Attention::Dense { 0 } else { self.loaded.model.config.n_layers };
+            if self.objective.attention == Attention::Dense { 0 } else { self.loaded.model.config.n_layers() };
         assert_eq!(selections.len(), n_selecting, "every LRSA layer selects");
         for (i, (t, gradient)) in self.loaded.trainables.iter().zip(gradients).enumerate() {
             let values = read(device, &t.value);
@@ -190,7 +190,7 @@ fn recomputation_attends_again_but_never_selects_again() {
     let mut check = DispatchCheck::new(full(device, "qwen2-bias-tied"), lrsa());
     let one = Tensor::persistent("one", Format::F32, 1, 1, &device.limits()).unwrap();
     let uploaded = UploadedBatch::new(device, &mut check.loaded.model, &check.batch, &check.objective).unwrap();
-    let n_layers = check.loaded.model.config.n_layers;
+    let n_layers = check.loaded.model.config.n_layers();
     for (recompute, n_forwards) in [(false, n_layers), (true, 2 * n_layers)] {
         let mut tape = Tape::training(recompute);
         let hidden = uploaded.hidden(&mut tape, &check.loaded.model).unwrap();

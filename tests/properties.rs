@@ -127,7 +127,7 @@ impl Problem {
         let inputs = vec![real(&self.q, heads.queries * heads.dim), real(&self.kv, heads.kv_cols())];
         let copy = log.clone();
         let case = Case::new("property", inputs, Tolerance::SUMS, move |rec, b| {
-            let ((outs, op), kept) = attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, None)?;
+            let ((outs, op), kept) = attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, heads.scale(), None)?;
             assert_eq!(kept.is_some(), copy.is_some(), "a selection is there where partitions were scored");
             if let (Some(kept), Some(copy)) = (kept, &copy) {
                 rec.copy(&kept, copy);
@@ -214,7 +214,7 @@ impl Problem {
         let want = device.read_f64(trained.outputs[0].span()).unwrap();
         let (n, heads) = (self.shape.tokens(), self.heads());
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0xCAFE);
-        let mut cache = Cache::new(Attention::Lrsa(self.lrsa), heads, 1, n, rng.random_range(1..=n)).unwrap();
+        let mut cache = Cache::new(&[Attention::Lrsa(self.lrsa).into()], heads, n, rng.random_range(1..=n)).unwrap();
         let prefill = rng.random_range(0..=n);
         let (mut got, mut fed) = (Vec::new(), 0);
         while fed < n {
@@ -230,7 +230,7 @@ impl Problem {
             let kv = rows(device, &self.kv, heads.kv_cols());
             let out = Tensor::persistent("out", Format::F32, chunk, q.cols, &device.limits()).unwrap();
             let mut rec = Recording::new();
-            let attended = cache.attend(&mut rec, 0, &step, &q, &kv);
+            let attended = cache.attend(&mut rec, 0, &step, &q, &kv, heads.scale());
             copy_tensor(&mut rec, &attended, &out);
             device.run(&rec).unwrap();
             cache.commit(&step);

@@ -11,7 +11,7 @@ use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
-use longreach::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use longreach::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 use longreach::nn::{Linear, Lora, Stacked};
 use longreach::tensor::{Format, Tensor};
 
@@ -100,14 +100,15 @@ fn config() -> ModelConfig {
         architecture: Architecture::Qwen3,
         hidden: 64,
         inner: 192,
-        n_layers: 2,
+        layers: vec![LayerConfig::full(16); 2],
         n_heads: 8,
         n_kv_heads: 4,
         head_dim: 16,
         vocab: 96,
         max_positions: 128,
         rms_eps: 1e-5,
-        rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+        ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
+        norms: BlockNorms::Before,
         tied: false,
         qkv_bias: true,
         o_bias: false,

@@ -4,15 +4,16 @@
 // grid: [n_tiles, Hk]; a lane is one key, so that all lanes read the same query at a time. See attend/key_tiles.wgsl for the tiles.
 @compute @workgroup_size(64)
 fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = 6u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
     let values = p.n_kv_heads * D4;
-    if lane >= tiles[tile + 1u] {
+    if lane >= tiles[tile].n_keys {
         return;
     }
-    let at = (tiles[tile] + lane) * 2u * values + head * D4;
+    let at = (tiles[tile].key + lane) * 2u * values + head * D4;
     let seen_from = first_seen(tile, vec4<u32>(lane)).x;
+    let width = tiles[tile].width;
     var key: array<vec4<f32>, D4>;
     var value: array<vec4<f32>, D4>;
     var dkey: array<vec4<f32>, D4>;
@@ -21,7 +22,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         key[c] = keys[at + c] * p.scale;
         value[c] = keys[at + values + c];
     }
-    for (var t = tiles[tile + 2u]; t < tiles[tile + 3u]; t++) {
+    for (var t = tiles[tile].query; t < tiles[tile].query_end; t++) {
         for (var g = 0u; g < group_size; g++) {
             let row = t * p.n_heads + head * group_size + g;
             var score = 0.0;
@@ -30,7 +31,7 @@ fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
                 score += dot(q[row * D4 + c], key[c]);
                 along += dot(dout[row * D4 + c], value[c]);
             }
-            let w = select(0.0, exp(clamp(score - stats[2u * row], -80.0, 1.0)), t >= seen_from);
+            let w = select(0.0, exp(clamp(score - stats[2u * row], -80.0, 1.0)), t - seen_from < width);
             let slope = w * (along - stats[2u * row + 1u]) * p.scale;
             for (var c = 0u; c < D4; c++) {
                 dvalue[c] += w * dout[row * D4 + c];

@@ -12,16 +12,17 @@ var<private> dvalue: Columns;
 @compute @workgroup_size(LANES)
 fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                           @builtin(subgroup_invocation_id) place: u32) {
-    let tile = 6u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
-    let n_keys = tiles[tile + 1u];
+    let n_keys = tiles[tile].n_keys;
     let quad = place % 8u;
     let own = vec4<u32>(4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let seen_from = first_seen(tile, own);
+    let width = vec4<u32>(tiles[tile].width);
     // Keys that do not exist are zeros, and nobody stores what comes of them.
     let n_columns = count_columns(own.x, n_keys);
-    let at = (vec4<u32>(tiles[tile]) + own) * (2u * p.n_kv_heads * D4) + head * D4;
+    let at = (vec4<u32>(tiles[tile].key) + own) * (2u * p.n_kv_heads * D4) + head * D4;
     for (var c = 0u; c < count_quads(); c++) {
         var x: mat4x4<f32>;
         var y: mat4x4<f32>;
@@ -32,7 +33,7 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
         push(&key, x);
         push(&value, y);
     }
-    for (var t = tiles[tile + 2u]; t < tiles[tile + 3u]; t++) {
+    for (var t = tiles[tile].query; t < tiles[tile].query_end; t++) {
         for (var g = 0u; g < group_size; g++) {
             let row = t * p.n_heads + head * group_size + g;
             var x: Own;
@@ -44,7 +45,7 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
             let score = products(&key, x);
             let along = products(&value, y);
             let weight = exp(clamp(score - stats[2u * row], vec4<f32>(-80.0), vec4<f32>(1.0)));
-            let w = select(vec4<f32>(0.0), weight, vec4<u32>(t) >= seen_from);
+            let w = select(vec4<f32>(0.0), weight, vec4<u32>(t) - seen_from < width);
             let slope = w * (along - stats[2u * row + 1u]) * p.scale;
             add_weighed(&dvalue, w, y);
             add_weighed(&dkey, slope, x);

@@ -9,10 +9,10 @@ const LANES: u32 = 64u;
 
 @compute @workgroup_size(LANES)
 fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = 8u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
-    for (var r = lane; r < tiles[tile + 1u] * group_size; r += LANES) {
+    for (var r = lane; r < tiles[tile].n_queries * group_size; r += LANES) {
         let row = rows_of(tile, head, vec4<u32>(r)).x;
         var query: array<vec4<f32>, D4>;
         var upstream: array<vec4<f32>, D4>;
@@ -24,6 +24,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
         for (var run = 0u; run < 3u; run++) {
             let first = run_start(tile, run);
             let n = run_length(tile, run);
+            let hidden = run_first(tile, run, vec4<u32>(r / group_size)).x;
             let seen = run_seen(tile, run, vec4<u32>(r / group_size)).x;
             for (var j = 0u; j < n; j++) {
                 let key = run_row(first, run, j, head);
@@ -36,7 +37,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
                 }
                 // Probability of the key times the slope of the loss in its score.
                 let slope = exp(clamp(score - stats[2u * row], -80.0, 1.0)) * (along - stats[2u * row + 1u]);
-                let w = select(0.0, slope, j < seen);
+                let w = select(0.0, slope, j - hidden < seen);
                 for (var c = 0u; c < D4; c++) {
                     total[c] += w * load(run, key + c);
                 }

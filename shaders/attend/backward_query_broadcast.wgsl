@@ -14,10 +14,10 @@ var<private> total: Columns;
 @compute @workgroup_size(LANES)
 fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                             @builtin(subgroup_invocation_id) place: u32) {
-    let tile = 8u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
-    let n_rows = tiles[tile + 1u] * group_size;
+    let n_rows = tiles[tile].n_queries * group_size;
     let quad = place % 8u;
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -39,6 +39,7 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
         for (var run = 0u; run < 3u; run++) {
             let first = run_start(tile, run);
             let n = run_length(tile, run);
+            let hidden = run_first(tile, run, rows / group_size);
             let seen = run_seen(tile, run, rows / group_size);
             for (var j = 0u; j < n; j++) {
                 let key = run_row(first, run, j, head);
@@ -48,7 +49,7 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
                 let along = products(&upstream, own(run, value + quad));
                 // Probability of the key times the slope of the loss in its score.
                 let slope = exp(clamp(score - lse, vec4<f32>(-80.0), vec4<f32>(1.0))) * (along - delta);
-                let w = select(vec4<f32>(0.0), slope, vec4<u32>(j) < seen);
+                let w = select(vec4<f32>(0.0), slope, vec4<u32>(j) - hidden < seen);
                 add_weighed(&total, w, x);
             }
         }

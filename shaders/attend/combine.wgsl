@@ -11,7 +11,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> stats: array<vec2<f32>>;     // [n_tiles, n_splits, H, (top, sum)]
 @group(0) @binding(2) var<storage, read> mixed: array<vec4<f32>>;     // [n_tiles, n_splits, H, D4]
-@group(0) @binding(3) var<storage, read> tiles: array<u32>;           // [n_tiles, 8]
+@group(0) @binding(3) var<storage, read> tiles: array<QueryTile>;     // [n_tiles]
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>; // [tokens, H, D4]
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;       // [tokens, H]
 
@@ -24,7 +24,7 @@ var<workgroup> parts: array<vec4<f32>, GROUP>;
 @compute @workgroup_size(GROUP)
 fn combine(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * p.n_splits * p.n_heads + group.y;
-    let row = tiles[8u * group.x] * p.n_heads + group.y;
+    let row = tiles[group.x].query * p.n_heads + group.y;
     var top = LOWEST;
     for (var s = lane; s < p.n_splits; s += GROUP) {
         top = max(top, stats[first + s * p.n_heads].x);

@@ -25,8 +25,8 @@ var<workgroup> parts: array<vec4<f32>, G * GROUP>;
 
 // Run and first quad of key i of the tile, all runs taken as one.
 fn key_at(tile: u32, i: u32, head: u32) -> vec2<u32> {
-    let n_sink = tiles[tile + 3u];
-    let n_fixed = n_sink + tiles[tile + 5u];
+    let n_sink = tiles[tile].n_sink;
+    let n_fixed = n_sink + tiles[tile].n_packed;
     if i < n_sink {
         return vec2<u32>(0u, run_row(run_start(tile, 0u), 0u, i, head));
     }
@@ -38,11 +38,11 @@ fn key_at(tile: u32, i: u32, head: u32) -> vec2<u32> {
 
 @compute @workgroup_size(GROUP)
 fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = 8u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
     let start = SPLIT * group.z;
-    let n_keys = tiles[tile + 3u] + tiles[tile + 5u] + tiles[tile + 7u];
+    let n_keys = tiles[tile].n_sink + tiles[tile].n_packed + tiles[tile].n_window;
     let n = min(max(n_keys, start) - start, SPLIT);
     let query = rows_of(tile, head, vec4<u32>(0u)).x;
     let out = (group.x * p.n_splits + group.z) * p.n_heads + head * group_size;

@@ -11,10 +11,10 @@ const LOWEST: f32 = -3.0e38;
 
 @compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = 8u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
-    for (var r = lane; r < tiles[tile + 1u] * group_size; r += LANES) {
+    for (var r = lane; r < tiles[tile].n_queries * group_size; r += LANES) {
         let row = rows_of(tile, head, vec4<u32>(r)).x;
         var query: array<vec4<f32>, D4>;
         var total: array<vec4<f32>, D4>;
@@ -26,6 +26,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         for (var run = 0u; run < 3u; run++) {
             let first = run_start(tile, run);
             let n = run_length(tile, run);
+            let hidden = run_first(tile, run, vec4<u32>(r / group_size)).x;
             let seen = run_seen(tile, run, vec4<u32>(r / group_size)).x;
             for (var start = 0u; start < n; start += BLOCK) {
                 var scores: array<f32, BLOCK>;
@@ -36,7 +37,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
                     for (var c = 0u; c < D4; c++) {
                         score += dot(query[c], load(run, key + c));
                     }
-                    scores[j] = select(LOWEST, score, start + j < seen);
+                    scores[j] = select(LOWEST, score, start + j - hidden < seen);
                     highest = max(highest, scores[j]);
                 }
                 let shrink = exp(clamp(top - highest, -80.0, 0.0));

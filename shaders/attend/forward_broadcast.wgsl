@@ -15,10 +15,10 @@ var<private> total: Columns;
 @compute @workgroup_size(LANES)
 fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32,
                      @builtin(subgroup_invocation_id) place: u32) {
-    let tile = 8u * group.x;
+    let tile = group.x;
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
-    let n_rows = tiles[tile + 1u] * group_size;
+    let n_rows = tiles[tile].n_queries * group_size;
     let quad = place % 8u;
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -38,6 +38,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
         for (var run = 0u; run < 3u; run++) {
             let first = run_start(tile, run);
             let n = run_length(tile, run);
+            let hidden = run_first(tile, run, rows / group_size);
             let seen = run_seen(tile, run, rows / group_size);
             for (var start = 0u; start < n; start += BLOCK) {
                 var scores: array<vec4<f32>, BLOCK>;
@@ -45,7 +46,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                 for (var j = 0u; j < BLOCK; j++) {
                     let key = run_row(first, run, min(start + j, n - 1u), head);
                     let score = products(&query, own(run, key + quad));
-                    scores[j] = select(vec4<f32>(LOWEST), score, vec4<u32>(start + j) < seen);
+                    scores[j] = select(vec4<f32>(LOWEST), score, vec4<u32>(start + j) - hidden < seen);
                     highest = max(highest, scores[j]);
                 }
                 let shrink = exp(clamp(top - highest, vec4<f32>(-80.0), vec4<f32>(0.0)));

@@ -1,7 +1,17 @@
 // What the kernels over key tiles share: parameters, inputs and the output.
 //
-// A tile is (first key, n_keys, first query, end of the queries, run, step): key i is seen from query i / run * step on. So the same kernel
-// serves raw keys (from query i on) and packed keys (those of a partition from the same query on).
+// Key i of a tile is seen from query i / run * step on. So the same kernel serves raw keys (from query i on) and packed keys
+// (those of a partition from the same query on).
+struct KeyTile {
+    key: u32,       // first key row
+    n_keys: u32,
+    query: u32,     // first query row that sees the first key
+    query_end: u32, // end of the query rows
+    run: u32,
+    step: u32,
+    width: u32,     // most queries that see a key; 2^31 where nothing limits them
+}
+
 struct Params {
     n_heads: u32,    // H
     n_kv_heads: u32, // Hk
@@ -11,12 +21,12 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;         // [tokens, H, D4]
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;      // [rows, 2, Hk, D4]
-@group(0) @binding(3) var<storage, read> tiles: array<u32>;           // [n_tiles, 6]
+@group(0) @binding(3) var<storage, read> tiles: array<KeyTile>;       // [n_tiles]
 @group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;      // [tokens, H, D4]
 @group(0) @binding(5) var<storage, read> stats: array<f32>;           // [tokens, H, 2]
 @group(0) @binding(6) var<storage, read_write> dkv: array<vec4<f32>>; // [rows, 2, Hk, D4]
 
 // The first query that sees each of four keys of a tile.
 fn first_seen(tile: u32, keys: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(tiles[tile + 2u]) + keys / tiles[tile + 4u] * tiles[tile + 5u];
+    return vec4<u32>(tiles[tile].query) + keys / tiles[tile].run * tiles[tile].step;
 }

@@ -1,13 +1,12 @@
 // What the kernels over query tiles share: inputs, and the three runs of keys of a tile. Whoever links it declares Params.
 //
-// A tile is (first query, n_queries, and first row and length of each run: sink, packed, window). Its rows are the pairs of a query
-// and a head of the group, the heads the faster. A kv row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated.
-// Query i of a tile sees all of sink and packed, and of the window the rows up to n_window + i; raw rows wrap at `ring`.
+// The rows of a tile (see attend/query_tile.wgsl) are the pairs of a query and a head of the group, the heads the faster. A kv
+// row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated. Raw rows wrap at `ring`.
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;       // [tokens, H, D4]
 @group(0) @binding(2) var<storage, read> raw: array<vec4<f32>>;     // [rows, 2, Hk, D4]
 @group(0) @binding(3) var<storage, read> packed: array<vec4<f32>>;  // [packed rows, 2, Hk, D4]
-@group(0) @binding(4) var<storage, read> tiles: array<u32>;         // [n_tiles, 8]
+@group(0) @binding(4) var<storage, read> tiles: array<QueryTile>;   // [n_tiles]
 
 const PACKED: u32 = 1u;
 const WINDOW: u32 = 2u;
@@ -15,12 +14,17 @@ const WINDOW: u32 = 2u;
 // Where rows of a tile lie in [tokens, H].
 fn rows_of(tile: u32, head: u32, rows: vec4<u32>) -> vec4<u32> {
     let group_size = p.n_heads / p.n_kv_heads;
-    return (vec4<u32>(tiles[tile]) + rows / group_size) * p.n_heads + head * group_size + rows % group_size;
+    return (vec4<u32>(tiles[tile].query) + rows / group_size) * p.n_heads + head * group_size + rows % group_size;
 }
 
 // The first row of a run.
 fn run_start(tile: u32, run: u32) -> u32 {
-    return tiles[tile + 2u + 2u * run];
+    return select(select(tiles[tile].sink, tiles[tile].packed, run == PACKED), tiles[tile].window, run == WINDOW);
+}
+
+// The rows of a run that the first query sees.
+fn run_rows(tile: u32, run: u32) -> u32 {
+    return select(select(tiles[tile].n_sink, tiles[tile].n_packed, run == PACKED), tiles[tile].n_window, run == WINDOW);
 }
 
 // The first quad of key j of a run that starts at `first`, in the buffer of that run.

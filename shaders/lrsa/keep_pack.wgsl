@@ -11,7 +11,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> marks: array<u32>;      // [n_pairs, Hk, lag]
-@group(0) @binding(2) var<storage, read> pairs: array<u32>;      // [n_pairs, 2]
+@group(0) @binding(2) var<storage, read> pairs: array<vec2<u32>>; // [n_pairs]
 @group(0) @binding(3) var<storage, read_write> rows: array<u32>; // [n_pairs, Hk, kept]
 
 @compute @workgroup_size(64)
@@ -27,6 +27,6 @@ fn keep_pack(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
     }
     let list = i / p.lag;
     if before < p.kept {
-        rows[list * p.kept + before] = (pairs[2u * (list / p.n_heads)] + token) % p.ring;
+        rows[list * p.kept + before] = (pairs[list / p.n_heads].x + token) % p.ring;
     }
 }

@@ -12,7 +12,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> raw: array<f32>;          // [rows, kv_cols]
-@group(0) @binding(2) var<storage, read> pairs: array<u32>;        // [n_pairs, 2]
+@group(0) @binding(2) var<storage, read> pairs: array<vec2<u32>>;  // [n_pairs]
 @group(0) @binding(3) var<storage, read_write> bounds: array<f32>; // [n_pairs, kv_cols, 2]
 
 @compute @workgroup_size(64)
@@ -22,7 +22,7 @@ fn lag_bounds(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
         return;
     }
     let channel = i % p.kv_cols;
-    let first = pairs[2u * (i / p.kv_cols) + 1u];
+    let first = pairs[i / p.kv_cols].y;
     var lo = raw[(first % p.ring) * p.kv_cols + channel];
     var hi = lo;
     for (var t = 1u; t < p.lag; t++) {

@@ -12,7 +12,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> raw: array<f32>;          // [rows, kv_cols]
-@group(0) @binding(2) var<storage, read> pairs: array<u32>;        // [n_pairs, 2]
+@group(0) @binding(2) var<storage, read> pairs: array<vec2<u32>>;  // [n_pairs]
 @group(0) @binding(3) var<storage, read> bounds: array<f32>;       // [n_pairs, kv_cols, 2]
 @group(0) @binding(4) var<storage, read_write> spread: array<f32>; // [n_pairs, 2 * Hk, lag]
 
@@ -26,7 +26,7 @@ fn lag_std(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let token = i % p.lag;
     let side = (i / p.lag) % sides;
     let pair = i / (p.lag * sides);
-    let row = ((pairs[2u * pair] + token) % p.ring) * p.kv_cols + side * p.head_dim;
+    let row = ((pairs[pair].x + token) % p.ring) * p.kv_cols + side * p.head_dim;
     let bound = 2u * (pair * p.kv_cols + side * p.head_dim);
     var mean = 0.0;
     for (var c = 0u; c < p.head_dim; c++) {

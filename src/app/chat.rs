@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::message::{ModelCard, ModelChoice, Question, Turn};
-use crate::attention::{Attention, Lrsa};
+use crate::attention::{Attention, LayerAttention, Lrsa};
 use crate::eval::KeptMap;
 
 /// A document that questions are about.
@@ -132,10 +132,14 @@ impl Chat {
         }
     }
 
-    /// Entries and bytes that a cache has after so many tokens.
+    /// Entries of one head in a layer with full attention, and bytes of all layers, after so many tokens.
     pub fn cache_size(&self, attention: Attention, n_tokens: usize) -> (usize, u64) {
         let entries = attention.cache_length(n_tokens);
-        (entries, entries as u64 * self.model.as_ref().map_or(0, |m| m.entry_bytes))
+        let Some(model) = &self.model else { return (entries, 0) };
+        let n_full = model.n_layers - model.windows.len();
+        let of_windows: usize = model.windows.iter().map(|&w| LayerAttention::Window(w).cache_length(n_tokens)).sum();
+        let of_layers = (n_full * entries + of_windows) as u64;
+        (entries, of_layers * model.entry_bytes / model.n_layers.max(1) as u64)
     }
 }
 

@@ -82,6 +82,8 @@ pub struct ModelCard {
     pub has_chat_template: bool,
     /// Bytes of one cache entry, all layers and heads.
     pub entry_bytes: u64,
+    /// Tokens of the sliding window of each layer that has one: such layers hold no more, and are not compressed.
+    pub windows: Vec<usize>,
     /// S, L and r that the adapter was trained with.
     pub recorded: Option<(usize, usize, f64)>,
 }

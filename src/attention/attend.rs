@@ -8,9 +8,9 @@ use super::backward::Saved;
 use super::layout::{NO_RING, TileParams};
 use super::reference::{self, Shape, split_by};
 use super::score::Pairs;
-use super::tiles::{LANES, QueryTile};
+use super::tiles::{LANES, QueryTile, UNLIMITED};
 use super::work::query_tile_work;
-use super::{Attention, Heads, Lrsa, TrainingLayout};
+use super::{Attention, Heads, LayerAttention, Lrsa, TrainingLayout};
 use super::{decode, select};
 use crate::error::Result;
 use crate::gpu::{
@@ -23,6 +23,8 @@ use crate::kernels::rows::softmax;
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
 
+/// A query tile.
+pub(super) const QUERY_TILE: Source = wgsl!("attend/query_tile");
 /// Inputs and runs of keys of query tiles.
 pub(super) const TILES: Source = wgsl!("attend/tiles");
 /// What several queries of a tile see.
@@ -34,12 +36,12 @@ pub(super) const OWN_QUADS: Source = wgsl!("attend/own_quads");
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
     suffix: "",
-    parts: &[TILES, QUERIES, wgsl!("attend/forward")],
+    parts: &[QUERY_TILE, TILES, QUERIES, wgsl!("attend/forward")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
         Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
         Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::write("out", Kind::Real, "[tokens, H, d]"),
         Binding::write("lse", Kind::Real, "[tokens, H]"),
     ],
@@ -53,7 +55,7 @@ static FORWARD: KernelDef = KernelDef {
 
 static FORWARD_BROADCAST: KernelDef = KernelDef {
     label: "attend/forward_broadcast",
-    parts: &[TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/forward_broadcast")],
+    parts: &[QUERY_TILE, TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/forward_broadcast")],
     alternatives: &[],
     ..FORWARD
 };
@@ -89,9 +91,12 @@ fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
             let q = &q[tile.query as usize * shape.q_cols() + head * dim..];
             keys.scores(0, kv_head, q, [n_queries, shape.q_cols()], T::of(p.scale), &mut scores);
             for (i, row) in scores.chunks_exact_mut(keys.n).enumerate() {
-                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                let (hidden, end) = tile.hidden_and_end(i);
+                let (seen, unseen) = row.split_at_mut(end);
                 unseen.fill(T::ZERO);
+                seen[hidden.clone()].fill(T::LOWEST);
                 lse[i * shape.n_heads + head] = softmax(seen);
+                seen[hidden].fill(T::ZERO);
             }
             keys.mix(1, kv_head, &scores, n_queries, &mut out[head * dim..], shape.q_cols());
         }
@@ -104,6 +109,8 @@ pub(super) struct Keys<'a> {
     pub(super) packed: &'a Span,
     pub(super) tiles: &'a Span,
     pub(super) ring: u32,
+    /// Factor of the scores.
+    pub(super) scale: f32,
 }
 
 /// Appends the forward of `n_tiles` tiles: output [tokens, H·d] and log-sum-exp [tokens, H].
@@ -111,7 +118,7 @@ fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, hea
     let out = Tensor::transient(rec, "attention", q.rows, q.cols);
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
-    let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: heads.scale() };
+    let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: keys.scale };
     let spans = [q.span(), keys.raw, keys.packed, keys.tiles, out.span(), &lse];
     rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles as u32, heads.keys as u32, 1]);
     (out, lse)
@@ -134,19 +141,20 @@ pub(super) fn attend_cached(
 
 /// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].
 ///
-/// `kept` holds the selection of an earlier forward of the same layer: recomputation never selects again. Returns the
-/// selection (raw rows [n_pairs, Hk, K]), absent where nothing is packed.
+/// `scale` is the factor of the scores. `kept` holds the selection of an earlier forward of the same layer: recomputation
+/// never selects again. Returns the selection (raw rows [n_pairs, Hk, K]), absent where nothing is packed.
 pub fn attend_training(
     rec: &mut Recording,
     q: &Tensor,
     kv: &Tensor,
     layout: &TrainingLayout,
+    scale: f32,
     kept: Option<Span>,
 ) -> Result<(Applied, Option<Span>)> {
     let heads = layout.heads;
     assert_eq!((q.cols, kv.cols), (heads.queries * heads.dim, heads.kv_cols()), "columns of q and kv");
-    let selection = match (layout.attention, &layout.pairs) {
-        (Attention::Lrsa(lrsa), Some(table)) => {
+    let selection = match (layout.attention.lrsa(), &layout.pairs) {
+        (Some(lrsa), Some(table)) => {
             let pairs = Pairs { lrsa: &lrsa, n: layout.n_pairs(), table };
             let rows = kept.unwrap_or_else(|| select::select_pairs(rec, kv.span(), &pairs, heads, NO_RING));
             let packed = Tensor::transient(rec, "packed kv", pairs.n * lrsa.kept(), heads.kv_cols());
@@ -156,10 +164,10 @@ pub fn attend_training(
         _ => None,
     };
     let packed = selection.as_ref().map_or(kv.span(), |(_, packed, _)| packed.span());
-    let keys = Keys { raw: kv.span(), packed, tiles: &layout.query_tiles, ring: NO_RING };
+    let keys = Keys { raw: kv.span(), packed, tiles: &layout.query_tiles, ring: NO_RING, scale };
     let (out, lse) = forward(rec, q, &keys, layout.tables.query_tiles.len(), heads);
     let rows = selection.as_ref().map(|(rows, ..)| rows.clone());
-    let op = Attend { q: q.clone(), kv: kv.clone(), out: out.clone(), lse, selection, layout: layout.clone() };
+    let op = Attend { q: q.clone(), kv: kv.clone(), out: out.clone(), lse, selection, layout: layout.clone(), scale };
     Ok(((vec![out], Box::new(op)), rows))
 }
 
@@ -170,6 +178,7 @@ struct Attend {
     lse: Span,
     selection: Option<(Span, Tensor, Lrsa)>,
     layout: TrainingLayout,
+    scale: f32,
 }
 
 impl Op for Attend {
@@ -179,12 +188,13 @@ impl Op for Attend {
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let heads = self.layout.heads;
-        let saved = Saved { q: &self.q, dout: &grads[0], heads };
+        let saved = Saved { q: &self.q, dout: &grads[0], heads, scale: self.scale };
         let stats = saved.stats(rec, &self.out, &self.lse);
         let packed = self.selection.as_ref().map(|(_, packed, _)| packed);
         let dq = need[0].then(|| {
             let packed = packed.map_or(self.kv.span(), |packed| packed.span());
-            let keys = Keys { raw: self.kv.span(), packed, tiles: &self.layout.query_tiles, ring: NO_RING };
+            let tiles = &self.layout.query_tiles;
+            let keys = Keys { raw: self.kv.span(), packed, tiles, ring: NO_RING, scale: self.scale };
             saved.query_gradient(rec, &keys, self.layout.tables.query_tiles.len(), &stats)
         });
         let dkv = need[1].then(|| {
@@ -201,7 +211,14 @@ impl Op for Attend {
 }
 
 /// A case that rebuilds its layout from the sequences; its tables come in as words so that any device can hold them.
-fn case(name: &str, attention: Attention, heads: Heads, lengths: &'static [usize], spread: f32) -> Case {
+fn case(
+    name: &str,
+    attention: impl Into<LayerAttention>,
+    heads: Heads,
+    lengths: &'static [usize],
+    spread: f32,
+) -> Case {
+    let attention = attention.into();
     let mut start = 0;
     let sequence = |&n: &usize| {
         start += n;
@@ -220,7 +237,7 @@ fn case(name: &str, attention: Attention, heads: Heads, lengths: &'static [usize
         inputs.push(words(bytemuck::cast_slice(&tables.packed_tiles)));
         inputs.push(words(bytemuck::cast_slice(&tables.pairs)));
         // The selection is an input, so that difference quotients hold it fixed.
-        let Attention::Lrsa(lrsa) = attention else { unreachable!("only LRSA pairs partitions") };
+        let lrsa = attention.lrsa().expect("only LRSA pairs partitions");
         let pick = |pair: &[u32; 2]| {
             (0..heads.keys * lrsa.kept())
                 .map(|i| pair[0] + (i % lrsa.kept() * lrsa.lag() / lrsa.kept()) as u32)
@@ -234,7 +251,8 @@ fn case(name: &str, attention: Attention, heads: Heads, lengths: &'static [usize
         layout.raw_tiles = b.words[1].clone();
         layout.packed_tiles = b.words.get(2).cloned();
         layout.pairs = b.words.get(3).cloned();
-        let ((outs, op), _) = attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, b.words.get(4).cloned())?;
+        let ((outs, op), _) =
+            attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, heads.scale(), b.words.get(4).cloned())?;
         Ok((outs, Some(op)))
     })
 }
@@ -252,9 +270,10 @@ fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTil
     let inputs = reals.into_iter().chain([table]).collect();
     Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let [q, raw, packed, dout] = std::array::from_fn(|i| b.tensors[i].clone());
-        let keys = Keys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring };
+        let scale = heads.scale();
+        let keys = Keys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring, scale };
         let (out, lse) = forward(rec, &q, &keys, n_tiles, heads);
-        let saved = Saved { q: &q, dout: &dout, heads };
+        let saved = Saved { q: &q, dout: &dout, heads, scale };
         let stats = saved.stats(rec, &out, &lse);
         let dq = saved.query_gradient(rec, &keys, n_tiles, &stats);
         Ok((vec![out, dq], None))
@@ -272,9 +291,15 @@ fn ring_cases() -> Vec<Case> {
         n_packed,
         window,
         n_window,
+        width: UNLIMITED,
     };
     let wraps = [[0, 3, 12, 5, 2, 7, 11, 6], [3, 5, 9, 3, 1, 9, 13, 1], [8, 1, 0, 0, 0, 0, 5, 8]];
     let blocks = [[0, 8, 1, 8, 3, 16, 20, 9], [8, 2, 0, 1, 0, 17, 29, 15], [10, 1, 3, 15, 2, 1, 4, 16]];
+    // Queries see at most 6, 1 and 9 keys of the window run, behind sink and packed keys and without.
+    let mut narrow = wraps.map(tile);
+    [narrow[0].width, narrow[1].width, narrow[2].width] = [6, 1, 9];
+    let mut within = blocks.map(tile);
+    [within[0].width, within[1].width, within[2].width] = [12, 15, 30];
     let long = [[0, 43, 1, 8, 3, 16, 20, 45]];
     // 65 and 150 rows: one more than all lanes have, and more.
     let longer = [[0, 13, 1, 8, 3, 16, 20, 45], [13, 30, 1, 8, 3, 16, 20, 45]];
@@ -297,6 +322,15 @@ fn ring_cases() -> Vec<Case> {
             1.0,
             &longer.map(tile),
         ),
+        ring_case("sliding windows in a ring", heads(4, 2), 14, 1.0, &narrow),
+        ring_case("sliding windows in a ring, heads of 32", Heads { queries: 4, keys: 2, dim: 32 }, 14, 1.0, &narrow),
+        ring_case(
+            "sliding windows around blocks, heads of 32",
+            Heads { queries: 6, keys: 3, dim: 32 },
+            31,
+            1.0,
+            &within,
+        ),
         ring_case("a ring, large values", heads(4, 2), 14, 6.0, &wraps.map(tile)),
     ]
 }
@@ -310,7 +344,7 @@ fn delta_case() -> Case {
     let inputs = inputs.into_iter().chain([lse]).collect();
     Case::new("attend/delta: wide heads, beyond 16 bits", inputs, Tolerance::SUMS, move |rec, b| {
         let [out, dout, lse] = std::array::from_fn(|i| b.tensors[i].clone());
-        Saved { q: &out, dout: &dout, heads }.stats(rec, &out, lse.span());
+        Saved { q: &out, dout: &dout, heads, scale: heads.scale() }.stats(rec, &out, lse.span());
         Ok((vec![], None))
     })
 }
@@ -334,6 +368,11 @@ pub(super) fn cases() -> Vec<Case> {
         case("LRSA, a lag above the tile, heads of 32", lrsa(5, 70, 0.93), heads(3, 1, 32), &[300], 2.0),
         case("dense, one row more than lanes have, heads of 32", Attention::Dense, heads(5, 1, 32), &[13], 1.0),
         delta_case(),
+        case("a window, ragged batch", LayerAttention::Window(7), heads(4, 2, 8), &[57, 2, 23, 33], 1.0),
+        case("a window of one", LayerAttention::Window(1), heads(2, 2, 8), &[9, 70], 1.0),
+        case("a window above the tile", LayerAttention::Window(70), heads(3, 1, 8), &[200, 40], 1.0),
+        case("a window, large values, heads of 32", LayerAttention::Window(12), heads(4, 2, 32), &[57, 2, 75], 3.0),
+        case("a window above the tile, heads of 32", LayerAttention::Window(65), heads(2, 1, 32), &[140], 1.0),
         case("LRSA, no sink", lrsa(0, 7, 0.3), heads(2, 2, 8), &[29], 1.0),
         case("dense, heads of 64", Attention::Dense, heads(4, 2, 64), &[37, 12], 1.0),
         case("LRSA, heads of 64", lrsa(3, 10, 0.4), heads(4, 2, 64), &[57, 2], 1.0),

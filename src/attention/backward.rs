@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, TILES, broadcast_shape};
+use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, QUERY_TILE, TILES, broadcast_shape};
 use super::layout::TileParams;
 use super::reference::{Keys, Shape, split_by};
 use super::tiles::{KeyTile, QueryTile};
@@ -48,12 +48,12 @@ static DELTA: KernelDef = KernelDef {
 static QUERY: KernelDef = KernelDef {
     label: "attend/backward_query",
     suffix: "",
-    parts: &[TILES, QUERIES, wgsl!("attend/backward_query")],
+    parts: &[QUERY_TILE, TILES, QUERIES, wgsl!("attend/backward_query")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
         Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
         Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::read("dout", Kind::Real, "[tokens, H, d]"),
         Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
         Binding::write("dq", Kind::Real, "[tokens, H, d]"),
@@ -68,7 +68,7 @@ static QUERY: KernelDef = KernelDef {
 
 static QUERY_BROADCAST: KernelDef = KernelDef {
     label: "attend/backward_query_broadcast",
-    parts: &[TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/backward_query_broadcast")],
+    parts: &[QUERY_TILE, TILES, QUERIES, QUADS, OWN_QUADS, wgsl!("attend/backward_query_broadcast")],
     alternatives: &[],
     ..QUERY
 };
@@ -83,7 +83,7 @@ static KEY: KernelDef = KernelDef {
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
         Binding::read("keys", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 6]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<KeyTile>(),
         Binding::read("dout", Kind::Real, "[tokens, H, d]"),
         Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
         Binding::write("dkv", Kind::Real, "[rows, 2, Hk, d]"),
@@ -142,9 +142,11 @@ fn query_reference<T: Real>(args: KernelArgs<'_, T>) {
             let both = slopes.chunks_exact_mut(keys.n).zip(along.chunks_exact(keys.n));
             for (i, (row, along)) in both.enumerate() {
                 let stat = 2 * ((tile.query as usize + i) * shape.n_heads + head);
-                let (seen, unseen) = row.split_at_mut(keys.n + 1 + i - n_queries);
+                let (hidden, end) = tile.hidden_and_end(i);
+                let (seen, unseen) = row.split_at_mut(end);
                 unseen.fill(T::ZERO);
                 query_slopes(seen, along, &stats[stat..], T::of(p.scale));
+                seen[hidden].fill(T::ZERO);
             }
             keys.mix(0, kv_head, &slopes, n_queries, &mut dq[head * dim..], shape.q_cols());
         }
@@ -204,10 +206,13 @@ fn key_reference<T: Real>(args: KernelArgs<'_, T>) {
                 let both = weights.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys)).take(n);
                 for (i, (weights, slopes)) in both.enumerate() {
                     let stat = 2 * ((first + i) * shape.n_heads + head);
-                    let seen = tile.n_seen(first + i - queries.start);
-                    weights[seen..].fill(T::ZERO);
-                    slopes[seen..].fill(T::ZERO);
-                    key_slopes(&mut weights[..seen], &mut slopes[..seen], &stats[stat..], T::of(p.scale));
+                    let seen = tile.seen_by(first + i - queries.start);
+                    for row in [&mut *weights, &mut *slopes] {
+                        row[..seen.start].fill(T::ZERO);
+                        row[seen.end..].fill(T::ZERO);
+                    }
+                    let (weights, slopes) = (&mut weights[seen.clone()], &mut slopes[seen]);
+                    key_slopes(weights, slopes, &stats[stat..], T::of(p.scale));
                 }
                 let add = |out: &mut [T], left: &[T], right: &[T]| {
                     let (left, right) = (View::columns(left, n_keys), View::rows(right, shape.q_cols()));
@@ -225,6 +230,8 @@ pub(super) struct Saved<'a> {
     pub(super) q: &'a Tensor,
     pub(super) dout: &'a Tensor,
     pub(super) heads: Heads,
+    /// Factor of the scores.
+    pub(super) scale: f32,
 }
 
 impl Saved<'_> {
@@ -247,7 +254,7 @@ impl Saved<'_> {
     ) -> Tensor {
         let dq = Tensor::transient(rec, "attention dq", self.q.rows, self.q.cols);
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
-        let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: self.heads.scale() };
+        let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: self.scale };
         let spans = [self.q.span(), keys.raw, keys.packed, keys.tiles, self.dout.span(), stats, dq.span()];
         let groups = [n_tiles as u32, n_kv_heads, 1];
         rec.dispatch(&QUERY, &[self.heads.dim as u32 / 4], params, &spans, groups);
@@ -265,7 +272,7 @@ impl Saved<'_> {
     ) -> Tensor {
         let dkv = Tensor::transient(rec, "attention dkv", keys.rows, keys.cols);
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
-        let params = KeyParams { n_heads, n_kv_heads, scale: self.heads.scale() };
+        let params = KeyParams { n_heads, n_kv_heads, scale: self.scale };
         let spans = [self.q.span(), keys.span(), tiles, self.dout.span(), stats, dkv.span()];
         rec.dispatch(&KEY, &[self.heads.dim as u32 / 4], params, &spans, [n_tiles as u32, n_kv_heads, 1]);
         dkv

@@ -1,16 +1,18 @@
-//! The KV cache of generation: what is `fixed` (sink and kept pairs) and the `tail` (fewer than 2L raw pairs).
+//! The KV cache of generation. Each layer has the memory that its attention needs.
 //!
-//! Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`); attend first, compress after: when the tail
+//! A layer with LRSA has a `fixed` part (sink and kept pairs) and a `tail` (fewer than 2L raw pairs). Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`); attend first, compress after: when the tail
 //! holds 2L tokens, its first L are scored against its second L, K of them move to `fixed` and the rest are dropped. Kept keys
-//! keep their rotation and absolute position. A dense cache is one tail that never ends. Length after n tokens:
-//! [`Attention::cache_length`].
+//! keep their rotation and absolute position. A dense layer is one tail that grows with the text. A layer with a sliding window
+//! of W is a ring: W - 1 rows and those of the part that is being fed ([`Storage::new`]). Length after n tokens:
+//! [`LayerAttention::cache_length`].
 
 use super::attend::{Keys, attend_cached};
-use super::cache_step::{CacheStep, Fill, MAX_PARTS, Part, TILE_WORDS, chunk_length, cut, table_words};
+use super::cache_step::{CacheStep, MAX_PARTS, Part, Storage, TILE_WORDS, chunk_length, cut, table_words};
+use super::config::kinds_of;
 use super::score::Pairs;
 use super::select;
 use super::store::store;
-use super::{Attention, Heads, Lrsa, Selection};
+use super::{Heads, LayerAttention, Lrsa, Selection};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{Buffer, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
 use crate::kernels::case::random;
@@ -19,22 +21,33 @@ use crate::tensor::Tensor;
 /// Memory of one layer.
 #[derive(Clone, Debug)]
 struct CacheLayer {
-    fixed: Buffer,
+    /// Which of the cache's kinds it is of.
+    kind: usize,
+    /// Sink and kept pairs, where the layer is compressed.
+    fixed: Option<Buffer>,
     tail: Buffer,
+    /// Rows kept at random, U32 [Hk, K] of each part of a chunk; none where they are scored.
+    drawn: Option<Buffer>,
+}
+
+impl CacheLayer {
+    /// Its keys and values.
+    fn pairs(&self) -> impl Iterator<Item = &Buffer> {
+        self.fixed.iter().chain([&self.tail])
+    }
 }
 
 /// The cache of one sequence, all layers.
 #[derive(Debug)]
 pub struct Cache {
-    attention: Attention,
     heads: Heads,
+    /// The kinds of layers that occur.
+    kinds: Vec<Storage>,
     layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
     /// First rows of a partition that leaves the tail and of its successor, U32 `[2]` of each part of a chunk.
     pairs: Buffer,
-    /// Rows kept at random, U32 [Hk, K] of each part of a chunk, by layer; none where they are scored.
-    drawn: Vec<Buffer>,
     capacity: usize,
     max_chunk: usize,
     n_tokens: usize,
@@ -51,42 +64,34 @@ fn too_large(capacity: usize) -> Error {
 }
 
 impl Cache {
-    /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time. Refuses one that shaders cannot index.
-    pub fn new(attention: Attention, heads: Heads, n_layers: usize, capacity: usize, max_chunk: usize) -> Result<Self> {
-        let cols = heads.kv_cols();
-        let (fixed_rows, tail_rows) = match attention {
-            Attention::Dense => (1, capacity.max(1)),
-            Attention::Lrsa(l) => {
-                let kept = l.kept().saturating_mul(l.partitions(capacity));
-                let ring = l.lag().saturating_mul(2); // never full where the capacity is below it
-                (l.sink().min(capacity).saturating_add(kept).max(1), ring.min(capacity).max(1))
-            }
-        };
+    /// An empty cache of these layers for up to `capacity` tokens, fed at most `max_chunk` at a time. Refuses one that shaders
+    /// cannot index.
+    pub fn new(layers: &[LayerAttention], heads: Heads, capacity: usize, max_chunk: usize) -> Result<Self> {
+        let max_chunk = max_chunk.clamp(1, capacity.max(1));
+        let (kinds, kind_of) = kinds_of(layers);
+        let kinds: Vec<Storage> = kinds.into_iter().map(|kind| Storage::new(kind, capacity, max_chunk)).collect();
         let buffer = |layer: usize, part: &str, rows: usize| -> Result<Buffer> {
-            let len = rows.checked_mul(cols).filter(|&len| u32::try_from(len).is_ok());
+            let len = rows.checked_mul(heads.kv_cols()).filter(|&len| u32::try_from(len).is_ok());
             let len = len.ok_or_else(|| too_large(capacity))?;
             Ok(Buffer::persistent(format!("layer {layer} {part} kv"), Kind::Real, len))
         };
-        let layer = |i: usize| -> Result<CacheLayer> {
-            Ok(CacheLayer { fixed: buffer(i, "fixed", fixed_rows)?, tail: buffer(i, "tail", tail_rows)? })
+        let layer = |(i, kind): (usize, usize)| -> Result<CacheLayer> {
+            let storage = &kinds[kind];
+            let fixed = (storage.fixed_rows > 0).then(|| buffer(i, "fixed", storage.fixed_rows)).transpose()?;
+            let random = storage.attention.lrsa().filter(|l| matches!(l.selection(), Selection::Random { .. }));
+            let drawn =
+                |l: Lrsa| Buffer::persistent("rows kept at random", Kind::U32, MAX_PARTS * drawn_words(heads, &l));
+            Ok(CacheLayer { kind, fixed, tail: buffer(i, "tail", storage.tail_rows)?, drawn: random.map(drawn) })
         };
-        let drawn = match attention {
-            Attention::Lrsa(l) if matches!(l.selection(), Selection::Random { .. }) => {
-                let words = MAX_PARTS * drawn_words(heads, &l);
-                let of_layer = |_| Buffer::persistent("rows kept at random", Kind::U32, words);
-                (0..n_layers).map(of_layer).collect()
-            }
-            _ => Vec::new(),
-        };
-        let max_chunk = max_chunk.clamp(1, capacity.max(1));
+        let layers = kind_of.into_iter().enumerate().map(layer).collect::<Result<_>>()?;
+        let tile_words = kinds.len().max(1) * table_words(heads, max_chunk).next_multiple_of(ELEMENT_ALIGNMENT);
         Ok(Self {
-            attention,
             heads,
-            layers: (0..n_layers).map(layer).collect::<Result<_>>()?,
-            tiles: Buffer::persistent("cache tiles", Kind::U32, table_words(heads, max_chunk)),
+            kinds,
+            layers,
+            tiles: Buffer::persistent("cache tiles", Kind::U32, tile_words),
             positions: Buffer::persistent("cache positions", Kind::U32, max_chunk),
             pairs: Buffer::persistent("cache pairs", Kind::U32, MAX_PARTS * ELEMENT_ALIGNMENT),
-            drawn,
             capacity,
             max_chunk,
             n_tokens: 0,
@@ -96,9 +101,8 @@ impl Cache {
     /// Refuses a cache that the device is known to be unable to hold, before any memory is taken.
     pub fn check(&self, device: &dyn Executor) -> Result<()> {
         let mut touched = Recording::new();
-        for layer in &self.layers {
-            touched.clear(&layer.fixed.span());
-            touched.clear(&layer.tail.span());
+        for pairs in self.layers.iter().flat_map(CacheLayer::pairs) {
+            touched.clear(&pairs.span());
         }
         device.check(&touched).with_context(|| format!("a cache for {} tokens", self.capacity))
     }
@@ -110,26 +114,25 @@ impl Cache {
         if n > self.capacity {
             return Err(self.full());
         }
-        let mut longest = 0;
-        for layer in &self.layers {
-            longest = longest.max(layer.fixed.len()).max(layer.tail.len());
-        }
-        let values = random(seed, longest, 1.0);
-        for part in self.layers.iter().flat_map(|layer| [&layer.fixed, &layer.tail]) {
-            device.write_real(&part.span(), &values[..part.len()])?;
+        let all = || self.layers.iter().flat_map(CacheLayer::pairs);
+        let values = random(seed, all().map(Buffer::len).max().unwrap_or(0), 1.0);
+        for pairs in all() {
+            device.write_real(&pairs.span(), &values[..pairs.len()])?;
         }
         self.n_tokens = n;
         Ok(())
     }
 
-    /// Takes over what another cache of the same kind and capacity holds, so that several texts can go on from one beginning.
+    /// Takes over what another cache of the same layers, capacity and chunks holds, so that several texts can go on from one beginning.
     pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
-        let kind = |c: &Self| (c.attention, c.heads, c.capacity, c.layers.len());
+        let layers = |c: &Self| c.layers.iter().map(|layer| c.kinds[layer.kind]).collect::<Vec<_>>();
+        let kind = |c: &Self| (layers(c), c.heads, c.capacity);
         assert_eq!(kind(self), kind(other), "caches of one kind");
         let mut rec = Recording::new();
         for (own, others) in self.layers.iter().zip(&other.layers) {
-            rec.copy(&others.fixed.span(), &own.fixed.span());
-            rec.copy(&others.tail.span(), &own.tail.span());
+            for (own, others) in own.pairs().zip(others.pairs()) {
+                rec.copy(&others.span(), &own.span());
+            }
         }
         device.run(&rec)?;
         self.n_tokens = other.n_tokens;
@@ -153,24 +156,33 @@ impl Cache {
         self.capacity
     }
 
-    /// Entries that one head of one layer holds now.
+    /// Entries that one head holds now in a layer with full attention; in the first layer where the model has none.
     pub fn n_entries(&self) -> usize {
-        Fill::after(self.attention, self.n_tokens).n_entries()
+        self.entries_after(self.n_tokens)
+    }
+
+    /// Entries that one head holds after `n` tokens in a layer with full attention; in the first layer where the model has none.
+    pub fn entries_after(&self, n: usize) -> usize {
+        let is_full = |kind: &&Storage| matches!(kind.attention, LayerAttention::Full(_));
+        let kind = self.kinds.iter().find(is_full).or(self.kinds.first());
+        kind.map_or(0, |kind| kind.attention.cache_length(n))
     }
 
     /// Bytes that the entries of all layers take now.
     pub fn n_bytes(&self) -> u64 {
-        self.bytes_of(self.n_entries())
+        self.bytes_after(self.n_tokens)
     }
 
-    /// Bytes that so many entries take in all layers.
-    pub fn bytes_of(&self, n_entries: usize) -> u64 {
-        (n_entries * self.heads.kv_cols() * self.layers.len() * 4) as u64
+    /// Bytes that the entries of all layers take after `n` tokens, each layer counted by its own attention.
+    pub fn bytes_after(&self, n: usize) -> u64 {
+        let entries: usize = self.layers.iter().map(|l| self.kinds[l.kind].attention.cache_length(n)).sum();
+        (entries * self.heads.kv_cols() * 4) as u64
     }
 
     /// How many of the next `available` tokens to feed at once: at most the chunk size.
     pub fn chunk(&self, available: usize) -> usize {
-        chunk_length(self.attention, self.heads, self.n_tokens, available.min(self.max_chunk))
+        let wanted = available.min(self.max_chunk);
+        self.kinds.iter().fold(wanted, |n, kind| chunk_length(kind, self.heads, self.n_tokens, n))
     }
 
     /// Starts a chunk of `n` tokens, `n` being at most what [`Cache::chunk`] allows: uploads its tables.
@@ -179,26 +191,32 @@ impl Cache {
         if self.n_tokens + n > self.capacity {
             return Err(self.full());
         }
-        let (parts, tiles) = cut(self.attention, self.heads, self.n_tokens, n);
+        let mut tiles = Vec::new();
+        let parts = self.kinds.iter().map(|kind| cut(kind, self.heads, self.n_tokens, n, &mut tiles)).collect();
         let step = CacheStep { n_tokens: n, position: self.n_tokens, positions: self.positions.slice(0, n), parts };
         let positions: Vec<u32> = (0..n).map(|i| (step.position + i) as u32).collect();
         device.write_words(&step.positions, &positions)?;
         device.write_words(&self.tiles.span(), &tiles)?;
-        self.begin_compression(device, &step.parts)?;
+        for (kind, parts) in step.parts.iter().enumerate() {
+            if let Some(l) = self.kinds[kind].attention.lrsa() {
+                self.begin_compression(device, &l, parts)?;
+            }
+        }
         Ok(step)
     }
 
     /// Uploads what decides on the partitions that leave the tail.
-    fn begin_compression(&self, device: &mut dyn Executor, parts: &[Part]) -> Result<()> {
-        let Attention::Lrsa(l) = self.attention else { return Ok(()) };
+    fn begin_compression(&self, device: &mut dyn Executor, l: &Lrsa, parts: &[Part]) -> Result<()> {
         for (i, part) in parts.iter().enumerate() {
             let Some(compress) = part.compress else { continue };
             match l.selection() {
                 Selection::Scored => device.write_words(&self.pair(i), &compress.pair)?,
                 Selection::Random { seed } => {
-                    for layer in 0..self.drawn.len() {
-                        let rows = compress.random_rows(&l, seed, layer, self.heads.keys);
-                        device.write_words(&self.drawn(layer, i, &l), &rows)?;
+                    for (layer, drawn) in
+                        self.layers.iter().enumerate().filter_map(|(i, l)| Some((i, l.drawn.as_ref()?)))
+                    {
+                        let rows = compress.random_rows(l, seed, layer, self.heads.keys);
+                        device.write_words(&self.drawn(drawn, i, l), &rows)?;
                     }
                 }
                 Selection::Nothing => {}
@@ -211,22 +229,31 @@ impl Cache {
         self.pairs.slice(part * ELEMENT_ALIGNMENT, 2)
     }
 
-    fn drawn(&self, layer: usize, part: usize, l: &Lrsa) -> Span {
-        self.drawn[layer].slice(part * drawn_words(self.heads, l), self.heads.keys * l.kept())
+    fn drawn(&self, of_layer: &Buffer, part: usize, l: &Lrsa) -> Span {
+        of_layer.slice(part * drawn_words(self.heads, l), self.heads.keys * l.kept())
     }
 
     /// Appends one layer's attention of the chunk: of each part in turn it stores the kv rows, attends, and compresses where a
     /// partition is full.
     ///
-    /// q [n, H·d] and kv [n, 2·Hk·d], rotated → [n, H·d].
-    pub fn attend(&self, rec: &mut Recording, layer: usize, step: &CacheStep, q: &Tensor, kv: &Tensor) -> Tensor {
-        if let [part] = step.parts.as_slice() {
-            return self.attend_part(rec, layer, (0, part), q, kv);
+    /// q [n, H·d] and kv [n, 2·Hk·d], rotated → [n, H·d]. `scale` is the factor of the scores.
+    pub fn attend(
+        &self,
+        rec: &mut Recording,
+        layer: usize,
+        step: &CacheStep,
+        q: &Tensor,
+        kv: &Tensor,
+        scale: f32,
+    ) -> Tensor {
+        let parts = &step.parts[self.layers[layer].kind];
+        if let [part] = parts.as_slice() {
+            return self.attend_part(rec, layer, (0, part), q, kv, scale);
         }
         let out = Tensor::transient(rec, "attention of a chunk", q.rows, q.cols);
-        for (i, part) in step.parts.iter().enumerate() {
+        for (i, part) in parts.iter().enumerate() {
             let (q, kv) = (rows_of(q, part), rows_of(kv, part));
-            let attended = self.attend_part(rec, layer, (i, part), &q, &kv);
+            let attended = self.attend_part(rec, layer, (i, part), &q, &kv, scale);
             rec.copy(attended.span(), rows_of(&out, part).span());
         }
         out
@@ -239,22 +266,23 @@ impl Cache {
         (i, part): (usize, &Part),
         q: &Tensor,
         kv: &Tensor,
+        scale: f32,
     ) -> Tensor {
-        let CacheLayer { fixed, tail } = &self.layers[layer];
-        let (fixed, tail) = (fixed.span(), tail.span());
+        let CacheLayer { kind, fixed, tail, drawn } = &self.layers[layer];
+        let (fixed, tail) = (fixed.as_ref().unwrap_or(tail).span(), tail.span());
         let raw = if part.in_sink { &fixed } else { &tail };
         store(rec, kv, raw, part.store_row, part.ring);
         let tiles = self.tiles.slice(part.tile, part.n_tiles * TILE_WORDS);
-        let keys = Keys { raw, packed: &fixed, tiles: &tiles, ring: part.ring };
+        let keys = Keys { raw, packed: &fixed, tiles: &tiles, ring: part.ring, scale };
         let out = attend_cached(rec, q, &keys, part.n_tiles, part.n_keys, self.heads);
-        if let (Attention::Lrsa(l), Some(compress)) = (&self.attention, part.compress) {
-            let rows = match l.selection() {
-                Selection::Scored => {
+        if let (Some(l), Some(compress)) = (&self.kinds[*kind].attention.lrsa(), part.compress) {
+            let rows = match (l.selection(), drawn) {
+                (Selection::Nothing, _) => return out,
+                (_, Some(drawn)) => self.drawn(drawn, i, l),
+                (_, None) => {
                     let pairs = Pairs { lrsa: l, n: 1, table: &self.pair(i) };
                     select::select_pairs(rec, &tail, &pairs, self.heads, part.ring)
                 }
-                Selection::Random { .. } => self.drawn(layer, i, l),
-                Selection::Nothing => return out,
             };
             select::gather(rec, &tail, &rows, &fixed, self.heads, l.kept(), compress.out_row);
         }

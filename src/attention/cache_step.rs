@@ -1,15 +1,16 @@
-//! A chunk on its way into the cache: how full the cache is before it, and the parts that it is cut into at the ends of partitions.
+//! A chunk on its way into the cache: how full a layer is before it, and the parts that each kind of layer cuts it into.
 //!
 //! Attention and compression go part by part; everything else of a block runs over the whole chunk at once. Nothing is lost by it:
-//! what a layer keeps depends on the keys and values of that layer alone.
+//! what a layer keeps depends on the keys and values of that layer alone. LRSA cuts at the ends of partitions, a sliding window
+//! where its ring has no more room.
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::index::sample;
 
-use super::layout::NO_RING;
-use super::tiles::{LANES, QueryTile};
-use super::{Attention, Heads, Lrsa};
+use super::layout::{NO_RING, queries_of_tile};
+use super::tiles::{QueryTile, UNLIMITED, width_of};
+use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::gpu::{ELEMENT_ALIGNMENT, Span};
 
 /// Most parts of a chunk.
@@ -17,7 +18,45 @@ pub(super) const MAX_PARTS: usize = 32;
 /// Words of a tile.
 pub(super) const TILE_WORDS: usize = size_of::<QueryTile>() / 4;
 
-/// How full a cache is after some tokens.
+/// How the layers of one kind store pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Storage {
+    /// What the queries of these layers see.
+    pub(super) attention: LayerAttention,
+    /// Rows for sink and kept pairs; 0 where there are none.
+    pub(super) fixed_rows: usize,
+    /// Rows of the tail.
+    pub(super) tail_rows: usize,
+    /// Most tokens that are stored before their queries attend.
+    most_at_once: usize,
+}
+
+impl Storage {
+    /// For up to `capacity` tokens, fed at most `max_chunk` at a time.
+    ///
+    /// A window of W has a ring of W - 1 rows and those of one part, which is at most a quarter of W but 64 tokens in any
+    /// case: fed token by token the ring holds W pairs, fed in long chunks about 1.25 W.
+    pub(super) fn new(attention: LayerAttention, capacity: usize, max_chunk: usize) -> Self {
+        let (mut fixed_rows, mut most_at_once) = (0, usize::MAX);
+        let tail_rows = match attention {
+            LayerAttention::Full(Attention::Dense) => capacity,
+            LayerAttention::Full(Attention::Lrsa(l)) => {
+                let kept = l.kept().saturating_mul(l.partitions(capacity));
+                fixed_rows = l.sink().min(capacity).saturating_add(kept).max(1);
+                l.lag().saturating_mul(2).min(capacity) // never full where the capacity is below two lags
+            }
+            LayerAttention::Window(window) => {
+                // Spans of a chunk can begin at each 64th row.
+                let part = window.min(1 << 30).div_ceil(4).next_multiple_of(ELEMENT_ALIGNMENT);
+                most_at_once = part.min(max_chunk);
+                (window - 1).saturating_add(most_at_once).min(capacity)
+            }
+        };
+        Self { attention, fixed_rows, tail_rows: tail_rows.max(1), most_at_once }
+    }
+}
+
+/// How full a layer is after some tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fill {
     /// Entries of sink and kept pairs.
@@ -25,15 +64,23 @@ pub(super) struct Fill {
     /// Row of the ring that the tail begins at, and its length.
     pub(super) tail_start: usize,
     pub(super) tail_len: usize,
-    /// Tokens until the sink or the partition ends.
+    /// Tokens that the next part can have: until the sink or the partition ends, or as many as a ring has room for.
     pub(super) room: usize,
 }
 
 impl Fill {
     /// After `n` tokens.
-    pub(super) fn after(attention: Attention, n: usize) -> Self {
-        let Attention::Lrsa(l) = attention else {
-            return Self { n_fixed: 0, tail_start: 0, tail_len: n, room: usize::MAX };
+    pub(super) fn after(storage: &Storage, n: usize) -> Self {
+        let l = match storage.attention {
+            LayerAttention::Full(Attention::Lrsa(l)) => l,
+            LayerAttention::Full(Attention::Dense) => {
+                return Self { n_fixed: 0, tail_start: 0, tail_len: n, room: usize::MAX };
+            }
+            LayerAttention::Window(window) => {
+                let tail_len = n.min(window);
+                let tail_start = (n - tail_len) % storage.tail_rows;
+                return Self { n_fixed: 0, tail_start, tail_len, room: storage.most_at_once };
+            }
         };
         let (in_sink, moved) = (l.sink().min(n), l.partitions(n).saturating_sub(1));
         Self {
@@ -43,14 +90,10 @@ impl Fill {
             room: if n < l.sink() { l.sink() - n } else { l.lag() - (n - l.sink()) % l.lag() },
         }
     }
-
-    /// Entries of one head.
-    pub(super) fn n_entries(&self) -> usize {
-        self.n_fixed + self.tail_len
-    }
 }
 
-/// A run of a chunk's tokens that lie in the sink or in one partition.
+/// A run of a chunk's tokens that one kind of layer stores and attends from at once: those of the sink or of one partition, or
+/// what the ring of a sliding window has room for.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     /// First of its rows in the chunk, and their number.
@@ -101,14 +144,15 @@ pub struct CacheStep {
     pub position: usize,
     /// Positions of its tokens, `[n_tokens]`.
     pub positions: Span,
-    pub(super) parts: Vec<Part>,
+    /// Its parts for each kind of layer.
+    pub(super) parts: Vec<Vec<Part>>,
 }
 
 /// How many of the next `wanted` tokens go into one chunk after `before` tokens. A part begins at a row at which spans can begin.
-pub(super) fn chunk_length(attention: Attention, heads: Heads, before: usize, wanted: usize) -> usize {
+pub(super) fn chunk_length(storage: &Storage, heads: Heads, before: usize, wanted: usize) -> usize {
     let (mut n, mut n_parts) = (0, 0);
     while n < wanted && n_parts < MAX_PARTS {
-        n += Fill::after(attention, before + n).room.min(wanted - n);
+        n += Fill::after(storage, before + n).room.min(wanted - n);
         n_parts += 1;
         let can_begin = |cols: usize| (n * cols).is_multiple_of(ELEMENT_ALIGNMENT);
         if !(can_begin(heads.queries * heads.dim) && can_begin(heads.kv_cols())) {
@@ -118,62 +162,88 @@ pub(super) fn chunk_length(attention: Attention, heads: Heads, before: usize, wa
     n
 }
 
-/// Words that the tiles of any chunk of up to `n` tokens take.
+/// Words that the tiles of any chunk of up to `n` tokens take for one kind of layer.
 pub(super) fn table_words(heads: Heads, n: usize) -> usize {
     // Each part's tiles begin where a span can, and their last one may hold few queries.
-    (n.div_ceil(tile_queries(heads)) + MAX_PARTS) * TILE_WORDS + MAX_PARTS * ELEMENT_ALIGNMENT
+    (n.div_ceil(queries_of_tile(heads.group())) + MAX_PARTS) * TILE_WORDS + MAX_PARTS * ELEMENT_ALIGNMENT
 }
 
-/// Queries of a tile.
-fn tile_queries(heads: Heads) -> usize {
-    (LANES / heads.group()).max(1)
-}
-
-/// The parts of a chunk of `n` tokens after `before`, and their tiles as words.
-pub(super) fn cut(attention: Attention, heads: Heads, before: usize, n: usize) -> (Vec<Part>, Vec<u32>) {
-    let (mut parts, mut words) = (Vec::new(), Vec::new());
+/// The parts of a chunk of `n` tokens after `before`; appends their tiles to `words`.
+pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, words: &mut Vec<u32>) -> Vec<Part> {
+    let mut parts = Vec::new();
     let mut row = 0;
     while row < n {
         words.resize(words.len().next_multiple_of(ELEMENT_ALIGNMENT), 0);
-        let fill = Fill::after(attention, before + row);
-        let length = fill.room.min(n - row);
+        let fill = Fill::after(storage, before + row);
         let mut part = Part {
             row,
-            n: length,
+            n: fill.room.min(n - row),
             in_sink: false,
             store_row: before + row,
             ring: NO_RING,
             tile: words.len(),
             n_tiles: 0,
-            n_keys: fill.n_entries() + length,
+            n_keys: 0,
             compress: None,
         };
-        let mut first = QueryTile { n_window: (before + row) as u32 + 1, ..bytemuck::Zeroable::zeroed() };
-        if let Attention::Lrsa(l) = attention {
-            part.in_sink = before + row < l.sink();
-            if !part.in_sink {
-                let ring = 2 * l.lag();
-                part.store_row = (fill.tail_start + fill.tail_len) % ring;
-                part.ring = ring as u32;
-                first.n_packed = fill.n_fixed as u32;
-                first.window = fill.tail_start as u32;
-                first.n_window = fill.tail_len as u32 + 1;
-                if fill.tail_len + length == ring {
-                    let pair = [fill.tail_start as u32, ((fill.tail_start + l.lag()) % ring) as u32];
-                    part.compress = Some(Compress { pair, out_row: fill.n_fixed });
-                }
+        match storage.attention {
+            LayerAttention::Full(Attention::Lrsa(l)) if before + row >= l.sink() => part.enter_tail(&l, &fill),
+            LayerAttention::Full(Attention::Lrsa(_)) => part.in_sink = true,
+            LayerAttention::Full(Attention::Dense) => {}
+            LayerAttention::Window(_) => {
+                part.store_row = (before + row) % storage.tail_rows;
+                part.ring = storage.tail_rows as u32;
             }
         }
-        for q in (0..length).step_by(tile_queries(heads)) {
-            let n_queries = tile_queries(heads).min(length - q) as u32;
-            let tile = QueryTile { query: q as u32, n_queries, n_window: first.n_window + q as u32, ..first };
+        let step = queries_of_tile(heads.group());
+        for q in (0..part.n).step_by(step) {
+            let n_queries = step.min(part.n - q);
+            let tile = tile(storage, &fill, part.in_sink, before + row, q);
+            let tile = QueryTile { query: q as u32, n_queries: n_queries as u32, ..tile };
             words.extend_from_slice(bytemuck::cast_slice(&[tile]));
             part.n_tiles += 1;
+            let (hidden, end) = tile.hidden_and_end(n_queries - 1);
+            part.n_keys = end - hidden.len();
         }
-        row += length;
+        row += part.n;
         parts.push(part);
     }
-    (parts, words)
+    parts
+}
+
+impl Part {
+    /// The part goes to the ring of LRSA's tail, which it may fill.
+    fn enter_tail(&mut self, l: &Lrsa, fill: &Fill) {
+        let ring = 2 * l.lag();
+        self.store_row = (fill.tail_start + fill.tail_len) % ring;
+        self.ring = ring as u32;
+        if fill.tail_len + self.n == ring {
+            let pair = [fill.tail_start as u32, ((fill.tail_start + l.lag()) % ring) as u32];
+            self.compress = Some(Compress { pair, out_row: fill.n_fixed });
+        }
+    }
+}
+
+/// What query `q` of a part sees, as the first of a tile. The part begins at `position`, where the layer is as full as `fill` says.
+fn tile(storage: &Storage, fill: &Fill, in_sink: bool, position: usize, q: usize) -> QueryTile {
+    let none: QueryTile = bytemuck::Zeroable::zeroed();
+    match storage.attention {
+        LayerAttention::Window(window) => {
+            let end = position + q + 1;
+            let n_window = end.min(window);
+            let first = (end - n_window) % storage.tail_rows;
+            QueryTile { window: first as u32, n_window: n_window as u32, width: width_of(window), ..none }
+        }
+        LayerAttention::Full(Attention::Lrsa(_)) if !in_sink => QueryTile {
+            n_packed: fill.n_fixed as u32,
+            window: fill.tail_start as u32,
+            n_window: (fill.tail_len + q + 1) as u32,
+            width: UNLIMITED,
+            ..none
+        },
+        // Plain causal attention, also of the sink.
+        LayerAttention::Full(_) => QueryTile { n_window: (position + q + 1) as u32, width: UNLIMITED, ..none },
+    }
 }
 
 #[cfg(test)]
@@ -184,9 +254,12 @@ mod tests {
 
     #[test]
     fn entries_are_those_of_lagkv() {
-        for attention in [Attention::Dense, Attention::Lrsa(Lrsa::new(3, 5, 0.4).unwrap())] {
+        let lrsa = Attention::Lrsa(Lrsa::new(3, 5, 0.4).unwrap());
+        for attention in [Attention::Dense.into(), lrsa.into(), LayerAttention::Window(9)] {
+            let storage = Storage::new(attention, 60, 8);
             for n in 0..60 {
-                assert_eq!(Fill::after(attention, n).n_entries(), attention.cache_length(n), "{attention}, {n}");
+                let fill = Fill::after(&storage, n);
+                assert_eq!(fill.n_fixed + fill.tail_len, attention.cache_length(n), "{attention}, {n}");
             }
         }
     }
@@ -194,10 +267,12 @@ mod tests {
     #[test]
     fn parts_cover_a_chunk_and_end_with_the_partitions() {
         let attention = Attention::Lrsa(Lrsa::new(4, 16, 0.25).unwrap());
+        let storage = &Storage::new(attention.into(), 2000, 2000);
         for (before, wanted) in [(0, 100), (4, 16), (7, 50), (19, 1), (20, 3), (40, 1000)] {
-            let n = chunk_length(attention, HEADS, before, wanted);
+            let n = chunk_length(storage, HEADS, before, wanted);
             assert_eq!(n, wanted.min(if before == 40 { 12 + 31 * 16 } else { wanted }), "{before} + {wanted}");
-            let (parts, words) = cut(attention, HEADS, before, n);
+            let mut words = Vec::new();
+            let parts = cut(storage, HEADS, before, n, &mut words);
             assert!(words.len() <= table_words(HEADS, n));
             let mut at = before;
             for part in &parts {
@@ -213,10 +288,38 @@ mod tests {
 
     #[test]
     fn a_part_that_cannot_begin_begins_the_next_chunk() {
-        let attention = Attention::Lrsa(Lrsa::new(3, 5, 0.4).unwrap());
+        let lrsa = Storage::new(Attention::Lrsa(Lrsa::new(3, 5, 0.4).unwrap()).into(), 60, 60);
+        let dense = Storage::new(Attention::Dense.into(), 60, 60);
         let odd = Heads { queries: 2, keys: 1, dim: 4 };
-        assert_eq!([0, 3, 4].map(|before| chunk_length(attention, odd, before, 50)), [3, 5, 4]);
-        assert_eq!(chunk_length(Attention::Dense, odd, 4, 50), 50);
+        assert_eq!([0, 3, 4].map(|before| chunk_length(&lrsa, odd, before, 50)), [3, 5, 4]);
+        assert_eq!(chunk_length(&dense, odd, 4, 50), 50);
+    }
+
+    #[test]
+    fn a_ring_holds_what_the_queries_of_a_part_see() {
+        for (window, max_chunk, rows) in [(5, 1, 5), (5, 7, 11), (5, 1000, 68), (400, 1000, 527), (1000, 1000, 1255)] {
+            let storage = Storage::new(LayerAttention::Window(window), 3000, max_chunk);
+            assert_eq!(storage.tail_rows, rows, "window {window}, chunks of {max_chunk}");
+            for before in [0, 3, rows - 2, 2 * rows + 1] {
+                let n = chunk_length(&storage, HEADS, before, max_chunk);
+                assert_eq!(n, max_chunk);
+                let mut words = Vec::new();
+                for part in cut(&storage, HEADS, before, n, &mut words) {
+                    let position = before + part.row;
+                    assert_eq!(part.store_row, position % rows);
+                    assert!(part.row.is_multiple_of(ELEMENT_ALIGNMENT) && part.n + window - 1 <= rows);
+                    assert_eq!(part.n_keys, window.min(position + part.n));
+                    let tiles: &[QueryTile] = bytemuck::cast_slice(&words[part.tile..][..part.n_tiles * TILE_WORDS]);
+                    for tile in tiles {
+                        let t = position + tile.query as usize;
+                        let first = (t + 1).saturating_sub(window);
+                        assert_eq!((tile.window as usize, tile.n_window as usize), (first % rows, t + 1 - first));
+                    }
+                }
+            }
+        }
+        let short = Storage::new(LayerAttention::Window(400), 100, 1000);
+        assert_eq!(short.tail_rows, 100, "a ring is never longer than the text");
     }
 
     #[test]

@@ -144,6 +144,66 @@ impl Attention {
     }
 }
 
+/// What the queries of one layer may see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LayerAttention {
+    /// What was chosen for the layers with full attention.
+    Full(Attention),
+    /// The sliding window of the model itself: the last so many tokens, the query included. It is never compressed.
+    Window(usize),
+}
+
+impl LayerAttention {
+    /// The attention of a layer with this window, `attention` being what was chosen for layers without one.
+    pub fn new(attention: Attention, window: Option<usize>) -> Self {
+        window.map_or(Self::Full(attention), Self::Window)
+    }
+
+    /// Entries of one head's cache after n tokens.
+    pub fn cache_length(&self, n: usize) -> usize {
+        match self {
+            Self::Full(attention) => attention.cache_length(n),
+            Self::Window(window) => n.min(*window),
+        }
+    }
+
+    /// S, L and r where the layer is compressed.
+    pub fn lrsa(&self) -> Option<Lrsa> {
+        match self {
+            Self::Full(Attention::Lrsa(lrsa)) => Some(*lrsa),
+            _ => None,
+        }
+    }
+}
+
+impl From<Attention> for LayerAttention {
+    fn from(attention: Attention) -> Self {
+        Self::Full(attention)
+    }
+}
+
+/// The different kinds of attention of a model's layers in the order of their first layers, and which of them each layer has.
+pub(super) fn kinds_of(layers: &[LayerAttention]) -> (Vec<LayerAttention>, Vec<usize>) {
+    let mut kinds: Vec<LayerAttention> = Vec::new();
+    let mut kind_of = |layer: &LayerAttention| {
+        kinds.iter().position(|kind| kind == layer).unwrap_or_else(|| {
+            kinds.push(*layer);
+            kinds.len() - 1
+        })
+    };
+    let of_layers = layers.iter().map(&mut kind_of).collect();
+    (kinds, of_layers)
+}
+
+impl std::fmt::Display for LayerAttention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(attention) => attention.fmt(f),
+            Self::Window(window) => write!(f, "a window of {window}"),
+        }
+    }
+}
+
 impl std::fmt::Display for Attention {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -173,6 +233,15 @@ mod tests {
         for (lag, keep) in [(10, 0.05), (0, 0.5), (10, 1.5), (10, -1.0), (10, f64::NAN)] {
             assert!(Lrsa::new(4, lag, keep).is_err(), "lag {lag} keep {keep}");
         }
+    }
+
+    #[test]
+    fn layers_of_one_kind_share_it() {
+        let full = LayerAttention::from(Attention::Dense);
+        let [near, far] = [4, 9].map(LayerAttention::Window);
+        let (kinds, of_layers) = kinds_of(&[near, full, near, far, full]);
+        assert_eq!((kinds, of_layers), (vec![near, full, far], vec![0, 1, 0, 2, 1]));
+        assert_eq!([3, 4, 5].map(|n| near.cache_length(n)), [3, 4, 4]);
     }
 
     #[test]

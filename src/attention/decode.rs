@@ -7,9 +7,9 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::{Keys as CacheKeys, TILES};
+use super::attend::{Keys as CacheKeys, QUERY_TILE, TILES};
 use super::reference::{Keys, Shape};
-use super::tiles::{LANES, QueryTile};
+use super::tiles::{LANES, QueryTile, UNLIMITED};
 use super::work::query_tile_work;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
@@ -40,12 +40,12 @@ const TASK: usize = 1 << 15;
 static DECODE: KernelDef = KernelDef {
     label: "attend/decode",
     suffix: "",
-    parts: &[REDUCE, TILES, wgsl!("attend/decode")],
+    parts: &[REDUCE, QUERY_TILE, TILES, wgsl!("attend/decode")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
         Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
         Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::write("stats", Kind::Real, "[n_tiles, n_splits, H, 2]"),
         Binding::write("mixed", Kind::Real, "[n_tiles, n_splits, H, d]"),
     ],
@@ -60,11 +60,11 @@ static DECODE: KernelDef = KernelDef {
 static COMBINE: KernelDef = KernelDef {
     label: "attend/combine",
     suffix: "",
-    parts: &[REDUCE, wgsl!("attend/combine")],
+    parts: &[REDUCE, QUERY_TILE, wgsl!("attend/combine")],
     bindings: &[
         Binding::read("stats", Kind::Real, "[n_tiles, n_splits, H, 2]"),
         Binding::read("mixed", Kind::Real, "[n_tiles, n_splits, H, d]"),
-        Binding::read("tiles", Kind::U32, "[n_tiles, 8]"),
+        Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::write("out", Kind::Real, "[tokens, H, d]"),
         Binding::write("lse", Kind::Real, "[tokens, H]"),
     ],
@@ -236,7 +236,7 @@ pub(super) fn decode(
     let mixed = rec.transient("decode values", Kind::Real, n_ranges * q.cols);
     let [n_heads, n_kv_heads, d4] = [heads.queries, heads.keys, heads.dim / 4].map(|n| n as u32);
     let (groups, n_splits) = (n_tiles as u32, n_splits as u32);
-    let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits, scale: heads.scale() };
+    let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits, scale: keys.scale };
     let spans = [q.span(), keys.raw, keys.packed, keys.tiles, &stats, &mixed];
     let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
     rec.dispatch(&DECODE, &constants, params, &spans, [groups, n_kv_heads, n_splits]);
@@ -272,6 +272,7 @@ fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32
         n_packed,
         window,
         n_window,
+        width: UNLIMITED,
     };
     let tiles: Vec<QueryTile> = runs.iter().enumerate().map(tile).collect();
     let most_keys = tiles.iter().map(|t| (t.n_sink + t.n_packed + t.n_window) as usize).max().unwrap_or(0);
@@ -286,7 +287,8 @@ fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32
     let inputs = reals.into_iter().chain([table]).collect();
     Case::new(format!("attend/decode: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let [q, raw, packed] = std::array::from_fn(|i| b.tensors[i].clone());
-        let keys = CacheKeys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring };
+        let scale = heads.scale();
+        let keys = CacheKeys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring, scale };
         let (out, _) = decode(rec, &q, &keys, n, most_keys, heads);
         Ok((vec![out], None))
     })

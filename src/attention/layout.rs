@@ -1,11 +1,13 @@
 //! Who sees whom in a training batch, as host-made tables.
 //!
 //! A query tile is a run of queries of one partition; all of them read the same three runs of keys: the sink, a prefix of the
-//! packed keys, and the window from the previous partition to themselves. A key tile is the mirror image: a run of keys
-//! and the queries that see them. No n×n matrix and no mask exists anywhere.
+//! packed keys, and the window from the previous partition to themselves. Dense attention and a sliding window are a window
+//! run alone. A key tile is the mirror image: a run of keys and the queries that see them. No n×n matrix and no mask exists
+//! anywhere. Layers that attend alike share their tables.
 
-use super::tiles::{KeyTile, LANES, QueryTile};
-use super::{Attention, Lrsa, Selection};
+use super::config::kinds_of;
+use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};
+use super::{Attention, LayerAttention, Lrsa, Selection};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::params;
@@ -27,8 +29,8 @@ impl Heads {
         self.queries / self.keys
     }
 
-    /// 1/√d, the factor of the scores.
-    pub(super) fn scale(&self) -> f32 {
+    /// 1/√d, the usual factor of the scores.
+    pub fn scale(&self) -> f32 {
         (1.0 / (self.dim as f64).sqrt()) as f32
     }
 
@@ -49,6 +51,11 @@ params! {
 /// Workgroups of one axis that WebGPU promises.
 const MAX_TILES: usize = 65_535;
 
+/// Queries of a tile, for a group of so many query heads.
+pub(super) fn queries_of_tile(group: usize) -> usize {
+    (LANES / group).max(1)
+}
+
 /// Tables of one batch, before upload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
@@ -61,22 +68,23 @@ pub(super) struct Tables {
 
 impl Tables {
     /// Tables for sequences (first row, length) that follow one another without gaps.
-    pub(super) fn new(attention: Attention, sequences: &[(usize, usize)], group: usize) -> Self {
+    pub(super) fn new(attention: LayerAttention, sequences: &[(usize, usize)], group: usize) -> Self {
         let mut tables = Tables::default();
         let mut next = 0;
         for &(start, n) in sequences {
             assert_eq!(start, next, "sequences follow one another");
             next += n;
             match attention {
-                Attention::Dense => tables.add_dense(start, n, group),
-                Attention::Lrsa(lrsa) => tables.add_lrsa(&lrsa, start, n, group),
+                LayerAttention::Full(Attention::Dense) => tables.add_window(usize::MAX, start, n, group),
+                LayerAttention::Full(Attention::Lrsa(lrsa)) => tables.add_lrsa(&lrsa, start, n, group),
+                LayerAttention::Window(window) => tables.add_window(window, start, n, group),
             }
         }
         tables
     }
 
     fn add_queries(&mut self, first: usize, end: usize, group: usize, tile: QueryTile) {
-        let step = (LANES / group).max(1);
+        let step = queries_of_tile(group);
         for q in (first..end).step_by(step) {
             let n_window = (q + 1) as u32 - tile.window;
             self.query_tiles.push(QueryTile { query: q as u32, n_queries: step.min(end - q) as u32, n_window, ..tile });
@@ -87,14 +95,31 @@ impl Tables {
         for key in (first..end).step_by(LANES) {
             let n_keys = LANES.min(end - key) as u32;
             let (key, query_end) = (key as u32, query_end as u32);
-            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1 });
+            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width: UNLIMITED });
         }
     }
 
-    fn add_dense(&mut self, start: usize, n: usize, group: usize) {
-        let tile = QueryTile { window: start as u32, ..bytemuck::Zeroable::zeroed() };
-        self.add_queries(start, start + n, group, tile);
-        self.add_raw_keys(start, start + n, start + n);
+    /// Queries that see the last `window` keys, themselves included.
+    fn add_window(&mut self, window: usize, start: usize, n: usize, group: usize) {
+        let (end, width) = (start + n, width_of(window));
+        let step = queries_of_tile(group);
+        for q in (start..end).step_by(step) {
+            let n_window = (q + 1 - start).min(window);
+            self.query_tiles.push(QueryTile {
+                query: q as u32,
+                n_queries: step.min(end - q) as u32,
+                window: (q + 1 - n_window) as u32,
+                n_window: n_window as u32,
+                width,
+                ..bytemuck::Zeroable::zeroed()
+            });
+        }
+        for key in (start..end).step_by(LANES) {
+            let n_keys = LANES.min(end - key);
+            let query_end = (key + n_keys - 1).saturating_add(window).min(end) as u32;
+            let (key, n_keys) = (key as u32, n_keys as u32);
+            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width });
+        }
     }
 
     fn add_lrsa(&mut self, lrsa: &Lrsa, start: usize, n: usize, group: usize) {
@@ -106,7 +131,7 @@ impl Tables {
             start,
             start + sink,
             group,
-            QueryTile { window: start as u32, ..bytemuck::Zeroable::zeroed() },
+            QueryTile { window: start as u32, width: UNLIMITED, ..bytemuck::Zeroable::zeroed() },
         );
         self.add_raw_keys(start, start + sink, end);
         for p in 0..(n - sink).div_ceil(lag) {
@@ -117,6 +142,7 @@ impl Tables {
                 packed: packed_start as u32,
                 n_packed: (before * kept) as u32,
                 window: partition(before) as u32,
+                width: UNLIMITED,
                 ..bytemuck::Zeroable::zeroed()
             };
             self.add_queries(partition(p), partition(p + 1), group, tile);
@@ -134,6 +160,7 @@ impl Tables {
                     query_end: end as u32,
                     run: kept.min(LANES) as u32,
                     step: lrsa.lag() as u32,
+                    width: UNLIMITED,
                 });
             }
         }
@@ -143,11 +170,11 @@ impl Tables {
     }
 }
 
-/// The tables of one batch on a device, shared by all layers.
+/// The tables of one batch on a device, for layers that attend alike.
 #[derive(Clone, Debug)]
 pub struct TrainingLayout {
     /// Which attention.
-    pub attention: Attention,
+    pub attention: LayerAttention,
     /// Tokens of the batch.
     pub n_tokens: usize,
     pub(super) heads: Heads,
@@ -162,15 +189,16 @@ impl TrainingLayout {
     /// Makes and uploads the tables for sequences (first row, length) that follow one another.
     pub fn upload(
         device: &mut dyn Executor,
-        attention: Attention,
+        attention: impl Into<LayerAttention>,
         heads: Heads,
         sequences: &[(usize, usize)],
     ) -> Result<Self> {
+        let attention = attention.into();
         let n_tokens: usize = sequences.iter().map(|s| s.1).sum();
         if n_tokens == 0 || sequences.iter().any(|s| s.1 == 0) {
             return Err(Error::new("a batch has at least one token in every sequence; remove empty examples"));
         }
-        if let Attention::Lrsa(l) = attention
+        if let Some(l) = attention.lrsa()
             && l.selection() != Selection::Scored
         {
             return Err(Error::new(format!("{attention} is a control for generation: nothing trains with it")));
@@ -206,6 +234,32 @@ impl TrainingLayout {
     }
 }
 
+/// The tables of one batch for all layers of a model.
+#[derive(Clone, Debug)]
+pub struct TrainingLayouts {
+    layouts: Vec<TrainingLayout>,
+    kind_of: Vec<usize>,
+}
+
+impl TrainingLayouts {
+    /// Makes and uploads the tables for each kind of attention that occurs among the layers.
+    pub fn upload(
+        device: &mut dyn Executor,
+        layers: &[LayerAttention],
+        heads: Heads,
+        sequences: &[(usize, usize)],
+    ) -> Result<Self> {
+        let (kinds, kind_of) = kinds_of(layers);
+        let upload = |kind| TrainingLayout::upload(device, kind, heads, sequences);
+        Ok(Self { layouts: kinds.into_iter().map(upload).collect::<Result<_>>()?, kind_of })
+    }
+
+    /// The tables of a layer.
+    pub fn of(&self, layer: usize) -> &TrainingLayout {
+        &self.layouts[self.kind_of[layer]]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,7 +275,7 @@ mod tests {
         let lrsa = Lrsa::new(3, 5, 0.4).unwrap();
         let keeps = |j: usize| j >= 3 && (j - 3) % 5 < 2; // any fixed choice of K = 2 a partition
         for n in [1, 2, 3, 4, 8, 13, 14, 18, 29, 40] {
-            let tables = Tables::new(Attention::Lrsa(lrsa), &[(0, 7), (7, n)], 2);
+            let tables = Tables::new(Attention::Lrsa(lrsa).into(), &[(0, 7), (7, n)], 2);
             let packed_start: usize = (7 - 3) / 5;
             assert_eq!(packed_start, 0, "the first sequence packs nothing");
             let mut covered = 0;
@@ -244,15 +298,47 @@ mod tests {
 
     #[test]
     fn key_tiles_mirror_query_tiles() {
-        let lrsa = Lrsa::new(4, 70, 0.3).unwrap();
-        let tables = Tables::new(Attention::Lrsa(lrsa), &[(0, 400), (400, 1), (401, 300)], 3);
+        let full = Attention::Lrsa(Lrsa::new(4, 70, 0.3).unwrap());
+        let windows = [1, 7, 64, 100, 1000].map(LayerAttention::Window);
+        for attention in [full.into(), Attention::Dense.into()].into_iter().chain(windows) {
+            check_mirror(&Tables::new(attention, &[(0, 400), (400, 1), (401, 300)], 3));
+        }
+    }
+
+    #[test]
+    fn a_window_ends_with_its_query() {
+        for (window, group) in [(1, 1), (5, 3), (40, 2), (64, 1), (65, 1), (500, 4)] {
+            let tables = Tables::new(LayerAttention::Window(window), &[(0, 9), (9, 200), (209, 1)], group);
+            let mut seen = std::collections::BTreeMap::new();
+            for tile in &tables.query_tiles {
+                for i in 0..tile.n_queries {
+                    let (hidden, end) = tile.hidden_and_end(i as usize);
+                    let run = tile.window as usize;
+                    seen.insert((tile.query + i) as usize, run + hidden.end..run + end);
+                }
+            }
+            let first = |t: usize| {
+                if t < 9 {
+                    0
+                } else if t < 209 {
+                    9
+                } else {
+                    209
+                }
+            };
+            let expected = (0..210).map(|t| (t, first(t).max((t + 1).saturating_sub(window))..t + 1));
+            assert!(seen.into_iter().eq(expected), "window {window}, group {group}");
+        }
+    }
+
+    fn check_mirror(tables: &Tables) {
         let mut raw = std::collections::HashSet::new();
         let mut packed = std::collections::HashSet::new();
         for t in &tables.query_tiles {
             for q in 0..t.n_queries {
-                raw.extend(
-                    (t.sink..t.sink + t.n_sink).chain(t.window..t.window + t.n_window + q).map(|k| (t.query + q, k)),
-                );
+                let hidden = t.hidden_and_end(q as usize).0.len() as u32;
+                let window = t.window + hidden..t.window + t.n_window + q;
+                raw.extend((t.sink..t.sink + t.n_sink).chain(window).map(|k| (t.query + q, k)));
                 packed.extend((t.packed..t.packed + t.n_packed).map(|k| (t.query + q, k)));
             }
         }
@@ -261,12 +347,18 @@ mod tests {
             for t in tiles {
                 for k in 0..t.n_keys {
                     let first = t.query + k / t.run * t.step;
-                    pairs.extend((first..t.query_end).map(|q| (q, t.key + k)));
+                    let seeing = first..t.query_end.min(first + t.width);
+                    let of_reference = |q: &u32| t.seen_by((q - t.query) as usize).contains(&(k as usize));
+                    assert!(seeing.clone().eq((t.query..t.query_end).filter(of_reference)), "key {k} of {t:?}");
+                    pairs.extend(seeing.map(|q| (q, t.key + k)));
                 }
             }
             pairs
         };
         assert_eq!(mirror(&tables.raw_tiles), raw);
         assert_eq!(mirror(&tables.packed_tiles), packed);
+        let of_queries: u64 = tables.query_tiles.iter().map(QueryTile::n_pairs).sum();
+        let of_keys: u64 = tables.raw_tiles.iter().chain(&tables.packed_tiles).map(KeyTile::n_pairs).sum();
+        assert_eq!((of_queries, of_keys), ((raw.len() + packed.len()) as u64, (raw.len() + packed.len()) as u64));
     }
 }

@@ -21,10 +21,11 @@ mod work;
 pub use attend::attend_training;
 pub use cache::Cache;
 pub use cache_step::CacheStep;
-pub use config::{Attention, Lrsa, Selection};
-pub use layout::{Heads, TrainingLayout};
+pub use config::{Attention, LayerAttention, Lrsa, Selection};
+pub use layout::{Heads, TrainingLayout, TrainingLayouts};
 pub use score::Pairs;
 pub use select::select_pairs;
+pub use tiles::{KeyTile, QueryTile};
 
 use crate::gpu::KernelDef;
 use crate::kernels::case::Case;

@@ -1,51 +1,133 @@
 //! Runs of queries and of keys that the attention kernels work on at a time, as the shaders read them.
 
+use std::ops::Range;
+
+use crate::table_row;
+
 /// Lanes of an attention workgroup; a query tile has at most this many (query, head of the group) pairs.
 pub(super) const LANES: usize = 64;
 
-/// One run of queries and the keys they see, as the shaders read it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct QueryTile {
-    /// First query row.
-    pub query: u32,
-    /// Queries.
-    pub n_queries: u32,
-    /// First sink row among the raw keys.
-    pub sink: u32,
-    /// Sink keys.
-    pub n_sink: u32,
-    /// First packed row.
-    pub packed: u32,
-    /// Packed keys.
-    pub n_packed: u32,
-    /// First window row among the raw keys.
-    pub window: u32,
-    /// Window keys that the first query sees; each later query sees one more.
-    pub n_window: u32,
+/// The width of tiles that no sliding window limits. Half the range of a u32, so that differences of rows that wrap stay
+/// above it.
+pub(super) const UNLIMITED: u32 = 1 << 31;
+
+/// The width of tiles whose queries see at most `window` keys of the window run.
+pub(super) fn width_of(window: usize) -> u32 {
+    u32::try_from(window).map_or(UNLIMITED, |w| w.min(UNLIMITED))
 }
 
-/// One run of keys and the queries that see them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct KeyTile {
-    /// First key row.
-    pub key: u32,
-    /// Keys.
-    pub n_keys: u32,
-    /// First query row that sees the first key.
-    pub query: u32,
-    /// End of the query rows.
-    pub query_end: u32,
-    /// Keys in a row that are seen from the same query on: 1 of raw keys, those of a partition of packed ones.
-    pub run: u32,
-    /// Queries that a run is seen later than the one before: key i from query + i / run · step on.
-    pub step: u32,
+table_row! {
+    /// One run of queries and the keys they see: `shaders/attend/query_tile.wgsl`.
+    pub struct QueryTile {
+        /// First query row.
+        query: u32,
+        /// Queries.
+        n_queries: u32,
+        /// First sink row among the raw keys.
+        sink: u32,
+        /// Sink keys.
+        n_sink: u32,
+        /// First packed row.
+        packed: u32,
+        /// Packed keys.
+        n_packed: u32,
+        /// First window row among the raw keys.
+        window: u32,
+        /// Window keys that the first query sees, at most `width`. Each later query sees one more at the end.
+        n_window: u32,
+        /// Window keys that a query sees at most: the last ones. [`UNLIMITED`] where no sliding window limits them.
+        width: u32,
+    }
+}
+
+table_row! {
+    /// One run of keys and the queries that see them: `shaders/attend/key_tiles.wgsl`.
+    pub struct KeyTile {
+        /// First key row.
+        key: u32,
+        /// Keys.
+        n_keys: u32,
+        /// First query row that sees the first key.
+        query: u32,
+        /// End of the query rows.
+        query_end: u32,
+        /// Keys in a row that are seen from the same query on: 1 of raw keys, those of a partition of packed ones.
+        run: u32,
+        /// Queries that a run is seen later than the one before: key i from query + i / run · step on.
+        step: u32,
+        /// Queries that see a key at most: the first ones. [`UNLIMITED`] where no sliding window limits them.
+        width: u32,
+    }
+}
+
+impl QueryTile {
+    /// Sink and packed keys, which all queries see.
+    fn n_fixed(&self) -> u32 {
+        self.n_sink + self.n_packed
+    }
+
+    /// Rows of the window run that query `i` sees.
+    fn seen_of_window(&self, i: u32) -> Range<u32> {
+        let end = self.n_window + i;
+        end.max(self.width) - self.width..end
+    }
+
+    /// Of the keys in the order sink, packed, window: those that query `i` of the tile does not see although it sees later
+    /// ones, and the end of all that it sees.
+    pub(super) fn hidden_and_end(&self, i: usize) -> (Range<usize>, usize) {
+        let (fixed, window) = (self.n_fixed() as usize, self.seen_of_window(i as u32));
+        (fixed..fixed + window.start as usize, fixed + window.end as usize)
+    }
+
+    /// (query, key) pairs of the tile, for one head.
+    pub fn n_pairs(&self) -> u64 {
+        let of_query = |i| u64::from(self.n_fixed()) + self.seen_of_window(i).len() as u64;
+        (0..self.n_queries).map(of_query).sum()
+    }
 }
 
 impl KeyTile {
-    /// How many of the keys, from the first on, query `later` of those that see the first key sees.
-    pub(super) fn n_seen(&self, later: usize) -> usize {
-        (self.n_keys as usize).min((later / self.step as usize + 1) * self.run as usize)
+    /// Which of the keys the query sees that comes `later` queries behind the first of the tile.
+    pub(super) fn seen_by(&self, later: usize) -> Range<usize> {
+        let [n_keys, run, step, width] = [self.n_keys, self.run, self.step, self.width].map(|x| x as usize);
+        let first = run * (later + 1).saturating_sub(width).div_ceil(step);
+        first.min(n_keys)..(run * (later / step + 1)).min(n_keys)
+    }
+
+    /// (query, key) pairs of the tile, for one head.
+    pub fn n_pairs(&self) -> u64 {
+        let of_key = |i| {
+            let first = self.query + i / self.run * self.step;
+            u64::from(self.query_end.saturating_sub(first).min(self.width))
+        };
+        (0..self.n_keys).map(of_key).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_sees_at_most_the_width_of_its_window() {
+        let tile = QueryTile { n_queries: 4, n_sink: 2, n_packed: 1, n_window: 3, width: 4, ..zeroed() };
+        assert_eq!([0, 1, 2, 3].map(|i| tile.hidden_and_end(i)), [(3..3, 6), (3..3, 7), (3..4, 8), (3..5, 9)]);
+        assert_eq!(tile.n_pairs(), 4 * 3 + 3 + 4 + 4 + 4);
+        let all = QueryTile { width: UNLIMITED, ..tile };
+        assert_eq!((all.hidden_and_end(3), all.n_pairs()), ((3..3, 9), 4 * 3 + 3 + 4 + 5 + 6));
+    }
+
+    #[test]
+    fn a_key_is_seen_by_at_most_the_width_of_its_window() {
+        let tile = KeyTile { key: 5, n_keys: 3, query: 7, query_end: 12, run: 1, step: 1, width: 2 };
+        assert_eq!([0, 1, 2, 3].map(|later| tile.seen_by(later)), [0..1, 0..2, 1..3, 2..3]);
+        assert_eq!(tile.n_pairs(), 6);
+        let packed = KeyTile { n_keys: 5, run: 2, step: 3, query_end: 20, width: UNLIMITED, ..tile };
+        assert_eq!([0, 2, 3, 6, 12].map(|later| packed.seen_by(later)), [0..2, 0..2, 0..4, 0..5, 0..5]);
+        assert_eq!(packed.n_pairs(), 2 * 13 + 2 * 10 + 7);
+    }
+
+    fn zeroed() -> QueryTile {
+        bytemuck::Zeroable::zeroed()
     }
 }

@@ -26,7 +26,7 @@ pub fn attention_row(mut device: Device, attention: Attention, length: usize, bu
     };
     let (q, kv, dout) = (upload("q", 1, q_cols)?, upload("kv", 2, HEADS.kv_cols())?, upload("dout", 3, q_cols)?);
     let mut recording = Recording::new();
-    let ((_, op), _) = attend_training(&mut recording, &q, &kv, &layout, None)?;
+    let ((_, op), _) = attend_training(&mut recording, &q, &kv, &layout, HEADS.scale(), None)?;
     op.backward(&mut recording, &[dout], &[true, true])?;
     device.wait()?;
     let runs = time_runs(budget, || {

@@ -6,7 +6,7 @@ use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
 use crate::error::Result;
-use crate::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 
 /// Sizes of models with made-up weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,15 @@ impl RandomModel {
             architecture: Architecture::Llama,
             hidden,
             inner,
-            n_layers,
+            layers: vec![LayerConfig::full(head_dim); n_layers],
             n_heads,
             n_kv_heads,
             head_dim,
             vocab,
             max_positions: 8192,
             rms_eps: 1e-5,
-            rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+            ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
+            norms: BlockNorms::Before,
             tied: self == RandomModel::SmolLm2,
             qkv_bias: false,
             o_bias: false,

@@ -159,7 +159,7 @@ impl AdapterConfig {
 
 fn all_modules(model: &ModelConfig) -> Vec<String> {
     let of_layer = |layer| linears(model).map(|l| format!("model.layers.{layer}.{}", l.path));
-    (0..model.n_layers).flat_map(of_layer).collect()
+    (0..model.n_layers()).flat_map(of_layer).collect()
 }
 
 /// Whether `module` is `tail` or ends in it at a dot, which is how PEFT matches names.

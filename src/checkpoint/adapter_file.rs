@@ -177,7 +177,7 @@ mod tests {
         for case in ["llama-gqa", "llama3-rope", "qwen2-bias-tied", "qwen3-qknorm"] {
             let source = WeightSource::open(&golden.join(case)).unwrap();
             let adapter = read_adapter(&golden.join(case).join("lora"), source.config()).unwrap();
-            assert_eq!(adapter.pairs.len(), 7 * source.config().n_layers);
+            assert_eq!(adapter.pairs.len(), 7 * source.config().n_layers());
             assert!(adapter.pairs.iter().all(|p| p.scale == 2.0));
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::error::{Context, Result};
 use crate::formats::gguf::{Gguf, Metadata};
-use crate::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 
 impl ModelConfig {
     /// Reads the configuration of the model in a GGUF file.
@@ -23,14 +23,15 @@ impl ModelConfig {
             architecture: keys.architecture,
             hidden,
             inner: keys.size("feed_forward_length")?,
-            n_layers: keys.size("block_count")?,
+            layers: LayerConfig::all_full(keys.size("block_count")?, head_dim)?,
             n_heads,
             n_kv_heads: keys.size_or("attention.head_count_kv", n_heads)?,
             head_dim,
             vocab: embedding.shape.first().copied().unwrap_or(0),
             max_positions: keys.size("context_length")?,
             rms_eps: decimal(keys.metadata.f64(&keys.full("attention.layer_norm_rms_epsilon"))?),
-            rope: rope(gguf, &keys)?,
+            ropes: vec![rope(gguf, &keys)?],
+            norms: BlockNorms::Before,
             tied: !has("output.weight"),
             qkv_bias: keys.architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),
             o_bias: has("blk.0.attn_output.bias"),
@@ -190,14 +191,14 @@ mod tests {
         let ids = [("tokenizer.ggml.eos_token_id", Value::U64(2)), ("tokenizer.ggml.eot_token_id", Value::U64(7))];
         let c = read("llama", &ids, &[embedding()]).unwrap();
         assert_eq!((c.vocab, c.head_dim, c.n_kv_heads, c.tied, c.qkv_bias), (10, 4, 2, true, false));
-        assert_eq!((c.bos, c.eos, c.rope.theta), (None, vec![2, 7], 1e4));
+        assert_eq!((c.bos, c.eos, c.ropes[0].theta), (None, vec![2, 7], 1e4));
         let output = ("output.weight", embedding().1);
         let freqs = ("rope_freqs.weight", HostTensor::from_f32(&[2], &[8.0, 8.0]));
         let bias = ("blk.0.attn_q.bias", HostTensor::from_f32(&[16], &[0.0; 16]));
         let c =
             read("llama", &[("llama.rope.freq_base", Value::F64(5e5))], &[embedding(), output, freqs, bias]).unwrap();
-        assert_eq!((c.tied, c.qkv_bias, c.rope.theta), (false, true, 5e5));
-        assert_eq!(c.rope.scaling, RopeScaling::Factors(vec![8.0, 8.0]));
+        assert_eq!((c.tied, c.qkv_bias, c.ropes[0].theta), (false, true, 5e5));
+        assert_eq!(c.ropes[0].scaling, RopeScaling::Factors(vec![8.0, 8.0]));
         let c = read("qwen3", &[("qwen3.attention.key_length", Value::U64(16))], &[embedding()]).unwrap();
         assert_eq!((c.head_dim, c.qk_norm), (16, true));
     }

@@ -5,7 +5,7 @@
 
 use super::json_fields::Fields;
 use crate::error::{Context, Result};
-use crate::model::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 use serde_json::{Value, json};
 
 impl ModelConfig {
@@ -17,7 +17,7 @@ impl ModelConfig {
         let architecture = Architecture::parse(model_type.context_absent("model_type")?)?;
         refuse_unsupported(&fields, architecture)?;
         let mut config = sizes(&fields, architecture)?;
-        config.rope = rope(&fields)?;
+        config.ropes = vec![rope(&fields)?];
         config.hf_json = Some(text.to_owned());
         config.validate()?;
         Ok(config)
@@ -43,6 +43,11 @@ impl ModelConfig {
             "a {} model with biases on only some of its attention projections has no config.json in Hugging Face's format",
             self.architecture.model_type()
         );
+        crate::ensure!(
+            self.has_uniform_layers() && self.norms == BlockNorms::Before,
+            "a {} model whose layers attend in different ways, or with other norms, has no config.json that is known here",
+            self.architecture.model_type()
+        );
         let mut value = json!({
             "architectures": [self.architecture.hf_class()],
             "attention_bias": attention_bias,
@@ -57,11 +62,11 @@ impl ModelConfig {
             "mlp_bias": self.mlp_bias,
             "model_type": self.architecture.model_type(),
             "num_attention_heads": self.n_heads,
-            "num_hidden_layers": self.n_layers,
+            "num_hidden_layers": self.n_layers(),
             "num_key_value_heads": self.n_kv_heads,
             "rms_norm_eps": self.rms_eps,
             "rope_scaling": self.rope_scaling_json()?,
-            "rope_theta": self.rope.theta,
+            "rope_theta": self.ropes[0].theta,
             "tie_word_embeddings": self.tied,
             "torch_dtype": "float32",
             "vocab_size": self.vocab,
@@ -74,9 +79,9 @@ impl ModelConfig {
 
     fn rope_scaling_json(&self) -> Result<Value> {
         let recovered;
-        let scaling = match &self.rope.scaling {
+        let scaling = match &self.ropes[0].scaling {
             RopeScaling::Factors(_) => {
-                recovered = self.llama3_from_factors()?;
+                recovered = self.ropes[0].llama3_from_factors(self.head_dim)?;
                 &recovered
             }
             known => known,
@@ -142,14 +147,15 @@ fn sizes(fields: &Fields, architecture: Architecture) -> Result<ModelConfig> {
         architecture,
         hidden,
         inner: required("intermediate_size")?,
-        n_layers: required("num_hidden_layers")?,
+        layers: LayerConfig::all_full(required("num_hidden_layers")?, head_dim)?,
         n_heads,
         n_kv_heads,
         head_dim,
         vocab: required("vocab_size")?,
         max_positions,
         rms_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
-        rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+        ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
+        norms: BlockNorms::Before,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         qkv_bias: bias || architecture == Qwen2,
         o_bias: bias,
@@ -284,7 +290,7 @@ mod tests {
     fn absent_keys_take_the_defaults_of_transformers() {
         let c = with(&[]).unwrap();
         assert_eq!((c.head_dim, c.n_kv_heads, c.max_positions, c.rms_eps), (16, 4, 2048, 1e-6));
-        assert_eq!((c.rope.theta, c.rope.scaling, c.tied), (1e4, RopeScaling::None, false));
+        assert_eq!((c.ropes[0].theta, c.ropes[0].scaling.clone(), c.tied), (1e4, RopeScaling::None, false));
         assert_eq!((c.bos, c.eos, c.qkv_bias, c.qk_norm), (Some(1), vec![2], false, false));
         let kv = ("num_key_value_heads", json!(2));
         let c = with(&[("model_type", json!("qwen3")), ("head_dim", json!(null)), kv.clone()]).unwrap();
@@ -304,12 +310,12 @@ mod tests {
         let mut new = parameters;
         new["rope_theta"] = json!(5e5);
         let new = with(&[("rope_parameters", new), ("rope_scaling", json!(null))]).unwrap();
-        assert_eq!(old.rope, new.rope);
-        assert!(matches!(new.rope.scaling, RopeScaling::Llama3 { original_max_positions: 64, .. }));
+        assert_eq!(old.ropes, new.ropes);
+        assert!(matches!(new.ropes[0].scaling, RopeScaling::Llama3 { original_max_positions: 64, .. }));
         let legacy = with(&[("rope_scaling", json!({"type": "linear", "factor": 2.0}))]).unwrap();
-        assert_eq!(legacy.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+        assert_eq!(legacy.ropes[0].scaling, RopeScaling::Linear { factor: 2.0 });
         let plain = with(&[("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e6}))]).unwrap();
-        assert_eq!(plain.rope, RopeConfig { theta: 1e6, scaling: RopeScaling::None });
+        assert_eq!(plain.ropes, [RopeConfig { theta: 1e6, scaling: RopeScaling::None }]);
     }
 
     #[test]
@@ -362,7 +368,7 @@ mod tests {
         for (architecture, scaling) in Architecture::ALL.into_iter().zip(scalings.into_iter().cycle()) {
             let mut config = small();
             config.architecture = architecture;
-            config.rope.scaling = scaling;
+            config.ropes[0].scaling = scaling;
             config.qkv_bias = architecture == Architecture::Qwen2;
             config.qk_norm = architecture == Architecture::Qwen3;
             let text = config.to_hf_json().unwrap();

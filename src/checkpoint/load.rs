@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adapter_config::AdapterConfig;
 use super::adapter_file::{Adapter, AdapterPair, tensor_names};
-use super::weight_names::{Linear as LinearName, linears};
+use super::weight_names::{Linear as LinearName, NormNames, linears};
 use super::weights::WeightSource;
 use crate::autograd::Param;
 use crate::error::{Context, Error, Result};
@@ -136,7 +136,7 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn model(&mut self, config: ModelConfig, adapter: Option<&Adapter>) -> Result<Llama> {
         let embed = self.weight("model.embed_tokens.weight", &[config.vocab, config.hidden])?;
-        let blocks = (0..config.n_layers)
+        let blocks = (0..config.n_layers())
             .map(|i| self.block(&config, i, adapter).map(Rc::new).with_context(|| format!("layer {i}")))
             .collect::<Result<Vec<_>>>()?;
         let final_norm = self.weight("model.norm.weight", &[config.hidden])?;
@@ -164,17 +164,27 @@ impl Loader<'_> {
         } else {
             None
         };
+        let names = NormNames::of(config.norms);
+        let mut norm = |name: Option<(&str, &str)>| {
+            let read = |(name, _)| self.weight(&format!("{prefix}.{name}.weight"), &[config.hidden]);
+            name.map(read).transpose()
+        };
+        let layer = &config.layers[index];
         Ok(Block {
             index,
             heads: crate::attention::Heads { queries: config.n_heads, keys: config.n_kv_heads, dim: config.head_dim },
             eps: config.rms_eps as f32,
-            input_norm: self.weight(&format!("{prefix}.input_layernorm.weight"), &[config.hidden])?,
+            scale: layer.scale as f32,
+            rope: layer.rope,
+            input_norm: norm(names.input)?,
+            after_attention_norm: norm(names.after_attention)?,
             qkv,
             o,
             qk_norm,
-            mlp_norm: self.weight(&format!("{prefix}.post_attention_layernorm.weight"), &[config.hidden])?,
+            mlp_norm: norm(names.mlp)?,
             gate_up,
             down,
+            after_mlp_norm: norm(names.after_mlp)?,
         })
     }
 

@@ -3,7 +3,7 @@
 //! A table and nothing else; [`weights`](super::weights) reads the files and [`adapter_file`](super::adapter_file) hangs
 //! adapters on the linear maps listed here.
 
-use crate::model::config::{Architecture, ModelConfig};
+use crate::model::config::{Architecture, BlockNorms, ModelConfig};
 
 /// One of the seven linear maps y = W x (+ b) of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,49 @@ pub fn linears(config: &ModelConfig) -> [Linear; 7] {
     ]
 }
 
+/// What files call the norms of a block, Hugging Face's name first, then GGUF's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormNames {
+    /// Before attention.
+    pub input: Option<(&'static str, &'static str)>,
+    /// Behind attention, before the residual.
+    pub after_attention: Option<(&'static str, &'static str)>,
+    /// Before the feed-forward part.
+    pub mlp: Option<(&'static str, &'static str)>,
+    /// Behind the feed-forward part, before the residual.
+    pub after_mlp: Option<(&'static str, &'static str)>,
+}
+
+impl NormNames {
+    /// The names of the norms that a block has.
+    pub fn of(norms: BlockNorms) -> Self {
+        let input = ("input_layernorm", "attn_norm");
+        let after_attention = Some(("post_attention_layernorm", "post_attention_norm"));
+        let after_mlp = Some(("post_feedforward_layernorm", "post_ffw_norm"));
+        match norms {
+            // Here "post attention" says where the norm stands, not what it is applied to.
+            BlockNorms::Before => Self {
+                input: Some(input),
+                after_attention: None,
+                mlp: Some(("post_attention_layernorm", "ffn_norm")),
+                after_mlp: None,
+            },
+            BlockNorms::BeforeAndAfter => Self {
+                input: Some(input),
+                after_attention,
+                mlp: Some(("pre_feedforward_layernorm", "ffn_norm")),
+                after_mlp,
+            },
+            BlockNorms::After => Self { input: None, after_attention, mlp: None, after_mlp },
+        }
+    }
+
+    /// Those that there are, in the order in which a forward pass meets them.
+    fn all(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        [self.input, self.after_attention, self.mlp, self.after_mlp].into_iter().flatten()
+    }
+}
+
 /// Every weight of the model with its shape, under Hugging Face's names.
 pub fn expected_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     weights(config).into_iter().map(|w| (w.name, w.shape)).collect()
@@ -71,12 +114,14 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
         permuted_heads: None,
     };
     let mut out = vec![plain("model.embed_tokens", "token_embd", &[config.vocab, config.hidden])];
-    for layer in 0..config.n_layers {
+    for layer in 0..config.n_layers() {
         let norm = |name: &str, gguf: &str, channels: usize| {
             plain(&format!("model.layers.{layer}.{name}"), &format!("blk.{layer}.{gguf}"), &[channels])
         };
-        out.push(norm("input_layernorm", "attn_norm", config.hidden));
-        out.push(norm("post_attention_layernorm", "ffn_norm", config.hidden));
+        let names = NormNames::of(config.norms);
+        for (name, gguf) in names.all() {
+            out.push(norm(name, gguf, config.hidden));
+        }
         if config.qk_norm {
             out.push(norm("self_attn.q_norm", "attn_q_norm", config.head_dim));
             out.push(norm("self_attn.k_norm", "attn_k_norm", config.head_dim));
@@ -120,6 +165,8 @@ mod tests {
         assert_eq!(names(&|c| c.o_bias = true), plain + 2);
         assert_eq!(names(&|c| c.mlp_bias = true), plain + 2 * 3);
         assert_eq!(names(&|c| c.qk_norm = true), plain + 2 * 2);
+        assert_eq!(names(&|c| c.norms = BlockNorms::BeforeAndAfter), plain + 2 * 2);
+        assert_eq!(names(&|c| c.norms = BlockNorms::After), plain);
     }
 
     #[test]

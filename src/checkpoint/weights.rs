@@ -249,7 +249,7 @@ mod tests {
         let sizes = [
             ("embedding_length", config.hidden),
             ("feed_forward_length", config.inner),
-            ("block_count", config.n_layers),
+            ("block_count", config.n_layers()),
             ("context_length", config.max_positions),
             ("attention.head_count", config.n_heads),
             ("attention.head_count_kv", config.n_kv_heads),
@@ -354,8 +354,8 @@ mod tests {
         let Some(path) = std::env::var_os("LONGREACH_SMOLLM2_GGUF") else { return };
         let source = WeightSource::open(Path::new(&path)).unwrap();
         let c = source.config();
-        assert_eq!((c.hidden, c.inner, c.n_layers, c.n_heads, c.n_kv_heads), (576, 1536, 30, 9, 3));
-        assert_eq!((c.head_dim, c.vocab, c.tied, c.rope.theta), (64, 49152, true, 1e5));
+        assert_eq!((c.hidden, c.inner, c.n_layers(), c.n_heads, c.n_kv_heads), (576, 1536, 30, 9, 3));
+        assert_eq!((c.head_dim, c.vocab, c.tied, c.ropes[0].theta), (64, 49152, true, 1e5));
         for (name, shape) in expected_names(c) {
             let values = source.read(&name, &shape).unwrap().to_f32().unwrap();
             let mean_square = values.iter().map(|v| f64::from(v * v)).sum::<f64>() / values.len() as f64;

@@ -27,7 +27,8 @@ pub struct KeptMap {
     pub keep: f64,
     /// Tokens from here on are all in the cache still, unjudged.
     pub tail_start: usize,
-    /// Layer, head, then the positions kept between sink and tail, ascending.
+    /// Layer, head, then the positions kept between sink and tail, ascending. A layer with a sliding window of the model itself
+    /// is not compressed and has no heads here.
     pub kept: Vec<Vec<Vec<usize>>>,
 }
 
@@ -52,8 +53,9 @@ pub fn kept_map(
     device.run(&tape.rec)?;
     let (heads, kept) = (model.config.n_kv_heads, lrsa.kept());
     let mut layers = Vec::new();
-    for span in log.borrow().iter() {
-        let mut of_heads = vec![Vec::new(); heads];
+    let attentions = model.config.layer_attentions(attention);
+    for (span, attention) in log.borrow().iter().zip(&attentions) {
+        let mut of_heads = vec![Vec::new(); if attention.lrsa().is_some() { heads } else { 0 }];
         if let Some(span) = span {
             let rows = device.read_words(span)?; // [pairs, Hk, K]
             for (i, row) in rows.into_iter().enumerate() {
@@ -74,14 +76,29 @@ pub fn kept_map(
 }
 
 impl KeptMap {
-    /// For each token the share of heads that keep it, 0 to 1: of all, of a layer, or of one head of a layer. Tokens of sink and tail
-    /// have 1.
+    /// The layers that are compressed.
+    pub fn compressed_layers(&self) -> impl Iterator<Item = usize> {
+        self.kept.iter().enumerate().filter(|(_, heads)| !heads.is_empty()).map(|(layer, _)| layer)
+    }
+
+    /// Key-value heads of a compressed layer.
+    pub fn n_heads(&self) -> usize {
+        self.kept.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// For each token the share of heads that keep it, 0 to 1: of all compressed layers, of one, or of one head of a layer. Tokens
+    /// of sink and tail have 1.
     pub fn shares(&self, layer: Option<usize>, head: Option<usize>) -> Result<Vec<f64>> {
-        let (n_layers, n_heads) = (self.kept.len(), self.kept.first().map_or(0, Vec::len));
+        let (n_layers, n_heads) = (self.kept.len(), self.n_heads());
         for (what, picked, n) in [("layer", layer, n_layers), ("head", head, n_heads)] {
             if let Some(i) = picked.filter(|&i| i >= n) {
                 return Err(Error::usage(format!("there is no {what} {i}: they go from 0 to {}", n.saturating_sub(1))));
             }
+        }
+        if let Some(layer) = layer.filter(|&layer| self.kept[layer].is_empty()) {
+            return Err(Error::usage(format!(
+                "layer {layer} has a sliding window of its own and is not compressed: choose a layer with full attention"
+            )));
         }
         let mut counts = vec![0usize; self.tokens.len()];
         let mut lists = 0;

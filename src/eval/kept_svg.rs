@@ -67,11 +67,15 @@ fn escaped(text: &str) -> String {
 
 /// What stands under the title.
 fn subtitle(map: &KeptMap, layer: Option<usize>, head: Option<usize>) -> String {
-    let n_heads = map.kept.first().map_or(0, Vec::len);
+    let (n_heads, n_compressed) = (map.n_heads(), map.compressed_layers().count());
+    let layers = match map.kept.len() {
+        n if n == n_compressed => format!("{n} layers"),
+        n => format!("{n_compressed} of {n} layers"),
+    };
     let who = match (layer, head) {
-        (None, None) => format!("{} layers with {n_heads} heads each", map.kept.len()),
+        (None, None) => format!("{layers} with {n_heads} heads each"),
         (Some(l), None) => format!("layer {l}, {n_heads} heads"),
-        (None, Some(h)) => format!("head {h} of {} layers", map.kept.len()),
+        (None, Some(h)) => format!("head {h} of {layers}"),
         (Some(l), Some(h)) => format!("layer {l}, head {h}"),
     };
     let (sink, lag, keep) = (map.sink, map.lag, map.keep);
@@ -176,5 +180,23 @@ mod tests {
         assert!(
             svg.contains("&lt;b&gt;") && svg.contains("head 1 of 2 layers") && svg.contains("token 3: 100 % of heads")
         );
+    }
+
+    #[test]
+    fn layers_that_are_not_compressed_are_left_out() {
+        let map = KeptMap {
+            tokens: ["a", "b", "c", "d"].map(String::from).to_vec(),
+            sink: 1,
+            lag: 2,
+            keep: 0.5,
+            tail_start: 3,
+            kept: vec![vec![], vec![vec![1], vec![2]], vec![]],
+        };
+        assert_eq!(map.compressed_layers().collect::<Vec<_>>(), [1]);
+        assert_eq!(map.shares(None, None).unwrap(), [1.0, 0.5, 0.5, 1.0]);
+        assert_eq!(map.shares(Some(1), Some(0)).unwrap(), [1.0, 1.0, 0.0, 1.0]);
+        let e = map.shares(Some(2), None).unwrap_err().to_string();
+        assert!(e.contains("layer 2 has a sliding window"), "{e}");
+        assert!(map.to_svg(None, None).unwrap().contains("1 of 3 layers with 2 heads each"));
     }
 }

@@ -45,7 +45,7 @@ pub struct Row {
     pub n: usize,
     /// By metric.
     pub values: BTreeMap<String, f64>,
-    /// Entries of one head's cache at the end of the prompt, on average.
+    /// Entries of one head's cache in a layer with full attention at the end of the prompt, on average.
     pub kv_entries: f64,
 }
 
@@ -68,7 +68,7 @@ pub struct Outcome {
     pub scores: Vec<f64>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Entries of one head's cache at the end of the prompt.
+    /// Entries of one head's cache in a layer with full attention at the end of the prompt.
     pub kv_entries: usize,
 }
 

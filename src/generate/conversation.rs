@@ -53,7 +53,7 @@ pub struct Answer {
     pub n_tokens: usize,
     /// Tokens that an earlier turn had fed already.
     pub n_reused: usize,
-    /// Entries of one head's cache, and bytes in all layers.
+    /// Entries of one head's cache in a layer with full attention, and bytes in all layers.
     pub kv_entries: usize,
     pub kv_bytes: u64,
     /// Whether the callback ended it.

@@ -75,7 +75,7 @@ pub struct Generated {
     pub prefill_seconds: f64,
     /// Time of everything after: drawing the tokens, and feeding all of them but the last.
     pub decode_seconds: f64,
-    /// Entries of one head's cache in one layer at the end: cache_length(tokens fed).
+    /// Entries of one head's cache at the end, in a layer with full attention: cache_length(tokens fed).
     pub kv_entries: usize,
     /// Bytes of these entries in all layers.
     pub kv_bytes: u64,
@@ -154,7 +154,7 @@ pub(crate) fn generate_from(
     on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
 ) -> Result<Generated> {
     check(request)?;
-    let GenerateRequest { prompt_ids, max_tokens, attention, stop, .. } = *request;
+    let GenerateRequest { prompt_ids, max_tokens, stop, .. } = *request;
     let n_fed = session.cache.n_tokens();
     assert!(n_fed < prompt_ids.len(), "the prompt's last token is still to be fed");
     let start = Instant::now();
@@ -192,7 +192,7 @@ pub(crate) fn generate_from(
             }
         };
     };
-    let kv_entries = attention.cache_length(prompt_ids.len() + ids.len() - 1);
+    let n_fed = prompt_ids.len() + ids.len() - 1;
     Ok(Generated {
         generated_tokens: ids.len(),
         ids,
@@ -200,8 +200,8 @@ pub(crate) fn generate_from(
         prompt_tokens: prompt_ids.len(),
         prefill_seconds,
         decode_seconds: start.elapsed().as_secs_f64() - prefill_seconds,
-        kv_entries,
-        kv_bytes: session.cache.bytes_of(kv_entries),
+        kv_entries: session.cache.entries_after(n_fed),
+        kv_bytes: session.cache.bytes_after(n_fed),
         stopped_by,
     })
 }

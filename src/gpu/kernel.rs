@@ -32,12 +32,19 @@ pub struct Binding {
     /// Whether the shader reads a texture into which the executor copies the span, four elements a texel (of `Packed` spans, two words):
     /// see [`super::texels`]. Only of alternatives.
     pub texels: bool,
+    /// The struct that an element of a table is; `None` where elements are scalars or vectors.
+    pub row: Option<StructDef>,
 }
 
 impl Binding {
     /// A binding that is only read.
     pub const fn read(name: &'static str, kind: Kind, shape: &'static str) -> Self {
-        Self { name, access: Access::Read, kind, shape, texels: false }
+        Self { name, access: Access::Read, kind, shape, texels: false, row: None }
+    }
+
+    /// This binding, a table whose elements are structs.
+    pub const fn of_rows<R: TableRow>(self) -> Self {
+        Self { row: Some(R::DEF), ..self }
     }
 
     /// This binding, read as a texture.
@@ -47,12 +54,12 @@ impl Binding {
 
     /// A binding that is written whole.
     pub const fn write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
-        Self { name, access: Access::Write, kind, shape, texels: false }
+        Self { name, access: Access::Write, kind, shape, texels: false, row: None }
     }
 
     /// A binding that is read and written.
     pub const fn read_write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
-        Self { name, access: Access::ReadWrite, kind, shape, texels: false }
+        Self { name, access: Access::ReadWrite, kind, shape, texels: false, row: None }
     }
 }
 
@@ -151,6 +158,39 @@ macro_rules! params {
     (@scalar u32) => { $crate::gpu::Scalar::U32 };
     (@scalar i32) => { $crate::gpu::Scalar::I32 };
     (@scalar f32) => { $crate::gpu::Scalar::F32 };
+}
+
+/// Name and members of a struct that Rust and WGSL declare alike.
+#[derive(Clone, Copy, Debug)]
+pub struct StructDef {
+    /// Its name in both.
+    pub name: &'static str,
+    /// Its members in order, four bytes each.
+    pub fields: &'static [Field],
+}
+
+/// One element of a table of words: a plain struct that WGSL declares under the same name.
+pub trait TableRow: bytemuck::Pod {
+    /// Its description.
+    const DEF: StructDef;
+}
+
+/// Declares an element of a table: a `#[repr(C)]` struct of `u32` and `i32` members with its [`TableRow`] description.
+/// A binding names it with [`Binding::of_rows`], and reflection compares it with the WGSL struct.
+#[macro_export]
+macro_rules! table_row {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $ty),* }
+        impl $crate::gpu::TableRow for $name {
+            const DEF: $crate::gpu::StructDef = $crate::gpu::StructDef {
+                name: stringify!($name),
+                fields: &[$($crate::gpu::Field { name: stringify!($field), scalar: $crate::params!(@scalar $ty) }),*],
+            };
+        }
+    };
 }
 
 /// Values of the constants of an alternative, and its workgroups per axis.

@@ -28,7 +28,8 @@ pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
 pub use features::{Feature, Features};
 pub use kernel::{
-    Access, Alternative, Binding, Expected, Field, KernelDef, Params, PartVariant, Scalar, Shape, Source,
+    Access, Alternative, Binding, Expected, Field, KernelDef, Params, PartVariant, Scalar, Shape, Source, StructDef,
+    TableRow,
 };
 pub use kernel_args::{Arg, KernelArgs};
 pub use open::{open_device, open_device_with, software_adapter};

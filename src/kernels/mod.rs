@@ -35,6 +35,7 @@ families!(
     adamw,
     bench,
     bias,
+    concat,
     dropout,
     elementwise,
     embedding,

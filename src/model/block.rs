@@ -1,14 +1,16 @@
-//! One transformer block of the Llama family: attention with RoPE and grouped heads, then SwiGLU, each behind an RMS norm
-//! and a residual.
+//! One transformer block: attention with grouped heads, then SwiGLU, each with a residual and RMS norms before it, behind
+//! it, or both.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::attention::{Cache, CacheStep, Heads, TrainingLayout, attend_training};
+use crate::attention::{Cache, CacheStep, Heads, TrainingLayouts, attend_training};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Span};
 use crate::kernels::activation::swiglu;
+use crate::kernels::concat::concat_columns;
+use crate::kernels::elementwise::add;
 use crate::kernels::rope::{RopeTables, rope, rope_kv};
 use crate::nn::{Dropout, Linear, Stacked, norm};
 
@@ -18,24 +20,35 @@ pub struct Block {
     pub(crate) index: usize,
     pub(crate) heads: Heads,
     pub(crate) eps: f32,
-    pub(crate) input_norm: Param,
+    /// Factor of the attention scores.
+    pub(crate) scale: f32,
+    /// Which rotation table turns queries and keys, if any.
+    pub(crate) rope: Option<usize>,
+    /// Before attention.
+    pub(crate) input_norm: Option<Param>,
     pub(crate) qkv: Stacked<3>,
     pub(crate) o: Linear,
     /// Qwen3: norms over each query and key head.
     pub(crate) qk_norm: Option<(Param, Param)>,
-    pub(crate) mlp_norm: Param,
+    /// Behind attention, before the residual.
+    pub(crate) after_attention_norm: Option<Param>,
+    /// Before SwiGLU.
+    pub(crate) mlp_norm: Option<Param>,
     pub(crate) gate_up: Stacked<2>,
     pub(crate) down: Linear,
+    /// Behind SwiGLU, before the residual.
+    pub(crate) after_mlp_norm: Option<Param>,
 }
 
-/// Selections of a forward pass, one per layer, copied out for who wants to look at them.
+/// Selections of a forward pass, one per layer, copied out for who wants to look at them; none of a layer that selects
+/// nothing.
 pub type KeptLog = Rc<RefCell<Vec<Option<Span>>>>;
 
 /// What every block of one training forward shares.
 #[derive(Clone, Debug)]
 pub struct TrainingContext {
-    /// Who sees whom.
-    pub layout: Rc<TrainingLayout>,
+    /// Who sees whom in each layer.
+    pub layouts: Rc<TrainingLayouts>,
     /// Position of each token in its sequence, U32 `[tokens]`.
     pub positions: Span,
     /// Masks of the adapters' dropout; `None` switches it off.
@@ -67,30 +80,66 @@ impl Attend<'_> {
 }
 
 impl Block {
-    /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing.
-    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
+    /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing. `tables` are the model's rotations.
+    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
         let attended = self.attention(tape, x, tables, attend)?;
-        let x = self.o.forward_accumulate(tape, &attended, x, drop)?;
-        let [gate, up] = self.gate_up.forward_normed(tape, &x, (&self.mlp_norm, self.eps), drop)?;
+        let x = self.add_to(tape, x, (&self.o, &attended), self.after_attention_norm.as_ref(), drop)?;
+        let [gate, up] = self.normed(tape, &x, self.mlp_norm.as_ref(), &self.gate_up, drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
-        self.down.forward_accumulate(tape, &inner, &x, drop)
+        self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)
     }
 
-    /// Attention behind its norm, before the output projection.
-    fn attention(&self, tape: &mut Tape, x: &Var, tables: &RopeTables, attend: &Attend<'_>) -> Result<Var> {
+    /// residual + linear(x), or residual + norm(linear(x)) where the block has a norm there. Without one the product can be
+    /// added in place of the residual.
+    fn add_to(
+        &self,
+        tape: &mut Tape,
+        residual: &Var,
+        (linear, x): (&Linear, &Var),
+        after: Option<&Param>,
+        drop: Option<Dropout>,
+    ) -> Result<Var> {
+        let Some(after) = after else { return linear.forward_accumulate(tape, x, residual, drop) };
+        let y = linear.forward(tape, x, drop)?;
+        let y = norm(tape, &y, after, self.eps)?;
+        tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]))
+    }
+
+    /// Linear layers of x, behind a norm where the block has one there.
+    fn normed<const N: usize>(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        before: Option<&Param>,
+        linears: &Stacked<N>,
+        drop: Option<Dropout>,
+    ) -> Result<[Var; N]> {
+        match before {
+            Some(before) => linears.forward_normed(tape, x, (before, self.eps), drop),
+            None => linears.forward(tape, x, drop),
+        }
+    }
+
+    /// Attention and the norm before it, without the output projection.
+    fn attention(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
         let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
-        let [mut q, mut k, v] = self.qkv.forward_normed(tape, x, (&self.input_norm, self.eps), drop)?;
+        let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, drop)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.head_norm(tape, &q, q_norm)?;
             k = self.head_norm(tape, &k, k_norm)?;
         }
-        let q = tape.apply1(&[&q], |rec, t| rope(rec, &t[0], tables, positions, dim))?;
-        let kv = tape.apply1(&[&k, &v], |rec, t| rope_kv(rec, &t[0], &t[1], tables, positions, dim))?;
+        let kv = match self.rope.map(|i| &tables[i]) {
+            Some(tables) => {
+                q = tape.apply1(&[&q], |rec, t| rope(rec, &t[0], tables, positions, dim))?;
+                tape.apply1(&[&k, &v], |rec, t| rope_kv(rec, &t[0], &t[1], tables, positions, dim))?
+            }
+            None => tape.apply1(&[&k, &v], |rec, t| concat_columns(rec, &t[0], &t[1]))?,
+        };
         match attend {
             Attend::Training(context) => self.attend_training(tape, &q, &kv, context),
             Attend::Cached { cache, step, .. } => {
-                let out = cache.attend(&mut tape.rec, self.index, step, &q.tensor, &kv.tensor);
+                let out = cache.attend(&mut tape.rec, self.index, step, &q.tensor, &kv.tensor, self.scale);
                 Ok(tape.constant(out))
             }
         }
@@ -102,7 +151,8 @@ impl Block {
             let first_run = earlier.is_none();
             let mut selection = None;
             out = Some(tape.apply1(&[q, kv], |rec, t| {
-                let (applied, kept) = attend_training(rec, &t[0], &t[1], &context.layout, earlier)?;
+                let (applied, kept) =
+                    attend_training(rec, &t[0], &t[1], context.layouts.of(self.index), self.scale, earlier)?;
                 selection = kept;
                 Ok(applied)
             })?);

@@ -4,6 +4,7 @@
 //! from a GGUF file by [`config_gguf`](crate::checkpoint::config_gguf); [`rope`](super::rope) makes tables of it and
 //! [`weights`](crate::checkpoint::weights) knows which tensors belong to it.
 
+use crate::attention::{Attention, LayerAttention};
 use crate::error::Result;
 
 /// Model families that share one forward pass: pre-norm blocks of grouped-query attention and SwiGLU.
@@ -78,6 +79,43 @@ pub struct RopeConfig {
     pub scaling: RopeScaling,
 }
 
+/// How one layer attends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerConfig {
+    /// Tokens that a query sees, itself included: a sliding window. `None` where it sees all before it. See
+    /// [`ModelConfig::window`].
+    pub window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f64,
+    /// Which of [`ModelConfig::ropes`] turns queries and keys; `None` where they stay as they are.
+    pub rope: Option<usize>,
+}
+
+impl LayerConfig {
+    /// Full attention with scores over √head_dim, turned by the first table.
+    pub fn full(head_dim: usize) -> Self {
+        Self { window: None, scale: 1.0 / (head_dim as f64).sqrt(), rope: Some(0) }
+    }
+
+    /// `n` layers of full attention. Refuses a number of layers that no model has.
+    pub fn all_full(n: usize, head_dim: usize) -> Result<Vec<Self>> {
+        in_range("num_hidden_layers", n, MAX_LAYERS)?;
+        Ok(vec![Self::full(head_dim); n])
+    }
+}
+
+/// Where the RMS norms of a block stand, f being attention or the feed-forward part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockNorms {
+    /// x + f(norm(x)): Llama and its relatives.
+    #[default]
+    Before,
+    /// x + norm(f(norm(x))), the sandwich of Gemma 2 and 3.
+    BeforeAndAfter,
+    /// x + norm(f(x)): OLMo 2.
+    After,
+}
+
 /// Everything about a model that its weights do not say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -86,7 +124,8 @@ pub struct ModelConfig {
     pub hidden: usize,
     /// Channels inside the feed-forward block.
     pub inner: usize,
-    pub n_layers: usize,
+    /// How each layer attends.
+    pub layers: Vec<LayerConfig>,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
@@ -94,7 +133,10 @@ pub struct ModelConfig {
     /// Tokens that the model was made for (`max_position_embeddings`).
     pub max_positions: usize,
     pub rms_eps: f64,
-    pub rope: RopeConfig,
+    /// The rotations that layers use.
+    pub ropes: Vec<RopeConfig>,
+    /// Where the norms of a block stand.
+    pub norms: BlockNorms,
     /// The LM head is the embedding; the file has no `lm_head.weight`, or one that is ignored.
     pub tied: bool,
     pub qkv_bias: bool,
@@ -117,6 +159,29 @@ const MAX_LAYERS: usize = 1 << 12;
 const MAX_POSITIONS: usize = 1 << 30;
 
 impl ModelConfig {
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The sliding window of a layer that has one. A window of at least [`ModelConfig::max_positions`] limits nothing, so it
+    /// counts as full attention.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.layers[layer].window.filter(|&window| window < self.max_positions)
+    }
+
+    /// What the queries of each layer see where layers with full attention use `attention`.
+    pub fn layer_attentions(&self, attention: Attention) -> Vec<LayerAttention> {
+        (0..self.n_layers()).map(|layer| LayerAttention::new(attention, self.window(layer))).collect()
+    }
+
+    /// Whether all layers have full attention, the usual scale and one rotation.
+    pub fn has_uniform_layers(&self) -> bool {
+        let full = LayerConfig::full(self.head_dim);
+        let is_full = |layer| LayerConfig { window: self.window(layer), ..self.layers[layer].clone() } == full;
+        self.ropes.len() == 1 && (0..self.n_layers()).all(is_full)
+    }
+
     /// Output channels of the query projection.
     pub fn q_channels(&self) -> usize {
         self.n_heads * self.head_dim
@@ -132,7 +197,7 @@ impl ModelConfig {
         let sizes = [
             ("hidden_size", self.hidden, MAX_CHANNELS),
             ("intermediate_size", self.inner, MAX_CHANNELS),
-            ("num_hidden_layers", self.n_layers, MAX_LAYERS),
+            ("num_hidden_layers", self.n_layers(), MAX_LAYERS),
             ("num_attention_heads", self.n_heads, MAX_CHANNELS),
             ("num_key_value_heads", self.n_kv_heads, MAX_CHANNELS),
             ("head_dim", self.head_dim, MAX_HEAD_DIM),
@@ -140,7 +205,7 @@ impl ModelConfig {
             ("max_position_embeddings", self.max_positions, MAX_POSITIONS),
         ];
         for (name, found, most) in sizes {
-            crate::ensure!((1..=most).contains(&found), "{name}: expected 1 to {most}, found {found}");
+            in_range(name, found, most)?;
         }
         crate::ensure!(
             self.n_heads.is_multiple_of(self.n_kv_heads),
@@ -160,12 +225,26 @@ impl ModelConfig {
             self.head_dim
         );
         positive("rms_norm_eps", self.rms_eps)?;
-        self.validate_rope()
+        for (i, layer) in self.layers.iter().enumerate() {
+            crate::ensure!(
+                layer.window != Some(0),
+                "layer {i}: a sliding window has at least the query itself, found 0"
+            );
+            positive("the factor of attention scores", layer.scale)?;
+            if let Some(rope) = layer.rope {
+                let n = self.ropes.len();
+                crate::ensure!(rope < n, "layer {i} is turned by RoPE table {rope}, but there are only {n}");
+            }
+        }
+        self.ropes.iter().try_for_each(|rope| rope.validate(self.head_dim))
     }
+}
 
-    fn validate_rope(&self) -> Result<()> {
-        positive("rope_theta", self.rope.theta)?;
-        match &self.rope.scaling {
+impl RopeConfig {
+    /// Refuses what gives no rotation of heads of `head_dim` channels.
+    fn validate(&self, head_dim: usize) -> Result<()> {
+        positive("rope_theta", self.theta)?;
+        match &self.scaling {
             RopeScaling::None => {}
             RopeScaling::Linear { factor } => positive("RoPE scaling factor", *factor)?,
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
@@ -184,9 +263,9 @@ impl ModelConfig {
             }
             RopeScaling::Factors(factors) => {
                 crate::ensure!(
-                    factors.len() == self.head_dim / 2,
+                    factors.len() == head_dim / 2,
                     "rope_freqs.weight: expected {} divisors, found {}",
-                    self.head_dim / 2,
+                    head_dim / 2,
                     factors.len()
                 );
                 for &factor in factors {
@@ -196,6 +275,11 @@ impl ModelConfig {
         }
         Ok(())
     }
+}
+
+fn in_range(name: &str, found: usize, most: usize) -> Result<()> {
+    crate::ensure!((1..=most).contains(&found), "{name}: expected 1 to {most}, found {found}");
+    Ok(())
 }
 
 fn positive(name: &str, found: f64) -> Result<()> {
@@ -213,14 +297,15 @@ pub mod testing {
             architecture: Architecture::Llama,
             hidden: 8,
             inner: 12,
-            n_layers: 2,
+            layers: vec![LayerConfig::full(4); 2],
             n_heads: 4,
             n_kv_heads: 2,
             head_dim: 4,
             vocab: 10,
             max_positions: 64,
             rms_eps: 1e-5,
-            rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+            ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
+            norms: BlockNorms::Before,
             tied: false,
             qkv_bias: false,
             o_bias: false,
@@ -247,14 +332,35 @@ mod tests {
     #[test]
     fn impossible_sizes_are_named() {
         small().validate().unwrap();
-        assert!(error_of(|c| c.n_layers = 0).contains("num_hidden_layers"));
+        assert!(error_of(|c| c.layers.clear()).contains("num_hidden_layers"));
         assert!(error_of(|c| c.vocab = usize::MAX).contains("vocab_size"));
         assert!(error_of(|c| c.n_kv_heads = 3).contains("no multiple"));
         assert!(error_of(|c| c.head_dim = 6).contains("multiple of 4"));
         assert!(error_of(|c| (c.n_heads, c.head_dim) = (1 << 12, 1 << 12)).contains("more than any"));
         assert!(error_of(|c| c.rms_eps = f64::NAN).contains("rms_norm_eps"));
-        assert!(error_of(|c| c.rope.scaling = RopeScaling::Factors(vec![1.0])).contains("expected 2 divisors"));
-        assert!(error_of(|c| c.rope.scaling = RopeScaling::Factors(vec![1.0, 0.0])).contains("positive"));
+        assert!(error_of(|c| c.ropes[0].scaling = RopeScaling::Factors(vec![1.0])).contains("expected 2 divisors"));
+        assert!(error_of(|c| c.ropes[0].scaling = RopeScaling::Factors(vec![1.0, 0.0])).contains("positive"));
+    }
+
+    #[test]
+    fn impossible_layers_are_named() {
+        assert!(LayerConfig::all_full(usize::MAX, 4).unwrap_err().to_string().contains("num_hidden_layers"));
+        assert!(error_of(|c| c.layers[1].window = Some(0)).contains("layer 1: a sliding window"));
+        assert!(error_of(|c| c.layers[1].scale = f64::INFINITY).contains("attention scores"));
+        assert!(error_of(|c| c.layers[0].rope = Some(1)).contains("table 1, but there are only 1"));
+    }
+
+    #[test]
+    fn a_window_of_all_positions_is_full_attention() {
+        let mut config = small();
+        config.layers[0].window = Some(63);
+        config.layers[1].window = Some(64);
+        assert_eq!([0, 1].map(|layer| config.window(layer)), [Some(63), None]);
+        let attention = config.layer_attentions(Attention::Dense);
+        assert_eq!(attention, [LayerAttention::Window(63), Attention::Dense.into()]);
+        assert!(!config.has_uniform_layers());
+        config.layers[0].window = None;
+        assert!(config.has_uniform_layers());
     }
 
     #[test]

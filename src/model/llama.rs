@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::block::{Attend, Block, TrainingContext};
-use super::config::ModelConfig;
+use super::config::{ModelConfig, RopeConfig};
 use super::rope;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
@@ -25,22 +25,27 @@ pub struct Llama {
     pub(crate) final_norm: Param,
     /// `None` where the head is the embedding.
     pub(crate) head: Option<Param>,
-    pub(crate) tables: Rc<RopeTables>,
+    /// A table for each of the configuration's rotations.
+    pub(crate) tables: Rc<Vec<RopeTables>>,
     pub(crate) n_positions: usize,
 }
 
-/// Rotation tables for positions 0..n.
-pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<RopeTables> {
+/// The tables of every rotation for positions 0..n.
+pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<Vec<RopeTables>> {
     let table_bytes = (n as u64).saturating_mul(config.head_dim as u64 / 2 * 4);
-    check_host_memory(table_bytes.saturating_mul(2)).with_context(|| format!("rotation tables for {n} positions"))?;
-    let (cos, sin) = rope::tables(config, 0..n);
+    check_host_memory(table_bytes.saturating_mul(2 * config.ropes.len() as u64))
+        .with_context(|| format!("rotation tables for {n} positions"))?;
     let limits = device.limits();
     let mut put = |label: &str, values: &[f32]| -> Result<Tensor> {
         let t = Tensor::persistent(label, Format::F32, n, config.head_dim / 2, &limits)?;
         t.write(device, values)?;
         Ok(t)
     };
-    Ok(RopeTables { cos: put("rope cos", &cos)?, sin: put("rope sin", &sin)? })
+    let mut tables = |rope: &RopeConfig| {
+        let (cos, sin) = rope::tables(rope, config.head_dim, 0..n);
+        Ok(RopeTables { cos: put("rope cos", &cos)?, sin: put("rope sin", &sin)? })
+    };
+    config.ropes.iter().map(&mut tables).collect()
 }
 
 impl Llama {
@@ -69,9 +74,9 @@ impl Llama {
         Ok(())
     }
 
-    /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time.
+    /// An empty cache, with `attention` in the layers of full attention, for up to `capacity` tokens, fed at most `max_chunk` at a time.
     pub fn cache(&self, attention: Attention, capacity: usize, max_chunk: usize) -> Result<Cache> {
-        Cache::new(attention, self.heads(), self.blocks.len(), capacity, max_chunk)
+        Cache::new(&self.config.layer_attentions(attention), self.heads(), capacity, max_chunk)
     }
 
     /// Forward of a training batch: final hidden states [tokens, hidden].

@@ -4,7 +4,7 @@
 //! read these tables: sin and cos of a shader are not exact enough at large positions.
 //! Sources: transformers `modeling_rope_utils.py` and `LlamaRotaryEmbedding`.
 
-use super::config::{ModelConfig, RopeScaling};
+use super::config::{RopeConfig, RopeScaling};
 use crate::error::Result;
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -12,8 +12,8 @@ use std::ops::Range;
 /// cos and sin, each [positions.len(), head_dim / 2] row-major, for the given absolute positions.
 ///
 /// Column i turns the channel pair (i, i + head_dim / 2).
-pub fn tables(config: &ModelConfig, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
-    let frequencies = inv_freq(config);
+pub fn tables(rope: &RopeConfig, head_dim: usize, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+    let frequencies = inv_freq(rope, head_dim);
     let capacity = positions.len() * frequencies.len();
     let (mut cos, mut sin) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
     for position in positions {
@@ -27,9 +27,9 @@ pub fn tables(config: &ModelConfig, positions: Range<usize>) -> (Vec<f32>, Vec<f
 }
 
 /// Radians per position of each channel pair, [head_dim / 2].
-pub fn inv_freq(config: &ModelConfig) -> Vec<f32> {
-    let plain = unscaled(config.rope.theta, config.head_dim);
-    match &config.rope.scaling {
+pub fn inv_freq(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
+    let plain = unscaled(rope.theta, head_dim);
+    match &rope.scaling {
         RopeScaling::None => plain,
         RopeScaling::Linear { factor } => plain.iter().map(|f| f / *factor as f32).collect(),
         RopeScaling::Factors(factors) => plain.iter().zip(factors).map(|(f, factor)| f / factor).collect(),
@@ -59,13 +59,13 @@ fn llama3(inv_freq: f32, factor: f64, low: f64, high: f64, original: f64) -> f32
     (1.0 - smooth) * scaled / factor as f32 + smooth * scaled
 }
 
-impl ModelConfig {
+impl RopeConfig {
     /// The Llama 3 parameters behind the divisors of a GGUF file, for formats that know only those.
     ///
     /// All published Llama 3.x models have low 1, high 4 and 8192 original positions and differ in the factor alone, which is
     /// the largest divisor; the result is checked against every divisor.
-    pub fn llama3_from_factors(&self) -> Result<RopeScaling> {
-        let RopeScaling::Factors(factors) = &self.rope.scaling else { return Ok(self.rope.scaling.clone()) };
+    pub fn llama3_from_factors(&self, head_dim: usize) -> Result<RopeScaling> {
+        let RopeScaling::Factors(factors) = &self.scaling else { return Ok(self.scaling.clone()) };
         let factor = factors.iter().copied().fold(1.0, f32::max);
         let guess = RopeScaling::Llama3 {
             factor: f64::from(factor),
@@ -73,9 +73,9 @@ impl ModelConfig {
             high_freq_factor: 4.0,
             original_max_positions: 8192,
         };
-        let mut config = self.clone();
-        config.rope.scaling = guess.clone();
-        let alike = inv_freq(&config).iter().zip(inv_freq(self)).all(|(a, b)| (a - b).abs() <= 1e-4 * b);
+        let guessed = RopeConfig { scaling: guess.clone(), ..self.clone() };
+        let alike =
+            inv_freq(&guessed, head_dim).iter().zip(inv_freq(self, head_dim)).all(|(a, b)| (a - b).abs() <= 1e-4 * b);
         crate::ensure!(alike, "rope_freqs.weight is not Llama 3's RoPE scaling, the only one that can be written down");
         Ok(guess)
     }
@@ -83,7 +83,6 @@ impl ModelConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::testing::small;
     use super::*;
 
     #[test]
@@ -97,17 +96,15 @@ mod tests {
 
     #[test]
     fn llama3_keeps_divides_and_blends() {
-        let mut config = small();
-        config.head_dim = 32;
-        config.rope.theta = 5e5;
-        let plain = inv_freq(&config);
-        config.rope.scaling = RopeScaling::Llama3 {
+        let mut rope = RopeConfig { theta: 5e5, scaling: RopeScaling::None };
+        let plain = inv_freq(&rope, 32);
+        rope.scaling = RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_positions: 64,
         };
-        let scaled = inv_freq(&config);
+        let scaled = inv_freq(&rope, 32);
         for (&p, &s) in plain.iter().zip(&scaled) {
             let wavelength = 2.0 * PI / f64::from(p);
             let smooth = ((64.0 / wavelength - 1.0) / 3.0).clamp(0.0, 1.0);
@@ -120,27 +117,26 @@ mod tests {
 
     #[test]
     fn divisors_of_a_gguf_file_become_llama3_again() {
-        let mut config = small();
-        (config.head_dim, config.rope.theta) = (64, 5e5);
-        let plain = inv_freq(&config);
+        let mut rope = RopeConfig { theta: 5e5, scaling: RopeScaling::None };
+        let plain = inv_freq(&rope, 64);
         let scaling = RopeScaling::Llama3 {
             factor: 32.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_positions: 8192,
         };
-        config.rope.scaling = scaling.clone();
-        let factors: Vec<f32> = plain.iter().zip(inv_freq(&config)).map(|(p, s)| p / s).collect();
-        config.rope.scaling = RopeScaling::Factors(factors.clone());
-        assert_eq!(config.llama3_from_factors().unwrap(), scaling);
-        config.rope.scaling = RopeScaling::Factors(factors.iter().map(|f| f * 1.01).collect());
-        assert!(config.llama3_from_factors().is_err());
+        rope.scaling = scaling.clone();
+        let factors: Vec<f32> = plain.iter().zip(inv_freq(&rope, 64)).map(|(p, s)| p / s).collect();
+        rope.scaling = RopeScaling::Factors(factors.clone());
+        assert_eq!(rope.llama3_from_factors(64).unwrap(), scaling);
+        rope.scaling = RopeScaling::Factors(factors.iter().map(|f| f * 1.01).collect());
+        assert!(rope.llama3_from_factors(64).is_err());
     }
 
     #[test]
     fn tables_hold_the_positions_asked_for() {
-        let config = small();
-        let (cos, sin) = tables(&config, 3..5);
+        let rope = RopeConfig { theta: 1e4, scaling: RopeScaling::None };
+        let (cos, sin) = tables(&rope, 4, 3..5);
         assert_eq!((cos.len(), sin.len()), (4, 4));
         assert_eq!(cos[0], 3f64.cos() as f32);
         assert_eq!(sin[3], f64::from(4.0f32 * 0.01f32).sin() as f32);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::attention::{Attention, TrainingLayout};
+use crate::attention::{Attention, TrainingLayouts};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::nn::Dropout;
 /// What does not change from batch to batch.
 #[derive(Clone, Debug)]
 pub struct Objective {
-    /// Dense or LRSA.
+    /// Dense or LRSA, in the layers with full attention.
     pub attention: Attention,
     /// Factor of the summed loss: 1 / labelled tokens of the whole optimiser step.
     pub scale: f32,
@@ -46,10 +46,11 @@ impl UploadedBatch {
         }
         model.reserve_positions(device, longest)?;
         let ids = TokenIndex::upload(device, &batch.ids, model.trains_embedding())?;
-        let layout = TrainingLayout::upload(device, objective.attention, model.heads(), &batch.sequences)?;
+        let layers = model.config.layer_attentions(objective.attention);
+        let layouts = TrainingLayouts::upload(device, &layers, model.heads(), &batch.sequences)?;
         let positions: Vec<u32> = batch.sequences.iter().flat_map(|&(_, n)| 0..n as u32).collect();
         let context = TrainingContext {
-            layout: Rc::new(layout),
+            layouts: Rc::new(layouts),
             positions: upload_words(device, "positions", &positions)?,
             dropout: objective.dropout,
             kept: objective.kept.clone(),

@@ -35,7 +35,8 @@ pub struct ProbeRequest<'a> {
     pub attention: Attention,
 }
 
-/// Computes `logits` [B, T, V], `loss` `[1]`, `grad.NAME`, `kept.LAYER` [B, Hk, P-1, K].
+/// Computes `logits` [B, T, V], `loss` `[1]`, `grad.NAME`, `kept.LAYER` [B, Hk, P-1, K] of
+/// compressed layers; LAYER counts all layers.
 ///
 /// Rows shorter than the longest are padded: logits 0, kept -1.
 pub fn probe(

@@ -17,8 +17,8 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
         if ui.button("Back to the conversation").clicked() {
             actions.push(Action::ShowKept(false));
         }
-        picker(ui, "Layer", layer, map.kept.len());
-        picker(ui, "Head", head, map.kept.first().map_or(0, Vec::len));
+        picker(ui, "Layer", layer, map.compressed_layers());
+        picker(ui, "Head", head, 0..map.n_heads());
     });
     ui.add(egui::Slider::new(text_size, 7.0..=28.0).text("text size").show_value(false));
     legend(ui);
@@ -34,10 +34,10 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
     }
 }
 
-fn picker(ui: &mut Ui, name: &str, picked: &mut Option<usize>, n: usize) {
+fn picker(ui: &mut Ui, name: &str, picked: &mut Option<usize>, choices: impl Iterator<Item = usize>) {
     let text = |value: Option<usize>| value.map_or_else(|| "all".to_string(), |i| i.to_string());
     egui::ComboBox::from_label(name).selected_text(text(*picked)).show_ui(ui, |ui| {
-        for value in std::iter::once(None).chain((0..n).map(Some)) {
+        for value in std::iter::once(None).chain(choices.map(Some)) {
             ui.selectable_value(picked, value, text(value));
         }
     });

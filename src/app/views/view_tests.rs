@@ -55,6 +55,7 @@ fn card() -> ModelCard {
         max_positions: 8192,
         has_chat_template: true,
         entry_bytes: 46_080,
+        windows: vec![],
         recorded: None,
     }
 }

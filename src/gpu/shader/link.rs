@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Binding, Feature, Features, KernelDef, Kind, Scalar};
+use crate::gpu::{Access, Binding, Feature, Features, Field, KernelDef, Kind, Scalar, StructDef};
 
 /// Path and text of each part in the variant that `features` pick.
 fn picked(kernel: &KernelDef, features: Features) -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -179,6 +179,9 @@ fn check_variable(
     if writes != (binding.access != Access::Read) {
         return Err(format!("{name} is {access:?} in WGSL and {:?} in Rust", binding.access));
     }
+    if let Some(row) = &binding.row {
+        return check_rows(row, name, module, variable.ty);
+    }
     let scalar = element_scalar(module, variable.ty);
     let agrees = match binding.kind {
         Kind::Real => scalar == Some(naga::Scalar::F32),
@@ -210,9 +213,60 @@ fn element_scalar(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option
     match module.types[ty].inner {
         naga::TypeInner::Array { base, .. } => element_scalar(module, base),
         naga::TypeInner::Scalar(s) | naga::TypeInner::Vector { scalar: s, .. } => Some(s),
-        naga::TypeInner::Struct { ref members, .. } => element_scalar(module, members.first()?.ty),
         _ => None,
     }
+}
+
+/// Compares a table of structs with the description of its elements: name, members and the distance between elements.
+fn check_rows(
+    row: &StructDef,
+    variable: &str,
+    module: &naga::Module,
+    ty: naga::Handle<naga::Type>,
+) -> std::result::Result<(), String> {
+    let naga::TypeInner::Array { base, stride, .. } = module.types[ty].inner else {
+        return Err(format!("{variable} is no array in WGSL and a table of {} in Rust", row.name));
+    };
+    let element = &module.types[base];
+    let naga::TypeInner::Struct { ref members, .. } = element.inner else {
+        return Err(format!("elements of {variable} are no structs in WGSL and {} in Rust", row.name));
+    };
+    let name = element.name.as_deref().unwrap_or("?");
+    if name != row.name {
+        return Err(format!("elements of {variable} are called {name} in WGSL and {} in Rust", row.name));
+    }
+    check_members(name, module, members, row.fields)?;
+    let size = 4 * row.fields.len();
+    if stride as usize != size {
+        return Err(format!("a {name} takes {stride} bytes in WGSL and {size} in Rust"));
+    }
+    Ok(())
+}
+
+/// Compares the members of a struct with their description: names, types and places.
+fn check_members(
+    name: &str,
+    module: &naga::Module,
+    members: &[naga::StructMember],
+    fields: &[Field],
+) -> std::result::Result<(), String> {
+    if members.len() != fields.len() {
+        return Err(format!("{name} has {} members in WGSL and {} in Rust", members.len(), fields.len()));
+    }
+    for (i, (member, field)) in members.iter().zip(fields).enumerate() {
+        let scalar = match field.scalar {
+            Scalar::U32 => naga::Scalar::U32,
+            Scalar::I32 => naga::Scalar::I32,
+            Scalar::F32 => naga::Scalar::F32,
+        };
+        let same = member.name.as_deref() == Some(field.name)
+            && module.types[member.ty].inner == naga::TypeInner::Scalar(scalar)
+            && member.offset as usize == 4 * i;
+        if !same {
+            return Err(format!("member {i} of {name} is {:?} in WGSL and {field:?} in Rust", member.name));
+        }
+    }
+    Ok(())
 }
 
 fn check_params(
@@ -223,21 +277,8 @@ fn check_params(
     let naga::TypeInner::Struct { ref members, .. } = module.types[variable.ty].inner else {
         return Err("binding 0 is not the struct Params".into());
     };
-    if variable.space != naga::AddressSpace::Uniform || members.len() != kernel.params.len() {
-        return Err(format!("Params has {} members in WGSL and {} in Rust", members.len(), kernel.params.len()));
+    if variable.space != naga::AddressSpace::Uniform {
+        return Err("Params is not in uniform memory".into());
     }
-    for (i, (member, field)) in members.iter().zip(kernel.params).enumerate() {
-        let scalar = match field.scalar {
-            Scalar::U32 => naga::Scalar::U32,
-            Scalar::I32 => naga::Scalar::I32,
-            Scalar::F32 => naga::Scalar::F32,
-        };
-        let same = member.name.as_deref() == Some(field.name)
-            && element_scalar(module, member.ty) == Some(scalar)
-            && member.offset as usize == 4 * i;
-        if !same {
-            return Err(format!("member {i} of Params is {:?} in WGSL and {field:?} in Rust", member.name));
-        }
-    }
-    Ok(())
+    check_members("Params", module, members, kernel.params)
 }
