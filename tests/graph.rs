@@ -3,6 +3,8 @@
 //!
 //! The gradients of single ops are in `kernels.rs`; here the tape is on check: what it adds, and what it recomputes.
 
+mod common;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,6 +19,7 @@ use longreach::data::dataset::{Example, IGNORED};
 use longreach::gpu::{Command, CpuExecutor, Executor};
 use longreach::kernels::case::random;
 use longreach::model::block::KeptLog;
+use longreach::model::config::BlockNorms;
 use longreach::nn::Dropout;
 use longreach::tensor::copy_tensor;
 use longreach::tensor::{Format, Tensor};
@@ -42,6 +45,18 @@ fn adapted(device: &mut dyn Executor, name: &str) -> Loaded {
     let mut adapter = read_adapter(&golden(name).join("lora"), source.config()).unwrap();
     adapter.config.dropout = 0.1;
     load(device, &source, Some(&adapter), Train::Adapter(Decay::All)).unwrap()
+}
+
+/// A model whose layers attend in different ways, every weight trained, with norms where `norms` says.
+fn layered(device: &mut dyn Executor, norms: &str) -> Loaded {
+    let norms = match norms {
+        "norms before" => BlockNorms::Before,
+        "norms before and after" => BlockNorms::BeforeAndAfter,
+        "norms after" => BlockNorms::After,
+        other => panic!("{other} is no order of norms"),
+    };
+    let source = WeightSource::random(common::layered::config(norms), 5).unwrap();
+    load(device, &source, None, Train::All(Decay::All)).unwrap()
 }
 
 fn lrsa() -> Attention {
@@ -105,8 +120,8 @@ impl DispatchCheck {
         let forward = self.forward(device);
         let (loss, selections) = forward(device);
         assert!(loss > 1.0, "an untrained model is surprised");
-        let n_selecting =
-            if self.objective.attention == Attention::Dense { 0 } else { self.loaded.model.config.n_layers() };
+        let layers = self.loaded.model.config.layer_attentions(self.objective.attention);
+        let n_selecting = layers.iter().filter(|layer| layer.lrsa().is_some()).count();
         assert_eq!(selections.len(), n_selecting, "every LRSA layer selects");
         for (i, (t, gradient)) in self.loaded.trainables.iter().zip(gradients).enumerate() {
             let values = read(device, &t.value);
@@ -182,6 +197,21 @@ fn adapters_with_dropout_and_sparse_attention() {
 #[test]
 fn adapters_with_dropout_and_dense_attention() {
     check(adapted, "qwen2-bias-tied", Attention::Dense);
+}
+
+#[test]
+fn windows_and_layers_without_rotation_with_sparse_attention() {
+    check(layered, "norms before", lrsa());
+}
+
+#[test]
+fn windows_and_layers_without_rotation_with_dense_attention() {
+    check(layered, "norms before and after", Attention::Dense);
+}
+
+#[test]
+fn norms_before_the_residual_alone() {
+    check(layered, "norms after", lrsa());
 }
 
 #[test]

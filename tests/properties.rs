@@ -1,12 +1,12 @@
-//! LRSA on random shapes, values and chunkings against its plain definition (`tests/plain`): what is kept, outputs and
-//! gradients, on the CPU executor in f64 and f32 and on the device; and the cache against the training form.
+//! LRSA and sliding windows on random shapes, values and chunkings against their plain definitions (`tests/plain`): what is
+//! kept, outputs and gradients, on the CPU executor in f64 and f32 and on the device; and the cache against the training form.
 //!
 //! A failure names the seed; `Problem::new(seed, ..)` makes the same problem again.
 
 mod common;
 mod plain;
 
-use longreach::attention::{Attention, Cache, Heads, Lrsa, TrainingLayout, attend_training};
+use longreach::attention::{Attention, Cache, Heads, LayerAttention, Lrsa, TrainingLayout, attend_training};
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording};
 use longreach::kernels::case::{Case, Input, Recorded, Tolerance};
 use longreach::tensor::{Format, Tensor, copy_tensor};
@@ -65,6 +65,7 @@ fn random_shape(rng: &mut StdRng, dims: &[usize], n_sequences: usize) -> Shape {
         sink,
         lag,
         keep: random_keep(rng, lag),
+        window: None,
         lengths: (0..n_sequences).map(|_| length(rng)).collect(),
     }
 }
@@ -102,6 +103,19 @@ impl Problem {
         }
     }
 
+    /// The same with a sliding window instead: shorter than all sequences, or longer than some.
+    fn of_window(seed: u64, dims: &[usize], n_sequences: usize) -> Self {
+        let mut problem = Self::new(seed, dims, n_sequences);
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x57_1D0E);
+        let longest = [2, 9, 70, 150][rng.random_range(0..4)];
+        problem.shape.window = Some(rng.random_range(1..=longest));
+        problem
+    }
+
+    fn attention(&self) -> LayerAttention {
+        LayerAttention::new(Attention::Lrsa(self.lrsa), self.shape.window)
+    }
+
     fn heads(&self) -> Heads {
         Heads { queries: self.shape.n_heads, keys: self.shape.n_kv_heads, dim: self.shape.dim }
     }
@@ -113,7 +127,7 @@ impl Problem {
 
     /// Forward and backward of the training form, run, and the rows that it kept.
     fn train(&self, device: &mut dyn Executor) -> (Recorded, Vec<u32>) {
-        let (heads, attention) = (self.heads(), Attention::Lrsa(self.lrsa));
+        let (heads, attention) = (self.heads(), self.attention());
         let layout = TrainingLayout::upload(device, attention, heads, &self.shape.sequences()).unwrap();
         let n_kept = layout.n_pairs() * heads.keys * self.lrsa.kept();
         let log = (n_kept > 0).then(|| Buffer::persistent("kept", Kind::U32, n_kept).span());
@@ -214,7 +228,7 @@ impl Problem {
         let want = device.read_f64(trained.outputs[0].span()).unwrap();
         let (n, heads) = (self.shape.tokens(), self.heads());
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0xCAFE);
-        let mut cache = Cache::new(&[Attention::Lrsa(self.lrsa).into()], heads, n, rng.random_range(1..=n)).unwrap();
+        let mut cache = Cache::new(&[self.attention()], heads, n, rng.random_range(1..=n)).unwrap();
         let prefill = rng.random_range(0..=n);
         let (mut got, mut fed) = (Vec::new(), 0);
         while fed < n {
@@ -237,7 +251,11 @@ impl Problem {
             got.extend(device.read_f64(out.span()).unwrap());
             fed += chunk;
             assert_eq!(cache.n_entries(), self.shape.cache_entries(fed), "{name}: entries after {fed} tokens");
-            assert_eq!(self.lrsa.cache_length(fed), self.shape.cache_entries(fed), "{name}: cache_length({fed})");
+            assert_eq!(
+                self.attention().cache_length(fed),
+                self.shape.cache_entries(fed),
+                "{name}: cache_length({fed})"
+            );
         }
         assert_close(&got, &want, tolerance, &format!("{name}: cached"));
     }
@@ -311,5 +329,30 @@ fn the_cache_equals_the_training_form_for_any_chunks() {
     let Some(mut device) = common::software_device() else { return };
     for seed in 4000..4012 {
         Problem::new(seed, &[4, 8], 1).check_cache(&mut device, 1e-5);
+    }
+}
+
+#[test]
+fn a_sliding_window_is_its_plain_definition() {
+    let check = |device: &mut dyn Executor, seeds: std::ops::Range<u64>, dims: &[usize], allowed: &Allowed| {
+        for seed in seeds {
+            Problem::of_window(seed, dims, 1 + seed as usize % 3).check(device, allowed);
+        }
+    };
+    check(&mut CpuExecutor::<f64>::new(), 5000..5120, &[4, 8, 12, 20], &IN_F64);
+    check(&mut CpuExecutor::<f32>::new(), 6000..6060, &[4, 8, 12, 20], &IN_F32);
+    let Some(mut device) = common::software_device() else { return };
+    check(&mut device, 7000..7040, &[4, 8], &IN_F32);
+}
+
+#[test]
+fn a_ring_equals_the_training_form_for_any_chunks() {
+    let mut wide = CpuExecutor::<f64>::new();
+    for seed in 8000..8100 {
+        Problem::of_window(seed, &[4, 8, 12], 1).check_cache(&mut wide, 1e-12);
+    }
+    let Some(mut device) = common::software_device() else { return };
+    for seed in 9000..9012 {
+        Problem::of_window(seed, &[4, 8], 1).check_cache(&mut device, 1e-5);
     }
 }

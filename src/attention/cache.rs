@@ -307,3 +307,74 @@ fn rows_of(t: &Tensor, part: &Part) -> Tensor {
 fn drawn_words(heads: Heads, l: &Lrsa) -> usize {
     (heads.keys * l.kept()).next_multiple_of(ELEMENT_ALIGNMENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Attention;
+    use super::*;
+    use crate::gpu::CpuExecutor;
+    use crate::tensor::Format;
+
+    const HEADS: Heads = Heads { queries: 2, keys: 2, dim: 8 };
+
+    fn cache() -> Cache {
+        let lrsa = Lrsa::new(2, 8, 0.5).unwrap();
+        let layers = [LayerAttention::Window(5), Attention::Lrsa(lrsa).into(), LayerAttention::Window(30)];
+        Cache::new(&layers, HEADS, 100, 16).unwrap()
+    }
+
+    /// Feeds `n` tokens with values of a seed; returns what all layers give.
+    fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
+        let step = cache.begin(device, n).unwrap();
+        let rows = |device: &mut CpuExecutor<f32>, seed, cols: usize| {
+            let t = Tensor::persistent("rows", Format::F32, n, cols, &device.limits()).unwrap();
+            t.write(device, &random(seed, n * cols, 1.0)).unwrap();
+            t
+        };
+        let (q, kv) = (rows(device, seed, 16), rows(device, seed + 1, 32));
+        let mut rec = Recording::new();
+        let mut outs = Vec::new();
+        for layer in 0..cache.layers.len() {
+            let out = cache.attend(&mut rec, layer, &step, &q, &kv, HEADS.scale());
+            let copy = Buffer::persistent("out", Kind::Real, out.len()).span();
+            rec.copy(out.span(), &copy);
+            outs.push(copy);
+        }
+        device.run(&rec).unwrap();
+        cache.commit(&step);
+        outs.iter().flat_map(|out| device.read_real(out).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_copy_goes_on_as_the_original() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let (mut original, mut copy) = (cache(), cache());
+        for seed in 0..4 {
+            feed(device, &mut original, 11, 10 * seed);
+        }
+        copy.copy_from(device, &original).unwrap();
+        assert_eq!((copy.n_tokens(), copy.n_bytes()), (44, original.n_bytes()));
+        for seed in 5..8 {
+            assert_eq!(feed(device, &mut copy, 7, 10 * seed), feed(device, &mut original, 7, 10 * seed));
+        }
+    }
+
+    #[test]
+    fn a_filled_cache_is_in_the_state_after_so_many_tokens() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let mut cache = cache();
+        cache.fill_random(device, 60, 1).unwrap();
+        let entries = 5 + Lrsa::new(2, 8, 0.5).unwrap().cache_length(60) + 30;
+        assert_eq!(cache.n_bytes(), (entries * HEADS.kv_cols() * 4) as u64);
+        // What nobody wrote is NaN.
+        assert!(feed(device, &mut cache, 13, 3).iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn a_ring_takes_memory_for_its_window() {
+        let rows = |cache: &Cache| cache.layers.iter().map(|l| l.tail.len() / HEADS.kv_cols()).collect::<Vec<_>>();
+        // Chunks of 16: W - 1 rows and those of a chunk, and a ring of two lags.
+        assert_eq!(rows(&cache()), [20, 16, 45]);
+        assert!(cache().layers[0].fixed.is_none());
+    }
+}

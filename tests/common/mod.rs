@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test file uses its own part
 
 pub mod golden;
+pub mod layered;
 pub mod stories;
 
 use longreach::gpu::{AdapterReport, LimitSet, OpenOptions, WgpuExecutor, adapters, find_adapter, software_adapter};

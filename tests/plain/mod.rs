@@ -1,4 +1,4 @@
-//! LRSA as its papers define it, with nothing that makes it fast: a dense mask, a plain softmax, everything in f64. It shares
+//! LRSA as its papers define it, and sliding windows, with nothing that makes it fast: a dense mask, a plain softmax, everything in f64. It shares
 //! no code with the engine, which is judged by it.
 
 /// Sizes of a problem: sequences of `lengths` tokens, one after the other in flat rows.
@@ -16,6 +16,8 @@ pub struct Shape {
     pub lag: usize,
     /// r.
     pub keep: f64,
+    /// W, instead of LRSA.
+    pub window: Option<usize>,
     pub lengths: Vec<usize>,
 }
 
@@ -64,6 +66,9 @@ impl Shape {
 
     /// First rows of the partitions that are scored, over all sequences.
     pub fn scored(&self) -> Vec<usize> {
+        if self.window.is_some() {
+            return Vec::new();
+        }
         let of = |&(start, n): &(usize, usize)| {
             let count = self.partitions(n).saturating_sub(1);
             (0..count).map(move |p| start + self.sink + p * self.lag)
@@ -73,6 +78,9 @@ impl Shape {
 
     /// What one head's cache holds after n tokens: counted, not computed by a formula.
     pub fn cache_entries(&self, n: usize) -> usize {
+        if let Some(window) = self.window {
+            return (0..n).filter(|t| t + window >= n).count();
+        }
         let parts = self.partitions(n);
         let compressed = |t: usize| self.partition(t) >= 0 && self.partition(t) < parts as isize - 1;
         (0..n).filter(|&t| !compressed(t)).count() + self.kept() * parts.saturating_sub(1)
@@ -140,7 +148,10 @@ impl Plain<'_> {
                     (0..n).map(|j| kept.iter().any(|of| of[head].contains(&(start + j)))).collect();
                 for t in 0..n {
                     let sees = |j: usize| {
-                        let near = j < s.sink || s.partition(j) >= s.partition(t) - 1;
+                        let near = match s.window {
+                            Some(window) => j + window > t,
+                            None => j < s.sink || s.partition(j) >= s.partition(t) - 1,
+                        };
                         j <= t && (near || is_kept[j])
                     };
                     let seen: Vec<usize> = (0..n).filter(|&j| sees(j)).collect();
