@@ -4,9 +4,12 @@
 mod common;
 
 use longreach::conformance::all_cases;
-use longreach::gpu::{Alternatives, Executor, Features, OpenOptions, WgpuExecutor, shader};
-use longreach::kernels;
+use longreach::gpu::{
+    Alternatives, Binding, Executor, Features, KernelArgs, KernelDef, Kind, OpenOptions, Params as _, Source,
+    WgpuExecutor, shader,
+};
 use longreach::verify::walk;
+use longreach::{kernels, table_row};
 
 #[test]
 fn every_shader_agrees_with_its_rust_description() {
@@ -14,6 +17,48 @@ fn every_shader_agrees_with_its_rust_description() {
         for features in kernel.variants() {
             shader::check(kernel, &constants, features).unwrap();
         }
+    }
+}
+
+table_row! {
+    /// An element of a table in the test below.
+    pub struct Run { first: u32, n: u32 }
+}
+
+#[test]
+fn a_table_whose_elements_differ_in_wgsl_and_rust_is_refused() {
+    fn reference<T>(_: KernelArgs<'_, T>) {}
+    let check = |members: &str, element: &str| {
+        let text = format!(
+            "struct Params {{ n: u32 }}\nstruct Run {{ {members} }}\nstruct Other {{ first: u32, n: u32 }}\n\
+             @group(0) @binding(0) var<uniform> p: Params;\n\
+             @group(0) @binding(1) var<storage, read_write> runs: array<{element}>;\n\
+             @compute @workgroup_size(1) fn rows() {{ _ = p.n; _ = arrayLength(&runs); }}"
+        );
+        let kernel: &'static KernelDef = Box::leak(Box::new(KernelDef {
+            label: "test/rows",
+            suffix: "",
+            parts: vec![Source::new("test/rows", text.leak())].leak(),
+            bindings: vec![Binding::write("runs", Kind::U32, "[n]").of_rows::<Run>()].leak(),
+            params: kernels::elementwise::Params::FIELDS,
+            constants: &[],
+            alternatives: &[],
+            reference_f32: reference,
+            reference_f64: reference,
+        }));
+        shader::check(kernel, &[], Features::NONE).map_err(|e| e.to_string())
+    };
+    check("first: u32, n: u32", "Run").expect("both are alike");
+    for (members, element, why) in [
+        ("n: u32, first: u32", "Run", "member 0 of Run"),
+        ("first: u32, n: f32", "Run", "member 1 of Run"),
+        ("first: u32", "Run", "Run has 1 members in WGSL and 2 in Rust"),
+        ("first: u32, @size(8) n: u32", "Run", "a Run takes 12 bytes in WGSL and 8 in Rust"),
+        ("first: u32, n: u32", "Other", "called Other in WGSL and Run in Rust"),
+        ("first: u32, n: u32", "vec2<u32>", "no structs in WGSL"),
+    ] {
+        let e = check(members, element).expect_err(why);
+        assert!(e.contains(why), "{e}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The attention forward, for training (packed keys made here) and for generation (keys from the cache), and its op.
 //!
-//! Dense attention is the same kernel over one run of keys. The backward kernels are in `backward.rs`.
+//! Dense attention and sliding windows are the same kernel over one run of keys. The backward kernels are in `backward.rs`.
 
 use rayon::prelude::*;
 
