@@ -266,3 +266,12 @@ fn dropped_things_are_told_apart() {
     let effects = app.on_action(Action::Picked(Pick::ModelFolder, at("model")));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(c)), Effect::SaveSettings] if c.adapter.is_none()));
 }
+
+#[test]
+fn layers_with_windows_count_what_they_hold() {
+    let mut app = opened();
+    let windows = vec![10, 100];
+    app.chat.model = Some(ModelCard { n_layers: 4, windows, entry_bytes: 400, ..card() });
+    assert_eq!(app.chat.cache_size(Attention::Dense, 50), (50, (2 * 50 + 10 + 50) * 100));
+    assert_eq!(app.chat.cache_size(Attention::Dense, 500), (500, (2 * 500 + 10 + 100) * 100));
+}

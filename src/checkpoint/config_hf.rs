@@ -379,5 +379,15 @@ mod tests {
         let mut config = small();
         config.qkv_bias = true;
         assert!(config.to_hf_json().is_err(), "Llama has biases on all four projections or on none");
+        for change in [
+            |c: &mut ModelConfig| c.layers[1].window = Some(5),
+            |c: &mut ModelConfig| c.layers[0].rope = None,
+            |c: &mut ModelConfig| c.layers[0].scale = 0.25,
+            |c: &mut ModelConfig| c.norms = BlockNorms::After,
+        ] {
+            let mut config = small();
+            change(&mut config);
+            assert!(config.to_hf_json().is_err(), "a Llama model has no such layers: {:?}", config.layers);
+        }
     }
 }
