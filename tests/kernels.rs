@@ -43,6 +43,7 @@ fn a_table_whose_elements_differ_in_wgsl_and_rust_is_refused() {
             params: kernels::elementwise::Params::FIELDS,
             constants: &[],
             alternatives: &[],
+            work: |d| Ok(d.work(0)),
             reference_f32: reference,
             reference_f64: reference,
         }));
