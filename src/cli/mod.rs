@@ -14,7 +14,6 @@ mod flags;
 mod generate;
 mod id_lists;
 mod info;
-mod mutants;
 mod output;
 mod probe;
 mod study;
@@ -57,8 +56,6 @@ enum Verb {
     Bench(Box<bench::BenchArgs>),
     /// List adapters, their features and limits, and the device that `auto` picks.
     Info(info::InfoArgs),
-    /// Plant faults in the kernels and count those that the cases find.
-    Mutants(mutants::MutantsArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
 }
@@ -93,7 +90,6 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Info(args) => info::run(&args),
-        Verb::Mutants(args) => mutants::run(&args),
         Verb::Train(args) => train::run(&args),
     }
 }

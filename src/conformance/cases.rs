@@ -23,7 +23,7 @@ pub fn slow_cases() -> Vec<Case> {
 }
 
 /// The cases of [`all_cases`] and [`slow_cases`].
-pub(super) fn every_case() -> impl Iterator<Item = Case> {
+pub fn every_case() -> impl Iterator<Item = Case> {
     crate::kernels::cases().into_iter().chain(crate::attention::cases()).filter(|c| !c.bench)
 }
 

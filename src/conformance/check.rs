@@ -16,7 +16,7 @@ use super::deviations::{self, Deviation};
 use super::report::{DeviceReport, Report};
 use super::row::{Direction, Place, Row, Run, Variant};
 use super::shaders::{kernels, translations};
-use super::static_checks::{lint_rows, translation_rows};
+use super::static_checks::translation_rows;
 use super::steps::{Models, WALK, check_steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{AdapterReport, Alternatives, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
@@ -231,12 +231,10 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut Watch<'_>) -> Result<Device
     Ok(report)
 }
 
-/// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled out, the translations of every shader
-/// and the rules for shaders.
+/// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled out, the translations of every shader.
 pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: &mut Watch<'_>) -> Result<()> {
     report.paper = cases::check_slopes(&options.cases(false))?;
     if options.only.is_empty() {
-        report.paper.extend(lint_rows());
         report.translations = translations();
         report.paper.extend(translation_rows(&report.translations));
     }

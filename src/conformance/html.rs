@@ -31,7 +31,6 @@ pub fn page(report: &Report, command: &str) -> Result<String> {
         "devices": report.devices.iter().map(device_value).collect::<Vec<_>>(),
         "slopes": slopes.clone().count(),
         "slopes_right": slopes.filter(|r| r.status == Status::Passed).count(),
-        "rules": report.paper.iter().filter(|r| r.direction == Direction::Lint).map(row_value).collect::<Vec<_>>(),
         "targets": report.targets(),
     });
     let template = environment.get_template("page").context("reading the template of the report")?;

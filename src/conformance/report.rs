@@ -78,7 +78,7 @@ impl DeviceReport {
 pub struct Report {
     /// What was checked on devices.
     pub devices: Vec<DeviceReport>,
-    /// What needs no device: gradients against slopes, lints, translations.
+    /// What needs no device: gradients against slopes, translations.
     pub paper: Vec<Row>,
     /// The translations by themselves.
     pub translations: Vec<TranslationRow>,

@@ -25,8 +25,6 @@ pub enum Direction {
     Step,
     /// Its translation to a driver's language.
     Translation,
-    /// The rules for shaders.
-    Lint,
 }
 
 impl Direction {
@@ -38,7 +36,6 @@ impl Direction {
             Direction::Slope => "slope",
             Direction::Step => "step",
             Direction::Translation => "translation",
-            Direction::Lint => "lint",
         }
     }
 }

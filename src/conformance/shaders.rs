@@ -1,7 +1,7 @@
 //! Every linked shader of the program: its translation to the languages of the drivers, and its text as standard WGSL.
 //!
-//! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; what is wrong in a shader itself is found by
-//! `lints.rs`.
+//! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; the crate in `lab/` finds what is wrong in
+//! a shader itself.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub struct Shader {
 }
 
 /// Every kernel of the program with values of its constants; some kernels come with several.
-pub(super) fn kernels() -> impl Iterator<Item = (&'static KernelDef, Vec<u32>)> {
+pub fn kernels() -> impl Iterator<Item = (&'static KernelDef, Vec<u32>)> {
     crate::kernels::all().into_iter().chain(crate::attention::kernels())
 }
 

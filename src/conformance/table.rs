@@ -90,9 +90,6 @@ fn push_paper(text: &mut String, report: &Report) {
     };
     let (right, n) = of(Direction::Slope);
     text.push_str(&format!("  gradients against difference quotients, f64 references: {right} of {n} agree\n"));
-    if let (right, n @ 1..) = of(Direction::Lint) {
-        text.push_str(&format!("  rules for shaders: {right} of {n} kept\n"));
-    }
     for t in report.targets() {
         let (validated, translated, failed) = (t.validated, t.translated, t.failed);
         let run =

@@ -1,6 +1,6 @@
 //! The operands of a binary sign, by WGSL's precedence.
 
-use crate::verify::wgsl_code::Code;
+use longreach::verify::wgsl_code::Code;
 
 /// How tightly a binary sign binds; none where it is no binary sign.
 fn level(sign: &str) -> Option<u32> {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use longreach::error::{Context, Error, Result};
+
 use super::equivalent::change_of;
 use super::mutant::{Mutant, files, mutants};
-use crate::error::{Context, Error, Result};
 
 /// All mutants, or those of a file: one a line, `path: before → after`, where `before` stands exactly once in
 /// `shaders/path.wgsl`; `\n` is a line break; empty lines and lines that start with `#` are left out.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use longreach::error::Result;
 use serde_json::{Value, json};
 
 use super::equivalent::{Equivalent, equivalents};
 use super::mutant::Mutant;
-use crate::error::Result;
 
 /// Smallest score of all shaders together.
 const TARGET: f64 = 0.95;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::verify::wgsl_code::{Code, Edit, Kind};
+use longreach::verify::wgsl_code::{Code, Edit, Kind};
 
 /// All of them.
 pub(super) fn edits(code: &Code) -> Vec<Edit> {

@@ -1,6 +1,6 @@
 //! Faults in what a kernel is given: bindings and parameters taken for one another.
 
-use crate::verify::wgsl_code::{Code, Edit, Kind};
+use longreach::verify::wgsl_code::{Code, Edit, Kind};
 
 /// A storage variable of the text.
 struct Variable<'a> {

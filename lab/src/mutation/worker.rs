@@ -8,15 +8,16 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use longreach::conformance::shaders::Shader;
+use longreach::error::{Error, Result};
+use longreach::gpu::{
+    AdapterReport, Alternatives, Features, OpenOptions, WgpuExecutor, adapters, find_adapter, shader, software_adapter,
+};
+
 use super::given::mutants_of;
 use super::mutant::Mutant;
 use super::suite::{Mode, Suite};
-use crate::conformance::lints;
-use crate::conformance::shaders::Shader;
-use crate::error::{Error, Result};
-use crate::gpu::{
-    AdapterReport, Alternatives, Features, OpenOptions, WgpuExecutor, adapters, find_adapter, shader, software_adapter,
-};
+use crate::lints;
 
 /// Recording the cases and running an unchanged kernel for the first time take less than this.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -83,7 +84,7 @@ fn judge(device: &mut WgpuExecutor, suite: &mut Suite, mutant: &Mutant, timeout:
     let features = device.features();
     let mut linking = mutant.linking();
     linking.retain(|(kernel, _)| kernel.runs_with(features));
-    crate::ensure!(!linking.is_empty(), "no kernel that links shaders/{}.wgsl runs with {features}", mutant.path);
+    longreach::ensure!(!linking.is_empty(), "no kernel that links shaders/{}.wgsl runs with {features}", mutant.path);
     let mut planted: Vec<_> =
         linking.iter().map(|(kernel, constants)| (mutant.planted(kernel), *kernel, constants)).collect();
     if planted.iter().any(|(kernel, _, constants)| shader::parse(kernel, constants, features).is_err()) {

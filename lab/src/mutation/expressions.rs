@@ -1,7 +1,8 @@
 //! Faults within an expression: signs, operands, numbers, built-in functions, components.
 
+use longreach::verify::wgsl_code::{Code, Edit, Kind};
+
 use super::operand::{binary_level, left_start, right_end};
-use crate::verify::wgsl_code::{Code, Edit, Kind};
 
 /// All of them.
 pub(super) fn edits(code: &Code) -> Vec<Edit> {

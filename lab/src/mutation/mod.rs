@@ -4,8 +4,8 @@
 //! killed when any quick case that dispatches a kernel linking the file tells it from the f64 reference (`suite.rs`). Mutants hang
 //! and crash drivers, so worker processes run them (`worker.rs`) under the eyes of a parent (`parent.rs`). Those that survive
 //! are either listed with the reason why nothing could tell them from the original (`equivalent.txt`) or show that a case is
-//! missing. This says nothing of the references, nor of the host code around the kernels. `longreach mutants` runs it, also on faults that
-//! somebody wrote down (`given.rs`).
+//! missing. This says nothing of the references, nor of the host code around the kernels. `longreach-lab mutants` runs it, also on
+//! faults that somebody wrote down (`given.rs`).
 
 mod equivalent;
 mod expressions;

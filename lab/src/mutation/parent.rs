@@ -8,12 +8,13 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use longreach::error::{Context, Error, Result};
+use longreach::gpu::Features;
+
 use super::given::mutants_of;
 use super::mutant::Mutant;
 use super::report::{Report, Verdict};
 use super::worker::adapter;
-use crate::error::{Context, Error, Result};
-use crate::gpu::Features;
 
 /// What to run and how.
 #[derive(Clone, Debug)]

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::conformance::all_cases;
-use crate::error::Result;
-use crate::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor};
-use crate::kernels::case::Tolerance;
-use crate::verify::dispatch_check::{DispatchCheck, Grid};
-use crate::verify::strict::strict;
-use crate::verify::walk;
+use longreach::conformance::all_cases;
+use longreach::error::Result;
+use longreach::gpu::{CpuExecutor, Dispatch, Executor, Features, KernelDef, WgpuExecutor};
+use longreach::kernels::case::Tolerance;
+use longreach::verify::dispatch_check::{DispatchCheck, Grid};
+use longreach::verify::strict::strict;
+use longreach::verify::walk;
 
 /// As it is, or strict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +90,9 @@ impl Check {
         let start = Instant::now();
         let kernel = mode.of(self.check.dispatch.kernel, device.features());
         if let Some(why) = self.fails(device, kernel, mode)? {
-            crate::bail!("the unchanged kernel fails, {mode:?}: {why}. Mend that first: `cargo test --test kernels`");
+            longreach::bail!(
+                "the unchanged kernel fails, {mode:?}: {why}. Mend that first: `cargo test --test kernels`"
+            );
         }
         Ok(*self.times.entry(variant).or_insert(start.elapsed()))
     }

@@ -1,4 +1,4 @@
-//! `longreach mutants`: how many planted faults the kernels' cases find.
+//! `longreach-lab mutants`: how many planted faults the kernels' cases find.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::output::{note, print_line};
-use crate::conformance::mutation::{self, Options, Report, Verdict};
-use crate::error::{Error, Result};
+use longreach::error::{Error, Result};
+
+use crate::mutation::{self, Options, Report, Verdict};
+use crate::output::{note, print_line};
 
 /// Flags of `mutants`.
 #[derive(Args, Debug)]

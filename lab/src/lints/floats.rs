@@ -4,7 +4,7 @@ use naga::{Arena, BinaryOperator, Expression, Handle, Literal, MathFunction, Mod
 
 use super::bounds::bounds;
 use super::ir::alike;
-use super::lints::Rule;
+use super::rule::Rule;
 
 /// Every violation of the rules on floating-point numbers: rule, place and what is wrong.
 pub(super) fn float_violations(module: &Module) -> Vec<(Rule, Span, String)> {

@@ -1,7 +1,8 @@
 //! Each lint on small shaders, both ways.
 
-use super::lints::{Exception, Finding, Rule, lints, of_cases, of_description, of_linked, settle, unused_files};
-use crate::gpu::{Binding, Features, KernelDef, Kind, Source, shader};
+use super::check::{Exception, Finding, lints, of_cases, of_description, of_linked, settle, unused_files};
+use super::rule::Rule;
+use longreach::gpu::{Binding, Features, KernelDef, Kind, Source, shader};
 
 /// A kernel `test/main` of this text. Tests may leak.
 fn kernel(text: &str) -> &'static KernelDef {
@@ -168,7 +169,7 @@ fn inf_and_nan_are_nothing_to_rely_on() {
     let mut constants = naga::Arena::new();
     constants.append(naga::Expression::Literal(naga::Literal::F32(f32::INFINITY)), naga::Span::default());
     linked.module.global_expressions = constants;
-    let found = super::float_lints::float_violations(&linked.module);
+    let found = super::floats::float_violations(&linked.module);
     assert_eq!(found[0].0, Rule::NotFinite);
 }
 
@@ -217,7 +218,7 @@ fn copy(k: &KernelDef) -> KernelDef {
 #[test]
 fn kernels_without_a_case_and_strangers_are_found() {
     let lone = kernel("");
-    let cases = || crate::kernels::bias::cases().into_iter().filter(|c| !c.bench);
+    let cases = || longreach::kernels::bias::cases().into_iter().filter(|c| !c.bench);
     let found = of_cases(&[lone], cases());
     assert!(found.iter().any(|f| f.place == "test/main" && f.what.contains("no quick case")));
     assert!(found.iter().any(|f| f.place == "bias/add_bias" && f.what.contains("lists it not")));

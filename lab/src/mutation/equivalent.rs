@@ -1,6 +1,6 @@
 //! The mutants that nothing could tell from the original, each with the reason: `equivalent.txt`.
 
-use crate::error::{Error, Result};
+use longreach::error::{Error, Result};
 
 const TEXT: &str = include_str!("equivalent.txt");
 

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use longreach::conformance::shaders;
+use longreach::gpu::{Features, KernelDef, PartVariant, Source};
+use longreach::verify::wgsl_code::{Code, Edit};
+
 use super::{expressions, interface, statements};
-use crate::conformance::shaders;
-use crate::gpu::{Features, KernelDef, PartVariant, Source};
-use crate::verify::wgsl_code::{Code, Edit};
 
 /// One fault in one shader file.
 #[derive(Clone, Debug)]
