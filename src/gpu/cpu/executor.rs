@@ -71,11 +71,16 @@ impl<T: Reference> Default for CpuExecutor<T> {
 impl<T: Reference> CpuExecutor<T> {
     /// An executor without size limits.
     pub fn new() -> Self {
-        Self::with_binding_limit(u64::MAX)
+        Self::limited(u64::MAX)
     }
 
-    /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would.
+    /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would. For tests.
+    #[cfg(any(test, feature = "testing"))]
     pub fn with_binding_limit(max_binding_bytes: u64) -> Self {
+        Self::limited(max_binding_bytes)
+    }
+
+    fn limited(max_binding_bytes: u64) -> Self {
         let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
         Self {
             persistent: HashMap::new(),
@@ -96,11 +101,13 @@ impl<T: Reference> CpuExecutor<T> {
     }
 
     /// The same executor, taking it that the machine has so many bytes left whatever is allocated, to test refusals.
+    #[cfg(any(test, feature = "testing"))]
     pub fn pretending_memory(self, bytes: u64) -> Self {
         Self { pretended_bytes: Some(bytes), ..self }
     }
 
     /// The same executor, which is lost for good after so many recordings, to test what a lost device leaves.
+    #[cfg(any(test, feature = "testing"))]
     pub fn pretending_loss_after(self, recordings: usize) -> Self {
         Self { pretended_life: Some(recordings), ..self }
     }

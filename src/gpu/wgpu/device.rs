@@ -52,6 +52,7 @@ impl WgpuDevice {
     }
 
     /// Takes the device away, as a driver reset would.
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn lose(&self) {
         self.faults.set_lost("Destroyed: taken away on purpose".to_string());
         self.device.destroy();

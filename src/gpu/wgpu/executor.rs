@@ -53,7 +53,7 @@ impl WgpuExecutor {
         let gpu = WgpuDevice::open(&name, report, options)?;
         let own = gpu.device.limits();
         let limits = DeviceLimits {
-            max_binding_bytes: options.max_binding_bytes.unwrap_or(u64::MAX).min(own.max_storage_buffer_binding_size),
+            max_binding_bytes: options.binding_limit().min(own.max_storage_buffer_binding_size),
             max_buffer_bytes: own.max_buffer_size,
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
@@ -77,6 +77,7 @@ impl WgpuExecutor {
 
     /// Takes the device away, as a driver reset would: every later call returns
     /// [`crate::error::ErrorKind::DeviceLost`].
+    #[cfg(any(test, feature = "testing"))]
     pub fn lose_device(&mut self) {
         self.gpu.lose();
     }
@@ -130,6 +131,7 @@ impl WgpuExecutor {
     }
 
     /// Treats the device as one that has failed the test of its subgroups. Only before its first run: what was compiled stays.
+    #[cfg(any(test, feature = "testing"))]
     pub fn fail_subgroup_test(&mut self) {
         assert!(self.subgroup_verdict.is_none(), "the subgroups of this device were tested before");
         self.settle_subgroups(Err("failed on purpose".to_string()));

@@ -46,6 +46,7 @@ pub struct OpenOptions {
     /// Keep naga's bounds checks and loop bounding in the shaders.
     pub checked: bool,
     /// Pretend that bindings may hold at most this many bytes, to test slicing.
+    #[cfg(any(test, feature = "testing"))]
     pub max_binding_bytes: Option<u64>,
     /// Which optional variants of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
     pub features: Features,
@@ -65,6 +66,7 @@ impl Default for OpenOptions {
         Self {
             limits: LimitSet::Adapter,
             checked: false,
+            #[cfg(any(test, feature = "testing"))]
             max_binding_bytes: None,
             features: Features::ALL,
             alternatives: Alternatives::Best,
@@ -75,6 +77,15 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
+    /// The most bytes that a binding may hold, however many the device allows.
+    pub(super) fn binding_limit(&self) -> u64 {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(bytes) = self.max_binding_bytes {
+            return bytes;
+        }
+        u64::MAX
+    }
+
     /// What to ask for of what the adapter offers.
     pub(super) fn required_features(&self, offered: wgpu::Features) -> wgpu::Features {
         if self.limits == LimitSet::WebGpu {
