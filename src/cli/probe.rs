@@ -47,9 +47,6 @@ pub struct ProbeArgs {
     attention: AttentionArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Accepted as everywhere; nothing here is random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,

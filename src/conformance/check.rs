@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cases::{self, all_cases, check_case, quick_cases, slow_cases};
-use super::deviations::{self, Deviation};
+use super::deviations;
 use super::report::{DeviceReport, Report};
 use super::row::{Direction, Place, Row, Run, Variant};
 use super::shaders::{kernels, translations};
@@ -43,13 +43,11 @@ pub struct CheckOptions {
     pub quick: bool,
     /// Only cases whose name contains this, and whole runs only where it is empty.
     pub only: String,
-    /// Known deviations.
-    pub known: &'static [Deviation],
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { limits: LimitSet::Adapter, quick: false, only: String::new(), known: deviations::KNOWN }
+        Self { limits: LimitSet::Adapter, quick: false, only: String::new() }
     }
 }
 
@@ -104,7 +102,7 @@ const BROKEN_OFF: &str = "the check was broken off: what is missing was not chec
 pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mut Watch<'_>) -> Result<DeviceReport> {
     let start = Instant::now();
     let name = format!("{}:{}", adapter.backend, adapter.name);
-    let known = deviations::on_adapter(options.known, adapter);
+    let known = deviations::on_adapter(adapter);
     let mut report = DeviceReport::of_adapter(adapter, name.clone(), options.limits);
     let setups = setups(adapter, options);
     let stopped = AtomicBool::new(false);

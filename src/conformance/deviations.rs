@@ -6,27 +6,27 @@ use crate::gpu::AdapterReport;
 
 /// One entry. An empty text fits everything; texts fit where they are contained, without regard to case.
 #[derive(Clone, Copy, Debug)]
-pub struct Deviation {
+pub(super) struct Deviation {
     /// `vulkan`, `metal`, `dx12` or `gl`.
-    pub backend: &'static str,
+    backend: &'static str,
     /// Vendor, as `info` names it.
-    pub vendor: &'static str,
+    vendor: &'static str,
     /// Part of the driver's name and version.
-    pub driver: &'static str,
+    driver: &'static str,
     /// Part of the kernel's name.
-    pub kernel: &'static str,
+    kernel: &'static str,
     /// Part of the variant.
-    pub variant: &'static str,
+    variant: &'static str,
     /// Part of the case's name.
-    pub case: &'static str,
+    case: &'static str,
     /// Part of the failure's text: a failure of another kind is not excused.
-    pub expected: &'static str,
+    expected: &'static str,
     /// Why, with the driver's bug report where there is one.
-    pub reason: &'static str,
+    reason: &'static str,
 }
 
 /// The known deviations. None is known of the drivers that the reports in `docs/conformance/` were made on.
-pub const KNOWN: &[Deviation] = &[];
+const KNOWN: &[Deviation] = &[];
 
 impl Deviation {
     fn is_on(&self, adapter: &AdapterReport) -> bool {
@@ -44,9 +44,9 @@ fn contains(text: &str, part: &str) -> bool {
     text.to_lowercase().contains(&part.to_lowercase())
 }
 
-/// The entries of `table` that concern an adapter.
-pub(super) fn on_adapter(table: &'static [Deviation], adapter: &AdapterReport) -> Vec<&'static Deviation> {
-    table.iter().filter(|d| d.is_on(adapter)).collect()
+/// The entries that concern an adapter.
+pub(super) fn on_adapter(adapter: &AdapterReport) -> Vec<&'static Deviation> {
+    KNOWN.iter().filter(|d| d.is_on(adapter)).collect()
 }
 
 /// Excuses the failures of a row that are expected, and fails an expected failure that did not come.

@@ -19,7 +19,6 @@ mod validator;
 
 pub use cases::{all_cases, every_case, quick_cases};
 pub use check::{CheckOptions, Watch, check_adapter, check_cpu, check_without_device};
-pub use deviations::{Deviation, KNOWN};
 pub use html::page;
 pub use report::{DeviceReport, Report};
 pub use row::{Direction, Row, Status};

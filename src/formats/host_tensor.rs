@@ -63,11 +63,6 @@ impl HostTensor {
             other => crate::bail!("expected integers, found {other}"),
         })
     }
-
-    /// The same tensor as F32, unchanged where it already is.
-    pub fn into_f32(self) -> Result<Self> {
-        if self.dtype == DType::F32 { Ok(self) } else { Ok(Self::from_f32(&self.shape, &self.to_f32()?)) }
-    }
 }
 
 #[cfg(test)]
@@ -95,6 +90,6 @@ mod tests {
     #[test]
     fn sixteen_bits_stay_raw_until_asked() {
         let t = HostTensor::new(DType::BF16, vec![1], vec![0x80, 0x3f]).unwrap();
-        assert_eq!(t.into_f32().unwrap(), HostTensor::from_f32(&[1], &[1.0]));
+        assert_eq!(t.to_f32().unwrap(), [1.0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Field, Params, Real, Scalar};
+use super::{Field, Params, Real};
 
 /// One dispatch as a reference sees it.
 pub struct KernelArgs<'a, T> {
@@ -34,17 +34,6 @@ impl<'a, T: Real> KernelArgs<'a, T> {
     pub fn params<P: Params>(&self) -> P {
         assert_eq!(self.fields.len(), P::FIELDS.len(), "the reference reads the parameter block of its kernel");
         bytemuck::pod_read_unaligned(self.params)
-    }
-
-    /// All parameters as text, for messages.
-    pub fn describe_params(&self) -> String {
-        let words: &[[u8; 4]] = bytemuck::cast_slice(self.params);
-        let show = |(f, w): (&Field, &[u8; 4])| match f.scalar {
-            Scalar::U32 => format!("{} = {}", f.name, u32::from_le_bytes(*w)),
-            Scalar::I32 => format!("{} = {}", f.name, i32::from_le_bytes(*w)),
-            Scalar::F32 => format!("{} = {}", f.name, f32::from_le_bytes(*w)),
-        };
-        self.fields.iter().zip(words).map(show).collect::<Vec<_>>().join(", ")
     }
 
     /// The buffers, in binding order.

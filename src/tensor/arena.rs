@@ -151,11 +151,6 @@ impl Arena {
         };
         Tensor::from_pieces(tensor.rows, tensor.cols, Format::F32, tensor.pieces().iter().map(piece).collect())
     }
-
-    /// Elements of all slices, padding included.
-    pub fn n_elements(&self) -> usize {
-        self.slices.iter().map(|s| s.values.len()).sum()
-    }
 }
 
 #[cfg(test)]
