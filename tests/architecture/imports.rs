@@ -51,8 +51,11 @@ fn flatten(tree: &str, prefix: &[String], out: &mut Vec<(Path, String)>) {
     }
 }
 
-/// The `use` declarations of some code: where each starts and ends, whether it is public, and its paths with their names.
-fn uses(code: &str) -> Vec<(usize, usize, bool, Vec<(Path, String)>)> {
+/// A `use` declaration: where it starts and ends, whether it is public, and its paths with their names.
+type Use = (usize, usize, bool, Vec<(Path, String)>);
+
+/// The `use` declarations of some code.
+fn uses(code: &str) -> Vec<Use> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("use ") {
         let line = code[..at].rfind('\n').map_or(0, |i| i + 1);
