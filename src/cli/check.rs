@@ -61,7 +61,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         LimitsName::Adapter => LimitSet::Adapter,
         LimitsName::Webgpu => LimitSet::WebGpu,
     };
-    let options = CheckOptions { limits, quick: args.quick, only: args.only.clone(), ..CheckOptions::default() };
+    let options = CheckOptions { limits, quick: args.quick, only: args.only.clone() };
     let report = make_report(args, &options)?;
     if report.rows().next().is_none() {
         return Err(Error::usage(format!("--only {}: no case has this in its name", args.only)));
