@@ -270,13 +270,8 @@ impl Opened<'_> {
 
     /// What the reader should know about the device besides the rows.
     fn note(&self) -> Option<String> {
-        let device = self.device.as_ref()?;
-        let failures =
-            [("subgroups", device.subgroup_failure()), ("cooperative matrices", device.cooperative_failure())];
-        let note = |(what, why): (&str, Option<&str>)| {
-            Some(format!("its {what} are not used, since they failed their test: {}", why?))
-        };
-        failures.into_iter().filter_map(note).reduce(|a, b| format!("{a}; {b}"))
+        let why = self.device.as_ref()?.subgroup_failure()?;
+        Some(format!("its subgroups are not used, since they failed their test: {why}"))
     }
 
     /// Goes on after the error of a case, with a fresh device where this one is lost.

@@ -13,9 +13,7 @@ use crate::gpu::shader::translate::Target;
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Objections that say nothing about a kernel, and why.
-const BESIDE_THE_POINT: [(&str, &str); 2] = [
-    // CooperativeMatrixKHR, of 2023.
-    ("Invalid capability operand: 6022", "this spirv-val is older than cooperative matrices"),
+const BESIDE_THE_POINT: [(&str, &str); 1] = [
     // Releases from 2025 on; they stop at the first objection.
     (
         "VUID-StandaloneSpirv-None-10684",

@@ -11,8 +11,6 @@ pub enum Feature {
     WideSubgroups,
     /// Half floats as a type of WGSL, also in buffers.
     F16,
-    /// Products of 8 x 8 matrices in f32 that a subgroup computes together.
-    CooperativeMatrix,
 }
 
 /// A set of abilities. It displays as the name of the variant that it picks: `portable`, `subgroups`, `f16` or
@@ -25,16 +23,13 @@ pub struct Features {
     pub wide_subgroups: bool,
     /// [`Feature::F16`].
     pub f16: bool,
-    /// [`Feature::CooperativeMatrix`]; never without `subgroups`. `Display` does not show it.
-    pub cooperative_matrix: bool,
 }
 
 impl Features {
     /// None: the portable variant, which every device runs.
-    pub const NONE: Features =
-        Features { subgroups: false, wide_subgroups: false, f16: false, cooperative_matrix: false };
+    pub const NONE: Features = Features { subgroups: false, wide_subgroups: false, f16: false };
     /// All.
-    pub const ALL: Features = Features { subgroups: true, wide_subgroups: true, f16: true, cooperative_matrix: true };
+    pub const ALL: Features = Features { subgroups: true, wide_subgroups: true, f16: true };
     /// Lanes of the shortest subgroup that counts as wide.
     pub const WIDE_LANES: u32 = 8;
 
@@ -44,7 +39,6 @@ impl Features {
             Feature::Subgroups => self.subgroups,
             Feature::WideSubgroups => self.wide_subgroups,
             Feature::F16 => self.f16,
-            Feature::CooperativeMatrix => self.cooperative_matrix,
         }
     }
 
@@ -54,7 +48,6 @@ impl Features {
             Feature::Subgroups => self.subgroups = true,
             Feature::WideSubgroups => (self.subgroups, self.wide_subgroups) = (true, true),
             Feature::F16 => self.f16 = true,
-            Feature::CooperativeMatrix => (self.subgroups, self.cooperative_matrix) = (true, true),
         }
         self
     }
@@ -65,18 +58,12 @@ impl Features {
             subgroups: self.subgroups && other.subgroups,
             wide_subgroups: self.wide_subgroups && other.wide_subgroups,
             f16: self.f16 && other.f16,
-            cooperative_matrix: self.cooperative_matrix && other.cooperative_matrix,
         }
     }
 
     /// Every set that this one contains, from none to itself: one, two or four. What goes with subgroups stays with them.
     pub fn subsets(self) -> Vec<Features> {
-        let of = |subgroups, f16| Features {
-            subgroups,
-            wide_subgroups: subgroups && self.wide_subgroups,
-            f16,
-            cooperative_matrix: subgroups && self.cooperative_matrix,
-        };
+        let of = |subgroups, f16| Features { subgroups, wide_subgroups: subgroups && self.wide_subgroups, f16 };
         let all = [Features::NONE, of(true, false), of(false, true), of(true, true)];
         all.into_iter().filter(|s| s.and(self) == *s).collect()
     }

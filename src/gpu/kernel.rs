@@ -216,8 +216,6 @@ pub enum Expected {
     OnSoftware,
     /// GPUs: workgroup memory is quicker than memory.
     OnHardware,
-    /// None: it is taken only where it was measured to be faster.
-    Nowhere,
 }
 
 /// One kernel, for one storage format where there are several.

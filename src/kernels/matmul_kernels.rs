@@ -112,7 +112,6 @@ const TILE: Source = wgsl!("matmul/tile");
 const SHARED_TILE: Source = wgsl!("matmul/shared_tile");
 const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::WideSubgroups);
 const BROADCAST_TEXELS: Source = wgsl!("matmul/broadcast_texels").needing(Feature::WideSubgroups);
-const COOPERATIVE: Source = wgsl!("matmul/cooperative").needing(Feature::CooperativeMatrix);
 const ROW: Source = wgsl!("matmul/row");
 
 /// The portable tile of one orientation and format, with its alternatives. Optional alternatives are given with
@@ -120,23 +119,21 @@ const ROW: Source = wgsl!("matmul/row");
 macro_rules! tile {
     ($reference:ident $way:ident, $format:ident $name:ident
         $(, row $row:ident)? $(, texels $texels:ident $shape:ident $part:ident, broadcast $broadcast:ident)?) => {{
-        const VARIANT: &str = concat!(stringify!($reference), " ", stringify!($name));
+        const SUFFIX: &str = concat!(stringify!($reference), " ", stringify!($name));
         const FORMAT: Format = Format::$format;
         const WEIGHT: Source = weight_part(FORMAT);
         const W: Binding = w(FORMAT);
-        kernel!(PORTABLE, "matmul/tile", VARIANT, [$way, TILE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[
+        kernel!(PORTABLE, "matmul/tile", SUFFIX, [$way, TILE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[
             $(Alternative { kernel: &$row, expected: Expected::Everywhere, shape: row_shape },)?
             Alternative { kernel: &SHARED, expected: Expected::OnHardware, shape: shared_shape },
-            Alternative { kernel: &COOPERATES, expected: Expected::Nowhere, shape: shared_shape },
             $(Alternative { kernel: &$texels, expected: Expected::OnSoftware, shape: $shape },
             Alternative { kernel: &$broadcast, expected: Expected::OnSoftware, shape: broadcast_shape },)?
         ]);
-        kernel!(SHARED, "matmul/shared_tile", VARIANT, [$way, SHARED_TILE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
-        kernel!(COOPERATES, "matmul/cooperative", VARIANT, [$way, COOPERATIVE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
-        $(kernel!($row, "matmul/row", VARIANT, [$way, REDUCE, ROW, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);)?
+        kernel!(SHARED, "matmul/shared_tile", SUFFIX, [$way, SHARED_TILE, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
+        $(kernel!($row, "matmul/row", SUFFIX, [$way, REDUCE, ROW, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);)?
         $(
-            kernel!($texels, "matmul/broadcast_texels", VARIANT, [$way, SUMS, BROADCAST_TEXELS, $part], [A.as_texels(), W.as_texels()], $reference, FORMAT, &[]);
-            kernel!($broadcast, "matmul/broadcast", VARIANT, [$way, SUMS, BROADCAST, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
+            kernel!($texels, "matmul/broadcast_texels", SUFFIX, [$way, SUMS, BROADCAST_TEXELS, $part], [A.as_texels(), W.as_texels()], $reference, FORMAT, &[]);
+            kernel!($broadcast, "matmul/broadcast", SUFFIX, [$way, SUMS, BROADCAST, OPERAND, WEIGHT], [A, W], $reference, FORMAT, &[]);
         )?
         &PORTABLE
     }};

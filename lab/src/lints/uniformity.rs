@@ -317,10 +317,6 @@ impl<'a> Analysis<'a> {
                 frame.values[result.index()] = true;
                 "a subgroup operation"
             }
-            Statement::CooperativeStore { .. } => "a cooperative store",
-            Statement::Emit(range) if range.clone().any(|e| is_cooperative(&frame.function.expressions[e])) => {
-                "a cooperative load or product"
-            }
             _ => return,
         };
         if varies {
@@ -365,9 +361,4 @@ fn leave(frame: &mut Frame<'_>, scope: Option<usize>, continues: bool, diverges:
     scope.split |= diverges;
     let kept = if continues { &mut scope.at_continue } else { &mut scope.at_break };
     *kept = join(kept.take(), flow);
-}
-
-/// Whether all lanes of a subgroup compute an expression together.
-fn is_cooperative(expression: &Expression) -> bool {
-    matches!(expression, Expression::CooperativeLoad { .. } | Expression::CooperativeMultiplyAdd { .. })
 }

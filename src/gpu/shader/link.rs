@@ -23,8 +23,7 @@ fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static s
 }
 
 /// What naga wants to see enabled: it takes subgroup operations from the device alone, and refuses the line for them.
-const NAGA_NAMES: &[(Feature, &str)] =
-    &[(Feature::F16, "f16"), (Feature::CooperativeMatrix, "wgpu_cooperative_matrix")];
+const NAGA_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16")];
 /// What the standard wants to see enabled.
 const STANDARD_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16"), (Feature::Subgroups, "subgroups")];
 
@@ -45,11 +44,9 @@ pub fn link(kernel: &KernelDef, constants: &[u32], features: Features) -> String
     link_with(&enabled(kernel, features, NAGA_NAMES), kernel, constants, features)
 }
 
-/// As [`link`], with the `enable` lines of the standard: for browsers and other compilers than naga. None where the kernel needs what
-/// the standard does not have.
-pub fn standard_wgsl(kernel: &KernelDef, constants: &[u32], features: Features) -> Option<String> {
-    let is_standard = !kernel.required().cooperative_matrix;
-    is_standard.then(|| link_with(&enabled(kernel, features, STANDARD_NAMES), kernel, constants, features))
+/// As [`link`], with the `enable` lines of the standard: for browsers and other compilers than naga.
+pub fn standard_wgsl(kernel: &KernelDef, constants: &[u32], features: Features) -> String {
+    link_with(&enabled(kernel, features, STANDARD_NAMES), kernel, constants, features)
 }
 
 /// File and line of a line (from 1) of the text that [`link`] gives.

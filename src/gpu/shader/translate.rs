@@ -69,13 +69,13 @@ pub enum Checks {
 }
 
 /// The kernel in a target's language: SPIR-V words in little-endian order, or text. None where the language lacks what the
-/// kernel needs (subgroups or f16 on GLSL ES, cooperative matrices on HLSL).
+/// kernel needs (subgroups or f16 on GLSL ES).
 ///
 /// Errors name kernel and target: a limit that the kernel exceeds, or what naga's back end refuses.
 pub fn translate(linked: &Linked, target: Target, checks: Checks) -> Result<Option<Vec<u8>>> {
     let kernel = linked.kernel();
     let features = linked.features();
-    if target == Target::GlslEs && features != Features::NONE || target == Target::Hlsl && features.cooperative_matrix {
+    if target == Target::GlslEs && features != Features::NONE {
         return Ok(None);
     }
     let fail = |what: String| Error::new(format!("kernel {} for {}: {what}", kernel.name(), target.name()));
@@ -134,9 +134,6 @@ fn to_spirv(source: &Source) -> std::result::Result<Vec<u8>, String> {
     }
     if source.features.f16 {
         capabilities.push(C::Float16);
-    }
-    if source.features.cooperative_matrix {
-        capabilities.extend([C::CooperativeMatrixKHR, C::VulkanMemoryModel]);
     }
     let place = |(r, _): (naga::ResourceBinding, _)| {
         (r, spv::BindingInfo { descriptor_set: r.group, binding: r.binding, binding_array_size: None })

@@ -25,7 +25,7 @@ pub struct AdapterReport {
     pub features: Vec<&'static str>,
     /// The adapter's own limits.
     pub limits: wgpu::Limits,
-    /// What it offers, but for experimental features of a kind that kernels do not use.
+    /// What it offers.
     pub(super) offered: wgpu::Features,
     pub(super) adapter: wgpu::Adapter,
 }
@@ -33,12 +33,11 @@ pub struct AdapterReport {
 impl AdapterReport {
     fn new(index: usize, adapter: wgpu::Adapter) -> Self {
         let info = adapter.get_info();
-        let features = offered_by(&adapter, info.backend);
+        let features = adapter.features();
         let known = [
             ("subgroups", wgpu::Features::SUBGROUP),
             ("shader-f16", wgpu::Features::SHADER_F16),
             ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
-            ("cooperative matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         ];
         Self {
             index,
@@ -77,20 +76,6 @@ impl AdapterReport {
     pub fn is_software(&self) -> bool {
         self.device_type == "software"
     }
-}
-
-/// An adapter's features, cooperative matrices only where they have the size and type that kernels use: on Metal. No Vulkan driver that
-/// we know of has them in f32, so that nothing is known of naga's SPIR-V for them.
-fn offered_by(adapter: &wgpu::Adapter, backend: wgpu::Backend) -> wgpu::Features {
-    let is_used = |m: &wgpu::CooperativeMatrixProperties| {
-        let f32 = wgpu::CooperativeScalarType::F32;
-        (m.m_size, m.n_size, m.k_size, m.ab_type, m.cr_type) == (8, 8, 8, f32, f32)
-    };
-    let mut features = adapter.features();
-    if backend != wgpu::Backend::Metal || !adapter.cooperative_matrix_properties().iter().any(is_used) {
-        features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-    }
-    features
 }
 
 fn backend_name(backend: wgpu::Backend) -> &'static str {

@@ -21,17 +21,9 @@ pub(super) struct WgpuDevice {
 impl WgpuDevice {
     /// Opens an adapter that messages call `name`.
     pub(super) fn open(name: &str, report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
-        let required_features = options.required_features(report.offered);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("longreach"),
-            required_features,
-            experimental_features: if required_features.intersects(wgpu::Features::all_experimental_mask()) {
-                // SAFETY: of what is experimental only cooperative matrices are asked for, and their kernels use them as their test
-                // does, which runs first.
-                unsafe { wgpu::ExperimentalFeatures::enabled() }
-            } else {
-                wgpu::ExperimentalFeatures::disabled()
-            },
+            required_features: options.required_features(report.offered),
             required_limits: options.limits.of(&report.limits),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use super::choice::{Choice, scratch};
 use super::choice_store::ChoiceStore;
-use super::cooperative_test;
 use super::device::WgpuDevice;
 use super::encode::Encoding;
 use super::memory::Memory;
@@ -38,7 +37,6 @@ pub struct WgpuExecutor {
     limits: DeviceLimits,
     features: Features,
     subgroup_verdict: Option<Verdict>,
-    cooperative_verdict: Option<cooperative_test::Verdict>,
     choice: Choice,
     pipelines: Pipelines,
     memory: Memory,
@@ -57,8 +55,7 @@ impl WgpuExecutor {
             max_buffer_bytes: own.max_buffer_size,
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
-        let variants =
-            format!("{features}{}", if features.cooperative_matrix { " + cooperative matrices" } else { "" });
+        let variants = features.to_string();
         let identity = [&report.name, &report.vendor, &report.driver, report.backend, &variants];
         Ok(Self {
             name,
@@ -66,7 +63,6 @@ impl WgpuExecutor {
             limits,
             features,
             subgroup_verdict: None,
-            cooperative_verdict: None,
             choice: Choice::new(report.is_software(), options.alternatives, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
             memory: Memory::default(),
@@ -103,29 +99,8 @@ impl WgpuExecutor {
         Ok(())
     }
 
-    /// Tests the device's cooperative matrices before the first kernel that may use them is compiled.
-    fn test_cooperative_for(&mut self, recording: &Recording) -> Result<()> {
-        let mut kernels = recording.dispatches().flat_map(|d| d.kernel.with_alternatives());
-        let is_open = self.features.cooperative_matrix && self.cooperative_verdict.is_none();
-        if !is_open || !kernels.any(|k| k.features().cooperative_matrix) {
-            return Ok(());
-        }
-        // Now, since the test is a recording as well.
-        self.cooperative_verdict = Some(Ok(()));
-        let verdict = cooperative_test::run(self)?;
-        self.features.cooperative_matrix = verdict.is_ok();
-        self.cooperative_verdict = Some(verdict);
-        Ok(())
-    }
-
-    /// Why the device's cooperative matrices are not used although it offers them; none while the test was passed or not needed.
-    pub fn cooperative_failure(&self) -> Option<&str> {
-        self.cooperative_verdict.as_ref()?.as_ref().err().map(String::as_str)
-    }
-
     fn settle_subgroups(&mut self, verdict: Verdict) {
         self.features.subgroups &= verdict.is_ok();
-        self.features.cooperative_matrix &= verdict.is_ok();
         self.features.wide_subgroups &= verdict.as_ref().is_ok_and(|&lanes| lanes >= Features::WIDE_LANES);
         self.subgroup_verdict = Some(verdict);
     }
@@ -146,7 +121,6 @@ impl WgpuExecutor {
     fn choose(&mut self, recording: &Recording) -> Result<Recording> {
         self.check(recording)?;
         self.test_subgroups_for(recording)?;
-        self.test_cooperative_for(recording)?;
         for d in recording.dispatches() {
             if self.choice.wants(d) {
                 self.measure(d)?;

@@ -3,7 +3,6 @@
 pub(super) mod adapter;
 pub(super) mod choice;
 pub(super) mod choice_store;
-pub(super) mod cooperative_test;
 pub(super) mod device;
 pub(super) mod encode;
 pub(super) mod executor;

@@ -95,7 +95,6 @@ impl OpenOptions {
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES;
         wanted.set(wgpu::Features::SUBGROUP, self.features.subgroups);
         wanted.set(wgpu::Features::SHADER_F16, self.features.f16);
-        wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, self.features.cooperative_matrix);
         offered & wanted
     }
 }
@@ -105,8 +104,7 @@ pub(super) fn features_of(device: wgpu::Features, most_lanes: u32) -> Features {
     let subgroups = device.contains(wgpu::Features::SUBGROUP);
     let wide_subgroups = subgroups && (most_lanes == 0 || most_lanes >= Features::WIDE_LANES);
     let f16 = device.contains(wgpu::Features::SHADER_F16);
-    let cooperative_matrix = subgroups && device.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-    Features { subgroups, wide_subgroups, f16, cooperative_matrix }
+    Features { subgroups, wide_subgroups, f16 }
 }
 
 #[cfg(test)]
@@ -127,14 +125,5 @@ mod tests {
         assert!(runs(features_of(device, 8)) > 5);
         assert_eq!(runs(short), 0);
         assert!(alternatives.iter().any(|k| k.features().subgroups && k.runs_with(short)));
-    }
-
-    #[test]
-    fn cooperative_matrices_need_subgroups() {
-        let both = wgpu::Features::SUBGROUP | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        // wgpu says 4 to 64 of every Metal adapter: how many there are is left to the test of the matrices.
-        assert!(features_of(both, 64).cooperative_matrix && features_of(both, 0).cooperative_matrix);
-        assert!(!features_of(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, 32).cooperative_matrix);
-        assert!(!features_of(wgpu::Features::SUBGROUP, 32).cooperative_matrix);
     }
 }
