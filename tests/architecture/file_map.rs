@@ -24,7 +24,7 @@ fn summary(text: &str) -> String {
     out + rest
 }
 
-/// The map: a heading for each floor, a line for each folder (that of its `mod.rs`) and file below it.
+/// The map: a heading for each floor and for the lab, a line for each folder (that of its `mod.rs`) and file below it.
 pub fn file_map(floors: &[&[&str]], sources: &BTreeMap<String, String>) -> String {
     let mut map = String::new();
     let mut line = |path: &str, text: &str| {
@@ -44,6 +44,7 @@ pub fn file_map(floors: &[&[&str]], sources: &BTreeMap<String, String>) -> Strin
             floor.iter().any(|m| path == format!("src/{m}.rs") || path.starts_with(&format!("src/{m}/")))
         });
     }
+    put("//! The lab".into(), &|path| path.starts_with("lab/src/"));
     let mut out = String::new();
     for line in map.lines() {
         match line.strip_prefix("- ``: ") {
