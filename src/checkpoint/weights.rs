@@ -76,11 +76,6 @@ impl WeightSource {
         &self.config
     }
 
-    /// The path it was opened with.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The model folder, where tokenizer and templates lie too; None for a GGUF file.
     pub fn dir(&self) -> Option<&Path> {
         matches!(self.files, Files::Folder(_)).then_some(self.path.as_path())
@@ -89,11 +84,6 @@ impl WeightSource {
     /// The metadata of a GGUF file, tokenizer and chat template included; None for a folder.
     pub fn gguf_metadata(&self) -> Option<&Metadata> {
         if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
-    }
-
-    /// The type in which a weight is stored.
-    pub fn dtype(&self, name: &str) -> Result<DType> {
-        Ok(self.info(self.weight(name)?)?.0)
     }
 
     /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in which it is stored.
