@@ -22,7 +22,7 @@ pub fn slow_cases() -> Vec<Case> {
     every_case().filter(|c| c.slow).collect()
 }
 
-/// The cases of [`all_cases`] and [`slow_cases`].
+/// The cases of [`all_cases`] and those whose kernels software drivers compile for minutes.
 pub fn every_case() -> impl Iterator<Item = Case> {
     crate::kernels::cases().into_iter().chain(crate::attention::cases()).filter(|c| !c.bench)
 }
