@@ -1,10 +1,10 @@
-//! Which graphics adapters this machine has, in a fixed order, and how a name or number picks one.
+//! The graphics adapters of this machine in a fixed order, and their choice by name or number.
 
 use super::open_options::{LimitSet, features_of};
 use crate::error::{Error, Result};
 use crate::gpu::Features;
 
-/// What is worth knowing about an adapter before it is opened.
+/// Properties of an adapter, known before it is opened.
 #[derive(Clone, Debug)]
 pub struct AdapterReport {
     /// Position in [`adapters`], the INDEX of `--device`.
@@ -15,11 +15,11 @@ pub struct AdapterReport {
     pub backend: &'static str,
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub device_type: &'static str,
-    /// Who made it: a name for known PCI vendors, else the number in hexadecimal.
+    /// The vendor: a name for known PCI vendors, else the id in hexadecimal.
     pub vendor: String,
-    /// Driver and its version.
+    /// Driver name and version.
     pub driver: String,
-    /// Subgroup sizes, smallest and largest; equal and 0 where unknown.
+    /// Smallest and largest subgroup size; both 0 if unknown.
     pub subgroup_sizes: (u32, u32),
     /// Optional features that Longreach can use.
     pub features: Vec<&'static str>,
@@ -54,12 +54,13 @@ impl AdapterReport {
         }
     }
 
-    /// The features for which kernels have a variant of their own.
+    /// The features for which kernels have a variant.
     pub fn kernel_features(&self) -> Features {
         features_of(self.offered, self.subgroup_sizes.1)
     }
 
-    /// The limits that matter to kernels, by WebGPU's names, as a device opened with `limits` has them.
+    /// The limits relevant to kernels, by their WebGPU names, as a device opened with `limits` has
+    /// them.
     pub fn named_limits(&self, limits: LimitSet) -> Vec<(&'static str, u64)> {
         let l = limits.of(&self.limits);
         vec![
@@ -72,7 +73,7 @@ impl AdapterReport {
         ]
     }
 
-    /// Whether this is a processor pretending to be a GPU. Such adapters are used only when named.
+    /// Whether this adapter runs on the CPU. Such adapters are used only when named.
     pub fn is_software(&self) -> bool {
         self.device_type == "software"
     }
@@ -88,7 +89,7 @@ fn backend_name(backend: wgpu::Backend) -> &'static str {
     }
 }
 
-/// Names of PCI vendor ids, and of those that Khronos gave to software.
+/// Names of PCI vendor ids, and of the ids that Khronos assigned to software.
 fn vendor_name(id: u32) -> String {
     let known = match id {
         0x1002 => "AMD",
@@ -110,7 +111,7 @@ fn type_name(device_type: wgpu::DeviceType, name: &str) -> &'static str {
     let software = ["llvmpipe", "swiftshader", "softpipe", "basic render driver"];
     let lower = name.to_lowercase();
     if software.iter().any(|s| lower.contains(s)) {
-        return "software"; // the GL backend reports its type by guessing from strings
+        return "software"; // the GL backend guesses its type from strings
     }
     match device_type {
         wgpu::DeviceType::DiscreteGpu => "discrete",
@@ -121,13 +122,14 @@ fn type_name(device_type: wgpu::DeviceType, name: &str) -> &'static str {
     }
 }
 
-/// Every adapter of the machine that can run compute shaders: hardware before software, discrete before integrated, GL
-/// last; otherwise as the drivers list them.
+/// Every adapter of the machine that can run compute shaders: hardware before software, discrete
+/// before integrated, GL last; otherwise in driver order.
 pub fn adapters() -> Vec<AdapterReport> {
     adapters_of(wgpu::Backends::all())
 }
 
-/// The adapters among which `auto` chooses: GL is left out, since probing it is slow and talks to the window system.
+/// The adapters among which `auto` chooses: without GL, since probing it is slow and opens the
+/// window system.
 pub(in crate::gpu) fn primary_adapters() -> Vec<AdapterReport> {
     adapters_of(wgpu::Backends::PRIMARY)
 }
@@ -150,13 +152,14 @@ fn adapters_of(backends: wgpu::Backends) -> Vec<AdapterReport> {
     reports
 }
 
-/// The adapter that `auto` uses: the first hardware one, or none (then the CPU executor runs).
+/// The adapter that `auto` uses: the first hardware one, or `None` (then the CPU executor runs).
 pub fn auto_adapter(adapters: &[AdapterReport]) -> Option<&AdapterReport> {
     let hardware = |a: &&AdapterReport| matches!(a.device_type, "discrete" | "integrated" | "virtual");
     adapters.iter().find(|a| hardware(a) && a.backend != "gl")
 }
 
-/// The adapter with this index, or whose name contains this text; `vulkan:`, `gl:`, `metal:` or `dx12:` in front narrows it.
+/// The adapter with this index, or whose name contains this text; a prefix `vulkan:`, `gl:`,
+/// `metal:` or `dx12:` narrows it.
 pub fn find_adapter<'a>(adapters: &'a [AdapterReport], wanted: &str) -> Result<&'a AdapterReport> {
     let refuse = |why: &str| {
         let list: Vec<_> = adapters.iter().map(|a| format!("{}: {}:{}", a.index, a.backend, a.name)).collect();

@@ -1,8 +1,10 @@
-//! Which of alternative kernels a device runs: the expected one, until both were measured.
+//! Chooses among alternative kernels: the measured fastest, else the one expected to be fastest.
 //!
-//! The recorded kernel is the portable one. A measurement holds for dispatches of about the same size (`Size`): it is taken before a
-//! recording runs, never in the middle, and once its time is spent what is left goes by expectation. `choice_store.rs` keeps it for the
-//! next run. All alternatives are measured, also behind one that comes near the roofline: to measure that would take longer than a few alternatives.
+//! The recorded kernel is the portable one. A measurement applies to all dispatches of about the
+//! same size (`Size`). It runs before a recording, never during one. After the time budget is
+//! spent, untested dispatches use the expected alternative. `choice_store.rs` saves the
+//! measurements for later runs. All alternatives are measured, even if one comes near the roofline:
+//! measuring the roofline would take longer than a few alternatives.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,11 +12,11 @@ use std::time::Duration;
 use super::choice_store::{ChoiceStore, text_hash};
 use crate::gpu::{Access, Alternatives, Binding, Buffer, Dispatch, Expected, Features, KernelDef, Lifetime, Span};
 
-/// The most time that one device spends on measurements.
+/// Total time that one device spends on measurements.
 const BUDGET: Duration = Duration::from_millis(1500);
 
-/// Names the dispatches for which one measurement stands: kernel with its text and alternatives, constants, and sizes rounded up to powers
-/// of two.
+/// A key for dispatches that share one measurement: the kernel with its text and alternatives, its
+/// constants, and sizes rounded up to powers of two.
 fn size_of(d: &Dispatch) -> String {
     let rounded = |n: usize| n.next_power_of_two().ilog2();
     let groups = d.groups.iter().map(|&g| rounded(g as usize));
@@ -22,22 +24,22 @@ fn size_of(d: &Dispatch) -> String {
     format!("{} {:?} {sizes:?} {:016x}", d.kernel.name(), d.constants, text_hash(d.kernel))
 }
 
-/// The choices of one device.
+/// The kernel choices of one device.
 #[derive(Debug)]
 pub(super) struct Choice {
-    /// Whether the adapter is a program.
+    /// Whether the adapter runs on the CPU.
     software: bool,
     alternatives: Alternatives,
     /// Name of the fastest kernel by size.
     measured: HashMap<String, String>,
-    /// Names of the alternatives that the driver does not compile.
+    /// Names of alternatives that the driver failed to compile.
     refused: HashSet<String>,
     spent: Duration,
     store: Option<ChoiceStore>,
 }
 
 impl Choice {
-    /// The choices of a device, with what earlier runs measured and kept in `store`.
+    /// The choices of a device, starting with the measurements that earlier runs saved in `store`.
     pub(super) fn new(software: bool, alternatives: Alternatives, store: Option<ChoiceStore>) -> Self {
         let alternatives =
             if software && alternatives == Alternatives::Best { Alternatives::Expected } else { alternatives };
@@ -46,12 +48,12 @@ impl Choice {
         Self { software, alternatives, measured, refused: HashSet::new(), spent: Duration::ZERO, store }
     }
 
-    /// Whether a dispatch may be replaced at all.
+    /// Whether any alternative could replace a dispatch.
     pub(super) fn has_alternatives(&self, d: &Dispatch) -> bool {
         self.alternatives != Alternatives::Never && !d.kernel.alternatives.is_empty()
     }
 
-    /// The dispatch and its alternatives, the one that is expected to win first.
+    /// The dispatch and its alternatives, the one that is expected to be fastest first.
     pub(super) fn candidates(&self, d: &Dispatch, features: Features) -> Vec<Dispatch> {
         let rank = |expected: Expected| match expected {
             Expected::Everywhere => 0,
@@ -69,7 +71,8 @@ impl Choice {
         all.into_iter().map(|(_, d)| d).collect()
     }
 
-    /// What the device runs in place of a dispatch: the fastest of those measured, else the expected one.
+    /// The dispatch that the device runs in place of `d`: the fastest measured one, else the
+    /// expected one.
     pub(super) fn of(&self, d: &Dispatch, features: Features) -> Dispatch {
         if !self.has_alternatives(d) {
             return d.clone();
@@ -81,23 +84,23 @@ impl Choice {
         candidates.swap_remove(at.unwrap_or(0))
     }
 
-    /// Leaves an alternative out from now on.
+    /// Excludes an alternative from now on.
     pub(super) fn refuse(&mut self, alternative: &KernelDef) {
         self.refused.insert(alternative.name());
     }
 
-    /// Whether a dispatch like this one should be measured now.
+    /// Whether a dispatch of this size should be measured now.
     pub(super) fn wants(&self, d: &Dispatch) -> bool {
         let measures = self.alternatives != Alternatives::Expected;
         measures && self.has_alternatives(d) && self.spent < BUDGET && !self.measured.contains_key(&size_of(d))
     }
 
-    /// Whether there is time to measure more, `elapsed` into one measurement.
+    /// Whether the budget allows further measurements, `elapsed` into one measurement.
     pub(super) fn has_time(&self, elapsed: Duration) -> bool {
         self.spent + elapsed < BUDGET
     }
 
-    /// Notes which kernel was the fastest for dispatches like this one, and what finding out took.
+    /// Records the fastest kernel for dispatches of this size and the time the measurement took.
     pub(super) fn note(&mut self, d: &Dispatch, fastest: &Dispatch, took: Duration) {
         self.measured.insert(size_of(d), fastest.kernel.name());
         self.spent += took;
@@ -107,7 +110,8 @@ impl Choice {
     }
 }
 
-/// The spans of a dispatch with memory of its own for all that the host did not write; none where that is a lot.
+/// The spans of a dispatch, with fresh memory for all that the host did not write; `None` if that
+/// is too much memory.
 pub(super) fn scratch(d: &Dispatch) -> Option<Vec<Span>> {
     const MOST_BYTES: u64 = 256 << 20;
     let fresh = |(span, binding): (&Span, &Binding)| {

@@ -1,8 +1,7 @@
-//! What was found to be the fastest kernel, kept between runs: a JSON object in the platform's cache folder, one file for an adapter
-//! and driver.
+//! Saves the measured kernel choices in the platform's cache folder: one JSON file per adapter and driver.
 //!
-//! With the file a device runs the same kernels in every run, so that results are the same to the bit. Whatever is wrong with the file costs
-//! a measurement, never a run.
+//! With the file a device runs the same kernels in every run, so that results are bitwise equal. A
+//! damaged or missing file costs a new measurement, never a run.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,12 +11,13 @@ use std::sync::{LazyLock, Mutex};
 use crate::atomic_file::write_file;
 use crate::gpu::KernelDef;
 
-/// Where the choices of one adapter are kept.
+/// The file with the choices of one adapter.
 #[derive(Clone, Debug)]
 pub(super) struct ChoiceStore(PathBuf);
 
 impl ChoiceStore {
-    /// The file of an adapter, known by all that names it and its driver; none where the platform has no cache folder.
+    /// The file of an adapter and its driver, named by a hash of `identity`; `None` if the platform
+    /// has no cache folder.
     pub(super) fn of_adapter(identity: &[&str]) -> Option<Self> {
         cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).map(|folder| Self::in_folder(&folder, identity))
     }
@@ -28,12 +28,12 @@ impl ChoiceStore {
         Self(folder.join("longreach").join(format!("kernels-{:016x}.json", hasher.finish())))
     }
 
-    /// Kernel names by key; none where nothing usable was kept.
+    /// Kernel names by key; empty if the file is missing or unusable.
     pub(super) fn load(&self) -> HashMap<String, String> {
         std::fs::read(&self.0).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Keeps them. Where that fails the next run measures again.
+    /// Saves the choices. If that fails, the next run measures again.
     pub(super) fn save(&self, choices: &HashMap<String, String>) {
         let sorted: std::collections::BTreeMap<_, _> = choices.iter().collect();
         let folder_is_there = self.0.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok());
@@ -43,7 +43,7 @@ impl ChoiceStore {
     }
 }
 
-/// The folder for caches of this platform, by its environment variables.
+/// The platform's cache folder, from its environment variables.
 fn cache_folder(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name| var(name).filter(|path| path.is_absolute());
     let home = |below: &str| absolute("HOME").map(|home| home.join(below));
@@ -54,7 +54,7 @@ fn cache_folder(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     }
 }
 
-/// A number that changes with the text of a kernel or of an alternative.
+/// A hash of the WGSL text of a kernel and its alternatives.
 pub(super) fn text_hash(kernel: &'static KernelDef) -> u64 {
     static MADE: LazyLock<Mutex<HashMap<usize, u64>>> = LazyLock::new(Mutex::default);
     let mut made = MADE.lock().expect("hashing does not panic");

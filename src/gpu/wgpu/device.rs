@@ -1,6 +1,6 @@
-//! An open device of wgpu: its queue, the faults it reports, and the calls that wait for it.
+//! An open wgpu device: its queue, the faults it reports, and the calls that wait for it.
 //!
-//! Not here: what runs on it (`executor.rs`) and whose memory is where (`pool.rs`).
+//! `executor.rs` runs work on it; `pool.rs` manages its memory.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::pool::create;
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterReport, OpenOptions, Reading};
 
-/// A device with its queue and its faults. A clone is another handle of the same.
+/// A device with its queue and faults. A clone is another handle to the same device.
 #[derive(Clone)]
 pub(super) struct WgpuDevice {
     pub(super) device: wgpu::Device,
@@ -19,7 +19,7 @@ pub(super) struct WgpuDevice {
 }
 
 impl WgpuDevice {
-    /// Opens an adapter that messages call `name`.
+    /// Opens an adapter. Messages call it `name`.
     pub(super) fn open(name: &str, report: &AdapterReport, options: &OpenOptions) -> Result<Self> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("longreach"),
@@ -50,14 +50,14 @@ impl WgpuDevice {
         self.device.destroy();
     }
 
-    /// Waits for a submission, or for everything. On a lost device wgpu's poll panics: it is not asked once the loss is
-    /// known, and a panic is caught.
+    /// Waits for a submission, or for all. wgpu's poll panics on a lost device: it is not called
+    /// once the loss is known, and a panic is caught.
     pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         self.faults.check()?;
         let wait = wgpu::PollType::Wait { submission_index, timeout: self.patience };
         let polled = catch_quietly(|| self.device.poll(wait));
         match polled {
-            // Unless the callback said more.
+            // Unless the callback already recorded a reason.
             Err(_) => self.faults.set_lost("it stopped answering".to_string()),
             Ok(Err(wgpu::PollError::Timeout)) => {
                 let seconds = self.patience.map_or(0.0, |p| p.as_secs_f64());
@@ -81,7 +81,7 @@ impl WgpuDevice {
         let index = self.queue.submit([encoder.finish()]);
         let (send, receive) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
-            let _ = send.send((r, Instant::now())); // the receiver is gone only when waiting failed, which is reported
+            let _ = send.send((r, Instant::now())); // the receiver is dropped only if waiting failed, and that error is returned
         });
         self.faults.check()?;
         let (device, label) = (self.clone(), label.to_string());

@@ -1,4 +1,4 @@
-//! Commands of a recording as a command buffer of wgpu: parameters, passes, and timestamps where they are asked for.
+//! Encodes commands as a wgpu command buffer: parameters, passes and, on request, timestamps.
 
 use std::ops::Range;
 
@@ -9,10 +9,12 @@ use super::timestamps::Timestamps;
 use crate::error::Result;
 use crate::gpu::{Recording, texels};
 
-/// Parameter blocks lie this many bytes apart in the uniform buffer (WebGPU's uniform offset alignment).
+/// Distance between parameter blocks in the uniform buffer (WebGPU's uniform offset alignment), in
+/// bytes.
 const PARAM_STRIDE: usize = 256;
 
-/// The parameter blocks of all dispatches of a recording, as [`Encoding::encode`] finds them. Never empty.
+/// The parameter blocks of all dispatches of a recording, laid out for [`Encoding::encode`]. Never
+/// empty.
 fn param_bytes(recording: &Recording) -> Vec<u8> {
     let mut bytes = Vec::new();
     for d in recording.dispatches() {
@@ -29,7 +31,7 @@ fn param_bytes(recording: &Recording) -> Vec<u8> {
 pub(super) struct ParamBuffer(Option<wgpu::Buffer>);
 
 impl ParamBuffer {
-    /// Writes the parameter blocks of a recording; what is queued before still finds its own.
+    /// Writes the parameter blocks of a recording; commands queued earlier still read their own.
     pub(super) fn upload(&mut self, gpu: &WgpuDevice, recording: &Recording) -> Result<wgpu::Buffer> {
         let bytes = param_bytes(recording);
         let need = bytes.len() as u64;
@@ -46,7 +48,7 @@ impl ParamBuffer {
     }
 }
 
-/// What encoding needs: everything is compiled, allocated, bound and uploaded before.
+/// The inputs of encoding: everything is already compiled, allocated, bound and uploaded.
 pub(super) struct Encoding<'a> {
     pub(super) device: &'a wgpu::Device,
     pub(super) prepared: &'a Prepared,
@@ -57,7 +59,8 @@ impl Encoding<'_> {
         self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
-    /// Encodes a range of the commands. Neighbouring dispatches share a pass, unless textures are filled between them.
+    /// Encodes a range of the commands. Adjacent dispatches share a pass, unless textures are
+    /// filled between them.
     pub(super) fn encode(&self, commands: Range<usize>) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
         let mut at = commands.start;
@@ -78,7 +81,7 @@ impl Encoding<'_> {
         encoder.finish()
     }
 
-    /// As [`Encoding::encode`], with a pass and two timestamps for each command.
+    /// Like [`Encoding::encode`], with one pass and two timestamps per command.
     pub(super) fn encode_timed(&self, commands: Range<usize>, timestamps: &Timestamps) -> wgpu::CommandBuffer {
         let mut encoder = self.encoder();
         let n = commands.len();
@@ -92,7 +95,8 @@ impl Encoding<'_> {
                 let mut pass = encoder.begin_compute_pass(&timestamps.around(i));
                 self.dispatch(&mut pass, at);
             } else {
-                // Timestamps are portable only at the ends of passes: a transfer stands between two empty ones.
+                // Timestamps are portable only at the ends of passes, so a copy or clear is placed
+                // between two empty passes.
                 drop(encoder.begin_compute_pass(&timestamps.before(i)));
                 self.transfer(&mut encoder, at);
                 drop(encoder.begin_compute_pass(&timestamps.after(i)));
@@ -111,7 +115,7 @@ impl Encoding<'_> {
         !self.prepared.bound(at).texels.is_empty()
     }
 
-    /// Fills the textures that dispatch `at` reads, if there are any.
+    /// Fills the textures that dispatch `at` reads, if any.
     fn copy_texels(&self, encoder: &mut wgpu::CommandEncoder, at: usize) {
         for (part, texture) in &self.prepared.bound(at).texels {
             texels::copy(encoder, self.prepared.storage(*part), *part, texture);
@@ -127,7 +131,7 @@ impl Encoding<'_> {
         pass.dispatch_workgroups(*x, *y, *z);
     }
 
-    /// A copy or a clear.
+    /// Encodes a copy or a clear.
     fn transfer(&self, encoder: &mut wgpu::CommandEncoder, at: usize) {
         let storage = |part| self.prepared.storage(part);
         match self.prepared.commands[at] {

@@ -1,8 +1,8 @@
-//! Runs recordings on a GPU through wgpu, in bounded submits.
+//! Runs recordings on a GPU through wgpu, in submits of bounded length.
 //!
-//! Errors never panic: uncaptured errors and device loss are collected by callbacks (`faults.rs`) and returned by the call
-//! that met them. The device itself is in `device.rs`, compiled kernels are in `pipelines.rs`, device memory in `memory.rs`, and
-//! what a submit holds is in `encode.rs`.
+//! Errors never panic: callbacks collect uncaptured errors and device loss (`faults.rs`), and the
+//! next call returns them. `device.rs` holds the device, `pipelines.rs` compiled kernels,
+//! `memory.rs` device memory, and `encode.rs` encodes a submit.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -25,7 +25,7 @@ use crate::gpu::{
     Recording, Span, Timing,
 };
 
-/// Submits in flight before the next waits.
+/// Submits in flight before the next one waits.
 const SUBMITS_IN_FLIGHT: usize = 3;
 /// Bulk uploads are submitted whenever this much is staged.
 const UPLOAD_BYTES_PER_SUBMIT: usize = 64 << 20;
@@ -71,19 +71,21 @@ impl WgpuExecutor {
         })
     }
 
-    /// Takes the device away, as a driver reset would: every later call returns
+    /// Simulates the loss of the device, as a driver reset would cause it: every later call returns
     /// [`crate::error::ErrorKind::DeviceLost`].
     #[cfg(any(test, feature = "testing"))]
     pub fn lose_device(&mut self) {
         self.gpu.lose();
     }
 
-    /// The kernels' optional variants that are in use. Subgroups are left out once the device has failed their test.
+    /// The optional features whose kernel variants are in use. Subgroups are excluded after the
+    /// device failed their test.
     pub fn features(&self) -> Features {
         self.features
     }
 
-    /// Why the device's subgroups are not used although it offers them; none while the test was passed or not needed.
+    /// Why the device's subgroups are not used although it offers them; `None` if the test passed
+    /// or was not needed.
     pub fn subgroup_failure(&self) -> Option<&str> {
         self.subgroup_verdict.as_ref()?.as_ref().err().map(String::as_str)
     }
@@ -112,12 +114,13 @@ impl WgpuExecutor {
         self.settle_subgroups(Err("failed on purpose".to_string()));
     }
 
-    /// How many recordings were run with what had been prepared for an earlier one of the same shape.
+    /// The number of recordings that reused what was prepared for an earlier one with the same key.
     pub fn n_replayed(&self) -> u64 {
         self.memory.replays.hits
     }
 
-    /// The recording with the alternatives that this device runs, compiled. What was not measured yet is, as far as time allows.
+    /// The recording with the alternatives that this device runs, compiled. Times untested
+    /// alternatives first, within the time budget.
     fn choose(&mut self, recording: &Recording) -> Result<Recording> {
         self.check(recording)?;
         self.test_subgroups_for(recording)?;
@@ -133,7 +136,8 @@ impl WgpuExecutor {
         }
     }
 
-    /// Leaves out an alternative that the driver does not take. Without a kernel that was recorded nothing can be done.
+    /// Excludes an alternative that the driver failed to compile. If a recorded kernel failed,
+    /// returns the error.
     fn do_without(&mut self, not: NotCompiled, recorded: &Recording) -> Result<()> {
         let is_alternative = |k: &&KernelDef| !recorded.dispatches().any(|d| std::ptr::eq(d.kernel, *k));
         self.choice.refuse(not.kernel.filter(is_alternative).ok_or(not.error)?);
@@ -144,7 +148,7 @@ impl WgpuExecutor {
         self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, recording.dispatches(), self.features)
     }
 
-    /// Runs a dispatch and its alternatives on memory of their own and notes which is the fastest.
+    /// Times a dispatch and its alternatives on scratch memory and records the fastest.
     fn measure(&mut self, d: &Dispatch) -> Result<()> {
         let start = Instant::now();
         let Some(spans) = scratch(d) else { return Ok(()) };
@@ -155,7 +159,7 @@ impl WgpuExecutor {
                 self.do_without(not, &Recording::of(d.clone()))?;
                 continue;
             }
-            self.time_chosen(&alone)?; // warms it up
+            self.time_chosen(&alone)?; // warm-up
             let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum();
             if fastest.as_ref().is_none_or(|(best, _)| seconds < *best) {
                 fastest = Some((seconds, candidate));
@@ -170,7 +174,7 @@ impl WgpuExecutor {
         Ok(())
     }
 
-    /// Runs a compiled recording as it is and says what each command took.
+    /// Runs a compiled recording unchanged and returns the time of each command.
     fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
         let shape = RecordingKey::of(recording);
         let mut prepared = Prepared::new(&shape, recording, &self.pipelines);
@@ -185,7 +189,8 @@ impl WgpuExecutor {
         let mut timings = Vec::new();
         while timings.len() < prepared.commands.len() {
             let done = timings.len();
-            // The first command goes alone: whether the timestamps are real is not known yet. Without them all do.
+            // The first command runs alone, to find out whether the timestamps are real. Without
+            // timestamps every command runs alone.
             let alone = timestamps.is_none() || timings.is_empty();
             let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
             let part = done..prepared.commands.len().min(done + most);
@@ -213,7 +218,8 @@ impl WgpuExecutor {
         Ok(timings)
     }
 
-    /// A recording with its kernels chosen and compiled, memory and parameters in place: all that is needed before its first submit.
+    /// A recording with kernels chosen and compiled, memory and parameters in place, ready for its
+    /// first submit.
     fn prepare(&mut self, recording: &Recording) -> Result<Prepared> {
         self.gpu.faults.check()?;
         let shape = RecordingKey::of(recording);

@@ -1,4 +1,4 @@
-//! Faults that a wgpu device reports from its callbacks, kept until the next call can return them.
+//! Faults that a wgpu device reports in callbacks, held until the next call returns them.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Shared between the device's callbacks and the executor.
+/// State shared between the device's callbacks and the executor.
 #[derive(Clone, Default)]
 pub(super) struct Faults(Arc<Mutex<State>>);
 
@@ -21,12 +21,12 @@ impl Faults {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Remembers that the device is gone, for good.
+    /// Marks the device as lost, permanently.
     pub(super) fn set_lost(&self, reason: String) {
         self.state().lost.get_or_insert(reason);
     }
 
-    /// Remembers the first error since the last [`Faults::check`].
+    /// Records the first error since the last [`Faults::check`].
     pub(super) fn record(&self, error: &wgpu::Error) {
         let fault = match error {
             wgpu::Error::OutOfMemory { source } => (
@@ -47,7 +47,7 @@ impl Faults {
         self.state().pending.get_or_insert(fault);
     }
 
-    /// Returns what has been reported since the last check. A lost device stays lost.
+    /// Returns the fault recorded since the last check. A lost device stays lost.
     pub(super) fn check(&self) -> Result<()> {
         let mut state = self.state();
         if let Some(reason) = &state.lost {
@@ -68,8 +68,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`. A panic in it is returned and prints nothing: wgpu's `Device::poll` panics where a device is lost, and the
-/// caller says so in an error.
+/// Runs `f`; returns a panic without printing it. wgpu's `Device::poll` panics on a lost device,
+/// and the caller reports that as an error.
 pub(super) fn catch_quietly<R>(f: impl FnOnce() -> R) -> std::thread::Result<R> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

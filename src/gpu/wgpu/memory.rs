@@ -1,4 +1,4 @@
-//! What a wgpu device holds for recordings: persistent buffers and slots, prepared recordings that were bound to them, and parameters.
+//! Memory of a wgpu device: persistent buffers, transient slots, prepared recordings and parameters.
 
 use super::device::WgpuDevice;
 use super::encode::ParamBuffer;
@@ -61,7 +61,7 @@ impl Memory {
         prepared.bind(&gpu.device, &shape.buffers, persistent, &slots, &params, texture)
     }
 
-    /// The storage of a persistent handle. Slots are given up for it where memory runs out.
+    /// The storage of a persistent handle. If memory runs out, releases the slots and tries again.
     pub(super) fn storage(&mut self, gpu: &WgpuDevice, buffer: &Buffer) -> Result<wgpu::Buffer> {
         match self.pool.persistent(&gpu.device, &gpu.faults, buffer) {
             Err(e) if e.kind() == ErrorKind::OutOfMemory => {
@@ -72,7 +72,7 @@ impl Memory {
         }
     }
 
-    /// Frees the memory of all slots and textures, once what is queued is done with it.
+    /// Frees the memory of all slots and textures, after the queued work has finished.
     fn release_slots(&mut self, gpu: &WgpuDevice) -> Result<()> {
         self.pool.release();
         self.texels.release();
@@ -81,7 +81,7 @@ impl Memory {
         gpu.poll(None)
     }
 
-    /// In use now, and the peak of the transients with the textures.
+    /// Memory in use now, and the peak of transients and textures.
     pub(super) fn usage(&self) -> MemoryUse {
         let transient_peak_bytes = self.transient_peak_bytes + self.texels.n_bytes();
         MemoryUse { persistent_bytes: self.pool.persistent_bytes(), transient_peak_bytes }

@@ -1,21 +1,21 @@
-//! What to ask of an adapter when it is opened.
+//! Options for opening an adapter.
 
 use std::time::Duration;
 
 use crate::gpu::Features;
 
-/// Which limits to open a device with.
+/// The limits to open a device with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LimitSet {
-    /// All that the adapter has, with the optional features that Longreach uses.
+    /// The adapter's limits, with the optional features that Longreach uses.
     #[default]
     Adapter,
-    /// WebGPU's defaults and no optional feature: the least a device may offer.
+    /// WebGPU's default limits and no optional feature: the least that any device offers.
     WebGpu,
 }
 
 impl LimitSet {
-    /// The limits to ask for of an adapter with these.
+    /// The limits to request of an adapter that offers `offered`.
     pub(super) fn of(self, offered: &wgpu::Limits) -> wgpu::Limits {
         match self {
             LimitSet::Adapter => offered.clone(),
@@ -24,39 +24,41 @@ impl LimitSet {
     }
 }
 
-/// What a device may run in place of a recorded kernel.
+/// The kernels that a device may run in place of recorded ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alternatives {
-    /// Nothing: what is recorded runs.
+    /// None: it runs what is recorded.
     Never,
-    /// The alternative that is expected to be the fastest on such devices.
+    /// The alternative that is expected to be the fastest on this type of device.
     Expected,
-    /// The one that is found to be the fastest, kept from one run to the next; on software adapters, which take longer to compile a
-    /// kernel than to run it, the expected one.
+    /// The measured fastest, saved for later runs. Software adapters use the expected one, since
+    /// they take longer to compile a kernel than to run it.
     Best,
-    /// The one that is found to be the fastest now, on every adapter.
+    /// The measured fastest, measured now, on every adapter.
     Measured,
 }
 
 /// How to open a device.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Limits to ask for.
+    /// Limits to request.
     pub limits: LimitSet,
     /// Keep naga's bounds checks and loop bounding in the shaders.
     pub checked: bool,
     /// Pretend that bindings may hold at most this many bytes, to test slicing.
     #[cfg(any(test, feature = "testing"))]
     pub max_binding_bytes: Option<u64>,
-    /// Which optional variants of kernels may be used where the adapter has what they need. [`LimitSet::WebGpu`] means none.
+    /// Optional features that kernel variants may use if the adapter has them. [`LimitSet::WebGpu`]
+    /// means none.
     pub features: Features,
-    /// Which alternatives the device may run in place of recorded kernels.
+    /// The alternatives the device may run in place of recorded kernels.
     pub alternatives: Alternatives,
-    /// What one submit should take, so that other programs' work and the window's come between.
+    /// Target duration of one submit, so that other programs and the window get GPU time in
+    /// between.
     pub slice: Duration,
-    /// How long a submit may take before the device counts as lost; for ever where there is none. Then drop the executor
-    /// with [`std::mem::forget`]: a driver waits for what hangs. (llvmpipe waits to the end whatever it is asked, and ends loops
-    /// after 65,536 turns.)
+    /// Maximum duration of a submit before the device counts as lost; `None` means no limit. After
+    /// such a loss drop the executor with [`std::mem::forget`]: a driver waits for hanging work.
+    /// (llvmpipe always waits to the end, and ends loops after 65,536 iterations.)
     pub patience: Option<Duration>,
 }
 
@@ -91,7 +93,8 @@ impl OpenOptions {
         if self.limits == LimitSet::WebGpu {
             return wgpu::Features::empty();
         }
-        // What a driver cannot read as a storage texture makes its kernel fail to compile, so that the device does without it.
+        // If a driver cannot read a format as a storage texture, the kernel fails to compile and
+        // the device runs without it.
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES;
         wanted.set(wgpu::Features::SUBGROUP, self.features.subgroups);
         wanted.set(wgpu::Features::SHADER_F16, self.features.f16);
@@ -99,7 +102,8 @@ impl OpenOptions {
     }
 }
 
-/// Those of a device's features for which kernels have variants; its subgroups have at most `most_lanes`, 0 where nobody knows.
+/// The device features for which kernels have variants. Its subgroups have at most `most_lanes`
+/// lanes, 0 if unknown.
 pub(super) fn features_of(device: wgpu::Features, most_lanes: u32) -> Features {
     let subgroups = device.contains(wgpu::Features::SUBGROUP);
     let wide_subgroups = subgroups && (most_lanes == 0 || most_lanes >= Features::WIDE_LANES);

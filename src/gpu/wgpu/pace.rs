@@ -1,27 +1,27 @@
-//! How many commands one submit takes: few enough that no submit runs long (Windows resets a GPU after two seconds), many
-//! enough that submitting costs little.
+//! Sizes submits: short enough for Windows' two-second GPU timeout, long enough to keep overhead low.
 //!
-//! The time between the ends of two submits, while more are queued behind them, is what the second one took. From it the
-//! next submits are sized. Where the host is slower than the device it measures the host, which only makes submits shorter
-//! than they might be. Results do not depend on where a recording is cut.
+//! The time between the ends of two consecutive submits, while more are queued, is the duration of
+//! the second. The next submits are sized by it. If the host is slower than the device this
+//! measures the host, which only makes submits shorter than necessary. Results do not depend on
+//! where a recording is split.
 
 use std::time::{Duration, Instant};
 
-/// The most commands of one submit.
+/// Maximum commands per submit.
 const MOST: usize = 64;
-/// Commands of the first submits of a device of which nothing is known yet.
+/// Commands of the first submits, before anything has been measured.
 const FIRST: usize = 8;
 
 /// The size of the next submit.
 pub(super) struct Pace {
-    /// What one submit should take.
+    /// Target duration of one submit.
     target: Duration,
     commands: usize,
     last_end: Option<Instant>,
 }
 
 impl Pace {
-    /// Submits that should take this long.
+    /// Sizes submits to take `target`.
     pub(super) fn new(target: Duration) -> Self {
         Self { target, commands: FIRST, last_end: None }
     }
@@ -31,17 +31,17 @@ impl Pace {
         self.commands
     }
 
-    /// Begins a recording: the time since the last one says nothing.
+    /// Starts a recording: ignores the time since the last one.
     pub(super) fn restart(&mut self) {
         self.last_end = None;
     }
 
-    /// Notes that a submit of `n` commands was found done at `now`.
+    /// Records that a submit of `n` commands was found finished at `now`.
     pub(super) fn ended(&mut self, n: usize, now: Instant) {
         if let Some(last) = self.last_end.replace(now) {
             let took = now.duration_since(last).max(Duration::from_micros(1));
             let fitting = n as f64 * self.target.as_secs_f64() / took.as_secs_f64();
-            // Down at once, up by no more than twice: one quick submit may be followed by a slow one.
+            // Shrinks at once and at most doubles: a slow submit may follow a quick one.
             self.commands = (fitting as usize).clamp(1, MOST.min(2 * self.commands));
         }
     }
@@ -53,7 +53,7 @@ mod tests {
 
     const TARGET: Duration = Duration::from_millis(50);
 
-    /// Commands a submit after 20 submits on a device that takes `ms` for each command.
+    /// Commands per submit after 20 submits on a device that takes `ms` per command.
     fn settled(pace: &mut Pace, ms: f64) -> usize {
         let mut now = Instant::now();
         pace.restart();

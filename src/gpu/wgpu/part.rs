@@ -1,6 +1,6 @@
-//! A part of a buffer, as prepared recordings name it.
+//! A part of a buffer, as prepared recordings refer to it.
 
-/// A span by the number of its buffer; offset and length are in bytes.
+/// A span by the number of its buffer; offset and length in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) buffer: usize,

@@ -1,4 +1,4 @@
-//! Kernels compiled for one wgpu device, each once for every set of values of its constants.
+//! Kernels compiled for one wgpu device: one pipeline per kernel and constant values.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,14 +8,14 @@ use super::faults::Faults;
 use crate::error::{Error, ErrorKind};
 use crate::gpu::{Access, Binding, Dispatch, Features, KernelDef, shader, texels};
 
-/// A compiled kernel and the layout of its bind group.
+/// A compiled kernel and its bind group layout.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
 }
 
-/// Why kernels were not compiled, and the kernel that is to blame if it is one.
+/// Why kernels failed to compile, and the kernel that caused it, if known.
 pub(super) struct NotCompiled {
     pub(super) kernel: Option<&'static KernelDef>,
     pub(super) error: Error,
@@ -28,7 +28,7 @@ fn key(d: &Dispatch) -> Key {
     (d.kernel.label, d.kernel.suffix, d.constants.clone())
 }
 
-/// The cache of one device.
+/// The pipeline cache of one device.
 pub(super) struct Pipelines {
     made: HashMap<Key, Pipeline>,
     /// Keep naga's bounds checks and loop bounding.
@@ -41,13 +41,14 @@ impl Pipelines {
         Self { made: HashMap::new(), checked }
     }
 
-    /// The pipeline of a dispatch that was prepared before.
+    /// The pipeline of a dispatch that `prepare` has seen.
     pub(super) fn get(&self, d: &Dispatch) -> &Pipeline {
         &self.made[&key(d)]
     }
 
-    /// Compiles the kernels of dispatches that were not compiled before, in the variant for `features` and side by side, since drivers
-    /// compile on the thread that asks. The features of a device never change once a kernel was compiled that has a variant for them.
+    /// Compiles the kernels that are not in the cache, in the variant for `features`. It compiles
+    /// in parallel, since drivers compile on the calling thread. A device's features are fixed once
+    /// a kernel with a variant for them has been compiled.
     pub(super) fn prepare<'d>(
         &mut self,
         device: &wgpu::Device,
@@ -89,7 +90,8 @@ impl Pipelines {
         let module = if self.checked {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: kernels guard their own accesses; `checked` devices run the same tests with naga's checks in place.
+            // SAFETY: kernels guard their own accesses; `checked` devices run the same tests with
+            // naga's checks in place.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -107,7 +109,7 @@ impl Pipelines {
     }
 }
 
-/// Compiles kernels again, one after the other, to find the one that made `error`.
+/// Compiles kernels again, one at a time, to find the one that caused `error`.
 fn culprit(
     dispatches: &[&Dispatch],
     compile: &dyn Fn(&Dispatch) -> Pipeline,

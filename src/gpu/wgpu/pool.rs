@@ -1,4 +1,4 @@
-//! Device memory of a wgpu executor: persistent buffers by handle, and slots for transients that are kept between runs.
+//! Device memory of a wgpu executor: persistent buffers by handle, and reusable transient slots.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -11,21 +11,21 @@ use crate::gpu::{Buffer, Plan};
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
-/// Slots may stay this many times larger than what the largest of the last plans needed before they are released.
+/// Slots are released when they exceed the largest recent plan by this factor.
 const KEEP_FACTOR: u64 = 2;
-/// Plans that are remembered for it: a training step has three recordings, a generated token two.
+/// Number of recent plans considered: a training step has three recordings, a generated token two.
 const REMEMBERED: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Pool {
     persistent: HashMap<u64, (Weak<Info>, wgpu::Buffer)>,
     slots: Vec<wgpu::Buffer>,
-    /// What the last plans needed, in bytes.
+    /// Bytes that recent plans needed.
     needs: VecDeque<u64>,
 }
 
-/// A buffer with zeros. wgpu reports failure to the callback behind `faults` before it returns, and what it returns is
-/// then of no use: so the answer is looked at here, and nothing broken is ever kept.
+/// A zero-filled buffer. wgpu reports a failed allocation to the callback behind `faults` before it
+/// returns an unusable buffer, so this checks `faults` and never returns one.
 pub(super) fn create(
     device: &wgpu::Device,
     faults: &Faults,
@@ -41,7 +41,7 @@ pub(super) fn create(
 }
 
 impl Pool {
-    /// The storage of a persistent handle, made on first use.
+    /// The storage of a persistent handle, created on first use.
     pub(super) fn persistent(
         &mut self,
         device: &wgpu::Device,
@@ -56,7 +56,7 @@ impl Pool {
         Ok(made)
     }
 
-    /// Releases the storage of handles that are gone; returns their ids.
+    /// Releases the storage of dropped handles; returns their ids.
     pub(super) fn drop_dead(&mut self) -> HashSet<u64> {
         let is_dead = |(id, (info, _)): (&u64, &(Weak<Info>, wgpu::Buffer))| (info.strong_count() == 0).then_some(*id);
         let dead: HashSet<u64> = self.persistent.iter().filter_map(is_dead).collect();
@@ -64,8 +64,8 @@ impl Pool {
         dead
     }
 
-    /// Slots of earlier runs for those of the plan, as far as they are large enough. The others stay too, for the recordings that
-    /// take turns with this one, unless more memory is needed now or they are large beside what the last runs needed.
+    /// Existing slots for the plan's slots, where large enough. The others stay for recordings that
+    /// alternate with this one, unless memory is short or they are large relative to recent needs.
     pub(super) fn claim(&mut self, plan: &Plan) -> Vec<Option<wgpu::Buffer>> {
         let mut by_need: Vec<usize> = (0..plan.slots().len()).collect();
         by_need.sort_by_key(|&i| std::cmp::Reverse(plan.slots()[i]));
@@ -97,8 +97,8 @@ impl Pool {
         self.slots.contains(slot)
     }
 
-    /// One buffer for each slot of the plan, in its order: the claimed ones, and new ones. Where memory runs out, all slots are
-    /// released, so that something smaller may still run.
+    /// One buffer for each slot of the plan, in order: the claimed ones, and new ones. If memory
+    /// runs out, releases all slots, so that a smaller recording may still run.
     pub(super) fn fill(
         &mut self,
         device: &wgpu::Device,
@@ -129,7 +129,7 @@ impl Pool {
         self.needs.clear();
     }
 
-    /// Bytes of persistent storage whose handles are alive.
+    /// Bytes of persistent storage with live handles.
     pub(super) fn persistent_bytes(&self) -> u64 {
         self.persistent.values().filter_map(|(info, _)| info.upgrade()).map(|info| Buffer(info).n_bytes()).sum()
     }

@@ -1,8 +1,9 @@
-//! Recordings that are run again and again, as the steps of a training or of a generation are: what was chosen, planned and bound for one
-//! is used for the next of the same shape, and only what changed is bound anew.
+//! Reuses kernels, plans and bind groups of earlier recordings with the same key.
 //!
-//! wgpu has no command buffers for compute that can be submitted twice, so the commands are encoded every time; choosing kernels, finding
-//! pipelines and making bind groups, which take the host far longer, are not repeated.
+//! The steps of training and of generation repeat the same recording. wgpu cannot submit a compute
+//! command buffer twice, so commands are encoded every time. Choosing kernels, looking up pipelines
+//! and creating bind groups take the host far longer and are done once; only changed bind groups
+//! are created again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,10 +14,11 @@ use crate::error::Result;
 use crate::gpu::texels::Texture;
 use crate::gpu::{Buffer, Command, KernelDef, Kind, Lifetime, Plan, Recording, Span};
 
-/// Prepared recordings that are kept. A training step has three, a generated token two.
+/// Maximum prepared recordings. A training step has three, a generated token two.
 const MOST: usize = 8;
 
-/// All that decides how a recording is run but the buffers themselves: they are numbered in the order of their first use.
+/// Everything that determines how a recording runs except the buffers themselves; these are
+/// numbered in order of first use.
 pub(super) struct RecordingKey {
     words: Vec<u64>,
     /// The buffers by number.
@@ -33,7 +35,7 @@ impl RecordingKey {
                     shape.words.extend([0, std::ptr::from_ref(d.kernel) as u64]);
                     shape.words.extend(d.constants.iter().chain(&d.groups).map(|&n| u64::from(n)));
                     if !d.kernel.alternatives.is_empty() {
-                        shape.words.extend(d.params.iter().map(|&byte| u64::from(byte))); // they have a say in the choice
+                        shape.words.extend(d.params.iter().map(|&byte| u64::from(byte))); // parameters influence the choice of kernel
                     }
                     d.spans.iter().for_each(|s| shape.add(s, &mut numbers));
                 }
@@ -61,9 +63,9 @@ impl RecordingKey {
     }
 }
 
-/// A command that needs nothing more but storage.
+/// A command that only needs storage to be encoded.
 pub(super) enum Ready {
-    /// `number` counts dispatches alone: where the parameters lie.
+    /// `number` counts dispatches only: it locates the parameters.
     Dispatch {
         number: usize,
         pipeline: Pipeline,
@@ -79,16 +81,17 @@ pub(super) enum Ready {
     Clear(Part),
 }
 
-/// A recording with its kernels chosen and compiled, its memory planned, and what was bound when it ran last.
+/// A recording with kernels chosen and compiled, memory planned, and the bind groups of its last
+/// run.
 pub(super) struct Prepared {
     words: Vec<u64>,
-    /// Ids of the persistent buffers and slots of the others, by number.
+    /// Ids of persistent buffers, and slots of transients, by number.
     places: Vec<Place>,
     pub(super) plan: Plan,
     pub(super) commands: Vec<Ready>,
     storage: Vec<Option<wgpu::Buffer>>,
     params: Option<wgpu::Buffer>,
-    /// Of each command that is a dispatch; none where what it binds has changed.
+    /// Per command, the bind group of a dispatch; `None` if what it binds has changed.
     bound: Vec<Option<Bound>>,
 }
 
@@ -106,7 +109,8 @@ enum Place {
 }
 
 impl Prepared {
-    /// Prepares a compiled recording of the given shape; only kernels, constants and grids may differ from the recording that has it.
+    /// Prepares a compiled recording with the given key. `chosen` may differ from the keyed
+    /// recording only in kernels, constants and grids.
     pub(super) fn new(shape: &RecordingKey, chosen: &Recording, pipelines: &Pipelines) -> Self {
         let plan = Plan::new(chosen);
         let number: HashMap<u64, usize> = shape.buffers.iter().map(Buffer::id).zip(0..).collect();
@@ -141,8 +145,9 @@ impl Prepared {
         }
     }
 
-    /// Takes the storage of every buffer, `persistent` by number and `slots` by the plan, and binds what is not bound to it yet, with
-    /// a `texture` for each part that a dispatch reads so.
+    /// Assigns storage to every buffer, `persistent` by number and `slots` by the plan. Creates
+    /// bind groups where the storage changed, with a `texture` for each part that a dispatch reads
+    /// as one.
     pub(super) fn bind(
         &mut self,
         device: &wgpu::Device,
@@ -177,7 +182,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Drops the bind groups that hold a buffer whose number is marked.
+    /// Drops the bind groups that hold a marked buffer, by number.
     fn unbind(&mut self, marked: &[bool]) {
         if !marked.contains(&true) {
             return;
@@ -191,7 +196,7 @@ impl Prepared {
         }
     }
 
-    /// Lets go of the buffers of which this is said, so that their memory is freed.
+    /// Drops the buffers for which `is_gone` holds, so that their memory is freed.
     fn forget(&mut self, is_gone: impl Fn(Place, &wgpu::Buffer) -> bool) {
         let mut gone = vec![false; self.storage.len()];
         for ((storage, &place), gone) in self.storage.iter_mut().zip(&self.places).zip(&mut gone) {
@@ -203,21 +208,21 @@ impl Prepared {
         self.unbind(&gone);
     }
 
-    /// Lets go of persistent buffers whose handles are gone.
+    /// Drops persistent buffers whose handles are gone.
     pub(super) fn forget_dead(&mut self, dead: &HashSet<u64>) {
         if !dead.is_empty() {
             self.forget(|place, _| matches!(place, Place::Persistent(id) if dead.contains(&id)));
         }
     }
 
-    /// Lets go of textures.
+    /// Drops textures.
     pub(super) fn forget_texels(&mut self) {
         for bound in &mut self.bound {
             bound.take_if(|bound| !bound.texels.is_empty());
         }
     }
 
-    /// Lets go of slots that the pool holds no more.
+    /// Drops slots that the pool no longer holds.
     pub(super) fn forget_slots(&mut self, pool: &Pool) {
         self.forget(|place, storage| matches!(place, Place::Slot(_)) && !pool.holds(storage));
     }
@@ -265,39 +270,39 @@ impl Prepared {
     }
 }
 
-/// The recordings that ran last.
+/// The most recently run recordings.
 #[derive(Default)]
 pub(super) struct Replays {
     kept: VecDeque<Prepared>,
-    /// How many were used again.
+    /// Number of times a prepared recording was reused.
     pub(super) hits: u64,
 }
 
 impl Replays {
-    /// Takes out what was prepared for a recording of this shape.
+    /// Takes out the prepared recording with this key.
     pub(super) fn take(&mut self, shape: &RecordingKey) -> Option<Prepared> {
         let at = self.kept.iter().position(|p| p.words == shape.words)?;
         self.hits += 1;
         self.kept.remove(at)
     }
 
-    /// Keeps one for the next recording of its shape.
+    /// Keeps a prepared recording for the next one with its key.
     pub(super) fn keep(&mut self, prepared: Prepared) {
         self.kept.push_front(prepared);
         self.kept.truncate(MOST);
     }
 
-    /// As [`Prepared::forget_dead`], for all.
+    /// [`Prepared::forget_dead`] for all.
     pub(super) fn forget_dead(&mut self, dead: &HashSet<u64>) {
         self.kept.iter_mut().for_each(|prepared| prepared.forget_dead(dead));
     }
 
-    /// As [`Prepared::forget_texels`], for all.
+    /// [`Prepared::forget_texels`] for all.
     pub(super) fn forget_texels(&mut self) {
         self.kept.iter_mut().for_each(Prepared::forget_texels);
     }
 
-    /// As [`Prepared::forget_slots`], for all.
+    /// [`Prepared::forget_slots`] for all.
     pub(super) fn forget_slots(&mut self, pool: &Pool) {
         self.kept.iter_mut().for_each(|prepared| prepared.forget_slots(pool));
     }

@@ -1,23 +1,24 @@
-//! Whether a device's subgroups are what the kernels rely on. It runs once, before the first kernel that uses them is
-//! compiled; a device that fails it runs the portable variants.
+//! Tests that a device's subgroups behave as the kernels require, before a kernel first uses them.
 //!
-//! WGSL does not promise how the lanes of a workgroup fall into subgroups, and drivers have had faults. The kernels rely on
-//! this: all subgroups of a workgroup are aligned runs of consecutive lanes, equally long, and after a barrier all their
-//! lanes take part. The length is read where it is needed.
+//! A device that fails the test runs the portable variants. WGSL does not specify how the lanes of
+//! a workgroup map to subgroups, and drivers have had faults. The kernels require that all
+//! subgroups of a workgroup are aligned runs of consecutive lanes of equal length, and that all
+//! lanes of a subgroup take part after a barrier. Kernels read the length where they need it.
 
 use crate::error::{ErrorKind, Result};
 use crate::gpu::{Binding, Buffer, Executor, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source};
 
-/// The lanes of the shortest subgroup that was met, or the reason where a device failed.
+/// The smallest subgroup size found, or the reason why a device failed.
 pub(super) type Verdict = std::result::Result<u32, String>;
 
-/// Workgroups that are tried: those of the kernels that use subgroups.
+/// Workgroup sizes tested: those of the kernels that use subgroups.
 const GROUPS: [u32; 2] = [64, 256];
 /// Workgroups of a dispatch.
 const N_GROUPS: usize = 2;
-/// Words that a lane reports: length, place, first and last lane of its run, two sums, and its partners at seven distances.
+/// Words that a lane reports: length, index in the subgroup, first and last lane of its run, two
+/// sums, and its partners at seven distances.
 const WORDS: usize = 13;
-/// Lengths of subgroups that WGSL allows.
+/// Subgroup sizes that WGSL allows.
 const LENGTHS: std::ops::RangeInclusive<u32> = 4..=128;
 
 const TEXT: &str = "
@@ -47,7 +48,7 @@ fn subgroup_test(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
 ";
 
 crate::params! {
-    /// Of the test.
+    /// Parameters of the test.
     pub struct TestParams { n: u32 }
 }
 
@@ -64,7 +65,8 @@ static TEST: KernelDef = KernelDef {
     reference_f64: reference,
 };
 
-/// What lane `lane` reports where subgroups have `length` lanes. Partners at distances beyond the subgroup are 0 here.
+/// What lane `lane` reports if subgroups have `length` lanes. Partners beyond the subgroup are 0
+/// here.
 fn report(lane: u32, length: u32) -> [u32; WORDS] {
     let first = lane / length * length;
     let sum = (first + 1..=first + length).sum::<u32>(); // of lane + 1
@@ -84,7 +86,7 @@ fn reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Compares what the lanes of workgroups of `group` report with what they should.
+/// Compares the lanes' reports of workgroups of size `group` with the expected ones.
 fn judge(group: u32, words: &[u32]) -> Verdict {
     let length = words[0];
     if !length.is_power_of_two() || !LENGTHS.contains(&length) {
@@ -105,7 +107,7 @@ fn judge(group: u32, words: &[u32]) -> Verdict {
     Ok(length)
 }
 
-/// Runs the test. Only the loss of the device is an error; all else is a verdict.
+/// Runs the test. It fails only if the device is lost; every other outcome is a verdict.
 pub(super) fn run(device: &mut dyn Executor) -> Result<Verdict> {
     let mut shortest = *LENGTHS.end();
     for group in GROUPS {

@@ -1,13 +1,15 @@
-//! Operands as textures: what a shader reads by `textureLoad` is copied from its buffer right before the dispatch.
+//! Operands as textures: copied from their buffers right before a dispatch reads them with `textureLoad`.
 //!
-//! A kernel asks for it with [`crate::gpu::Binding::as_texels`]. Some drivers fetch texels far better than elements of a buffer: Mesa 22.3's
-//! llvmpipe reads buffers lane by lane, textures by vectors. A recording knows nothing of this: only alternatives have such bindings, and a device
-//! runs them where they win in spite of the copies.
+//! A kernel requests this with [`crate::gpu::Binding::as_texels`]. Some drivers fetch texels much
+//! faster than buffer elements: llvmpipe in Mesa 22.3 reads buffers lane by lane, textures as
+//! vectors. Recordings do not use it: only alternatives have such bindings, and a device runs them
+//! where they are faster despite the copies.
 //!
-//! They are storage textures. Of sampled ones llvmpipe reckons the level of detail for every lane, which triples the work of a fetch.
+//! They are storage textures: for sampled ones llvmpipe computes the level of detail of every lane,
+//! which triples the cost of a fetch.
 //!
-//! A texel is four neighbouring numbers, floats or the 16-bit ones of two words, and texels lie in the order of the buffer, 1,024 in a row of
-//! the texture, so that any shape fits.
+//! A texel is four adjacent numbers: floats, or the 16-bit values of two words. Texels are in
+//! buffer order, 1,024 to a texture row, so that any shape fits.
 
 use std::collections::HashMap;
 
@@ -16,11 +18,13 @@ use super::part::Part;
 use crate::error::{Context, Result};
 use crate::gpu::Kind;
 
-/// Texels of a row of the texture that are used, as the shaders know.
+/// Used texels of a texture row; the shaders rely on it.
 const ROW: u64 = 1024;
-/// Texels of a row that are not used. Rows a power of two apart would meet in few lines of a processor's cache.
+/// Unused texels of a row. Without them, rows a power of two apart would map to the same few cache
+/// lines.
 const PADDING: u64 = 8;
-/// Elements of the largest span: 16 MiB, so that all textures of a device together stay below 128 MiB.
+/// Maximum elements of a span: 16 MiB, so that all textures of a device together stay below 128
+/// MiB.
 pub const MAX_ELEMENTS: usize = 1 << 22;
 
 fn format(kind: Kind) -> wgpu::TextureFormat {
@@ -35,7 +39,7 @@ fn bytes_per_texel(kind: Kind) -> u64 {
     u64::from(format(kind).block_copy_size(None).expect("a colour"))
 }
 
-/// How a texture is bound.
+/// The binding type of a texture of this kind.
 pub(super) fn binding_type(kind: Kind) -> wgpu::BindingType {
     wgpu::BindingType::StorageTexture {
         access: wgpu::StorageTextureAccess::ReadOnly,
@@ -44,7 +48,7 @@ pub(super) fn binding_type(kind: Kind) -> wgpu::BindingType {
     }
 }
 
-/// A texture that holds the operand of one dispatch after the other.
+/// A texture that holds the operand of one dispatch at a time.
 #[derive(Clone, Debug)]
 pub(super) struct Texture {
     texture: wgpu::Texture,
@@ -52,14 +56,14 @@ pub(super) struct Texture {
     pub(super) view: wgpu::TextureView,
 }
 
-/// The textures of a device, by binding, kind and rows, which are a power of two.
+/// The textures of a device, by binding, kind and number of rows, a power of two.
 #[derive(Default)]
 pub(super) struct Texels {
     made: HashMap<(usize, Kind, u32), Texture>,
 }
 
 impl Texels {
-    /// A texture for a part of a buffer that a dispatch has at `binding`.
+    /// A texture for the part of a buffer that a dispatch binds at `binding`.
     pub(super) fn texture(
         &mut self,
         device: &wgpu::Device,
@@ -94,14 +98,14 @@ impl Texels {
         self.made.keys().map(|(_, kind, rows)| u64::from(*rows) * (ROW + PADDING) * bytes_per_texel(*kind)).sum()
     }
 
-    /// Lets go of all textures.
+    /// Drops all textures.
     pub(super) fn release(&mut self) {
         self.made.clear();
     }
 }
 
-/// Copies a part of a buffer into its texture: whole rows, then what is left of one. The last texel may not be filled by the part: buffers
-/// are padded.
+/// Copies a part of a buffer into its texture: whole rows, then the partial last row. The last
+/// texel may extend past the part: buffers are padded.
 pub(super) fn copy(encoder: &mut wgpu::CommandEncoder, from: &wgpu::Buffer, part: Part, to: &Texture) {
     let n = part.len.div_ceil(to.bytes_per_texel);
     let bytes_per_row = ROW * to.bytes_per_texel;

@@ -1,13 +1,13 @@
-//! Timestamps of a wgpu device: what each command of a submit took by the device's own clock.
+//! Timestamps of a wgpu device: the time of each command of a submit, by the device's clock.
 //!
-//! They are written at the beginning and the end of passes, which all devices that have timestamps can do. Some say that
-//! they have them and write zeros; the executor then goes by the host's clock.
+//! They are written at the beginning and end of passes, which every device with timestamps
+//! supports. Some devices claim support and write zeros; the executor then uses the host's clock.
 
 use super::device::WgpuDevice;
 use super::pool::create;
 use crate::error::Result;
 
-/// Room for the timestamps of one submit.
+/// Buffers for the timestamps of one submit.
 pub(super) struct Timestamps {
     queries: wgpu::QuerySet,
     resolved: wgpu::Buffer,
@@ -15,10 +15,10 @@ pub(super) struct Timestamps {
 }
 
 impl Timestamps {
-    /// The most commands of one submit.
+    /// Maximum commands of one submit.
     pub(super) const MAX_COMMANDS: usize = 64;
 
-    /// None where the device was opened without them.
+    /// `None` if the device was opened without timestamps.
     pub(super) fn new(gpu: &WgpuDevice) -> Result<Option<Self>> {
         if !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
@@ -44,12 +44,12 @@ impl Timestamps {
         wgpu::ComputePassDescriptor { label: None, timestamp_writes }
     }
 
-    /// A pass that holds command `i` of the submit.
+    /// A pass around command `i` of the submit.
     pub(super) fn around(&self, i: usize) -> wgpu::ComputePassDescriptor<'_> {
         self.pass(Some(2 * i), Some(2 * i + 1))
     }
 
-    /// A pass that holds the last part of command `i`.
+    /// A pass around the last part of command `i`.
     pub(super) fn at_end_of(&self, i: usize) -> wgpu::ComputePassDescriptor<'_> {
         self.pass(None, Some(2 * i + 1))
     }
@@ -69,7 +69,8 @@ impl Timestamps {
         encoder.resolve_query_set(&self.queries, 0..2 * n as u32, &self.resolved, 0);
     }
 
-    /// Seconds of each of the `n` commands of the last submit; none where the device wrote zeros only.
+    /// Seconds of each of the `n` commands of the last submit; `None` if the device wrote only
+    /// zeros.
     pub(super) fn read(&self, gpu: &WgpuDevice, n: usize) -> Result<Option<Vec<f64>>> {
         let ticks: Vec<u64> =
             bytemuck::pod_collect_to_vec(&gpu.start_read(&self.resolved, 0, 16 * n as u64, "timestamps")?.wait()?);
