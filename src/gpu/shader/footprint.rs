@@ -1,19 +1,19 @@
-//! What a linked kernel asks of a device, read from its WGSL by reflection, and the limits that every device grants.
+//! The resources a linked kernel needs, read from its WGSL by reflection, and WebGPU's default limits.
 //!
-//! It does not look at a device: [`crate::gpu::DeviceLimits`] says what one offers.
+//! It looks at no device: [`crate::gpu::DeviceLimits`] holds the limits of one.
 
 use crate::error::Result;
 
-/// Workgroup memory that our kernels may use: WebGPU's default limit.
+/// Maximum workgroup memory of our kernels: WebGPU's default limit.
 pub const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
-/// Invocations of a workgroup: WebGPU's default limit.
+/// Maximum invocations of a workgroup: WebGPU's default limit.
 pub const MAX_INVOCATIONS: u32 = 256;
-/// Invocations along the z axis: WebGPU's default limit.
+/// Maximum invocations along the z axis: WebGPU's default limit.
 pub const MAX_INVOCATIONS_Z: u32 = 64;
-/// Storage buffers of a kernel: WebGPU's default limit.
+/// Maximum storage buffers of a kernel: WebGPU's default limit.
 pub const MAX_STORAGE_BUFFERS: u32 = 8;
 
-/// What a kernel needs for one workgroup and one dispatch.
+/// The resources that a kernel needs for one workgroup and one dispatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Bytes of all `var<workgroup>`, each rounded up to 16 as devices may lay them out.
@@ -22,14 +22,14 @@ pub struct Footprint {
     pub workgroup_size: [u32; 3],
     /// Uniform buffers.
     pub uniform_buffers: u32,
-    /// Storage buffers of either access.
+    /// Storage buffers, read-only and writable.
     pub storage_buffers: u32,
-    /// Storage buffers that are written.
+    /// Writable storage buffers.
     pub writable_buffers: u32,
 }
 
 impl Footprint {
-    /// The needs of a module with a compute entry point and no open overrides: see
+    /// The footprint of a module with a compute entry point and no open overrides: see
     /// [`Linked::resolved`](super::Linked::resolved).
     pub fn of(module: &naga::Module) -> Result<Self> {
         let Some(entry) = module.entry_points.first() else { crate::bail!("it has no entry point") };
@@ -57,7 +57,7 @@ impl Footprint {
         self.workgroup_size.iter().product()
     }
 
-    /// Each of WebGPU's default limits that is exceeded, as a sentence.
+    /// One sentence for each of WebGPU's default limits that it exceeds.
     pub fn excesses(&self) -> Vec<String> {
         let Self { workgroup_bytes, storage_buffers, .. } = *self;
         let limits = [

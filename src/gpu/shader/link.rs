@@ -1,14 +1,14 @@
-//! Linking WGSL parts, mapping errors back to files, and proving that a shader and its Rust description agree.
+//! Links WGSL parts, maps errors back to files, and checks a shader against its Rust description.
 //!
-//! Linking is concatenation: WGSL declarations may stand in any order. `enable` lines come first, as WGSL wants it, then
-//! generated constants, then of each part the variant that suits the device.
+//! Linking concatenates: WGSL allows declarations in any order. `enable` lines come first, as WGSL
+//! requires, then generated constants, then each part in the variant for the device.
 
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Binding, Feature, Features, Field, KernelDef, Kind, Scalar, StructDef};
 
-/// Path and text of each part in the variant that `features` pick.
+/// Path and text of each part in the variant that `features` select.
 fn picked(kernel: &KernelDef, features: Features) -> impl Iterator<Item = (&'static str, &'static str)> {
     kernel.parts.iter().map(move |part| match part.variant {
         Some(other) if features.has(other.needs) => (other.path, other.text),
@@ -16,7 +16,7 @@ fn picked(kernel: &KernelDef, features: Features) -> impl Iterator<Item = (&'sta
     })
 }
 
-/// The features that the picked variants of a kernel use and that WGSL names so.
+/// The names, out of `names`, of the features that the selected variants of a kernel use.
 fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static str)]) -> Vec<&'static str> {
     let used = kernel.features().and(features);
     names.iter().filter(|(feature, _)| used.has(*feature)).map(|(_, name)| *name).collect()
@@ -39,7 +39,7 @@ fn link_with(enables: &[&str], kernel: &KernelDef, constants: &[u32], features: 
     text
 }
 
-/// The linked WGSL of a kernel, as wgpu takes it, for the given values of its constants and what the device has.
+/// The linked WGSL of a kernel, as wgpu takes it, for the given constants and device features.
 pub fn link(kernel: &KernelDef, constants: &[u32], features: Features) -> String {
     link_with(&enabled(kernel, features, NAGA_NAMES), kernel, constants, features)
 }
@@ -49,7 +49,7 @@ pub fn standard_wgsl(kernel: &KernelDef, constants: &[u32], features: Features) 
     link_with(&enabled(kernel, features, STANDARD_NAMES), kernel, constants, features)
 }
 
-/// File and line of a line (from 1) of the text that [`link`] gives.
+/// The source file and line of a line (from 1) of the text that [`link`] returns.
 fn locate(kernel: &KernelDef, features: Features, linked_line: usize) -> String {
     let mut first = enabled(kernel, features, NAGA_NAMES).len() + kernel.constants.len() + 1;
     for (path, text) in picked(kernel, features) {
@@ -62,15 +62,15 @@ fn locate(kernel: &KernelDef, features: Features, linked_line: usize) -> String 
     "generated constants".to_string()
 }
 
-/// A linked kernel as naga understands it.
+/// A linked kernel, parsed and validated by naga.
 pub struct Linked {
     kernel: &'static KernelDef,
     features: Features,
     /// The linked WGSL.
     pub text: String,
-    /// What it says.
+    /// The parsed module.
     pub module: naga::Module,
-    /// What validation found out about it.
+    /// The result of validation.
     pub info: naga::valid::ModuleInfo,
 }
 
@@ -85,12 +85,12 @@ impl Linked {
         self.kernel.features().and(self.features)
     }
 
-    /// File and line where something of the module stands.
+    /// File and line of a span of the module.
     pub fn place(&self, span: naga::Span) -> String {
         locate(self.kernel, self.features, span.location(&self.text).line_number as usize)
     }
 
-    /// The module with the default values of its overrides in their places.
+    /// The module with its overrides replaced by their default values.
     pub fn resolved(&self) -> Result<(Cow<'_, naga::Module>, Cow<'_, naga::valid::ModuleInfo>)> {
         let entry = (naga::ShaderStage::Compute, self.kernel.entry_point());
         let constants = naga::back::PipelineConstants::default();
@@ -99,7 +99,7 @@ impl Linked {
     }
 }
 
-/// Links, parses and validates a kernel. An error names file and line where naga gives one.
+/// Links, parses and validates a kernel. Errors name the file and line where naga reports one.
 pub fn parse(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<Linked> {
     let text = link(kernel, constants, features);
     let fail = |what: String| Error::new(format!("kernel {}: {what}", kernel.name()));
@@ -119,13 +119,14 @@ pub fn parse(kernel: &'static KernelDef, constants: &[u32], features: Features) 
     Ok(Linked { kernel, features, text, module, info })
 }
 
-/// The file that a kernel is named after.
+/// The file that the kernel's label names.
 fn own_file(kernel: &KernelDef) -> String {
     format!("shaders/{}.wgsl", kernel.label)
 }
 
-/// Parses and validates a linked kernel and compares it with its description: entry point, bindings, access and
-/// parameters. Any difference is an error with file and line where naga gives one.
+/// Parses and validates a linked kernel and compares it with its description: entry point,
+/// bindings, access and parameters. Any mismatch is an error with file and line where naga reports
+/// one.
 pub fn check(kernel: &'static KernelDef, constants: &[u32], features: Features) -> Result<()> {
     let linked = parse(kernel, constants, features)?;
     let module = &linked.module;
@@ -145,7 +146,7 @@ pub fn check(kernel: &'static KernelDef, constants: &[u32], features: Features) 
     }
 }
 
-/// Compares one variable of the shader with its description and marks its binding as seen.
+/// Compares one shader variable with its description and marks its binding as found.
 fn check_variable(
     kernel: &KernelDef,
     module: &naga::Module,
@@ -184,7 +185,7 @@ fn check_variable(
         Kind::Real => scalar == Some(naga::Scalar::F32),
         Kind::I32 => scalar == Some(naga::Scalar::I32),
         Kind::U32 => scalar == Some(naga::Scalar::U32),
-        // Words that WGSL takes apart, or the halves that they hold.
+        // Words that the WGSL unpacks, or the 16-bit floats in them.
         Kind::Packed => scalar == Some(naga::Scalar::U32) || scalar == Some(naga::Scalar::F16),
     };
     if !agrees {

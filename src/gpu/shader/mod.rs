@@ -1,4 +1,4 @@
-//! Shaders as text: linking, what a linked kernel asks of a device, and its translations.
+//! Shaders as text: linking, resource needs of a linked kernel, and translation for drivers.
 
 pub mod footprint;
 mod link;

@@ -1,8 +1,8 @@
-//! Translation of a linked kernel to the languages of the drivers, with the options that wgpu gives to naga.
+//! Translates a linked kernel to the drivers' languages, with the options that wgpu passes to naga.
 //!
-//! A device runs what naga's back ends make of our WGSL, but a machine has one or two of them. Here all four are run without a
-//! device, so that a kernel that Metal or DX12 could not take is found on any machine. Nothing here judges the result: see
-//! `conformance/validator.rs`.
+//! A device runs the output of one of naga's back ends on our WGSL, and a machine has one or two of
+//! them. Running all four without a device finds a kernel that Metal or DX12 would reject on any
+//! machine. Nothing here validates the output: see `conformance/validator.rs`.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -12,7 +12,7 @@ use super::footprint::Footprint;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Binding, Features, KernelDef};
 
-/// A language that drivers take.
+/// A target language of naga, as a driver takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// SPIR-V 1.3, for Vulkan.
@@ -39,15 +39,16 @@ impl Target {
         }
     }
 
-    /// Limits of the language's drivers that a kernel exceeds, as sentences. WebGPU's own are [`Footprint::excesses`].
+    /// One sentence for each limit of the language's drivers that a kernel exceeds. WebGPU's own
+    /// limits: [`Footprint::excesses`].
     fn excesses(self, needs: &Footprint) -> Vec<String> {
         let buffers = needs.uniform_buffers + needs.storage_buffers;
         let limits: &[(&str, u32, u32)] = match self {
-            // 31 slots, of which wgpu takes one for the sizes of buffers and one for immediates.
+            // 31 slots; wgpu uses one for buffer sizes and one for immediates.
             Target::Msl => {
                 &[("buffers", buffers, 29), ("bytes of threadgroup memory", needs.workgroup_bytes, 32 << 10)]
             }
-            // Feature level 11: 8 views for writing.
+            // Feature level 11 has 8 unordered access views.
             Target::Hlsl => &[
                 ("writable buffers", needs.writable_buffers, 8),
                 ("bytes of group-shared memory", needs.workgroup_bytes, 32 << 10),
@@ -59,7 +60,8 @@ impl Target {
     }
 }
 
-/// Whether naga adds bounds checks, loop bounds and checked division, as wgpu does for shaders that it does not trust.
+/// Whether naga adds bounds checks, loop bounds and checked division, as wgpu does for untrusted
+/// shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
     /// As our executor runs kernels.
@@ -71,7 +73,7 @@ pub enum Checks {
 /// The kernel in a target's language: SPIR-V words in little-endian order, or text. None where the language lacks what the
 /// kernel needs (subgroups or f16 on GLSL ES).
 ///
-/// Errors name kernel and target: a limit that the kernel exceeds, or what naga's back end refuses.
+/// Errors name the kernel and the target, and the limit that it exceeds or naga's message.
 pub fn translate(linked: &Linked, target: Target, checks: Checks) -> Result<Option<Vec<u8>>> {
     let kernel = linked.kernel();
     let features = linked.features();
@@ -94,7 +96,7 @@ pub fn translate(linked: &Linked, target: Target, checks: Checks) -> Result<Opti
     code.map(Some).map_err(fail)
 }
 
-/// What the back ends read.
+/// The input of the back ends.
 struct Source<'a> {
     kernel: &'a KernelDef,
     module: &'a naga::Module,
@@ -103,7 +105,7 @@ struct Source<'a> {
     checks: Checks,
 }
 
-/// Vulkan and Metal: indices are restricted, or nothing is checked.
+/// Vulkan and Metal: restrict indices, or check nothing.
 fn policies(checks: Checks) -> BoundsCheckPolicies {
     let policy = match checks {
         Checks::Off => BoundsCheckPolicy::Unchecked,
@@ -192,7 +194,8 @@ fn to_msl(source: &Source) -> std::result::Result<Vec<u8>, String> {
     Ok(text.into_bytes())
 }
 
-/// Registers as wgpu numbers them: the parameter block is a root descriptor, read-only buffers are t, others u.
+/// Registers as wgpu numbers them: the parameter block is a root descriptor, read-only buffers are
+/// t, others u.
 fn to_hlsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
     let (mut n_read, mut n_written) = (0, 0);
     let mut next = |binding: Option<&Binding>| {
@@ -231,7 +234,8 @@ fn to_hlsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
     Ok(text.into_bytes())
 }
 
-/// GL itself bounds accesses, so wgpu never asks naga to. Uniform and storage buffers are numbered apart.
+/// GL itself bounds accesses, so wgpu never asks naga to. Uniform and storage buffers are numbered
+/// separately.
 fn to_glsl(source: &Source) -> std::result::Result<Vec<u8>, String> {
     let slot =
         |(r, binding): (naga::ResourceBinding, Option<&Binding>)| (r, binding.map_or(0, |_| r.binding as u8 - 1));
