@@ -1,8 +1,8 @@
 //! Runs recordings on the CPU through each kernel's reference.
 //!
-//! In f32 it is the product on machines without a GPU driver; in f64 it is the oracle that devices are judged by. Fresh
-//! memory is NaN (words: all ones), so that a kernel which reads what nobody wrote is found out; where the executor is the
-//! product, transients keep what a vector held before (see [`CpuExecutor::unpoisoned`]).
+//! In f32 it serves machines without a GPU driver; in f64 it is the oracle for other devices. Fresh
+//! memory is NaN (words: all ones), so that a read of unwritten memory is noticed. Outside of
+//! tests, transients keep their vector's previous content (see [`CpuExecutor::unpoisoned`]).
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::hash_map::Entry;
@@ -26,25 +26,26 @@ enum Storage<T> {
     Words(Vec<u32>),
 }
 
-/// A free transient vector is kept for the next run up to this many times the last run's need.
+/// A free transient vector is kept for the next run while the total is below this multiple of the
+/// last run's need.
 const KEEP_FACTOR: u64 = 2;
 
-/// Executor of kernel references, generic over the width of real numbers.
+/// Executor of kernel references, generic over the type of real numbers.
 pub struct CpuExecutor<T: Real> {
     persistent: HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     free: Vec<Vec<T>>,
     limits: DeviceLimits,
-    /// Whether transients begin as NaN.
+    /// Whether transients start as NaN.
     poison: bool,
     scratch: RefCell<Vec<T>>,
-    /// What is left of the memory, where a test says so.
+    /// Bytes of free memory that a test simulates.
     pretended_bytes: Option<u64>,
-    /// Recordings until it counts as lost, where a test says so.
+    /// Recordings until a test's simulated device loss.
     pretended_life: Option<usize>,
     transient_peak_bytes: u64,
 }
 
-/// Chooses the reference of a kernel for a number type.
+/// Selects the reference of a kernel for a number type.
 pub trait Reference: Real {
     /// The function pointer for `Self`.
     fn of_kernel(kernel: &'static KernelDef) -> fn(KernelArgs<'_, Self>);
@@ -94,8 +95,8 @@ impl<T: Reference> CpuExecutor<T> {
         }
     }
 
-    /// The same executor for use, not for tests: transients begin with what their vector held before, which saves writing
-    /// them twice. A build with debug assertions poisons them all the same.
+    /// This executor for production use: transients start with their vector's previous content,
+    /// which avoids writing them twice. Builds with debug assertions still poison them.
     pub fn unpoisoned(self) -> Self {
         Self { poison: cfg!(debug_assertions), ..self }
     }
@@ -112,7 +113,7 @@ impl<T: Reference> CpuExecutor<T> {
         Self { pretended_life: Some(recordings), ..self }
     }
 
-    /// One recording less to live, where a test counts them.
+    /// Counts down the recordings before a simulated loss.
     fn check_life(&mut self) -> Result<()> {
         match &mut self.pretended_life {
             Some(0) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost (a test says so)")),
@@ -124,7 +125,7 @@ impl<T: Reference> CpuExecutor<T> {
         }
     }
 
-    /// Refuses to take more than the machine has left. `n_bytes` count four for each element.
+    /// Fails if less memory is left than needed. `n_bytes` counts four bytes per element.
     fn check_memory(&self, n_bytes: u64) -> Result<()> {
         let need = n_bytes.saturating_mul(size_of::<T>() as u64 / 4);
         match self.pretended_bytes {
@@ -133,7 +134,8 @@ impl<T: Reference> CpuExecutor<T> {
         }
     }
 
-    /// Spans within the limits; memory for the transients and for the persistent buffers not met before.
+    /// Checks that spans are within the limits, and that transients and new persistent buffers fit
+    /// into memory.
     fn check_planned(&self, recording: &Recording, plan: &Plan) -> Result<()> {
         let (mut need, mut met) = (plan.peak_bytes(), HashSet::new());
         for (span, _) in recording.commands().iter().flat_map(Command::uses) {
@@ -207,7 +209,7 @@ impl<T: Reference> CpuExecutor<T> {
     }
 }
 
-/// All buffers one recording may touch while it runs.
+/// All buffers that one recording may use while it runs.
 struct Memory<'a, T> {
     persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
     transient: &'a HashMap<u64, RefCell<Storage<T>>>,

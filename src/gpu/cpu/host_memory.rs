@@ -1,18 +1,19 @@
-//! What the host's memory can still take, where the system tells, and allocations that fail with an error.
+//! The memory the host has left, where the system reports it, and allocations that fail with an error.
 //!
-//! Linux overcommits: an allocation that is too large succeeds, and the process is killed when it touches the pages. So what
-//! is needed is compared with what is there before anything is taken. Where the system does not tell (macOS, Windows), only
-//! the allocator's own refusal is caught.
+//! Linux overcommits: an allocation that is too large succeeds, and the kernel kills the process
+//! when it touches the pages. So the need is compared with the available memory before anything is
+//! allocated. Where the system does not report it (macOS, Windows), only an allocator's refusal is
+//! caught.
 
 use std::fs;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Needs below this are not worth asking the system about.
+/// Smaller needs skip the check.
 const ASK_FROM_BYTES: u64 = 64 << 20;
 
-/// Bytes that can be allocated without pushing others out: the kernel's estimate, within the limit of a container (cgroup
-/// v2). `None` where the system does not say.
+/// Bytes that can be allocated without swapping: the kernel's estimate, within a container's limit
+/// (cgroup v2). `None` if the system does not report it.
 pub fn available_host_bytes() -> Option<u64> {
     let whole = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?.checked_mul(1024)?;
     let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
@@ -20,20 +21,21 @@ pub fn available_host_bytes() -> Option<u64> {
     Some(group().map_or(whole, |own| own.min(whole)))
 }
 
-/// The number after a name that begins a line.
+/// The number after the name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|l| l.split_whitespace().next() == Some(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// What a control group leaves: its limit less its use, of which cached files do not count. `None` without a limit.
+/// What a control group has left: its limit minus its use, not counting cached files. `None`
+/// without a limit.
 fn group_bytes(max: &str, current: &str, stat: &str) -> Option<u64> {
     let (max, current): (u64, u64) = (max.trim().parse().ok()?, current.trim().parse().ok()?);
     let cached = field(stat, "inactive_file")? + field(stat, "active_file")?;
     Some(max.saturating_sub(current.saturating_sub(cached)))
 }
 
-/// Refuses a need of so many more bytes of host memory where it is known not to fit.
+/// Fails if `need_bytes` more bytes of host memory are known not to fit.
 pub fn check_host_memory(need_bytes: u64) -> Result<()> {
     if need_bytes < ASK_FROM_BYTES {
         return Ok(());
@@ -41,7 +43,7 @@ pub fn check_host_memory(need_bytes: u64) -> Result<()> {
     check_room(need_bytes, available_host_bytes())
 }
 
-/// As [`check_host_memory`] against a known or unknown number of bytes.
+/// Like [`check_host_memory`], for a given number of available bytes, if known.
 pub(super) fn check_room(need_bytes: u64, available_bytes: Option<u64>) -> Result<()> {
     match available_bytes {
         Some(available) if need_bytes > available => Err(out_of_memory(need_bytes, &size(available))),
@@ -49,14 +51,14 @@ pub(super) fn check_room(need_bytes: u64, available_bytes: Option<u64>) -> Resul
     }
 }
 
-/// `len` equal values, or an error where the allocator refuses.
+/// `len` equal values, or an error if the allocator refuses.
 pub(super) fn filled<T: Copy>(value: T, len: usize) -> Result<Vec<T>> {
     let mut v = Vec::new();
     resize(&mut v, value, len)?;
     Ok(v)
 }
 
-/// Makes `v` hold `len` values, new ones equal to `value`, or fails where the allocator refuses.
+/// Resizes `v` to `len` values, new ones equal to `value`, or fails if the allocator refuses.
 pub(super) fn resize<T: Copy>(v: &mut Vec<T>, value: T, len: usize) -> Result<()> {
     let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
     v.try_reserve_exact(len.saturating_sub(v.len())).map_err(|_| out_of_memory(bytes, "less"))?;

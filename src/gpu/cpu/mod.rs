@@ -1,4 +1,4 @@
-//! Recordings on the host: every kernel by its Rust reference.
+//! Recordings on the host: every kernel runs as its Rust reference.
 
 pub(super) mod executor;
 pub(super) mod host_memory;
