@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// What a kernel reference needs of a floating-point type.
+/// The operations that kernel references need of a floating-point type.
 pub trait Real:
     Copy
     + From<f32>
@@ -28,17 +28,18 @@ pub trait Real:
     const ZERO: Self;
     /// One.
     const ONE: Self;
-    /// Not a number: what fresh memory holds.
+    /// NaN: fresh memory is filled with it.
     const NAN: Self;
-    /// The large negative value that masks a score; finite, since shaders may not rely on infinities.
+    /// The large negative value that masks a score. It is finite, since shaders may not rely on
+    /// infinities.
     const LOWEST: Self;
-    /// From f32, exactly.
+    /// Converts from f32, exactly.
     fn of(x: f32) -> Self;
-    /// From f64, rounded.
+    /// Converts from f64, rounded.
     fn from_f64(x: f64) -> Self;
-    /// To f64, exactly.
+    /// Converts to f64, exactly.
     fn to_f64(self) -> f64;
-    /// To f32, rounded.
+    /// Converts to f32, rounded.
     fn to_f32(self) -> f32 {
         self.to_f64() as f32
     }
@@ -99,16 +100,18 @@ macro_rules! real {
 real!(f32, exp_f32);
 real!(f64, f64::exp);
 
-/// e^x in f32 to about one unit in the last place, in straight-line code that the compiler turns into vector instructions.
+/// e^x in f32 to about one unit in the last place, in branch-free code that the compiler
+/// vectorises.
 ///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7, 2^n through the exponent bits. Arguments
-/// outside ±87 are clamped, so that neither infinities nor subnormal numbers appear.
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7, 2^n through the
+/// exponent bits. Arguments outside ±87 are clamped, so that the result is never infinite or
+/// subnormal.
 #[inline(always)]
 fn exp_f32(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding and subtracting it rounds to the nearest integer
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x < -87.0 { -87.0 } else { x }; // comparisons that leave NaN alone
+    let x = if x < -87.0 { -87.0 } else { x }; // these comparisons pass NaN through
     let x = if x > 87.0 { 87.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;

@@ -1,7 +1,7 @@
-//! Buffer handles: what a recording names instead of device memory.
+//! Buffer handles: recordings name handles, not device memory.
 //!
-//! A handle knows its element kind, its length and how long its content lives; the executor that runs a recording decides
-//! where the bytes are. Persistent storage is released when the last clone of its handle is dropped.
+//! A handle holds its element kind, length and lifetime. The executor that runs a recording decides
+//! where the bytes are. Persistent storage is freed when the last clone of its handle is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,16 +15,16 @@ pub enum Kind {
     U32,
     /// Signed integers: labels.
     I32,
-    /// Words that a kernel unpacks itself: 16-bit weights, quantised blocks.
+    /// 32-bit words that the kernel unpacks itself: 16-bit weights, quantised blocks.
     Packed,
 }
 
-/// How long a buffer's content lives.
+/// How long the content of a buffer lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Until the handle is dropped: weights, moments, caches, results.
+    /// Until the last handle is dropped: weights, optimiser moments, caches, results.
     Persistent,
-    /// From its first to its last command within one recording; memory is shared by plan.
+    /// From the first to the last command that uses it in one recording; transients share memory.
     Transient,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Info {
 pub struct Buffer(pub(crate) Arc<Info>);
 
 impl Buffer {
-    /// A new handle; no memory is taken until an executor meets it.
+    /// A new handle. The executor allocates memory on first use.
     pub fn new(label: impl Into<String>, kind: Kind, len: usize, lifetime: Lifetime) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         assert!(len > 0, "a buffer has at least one element");
@@ -106,7 +106,7 @@ impl Buffer {
     }
 }
 
-/// A run of elements of a buffer: what commands bind, copy and clear.
+/// A contiguous range of a buffer's elements; commands bind, copy and clear spans.
 #[derive(Clone, Debug)]
 pub struct Span {
     /// The buffer.

@@ -1,9 +1,9 @@
-//! What runs a recording, and what the floors above may ask of it.
+//! The `Executor` trait, which runs recordings, and the limits, memory use and timings it reports.
 
 use super::{Buffer, Dispatch, Features, KernelDef, Kind, Reading, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Sizes that a plan has to respect.
+/// Size limits of a device that recordings must respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceLimits {
     /// Largest span of one binding, in bytes. Larger tensors are bound in row slices.
@@ -13,7 +13,8 @@ pub struct DeviceLimits {
 }
 
 impl DeviceLimits {
-    /// The most four-byte elements that one buffer and one binding can hold, a multiple of the span alignment.
+    /// The largest number of four-byte elements that fit one buffer and one binding, a multiple of
+    /// the span alignment.
     pub fn max_elements(&self) -> usize {
         let bytes = self.max_binding_bytes.min(self.max_buffer_bytes);
         usize::try_from(bytes / 256 * 64).unwrap_or(usize::MAX)
@@ -23,98 +24,102 @@ impl DeviceLimits {
 /// Memory held on a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Bytes of persistent buffers alive now.
+    /// Bytes of live persistent buffers.
     pub persistent_bytes: u64,
-    /// Largest planned bytes of transients of any recording run so far.
+    /// Largest planned transient bytes of any recording run so far.
     pub transient_peak_bytes: u64,
 }
 
 impl MemoryUse {
-    /// What stays plus the planned peak of what comes and goes.
+    /// Persistent bytes plus the transient peak.
     pub fn peak_bytes(&self) -> u64 {
         self.persistent_bytes + self.transient_peak_bytes
     }
 }
 
-/// Whose clock a time was read from.
+/// The clock that measured a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The device's own, before and after the command.
+    /// The device's clock, read before and after the command.
     Device,
-    /// The host's. On a GPU it includes the way there and back, so the time of a short command says little.
+    /// The host's clock. On a GPU it includes the round trip, so it says little about a short
+    /// command.
     Host,
 }
 
-/// What one command took.
+/// The time one command took.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// Seconds.
     pub seconds: f64,
-    /// By this clock.
+    /// The clock that measured it.
     pub clock: Clock,
 }
 
-/// Runs recordings. Uploads and read-backs are calls, not commands: they happen between runs.
+/// Runs recordings. Uploads and read-backs are method calls between runs, not commands.
 pub trait Executor {
-    /// Name for people, for example `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan`.
+    /// Display name, for example `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan`.
     fn name(&self) -> String;
 
-    /// Whether kernels run as their Rust references, which take slices of exactly the recorded length.
+    /// Whether kernels run as their Rust references, which take slices of exactly the recorded
+    /// length.
     fn runs_references(&self) -> bool {
         false
     }
 
-    /// The optional variants of kernels that are in use.
+    /// The optional features whose kernel variants are in use.
     fn features(&self) -> Features {
         Features::NONE
     }
 
-    /// Sizes to respect.
+    /// The device's size limits.
     fn limits(&self) -> DeviceLimits;
 
-    /// The kernel that runs for a dispatch: its own, or an alternative that suits this device better.
+    /// The kernel that runs for a dispatch: the recorded one, or an alternative that suits this
+    /// device better.
     fn kernel_of(&self, dispatch: &Dispatch) -> &'static KernelDef {
         dispatch.kernel
     }
 
-    /// Refuses a recording that this device is known to be unable to run, before any memory is taken: a buffer or binding
-    /// over its limits, or on the CPU more than the memory that is left. How much a GPU has left no portable call tells.
+    /// Rejects a recording that cannot run on this device, before it allocates anything: a buffer
+    /// or binding exceeds the limits, or the CPU has too little memory left. No portable call
+    /// reports how much memory a GPU has left.
     fn check(&self, recording: &Recording) -> Result<()>;
 
     /// Runs every command in order. On return the work is queued; read-backs see its results.
     fn run(&mut self, recording: &Recording) -> Result<()>;
 
-    /// Runs every command in order, waits, and says what each took, in order. Results are those of [`Executor::run`]; it takes
-    /// longer, since commands are kept apart.
+    /// Runs every command in order, waits, and returns the time of each. The results are those of
+    /// [`Executor::run`]; it is slower, since it times each command on its own.
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>>;
 
-    /// Waits until everything queued has finished, so that a clock read next is honest.
+    /// Waits until all queued work has finished, so that a clock read afterwards includes it.
     fn wait(&mut self) -> Result<()>;
 
-    /// Writes reals to a persistent span, from its start.
+    /// Writes reals to the start of a persistent span.
     fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()>;
 
-    /// As [`Executor::write_real`] without rounding where the executor holds f64.
+    /// Like [`Executor::write_real`], without rounding if the executor stores f64.
     fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()>;
 
-    /// Writes words (ids, indices, packed weights; signed ones by their bits).
+    /// Writes 32-bit words: ids, indices, packed weights; signed integers as their bit patterns.
     fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()>;
 
-    /// Reads reals of a persistent span.
+    /// Reads the reals of a persistent span.
     fn read_real(&mut self, span: &Span) -> Result<Vec<f32>>;
 
-    /// As [`Executor::read_real`] without rounding where the executor holds f64.
+    /// Like [`Executor::read_real`], without rounding if the executor stores f64.
     fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>>;
 
-    /// Reads words.
+    /// Reads the words of a persistent span.
     fn read_words(&mut self, span: &Span) -> Result<Vec<u32>>;
 
-    /// [`Executor::read_f64`] in two parts: more can be queued before the values are waited for.
+    /// [`Executor::read_f64`] in two steps: more work can be queued before the wait.
     fn start_read_f64(&mut self, span: &Span) -> Result<Reading<f64>> {
         Ok(Reading::ready(self.read_f64(span)?))
     }
 
-    /// [`Executor::read_words`] in two parts.
+    /// [`Executor::read_words`] in two steps.
     fn start_read_words(&mut self, span: &Span) -> Result<Reading<u32>> {
         Ok(Reading::ready(self.read_words(span)?))
     }
@@ -122,11 +127,11 @@ pub trait Executor {
     /// Memory in use.
     fn memory(&self) -> MemoryUse;
 
-    /// Forgets the transient peak, to measure the next runs alone.
+    /// Resets the transient peak, so that it covers only the runs that follow.
     fn reset_peak(&mut self);
 }
 
-/// An open device of either sort.
+/// An open device: a GPU or the CPU.
 pub type Device = Box<dyn Executor>;
 
 /// Uploads words to a new persistent buffer.

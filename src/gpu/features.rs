@@ -1,25 +1,26 @@
-//! Optional abilities of a device for which kernels have a variant of their own, besides the portable one.
+//! Optional device features for which kernels have a variant besides the portable one.
 //!
-//! A kernel says with [`super::Source`] which of its parts has an alternative; `shader/link.rs` picks by the device's [`Features`].
+//! A kernel's [`super::Source`] names the parts that have a variant; `shader/link.rs` picks one by
+//! the device's [`Features`].
 
-/// One optional ability.
+/// One optional feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Lanes of a workgroup that run together add and exchange values without memory.
+    /// Subgroup operations: the lanes of a subgroup add and exchange values without memory.
     Subgroups,
     /// Subgroups of at least [`Features::WIDE_LANES`] lanes.
     WideSubgroups,
-    /// Half floats as a type of WGSL, also in buffers.
+    /// `f16` as a WGSL type, also in buffers.
     F16,
 }
 
-/// A set of abilities. It displays as the name of the variant that it picks: `portable`, `subgroups`, `f16` or
-/// `subgroups + f16`.
+/// A set of features. It displays as the name of the variant it selects: `portable`, `subgroups`,
+/// `f16` or `subgroups + f16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Features {
     /// [`Feature::Subgroups`].
     pub subgroups: bool,
-    /// [`Feature::WideSubgroups`]; never without `subgroups`. `Display` does not show it.
+    /// [`Feature::WideSubgroups`]; implies `subgroups`. `Display` does not show it.
     pub wide_subgroups: bool,
     /// [`Feature::F16`].
     pub f16: bool,
@@ -33,7 +34,7 @@ impl Features {
     /// Lanes of the shortest subgroup that counts as wide.
     pub const WIDE_LANES: u32 = 8;
 
-    /// Whether the set holds `feature`.
+    /// Whether the set contains `feature`.
     pub fn has(self, feature: Feature) -> bool {
         match feature {
             Feature::Subgroups => self.subgroups,
@@ -42,7 +43,7 @@ impl Features {
         }
     }
 
-    /// The set with `feature`.
+    /// The set with `feature` added.
     pub fn with(mut self, feature: Feature) -> Self {
         match feature {
             Feature::Subgroups => self.subgroups = true,
@@ -52,7 +53,7 @@ impl Features {
         self
     }
 
-    /// What both sets hold.
+    /// The features in both sets.
     pub fn and(self, other: Features) -> Self {
         Features {
             subgroups: self.subgroups && other.subgroups,
@@ -61,7 +62,8 @@ impl Features {
         }
     }
 
-    /// Every set that this one contains, from none to itself: one, two or four. What goes with subgroups stays with them.
+    /// The subsets of this set, from none to itself: one, two or four. Wide subgroups and
+    /// cooperative matrices stay with subgroups.
     pub fn subsets(self) -> Vec<Features> {
         let of = |subgroups, f16| Features { subgroups, wide_subgroups: subgroups && self.wide_subgroups, f16 };
         let all = [Features::NONE, of(true, false), of(false, true), of(true, true)];

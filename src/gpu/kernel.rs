@@ -1,24 +1,24 @@
-//! What a kernel is: WGSL sources, bindings, parameters and a Rust reference, as one static.
+//! `KernelDef`: one kernel's WGSL sources, bindings, parameters and Rust reference, as one static.
 //!
-//! The kernel families fill statics of [`KernelDef`] and a dispatch holds a reference to one. Tests compare each against its
-//! WGSL by reflection (`shader/link.rs`) and against its reference by running it.
+//! The kernel families define [`KernelDef`] statics; a dispatch refers to one. Tests compare each
+//! static with its WGSL by reflection (`shader/link.rs`) and run its WGSL against its reference.
 
 use super::kernel_args::KernelArgs;
 use super::work::WorkFn;
 use super::{Dispatch, Feature, Features, Kind};
 
-/// How a kernel uses a binding.
+/// How a kernel accesses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Only read.
     Read,
-    /// Written whole (within the span bound), never read.
+    /// Fully written (within the bounds of the span), never read.
     Write,
-    /// Read and written, or written in part.
+    /// Read and written, or partly written.
     ReadWrite,
 }
 
-/// One storage binding. Binding 0 is the uniform `Params`; these follow from 1 in order.
+/// One storage binding. Binding 0 is the uniform `Params`; storage bindings follow in order from 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding {
     /// Name of the WGSL variable.
@@ -27,17 +27,17 @@ pub struct Binding {
     pub access: Access,
     /// Element kind.
     pub kind: Kind,
-    /// Shape for the reader, for example `[tokens, channels]`.
+    /// Shape for documentation, for example `[tokens, channels]`.
     pub shape: &'static str,
-    /// Whether the shader reads a texture into which the executor copies the span, four elements a texel (of `Packed` spans, two words):
-    /// see [`super::texels`]. Only of alternatives.
+    /// Whether the shader reads a texture. The executor copies the span into it, four elements per
+    /// texel (two words for `Packed` spans): see [`super::texels`]. Only alternatives use this.
     pub texels: bool,
     /// The struct that an element of a table is; `None` where elements are scalars or vectors.
     pub row: Option<StructDef>,
 }
 
 impl Binding {
-    /// A binding that is only read.
+    /// A read-only binding.
     pub const fn read(name: &'static str, kind: Kind, shape: &'static str) -> Self {
         Self { name, access: Access::Read, kind, shape, texels: false, row: None }
     }
@@ -52,7 +52,7 @@ impl Binding {
         Self { texels: true, ..self }
     }
 
-    /// A binding that is written whole.
+    /// A fully written binding.
     pub const fn write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
         Self { name, access: Access::Write, kind, shape, texels: false, row: None }
     }
@@ -63,48 +63,48 @@ impl Binding {
     }
 }
 
-/// A WGSL file of the crate, with the variant that takes its place on devices with an optional feature, where there is one.
+/// A WGSL file of the crate, with an optional variant for devices that have a feature.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// Path below `shaders/` without the ending, for example `norm/rms_norm`.
+    /// Path below `shaders/` without the extension, for example `norm/rms_norm`.
     pub path: &'static str,
-    /// Its text, without `enable` lines: the linker writes them.
+    /// Its text, without `enable` lines: the linker adds them.
     pub text: &'static str,
-    /// Another variant of this part.
+    /// A variant of this part, if there is one.
     pub variant: Option<PartVariant>,
-    /// What the device must have for a kernel with this part.
+    /// A feature that every kernel with this part needs.
     pub needs: Option<Feature>,
 }
 
-/// Another variant of a part: the same declarations for the other parts and the same bindings, for devices with a feature.
+/// A variant of a part for devices with a feature. It has the same declarations and bindings.
 #[derive(Clone, Copy, Debug)]
 pub struct PartVariant {
-    /// What the device must have.
+    /// The feature it needs.
     pub needs: Feature,
-    /// Path below `shaders/` without the ending.
+    /// Path below `shaders/` without the extension.
     pub path: &'static str,
     /// Its text, without `enable` lines.
     pub text: &'static str,
 }
 
 impl Source {
-    /// A part that has one variant.
+    /// A part without variants.
     pub const fn new(path: &'static str, text: &'static str) -> Self {
         Self { path, text, variant: None, needs: None }
     }
 
-    /// This part, with another variant for devices that have `needs`.
+    /// This part, with `other` as its variant for devices that have `needs`.
     pub const fn or(self, needs: Feature, other: Source) -> Self {
         Self { variant: Some(PartVariant { needs, path: other.path, text: other.text }), ..self }
     }
 
-    /// This part, which only devices with `feature` can run.
+    /// This part, restricted to devices with `feature`.
     pub const fn needing(self, feature: Feature) -> Self {
         Self { needs: Some(feature), ..self }
     }
 }
 
-/// The WGSL file `shaders/<path>.wgsl` as a [`Source`], with `Feature => "path"` behind it where there is an alternative:
+/// The WGSL file `shaders/<path>.wgsl` as a [`Source`]. `Feature => "path"` adds a variant:
 /// `wgsl!("common/reduce", Subgroups => "common/reduce_subgroups")`.
 #[macro_export]
 macro_rules! wgsl {
@@ -127,7 +127,7 @@ pub enum Scalar {
     F32,
 }
 
-/// Name and type of one member of a parameter block; members are four bytes each, in order.
+/// Name and type of one member of a parameter block. Members are four bytes each, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Member name, the same in Rust and WGSL.
@@ -142,7 +142,8 @@ pub trait Params: bytemuck::Pod {
     const FIELDS: &'static [Field];
 }
 
-/// Declares a parameter block: a `#[repr(C)]` struct of `u32`, `i32` and `f32` members with its [`Params`] description.
+/// Declares a parameter block: a `#[repr(C)]` struct of `u32`, `i32` and `f32` members with its
+/// [`Params`] description.
 #[macro_export]
 macro_rules! params {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {
@@ -196,43 +197,49 @@ macro_rules! table_row {
 /// Values of the constants of an alternative, and its workgroups per axis.
 pub type Shape = (Vec<u32>, [u32; 3]);
 
-/// Another kernel for the same dispatch: the same bindings, parameters and result, other code and another grid.
+/// Another kernel for the same dispatch: same bindings, parameters and result, but other code and
+/// another grid.
 #[derive(Clone, Copy, Debug)]
 pub struct Alternative {
-    /// The kernel; its references are those of the kernel that it stands in for.
+    /// The kernel. Its references are those of the kernel it replaces.
     pub kernel: &'static KernelDef,
-    /// Where it is expected to be the faster one: what is tried first, and taken where nothing was measured.
+    /// The devices on which it is expected to be faster: the first candidate, and the choice when
+    /// nothing has been measured.
     pub expected: Expected,
-    /// Values of its constants and workgroups per axis for a dispatch, or none where it does not suit.
+    /// Its constant values and workgroups per axis for a dispatch, or `None` if it does not suit
+    /// the dispatch.
     pub shape: fn(&Dispatch) -> Option<Shape>,
 }
 
-/// Devices on which an alternative is expected to win.
+/// The devices on which an alternative is expected to be faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// All that can run it.
+    /// Every device that can run it.
     Everywhere,
-    /// Software adapters: a workgroup runs on one core, and barriers and workgroup memory cost most.
+    /// Software adapters: a workgroup runs on one core, so barriers and workgroup memory are
+    /// expensive.
     OnSoftware,
-    /// GPUs: workgroup memory is quicker than memory.
+    /// GPUs: workgroup memory is faster than device memory.
     OnHardware,
 }
 
-/// One kernel, for one storage format where there are several.
+/// One kernel. A kernel with several storage formats has one definition per format.
 pub struct KernelDef {
     /// `family/entry_point`: the path of its WGSL file; the entry point is the last part.
     pub label: &'static str,
-    /// Distinguishes statics that share a label, for example `bf16`; empty where there is one.
+    /// Distinguishes statics that share a label, for example `bf16`; empty if the label is unique.
     pub suffix: &'static str,
-    /// WGSL parts, concatenated in any order. Those with an alternative are picked for the device.
+    /// WGSL parts, concatenated in any order. The linker picks the variant of a part for the
+    /// device.
     pub parts: &'static [Source],
     /// Storage bindings in order, from binding 1.
     pub bindings: &'static [Binding],
     /// Members of the uniform `Params` at binding 0.
     pub params: &'static [Field],
-    /// Names of the `const NAME: u32` declarations that a dispatch supplies.
+    /// Names of the `const NAME: u32` declarations whose values a dispatch supplies.
     pub constants: &'static [&'static str],
-    /// Other kernels that compute the same, for some devices and sizes faster. The device chooses.
+    /// Other kernels with the same result that are faster on some devices and sizes. The device
+    /// chooses.
     pub alternatives: &'static [Alternative],
     /// The least that a dispatch has to do. Alternatives do the work of the kernel that they stand
     /// in for.
@@ -249,12 +256,13 @@ impl KernelDef {
         self.label.rsplit('/').next().expect("rsplit yields at least one part")
     }
 
-    /// Whether a grid of one axis may be folded over two: the shader unfolds it by `num_workgroups`.
+    /// Whether a one-axis grid may be folded over two axes: the shader unfolds it by
+    /// `num_workgroups`.
     pub fn is_foldable(&self) -> bool {
         self.parts.iter().any(|p| p.text.contains("num_workgroups"))
     }
 
-    /// Path and text of every part in every variant.
+    /// Path and text of every part, with every variant.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let other = |part: &Source| part.variant.map(|other| (other.path, other.text));
         self.parts.iter().flat_map(move |part| std::iter::once((part.path, part.text)).chain(other(part)))
@@ -265,23 +273,23 @@ impl KernelDef {
         std::iter::once(self).chain(self.alternatives.iter().map(|alternative| alternative.kernel)).collect()
     }
 
-    /// The features that some variant of this kernel uses.
+    /// The features that any variant of this kernel uses.
     pub fn features(&self) -> Features {
         let variants = self.parts.iter().flat_map(|p| p.variant).map(|other| other.needs);
         variants.fold(self.required(), Features::with)
     }
 
-    /// The features that every variant of this kernel uses: it does not run without them.
+    /// The features that every variant of this kernel needs.
     pub fn required(&self) -> Features {
         self.parts.iter().flat_map(|p| p.needs).fold(Features::NONE, Features::with)
     }
 
-    /// Whether a device with `features` can run it in some variant.
+    /// Whether a device with `features` can run any variant of it.
     pub fn runs_with(&self, features: Features) -> bool {
         self.required().and(features) == self.required()
     }
 
-    /// The sets of features that pick a variant each, from the fewest to all.
+    /// The feature sets that select distinct variants, from the smallest to the largest.
     pub fn variants(&self) -> Vec<Features> {
         self.features().subsets().into_iter().filter(|f| self.runs_with(*f)).collect()
     }

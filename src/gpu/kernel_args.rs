@@ -1,16 +1,17 @@
-//! What a kernel's Rust reference receives: the same parameters, constants, grid and buffers as the shader.
+//! `KernelArgs`: the parameters, constants, grid and buffers that a kernel's Rust reference receives.
 
 use std::cell::RefCell;
 
 use super::{Field, Params, Real};
 
-/// One dispatch as a reference sees it.
+/// The arguments of one dispatch, for a reference.
 pub struct KernelArgs<'a, T> {
     /// Workgroups per axis, as recorded.
     pub groups: [u32; 3],
-    /// Values of the kernel's generated constants, in the order of its `constants`.
+    /// Values of the kernel's constants, in the order of its `constants`.
     pub constants: &'a [u32],
-    /// Memory that a reference may use while it runs; its content and length are what the last one left.
+    /// Scratch memory for the reference. It keeps the content and length that the previous call
+    /// left.
     pub scratch: &'a RefCell<Vec<T>>,
     pub(super) params: &'a [u8],
     pub(super) fields: &'static [Field],
@@ -19,9 +20,9 @@ pub struct KernelArgs<'a, T> {
 
 /// One bound buffer.
 pub enum Arg<'a, T> {
-    /// Real, read.
+    /// Reals, read.
     Real(&'a [T]),
-    /// Real, written.
+    /// Reals, written.
     RealMut(&'a mut [T]),
     /// Unsigned words (ids, indices, packed weights), read.
     U32(&'a [u32]),
@@ -44,7 +45,7 @@ impl<'a, T: Real> KernelArgs<'a, T> {
 }
 
 impl<'a, T> Arg<'a, T> {
-    /// A real buffer that is read.
+    /// A real buffer, for reading.
     pub fn real(self) -> &'a [T] {
         match self {
             Arg::Real(x) => x,
@@ -53,7 +54,7 @@ impl<'a, T> Arg<'a, T> {
         }
     }
 
-    /// A real buffer that is written.
+    /// A real buffer, for writing.
     pub fn real_mut(self) -> &'a mut [T] {
         match self {
             Arg::RealMut(x) => x,
@@ -61,7 +62,7 @@ impl<'a, T> Arg<'a, T> {
         }
     }
 
-    /// Words that are read; signed ones by their bits.
+    /// Words, for reading; signed integers as their bit patterns.
     pub fn u32(self) -> &'a [u32] {
         match self {
             Arg::U32(x) => x,
@@ -70,7 +71,7 @@ impl<'a, T> Arg<'a, T> {
         }
     }
 
-    /// Words that are written.
+    /// Words, for writing.
     pub fn u32_mut(self) -> &'a mut [u32] {
         match self {
             Arg::U32Mut(x) => x,
@@ -78,7 +79,7 @@ impl<'a, T> Arg<'a, T> {
         }
     }
 
-    /// Signed words that are read.
+    /// Signed words, for reading.
     pub fn i32(self) -> &'a [i32] {
         bytemuck::cast_slice(self.u32())
     }

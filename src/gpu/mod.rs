@@ -1,7 +1,8 @@
-//! Floor 1: devices and how work reaches them.
+//! Floor 1: devices, and the recordings of commands that they run.
 //!
-//! Ops describe work as a [`Recording`] of commands on [`Buffer`] handles; an [`Executor`] runs it: [`WgpuExecutor`] on a
-//! GPU through wgpu, [`CpuExecutor`] through each kernel's Rust reference. Start with `recording.rs`.
+//! Ops describe work as a [`Recording`] of commands on [`Buffer`] handles. An [`Executor`] runs it:
+//! [`WgpuExecutor`] on a GPU through wgpu, [`CpuExecutor`] through each kernel's Rust reference.
+//! Start with `recording.rs`.
 
 mod buffer;
 mod cpu;

@@ -1,16 +1,16 @@
-//! From `--device` to an open device.
+//! Opens the device that `--device` names.
 
 use super::wgpu::adapter::{adapters, auto_adapter, find_adapter, primary_adapters};
 use super::wgpu::executor::WgpuExecutor;
 use super::{AdapterReport, CpuExecutor, Device, OpenOptions};
 use crate::error::Result;
 
-/// Opens `auto` (a hardware GPU, else the CPU), `cpu`, an adapter's number or a part of its name.
+/// Opens `auto` (a hardware GPU, else the CPU), `cpu`, an adapter by number or by part of its name.
 pub fn open_device(wanted: &str) -> Result<Device> {
     open_device_with(wanted, &OpenOptions::default())
 }
 
-/// [`open_device`], an adapter with options of one's own.
+/// [`open_device`] with options for a GPU adapter.
 pub fn open_device_with(wanted: &str, options: &OpenOptions) -> Result<Device> {
     let cpu = || Box::new(CpuExecutor::<f32>::new().unpoisoned());
     match wanted {
@@ -26,7 +26,7 @@ pub fn open_device_with(wanted: &str, options: &OpenOptions) -> Result<Device> {
     }
 }
 
-/// A software Vulkan adapter, which the tests name explicitly.
+/// A software Vulkan adapter, if there is one; the tests ask for it by name.
 pub fn software_adapter() -> Option<AdapterReport> {
     primary_adapters().into_iter().find(|a| a.is_software() && a.backend == "vulkan")
 }

@@ -1,9 +1,10 @@
 //! The memory plan of a recording: which transients share which slot.
 //!
-//! Each transient lives from its first to its last command. The largest are placed first, each into the smallest slot whose
-//! tenants it never meets, else into a slot of its own. A slot is as large as its first tenant, so small buffers fill the
-//! gaps that large ones leave and no slot ever grows (greedy by size, arXiv 2001.03288). The sum of the slots is the
-//! recording's high-water mark.
+//! Each transient lives from its first to its last command. The planner places the largest first
+//! (greedy by size, arXiv 2001.03288): into the smallest slot whose transients have disjoint
+//! lifetimes, else into a new slot. A slot is as large as its first transient, so small buffers
+//! fill the gaps between large ones and no slot grows. The sum of the slots is the recording's
+//! high-water mark.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,7 @@ pub struct Plan {
     slots: Vec<u64>,
 }
 
-/// A transient: first and last command that touch it, both included, and its size.
+/// A transient: the first and last command that use it, both included, and its size.
 struct Tenant {
     id: u64,
     first: usize,
@@ -25,7 +26,7 @@ struct Tenant {
     n_bytes: u64,
 }
 
-/// Transients in the order in which they appear. Sizes are rounded up to 256 bytes.
+/// The transients in order of first use. Sizes are rounded up to 256 bytes.
 fn tenants(recording: &Recording) -> Vec<Tenant> {
     let mut found: Vec<Tenant> = Vec::new();
     let mut place: HashMap<u64, usize> = HashMap::new();
@@ -49,16 +50,17 @@ impl Plan {
     /// Plans `recording`.
     pub fn new(recording: &Recording) -> Self {
         let mut tenants = tenants(recording);
-        tenants.sort_by_key(|t| Reverse(t.n_bytes)); // stable: equal ones stay in the order of their first use
+        tenants.sort_by_key(|t| Reverse(t.n_bytes)); // stable: equal sizes keep the order of first use
         let mut plan = Plan::default();
-        // Of each slot the tenants' lives, last command by first.
+        // For each slot, the lifetimes of its transients: first command → last command.
         let mut lives: Vec<BTreeMap<usize, usize>> = Vec::new();
         for t in &tenants {
             let is_free = |lives: &BTreeMap<usize, usize>| {
                 let before = lives.range(..=t.last).next_back();
                 before.is_none_or(|(_, &last)| last < t.first)
             };
-            // Slots are made in falling order of size, so the first free one from the end is the smallest.
+            // Slots are created in descending order of size, so the first free one from the end is
+            // the smallest.
             let slot = lives.iter().rposition(is_free).unwrap_or_else(|| {
                 plan.slots.push(t.n_bytes);
                 lives.push(BTreeMap::new());

@@ -1,13 +1,13 @@
-//! Values on their way from a device to the host.
+//! `Reading`: an asynchronous read of device values.
 
 use std::time::Instant;
 
 use crate::error::Result;
 
-/// A read that was started: it gives what its span held after everything that was queued before it.
+/// A pending read. It returns what its span held after all commands queued before the read.
 pub struct Reading<T>(State<T>);
 
-/// Values, and when the device was found done with what was queued before their read.
+/// The values, and the time at which the device had finished everything queued before the read.
 type Arrived<T> = (Vec<T>, Instant);
 
 enum State<T> {
@@ -16,7 +16,7 @@ enum State<T> {
 }
 
 impl<T: 'static> Reading<T> {
-    /// A read that is done already.
+    /// A finished read.
     pub(super) fn ready(values: Vec<T>) -> Self {
         Self(State::Ready((values, Instant::now())))
     }
@@ -26,7 +26,7 @@ impl<T: 'static> Reading<T> {
         Self(State::Started(Box::new(wait)))
     }
 
-    /// The same read of other values.
+    /// This read with `change` applied to its values.
     pub(super) fn map<U: 'static>(self, change: impl FnOnce(Vec<T>) -> Vec<U> + 'static) -> Reading<U> {
         let change = |(values, at): Arrived<T>| (change(values), at);
         Reading(match self.0 {
@@ -35,17 +35,17 @@ impl<T: 'static> Reading<T> {
         })
     }
 
-    /// Whether [`Reading::wait`] has nothing to wait for: an executor on the CPU reads at once.
+    /// Whether [`Reading::wait`] returns at once: the CPU executor reads synchronously.
     pub fn is_ready(&self) -> bool {
         matches!(self.0, State::Ready(_))
     }
 
-    /// The values. Waits for what was queued before the read, and not for what was queued after it.
+    /// Returns the values. Waits for work queued before the read, not for work queued after it.
     pub fn wait(self) -> Result<Vec<T>> {
         Ok(self.wait_timed()?.0)
     }
 
-    /// [`Reading::wait`], and when the device was found done, which may be long ago.
+    /// [`Reading::wait`], with the time at which the device had finished, which may be long past.
     pub fn wait_timed(self) -> Result<(Vec<T>, Instant)> {
         match self.0 {
             State::Ready(arrived) => Ok(arrived),

@@ -1,7 +1,8 @@
-//! A recording: the plain list of commands that ops append and executors run. It knows no device.
+//! A recording: the list of commands that ops append and executors run, independent of any device.
 //!
-//! The rules of WebGPU are asserted here, at the place where a mistake is made, so that the CPU executor refuses what a
-//! GPU would: a buffer is never read and written in one dispatch, never copied onto itself, offsets are aligned, grids fit.
+//! WebGPU's rules are asserted when a command is appended, so that the CPU executor rejects what a
+//! GPU would: no buffer is both read and written in one dispatch or copied onto itself, offsets are
+//! aligned, grids are within the limits.
 
 use super::work::{BoundSpan, DispatchView, ReadWords, Work};
 use super::{
@@ -25,7 +26,7 @@ pub enum Command {
     Clear(Span),
 }
 
-/// A kernel with everything it runs on.
+/// One run of a kernel: the kernel, its constants and parameters, its buffers and its grid.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     /// Which kernel.
@@ -86,11 +87,11 @@ impl Dispatch {
     }
 }
 
-/// The most workgroups per axis that WebGPU promises.
+/// WebGPU's guaranteed maximum of workgroups per axis.
 const MAX_GROUPS: u32 = 65_535;
 
-/// Workgroups for `n` invocations in groups of `size`: one axis where it fits, else folded over two (the shader's
-/// `linear_index` unfolds it). The grid may overshoot; kernels guard.
+/// Workgroups for `n` invocations in groups of `size`: one axis if it fits, else folded over two
+/// (the shader's `linear_index` unfolds it). The grid may exceed `n`, so kernels check their index.
 pub fn groups_for(n: usize, size: usize) -> [u32; 3] {
     let groups = u32::try_from(n.div_ceil(size).max(1)).expect("a grid has fewer than 2^32 workgroups");
     if groups <= MAX_GROUPS {
@@ -154,7 +155,8 @@ impl Recording {
         })
     }
 
-    /// A new transient of `len` elements, alive from its first to its last command here.
+    /// A new transient of `len` elements. It lives from its first to its last command in this
+    /// recording.
     pub fn transient(&self, label: &str, kind: Kind, len: usize) -> Span {
         Buffer::new(label, kind, len, Lifetime::Transient).span()
     }
@@ -205,12 +207,12 @@ impl Recording {
         self.commands.push(Command::Clear(span.clone()));
     }
 
-    /// Appends one command of another recording, for walking it command by command.
+    /// Appends a command of another recording, for running a recording command by command.
     pub fn push(&mut self, command: Command) {
         self.commands.push(command);
     }
 
-    /// This recording with each dispatch replaced by what `choose` makes of it.
+    /// This recording with each dispatch replaced by the result of `choose`.
     pub fn with_dispatches(&self, mut choose: impl FnMut(&Dispatch) -> Dispatch) -> Recording {
         let commands = self.commands.iter().map(|c| match c {
             Command::Dispatch(d) => Command::Dispatch(choose(d)),
@@ -219,8 +221,8 @@ impl Recording {
         Recording { commands: commands.collect() }
     }
 
-    /// This recording with every transient turned into a persistent buffer, so that each command can be run and looked at
-    /// alone.
+    /// This recording with every transient turned into a persistent buffer, so that each command
+    /// can be run and inspected alone.
     pub fn promoted(&self) -> Recording {
         let mut map = std::collections::HashMap::new();
         let mut promote = |s: &Span| {
@@ -244,7 +246,7 @@ impl Recording {
 }
 
 impl Command {
-    /// The spans that the command touches, with how.
+    /// The spans that the command touches, and how it accesses each.
     pub fn uses(&self) -> Vec<(&Span, Access)> {
         match self {
             Command::Dispatch(d) => d.spans.iter().zip(d.kernel.bindings).map(|(s, b)| (s, b.access)).collect(),
