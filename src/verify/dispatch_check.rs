@@ -1,9 +1,10 @@
-//! A check: one dispatch alone, with what its buffers held before and, by its f64 reference, must hold after.
+//! A dispatch check: one dispatch with its inputs and the outputs that its f64 reference expects.
 //!
-//! A check is judged where it was recorded, and can be run again in buffers of its own that are harder on a kernel: memory that
-//! it must write is poisoned, every binding is longer than what the dispatch was given, with poison behind it, and a grid
-//! that unfolds over two axes is folded although it would fit one. So a kernel that reads or writes outside its data, leaves
-//! an element out or counts on a grid of one axis is found out. A walk (`walk.rs`) makes one check of every dispatch.
+//! A check runs on the recorded buffers. It can also run guarded, in buffers of its own that expose
+//! more faults: memory to be written is poisoned, every binding is longer than the dispatch was
+//! given and poisoned past the end, and a one-axis grid that the kernel can unfold is folded over
+//! two axes. This finds kernels that read or write outside their data, skip an element or rely on a
+//! one-axis grid. A walk (`walk.rs`) makes one check per dispatch.
 
 use std::sync::Arc;
 
@@ -11,27 +12,30 @@ use super::mismatch::{Fault, Judge, Mismatch};
 use crate::error::Result;
 use crate::gpu::{Access, Buffer, CpuExecutor, Dispatch, ELEMENT_ALIGNMENT, Executor, Features, Kind, Recording, Span};
 
-/// Poison of real memory that is written: a NaN that no arithmetic yields.
+/// Poison of written real memory: a NaN that no arithmetic produces.
 const POISON: u32 = 0x7fc0_dead;
-/// Poison behind reals that are only read: another NaN, so that copying it to what should stay untouched shows.
+/// Poison past the end of read-only reals: another NaN, so that copying it into memory that should
+/// stay untouched is noticed.
 pub const READ_POISON: u32 = 0x7fc0_beef;
-/// Poison behind reals that are written: a number, since adding to a NaN or scaling it may leave its bits alone.
+/// Poison past the end of written reals: a number, since adding to a NaN or scaling it may not
+/// change its bits.
 const WRITTEN_GUARD: u32 = 0x449a_5225;
-/// Poison of words: far beyond any table, but not so far that a loop up to it hangs a device.
+/// Poison of words: larger than any table, but small enough that a loop up to it does not hang a
+/// device.
 pub const POISON_WORD: u32 = 0x0001_0001;
-/// Poisoned elements behind each binding.
+/// Poisoned elements past the end of each binding.
 pub const GUARD: usize = ELEMENT_ALIGNMENT;
 
-/// Which grid a guarded run takes.
+/// The grid of a guarded run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grid {
-    /// The recorded one.
+    /// The recorded grid.
     Recorded,
-    /// One axis folded over two, where the kernel unfolds it again.
+    /// One axis folded over two, if the kernel can unfold it.
     Folded,
 }
 
-/// What one buffer holds.
+/// The content of one buffer.
 #[derive(Clone, Debug)]
 enum Content {
     Real(Vec<f64>),
@@ -43,19 +47,20 @@ enum Content {
 pub struct DispatchCheck {
     /// The dispatch; its buffers are persistent.
     pub dispatch: Dispatch,
-    /// Position among the commands of its recording.
+    /// Index among the commands of its recording.
     pub command: usize,
-    /// By binding; none where the dispatch only writes.
+    /// By binding; `None` if the dispatch only writes it.
     before: Arc<[Option<Content>]>,
-    /// By binding; none where the dispatch only reads.
+    /// By binding; `None` if the dispatch only reads it.
     after: Arc<[Option<Content>]>,
 }
 
-/// What a run of a check left in each written buffer, as bits.
+/// The content of each written buffer after a run, as bits.
 pub type Written = Vec<Vec<u32>>;
 
 impl DispatchCheck {
-    /// Reads the inputs of a dispatch from the device and asks its f64 reference for the outputs.
+    /// Reads the inputs of a dispatch from the device and computes the outputs with its f64
+    /// reference.
     pub fn capture(device: &mut dyn Executor, dispatch: &Dispatch, command: usize) -> Result<Self> {
         let mut reference = CpuExecutor::<f64>::new();
         let mut before = Vec::new();
@@ -83,26 +88,27 @@ impl DispatchCheck {
         Ok(Self { dispatch: dispatch.clone(), command, before: before.into(), after: after.into() })
     }
 
-    /// The same check for each alternative of the kernel that a device with `features` can run. Run it guarded: in place, what is added to
-    /// is not what it was any more.
+    /// The same check for each alternative of the kernel that a device with `features` can run. Run
+    /// these guarded: run in place, a kernel that accumulates would start from changed values.
     pub fn alternatives(&self, features: Features) -> Vec<DispatchCheck> {
         let alternative = |(dispatch, _)| DispatchCheck { dispatch, ..self.clone() };
         self.dispatch.alternatives(features).into_iter().map(alternative).collect()
     }
 
-    /// The dispatch as a recording, on the buffers that it was recorded with.
+    /// The dispatch as a recording on its recorded buffers.
     pub fn alone(&self) -> Recording {
         Recording::of(self.dispatch.clone())
     }
 
-    /// Runs the dispatch on the buffers that it was recorded with, and judges what they hold then.
+    /// Runs the dispatch on its recorded buffers and compares the result.
     pub fn run_in_place(&self, device: &mut dyn Executor) -> Result<(Vec<Mismatch>, Written)> {
         device.run(&self.alone())?;
         self.judge(device, &self.dispatch.spans, 0)
     }
 
-    /// Runs a dispatch of the same shape (this one, or one of a changed kernel) in poisoned, guarded buffers and judges it. References
-    /// get memory of exactly the recorded length and grid.
+    /// Runs a dispatch of the same shape (this one, or one of a modified kernel) in poisoned,
+    /// guarded buffers and compares the result. References get exactly the recorded length and
+    /// grid.
     pub fn run_guarded(
         &self,
         device: &mut dyn Executor,
@@ -124,8 +130,8 @@ impl DispatchCheck {
         self.judge(device, &spans, guard)
     }
 
-    /// Runs the check where it was recorded and again, guarded; everything that is wrong with either, and whether the two gave
-    /// the same bits.
+    /// Runs the check in place and guarded. Returns every mismatch, and whether the two runs differ
+    /// in any bit.
     pub fn examine(&self, device: &mut dyn Executor) -> Result<Vec<Mismatch>> {
         let (mut found, first) = self.run_in_place(device)?;
         let (again, second) = self.run_guarded(device, &self.dispatch, Grid::Folded)?;
@@ -172,7 +178,8 @@ impl DispatchCheck {
         Ok((found, written))
     }
 
-    /// Writes what binding `i` held before to the start of a longer span, poison where nobody wrote, and poison behind it.
+    /// Writes the initial content of binding `i` to the start of a longer span: poison where it is
+    /// unwritten, and past the end.
     fn fill(&self, device: &mut dyn Executor, i: usize, span: &Span) -> Result<()> {
         let len = self.dispatch.spans[i].len;
         if span.kind() != Kind::Real {
@@ -188,7 +195,7 @@ impl DispatchCheck {
         device.write_real(span, bytemuck::cast_slice(&bits))
     }
 
-    /// The bits that a guarded run puts into binding `i` before the dispatch.
+    /// The bits of binding `i` before the dispatch of a guarded run.
     fn untouched(&self, i: usize, len: usize) -> Option<Vec<u32>> {
         match &self.before[i] {
             Some(Content::Real(x)) => Some(x.iter().map(|&x| poisoned(x).to_bits()).collect()),
@@ -198,12 +205,13 @@ impl DispatchCheck {
     }
 }
 
-/// The value as f32; what nobody wrote becomes poison.
+/// The value as f32; unwritten memory becomes poison.
 fn poisoned(x: f64) -> f32 {
     if x.is_nan() { f32::from_bits(POISON) } else { x as f32 }
 }
 
-/// A grid of one axis, folded over two; it overshoots, as folded grids do.
+/// A one-axis grid folded over two axes; like all folded grids it may exceed the number of
+/// workgroups.
 fn folded(groups: [u32; 3]) -> [u32; 3] {
     match groups {
         [x, 1, 1] => [x.div_ceil(2), 2, 1],

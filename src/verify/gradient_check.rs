@@ -1,27 +1,28 @@
-//! The gradient check of a case: analytic against central directional difference, both in f64.
+//! The gradient check of a case: analytic gradient against central difference, both in f64.
 
 use crate::error::Result;
 use crate::gpu::{CpuExecutor, Executor};
 use crate::kernels::case::{Case, Input, random};
 
-/// Step of the central difference. Truncation is h² and rounding 1e-16/h, so both stay below 1e-9 of the slope.
+/// Step of the central difference. The truncation error is h² and the rounding error 1e-16/h, so
+/// both stay below 1e-9 of the slope.
 const STEP: f64 = 1e-5;
 
-/// Analytic slope and difference quotient along a random direction, per differentiable input.
+/// Analytic slope and central difference along a random direction, per differentiable input.
 #[derive(Clone, Copy, Debug)]
 pub struct Slope {
-    /// Input number among the reals.
+    /// Index of the input among the reals.
     pub input: usize,
-    /// Sum of gradient times direction.
+    /// Dot product of gradient and direction.
     pub analytic: f64,
     /// Central difference.
     pub numeric: f64,
-    /// Length of gradient times length of direction: what the error is measured against.
+    /// Product of the norms of gradient and direction; the error is relative to it.
     pub scale: f64,
 }
 
 impl Slope {
-    /// Error as a fraction of the gradient's length.
+    /// Error as a fraction of `scale`.
     pub fn relative_error(&self) -> f64 {
         (self.analytic - self.numeric).abs() / self.scale.max(f64::MIN_POSITIVE)
     }

@@ -1,40 +1,42 @@
-//! How far a device's buffer is from its reference's, and the faults that no tolerance excuses.
+//! A mismatch between a device's buffer and its reference's, and the faults no tolerance excuses.
 
 use crate::gpu::Dispatch;
 use crate::kernels::case::Tolerance;
 
-/// What a strict kernel leaves in the last of the guarding elements when it has read behind the end of a buffer.
+/// The value that a strict kernel leaves in the last guard element after it read past the end of a
+/// buffer.
 pub const READ_OUTSIDE: u32 = 0x449a_5eed;
-/// From here on a value is a mask (the large finite number that stands for minus infinity), not data.
+/// Values from here on are masks (the large finite number that stands for minus infinity), not
+/// data.
 const MASK: f64 = 1e30;
 
-/// What is wrong whatever the size of the error.
+/// Faults that no tolerance excuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A word (an index, a mark, a token) is not the reference's.
+    /// A word (an index, a mask, a token) differs from the reference's.
     WrongWord,
-    /// Not a number, or nothing written, where the reference wrote a number.
+    /// NaN, or nothing written, where the reference wrote a number.
     NotANumber,
-    /// Written where the reference writes nothing.
+    /// Written where the reference does not write.
     Stray,
-    /// Written behind the end of the data.
+    /// Written past the end of the data.
     Outside,
-    /// Read behind the end of some buffer.
+    /// Read past the end of a buffer.
     OutsideRead,
-    /// Masked where the reference has data, or the other way round.
+    /// Masked where the reference has data, or data where it masks.
     WrongMask,
-    /// Two runs on the same inputs gave different bits.
+    /// Two runs with equal inputs gave different bits.
     NotRepeatable,
 }
 
 impl Fault {
     fn text(self) -> &'static str {
         match self {
-            Fault::WrongWord => "a wrong word",
+            Fault::WrongWord => "wrong word",
             Fault::NotANumber => "not a number, or nothing written",
             Fault::Stray => "written where the reference writes nothing",
-            Fault::Outside => "written behind the end of the data",
-            Fault::OutsideRead => "read behind the end of a buffer",
+            Fault::Outside => "written past the end of the data",
+            Fault::OutsideRead => "read past the end of a buffer",
             Fault::WrongMask => "masked where the reference has data, or data where it masks",
             Fault::NotRepeatable => "two runs gave different bits",
         }
@@ -48,23 +50,23 @@ pub struct Mismatch {
     pub kernel: String,
     /// Name of the binding.
     pub binding: &'static str,
-    /// Position of the dispatch among the commands.
+    /// Index of the dispatch among the commands.
     pub command: usize,
     /// Largest absolute error.
     pub max_abs: f64,
-    /// Largest error in units of the last place of the reference's value as f32. Where the true value is near 0, cancellation makes this
-    /// large however good the kernel is, so it informs and does not decide.
+    /// Largest error in units in the last place of the reference's value as f32. Near 0,
+    /// cancellation makes it large even for a good kernel, so it is informative only.
     pub max_ulp: f64,
     /// Largest magnitude in the reference's buffer.
     pub scale: f64,
-    /// Element with the largest error or the fault, the device's value there and the reference's.
+    /// Element with the largest error or the fault, with the device's and the reference's value.
     pub worst: (usize, f64, f64),
-    /// What no tolerance excuses.
+    /// The fault, if any; no tolerance excuses it.
     pub fault: Option<Fault>,
 }
 
 impl Mismatch {
-    /// Error as a fraction of the buffer's scale; infinite where there is a fault.
+    /// Error as a fraction of the buffer's scale; infinite if there is a fault.
     pub fn relative(&self) -> f64 {
         match (self.fault, self.max_abs) {
             (Some(_), _) => f64::INFINITY,
@@ -75,7 +77,7 @@ impl Mismatch {
 }
 
 impl Tolerance {
-    /// Whether a mismatch found by a walk is within the tolerance.
+    /// Whether the mismatch is within the tolerance.
     pub fn allows(&self, d: &Mismatch) -> bool {
         d.fault.is_none() && d.max_abs <= self.absolute + self.relative * d.scale
     }
@@ -97,13 +99,13 @@ impl std::fmt::Display for Mismatch {
     }
 }
 
-/// Distance between neighbouring f32 at `x`.
+/// Distance between adjacent f32 values at `x`.
 fn ulp(x: f64) -> f64 {
     let exponent = x.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor();
     (exponent - f64::from(f32::MANTISSA_DIGITS - 1)).exp2()
 }
 
-/// Compares the buffers that one binding names.
+/// Compares the two buffers of one binding.
 pub(super) struct Judge(Mismatch);
 
 impl Judge {
@@ -117,7 +119,7 @@ impl Judge {
         self.0
     }
 
-    /// The first fault stands.
+    /// Records the first fault.
     fn fault(&mut self, fault: Fault, at: (usize, f64, f64)) {
         if self.0.fault.is_none() {
             self.0.fault = Some(fault);
@@ -125,8 +127,8 @@ impl Judge {
         }
     }
 
-    /// Compares reals. NaN in the reference's buffer is memory that it did not write: there the device's must still be `untouched`,
-    /// where that is known.
+    /// Compares reals. NaN in the reference's buffer marks memory that it does not write: there the
+    /// device's bits must still be `untouched`, if known.
     pub(super) fn reals(&mut self, ours: &[u32], theirs: &[f64], untouched: Option<&[u32]>) {
         for (i, (&bits, &reference)) in ours.iter().zip(theirs).enumerate() {
             let value = f64::from(f32::from_bits(bits));
@@ -137,8 +139,9 @@ impl Judge {
                 continue;
             }
             if reference.abs() >= MASK || value.abs() >= MASK && value.is_finite() {
-                // Left out of the scale, which would otherwise excuse any error of the data beside it.
-                let right = (value - reference).abs() <= 1e-6 * reference.abs(); // not so of a NaN
+                // Excluded from the scale, which would otherwise excuse any error in the data next
+                // to it.
+                let right = (value - reference).abs() <= 1e-6 * reference.abs(); // false for NaN
                 if !right {
                     self.fault(Fault::WrongMask, (i, value, reference));
                 }
@@ -160,7 +163,7 @@ impl Judge {
         }
     }
 
-    /// Compares words, exactly.
+    /// Compares words exactly.
     pub(super) fn words(&mut self, ours: &[u32], theirs: &[u32]) {
         for (i, (&a, &b)) in ours.iter().zip(theirs).enumerate().filter(|(_, (a, b))| a != b) {
             self.0.max_abs = self.0.max_abs.max(f64::from(a.abs_diff(b)));
@@ -168,7 +171,7 @@ impl Judge {
         }
     }
 
-    /// The elements behind the data, `first` and on, must still hold `poison`.
+    /// Checks that the elements past the data, from index `first`, still hold `poison`.
     pub(super) fn guard(&mut self, behind: &[u32], poison: u32, first: usize) {
         if behind.last() == Some(&READ_OUTSIDE) {
             self.fault(Fault::OutsideRead, (first, f64::NAN, f64::NAN));

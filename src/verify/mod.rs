@@ -1,4 +1,6 @@
-//! Floor 9: comparisons that tests, `check` and the lab share: one dispatch, a whole recording, a gradient.
+//! Floor 9: comparisons with the references: one dispatch, a whole recording, a gradient.
+//!
+//! Tests, `check` and the mutation tests share them.
 
 pub mod dispatch_check;
 pub mod gradient_check;

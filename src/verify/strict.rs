@@ -1,12 +1,16 @@
-//! A kernel made strict: what WGSL leaves to the device, and most devices do kindly, goes wrong for sure.
+//! Strict kernels: behaviour that WGSL leaves undefined and most devices tolerate becomes an error.
 //!
-//! - `exp` gives NaN instead of infinity, which no kernel may count on.
-//! - Reading behind the end of a buffer that is only read gives poison, where most devices give 0, and leaves a mark behind the data of
-//!   a buffer that is written: shaders run without runtime checks, and not every driver keeps such reads at bay. So strict kernels
-//!   count on the guards of [`DispatchCheck::run_guarded`](crate::verify::dispatch_check::DispatchCheck::run_guarded). A texture does not know where its buffer ended, so
-//!   there the guards' poison itself is looked for.
-//! - The lanes of a workgroup are numbered backwards by their reversed bits, so that lanes that work on neighbours no longer run side
-//!   by side or in order: what only worked since one lane came before another no longer does. With subgroups, which are aligned
+//! - `exp` returns NaN instead of infinity, which no kernel may rely on.
+//! - A read past the end of a read-only buffer returns poison, where most devices return 0, and
+//!   leaves a mark past the end of a written buffer. Shaders run without runtime checks, and not
+//!   every driver bounds such reads. Strict kernels therefore need the guards of
+//!   [`DispatchCheck::run_guarded`](crate::verify::dispatch_check::DispatchCheck::run_guarded). A
+//!   texture does not know where its buffer ends, so there the mark is set when the guards' poison
+//!   is read.
+//! - The lanes of a workgroup are numbered backwards by their reversed bits, so that lanes that
+//!   work on neighbouring elements no longer run side by side or in order. A kernel that relies on
+//!   the order of lanes fails. With subgroups, which are aligned runs of lanes, lanes are only
+//!   numbered backwards.
 //!   runs of lanes, they are numbered backwards only.
 
 use std::collections::HashMap;
@@ -27,7 +31,8 @@ fn strict_exp4(x: vec4<f32>) -> vec4<f32> {
 var<private> strict_poison: u32 = 0x7fc0beefu;
 ";
 
-/// A WGSL type of elements of 4 bytes or vectors of them, with the number of those and the expressions that make one of a word.
+/// A WGSL element type of 4-byte scalars or vectors, its number of scalars, and the expression that
+/// makes one of a word.
 const ELEMENTS: [(&str, usize, &str); 4] = [
     ("f32", 1, "bitcast<f32>(WORD)"),
     ("vec2<f32>", 2, "vec2<f32>(bitcast<f32>(WORD))"),
@@ -35,13 +40,14 @@ const ELEMENTS: [(&str, usize, &str); 4] = [
     ("u32", 1, "WORD"),
 ];
 
-/// Length and value of an element of this type that holds `word` throughout.
+/// Length and value of an element of this type with `word` in every component.
 fn element(of: &str, word: &str) -> Option<(usize, String)> {
     let &(_, len, value) = ELEMENTS.iter().find(|(name, ..)| *name == of)?;
     Some((len, value.replace("WORD", word)))
 }
 
-/// The strict variant of a kernel, of the parts that `features` pick, made for good; each is made once.
+/// The strict variant of a kernel, for the parts that `features` select. It is never freed; each is
+/// made once.
 pub fn strict(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     type Made = Mutex<HashMap<(usize, Features), &'static KernelDef>>;
     static MADE: LazyLock<Made> = LazyLock::new(Made::default);
@@ -79,7 +85,7 @@ fn make(kernel: &'static KernelDef, features: Features) -> &'static KernelDef {
     }))
 }
 
-/// Name and type of the elements of each array that the text declares, of those that `wanted` picks.
+/// Name and element type of each array that the text declares and `wanted` accepts.
 fn arrays(text: &str, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
     let code = Code::new(text);
     let declared = |&i: &usize| code.at(i + 1) == ":" && code.at(i + 2) == "array" && wanted(code.at(i));
@@ -90,7 +96,7 @@ fn arrays(text: &str, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
     (0..code.tokens.len()).filter(declared).filter_map(array).collect()
 }
 
-/// A function that leaves the mark of a read behind the end in the first written array.
+/// A function that writes the mark of an out-of-bounds read to the first written array.
 fn marker(text: &str, written: &dyn Fn(&str) -> bool) -> Option<String> {
     arrays(text, written).into_iter().find_map(|(name, of)| {
         let (_, mark) = element(&of, "strict_mark")?;
@@ -100,7 +106,7 @@ fn marker(text: &str, written: &dyn Fn(&str) -> bool) -> Option<String> {
     })
 }
 
-/// A function that reads each read-only array that the text declares.
+/// One function per read-only array of the text that reads it.
 fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
     let reader = |(name, of): (String, String)| {
         let (len, poison) = element(&of, if of == "u32" { "65537u" } else { "strict_poison" })?;
@@ -113,7 +119,7 @@ fn readers(text: &str, read: &dyn Fn(&str) -> bool) -> Vec<String> {
     arrays(text, read).into_iter().filter_map(reader).collect()
 }
 
-/// A function that reads a texture and leaves the mark where it finds what lies behind the copied buffer.
+/// A function that reads a texture and sets the mark if it reads the poison past the copied buffer.
 fn texture_reader(binding: &Binding) -> String {
     let name = binding.name;
     let (of, bits, poison) = match binding.kind {
@@ -147,8 +153,8 @@ fn strict_text(text: &str, all: &str, read: &dyn Fn(&str) -> bool, backwards: bo
     Edit { operator: "strict", replacements: changes }.apply(text)
 }
 
-/// Renames the lane that a one-dimensional entry point receives and starts its body with the renumbered one. Sizes are powers
-/// of two.
+/// Renames the lane parameter of a one-dimensional entry point and starts the body with the
+/// renumbered lane. Workgroup sizes are powers of two.
 fn renumbered_lanes(code: &Code, backwards: bool) -> Vec<(std::ops::Range<usize>, String)> {
     let Some(size) = (0..code.tokens.len()).find(|&i| code.at(i) == "workgroup_size") else { return Vec::new() };
     let body = (size..code.tokens.len()).find(|&i| code.at(i) == "{");

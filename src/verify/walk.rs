@@ -1,15 +1,15 @@
-//! Walks a recording dispatch by dispatch on a device and compares each with its f64 reference.
+//! Walks a recording on a device and compares each dispatch with its f64 reference.
 //!
-//! Every dispatch is judged alone: the reference is fed the device's own inputs, so that the first wrong kernel is named and
-//! errors do not add up along the way. `dispatch_check.rs` is what happens to one dispatch.
+//! Each dispatch is compared alone: the reference gets the device's own inputs, so that the first
+//! wrong kernel is named and errors do not accumulate. `dispatch_check.rs` checks one dispatch.
 
 use super::Mismatch;
 use super::dispatch_check::DispatchCheck;
 use crate::error::Result;
 use crate::gpu::{Command, Executor, Recording};
 
-/// Runs `recording` on the device and hands a check of each dispatch, with its inputs as the device has them, to `visit`,
-/// which runs it in place.
+/// Runs `recording` on the device and passes a check of each dispatch, with the device's inputs, to
+/// `visit`, which runs it in place.
 pub fn visit(
     device: &mut dyn Executor,
     recording: &Recording,
@@ -31,7 +31,7 @@ pub fn visit(
     Ok(())
 }
 
-/// Runs `recording` on the device and reports one mismatch for each written buffer of each dispatch.
+/// Runs `recording` on the device and reports one mismatch per written buffer of each dispatch.
 pub fn compare(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<Mismatch>> {
     let mut found = Vec::new();
     visit(device, recording, |device, check| {
@@ -41,7 +41,8 @@ pub fn compare(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<M
     Ok(found)
 }
 
-/// As [`compare`], and runs each dispatch once more in guarded buffers: see [`DispatchCheck::examine`].
+/// Like [`compare`], but also runs each dispatch in guarded buffers: see
+/// [`DispatchCheck::examine`].
 pub fn examine(device: &mut dyn Executor, recording: &Recording) -> Result<Vec<Mismatch>> {
     let mut found = Vec::new();
     visit(device, recording, |device, check| {

@@ -1,9 +1,9 @@
-//! The tokens of a WGSL text and its brackets: as much structure as planting a fault needs, and no parser.
+//! Tokens and brackets of a WGSL text: the structure that source edits need, without a parser.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Word,
@@ -11,14 +11,14 @@ pub enum Kind {
     Sign,
 }
 
-/// A token; comments and white space are none.
+/// A token; comments and white space are skipped.
 #[derive(Clone, Copy, Debug)]
 pub struct Token<'a> {
     pub kind: Kind,
     pub text: &'a str,
     /// First byte.
     pub start: usize,
-    /// Part of a type, an attribute or a struct: no place for a fault.
+    /// Part of a type, an attribute or a struct: no fault is planted here.
     pub inert: bool,
 }
 
@@ -28,10 +28,10 @@ impl Token<'_> {
     }
 }
 
-/// A change of the text: byte ranges in ascending order, and what stands there instead.
+/// An edit of the text: byte ranges in ascending order, and their replacements.
 #[derive(Clone, Debug)]
 pub struct Edit {
-    /// Which fault.
+    /// Name of the fault.
     pub operator: &'static str,
     /// Disjoint replacements.
     pub replacements: Vec<(Range<usize>, String)>,
@@ -42,7 +42,7 @@ impl Edit {
         Self { operator, replacements: vec![(range, text.into())] }
     }
 
-    /// The text with the change made.
+    /// The text with the edit applied.
     pub fn apply(&self, text: &str) -> String {
         let (mut out, mut at) = (String::new(), 0);
         for (range, new) in &self.replacements {
@@ -54,7 +54,7 @@ impl Edit {
     }
 }
 
-/// Signs of more than one character, longest first.
+/// Operators of more than one character, longest first.
 const LONG_SIGNS: &[&str] = &[
     "<<=", ">>=", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "++",
     "--", "->",
@@ -67,14 +67,14 @@ const TEMPLATED: &[&str] = &["array", "vec2", "vec3", "vec4", "var", "ptr", "bit
 pub struct Code<'a> {
     pub text: &'a str,
     pub tokens: Vec<Token<'a>>,
-    /// For each bracket the index of its partner; for the others their own index.
+    /// For each bracket the index of its partner; for other tokens their own index.
     partner: Vec<usize>,
     /// Functions that the text declares.
     pub functions: BTreeSet<&'a str>,
 }
 
 impl<'a> Code<'a> {
-    /// Reads a text whose brackets are balanced, as those of a shader that compiles are.
+    /// Tokenises a text with balanced brackets; a shader that compiles has them.
     pub fn new(text: &'a str) -> Self {
         let mut tokens = tokenise(text);
         let partner = partners(&tokens);
@@ -83,17 +83,17 @@ impl<'a> Code<'a> {
         Self { text, functions: declared.collect(), partner, tokens }
     }
 
-    /// The text of a token, empty behind the last.
+    /// The text of a token; empty past the last.
     pub fn at(&self, i: usize) -> &'a str {
         self.tokens.get(i).map_or("", |t| t.text)
     }
 
-    /// The partner of a bracket, or the index itself.
+    /// The index of the matching bracket, or the index itself.
     pub fn partner(&self, i: usize) -> usize {
         self.partner[i]
     }
 
-    /// The bytes of a range of tokens that is not empty.
+    /// The bytes of a non-empty range of tokens.
     pub fn bytes(&self, tokens: Range<usize>) -> Range<usize> {
         self.tokens[tokens.start].start..self.tokens[tokens.end - 1].end()
     }
@@ -103,7 +103,7 @@ impl<'a> Code<'a> {
         if tokens.is_empty() { "" } else { &self.text[self.bytes(tokens)] }
     }
 
-    /// The parts between the commas of a bracket that opens at `open`.
+    /// The comma-separated arguments of the bracket at `open`.
     pub fn arguments(&self, open: usize) -> Vec<Range<usize>> {
         let (mut found, mut first, mut i) = (Vec::new(), open + 1, open + 1);
         while i < self.partner(open) {
@@ -124,7 +124,7 @@ impl<'a> Code<'a> {
         (0..self.tokens.len()).filter(|&i| !self.tokens[i].inert)
     }
 
-    /// Whether the token ends an operand, so that a sign behind it has two.
+    /// Whether the token ends an operand, so that an operator after it is binary.
     pub fn ends_operand(&self, i: usize) -> bool {
         let token = &self.tokens[i];
         match token.kind {
@@ -194,7 +194,7 @@ fn partners(tokens: &[Token]) -> Vec<usize> {
     partner
 }
 
-/// Marks attributes, struct bodies and the heads of functions.
+/// Marks attributes, struct bodies and function signatures.
 fn mark_inert(tokens: &mut [Token], partner: &[usize]) {
     let mut i = 0;
     while i < tokens.len() {
