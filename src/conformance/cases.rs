@@ -1,4 +1,4 @@
-//! Rows that follow from the cases: every dispatch of every case on a device, and every gradient against its slope.
+//! Report rows of the cases: every dispatch of every case on a device, and every gradient check.
 
 use std::time::Instant;
 
@@ -9,15 +9,17 @@ use crate::kernels::case::{Case, Tolerance};
 use crate::verify::gradient_check;
 use crate::verify::walk;
 
-/// Mismatch quotients in f64 leave this much of the gradient's length.
-const SLOPE: Tolerance = Tolerance { relative: 1e-6, absolute: 0.0, reason: "what a central mismatch in f64 resolves" };
+/// The error of a central difference in f64, as a fraction of the gradient's norm, stays below
+/// this.
+const SLOPE: Tolerance = Tolerance { relative: 1e-6, absolute: 0.0, reason: "the accuracy of a central difference in f64" };
 
-/// The cases of every family, without benchmark sizes and without those that software drivers compile for minutes.
+/// The cases of every family, without benchmark sizes and without those whose kernels software
+/// drivers take minutes to compile.
 pub fn all_cases() -> Vec<Case> {
     every_case().filter(|c| !c.slow).collect()
 }
 
-/// The cases whose kernels software drivers compile for minutes.
+/// The cases whose kernels software drivers take minutes to compile.
 pub fn slow_cases() -> Vec<Case> {
     every_case().filter(|c| c.slow).collect()
 }
@@ -40,13 +42,14 @@ pub fn quick_cases() -> Vec<Case> {
     cases
 }
 
-/// `family/op` of a case's name.
+/// The `family/op` part of a case's name.
 fn op_of(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
 
-/// The rows of one case on a device: each dispatch of a kernel that `wanted` picks, in place and guarded, and again in a strict
-/// variant if one is given. The error is that of the device; rows before it count.
+/// The rows of one case on a device: each dispatch of a kernel that `wanted` accepts, in place and
+/// guarded, and again as a strict variant if one is given. Fails on device errors; the rows made
+/// before the error are valid.
 pub(super) fn check_case(
     device: &mut dyn Executor,
     place: Place<'_>,
@@ -72,7 +75,7 @@ pub(super) fn check_case(
     let walked = walk::visit(device, &recorded.recording, |device, check| {
         let direction = if check.command < recorded.backward_from { Direction::Forward } else { Direction::Backward };
         for variant in std::iter::once(place.variant).chain(strict) {
-            // Alternatives run in buffers of their own.
+            // Alternatives run in their own buffers.
             for alternative in variant.alternatives(&check).iter().filter(|r| wanted(r.dispatch.kernel)) {
                 let row =
                     row_of(&mut rows, Place { variant, ..place }, alternative.dispatch.kernel, direction, tolerance);
@@ -88,8 +91,8 @@ pub(super) fn check_case(
     (rows, walked.err())
 }
 
-/// The rows of the gradient checks, which need no device: each analytic gradient of each case, in f64, against the slope of
-/// its forward.
+/// The rows of the gradient checks, which need no device: each analytic gradient of each case, in
+/// f64, against the slope of its forward pass.
 pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for case in cases {

@@ -1,7 +1,7 @@
-//! The check of one adapter, in order: every case in every setup, then whole runs.
+//! The check of one adapter: every case in every setup, then whole runs.
 //!
-//! A setup is a way to open the device: which variants of the shaders, and with naga's runtime checks or without. A lost device
-//! is opened again, so that one bad kernel does not hide the others.
+//! A setup is a way to open the device: which shader variants, with or without naga's runtime
+//! checks. A lost device is reopened, so that one faulty kernel does not hide the others.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -22,14 +22,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{AdapterReport, Alternatives, CpuExecutor, Features, KernelDef, LimitSet, OpenOptions, WgpuExecutor};
 use crate::kernels::case::Case;
 
-/// After so many losses the device is given up.
+/// Number of device losses after which the check stops.
 const MAX_LOSSES: usize = 3;
 
-/// A dispatch of a case takes milliseconds, or seconds on a processor; what takes longer hangs.
+/// Time after which a dispatch counts as hanging. A case's dispatch takes milliseconds, or seconds
+/// on a software adapter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Setups that are checked side by side, each on a device of its own: most of the time goes into compiling shaders, which drivers do on
-/// the thread that asks for it. The devices of a GL adapter share a context, and wgpu panics where it has waited for that for seconds.
+/// Number of setups checked in parallel, each on its own device: most time goes into compiling
+/// shaders, which drivers do on the calling thread. GL devices of one adapter share a context, and
+/// wgpu panics after waiting seconds for it.
 fn count_workers(adapter: &AdapterReport) -> usize {
     if adapter.backend == "gl" { 1 } else { 2 }
 }
@@ -39,9 +41,10 @@ fn count_workers(adapter: &AdapterReport) -> usize {
 pub struct CheckOptions {
     /// Limits to open devices with.
     pub limits: LimitSet,
-    /// Only the first case of every op, in one setup, and of alternatives that differ in layout and format the first.
+    /// Check only the first case of every op, in one setup. Of alternatives that differ in layout
+    /// and format only, check the first.
     pub quick: bool,
-    /// Only cases whose name contains this, and whole runs only where it is empty.
+    /// Check only cases whose name contains this; whole runs only if it is empty.
     pub only: String,
 }
 
@@ -52,12 +55,13 @@ impl Default for CheckOptions {
 }
 
 impl CheckOptions {
-    /// Whether a full check has the slow cases too. An adapter that is a program runs them only where somebody names cases.
+    /// Whether a full check includes the slow cases. Software adapters run them only if `only`
+    /// names cases.
     fn takes_slow(&self, on_software: bool) -> bool {
         !on_software || !self.only.is_empty()
     }
 
-    /// The cases for an adapter that may be a program.
+    /// The cases for an adapter.
     fn cases(&self, on_software: bool) -> Vec<Case> {
         let mut cases = if self.quick { quick_cases() } else { all_cases() };
         if !self.quick && self.takes_slow(on_software) {
@@ -68,7 +72,8 @@ impl CheckOptions {
     }
 }
 
-/// The ways to open a device: as it would be used first, then the portable variants, and both with naga's runtime checks.
+/// The ways to open a device: first as in normal use, then with the portable variants, and both
+/// with naga's runtime checks.
 fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
     let used = match options.limits {
         LimitSet::Adapter => adapter.kernel_features(),
@@ -92,13 +97,14 @@ fn setups(adapter: &AdapterReport, options: &CheckOptions) -> Vec<OpenOptions> {
     all
 }
 
-/// Sees each row as it is made, and may break a check off.
+/// Receives each row as it is made, and may stop the check.
 pub type Watch<'a> = dyn FnMut(&Row) -> ControlFlow<()> + 'a;
 
-/// In the notes of a report that is not complete.
-const BROKEN_OFF: &str = "the check was broken off: what is missing was not checked";
+/// Note in an incomplete report.
+const BROKEN_OFF: &str = "the check was stopped: the report is incomplete";
 
-/// Checks an adapter, two setups at a time where the backend can. The report of a check that is broken off says so in its notes.
+/// Checks an adapter, two setups at a time if the backend allows it. A stopped check says so in the
+/// report's notes.
 pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mut Watch<'_>) -> Result<DeviceReport> {
     let start = Instant::now();
     let name = format!("{}:{}", adapter.backend, adapter.name);
@@ -116,9 +122,9 @@ pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mu
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(setup) = setups.get(i) else { return Ok(notes) };
             let ran = check.run(setup, &mut |row| {
-                let _ = sender.send((i, row)); // nobody receives any more where watching has failed
+                let _ = sender.send((i, row)); // the receiver is gone after `watch` has failed
             });
-            // What one worker cannot go on with ends the check of the adapter.
+            // An error that a worker cannot recover from ends the check of the adapter.
             let note = ran.inspect_err(|_| next.store(setups.len(), Ordering::Relaxed))?;
             notes.extend(note.map(|note| (i, note)));
         }
@@ -155,22 +161,23 @@ pub fn check_adapter(adapter: &AdapterReport, options: &CheckOptions, watch: &mu
     Ok(report)
 }
 
-/// What the checks of an adapter's setups share.
+/// State shared by the checks of an adapter's setups.
 struct SetupCheck<'a> {
     adapter: &'a AdapterReport,
     options: &'a CheckOptions,
-    /// The features in use, of all setups.
+    /// The features in use, over all setups.
     used: Features,
     name: &'a str,
     stopped: &'a AtomicBool,
 }
 
 impl SetupCheck<'_> {
-    /// Hands the rows of a setup to `take` and returns what the reader should know besides.
+    /// Passes the rows of a setup to `take` and returns a note for the report, if any.
     fn run(&self, setup: &OpenOptions, take: &mut dyn FnMut(Row)) -> Result<Option<String>> {
         let &Self { adapter, options, used, name, stopped } = self;
         let skipped = if options.quick { sibling_alternatives() } else { BTreeSet::new() };
-        // A kernel without a variant for the features in use has been checked already when the portable variants are.
+        // Kernels without a variant for the features in use were checked by the first setup; the
+        // portable setup skips them.
         let is_new = |k: &KernelDef| {
             let has_form = setup.features == used || k.features().and(used) != Features::NONE;
             has_form && !skipped.contains(&k.name())
@@ -198,7 +205,8 @@ impl SetupCheck<'_> {
     }
 }
 
-/// The alternatives that a quick check leaves out: of those that differ only in layout and storage format, all but the first.
+/// The alternatives that a quick check skips: of those that differ only in layout and storage
+/// format, all but the first.
 fn sibling_alternatives() -> BTreeSet<String> {
     let alternatives = kernels().flat_map(|(kernel, _)| kernel.alternatives).map(|alternative| alternative.kernel);
     let (mut labels, mut names) = (BTreeSet::new(), BTreeSet::new());
@@ -236,18 +244,18 @@ pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: 
         report.translations = translations();
         report.paper.extend(translation_rows(&report.translations));
     }
-    let _ = report.paper.iter().try_for_each(watch); // all is done already
+    let _ = report.paper.iter().try_for_each(watch); // all checks are already done
     Ok(())
 }
 
-/// The row of a whole run that the device did not get through.
+/// The row of a whole run that failed with a device error.
 fn failed_run(place: Place<'_>, e: &Error) -> Row {
     let mut row = Row::new(place, "whole recording".to_string(), place.variant.of_all(), Direction::Step, &WALK);
     row.fail(e.to_string());
     row
 }
 
-/// A device that is opened when it is needed, and again after a loss.
+/// A device, opened on first use and reopened after a loss.
 struct Opened<'a> {
     adapter: &'a AdapterReport,
     setup: &'a OpenOptions,
@@ -268,19 +276,19 @@ impl Opened<'_> {
         Ok((device, variant))
     }
 
-    /// What the reader should know about the device besides the rows.
+    /// A note about the device for the report, if any.
     fn note(&self) -> Option<String> {
         let why = self.device.as_ref()?.subgroup_failure()?;
         Some(format!("its subgroups are not used, since they failed their test: {why}"))
     }
 
-    /// Goes on after the error of a case, with a fresh device where this one is lost.
+    /// Continues after a case's error; reopens the device if it was lost.
     fn survive(&mut self, error: Option<Error>) -> Result<()> {
         let Some(e) = error else { return Ok(()) };
         if e.kind() != ErrorKind::DeviceLost {
             return Ok(());
         }
-        // A driver would wait for a kernel that hangs; the memory of a device that is lost is not missed.
+        // Dropping it would wait for a hanging kernel, so its memory is leaked instead.
         std::mem::forget(self.device.take());
         self.losses += 1;
         if self.losses < MAX_LOSSES {

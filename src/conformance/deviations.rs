@@ -1,10 +1,12 @@
-//! Known deviations: what is wrong on a certain backend, vendor and driver, how it shows, and why nothing can be done about it
-//! here. A listed deviation that passes fails the report, so that the list stays true.
+//! Known deviations: failures of certain backends, vendors and drivers that cannot be fixed here.
+//!
+//! Each entry states how the failure shows and the reason. A listed deviation that passes fails the
+//! report, so that the list stays current.
 
 use super::row::{Row, Status};
 use crate::gpu::AdapterReport;
 
-/// One entry. An empty text fits everything; texts fit where they are contained, without regard to case.
+/// One entry. An empty text matches everything; a text matches if it is contained, ignoring case.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deviation {
     /// `vulkan`, `metal`, `dx12` or `gl`.
@@ -49,7 +51,7 @@ pub(super) fn on_adapter(adapter: &AdapterReport) -> Vec<&'static Deviation> {
     KNOWN.iter().filter(|d| d.is_on(adapter)).collect()
 }
 
-/// Excuses the failures of a row that are expected, and fails an expected failure that did not come.
+/// Excuses the expected failures of a row, and fails the row if an expected failure did not occur.
 pub(super) fn apply(deviations: &[&Deviation], row: &mut Row) {
     let Some(deviation) = deviations.iter().find(|d| d.is_about(row)) else { return };
     match row.status {

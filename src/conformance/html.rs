@@ -10,7 +10,7 @@ use crate::error::{Context, Result};
 
 const TEMPLATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/conformance.html"));
 
-/// The page; `command` is the command line that repeats the report.
+/// The page. `command` is the command line that reproduces the report.
 pub fn page(report: &Report, command: &str) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -37,7 +37,7 @@ pub fn page(report: &Report, command: &str) -> Result<String> {
     template.render(values).context("writing the report as HTML")
 }
 
-/// Class of a status in the page.
+/// CSS class of a status.
 fn class(status: Status) -> &'static str {
     match status {
         Status::Passed => "passed",

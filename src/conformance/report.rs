@@ -9,12 +9,12 @@ use crate::error::{Context, Result};
 use crate::gpu::shader::translate::Target;
 use crate::gpu::{AdapterReport, LimitSet};
 
-/// What was checked on one device.
+/// The results of one device.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceReport {
-    /// Backend and adapter, as the rows name it.
+    /// Backend and adapter, as in the rows.
     pub name: String,
-    /// Driver and its version.
+    /// Driver name and version.
     pub driver: String,
     /// Vendor.
     pub vendor: String,
@@ -22,15 +22,15 @@ pub struct DeviceReport {
     pub device_type: String,
     /// Optional features of the adapter that Longreach can use.
     pub features: Vec<&'static str>,
-    /// Subgroup sizes, smallest and largest.
+    /// Smallest and largest subgroup size.
     pub subgroup_sizes: [u32; 2],
-    /// Limits by name; those that the device was opened with.
+    /// Limits by name, as the device was opened with.
     pub limits: Vec<(&'static str, u64)>,
     /// Whether only WebGPU's default limits and no optional features were used.
     pub webgpu_limits: bool,
-    /// What the reader should know besides the rows.
+    /// Notes for the reader.
     pub notes: Vec<String>,
-    /// Everything that was checked.
+    /// All rows.
     #[serde(skip)]
     pub rows: Vec<Row>,
     /// Wall time of the check.
@@ -38,7 +38,7 @@ pub struct DeviceReport {
 }
 
 impl DeviceReport {
-    /// A report without rows.
+    /// A report of an adapter, without rows.
     pub(super) fn of_adapter(adapter: &AdapterReport, name: String, limits: LimitSet) -> Self {
         Self {
             name,
@@ -55,7 +55,7 @@ impl DeviceReport {
         }
     }
 
-    /// The same of the CPU executor.
+    /// A report of the CPU executor, without rows.
     pub(super) fn of_cpu() -> Self {
         Self {
             name: "cpu".to_string(),
@@ -76,26 +76,26 @@ impl DeviceReport {
 /// A whole report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What was checked on devices.
+    /// Results by device.
     pub devices: Vec<DeviceReport>,
     /// What needs no device: gradients against slopes, translations.
     pub paper: Vec<Row>,
-    /// The translations by themselves.
+    /// The translations alone.
     pub translations: Vec<TranslationRow>,
 }
 
-/// What became of the shaders in one driver's language.
+/// The number of shaders by result of translation to one driver language.
 #[derive(Clone, Debug, Serialize)]
 pub struct TargetSummary {
     /// The language.
     pub target: &'static str,
-    /// A validator accepts them.
+    /// Accepted by a validator.
     pub validated: usize,
-    /// Translated, and nobody judged them.
+    /// Translated, but not validated.
     pub translated: usize,
-    /// Refused.
+    /// Rejected.
     pub failed: usize,
-    /// The devices of the report that run this language; where there is none, translating is all that was done.
+    /// The devices of the report that run this language; empty if the translations were only made.
     pub run_on: Vec<String>,
 }
 
@@ -110,7 +110,7 @@ impl Report {
         self.rows().filter(|r| r.status == status).count()
     }
 
-    /// The translations by language, and which of them the report's devices ran.
+    /// The translations by language, and the devices of the report that ran each.
     pub fn targets(&self) -> Vec<TargetSummary> {
         let one = |target: Target| {
             let count =
@@ -133,8 +133,9 @@ impl Report {
         if self.translations.is_empty() { vec![] } else { Target::ALL.map(one).to_vec() }
     }
 
-    /// One object: `passed`, `known` and `failed` count the `cases`, each with kernel, variant, direction, case, status, max_abs, max_ulp
-    /// and reason; `devices` says what they were made on.
+    /// One JSON object. `passed`, `known` and `failed` count the `cases`, each with kernel,
+    /// variant, direction, case, status, max_abs, max_ulp and reason; `devices` describes the
+    /// devices.
     pub fn to_json(&self) -> Result<Value> {
         let cases: Vec<&Row> = self.rows().collect();
         let cases = serde_json::to_value(cases).context("writing the report as JSON")?;

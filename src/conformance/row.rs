@@ -1,4 +1,4 @@
-//! A row of the conformance report: one kernel in one case, one way, on one device.
+//! A row of the report: one kernel, in one case and direction, on one device.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::verify::Mismatch;
 use crate::verify::dispatch_check::{DispatchCheck, Grid};
 use crate::verify::strict;
 
-/// Which part of an op, or of a run, a row is about.
+/// The part of an op or of a run that a row checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -19,7 +19,7 @@ pub enum Direction {
     Forward,
     /// Its gradients.
     Backward,
-    /// Its gradients against difference quotients, in f64.
+    /// Its gradients against central differences, in f64.
     Slope,
     /// A dispatch within a whole training step, prefill or decode.
     Step,
@@ -28,7 +28,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// As it is printed.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Direction::Forward => "forward",
@@ -40,20 +40,20 @@ impl Direction {
     }
 }
 
-/// What a row came to.
+/// The result of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Within tolerance.
     Passed,
-    /// Wrong, as the table of known deviations expects.
+    /// Wrong, as listed in the known deviations.
     Known,
-    /// Wrong; or right where a deviation is listed, so that the list stays true.
+    /// Wrong; or correct despite a listed deviation, so that the list stays current.
     Failed,
 }
 
 impl Status {
-    /// As it is printed: readable without colour.
+    /// Display name, readable without colour.
     pub fn name(self) -> &'static str {
         match self {
             Status::Passed => "pass",
@@ -68,33 +68,33 @@ impl Status {
 pub struct Row {
     /// Name of the adapter and its backend, or `cpu`.
     pub device: String,
-    /// `family/kernel`, with the weight format where there are several.
+    /// `family/kernel`, with the weight format if there are several.
     pub kernel: String,
-    /// Which variant of the shader, and whether naga's runtime checks were in it.
+    /// The shader variant, and whether it had naga's runtime checks.
     pub variant: String,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
     /// Name of the case.
     pub case: String,
-    /// What it came to.
+    /// The result.
     pub status: Status,
     /// Largest absolute error against the f64 reference.
     #[serde(serialize_with = "finite")]
     pub max_abs: f64,
-    /// Largest error as a fraction of the largest magnitude in its buffer, or of the magnitude below which the tolerance no longer
-    /// shrinks with it.
+    /// Largest error relative to the largest magnitude in its buffer, or to the magnitude below
+    /// which the tolerance stops shrinking.
     #[serde(serialize_with = "finite")]
     pub max_relative: f64,
-    /// Largest error in units of the last place of the reference's value.
+    /// Largest error in units in the last place of the reference's value.
     #[serde(serialize_with = "finite")]
     pub max_ulp: f64,
-    /// What is wrong; where nothing is, why the tolerance is right.
+    /// The failure; for a passed row, the justification of the tolerance.
     pub reason: String,
-    /// Time of the check, with compilation, reference and read-back.
+    /// Seconds of the check, including compilation, reference and read-back.
     pub seconds: f64,
 }
 
-/// JSON has no infinity.
+/// Replaces infinity, which JSON cannot represent.
 fn finite<S: Serializer>(x: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
     s.serialize_f64(if x.is_finite() { *x } else { f64::MAX })
 }
@@ -104,28 +104,29 @@ fn finite<S: Serializer>(x: &f64, s: S) -> std::result::Result<S::Ok, S::Error> 
 pub(super) enum Variant {
     /// As their Rust references.
     Reference,
-    /// As shaders, in the variants that a device's features pick.
+    /// As shaders, in the variants for a set of features.
     Shader { features: Features, run: Run },
 }
 
-/// What is done to a shader before it runs.
+/// How a shader is modified before it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Run {
-    /// Nothing.
+    /// Unmodified.
     Trusted,
-    /// naga adds its runtime checks.
+    /// With naga's runtime checks.
     Checked,
-    /// What WGSL leaves to the device is made to go wrong: see [`strict`].
+    /// Behaviour that WGSL leaves undefined becomes an error: see [`strict`].
     Strict,
 }
 
 impl Variant {
-    /// The variant column of a kernel's rows.
+    /// The `variant` column of a kernel's rows.
     pub(super) fn of(self, kernel: &KernelDef) -> String {
         self.with(kernel.features())
     }
 
-    /// The checks of the alternatives that run in this variant. A reference has none: it is theirs as well.
+    /// The checks of the alternatives that run in this variant. Empty for references: alternatives
+    /// share them.
     pub(super) fn alternatives(self, check: &DispatchCheck) -> Vec<DispatchCheck> {
         match self {
             Variant::Reference => vec![],
@@ -133,7 +134,7 @@ impl Variant {
         }
     }
 
-    /// The same for whole runs.
+    /// The `variant` column of whole runs.
     pub(super) fn of_all(self) -> String {
         self.with(Features::ALL)
     }
@@ -162,7 +163,7 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The same place in another case.
+    /// The same place with another case name.
     pub(super) fn named<'b>(&self, case: &'b str) -> Place<'b>
     where
         'a: 'b,
@@ -195,8 +196,8 @@ impl Row {
         }
     }
 
-    /// Takes in one check in the given variant: what its examination found, or the device's error. A strict variant leaves the check's own
-    /// buffers alone.
+    /// Adds one check in the given variant: its mismatches, or the device's error. A strict variant
+    /// runs in buffers of its own only.
     pub(super) fn examine(
         &mut self,
         device: &mut dyn Executor,
@@ -214,7 +215,7 @@ impl Row {
         }
     }
 
-    /// As [`Row::examine`], in buffers of its own alone.
+    /// Like [`Row::examine`], in buffers of its own only.
     pub(super) fn examine_alone(
         &mut self,
         device: &mut dyn Executor,
@@ -244,7 +245,7 @@ impl Row {
         Ok(())
     }
 
-    /// Takes a mismatch in. The first that is not allowed gives the reason.
+    /// Adds a mismatch. The first one beyond the tolerance becomes the reason.
     pub(super) fn add(&mut self, d: &Mismatch, tolerance: &Tolerance) {
         self.max_abs = self.max_abs.max(d.max_abs);
         self.max_ulp = self.max_ulp.max(d.max_ulp);
@@ -262,7 +263,7 @@ impl Row {
     }
 }
 
-/// The row of a kernel and direction among `rows`, made where there is none.
+/// The row of a kernel and direction in `rows`, added if missing.
 pub(super) fn row_of<'r>(
     rows: &'r mut Vec<Row>,
     place: Place<'_>,

@@ -1,4 +1,4 @@
-//! Every linked shader of the program: its translation to the languages of the drivers, and its text as standard WGSL.
+//! Every linked shader: its translation to the drivers' languages, and its text as standard WGSL.
 //!
 //! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; the crate in `lab/` finds what is wrong in
 //! a shader itself.
@@ -16,14 +16,14 @@ use crate::gpu::shader::translate::{Checks, Target, translate};
 use crate::gpu::shader::{self, Linked};
 use crate::gpu::{Features, KernelDef};
 
-/// A kernel in one variant with values for its constants: what becomes one pipeline.
+/// A kernel in one variant with constant values: the input of one pipeline.
 #[derive(Clone, Debug)]
 pub struct Shader {
     /// The kernel.
     pub kernel: &'static KernelDef,
     /// Values of its constants.
     pub constants: Vec<u32>,
-    /// Which variant of the kernel.
+    /// The features of the variant.
     pub features: Features,
 }
 
@@ -32,7 +32,8 @@ pub fn kernels() -> impl Iterator<Item = (&'static KernelDef, Vec<u32>)> {
     crate::kernels::all().into_iter().chain(crate::attention::kernels())
 }
 
-/// Every shader that the program may compile, in every variant, each once. Where a constant takes many values (head sizes) some stand for all.
+/// Every shader that the program may compile, in every variant, once. Constants with many values
+/// (head sizes) are represented by a few.
 pub fn all() -> Vec<Shader> {
     let mut seen = BTreeSet::new();
     let variants = |(kernel, constants): (&'static KernelDef, Vec<u32>)| {
@@ -44,13 +45,14 @@ pub fn all() -> Vec<Shader> {
 }
 
 impl Shader {
-    /// What tells it from others of the kernel: the kernel's suffix, its constants and the features that its variant needs, for example
-    /// `f16 native-f16`, `D4=8` or `GROUP=64 LANES=8 subgroups`.
+    /// The text that distinguishes it from the kernel's other shaders: the kernel's suffix, its
+    /// constants and the features of its variant, for example `f16 native-f16`, `D4=8` or `GROUP=64
+    /// LANES=8 subgroups`.
     pub fn variant(&self) -> String {
         self.parts("=").join(" ")
     }
 
-    /// A name for a file, unique among [`all`]: `matmul.tile.nt.bf16.wgsl`, `attend.forward.D4-8.wgsl`.
+    /// A file name, unique among [`all`]: `matmul.tile.nt.bf16.wgsl`, `attend.forward.D4-8.wgsl`.
     pub fn file_name(&self) -> String {
         let stem = self.kernel.label.replace('/', ".");
         let parts = std::iter::once(stem).chain(self.parts("-")).chain(["wgsl".to_string()]);
@@ -95,31 +97,31 @@ pub fn dump(dir: &Path) -> Result<usize> {
 pub struct TranslationRow {
     /// Label of the kernel.
     pub kernel: String,
-    /// Its variant and constants, empty where there is one.
+    /// Its variant and constants; empty if there is only one.
     pub variant: String,
     /// The language.
     pub target: Target,
-    /// What became of it.
+    /// The result.
     pub status: TranslationStatus,
     /// Size of the translation without checks.
     pub bytes: usize,
 }
 
-/// What became of a translation. Where naga can add runtime checks, both variants were made and judged.
+/// The result of a translation. If naga can add runtime checks, it covers both versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TranslationStatus {
-    /// The named program accepts it.
+    /// Accepted by the named program.
     Validated(&'static str),
-    /// naga made it, and nobody judged it, for this reason.
+    /// Translated by naga, but not validated, for this reason.
     Translated(String),
-    /// The language lacks what this variant of the kernel is made for; it never runs there.
+    /// The language lacks a feature that this variant needs, so it never runs there.
     NotApplicable,
-    /// naga or the validator refuses it.
+    /// Rejected by naga or the validator.
     Failed(String),
 }
 
 impl TranslationStatus {
-    /// One word for it.
+    /// The result as a word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Validated(_) => "validated",
@@ -145,7 +147,7 @@ fn row(shader: &Shader, target: Target) -> TranslationRow {
     TranslationRow { kernel: shader.kernel.label.to_string(), variant: shader.variant(), target, status, bytes }
 }
 
-/// Translates without and with checks and gives both to the validator; the size is that without.
+/// Translates without and with checks and validates both; the size is that without checks.
 fn status(linked: &Linked, target: Target) -> Result<(TranslationStatus, usize)> {
     let Some(code) = translate(linked, target, Checks::Off)? else { return Ok((TranslationStatus::NotApplicable, 0)) };
     let checked = translate(linked, target, Checks::On)?.filter(|checked| *checked != code);

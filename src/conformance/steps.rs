@@ -1,7 +1,7 @@
-//! Rows of whole runs: a training step, and prefill with decode, of a real model, walked dispatch by dispatch.
+//! Report rows of whole runs of a real model: a training step, and prefill with decode.
 //!
-//! A walk gives every dispatch alone to the device and names the first wrong kernel. Run as one recording the same
-//! dispatches share memory and submits; that must give the same bits, twice.
+//! A walk runs each dispatch alone and names the first wrong kernel. Run as one recording, the same
+//! dispatches share memory and submits; two such runs must give the same bits.
 
 use std::time::Instant;
 
@@ -27,14 +27,14 @@ use crate::optim::{Optimizer, OptimizerKind, OptimizerSettings};
 use crate::train::{GradientStep, Objective};
 use crate::verify::walk;
 
-/// What one dispatch of a whole run may be off.
+/// The tolerance of one dispatch of a whole run.
 pub const WALK: Tolerance = Tolerance {
     relative: 2e-5,
     absolute: 1e-6,
     reason: "f32 sums over hundreds of terms in another order, and exp to the accuracy that WGSL grants",
 };
 
-/// The models that the rows are made with.
+/// The models that the rows run.
 pub struct Models {
     _folder: StoriesFolder,
     source: WeightSource,
@@ -50,12 +50,12 @@ impl Models {
     }
 }
 
-/// Reproducible ids below `vocab`, without pattern.
+/// Reproducible, unpatterned ids below `vocab`.
 fn ids(n: usize, vocab: usize, seed: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % vocab) as u32).collect()
 }
 
-/// A ragged batch: several partitions, fewer tokens than the sink, and masked labels.
+/// A ragged batch: several partitions, a sequence shorter than the sink, and masked labels.
 fn batch(vocab: usize) -> Batch {
     let example = |n: usize, masked: usize, seed: usize| {
         let ids = ids(n, vocab, seed);
@@ -65,7 +65,7 @@ fn batch(vocab: usize) -> Batch {
     Batch::new(&[example(61, 0, 0), example(2, 0, 1), example(30, 17, 2)])
 }
 
-/// Walks a recording and returns a row for each of its kernels.
+/// Walks a recording and returns one row per kernel.
 pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place: Place<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let mut first_wrong = None;
@@ -84,7 +84,8 @@ pub(super) fn walk_rows(device: &mut dyn Executor, recording: &Recording, place:
     Ok(rows)
 }
 
-/// Runs a recording twice as one and once dispatch by dispatch: the outputs must have the same bits.
+/// Runs a recording twice as a whole and once dispatch by dispatch: the outputs must have the same
+/// bits.
 fn same_bits_row(device: &mut dyn Executor, recording: &Recording, outputs: &[Span], place: Place<'_>) -> Result<Row> {
     let mut row =
         Row::new(place, "whole recording".to_string(), place.variant.of_all(), Direction::Step, &Tolerance::EXACT);
@@ -110,7 +111,8 @@ fn same_bits_row(device: &mut dyn Executor, recording: &Recording, outputs: &[Sp
     Ok(row)
 }
 
-/// The rows of training steps (every weight; and an adapter with dropout) and of prefill with decode.
+/// The rows of training steps (all weights; a LoRA adapter with dropout) and of prefill with
+/// decode.
 pub(super) fn check_steps(device: &mut dyn Executor, models: &Models, place: Place<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let mut all = load(device, &models.source, None, Train::All(Decay::Matrices))?;
@@ -123,7 +125,7 @@ pub(super) fn check_steps(device: &mut dyn Executor, models: &Models, place: Pla
     Ok(rows)
 }
 
-/// An adapter on every linear layer that already changes the model, so that both of its factors have a gradient.
+/// An adapter on every linear layer with non-zero factors, so that both factors get a gradient.
 fn some_adapter(source: &WeightSource) -> Result<Adapter> {
     let targets =
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(String::from).to_vec();
@@ -203,7 +205,7 @@ fn generation_rows(
     Ok(rows)
 }
 
-/// Takes in the rows of one chunk: a kernel that passed all chunks has one row.
+/// Merges the rows of one chunk: a kernel that passed in all chunks has one row.
 fn merge(rows: &mut Vec<Row>, found: Vec<Row>, what: &str) {
     for mut row in found {
         let same = |r: &&mut Row| r.kernel == row.kernel && r.case == what;

@@ -1,9 +1,9 @@
-//! The report as a table for the terminal: one line for each kernel and variant, then every failure in full.
+//! The report as a terminal table: a line for each kernel and variant, then every failure in full.
 
 use super::report::{DeviceReport, Report};
 use super::row::{Direction, Row, Status};
 
-/// What the rows of one kernel and variant come to.
+/// A summary of the rows of one kernel and variant.
 #[derive(Clone, Debug)]
 pub(super) struct Line<'a> {
     pub(super) kernel: &'a str,
@@ -33,7 +33,7 @@ impl Line<'_> {
     }
 }
 
-/// The lines of some rows: by kernel, in order of appearance, and within it by variant.
+/// Groups rows into lines: by kernel in order of first appearance, then by variant.
 pub(super) fn lines(rows: &[Row]) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
     for row in rows {
@@ -77,7 +77,7 @@ pub fn table(report: &Report) -> String {
     text
 }
 
-/// What needs no device, in a few lines.
+/// Summarises the results that need no device.
 fn push_paper(text: &mut String, report: &Report) {
     if report.paper.is_empty() {
         return;

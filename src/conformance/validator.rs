@@ -1,7 +1,8 @@
-//! Judgement of translated shaders by the reference programs of Khronos, where they are installed.
+//! Validates translated shaders with the reference programs of Khronos, if they are installed.
 //!
-//! They are no requirement: without them a translation is just that. The programs get the shader on standard input and a
-//! bounded time. On Debian they are the packages `spirv-tools` and `glslang-tools`.
+//! They are optional: without them a translation stays unvalidated. A program reads the shader from
+//! standard input and has limited time. On Debian the packages are `spirv-tools` and
+//! `glslang-tools`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::gpu::shader::translate::Target;
 
-/// What a validator may take for one shader; the longest of ours takes a fraction of a second.
+/// Time limit for one shader; our longest takes a fraction of a second.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Objections that say nothing about a kernel, and why.
@@ -21,18 +22,18 @@ const BESIDE_THE_POINT: [(&str, &str); 1] = [
     ),
 ];
 
-/// What became of a shader that was given to a validator.
+/// The result of validating a shader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The program of this name accepts it.
+    /// Accepted by the program of this name.
     Accepted(&'static str),
-    /// Nobody judged it, and why.
+    /// Not validated, for this reason.
     NotJudged(String),
-    /// What the program objects to.
+    /// Rejected, with the program's message.
     Refused(String),
 }
 
-/// The program that judges a language and its arguments, or none.
+/// The program that validates a language, with its arguments, if there is one.
 fn program(target: Target) -> Option<(&'static str, &'static [&'static str])> {
     match target {
         Target::SpirV => Some(("spirv-val", &["--target-env", "vulkan1.1", "-"])),
@@ -41,7 +42,7 @@ fn program(target: Target) -> Option<(&'static str, &'static [&'static str])> {
     }
 }
 
-/// Gives a translated shader to the validator of its language.
+/// Runs the validator of a shader's language.
 pub(super) fn judge(target: Target, code: &[u8]) -> Verdict {
     let Some((name, arguments)) = program(target) else {
         return Verdict::NotJudged(format!("no portable validator for {}", target.name()));
@@ -59,12 +60,13 @@ pub(super) fn judge(target: Target, code: &[u8]) -> Verdict {
     }
 }
 
-/// Runs a program on an input: whether it exited with 0, and all that it said. It is killed when the time is over.
+/// Runs a program on an input. Returns whether it exited with 0, and all its output. Kills it when
+/// the time is over.
 fn run(mut command: Command, input: &[u8], limit: Duration) -> std::io::Result<(bool, String)> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        // A program that has seen enough closes its input early; its exit status tells.
+        // A program may close its input early; its exit status decides.
         scope.spawn(|| stdin.map(|mut pipe| pipe.write_all(input)));
         let out = scope.spawn(|| read_all(stdout));
         let err = scope.spawn(|| read_all(stderr));
@@ -76,7 +78,7 @@ fn run(mut command: Command, input: &[u8], limit: Duration) -> std::io::Result<(
 
 fn read_all(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
-    // What was read before an error is still worth showing.
+    // Output read before an error is still shown.
     let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
