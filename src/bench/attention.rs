@@ -1,4 +1,4 @@
-//! How long attention alone takes, forward and backward, dense and sparse, at growing lengths.
+//! Benchmark of attention alone, forward and backward, dense and LRSA, at growing lengths.
 
 use std::time::Instant;
 
@@ -10,11 +10,12 @@ use crate::gpu::{Device, Recording};
 use crate::kernels::case::random;
 use crate::tensor::{Format, Tensor};
 
-/// The heads that are measured: four of 32 channels, keys of their own.
+/// The measured heads: four query heads of 32 channels, each with its own KV head.
 pub const HEADS: Heads = Heads { queries: 4, keys: 4, dim: 32 };
 
-/// Forward and backward of one layer on one sequence of `length` tokens with random queries, keys, values and output
-/// gradients, for about `budget` seconds after the first. `device` is fresh.
+/// Times forward and backward of one layer on one sequence of `length` tokens with random queries,
+/// keys, values and output gradients, for about `budget` seconds after the first run. `device` must
+/// be newly opened.
 pub fn attention_row(mut device: Device, attention: Attention, length: usize, budget: f64) -> Result<ModelRow> {
     let device = device.as_mut();
     let layout = TrainingLayout::upload(device, attention, HEADS, &[(0, length)])?;

@@ -1,60 +1,61 @@
-//! Two reports of one device, or of two, row by row.
+//! Compares two benchmark reports, of one device or two, row by row.
 
 use super::report::{KernelRow, ModelRow, Report};
 
-/// What is compared of a row.
+/// The compared quantity of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
-    /// Seconds, the best time.
+    /// Best time in seconds.
     Time,
-    /// Bytes, the peak on the device.
+    /// Peak device memory in bytes.
     Memory,
 }
 
-/// A figure that both reports have.
+/// A figure that both reports contain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// What was measured.
+    /// Name of the measurement.
     pub name: String,
-    /// Of what.
+    /// The quantity.
     pub quantity: Quantity,
     /// The old report's figure.
     pub old: f64,
-    /// The new one's.
+    /// The new report's figure.
     pub new: f64,
 }
 
 impl Change {
-    /// New over old.
+    /// New divided by old.
     pub fn ratio(&self) -> f64 {
         self.new / self.old
     }
 
-    /// More than a tenth slower, or larger.
+    /// Whether it is more than 10 % slower or larger.
     pub fn is_worse(&self) -> bool {
         self.ratio() > 1.1
     }
 
-    /// More than a tenth faster, or smaller.
+    /// Whether it is more than 10 % faster or smaller.
     pub fn is_better(&self) -> bool {
         self.ratio() < 1.0 / 1.1
     }
 }
 
-/// What two reports have in common, and what only one of them has.
+/// The figures that two reports share, and the names of those that only one contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
-    /// Device of the old and of the new report.
+    /// Devices of the old and the new report.
     pub devices: [String; 2],
-    /// Figures of both, in the new one's order.
+    /// Shared figures, in the new report's order.
     pub changes: Vec<Change>,
-    /// Names of figures that only the old report has.
+    /// Names of figures that are only in the old report.
     pub only_old: Vec<String>,
-    /// Names of figures that only the new report has.
+    /// Names of figures that are only in the new report.
     pub only_new: Vec<String>,
 }
 
-/// Names, quantities and figures of a report: best times, the first where there is no other, and peaks of memory.
+/// Names, quantities and figures of a report: best times (the first time if there is no other) and
+/// memory peaks.
 fn figures(report: &Report) -> Vec<(String, Quantity, f64)> {
     let kernel = |r: &KernelRow| (format!("{} ({})", r.kernel, r.case), Quantity::Time, r.best_seconds);
     let run = |r: &ModelRow| {
@@ -79,7 +80,7 @@ pub fn compare(old: &Report, new: &Report) -> Comparison {
         }
     }
     let is_gone = |figure: &&(String, Quantity, f64)| !new_figures.iter().any(|other| same(other, figure));
-    comparison.only_new.dedup(); // a row may miss its time and its memory
+    comparison.only_new.dedup(); // both the time and the memory of a row may be new
     comparison.only_old = old_figures.iter().filter(is_gone).map(|(name, ..)| name.clone()).collect();
     comparison.only_old.dedup();
     comparison

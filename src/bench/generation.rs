@@ -1,4 +1,4 @@
-//! How fast a model generates at one length, fed or made up, and what memory that takes.
+//! Benchmarks of prefill and decode at one length, with a real or a filled cache.
 
 use std::time::Instant;
 
@@ -12,11 +12,11 @@ use crate::generate::{DEFAULT_CHUNK, Session};
 use crate::gpu::{Device, Executor};
 use crate::kernels::sample::Sampling;
 
-/// Tokens that are drawn at most.
+/// Maximum number of tokens drawn.
 const MOST_DRAWN: usize = 64;
 
-/// Prefill of `length` tokens and decoding after them, for about `budget` seconds each after the first time. `device` is
-/// fresh: it has compiled nothing and holds nothing.
+/// Times prefill of `length` tokens and decode after them, for about `budget` seconds each after
+/// the first run. `device` must be newly opened: nothing compiled, no memory in use.
 pub fn generation_rows(
     mut device: Device,
     subject: &Subject,
@@ -31,7 +31,7 @@ pub fn generation_rows(
     device.wait()?;
     let mut fed = None;
     let prefill = time_runs(budget, || {
-        fed = None; // its cache makes room for the next
+        fed = None; // frees its cache for the next run
         let mut session =
             Session::new(device, &mut loaded.model, attention, capacity, DEFAULT_CHUNK, Sampling::default(), 0)?;
         let start = Instant::now();
@@ -57,8 +57,8 @@ pub fn generation_rows(
     Ok([first, second])
 }
 
-/// Decoding after `n_tokens` tokens whose keys and values are made up instead of computed, for about `budget` seconds after the
-/// first. `device` is fresh: it has compiled nothing and holds nothing.
+/// Times decode after `n_tokens` tokens whose keys and values are made up instead of computed, for
+/// about `budget` seconds after the first run. `device` must be newly opened.
 pub fn filled_decode_row(
     mut device: Device,
     subject: &Subject,

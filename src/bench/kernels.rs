@@ -1,4 +1,4 @@
-//! Rows that follow from the cases marked for benchmarks: each kernel of each such case, alone and warm.
+//! Times each kernel of the cases marked for benchmarks, alone and warm.
 
 use super::measure::time_command;
 use super::report::KernelRow;
@@ -13,8 +13,8 @@ fn bench_cases() -> Vec<Case> {
     all.filter(|c| c.bench).collect()
 }
 
-/// Measures every kernel of the benchmark cases, about `budget` seconds each, where the kernel's label or the case's name
-/// contains `only`, and hands each row to `watch`.
+/// Measures every kernel of the benchmark cases whose label or case name contains `only`, for about
+/// `budget` seconds each, and passes each row to `watch`.
 pub fn kernel_rows(
     device: &mut dyn Executor,
     roofline: &Roofline,
@@ -30,7 +30,7 @@ pub fn kernel_rows(
         if !recording.dispatches().any(wanted) {
             continue;
         }
-        device.run(&recording)?; // so that every buffer holds what it holds in use
+        device.run(&recording)?; // fills every buffer with realistic data
         let mut of_case: Vec<KernelRow> = Vec::new();
         for command in recording.commands() {
             let Command::Dispatch(d) = command else { continue };
@@ -39,7 +39,7 @@ pub fn kernel_rows(
             }
             let work = d.work(&mut |span| device.read_words(span))?;
             let kernel = device.kernel_of(d);
-            // Of several dispatches of one kernel the largest stands for it.
+            // The largest of several dispatches of one kernel represents it.
             let same = of_case.iter().position(|r| r.kernel == kernel.name());
             if same.is_some_and(|i| (of_case[i].flops, of_case[i].bytes) >= (work.flops, work.bytes)) {
                 continue;

@@ -1,4 +1,6 @@
-//! How a time is taken: the same work several times, the first time apart, since it compiles kernels and takes memory.
+//! Timing: repeats the same work, and reports the first run apart from the steady ones.
+//!
+//! The first run includes compiling kernels and allocating memory.
 
 use std::time::Instant;
 
@@ -9,11 +11,11 @@ use crate::gpu::{Clock, Command, Executor, Recording};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples(Vec<f64>);
 
-/// Less than any clock here resolves: what a time of zero counts as.
+/// A measured time of zero counts as this, less than the resolution of any clock here.
 const SHORTEST: f64 = 1e-9;
 
 impl Samples {
-    /// At least one time.
+    /// Takes at least one time.
     pub fn new(mut seconds: Vec<f64>) -> Self {
         assert!(!seconds.is_empty(), "a measurement is at least one time");
         seconds.iter_mut().for_each(|s| *s = s.max(SHORTEST));
@@ -21,30 +23,30 @@ impl Samples {
         Self(seconds)
     }
 
-    /// The shortest.
+    /// The shortest time.
     pub fn best(&self) -> f64 {
         self.0[0]
     }
 
-    /// The one in the middle; of two, their mean.
+    /// The median time; the mean of the middle two for an even number.
     pub fn median(&self) -> f64 {
         let (n, s) = (self.0.len(), &self.0);
         (s[(n - 1) / 2] + s[n / 2]) / 2.0
     }
 
-    /// How many there are.
+    /// Number of times.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 }
 
-/// Runs of one command that are measured at least and at most.
+/// Minimum and maximum number of timed runs of one command.
 const RUNS: std::ops::RangeInclusive<usize> = 3..=50;
-/// Where only the host has a clock, this many groups of runs are timed.
+/// Without a device clock, the number of groups of runs to time.
 const GROUPS: usize = 5;
 
-/// Times one command on buffers that hold something, for about `budget` seconds: by the device's clock where it has one,
-/// otherwise by the host's, many runs at a time.
+/// Times one command on initialised buffers for about `budget` seconds: by the device's clock if it
+/// has one, else by the host's, in groups of many runs.
 pub fn time_command(device: &mut dyn Executor, command: &Command, budget: f64) -> Result<Samples> {
     let repeated = |n: usize| {
         let mut recording = Recording::new();
@@ -69,21 +71,22 @@ pub fn time_command(device: &mut dyn Executor, command: &Command, budget: f64) -
     Ok(Samples::new(seconds))
 }
 
-/// What the first run of a piece of work took, and later ones.
+/// The time of the first run of some work, and of later runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Runs {
-    /// Seconds of the first, kernels compiled and memory taken.
+    /// Seconds of the first run, including compilation and allocation.
     pub first: f64,
-    /// The later ones; none where the first alone went far beyond the budget.
+    /// The later runs; `None` if the first alone far exceeded the budget.
     pub steady: Option<Samples>,
 }
 
-/// Steady runs that are measured at most.
+/// Maximum number of steady runs.
 const MOST_RUNS: usize = 20;
-/// A first run of this many budgets, and as many seconds, is the only one.
+/// A first run that takes more than this many budgets, and more than this many seconds, is the only
+/// one.
 const FAR_BEYOND: f64 = 10.0;
 
-/// Times `work`, which returns the seconds it counts, once and then for about `budget` seconds.
+/// Times `work`, which returns its own seconds: once, then for about `budget` seconds.
 pub fn time_runs(budget: f64, mut work: impl FnMut() -> Result<f64>) -> Result<Runs> {
     let first = work()?.max(SHORTEST);
     if first > FAR_BEYOND * budget.max(1.0) {

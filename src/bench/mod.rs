@@ -1,5 +1,4 @@
-//! Floor 9: benchmarks. How fast a device runs each kernel, against the best that it can do, and how fast it trains and
-//! generates.
+//! Floor 9: benchmarks of kernels against the device's roofline, of training and of generation.
 //!
 //! `measure.rs` is how a time is taken; `roofline.rs` what the device can do at best; `kernels.rs`
 //! how long a kernel takes beside that; `subject.rs` which model is run, `training.rs`,

@@ -1,4 +1,4 @@
-//! Time and memory of a model against the length of its sequences, as pictures.
+//! Plots of time and memory against sequence length, from a benchmark report.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::report::{Activity, ModelRow, Report};
 use crate::error::{Context, Result};
 use crate::plot::{Axis, LineChart, Scale, Series, save};
 
-/// A picture: its file's name, its title, what it shows of a row, and of which rows.
+/// A plot: its file name, its title, the quantity it shows, and the rows it includes.
 struct Picture {
     stem: &'static str,
     title: &'static str,
@@ -69,18 +69,18 @@ const PICTURES: [Picture; 6] = [
     },
 ];
 
-/// Factor and name of the unit for times up to this many seconds.
+/// Factor and name of the unit for times up to `most` seconds.
 fn time_unit(most: f64) -> (f64, &'static str) {
     if most < 2.0 { (1e3, "ms") } else { (1.0, "s") }
 }
 
-/// Factor and name of the unit for sizes up to this many bytes.
+/// Factor and name of the unit for sizes up to `most` bytes.
 fn memory_unit(most: f64) -> (f64, &'static str) {
     let mib = 1.0 / f64::from(1 << 20);
     if most * mib < 2048.0 { (mib, "MiB") } else { (mib / 1024.0, "GiB") }
 }
 
-/// `LoRA, dense`, or `dense` where a picture shows one activity.
+/// `LoRA, dense`, or `dense` if the plot shows a single activity.
 fn series_name(picture: &Picture, row: &ModelRow) -> String {
     let attention = if row.attention == "lrsa" { "LRSA" } else { &row.attention };
     if picture.activities.len() == 1 {
@@ -117,7 +117,7 @@ fn chart(picture: &Picture, report: &Report) -> Option<LineChart> {
     })
 }
 
-/// Writes every picture that the report has rows for to a folder, as SVG and PNG; returns the files.
+/// Writes every plot for which the report has rows to a folder, as SVG and PNG; returns the files.
 pub fn plots(report: &Report, dir: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let mut written = Vec::new();

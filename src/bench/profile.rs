@@ -1,4 +1,4 @@
-//! Where the time of a training step goes, kernel by kernel.
+//! The time of a training step by kernel.
 
 use super::report::{Activity, KernelShare, Profile, attention_name};
 use super::subject::Subject;
@@ -8,8 +8,8 @@ use crate::error::{Context, Result};
 use crate::gpu::{Command, Device, Executor, Recording};
 use crate::train::Objective;
 
-/// The time of each kernel in one warm step on one sequence of `length` tokens: forward, backward and update. The commands are kept
-/// apart to be timed, so the sum is more than a step takes.
+/// The time of each kernel in one warm step on one sequence of `length` tokens: forward, backward
+/// and update. Each command is timed on its own, so the sum exceeds the time of a step.
 pub fn training_profile(
     mut device: Device,
     subject: &Subject,
@@ -38,7 +38,7 @@ pub fn training_profile(
     Ok(Profile { activity, attention: attention_name(attention).to_string(), length, kernels })
 }
 
-/// Runs a recording and adds the time of each command to its kernel's.
+/// Runs a recording and adds the time of each command to its kernel's total.
 fn add_times(device: &mut dyn Executor, recording: &Recording, kernels: &mut Vec<KernelShare>) -> Result<()> {
     let timings = device.run_timed(recording)?;
     for (command, timing) in recording.commands().iter().zip(timings) {

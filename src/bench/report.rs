@@ -1,4 +1,4 @@
-//! The report of a benchmark, and its JSON, which a later run is compared with.
+//! The benchmark report and its JSON, which later runs are compared with.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,29 +8,29 @@ use crate::attention::Attention;
 use crate::error::{Error, Result};
 use crate::gpu::Work;
 
-/// One kernel in one case.
+/// The result of one kernel in one case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelRow {
-    /// Label and variant.
+    /// Label and suffix.
     pub kernel: String,
-    /// `reference`, or the features for which the variant that ran is made: `portable`, `subgroups`, …
+    /// `reference`, or the features of the variant that ran: `portable`, `subgroups`, …
     #[serde(alias = "form")]
     pub variant: String,
-    /// The case.
+    /// Name of the case.
     pub case: String,
-    /// Least floating-point operations of a dispatch.
+    /// Minimum floating-point operations of a dispatch.
     pub flops: u64,
-    /// Least bytes that it reads and writes.
+    /// Minimum bytes that it reads and writes.
     pub bytes: u64,
     /// Shortest time in seconds.
     pub best_seconds: f64,
     /// Median time in seconds.
     pub median_seconds: f64,
-    /// 10^9 operations a second, by the best time.
+    /// 10^9 operations per second, by the best time.
     pub gflop_per_s: f64,
-    /// 10^9 bytes a second, by the best time.
+    /// 10^9 bytes per second, by the best time.
     pub gb_per_s: f64,
-    /// The time that the roofline allows over the best time. Above 1 the data came from a cache.
+    /// Roofline time divided by best time. A value above 1 means that the data came from a cache.
     pub of_roofline: f64,
 }
 
@@ -59,7 +59,7 @@ impl KernelRow {
     }
 }
 
-/// What a model is measured at.
+/// A measured activity of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activity {
@@ -69,16 +69,16 @@ pub enum Activity {
     TrainLora,
     /// Optimiser steps of every weight.
     TrainFull,
-    /// Feeding a prompt.
+    /// Prefill of a prompt.
     Prefill,
-    /// Drawing and feeding tokens one by one.
+    /// Generation of tokens one by one.
     Decode,
-    /// The same in a cache that was filled with made-up keys and values.
+    /// Generation with a cache of made-up keys and values.
     DecodeFilled,
 }
 
 impl Activity {
-    /// In words.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Activity::Attention => "attention",
@@ -94,33 +94,33 @@ impl Activity {
 /// One activity of a model at one length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRow {
-    /// What is done.
+    /// The activity.
     pub activity: Activity,
-    /// `dense` or `lrsa`; with a filled cache also what is kept: `lrsa, keep 0.25`.
+    /// `dense` or `lrsa`; with a filled cache also the keep ratio: `lrsa, keep 0.25`.
     pub attention: String,
-    /// Tokens of the sequence; in decode those before the first that is drawn.
+    /// Tokens of the sequence; in decode the tokens before the first drawn one.
     pub length: usize,
-    /// Tokens that one of the times below is for: all of them, 1 in decode.
+    /// Tokens that one time covers: all of them, 1 in decode.
     pub tokens: usize,
-    /// Whether the backward pass computes the activations again.
+    /// Whether the backward pass recomputes activations.
     #[serde(default)]
     pub recompute: bool,
-    /// Seconds of the first step, with compilation of its kernels; none where memory was planned and nothing ran.
+    /// Seconds of the first step, including compilation; `None` if only memory was planned.
     pub first_seconds: Option<f64>,
-    /// Shortest time of a later step, in seconds; none where the first alone took far more than the budget.
+    /// Shortest time of a later step in seconds; `None` if the first step far exceeded the budget.
     pub best_seconds: Option<f64>,
     /// Median time of the later steps, in seconds.
     pub median_seconds: Option<f64>,
-    /// Tokens a second, by the median.
+    /// Tokens per second, by the median.
     pub tokens_per_s: Option<f64>,
-    /// Most memory on the device in bytes: weights, cache and all that lives during a step.
+    /// Peak device memory in bytes: weights, cache and everything that lives during a step.
     pub peak_bytes: u64,
     /// Bytes of the KV cache at the end; 0 in training.
     pub kv_bytes: u64,
 }
 
 impl ModelRow {
-    /// Without `runs` nothing ran and only memory is told.
+    /// Without `runs` nothing ran and the row holds only memory.
     pub(super) fn new(
         activity: Activity,
         attention: Attention,
@@ -145,33 +145,33 @@ impl ModelRow {
         }
     }
 
-    /// The activity in words, and whether activations are computed again.
+    /// Display name of the activity, with a note if activations are recomputed.
     pub fn name(&self) -> String {
         format!("{}{}", self.activity.name(), if self.recompute { ", recomputed" } else { "" })
     }
 }
 
-/// What one kernel takes of a step.
+/// The share of one kernel in a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelShare {
-    /// Label and variant, or what else a command does.
+    /// Label and suffix, or the name of another command.
     pub kernel: String,
-    /// How often it runs.
+    /// Number of dispatches.
     pub dispatches: usize,
-    /// Seconds of all of these.
+    /// Total seconds.
     pub seconds: f64,
 }
 
-/// Where the time of a training step goes.
+/// The time of a training step by kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// What is trained.
+    /// The kind of training.
     pub activity: Activity,
     /// `dense` or `lrsa`.
     pub attention: String,
     /// Tokens of the sequence.
     pub length: usize,
-    /// Kernels, the longest first.
+    /// Kernels in descending order of time.
     pub kernels: Vec<KernelShare>,
 }
 
@@ -183,29 +183,29 @@ pub(super) fn attention_name(attention: Attention) -> &'static str {
     }
 }
 
-/// All that was measured on one device.
+/// All measurements of one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of Longreach.
     pub longreach: String,
-    /// The device.
+    /// Name of the device.
     pub device: String,
-    /// What it can do at best; none where no kernels were measured.
+    /// The device's peak rates; `None` if no kernels were measured.
     pub roofline: Option<Roofline>,
     /// The kernels.
     pub kernels: Vec<KernelRow>,
-    /// The model that was run; empty where none was.
+    /// Name of the model; empty if none ran.
     pub model: String,
-    /// What LRSA was set to.
+    /// LRSA settings.
     pub lrsa: String,
-    /// The model's rows.
+    /// The rows of the model.
     pub runs: Vec<ModelRow>,
-    /// Where the time goes; empty where nobody asked.
+    /// Times of a training step by kernel; empty unless requested.
     pub profiles: Vec<Profile>,
 }
 
 impl Report {
-    /// A report of nothing yet.
+    /// An empty report.
     pub fn new(device: String) -> Self {
         Self {
             longreach: env!("CARGO_PKG_VERSION").to_string(),
@@ -219,12 +219,12 @@ impl Report {
         }
     }
 
-    /// As JSON.
+    /// The report as JSON.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string(self).map_err(|e| Error::new(format!("the report is no JSON: {e}")))
     }
 
-    /// From JSON that [`Report::to_json`] wrote.
+    /// Parses JSON that [`Report::to_json`] wrote.
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text)
             .map_err(|e| Error::usage(format!("not the JSON of a benchmark report: {e}; make it anew")))

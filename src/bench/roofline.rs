@@ -1,5 +1,7 @@
-//! What the device can do at best, measured in the same run: arithmetic in registers, and memory by copying. No kernel is faster than
-//! the slower of the two allows (Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009).
+//! The device's peak rates, measured in the same run: arithmetic in registers, and a memory copy.
+//!
+//! No kernel can be faster than the slower of the two allows (Williams, Waterman and Patterson,
+//! "Roofline", CACM 52(4), 2009).
 
 use serde::{Deserialize, Serialize};
 
@@ -8,29 +10,29 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Command, Executor, Kind, Recording, Span, Work};
 use crate::kernels::bench::{chains, chains_flops, copy};
 
-/// The two ceilings.
+/// The two peak rates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Roofline {
-    /// f32 multiply-adds in registers, two operations each: 10^9 operations a second.
+    /// f32 multiply-adds in registers, two operations each, in 10^9 operations per second.
     pub gflop_per_s: f64,
-    /// A large copy, bytes read and written: 10^9 bytes a second.
+    /// A large copy, bytes read plus written, in 10^9 bytes per second.
     pub gb_per_s: f64,
 }
 
-/// Elements of the copy: 128 MiB with its source, more than most caches hold.
+/// Elements of the copy: 128 MiB with its source, larger than most caches.
 const COPY_ELEMENTS: usize = 1 << 24;
-/// A dispatch of the chains takes at least this long, so that starting it counts for little.
+/// Minimum duration of a dispatch of multiply-add chains, so that launch overhead is negligible.
 const LONG_ENOUGH: f64 = 2e-3;
-/// Turns are not doubled beyond this: the time of one dispatch stays short on any device.
+/// Maximum iterations, so that one dispatch stays short on any device.
 const MOST_TURNS: u32 = 1 << 13;
 
 impl Roofline {
-    /// Measures both for about `budget` seconds each.
+    /// Measures both rates, for about `budget` seconds each.
     pub fn measure(device: &mut dyn Executor, budget: f64) -> Result<Self> {
         Ok(Self { gflop_per_s: arithmetic(device, budget)? / 1e9, gb_per_s: memory(device, budget)? / 1e9 })
     }
 
-    /// The shortest time in which the device could do some work, in seconds.
+    /// The shortest possible time for some work on this device, in seconds.
     pub fn shortest(&self, work: Work) -> f64 {
         (work.flops as f64 / (self.gflop_per_s * 1e9)).max(work.bytes as f64 / (self.gb_per_s * 1e9))
     }
@@ -40,7 +42,7 @@ fn only_command(recording: &Recording) -> &Command {
     &recording.commands()[0]
 }
 
-/// Operations a second.
+/// Operations per second.
 fn arithmetic(device: &mut dyn Executor, budget: f64) -> Result<f64> {
     let n = if device.runs_references() { 1 << 14 } else { 1 << 18 };
     let out = Buffer::persistent("chains", Kind::Real, n).span();
@@ -56,7 +58,7 @@ fn arithmetic(device: &mut dyn Executor, budget: f64) -> Result<f64> {
     Ok(chains_flops(n, turns) as f64 / time(device, turns, budget)?.best())
 }
 
-/// Bytes a second.
+/// Bytes per second.
 fn memory(device: &mut dyn Executor, budget: f64) -> Result<f64> {
     let n = COPY_ELEMENTS.min(device.limits().max_elements());
     let [x, out]: [Span; 2] = ["copy source", "copy"].map(|label| Buffer::persistent(label, Kind::Real, n).span());

@@ -1,4 +1,4 @@
-//! The model that is run: the bundled one, one from files, or made-up weights of a known size.
+//! The benchmarked model: the bundled one, one from files, or random weights of a given size.
 
 use crate::checkpoint::bundled::StoriesFolder;
 use crate::checkpoint::hub;
@@ -8,7 +8,7 @@ use crate::data::dataset::Example;
 use crate::error::Result;
 use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 
-/// Sizes of models with made-up weights.
+/// Sizes of models with random weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RandomModel {
     /// 4 layers of 64 channels.
@@ -60,13 +60,13 @@ impl RandomModel {
     }
 }
 
-/// A model to run.
+/// A model to benchmark.
 pub struct Subject {
-    /// What reports call it.
+    /// Its name in reports.
     pub name: String,
     /// Its weights.
     pub source: WeightSource,
-    /// Where the bundled model lies while it is in use.
+    /// The folder of the bundled model, kept while it is in use.
     _folder: Option<StoriesFolder>,
 }
 
@@ -78,25 +78,25 @@ impl Subject {
         Ok(Self { name: "stories260K".to_string(), source, _folder: Some(folder) })
     }
 
-    /// A folder, GGUF file or hub id.
+    /// A model from a folder, GGUF file or hub id.
     pub fn open(model: &str) -> Result<Self> {
         let source = WeightSource::open(&hub::resolve(model)?)?;
         Ok(Self { name: model.to_string(), source, _folder: None })
     }
 
-    /// Made-up weights.
+    /// A model with random weights.
     pub fn random(model: RandomModel) -> Result<Self> {
         let source = WeightSource::random(model.config(), 0)?;
         Ok(Self { name: model.name().to_string(), source, _folder: None })
     }
 
-    /// `n` reproducible ids of its vocabulary, without pattern.
+    /// `n` reproducible, unpatterned ids of its vocabulary.
     pub(super) fn ids(&self, n: usize) -> Vec<u32> {
         let vocab = self.source.config().vocab;
         (0..n).map(|i| ((i * 7919 + i * i * 31) % vocab) as u32).collect()
     }
 
-    /// One sequence of `n` tokens, all of them labelled.
+    /// One sequence of `n` tokens, all with labels.
     pub(super) fn batch(&self, n: usize) -> Batch {
         let ids = self.ids(n);
         Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }])

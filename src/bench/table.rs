@@ -1,9 +1,9 @@
-//! A report, and a comparison of two, as text for the terminal.
+//! A benchmark report, or a comparison of two, as text for the terminal.
 
 use super::compare::{Change, Comparison, Quantity};
 use super::report::{Profile, Report};
 
-/// A time with the unit that suits it.
+/// A time in a suitable unit.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
@@ -12,7 +12,7 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// A figure to three digits or so.
+/// A number with about three significant digits.
 fn figure(x: f64) -> String {
     match x {
         x if x < 9.995 => format!("{x:.2}"),
@@ -26,7 +26,7 @@ fn mib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Lines of cells, padded: the first `n_left` columns to the left, the others to the right.
+/// Rows as aligned text: the first `n_left` columns left-aligned, the others right-aligned.
 fn aligned(rows: &[Vec<String>], n_left: usize) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! How fast a model is trained at one length, and what memory that takes.
+//! Benchmark of optimiser steps at one length, and their memory.
 
 use std::time::Instant;
 
@@ -32,7 +32,8 @@ pub(super) fn open(
     Ok((loaded, stepper))
 }
 
-/// What an optimiser step on one sequence of `length` tokens takes of memory, as a run would plan it. Nothing is computed.
+/// The memory of an optimiser step on one sequence of `length` tokens, as a run would plan it.
+/// Computes nothing.
 pub fn memory_row(
     mut device: Device,
     subject: &Subject,
@@ -50,8 +51,8 @@ pub fn memory_row(
     Ok(row)
 }
 
-/// Optimiser steps on one sequence of `length` tokens, for about `budget` seconds after the first. `device` is fresh: it has
-/// compiled nothing and holds nothing.
+/// Times optimiser steps on one sequence of `length` tokens, for about `budget` seconds after the
+/// first. `device` must be newly opened: nothing compiled, no memory in use.
 pub fn training_row(
     mut device: Device,
     subject: &Subject,
