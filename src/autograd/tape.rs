@@ -1,9 +1,10 @@
-//! A tape of applied ops. Rules return local gradients; only the tape adds, or has a product add to its sum in place.
+//! The tape: records applied ops and their gradient rules, and appends the backward pass.
 //!
-//! The tape owns the recording that the ops append to. Gradients of parameters are added to the parameters' persistent
-//! gradient spans as soon as they appear, so that their transient memory is free again. With
-//! [`Tape::checkpoint`] a block keeps only its inputs; its activations are recomputed in the backward pass, except for what
-//! the block puts into [`Saved`] (the LRSA selection, which recomputation must never repeat).
+//! Rules return local gradients; the tape sums them, or lets a matrix product accumulate into a sum
+//! in place. The tape owns the recording that the ops append to. It adds parameter gradients to
+//! their persistent spans as soon as they are computed, so that their transient memory is free
+//! again. With [`Tape::checkpoint`] a block keeps only its inputs and recomputes its activations in
+//! the backward pass. [`Saved`] holds what recomputation must not repeat (the LRSA selection).
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,10 +16,10 @@ use crate::kernels::elementwise::add_into;
 use crate::kernels::op::{Applied, Op};
 use crate::tensor::Tensor;
 
-/// A weight and, where it is trained, the persistent span its gradient is added to.
+/// A weight and, if it is trained, the persistent span that accumulates its gradient.
 #[derive(Clone, Debug)]
 pub struct Param {
-    /// Name in the model's files.
+    /// Name in the model files.
     pub name: String,
     /// The values.
     pub value: Tensor,
@@ -27,7 +28,7 @@ pub struct Param {
 }
 
 impl Param {
-    /// A weight that is not trained.
+    /// A frozen weight.
     pub fn frozen(name: impl Into<String>, value: Tensor) -> Self {
         Self { name: name.into(), value, grad: None }
     }
@@ -36,9 +37,9 @@ impl Param {
 /// Where the gradient of a variable goes.
 #[derive(Clone, Debug)]
 enum Target {
-    /// Nowhere: nothing before it is trained.
+    /// Nowhere: it depends on nothing that is trained.
     Constant,
-    /// To the node that made it.
+    /// To the node that produced it.
     Node(u64),
     /// To a parameter's gradient.
     Param(Tensor),
@@ -53,13 +54,13 @@ pub struct Var {
 }
 
 impl Var {
-    /// Whether a gradient will be asked for.
+    /// Whether it needs a gradient.
     pub fn needs_grad(&self) -> bool {
         !matches!(self.target, Target::Constant)
     }
 }
 
-/// What a checkpointed block keeps besides its inputs, in the order it was saved.
+/// What a checkpointed block keeps besides its inputs, in the order of saving.
 #[derive(Clone, Debug, Default)]
 pub struct Saved(Vec<Option<Span>>);
 
@@ -79,11 +80,11 @@ struct Node {
 #[doc = include_str!("tape.md")]
 #[derive(Default)]
 pub struct Tape {
-    /// The commands so far.
+    /// The commands recorded so far.
     pub rec: Recording,
     nodes: Vec<Node>,
     grad: bool,
-    /// Whether nothing that was computed is used again but by what comes next.
+    /// Whether each intermediate result is used only by the op that follows it.
     passing: bool,
     recompute: bool,
     saving: Saved,
@@ -96,27 +97,28 @@ fn next_id() -> u64 {
 }
 
 impl Tape {
-    /// A tape for training. With `recompute`, [`Tape::checkpoint`] really recomputes.
+    /// A tape for training. With `recompute`, [`Tape::checkpoint`] recomputes activations.
     pub fn training(recompute: bool) -> Self {
         Self { grad: true, recompute, ..Self::default() }
     }
 
-    /// A tape that only records the forward.
+    /// A tape that records only the forward pass.
     pub fn inference() -> Self {
         Self { passing: true, ..Self::default() }
     }
 
-    /// Whether gradients will be asked for.
+    /// Whether the tape computes gradients.
     pub fn is_training(&self) -> bool {
         self.grad
     }
 
-    /// Whether activations may be asked for again, by a rule or by a recomputation: then none that a rule has seen may be overwritten.
+    /// Whether a rule or a recomputation may read activations again. If so, no activation that a
+    /// rule holds may be overwritten.
     pub fn keeps(&self) -> bool {
         !self.passing
     }
 
-    /// An input that is not trained.
+    /// An input without gradient.
     pub fn constant(&self, tensor: Tensor) -> Var {
         Var { tensor, target: Target::Constant }
     }
@@ -130,7 +132,7 @@ impl Tape {
         Var { tensor: param.value.clone(), target }
     }
 
-    /// Applies an op: `forward` appends its commands and returns outputs and rule.
+    /// Applies an op: `forward` appends its commands and returns its outputs and its gradient rule.
     pub fn apply(
         &mut self,
         inputs: &[&Var],
@@ -153,7 +155,7 @@ impl Tape {
         Ok(outputs.remove(0))
     }
 
-    /// The same elements under another shape; gradients pass through.
+    /// The same elements in another shape; the gradient is reshaped back.
     pub fn reshape(&mut self, x: &Var, rows: usize, cols: usize) -> Var {
         let op = Reshape { rows: x.tensor.rows, cols: x.tensor.cols };
         let out = x.tensor.reshaped(rows, cols);
@@ -170,8 +172,9 @@ impl Tape {
         vars
     }
 
-    /// Runs a block. On a recomputing tape its activations are made again in the backward pass; `run` must append the same
-    /// commands each time and take every trained activation from its inputs (parameters may be captured).
+    /// Runs a block. On a recomputing tape the backward pass runs it again: `run` must append the
+    /// same commands each time and take every activation that needs a gradient from its inputs (it
+    /// may capture parameters).
     pub fn checkpoint(
         &mut self,
         inputs: &[Var],
@@ -185,7 +188,7 @@ impl Tape {
         let (outputs, saved) = self.nested(Tape { grad: false, ..Tape::default() }, |t| run(t, &constants))?;
         let outputs = outputs.into_iter().map(|v| v.tensor).collect();
         let tensors = inputs.iter().map(|v| v.tensor.clone()).collect();
-        // A block may hold trained parameters even where its inputs are constants.
+        // A block may hold trained parameters even if its inputs are constants.
         let mut targets: Vec<Target> = inputs.iter().map(|v| v.target.clone()).collect();
         if targets.iter().all(|t| matches!(t, Target::Constant)) {
             targets.push(Target::Node(next_id()));
@@ -201,7 +204,8 @@ impl Tape {
         Ok((result?, inner))
     }
 
-    /// Keeps `make`'s span across recomputation: made once, handed back on the second run.
+    /// Keeps the span that `make` returns across recomputation: the first run computes it, the
+    /// second receives it.
     pub fn save_once(&mut self, make: impl FnOnce(&mut Tape, Option<Span>) -> Result<Option<Span>>) -> Result<()> {
         let earlier = self.replaying.as_mut().map(|r| r.next().expect("a block saves the same things each run"));
         let made = make(self, earlier.flatten())?;
@@ -209,14 +213,16 @@ impl Tape {
         Ok(())
     }
 
-    /// Appends the backward pass from a scalar loss [1, 1]. Parameter gradients are added to their spans, which the caller
-    /// clears once for each optimiser step. `one` is a [1, 1] tensor that holds 1.
+    /// Appends the backward pass from a scalar loss [1, 1]. Parameter gradients accumulate in their
+    /// spans; the caller clears them once per optimiser step. `one` is a [1, 1] tensor that holds
+    /// 1.
     pub fn backward(&mut self, loss: &Var, one: &Tensor) -> Result<()> {
         assert_eq!(loss.tensor.len(), 1, "the loss is a scalar");
         self.backward_from(&[(loss.clone(), one.clone())], &[]).map(|_| ())
     }
 
-    /// Appends the backward pass from given output gradients; returns the gradients of `wanted`.
+    /// Appends the backward pass from the given output gradients; returns the gradients of
+    /// `wanted`.
     pub fn backward_from(&mut self, seeds: &[(Var, Tensor)], wanted: &[&Var]) -> Result<Vec<Option<Tensor>>> {
         let mut grads = Gradients::default();
         for (var, grad) in seeds {
@@ -225,7 +231,7 @@ impl Tape {
         let wanted_ids: Vec<Option<u64>> = wanted.iter().map(|v| v.node_id()).collect();
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
             if node.outputs.iter().all(|(id, _)| !grads.of_node.contains_key(id)) {
-                continue; // its outputs never reached the loss
+                continue; // the loss does not depend on its outputs
             }
             let mut need: Vec<bool> = node.inputs.iter().map(|t| !matches!(t, Target::Constant)).collect();
             let outputs: Vec<Tensor> = node.outputs.iter().map(|(id, t)| grads.take(&mut self.rec, *id, t)).collect();
@@ -254,7 +260,8 @@ impl Tape {
             .collect())
     }
 
-    /// The local gradients of an op. Those that it can add to a sum that is there are added, and not needed any more.
+    /// The local gradients of an op. Gradients that the op can accumulate into an existing sum are
+    /// accumulated and not returned.
     fn op_backward(
         &mut self,
         op: &dyn Op,
@@ -304,7 +311,7 @@ impl Tape {
             inner.backward_from(&seeds, &leaves.iter().collect::<Vec<_>>())
         })?;
         if need.len() > inputs.len() {
-            grads.push(Some(outputs[0].clone())); // the stand-in target of a block without trained inputs; nobody reads it
+            grads.push(Some(outputs[0].clone())); // placeholder for a block without trained inputs; nothing reads it
         }
         Ok(grads)
     }
@@ -341,7 +348,7 @@ impl Var {
 
 struct Gradient {
     tensor: Tensor,
-    /// Whether the tensor is this tape's own sum, so that it may be added to in place.
+    /// Whether this tape allocated the tensor, so that it may add to it in place.
     is_own: bool,
 }
 
@@ -359,7 +366,7 @@ impl Gradients {
         }
     }
 
-    /// The sum so far, to be added to; none where there is nothing to add to yet.
+    /// The sum so far, for in-place accumulation; `None` before the first gradient.
     fn sum_of(&mut self, rec: &mut Recording, target: &Target) -> Option<Tensor> {
         match target {
             Target::Constant => None,
@@ -367,7 +374,7 @@ impl Gradients {
             Target::Node(id) => {
                 let sum = self.of_node.get_mut(id)?;
                 if !sum.is_own {
-                    // It may be shared with another node, so it is copied before anything is added.
+                    // Another node may share it, so it is copied before anything is added.
                     let own = Tensor::transient_like(rec, "gradient sum", &sum.tensor);
                     crate::tensor::copy_tensor(rec, &sum.tensor, &own);
                     *sum = Gradient { tensor: own, is_own: true };
@@ -377,7 +384,7 @@ impl Gradients {
         }
     }
 
-    /// The summed gradient of a node's output; zeros where only its siblings were used.
+    /// The summed gradient of a node's output; zeros if only the node's other outputs were used.
     fn take(&mut self, rec: &mut Recording, id: u64, like: &Tensor) -> Tensor {
         match self.of_node.remove(&id) {
             Some(g) => g.tensor,
