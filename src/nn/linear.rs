@@ -1,5 +1,7 @@
-//! A linear layer, y = x Wᵀ + b, with an optional low-rank adapter (LoRA, arXiv 2106.09685): y += s · (x Aᵀ) Bᵀ. W is never
-//! rebuilt, and where it is frozen no gradient is computed for it.
+//! A linear layer, y = x Wᵀ + b, with an optional low-rank adapter (LoRA).
+//!
+//! LoRA (arXiv 2106.09685): y += s · (x Aᵀ) Bᵀ. The adapter is never merged into W, and a frozen W
+//! gets no gradient.
 
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
@@ -8,12 +10,12 @@ use crate::kernels::dropout::dropout;
 use crate::kernels::elementwise::add;
 use crate::kernels::matmul::{linear, linear_accumulate};
 
-/// Counter-based dropout of one training step: the same seed and step give the same masks.
+/// Counter-based dropout of one training step: equal seed and step give equal masks.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     /// Seed of the run.
     pub seed: u32,
-    /// Step and micro-batch, counted together.
+    /// Step and micro-batch as one counter.
     pub step: u32,
 }
 
@@ -24,11 +26,11 @@ pub struct Lora {
     pub a: Param,
     /// B [out, r].
     pub b: Param,
-    /// alpha / r, or alpha / √r.
+    /// alpha / r, or alpha / √r for rsLoRA.
     pub scale: f32,
-    /// Probability that an input of A is dropped in training.
+    /// Probability of dropping an input of A in training.
     pub dropout: f32,
-    /// Distinguishes this layer's dropout masks.
+    /// Distinguishes this layer's dropout masks from those of other layers.
     pub site: u32,
 }
 
@@ -39,7 +41,7 @@ pub struct Linear {
     pub weight: Param,
     /// b [1, out].
     pub bias: Option<Param>,
-    /// Adapter.
+    /// The LoRA adapter, if any.
     pub lora: Option<Lora>,
 }
 
@@ -51,7 +53,7 @@ impl Linear {
         self.finish(tape, x, y, drop)
     }
 
-    /// y = x Wᵀ with the adapter's product and the bias added; y's old values may be gone afterwards.
+    /// y = x Wᵀ with the adapter's product and the bias added; may overwrite y.
     pub(super) fn finish(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
         let y = self.adapted(tape, x, y, drop)?;
         let Some(bias) = &self.bias else { return Ok(y) };
@@ -59,8 +61,8 @@ impl Linear {
         tape.apply1(&[&y, &bias], |rec, t| add_bias(rec, &t[0], &t[1]))
     }
 
-    /// residual [tokens, out] + [`Linear::forward`]. On a tape that keeps nothing the product is added in place of the residual, which
-    /// nobody may use afterwards.
+    /// residual [tokens, out] + [`Linear::forward`]. On a tape that keeps no activations the
+    /// product accumulates into the residual, which must not be used afterwards.
     pub fn forward_accumulate(&self, tape: &mut Tape, x: &Var, residual: &Var, drop: Option<Dropout>) -> Result<Var> {
         if tape.keeps() || self.bias.is_some() {
             let y = self.forward(tape, x, drop)?;

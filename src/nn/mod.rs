@@ -1,4 +1,4 @@
-//! Floor 6: layers made of ops and parameters. `model/` puts them together.
+//! Floor 6: layers made of ops and parameters, which `model/` combines.
 
 mod linear;
 mod stacked;

@@ -1,5 +1,7 @@
-//! Linear layers of one input, such as q, k and v. Where their frozen weights lie one behind the other, a single row (a generated token)
-//! goes through all of them in one product, which takes the norm before it along.
+//! Linear layers with the same input, such as q, k and v, run as one product if possible.
+//!
+//! If their frozen weights are adjacent in memory, a single row (a generated token) goes through
+//! all of them in one product, fused with the norm before it.
 
 use super::{Dropout, Linear, norm};
 use crate::autograd::{Param, Tape, Var};
@@ -12,12 +14,12 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug)]
 pub struct Stacked<const N: usize> {
     layers: [Linear; N],
-    /// The weights of all layers [Σ out, in], in their order; none where they lie apart.
+    /// The weights of all layers [Σ out, in] in order; `None` if they are not adjacent.
     whole: Option<Tensor>,
 }
 
 impl<const N: usize> Stacked<N> {
-    /// The layers, with the tensor that their weights are the rows of, where there is one.
+    /// The layers, with the tensor that holds all their weights as rows, if there is one.
     pub fn new(layers: [Linear; N], whole: Option<Tensor>) -> Self {
         let rows: usize = layers.iter().map(|l| l.weight.value.rows).sum();
         assert!(whole.as_ref().is_none_or(|w| w.rows == rows), "the whole holds the rows of every layer");
@@ -34,7 +36,8 @@ impl<const N: usize> Stacked<N> {
         self.of_each(|layer| layer.forward(tape, x, drop))
     }
 
-    /// RMS norm(x) [tokens, in] → [tokens, out] of each layer; the norm and its `scale` [1, in] as in [`norm`].
+    /// RMS norm(x) [tokens, in] → [tokens, out] of each layer, with `scale` [1,
+    /// in] as in [`norm`].
     pub fn forward_normed(
         &self,
         tape: &mut Tape,
@@ -42,7 +45,7 @@ impl<const N: usize> Stacked<N> {
         (scale, eps): (&Param, f32),
         drop: Option<Dropout>,
     ) -> Result<[Var; N]> {
-        // Adapters want the norm's output too.
+        // Adapters also need the norm's output.
         let adapted = self.layers.iter().any(|layer| layer.lora.is_some());
         if let Some(whole) = self.whole_for(tape, x).filter(|_| !adapted) {
             let y = normed_linear(&mut tape.rec, &x.tensor, &scale.value, eps, whole);
@@ -52,13 +55,14 @@ impl<const N: usize> Stacked<N> {
         self.forward(tape, &h, drop)
     }
 
-    /// The weights of all layers, where x can go through them at once: parts of a single row are spans of it; those of several would have
-    /// rows with gaps.
+    /// The weights of all layers, if x can use them at once: the parts of a single output row are
+    /// contiguous spans; those of several rows are not.
     fn whole_for(&self, tape: &Tape, x: &Var) -> Option<&Tensor> {
         self.whole.as_ref().filter(|_| x.tensor.rows == 1 && !tape.keeps())
     }
 
-    /// The parts of the product of all weights, with the layers' adapters and biases.
+    /// Splits the product of all weights into the layers' parts, and adds their adapters and
+    /// biases.
     fn finish(&self, tape: &mut Tape, x: &Var, y: &Tensor, drop: Option<Dropout>) -> Result<[Var; N]> {
         let span = y.span();
         let mut first = span.offset;
