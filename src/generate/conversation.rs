@@ -1,7 +1,7 @@
-//! A conversation: each turn goes on with the cache of the last one, so that a long document is read once.
+//! A conversation that reuses its KV cache across turns, so that a long document is fed only once.
 //!
-//! A compressed cache cannot be wound back. Where the text so far is not how the next prompt begins (another document, an answer taken
-//! back, another attention), a new cache is filled from the start.
+//! A compressed cache cannot be rewound. If the next prompt does not start with the text so far
+//! (another document, a removed answer, different attention), a new cache is filled from the start.
 
 use std::ops::ControlFlow;
 
@@ -13,35 +13,35 @@ use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
 use crate::text::tokenizer::Tokenizer;
 
-/// Tokens that a new cache has room for at least, where the model allows as many.
+/// Minimum capacity of a new cache in tokens, if the model allows as many.
 const MIN_CAPACITY: usize = 1024;
 
 /// How to answer.
 #[derive(Clone, Debug)]
 pub struct Reply<'a> {
-    /// The whole conversation, up to where the answer begins.
+    /// The whole conversation, up to the start of the answer.
     pub prompt: &'a str,
     pub attention: Attention,
     pub sampling: Sampling,
-    /// Most tokens of the answer.
+    /// Maximum tokens of the answer.
     pub max_tokens: usize,
-    /// Prompt tokens fed at once; also how often progress is told.
+    /// Prompt tokens per chunk; also the interval of progress reports.
     pub chunk: usize,
-    /// Whether the tokenizer's own start token comes first: not where a chat template has written it.
+    /// Whether to prepend the tokenizer's start token; false if the chat template writes it.
     pub add_special: bool,
     /// Tokens that end the answer.
     pub stop: &'a [u32],
     pub seed: u64,
-    /// Longest sequence that is allowed.
+    /// Maximum length of the sequence.
     pub max_positions: usize,
 }
 
-/// What happens meanwhile.
+/// Progress passed to the callback.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// So many of the prompt's tokens are fed.
+    /// `done` of the prompt's `total` tokens are fed.
     Fed { done: usize, total: usize },
-    /// The answer goes on; the conversation has so many tokens now.
+    /// New text of the answer; the conversation now has `n_tokens` tokens.
     Said { text: &'a str, n_tokens: usize },
 }
 
@@ -49,9 +49,9 @@ pub enum Progress<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub text: String,
-    /// Tokens of the conversation, the answer included.
+    /// Tokens of the conversation, including the answer.
     pub n_tokens: usize,
-    /// Tokens that an earlier turn had fed already.
+    /// Tokens reused from the cache of earlier turns.
     pub n_reused: usize,
     /// Entries of one head's cache in a layer with full attention, and bytes in all layers.
     pub kv_entries: usize,
@@ -60,7 +60,7 @@ pub struct Answer {
     pub is_stopped: bool,
 }
 
-/// A cache and the text that it has read.
+/// A KV cache and the text it was filled with.
 #[derive(Default)]
 pub struct Conversation {
     open: Option<Open>,
@@ -72,7 +72,7 @@ struct Open {
     /// The text so far, and its tokens.
     text: String,
     ids: Vec<u32>,
-    /// How many of them are fed; the last drawn one is not.
+    /// Number of ids fed to the cache; the last drawn one is not.
     n_fed: usize,
 }
 
@@ -82,13 +82,13 @@ impl Conversation {
         self.open.as_ref().map_or(&[], |o| &o.ids)
     }
 
-    /// The attention of the last answer.
+    /// The attention used for the last answer.
     pub fn attention(&self) -> Option<Attention> {
         self.open.as_ref().map(|o| o.attention)
     }
 
-    /// Answers. Breaking the callback ends prefill or answer. After an answer that was ended the next turn goes on; a prompt that was not
-    /// read to its end is read again.
+    /// Answers. If the callback breaks, prefill or answer stops. The next turn continues after an
+    /// interrupted answer; an interrupted prompt is fed again from the start.
     pub fn answer(
         &mut self,
         device: &mut dyn Executor,
@@ -100,7 +100,7 @@ impl Conversation {
         let mut open = self.opened(device, model, tokenizer, reply)?;
         let n_reused = open.n_fed;
         let told = open.talk(device, model, tokenizer, reply, watch);
-        // After an error nobody knows what the cache holds.
+        // After an error the state of the cache is unknown.
         let (text, is_stopped) = told?;
         let n_tokens = open.ids.len();
         let (kv_entries, kv_bytes) = (open.session.cache.n_entries(), open.session.cache.n_bytes());
@@ -108,7 +108,8 @@ impl Conversation {
         Ok(Answer { text, n_tokens, n_reused, kv_entries, kv_bytes, is_stopped })
     }
 
-    /// The cache to go on with: the last turn's where the prompt begins with what that has read, else a new one.
+    /// The cache to continue with: the last turn's if the prompt starts with its text, else a new
+    /// one.
     fn opened(
         &mut self,
         device: &mut dyn Executor,
@@ -116,7 +117,7 @@ impl Conversation {
         tokenizer: &Tokenizer,
         reply: &Reply<'_>,
     ) -> Result<Open> {
-        // Tokens of the conversation with an answer, which is as long as there is room for.
+        // Tokens of the conversation with the answer, as long as the limit allows.
         let fits = |n: usize| {
             if n < reply.max_positions {
                 return Ok(n.saturating_add(reply.max_tokens).min(reply.max_positions));
@@ -144,7 +145,7 @@ impl Conversation {
         if ids.is_empty() {
             return Err(Error::usage("the prompt is empty"));
         }
-        // Room for some turns more.
+        // Capacity for a few more turns.
         let capacity = (2 * fits(ids.len())?).next_power_of_two().max(MIN_CAPACITY).min(reply.max_positions);
         let Reply { attention, chunk, sampling, seed, .. } = *reply;
         let session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
@@ -153,7 +154,8 @@ impl Conversation {
 }
 
 impl Open {
-    /// Feeds what is not fed, and answers: the text, and whether the callback ended it.
+    /// Feeds the rest of the prompt and answers. Returns the text, and whether the callback ended
+    /// it.
     fn talk(
         &mut self,
         device: &mut dyn Executor,
@@ -169,7 +171,8 @@ impl Open {
             self.session.feed(device, model, &self.ids[self.n_fed..self.n_fed + n])?;
             self.n_fed += n;
             if watch(Progress::Fed { done: self.n_fed, total }).is_break() {
-                // What was read of the prompt is no text that a next prompt could begin with, so the next turn starts anew.
+                // A partly fed prompt matches no later prompt, so the next turn starts from an
+                // empty cache.
                 self.text.push('\0');
                 return Ok((said, true));
             }
@@ -238,7 +241,7 @@ mod tests {
         let two = talk.answer(&mut device, &mut model, &tokenizer, &reply(&next), &mut silent).unwrap();
         assert_eq!(two.n_reused, fed);
         assert_eq!(two.kv_entries, attention.cache_length(two.n_tokens - 1));
-        // The same text, read at once, has the same tokens and gives the same answer.
+        // The same text, fed at once, has the same tokens and gives the same answer.
         let ids = talk.ids()[..two.n_tokens - 12].to_vec();
         assert_eq!(ids, tokenizer.encode(&next, true).unwrap());
         let mut session = Session::new(&mut device, &mut model, attention, 512, 64, Sampling::default(), 0).unwrap();
@@ -249,7 +252,7 @@ mod tests {
             session.feed(&mut device, &model, &drawn[drawn.len() - 1..]).unwrap();
         }
         assert_eq!(drawn, talk.ids()[ids.len()..]);
-        // Another text, and one that was broken off, begin anew.
+        // A different text, or an interrupted one, starts from an empty cache.
         let other = talk.answer(&mut device, &mut model, &tokenizer, &reply("A big dog"), &mut silent).unwrap();
         assert_eq!(other.n_reused, 0);
         let mut halt = |_: Progress<'_>| ControlFlow::Break(());

@@ -1,7 +1,8 @@
-//! The generation loop that command line, demo and app share: prefill, draw, show, feed, until something ends it.
+//! The generation loop of the command line, the demo and the app: prefill, draw, emit, feed.
 //!
-//! It takes token ids and gives token ids, with their text where a tokenizer is at hand. It knows no chat template and
-//! prints nothing. One step of it is [`Session`]; what the cache keeps is [`crate::attention`]'s.
+//! It takes token ids and returns token ids, with their text if a tokenizer is given. It handles no
+//! chat templates and prints nothing. [`Session`] runs one step; [`crate::attention`] decides what
+//! the cache keeps.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::model::llama::Llama;
 use crate::text::decode_stream::DecodeStream;
 use crate::text::tokenizer::Tokenizer;
 
-/// Prompt tokens fed at once where nobody says otherwise.
+/// Default number of prompt tokens per chunk.
 pub const DEFAULT_CHUNK: usize = 512;
 
 /// What to generate.
@@ -23,63 +24,66 @@ pub const DEFAULT_CHUNK: usize = 512;
 pub struct GenerateRequest<'a> {
     /// The prompt, at least one token.
     pub prompt_ids: &'a [u32],
-    /// Most tokens to generate, at least one.
+    /// Maximum number of tokens to generate, at least one.
     pub max_tokens: usize,
     /// How each token is chosen.
     pub sampling: Sampling,
     /// Dense, or LRSA with its compressed cache.
     pub attention: Attention,
-    /// Most prompt tokens fed at once; bounds the memory of prefill and changes nothing else but rounding.
+    /// Maximum prompt tokens per chunk. It bounds the memory of prefill and changes results only by
+    /// rounding.
     pub chunk: usize,
-    /// Tokens that end the text; none to go on until `max_tokens`.
+    /// Tokens that end the text; empty to continue until `max_tokens`.
     pub stop: &'a [u32],
-    /// Seed of the draws.
+    /// Seed of the sampler.
     pub seed: u64,
 }
 
-/// A token as it comes.
+/// A newly generated token.
 #[derive(Clone, Copy, Debug)]
 pub struct NewToken<'a> {
     /// Its id.
     pub id: u32,
-    /// Text that is complete with it; empty inside a character, for marks, and without a tokenizer.
+    /// The text that this token completes; empty within a character, for special tokens, and
+    /// without a tokenizer.
     pub text: &'a str,
 }
 
 /// What ended a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoppedBy {
-    /// A token of [`GenerateRequest::stop`], which is the last of the ids and not in the text.
+    /// A token of [`GenerateRequest::stop`]. It is the last id and not part of the text.
     StopToken,
-    /// [`GenerateRequest::max_tokens`].
+    /// [`GenerateRequest::max_tokens`] was reached.
     MaxTokens,
-    /// The callback.
+    /// The callback ended it.
     Caller,
 }
 
-/// What was generated, and what it took.
+/// The generated tokens, with timings and cache size.
 ///
-/// The last generated token is not fed: nothing follows it. So prompt + generated - 1 tokens count as fed, although a GPU may have
-/// begun another step before a stop token was known, and still be at it.
+/// The last generated token is not fed, since nothing follows it: prompt + generated - 1 tokens
+/// count as fed. A GPU may have started another step before the host knew of a stop token, and may
+/// still be running it.
 #[derive(Clone, Debug)]
 pub struct Generated {
-    /// Generated ids, a stop token included.
+    /// Generated ids, including a stop token.
     pub ids: Vec<u32>,
-    /// What they say, without special tokens; empty without a tokenizer.
+    /// Their text, without special tokens; empty without a tokenizer.
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Number of `ids`.
     pub generated_tokens: usize,
-    /// Time to feed the prompt.
+    /// Time of prefill.
     pub prefill_seconds: f64,
-    /// Time of everything after: drawing the tokens, and feeding all of them but the last.
+    /// Time of everything after prefill: drawing the tokens, and feeding all but the last.
     pub decode_seconds: f64,
     /// Entries of one head's cache at the end, in a layer with full attention: cache_length(tokens fed).
     pub kv_entries: usize,
     /// Bytes of these entries in all layers.
     pub kv_bytes: u64,
-    /// Why it ended.
+    /// Why generation ended.
     pub stopped_by: StoppedBy,
 }
 
@@ -89,15 +93,17 @@ impl Generated {
         self.prompt_tokens as f64 / self.prefill_seconds.max(f64::EPSILON)
     }
 
-    /// Generated tokens fed and followed by a draw per second; 0 where only one token was generated.
+    /// Tokens fed and drawn per second of decode; 0 if only one token was generated.
     pub fn decode_tokens_per_s(&self) -> f64 {
         (self.generated_tokens - 1) as f64 / self.decode_seconds.max(f64::EPSILON)
     }
 }
 
-/// Generates from `request`, handing each token to `on_token`, which may end it by `ControlFlow::Break`.
+/// Generates from `request` and passes each token to `on_token`, which may end generation with
+/// `ControlFlow::Break`.
 ///
-/// Errors: an empty prompt, a zero `max_tokens` or `chunk`, a token outside the vocabulary, and what the device says.
+/// Errors: an empty prompt, a zero `max_tokens` or `chunk`, a token outside the vocabulary, and
+/// device errors.
 ///
 /// ```
 /// use longreach::attention::{Attention, Lrsa};
@@ -143,8 +149,9 @@ pub fn generate(
     generate_from(device, model, tokenizer, request, &mut session, on_token)
 }
 
-/// [`generate`] with a session that has been fed the prompt's first tokens already, and has room for the rest and the answer. It was made
-/// with the request's sampling, attention, chunk and seed; the time of prefill is that of the rest.
+/// [`generate`] with a session that has already been fed the first tokens of the prompt and has
+/// capacity for the rest and the answer. The session must have the request's sampling, attention,
+/// chunk and seed. The prefill time covers the rest of the prompt.
 pub(crate) fn generate_from(
     device: &mut dyn Executor,
     model: &Llama,
@@ -163,12 +170,13 @@ pub(crate) fn generate_from(
     let prefill_seconds = start.elapsed().as_secs_f64();
     let mut text = Text::new(tokenizer, prompt_ids);
     let mut ids = Vec::new();
-    // The step after a token is queued before the token is known, so that a GPU is not kept waiting for the host. On the CPU there is
-    // nothing to gain, and a step in vain to lose where the token ends the text.
+    // The next step is queued before the token's id is known, so that a GPU does not wait for the
+    // host. On the CPU this gains nothing and wastes a step when the text ends.
     let is_ahead = session.can_feed_drawn() && !device.runs_references();
     let mut drawn = session.start_draw(device)?;
     let stopped_by = loop {
-        // Not before the first token is there: kernels are compiled for what follows.
+        // Not before the first token is known: kernels for the steps that follow are still compiled
+        // then.
         let is_next = is_ahead && !ids.is_empty() && ids.len() + 1 < max_tokens;
         let following = is_next.then(|| session.feed_drawn(device, model).and_then(|()| session.start_draw(device)));
         let id = drawn.wait()?[0];
@@ -185,7 +193,7 @@ pub(crate) fn generate_from(
             break StoppedBy::Caller;
         }
         drawn = match following {
-            Some(drawn) => drawn?, // an error counts only where the text goes on
+            Some(drawn) => drawn?, // an error matters only if the text continues
             None => {
                 session.feed(device, model, &[id])?;
                 session.start_draw(device)?
@@ -216,7 +224,7 @@ fn check(request: &GenerateRequest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The text so far.
+/// The text generated so far.
 struct Text<'a> {
     tokenizer: Option<&'a Tokenizer>,
     /// `None` without a tokenizer and after the end.
@@ -229,8 +237,8 @@ impl<'a> Text<'a> {
         Self { tokenizer, stream: tokenizer.map(|t| t.stream_after(prompt)), all: String::new() }
     }
 
-    /// Takes a token and returns what is new. Stop tokens say nothing, nor do ids that a model has beyond its tokenizer's,
-    /// to fill its tables up to a round number.
+    /// Takes a token and returns the new text. Stop tokens have no text, nor do ids beyond the
+    /// tokenizer's vocabulary, with which models pad their tables to a round size.
     fn push(&mut self, id: u32, is_stop: bool, is_last: bool) -> Result<&str> {
         let shown = self.all.len();
         let is_text = !is_stop && self.tokenizer.is_some_and(|t| t.id_to_token(id).is_some());

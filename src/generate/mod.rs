@@ -1,5 +1,7 @@
-//! Floor 8: generation. `session.rs` feeds a cache and draws tokens, `generator.rs` is the loop from a prompt to a text,
-//! `conversation.rs` one that goes on from turn to turn.
+//! Floor 8: generation of text with a KV cache.
+//!
+//! `session.rs` feeds a cache and draws tokens, `generator.rs` is the loop from a prompt to a text,
+//! `conversation.rs` continues over several turns.
 
 mod conversation;
 mod generator;

@@ -1,4 +1,4 @@
-//! One sequence being generated: its cache, chunked prefill, and the next token.
+//! One sequence being generated: its KV cache, chunked prefill, and the draw of the next token.
 
 use std::collections::HashSet;
 
@@ -17,12 +17,12 @@ use crate::kernels::sample::{Sampling, sample};
 use crate::model::llama::Llama;
 use crate::tensor::{Format, Tensor, copy_tensor};
 
-/// State of one generated sequence.
+/// The state of one generated sequence.
 pub struct Session {
     /// The KV cache.
     pub cache: Cache,
     sampling: Sampling,
-    /// Distinct ids so far, in the order of their coming, for the repetition penalty.
+    /// Distinct ids so far, in order of first occurrence, for the repetition penalty.
     seen: Vec<u32>,
     is_seen: HashSet<u32>,
     seen_buffer: Span,
@@ -32,7 +32,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// An empty session for at most `capacity` tokens, prefilled at most `chunk` at a time.
+    /// An empty session for at most `capacity` tokens, prefilled in chunks of at most `chunk`.
     pub fn new(
         device: &mut dyn Executor,
         model: &mut Llama,
@@ -59,8 +59,9 @@ impl Session {
         })
     }
 
-    /// Takes over what another session of the same model, attention and capacity was fed, so that several texts can go on from one
-    /// beginning. The next thing is to feed: its logits do not come along, nor does its place in the row of draws.
+    /// Copies the cache of another session of the same model, attention and capacity, so that
+    /// several texts can share a prefix. Feed tokens next: the other session's logits and sampler
+    /// position are not copied.
     pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
         self.cache.copy_from(device, &other.cache)?;
         self.seen.clone_from(&other.seen);
@@ -71,7 +72,7 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds tokens in chunks; afterwards the logits of the last one are ready for [`Session::draw`].
+    /// Feeds tokens in chunks; the last one's logits are then ready for [`Session::draw`].
     pub fn feed(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
         self.note(device, model, ids)?;
         let mut rest = ids;
@@ -84,7 +85,7 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds tokens and returns the logits of every one [ids, vocabulary], for tests and measurements.
+    /// Feeds tokens and returns all their logits [ids, vocabulary], for tests and measurements.
     pub fn feed_all_logits(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<Vec<f32>> {
         let mut all = Vec::new();
         let mut rest = ids;
@@ -104,7 +105,8 @@ impl Session {
         Ok(all)
     }
 
-    /// Feeds tokens and returns Σ -log p over the labels: `labels[t]` is the token that follows `ids[t]`, or [`IGNORED`].
+    /// Feeds tokens and returns Σ -log p over the labels. `labels[t]` is the token that follows
+    /// `ids[t]`, or [`IGNORED`].
     pub fn feed_loss(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32], labels: &[i32]) -> Result<f64> {
         assert_eq!(ids.len(), labels.len(), "a label for each token");
         self.note(device, model, ids)?;
@@ -120,7 +122,7 @@ impl Session {
                 self.forward(device, model, &index, |_, _| Ok(()))?;
                 continue;
             }
-            let words: Vec<u32> = chunk.iter().map(|&l| l as u32).collect(); // below 0 lies beyond any vocabulary
+            let words: Vec<u32> = chunk.iter().map(|&l| l as u32).collect(); // a negative label becomes an id beyond any vocabulary
             let words = upload_words(device, "chunk labels", &words)?;
             self.forward(device, model, &index, |rec, hidden| {
                 let need = Need { hidden: false, head: false };
@@ -133,12 +135,12 @@ impl Session {
         Ok(sum)
     }
 
-    /// Draws the next token from the logits of the last one fed.
+    /// Draws the next token from the last logits.
     pub fn draw(&mut self, device: &mut dyn Executor) -> Result<u32> {
         Ok(self.start_draw(device)?.wait()?[0])
     }
 
-    /// [`Session::draw`] in two parts: the token can be fed before its id is waited for.
+    /// [`Session::draw`] in two steps: the token can be fed before its id is read back.
     pub fn start_draw(&mut self, device: &mut dyn Executor) -> Result<Reading<u32>> {
         let mut tape = Tape::inference();
         let uniform = self.rng.random_range(0.0f32..1.0);
@@ -148,18 +150,19 @@ impl Session {
         device.start_read_words(&self.drawn)
     }
 
-    /// Whether [`Session::feed_drawn`] can be called: a repetition penalty has to know every id.
+    /// Whether [`Session::feed_drawn`] can be called: a repetition penalty needs every id on the
+    /// host.
     pub fn can_feed_drawn(&self) -> bool {
         self.sampling.repetition_penalty == 1.0
     }
 
-    /// Feeds the token drawn last, whose id the host may not know yet.
+    /// Feeds the last drawn token, whose id may not have been read back yet.
     pub fn feed_drawn(&mut self, device: &mut dyn Executor, model: &Llama) -> Result<()> {
         assert!(self.can_feed_drawn(), "the repetition penalty has to know the id");
         self.feed_chunk(device, model, &TokenIndex::on_device(self.drawn.clone()), true)
     }
 
-    /// Adds ids to the repetition penalty's list, where a penalty is set.
+    /// Adds ids to the repetition penalty's list, if a penalty is set.
     fn note(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= model.config.vocab) {
             return Err(Error::new(format!("token {id} is outside the model's vocabulary of {}", model.config.vocab)));
