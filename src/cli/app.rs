@@ -7,27 +7,29 @@ use clap::Args;
 use crate::app::{AppOptions, run as run_app};
 use crate::error::Result;
 
-/// Flags of `app`, each in place of what the app remembers.
+/// Flags of `app`; each overrides the app's saved settings.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Folder with a Hugging Face model, GGUF file, or hub id [default: remembered, else the bundled story model]
+    /// Folder with a Hugging Face model, GGUF file, or hub id [default: saved, else the bundled
+    /// story model]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     model: Option<String>,
-    /// Folder with a LoRA adapter in PEFT layout
+    /// Folder with a LoRA adapter in PEFT format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// auto, cpu, an index of `longreach info`, or part of an adapter's name [default: remembered, else auto]
+    /// auto, cpu, an index of `longreach info`, or part of an adapter's name [default: saved, else
+    /// auto]
     #[arg(long, value_name = "auto|cpu|INDEX|NAME")]
     device: Option<String>,
-    /// Text file that is opened at once
+    /// Text file to open
     #[arg(value_name = "DOCUMENT")]
     document: Option<PathBuf>,
-    /// File that settings are kept in [default: in the platform's folder]
+    /// Settings file [default: in the platform's configuration folder]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &AppArgs) -> Result<()> {
     run_app(&AppOptions {
         model: args.model.clone(),

@@ -1,4 +1,4 @@
-//! Flags that several verbs share, and what follows from them.
+//! Flags that several subcommands share.
 
 use std::path::PathBuf;
 
@@ -13,27 +13,27 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, open_device};
 
-/// Which model.
+/// Flags that select the model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
     /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
-    /// Folder with a LoRA adapter in PEFT layout
+    /// Folder with a LoRA adapter in PEFT format
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Longest sequence allowed, in place of the model's own limit; RoPE stays unchanged
+    /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
 }
 
 impl ModelArgs {
-    /// Opens the model's files.
+    /// Opens the model files.
     pub fn open(&self) -> Result<ModelFiles> {
         ModelFiles::open(&self.model, self.adapter.as_deref())
     }
 
-    /// Refuses sequences that the model was not made for, unless `--max-positions` allows them.
+    /// Rejects sequences longer than the model's positions, unless `--max-positions` allows them.
     pub fn check_length(&self, files: &ModelFiles, n_tokens: usize) -> Result<()> {
         let limit = self.max_positions.unwrap_or(files.config().max_positions);
         if n_tokens > limit {
@@ -54,50 +54,53 @@ impl ModelArgs {
     }
 }
 
-/// Which device.
+/// Flags that select the device.
 #[derive(Args, Clone, Debug)]
 pub struct DeviceArgs {
-    /// auto, cpu, an index of `longreach info`, or part of an adapter's name (vulkan:, gl:, metal:, dx12: narrow it)
+    /// auto, cpu, an index of `longreach info`, or part of an adapter's name; a prefix vulkan:,
+    /// gl:, metal: or dx12: selects the backend
     #[arg(long, default_value = "auto", value_name = "auto|cpu|INDEX|NAME")]
     pub device: String,
 }
 
 impl DeviceArgs {
-    /// Opens it.
+    /// Opens the device.
     pub fn open(&self) -> Result<Device> {
         open_device(&self.device)
     }
 }
 
-/// Names of the attentions.
+/// Names of the attention types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AttentionName {
-    /// Every earlier token
+    /// Full causal attention
     Dense,
     /// Lag-Relative Sparse Attention
     Lrsa,
 }
 
-/// Which attention.
+/// Flags that select the attention.
 #[derive(Args, Clone, Debug)]
 pub struct AttentionArgs {
-    /// Attention [default: what longreach.json beside the adapter or model records, else lrsa for train and dense otherwise]
+    /// Attention [default: from longreach.json next to the adapter or model, else lrsa for train
+    /// and dense otherwise]
     #[arg(long, value_enum)]
     pub attention: Option<AttentionName>,
-    /// S: first tokens that are always visible [default: recorded, else 16]
+    /// S: sink tokens, visible to every query [default: recorded, else 16]
     #[arg(long, value_name = "S")]
     pub sink: Option<usize>,
-    /// L: tokens of a partition [default: recorded, else 128; 1024 for 7B-class models]
+    /// L: tokens per partition [default: recorded, else 128; use 1024 for 7B-class models]
     #[arg(long, value_name = "L")]
     pub lag: Option<usize>,
-    /// r: fraction of each partition kept, 0.25 for 4x compression [default: recorded, else 0.25]. train takes a list such as
-    /// 0.25,0.5,0.125, of which each step draws one; the first is recorded and evaluated with
+    /// r: fraction of each partition to keep; 0.25 compresses 4x [default: recorded, else 0.25].
+    /// train also takes a list such as 0.25,0.5,0.125: each step draws one value; the first is
+    /// recorded and used in evaluation
     #[arg(long, value_name = "R", value_delimiter = ',')]
     pub keep: Option<Vec<f64>>,
 }
 
 impl AttentionArgs {
-    /// [`AttentionArgs::resolve_list`] for verbs that run with one attention.
+    /// [`AttentionArgs::resolve_list`] for subcommands that use one attention.
     pub fn resolve(&self, recorded: Option<Attention>, default: AttentionName) -> Result<Attention> {
         let (attention, keeps) = self.resolve_list(recorded, default)?;
         if keeps.len() > 1 {
@@ -106,8 +109,8 @@ impl AttentionArgs {
         Ok(attention)
     }
 
-    /// The attention that the flags name, with `recorded` and then `default` where they are silent, and the list of `--keep`, of
-    /// which that attention has the first.
+    /// The attention from the flags, then from `recorded`, then from `default`; and the `--keep`
+    /// list, whose first value that attention uses.
     pub fn resolve_list(&self, recorded: Option<Attention>, default: AttentionName) -> Result<(Attention, Vec<f64>)> {
         let lrsa_flags = self.sink.is_some() || self.lag.is_some() || self.keep.is_some();
         let name = match (self.attention, recorded) {
@@ -135,7 +138,7 @@ impl AttentionArgs {
     }
 }
 
-/// A parser of the names that serde gives an enum's values.
+/// A value parser for the serde names of an enum's variants.
 pub fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
     names: &'static [&'static str],
 ) -> impl TypedValueParser<Value = T> {

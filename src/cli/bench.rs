@@ -1,4 +1,4 @@
-//! `longreach bench`: how fast a device runs the kernels, trains and generates.
+//! `longreach bench`: measures how fast a device runs the kernels, trains and generates.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::bench::{
 use crate::error::{Context, Error, Result};
 use crate::gpu::open_device;
 
-/// Which half of the measurements.
+/// The parts of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Kernels and a model
@@ -26,21 +26,21 @@ enum Part {
     Attention,
     /// Only the model
     Model,
-    /// Only decoding with a filled cache, see --cache-tokens
+    /// Only decode with a filled cache; see --cache-tokens
     Cache,
-    /// Only what training takes of memory, which is planned and not run
+    /// Only the memory of training, planned without running it
     Memory,
 }
 
-/// Names of models with random weights.
+/// Sizes of models with random weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ConfigName {
     /// 4 layers of 64 channels
     Tiny,
-    /// 8 million weights
+    /// 8 million parameters
     #[value(name = "8m")]
     Small,
-    /// The sizes of SmolLM2-135M
+    /// The layer sizes of SmolLM2-135M
     #[value(name = "smollm2")]
     SmolLm2,
 }
@@ -54,42 +54,43 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(long, value_enum, default_value = "all")]
     part: Part,
-    /// Only kernels whose name or case contains this, such as matmul
+    /// Only kernels whose name or case contains TEXT, for example matmul
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     only: String,
-    /// Model to run: a folder, GGUF file or hub id [default: the bundled stories260K]
+    /// Model to benchmark: a folder, GGUF file or hub id [default: the bundled stories260K]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID", conflicts_with = "config")]
     model: Option<String>,
-    /// Run a model of this size with random weights instead
+    /// Benchmark a model of this size with random weights instead
     #[arg(long, value_enum, value_name = "SIZE")]
     config: Option<ConfigName>,
-    /// Lengths of the sequences, in tokens; what the model was made for is no limit here
+    /// Sequence lengths in tokens; they may exceed the model's maximum
     #[arg(long, value_delimiter = ',', default_value = "512,1024,2048", value_name = "N,N,…")]
     lengths: Vec<usize>,
-    /// Also decode in a cache filled as after so many tokens, with made-up keys and values: dense, and LRSA that keeps 1/2 and 1/4
+    /// Also time decode with a cache of N tokens, filled with made-up keys and values: dense, and
+    /// LRSA with keep 1/2 and 1/4
     #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
     cache_tokens: Vec<usize>,
-    /// About how long each row of the model is measured after its first time; kernels take a tenth of it
+    /// Approximate time to measure each model row after its first run; kernels take a tenth of it
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
-    /// Train with activations that are computed again in the backward pass, as train --recompute
+    /// Recompute activations in the backward pass, like train --recompute
     #[arg(long)]
     recompute: bool,
-    /// Also say which kernels take the time of a training step at the longest length
+    /// Also show the time of a training step by kernel, at the longest length
     #[arg(long)]
     profile: bool,
-    /// Compare two reports that --json printed before, and measure nothing
+    /// Compare two reports written by --json, and measure nothing
     #[arg(long, num_args = 2, value_names = ["OLD.json", "NEW.json"], conflicts_with_all = ["json", "plot"])]
     compare: Vec<PathBuf>,
-    /// Also draw time and memory against length, as SVG and PNG, into a folder
+    /// Also plot time and memory against length, as SVG and PNG, in this folder
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Print the report as one JSON object
+    /// Print the report as a JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
     if let [old, new] = &args.compare[..] {
         let read = |path: &PathBuf| -> Result<Report> {
@@ -222,7 +223,7 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
 
 const TRAINING: [Activity; 2] = [Activity::TrainLora, Activity::TrainFull];
 
-/// What a model does at one length.
+/// Measures a model at one length.
 fn measure_length(
     args: &BenchArgs,
     subject: &Subject,
@@ -231,7 +232,8 @@ fn measure_length(
     add: &mut dyn FnMut(ModelRow),
 ) -> Result<()> {
     for activity in TRAINING {
-        // A fresh device each time, so that the first step compiles and the peak is its own.
+        // A new device each time, so that the first step includes compilation and the memory peak
+        // is its own.
         let device = open_device(&args.device)?;
         add(training_row(device, subject, activity, attention, length, args.recompute, args.seconds)?);
     }
@@ -240,7 +242,7 @@ fn measure_length(
     Ok(())
 }
 
-/// What training at one length would take of memory.
+/// Plans the memory of training at one length.
 fn plan_length(
     args: &BenchArgs,
     subject: &Subject,
@@ -254,7 +256,7 @@ fn plan_length(
     Ok(())
 }
 
-/// LRSA as by default, but with this fraction kept.
+/// LRSA with default settings except for the keep ratio.
 fn keeping(keep: f64) -> Result<Attention> {
     Lrsa::new(Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG, keep).map(Attention::Lrsa)
 }

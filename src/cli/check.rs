@@ -1,4 +1,4 @@
-//! `longreach check`: whether every kernel and gradient is right on the devices of this machine.
+//! `longreach check`: checks every kernel and gradient on the devices of this machine.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -13,42 +13,44 @@ use crate::conformance::{
 use crate::error::{Context, Error, Result};
 use crate::gpu::{LimitSet, adapters, find_adapter};
 
-/// Names of the limits to open devices with.
+/// Names of the limit sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LimitsName {
-    /// All that the adapter has, with its optional features
+    /// The adapter's limits and optional features
     Adapter,
-    /// WebGPU's default limits and no optional features: the least that a device may offer
+    /// WebGPU's default limits and no optional features: the least that any device offers
     Webgpu,
 }
 
 /// Flags of `check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Adapter to check: an index of `longreach info`, a part of its name, or cpu; may be repeated [default: every adapter]
+    /// Adapter to check: an index of `longreach info`, part of its name, or cpu; may be repeated
+    /// [default: every adapter]
     #[arg(long, value_name = "cpu|INDEX|NAME")]
     device: Vec<String>,
-    /// Limits and features to open it with
+    /// Limits and features to open the adapter with
     #[arg(long, value_enum, default_value = "adapter")]
     limits: LimitsName,
-    /// One case of every op in one setup: seconds instead of minutes
+    /// Check one case of every op in one setup: seconds instead of minutes
     #[arg(long)]
     quick: bool,
-    /// Only cases whose name contains this, such as matmul or lrsa/select
+    /// Only cases whose name contains TEXT, for example matmul or lrsa/select
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     only: String,
-    /// Also write the report as a self-contained HTML page
+    /// Also write the report to FILE as a self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write every linked shader as a standard .wgsl file to a folder, for other compilers to judge, and check nothing
+    /// Write every linked shader to DIR as a standard .wgsl file, for other compilers to check, and
+    /// check nothing
     #[arg(long, value_name = "DIR", conflicts_with_all = ["html", "json", "quick", "device"])]
     dump: Option<PathBuf>,
-    /// Print the report as one JSON object
+    /// Print the report as a JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the verb. Fails where a case failed or a known deviation passed.
+/// Runs the command. Fails if a case failed or a known deviation passed.
 pub fn run(args: &CheckArgs) -> Result<()> {
     if let Some(dir) = &args.dump {
         let n = shaders::dump(dir).with_context(|| format!("writing shaders to {}", dir.display()))?;

@@ -1,6 +1,6 @@
-//! `longreach demo`: what LRSA does, on a real pretrained model, in a minute or two and without network.
+//! `longreach demo`: shows LRSA on a real pretrained model in a minute or two, without network.
 //!
-//! Every figure that it prints is computed in the run.
+//! All figures that it prints are computed in the run.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -24,9 +24,9 @@ use crate::kernels::sample::Sampling;
 use crate::optim::Schedule;
 use crate::train::{Method, Observer, StepLine, Summary, TrainJob, Trainer};
 
-/// Tokens of a sequence: twice what the model was made for.
+/// Tokens of a sequence: twice the model's maximum.
 const SEQUENCE: usize = 1024;
-/// Sequences that are held out from the end of the text.
+/// Sequences held out from the end of the text.
 const N_HELD_OUT: usize = 6;
 /// Tokens generated for each text.
 const N_GENERATED: usize = 200;
@@ -40,10 +40,10 @@ pub struct DemoArgs {
     /// Optimiser steps, each on one sequence of 1,024 tokens
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     steps: u64,
-    /// Seed of the order of the sequences
+    /// Seed of the order of the training sequences
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
-    /// Print one JSON object instead of the tour
+    /// Print a JSON object instead of the tour
     #[arg(long)]
     json: bool,
 }
@@ -71,11 +71,11 @@ struct Demo<'a> {
     trainer: Trainer,
     lrsa: Attention,
     data: Dataset,
-    /// Whether to tell the tour.
+    /// Whether to print the tour.
     tells: bool,
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &DemoArgs) -> Result<()> {
     let start = Instant::now();
     let folder = StoriesFolder::unpack()?;
@@ -108,7 +108,7 @@ fn job(args: &DemoArgs, lrsa: Attention) -> TrainJob {
     }
 }
 
-/// The bundled text in sequences of [`SEQUENCE`] tokens; the last are held out.
+/// The bundled text in sequences of [`SEQUENCE`] tokens; the last ones are held out.
 fn sequences(files: &ModelFiles) -> Result<Dataset> {
     let ids = files.tokenizer()?.encode(MOBY_DICK, false)?;
     let example = |c: &[u32]| Example { ids: c.to_vec(), labels: c.iter().map(|&i| i as i32).collect() };
@@ -248,7 +248,7 @@ impl Demo<'_> {
     }
 }
 
-/// Text in indented lines of at most `width` characters.
+/// Wraps text to indented lines of at most `width` characters.
 fn wrapped(text: &str, width: usize) -> String {
     let mut out = String::new();
     for paragraph in text.lines() {

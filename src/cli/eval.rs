@@ -1,4 +1,4 @@
-//! `longreach eval`: which task. The tasks are in `eval_tasks.rs`, what they share in `eval_common.rs`.
+//! `longreach eval`: selects the task. `eval_tasks.rs` runs the tasks with the help of `eval_common.rs`.
 
 use clap::{Args, Subcommand};
 
@@ -14,21 +14,22 @@ pub struct EvalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Perplexity of a long text, by windows that slide over it.
+    /// Perplexity of a long text, over sliding windows.
     Perplexity(PerplexityArgs),
-    /// A pass key hidden in a text, over a grid of lengths and depths.
+    /// Passkey retrieval: a key hidden in a text, over a grid of lengths and depths.
     Needle(NeedleArgs),
-    /// Several things hidden in a text: one code, among others, many of one name, names that stand for each other.
+    /// RULER tasks: one code, one among several names, several codes of one name, or chains of
+    /// names.
     Ruler(RulerArgs),
-    /// Questions about long documents, from files in the shape of SQuAD or HotpotQA.
+    /// Question answering over long documents, from SQuAD or HotpotQA files.
     Qa(QaArgs),
-    /// How far greedy continuations agree with those of the dense model.
+    /// Agreement of greedy continuations with those of the dense model.
     Agreement(AgreementArgs),
-    /// Which tokens of a text the cache keeps, by layer and head.
+    /// The tokens of a text that the cache keeps, by layer and head.
     Kept(KeptArgs),
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<()> {
     match &args.task {
         Task::Perplexity(task) => task.run(),

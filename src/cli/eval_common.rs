@@ -1,4 +1,4 @@
-//! What the tasks of `longreach eval` share: flags, opening a model, and the report they end in.
+//! Shared parts of the `longreach eval` tasks: flags, loading a model, and reports.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -24,34 +24,34 @@ pub struct CommonArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// What to compare: dense, 4x for LRSA that keeps 1/4 (any factor), and of the same size random-4x (kept at random) or window-4x
-    /// (sink and window alone)
+    /// Caches to compare: dense, 4x (LRSA with keep 1/4; any factor), and for the same size
+    /// random-4x (random selection) or window-4x (sink and recent tokens only)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "dense,2x,4x,8x")]
     pub attentions: Vec<String>,
-    /// S: first tokens that are always visible
+    /// S: sink tokens, visible to every query
     #[arg(long, value_name = "S", default_value_t = Lrsa::DEFAULT_SINK)]
     pub sink: usize,
-    /// L: tokens of a partition
+    /// L: tokens per partition
     #[arg(long, value_name = "L", default_value_t = Lrsa::DEFAULT_LAG)]
     pub lag: usize,
-    /// Seed of texts, places and keys
+    /// Seed of texts, positions and keys
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Prompt tokens fed at once
+    /// Prompt tokens per chunk
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CHUNK, value_parser = at_least_one)]
     pub chunk: usize,
-    /// Ask in plain text even where the model has a chat template
+    /// Use plain text prompts even if the model has a chat template
     #[arg(long)]
     pub no_chat_template: bool,
     /// Folder for report.json, report.md and plots as SVG and PNG
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Print the report as one JSON object instead of a table
+    /// Print the report as a JSON object instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
-/// A number of things, of which there must be one.
+/// Parses a number that must be at least 1.
 pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1".into()),
@@ -60,10 +60,10 @@ pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
-/// Which text.
+/// Flags that select the text.
 #[derive(Args, Debug)]
 pub struct TextArgs {
-    /// Text file [default: chapters 1 to 41 of Moby Dick, which the program carries]
+    /// Text file [default: chapters 1 to 41 of Moby Dick, bundled]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
 }
@@ -75,7 +75,7 @@ impl TextArgs {
     }
 }
 
-/// A model on a device, ready to be asked.
+/// A model on a device, ready for evaluation.
 pub struct Opened {
     pub files: ModelFiles,
     pub device: Device,
@@ -83,12 +83,12 @@ pub struct Opened {
 }
 
 impl CommonArgs {
-    /// Opens the model's files alone.
+    /// Opens the model files only.
     pub fn files(&self) -> Result<ModelFiles> {
         self.model.open()
     }
 
-    /// Brings the model to the device.
+    /// Loads the model onto the device.
     pub fn open(&self, files: ModelFiles) -> Result<Opened> {
         let mut device = self.device.open()?;
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
@@ -96,12 +96,12 @@ impl CommonArgs {
         Ok(Opened { files, device, loaded })
     }
 
-    /// The policies that `--attentions` names.
+    /// The policies in `--attentions`.
     pub fn policies(&self) -> Result<Vec<Policy>> {
         self.attentions.iter().map(|name| Policy::parse(name, self.sink, self.lag, self.seed)).collect()
     }
 
-    /// Who is asked.
+    /// The model to evaluate.
     pub fn subject<'a>(&self, opened: &'a mut Opened) -> Subject<'a> {
         let max_positions = self.model.max_positions.unwrap_or(opened.files.config().max_positions);
         Subject {
@@ -114,7 +114,7 @@ impl CommonArgs {
         }
     }
 
-    /// A report without rows.
+    /// An empty report.
     pub fn report(&self, task: &str, metrics: &[&str], device: &str) -> EvalReport {
         EvalReport {
             longreach: env!("CARGO_PKG_VERSION").to_string(),
@@ -146,7 +146,7 @@ impl CommonArgs {
     }
 }
 
-/// A spinner as a watcher of `done` of `total`.
+/// A spinner that shows `done` of `total`.
 pub fn watcher(quiet: bool, what: &'static str) -> impl FnMut(usize, usize) -> ControlFlow<()> {
     let bar = spinner(quiet, what);
     move |done, total| {
@@ -156,7 +156,7 @@ pub fn watcher(quiet: bool, what: &'static str) -> impl FnMut(usize, usize) -> C
     }
 }
 
-/// Writes samples as JSON lines, for whoever wants to ask another program.
+/// Writes samples as JSON lines, for use with other programs.
 pub fn write_samples(path: &Path, samples: &[Sample]) -> Result<()> {
     let mut text = String::new();
     for sample in samples {

@@ -1,4 +1,4 @@
-//! The tasks of `longreach eval`: their own flags, and what they ask.
+//! The tasks of `longreach eval`: their flags and samples.
 
 use std::path::PathBuf;
 
@@ -15,21 +15,21 @@ use crate::eval::{
     Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, ruler_samples,
 };
 
-/// Flags of tasks that ask questions.
+/// Flags of the question tasks.
 #[derive(Args, Debug)]
 struct QuestionArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Most tokens of a prompt
+    /// Maximum tokens of a prompt
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1000", value_parser = at_least_one)]
     lengths: Vec<usize>,
-    /// Write the questions to this file, a JSON object a line, and ask nobody
+    /// Write the questions to this file, one JSON object per line, and evaluate nothing
     #[arg(long, value_name = "FILE.jsonl")]
     samples_out: Option<PathBuf>,
 }
 
 impl QuestionArgs {
-    /// Asks everything and reports, or writes the questions down.
+    /// Evaluates the samples and reports, or writes the questions to a file.
     fn ask(&self, name: &str, task: Task, files: ModelFiles, samples: &[Sample]) -> Result<()> {
         if let Some(path) = &self.samples_out {
             return write_samples(path, samples);
@@ -51,10 +51,10 @@ pub struct NeedleArgs {
     questions: QuestionArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// Where the key lies: 0 at the beginning of the text, 1 at its end
+    /// Positions of the key: 0 is the start of the text, 1 its end
     #[arg(long, value_name = "D,D,…", value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1")]
     depths: Vec<f64>,
-    /// Questions for each length and depth
+    /// Questions per length and depth
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
     samples: usize,
 }
@@ -80,11 +80,11 @@ impl NeedleArgs {
 enum RulerName {
     /// One code
     Single,
-    /// One code among four of other names
+    /// One code among four with other names
     MultiKey,
-    /// Four codes of one name
+    /// Four codes with the same name
     MultiValue,
-    /// Names that stand for one number through each other
+    /// Chains of names that refer to one number
     VariableTracking,
 }
 
@@ -95,10 +95,10 @@ pub struct RulerArgs {
     questions: QuestionArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// What is hidden
+    /// RULER task
     #[arg(long, value_enum, default_value = "multi-key")]
     hidden: RulerName,
-    /// Questions for each length
+    /// Questions per length
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     samples: usize,
 }
@@ -124,13 +124,13 @@ impl RulerArgs {
 pub struct QaArgs {
     #[command(flatten)]
     questions: QuestionArgs,
-    /// File in the shape of SQuAD (1 or 2) or HotpotQA; scripts/fetch-data brings one of each
+    /// File in SQuAD (1 or 2) or HotpotQA format; scripts/fetch-data downloads one of each
     #[arg(long, value_name = "FILE.json")]
     data: PathBuf,
-    /// Questions for each length, of the articles in the last two fifths of the file
+    /// Questions per length, from the articles in the last two fifths of the file
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
     samples: usize,
-    /// Most questions about one document, which is read once for all of them
+    /// Maximum questions per document; a document is fed once for all its questions
     #[arg(long = "questions", value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     per_document: usize,
 }
@@ -155,13 +155,13 @@ pub struct PerplexityArgs {
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// Tokens of a window
+    /// Tokens per window
     #[arg(long, value_name = "N", default_value_t = 2048)]
     length: usize,
     /// Tokens from one window's start to the next [default: half a window]
     #[arg(long, value_name = "N")]
     stride: Option<usize>,
-    /// Most windows
+    /// Maximum number of windows
     #[arg(long, value_name = "N", default_value_t = 8)]
     windows: usize,
 }
@@ -192,13 +192,13 @@ pub struct AgreementArgs {
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// Tokens of a prompt
+    /// Tokens per prompt
     #[arg(long, value_name = "N", default_value_t = 1024)]
     length: usize,
-    /// Prompts, evenly over the text
+    /// Number of prompts, evenly spaced over the text
     #[arg(long, value_name = "N", default_value_t = 16)]
     samples: usize,
-    /// Tokens of a continuation
+    /// Tokens per continuation
     #[arg(long, value_name = "N", default_value_t = 32)]
     continued: usize,
 }
@@ -226,19 +226,19 @@ pub struct KeptArgs {
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// Only the first tokens of the text
+    /// Use only the first N tokens of the text
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least_one)]
     tokens: usize,
-    /// r: fraction of each partition kept
+    /// r: fraction of each partition to keep
     #[arg(long, value_name = "R", default_value_t = Lrsa::DEFAULT_KEEP)]
     keep: f64,
-    /// SVG file with the text, each token shaded by the share of heads that keep it
+    /// Write an SVG of the text with each token shaded by the share of heads that keep it
     #[arg(long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
-    /// Shade by this layer alone
+    /// Shade by this layer only
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
-    /// Shade by this key-value head alone
+    /// Shade by this KV head only
     #[arg(long, value_name = "N")]
     head: Option<usize>,
 }

@@ -1,6 +1,7 @@
-//! `longreach generate`: a text after a prompt, streamed, with the dense or the compressed cache.
+//! `longreach generate`: streams the text after a prompt, with the dense or the compressed cache.
 //!
-//! It turns flags into a [`GenerateRequest`] and prints what comes. The loop is [`crate::generate`]'s.
+//! It turns flags into a [`GenerateRequest`] and prints the tokens; [`crate::generate`] runs the
+//! loop.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
 use crate::kernels::sample::Sampling;
 
-/// Tokens generated where `--max-tokens` is absent, as far as the model's positions reach.
+/// Default of `--max-tokens`, if the model's positions allow it.
 const DEFAULT_MAX_TOKENS: usize = 256;
 
 /// Flags of `generate`.
@@ -29,33 +30,33 @@ pub struct GenerateArgs {
     prompt: PromptArgs,
     #[command(flatten)]
     attention: AttentionArgs,
-    /// Most tokens to generate [default: 256, or what the model's positions leave]
+    /// Maximum tokens to generate [default: 256, or as many as the model's positions allow]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Prompt tokens fed at once
+    /// Prompt tokens per chunk
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CHUNK)]
     chunk: usize,
-    /// Go on after the model's stop tokens
+    /// Continue after the model's stop tokens
     #[arg(long)]
     ignore_eos: bool,
-    /// Seed of the draws
+    /// Seed of the sampler
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print one JSON object when done, and no text before
+    /// Print a JSON object at the end, and no text before it
     #[arg(long)]
     json: bool,
 }
 
-/// Where the prompt comes from: exactly one of three.
+/// The source of the prompt: exactly one of three.
 #[derive(Args, Debug)]
 struct PromptArgs {
     #[command(flatten)]
     source: PromptSource,
-    /// Give a model with a chat template the bare text, not one user turn
+    /// Do not apply the model's chat template to the prompt
     #[arg(long)]
     no_chat_template: bool,
 }
@@ -66,30 +67,30 @@ struct PromptSource {
     /// The prompt; - reads standard input
     #[arg(long, value_name = "TEXT|-", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// File with the prompt (a line break at its end is left out, as for standard input)
+    /// File with the prompt; a final line break is removed, as for standard input
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// JSON file with the prompt's token ids as one sequence, [[1, 2, 3]]; no tokenizer needed
+    /// JSON file with the prompt's token ids as one sequence, [[1, 2, 3]]; needs no tokenizer
     #[arg(long, value_name = "IDS.json")]
     ids: Option<PathBuf>,
 }
 
-/// How tokens are chosen.
+/// Sampling flags.
 #[derive(Args, Debug)]
 struct SamplingArgs {
-    /// Temperature; 0 takes the most likely token
+    /// Temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
     temp: f32,
-    /// Draw from the K most likely tokens; 0 from all
+    /// Top-k: sample from the K most likely tokens; 0 disables it
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
-    /// Draw from the most likely tokens that hold this mass; 1 from all
+    /// Top-p: sample from the most likely tokens with total probability P; 1 disables it
     #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     top_p: f32,
-    /// Draw from tokens with at least this fraction of the best one's probability; 0 from all
+    /// Min-p: sample from tokens with at least P times the highest probability; 0 disables it
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
     min_p: f32,
-    /// Make tokens that were there before less likely; 1 changes nothing
+    /// Repetition penalty: make earlier tokens less likely; 1 disables it
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: f32,
 }
@@ -136,7 +137,8 @@ fn one_sequence(path: &std::path::Path, files: &ModelFiles) -> Result<Vec<u32>> 
 }
 
 impl GenerateArgs {
-    /// How many tokens to generate: what the flag says if it fits, else as many as fit up to the default.
+    /// The number of tokens to generate: the flag's value if it fits, else as many as fit, up to
+    /// the default.
     fn max_tokens(&self, files: &ModelFiles, n_prompt: usize) -> Result<usize> {
         let limit = self.model.max_positions.unwrap_or(files.config().max_positions);
         let room = limit.saturating_sub(n_prompt);
@@ -152,7 +154,7 @@ impl GenerateArgs {
     }
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let sampling = args.sampling.sampling()?;
     let files = args.model.open()?;
@@ -184,7 +186,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         return print_line(&to_json(&got, &device.name()).to_string());
     }
     if tokenizer.is_none() {
-        print_line(&format!("{:?}", got.ids))?; // without a tokenizer the ids are all there is to show
+        print_line(&format!("{:?}", got.ids))?; // without a tokenizer there is no text to print
     } else {
         print_line("")?;
     }

@@ -1,7 +1,7 @@
-//! Token ids and labels in JSON files: lists of lists of whole numbers, one inner list a sequence.
+//! Token ids and labels from JSON files: lists of lists of integers, one inner list per sequence.
 //!
-//! Whatever is wrong is named with its row and element, counted from 0 as in JSON. How lengths relate to a model's positions
-//! is [`super::args`]'s.
+//! Errors name the row and element, counted from 0 as in JSON. [`super::args`] checks lengths
+//! against the model's positions.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::output::in_file;
 use crate::data::dataset::IGNORED;
 use crate::error::{Context, Result};
 
-/// Reads token ids: at least one row, each of at least one id below `vocab`.
+/// Reads token ids: at least one row, each with at least one id below `vocab`.
 pub fn read_ids(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>> {
     let read = |value: i64| u32::try_from(value).ok().filter(|&id| (id as usize) < vocab);
     let rows = read_rows(path, &format!("a token id from 0 to {}", vocab - 1), read)?;
@@ -24,7 +24,7 @@ pub fn read_ids(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>> {
     Ok(rows)
 }
 
-/// Reads labels for `ids`: the same rows and lengths, each label a token id or -100 (ignored).
+/// Reads labels for `ids`: the same rows and lengths; each label is a token id or -100 (ignored).
 pub fn read_labels(path: &Path, ids: &[Vec<u32>], vocab: usize) -> Result<Vec<Vec<i32>>> {
     let read = |value: i64| {
         i32::try_from(value).ok().filter(|&l| l == IGNORED || usize::try_from(l).is_ok_and(|id| id < vocab))
@@ -70,7 +70,7 @@ fn read_rows<T>(path: &Path, expected: &str, element: impl Fn(i64) -> Option<T>)
     Ok(read)
 }
 
-/// A value as an error shows it: numbers and short texts as they are.
+/// A JSON value as errors show it: numbers and short strings verbatim.
 fn kind(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".into(),

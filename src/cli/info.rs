@@ -1,4 +1,4 @@
-//! `longreach info`: what devices there are and which one `auto` picks.
+//! `longreach info`: lists the devices and the one that `auto` selects.
 
 use clap::Args;
 use serde_json::json;
@@ -10,12 +10,12 @@ use crate::gpu::{AdapterReport, adapters, auto_adapter};
 /// Flags of `info`.
 #[derive(Args, Debug)]
 pub struct InfoArgs {
-    /// Print one JSON object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &InfoArgs) -> Result<()> {
     let list = adapters();
     let auto = auto_adapter(&list).map_or("cpu".to_string(), |a| format!("{} ({})", a.name, a.backend));

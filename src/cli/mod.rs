@@ -37,35 +37,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// See what LRSA does, in a minute or two, with the bundled model and text.
+    /// Show what LRSA does, in a minute or two, with the bundled model and text.
     Demo(demo::DemoArgs),
-    /// Generate text after a prompt, with the dense or the compressed cache.
+    /// Generate text from a prompt, with the dense or the compressed cache.
     Generate(generate::GenerateArgs),
-    /// Write what one forward and backward compute, or print the perplexity of a text.
+    /// Write the tensors of one forward and backward pass, or print the perplexity of a text.
     Probe(probe::ProbeArgs),
-    /// Measure what a compressed cache costs: perplexity, hidden facts, questions, agreement with the dense model.
+    /// Evaluate a compressed cache: perplexity, passkey retrieval, RULER, question answering,
+    /// agreement with dense.
     Eval(Box<eval::EvalArgs>),
     /// Open the desktop app: chat with long documents, fine-tune, check devices.
     #[cfg(feature = "app")]
     App(app::AppArgs),
-    /// Train and evaluate base, dense-tuned and LRSA-tuned models side by side, over several seeds; goes on where it stopped.
+    /// Train and evaluate base, dense-tuned and LRSA-tuned models over several seeds; resumes where
+    /// it stopped.
     Study(Box<study::StudyArgs>),
-    /// Check on this machine's GPUs that every kernel and gradient is right.
+    /// Check every kernel and gradient on this machine's devices.
     Check(check::CheckArgs),
     /// Measure how fast a device runs the kernels, trains and generates.
     Bench(Box<bench::BenchArgs>),
-    /// List adapters, their features and limits, and the device that `auto` picks.
+    /// List adapters with their features and limits, and the device that `auto` selects.
     Info(info::InfoArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
 }
 
-/// Runs the command line and returns the exit status: 0 done, 1 failed, 2 bad usage.
+/// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error.
 pub fn main() -> i32 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print(); // a closed terminal leaves nothing to report to
+            let _ = e.print(); // a closed terminal is no error
             return if e.use_stderr() { 2 } else { 0 };
         }
     };

@@ -1,4 +1,6 @@
-//! Standard output and text input of the verbs. Unlike `println!`, a closed pipe is an error here and not a panic.
+//! Standard output and text input of the subcommands.
+//!
+//! A closed pipe is an error here, where `println!` panics.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -8,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::flags::with_flags;
 use crate::error::{Context, Error, Result};
 
-/// Writes a piece of text to stdout and shows it at once.
+/// Writes text to stdout and flushes it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")
@@ -25,7 +27,7 @@ pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", with_flags(line));
 }
 
-/// A spinner on stderr that counts what was done, which `counted` names; hidden where nobody would see it or `quiet` is asked for.
+/// A spinner on stderr that counts `counted`; hidden if stderr is not a terminal or `quiet` is set.
 pub fn spinner(quiet: bool, counted: &str) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -34,7 +36,7 @@ pub fn spinner(quiet: bool, counted: &str) -> ProgressBar {
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
-/// A bar on stderr of so many things to do, with the time that is left.
+/// A progress bar on stderr with the estimated time left.
 pub fn bar(total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
@@ -43,7 +45,7 @@ pub fn bar(total: u64) -> ProgressBar {
     bar
 }
 
-/// The text of a file. The line break that ends its last line belongs to the file, not to the text.
+/// The text of a file, without the line break at its end.
 pub fn read_text_file(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(without_last_line_break(text))
@@ -66,7 +68,7 @@ fn without_last_line_break(mut text: String) -> String {
     text
 }
 
-/// An error that a file's content is to blame for, of the usage kind.
+/// A usage error about the content of a file.
 pub fn in_file(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::usage(format!("{}: {what}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! `longreach study`: trains and evaluates {base, dense-tuned, LRSA-tuned} under each attention, and reports.
+//! `longreach study`: trains and evaluates base, dense-tuned and LRSA-tuned models, and reports.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,14 @@ use crate::study::{StudyObserver, StudyPlan, StudyTask, read_plan, run as run_st
 /// Flags of `study`.
 #[derive(Args, Debug)]
 pub struct StudyArgs {
-    /// Folder of the study: settings, results and report. A study that is there goes on with its settings
+    /// Folder of the study: settings, results and report. An existing study continues with its
+    /// settings
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Folder for adapters and training data [default: OUT/work]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
-    /// Only write the report on what is there
+    /// Only write the report of the existing results
     #[arg(long)]
     report: bool,
     /// Folder with a Hugging Face model, GGUF file, or hub id
@@ -28,22 +29,22 @@ pub struct StudyArgs {
     model: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// A pass key hidden in a text, or questions about documents [default: needle]
+    /// Task: passkey retrieval (needle) or questions about documents (qa) [default: needle]
     #[arg(long, value_parser = one_of::<StudyTask>(&["needle", "qa"]))]
     task: Option<StudyTask>,
-    /// Text that keys are hidden in [default: the bundled chapters of Moby Dick]
+    /// Text to hide the keys in [default: the bundled chapters of Moby Dick]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Questions in the shape of SQuAD or HotpotQA, for --task qa
+    /// Questions in SQuAD or HotpotQA format, for --task qa
     #[arg(long, value_name = "FILE.json")]
     data: Option<PathBuf>,
-    /// Most tokens of a prompt [default: 1000]
+    /// Maximum tokens of a prompt [default: 1000]
     #[arg(long, value_name = "N")]
     length: Option<usize>,
     /// Held-out questions [default: 64]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// Questions about one document, in evaluation and in a training step, with --task qa [default: 1]
+    /// Questions per document, in evaluation and in each training step, for --task qa [default: 1]
     #[arg(long, value_name = "N")]
     questions: Option<usize>,
     /// Seeds of the training runs [default: 0,1,2]
@@ -52,34 +53,34 @@ pub struct StudyArgs {
     /// Optimiser steps, each on one text [default: 60]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Rank of the adapters [default: 16]
+    /// LoRA rank of the adapters [default: 16]
     #[arg(long, value_name = "R")]
     rank: Option<usize>,
-    /// Highest learning rate [default: 5e-4]
+    /// Peak learning rate [default: 5e-4]
     #[arg(long, value_name = "LR")]
     lr: Option<f64>,
-    /// S [default: 16]
+    /// S: sink tokens [default: 16]
     #[arg(long, value_name = "S")]
     sink: Option<usize>,
-    /// L [default: 64]
+    /// L: tokens per partition [default: 64]
     #[arg(long, value_name = "L")]
     lag: Option<usize>,
-    /// r of training with LRSA, of which each step draws one [default: 0.5,0.25,0.125]
+    /// r: keep ratios of LRSA training; each step draws one [default: 0.5,0.25,0.125]
     #[arg(long, value_name = "R,R,…", value_delimiter = ',')]
     keep: Option<Vec<f64>>,
-    /// What every model is evaluated with [default: dense,2x,4x,8x]
+    /// Caches to evaluate each model with [default: dense,2x,4x,8x]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     attentions: Option<Vec<String>>,
-    /// Recompute activations in training: less memory, more time
+    /// Recompute activations in the backward pass: less memory, more time
     #[arg(long)]
     recompute: bool,
-    /// Print one JSON object at the end instead of the report
+    /// Print a JSON object at the end instead of the report
     #[arg(long)]
     json: bool,
 }
 
 impl StudyArgs {
-    /// The plan: what the folder holds, or the defaults, with the flags on top.
+    /// The plan: the folder's settings or the defaults, overridden by the flags.
     fn plan(&self) -> Result<StudyPlan> {
         fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
             if let Some(value) = flag {
@@ -111,7 +112,7 @@ impl StudyArgs {
     }
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &StudyArgs) -> Result<()> {
     let plan = args.plan()?;
     let work = args.work.clone().unwrap_or_else(|| args.out.join("work"));
@@ -135,7 +136,7 @@ pub fn run(args: &StudyArgs) -> Result<()> {
     print(&std::fs::read_to_string(args.out.join("report.md"))?)
 }
 
-/// A line for each thing that is done, and a bar for the one that runs.
+/// Prints a line per finished part, and a progress bar for the running one.
 #[derive(Default)]
 struct Progress {
     bar: Option<ProgressBar>,

@@ -1,4 +1,4 @@
-//! Progress of `train` on stderr: a bar on a terminal, a line now and then elsewhere.
+//! Progress of `train` on stderr: a bar on a terminal, periodic lines elsewhere.
 
 use std::io::IsTerminal;
 
@@ -9,15 +9,15 @@ use super::output::{bar, note};
 use crate::error::Error;
 use crate::train::{EvalLine, Observer, StepLine};
 
-/// Plain lines of a whole run, about.
+/// Approximate number of plain lines per run.
 const PLAIN_LINES: u64 = 20;
-/// Weight of the newest step in the shown speed.
+/// Weight of the newest step in the displayed speed.
 const SMOOTHING: f64 = 0.2;
 
-/// Shows a run.
+/// Displays the progress of a run.
 #[derive(Default)]
 pub struct Progress {
-    /// `None` where stderr is no terminal.
+    /// `None` if stderr is not a terminal.
     bar: Option<ProgressBar>,
     total: u64,
     tokens_per_s: Option<f64>,
