@@ -1,7 +1,7 @@
-//! Second step: one matrix product, described once, run on a device and checked against its CPU reference in f64.
+//! Step 2: records one matrix product, runs it on a device and compares it with the f64 reference.
 //!
-//! Work is described as a `Recording`, a plain list of commands that knows no device. An executor runs it. That is why
-//! the same lines below can be given to a GPU and to the oracle.
+//! A `Recording` is a list of commands, independent of any device, and an executor runs it. So the
+//! same code below runs on a GPU and on the oracle.
 //!
 //!     cargo run --example 02_one_kernel [DEVICE]
 
@@ -26,11 +26,11 @@ fn product(device: &mut dyn Executor) -> Result<(Recording, Vec<f32>)> {
     x.write(device, &random(1, x.len(), 1.0))?;
     w.write(device, &random(2, w.len(), 1.0))?;
 
-    // Nothing is computed here: a dispatch is appended to a list.
+    // This computes nothing: it appends a dispatch to the list.
     let mut rec = Recording::new();
     matmul_nt(&mut rec, &x, &w, &y, 1.0, 0.0);
 
-    // Here it is.
+    // This runs it.
     device.run(&rec)?;
     let values = y.read(device)?;
     Ok((rec, values))
@@ -42,14 +42,15 @@ fn main() -> Result<()> {
     let (rec, ours) = product(device.as_mut())?;
     println!("{}: {} command, y[0] = {}", device.name(), rec.commands().len(), ours[0]);
 
-    // Every kernel has a reference in Rust. In f64 it is the oracle that all devices are judged by.
+    // Every kernel has a reference in Rust. Its f64 run is the oracle for all devices.
     let (_, exact) = product(&mut CpuExecutor::<f64>::new())?;
     let largest = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let error = ours.iter().zip(&exact).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
     println!("largest error: {:.1e} of the largest element", error / largest);
     assert!(error < 1e-5 * largest, "the device and the reference disagree");
 
-    // The same comparison for any recording, however long: each dispatch alone, on the device's own inputs.
+    // The same comparison works for any recording: it checks each dispatch alone, on the device's
+    // own inputs.
     for difference in walk::compare(device.as_mut(), &rec)? {
         println!("{difference}");
     }

@@ -1,7 +1,7 @@
-//! Third step: a small network on a tape, its gradient, and the proof that the gradient is the slope of the loss.
+//! Step 3: a small network on a tape, its gradient, and a check that the gradient is the slope of the loss.
 //!
-//! A `Tape` is a recording that remembers which ops were applied. `backward` then appends the commands of the gradient:
-//! each op's rule gives local gradients, and only the tape adds them up.
+//! A `Tape` is a recording that stores the ops applied. `backward` appends the commands of the
+//! gradient: each op's rule returns local gradients, and the tape sums them.
 //!
 //!     cargo run --example 03_a_gradient
 
@@ -19,21 +19,24 @@ const TOKENS: usize = 6;
 const CHANNELS: usize = 8;
 const CLASSES: usize = 5;
 
-/// loss = cross-entropy of (swiglu(x Wᵀ, x Wᵀ) Headᵀ) against the labels. W is used twice, Head is frozen.
+/// loss = cross-entropy of (swiglu(x Wᵀ, x Wᵀ) Headᵀ) with the labels. W is used twice, Head is
+/// frozen.
 fn network(tape: &mut Tape, x: &Tensor, w: &Param, head: &Param, labels: &Span) -> Result<Var> {
     let (x, w, head) = (tape.constant(x.clone()), tape.param(w), tape.param(head));
-    // apply1 runs an op's forward and keeps its rule; linear is y = x wᵀ.
+    // apply1 appends an op's forward and keeps its gradient rule; linear is y = x wᵀ.
     let gate = tape.apply1(&[&x, &w], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
     let up = tape.apply1(&[&x, &w], |rec, t| linear(rec, &t[0], &t[1], 0.5))?;
     let hidden = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
-    // The head and the loss are one op, so that tokens × vocabulary never exists as a whole.
+    // The head and the loss are one op, so that the [tokens, vocabulary] logits are never stored as
+    // a whole.
     let need = Need { hidden: tape.is_training(), head: false };
     let scale = 1.0 / TOKENS as f32;
     tape.apply1(&[&hidden, &head], |rec, t| cross_entropy(rec, &t[0], &t[1], labels, scale, need, 1 << 20))
 }
 
 fn main() -> Result<()> {
-    // The CPU executor in f64, so that the difference quotient below is exact enough to judge by.
+    // The CPU executor in f64, so that the central difference below is accurate enough for the
+    // check.
     let mut device = CpuExecutor::<f64>::new();
     let limits = device.limits();
     let tensor = |label: &str, rows, cols| Tensor::persistent(label, Format::F32, rows, cols, &limits);
@@ -53,7 +56,8 @@ fn main() -> Result<()> {
     one.write(&mut device, &[1.0])?;
     device.write_words(&labels, &[0, 1, 2, 3, 4, 0])?;
 
-    // Forward and backward are one recording. Parameter gradients are added to their spans, so they are cleared first.
+    // Forward and backward are one recording. Parameter gradients accumulate in their spans, so
+    // those are cleared first.
     let grad = w.grad.clone().expect("w is trained");
     let mut tape = Tape::training(false);
     tape.rec.clear(grad.span());
@@ -66,7 +70,8 @@ fn main() -> Result<()> {
     println!("loss: {:.6}", device.read_f64(loss_out.span())?[0]);
     let gradient = device.read_f64(grad.span())?;
 
-    // The gradient times a direction is the slope of the loss in that direction: nudge w both ways and look.
+    // The dot product of gradient and direction is the slope of the loss in that direction: move w
+    // both ways and compare.
     let direction: Vec<f64> = random(4, w_values.len(), 1.0).into_iter().map(f64::from).collect();
     let mut forward = Tape::inference();
     let loss = network(&mut forward, &x, &w, &head, &labels)?;

@@ -1,7 +1,8 @@
-//! Fourth step: fine-tune a real, tiny model with LRSA on a few made-up sentences, and watch the loss fall.
+//! Step 4: fine-tunes a real, tiny model with LRSA on a few made-up sentences.
 //!
-//! The pieces of the earlier steps come together: a device, a model whose blocks are ops on a tape, and an optimiser that runs as
-//! kernels. `Trainer` is what `longreach train` uses; here its data is made in memory and nothing is saved.
+//! It combines the earlier steps: a device, a model whose blocks are ops on a tape, and an
+//! optimiser that runs as kernels. `longreach train` uses the same `Trainer`; here the data is in
+//! memory and nothing is saved.
 //!
 //!     cargo run --release --example 04_train_tiny -- [DEVICE]
 
@@ -30,14 +31,15 @@ fn main() -> Result<()> {
     let folder = StoriesFolder::unpack()?;
     let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
 
-    // One long sequence: a story that the model does not know, told over and over.
+    // One long sequence: a story that the model does not know, repeated.
     let text = "Tom the otter had a red kite. The kite flew over the hill and the wind took it to the sea. ".repeat(8);
     let ids = files.tokenizer()?.encode(&text, true)?;
     let labels = ids.iter().map(|&id| id as i32).collect();
     println!("{} tokens to learn", ids.len());
     let data = Dataset { train: Split { examples: vec![Example { ids, labels }], ..Split::default() }, valid: None };
 
-    // Sink 4, partitions of 16 tokens, a quarter of each kept. Only a small adapter is trained, the model stays as it is.
+    // Sink 4, partitions of 16 tokens, a quarter of each kept. Only a small adapter is trained; the
+    // model stays frozen.
     let lrsa = Attention::Lrsa(Lrsa::new(4, 16, 0.25)?);
     let job = TrainJob {
         method: Method::Lora,

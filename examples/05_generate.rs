@@ -1,7 +1,8 @@
-//! Fifth step: generate a text twice, with the dense and with the compressed cache, and look at what each had to keep.
+//! Step 5: generates a text with the dense and with the compressed cache, and compares the cache sizes.
 //!
-//! The same blocks as in training run here on an inference tape. Prefill goes chunk by chunk; whenever the tail of the cache
-//! holds two partitions, the older one is scored against the newer and only its best pairs stay.
+//! The blocks are those of training, on an inference tape. Prefill runs in chunks. Whenever the
+//! recent part of the cache holds two partitions, the older one is scored against the newer and
+//! only its best pairs are kept.
 //!
 //!     cargo run --release --example 05_generate -- [DEVICE] [PROMPT]
 
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
         print!("{prompt}");
         let done = generate(device.as_mut(), &mut loaded.model, Some(files.tokenizer()?), &request, &mut |token| {
             print!("{}", token.text);
-            let _ = std::io::stdout().flush(); // text that comes late is no failure
+            let _ = std::io::stdout().flush(); // a failed flush only delays the text
             ControlFlow::Continue(())
         })?;
         let n_fed = done.prompt_tokens + done.generated_tokens - 1;

@@ -1,8 +1,9 @@
-//! Adding a kernel: the squared ReLU, y = max(x, 0)², with its WGSL, its reference, its gradient and its case, from outside the
-//! crate. From the case follow the gradient check and the comparison on every device.
+//! Step 6: adds a kernel from outside the crate: the squared ReLU, y = max(x, 0)².
 //!
-//! Inside the crate the same parts live in two places: the WGSL in `shaders/family/kernel.wgsl`, all else in
-//! `src/kernels/family.rs`, which lists its kernels in `kernels()` and its cases in `cases()`.
+//! A kernel needs its WGSL, its reference, its gradient and its case. The gradient check and the
+//! comparison on every device follow from the case. Inside the crate the same parts are in two
+//! places: the WGSL in `shaders/family/kernel.wgsl`, everything else in `src/kernels/family.rs`,
+//! which lists its kernels in `kernels()` and its cases in `cases()`.
 //!
 //!     cargo run --example 06_add_a_kernel
 
@@ -17,7 +18,8 @@ use longreach::tensor::Tensor;
 use longreach::verify::gradient_check;
 use longreach::verify::walk;
 
-// 1. The shaders. Binding 0 holds the parameters, the buffers follow. The entry point is the last part of the label.
+// 1. The shaders. Binding 0 holds the parameters, the buffers follow. The entry point is the last
+//   part of the label.
 const FORWARD_WGSL: &str = "
 // y = max(x, 0)^2, element by element.  grid: n invocations, folded.
 struct Params { n: u32 }
@@ -51,9 +53,9 @@ fn relu2_backward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_wor
 }
 ";
 
-// 2. The parameters, the same members as in WGSL.
+// 2. The parameters: the same members as in WGSL.
 longreach::params! {
-    /// Of both kernels.
+    /// Parameters of both kernels.
     pub struct Params {
         /// Elements.
         n: u32,
@@ -92,7 +94,8 @@ static BACKWARD: KernelDef = KernelDef {
     reference_f64: backward_reference,
 };
 
-// 4. The references: the same formula in Rust, in f32 the kernel of the CPU executor, in f64 the judge of all devices.
+// 4. The references: the same formula in Rust. The CPU executor runs it in f32; in f64 it is the
+//   oracle for all devices.
 fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
     let [x, y] = args.buffers();
     for (y, &x) in y.real_mut().iter_mut().zip(x.real()) {
@@ -108,7 +111,7 @@ fn backward_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-// 5. The op: a forward that appends the command, and the rule of its gradient.
+// 5. The op: a forward that appends the command, and its gradient rule.
 struct Relu2 {
     x: Tensor,
 }
@@ -136,7 +139,7 @@ impl Op for Relu2 {
     }
 }
 
-// 6. The case: one application on made-up inputs of an odd size.
+// 6. The case: one application to made-up inputs of an odd size.
 fn case() -> Case {
     Case::new("example/relu2: odd", vec![real(1, 7, 37, 2.0)], Tolerance::ROUNDING, |rec, bound| {
         relu2(rec, &bound.tensors[0]).map(|(outs, op)| (outs, Some(op)))
@@ -155,17 +158,19 @@ fn compare(device: &mut dyn Executor) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    // Entry point, bindings, access and parameters: is the WGSL what the Rust side says it is?
+    // Checks that the WGSL matches its Rust description: entry point, bindings, access and
+    // parameters.
     for kernel in [&FORWARD, &BACKWARD] {
         shader::check(kernel, &[], Features::NONE)?;
         println!("{}: shader and description agree", kernel.name());
     }
-    // Is the gradient the slope of the forward?
+    // Checks that the gradient is the slope of the forward pass.
     for slope in gradient_check::check(&case())? {
         println!("gradient {:.9}, slope {:.9}", slope.analytic, slope.numeric);
         assert!(slope.relative_error() < 1e-6, "the gradient is not the slope");
     }
-    // Does every device of this machine compute what the reference computes? The CPU executor first, then each adapter.
+    // Checks that every device of this machine matches the reference: the CPU executor first, then
+    // each adapter.
     compare(&mut CpuExecutor::<f32>::new())?;
     for adapter in adapters() {
         match WgpuExecutor::open(&adapter, &OpenOptions::default()) {
