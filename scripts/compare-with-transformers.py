@@ -8,15 +8,15 @@
 
 For every model and attention (dense and each S:L:r) it compares, with and without a LoRA adapter that PEFT wrote:
 
-    probe     logits, loss, every gradient and the kept positions of a batch whose rows have the lengths of --tokens
-    generate  forty greedy tokens, with several sizes of prefill chunk
-    train     the losses of ten AdamW steps, of all weights and of the adapter
-    saved     what train wrote, loaded by transformers or PEFT: the same logits as longreach's own
+    probe     logits, loss, every gradient and the kept positions of a batch with row lengths --tokens
+    generate  forty greedy tokens, with several prefill chunk sizes
+    train     the losses of ten AdamW steps, on all weights and on the adapter
+    saved     the model that train saved, loaded by transformers or PEFT: same logits as in longreach
 
-transformers computes in float64 from the same float32 weights (its RMS norms are replaced by ones that stay in float64), each
+transformers computes in float64 from the same float32 weights (with RMS norms that stay in float64), each
 row alone. LRSA is the mask below, written from LagKV's equations (arXiv 2504.04704, 7 to 13). Two float32 programs may keep
-different tokens where two scores nearly tie, and choose different ones where two logits do: a model for which any margin is
-small is drawn again with the next seed, and steps of training from the first unclear one on are left out.
+different tokens if two scores nearly tie, and choose different ones if two logits do. So a model with any small margin
+is drawn again with the next seed, and training steps from the first with a small margin on are skipped.
 
 The exit status is 1 if anything differs by more than its bound (times --loose, for example 3 for a GPU).
 """
@@ -54,7 +54,7 @@ LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 STEPS, GENERATED, IGNORED = 10, 40, -100
 BOUNDS = {"logits": 3e-5, "loss": 2e-6, "gradient": 1e-5, "dense losses": 1e-5, "LRSA losses": 1e-4, "kept": 0.5,
           "generated": 0.5, "saved logits": 3e-5}
-COUNTS = ("kept", "generated")  # numbers of differences: none is allowed, however loose
+COUNTS = ("kept", "generated")  # counts of differences: none are allowed, whatever --loose
 SMALLEST_SCORE_MARGIN, SMALLEST_LOGIT_GAP = 1e-6, 1e-3
 
 Lrsa = collections.namedtuple("Lrsa", "sink lag keep")
@@ -63,7 +63,7 @@ Lrsa = collections.namedtuple("Lrsa", "sink lag keep")
 # --- The reference --------------------------------------------------------------------------------------------------------
 
 def scores(states, lrsa):
-    """One side's scores [B, Hk, P-1, L] of states [B, Hk, n, d]: every full partition judged by the next one."""
+    """One side's scores [B, Hk, P-1, L] of states [B, Hk, n, d]: every full partition scored by the next one."""
     n_partitions = (states.shape[2] - lrsa.sink) // lrsa.lag
     blocks = states[:, :, lrsa.sink:lrsa.sink + n_partitions * lrsa.lag].unflatten(2, (n_partitions, lrsa.lag))
     judge = blocks[:, :, 1:]
@@ -74,7 +74,7 @@ def scores(states, lrsa):
 
 
 class Watch:
-    """What the selections of some forward passes saw: the kept positions of each layer and the smallest margin between kept and dropped."""
+    """Records the selections of forward passes: the kept positions of each layer and the smallest margin between kept and dropped."""
 
     def __init__(self):
         self.reset()
@@ -100,7 +100,7 @@ WATCH = Watch()
 
 
 def visible(key, value, lrsa):
-    """Which key each query sees: [1 or B, 1 or Hk, n, n]."""
+    """The mask of visible keys by query: [1 or B, 1 or Hk, n, n]."""
     at = torch.arange(key.shape[2])
     causal = at[None] <= at[:, None]
     if lrsa is None:
@@ -145,7 +145,7 @@ def in_float64(model, lrsa):
 
 
 def forward(model, rows, labels):
-    """Logits of each row alone, and the mean loss over all labels that count."""
+    """Logits of each row alone, and the mean loss over all labels not ignored."""
     logits = [model(input_ids=torch.tensor([row]), use_cache=False).logits[0] for row in rows]
     total, count = 0.0, 0
     for row, wanted in zip(logits, labels):
@@ -167,7 +167,7 @@ def greedy(model, prompt):
 
 
 def ten_losses(model, rows, labels):
-    """Losses of AdamW steps, up to the first in which a selection is unclear."""
+    """Losses of AdamW steps, up to the first with a small selection margin."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
     losses = []
@@ -186,7 +186,7 @@ def ten_losses(model, rows, labels):
 # --- Longreach ------------------------------------------------------------------------------------------------------------
 
 class Longreach:
-    """Runs the binary in a folder of its own."""
+    """Runs the binary in its own folder."""
 
     def __init__(self, binary, device, folder):
         self.binary, self.device, self.folder = binary, device, pathlib.Path(folder)
@@ -217,7 +217,7 @@ class Longreach:
         return json.loads(out)["ids"]
 
     def train(self, model, rows, labels, out, flags=()):
-        """Losses of a run like [`ten_losses`]; the result lies in the folder `out`."""
+        """Losses of a run like [`ten_losses`]; the result is saved in the folder `out`."""
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         lines = (json.dumps({"input_ids": r, "labels": l}) for r, l in zip(rows, labels))
@@ -264,7 +264,7 @@ def relative(found, wanted):
 
 
 def random_model(config, seed):
-    """A float32 model and a LoRA adapter on it, with weights large enough for clear answers."""
+    """A float32 model and a LoRA adapter on it, with weights large enough for clear margins."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
     for name, p in model.named_parameters():
@@ -279,7 +279,7 @@ def random_model(config, seed):
 
 
 def random_rows(vocab, lengths, seed):
-    """Token ids and labels of some rows; about a third of the labels is ignored."""
+    """Token ids and labels of some rows; about a third of the labels are ignored."""
     g = np.random.default_rng(seed)
     rows = [g.integers(0, vocab, n).tolist() for n in lengths]
     ignored = [(g.random(n) < 0.1) | (np.arange(n) < n // 4) for n in lengths]
@@ -287,7 +287,7 @@ def random_rows(vocab, lengths, seed):
 
 
 def is_clear(models, modes, rows, prompt):
-    """Whether every selection and every greedy choice has a margin that float32 respects."""
+    """Whether every selection and every greedy choice has a margin larger than float32 rounding."""
     for model in models:
         for lrsa in modes:
             WATCH.reset()
@@ -324,7 +324,7 @@ def compare_probe(table, where, found, reference, rows, labels):
 
 
 def compare_kept(table, where, found, n_rows):
-    """Kept positions; WATCH has them row by row, layer by layer, for rows with two partitions."""
+    """Compares kept positions. WATCH has them by row and layer, for rows with two partitions."""
     layers = [n for n in found if n.startswith("kept.")]
     in_reference = sum(int((found["kept.0"][b] >= 0).any()) for b in range(n_rows)) if layers else 0
     if in_reference * len(layers) != len(WATCH.kept):
@@ -342,7 +342,7 @@ def compare_kept(table, where, found, n_rows):
 
 
 def compare(longreach, table, name, config, seed, modes, lengths):
-    """Everything about one model."""
+    """All comparisons of one model."""
     rows, labels = random_rows(config.vocab_size, lengths, seed)
     prompt = rows[0][:max(1, lengths[0] * 2 // 3)]
     model, adapted = random_model(config, seed)
@@ -366,7 +366,7 @@ def compare(longreach, table, name, config, seed, modes, lengths):
 
 
 def compare_training(longreach, table, where, folder, model, reference, lrsa, peft, rows, labels, flags):
-    """Ten steps, and what they saved."""
+    """Compares ten training steps and the saved model."""
     saved = longreach.folder / where.replace(" ", "-").replace(":", "-")
     got = longreach.train(folder, rows, labels, saved, [*flags, "--method", "lora" if peft else "full"])
     quantity = "LRSA losses" if lrsa else "dense losses"
@@ -389,7 +389,7 @@ def main():
     a.add_argument("--tokens", default="97,61", help="length of each row of the batch")
     a.add_argument("--lrsa", default="4:16:0.25,3:10:0.4", help="S:L:r, comma-separated")
     a.add_argument("--loose", type=float, default=1.0, help="factor on the bounds of real numbers")
-    a.add_argument("--keep-files", help="an existing folder for models and results")
+    a.add_argument("--keep-files", help="existing folder to keep models and results in")
     a = a.parse_args()
     modes = [None] + [Lrsa(int(s), int(l), float(r)) for s, l, r in (m.split(":") for m in a.lrsa.split(",") if m)]
     lengths, table = [int(n) for n in a.tokens.split(",")], Table(a.loose)

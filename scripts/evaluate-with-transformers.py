@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Answers the questions of `longreach eval needle` or `eval qa` with Hugging Face transformers, and compares.
+"""Answers the questions of `longreach eval needle` or `eval qa` with Hugging Face transformers and compares.
 
     pip install torch "transformers==4.57.*" peft safetensors numpy gguf
     longreach eval needle --model M.gguf --samples-out samples.jsonl [more flags]
     longreach eval needle --model M.gguf --out DIR [the same flags]
     scripts/evaluate-with-transformers.py M.gguf samples.jsonl DIR/report.json [--first N]
 
-transformers reads the GGUF file, its tokenizer and its chat template itself, in float32; dense answers come from its own generation,
-those under compression from a forward of the whole text with LRSA as a mask for every token (scripts/compare-with-transformers.py).
-Scores are computed here too: exact match and F1 by transformers' copy of SQuAD's official functions, numbers by a regular expression.
+transformers loads the GGUF file, tokenizer and chat template itself, in float32. Dense answers come from its own
+generation; compressed ones from a forward of the whole text per token, with LRSA as a mask (scripts/compare-with-transformers.py).
+This script also computes the scores: exact match and F1 with transformers' copy of SQuAD's functions, numbers with a regular expression.
 
-The exit status is 1 where the means differ by more than twice the standard error of their paired difference, or where a score of
-the report is not the one computed here for the report's own answer.
+The exit status is 1 if the means differ by more than twice the standard error of their paired difference, or if a score in the
+report differs from the one computed here for the report's answer.
 """
 import argparse
 import importlib.machinery
@@ -30,7 +30,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def load_definitions():
-    """The module compare-with-transformers.py."""
+    """Loads compare-with-transformers.py as a module."""
     loader = importlib.machinery.SourceFileLoader("compare", str(HERE / "compare-with-transformers.py"))
     spec = importlib.util.spec_from_loader("compare", loader)
     module = importlib.util.module_from_spec(spec)
@@ -40,7 +40,7 @@ def load_definitions():
 
 
 def score(task, answer, expected):
-    """The strict figure and the other one."""
+    """The strict score and the partial one."""
     if task == "needle":
         found = re.search(r"[0-9]+", answer)
         number = found.group() if found else ""
@@ -53,7 +53,7 @@ def score(task, answer, expected):
 
 
 def answer(model, tokenizer, sample, lrsa, compare):
-    """Greedy, until a token that ends the turn."""
+    """The greedy answer, up to a token that ends the turn."""
     turn = [{"role": "user", "content": sample["prompt"]}]
     ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt")
     if lrsa is None:
@@ -78,7 +78,7 @@ def main():
     parser.add_argument("samples", type=pathlib.Path)
     parser.add_argument("report", type=pathlib.Path)
     parser.add_argument("--first", type=int, help="only the first N questions")
-    parser.add_argument("--attentions", default="dense", help="dense, and factors such as 4x (slow: a forward of all for each token)")
+    parser.add_argument("--attentions", default="dense", help="dense, or factors such as 4x (slow: one forward of the whole text per token)")
     args = parser.parse_args()
 
     report = json.loads(args.report.read_text())
@@ -89,8 +89,8 @@ def main():
         here = score(report["task"], outcome["answer"], outcome["expected"])
         if max(abs(a - b) for a, b in zip(here, outcome["scores"])) > 1e-9:
             wrong += 1
-            print(f"{outcome['attention']} {outcome['id']}: {outcome['scores']} for {outcome['answer']!r}, here {here}")
-    print(f"scores: {wrong} of {len(report['outcomes'])} answers are scored otherwise here")
+            print(f"{outcome['attention']} {outcome['id']}: {outcome['scores']} for {outcome['answer']!r}, computed here: {here}")
+    print(f"scores: {wrong} of {len(report['outcomes'])} answers have a different score here")
 
     compare = load_definitions()
     dir, file = str(args.model.parent), args.model.name
@@ -118,7 +118,7 @@ def main():
         error = math.sqrt(sum((d - mean) ** 2 for d in differences) / max(n - 1, 1) / n)
         failed |= abs(mean) > 2 * error + 1e-12
         print(f"{name}: {report['metrics'][-1]} {means[0] / n:.4f} ours, {means[1] / n:.4f} theirs, difference {mean:+.4f} "
-              f"± {error:.4f}, {same} of {n} answers the same to the letter", flush=True)
+              f"± {error:.4f}, {same} of {n} answers identical", flush=True)
     sys.exit(failed)
 
 

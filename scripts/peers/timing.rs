@@ -1,18 +1,18 @@
-//! How the peers on GPUs are timed, so that all of them are timed alike.
+//! Timing shared by the GPU peers, so that all are timed the same way.
 
 use std::time::Instant;
 
-/// What a run may fail with.
+/// The result of a run, with any error.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Seconds of the first run and of the best later one, and how many later ones there were.
+/// Seconds of the first run and of the best later one, and the number of later ones.
 pub struct Runs {
     pub first: f64,
     pub best: f64,
     pub later: usize,
 }
 
-/// Times a first run, and further ones for `seconds`, three at least.
+/// Times a first run, then further runs for `seconds`, at least three.
 pub fn time_runs(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Runs> {
     let mut timed = || -> Result<f64> {
         let start = Instant::now();

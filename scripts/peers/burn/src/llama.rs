@@ -1,4 +1,4 @@
-//! A small Llama with random weights, of burn's layers: the sizes of `longreach bench --config 8m`.
+//! A small Llama with random weights from burn's layers, with the sizes of `longreach bench --config 8m`.
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig, SwiGlu, SwiGluConfig};
@@ -11,10 +11,10 @@ const INNER: usize = 688;
 const LAYERS: usize = 8;
 const HEADS: usize = 8;
 const HEAD_DIM: usize = HIDDEN / HEADS;
-/// How many tokens there are.
+/// Number of tokens in the vocabulary.
 pub const VOCABULARY: usize = 4096;
 
-/// The model: ids to logits.
+/// The model, from ids to logits.
 #[derive(Module, Debug)]
 pub struct Llama {
     embedding: Embedding,
@@ -36,7 +36,8 @@ struct Layer {
     down: Linear,
 }
 
-/// Cosine and sine of every position and channel, `[1, 1, length, HEAD_DIM]`; the two halves of a head are pairs.
+/// Cosine and sine by position and channel, `[1, 1, length, HEAD_DIM]`; the two halves of a head
+/// are paired.
 #[derive(Module, Debug)]
 struct Rotary {
     cos: Tensor<4>,
@@ -44,7 +45,7 @@ struct Rotary {
 }
 
 impl Llama {
-    /// Random weights, and the positions of `length` tokens.
+    /// Random weights, and RoPE tables for `length` tokens.
     pub fn new(length: usize, device: &Device) -> Self {
         Self {
             embedding: EmbeddingConfig::new(VOCABULARY, HIDDEN).init(device),

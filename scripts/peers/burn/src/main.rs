@@ -1,11 +1,12 @@
-//! Times burn on wgpu: products of matrices, dense causal attention and a training step of a small Llama, all in f32.
+//! Times burn on wgpu in f32: matrix products, dense causal attention, a training step of a small Llama.
 //!
 //! `longreach-peer-burn ADAPTER matmul|attention|train LENGTH SECONDS`
 //!
-//! `ADAPTER` is part of the name of a Vulkan adapter, such as `llvmpipe`. `LENGTH` is the size of the matrices, or the tokens of
-//! the sequence. The first run compiles and tunes and stands apart; the best of those that follow within `SECONDS` (three at
-//! least) counts. Prints one line of JSON. Everything is burn's own: layers, attention, loss, optimiser, tuning and fusion; only
-//! the rotary positions are written out here, by halves as Llama has them.
+//! `ADAPTER` is part of the name of a Vulkan adapter, such as `llvmpipe`. `LENGTH` is the size of
+//! the matrices, or the number of tokens. The first run, which compiles and tunes, is reported
+//! separately; the best of the runs that follow within `SECONDS` (at least three) counts. Prints
+//! one line of JSON. Layers, attention, loss, optimiser, tuning and fusion are burn's own; only
+//! RoPE, by halves as in Llama, is written here.
 
 mod llama;
 #[path = "../../timing.rs"]
@@ -22,7 +23,7 @@ use burn::tensor::{Device, DeviceKind, Distribution, Int, Tensor, TensorData};
 use llama::{Llama, VOCABULARY};
 use timing::{Result, Runs, time_runs};
 
-/// The heads of the attention that is timed alone, and their channels.
+/// Heads of the separately timed attention, and their channels.
 const HEADS: usize = 4;
 const HEAD_DIM: usize = 32;
 
@@ -49,7 +50,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The device of the first Vulkan adapter of any kind whose name contains `part`, and its name.
+/// The device of the first Vulkan adapter of any type whose name contains `part`, and its name.
 fn open(part: &str) -> Result<(Device, String)> {
     let mut seen = vec![];
     for kind in [DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0), DeviceKind::Cpu] {
@@ -109,7 +110,7 @@ fn time_attention(device: &Device, length: usize, seconds: f64) -> Result<(Runs,
 fn time_training(device: &Device, length: usize, seconds: f64) -> Result<(Runs, String)> {
     let model = Llama::new(length, device);
     let parameters = model.num_params();
-    let mut model = Some(model); // the optimiser takes it, so that it can write in place
+    let mut model = Some(model); // the optimiser takes ownership to update in place
     let mut optimizer = AdamWConfig::new().init();
     let criterion = CrossEntropyLossConfig::new().init(device);
     let ids: Vec<i32> = (0..=length).map(|i| ((i * 7919 + 11) % VOCABULARY) as i32).collect();

@@ -1,10 +1,11 @@
-//! Times candle on a GGUF file of the Llama family: prefill of a prompt and decode after it.
+//! Times candle on a GGUF file of the Llama family: prefill of a prompt, and decode.
 //!
 //! `longreach-peer-candle FILE.gguf IDS.json quantised|f32 MAX_TOKENS REPEATS`
 //!
-//! `quantised` is candle's own GGUF path: weights stay as stored, activations are rounded to 8 bits for the products.
-//! `f32` is its Llama with the same weights dequantised. Prints one line of JSON with the best of the repeats; the ids are
-//! those of the last run, so that two programs can be seen to have done the same work.
+//! `quantised` is candle's own GGUF path: weights stay as stored, and activations are rounded to 8
+//! bits for the products. `f32` is its Llama with the same weights dequantised. Prints one line of
+//! JSON with the best of the repeats and the ids of the last run, to check that two programs did
+//! the same work.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +17,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::llama::{Cache, Config, Llama};
 use candle_transformers::models::quantized_llama::ModelWeights;
 
-/// A model and its cache: ids at a position to logits of the last one.
+/// A model and its cache, from ids at a position to the last one's logits.
 enum Model {
     Quantised(ModelWeights),
     F32(Box<Llama>, Cache, Config),
@@ -52,7 +53,7 @@ impl Model {
         if let Self::F32(_, cache, config) = self {
             *cache = Cache::new(true, DType::F32, config, &Device::Cpu)?;
         }
-        Ok(()) // the quantised model starts anew at position 0
+        Ok(()) // the quantised model resets at position 0
     }
 
     fn next(&mut self, ids: &[u32], position: usize) -> Result<u32> {
@@ -89,7 +90,7 @@ fn config(content: &Content) -> Result<Config> {
     })
 }
 
-/// GGUF stores the rows of a head in pairs (2 i, 2 i + 1) where the Llama expects halves.
+/// GGUF stores a head's rows in pairs (2 i, 2 i + 1); Llama expects halves.
 fn unpermuted(weight: &Tensor, n_heads: usize) -> Result<Tensor> {
     let (rows, cols) = weight.dims2()?;
     weight.reshape((n_heads, rows / n_heads / 2, 2, cols))?.transpose(1, 2)?.contiguous()?.reshape((rows, cols))
@@ -115,7 +116,7 @@ fn hugging_face_name(name: &str) -> String {
     name.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
-/// Seconds of the prefill and of the decode, and the ids.
+/// Seconds of prefill and of decode, and the ids.
 fn run(model: &mut Model, prompt: &[u32], max_tokens: usize) -> Result<(f64, f64, Vec<u32>)> {
     model.restart()?;
     let start = Instant::now();
@@ -128,7 +129,7 @@ fn run(model: &mut Model, prompt: &[u32], max_tokens: usize) -> Result<(f64, f64
     Ok((prefill, start.elapsed().as_secs_f64(), ids))
 }
 
-/// The numbers of a JSON file that holds one sequence, `[[1, 2, 3]]`.
+/// The ids in a JSON file with one sequence, `[[1, 2, 3]]`.
 fn read_ids(path: &str) -> Result<Vec<u32>> {
     let text = std::fs::read_to_string(path)?;
     let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());

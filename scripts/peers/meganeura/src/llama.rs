@@ -1,4 +1,4 @@
-//! A small Llama with random weights, of Meganeura's own model: the sizes of `longreach bench --config 8m`.
+//! Meganeura's own Llama with random weights, with the sizes of `longreach bench --config 8m`.
 
 use meganeura::Graph;
 use meganeura::graph::{Node, Op};
@@ -6,14 +6,14 @@ use meganeura::models::smollm2::{SmolLM2Config, build_training_graph};
 
 use crate::Random;
 
-/// How many tokens there are.
+/// Number of tokens in the vocabulary.
 pub const VOCABULARY: usize = 4096;
 
 /// Names and values of the weights.
 pub type Weights = Vec<(String, Vec<f32>)>;
 
-/// The graph of ids, `token_ids` of `[length]`, and of what should follow them, `labels` of `[length, VOCABULARY]` with a one for
-/// the right token, to the mean cross-entropy.
+/// The graph from ids, `token_ids` `[length]`, and one-hot targets, `labels` `[length,
+/// VOCABULARY]`, to the mean cross-entropy.
 pub fn graph(length: usize) -> Graph {
     let config = SmolLM2Config {
         vocab_size: VOCABULARY,
@@ -29,8 +29,8 @@ pub fn graph(length: usize) -> Graph {
     build_training_graph(&config, length)
 }
 
-/// Random weights for every parameter of `graph`: uniform, a matrix `[inputs, outputs]` within 1 / sqrt(inputs), the embedding of
-/// variance 1, norms one.
+/// Random weights for every parameter of `graph`: uniform; a matrix `[inputs, outputs]` within 1 /
+/// sqrt(inputs), the embedding with variance 1, norms all one.
 pub fn random_weights(graph: &Graph) -> Weights {
     let mut random = Random(1);
     let weight = |node: &Node| {

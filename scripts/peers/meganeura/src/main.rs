@@ -1,15 +1,17 @@
-//! Times Meganeura on Vulkan: products of matrices, dense causal attention and a training step of a small Llama, all in f32.
+//! Times Meganeura in f32: matrix products, dense causal attention, a training step of a small Llama.
 //!
 //! `longreach-peer-meganeura ADAPTER matmul|attention|train LENGTH SECONDS`
 //!
-//! `ADAPTER` is part of the name of a Vulkan adapter, such as `llvmpipe`. `LENGTH` is the size of the matrices, or the tokens of
-//! the sequence. The first run builds the session (differentiates, rewrites, compiles), uploads weights and inputs, and stands
-//! apart; the best of those that follow within `SECONDS` (three at least) counts. Prints one line of JSON.
+//! `ADAPTER` is part of the name of a Vulkan adapter, such as `llvmpipe`. `LENGTH` is the size of
+//! the matrices, or the number of tokens. The first run, reported separately, builds the session
+//! (differentiates, rewrites, compiles) and uploads weights and inputs; the best of the runs that
+//! follow within `SECONDS` (at least three) counts. Prints one line of JSON.
 //!
-//! The model, attention, loss, differentiation, rewrites, kernels and optimiser are Meganeura's own, with its defaults but for
-//! precision: everything is f32, and a product takes cooperative matrices only where the adapter has them for f32. By default
-//! Meganeura tunes nothing. Adam with its weight decay has the settings that burn's AdamW has by default. Meganeura draws no
-//! weights, so that the random ones are made here; its cross-entropy takes the targets as rows with a one in them.
+//! The model, attention, loss, differentiation, rewrites, kernels and optimiser are Meganeura's
+//! own. Its defaults are kept except for precision: everything is f32, and a product uses
+//! cooperative matrices only if the adapter has them for f32. By default Meganeura does not tune.
+//! Adam with weight decay has the default settings of burn's AdamW. Meganeura does not initialise
+//! weights, so random ones are made here; its cross-entropy takes one-hot targets.
 
 mod llama;
 #[path = "../../timing.rs"]
@@ -25,7 +27,7 @@ use meganeura::{
 use llama::VOCABULARY;
 use timing::{Result, Runs, time_runs};
 
-/// The heads of the attention that is timed alone, and their channels.
+/// Heads of the separately timed attention, and their channels.
 const HEADS: usize = 4;
 const HEAD_DIM: usize = 32;
 
@@ -71,7 +73,7 @@ fn build(gpu: &Arc<Context>, graph: &Graph, mode: Mode) -> Session {
     let config = SessionConfig {
         mode,
         gpu: Some(gpu.clone()),
-        options: CompileOptions { flash_forward_coop: false, ..Default::default() }, // it takes f16
+        options: CompileOptions { flash_forward_coop: false, ..Default::default() }, // it needs f16
         runtime: SessionOptions {
             coop: if has_f32_tiles { CoopPolicy::Auto } else { CoopPolicy::Disabled },
             ..Default::default()
@@ -81,11 +83,11 @@ fn build(gpu: &Arc<Context>, graph: &Graph, mode: Mode) -> Session {
     meganeura::build(graph, config).0
 }
 
-/// Random values, the same ones every time.
+/// Reproducible random values.
 struct Random(u64);
 
 impl Random {
-    /// `count` further values between minus `bound` and `bound`.
+    /// The next `count` values between -`bound` and `bound`.
     fn values(&mut self, count: usize, bound: f32) -> Vec<f32> {
         let mut next = || {
             self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
