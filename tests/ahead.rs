@@ -1,5 +1,7 @@
-//! A device works ahead of the host: the next step is queued before the last one's token or loss is read. What comes out is what a
-//! device gives that is waited for.
+//! Tests that queueing the next step before the last result is read does not change any result.
+//!
+//! A device runs ahead of the host: the next step is queued before the last one's token or loss is
+//! read back. Tokens and losses must equal those of a device that is waited for.
 
 mod common;
 
@@ -21,7 +23,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")
 }
 
-/// Generates at most 40 tokens; the caller breaks off after `most`.
+/// Generates at most 40 tokens; the callback stops after `most`.
 fn generated(device: &mut dyn Executor, sampling: Sampling, stop: &[u32], most: usize) -> Generated {
     let source = WeightSource::open(&folder()).unwrap();
     let mut loaded = load(device, &source, None, Train::Nothing).unwrap();
@@ -57,7 +59,7 @@ fn tokens_are_those_of_an_executor_that_waits() {
     }
 }
 
-/// What an observer is told, in order, and when it breaks off.
+/// The observer's calls in order, and the step at which it cancels.
 #[derive(Default)]
 struct Told {
     lines: Vec<String>,

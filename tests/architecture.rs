@@ -1,5 +1,7 @@
-//! The rules that hold the house together, read from the sources: who may import whom, where wgpu is named, which file a kernel lives in, how large a file grows, and that ARCHITECTURE.md has the map of what is there. Each
-//! failure says what to do.
+//! Architecture rules, read from the sources: imports, names, file sizes and the file map.
+//!
+//! They check which module may import which, where wgpu is named, which file a kernel is in, how
+//! long a file is, and that ARCHITECTURE.md lists all files. Each failure message says what to do.
 
 #[path = "architecture/file_map.rs"]
 mod file_map;
@@ -16,7 +18,8 @@ use longreach::gpu::KernelDef;
 use longreach::kernels;
 use sources::{fail_if, files, is_ident, product, product_code, root};
 
-/// The floors from the ground up. A module imports lower floors, and within its own floor only what stands left of it.
+/// The floors from bottom to top. A module imports from lower floors, and within its floor only
+/// from modules to its left.
 const FLOORS: &[&[&str]] = &[
     &["error", "atomic_file", "small_file", "real", "plot"],
     &["formats", "gpu"],
@@ -31,20 +34,21 @@ const FLOORS: &[&[&str]] = &[
     &["app", "cli"],
 ];
 
-/// The rooms of `gpu/`, and which of the others each may use. Files of `gpu/` itself are common ground; `open.rs` picks between
-/// the executors.
+/// The folders of `gpu/`, and the other folders that each may use. All may use the files of `gpu/`
+/// itself; `open.rs` selects the executor.
 const GPU_ROOMS: &[(&str, &[&str])] = &[
     ("src/gpu/shader/", &[]),
     ("src/gpu/cpu/", &[]),
     ("src/gpu/wgpu/", &["src/gpu/shader/", "src/gpu/cpu/host_memory.rs"]),
 ];
 
-/// Lines that a source file may have. Split by meaning before it gets there.
+/// Maximum lines of a source file. Split it by meaning before it gets there.
 const MAX_LINES: usize = 500;
-/// Lines that a function in a `mod.rs` may have: enough to gather a list or to hand a verb on.
+/// Maximum lines of a function in a `mod.rs`: enough to collect a list or to dispatch a subcommand.
 const MAX_MOD_FN_LINES: usize = 20;
 
-/// Line numbers (from 1) and first path segments of every `crate::…` in the code; a group yields each of its members.
+/// Line numbers (from 1) and first path segments of every `crate::…` in the code; a group yields
+/// each of its members.
 fn crate_imports(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
@@ -76,7 +80,8 @@ fn crate_imports(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The module of the first floor below `src/` that a file belongs to; none for `lib.rs` and `main.rs`, which stand on top.
+/// The module below `src/` that a file belongs to; `None` for `lib.rs` and `main.rs`, which are
+/// above all floors.
 fn module_of(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("src/")?;
     let first = rest.split('/').next()?;
@@ -103,7 +108,7 @@ fn modules_import_only_lower_floors() {
     for (path, code) in &product {
         let Some(module) = module_of(path) else { continue };
         for (line, target) in crate_imports(code) {
-            // Macros and the names that lib.rs re-exports are no modules.
+            // Macros and names that lib.rs re-exports are not modules.
             if modules.contains(target.as_str()) && target != module && floor_of(&target) >= floor_of(module) {
                 wrong.push(format!("{path}:{line}: {module} imports {target}"));
             }
@@ -144,7 +149,7 @@ fn wgpu_and_winit_are_named_only_where_they_live() {
     for (path, code) in product() {
         for (name, homes) in homes {
             let names = code.match_indices(&format!("{name}::")).any(|(at, _)| {
-                // egui_wgpu:: counts, mywgpu:: and gpu::wgpu:: do not.
+                // egui_wgpu:: counts; mywgpu:: and gpu::wgpu:: do not.
                 !code[..at].chars().next_back().is_some_and(|c| is_ident(c) && c != '_' || c == ':')
             });
             if names && !homes.iter().any(|h| path.starts_with(h)) {
@@ -203,7 +208,7 @@ fn files_stay_small_and_mod_files_hold_no_logic() {
     fail_if(&wrong, "Small files with one meaning each are what a newcomer can read.");
 }
 
-/// What the environment names when the map is to be written and not compared.
+/// Environment variable that makes the test write the map instead of comparing it.
 const WRITE: &str = "LONGREACH_WRITE_FILE_MAP";
 
 #[test]
@@ -223,7 +228,8 @@ fn architecture_md_has_the_map_of_all_files() {
     assert!(text == new, "the file map is stale, first {stale:?}: run {WRITE}=1 cargo test --test architecture");
 }
 
-/// The packages that a lock file lets `longreach` use, with their versions where there are several of a name.
+/// The packages that `longreach` uses according to a lock file, with versions where a name has
+/// several.
 fn locked(lock: &str) -> BTreeSet<String> {
     let block = lock.split("[[package]]").find(|b| b.contains("\nname = \"longreach\"\n")).expect("it names longreach");
     let list = block.split_once("dependencies = [").map_or("", |(_, list)| list);

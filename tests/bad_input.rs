@@ -1,4 +1,4 @@
-//! Bad input through the program: each is a clear error that names its cause, exit status 1 or 2, and leaves nothing behind.
+//! Bad input to the program: each case gives a clear error and exit status 1 or 2, and leaves no files.
 
 mod program;
 
@@ -8,7 +8,7 @@ use longreach::formats::host_tensor::HostTensor;
 use longreach::formats::safetensors_write::write_safetensors;
 use program::{arg, copy_model, golden, project, run, tensors, write_lists};
 
-/// Runs `args`, expects exit status `code` and every one of `said` on stderr, and nothing on stdout.
+/// Runs `args`; expects exit status `code`, every part of `said` on stderr, and nothing on stdout.
 fn refused(args: &[&str], code: i32, said: &[&str]) {
     let got = run(args);
     assert_eq!(got.code, code, "{args:?}: {got:?}");
@@ -18,7 +18,7 @@ fn refused(args: &[&str], code: i32, said: &[&str]) {
     }
 }
 
-/// Probes and generates three ids with a model that must be refused.
+/// Runs `probe` and `generate` on three ids with a model that must be rejected.
 fn refused_model(dir: &Path, model: &Path, said: &[&str]) {
     let ids = write_lists(dir, "three.json", &[vec![1, 5, 9]]);
     let out = dir.join("never.safetensors");

@@ -1,4 +1,4 @@
-//! Measuring: the time of each command, the rows of a benchmark, and what is made of them.
+//! Benchmarks: the time of each command, the rows of a report, and comparisons and plots of reports.
 
 mod common;
 mod program;
@@ -11,14 +11,14 @@ use longreach::kernels::case::{Case, Recorded};
 use longreach::kernels::matmul;
 use program::{Run, run};
 
-/// A case with a large product among its dispatches, on the device.
+/// A case with a large matrix product, recorded on the device.
 fn product(device: &mut dyn Executor) -> Recorded {
     let case: Option<Case> = matmul::cases().into_iter().find(|c| c.bench);
     case.expect("matrix products have a case for benchmarks").record(device).unwrap()
 }
 
-/// Runs a recording with and without timing: same results, one positive time for each dispatch, and no more time in all than
-/// passed on the host's clock.
+/// Runs a recording with and without timing: the results are the same, every dispatch has a
+/// positive time, and the sum is at most the time on the host's clock.
 fn timings_of_a_product(device: &mut dyn Executor) -> Vec<Timing> {
     let recorded = product(device);
     device.run(&recorded.recording).unwrap();
@@ -125,13 +125,15 @@ fn decoding_in_a_filled_cache_is_measured_dense_and_with_two_fractions_kept() {
         report.runs.iter().map(|r| (r.attention.as_str(), r.length, r.tokens_per_s.unwrap() > 0.0)).collect();
     assert_eq!(rows, [("dense", 3000, true), ("lrsa, keep 0.25", 3000, true), ("lrsa, keep 0.5", 3000, true)]);
     assert!(report.runs.iter().all(|r| r.activity == Activity::DecodeFilled && report.kernels.is_empty()));
-    // 4 layers, 2 KV heads of 16 channels, keys and values of 4 bytes; two tokens were fed after the first time.
+    // 4 layers, 2 KV heads of 16 channels, keys and values of 4 bytes; two tokens were fed after
+    // the first time.
     let bytes = |entries: u64| entries * 4 * 2 * 2 * 16 * 4;
     let kept = |k: u64| bytes(16 + 22 * k + 128 + (3002 - 16) % 128);
     assert_eq!(report.runs.iter().map(|r| r.kv_bytes).collect::<Vec<_>>(), [bytes(3002), kept(32), kept(64)]);
 }
 
-/// Writes the report and one in which one kernel took twice as long and another is missing, and compares them.
+/// Writes the report and a copy in which one kernel takes twice as long and another is missing, and
+/// compares them.
 fn compare_with_slower(report: &Report, dir: &std::path::Path) {
     let mut slower = report.clone();
     slower.kernels[0].best_seconds *= 2.0;

@@ -1,4 +1,4 @@
-//! The command line on good input: help, `probe` and `generate` against the golden answers, prompts, devices, the hub.
+//! The command line on good input: help, `probe` and `generate` on golden cases, prompts, devices, the hub.
 
 mod common;
 mod program;
@@ -11,7 +11,7 @@ use longreach::attention::{Attention, Lrsa};
 use program::{arg, golden, project, rows, run, run_with, tensors, write_lists};
 use serde_json::json;
 
-/// Flags of the golden modes that are run here.
+/// Flags of the tested golden modes.
 const MODES: [(&str, &[&str]); 2] =
     [("dense", &["--attention", "dense"]), ("lrsa-4-16-0.25", &["--sink", "4", "--lag", "16", "--keep", "0.25"])];
 
@@ -60,7 +60,7 @@ fn check_probe(case: &str, mode: &str, flags: &[&str], with_adapter: bool) {
     let mut n_compared = 0;
     for (name, want) in want.iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?, t))) {
         if name == "losses" || name == "generated" {
-            continue; // of training and of generation
+            continue; // from training and generation
         }
         let got = got.get(name).unwrap_or_else(|| panic!("{case} {prefix}: no {name}"));
         assert_eq!(got.shape.iter().product::<usize>(), want.shape.iter().product::<usize>(), "{name}");
@@ -111,7 +111,8 @@ fn probe_pads_ragged_rows_and_computes_them_as_if_alone() {
     let second = &logits[60 * 320..];
     assert!(one.iter().zip(second).all(|(a, b)| (a - b).abs() < 1e-5), "a row does not see its neighbour");
     assert!(second[41 * 320..].iter().all(|&x| x == 0.0), "padding is 0");
-    // Row 0 has 3 partitions of 16 after the sink of 4, so 2 with a selection of 4; row 1 has 2 and 1.
+    // Row 0 has 3 partitions of 16 after the sink of 4, so 2 with a selection of 4; row 1 has 2 and
+    // 1.
     let (kept, one) = (both["kept.0"].to_i64().unwrap(), alone["kept.0"].to_i64().unwrap());
     assert_eq!((&both["kept.0"].shape[..], &alone["kept.0"].shape[..]), (&[2, 2, 2, 4][..], &[1, 2, 1, 4][..]));
     for head in 0..2 {
@@ -148,7 +149,7 @@ fn generate_continues_ids_as_the_golden_answers_do() {
 #[test]
 fn generate_on_a_named_device_agrees() {
     let Some(adapter) = longreach::gpu::software_adapter() else {
-        common::software_device(); // says that it is skipped, or fails in CI
+        common::software_device(); // prints that the test is skipped, or fails in CI
         return;
     };
     let model = project("assets/stories260k");
@@ -191,14 +192,15 @@ fn prompts_come_from_arguments_files_and_stdin_and_through_templates() {
     assert_eq!(text(&["--prompt", "Once upon a time", "--no-chat-template"], ""), plain);
 }
 
-/// Serves the files of `dir` as `/org/tiny/resolve/main/FILE`, the way the hub does, until the process ends.
+/// Serves the files of `dir` as `/org/tiny/resolve/main/FILE`, as the hub does, until the process
+/// ends.
 fn serve(dir: &Path) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let dir = dir.to_path_buf();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = answer(stream, &dir); // a client that hangs up early is its own affair
+            let _ = answer(stream, &dir); // a client may hang up early
         }
     });
     endpoint

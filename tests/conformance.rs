@@ -1,5 +1,7 @@
-//! `longreach check` on the drivers that tests have: llvmpipe through Vulkan and through GL, with the adapter's limits and with
-//! WebGPU's; that every kernel has rows in every variant, that a faulty device is found out, and what the verb prints.
+//! `longreach check` on llvmpipe through Vulkan and GL, with the adapter's and WebGPU's limits.
+//!
+//! Every kernel has rows in every variant, a faulty device is detected, and the program prints the
+//! report.
 
 mod common;
 
@@ -16,7 +18,7 @@ fn kernels() -> Vec<&'static KernelDef> {
     longreach::kernels::all().into_iter().chain(longreach::attention::kernels()).map(|(kernel, _)| kernel).collect()
 }
 
-/// Checks an adapter and asserts that nothing failed and nothing was left out.
+/// Checks an adapter and asserts that nothing failed and nothing is missing.
 fn assert_conforms(adapter: &AdapterReport, limits: LimitSet) {
     let options = CheckOptions { limits, ..CheckOptions::default() };
     let device = check_adapter(adapter, &options, &mut |_| ControlFlow::Continue(())).unwrap();
@@ -56,7 +58,7 @@ fn the_test_device_conforms_within_webgpu_limits() {
 fn llvmpipe_conforms_through_gl() {
     let list = longreach::gpu::adapters();
     let Ok(adapter) = longreach::gpu::find_adapter(&list, "gl:llvmpipe") else {
-        // Hosted machines of other systems have no GL; on Linux the set-up script installs it.
+        // CI machines other than Linux have no GL; on Linux the setup script installs it.
         let must = std::env::var_os("CI").is_some() && cfg!(target_os = "linux");
         assert!(!must, "no llvmpipe on GL: install libegl1, libgles2 and libgl1-mesa-dri");
         eprintln!("SKIPPED: no llvmpipe on GL; on Debian: apt-get install libegl1 libgles2 libgl1-mesa-dri");
@@ -69,7 +71,7 @@ fn llvmpipe_conforms_through_gl() {
 fn the_cpu_executor_conforms() {
     let device = check_cpu(&CheckOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
     let seen: BTreeSet<&str> = device.rows.iter().map(|r| r.kernel.as_str()).collect();
-    // References are judged under the kernel that is recorded; its alternatives share them.
+    // The rows of references name the recorded kernel; its alternatives share them.
     let alternatives: BTreeSet<String> =
         kernels().iter().flat_map(|k| k.alternatives).map(|r| r.kernel.name()).collect();
     let recorded = kernels().into_iter().map(|k| k.name()).filter(|k| !alternatives.contains(k));

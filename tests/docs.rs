@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Columns of a line of prose.
+/// Maximum columns of a line of prose.
 const MAX_COLUMNS: usize = 100;
-/// Hosts that a document may name. A package is named by its name, since every machine has its own registry.
+/// Hosts that a document may name. Packages are named without a host, since the registry differs by
+/// machine.
 const HOSTS: &[&str] = &["arxiv.org", "github.com", "huggingface.co", "keepachangelog.com", "rustup.rs"];
 
 fn root() -> &'static Path {
@@ -17,7 +18,8 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The Markdown files of the repository's root and below `docs/` and `assets/`, as paths from the root, sorted.
+/// The Markdown files of the repository root and below `docs/` and `assets/`: paths from the root,
+/// sorted.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open: Vec<PathBuf> = ["docs", "assets"].map(PathBuf::from).to_vec();
@@ -40,7 +42,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The documents that are written by hand and read as they are: no logs, no generated reports.
+/// The hand-written documents: no logs, no generated reports.
 fn guides() -> Vec<PathBuf> {
     let named = ["README.md", "ARCHITECTURE.md", "docs/study.md", "docs/app/README.md", "docs/conformance/README.md"];
     let named = named.map(PathBuf::from);
@@ -48,7 +50,7 @@ fn guides() -> Vec<PathBuf> {
     documents().into_iter().filter(is_guide).collect()
 }
 
-/// Line numbers (from 1) and lines outside and inside of code fences; the fences themselves belong to neither.
+/// Numbered lines (from 1) outside and inside code fences, without the fences.
 fn split(text: &str) -> [Vec<(usize, &str)>; 2] {
     let mut parts = [Vec::new(), Vec::new()];
     let mut is_code = false;
@@ -63,32 +65,32 @@ fn split(text: &str) -> [Vec<(usize, &str)>; 2] {
     parts
 }
 
-/// Prose with line breaks but without code fences.
+/// The text without code fences, with its line breaks.
 fn prose(text: &str) -> String {
     let [prose, _] = split(text);
     prose.iter().map(|(_, line)| format!("{line}\n")).collect()
 }
 
-/// The code spans of a text, each on one line.
+/// The code spans of a text, each joined to one line.
 fn code_spans(text: &str) -> Vec<String> {
     let spans = text.split('`').skip(1).step_by(2);
     spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// The targets of links and images outside of code.
+/// The targets of links and images outside code.
 fn link_targets(text: &str) -> Vec<String> {
     let without_code: String = prose(text).split('`').step_by(2).collect();
     let targets = without_code.split("](").skip(1);
     targets.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_string()).collect()
 }
 
-/// The name by which a link reaches a heading.
+/// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// The words of a shell command without quotes, up to a comment, a redirection or a pipe.
+/// The words of a shell command without quotes, up to a comment, redirection or pipe.
 fn words(command: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in command.chars() {
@@ -107,7 +109,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// The arguments of every call of the program in a document, in fences and in code spans.
+/// The arguments of every call of the program in a document, in fences and code spans.
 fn calls(text: &str) -> Vec<Vec<String>> {
     let [prose_lines, code] = split(text);
     assert!(!prose_lines.is_empty(), "a document has prose");
@@ -173,10 +175,10 @@ fn prose_wraps() {
     let mut wrong = Vec::new();
     for document in guides() {
         let text = read(&root().join(&document));
-        let text = text.split("\n## File map").next().unwrap(); // what follows is a list of one line a file
+        let text = text.split("\n## File map").next().unwrap(); // the map has one long line per file
         let [lines, _] = split(text);
         for (number, line) in lines {
-            // A table and a picture cannot be wrapped, nor can a link that stands alone.
+            // A table or image cannot be wrapped, nor can a link on its own line.
             let is_whole = line.starts_with('|') || line.starts_with("![") || !line.trim().contains(' ');
             if !is_whole && line.chars().count() > MAX_COLUMNS {
                 wrong.push(format!("{}:{number}: {} columns", document.display(), line.chars().count()));
@@ -195,7 +197,7 @@ fn the_command_line_takes_what_the_documents_show() {
                 continue;
             }
             n += 1;
-            // With --help the program reads its flags up to there and runs nothing.
+            // With --help the program parses the flags before it and runs nothing.
             let mut program = Command::new(env!("CARGO_BIN_EXE_longreach"));
             let out = program.args(&args).arg("--help").output().expect("the program starts");
             if !out.status.success() {

@@ -1,5 +1,7 @@
-//! Two of the equalities that hold the method together: the training form equals chunked prefill and decode at any chunk
-//! size, and every dispatch of a whole step equals its f64 reference. (The third, gradient = slope, is in the graph test.)
+//! Two equalities of the method: cached generation equals training, and each dispatch its reference.
+//!
+//! The training form equals chunked prefill and decode at any chunk size, and every dispatch of a
+//! whole step equals its f64 reference. (The third, gradient = slope, is in tests/graph.rs.)
 
 mod common;
 
@@ -32,7 +34,8 @@ fn lrsa(sink: usize, lag: usize, keep: f64) -> Attention {
     Attention::Lrsa(Lrsa::new(sink, lag, keep).unwrap())
 }
 
-/// Logits of each sequence from the training form, all sequences in one flat batch, and from cached feeding must agree.
+/// The logits of each sequence from the training form, with all sequences in one flat batch, must
+/// equal those of cached feeding.
 fn check_cached_equals_training(
     device: &mut dyn Executor,
     case: &str,
@@ -65,7 +68,8 @@ fn check_cached_equals_training(
 fn cached_generation_equals_the_training_form() {
     let mut device = CpuExecutor::<f32>::new();
     let chunks = [1, 7, 64, 1000];
-    // n < S, n = S, n < S + L, n < S + 2L, n = S + 2L, and ragged ends beyond.
+    // n < S, n = S, n < S + L, n < S + 2L, n = S + 2L, and lengths beyond that end within a
+    // partition.
     let lengths = [2, 4, 17, 35, 36, 37, 131];
     check_cached_equals_training(&mut device, "llama-gqa", lrsa(4, 16, 0.25), &lengths, &chunks);
     check_cached_equals_training(&mut device, "qwen3-qknorm", lrsa(0, 9, 0.5), &[1, 9, 18, 100], &chunks);

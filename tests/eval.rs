@@ -1,5 +1,8 @@
-//! Evaluations on the bundled model: what is asked is what is claimed, controls are what they say, figures agree with other ways to
-//! compute them. Studies: they go on where they stopped and never mix settings.
+//! Evaluations and studies on the bundled model.
+//!
+//! Questions are built as documented, control policies match their definitions, and figures agree
+//! with other computations of the same quantity. Studies resume where they stopped and never mix
+//! settings.
 
 mod common;
 mod program;
@@ -36,7 +39,7 @@ fn perplexity_through_the_cache_is_that_of_training() {
         assert!((row.values["loss"] - want).abs() < 1e-5 * want, "{attention}: {} for {want}", row.values["loss"]);
         assert_eq!(row.kv_entries, attention.cache_length(300) as f64);
     }
-    // Windows that slide give every token more to see than windows that do not.
+    // With overlapping windows every token sees more context than with disjoint ones.
     let loss = |stories: &mut Stories, stride| {
         let request = PerplexityRequest { ids: &ids, length: 60, stride, max_windows: 100 };
         let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense"]), &mut go_on).unwrap();
@@ -51,7 +54,8 @@ fn perplexity_through_the_cache_is_that_of_training() {
 fn what_keeps_everything_is_dense() {
     let mut stories = Stories::open();
     let ids = stories.text_ids();
-    // A window of 16 and sink of 4 forget most of 120 tokens; 1x, also at random, and a window as long as the text forget nothing.
+    // A window of 16 and a sink of 4 forget most of 120 tokens. 1x, also at random, and a window as
+    // long as the text forget nothing.
     let request = AgreementRequest { ids: &ids, length: 120, n_samples: 4, n_continued: 12 };
     let policies = policies(&["dense", "1x", "random-1x", "window-1x", "16x"]);
     let outcomes = agreement(&mut stories.subject(), &request, &policies, &mut go_on).unwrap();
@@ -85,7 +89,7 @@ fn keys_are_hidden_where_they_are_said_to_be() {
         let needle = format!("The pass key is {key}. Remember it. {key} is the pass key.");
         assert_eq!(text.matches(&needle).count(), 1, "{text}");
         let ends = (text.starts_with(&needle), text.ends_with(&needle));
-        // Short texts have few sentences, and the middle of two is an end.
+        // Short texts have few sentences; the middle of two is an end.
         let is_long = sample.length == 400 || depth != 0.5;
         assert!(!is_long || ends == (depth == 0.0, depth == 1.0), "at {depth}: {text}");
     }
@@ -95,7 +99,7 @@ fn keys_are_hidden_where_they_are_said_to_be() {
     };
     assert_eq!(keys(&training).len(), 20);
     assert!(keys(&training).is_disjoint(&keys(&samples)));
-    // No sentence of a held-out text is one of training.
+    // Held-out and training texts share no sentence.
     let sentences = |samples: &[longreach::eval::Sample]| -> BTreeSet<String> {
         let texts = samples.iter().map(|s| s.prompt.split("\n\n").nth(1).unwrap().to_string());
         texts.flat_map(|t| t.split(". ").filter(|s| s.len() > 60).map(str::to_string).collect::<Vec<_>>()).collect()
@@ -233,7 +237,8 @@ fn a_study_goes_on_where_it_stopped() {
 
     let other = study(&["--steps", "3"]);
     assert!(other.code == 2 && other.stderr.contains("other settings"), "{other:?}");
-    // A work folder serves one study; an adapter that was changed is trained again, and does not join another's results.
+    // A work folder serves one study. A changed adapter is trained again and does not mix with
+    // another's results.
     let (elsewhere, work) = (dir.path().join("elsewhere"), out.join("work"));
     let settings = [&settings[..], &["--lr", "1e-3", "--work", arg(&work), "--out", arg(&elsewhere)]].concat();
     let shared = run(&[&["study", "--device", "cpu"][..], &settings].concat());

@@ -1,4 +1,4 @@
-//! Runs every example and looks for the line that it can only print if it worked.
+//! Runs every example and checks for the line that it prints only on success.
 
 mod common;
 
@@ -8,15 +8,15 @@ use std::time::SystemTime;
 
 use longreach::gpu::software_adapter;
 
-/// The newest change below a folder, or of a file.
+/// The time of the latest change to a file, or below a folder.
 fn newest(path: &Path) -> SystemTime {
     let own = path.metadata().and_then(|m| m.modified()).expect("a source has a time");
     let children = std::fs::read_dir(path).into_iter().flatten().map(|e| newest(&e.expect("a folder is read").path()));
     if path.is_dir() { children.max().unwrap_or(own) } else { own }
 }
 
-/// The command that runs an example: what `cargo test` built beside this test, or cargo where that is missing or older than
-/// its sources (`cargo test --test examples` builds no examples).
+/// The command that runs an example: the binary that `cargo test` built, or `cargo run` if that is
+/// missing or older than its sources (`cargo test --test examples` builds no examples).
 fn command(name: &str) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let test = std::env::current_exe().expect("a test knows its own path");
@@ -28,7 +28,7 @@ fn command(name: &str) -> Command {
         return Command::new(built);
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo told this test about its package would make build scripts run again.
+    // These variables, which cargo sets for this test, would make build scripts run again.
     for (key, _) in std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("CARGO_PKG_")) {
         cargo.env_remove(key);
     }
@@ -43,7 +43,7 @@ fn command(name: &str) -> Command {
     cargo
 }
 
-/// Runs an example with arguments and returns what it printed.
+/// Runs an example with arguments and returns its output.
 fn run(name: &str, args: &[&str]) -> String {
     let out = command(name).args(args).output().unwrap_or_else(|e| panic!("{name} does not start: {e}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
@@ -51,7 +51,8 @@ fn run(name: &str, args: &[&str]) -> String {
     stdout.into_owned()
 }
 
-/// The devices that the examples are tried on: the CPU, and the software adapter where it is (in CI it must be).
+/// The devices to run examples on: the CPU, and the software adapter if there is one (required in
+/// CI).
 fn devices() -> Vec<String> {
     let _ = common::software_device();
     let software = software_adapter().map(|a| a.index.to_string());

@@ -1,5 +1,7 @@
-//! What goes wrong on devices in the wild, injected: a device that is lost, memory that is missing, kernels that are broken.
-//! Each is an error that says what to do, never a panic; and what cannot fit is refused before it starts.
+//! Injected device faults: a lost device, missing memory, broken kernels.
+//!
+//! Each gives an error that says what to do, never a panic. Work that cannot fit is rejected before
+//! it starts.
 
 mod common;
 
@@ -18,11 +20,11 @@ use longreach::gpu::{
 use longreach::train::{Observer, TrainJob, run};
 
 longreach::params! {
-    /// Of the kernels below.
+    /// Parameters of the kernels below.
     pub struct OneParam { n: u32 }
 }
 
-/// A kernel without a working shader; `at` names the line that is wrong.
+/// A kernel without a working shader; `part` contains the fault.
 const fn broken(label: &'static str, part: &'static [Source], bindings: &'static [Binding]) -> KernelDef {
     KernelDef {
         label,
@@ -105,7 +107,7 @@ fn a_lost_device_fails_every_call_and_hangs_none() {
     device.run(&cleared(&[&x])).unwrap();
     assert_eq!(device.read_real(&x).unwrap()[7], 0.0);
     device.run(&cleared(&[&x])).unwrap();
-    device.lose_device(); // with work queued
+    device.lose_device(); // while work is queued
     for _ in 0..2 {
         let kind = ErrorKind::DeviceLost;
         let words = ["lost", "`device` cpu"];
@@ -156,7 +158,7 @@ fn what_is_larger_than_the_device_takes_is_out_of_memory() {
     rec.clear(&activation);
     assert_error(device.check(&rec), ErrorKind::OutOfMemory, &["activation"]);
     assert_error(device.run(&rec), ErrorKind::OutOfMemory, &["activation"]);
-    // A buffer over the adapter's own limit, of which a small part is bound.
+    // A buffer over the adapter's limit, of which only a small part is bound.
     let huge = Buffer::persistent("huge", Kind::Real, 1 << 40);
     assert_error(device.run(&cleared(&[&huge.slice(0, 64)])), ErrorKind::OutOfMemory, &["huge"]);
     let fits = real("fits", 1 << 18);
@@ -174,14 +176,14 @@ fn a_broken_kernel_is_named_with_file_and_line() {
         assert_error(run_kernel(&mut device, &TYPES, &x), failed, &["broken/types", "shaders/broken/types.wgsl:6"]);
         let access = ["shaders/broken/access.wgsl:2", "Read in Rust"];
         assert_error(run_kernel(&mut device, &ACCESS, &x), failed, &access);
-        // Correct WGSL beyond the limits of the device: only its own validation says so.
+        // Valid WGSL beyond the limits of the device: only the device's validation rejects it.
         assert_error(run_kernel(&mut device, &GREEDY, &x), failed, &["broken/greedy", "report"]);
     }
     device.run(&cleared(&[&x])).expect("the device is as good as before");
     assert_eq!(device.read_real(&x).unwrap(), [0.0; 64]);
 }
 
-/// A device that is lost at the first run after the flag was raised.
+/// A device that is lost at the first run after the flag is set.
 struct Failing {
     device: WgpuExecutor,
     lose: Rc<Cell<bool>>,
@@ -315,7 +317,8 @@ fn a_cache_that_cannot_fit_is_refused_before_it_is_made() {
         let out = command.output().unwrap();
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
-    // Either a layer has more elements than 32 bits count, or no integer holds their number.
+    // Either a layer has more elements than 32 bits can count, or their number overflows any
+    // integer.
     let most = usize::MAX.to_string();
     for (n, keep) in
         [(100_000_000, None), (usize::MAX - 9, None), (1 << 40, Some("0.5")), (usize::MAX - 9, Some("0.5"))]

@@ -1,5 +1,6 @@
-//! The golden cases: what transformers and PEFT compute in float64 for four small models, dense and LRSA, with and without an
-//! adapter, must come out of every executor.
+//! The golden cases: every executor reproduces the float64 results of transformers and PEFT.
+//!
+//! Four small models, dense and LRSA, with and without an adapter.
 
 mod common;
 
@@ -19,7 +20,7 @@ use longreach::kernels::sample::Sampling;
 use longreach::optim::{AdamW, Lion, Sgd, UpdateRule};
 use longreach::train::{ProbeRequest, StepSettings, Stepper, probe};
 
-/// How far an executor may be from float64.
+/// Allowed deviation of an executor from float64.
 #[derive(Clone, Copy)]
 struct Bounds {
     logits: f64,

@@ -1,7 +1,8 @@
-//! Gradients of whole models: analytic against central differences in f64, with residuals, a shared (tied) weight, norms,
-//! biases, SwiGLU, RoPE, dense and sparse attention with its selection held fixed, adapters with dropout, and the head.
+//! Gradients of whole models: analytic against central differences in f64.
 //!
-//! The gradients of single ops are in `kernels.rs`; here the tape is on check: what it adds, and what it recomputes.
+//! The models have residuals, a tied weight, norms, biases, SwiGLU, RoPE, dense and sparse
+//! attention with its selection held fixed, adapters with dropout, and the head. `kernels.rs`
+//! checks the gradients of single ops; this file checks how the tape sums and recomputes.
 
 mod common;
 
@@ -25,21 +26,22 @@ use longreach::tensor::copy_tensor;
 use longreach::tensor::{Format, Tensor};
 use longreach::train::{GradientStep, Objective, UploadedBatch};
 
-/// Step of the central differences, in units of a tensor's largest value: small enough that no selection changes.
+/// Step of the central differences relative to a tensor's largest value: small enough that no
+/// selection changes.
 const STEP: f64 = 1e-5;
-/// What truncation (h²) and rounding (1e-16 / h) leave, as a fraction of a gradient's length.
+/// Bound on truncation (h²) plus rounding (1e-16 / h), relative to a gradient's norm.
 const TOLERANCE: f64 = 1e-6;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// A model whose every weight is trained.
+/// A model with all weights trained.
 fn full(device: &mut dyn Executor, name: &str) -> Loaded {
     load(device, &WeightSource::open(&golden(name)).unwrap(), None, Train::All(Decay::All)).unwrap()
 }
 
-/// A model with a trained adapter that drops a tenth of its inputs.
+/// A model with a trained adapter and dropout 0.1.
 fn adapted(device: &mut dyn Executor, name: &str) -> Loaded {
     let source = WeightSource::open(&golden(name)).unwrap();
     let mut adapter = read_adapter(&golden(name).join("lora"), source.config()).unwrap();
@@ -89,7 +91,7 @@ impl DispatchCheck {
         Self { loaded, objective: Objective { attention, scale, dropout, kept: Some(kept.clone()) }, batch, kept }
     }
 
-    /// Gradients of all trained tensors in their order.
+    /// Gradients of all trained tensors, in order.
     fn gradients(&mut self, device: &mut dyn Executor, recompute: bool) -> Vec<Vec<f64>> {
         let step = GradientStep::new(device, recompute).unwrap();
         step.clear(device, &self.loaded).unwrap();
@@ -97,7 +99,8 @@ impl DispatchCheck {
         self.loaded.trainables.iter().map(|t| read(device, &t.grad)).collect()
     }
 
-    /// Records the forward alone; the returned function runs it again: loss and selections of all layers.
+    /// Records only the forward. The returned function reruns it and gives the loss and the
+    /// selections of all layers.
     fn forward(&mut self, device: &mut dyn Executor) -> impl Fn(&mut dyn Executor) -> (f64, Vec<Vec<u32>>) + use<> {
         self.kept.borrow_mut().clear();
         let uploaded = UploadedBatch::new(device, &mut self.loaded.model, &self.batch, &self.objective).unwrap();
@@ -115,7 +118,8 @@ impl DispatchCheck {
         }
     }
 
-    /// Every trained tensor's gradient against the slope along a random direction of that tensor.
+    /// Compares every trained tensor's gradient with the slope along a random direction of that
+    /// tensor.
     fn check_slopes(&mut self, device: &mut dyn Executor, gradients: &[Vec<f64>]) {
         let forward = self.forward(device);
         let (loss, selections) = forward(device);
@@ -138,7 +142,7 @@ impl DispatchCheck {
             write(device, &t.value, &values);
             let analytic: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
             let numeric = (losses[0] - losses[1]) / (2.0 * h);
-            // A random direction sees about the gradient's length.
+            // The slope along a random direction has about the size of the gradient's norm.
             let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
             assert!(length > 0.0, "{}: no gradient reached it", t.name);
             let error = (analytic - numeric).abs() / length.max(analytic.abs());
@@ -157,7 +161,7 @@ fn write(device: &mut dyn Executor, t: &Tensor, values: &[f64]) {
     }
 }
 
-/// Gradients with and without recomputation are the same numbers, and the slopes of the loss.
+/// Gradients with and without recomputation are bitwise equal and match the slopes of the loss.
 fn check(load: fn(&mut dyn Executor, &str) -> Loaded, model: &str, attention: Attention) {
     let device = &mut CpuExecutor::<f64>::new();
     let loaded = load(device, model);

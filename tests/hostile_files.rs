@@ -1,7 +1,9 @@
-//! Files that nobody vouches for: whatever their bytes, a reader returns, and soon, without a panic (but for templates not
-//! even one that is caught) and with memory in proportion to the file. Known attacks by name, and valid files mutated with a fixed seed.
+//! Untrusted files: for any bytes, a reader returns quickly, without a panic and in bounded memory.
 //!
-//! The same readers and seeds are fuzzed for longer, guided by coverage, by `scripts/fuzz`. What it finds belongs here.
+//! The memory is bounded in proportion to the file. Readers other than that of chat templates may
+//! not panic even inside a `catch_unwind`. The inputs are named attacks, and valid files mutated
+//! with a fixed seed. `scripts/fuzz` fuzzes the same readers for longer, from the same seeds and
+//! guided by coverage. Add its findings here.
 
 #[path = "hostile/attacks.rs"]
 mod attacks;
@@ -20,20 +22,20 @@ use std::time::{Duration, Instant};
 
 use mutate::Mutator;
 
-/// Inputs made of the valid files of each reader.
+/// Number of mutated inputs per reader.
 const N_MUTATED: usize = 1500;
-/// Far above what any input takes, for slow machines.
+/// Time limit per input, far above what any needs, for slow machines.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where the allocator gives up at once: better a failed test than a swapping machine.
+/// Bytes at which the allocator refuses: a failed test is better than a swapping machine.
 const LAST_RESORT: isize = 2 << 30;
 
 thread_local! {
-    /// Bytes that this thread holds, and the most it held.
+    /// Bytes allocated by this thread, now and at the peak.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
     static PANICS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting for each thread.
+/// The system allocator with a count per thread.
 struct Counting;
 
 #[global_allocator]
@@ -48,7 +50,7 @@ fn count(change: isize) -> bool {
 // SAFETY: every call goes to the system's allocator unchanged, or is refused with null as the trait allows.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the caller upholds the same contract.
         if count(layout.size() as isize) { unsafe { System.alloc(layout) } } else { std::ptr::null_mut() }
     }
 
@@ -59,36 +61,37 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Memory that a reader may take: so many bytes for each of the file, and so many whatever the file.
+/// Memory limit of a reader: bytes per byte of the file, plus a constant.
 struct Bound {
     per_byte: usize,
     base: usize,
-    /// Whether a panic that is caught is a failure, too.
+    /// Whether a caught panic is a failure, too.
     no_caught_panics: bool,
 }
 
 fn bound(reader: &str) -> Bound {
     let mib = 1 << 20;
     let (per_byte, base) = match reader {
-        // Values and tensors have tags, names and shapes around them; small integers are bounded in number.
+        // Values and tensors come with tags, names and shapes; the number of small integers is
+        // bounded.
         "gguf" => (24, 32 * mib),
         "safetensors" => (24, mib),
         // The library keeps JSON trees and several maps of the vocabulary, and compiles patterns.
         "tokenizer" => (400, 64 * mib),
         "gguf_tokenizer" => (100, 64 * mib),
-        // Encoding a text takes a few hundred bytes for each of its own.
+        // Encoding takes a few hundred bytes per byte of text.
         "dataset" => (400, 4 * mib),
-        // JSON trees; and a table of the weights of at most 4096 layers.
+        // JSON trees, and a table of the weights of at most 4096 layers.
         "model_json" => (200, 32 * mib),
         // A template may write as much as is allowed, and its values come on top.
         "chat_template" => (400, 128 * mib),
         other => panic!("no bound for {other}"),
     };
-    // What a template says is a program, so that nobody can know before what minijinja would panic on.
+    // A template is a program, so nothing can predict whether minijinja would panic on it.
     Bound { per_byte, base, no_caught_panics: reader != "chat_template" }
 }
 
-/// Runs a reader and says what was wrong: a panic, too much memory or too much time.
+/// Runs a reader and reports a panic, too much memory or too much time.
 fn survive(reader: readers::Reader, scratch: &Path, bytes: &[u8], bound: &Bound) -> Result<(), String> {
     let (before, start, panics) = (HELD.get().0, Instant::now(), PANICS.get());
     HELD.set((before, before));
@@ -108,7 +111,7 @@ fn excerpt(bytes: &[u8]) -> String {
     format!("b\"{}\" ({} bytes)", bytes[..bytes.len().min(2000)].escape_ascii(), bytes.len())
 }
 
-/// Counts the panics of each thread, those that a library call is guarded against included.
+/// Counts the panics of each thread, including caught ones.
 fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -126,7 +129,7 @@ fn survives_attacks_and_mutations(name: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (scratch, bound) = (dir.path(), bound(name));
     let seeds = seeds::seeds(name, scratch);
-    reader(scratch, &seeds[0]); // what is made once for all inputs is not the file's
+    reader(scratch, &seeds[0]); // one-time allocations do not count for a file
     let mut inputs: Vec<(String, Vec<u8>)> =
         seeds.iter().enumerate().map(|(i, seed)| (format!("seed {i}"), seed.clone())).collect();
     inputs.extend(attacks::attacks(name).into_iter().map(|(what, bytes)| (what.to_owned(), bytes)));

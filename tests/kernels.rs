@@ -1,5 +1,7 @@
-//! The kernels beside what `tests/conformance.rs` checks: every variant of every shader agrees with its description, a device uses
-//! the variants that it may, whole cases give the same bits twice, and sliced tables.
+//! Kernel tests beyond tests/conformance.rs: shader descriptions, variants, repeatability, slices.
+//!
+//! Every variant of every shader matches its description, a device uses the variants that it may,
+//! whole cases give the same bits twice, and sliced tables work.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The fused head and cross-entropy beyond its cases: accuracy of the f32 loss, and heads cut into row slices.
+//! The fused head and cross-entropy beyond its cases: accuracy of the f32 loss, and sliced heads.
 
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording, Span};
 use longreach::kernels::case::random;
@@ -9,7 +9,7 @@ const N: usize = 23;
 const CHANNELS: usize = 16;
 const VOCABULARY: usize = 301;
 
-/// Loss and gradients of hidden and head from one executor.
+/// The loss, and the gradients of hidden states and head, from one executor.
 fn run(device: &mut dyn Executor) -> (f64, Vec<f32>, Vec<f32>) {
     let limits = device.limits();
     let tensor = |rows, cols| Tensor::persistent("t", Format::F32, rows, cols, &limits).unwrap();
@@ -56,7 +56,7 @@ fn the_f32_loss_is_within_a_millionth_of_f64() {
 #[test]
 fn a_cut_head_in_chunks_gives_what_a_whole_one_gives() {
     let (loss, dhidden, dhead) = run(&mut CpuExecutor::<f64>::new());
-    // 512 elements a binding: the head lies in ten slices and every row of logits is its own chunk.
+    // 512 elements per binding: the head has ten slices and every row of logits is its own chunk.
     let (cut_loss, cut_dhidden, cut_dhead) = run(&mut CpuExecutor::<f64>::with_binding_limit(2048));
     assert!((loss - cut_loss).abs() < 1e-12 * loss);
     assert_close(&cut_dhidden, &dhidden);

@@ -1,4 +1,4 @@
-//! Training memory: linear in the sequence length, smaller with recomputation, and close to what is alive at once.
+//! Training memory: linear in sequence length, smaller with recomputation, close to what is alive at once.
 
 mod common;
 
@@ -14,7 +14,7 @@ use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::AdamW;
 use longreach::train::{StepSettings, Stepper, TrainJob};
 
-/// Bytes of transients at the peak of one LoRA step of stories260K on one sequence of `n` tokens.
+/// Peak transient bytes of one LoRA step of stories260K on one sequence of `n` tokens.
 fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
     let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
     let job = TrainJob::default();
@@ -41,7 +41,7 @@ fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
 
 #[test]
 fn memory_grows_linearly_with_the_sequence() {
-    // Dense attention takes quadratic time: half as many tokens show the same.
+    // Dense attention takes quadratic time, so half as many tokens are enough.
     for (attention, n) in [(Attention::Dense, 256), (Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap()), 512)] {
         let mut peaks = Vec::new();
         for recompute in [false, true] {

@@ -1,4 +1,4 @@
-//! What a desktop is told about the app, and the package that a release has for the platform that the tests run on.
+//! The desktop entry of the app, and the release package of the platform that the tests run on.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn the_desktop_entry_starts_the_app() {
     assert_eq!((value("Type"), value("Icon"), value("StartupWMClass")), ("Application", "longreach", "longreach"));
     let words: Vec<&str> = value("Exec").split_whitespace().collect();
     assert_eq!((words[0], words[words.len() - 1]), ("longreach", "%f"));
-    // %f is nothing or one file.
+    // %f is replaced by nothing or one file.
     for file in [&[][..], &["book.txt"]] {
         let mut program = Command::new(env!("CARGO_BIN_EXE_longreach"));
         let out = program.args(&words[1..words.len() - 1]).args(file).arg("--help").output().unwrap();
@@ -39,9 +39,9 @@ fn a_package_holds_what_it_needs() {
     let binary = dir.path().join("longreach");
     std::fs::write(&binary, "a program").unwrap();
     let out = dir.path().join("dist");
-    // Paths that bash understands on Windows too.
+    // Paths that bash accepts on Windows too.
     let plain = |path: &Path| path.display().to_string().replace('\\', "/");
-    // By its name alone Windows finds the launcher of its Linux subsystem.
+    // Under its name alone Windows finds the launcher of its Linux subsystem.
     let bash = if cfg!(windows) { "C:/Program Files/Git/bin/bash.exe" } else { "bash" };
     let mut package = Command::new(bash);
     package.arg(plain(&project("scripts/package"))).args([plain(&binary), plain(&out)]);
@@ -52,7 +52,7 @@ fn a_package_holds_what_it_needs() {
     let name = made[0].file_name().unwrap().to_string_lossy().into_owned();
     assert!(name.starts_with(concat!("longreach-", env!("CARGO_PKG_VERSION"), "-")), "{name}");
     if !cfg!(windows) {
-        // bsdtar lists zips too; elsewhere packages are tar balls.
+        // bsdtar lists zips too; on other systems packages are tarballs.
         let listed = Command::new("tar").arg("-tf").arg(&made[0]).output().unwrap();
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let wanted: &[&str] = if cfg!(target_os = "macos") {

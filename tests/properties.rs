@@ -1,7 +1,9 @@
 //! LRSA and sliding windows on random shapes, values and chunkings against their plain definitions (`tests/plain`): what is
 //! kept, outputs and gradients, on the CPU executor in f64 and f32 and on the device; and the cache against the training form.
 //!
-//! A failure names the seed; `Problem::new(seed, ..)` makes the same problem again.
+//! Compares selections, outputs and gradients, on the CPU executor in f64 and f32 and on the
+//! device, and the cache with the training form. A failure names the seed; `Problem::new(seed, ..)`
+//! reproduces the problem.
 
 mod common;
 mod plain;
@@ -14,16 +16,17 @@ use plain::{Plain, Shape};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// How far an executor may be from the plain definition, as a fraction of the largest magnitude.
+/// Allowed deviation of an executor from the plain definition, relative to the largest magnitude.
 struct Allowed {
     relative: f64,
-    /// Scores that differ by less, as a fraction of the mean score, may be ranked either way.
+    /// Scores that differ by less, relative to the mean score, may rank either way.
     near_tie: f64,
 }
 
 /// f64 sums in another order.
 const IN_F64: Allowed = Allowed { relative: 1e-9, near_tie: 1e-12 };
-/// f32 sums over up to 200 tokens in another order, exp to WGSL's accuracy, and the products of both in the backward.
+/// f32 sums over up to 200 tokens in another order, exp to WGSL's accuracy, and the products of
+/// both in the backward.
 const IN_F32: Allowed = Allowed { relative: 5e-5, near_tie: 1e-4 };
 
 #[derive(Debug)]
@@ -35,7 +38,8 @@ struct Problem {
     kv: Vec<f32>,
 }
 
-/// A keep whose product with the lag is small, whole, or as near to a whole number as f64 comes.
+/// A keep ratio whose product with the lag is small, an integer, or as close to an integer as f64
+/// allows.
 fn random_keep(rng: &mut StdRng, lag: usize) -> f64 {
     let whole = rng.random_range(1..=lag) as f64 / lag as f64;
     match rng.random_range(0..6) {
@@ -55,7 +59,7 @@ fn random_shape(rng: &mut StdRng, dims: &[usize], n_sequences: usize) -> Shape {
     let length = |rng: &mut StdRng| match rng.random_range(0..3) {
         0 => rng.random_range(1..=200),
         1 => rng.random_range(1..=sink + 3 * lag),
-        // On and beside the ends of partitions.
+        // At and next to the ends of partitions.
         _ => (sink + lag * rng.random_range(0..6) + rng.random_range(0..3)).clamp(2, 200) - 1,
     };
     Shape {
@@ -70,7 +74,8 @@ fn random_shape(rng: &mut StdRng, dims: &[usize], n_sequences: usize) -> Shape {
     }
 }
 
-/// Rows of values: smooth, on a coarse grid (many equal scores, channels that do not vary), or with repeated tokens.
+/// Rows of values: smooth, on a coarse grid (many equal scores, constant channels), or with
+/// repeated tokens.
 fn random_rows(rng: &mut StdRng, manner: usize, rows: usize, cols: usize) -> Vec<f32> {
     let mut values: Vec<f32> = (0..rows * cols).map(|_| (0..3).map(|_| rng.random_range(-1.0f32..1.0)).sum()).collect();
     if manner == 1 {
@@ -120,12 +125,12 @@ impl Problem {
         Heads { queries: self.shape.n_heads, keys: self.shape.n_kv_heads, dim: self.shape.dim }
     }
 
-    /// For messages: all that is needed to make it again.
+    /// A name for messages, sufficient to reproduce the problem.
     fn name(&self, device: &dyn Executor) -> String {
         format!("{}, seed {}, {:?}", device.name(), self.seed, self.shape)
     }
 
-    /// Forward and backward of the training form, run, and the rows that it kept.
+    /// Runs forward and backward of the training form; also returns the kept rows.
     fn train(&self, device: &mut dyn Executor) -> (Recorded, Vec<u32>) {
         let (heads, attention) = (self.heads(), self.attention());
         let layout = TrainingLayout::upload(device, attention, heads, &self.shape.sequences()).unwrap();
@@ -176,7 +181,7 @@ impl Problem {
         }
         assert!(lists.next().is_none(), "{name}: no more rows are kept than partitions were scored");
         let dout = device.read_f64(recorded.output_grads[0].span()).unwrap();
-        // The kernels are given 1/√d in f32.
+        // The kernels get 1/√d in f32.
         let scale = f64::from((1.0 / (self.shape.dim as f64).sqrt()) as f32);
         let answer = plain.answer(&kept, &dout, scale);
         let mut close = |what: &str, tensor: &Tensor, want: &[f64]| {
@@ -189,8 +194,8 @@ impl Problem {
         counts
     }
 
-    /// Whether `rows` are exactly the plain selection. Panics where they are not even one of near ties, or where of two
-    /// tokens with the same key and value the later one is kept.
+    /// Whether `rows` are exactly the plain selection. Panics if they differ by more than near
+    /// ties, or if the later of two tokens with equal key and value is kept.
     fn is_selection(
         &self,
         plain: &Plain,
@@ -221,7 +226,7 @@ impl Problem {
         false
     }
 
-    /// Feeds the one sequence to a cache in random pieces and compares with the training form.
+    /// Feeds one sequence to a cache in random chunks and compares with the training form.
     fn check_cache(&self, device: &mut dyn Executor, tolerance: f64) {
         let name = self.name(device);
         let (trained, _) = self.train(device);
@@ -279,13 +284,14 @@ fn assert_close(got: &[f64], want: &[f64], relative: f64, what: &str) {
 #[derive(Debug, Default)]
 struct Counts {
     lists: usize,
-    /// Those in which a token was kept and another with the same key and value was not.
+    /// Lists in which a token was kept and another with equal key and value was not.
     ties: usize,
-    /// Those that differ from the plain selection because rounding ranks two scores the other way.
+    /// Lists that differ from the plain selection because rounding ranks two scores differently.
     near_ties: usize,
 }
 
-/// Checks problems of these seeds; of a thousand lists at most so many may differ in near ties.
+/// Checks problems of these seeds; limits the number of lists per thousand that may differ in near
+/// ties.
 fn check_all(
     device: &mut dyn Executor,
     seeds: std::ops::Range<u64>,

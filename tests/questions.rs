@@ -1,4 +1,4 @@
-//! Questions about documents: read from files, drawn without repeating one, answered with what their prompts have in common read once.
+//! Questions about documents: read from files, never repeated, with the common prefix of prompts fed once.
 
 mod common;
 
@@ -62,7 +62,8 @@ fn questions_are_read_in_both_shapes() {
 
 #[test]
 fn no_article_answers_training_and_held_out_questions() {
-    // Five questions, three of them for training; the fourth is about an article of the second, the fifth about new ones.
+    // Five questions, three for training; the fourth is about an article of the second, the fifth
+    // about new ones.
     let item = |id: &str, first: &str, second: &str| {
         format!(
             r#"{{"_id": "{id}", "question": "Q {id}?", "answer": "yes", "supporting_facts": [["{first}", 0], ["{second}", 0]],
@@ -94,7 +95,7 @@ fn a_document_is_asked_about_several_times_and_no_question_twice() {
     let path = dir.path().join("squad.json");
     std::fs::write(&path, format!(r#"{{"data": [{}]}}"#, articles.join(", "))).unwrap();
     let (stories, file) = (Stories::open(), QaFile::read(&path).unwrap());
-    // Articles 0 to 2 are for training, 3 and 4 are held out: 12 questions, at most 5 about one document.
+    // Articles 0 to 2 are for training, 3 and 4 are held out: 12 questions, at most 5 per document.
     let grid = QaGrid { lengths: vec![200], n_samples: 12, per_document: 5, seed: 3 };
     let samples = qa_samples(&stories.files, &file, &grid).unwrap();
     assert_eq!(samples.iter().map(|s| &s.id).collect::<BTreeSet<_>>().len(), 12);

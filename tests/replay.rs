@@ -1,4 +1,4 @@
-//! A recording of the shape of an earlier one is run with what was prepared for that one, on its own buffers and parameters.
+//! A recording reuses what was prepared for one with the same key, with its own buffers and parameters.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn tensor(device: &mut dyn Executor, label: &str, rows: usize, cols: usize, valu
     made
 }
 
-/// factor (a + a) bᵀ by way of a transient, and a copy of it that is cleared in its first 64 elements.
+/// factor (a + a) bᵀ through a transient, and a copy of it with its first 64 elements cleared.
 fn product(device: &mut dyn Executor, n: usize, start: f32, factor: f32) -> (Vec<f32>, Vec<f32>) {
     let a = tensor(device, "a", n, 8, |i| start + i as f32);
     let b = tensor(device, "b", 16, 8, |i| (i % 3) as f32);
@@ -45,7 +45,8 @@ fn expected(n: usize, start: f32, factor: f32) -> Vec<f32> {
 #[test]
 fn one_shape_is_prepared_once_and_each_run_has_its_own_buffers_and_parameters() {
     let Some(mut device) = common::software_device() else { return };
-    // The factor is a parameter of a kernel with alternatives, so it belongs to the shape; what the buffers hold does not.
+    // The factor is a parameter of a kernel with alternatives, so it is part of the key; buffer
+    // contents are not.
     let runs =
         [(8, 1.0, 1.0, 0), (8, 5.0, 1.0, 1), (8, 5.0, 3.0, 1), (24, 2.0, 1.0, 1), (8, 7.0, 3.0, 2), (24, 9.0, 1.0, 3)];
     let mut held = Vec::new();
@@ -94,6 +95,6 @@ fn the_steps_of_a_generation_are_replayed() {
         let id = session.draw(&mut device).unwrap();
         session.feed(&mut device, &loaded.model, &[id]).unwrap();
     }
-    // Two recordings a token. Only what joins or leaves the compressed part of the cache is of another shape.
+    // Two recordings per token. Only steps that change the kept part of the cache have a new key.
     assert!(device.n_replayed() > 2 * N * 3 / 4, "{} of {}", device.n_replayed(), 2 * N);
 }

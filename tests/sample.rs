@@ -1,4 +1,4 @@
-//! Sampling beyond its cases: what the filters keep, by Hugging Face's definitions, and frequencies of draws.
+//! Sampling beyond its cases: the filters, by Hugging Face's definitions, and the frequencies of draws.
 
 mod common;
 
@@ -8,7 +8,7 @@ use longreach::tensor::Tensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The tokens drawn at the given uniform numbers from the logarithms of `weights`.
+/// The tokens drawn with the given uniform numbers from the logarithms of `weights`.
 fn draws(device: &mut dyn Executor, weights: &[f32], previous: &[u32], sampling: &Sampling, us: &[f32]) -> Vec<u32> {
     sampling.validate().unwrap();
     let buffer = |label, kind, len| Buffer::persistent(label, kind, len).span();
@@ -27,7 +27,7 @@ fn draws(device: &mut dyn Executor, weights: &[f32], previous: &[u32], sampling:
         .collect()
 }
 
-/// The probability of every token, by drawing at evenly spaced uniform numbers.
+/// The probability of every token, by drawing with evenly spaced uniform numbers.
 fn probabilities(device: &mut dyn Executor, weights: &[f32], previous: &[u32], sampling: &Sampling) -> Vec<f64> {
     const N: usize = 997;
     let us: Vec<f32> = (0..N).map(|i| (i as f32 + 0.5) / N as f32).collect();
@@ -52,7 +52,7 @@ fn each_filter_keeps_what_its_definition_says() {
     check(&w, &[], PLAIN, &[0.1, 0.4, 0.2, 0.3]);
     check(&w, &[], Sampling { temperature: 0.5, ..PLAIN }, &[1.0 / 30.0, 16.0 / 30.0, 4.0 / 30.0, 9.0 / 30.0]);
     check(&w, &[], Sampling { top_k: 2, ..PLAIN }, &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
-    // 0.4 + 0.3 is less than 0.75, so 0.2 is the last that stays.
+    // 0.4 + 0.3 is less than 0.75, so 0.2 is the last to stay.
     check(&w, &[], Sampling { top_p: 0.75, ..PLAIN }, &[0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]);
     check(&w, &[], Sampling { top_p: 0.01, ..PLAIN }, &[0.0, 1.0, 0.0, 0.0]);
     check(&w, &[], Sampling { min_p: 0.45, ..PLAIN }, &[0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]);
@@ -62,9 +62,9 @@ fn each_filter_keeps_what_its_definition_says() {
 #[test]
 fn filters_apply_to_what_the_ones_before_them_kept() {
     let w = [0.1, 0.4, 0.2, 0.3];
-    // After top-k the four sevenths of token 1 reach 0.55; of all tokens it would have only 0.4.
+    // After top-k, token 1 has 4/7, which reaches 0.55; among all tokens it has only 0.4.
     check(&w, &[], Sampling { top_k: 2, top_p: 0.55, ..PLAIN }, &[0.0, 1.0, 0.0, 0.0]);
-    // The temperature comes first: it lifts token 1 to 16/30.
+    // The temperature comes first: it raises token 1 to 16/30.
     check(&w, &[], Sampling { temperature: 0.5, top_p: 0.5, ..PLAIN }, &[0.0, 1.0, 0.0, 0.0]);
 }
 
@@ -78,7 +78,8 @@ fn equals_stay_in_top_k_and_the_lowest_fill_top_p() {
 
 #[test]
 fn the_penalty_divides_positive_and_multiplies_negative_logits_once() {
-    // Logits ln 4 and ln 1/4 become ln 2 and ln 1/16 with a penalty of 2, however often a token is listed.
+    // Logits ln 4 and ln 1/4 become ln 2 and ln 1/16 with a penalty of 2, however often a token is
+    // listed.
     let sampling = Sampling { repetition_penalty: 2.0, ..PLAIN };
     let total = 2.0 + 1.0 / 16.0 + 1.0;
     check(&[4.0, 0.25, 1.0], &[0, 1, 1, 0], sampling, &[2.0 / total, 1.0 / 16.0 / total, 1.0 / total]);

@@ -26,7 +26,7 @@ fn every_shader_translates_to_every_language() {
     let missing: Vec<String> = missing.into_iter().collect();
     if !missing.is_empty() {
         let what = format!("{}; on Debian 12: apt-get install spirv-tools glslang-tools", missing.join(", "));
-        let must = std::env::var_os("CI").is_some() && cfg!(target_os = "linux"); // the set-up script installs them there
+        let must = std::env::var_os("CI").is_some() && cfg!(target_os = "linux"); // the setup script installs them there
         assert!(!must, "{what}");
         eprintln!("SKIPPED: {what}");
     }
@@ -39,7 +39,7 @@ fn dumped_shaders_are_the_linked_ones_under_names_of_their_own() {
     let mut seen = 0;
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        // naga refuses this line of the standard and does without.
+        // naga rejects this line of the standard and works without it.
         let text = text.replace("enable subgroups;\n", "");
         naga::front::wgsl::parse_str(&text).unwrap();
         seen += 1;

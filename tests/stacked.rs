@@ -1,5 +1,6 @@
-//! A generated token goes through q, k and v in one product, and through gate and up in one, with the results that each would have
-//! alone; every format of a weight, on both executors.
+//! Stacked layers: a generated token gets q, k and v, or gate and up, from one product.
+//!
+//! The results equal those of the separate layers, for every weight format and on both executors.
 
 mod common;
 
@@ -25,7 +26,8 @@ fn param(device: &mut dyn Executor, name: &str, seed: usize, rows: usize, cols: 
     Param::frozen(name, value)
 }
 
-/// Three layers with weights of a common tensor: one with an adapter, one with a bias, one with both.
+/// Three layers whose weights are rows of one tensor: one with an adapter, one with a bias, one
+/// with both.
 fn layers(device: &mut dyn Executor, format: Format) -> ([Linear; 3], Tensor) {
     const ROWS: [usize; 3] = [128, 64, 64];
     let whole = Tensor::persistent("whole", format, 256, 48, &device.limits()).unwrap();
@@ -47,7 +49,7 @@ fn layers(device: &mut dyn Executor, format: Format) -> ([Linear; 3], Tensor) {
     (layers, whole)
 }
 
-/// The outputs of a row or two, behind a norm or not, and the dispatches that made them.
+/// The outputs for one or two rows, with or without a norm before, and the number of dispatches.
 fn outputs(device: &mut dyn Executor, stacked: &Stacked<3>, rows: usize, normed: bool) -> (Vec<Vec<f32>>, usize) {
     let x = param(device, "x", 20, rows, 48).value;
     let scale = param(device, "scale", 21, 1, 48);
@@ -72,7 +74,7 @@ fn check_layers(device: &mut dyn Executor) {
     for format in [Format::F32, Format::Bf16, Format::F16] {
         let (layers, whole) = layers(device, format);
         let bare = layers.clone().map(|layer| Linear { lora: None, ..layer });
-        // Behind a norm a row spares it too, unless adapters want its output.
+        // With a norm, a single row saves its dispatch too, unless adapters need its output.
         for (layers, normed, spared) in [(layers.clone(), false, 2), (layers, true, 2), (bare, true, 3)] {
             let together = Stacked::new(layers.clone(), Some(whole.clone()));
             let apart = Stacked::new(layers, None);
@@ -120,7 +122,7 @@ fn config() -> ModelConfig {
     }
 }
 
-/// Logits of 40 tokens, fed at once or one by one.
+/// Logits of 40 tokens, fed in chunks of `chunk`.
 fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
     let mut model = load(device, &WeightSource::random(config(), 3).unwrap(), None, Train::Nothing).unwrap().model;
     let attention = Attention::Lrsa(Lrsa::new(2, 8, 0.5).unwrap());
@@ -144,7 +146,7 @@ fn a_row_through_stacked_layers_is_what_each_makes_of_it() {
     check_layers(&mut device);
 }
 
-/// Products in the blocks of a step of `n` tokens.
+/// The number of products in the blocks of a step of `n` tokens.
 fn n_products(device: &mut dyn Executor, train: Train, n: usize) -> usize {
     let model = load(device, &WeightSource::random(config(), 3).unwrap(), None, train).unwrap().model;
     let mut cache = model.cache(Attention::Dense, 40, 40).unwrap();
@@ -160,7 +162,7 @@ fn a_generated_token_takes_four_products_a_layer() {
     let mut device = CpuExecutor::<f32>::new();
     assert_eq!(n_products(&mut device, Train::Nothing, 1), 2 * 4);
     assert_eq!(n_products(&mut device, Train::Nothing, 2), 2 * 7);
-    // Weights that are trained lie in an arena of their own.
+    // Trained weights are in their own arena, not adjacent.
     assert_eq!(n_products(&mut device, Train::All(Decay::All), 1), 2 * 7);
 }
 

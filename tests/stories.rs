@@ -1,5 +1,6 @@
-//! stories260K, a real pretrained model: 256 greedy steps from the start token alone give the text that its author published,
-//! on every executor and through the program.
+//! stories260K: 256 greedy steps reproduce the text that its author published.
+//!
+//! Runs from the start token alone, on every executor and through the program.
 
 mod common;
 
@@ -15,7 +16,7 @@ use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::sample::Sampling;
 use longreach::text::tokenizer::Tokenizer;
 
-/// What the author's program printed; it ends with a line break of its own.
+/// The output of the author's program, including its final line break.
 const PUBLISHED: &str = include_str!("../assets/stories260k/greedy-256.txt");
 
 fn folder() -> PathBuf {

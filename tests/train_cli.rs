@@ -1,4 +1,4 @@
-//! `longreach train` through the binary: the golden losses, what is saved, and what is refused.
+//! `longreach train` through the binary: the golden losses, the saved files, and rejected input.
 
 mod common;
 
@@ -81,7 +81,7 @@ impl Case {
         Self { golden, data, out, _dir: dir }
     }
 
-    /// Trains by the golden recipe and returns the final JSON object.
+    /// Trains with the golden recipe and returns the final JSON object.
     fn train(&self, attention: Attention, lora: bool, more: &[&str]) -> Value {
         let flags = attention_flags(attention);
         let adapter = self.golden.dir.join("lora");
@@ -103,7 +103,7 @@ impl Case {
         lines(&self.out.join("metrics.jsonl")).iter().map(|l| l["loss"].as_f64().unwrap()).collect()
     }
 
-    /// Loss of the saved state, loaded afresh.
+    /// The loss of the saved model, loaded again.
     fn saved_loss(&self, attention: Attention, lora: bool) -> f64 {
         let (model, adapter) = if lora { (&self.golden.dir, Some(self.out.as_path())) } else { (&self.out, None) };
         let files = ModelFiles::open(text(model), adapter).unwrap();
@@ -204,7 +204,7 @@ fn a_new_adapter_starts_at_the_model_and_learns() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let losses = case.losses();
     assert_eq!(losses.len(), 6);
-    // B is zero at first: whatever dropout does to A's input, the first loss is the model's own.
+    // B starts at zero, so the first loss is the model's own, whatever dropout does to A's input.
     assert_close(&losses[..1], &case.golden.reals("dense.loss"), 1e-5, "first loss");
     assert!(losses[5] < losses[0] - 0.01, "{losses:?}");
     let text = std::fs::read_to_string(case.out.join("adapter_config.json")).unwrap();
@@ -215,7 +215,8 @@ fn a_new_adapter_starts_at_the_model_and_learns() {
     assert_close(&[case.saved_loss(Attention::Dense, true)], &[eval], 2e-6, "dropout is off in evaluation");
 }
 
-/// Runs with `more` flags on `jsonl` (`None`: no data folder) and expects a refusal that leaves nothing behind.
+/// Runs with `more` flags on `jsonl` (`None`: no data folder); expects an error that leaves no
+/// files.
 fn assert_refused(jsonl: Option<&str>, more: &[&str], status: &[i32], words: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(CASES[0]);

@@ -1,4 +1,4 @@
-//! The mutation score, end to end on two small shaders: the program plants faults, workers run them, cases find them.
+//! `longreach mutants` end to end on two small shaders: it plants faults, and the cases find them.
 
 use std::process::{Command, Output};
 

@@ -1,7 +1,7 @@
-//! A second WGSL compiler judges every linked shader in each of its variants. naga, which wgpu uses, does not check that barriers and subgroup
-//! operations are reached by all invocations alike; tint, which browsers use, does.
+//! Checks every variant of every linked shader with tint, the WGSL compiler of browsers.
 //!
-//! tint is no requirement: where it is not on the PATH the test says that it was skipped.
+//! naga, which wgpu uses, does not check that barriers and subgroup operations are in uniform
+//! control flow; tint does. If tint is not on the PATH, the test prints that it is skipped.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use longreach::conformance::shaders;
 
-/// What tint says against a WGSL file, or nothing.
+/// tint's messages about a WGSL file; `None` if there are none.
 fn verdict(file: &Path) -> Option<String> {
     let out =
         Command::new("tint").args(["-f", "wgsl", "-o"]).arg(file.with_extension("out")).arg(file).output().unwrap();
@@ -36,7 +36,7 @@ fn tint_accepts_every_shader() {
 #[test]
 fn tint_refuses_a_barrier_in_divergent_flow() {
     if Command::new("tint").arg("--help").output().is_err() {
-        return; // the test above says so
+        return; // the test above prints the skip
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("split.wgsl");

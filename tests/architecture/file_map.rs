@@ -1,16 +1,16 @@
-//! The file map of ARCHITECTURE.md, made from the first sentence of each file's `//!` lines.
+//! Builds the file map of ARCHITECTURE.md from the first sentence of each file's `//!` comment.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The first sentence of a file's documentation, links as plain words.
+/// The first sentence of a file's documentation, with links as plain text.
 fn summary(text: &str) -> String {
     let lines = text.lines().map_while(|l| l.strip_prefix("//!")).map(str::trim);
     let paragraph = lines.take_while(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
     let sentence = paragraph.split_once(". ").map_or(paragraph.as_str(), |(first, _)| first);
     let mut out = String::new();
     let mut rest = sentence.trim_end_matches('.');
-    // [`name`](path) and [`name`] are `name` here.
+    // Replaces [`name`](path) and [`name`] by `name`.
     while let Some(at) = rest.find("[`") {
         out.push_str(&rest[..at]);
         let after = &rest[at + 1..];

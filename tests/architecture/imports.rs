@@ -1,4 +1,4 @@
-//! Which file uses which: `crate::`, `super::` and `self::` paths, followed through re-exports to the file that defines the item.
+//! Which file uses which: follows `crate::`, `super::` and `self::` paths to the defining file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,20 +6,22 @@ use super::sources::is_ident;
 
 type Path = Vec<String>;
 
-/// One path in the code of a file, and the line that it stands on (from 1).
+/// A path in the code of a file, with its line (from 1).
 pub struct Import {
     pub line: usize,
     pub path: Path,
 }
 
-/// The module path of a file below `src/`: `src/gpu/plan.rs` is `gpu::plan`, `src/gpu/mod.rs` is `gpu`.
+/// The module path of a file below `src/`: `gpu::plan` for `src/gpu/plan.rs`, `gpu` for
+/// `src/gpu/mod.rs`.
 fn module_path(file: &str) -> Path {
     let inner = file.trim_start_matches("src/").trim_end_matches(".rs");
     let inner = inner.trim_end_matches("/mod");
     if inner == "lib" { vec![] } else { inner.split('/').map(String::from).collect() }
 }
 
-/// The paths of a `use` tree: `a::{b, c::d as e}` is `a::b` and `a::c::d`, each with the name it is known by.
+/// The paths of a `use` tree, each with its local name: `a::{b, c::d as e}` gives `a::b` and
+/// `a::c::d`.
 fn flatten(tree: &str, prefix: &[String], out: &mut Vec<(Path, String)>) {
     let (mut depth, mut start) = (0, 0);
     let mut parts = Vec::new();
@@ -72,7 +74,7 @@ fn uses(code: &str) -> Vec<Use> {
     found
 }
 
-/// Every path of the code that begins at the crate or at a neighbour.
+/// Every path in the code that starts with `crate`, `super` or `self`.
 fn paths(code: &str) -> Vec<Import> {
     let line_of = |at: usize| code[..at].matches('\n').count() + 1;
     let declared = uses(code);
@@ -94,7 +96,7 @@ fn paths(code: &str) -> Vec<Import> {
     found
 }
 
-/// The files of a crate, by module, and what each passes on under its own name.
+/// The files of a crate by module, and what each re-exports.
 pub struct Imports<'a> {
     code: &'a BTreeMap<String, String>,
     modules: BTreeMap<Path, &'a str>,
@@ -102,7 +104,7 @@ pub struct Imports<'a> {
 }
 
 impl<'a> Imports<'a> {
-    /// Of product code by file.
+    /// Analyses product code, given by file.
     pub fn new(code: &'a BTreeMap<String, String>) -> Self {
         let modules = code.keys().map(|file| (module_path(file), file.as_str())).collect();
         let mut passed_on: BTreeMap<&str, BTreeMap<String, Path>> = BTreeMap::new();
@@ -115,7 +117,7 @@ impl<'a> Imports<'a> {
         Self { code, modules, passed_on }
     }
 
-    /// A path of a file from the root of the crate; none where it leads out of the crate.
+    /// A path of a file, relative to the root of the crate; `None` if it leads out of the crate.
     fn absolute(&self, file: &str, path: &[String]) -> Option<Path> {
         let mut base = module_path(file);
         let mut rest = path;
@@ -137,7 +139,7 @@ impl<'a> Imports<'a> {
         Some(base)
     }
 
-    /// The file that defines what an absolute path names.
+    /// The file that defines the item of an absolute path.
     fn definer(&self, path: &[String], hops: usize) -> Option<&'a str> {
         let n = (0..=path.len()).rev().find(|&n| self.modules.contains_key(&path[..n]))?;
         let file = self.modules[&path[..n]];
@@ -151,7 +153,7 @@ impl<'a> Imports<'a> {
         Some(file)
     }
 
-    /// The files whose items a file uses, with the first line that does.
+    /// The files whose items a file uses, with the first line of use.
     pub fn of(&self, file: &str) -> BTreeMap<&'a str, usize> {
         let mut found = BTreeMap::new();
         for import in paths(&self.code[file]) {
@@ -163,8 +165,8 @@ impl<'a> Imports<'a> {
         found
     }
 
-    /// Circles of files that use each other, each with its files in order. A `mod.rs` gathers what is below it and counts for
-    /// nothing.
+    /// Cycles of files that use each other, each with its files in order. `mod.rs` files are
+    /// ignored, since they only re-export.
     pub fn circles(&self) -> Vec<Vec<&'a str>> {
         let counts = |file: &str| !(file.ends_with("/mod.rs") || file == "src/lib.rs");
         let files: Vec<&str> = self.code.keys().map(String::as_str).filter(|f| counts(f)).collect();

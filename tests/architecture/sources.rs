@@ -1,15 +1,16 @@
-//! The sources as the rules look at them: files with their texts, product code without comments and tests.
+//! The sources as the architecture tests read them: texts by file, and code without comments and tests.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The repository.
+/// The repository root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Paths below the repository of all files with this ending under `dir`, sorted, with their texts.
+/// The files under `dir` with this extension: paths from the repository root, sorted, with their
+/// texts.
 pub fn files(dir: &str, ending: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![root().join(dir)];
@@ -32,8 +33,8 @@ fn is_test_file(path: &str) -> bool {
     stem.ends_with("_tests") || stem.starts_with("test_")
 }
 
-/// The text without comments and without items under `#[cfg(test)]`; line numbers stay. Relies on rustfmt's layout: an item
-/// ends with a line of the indentation that it began with.
+/// The text without comments and without items under `#[cfg(test)]`; line numbers stay. Relies on
+/// rustfmt's layout: an item ends with a line that has the indentation of its first line.
 pub fn product_code(text: &str) -> String {
     let mut out = String::new();
     let mut lines = text.lines();
@@ -58,18 +59,18 @@ pub fn product_code(text: &str) -> String {
     out
 }
 
-/// The sources below `src/` as product code, without test files.
+/// The code of all files below `src/`, without test files.
 pub fn product() -> BTreeMap<String, String> {
     let all = files("src", "rs").into_iter();
     all.filter(|(path, _)| !is_test_file(path)).map(|(path, text)| (path, product_code(&text))).collect()
 }
 
-/// Whether a character can be part of a name.
+/// Whether a character can be part of an identifier.
 pub fn is_ident(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Fails with what is wrong and what to do about it.
+/// Fails with the violations and what to do about them, if there are any.
 pub fn fail_if(wrong: &[String], what_to_do: &str) {
     assert!(wrong.is_empty(), "\n{}\n{what_to_do}", wrong.join("\n"));
 }

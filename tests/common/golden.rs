@@ -1,4 +1,4 @@
-//! The golden cases' inputs and answers, for tests that go through the binary.
+//! Inputs and expected values of the golden cases, for tests of the program.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

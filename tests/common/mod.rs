@@ -1,4 +1,4 @@
-//! What the tests share: the adapter that they name.
+//! Shared by the tests: the adapter that they run on.
 
 #![allow(dead_code)] // each test file uses its own part
 
@@ -8,10 +8,11 @@ pub mod stories;
 
 use longreach::gpu::{AdapterReport, LimitSet, OpenOptions, WgpuExecutor, adapters, find_adapter, software_adapter};
 
-/// Names another adapter for the tests, as `--device` does: `gl:llvmpipe`, `nvidia`, `0`.
+/// Environment variable that selects another adapter, like `--device`: `gl:llvmpipe`, `nvidia`,
+/// `0`.
 const DEVICE_VARIABLE: &str = "LONGREACH_TEST_DEVICE";
 
-/// What the variable says.
+/// The value of the variable.
 pub fn named_device() -> Option<String> {
     std::env::var(DEVICE_VARIABLE).ok()
 }
@@ -23,7 +24,8 @@ fn test_adapter() -> Option<AdapterReport> {
     }
 }
 
-/// The software Vulkan device, or the one that the variable names. Where there is none: a failure in CI, a printed skip elsewhere.
+/// The software Vulkan device, or the one that the variable selects. Without one, fails in CI and
+/// prints a skip elsewhere.
 pub fn software_device() -> Option<WgpuExecutor> {
     open(&OpenOptions::default())
 }
@@ -33,12 +35,12 @@ pub fn minimal_device() -> Option<WgpuExecutor> {
     open(&OpenOptions { limits: LimitSet::WebGpu, checked: true, ..OpenOptions::default() })
 }
 
-/// Opens that adapter with the given options.
+/// Opens the adapter with the given options.
 pub fn open(options: &OpenOptions) -> Option<WgpuExecutor> {
     test_adapter_or_skip().map(|adapter| WgpuExecutor::open(&adapter, options).expect("the adapter opens"))
 }
 
-/// That adapter, unopened.
+/// The adapter, unopened.
 pub fn test_adapter_or_skip() -> Option<AdapterReport> {
     let adapter = test_adapter();
     if adapter.is_none() {

@@ -1,4 +1,4 @@
-//! The bundled model on the CPU, to be evaluated.
+//! The bundled model on the CPU, for evaluation tests.
 
 use std::ops::ControlFlow;
 

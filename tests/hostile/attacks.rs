@@ -1,4 +1,4 @@
-//! Files that were thought up or found against one reader, by what they try.
+//! Malicious files by reader, each named after what it attacks.
 
 use serde_json::{Value as Json, json};
 
@@ -23,7 +23,7 @@ fn header(n_tensors: u64, n_pairs: u64, rest: &[u8]) -> Vec<u8> {
     [b"GGUF\x03\0\0\0", &n_tensors.to_le_bytes()[..], &n_pairs.to_le_bytes(), rest].concat()
 }
 
-/// An array pair: key, element type, count, and the elements' bytes.
+/// A key-value pair with an array: key, element type, count, and the bytes of the elements.
 fn array(key: &str, kind: u32, n: usize, elements: &[u8]) -> Vec<u8> {
     let head = [&9u32.to_le_bytes()[..], &kind.to_le_bytes(), &(n as u64).to_le_bytes()].concat();
     [text(key), head, elements.to_vec()].concat()
@@ -82,7 +82,7 @@ fn safetensors() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A small tokenizer with one change.
+/// A small tokenizer with one modification.
 fn tokenizer(change: impl FnOnce(&mut Json)) -> Vec<u8> {
     let mut file = json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
         "decoder": null, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}});

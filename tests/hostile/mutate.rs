@@ -1,5 +1,7 @@
-//! Mutations of valid files that keep most of their structure: cuts, flipped bits, numbers at the edges of their types,
-//! doubled and swapped stretches, deep nesting. The same seed gives the same inputs.
+//! Seeded mutations of valid files that keep most of their structure.
+//!
+//! Cuts, flipped bits, numbers at the limits of their types, duplicated and swapped ranges, deep
+//! nesting. Equal seeds give equal inputs.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -9,7 +11,7 @@ pub struct Mutator {
     seeds: Vec<Vec<u8>>,
 }
 
-/// Numbers of text files at the edges of types.
+/// Numbers at the limits of their types, for text files.
 const TEXT_NUMBERS: [&str; 14] = [
     "0",
     "-1",
@@ -27,7 +29,7 @@ const TEXT_NUMBERS: [&str; 14] = [
     "99999999999999999999999999999999",
 ];
 
-/// Words that mean something to some reader.
+/// Keywords of the readers' formats.
 const WORDS: [&str; 16] = [
     "null",
     "{}",
@@ -66,7 +68,7 @@ impl Mutator {
         if n == 0 { 0 } else { self.rng.random_range(0..n) }
     }
 
-    /// A stretch of `bytes`.
+    /// A range of `bytes`.
     fn stretch(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
         let start = self.below(bytes.len());
         let longest = (bytes.len() - start).min(200);
@@ -109,7 +111,7 @@ impl Mutator {
         }
     }
 
-    /// Overwrites four or eight bytes with a number at an edge.
+    /// Overwrites four or eight bytes with a number at the limit of its type.
     fn set_integer(&mut self, bytes: &mut [u8], at: usize) {
         let edges = [
             0,
@@ -131,7 +133,7 @@ impl Mutator {
         bytes.iter_mut().skip(at).zip(&number[..size]).for_each(|(b, n)| *b = *n);
     }
 
-    /// Replaces the next number of a text.
+    /// Replaces the next number in a text.
     fn set_text_number(&mut self, bytes: &mut Vec<u8>, at: usize) {
         let Some(first) = (at..bytes.len()).find(|&i| bytes[i].is_ascii_digit()) else { return };
         let n = bytes[first..].iter().take_while(|b| b.is_ascii_digit()).count();

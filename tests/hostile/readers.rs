@@ -1,7 +1,8 @@
-//! Every reader of files that nobody vouches for, as functions of bytes: what the fuzz targets and the hostile-files test call.
+//! Every reader of untrusted files, as a function of bytes, for fuzzing and tests/hostile_files.rs.
 //!
-//! Each writes the bytes where its reader looks for a file, reads, and then uses what was read as a run would, since a file
-//! that is accepted must also be safe to use. Results do not matter here, only that they come.
+//! Each writes the bytes to the file that its reader expects, reads it, and uses the result as a
+//! run would, since an accepted file must also be safe to use. Results are not checked, only that
+//! the call returns.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -21,7 +22,7 @@ use longreach::text::chat_template::{ChatTemplate, Message};
 use longreach::text::stop::StopTokens;
 use longreach::text::tokenizer::Tokenizer;
 
-/// A reader: a scratch folder of its own, and the bytes.
+/// A reader, called with its scratch folder and the bytes.
 pub type Reader = fn(&Path, &[u8]);
 
 /// All readers by name.
@@ -35,7 +36,7 @@ pub const READERS: [(&str, Reader); 7] = [
     ("chat_template", chat_template),
 ];
 
-/// Texts that a tokenizer must encode or refuse.
+/// Texts that a tokenizer must encode or reject.
 const TEXTS: [&str; 5] = [
     "",
     "Once upon a time, 1234 days",
@@ -180,7 +181,7 @@ fn small_model() -> &'static ModelConfig {
     })
 }
 
-/// A chat template, and one conversation through it.
+/// A chat template, applied to one conversation.
 pub fn chat_template(_: &Path, bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(template) = ChatTemplate::new(text, "<s>", "</s>") else { return };

@@ -1,4 +1,4 @@
-//! Small valid files of every kind, from which the fuzz targets and the hostile-files test start.
+//! Small valid files of every kind, as seeds for fuzzing and tests/hostile_files.rs.
 
 use std::path::Path;
 
@@ -31,7 +31,8 @@ fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-/// A GGUF header from pairs (key, type number and bytes of the value) and tensors (name, ggml type, dimensions, bytes).
+/// A GGUF file from key-value pairs (key, type number and bytes of the value) and tensors (name,
+/// ggml type, dimensions, bytes).
 fn gguf(pairs: &[(&str, Vec<u8>)], tensors: &[(&str, u32, &[u64], usize)]) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -74,7 +75,7 @@ fn strings(values: &[&str]) -> Vec<u8> {
     value_list(8, &values.iter().map(|v| string(v)).collect::<Vec<_>>())
 }
 
-/// A whole Llama of one block, with a quantised tensor and RoPE divisors.
+/// A complete Llama of one block, with a quantised tensor and RoPE divisors.
 fn gguf_model() -> Vec<u8> {
     let mut pairs = vec![("general.architecture", value_text("llama"))];
     for (key, value) in [
@@ -203,7 +204,7 @@ fn model_jsons() -> Vec<Vec<u8>> {
     [config, qwen, adapter, tokenizer_config, index, record].iter().map(|v| v.to_string().into_bytes()).collect()
 }
 
-/// Tokenizers that together have every kind of part.
+/// Tokenizers that together contain every type of component.
 fn tokenizers() -> Vec<Vec<u8>> {
     let added = json!([{"id": 9, "content": "<s>", "single_word": false, "lstrip": true, "rstrip": false, "normalized": false, "special": true},
                        {"id": 10, "content": "hi", "single_word": true, "lstrip": false, "rstrip": true, "normalized": true, "special": false}]);

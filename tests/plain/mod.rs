@@ -28,7 +28,7 @@ pub struct Plain<'a> {
     pub kv: &'a [f64],
 }
 
-/// Output and gradients, laid out as q and kv.
+/// Output and gradients, with the layout of q and kv.
 pub struct Answer {
     pub out: Vec<f64>,
     pub dq: Vec<f64>,
@@ -64,7 +64,7 @@ impl Shape {
         starts.collect()
     }
 
-    /// First rows of the partitions that are scored, over all sequences.
+    /// First rows of the scored partitions, over all sequences.
     pub fn scored(&self) -> Vec<usize> {
         if self.window.is_some() {
             return Vec::new();
@@ -76,7 +76,7 @@ impl Shape {
         self.sequences().iter().flat_map(of).collect()
     }
 
-    /// What one head's cache holds after n tokens: counted, not computed by a formula.
+    /// Entries of one head's cache after n tokens, counted instead of computed by a formula.
     pub fn cache_entries(&self, n: usize) -> usize {
         if let Some(window) = self.window {
             return (0..n).filter(|t| t + window >= n).count();
@@ -101,12 +101,13 @@ impl Plain<'_> {
         self.row(self.kv, t, head + self.shape.n_kv_heads, 2 * self.shape.n_kv_heads)
     }
 
-    /// Whether two tokens have the same key and the same value in a head, to the bit.
+    /// Whether two tokens have bitwise equal keys and values in a head.
     pub fn same(&self, a: usize, b: usize, head: usize) -> bool {
         self.key(a, head) == self.key(b, head) && self.value(a, head) == self.value(b, head)
     }
 
-    /// Scores of the L tokens of the partition that begins at row `first`, judged by the L after them.
+    /// Scores of the L tokens of the partition that begins at row `first`, scored by the L tokens
+    /// after them.
     pub fn scores(&self, first: usize, head: usize) -> Vec<f64> {
         let keys = self.side(first, |t| self.key(t, head));
         let values = self.side(first, |t| self.value(t, head));
@@ -127,7 +128,8 @@ impl Plain<'_> {
         softmax(&(first..first + lag).map(spread).collect::<Vec<_>>())
     }
 
-    /// The rows kept of the partition at `first`: the K best, ties to the lowest, ascending.
+    /// The kept rows of the partition at `first`: the K highest scores, ties to the lowest row,
+    /// ascending.
     pub fn select(&self, first: usize, head: usize) -> Vec<usize> {
         let scores = self.scores(first, head);
         let better = |i: usize, j: usize| scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
@@ -135,8 +137,8 @@ impl Plain<'_> {
         (0..scores.len()).filter(|&i| rank(i) < self.shape.kept()).map(|i| first + i).collect()
     }
 
-    /// Output and gradients by the dense formula, for a selection [scored partitions][Hk] of rows and the gradient `dout` of
-    /// the output. `scale` is the factor of the scores.
+    /// Output and gradients by the dense formula, for a selection [scored partitions][Hk] of rows
+    /// and the output gradient `dout`. `scale` multiplies the attention scores.
     pub fn answer(&self, kept: &[Vec<Vec<usize>>], dout: &[f64], scale: f64) -> Answer {
         let s = self.shape;
         let (heads, kv_heads, d) = (s.n_heads, s.n_kv_heads, s.dim);

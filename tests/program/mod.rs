@@ -1,4 +1,4 @@
-//! What the tests of the command line share: running the program, and the files they give it.
+//! Shared by the command-line tests: running the program, and the files it reads.
 
 #![allow(dead_code)] // each test file uses its own part
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use longreach::formats::host_tensor::HostTensor;
 use longreach::formats::safetensors_file::Checkpoint;
 
-/// What a run of the program gave.
+/// The exit status and output of a run.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -19,20 +19,20 @@ pub struct Run {
 }
 
 impl Run {
-    /// The JSON object on stdout of a run that went well.
+    /// The JSON object on stdout of a successful run.
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 }
 
-/// Runs the program with `input` on stdin and `env` set. Whatever happens, it does not panic.
+/// Runs the program with `input` on stdin and the variables `env`. Fails if it panics.
 pub fn run_with(args: &[&str], input: &str, env: &[(&str, &str)]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longreach"));
     command.args(args).envs(env.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
-    // A program that refuses its arguments closes stdin unread, which is no failure of the test.
+    // A program that rejects its arguments closes stdin unread; that is not a failure.
     let _ = child.stdin.take().expect("stdin is a pipe").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("the program ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
@@ -74,7 +74,7 @@ pub fn rows(tensor: &HostTensor) -> Vec<Vec<i64>> {
     values.chunks(*tensor.shape.last().unwrap()).map(<[i64]>::to_vec).collect()
 }
 
-/// Writes lists of lists as JSON and returns the path.
+/// Writes lists of lists as JSON; returns the path.
 pub fn write_lists(dir: &Path, name: &str, lists: &[Vec<i64>]) -> PathBuf {
     let path = dir.join(name);
     std::fs::write(&path, serde_json::to_string(lists).unwrap()).unwrap();
