@@ -11,7 +11,8 @@ use crate::verify::walk;
 
 /// The error of a central difference in f64, as a fraction of the gradient's norm, stays below
 /// this.
-const SLOPE: Tolerance = Tolerance { relative: 1e-6, absolute: 0.0, reason: "the accuracy of a central difference in f64" };
+const SLOPE: Tolerance =
+    Tolerance { relative: 1e-6, absolute: 0.0, reason: "the accuracy of a central difference in f64" };
 
 /// The cases of every family, without benchmark sizes and without those whose kernels software
 /// drivers take minutes to compile.
