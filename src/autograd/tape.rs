@@ -285,7 +285,7 @@ impl Tape {
         let is_given = |g: &Tensor| ids(g).iter().any(|id| given.contains(id));
         assert!(
             op.passes_on() || !local.iter().flatten().any(is_given),
-            "{} passes on a gradient that it was given and does not say so",
+            "{} returns a gradient that it was given, but passes_on() is false",
             op.label()
         );
         Ok(local)

@@ -221,7 +221,7 @@ impl Report {
 
     /// The report as JSON.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|e| Error::new(format!("the report is no JSON: {e}")))
+        serde_json::to_string(self).map_err(|e| Error::new(format!("the report cannot be written as JSON: {e}")))
     }
 
     /// Parses JSON that [`Report::to_json`] wrote.

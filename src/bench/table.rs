@@ -53,7 +53,7 @@ pub fn table(report: &Report) -> String {
     let mut text = format!("{}\n", report.device);
     if let Some(roofline) = &report.roofline {
         text += &format!(
-            "  at best {} GFLOP/s (multiply-adds in registers) and {} GB/s (a large copy)\n\n",
+            "  peak: {} GFLOP/s (multiply-adds in registers), {} GB/s (large copy)\n\n",
             figure(roofline.gflop_per_s),
             figure(roofline.gb_per_s)
         );
@@ -85,7 +85,7 @@ fn push_profile(text: &mut String, profile: &Profile) {
     let all: f64 = profile.kernels.iter().map(|k| k.seconds).sum();
     let (activity, attention) = (profile.activity.name(), &profile.attention);
     *text += &format!("\n{activity}, {attention}, {} tokens: {} of commands\n\n", profile.length, duration(all));
-    let mut rows = vec![cells(["kernel", "times", "in all", "share"])];
+    let mut rows = vec![cells(["kernel", "runs", "total", "share"])];
     for k in &profile.kernels {
         let share = format!("{:.1} %", 100.0 * k.seconds / all);
         rows.push(vec![k.kernel.clone(), k.dispatches.to_string(), duration(k.seconds), share]);
@@ -94,7 +94,7 @@ fn push_profile(text: &mut String, profile: &Profile) {
 }
 
 fn run_rows(report: &Report) -> Vec<Vec<String>> {
-    let head = ["", "attention", "tokens", "first time", "then", "tokens/s", "peak MiB", "KV cache MiB"];
+    let head = ["", "attention", "tokens", "first run", "median", "tokens/s", "peak MiB", "KV cache MiB"];
     let mut rows = vec![cells(head)];
     for r in &report.runs {
         rows.push(vec![

@@ -109,7 +109,7 @@ pub(super) fn check_slopes(cases: &[Case]) -> Result<Vec<Row>> {
             if slope.relative_error() >= SLOPE.relative {
                 let (analytic, numeric) = (slope.analytic, slope.numeric);
                 row.fail(format!(
-                    "the gradient says {analytic:e} along a direction, the difference quotient {numeric:e}"
+                    "slope along a direction: {analytic:e} by the gradient, {numeric:e} by a central difference"
                 ));
             }
             rows.push(row);

@@ -60,7 +60,7 @@ pub(super) fn apply(deviations: &[&Deviation], row: &mut Row) {
             row.reason = format!("{} ({})", deviation.reason, row.reason);
         }
         Status::Passed => row.fail(format!(
-            "passes, but is listed as a known deviation ({}): strike it from the list, or narrow its driver",
+            "passes, but is listed as a known deviation ({}): remove it from the list, or narrow its driver",
             deviation.reason
         )),
         Status::Failed | Status::Known => {}
@@ -109,7 +109,7 @@ mod tests {
         let mut unexpected = row("loss/sum");
         apply(&[&SUM], &mut unexpected);
         assert_eq!(unexpected.status, Status::Failed);
-        assert!(unexpected.reason.contains("strike it"), "{}", unexpected.reason);
+        assert!(unexpected.reason.contains("remove it"), "{}", unexpected.reason);
         let mut other = row("norm/rms_norm");
         apply(&[&SUM], &mut other);
         assert_eq!(other.status, Status::Passed);

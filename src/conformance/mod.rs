@@ -1,4 +1,4 @@
-//! Floor 9: conformance. Checks every kernel and gradient on a device and reports the results.
+//! Floor 9: conformance: checks every kernel and gradient on a device and reports the results.
 //!
 //! `check.rs` is the order of things on one adapter; `cases.rs` and `steps.rs` make the rows of a report (`row.rs`), from the
 //! kernels' cases and from whole runs; `deviations.rs` is what is known to be wrong elsewhere; `report.rs` is the whole,

@@ -101,10 +101,11 @@ fn same_bits_row(device: &mut dyn Executor, recording: &Recording, outputs: &[Sp
     };
     let (first, second, alone) = (bits(recording, false)?, bits(recording, false)?, bits(recording, true)?);
     if first != second {
-        row.fail("two runs of the recording gave different bits: an order of execution is not fixed".to_string());
+        row.fail("two runs of the recording gave different bits: the order of execution is not fixed".to_string());
     } else if first != alone {
         row.fail(
-            "the recording gives other bits than its dispatches alone: shared memory or a missing barrier".to_string(),
+            "the recording gives different bits than its dispatches alone: suspect shared memory or a missing barrier"
+                .to_string(),
         );
     }
     row.seconds = start.elapsed().as_secs_f64();

@@ -56,7 +56,7 @@ pub(super) fn judge(target: Target, code: &[u8]) -> Verdict {
             None => Verdict::Refused(format!("{name}: {}", said.trim())),
         },
         Err(e) if e.kind() == ErrorKind::NotFound => Verdict::NotJudged(format!("{name} is not installed")),
-        Err(e) => Verdict::Refused(format!("{name} does not work: {e}")),
+        Err(e) => Verdict::Refused(format!("{name} could not be run: {e}")),
     }
 }
 

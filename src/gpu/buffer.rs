@@ -101,7 +101,12 @@ impl Buffer {
     /// `len` elements from `offset`, which is a multiple of [`ELEMENT_ALIGNMENT`].
     pub fn slice(&self, offset: usize, len: usize) -> Span {
         assert!(offset.is_multiple_of(ELEMENT_ALIGNMENT), "span of {} starts at unaligned {offset}", self.label());
-        assert!(len > 0 && offset + len <= self.len(), "span {offset}+{len} leaves {} of {}", self.label(), self.len());
+        assert!(
+            len > 0 && offset + len <= self.len(),
+            "span {offset}+{len} exceeds {} of {}",
+            self.label(),
+            self.len()
+        );
         Span { buffer: self.clone(), offset, len }
     }
 }

@@ -116,7 +116,7 @@ impl<T: Reference> CpuExecutor<T> {
     /// Counts down the recordings before a simulated loss.
     fn check_life(&mut self) -> Result<()> {
         match &mut self.pretended_life {
-            Some(0) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost (a test says so)")),
+            Some(0) => Err(Error::of_kind(ErrorKind::DeviceLost, "the device was lost (simulated by a test)")),
             Some(left) => {
                 *left -= 1;
                 Ok(())

@@ -32,7 +32,7 @@ impl Footprint {
     /// The footprint of a module with a compute entry point and no open overrides: see
     /// [`Linked::resolved`](super::Linked::resolved).
     pub fn of(module: &naga::Module) -> Result<Self> {
-        let Some(entry) = module.entry_points.first() else { crate::bail!("it has no entry point") };
+        let Some(entry) = module.entry_points.first() else { crate::bail!("the shader has no entry point") };
         let mut needs = Self { workgroup_size: entry.workgroup_size, ..Self::default() };
         for (_, variable) in module.global_variables.iter() {
             match variable.space {

@@ -202,7 +202,7 @@ fn check_texels(binding: &Binding, found: &naga::TypeInner) -> std::result::Resu
     };
     let class = naga::ImageClass::Storage { format, access: naga::StorageAccess::LOAD };
     if *found != (naga::TypeInner::Image { dim: naga::ImageDimension::D2, arrayed: false, class }) {
-        return Err(format!("{} is no texture_storage_2d<{name}, read> in WGSL, as Rust says", binding.name));
+        return Err(format!("{} is not a texture_storage_2d<{name}, read> in WGSL, as in Rust", binding.name));
     }
     Ok(())
 }
