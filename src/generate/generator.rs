@@ -175,8 +175,7 @@ pub(crate) fn generate_from(
     let is_ahead = session.can_feed_drawn() && !device.runs_references();
     let mut drawn = session.start_draw(device)?;
     let stopped_by = loop {
-        // Not before the first token is known: kernels for the steps that follow are still compiled
-        // then.
+        // Not before the first token: queueing the next step compiles its kernels, which takes time.
         let is_next = is_ahead && !ids.is_empty() && ids.len() + 1 < max_tokens;
         let following = is_next.then(|| session.feed_drawn(device, model).and_then(|()| session.start_draw(device)));
         let id = drawn.wait()?[0];

@@ -26,8 +26,7 @@ enum Storage<T> {
     Words(Vec<u32>),
 }
 
-/// A free transient vector is kept for the next run while the total is below this multiple of the
-/// last run's need.
+/// Free transient vectors are released when they exceed the last run's need by this factor.
 const KEEP_FACTOR: u64 = 2;
 
 /// Executor of kernel references, generic over the type of real numbers.
