@@ -155,7 +155,7 @@ fn check(args: &BenchArgs) -> Result<()> {
 fn measure_kernels(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
     let budget = args.seconds / 10.0;
     let mut device = open_device(&args.device)?;
-    bar.set_message("what the device can do at best");
+    bar.set_message("peak rates of the device");
     let roofline = Roofline::measure(device.as_mut(), budget)?;
     report.roofline = Some(roofline);
     let mut watch = |row: &KernelRow| {
@@ -265,7 +265,7 @@ fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report,
     let longest = args.lengths.iter().copied().max().unwrap_or(0);
     for activity in TRAINING {
         for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
-            bar.set_message(format!("where the time of {} goes", activity.name()));
+            bar.set_message(format!("profile of {}", activity.name()));
             let device = open_device(&args.device)?;
             report.profiles.push(training_profile(device, subject, activity, attention, longest, args.recompute)?);
         }

@@ -45,7 +45,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     if list.is_empty() {
         print_line("no graphics adapter with compute shaders: install or update the driver, or use --device cpu")?;
     }
-    print_line(&format!("cpu  {} threads, always there", rayon::current_num_threads()))?;
+    print_line(&format!("cpu  {} threads, always available", rayon::current_num_threads()))?;
     print_line(&format!("auto picks {auto}; software adapters are used only when named"))
 }
 
