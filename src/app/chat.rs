@@ -1,4 +1,4 @@
-//! The chat page's state: a document, a conversation about it, and what the cache keeps of both.
+//! State of the chat page: the document, the conversation and the tokens that the cache kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,59 +7,60 @@ use super::message::{ModelCard, ModelChoice, Question, Turn};
 use crate::attention::{Attention, LayerAttention, Lrsa};
 use crate::eval::KeptMap;
 
-/// A document that questions are about.
+/// The document that the user asks about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     pub name: String,
     pub text: Arc<str>,
 }
 
-/// A model that is closed for a while.
+/// A model that the app closed temporarily and opens again later.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Closed {
     pub choice: ModelChoice,
-    /// S, L and r that its adapter was trained with.
+    /// S, L and r of the adapter's training run.
     pub recorded: Option<(usize, usize, f64)>,
 }
 
-/// The page.
+/// State of the chat page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chat {
     pub model: Option<ModelCard>,
     pub document: Option<Document>,
     pub turns: Vec<Turn>,
-    /// What is being typed.
+    /// Text in the input field.
     pub draft: String,
-    /// Tokens of the prompt read so far, of how many, while it is read.
+    /// During prefill: prompt tokens done and in total.
     pub fed: Option<(usize, usize)>,
-    /// The attention of the last question.
+    /// Attention of the last question.
     pub asked: Option<Attention>,
-    /// Tokens of the conversation, entries of one head's cache, and bytes of all.
+    /// Tokens of the conversation, cache entries of one head, and bytes of the whole cache.
     pub context: Option<(usize, usize, u64)>,
     pub kept: Option<KeptMap>,
-    /// Which layer and head the kept tokens are shown of.
+    /// Layer selected in the view of kept tokens; `None` for all layers.
     pub layer: Option<usize>,
+    /// KV head selected in the view of kept tokens; `None` for all heads.
     pub head: Option<usize>,
-    /// Whether the kept tokens are shown instead of the conversation.
+    /// Whether the page shows the kept tokens instead of the conversation.
     pub shows_kept: bool,
-    /// Size of the text of the kept view.
+    /// Font size of the view of kept tokens.
     pub text_size: f32,
-    /// What is open, or was at last.
+    /// The model that is open, or the last one that was.
     pub choice: ModelChoice,
-    /// The model that was closed for a training run and is to be opened after it.
+    /// The model to open again, for example after a training run.
     pub closed: Option<Closed>,
-    /// The one whose opening again goes on.
+    /// The model that the worker is opening again.
     pub reopening: Option<Closed>,
-    /// Path of a document, as it is typed.
+    /// Path in the document field.
     pub path: String,
-    /// How often the last question was asked again.
+    /// How often the user regenerated the last answer.
     pub n_again: u64,
 }
 
-/// The compressions of the dials, and their names.
+/// Compression factors on offer, with their labels.
 pub const FACTORS: [(u32, &str); 4] = [(1, "dense"), (2, "2x"), (4, "4x"), (8, "8x")];
 
-/// The attention for a compression factor, 1 for dense.
+/// The attention for a compression factor; 1 means dense.
 pub fn attention(sink: usize, lag: usize, factor: u32) -> crate::error::Result<Attention> {
     if factor <= 1 {
         return Ok(Attention::Dense);
@@ -68,7 +69,7 @@ pub fn attention(sink: usize, lag: usize, factor: u32) -> crate::error::Result<A
 }
 
 impl Chat {
-    /// Begins a turn with what is typed: the question to ask. None where nothing is typed.
+    /// Starts a turn with the text of the input field and returns the question to send. `None` if the field is empty.
     pub fn ask(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
         let question = self.draft.trim().to_string();
         if question.is_empty() {
@@ -80,7 +81,7 @@ impl Chat {
         Some(self.question(attention, max_tokens))
     }
 
-    /// Takes the last answer back: the question to ask again, for an answer that is drawn.
+    /// Drops the last answer and returns its question with a new seed, for a sampled answer.
     pub fn regenerate(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
         let turn = self.turns.last_mut()?;
         turn.answer.clear();
@@ -95,24 +96,24 @@ impl Chat {
         Question { document, turns: self.turns.clone(), attention, max_tokens, seed: self.n_again }
     }
 
-    /// Forgets the conversation but not the document.
+    /// Clears the conversation and keeps the document.
     pub fn restart(&mut self) {
         self.turns.clear();
         (self.kept, self.shows_kept, self.context, self.fed) = (None, false, None, None);
     }
 
-    /// The model is closed for a while: a run needs its memory, or the engine is started anew.
+    /// Closes the model temporarily: a training run needs its memory, or the engine restarts.
     pub fn close_for_a_while(&mut self) {
         self.closed = self.model.as_ref().map(|m| Closed { choice: self.choice.clone(), recorded: m.recorded });
         self.close();
     }
 
-    /// The model is closed. The conversation stays: the next one can go on with it, and a failure must not cost it.
+    /// Closes the model. The conversation stays, so the next model can continue it and a failure does not lose it.
     pub fn close(&mut self) {
         (self.model, self.kept, self.shows_kept, self.context) = (None, None, false, None);
     }
 
-    /// The conversation as a text file.
+    /// The conversation as plain text.
     pub fn transcript(&self) -> String {
         let mut text = String::new();
         if let Some(document) = &self.document {
@@ -124,7 +125,7 @@ impl Chat {
         text
     }
 
-    /// The conversation has so many tokens now.
+    /// Updates the length of the conversation.
     pub fn grown(&mut self, n_tokens: usize) {
         if let Some(attention) = self.asked {
             let (entries, bytes) = self.cache_size(attention, n_tokens);
@@ -143,17 +144,17 @@ impl Chat {
     }
 }
 
-/// Largest document that is taken in.
+/// Largest document in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
 
-/// Reads a document: text in UTF-8.
+/// Reads a document of UTF-8 text.
 pub fn read_document(path: &Path) -> crate::error::Result<Document> {
     use crate::error::{Context, Error};
     let show = || format!("opening {}", path.display());
     let size = std::fs::metadata(path).with_context(show)?.len();
     if size > MAX_DOCUMENT {
         return Err(Error::usage(format!(
-            "{} has {} MiB; a document may have {} MiB of text",
+            "{} has {} MiB, more than the {} MiB that a document may have: split it into smaller files",
             path.display(),
             size >> 20,
             MAX_DOCUMENT >> 20
@@ -161,23 +162,23 @@ pub fn read_document(path: &Path) -> crate::error::Result<Document> {
     }
     let bytes = std::fs::read(path).with_context(show)?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| Error::usage(format!("{} is not text in UTF-8: save it as plain text first", path.display())))?;
+        .map_err(|_| Error::usage(format!("{} is not UTF-8 text: save it as plain text first", path.display())))?;
     let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
     Ok(Document { name, text: text.into() })
 }
 
-/// Whether a dropped path is a model rather than a document.
+/// Whether a dropped path is a model: a folder with `config.json`, or a GGUF file.
 pub fn is_model(path: &Path) -> bool {
     path.is_dir() && path.join("config.json").exists()
         || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
-/// Whether a dropped path is an adapter.
+/// Whether a dropped path is an adapter folder.
 pub fn is_adapter(path: &Path) -> bool {
     path.is_dir() && path.join("adapter_config.json").exists()
 }
 
-/// What a dropped path is taken for.
+/// A path dropped on the window, by kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Dropped {
     Model(PathBuf),
@@ -185,7 +186,7 @@ pub enum Dropped {
     Document(PathBuf),
 }
 
-/// Tells dropped things apart.
+/// Classifies a dropped path.
 pub fn dropped(path: PathBuf) -> Dropped {
     if is_adapter(&path) {
         Dropped::Adapter(path)

@@ -1,4 +1,4 @@
-//! Between desktop and app: the window's icon, what is dropped on it, files that are saved in the working folder.
+//! Desktop integration: the window icon, dropped files, and files saved to the working folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::state::{Action, Pick};
 use crate::atomic_file::write_file;
 use crate::error::Result;
 
-/// The icon of the window, where the platform shows one.
+/// The window icon, for platforms that show one.
 pub(super) fn icon() -> Option<Icon> {
     let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/icon/longreach-64.png"));
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().ok()?;
@@ -19,7 +19,7 @@ pub(super) fn icon() -> Option<Icon> {
     Icon::from_rgba(dots, info.width, info.height).ok()
 }
 
-/// What a window's event asks of the app itself.
+/// What the app does for a window event that egui does not handle.
 #[derive(Debug, PartialEq)]
 pub(super) enum Meant {
     Read(PathBuf),
@@ -35,7 +35,7 @@ pub(super) fn meant(event: WindowEvent) -> Option<Meant> {
     })
 }
 
-/// Writes a file into the working folder, beside what is there already; its path.
+/// Writes a file to the working folder and returns its path. If the name is taken, appends a number to the stem.
 pub(super) fn save(path: &Path, text: &str) -> Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
     let (stem, ending) = (

@@ -1,4 +1,4 @@
-//! The state machine's other ear: what the worker says.
+//! Updates of the app's state on events from the worker.
 
 use super::devices::CheckResult;
 use super::message::Event;
@@ -7,13 +7,13 @@ use super::tune::RunState;
 use crate::generate::Answer;
 
 impl App {
-    /// Takes in what the worker says.
+    /// Updates the state for an event from the worker and returns the effects to carry out.
     pub fn on_event(&mut self, event: Event) -> Vec<Effect> {
         match event {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {
                 self.busy = None;
-                // One that was closed for a while comes back to the dials that it left, unless it was trained otherwise meanwhile.
+                // A model that opens again keeps the user's settings, unless its adapter was meanwhile trained with others.
                 let before = self.chat.reopening.take();
                 let is_new = before.is_none_or(|closed| closed.recorded != card.recorded);
                 if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
@@ -61,7 +61,7 @@ impl App {
             Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
             Event::SaveFailed(why) => {
                 if self.page != Page::Tune {
-                    self.error("What was trained could not be saved: the page Fine-tune asks what to do.");
+                    self.error("The trained weights could not be saved. The Fine-tune page asks what to do.");
                 }
                 self.tune.save_failed = Some(why);
             }
@@ -83,7 +83,7 @@ impl App {
             Event::Restarted(why) => {
                 let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
-                // A model that the engine fails on while it is opened would fail again.
+                // Opening the same model again would only fail again.
                 if was_opening {
                     return vec![];
                 }
@@ -96,7 +96,7 @@ impl App {
         vec![]
     }
 
-    /// Opens the model again that was closed for a while, if one was. Once: a failure is not tried again.
+    /// Opens the temporarily closed model again, if there is one. If that fails, it does not try again.
     fn reopen(&mut self) -> Vec<Effect> {
         let Some(closed) = self.chat.closed.take() else { return vec![] };
         let effects = self.open(closed.choice.clone());
@@ -122,7 +122,7 @@ impl App {
             && let Some(turn) = self.chat.turns.last()
             && turn.answer.is_empty()
         {
-            // The question goes back to where it was typed, so that it is not lost.
+            // Put the question back into the input field, so that the user does not lose it.
             let turn = self.chat.turns.pop().unwrap_or_default();
             if self.chat.draft.trim().is_empty() {
                 self.chat.draft = turn.question;

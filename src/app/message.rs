@@ -1,4 +1,4 @@
-//! What window and worker say to each other.
+//! Messages between the window and the worker: commands, events and the flags that stop or pause a job.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,52 +9,52 @@ use crate::eval::KeptMap;
 use crate::generate::Answer;
 use crate::train::{EvalLine, StepLine, Summary, TrainJob};
 
-/// Which model, with which adapter, on which device.
+/// A model, its adapter and the device that runs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelChoice {
-    /// Folder, GGUF file or hub id; empty for the bundled model.
+    /// Folder, GGUF file or Hugging Face repo id; empty for the bundled model.
     pub model: String,
     pub adapter: Option<PathBuf>,
-    /// As `--device`.
+    /// Same values as `--device`.
     pub device: String,
 }
 
-/// A turn of a conversation.
+/// One question of a conversation and its answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Turn {
     pub question: String,
     pub answer: String,
-    /// Whether the answer was ended before it was complete.
+    /// Whether the answer was stopped early.
     pub is_cut: bool,
 }
 
-/// What to answer.
+/// A question, with all that the worker needs to answer it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// Read before the first question; may be empty.
+    /// Text that precedes the first question; may be empty.
     pub document: Arc<str>,
-    /// All turns; the last one's answer is empty.
+    /// All turns. The answer of the last one is empty.
     pub turns: Vec<Turn>,
     pub attention: Attention,
     pub max_tokens: usize,
-    /// 0 for the likeliest answer, else of one that is drawn.
+    /// 0 for greedy decoding, otherwise the seed of a sampled answer.
     pub seed: u64,
 }
 
-/// What the window asks of the worker.
+/// A command from the window to the worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     ListAdapters,
     Open(ModelChoice),
     Ask(Question),
-    /// Which tokens of the conversation the cache kept.
+    /// Find the tokens of the conversation that the cache kept.
     Kept,
-    /// The first examples of training data, as the model reads them.
+    /// Show the first training examples after tokenizer and chat template.
     Preview {
         choice: ModelChoice,
         data: PathBuf,
     },
-    /// Bytes that a run would take.
+    /// Estimate the device memory of a training run.
     Estimate {
         job: Box<TrainJob>,
         device: String,
@@ -62,7 +62,7 @@ pub enum Command {
     Train {
         job: Box<TrainJob>,
         device: String,
-        /// Whether the result of an earlier run in the same folder may be replaced.
+        /// Whether the run may replace an earlier result in the same folder.
         replace: bool,
     },
     Check {
@@ -70,7 +70,7 @@ pub enum Command {
     },
 }
 
-/// An open model, for who looks at it.
+/// Properties of the open model, for display.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelCard {
     pub name: String,
@@ -80,7 +80,7 @@ pub struct ModelCard {
     pub n_kv_heads: usize,
     pub max_positions: usize,
     pub has_chat_template: bool,
-    /// Bytes of one cache entry, all layers and heads.
+    /// Bytes of one cache entry over all layers and heads.
     pub entry_bytes: u64,
     /// Tokens of the sliding window of each layer that has one: such layers hold no more, and are not compressed.
     pub windows: Vec<usize>,
@@ -88,7 +88,7 @@ pub struct ModelCard {
     pub recorded: Option<(usize, usize, f64)>,
 }
 
-/// An adapter of this machine.
+/// A graphics adapter of this machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdapterLine {
     pub index: usize,
@@ -100,10 +100,10 @@ pub struct AdapterLine {
     pub max_binding_mib: u64,
 }
 
-/// An example of training data: its pieces, and whether each is learnt.
+/// One training example: pieces of text, and whether each one counts in the loss.
 pub type PreviewExample = Vec<(String, bool)>;
 
-/// A finding of a check.
+/// One row of a device check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckLine {
     pub kernel: String,
@@ -113,26 +113,27 @@ pub struct CheckLine {
     pub reason: String,
 }
 
-/// What the worker tells.
+/// An event from the worker to the window.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     Adapters(Vec<AdapterLine>),
     Opened(ModelCard),
-    /// Tokens of the prompt read so far, of how many.
+    /// Prefill progress in prompt tokens.
     Fed {
         done: usize,
         total: usize,
     },
+    /// Newly generated text.
     Said(String),
-    /// With what was just said the conversation has so many tokens.
+    /// Length of the conversation in tokens, after the text just generated.
     Grown(usize),
     Answered(Answer),
     Kept(Box<KeptMap>),
     Preview(Vec<PreviewExample>),
     Estimated(u64),
-    /// The folder of a run holds the result of an earlier one; nothing was begun.
+    /// The output folder holds an earlier result, so the run did not start.
     WouldReplace(PathBuf),
-    /// A run begins; the chat's model is closed to leave it the memory.
+    /// A run starts. The worker has closed the chat's model to free its memory.
     TrainBegan(Box<TrainJob>),
     TrainStarted {
         steps: u64,
@@ -141,7 +142,7 @@ pub enum Event {
     TrainStep(StepLine),
     TrainEvaluated(EvalLine),
     TrainSaved(u64),
-    /// The end of a run could not be saved, for this reason; it waits for [`Control::answer`].
+    /// The final save of a run failed for this reason. The run waits for [`Control::answer`].
     SaveFailed(String),
     Note(String),
     Trained(Summary),
@@ -149,62 +150,62 @@ pub enum Event {
     CheckDone {
         passed: usize,
         failed: usize,
-        /// Not where it was stopped.
+        /// False if the user stopped the check.
         is_complete: bool,
         report: String,
     },
-    /// A command failed; what was done before stays.
+    /// A command failed. Earlier results stay.
     Failed(String),
-    /// The worker is gone and has been started anew.
+    /// The engine failed and starts again.
     Restarted(String),
 }
 
-/// Flags that a busy worker looks at.
+/// Flags that a busy worker polls.
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
     closing: AtomicBool,
     paused: Mutex<bool>,
     resumed: Condvar,
-    /// Whether to try again, once a person said so.
+    /// The user's answer: whether to try again.
     again: Mutex<Option<bool>>,
     answered: Condvar,
-    /// What failed after the window was closed.
+    /// The first failure after the window was closed.
     fault: Mutex<Option<String>>,
 }
 
-/// What a mutex guards; flags stay whole even where a thread panicked.
+/// Locks a mutex. Ignores poisoning, because a panic cannot leave a flag half written.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 impl Control {
-    /// Ends what is running, as soon as it can be ended.
+    /// Stops the current job as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.pause(false);
     }
 
-    /// Forgets an earlier stop: something new begins.
+    /// Clears an earlier stop before a new command.
     pub fn begin(&self) {
         self.stop.store(false, Ordering::Release);
         self.pause(false);
         *locked(&self.again) = None;
     }
 
-    /// Holds training between two steps, or lets it go on.
+    /// Pauses training after the current step, or resumes it.
     pub fn pause(&self, paused: bool) {
         *locked(&self.paused) = paused;
         self.resumed.notify_all();
     }
 
-    /// Answers a question of the worker: whether to try again.
+    /// Answers the worker's question whether to try again.
     pub fn answer(&self, again: bool) {
         *locked(&self.again) = Some(again);
         self.answered.notify_all();
     }
 
-    /// Waits until a person says whether to try again. Closing the window means no.
+    /// Waits until the user says whether to try again. Closing the window means no.
     pub fn wait_for_answer(&self) -> bool {
         let mut again = locked(&self.again);
         loop {
@@ -218,10 +219,10 @@ impl Control {
         }
     }
 
-    /// The window is closed: whoever waits for a person need not.
+    /// Tells the worker that the window is closed: stops the job and any wait for an answer.
     pub fn close(&self) {
         {
-            // Not between a look at the flag and the wait after it.
+            // The lock keeps the flag from changing between the waiter's test of it and its wait.
             let _again = locked(&self.again);
             self.closing.store(true, Ordering::Release);
         }
@@ -229,24 +230,24 @@ impl Control {
         self.stop();
     }
 
-    /// Keeps what failed where there is no window any more that it could be told.
+    /// Records a failure after the window was closed, when no window can show it.
     pub fn note_fault(&self, why: &str) {
         if self.closing.load(Ordering::Acquire) {
             locked(&self.fault).get_or_insert_with(|| why.to_string());
         }
     }
 
-    /// What failed after the window was closed.
+    /// Takes the failure that was recorded after the window was closed.
     pub fn fault(&self) -> Option<String> {
         locked(&self.fault).take()
     }
 
-    /// Whether to end, without waiting.
+    /// Whether the job should stop. Does not wait.
     pub fn is_ending(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Whether to end; waits while paused.
+    /// Whether the job should stop. Waits while the job is paused.
     pub fn is_stopped(&self) -> bool {
         let mut paused = locked(&self.paused);
         while *paused && !self.stop.load(Ordering::Acquire) {

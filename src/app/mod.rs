@@ -1,7 +1,8 @@
-//! Floor 10: the desktop app. `state.rs` is a pure state machine (what happened in, what is to be done out), with `chat.rs`, `tune.rs` and
-//! `devices.rs` as its pages; `views/` draws them; `worker.rs` is the thread that has the engine and is spoken to by messages
-//! (`message.rs`); `window.rs` is winit, `painter.rs` egui on a device
-//! of its own.
+//! Floor 10: the desktop app.
+//!
+//! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs`, `tune.rs` and `devices.rs`, and
+//! `views/` draws them. `worker.rs` is the thread that owns the engine; it communicates by messages (`message.rs`). `window.rs`
+//! handles winit, and `painter.rs` runs egui on its own wgpu device.
 
 mod chat;
 mod desktop;

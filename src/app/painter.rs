@@ -1,4 +1,4 @@
-//! egui on a window: a wgpu device of its own, so that a lost or busy engine never takes the window along.
+//! Paints egui with its own wgpu device, so that a lost or busy engine device does not block the window.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use winit::window::Window;
 
 use crate::error::{Context, Error, Result};
 
-/// What a window is painted with.
+/// Surface, device and egui renderer of a window.
 pub struct Painter {
     surface: wgpu::Surface<'static>,
     config: wgpu::SurfaceConfiguration,
@@ -45,29 +45,29 @@ impl Painter {
         let mut config = surface
             .get_default_config(&adapter, size.width.max(1), size.height.max(1))
             .ok_or_else(|| Error::new("the adapter cannot paint this window"))?;
-        // egui computes its colours itself, so a format without conversion shows what it means.
+        // egui writes colours that are already gamma-encoded, so the surface must not convert them to sRGB.
         let formats = surface.get_capabilities(&adapter).formats;
         if let Some(plain) = formats.into_iter().find(|f| !f.is_srgb()) {
             config.format = plain;
         }
-        config.desired_maximum_frame_latency = 1; // a frame that waits behind another is old when it is seen
+        config.desired_maximum_frame_latency = 1; // queued frames add input lag
         surface.configure(&device, &config);
         let renderer = Renderer::new(&device, config.format, RendererOptions::default());
         Ok(Self { surface, config, device, queue, renderer })
     }
 
-    /// Most dots of a texture's side.
+    /// Largest width or height of a texture, in pixels.
     pub fn max_texture_side(&self) -> usize {
         self.device.limits().max_texture_dimension_2d as usize
     }
 
-    /// The window has another size.
+    /// Adapts the surface to a new window size.
     pub fn resize(&mut self, size: PhysicalSize<u32>) {
         (self.config.width, self.config.height) = (size.width.max(1), size.height.max(1));
         self.surface.configure(&self.device, &self.config);
     }
 
-    /// Paints a frame on an even ground. Whether it is to be painted again, because the window had changed meanwhile.
+    /// Paints a frame over a uniform background. Returns true if the surface was outdated or lost and the frame must be painted again.
     pub fn paint(
         &mut self,
         ground: Color32,
@@ -90,7 +90,7 @@ impl Painter {
                 self.surface.configure(&self.device, &self.config);
                 false
             }
-            _ => true, // hidden, or not ready: there will be another occasion
+            _ => true, // hidden or not ready: a later redraw paints it
         };
         for id in &textures.free {
             self.renderer.free_texture(id);
@@ -99,7 +99,7 @@ impl Painter {
         !painted
     }
 
-    /// A colour as the surface's format takes it.
+    /// The clear colour in the encoding that the surface format expects.
     fn clear_value(&self, colour: Color32) -> wgpu::Color {
         let [r, g, b, a] = if self.config.format.is_srgb() {
             egui::Rgba::from(colour).to_array().map(f64::from)

@@ -1,4 +1,4 @@
-//! What the app remembers: a JSON file in the platform's folder for settings.
+//! Settings that the app saves: a JSON file in the platform's configuration folder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
 
-/// Light, dark, or what the system says.
+/// Colour theme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Theme {
@@ -18,19 +18,19 @@ pub enum Theme {
     Dark,
 }
 
-/// Everything that outlives a session.
+/// The settings that the app saves between sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
     pub theme: Theme,
-    /// Size of everything, 1 as the screen says.
+    /// UI scale; 1 is the scale of the screen.
     pub zoom: f32,
     pub model: String,
     pub adapter: String,
     pub device: String,
     pub sink: usize,
     pub lag: usize,
-    /// Compression: 1 for dense.
+    /// Compression factor; 1 means dense.
     pub factor: u32,
     pub max_tokens: usize,
     pub data: String,
@@ -56,7 +56,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Those in a file. Without one, or with one that cannot be read, the defaults, and why.
+    /// Loads the settings from a file. If the file is missing or unreadable, returns the defaults; for an unreadable file, also the
+    /// reason.
     pub fn load(path: &Path) -> (Self, Option<String>) {
         if !path.exists() {
             return (Self::default(), None);
@@ -64,13 +65,14 @@ impl Settings {
         let read = || -> Result<Self> { Ok(serde_json::from_str(&read_text(path)?)?) };
         match read() {
             Ok(settings) => (settings.usable(), None),
-            Err(e) => {
-                (Self::default(), Some(format!("{} was not read: {e}. Settings are the defaults", path.display())))
-            }
+            Err(e) => (
+                Self::default(),
+                Some(format!("{} could not be read: {e}. The app uses the default settings", path.display())),
+            ),
         }
     }
 
-    /// Values that a person could not undo by what the window shows are put right.
+    /// Clamps values that would make the window unusable, such as an extreme zoom.
     fn usable(mut self) -> Self {
         self.zoom = if self.zoom.is_finite() { self.zoom.clamp(0.5, 3.0) } else { 1.0 };
         (self.lag, self.factor) = (self.lag.clamp(8, 4096), self.factor.clamp(1, 64));
@@ -78,13 +80,13 @@ impl Settings {
         self
     }
 
-    /// Writes them.
+    /// Writes the settings to a file.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         write_file(path, text).context("saving the settings")
     }
 
-    /// Where they are: in the platform's folder, if it has one.
+    /// Path of the settings file in the platform's configuration folder, if there is one.
     pub fn path() -> Option<PathBuf> {
         let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let folder = match std::env::consts::OS {

@@ -1,5 +1,6 @@
-//! The app as a state machine: what a person did and what the worker says goes in, the next state and what is to be done come out. It
-//! touches no window, no file and no device. What the worker says is taken in by `events.rs`.
+//! The app as a state machine: user actions and worker events in, the next state and effects out.
+//!
+//! It touches no window, no file and no device. `events.rs` handles the events of the worker.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use super::tune::{Estimate, Preview, RunState, Tune};
 use crate::attention::Attention;
 use crate::train::TrainJob;
 
-/// Which page is shown.
+/// The page that the window shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Page {
     #[default]
@@ -20,7 +21,7 @@ pub enum Page {
     Devices,
 }
 
-/// What the worker is busy with.
+/// The current job of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Busy {
     Opening,
@@ -33,12 +34,12 @@ pub enum Busy {
 }
 
 impl Busy {
-    /// For the status line.
+    /// Text for the status bar.
     pub fn text(self) -> &'static str {
         match self {
             Self::Opening => "Opening the model",
             Self::Answering => "Answering",
-            Self::Keeping => "Looking what was kept",
+            Self::Keeping => "Finding the kept tokens",
             Self::Previewing => "Reading the data",
             Self::Estimating => "Estimating memory",
             Self::Training => "Training",
@@ -47,14 +48,14 @@ impl Busy {
     }
 }
 
-/// A card that stays until it is dismissed.
+/// A message that stays until the user dismisses it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
     pub is_error: bool,
     pub text: String,
 }
 
-/// Which path a dialog asks for.
+/// The path that a file dialog asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
     ModelFolder,
@@ -65,14 +66,14 @@ pub enum Pick {
     Out,
 }
 
-/// What a person did.
+/// An action of the user.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     Show(Page),
     OpenModel,
     Pick(Pick),
     Picked(Pick, PathBuf),
-    /// Read the document whose path is typed.
+    /// Read the document at the path in the document field.
     Read,
     Document(Document),
     ForgetDocument,
@@ -86,10 +87,10 @@ pub enum Action {
     Preview,
     Estimate,
     Train,
-    /// Train, in place of what an earlier run saved in the same folder.
+    /// Train, and replace the result of an earlier run in the same folder.
     Replace,
     Pause(bool),
-    /// Whether to try again to save what a run came to.
+    /// After a failed final save: whether to try again.
     SaveAgain(bool),
     ChatWithAdapter,
     Check(String),
@@ -98,7 +99,7 @@ pub enum Action {
     Dismiss(usize),
 }
 
-/// What is to be done for it.
+/// A side effect that the window carries out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Send(Command),
@@ -112,7 +113,7 @@ pub enum Effect {
     SaveSettings,
 }
 
-/// All of it.
+/// The state of the app.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct App {
     pub page: Page,
@@ -125,7 +126,7 @@ pub struct App {
 }
 
 impl App {
-    /// The app with remembered settings, and what is to be done first.
+    /// The app with its saved settings, and the first effects to carry out.
     pub fn new(settings: Settings) -> (Self, Vec<Effect>) {
         let mut app = Self { settings, ..Self::default() };
         app.chat.text_size = 14.0;
@@ -136,12 +137,12 @@ impl App {
         (app, [vec![Effect::Send(Command::ListAdapters)], open].concat())
     }
 
-    /// The attention that the compression dial stands for.
+    /// The attention for the selected compression.
     pub fn attention(&self) -> crate::error::Result<Attention> {
         attention(self.settings.sink, self.settings.lag, self.settings.factor)
     }
 
-    /// The model that the fields name.
+    /// The model that the input fields name.
     pub fn choice(&self) -> ModelChoice {
         let adapter = self.settings.adapter.trim();
         ModelChoice {
@@ -151,13 +152,13 @@ impl App {
         }
     }
 
-    /// The run that the page describes.
+    /// The training run that the page describes.
     pub fn job(&self) -> TrainJob {
         let s = &self.settings;
         self.tune.job(s.model.trim(), s.sink, s.lag)
     }
 
-    /// The command line that repeats it.
+    /// The command line of the same run.
     pub fn command_line(&self) -> String {
         let s = &self.settings;
         self.tune.command_line(s.model.trim(), s.sink, s.lag, &s.device)
@@ -171,10 +172,10 @@ impl App {
         self.notices.push(Notice { is_error: false, text: text.into() });
     }
 
-    /// Whether the worker has nothing to do; says so where it has.
+    /// Whether the worker is idle. If it is busy, adds a notice.
     fn is_free(&mut self) -> bool {
         if let Some(now) = self.busy {
-            self.say(format!("{}: wait until it is done, or stop it first.", now.text()));
+            self.say(format!("{} is still in progress. Wait until it is done, or stop it first.", now.text()));
         }
         self.busy.is_none()
     }
@@ -202,7 +203,7 @@ impl App {
         effects
     }
 
-    /// Takes in what a person did.
+    /// Updates the state for an action of the user and returns the effects to carry out.
     pub fn on_action(&mut self, action: Action) -> Vec<Effect> {
         match action {
             Action::Show(page) => {
@@ -218,7 +219,7 @@ impl App {
             },
             Action::Document(document) => {
                 if let Some(now @ (Busy::Answering | Busy::Keeping)) = self.busy {
-                    self.say(format!("{}: change the document when that is done.", now.text()));
+                    self.say(format!("{} is still in progress. Change the document when it is done.", now.text()));
                     return vec![];
                 }
                 self.page = Page::Chat;
@@ -237,7 +238,7 @@ impl App {
                 self.chat.restart();
                 vec![]
             }
-            // A run that could not be saved waits for an answer and for nothing else.
+            // A run whose final save failed waits for an answer; a stop would have no effect.
             Action::Stop if self.tune.save_failed.is_some() => self.on_action(Action::Show(Page::Tune)),
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
@@ -291,7 +292,7 @@ impl App {
                 self.tune.out = text;
                 vec![]
             }
-            Pick::Document => vec![], // read first, then told as a document
+            Pick::Document => vec![], // the window reads the file and sends `Action::Document`
         }
     }
 
@@ -304,7 +305,7 @@ impl App {
         question: impl FnOnce(&mut Chat, Attention, usize) -> Option<super::message::Question>,
     ) -> Vec<Effect> {
         if self.chat.model.is_none() {
-            self.say("No model is open yet.");
+            self.say("No model is open. Open one first.");
             return vec![];
         }
         if !self.is_free() {
@@ -368,7 +369,7 @@ impl App {
         }
     }
 
-    /// Next of light, dark and the system's.
+    /// Switches to the next theme: system, light, dark.
     pub fn next_theme(&mut self) {
         self.settings.theme = match self.settings.theme {
             Theme::System => Theme::Light,

@@ -1,4 +1,4 @@
-//! The state machine without a window: what a person sees after what happened.
+//! Tests of the app's state machine without a window.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn a_conversation_streams_and_goes_on() {
     let next = ask(&mut app, "Why?");
     assert_eq!(next.turns.len(), 2);
     assert_eq!(next.turns[0], Turn { question: "Who?".into(), answer: "Ahab.".into(), is_cut: false });
-    // A second question has to wait.
+    // A second question must wait.
     app.chat.draft = "More".into();
     assert!(app.on_action(Action::Ask).is_empty());
     assert_eq!((app.notices.len(), app.chat.draft.as_str(), app.chat.turns.len()), (1, "More", 2));
@@ -81,7 +81,7 @@ fn nothing_typed_is_lost_when_an_answer_fails() {
     app.on_action(Action::Dismiss(0));
     app.on_action(Action::Dismiss(7));
     assert!(app.notices.is_empty());
-    // What had been said before stays.
+    // A partial answer stays.
     ask(&mut app, "Again");
     app.on_event(Event::Said("Half an".into()));
     app.on_event(Event::Failed("lost".into()));
@@ -96,7 +96,7 @@ fn a_worker_that_was_restarted_opens_the_model_again() {
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
     assert_eq!((app.busy, app.chat.model.is_none(), app.chat.draft.as_str()), (Some(Busy::Opening), true, "Q"));
     assert!(app.notices[0].text.contains("lost"));
-    // One that failed under a run comes back once, and nothing later closes it again.
+    // After a failure during a run the model opens again once, and no later failure closes it.
     app.on_event(Event::Opened(card()));
     app.on_action(Action::Train);
     app.on_event(Event::TrainBegan(Box::new(app.job())));
@@ -104,14 +104,14 @@ fn a_worker_that_was_restarted_opens_the_model_again() {
     let effects = app.on_event(Event::Restarted("the device was lost".into()));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
     app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
-    assert_eq!(app.settings.factor, 2, "trained otherwise meanwhile");
+    assert_eq!(app.settings.factor, 2, "trained with another ratio meanwhile");
     app.on_action(Action::Preview);
     assert!(app.on_event(Event::Failed("no such file".into())).is_empty() && app.chat.model.is_some());
-    // A model that brings the engine down while it is opened is not opened for ever.
+    // A model that crashes the engine while opening is not opened again.
     app.on_action(Action::OpenModel);
     assert!(app.on_event(Event::Restarted("the loader failed".into())).is_empty());
     assert_eq!(app.busy, None);
-    // Neither that nor another model costs the conversation.
+    // A failure to open another model keeps the conversation.
     let mut app = opened();
     ask(&mut app, "Q");
     app.on_event(Event::Answered(answer("A")));
@@ -130,7 +130,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     job.validate().unwrap();
     assert_eq!((job.data.clone(), job.steps), (PathBuf::from("data"), Some(100)));
     assert_eq!(app.settings.out, "out dir");
-    // What an earlier run saved there is not replaced before a person says so.
+    // A run replaces an earlier result only after the user agrees.
     app.on_event(Event::WouldReplace("out dir".into()));
     assert_eq!((app.busy, app.tune.asks_to_replace()), (None, Some(&PathBuf::from("out dir"))));
     app.tune.out = "elsewhere".into();
@@ -138,7 +138,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     app.tune.out = "out dir".into();
     let effects = app.on_action(Action::Replace);
     assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
-    // The chat's model leaves the run its memory, and its conversation to the page.
+    // The chat closes its model to free the memory and keeps the conversation.
     app.chat.turns = vec![Turn { question: "Q".into(), ..Turn::default() }];
     app.on_event(Event::TrainBegan(Box::new(app.job())));
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
@@ -165,7 +165,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     };
     app.page = Page::Chat;
     app.on_event(Event::SaveFailed("no space".into()));
-    assert!(app.on_action(Action::Stop).is_empty() && app.page == Page::Tune, "there is nothing to stop but to decide");
+    assert!(app.on_action(Action::Stop).is_empty() && app.page == Page::Tune, "stop shows the page that asks");
     assert_eq!(app.on_action(Action::SaveAgain(true)), [Effect::Answer(true)]);
     assert!(app.on_action(Action::SaveAgain(true)).is_empty(), "asked once, answered once");
     let effects = app.on_event(Event::Trained(summary));
@@ -173,11 +173,11 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
     app.settings.factor = 8;
     app.on_event(Event::Opened(card()));
-    assert_eq!((app.settings.factor, app.busy), (8, None), "the dials stay as they were");
+    assert_eq!((app.settings.factor, app.busy), (8, None), "the settings stay as they were");
     let effects = app.on_action(Action::ChatWithAdapter);
     let opened = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
     assert_eq!((opened.unwrap().adapter.clone(), app.page), (Some(PathBuf::from("out dir")), Page::Chat));
-    // The next run keeps this one's curve beside its own.
+    // The next run keeps the curve of this one for comparison.
     app.on_event(Event::Opened(card()));
     app.on_action(Action::Train);
     app.on_event(Event::TrainBegan(Box::new(app.job())));
@@ -185,7 +185,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     let effects = app.on_event(Event::Failed("the disk is full".into()));
     assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("full")));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
-    assert!(app.on_event(Event::Failed("no such folder".into())).is_empty(), "and not for ever");
+    assert!(app.on_event(Event::Failed("no such folder".into())).is_empty(), "only once");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn an_adapter_brings_its_compression() {
     assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (8, 32, 8));
     assert_eq!(app.on_action(Action::ShowKept(true)), [Effect::Send(Command::Kept)]);
     app.on_action(Action::Document(Document { name: "d".into(), text: Arc::from("x") }));
-    assert!(app.chat.document.is_none() && app.notices.len() == 1, "not while the old one is looked at");
+    assert!(app.chat.document.is_none() && app.notices.len() == 1, "not while the worker uses the old one");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The fine-tuning page's state: what to train, a run that goes on, and the runs before it.
+//! State of the fine-tuning page: the run to start, the current run, and earlier runs.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::optim::Schedule;
 use crate::train::{EvalLine, Method, StepLine, Summary, TrainJob};
 
-/// How much time to spend.
+/// Length of a training run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preset {
     Quick,
@@ -17,20 +17,20 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// All of them.
+    /// All presets.
     pub const ALL: [Self; 3] = [Self::Quick, Self::Standard, Self::Thorough];
 
-    /// Its name, and what it does.
+    /// Name and description.
     pub fn text(self) -> (&'static str, &'static str) {
         match self {
-            Self::Quick => ("Quick", "20 steps: does it learn at all?"),
+            Self::Quick => ("Quick", "20 steps, to see whether the loss falls"),
             Self::Standard => ("Standard", "100 steps with warm-up and decay"),
-            Self::Thorough => ("Thorough", "3 passes over the data"),
+            Self::Thorough => ("Thorough", "3 epochs with warm-up and decay"),
         }
     }
 }
 
-/// Where a run is.
+/// State of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum RunState {
     #[default]
@@ -41,14 +41,14 @@ pub enum RunState {
     Failed(String),
 }
 
-/// A run of before, for comparison.
+/// An earlier run, for comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PastRun {
     pub name: String,
     pub losses: Vec<[f64; 2]>,
 }
 
-/// Examples of training data, and of which.
+/// Training examples, with the model and data that they belong to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Preview {
     pub model: String,
@@ -56,7 +56,7 @@ pub struct Preview {
     pub examples: Vec<PreviewExample>,
 }
 
-/// The memory that a run would take, and which run on which device.
+/// Estimated device memory of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimate {
     pub job: TrainJob,
@@ -64,21 +64,21 @@ pub struct Estimate {
     pub bytes: Option<u64>,
 }
 
-/// The page.
+/// State of the fine-tuning page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tune {
     pub data: String,
     pub out: String,
     pub method: Method,
     pub preset: Preset,
-    /// Compression to train with: 1 for dense.
+    /// Compression factor of the training run; 1 means dense.
     pub factor: u32,
     pub recompute: bool,
     pub preview: Preview,
     pub estimate: Estimate,
-    /// The folder that holds an earlier run's result, where a run was not begun for it.
+    /// Folder with an earlier result, if that kept a run from starting.
     pub would_replace: Option<PathBuf>,
-    /// Why the end of the run was not saved, while it waits for an answer.
+    /// Why the final save failed, while the run waits for an answer.
     pub save_failed: Option<String>,
     pub run: RunState,
     pub total_steps: u64,
@@ -86,13 +86,14 @@ pub struct Tune {
     pub evaluations: Vec<EvalLine>,
     pub notes: Vec<String>,
     pub past: Vec<PastRun>,
-    /// Folder and method of the run that is shown.
+    /// Output folder of the run on display.
     pub run_out: String,
+    /// Method of the run on display.
     pub run_method: Method,
 }
 
 impl Tune {
-    /// The run that the page describes.
+    /// The training run that the page describes.
     pub fn job(&self, model: &str, sink: usize, lag: usize) -> TrainJob {
         let attention = if self.factor <= 1 {
             AttentionRecord::Dense
@@ -120,23 +121,23 @@ impl Tune {
         }
     }
 
-    /// The examples, if they are of what the page describes now.
+    /// The preview examples, if they belong to the current model and data.
     pub fn examples(&self, model: &str) -> &[PreviewExample] {
         let is_current = self.preview.model == model && self.preview.data == Path::new(self.data.trim());
         if is_current { &self.preview.examples } else { &[] }
     }
 
-    /// Bytes that a run takes on a device, if they were asked for.
+    /// Estimated bytes of a run on a device, if the estimate is for this run.
     pub fn estimate_of(&self, job: &TrainJob, device: &str) -> Option<u64> {
         self.estimate.bytes.filter(|_| self.estimate.job == *job && self.estimate.device == device)
     }
 
-    /// The folder whose result a run would replace, if it is the one that is named now.
+    /// The folder whose result a run would replace, if it is still the output folder.
     pub fn asks_to_replace(&self) -> Option<&PathBuf> {
         self.would_replace.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
     }
 
-    /// The command line that repeats the run.
+    /// The command line of the same run.
     pub fn command_line(&self, model: &str, sink: usize, lag: usize, device: &str) -> String {
         let job = self.job(model, sink, lag);
         let quoted = |s: &str| {
@@ -172,7 +173,7 @@ impl Tune {
         line
     }
 
-    /// A run begins: what the last one showed is kept for comparison.
+    /// Starts a run and moves the curve of the last one to the earlier runs.
     pub fn begin(&mut self, job: &TrainJob) {
         if self.steps.len() > 1 {
             let name = format!("{} ({} steps)", self.run_out, self.steps.len());
@@ -187,12 +188,12 @@ impl Tune {
         self.run_method = job.method;
     }
 
-    /// Loss against step.
+    /// Points of the loss curve: step and loss.
     pub fn losses(&self) -> Vec<[f64; 2]> {
         self.steps.iter().map(|s| [s.step as f64, s.loss]).collect()
     }
 
-    /// Seconds that are left, by the mean of the last steps; none before there are two.
+    /// Estimated seconds left, from the mean of the last 8 steps. `None` before the second step.
     pub fn seconds_left(&self) -> Option<f64> {
         let recent = &self.steps[self.steps.len().saturating_sub(8)..];
         if recent.len() < 2 {
@@ -202,14 +203,14 @@ impl Tune {
         Some(mean * self.total_steps.saturating_sub(self.steps.len() as u64) as f64)
     }
 
-    /// Tokens a second of the last steps.
+    /// Tokens per second over the last 8 steps.
     pub fn tokens_per_s(&self) -> Option<f64> {
         let recent = &self.steps[self.steps.len().saturating_sub(8)..];
         let seconds: f64 = recent.iter().map(|s| s.seconds).sum();
         (seconds > 0.0).then(|| recent.iter().map(|s| s.tokens as f64).sum::<f64>() / seconds)
     }
 
-    /// Whether a run goes on, paused or not.
+    /// Whether a run is in progress, paused or not.
     pub fn is_running(&self) -> bool {
         matches!(self.run, RunState::Running | RunState::Paused)
     }

@@ -1,4 +1,4 @@
-//! The window: winit's events go to egui and to the state, the state's effects to the worker, dialogs and files.
+//! The winit event loop: passes events to egui and the state, and carries out the state's effects.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::views;
 use super::worker::Worker;
 use crate::error::{Error, Result};
 
-/// What reaches the window from other threads.
+/// Messages to the window from other threads.
 #[derive(Debug)]
 enum Message {
     Worker(Event),
@@ -31,16 +31,18 @@ enum Message {
     Notice(Notice),
 }
 
-/// What to begin with.
+/// Options of the app at start.
 #[derive(Clone, Debug, Default)]
 pub struct AppOptions {
-    /// In place of the remembered ones.
+    /// Replaces the saved model.
     pub model: Option<String>,
+    /// Replaces the saved adapter.
     pub adapter: Option<PathBuf>,
+    /// Replaces the saved device.
     pub device: Option<String>,
-    /// A document that is opened at once.
+    /// Document to open at start.
     pub document: Option<PathBuf>,
-    /// File for the settings, in place of the platform's.
+    /// Settings file; by default the one in the platform's configuration folder.
     pub settings: Option<PathBuf>,
 }
 
@@ -48,12 +50,12 @@ pub struct AppOptions {
 pub fn run(options: &AppOptions) -> Result<()> {
     let event_loop = EventLoop::<Message>::with_user_event()
         .build()
-        .map_err(|e| Error::new(format!("no window system: {e}. On a machine without one use the command line")))?;
+        .map_err(|e| Error::new(format!("no window system is available: {e}. Use the command line instead")))?;
     event_loop.set_control_flow(ControlFlow::Wait);
     let mut handler = Handler::new(options, event_loop.create_proxy());
     let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
     let Handler { app, worker, failed, shown, .. } = handler;
-    drop(shown); // the window goes at once; a run that goes on saves what it has first
+    drop(shown); // hide the window at once; a training run then saves its weights
     let finished = if app.busy == Some(Busy::Training) { worker.finish() } else { Ok(()) };
     ran?;
     if let Some(e) = failed {
@@ -62,7 +64,7 @@ pub fn run(options: &AppOptions) -> Result<()> {
     finished
 }
 
-/// A window with what is painted on it.
+/// An open window with its painter and egui state.
 struct Shown {
     window: Arc<Window>,
     painter: Painter,
@@ -77,9 +79,9 @@ struct Handler {
     shown: Option<Shown>,
     settings_path: Option<PathBuf>,
     document: Option<PathBuf>,
-    /// When a repaint was asked for.
+    /// Time of the next requested repaint.
     next_frame: Option<Instant>,
-    /// Whether the window was to be closed while a run could not be saved.
+    /// Whether the user has tried to close the window after a failed final save.
     gives_up: bool,
     failed: Option<Error>,
 }
@@ -103,7 +105,7 @@ impl Handler {
         let repaints = proxy.clone();
         context.set_request_repaint_callback(move |info| {
             if let Some(at) = Instant::now().checked_add(info.delay) {
-                let _ = repaints.send_event(Message::Repaint(at)); // without a loop nothing is to be painted
+                let _ = repaints.send_event(Message::Repaint(at)); // fails only after the event loop has ended
             }
         });
         let events = proxy.clone();
@@ -158,7 +160,7 @@ impl Handler {
         }
     }
 
-    /// Opens the platform's dialog, which answers later, if it is there.
+    /// Opens the platform's file dialog on another thread, which sends the picked path later.
     fn pick(&self, pick: Pick) {
         let dialog = rfd::AsyncFileDialog::new();
         let proxy = self.proxy.clone();
@@ -183,12 +185,12 @@ impl Handler {
             }
         };
         if let Err(e) = spawned {
-            let text = format!("the dialog could not be opened ({e}): type the path instead");
+            let text = format!("the file dialog could not be opened ({e}): type the path instead");
             let _ = self.proxy.send_event(Message::Notice(Notice { is_error: true, text }));
         }
     }
 
-    /// Reads a document beside the window.
+    /// Reads a document on another thread.
     fn read(&self, path: PathBuf) {
         let proxy = self.proxy.clone();
         std::thread::spawn(move || {
@@ -216,7 +218,7 @@ impl Handler {
             .with_window_icon(icon());
         #[cfg(all(unix, not(target_os = "macos")))]
         let attributes = {
-            // The name of the desktop entry, by which the desktop finds the icon.
+            // The desktop finds the icon by the name of the desktop entry.
             let attributes = WindowAttributesExtX11::with_name(attributes, "longreach", "longreach");
             WindowAttributesExtWayland::with_name(attributes, "longreach", "longreach")
         };
@@ -299,7 +301,7 @@ impl ApplicationHandler<Message> for Handler {
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, _id: WindowId, event: WindowEvent) {
         if event == WindowEvent::RedrawRequested {
-            // Not for egui, which would ask for the next frame at once.
+            // Do not pass this event to egui: it would request the next frame at once.
             return self.paint();
         }
         let Some(shown) = &mut self.shown else { return };
@@ -309,7 +311,7 @@ impl ApplicationHandler<Message> for Handler {
         match event {
             WindowEvent::CloseRequested if self.app.tune.save_failed.is_some() && !self.gives_up => {
                 self.gives_up = true;
-                let text = "What was trained is not saved. Closing the window once more gives it up.";
+                let text = "The trained weights are not saved. Close the window again to discard them.";
                 self.app.notices.push(Notice { is_error: true, text: text.into() });
                 self.on_action(Action::Show(Page::Tune));
             }

@@ -1,5 +1,7 @@
-//! The thread that has the engine. It takes one command at a time, tells what happens, and outlives panics and lost devices: what fails
-//! is told, and the window stays.
+//! The thread that owns the engine.
+//!
+//! It runs one command at a time and reports progress as events. It survives panics and lost devices: it reports the failure, and the
+//! window stays open.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,13 +19,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{OpenOptions, adapters, open_device_with};
 use crate::train::holds_result;
 
-/// What one submit should take while a window wants to be painted too. A single command may take longer.
+/// Target time of one submit, so that the window can paint in between. A single command may take longer.
 const SLICE: Duration = Duration::from_millis(20);
 
-/// How long closing the window waits for the step that is being computed and for its save.
+/// Longest time that closing the window waits for the current step and its save.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The window's end.
+/// The window's handle to the worker thread.
 pub struct Worker {
     commands: Sender<Command>,
     /// Disconnected once the thread has ended.
@@ -39,7 +41,7 @@ impl Worker {
         Self::start_with(tell, Arc::new(move |wanted| open_device_with(wanted, &options)))
     }
 
-    /// Starts the thread, which opens devices with `open`.
+    /// Starts the thread with a function that opens devices.
     pub fn start_with(tell: Tell, open: Open) -> Self {
         let control = Arc::new(Control::default());
         let site = Site { control: control.clone(), tell, open };
@@ -47,29 +49,29 @@ impl Worker {
         Self { commands, ended, control, site }
     }
 
-    /// Hands a command over. A thread that is gone is started anew. A stop from now on is meant for this command.
+    /// Sends a command. If the thread has ended, starts a new one instead. A later stop applies to this command.
     pub fn send(&mut self, command: Command) {
         self.control.begin();
         if let Err(SendError(_)) = self.commands.send(command) {
             (self.commands, self.ended) = spawn(self.site.clone());
-            (self.site.tell)(Event::Restarted("The engine had ended and was started anew; ask again.".into()));
+            (self.site.tell)(Event::Restarted("The engine had ended and was restarted. Try again.".into()));
         }
     }
 }
 
 impl Worker {
-    /// Stops what is running and waits until what it leaves is saved. An error where it was not.
+    /// Stops the current job and waits until it has saved its result. An error if the save failed or took too long.
     pub fn finish(self) -> Result<()> {
         self.control.close();
         drop(self.commands);
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(PATIENCE) {
-            return Err(Error::new("the engine did not end in time: what it had not saved yet is lost"));
+            return Err(Error::new("the engine did not end within 60 s: unsaved results are lost"));
         }
         self.control.fault().map_or(Ok(()), |why| Err(Error::new(format!("after the window was closed: {why}"))))
     }
 }
 
-/// The thread: where its commands go, and a channel that is disconnected when it ends.
+/// Spawns the thread. Returns the sender for its commands and a channel that disconnects when the thread ends.
 fn spawn(site: Site) -> (Sender<Command>, Receiver<()>) {
     let (sender, receiver) = channel();
     let (alive, ended) = channel();
@@ -103,9 +105,12 @@ fn work(commands: &Receiver<Command>, site: &Site) {
             }
             Err(panic) => {
                 site.control.note_fault(said(&*panic));
-                // Nobody knows what it left behind.
+                // The panic may have left the engine in an inconsistent state.
                 engine = None;
-                tell(Event::Restarted(format!("The engine failed: {}. The model is opened again.", said(&*panic))));
+                tell(Event::Restarted(format!(
+                    "The engine failed: {}. The model will be opened again.",
+                    said(&*panic)
+                )));
             }
         }
     }
@@ -124,7 +129,7 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
             Ok(())
         }
         Command::Open(choice) => {
-            *engine = None; // its memory first
+            *engine = None; // free its memory first
             let opened = engine.insert(Engine::open(&choice, &site.open)?);
             tell(Event::Opened(opened.card()));
             Ok(())

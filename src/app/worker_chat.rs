@@ -1,4 +1,4 @@
-//! The worker's chat: an open model, a conversation with it, and what its cache kept.
+//! The open model of the worker: answers questions and finds the tokens that the cache kept.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,10 +16,10 @@ use crate::gpu::Device;
 use crate::kernels::sample::Sampling;
 use crate::text::chat_template::Message;
 
-/// Prompt tokens fed between two looks at the stop flag.
+/// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
 
-/// Files of a model, unpacked first where it is the bundled one.
+/// Opens the files of a model. Unpacks the bundled model first.
 pub(super) fn open_files(choice: &ModelChoice) -> Result<(ModelFiles, Option<StoriesFolder>)> {
     if !choice.model.is_empty() {
         return Ok((ModelFiles::open(&choice.model, choice.adapter.as_deref())?, None));
@@ -30,7 +30,7 @@ pub(super) fn open_files(choice: &ModelChoice) -> Result<(ModelFiles, Option<Sto
     Ok((files, Some(folder)))
 }
 
-/// An open model.
+/// An open model with its device and conversation.
 pub struct Engine {
     choice: ModelChoice,
     files: ModelFiles,
@@ -50,7 +50,7 @@ impl Engine {
         Ok(Self { choice: choice.clone(), files, device, loaded, conversation, _folder: folder })
     }
 
-    /// What it is.
+    /// Properties for display.
     pub fn card(&self) -> ModelCard {
         let config = self.files.config();
         let name = |path: &Path| path.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
@@ -72,10 +72,10 @@ impl Engine {
         }
     }
 
-    /// The conversation as the model reads it, up to where its answer begins.
+    /// The prompt: the conversation up to the start of the answer.
     fn prompt(&self, question: &Question) -> Result<String> {
         let Some(template) = &self.files.template else {
-            // A model that only goes on with texts gets one.
+            // A base model without a chat template continues plain text.
             let mut text = question.document.to_string();
             for turn in &question.turns {
                 for part in [&turn.question, &turn.answer] {
@@ -101,7 +101,7 @@ impl Engine {
         template.render(&messages, true)
     }
 
-    /// Answers, telling as it goes.
+    /// Answers a question and streams the answer as events.
     pub fn answer(&mut self, question: &Question, control: &Control, tell: &Tell) -> Result<()> {
         let prompt = self.prompt(question)?;
         let reply = Reply {
@@ -134,21 +134,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells what the cache kept of the conversation, with the attention of its last answer.
+    /// Sends the tokens that the cache kept, for the attention of the last answer.
     pub fn kept(&mut self, tell: &Tell) -> Result<()> {
         let lrsa: Lrsa = match self.conversation.attention() {
             Some(Attention::Lrsa(lrsa)) => lrsa,
             Some(Attention::Dense) => {
                 return Err(Error::usage(
-                    "the last answer was given with the dense cache, which keeps everything: choose a compression and ask",
+                    "the last answer used the dense cache, which keeps everything: choose a compression and ask again",
                 ));
             }
-            None => return Err(Error::usage("nothing was asked yet: ask, then look what the cache kept")),
+            None => return Err(Error::usage("no question was asked yet: ask one first")),
         };
         let ids = self.conversation.ids().to_vec();
         let tokenizer = self.files.tokenizer()?;
         let map = kept_map(&mut *self.device, &mut self.loaded.model, tokenizer, &ids, lrsa)
-            .context("looking what the cache kept")?;
+            .context("finding the tokens that the cache kept")?;
         tell(Event::Kept(Box::new(map)));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The worker's jobs: a look at training data, an estimate of memory, training, a check of a device.
+//! The jobs of the worker: data preview, memory estimate, training and device check.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,11 +14,12 @@ use crate::error::{Context, Error, Result};
 use crate::gpu::{adapters, find_adapter};
 use crate::train::{EvalLine, Observer, StepLine, TrainJob, Trainer, read_data, run_opened};
 
-/// Examples of a preview, and tokens of each.
+/// Number of examples in a preview.
 const N_PREVIEWED: usize = 5;
+/// Tokens shown of each example.
 const MAX_PREVIEW_TOKENS: usize = 400;
 
-/// Tells the first examples of training data as the model reads them.
+/// Sends the first training examples after tokenizer and chat template.
 pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
     let (files, _folder) = open_files(choice)?;
     let reader = Reader {
@@ -35,7 +36,7 @@ pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
     Ok(())
 }
 
-/// Runs of tokens that are learnt, or not.
+/// The text of an example, split where the loss starts or stops to count.
 fn pieces(files: &ModelFiles, example: &Example) -> Result<PreviewExample> {
     let n = example.ids.len().min(MAX_PREVIEW_TOKENS);
     let said = files.tokenizer()?.pieces(&example.ids[..n])?;
@@ -50,12 +51,12 @@ fn pieces(files: &ModelFiles, example: &Example) -> Result<PreviewExample> {
     Ok(pieces)
 }
 
-/// The model of a job; the bundled one is unpacked for it.
+/// The model, adapter and device of a job.
 fn choice_of(job: &TrainJob, device: &str) -> ModelChoice {
     ModelChoice { model: job.model.clone(), adapter: job.adapter.clone(), device: device.to_string() }
 }
 
-/// Tells the bytes that a run's largest batch would take.
+/// Sends the device memory that the largest batch of a run would need, in bytes.
 pub fn estimate(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
     let (files, _folder) = open_files(&choice_of(job, device))?;
     let data = read_data(job, &files, &mut ())?;
@@ -66,7 +67,7 @@ pub fn estimate(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Tells how a run goes.
+/// Forwards the progress of a run as events.
 struct Watch<'a>(&'a Site);
 
 impl Observer for Watch<'_> {
@@ -94,7 +95,7 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Trains; calls `begin` once the model's files are found. A stop keeps what was trained.
+/// Trains a model. Calls `begin` once it has found the model's files. A stop saves the weights trained so far.
 pub fn train(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
     let (files, _folder) = open_files(&choice_of(job, device))?;
     begin();
@@ -104,7 +105,7 @@ pub fn train(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) ->
     Ok(())
 }
 
-/// Checks a device, the quick way: one case of every op.
+/// Runs the quick check of a device: one case of every op.
 pub fn check(device: &str, site: &Site) -> Result<()> {
     let options = CheckOptions { quick: true, ..CheckOptions::default() };
     let mut is_complete = true;

@@ -1,4 +1,4 @@
-//! What the worker carries commands out with: where events go, how devices are opened, and the stop flags.
+//! What every command of the worker needs: the event sink, the function that opens devices, and the stop flags.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use super::message::{Control, Event};
 use crate::error::Result;
 use crate::gpu::Device;
 
-/// Hands an event to the window.
+/// Sends an event to the window.
 pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Opens a device by the name that `--device` takes.
+/// Opens a device by name, with the same names as `--device`.
 pub type Open = Arc<dyn Fn(&str) -> Result<Device> + Send + Sync>;
 
-/// What commands are carried out with.
+/// Environment of a command.
 #[derive(Clone)]
 pub struct Site {
     pub control: Arc<Control>,

@@ -1,4 +1,4 @@
-//! The worker with its real engine, on the CPU and the bundled model: answers, stops, failures that it outlives.
+//! Tests of the worker with the real engine, on the CPU with the bundled model.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ impl Window {
         Self::with(|_| {}, Arc::new(open_device))
     }
 
-    /// A window that looks at each event before it takes it, and whose worker opens devices with `open`.
+    /// A window that calls `look` on each event before it receives it, with a worker that opens devices with `open`.
     fn with(look: impl Fn(&Event) + Send + Sync + 'static, open: Open) -> Self {
         let (sender, events) = channel();
         let sender = std::sync::Mutex::new(sender);
@@ -35,7 +35,7 @@ impl Window {
         Self { worker: Worker::start_with(Arc::new(tell), open), events }
     }
 
-    /// The events up to the first that `ends`.
+    /// The events up to and including the first one for which `ends` is true.
     fn until(&mut self, ends: impl Fn(&Event) -> bool) -> Vec<Event> {
         let mut heard = Vec::new();
         loop {
@@ -69,7 +69,7 @@ fn train(job: &TrainJob, replace: bool) -> Command {
     Command::Train { job: Box::new(job.clone()), device: "cpu".into(), replace }
 }
 
-/// A folder with training data and one for the result, and a long run from one to the other.
+/// Creates a folder with training data and describes a long run with it.
 fn run_in(dir: &Path) -> TrainJob {
     let (data, out) = (dir.join("data"), dir.join("out"));
     std::fs::create_dir(&data).unwrap();
@@ -141,7 +141,7 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     assert!(matches!(heard[0], Event::Estimated(bytes) if bytes > 1 << 20), "{heard:?}");
     start(&mut window);
     window.worker.control.pause(true);
-    // One step may be on its way and one queued; then none comes.
+    // One step may be running and one queued; no further step may follow.
     std::thread::sleep(Duration::from_millis(500));
     while window.events.try_recv().is_ok() {}
     std::thread::sleep(Duration::from_millis(300));
@@ -152,12 +152,12 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     window.worker.control.stop();
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 500), "{heard:?}");
-    assert!(out.join("adapter_model.safetensors").exists(), "what was trained is kept");
+    assert!(out.join("adapter_model.safetensors").exists(), "the trained weights are saved");
     window.worker.send(train(&job, false));
     let heard = window.until(|e| matches!(e, Event::WouldReplace(_) | Event::Trained(_) | Event::Failed(_)));
-    assert_eq!(heard, [Event::WouldReplace(out.clone())], "not before it is asked");
+    assert_eq!(heard, [Event::WouldReplace(out.clone())], "the run does not start before the user agrees");
 
-    // A window that is closed in the middle of a run leaves what was trained.
+    // Closing the window during a run saves the weights trained so far.
     std::fs::remove_dir_all(&out).unwrap();
     start(&mut window);
     let Window { worker, events } = window;
@@ -166,13 +166,13 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     assert!(out.join("adapter_model.safetensors").exists());
     let mut window = Window::new();
 
-    // A stop that comes right after the start is meant for what was started.
+    // A stop right after the start applies to the new run.
     window.worker.send(train(&job, true));
     window.worker.control.stop();
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 5), "{heard:?}");
 
-    // The data disappears; the run fails, says why, and the worker is there for the next one.
+    // The data disappears: the run fails with a reason, and the worker stays available.
     std::fs::remove_dir_all(&job.data).unwrap();
     window.worker.send(train(&job, true));
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
@@ -203,7 +203,7 @@ fn a_fault_of_the_engine_costs_neither_the_worker_nor_what_was_saved() {
         );
         window.open();
     }
-    assert!(job.out.join("adapter_model.safetensors").exists(), "what step 4 saved stays");
+    assert!(job.out.join("adapter_model.safetensors").exists(), "the save of step 4 stays");
     window.worker.send(Command::Ask(question("She", 5)));
     assert!(matches!(window.until(is_end).last(), Some(Event::Answered(_))));
 }
@@ -212,7 +212,7 @@ fn a_fault_of_the_engine_costs_neither_the_worker_nor_what_was_saved() {
 fn a_lost_device_ends_the_job_with_its_checkpoint_kept() {
     let dir = tempfile::tempdir().unwrap();
     let job = run_in(dir.path());
-    // The first device serves the chat, the second is lost in the middle of a run, the third is sound again.
+    // The first device serves the chat, the second is lost during a run, the third works again.
     let opened = Arc::new(AtomicUsize::new(0));
     let count = opened.clone();
     let open: Open = Arc::new(move |wanted| match count.fetch_add(1, Ordering::AcqRel) {
@@ -231,7 +231,7 @@ fn a_lost_device_ends_the_job_with_its_checkpoint_kept() {
     assert_eq!(opened.load(Ordering::Acquire), 3);
 }
 
-// An open file keeps Windows from moving its folder.
+// Windows cannot move a folder while a file in it is open.
 #[cfg(unix)]
 #[test]
 fn what_is_taken_away_in_mid_run_is_said() {
@@ -249,7 +249,7 @@ fn what_is_taken_away_in_mid_run_is_said() {
         window.until(|e| matches!(e, Event::TrainSaved(2)));
     };
     let end = |window: &mut Window| window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
-    // The disk takes no more: right after a save, a file lies where the folder was.
+    // Make saving fail: right after a save, a file takes the place of the folder.
     let fills = Arc::new(AtomicBool::new(true));
     let (flag, out, saved) = (fills.clone(), job.out.clone(), dir.path().join("saved"));
     let look = move |event: &Event| {
@@ -276,7 +276,7 @@ fn what_is_taken_away_in_mid_run_is_said() {
     let heard = end(&mut window);
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.steps > 2), "nothing was lost: {heard:?}");
     assert!(job.out.join("adapter_model.safetensors").exists());
-    // Closing the window gives up what cannot be saved instead of waiting for ever, and says so.
+    // Closing the window discards weights that cannot be saved, instead of waiting for ever, and reports it.
     std::fs::remove_dir_all(dir.path().join("saved")).unwrap();
     fills.store(true, Ordering::Release);
     begin(&mut window);
@@ -286,7 +286,7 @@ fn what_is_taken_away_in_mid_run_is_said() {
     drop(events);
     std::fs::remove_file(&job.out).unwrap();
     let mut window = Window::new();
-    // The model goes: a run that has it goes on, saves and stops; the next one says that it is not there.
+    // The model's files disappear: a run that has loaded them continues, saves and stops; the next run reports them missing.
     begin(&mut window);
     std::fs::remove_dir_all(&model).unwrap();
     window.until(|e| matches!(e, Event::TrainStep(_)));

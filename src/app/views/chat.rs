@@ -1,4 +1,4 @@
-//! The chat page: the model and the compression on top, then the document and the conversation, then the field to type in.
+//! The chat page: model and compression at the top, the conversation in the middle, the input at the bottom.
 
 use egui::{Key, Panel, RichText, ScrollArea, TextEdit, Ui};
 
@@ -32,7 +32,7 @@ fn model(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     };
     let (model, adapter) = (&mut app.settings.model, &mut app.settings.adapter);
     let mut entered = [false; 2];
-    let hint = "folder, .gguf file or hub id; empty for the bundled story model";
+    let hint = "folder, .gguf file or Hugging Face repo id; empty for the bundled story model";
     style::row(
         ui,
         "Model",
@@ -77,16 +77,16 @@ fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             }
         };
         let lag = egui::DragValue::new(&mut app.settings.lag).range(8..=4096).prefix("lag ");
-        is_set(ui, lag, "Tokens of a partition: what is kept is chosen partition by partition");
+        is_set(ui, lag, "Tokens per partition. The cache selects the tokens to keep in each partition.");
         let most = egui::DragValue::new(&mut app.settings.max_tokens).range(1..=8192).prefix("answer ≤ ");
-        is_set(ui, most, "Most tokens of an answer");
+        is_set(ui, most, "Maximum tokens in an answer");
         ui.separator();
         match (app.attention(), app.chat.context) {
             (Ok(attention), Some((tokens, entries, bytes))) => {
                 let (_, dense) = app.chat.cache_size(crate::attention::Attention::Dense, tokens);
                 let limit = app.chat.model.as_ref().map_or(0, |m| m.max_positions);
                 ui.label(format!(
-                    "{tokens} of {limit} tokens; {entries} entries a head, {} (dense: {})",
+                    "{tokens} of {limit} tokens; {entries} entries per head, {} (dense: {})",
                     style::bytes(bytes),
                     style::bytes(dense)
                 ))
@@ -136,7 +136,7 @@ fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             match (is_current, app.chat.fed) {
                 (true, Some((done, total))) if turn.answer.is_empty() => {
                     let share = done as f32 / total.max(1) as f32;
-                    let text = format!("reading {done} of {total} tokens");
+                    let text = format!("reading the prompt: {done} of {total} tokens");
                     ui.add(egui::ProgressBar::new(share).desired_width(300.0).text(text));
                 }
                 _ => {
@@ -162,13 +162,13 @@ fn answer_buttons(ui: &mut Ui, answer: &str, app: &App, actions: &mut Vec<Action
     if ui.add_enabled(is_free, egui::Button::new("Regenerate")).clicked() {
         actions.push(Action::Regenerate);
     }
-    if ui.add_enabled(is_free, egui::Button::new("What was kept")).clicked() {
+    if ui.add_enabled(is_free, egui::Button::new("Kept tokens")).clicked() {
         actions.push(Action::ShowKept(true));
     }
-    if ui.button("Save…").on_hover_text("conversation.txt in the working folder").clicked() {
+    if ui.button("Save…").on_hover_text("Saves conversation.txt to the working folder").clicked() {
         actions.push(Action::SaveConversation("conversation.txt".into()));
     }
-    if ui.add_enabled(is_free, egui::Button::new("Begin anew")).clicked() {
+    if ui.add_enabled(is_free, egui::Button::new("New conversation")).clicked() {
         actions.push(Action::Restart);
     }
 }
@@ -177,13 +177,13 @@ fn empty(ui: &mut Ui, app: &App) {
     ui.add_space(24.0);
     let has_template = app.chat.model.as_ref().is_none_or(|m| m.has_chat_template);
     let text = match (&app.chat.model, &app.chat.document) {
-        (None, _) if app.busy == Some(Busy::Opening) => "The model is being opened.",
+        (None, _) if app.busy == Some(Busy::Opening) => "Opening the model…",
         (None, _) if app.chat.closed.is_some() => {
-            "The model is closed while a run has its memory, and comes back after it."
+            "The model is closed because a training run needs its memory. It opens again after the run."
         }
-        (None, _) => "No model is open: name one above and press Open.",
+        (None, _) => "No model is open. Name one above and press Open.",
         (Some(_), None) if has_template => "Ask something, or drop a long document into the window first.",
-        (Some(_), None) => "This model goes on with texts: type how one begins.",
+        (Some(_), None) => "This model has no chat template. Type the beginning of a text, and it continues it.",
         (Some(_), Some(_)) => "Ask something about the document.",
     };
     style::hint(ui, text);
@@ -194,13 +194,13 @@ fn input(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.horizontal(|ui| {
         let width = ui.available_width() - 100.0;
         let edit = TextEdit::multiline(&mut app.chat.draft).desired_rows(2).desired_width(width);
-        let edit = ui.add(edit.hint_text("Type a question. Enter sends it, Shift+Enter begins a new line."));
+        let edit = ui.add(edit.hint_text("Type a question. Enter sends it, Shift+Enter starts a new line."));
         let enter = edit.has_focus() && ui.input_mut(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift);
         let can_ask = app.busy.is_none() && app.chat.model.is_some();
         let asked = ui.add_enabled(can_ask, egui::Button::new("Ask").min_size(egui::vec2(80.0, 40.0))).clicked();
         if can_ask && (enter || asked) {
             if enter {
-                // The line break that the same key has just put there.
+                // Remove the line break that the Enter key has just inserted.
                 app.chat.draft = app.chat.draft.trim_end().to_string();
             }
             actions.push(Action::Ask);

@@ -1,4 +1,4 @@
-//! The device page: what this machine has, which device is used, and whether it computes rightly.
+//! The device page: choose a device, list the adapters, and check that a device computes correctly.
 
 use egui::{RichText, ScrollArea, Ui};
 
@@ -10,7 +10,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         style::section(ui, "Device");
         style::hint(
             ui,
-            "What models run on from the next time one is opened. auto takes a GPU where there is one, else the CPU.",
+            "The device for the next model you open. auto selects a GPU if there is one, otherwise the CPU.",
         );
         let mut choices = vec![("auto".to_string(), "auto".to_string()), ("cpu".to_string(), "CPU".to_string())];
         for adapter in app.devices.adapters.iter().flatten() {
@@ -22,7 +22,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 actions.push(Action::SettingsChanged);
             }
         }
-        if ui.add_enabled(app.busy.is_none(), egui::Button::new("Open the model on it")).clicked() {
+        if ui.add_enabled(app.busy.is_none(), egui::Button::new("Open the model on this device")).clicked() {
             actions.push(Action::OpenModel);
         }
         adapters(ui, app);
@@ -39,7 +39,7 @@ fn adapters(ui: &mut Ui, app: &App) {
     if list.is_empty() {
         style::hint(
             ui,
-            "No graphics adapter with compute shaders. The CPU does all of the work; a driver may bring one.",
+            "No graphics adapter with compute shaders was found, so the CPU does all the work. Check that a GPU driver is installed.",
         );
     }
     for adapter in list {
@@ -62,7 +62,7 @@ fn adapters(ui: &mut Ui, app: &App) {
 
 fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec<Action>) {
     style::section(ui, "Check");
-    style::hint(ui, "Runs one case of every kernel and gradient beside its definition in double precision.");
+    style::hint(ui, "Compares one case of every kernel and gradient with its reference in double precision.");
     ui.horizontal_wrapped(|ui| {
         for (value, name) in choices.iter().filter(|c| c.0 != "auto") {
             if ui.add_enabled(app.busy.is_none(), egui::Button::new(format!("Check {name}"))).clicked() {
@@ -73,14 +73,14 @@ fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec
     if let Some(result) = &app.devices.result {
         let (text, colour) = match result.failed {
             0 if !result.is_complete => {
-                (format!("Stopped after {} checks, which passed.", result.passed), ui.visuals().text_color())
+                (format!("Stopped after {} checks, all passed.", result.passed), ui.visuals().text_color())
             }
             0 => (format!("All {} checks passed.", result.passed), style::good(ui)),
             n => (format!("{n} of {} checks failed.", result.passed + n), style::bad(ui)),
         };
         ui.horizontal_wrapped(|ui| {
             ui.label(RichText::new(text).strong().color(colour));
-            if ui.button("Save the report").on_hover_text("check.html in the working folder").clicked() {
+            if ui.button("Save report").on_hover_text("Saves check.html to the working folder").clicked() {
                 actions.push(Action::SaveReport("check.html".into()));
             }
         });
@@ -96,7 +96,7 @@ fn check(ui: &mut Ui, app: &App, choices: &[(String, String)], actions: &mut Vec
             ui.label(RichText::new(heading).strong());
         }
         ui.end_row();
-        // What failed first; of the rest the newest.
+        // Failed checks first, then the newest of those that passed.
         let failed = app.devices.lines.iter().filter(|l| !l.passed);
         for line in failed.chain(app.devices.lines.iter().rev().filter(|l| l.passed)).take(60) {
             let (mark, colour) = if line.passed { ("pass", style::good(ui)) } else { ("FAIL", style::bad(ui)) };

@@ -1,4 +1,4 @@
-//! What the cache kept: the conversation's tokens, shaded by how many heads kept them.
+//! The view of kept tokens: the conversation, each token shaded by how many heads kept it.
 
 use egui::text::{LayoutJob, TextFormat};
 use egui::{FontId, ScrollArea, Stroke, Ui};
@@ -45,11 +45,11 @@ fn picker(ui: &mut Ui, name: &str, picked: &mut Option<usize>, choices: impl Ite
 
 fn legend(ui: &mut Ui) {
     ui.horizontal_wrapped(|ui| {
-        for (share, text) in [(0.25, "kept by some heads"), (0.6, "by most"), (1.0, "by all")] {
+        for (share, text) in [(0.25, "kept by some heads"), (0.6, "by most heads"), (1.0, "by all heads")] {
             swatch(ui, style::kept(ui, share), text);
         }
-        swatch(ui, style::whole(ui), "sink and window, whole (underlined)");
-        style::hint(ui, "struck through: kept by none");
+        swatch(ui, style::whole(ui), "sink and recent tokens, always kept (underlined)");
+        style::hint(ui, "struck through: kept by no head");
     });
 }
 
@@ -60,7 +60,7 @@ fn swatch(ui: &mut Ui, colour: egui::Color32, text: &str) {
     ui.label(text);
 }
 
-/// Shade for whoever sees colours, lines for whoever does not.
+/// Marks tokens by background and also by underline and strikethrough, so that colour is not the only cue.
 fn layout(ui: &Ui, map: &KeptMap, shares: &[f64], size: f32) -> LayoutJob {
     let mut job = LayoutJob::default();
     let (ink, weak) = (ui.visuals().text_color(), ui.visuals().weak_text_color());

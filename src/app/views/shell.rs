@@ -1,4 +1,4 @@
-//! The frame: pages on the left, notices on top, what is going on below.
+//! The frame around the pages: page buttons on the left, notices at the top, the status bar at the bottom.
 
 use egui::{CentralPanel, Context, Key, Panel, RichText, Ui};
 
@@ -6,11 +6,11 @@ use super::{chat, devices, style, tune};
 use crate::app::settings::Theme;
 use crate::app::state::{Action, App, Busy, Page};
 
-/// Pages, their names and their keys.
+/// Pages with their names and shortcut keys.
 const PAGES: [(Page, &str, Key); 3] =
     [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
 
-/// Draws the app and returns what a person did.
+/// Draws the app and returns the user's actions.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     let mut actions = keys(ui.ctx(), app);
     Panel::left("pages")
@@ -30,7 +30,7 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     actions
 }
 
-/// Keys that work everywhere.
+/// Handles the shortcut keys that work on every page.
 fn keys(ctx: &Context, app: &App) -> Vec<Action> {
     let mut actions = Vec::new();
     ctx.input_mut(|input| {
@@ -39,7 +39,7 @@ fn keys(ctx: &Context, app: &App) -> Vec<Action> {
                 actions.push(Action::Show(page));
             }
         }
-        // Hours of training do not hang on a key that is pressed by the way.
+        // Escape does not stop training: an accidental key press could end hours of work.
         let can_stop = matches!(app.busy, Some(Busy::Answering | Busy::Checking));
         if can_stop && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
             actions.push(Action::Stop);
@@ -65,7 +65,7 @@ fn pages(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         ui.add_space(8.0);
         ui.horizontal(|ui| {
             for (sign, step) in [("A-", -0.1), ("A+", 0.1)] {
-                if ui.button(sign).on_hover_text("Size of everything").clicked() {
+                if ui.button(sign).on_hover_text("Text and button size").clicked() {
                     app.settings.zoom = (app.settings.zoom + step).clamp(0.5, 3.0);
                     actions.push(Action::SettingsChanged);
                 }
@@ -98,7 +98,7 @@ fn notices(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
         });
     }
     if hidden > 0 {
-        style::hint(ui, format!("and {hidden} before"));
+        style::hint(ui, format!("and {hidden} earlier"));
     }
     ui.add_space(4.0);
 }
@@ -112,10 +112,10 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                 ui.label(busy.text());
                 let stop = match busy {
                     Busy::Training if app.tune.save_failed.is_some() => {
-                        Some(("Could not be saved…", "Opens the page that asks what to do"))
+                        Some(("Save failed…", "Opens the page that asks what to do"))
                     }
                     Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
-                    Busy::Training => Some(("Stop and keep", tune::KEEPS)),
+                    Busy::Training => Some(("Stop and save", tune::KEEPS)),
                     _ => None,
                 };
                 if let Some((name, hint)) = stop

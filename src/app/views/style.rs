@@ -1,4 +1,4 @@
-//! Colours and sizes, for light and dark.
+//! Colours and sizes of the light and the dark theme.
 
 use egui::{
     Align, Color32, Context, FontId, Frame, Layout, Margin, RichText, TextStyle, Theme as Shade, ThemePreference, Ui,
@@ -6,21 +6,21 @@ use egui::{
 
 use crate::app::settings::{Settings, Theme};
 
-/// Width of labels beside fields.
+/// Width of the labels next to input fields.
 const LABEL_WIDTH: f32 = 96.0;
 
-/// Panels have no ground of their own: the window is cleared with it. Where a program paints instead of a GPU, each ground over another
-/// costs tens of milliseconds a frame.
+/// Frame of the side panels. Panels have no fill of their own, because the window is cleared with the background colour. With a
+/// software renderer, each extra fill costs tens of milliseconds per frame.
 pub const SIDE: Frame = Frame { inner_margin: Margin::symmetric(8, 2), ..Frame::NONE };
-/// What is in their middle.
+/// Frame of the central panel.
 pub const CENTRE: Frame = Frame { inner_margin: Margin::same(8), ..Frame::NONE };
 
-/// What the window is cleared with.
+/// Background colour that the window is cleared with.
 pub fn ground(ctx: &Context) -> Color32 {
     ctx.global_style().visuals.panel_fill
 }
 
-/// Applies what the settings say about looks.
+/// Applies theme and zoom from the settings.
 pub fn apply(ctx: &Context, settings: &Settings) {
     ctx.set_theme(match settings.theme {
         Theme::System => ThemePreference::System,
@@ -30,7 +30,7 @@ pub fn apply(ctx: &Context, settings: &Settings) {
     ctx.set_zoom_factor(settings.zoom);
 }
 
-/// Sizes of text and space, once.
+/// Sets font sizes, spacing and text colours, once at start.
 pub fn set_up(ctx: &Context) {
     ctx.all_styles_mut(|style| {
         style.text_styles = [
@@ -45,7 +45,7 @@ pub fn set_up(ctx: &Context) {
         style.spacing.button_padding = egui::vec2(10.0, 5.0);
         style.spacing.interact_size.y = 26.0;
     });
-    // Plain text stands out from pale text, and that is read too: at least 4.5 to 1 against its ground.
+    // Body text stands out from weak text. Weak text keeps a contrast of at least 4.5:1 with its background.
     for (shade, plain, pale) in [(Shade::Dark, 215, 150), (Shade::Light, 30, 95)] {
         ctx.style_mut_of(shade, |style| {
             style.visuals.widgets.noninteractive.fg_stroke.color = Color32::from_gray(plain);
@@ -54,7 +54,7 @@ pub fn set_up(ctx: &Context) {
     }
 }
 
-/// A row with a label of equal width on its left and buttons on its right; what is between them fills the rest.
+/// A row with a label of fixed width on the left and buttons on the right. The field between them fills the rest.
 pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl FnOnce(&mut Ui)) {
     ui.horizontal(|ui| {
         let size = egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y);
@@ -69,17 +69,17 @@ pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl 
     });
 }
 
-/// Something went wrong.
+/// Text colour for errors.
 pub fn bad(ui: &Ui) -> Color32 {
     if ui.visuals().dark_mode { Color32::from_rgb(255, 140, 120) } else { Color32::from_rgb(170, 30, 20) }
 }
 
-/// All is well.
+/// Text colour for success.
 pub fn good(ui: &Ui) -> Color32 {
     if ui.visuals().dark_mode { Color32::from_rgb(120, 210, 140) } else { Color32::from_rgb(20, 110, 50) }
 }
 
-/// Behind a token that a share of the heads keep.
+/// Background of a token that this share of the heads kept.
 pub fn kept(ui: &Ui, share: f32) -> Color32 {
     let (from, to) = if ui.visuals().dark_mode {
         ([27.0, 27.0, 27.0], [30.0, 90.0, 170.0])
@@ -90,7 +90,7 @@ pub fn kept(ui: &Ui, share: f32) -> Color32 {
     Color32::from_rgb(mix(0), mix(1), mix(2))
 }
 
-/// Behind a token of sink or window.
+/// Background of a token of the sink or the recent part, which every head keeps.
 pub fn whole(ui: &Ui) -> Color32 {
     if ui.visuals().dark_mode { Color32::from_rgb(74, 64, 24) } else { Color32::from_rgb(255, 244, 205) }
 }
@@ -101,12 +101,12 @@ pub fn section(ui: &mut Ui, text: &str) {
     ui.label(RichText::new(text).strong().size(15.5));
 }
 
-/// Something said in passing.
+/// Weak text for hints.
 pub fn hint(ui: &mut Ui, text: impl Into<String>) {
     ui.label(RichText::new(text.into()).weak());
 }
 
-/// Bytes as a person reads them.
+/// Formats bytes with binary units.
 pub fn bytes(n: u64) -> String {
     let n = n as f64;
     match n {

@@ -1,4 +1,4 @@
-//! The fine-tuning page: what to train on the left of the curve, and how it goes.
+//! The fine-tuning page: settings on the left, progress and curves on the right.
 
 use egui::{Panel, RichText, ScrollArea, TextEdit, Ui};
 use egui_plot::{Legend, Line, Plot, PlotPoints};
@@ -10,8 +10,8 @@ use crate::app::state::{Action, App, Pick};
 use crate::app::tune::{Preset, RunState, Tune};
 use crate::train::Method;
 
-/// What stopping a training run does.
-pub(super) const KEEPS: &str = "Ends after this step and saves what was learnt";
+/// Tooltip of the button that stops a training run.
+pub(super) const KEEPS: &str = "Ends after this step and saves the trained weights";
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);
@@ -29,14 +29,14 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     style::section(ui, "Data");
     path(ui, "Training data", "folder with train.jsonl", &mut app.tune.data, Pick::Data, actions);
     path(ui, "Save to", "folder for the adapter", &mut app.tune.out, Pick::Out, actions);
-    if ui.add_enabled(is_free && !app.tune.data.trim().is_empty(), egui::Button::new("Show examples")).clicked() {
+    if ui.add_enabled(is_free && !app.tune.data.trim().is_empty(), egui::Button::new("Preview examples")).clicked() {
         actions.push(Action::Preview);
     }
     preview(ui, app.tune.examples(app.settings.model.trim()));
     style::section(ui, "Method");
     ui.horizontal_wrapped(|ui| {
         ui.radio_value(&mut app.tune.method, Method::Lora, "Adapter (LoRA)");
-        ui.radio_value(&mut app.tune.method, Method::Full, "Every weight");
+        ui.radio_value(&mut app.tune.method, Method::Full, "Full (all weights)");
     });
     ui.horizontal_wrapped(|ui| {
         ui.label("Cache");
@@ -48,7 +48,7 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         let (name, what) = preset.text();
         ui.radio_value(&mut app.tune.preset, preset, format!("{name}: {what}"));
     }
-    ui.checkbox(&mut app.tune.recompute, "Less memory, a third more time (recompute activations)");
+    ui.checkbox(&mut app.tune.recompute, "Recompute activations: less memory, about a third more time");
     style::section(ui, "Start");
     let is_complete = !app.tune.data.trim().is_empty() && !app.tune.out.trim().is_empty();
     let has_model = !app.settings.model.trim().is_empty();
@@ -57,7 +57,7 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             actions.push(Action::Estimate);
         }
         if let Some(bytes) = app.tune.estimate_of(&app.job(), &app.settings.device) {
-            ui.label(format!("{} on the device", style::bytes(bytes)));
+            ui.label(format!("{} of device memory", style::bytes(bytes)));
         }
     });
     let start = egui::Button::new(RichText::new("Start training").strong()).min_size(egui::vec2(160.0, 34.0));
@@ -65,20 +65,20 @@ fn settings(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         actions.push(Action::Train);
     }
     if let Some(folder) = app.tune.asks_to_replace().filter(|_| is_free) {
-        let text = format!("{} holds the result of an earlier run. Name another folder, or", folder.display());
+        let text = format!("{} holds the result of an earlier run. Choose another folder, or", folder.display());
         ui.label(RichText::new(text).strong());
-        if ui.button("Replace what is there").clicked() {
+        if ui.button("Replace the result").clicked() {
             actions.push(Action::Replace);
         }
     }
     if !is_complete {
-        style::hint(ui, "Name the data and a folder to save to.");
+        style::hint(ui, "Choose the training data and an output folder.");
     } else if !has_model {
-        style::hint(ui, "The bundled story model is trained; name another on the chat page.");
+        style::hint(ui, "Trains the bundled story model. Choose another model on the chat page.");
     }
     if has_model {
         let line = app.command_line();
-        ui.collapsing("The same on the command line", |ui| {
+        ui.collapsing("Same run on the command line", |ui| {
             ui.add(egui::Label::new(RichText::new(&line).monospace()).wrap().selectable(true));
             if ui.button("Copy").clicked() {
                 actions.push(Action::Copy(line.clone()));
@@ -106,7 +106,7 @@ fn preview(ui: &mut Ui, examples: &[PreviewExample]) {
     if examples.is_empty() {
         return;
     }
-    style::hint(ui, "Strong text is learnt, pale text is only read.");
+    style::hint(ui, "The loss counts underlined text. Pale text is context only.");
     for (i, example) in examples.iter().enumerate() {
         ui.collapsing(format!("Example {}", i + 1), |ui| {
             ui.horizontal_wrapped(|ui| {
@@ -123,10 +123,10 @@ fn preview(ui: &mut Ui, examples: &[PreviewExample]) {
 fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let tune = &app.tune;
     if let Some(why) = &tune.save_failed {
-        ui.label(RichText::new(format!("What was trained could not be saved: {why}.")).color(style::bad(ui)));
-        ui.label("It is still in memory. Make room, then try again.");
+        ui.label(RichText::new(format!("The trained weights could not be saved: {why}.")).color(style::bad(ui)));
+        ui.label("They are still in memory. Free some disk space, then try again.");
         ui.horizontal_wrapped(|ui| {
-            for (name, again) in [("Try again", true), ("Give it up", false)] {
+            for (name, again) in [("Try again", true), ("Discard", false)] {
                 if ui.button(name).clicked() {
                     actions.push(Action::SaveAgain(again));
                 }
@@ -137,7 +137,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     match &tune.run {
         RunState::Idle => {
             ui.add_space(24.0);
-            style::hint(ui, "Loss and learning rate appear here once a run has begun.");
+            style::hint(ui, "Loss and learning rate appear here during a run.");
         }
         RunState::Running | RunState::Paused => {
             let share = tune.steps.len() as f32 / tune.total_steps.max(1) as f32;
@@ -148,7 +148,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {
                     actions.push(Action::Pause(!is_paused));
                 }
-                if ui.button("Stop and keep").on_hover_text(KEEPS).clicked() {
+                if ui.button("Stop and save").on_hover_text(KEEPS).clicked() {
                     actions.push(Action::Stop);
                 }
                 ui.label(figures(tune));

@@ -1,5 +1,7 @@
-//! Every page in its empty, busy, failed and done state: what it says, what its buttons do, and that nothing leaves the window, also
-//! in a small one and with large letters. LONGREACH_APP_PICTURES names a folder that pictures of all of them are written to.
+//! Tests of every page in its empty, busy, failed and done state.
+//!
+//! They check the texts, the buttons, and that nothing extends beyond the window, also in a small window and at high zoom. If
+//! LONGREACH_APP_PICTURES names a folder, the tests write a picture of every state to it.
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::app::tune::RunState;
 use crate::eval::KeptMap;
 use crate::train::{EvalLine, StepLine, Summary};
 
-/// An app and what was done to it.
+/// An app and the actions that its views returned.
 struct Shown {
     app: App,
     actions: Vec<Action>,
@@ -30,12 +32,12 @@ fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
         }
         apply(ui.ctx(), &shown.app.settings);
         let ground = super::ground(ui.ctx());
-        ui.painter().rect_filled(ui.ctx().content_rect(), 0, ground); // the window is cleared with it
+        ui.painter().rect_filled(ui.ctx().content_rect(), 0, ground); // the app clears its window with this colour
         shown.actions.extend(show(ui, &mut shown.app));
     };
     let mut harness =
         Harness::builder().with_size(size).with_max_steps(20).build_ui_state(ui, Shown { app, actions: vec![] });
-    harness.run_steps(4); // a spinner never comes to rest
+    harness.run_steps(4); // a spinner animates for ever
     harness
 }
 
@@ -195,7 +197,7 @@ fn checking(n_failed: usize, ended: Option<bool>) -> App {
     app
 }
 
-/// Every page and state, and something that it says.
+/// Every page and state, with a text that it shows.
 fn states() -> Vec<(&'static str, App, &'static str)> {
     let opening = App::new(Settings::default()).0;
     let reading = {
@@ -214,29 +216,29 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
     };
     let empty_tune = App { page: Page::Tune, ..opened() };
     vec![
-        ("chat-opening", opening, "The model is being opened."),
+        ("chat-opening", opening, "Opening the model…"),
         ("chat-empty", opened(), "Ask something, or drop a long document into the window first."),
         ("chat-reading", reading, "Answering"),
         ("chat-done", talking(), "Ishmael, a sailor."),
         ("chat-failed", failed, "Dismiss"),
         ("chat-kept", kept(), "Back to the conversation"),
-        ("tune-empty", empty_tune, "Name the data and a folder to save to."),
+        ("tune-empty", empty_tune, "Choose the training data and an output folder."),
         ("tune-preview", previewed(), "Example 1"),
         ("tune-running", training(), "Pause"),
         ("tune-done", trained(), "Chat with this adapter"),
         ("tune-unsaved", unsaved(), "Try again"),
-        ("tune-asking", asking(), "Replace what is there"),
+        ("tune-asking", asking(), "Replace the result"),
         ("tune-failed", failed_training(), "Start training"),
         ("devices-listing", App { page: Page::Devices, ..opened() }, "Looking for adapters…"),
         ("devices", devices(), "vulkan: llvmpipe (LLVM 15.0.6, 512 bits)"),
         ("devices-checking", checking(0, None), "30 checks so far"),
         ("devices-passed", checking(0, Some(true)), "All 30 checks passed."),
         ("devices-failed", checking(2, Some(true)), "2 of 30 checks failed."),
-        ("devices-stopped", checking(0, Some(false)), "Stopped after 30 checks, which passed."),
+        ("devices-stopped", checking(0, Some(false)), "Stopped after 30 checks, all passed."),
     ]
 }
 
-/// Whatever a person can read or press that does not lie within the window's width.
+/// The labels and buttons that extend beyond the window's width.
 fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> Vec<String> {
     let (mut n, mut found) = (0, Vec::new());
     for node in harness.query_all_by(|_| true) {
@@ -279,12 +281,12 @@ fn buttons_and_keys_do_what_they_say() {
         std::mem::take(&mut harness.state_mut().actions)
     };
     assert_eq!(press(talking(), "Regenerate"), [Action::Regenerate]);
-    assert_eq!(press(talking(), "What was kept"), [Action::ShowKept(true)]);
+    assert_eq!(press(talking(), "Kept tokens"), [Action::ShowKept(true)]);
     assert_eq!(press(talking(), "Copy"), [Action::Copy("Ishmael, a sailor.".into())]);
     assert_eq!(press(kept(), "Back to the conversation"), [Action::ShowKept(false)]);
     assert_eq!(press(training(), "Pause"), [Action::Pause(true)]);
-    assert_eq!(press(unsaved(), "Give it up"), [Action::SaveAgain(false)]);
-    assert_eq!(press(asking(), "Replace what is there"), [Action::Replace]);
+    assert_eq!(press(unsaved(), "Discard"), [Action::SaveAgain(false)]);
+    assert_eq!(press(asking(), "Replace the result"), [Action::Replace]);
     assert_eq!(press(trained(), "Chat with this adapter"), [Action::ChatWithAdapter]);
     assert_eq!(press(devices(), "Check CPU"), [Action::Check("cpu".into())]);
     assert_eq!(press(opened(), "Fine-tune"), [Action::Show(Page::Tune)]);
@@ -298,17 +300,17 @@ fn buttons_and_keys_do_what_they_say() {
     harness.run_steps(1);
     harness.key_press(egui::Key::Escape);
     harness.run_steps(1);
-    // A key that is pressed by the way ends an answer, but no training.
+    // Escape stops an answer but not training.
     assert_eq!(harness.state().actions, [Action::Show(Page::Devices)]);
     harness.state_mut().app.busy = Some(Busy::Answering);
     harness.key_press(egui::Key::Escape);
     harness.run_steps(1);
     assert_eq!(harness.state().actions[1..], [Action::Stop]);
-    // On its page and below.
+    // One button on the page, one in the status bar.
     let mut harness = self::harness(training(), (1280.0, 800.0));
-    let stops = harness.get_all_by_label("Stop and keep").count();
+    let stops = harness.get_all_by_label("Stop and save").count();
     assert_eq!(stops, 2);
-    harness.get_all_by_label("Stop and keep").next().expect("counted").click();
+    harness.get_all_by_label("Stop and save").next().expect("counted").click();
     harness.run_steps(2);
     assert_eq!(harness.state().actions, [Action::Stop]);
 }
@@ -326,7 +328,7 @@ fn enter_asks_what_is_typed() {
     harness.run_steps(2);
     assert_eq!(harness.state().actions, [Action::Ask]);
     assert_eq!(harness.state().app.chat.draft, "Who is Ahab?");
-    // Nothing is asked while the engine is busy.
+    // Enter does not send while the engine is busy.
     harness.state_mut().app.busy = Some(Busy::Training);
     harness.state_mut().actions.clear();
     harness.key_press(egui::Key::Enter);
@@ -349,7 +351,7 @@ fn pages_are_painted_in_light_and_dark() {
             let image = match harness.render() {
                 Ok(image) => image,
                 Err(e) if std::env::var_os("CI").is_none() => {
-                    eprintln!("no adapter paints here, so nothing is looked at: {e}");
+                    eprintln!("no adapter can render here, so the test skips the pictures: {e}");
                     return;
                 }
                 Err(e) => panic!("{name}: {e}"),
