@@ -1,8 +1,8 @@
-//! The Jinja dialect of chat templates: what transformers offers to them, on minijinja.
+//! The Jinja environment of chat templates: minijinja with the functions and filters that transformers adds.
 //!
-//! Block trimming, Python's string and list methods, `raise_exception`, `strftime_now`, `tojson` with Python's separators,
-//! and the `{% generation %}` block, which minijinja does not have and which is rewritten here. A template comes with a
-//! model from anywhere, so its steps and its output are bounded. Used by [`super::chat_template`] only.
+//! It adds block trimming, Python's string and list methods, `raise_exception`, `strftime_now`, `tojson` with Python's
+//! separators, and the `{% generation %}` block. minijinja lacks that block, so this file rewrites it. Templates are
+//! untrusted, so their steps and their output are bounded. Only [`super::chat_template`] uses this file.
 
 use super::chat_filters;
 use crate::error::{Context, Result};
@@ -14,12 +14,12 @@ use std::io;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Steps a template may take; a conversation of thousands of turns takes a few hundred thousand.
+/// Steps that a template may take. A conversation of thousands of turns takes a few hundred thousand.
 const FUEL: u64 = 20_000_000;
-/// Most text a template may write.
+/// Longest output of a template in bytes.
 const MAX_OUTPUT_BYTES: usize = 32 << 20;
 
-/// An environment as transformers sets it up.
+/// An environment with the settings of transformers.
 pub fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_trim_blocks(true);
@@ -34,15 +34,15 @@ pub fn environment() -> Environment<'static> {
     env
 }
 
-/// Words, numbers and signs in one tag. minijinja follows an expression by recursion, which must not overflow the stack.
+/// Most words, numbers and signs in one tag. minijinja parses expressions recursively, and this limit keeps it from overflowing the stack.
 const MAX_TAG_TOKENS: usize = 1000;
-/// `elif` tags of a template, likewise.
+/// Most `elif` tags in a template, for the same reason.
 const MAX_ELIF: usize = 250;
 
-/// Refuses templates whose tags are too long to be parsed safely, and `raw` blocks, in which tags could hide.
+/// Rejects templates with tags too long to parse safely, and `raw` blocks, because they could hide such tags.
 pub fn check_tags(source: &str) -> Result<()> {
     let n_elif = source.matches("elif").count();
-    crate::ensure!(n_elif <= MAX_ELIF, "{n_elif} elif in a template are more than any has (at most {MAX_ELIF})");
+    crate::ensure!(n_elif <= MAX_ELIF, "the template has {n_elif} elif tags; at most {MAX_ELIF} are supported");
     let mut rest = source;
     while let Some(open) = rest.find('{') {
         rest = &rest[open + 1..];
@@ -56,12 +56,12 @@ pub fn check_tags(source: &str) -> Result<()> {
     Ok(())
 }
 
-/// Counts the tokens of the tag that begins here, strings as one each, and returns what follows it.
+/// Counts the tokens of the tag at the start, each string as one, and returns the text after the tag.
 fn check_tag<'a>(tag: &'a str, end: &str) -> Result<&'a str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let name = tag.trim_start_matches(['-', '+']).trim_start();
     let is_raw = name.strip_prefix("raw").is_some_and(|rest| !rest.starts_with(is_word));
-    crate::ensure!(!is_raw, "a raw block, which is not supported: write braces as strings");
+    crate::ensure!(!is_raw, "raw blocks are not supported: write braces as strings");
     let (mut n, mut in_word, mut n_open) = (0, false, 0);
     let mut letters = tag.char_indices();
     while let Some((at, c)) = letters.next() {
@@ -82,13 +82,13 @@ fn check_tag<'a>(tag: &'a str, end: &str) -> Result<&'a str> {
         }
         n += usize::from(!(c.is_whitespace() || in_word && is_word(c)));
         in_word = is_word(c);
-        crate::ensure!(n <= MAX_TAG_TOKENS, "a tag of more than {MAX_TAG_TOKENS} words and signs");
+        crate::ensure!(n <= MAX_TAG_TOKENS, "a tag has more than {MAX_TAG_TOKENS} words and signs");
     }
     Ok("")
 }
 
-/// Rewrites `{% generation %}` … `{% endgeneration %}` so that the markers are written where the block's content begins and
-/// ends. The outermost tags keep the white-space control of the original ones.
+/// Rewrites `{% generation %}` … `{% endgeneration %}` so that the template writes a marker at the start and the end of the
+/// block's content. The outermost tags keep the white-space control of the original tags.
 pub fn mark_generation(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -125,19 +125,19 @@ pub struct Markers {
 }
 
 impl Markers {
-    /// Private-use characters that none of the texts contains.
+    /// Picks two private-use characters that occur in none of the texts.
     pub fn absent_from<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Self {
         let mut free = ('\u{F0000}'..='\u{FFFFD}').filter(|c| !texts.clone().any(|text| text.contains(*c)));
         let mut next = || free.next().expect("no conversation holds all 65,534 private-use characters");
         Self { start: next(), end: next() }
     }
 
-    /// What the rewritten template writes at the marks.
+    /// Template variables that hold the markers.
     pub fn values(&self) -> Value {
         minijinja::context! { generation_start_ => self.start.to_string(), generation_end_ => self.end.to_string() }
     }
 
-    /// The text without the markers, and the ranges between them.
+    /// Removes the markers. Returns the text and the byte ranges that they enclosed.
     pub fn take_out(&self, marked: &str) -> Result<(String, Vec<Range<usize>>)> {
         let mut text = String::with_capacity(marked.len());
         let (mut spans, mut open) = (Vec::new(), None);
@@ -154,19 +154,19 @@ impl Markers {
                     spans.push(start..text.len());
                     open = None;
                 }
-                _ => crate::bail!("the chat template's {{% generation %}} blocks stand inside each other"),
+                _ => crate::bail!("the chat template has nested or unbalanced {{% generation %}} blocks"),
             }
         }
         Ok((text, spans))
     }
 }
 
-/// Output that refuses to grow beyond measure.
+/// An output buffer with a size limit.
 #[derive(Default)]
 pub struct Bounded(Vec<u8>);
 
 impl Bounded {
-    /// What was written.
+    /// The text written so far.
     pub fn text(self) -> Result<String> {
         String::from_utf8(self.0).map_err(|e| e.utf8_error()).context("reading the rendered template")
     }
@@ -175,7 +175,7 @@ impl Bounded {
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(io::Error::other(format!("the chat template wrote more than {MAX_OUTPUT_BYTES} bytes")));
+            return Err(io::Error::other(format!("the output of the chat template exceeds {MAX_OUTPUT_BYTES} bytes")));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -186,7 +186,7 @@ impl io::Write for Bounded {
     }
 }
 
-/// `", "` and `": "` between values, as Python's `json.dumps` writes them.
+/// Writes `", "` and `": "` between values, as Python's `json.dumps` does.
 struct PythonFormatter;
 
 impl Formatter for PythonFormatter {
@@ -203,8 +203,8 @@ impl Formatter for PythonFormatter {
     }
 }
 
-/// transformers' `tojson`: not escaped for HTML, letters as they are. Of its options, `indent` is obeyed and `ensure_ascii`
-/// may only be false.
+/// The `tojson` filter of transformers: no HTML escapes, non-ASCII letters unchanged. It supports the option `indent`;
+/// `ensure_ascii` must be false.
 fn to_json(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> {
     let refuse = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {what} is not supported")));
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
@@ -229,7 +229,7 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// A moment, in seconds since 1970 (UTC), in the format of C's `strftime`, for the letters that templates use.
+/// Formats a time, in seconds since 1970 (UTC), like C's `strftime`. Supports the letters that templates use.
 fn strftime(format: &str, seconds: u64) -> std::result::Result<String, Error> {
     const MONTHS: [&str; 12] = [
         "January",
@@ -278,7 +278,7 @@ fn strftime(format: &str, seconds: u64) -> std::result::Result<String, Error> {
     Ok(out)
 }
 
-/// Year, month (1…12) and day (1…31) of a day counted from 1970-01-01.
+/// Year, month (1…12) and day (1…31) of a day number; day 0 is 1970-01-01.
 fn date(mut days: u64) -> (u64, usize, u64) {
     let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
     let mut year = 1970;

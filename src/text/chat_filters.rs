@@ -1,6 +1,7 @@
-//! Filters and methods of chat templates that make a long text of short ones, each with a limit: minijinja has none for them,
-//! and a template comes from anywhere. Operators (`~`, `+`, `*`) cannot be limited here. Used by
-//! [`super::chat_environment`] only.
+//! Chat template filters and methods whose output can grow, each with a size limit.
+//!
+//! minijinja does not limit them, and templates are untrusted. Operators (`~`, `+`, `*`) cannot be limited here. Only
+//! [`super::chat_environment`] uses this file.
 
 use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
@@ -8,13 +9,13 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 type Outcome<T> = std::result::Result<T, Error>;
 
-/// Longest text that one of them may make.
+/// Longest result in bytes.
 const MAX_TEXT_BYTES: usize = 32 << 20;
-/// Widest indentation, and widest field of a format.
+/// Widest indentation and widest format field.
 const MAX_WIDTH: usize = 999;
 
-/// Puts the limited filters and methods into an environment, and takes out two that make lists of any length, which chat
-/// templates do not use.
+/// Installs the limited filters and methods. Removes `batch` and `slice`, which make lists of any length and which chat templates
+/// do not use.
 pub fn install(env: &mut Environment<'static>) {
     env.remove_filter("batch");
     env.remove_filter("slice");
@@ -44,7 +45,10 @@ pub fn install(env: &mut Environment<'static>) {
 }
 
 fn too_long() -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("a text of more than {MAX_TEXT_BYTES} bytes"))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("a filter or method would make a text of more than {MAX_TEXT_BYTES} bytes"),
+    )
 }
 
 fn join(list: &Value, joiner: &str) -> Outcome<Value> {
@@ -91,7 +95,7 @@ fn indent(text: Value, width: Option<usize>, first: Option<bool>, blank: Option<
     Ok(Value::from(indented.collect::<Vec<_>>().join("\n")))
 }
 
-/// Refuses formats with wide fields, and with fields whose width is a value.
+/// Rejects formats with wide fields or with a width from an argument.
 fn check_format(format: &str) -> Outcome<()> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count() > MAX_WIDTH.to_string().len();
     let wide = (0..format.len()).any(|i| format.is_char_boundary(i) && digits(&format[i..]));

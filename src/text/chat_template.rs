@@ -1,7 +1,7 @@
-//! Chat templates: from messages to the text a model was trained on, and which part of it the assistant wrote.
+//! Chat templates: render messages to the prompt text of a model, and find the assistant's parts of it.
 //!
-//! Templates are Jinja, as transformers writes them, run by minijinja under the conventions in `chat_environment.rs`.
-//! The text already holds BOS where the model wants it, so it is encoded without special tokens. This knows no tokens.
+//! Templates are Jinja in the style of transformers. minijinja renders them in the environment of `chat_environment.rs`.
+//! The text already contains BOS if the model needs it, so it must be encoded without special tokens. This file knows no tokens.
 
 use super::chat_environment::{self, Markers};
 use crate::error::{Context, Error, Result};
@@ -14,25 +14,25 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Longest template that is read; real ones have a few kilobytes.
+/// Longest template in bytes. Real ones have a few kilobytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`, or what else the template knows.
+    /// `system`, `user`, `assistant`, or another role that the template knows.
     pub role: String,
     pub content: String,
 }
 
 impl Message {
-    /// A turn of the given role.
+    /// A message with the given role.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 }
 
-/// A model's chat template with the special tokens that it names.
+/// A model's chat template with its BOS and EOS tokens.
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
@@ -41,11 +41,11 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// A template from its text. Fails when it is not a valid template.
+    /// Parses a template. Fails if it is not valid.
     pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
         crate::ensure!(
             source.len() <= MAX_TEMPLATE_BYTES,
-            "the chat template has {} bytes; more than {MAX_TEMPLATE_BYTES} is not a template",
+            "the chat template has {} bytes; at most {MAX_TEMPLATE_BYTES} are supported",
             source.len()
         );
         chat_environment::check_tags(source).context("parsing the chat template")?;
@@ -55,8 +55,8 @@ impl ChatTemplate {
         Ok(Self { source, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
     }
 
-    /// The template of a Hugging Face directory: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`
-    /// (of several named ones, the one named `default`). None when the model has none.
+    /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template` in `tokenizer_config.json`
+    /// (in a list of named templates, the one named `default`). `None` if the model has none.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>> {
         let read = |name: &str| -> Result<Option<String>> {
             let path = dir.join(name);
@@ -98,18 +98,17 @@ impl ChatTemplate {
         Self::new(metadata.str("tokenizer.chat_template")?, bos, eos).context("the GGUF file's chat template").map(Some)
     }
 
-    /// The text of a conversation. `add_generation_prompt` ends it where the assistant is to begin.
+    /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the assistant's next answer.
     ///
-    /// Fails when the template refuses the messages (many want user and assistant to alternate), or runs away.
+    /// Fails if the template rejects the messages (many require that user and assistant alternate) or exceeds its limits.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         Ok(self.render_marked(messages, add_generation_prompt)?.0)
     }
 
-    /// The text of a conversation, and the byte ranges of it that the assistant must produce: its answers, each with its
-    /// end-of-turn mark.
+    /// The text of a conversation, and the byte ranges that the assistant must produce: its answers, each with its end-of-turn token.
     ///
-    /// They are what the template marks with `{% generation %}`. A template without such marks is asked for the text before
-    /// and after each answer; it fails when these do not continue each other.
+    /// The ranges come from the `{% generation %}` blocks of the template. For a template without them, this renders the text before and
+    /// after each answer, and fails if the second does not continue the first.
     pub fn render_with_assistant_spans(&self, messages: &[Message]) -> Result<(String, Vec<Range<usize>>)> {
         let (text, spans) = self.render_marked(messages, false)?;
         if !spans.is_empty() {
@@ -145,7 +144,7 @@ impl ChatTemplate {
     }
 }
 
-/// The template in `tokenizer_config.json`: a string, or a list of named ones.
+/// The template in `tokenizer_config.json`: a string, or a list of named templates.
 fn template_of(config: &Json) -> Result<Option<String>> {
     match &config["chat_template"] {
         Json::Null => Ok(None),
@@ -163,14 +162,14 @@ fn template_of(config: &Json) -> Result<Option<String>> {
     }
 }
 
-/// Where in `full` the answer stands that turns `before` into `through`, without white space after its end-of-turn mark
-/// (the model stops at the mark and never writes it).
+/// The range in `full` of the answer that extends `before` to `through`. Excludes white space after the end-of-turn token, because
+/// the model stops at that token and never generates the white space.
 fn answer_span(before: &str, through: &str, full: &str, message: &Message) -> Option<Range<usize>> {
     let content = message.content.trim();
     let answer = through.strip_prefix(before)?;
     let rest = full.strip_prefix(before)?;
-    // Where a template shows old answers in another way than the last one (Qwen3 leaves out the reasoning), the old way
-    // counts: from the content on it is the same, and only white space may stand between it and the prompt.
+    // Some templates render earlier answers differently from the last one (Qwen3 drops the reasoning). Then the rendering in `full`
+    // counts: it must be equal from the content on, with only white space between the prompt and the content.
     let starts: Vec<usize> = match full.starts_with(through) {
         true => vec![0],
         false => answer.match_indices(content).map(|(at, _)| at).collect(),
@@ -188,25 +187,25 @@ fn answer_span(before: &str, through: &str, full: &str, message: &Message) -> Op
 
 fn not_continuing(i: usize) -> Error {
     Error::new(format!(
-        "the chat template does not show which text is the answer in message {}: what it writes before the answer is not \
-         the beginning of what it writes with it, and it has no {{% generation %}} marks; give \
-         {{\"prompt\", \"completion\"}} lines instead",
+        "cannot find the answer of message {} in the output of the chat template: the text before the answer is not a \
+        prefix of the text with it, and the template has no {{% generation %}} blocks; use \
+        {{\"prompt\", \"completion\"}} lines instead",
         i + 1
     ))
 }
 
-/// Runs minijinja, which panics on a few things that a template can say, such as `x[:9:-1]` of a shorter list.
+/// Runs minijinja and turns its panics into errors. It panics on a few expressions, such as `x[:9:-1]` of a shorter list.
 fn guarded<E: Into<Error>>(run: impl FnOnce() -> std::result::Result<(), E>) -> Result<()> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(E::into),
-        Err(_) => Err(Error::new("the chat template says something that its interpreter cannot do")),
+        Err(_) => Err(Error::new("the chat template uses an expression that the interpreter does not support")),
     }
 }
 
-/// minijinja's error with its detail, which for `raise_exception` is the template's own sentence.
+/// The minijinja error with its detail. For `raise_exception`, the detail is the message of the template.
 fn refused(e: minijinja::Error) -> Error {
     if e.kind() == minijinja::ErrorKind::OutOfFuel {
-        return Error::new("the chat template did not come to an end within its allowance of steps");
+        return Error::new("the chat template did not finish within the allowed number of steps");
     }
     Error::from(e).context("the chat template failed")
 }

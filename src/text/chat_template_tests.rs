@@ -1,4 +1,4 @@
-//! Tests of the chat templates. The templates here are written for them, in the manner of the families they are named after.
+//! Tests of the chat templates, with templates written for them in the style of well-known model families.
 
 use super::*;
 use crate::formats::gguf::Value;
@@ -10,7 +10,7 @@ const BRACKETS: &str = "{{ bos_token }}{% for m in messages %}{% if (m.role == '
      ' [/INST]' }}{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}";
 const MARKED: &str = "{% for m in messages %}\n<{{ m.role }}>\n  {% if m.role == 'assistant' %}\n  {%- generation -%}\n\
      {{ m.content }}<end>\n  {%- endgeneration %}\n  {% else %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}";
-/// Shows reasoning in the last answer only.
+/// Renders reasoning in the last answer only.
 const FORGETFUL: &str = "{% for m in messages %}{{ '<|' + m.role + '|>\\n' }}{% if m.role == 'assistant' and loop.last %}\
      {{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{{ m.content + '<|end|>\\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
@@ -25,7 +25,7 @@ fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source, "<s>", "</s>").unwrap()
 }
 
-/// What the assistant must produce, in pieces.
+/// The parts of the text that the assistant must produce.
 fn answers(source: &str, messages: &[Message]) -> Vec<String> {
     let (text, spans) = template(source).render_with_assistant_spans(messages).unwrap();
     assert_eq!(text, template(source).render(messages, false).unwrap());
@@ -84,7 +84,7 @@ fn the_templates_own_refusals_and_mistakes_are_told() {
 #[test]
 fn what_the_interpreter_cannot_do_is_an_error() {
     let e = template("{{ messages[:9:-1] }}").render(&talk()[..1], false);
-    assert!(e.is_err() || !cfg!(debug_assertions), "{e:?}"); // it panics only where overflow is checked
+    assert!(e.is_err() || !cfg!(debug_assertions), "{e:?}"); // minijinja panics only with overflow checks
 }
 
 #[test]

@@ -1,36 +1,36 @@
-//! Text from tokens that arrive one by one, never with half a character.
+//! Incremental decoding: text from tokens that arrive one by one, never with half a character.
 //!
-//! A token may end inside a UTF-8 character, and some decoders treat the first token of a text differently, so each piece is
-//! decoded together with the tokens shown before it. What is held back is shown by a later token or by
-//! [`DecodeStream::finish`]. The text of all pieces is the text of all tokens. See [`super::tokenizer`].
+//! A token may end inside a UTF-8 character, and some decoders treat the first token of a text differently. So each piece is
+//! decoded together with the tokens before it. An incomplete character is held back until a later token completes it or until
+//! [`DecodeStream::finish`]. The pieces add up to the text of all tokens. See [`super::tokenizer`].
 
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
-/// Most tokens kept from the prompt to decode the first ones after it.
+/// Number of prompt tokens kept as context for the first new tokens.
 const CONTEXT_TOKENS: usize = 8;
-/// Tokens held back before the text is shown as it stands: no character is that long, so these are not text.
+/// Most tokens to hold back. No character has that many tokens, so the stream then emits the text as it is.
 const MAX_PENDING: usize = 64;
-/// What decoders put for bytes that are not, or not yet, a character.
+/// What decoders emit for invalid or incomplete characters.
 const REPLACEMENT: char = '\u{FFFD}';
 
-/// Incremental decoder; special tokens are left out. Made by [`Tokenizer::stream`].
+/// Incremental decoder that skips special tokens. Made by [`Tokenizer::stream`].
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// Tokens whose text was shown before, decoded again in front of the pending ones.
+    /// Tokens whose text is already out, decoded again in front of the pending ones.
     context: Vec<u32>,
     pending: Vec<u32>,
-    /// The part of the pending tokens' text that was shown.
+    /// The part of the pending tokens' text that is already out.
     shown: String,
 }
 
 impl Tokenizer {
-    /// Decoder of a text that arrives token by token, special tokens left out.
+    /// Decoder of a text that arrives token by token. It skips special tokens.
     pub fn stream(&self) -> DecodeStream<'_> {
         DecodeStream::new(self, &[])
     }
 
-    /// As [`Tokenizer::stream`], where the tokens continue a prompt: a first word keeps the space before it.
+    /// Like [`Tokenizer::stream`], for tokens that continue a prompt: the first word keeps the space before it.
     pub fn stream_after(&self, prompt: &[u32]) -> DecodeStream<'_> {
         DecodeStream::new(self, prompt)
     }
@@ -43,7 +43,7 @@ impl<'a> DecodeStream<'a> {
         Self { tokenizer, context, pending: Vec::new(), shown: String::new() }
     }
 
-    /// Takes the next token and returns the text that is complete now, if any. An id outside the vocabulary is an error.
+    /// Takes the next token and returns the newly completed text, if any. An id outside the vocabulary is an error.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         crate::ensure!(
             self.tokenizer.id_to_token(id).is_some(),
@@ -65,25 +65,25 @@ impl<'a> DecodeStream<'a> {
         Ok(piece)
     }
 
-    /// What was held back, as it stands, at the end of the text.
+    /// The text still held back at the end, as it is.
     pub fn finish(mut self) -> Result<Option<String>> {
         let text = self.pending_text()?;
         Ok(self.show(&text))
     }
 
-    /// The text of the pending tokens where they stand.
+    /// The text of the pending tokens in their context.
     fn pending_text(&self) -> Result<String> {
         let before = self.tokenizer.decode_known(&self.context, true)?;
         let all: Vec<u32> = self.context.iter().chain(&self.pending).copied().collect();
         let all = self.tokenizer.decode_known(&all, true)?;
         match all.strip_prefix(&before) {
             Some(text) => Ok(text.to_owned()),
-            // Byte tokens that spoil a character shown before: decode them alone.
+            // The pending byte tokens change a character that is already out: decode them alone.
             None => self.tokenizer.decode_known(&self.pending, true),
         }
     }
 
-    /// What `text` adds to the text shown of the pending tokens.
+    /// Returns the part of `text` that is not out yet.
     fn show(&mut self, text: &str) -> Option<String> {
         let piece = text.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned();
         if piece.is_empty() {

@@ -1,8 +1,8 @@
 //! Rebuilds a tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
 //!
-//! Two kinds exist: `gpt2`, byte-level BPE with its merges (Llama 3, Qwen, SmolLM), and `llama`, SentencePiece BPE with a
-//! score per piece and no merges (Llama 2, Mistral 7B). How text is cut before BPE is in the file only by name:
-//! [`super::pre_tokenizer`] has the patterns. The result is used through [`super::tokenizer`].
+//! Two kinds are supported: `gpt2`, byte-level BPE with merges (Llama 3, Qwen, SmolLM), and `llama`, SentencePiece BPE with a
+//! score per piece and no merges (Llama 2, Mistral 7B). The file gives only the name of its pre-tokenizer;
+//! [`super::pre_tokenizer`] has the patterns. [`super::tokenizer`] wraps the result.
 
 use super::pre_tokenizer::{self, PreTokenizer};
 use crate::error::{Context, Error, Result};
@@ -14,18 +14,18 @@ use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner,
 };
 
-/// What SentencePiece writes for a space.
+/// SentencePiece's character for a space.
 const SPACE: &str = "\u{2581}";
 
-/// Token types of GGUF, of which these matter: the others are plain pieces.
+/// The GGUF token types that need special treatment. All others are plain pieces.
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
-/// Longest piece of a SentencePiece vocabulary, in bytes. Its training stops at 16 characters, or a few dozen where asked to.
+/// Longest piece of a SentencePiece vocabulary, in bytes. Its trainer stops at 16 characters by default, and at a few dozen if configured so.
 const MAX_PIECE_BYTES: usize = 512;
-/// Merges for each piece on average; known vocabularies have two.
+/// Most merges per piece on average. Known vocabularies have two.
 const MAX_MERGES_A_PIECE: usize = 8;
 
 /// The tokenizer keys of a GGUF file.
@@ -45,7 +45,7 @@ enum Kind {
 }
 
 impl Vocabulary {
-    /// Reads the keys. Fails on a kind or a pre-tokenizer that is not supported, and on lists that do not fit together.
+    /// Reads the keys. Fails on an unsupported kind or pre-tokenizer, and on lists of different lengths.
     pub fn read(metadata: &Metadata) -> Result<Self> {
         let tokens: Vec<String> = metadata.strings("tokenizer.ggml.tokens")?.into_iter().map(str::to_owned).collect();
         let kind = match metadata.str("tokenizer.ggml.model")? {
@@ -77,9 +77,9 @@ impl Vocabulary {
 
 fn read_byte_level(metadata: &Metadata) -> Result<Kind> {
     let split = |(i, line): (usize, &str)| {
-        // A merge's halves have no space inside: byte-level BPE writes a space as another character.
+        // The two halves contain no space, because byte-level BPE writes a space as another character.
         line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(|| {
-            Error::new(format!("tokenizer.ggml.merges: entry {i}, {line:?}, is not two pieces with a space between"))
+            Error::new(format!("tokenizer.ggml.merges: entry {i}, {line:?}, is not two pieces separated by a space"))
         })
     };
     let merges =
@@ -94,14 +94,14 @@ fn read_byte_level(metadata: &Metadata) -> Result<Kind> {
 fn read_sentence_piece(metadata: &Metadata, tokens: &[String]) -> Result<Kind> {
     let scores = metadata.f64s("tokenizer.ggml.scores")?;
     same_length("tokenizer.ggml.scores", scores.len(), tokens.len())?;
-    crate::ensure!(scores.iter().all(|s| !s.is_nan()), "tokenizer.ggml.scores holds a score that is not a number");
+    crate::ensure!(scores.iter().all(|s| !s.is_nan()), "tokenizer.ggml.scores contains NaN");
     let key = "tokenizer.ggml.add_space_prefix";
     let add_space_prefix = if metadata.contains(key) { metadata.bool(key)? } else { true };
     let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?;
     Ok(Kind::SentencePiece { scores, add_space_prefix, unknown })
 }
 
-/// A token id of the file, if it is there and within the vocabulary.
+/// A token id from the file, if the key exists. Fails if the id is outside the vocabulary.
 pub(super) fn token_id(metadata: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     if !metadata.contains(key) {
         return Ok(None);
@@ -116,12 +116,12 @@ fn same_length(key: &str, found: usize, tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer that the keys describe.
+/// Builds the tokenizer that the keys describe.
 pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
     let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
     for (id, token) in vocabulary.tokens.iter().enumerate() {
         if let Some(first) = ids.insert(token.clone(), u32::try_from(id)?) {
-            crate::bail!("tokenizer.ggml.tokens: {token:?} is token {first} and token {id}");
+            crate::bail!("tokenizer.ggml.tokens: {token:?} occurs twice, as token {first} and token {id}");
         }
     }
     let mut inner = match &vocabulary.kind {
@@ -146,7 +146,7 @@ pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
 fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Result<Inner> {
     for (a, b) in merges {
         let known = ids.contains_key(a) && ids.contains_key(b) && ids.contains_key(&format!("{a}{b}"));
-        crate::ensure!(known, "tokenizer.ggml.merges: {a:?} and {b:?}, or what they make, are not among the tokens");
+        crate::ensure!(known, "tokenizer.ggml.merges: {a:?}, {b:?} or their concatenation is not a token");
     }
     let model =
         BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges.to_vec()).ignore_merges(pre.ignore_merges);
@@ -160,11 +160,11 @@ fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Re
     Ok(inner)
 }
 
-/// The merges that repeat SentencePiece's rule, "join the neighbours whose joint piece has the highest score": every split of
-/// a piece into two others, best score first. Splits of one piece tie, and the longer left half goes first, which is what
-/// the rule's leftmost-first does on runs of one character.
+/// Merges equivalent to SentencePiece's rule, "join the neighbours whose joint piece has the highest score": every split of a
+/// piece into two others, best score first. Splits of one piece tie. Then the longer left half comes first, which matches the
+/// rule's leftmost-first order on runs of one character.
 ///
-/// Pieces that are too long and too many splits are refused: both grow with the square of what a file says.
+/// Rejects pieces that are too long and vocabularies with too many splits, because time and memory grow with the square of the input.
 fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> Result<Vec<(String, String)>> {
     let is_piece = |id: usize| !matches!(vocabulary.types[id], UNKNOWN | CONTROL | BYTE);
     let known = |piece: &str| ids.get(piece).is_some_and(|&id| is_piece(id as usize));
@@ -173,7 +173,7 @@ fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> R
     for (id, token) in vocabulary.tokens.iter().enumerate().filter(|(id, _)| is_piece(*id)) {
         crate::ensure!(
             token.len() <= MAX_PIECE_BYTES,
-            "tokenizer.ggml.tokens: token {id} has {} bytes; expected at most {MAX_PIECE_BYTES} in a piece of this kind",
+            "tokenizer.ggml.tokens: token {id} has {} bytes; a SentencePiece token may have at most {MAX_PIECE_BYTES}",
             token.len()
         );
         for (cut, _) in token.char_indices().skip(1) {
@@ -182,7 +182,7 @@ fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> R
                 merges.push((scores[id], left, right));
             }
         }
-        crate::ensure!(merges.len() <= most, "tokenizer.ggml.tokens: more than {most} ways to join pieces");
+        crate::ensure!(merges.len() <= most, "tokenizer.ggml.tokens: the pieces imply more than {most} merges");
     }
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())));
     Ok(merges.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect())
@@ -216,7 +216,7 @@ fn sentence_piece(
     Ok(inner)
 }
 
-/// The processor that puts BOS before and EOS after a text, if the file asks for either.
+/// The post-processor that adds BOS before and EOS after a text, if the file asks for either.
 fn around(vocabulary: &Vocabulary) -> Result<Option<PostProcessorWrapper>> {
     let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
     let eos = vocabulary.eos.filter(|_| vocabulary.add_eos);
@@ -239,9 +239,9 @@ fn around(vocabulary: &Vocabulary) -> Result<Option<PostProcessorWrapper>> {
     part(json!({"type": "TemplateProcessing", "single": one("A", 0), "pair": pair, "special_tokens": marks})).map(Some)
 }
 
-/// A part of the tokenizer from the form it has in `tokenizer.json`.
+/// Deserialises one part of the tokenizer from its JSON in `tokenizer.json`.
 fn part<T: DeserializeOwned>(json: Json) -> Result<T> {
-    serde_json::from_value(json).context("putting the tokenizer together")
+    serde_json::from_value(json).context("building the tokenizer")
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn strings<'a>(values: impl IntoIterator<Item = &'a str>) -> Value {
     Value::Array(values.into_iter().map(|s| Value::String(s.to_owned())).collect())
 }
 
-/// The bundled tokenizer as a GGUF file would hold it: a score per piece, the earlier its merge the higher, no merges.
+/// The bundled tokenizer as GGUF metadata: no merges, and a score per piece that is higher the earlier its merge comes.
 fn sentence_piece_metadata() -> Metadata {
     let file: serde_json::Value = serde_json::from_slice(STORIES).unwrap();
     let mut tokens = vec![String::new(); 512];
@@ -107,7 +107,7 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(e.contains("zz"), "{e}");
 }
 
-/// A `tokenizer.json` of byte-level BPE as a GGUF file would hold it.
+/// A byte-level BPE `tokenizer.json` as GGUF metadata.
 fn byte_level_metadata(file: &serde_json::Value, pre: &str) -> Metadata {
     let mut tokens: Vec<(u64, String, i64)> = Vec::new();
     for (token, id) in file["model"]["vocab"].as_object().unwrap() {
@@ -134,10 +134,10 @@ fn byte_level_metadata(file: &serde_json::Value, pre: &str) -> Metadata {
     m
 }
 
-/// Compares with real tokenizers: `LONGREACH_TOKENIZERS` names a folder with `qwen2/tokenizer.json` and
-/// `llama-bpe/tokenizer.json`, a folder's name up to its first dot being what GGUF files call the pre-tokenizer.
+/// Compares with real tokenizers. `LONGREACH_TOKENIZERS` names a folder with `qwen2/tokenizer.json`,
+/// `llama-bpe/tokenizer.json` and so on. The folder name up to its first dot is the pre-tokenizer name in GGUF files.
 #[test]
-#[ignore = "needs tokenizers that are not ours to hand on: LONGREACH_TOKENIZERS names their folder"]
+#[ignore = "needs tokenizers that we may not redistribute: LONGREACH_TOKENIZERS names their folder"]
 fn byte_level_tokenizers_equal_their_originals() {
     let root = std::env::var("LONGREACH_TOKENIZERS").expect("LONGREACH_TOKENIZERS names a folder");
     let moby = include_str!("../../assets/moby-dick.txt");
@@ -155,10 +155,10 @@ fn byte_level_tokenizers_equal_their_originals() {
     }
 }
 
-/// The tokenizer, stop tokens and chat template of a real file: `LONGREACH_SMOLLM2_GGUF` is the path of SmolLM2-135M-Instruct, which
-/// `scripts/fetch-models` brings.
+/// Tests tokenizer, stop tokens and chat template of a real file. `LONGREACH_SMOLLM2_GGUF` is the path of SmolLM2-135M-Instruct, which
+/// `scripts/fetch-models` downloads.
 #[test]
-#[ignore = "needs a file of 98 MB: LONGREACH_SMOLLM2_GGUF names it"]
+#[ignore = "needs a file of 98 MB: LONGREACH_SMOLLM2_GGUF is its path"]
 fn a_real_gguf_file_tokenizes_as_its_original() {
     let path = std::env::var("LONGREACH_SMOLLM2_GGUF").expect("LONGREACH_SMOLLM2_GGUF is a path");
     let file = Gguf::open(Path::new(&path)).unwrap();

@@ -1,4 +1,4 @@
-//! Floor 7: text to token ids and back: tokenizers, chat templates, ends of generation.
+//! Floor 7: text to token ids and back: tokenizers, chat templates and stop tokens.
 
 pub(crate) mod chat_environment;
 pub(crate) mod chat_filters;

@@ -1,39 +1,39 @@
-//! How each family of byte-level tokenizers cuts text into words before BPE, by the name that GGUF files give it.
+//! Pre-tokenizers of byte-level BPE, by their names in GGUF files: how text is split into words before BPE.
 //!
-//! A GGUF file says only `tokenizer.ggml.pre = "qwen2"`; the pattern itself is the one in that model's `tokenizer.json`.
-//! A name that is not listed is refused: a wrong pattern gives plausible, wrong tokens. Used by [`super::gguf_tokenizer`].
+//! A GGUF file says only `tokenizer.ggml.pre = "qwen2"`. The pattern comes from that model's `tokenizer.json`. Unknown names are
+//! errors, because a wrong pattern gives plausible but wrong tokens. [`super::gguf_tokenizer`] uses this file.
 
 use crate::error::Result;
 use serde_json::{Value as Json, json};
 
-/// What comes before byte-level BPE.
+/// The steps before byte-level BPE.
 pub struct PreTokenizer {
     /// Names in `tokenizer.ggml.pre`.
     names: &'static [&'static str],
     cut: Cut,
-    /// Whether text is first brought to Unicode's composed form.
+    /// Whether text is first normalised to Unicode NFC.
     pub nfc: bool,
-    /// Whether a word that is a token is taken whole, whatever the merges say.
+    /// Whether a word that is a token becomes that token without merges.
     pub ignore_merges: bool,
-    /// Whether BOS is put in front where the file does not say.
+    /// Whether to add BOS if the file does not say.
     pub add_bos: bool,
 }
 
 enum Cut {
-    /// Words are the matches of this pattern and what lies between them.
+    /// Words are the matches of this pattern and the text between them.
     Pattern(&'static str),
-    /// GPT-2's own pattern.
+    /// GPT-2's pattern.
     Gpt2,
-    /// GPT-2's own pattern after every digit was cut off.
+    /// Every digit is split off first, then GPT-2's pattern applies.
     Gpt2Digits,
 }
 
 /// Llama 3: numbers in groups of up to three digits.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Qwen 2, 2.5 and 3: as Llama 3, numbers digit by digit.
+/// Qwen 2, 2.5 and 3: like Llama 3, but each digit alone.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Mistral Nemo: words are also cut where lower case turns to upper case.
+/// Mistral Nemo: also splits words where lower case changes to upper case.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 static TABLE: [PreTokenizer; 5] = [
@@ -62,7 +62,7 @@ static TABLE: [PreTokenizer; 5] = [
     PreTokenizer { names: &["tekken"], cut: Cut::Pattern(TEKKEN), nfc: false, ignore_merges: true, add_bos: true },
 ];
 
-/// The entry of a name in `tokenizer.ggml.pre`; refuses a name that is not known.
+/// The pre-tokenizer with this name in `tokenizer.ggml.pre`. Unknown names are errors.
 pub fn named(name: &str) -> Result<&'static PreTokenizer> {
     if let Some(found) = TABLE.iter().find(|p| p.names.contains(&name)) {
         return Ok(found);
@@ -70,13 +70,13 @@ pub fn named(name: &str) -> Result<&'static PreTokenizer> {
     let known: Vec<&str> = TABLE.iter().flat_map(|p| p.names).copied().collect();
     crate::bail!(
         "the GGUF file's pre-tokenizer '{name}' is not supported (supported: {}): use the model's Hugging Face directory, \
-         whose tokenizer.json holds the rule itself",
+        whose tokenizer.json contains the pattern",
         known.join(", ")
     );
 }
 
 impl PreTokenizer {
-    /// In the form it has in `tokenizer.json`.
+    /// Its JSON as in `tokenizer.json`.
     pub fn json(&self) -> Json {
         let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
         match self.cut {

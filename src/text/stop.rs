@@ -1,8 +1,7 @@
-//! Which tokens end a generation, gathered from every file of a model that names one.
+//! Stop tokens: the tokens that end a generation, collected from all files of a model.
 //!
-//! `generation_config.json`, `config.json`, `tokenizer_config.json` and the GGUF keys often disagree (a chat model's
-//! end-of-turn token is in one of them only), so the union counts. It does not decide when a stop is ignored: that is
-//! `generate`'s.
+//! `generation_config.json`, `config.json`, `tokenizer_config.json` and the GGUF keys often disagree: a chat model's
+//! end-of-turn token is often in only one of them. So the stop tokens are their union. `generate` decides whether to ignore them.
 
 use super::gguf_tokenizer::token_id;
 use super::tokenizer::Tokenizer;
@@ -12,7 +11,7 @@ use crate::small_file;
 use serde_json::Value as Json;
 use std::path::Path;
 
-/// Names under which end-of-turn tokens go in GGUF files, which rarely have a key for them.
+/// Names of end-of-turn tokens. GGUF files rarely have a key for them.
 const END_OF_TURN_NAMES: [&str; 8] = [
     "<|eot_id|>",
     "<|eom_id|>",
@@ -31,7 +30,7 @@ pub struct StopTokens {
 }
 
 impl StopTokens {
-    /// From a Hugging Face directory. The tokenizer, where there is one, adds its own EOS. All files are optional.
+    /// The stop tokens of a Hugging Face directory, and the tokenizer's EOS if there is one. All files are optional.
     pub fn from_dir(dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         let mut found = Self::default();
         found.extend(tokenizer.and_then(Tokenizer::eos));
@@ -45,7 +44,7 @@ impl StopTokens {
         Ok(found)
     }
 
-    /// From a GGUF file's EOS, end-of-turn and end-of-message keys, and special tokens of well-known names.
+    /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and special tokens with well-known names.
     pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Self> {
         let mut found = Self::default();
         for name in ["eos", "eot", "eom"] {
@@ -56,17 +55,17 @@ impl StopTokens {
         Ok(found)
     }
 
-    /// Whether a generation ends with this token.
+    /// Whether this token ends a generation.
     pub fn contains(&self, id: u32) -> bool {
         self.ids.contains(&id)
     }
 
-    /// All of them, the first named first.
+    /// All stop tokens, in the order found.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// The one to end a training text with: the tokenizer's EOS, else the first that a configuration names.
+    /// The token that ends a training text: the tokenizer's EOS, otherwise the first one in a configuration.
     pub fn first(&self) -> Option<u32> {
         self.ids.first().copied()
     }

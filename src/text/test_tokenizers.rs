@@ -8,7 +8,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 pub const START: u32 = 261;
 pub const END: u32 = 262;
 
-/// Byte-level BPE in Qwen's manner: 256 bytes, the merges of " hello", `<|im_start|>`, `<|im_end|>`.
+/// Byte-level BPE like Qwen's: 256 bytes, the merges of " hello", `<|im_start|>`, `<|im_end|>`.
 pub fn byte_level() -> Tokenizer {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();

@@ -1,10 +1,9 @@
-//! Text to token ids and back, for any model that ships a `tokenizer.json` or a GGUF file.
+//! The tokenizer: text to token ids and back, from a `tokenizer.json` or a GGUF file.
 //!
-//! The work is done by the `tokenizers` crate; this wraps it so that truncation and padding are off, offsets are exact byte
-//! ranges of the given text, and ids outside the vocabulary are errors. It knows no chat template (`model::chat_template`)
-//! and no stop tokens ([`super::stop`]). Text that arrives token by token is [`super::decode_stream`]; how a tokenizer is
-//! rebuilt from GGUF metadata is [`super::gguf_tokenizer`]; what a file must not say is `tokenizer_check.rs`'s. Should
-//! the library panic all the same, that is caught here and becomes an error.
+//! This file wraps the `tokenizers` crate: truncation and padding are off, offsets are exact byte ranges of the given text,
+//! ids outside the vocabulary are errors, and panics of the crate become errors. [`super::decode_stream`] decodes tokens one by
+//! one. [`super::gguf_tokenizer`] rebuilds a tokenizer from GGUF metadata. `tokenizer_check.rs` rejects unsafe files. Chat
+//! templates are in [`super::chat_template`], stop tokens in [`super::stop`].
 
 use super::{gguf_tokenizer, tokenizer_check};
 use crate::error::{Context, Error, Result};
@@ -20,16 +19,16 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrap
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: Inner,
-    /// Whether a text alone gets a space in front that the same text does not get after another (SentencePiece models).
+    /// Whether encoding adds a space at the start of a text, as SentencePiece models do.
     prepends_space: bool,
     bos_token: Option<String>,
     eos_token: Option<String>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and the names of BOS and EOS from `tokenizer_config.json` where there is one.
+    /// Reads `tokenizer.json`, and the names of BOS and EOS from `tokenizer_config.json` if it exists.
     ///
-    /// Fails when there is no `tokenizer.json`; says so when only a SentencePiece `tokenizer.model` is there.
+    /// Fails if there is no `tokenizer.json`. The error says so if there is only a SentencePiece `tokenizer.model`.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         if !path.exists() {
@@ -48,17 +47,21 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads the text of a `tokenizer.json`.
+    /// Parses the text of a `tokenizer.json`.
     pub fn from_json_bytes(bytes: &[u8]) -> Result<Self> {
         let most = tokenizer_check::MAX_BYTES;
-        crate::ensure!(bytes.len() <= most, "{} bytes are more than any tokenizer has (at most {most})", bytes.len());
+        crate::ensure!(
+            bytes.len() <= most,
+            "the file has {} bytes; a tokenizer.json may have at most {most}",
+            bytes.len()
+        );
         let json: serde_json::Value = serde_json::from_slice(bytes).context("not a tokenizer.json")?;
         tokenizer_check::check(&json)?;
-        let read = || assemble(json).context("not a tokenizer.json that Hugging Face's tokenizers reads");
+        let read = || assemble(json).context("not a tokenizer.json that the tokenizers library can read");
         Self::from_inner(guarded(read)?)
     }
 
-    /// Rebuilds the tokenizer that a GGUF file describes in its `tokenizer.ggml.*` keys.
+    /// Rebuilds the tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
         let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
         let mut tokenizer = Self::from_inner(guarded(|| gguf_tokenizer::build(&vocabulary))?)?;
@@ -80,29 +83,29 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The text of a `tokenizer.json` that reads back as this tokenizer.
+    /// Serialises the tokenizer as `tokenizer.json`.
     pub fn to_json(&self) -> Result<String> {
         guarded(|| self.inner.to_string(true).context("writing the tokenizer"))
     }
 
-    /// The ids of a text. `add_special` adds what the model wants around a text, usually BOS in front. Names of special
-    /// tokens in the text become those tokens.
+    /// The ids of a text. `add_special` adds the tokens that the model needs around a text, usually BOS in front. Names of
+    /// special tokens in the text become those tokens.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.encode_fast(text, add_special).context("encoding a text"))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// As [`Tokenizer::encode`], each id with the range of bytes of the text it stands for.
+    /// Like [`Tokenizer::encode`], with the byte range of the text for each id.
     ///
-    /// Several tokens of one character share its range; a token that stands for nothing in the text has an empty one.
+    /// Several tokens of one character share its range. A token without text has an empty range.
     pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Vec<(u32, Range<usize>)>> {
         let encoding = guarded(|| self.inner.encode(text, add_special).context("encoding a text"))?;
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
     }
 
-    /// The ids of a text that follows another one directly: nothing special around it, and without the space that
-    /// SentencePiece models put in front of a text, which would otherwise appear between the two.
+    /// The ids of a text that directly follows another one: without special tokens, and without the space that SentencePiece models
+    /// add at the start of a text.
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         if self.prepends_space
             && let Some(ids) = self.after_line_break(text)?
@@ -112,7 +115,7 @@ impl Tokenizer {
         self.encode(text, false)
     }
 
-    /// The ids of `text` where it follows a line break; none when a token crosses from the break into the text.
+    /// The ids of `text` after a line break. `None` if a token spans the line break and the text.
     fn after_line_break(&self, text: &str) -> Result<Option<Vec<u32>>> {
         let tokens = self.encode_with_offsets(&format!("\n{text}"), false)?;
         let first = tokens.iter().position(|(_, range)| range.start >= 1).unwrap_or(tokens.len());
@@ -120,7 +123,7 @@ impl Tokenizer {
         Ok(clean.then(|| tokens[first..].iter().map(|(id, _)| *id).collect()))
     }
 
-    /// What each id adds to the text, special ones by name. Of a character that takes several the last says it.
+    /// The text of each id, special tokens by name. If a character has several tokens, the last one gets its text.
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
         let mut stream = self.stream();
         let piece = |&id: &u32| {
@@ -131,8 +134,7 @@ impl Tokenizer {
         ids.iter().map(piece).collect()
     }
 
-    /// The text of ids. `skip_special` leaves out BOS, end-of-turn marks and the like. An id outside the vocabulary is an
-    /// error.
+    /// The text of ids. `skip_special` omits BOS, end-of-turn tokens and the like. An id outside the vocabulary is an error.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         if let Some(id) = ids.iter().find(|&&id| self.id_to_token(id).is_none()) {
             crate::bail!("token id {id} is not in the vocabulary of {} tokens", self.vocab_size());
@@ -140,12 +142,12 @@ impl Tokenizer {
         self.decode_known(ids, skip_special)
     }
 
-    /// [`Tokenizer::decode`] for ids that were looked up before; others are left out.
+    /// [`Tokenizer::decode`] for ids that are known to exist. Skips unknown ids.
     pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         guarded(|| self.inner.decode(ids, skip_special).context("decoding token ids"))
     }
 
-    /// Number of tokens, added ones included. A model's embedding may have more rows.
+    /// Number of tokens, including added ones. A model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -155,12 +157,12 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// The name of a token as the vocabulary has it (not its text: see [`Tokenizer::decode`]).
+    /// The name of a token in the vocabulary. For its text, see [`Tokenizer::decode`].
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// Whether this is a mark such as BOS or end of turn and not text.
+    /// Whether this is a special token such as BOS or end of turn.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
@@ -176,8 +178,8 @@ impl Tokenizer {
     }
 }
 
-/// The tokenizer of a checked file, in the library's own order, but without the model's cache: that belongs to the thread, and
-/// what one tokenizer leaves in it stays there for ever.
+/// Builds the tokenizer of a checked file, in the library's order but without the model's cache. That cache is per thread and never
+/// freed.
 fn assemble(mut file: serde_json::Value) -> Result<Inner> {
     let mut model: ModelWrapper = serde_json::from_value(file["model"].take())?;
     model.resize_cache(0);
@@ -198,25 +200,25 @@ fn assemble(mut file: serde_json::Value) -> Result<Inner> {
     Ok(inner)
 }
 
-/// Runs the library where a file that contradicts itself might make it panic. It keeps nothing but caches between calls.
+/// Runs the library and turns a panic, which an inconsistent file can cause, into an error. The library keeps only caches between calls.
 fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     let caught = catch_unwind(AssertUnwindSafe(run));
     caught.unwrap_or_else(|_| {
-        Err(Error::new("the tokenizer contradicts itself: copy tokenizer.json from the model's page again"))
+        Err(Error::new("the tokenizer is inconsistent: download tokenizer.json from the model's page again"))
     })
 }
 
-/// Why a directory without `tokenizer.json` cannot be used.
+/// The error for a directory without `tokenizer.json`.
 fn missing(dir: &Path) -> Error {
     let dir_name = dir.display();
     if dir.join("tokenizer.model").exists() {
         return Error::new(format!(
-            "{dir_name} has only a SentencePiece tokenizer.model, which is not read: save the fast tokenizer beside it with \
-             transformers, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+            "{dir_name} has only a SentencePiece tokenizer.model, which is not supported: create tokenizer.json with \
+            transformers, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         ));
     }
     Error::new(format!(
-        "{dir_name} has no tokenizer.json: copy it from the model's page, or give token ids instead of text"
+        "{dir_name} has no tokenizer.json: download it from the model's page, or give token ids instead of text"
     ))
 }
 
@@ -226,7 +228,7 @@ fn token_name(value: Option<&serde_json::Value>) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// Stops byte-level processors from cutting spaces off offsets: labels are assigned by them.
+/// Keeps byte-level processors from trimming spaces off the offsets, because labels depend on them.
 fn keep_whole_offsets(processor: &mut PostProcessorWrapper) {
     match processor {
         PostProcessorWrapper::ByteLevel(level) => level.trim_offsets = false,

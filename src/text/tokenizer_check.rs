@@ -1,35 +1,34 @@
-//! What a `tokenizer.json` must not say: the library behind [`super::tokenizer`] believes its file, so that a damaged or
-//! hostile one could make it panic, or make a small text grow without end.
+//! Safety checks of a `tokenizer.json` before the `tokenizers` library reads it.
 //!
-//! Checked are the kinds of parts and how many there are, how much they can lengthen a text, the size of patterns, and what
-//! refers to what: merges to tokens, templates to special tokens. It does not build anything. The numbers are far above
-//! those of any published model.
+//! The library trusts its file, so a damaged or hostile one could make it panic or make a short text grow without bound. This file
+//! checks the kinds of parts and their number, how much they can lengthen a text, the size of patterns, and references: merges to
+//! tokens, templates to special tokens. It builds nothing. The limits are far above those of any published model.
 
 use crate::error::{Context, Result};
 use serde_json::{Map, Value as Json};
 
-/// Largest file that is read; the largest known are half as long.
+/// Largest file in bytes. The largest known ones are half as long.
 pub const MAX_BYTES: usize = 64 << 20;
-/// Parts of one list of normalisers, pre-tokenizers, processors or decoders, those of inner lists included.
+/// Most parts in one list of normalizers, pre-tokenizers, processors or decoders, including nested lists.
 const MAX_PARTS: usize = 64;
-/// Lists in lists.
+/// Deepest nesting of lists.
 const MAX_DEPTH: usize = 4;
-/// Bytes of all patterns of one such list.
+/// Most bytes of all patterns in one list.
 const MAX_PATTERN_BYTES: usize = 4096;
-/// Product of all counts, as in `\p{N}{1,3}`, of one pattern.
+/// Largest product of all repeat counts, as in `\p{N}{1,3}`, of one pattern.
 const MAX_REPEATS: u64 = 1000;
 /// Most bytes that one byte of text may become.
 const MAX_GROWTH: f64 = 1000.0;
-/// Longest word that WordPiece tries to cut, in characters: its time grows with the cube.
+/// Longest word that WordPiece tries to split, in characters. Its time grows with the cube.
 const MAX_WORD_CHARS: u64 = 1000;
-/// Ids of a vocabulary that belong to no token.
+/// Most unused ids in a vocabulary.
 const MAX_ID_GAPS: u64 = 1 << 20;
-/// Ids that a template may put around a text.
+/// Most ids that a template may add around a text.
 const MAX_TEMPLATE_IDS: usize = 1024;
 
-/// One of the four kinds of parts.
+/// One of the four pipeline stages of a tokenizer.
 struct Place {
-    /// Key of the file.
+    /// Key in the file.
     key: &'static str,
     /// Key of the inner list of a `Sequence`.
     list: &'static str,
@@ -84,7 +83,7 @@ const PLACES: [Place; 4] = [
     },
 ];
 
-/// Refuses a file that the library cannot be trusted with.
+/// Rejects a file that is unsafe for the library.
 pub fn check(file: &Json) -> Result<()> {
     let Json::Object(file) = file else { crate::bail!("expected an object with the key \"model\"") };
     check_parts(file)?;
@@ -95,10 +94,9 @@ pub fn check(file: &Json) -> Result<()> {
     }
 }
 
-/// Refuses normalisers, pre-tokenizers, processors and decoders that are not supported or not safe.
+/// Rejects normalizers, pre-tokenizers, processors and decoders that are unsupported or unsafe.
 ///
-/// To be called with the file, and again with what the library made of it: a part that does not fit its type may be taken
-/// for one of another type.
+/// Call it with the file, and again with the parts that the library built: the library may parse a malformed part as another type.
 pub fn check_parts(file: &Map<String, Json>) -> Result<()> {
     let mut growth = 1.0;
     for place in &PLACES {
@@ -106,17 +104,20 @@ pub fn check_parts(file: &Map<String, Json>) -> Result<()> {
         flatten(place, file.get(place.key).unwrap_or(&Json::Null), 0, &mut parts).context(place.key)?;
         check_place(&parts).context(place.key)?;
         if place.key == "decoder" {
-            growth = 1.0; // decoding begins anew with tokens
+            growth = 1.0; // decoding starts again from tokens
         }
         growth *= parts.iter().map(|part| growth_of(part)).product::<f64>();
         if growth > MAX_GROWTH {
-            crate::bail!("{}: its parts can make a text {growth:.0} times as long, which no model's do", place.key);
+            crate::bail!(
+                "{}: its parts can make a text {growth:.0} times as long; the limit is {MAX_GROWTH:.0}",
+                place.key
+            );
         }
     }
     Ok(())
 }
 
-/// Lists the parts of a place, inner lists resolved.
+/// Collects the parts of a stage, with nested lists flattened.
 fn flatten<'a>(place: &Place, value: &'a Json, depth: usize, parts: &mut Vec<&'a Map<String, Json>>) -> Result<()> {
     let part = match value {
         Json::Null => return Ok(()),
@@ -146,37 +147,43 @@ fn check_place(parts: &[&Map<String, Json>]) -> Result<()> {
         if let Some(regex) = part.get("pattern").and_then(|p| p.get("Regex")).and_then(Json::as_str) {
             pattern_bytes += regex.len();
             let repeats = repeats(regex);
-            crate::ensure!(repeats <= MAX_REPEATS, "the pattern {regex:?} repeats its parts {repeats} times");
+            crate::ensure!(
+                repeats <= MAX_REPEATS,
+                "the pattern {regex:?} repeats its parts {repeats} times; the limit is {MAX_REPEATS}"
+            );
         }
         match kind {
             "FixedLength" => {
                 let length = part.get("length").map_or(Some(1), Json::as_u64);
                 crate::ensure!(length.is_some_and(|n| n > 0), "FixedLength: expected a length of at least 1");
             }
-            // The library cuts the end off without looking how long the token is.
+            // The library trims the end without checking the length of the token.
             "Strip" if part.contains_key("stop") => {
                 crate::ensure!(part["stop"] == 0, "Strip: \"stop\" is {}, expected 0", part["stop"]);
             }
-            // The library loses count of the text where a pattern matches nothing, and so panics later.
+            // After an empty match the library's offsets are wrong, and it panics later.
             "Replace" => {
-                crate::ensure!(replaced(part).is_some(), "Replace: expected a text as the pattern that is not empty")
+                crate::ensure!(replaced(part).is_some(), "Replace: expected a non-empty text as the pattern")
             }
             "TemplateProcessing" => check_template(part).context("TemplateProcessing")?,
             _ => {}
         }
         n_around += usize::from(matches!(kind, "TemplateProcessing" | "BertProcessing" | "RobertaProcessing"));
     }
-    crate::ensure!(pattern_bytes <= MAX_PATTERN_BYTES, "its patterns have {pattern_bytes} bytes");
-    crate::ensure!(n_around <= 1, "{n_around} parts want to put tokens around a text; expected one");
+    crate::ensure!(
+        pattern_bytes <= MAX_PATTERN_BYTES,
+        "its patterns have {pattern_bytes} bytes; the limit is {MAX_PATTERN_BYTES}"
+    );
+    crate::ensure!(n_around <= 1, "{n_around} parts add tokens around a text; expected at most one");
     Ok(())
 }
 
-/// The text that a `Replace` looks for, if it is one.
+/// The text that a `Replace` searches for, if it is a non-empty string.
 fn replaced(part: &Map<String, Json>) -> Option<&str> {
     part.get("pattern")?.get("String")?.as_str().filter(|pattern| !pattern.is_empty())
 }
 
-/// Most bytes that a part makes of one byte.
+/// Upper bound of the bytes that a part makes from one byte.
 fn growth_of(part: &Map<String, Json>) -> f64 {
     let flag = |key: &str| part.get(key).is_some_and(|v| *v != Json::Bool(false));
     let content = text(part, "content").map_or(0, str::len) as f64;
@@ -194,18 +201,18 @@ fn growth_of(part: &Map<String, Json>) -> f64 {
     }
 }
 
-/// The product of the counts in braces.
+/// The product of the repeat counts in braces.
 fn repeats(regex: &str) -> u64 {
     let counts = regex.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(inside, _)| {
         let largest = inside.split(',').filter_map(|n| n.trim().parse::<u64>().ok()).max();
-        // Too large to be a number at all is too large; a name, as in \p{L}, is no count.
+        // Digits that overflow u64 count as too large. A name, as in \p{L}, is not a count.
         let digits = !inside.is_empty() && inside.bytes().all(|b| b.is_ascii_digit() || b == b',');
         largest.unwrap_or(if digits { u64::MAX } else { 1 }).max(1)
     });
     counts.fold(1, u64::saturating_mul)
 }
 
-/// A template for one text must hold it at least once and no second one, and name only special tokens that it explains.
+/// A template for one text must contain the text exactly once, and no second text. It may use only special tokens that it defines.
 fn check_template(part: &Map<String, Json>) -> Result<()> {
     let (Some(Json::Array(pieces)), Some(Json::Object(tokens))) = (part.get("single"), part.get("special_tokens"))
     else {
@@ -216,20 +223,26 @@ fn check_template(part: &Map<String, Json>) -> Result<()> {
         if let Some(name) = piece.get("SpecialToken").and_then(|t| t.get("id")).and_then(Json::as_str) {
             let count = |key: &str| tokens.get(name).and_then(|t| t.get(key)).and_then(Json::as_array).map(Vec::len);
             let (ids, names) = (count("ids"), count("tokens"));
-            crate::ensure!(ids.is_some() && ids == names, "the special token {name:?} is not explained");
+            crate::ensure!(
+                ids.is_some() && ids == names,
+                "the special token {name:?} is not defined in \"special_tokens\""
+            );
             n_ids += ids.unwrap_or(0);
             continue;
         }
         let sequence = piece.get("Sequence").and_then(|s| s.get("id")).and_then(Json::as_str);
-        crate::ensure!(sequence == Some("A"), "\"single\" holds {piece}; expected the text A or a special token");
+        crate::ensure!(sequence == Some("A"), "\"single\" contains {piece}; expected the text A or a special token");
         n_texts += 1;
     }
-    crate::ensure!(n_texts == 1, "\"single\" holds the text {n_texts} times; expected once");
-    crate::ensure!(n_ids <= MAX_TEMPLATE_IDS, "\"single\" adds {n_ids} tokens to a text");
+    crate::ensure!(n_texts == 1, "\"single\" contains the text {n_texts} times; expected once");
+    crate::ensure!(
+        n_ids <= MAX_TEMPLATE_IDS,
+        "\"single\" adds {n_ids} tokens to a text; the limit is {MAX_TEMPLATE_IDS}"
+    );
     Ok(())
 }
 
-/// Two tokens that both take the spaces between them would make the library cut a text backwards.
+/// Rejects added tokens that can both claim the same spaces, because the library would then slice a text with its end before its start.
 fn check_added(value: &Json) -> Result<()> {
     let tokens = match value {
         Json::Null => return Ok(()),
@@ -243,16 +256,19 @@ fn check_added(value: &Json) -> Result<()> {
         flag(t, "lstrip") && (flag(t, "normalized") || content.starts_with(char::is_whitespace))
     };
     if let Some(token) = tokens.iter().find(spaced).filter(|_| takes_after) {
-        crate::bail!("{} takes spaces before it and may begin with one, while others take spaces after them", token)
+        crate::bail!(
+            "{} matches spaces before it and may begin with one, while other tokens match spaces after them",
+            token
+        )
     }
     Ok(())
 }
 
 fn check_model(model: &Map<String, Json>) -> Result<()> {
-    // Files of the first years have no type; they are BPE.
+    // Old files have no type; they are BPE.
     let kind = text(model, "type").unwrap_or(if model.contains_key("merges") { "BPE" } else { "without a type" });
     if let Some(Json::Object(vocab)) = model.get("vocab") {
-        // The library counts through all ids when it writes a vocabulary, those that nobody has included.
+        // The library iterates over all ids when it writes a vocabulary, including unused ones.
         let fits = |id: &Json| id.as_u64().is_some_and(|id| id < vocab.len() as u64 + MAX_ID_GAPS);
         if let Some((token, id)) = vocab.iter().find(|(_, id)| !fits(id)) {
             crate::bail!("the token {token:?} has the id {id}, but there are only {} tokens", vocab.len());
@@ -269,7 +285,7 @@ fn check_model(model: &Map<String, Json>) -> Result<()> {
     }
 }
 
-/// Every merge joins two tokens to a third.
+/// Checks that every merge joins two tokens into a third.
 fn check_bpe(model: &Map<String, Json>) -> Result<()> {
     let prefix = text(model, "continuing_subword_prefix").unwrap_or_default();
     crate::ensure!(prefix.is_empty(), "the continuing_subword_prefix {prefix:?} is not supported; expected none");
@@ -291,7 +307,7 @@ fn check_bpe(model: &Map<String, Json>) -> Result<()> {
         joined.clear();
         joined.extend([a, b]);
         let known = [a, b, &joined].iter().all(|token| vocab.contains_key(*token));
-        crate::ensure!(known, "merge {i}: {a:?} and {b:?}, or what they make, are not among the tokens");
+        crate::ensure!(known, "merge {i}: {a:?}, {b:?} or their concatenation is not a token");
     }
     Ok(())
 }
