@@ -1,8 +1,8 @@
-//! Examples laid end to end for one step, and the order in which a run visits them.
+//! Batches of concatenated examples, and the order in which a run visits the examples.
 //!
-//! Sequences are flat: no padding, a table says where each begins. Labels are shifted here, once: position t holds what the
-//! model must say after token t. Reading examples is [`super::dataset`]; splitting the tokens into query tiles is
-//! attention's.
+//! A batch has no padding; a table gives the start and length of each sequence. Labels are shifted here, once: position t has the
+//! token that the model must predict after token t. [`super::dataset`] reads examples. The attention splits the tokens into query
+//! tiles.
 
 use rand::seq::SliceRandom;
 
@@ -10,21 +10,21 @@ use super::dataset::{Example, IGNORED};
 use super::rng::seeded;
 use crate::error::Result;
 
-/// Several sequences of tokens, flat.
+/// Several token sequences, concatenated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Tokens of all sequences.
     pub ids: Vec<u32>,
-    /// The label of the next token of the same sequence, [`IGNORED`] at its end; as long as `ids`.
+    /// For each token, the label of the next token of its sequence; [`IGNORED`] at the end. As long as `ids`.
     pub labels_shifted: Vec<i32>,
-    /// Where each sequence starts in `ids`, and its length.
+    /// Start in `ids` and length of each sequence.
     pub sequences: Vec<(usize, usize)>,
-    /// Labels that count.
+    /// Number of labels that count in the loss.
     pub n_targets: usize,
 }
 
 impl Batch {
-    /// Lays examples end to end. Empty ones are left out.
+    /// Concatenates examples. Skips empty ones.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
         let mut batch = Self::default();
         for example in examples.into_iter().filter(|e| !e.ids.is_empty()) {
@@ -39,10 +39,10 @@ impl Batch {
     }
 }
 
-/// The order in which examples are visited: shuffled anew each epoch, from the seed and the epoch alone.
+/// The order of the examples: shuffled in each epoch, and determined by the seed and the epoch alone.
 ///
-/// A step takes up to `batch_size * accumulate` examples; the last step of an epoch takes what is left, so that an epoch
-/// visits every example once. A run is resumed with [`Sampler::seek`].
+/// A step takes up to `batch_size * accumulate` examples. The last step of an epoch takes the rest, so an epoch visits every
+/// example once. [`Sampler::seek`] resumes a run.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     order: Vec<usize>,
@@ -54,7 +54,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of epoch 0. Fails when there is nothing to sample or a size is 0.
+    /// A sampler at the start of epoch 0. Fails if there are no examples or a size is 0.
     pub fn new(n_examples: usize, batch_size: usize, accumulate: usize, seed: u64) -> Result<Self> {
         crate::ensure!(n_examples > 0, "there are no examples to train on");
         crate::ensure!(batch_size > 0 && accumulate > 0, "the batch size and the accumulation must be at least 1");
@@ -62,12 +62,12 @@ impl Sampler {
         Ok(Self { order, batch_size, accumulate, seed, epoch: 0, position: 0 })
     }
 
-    /// Goes to a place that [`Sampler::place`] named before.
+    /// Moves to a place that [`Sampler::place`] returned.
     pub fn seek(&mut self, epoch: u64, position: usize) -> Result<()> {
         let n = self.order.len();
         crate::ensure!(
             position <= n,
-            "example {position} of the epoch was to be next, but there are only {n} examples"
+            "the run is to resume at example {position} of the epoch, but there are only {n} examples"
         );
         if epoch != self.epoch {
             self.order = order_of(n, self.seed, epoch);
@@ -76,17 +76,17 @@ impl Sampler {
         Ok(())
     }
 
-    /// The epoch, and how many of its examples were visited.
+    /// The epoch, and the number of its examples visited so far.
     pub fn place(&self) -> (u64, usize) {
         (self.epoch, self.position)
     }
 
-    /// Optimiser steps in an epoch.
+    /// Optimiser steps per epoch.
     pub fn steps_per_epoch(&self) -> usize {
         self.order.len().div_ceil(self.batch_size.saturating_mul(self.accumulate))
     }
 
-    /// Indices of the next step's examples, by micro-batch: up to `accumulate` of up to `batch_size`, none empty.
+    /// Indices of the next step's examples: up to `accumulate` micro-batches of up to `batch_size` examples, none empty.
     pub fn next_step(&mut self) -> Vec<Vec<usize>> {
         if self.position == self.order.len() {
             self.epoch += 1;
@@ -100,7 +100,7 @@ impl Sampler {
     }
 }
 
-/// The examples' order in one epoch.
+/// Order of the examples in one epoch.
 fn order_of(n_examples: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n_examples).collect();
     order.shuffle(&mut seeded(seed, epoch));

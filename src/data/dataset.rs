@@ -1,7 +1,7 @@
-//! Training data: `train.jsonl` and `valid.jsonl` to token ids and labels.
+//! Training data: reads `train.jsonl` and `valid.jsonl` into token ids and labels.
 //!
-//! Each line is one example in one of four shapes: see [`SHAPES`]. Labels follow Hugging Face: not shifted, [`IGNORED`]
-//! where nothing is learnt; [`super::batch`] shifts them. How one line becomes tokens is in `line.rs`.
+//! Each line is one example in one of four formats: see [`SHAPES`]. Labels follow Hugging Face: not shifted, and [`IGNORED`]
+//! where the loss does not count. [`super::batch`] shifts them. `line.rs` tokenises one line.
 
 pub use super::example::{Example, IGNORED};
 use super::line::{self, Line};
@@ -11,20 +11,20 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Longest line that is read. No batch takes that many tokens.
+/// Longest line in bytes. No batch takes that many tokens.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// The examples of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     pub examples: Vec<Example>,
-    /// Examples that lost their end to the maximum length, dropped ones included: worth a warning.
+    /// Examples truncated to the maximum length, including those dropped afterwards. Callers should warn.
     pub n_truncated: usize,
-    /// Examples left out because no token of them is trained: worth a warning.
+    /// Examples dropped because none of their labels counts. Callers should warn.
     pub n_dropped: usize,
 }
 
-/// Training and, where there is any, validation data.
+/// Training data and, if present, validation data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dataset {
     pub train: Split,
@@ -32,7 +32,7 @@ pub struct Dataset {
 }
 
 impl Reader<'_> {
-    /// Reads a folder with `train.jsonl` and perhaps `valid.jsonl`, or one file of training data.
+    /// Reads a folder with `train.jsonl` and optionally `valid.jsonl`, or one file of training data.
     pub fn read(&self, path: &Path) -> Result<Dataset> {
         if !path.is_dir() {
             return Ok(Dataset { train: self.read_file(path)?, valid: None });
@@ -40,7 +40,7 @@ impl Reader<'_> {
         let (train, valid) = (path.join("train.jsonl"), path.join("valid.jsonl"));
         if !train.exists() {
             return Err(Error::usage(format!(
-                "{} has no train.jsonl; it holds one JSON object a line: {SHAPES}",
+                "{} has no train.jsonl, a file with one JSON object per line: {SHAPES}",
                 path.display()
             )));
         }
@@ -48,7 +48,7 @@ impl Reader<'_> {
         Ok(Dataset { train: self.read_file(&train)?, valid })
     }
 
-    /// Reads one file. Fails on the first line that is not an example, naming it, and when no example trains any token.
+    /// Reads one file. Fails on the first invalid line and names it. Also fails if no example has a label that counts.
     pub fn read_file(&self, path: &Path) -> Result<Split> {
         let name = path.display();
         let mut lines = BufReader::new(File::open(path).with_context(|| format!("opening the training data {name}"))?);
@@ -65,7 +65,7 @@ impl Reader<'_> {
             if n_bytes == 0 {
                 break;
             }
-            // A byte order mark at the beginning is not JSON, but editors on Windows put one there.
+            // Editors on Windows may write a byte order mark at the start, which is not JSON.
             let text = if number == 1 { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line) } else { &line };
             if text.trim_ascii().is_empty() {
                 continue;
@@ -75,7 +75,7 @@ impl Reader<'_> {
         }
         if split.examples.is_empty() {
             let n = split.n_dropped;
-            crate::ensure!(n > 0, "{name} holds no examples; it needs one JSON object a line: {SHAPES}");
+            crate::ensure!(n > 0, "{name} has no examples; it needs one JSON object per line: {SHAPES}");
             crate::bail!(
                 "none of the {n} examples of {name} trains any token: all labels are -100, or `max_length` cuts every \
                  answer off"
@@ -89,7 +89,7 @@ impl Reader<'_> {
         for (i, &id) in example.ids.iter().enumerate() {
             crate::ensure!(
                 (id as usize) < self.vocab_size,
-                "token {i} has the id {id}, but the model knows only {} ids: is this its tokenizer?",
+                "token {i} has the id {id}, but the model has only {} ids: is this its tokenizer?",
                 self.vocab_size
             );
         }

@@ -8,7 +8,7 @@ use crate::text::tokenizer::Tokenizer;
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// A reader without tokenizer for a vocabulary of 100.
+/// A reader without a tokenizer for a vocabulary of 100.
 fn tokens_only() -> Reader<'static> {
     Reader { tokenizer: None, template: None, eos: None, vocab_size: 100, max_length: None }
 }
@@ -30,7 +30,7 @@ fn one(reader: &Reader, line: &str) -> Example {
     split.examples[0].clone()
 }
 
-/// The text of the tokens that are trained.
+/// The text of the tokens whose labels count.
 fn trained(tokenizer: &Tokenizer, example: &Example) -> String {
     let ids: Vec<u32> = example.labels.iter().filter(|&&l| l != IGNORED).map(|&l| l as u32).collect();
     assert!(example.labels.iter().zip(&example.ids).all(|(&l, &id)| l == IGNORED || l as u32 == id));

@@ -1,18 +1,18 @@
-//! One example: token ids with a label each.
+//! One training example: token ids with a label for each.
 
-/// Label of a token that nothing is learnt from.
+/// Label of a token that does not count in the loss.
 pub const IGNORED: i32 = -100;
 
-/// One sequence of tokens with a label each.
+/// One token sequence with its labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     pub ids: Vec<u32>,
-    /// The token's own id, or [`IGNORED`]; as long as `ids`.
+    /// For each token its own id, or [`IGNORED`]. As long as `ids`.
     pub labels: Vec<i32>,
 }
 
 impl Example {
-    /// Labels that count: the first one has no token before it.
+    /// Number of labels that count in the loss. The first label never does, because no token precedes it.
     pub fn n_targets(&self) -> usize {
         self.labels.iter().skip(1).filter(|&&label| label != IGNORED).count()
     }

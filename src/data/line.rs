@@ -1,7 +1,7 @@
-//! One line of training data: what shape it has, and the tokens and labels it becomes.
+//! One line of training data: parses its format and converts it to tokens and labels.
 //!
-//! Which tokens are trained: of a completion all and the EOS after it, of messages the assistant's answers with their
-//! end-of-turn marks, of a text everything, of tokens what their labels say. Reading files is [`super::dataset`].
+//! Labels that count: for a prompt with a completion, the completion and EOS; for messages, the assistant's answers with their
+//! end-of-turn tokens; for a text, all tokens; for token ids, the given labels. [`super::dataset`] reads files.
 
 use super::example::{Example, IGNORED};
 use crate::error::{Context, Error, Result};
@@ -14,30 +14,30 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-/// The accepted shapes of a line, for messages.
+/// The accepted formats of a line, for error messages.
 pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"messages\": [{\"role\": \"…\", \"content\": \"…\"}, …]}, \
                           {\"text\": \"…\"} or {\"input_ids\": […], \"labels\": […]}";
 
-/// What is needed to make tokens of lines.
+/// Settings for converting lines to tokens.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
-    /// Needed by every shape but `input_ids`.
+    /// Needed by every format except `input_ids`.
     pub tokenizer: Option<&'a Tokenizer>,
     /// Needed by `messages`.
     pub template: Option<&'a ChatTemplate>,
-    /// Ends completions and texts; nothing is put there without it.
+    /// Added after completions and texts, if set.
     pub eos: Option<u32>,
-    /// Rows of the model's embedding: no id may reach it.
+    /// Rows of the model's embedding. All ids must be smaller.
     pub vocab_size: usize,
-    /// Longest sequence that is kept; longer ones lose their end.
+    /// Longest sequence; longer ones are truncated at the end.
     pub max_length: Option<usize>,
 }
 
-/// Text of one line that becomes tokens. Encoding takes a few hundred bytes for each, and longer texts have more tokens than
-/// a batch may.
+/// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text, and longer texts have more tokens
+/// than a batch may have.
 const MAX_TEXT_BYTES: usize = 8 << 20;
 
-/// A line by its shape.
+/// A parsed line, by format.
 pub(super) enum Line {
     Completion { prompt: String, completion: String },
     Messages(Vec<Message>),
@@ -45,7 +45,7 @@ pub(super) enum Line {
     Tokens { ids: Vec<u32>, labels: Vec<i32> },
 }
 
-/// The fields that shapes have, still as text: a long list of ids must not become a tree of JSON values first.
+/// The known fields of a line, as raw JSON, so that a long list of ids does not become a tree of JSON values first.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -63,7 +63,7 @@ struct Fields<'a> {
 }
 
 impl Line {
-    /// Parses one line. Fields that no shape has are let be.
+    /// Parses one line. Ignores unknown fields.
     pub fn parse(line: &[u8]) -> Result<Self> {
         let invalid = |e: serde_json::Error| Error::new(format!("not valid JSON ({e})"));
         let value: &RawValue = serde_json::from_slice(line).map_err(invalid)?;
@@ -85,7 +85,7 @@ impl Line {
     }
 }
 
-/// The first names of an object's fields, in the order of the line, for messages.
+/// The names of an object's first 20 fields in file order, for error messages.
 struct Names(Vec<String>);
 
 impl<'de> Deserialize<'de> for Names {
@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Names {
 }
 
 impl Line {
-    /// Bytes of text that become tokens.
+    /// Bytes of text to tokenise.
     fn text_bytes(&self) -> usize {
         match self {
             Self::Completion { prompt, completion } => prompt.len() + completion.len(),
@@ -133,7 +133,7 @@ fn string(key: &str, value: &RawValue) -> Result<String> {
     serde_json::from_str(value.get()).map_err(wrong)
 }
 
-/// A list of whatever T is; None where it is no list or holds something else.
+/// Parses a list of T. `None` if the value is not a list or has other elements.
 fn list<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<Vec<T>> {
     serde_json::from_str(value.get()).ok()
 }
@@ -150,11 +150,11 @@ fn message(value: &RawValue) -> Result<Message> {
     crate::ensure!(is_object(value), "found {}; expected {{\"role\": \"…\", \"content\": \"…\"}}", kind(value));
     let object: BTreeMap<String, &RawValue> = serde_json::from_str(value.get()).context("reading a message")?;
     for (key, value) in &object {
-        // To leave out a tool call silently would train on another conversation than the one in the file.
+        // Ignoring a tool call silently would train on a different conversation than the one in the file.
         let known = matches!(key.as_str(), "role" | "content" | "name");
         crate::ensure!(
             known || value.get() == "null",
-            "the field \"{key}\" is not supported, only role and content are"
+            "the field \"{key}\" is not supported; only role and content are"
         );
     }
     let field = |key: &str| match object.get(key) {
@@ -176,7 +176,7 @@ fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
     is_list("input_ids", ids)?;
     let ids = list::<u32>(ids)
         .filter(|ids| ids.iter().all(|&id| id <= i32::MAX as u32))
-        .ok_or_else(|| Error::new("\"input_ids\" holds something that is not a token id"))?;
+        .ok_or_else(|| Error::new("\"input_ids\" contains a value that is not a token id"))?;
     let Some(labels) = labels else {
         let labels = ids.iter().map(|&id| id as i32).collect();
         return Ok(Line::Tokens { ids, labels });
@@ -184,13 +184,13 @@ fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
     is_list("labels", labels)?;
     let labels = list::<i32>(labels)
         .filter(|labels| labels.iter().all(|&label| label >= 0 || label == IGNORED))
-        .ok_or_else(|| Error::new("\"labels\" holds something that is neither a token id nor -100"))?;
+        .ok_or_else(|| Error::new("\"labels\" contains a value that is neither a token id nor -100"))?;
     let (n, m) = (ids.len(), labels.len());
     crate::ensure!(n == m, "\"input_ids\" has {n} entries and \"labels\" {m}: give one label per token");
     Ok(Line::Tokens { ids, labels })
 }
 
-/// What a JSON value is, for messages.
+/// Describes a JSON value for error messages.
 fn kind(value: &RawValue) -> String {
     let text = value.get();
     match text.as_bytes().first() {
@@ -205,17 +205,17 @@ fn kind(value: &RawValue) -> String {
     }
 }
 
-/// Tokens and labels of a line.
+/// Converts a line to tokens and labels.
 pub(super) fn tokens_of(line: Line, reader: &Reader) -> Result<Example> {
     let tokenizer = || {
         reader.tokenizer.ok_or_else(|| {
-            Error::new("the line holds text, but the model has no tokenizer; give {\"input_ids\": […]} lines instead")
+            Error::new("the line contains text, but the model has no tokenizer; use {\"input_ids\": […]} lines instead")
         })
     };
     let n_bytes = line.text_bytes();
     crate::ensure!(
         n_bytes <= MAX_TEXT_BYTES,
-        "a text of {n_bytes} bytes in one line, more than the {MAX_TEXT_BYTES} that are made tokens of at once: split it"
+        "the line has {n_bytes} bytes of text; at most {MAX_TEXT_BYTES} are supported: split it"
     );
     match line {
         Line::Tokens { ids, labels } => {
@@ -232,8 +232,8 @@ pub(super) fn tokens_of(line: Line, reader: &Reader) -> Result<Example> {
         Line::Messages(messages) => {
             let Some(template) = reader.template else {
                 crate::bail!(
-                    "the line holds messages, but the model has no chat template; put a chat_template.jinja beside its \
-                     config.json, or give {{\"prompt\", \"completion\"}} lines"
+                    "the line contains messages, but the model has no chat template; put a chat_template.jinja next to its \
+                    config.json, or use {{\"prompt\", \"completion\"}} lines"
                 );
             };
             let (text, spans) = template.render_with_assistant_spans(&messages)?;
@@ -245,16 +245,13 @@ pub(super) fn tokens_of(line: Line, reader: &Reader) -> Result<Example> {
 
 fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {
     for (i, &label) in labels.iter().enumerate().filter(|(_, label)| **label != IGNORED) {
-        crate::ensure!(
-            (label as usize) < vocab_size,
-            "label {i} is {label}, but the model knows only {vocab_size} ids"
-        );
+        crate::ensure!((label as usize) < vocab_size, "label {i} is {label}, but the model has only {vocab_size} ids");
     }
     Ok(())
 }
 
-/// The prompt's tokens, untrained, and the completion's with EOS, trained. They are encoded apart, as the prompt is alone
-/// when the model is used.
+/// Tokens of prompt, completion and EOS. The labels of the prompt do not count. Prompt and completion are encoded separately, because
+/// at inference the prompt is encoded alone.
 fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<u32>) -> Result<Example> {
     let mut ids = tokenizer.encode(prompt, true)?;
     let n_prompt = ids.len();
@@ -268,7 +265,7 @@ fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<
     Ok(Example { ids, labels })
 }
 
-/// The tokens of a conversation; trained are those that stand for assistant's text only.
+/// Tokens of a conversation. The labels count for tokens that lie entirely in the assistant's text.
 fn answered(tokens: &[(u32, Range<usize>)], spans: &[Range<usize>]) -> Result<Example> {
     let ids: Vec<u32> = tokens.iter().map(|(id, _)| *id).collect();
     let mut labels = labels_of(&ids)?;
@@ -284,7 +281,7 @@ fn labels_of(ids: &[u32]) -> Result<Vec<i32>> {
     ids.iter().map(|&id| Ok(i32::try_from(id)?)).collect()
 }
 
-/// Adds EOS unless it is there.
+/// Appends EOS unless the last id already is EOS.
 fn end_with(ids: &mut Vec<u32>, eos: Option<u32>) {
     if let Some(eos) = eos.filter(|eos| ids.last() != Some(eos)) {
         ids.push(eos);

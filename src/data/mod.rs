@@ -1,4 +1,4 @@
-//! Text in: tokenizers, datasets, packing.
+//! Floor 8: training data: datasets, examples, batches and seeded random numbers.
 
 pub mod batch;
 pub mod dataset;
