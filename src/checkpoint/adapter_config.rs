@@ -1,7 +1,7 @@
 //! PEFT's `adapter_config.json`: rank, scale and targets of a LoRA adapter.
 //!
-//! Everything that would make PEFT compute something else than y = W x + s·B (A x) is refused by name. The tensors are
-//! [`adapter_file`](super::adapter_file)'s matter.
+//! Settings that would make PEFT compute anything but y = W x + s·B (A x) are errors that name the setting.
+//! [`adapter_file`](super::adapter_file) reads the tensors.
 
 use super::json_fields::Fields;
 use super::weight_names::linears;
@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 /// A LoRA configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
-    /// Rank, where no pattern says otherwise.
+    /// Rank of modules that no pattern matches.
     pub r: usize,
-    /// `lora_alpha`, where no pattern says otherwise.
+    /// `lora_alpha` of modules that no pattern matches.
     pub alpha: f64,
     pub dropout: f64,
-    /// Linear maps that have an adapter: `q_proj`, or longer paths that end so.
+    /// Adapted linear layers: names such as `q_proj`, or longer paths that end in such a name.
     pub targets: Vec<String>,
     /// The scale is alpha / √r instead of alpha / r.
     pub use_rslora: bool,
-    /// Other ranks for modules whose path ends in the given one; the first match counts.
+    /// Ranks of modules whose path ends in the given path. The first match wins.
     pub rank_pattern: Vec<(String, usize)>,
-    /// Other alphas, likewise.
+    /// Alphas of modules whose path ends in the given path. The first match wins.
     pub alpha_pattern: Vec<(String, f64)>,
-    /// Where the base model came from, for people and for PEFT.
+    /// Path or id of the base model, for information.
     pub base_model: Option<String>,
 }
 
@@ -49,13 +49,13 @@ const REFUSED: [&str; 16] = [
     "velora_config",
 ];
 
-/// Initialisations that change the base weights, so that the adapter alone is not the model.
+/// Initialisations that also change the base weights, so that the adapter needs a modified base model.
 const REFUSED_INITS: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
 
 const MAX_RANK: usize = 1 << 16;
 
 impl AdapterConfig {
-    /// Reads the text of an `adapter_config.json` for a model, whose linear maps `all-linear` stands for.
+    /// Parses an `adapter_config.json`. `all-linear` stands for the linear layers of `model`.
     pub fn from_json(text: &str, model: &ModelConfig) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("invalid JSON")?;
         let fields = Fields::of(&value)?;
@@ -76,7 +76,7 @@ impl AdapterConfig {
         Ok(config)
     }
 
-    /// The `adapter_config.json` that PEFT loads.
+    /// The text of an `adapter_config.json` that PEFT can load.
     pub fn to_json(&self) -> Result<String> {
         let patterns = |pairs: Vec<(&String, Value)>| -> Value {
             Value::Object(pairs.into_iter().map(|(k, v)| (k.clone(), v)).collect())
@@ -106,14 +106,14 @@ impl AdapterConfig {
         Ok(serde_json::to_string_pretty(&value)? + "\n")
     }
 
-    /// Refuses ranks and numbers that make no adapter, and targets that the model does not have.
+    /// Rejects invalid ranks and numbers, and targets that the model does not have.
     pub fn validate(&self, model: &ModelConfig) -> Result<()> {
         let ranks = self.rank_pattern.iter().map(|(_, r)| *r).chain([self.r]);
         for r in ranks {
             crate::ensure!((1..=MAX_RANK).contains(&r), "rank: expected 1 to {MAX_RANK}, found {r}");
         }
         for alpha in self.alpha_pattern.iter().map(|(_, a)| *a).chain([self.alpha]) {
-            crate::ensure!(alpha.is_finite(), "lora_alpha: expected a number, found {alpha}");
+            crate::ensure!(alpha.is_finite(), "lora_alpha: expected a finite number, found {alpha}");
         }
         crate::ensure!(
             (0.0..1.0).contains(&self.dropout),
@@ -125,20 +125,20 @@ impl AdapterConfig {
         let n_named = self.targets.len().max(self.rank_pattern.len()).max(self.alpha_pattern.len());
         crate::ensure!(
             n_named <= modules.len(),
-            "{n_named} target modules or patterns are more than the {} linear maps of the model",
+            "{n_named} target modules or patterns, but the model has only {} linear layers",
             modules.len()
         );
         for target in &self.targets {
             crate::ensure!(
                 modules.iter().any(|m| ends_in(m, target)),
-                "target module '{target}' is no linear map of a block; expected some of {}",
+                "target module '{target}' is not a linear layer of a block; expected some of {}",
                 linears(model).map(|l| l.target()).join(", ")
             );
         }
         Ok(())
     }
 
-    /// Every adapted module of the model, such as `model.layers.0.self_attn.q_proj`, in the order of a forward pass.
+    /// Every adapted module of the model, such as `model.layers.0.self_attn.q_proj`, in forward order.
     pub fn modules(&self, model: &ModelConfig) -> Vec<String> {
         let adapted = |module: &String| self.targets.iter().any(|target| ends_in(module, target));
         all_modules(model).into_iter().filter(adapted).collect()
@@ -149,7 +149,7 @@ impl AdapterConfig {
         self.rank_pattern.iter().find(|(p, _)| ends_in(module, p)).map_or(self.r, |(_, r)| *r)
     }
 
-    /// The factor s of a module's adapter in y = W x + s·B (A x).
+    /// The scale s of a module's adapter in y = W x + s·B (A x).
     pub fn scale_of(&self, module: &str) -> f64 {
         let alpha = self.alpha_pattern.iter().find(|(p, _)| ends_in(module, p)).map_or(self.alpha, |(_, a)| *a);
         let r = self.rank_of(module) as f64;
@@ -162,12 +162,12 @@ fn all_modules(model: &ModelConfig) -> Vec<String> {
     (0..model.n_layers()).flat_map(of_layer).collect()
 }
 
-/// Whether `module` is `tail` or ends in it at a dot, which is how PEFT matches names.
+/// Whether `module` is `tail` or ends in `.tail`, which is how PEFT matches names.
 fn ends_in(module: &str, tail: &str) -> bool {
     module.strip_suffix(tail).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whole numbers without a point, as PEFT writes them.
+/// Writes whole numbers without a decimal point, as PEFT does.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
@@ -191,7 +191,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<()> {
     let init = fields.get("init_lora_weights").and_then(Value::as_str).unwrap_or("").to_ascii_lowercase();
     crate::ensure!(
         !REFUSED_INITS.iter().any(|refused| init.starts_with(refused)),
-        "init_lora_weights '{init}' also changed the base weights, which is not supported; convert it to a plain LoRA adapter"
+        "init_lora_weights '{init}' also changes the base weights, which is not supported; convert it to a plain LoRA adapter"
     );
     Ok(())
 }
@@ -206,11 +206,11 @@ fn targets(fields: &Fields, model: &ModelConfig) -> Result<Vec<String>> {
             .iter()
             .map(|name| name.as_str().map(str::to_owned).ok_or_else(|| fields.wrong(KEY, "module names", name)))
             .collect(),
-        Some(other) => Err(fields.wrong(KEY, EXPECTED, other)), // PEFT takes a string as a regular expression
+        Some(other) => Err(fields.wrong(KEY, EXPECTED, other)), // PEFT treats a string as a regular expression
     }
 }
 
-/// A map from plain module paths to values; PEFT would take other characters as a regular expression.
+/// A map from plain module paths to values. PEFT would treat other characters as a regular expression.
 fn pattern<T>(fields: &Fields, key: &str, cast: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
     let Some(value) = fields.get(key) else { return Ok(Vec::new()) };
     let Value::Object(pairs) = value else { return Err(fields.wrong(key, "a map from module names", value)) };

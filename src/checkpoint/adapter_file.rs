@@ -1,6 +1,6 @@
-//! LoRA adapters on disk in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` in one folder.
+//! LoRA adapters on disk in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` in a folder.
 //!
-//! Reads and writes host tensors; it applies nothing. The configuration is [`adapter_config`](super::adapter_config).
+//! This file reads and writes host tensors and applies nothing. [`adapter_config`](super::adapter_config) has the configuration.
 
 use super::adapter_config::AdapterConfig;
 use super::weight_names::linears;
@@ -16,13 +16,13 @@ use std::path::Path;
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
-/// PEFT wraps the model twice: `base_model` is its tuner, `model` the Hugging Face model.
+/// PEFT's prefix of module names: `base_model` is the tuner, `model` the Hugging Face model.
 const PREFIX: &str = "base_model.model.";
 
-/// The pair of matrices beside one linear map.
+/// The LoRA matrices A and B of one linear layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterPair {
-    /// Such as `model.layers.0.self_attn.q_proj`.
+    /// Module path, such as `model.layers.0.self_attn.q_proj`.
     pub module: String,
     /// [r, in].
     pub a: HostTensor,
@@ -32,7 +32,7 @@ pub struct AdapterPair {
     pub scale: f64,
 }
 
-/// A whole adapter.
+/// A LoRA adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     pub config: AdapterConfig,
@@ -40,12 +40,12 @@ pub struct Adapter {
     pub pairs: Vec<AdapterPair>,
 }
 
-/// PEFT's names of the two tensors of a module, as in its files and in gradients.
+/// PEFT's names of a module's two tensors. Files and gradients use them.
 pub fn tensor_names(module: &str) -> (String, String) {
     (format!("{PREFIX}{module}.lora_A.weight"), format!("{PREFIX}{module}.lora_B.weight"))
 }
 
-/// Every tensor of an adapter with its shape, under PEFT's names: A [r, in] and B [out, r] of each module.
+/// Every tensor of an adapter with PEFT's name and its shape: A [r, in] and B [out, r] of each module.
 pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let linears = linears(model);
     let mut out = Vec::new();
@@ -60,7 +60,7 @@ pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Vec<(Str
 
 /// Reads an adapter folder for a model.
 ///
-/// Errors: settings that are not supported, tensors that are missing, of the wrong shape, or without a place in the model.
+/// Errors: unsupported settings, missing tensors, wrong shapes, and tensors that do not belong to the model.
 pub fn read_adapter(dir: &Path, model: &ModelConfig) -> Result<Adapter> {
     let read = || -> Result<Adapter> {
         let text = small_file::read_text(&dir.join(CONFIG)).with_context(|| format!("reading {CONFIG}"))?;
@@ -86,21 +86,21 @@ fn read_tensor(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<HostTen
     Ok(tensor)
 }
 
-/// The file must hold exactly the expected tensors: one more would be a part of the adapter that is left out.
+/// Checks that the file has exactly the expected tensors. An extra tensor would be a part of the adapter that we ignore.
 fn check_names(file: &Checkpoint, expected: &[(String, Vec<usize>)]) -> Result<()> {
     let expected: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     if let Some(name) = expected.iter().find(|name| !file.contains(name)) {
         crate::bail!("tensor '{name}' is missing; {CONFIG} asks for {} tensors", expected.len());
     }
     if let Some(name) = file.names().find(|name| !expected.contains(name)) {
-        crate::bail!("tensor '{name}' has no place in this model with the target_modules of {CONFIG}");
+        crate::bail!("tensor '{name}' has no place in this model with the target_modules in {CONFIG}");
     }
     Ok(())
 }
 
-/// Writes an adapter folder that PEFT loads. `tensors` are named as in [`tensor_names`]; `more` are further small files.
+/// Writes an adapter folder that PEFT can load. `tensors` have names from [`tensor_names`]; `more` are additional small files.
 ///
-/// The folder appears whole; where it exists already, the files of an adapter in it are replaced and others stay.
+/// A new folder appears atomically. In an existing folder, this replaces the adapter's files and keeps all others.
 pub fn write_adapter(
     dir: &Path,
     config: &AdapterConfig,

@@ -1,12 +1,14 @@
-//! The model and the text that the program carries, so that `demo` needs no network: stories260K (Andrej Karpathy's tinyllamas,
-//! MIT) and the first chapters of Moby Dick (public domain). Licence notes lie beside them in `assets/`.
+//! The bundled model and text, so that `demo` needs no network.
+//!
+//! The model is stories260K (Andrej Karpathy's tinyllamas, MIT). The text is the first chapters of Moby Dick (public domain). Their
+//! licence notes are in `assets/`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Context, Result};
 
-/// Chapters 1 to 41 of Moby Dick, one paragraph a line.
+/// Chapters 1 to 41 of Moby Dick, one paragraph per line.
 pub const MOBY_DICK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/moby-dick.txt"));
 
 /// Files of the stories260K folder.
@@ -16,12 +18,12 @@ const STORIES: [(&str, &[u8]); 3] = [
     ("tokenizer.json", include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/stories260k/tokenizer.json"))),
 ];
 
-/// A folder with the stories260K model, removed when dropped.
+/// A temporary folder with the stories260K model. Dropping it removes the folder.
 #[derive(Debug)]
 pub struct StoriesFolder(PathBuf);
 
 impl StoriesFolder {
-    /// Writes the model to a new folder among the system's temporary files.
+    /// Writes the model to a new folder in the system's temporary directory.
     pub fn unpack() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("longreach-stories260k-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -35,7 +37,7 @@ impl StoriesFolder {
         Ok(folder)
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -43,6 +45,6 @@ impl StoriesFolder {
 
 impl Drop for StoriesFolder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0); // what stays behind is the system's to clear
+        let _ = std::fs::remove_dir_all(&self.0); // the system clears what remains
     }
 }

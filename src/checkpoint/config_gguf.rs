@@ -1,7 +1,7 @@
 //! [`ModelConfig`] from the metadata of a GGUF file.
 //!
-//! Keys as in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Some facts are only in the tensors: an absent
-//! `output.weight` means a tied head, `attn_q.bias` a bias, and `rope_freqs.weight` holds Llama 3's RoPE scaling as divisors.
+//! The keys are documented in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Some facts are only in the tensors: no
+//! `output.weight` means tied embeddings, `attn_q.bias` means a bias, and `rope_freqs.weight` has Llama 3's RoPE scaling as divisors.
 
 use crate::error::{Context, Result};
 use crate::formats::gguf::{Gguf, Metadata};
@@ -16,7 +16,7 @@ impl ModelConfig {
         let head_dim = keys.size_or("attention.key_length", hidden / n_heads)?;
         keys.refuse_unsupported(head_dim)?;
         let Some(embedding) = gguf.info("token_embd.weight") else {
-            crate::bail!("there is no tensor 'token_embd.weight'")
+            crate::bail!("tensor 'token_embd.weight' is missing")
         };
         let has = |name: &str| gguf.info(name).is_some();
         let config = ModelConfig {
@@ -46,7 +46,7 @@ impl ModelConfig {
     }
 }
 
-/// The metadata keys of one architecture, which are prefixed with its name.
+/// The metadata keys of one architecture, with its name as prefix.
 struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: Architecture,
@@ -79,13 +79,13 @@ impl<'a> Keys<'a> {
         if self.has(key) { self.metadata.f64(&self.full(key)) } else { Ok(default) }
     }
 
-    /// Settings that change what the model computes and that this engine does not have.
+    /// Rejects settings that change the computation and that this engine does not support.
     fn refuse_unsupported(&self, head_dim: usize) -> Result<()> {
-        for (key, meaning) in [("attention.value_length", "value heads"), ("rope.dimension_count", "a rotated part")] {
+        for (key, meaning) in [("attention.value_length", "a value head"), ("rope.dimension_count", "a rotary part")] {
             let found = self.size_or(key, head_dim)?;
             crate::ensure!(
                 found == head_dim,
-                "{}: {meaning} of {found} channels in heads of {head_dim} is not supported; expected the whole head",
+                "{}: {meaning} of {found} channels is not supported; expected {head_dim}, the size of a head",
                 self.full(key)
             );
         }
@@ -111,7 +111,7 @@ fn rope(gguf: &Gguf, keys: &Keys) -> Result<RopeConfig> {
     let scaling = match kind {
         "none" => RopeScaling::None,
         "linear" => match keys.number_or("rope.scaling.factor", 1.0)? {
-            0.0 | 1.0 => RopeScaling::None, // llama.cpp's ways to say that there is none
+            0.0 | 1.0 => RopeScaling::None, // llama.cpp writes these for no scaling
             factor => RopeScaling::Linear { factor },
         },
         other => crate::bail!(
@@ -130,7 +130,7 @@ fn rope(gguf: &Gguf, keys: &Keys) -> Result<RopeConfig> {
     Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) })
 }
 
-/// The decimal number that somebody meant whose f32 the file holds: 1e-5, not 9.99999974e-6.
+/// The shortest decimal number that rounds to the stored f32: 1e-5, not 9.99999974e-6.
 fn decimal(stored: f64) -> f64 {
     let narrow = stored as f32;
     if f64::from(narrow) == stored { narrow.to_string().parse().unwrap_or(stored) } else { stored }
@@ -144,7 +144,7 @@ fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>> {
     Ok(Some(u32::try_from(id).with_context(|| format!("GGUF metadata key '{key}': {id}"))?))
 }
 
-/// End of sequence, and end of turn or message where the file names them.
+/// The tokens for end of sequence, end of turn and end of message, as far as the file has them.
 fn ends(metadata: &Metadata) -> Result<Vec<u32>> {
     let mut ends = Vec::new();
     for kind in ["eos", "eot", "eom"] {

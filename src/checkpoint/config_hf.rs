@@ -1,7 +1,8 @@
 //! [`ModelConfig`] from a Hugging Face `config.json` and back.
 //!
-//! Reads what transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`) write, with transformers' defaults for
-//! absent keys. What would change the result and is not supported is refused by name. GGUF files: [`config_gguf`](super::config_gguf).
+//! This file reads the formats of transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`), with transformers' defaults
+//! for absent keys. An unsupported setting that would change the result is an error that names the setting. For GGUF files see
+//! [`config_gguf`](super::config_gguf).
 
 use super::json_fields::Fields;
 use crate::error::{Context, Result};
@@ -9,7 +10,7 @@ use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, R
 use serde_json::{Value, json};
 
 impl ModelConfig {
-    /// Reads the text of a `config.json`; the text is kept, so that [`ModelConfig::to_hf_json`] returns it word for word.
+    /// Parses a `config.json`. Keeps the text, so that [`ModelConfig::to_hf_json`] returns it unchanged.
     pub fn from_hf_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("invalid JSON")?;
         let fields = Fields::of(&value)?;
@@ -23,9 +24,9 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// The `config.json` of this model: the one that it was read from, or one made from these fields.
+    /// The `config.json` of this model: the original text, or one made from the fields.
     ///
-    /// Fails where Hugging Face's format has no word for the model.
+    /// Fails if Hugging Face's format cannot express the model.
     pub fn to_hf_json(&self) -> Result<String> {
         if let Some(text) = &self.hf_json {
             return Ok(text.clone());
@@ -40,7 +41,7 @@ impl ModelConfig {
         };
         crate::ensure!(
             self.qkv_bias == expected_qkv && self.o_bias == expected_o,
-            "a {} model with biases on only some of its attention projections has no config.json in Hugging Face's format",
+            "Hugging Face's config.json cannot express a {} model with biases on only some of its attention projections",
             self.architecture.model_type()
         );
         crate::ensure!(
@@ -72,7 +73,7 @@ impl ModelConfig {
             "vocab_size": self.vocab,
         });
         if self.architecture == Architecture::Mistral {
-            value["sliding_window"] = Value::Null; // absent would mean 4096
+            value["sliding_window"] = Value::Null; // an absent key would mean 4096
         }
         Ok(serde_json::to_string_pretty(&value)? + "\n")
     }
@@ -100,7 +101,7 @@ impl ModelConfig {
     }
 }
 
-/// `Option::ok_or` with the message that every required key has.
+/// `Option::ok_or` with the error message for a missing key.
 trait Required<T> {
     fn context_absent(self, key: &str) -> Result<T>;
 }
@@ -111,20 +112,20 @@ impl<T> Required<T> for Option<T> {
     }
 }
 
-/// Everything but RoPE, with transformers' defaults.
+/// All fields except RoPE, with transformers' defaults.
 fn sizes(fields: &Fields, architecture: Architecture) -> Result<ModelConfig> {
     use Architecture::{Llama, Mistral, Qwen2, Qwen3};
     let required = |key: &str| fields.size(key)?.context_absent(key);
     let (hidden, n_heads) = (required("hidden_size")?, required("num_attention_heads")?);
     crate::ensure!(n_heads > 0, "num_attention_heads: expected a positive number, found 0");
-    // A key set to null means "as the others say"; an absent one means the class's default.
+    // A null value means "derive it from the other keys"; an absent key means the class's default.
     let head_dim = match fields.size("head_dim")? {
         Some(given) => given,
         None if architecture == Qwen3 && !fields.has("head_dim") => 128,
         None => {
             crate::ensure!(
                 hidden % n_heads == 0,
-                "hidden_size ({hidden}) is no multiple of num_attention_heads ({n_heads}) and head_dim is not given"
+                "hidden_size ({hidden}) is no multiple of num_attention_heads ({n_heads}), and head_dim is missing"
             );
             hidden / n_heads
         }
@@ -167,7 +168,7 @@ fn sizes(fields: &Fields, architecture: Architecture) -> Result<ModelConfig> {
     })
 }
 
-/// A token id or a list of them; `default` where the key is absent, none where it is null.
+/// A token id or a list of ids. An absent key means `default`, null means no id.
 fn ids(fields: &Fields, key: &str, default: &[u32]) -> Result<Vec<u32>> {
     let id = |value: &Value| -> Result<u32> {
         let id = value.as_u64().and_then(|v| u32::try_from(v).ok());
@@ -181,10 +182,10 @@ fn ids(fields: &Fields, key: &str, default: &[u32]) -> Result<Vec<u32>> {
     }
 }
 
-/// Settings that change what a model computes and that this engine does not have.
+/// Rejects settings that change the computation and that this engine does not support.
 fn refuse_unsupported(fields: &Fields, architecture: Architecture) -> Result<()> {
     if let Some(value) = fields.get("quantization_config") {
-        let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("of an unnamed method");
+        let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed method");
         crate::bail!(
             "quantization_config ({method}) is not supported; expected a model in F32, F16 or BF16, or a GGUF file"
         );
@@ -229,7 +230,7 @@ fn refuse_sliding_window(fields: &Fields, architecture: Architecture) -> Result<
     Ok(())
 }
 
-/// RoPE in the words of transformers 5 (`rope_parameters`) or 4 (`rope_theta` and `rope_scaling`).
+/// RoPE from the keys of transformers 5 (`rope_parameters`) or 4 (`rope_theta` and `rope_scaling`).
 fn rope(fields: &Fields) -> Result<RopeConfig> {
     let outer_theta = fields.number("rope_theta")?.unwrap_or(1e4);
     let key = if fields.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };

@@ -1,8 +1,8 @@
-//! Where a model lies: a path that exists, or a Hugging Face id that is downloaded into the common cache.
+//! Model lookup: an existing path, or a Hugging Face repo id that is downloaded to the shared cache.
 //!
-//! Ids are `org/name`, `org/name@revision` and `org/name:FILE.gguf`. Downloads go through hf-hub and obey `HF_ENDPOINT`,
-//! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` and `HF_HUB_OFFLINE`. What is cached is not asked for again. This only brings files;
-//! it does not read them, but for the list of a sharded model's weights.
+//! Ids have the formats `org/name`, `org/name@revision` and `org/name:FILE.gguf`. Downloads use hf-hub and respect `HF_ENDPOINT`,
+//! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` and `HF_HUB_OFFLINE`. Cached files are not requested again. This file only downloads; the
+//! only file it reads is the index of a sharded model.
 
 use crate::error::{Context, Error, Result};
 use crate::small_file;
@@ -13,27 +13,27 @@ use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Fetched where they exist. Weights come last, so that a snapshot with weights is a whole one.
+/// Files to download if they exist. Weights come last, so a snapshot with weights is complete.
 const OPTIONAL: [&str; 4] =
     ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
-/// The directory or file of a model that a user named.
+/// Resolves the name of a model to a directory or file.
 ///
-/// A path that exists is returned as it is. Otherwise the name must be a hub id: the result is then its snapshot folder in
-/// the cache, or the GGUF file. A name that is neither is a usage error.
+/// An existing path is returned unchanged. Otherwise the name must be a repo id, and the result is its snapshot folder in the
+/// cache or its GGUF file. Any other name is a usage error.
 pub fn resolve(spec: &str) -> Result<PathBuf> {
     if Path::new(spec).exists() {
         return Ok(PathBuf::from(spec));
     }
     let Some(name) = Name::parse(spec) else {
         return Err(Error::usage(format!(
-            "'{spec}' is neither a path that exists nor a model id (org/name, org/name@revision or org/name:FILE.gguf)"
+            "'{spec}' is neither an existing path nor a model id (org/name, org/name@revision or org/name:FILE.gguf)"
         )));
     };
     Hub::from_env()?.fetch(&name).map_err(|e| name.explained(e, spec))
 }
 
-/// A hub id in its parts.
+/// A parsed repo id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     id: String,
@@ -42,7 +42,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// Parses `org/name[@revision][:FILE.gguf]`; none when it is not of that form.
+    /// Parses `org/name[@revision][:FILE.gguf]`. `None` if the text does not have this format.
     pub fn parse(spec: &str) -> Option<Self> {
         let (head, file) = spec.split_once(':').map_or((spec, None), |(head, file)| (head, Some(file)));
         let (id, revision) = head.split_once('@').unwrap_or((head, "main"));
@@ -55,32 +55,32 @@ impl Name {
     }
 }
 
-/// A part of a model id, and the name of a file that is surely inside its folder.
+/// Whether this is a valid part of a model id. Such a name cannot leave its folder when used as a file name.
 fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 200 && name.chars().all(plain) && !name.starts_with(['.', '-'])
 }
 
-/// Names with `/` between, none of which leads out of the folder.
+/// Whether this is a relative path of plain names that cannot leave its folder.
 fn is_relative(path: &str) -> bool {
     path.split('/').all(is_name)
 }
 
-/// A hub and the cache in front of it.
+/// A hub endpoint and its local cache.
 #[derive(Clone, Debug)]
 pub struct Hub {
     pub endpoint: String,
-    /// The folder that holds `models--org--name` folders.
+    /// The folder with the `models--org--name` folders.
     pub cache: PathBuf,
     pub token: Option<String>,
-    /// Use the cache alone.
+    /// Use only the cache.
     pub offline: bool,
-    /// Show a bar on stderr for each file.
+    /// Show a progress bar on stderr for each file.
     pub progress: bool,
 }
 
 impl Hub {
-    /// The hub that the environment describes, else huggingface.co with the cache below the home directory.
+    /// The hub from the environment variables. By default huggingface.co, with the cache in the home directory.
     pub fn from_env() -> Result<Self> {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let home = || match var("HF_HOME") {
@@ -89,7 +89,7 @@ impl Hub {
         };
         let cache = match var("HF_HUB_CACHE") {
             Some(cache) => PathBuf::from(cache),
-            None => home().context_none("there is no home directory for the model cache; set HF_HOME")?.join("hub"),
+            None => home().context_none("no home directory was found for the model cache; set HF_HOME")?.join("hub"),
         };
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
@@ -105,19 +105,19 @@ impl Hub {
         })
     }
 
-    /// The snapshot folder of a model, or its GGUF file, downloaded where it is not cached.
+    /// The snapshot folder of a model or its GGUF file. Downloads missing files.
     ///
-    /// When the hub cannot be reached, a whole snapshot in the cache is good enough.
+    /// If the hub is unreachable, a complete snapshot in the cache is enough.
     pub fn fetch(&self, name: &Name) -> Result<PathBuf> {
         let cached = self.cached(name);
         if self.offline {
             return cached.context_none(&format!(
-                "'{}' is not in the cache {}, and HF_HUB_OFFLINE forbids to download it",
+                "'{}' is not in the cache {}, and HF_HUB_OFFLINE forbids downloading it",
                 name.id,
                 self.cache.display()
             ));
         }
-        // A whole snapshot needs no question to the hub; one without a tokenizer may come from a program that wanted none.
+        // A complete snapshot needs no request. Without a tokenizer it may come from a program that did not download one.
         if let Some(path) = cached.as_ref().filter(|path| name.file.is_some() || path.join("tokenizer.json").exists()) {
             return Ok(path.clone());
         }
@@ -130,7 +130,7 @@ impl Hub {
         }
     }
 
-    /// What the cache holds of a model, if it is all there.
+    /// The cached snapshot or file of a model, if it is complete.
     fn cached(&self, name: &Name) -> Option<PathBuf> {
         let repo = Cache::new(self.cache.clone()).repo(name.repo());
         let branch = self.cache.join(name.repo().folder_name()).join("refs").join(&name.revision);
@@ -154,10 +154,10 @@ impl Hub {
         let repo = api.repo(name.repo());
         let mut files = Vec::new();
         if let Some(file) = &name.file {
-            return get(&repo, file)?.ok_or_else(|| refused(format!("there is no file {file} in it")));
+            return get(&repo, file)?.ok_or_else(|| refused(format!("the repository has no file {file}")));
         }
-        let no_config = "there is no config.json in it, or no such model (is it a path that does not exist?); if it holds \
-                         GGUF files, name one: org/name:FILE.gguf";
+        let no_config = "the repository has no config.json, or there is no such model (did you mean a local path?); if it has \
+        GGUF files, name one: org/name:FILE.gguf";
         files.push(("config.json".to_owned(), get(&repo, "config.json")?.ok_or_else(|| refused(no_config))?));
         for file in OPTIONAL {
             files.extend(get(&repo, file)?.map(|path| (file.to_owned(), path)));
@@ -165,11 +165,12 @@ impl Hub {
         if let Some(path) = get(&repo, SINGLE)? {
             files.push((SINGLE.to_owned(), path));
         } else {
-            let no_weights = format!("there is neither {SINGLE} nor {INDEX} in it; other formats are not read");
+            let no_weights =
+                format!("the repository has neither {SINGLE} nor {INDEX}; other formats are not supported");
             let index = get(&repo, INDEX)?.ok_or_else(|| refused(no_weights))?;
             for shard in shards_of(&index).map_err(Failure::Refused)? {
-                let path =
-                    get(&repo, &shard)?.ok_or_else(|| refused(format!("{shard} is in {INDEX}, but not there")))?;
+                let path = get(&repo, &shard)?
+                    .ok_or_else(|| refused(format!("{INDEX} names {shard}, but the repository does not have it")))?;
                 files.push((shard, path));
             }
             files.push((INDEX.to_owned(), index));
@@ -179,12 +180,12 @@ impl Hub {
 }
 
 impl Name {
-    /// Says first that a path is missing where the name looks like one: it begins with a folder that is here.
+    /// Adds to an error that a local path is missing, if the name looks like a path: its first part is a local folder.
     fn explained(&self, e: Error, spec: &str) -> Error {
         match self.id.split_once('/') {
             Some((folder, _)) if Path::new(folder).is_dir() => e.context(format!(
-                "there is no '{spec}' in this machine's files, though there is a folder '{folder}', so it was looked up as a \
-                 model id"
+                "there is no local path '{spec}', although the folder '{folder}' exists, so it was looked up as a \
+                model id"
             )),
             _ => e,
         }
@@ -197,9 +198,9 @@ impl Name {
 
 /// Why a download failed.
 enum Failure {
-    /// The hub was not reached or did not finish; the cache may help.
+    /// The hub was unreachable or the transfer did not finish. The cache may help.
     Unreachable(Error),
-    /// It answered, and the answer is no.
+    /// The hub rejected the request.
     Refused(Error),
 }
 
@@ -207,7 +208,7 @@ fn refused(why: impl Into<String>) -> Failure {
     Failure::Refused(Error::new(why))
 }
 
-/// One file, from the cache or the hub; none when the hub does not have it.
+/// One file, from the cache or the hub. `None` if the hub does not have it.
 fn get(repo: &ApiRepo, file: &str) -> std::result::Result<Option<PathBuf>, Failure> {
     repo.get(file).map(Some).or_else(|e| failure(e, file))
 }
@@ -219,21 +220,21 @@ fn failure<T>(e: ApiError, file: &str) -> std::result::Result<Option<T>, Failure
         return match status {
             404 => Ok(None),
             401 | 403 => Err(refused(format!(
-                "access denied (HTTP status {status} for {file}): the model does not exist, is private, or its licence must \
-                 be accepted on its page; set HF_TOKEN to a token that may read it"
+                "access denied (HTTP status {status} for {file}): the model does not exist, is private, or you must \
+                accept its licence on its page; set HF_TOKEN to a token with read access"
             ))),
             500.. => Err(Failure::Unreachable(Error::new(format!("HTTP status {status} for {file}; try again later")))),
             _ => Err(refused(format!("HTTP status {status} for {file}"))),
         };
     }
-    let advice = "check the network, or give the path of a directory that holds the model";
+    let advice = "check the network, or give the path of a local model directory";
     Err(Failure::Unreachable(Error::new(format!("{file}: {e}; {advice}"))))
 }
 
-/// The folder that all files lie in. A model that changed on the hub since a part of it was cached has files in two
-/// folders: the older ones are fetched again.
+/// The one snapshot folder of all files. If the model has changed on the hub since some files were cached, the files are in two
+/// folders; then this downloads them again.
 fn one_snapshot(repo: &ApiRepo, files: Vec<(String, PathBuf)>) -> std::result::Result<PathBuf, Failure> {
-    // The reference to the newest snapshot is written with each download, so a fresh one tells which is the newest.
+    // Each download updates the reference to the newest snapshot, so the last download's folder is the newest.
     let folders: BTreeSet<&Path> = files.iter().filter_map(|(_, path)| path.parent()).collect();
     if let [folder] = folders.iter().copied().collect::<Vec<_>>()[..] {
         return Ok(folder.to_owned());
@@ -242,14 +243,14 @@ fn one_snapshot(repo: &ApiRepo, files: Vec<(String, PathBuf)>) -> std::result::R
     for (file, _) in &files {
         let path = match repo.download(file) {
             Ok(path) => path,
-            Err(e) => failure(e, file)?.ok_or_else(|| refused(format!("{file} vanished from it")))?,
+            Err(e) => failure(e, file)?.ok_or_else(|| refused(format!("{file} disappeared from the repository")))?,
         };
         folder = path.parent().map(Path::to_owned).unwrap_or_default();
     }
     Ok(folder)
 }
 
-/// The files that a sharded model's index names.
+/// The weight files in the index of a sharded model.
 fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
     let read = || -> Result<serde_json::Value> {
         Ok(serde_json::from_slice(&small_file::read_bytes(index, small_file::CONFIG_BYTES * 4)?)?)
@@ -258,10 +259,10 @@ fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
     let shards: Option<BTreeSet<String>> =
         json["weight_map"].as_object().and_then(|map| map.values().map(|v| v.as_str().map(str::to_owned)).collect());
     let shards = shards.filter(|shards| !shards.is_empty() && shards.iter().all(|shard| is_name(shard)));
-    shards.context_none(&format!("{} has no weight_map of plain file names", index.display()))
+    shards.context_none(&format!("{} has no weight_map with plain file names", index.display()))
 }
 
-/// An error in place of nothing.
+/// Turns `None` into an error.
 trait ContextNone<T> {
     fn context_none(self, why: &str) -> Result<T>;
 }

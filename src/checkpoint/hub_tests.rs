@@ -1,4 +1,4 @@
-//! Tests of downloads against a small hub on loopback.
+//! Tests of downloads from a small hub on loopback.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What the hub has, by path, and what it was asked for.
+/// The files of the hub by path, and the requests it received.
 #[derive(Default)]
 struct Shelf {
     files: BTreeMap<String, Vec<u8>>,
@@ -15,7 +15,7 @@ struct Shelf {
     token: Option<String>,
 }
 
-/// A hub on loopback that serves `/ORG/NAME/resolve/REVISION/FILE` as huggingface.co does. It lives until the process ends.
+/// Starts a hub on loopback that serves `/ORG/NAME/resolve/REVISION/FILE` like huggingface.co. It runs until the process ends.
 fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
     let shelf = Arc::new(Mutex::new(Shelf { files, commit: "c0ffee".into(), ..Shelf::default() }));
@@ -24,7 +24,7 @@ fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {
     let shared = Arc::clone(&shelf);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that hangs up early is its own affair.
+            // Ignore clients that close the connection early.
             let _ = answer(stream, &shared);
         }
     });
@@ -119,7 +119,7 @@ fn a_model_is_downloaded_once_and_then_found_in_the_cache() {
     assert_eq!(Hub { offline: true, ..hub.clone() }.fetch(&name("org/small")).unwrap(), folder);
     assert!(shelf.lock().unwrap().asked.is_empty());
 
-    // Without the tokenizer the hub is asked again, for what is not there only; unreachable, it is not missed.
+    // Without the tokenizer, only the missing files are requested again. An unreachable hub is no error.
     std::fs::remove_file(folder.join("tokenizer.json")).unwrap();
     let unreachable = Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
     assert_eq!(unreachable.fetch(&name("org/small")).unwrap(), folder);
@@ -193,10 +193,10 @@ fn failures_say_what_to_do() {
 fn a_missing_path_below_a_folder_that_exists_is_called_missing_first() {
     let cache = tempfile::tempdir().unwrap();
     let offline = Hub { offline: true, ..hub("http://127.0.0.1:1", cache.path()) };
-    // Tests run in the package's folder, which has an `src`.
+    // Tests run in the package's folder, which has a folder `src`.
     for (spec, local) in [("src/absent", true), ("absent/src", false)] {
         let e = name(spec).explained(offline.fetch(&name(spec)).unwrap_err(), spec).to_string();
-        assert_eq!(e.starts_with("there is no 'src/absent'"), local, "{e}");
+        assert_eq!(e.starts_with("there is no local path 'src/absent'"), local, "{e}");
         assert!(e.contains("HF_HUB_OFFLINE"), "{e}");
     }
 }

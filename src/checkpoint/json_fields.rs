@@ -1,52 +1,52 @@
-//! Typed look-ups in a JSON object that somebody else wrote: errors name the key, what was expected and what was found.
+//! Typed access to the fields of a JSON object; errors name the key, the expected type and the value.
 //!
-//! Null counts as absent, as it does for transformers and PEFT; [`Fields::has`] tells the two apart.
+//! Null counts as absent, as in transformers and PEFT. [`Fields::has`] distinguishes the two.
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
-/// A JSON object under inspection.
+/// A JSON object with typed access.
 #[derive(Clone, Copy)]
 pub struct Fields<'a>(&'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
-    /// The fields of a value that must be an object.
+    /// The fields of a JSON value. Fails if it is not an object.
     pub fn of(value: &'a Value) -> Result<Self> {
         let object = value.as_object();
         object.map(Self).ok_or_else(|| Error::new(format!("expected a JSON object, found {}", excerpt(value))))
     }
 
-    /// The value of a key unless it is absent or null.
+    /// The value of a key, or `None` if it is absent or null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
-    /// Whether the key is written at all, be it as null.
+    /// Whether the key is present, even with the value null.
     pub fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
 
-    /// A non-negative integer.
+    /// The value as a non-negative integer.
     pub fn size(&self, key: &str) -> Result<Option<usize>> {
         self.typed(key, "a non-negative integer", |v| v.as_u64().and_then(|v| usize::try_from(v).ok()))
     }
 
-    /// A number.
+    /// The value as a number.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    /// True or false.
+    /// The value as true or false.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    /// A string.
+    /// The value as a string.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a string", Value::as_str)
     }
 
-    /// The error for a key whose value is of the wrong kind.
+    /// The error for a value of the wrong type.
     pub fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::new(format!("'{key}': expected {expected}, found {}", excerpt(found)))
     }
@@ -57,7 +57,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The beginning of a value's text.
+/// The first 60 characters of a value's JSON.
 fn excerpt(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("…".chars()).collect() }

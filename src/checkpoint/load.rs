@@ -1,4 +1,6 @@
-//! From files to a model on a device: frozen weights stay as the file stores them (16 bits or quantised), trained ones live in f32 arenas.
+//! Loads a model from its files to a device.
+//!
+//! Frozen weights keep the format of the file (16 bits or quantised). Trained weights are in f32 arenas.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -33,7 +35,7 @@ pub enum Decay {
     Matrices,
 }
 
-/// What is trained.
+/// The tensors to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Train {
     /// Nothing: inference.
@@ -44,19 +46,19 @@ pub enum Train {
     All(Decay),
 }
 
-/// A model with what is trained of it.
+/// A loaded model with its trained tensors.
 #[derive(Debug)]
 pub struct Loaded {
     /// The model.
     pub model: Llama,
     /// Values and gradients of the trained tensors.
     pub arena: Option<Arena>,
-    /// The trained tensors, in the model's order, under the names of the files they are saved to.
+    /// The trained tensors in the model's order, with their names in checkpoint files.
     pub trainables: Vec<Trainable>,
 }
 
 impl Adapter {
-    /// A new adapter: A uniform in ±1/√in as PEFT initialises it, B zero, so that the model starts unchanged.
+    /// A new adapter with PEFT's initialisation: A uniform in ±1/√in, B zero, so that the model starts unchanged.
     pub fn fresh(config: AdapterConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
         let maps = linears(model);
@@ -122,7 +124,7 @@ fn model_specs(config: &ModelConfig, decay: Decay) -> Vec<Spec> {
     super::weight_names::expected_names(config).into_iter().map(spec).collect()
 }
 
-/// Vectors are matrices of one row.
+/// Rows and columns of a shape. A vector is a matrix of one row.
 fn matrix(shape: &[usize]) -> (usize, usize) {
     if shape.len() == 1 { (1, shape[0]) } else { (shape[0], shape[1]) }
 }
@@ -188,7 +190,8 @@ impl Loader<'_> {
         })
     }
 
-    /// Linear layers of one input, and their weights as one tensor where it could be made. `site` is the first one's, the others' follow.
+    /// Linear layers with the same input, and their weights stacked in one tensor if possible. `site` is the dropout site of the first
+    /// layer; the others follow.
     fn linears<const N: usize>(
         &mut self,
         prefix: &str,
@@ -218,19 +221,19 @@ impl Loader<'_> {
         Ok((made, whole.map(|(whole, _)| whole)))
     }
 
-    /// A tensor for several weights of one format, and its parts; none where one is trained or could not be bound by itself.
+    /// One tensor for several weights of the same format, and its parts. `None` if a weight is trained or could not be bound on its own.
     fn whole(&self, hosts: &[(String, HostTensor)]) -> Result<Option<(Tensor, Vec<Tensor>)>> {
         let (first, format) = (&hosts[0].1, stored_format(&hosts[0].1));
         let is_alike = |(name, host): &(String, HostTensor)| {
             !self.by_name.contains_key(name) && stored_format(host) == format && host.shape[1] == first.shape[1]
         };
         let rows: Vec<usize> = hosts.iter().map(|(_, host)| host.shape[0]).collect();
-        // What one row comes out as is bound in parts too.
+        // The outputs of the stacked layers are bound in parts too.
         let is_bindable = rows.iter().all(|n| n.is_multiple_of(ELEMENT_ALIGNMENT));
         if hosts.len() == 1 || !is_bindable || !hosts.iter().all(is_alike) {
             return Ok(None);
         }
-        let label = format!("{} and what is stacked on it", hosts[0].0);
+        let label = format!("{} and the weights stacked on it", hosts[0].0);
         let whole = Tensor::persistent(&label, format, rows.iter().sum(), first.shape[1], &self.device.limits())?;
         Ok(whole.split_rows(&rows).map(|parts| (whole, parts)))
     }
@@ -262,7 +265,7 @@ impl Loader<'_> {
         self.param(name, &host)
     }
 
-    /// Uploads a tensor: into its arena if it is trained, else as it is stored.
+    /// Uploads a tensor: to the arena if it is trained, otherwise in its stored format.
     fn param(&mut self, name: &str, host: &HostTensor) -> Result<Param> {
         if let Some(t) = self.by_name.get(name) {
             t.value.write(self.device, &host.to_f32()?)?;
@@ -274,7 +277,7 @@ impl Loader<'_> {
         Ok(Param::frozen(name, value))
     }
 
-    /// Writes a tensor as it is stored.
+    /// Writes a tensor in its stored format.
     fn upload(&mut self, value: &Tensor, host: &HostTensor) -> Result<()> {
         match value.format {
             Format::F32 => value.write(self.device, &host.to_f32()?),
@@ -286,7 +289,7 @@ impl Loader<'_> {
     }
 }
 
-/// The format of a frozen tensor on the device: the file's where there are kernels for it, else f32.
+/// The format of a frozen tensor on the device: the file's format if kernels support it, otherwise f32.
 fn stored_format(host: &HostTensor) -> Format {
     let (_, cols) = matrix(&host.shape);
     let stored = Format::of(host.dtype).filter(|f| host.shape.len() == 2 && f.takes_rows_of(cols));

@@ -1,4 +1,4 @@
-//! Floor 7: what a folder or file of a model holds, and how it becomes a model on a device and back.
+//! Floor 7: model folders and files: read them, load them to a device, and save them.
 
 pub mod adapter_config;
 pub mod adapter_file;

@@ -1,5 +1,6 @@
-//! Everything that belongs to a model besides its device tensors: weights on disk, tokenizer, chat template, stop tokens, the
-//! adapter and the attention it was trained with. One opening for the command line, the app and the library.
+//! All files of a model: weights, tokenizer, chat template, stop tokens, adapter and recorded attention.
+//!
+//! The command line, the app and the library all open models here.
 
 use std::path::Path;
 
@@ -18,15 +19,15 @@ use crate::text::tokenizer::Tokenizer;
 pub struct ModelFiles {
     /// Weights and configuration.
     pub source: WeightSource,
-    /// Why there is no tokenizer, where there is none: token ids still work.
+    /// The tokenizer, or the reason why there is none. Token ids work without one.
     tokenizer: std::result::Result<Tokenizer, String>,
     /// The chat template, if the model has one.
     pub template: Option<ChatTemplate>,
-    /// Tokens that end a text.
+    /// Tokens that end a generation.
     pub stop: StopTokens,
     /// The adapter.
     pub adapter: Option<Adapter>,
-    /// What `longreach.json` beside the adapter, or else beside the model, records.
+    /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is no adapter.
     pub recorded: Option<Attention>,
 }
 
@@ -46,7 +47,7 @@ impl ModelFiles {
                 let tokenizer = if has_tokenizer(dir) {
                     Ok(Tokenizer::from_dir(dir)?)
                 } else {
-                    Err(format!("{} holds no tokenizer.json", dir.display()))
+                    Err(format!("{} has no tokenizer.json", dir.display()))
                 };
                 let stop = StopTokens::from_dir(dir, tokenizer.as_ref().ok())?;
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop)
@@ -66,29 +67,31 @@ impl ModelFiles {
         self.source.config()
     }
 
-    /// The tokenizer, or why there is none.
+    /// The tokenizer. Fails if the model has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let why =
             |why: &String| Error::new(format!("{why}: text needs a tokenizer; token ids (`ids`) work without one"));
         self.tokenizer.as_ref().map_err(why)
     }
 
-    /// Token ids of a prompt: as one turn of the user where the model has a chat template and `chat` is set, else as it stands.
+    /// Token ids of a prompt. If `chat` is set and the model has a chat template, the prompt becomes a user message.
     pub fn prompt_ids(&self, text: &str, chat: bool) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         let ids = match &self.template {
             Some(template) if chat => {
                 let turn = template.render(&[Message::new("user", text)], true)?;
-                tokenizer.encode(&turn, false)? // the template wrote BOS where the model wants it
+                tokenizer.encode(&turn, false)? // the template has already added BOS
             }
             _ => tokenizer.encode(text, true)?,
         };
         let vocab = self.config().vocab;
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            crate::bail!("the tokenizer does not belong to this model: it gave token {id}, the model has {vocab}");
+            crate::bail!(
+                "the tokenizer does not belong to this model: it produced token id {id}, but the model's vocabulary has {vocab} tokens"
+            );
         }
         if ids.is_empty() {
-            return Err(Error::usage("the prompt has no tokens: this tokenizer drops all of its text"));
+            return Err(Error::usage("the prompt has no tokens: the tokenizer drops all of its text"));
         }
         Ok(ids)
     }

@@ -1,4 +1,4 @@
-//! Made-up weights for measurements: a model of any size without a file. It says nothing, but computes as much as a real one.
+//! Random weights for benchmarks: a model of any size without files, with the same cost as a real one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -9,11 +9,11 @@ use rand::{Rng, SeedableRng};
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
 
-/// The type that made-up weights are stored in, as most published models are.
+/// Data type of random weights, the same as most published models.
 pub(super) const DTYPE: DType = DType::BF16;
 
-/// One weight: norms are 1, biases 0, matrices uniform with the spread that keeps activations in range. The same seed, name and shape
-/// give the same values in one build of the program.
+/// One weight: norms are 1, biases 0, and matrices uniform with a variance that keeps activations in range. Within one build of the
+/// program, the same seed, name and shape give the same values.
 pub(super) fn random_weight(seed: u64, name: &str, shape: &[usize]) -> HostTensor {
     let n = shape.iter().product();
     let bits: Vec<u16> = match shape {

@@ -1,4 +1,4 @@
-//! `longreach.json`: which attention a model or an adapter was trained with, kept beside its weights.
+//! `longreach.json`: records the attention that a model or adapter was trained with.
 
 use std::path::Path;
 
@@ -23,13 +23,13 @@ pub enum AttentionRecord {
         sink: usize,
         /// L.
         lag: usize,
-        /// r, as it was written.
+        /// r, as written in the file.
         keep: f64,
     },
 }
 
 impl AttentionRecord {
-    /// What to write for an attention.
+    /// The record of an attention.
     pub fn of(attention: Attention) -> Self {
         match attention {
             Attention::Dense => Self::Dense,
@@ -37,7 +37,7 @@ impl AttentionRecord {
         }
     }
 
-    /// The attention that the record names.
+    /// The recorded attention.
     pub fn attention(&self) -> Result<Attention> {
         match *self {
             Self::Dense => Ok(Attention::Dense),
@@ -45,7 +45,7 @@ impl AttentionRecord {
         }
     }
 
-    /// The record beside the weights in `dir`, if there is one.
+    /// Reads the record in the folder `dir`, if there is one.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
         if !path.is_file() {
@@ -54,10 +54,10 @@ impl AttentionRecord {
         let text = small_file::read_text(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_str(&text)
             .map(Some)
-            .with_context(|| format!("{} is not a record of an attention", path.display()))
+            .with_context(|| format!("{} is not a valid attention record", path.display()))
     }
 
-    /// Its text.
+    /// The record as JSON.
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }

