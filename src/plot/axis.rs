@@ -1,22 +1,22 @@
-//! Axes: from a value to its place, and the values that get a tick.
+//! Axes: map values to positions and choose the ticks.
 
-/// How values are laid out.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly, from 0 where no value is below.
+    /// Linear; starts at 0 if no value is negative.
     Linear,
-    /// By their logarithm. Values must be positive.
+    /// Logarithmic. Values must be positive.
     Log,
 }
 
 /// One axis of a chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// What it shows, with the unit: `time of a step (ms)`.
+    /// Label with the unit: `time of a step (ms)`.
     pub label: String,
-    /// How values are laid out.
+    /// Linear or logarithmic.
     pub scale: Scale,
-    /// The values that get a tick; round ones where there are none here.
+    /// Values with a tick. If empty, the axis chooses round values.
     pub ticks: Vec<f64>,
 }
 
@@ -32,22 +32,22 @@ impl Axis {
     }
 }
 
-/// An axis laid out for given values.
+/// Range and ticks of an axis for given values.
 pub(super) struct Layout {
     scale: Scale,
     low: f64,
     high: f64,
-    /// Ticks within the axis, rising.
+    /// Ticks within the range, ascending.
     pub(super) ticks: Vec<f64>,
 }
 
-/// Share of an axis that is left free at the ends.
+/// Fraction of the range added as a margin at each end.
 const MARGIN: f64 = 0.06;
-/// Ticks that are wanted about.
+/// Approximate number of ticks.
 const N_TICKS: f64 = 6.0;
 
 impl Layout {
-    /// Lays an axis out for finite values. Without any it goes from 1 to 10, or from 0 to 1.
+    /// Fits the range to the finite values. Without any, the range is 1 to 10 (log) or 0 to 1 (linear).
     pub(super) fn new(axis: &Axis, values: impl Iterator<Item = f64>) -> Self {
         let place = |x: f64| if axis.scale == Scale::Log { x.log10() } else { x };
         let finite = values.map(place).filter(|x| x.is_finite());
@@ -76,7 +76,7 @@ impl Layout {
         layout
     }
 
-    /// Where a value lies, from 0 to 1.
+    /// Position of a value on the axis, from 0 to 1.
     pub(super) fn place(&self, x: f64) -> f64 {
         let x = if self.scale == Scale::Log { x.log10() } else { x };
         (x - self.low) / (self.high - self.low)
@@ -110,7 +110,7 @@ fn round_step(step: f64) -> f64 {
     factor * power
 }
 
-/// A tick's value in few characters.
+/// A short label for a tick.
 pub(super) fn tick_label(x: f64) -> String {
     let size = x.abs();
     if size != 0.0 && !(1e-4..1e6).contains(&size) {
@@ -119,7 +119,7 @@ pub(super) fn tick_label(x: f64) -> String {
     let text = format!("{x:.5}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
-    // A thin space between thousands, from five digits on.
+    // Thin space as the thousands separator, from five digits on.
     let whole = match whole.len() {
         n if n > 4 && x > 0.0 => format!("{}\u{2009}{}", &whole[..n - 3], &whole[n - 3..]),
         _ => whole.to_string(),

@@ -1,6 +1,6 @@
-//! What a chart is drawn on: lines, markers and text, in SVG or PNG, through plotters' backends.
+//! The canvas of a chart: draws lines, markers and text to SVG or PNG with plotters' backends.
 //!
-//! Lengths are those of the SVG. The PNG is drawn larger and averaged down, which smooths its edges.
+//! Lengths are in units of the SVG. The PNG is drawn at a higher resolution and averaged down to smooth its edges.
 
 use std::sync::Once;
 
@@ -15,11 +15,11 @@ use plotters::style::{Color, FontStyle, FontTransform, register_font};
 use super::style::{Colour, Marker, Style};
 use crate::error::{Context, Error, Result};
 
-/// Dots of the PNG for each unit of length.
+/// Pixels of the PNG per unit of length.
 const PNG_SCALE: u32 = 2;
-/// Dots that are drawn for each of them, along each side.
+/// Pixels drawn per pixel of the PNG, along each side.
 const OVERSAMPLING: u32 = 2;
-/// Units of the SVG's own grid for each unit of length: its library places by whole ones.
+/// Coordinates of the SVG per unit of length. The backend supports only integer coordinates.
 const SVG_SCALE: u32 = 4;
 
 /// The corners of an upright cross.
@@ -38,35 +38,35 @@ const CROSS: [(f64, f64); 12] = [
     (-0.4, -0.4),
 ];
 
-/// How text lies around its place.
+/// Position of text relative to its anchor point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
-    /// Begins there, centred in height.
+    /// Starts at the point, vertically centred.
     Left,
-    /// Ends there, centred in height.
+    /// Ends at the point, vertically centred.
     Right,
-    /// Below it, centred in width.
+    /// Below the point, horizontally centred.
     Top,
-    /// Turned to read upwards, to the right of it, centred in height.
+    /// Rotated to read upwards, to the right of the point, vertically centred.
     Upwards,
 }
 
-/// A surface that is drawn on.
+/// A drawing surface.
 pub(super) trait Canvas {
-    /// A line through points.
+    /// Draws a line through points.
     fn line(&self, points: &[(f64, f64)], colour: Colour, width: f64, dashes: &[f64]) -> Result<()>;
-    /// A marker.
+    /// Draws a marker.
     fn marker(&self, at: (f64, f64), style: Style, radius: f64) -> Result<()>;
-    /// A filled rectangle from its upper left corner.
+    /// Draws a filled rectangle from its upper left corner.
     fn rectangle(&self, corner: (f64, f64), size: (f64, f64), colour: Colour) -> Result<()>;
-    /// A piece of text.
+    /// Draws text.
     fn text(&self, text: &str, at: (f64, f64), anchor: Anchor, size: f64, colour: Colour) -> Result<()>;
 }
 
 struct Surface<DB: DrawingBackend> {
     area: DrawingArea<DB, Shift>,
     scale: f64,
-    /// The format places the middle of text this far above the middle of its letters, as a fraction of their size.
+    /// Vertical offset of centred text in this format, as a fraction of the font size: the backend draws it too high.
     raised: f64,
 }
 
@@ -136,7 +136,7 @@ impl<DB: DrawingBackend> Canvas for Surface<DB> {
     }
 }
 
-/// The strokes of a line: one where it is solid, else its dashes.
+/// The strokes of a line: the whole line if it is solid, otherwise its dashes.
 fn pieces(points: &[(f64, f64)], dashes: &[f64]) -> Vec<Vec<(f64, f64)>> {
     if dashes.is_empty() {
         return vec![points.to_vec()];
@@ -171,16 +171,16 @@ fn pieces(points: &[(f64, f64)], dashes: &[f64]) -> Vec<Vec<(f64, f64)>> {
     strokes
 }
 
-/// A font for both formats; its measures place the text, and the PNG shows it.
+/// Registers the font of both formats. Its metrics place the text, and the PNG uses its glyphs.
 fn use_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // The font is part of the program and always valid; should it be refused, drawing text says so.
+        // The font is bundled and valid. If registration fails, drawing text returns the error.
         let _ = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     });
 }
 
-/// An SVG of this size with what `draw` puts on it.
+/// Renders `draw` to an SVG of this size.
 pub(super) fn svg(size: (u32, u32), draw: impl Fn(&dyn Canvas) -> Result<()>) -> Result<String> {
     use_font();
     let mut text = String::new();
@@ -190,12 +190,12 @@ pub(super) fn svg(size: (u32, u32), draw: impl Fn(&dyn Canvas) -> Result<()>) ->
     draw(&surface)?;
     surface.area.present().map_err(failed)?;
     drop(surface);
-    // Shown at the size that was asked for; the finer grid stays in the view box.
+    // Set the displayed size to the requested one. The view box keeps the finer grid.
     let fine = format!("width=\"{}\" height=\"{}\" viewBox", size.0 * SVG_SCALE, size.1 * SVG_SCALE);
     Ok(text.replacen(&fine, &format!("width=\"{}\" height=\"{}\" viewBox", size.0, size.1), 1))
 }
 
-/// A PNG of this size, in units of length, with what `draw` puts on it.
+/// Renders `draw` to a PNG of this size in units of length.
 pub(super) fn png(size: (u32, u32), draw: impl Fn(&dyn Canvas) -> Result<()>) -> Result<Vec<u8>> {
     use_font();
     let (width, height) = (size.0 * PNG_SCALE, size.1 * PNG_SCALE);
@@ -217,7 +217,7 @@ pub(super) fn png(size: (u32, u32), draw: impl Fn(&dyn Canvas) -> Result<()>) ->
     Ok(bytes)
 }
 
-/// Means over squares of dots.
+/// Averages squares of pixels.
 fn averaged(dots: &[u8], width: usize, height: usize) -> Vec<u8> {
     let n = OVERSAMPLING as usize;
     let mut out = Vec::with_capacity(3 * width * height);

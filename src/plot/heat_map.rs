@@ -1,4 +1,4 @@
-//! A heat map: a value between 0 and 1 for each pair of a row and a column, as a shade and as a number.
+//! Heat maps: a grid of values between 0 and 1, each shown as a shade and a number.
 
 use super::canvas::{Anchor, Canvas, png, svg};
 use super::style::{Colour, INK};
@@ -7,34 +7,36 @@ use crate::error::Result;
 /// A grid of values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeatMap {
-    /// What it shows.
+    /// Title of the chart.
     pub title: String,
-    /// Said below the title in small letters.
+    /// Small text below the title.
     pub subtitle: String,
-    /// What columns and rows stand for.
+    /// Label of the columns.
     pub x_label: String,
+    /// Label of the rows.
     pub y_label: String,
-    /// Names of the columns and the rows, from the left and from the top.
+    /// Names of the columns, from the left.
     pub columns: Vec<String>,
+    /// Names of the rows, from the top.
     pub rows: Vec<String>,
-    /// By row; none where nothing was measured.
+    /// Values by row; `None` if not measured.
     pub values: Vec<Vec<Option<f64>>>,
 }
 
-/// A cell.
+/// Width and height of a cell.
 const CELL: (f64, f64) = (76.0, 34.0);
 const LEFT: f64 = 96.0;
 const TOP: f64 = 66.0;
-/// Space for a title over few columns.
+/// Minimum width, so that a title fits above few columns.
 const MIN_WIDTH: f64 = 560.0;
 
 impl HeatMap {
-    /// As the text of an SVG file.
+    /// Renders the map as SVG.
     pub fn to_svg(&self) -> Result<String> {
         svg(self.size(), |canvas| self.draw(canvas))
     }
 
-    /// As the bytes of a PNG file.
+    /// Renders the map as PNG.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         png(self.size(), |canvas| self.draw(canvas))
     }
@@ -68,7 +70,7 @@ impl HeatMap {
     }
 }
 
-/// White to deep blue: light and dark tell the value without the colour.
+/// White to deep blue. The lightness alone shows the value, without the hue.
 fn shade(value: f64) -> Colour {
     let mix = |full: f64| (245.0 + (full - 245.0) * value).round() as u8;
     (mix(0.0), mix(60.0), mix(120.0))

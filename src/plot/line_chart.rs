@@ -1,50 +1,50 @@
-//! A line chart: one value against another, for some series, with a legend beside it.
+//! Line charts: several series of points, with axes and a legend.
 
 use super::axis::{Axis, Layout, tick_label};
 use super::canvas::{Anchor, Canvas, png, svg};
 use super::style::{GRID, INK, style};
 use crate::error::Result;
 
-/// Points that belong together.
+/// One line of the chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub label: String,
-    /// (x, y), by rising x.
+    /// (x, y), ascending in x.
     pub points: Vec<(f64, f64)>,
 }
 
 /// A chart of one or more series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineChart {
-    /// What it shows.
+    /// Title of the chart.
     pub title: String,
-    /// Said below the title in small letters: the device, the settings. May be empty.
+    /// Small text below the title, such as the device and the settings. May be empty.
     pub subtitle: String,
-    /// To the right.
+    /// Horizontal axis.
     pub x: Axis,
-    /// Upwards.
+    /// Vertical axis.
     pub y: Axis,
-    /// In the legend's order.
+    /// The series, in the order of the legend.
     pub series: Vec<Series>,
 }
 
-/// The whole picture.
+/// Size of the picture.
 const SIZE: (u32, u32) = (860, 480);
-/// Edges of the field that points lie in.
+/// Edges of the plot area.
 const LEFT: f64 = 84.0;
 const TOP: f64 = 66.0;
 const BOTTOM: f64 = 480.0 - 58.0;
-/// Right of the field: the legend's width goes off.
+/// Right edge of the plot area. The legend is to the right of it.
 const RIGHT: f64 = 860.0 - 190.0;
 
 impl LineChart {
-    /// As the text of an SVG file.
+    /// Renders the chart as SVG.
     pub fn to_svg(&self) -> Result<String> {
         svg(SIZE, |canvas| self.draw(canvas))
     }
 
-    /// As the bytes of a PNG file.
+    /// Renders the chart as PNG.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         png(SIZE, |canvas| self.draw(canvas))
     }

@@ -1,7 +1,7 @@
-//! Floor 0: plots as SVG and PNG. It knows points, axes and words, not what they stand for.
+//! Floor 0: plots as SVG and PNG.
 //!
-//! A chart says what is shown ([`LineChart`], [`HeatMap`]), `axis.rs` where a value lies and which values get a tick, and `canvas.rs` is
-//! what is drawn on: a library's, on either format. Text needs no font of the system.
+//! [`LineChart`] and [`HeatMap`] describe a chart. `axis.rs` maps values to positions and chooses ticks. `canvas.rs` draws to either
+//! format with the plotters crate. Text needs no system font. Nothing here knows what the numbers mean.
 
 mod axis;
 mod canvas;
