@@ -1,5 +1,6 @@
-//! How far a model with a compressed cache goes on with a text as it does with the whole cache: is the first token the same, and for
-//! how long do both greedy continuations agree?
+//! Agreement of greedy continuations with the compressed and with the dense cache.
+//!
+//! It measures whether the first token is the same, and for how many tokens both continuations agree.
 
 use super::answer::{Subject, Watch, tell};
 use super::policy::Policy;
@@ -7,23 +8,23 @@ use super::report::Outcome;
 use crate::attention::Attention;
 use crate::error::{Error, Result};
 
-/// What to measure.
+/// Settings of the measurement.
 #[derive(Clone, Debug)]
 pub struct AgreementRequest<'a> {
-    /// The text, of which every window is a prompt.
+    /// The text; the prompts are windows of it.
     pub ids: &'a [u32],
     /// Tokens of a prompt.
     pub length: usize,
-    /// Prompts, evenly over the text.
+    /// Number of prompts, spaced evenly over the text.
     pub n_samples: usize,
     /// Tokens of a continuation.
     pub n_continued: usize,
 }
 
-/// Names of the figures: whether the first token is the same, and the share of the continuation before it differs.
+/// Names of the metrics: whether the first token is the same, and the fraction of the continuation before the first difference.
 pub const METRICS: [&str; 2] = ["first token", "continuation"];
 
-/// Compares every policy with the dense model on every prompt.
+/// Compares every policy with dense attention on every prompt.
 pub fn agreement(
     subject: &mut Subject<'_>,
     request: &AgreementRequest<'_>,
@@ -32,7 +33,9 @@ pub fn agreement(
 ) -> Result<Vec<Outcome>> {
     let AgreementRequest { ids, length, n_samples, n_continued } = *request;
     if length == 0 || n_samples == 0 || n_continued == 0 {
-        return Err(Error::usage("prompts, their tokens and those of a continuation are at least 1 each"));
+        return Err(Error::usage(
+            "the number of prompts, their length and the length of a continuation must be at least 1",
+        ));
     }
     if ids.len() < length {
         return Err(Error::usage(format!("the text has {} tokens, fewer than a prompt of {length}", ids.len())));

@@ -1,4 +1,4 @@
-//! A model answers questions under several attentions.
+//! Generates a model's answers to questions under several attention policies.
 
 use std::ops::ControlFlow;
 
@@ -13,23 +13,23 @@ use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
 
-/// Who is asked.
+/// The model under evaluation.
 pub struct Subject<'a> {
     pub device: &'a mut dyn Executor,
     pub model: &'a mut Llama,
     pub files: &'a ModelFiles,
-    /// Prompt tokens fed at once.
+    /// Prompt tokens per prefill chunk.
     pub chunk: usize,
-    /// Ask as a user in the model's chat template, where it has one.
+    /// Format prompts as user messages if the model has a chat template.
     pub chat: bool,
-    /// Longest sequence that is allowed.
+    /// Longest allowed sequence.
     pub max_positions: usize,
 }
 
-/// What is told after each sample: how many are done, of how many. Breaking ends the evaluation.
+/// Progress callback after each sample: samples done and in total. Breaking ends the evaluation.
 pub type Watch<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// Tells a watcher, and fails where it ends an evaluation that is not done.
+/// Calls the progress callback. Fails if it breaks before the evaluation is done.
 pub(super) fn tell(watch: &mut Watch<'_>, done: usize, total: usize) -> Result<()> {
     if watch(done, total).is_break() && done < total {
         return Err(Error::new("the evaluation was stopped"));
@@ -38,7 +38,7 @@ pub(super) fn tell(watch: &mut Watch<'_>, done: usize, total: usize) -> Result<(
 }
 
 impl Subject<'_> {
-    /// Refuses a sequence that the model was not made for.
+    /// Fails for a sequence longer than the model supports.
     pub(super) fn check_length(&self, n: usize) -> Result<()> {
         if n <= self.max_positions {
             return Ok(());
@@ -50,7 +50,7 @@ impl Subject<'_> {
         )))
     }
 
-    /// The likeliest tokens after a prompt, with their text; in a session that has read the prompt's beginning, where one is given.
+    /// Greedy continuation of a prompt, with its text. If given, `session` already contains the start of the prompt.
     pub(super) fn generate(
         &mut self,
         prompt_ids: &[u32],
@@ -70,23 +70,23 @@ impl Subject<'_> {
     }
 }
 
-/// Neighbours among the samples whose prompts begin alike, as questions about one document do.
+/// Consecutive samples whose prompts share a prefix, such as questions about one document.
 struct Group<'a> {
     samples: &'a [Sample],
-    /// Their prompts.
+    /// Token ids of their prompts.
     ids: &'a [Vec<u32>],
-    /// Tokens that all prompts begin with; 0 for a sample alone.
+    /// Length of the shared prefix in tokens; 0 for a single sample.
     n_shared: usize,
 }
 
 impl<'a> Group<'a> {
-    /// The group that the first of the samples is in.
+    /// The group of the first sample.
     fn first(samples: &'a [Sample], ids: &'a [Vec<u32>]) -> Self {
         let mut n_shared = ids[0].len();
         let mut n = 1;
         for next in &ids[1..] {
             let common = ids[0].iter().zip(next).take_while(|(a, b)| a == b).count();
-            // The last token of each is fed with its own answer.
+            // Exclude the last token of each prompt: it is fed when the answer starts.
             let common = common.min(n_shared).min(ids[0].len().min(next.len()).saturating_sub(1));
             if 2 * common < next.len().max(ids[0].len()) {
                 break;
@@ -97,8 +97,8 @@ impl<'a> Group<'a> {
         Self { samples: &samples[..n], ids: &ids[..n], n_shared: if n == 1 { 0 } else { n_shared } }
     }
 
-    /// The beginning that all prompts have, read, and a session to go on in; none where there is none, or where the attention differs with
-    /// a prompt's length, as that of window controls does.
+    /// A session that has read the shared prefix, and a second session for the answers. `None` if there is no shared prefix, or if the
+    /// attention depends on the prompt's length, as for window controls.
     fn read(&self, subject: &mut Subject<'_>, attentions: &[Attention]) -> Result<Option<(Session, Session)>> {
         if self.n_shared == 0 || attentions.iter().any(|a| *a != attentions[0]) {
             return Ok(None);
@@ -113,7 +113,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The greedy answer to every sample under every policy. What the prompts of neighbours begin with is read once for each policy.
+/// Greedy answers to every sample under every policy. Reads a shared prefix of consecutive prompts once per policy.
 pub fn answer_all(
     subject: &mut Subject<'_>,
     task: Task,
@@ -140,7 +140,7 @@ pub fn answer_all(
         for policy in policies {
             by_policy.push(answers(subject, task, &group, policy, &mut count)?.into_iter());
         }
-        // Sample by sample, as if each had been asked alone.
+        // In order of the samples, as if each had been answered alone.
         for _ in group.samples {
             outcomes.extend(by_policy.iter_mut().filter_map(Iterator::next));
         }
@@ -149,7 +149,7 @@ pub fn answer_all(
     Ok(outcomes)
 }
 
-/// The answers to a group's samples under one policy.
+/// Answers to a group's samples under one policy.
 fn answers(
     subject: &mut Subject<'_>,
     task: Task,
@@ -205,7 +205,7 @@ mod tests {
         let samples: Vec<Sample> = (0..5).map(sample).collect();
         let ids = [vec![1, 2, 3, 4], vec![1, 2, 3, 4, 5], vec![1, 2, 3, 9], vec![1, 7, 8, 9], vec![1, 7, 8, 9]];
         let first = Group::first(&samples, &ids);
-        // The whole of the first prompt is the beginning of the second; its last token is still fed with its own answer.
+        // The first prompt is a prefix of the second, but its last token is not shared.
         assert_eq!((first.samples.len(), first.n_shared), (3, 3));
         let second = Group::first(&samples[3..], &ids[3..]);
         assert_eq!((second.samples.len(), second.n_shared), (2, 3));

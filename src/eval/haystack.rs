@@ -1,6 +1,6 @@
-//! A long text to hide things in: sentences, of which excerpts of a wanted length are taken.
+//! The haystack: a long text as sentences, with excerpts of a given length.
 //!
-//! The first three fifths are for training, the rest is held out.
+//! The first three fifths are for training; the rest is held out.
 
 use std::ops::Range;
 
@@ -9,20 +9,20 @@ use rand::{Rng, RngExt};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 
-/// Longest sentence in bytes; what runs on is cut at a space.
+/// Longest sentence in bytes. Longer ones are split at a space.
 const MAX_SENTENCE: usize = 600;
 
-/// What an excerpt may be used for.
+/// Part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// To train on.
+    /// For training.
     Training,
-    /// To be judged by.
+    /// For evaluation.
     HeldOut,
 }
 
 impl Part {
-    /// Its numbers of n things in a row: the first three fifths are for training.
+    /// The indices of this part among n items. The first three fifths are for training.
     pub(super) fn range(self, n: usize) -> Range<usize> {
         let cut = n * 3 / 5;
         match self {
@@ -32,14 +32,14 @@ impl Part {
     }
 }
 
-/// A text as sentences with their tokens counted.
+/// A text as sentences with their token counts.
 #[derive(Clone, Debug)]
 pub struct Haystack {
     sentences: Vec<(String, usize)>,
 }
 
 impl Haystack {
-    /// Cuts a text into sentences. Fails where there are fewer than ten.
+    /// Splits a text into sentences. Fails if there are fewer than ten.
     pub fn new(text: &str, files: &ModelFiles) -> Result<Self> {
         let tokenizer = files.tokenizer()?;
         let mut sentences = Vec::new();
@@ -49,14 +49,14 @@ impl Haystack {
         }
         if sentences.len() < 10 {
             return Err(Error::usage(format!(
-                "the text has {} sentences; something is hidden between sentences, so give one with at least ten",
+                "the text has {} sentences, but at least ten are needed: give a longer text",
                 sentences.len()
             )));
         }
         Ok(Self { sentences })
     }
 
-    /// Sentences in a row, from a random one on, of `n_tokens` tokens at most. A part that is shorter than that begins again.
+    /// Consecutive sentences from a random start, with at most `n_tokens` tokens. At the end of the part it continues at the start.
     pub fn excerpt(&self, part: Part, n_tokens: usize, rng: &mut impl Rng) -> Vec<&str> {
         let range = part.range(self.sentences.len());
         let mut at = rng.random_range(range.clone());
@@ -70,7 +70,7 @@ impl Haystack {
                 if !is_too_long {
                     return chosen;
                 }
-                // The text begins at a sentence that fits.
+                // Start at a sentence that fits.
                 (used, tried) = (0, tried + 1);
             } else {
                 chosen.push(sentence.as_str());
@@ -80,7 +80,7 @@ impl Haystack {
     }
 }
 
-/// Ends of sentences are a full stop, an exclamation or question mark, perhaps quotes, and a space.
+/// Splits a text at sentence ends: a full stop, exclamation or question mark, optional quotes, and a space.
 fn sentences_of(text: &str) -> Vec<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut sentences = Vec::new();

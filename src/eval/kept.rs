@@ -1,4 +1,4 @@
-//! What the cache keeps of a text: which tokens stay, in each layer and head.
+//! The tokens of a text that the cache keeps, in each layer and head.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,23 +16,25 @@ use crate::model::llama::Llama;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::{Objective, UploadedBatch};
 
-/// The tokens of a text and what became of them.
+/// The tokens of a text, and which of them each head keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptMap {
-    /// What each token says.
+    /// Text of each token.
     pub tokens: Vec<String>,
-    /// S, L and r.
+    /// S.
     pub sink: usize,
+    /// L.
     pub lag: usize,
+    /// r.
     pub keep: f64,
-    /// Tokens from here on are all in the cache still, unjudged.
+    /// Start of the recent part, where every token is still in the cache because it has no score yet.
     pub tail_start: usize,
     /// Layer, head, then the positions kept between sink and tail, ascending. A layer with a sliding window of the model itself
     /// is not compressed and has no heads here.
     pub kept: Vec<Vec<Vec<usize>>>,
 }
 
-/// Runs the model over a text, as training does, and notes what is selected. Prefill selects the same.
+/// Runs the model over a text as in training and records the selected tokens. Prefill selects the same tokens.
 pub fn kept_map(
     device: &mut dyn Executor,
     model: &mut Llama,
@@ -92,7 +94,10 @@ impl KeptMap {
         let (n_layers, n_heads) = (self.kept.len(), self.n_heads());
         for (what, picked, n) in [("layer", layer, n_layers), ("head", head, n_heads)] {
             if let Some(i) = picked.filter(|&i| i >= n) {
-                return Err(Error::usage(format!("there is no {what} {i}: they go from 0 to {}", n.saturating_sub(1))));
+                return Err(Error::usage(format!(
+                    "there is no {what} {i}: the valid range is 0 to {}",
+                    n.saturating_sub(1)
+                )));
             }
         }
         if let Some(layer) = layer.filter(|&layer| self.kept[layer].is_empty()) {

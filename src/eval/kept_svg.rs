@@ -1,20 +1,21 @@
-//! A text with its tokens shaded, as SVG: in lines of equal letters, as an editor shows it.
+//! Draws the kept tokens of a text as SVG: each token shaded, in lines of a monospaced font.
 
 use std::fmt::Write as _;
 
 use super::kept::KeptMap;
 use crate::error::Result;
 
-/// Letters of a line.
+/// Characters per line.
 const COLUMNS: usize = 100;
-/// Width of a letter and height of a line, in SVG units.
+/// Width of a character, in SVG units.
 const LETTER: f64 = 7.5;
+/// Height of a line, in SVG units.
 const LINE: f64 = 19.0;
-/// Above the text: title and legend.
+/// Height of title and legend above the text.
 const TOP: f64 = 98.0;
 const MARGIN: f64 = 18.0;
 
-/// Where a piece of a token stands.
+/// Position of a piece of a token.
 struct Place {
     token: usize,
     line: usize,
@@ -23,18 +24,18 @@ struct Place {
 }
 
 impl KeptMap {
-    /// The text as an SVG, each token shaded by the share of heads that keep it.
+    /// The text as SVG, each token shaded by the fraction of heads that keep it.
     pub fn to_svg(&self, layer: Option<usize>, head: Option<usize>) -> Result<String> {
         Ok(draw(self, &self.shares(layer, head)?, layer, head))
     }
 }
 
-/// Letters as they are shown: what has no width gets a sign.
+/// Replaces control characters with spaces.
 fn shown(piece: &str) -> String {
     piece.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Lays the tokens out; a line break in a token ends the line after it.
+/// Positions of all tokens, and the number of lines. A line break in a token ends the line after that token.
 fn places(tokens: &[String]) -> (Vec<Place>, usize) {
     let (mut places, mut line, mut column) = (Vec::new(), 0, 0);
     for (token, text) in tokens.iter().enumerate() {
@@ -65,7 +66,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// What stands under the title.
+/// The line below the title.
 fn subtitle(map: &KeptMap, layer: Option<usize>, head: Option<usize>) -> String {
     let (n_heads, n_compressed) = (map.n_heads(), map.compressed_layers().count());
     let layers = match map.kept.len() {
@@ -82,7 +83,7 @@ fn subtitle(map: &KeptMap, layer: Option<usize>, head: Option<usize>) -> String 
     format!("{} tokens; {who}; sink {sink}, lag {lag}, keep {keep}", map.tokens.len())
 }
 
-/// Blue, the deeper the more heads keep a token.
+/// A shade of blue, deeper the more heads keep a token.
 fn fill(share: f64) -> String {
     let mix = |full: f64| (255.0 + (full - 255.0) * share).round() as u8;
     format!("#{:02x}{:02x}{:02x}", mix(120.0), mix(180.0), mix(235.0))
@@ -106,7 +107,7 @@ pub(super) fn draw(map: &KeptMap, shares: &[f64], layer: Option<usize>, head: Op
         let (x, y) = (MARGIN + place.column as f64 * LETTER, TOP + place.line as f64 * LINE);
         let (w, share) = (place.text.chars().count() as f64 * LETTER, shares[place.token]);
         let is_whole = place.token < map.sink || place.token >= map.tail_start;
-        let state = if is_whole { "sink or window".to_string() } else { format!("{:.0} % of heads", 100.0 * share) };
+        let state = if is_whole { "sink or recent".to_string() } else { format!("{:.0} % of heads", 100.0 * share) };
         let (fill, ink) = match (is_whole, share == 0.0) {
             (true, _) => ("#fff6d6".to_string(), "#222"),
             (false, true) => ("none".to_string(), "#767676"),
@@ -118,7 +119,7 @@ pub(super) fn draw(map: &KeptMap, shares: &[f64], layer: Option<usize>, head: Op
             place.token,
             y - 14.0
         );
-        // Spaces at the ends of a text would be dropped.
+        // SVG drops spaces at the ends of a text, so draw the text without them.
         let (bare, n_before) = (place.text.trim(), place.text.chars().take_while(|c| c.is_whitespace()).count());
         if !bare.is_empty() {
             let (x, w) = (x + n_before as f64 * LETTER, bare.chars().count() as f64 * LETTER);
@@ -138,7 +139,7 @@ fn legend(svg: &mut String) {
         ("by some", fill(0.25), 84.0),
         ("by half", fill(0.5), 78.0),
         ("by all", fill(1.0), 72.0),
-        ("sink and window: whole", whole, 0.0),
+        ("sink and recent part: always kept", whole, 0.0),
     ];
     let mut x = MARGIN;
     for (label, fill, width) in entries {

@@ -1,7 +1,9 @@
-//! Floor 8: how well a model does with a compressed cache. `sample.rs` is a question with its answers; `needle.rs`, `ruler.rs` and
-//! `qa.rs` make them from text (`haystack.rs`), `answer.rs` has the model answer them under each attention (`policy.rs`), `score.rs`
-//! judges. `perplexity.rs` and `agreement.rs` need no questions. All of them fill one kind of report (`report.rs`, `plots.rs`).
-//! `kept.rs` shows what the cache kept of a text.
+//! Floor 8: evaluation of models with a compressed cache.
+//!
+//! `sample.rs` is a question with its answers. `needle.rs` and `ruler.rs` make questions from a text (`haystack.rs`), and `qa.rs` from
+//! files (`qa_files.rs`). `answer.rs` generates the model's answers under each attention policy (`policy.rs`), and `score.rs` scores
+//! them. `perplexity.rs` and `agreement.rs` need no questions. All evaluations fill the same report (`report.rs`, `plots.rs`).
+//! `kept.rs` finds the tokens of a text that the cache keeps.
 
 mod agreement;
 mod answer;

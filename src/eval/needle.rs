@@ -1,5 +1,6 @@
-//! A pass key hidden in a text: can the model still say it at the end? The test is that of Mohtashami and Jaggi (arXiv 2305.16300), in a
-//! text of sentences that say something, over a grid of lengths and depths.
+//! The pass key test: retrieve a number hidden in a long text.
+//!
+//! The test is from Mohtashami and Jaggi (arXiv 2305.16300), but in natural text, over a grid of lengths and depths.
 
 use rand::{Rng, RngExt};
 
@@ -9,21 +10,21 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 
-/// Most tokens of an answer: seven digits, and words that some models say around them.
+/// Most tokens of an answer: seven digits, and words that some models add around them.
 const MAX_TOKENS: usize = 24;
-/// Samples of training are drawn from other streams than those that a model is judged by.
+/// Training samples use other random streams than evaluation samples.
 const TRAINING_STREAM: u64 = 1 << 40;
 
-/// What to ask.
+/// Grid of questions.
 #[derive(Clone, Debug)]
 pub struct NeedleGrid {
     /// Most tokens of a prompt.
     pub lengths: Vec<usize>,
-    /// Where the key lies, 0 to 1.
+    /// Relative positions of the key, 0 to 1.
     pub depths: Vec<f64>,
-    /// Samples of each length and depth.
+    /// Samples per length and depth.
     pub n_samples: usize,
-    /// Of the texts, their places and the keys.
+    /// Seed of the excerpts and the keys.
     pub seed: u64,
 }
 
@@ -44,7 +45,7 @@ pub fn needle_samples(files: &ModelFiles, haystack: &Haystack, grid: &NeedleGrid
     Ok(samples)
 }
 
-/// Questions to train on, from other pages, with other keys, at random depths.
+/// Questions for training, with other text, other keys and random depths.
 pub fn needle_training(
     files: &ModelFiles,
     haystack: &Haystack,
@@ -70,7 +71,7 @@ fn hidden(
     rng: &mut impl Rng,
 ) -> Result<Sample> {
     if !(0.0..=1.0).contains(&depth) {
-        return Err(Error::usage(format!("a depth of {depth} is not in the text: 0 is its beginning, 1 its end")));
+        return Err(Error::usage(format!("the depth {depth} is outside the text: 0 is its start, 1 its end")));
     }
     let key = key(part, rng);
     let needle = format!("The pass key is {key}. Remember it. {key} is the pass key.");
@@ -100,14 +101,14 @@ fn hidden(
     })
 }
 
-/// Tokens that are left for an excerpt.
+/// Number of tokens left for an excerpt.
 pub(super) fn room(length: usize, around: usize) -> Result<usize> {
     length.checked_sub(around).filter(|&n| n > 0).ok_or_else(|| {
         Error::usage(format!("a prompt of {length} tokens has no room for a text: the question alone takes {around}"))
     })
 }
 
-/// The prompt with as many of the sentences, from the first on, as fit into `length` tokens.
+/// The prompt with as many of the first sentences as fit into `length` tokens.
 pub(super) fn fitted(
     files: &ModelFiles,
     length: usize,
@@ -116,7 +117,7 @@ pub(super) fn fitted(
 ) -> Result<String> {
     loop {
         let text = prompt(&sentences);
-        // Tokens were counted sentence by sentence; together they can be a few more.
+        // Tokens were counted per sentence. The whole text can have a few more.
         if sentences.is_empty() || files.prompt_ids(&text, true)?.len() <= length {
             return Ok(text);
         }
@@ -124,7 +125,7 @@ pub(super) fn fitted(
     }
 }
 
-/// Seven digits. Which of them are for training a hash decides, so that nothing but chance tells them apart.
+/// A random number of seven digits. A hash splits the numbers into training and held-out ones, so the split has no pattern.
 pub(super) fn key(part: Part, rng: &mut impl Rng) -> String {
     loop {
         let key: u64 = rng.random_range(1_000_000..10_000_000);

@@ -1,5 +1,6 @@
-//! Perplexity of a long text under each attention, by windows that slide over it: every token is predicted once, from at least
-//! `length - stride` tokens before it (but for those of the first window).
+//! Perplexity of a long text under each attention policy, with sliding windows.
+//!
+//! Every token is predicted once, with at least `length - stride` tokens of context (except in the first window).
 
 use std::collections::BTreeMap;
 
@@ -11,20 +12,20 @@ use crate::error::{Error, Result};
 use crate::generate::Session;
 use crate::kernels::sample::Sampling;
 
-/// What to measure.
+/// Settings of the measurement.
 #[derive(Clone, Debug)]
 pub struct PerplexityRequest<'a> {
     /// The text.
     pub ids: &'a [u32],
-    /// Tokens of a window.
+    /// Tokens per window.
     pub length: usize,
-    /// Tokens from one window's start to the next one's.
+    /// Tokens between the starts of consecutive windows.
     pub stride: usize,
-    /// Most windows; the first ones of the text.
+    /// Maximum number of windows, from the start of the text.
     pub max_windows: usize,
 }
 
-/// A row of each policy: `perplexity` and `loss`, the mean -log p of the predicted tokens; n counts them.
+/// One row per policy with `perplexity` and `loss`, the mean -log p of the n predicted tokens.
 pub fn perplexity(
     subject: &mut Subject<'_>,
     request: &PerplexityRequest<'_>,
@@ -33,10 +34,12 @@ pub fn perplexity(
 ) -> Result<Vec<Row>> {
     let PerplexityRequest { ids, length, stride, max_windows } = *request;
     if length < 2 || stride == 0 || stride > length || max_windows == 0 {
-        return Err(Error::usage("a window has at least 2 tokens, and a stride lies between 1 and its length"));
+        return Err(Error::usage(
+            "a window needs at least 2 tokens, and the stride must be between 1 and the window's length",
+        ));
     }
     if ids.len() < 2 {
-        return Err(Error::usage("a perplexity needs at least 2 tokens, of which the first is given"));
+        return Err(Error::usage("perplexity needs a text of at least 2 tokens"));
     }
     subject.check_length(length.min(ids.len()))?;
     let windows = windows(ids.len(), length, stride, max_windows);
@@ -71,14 +74,14 @@ pub fn perplexity(
     Ok(rows)
 }
 
-/// Start and end of each window and the first token that it predicts.
+/// Start and end of each window, and the first token that it predicts.
 fn windows(n: usize, length: usize, stride: usize, most: usize) -> Vec<(usize, usize, usize)> {
     let mut windows = Vec::new();
     let (mut start, mut predicted) = (0, 1);
     while predicted < n && windows.len() < most {
         let end = (start + length).min(n);
         windows.push((start, end, predicted));
-        // The first token that a window predicts has one before it.
+        // The first predicted token needs at least one token before it.
         (start, predicted) = ((start + stride).min(end - 1), end);
     }
     windows

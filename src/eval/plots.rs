@@ -1,4 +1,4 @@
-//! Pictures of a report: every figure against the compression, and over depth and length where there are several depths.
+//! Plots of a report: each metric against compression, and over depth and length if there are several depths.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::report::{EvalReport, Row};
 use crate::error::Result;
 use crate::plot::{Axis, HeatMap, LineChart, Scale, Series, save};
 
-/// Writes the pictures to a folder, as SVG and PNG; returns the files.
+/// Writes the plots to a folder as SVG and PNG. Returns the files.
 pub fn plots(report: &EvalReport, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for metric in &report.metrics {
@@ -23,7 +23,7 @@ pub fn plots(report: &EvalReport, dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-/// Controls have series of their own, in which the dense model is the first point too.
+/// Name of a row's series. Each kind of control has its own series; all series start with the dense model.
 fn series_of(row: &Row) -> &str {
     row.attention.rsplit_once('-').map_or("LRSA", |(control, _)| control)
 }
@@ -70,7 +70,7 @@ fn model_name(report: &EvalReport) -> String {
     format!("{}{adapter}", last(&report.model))
 }
 
-/// None where the report knows fewer than two depths.
+/// A heat map over depth and length. `None` if the report has fewer than two depths.
 fn over_depth(report: &EvalReport, attention: &str) -> Option<HeatMap> {
     let metric = report.metrics.first()?;
     let rows: Vec<&Row> = report.rows.iter().filter(|r| r.attention == attention).collect();

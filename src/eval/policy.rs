@@ -1,9 +1,9 @@
-//! What is compared: dense, LRSA at some compression, and controls of the same size.
+//! Attention policies to compare: dense, LRSA with some compression, and controls with the same cache size.
 
 use crate::attention::{Attention, Lrsa, Selection};
 use crate::error::{Error, Result};
 
-/// A way to keep the cache, by name.
+/// A named attention policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     name: String,
@@ -13,17 +13,17 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Fixed(Attention),
-    /// Sink and window alone, with as many entries as this would have.
+    /// Sink and recent tokens only, with as many entries as this LRSA.
     WindowLike(Lrsa),
 }
 
 impl Policy {
-    /// `dense`, `4x` for LRSA with r = 1/4 (any factor), or with as many entries `random-4x` for pairs kept at random and `window-4x`
-    /// for none kept but a longer window. `seed` is that of the random ones.
+    /// Parses a name: `dense`, or `4x` for LRSA with r = 1/4 (any factor). Controls with as many cache entries are `random-4x`, which keeps
+    /// random pairs, and `window-4x`, which keeps only the sink and a longer recent window. `seed` is the seed of random selections.
     pub fn parse(name: &str, sink: usize, lag: usize, seed: u64) -> Result<Self> {
         let unknown = || {
             Error::usage(format!(
-                "'{name}' is no attention that can be evaluated: use dense, 2x, 4x or another factor, random-4x, window-4x"
+                "'{name}' is not a known attention: use dense, 2x, 4x or another factor, random-4x, window-4x"
             ))
         };
         let name = name.trim();
@@ -45,12 +45,12 @@ impl Policy {
         Ok(Self { name: name.to_string(), kind })
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How many times smaller the kept part of a partition is; 1 for dense.
+    /// Compression factor of a partition; 1 for dense.
     pub fn compression(&self) -> f64 {
         match self.kind {
             Kind::Fixed(Attention::Lrsa(l)) | Kind::WindowLike(l) => 1.0 / l.keep(),
@@ -58,7 +58,7 @@ impl Policy {
         }
     }
 
-    /// Whether it is LRSA or dense, and no control.
+    /// Whether it is a control rather than dense or LRSA.
     pub fn is_control(&self) -> bool {
         self.name.contains('-')
     }
@@ -72,7 +72,7 @@ impl Policy {
     }
 }
 
-/// Sink and the window whose cache has the most entries after n tokens that `like`'s has room for.
+/// Sink and recent window with the largest cache after n tokens that is not larger than the cache of `like`.
 fn window_like(like: &Lrsa, n: usize) -> Result<Lrsa> {
     let room = like.cache_length(n);
     let window = |lag: usize| Lrsa::new(like.sink(), lag, 1.0).map(|l| l.with_selection(Selection::Nothing));

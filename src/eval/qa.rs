@@ -1,4 +1,4 @@
-//! Questions about long documents: the paragraphs that answer a question between others, up to a wanted length.
+//! Questions about long documents: the paragraphs with the answer among others, up to a given length.
 
 use std::collections::HashSet;
 
@@ -15,19 +15,19 @@ use crate::error::{Error, Result};
 /// Most tokens of an answer.
 const MAX_TOKENS: usize = 32;
 
-/// Which questions are asked about which documents.
+/// Grid of questions.
 #[derive(Clone, Debug)]
 pub struct QaGrid {
     /// Most tokens of a prompt.
     pub lengths: Vec<usize>,
-    /// Questions for each length; the same at each where each has a document of its own.
+    /// Questions per length. They are the same for each length if each question has its own document.
     pub n_samples: usize,
-    /// Most questions about one document; 1 for HotpotQA, whose questions have paragraphs of their own.
+    /// Most questions per document; 1 for HotpotQA, where each question has its own paragraphs.
     pub per_document: usize,
     pub seed: u64,
 }
 
-/// What is drawn from: a part of a file, at one length.
+/// Source of documents: one part of a file, at one length.
 struct Draw<'a> {
     files: &'a ModelFiles,
     file: &'a QaFile,
@@ -40,12 +40,12 @@ struct Draw<'a> {
 /// A document with the questions about it.
 struct Document<'a> {
     text: String,
-    /// Paragraphs in their order.
+    /// Indices of the paragraphs, in order.
     paragraphs: Vec<usize>,
     questions: Vec<&'a Question>,
 }
 
-/// Held-out questions for every length. Those about one document follow each other.
+/// Held-out questions for every length. Questions about the same document are consecutive.
 pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QaGrid) -> Result<Vec<Sample>> {
     let QaGrid { n_samples, per_document, seed, .. } = *grid;
     let mut samples = Vec::new();
@@ -62,7 +62,7 @@ pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QaGrid) -> Result<Ve
     Ok(samples)
 }
 
-/// Documents to train on, from other articles: each a conversation of what the user says and the right answer, turn by turn.
+/// Documents for training, from other articles. Each is a conversation: a list of user messages with the right answers.
 pub fn qa_training(
     files: &ModelFiles,
     file: &QaFile,
@@ -92,7 +92,7 @@ fn ensure_enough(found: usize, wanted: usize, what: &str, length: usize) -> Resu
 }
 
 impl<'a> Draw<'a> {
-    /// Makes documents until there are no questions left or `take` wants no more. No question is asked twice.
+    /// Makes documents until no questions are left or `take` returns false. Uses each question at most once.
     fn documents(&self, take: &mut dyn FnMut(Document<'a>) -> bool) -> Result<()> {
         if self.file.is_hotpot && self.per_document > 1 {
             return Err(Error::usage("`questions`: HotpotQA has one question about each set of paragraphs"));
@@ -105,7 +105,7 @@ impl<'a> Draw<'a> {
                 continue;
             }
             let mut rng = seeded(self.seed, (self.length as u64) << 32 | number as u64);
-            // A paragraph that is longer than the whole prompt may be is passed over.
+            // Skip a question whose paragraphs do not fit into the prompt.
             let Some(mut document) = self.document(&self.file.questions[number], &mut rng)? else { continue };
             asked.insert(number);
             if self.per_document > 1 {
@@ -135,7 +135,7 @@ impl<'a> Draw<'a> {
         Ok(self.files.prompt_ids(prompt, true)?.len())
     }
 
-    /// The paragraphs that answer a question among as many others as there is room for.
+    /// A document with the paragraphs that answer a question, filled with others up to the length.
     fn document(&self, question: &'a Question, rng: &mut impl Rng) -> Result<Option<Document<'a>>> {
         let mut chosen = question.gold.clone();
         let mut used = self.n_tokens(&Document::new(self.file, chosen.clone()).prompt(question))?;
@@ -143,13 +143,13 @@ impl<'a> Draw<'a> {
             return Ok(None);
         }
         let tokenizer = self.files.tokenizer()?;
-        // A dozen that do not fit any more are enough to call it full.
+        // After 12 paragraphs that do not fit, the document counts as full.
         let mut misses = 0;
         let strangers = self.file.distractors(question, self.part);
         let mut own = question.other.iter().copied();
         while misses < 12 {
             let Some(paragraph) = own.next().or_else(|| strangers.choose(rng).copied()) else { break };
-            // "Document 12: " and an empty line come on top.
+            // 8 more tokens for "Document 12: " and an empty line.
             let n = tokenizer.encode(&self.file.paragraphs[paragraph].0, false)?.len() + 8;
             if used + n > self.length || chosen.contains(&paragraph) {
                 misses += 1;
@@ -179,7 +179,7 @@ impl Document<'_> {
         format!("{}{}", self.text, asked(question))
     }
 
-    /// Each question alone with the document.
+    /// One sample per question, each with the whole document.
     fn samples(&self, length: usize, is_named: bool) -> Vec<Sample> {
         let sample = |question: &&Question| {
             let place = self.paragraphs.iter().position(|p| question.gold.contains(p)).unwrap_or(0);
@@ -197,7 +197,7 @@ impl Document<'_> {
         self.questions.iter().map(sample).collect()
     }
 
-    /// All questions one after the other, the document with the first.
+    /// All questions as one conversation, with the document in the first turn.
     fn conversation(&self) -> Vec<(String, String)> {
         let turn = |(i, question): (usize, &&Question)| {
             let user = if i == 0 { self.prompt(question) } else { asked(question) };

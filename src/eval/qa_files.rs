@@ -1,4 +1,4 @@
-//! Questions about documents from files in the shapes of SQuAD (versions 1 and 2) and HotpotQA.
+//! Reads question files in the formats of SQuAD (versions 1 and 2) and HotpotQA.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,24 +9,24 @@ use super::haystack::Part;
 use crate::error::{Context, Error, Result};
 use crate::small_file::read_bytes;
 
-/// Largest file that is read; HotpotQA's is 46 MB.
+/// Largest file in bytes. HotpotQA's has 46 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// A question with the paragraphs that answer it.
+/// A question with its answers and paragraphs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// Its name in the file.
+    /// Id in the file.
     pub id: String,
     pub text: String,
-    /// Any of them is right.
+    /// Alternative right answers.
     pub answers: Vec<String>,
-    /// Paragraphs that are needed.
+    /// Paragraphs needed for the answer.
     pub gold: Vec<usize>,
-    /// Paragraphs that came with it and are not needed.
+    /// Paragraphs that the file lists with the question but that are not needed.
     pub other: Vec<usize>,
-    /// Article or, in HotpotQA, question that it belongs to: what is split into training and held out.
+    /// Index of its article, or in HotpotQA of the question itself. The split into training and held-out is by group.
     group: usize,
-    /// Held out, but about an article that a training question is about too (HotpotQA): nobody asks it.
+    /// Held out, but about an article of a training question (HotpotQA). Such questions are not used.
     is_known: bool,
 }
 
@@ -34,9 +34,9 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq)]
 pub struct QaFile {
     pub questions: Vec<Question>,
-    /// Text of each paragraph, and its group.
+    /// Text and group of each paragraph.
     pub paragraphs: Vec<(String, usize)>,
-    /// Whether it is HotpotQA, which is judged a little differently.
+    /// Whether the file is HotpotQA, which has slightly different scores.
     pub is_hotpot: bool,
     n_groups: usize,
 }
@@ -80,7 +80,7 @@ struct Hotpot {
 }
 
 impl QaFile {
-    /// Reads a file of either shape. Questions without an answer (SQuAD 2) are left out.
+    /// Reads a file in either format. Skips questions without an answer (SQuAD 2).
     pub fn read(path: &Path) -> Result<Self> {
         let name = || format!("reading {}", path.display());
         let bytes = read_bytes(path, MAX_BYTES).with_context(name)?;
@@ -98,7 +98,7 @@ impl QaFile {
             Self::of_squad(serde_json::from_slice(&bytes).map_err(shape)?)
         };
         if file.questions.is_empty() {
-            return Err(Error::usage(format!("{} holds no question with an answer", path.display())));
+            return Err(Error::usage(format!("{} has no question with an answer", path.display())));
         }
         Ok(file)
     }
@@ -145,18 +145,18 @@ impl QaFile {
         Self { questions, paragraphs, is_hotpot: true, n_groups }
     }
 
-    /// Whether an article belongs to a part.
+    /// Whether a group belongs to a part.
     fn is_in(&self, group: usize, part: Part) -> bool {
         part.range(self.n_groups).contains(&group)
     }
 
-    /// Numbers of a part's questions. No article that answers a question of one part answers one of the other.
+    /// Indices of a part's questions. No article answers questions of both parts.
     pub fn questions_of(&self, part: Part) -> Vec<usize> {
         let is_asked = |q: &Question| self.is_in(q.group, part) && !q.is_known;
         (0..self.questions.len()).filter(|&q| is_asked(&self.questions[q])).collect()
     }
 
-    /// Numbers of a part's paragraphs that do not belong to the question's article.
+    /// Indices of a part's paragraphs from other articles than the question's.
     pub fn distractors(&self, question: &Question, part: Part) -> Vec<usize> {
         let fits = |&p: &usize| self.paragraphs[p].1 != question.group && self.is_in(self.paragraphs[p].1, part);
         (0..self.paragraphs.len()).filter(fits).collect()

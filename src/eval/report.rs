@@ -1,4 +1,4 @@
-//! What an evaluation found, as JSON and as a Markdown table.
+//! The report of an evaluation, as JSON and as a Markdown table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,43 +7,44 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 
-/// The whole of it.
+/// Report of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalReport {
     /// Version of the program that wrote it.
     pub longreach: String,
-    /// What was asked: `needle`, `qa`, …
+    /// Name of the task: `needle`, `qa`, …
     pub task: String,
     pub model: String,
     pub adapter: Option<String>,
     pub device: String,
-    /// S and L of the compressed attentions.
+    /// S of the compressed attentions.
     pub sink: usize,
+    /// L of the compressed attentions.
     pub lag: usize,
     pub seed: u64,
-    /// Names of the figures of a row, in the order of a table.
+    /// Names of the metrics, in the order of the table's columns.
     pub metrics: Vec<String>,
     pub rows: Vec<Row>,
-    /// Every answer.
+    /// All answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcomes: Vec<Outcome>,
 }
 
-/// Mean figures of one attention at one length and depth.
+/// Mean scores of one attention at one length and depth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// A policy's name.
+    /// Name of the policy.
     pub attention: String,
-    /// Times that the kept part of a partition is smaller; 1 for dense.
+    /// Compression factor of a partition; 1 for dense.
     pub compression: f64,
-    /// Tokens of a prompt, at most.
+    /// Most tokens of a prompt.
     pub length: usize,
-    /// Where the answer lies, 0 to 1; absent where that is all over the text or was not asked.
+    /// Relative position of the answer, 0 to 1. Absent if the answer has no single position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<f64>,
-    /// Samples, or texts.
+    /// Number of samples.
     pub n: usize,
-    /// By metric.
+    /// Mean values by metric.
     pub values: BTreeMap<String, f64>,
     /// Entries of one head's cache in a layer with full attention at the end of the prompt, on average.
     pub kv_entries: f64,
@@ -53,18 +54,18 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub attention: String,
-    /// Of the sample.
+    /// Id of the sample.
     pub id: String,
-    /// Of the sample, where several ask about one text.
+    /// Document of the sample, if several samples share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
     pub length: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<f64>,
     pub answer: String,
-    /// The right ones.
+    /// The right answers.
     pub expected: Vec<String>,
-    /// In the order of the report's metrics.
+    /// Scores in the order of the report's metrics.
     pub scores: Vec<f64>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -73,12 +74,12 @@ pub struct Outcome {
 }
 
 impl EvalReport {
-    /// Means over the samples of each attention, length and depth, in the order of `policies` and of the samples.
+    /// Adds a row with means over the samples for each attention, length and depth, in the order of `policies` and of the samples.
     pub fn add_outcomes(&mut self, policies: &[Policy], outcomes: Vec<Outcome>) {
         for policy in policies {
             let mut cells: Vec<(usize, Option<f64>, Vec<&Outcome>)> = Vec::new();
             for outcome in outcomes.iter().filter(|o| o.attention == policy.name()) {
-                // Depths of documents differ from sample to sample: a row for each would say nothing.
+                // In documents, almost every sample has another depth, so rows per depth would be meaningless.
                 let depth = outcome.depth.filter(|_| self.task == "needle");
                 match cells.iter_mut().find(|c| (c.0, c.1) == (outcome.length, depth)) {
                     Some(cell) => cell.2.push(outcome),
@@ -102,7 +103,7 @@ impl EvalReport {
         self.outcomes.extend(outcomes);
     }
 
-    /// The attentions, in the order of the rows.
+    /// Names of the attentions, in the order of the rows.
     pub fn attentions(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -113,7 +114,7 @@ impl EvalReport {
         names
     }
 
-    /// The mean of a metric over all rows of an attention and, where given, a length, and the number of samples.
+    /// Mean of a metric over all rows of an attention and optionally a length, with the number of samples.
     pub fn mean(&self, attention: &str, length: Option<usize>, metric: &str) -> Option<(f64, usize)> {
         let (mut sum, mut n) = (0.0, 0);
         for row in &self.rows {
@@ -125,7 +126,7 @@ impl EvalReport {
         (n > 0).then(|| (sum / n as f64, n))
     }
 
-    /// The lengths, rising.
+    /// The lengths, ascending.
     pub fn lengths(&self) -> Vec<usize> {
         let mut lengths: Vec<usize> = self.rows.iter().map(|r| r.length).collect();
         lengths.sort_unstable();
@@ -133,7 +134,7 @@ impl EvalReport {
         lengths
     }
 
-    /// A table with a row for each attention and length. Depths are averaged; the plots show them.
+    /// A table with one row per attention and length, averaged over depths. The plots show the depths.
     pub fn to_markdown(&self) -> String {
         let mut text = format!("| attention | tokens | n | {} | KV entries |\n", self.metrics.join(" | "));
         text += &format!("|---|---:|---:|{}---:|\n", "---:|".repeat(self.metrics.len()));

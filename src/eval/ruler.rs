@@ -1,5 +1,7 @@
-//! Retrieval as RULER (arXiv 2404.06654) varies it: one code, one among others, several of one name, and names that stand for one
-//! another, hidden in a text. The tasks are RULER's, the sentences and the texts are not.
+//! Retrieval tasks after RULER (arXiv 2404.06654), hidden in a text.
+//!
+//! The tasks are RULER's: one code, one code among others, several codes of one name, and variable tracking. The sentences and the texts
+//! are our own.
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
@@ -12,25 +14,25 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::Result;
 
-/// Which of them.
+/// A RULER task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RulerTask {
     /// One code.
     Single,
-    /// One code, and three of other names.
+    /// One code, and three codes of other names.
     MultiKey,
-    /// Four codes of one name, all of them wanted.
+    /// Four codes of one name. The answer must name all of them.
     MultiValue,
-    /// A number, and names that stand for it one through the other; all names are wanted.
+    /// A number, and a chain of names that refer to it. The answer must name all of them.
     VariableTracking,
 }
 
 impl RulerTask {
-    /// All of them.
+    /// All tasks.
     pub const ALL: [Self; 4] = [Self::Single, Self::MultiKey, Self::MultiValue, Self::VariableTracking];
 
-    /// Its name.
+    /// Name of the task.
     pub fn name(self) -> &'static str {
         match self {
             Self::Single => "single",
@@ -41,7 +43,7 @@ impl RulerTask {
     }
 }
 
-/// Names that codes belong to.
+/// Names for the codes.
 const NAMES: [&str; 24] = [
     "anchor", "barrel", "candle", "dragon", "engine", "falcon", "garden", "hammer", "island", "jacket", "kettle",
     "ladder", "marble", "needle", "orchard", "pebble", "quarry", "ribbon", "saddle", "temple", "umbrella", "violin",
@@ -50,7 +52,7 @@ const NAMES: [&str; 24] = [
 /// Names in a chain.
 const CHAIN: usize = 4;
 
-/// What is hidden, what is asked, what is right.
+/// The hidden facts, the question and its answers.
 struct Riddle {
     hidden: Vec<String>,
     question: String,
@@ -121,7 +123,7 @@ fn riddle(task: RulerTask, rng: &mut impl Rng) -> Riddle {
     }
 }
 
-/// The riddle's sentences between those of an excerpt, in their order where one builds on the other.
+/// The prompt: an excerpt with the hidden facts at random positions, in order if they build on each other.
 fn scattered(
     files: &ModelFiles,
     haystack: &Haystack,
@@ -138,7 +140,7 @@ fn scattered(
     places.sort_by(f64::total_cmp);
     let mut hidden: Vec<&str> = riddle.hidden.iter().map(String::as_str).collect();
     if riddle.answers.len() < 2 {
-        hidden.shuffle(rng); // else what is asked for always came first
+        hidden.shuffle(rng); // otherwise the fact in question would always come first
     }
     fitted(files, length, excerpt, |sentences| {
         let mut all = sentences.to_vec();

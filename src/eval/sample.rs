@@ -1,44 +1,44 @@
-//! One question about a text, with its right answers.
+//! A question about a text with its right answers, and the scores of each task.
 
 use super::score;
 use serde::{Deserialize, Serialize};
 
-/// A question to be answered.
+/// A question for the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its name, the same for every model and attention, so that results can be paired.
+    /// Id, the same for every model and attention, so that results can be paired.
     pub id: String,
-    /// The name of its text, where several samples ask about one.
+    /// Id of its document, if several samples share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
-    /// What the user says: the text and the question.
+    /// The user's message: the text and the question.
     pub prompt: String,
-    /// Right answers: all are wanted by [`Task::Ruler`], any one of them by the others.
+    /// Right answers. [`Task::Ruler`] requires all of them; the other tasks accept any one.
     pub answers: Vec<String>,
-    /// Most tokens that the prompt was to have.
+    /// Intended maximum number of prompt tokens.
     pub length: usize,
-    /// Where in the text the answer lies, 0 its beginning and 1 its end; where it lies in one place.
+    /// Relative position of the answer in the text, from 0 (start) to 1 (end), if it is in one place.
     pub depth: Option<f64>,
     /// Most tokens of an answer.
     pub max_tokens: usize,
 }
 
-/// How answers are judged.
+/// How answers are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// A number hidden in a text: the answer's first number is right; how many of its leading digits are.
+    /// A number hidden in a text. Scores: whether the first number of the answer is right, and the fraction of its leading digits that are.
     Needle,
-    /// Several things hidden in a text: all are in the answer; how many are.
+    /// Several facts hidden in a text. Scores: whether the answer contains all of them, and the fraction it contains.
     Ruler,
-    /// Questions about documents: exact match and F1 as SQuAD normalises them.
+    /// Questions about documents. Scores: exact match and F1 with SQuAD's normalisation.
     Qa,
-    /// What HotpotQA does differently: a wrong yes or no has no F1.
+    /// Like [`Task::Qa`], but a wrong yes or no has F1 = 0, as in HotpotQA.
     HotpotQa,
 }
 
 impl Task {
-    /// Names of its two figures, the strict one first.
+    /// Names of the two metrics, the strict one first.
     pub fn metrics(self) -> [&'static str; 2] {
         match self {
             Task::Needle => ["exact", "digits"],
@@ -47,7 +47,7 @@ impl Task {
         }
     }
 
-    /// Both figures of an answer, 0 to 1.
+    /// Both scores of an answer, 0 to 1.
     pub fn score(self, answer: &str, right: &[String]) -> [f64; 2] {
         let best = |f: &dyn Fn(&str) -> f64| right.iter().map(|r| f(r)).fold(0.0, f64::max);
         match self {

@@ -1,15 +1,15 @@
-//! How far an answer agrees with a right one.
+//! Scores of an answer: exact match, F1 and simple containment.
 //!
-//! Exact match and F1 are those of SQuAD's official script (Rajpurkar et al., arXiv 1606.05250): lower case, without ASCII punctuation,
-//! without the articles a, an, the, words apart by single spaces. HotpotQA's (arXiv 1809.09600) differ in yes and no.
+//! Exact match and F1 follow SQuAD's official script (Rajpurkar et al., arXiv 1606.05250): lower case, no ASCII punctuation, no articles
+//! (a, an, the), single spaces. HotpotQA (arXiv 1809.09600) treats yes and no differently.
 
 use std::collections::HashMap;
 
-/// An answer as the official script compares it.
+/// Normalises an answer like the official script.
 fn normalised(text: &str) -> String {
     let lower: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    // The script takes articles out between word boundaries: letters, digits and underscores of any language make words, and
-    // punctuation is gone, underscores included.
+    // The script removes articles between word boundaries. Words consist of letters, digits and underscores of any language; underscores
+    // are already removed with the punctuation.
     let mut kept = String::new();
     let mut rest = lower.as_str();
     while let Some(start) = rest.find(|c: char| c.is_alphanumeric()) {
@@ -25,12 +25,12 @@ fn normalised(text: &str) -> String {
     kept.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// 1 where both say the same, else 0.
+/// 1 if both are equal after normalisation, otherwise 0.
 pub fn exact_match(answer: &str, right: &str) -> f64 {
     f64::from(normalised(answer) == normalised(right))
 }
 
-/// Harmonic mean of the precision and the recall of words. Where one of both has no words, 1 if neither has.
+/// Harmonic mean of word precision and word recall. If either text has no words: 1 if both have none, otherwise 0.
 pub fn f1(answer: &str, right: &str) -> f64 {
     let (answer, right) = (normalised(answer), normalised(right));
     let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
@@ -54,7 +54,7 @@ pub fn f1(answer: &str, right: &str) -> f64 {
     2.0 * precision * recall / (precision + recall)
 }
 
-/// HotpotQA's F1: 0 where one of both is yes, no or noanswer and the other is not the same.
+/// HotpotQA's F1: 0 if one text is yes, no or noanswer and the other differs.
 pub(super) fn f1_hotpot(answer: &str, right: &str) -> f64 {
     let (a, r) = (normalised(answer), normalised(right));
     let special = |text: &str| matches!(text, "yes" | "no" | "noanswer");
@@ -68,13 +68,13 @@ pub(super) fn first_number(text: &str) -> &str {
     &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())]
 }
 
-/// The share of `right`'s characters that `answer` begins with.
+/// Length of the common prefix, as a fraction of `right`.
 pub(super) fn leading_share(answer: &str, right: &str) -> f64 {
     let same = answer.chars().zip(right.chars()).take_while(|(a, b)| a == b).count();
     same as f64 / right.chars().count().max(1) as f64
 }
 
-/// Whether a word stands in a text by itself, in any case.
+/// Whether a text contains a word as a whole word, ignoring case.
 pub(super) fn contains_word(text: &str, word: &str) -> bool {
     let (text, word) = (text.to_lowercase(), word.to_lowercase());
     text.match_indices(&word).any(|(at, _)| {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn answers_are_normalised_as_the_official_script_does() {
-        // Right-hand sides are what the script's normalize_answer prints.
+        // The right-hand sides are the output of the script's normalize_answer.
         for (text, expected) in [
             ("The  Apple.", "apple"),
             ("an  A-the day", "athe day"),
