@@ -1,5 +1,6 @@
-//! One result: a model, trained with one seed, evaluated with one attention. Each is a small file, so that a study goes on where it
-//! stopped.
+//! Cells of a study: the result of one model with one attention, each in a small file.
+//!
+//! A study that was interrupted continues with the missing cells.
 
 use std::path::{Path, PathBuf};
 
@@ -11,50 +12,50 @@ use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
 
-/// Which result.
+/// Identifies a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellName {
     pub arm: Arm,
-    /// Of the training; none for the base model.
+    /// Seed of the training; `None` for the base model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     pub attention: String,
 }
 
-/// An answer.
+/// An answer with its scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Of the sample.
+    /// Id of the sample.
     pub id: String,
-    /// Of the sample, where several ask about one text.
+    /// Document of the sample, if several samples share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
     pub answer: String,
     pub expected: Vec<String>,
-    /// In the order of the cell's metrics.
+    /// Scores in the order of the cell's metrics.
     pub scores: Vec<f64>,
 }
 
-/// A result.
+/// The result of one model with one attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     #[serde(flatten)]
     pub name: CellName,
-    /// Checksum of the adapter; none for the base model.
+    /// Checksum of the adapter; `None` for the base model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
-    /// Names of the scores.
+    /// Names of the metrics.
     pub metrics: Vec<String>,
-    /// Their means.
+    /// Mean score for each metric.
     pub means: Vec<f64>,
-    /// Entries of one head's cache at the end of a prompt, on average.
+    /// Mean number of entries of one head's cache at the end of a prompt.
     pub kv_entries: f64,
     pub device: String,
     pub seconds: f64,
     pub answers: Vec<Answer>,
 }
 
-/// What a training run came to.
+/// Record of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRecord {
     pub arm: Arm,
@@ -74,7 +75,7 @@ pub struct TrainingRecord {
 }
 
 impl CellName {
-    /// Every result of a study, in the order in which they are computed: what is compared lies close together.
+    /// All cells of a study in the order of computation. Cells to compare are close together.
     pub fn all(plan: &StudyPlan) -> Vec<Self> {
         let of = |arm, seed| {
             let name = move |attention: &String| Self { arm, seed, attention: attention.clone() };
@@ -88,7 +89,7 @@ impl CellName {
         all
     }
 
-    /// The model's part of the name: `LRSA-tuned-seed-0`.
+    /// Name of the model: `LRSA-tuned-seed-0`.
     pub fn model(&self) -> String {
         model_name(self.arm, self.seed)
     }
@@ -97,19 +98,19 @@ impl CellName {
         dir.join("cells").join(format!("{}-{}.json", self.model(), self.attention))
     }
 
-    /// The result in a study's folder, if it is there.
+    /// Reads the cell from a study's folder, if it exists.
     pub fn read(&self, dir: &Path) -> Result<Option<Cell>> {
         read_json(&self.path(dir))
     }
 }
 
-/// A model's name among the arms and seeds.
+/// Name of the model with this arm and seed.
 pub(super) fn model_name(arm: Arm, seed: Option<u64>) -> String {
     seed.map_or(arm.name().to_string(), |seed| format!("{}-seed-{seed}", arm.name()))
 }
 
 impl Cell {
-    /// Writes it to a study's folder.
+    /// Writes the cell to a study's folder.
     pub fn write(&self, dir: &Path) -> Result<()> {
         write_json(&self.name.path(dir), self)
     }
@@ -120,36 +121,36 @@ impl TrainingRecord {
         dir.join("training").join(format!("{}.json", model_name(arm, Some(seed))))
     }
 
-    /// The record in a study's folder, if it is there.
+    /// Reads the record from a study's folder, if it exists.
     pub fn read(dir: &Path, arm: Arm, seed: u64) -> Result<Option<Self>> {
         read_json(&Self::path(dir, arm, seed))
     }
 
-    /// Writes it to a study's folder.
+    /// Writes the record to a study's folder.
     pub fn write(&self, dir: &Path) -> Result<()> {
         write_json(&Self::path(dir, self.arm, self.seed), self)
     }
 }
 
-/// The checksum by which an adapter in a folder is known again.
+/// Checksum that identifies the adapter in a folder.
 pub(super) fn checksum(folder: &Path) -> Result<String> {
     let path = folder.join("adapter_model.safetensors");
     let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     Ok(format!("crc32 {:08x}", crc32fast::hash(&bytes)))
 }
 
-/// What a JSON file holds; none where there is no file.
+/// Parses a JSON file. `None` if it does not exist.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
     }
     let text = read_text(path).with_context(|| format!("reading {}", path.display()))?;
     let value = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not what a study writes: remove it to compute it again", path.display()))?;
+        .with_context(|| format!("{} is not a valid study file: remove it to compute it again", path.display()))?;
     Ok(Some(value))
 }
 
-/// Writes a JSON file, whole or not at all, in a folder that is made where it is missing.
+/// Writes a JSON file atomically. Creates the folder if it is missing.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_file(path, serde_json::to_string_pretty(value)? + "\n")
 }

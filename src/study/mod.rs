@@ -1,5 +1,7 @@
-//! Floor 8: does training with LRSA make a model robust under compression? `plan.rs` says what is compared, `run.rs` trains and evaluates
-//! what is missing, `cell.rs` keeps each result in a file of its own, `statistics.rs` compares, `report.rs` tells.
+//! Floor 8: studies that measure whether training with LRSA makes a model robust to cache compression.
+//!
+//! `plan.rs` has the settings. `run.rs` trains and evaluates what is missing. `cell.rs` keeps each result in its own file.
+//! `statistics.rs` compares the models, and `report.rs` writes the report.
 
 mod cell;
 mod plan;

@@ -1,4 +1,4 @@
-//! What a study compares, and with which settings. It is kept as `study.json` beside the results.
+//! The plan of a study: the models to compare and all settings, saved as `study.json` next to the results.
 
 use std::path::PathBuf;
 
@@ -16,10 +16,10 @@ use crate::eval::{
 use crate::optim::Schedule;
 use crate::train::TrainJob;
 
-/// Depths of hidden keys, evenly over the text.
+/// Number of depths of hidden keys, spaced evenly over the text.
 const N_DEPTHS: usize = 8;
 
-/// Which questions.
+/// The kind of questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StudyTask {
@@ -30,23 +30,23 @@ pub enum StudyTask {
     Qa,
 }
 
-/// A model that is compared.
+/// A model to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arm {
-    /// As it came.
+    /// The unchanged model.
     Base,
     /// Fine-tuned with dense attention.
     DenseTuned,
-    /// Fine-tuned with LRSA, on the same data for as many steps.
+    /// Fine-tuned with LRSA, on the same data for the same number of steps.
     LrsaTuned,
 }
 
 impl Arm {
-    /// All of them.
+    /// All arms.
     pub const ALL: [Self; 3] = [Self::Base, Self::DenseTuned, Self::LrsaTuned];
 
-    /// Its name, also in files.
+    /// Name, also used in file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Base => "base",
@@ -56,45 +56,46 @@ impl Arm {
     }
 }
 
-/// A study.
+/// The settings of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StudyPlan {
-    /// Folder, GGUF file or hub id of the model.
+    /// Folder, GGUF file or Hugging Face repo id of the model.
     pub model: String,
     pub task: StudyTask,
-    /// Text that keys are hidden in; the bundled one where none is named.
+    /// Text to hide keys in; by default the bundled one.
     pub text: Option<PathBuf>,
-    /// Questions in the shape of SQuAD or HotpotQA.
+    /// File of questions in the format of SQuAD or HotpotQA.
     pub data: Option<PathBuf>,
     /// Most tokens of a prompt.
     pub length: usize,
     /// Held-out questions, the same for every model.
     pub samples: usize,
-    /// Questions about one document, held-out ones and those of a training step; pass keys are one in a text.
+    /// Questions per document, in evaluation and in a training step. A text has one pass key.
     pub questions: usize,
-    /// Of the held-out questions.
+    /// Seed of the held-out questions.
     pub eval_seed: u64,
-    /// Seeds of the training runs: of the data, its order and the adapter's start.
+    /// Seeds of the training runs. Each determines the data, its order and the adapter's initialisation.
     pub seeds: Vec<u64>,
-    /// Optimiser steps, each on one text with its questions, which are not seen again.
+    /// Optimiser steps. Each uses one new text with its questions.
     pub steps: u64,
     pub rank: usize,
     pub lr: f64,
     pub warmup: u64,
     pub schedule: Schedule,
     pub recompute: bool,
-    /// S and L, in training and evaluation.
+    /// S, in training and evaluation.
     pub sink: usize,
+    /// L, in training and evaluation.
     pub lag: usize,
-    /// r of training with LRSA: each step draws one.
+    /// Values of r for training with LRSA; each step draws one.
     pub keeps: Vec<f64>,
-    /// What every model is evaluated with.
+    /// Names of the attentions to evaluate every model with.
     pub attentions: Vec<String>,
 }
 
 impl Default for StudyPlan {
-    /// The published study, but for its model.
+    /// The settings of the published study, without the model.
     fn default() -> Self {
         Self {
             model: String::new(),
@@ -121,7 +122,7 @@ impl Default for StudyPlan {
 }
 
 impl StudyPlan {
-    /// Refuses a study that cannot be run.
+    /// Fails if the study cannot run.
     pub fn validate(&self) -> Result<()> {
         for (what, n) in [
             ("`samples`", self.samples),
@@ -157,12 +158,12 @@ impl StudyPlan {
         self.keeps.iter().try_for_each(|&keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
     }
 
-    /// What every model is evaluated with.
+    /// The attention policies to evaluate every model with.
     pub fn policies(&self) -> Result<Vec<Policy>> {
         self.attentions.iter().map(|name| Policy::parse(name, self.sink, self.lag, self.eval_seed)).collect()
     }
 
-    /// Training of one arm with one seed, but for its paths; none for the base model.
+    /// The training job of one arm with one seed, without its paths. `None` for the base model.
     pub fn job(&self, arm: Arm, seed: u64) -> Option<TrainJob> {
         let (attention, keeps) = match arm {
             Arm::Base => return None,
@@ -188,7 +189,7 @@ impl StudyPlan {
         })
     }
 
-    /// Where questions are taken from.
+    /// Opens the source of the questions.
     pub fn source(&self, files: &ModelFiles) -> Result<Source> {
         match self.task {
             StudyTask::Needle => {
@@ -208,14 +209,14 @@ impl StudyPlan {
     }
 }
 
-/// A text or a file of questions, opened.
+/// An open source of questions.
 pub enum Source {
     Text(Haystack),
     Questions(QaFile),
 }
 
 impl Source {
-    /// How answers are judged.
+    /// The task that scores the answers.
     pub fn task(&self) -> Task {
         match self {
             Self::Text(_) => Task::Needle,
@@ -237,7 +238,7 @@ impl Source {
                 };
                 let mut samples = needle_samples(files, haystack, &grid)?;
                 if samples.len() > plan.samples {
-                    // Every depth loses some, rather than the last depths all.
+                    // Remove samples from every depth, not only from the last ones.
                     let n = grid.n_samples;
                     let mut order: Vec<usize> = (0..samples.len()).collect();
                     order.sort_by_key(|&i| (i % n, i / n));
@@ -257,7 +258,7 @@ impl Source {
         }
     }
 
-    /// What a training run with this seed sees, one conversation a step: what the user says and the right answer, turn by turn.
+    /// Training data for this seed, one conversation per step: a list of user messages with the right answers.
     pub fn training(&self, files: &ModelFiles, plan: &StudyPlan, seed: u64) -> Result<Vec<Vec<(String, String)>>> {
         let n = plan.steps as usize;
         match self {

@@ -1,4 +1,4 @@
-//! What a study found so far: `report.md` with table, comparison and settings, and plots beside it.
+//! The report on a study so far: `report.md` with tables, comparison and settings, and plots.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::atomic_file::write_file;
 use crate::error::Result;
 use crate::plot::{Axis, LineChart, Scale, Series, save};
 
-/// The cells that are there.
+/// The cells found in a study's folder, and those missing.
 struct Found<'a> {
     plan: &'a StudyPlan,
     cells: Vec<Cell>,
@@ -23,7 +23,7 @@ impl Found<'_> {
         self.cells.iter().filter(is_wanted).cloned().collect()
     }
 
-    /// Mean over seeds, spread over seeds, number of seeds.
+    /// Mean over seeds, standard deviation over seeds, and number of seeds.
     fn score(&self, arm: Arm, attention: &str, metric: usize) -> Option<(f64, Option<f64>, usize)> {
         let means: Vec<f64> = self.of(arm, attention).iter().map(|c| c.means[metric]).collect();
         let (mean, spread) = mean_and_spread(&means);
@@ -35,7 +35,7 @@ impl Found<'_> {
     }
 }
 
-/// Writes the report on the cells in `dir`; returns its files. `command` is what runs the study.
+/// Writes the report on the cells in `dir` and returns its files. `command` is the command line of the study.
 pub fn write_report(plan: &StudyPlan, dir: &Path, command: &str) -> Result<Vec<PathBuf>> {
     let (mut cells, mut missing) = (Vec::new(), Vec::new());
     for name in CellName::all(plan) {
@@ -93,8 +93,8 @@ fn text(found: &Found<'_>, dir: &Path, command: &str) -> Result<String> {
     let all = done + found.missing.len();
     let _ = writeln!(
         text,
-        "{} held-out questions for each cell; {done} of {all} cells are computed. Tuned models: mean over seeds, \
-         ± standard deviation over seeds, in brackets the number of seeds where it is not {}.\n",
+        "{} held-out questions for each cell; {done} of {all} cells are computed. Tuned models: mean over seeds \
+        ± standard deviation over seeds; in brackets the number of seeds if it is not {}.\n",
         plan.samples,
         plan.seeds.len()
     );
@@ -137,7 +137,7 @@ fn table(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
 fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
     let mut rows = String::new();
     for attention in &found.plan.attentions {
-        // Only seeds that both arms have.
+        // Use only seeds that both arms have.
         let (mut dense, mut lrsa) = (found.of(Arm::DenseTuned, attention), found.of(Arm::LrsaTuned, attention));
         let seeds = |cells: &[Cell]| cells.iter().map(|c| c.name.seed).collect::<Vec<_>>();
         let (of_dense, of_lrsa) = (seeds(&dense), seeds(&lrsa));
@@ -162,8 +162,8 @@ fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
     }
     let _ = writeln!(
         text,
-        "LRSA-tuned minus dense-tuned ({name}), question by question, averaged over seeds first: bootstrap over documents, \
-         sign-flip test.\n\n| | difference | 95 % interval | p | questions | documents | seeds \
+        "LRSA-tuned minus dense-tuned ({name}), paired by question after averaging over seeds: bootstrap over documents, \
+        sign-flip test.\n\n| | difference | 95 % interval | p | questions | documents | seeds \
          |\n|---|---:|---:|---:|---:|---:|---:|\n{rows}"
     );
 }
@@ -188,7 +188,7 @@ fn training(text: &mut String, found: &Found<'_>, dir: &Path) -> Result<()> {
     if !rows.is_empty() {
         let _ = writeln!(
             text,
-            "## Training\n\nLoss is the mean of the last ten steps.\n\n| | seed | loss | tokens | seconds | MiB \
+            "## Training\n\nThe loss is the mean of the last ten steps.\n\n| | seed | loss | tokens | seconds | MiB \
              |\n|---|---:|---:|---:|---:|---:|\n{rows}"
         );
     }
@@ -199,7 +199,7 @@ fn settings(text: &mut String, plan: &StudyPlan, command: &str) -> Result<()> {
     let plan = serde_json::to_string_pretty(plan)?;
     let _ = writeln!(
         text,
-        "## Settings\n\nComputed by\n\n```sh\n{command}\n```\n\nwhich goes on where it stopped, with `study.json`:\n\n\
+        "## Settings\n\nThe command\n\n```sh\n{command}\n```\n\nruns the study and continues an interrupted one. `study.json`:\n\n\
          ```json\n{plan}\n```"
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! Runs what a study's folder lacks: training first, then each cell, saved as soon as it is there.
+//! Runs the missing parts of a study: trains each model, then computes its cells and saves each at once.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,27 +18,27 @@ use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Executor;
 use crate::train::{Observer, StepLine, run_opened};
 
-/// Name of the plan's file.
+/// File name of the plan.
 const PLAN: &str = "study.json";
 
-/// Watches a study.
+/// Receives the progress of a study.
 pub trait StudyObserver {
-    /// Something begins: a training run, a cell.
+    /// A training run or a cell starts.
     fn started(&mut self, _what: &str) {}
-    /// How far it is.
+    /// Progress of the current training run or cell.
     fn progress(&mut self, _done: usize, _total: usize) {}
-    /// Something is done and saved.
+    /// A training run or a cell is done and saved.
     fn finished(&mut self, _what: &str) {}
 }
 
 impl StudyObserver for () {}
 
-/// The plan in a study's folder, if there is one.
+/// Reads the plan from a study's folder, if there is one.
 pub fn read_plan(dir: &Path) -> Result<Option<StudyPlan>> {
     read_json(&dir.join(PLAN))
 }
 
-/// A cell's policy and name, and the cell where it is computed.
+/// Policy and name of a cell, and the cell itself if it is computed.
 type Place = (Policy, CellName, Option<Cell>);
 
 fn is_complete(cells: &[Place]) -> bool {
@@ -56,7 +56,8 @@ struct Study<'a> {
     observer: &'a mut dyn StudyObserver,
 }
 
-/// Runs what is missing in `dir`. Adapters and training data go to `work`. Fails where either folder belongs to another study.
+/// Runs the missing parts of the study in `dir`. Adapters and training data go to `work`. Fails if either folder belongs to another
+/// study.
 pub fn run(
     plan: &StudyPlan,
     dir: &Path,
@@ -65,11 +66,11 @@ pub fn run(
     observer: &mut dyn StudyObserver,
 ) -> Result<()> {
     plan.validate()?;
-    // Both first: a refused study leaves nothing behind.
+    // Check both folders first, so that a rejected study leaves no files.
     for folder in [dir, work] {
         if read_plan(folder)?.is_some_and(|kept| kept != *plan) {
             return Err(Error::usage(format!(
-                "{} holds a study with other settings ({PLAN}): name another folder, or leave the settings out to go on with it",
+                "{} holds a study with other settings ({PLAN}): choose another folder, or omit the settings to continue it",
                 folder.display()
             )));
         }
@@ -79,7 +80,7 @@ pub fn run(
     let held_out = source.held_out(&files, plan)?;
     let mut study = Study { plan, dir, work, device, files, source, held_out, observer };
     if read_plan(dir)?.is_none() {
-        // What the data cannot give is found now, not after hours.
+        // Find missing training data now, not after hours of work.
         plan.seeds.iter().try_for_each(|&seed| study.training_lines(seed).map(|_| ()))?;
     }
     for folder in [dir, work] {
@@ -100,7 +101,7 @@ impl Study<'_> {
         self.work.join(model_name(arm, Some(seed)))
     }
 
-    /// The cells of a model: which policy each is about, and what is there already.
+    /// The cells of a model with their policies, and their results so far.
     fn cells(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<Place>> {
         let read = |policy: Policy| {
             let name = CellName { arm, seed, attention: policy.name().to_string() };
@@ -109,7 +110,7 @@ impl Study<'_> {
                 |cell: &Cell| cell.answers.iter().map(|a| &a.id).eq(self.held_out.iter().map(|sample| &sample.id));
             crate::ensure!(
                 cell.as_ref().is_none_or(asked),
-                "{}, {} answers other questions than this program draws: remove its cell to compute it again",
+                "the cell of {}, {} has other questions than this version draws: remove its file to compute it again",
                 name.model(),
                 name.attention
             );
@@ -118,7 +119,7 @@ impl Study<'_> {
         self.plan.policies()?.into_iter().map(read).collect()
     }
 
-    /// Whether the adapter that a training record tells of is in its folder.
+    /// Whether the adapter of a training record is in its folder.
     fn is_trained(&self, arm: Arm, seed: u64) -> Result<bool> {
         let out = self.adapter(arm, seed);
         let Some(record) = TrainingRecord::read(self.dir, arm, seed)? else { return Ok(false) };
@@ -128,7 +129,7 @@ impl Study<'_> {
         Ok(record.adapter.is_none_or(|recorded| checksum(&out).is_ok_and(|found| found == recorded)))
     }
 
-    /// Trains a model that has cells to be computed and is not there.
+    /// Trains a model if it has missing cells and no adapter yet.
     fn train(&mut self, arm: Arm, seed: u64) -> Result<()> {
         let out = self.adapter(arm, seed);
         if self.is_trained(arm, seed)? || is_complete(&self.cells(arm, Some(seed))?) {
@@ -162,7 +163,7 @@ impl Study<'_> {
         Ok(())
     }
 
-    /// What is trained on with one seed, an example a line.
+    /// The training data of one seed as JSON lines.
     fn training_lines(&self, seed: u64) -> Result<String> {
         let mut text = String::new();
         for turns in self.source.training(&self.files, self.plan, seed)? {
@@ -185,7 +186,7 @@ impl Study<'_> {
         Ok(text)
     }
 
-    /// The folder with the data of one seed, both arms' alike.
+    /// Writes the training data of one seed, which both arms share, and returns its folder.
     fn training_data(&self, seed: u64) -> Result<PathBuf> {
         let dir = self.work.join(format!("data-seed-{seed}"));
         let text = self.training_lines(seed)?;
@@ -194,7 +195,7 @@ impl Study<'_> {
         Ok(dir)
     }
 
-    /// Computes the cells of a model that are missing.
+    /// Computes the missing cells of a model.
     fn evaluate(&mut self, arm: Arm, seed: Option<u64>) -> Result<()> {
         let cells = self.cells(arm, seed)?;
         if is_complete(&cells) {
@@ -222,13 +223,13 @@ impl Study<'_> {
         Ok(())
     }
 
-    /// Refuses to put results of an adapter beside those of another one.
+    /// Fails if existing cells were computed with another adapter.
     fn ensure_same(&self, arm: Arm, seed: u64, sum: &str, cells: &[Place]) -> Result<()> {
         for (_, name, cell) in cells {
             let other = cell.as_ref().and_then(|cell| cell.adapter.as_deref());
             crate::ensure!(
                 other.is_none_or(|other| other == sum),
-                "{}, {} was computed with another adapter than the one in {}: remove its cells to compute them again",
+                "the cell of {}, {} was computed with another adapter than the one in {}: remove the model's cells to compute them again",
                 name.model(),
                 name.attention,
                 self.adapter(arm, seed).display()
@@ -278,7 +279,7 @@ impl Study<'_> {
     }
 }
 
-/// Hands steps on, and keeps their losses.
+/// Forwards training progress and records the losses.
 struct Watch<'a> {
     observer: &'a mut dyn StudyObserver,
     total: usize,

@@ -1,7 +1,7 @@
-//! Comparison of two models on the same questions.
+//! Statistical comparison of two models on the same questions.
 //!
-//! The question is the unit, or the document where several questions are about one: what seeds of one arm scored on a question is averaged
-//! first, and questions about one document are drawn together, since their answers are not independent.
+//! The scores of one question are first averaged over the seeds of an arm. The unit of resampling is the document, because answers about
+//! the same document are not independent. If each question has its own document, the unit is the question.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use rand::{Rng, RngExt};
 use super::cell::{Answer, Cell};
 use crate::data::rng::seeded;
 
-/// Draws of the permutation test and of the bootstrap.
+/// Number of draws in the permutation test and in the bootstrap.
 const DRAWS: usize = 20_000;
 
-/// How much better the second of two arms is.
+/// Improvement of the second arm over the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
-    /// Questions that both answered.
+    /// Questions answered by both.
     pub n: usize,
-    /// Documents that they are about; as many where each has its own.
+    /// Documents of these questions; equal to `n` if each question has its own.
     pub n_documents: usize,
     /// Mean difference of the score.
     pub difference: f64,
-    /// Its 95 % interval, by a bootstrap over the documents.
+    /// 95 % confidence interval from a bootstrap over documents.
     pub interval: (f64, f64),
-    /// Two-sided p of a test that flips the signs of the documents' differences at random.
+    /// Two-sided p-value of a sign-flip permutation test over documents.
     pub p: f64,
 }
 
-/// The scores with number `metric` of each question, averaged over cells (seeds) that all have it.
+/// Score of each question for one metric, averaged over the cells (seeds). Skips questions that a cell lacks.
 fn by_question(cells: &[Cell], metric: usize) -> Vec<(&Answer, f64)> {
     let Some(first) = cells.first() else { return vec![] };
     let mut all = Vec::new();
@@ -42,20 +42,20 @@ fn by_question(cells: &[Cell], metric: usize) -> Vec<(&Answer, f64)> {
     all
 }
 
-/// Differences of one document's questions.
+/// Sum and number of the score differences of one document's questions.
 #[derive(Clone, Copy, Default)]
 struct Unit {
     sum: f64,
     n: usize,
 }
 
-/// The mean over the questions of some documents.
+/// Mean difference over the questions of some documents.
 fn mean(units: impl Iterator<Item = Unit>) -> f64 {
     let all = units.fold(Unit::default(), |a, b| Unit { sum: a.sum + b.sum, n: a.n + b.n });
     all.sum / all.n as f64
 }
 
-/// Compares two arms under one attention. None where they share no question.
+/// Compares two arms under one attention. `None` if they share no question.
 pub fn compare(before: &[Cell], after: &[Cell], metric: usize) -> Option<Comparison> {
     let old = by_question(before, metric);
     let mut by_document: BTreeMap<&str, Unit> = BTreeMap::new();
@@ -87,7 +87,7 @@ pub fn compare(before: &[Cell], after: &[Cell], metric: usize) -> Option<Compari
     Some(Comparison { n, n_documents: units.len(), difference, interval: (at(0.025), at(0.975)), p })
 }
 
-/// Mean and, where there are several values, sample standard deviation.
+/// Mean and, for more than one value, sample standard deviation.
 pub(super) fn mean_and_spread(values: &[f64]) -> (f64, Option<f64>) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!((found.n, found.difference, found.interval), (20, 0.75, (0.75, 0.75)));
         assert!(found.p < 0.001, "{found:?}");
         assert_eq!(compare(&low, &high, 0).unwrap().p, 1.0);
-        // Exactly two of the four ways to flip two equal differences are as far from 0.
+        // Of the four sign patterns of two equal differences, exactly two are as far from 0.
         let two = compare(&[cell(&[0.0, 0.0])], &[cell(&[1.0, 1.0])], 1).unwrap();
         assert!((two.p - 0.5).abs() < 0.02, "{two:?}");
         assert_eq!(compare(&[], &high, 1), None);
