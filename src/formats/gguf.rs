@@ -1,7 +1,7 @@
-//! GGUF files (llama.cpp's format): metadata and tensors, memory-mapped.
+//! GGUF files (llama.cpp's format): metadata and memory-mapped tensors.
 //!
-//! Tensors are handed out under their GGUF names and as they are stored; mapping names and undoing llama.cpp's row order is
-//! `model::weights`'s matter. The header's bytes are read by `gguf_parse`, its pairs by [`gguf_metadata`](super::gguf_metadata).
+//! Tensors keep their GGUF names and stored types. `checkpoint::weights` maps the names and undoes llama.cpp's row order.
+//! `gguf_parse` parses the header, and [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs.
 
 pub use super::gguf_metadata::{Metadata, Value};
 use super::gguf_parse;
@@ -20,29 +20,29 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Opens a file and reads its header; every tensor is known to lie within the file afterwards.
+    /// Opens a file and reads its header. Checks that every tensor lies within the file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let header = gguf_parse::parse(&file).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self { metadata: header.metadata, tensors: header.tensors, file })
     }
 
-    /// Where it was opened.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Every tensor, in the order of names.
+    /// All tensors, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors.iter().map(|(name, info)| (name.as_str(), info))
     }
 
-    /// The tensor of this name, if there is one.
+    /// The tensor with this name, if there is one.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
     }
 
-    /// Copies a tensor out of the file, still in its stored type.
+    /// Copies a tensor from the file in its stored type.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
         let info =
             self.info(name).ok_or_else(|| Error::new(format!("{} has no tensor '{name}'", self.path().display())))?;
@@ -51,7 +51,7 @@ impl Gguf {
     }
 }
 
-/// Writes small GGUF files for tests, here and in the modules above.
+/// Writes small GGUF files for the tests of this and other modules.
 #[cfg(test)]
 pub mod testing {
     use super::*;
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn every_truncation_is_an_error() {
         let whole = sample();
-        let padding = 30; // of the last tensor's 34 bytes to 64; it may be missing
+        let padding = 30; // pads the last tensor from 34 to 64 bytes; it may be missing
         for n in 1..whole.len() - padding {
             assert!(gguf_parse::parse(&whole[..n]).is_err(), "cut to {n} of {} bytes", whole.len());
         }

@@ -1,12 +1,12 @@
-//! The key-value part of a GGUF file, with getters whose errors say which key was wanted and what was found.
+//! Key-value metadata of a GGUF file, with typed getters whose errors name the key and the value.
 //!
-//! It knows no keys: `model` reads the architecture from it and `data` the tokenizer. How it is read from bytes is
-//! `gguf_parse`.
+//! This file knows no keys: `checkpoint` reads the model's configuration from the metadata and `text` the tokenizer. `gguf_parse`
+//! parses the bytes.
 
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
-/// A metadata value; the sizes of the integers and floats in the file are not kept, their values are.
+/// A metadata value. Integers and floats are widened to 64 bits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     U64(u64),
@@ -18,7 +18,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// What kind of value this is, for messages.
+    /// Describes the value for error messages.
     pub fn describe(&self) -> String {
         match self {
             Value::U64(v) => format!("the integer {v}"),
@@ -64,7 +64,7 @@ impl Value {
     }
 }
 
-/// All key-value pairs of a file, in the order of their keys.
+/// All key-value pairs of a file, sorted by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(BTreeMap<String, Value>);
 
@@ -79,47 +79,47 @@ impl Metadata {
         self.0.get(key)
     }
 
-    /// Whether there is such a key; the typed getters below fail where there is none.
+    /// Whether the key exists. The typed getters below fail if it does not.
     pub fn contains(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
 
-    /// Every pair, in the order of the keys.
+    /// All pairs, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v))
     }
 
-    /// A non-negative integer.
+    /// The value as a non-negative integer.
     pub fn u64(&self, key: &str) -> Result<u64> {
         self.one(key, "a non-negative integer", Value::as_u64)
     }
 
-    /// A number, whether stored as integer or as float.
+    /// The value as a number, stored as an integer or a float.
     pub fn f64(&self, key: &str) -> Result<f64> {
         self.one(key, "a number", Value::as_f64)
     }
 
-    /// A truth value.
+    /// The value as a boolean.
     pub fn bool(&self, key: &str) -> Result<bool> {
         self.one(key, "true or false", Value::as_bool)
     }
 
-    /// A string.
+    /// The value as a string.
     pub fn str(&self, key: &str) -> Result<&str> {
         self.one(key, "a string", Value::as_str)
     }
 
-    /// An array of strings.
+    /// The value as an array of strings.
     pub fn strings(&self, key: &str) -> Result<Vec<&str>> {
         self.many(key, "strings", Value::as_str)
     }
 
-    /// An array of integers.
+    /// The value as an array of integers.
     pub fn i64s(&self, key: &str) -> Result<Vec<i64>> {
         self.many(key, "integers", Value::as_i64)
     }
 
-    /// An array of numbers.
+    /// The value as an array of numbers.
     pub fn f64s(&self, key: &str) -> Result<Vec<f64>> {
         self.many(key, "numbers", Value::as_f64)
     }

@@ -1,29 +1,29 @@
-//! The header of a GGUF file from bytes that nobody vouches for.
+//! Parser for the header of a GGUF file from untrusted bytes.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little-endian. Every count is checked
-//! against the bytes that are left before anything is allocated, and the number of values in all is bounded, so that a damaged
-//! or hostile file gives an error and not a crash. What the header means is [`gguf`](super::gguf)'s matter.
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little-endian. Before it allocates, the parser
+//! checks every count against the remaining bytes. It also limits the total number of values. So a damaged or hostile file gives an
+//! error instead of a crash. [`gguf`](super::gguf) uses the result.
 
 use super::dtype::DType;
 use super::gguf_metadata::{Metadata, Value};
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
 
-/// Values in all of a file's metadata: several times the largest vocabularies with their merges, scores and types.
+/// Most values in the metadata of a file: several times the largest vocabularies with their merges, scores and types.
 const MAX_VALUES: u64 = 1 << 24;
-/// Values of one or two bytes in all arrays, which take an order of magnitude more in memory: known files have a few thousand.
+/// Most values of one or two bytes in all arrays. They take an order of magnitude more in memory. Known files have a few thousand.
 const MAX_SMALL_VALUES: u64 = 1 << 20;
-/// Arrays in arrays: no known file has more than one level.
+/// Deepest nesting of arrays. No known file has more than one level.
 const MAX_DEPTH: usize = 3;
-/// Dimensions of a tensor (ggml's own limit).
+/// Most dimensions of a tensor (ggml's limit).
 const MAX_DIMS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// Where a tensor lies and what it is.
+/// Type, shape and position of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     pub dtype: DType,
-    /// Row-major: the last dimension is contiguous (the reverse of ggml's order).
+    /// Row-major; the last dimension is contiguous (the reverse of ggml's order).
     pub shape: Vec<usize>,
     /// Bytes from the start of the file.
     pub offset: usize,
@@ -33,18 +33,18 @@ pub struct TensorInfo {
 /// Everything before the tensor data.
 pub struct Header {
     pub metadata: Metadata,
-    /// By name; offsets are from the start of the file and checked to lie in it.
+    /// By name. Offsets are from the start of the file and lie within it.
     pub tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// Reads the header of the file in `bytes`.
+/// Parses the header of the file in `bytes`.
 pub fn parse(bytes: &[u8]) -> Result<Header> {
     let mut at = Cursor { bytes, position: 0, values_left: MAX_VALUES, small_left: MAX_SMALL_VALUES };
     let magic = at.take(4, "the magic number")?;
     crate::ensure!(magic == b"GGUF", "not a GGUF file: expected the magic number \"GGUF\", found {magic:02x?}");
     let version = at.u32("the version")?;
     if version.swap_bytes() < 16 {
-        crate::bail!("a big-endian GGUF file, which is not supported; expected a little-endian one");
+        crate::bail!("big-endian GGUF files are not supported; expected a little-endian one");
     }
     crate::ensure!((2..=3).contains(&version), "GGUF version {version} is not supported; expected 2 or 3");
     // The smallest tensor info has 24 bytes (empty name, no dimensions), the smallest pair 13.
@@ -56,7 +56,7 @@ pub fn parse(bytes: &[u8]) -> Result<Header> {
     Ok(Header { metadata, tensors })
 }
 
-/// A tensor's offset is relative to the data, which starts at the first aligned byte after the header.
+/// Converts the offsets of tensors to offsets in the file. The data starts at the first aligned byte after the header.
 fn place(
     infos: Vec<(String, TensorInfo)>,
     metadata: &Metadata,
@@ -95,13 +95,13 @@ fn place(
     Ok(tensors)
 }
 
-/// Each byte belongs to one tensor, so that all tensors together are never more than the file.
+/// Checks that no two tensors overlap, so that all tensors together are never larger than the file.
 fn refuse_overlaps(tensors: &BTreeMap<String, TensorInfo>) -> Result<()> {
     let mut spans: Vec<_> = tensors.iter().map(|(name, t)| (t.offset, t.offset + t.n_bytes, name)).collect();
     spans.sort_unstable();
     for pair in spans.windows(2) {
         let [(_, end, first), (start, _, second)] = pair else { continue };
-        crate::ensure!(end <= start, "tensors '{first}' and '{second}' lie on the same bytes: the file is damaged");
+        crate::ensure!(end <= start, "tensors '{first}' and '{second}' overlap: the file is damaged");
     }
     Ok(())
 }
@@ -142,13 +142,13 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A count of things of at least `least_bytes` each, which must fit into the rest of the file.
+    /// Reads a count of items of at least `least_bytes` bytes each. Fails if they cannot fit in the rest of the file.
     fn count(&mut self, least_bytes: u64, what: &str) -> Result<u64> {
         let n = self.u64(what)?;
         let left = (self.bytes.len() - self.position) as u64;
         crate::ensure!(
             n <= left / least_bytes,
-            "the file claims {n} {what}, but only {left} bytes are left in it: it is truncated or damaged"
+            "the file declares {n} {what}, but only {left} bytes are left: it is truncated or damaged"
         );
         Ok(n)
     }
@@ -177,7 +177,7 @@ impl<'a> Cursor<'a> {
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value> {
         let Some(left) = self.values_left.checked_sub(1) else {
-            crate::bail!("more than {MAX_VALUES} metadata values, which no known model has: the file is damaged")
+            crate::bail!("the file has more than {MAX_VALUES} metadata values: it is damaged")
         };
         self.values_left = left;
         let what = "a metadata value";
@@ -192,7 +192,7 @@ impl<'a> Cursor<'a> {
             7 => match self.array::<1>(what)? {
                 [0] => Value::Bool(false),
                 [1] => Value::Bool(true),
-                [other] => crate::bail!("expected 0 or 1 for a truth value, found {other}"),
+                [other] => crate::bail!("expected 0 or 1 for a boolean, found {other}"),
             },
             8 => Value::String(self.string("a string value")?),
             9 => self.array_value(depth)?,
@@ -215,7 +215,7 @@ impl<'a> Cursor<'a> {
         };
         let n = self.count(least_bytes, "array values")?;
         let most = if least_bytes < 4 { self.small_left } else { self.values_left };
-        crate::ensure!(n <= most, "an array of {n} values, which no known model has: the file is damaged");
+        crate::ensure!(n <= most, "an array has {n} values, more than the limit of {most}: the file is damaged");
         if least_bytes < 4 {
             self.small_left -= n;
         }
@@ -236,7 +236,7 @@ impl<'a> Cursor<'a> {
         Ok(infos)
     }
 
-    /// Type, shape and the offset still relative to the data.
+    /// Reads type, shape and offset; the offset is still relative to the data.
     fn tensor_info(&mut self) -> Result<TensorInfo> {
         let n_dims = self.u32("a tensor info")?;
         crate::ensure!(n_dims <= MAX_DIMS, "expected at most {MAX_DIMS} dimensions, found {n_dims}");
@@ -244,7 +244,7 @@ impl<'a> Cursor<'a> {
         for _ in 0..n_dims {
             shape.push(usize::try_from(self.u64("a tensor info")?).context("dimension")?);
         }
-        shape.reverse(); // ggml counts from the contiguous dimension
+        shape.reverse(); // ggml lists the contiguous dimension first
         crate::ensure!(!shape.contains(&0), "expected a shape without zeros, found {shape:?}");
         let dtype = DType::from_ggml(self.u32("a tensor info")?)?;
         let offset = usize::try_from(self.u64("a tensor info")?).context("offset")?;

@@ -1,13 +1,13 @@
-//! A tensor in host memory: type, shape and raw little-endian bytes, as read from a file or on its way into one.
+//! Tensors in host memory: type, shape and raw little-endian bytes, as in files.
 //!
-//! It computes nothing. 16-bit and quantised values stay as they are, so that an engine may upload them unchanged;
-//! [`HostTensor::to_f32`] widens them. Read [`dtype`](super::dtype) for the types and [`dequant`] for the widening.
+//! 16-bit and quantised values keep their stored bytes, so that they can be uploaded unchanged. [`HostTensor::to_f32`] converts
+//! them. See [`dtype`](super::dtype) for the types and [`dequant`] for the conversion.
 
 use super::dequant;
 use super::dtype::DType;
 use crate::error::Result;
 
-/// Row-major tensor whose last dimension is contiguous.
+/// A row-major tensor; its last dimension is contiguous.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
     pub dtype: DType,
@@ -16,7 +16,7 @@ pub struct HostTensor {
 }
 
 impl HostTensor {
-    /// A tensor over bytes that must be exactly as many as type and shape ask for.
+    /// A tensor from bytes. Fails if their number does not match type and shape.
     pub fn new(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
         crate::ensure!(
             dtype.bytes_of(&shape) == Some(bytes.len()),
@@ -26,14 +26,14 @@ impl HostTensor {
         Ok(Self { dtype, shape, bytes })
     }
 
-    /// An f32 tensor. Panics if the number of values is not the product of the shape: the caller made both.
+    /// An f32 tensor. Panics if the number of values is not the product of the shape.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
     }
 
-    /// An i32 tensor. Panics if the number of values is not the product of the shape: the caller made both.
+    /// An i32 tensor. Panics if the number of values is not the product of the shape.
     pub fn from_i32(shape: &[usize], values: &[i32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -50,12 +50,12 @@ impl HostTensor {
         self.len() == 0
     }
 
-    /// The values widened to f32 (f64 is rounded); an error for integers.
+    /// The values as f32 (f64 is rounded). Fails for integers.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         dequant::to_f32(self.dtype, &self.bytes)
     }
 
-    /// The values of an integer tensor as i64; an error for real numbers.
+    /// The values of an integer tensor as i64. Fails for real numbers.
     pub fn to_i64(&self) -> Result<Vec<i64>> {
         Ok(match self.dtype {
             DType::I32 => self.bytes.as_chunks().0.iter().map(|&b| i64::from(i32::from_le_bytes(b))).collect(),

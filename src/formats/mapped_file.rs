@@ -1,6 +1,7 @@
-//! A file mapped into memory for reading. The only place that maps files, and so the only one that needs to argue why.
+//! Memory-mapped files for reading.
 //!
-//! It knows no format: see [`gguf`](super::gguf) and `safetensors_file` for what lies inside.
+//! This is the only code that maps files, so the safety argument is here. [`gguf`](super::gguf) and `safetensors_file` parse the
+//! contents.
 
 use crate::error::{Context, Result};
 use std::fs::File;
@@ -14,7 +15,7 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps the file at `path`. Errors name the path: absent, not a file, empty, or not mappable.
+    /// Maps the file at `path`. Fails if it is missing, not a file, empty, or cannot be mapped; the error names the path.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
         let meta = file.metadata().with_context(|| format!("opening {}", path.display()))?;
@@ -24,13 +25,13 @@ impl MappedFile {
             "{} is empty: it was probably not written or downloaded completely",
             path.display()
         );
-        // SAFETY: the map is never written through. Another program that truncates the file while it is mapped could end
-        // this one with a bus error; weights are not edited in place, and Longreach itself replaces files by renaming.
+        // SAFETY: nothing writes through the map. If another program truncated the mapped file, this one could end with a bus error; but
+        // programs do not edit weights in place, and Longreach replaces files by renaming.
         let map = unsafe { memmap2::Mmap::map(&file) }.with_context(|| format!("mapping {}", path.display()))?;
         Ok(Self { path: path.to_path_buf(), map })
     }
 
-    /// Where it was opened.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! Floor 1: files and the formats of their tensors: safetensors, GGUF, element types, dequantising on the host. No GPU.
+//! Floor 1: file formats: safetensors, GGUF, element types and host-side dequantisation. No GPU.
 
 pub mod blocks;
 pub mod dequant;

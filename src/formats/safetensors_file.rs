@@ -1,7 +1,7 @@
-//! Safetensors checkpoints, memory-mapped: one file, or a folder with one or with an index of several.
+//! Memory-mapped safetensors checkpoints: one file, or a folder with one file or a sharded index.
 //!
-//! Tensors are handed out as they are stored. Which names a model needs is `model::weights`'s matter; writing is
-//! [`write`](super::safetensors_write). Format: <https://huggingface.co/docs/safetensors>.
+//! Tensors keep their stored types. `checkpoint::weights` knows the names that a model needs.
+//! [`safetensors_write`](super::safetensors_write) writes files. Format: <https://huggingface.co/docs/safetensors>.
 
 use super::dtype::DType;
 use super::host_tensor::HostTensor;
@@ -17,13 +17,13 @@ use std::path::Path;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// The format's own limit on the header.
+/// The format's limit on the header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// One or several mapped files whose tensors are found by name.
+/// One or several mapped files, with lookup of tensors by name.
 pub struct Checkpoint {
     shards: Vec<Shard>,
-    /// Which shard holds a tensor.
+    /// Index of each tensor's shard.
     shard_of: BTreeMap<String, usize>,
 }
 
@@ -34,9 +34,9 @@ struct Shard {
 }
 
 impl Checkpoint {
-    /// Opens a file, or a folder that holds `model.safetensors` or `model.safetensors.index.json`.
+    /// Opens a file, or a folder with `model.safetensors` or `model.safetensors.index.json`.
     ///
-    /// Every header is read and every tensor known to lie within its file afterwards.
+    /// Reads every header and checks that every tensor lies within its file.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Self::of_files(vec![Shard::open(path)?]);
@@ -48,7 +48,7 @@ impl Checkpoint {
             return Self::open_index(path);
         }
         let old = path.join("pytorch_model.bin").is_file() || path.join("pytorch_model.bin.index.json").is_file();
-        let advice = if old { "; the pytorch_model.bin in it is not read: save the model as safetensors" } else { "" };
+        let advice = if old { "; pytorch_model.bin is not supported: save the model as safetensors" } else { "" };
         crate::bail!("{} has neither {SINGLE} nor {INDEX}{advice}", path.display())
     }
 
@@ -56,7 +56,7 @@ impl Checkpoint {
         let mut shard_of = BTreeMap::new();
         for (i, shard) in shards.iter().enumerate() {
             for name in shard.header.offset_keys() {
-                crate::ensure!(shard_of.insert(name.clone(), i).is_none(), "tensor '{name}' lies in two files");
+                crate::ensure!(shard_of.insert(name.clone(), i).is_none(), "tensor '{name}' is in two files");
             }
         }
         Ok(Self { shards, shard_of })
@@ -72,7 +72,7 @@ impl Checkpoint {
             for name in names {
                 crate::ensure!(
                     shard.header.info(&name).is_some(),
-                    "{} says that {file} holds tensor '{name}', but it does not",
+                    "{} says that {file} has tensor '{name}', but it does not",
                     index.display()
                 );
                 shard_of.insert(name, shards.len());
@@ -82,17 +82,17 @@ impl Checkpoint {
         Ok(Self { shards, shard_of })
     }
 
-    /// Every tensor's name, in alphabetical order.
+    /// The names of all tensors, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shard_of.keys().map(String::as_str)
     }
 
-    /// Whether there is such a tensor.
+    /// Whether the tensor exists.
     pub fn contains(&self, name: &str) -> bool {
         self.shard_of.contains_key(name)
     }
 
-    /// Type and shape of a tensor; an error where there is none or its type is not supported.
+    /// Type and shape of a tensor. Fails if it is missing or its type is not supported.
     pub fn info(&self, name: &str) -> Result<(DType, Vec<usize>)> {
         let (shard, info) = self.find(name)?;
         let dtype = DType::from_safetensors(info.dtype)
@@ -100,7 +100,7 @@ impl Checkpoint {
         Ok((dtype, info.shape.clone()))
     }
 
-    /// Copies a tensor out of the file, still in its stored type.
+    /// Copies a tensor from the file in its stored type.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
         let (dtype, shape) = self.info(name)?;
         let (shard, info) = self.find(name)?;
@@ -114,7 +114,7 @@ impl Checkpoint {
         let found = found.and_then(|shard| Some((shard, shard.header.info(name)?)));
         found.ok_or_else(|| {
             let place = self.shards.first().map_or(String::new(), |s| s.file.path().display().to_string());
-            Error::new(format!("{place}: no tensor '{name}' among the {} there are", self.shard_of.len()))
+            Error::new(format!("{place}: no tensor '{name}' among {} tensors", self.shard_of.len()))
         })
     }
 }
@@ -128,8 +128,8 @@ impl Shard {
     }
 }
 
-/// Length (u64), JSON header, data. The crate checks the header; the lengths are checked here, so that the message can say
-/// how many bytes are missing and so that no sum of sizes from the file can overflow.
+/// Reads the file's parts: length (u64), JSON header, data. The safetensors crate checks the header. The lengths are checked here, so
+/// that the error can say how many bytes are missing and no sum of sizes from the file can overflow.
 fn read_header(bytes: &[u8]) -> Result<(Metadata, usize)> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         crate::bail!("expected at least 8 bytes, found {}", bytes.len())
@@ -137,7 +137,7 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize)> {
     let length = u64::from_le_bytes(*length);
     crate::ensure!(
         length <= MAX_HEADER_BYTES,
-        "expected a header of at most {MAX_HEADER_BYTES} bytes, found the length {length}: this is another kind of file"
+        "expected a header of at most {MAX_HEADER_BYTES} bytes, found {length}: this is another kind of file"
     );
     let Some((header, data)) = rest.split_at_checked(length as usize) else {
         crate::bail!("expected a header of {length} bytes, found {}: the file is truncated", rest.len())
@@ -160,8 +160,7 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize)> {
     Ok((header, bytes.len() - data.len()))
 }
 
-/// The tensors of a header in the order of the file. Read without the detour by which the crate does it, which takes fifty
-/// times the memory that the header has.
+/// The tensors of a header in file order. The deserializer of the safetensors crate would take fifty times the memory of the header.
 struct Entries(Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Entries {
@@ -183,7 +182,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
         let mut entries = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?; // free text, which nothing here needs
+                map.next_value::<IgnoredAny>()?; // free text, not needed
                 continue;
             }
             let info = map.next_value().map_err(|e| A::Error::custom(format!("tensor '{name}': {e}")))?;
@@ -193,7 +192,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// The shard files of an index, each with the tensors it is said to hold.
+/// The shard files of an index, each with the names of its tensors.
 fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -204,7 +203,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let mut files = BTreeMap::<String, Vec<String>>::new();
     for (name, file) in index.weight_map {
         let plain = Path::new(&file).file_name().is_some_and(|f| f == file.as_str());
-        crate::ensure!(plain, "{}: {file:?} is no plain file name", path.display());
+        crate::ensure!(plain, "{}: {file:?} is no plain file name: shards must be in the same folder", path.display());
         files.entry(file).or_default().push(name);
     }
     crate::ensure!(!files.is_empty(), "{} lists no tensors", path.display());
@@ -251,7 +250,7 @@ mod tests {
         write_safetensors(&dir.path().join("two.safetensors"), &two()[1..], &[]).unwrap();
         assert_eq!(Checkpoint::open(dir.path()).unwrap().read("a").unwrap(), two()[1].1);
         index(r#"{"a":"one.safetensors"}"#);
-        assert!(error_of(dir.path()).contains("holds tensor 'a', but it does not"));
+        assert!(error_of(dir.path()).contains("has tensor 'a', but it does not"));
         index(r#"{"a":"../one.safetensors"}"#);
         assert!(error_of(dir.path()).contains("no plain file name"));
         index("7");
@@ -283,7 +282,7 @@ mod tests {
 
     #[test]
     fn sizes_that_overflow_are_refused() {
-        // Eight tensors, each as large as the format can say: together they end 8 bytes before the end of all numbers.
+        // Eight tensors of the largest size: together they end 8 bytes before the largest u64.
         let size = u64::MAX / 8;
         let entries: Vec<_> = (0..8)
             .map(|i| {

@@ -1,6 +1,6 @@
-//! Writing safetensors files as PyTorch programs expect them, whole or not at all.
+//! Writes safetensors files atomically, in the layout that PyTorch programs expect.
 //!
-//! Tensors go out in the type they have. Reading is [`safetensors_file`](super::safetensors_file).
+//! Tensors keep their types. [`safetensors_file`](super::safetensors_file) reads files.
 
 use super::host_tensor::HostTensor;
 use crate::atomic_file::write_atomic;
@@ -9,11 +9,11 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Writes `tensors` under their names, with `format: pt` (which transformers asks for) and `metadata` in the header.
+/// Writes named tensors, with `format: pt` (transformers requires it) and `metadata` in the header.
 ///
-/// The bytes are streamed, not copied. Errors: quantised types, a name given twice, and what the disk says.
+/// Streams the bytes without copying them. Errors: quantised types, duplicate names, and disk errors.
 pub fn write_safetensors(path: &Path, tensors: &[(String, HostTensor)], metadata: &[(&str, &str)]) -> Result<()> {
-    // The largest elements first, so that each tensor is aligned to its own element size; then by name.
+    // Largest elements first, so that each tensor is aligned to its element size; then by name.
     let mut order: Vec<&(String, HostTensor)> = tensors.iter().collect();
     order.sort_by_key(|(name, t)| (std::cmp::Reverse(t.dtype.block_bytes()), name.as_str()));
     let header = header(&order, metadata).with_context(|| format!("writing {}", path.display()))?;
