@@ -1,7 +1,6 @@
-//! Files and folders that appear whole or not at all: written under a temporary name on the same disk, then renamed.
+//! Atomic writes of files and folders: written under a temporary name on the same disk, then renamed.
 //!
-//! It knows no format. Whoever writes results uses this, so that a crash, a full disk or Ctrl-C never leaves half a file
-//! under a name that somebody reads later.
+//! All results are written this way, so that a crash, a full disk or Ctrl-C never leaves a partial file under the final name.
 
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
@@ -9,10 +8,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes the file at `path` through `fill`, replacing an old one only when everything is on disk.
+/// Writes the file at `path` with `fill`. Replaces an old file only when everything is on disk.
 ///
-/// A symbolic link stays and the file that it leads to is replaced. Folders above the file are made; devices, folders and links to
-/// nothing are refused. Where `fill` or the disk fails, the old file is untouched and the temporary one is removed.
+/// Follows a symbolic link and replaces its target. Creates missing parent folders. Fails for devices, folders and dangling links. If
+/// `fill` or the disk fails, the old file stays unchanged and the temporary file is removed.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
         let target = file_target(path)?;
@@ -21,7 +20,7 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
         fill(&mut writer)?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
-        drop(writer); // Windows does not rename an open file
+        drop(writer); // Windows cannot rename an open file
         fs::rename(&temporary.path, &target)?;
         sync_folder(folder_of(&target));
         Ok(())
@@ -29,22 +28,22 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
     write().with_context(|| format!("writing {}", path.display()))
 }
 
-/// [`write_atomic`] for content that is there already.
+/// [`write_atomic`] for content in memory.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     write_atomic(path, |file| Ok(file.write_all(content.as_ref())?))
 }
 
-/// Refuses a path that [`write_atomic`] would refuse, so that no work is done for a file that cannot be written.
+/// Fails for a path that [`write_atomic`] would reject, so that a program can check before it starts the work.
 pub fn check_target(path: &Path) -> Result<()> {
     file_target(path).map(|_| ()).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Where a file named `path` goes: what a link leads to, else the path itself. Refuses what a rename must not replace.
+/// The file to replace: the target of a link, otherwise the path itself. Fails for anything that a rename must not replace.
 fn file_target(path: &Path) -> Result<PathBuf> {
-    crate::ensure!(path.file_name().is_some(), "that names no file");
+    crate::ensure!(path.file_name().is_some(), "the path names no file");
     if path.symlink_metadata().is_ok() {
-        let target = path.canonicalize().context("it is a link that leads nowhere")?;
-        crate::ensure!(target.is_file(), "it is no regular file but a folder or a device: name a file");
+        let target = path.canonicalize().context("it is a dangling link")?;
+        crate::ensure!(target.is_file(), "it is no regular file but a folder or a device: give the path of a file");
         return Ok(target);
     }
     let folder = folder_of(path);
@@ -52,17 +51,16 @@ fn file_target(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Writes the folder at `path`: `fill` puts finished files into a temporary folder, which is then renamed. Folders above
-/// it are made.
+/// Writes the folder at `path`: `fill` writes its files to a temporary folder, which is then renamed. Creates missing parent folders.
 ///
-/// Where the folder exists already, which may be a mount point or a link to another disk, the temporary one lies inside it.
-/// Each new file then replaces its namesake by a rename and all other files stay: they are not ours to delete. `fill` should
-/// write each file with [`write_atomic`] and make no sub-folders.
+/// If the folder exists, it may be a mount point or a link to another disk, so the temporary folder is created inside it. A rename
+/// then moves each new file over the old file of the same name. All other files stay. `fill` should write each file with
+/// [`write_atomic`] and create no subfolders.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
-        crate::ensure!(path.file_name().is_some() || path.is_dir(), "that names no folder");
+        crate::ensure!(path.file_name().is_some() || path.is_dir(), "the path names no folder");
         let exists = path.symlink_metadata().is_ok();
-        crate::ensure!(!exists || path.is_dir(), "a file, or a link that leads nowhere, is in the way");
+        crate::ensure!(!exists || path.is_dir(), "a file or a dangling link with this name exists");
         let home = if exists { path } else { folder_of(path) };
         fs::create_dir_all(home).with_context(|| format!("creating the folder {}", home.display()))?;
         let (temporary, ()) = Temporary::make(home, |path| fs::create_dir(path))?;
@@ -83,7 +81,7 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from)? {
         names.push(entry?.file_name());
     }
-    // Small description files last: a reader that meets the new description finds the new weights.
+    // Move JSON files last, so that a reader who sees the new configuration finds the new weights.
     names.sort_by_key(|name| (Path::new(name).extension().is_some_and(|e| e == "json"), name.clone()));
     for name in names {
         fs::rename(from.join(&name), to.join(&name)).with_context(|| name.display().to_string())?;
@@ -91,7 +89,7 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the rename itself durable where the system lets one open a folder; a failure costs durability only.
+/// Makes the rename durable on systems that can open a folder. A failure costs only durability.
 fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         folder.sync_all().ok();
@@ -102,13 +100,13 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A name that nothing has yet; whatever is there at the end is removed.
+/// A temporary file or folder, removed when dropped.
 struct Temporary {
     path: PathBuf,
 }
 
 impl Temporary {
-    /// Makes something in `folder` under a name that was free.
+    /// Creates a file or folder in `folder` with `make`, under an unused name.
     fn make<T>(folder: &Path, make: impl Fn(&Path) -> io::Result<T>) -> Result<(Self, T)> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         loop {
@@ -116,7 +114,7 @@ impl Temporary {
             let path = folder.join(format!(".longreach-{}-{n}.tmp", std::process::id()));
             match make(&path) {
                 Ok(made) => return Ok((Self { path }, made)),
-                // A killed process with the same id, as every run in a container has, left it.
+                // Left by a killed process with the same id; in a container, every run has the same id.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Error::from(e).context(format!("in the folder {}", folder.display()))),
             }
@@ -129,7 +127,7 @@ impl Drop for Temporary {
         if self.path.is_dir() {
             fs::remove_dir_all(&self.path).ok();
         } else {
-            fs::remove_file(&self.path).ok(); // absent after the rename, which is well
+            fs::remove_file(&self.path).ok(); // absent after the rename
         }
     }
 }
@@ -192,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mount");
         fs::create_dir(&path).unwrap();
-        // What a killed process of the same id may have left.
+        // Leftovers of a killed process with the same id.
         let next = |n: u64| path.join(format!(".longreach-{}-{n}.tmp", std::process::id()));
         (0..64).for_each(|n| fs::create_dir(next(n)).unwrap());
         write_folder(&path, |d| {

@@ -1,4 +1,4 @@
-//! The one error type of the crate: what failed, in which context, and of which kind.
+//! The error type of the crate: a message, its context and a kind.
 //!
 //! An [`Error`] is a sentence with the sentences of its callers in front ("outer: inner"). Each
 //! says what went wrong, why, and what to do about it. Settings are named by the fields that hold
@@ -11,22 +11,22 @@ use std::fmt;
 /// Result with the crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a caller may want to react to. Everything else is in the text.
+/// Kind of an error, for callers that react to it. Everything else is in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The request itself makes no sense (exit status 2).
+    /// The request is invalid (exit status 2).
     Usage,
-    /// The work was tried and failed (exit status 1).
+    /// The work failed (exit status 1).
     Failed,
     /// A device or the host ran out of memory.
     OutOfMemory,
-    /// The device went away: driver reset, unplugged, timed out.
+    /// The device was lost: driver reset, unplugged, timed out.
     DeviceLost,
-    /// Training left the range of numbers.
+    /// Training diverged to NaN or infinity.
     Diverged,
 }
 
-/// Opaque error with its context chain.
+/// An error with its context chain.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -41,7 +41,7 @@ impl Error {
         Self::of_kind(ErrorKind::Failed, message)
     }
 
-    /// An error in what the user asked for.
+    /// An error of kind [`ErrorKind::Usage`].
     pub fn usage(message: impl Into<String>) -> Self {
         Self::of_kind(ErrorKind::Usage, message)
     }
@@ -51,12 +51,12 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), context: Vec::new() }))
     }
 
-    /// The kind, unchanged by added context.
+    /// The kind. Adding context does not change it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Puts a sentence in front: what was being done when this happened.
+    /// Adds context in front of the message: the operation that failed.
     pub fn context(mut self, outer: impl fmt::Display) -> Self {
         self.0.context.push(outer.to_string());
         self
@@ -107,9 +107,9 @@ pub fn rename_settings(text: &str, name: impl Fn(&str) -> Option<String>) -> Str
 
 /// Adds context to a failing result.
 pub trait Context<T> {
-    /// Puts `outer` in front of the error's text.
+    /// Adds `outer` in front of the error's message.
     fn context(self, outer: impl fmt::Display) -> Result<T>;
-    /// As [`Context::context`], computed only on failure.
+    /// Like [`Context::context`], but computes the context only on failure.
     fn with_context<D: fmt::Display>(self, outer: impl FnOnce() -> D) -> Result<T>;
 }
 
@@ -143,7 +143,7 @@ from_display!(
     Box<dyn std::error::Error + Send + Sync>,
 );
 
-/// Returns an [`Error`] made from a format string unless the condition holds.
+/// Returns an [`Error`] with a formatted message unless the condition holds.
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -153,7 +153,7 @@ macro_rules! ensure {
     };
 }
 
-/// Returns an [`Error`] made from a format string.
+/// Returns an [`Error`] with a formatted message.
 #[macro_export]
 macro_rules! bail {
     ($($message:tt)+) => {

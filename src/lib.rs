@@ -1,6 +1,6 @@
-//! Longreach: fine-tune and run language models with Lag-Relative Sparse Attention on any GPU that WebGPU reaches.
+//! Longreach: fine-tune and run language models with Lag-Relative Sparse Attention on any WebGPU GPU.
 //!
-//! Read [`gpu`] for how work is described and run, then `ARCHITECTURE.md` for the floors above it.
+//! Start with [`gpu`], which describes and runs work, then read `ARCHITECTURE.md` for the modules above it.
 
 #[cfg(feature = "app")]
 pub mod app;
@@ -32,7 +32,7 @@ pub mod verify;
 
 pub use error::{Context, Error, ErrorKind, Result};
 
-/// The README, so that the documentation's tests run its example.
+/// Includes the README, so that doc tests run its example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;

@@ -1,16 +1,16 @@
-//! The `longreach` program: a thin shell around [`longreach::cli`].
+//! The `longreach` program: calls [`longreach::cli`].
 
 fn main() {
     keep_drivers_quiet();
     std::process::exit(longreach::cli::main());
 }
 
-/// Mesa's drivers complain on stderr, once for each look at the adapters, where this variable is missing, as in containers
-/// and over ssh. They only look for a window system there, which nothing here needs.
+/// Sets `XDG_RUNTIME_DIR` if it is missing, as in containers and over ssh. Without it, Mesa's drivers print a warning to stderr on every
+/// adapter query. They use it only to look for a window system, which the program does not need.
 fn keep_drivers_quiet() {
     const VARIABLE: &str = "XDG_RUNTIME_DIR";
     if cfg!(target_os = "linux") && std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: nothing else runs yet in this process that could read the environment.
+        // SAFETY: no other thread runs yet that could read the environment.
         unsafe { std::env::set_var(VARIABLE, std::env::temp_dir()) };
     }
 }

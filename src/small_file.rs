@@ -1,27 +1,30 @@
-//! Reading whole files that are small by nature: configurations, templates, indexes. A JSON tree takes up to a hundred times
-//! the memory of its text, so a file that is far too large for what it should be is refused unread.
+//! Reads small files whole, with a size limit: configurations, templates, indexes.
 //!
-//! Weights are mapped instead (`tensor::mapped_file`), and training data is read line by line (`data::dataset`).
+//! A JSON tree takes up to a hundred times the memory of its text, so a file far above the expected size is an error. Weights are
+//! memory-mapped instead (`formats::mapped_file`), and training data is read line by line (`data::dataset`).
 
 use crate::error::{Context, Result};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Most bytes of a configuration or a template; the largest known have one million.
+/// Most bytes of a configuration or template. The largest known have one million.
 pub const CONFIG_BYTES: u64 = 4 << 20;
 
-/// The bytes of a file that has at most `most_bytes`. Errors do not name the path: the caller does.
+/// Reads a file of at most `most_bytes` bytes. Errors do not name the path; the caller adds it.
 pub fn read_bytes(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most_bytes + 1).read_to_end(&mut bytes)?;
-    crate::ensure!(bytes.len() as u64 <= most_bytes, "more than {most_bytes} bytes, which no such file has");
+    crate::ensure!(
+        bytes.len() as u64 <= most_bytes,
+        "the file has more than {most_bytes} bytes, too many for this kind of file"
+    );
     Ok(bytes)
 }
 
-/// The text of a configuration or a template.
+/// Reads the text of a configuration or template.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path, CONFIG_BYTES)?).map_err(|e| e.utf8_error()).context("not a text")
+    String::from_utf8(read_bytes(path, CONFIG_BYTES)?).map_err(|e| e.utf8_error()).context("not a text in UTF-8")
 }
 
 #[cfg(test)]
