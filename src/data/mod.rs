@@ -1,4 +1,4 @@
-//! Floor 8: training data: datasets, examples, batches and seeded random numbers.
+//! Floor 7: training data: datasets, examples, batches and seeded random numbers.
 
 pub mod batch;
 pub mod dataset;
