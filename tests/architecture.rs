@@ -143,6 +143,13 @@ fn the_rooms_of_gpu_keep_to_themselves() {
 }
 
 #[test]
+fn no_files_use_each_other_in_a_circle() {
+    let product = product();
+    let circles: Vec<String> = Imports::new(&product).circles().iter().map(|c| c.join(" <-> ")).collect();
+    fail_if(&circles, "Move what both need to a file of its own, or pass it in.");
+}
+
+#[test]
 fn wgpu_and_winit_are_named_only_where_they_live() {
     let homes = [("wgpu", &["src/gpu/wgpu/", "src/app/"][..]), ("winit", &["src/app/"]), ("egui", &["src/app/"])];
     let mut wrong = Vec::new();

@@ -252,7 +252,10 @@ fn check_model(device: &mut dyn Executor, chunk: usize) {
     let (stored_path, plain_path) = (folder.path().join("stored.gguf"), folder.path().join("plain.gguf"));
     for format in Format::QUANTISED {
         let stored = tensors(format.dtype());
-        let plain: Vec<_> = stored.iter().map(|(name, t)| (name.clone(), HostTensor::from_f32(&t.shape, &t.to_f32().unwrap()))).collect();
+        let plain: Vec<_> = stored
+            .iter()
+            .map(|(name, t)| (name.clone(), HostTensor::from_f32(&t.shape, &t.to_f32().unwrap())))
+            .collect();
         write_gguf(&stored_path, &stored);
         write_gguf(&plain_path, &plain);
         let (got, variants) = outcome(device, &stored_path, chunk);

@@ -8,30 +8,20 @@ use super::backward::Saved;
 use super::layout::{NO_RING, TileParams};
 use super::reference::{self, Shape, split_by};
 use super::score::Pairs;
+use super::shared::{Keys, OWN_QUADS, QUADS, QUERIES, QUERY_TILE, TILES, broadcast_shape};
 use super::tiles::{LANES, QueryTile, UNLIMITED};
 use super::work::query_tile_work;
 use super::{Attention, Heads, LayerAttention, Lrsa, TrainingLayout};
 use super::{decode, select};
 use crate::error::Result;
 use crate::gpu::{
-    self, Alternative, Binding, CpuExecutor, Dispatch, Expected, Feature, KernelArgs, KernelDef, Kind, Params as _,
-    Real, Recording, Source, Span,
+    Alternative, Binding, CpuExecutor, Expected, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span,
 };
 use crate::kernels::case::{Built, Case, Input, Tolerance, frozen, real};
 use crate::kernels::op::{Applied, Op};
 use crate::kernels::rows::softmax;
 use crate::tensor::{Format, Tensor};
 use crate::wgsl;
-
-/// A query tile.
-pub(super) const QUERY_TILE: Source = wgsl!("attend/query_tile");
-/// Inputs and runs of keys of query tiles.
-pub(super) const TILES: Source = wgsl!("attend/tiles");
-/// What several queries of a tile see.
-pub(super) const QUERIES: Source = wgsl!("attend/queries");
-/// Matrices with a column for each row or key of a lane, and the quads that lanes hand round.
-pub(super) const QUADS: Source = wgsl!("attend/quads").needing(Feature::WideSubgroups);
-pub(super) const OWN_QUADS: Source = wgsl!("attend/own_quads");
 
 static FORWARD: KernelDef = KernelDef {
     label: "attend/forward",
@@ -59,11 +49,6 @@ static FORWARD_BROADCAST: KernelDef = KernelDef {
     alternatives: &[],
     ..FORWARD
 };
-
-/// The broadcasting kernels take eight quads of a head at a time.
-pub(super) fn broadcast_shape(d: &Dispatch) -> Option<gpu::Shape> {
-    d.constants[0].is_multiple_of(8).then(|| (d.constants.clone(), d.groups))
-}
 
 /// The kernels of this family, for heads of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
@@ -101,16 +86,6 @@ fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
             keys.mix(1, kv_head, &scores, n_queries, &mut out[head * dim..], shape.q_cols());
         }
     });
-}
-
-/// The keys of query tiles.
-pub(super) struct Keys<'a> {
-    pub(super) raw: &'a Span,
-    pub(super) packed: &'a Span,
-    pub(super) tiles: &'a Span,
-    pub(super) ring: u32,
-    /// Factor of the scores.
-    pub(super) scale: f32,
 }
 
 /// Appends the forward of `n_tiles` tiles: output [tokens, H·d] and log-sum-exp [tokens, H].

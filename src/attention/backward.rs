@@ -4,9 +4,9 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, QUERY_TILE, TILES, broadcast_shape};
 use super::layout::TileParams;
 use super::reference::{Keys, Shape, split_by};
+use super::shared::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, QUERY_TILE, TILES, broadcast_shape};
 use super::tiles::{KeyTile, QueryTile};
 use super::work::{key_tile_work, query_tile_work};
 use crate::gpu::{

@@ -6,11 +6,12 @@
 //! of W is a ring: W - 1 rows and those of the part that is being fed ([`Storage::new`]). Length after n tokens:
 //! [`LayerAttention::cache_length`].
 
-use super::attend::{Keys, attend_cached};
+use super::attend::attend_cached;
 use super::cache_step::{CacheStep, MAX_PARTS, Part, Storage, TILE_WORDS, chunk_length, cut, table_words};
 use super::config::kinds_of;
 use super::score::Pairs;
 use super::select;
+use super::shared::Keys;
 use super::store::store;
 use super::{Heads, LayerAttention, Lrsa, Selection};
 use crate::error::{Context, Error, ErrorKind, Result};

@@ -7,8 +7,8 @@
 use rayon::prelude::*;
 
 use super::Heads;
-use super::attend::{Keys as CacheKeys, QUERY_TILE, TILES};
 use super::reference::{Keys, Shape};
+use super::shared::{Keys as CacheKeys, QUERY_TILE, TILES};
 use super::tiles::{LANES, QueryTile, UNLIMITED};
 use super::work::query_tile_work;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};

@@ -14,6 +14,7 @@ mod layout;
 mod reference;
 mod score;
 mod select;
+mod shared;
 mod store;
 mod tiles;
 mod work;

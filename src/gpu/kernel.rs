@@ -1,11 +1,13 @@
-//! `KernelDef`: one kernel's WGSL sources, bindings, parameters and Rust reference, as one static.
+//! `KernelDef`, one kernel as one static (WGSL, bindings, parameters, Rust reference), and `Dispatch`, one run of it.
 //!
 //! The kernel families define [`KernelDef`] statics; a dispatch refers to one. Tests compare each
 //! static with its WGSL by reflection (`shader/link.rs`) and run its WGSL against its reference.
 
 use super::kernel_args::KernelArgs;
-use super::work::WorkFn;
-use super::{Dispatch, Feature, Features, Kind};
+use super::params::{Field, Params, Scalar, StructDef, TableRow};
+use super::work::{BoundSpan, DispatchView, ReadWords, Work, WorkFn};
+use super::{Feature, Features, Kind, Span};
+use crate::error::Result;
 
 /// How a kernel accesses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,84 +115,6 @@ macro_rules! wgsl {
     };
     ($path:literal, $needs:ident => $other:literal) => {
         $crate::wgsl!($path).or($crate::gpu::Feature::$needs, $crate::wgsl!($other))
-    };
-}
-
-/// Scalar type of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scalar {
-    /// `u32` in Rust and WGSL.
-    U32,
-    /// `i32` in Rust and WGSL.
-    I32,
-    /// `f32` in Rust and WGSL.
-    F32,
-}
-
-/// Name and type of one member of a parameter block. Members are four bytes each, in order.
-#[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Member name, the same in Rust and WGSL.
-    pub name: &'static str,
-    /// Scalar type.
-    pub scalar: Scalar,
-}
-
-/// A plain block of four-byte scalars that matches the WGSL struct `Params`.
-pub trait Params: bytemuck::Pod {
-    /// Its members in order.
-    const FIELDS: &'static [Field];
-}
-
-/// Declares a parameter block: a `#[repr(C)]` struct of `u32`, `i32` and `f32` members with its
-/// [`Params`] description.
-#[macro_export]
-macro_rules! params {
-    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {
-        $(#[$doc])*
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-        pub struct $name { $($(#[$fdoc])* pub $field: $ty),* }
-        impl $crate::gpu::Params for $name {
-            const FIELDS: &'static [$crate::gpu::Field] =
-                &[$($crate::gpu::Field { name: stringify!($field), scalar: $crate::params!(@scalar $ty) }),*];
-        }
-    };
-    (@scalar u32) => { $crate::gpu::Scalar::U32 };
-    (@scalar i32) => { $crate::gpu::Scalar::I32 };
-    (@scalar f32) => { $crate::gpu::Scalar::F32 };
-}
-
-/// Name and members of a struct that Rust and WGSL declare alike.
-#[derive(Clone, Copy, Debug)]
-pub struct StructDef {
-    /// Its name in both.
-    pub name: &'static str,
-    /// Its members in order, four bytes each.
-    pub fields: &'static [Field],
-}
-
-/// One element of a table of words: a plain struct that WGSL declares under the same name.
-pub trait TableRow: bytemuck::Pod {
-    /// Its description.
-    const DEF: StructDef;
-}
-
-/// Declares an element of a table: a `#[repr(C)]` struct of `u32` and `i32` members with its [`TableRow`] description.
-/// A binding names it with [`Binding::of_rows`], and reflection compares it with the WGSL struct.
-#[macro_export]
-macro_rules! table_row {
-    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {
-        $(#[$doc])*
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-        pub struct $name { $($(#[$fdoc])* pub $field: $ty),* }
-        impl $crate::gpu::TableRow for $name {
-            const DEF: $crate::gpu::StructDef = $crate::gpu::StructDef {
-                name: stringify!($name),
-                fields: &[$($crate::gpu::Field { name: stringify!($field), scalar: $crate::params!(@scalar $ty) }),*],
-            };
-        }
     };
 }
 
@@ -303,5 +227,69 @@ impl KernelDef {
 impl std::fmt::Debug for KernelDef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name())
+    }
+}
+
+/// WebGPU's guaranteed maximum of workgroups per axis.
+pub(super) const MAX_GROUPS: u32 = 65_535;
+
+/// One run of a kernel: the kernel, its constants and parameters, its buffers and its grid.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// Which kernel.
+    pub kernel: &'static KernelDef,
+    /// Values of its generated constants.
+    pub constants: Vec<u32>,
+    /// Bytes of its parameter block.
+    pub params: Vec<u8>,
+    /// Its buffers in binding order.
+    pub spans: Vec<Span>,
+    /// Workgroups per axis.
+    pub groups: [u32; 3],
+}
+
+impl Dispatch {
+    /// Its parameter block.
+    pub fn params_as<P: Params>(&self) -> P {
+        bytemuck::pod_read_unaligned(&self.params)
+    }
+
+    /// The least that this dispatch has to do. `read_words` reads a bound span of words from the
+    /// device: tables of tiles say how much attention sees.
+    pub fn work(&self, read_words: &mut ReadWords<'_>) -> Result<Work> {
+        let kernel = self.kernel;
+        let param = |(i, field): (usize, &Field)| {
+            let word = u32::from_le_bytes(self.params[4 * i..][..4].try_into().expect("four bytes a parameter"));
+            let count = match field.scalar {
+                Scalar::F32 => u64::from(f32::from_bits(word) != 0.0),
+                Scalar::U32 | Scalar::I32 => u64::from(word),
+            };
+            (field.name, count)
+        };
+        let bound = |(binding, span): (&Binding, _)| {
+            let passes = if binding.access == Access::ReadWrite { 2 } else { 1 };
+            (binding.name, BoundSpan { span, passes })
+        };
+        let constants = kernel.constants.iter().zip(&self.constants);
+        (kernel.work)(&mut DispatchView {
+            label: kernel.label,
+            params: kernel.params.iter().enumerate().map(param).collect(),
+            constants: constants.map(|(name, value)| (*name, u64::from(*value))).collect(),
+            spans: kernel.bindings.iter().zip(&self.spans).map(bound).collect(),
+            read_words,
+        })
+    }
+
+    /// This dispatch with each alternative of its kernel that suits it and that a device with `features` can run, and where that is
+    /// expected to win.
+    pub fn alternatives(&self, features: Features) -> Vec<(Dispatch, Expected)> {
+        let suited = |alternative: &Alternative| {
+            let (constants, groups) = (alternative.shape)(self).filter(|_| alternative.kernel.runs_with(features))?;
+            if groups.iter().any(|&g| g > MAX_GROUPS) {
+                return None;
+            }
+            Some((Dispatch { kernel: alternative.kernel, constants, groups, ..self.clone() }, alternative.expected))
+        };
+        self.kernel.alternatives.iter().filter_map(suited).collect()
     }
 }

@@ -11,6 +11,7 @@ mod features;
 mod kernel;
 mod kernel_args;
 mod open;
+mod params;
 mod plan;
 mod reading;
 mod recording;
@@ -28,13 +29,11 @@ pub use crate::real::Real;
 pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
 pub use features::{Feature, Features};
-pub use kernel::{
-    Access, Alternative, Binding, Expected, Field, KernelDef, Params, PartVariant, Scalar, Shape, Source, StructDef,
-    TableRow,
-};
+pub use kernel::{Access, Alternative, Binding, Dispatch, Expected, KernelDef, PartVariant, Shape, Source};
 pub use kernel_args::{Arg, KernelArgs};
 pub use open::{open_device, open_device_with, software_adapter};
+pub use params::{Field, Params, Scalar, StructDef, TableRow};
 pub use plan::Plan;
 pub use reading::Reading;
-pub use recording::{Command, Dispatch, Recording, groups_for};
+pub use recording::{Command, Recording, groups_for};
 pub use work::{DispatchView, ReadWords, Work, WorkFn};

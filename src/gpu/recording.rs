@@ -4,11 +4,8 @@
 //! GPU would: no buffer is both read and written in one dispatch or copied onto itself, offsets are
 //! aligned, grids are within the limits.
 
-use super::work::{BoundSpan, DispatchView, ReadWords, Work};
-use super::{
-    Access, Alternative, Binding, Buffer, Expected, Features, Field, KernelDef, Kind, Lifetime, Params, Scalar, Span,
-};
-use crate::error::Result;
+use super::kernel::{Dispatch, MAX_GROUPS};
+use super::{Access, Buffer, KernelDef, Kind, Lifetime, Params, Span};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -25,70 +22,6 @@ pub enum Command {
     /// Fill with zeros.
     Clear(Span),
 }
-
-/// One run of a kernel: the kernel, its constants and parameters, its buffers and its grid.
-#[derive(Clone, Debug)]
-pub struct Dispatch {
-    /// Which kernel.
-    pub kernel: &'static KernelDef,
-    /// Values of its generated constants.
-    pub constants: Vec<u32>,
-    /// Bytes of its parameter block.
-    pub params: Vec<u8>,
-    /// Its buffers in binding order.
-    pub spans: Vec<Span>,
-    /// Workgroups per axis.
-    pub groups: [u32; 3],
-}
-
-impl Dispatch {
-    /// Its parameter block.
-    pub fn params_as<P: Params>(&self) -> P {
-        bytemuck::pod_read_unaligned(&self.params)
-    }
-
-    /// The least that this dispatch has to do. `read_words` reads a bound span of words from the
-    /// device: tables of tiles say how much attention sees.
-    pub fn work(&self, read_words: &mut ReadWords<'_>) -> Result<Work> {
-        let kernel = self.kernel;
-        let param = |(i, field): (usize, &Field)| {
-            let word = u32::from_le_bytes(self.params[4 * i..][..4].try_into().expect("four bytes a parameter"));
-            let count = match field.scalar {
-                Scalar::F32 => u64::from(f32::from_bits(word) != 0.0),
-                Scalar::U32 | Scalar::I32 => u64::from(word),
-            };
-            (field.name, count)
-        };
-        let bound = |(binding, span): (&Binding, _)| {
-            let passes = if binding.access == Access::ReadWrite { 2 } else { 1 };
-            (binding.name, BoundSpan { span, passes })
-        };
-        let constants = kernel.constants.iter().zip(&self.constants);
-        (kernel.work)(&mut DispatchView {
-            label: kernel.label,
-            params: kernel.params.iter().enumerate().map(param).collect(),
-            constants: constants.map(|(name, value)| (*name, u64::from(*value))).collect(),
-            spans: kernel.bindings.iter().zip(&self.spans).map(bound).collect(),
-            read_words,
-        })
-    }
-
-    /// This dispatch with each alternative of its kernel that suits it and that a device with `features` can run, and where that is
-    /// expected to win.
-    pub fn alternatives(&self, features: Features) -> Vec<(Dispatch, Expected)> {
-        let suited = |alternative: &Alternative| {
-            let (constants, groups) = (alternative.shape)(self).filter(|_| alternative.kernel.runs_with(features))?;
-            if groups.iter().any(|&g| g > MAX_GROUPS) {
-                return None;
-            }
-            Some((Dispatch { kernel: alternative.kernel, constants, groups, ..self.clone() }, alternative.expected))
-        };
-        self.kernel.alternatives.iter().filter_map(suited).collect()
-    }
-}
-
-/// WebGPU's guaranteed maximum of workgroups per axis.
-const MAX_GROUPS: u32 = 65_535;
 
 /// Workgroups for `n` invocations in groups of `size`: one axis if it fits, else folded over two
 /// (the shader's `linear_index` unfolds it). The grid may exceed `n`, so kernels check their index.
