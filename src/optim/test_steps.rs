@@ -3,7 +3,7 @@
 use super::{Optimizer, UpdateRule};
 use crate::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording};
 use crate::kernels::case::random;
-use crate::kernels::grad_norm::norm_and_factor;
+use crate::kernels::clip_grad::norm_and_factor;
 use crate::tensor::{Arena, Spec};
 
 /// Learning rate of every step.

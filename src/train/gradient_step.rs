@@ -10,8 +10,8 @@ use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Recording, Span};
+use crate::kernels::clip_grad::norm_and_factor;
 use crate::kernels::elementwise::add_into;
-use crate::kernels::grad_norm::norm_and_factor;
 use crate::nn::Dropout;
 use crate::tensor::{Arena, Format, Tensor, copy_tensor};
 

@@ -40,9 +40,9 @@ params! {
 }
 
 static SQUARE_SUM: KernelDef = KernelDef {
-    label: "grad_norm/square_sum",
+    label: "clip_grad/square_sum",
     suffix: "",
-    parts: &[TREE, wgsl!("grad_norm/square_sum")],
+    parts: &[TREE, wgsl!("clip_grad/square_sum")],
     bindings: &[
         Binding::read("x", Kind::Real, "[n]"),
         Binding::read_write("partials", Kind::Real, "[all slices' partial sums]"),
@@ -56,9 +56,9 @@ static SQUARE_SUM: KernelDef = KernelDef {
 };
 
 static CLIP_FACTOR: KernelDef = KernelDef {
-    label: "grad_norm/clip_factor",
+    label: "clip_grad/clip_factor",
     suffix: "",
-    parts: &[TREE, wgsl!("grad_norm/clip_factor")],
+    parts: &[TREE, wgsl!("clip_grad/clip_factor")],
     bindings: &[Binding::read("partials", Kind::Real, "[n]"), Binding::write("state", Kind::Real, "[norm, factor]")],
     params: ClipParams::FIELDS,
     constants: &[],
@@ -114,7 +114,7 @@ pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Sp
 /// A case over an arena of two slices of different lengths.
 fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
     let inputs = vec![real(2, 1, n, spread).frozen(), real(3, 1, n.div_ceil(3), spread).frozen()];
-    Case::new(format!("grad_norm/clip_factor: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+    Case::new(format!("clip_grad/clip_factor: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let mut slices = Vec::new();
         for from in &b.tensors {
             let [values, grads] =
