@@ -124,13 +124,13 @@ fn what_is_kept_lies_between_sink_and_tail() {
     let tokenizer = stories.files.tokenizer().unwrap();
     let map = kept_map(&mut stories.device, &mut stories.loaded.model, tokenizer, &ids, lrsa).unwrap();
     assert_eq!((map.kept.len(), map.kept[0].len(), map.tokens.len()), (5, 4, 150));
-    assert_eq!((map.sink, map.tail_start), (4, 4 + 8 * 16), "9 partitions, of which all but the last are judged");
+    assert_eq!((map.sink, map.recent_start), (4, 4 + 8 * 16), "9 partitions, of which all but the last are judged");
     for head in map.kept.iter().flatten() {
         for partition in 0..8 {
             let range = 4 + partition * 16..4 + (partition + 1) * 16;
             assert_eq!(head.iter().filter(|&&p| range.contains(&p)).count(), 4);
         }
-        assert_eq!(head.len() + 4 + (150 - map.tail_start), lrsa.cache_length(150));
+        assert_eq!(head.len() + 4 + (150 - map.recent_start), lrsa.cache_length(150));
     }
     let said = map.tokens.concat();
     assert_eq!(said.trim_start_matches("<s>").trim(), tokenizer.decode(&ids, true).unwrap().trim());

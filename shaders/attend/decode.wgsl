@@ -26,14 +26,14 @@ var<workgroup> parts: array<vec4<f32>, G * GROUP>;
 // Run and first quad of key i of the tile, all runs taken as one.
 fn key_at(tile: u32, i: u32, head: u32) -> vec2<u32> {
     let n_sink = tiles[tile].n_sink;
-    let n_fixed = n_sink + tiles[tile].n_packed;
+    let n_older = n_sink + tiles[tile].n_kept;
     if i < n_sink {
         return vec2<u32>(0u, run_row(run_start(tile, 0u), 0u, i, head));
     }
-    if i < n_fixed {
-        return vec2<u32>(PACKED, run_row(run_start(tile, PACKED), PACKED, i - n_sink, head));
+    if i < n_older {
+        return vec2<u32>(KEPT, run_row(run_start(tile, KEPT), KEPT, i - n_sink, head));
     }
-    return vec2<u32>(WINDOW, run_row(run_start(tile, WINDOW), WINDOW, i - n_fixed, head));
+    return vec2<u32>(RECENT, run_row(run_start(tile, RECENT), RECENT, i - n_older, head));
 }
 
 @compute @workgroup_size(GROUP)
@@ -42,7 +42,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     let head = group.y;
     let group_size = p.n_heads / p.n_kv_heads;
     let start = SPLIT * group.z;
-    let n_keys = tiles[tile].n_sink + tiles[tile].n_packed + tiles[tile].n_window;
+    let n_keys = tiles[tile].n_sink + tiles[tile].n_kept + tiles[tile].n_recent;
     let n = min(max(n_keys, start) - start, SPLIT);
     let query = rows_of(tile, head, vec4<u32>(0u)).x;
     let out = (group.x * p.n_splits + group.z) * p.n_heads + head * group_size;

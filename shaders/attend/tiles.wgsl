@@ -1,15 +1,15 @@
 // What the kernels over query tiles share: inputs, and the three runs of keys of a tile. Whoever links it declares Params.
 //
 // The rows of a tile (see attend/query_tile.wgsl) are the pairs of a query and a head of the group, the heads the faster. A kv
-// row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated. Raw rows wrap at `ring`.
+// row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated. Recent rows wrap at `ring`.
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;       // [tokens, H, D4]
-@group(0) @binding(2) var<storage, read> raw: array<vec4<f32>>;     // [rows, 2, Hk, D4]
-@group(0) @binding(3) var<storage, read> packed: array<vec4<f32>>;  // [packed rows, 2, Hk, D4]
-@group(0) @binding(4) var<storage, read> tiles: array<QueryTile>;   // [n_tiles]
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;      // [tokens, H, D4]
+@group(0) @binding(2) var<storage, read> recent: array<vec4<f32>>; // [rows, 2, Hk, D4]
+@group(0) @binding(3) var<storage, read> kept: array<vec4<f32>>;   // [kept rows, 2, Hk, D4]
+@group(0) @binding(4) var<storage, read> tiles: array<QueryTile>;  // [n_tiles]
 
-const PACKED: u32 = 1u;
-const WINDOW: u32 = 2u;
+const KEPT: u32 = 1u;
+const RECENT: u32 = 2u;
 
 // Where rows of a tile lie in [tokens, H].
 fn rows_of(tile: u32, head: u32, rows: vec4<u32>) -> vec4<u32> {
@@ -19,24 +19,24 @@ fn rows_of(tile: u32, head: u32, rows: vec4<u32>) -> vec4<u32> {
 
 // The first row of a run.
 fn run_start(tile: u32, run: u32) -> u32 {
-    return select(select(tiles[tile].sink, tiles[tile].packed, run == PACKED), tiles[tile].window, run == WINDOW);
+    return select(select(tiles[tile].sink, tiles[tile].kept, run == KEPT), tiles[tile].recent, run == RECENT);
 }
 
 // The rows of a run that the first query sees.
 fn run_rows(tile: u32, run: u32) -> u32 {
-    return select(select(tiles[tile].n_sink, tiles[tile].n_packed, run == PACKED), tiles[tile].n_window, run == WINDOW);
+    return select(select(tiles[tile].n_sink, tiles[tile].n_kept, run == KEPT), tiles[tile].n_recent, run == RECENT);
 }
 
 // The first quad of key j of a run that starts at `first`, in the buffer of that run.
 fn run_row(first: u32, run: u32, j: u32, head: u32) -> u32 {
     let at = first + j;
-    let wraps = run != PACKED && at >= p.ring;
+    let wraps = run != KEPT && at >= p.ring;
     return select(at, at - p.ring, wraps) * 2u * p.n_kv_heads * D4 + head * D4;
 }
 
 fn load(run: u32, at: u32) -> vec4<f32> {
-    if run == PACKED {
-        return packed[at];
+    if run == KEPT {
+        return kept[at];
     }
-    return raw[at];
+    return recent[at];
 }

@@ -1,4 +1,4 @@
-// Writes the raw rows of the marked tokens in ascending order.
+// Writes the recent rows of the marked tokens in ascending order.
 //
 // grid: one invocation per pair, kv head and token; the marked ones count the marks before them.
 struct Params {
@@ -6,13 +6,13 @@ struct Params {
     n_heads: u32, // Hk
     lag: u32,
     kept: u32,
-    ring: u32,    // raw rows wrap here
+    ring: u32,    // recent rows wrap here
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> marks: array<u32>;      // [n_pairs, Hk, lag]
+@group(0) @binding(1) var<storage, read> marks: array<u32>;       // [n_pairs, Hk, lag]
 @group(0) @binding(2) var<storage, read> pairs: array<vec2<u32>>; // [n_pairs]
-@group(0) @binding(3) var<storage, read_write> rows: array<u32>; // [n_pairs, Hk, kept]
+@group(0) @binding(3) var<storage, read_write> rows: array<u32>;  // [n_pairs, Hk, kept]
 
 @compute @workgroup_size(64)
 fn keep_pack(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {

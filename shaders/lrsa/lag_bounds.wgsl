@@ -1,17 +1,17 @@
 // Range of every channel over the reference partition (LagKV, arXiv 2504.04704, eq. 7-8).
 //
 // bounds[pair, channel] = (lo, 1 / (hi - lo)), the factor being 0 where hi - lo < 1e-6: such a channel says nothing.
-// pairs [n_pairs, 2]: first raw rows of the judged partition and of its successor, the reference.
+// pairs [n_pairs, 2]: first recent rows of the judged partition and of its successor, the reference.
 // grid: one invocation per pair and channel of a kv row (keys and values alike).
 struct Params {
     n_pairs: u32,
     kv_cols: u32, // 2 * Hk * d
     lag: u32,
-    ring: u32,    // raw rows wrap here
+    ring: u32,    // recent rows wrap here
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> raw: array<f32>;          // [rows, kv_cols]
+@group(0) @binding(1) var<storage, read> recent: array<f32>;       // [rows, kv_cols]
 @group(0) @binding(2) var<storage, read> pairs: array<vec2<u32>>;  // [n_pairs]
 @group(0) @binding(3) var<storage, read_write> bounds: array<f32>; // [n_pairs, kv_cols, 2]
 
@@ -23,10 +23,10 @@ fn lag_bounds(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
     }
     let channel = i % p.kv_cols;
     let first = pairs[i / p.kv_cols].y;
-    var lo = raw[(first % p.ring) * p.kv_cols + channel];
+    var lo = recent[(first % p.ring) * p.kv_cols + channel];
     var hi = lo;
     for (var t = 1u; t < p.lag; t++) {
-        let x = raw[((first + t) % p.ring) * p.kv_cols + channel];
+        let x = recent[((first + t) % p.ring) * p.kv_cols + channel];
         lo = min(lo, x);
         hi = max(hi, x);
     }

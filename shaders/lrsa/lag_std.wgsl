@@ -6,12 +6,12 @@ struct Params {
     n_pairs: u32,
     kv_cols: u32, // 2 * Hk * d
     lag: u32,
-    ring: u32,    // raw rows wrap here
+    ring: u32,    // recent rows wrap here
     head_dim: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> raw: array<f32>;          // [rows, kv_cols]
+@group(0) @binding(1) var<storage, read> recent: array<f32>;       // [rows, kv_cols]
 @group(0) @binding(2) var<storage, read> pairs: array<vec2<u32>>;  // [n_pairs]
 @group(0) @binding(3) var<storage, read> bounds: array<f32>;       // [n_pairs, kv_cols, 2]
 @group(0) @binding(4) var<storage, read_write> spread: array<f32>; // [n_pairs, 2 * Hk, lag]
@@ -30,12 +30,12 @@ fn lag_std(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let bound = 2u * (pair * p.kv_cols + side * p.head_dim);
     var mean = 0.0;
     for (var c = 0u; c < p.head_dim; c++) {
-        mean += (raw[row + c] - bounds[bound + 2u * c]) * bounds[bound + 2u * c + 1u];
+        mean += (recent[row + c] - bounds[bound + 2u * c]) * bounds[bound + 2u * c + 1u];
     }
     mean /= f32(p.head_dim);
     var square = 0.0;
     for (var c = 0u; c < p.head_dim; c++) {
-        let x = (raw[row + c] - bounds[bound + 2u * c]) * bounds[bound + 2u * c + 1u] - mean;
+        let x = (recent[row + c] - bounds[bound + 2u * c]) * bounds[bound + 2u * c + 1u] - mean;
         square += x * x;
     }
     spread[i] = sqrt(square / f32(p.head_dim - 1u));

@@ -1,6 +1,6 @@
-// Adds the gradients of packed rows back at their unique raw positions: the transpose of gather_kept.
+// Adds the gradients of kept rows back at their unique recent positions: the transpose of gather_kept.
 //
-// grid: one invocation per packed element. No two of one head share a position, so plain addition is safe.
+// grid: one invocation per kept element. No two of one head share a position, so plain addition is safe.
 struct Params {
     n: u32,       // n_pairs * kept * kv_cols
     kv_cols: u32, // 2 * Hk * d
@@ -9,9 +9,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> packed: array<f32>;    // [packed rows, kv_cols]
-@group(0) @binding(2) var<storage, read> rows: array<u32>;      // [n_pairs, Hk, kept]
-@group(0) @binding(3) var<storage, read_write> raw: array<f32>; // [rows, kv_cols]
+@group(0) @binding(1) var<storage, read> kept: array<f32>;         // [kept rows, kv_cols]
+@group(0) @binding(2) var<storage, read> rows: array<u32>;         // [n_pairs, Hk, kept]
+@group(0) @binding(3) var<storage, read_write> recent: array<f32>; // [rows, kv_cols]
 
 @compute @workgroup_size(64)
 fn scatter_kept(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
@@ -24,5 +24,5 @@ fn scatter_kept(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workg
     let row = i / p.kv_cols;
     let head = (col / p.head_dim) % n_heads;
     let target_row = rows[((row / p.kept) * n_heads + head) * p.kept + row % p.kept];
-    raw[target_row * p.kv_cols + col] += packed[i];
+    recent[target_row * p.kv_cols + col] += kept[i];
 }

@@ -1,4 +1,4 @@
-//! The attention forward, for training (packed keys made here) and for generation (keys from the cache), and its op.
+//! The attention forward, for training (kept keys made here) and for generation (keys from the cache), and its op.
 //!
 //! Dense attention and sliding windows are the same kernel over one run of keys. The backward kernels are in `backward.rs`.
 
@@ -29,8 +29,8 @@ static FORWARD: KernelDef = KernelDef {
     parts: &[QUERY_TILE, TILES, QUERIES, wgsl!("attend/forward")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
-        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("recent", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("kept", Kind::Real, "[kept rows, 2, Hk, d]"),
         Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::write("out", Kind::Real, "[tokens, H, d]"),
         Binding::write("lse", Kind::Real, "[tokens, H]"),
@@ -60,15 +60,15 @@ fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
     let dim = 4 * args.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
     let n_tiles = args.groups[0] as usize;
-    let [q, raw, packed, tiles, out, lse] = args.buffers();
-    let (q, raw, packed) = (q.real(), raw.real(), packed.real());
+    let [q, recent, kept, tiles, out, lse] = args.buffers();
+    let (q, recent, kept) = (q.real(), recent.real(), kept.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let counts = || tiles.iter().map(|t| t.n_queries as usize);
     let outs = split_by(out.real_mut(), counts().map(|n| n * shape.q_cols()));
     let lses = split_by(lse.real_mut(), counts().map(|n| n * shape.n_heads));
     let work: Vec<_> = tiles.iter().zip(outs.into_iter().zip(lses)).collect();
     work.into_par_iter().for_each(|(tile, (out, lse))| {
-        let keys = reference::Keys::of(tile, raw, packed, p.ring, shape);
+        let keys = reference::Keys::of(tile, recent, kept, p.ring, shape);
         let n_queries = tile.n_queries as usize;
         let mut scores = vec![T::ZERO; n_queries * keys.n];
         for head in 0..shape.n_heads {
@@ -94,7 +94,7 @@ fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, hea
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
     let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: keys.scale };
-    let spans = [q.span(), keys.raw, keys.packed, keys.tiles, out.span(), &lse];
+    let spans = [q.span(), keys.recent, keys.kept, keys.tiles, out.span(), &lse];
     rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles as u32, heads.keys as u32, 1]);
     (out, lse)
 }
@@ -117,29 +117,29 @@ pub(super) fn attend_cached(
 /// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].
 ///
 /// `scale` is the factor of the scores. `kept` holds the selection of an earlier forward of the same layer: recomputation
-/// never selects again. Returns the selection (raw rows [n_pairs, Hk, K]), absent where nothing is packed.
+/// never selects again. Returns the selection (recent rows [n_pairs, Hk, K]), absent where nothing is kept.
 pub fn attend_training(
     rec: &mut Recording,
     q: &Tensor,
     kv: &Tensor,
     layout: &TrainingLayout,
     scale: f32,
-    kept: Option<Span>,
+    earlier: Option<Span>,
 ) -> Result<(Applied, Option<Span>)> {
     let heads = layout.heads;
     assert_eq!((q.cols, kv.cols), (heads.queries * heads.dim, heads.kv_cols()), "columns of q and kv");
     let selection = match (layout.attention.lrsa(), &layout.pairs) {
         (Some(lrsa), Some(table)) => {
             let pairs = Pairs { lrsa: &lrsa, n: layout.n_pairs(), table };
-            let rows = kept.unwrap_or_else(|| select::select_pairs(rec, kv.span(), &pairs, heads, NO_RING));
-            let packed = Tensor::transient(rec, "packed kv", pairs.n * lrsa.kept(), heads.kv_cols());
-            select::gather(rec, kv.span(), &rows, packed.span(), heads, lrsa.kept(), 0);
-            Some((rows, packed, lrsa))
+            let rows = earlier.unwrap_or_else(|| select::select_pairs(rec, kv.span(), &pairs, heads, NO_RING));
+            let kept = Tensor::transient(rec, "kept kv", pairs.n * lrsa.kept(), heads.kv_cols());
+            select::gather(rec, kv.span(), &rows, kept.span(), heads, lrsa.kept(), 0);
+            Some((rows, kept, lrsa))
         }
         _ => None,
     };
-    let packed = selection.as_ref().map_or(kv.span(), |(_, packed, _)| packed.span());
-    let keys = Keys { raw: kv.span(), packed, tiles: &layout.query_tiles, ring: NO_RING, scale };
+    let kept = selection.as_ref().map_or(kv.span(), |(_, kept, _)| kept.span());
+    let keys = Keys { recent: kv.span(), kept, tiles: &layout.query_tiles, ring: NO_RING, scale };
     let (out, lse) = forward(rec, q, &keys, layout.tables.query_tiles.len(), heads);
     let rows = selection.as_ref().map(|(rows, ..)| rows.clone());
     let op = Attend { q: q.clone(), kv: kv.clone(), out: out.clone(), lse, selection, layout: layout.clone(), scale };
@@ -165,19 +165,19 @@ impl Op for Attend {
         let heads = self.layout.heads;
         let saved = Saved { q: &self.q, dout: &grads[0], heads, scale: self.scale };
         let stats = saved.stats(rec, &self.out, &self.lse);
-        let packed = self.selection.as_ref().map(|(_, packed, _)| packed);
+        let kept = self.selection.as_ref().map(|(_, kept, _)| kept);
         let dq = need[0].then(|| {
-            let packed = packed.map_or(self.kv.span(), |packed| packed.span());
+            let kept = kept.map_or(self.kv.span(), |kept| kept.span());
             let tiles = &self.layout.query_tiles;
-            let keys = Keys { raw: self.kv.span(), packed, tiles, ring: NO_RING, scale: self.scale };
+            let keys = Keys { recent: self.kv.span(), kept, tiles, ring: NO_RING, scale: self.scale };
             saved.query_gradient(rec, &keys, self.layout.tables.query_tiles.len(), &stats)
         });
         let dkv = need[1].then(|| {
             let tables = &self.layout.tables;
-            let dkv = saved.key_gradient(rec, &self.kv, &self.layout.raw_tiles, tables.raw_tiles.len(), &stats);
-            if let (Some((rows, packed, lrsa)), Some(tiles)) = (&self.selection, &self.layout.packed_tiles) {
-                let dpacked = saved.key_gradient(rec, packed, tiles, tables.packed_tiles.len(), &stats);
-                select::scatter(rec, dpacked.span(), rows, dkv.span(), heads, lrsa.kept());
+            let dkv = saved.key_gradient(rec, &self.kv, &self.layout.recent_tiles, tables.recent_tiles.len(), &stats);
+            if let (Some((rows, kept, lrsa)), Some(tiles)) = (&self.selection, &self.layout.kept_tiles) {
+                let dkept = saved.key_gradient(rec, kept, tiles, tables.kept_tiles.len(), &stats);
+                select::scatter(rec, dkept.span(), rows, dkv.span(), heads, lrsa.kept());
             }
             dkv
         });
@@ -207,11 +207,11 @@ fn case(
     let tables = &layout.tables;
     let mut inputs = vec![real(11, n, heads.queries * heads.dim, spread), real(12, n, heads.kv_cols(), spread)];
     inputs.push(words(bytemuck::cast_slice(&tables.query_tiles)));
-    inputs.push(words(bytemuck::cast_slice(&tables.raw_tiles)));
+    inputs.push(words(bytemuck::cast_slice(&tables.recent_tiles)));
     if !tables.pairs.is_empty() {
-        inputs.push(words(bytemuck::cast_slice(&tables.packed_tiles)));
+        inputs.push(words(bytemuck::cast_slice(&tables.kept_tiles)));
         inputs.push(words(bytemuck::cast_slice(&tables.pairs)));
-        // The selection is an input, so that difference quotients hold it fixed.
+        // The selection is an input, so that difference quotients hold it kept.
         let lrsa = attention.lrsa().expect("only LRSA pairs partitions");
         let pick = |pair: &[u32; 2]| {
             (0..heads.keys * lrsa.kept())
@@ -223,8 +223,8 @@ fn case(
     Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| -> Result<Built> {
         let mut layout = layout.clone();
         layout.query_tiles = b.words[0].clone();
-        layout.raw_tiles = b.words[1].clone();
-        layout.packed_tiles = b.words.get(2).cloned();
+        layout.recent_tiles = b.words[1].clone();
+        layout.kept_tiles = b.words.get(2).cloned();
         layout.pairs = b.words.get(3).cloned();
         let ((outs, op), _) =
             attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, heads.scale(), b.words.get(4).cloned())?;
@@ -232,21 +232,21 @@ fn case(
     })
 }
 
-/// Both query kernels alone on tables as a cache makes them and wider: sink and window wrap around a ring, the packed run starts
+/// Both query kernels alone on tables as a cache makes them and wider: sink and window wrap around a ring, the kept run starts
 /// in the middle, and the runs end at, before and behind the ends of blocks.
 fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTile]) -> Case {
     let n = tiles.iter().map(|t| t.n_queries as usize).sum::<usize>();
     let n_tiles = tiles.len();
     let (q_cols, kv_cols) = (heads.queries * heads.dim, heads.kv_cols());
-    let packed_rows = tiles.iter().map(|t| t.packed + t.n_packed).max().unwrap_or(0).max(1) as usize;
-    let sizes = [(1, n, q_cols), (2, ring as usize, kv_cols), (3, packed_rows, kv_cols), (4, n, q_cols)];
+    let kept_rows = tiles.iter().map(|t| t.kept + t.n_kept).max().unwrap_or(0).max(1) as usize;
+    let sizes = [(1, n, q_cols), (2, ring as usize, kv_cols), (3, kept_rows, kv_cols), (4, n, q_cols)];
     let reals = sizes.map(|(seed, rows, cols)| real(seed, rows, cols, spread).frozen());
     let table = Input::Words(bytemuck::pod_collect_to_vec(tiles));
     let inputs = reals.into_iter().chain([table]).collect();
     Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
-        let [q, raw, packed, dout] = std::array::from_fn(|i| b.tensors[i].clone());
+        let [q, recent, kept, dout] = std::array::from_fn(|i| b.tensors[i].clone());
         let scale = heads.scale();
-        let keys = Keys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring, scale };
+        let keys = Keys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring, scale };
         let (out, lse) = forward(rec, &q, &keys, n_tiles, heads);
         let saved = Saved { q: &q, dout: &dout, heads, scale };
         let stats = saved.stats(rec, &out, &lse);
@@ -257,20 +257,20 @@ fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTil
 
 fn ring_cases() -> Vec<Case> {
     let heads = |queries, keys| Heads { queries, keys, dim: 8 };
-    let tile = |[query, n_queries, sink, n_sink, packed, n_packed, window, n_window]: [u32; 8]| QueryTile {
+    let tile = |[query, n_queries, sink, n_sink, kept, n_kept, recent, n_recent]: [u32; 8]| QueryTile {
         query,
         n_queries,
         sink,
         n_sink,
-        packed,
-        n_packed,
-        window,
-        n_window,
+        kept,
+        n_kept,
+        recent,
+        n_recent,
         width: UNLIMITED,
     };
     let wraps = [[0, 3, 12, 5, 2, 7, 11, 6], [3, 5, 9, 3, 1, 9, 13, 1], [8, 1, 0, 0, 0, 0, 5, 8]];
     let blocks = [[0, 8, 1, 8, 3, 16, 20, 9], [8, 2, 0, 1, 0, 17, 29, 15], [10, 1, 3, 15, 2, 1, 4, 16]];
-    // Queries see at most 6, 1 and 9 keys of the window run, behind sink and packed keys and without.
+    // Queries see at most 6, 1 and 9 keys of the recent run, behind sink and kept keys and without.
     let mut narrow = wraps.map(tile);
     [narrow[0].width, narrow[1].width, narrow[2].width] = [6, 1, 9];
     let mut within = blocks.map(tile);

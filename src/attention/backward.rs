@@ -51,8 +51,8 @@ static QUERY: KernelDef = KernelDef {
     parts: &[QUERY_TILE, TILES, QUERIES, wgsl!("attend/backward_query")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
-        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("recent", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("kept", Kind::Real, "[kept rows, 2, Hk, d]"),
         Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::read("dout", Kind::Real, "[tokens, H, d]"),
         Binding::read("stats", Kind::Real, "[tokens, H, 2]"),
@@ -125,12 +125,12 @@ fn query_reference<T: Real>(args: KernelArgs<'_, T>) {
     let dim = 4 * args.constants[0] as usize;
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
     let n_tiles = args.groups[0] as usize;
-    let [q, raw, packed, tiles, dout, stats, dq] = args.buffers();
-    let (q, raw, packed, dout, stats) = (q.real(), raw.real(), packed.real(), dout.real(), stats.real());
+    let [q, recent, kept, tiles, dout, stats, dq] = args.buffers();
+    let (q, recent, kept, dout, stats) = (q.real(), recent.real(), kept.real(), dout.real(), stats.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
     let outs = split_by(dq.real_mut(), tiles.iter().map(|t| t.n_queries as usize * shape.q_cols()));
     tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dq)| {
-        let keys = Keys::of(tile, raw, packed, p.ring, shape);
+        let keys = Keys::of(tile, recent, kept, p.ring, shape);
         let n_queries = tile.n_queries as usize;
         let mut slopes = vec![T::ZERO; n_queries * keys.n];
         let mut along = slopes.clone();
@@ -255,13 +255,13 @@ impl Saved<'_> {
         let dq = Tensor::transient(rec, "attention dq", self.q.rows, self.q.cols);
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
         let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: self.scale };
-        let spans = [self.q.span(), keys.raw, keys.packed, keys.tiles, self.dout.span(), stats, dq.span()];
+        let spans = [self.q.span(), keys.recent, keys.kept, keys.tiles, self.dout.span(), stats, dq.span()];
         let groups = [n_tiles as u32, n_kv_heads, 1];
         rec.dispatch(&QUERY, &[self.heads.dim as u32 / 4], params, &spans, groups);
         dq
     }
 
-    /// Appends the gradient of raw or packed kv rows, like `keys`.
+    /// Appends the gradient of recent or kept kv rows, like `keys`.
     pub(super) fn key_gradient(
         &self,
         rec: &mut Recording,

@@ -1,8 +1,8 @@
 //! The KV cache of generation. Each layer has the memory that its attention needs.
 //!
-//! A layer with LRSA has a `fixed` part (sink and kept pairs) and a `tail` (fewer than 2L raw pairs). Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`); attend first, compress after: when the tail
-//! holds 2L tokens, its first L are scored against its second L, K of them move to `fixed` and the rest are dropped. Kept keys
-//! keep their rotation and absolute position. A dense layer is one tail that grows with the text. A layer with a sliding window
+//! A layer with LRSA has a `kept` part (sink and kept pairs) and a `recent` (fewer than 2L recent pairs). Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`); attend first, compress after: when the recent
+//! holds 2L tokens, its first L are scored against its second L, K of them move to `kept` and the rest are dropped. Kept keys
+//! keep their rotation and absolute position. A dense layer is one recent that grows with the text. A layer with a sliding window
 //! of W is a ring: W - 1 rows and those of the part that is being fed ([`Storage::new`]). Length after n tokens:
 //! [`LayerAttention::cache_length`].
 
@@ -25,8 +25,8 @@ struct CacheLayer {
     /// Which of the cache's kinds it is of.
     kind: usize,
     /// Sink and kept pairs, where the layer is compressed.
-    fixed: Option<Buffer>,
-    tail: Buffer,
+    kept: Option<Buffer>,
+    recent: Buffer,
     /// Rows kept at random, U32 [Hk, K] of each part of a chunk; none where they are scored.
     drawn: Option<Buffer>,
 }
@@ -34,7 +34,7 @@ struct CacheLayer {
 impl CacheLayer {
     /// Its keys and values.
     fn pairs(&self) -> impl Iterator<Item = &Buffer> {
-        self.fixed.iter().chain([&self.tail])
+        self.kept.iter().chain([&self.recent])
     }
 }
 
@@ -47,7 +47,7 @@ pub struct Cache {
     layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
-    /// First rows of a partition that leaves the tail and of its successor, U32 `[2]` of each part of a chunk.
+    /// First rows of a partition that leaves the recent and of its successor, U32 `[2]` of each part of a chunk.
     pairs: Buffer,
     capacity: usize,
     max_chunk: usize,
@@ -78,11 +78,11 @@ impl Cache {
         };
         let layer = |(i, kind): (usize, usize)| -> Result<CacheLayer> {
             let storage = &kinds[kind];
-            let fixed = (storage.fixed_rows > 0).then(|| buffer(i, "fixed", storage.fixed_rows)).transpose()?;
+            let kept = (storage.kept_rows > 0).then(|| buffer(i, "kept", storage.kept_rows)).transpose()?;
             let random = storage.attention.lrsa().filter(|l| matches!(l.selection(), Selection::Random { .. }));
             let drawn =
                 |l: Lrsa| Buffer::persistent("rows kept at random", Kind::U32, MAX_PARTS * drawn_words(heads, &l));
-            Ok(CacheLayer { kind, fixed, tail: buffer(i, "tail", storage.tail_rows)?, drawn: random.map(drawn) })
+            Ok(CacheLayer { kind, kept, recent: buffer(i, "recent", storage.recent_rows)?, drawn: random.map(drawn) })
         };
         let layers = kind_of.into_iter().enumerate().map(layer).collect::<Result<_>>()?;
         let tile_words = kinds.len().max(1) * table_words(heads, max_chunk).next_multiple_of(ELEMENT_ALIGNMENT);
@@ -206,7 +206,7 @@ impl Cache {
         Ok(step)
     }
 
-    /// Uploads what decides on the partitions that leave the tail.
+    /// Uploads what decides on the partitions that leave the recent.
     fn begin_compression(&self, device: &mut dyn Executor, l: &Lrsa, parts: &[Part]) -> Result<()> {
         for (i, part) in parts.iter().enumerate() {
             let Some(compress) = part.compress else { continue };
@@ -269,12 +269,12 @@ impl Cache {
         kv: &Tensor,
         scale: f32,
     ) -> Tensor {
-        let CacheLayer { kind, fixed, tail, drawn } = &self.layers[layer];
-        let (fixed, tail) = (fixed.as_ref().unwrap_or(tail).span(), tail.span());
-        let raw = if part.in_sink { &fixed } else { &tail };
-        store(rec, kv, raw, part.store_row, part.ring);
+        let CacheLayer { kind, kept, recent, drawn } = &self.layers[layer];
+        let (kept, recent) = (kept.as_ref().unwrap_or(recent).span(), recent.span());
+        let own = if part.in_sink { &kept } else { &recent };
+        store(rec, kv, own, part.store_row, part.ring);
         let tiles = self.tiles.slice(part.tile, part.n_tiles * TILE_WORDS);
-        let keys = Keys { raw, packed: &fixed, tiles: &tiles, ring: part.ring, scale };
+        let keys = Keys { recent: own, kept: &kept, tiles: &tiles, ring: part.ring, scale };
         let out = attend_cached(rec, q, &keys, part.n_tiles, part.n_keys, self.heads);
         if let (Some(l), Some(compress)) = (&self.kinds[*kind].attention.lrsa(), part.compress) {
             let rows = match (l.selection(), drawn) {
@@ -282,10 +282,10 @@ impl Cache {
                 (_, Some(drawn)) => self.drawn(drawn, i, l),
                 (_, None) => {
                     let pairs = Pairs { lrsa: l, n: 1, table: &self.pair(i) };
-                    select::select_pairs(rec, &tail, &pairs, self.heads, part.ring)
+                    select::select_pairs(rec, &recent, &pairs, self.heads, part.ring)
                 }
             };
-            select::gather(rec, &tail, &rows, &fixed, self.heads, l.kept(), compress.out_row);
+            select::gather(rec, &recent, &rows, &kept, self.heads, l.kept(), compress.out_row);
         }
         out
     }
@@ -373,9 +373,9 @@ mod tests {
 
     #[test]
     fn a_ring_takes_memory_for_its_window() {
-        let rows = |cache: &Cache| cache.layers.iter().map(|l| l.tail.len() / HEADS.kv_cols()).collect::<Vec<_>>();
+        let rows = |cache: &Cache| cache.layers.iter().map(|l| l.recent.len() / HEADS.kv_cols()).collect::<Vec<_>>();
         // Chunks of 16: W - 1 rows and those of a chunk, and a ring of two lags.
         assert_eq!(rows(&cache()), [20, 16, 45]);
-        assert!(cache().layers[0].fixed.is_none());
+        assert!(cache().layers[0].kept.is_none());
     }
 }

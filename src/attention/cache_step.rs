@@ -24,9 +24,9 @@ pub(super) struct Storage {
     /// What the queries of these layers see.
     pub(super) attention: LayerAttention,
     /// Rows for sink and kept pairs; 0 where there are none.
-    pub(super) fixed_rows: usize,
-    /// Rows of the tail.
-    pub(super) tail_rows: usize,
+    pub(super) kept_rows: usize,
+    /// Rows of the recent.
+    pub(super) recent_rows: usize,
     /// Most tokens that are stored before their queries attend.
     most_at_once: usize,
 }
@@ -37,12 +37,12 @@ impl Storage {
     /// A window of W has a ring of W - 1 rows and those of one part, which is at most a quarter of W but 64 tokens in any
     /// case: fed token by token the ring holds W pairs, fed in long chunks about 1.25 W.
     pub(super) fn new(attention: LayerAttention, capacity: usize, max_chunk: usize) -> Self {
-        let (mut fixed_rows, mut most_at_once) = (0, usize::MAX);
-        let tail_rows = match attention {
+        let (mut kept_rows, mut most_at_once) = (0, usize::MAX);
+        let recent_rows = match attention {
             LayerAttention::Full(Attention::Dense) => capacity,
             LayerAttention::Full(Attention::Lrsa(l)) => {
                 let kept = l.kept().saturating_mul(l.partitions(capacity));
-                fixed_rows = l.sink().min(capacity).saturating_add(kept).max(1);
+                kept_rows = l.sink().min(capacity).saturating_add(kept).max(1);
                 l.lag().saturating_mul(2).min(capacity) // never full where the capacity is below two lags
             }
             LayerAttention::Window(window) => {
@@ -52,7 +52,7 @@ impl Storage {
                 (window - 1).saturating_add(most_at_once).min(capacity)
             }
         };
-        Self { attention, fixed_rows, tail_rows: tail_rows.max(1), most_at_once }
+        Self { attention, kept_rows, recent_rows: recent_rows.max(1), most_at_once }
     }
 }
 
@@ -60,10 +60,10 @@ impl Storage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fill {
     /// Entries of sink and kept pairs.
-    pub(super) n_fixed: usize,
-    /// Row of the ring that the tail begins at, and its length.
-    pub(super) tail_start: usize,
-    pub(super) tail_len: usize,
+    pub(super) n_kept: usize,
+    /// Row of the ring that the recent begins at, and its length.
+    pub(super) recent_start: usize,
+    pub(super) recent_len: usize,
     /// Tokens that the next part can have: until the sink or the partition ends, or as many as a ring has room for.
     pub(super) room: usize,
 }
@@ -74,19 +74,19 @@ impl Fill {
         let l = match storage.attention {
             LayerAttention::Full(Attention::Lrsa(l)) => l,
             LayerAttention::Full(Attention::Dense) => {
-                return Self { n_fixed: 0, tail_start: 0, tail_len: n, room: usize::MAX };
+                return Self { n_kept: 0, recent_start: 0, recent_len: n, room: usize::MAX };
             }
             LayerAttention::Window(window) => {
-                let tail_len = n.min(window);
-                let tail_start = (n - tail_len) % storage.tail_rows;
-                return Self { n_fixed: 0, tail_start, tail_len, room: storage.most_at_once };
+                let recent_len = n.min(window);
+                let recent_start = (n - recent_len) % storage.recent_rows;
+                return Self { n_kept: 0, recent_start, recent_len, room: storage.most_at_once };
             }
         };
         let (in_sink, moved) = (l.sink().min(n), l.partitions(n).saturating_sub(1));
         Self {
-            n_fixed: in_sink + moved * l.kept(),
-            tail_start: moved * l.lag() % (2 * l.lag()),
-            tail_len: n - in_sink - moved * l.lag(),
+            n_kept: in_sink + moved * l.kept(),
+            recent_start: moved * l.lag() % (2 * l.lag()),
+            recent_len: n - in_sink - moved * l.lag(),
             room: if n < l.sink() { l.sink() - n } else { l.lag() - (n - l.sink()) % l.lag() },
         }
     }
@@ -111,12 +111,12 @@ pub(super) struct Part {
     pub(super) compress: Option<Compress>,
 }
 
-/// How a full partition leaves the tail.
+/// How a full partition leaves the recent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Compress {
     /// Rows of the ring that it and its successor begin at.
     pub(super) pair: [u32; 2],
-    /// First packed row of what is kept.
+    /// First kept row of what is kept.
     pub(super) out_row: usize,
 }
 
@@ -191,8 +191,8 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
             LayerAttention::Full(Attention::Lrsa(_)) => part.in_sink = true,
             LayerAttention::Full(Attention::Dense) => {}
             LayerAttention::Window(_) => {
-                part.store_row = (before + row) % storage.tail_rows;
-                part.ring = storage.tail_rows as u32;
+                part.store_row = (before + row) % storage.recent_rows;
+                part.ring = storage.recent_rows as u32;
             }
         }
         let step = queries_of_tile(heads.group());
@@ -212,14 +212,14 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
 }
 
 impl Part {
-    /// The part goes to the ring of LRSA's tail, which it may fill.
+    /// The part goes to the ring of LRSA's recent, which it may fill.
     fn enter_tail(&mut self, l: &Lrsa, fill: &Fill) {
         let ring = 2 * l.lag();
-        self.store_row = (fill.tail_start + fill.tail_len) % ring;
+        self.store_row = (fill.recent_start + fill.recent_len) % ring;
         self.ring = ring as u32;
-        if fill.tail_len + self.n == ring {
-            let pair = [fill.tail_start as u32, ((fill.tail_start + l.lag()) % ring) as u32];
-            self.compress = Some(Compress { pair, out_row: fill.n_fixed });
+        if fill.recent_len + self.n == ring {
+            let pair = [fill.recent_start as u32, ((fill.recent_start + l.lag()) % ring) as u32];
+            self.compress = Some(Compress { pair, out_row: fill.n_kept });
         }
     }
 }
@@ -230,19 +230,19 @@ fn tile(storage: &Storage, fill: &Fill, in_sink: bool, position: usize, q: usize
     match storage.attention {
         LayerAttention::Window(window) => {
             let end = position + q + 1;
-            let n_window = end.min(window);
-            let first = (end - n_window) % storage.tail_rows;
-            QueryTile { window: first as u32, n_window: n_window as u32, width: width_of(window), ..none }
+            let n_recent = end.min(window);
+            let first = (end - n_recent) % storage.recent_rows;
+            QueryTile { recent: first as u32, n_recent: n_recent as u32, width: width_of(window), ..none }
         }
         LayerAttention::Full(Attention::Lrsa(_)) if !in_sink => QueryTile {
-            n_packed: fill.n_fixed as u32,
-            window: fill.tail_start as u32,
-            n_window: (fill.tail_len + q + 1) as u32,
+            n_kept: fill.n_kept as u32,
+            recent: fill.recent_start as u32,
+            n_recent: (fill.recent_len + q + 1) as u32,
             width: UNLIMITED,
             ..none
         },
         // Plain causal attention, also of the sink.
-        LayerAttention::Full(_) => QueryTile { n_window: (position + q + 1) as u32, width: UNLIMITED, ..none },
+        LayerAttention::Full(_) => QueryTile { n_recent: (position + q + 1) as u32, width: UNLIMITED, ..none },
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
             let storage = Storage::new(attention, 60, 8);
             for n in 0..60 {
                 let fill = Fill::after(&storage, n);
-                assert_eq!(fill.n_fixed + fill.tail_len, attention.cache_length(n), "{attention}, {n}");
+                assert_eq!(fill.n_kept + fill.recent_len, attention.cache_length(n), "{attention}, {n}");
             }
         }
     }
@@ -299,7 +299,7 @@ mod tests {
     fn a_ring_holds_what_the_queries_of_a_part_see() {
         for (window, max_chunk, rows) in [(5, 1, 5), (5, 7, 11), (5, 1000, 68), (400, 1000, 527), (1000, 1000, 1255)] {
             let storage = Storage::new(LayerAttention::Window(window), 3000, max_chunk);
-            assert_eq!(storage.tail_rows, rows, "window {window}, chunks of {max_chunk}");
+            assert_eq!(storage.recent_rows, rows, "window {window}, chunks of {max_chunk}");
             for before in [0, 3, rows - 2, 2 * rows + 1] {
                 let n = chunk_length(&storage, HEADS, before, max_chunk);
                 assert_eq!(n, max_chunk);
@@ -313,13 +313,13 @@ mod tests {
                     for tile in tiles {
                         let t = position + tile.query as usize;
                         let first = (t + 1).saturating_sub(window);
-                        assert_eq!((tile.window as usize, tile.n_window as usize), (first % rows, t + 1 - first));
+                        assert_eq!((tile.recent as usize, tile.n_recent as usize), (first % rows, t + 1 - first));
                     }
                 }
             }
         }
         let short = Storage::new(LayerAttention::Window(400), 100, 1000);
-        assert_eq!(short.tail_rows, 100, "a ring is never longer than the text");
+        assert_eq!(short.recent_rows, 100, "a ring is never longer than the text");
     }
 
     #[test]

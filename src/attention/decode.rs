@@ -43,8 +43,8 @@ static DECODE: KernelDef = KernelDef {
     parts: &[REDUCE, QUERY_TILE, TILES, wgsl!("attend/decode")],
     bindings: &[
         Binding::read("q", Kind::Real, "[tokens, H, d]"),
-        Binding::read("raw", Kind::Real, "[rows, 2, Hk, d]"),
-        Binding::read("packed", Kind::Real, "[packed rows, 2, Hk, d]"),
+        Binding::read("recent", Kind::Real, "[rows, 2, Hk, d]"),
+        Binding::read("kept", Kind::Real, "[kept rows, 2, Hk, d]"),
         Binding::read("tiles", Kind::U32, "[n_tiles]").of_rows::<QueryTile>(),
         Binding::write("stats", Kind::Real, "[n_tiles, n_splits, H, 2]"),
         Binding::write("mixed", Kind::Real, "[n_tiles, n_splits, H, d]"),
@@ -86,14 +86,14 @@ fn decode_reference<T: Real>(args: KernelArgs<'_, T>) {
     let [dim, split] = [4 * args.constants[0] as usize, args.constants[2] as usize];
     let shape = Shape { n_heads: p.n_heads as usize, n_kv_heads: p.n_kv_heads as usize, dim };
     let n_splits = p.n_splits as usize;
-    let [q, raw, packed, tiles, stats, mixed] = args.buffers();
-    let (q, raw, packed) = (q.real(), raw.real(), packed.real());
+    let [q, recent, kept, tiles, stats, mixed] = args.buffers();
+    let (q, recent, kept) = (q.real(), recent.real(), kept.real());
     let tiles: &[QueryTile] = bytemuck::cast_slice(tiles.u32());
     let stats = stats.real_mut().par_chunks_exact_mut(2 * shape.n_heads);
     let ranges = stats.zip(mixed.real_mut().par_chunks_exact_mut(shape.q_cols())).enumerate();
     ranges.with_min_len(TASK.div_ceil(split * shape.kv_cols())).for_each(|(i, (stats, mixed))| {
         let tile = &tiles[i / n_splits];
-        let keys = Keys::of(tile, raw, packed, p.ring, shape).part(i % n_splits * split, split);
+        let keys = Keys::of(tile, recent, kept, p.ring, shape).part(i % n_splits * split, split);
         let q = &q[tile.query as usize * shape.q_cols()..][..shape.q_cols()];
         let mut weights = vec![T::ZERO; shape.n_heads * keys.n];
         let mut at = 0;
@@ -237,7 +237,7 @@ pub(super) fn decode(
     let [n_heads, n_kv_heads, d4] = [heads.queries, heads.keys, heads.dim / 4].map(|n| n as u32);
     let (groups, n_splits) = (n_tiles as u32, n_splits as u32);
     let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits, scale: keys.scale };
-    let spans = [q.span(), keys.raw, keys.packed, keys.tiles, &stats, &mixed];
+    let spans = [q.span(), keys.recent, keys.kept, keys.tiles, &stats, &mixed];
     let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
     rec.dispatch(&DECODE, &constants, params, &spans, [groups, n_kv_heads, n_splits]);
     let out = Tensor::transient(rec, "attention", q.rows, q.cols);
@@ -248,13 +248,13 @@ pub(super) fn decode(
     (out, lse)
 }
 
-/// Tiles of one query each: (sink, n_sink, packed, n_packed, window, n_window). The output is wanted alone and with its
+/// Tiles of one query each: (sink, n_sink, kept, n_kept, window, n_recent). The output is wanted alone and with its
 /// log-sum-exp, so it is a case of both kernels. The last tile is of the first query.
 fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]) -> Case {
     case_with(name, heads, ring, spread, runs, None)
 }
 
-/// A case in which the rows of one range, packed ones from `first` on, are of four times the size.
+/// A case in which the rows of one range, kept ones from `first` on, are of four times the size.
 fn loud_case(name: &str, first: usize, runs: &[[u32; 6]]) -> Case {
     case_with(name, [2, 1, 12], 7, 2.0, runs, Some(first))
 }
@@ -263,22 +263,22 @@ fn loud_case(name: &str, first: usize, runs: &[[u32; 6]]) -> Case {
 fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]], loud: Option<usize>) -> Case {
     let [queries, keys, dim] = heads;
     let heads = Heads { queries, keys, dim };
-    let tile = |(i, &[sink, n_sink, packed, n_packed, window, n_window]): (usize, &[u32; 6])| QueryTile {
+    let tile = |(i, &[sink, n_sink, kept, n_kept, recent, n_recent]): (usize, &[u32; 6])| QueryTile {
         query: (runs.len() - 1 - i) as u32,
         n_queries: 1,
         sink,
         n_sink,
-        packed,
-        n_packed,
-        window,
-        n_window,
+        kept,
+        n_kept,
+        recent,
+        n_recent,
         width: UNLIMITED,
     };
     let tiles: Vec<QueryTile> = runs.iter().enumerate().map(tile).collect();
-    let most_keys = tiles.iter().map(|t| (t.n_sink + t.n_packed + t.n_window) as usize).max().unwrap_or(0);
-    let packed_rows = tiles.iter().map(|t| t.packed + t.n_packed).max().unwrap_or(0).max(1) as usize;
+    let most_keys = tiles.iter().map(|t| (t.n_sink + t.n_kept + t.n_recent) as usize).max().unwrap_or(0);
+    let kept_rows = tiles.iter().map(|t| t.kept + t.n_kept).max().unwrap_or(0).max(1) as usize;
     let (n, kv_cols) = (tiles.len(), heads.kv_cols());
-    let sizes = [(1, n, queries * dim), (2, ring as usize, kv_cols), (3, packed_rows, kv_cols)];
+    let sizes = [(1, n, queries * dim), (2, ring as usize, kv_cols), (3, kept_rows, kv_cols)];
     let mut reals = sizes.map(|(seed, rows, cols)| frozen(seed, rows, cols, spread, Format::F32));
     if let (Some(first), Input::Real { values, .. }) = (loud, &mut reals[2]) {
         values[first * kv_cols..][..SPLIT * kv_cols].iter_mut().for_each(|x| *x *= 4.0);
@@ -286,9 +286,9 @@ fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32
     let table = Input::Words(bytemuck::pod_collect_to_vec(&tiles));
     let inputs = reals.into_iter().chain([table]).collect();
     Case::new(format!("attend/decode: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
-        let [q, raw, packed] = std::array::from_fn(|i| b.tensors[i].clone());
+        let [q, recent, kept] = std::array::from_fn(|i| b.tensors[i].clone());
         let scale = heads.scale();
-        let keys = CacheKeys { raw: raw.span(), packed: packed.span(), tiles: &b.words[0], ring, scale };
+        let keys = CacheKeys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring, scale };
         let (out, _) = decode(rec, &q, &keys, n, most_keys, heads);
         Ok((vec![out], None))
     })

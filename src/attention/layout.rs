@@ -1,7 +1,7 @@
 //! Who sees whom in a training batch, as host-made tables.
 //!
 //! A query tile is a run of queries of one partition; all of them read the same three runs of keys: the sink, a prefix of the
-//! packed keys, and the window from the previous partition to themselves. Dense attention and a sliding window are a window
+//! kept keys, and the window from the previous partition to themselves. Dense attention and a sliding window are a window
 //! run alone. A key tile is the mirror image: a run of keys and the queries that see them. No n×n matrix and no mask exists
 //! anywhere. Layers that attend alike share their tables.
 
@@ -60,8 +60,8 @@ pub(super) fn queries_of_tile(group: usize) -> usize {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) query_tiles: Vec<QueryTile>,
-    pub(super) raw_tiles: Vec<KeyTile>,
-    pub(super) packed_tiles: Vec<KeyTile>,
+    pub(super) recent_tiles: Vec<KeyTile>,
+    pub(super) kept_tiles: Vec<KeyTile>,
     /// First rows of a scored partition and of its successor.
     pub(super) pairs: Vec<[u32; 2]>,
 }
@@ -86,16 +86,16 @@ impl Tables {
     fn add_queries(&mut self, first: usize, end: usize, group: usize, tile: QueryTile) {
         let step = queries_of_tile(group);
         for q in (first..end).step_by(step) {
-            let n_window = (q + 1) as u32 - tile.window;
-            self.query_tiles.push(QueryTile { query: q as u32, n_queries: step.min(end - q) as u32, n_window, ..tile });
+            let n_recent = (q + 1) as u32 - tile.recent;
+            self.query_tiles.push(QueryTile { query: q as u32, n_queries: step.min(end - q) as u32, n_recent, ..tile });
         }
     }
 
-    fn add_raw_keys(&mut self, first: usize, end: usize, query_end: usize) {
+    fn add_recent_keys(&mut self, first: usize, end: usize, query_end: usize) {
         for key in (first..end).step_by(LANES) {
             let n_keys = LANES.min(end - key) as u32;
             let (key, query_end) = (key as u32, query_end as u32);
-            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width: UNLIMITED });
+            self.recent_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width: UNLIMITED });
         }
     }
 
@@ -104,12 +104,12 @@ impl Tables {
         let (end, width) = (start + n, width_of(window));
         let step = queries_of_tile(group);
         for q in (start..end).step_by(step) {
-            let n_window = (q + 1 - start).min(window);
+            let n_recent = (q + 1 - start).min(window);
             self.query_tiles.push(QueryTile {
                 query: q as u32,
                 n_queries: step.min(end - q) as u32,
-                window: (q + 1 - n_window) as u32,
-                n_window: n_window as u32,
+                recent: (q + 1 - n_recent) as u32,
+                n_recent: n_recent as u32,
                 width,
                 ..bytemuck::Zeroable::zeroed()
             });
@@ -118,43 +118,43 @@ impl Tables {
             let n_keys = LANES.min(end - key);
             let query_end = (key + n_keys - 1).saturating_add(window).min(end) as u32;
             let (key, n_keys) = (key as u32, n_keys as u32);
-            self.raw_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width });
+            self.recent_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width });
         }
     }
 
     fn add_lrsa(&mut self, lrsa: &Lrsa, start: usize, n: usize, group: usize) {
         let (sink, lag, kept) = (lrsa.sink().min(n), lrsa.lag(), lrsa.kept());
         let end = start + n;
-        let packed_start = self.pairs.len() * kept;
+        let kept_start = self.pairs.len() * kept;
         let partition = |p: usize| (start + sink + p * lag).min(end);
         self.add_queries(
             start,
             start + sink,
             group,
-            QueryTile { window: start as u32, width: UNLIMITED, ..bytemuck::Zeroable::zeroed() },
+            QueryTile { recent: start as u32, width: UNLIMITED, ..bytemuck::Zeroable::zeroed() },
         );
-        self.add_raw_keys(start, start + sink, end);
+        self.add_recent_keys(start, start + sink, end);
         for p in 0..(n - sink).div_ceil(lag) {
             let before = p.saturating_sub(1);
             let tile = QueryTile {
                 sink: start as u32,
                 n_sink: sink as u32,
-                packed: packed_start as u32,
-                n_packed: (before * kept) as u32,
-                window: partition(before) as u32,
+                kept: kept_start as u32,
+                n_kept: (before * kept) as u32,
+                recent: partition(before) as u32,
                 width: UNLIMITED,
                 ..bytemuck::Zeroable::zeroed()
             };
             self.add_queries(partition(p), partition(p + 1), group, tile);
-            self.add_raw_keys(partition(p), partition(p + 1), partition(p + 2));
+            self.add_recent_keys(partition(p), partition(p + 1), partition(p + 2));
         }
         let n_pairs = lrsa.partitions(n).saturating_sub(1);
         let at_once = (LANES / kept).max(1); // partitions of a tile
         for p in (0..n_pairs).step_by(at_once) {
             let n_keys = at_once.min(n_pairs - p) * kept;
             for i in (0..n_keys).step_by(LANES) {
-                self.packed_tiles.push(KeyTile {
-                    key: (packed_start + p * kept + i) as u32,
+                self.kept_tiles.push(KeyTile {
+                    key: (kept_start + p * kept + i) as u32,
                     n_keys: LANES.min(n_keys - i) as u32,
                     query: partition(p + 2) as u32,
                     query_end: end as u32,
@@ -180,8 +180,8 @@ pub struct TrainingLayout {
     pub(super) heads: Heads,
     pub(super) tables: Tables,
     pub(super) query_tiles: Span,
-    pub(super) raw_tiles: Span,
-    pub(super) packed_tiles: Option<Span>,
+    pub(super) recent_tiles: Span,
+    pub(super) kept_tiles: Option<Span>,
     pub(super) pairs: Option<Span>,
 }
 
@@ -210,7 +210,7 @@ impl TrainingLayout {
             )));
         }
         let tables = Tables::new(attention, sequences, heads.group());
-        let n_tiles = tables.query_tiles.len().max(tables.raw_tiles.len()).max(tables.packed_tiles.len());
+        let n_tiles = tables.query_tiles.len().max(tables.recent_tiles.len()).max(tables.kept_tiles.len());
         if n_tiles > MAX_TILES {
             return Err(Error::new(format!(
                 "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: use a larger \
@@ -219,13 +219,13 @@ impl TrainingLayout {
         }
         let mut table = |label: &str, words: &[u32]| upload_words(device, label, words);
         let query_tiles = table("query tiles", bytemuck::cast_slice(&tables.query_tiles))?;
-        let raw_tiles = table("key tiles", bytemuck::cast_slice(&tables.raw_tiles))?;
-        let (mut packed_tiles, mut pairs) = (None, None);
+        let recent_tiles = table("key tiles", bytemuck::cast_slice(&tables.recent_tiles))?;
+        let (mut kept_tiles, mut pairs) = (None, None);
         if !tables.pairs.is_empty() {
-            packed_tiles = Some(table("packed key tiles", bytemuck::cast_slice(&tables.packed_tiles))?);
+            kept_tiles = Some(table("kept key tiles", bytemuck::cast_slice(&tables.kept_tiles))?);
             pairs = Some(table("partition pairs", bytemuck::cast_slice(&tables.pairs))?);
         }
-        Ok(Self { attention, n_tokens, heads, tables, query_tiles, raw_tiles, packed_tiles, pairs })
+        Ok(Self { attention, n_tokens, heads, tables, query_tiles, recent_tiles, kept_tiles, pairs })
     }
 
     /// Partitions that are scored, over all sequences.
@@ -273,21 +273,19 @@ mod tests {
     #[test]
     fn tiles_say_what_the_definition_says() {
         let lrsa = Lrsa::new(3, 5, 0.4).unwrap();
-        let keeps = |j: usize| j >= 3 && (j - 3) % 5 < 2; // any fixed choice of K = 2 a partition
+        let keeps = |j: usize| j >= 3 && (j - 3) % 5 < 2; // any kept choice of K = 2 a partition
         for n in [1, 2, 3, 4, 8, 13, 14, 18, 29, 40] {
             let tables = Tables::new(Attention::Lrsa(lrsa).into(), &[(0, 7), (7, n)], 2);
-            let packed_start: usize = (7 - 3) / 5;
-            assert_eq!(packed_start, 0, "the first sequence packs nothing");
+            let kept_start: usize = (7 - 3) / 5;
+            assert_eq!(kept_start, 0, "the first sequence packs nothing");
             let mut covered = 0;
             for tile in tables.query_tiles.iter().filter(|t| t.query >= 7) {
                 for i in 0..tile.n_queries {
                     let t = (tile.query + i) as usize - 7;
                     covered += 1;
                     let mut seen: Vec<usize> = (tile.sink..tile.sink + tile.n_sink).map(|x| x as usize - 7).collect();
-                    seen.extend(
-                        (tile.packed..tile.packed + tile.n_packed).map(|x| 3 + x as usize / 2 * 5 + x as usize % 2),
-                    );
-                    seen.extend((tile.window..tile.window + tile.n_window + i).map(|x| x as usize - 7));
+                    seen.extend((tile.kept..tile.kept + tile.n_kept).map(|x| 3 + x as usize / 2 * 5 + x as usize % 2));
+                    seen.extend((tile.recent..tile.recent + tile.n_recent + i).map(|x| x as usize - 7));
                     let expected: Vec<usize> = (0..n).filter(|&j| sees(&lrsa, t, j, keeps)).collect();
                     assert_eq!(seen, expected, "n {n} query {t}");
                 }
@@ -313,7 +311,7 @@ mod tests {
             for tile in &tables.query_tiles {
                 for i in 0..tile.n_queries {
                     let (hidden, end) = tile.hidden_and_end(i as usize);
-                    let run = tile.window as usize;
+                    let run = tile.recent as usize;
                     seen.insert((tile.query + i) as usize, run + hidden.end..run + end);
                 }
             }
@@ -332,14 +330,14 @@ mod tests {
     }
 
     fn check_mirror(tables: &Tables) {
-        let mut raw = std::collections::HashSet::new();
-        let mut packed = std::collections::HashSet::new();
+        let mut recent = std::collections::HashSet::new();
+        let mut kept = std::collections::HashSet::new();
         for t in &tables.query_tiles {
             for q in 0..t.n_queries {
                 let hidden = t.hidden_and_end(q as usize).0.len() as u32;
-                let window = t.window + hidden..t.window + t.n_window + q;
-                raw.extend((t.sink..t.sink + t.n_sink).chain(window).map(|k| (t.query + q, k)));
-                packed.extend((t.packed..t.packed + t.n_packed).map(|k| (t.query + q, k)));
+                let window = t.recent + hidden..t.recent + t.n_recent + q;
+                recent.extend((t.sink..t.sink + t.n_sink).chain(window).map(|k| (t.query + q, k)));
+                kept.extend((t.kept..t.kept + t.n_kept).map(|k| (t.query + q, k)));
             }
         }
         let mirror = |tiles: &[KeyTile]| {
@@ -355,10 +353,10 @@ mod tests {
             }
             pairs
         };
-        assert_eq!(mirror(&tables.raw_tiles), raw);
-        assert_eq!(mirror(&tables.packed_tiles), packed);
+        assert_eq!(mirror(&tables.recent_tiles), recent);
+        assert_eq!(mirror(&tables.kept_tiles), kept);
         let of_queries: u64 = tables.query_tiles.iter().map(QueryTile::n_pairs).sum();
-        let of_keys: u64 = tables.raw_tiles.iter().chain(&tables.packed_tiles).map(KeyTile::n_pairs).sum();
-        assert_eq!((of_queries, of_keys), ((raw.len() + packed.len()) as u64, (raw.len() + packed.len()) as u64));
+        let of_keys: u64 = tables.recent_tiles.iter().chain(&tables.kept_tiles).map(KeyTile::n_pairs).sum();
+        assert_eq!((of_queries, of_keys), ((recent.len() + kept.len()) as u64, (recent.len() + kept.len()) as u64));
     }
 }

@@ -47,12 +47,12 @@ pub(super) struct Keys<'a, T> {
 }
 
 impl<'a, T: Real> Keys<'a, T> {
-    /// The keys of a tile: sink, packed, window; a run that wraps around the ring becomes two.
-    pub(super) fn of(tile: &QueryTile, raw: &'a [T], packed: &'a [T], ring: u32, shape: Shape) -> Self {
+    /// The keys of a tile: sink, kept, window; a run that wraps around the ring becomes two.
+    pub(super) fn of(tile: &QueryTile, recent: &'a [T], kept: &'a [T], ring: u32, shape: Shape) -> Self {
         let mut keys = Keys { shape, runs: Vec::new(), n: 0 };
-        keys.push_ring(raw, tile.sink, tile.n_sink, ring);
-        keys.push(packed, tile.packed, tile.n_packed);
-        keys.push_ring(raw, tile.window, tile.n_window + tile.n_queries - 1, ring);
+        keys.push_ring(recent, tile.sink, tile.n_sink, ring);
+        keys.push(kept, tile.kept, tile.n_kept);
+        keys.push_ring(recent, tile.recent, tile.n_recent + tile.n_queries - 1, ring);
         keys
     }
 

@@ -18,7 +18,7 @@ const GROUP: usize = 64;
 /// Below this range a channel says nothing.
 const FLAT: f32 = 1e-6;
 
-/// Partitions to judge: `table` [n, 2] holds the first raw rows of each and of its successor.
+/// Partitions to judge: `table` [n, 2] holds the first recent rows of each and of its successor.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs<'a> {
     /// S, L, r.
@@ -49,7 +49,7 @@ fn partition_elements(d: &DispatchView<'_>) -> u64 {
 
 /// Of all rows the kernel reads one partition of each pair.
 fn partition_bytes(d: &DispatchView<'_>) -> u64 {
-    d.all_bytes() - 4 * d.len("raw") + 4 * partition_elements(d)
+    d.all_bytes() - 4 * d.len("recent") + 4 * partition_elements(d)
 }
 
 static BOUNDS: KernelDef = KernelDef {
@@ -57,7 +57,7 @@ static BOUNDS: KernelDef = KernelDef {
     suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/lag_bounds")],
     bindings: &[
-        Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
+        Binding::read("recent", Kind::Real, "[rows, kv_cols]"),
         Binding::read("pairs", Kind::U32, "[n_pairs, 2]"),
         Binding::write("bounds", Kind::Real, "[n_pairs, kv_cols, 2]"),
     ],
@@ -74,7 +74,7 @@ static STD: KernelDef = KernelDef {
     suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/lag_std")],
     bindings: &[
-        Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
+        Binding::read("recent", Kind::Real, "[rows, kv_cols]"),
         Binding::read("pairs", Kind::U32, "[n_pairs, 2]"),
         Binding::read("bounds", Kind::Real, "[n_pairs, kv_cols, 2]"),
         Binding::write("spread", Kind::Real, "[n_pairs, 2 * Hk, lag]"),
@@ -110,11 +110,11 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 
 fn bounds_reference<T: Real>(args: KernelArgs<'_, T>) {
     let p: BoundsParams = args.params();
-    let [raw, pairs, bounds] = args.buffers();
-    let (raw, pairs, bounds) = (raw.real(), pairs.u32(), bounds.real_mut());
+    let [recent, pairs, bounds] = args.buffers();
+    let (recent, pairs, bounds) = (recent.real(), pairs.u32(), bounds.real_mut());
     let cols = p.kv_cols as usize;
     for (pair, out) in bounds.chunks_exact_mut(2 * cols).enumerate().take(p.n_pairs as usize) {
-        let row = |t: u32| &raw[((pairs[2 * pair + 1] + t) % p.ring) as usize * cols..][..cols];
+        let row = |t: u32| &recent[((pairs[2 * pair + 1] + t) % p.ring) as usize * cols..][..cols];
         let (mut lo, mut hi) = (row(0).to_vec(), row(0).to_vec());
         for t in 1..p.lag {
             for (c, &x) in row(t).iter().enumerate() {
@@ -132,8 +132,8 @@ fn bounds_reference<T: Real>(args: KernelArgs<'_, T>) {
 
 fn std_reference<T: Real>(args: KernelArgs<'_, T>) {
     let p: StdParams = args.params();
-    let [raw, pairs, bounds, spread] = args.buffers();
-    let (raw, pairs, bounds, spread) = (raw.real(), pairs.u32(), bounds.real(), spread.real_mut());
+    let [recent, pairs, bounds, spread] = args.buffers();
+    let (recent, pairs, bounds, spread) = (recent.real(), pairs.u32(), bounds.real(), spread.real_mut());
     let (cols, d, lag) = (p.kv_cols as usize, p.head_dim as usize, p.lag as usize);
     let sides = cols / d;
     let n = p.n_pairs as usize * sides * lag;
@@ -142,7 +142,7 @@ fn std_reference<T: Real>(args: KernelArgs<'_, T>) {
         let bound = &bounds[2 * (pair * cols + side * d)..][..2 * d];
         for (t, out) in out.iter_mut().enumerate() {
             let row = ((pairs[2 * pair] + t as u32) % p.ring) as usize * cols + side * d;
-            let x = |c: usize| (raw[row + c] - bound[2 * c]) * bound[2 * c + 1];
+            let x = |c: usize| (recent[row + c] - bound[2 * c]) * bound[2 * c + 1];
             let mean = (0..d).map(x).sum::<T>() / T::from_f64(d as f64);
             let square = (0..d).map(|c| (x(c) - mean) * (x(c) - mean)).sum::<T>();
             *out = (square / T::from_f64((d - 1) as f64)).sqrt();
@@ -172,17 +172,17 @@ fn score_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Appends the scores [n_pairs, Hk, L] of the judged partitions. `raw` [rows, 2·Hk·d] wraps at `ring` rows.
-pub(super) fn scores(rec: &mut Recording, raw: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
+/// Appends the scores [n_pairs, Hk, L] of the judged partitions. `recent` [rows, 2·Hk·d] wraps at `ring` rows.
+pub(super) fn scores(rec: &mut Recording, recent: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
     let (n, cols, lag) = (pairs.n, heads.kv_cols(), pairs.lrsa.lag());
     let bounds = rec.transient("lag bounds", Kind::Real, n * cols * 2);
     let spread = rec.transient("lag std", Kind::Real, n * 2 * heads.keys * lag);
     let scores = rec.transient("lag scores", Kind::Real, n * heads.keys * lag);
     let (n_pairs, kv_cols, lag_words) = (n as u32, cols as u32, lag as u32);
     let params = BoundsParams { n_pairs, kv_cols, lag: lag_words, ring };
-    rec.dispatch(&BOUNDS, &[], params, &[raw, pairs.table, &bounds], groups_for(n * cols, GROUP));
+    rec.dispatch(&BOUNDS, &[], params, &[recent, pairs.table, &bounds], groups_for(n * cols, GROUP));
     let params = StdParams { n_pairs, kv_cols, lag: lag_words, ring, head_dim: heads.dim as u32 };
-    rec.dispatch(&STD, &[], params, &[raw, pairs.table, &bounds, &spread], groups_for(spread.len, GROUP));
+    rec.dispatch(&STD, &[], params, &[recent, pairs.table, &bounds, &spread], groups_for(spread.len, GROUP));
     let params = ScoreParams { n_pairs, n_heads: heads.keys as u32, lag: lag_words };
     rec.dispatch(&SCORE, &[], params, &[&spread, &scores], groups_for(n * heads.keys, GROUP));
     scores
@@ -206,8 +206,8 @@ fn flat_case() -> Case {
     let range = |col: usize| FLAT * [0.7, 1.0, 1.5, 3.0][col % 4];
     let at = |i: usize| if i / 16 % lag == i % 3 { range(i % 16) } else { 0.0 };
     let values = (0..2 * lag * 16).map(at).collect();
-    let raw = Input::Real { rows: 2 * lag, cols: 16, format: Format::F32, values, differentiable: false };
-    let inputs = vec![raw, Input::Words(vec![0, lag as u32])];
+    let recent = Input::Real { rows: 2 * lag, cols: 16, format: Format::F32, values, differentiable: false };
+    let inputs = vec![recent, Input::Words(vec![0, lag as u32])];
     Case::new("lrsa/score: nearly constant channels", inputs, Tolerance::SUMS, move |rec, b| {
         let lrsa = Lrsa::new(0, lag, 1.0)?;
         let pairs = Pairs { lrsa: &lrsa, n: 1, table: &b.words[0] };

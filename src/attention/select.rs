@@ -69,9 +69,9 @@ static GATHER: KernelDef = KernelDef {
     suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/gather_kept")],
     bindings: &[
-        Binding::read("raw", Kind::Real, "[rows, kv_cols]"),
+        Binding::read("recent", Kind::Real, "[rows, kv_cols]"),
         Binding::read("rows", Kind::U32, "[n_pairs, Hk, kept]"),
-        Binding::read_write("packed", Kind::Real, "[packed rows, kv_cols]"),
+        Binding::read_write("kept", Kind::Real, "[kept rows, kv_cols]"),
     ],
     params: GatherParams::FIELDS,
     constants: &[],
@@ -86,9 +86,9 @@ static SCATTER: KernelDef = KernelDef {
     suffix: "",
     parts: &[wgsl!("common/grid"), wgsl!("lrsa/scatter_kept")],
     bindings: &[
-        Binding::read("packed", Kind::Real, "[packed rows, kv_cols]"),
+        Binding::read("kept", Kind::Real, "[kept rows, kv_cols]"),
         Binding::read("rows", Kind::U32, "[n_pairs, Hk, kept]"),
-        Binding::read_write("raw", Kind::Real, "[rows, kv_cols]"),
+        Binding::read_write("recent", Kind::Real, "[rows, kv_cols]"),
     ],
     params: ScatterParams::FIELDS,
     constants: &[],
@@ -128,7 +128,7 @@ fn pack_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Calls `f(packed element, raw element)` for every element of the packed rows, counted from 0.
+/// Calls `f(kept element, recent element)` for every element of the kept rows, counted from 0.
 fn each_kept(n: u32, kv_cols: u32, head_dim: u32, kept: u32, rows: &[u32], mut f: impl FnMut(usize, usize)) {
     let (cols, d, kept) = (kv_cols as usize, head_dim as usize, kept as usize);
     let heads = cols / (2 * d);
@@ -141,21 +141,21 @@ fn each_kept(n: u32, kv_cols: u32, head_dim: u32, kept: u32, rows: &[u32], mut f
 
 fn gather_reference<T: Real>(args: KernelArgs<'_, T>) {
     let p: GatherParams = args.params();
-    let [raw, rows, packed] = args.buffers();
-    let (raw, packed) = (raw.real(), &mut packed.real_mut()[(p.out_row * p.kv_cols) as usize..]);
-    each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |to, from| packed[to] = raw[from]);
+    let [recent, rows, kept] = args.buffers();
+    let (recent, kept) = (recent.real(), &mut kept.real_mut()[(p.out_row * p.kv_cols) as usize..]);
+    each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |to, from| kept[to] = recent[from]);
 }
 
 fn scatter_reference<T: Real>(args: KernelArgs<'_, T>) {
     let p: ScatterParams = args.params();
-    let [packed, rows, raw] = args.buffers();
-    let (packed, raw) = (packed.real(), raw.real_mut());
-    each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |from, to| raw[to] += packed[from]);
+    let [kept, rows, recent] = args.buffers();
+    let (kept, recent) = (kept.real(), recent.real_mut());
+    each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |from, to| recent[to] += kept[from]);
 }
 
-/// Appends scoring and selection: raw rows of the kept tokens [n_pairs, Hk, K], ascending. `raw` wraps at `ring` rows.
-pub fn select_pairs(rec: &mut Recording, raw: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
-    let scores = score::scores(rec, raw, pairs, heads, ring);
+/// Appends scoring and selection: recent rows of the kept tokens [n_pairs, Hk, K], ascending. `recent` wraps at `ring` rows.
+pub fn select_pairs(rec: &mut Recording, recent: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
+    let scores = score::scores(rec, recent, pairs, heads, ring);
     select_scored(rec, &scores, pairs, heads, ring)
 }
 
@@ -172,14 +172,14 @@ fn select_scored(rec: &mut Recording, scores: &Span, pairs: &Pairs<'_>, heads: H
     rows
 }
 
-/// Appends packed[out_row..] = the kept rows of `raw`.
+/// Appends kept[out_row..] = the kept rows of `recent`.
 pub(super) fn gather(
     rec: &mut Recording,
-    raw: &Span,
+    recent: &Span,
     rows: &Span,
-    packed: &Span,
+    kept: &Span,
     heads: Heads,
-    kept: usize,
+    n_kept: usize,
     out_row: usize,
 ) {
     let n = rows.len / heads.keys * heads.kv_cols();
@@ -187,18 +187,18 @@ pub(super) fn gather(
         n: n as u32,
         kv_cols: heads.kv_cols() as u32,
         head_dim: heads.dim as u32,
-        kept: kept as u32,
+        kept: n_kept as u32,
         out_row: out_row as u32,
     };
-    rec.dispatch(&GATHER, &[], params, &[raw, rows, packed], groups_for(n, GROUP));
+    rec.dispatch(&GATHER, &[], params, &[recent, rows, kept], groups_for(n, GROUP));
 }
 
-/// Appends raw[kept rows] += packed, the gradient of [`gather`].
-pub(super) fn scatter(rec: &mut Recording, packed: &Span, rows: &Span, raw: &Span, heads: Heads, kept: usize) {
+/// Appends recent[kept rows] += kept, the gradient of [`gather`].
+pub(super) fn scatter(rec: &mut Recording, kept: &Span, rows: &Span, recent: &Span, heads: Heads, n_kept: usize) {
     let n = rows.len / heads.keys * heads.kv_cols();
     let (kv_cols, head_dim) = (heads.kv_cols() as u32, heads.dim as u32);
-    let params = ScatterParams { n: n as u32, kv_cols, head_dim, kept: kept as u32 };
-    rec.dispatch(&SCATTER, &[], params, &[packed, rows, raw], groups_for(n, GROUP));
+    let params = ScatterParams { n: n as u32, kv_cols, head_dim, kept: n_kept as u32 };
+    rec.dispatch(&SCATTER, &[], params, &[kept, rows, recent], groups_for(n, GROUP));
 }
 
 /// Scores with ties → kept rows → their values gathered and scattered back, all exact.
@@ -214,16 +214,16 @@ fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize
     Case::new(format!("lrsa/select: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         let lrsa = Lrsa::new(0, lag, keep)?;
         let pairs = Pairs { lrsa: &lrsa, n, table: &b.words[0] };
-        let kept = select_scored(rec, b.tensors[0].span(), &pairs, heads, rows as u32);
-        let packed = Tensor::transient(rec, "packed", n * lrsa.kept(), heads.kv_cols());
-        gather(rec, b.tensors[1].span(), &kept, packed.span(), heads, lrsa.kept(), 0);
+        let chosen = select_scored(rec, b.tensors[0].span(), &pairs, heads, rows as u32);
+        let kept = Tensor::transient(rec, "kept", n * lrsa.kept(), heads.kv_cols());
+        gather(rec, b.tensors[1].span(), &chosen, kept.span(), heads, lrsa.kept(), 0);
         let cols = heads.kv_cols();
-        let later = rec.transient("packed behind others", Kind::Real, (n * lrsa.kept() + 3) * cols);
-        gather(rec, b.tensors[1].span(), &kept, &later, heads, lrsa.kept(), 3);
+        let later = rec.transient("kept behind others", Kind::Real, (n * lrsa.kept() + 3) * cols);
+        gather(rec, b.tensors[1].span(), &chosen, &later, heads, lrsa.kept(), 3);
         let back = Tensor::transient(rec, "back", rows, heads.kv_cols());
         copy_tensor(rec, &b.tensors[1], &back);
-        scatter(rec, packed.span(), &kept, back.span(), heads, lrsa.kept());
-        Ok((vec![packed, back], None))
+        scatter(rec, kept.span(), &chosen, back.span(), heads, lrsa.kept());
+        Ok((vec![kept, back], None))
     })
 }
 
@@ -244,20 +244,20 @@ fn pack_case(name: &str, [lag, kept, ring]: [u32; 3]) -> Case {
 /// Gather and scatter of fewer rows than their tables hold: what lies behind stays as it is.
 fn partial_case() -> Case {
     let heads = Heads { queries: 2, keys: 2, dim: 4 };
-    let (cols, kept, rows) = (heads.kv_cols(), 3, vec![1, 4, 5, 0, 2, 6, 9, 7, 8, 7, 8, 9]);
+    let (cols, n_kept, rows) = (heads.kv_cols(), 3, vec![1, 4, 5, 0, 2, 6, 9, 7, 8, 7, 8, 9]);
     let inputs = [(1, 10), (2, 6)].map(|(seed, rows)| frozen(seed, rows, cols, 1.0, Format::F32));
     let inputs = inputs.into_iter().chain([Input::Words(rows)]).collect();
     Case::new("lrsa/select: fewer rows than there are", inputs, Tolerance::ROUNDING, move |rec, b| {
-        let (raw, packed, rows) = (b.tensors[0].span(), b.tensors[1].span(), &b.words[0]);
+        let (recent, kept, rows) = (b.tensors[0].span(), b.tensors[1].span(), &b.words[0]);
         let used = Span { len: rows.len / 2, ..rows.clone() };
-        let [first, back] = [("packed", 6), ("back", 10)].map(|(l, rows)| rec.transient(l, Kind::Real, rows * cols));
+        let [first, back] = [("kept", 6), ("back", 10)].map(|(l, rows)| rec.transient(l, Kind::Real, rows * cols));
         let n = (used.len / heads.keys * cols) as u32;
-        let (kv_cols, head_dim, kept) = (cols as u32, heads.dim as u32, kept);
-        let params = GatherParams { n, kv_cols, head_dim, kept, out_row: 0 };
-        rec.dispatch(&GATHER, &[], params, &[raw, rows, &first], groups_for(n as usize, GROUP));
-        rec.copy(raw, &back);
-        let params = ScatterParams { n, kv_cols, head_dim, kept };
-        rec.dispatch(&SCATTER, &[], params, &[packed, rows, &back], groups_for(n as usize, GROUP));
+        let (kv_cols, head_dim) = (cols as u32, heads.dim as u32);
+        let params = GatherParams { n, kv_cols, head_dim, kept: n_kept, out_row: 0 };
+        rec.dispatch(&GATHER, &[], params, &[recent, rows, &first], groups_for(n as usize, GROUP));
+        rec.copy(recent, &back);
+        let params = ScatterParams { n, kv_cols, head_dim, kept: n_kept };
+        rec.dispatch(&SCATTER, &[], params, &[kept, rows, &back], groups_for(n as usize, GROUP));
         Ok((vec![], None))
     })
 }

@@ -20,8 +20,8 @@ pub(super) fn broadcast_shape(d: &Dispatch) -> Option<gpu::Shape> {
 
 /// The keys of query tiles.
 pub(super) struct Keys<'a> {
-    pub(super) raw: &'a Span,
-    pub(super) packed: &'a Span,
+    pub(super) recent: &'a Span,
+    pub(super) kept: &'a Span,
     pub(super) tiles: &'a Span,
     pub(super) ring: u32,
     /// Factor of the scores.

@@ -1,4 +1,4 @@
-//! Storing a chunk's keys and values in the cache, whose tail is a ring.
+//! Storing a chunk's keys and values in the cache, whose recent is a ring.
 
 use super::layout::NO_RING;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};

@@ -11,7 +11,7 @@ pub(super) const LANES: usize = 64;
 /// above it.
 pub(super) const UNLIMITED: u32 = 1 << 31;
 
-/// The width of tiles whose queries see at most `window` keys of the window run.
+/// The width of tiles whose queries see at most `window` keys of the recent run.
 pub(super) fn width_of(window: usize) -> u32 {
     u32::try_from(window).map_or(UNLIMITED, |w| w.min(UNLIMITED))
 }
@@ -23,18 +23,18 @@ table_row! {
         query: u32,
         /// Queries.
         n_queries: u32,
-        /// First sink row among the raw keys.
+        /// First sink row among the recent keys.
         sink: u32,
         /// Sink keys.
         n_sink: u32,
-        /// First packed row.
-        packed: u32,
-        /// Packed keys.
-        n_packed: u32,
-        /// First window row among the raw keys.
-        window: u32,
+        /// First kept row.
+        kept: u32,
+        /// Kept keys.
+        n_kept: u32,
+        /// First window row among the recent keys.
+        recent: u32,
         /// Window keys that the first query sees, at most `width`. Each later query sees one more at the end.
-        n_window: u32,
+        n_recent: u32,
         /// Window keys that a query sees at most: the last ones. [`UNLIMITED`] where no sliding window limits them.
         width: u32,
     }
@@ -51,7 +51,7 @@ table_row! {
         query: u32,
         /// End of the query rows.
         query_end: u32,
-        /// Keys in a row that are seen from the same query on: 1 of raw keys, those of a partition of packed ones.
+        /// Keys in a row that are seen from the same query on: 1 of recent keys, those of a partition of kept ones.
         run: u32,
         /// Queries that a run is seen later than the one before: key i from query + i / run · step on.
         step: u32,
@@ -61,27 +61,27 @@ table_row! {
 }
 
 impl QueryTile {
-    /// Sink and packed keys, which all queries see.
-    fn n_fixed(&self) -> u32 {
-        self.n_sink + self.n_packed
+    /// Sink and kept keys, which all queries see.
+    fn n_older(&self) -> u32 {
+        self.n_sink + self.n_kept
     }
 
-    /// Rows of the window run that query `i` sees.
-    fn seen_of_window(&self, i: u32) -> Range<u32> {
-        let end = self.n_window + i;
+    /// Rows of the recent run that query `i` sees.
+    fn seen_of_recent(&self, i: u32) -> Range<u32> {
+        let end = self.n_recent + i;
         end.max(self.width) - self.width..end
     }
 
-    /// Of the keys in the order sink, packed, window: those that query `i` of the tile does not see although it sees later
+    /// Of the keys in the order sink, kept, recent: those that query `i` of the tile does not see although it sees later
     /// ones, and the end of all that it sees.
     pub(super) fn hidden_and_end(&self, i: usize) -> (Range<usize>, usize) {
-        let (fixed, window) = (self.n_fixed() as usize, self.seen_of_window(i as u32));
-        (fixed..fixed + window.start as usize, fixed + window.end as usize)
+        let (kept, window) = (self.n_older() as usize, self.seen_of_recent(i as u32));
+        (kept..kept + window.start as usize, kept + window.end as usize)
     }
 
     /// (query, key) pairs of the tile, for one head.
     pub fn n_pairs(&self) -> u64 {
-        let of_query = |i| u64::from(self.n_fixed()) + self.seen_of_window(i).len() as u64;
+        let of_query = |i| u64::from(self.n_older()) + self.seen_of_recent(i).len() as u64;
         (0..self.n_queries).map(of_query).sum()
     }
 }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_query_sees_at_most_the_width_of_its_window() {
-        let tile = QueryTile { n_queries: 4, n_sink: 2, n_packed: 1, n_window: 3, width: 4, ..zeroed() };
+        let tile = QueryTile { n_queries: 4, n_sink: 2, n_kept: 1, n_recent: 3, width: 4, ..zeroed() };
         assert_eq!([0, 1, 2, 3].map(|i| tile.hidden_and_end(i)), [(3..3, 6), (3..3, 7), (3..4, 8), (3..5, 9)]);
         assert_eq!(tile.n_pairs(), 4 * 3 + 3 + 4 + 4 + 4);
         let all = QueryTile { width: UNLIMITED, ..tile };
@@ -122,9 +122,9 @@ mod tests {
         let tile = KeyTile { key: 5, n_keys: 3, query: 7, query_end: 12, run: 1, step: 1, width: 2 };
         assert_eq!([0, 1, 2, 3].map(|later| tile.seen_by(later)), [0..1, 0..2, 1..3, 2..3]);
         assert_eq!(tile.n_pairs(), 6);
-        let packed = KeyTile { n_keys: 5, run: 2, step: 3, query_end: 20, width: UNLIMITED, ..tile };
-        assert_eq!([0, 2, 3, 6, 12].map(|later| packed.seen_by(later)), [0..2, 0..2, 0..4, 0..5, 0..5]);
-        assert_eq!(packed.n_pairs(), 2 * 13 + 2 * 10 + 7);
+        let kept = KeyTile { n_keys: 5, run: 2, step: 3, query_end: 20, width: UNLIMITED, ..tile };
+        assert_eq!([0, 2, 3, 6, 12].map(|later| kept.seen_by(later)), [0..2, 0..2, 0..4, 0..5, 0..5]);
+        assert_eq!(kept.n_pairs(), 2 * 13 + 2 * 10 + 7);
     }
 
     fn zeroed() -> QueryTile {

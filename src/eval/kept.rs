@@ -28,8 +28,9 @@ pub struct KeptMap {
     /// r.
     pub keep: f64,
     /// Start of the recent part, where every token is still in the cache because it has no score yet.
-    pub tail_start: usize,
-    /// Layer, head, then the positions kept between sink and tail, ascending. A layer with a sliding window of the model itself
+    #[serde(rename = "tail_start")]
+    pub recent_start: usize,
+    /// Layer, head, then the positions kept between the sink and the recent part, ascending. A layer with a sliding window of the model itself
     /// is not compressed and has no heads here.
     pub kept: Vec<Vec<Vec<usize>>>,
 }
@@ -72,7 +73,7 @@ pub fn kept_map(
         sink: lrsa.sink().min(ids.len()),
         lag: lrsa.lag(),
         keep: lrsa.keep(),
-        tail_start: (lrsa.sink() + judged).min(ids.len()),
+        recent_start: (lrsa.sink() + judged).min(ids.len()),
         kept: layers,
     })
 }
@@ -89,7 +90,7 @@ impl KeptMap {
     }
 
     /// For each token the share of heads that keep it, 0 to 1: of all compressed layers, of one, or of one head of a layer. Tokens
-    /// of sink and tail have 1.
+    /// of the sink and the recent part have 1.
     pub fn shares(&self, layer: Option<usize>, head: Option<usize>) -> Result<Vec<f64>> {
         let (n_layers, n_heads) = (self.kept.len(), self.n_heads());
         for (what, picked, n) in [("layer", layer, n_layers), ("head", head, n_heads)] {
@@ -114,7 +115,7 @@ impl KeptMap {
             }
         }
         let share = |(at, n): (usize, usize)| {
-            let is_whole = at < self.sink || at >= self.tail_start;
+            let is_whole = at < self.sink || at >= self.recent_start;
             if is_whole { 1.0 } else { n as f64 / lists.max(1) as f64 }
         };
         Ok(counts.into_iter().enumerate().map(share).collect())

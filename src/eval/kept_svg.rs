@@ -106,7 +106,7 @@ pub(super) fn draw(map: &KeptMap, shares: &[f64], layer: Option<usize>, head: Op
     for place in &places {
         let (x, y) = (MARGIN + place.column as f64 * LETTER, TOP + place.line as f64 * LINE);
         let (w, share) = (place.text.chars().count() as f64 * LETTER, shares[place.token]);
-        let is_whole = place.token < map.sink || place.token >= map.tail_start;
+        let is_whole = place.token < map.sink || place.token >= map.recent_start;
         let state = if is_whole { "sink or recent".to_string() } else { format!("{:.0} % of heads", 100.0 * share) };
         let (fill, ink) = match (is_whole, share == 0.0) {
             (true, _) => ("#fff6d6".to_string(), "#222"),
@@ -171,7 +171,7 @@ mod tests {
             sink: 1,
             lag: 2,
             keep: 0.5,
-            tail_start: 5,
+            recent_start: 5,
             kept: vec![vec![vec![1, 3], vec![2, 3]], vec![vec![1, 4], vec![2, 3]]],
         };
         assert_eq!(map.shares(None, None).unwrap(), [1.0, 0.5, 0.5, 0.75, 0.25, 1.0]);
@@ -190,7 +190,7 @@ mod tests {
             sink: 1,
             lag: 2,
             keep: 0.5,
-            tail_start: 3,
+            recent_start: 3,
             kept: vec![vec![], vec![vec![1], vec![2]], vec![]],
         };
         assert_eq!(map.compressed_layers().collect::<Vec<_>>(), [1]);

@@ -66,7 +66,7 @@ fn layout(ui: &Ui, map: &KeptMap, shares: &[f64], size: f32) -> LayoutJob {
     let (ink, weak) = (ui.visuals().text_color(), ui.visuals().weak_text_color());
     for (i, (token, &share)) in map.tokens.iter().zip(shares).enumerate() {
         let mut format = TextFormat { font_id: FontId::proportional(size), color: ink, ..TextFormat::default() };
-        if i < map.sink || i >= map.tail_start {
+        if i < map.sink || i >= map.recent_start {
             format.background = style::whole(ui);
             format.underline = Stroke::new(1.0, weak);
         } else if share == 0.0 {

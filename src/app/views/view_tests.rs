@@ -84,7 +84,7 @@ fn kept() -> App {
         sink: 16,
         lag: 64,
         keep: 0.25,
-        tail_start: 260,
+        recent_start: 260,
         kept: vec![vec![every(4), every(3)], vec![every(5), every(4)]],
     });
     app.chat.shows_kept = true;
