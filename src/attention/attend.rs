@@ -344,7 +344,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("dense, one row more than lanes have, heads of 32", Attention::Dense, heads(5, 1, 32), &[13], 1.0),
         delta_case(),
         case("a window, ragged batch", LayerAttention::Window(7), heads(4, 2, 8), &[57, 2, 23, 33], 1.0),
-        case("a window of one", LayerAttention::Window(1), heads(2, 2, 8), &[9, 70], 1.0),
+        case("a window of two", LayerAttention::Window(2), heads(2, 2, 8), &[9, 70], 1.0),
         case("a window above the tile", LayerAttention::Window(70), heads(3, 1, 8), &[200, 40], 1.0),
         case("a window, large values, heads of 32", LayerAttention::Window(12), heads(4, 2, 32), &[57, 2, 75], 3.0),
         case("a window above the tile, heads of 32", LayerAttention::Window(65), heads(2, 1, 32), &[140], 1.0),
