@@ -326,6 +326,16 @@ mod tests {
 
     /// Feeds `n` tokens with values of a seed; returns what all layers give.
     fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
+        let (mut outs, mut fed) = (Vec::new(), 0);
+        while fed < n {
+            let chunk = cache.chunk(n - fed);
+            outs.extend(feed_chunk(device, cache, chunk, seed + fed as u64));
+            fed += chunk;
+        }
+        outs
+    }
+
+    fn feed_chunk(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
         let step = cache.begin(device, n).unwrap();
         let rows = |device: &mut CpuExecutor<f32>, seed, cols: usize| {
             let t = Tensor::persistent("rows", Format::F32, n, cols, &device.limits()).unwrap();
