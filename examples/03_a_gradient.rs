@@ -1,4 +1,5 @@
-//! Step 3: a small network on a tape, its gradient, and a check that the gradient is the slope of the loss.
+//! Step 3: a small network on a tape, its gradient, and a check that the gradient is the slope of
+//! the loss.
 //!
 //! A `Tape` is a recording that stores the ops applied. `backward` appends the commands of the
 //! gradient: each op's rule returns local gradients, and the tape sums them.

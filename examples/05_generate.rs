@@ -1,4 +1,5 @@
-//! Step 5: generates a text with the dense and with the compressed cache, and compares the cache sizes.
+//! Step 5: generates a text with the dense and with the compressed cache, and compares the cache
+//! sizes.
 //!
 //! The blocks are those of training, on an inference tape. Prefill runs in chunks. Whenever the
 //! recent part of the cache holds two partitions, the older one is scored against the newer and

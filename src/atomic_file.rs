@@ -1,6 +1,8 @@
-//! Atomic writes of files and folders: written under a temporary name on the same disk, then renamed.
+//! Atomic writes of files and folders: written under a temporary name on the same disk, then
+//! renamed.
 //!
-//! All results are written this way, so that a crash, a full disk or Ctrl-C never leaves a partial file under the final name.
+//! All results are written this way, so that a crash, a full disk or Ctrl-C never leaves a partial
+//! file under the final name.
 
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
@@ -10,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes the file at `path` with `fill`. Replaces an old file only when everything is on disk.
 ///
-/// Follows a symbolic link and replaces its target. Creates missing parent folders. Fails for devices, folders and dangling links. If
-/// `fill` or the disk fails, the old file stays unchanged and the temporary file is removed.
+/// Follows a symbolic link and replaces its target. Creates missing parent folders. Fails for
+/// devices, folders and dangling links. If `fill` or the disk fails, the old file stays unchanged
+/// and the temporary file is removed.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
         let target = file_target(path)?;
@@ -33,12 +36,14 @@ pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     write_atomic(path, |file| Ok(file.write_all(content.as_ref())?))
 }
 
-/// Fails for a path that [`write_atomic`] would reject, so that a program can check before it starts the work.
+/// Fails for a path that [`write_atomic`] would reject, so that a program can check before it
+/// starts the work.
 pub fn check_target(path: &Path) -> Result<()> {
     file_target(path).map(|_| ()).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The file to replace: the target of a link, otherwise the path itself. Fails for anything that a rename must not replace.
+/// The file to replace: the target of a link, otherwise the path itself. Fails for anything that a
+/// rename must not replace.
 fn file_target(path: &Path) -> Result<PathBuf> {
     crate::ensure!(path.file_name().is_some(), "the path names no file");
     if path.symlink_metadata().is_ok() {
@@ -51,11 +56,12 @@ fn file_target(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Writes the folder at `path`: `fill` writes its files to a temporary folder, which is then renamed. Creates missing parent folders.
+/// Writes the folder at `path`: `fill` writes its files to a temporary folder, which is then
+/// renamed. Creates missing parent folders.
 ///
-/// If the folder exists, it may be a mount point or a link to another disk, so the temporary folder is created inside it. A rename
-/// then moves each new file over the old file of the same name. All other files stay. `fill` should write each file with
-/// [`write_atomic`] and create no subfolders.
+/// If the folder exists, it may be a mount point or a link to another disk, so the temporary folder
+/// is created inside it. A rename then moves each new file over the old file of the same name. All
+/// other files stay. `fill` should write each file with [`write_atomic`] and create no subfolders.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
         crate::ensure!(path.file_name().is_some() || path.is_dir(), "the path names no folder");
@@ -114,7 +120,8 @@ impl Temporary {
             let path = folder.join(format!(".longreach-{}-{n}.tmp", std::process::id()));
             match make(&path) {
                 Ok(made) => return Ok((Self { path }, made)),
-                // Left by a killed process with the same id; in a container, every run has the same id.
+                // Left by a killed process with the same id; in a container, every run has the same
+                // id.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Error::from(e).context(format!("in the folder {}", folder.display()))),
             }

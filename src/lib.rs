@@ -1,6 +1,8 @@
-//! Longreach: fine-tune and run language models with Lag-Relative Sparse Attention on any WebGPU GPU.
+//! Longreach: fine-tune and run language models with Lag-Relative Sparse Attention on any WebGPU
+//! GPU.
 //!
-//! Start with [`gpu`], which describes and runs work, then read `ARCHITECTURE.md` for the modules above it.
+//! Start with [`gpu`], which describes and runs work, then read `ARCHITECTURE.md` for the modules
+//! above it.
 
 #[cfg(feature = "app")]
 pub mod app;

@@ -5,8 +5,9 @@ fn main() {
     std::process::exit(longreach::cli::main());
 }
 
-/// Sets `XDG_RUNTIME_DIR` if it is missing, as in containers and over ssh. Without it, Mesa's drivers print a warning to stderr on every
-/// adapter query. They use it only to look for a window system, which the program does not need.
+/// Sets `XDG_RUNTIME_DIR` if it is missing, as in containers and over ssh. Without it, Mesa's
+/// drivers print a warning to stderr on every adapter query. They use it only to look for a window
+/// system, which the program does not need.
 fn keep_drivers_quiet() {
     const VARIABLE: &str = "XDG_RUNTIME_DIR";
     if cfg!(target_os = "linux") && std::env::var_os(VARIABLE).is_none() {

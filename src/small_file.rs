@@ -1,7 +1,8 @@
 //! Reads small files whole, with a size limit: configurations, templates, indexes.
 //!
-//! A JSON tree takes up to a hundred times the memory of its text, so a file far above the expected size is an error. Weights are
-//! memory-mapped instead (`formats::mapped_file`), and training data is read line by line (`data::dataset`).
+//! A JSON tree takes up to a hundred times the memory of its text, so a file far above the expected
+//! size is an error. Weights are memory-mapped instead (`formats::mapped_file`), and training data
+//! is read line by line (`data::dataset`).
 
 use crate::error::{Context, Result};
 use std::fs::File;

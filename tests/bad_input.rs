@@ -1,4 +1,5 @@
-//! Bad input to the program: each case gives a clear error and exit status 1 or 2, and leaves no files.
+//! Bad input to the program: each case gives a clear error and exit status 1 or 2, and leaves no
+//! files.
 
 mod program;
 

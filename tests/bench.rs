@@ -1,4 +1,5 @@
-//! Benchmarks: the time of each command, the rows of a report, and comparisons and plots of reports.
+//! Benchmarks: the time of each command, the rows of a report, and comparisons and plots of
+//! reports.
 
 mod common;
 mod program;

@@ -1,4 +1,5 @@
-//! The command line on good input: help, `probe` and `generate` on golden cases, prompts, devices, the hub.
+//! The command line on good input: help, `probe` and `generate` on golden cases, prompts, devices,
+//! the hub.
 
 mod common;
 mod program;

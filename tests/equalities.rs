@@ -1,4 +1,5 @@
-//! Two equalities of the method: cached generation equals training, and each dispatch its reference.
+//! Two equalities of the method: cached generation equals training, and each dispatch its
+//! reference.
 //!
 //! The training form equals chunked prefill and decode at any chunk size, and every dispatch of a
 //! whole step equals its f64 reference. (The third, gradient = slope, is in tests/graph.rs.)

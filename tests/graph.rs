@@ -49,7 +49,8 @@ fn adapted(device: &mut dyn Executor, name: &str) -> Loaded {
     load(device, &source, Some(&adapter), Train::Adapter(Decay::All)).unwrap()
 }
 
-/// A model whose layers attend in different ways, every weight trained, with norms where `norms` says.
+/// A model whose layers attend in different ways, every weight trained, with norms where `norms`
+/// says.
 fn layered(device: &mut dyn Executor, norms: &str) -> Loaded {
     let norms = match norms {
         "norms before" => BlockNorms::Before,

@@ -47,7 +47,8 @@ fn count(change: isize) -> bool {
     held + change < LAST_RESORT
 }
 
-// SAFETY: every call goes to the system's allocator unchanged, or is refused with null as the trait allows.
+// SAFETY: every call goes to the system's allocator unchanged, or is refused with null as the trait
+// allows.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the same contract.

@@ -1,5 +1,6 @@
-//! A model whose layers attend in different ways: training form, chunked prefill and decode compute the same, dispatches equal
-//! their f64 references, and only layers with full attention are compressed.
+//! A model whose layers attend in different ways: training form, chunked prefill and decode compute
+//! the same, dispatches equal their f64 references, and only layers with full attention are
+//! compressed.
 
 mod common;
 
@@ -33,7 +34,8 @@ fn lrsa(sink: usize, lag: usize, keep: f64) -> Attention {
     Attention::Lrsa(Lrsa::new(sink, lag, keep).unwrap())
 }
 
-/// Logits of each sequence from the training form, all sequences in one flat batch, and from cached feeding must agree.
+/// Logits of each sequence from the training form, all sequences in one flat batch, and from cached
+/// feeding must agree.
 fn check_cached_equals_training(
     device: &mut dyn Executor,
     norms: BlockNorms,

@@ -1,4 +1,5 @@
-//! Training memory: linear in sequence length, smaller with recomputation, close to what is alive at once.
+//! Training memory: linear in sequence length, smaller with recomputation, close to what is alive
+//! at once.
 
 mod common;
 

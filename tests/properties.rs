@@ -1,5 +1,6 @@
-//! LRSA and sliding windows on random shapes, values and chunkings against their plain definitions (`tests/plain`): what is
-//! kept, outputs and gradients, on the CPU executor in f64 and f32 and on the device; and the cache against the training form.
+//! LRSA and sliding windows on random shapes, values and chunkings against their plain definitions
+//! (`tests/plain`): what is kept, outputs and gradients, on the CPU executor in f64 and f32 and on
+//! the device; and the cache against the training form.
 //!
 //! Compares selections, outputs and gradients, on the CPU executor in f64 and f32 and on the
 //! device, and the cache with the training form. A failure names the seed; `Problem::new(seed, ..)`

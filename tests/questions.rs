@@ -1,4 +1,5 @@
-//! Questions about documents: read from files, never repeated, with the common prefix of prompts fed once.
+//! Questions about documents: read from files, never repeated, with the common prefix of prompts
+//! fed once.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! A recording reuses what was prepared for one with the same key, with its own buffers and parameters.
+//! A recording reuses what was prepared for one with the same key, with its own buffers and
+//! parameters.
 
 mod common;
 

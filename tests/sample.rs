@@ -1,4 +1,5 @@
-//! Sampling beyond its cases: the filters, by Hugging Face's definitions, and the frequencies of draws.
+//! Sampling beyond its cases: the filters, by Hugging Face's definitions, and the frequencies of
+//! draws.
 
 mod common;
 

@@ -1,5 +1,6 @@
-//! Every format of weights: values as PyPI `gguf` dequantises them, to the bit, and a model that keeps them from its GGUF file to
-//! its logits. The blocks come from `weight_formats/make_blocks.py`; a format of the table without blocks there fails.
+//! Every format of weights: values as PyPI `gguf` dequantises them, to the bit, and a model that
+//! keeps them from its GGUF file to its logits. The blocks come from
+//! `weight_formats/make_blocks.py`; a format of the table without blocks there fails.
 
 mod common;
 
@@ -84,7 +85,8 @@ fn run(device: &mut dyn Executor, record: impl FnOnce(&mut Recording) -> Tensor)
     kept.read(device).unwrap()
 }
 
-/// Looks every row up, and multiplies by rows of the identity: by all of them, and by single ones as decoding does.
+/// Looks every row up, and multiplies by rows of the identity: by all of them, and by single ones
+/// as decoding does.
 fn check_device(device: &mut dyn Executor) {
     for format in packed() {
         let golden = Golden::of(format.dtype());
@@ -93,7 +95,8 @@ fn check_device(device: &mut dyn Executor) {
         let index = TokenIndex::upload(device, &ids, false).unwrap();
         let rows = run(device, |rec| embedding(rec, &table, &index).unwrap().0.remove(0));
         let is_normal = |x: &f32| *x == 0.0 || x.abs() >= f32::MIN_POSITIVE;
-        // Devices may flush numbers that are subnormal in f32, which bfloat16 can hold, and need not know infinities.
+        // Devices may flush numbers that are subnormal in f32, which bfloat16 can hold, and need
+        // not know infinities.
         let known: Vec<usize> = (0..rows.len()).filter(|&i| is_normal(&golden.values[i])).collect();
         let of = |values: &[f32]| known.iter().map(|&i| values[i]).filter(|x| x.is_finite()).collect::<Vec<_>>();
         assert_same_bits(&format!("{format:?} looked up"), &of(&rows), &of(&golden.values));
@@ -226,7 +229,8 @@ fn write_gguf(path: &Path, tensors: &[(String, HostTensor)]) {
     std::fs::write(path, [out, data].concat()).unwrap();
 }
 
-/// Logits of 40 tokens in chunks, and the variants of the kernels that read weights in chunks of 7 and of one token.
+/// Logits of 40 tokens in chunks, and the variants of the kernels that read weights in chunks of 7
+/// and of one token.
 fn outcome(device: &mut dyn Executor, path: &Path, chunk: usize) -> (Vec<f32>, Vec<String>) {
     let mut model = load(device, &WeightSource::open(path).unwrap(), None, Train::Nothing).unwrap().model;
     let mut variants = vec![format!("{:?}", model.head().value.format)];

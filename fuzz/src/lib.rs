@@ -1,4 +1,5 @@
-//! What the fuzz targets share: the readers and the seeds of the hostile-files test, and a scratch folder of this process.
+//! What the fuzz targets share: the readers and the seeds of the hostile-files test, and a scratch
+//! folder of this process.
 
 #[path = "../../tests/hostile/readers.rs"]
 pub mod readers;
@@ -8,7 +9,8 @@ pub mod seeds;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Names the folder that a target writes its seeds to before it starts; it is then to be named as a corpus, too.
+/// Names the folder that a target writes its seeds to before it starts; it is then to be named as a
+/// corpus, too.
 const SEEDS_VARIABLE: &str = "LONGREACH_FUZZ_SEEDS";
 
 fn scratch() -> &'static Path {

@@ -14,7 +14,8 @@ use crate::output::{note, print_line};
 /// Flags of `mutants`.
 #[derive(Args, Debug)]
 pub struct MutantsArgs {
-    /// An index of `longreach info` or part of an adapter's name [default: a software Vulkan adapter]
+    /// An index of `longreach info` or part of an adapter's name [default: a software Vulkan
+    /// adapter]
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
     /// Only shader files whose path below shaders/ contains this
@@ -23,7 +24,8 @@ pub struct MutantsArgs {
     /// Only cases whose name contains this: what would be found without the others?
     #[arg(long, value_name = "TEXT", default_value = "")]
     cases: String,
-    /// Plant the faults of this file instead: one a line, `path: before → after`, as the survivors are printed
+    /// Plant the faults of this file instead: one a line, `path: before → after`, as the survivors
+    /// are printed
     #[arg(long, value_name = "FILE")]
     given: Option<PathBuf>,
     /// Judge at most N mutants of each file, evenly spread

@@ -1,4 +1,5 @@
-//! What the program writes to its terminal. A closed pipe is an error on stdout and costs nothing on stderr.
+//! What the program writes to its terminal. A closed pipe is an error on stdout and costs nothing
+//! on stderr.
 
 use std::io::Write;
 

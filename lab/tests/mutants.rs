@@ -12,8 +12,8 @@ fn run(args: &[&str]) -> (i32, String, String) {
     (status.code().expect("no signal ends the program"), text(stdout), text(stderr))
 }
 
-/// The run's JSON object, whatever the score, on the device that LONGREACH_TEST_DEVICE names or on a software adapter. Without one:
-/// a failure in CI, a printed skip elsewhere.
+/// The run's JSON object, whatever the score, on the device that LONGREACH_TEST_DEVICE names or on
+/// a software adapter. Without one: a failure in CI, a printed skip elsewhere.
 fn mutants(args: &[&str]) -> Option<serde_json::Value> {
     let named = std::env::var("LONGREACH_TEST_DEVICE").ok();
     let is_there = match &named {

@@ -6,7 +6,8 @@
 // v += (1 - beta2) * (g^2 - v)
 // value -= step_size * m / (sqrt(v) * inv_sqrt_correction + eps)
 // with step_size = lr / (1 - beta1^t) and inv_sqrt_correction = 1 / sqrt(1 - beta2^t)
-// Small constants are passed as such, not as their difference from 1, which f32 would round to a fraction of their digits.
+// Small constants are passed as such. f32 would round their difference from 1 to a fraction of its
+// digits.
 // grid: n invocations, folded.
 struct Params {
     n: u32,

@@ -1,7 +1,9 @@
-// Gradients of keys and values as in attend/backward_key.wgsl, by subgroups without workgroup memory: each lane loads one quad in eight of
-// a query and of its output's gradient, and the subgroup hands them round to lanes that have four keys each.
+// Gradients of keys and values as in attend/backward_key.wgsl, by subgroups without workgroup
+// memory: each lane loads one quad in eight of a query and of its output's gradient, and the
+// subgroup hands them round to lanes that have four keys each.
 //
-// grid: [n_tiles, Hk]; see attend/key_tiles.wgsl for the tiles and attend/quads.wgsl for what lanes hand round.
+// grid: [n_tiles, Hk]; see attend/key_tiles.wgsl for the tiles and attend/quads.wgsl for what lanes
+// hand round.
 const LANES: u32 = 16u;
 
 var<private> key: Columns;

@@ -1,4 +1,5 @@
-// Gradient of the queries: dq = scale * sum_j w_j (dout . v_j - delta) k_j with w_j = exp(s_j - lse), recomputed.
+// Gradient of the queries: dq = scale * sum_j w_j (dout . v_j - delta) k_j with w_j = exp(s_j -
+// lse), recomputed.
 //
 // grid: [n_tiles, Hk]; a lane is one row of the tile. See attend/tiles.wgsl for the tiles.
 const LANES: u32 = 64u;

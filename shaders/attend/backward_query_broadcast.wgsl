@@ -1,6 +1,8 @@
-// Gradient of the queries as in attend/backward_query.wgsl, by subgroups without workgroup memory, as attend/forward_broadcast.wgsl.
+// Gradient of the queries as in attend/backward_query.wgsl, by subgroups without workgroup memory,
+// as attend/forward_broadcast.wgsl.
 //
-// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes hand round.
+// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes
+// hand round.
 const LANES: u32 = 16u;
 
 @group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;     // [tokens, H, D4]

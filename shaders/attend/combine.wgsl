@@ -1,4 +1,5 @@
-// Adds up what attend/decode.wgsl found in the ranges of a query's keys, with T the highest top of them:
+// Adds up what attend/decode.wgsl found in the ranges of a query's keys, with T the highest top of
+// them:
 // out = Σ e^(top - T) mixed / Σ e^(top - T) sum, lse = T + log Σ e^(top - T) sum.
 //
 // Lanes take channels of every WAYS-th range; d is at most 256.

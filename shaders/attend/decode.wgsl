@@ -1,10 +1,13 @@
-// Attention of single queries over a range of their keys: SPLIT of the three runs taken as one. Writes, for every query head, the
-// highest score `top`, the sum of e^(score - top) and the values weighed so; attend/combine.wgsl adds up the ranges (the sums of
-// Milakov & Gimelshein, arXiv 1805.02867).
+// Attention of single queries over a range of their keys: SPLIT of the three runs taken as one.
+// Writes, for every query head, the highest score `top`, the sum of e^(score - top) and the values
+// weighed so; attend/combine.wgsl adds up the ranges (the sums of Milakov & Gimelshein, arXiv
+// 1805.02867).
 //
-// Lanes take keys for the scores, then channels of every WAYS-th value. The heads that share a KV head are taken G at a time, so
-// that a key is read once for all of them. G and SPLIT are generated; d is at most 256.
-// grid: [n_tiles, Hk, n_splits]; tiles of one query, see attend/tiles.wgsl. A range behind the last key writes LOWEST, 0 and zeros.
+// Lanes take keys for the scores, then channels of every WAYS-th value. The heads that share a KV
+// head are taken G at a time, so that a key is read once for all of them. G and SPLIT are
+// generated; d is at most 256.
+// grid: [n_tiles, Hk, n_splits]; tiles of one query, see attend/tiles.wgsl. A range behind the last
+// key writes LOWEST, 0 and zeros.
 struct Params {
     n_heads: u32,    // H
     n_kv_heads: u32, // Hk

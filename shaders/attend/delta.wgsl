@@ -1,5 +1,5 @@
-// Row statistics of the attention backward: stats = (log-sum-exp, delta) with delta = sum_c dout * out (FlashAttention,
-// arXiv 2205.14135).
+// Row statistics of the attention backward: stats = (log-sum-exp, delta) with delta = sum_c dout *
+// out (FlashAttention, arXiv 2205.14135).
 //
 // grid: one invocation per token and query head.
 struct Params {

@@ -1,7 +1,9 @@
-// Attention of query tiles over three runs of keys: sink, kept, recent. Online softmax (Milakov & Gimelshein, arXiv
-// 1805.02867), blocks of keys as in FlashAttention (arXiv 2205.14135); saves the row log-sum-exp for the backward.
+// Attention of query tiles over three runs of keys: sink, kept, recent. Online softmax (Milakov &
+// Gimelshein, arXiv 1805.02867), blocks of keys as in FlashAttention (arXiv 2205.14135); saves the
+// row log-sum-exp for the backward.
 //
-// grid: [n_tiles, Hk]; a lane is one row of the tile, so that all lanes read the same key at a time. See attend/tiles.wgsl for the tiles.
+// grid: [n_tiles, Hk]; a lane is one row of the tile, so that all lanes read the same key at a
+// time. See attend/tiles.wgsl for the tiles.
 const LANES: u32 = 64u;
 const BLOCK: u32 = 4u;
 const LOWEST: f32 = -3.0e38;

@@ -1,7 +1,9 @@
-// Attention of query tiles over three runs of keys as in attend/forward.wgsl, by subgroups without workgroup memory: each lane loads
-// one quad in eight of a key or value, and the subgroup hands them round to lanes that have four rows each.
+// Attention of query tiles over three runs of keys as in attend/forward.wgsl, by subgroups without
+// workgroup memory: each lane loads one quad in eight of a key or value, and the subgroup hands
+// them round to lanes that have four rows each.
 //
-// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes hand round.
+// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes
+// hand round.
 const LANES: u32 = 16u;
 const BLOCK: u32 = max(1u, 32u / D4); // keys at a time; what is unrolled does not grow with the heads
 const LOWEST: f32 = -3.0e38;
@@ -22,7 +24,8 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     let quad = place % 8u;
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
-        // Nothing reads behind the last row, but without this bound Mesa 26.1 computes NaN for others where naga checks indices.
+        // Nothing reads behind the last row, but without this bound Mesa 26.1 computes NaN for
+        // others where naga checks indices.
         let at = rows_of(tile, head, min(rows, vec4<u32>(n_rows - 1u)));
         let n_columns = count_columns(rows.x, n_rows);
         for (var c = 0u; c < count_quads(); c++) {

@@ -1,7 +1,7 @@
 // What the kernels over key tiles share: parameters, inputs and the output.
 //
-// Key i of a tile is seen from query i / run * step on. So the same kernel serves recent keys (from query i on) and kept keys
-// (those of a partition from the same query on).
+// Key i of a tile is seen from query i / run * step on. So the same kernel serves recent keys (from
+// query i on) and kept keys (those of a partition from the same query on).
 struct KeyTile {
     key: u32,       // first key row
     n_keys: u32,

@@ -1,4 +1,5 @@
-// What the broadcasting kernels over query tiles load of a key or value; see attend/tiles.wgsl and attend/quads.wgsl.
+// What the broadcasting kernels over query tiles load of a key or value; see attend/tiles.wgsl and
+// attend/quads.wgsl.
 
 // The lane's quads of a vector of which `at` is the first of them.
 fn own(run: u32, at: u32) -> Own {

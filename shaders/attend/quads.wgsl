@@ -1,18 +1,22 @@
-// Matrices of d channels by four columns, the rows or keys of a lane, and their products with vectors of d channels of which each lane
-// of a subgroup has loaded one quad out of eight and hands it round.
+// Matrices of d channels by four columns, the rows or keys of a lane, and their products with
+// vectors of d channels of which each lane of a subgroup has loaded one quad out of eight and hands
+// it round.
 //
-// Subgroups of 8 lanes or more will do, whatever lanes they are made of. d is a multiple of 32. Call in uniform flow only.
+// Subgroups of 8 lanes or more will do, whatever lanes they are made of. d is a multiple of 32.
+// Call in uniform flow only.
 const OWN_QUADS: u32 = D4 / 8u; // quads of a vector that each lane loads: its place in eight, and so on in steps of eight
 alias Columns = array<mat4x4<f32>, D4>; // [D4, 4 channels, 4 columns]; loops over its quads are unrolled at any length
 alias Own = array<vec4<f32>, OWN_QUADS>;
 
-// How many of a lane's four columns exist: they are rows or keys from `first` on, of which there are n.
+// How many of a lane's four columns exist: they are rows or keys from `first` on, of which there
+// are n.
 fn count_columns(first: u32, n: u32) -> u32 {
     return min(max(n, first) - first, 4u);
 }
 
-// D4, in a form that no compiler unrolls by: the time that llvmpipe takes to compile a kernel grows faster than the number of its loads and stores.
-// So columns are read and written in a loop that has one of them and moves the quads on, since what a loop indexes is kept out of registers.
+// D4, in a form that no compiler unrolls by: the time that llvmpipe takes to compile a kernel grows
+// faster than the number of its loads and stores. So columns are read and written in a loop that
+// has one of them and moves the quads on, since what a loop indexes is kept out of registers.
 fn count_quads() -> u32 {
     return min(D4, p.n_heads * D4);
 }
@@ -32,7 +36,8 @@ fn next(m: ptr<private, Columns>) -> mat4x4<f32> {
     return quads;
 }
 
-// With another quad for column i: a selection, since an indexed matrix may be kept out of registers, too.
+// With another quad for column i: a selection, since an indexed matrix may be kept out of
+// registers, too.
 fn with_quad(quads: mat4x4<f32>, i: u32, x: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(
         select(quads[0], x, i == 0u), select(quads[1], x, i == 1u), select(quads[2], x, i == 2u), select(quads[3], x, i == 3u),

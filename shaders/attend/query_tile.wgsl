@@ -1,5 +1,6 @@
-// A run of queries and the keys they see. Query i sees all of sink and kept, and of the recent run the rows before
-// n_recent + i, but of these only the last `width`. n_recent is at most `width`, so the first query sees its whole run.
+// A run of queries and the keys they see. Query i sees all of sink and kept, and of the recent run
+// the rows before n_recent + i, but of these only the last `width`. n_recent is at most `width`, so
+// the first query sees its whole run.
 struct QueryTile {
     query: u32,    // first query row
     n_queries: u32,

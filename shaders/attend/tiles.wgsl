@@ -1,7 +1,9 @@
-// What the kernels over query tiles share: inputs, and the three runs of keys of a tile. Whoever links it declares Params.
+// What the kernels over query tiles share: inputs, and the three runs of keys of a tile. Whoever
+// links it declares Params.
 //
-// The rows of a tile (see attend/query_tile.wgsl) are the pairs of a query and a head of the group, the heads the faster. A kv
-// row holds Hk keys of d channels, then Hk values; D4 = d / 4 is generated. Recent rows wrap at `ring`.
+// The rows of a tile (see attend/query_tile.wgsl) are the pairs of a query and a head of the group,
+// the heads the faster. A kv row holds Hk keys of d channels, then Hk values; D4 = d / 4 is
+// generated. Recent rows wrap at `ring`.
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;      // [tokens, H, D4]
 @group(0) @binding(2) var<storage, read> recent: array<vec4<f32>>; // [rows, 2, Hk, D4]

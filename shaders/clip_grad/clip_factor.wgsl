@@ -1,4 +1,5 @@
-// Second stage of the gradient norm, and the factor that clips it, as torch.nn.utils.clip_grad_norm_ has it.
+// Second stage of the gradient norm, and the factor that clips it, as
+// torch.nn.utils.clip_grad_norm_ has it.
 //
 // state[0] = norm = sqrt(sum of partials)
 // state[1] = clip > 0 ? min(1, clip / (norm + 1e-6)) : 1

@@ -1,6 +1,8 @@
-// First stage of the gradient norm: sums of squares of one arena slice, one partial sum a workgroup.
+// First stage of the gradient norm: sums of squares of one arena slice, one partial sum a
+// workgroup.
 //
-// partials[first + g] = sum of x[i]^2 over the blocks of 256 elements whose number is g modulo n_groups
+// partials[first + g] = sum of x[i]^2 over the blocks of 256 elements whose number is g modulo
+// n_groups
 // grid: [n_groups].
 struct Params {
     n: u32,        // elements of the slice

@@ -1,7 +1,7 @@
-// Sums and maxima over the lanes of a workgroup, through workgroup memory: the portable form.
-// The linking kernel declares `const GROUP: u32`, the power of two that is its workgroup size.
-// All invocations of the workgroup call a helper together, in uniform flow; each receives the result of its segment.
-// The order of the sum depends on nothing but the number of lanes.
+// Sums and maxima over the lanes of a workgroup, through workgroup memory: the portable form. The
+// linking kernel declares `const GROUP: u32`, the power of two that is its workgroup size. All
+// invocations of the workgroup call a helper together, in uniform flow; each receives the result of
+// its segment. The order of the sum depends on nothing but the number of lanes.
 var<workgroup> partials: array<f32, GROUP>;
 
 // Sum over each aligned segment of n lanes. n: a power of two up to GROUP, equal for the workgroup.

@@ -1,10 +1,12 @@
-// Sums and maxima over the lanes of a workgroup, by subgroups: the form of common/reduce.wgsl for devices that have them.
-// The linking kernel declares `const GROUP: u32`, the power of two that is its workgroup size.
-// All invocations of the workgroup call a helper together, in uniform flow; each receives the result of its segment.
+// Sums and maxima over the lanes of a workgroup, by subgroups: the form of common/reduce.wgsl for
+// devices that have them. The linking kernel declares `const GROUP: u32`, the power of two that is
+// its workgroup size. All invocations of the workgroup call a helper together, in uniform flow;
+// each receives the result of its segment.
 //
-// Each subgroup is an aligned run of lanes and combines its own; the results of the runs meet in workgroup memory and every
-// lane adds them up in the same order. subgroupAdd(1u) is the length of the subgroup, which may be longer or shorter than n.
-// The order of the sum depends on the number of lanes and the length of the subgroup, which is fixed on a device.
+// Each subgroup is an aligned run of lanes and combines its own; the results of the runs meet in
+// workgroup memory and every lane adds them up in the same order. subgroupAdd(1u) is the length of
+// the subgroup, which may be longer or shorter than n. The order of the sum depends on the number
+// of lanes and the length of the subgroup, which is fixed on a device.
 var<workgroup> partials: array<f32, GROUP>;
 
 // A partner further away than this does not exist.

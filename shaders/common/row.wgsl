@@ -1,5 +1,6 @@
-// Which row of a matrix an invocation works on where LANES invocations share a row and a workgroup of GROUP holds
-// GROUP / LANES rows. Grid: rows * LANES invocations, folded. Both constants are generated.
+// Which row of a matrix an invocation works on where LANES invocations share a row and a workgroup
+// of GROUP holds GROUP / LANES rows. Grid: rows * LANES invocations, folded. Both constants are
+// generated.
 struct RowLane {
     row: u32,  // may lie beyond the last row: clamp it for loads, do not store
     lane: u32, // 0 .. LANES

@@ -1,5 +1,5 @@
-// Sums and maximum over a workgroup of 256 invocations by a binary tree through workgroup memory, in a fixed order: the
-// portable form. Call in uniform flow only.
+// Sums and maximum over a workgroup of 256 invocations by a binary tree through workgroup memory,
+// in a fixed order: the portable form. Call in uniform flow only.
 const TREE_LANES: u32 = 256u;
 
 var<workgroup> tree_values: array<f32, 256>;

@@ -1,8 +1,8 @@
-// Sums and maximum over a workgroup of 256 invocations by subgroups, in a fixed order: the form of common/tree.wgsl for
-// devices that have them. Call in uniform flow only.
+// Sums and maximum over a workgroup of 256 invocations by subgroups, in a fixed order: the form of
+// common/tree.wgsl for devices that have them. Call in uniform flow only.
 //
-// Each subgroup is an aligned run of lanes and combines its own; every lane adds up the results of the runs in the same
-// order. subgroupAdd(1u) is the length of the subgroup.
+// Each subgroup is an aligned run of lanes and combines its own; every lane adds up the results of
+// the runs in the same order. subgroupAdd(1u) is the length of the subgroup.
 const TREE_LANES: u32 = 256u;
 
 var<workgroup> tree_values: array<f32, 256>;

@@ -1,4 +1,5 @@
-// Weights stored as two bfloat16 a word, the lower half first. A bfloat16 is the upper half of an f32.
+// Weights stored as two bfloat16 a word, the lower half first. A bfloat16 is the upper half of an
+// f32.
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 2 words
 
 fn weight(i: u32) -> f32 {

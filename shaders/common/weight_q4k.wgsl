@@ -1,6 +1,7 @@
-// Weights in blocks of 256 elements and 36 words: d and dmin (f16), 12 bytes of eight 6-bit pairs (scale, min), 128 bytes of
-// two nibbles q. Elements 32 j ... 32 j + 31 have pair j and the low (j even) or high nibbles of bytes 16 j ...
-// (j even) or 16 (j - 1) ... (j odd). (d scale) q - dmin min.
+// Weights in blocks of 256 elements and 36 words: d and dmin (f16), 12 bytes of eight 6-bit pairs
+// (scale, min), 128 bytes of two nibbles q. Elements 32 j ... 32 j + 31 have pair j and the low (j
+// even) or high nibbles of bytes 16 j ... (j even) or 16 (j - 1) ... (j odd). (d scale) q - dmin
+// min.
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 256 * 36 words
 
 // Byte `at` of the packed pairs of a block.

@@ -1,7 +1,7 @@
 // Weights in blocks of 256 elements and 44 words: d and dmin (f16), 12 bytes of eight 6-bit pairs
-// (scale, min), 32 bytes of fifth bits, 128 bytes of two nibbles. Elements 32 j ... 32 j + 31 have pair j,
-// bit j of the 32 bytes, and the low nibbles of bytes 16 j ... (j even) or the high ones of bytes
-// 16 (j - 1) ... (j odd). q = nibble + 16 fifth bit, (d scale) q - dmin min.
+// (scale, min), 32 bytes of fifth bits, 128 bytes of two nibbles. Elements 32 j ... 32 j + 31 have
+// pair j, bit j of the 32 bytes, and the low nibbles of bytes 16 j ... (j even) or the high ones of
+// bytes 16 (j - 1) ... (j odd). q = nibble + 16 fifth bit, (d scale) q - dmin min.
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 256 * 44 words
 
 // Byte `at` of the packed pairs of a block.

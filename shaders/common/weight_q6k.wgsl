@@ -1,6 +1,7 @@
-// Weights in blocks of 256 elements and 53 words: 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 signed scales, d (f16,
-// lower half of the last word). Run r of 32 elements in each half of 128: nibble r / 2 of byte (r % 2) 32 + l, bit pair r of
-// byte l; a scale for each 16 elements. (d scale) (q - 32).
+// Weights in blocks of 256 elements and 53 words: 128 bytes of low nibbles, 64 bytes of high bit
+// pairs, 16 signed scales, d (f16, lower half of the last word). Run r of 32 elements in each half
+// of 128: nibble r / 2 of byte (r % 2) 32 + l, bit pair r of byte l; a scale for each 16 elements.
+// (d scale) (q - 32).
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 256 * 53 words
 
 fn weight(i: u32) -> f32 {

@@ -1,5 +1,5 @@
-// Row lookup in one slice of a table: out[t, c] = w[ids[t] - first_row, c] where the slice holds that row.
-// Elsewhere the first slice writes 0 and the others leave out as it is.
+// Row lookup in one slice of a table: out[t, c] = w[ids[t] - first_row, c] where the slice holds
+// that row. Elsewhere the first slice writes 0 and the others leave out as it is.
 // grid: tokens * cols invocations, folded.
 struct Params {
     tokens: u32,

@@ -1,5 +1,5 @@
-// Table gradient for one slice: dtable[unique[u] - first_row, c] = sum over the occurrences of unique[u] of dy[token, c],
-// in token order. The other rows were cleared before.
+// Table gradient for one slice: dtable[unique[u] - first_row, c] = sum over the occurrences of
+// unique[u] of dy[token, c], in token order. The other rows were cleared before.
 // grid: n_unique * cols invocations, folded.
 struct Params {
     cols: u32,

@@ -1,8 +1,8 @@
 // Cross-entropy of a chunk of logits, and its gradient in place.
 //
-// losses[first_row + r] = log(sum_j exp(x[r, j] - max)) + max - x[r, label],  0 where the row is ignored
-// x[r, j] <- scale * (exp(x[r, j] - max) / sum - [j = label]),  0 where the row is ignored; only if gradient is 1
-// A label of cols or more means that the row is ignored.
+// losses[first_row + r] = log(sum_j exp(x[r, j] - max)) + max - x[r, label],  0 where the row is
+// ignored x[r, j] <- scale * (exp(x[r, j] - max) / sum - [j = label]),  0 where the row is ignored;
+// only if gradient is 1 A label of cols or more means that the row is ignored.
 // grid: [rows], one workgroup a row.
 struct Params {
     rows: u32,      // rows of the chunk

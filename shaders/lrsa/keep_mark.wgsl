@@ -1,6 +1,7 @@
-// Marks the K highest scores of each partition, ties to the lowest position: a token is kept iff fewer than K others come
-// before it in that order. No sorting, and the same answer for the same scores on every device. Scores are not negative, so
-// their bits order as they do, and whatever the bits are exactly K are marked.
+// Marks the K highest scores of each partition, ties to the lowest position: a token is kept iff
+// fewer than K others come before it in that order. No sorting, and the same answer for the same
+// scores on every device. Scores are not negative, so their bits order as they do, and whatever the
+// bits are exactly K are marked.
 //
 // grid: one invocation per pair, kv head and token.
 struct Params {

@@ -1,7 +1,8 @@
 // Range of every channel over the reference partition (LagKV, arXiv 2504.04704, eq. 7-8).
 //
-// bounds[pair, channel] = (lo, 1 / (hi - lo)), the factor being 0 where hi - lo < 1e-6: such a channel says nothing.
-// pairs [n_pairs, 2]: first recent rows of the judged partition and of its successor, the reference.
+// bounds[pair, channel] = (lo, 1 / (hi - lo)), the factor being 0 where hi - lo < 1e-6: such a
+// channel says nothing. pairs [n_pairs, 2]: first recent rows of the judged partition and of its
+// successor, the reference.
 // grid: one invocation per pair and channel of a kv row (keys and values alike).
 struct Params {
     n_pairs: u32,

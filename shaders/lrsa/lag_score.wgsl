@@ -1,5 +1,5 @@
-// Score of a token: softmax over its partition of the keys' spread plus that of the values' (LagKV, arXiv 2504.04704,
-// eq. 12-13).
+// Score of a token: softmax over its partition of the keys' spread plus that of the values' (LagKV,
+// arXiv 2504.04704, eq. 12-13).
 //
 // grid: one invocation per pair and kv head; each walks the L tokens of both sides.
 struct Params {

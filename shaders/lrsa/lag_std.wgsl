@@ -1,4 +1,5 @@
-// Standard deviation over the channels of a head of the lag-normalised token (LagKV, arXiv 2504.04704, eq. 9-11).
+// Standard deviation over the channels of a head of the lag-normalised token (LagKV, arXiv
+// 2504.04704, eq. 9-11).
 //
 // x' = (x - lo) / (hi - lo); std = sqrt(sum (x' - mean)^2 / (d - 1)), in two passes.
 // grid: one invocation per pair, side and head (keys first, then values), and token.

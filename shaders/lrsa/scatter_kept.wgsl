@@ -1,6 +1,8 @@
-// Adds the gradients of kept rows back at their unique recent positions: the transpose of gather_kept.
+// Adds the gradients of kept rows back at their unique recent positions: the transpose of
+// gather_kept.
 //
-// grid: one invocation per kept element. No two of one head share a position, so plain addition is safe.
+// grid: one invocation per kept element. No two of one head share a position, so plain addition is
+// safe.
 struct Params {
     n: u32,       // n_pairs * kept * kv_cols
     kv_cols: u32, // 2 * Hk * d

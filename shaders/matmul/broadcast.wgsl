@@ -1,7 +1,8 @@
-// Matrix product by subgroups without workgroup memory: each lane loads elements of four rows of A, and the subgroup hands them round.
+// Matrix product by subgroups without workgroup memory: each lane loads elements of four rows of A,
+// and the subgroup hands them round.
 //
-// A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns. Lane 0 loads rows 0 to 3, lane 7 rows 28 to 31: a workgroup
-// is one subgroup, so those of 8 lanes or more will do.
+// A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns. Lane 0 loads rows 0 to
+// 3, lane 7 rows 28 to 31: a workgroup is one subgroup, so those of 8 lanes or more will do.
 // grid: [n / 32, m / 32]; see matmul/params.wgsl for the product.
 const LANES: u32 = 8u;
 const ROWS: u32 = 32u;

@@ -1,8 +1,8 @@
 // Matrix product of one row behind an RMS norm, as in decoding one token, in one dispatch:
 // out[j] = sum_k x[k] * scale[k] * W(j, k) * rstd,  rstd = 1 / sqrt(mean_k x[k]^2 + eps).
 //
-// The lanes share the sum over k as in matmul/row.wgsl, and gather the squares of x on their way. Source of the norm: Zhang and Sennrich,
-// arXiv 1910.07467. A linked weight part declares w.
+// The lanes share the sum over k as in matmul/row.wgsl, and gather the squares of x on their way.
+// Source of the norm: Zhang and Sennrich, arXiv 1910.07467. A linked weight part declares w.
 // grid: [n / 8]
 struct Params {
     n: u32,        // columns of the product

@@ -1,8 +1,8 @@
 // Common part of the matmul family: parameters, the output, and the store of one element.
 //
-// out[i, j] = alpha * sum_k A(i, k) B(k, j) + beta * out[i, j],  i < m, j < n
-// A linked orientation (nt, nn or tn.wgsl) says where A(i, k) and B(k, j) lie; linked parts declare a (operand.wgsl) and read w (a weight
-// part), or the kernel itself reads both as textures.
+// out[i, j] = alpha * sum_k A(i, k) B(k, j) + beta * out[i, j],  i < m, j < n A linked orientation
+// (nt, nn or tn.wgsl) says where A(i, k) and B(k, j) lie; linked parts declare a (operand.wgsl) and
+// read w (a weight part), or the kernel itself reads both as textures.
 struct Params {
     m: u32,        // rows of the output
     n: u32,        // columns of the product

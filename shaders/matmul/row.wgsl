@@ -1,7 +1,8 @@
-// Matrix product of few rows, as in decoding one token: the lanes share the sum over k, since there is nothing else to share.
+// Matrix product of few rows, as in decoding one token: the lanes share the sum over k, since there
+// is nothing else to share.
 //
-// 32 lanes compute four columns of one row; a workgroup has two such segments. Neighbours load neighbours along k, so this is for nt
-// alone, whose steps along k are 1.
+// 32 lanes compute four columns of one row; a workgroup has two such segments. Neighbours load
+// neighbours along k, so this is for nt alone, whose steps along k are 1.
 // grid: [n / 8, m]; see matmul/params.wgsl for the product.
 const GROUP: u32 = 64u;
 const SEGMENT: u32 = 32u;

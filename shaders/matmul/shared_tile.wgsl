@@ -1,15 +1,17 @@
-// Matrix product by tiles in workgroup memory, for GPUs: 64 rows x 64 columns a workgroup, 4 x 4 an invocation, 16 steps of k at a
-// time.
+// Matrix product by tiles in workgroup memory, for GPUs: 64 rows x 64 columns a workgroup, 4 x 4 an
+// invocation, 16 steps of k at a time.
 //
-// A tile lies in workgroup memory with k as its slow axis, so that an invocation reads its four rows and four columns as one
-// vector each. It has 8 KiB of workgroup memory and 256 invocations, within the limits that all devices grant.
+// A tile lies in workgroup memory with k as its slow axis, so that an invocation reads its four
+// rows and four columns as one vector each. It has 8 KiB of workgroup memory and 256 invocations,
+// within the limits that all devices grant.
 // grid: [n / 64, m / 64]; see matmul/params.wgsl for the product.
 const DEPTH: u32 = 16u;
 
 var<workgroup> tile_a: array<vec4<f32>, 256>; // [DEPTH, 16]
 var<workgroup> tile_w: array<vec4<f32>, 256>; // [DEPTH, 16]
 
-// Four rows of A, from `row` on, at step k; zeros behind the last step. Out-of-range rows repeat the last one: nobody stores them.
+// Four rows of A, from `row` on, at step k; zeros behind the last step. Out-of-range rows repeat
+// the last one: nobody stores them.
 fn load_a(row: u32, k: u32) -> vec4<f32> {
     if k >= p.k {
         return vec4<f32>(0.0);

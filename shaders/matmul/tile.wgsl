@@ -1,6 +1,7 @@
 // Matrix product by register tiles, for every device: no workgroup memory, no subgroups.
 //
-// Each invocation computes 4 rows x 4 columns; its columns lie GROUP_X apart so that neighbours load neighbours.
+// Each invocation computes 4 rows x 4 columns; its columns lie GROUP_X apart so that neighbours
+// load neighbours.
 // grid: [n / 64, m / 32]; see matmul/params.wgsl for the product.
 const GROUP_X: u32 = 16u;
 const GROUP_Y: u32 = 8u;

@@ -1,5 +1,6 @@
 // Column sums over blocks of rows: out[b, c] = sum over the rows r of block b of x[r, c].
-// grid: blocks * cols invocations, folded. Applied twice it sums whole columns, always in the same order.
+// grid: blocks * cols invocations, folded. Applied twice it sums whole columns, always in the same
+// order.
 struct Params {
     rows: u32,
     cols: u32,

@@ -1,6 +1,9 @@
-// Rotary embedding: the pair (i, i + d/2) of each head is turned by the angle of its token's position.
-// out[i] = x[i] cos - s x[i + d/2] sin,  out[i + d/2] = x[i + d/2] cos + s x[i] sin,  s = 1, or -1 for the way back.
-// grid: tokens * heads * d/2 invocations, folded. Source: Su et al., arXiv 2104.09864, in the order of transformers.
+// Rotary embedding: the pair (i, i + d/2) of each head is turned by the angle of its token's
+// position.
+// out[i] = x[i] cos - s x[i + d/2] sin,  out[i + d/2] = x[i + d/2] cos + s x[i] sin,  s = 1, or -1
+// for the way back.
+// grid: tokens * heads * d/2 invocations, folded. Source: Su et al., arXiv 2104.09864, in the order
+// of transformers.
 struct Params {
     tokens: u32,
     heads: u32,

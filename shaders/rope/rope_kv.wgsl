@@ -1,5 +1,6 @@
 // Keys turned by their positions and values as they are, side by side: out[t] = [rope(k[t]), v[t]].
-// grid: tokens * heads * d/2 invocations, folded; each writes a pair of keys and a pair of values. See rope/rope.wgsl.
+// grid: tokens * heads * d/2 invocations, folded; each writes a pair of keys and a pair of values.
+// See rope/rope.wgsl.
 struct Params {
     tokens: u32,
     heads: u32,

@@ -1,4 +1,5 @@
-// The way back of rope/rope_kv: dk[t] = rope(grad[t, first half], -angle), dv[t] = grad[t, second half].
+// The way back of rope/rope_kv: dk[t] = rope(grad[t, first half], -angle), dv[t] = grad[t, second
+// half].
 // grid: tokens * heads * d/2 invocations, folded.
 struct Params {
     tokens: u32,

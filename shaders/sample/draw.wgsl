@@ -1,9 +1,11 @@
-// Filters a row of logits by top-k, top-p and min-p, in this order, and draws one token from what remains.
+// Filters a row of logits by top-k, top-p and min-p, in this order, and draws one token from what
+// remains.
 //
 // top-k: x >= the k-th largest (equals of it stay)
-// top-p: the most likely tokens whose mass first reaches top_p of the mass so far; among equals the lowest tokens
-// min-p: probability >= min_p times the largest
-// token[0] = the first token, in token order, at which the running sum of the mass exceeds quantile times its total
+// top-p: the most likely tokens whose mass first reaches top_p of the mass so far; among equals the
+// lowest tokens min-p: probability >= min_p times the largest
+// token[0] = the first token, in token order, at which the running sum of the mass exceeds quantile
+// times its total
 // grid: [1], one workgroup. See sample/filter.wgsl for the thresholds.
 struct Params {
     n: u32,     // vocabulary
@@ -39,7 +41,8 @@ fn find_kept(lane: u32, n_quads: u32) -> Kept {
     if p.top_p < 1.0 {
         let goal = max(p.top_p * mass_from(kept.least, kept.peak, lane, n_quads), 1e-30);
         let found = search(goal, true, kept.least, kept.peak, lane, n_quads);
-        // Rounding may not push the threshold out of what top-k kept, nor above the most likely token.
+        // Rounding may not push the threshold out of what top-k kept, nor above the most likely
+        // token.
         kept.least = clamp(found, kept.least, ordered(vec4<f32>(kept.peak)).x);
         let above = mass_from(kept.least + 1u, kept.peak, lane, n_quads);
         let tied = mass(vec4<f32>(unordered(kept.least)), kept.peak).x;
@@ -48,7 +51,8 @@ fn find_kept(lane: u32, n_quads: u32) -> Kept {
     return kept;
 }
 
-// Mass of a token, 0 if it is filtered out; `ties` counts the tokens of the smallest key met so far.
+// Mass of a token, 0 if it is filtered out; `ties` counts the tokens of the smallest key met so
+// far.
 fn kept_mass(i: u32, kept: Kept, ties: ptr<function, u32>) -> f32 {
     let x = adjusted[i / 4u][i % 4u];
     let key = ordered(vec4<f32>(x)).x;
@@ -92,8 +96,8 @@ fn draw(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-// The token at the quantile: first its segment, then within it. Where rounding leaves the quantile at the very end, the last
-// token with mass.
+// The token at the quantile: first its segment, then within it. Where rounding leaves the quantile
+// at the very end, the last token with mass.
 fn choose(kept: Kept, per_lane: u32) -> u32 {
     var total = 0.0;
     for (var l = 0u; l < TREE_LANES; l++) {

@@ -1,4 +1,5 @@
-// Finding the thresholds of top-k and top-p without sorting: a search over the ordered bits of f32, four bits a pass.
+// Finding the thresholds of top-k and top-p without sorting: a search over the ordered bits of f32,
+// four bits a pass.
 
 @group(0) @binding(1) var<storage, read> adjusted: array<vec4<f32>>; // [ceil(n / 4)], filled up below every logit
 
@@ -49,8 +50,9 @@ fn n_reached(sums: vec4<f32>, goal: f32, lane: u32) -> u32 {
     return reached.x + reached.y + reached.z + reached.w;
 }
 
-// The largest key such that the tokens from it upwards, counted (or, by mass, weighed), reach the goal; tokens below
-// least do not count. The sums are taken in one order for every threshold, so they fall as the threshold rises.
+// The largest key such that the tokens from it upwards, counted (or, by mass, weighed), reach the
+// goal; tokens below least do not count. The sums are taken in one order for every threshold, so
+// they fall as the threshold rises.
 fn search(goal: f32, by_mass: bool, least: u32, peak: f32, lane: u32, n_quads: u32) -> u32 {
     var found = 0u;
     for (var shift = 32u; shift > 0u;) {

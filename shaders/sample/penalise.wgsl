@@ -1,7 +1,8 @@
-// Repetition penalty (arXiv 1909.05858) on tokens that were there before, from the original logits, then the temperature.
+// Repetition penalty (arXiv 1909.05858) on tokens that were there before, from the original logits,
+// then the temperature.
 //
-// adjusted[t] = (x > 0 ? x / penalty : x * penalty) / temperature with x = logits[offset + t], for each previous token t
-// Repeated tokens write the same value.
+// adjusted[t] = (x > 0 ? x / penalty : x * penalty) / temperature with x = logits[offset + t], for
+// each previous token t Repeated tokens write the same value.
 // grid: n_previous invocations, folded.
 struct Params {
     n: u32,          // vocabulary

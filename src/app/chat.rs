@@ -69,7 +69,8 @@ pub fn attention(sink: usize, lag: usize, factor: u32) -> crate::error::Result<A
 }
 
 impl Chat {
-    /// Starts a turn with the text of the input field and returns the question to send. `None` if the field is empty.
+    /// Starts a turn with the text of the input field and returns the question to send. `None` if
+    /// the field is empty.
     pub fn ask(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
         let question = self.draft.trim().to_string();
         if question.is_empty() {
@@ -108,7 +109,8 @@ impl Chat {
         self.close();
     }
 
-    /// Closes the model. The conversation stays, so the next model can continue it and a failure does not lose it.
+    /// Closes the model. The conversation stays, so the next model can continue it and a failure
+    /// does not lose it.
     pub fn close(&mut self) {
         (self.model, self.kept, self.shows_kept, self.context) = (None, None, false, None);
     }
@@ -133,7 +135,8 @@ impl Chat {
         }
     }
 
-    /// Entries of one head in a layer with full attention, and bytes of all layers, after so many tokens.
+    /// Entries of one head in a layer with full attention, and bytes of all layers, after so many
+    /// tokens.
     pub fn cache_size(&self, attention: Attention, n_tokens: usize) -> (usize, u64) {
         let entries = attention.cache_length(n_tokens);
         let Some(model) = &self.model else { return (entries, 0) };

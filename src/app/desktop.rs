@@ -35,7 +35,8 @@ pub(super) fn meant(event: WindowEvent) -> Option<Meant> {
     })
 }
 
-/// Writes a file to the working folder and returns its path. If the name is taken, appends a number to the stem.
+/// Writes a file to the working folder and returns its path. If the name is taken, appends a number
+/// to the stem.
 pub(super) fn save(path: &Path, text: &str) -> Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
     let (stem, ending) = (

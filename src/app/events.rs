@@ -13,7 +13,8 @@ impl App {
             Event::Adapters(list) => self.devices.adapters = Some(list),
             Event::Opened(card) => {
                 self.busy = None;
-                // A model that opens again keeps the user's settings, unless its adapter was meanwhile trained with others.
+                // A model that opens again keeps the user's settings, unless its adapter was
+                // meanwhile trained with others.
                 let before = self.chat.reopening.take();
                 let is_new = before.is_none_or(|closed| closed.recorded != card.recorded);
                 if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
@@ -96,7 +97,8 @@ impl App {
         vec![]
     }
 
-    /// Opens the temporarily closed model again, if there is one. If that fails, it does not try again.
+    /// Opens the temporarily closed model again, if there is one. If that fails, it does not try
+    /// again.
     fn reopen(&mut self) -> Vec<Effect> {
         let Some(closed) = self.chat.closed.take() else { return vec![] };
         let effects = self.open(closed.choice.clone());

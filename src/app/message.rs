@@ -1,4 +1,5 @@
-//! Messages between the window and the worker: commands, events and the flags that stop or pause a job.
+//! Messages between the window and the worker: commands, events and the flags that stop or pause a
+//! job.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,7 +83,8 @@ pub struct ModelCard {
     pub has_chat_template: bool,
     /// Bytes of one cache entry over all layers and heads.
     pub entry_bytes: u64,
-    /// Tokens of the sliding window of each layer that has one: such layers hold no more, and are not compressed.
+    /// Tokens of the sliding window of each layer that has one: such layers hold no more, and are
+    /// not compressed.
     pub windows: Vec<usize>,
     /// S, L and r that the adapter was trained with.
     pub recorded: Option<(usize, usize, f64)>,

@@ -1,4 +1,5 @@
-//! Paints egui with its own wgpu device, so that a lost or busy engine device does not block the window.
+//! Paints egui with its own wgpu device, so that a lost or busy engine device does not block the
+//! window.
 
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ impl Painter {
         let mut config = surface
             .get_default_config(&adapter, size.width.max(1), size.height.max(1))
             .ok_or_else(|| Error::new("the adapter cannot paint this window"))?;
-        // egui writes colours that are already gamma-encoded, so the surface must not convert them to sRGB.
+        // egui writes colours that are already gamma-encoded, so the surface must not convert them
+        // to sRGB.
         let formats = surface.get_capabilities(&adapter).formats;
         if let Some(plain) = formats.into_iter().find(|f| !f.is_srgb()) {
             config.format = plain;
@@ -67,7 +69,8 @@ impl Painter {
         self.surface.configure(&self.device, &self.config);
     }
 
-    /// Paints a frame over a uniform background. Returns true if the surface was outdated or lost and the frame must be painted again.
+    /// Paints a frame over a uniform background. Returns true if the surface was outdated or lost
+    /// and the frame must be painted again.
     pub fn paint(
         &mut self,
         ground: Color32,

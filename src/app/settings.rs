@@ -56,8 +56,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Loads the settings from a file. If the file is missing or unreadable, returns the defaults; for an unreadable file, also the
-    /// reason.
+    /// Loads the settings from a file. If the file is missing or unreadable, returns the defaults;
+    /// for an unreadable file, also the reason.
     pub fn load(path: &Path) -> (Self, Option<String>) {
         if !path.exists() {
             return (Self::default(), None);

@@ -1,7 +1,7 @@
 //! The thread that owns the engine.
 //!
-//! It runs one command at a time and reports progress as events. It survives panics and lost devices: it reports the failure, and the
-//! window stays open.
+//! It runs one command at a time and reports progress as events. It survives panics and lost
+//! devices: it reports the failure, and the window stays open.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{OpenOptions, adapters, open_device_with};
 use crate::train::holds_result;
 
-/// Target time of one submit, so that the window can paint in between. A single command may take longer.
+/// Target time of one submit, so that the window can paint in between. A single command may take
+/// longer.
 const SLICE: Duration = Duration::from_millis(20);
 
 /// Longest time that closing the window waits for the current step and its save.
@@ -49,7 +50,8 @@ impl Worker {
         Self { commands, ended, control, site }
     }
 
-    /// Sends a command. If the thread has ended, starts a new one instead. A later stop applies to this command.
+    /// Sends a command. If the thread has ended, starts a new one instead. A later stop applies to
+    /// this command.
     pub fn send(&mut self, command: Command) {
         self.control.begin();
         if let Err(SendError(_)) = self.commands.send(command) {
@@ -60,7 +62,8 @@ impl Worker {
 }
 
 impl Worker {
-    /// Stops the current job and waits until it has saved its result. An error if the save failed or took too long.
+    /// Stops the current job and waits until it has saved its result. An error if the save failed
+    /// or took too long.
     pub fn finish(self) -> Result<()> {
         self.control.close();
         drop(self.commands);
@@ -71,7 +74,8 @@ impl Worker {
     }
 }
 
-/// Spawns the thread. Returns the sender for its commands and a channel that disconnects when the thread ends.
+/// Spawns the thread. Returns the sender for its commands and a channel that disconnects when the
+/// thread ends.
 fn spawn(site: Site) -> (Sender<Command>, Receiver<()>) {
     let (sender, receiver) = channel();
     let (alive, ended) = channel();

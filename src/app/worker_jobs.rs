@@ -95,7 +95,8 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Trains a model. Calls `begin` once it has found the model's files. A stop saves the weights trained so far.
+/// Trains a model. Calls `begin` once it has found the model's files. A stop saves the weights
+/// trained so far.
 pub fn train(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
     let (files, _folder) = open_files(&choice_of(job, device))?;
     begin();

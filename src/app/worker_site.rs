@@ -1,4 +1,5 @@
-//! What every command of the worker needs: the event sink, the function that opens devices, and the stop flags.
+//! What every command of the worker needs: the event sink, the function that opens devices, and the
+//! stop flags.
 
 use std::sync::Arc;
 

@@ -24,7 +24,8 @@ impl Window {
         Self::with(|_| {}, Arc::new(open_device))
     }
 
-    /// A window that calls `look` on each event before it receives it, with a worker that opens devices with `open`.
+    /// A window that calls `look` on each event before it receives it, with a worker that opens
+    /// devices with `open`.
     fn with(look: impl Fn(&Event) + Send + Sync + 'static, open: Open) -> Self {
         let (sender, events) = channel();
         let sender = std::sync::Mutex::new(sender);
@@ -276,7 +277,8 @@ fn what_is_taken_away_in_mid_run_is_said() {
     let heard = end(&mut window);
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.steps > 2), "nothing was lost: {heard:?}");
     assert!(job.out.join("adapter_model.safetensors").exists());
-    // Closing the window discards weights that cannot be saved, instead of waiting for ever, and reports it.
+    // Closing the window discards weights that cannot be saved, instead of waiting for ever, and
+    // reports it.
     std::fs::remove_dir_all(dir.path().join("saved")).unwrap();
     fills.store(true, Ordering::Release);
     begin(&mut window);
@@ -286,7 +288,8 @@ fn what_is_taken_away_in_mid_run_is_said() {
     drop(events);
     std::fs::remove_file(&job.out).unwrap();
     let mut window = Window::new();
-    // The model's files disappear: a run that has loaded them continues, saves and stops; the next run reports them missing.
+    // The model's files disappear: a run that has loaded them continues, saves and stops; the next
+    // run reports them missing.
     begin(&mut window);
     std::fs::remove_dir_all(&model).unwrap();
     window.until(|e| matches!(e, Event::TrainStep(_)));

@@ -1,6 +1,8 @@
-//! The attention forward, for training (kept keys made here) and for generation (keys from the cache), and its op.
+//! The attention forward, for training (kept keys made here) and for generation (keys from the
+//! cache), and its op.
 //!
-//! Dense attention and sliding windows are the same kernel over one run of keys. The backward kernels are in `backward.rs`.
+//! Dense attention and sliding windows are the same kernel over one run of keys. The backward
+//! kernels are in `backward.rs`.
 
 use rayon::prelude::*;
 
@@ -116,8 +118,9 @@ pub(super) fn attend_cached(
 
 /// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].
 ///
-/// `scale` is the factor of the scores. `kept` holds the selection of an earlier forward of the same layer: recomputation
-/// never selects again. Returns the selection (recent rows [n_pairs, Hk, K]), absent where nothing is kept.
+/// `scale` is the factor of the scores. `kept` holds the selection of an earlier forward of the
+/// same layer: recomputation never selects again. Returns the selection (recent rows [n_pairs, Hk,
+/// K]), absent where nothing is kept.
 pub fn attend_training(
     rec: &mut Recording,
     q: &Tensor,
@@ -185,7 +188,8 @@ impl Op for Attend {
     }
 }
 
-/// A case that rebuilds its layout from the sequences; its tables come in as words so that any device can hold them.
+/// A case that rebuilds its layout from the sequences; its tables come in as words so that any
+/// device can hold them.
 fn case(
     name: &str,
     attention: impl Into<LayerAttention>,
@@ -232,8 +236,9 @@ fn case(
     })
 }
 
-/// Both query kernels alone on tables as a cache makes them and wider: sink and window wrap around a ring, the kept run starts
-/// in the middle, and the runs end at, before and behind the ends of blocks.
+/// Both query kernels alone on tables as a cache makes them and wider: sink and window wrap around
+/// a ring, the kept run starts in the middle, and the runs end at, before and behind the ends of
+/// blocks.
 fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTile]) -> Case {
     let n = tiles.iter().map(|t| t.n_queries as usize).sum::<usize>();
     let n_tiles = tiles.len();

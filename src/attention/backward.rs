@@ -1,5 +1,5 @@
-//! The two backward kernels of attention: dQ by query tiles, dK and dV by key tiles; probabilities are recomputed from the
-//! saved log-sum-exp.
+//! The two backward kernels of attention: dQ by query tiles, dK and dV by key tiles; probabilities
+//! are recomputed from the saved log-sum-exp.
 
 use rayon::prelude::*;
 
@@ -154,7 +154,8 @@ fn query_reference<T: Real>(args: KernelArgs<'_, T>) {
 }
 
 vectorised! {
-    /// Turns the scores of one row into their gradients; `along` holds dout · v, `stats` the row's log-sum-exp and delta.
+    /// Turns the scores of one row into their gradients; `along` holds dout · v, `stats` the row's
+    /// log-sum-exp and delta.
     fn query_slopes<T: Real>(row: &mut [T], along: &[T], stats: &[T], scale: T) {
         let (lse, delta) = (stats[0], stats[1]);
         let along = &along[..row.len()];
@@ -165,7 +166,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// Turns the scores of one row into weights, and dout · v in `slopes` into gradients of the scores.
+    /// Turns the scores of one row into weights, and dout · v in `slopes` into gradients of the
+    /// scores.
     fn key_slopes<T: Real>(weights: &mut [T], slopes: &mut [T], stats: &[T], scale: T) {
         let (lse, delta) = (stats[0], stats[1]);
         let slopes = &mut slopes[..weights.len()];

@@ -1,10 +1,12 @@
 //! The KV cache of generation. Each layer has the memory that its attention needs.
 //!
-//! A layer with LRSA has a `kept` part (sink and kept pairs) and a `recent` (fewer than 2L recent pairs). Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`); attend first, compress after: when the recent
-//! holds 2L tokens, its first L are scored against its second L, K of them move to `kept` and the rest are dropped. Kept keys
-//! keep their rotation and absolute position. A dense layer is one recent that grows with the text. A layer with a sliding window
-//! of W is a ring: W - 1 rows and those of the part that is being fed ([`Storage::new`]). Length after n tokens:
-//! [`LayerAttention::cache_length`].
+//! A layer with LRSA has a `kept` part (sink and kept pairs) and a `recent` (fewer than 2L recent
+//! pairs). Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`);
+//! attend first, compress after: when the recent holds 2L tokens, its first L are scored against
+//! its second L, K of them move to `kept` and the rest are dropped. Kept keys keep their rotation
+//! and absolute position. A dense layer is one recent that grows with the text. A layer with a
+//! sliding window of W is a ring: W - 1 rows and those of the part that is being fed
+//! ([`Storage::new`]). Length after n tokens: [`LayerAttention::cache_length`].
 
 use super::attend::attend_cached;
 use super::cache_step::{CacheStep, MAX_PARTS, Part, Storage, TILE_WORDS, chunk_length, cut, table_words};
@@ -47,7 +49,8 @@ pub struct Cache {
     layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
-    /// First rows of a partition that leaves the recent and of its successor, U32 `[2]` of each part of a chunk.
+    /// First rows of a partition that leaves the recent and of its successor, U32 `[2]` of each
+    /// part of a chunk.
     pairs: Buffer,
     capacity: usize,
     max_chunk: usize,
@@ -65,8 +68,8 @@ fn too_large(capacity: usize) -> Error {
 }
 
 impl Cache {
-    /// An empty cache of these layers for up to `capacity` tokens, fed at most `max_chunk` at a time. Refuses one that shaders
-    /// cannot index.
+    /// An empty cache of these layers for up to `capacity` tokens, fed at most `max_chunk` at a
+    /// time. Refuses one that shaders cannot index.
     pub fn new(layers: &[LayerAttention], heads: Heads, capacity: usize, max_chunk: usize) -> Result<Self> {
         let max_chunk = max_chunk.clamp(1, capacity.max(1));
         let (kinds, kind_of) = kinds_of(layers);
@@ -108,8 +111,9 @@ impl Cache {
         device.check(&touched).with_context(|| format!("a cache for {} tokens", self.capacity))
     }
 
-    /// Puts an empty cache into the state that it has after `n` tokens, with made-up keys and values, the same in every layer. It is
-    /// for measuring what comes next without the time that feeding takes: what a model says after it means nothing.
+    /// Puts an empty cache into the state that it has after `n` tokens, with made-up keys and
+    /// values, the same in every layer. It is for measuring what comes next without the time that
+    /// feeding takes: what a model says after it means nothing.
     pub fn fill_random(&mut self, device: &mut dyn Executor, n: usize, seed: u64) -> Result<()> {
         assert_eq!(self.n_tokens, 0, "an empty cache is filled");
         if n > self.capacity {
@@ -124,7 +128,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes over what another cache of the same layers, capacity and chunks holds, so that several texts can go on from one beginning.
+    /// Takes over what another cache of the same layers, capacity and chunks holds, so that several
+    /// texts can go on from one beginning.
     pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
         let layers = |c: &Self| c.layers.iter().map(|layer| c.kinds[layer.kind]).collect::<Vec<_>>();
         let kind = |c: &Self| (layers(c), c.heads, c.capacity);
@@ -157,12 +162,14 @@ impl Cache {
         self.capacity
     }
 
-    /// Entries that one head holds now in a layer with full attention; in the first layer where the model has none.
+    /// Entries that one head holds now in a layer with full attention; in the first layer where the
+    /// model has none.
     pub fn n_entries(&self) -> usize {
         self.entries_after(self.n_tokens)
     }
 
-    /// Entries that one head holds after `n` tokens in a layer with full attention; in the first layer where the model has none.
+    /// Entries that one head holds after `n` tokens in a layer with full attention; in the first
+    /// layer where the model has none.
     pub fn entries_after(&self, n: usize) -> usize {
         let is_full = |kind: &&Storage| matches!(kind.attention, LayerAttention::Full(_));
         let kind = self.kinds.iter().find(is_full).or(self.kinds.first());
@@ -174,7 +181,8 @@ impl Cache {
         self.bytes_after(self.n_tokens)
     }
 
-    /// Bytes that the entries of all layers take after `n` tokens, each layer counted by its own attention.
+    /// Bytes that the entries of all layers take after `n` tokens, each layer counted by its own
+    /// attention.
     pub fn bytes_after(&self, n: usize) -> u64 {
         let entries: usize = self.layers.iter().map(|l| self.kinds[l.kind].attention.cache_length(n)).sum();
         (entries * self.heads.kv_cols() * 4) as u64
@@ -186,7 +194,8 @@ impl Cache {
         self.kinds.iter().fold(wanted, |n, kind| chunk_length(kind, self.heads, self.n_tokens, n))
     }
 
-    /// Starts a chunk of `n` tokens, `n` being at most what [`Cache::chunk`] allows: uploads its tables.
+    /// Starts a chunk of `n` tokens, `n` being at most what [`Cache::chunk`] allows: uploads its
+    /// tables.
     pub fn begin(&mut self, device: &mut dyn Executor, n: usize) -> Result<CacheStep> {
         assert!(n > 0 && n == self.chunk(n), "a chunk of {n} tokens is longer than the cache takes at once");
         if self.n_tokens + n > self.capacity {
@@ -234,8 +243,8 @@ impl Cache {
         of_layer.slice(part * drawn_words(self.heads, l), self.heads.keys * l.kept())
     }
 
-    /// Appends one layer's attention of the chunk: of each part in turn it stores the kv rows, attends, and compresses where a
-    /// partition is full.
+    /// Appends one layer's attention of the chunk: of each part in turn it stores the kv rows,
+    /// attends, and compresses where a partition is full.
     ///
     /// q [n, H·d] and kv [n, 2·Hk·d], rotated → [n, H·d]. `scale` is the factor of the scores.
     pub fn attend(

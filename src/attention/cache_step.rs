@@ -1,8 +1,9 @@
-//! A chunk on its way into the cache: how full a layer is before it, and the parts that each kind of layer cuts it into.
+//! A chunk on its way into the cache: how full a layer is before it, and the parts that each kind
+//! of layer cuts it into.
 //!
-//! Attention and compression go part by part; everything else of a block runs over the whole chunk at once. Nothing is lost by it:
-//! what a layer keeps depends on the keys and values of that layer alone. LRSA cuts at the ends of partitions, a sliding window
-//! where its ring has no more room.
+//! Attention and compression go part by part; everything else of a block runs over the whole chunk
+//! at once. Nothing is lost by it: what a layer keeps depends on the keys and values of that layer
+//! alone. LRSA cuts at the ends of partitions, a sliding window where its ring has no more room.
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -34,8 +35,9 @@ pub(super) struct Storage {
 impl Storage {
     /// For up to `capacity` tokens, fed at most `max_chunk` at a time.
     ///
-    /// A window of W has a ring of W - 1 rows and those of one part, which is at most a quarter of W but 64 tokens in any
-    /// case: fed token by token the ring holds W pairs, fed in long chunks about 1.25 W.
+    /// A window of W has a ring of W - 1 rows and those of one part, which is at most a quarter of
+    /// W but 64 tokens in any case: fed token by token the ring holds W pairs, fed in long chunks
+    /// about 1.25 W.
     pub(super) fn new(attention: LayerAttention, capacity: usize, max_chunk: usize) -> Self {
         let (mut kept_rows, mut most_at_once) = (0, usize::MAX);
         let recent_rows = match attention {
@@ -64,7 +66,8 @@ pub(super) struct Fill {
     /// Row of the ring that the recent begins at, and its length.
     pub(super) recent_start: usize,
     pub(super) recent_len: usize,
-    /// Tokens that the next part can have: until the sink or the partition ends, or as many as a ring has room for.
+    /// Tokens that the next part can have: until the sink or the partition ends, or as many as a
+    /// ring has room for.
     pub(super) room: usize,
 }
 
@@ -92,8 +95,8 @@ impl Fill {
     }
 }
 
-/// A run of a chunk's tokens that one kind of layer stores and attends from at once: those of the sink or of one partition, or
-/// what the ring of a sliding window has room for.
+/// A run of a chunk's tokens that one kind of layer stores and attends from at once: those of the
+/// sink or of one partition, or what the ring of a sliding window has room for.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     /// First of its rows in the chunk, and their number.
@@ -121,7 +124,8 @@ pub(super) struct Compress {
 }
 
 impl Compress {
-    /// Rows of the ring kept at random, `[heads, K]`, ascending in each head. They depend on seed, partition and layer alone.
+    /// Rows of the ring kept at random, `[heads, K]`, ascending in each head. They depend on seed,
+    /// partition and layer alone.
     pub(super) fn random_rows(&self, l: &Lrsa, seed: u64, layer: usize, heads: usize) -> Vec<u32> {
         let stream = ((self.out_row as u64) << 20) + layer as u64;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -148,7 +152,8 @@ pub struct CacheStep {
     pub(super) parts: Vec<Vec<Part>>,
 }
 
-/// How many of the next `wanted` tokens go into one chunk after `before` tokens. A part begins at a row at which spans can begin.
+/// How many of the next `wanted` tokens go into one chunk after `before` tokens. A part begins at a
+/// row at which spans can begin.
 pub(super) fn chunk_length(storage: &Storage, heads: Heads, before: usize, wanted: usize) -> usize {
     let (mut n, mut n_parts) = (0, 0);
     while n < wanted && n_parts < MAX_PARTS {
@@ -224,7 +229,8 @@ impl Part {
     }
 }
 
-/// What query `q` of a part sees, as the first of a tile. The part begins at `position`, where the layer is as full as `fill` says.
+/// What query `q` of a part sees, as the first of a tile. The part begins at `position`, where the
+/// layer is as full as `fill` says.
 fn tile(storage: &Storage, fill: &Fill, in_sink: bool, position: usize, q: usize) -> QueryTile {
     let none: QueryTile = bytemuck::Zeroable::zeroed();
     match storage.attention {

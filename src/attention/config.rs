@@ -8,7 +8,8 @@ pub enum Selection {
     /// Those with the highest lag-relative scores.
     #[default]
     Scored,
-    /// As many at random, of every layer and head others: the control that scores have to beat. In generation only.
+    /// As many at random, of every layer and head others: the control that scores have to beat. In
+    /// generation only.
     Random {
         /// Of the draws.
         seed: u64,
@@ -149,12 +150,14 @@ impl Attention {
 pub enum LayerAttention {
     /// What was chosen for the layers with full attention.
     Full(Attention),
-    /// The sliding window of the model itself: the last so many tokens, the query included. It is never compressed.
+    /// The sliding window of the model itself: the last so many tokens, the query included. It is
+    /// never compressed.
     Window(usize),
 }
 
 impl LayerAttention {
-    /// The attention of a layer with this window, `attention` being what was chosen for layers without one.
+    /// The attention of a layer with this window, `attention` being what was chosen for layers
+    /// without one.
     pub fn new(attention: Attention, window: Option<usize>) -> Self {
         window.map_or(Self::Full(attention), Self::Window)
     }
@@ -182,7 +185,8 @@ impl From<Attention> for LayerAttention {
     }
 }
 
-/// The different kinds of attention of a model's layers in the order of their first layers, and which of them each layer has.
+/// The different kinds of attention of a model's layers in the order of their first layers, and
+/// which of them each layer has.
 pub(super) fn kinds_of(layers: &[LayerAttention]) -> (Vec<LayerAttention>, Vec<usize>) {
     let mut kinds: Vec<LayerAttention> = Vec::new();
     let mut kind_of = |layer: &LayerAttention| {

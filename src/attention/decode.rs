@@ -1,8 +1,8 @@
-//! The attention forward of single queries, which a generated token has: the keys in ranges that run beside each other, and their
-//! sum in fixed order.
+//! The attention forward of single queries, which a generated token has: the keys in ranges that
+//! run beside each other, and their sum in fixed order.
 //!
-//! It computes what `attend.rs` does for a tile of one query, where that would leave a device idle. What a query sees is
-//! in `layout.rs`.
+//! It computes what `attend.rs` does for a tile of one query, where that would leave a device idle.
+//! What a query sees is in `layout.rs`.
 
 use rayon::prelude::*;
 
@@ -119,7 +119,8 @@ const WIDTH: usize = 16;
 const BLOCK: usize = 8;
 
 vectorised! {
-    /// out[h, k] (rows `out_row` apart) = scale · q[h] · key k of the head's group, for `n` rows of kv.
+    /// out[h, k] (rows `out_row` apart) = scale · q[h] · key k of the head's group, for `n` rows of
+    /// kv.
     fn scores<T: Real>(q: &[T], kv: &[T], n: usize, shape: Shape, scale: T, out: &mut [T], out_row: usize) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
         for k in 0..n {
@@ -156,7 +157,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// out[h] += Σ weights[h, k] (rows `weight_row` apart) · value k of the head's group, over `n` rows of kv.
+    /// out[h] += Σ weights[h, k] (rows `weight_row` apart) · value k of the head's group, over `n`
+    /// rows of kv.
     fn mix<T: Real>(weights: &[T], weight_row: usize, kv: &[T], n: usize, shape: Shape, out: &mut [T]) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
         let whole = dim / WIDTH * WIDTH;
@@ -219,8 +221,8 @@ pub(super) fn takes(heads: Heads) -> bool {
     heads.dim <= MOST_CHANNELS
 }
 
-/// Appends the forward of `n_tiles` tiles of one query that see at most `most_keys` keys each: output [tokens, H·d] and
-/// log-sum-exp [tokens, H].
+/// Appends the forward of `n_tiles` tiles of one query that see at most `most_keys` keys each:
+/// output [tokens, H·d] and log-sum-exp [tokens, H].
 pub(super) fn decode(
     rec: &mut Recording,
     q: &Tensor,
@@ -248,8 +250,9 @@ pub(super) fn decode(
     (out, lse)
 }
 
-/// Tiles of one query each: (sink, n_sink, kept, n_kept, window, n_recent). The output is wanted alone and with its
-/// log-sum-exp, so it is a case of both kernels. The last tile is of the first query.
+/// Tiles of one query each: (sink, n_sink, kept, n_kept, window, n_recent). The output is wanted
+/// alone and with its log-sum-exp, so it is a case of both kernels. The last tile is of the first
+/// query.
 fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]) -> Case {
     case_with(name, heads, ring, spread, runs, None)
 }

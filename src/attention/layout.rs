@@ -1,9 +1,10 @@
 //! Who sees whom in a training batch, as host-made tables.
 //!
-//! A query tile is a run of queries of one partition; all of them read the same three runs of keys: the sink, a prefix of the
-//! kept keys, and the window from the previous partition to themselves. Dense attention and a sliding window are a window
-//! run alone. A key tile is the mirror image: a run of keys and the queries that see them. No n×n matrix and no mask exists
-//! anywhere. Layers that attend alike share their tables.
+//! A query tile is a run of queries of one partition; all of them read the same three runs of keys:
+//! the sink, a prefix of the kept keys, and the window from the previous partition to themselves.
+//! Dense attention and a sliding window are a window run alone. A key tile is the mirror image: a
+//! run of keys and the queries that see them. No n×n matrix and no mask exists anywhere. Layers
+//! that attend alike share their tables.
 
 use super::config::kinds_of;
 use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};

@@ -1,8 +1,8 @@
 //! Floor 4: Lag-Relative Sparse Attention and, as a lag that never ends, dense attention.
 //!
-//! The method is that of LRSA (arXiv 2506.11498) on the scores of LagKV (arXiv 2504.04704). Read `config.rs` for the letters,
-//! `layout.rs` for what a query may see, then `score.rs`, `select.rs`, `attend.rs` in the order that data takes, and `cache.rs`
-//! and `decode.rs` for generation.
+//! The method is that of LRSA (arXiv 2506.11498) on the scores of LagKV (arXiv 2504.04704). Read
+//! `config.rs` for the letters, `layout.rs` for what a query may see, then `score.rs`, `select.rs`,
+//! `attend.rs` in the order that data takes, and `cache.rs` and `decode.rs` for generation.
 
 mod attend;
 mod backward;

@@ -1,7 +1,9 @@
-//! What the CPU references of the attention kernels share: the runs of keys that a tile sees, and blocked products over them.
+//! What the CPU references of the attention kernels share: the runs of keys that a tile sees, and
+//! blocked products over them.
 //!
-//! A reference works a tile and head at a time: scores of all its queries against all its keys by one matrix product for each run,
-//! then row-wise exponentials, then products back. That is the shader's sum in another order.
+//! A reference works a tile and head at a time: scores of all its queries against all its keys by
+//! one matrix product for each run, then row-wise exponentials, then products back. That is the
+//! shader's sum in another order.
 
 use super::tiles::QueryTile;
 use crate::gpu::Real;

@@ -1,7 +1,8 @@
-//! Lag-relative scores of LagKV (arXiv 2504.04704, eq. 7-13): each partition is judged by the one after it.
+//! Lag-relative scores of LagKV (arXiv 2504.04704, eq. 7-13): each partition is judged by the one
+//! after it.
 //!
-//! Three kernels: channel ranges of the reference, spread of each normalised token, softmax over the partition. Scores are
-//! f32 whatever the storage type, and carry no gradient.
+//! Three kernels: channel ranges of the reference, spread of each normalised token, softmax over
+//! the partition. Scores are f32 whatever the storage type, and carry no gradient.
 
 use rayon::prelude::*;
 
@@ -172,7 +173,8 @@ fn score_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Appends the scores [n_pairs, Hk, L] of the judged partitions. `recent` [rows, 2·Hk·d] wraps at `ring` rows.
+/// Appends the scores [n_pairs, Hk, L] of the judged partitions. `recent` [rows, 2·Hk·d] wraps at
+/// `ring` rows.
 pub(super) fn scores(rec: &mut Recording, recent: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
     let (n, cols, lag) = (pairs.n, heads.kv_cols(), pairs.lrsa.lag());
     let bounds = rec.transient("lag bounds", Kind::Real, n * cols * 2);
@@ -200,7 +202,8 @@ fn case(name: &str, heads: Heads, lag: usize, firsts: &[u32], rows: usize, sprea
     })
 }
 
-/// Channels whose range lies around what counts as flat: 0.7, exactly 1, 1.5 and 3 times it, each in one head of each side.
+/// Channels whose range lies around what counts as flat: 0.7, exactly 1, 1.5 and 3 times it, each
+/// in one head of each side.
 fn flat_case() -> Case {
     let (heads, lag) = (Heads { queries: 2, keys: 2, dim: 4 }, 5);
     let range = |col: usize| FLAT * [0.7, 1.0, 1.5, 3.0][col % 4];
@@ -216,7 +219,8 @@ fn flat_case() -> Case {
     })
 }
 
-/// The softmax alone on spreads with outliers at the ends of the lists, many lists, in whole workgroups.
+/// The softmax alone on spreads with outliers at the ends of the lists, many lists, in whole
+/// workgroups.
 fn outlier_case() -> Case {
     let (n_pairs, n_heads, lag) = (32u32, 12u32, 5);
     let mut values = random(7, (n_pairs * 2 * n_heads * lag) as usize, 1.0);

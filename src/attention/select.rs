@@ -1,7 +1,8 @@
-//! Selection of the K best of each partition, and moving the kept pairs: gather forward, scatter of their gradients back.
+//! Selection of the K best of each partition, and moving the kept pairs: gather forward, scatter of
+//! their gradients back.
 //!
-//! The answer is the same for the same scores on every device: highest first, ties to the lowest position, stored in
-//! ascending order.
+//! The answer is the same for the same scores on every device: highest first, ties to the lowest
+//! position, stored in ascending order.
 
 use super::score::{self, Pairs};
 use super::{Heads, Lrsa};
@@ -153,7 +154,8 @@ fn scatter_reference<T: Real>(args: KernelArgs<'_, T>) {
     each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |from, to| recent[to] += kept[from]);
 }
 
-/// Appends scoring and selection: recent rows of the kept tokens [n_pairs, Hk, K], ascending. `recent` wraps at `ring` rows.
+/// Appends scoring and selection: recent rows of the kept tokens [n_pairs, Hk, K], ascending.
+/// `recent` wraps at `ring` rows.
 pub fn select_pairs(rec: &mut Recording, recent: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
     let scores = score::scores(rec, recent, pairs, heads, ring);
     select_scored(rec, &scores, pairs, heads, ring)
@@ -227,7 +229,8 @@ fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize
     })
 }
 
-/// Packing alone: lists with more marks than are kept, partitions in any order, and a ring that wraps.
+/// Packing alone: lists with more marks than are kept, partitions in any order, and a ring that
+/// wraps.
 fn pack_case(name: &str, [lag, kept, ring]: [u32; 3]) -> Case {
     let n_heads = 3;
     let marks = (0..2 * n_heads * lag).map(|i| u32::from(i % 4 != 1)).collect::<Vec<_>>();

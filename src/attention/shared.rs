@@ -1,4 +1,5 @@
-//! What the attention kernels share: WGSL parts, the keys of query tiles, and the shape of the broadcasting alternatives.
+//! What the attention kernels share: WGSL parts, the keys of query tiles, and the shape of the
+//! broadcasting alternatives.
 
 use crate::gpu::{self, Dispatch, Feature, Source, Span};
 use crate::wgsl;

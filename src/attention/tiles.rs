@@ -1,14 +1,16 @@
-//! Runs of queries and of keys that the attention kernels work on at a time, as the shaders read them.
+//! Runs of queries and of keys that the attention kernels work on at a time, as the shaders read
+//! them.
 
 use std::ops::Range;
 
 use crate::table_row;
 
-/// Lanes of an attention workgroup; a query tile has at most this many (query, head of the group) pairs.
+/// Lanes of an attention workgroup; a query tile has at most this many (query, head of the group)
+/// pairs.
 pub(super) const LANES: usize = 64;
 
-/// The width of tiles that no sliding window limits. Half the range of a u32, so that differences of rows that wrap stay
-/// above it.
+/// The width of tiles that no sliding window limits. Half the range of a u32, so that differences
+/// of rows that wrap stay above it.
 pub(super) const UNLIMITED: u32 = 1 << 31;
 
 /// The width of tiles whose queries see at most `window` keys of the recent run.
@@ -33,9 +35,11 @@ table_row! {
         n_kept: u32,
         /// First window row among the recent keys.
         recent: u32,
-        /// Window keys that the first query sees, at most `width`. Each later query sees one more at the end.
+        /// Window keys that the first query sees, at most `width`. Each later query sees one more
+        /// at the end.
         n_recent: u32,
-        /// Window keys that a query sees at most: the last ones. [`UNLIMITED`] where no sliding window limits them.
+        /// Window keys that a query sees at most: the last ones. [`UNLIMITED`] where no sliding
+        /// window limits them.
         width: u32,
     }
 }
@@ -51,11 +55,14 @@ table_row! {
         query: u32,
         /// End of the query rows.
         query_end: u32,
-        /// Keys in a row that are seen from the same query on: 1 of recent keys, those of a partition of kept ones.
+        /// Keys in a row that are seen from the same query on: 1 of recent keys, those of a
+        /// partition of kept ones.
         run: u32,
-        /// Queries that a run is seen later than the one before: key i from query + i / run · step on.
+        /// Queries that a run is seen later than the one before: key i from query + i / run · step
+        /// on.
         step: u32,
-        /// Queries that see a key at most: the first ones. [`UNLIMITED`] where no sliding window limits them.
+        /// Queries that see a key at most: the first ones. [`UNLIMITED`] where no sliding window
+        /// limits them.
         width: u32,
     }
 }
@@ -72,8 +79,8 @@ impl QueryTile {
         end.max(self.width) - self.width..end
     }
 
-    /// Of the keys in the order sink, kept, recent: those that query `i` of the tile does not see although it sees later
-    /// ones, and the end of all that it sees.
+    /// Of the keys in the order sink, kept, recent: those that query `i` of the tile does not see
+    /// although it sees later ones, and the end of all that it sees.
     pub(super) fn hidden_and_end(&self, i: usize) -> (Range<usize>, usize) {
         let (kept, window) = (self.n_older() as usize, self.seen_of_recent(i as u32));
         (kept..kept + window.start as usize, kept + window.end as usize)

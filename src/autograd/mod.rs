@@ -1,4 +1,5 @@
-//! Floor 5: the tape that turns a forward recording into a training step, with optional block-wise recomputation.
+//! Floor 5: the tape that turns a forward recording into a training step, with optional block-wise
+//! recomputation.
 
 mod tape;
 

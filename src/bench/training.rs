@@ -12,7 +12,8 @@ use crate::error::{Context, Result};
 use crate::gpu::{Device, Executor};
 use crate::train::{StepSettings, Stepper, TrainJob};
 
-/// The model with what the activity trains, and a stepper for it with the optimiser that a job has by default.
+/// The model with what the activity trains, and a stepper for it with the optimiser that a job has
+/// by default.
 pub(super) fn open(
     device: &mut dyn Executor,
     subject: &Subject,

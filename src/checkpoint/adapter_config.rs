@@ -1,7 +1,7 @@
 //! PEFT's `adapter_config.json`: rank, scale and targets of a LoRA adapter.
 //!
-//! Settings that would make PEFT compute anything but y = W x + s·B (A x) are errors that name the setting.
-//! [`adapter_file`](super::adapter_file) reads the tensors.
+//! Settings that would make PEFT compute anything but y = W x + s·B (A x) are errors that name the
+//! setting. [`adapter_file`](super::adapter_file) reads the tensors.
 
 use super::json_fields::Fields;
 use super::weight_names::linears;
@@ -49,7 +49,8 @@ const REFUSED: [&str; 16] = [
     "velora_config",
 ];
 
-/// Initialisations that also change the base weights, so that the adapter needs a modified base model.
+/// Initialisations that also change the base weights, so that the adapter needs a modified base
+/// model.
 const REFUSED_INITS: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
 
 const MAX_RANK: usize = 1 << 16;
@@ -138,7 +139,8 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// Every adapted module of the model, such as `model.layers.0.self_attn.q_proj`, in forward order.
+    /// Every adapted module of the model, such as `model.layers.0.self_attn.q_proj`, in forward
+    /// order.
     pub fn modules(&self, model: &ModelConfig) -> Vec<String> {
         let adapted = |module: &String| self.targets.iter().any(|target| ends_in(module, target));
         all_modules(model).into_iter().filter(adapted).collect()
@@ -210,7 +212,8 @@ fn targets(fields: &Fields, model: &ModelConfig) -> Result<Vec<String>> {
     }
 }
 
-/// A map from plain module paths to values. PEFT would treat other characters as a regular expression.
+/// A map from plain module paths to values. PEFT would treat other characters as a regular
+/// expression.
 fn pattern<T>(fields: &Fields, key: &str, cast: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
     let Some(value) = fields.get(key) else { return Ok(Vec::new()) };
     let Value::Object(pairs) = value else { return Err(fields.wrong(key, "a map from module names", value)) };

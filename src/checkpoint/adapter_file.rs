@@ -1,6 +1,8 @@
-//! LoRA adapters on disk in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` in a folder.
+//! LoRA adapters on disk in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` in
+//! a folder.
 //!
-//! This file reads and writes host tensors and applies nothing. [`adapter_config`](super::adapter_config) has the configuration.
+//! This file reads and writes host tensors and applies nothing.
+//! [`adapter_config`](super::adapter_config) has the configuration.
 
 use super::adapter_config::AdapterConfig;
 use super::weight_names::linears;
@@ -45,7 +47,8 @@ pub fn tensor_names(module: &str) -> (String, String) {
     (format!("{PREFIX}{module}.lora_A.weight"), format!("{PREFIX}{module}.lora_B.weight"))
 }
 
-/// Every tensor of an adapter with PEFT's name and its shape: A [r, in] and B [out, r] of each module.
+/// Every tensor of an adapter with PEFT's name and its shape: A [r, in] and B [out, r] of each
+/// module.
 pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let linears = linears(model);
     let mut out = Vec::new();
@@ -60,7 +63,8 @@ pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Vec<(Str
 
 /// Reads an adapter folder for a model.
 ///
-/// Errors: unsupported settings, missing tensors, wrong shapes, and tensors that do not belong to the model.
+/// Errors: unsupported settings, missing tensors, wrong shapes, and tensors that do not belong to
+/// the model.
 pub fn read_adapter(dir: &Path, model: &ModelConfig) -> Result<Adapter> {
     let read = || -> Result<Adapter> {
         let text = small_file::read_text(&dir.join(CONFIG)).with_context(|| format!("reading {CONFIG}"))?;
@@ -86,7 +90,8 @@ fn read_tensor(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<HostTen
     Ok(tensor)
 }
 
-/// Checks that the file has exactly the expected tensors. An extra tensor would be a part of the adapter that we ignore.
+/// Checks that the file has exactly the expected tensors. An extra tensor would be a part of the
+/// adapter that we ignore.
 fn check_names(file: &Checkpoint, expected: &[(String, Vec<usize>)]) -> Result<()> {
     let expected: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     if let Some(name) = expected.iter().find(|name| !file.contains(name)) {
@@ -98,9 +103,11 @@ fn check_names(file: &Checkpoint, expected: &[(String, Vec<usize>)]) -> Result<(
     Ok(())
 }
 
-/// Writes an adapter folder that PEFT can load. `tensors` have names from [`tensor_names`]; `more` are additional small files.
+/// Writes an adapter folder that PEFT can load. `tensors` have names from [`tensor_names`]; `more`
+/// are additional small files.
 ///
-/// A new folder appears atomically. In an existing folder, this replaces the adapter's files and keeps all others.
+/// A new folder appears atomically. In an existing folder, this replaces the adapter's files and
+/// keeps all others.
 pub fn write_adapter(
     dir: &Path,
     config: &AdapterConfig,

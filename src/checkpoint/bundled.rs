@@ -1,7 +1,7 @@
 //! The bundled model and text, so that `demo` needs no network.
 //!
-//! The model is stories260K (Andrej Karpathy's tinyllamas, MIT). The text is the first chapters of Moby Dick (public domain). Their
-//! licence notes are in `assets/`.
+//! The model is stories260K (Andrej Karpathy's tinyllamas, MIT). The text is the first chapters of
+//! Moby Dick (public domain). Their licence notes are in `assets/`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,8 @@
 //! [`ModelConfig`] from the metadata of a GGUF file.
 //!
-//! The keys are documented in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Some facts are only in the tensors: no
-//! `output.weight` means tied embeddings, `attn_q.bias` means a bias, and `rope_freqs.weight` has Llama 3's RoPE scaling as divisors.
+//! The keys are documented in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Some
+//! facts are only in the tensors: no `output.weight` means tied embeddings, `attn_q.bias` means a
+//! bias, and `rope_freqs.weight` has Llama 3's RoPE scaling as divisors.
 
 use crate::error::{Context, Result};
 use crate::formats::gguf::{Gguf, Metadata};

@@ -1,7 +1,8 @@
 //! [`ModelConfig`] from a Hugging Face `config.json` and back.
 //!
-//! This file reads the formats of transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`), with transformers' defaults
-//! for absent keys. An unsupported setting that would change the result is an error that names the setting. For GGUF files see
+//! This file reads the formats of transformers 4 (`rope_theta`, `rope_scaling`) and 5
+//! (`rope_parameters`), with transformers' defaults for absent keys. An unsupported setting that
+//! would change the result is an error that names the setting. For GGUF files see
 //! [`config_gguf`](super::config_gguf).
 
 use super::json_fields::Fields;
@@ -10,7 +11,8 @@ use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, R
 use serde_json::{Value, json};
 
 impl ModelConfig {
-    /// Parses a `config.json`. Keeps the text, so that [`ModelConfig::to_hf_json`] returns it unchanged.
+    /// Parses a `config.json`. Keeps the text, so that [`ModelConfig::to_hf_json`] returns it
+    /// unchanged.
     pub fn from_hf_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("invalid JSON")?;
         let fields = Fields::of(&value)?;

@@ -1,8 +1,10 @@
-//! Model lookup: an existing path, or a Hugging Face repo id that is downloaded to the shared cache.
+//! Model lookup: an existing path, or a Hugging Face repo id that is downloaded to the shared
+//! cache.
 //!
-//! Ids have the formats `org/name`, `org/name@revision` and `org/name:FILE.gguf`. Downloads use hf-hub and respect `HF_ENDPOINT`,
-//! `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` and `HF_HUB_OFFLINE`. Cached files are not requested again. This file only downloads; the
-//! only file it reads is the index of a sharded model.
+//! Ids have the formats `org/name`, `org/name@revision` and `org/name:FILE.gguf`. Downloads use
+//! hf-hub and respect `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
+//! Cached files are not requested again. This file only downloads; the only file it reads is the
+//! index of a sharded model.
 
 use crate::error::{Context, Error, Result};
 use crate::small_file;
@@ -19,8 +21,8 @@ const OPTIONAL: [&str; 4] =
 
 /// Resolves the name of a model to a directory or file.
 ///
-/// An existing path is returned unchanged. Otherwise the name must be a repo id, and the result is its snapshot folder in the
-/// cache or its GGUF file. Any other name is a usage error.
+/// An existing path is returned unchanged. Otherwise the name must be a repo id, and the result is
+/// its snapshot folder in the cache or its GGUF file. Any other name is a usage error.
 pub fn resolve(spec: &str) -> Result<PathBuf> {
     if Path::new(spec).exists() {
         return Ok(PathBuf::from(spec));
@@ -55,7 +57,8 @@ impl Name {
     }
 }
 
-/// Whether this is a valid part of a model id. Such a name cannot leave its folder when used as a file name.
+/// Whether this is a valid part of a model id. Such a name cannot leave its folder when used as a
+/// file name.
 fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 200 && name.chars().all(plain) && !name.starts_with(['.', '-'])
@@ -80,7 +83,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The hub from the environment variables. By default huggingface.co, with the cache in the home directory.
+    /// The hub from the environment variables. By default huggingface.co, with the cache in the
+    /// home directory.
     pub fn from_env() -> Result<Self> {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let home = || match var("HF_HOME") {
@@ -117,7 +121,8 @@ impl Hub {
                 self.cache.display()
             ));
         }
-        // A complete snapshot needs no request. Without a tokenizer it may come from a program that did not download one.
+        // A complete snapshot needs no request. Without a tokenizer it may come from a program that
+        // did not download one.
         if let Some(path) = cached.as_ref().filter(|path| name.file.is_some() || path.join("tokenizer.json").exists()) {
             return Ok(path.clone());
         }
@@ -180,7 +185,8 @@ impl Hub {
 }
 
 impl Name {
-    /// Adds to an error that a local path is missing, if the name looks like a path: its first part is a local folder.
+    /// Adds to an error that a local path is missing, if the name looks like a path: its first part
+    /// is a local folder.
     fn explained(&self, e: Error, spec: &str) -> Error {
         match self.id.split_once('/') {
             Some((folder, _)) if Path::new(folder).is_dir() => e.context(format!(
@@ -231,10 +237,11 @@ fn failure<T>(e: ApiError, file: &str) -> std::result::Result<Option<T>, Failure
     Err(Failure::Unreachable(Error::new(format!("{file}: {e}; {advice}"))))
 }
 
-/// The one snapshot folder of all files. If the model has changed on the hub since some files were cached, the files are in two
-/// folders; then this downloads them again.
+/// The one snapshot folder of all files. If the model has changed on the hub since some files were
+/// cached, the files are in two folders; then this downloads them again.
 fn one_snapshot(repo: &ApiRepo, files: Vec<(String, PathBuf)>) -> std::result::Result<PathBuf, Failure> {
-    // Each download updates the reference to the newest snapshot, so the last download's folder is the newest.
+    // Each download updates the reference to the newest snapshot, so the last download's folder is
+    // the newest.
     let folders: BTreeSet<&Path> = files.iter().filter_map(|(_, path)| path.parent()).collect();
     if let [folder] = folders.iter().copied().collect::<Vec<_>>()[..] {
         return Ok(folder.to_owned());

@@ -15,7 +15,8 @@ struct Shelf {
     token: Option<String>,
 }
 
-/// Starts a hub on loopback that serves `/ORG/NAME/resolve/REVISION/FILE` like huggingface.co. It runs until the process ends.
+/// Starts a hub on loopback that serves `/ORG/NAME/resolve/REVISION/FILE` like huggingface.co. It
+/// runs until the process ends.
 fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
     let shelf = Arc::new(Mutex::new(Shelf { files, commit: "c0ffee".into(), ..Shelf::default() }));
@@ -119,7 +120,8 @@ fn a_model_is_downloaded_once_and_then_found_in_the_cache() {
     assert_eq!(Hub { offline: true, ..hub.clone() }.fetch(&name("org/small")).unwrap(), folder);
     assert!(shelf.lock().unwrap().asked.is_empty());
 
-    // Without the tokenizer, only the missing files are requested again. An unreachable hub is no error.
+    // Without the tokenizer, only the missing files are requested again. An unreachable hub is no
+    // error.
     std::fs::remove_file(folder.join("tokenizer.json")).unwrap();
     let unreachable = Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
     assert_eq!(unreachable.fetch(&name("org/small")).unwrap(), folder);

@@ -1,4 +1,5 @@
-//! Typed access to the fields of a JSON object; errors name the key, the expected type and the value.
+//! Typed access to the fields of a JSON object; errors name the key, the expected type and the
+//! value.
 //!
 //! Null counts as absent, as in transformers and PEFT. [`Fields::has`] distinguishes the two.
 

@@ -1,6 +1,7 @@
 //! Loads a model from its files to a device.
 //!
-//! Frozen weights keep the format of the file (16 bits or quantised). Trained weights are in f32 arenas.
+//! Frozen weights keep the format of the file (16 bits or quantised). Trained weights are in f32
+//! arenas.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -58,7 +59,8 @@ pub struct Loaded {
 }
 
 impl Adapter {
-    /// A new adapter with PEFT's initialisation: A uniform in ±1/√in, B zero, so that the model starts unchanged.
+    /// A new adapter with PEFT's initialisation: A uniform in ±1/√in, B zero, so that the model
+    /// starts unchanged.
     pub fn fresh(config: AdapterConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
         let maps = linears(model);
@@ -190,8 +192,8 @@ impl Loader<'_> {
         })
     }
 
-    /// Linear layers with the same input, and their weights stacked in one tensor if possible. `site` is the dropout site of the first
-    /// layer; the others follow.
+    /// Linear layers with the same input, and their weights stacked in one tensor if possible.
+    /// `site` is the dropout site of the first layer; the others follow.
     fn linears<const N: usize>(
         &mut self,
         prefix: &str,
@@ -221,7 +223,8 @@ impl Loader<'_> {
         Ok((made, whole.map(|(whole, _)| whole)))
     }
 
-    /// One tensor for several weights of the same format, and its parts. `None` if a weight is trained or could not be bound on its own.
+    /// One tensor for several weights of the same format, and its parts. `None` if a weight is
+    /// trained or could not be bound on its own.
     fn whole(&self, hosts: &[(String, HostTensor)]) -> Result<Option<(Tensor, Vec<Tensor>)>> {
         let (first, format) = (&hosts[0].1, stored_format(&hosts[0].1));
         let is_alike = |(name, host): &(String, HostTensor)| {
@@ -289,7 +292,8 @@ impl Loader<'_> {
     }
 }
 
-/// The format of a frozen tensor on the device: the file's format if kernels support it, otherwise f32.
+/// The format of a frozen tensor on the device: the file's format if kernels support it, otherwise
+/// f32.
 fn stored_format(host: &HostTensor) -> Format {
     let (_, cols) = matrix(&host.shape);
     let stored = Format::of(host.dtype).filter(|f| host.shape.len() == 2 && f.takes_rows_of(cols));

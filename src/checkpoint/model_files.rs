@@ -1,4 +1,5 @@
-//! All files of a model: weights, tokenizer, chat template, stop tokens, adapter and recorded attention.
+//! All files of a model: weights, tokenizer, chat template, stop tokens, adapter and recorded
+//! attention.
 //!
 //! The command line, the app and the library all open models here.
 
@@ -27,7 +28,8 @@ pub struct ModelFiles {
     pub stop: StopTokens,
     /// The adapter.
     pub adapter: Option<Adapter>,
-    /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is no adapter.
+    /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is
+    /// no adapter.
     pub recorded: Option<Attention>,
 }
 
@@ -74,7 +76,8 @@ impl ModelFiles {
         self.tokenizer.as_ref().map_err(why)
     }
 
-    /// Token ids of a prompt. If `chat` is set and the model has a chat template, the prompt becomes a user message.
+    /// Token ids of a prompt. If `chat` is set and the model has a chat template, the prompt
+    /// becomes a user message.
     pub fn prompt_ids(&self, text: &str, chat: bool) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         let ids = match &self.template {

@@ -1,4 +1,5 @@
-//! Random weights for benchmarks: a model of any size without files, with the same cost as a real one.
+//! Random weights for benchmarks: a model of any size without files, with the same cost as a real
+//! one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,8 +13,8 @@ use crate::formats::host_tensor::HostTensor;
 /// Data type of random weights, the same as most published models.
 pub(super) const DTYPE: DType = DType::BF16;
 
-/// One weight: norms are 1, biases 0, and matrices uniform with a variance that keeps activations in range. Within one build of the
-/// program, the same seed, name and shape give the same values.
+/// One weight: norms are 1, biases 0, and matrices uniform with a variance that keeps activations
+/// in range. Within one build of the program, the same seed, name and shape give the same values.
 pub(super) fn random_weight(seed: u64, name: &str, shape: &[usize]) -> HostTensor {
     let n = shape.iter().product();
     let bits: Vec<u16> = match shape {

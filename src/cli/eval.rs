@@ -1,4 +1,5 @@
-//! `longreach eval`: selects the task. `eval_tasks.rs` runs the tasks with the help of `eval_common.rs`.
+//! `longreach eval`: selects the task. `eval_tasks.rs` runs the tasks with the help of
+//! `eval_common.rs`.
 
 use clap::{Args, Subcommand};
 

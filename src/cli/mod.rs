@@ -1,5 +1,5 @@
-//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `flags.rs` which setting has which flag, `id_lists.rs` and `output.rs` what they read and
-//! print; each verb has a file.
+//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `flags.rs` which setting
+//! has which flag, `id_lists.rs` and `output.rs` what they read and print; each verb has a file.
 
 #[cfg(feature = "app")]
 mod app;

@@ -21,8 +21,8 @@ pub fn print_line(line: &str) -> Result<()> {
     print(&format!("{line}\n"))
 }
 
-/// Writes a line to stderr, with flags in place of the settings that it names. Unlike `eprintln!`, a reader that went away costs
-/// nothing: the work goes on.
+/// Writes a line to stderr, with flags in place of the settings that it names. Unlike `eprintln!`,
+/// a reader that went away costs nothing: the work goes on.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", with_flags(line));
 }

@@ -1,5 +1,5 @@
-//! `longreach probe`: what one forward and backward compute, in a safetensors file under Hugging Face's names; or the
-//! perplexity of a text. The computation is [`crate::train::probe`]'s.
+//! `longreach probe`: what one forward and backward compute, in a safetensors file under Hugging
+//! Face's names; or the perplexity of a text. The computation is [`crate::train::probe`]'s.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,8 @@ pub struct ProbeArgs {
     /// JSON file with token ids, a list of lists; rows may differ in length
     #[arg(long, value_name = "IDS.json", conflicts_with = "text", required_unless_present = "text", requires = "out")]
     ids: Option<PathBuf>,
-    /// JSON file with labels as long as the ids, -100 ignored, shifted by one as transformers does; adds loss
+    /// JSON file with labels as long as the ids, -100 ignored, shifted by one as transformers does;
+    /// adds loss
     #[arg(long, value_name = "L.json", conflicts_with = "text")]
     labels: Option<PathBuf>,
     /// Add gradients: of every weight, or with --adapter of its tensors alone (needs --labels)

@@ -33,7 +33,8 @@ impl TrainArgs {
         (self.job(), attention)
     }
 
-    /// The job that the flags describe; the attention is not settled yet, since it may depend on the model's files.
+    /// The job that the flags describe; the attention is not settled yet, since it may depend on
+    /// the model's files.
     fn job(&self) -> TrainJob {
         let all = |targets: &Vec<String>| matches!(targets.as_slice(), [one] if one == "all" || one == "all-linear");
         TrainJob { targets: self.job.targets.clone().filter(|t| !all(t)), ..self.job.clone() }

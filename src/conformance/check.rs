@@ -237,7 +237,8 @@ pub fn check_cpu(options: &CheckOptions, watch: &mut Watch<'_>) -> Result<Device
     Ok(report)
 }
 
-/// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled out, the translations of every shader.
+/// Checks what needs no device: gradients against slopes, in f64, and, where no case is singled
+/// out, the translations of every shader.
 pub fn check_without_device(options: &CheckOptions, report: &mut Report, watch: &mut Watch<'_>) -> Result<()> {
     report.paper = cases::check_slopes(&options.cases(false))?;
     if options.only.is_empty() {

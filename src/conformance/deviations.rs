@@ -27,7 +27,8 @@ pub(super) struct Deviation {
     reason: &'static str,
 }
 
-/// The known deviations. None is known of the drivers that the reports in `docs/conformance/` were made on.
+/// The known deviations. None is known of the drivers that the reports in `docs/conformance/` were
+/// made on.
 const KNOWN: &[Deviation] = &[];
 
 impl Deviation {

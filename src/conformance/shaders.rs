@@ -1,7 +1,7 @@
 //! Every linked shader: its translation to the drivers' languages, and its text as standard WGSL.
 //!
-//! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; the crate in `lab/` finds what is wrong in
-//! a shader itself.
+//! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; the crate
+//! in `lab/` finds what is wrong in a shader itself.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -82,8 +82,8 @@ impl Shader {
     }
 }
 
-/// Writes every shader as a file of standard WGSL, for other compilers to judge; gives their number. The files appear
-/// together, or none does.
+/// Writes every shader as a file of standard WGSL, for other compilers to judge; gives their
+/// number. The files appear together, or none does.
 pub fn dump(dir: &Path) -> Result<usize> {
     let texts: Vec<_> = all().iter().map(|s| (s.file_name(), s.standard_wgsl())).collect();
     write_folder(dir, |folder| {

@@ -1,8 +1,8 @@
 //! Batches of concatenated examples, and the order in which a run visits the examples.
 //!
-//! A batch has no padding; a table gives the start and length of each sequence. Labels are shifted here, once: position t has the
-//! token that the model must predict after token t. [`super::dataset`] reads examples. The attention splits the tokens into query
-//! tiles.
+//! A batch has no padding; a table gives the start and length of each sequence. Labels are shifted
+//! here, once: position t has the token that the model must predict after token t.
+//! [`super::dataset`] reads examples. The attention splits the tokens into query tiles.
 
 use rand::seq::SliceRandom;
 
@@ -15,7 +15,8 @@ use crate::error::Result;
 pub struct Batch {
     /// Tokens of all sequences.
     pub ids: Vec<u32>,
-    /// For each token, the label of the next token of its sequence; [`IGNORED`] at the end. As long as `ids`.
+    /// For each token, the label of the next token of its sequence; [`IGNORED`] at the end. As long
+    /// as `ids`.
     pub labels_shifted: Vec<i32>,
     /// Start in `ids` and length of each sequence.
     pub sequences: Vec<(usize, usize)>,
@@ -39,10 +40,11 @@ impl Batch {
     }
 }
 
-/// The order of the examples: shuffled in each epoch, and determined by the seed and the epoch alone.
+/// The order of the examples: shuffled in each epoch, and determined by the seed and the epoch
+/// alone.
 ///
-/// A step takes up to `batch_size * accumulate` examples. The last step of an epoch takes the rest, so an epoch visits every
-/// example once. [`Sampler::seek`] resumes a run.
+/// A step takes up to `batch_size * accumulate` examples. The last step of an epoch takes the rest,
+/// so an epoch visits every example once. [`Sampler::seek`] resumes a run.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     order: Vec<usize>,
@@ -86,7 +88,8 @@ impl Sampler {
         self.order.len().div_ceil(self.batch_size.saturating_mul(self.accumulate))
     }
 
-    /// Indices of the next step's examples: up to `accumulate` micro-batches of up to `batch_size` examples, none empty.
+    /// Indices of the next step's examples: up to `accumulate` micro-batches of up to `batch_size`
+    /// examples, none empty.
     pub fn next_step(&mut self) -> Vec<Vec<usize>> {
         if self.position == self.order.len() {
             self.epoch += 1;

@@ -1,7 +1,8 @@
 //! Training data: reads `train.jsonl` and `valid.jsonl` into token ids and labels.
 //!
-//! Each line is one example in one of four formats: see [`SHAPES`]. Labels follow Hugging Face: not shifted, and [`IGNORED`]
-//! where the loss does not count. [`super::batch`] shifts them. `line.rs` tokenises one line.
+//! Each line is one example in one of four formats: see [`SHAPES`]. Labels follow Hugging Face: not
+//! shifted, and [`IGNORED`] where the loss does not count. [`super::batch`] shifts them. `line.rs`
+//! tokenises one line.
 
 pub use super::example::{Example, IGNORED};
 use super::line::{self, Line};
@@ -18,7 +19,8 @@ const MAX_LINE_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     pub examples: Vec<Example>,
-    /// Examples truncated to the maximum length, including those dropped afterwards. Callers should warn.
+    /// Examples truncated to the maximum length, including those dropped afterwards. Callers should
+    /// warn.
     pub n_truncated: usize,
     /// Examples dropped because none of their labels counts. Callers should warn.
     pub n_dropped: usize,
@@ -32,7 +34,8 @@ pub struct Dataset {
 }
 
 impl Reader<'_> {
-    /// Reads a folder with `train.jsonl` and optionally `valid.jsonl`, or one file of training data.
+    /// Reads a folder with `train.jsonl` and optionally `valid.jsonl`, or one file of training
+    /// data.
     pub fn read(&self, path: &Path) -> Result<Dataset> {
         if !path.is_dir() {
             return Ok(Dataset { train: self.read_file(path)?, valid: None });
@@ -48,7 +51,8 @@ impl Reader<'_> {
         Ok(Dataset { train: self.read_file(&train)?, valid })
     }
 
-    /// Reads one file. Fails on the first invalid line and names it. Also fails if no example has a label that counts.
+    /// Reads one file. Fails on the first invalid line and names it. Also fails if no example has a
+    /// label that counts.
     pub fn read_file(&self, path: &Path) -> Result<Split> {
         let name = path.display();
         let mut lines = BufReader::new(File::open(path).with_context(|| format!("opening the training data {name}"))?);

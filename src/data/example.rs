@@ -12,7 +12,8 @@ pub struct Example {
 }
 
 impl Example {
-    /// Number of labels that count in the loss. The first label never does, because no token precedes it.
+    /// Number of labels that count in the loss. The first label never does, because no token
+    /// precedes it.
     pub fn n_targets(&self) -> usize {
         self.labels.iter().skip(1).filter(|&&label| label != IGNORED).count()
     }

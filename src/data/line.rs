@@ -1,7 +1,8 @@
 //! One line of training data: parses its format and converts it to tokens and labels.
 //!
-//! Labels that count: for a prompt with a completion, the completion and EOS; for messages, the assistant's answers with their
-//! end-of-turn tokens; for a text, all tokens; for token ids, the given labels. [`super::dataset`] reads files.
+//! Labels that count: for a prompt with a completion, the completion and EOS; for messages, the
+//! assistant's answers with their end-of-turn tokens; for a text, all tokens; for token ids, the
+//! given labels. [`super::dataset`] reads files.
 
 use super::example::{Example, IGNORED};
 use crate::error::{Context, Error, Result};
@@ -33,8 +34,8 @@ pub struct Reader<'a> {
     pub max_length: Option<usize>,
 }
 
-/// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text, and longer texts have more tokens
-/// than a batch may have.
+/// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text,
+/// and longer texts have more tokens than a batch may have.
 const MAX_TEXT_BYTES: usize = 8 << 20;
 
 /// A parsed line, by format.
@@ -45,7 +46,8 @@ pub(super) enum Line {
     Tokens { ids: Vec<u32>, labels: Vec<i32> },
 }
 
-/// The known fields of a line, as raw JSON, so that a long list of ids does not become a tree of JSON values first.
+/// The known fields of a line, as raw JSON, so that a long list of ids does not become a tree of
+/// JSON values first.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -150,7 +152,8 @@ fn message(value: &RawValue) -> Result<Message> {
     crate::ensure!(is_object(value), "found {}; expected {{\"role\": \"…\", \"content\": \"…\"}}", kind(value));
     let object: BTreeMap<String, &RawValue> = serde_json::from_str(value.get()).context("reading a message")?;
     for (key, value) in &object {
-        // Ignoring a tool call silently would train on a different conversation than the one in the file.
+        // Ignoring a tool call silently would train on a different conversation than the one in the
+        // file.
         let known = matches!(key.as_str(), "role" | "content" | "name");
         crate::ensure!(
             known || value.get() == "null",
@@ -250,8 +253,8 @@ fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tokens of prompt, completion and EOS. The labels of the prompt do not count. Prompt and completion are encoded separately, because
-/// at inference the prompt is encoded alone.
+/// Tokens of prompt, completion and EOS. The labels of the prompt do not count. Prompt and
+/// completion are encoded separately, because at inference the prompt is encoded alone.
 fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<u32>) -> Result<Example> {
     let mut ids = tokenizer.encode(prompt, true)?;
     let n_prompt = ids.len();

@@ -1,6 +1,7 @@
 //! The random number generator behind reproducible results.
 //!
-//! It uses a fixed algorithm, so that the same seed gives the same numbers with every version of the rand crate.
+//! It uses a fixed algorithm, so that the same seed gives the same numbers with every version of
+//! the rand crate.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};

@@ -1,6 +1,7 @@
 //! Agreement of greedy continuations with the compressed and with the dense cache.
 //!
-//! It measures whether the first token is the same, and for how many tokens both continuations agree.
+//! It measures whether the first token is the same, and for how many tokens both continuations
+//! agree.
 
 use super::answer::{Subject, Watch, tell};
 use super::policy::Policy;
@@ -21,7 +22,8 @@ pub struct AgreementRequest<'a> {
     pub n_continued: usize,
 }
 
-/// Names of the metrics: whether the first token is the same, and the fraction of the continuation before the first difference.
+/// Names of the metrics: whether the first token is the same, and the fraction of the continuation
+/// before the first difference.
 pub const METRICS: [&str; 2] = ["first token", "continuation"];
 
 /// Compares every policy with dense attention on every prompt.

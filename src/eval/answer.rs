@@ -50,7 +50,8 @@ impl Subject<'_> {
         )))
     }
 
-    /// Greedy continuation of a prompt, with its text. If given, `session` already contains the start of the prompt.
+    /// Greedy continuation of a prompt, with its text. If given, `session` already contains the
+    /// start of the prompt.
     pub(super) fn generate(
         &mut self,
         prompt_ids: &[u32],
@@ -97,8 +98,9 @@ impl<'a> Group<'a> {
         Self { samples: &samples[..n], ids: &ids[..n], n_shared: if n == 1 { 0 } else { n_shared } }
     }
 
-    /// A session that has read the shared prefix, and a second session for the answers. `None` if there is no shared prefix, or if the
-    /// attention depends on the prompt's length, as for window controls.
+    /// A session that has read the shared prefix, and a second session for the answers. `None` if
+    /// there is no shared prefix, or if the attention depends on the prompt's length, as for window
+    /// controls.
     fn read(&self, subject: &mut Subject<'_>, attentions: &[Attention]) -> Result<Option<(Session, Session)>> {
         if self.n_shared == 0 || attentions.iter().any(|a| *a != attentions[0]) {
             return Ok(None);
@@ -113,7 +115,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Greedy answers to every sample under every policy. Reads a shared prefix of consecutive prompts once per policy.
+/// Greedy answers to every sample under every policy. Reads a shared prefix of consecutive prompts
+/// once per policy.
 pub fn answer_all(
     subject: &mut Subject<'_>,
     task: Task,

@@ -56,7 +56,8 @@ impl Haystack {
         Ok(Self { sentences })
     }
 
-    /// Consecutive sentences from a random start, with at most `n_tokens` tokens. At the end of the part it continues at the start.
+    /// Consecutive sentences from a random start, with at most `n_tokens` tokens. At the end of the
+    /// part it continues at the start.
     pub fn excerpt(&self, part: Part, n_tokens: usize, rng: &mut impl Rng) -> Vec<&str> {
         let range = part.range(self.sentences.len());
         let mut at = rng.random_range(range.clone());
@@ -80,7 +81,8 @@ impl Haystack {
     }
 }
 
-/// Splits a text at sentence ends: a full stop, exclamation or question mark, optional quotes, and a space.
+/// Splits a text at sentence ends: a full stop, exclamation or question mark, optional quotes, and
+/// a space.
 fn sentences_of(text: &str) -> Vec<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut sentences = Vec::new();

@@ -27,15 +27,17 @@ pub struct KeptMap {
     pub lag: usize,
     /// r.
     pub keep: f64,
-    /// Start of the recent part, where every token is still in the cache because it has no score yet.
+    /// Start of the recent part, where every token is still in the cache because it has no score
+    /// yet.
     #[serde(rename = "tail_start")]
     pub recent_start: usize,
-    /// Layer, head, then the positions kept between the sink and the recent part, ascending. A layer with a sliding window of the model itself
-    /// is not compressed and has no heads here.
+    /// Layer, head, then the positions kept between the sink and the recent part, ascending. A
+    /// layer with a sliding window of the model itself is not compressed and has no heads here.
     pub kept: Vec<Vec<Vec<usize>>>,
 }
 
-/// Runs the model over a text as in training and records the selected tokens. Prefill selects the same tokens.
+/// Runs the model over a text as in training and records the selected tokens. Prefill selects the
+/// same tokens.
 pub fn kept_map(
     device: &mut dyn Executor,
     model: &mut Llama,
@@ -89,8 +91,8 @@ impl KeptMap {
         self.kept.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// For each token the share of heads that keep it, 0 to 1: of all compressed layers, of one, or of one head of a layer. Tokens
-    /// of the sink and the recent part have 1.
+    /// For each token the share of heads that keep it, 0 to 1: of all compressed layers, of one, or
+    /// of one head of a layer. Tokens of the sink and the recent part have 1.
     pub fn shares(&self, layer: Option<usize>, head: Option<usize>) -> Result<Vec<f64>> {
         let (n_layers, n_heads) = (self.kept.len(), self.n_heads());
         for (what, picked, n) in [("layer", layer, n_layers), ("head", head, n_heads)] {

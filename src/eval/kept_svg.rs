@@ -35,7 +35,8 @@ fn shown(piece: &str) -> String {
     piece.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Positions of all tokens, and the number of lines. A line break in a token ends the line after that token.
+/// Positions of all tokens, and the number of lines. A line break in a token ends the line after
+/// that token.
 fn places(tokens: &[String]) -> (Vec<Place>, usize) {
     let (mut places, mut line, mut column) = (Vec::new(), 0, 0);
     for (token, text) in tokens.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The pass key test: retrieve a number hidden in a long text.
 //!
-//! The test is from Mohtashami and Jaggi (arXiv 2305.16300), but in natural text, over a grid of lengths and depths.
+//! The test is from Mohtashami and Jaggi (arXiv 2305.16300), but in natural text, over a grid of
+//! lengths and depths.
 
 use rand::{Rng, RngExt};
 
@@ -125,7 +126,8 @@ pub(super) fn fitted(
     }
 }
 
-/// A random number of seven digits. A hash splits the numbers into training and held-out ones, so the split has no pattern.
+/// A random number of seven digits. A hash splits the numbers into training and held-out ones, so
+/// the split has no pattern.
 pub(super) fn key(part: Part, rng: &mut impl Rng) -> String {
     loop {
         let key: u64 = rng.random_range(1_000_000..10_000_000);

@@ -1,6 +1,7 @@
 //! Perplexity of a long text under each attention policy, with sliding windows.
 //!
-//! Every token is predicted once, with at least `length - stride` tokens of context (except in the first window).
+//! Every token is predicted once, with at least `length - stride` tokens of context (except in the
+//! first window).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Plots of a report: each metric against compression, and over depth and length if there are several depths.
+//! Plots of a report: each metric against compression, and over depth and length if there are
+//! several depths.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,8 @@ pub fn plots(report: &EvalReport, dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-/// Name of a row's series. Each kind of control has its own series; all series start with the dense model.
+/// Name of a row's series. Each kind of control has its own series; all series start with the dense
+/// model.
 fn series_of(row: &Row) -> &str {
     row.attention.rsplit_once('-').map_or("LRSA", |(control, _)| control)
 }

@@ -1,4 +1,5 @@
-//! Attention policies to compare: dense, LRSA with some compression, and controls with the same cache size.
+//! Attention policies to compare: dense, LRSA with some compression, and controls with the same
+//! cache size.
 
 use crate::attention::{Attention, Lrsa, Selection};
 use crate::error::{Error, Result};
@@ -18,8 +19,9 @@ enum Kind {
 }
 
 impl Policy {
-    /// Parses a name: `dense`, or `4x` for LRSA with r = 1/4 (any factor). Controls with as many cache entries are `random-4x`, which keeps
-    /// random pairs, and `window-4x`, which keeps only the sink and a longer recent window. `seed` is the seed of random selections.
+    /// Parses a name: `dense`, or `4x` for LRSA with r = 1/4 (any factor). Controls with as many
+    /// cache entries are `random-4x`, which keeps random pairs, and `window-4x`, which keeps only
+    /// the sink and a longer recent window. `seed` is the seed of random selections.
     pub fn parse(name: &str, sink: usize, lag: usize, seed: u64) -> Result<Self> {
         let unknown = || {
             Error::usage(format!(
@@ -72,7 +74,8 @@ impl Policy {
     }
 }
 
-/// Sink and recent window with the largest cache after n tokens that is not larger than the cache of `like`.
+/// Sink and recent window with the largest cache after n tokens that is not larger than the cache
+/// of `like`.
 fn window_like(like: &Lrsa, n: usize) -> Result<Lrsa> {
     let room = like.cache_length(n);
     let window = |lag: usize| Lrsa::new(like.sink(), lag, 1.0).map(|l| l.with_selection(Selection::Nothing));

@@ -1,4 +1,5 @@
-//! Questions about long documents: the paragraphs with the answer among others, up to a given length.
+//! Questions about long documents: the paragraphs with the answer among others, up to a given
+//! length.
 
 use std::collections::HashSet;
 
@@ -20,7 +21,8 @@ const MAX_TOKENS: usize = 32;
 pub struct QaGrid {
     /// Most tokens of a prompt.
     pub lengths: Vec<usize>,
-    /// Questions per length. They are the same for each length if each question has its own document.
+    /// Questions per length. They are the same for each length if each question has its own
+    /// document.
     pub n_samples: usize,
     /// Most questions per document; 1 for HotpotQA, where each question has its own paragraphs.
     pub per_document: usize,
@@ -62,7 +64,8 @@ pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QaGrid) -> Result<Ve
     Ok(samples)
 }
 
-/// Documents for training, from other articles. Each is a conversation: a list of user messages with the right answers.
+/// Documents for training, from other articles. Each is a conversation: a list of user messages
+/// with the right answers.
 pub fn qa_training(
     files: &ModelFiles,
     file: &QaFile,
@@ -92,7 +95,8 @@ fn ensure_enough(found: usize, wanted: usize, what: &str, length: usize) -> Resu
 }
 
 impl<'a> Draw<'a> {
-    /// Makes documents until no questions are left or `take` returns false. Uses each question at most once.
+    /// Makes documents until no questions are left or `take` returns false. Uses each question at
+    /// most once.
     fn documents(&self, take: &mut dyn FnMut(Document<'a>) -> bool) -> Result<()> {
         if self.file.is_hotpot && self.per_document > 1 {
             return Err(Error::usage("`questions`: HotpotQA has one question about each set of paragraphs"));

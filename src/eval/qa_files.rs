@@ -24,9 +24,11 @@ pub struct Question {
     pub gold: Vec<usize>,
     /// Paragraphs that the file lists with the question but that are not needed.
     pub other: Vec<usize>,
-    /// Index of its article, or in HotpotQA of the question itself. The split into training and held-out is by group.
+    /// Index of its article, or in HotpotQA of the question itself. The split into training and
+    /// held-out is by group.
     group: usize,
-    /// Held out, but about an article of a training question (HotpotQA). Such questions are not used.
+    /// Held out, but about an article of a training question (HotpotQA). Such questions are not
+    /// used.
     is_known: bool,
 }
 

@@ -46,7 +46,8 @@ pub struct Row {
     pub n: usize,
     /// Mean values by metric.
     pub values: BTreeMap<String, f64>,
-    /// Entries of one head's cache in a layer with full attention at the end of the prompt, on average.
+    /// Entries of one head's cache in a layer with full attention at the end of the prompt, on
+    /// average.
     pub kv_entries: f64,
 }
 
@@ -74,12 +75,14 @@ pub struct Outcome {
 }
 
 impl EvalReport {
-    /// Adds a row with means over the samples for each attention, length and depth, in the order of `policies` and of the samples.
+    /// Adds a row with means over the samples for each attention, length and depth, in the order of
+    /// `policies` and of the samples.
     pub fn add_outcomes(&mut self, policies: &[Policy], outcomes: Vec<Outcome>) {
         for policy in policies {
             let mut cells: Vec<(usize, Option<f64>, Vec<&Outcome>)> = Vec::new();
             for outcome in outcomes.iter().filter(|o| o.attention == policy.name()) {
-                // In documents, almost every sample has another depth, so rows per depth would be meaningless.
+                // In documents, almost every sample has another depth, so rows per depth would be
+                // meaningless.
                 let depth = outcome.depth.filter(|_| self.task == "needle");
                 match cells.iter_mut().find(|c| (c.0, c.1) == (outcome.length, depth)) {
                     Some(cell) => cell.2.push(outcome),
@@ -114,7 +117,8 @@ impl EvalReport {
         names
     }
 
-    /// Mean of a metric over all rows of an attention and optionally a length, with the number of samples.
+    /// Mean of a metric over all rows of an attention and optionally a length, with the number of
+    /// samples.
     pub fn mean(&self, attention: &str, length: Option<usize>, metric: &str) -> Option<(f64, usize)> {
         let (mut sum, mut n) = (0.0, 0);
         for row in &self.rows {
@@ -134,7 +138,8 @@ impl EvalReport {
         lengths
     }
 
-    /// A table with one row per attention and length, averaged over depths. The plots show the depths.
+    /// A table with one row per attention and length, averaged over depths. The plots show the
+    /// depths.
     pub fn to_markdown(&self) -> String {
         let mut text = format!("| attention | tokens | n | {} | KV entries |\n", self.metrics.join(" | "));
         text += &format!("|---|---:|---:|{}---:|\n", "---:|".repeat(self.metrics.len()));

@@ -1,7 +1,7 @@
 //! Retrieval tasks after RULER (arXiv 2404.06654), hidden in a text.
 //!
-//! The tasks are RULER's: one code, one code among others, several codes of one name, and variable tracking. The sentences and the texts
-//! are our own.
+//! The tasks are RULER's: one code, one code among others, several codes of one name, and variable
+//! tracking. The sentences and the texts are our own.
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
@@ -123,7 +123,8 @@ fn riddle(task: RulerTask, rng: &mut impl Rng) -> Riddle {
     }
 }
 
-/// The prompt: an excerpt with the hidden facts at random positions, in order if they build on each other.
+/// The prompt: an excerpt with the hidden facts at random positions, in order if they build on each
+/// other.
 fn scattered(
     files: &ModelFiles,
     haystack: &Haystack,

@@ -17,7 +17,8 @@ pub struct Sample {
     pub answers: Vec<String>,
     /// Intended maximum number of prompt tokens.
     pub length: usize,
-    /// Relative position of the answer in the text, from 0 (start) to 1 (end), if it is in one place.
+    /// Relative position of the answer in the text, from 0 (start) to 1 (end), if it is in one
+    /// place.
     pub depth: Option<f64>,
     /// Most tokens of an answer.
     pub max_tokens: usize,
@@ -27,9 +28,11 @@ pub struct Sample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// A number hidden in a text. Scores: whether the first number of the answer is right, and the fraction of its leading digits that are.
+    /// A number hidden in a text. Scores: whether the first number of the answer is right, and the
+    /// fraction of its leading digits that are.
     Needle,
-    /// Several facts hidden in a text. Scores: whether the answer contains all of them, and the fraction it contains.
+    /// Several facts hidden in a text. Scores: whether the answer contains all of them, and the
+    /// fraction it contains.
     Ruler,
     /// Questions about documents. Scores: exact match and F1 with SQuAD's normalisation.
     Qa,

@@ -1,15 +1,16 @@
 //! Scores of an answer: exact match, F1 and simple containment.
 //!
-//! Exact match and F1 follow SQuAD's official script (Rajpurkar et al., arXiv 1606.05250): lower case, no ASCII punctuation, no articles
-//! (a, an, the), single spaces. HotpotQA (arXiv 1809.09600) treats yes and no differently.
+//! Exact match and F1 follow SQuAD's official script (Rajpurkar et al., arXiv 1606.05250): lower
+//! case, no ASCII punctuation, no articles (a, an, the), single spaces. HotpotQA (arXiv 1809.09600)
+//! treats yes and no differently.
 
 use std::collections::HashMap;
 
 /// Normalises an answer like the official script.
 fn normalised(text: &str) -> String {
     let lower: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    // The script removes articles between word boundaries. Words consist of letters, digits and underscores of any language; underscores
-    // are already removed with the punctuation.
+    // The script removes articles between word boundaries. Words consist of letters, digits and
+    // underscores of any language; underscores are already removed with the punctuation.
     let mut kept = String::new();
     let mut rest = lower.as_str();
     while let Some(start) = rest.find(|c: char| c.is_alphanumeric()) {
@@ -30,7 +31,8 @@ pub fn exact_match(answer: &str, right: &str) -> f64 {
     f64::from(normalised(answer) == normalised(right))
 }
 
-/// Harmonic mean of word precision and word recall. If either text has no words: 1 if both have none, otherwise 0.
+/// Harmonic mean of word precision and word recall. If either text has no words: 1 if both have
+/// none, otherwise 0.
 pub fn f1(answer: &str, right: &str) -> f64 {
     let (answer, right) = (normalised(answer), normalised(right));
     let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();

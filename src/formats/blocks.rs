@@ -1,7 +1,8 @@
-//! Packed weights to real numbers on the CPU: what the references read 16-bit and quantised weights with.
+//! Packed weights to real numbers on the CPU: what the references read 16-bit and quantised weights
+//! with.
 //!
-//! [`formulas`](super::formulas) has the formula of a run of [`RUN`] elements; this file finds the one
-//! of a format. `kernels/weights.rs` makes products of what it unpacks.
+//! [`formulas`](super::formulas) has the formula of a run of [`RUN`] elements; this file finds the
+//! one of a format. `kernels/weights.rs` makes products of what it unpacks.
 
 use super::format::Format;
 use super::formulas;

@@ -1,4 +1,5 @@
-//! Stored elements to f32: 16-bit floats and ggml's quantised blocks, with ggml's order of operations.
+//! Stored elements to f32: 16-bit floats and ggml's quantised blocks, with ggml's order of
+//! operations.
 //!
 //! This is the converter used on load; kernels read quantised weights directly. The formulas of the
 //! quantised formats are in [`formulas`](crate::formats::formulas).
@@ -85,7 +86,8 @@ mod tests {
 
     #[test]
     fn q4_k_unpacks_every_scale_and_minimum() {
-        // Scales 1, 2, 3, 4 | 33, 34, 51, 52 and minima 5, 6, 7, 8 | 20, 37, 54, 9: top bits differ among the last four.
+        // Scales 1, 2, 3, 4 | 33, 34, 51, 52 and minima 5, 6, 7, 8 | 20, 37, 54, 9: top bits differ
+        // among the last four.
         let (scales, mins) = ([1u8, 2, 3, 4, 33, 34, 51, 52], [5u8, 6, 7, 8, 20, 37, 54, 9]);
         let mut packed = [0u8; 12];
         for j in 0..4 {

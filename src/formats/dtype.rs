@@ -1,7 +1,7 @@
 //! Element types of tensors in files and on the host, the block-quantised ones included.
 //!
-//! A type says how many elements share how many bytes and what it is called; it does not convert anything (see
-//! [`dequant`](super::dequant)) and it says nothing about what a device can bind.
+//! A type says how many elements share how many bytes and what it is called; it does not convert
+//! anything (see [`dequant`](super::dequant)) and it says nothing about what a device can bind.
 
 use crate::error::{Error, Result};
 use crate::formats::weight_formats::{BlockLayout, quantised_formats};
@@ -69,7 +69,8 @@ impl DType {
         }
     }
 
-    /// Whether values are real numbers (stored or quantised), so that [`HostTensor::to_f32`](super::host_tensor::HostTensor) makes sense.
+    /// Whether values are real numbers (stored or quantised), so that
+    /// [`HostTensor::to_f32`](super::host_tensor::HostTensor) makes sense.
     pub const fn is_real(self) -> bool {
         !matches!(self, DType::I64 | DType::I32)
     }
@@ -79,7 +80,8 @@ impl DType {
         self.block_layout().is_some()
     }
 
-    /// Bytes of a tensor of this shape, or None where the number overflows or a row is no whole number of blocks.
+    /// Bytes of a tensor of this shape, or None where the number overflows or a row is no whole
+    /// number of blocks.
     pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);
         if row % self.block_len() != 0 {
@@ -103,7 +105,8 @@ impl DType {
         })
     }
 
-    /// The safetensors dtype of this type; an error for the quantised ones, which that format does not have.
+    /// The safetensors dtype of this type; an error for the quantised ones, which that format does
+    /// not have.
     pub fn to_safetensors(self) -> Result<safetensors::Dtype> {
         use safetensors::Dtype as S;
         Ok(match self {
@@ -117,7 +120,8 @@ impl DType {
         })
     }
 
-    /// The type behind a ggml type number, by its name in the error where Longreach does not read it.
+    /// The type behind a ggml type number, by its name in the error where Longreach does not read
+    /// it.
     pub fn from_ggml(number: u32) -> Result<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.ggml() == number).ok_or_else(|| unsupported_ggml(number))
     }

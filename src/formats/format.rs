@@ -1,10 +1,11 @@
-//! How the elements of a tensor are stored on a device: plain numbers, or ggml's blocks in whole words.
+//! How the elements of a tensor are stored on a device: plain numbers, or ggml's blocks in whole
+//! words.
 //!
 //! A quantised weight keeps the numbers of its file; only the bytes are laid out so that a shader,
 //! which reads u32 words, finds each field of a block in place.
-//! [`weight_formats`](super::weight_formats) has the layouts, [`formulas`](super::formulas) the fields
-//! and what they mean. In every quantised format all products are exact in f32 (at most 24 bits), so
-//! there is one rounding at most, and a device that fuses it gets the same bits.
+//! [`weight_formats`](super::weight_formats) has the layouts, [`formulas`](super::formulas) the
+//! fields and what they mean. In every quantised format all products are exact in f32 (at most 24
+//! bits), so there is one rounding at most, and a device that fuses it gets the same bits.
 //! `shaders/common/weight_*.wgsl` read this layout on a GPU, [`blocks`](super::blocks) on the CPU.
 
 use super::weight_formats::quantised_formats;
@@ -82,7 +83,8 @@ impl Format {
         n.div_ceil(self.block_len()) * self.block_words()
     }
 
-    /// Whether rows of `cols` elements are whole blocks; rows of 16-bit elements may end within a word.
+    /// Whether rows of `cols` elements are whole blocks; rows of 16-bit elements may end within a
+    /// word.
     pub fn takes_rows_of(self, cols: usize) -> bool {
         !self.is_quantised() || cols.is_multiple_of(self.block_len())
     }

@@ -1,7 +1,8 @@
 //! GGUF files (llama.cpp's format): metadata and memory-mapped tensors.
 //!
-//! Tensors keep their GGUF names and stored types. `checkpoint::weights` maps the names and undoes llama.cpp's row order.
-//! `gguf_parse` parses the header, and [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs.
+//! Tensors keep their GGUF names and stored types. `checkpoint::weights` maps the names and undoes
+//! llama.cpp's row order. `gguf_parse` parses the header, and
+//! [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs.
 
 pub use super::gguf_metadata::{Metadata, Value};
 use super::gguf_parse;

@@ -1,7 +1,7 @@
 //! Key-value metadata of a GGUF file, with typed getters whose errors name the key and the value.
 //!
-//! This file knows no keys: `checkpoint` reads the model's configuration from the metadata and `text` the tokenizer. `gguf_parse`
-//! parses the bytes.
+//! This file knows no keys: `checkpoint` reads the model's configuration from the metadata and
+//! `text` the tokenizer. `gguf_parse` parses the bytes.
 
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;

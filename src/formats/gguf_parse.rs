@@ -1,17 +1,20 @@
 //! Parser for the header of a GGUF file from untrusted bytes.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little-endian. Before it allocates, the parser
-//! checks every count against the remaining bytes. It also limits the total number of values. So a damaged or hostile file gives an
-//! error instead of a crash. [`gguf`](super::gguf) uses the result.
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3,
+//! little-endian. Before it allocates, the parser checks every count against the remaining bytes.
+//! It also limits the total number of values. So a damaged or hostile file gives an error instead
+//! of a crash. [`gguf`](super::gguf) uses the result.
 
 use super::dtype::DType;
 use super::gguf_metadata::{Metadata, Value};
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
 
-/// Most values in the metadata of a file: several times the largest vocabularies with their merges, scores and types.
+/// Most values in the metadata of a file: several times the largest vocabularies with their merges,
+/// scores and types.
 const MAX_VALUES: u64 = 1 << 24;
-/// Most values of one or two bytes in all arrays. They take an order of magnitude more in memory. Known files have a few thousand.
+/// Most values of one or two bytes in all arrays. They take an order of magnitude more in memory.
+/// Known files have a few thousand.
 const MAX_SMALL_VALUES: u64 = 1 << 20;
 /// Deepest nesting of arrays. No known file has more than one level.
 const MAX_DEPTH: usize = 3;
@@ -56,7 +59,8 @@ pub fn parse(bytes: &[u8]) -> Result<Header> {
     Ok(Header { metadata, tensors })
 }
 
-/// Converts the offsets of tensors to offsets in the file. The data starts at the first aligned byte after the header.
+/// Converts the offsets of tensors to offsets in the file. The data starts at the first aligned
+/// byte after the header.
 fn place(
     infos: Vec<(String, TensorInfo)>,
     metadata: &Metadata,
@@ -142,7 +146,8 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// Reads a count of items of at least `least_bytes` bytes each. Fails if they cannot fit in the rest of the file.
+    /// Reads a count of items of at least `least_bytes` bytes each. Fails if they cannot fit in the
+    /// rest of the file.
     fn count(&mut self, least_bytes: u64, what: &str) -> Result<u64> {
         let n = self.u64(what)?;
         let left = (self.bytes.len() - self.position) as u64;

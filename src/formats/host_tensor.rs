@@ -1,7 +1,8 @@
 //! Tensors in host memory: type, shape and raw little-endian bytes, as in files.
 //!
-//! 16-bit and quantised values keep their stored bytes, so that they can be uploaded unchanged. [`HostTensor::to_f32`] converts
-//! them. See [`dtype`](super::dtype) for the types and [`dequant`] for the conversion.
+//! 16-bit and quantised values keep their stored bytes, so that they can be uploaded unchanged.
+//! [`HostTensor::to_f32`] converts them. See [`dtype`](super::dtype) for the types and [`dequant`]
+//! for the conversion.
 
 use super::dequant;
 use super::dtype::DType;

@@ -1,7 +1,7 @@
 //! Memory-mapped files for reading.
 //!
-//! This is the only code that maps files, so the safety argument is here. [`gguf`](super::gguf) and `safetensors_file` parse the
-//! contents.
+//! This is the only code that maps files, so the safety argument is here. [`gguf`](super::gguf) and
+//! `safetensors_file` parse the contents.
 
 use crate::error::{Context, Result};
 use std::fs::File;
@@ -15,7 +15,8 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps the file at `path`. Fails if it is missing, not a file, empty, or cannot be mapped; the error names the path.
+    /// Maps the file at `path`. Fails if it is missing, not a file, empty, or cannot be mapped; the
+    /// error names the path.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
         let meta = file.metadata().with_context(|| format!("opening {}", path.display()))?;
@@ -25,8 +26,9 @@ impl MappedFile {
             "{} is empty: it was probably not written or downloaded completely",
             path.display()
         );
-        // SAFETY: nothing writes through the map. If another program truncated the mapped file, this one could end with a bus error; but
-        // programs do not edit weights in place, and Longreach replaces files by renaming.
+        // SAFETY: nothing writes through the map. If another program truncated the mapped file,
+        // this one could end with a bus error; but programs do not edit weights in place, and
+        // Longreach replaces files by renaming.
         let map = unsafe { memmap2::Mmap::map(&file) }.with_context(|| format!("mapping {}", path.display()))?;
         Ok(Self { path: path.to_path_buf(), map })
     }

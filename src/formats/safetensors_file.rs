@@ -1,7 +1,8 @@
 //! Memory-mapped safetensors checkpoints: one file, or a folder with one file or a sharded index.
 //!
 //! Tensors keep their stored types. `checkpoint::weights` knows the names that a model needs.
-//! [`safetensors_write`](super::safetensors_write) writes files. Format: <https://huggingface.co/docs/safetensors>.
+//! [`safetensors_write`](super::safetensors_write) writes files. Format:
+//! <https://huggingface.co/docs/safetensors>.
 
 use super::dtype::DType;
 use super::host_tensor::HostTensor;
@@ -128,8 +129,9 @@ impl Shard {
     }
 }
 
-/// Reads the file's parts: length (u64), JSON header, data. The safetensors crate checks the header. The lengths are checked here, so
-/// that the error can say how many bytes are missing and no sum of sizes from the file can overflow.
+/// Reads the file's parts: length (u64), JSON header, data. The safetensors crate checks the
+/// header. The lengths are checked here, so that the error can say how many bytes are missing and
+/// no sum of sizes from the file can overflow.
 fn read_header(bytes: &[u8]) -> Result<(Metadata, usize)> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         crate::bail!("expected at least 8 bytes, found {}", bytes.len())
@@ -160,7 +162,8 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize)> {
     Ok((header, bytes.len() - data.len()))
 }
 
-/// The tensors of a header in file order. The deserializer of the safetensors crate would take fifty times the memory of the header.
+/// The tensors of a header in file order. The deserializer of the safetensors crate would take
+/// fifty times the memory of the header.
 struct Entries(Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Entries {

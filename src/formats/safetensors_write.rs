@@ -11,7 +11,8 @@ use std::path::Path;
 
 /// Writes named tensors, with `format: pt` (transformers requires it) and `metadata` in the header.
 ///
-/// Streams the bytes without copying them. Errors: quantised types, duplicate names, and disk errors.
+/// Streams the bytes without copying them. Errors: quantised types, duplicate names, and disk
+/// errors.
 pub fn write_safetensors(path: &Path, tensors: &[(String, HostTensor)], metadata: &[(&str, &str)]) -> Result<()> {
     // Largest elements first, so that each tensor is aligned to its element size; then by name.
     let mut order: Vec<&(String, HostTensor)> = tensors.iter().collect();

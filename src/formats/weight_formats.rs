@@ -6,14 +6,15 @@
 //! 2. its formula in [`formulas`](super::formulas): a run of 32 elements from the words of a block,
 //! 3. its WGSL part `shaders/common/weight_<name>.wgsl`: `weight(i)` from the same words.
 //!
-//! The row gives the element type of files ([`DType`](crate::formats::dtype::DType)), the storage format on a
-//! device ([`Format`](super::Format)), the readers on the host, the embedding look-up, the matrix
-//! products, the normed row, and the cases of all of them. `tests/weight_formats.rs` fails for a format
-//! without golden blocks.
+//! The row gives the element type of files ([`DType`](crate::formats::dtype::DType)), the storage
+//! format on a device ([`Format`](super::Format)), the readers on the host, the embedding look-up,
+//! the matrix products, the normed row, and the cases of all of them. `tests/weight_formats.rs`
+//! fails for a format without golden blocks.
 //!
-//! A device holds a block in whole words, with the bytes in the order of the file. Where they do not
-//! fill the last word, zero bytes are inserted at one place (`gap_at`), so that every field that a
-//! shader reads as a word starts at one. A row of a matrix is a whole number of blocks without gaps.
+//! A device holds a block in whole words, with the bytes in the order of the file. Where they do
+//! not fill the last word, zero bytes are inserted at one place (`gap_at`), so that every field
+//! that a shader reads as a word starts at one. A row of a matrix is a whole number of blocks
+//! without gaps.
 
 /// Sizes of a quantised format's block, and its layout on a device.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,8 @@ impl BlockLayout {
 }
 
 /// Calls `$then!` with the tokens in its parentheses and a row for each quantised format, in the
-/// order in which lists name them. Each place that derives something from the table is such a macro.
+/// order in which lists name them. Each place that derives something from the table is such a
+/// macro.
 macro_rules! quantised_formats {
     ($then:ident!($($first:tt)*)) => {
         $then! {

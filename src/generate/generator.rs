@@ -79,7 +79,8 @@ pub struct Generated {
     pub prefill_seconds: f64,
     /// Time of everything after prefill: drawing the tokens, and feeding all but the last.
     pub decode_seconds: f64,
-    /// Entries of one head's cache at the end, in a layer with full attention: cache_length(tokens fed).
+    /// Entries of one head's cache at the end, in a layer with full attention: cache_length(tokens
+    /// fed).
     pub kv_entries: usize,
     /// Bytes of these entries in all layers.
     pub kv_bytes: u64,
@@ -175,7 +176,8 @@ pub(crate) fn generate_from(
     let is_ahead = session.can_feed_drawn() && !device.runs_references();
     let mut drawn = session.start_draw(device)?;
     let stopped_by = loop {
-        // Not before the first token: queueing the next step compiles its kernels, which takes time.
+        // Not before the first token: queueing the next step compiles its kernels, which takes
+        // time.
         let is_next = is_ahead && !ids.is_empty() && ids.len() + 1 < max_tokens;
         let following = is_next.then(|| session.feed_drawn(device, model).and_then(|()| session.start_draw(device)));
         let id = drawn.wait()?[0];

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Element kind of a buffer. Every element is four bytes on a device; the f64 CPU executor widens `Real` only.
+/// Element kind of a buffer. Every element is four bytes on a device; the f64 CPU executor widens
+/// `Real` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Floating point: f32 on a device, f32 or f64 in the CPU executor.
@@ -28,7 +29,8 @@ pub enum Lifetime {
     Transient,
 }
 
-/// Offsets of spans are multiples of this many elements (256 bytes, WebGPU's storage offset alignment).
+/// Offsets of spans are multiples of this many elements (256 bytes, WebGPU's storage offset
+/// alignment).
 pub const ELEMENT_ALIGNMENT: usize = 64;
 
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! `KernelDef`, one kernel as one static (WGSL, bindings, parameters, Rust reference), and `Dispatch`, one run of it.
+//! `KernelDef`, one kernel as one static (WGSL, bindings, parameters, Rust reference), and
+//! `Dispatch`, one run of it.
 //!
 //! The kernel families define [`KernelDef`] statics; a dispatch refers to one. Tests compare each
 //! static with its WGSL by reflection (`shader/link.rs`) and run its WGSL against its reference.
@@ -280,8 +281,8 @@ impl Dispatch {
         })
     }
 
-    /// This dispatch with each alternative of its kernel that suits it and that a device with `features` can run, and where that is
-    /// expected to win.
+    /// This dispatch with each alternative of its kernel that suits it and that a device with
+    /// `features` can run, and where that is expected to win.
     pub fn alternatives(&self, features: Features) -> Vec<(Dispatch, Expected)> {
         let suited = |alternative: &Alternative| {
             let (constants, groups) = (alternative.shape)(self).filter(|_| alternative.kernel.runs_with(features))?;

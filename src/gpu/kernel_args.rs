@@ -1,4 +1,5 @@
-//! `KernelArgs`: the parameters, constants, grid and buffers that a kernel's Rust reference receives.
+//! `KernelArgs`: the parameters, constants, grid and buffers that a kernel's Rust reference
+//! receives.
 
 use std::cell::RefCell;
 

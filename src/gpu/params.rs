@@ -1,4 +1,5 @@
-//! Parameter blocks and table rows: plain structs of four-byte scalars that Rust and WGSL declare alike.
+//! Parameter blocks and table rows: plain structs of four-byte scalars that Rust and WGSL declare
+//! alike.
 
 /// Scalar type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,9 @@ pub trait TableRow: bytemuck::Pod {
     const DEF: StructDef;
 }
 
-/// Declares an element of a table: a `#[repr(C)]` struct of `u32` and `i32` members with its [`TableRow`] description.
-/// A binding names it with [`Binding::of_rows`], and reflection compares it with the WGSL struct.
+/// Declares an element of a table: a `#[repr(C)]` struct of `u32` and `i32` members with its
+/// [`TableRow`] description. A binding names it with [`Binding::of_rows`], and reflection compares
+/// it with the WGSL struct.
 #[macro_export]
 macro_rules! table_row {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ident),* $(,)? }) => {

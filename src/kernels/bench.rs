@@ -1,7 +1,9 @@
-//! Two kernels that compute nothing of use: they measure what a device can do at best. `bench/chains` keeps its arithmetic
-//! units busy, `bench/copy` its memory. What is made of them is [`crate::bench`]'s matter.
+//! Two kernels that compute nothing of use: they measure what a device can do at best.
+//! `bench/chains` keeps its arithmetic units busy, `bench/copy` its memory. What is made of them is
+//! [`crate::bench`]'s matter.
 //!
-//! The f32 reference of the chains is written with vector instructions, since it stands for what the CPU can do.
+//! The f32 reference of the chains is written with vector instructions, since it stands for what
+//! the CPU can do.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;

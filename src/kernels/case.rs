@@ -1,5 +1,6 @@
-//! A case: one application of an op on made-up inputs. From it alone follow the comparison of every dispatch on a device
-//! with its f64 reference, the f64 gradient check, a conformance row and a benchmark row.
+//! A case: one application of an op on made-up inputs. From it alone follow the comparison of every
+//! dispatch on a device with its f64 reference, the f64 gradient check, a conformance row and a
+//! benchmark row.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -78,8 +79,8 @@ impl Tolerance {
 }
 
 impl Tolerance {
-    /// The magnitude that errors are measured against in a buffer of this scale: below absolute / relative the absolute part
-    /// of the tolerance is the larger one.
+    /// The magnitude that errors are measured against in a buffer of this scale: below absolute /
+    /// relative the absolute part of the tolerance is the larger one.
     pub fn floor(&self, scale: f64) -> f64 {
         let turn = if self.relative > 0.0 { self.absolute / self.relative } else { 0.0 };
         scale.max(turn).max(f64::MIN_POSITIVE)
@@ -112,11 +113,13 @@ pub struct Case {
     pub tolerance: Tolerance,
     /// Whether this is the family's size for benchmarks (left out of the quick tests).
     pub bench: bool,
-    /// Whether a driver that compiles for the processor takes minutes for its kernels: checked on hardware, and where it is named.
+    /// Whether a driver that compiles for the processor takes minutes for its kernels: checked on
+    /// hardware, and where it is named.
     pub slow: bool,
 }
 
-/// A case bound to a device's memory and recorded: forward, then backward from given output gradients.
+/// A case bound to a device's memory and recorded: forward, then backward from given output
+/// gradients.
 pub struct Recorded {
     /// All commands.
     pub recording: Recording,
@@ -128,7 +131,8 @@ pub struct Recorded {
     pub outputs: Vec<Tensor>,
     /// The gradient given for each output (persistent; filled by the caller or [`Case::record`]).
     pub output_grads: Vec<Tensor>,
-    /// Persistent copies of the gradients of the differentiable inputs, in input order (reals only).
+    /// Persistent copies of the gradients of the differentiable inputs, in input order (reals
+    /// only).
     pub input_grads: Vec<Option<Tensor>>,
 }
 
@@ -208,8 +212,9 @@ impl Case {
     }
 }
 
-/// Random rows with one value far above the others, in another column and at another height each time: at both ends, and where
-/// the lanes of a workgroup take their next turn. Whoever misses it in a softmax overflows.
+/// Random rows with one value far above the others, in another column and at another height each
+/// time: at both ends, and where the lanes of a workgroup take their next turn. Whoever misses it
+/// in a softmax overflows.
 pub fn spiked(seed: u64, rows: usize, cols: usize) -> Vec<f32> {
     let mut values = random(seed, rows * cols, 1.0);
     for r in 0..rows {

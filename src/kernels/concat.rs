@@ -1,4 +1,5 @@
-//! Two matrices side by side, such as the keys and values of a layer without rotation, and the way back.
+//! Two matrices side by side, such as the keys and values of a layer without rotation, and the way
+//! back.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};

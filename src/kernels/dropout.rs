@@ -1,5 +1,6 @@
-//! Dropout by a counter-based hash: the mask follows from a key and the element's index, on every device alike, so nothing is
-//! stored for the backward pass and a resumed run drops the same elements.
+//! Dropout by a counter-based hash: the mask follows from a key and the element's index, on every
+//! device alike, so nothing is stored for the backward pass and a resumed run drops the same
+//! elements.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -95,8 +96,8 @@ impl Op for Dropout {
     }
 }
 
-/// Zeroes each element with probability `p` in [0, 1) and divides the others by 1 - p. `key` is seed, step and site; equal
-/// keys give equal masks. Fails on another `p`.
+/// Zeroes each element with probability `p` in [0, 1) and divides the others by 1 - p. `key` is
+/// seed, step and site; equal keys give equal masks. Fails on another `p`.
 pub fn dropout(rec: &mut Recording, x: &Tensor, p: f32, [seed, step, site]: [u32; 3]) -> Result<Applied> {
     ensure!((0.0..1.0).contains(&p), "dropout of {p}: the probability must be at least 0 and below 1");
     let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
@@ -112,7 +113,8 @@ fn case(name: &str, rows: usize, cols: usize, p: f32) -> Case {
     })
 }
 
-/// A threshold that lies `above` the hash of one element: at 0 that element is the first that stays, at 1 the last that goes.
+/// A threshold that lies `above` the hash of one element: at 0 that element is the first that
+/// stays, at 1 the last that goes.
 fn limit_case(name: &str, above: u32) -> Case {
     let inputs = vec![real(1, 3, 37, 1.0)];
     Case::new(format!("dropout/dropout: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {

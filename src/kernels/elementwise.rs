@@ -142,8 +142,9 @@ pub fn add_into(rec: &mut Recording, x: &Tensor, target: &Tensor) {
     }
 }
 
-/// Appends x · factor, piece by piece: x in any cuts, factor [1, 1] on the device. Multiplies a gradient that was saved for a
-/// unit loss by the gradient that reaches the loss; it has no gradient of its own.
+/// Appends x · factor, piece by piece: x in any cuts, factor [1, 1] on the device. Multiplies a
+/// gradient that was saved for a unit loss by the gradient that reaches the loss; it has no
+/// gradient of its own.
 pub fn scale_by(rec: &mut Recording, x: &Tensor, factor: &Tensor) -> Tensor {
     assert_eq!(factor.len(), 1, "a factor is one number");
     let out = Tensor::transient_like(rec, "scale_by", x);
@@ -186,7 +187,8 @@ pub fn cases() -> Vec<Case> {
         add_case("odd", 3, 37, 1.0),
         add_case("one", 1, 1, 1.0),
         add_case("large values", 5, 64, 1e6),
-        // Elements that fill an even number of workgroups exactly: the last one is reached only if none is left out.
+        // Elements that fill an even number of workgroups exactly: the last one is reached only if
+        // none is left out.
         add_case("whole workgroups", 6, 64, 1.0),
         add_case("beyond 16 bits", 70, 1000, 1.0),
         add_into_case("beyond 16 bits", 70, 1000),

@@ -1,5 +1,6 @@
-//! Embedding lookup, and the gradient of the table without atomics: the occurrences of each id are listed on the host and
-//! summed in token order. A table cut into row slices is looked up slice by slice.
+//! Embedding lookup, and the gradient of the table without atomics: the occurrences of each id are
+//! listed on the host and summed in token order. A table cut into row slices is looked up slice by
+//! slice.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
@@ -176,7 +177,8 @@ impl Occurrences {
     }
 }
 
-/// The device side of [`Occurrences`], with the distinct ids on the host too, to know which slices they meet.
+/// The device side of [`Occurrences`], with the distinct ids on the host too, to know which slices
+/// they meet.
 #[derive(Clone, Debug)]
 struct GradientIndex {
     host_unique: Vec<u32>,
@@ -194,7 +196,8 @@ pub struct TokenIndex {
 }
 
 impl TokenIndex {
-    /// Uploads `ids`, and the lists for the table's gradient where they are asked for. Fails without ids.
+    /// Uploads `ids`, and the lists for the table's gradient where they are asked for. Fails
+    /// without ids.
     pub fn upload(device: &mut dyn Executor, ids: &[u32], with_gradient: bool) -> Result<Self> {
         ensure!(!ids.is_empty(), "there are no tokens to look up: the text is empty");
         let mut put = |label: &str, words: &[u32]| upload_words(device, label, words);
@@ -258,8 +261,8 @@ impl Op for Embedding {
     }
 }
 
-/// The rows of `table` [vocabulary, channels], in any format and any cuts, that `ids` name → [tokens, channels]. Ids beyond
-/// the table give zeros. Input: table.
+/// The rows of `table` [vocabulary, channels], in any format and any cuts, that `ids` name →
+/// [tokens, channels]. Ids beyond the table give zeros. Input: table.
 pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex) -> Result<Applied> {
     let out = Tensor::transient(rec, "embedding", ids.n_tokens(), table.cols);
     let kernel = look_up(table.format);
@@ -287,7 +290,8 @@ fn case(name: &str, table: Input, ids: Vec<u32>) -> Case {
     })
 }
 
-/// A table in two slices, forward and backward, with ids at the ends of both and ids beyond the table.
+/// A table in two slices, forward and backward, with ids at the ends of both and ids beyond the
+/// table.
 fn sliced_case(name: &str, rows: [usize; 2], cols: usize, ids: Vec<u32>) -> Case {
     let lists = Occurrences::of(&ids);
     let n = ids.len();

@@ -1,4 +1,5 @@
-//! Choosing rows of an activation: the tokens whose logits are wanted. Each row is chosen at most once.
+//! Choosing rows of an activation: the tokens whose logits are wanted. Each row is chosen at most
+//! once.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -106,8 +107,8 @@ impl Op for GatherRows {
     }
 }
 
-/// `x[rows]`: x [tokens, cols], rows U32 `[n]` of distinct tokens → [n, cols]. `inverse` U32 `[tokens]` holds each token's position
-/// in `rows`, or [`NOT_CHOSEN`].
+/// `x[rows]`: x [tokens, cols], rows U32 `[n]` of distinct tokens → [n, cols]. `inverse` U32
+/// `[tokens]` holds each token's position in `rows`, or [`NOT_CHOSEN`].
 pub fn gather_rows(rec: &mut Recording, x: &Tensor, rows: &Span, inverse: &Span) -> Result<Applied> {
     assert!(inverse.len >= x.rows, "the inverse covers every row");
     let out = Tensor::transient(rec, "gather_rows", rows.len, x.cols);

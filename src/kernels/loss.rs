@@ -1,7 +1,8 @@
 //! The language-model head fused with cross-entropy: tokens × vocabulary never exists as a whole.
 //!
-//! The rows are taken in chunks. While a chunk's logits are at hand its losses *and* its gradients are computed, so the
-//! rule only has to scale them by the gradient of the loss. Without labels, [`logits`] is the plain product.
+//! The rows are taken in chunks. While a chunk's logits are at hand its losses *and* its gradients
+//! are computed, so the rule only has to scale them by the gradient of the loss. Without labels,
+//! [`logits`] is the plain product.
 
 use std::cell::Cell;
 
@@ -148,8 +149,8 @@ fn exp_below<T: Real>(x: T, highest: T) -> T {
     (x - highest).max(T::of(LOWEST_EXPONENT)).exp()
 }
 
-/// Sum of the exponentials of a row: short runs in T, the runs in f64 whatever T is, since a vocabulary of terms summed one by
-/// one in f32 would cost the loss two digits.
+/// Sum of the exponentials of a row: short runs in T, the runs in f64 whatever T is, since a
+/// vocabulary of terms summed one by one in f32 would cost the loss two digits.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
@@ -256,12 +257,13 @@ fn chunk_rows(n: usize, vocabulary: usize, max_elements: usize) -> usize {
     (CHUNK_ELEMENTS.min(max_elements) / vocabulary).clamp(1, CHUNK_ROWS).min(n)
 }
 
-/// `loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i]`, output [1, 1]; inputs of the rule: hidden, head.
+/// `loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i]`, output [1, 1]; inputs of the rule:
+/// hidden, head.
 ///
-/// hidden [n, channels] holds the rows that have a label; head [vocabulary, channels] in any format and any cuts; labels
-/// U32 `[n]`, where [`IGNORED`] (or anything outside the vocabulary) counts nothing. `max_elements` is the device's
-/// [`crate::gpu::DeviceLimits::max_elements`]. Errors where one row of logits exceeds it or a gradient of a 16-bit head
-/// is wanted.
+/// hidden [n, channels] holds the rows that have a label; head [vocabulary, channels] in any format
+/// and any cuts; labels U32 `[n]`, where [`IGNORED`] (or anything outside the vocabulary) counts
+/// nothing. `max_elements` is the device's [`crate::gpu::DeviceLimits::max_elements`]. Errors where
+/// one row of logits exceeds it or a gradient of a 16-bit head is wanted.
 pub fn cross_entropy(
     rec: &mut Recording,
     hidden: &Tensor,
@@ -325,8 +327,9 @@ fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, 
     })
 }
 
-/// The kernel alone on a chunk of logits in the middle of the losses, in a grid that overshoots. One logit of each row is far
-/// above the others, in another column each time: whoever misses it overflows. Labels at and around the vocabulary's end.
+/// The kernel alone on a chunk of logits in the middle of the losses, in a grid that overshoots.
+/// One logit of each row is far above the others, in another column each time: whoever misses it
+/// overflows. Labels at and around the vocabulary's end.
 fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32) -> Case {
     const FIRST: usize = 3;
     let values = spiked(1, rows, cols).into_iter().map(|x| base + x).collect();

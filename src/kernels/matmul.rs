@@ -1,7 +1,9 @@
-//! Matrix products in the three layouts that a linear layer needs, with plain, 16-bit and quantised weights, f32 accumulation.
+//! Matrix products in the three layouts that a linear layer needs, with plain, 16-bit and quantised
+//! weights, f32 accumulation.
 //!
-//! For a weight w [out, in] and input x [tokens, in]: forward `nt` y = x wᵀ, input gradient `nn` dx = dy w, weight gradient
-//! `tn` dw = dyᵀ x. A weight cut into row slices is multiplied slice by slice into column ranges of y.
+//! For a weight w [out, in] and input x [tokens, in]: forward `nt` y = x wᵀ, input gradient `nn` dx
+//! = dy w, weight gradient `tn` dw = dyᵀ x. A weight cut into row slices is multiplied slice by
+//! slice into column ranges of y.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
@@ -103,7 +105,8 @@ pub fn matmul_nn<'a>(
     }
 }
 
-/// Appends out = alpha · dyᵀ x + beta · out. dy [tokens, out], x [tokens, in], out [out, in] in any cuts.
+/// Appends out = alpha · dyᵀ x + beta · out. dy [tokens, out], x [tokens, in], out [out, in] in any
+/// cuts.
 pub fn matmul_tn<'a>(
     rec: &mut Recording,
     dy: impl Into<Rows<'a>>,
@@ -199,7 +202,8 @@ pub fn linear(rec: &mut Recording, x: &Tensor, w: &Tensor, alpha: f32) -> Result
     Ok((vec![y], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: false })))
 }
 
-/// y + alpha · x wᵀ, in place of y [tokens, out], whose old values nobody may ask for again: x [tokens, in], w [out, in].
+/// y + alpha · x wᵀ, in place of y [tokens, out], whose old values nobody may ask for again: x
+/// [tokens, in], w [out, in].
 pub fn linear_accumulate(rec: &mut Recording, x: &Tensor, w: &Tensor, y: &Tensor, alpha: f32) -> Result<Applied> {
     matmul_nt(rec, x, w, y, alpha, 1.0);
     Ok((vec![y.clone()], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: true })))
@@ -222,8 +226,8 @@ fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> 
     })
 }
 
-/// A kernel alone on windows of its operands: every stride and offset differs from the sizes and from one another, and the
-/// output held something before.
+/// A kernel alone on windows of its operands: every stride and offset differs from the sizes and
+/// from one another, and the output held something before.
 fn window_case(kernel: &'static KernelDef, format: Format, size: [usize; 3], beta: f32) -> Case {
     window_at(kernel, format, size, beta, [5, 7, 3])
 }
@@ -278,8 +282,8 @@ pub fn cases() -> Vec<Case> {
     windows.chain(quads_cases()).chain(linear_cases()).chain(quantised).collect()
 }
 
-/// Windows in whole quads: with rows and columns to spare, of more texels than a row of a texture has, and with a rest of k where the
-/// orientation allows it.
+/// Windows in whole quads: with rows and columns to spare, of more texels than a row of a texture
+/// has, and with a rest of k where the orientation allows it.
 fn quads_cases() -> Vec<Case> {
     let formats = [Format::F32, Format::Bf16, Format::F16];
     let nt = formats.map(|f| (nt_kernel(f), f, [([34, 67, 12], 0.6), ([70, 132, 72], 0.0)]));

@@ -1,10 +1,11 @@
-//! The kernels of the matrix products: for each orientation and storage format a portable tile, and alternatives that are faster on
-//! some devices or for some sizes.
+//! The kernels of the matrix products: for each orientation and storage format a portable tile, and
+//! alternatives that are faster on some devices or for some sizes.
 //!
-//! An orientation is the WGSL part that says where the operands lie, a format the part that reads the weight, and a way to
-//! cut the product into tiles the file with the entry point. So a new way is one part and a few lines here, and a new format
-//! needs none ([`weight_formats`](crate::formats::weight_formats)).
-//! Quantised weights have no broadcasting kernels, which are for software adapters, and no textures.
+//! An orientation is the WGSL part that says where the operands lie, a format the part that reads
+//! the weight, and a way to cut the product into tiles the file with the entry point. So a new way
+//! is one part and a few lines here, and a new format needs none
+//! ([`weight_formats`](crate::formats::weight_formats)). Quantised weights have no broadcasting
+//! kernels, which are for software adapters, and no textures.
 
 use super::matmul_params::Params;
 use super::matmul_reference::{nn, nt, tn};
@@ -39,10 +40,12 @@ fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
     tiles(d, 32, 32)
 }
 
-/// Where copying the operands into textures pays: half as often as an element of them is used on average.
+/// Where copying the operands into textures pays: half as often as an element of them is used on
+/// average.
 const LEAST_USES: u64 = 8;
 
-/// Where rows of the operands are whole texels (their fast `axes` are as long as those) and used often enough.
+/// Where rows of the operands are whole texels (their fast `axes` are as long as those) and used
+/// often enough.
 fn texels_shape(d: &Dispatch, p: &Params, axes: &[u32]) -> Option<Shape> {
     let in_texels = [p.a_offset, p.a_stride, p.w_offset].iter().chain(axes).all(|n| n.is_multiple_of(4));
     let fits = d.spans[..2].iter().all(|s| s.len <= texels::MAX_ELEMENTS);
@@ -114,8 +117,8 @@ const BROADCAST: Source = wgsl!("matmul/broadcast").needing(Feature::WideSubgrou
 const BROADCAST_TEXELS: Source = wgsl!("matmul/broadcast_texels").needing(Feature::WideSubgroups);
 const ROW: Source = wgsl!("matmul/row");
 
-/// The portable tile of one orientation and format, with its alternatives. Optional alternatives are given with
-/// names for their statics.
+/// The portable tile of one orientation and format, with its alternatives. Optional alternatives
+/// are given with names for their statics.
 macro_rules! tile {
     ($reference:ident $way:ident, $format:ident $name:ident
         $(, row $row:ident)? $(, texels $texels:ident $shape:ident $part:ident, broadcast $broadcast:ident)?) => {{

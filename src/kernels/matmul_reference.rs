@@ -25,7 +25,8 @@ struct Operands<'a, T> {
 }
 
 impl<T: Real> Operands<'_, T> {
-    /// Adds the product with the first `n` columns and `k` rows of b, from column `col` of the output and element `k` of a's rows.
+    /// Adds the product with the first `n` columns and `k` rows of b, from column `col` of the
+    /// output and element `k` of a's rows.
     fn add(&mut self, b: View<'_, T>, [n, k]: [usize; 2], [from_col, from_k]: [usize; 2]) {
         let (p, a) = (&self.p, self.a);
         let a = View { data: &a.data[from_k * a.col..], ..a };
@@ -98,7 +99,8 @@ fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, sc
     }
 }
 
-/// One token, decoding: the time is that of reading the weight, and the library would read it in one thread.
+/// One token, decoding: the time is that of reading the weight, and the library would read it in
+/// one thread.
 fn one_row<T: Real>(p: &Params, x: &[T], w: &[T], out: &mut [T]) {
     let (n, k, alpha, beta) = (p.n as usize, p.k as usize, T::of(p.alpha), T::of(p.beta));
     let x = &x[..k];

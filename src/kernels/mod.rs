@@ -1,6 +1,8 @@
-//! Floor 3: the kernels. One file a family: WGSL binding, CPU reference, op (forward and backward) and cases.
+//! Floor 3: the kernels. One file a family: WGSL binding, CPU reference, op (forward and backward)
+//! and cases.
 //!
-//! Read `op.rs` for what an op is and `case.rs` for what follows from a case, then `matmul.rs` as the pattern.
+//! Read `op.rs` for what an op is and `case.rs` for what follows from a case, then `matmul.rs` as
+//! the pattern.
 
 pub mod case;
 mod matmul_kernels;

@@ -1,4 +1,5 @@
-//! RMS norm over rows: of activations, and of the heads of queries and keys (QK-norm) with a row for each head.
+//! RMS norm over rows: of activations, and of the heads of queries and keys (QK-norm) with a row
+//! for each head.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -168,7 +169,8 @@ impl Op for RmsNorm {
     }
 }
 
-/// y = w · x / sqrt(mean(x²) + eps), row by row: x [rows, cols], w [1, cols] in f32 → [rows, cols]. Inputs: x, w.
+/// y = w · x / sqrt(mean(x²) + eps), row by row: x [rows, cols], w [1, cols] in f32 → [rows, cols].
+/// Inputs: x, w.
 pub fn rms_norm(rec: &mut Recording, x: &Tensor, w: &Tensor, eps: f32) -> Result<Applied> {
     assert_eq!((w.rows, w.cols, w.format), (1, x.cols, Format::F32), "the weight of a norm is one row of f32");
     let y = Tensor::transient(rec, "rms_norm", x.rows, x.cols);

@@ -1,5 +1,6 @@
-//! An RMS norm and the matrix product behind it in one dispatch, for a single row: a generated token waits for a dispatch less. It is
-//! recorded where no gradient is asked for, so there is no op and no rule.
+//! An RMS norm and the matrix product behind it in one dispatch, for a single row: a generated
+//! token waits for a dispatch less. It is recorded where no gradient is asked for, so there is no
+//! op and no rule.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen};
 use super::matmul_reference::vector_nt;
@@ -75,7 +76,8 @@ fn reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
     vector_nt(&row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], scratch);
 }
 
-/// y = norm(x) wᵀ: x [1, in], scale [1, in], w [out, in] → [1, out]; the norm as in [`super::norm::rms_norm`].
+/// y = norm(x) wᵀ: x [1, in], scale [1, in], w [out, in] → [1, out]; the norm as in
+/// [`super::norm::rms_norm`].
 pub fn normed_linear(rec: &mut Recording, x: &Tensor, scale: &Tensor, eps: f32, w: &Tensor) -> Tensor {
     assert_eq!((x.rows, x.cols, scale.cols), (1, w.cols, w.cols), "shapes of norm(x) wᵀ");
     let y = Tensor::transient(rec, "normed linear", 1, w.rows);

@@ -1,8 +1,8 @@
 //! What an op is: a forward function that appends commands, and a rule for its gradient.
 //!
-//! A forward function takes the recording and its input tensors and returns the outputs with a boxed [`Op`]. The op keeps
-//! the handles that its rule needs; since memory is planned over the whole recording, keeping a handle costs nothing
-//! unless the rule really uses it.
+//! A forward function takes the recording and its input tensors and returns the outputs with a
+//! boxed [`Op`]. The op keeps the handles that its rule needs; since memory is planned over the
+//! whole recording, keeping a handle costs nothing unless the rule really uses it.
 
 use crate::error::Result;
 use crate::gpu::Recording;
@@ -15,11 +15,12 @@ pub trait Op {
 
     /// Appends the backward commands.
     ///
-    /// `grads` holds the gradient of each output. Returns one local gradient for each input: `Some` wherever `need` is
-    /// true. What is returned is not added to anything yet: only the tape adds.
+    /// `grads` holds the gradient of each output. Returns one local gradient for each input: `Some`
+    /// wherever `need` is true. What is returned is not added to anything yet: only the tape adds.
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
-    /// Whether a gradient that [`Op::backward`] returns may be one that it was given: then the tape copies it before it adds to it.
+    /// Whether a gradient that [`Op::backward`] returns may be one that it was given: then the tape
+    /// copies it before it adds to it.
     fn passes_on(&self) -> bool {
         false
     }
@@ -29,8 +30,8 @@ pub trait Op {
         false
     }
 
-    /// Appends what adds the gradient of one input to a sum that the tape has: a product can do so in place, which saves memory and a
-    /// pass over it.
+    /// Appends what adds the gradient of one input to a sum that the tape has: a product can do so
+    /// in place, which saves memory and a pass over it.
     fn backward_accumulate(&self, _rec: &mut Recording, _grads: &[Tensor], _input: usize, _sum: &Tensor) {
         unreachable!("{} gives its gradients by `backward` alone", self.label())
     }

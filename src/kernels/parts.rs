@@ -1,5 +1,5 @@
-//! WGSL parts that several families link: those with another variant on some devices, and the readers of
-//! weights in each format. Other parts with one variant are named where they are linked.
+//! WGSL parts that several families link: those with another variant on some devices, and the
+//! readers of weights in each format. Other parts with one variant are named where they are linked.
 
 use crate::formats::weight_formats::quantised_formats;
 use crate::gpu::Source;
@@ -33,8 +33,9 @@ macro_rules! weight_parts {
 
 quantised_formats!(weight_parts!());
 
-/// A `match` over the storage formats of a weight with the arm `$kernel!(variant of Format, name)` for
-/// each, where `name` is what kernels and shaders call the format. Each arm holds its own statics.
+/// A `match` over the storage formats of a weight with the arm `$kernel!(variant of Format, name)`
+/// for each, where `name` is what kernels and shaders call the format. Each arm holds its own
+/// statics.
 macro_rules! for_format {
     ((@ $format:expr, $kernel:ident) $($dtype:ident $stored:ident $name:ident { $($layout:tt)* })*) => {
         match $format {

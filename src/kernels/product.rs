@@ -29,7 +29,8 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-/// out [m, n] (rows `out_row` apart) = alpha · a [m, k] · b [k, n] + beta · out; where beta is 0 out is not read.
+/// out [m, n] (rows `out_row` apart) = alpha · a [m, k] · b [k, n] + beta · out; where beta is 0
+/// out is not read.
 #[allow(clippy::too_many_arguments)] // a BLAS call has this many
 pub fn product<T: Real>(
     [m, n, k]: [usize; 3],
@@ -46,7 +47,8 @@ pub fn product<T: Real>(
     }
     assert!(a.holds(m, k) && b.holds(k, n) && (m - 1) * out_row + n <= out.len(), "operands hold the product");
     let threads = if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the assertion keeps every access of the strided operands inside their slices, and out aliases neither.
+    // SAFETY: the assertion keeps every access of the strided operands inside their slices, and out
+    // aliases neither.
     unsafe {
         gemm::gemm(
             m,

@@ -1,5 +1,5 @@
-//! Column sums in two stages with a fixed order: over blocks of rows, then over the blocks. No atomics, so that two runs
-//! agree to the bit.
+//! Column sums in two stages with a fixed order: over blocks of rows, then over the blocks. No
+//! atomics, so that two runs agree to the bit.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::rows::for_rows;

@@ -1,6 +1,7 @@
 //! Rotary position embedding by tables that the host makes; never sin or cos in a shader.
 //!
-//! Pairs lie d/2 apart within a head, the order of Hugging Face's checkpoints. The way back is the turn by the opposite angle.
+//! Pairs lie d/2 apart within a head, the order of Hugging Face's checkpoints. The way back is the
+//! turn by the opposite angle.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -225,7 +226,8 @@ impl Op for Rope {
     }
 }
 
-/// Turns every head of x [tokens, heads · head_dim] by its token's position (U32 `[tokens]`, below the tables' rows).
+/// Turns every head of x [tokens, heads · head_dim] by its token's position (U32 `[tokens]`, below
+/// the tables' rows).
 pub fn rope(
     rec: &mut Recording,
     x: &Tensor,
@@ -259,8 +261,8 @@ impl Op for RopeKv {
     }
 }
 
-/// Turned keys and plain values side by side: k, v [tokens, kv_heads · head_dim] → [tokens, 2 · kv_heads · head_dim], keys
-/// in the first half of the columns. Inputs: k, v.
+/// Turned keys and plain values side by side: k, v [tokens, kv_heads · head_dim] → [tokens, 2 ·
+/// kv_heads · head_dim], keys in the first half of the columns. Inputs: k, v.
 pub fn rope_kv(
     rec: &mut Recording,
     k: &Tensor,
@@ -299,7 +301,8 @@ fn case(name: &str, tokens: usize, heads: usize, head_dim: usize, spread: f32) -
     })
 }
 
-/// The kernel of [`rope_kv`] with the other sign, which no op asks for: its text says what it means.
+/// The kernel of [`rope_kv`] with the other sign, which no op asks for: its text says what it
+/// means.
 fn kv_back_case() -> Case {
     let mut inputs = vec![real(1, 5, 12, 1.0).frozen(), real(2, 5, 12, 1.0).frozen()];
     inputs.extend(angle_inputs(5, 2));

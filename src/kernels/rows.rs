@@ -1,7 +1,8 @@
-//! What row-wise kernels share: how many lanes work on a row, and plain loops over rows for the references.
+//! What row-wise kernels share: how many lanes work on a row, and plain loops over rows for the
+//! references.
 //!
-//! The loops go parallel for large inputs; sums run in a fixed number of lanes, so that LLVM vectorises them and the result
-//! does not depend on the number of threads.
+//! The loops go parallel for large inputs; sums run in a fixed number of lanes, so that LLVM
+//! vectorises them and the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -21,7 +22,8 @@ pub const ROW_CONSTANTS: &[&str] = &["GROUP", "LANES"];
 /// All values of [`ROW_CONSTANTS`]: invocations of a workgroup, and how many of them share a row.
 pub const ROW_SHAPES: [[u32; 2]; 4] = [[64, 8], [64, 32], [64, 64], [256, 256]];
 
-/// The row shape for `cols` columns: short rows share a workgroup, long ones have a large one of their own.
+/// The row shape for `cols` columns: short rows share a workgroup, long ones have a large one of
+/// their own.
 pub fn row_shape(cols: usize) -> [u32; 2] {
     ROW_SHAPES[match cols {
         ..=128 => 0,
@@ -36,7 +38,8 @@ pub fn row_groups(rows: usize, [group, lanes]: [u32; 2]) -> [u32; 3] {
     groups_for(rows * lanes as usize, group as usize)
 }
 
-/// Calls `f(r, row)` for each row of `out`; in parallel where `work` elements are touched in all and it pays.
+/// Calls `f(r, row)` for each row of `out`; in parallel where `work` elements are touched in all
+/// and it pays.
 pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     if work < PARALLEL_FROM {
         return out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row));
@@ -58,7 +61,8 @@ pub fn for_row_pairs<T: Send>(
     rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
 }
 
-/// The partial sums of a reduction, in order: a fold by halves would tempt the compiler to shorter vectors in the loop before.
+/// The partial sums of a reduction, in order: a fold by halves would tempt the compiler to shorter
+/// vectors in the loop before.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 pub fn total<T: Real>(lanes: [T; SUM_LANES]) -> T {

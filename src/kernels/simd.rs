@@ -1,12 +1,14 @@
-//! Compiles a function of a reference for several instruction sets and runs the widest that the machine has.
+//! Compiles a function of a reference for several instruction sets and runs the widest that the
+//! machine has.
 //!
-//! Only the width of the vectors differs: the order of every sum is written out by the function itself, and Rust never fuses
-//! a product and a sum, so the results are the same bits on all of them. What such a function calls must be
-//! `#[inline(always)]` to be compiled anew with it. Its loops run over indices: closures and the adapters of iterators are
-//! functions too, which a development build leaves where they are.
+//! Only the width of the vectors differs: the order of every sum is written out by the function
+//! itself, and Rust never fuses a product and a sum, so the results are the same bits on all of
+//! them. What such a function calls must be `#[inline(always)]` to be compiled anew with it. Its
+//! loops run over indices: closures and the adapters of iterators are functions too, which a
+//! development build leaves where they are.
 
-/// Defines a generic function over [`Real`](crate::gpu::Real) with this body, for AVX-512, AVX2 and the build's own target.
-/// The oracle, f64, has the last form only.
+/// Defines a generic function over [`Real`](crate::gpu::Real) with this body, for AVX-512, AVX2 and
+/// the build's own target. The oracle, f64, has the last form only.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real $(, const $n:ident: usize, $b:ident: $bound:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*

@@ -1,4 +1,5 @@
-//! Softmax over rows as an op of its own. Attention and cross-entropy have theirs fused and do not come here.
+//! Softmax over rows as an op of its own. Attention and cross-entropy have theirs fused and do not
+//! come here.
 
 use super::case::{Case, Input, Tolerance, random, real, spiked};
 use super::op::{Applied, Op, when};

@@ -1,7 +1,8 @@
 //! Products with packed weights on the CPU: 16-bit and quantised ones stay as they are stored.
 //!
-//! One token reads each weight once, so its product unpacks on the fly: the time is that of reading the packed words. Many
-//! tokens unpack a panel of rows into scratch memory and multiply it by the library's product.
+//! One token reads each weight once, so its product unpacks on the fly: the time is that of reading
+//! the packed words. Many tokens unpack a panel of rows into scratch memory and multiply it by the
+//! library's product.
 
 use std::cell::RefCell;
 
@@ -42,7 +43,8 @@ impl<'a> Packed<'a> {
         whole.then(|| &self.words[self.format.n_words(self.first + row * self.cols)..])
     }
 
-    /// Rows in panels, unpacked: calls `f` with the first row and the elements of each panel of `rows` rows in all.
+    /// Rows in panels, unpacked: calls `f` with the first row and the elements of each panel of
+    /// `rows` rows in all.
     pub fn for_panels<T: Real>(&self, rows: usize, scratch: &RefCell<Vec<T>>, mut f: impl FnMut(usize, &[T])) {
         let step = (PANEL / self.cols).clamp(1, rows.max(1));
         let mut panel = scratch.borrow_mut();

@@ -1,5 +1,5 @@
-//! One transformer block: attention with grouped heads, then SwiGLU, each with a residual and RMS norms before it, behind
-//! it, or both.
+//! One transformer block: attention with grouped heads, then SwiGLU, each with a residual and RMS
+//! norms before it, behind it, or both.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,8 +40,8 @@ pub struct Block {
     pub(crate) after_mlp_norm: Option<Param>,
 }
 
-/// Selections of a forward pass, one per layer, copied out for who wants to look at them; none of a layer that selects
-/// nothing.
+/// Selections of a forward pass, one per layer, copied out for who wants to look at them; none of a
+/// layer that selects nothing.
 pub type KeptLog = Rc<RefCell<Vec<Option<Span>>>>;
 
 /// What every block of one training forward shares.
@@ -80,7 +80,8 @@ impl Attend<'_> {
 }
 
 impl Block {
-    /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing. `tables` are the model's rotations.
+    /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing. `tables`
+    /// are the model's rotations.
     pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
         let attended = self.attention(tape, x, tables, attend)?;
@@ -90,8 +91,8 @@ impl Block {
         self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)
     }
 
-    /// residual + linear(x), or residual + norm(linear(x)) where the block has a norm there. Without one the product can be
-    /// added in place of the residual.
+    /// residual + linear(x), or residual + norm(linear(x)) where the block has a norm there.
+    /// Without one the product can be added in place of the residual.
     fn add_to(
         &self,
         tape: &mut Tape,

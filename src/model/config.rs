@@ -1,13 +1,16 @@
-//! What a model is made of: sizes, RoPE and the few switches in which the supported architectures differ.
+//! What a model is made of: sizes, RoPE and the few switches in which the supported architectures
+//! differ.
 //!
-//! No weights and no arithmetic here. A configuration is read from a Hugging Face folder by [`config_hf`](crate::checkpoint::config_hf) or
-//! from a GGUF file by [`config_gguf`](crate::checkpoint::config_gguf); [`rope`](super::rope) makes tables of it and
+//! No weights and no arithmetic here. A configuration is read from a Hugging Face folder by
+//! [`config_hf`](crate::checkpoint::config_hf) or from a GGUF file by
+//! [`config_gguf`](crate::checkpoint::config_gguf); [`rope`](super::rope) makes tables of it and
 //! [`weights`](crate::checkpoint::weights) knows which tensors belong to it.
 
 use crate::attention::{Attention, LayerAttention};
 use crate::error::Result;
 
-/// Model families that share one forward pass: pre-norm blocks of grouped-query attention and SwiGLU.
+/// Model families that share one forward pass: pre-norm blocks of grouped-query attention and
+/// SwiGLU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     Llama,
@@ -61,14 +64,16 @@ pub enum RopeScaling {
     Linear {
         factor: f64,
     },
-    /// Llama 3.x: low frequencies are divided by `factor`, high ones stay, those between are blended.
+    /// Llama 3.x: low frequencies are divided by `factor`, high ones stay, those between are
+    /// blended.
     Llama3 {
         factor: f64,
         low_freq_factor: f64,
         high_freq_factor: f64,
         original_max_positions: usize,
     },
-    /// One divisor per frequency (`head_dim / 2`), as GGUF files keep Llama 3's scaling in `rope_freqs.weight`.
+    /// One divisor per frequency (`head_dim / 2`), as GGUF files keep Llama 3's scaling in
+    /// `rope_freqs.weight`.
     Factors(Vec<f32>),
 }
 
@@ -82,8 +87,8 @@ pub struct RopeConfig {
 /// How one layer attends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerConfig {
-    /// Tokens that a query sees, itself included: a sliding window. `None` where it sees all before it. See
-    /// [`ModelConfig::window`].
+    /// Tokens that a query sees, itself included: a sliding window. `None` where it sees all before
+    /// it. See [`ModelConfig::window`].
     pub window: Option<usize>,
     /// Factor of the scores.
     pub scale: f64,
@@ -151,7 +156,8 @@ pub struct ModelConfig {
     pub hf_json: Option<String>,
 }
 
-/// No model of these families comes near; sizes above are damage, and products of sizes below cannot overflow.
+/// No model of these families comes near; sizes above are damage, and products of sizes below
+/// cannot overflow.
 const MAX_CHANNELS: usize = 1 << 20;
 const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
@@ -164,8 +170,8 @@ impl ModelConfig {
         self.layers.len()
     }
 
-    /// The sliding window of a layer that has one. A window of at least [`ModelConfig::max_positions`] limits nothing, so it
-    /// counts as full attention.
+    /// The sliding window of a layer that has one. A window of at least
+    /// [`ModelConfig::max_positions`] limits nothing, so it counts as full attention.
     pub fn window(&self, layer: usize) -> Option<usize> {
         self.layers[layer].window.filter(|&window| window < self.max_positions)
     }

@@ -1,5 +1,5 @@
-//! The Llama family: Llama, Mistral, Qwen2, Qwen3, SmolLM2. One forward serves training, prefill and decode; only the tape
-//! and the cache handed in differ.
+//! The Llama family: Llama, Mistral, Qwen2, Qwen3, SmolLM2. One forward serves training, prefill
+//! and decode; only the tape and the cache handed in differ.
 
 use std::rc::Rc;
 
@@ -74,7 +74,8 @@ impl Llama {
         Ok(())
     }
 
-    /// An empty cache, with `attention` in the layers of full attention, for up to `capacity` tokens, fed at most `max_chunk` at a time.
+    /// An empty cache, with `attention` in the layers of full attention, for up to `capacity`
+    /// tokens, fed at most `max_chunk` at a time.
     pub fn cache(&self, attention: Attention, capacity: usize, max_chunk: usize) -> Result<Cache> {
         Cache::new(&self.config.layer_attentions(attention), self.heads(), capacity, max_chunk)
     }
@@ -92,8 +93,8 @@ impl Llama {
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }
 
-    /// Forward of the next chunk of a cached sequence: final hidden states [tokens, hidden]. The caller commits the step
-    /// after running the recording.
+    /// Forward of the next chunk of a cached sequence: final hidden states [tokens, hidden]. The
+    /// caller commits the step after running the recording.
     pub fn forward_cached(&self, tape: &mut Tape, ids: &TokenIndex, cache: &Cache, step: &CacheStep) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {

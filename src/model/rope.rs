@@ -1,8 +1,9 @@
-//! Rotation tables on the host, bit for bit as transformers makes them where the last bit is defined at all.
+//! Rotation tables on the host, bit for bit as transformers makes them where the last bit is
+//! defined at all.
 //!
-//! Frequencies, angles and results are f32, each rounded once; cos and sin are taken in f64 of the f32 angle. Kernels only
-//! read these tables: sin and cos of a shader are not exact enough at large positions.
-//! Sources: transformers `modeling_rope_utils.py` and `LlamaRotaryEmbedding`.
+//! Frequencies, angles and results are f32, each rounded once; cos and sin are taken in f64 of the
+//! f32 angle. Kernels only read these tables: sin and cos of a shader are not exact enough at large
+//! positions. Sources: transformers `modeling_rope_utils.py` and `LlamaRotaryEmbedding`.
 
 use super::config::{RopeConfig, RopeScaling};
 use crate::error::Result;
@@ -40,14 +41,16 @@ pub fn inv_freq(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
     }
 }
 
-/// 1 / theta^(2i / d), the exponent and each step rounded to f32; the power is rounded once, from f64.
+/// 1 / theta^(2i / d), the exponent and each step rounded to f32; the power is rounded once, from
+/// f64.
 fn unscaled(theta: f64, head_dim: usize) -> Vec<f32> {
     let theta = f64::from(theta as f32);
     let exponent = |i: usize| (2 * i) as f32 / head_dim as f32;
     (0..head_dim / 2).map(|i| 1.0 / (theta.powf(f64::from(exponent(i))) as f32)).collect()
 }
 
-/// `_compute_llama3_parameters`, in f32 and in its order: torch divides a number by a tensor as reciprocal times number.
+/// `_compute_llama3_parameters`, in f32 and in its order: torch divides a number by a tensor as
+/// reciprocal times number.
 fn llama3(inv_freq: f32, factor: f64, low: f64, high: f64, original: f64) -> f32 {
     let wavelength = (1.0 / inv_freq) * (2.0 * PI) as f32;
     let (longest, shortest) = ((original / low) as f32, (original / high) as f32);
@@ -62,8 +65,8 @@ fn llama3(inv_freq: f32, factor: f64, low: f64, high: f64, original: f64) -> f32
 impl RopeConfig {
     /// The Llama 3 parameters behind the divisors of a GGUF file, for formats that know only those.
     ///
-    /// All published Llama 3.x models have low 1, high 4 and 8192 original positions and differ in the factor alone, which is
-    /// the largest divisor; the result is checked against every divisor.
+    /// All published Llama 3.x models have low 1, high 4 and 8192 original positions and differ in
+    /// the factor alone, which is the largest divisor; the result is checked against every divisor.
     pub fn llama3_from_factors(&self, head_dim: usize) -> Result<RopeScaling> {
         let RopeScaling::Factors(factors) = &self.scaling else { return Ok(self.scaling.clone()) };
         let factor = factors.iter().copied().fold(1.0, f32::max);

@@ -1,5 +1,6 @@
-//! Learning-rate schedules with linear warm-up, number for number those of transformers (`get_constant_schedule_with_warmup`,
-//! `get_cosine_schedule_with_warmup`, `get_linear_schedule_with_warmup`).
+//! Learning-rate schedules with linear warm-up, number for number those of transformers
+//! (`get_constant_schedule_with_warmup`, `get_cosine_schedule_with_warmup`,
+//! `get_linear_schedule_with_warmup`).
 
 use std::f64::consts::PI;
 
@@ -22,10 +23,10 @@ pub enum Schedule {
 impl Schedule {
     /// The learning rate of update number `step`, counted from 1, of `total`.
     ///
-    /// With s = step − 1 (a PyTorch scheduler starts at 0 and advances after each update): base · s / warmup while
-    /// s < warmup, so that with a warm-up the first update has rate 0 and update warmup + 1 is the first at full rate;
-    /// then, with q = (s − warmup) / (total − warmup), base · (1 − q) or base · ½(1 + cos πq). Zero would be reached at
-    /// update total + 1, and stays.
+    /// With s = step − 1 (a PyTorch scheduler starts at 0 and advances after each update): base · s
+    /// / warmup while s < warmup, so that with a warm-up the first update has rate 0 and update
+    /// warmup + 1 is the first at full rate; then, with q = (s − warmup) / (total − warmup), base ·
+    /// (1 − q) or base · ½(1 + cos πq). Zero would be reached at update total + 1, and stays.
     pub fn lr(&self, base: f64, step: u64, warmup: u64, total: u64) -> f64 {
         let done = step.saturating_sub(1);
         if done < warmup {

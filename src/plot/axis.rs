@@ -47,7 +47,8 @@ const MARGIN: f64 = 0.06;
 const N_TICKS: f64 = 6.0;
 
 impl Layout {
-    /// Fits the range to the finite values. Without any, the range is 1 to 10 (log) or 0 to 1 (linear).
+    /// Fits the range to the finite values. Without any, the range is 1 to 10 (log) or 0 to 1
+    /// (linear).
     pub(super) fn new(axis: &Axis, values: impl Iterator<Item = f64>) -> Self {
         let place = |x: f64| if axis.scale == Scale::Log { x.log10() } else { x };
         let finite = values.map(place).filter(|x| x.is_finite());

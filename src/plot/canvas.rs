@@ -1,6 +1,7 @@
 //! The canvas of a chart: draws lines, markers and text to SVG or PNG with plotters' backends.
 //!
-//! Lengths are in units of the SVG. The PNG is drawn at a higher resolution and averaged down to smooth its edges.
+//! Lengths are in units of the SVG. The PNG is drawn at a higher resolution and averaged down to
+//! smooth its edges.
 
 use std::sync::Once;
 
@@ -66,7 +67,8 @@ pub(super) trait Canvas {
 struct Surface<DB: DrawingBackend> {
     area: DrawingArea<DB, Shift>,
     scale: f64,
-    /// Vertical offset of centred text in this format, as a fraction of the font size: the backend draws it too high.
+    /// Vertical offset of centred text in this format, as a fraction of the font size: the backend
+    /// draws it too high.
     raised: f64,
 }
 

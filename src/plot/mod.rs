@@ -1,7 +1,8 @@
 //! Floor 0: plots as SVG and PNG.
 //!
-//! [`LineChart`] and [`HeatMap`] describe a chart. `axis.rs` maps values to positions and chooses ticks. `canvas.rs` draws to either
-//! format with the plotters crate. Text needs no system font. Nothing here knows what the numbers mean.
+//! [`LineChart`] and [`HeatMap`] describe a chart. `axis.rs` maps values to positions and chooses
+//! ticks. `canvas.rs` draws to either format with the plotters crate. Text needs no system font.
+//! Nothing here knows what the numbers mean.
 
 mod axis;
 mod canvas;

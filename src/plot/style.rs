@@ -28,7 +28,8 @@ pub(super) const INK: Colour = (40, 40, 40);
 /// Colour of the grid lines.
 pub(super) const GRID: Colour = (225, 225, 225);
 
-/// Colours that people with any type of colour vision can distinguish (Okabe and Ito, "Color Universal Design", 2008).
+/// Colours that people with any type of colour vision can distinguish (Okabe and Ito, "Color
+/// Universal Design", 2008).
 const COLOURS: [Colour; 6] = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (60, 60, 60), (230, 159, 0)];
 const MARKERS: [Marker; 6] =
     [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Cross, Marker::TriangleDown];

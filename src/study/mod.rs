@@ -1,7 +1,8 @@
-//! Floor 8: studies that measure whether training with LRSA makes a model robust to cache compression.
+//! Floor 8: studies that measure whether training with LRSA makes a model robust to cache
+//! compression.
 //!
-//! `plan.rs` has the settings. `run.rs` trains and evaluates what is missing. `cell.rs` keeps each result in its own file.
-//! `statistics.rs` compares the models, and `report.rs` writes the report.
+//! `plan.rs` has the settings. `run.rs` trains and evaluates what is missing. `cell.rs` keeps each
+//! result in its own file. `statistics.rs` compares the models, and `report.rs` writes the report.
 
 mod cell;
 mod plan;

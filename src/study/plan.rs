@@ -1,4 +1,5 @@
-//! The plan of a study: the models to compare and all settings, saved as `study.json` next to the results.
+//! The plan of a study: the models to compare and all settings, saved as `study.json` next to the
+//! results.
 
 use std::path::PathBuf;
 
@@ -75,7 +76,8 @@ pub struct StudyPlan {
     pub questions: usize,
     /// Seed of the held-out questions.
     pub eval_seed: u64,
-    /// Seeds of the training runs. Each determines the data, its order and the adapter's initialisation.
+    /// Seeds of the training runs. Each determines the data, its order and the adapter's
+    /// initialisation.
     pub seeds: Vec<u64>,
     /// Optimiser steps. Each uses one new text with its questions.
     pub steps: u64,
@@ -258,7 +260,8 @@ impl Source {
         }
     }
 
-    /// Training data for this seed, one conversation per step: a list of user messages with the right answers.
+    /// Training data for this seed, one conversation per step: a list of user messages with the
+    /// right answers.
     pub fn training(&self, files: &ModelFiles, plan: &StudyPlan, seed: u64) -> Result<Vec<Vec<(String, String)>>> {
         let n = plan.steps as usize;
         match self {

@@ -35,7 +35,8 @@ impl Found<'_> {
     }
 }
 
-/// Writes the report on the cells in `dir` and returns its files. `command` is the command line of the study.
+/// Writes the report on the cells in `dir` and returns its files. `command` is the command line of
+/// the study.
 pub fn write_report(plan: &StudyPlan, dir: &Path, command: &str) -> Result<Vec<PathBuf>> {
     let (mut cells, mut missing) = (Vec::new(), Vec::new());
     for name in CellName::all(plan) {

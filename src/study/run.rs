@@ -1,4 +1,5 @@
-//! Runs the missing parts of a study: trains each model, then computes its cells and saves each at once.
+//! Runs the missing parts of a study: trains each model, then computes its cells and saves each at
+//! once.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -56,8 +57,8 @@ struct Study<'a> {
     observer: &'a mut dyn StudyObserver,
 }
 
-/// Runs the missing parts of the study in `dir`. Adapters and training data go to `work`. Fails if either folder belongs to another
-/// study.
+/// Runs the missing parts of the study in `dir`. Adapters and training data go to `work`. Fails if
+/// either folder belongs to another study.
 pub fn run(
     plan: &StudyPlan,
     dir: &Path,

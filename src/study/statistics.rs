@@ -1,7 +1,8 @@
 //! Statistical comparison of two models on the same questions.
 //!
-//! The scores of one question are first averaged over the seeds of an arm. The unit of resampling is the document, because answers about
-//! the same document are not independent. If each question has its own document, the unit is the question.
+//! The scores of one question are first averaged over the seeds of an arm. The unit of resampling
+//! is the document, because answers about the same document are not independent. If each question
+//! has its own document, the unit is the question.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,8 @@ pub struct Comparison {
     pub p: f64,
 }
 
-/// Score of each question for one metric, averaged over the cells (seeds). Skips questions that a cell lacks.
+/// Score of each question for one metric, averaged over the cells (seeds). Skips questions that a
+/// cell lacks.
 fn by_question(cells: &[Cell], metric: usize) -> Vec<(&Answer, f64)> {
     let Some(first) = cells.first() else { return vec![] };
     let mut all = Vec::new();

@@ -1,13 +1,14 @@
 //! Arenas: where trainable tensors live, with their gradients at equal offsets.
 //!
-//! Norm, clipping and the optimiser then take one dispatch a slice instead of one a tensor. What an optimiser remembers lies
-//! in buffers of its own, as long as the slices: see `optim`.
+//! Norm, clipping and the optimiser then take one dispatch a slice instead of one a tensor. What an
+//! optimiser remembers lies in buffers of its own, as long as the slices: see `optim`.
 
 use super::{Format, Piece, Tensor, cut_rows};
 use crate::error::Result;
 use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording};
 
-/// Elements of a slice at most (1 GiB), where the device would bind more: one allocation stays reasonable.
+/// Elements of a slice at most (1 GiB), where the device would bind more: one allocation stays
+/// reasonable.
 const MAX_SLICE_ELEMENTS: usize = 1 << 28;
 
 /// Two buffers of one length. Everything that is not a tensor's element is padding, and zero.
@@ -87,9 +88,9 @@ impl Packer {
 }
 
 impl Arena {
-    /// Packs tensors in the given order, 64-element aligned, into slices as large as needed and no larger than the device
-    /// binds; a tensor too large for one slice is cut by rows. No memory is taken yet: see [`Arena::zero`]. Errors
-    /// where one row of a tensor does not fit a binding.
+    /// Packs tensors in the given order, 64-element aligned, into slices as large as needed and no
+    /// larger than the device binds; a tensor too large for one slice is cut by rows. No memory is
+    /// taken yet: see [`Arena::zero`]. Errors where one row of a tensor does not fit a binding.
     pub fn new(specs: &[Spec], limits: &DeviceLimits) -> Result<(Arena, Vec<Trainable>)> {
         let max = limits.max_elements().min(MAX_SLICE_ELEMENTS);
         let slice_limits = DeviceLimits { max_binding_bytes: max as u64 * 4, ..*limits };
@@ -123,8 +124,8 @@ impl Arena {
         Trainable { name: spec.name.clone(), value: tensor(|s| &s.values), grad: tensor(|s| &s.grads) }
     }
 
-    /// Fills values, gradients and the padding between tensors with zeros. Call it once, before parameters are
-    /// written: norm and update run over whole slices.
+    /// Fills values, gradients and the padding between tensors with zeros. Call it once, before
+    /// parameters are written: norm and update run over whole slices.
     pub fn zero(&self, device: &mut dyn Executor) -> Result<()> {
         let mut rec = Recording::new();
         for slice in &self.slices {
@@ -142,7 +143,8 @@ impl Arena {
         }
     }
 
-    /// The same elements as `tensor`, a parameter in this arena, of other buffers: `buffers[i]` is as long as slice i.
+    /// The same elements as `tensor`, a parameter in this arena, of other buffers: `buffers[i]` is
+    /// as long as slice i.
     pub fn companion(&self, tensor: &Tensor, buffers: &[Buffer]) -> Tensor {
         let piece = |p: &Piece| {
             let slice = self.slices.iter().position(|s| s.values.id() == p.span.buffer.id());

@@ -1,7 +1,9 @@
-//! Device tensors: matrices of rows and columns, cut into row slices where a device's bindings are too small.
+//! Device tensors: matrices of rows and columns, cut into row slices where a device's bindings are
+//! too small.
 //!
-//! Activations are [tokens, channels] in one piece; weights are [out, in] in as many pieces as they need. A vector is a
-//! matrix of one row. A tensor owns no memory: it names spans that an executor fills.
+//! Activations are [tokens, channels] in one piece; weights are [out, in] in as many pieces as they
+//! need. A vector is a matrix of one row. A tensor owns no memory: it names spans that an executor
+//! fills.
 
 use super::Format;
 use crate::error::{Error, Result};
@@ -173,8 +175,8 @@ fn pack(values: &[f32], bits: impl Fn(f32) -> u16) -> Vec<u32> {
     values.chunks(2).map(|c| join(bits(c[0]), c.get(1).map_or(0, |&x| bits(x)))).collect()
 }
 
-/// Row slices (first row, rows) of a matrix such that each fits one binding; every slice but the last holds a multiple of
-/// the span alignment.
+/// Row slices (first row, rows) of a matrix such that each fits one binding; every slice but the
+/// last holds a multiple of the span alignment.
 pub fn cut_rows(
     label: &str,
     format: Format,

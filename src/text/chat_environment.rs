@@ -1,8 +1,10 @@
-//! The Jinja environment of chat templates: minijinja with the functions and filters that transformers adds.
+//! The Jinja environment of chat templates: minijinja with the functions and filters that
+//! transformers adds.
 //!
-//! It adds block trimming, Python's string and list methods, `raise_exception`, `strftime_now`, `tojson` with Python's
-//! separators, and the `{% generation %}` block. minijinja lacks that block, so this file rewrites it. Templates are
-//! untrusted, so their steps and their output are bounded. Only [`super::chat_template`] uses this file.
+//! It adds block trimming, Python's string and list methods, `raise_exception`, `strftime_now`,
+//! `tojson` with Python's separators, and the `{% generation %}` block. minijinja lacks that block,
+//! so this file rewrites it. Templates are untrusted, so their steps and their output are bounded.
+//! Only [`super::chat_template`] uses this file.
 
 use super::chat_filters;
 use crate::error::{Context, Result};
@@ -14,7 +16,8 @@ use std::io;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Steps that a template may take. A conversation of thousands of turns takes a few hundred thousand.
+/// Steps that a template may take. A conversation of thousands of turns takes a few hundred
+/// thousand.
 const FUEL: u64 = 20_000_000;
 /// Longest output of a template in bytes.
 const MAX_OUTPUT_BYTES: usize = 32 << 20;
@@ -34,12 +37,14 @@ pub fn environment() -> Environment<'static> {
     env
 }
 
-/// Most words, numbers and signs in one tag. minijinja parses expressions recursively, and this limit keeps it from overflowing the stack.
+/// Most words, numbers and signs in one tag. minijinja parses expressions recursively, and this
+/// limit keeps it from overflowing the stack.
 const MAX_TAG_TOKENS: usize = 1000;
 /// Most `elif` tags in a template, for the same reason.
 const MAX_ELIF: usize = 250;
 
-/// Rejects templates with tags too long to parse safely, and `raw` blocks, because they could hide such tags.
+/// Rejects templates with tags too long to parse safely, and `raw` blocks, because they could hide
+/// such tags.
 pub fn check_tags(source: &str) -> Result<()> {
     let n_elif = source.matches("elif").count();
     crate::ensure!(n_elif <= MAX_ELIF, "the template has {n_elif} elif tags; at most {MAX_ELIF} are supported");
@@ -56,7 +61,8 @@ pub fn check_tags(source: &str) -> Result<()> {
     Ok(())
 }
 
-/// Counts the tokens of the tag at the start, each string as one, and returns the text after the tag.
+/// Counts the tokens of the tag at the start, each string as one, and returns the text after the
+/// tag.
 fn check_tag<'a>(tag: &'a str, end: &str) -> Result<&'a str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let name = tag.trim_start_matches(['-', '+']).trim_start();
@@ -87,8 +93,9 @@ fn check_tag<'a>(tag: &'a str, end: &str) -> Result<&'a str> {
     Ok("")
 }
 
-/// Rewrites `{% generation %}` … `{% endgeneration %}` so that the template writes a marker at the start and the end of the
-/// block's content. The outermost tags keep the white-space control of the original tags.
+/// Rewrites `{% generation %}` … `{% endgeneration %}` so that the template writes a marker at the
+/// start and the end of the block's content. The outermost tags keep the white-space control of the
+/// original tags.
 pub fn mark_generation(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -203,8 +210,8 @@ impl Formatter for PythonFormatter {
     }
 }
 
-/// The `tojson` filter of transformers: no HTML escapes, non-ASCII letters unchanged. It supports the option `indent`;
-/// `ensure_ascii` must be false.
+/// The `tojson` filter of transformers: no HTML escapes, non-ASCII letters unchanged. It supports
+/// the option `indent`; `ensure_ascii` must be false.
 fn to_json(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> {
     let refuse = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {what} is not supported")));
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
@@ -229,7 +236,8 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Formats a time, in seconds since 1970 (UTC), like C's `strftime`. Supports the letters that templates use.
+/// Formats a time, in seconds since 1970 (UTC), like C's `strftime`. Supports the letters that
+/// templates use.
 fn strftime(format: &str, seconds: u64) -> std::result::Result<String, Error> {
     const MONTHS: [&str; 12] = [
         "January",

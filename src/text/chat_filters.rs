@@ -1,7 +1,7 @@
 //! Chat template filters and methods whose output can grow, each with a size limit.
 //!
-//! minijinja does not limit them, and templates are untrusted. Operators (`~`, `+`, `*`) cannot be limited here. Only
-//! [`super::chat_environment`] uses this file.
+//! minijinja does not limit them, and templates are untrusted. Operators (`~`, `+`, `*`) cannot be
+//! limited here. Only [`super::chat_environment`] uses this file.
 
 use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
@@ -14,8 +14,8 @@ const MAX_TEXT_BYTES: usize = 32 << 20;
 /// Widest indentation and widest format field.
 const MAX_WIDTH: usize = 999;
 
-/// Installs the limited filters and methods. Removes `batch` and `slice`, which make lists of any length and which chat templates
-/// do not use.
+/// Installs the limited filters and methods. Removes `batch` and `slice`, which make lists of any
+/// length and which chat templates do not use.
 pub fn install(env: &mut Environment<'static>) {
     env.remove_filter("batch");
     env.remove_filter("slice");

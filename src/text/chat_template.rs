@@ -1,7 +1,9 @@
-//! Chat templates: render messages to the prompt text of a model, and find the assistant's parts of it.
+//! Chat templates: render messages to the prompt text of a model, and find the assistant's parts of
+//! it.
 //!
-//! Templates are Jinja in the style of transformers. minijinja renders them in the environment of `chat_environment.rs`.
-//! The text already contains BOS if the model needs it, so it must be encoded without special tokens. This file knows no tokens.
+//! Templates are Jinja in the style of transformers. minijinja renders them in the environment of
+//! `chat_environment.rs`. The text already contains BOS if the model needs it, so it must be
+//! encoded without special tokens. This file knows no tokens.
 
 use super::chat_environment::{self, Markers};
 use crate::error::{Context, Error, Result};
@@ -55,8 +57,9 @@ impl ChatTemplate {
         Ok(Self { source, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
     }
 
-    /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template` in `tokenizer_config.json`
-    /// (in a list of named templates, the one named `default`). `None` if the model has none.
+    /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template`
+    /// in `tokenizer_config.json` (in a list of named templates, the one named `default`). `None`
+    /// if the model has none.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>> {
         let read = |name: &str| -> Result<Option<String>> {
             let path = dir.join(name);
@@ -98,17 +101,21 @@ impl ChatTemplate {
         Self::new(metadata.str("tokenizer.chat_template")?, bos, eos).context("the GGUF file's chat template").map(Some)
     }
 
-    /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the assistant's next answer.
+    /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
+    /// assistant's next answer.
     ///
-    /// Fails if the template rejects the messages (many require that user and assistant alternate) or exceeds its limits.
+    /// Fails if the template rejects the messages (many require that user and assistant alternate)
+    /// or exceeds its limits.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         Ok(self.render_marked(messages, add_generation_prompt)?.0)
     }
 
-    /// The text of a conversation, and the byte ranges that the assistant must produce: its answers, each with its end-of-turn token.
+    /// The text of a conversation, and the byte ranges that the assistant must produce: its
+    /// answers, each with its end-of-turn token.
     ///
-    /// The ranges come from the `{% generation %}` blocks of the template. For a template without them, this renders the text before and
-    /// after each answer, and fails if the second does not continue the first.
+    /// The ranges come from the `{% generation %}` blocks of the template. For a template without
+    /// them, this renders the text before and after each answer, and fails if the second does not
+    /// continue the first.
     pub fn render_with_assistant_spans(&self, messages: &[Message]) -> Result<(String, Vec<Range<usize>>)> {
         let (text, spans) = self.render_marked(messages, false)?;
         if !spans.is_empty() {
@@ -162,14 +169,16 @@ fn template_of(config: &Json) -> Result<Option<String>> {
     }
 }
 
-/// The range in `full` of the answer that extends `before` to `through`. Excludes white space after the end-of-turn token, because
-/// the model stops at that token and never generates the white space.
+/// The range in `full` of the answer that extends `before` to `through`. Excludes white space after
+/// the end-of-turn token, because the model stops at that token and never generates the white
+/// space.
 fn answer_span(before: &str, through: &str, full: &str, message: &Message) -> Option<Range<usize>> {
     let content = message.content.trim();
     let answer = through.strip_prefix(before)?;
     let rest = full.strip_prefix(before)?;
-    // Some templates render earlier answers differently from the last one (Qwen3 drops the reasoning). Then the rendering in `full`
-    // counts: it must be equal from the content on, with only white space between the prompt and the content.
+    // Some templates render earlier answers differently from the last one (Qwen3 drops the
+    // reasoning). Then the rendering in `full` counts: it must be equal from the content on, with
+    // only white space between the prompt and the content.
     let starts: Vec<usize> = match full.starts_with(through) {
         true => vec![0],
         false => answer.match_indices(content).map(|(at, _)| at).collect(),
@@ -194,7 +203,8 @@ fn not_continuing(i: usize) -> Error {
     ))
 }
 
-/// Runs minijinja and turns its panics into errors. It panics on a few expressions, such as `x[:9:-1]` of a shorter list.
+/// Runs minijinja and turns its panics into errors. It panics on a few expressions, such as
+/// `x[:9:-1]` of a shorter list.
 fn guarded<E: Into<Error>>(run: impl FnOnce() -> std::result::Result<(), E>) -> Result<()> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(E::into),
@@ -202,7 +212,8 @@ fn guarded<E: Into<Error>>(run: impl FnOnce() -> std::result::Result<(), E>) -> 
     }
 }
 
-/// The minijinja error with its detail. For `raise_exception`, the detail is the message of the template.
+/// The minijinja error with its detail. For `raise_exception`, the detail is the message of the
+/// template.
 fn refused(e: minijinja::Error) -> Error {
     if e.kind() == minijinja::ErrorKind::OutOfFuel {
         return Error::new("the chat template did not finish within the allowed number of steps");

@@ -1,4 +1,5 @@
-//! Tests of the chat templates, with templates written for them in the style of well-known model families.
+//! Tests of the chat templates, with templates written for them in the style of well-known model
+//! families.
 
 use super::*;
 use crate::formats::gguf::Value;

@@ -1,15 +1,17 @@
 //! Incremental decoding: text from tokens that arrive one by one, never with half a character.
 //!
-//! A token may end inside a UTF-8 character, and some decoders treat the first token of a text differently. So each piece is
-//! decoded together with the tokens before it. An incomplete character is held back until a later token completes it or until
-//! [`DecodeStream::finish`]. The pieces add up to the text of all tokens. See [`super::tokenizer`].
+//! A token may end inside a UTF-8 character, and some decoders treat the first token of a text
+//! differently. So each piece is decoded together with the tokens before it. An incomplete
+//! character is held back until a later token completes it or until [`DecodeStream::finish`]. The
+//! pieces add up to the text of all tokens. See [`super::tokenizer`].
 
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
 /// Number of prompt tokens kept as context for the first new tokens.
 const CONTEXT_TOKENS: usize = 8;
-/// Most tokens to hold back. No character has that many tokens, so the stream then emits the text as it is.
+/// Most tokens to hold back. No character has that many tokens, so the stream then emits the text
+/// as it is.
 const MAX_PENDING: usize = 64;
 /// What decoders emit for invalid or incomplete characters.
 const REPLACEMENT: char = '\u{FFFD}';
@@ -30,7 +32,8 @@ impl Tokenizer {
         DecodeStream::new(self, &[])
     }
 
-    /// Like [`Tokenizer::stream`], for tokens that continue a prompt: the first word keeps the space before it.
+    /// Like [`Tokenizer::stream`], for tokens that continue a prompt: the first word keeps the
+    /// space before it.
     pub fn stream_after(&self, prompt: &[u32]) -> DecodeStream<'_> {
         DecodeStream::new(self, prompt)
     }
@@ -43,7 +46,8 @@ impl<'a> DecodeStream<'a> {
         Self { tokenizer, context, pending: Vec::new(), shown: String::new() }
     }
 
-    /// Takes the next token and returns the newly completed text, if any. An id outside the vocabulary is an error.
+    /// Takes the next token and returns the newly completed text, if any. An id outside the
+    /// vocabulary is an error.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         crate::ensure!(
             self.tokenizer.id_to_token(id).is_some(),

@@ -1,8 +1,9 @@
 //! Rebuilds a tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
 //!
-//! Two kinds are supported: `gpt2`, byte-level BPE with merges (Llama 3, Qwen, SmolLM), and `llama`, SentencePiece BPE with a
-//! score per piece and no merges (Llama 2, Mistral 7B). The file gives only the name of its pre-tokenizer;
-//! [`super::pre_tokenizer`] has the patterns. [`super::tokenizer`] wraps the result.
+//! Two kinds are supported: `gpt2`, byte-level BPE with merges (Llama 3, Qwen, SmolLM), and
+//! `llama`, SentencePiece BPE with a score per piece and no merges (Llama 2, Mistral 7B). The file
+//! gives only the name of its pre-tokenizer; [`super::pre_tokenizer`] has the patterns.
+//! [`super::tokenizer`] wraps the result.
 
 use super::pre_tokenizer::{self, PreTokenizer};
 use crate::error::{Context, Error, Result};
@@ -23,7 +24,8 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
-/// Longest piece of a SentencePiece vocabulary, in bytes. Its trainer stops at 16 characters by default, and at a few dozen if configured so.
+/// Longest piece of a SentencePiece vocabulary, in bytes. Its trainer stops at 16 characters by
+/// default, and at a few dozen if configured so.
 const MAX_PIECE_BYTES: usize = 512;
 /// Most merges per piece on average. Known vocabularies have two.
 const MAX_MERGES_A_PIECE: usize = 8;
@@ -45,7 +47,8 @@ enum Kind {
 }
 
 impl Vocabulary {
-    /// Reads the keys. Fails on an unsupported kind or pre-tokenizer, and on lists of different lengths.
+    /// Reads the keys. Fails on an unsupported kind or pre-tokenizer, and on lists of different
+    /// lengths.
     pub fn read(metadata: &Metadata) -> Result<Self> {
         let tokens: Vec<String> = metadata.strings("tokenizer.ggml.tokens")?.into_iter().map(str::to_owned).collect();
         let kind = match metadata.str("tokenizer.ggml.model")? {
@@ -77,7 +80,8 @@ impl Vocabulary {
 
 fn read_byte_level(metadata: &Metadata) -> Result<Kind> {
     let split = |(i, line): (usize, &str)| {
-        // The two halves contain no space, because byte-level BPE writes a space as another character.
+        // The two halves contain no space, because byte-level BPE writes a space as another
+        // character.
         line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(|| {
             Error::new(format!("tokenizer.ggml.merges: entry {i}, {line:?}, is not two pieces separated by a space"))
         })
@@ -160,11 +164,13 @@ fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Re
     Ok(inner)
 }
 
-/// Merges equivalent to SentencePiece's rule, "join the neighbours whose joint piece has the highest score": every split of a
-/// piece into two others, best score first. Splits of one piece tie. Then the longer left half comes first, which matches the
-/// rule's leftmost-first order on runs of one character.
+/// Merges equivalent to SentencePiece's rule, "join the neighbours whose joint piece has the
+/// highest score": every split of a piece into two others, best score first. Splits of one piece
+/// tie. Then the longer left half comes first, which matches the rule's leftmost-first order on
+/// runs of one character.
 ///
-/// Rejects pieces that are too long and vocabularies with too many splits, because time and memory grow with the square of the input.
+/// Rejects pieces that are too long and vocabularies with too many splits, because time and memory
+/// grow with the square of the input.
 fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> Result<Vec<(String, String)>> {
     let is_piece = |id: usize| !matches!(vocabulary.types[id], UNKNOWN | CONTROL | BYTE);
     let known = |piece: &str| ids.get(piece).is_some_and(|&id| is_piece(id as usize));

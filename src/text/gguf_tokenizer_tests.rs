@@ -23,7 +23,8 @@ fn strings<'a>(values: impl IntoIterator<Item = &'a str>) -> Value {
     Value::Array(values.into_iter().map(|s| Value::String(s.to_owned())).collect())
 }
 
-/// The bundled tokenizer as GGUF metadata: no merges, and a score per piece that is higher the earlier its merge comes.
+/// The bundled tokenizer as GGUF metadata: no merges, and a score per piece that is higher the
+/// earlier its merge comes.
 fn sentence_piece_metadata() -> Metadata {
     let file: serde_json::Value = serde_json::from_slice(STORIES).unwrap();
     let mut tokens = vec![String::new(); 512];
@@ -134,8 +135,9 @@ fn byte_level_metadata(file: &serde_json::Value, pre: &str) -> Metadata {
     m
 }
 
-/// Compares with real tokenizers. `LONGREACH_TOKENIZERS` names a folder with `qwen2/tokenizer.json`,
-/// `llama-bpe/tokenizer.json` and so on. The folder name up to its first dot is the pre-tokenizer name in GGUF files.
+/// Compares with real tokenizers. `LONGREACH_TOKENIZERS` names a folder with
+/// `qwen2/tokenizer.json`, `llama-bpe/tokenizer.json` and so on. The folder name up to its first
+/// dot is the pre-tokenizer name in GGUF files.
 #[test]
 #[ignore = "needs tokenizers that we may not redistribute: LONGREACH_TOKENIZERS names their folder"]
 fn byte_level_tokenizers_equal_their_originals() {
@@ -155,8 +157,8 @@ fn byte_level_tokenizers_equal_their_originals() {
     }
 }
 
-/// Tests tokenizer, stop tokens and chat template of a real file. `LONGREACH_SMOLLM2_GGUF` is the path of SmolLM2-135M-Instruct, which
-/// `scripts/fetch-models` downloads.
+/// Tests tokenizer, stop tokens and chat template of a real file. `LONGREACH_SMOLLM2_GGUF` is the
+/// path of SmolLM2-135M-Instruct, which `scripts/fetch-models` downloads.
 #[test]
 #[ignore = "needs a file of 98 MB: LONGREACH_SMOLLM2_GGUF is its path"]
 fn a_real_gguf_file_tokenizes_as_its_original() {

@@ -1,7 +1,9 @@
-//! Pre-tokenizers of byte-level BPE, by their names in GGUF files: how text is split into words before BPE.
+//! Pre-tokenizers of byte-level BPE, by their names in GGUF files: how text is split into words
+//! before BPE.
 //!
-//! A GGUF file says only `tokenizer.ggml.pre = "qwen2"`. The pattern comes from that model's `tokenizer.json`. Unknown names are
-//! errors, because a wrong pattern gives plausible but wrong tokens. [`super::gguf_tokenizer`] uses this file.
+//! A GGUF file says only `tokenizer.ggml.pre = "qwen2"`. The pattern comes from that model's
+//! `tokenizer.json`. Unknown names are errors, because a wrong pattern gives plausible but wrong
+//! tokens. [`super::gguf_tokenizer`] uses this file.
 
 use crate::error::Result;
 use serde_json::{Value as Json, json};

@@ -1,7 +1,8 @@
 //! Stop tokens: the tokens that end a generation, collected from all files of a model.
 //!
-//! `generation_config.json`, `config.json`, `tokenizer_config.json` and the GGUF keys often disagree: a chat model's
-//! end-of-turn token is often in only one of them. So the stop tokens are their union. `generate` decides whether to ignore them.
+//! `generation_config.json`, `config.json`, `tokenizer_config.json` and the GGUF keys often
+//! disagree: a chat model's end-of-turn token is often in only one of them. So the stop tokens are
+//! their union. `generate` decides whether to ignore them.
 
 use super::gguf_tokenizer::token_id;
 use super::tokenizer::Tokenizer;
@@ -30,7 +31,8 @@ pub struct StopTokens {
 }
 
 impl StopTokens {
-    /// The stop tokens of a Hugging Face directory, and the tokenizer's EOS if there is one. All files are optional.
+    /// The stop tokens of a Hugging Face directory, and the tokenizer's EOS if there is one. All
+    /// files are optional.
     pub fn from_dir(dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         let mut found = Self::default();
         found.extend(tokenizer.and_then(Tokenizer::eos));
@@ -44,7 +46,8 @@ impl StopTokens {
         Ok(found)
     }
 
-    /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and special tokens with well-known names.
+    /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and special
+    /// tokens with well-known names.
     pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Self> {
         let mut found = Self::default();
         for name in ["eos", "eot", "eom"] {
@@ -65,7 +68,8 @@ impl StopTokens {
         &self.ids
     }
 
-    /// The token that ends a training text: the tokenizer's EOS, otherwise the first one in a configuration.
+    /// The token that ends a training text: the tokenizer's EOS, otherwise the first one in a
+    /// configuration.
     pub fn first(&self) -> Option<u32> {
         self.ids.first().copied()
     }

@@ -1,9 +1,10 @@
 //! The tokenizer: text to token ids and back, from a `tokenizer.json` or a GGUF file.
 //!
-//! This file wraps the `tokenizers` crate: truncation and padding are off, offsets are exact byte ranges of the given text,
-//! ids outside the vocabulary are errors, and panics of the crate become errors. [`super::decode_stream`] decodes tokens one by
-//! one. [`super::gguf_tokenizer`] rebuilds a tokenizer from GGUF metadata. `tokenizer_check.rs` rejects unsafe files. Chat
-//! templates are in [`super::chat_template`], stop tokens in [`super::stop`].
+//! This file wraps the `tokenizers` crate: truncation and padding are off, offsets are exact byte
+//! ranges of the given text, ids outside the vocabulary are errors, and panics of the crate become
+//! errors. [`super::decode_stream`] decodes tokens one by one. [`super::gguf_tokenizer`] rebuilds a
+//! tokenizer from GGUF metadata. `tokenizer_check.rs` rejects unsafe files. Chat templates are in
+//! [`super::chat_template`], stop tokens in [`super::stop`].
 
 use super::{gguf_tokenizer, tokenizer_check};
 use crate::error::{Context, Error, Result};
@@ -26,9 +27,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and the names of BOS and EOS from `tokenizer_config.json` if it exists.
+    /// Reads `tokenizer.json`, and the names of BOS and EOS from `tokenizer_config.json` if it
+    /// exists.
     ///
-    /// Fails if there is no `tokenizer.json`. The error says so if there is only a SentencePiece `tokenizer.model`.
+    /// Fails if there is no `tokenizer.json`. The error says so if there is only a SentencePiece
+    /// `tokenizer.model`.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         if !path.exists() {
@@ -88,8 +91,8 @@ impl Tokenizer {
         guarded(|| self.inner.to_string(true).context("writing the tokenizer"))
     }
 
-    /// The ids of a text. `add_special` adds the tokens that the model needs around a text, usually BOS in front. Names of
-    /// special tokens in the text become those tokens.
+    /// The ids of a text. `add_special` adds the tokens that the model needs around a text, usually
+    /// BOS in front. Names of special tokens in the text become those tokens.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.encode_fast(text, add_special).context("encoding a text"))?;
         Ok(encoding.get_ids().to_vec())
@@ -104,8 +107,8 @@ impl Tokenizer {
         Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
     }
 
-    /// The ids of a text that directly follows another one: without special tokens, and without the space that SentencePiece models
-    /// add at the start of a text.
+    /// The ids of a text that directly follows another one: without special tokens, and without the
+    /// space that SentencePiece models add at the start of a text.
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         if self.prepends_space
             && let Some(ids) = self.after_line_break(text)?
@@ -123,7 +126,8 @@ impl Tokenizer {
         Ok(clean.then(|| tokens[first..].iter().map(|(id, _)| *id).collect()))
     }
 
-    /// The text of each id, special tokens by name. If a character has several tokens, the last one gets its text.
+    /// The text of each id, special tokens by name. If a character has several tokens, the last one
+    /// gets its text.
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
         let mut stream = self.stream();
         let piece = |&id: &u32| {
@@ -134,7 +138,8 @@ impl Tokenizer {
         ids.iter().map(piece).collect()
     }
 
-    /// The text of ids. `skip_special` omits BOS, end-of-turn tokens and the like. An id outside the vocabulary is an error.
+    /// The text of ids. `skip_special` omits BOS, end-of-turn tokens and the like. An id outside
+    /// the vocabulary is an error.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         if let Some(id) = ids.iter().find(|&&id| self.id_to_token(id).is_none()) {
             crate::bail!("token id {id} is not in the vocabulary of {} tokens", self.vocab_size());
@@ -178,8 +183,8 @@ impl Tokenizer {
     }
 }
 
-/// Builds the tokenizer of a checked file, in the library's order but without the model's cache. That cache is per thread and never
-/// freed.
+/// Builds the tokenizer of a checked file, in the library's order but without the model's cache.
+/// That cache is per thread and never freed.
 fn assemble(mut file: serde_json::Value) -> Result<Inner> {
     let mut model: ModelWrapper = serde_json::from_value(file["model"].take())?;
     model.resize_cache(0);
@@ -200,7 +205,8 @@ fn assemble(mut file: serde_json::Value) -> Result<Inner> {
     Ok(inner)
 }
 
-/// Runs the library and turns a panic, which an inconsistent file can cause, into an error. The library keeps only caches between calls.
+/// Runs the library and turns a panic, which an inconsistent file can cause, into an error. The
+/// library keeps only caches between calls.
 fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     let caught = catch_unwind(AssertUnwindSafe(run));
     caught.unwrap_or_else(|_| {

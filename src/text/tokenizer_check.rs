@@ -1,15 +1,17 @@
 //! Safety checks of a `tokenizer.json` before the `tokenizers` library reads it.
 //!
-//! The library trusts its file, so a damaged or hostile one could make it panic or make a short text grow without bound. This file
-//! checks the kinds of parts and their number, how much they can lengthen a text, the size of patterns, and references: merges to
-//! tokens, templates to special tokens. It builds nothing. The limits are far above those of any published model.
+//! The library trusts its file, so a damaged or hostile one could make it panic or make a short
+//! text grow without bound. This file checks the kinds of parts and their number, how much they can
+//! lengthen a text, the size of patterns, and references: merges to tokens, templates to special
+//! tokens. It builds nothing. The limits are far above those of any published model.
 
 use crate::error::{Context, Result};
 use serde_json::{Map, Value as Json};
 
 /// Largest file in bytes. The largest known ones are half as long.
 pub const MAX_BYTES: usize = 64 << 20;
-/// Most parts in one list of normalizers, pre-tokenizers, processors or decoders, including nested lists.
+/// Most parts in one list of normalizers, pre-tokenizers, processors or decoders, including nested
+/// lists.
 const MAX_PARTS: usize = 64;
 /// Deepest nesting of lists.
 const MAX_DEPTH: usize = 4;
@@ -96,7 +98,8 @@ pub fn check(file: &Json) -> Result<()> {
 
 /// Rejects normalizers, pre-tokenizers, processors and decoders that are unsupported or unsafe.
 ///
-/// Call it with the file, and again with the parts that the library built: the library may parse a malformed part as another type.
+/// Call it with the file, and again with the parts that the library built: the library may parse a
+/// malformed part as another type.
 pub fn check_parts(file: &Map<String, Json>) -> Result<()> {
     let mut growth = 1.0;
     for place in &PLACES {
@@ -212,7 +215,8 @@ fn repeats(regex: &str) -> u64 {
     counts.fold(1, u64::saturating_mul)
 }
 
-/// A template for one text must contain the text exactly once, and no second text. It may use only special tokens that it defines.
+/// A template for one text must contain the text exactly once, and no second text. It may use only
+/// special tokens that it defines.
 fn check_template(part: &Map<String, Json>) -> Result<()> {
     let (Some(Json::Array(pieces)), Some(Json::Object(tokens))) = (part.get("single"), part.get("special_tokens"))
     else {
@@ -242,7 +246,8 @@ fn check_template(part: &Map<String, Json>) -> Result<()> {
     Ok(())
 }
 
-/// Rejects added tokens that can both claim the same spaces, because the library would then slice a text with its end before its start.
+/// Rejects added tokens that can both claim the same spaces, because the library would then slice a
+/// text with its end before its start.
 fn check_added(value: &Json) -> Result<()> {
     let tokens = match value {
         Json::Null => return Ok(()),

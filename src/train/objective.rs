@@ -1,4 +1,5 @@
-//! The training loss of one flat batch: next-token cross-entropy over the labelled tokens, through the model and its head.
+//! The training loss of one flat batch: next-token cross-entropy over the labelled tokens, through
+//! the model and its head.
 
 use std::rc::Rc;
 
@@ -81,7 +82,8 @@ impl UploadedBatch {
         model.forward(tape, &self.ids, &self.context)
     }
 
-    /// Appends the loss [1, 1] of hidden states: scale · Σ −log p(label). Fails where no token has a label.
+    /// Appends the loss [1, 1] of hidden states: scale · Σ −log p(label). Fails where no token has
+    /// a label.
     pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
         let Some([rows, inverse, labels]) = &self.labelled else {
             return Err(Error::new("no token of the batch has a label: there is nothing to learn from it"));

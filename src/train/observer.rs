@@ -69,12 +69,14 @@ pub trait Observer {
     fn evaluated(&mut self, _line: &EvalLine) {}
     /// The state after `step` is on disk.
     fn saved(&mut self, _step: u64) {}
-    /// What was trained could not be saved at the end. Asked whether to try again, after a person made room perhaps; may wait. Otherwise the
-    /// run fails and what it learnt since the last save is lost.
+    /// What was trained could not be saved at the end. Asked whether to try again, after a person
+    /// made room perhaps; may wait. Otherwise the run fails and what it learnt since the last save
+    /// is lost.
     fn retries_save(&mut self, _why: &Error) -> bool {
         false
     }
-    /// Asked between steps: true ends the run, which keeps what was trained. May wait to hold the run, which counts to no step.
+    /// Asked between steps: true ends the run, which keeps what was trained. May wait to hold the
+    /// run, which counts to no step.
     fn cancelled(&self) -> bool {
         false
     }

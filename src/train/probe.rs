@@ -1,4 +1,5 @@
-//! What one forward and backward compute, under Hugging Face's names: how anyone compares Longreach with another framework.
+//! What one forward and backward compute, under Hugging Face's names: how anyone compares Longreach
+//! with another framework.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -81,7 +82,8 @@ pub fn probe(
     Ok(out)
 }
 
-/// The shape of a trained tensor in Hugging Face's files, where norm weights and biases have one axis.
+/// The shape of a trained tensor in Hugging Face's files, where norm weights and biases have one
+/// axis.
 pub fn file_shape(name: &str, tensor: &Tensor) -> Vec<usize> {
     let is_vector = name.ends_with("norm.weight") || name.ends_with(".bias");
     if is_vector { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] }

@@ -1,7 +1,7 @@
 //! A job from its files to its output folder: opens, reads and checks everything, then trains.
 //!
-//! What is wrong with the model, the data or the folder is refused before the device does any work and before anything is
-//! written. Training itself is [`super::trainer`].
+//! What is wrong with the model, the data or the folder is refused before the device does any work
+//! and before anything is written. Training itself is [`super::trainer`].
 
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
@@ -49,7 +49,8 @@ fn run_valid(
     done.map_err(|e| folder.explained(e))
 }
 
-/// Reads a job's data and refuses sequences that the model was not made for. Notes what was cut or left out.
+/// Reads a job's data and refuses sequences that the model was not made for. Notes what was cut or
+/// left out.
 pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
     let own = files.config().max_positions;
     let limit = job.max_positions.unwrap_or(own);

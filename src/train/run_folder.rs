@@ -1,5 +1,5 @@
-//! The folder that a run writes: the adapter or model, saved whole each time, and the lines of `metrics.jsonl` and
-//! `eval.jsonl`, which grow as the run goes and survive every save.
+//! The folder that a run writes: the adapter or model, saved whole each time, and the lines of
+//! `metrics.jsonl` and `eval.jsonl`, which grow as the run goes and survive every save.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -45,13 +45,15 @@ pub struct RunFolder<'a> {
 }
 
 impl<'a> RunFolder<'a> {
-    /// The folder `out`, not yet made. Refuses a file of that name, the model's own folder, and a folder that holds the
-    /// kind of result that `method` does not make: a reader could not tell which of the two is meant.
+    /// The folder `out`, not yet made. Refuses a file of that name, the model's own folder, and a
+    /// folder that holds the kind of result that `method` does not make: a reader could not tell
+    /// which of the two is meant.
     pub fn new(out: &Path, files: &'a ModelFiles, method: Method) -> Result<Self> {
         if out.as_os_str().is_empty() {
             return Err(Error::usage("`out` names no folder"));
         }
-        // The folder is written to until the run ends, wherever the program's working directory is then.
+        // The folder is written to until the run ends, wherever the program's working directory is
+        // then.
         let dir = std::path::absolute(out).with_context(|| format!("`out` {}", out.display()))?;
         if dir.exists() && !dir.is_dir() {
             return Err(Error::usage(format!("`out` {} is a file: name a folder", out.display())));
@@ -95,8 +97,8 @@ impl<'a> RunFolder<'a> {
         prove().with_context(|| format!("`out` {} cannot be written to", self.dir.display()))
     }
 
-    /// Says of a run that failed before it saved anything whose files lie in the folder now. Otherwise the logs of this run
-    /// would seem to belong to what an earlier one saved.
+    /// Says of a run that failed before it saved anything whose files lie in the folder now.
+    /// Otherwise the logs of this run would seem to belong to what an earlier one saved.
     pub(super) fn explained(&self, e: Error) -> Error {
         if !self.used || self.saved_at.is_some() {
             return e;
@@ -108,7 +110,8 @@ impl<'a> RunFolder<'a> {
         ))
     }
 
-    /// Appends a line to `metrics.jsonl`; the first line of a run replaces what an earlier run wrote.
+    /// Appends a line to `metrics.jsonl`; the first line of a run replaces what an earlier run
+    /// wrote.
     pub fn log_step(&mut self, line: &StepLine) -> Result<()> {
         if self.metrics.is_none() && self.eval.is_none() {
             fs::remove_file(self.dir.join(EVAL)).ok(); // absent is what it should be

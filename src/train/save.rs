@@ -1,5 +1,5 @@
-//! Saving what was trained: a PEFT adapter, or a whole model in Hugging Face's layout. Everything is written under
-//! temporary names and renamed, so that a failing save leaves the one before.
+//! Saving what was trained: a PEFT adapter, or a whole model in Hugging Face's layout. Everything
+//! is written under temporary names and renamed, so that a failing save leaves the one before.
 
 use std::path::Path;
 
@@ -32,8 +32,9 @@ const COPIED: [&str; 9] = [
     "tokenizer.model",
 ];
 
-/// Writes the trained tensors to `dir`: an adapter where `adapter` is given, else the model, each with the attention that
-/// it was trained with. Other files in `dir` stay. Values that are not finite are refused before anything is written.
+/// Writes the trained tensors to `dir`: an adapter where `adapter` is given, else the model, each
+/// with the attention that it was trained with. Other files in `dir` stay. Values that are not
+/// finite are refused before anything is written.
 pub fn save(
     device: &mut dyn Executor,
     dir: &Path,
@@ -88,8 +89,8 @@ fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)],
     })
 }
 
-/// A `config.json` that names the type of the saved weights: transformers 5 loads a model in the type that it finds there,
-/// which would round what was trained from 16-bit weights back to them.
+/// A `config.json` that names the type of the saved weights: transformers 5 loads a model in the
+/// type that it finds there, which would round what was trained from 16-bit weights back to them.
 fn of_float32(config: String) -> Result<String> {
     let mut value: Value = serde_json::from_str(&config)?;
     let mut changed = false;

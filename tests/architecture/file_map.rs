@@ -24,7 +24,8 @@ fn summary(text: &str) -> String {
     out + rest
 }
 
-/// The map: a heading for each floor and for the lab, a line for each folder (that of its `mod.rs`) and file below it.
+/// The map: a heading for each floor and for the lab, a line for each folder (that of its `mod.rs`)
+/// and file below it.
 pub fn file_map(floors: &[&[&str]], sources: &BTreeMap<String, String>) -> String {
     let mut map = String::new();
     let mut line = |path: &str, text: &str| {

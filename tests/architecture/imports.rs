@@ -53,7 +53,8 @@ fn flatten(tree: &str, prefix: &[String], out: &mut Vec<(Path, String)>) {
     }
 }
 
-/// A `use` declaration: where it starts and ends, whether it is public, and its paths with their names.
+/// A `use` declaration: where it starts and ends, whether it is public, and its paths with their
+/// names.
 type Use = (usize, usize, bool, Vec<(Path, String)>);
 
 /// The `use` declarations of some code.

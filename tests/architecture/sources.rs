@@ -1,4 +1,5 @@
-//! The sources as the architecture tests read them: texts by file, and code without comments and tests.
+//! The sources as the architecture tests read them: texts by file, and code without comments and
+//! tests.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,8 +2,9 @@
 
 use longreach::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 
-/// Windows shorter and longer than partitions, chunks and tiles; full attention between them, once without rotation; different
-/// rotations and factors of the scores; and a window that limits nothing, since it is as long as the longest text.
+/// Windows shorter and longer than partitions, chunks and tiles; full attention between them, once
+/// without rotation; different rotations and factors of the scores; and a window that limits
+/// nothing, since it is as long as the longest text.
 pub fn config(norms: BlockNorms) -> ModelConfig {
     let full = LayerConfig::full(8);
     let layers = vec![

@@ -7,7 +7,8 @@ use longreach::formats::host_tensor::HostTensor;
 use longreach::formats::safetensors_write::write_safetensors;
 use serde_json::{Value as Json, json};
 
-/// Valid inputs of a reader of [`READERS`](super::readers::READERS); `scratch` is a folder for temporary files.
+/// Valid inputs of a reader of [`READERS`](super::readers::READERS); `scratch` is a folder for
+/// temporary files.
 pub fn seeds(reader: &str, scratch: &Path) -> Vec<Vec<u8>> {
     match reader {
         "gguf" => vec![gguf_model(), gguf_tokenizer("llama"), gguf_values()],

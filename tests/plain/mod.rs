@@ -1,5 +1,6 @@
-//! LRSA as its papers define it, and sliding windows, with nothing that makes it fast: a dense mask, a plain softmax, everything in f64. It shares
-//! no code with the engine, which is judged by it.
+//! LRSA as its papers define it, and sliding windows, with nothing that makes it fast: a dense
+//! mask, a plain softmax, everything in f64. It shares no code with the engine, which is judged by
+//! it.
 
 /// Sizes of a problem: sequences of `lengths` tokens, one after the other in flat rows.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! Which range a value visibly lies in: from constants, min, max, clamp and what follows from them, within one expression.
+//! Which range a value visibly lies in: from constants, min, max, clamp and what follows from them,
+//! within one expression.
 
 use naga::{BinaryOperator, Expression, Function, Handle, Literal, MathFunction, Module, ScalarKind, UnaryOperator};
 
@@ -96,7 +97,8 @@ pub(super) fn bounds(module: &Module, function: &Function, e: Handle<Expression>
     }
 }
 
-/// a - b, which is at most 0 where b is the larger of a and something else, and at least 0 where it is the smaller.
+/// a - b, which is at most 0 where b is the larger of a and something else, and at least 0 where it
+/// is the smaller.
 fn difference(module: &Module, function: &Function, a: Handle<Expression>, b: Handle<Expression>) -> Bounds {
     let plain = bounds(module, function, a).plus(bounds(module, function, b).negated());
     let Expression::Math { fun, .. } = function.expressions[b] else { return plain };

@@ -1,7 +1,8 @@
 //! The rules for our shaders that no compiler checks, with the findings against them.
 //!
-//! A finding stays unless it is mended or stands in `ALLOWED` with a reason. The analyses are in `uniformity.rs` (flow of
-//! control) and `floats.rs` (arithmetic); rules on kernels and their descriptions are here.
+//! A finding stays unless it is mended or stands in `ALLOWED` with a reason. The analyses are in
+//! `uniformity.rs` (flow of control) and `floats.rs` (arithmetic); rules on kernels and their
+//! descriptions are here.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,8 @@ pub struct Finding {
     pub allowed: Option<&'static str>,
 }
 
-/// An exception: a rule, the place it is broken at (a file for all its lines, or a kernel's name) and why that is right.
+/// An exception: a rule, the place it is broken at (a file for all its lines, or a kernel's name)
+/// and why that is right.
 pub(super) struct Exception {
     pub(super) rule: Rule,
     pub(super) place: &'static str,
@@ -52,8 +54,8 @@ pub fn lints() -> Vec<Finding> {
     settle(found, ALLOWED)
 }
 
-/// Files (`shaders/family/kernel.wgsl`) of a folder that no kernel links. The program carries only what kernels link, so
-/// whoever has the sources asks.
+/// Files (`shaders/family/kernel.wgsl`) of a folder that no kernel links. The program carries only
+/// what kernels link, so whoever has the sources asks.
 pub fn unused_files(files: &[String]) -> Vec<Finding> {
     let shaders = shaders::all();
     let linked: BTreeSet<&str> = shaders.iter().flat_map(|s| s.kernel.files().map(|(path, _)| path)).collect();
@@ -65,7 +67,8 @@ pub fn unused_files(files: &[String]) -> Vec<Finding> {
     unused.map(|file| finding(Rule::UnusedFile, "", file.clone(), "no kernel links it: name it or delete it")).collect()
 }
 
-/// One finding for each place of a rule, with the reason of an exception; and each exception that was not needed.
+/// One finding for each place of a rule, with the reason of an exception; and each exception that
+/// was not needed.
 pub(super) fn settle(mut found: Vec<Finding>, allowed: &'static [Exception]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     found.retain(|f| seen.insert((f.rule, f.place.clone(), f.what.clone())));
@@ -140,7 +143,8 @@ pub(super) fn of_cases(kernels: &[&KernelDef], cases: impl Iterator<Item = Case>
     for case in cases {
         match case.record(&mut CpuExecutor::<f32>::new()) {
             Ok(recorded) => dispatched.extend(recorded.recording.dispatches().flat_map(|d| {
-                // An alternative counts where the dispatch suits it: then the case is run with it too.
+                // An alternative counts where the dispatch suits it: then the case is run with it
+                // too.
                 let alternatives = d.alternatives(Features::ALL).into_iter().map(|(alternative, _)| alternative.kernel);
                 std::iter::once(d.kernel).chain(alternatives).map(KernelDef::name).collect::<Vec<_>>()
             })),

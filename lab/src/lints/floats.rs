@@ -1,4 +1,5 @@
-//! Lints of floating-point arithmetic: exponentials of unbounded arguments, dependence on Inf and NaN, float atomics.
+//! Lints of floating-point arithmetic: exponentials of unbounded arguments, dependence on Inf and
+//! NaN, float atomics.
 
 use naga::{Arena, BinaryOperator, Expression, Handle, Literal, MathFunction, Module, ScalarKind, Span};
 
@@ -33,8 +34,9 @@ pub(super) fn float_violations(module: &Module) -> Vec<(Rule, Span, String)> {
     found
 }
 
-/// An exponential whose argument is not visibly bounded where it overflows: for f32 that is beyond 88 for exp, beyond 127 for exp2
-/// and the exponent of pow; tanh is computed from exp(2x) on some devices.
+/// An exponential whose argument is not visibly bounded where it overflows: for f32 that is beyond
+/// 88 for exp, beyond 127 for exp2 and the exponent of pow; tanh is computed from exp(2x) on some
+/// devices.
 fn raw_exponential(module: &Module, function: &naga::Function, e: Handle<Expression>) -> Option<String> {
     let Expression::Math { fun, arg, arg1, .. } = function.expressions[e] else { return None };
     let of = bounds(module, function, arg);
@@ -81,7 +83,8 @@ fn bits(expressions: &Arena<Expression>, e: Handle<Expression>) -> Option<u32> {
     }
 }
 
-/// A comparison that only tells NaN or Inf apart: a float with itself, or bits with those of Inf or NaN.
+/// A comparison that only tells NaN or Inf apart: a float with itself, or bits with those of Inf or
+/// NaN.
 fn comparison(module: &Module, expressions: &Arena<Expression>, e: Handle<Expression>) -> Option<String> {
     use BinaryOperator as B;
     let Expression::Binary { op, left, right } = expressions[e] else { return None };

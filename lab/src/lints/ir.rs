@@ -28,7 +28,8 @@ pub(super) fn root(expressions: &Arena<Expression>, mut e: Handle<Expression>) -
     }
 }
 
-/// What an expression is computed from; none where it is not computed from values alone (images, rays, results of statements).
+/// What an expression is computed from; none where it is not computed from values alone (images,
+/// rays, results of statements).
 pub(super) fn operands(expression: &Expression) -> Option<Vec<Handle<Expression>>> {
     use Expression as E;
     Some(match expression {
@@ -46,7 +47,8 @@ pub(super) fn operands(expression: &Expression) -> Option<Vec<Handle<Expression>
     })
 }
 
-/// Whether two expressions are written alike: the same operations on the same variables, arguments and constants.
+/// Whether two expressions are written alike: the same operations on the same variables, arguments
+/// and constants.
 pub(super) fn alike(expressions: &Arena<Expression>, a: Handle<Expression>, b: Handle<Expression>) -> bool {
     if a == b {
         return true;

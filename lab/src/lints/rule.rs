@@ -3,23 +3,24 @@
 /// What a shader must not do, or must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// A barrier or subgroup operation that some invocations of a workgroup may reach and others not: the standard forbids
-    /// it, naga accepts it, and devices hang or compute nonsense.
+    /// A barrier or subgroup operation that some invocations of a workgroup may reach and others
+    /// not: the standard forbids it, naga accepts it, and devices hang or compute nonsense.
     Uniformity,
-    /// An exponential of an argument that is not visibly bounded where it overflows: Inf is undefined under the fast
-    /// arithmetic of Metal, and tanh of large values overflows there.
+    /// An exponential of an argument that is not visibly bounded where it overflows: Inf is
+    /// undefined under the fast arithmetic of Metal, and tanh of large values overflows there.
     RawExponential,
-    /// Dependence on Inf or NaN: with fast arithmetic a compiler assumes that there are none. Mask with a large finite value.
+    /// Dependence on Inf or NaN: with fast arithmetic a compiler assumes that there are none. Mask
+    /// with a large finite value.
     NotFinite,
     /// An atomic float: DX12 has none, and sums in the order of arrival differ from run to run.
     FloatAtomic,
     /// A file below `shaders/` that no kernel links: nothing tests it.
     UnusedFile,
-    /// A kernel that no quick case dispatches, so no device is compared with its reference; or one that cases dispatch and no family
-    /// lists. (A kernel without a reference does not compile.)
+    /// A kernel that no quick case dispatches, so no device is compared with its reference; or one
+    /// that cases dispatch and no family lists. (A kernel without a reference does not compile.)
     NoCase,
-    /// A storage binding without its shape, in WGSL (`// [rows, cols]` on its line) or in Rust: shapes are what a reader of
-    /// a kernel needs first.
+    /// A storage binding without its shape, in WGSL (`// [rows, cols]` on its line) or in Rust:
+    /// shapes are what a reader of a kernel needs first.
     NoShape,
     /// More than WebGPU's default limits grant: the kernel would not run on every device.
     Limit,

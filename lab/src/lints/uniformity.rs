@@ -1,9 +1,10 @@
 //! Which values and which flow of control are the same for all invocations of a workgroup.
 //!
-//! WGSL demands that barriers and subgroup operations are reached by all invocations alike. naga accepts a shader where they
-//! are not, and such a shader hangs or computes nonsense on some devices. This is the analysis of the WGSL standard (section
-//! "Uniformity"), conservative: a value counts as non-uniform unless it can be seen to be uniform. It interprets each
-//! function from the entry point on, with one flag a value and a local variable, and loops until nothing changes.
+//! WGSL demands that barriers and subgroup operations are reached by all invocations alike. naga
+//! accepts a shader where they are not, and such a shader hangs or computes nonsense on some
+//! devices. This is the analysis of the WGSL standard (section "Uniformity"), conservative: a value
+//! counts as non-uniform unless it can be seen to be uniform. It interprets each function from the
+//! entry point on, with one flag a value and a local variable, and loops until nothing changes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -43,7 +44,8 @@ fn varies(module: &Module, argument: &naga::FunctionArgument) -> bool {
     }
 }
 
-/// A function together with which arguments (or what they point to) vary, and whether it is called in divergent flow.
+/// A function together with which arguments (or what they point to) vary, and whether it is called
+/// in divergent flow.
 type Context = (Handle<Function>, Vec<bool>, bool);
 
 /// What a call leaves behind.
@@ -101,7 +103,8 @@ impl Frame<'_> {
         self.values[e.index()]
     }
 
-    /// Whether flow varies at a statement of a block that is itself reached in flow that varies or does not.
+    /// Whether flow varies at a statement of a block that is itself reached in flow that varies or
+    /// does not.
     fn diverges(&self, block: bool) -> bool {
         block || self.returned || self.scopes.iter().any(|s| s.split)
     }

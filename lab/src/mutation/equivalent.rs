@@ -20,7 +20,8 @@ pub(super) fn equivalents() -> Result<Vec<Equivalent>> {
     parse(TEXT)
 }
 
-/// A reason is a line that starts with `= `; the entries behind it are `path: before → after` until the next reason.
+/// A reason is a line that starts with `= `; the entries behind it are `path: before → after` until
+/// the next reason.
 fn parse(text: &str) -> Result<Vec<Equivalent>> {
     let (mut found, mut reason) = (Vec::new(), "");
     for (i, line) in text.lines().enumerate() {

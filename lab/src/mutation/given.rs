@@ -7,8 +7,9 @@ use longreach::error::{Context, Error, Result};
 use super::equivalent::change_of;
 use super::mutant::{Mutant, files, mutants};
 
-/// All mutants, or those of a file: one a line, `path: before → after`, where `before` stands exactly once in
-/// `shaders/path.wgsl`; `\n` is a line break; empty lines and lines that start with `#` are left out.
+/// All mutants, or those of a file: one a line, `path: before → after`, where `before` stands
+/// exactly once in `shaders/path.wgsl`; `\n` is a line break; empty lines and lines that start with
+/// `#` are left out.
 pub(super) fn mutants_of(given: Option<&Path>) -> Result<Vec<Mutant>> {
     let Some(path) = given else { return Ok(mutants()) };
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;

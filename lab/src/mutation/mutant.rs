@@ -19,7 +19,8 @@ pub struct Mutant {
     pub line: usize,
     /// Which kind of fault.
     pub operator: &'static str,
-    /// The changed lines before, trimmed and joined by ` / `; ` #2` follows where the file holds the line for the second time.
+    /// The changed lines before, trimmed and joined by ` / `; ` #2` follows where the file holds
+    /// the line for the second time.
     pub before: String,
     /// The same lines after.
     pub after: String,
@@ -32,7 +33,8 @@ pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     shaders::kernels().filter(|(kernel, _)| seen.insert(kernel.name())).collect()
 }
 
-/// The texts of the files by path, each with that of the file that declares the parameters of the first kernel that links it.
+/// The texts of the files by path, each with that of the file that declares the parameters of the
+/// first kernel that links it.
 pub(super) fn files() -> BTreeMap<&'static str, (&'static str, &'static str)> {
     let mut files = BTreeMap::new();
     for (kernel, _) in kernels() {
@@ -93,7 +95,8 @@ fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
 }
 
 impl Mutant {
-    /// What a device must have to run the file: what all the kernels that link it need, and more where it is another variant of a part.
+    /// What a device must have to run the file: what all the kernels that link it need, and more
+    /// where it is another variant of a part.
     pub fn needs(&self) -> Features {
         let linking = self.linking();
         let parts = linking.iter().flat_map(|(k, _)| k.parts);

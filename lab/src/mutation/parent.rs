@@ -93,7 +93,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no thread panics while it holds a lock")
 }
 
-/// Judges one mutant in the worker, which is started if there is none and given up when it hangs or ends.
+/// Judges one mutant in the worker, which is started if there is none and given up when it hangs or
+/// ends.
 fn judge(worker: &mut Option<Worker>, options: &Options, mutant: &Mutant) -> Result<Verdict> {
     if worker.is_none() {
         *worker = Some(Worker::start(options)?);
@@ -136,7 +137,8 @@ struct Worker {
 impl Worker {
     fn start(options: &Options) -> Result<Self> {
         let program = std::env::current_exe().context("finding this program for a worker process")?;
-        // What is compiled once for a mutant is no use to anyone's cache, and a warm one would hide how long it takes.
+        // What is compiled once for a mutant is no use to anyone's cache, and a warm one would hide
+        // how long it takes.
         let mut child = Command::new(program)
             .args(&options.worker)
             .env("MESA_SHADER_CACHE_DISABLE", "true")

@@ -1,4 +1,5 @@
-//! What a run found: scores by shader, survivors, and whether the list of equivalent mutants is true.
+//! What a run found: scores by shader, survivors, and whether the list of equivalent mutants is
+//! true.
 
 use std::collections::BTreeMap;
 
@@ -105,7 +106,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Enters the list of equivalent mutants. Only a run of all cases (`complete`) can say that a listed one was killed or is not there.
+    /// Enters the list of equivalent mutants. Only a run of all cases (`complete`) can say that a
+    /// listed one was killed or is not there.
     pub(super) fn new(device: String, judged: Vec<(Mutant, Verdict)>, complete: bool) -> Result<Self> {
         let list = equivalents()?;
         let mut outcomes: Vec<Outcome> =

@@ -1,4 +1,5 @@
-//! Faults in statements: dropped ones, guards, loops, accumulation, and indices and arguments off by one.
+//! Faults in statements: dropped ones, guards, loops, accumulation, and indices and arguments off
+//! by one.
 
 use std::ops::Range;
 
@@ -89,7 +90,8 @@ fn accumulation(code: &Code, i: usize, found: &mut Vec<Edit>) {
     };
     let range = code.bytes(i..i + 1);
     found.push(Edit::one("swap an operator", range.clone(), opposite));
-    // A loop whose step overwrites its variable seldom ends: that a device hangs says nothing of the cases.
+    // A loop whose step overwrites its variable seldom ends: that a device hangs says nothing of
+    // the cases.
     if !in_loop_head(code, i) {
         found.push(Edit::one("overwrite instead of accumulate", range, "="));
     }

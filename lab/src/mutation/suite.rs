@@ -1,4 +1,5 @@
-//! The checks that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap ones first.
+//! The checks that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap
+//! ones first.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -33,7 +34,8 @@ pub(super) struct Check {
     check: DispatchCheck,
     tolerance: Tolerance,
     case: String,
-    /// How long the unchanged kernel takes in each mode and variant, with compilation if it comes first; measured when first needed.
+    /// How long the unchanged kernel takes in each mode and variant, with compilation if it comes
+    /// first; measured when first needed.
     times: HashMap<(Mode, Features), Duration>,
 }
 
@@ -41,7 +43,8 @@ pub(super) struct Check {
 pub(super) struct Suite(HashMap<String, Vec<Check>>);
 
 impl Suite {
-    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a check of each dispatch.
+    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a check of each
+    /// dispatch.
     pub(super) fn record(filter: &str) -> Result<Self> {
         let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
         for case in all_cases().into_iter().filter(|c| c.name.contains(filter)) {
@@ -70,7 +73,8 @@ impl Suite {
 }
 
 impl Check {
-    /// Constants unroll code, which takes far longer to compile than a small case takes to run; then the elements bound.
+    /// Constants unroll code, which takes far longer to compile than a small case takes to run;
+    /// then the elements bound.
     fn cost(&self) -> (u32, Vec<u32>, usize) {
         let d = &self.check.dispatch;
         (d.constants.iter().sum(), d.constants.clone(), d.spans.iter().map(|s| s.len).sum())
@@ -81,7 +85,8 @@ impl Check {
         &self.case
     }
 
-    /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be judged.
+    /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be
+    /// judged.
     pub(super) fn baseline(&mut self, device: &mut WgpuExecutor, mode: Mode) -> Result<Duration> {
         let variant = (mode, device.features());
         if let Some(time) = self.times.get(&variant) {
@@ -97,8 +102,8 @@ impl Check {
         Ok(*self.times.entry(variant).or_insert(start.elapsed()))
     }
 
-    /// Runs a kernel of the given mode in place of the recorded one, on the recorded grid and on a folded one: what tells it
-    /// from the reference.
+    /// Runs a kernel of the given mode in place of the recorded one, on the recorded grid and on a
+    /// folded one: what tells it from the reference.
     pub(super) fn fails(
         &self,
         device: &mut dyn Executor,

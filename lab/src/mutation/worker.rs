@@ -1,8 +1,9 @@
 //! The process that runs mutants: it may hang or crash, and the parent (`parent.rs`) will notice.
 //!
-//! It reads the index of a mutant a line on stdin. Before each step it writes `limit MS`, how long the step may take, and at
-//! last one verdict: `refused`, `killed WHY`, `survived`, or `failed WHY` where the tool itself cannot go on. It ends with its
-//! stdin, and when the device reported an error.
+//! It reads the index of a mutant a line on stdin. Before each step it writes `limit MS`, how long
+//! the step may take, and at last one verdict: `refused`, `killed WHY`, `survived`, or `failed WHY`
+//! where the tool itself cannot go on. It ends with its stdin, and when the device reported an
+//! error.
 
 use std::io::{BufRead, Write};
 use std::path::Path;

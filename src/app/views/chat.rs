@@ -1,4 +1,5 @@
-//! The chat page: model and compression at the top, the conversation in the middle, the input at the bottom.
+//! The chat page: model and compression at the top, the conversation in the middle, the input at
+//! the bottom.
 
 use egui::{Key, Panel, RichText, ScrollArea, TextEdit, Ui};
 

@@ -60,7 +60,8 @@ fn swatch(ui: &mut Ui, colour: egui::Color32, text: &str) {
     ui.label(text);
 }
 
-/// Marks tokens by background and also by underline and strikethrough, so that colour is not the only cue.
+/// Marks tokens by background and also by underline and strikethrough, so that colour is not the
+/// only cue.
 fn layout(ui: &Ui, map: &KeptMap, shares: &[f64], size: f32) -> LayoutJob {
     let mut job = LayoutJob::default();
     let (ink, weak) = (ui.visuals().text_color(), ui.visuals().weak_text_color());

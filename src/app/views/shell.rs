@@ -1,4 +1,5 @@
-//! The frame around the pages: page buttons on the left, notices at the top, the status bar at the bottom.
+//! The frame around the pages: page buttons on the left, notices at the top, the status bar at the
+//! bottom.
 
 use egui::{CentralPanel, Context, Key, Panel, RichText, Ui};
 

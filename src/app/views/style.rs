@@ -9,8 +9,9 @@ use crate::app::settings::{Settings, Theme};
 /// Width of the labels next to input fields.
 const LABEL_WIDTH: f32 = 96.0;
 
-/// Frame of the side panels. Panels have no fill of their own, because the window is cleared with the background colour. With a
-/// software renderer, each extra fill costs tens of milliseconds per frame.
+/// Frame of the side panels. Panels have no fill of their own, because the window is cleared with
+/// the background colour. With a software renderer, each extra fill costs tens of milliseconds per
+/// frame.
 pub const SIDE: Frame = Frame { inner_margin: Margin::symmetric(8, 2), ..Frame::NONE };
 /// Frame of the central panel.
 pub const CENTRE: Frame = Frame { inner_margin: Margin::same(8), ..Frame::NONE };
@@ -45,7 +46,8 @@ pub fn set_up(ctx: &Context) {
         style.spacing.button_padding = egui::vec2(10.0, 5.0);
         style.spacing.interact_size.y = 26.0;
     });
-    // Body text stands out from weak text. Weak text keeps a contrast of at least 4.5:1 with its background.
+    // Body text stands out from weak text. Weak text keeps a contrast of at least 4.5:1 with its
+    // background.
     for (shade, plain, pale) in [(Shade::Dark, 215, 150), (Shade::Light, 30, 95)] {
         ctx.style_mut_of(shade, |style| {
             style.visuals.widgets.noninteractive.fg_stroke.color = Color32::from_gray(plain);
@@ -54,7 +56,8 @@ pub fn set_up(ctx: &Context) {
     }
 }
 
-/// A row with a label of fixed width on the left and buttons on the right. The field between them fills the rest.
+/// A row with a label of fixed width on the left and buttons on the right. The field between them
+/// fills the rest.
 pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl FnOnce(&mut Ui)) {
     ui.horizontal(|ui| {
         let size = egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y);

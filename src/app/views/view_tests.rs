@@ -1,7 +1,8 @@
 //! Tests of every page in its empty, busy, failed and done state.
 //!
-//! They check the texts, the buttons, and that nothing extends beyond the window, also in a small window and at high zoom. If
-//! LONGREACH_APP_PICTURES names a folder, the tests write a picture of every state to it.
+//! They check the texts, the buttons, and that nothing extends beyond the window, also in a small
+//! window and at high zoom. If LONGREACH_APP_PICTURES names a folder, the tests write a picture of
+//! every state to it.
 
 use std::sync::Arc;
 

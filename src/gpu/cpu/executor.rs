@@ -74,7 +74,8 @@ impl<T: Reference> CpuExecutor<T> {
         Self::limited(u64::MAX)
     }
 
-    /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would. For tests.
+    /// An executor that refuses bindings larger than `max_binding_bytes`, as a GPU would. For
+    /// tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn with_binding_limit(max_binding_bytes: u64) -> Self {
         Self::limited(max_binding_bytes)
@@ -100,13 +101,15 @@ impl<T: Reference> CpuExecutor<T> {
         Self { poison: cfg!(debug_assertions), ..self }
     }
 
-    /// The same executor, taking it that the machine has so many bytes left whatever is allocated, to test refusals.
+    /// The same executor, taking it that the machine has so many bytes left whatever is allocated,
+    /// to test refusals.
     #[cfg(any(test, feature = "testing"))]
     pub fn pretending_memory(self, bytes: u64) -> Self {
         Self { pretended_bytes: Some(bytes), ..self }
     }
 
-    /// The same executor, which is lost for good after so many recordings, to test what a lost device leaves.
+    /// The same executor, which is lost for good after so many recordings, to test what a lost
+    /// device leaves.
     #[cfg(any(test, feature = "testing"))]
     pub fn pretending_loss_after(self, recordings: usize) -> Self {
         Self { pretended_life: Some(recordings), ..self }

@@ -1,4 +1,5 @@
-//! The memory the host has left, where the system reports it, and allocations that fail with an error.
+//! The memory the host has left, where the system reports it, and allocations that fail with an
+//! error.
 //!
 //! Linux overcommits: an allocation that is too large succeeds, and the kernel kills the process
 //! when it touches the pages. So the need is compared with the available memory before anything is

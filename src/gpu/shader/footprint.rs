@@ -1,4 +1,5 @@
-//! The resources a linked kernel needs, read from its WGSL by reflection, and WebGPU's default limits.
+//! The resources a linked kernel needs, read from its WGSL by reflection, and WebGPU's default
+//! limits.
 //!
 //! It looks at no device: [`crate::gpu::DeviceLimits`] holds the limits of one.
 

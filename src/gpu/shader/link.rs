@@ -22,7 +22,8 @@ fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static s
     names.iter().filter(|(feature, _)| used.has(*feature)).map(|(_, name)| *name).collect()
 }
 
-/// What naga wants to see enabled: it takes subgroup operations from the device alone, and refuses the line for them.
+/// What naga wants to see enabled: it takes subgroup operations from the device alone, and refuses
+/// the line for them.
 const NAGA_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16")];
 /// What the standard wants to see enabled.
 const STANDARD_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16"), (Feature::Subgroups, "subgroups")];
@@ -44,7 +45,8 @@ pub fn link(kernel: &KernelDef, constants: &[u32], features: Features) -> String
     link_with(&enabled(kernel, features, NAGA_NAMES), kernel, constants, features)
 }
 
-/// As [`link`], with the `enable` lines of the standard: for browsers and other compilers than naga.
+/// As [`link`], with the `enable` lines of the standard: for browsers and other compilers than
+/// naga.
 pub fn standard_wgsl(kernel: &KernelDef, constants: &[u32], features: Features) -> String {
     link_with(&enabled(kernel, features, STANDARD_NAMES), kernel, constants, features)
 }
@@ -215,7 +217,8 @@ fn element_scalar(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option
     }
 }
 
-/// Compares a table of structs with the description of its elements: name, members and the distance between elements.
+/// Compares a table of structs with the description of its elements: name, members and the distance
+/// between elements.
 fn check_rows(
     row: &StructDef,
     variable: &str,

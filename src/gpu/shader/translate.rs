@@ -70,8 +70,8 @@ pub enum Checks {
     On,
 }
 
-/// The kernel in a target's language: SPIR-V words in little-endian order, or text. None where the language lacks what the
-/// kernel needs (subgroups or f16 on GLSL ES).
+/// The kernel in a target's language: SPIR-V words in little-endian order, or text. None where the
+/// language lacks what the kernel needs (subgroups or f16 on GLSL ES).
 ///
 /// Errors name the kernel and the target, and the limit that it exceeds or naga's message.
 pub fn translate(linked: &Linked, target: Target, checks: Checks) -> Result<Option<Vec<u8>>> {

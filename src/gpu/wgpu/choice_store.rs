@@ -1,4 +1,5 @@
-//! Saves the measured kernel choices in the platform's cache folder: one JSON file per adapter and driver.
+//! Saves the measured kernel choices in the platform's cache folder: one JSON file per adapter and
+//! driver.
 //!
 //! With the file a device runs the same kernels in every run, so that results are bitwise equal. A
 //! damaged or missing file costs a new measurement, never a run.

@@ -107,7 +107,8 @@ impl WgpuExecutor {
         self.subgroup_verdict = Some(verdict);
     }
 
-    /// Treats the device as one that has failed the test of its subgroups. Only before its first run: what was compiled stays.
+    /// Treats the device as one that has failed the test of its subgroups. Only before its first
+    /// run: what was compiled stays.
     #[cfg(any(test, feature = "testing"))]
     pub fn fail_subgroup_test(&mut self) {
         assert!(self.subgroup_verdict.is_none(), "the subgroups of this device were tested before");

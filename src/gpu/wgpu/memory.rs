@@ -1,4 +1,5 @@
-//! Memory of a wgpu device: persistent buffers, transient slots, prepared recordings and parameters.
+//! Memory of a wgpu device: persistent buffers, transient slots, prepared recordings and
+//! parameters.
 
 use super::device::WgpuDevice;
 use super::encode::ParamBuffer;

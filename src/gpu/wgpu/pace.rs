@@ -1,4 +1,5 @@
-//! Sizes submits: short enough for Windows' two-second GPU timeout, long enough to keep overhead low.
+//! Sizes submits: short enough for Windows' two-second GPU timeout, long enough to keep overhead
+//! low.
 //!
 //! The time between the ends of two consecutive submits, while more are queued, is the duration of
 //! the second. The next submits are sized by it. If the host is slower than the device this

@@ -1,4 +1,5 @@
-//! Operands as textures: copied from their buffers right before a dispatch reads them with `textureLoad`.
+//! Operands as textures: copied from their buffers right before a dispatch reads them with
+//! `textureLoad`.
 //!
 //! A kernel requests this with [`crate::gpu::Binding::as_texels`]. Some drivers fetch texels much
 //! faster than buffer elements: llvmpipe in Mesa 22.3 reads buffers lane by lane, textures as

@@ -40,7 +40,8 @@ fn tied(cols: usize) -> Input {
     Input::Real { rows: 2, cols, format: Format::F32, values, differentiable: false }
 }
 
-/// One row with one logit far above the others at `at`: whoever misses it overflows, or names another token.
+/// One row with one logit far above the others at `at`: whoever misses it overflows, or names
+/// another token.
 fn peaked(cols: usize, at: usize) -> Input {
     let mut values = random(6, cols, 1.0);
     values[at] += 150.0;
@@ -89,7 +90,8 @@ fn peaked_cases(plain: Sampling) -> Vec<Case> {
     .collect()
 }
 
-/// Filters and draws whose sums are whole numbers, so that a limit is met exactly: equal logits have a mass of 1 each.
+/// Filters and draws whose sums are whole numbers, so that a limit is met exactly: equal logits
+/// have a mass of 1 each.
 fn limit_cases() -> Vec<Case> {
     let all = Sampling { temperature: 1.0, ..Sampling::default() };
     let top_p = |top_p| Sampling { top_p, ..all };

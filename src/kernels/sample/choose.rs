@@ -1,9 +1,9 @@
-//! Choosing the next token on the device: repetition penalty, temperature, top-k, top-p, min-p and a draw, in the order of
-//! Hugging Face's generate.
+//! Choosing the next token on the device: repetition penalty, temperature, top-k, top-p, min-p and
+//! a draw, in the order of Hugging Face's generate.
 //!
-//! The shader finds the thresholds of top-k and top-p by a search over the bits of f32; the reference sorts. Random numbers are
-//! the host's: a draw is the quantile of one uniform number, so that a seed gives the same text on every device, up to
-//! rounding at the boundaries.
+//! The shader finds the thresholds of top-k and top-p by a search over the bits of f32; the
+//! reference sorts. Random numbers are the host's: a draw is the quantile of one uniform number, so
+//! that a seed gives the same text on every device, up to rounding at the boundaries.
 
 use crate::kernels::parts::TREE;
 use crate::error::{Error, Result};
@@ -250,10 +250,12 @@ fn keep_most_likely<T: Real>(x: &[T], mass: &[f64], top_k: usize, top_p: f64) ->
     kept
 }
 
-/// Appends the choice of one token from row `row` of `logits` [rows, vocabulary] into the first element of `out` (U32).
+/// Appends the choice of one token from row `row` of `logits` [rows, vocabulary] into the first
+/// element of `out` (U32).
 ///
-/// `previous` are the ids that the repetition penalty applies to and how many of the span count; ids outside the
-/// vocabulary are passed over. `sampling` is valid; `uniform` lies in [0, 1) and is not used when greedy.
+/// `previous` are the ids that the repetition penalty applies to and how many of the span count;
+/// ids outside the vocabulary are passed over. `sampling` is valid; `uniform` lies in [0, 1) and is
+/// not used when greedy.
 pub fn sample(
     rec: &mut Recording,
     logits: &Tensor,

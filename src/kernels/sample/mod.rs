@@ -1,4 +1,5 @@
-//! The next token, chosen on the device: `choose.rs` has the kernels and the op, `cases.rs` its cases.
+//! The next token, chosen on the device: `choose.rs` has the kernels and the op, `cases.rs` its
+//! cases.
 
 mod cases;
 mod choose;
