@@ -126,7 +126,7 @@ fn a_document_is_asked_about_several_times_and_no_question_twice() {
     let hotpot = dir.path().join("hotpot.json");
     std::fs::write(&hotpot, HOTPOT).unwrap();
     let e = qa_training(&stories.files, &QaFile::read(&hotpot).unwrap(), 200, 1, 2, 0).unwrap_err().to_string();
-    assert!(e.contains("--questions"), "{e}");
+    assert!(e.contains("`questions`"), "{e}");
     assert!(asked.iter().all(|a| a[2..].parse::<u32>().unwrap() < 30), "held-out articles stay out: {asked:?}");
 }
 
@@ -165,5 +165,5 @@ fn what_prompts_have_in_common_is_read_once_and_changes_no_answer() {
     assert!(answers.len() > 5, "attentions and questions differ: {answers:?}");
     samples[2].prompt = MOBY_DICK[..4000].to_string();
     let e = answer_all(&mut stories.subject(), Task::Qa, &samples, &policies, &mut go_on).unwrap_err().to_string();
-    assert!(e.contains("s2") && e.contains("--max-positions"), "{e}");
+    assert!(e.contains("s2") && e.contains("`max_positions`"), "{e}");
 }

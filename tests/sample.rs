@@ -124,14 +124,14 @@ fn the_device_filters_as_the_cpu_does() {
 }
 
 #[test]
-fn values_out_of_range_name_their_flag() {
-    for (sampling, flag) in [
-        (Sampling { temperature: -1.0, ..PLAIN }, "--temp"),
-        (Sampling { temperature: f32::NAN, ..PLAIN }, "--temp"),
-        (Sampling { top_p: 0.0, ..PLAIN }, "--top-p"),
-        (Sampling { min_p: 1.5, ..PLAIN }, "--min-p"),
-        (Sampling { repetition_penalty: 0.0, ..PLAIN }, "--repetition-penalty"),
+fn values_out_of_range_name_their_setting() {
+    for (sampling, setting) in [
+        (Sampling { temperature: -1.0, ..PLAIN }, "`temperature`"),
+        (Sampling { temperature: f32::NAN, ..PLAIN }, "`temperature`"),
+        (Sampling { top_p: 0.0, ..PLAIN }, "`top_p`"),
+        (Sampling { min_p: 1.5, ..PLAIN }, "`min_p`"),
+        (Sampling { repetition_penalty: 0.0, ..PLAIN }, "`repetition_penalty`"),
     ] {
-        assert!(sampling.validate().unwrap_err().to_string().contains(flag));
+        assert!(sampling.validate().unwrap_err().to_string().contains(setting));
     }
 }

@@ -245,7 +245,7 @@ fn bad_data_is_refused_with_its_place() {
     assert_refused(Some("{\"input_ids\": [1, 99999]}"), &[], &[1], &["line 1", "99999", "320"]);
     assert_refused(Some("{\"text\": \"hello\"}"), &[], &[1], &["line 1", "no tokenizer", "input_ids"]);
     assert_refused(Some("{\"input_ids\": [1, 2], \"labels\": [-100, -100]}"), &[], &[1], &["trains any token"]);
-    assert_refused(Some(""), &[], &[1], &["holds no examples"]);
+    assert_refused(Some(""), &[], &[1], &["has no examples"]);
     assert_refused(None, &[], &[2], &["--data", "does not exist"]);
 }
 
