@@ -1,8 +1,8 @@
-//! The attention forward, for training (kept keys made here) and for generation (keys from the
-//! cache), and its op.
+//! The attention forward kernels and their op, for training and for cached generation.
 //!
-//! Dense attention and sliding windows are the same kernel over one run of keys. The backward
-//! kernels are in `backward.rs`.
+//! Training builds the kept keys here; generation reads them from the cache. Dense attention and
+//! sliding windows use the same kernel with a single run of keys. The backward kernels are in
+//! `backward.rs`.
 
 use rayon::prelude::*;
 
@@ -52,7 +52,7 @@ static FORWARD_BROADCAST: KernelDef = KernelDef {
     ..FORWARD
 };
 
-/// The kernels of this family, for heads of 32.
+/// The kernels of this family, compiled for a head size of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     FORWARD.with_alternatives().into_iter().map(|k| (k, vec![8])).collect()
 }
@@ -101,7 +101,7 @@ fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, hea
     (out, lse)
 }
 
-/// Attention of cached generation over `n_tiles` tiles, the last query seeing `most_keys` keys.
+/// Attention of cached generation over `n_tiles` tiles. The last query sees `most_keys` keys.
 pub(super) fn attend_cached(
     rec: &mut Recording,
     q: &Tensor,
@@ -118,9 +118,9 @@ pub(super) fn attend_cached(
 
 /// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].
 ///
-/// `scale` is the factor of the scores. `kept` holds the selection of an earlier forward of the
-/// same layer: recomputation never selects again. Returns the selection (recent rows [n_pairs, Hk,
-/// K]), absent where nothing is kept.
+/// `scale` multiplies the scores. `earlier` is the selection of a previous forward of the same
+/// layer: recomputation reuses it and never selects again. Returns the selection (recent rows
+/// [n_pairs, Hk, K]), or `None` if the layer selects nothing.
 pub fn attend_training(
     rec: &mut Recording,
     q: &Tensor,
@@ -188,8 +188,8 @@ impl Op for Attend {
     }
 }
 
-/// A case that rebuilds its layout from the sequences; its tables come in as words so that any
-/// device can hold them.
+/// A case that takes the layout tables of these sequences as word inputs, so that any device can
+/// hold them.
 fn case(
     name: &str,
     attention: impl Into<LayerAttention>,
@@ -215,7 +215,7 @@ fn case(
     if !tables.pairs.is_empty() {
         inputs.push(words(bytemuck::cast_slice(&tables.kept_tiles)));
         inputs.push(words(bytemuck::cast_slice(&tables.pairs)));
-        // The selection is an input, so that difference quotients hold it kept.
+        // The selection is an input, so that finite differences hold it fixed.
         let lrsa = attention.lrsa().expect("only LRSA pairs partitions");
         let pick = |pair: &[u32; 2]| {
             (0..heads.keys * lrsa.kept())
@@ -236,9 +236,9 @@ fn case(
     })
 }
 
-/// Both query kernels alone on tables as a cache makes them and wider: sink and window wrap around
-/// a ring, the kept run starts in the middle, and the runs end at, before and behind the ends of
-/// blocks.
+/// A case for the forward and dQ kernels alone, on tables like those of a cache and wider ones.
+/// Sink and window wrap around a ring, the kept run starts mid-buffer, and runs end at, before and
+/// after block boundaries.
 fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTile]) -> Case {
     let n = tiles.iter().map(|t| t.n_queries as usize).sum::<usize>();
     let n_tiles = tiles.len();
@@ -275,13 +275,14 @@ fn ring_cases() -> Vec<Case> {
     };
     let wraps = [[0, 3, 12, 5, 2, 7, 11, 6], [3, 5, 9, 3, 1, 9, 13, 1], [8, 1, 0, 0, 0, 0, 5, 8]];
     let blocks = [[0, 8, 1, 8, 3, 16, 20, 9], [8, 2, 0, 1, 0, 17, 29, 15], [10, 1, 3, 15, 2, 1, 4, 16]];
-    // Queries see at most 6, 1 and 9 keys of the recent run, behind sink and kept keys and without.
+    // The queries of the three tiles see at most 6, 1 and 9 recent keys, with and without sink and
+    // kept keys before them.
     let mut narrow = wraps.map(tile);
     [narrow[0].width, narrow[1].width, narrow[2].width] = [6, 1, 9];
     let mut within = blocks.map(tile);
     [within[0].width, within[1].width, within[2].width] = [12, 15, 30];
     let long = [[0, 43, 1, 8, 3, 16, 20, 45]];
-    // 65 and 150 rows: one more than all lanes have, and more.
+    // 65 and 150 rows: just above and well above the number of lanes.
     let longer = [[0, 13, 1, 8, 3, 16, 20, 45], [13, 30, 1, 8, 3, 16, 20, 45]];
     vec![
         ring_case("a ring that wraps", heads(4, 2), 14, 1.0, &wraps.map(tile)),
@@ -315,7 +316,7 @@ fn ring_cases() -> Vec<Case> {
     ]
 }
 
-/// The row sums alone, of wide heads and many rows.
+/// A case for the row sums alone, with wide heads and many rows.
 fn delta_case() -> Case {
     let heads = Heads { queries: 9, keys: 9, dim: 80 };
     let (rows, cols) = (128, heads.queries * heads.dim);
@@ -329,7 +330,7 @@ fn delta_case() -> Case {
     })
 }
 
-/// The family's cases, forward and both backward kernels.
+/// The family's cases for the forward and both backward kernels.
 pub(super) fn cases() -> Vec<Case> {
     let heads = |queries, keys, dim| Heads { queries, keys, dim };
     let lrsa = |s, l, r| Attention::Lrsa(Lrsa::new(s, l, r).expect("a case describes a valid method"));

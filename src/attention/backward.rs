@@ -1,5 +1,6 @@
-//! The two backward kernels of attention: dQ by query tiles, dK and dV by key tiles; probabilities
-//! are recomputed from the saved log-sum-exp.
+//! The attention backward kernels: dQ by query tiles, dK and dV by key tiles.
+//!
+//! Both recompute the probabilities from the saved log-sum-exp.
 
 use rayon::prelude::*;
 
@@ -19,11 +20,11 @@ use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
 params! {
-    /// Of `attend/delta`.
+    /// Parameters of `attend/delta`.
     pub struct DeltaParams { n: u32, head_dim: u32 }
 }
 params! {
-    /// Of `attend/backward_key`.
+    /// Parameters of `attend/backward_key`.
     pub struct KeyParams { n_heads: u32, n_kv_heads: u32, scale: f32 }
 }
 
@@ -73,7 +74,7 @@ static QUERY_BROADCAST: KernelDef = KernelDef {
     ..QUERY
 };
 
-/// Parameters, inputs and output of key tiles.
+/// Parameters, inputs and output of the kernels over key tiles.
 const KEY_TILES: Source = wgsl!("attend/key_tiles");
 
 static KEY: KernelDef = KernelDef {
@@ -103,7 +104,7 @@ static KEY_BROADCAST: KernelDef = KernelDef {
     ..KEY
 };
 
-/// The kernels of this file, for heads of 32.
+/// The kernels of this file, compiled for a head size of 32.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     let tiled = [&QUERY, &KEY].into_iter().flat_map(KernelDef::with_alternatives).map(|k| (k, vec![8]));
     std::iter::once((&DELTA, vec![])).chain(tiled).collect()
@@ -154,8 +155,8 @@ fn query_reference<T: Real>(args: KernelArgs<'_, T>) {
 }
 
 vectorised! {
-    /// Turns the scores of one row into their gradients; `along` holds dout · v, `stats` the row's
-    /// log-sum-exp and delta.
+    /// Replaces the scores of one row with their gradients. `along` holds dout · v, `stats` the
+    /// log-sum-exp and delta of the row.
     fn query_slopes<T: Real>(row: &mut [T], along: &[T], stats: &[T], scale: T) {
         let (lse, delta) = (stats[0], stats[1]);
         let along = &along[..row.len()];
@@ -166,8 +167,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// Turns the scores of one row into weights, and dout · v in `slopes` into gradients of the
-    /// scores.
+    /// Replaces the scores of one row with probabilities, and dout · v in `slopes` with the
+    /// gradients of the scores.
     fn key_slopes<T: Real>(weights: &mut [T], slopes: &mut [T], stats: &[T], scale: T) {
         let (lse, delta) = (stats[0], stats[1]);
         let slopes = &mut slopes[..weights.len()];
@@ -178,7 +179,7 @@ vectorised! {
     }
 }
 
-/// Queries that a key tile is worked against at a time.
+/// Queries that the reference processes per step for one key tile.
 const QUERY_BLOCK: usize = 128;
 
 fn key_reference<T: Real>(args: KernelArgs<'_, T>) {
@@ -227,17 +228,17 @@ fn key_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// What both kernels read.
+/// The inputs that both kernels share.
 pub(super) struct Saved<'a> {
     pub(super) q: &'a Tensor,
     pub(super) dout: &'a Tensor,
     pub(super) heads: Heads,
-    /// Factor of the scores.
+    /// Scale of the scores.
     pub(super) scale: f32,
 }
 
 impl Saved<'_> {
-    /// Appends (log-sum-exp, delta) of every row [tokens, H, 2].
+    /// Appends the (log-sum-exp, delta) pairs of all rows, [tokens, H, 2].
     pub(super) fn stats(&self, rec: &mut Recording, out: &Tensor, lse: &Span) -> Span {
         let n = self.q.rows * self.heads.queries;
         let stats = rec.transient("attention stats", Kind::Real, 2 * n);
@@ -263,7 +264,7 @@ impl Saved<'_> {
         dq
     }
 
-    /// Appends the gradient of recent or kept kv rows, like `keys`.
+    /// Appends the gradient of recent or kept kv rows, in the shape of `keys`.
     pub(super) fn key_gradient(
         &self,
         rec: &mut Recording,

@@ -1,12 +1,14 @@
-//! The KV cache of generation. Each layer has the memory that its attention needs.
+//! The KV cache of generation, with per-layer storage.
 //!
-//! A layer with LRSA has a `kept` part (sink and kept pairs) and a `recent` (fewer than 2L recent
-//! pairs). Prefill goes in chunks, whose parts never cross a partition end (`cache_step.rs`);
-//! attend first, compress after: when the recent holds 2L tokens, its first L are scored against
-//! its second L, K of them move to `kept` and the rest are dropped. Kept keys keep their rotation
-//! and absolute position. A dense layer is one recent that grows with the text. A layer with a
-//! sliding window of W is a ring: W - 1 rows and those of the part that is being fed
-//! ([`Storage::new`]). Length after n tokens: [`LayerAttention::cache_length`].
+//! An LRSA layer has two buffers: the kept part (sink and selected pairs) and the recent part
+//! (fewer than 2L pairs). Prefill runs in chunks, and no part of a chunk crosses the end of a
+//! partition (`cache_step.rs`). Each part attends first and compresses after: once the recent part
+//! holds 2L tokens, its first L are scored against its second L, K of them move to the kept part
+//! and the rest are dropped. Kept keys retain their rotation and absolute position.
+//!
+//! A dense layer has only a recent part, which grows with the text. A layer with a sliding window
+//! of W is a ring of W - 1 rows plus the rows of the part being fed ([`Storage::new`]).
+//! [`LayerAttention::cache_length`] gives the length after n tokens.
 
 use super::attend::attend_cached;
 use super::cache_step::{CacheStep, MAX_PARTS, Part, Storage, TILE_WORDS, chunk_length, cut, table_words};
@@ -24,33 +26,33 @@ use crate::tensor::Tensor;
 /// Memory of one layer.
 #[derive(Clone, Debug)]
 struct CacheLayer {
-    /// Which of the cache's kinds it is of.
+    /// Index into `Cache::kinds`.
     kind: usize,
-    /// Sink and kept pairs, where the layer is compressed.
+    /// Sink and selected pairs; only in compressed layers.
     kept: Option<Buffer>,
     recent: Buffer,
-    /// Rows kept at random, U32 [Hk, K] of each part of a chunk; none where they are scored.
+    /// Randomly selected rows, U32 [Hk, K] for each part of a chunk; `None` if scores select them.
     drawn: Option<Buffer>,
 }
 
 impl CacheLayer {
-    /// Its keys and values.
+    /// The buffers of keys and values.
     fn pairs(&self) -> impl Iterator<Item = &Buffer> {
         self.kept.iter().chain([&self.recent])
     }
 }
 
-/// The cache of one sequence, all layers.
+/// The cache of one sequence, for all layers.
 #[derive(Debug)]
 pub struct Cache {
     heads: Heads,
-    /// The kinds of layers that occur.
+    /// The distinct kinds of layers.
     kinds: Vec<Storage>,
     layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
-    /// First rows of a partition that leaves the recent and of its successor, U32 `[2]` of each
-    /// part of a chunk.
+    /// First rows of the partition being compressed and of its successor, U32 `[2]` for each part
+    /// of a chunk.
     pairs: Buffer,
     capacity: usize,
     max_chunk: usize,
@@ -69,7 +71,7 @@ fn too_large(capacity: usize) -> Error {
 
 impl Cache {
     /// An empty cache of these layers for up to `capacity` tokens, fed at most `max_chunk` at a
-    /// time. Refuses one that shaders cannot index.
+    /// time. Fails if a layer has more elements than a shader's u32 can index.
     pub fn new(layers: &[LayerAttention], heads: Heads, capacity: usize, max_chunk: usize) -> Result<Self> {
         let max_chunk = max_chunk.clamp(1, capacity.max(1));
         let (kinds, kind_of) = kinds_of(layers);
@@ -102,7 +104,7 @@ impl Cache {
         })
     }
 
-    /// Refuses a cache that the device is known to be unable to hold, before any memory is taken.
+    /// Fails if the device is known to lack the memory for this cache, before allocating any.
     pub fn check(&self, device: &dyn Executor) -> Result<()> {
         let mut touched = Recording::new();
         for pairs in self.layers.iter().flat_map(CacheLayer::pairs) {
@@ -111,9 +113,9 @@ impl Cache {
         device.check(&touched).with_context(|| format!("a cache for {} tokens", self.capacity))
     }
 
-    /// Puts an empty cache into the state that it has after `n` tokens, with made-up keys and
-    /// values, the same in every layer. It is for measuring what comes next without the time that
-    /// feeding takes: what a model says after it means nothing.
+    /// Fills an empty cache with random keys and values, as if `n` tokens had been fed; all layers
+    /// get the same values. Benchmarks use it to time generation after a long context without
+    /// feeding one. The output of the model after it is meaningless.
     pub fn fill_random(&mut self, device: &mut dyn Executor, n: usize, seed: u64) -> Result<()> {
         assert_eq!(self.n_tokens, 0, "an empty cache is filled");
         if n > self.capacity {
@@ -128,8 +130,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes over what another cache of the same layers, capacity and chunks holds, so that several
-    /// texts can go on from one beginning.
+    /// Copies the contents of another cache with the same layers, capacity and chunk size, so that
+    /// several texts can continue from one prefix.
     pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
         let layers = |c: &Self| c.layers.iter().map(|layer| c.kinds[layer.kind]).collect::<Vec<_>>();
         let kind = |c: &Self| (layers(c), c.heads, c.capacity);
@@ -157,45 +159,43 @@ impl Cache {
         self.n_tokens
     }
 
-    /// Tokens the cache can take in all.
+    /// Maximum number of tokens.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Entries that one head holds now in a layer with full attention; in the first layer where the
-    /// model has none.
+    /// Entries per head, now, in a layer with full attention, or in the first layer if no layer has
+    /// full attention.
     pub fn n_entries(&self) -> usize {
         self.entries_after(self.n_tokens)
     }
 
-    /// Entries that one head holds after `n` tokens in a layer with full attention; in the first
-    /// layer where the model has none.
+    /// Entries per head after `n` tokens in a layer with full attention, or in the first layer if
+    /// no layer has full attention.
     pub fn entries_after(&self, n: usize) -> usize {
         let is_full = |kind: &&Storage| matches!(kind.attention, LayerAttention::Full(_));
         let kind = self.kinds.iter().find(is_full).or(self.kinds.first());
         kind.map_or(0, |kind| kind.attention.cache_length(n))
     }
 
-    /// Bytes that the entries of all layers take now.
+    /// Bytes of the entries of all layers, now.
     pub fn n_bytes(&self) -> u64 {
         self.bytes_after(self.n_tokens)
     }
 
-    /// Bytes that the entries of all layers take after `n` tokens, each layer counted by its own
-    /// attention.
+    /// Bytes of the entries of all layers after `n` tokens, each layer according to its attention.
     pub fn bytes_after(&self, n: usize) -> u64 {
         let entries: usize = self.layers.iter().map(|l| self.kinds[l.kind].attention.cache_length(n)).sum();
         (entries * self.heads.kv_cols() * 4) as u64
     }
 
-    /// How many of the next `available` tokens to feed at once: at most the chunk size.
+    /// How many of the next `available` tokens to feed at once, at most the chunk size.
     pub fn chunk(&self, available: usize) -> usize {
         let wanted = available.min(self.max_chunk);
         self.kinds.iter().fold(wanted, |n, kind| chunk_length(kind, self.heads, self.n_tokens, n))
     }
 
-    /// Starts a chunk of `n` tokens, `n` being at most what [`Cache::chunk`] allows: uploads its
-    /// tables.
+    /// Starts a chunk of `n` tokens and uploads its tables. [`Cache::chunk`] limits `n`.
     pub fn begin(&mut self, device: &mut dyn Executor, n: usize) -> Result<CacheStep> {
         assert!(n > 0 && n == self.chunk(n), "a chunk of {n} tokens is longer than the cache takes at once");
         if self.n_tokens + n > self.capacity {
@@ -215,7 +215,8 @@ impl Cache {
         Ok(step)
     }
 
-    /// Uploads what decides on the partitions that leave the recent.
+    /// Uploads the partition pairs or the random rows for the partitions that this chunk
+    /// compresses.
     fn begin_compression(&self, device: &mut dyn Executor, l: &Lrsa, parts: &[Part]) -> Result<()> {
         for (i, part) in parts.iter().enumerate() {
             let Some(compress) = part.compress else { continue };
@@ -243,10 +244,10 @@ impl Cache {
         of_layer.slice(part * drawn_words(self.heads, l), self.heads.keys * l.kept())
     }
 
-    /// Appends one layer's attention of the chunk: of each part in turn it stores the kv rows,
-    /// attends, and compresses where a partition is full.
+    /// Appends the attention of one layer for the chunk. For each part in turn, it stores the kv
+    /// rows, attends, and compresses a partition if one is full.
     ///
-    /// q [n, H·d] and kv [n, 2·Hk·d], rotated → [n, H·d]. `scale` is the factor of the scores.
+    /// q [n, H·d] and kv [n, 2·Hk·d], both rotated → [n, H·d]. `scale` multiplies the scores.
     pub fn attend(
         &self,
         rec: &mut Recording,
@@ -299,7 +300,7 @@ impl Cache {
         out
     }
 
-    /// Counts a chunk whose commands have been run.
+    /// Advances the cache by a chunk, after its recording has run.
     pub fn commit(&mut self, step: &CacheStep) {
         assert_eq!(step.position, self.n_tokens, "chunks are committed in their order");
         self.n_tokens += step.n_tokens;
@@ -313,7 +314,7 @@ fn rows_of(t: &Tensor, part: &Part) -> Tensor {
     Tensor::from_span(span, part.n, t.cols)
 }
 
-/// Words that the rows kept of one partition take in a table.
+/// Words of the table for the kept rows of one partition.
 fn drawn_words(heads: Heads, l: &Lrsa) -> usize {
     (heads.keys * l.kept()).next_multiple_of(ELEMENT_ALIGNMENT)
 }
@@ -333,7 +334,7 @@ mod tests {
         Cache::new(&layers, HEADS, 100, 16).unwrap()
     }
 
-    /// Feeds `n` tokens with values of a seed; returns what all layers give.
+    /// Feeds `n` tokens with values from a seed; returns the outputs of all layers.
     fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
         let (mut outs, mut fed) = (Vec::new(), 0);
         while fed < n {
@@ -386,14 +387,15 @@ mod tests {
         cache.fill_random(device, 60, 1).unwrap();
         let entries = 5 + Lrsa::new(2, 8, 0.5).unwrap().cache_length(60) + 30;
         assert_eq!(cache.n_bytes(), (entries * HEADS.kv_cols() * 4) as u64);
-        // What nobody wrote is NaN.
+        // Unwritten memory is NaN.
         assert!(feed(device, &mut cache, 13, 3).iter().all(|x| x.is_finite()));
     }
 
     #[test]
     fn a_ring_takes_memory_for_its_window() {
         let rows = |cache: &Cache| cache.layers.iter().map(|l| l.recent.len() / HEADS.kv_cols()).collect::<Vec<_>>();
-        // Chunks of 16: W - 1 rows and those of a chunk, and a ring of two lags.
+        // Chunks of 16: the rings hold W - 1 rows plus those of one part; the LRSA ring holds two
+        // lags.
         assert_eq!(rows(&cache()), [20, 16, 45]);
         assert!(cache().layers[0].kept.is_none());
     }

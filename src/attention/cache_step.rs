@@ -1,9 +1,8 @@
-//! A chunk on its way into the cache: how full a layer is before it, and the parts that each kind
-//! of layer cuts it into.
+//! How full each kind of layer is before a chunk, and the parts it cuts the chunk into.
 //!
-//! Attention and compression go part by part; everything else of a block runs over the whole chunk
-//! at once. Nothing is lost by it: what a layer keeps depends on the keys and values of that layer
-//! alone. LRSA cuts at the ends of partitions, a sliding window where its ring has no more room.
+//! Attention and compression run part by part. Everything else in a block runs over the whole chunk
+//! at once, with the same result: the selection of a layer depends only on the keys and values of
+//! that layer. LRSA cuts at the ends of partitions, a sliding window where its ring is full.
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -14,7 +13,7 @@ use super::tiles::{QueryTile, UNLIMITED, width_of};
 use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::gpu::{ELEMENT_ALIGNMENT, Span};
 
-/// Most parts of a chunk.
+/// Maximum number of parts in a chunk.
 pub(super) const MAX_PARTS: usize = 32;
 /// Words of a tile.
 pub(super) const TILE_WORDS: usize = size_of::<QueryTile>() / 4;
@@ -22,22 +21,22 @@ pub(super) const TILE_WORDS: usize = size_of::<QueryTile>() / 4;
 /// How the layers of one kind store pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Storage {
-    /// What the queries of these layers see.
+    /// The attention of these layers.
     pub(super) attention: LayerAttention,
-    /// Rows for sink and kept pairs; 0 where there are none.
+    /// Rows for sink and selected pairs; 0 if the layer is not compressed.
     pub(super) kept_rows: usize,
-    /// Rows of the recent.
+    /// Rows of the recent part.
     pub(super) recent_rows: usize,
-    /// Most tokens that are stored before their queries attend.
+    /// Maximum number of tokens to store before their queries attend.
     most_at_once: usize,
 }
 
 impl Storage {
-    /// For up to `capacity` tokens, fed at most `max_chunk` at a time.
+    /// Storage for up to `capacity` tokens, fed at most `max_chunk` at a time.
     ///
-    /// A window of W has a ring of W - 1 rows and those of one part, which is at most a quarter of
-    /// W but 64 tokens in any case: fed token by token the ring holds W pairs, fed in long chunks
-    /// about 1.25 W.
+    /// A window of W has a ring of W - 1 rows plus the rows of one part. A part has at most W / 4
+    /// tokens, rounded up to a multiple of 64. So the ring holds W pairs when fed token by token,
+    /// and about 1.25 W when fed in long chunks.
     pub(super) fn new(attention: LayerAttention, capacity: usize, max_chunk: usize) -> Self {
         let (mut kept_rows, mut most_at_once) = (0, usize::MAX);
         let recent_rows = match attention {
@@ -45,10 +44,10 @@ impl Storage {
             LayerAttention::Full(Attention::Lrsa(l)) => {
                 let kept = l.kept().saturating_mul(l.partitions(capacity));
                 kept_rows = l.sink().min(capacity).saturating_add(kept).max(1);
-                l.lag().saturating_mul(2).min(capacity) // never full where the capacity is below two lags
+                l.lag().saturating_mul(2).min(capacity) // never fills up if the capacity is below two lags
             }
             LayerAttention::Window(window) => {
-                // Spans of a chunk can begin at each 64th row.
+                // Every 64th row of a chunk is a valid start of a span.
                 let part = window.min(1 << 30).div_ceil(4).next_multiple_of(ELEMENT_ALIGNMENT);
                 most_at_once = part.min(max_chunk);
                 (window - 1).saturating_add(most_at_once).min(capacity)
@@ -58,21 +57,21 @@ impl Storage {
     }
 }
 
-/// How full a layer is after some tokens.
+/// How full a layer is after a number of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fill {
-    /// Entries of sink and kept pairs.
+    /// Sink and selected entries.
     pub(super) n_kept: usize,
-    /// Row of the ring that the recent begins at, and its length.
+    /// Ring row where the recent part starts, and its length.
     pub(super) recent_start: usize,
     pub(super) recent_len: usize,
-    /// Tokens that the next part can have: until the sink or the partition ends, or as many as a
-    /// ring has room for.
+    /// Maximum number of tokens in the next part: up to the end of the sink or the partition, or
+    /// the free space of the ring.
     pub(super) room: usize,
 }
 
 impl Fill {
-    /// After `n` tokens.
+    /// The state after `n` tokens.
     pub(super) fn after(storage: &Storage, n: usize) -> Self {
         let l = match storage.attention {
             LayerAttention::Full(Attention::Lrsa(l)) => l,
@@ -95,37 +94,37 @@ impl Fill {
     }
 }
 
-/// A run of a chunk's tokens that one kind of layer stores and attends from at once: those of the
-/// sink or of one partition, or what the ring of a sliding window has room for.
+/// Consecutive tokens of a chunk that one kind of layer stores and attends from at once: tokens of
+/// the sink, tokens of one partition, or as many as the ring of a sliding window can take.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    /// First of its rows in the chunk, and their number.
+    /// First row in the chunk, and number of rows.
     pub(super) row: usize,
     pub(super) n: usize,
     pub(super) in_sink: bool,
-    /// Row of the cache that its first pair goes to, and rows after which the cache wraps.
+    /// Cache row of the first pair, and the number of rows after which the cache wraps.
     pub(super) store_row: usize,
     pub(super) ring: u32,
-    /// First of its tiles in the table, and their number.
+    /// First word of its tiles in the table, and their number.
     pub(super) tile: usize,
     pub(super) n_tiles: usize,
-    /// Keys that its last query sees.
+    /// Number of keys that the last query sees.
     pub(super) n_keys: usize,
     pub(super) compress: Option<Compress>,
 }
 
-/// How a full partition leaves the recent.
+/// A partition to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Compress {
-    /// Rows of the ring that it and its successor begin at.
+    /// Ring rows where the partition and its successor start.
     pub(super) pair: [u32; 2],
-    /// First kept row of what is kept.
+    /// First kept row to write.
     pub(super) out_row: usize,
 }
 
 impl Compress {
-    /// Rows of the ring kept at random, `[heads, K]`, ascending in each head. They depend on seed,
-    /// partition and layer alone.
+    /// Randomly selected ring rows, `[heads, K]`, ascending within each head. They depend only on
+    /// seed, partition and layer.
     pub(super) fn random_rows(&self, l: &Lrsa, seed: u64, layer: usize, heads: usize) -> Vec<u32> {
         let stream = ((self.out_row as u64) << 20) + layer as u64;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -139,21 +138,21 @@ impl Compress {
     }
 }
 
-/// One chunk on its way through the layers.
+/// A chunk in progress through the layers.
 #[derive(Clone, Debug)]
 pub struct CacheStep {
-    /// Tokens of the chunk.
+    /// Number of tokens.
     pub n_tokens: usize,
-    /// Position of its first token.
+    /// Position of the first token.
     pub position: usize,
-    /// Positions of its tokens, `[n_tokens]`.
+    /// Positions of the tokens, `[n_tokens]`.
     pub positions: Span,
-    /// Its parts for each kind of layer.
+    /// The parts, per kind of layer.
     pub(super) parts: Vec<Vec<Part>>,
 }
 
-/// How many of the next `wanted` tokens go into one chunk after `before` tokens. A part begins at a
-/// row at which spans can begin.
+/// How many of the next `wanted` tokens fit in one chunk after `before` tokens. Every part starts
+/// at a row that is a valid start of a span.
 pub(super) fn chunk_length(storage: &Storage, heads: Heads, before: usize, wanted: usize) -> usize {
     let (mut n, mut n_parts) = (0, 0);
     while n < wanted && n_parts < MAX_PARTS {
@@ -167,13 +166,13 @@ pub(super) fn chunk_length(storage: &Storage, heads: Heads, before: usize, wante
     n
 }
 
-/// Words that the tiles of any chunk of up to `n` tokens take for one kind of layer.
+/// Upper bound on the words of the tiles of a chunk of up to `n` tokens, for one kind of layer.
 pub(super) fn table_words(heads: Heads, n: usize) -> usize {
-    // Each part's tiles begin where a span can, and their last one may hold few queries.
+    // The tiles of each part start where a span can, and the last tile may hold few queries.
     (n.div_ceil(queries_of_tile(heads.group())) + MAX_PARTS) * TILE_WORDS + MAX_PARTS * ELEMENT_ALIGNMENT
 }
 
-/// The parts of a chunk of `n` tokens after `before`; appends their tiles to `words`.
+/// Cuts a chunk of `n` tokens after `before` tokens into parts; appends their tiles to `words`.
 pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, words: &mut Vec<u32>) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut row = 0;
@@ -217,7 +216,7 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
 }
 
 impl Part {
-    /// The part goes to the ring of LRSA's recent, which it may fill.
+    /// Sets up a part that goes to the LRSA ring, including compression if the part fills the ring.
     fn enter_tail(&mut self, l: &Lrsa, fill: &Fill) {
         let ring = 2 * l.lag();
         self.store_row = (fill.recent_start + fill.recent_len) % ring;
@@ -229,8 +228,8 @@ impl Part {
     }
 }
 
-/// What query `q` of a part sees, as the first of a tile. The part begins at `position`, where the
-/// layer is as full as `fill` says.
+/// The keys that query `q` of a part sees, as the first query of a tile. The part starts at
+/// `position`, where the layer is in state `fill`.
 fn tile(storage: &Storage, fill: &Fill, in_sink: bool, position: usize, q: usize) -> QueryTile {
     let none: QueryTile = bytemuck::Zeroable::zeroed();
     match storage.attention {
@@ -247,7 +246,7 @@ fn tile(storage: &Storage, fill: &Fill, in_sink: bool, position: usize, q: usize
             width: UNLIMITED,
             ..none
         },
-        // Plain causal attention, also of the sink.
+        // Plain causal attention, for dense layers and inside the sink.
         LayerAttention::Full(_) => QueryTile { n_recent: (position + q + 1) as u32, width: UNLIMITED, ..none },
     }
 }

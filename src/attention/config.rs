@@ -1,34 +1,34 @@
-//! Which attention: dense, or LRSA with its sink S, lag L and keep r.
+//! Attention settings: dense, or LRSA with sink S, lag L and keep r; and each layer's attention.
 
 use crate::error::{Error, Result};
 
-/// Which pairs of a partition are kept.
+/// How the pairs to keep are selected from a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
-    /// Those with the highest lag-relative scores.
+    /// The K pairs with the highest lag-relative scores.
     #[default]
     Scored,
-    /// As many at random, of every layer and head others: the control that scores have to beat. In
+    /// K random pairs, drawn independently for each layer and head. A baseline for the scores, in
     /// generation only.
     Random {
-        /// Of the draws.
+        /// Seed of the random generator.
         seed: u64,
     },
-    /// None at all, so that sink and window are what is left. In generation only.
+    /// No pairs, so that only sink and window remain. A baseline, in generation only.
     Nothing,
 }
 
-/// Lag-Relative Sparse Attention: S, L and r.
+/// Lag-Relative Sparse Attention with its settings S, L and r.
 ///
 /// ```
 /// use longreach::attention::Lrsa;
 ///
 /// let lrsa = Lrsa::new(16, 128, 0.25)?;
-/// assert_eq!(lrsa.kept(), 32); // pairs of each partition
+/// assert_eq!(lrsa.kept(), 32); // pairs per partition
 /// assert_eq!(lrsa.partitions(10_000), 78);
 /// // Sink, kept pairs of all partitions but the last, and the last partition.
 /// assert_eq!(lrsa.cache_length(10_000), 16 + 77 * 32 + 128);
-/// assert!(Lrsa::new(16, 128, 0.001).is_err()); // would keep nothing
+/// assert!(Lrsa::new(16, 128, 0.001).is_err()); // keeps no pair
 /// # Ok::<(), longreach::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,14 +40,14 @@ pub struct Lrsa {
 }
 
 impl Lrsa {
-    /// S for small models.
+    /// Default S, for small models.
     pub const DEFAULT_SINK: usize = 16;
-    /// L for small models; 7B-class models want 1024.
+    /// Default L, for small models. Use 1024 for 7B-class models.
     pub const DEFAULT_LAG: usize = 128;
-    /// r: a quarter of every partition, "4x".
+    /// Default r: a quarter of every partition, "4x".
     pub const DEFAULT_KEEP: f64 = 0.25;
 
-    /// Checks that K = truncate(r · L) lies in 1..=L.
+    /// Fails unless K = truncate(r · L) lies in 1..=L.
     pub fn new(sink: usize, lag: usize, keep: f64) -> Result<Self> {
         let this = Self { sink, lag, keep, selection: Selection::Scored };
         if lag == 0 || !(keep > 0.0 && keep <= 1.0) {
@@ -67,32 +67,32 @@ impl Lrsa {
         Ok(this)
     }
 
-    /// The same with another way to select, as controls have it.
+    /// The same settings with another selection, for baselines.
     pub fn with_selection(self, selection: Selection) -> Self {
         Self { selection, ..self }
     }
 
-    /// How pairs are selected.
+    /// The selection.
     pub fn selection(&self) -> Selection {
         self.selection
     }
 
-    /// S: tokens at the start that are always visible.
+    /// S: number of tokens at the start that every query sees.
     pub fn sink(&self) -> usize {
         self.sink
     }
 
-    /// L: tokens of a partition.
+    /// L: tokens per partition.
     pub fn lag(&self) -> usize {
         self.lag
     }
 
-    /// r: the fraction kept.
+    /// r: the fraction of each partition that is kept.
     pub fn keep(&self) -> f64 {
         self.keep
     }
 
-    /// K = truncate(r · L), pairs kept of one partition; 0 where nothing is to be selected.
+    /// K = truncate(r · L): pairs kept per partition; 0 for [`Selection::Nothing`].
     pub fn kept(&self) -> usize {
         match self.selection {
             Selection::Nothing => 0,
@@ -100,12 +100,12 @@ impl Lrsa {
         }
     }
 
-    /// P: full partitions of a sequence of n tokens.
+    /// P: number of full partitions in a sequence of n tokens.
     pub fn partitions(&self, n: usize) -> usize {
         n.saturating_sub(self.sink) / self.lag
     }
 
-    /// Entries of one head's cache after n tokens (LagKV eq. 12).
+    /// Cache entries per head after n tokens (LagKV eq. 12).
     pub fn cache_length(&self, n: usize) -> usize {
         if n < self.sink + 2 * self.lag {
             return n;
@@ -126,17 +126,17 @@ impl Default for Lrsa {
     }
 }
 
-/// What a query may see.
+/// The attention of layers with full attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Attention {
-    /// Every earlier token.
+    /// Every query sees all earlier tokens.
     Dense,
-    /// Sink, kept pairs, and the last two partitions.
+    /// Every query sees the sink, the kept pairs, and the last two partitions.
     Lrsa(Lrsa),
 }
 
 impl Attention {
-    /// Entries of one head's cache after n tokens.
+    /// Cache entries per head after n tokens.
     pub fn cache_length(&self, n: usize) -> usize {
         match self {
             Attention::Dense => n,
@@ -145,24 +145,23 @@ impl Attention {
     }
 }
 
-/// What the queries of one layer may see.
+/// The attention of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LayerAttention {
-    /// What was chosen for the layers with full attention.
+    /// Full attention: dense or LRSA.
     Full(Attention),
-    /// The sliding window of the model itself: the last so many tokens, the query included. It is
-    /// never compressed.
+    /// The sliding window of the model: the number of tokens a query sees, itself included. Such a
+    /// layer is never compressed.
     Window(usize),
 }
 
 impl LayerAttention {
-    /// The attention of a layer with this window, `attention` being what was chosen for layers
-    /// without one.
+    /// The attention of a layer: its sliding window if it has one, else `attention`.
     pub fn new(attention: Attention, window: Option<usize>) -> Self {
         window.map_or(Self::Full(attention), Self::Window)
     }
 
-    /// Entries of one head's cache after n tokens.
+    /// Cache entries per head after n tokens.
     pub fn cache_length(&self, n: usize) -> usize {
         match self {
             Self::Full(attention) => attention.cache_length(n),
@@ -170,7 +169,7 @@ impl LayerAttention {
         }
     }
 
-    /// S, L and r where the layer is compressed.
+    /// The LRSA settings of a compressed layer.
     pub fn lrsa(&self) -> Option<Lrsa> {
         match self {
             Self::Full(Attention::Lrsa(lrsa)) => Some(*lrsa),
@@ -185,8 +184,8 @@ impl From<Attention> for LayerAttention {
     }
 }
 
-/// The different kinds of attention of a model's layers in the order of their first layers, and
-/// which of them each layer has.
+/// The distinct kinds of attention among the layers, in order of first use, and the index of the
+/// kind of each layer.
 pub(super) fn kinds_of(layers: &[LayerAttention]) -> (Vec<LayerAttention>, Vec<usize>) {
     let mut kinds: Vec<LayerAttention> = Vec::new();
     let mut kind_of = |layer: &LayerAttention| {

@@ -1,8 +1,8 @@
-//! The attention forward of single queries, which a generated token has: the keys in ranges that
-//! run beside each other, and their sum in fixed order.
+//! Attention forward of single queries (decode), split over ranges of keys that run in parallel.
 //!
-//! It computes what `attend.rs` does for a tile of one query, where that would leave a device idle.
-//! What a query sees is in `layout.rs`.
+//! It computes the same result as `attend.rs` for a tile of one query, which would leave most of a
+//! device idle. The ranges are summed in a fixed order. `layout.rs` defines the keys that a query
+//! sees.
 
 use rayon::prelude::*;
 
@@ -20,21 +20,21 @@ use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
 params! {
-    /// Of `attend/decode`.
+    /// Parameters of `attend/decode`.
     pub struct DecodeParams { n_heads: u32, n_kv_heads: u32, ring: u32, n_splits: u32, scale: f32 }
 }
 params! {
-    /// Of `attend/combine`.
+    /// Parameters of `attend/combine`.
     pub struct CombineParams { n_heads: u32, n_splits: u32 }
 }
 
-/// Keys of a range.
+/// Keys per range.
 const SPLIT: usize = 128;
-/// Query heads of a group that a workgroup takes at a time, at most.
+/// Maximum number of query heads that a workgroup processes together.
 const MOST_HEADS: usize = 8;
-/// The widest head that these kernels take: a quad for each lane.
+/// Maximum head size of these kernels: one quad of channels per lane.
 const MOST_CHANNELS: usize = 4 * LANES;
-/// Numbers that one parallel task of the reference reads at least.
+/// Minimum number of values that one parallel task of the reference reads.
 const TASK: usize = 1 << 15;
 
 static DECODE: KernelDef = KernelDef {
@@ -76,7 +76,7 @@ static COMBINE: KernelDef = KernelDef {
     reference_f64: combine_reference,
 };
 
-/// The kernels of this file, for heads of 32 in groups of 3.
+/// The kernels of this file, compiled for a head size of 32 in groups of 3.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&DECODE, vec![8, 3, SPLIT as u32]), (&COMBINE, vec![8])]
 }
@@ -113,14 +113,14 @@ fn decode_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Channels that are weighed at a time.
+/// Channels that `mix` processes together.
 const WIDTH: usize = 16;
-/// Values that are added to a sum before it goes back to memory.
+/// Keys that `mix` accumulates before it writes the sums back to memory.
 const BLOCK: usize = 8;
 
 vectorised! {
-    /// out[h, k] (rows `out_row` apart) = scale · q[h] · key k of the head's group, for `n` rows of
-    /// kv.
+    /// out[h, k] = scale · q[h] · key k of the head's group, for `n` rows of kv. Rows of out are
+    /// `out_row` apart.
     fn scores<T: Real>(q: &[T], kv: &[T], n: usize, shape: Shape, scale: T, out: &mut [T], out_row: usize) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
         for k in 0..n {
@@ -146,7 +146,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Turns scores into e^(score - highest); returns the highest and the sum of these.
+    /// Replaces scores with e^(score - max); returns the maximum and the sum.
     fn weigh<T: Real>(row: &mut [T]) -> [T; 2] {
         let top = row_max(row);
         for i in 0..row.len() {
@@ -157,8 +157,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// out[h] += Σ weights[h, k] (rows `weight_row` apart) · value k of the head's group, over `n`
-    /// rows of kv.
+    /// out[h] += Σ_k weights[h, k] · value k of the head's group, over `n` rows of kv. Rows of
+    /// weights are `weight_row` apart.
     fn mix<T: Real>(weights: &[T], weight_row: usize, kv: &[T], n: usize, shape: Shape, out: &mut [T]) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
         let whole = dim / WIDTH * WIDTH;
@@ -216,13 +216,13 @@ fn combine_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Whether [`decode`] takes heads of this size.
+/// Whether [`decode`] supports this head size.
 pub(super) fn takes(heads: Heads) -> bool {
     heads.dim <= MOST_CHANNELS
 }
 
-/// Appends the forward of `n_tiles` tiles of one query that see at most `most_keys` keys each:
-/// output [tokens, H·d] and log-sum-exp [tokens, H].
+/// Appends the forward of `n_tiles` tiles of one query each. Every query sees at most `most_keys`
+/// keys. Output [tokens, H·d] and log-sum-exp [tokens, H].
 pub(super) fn decode(
     rec: &mut Recording,
     q: &Tensor,
@@ -250,14 +250,14 @@ pub(super) fn decode(
     (out, lse)
 }
 
-/// Tiles of one query each: (sink, n_sink, kept, n_kept, window, n_recent). The output is wanted
-/// alone and with its log-sum-exp, so it is a case of both kernels. The last tile is of the first
-/// query.
+/// A case with tiles of one query each: (sink, n_sink, kept, n_kept, recent, n_recent). It checks
+/// the decode and combine kernels, with the output and the log-sum-exp. The last tile holds the
+/// first query.
 fn case(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32; 6]]) -> Case {
     case_with(name, heads, ring, spread, runs, None)
 }
 
-/// A case in which the rows of one range, kept ones from `first` on, are of four times the size.
+/// A case in which one range of kept rows, from `first` on, has values four times as large.
 fn loud_case(name: &str, first: usize, runs: &[[u32; 6]]) -> Case {
     case_with(name, [2, 1, 12], 7, 2.0, runs, Some(first))
 }
@@ -300,7 +300,7 @@ fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32
 /// The cases of both kernels.
 pub(super) fn cases() -> Vec<Case> {
     let wraps = [[12, 5, 2, 7, 11, 6], [9, 3, 1, 9, 13, 1], [0, 0, 0, 0, 5, 8]];
-    // Ranges begin and end within runs and at their ends, and some lie behind the last key.
+    // Ranges start and end inside runs and at their ends, and some lie past the last key.
     let ranges = [[1, 5, 3, 300, 20, 87], [0, 0, 0, 0, 7, 1], [2, 16, 1, 112, 9, 128], [5, 3, 0, 128, 100, 126]];
     let many = [[0, 0, 0, 70 * SPLIT as u32, 3, 7]];
     vec![

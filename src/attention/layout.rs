@@ -1,10 +1,10 @@
-//! Who sees whom in a training batch, as host-made tables.
+//! Tile tables for a training batch: which queries see which keys.
 //!
-//! A query tile is a run of queries of one partition; all of them read the same three runs of keys:
-//! the sink, a prefix of the kept keys, and the window from the previous partition to themselves.
-//! Dense attention and a sliding window are a window run alone. A key tile is the mirror image: a
-//! run of keys and the queries that see them. No n×n matrix and no mask exists anywhere. Layers
-//! that attend alike share their tables.
+//! The host builds them. A query tile is a run of queries of one partition. All of its queries read
+//! the same three runs of keys: the sink, a prefix of the kept keys, and the window from the start
+//! of the previous partition to the query itself. Dense attention and sliding windows use the
+//! window run alone. A key tile is the transpose: a run of keys and the queries that see them.
+//! There is no n×n matrix and no mask. Layers with the same attention share their tables.
 
 use super::config::kinds_of;
 use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::params;
 
-/// Head counts and size of an attention layer.
+/// Head counts and head size of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// H: query heads.
     pub queries: usize,
     /// Hk: key-value heads.
     pub keys: usize,
-    /// d: channels of a head, a multiple of 4.
+    /// d: channels per head, a multiple of 4.
     pub dim: usize,
 }
 
@@ -30,7 +30,7 @@ impl Heads {
         self.queries / self.keys
     }
 
-    /// 1/√d, the usual factor of the scores.
+    /// 1/√d, the usual scale of the scores.
     pub fn scale(&self) -> f32 {
         (1.0 / (self.dim as f64).sqrt()) as f32
     }
@@ -41,34 +41,34 @@ impl Heads {
     }
 }
 
-/// Keys that no ring wraps.
+/// The `ring` of buffers that do not wrap.
 pub(super) const NO_RING: u32 = u32::MAX;
 
 params! {
-    /// Of `attend/forward` and `attend/backward_query`.
+    /// Parameters of `attend/forward` and `attend/backward_query`.
     pub struct TileParams { n_heads: u32, n_kv_heads: u32, ring: u32, scale: f32 }
 }
 
-/// Workgroups of one axis that WebGPU promises.
+/// Workgroups per grid axis that WebGPU guarantees.
 const MAX_TILES: usize = 65_535;
 
-/// Queries of a tile, for a group of so many query heads.
+/// Queries per tile, for `group` query heads per KV head.
 pub(super) fn queries_of_tile(group: usize) -> usize {
     (LANES / group).max(1)
 }
 
-/// Tables of one batch, before upload.
+/// The tables of one batch, on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) query_tiles: Vec<QueryTile>,
     pub(super) recent_tiles: Vec<KeyTile>,
     pub(super) kept_tiles: Vec<KeyTile>,
-    /// First rows of a scored partition and of its successor.
+    /// First rows of each scored partition and of its successor.
     pub(super) pairs: Vec<[u32; 2]>,
 }
 
 impl Tables {
-    /// Tables for sequences (first row, length) that follow one another without gaps.
+    /// Tables for consecutive sequences (first row, length) without gaps.
     pub(super) fn new(attention: LayerAttention, sequences: &[(usize, usize)], group: usize) -> Self {
         let mut tables = Tables::default();
         let mut next = 0;
@@ -100,7 +100,7 @@ impl Tables {
         }
     }
 
-    /// Queries that see the last `window` keys, themselves included.
+    /// Adds queries that see the last `window` keys, their own included.
     fn add_window(&mut self, window: usize, start: usize, n: usize, group: usize) {
         let (end, width) = (start + n, width_of(window));
         let step = queries_of_tile(group);
@@ -150,7 +150,7 @@ impl Tables {
             self.add_recent_keys(partition(p), partition(p + 1), partition(p + 2));
         }
         let n_pairs = lrsa.partitions(n).saturating_sub(1);
-        let at_once = (LANES / kept).max(1); // partitions of a tile
+        let at_once = (LANES / kept).max(1); // partitions per tile
         for p in (0..n_pairs).step_by(at_once) {
             let n_keys = at_once.min(n_pairs - p) * kept;
             for i in (0..n_keys).step_by(LANES) {
@@ -171,12 +171,12 @@ impl Tables {
     }
 }
 
-/// The tables of one batch on a device, for layers that attend alike.
+/// The tables of one batch on a device, for layers with the same attention.
 #[derive(Clone, Debug)]
 pub struct TrainingLayout {
-    /// Which attention.
+    /// The attention of these layers.
     pub attention: LayerAttention,
-    /// Tokens of the batch.
+    /// Tokens in the batch.
     pub n_tokens: usize,
     pub(super) heads: Heads,
     pub(super) tables: Tables,
@@ -187,7 +187,7 @@ pub struct TrainingLayout {
 }
 
 impl TrainingLayout {
-    /// Makes and uploads the tables for sequences (first row, length) that follow one another.
+    /// Builds and uploads the tables for consecutive sequences (first row, length).
     pub fn upload(
         device: &mut dyn Executor,
         attention: impl Into<LayerAttention>,
@@ -229,7 +229,7 @@ impl TrainingLayout {
         Ok(Self { attention, n_tokens, heads, tables, query_tiles, recent_tiles, kept_tiles, pairs })
     }
 
-    /// Partitions that are scored, over all sequences.
+    /// Number of scored partitions, over all sequences.
     pub fn n_pairs(&self) -> usize {
         self.tables.pairs.len()
     }
@@ -243,7 +243,7 @@ pub struct TrainingLayouts {
 }
 
 impl TrainingLayouts {
-    /// Makes and uploads the tables for each kind of attention that occurs among the layers.
+    /// Builds and uploads the tables of each kind of attention among the layers.
     pub fn upload(
         device: &mut dyn Executor,
         layers: &[LayerAttention],
@@ -265,7 +265,7 @@ impl TrainingLayouts {
 mod tests {
     use super::*;
 
-    /// Whether query t sees key j by the plain definition, `kept` standing for the selection.
+    /// Whether query t sees key j by the definition of LRSA; `kept` stands for the selection.
     fn sees(lrsa: &Lrsa, t: usize, j: usize, kept: impl Fn(usize) -> bool) -> bool {
         let part = |x: usize| if x < lrsa.sink() { -1 } else { ((x - lrsa.sink()) / lrsa.lag()) as i64 };
         j <= t && (j < lrsa.sink() || part(j) >= part(t) - 1 || kept(j))
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn tiles_say_what_the_definition_says() {
         let lrsa = Lrsa::new(3, 5, 0.4).unwrap();
-        let keeps = |j: usize| j >= 3 && (j - 3) % 5 < 2; // any kept choice of K = 2 a partition
+        let keeps = |j: usize| j >= 3 && (j - 3) % 5 < 2; // any fixed choice of K = 2 per partition
         for n in [1, 2, 3, 4, 8, 13, 14, 18, 29, 40] {
             let tables = Tables::new(Attention::Lrsa(lrsa).into(), &[(0, 7), (7, n)], 2);
             let kept_start: usize = (7 - 3) / 5;

@@ -1,8 +1,9 @@
-//! Floor 4: Lag-Relative Sparse Attention and, as a lag that never ends, dense attention.
+//! Floor 4: Lag-Relative Sparse Attention, sliding windows, dense attention, and the KV cache.
 //!
-//! The method is that of LRSA (arXiv 2506.11498) on the scores of LagKV (arXiv 2504.04704). Read
-//! `config.rs` for the letters, `layout.rs` for what a query may see, then `score.rs`, `select.rs`,
-//! `attend.rs` in the order that data takes, and `cache.rs` and `decode.rs` for generation.
+//! LRSA is arXiv 2506.11498 with the scores of LagKV (arXiv 2504.04704). Dense attention runs
+//! through the same kernels, with one run of keys. Start with `config.rs` for the symbols and
+//! `layout.rs` for the visible keys. Then read `score.rs`, `select.rs` and `attend.rs` in the order
+//! of the data flow, and `cache.rs` and `decode.rs` for generation.
 
 mod attend;
 mod backward;

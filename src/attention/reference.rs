@@ -1,15 +1,14 @@
-//! What the CPU references of the attention kernels share: the runs of keys that a tile sees, and
-//! blocked products over them.
+//! Shared code of the CPU attention references: the runs of keys of a tile, and products over them.
 //!
-//! A reference works a tile and head at a time: scores of all its queries against all its keys by
-//! one matrix product for each run, then row-wise exponentials, then products back. That is the
-//! shader's sum in another order.
+//! A reference processes one tile and one head at a time: one matrix product per run for the scores
+//! of all queries against all keys, then row-wise exponentials, then products with the values. The
+//! shaders compute the same sums in another order.
 
 use super::tiles::QueryTile;
 use crate::gpu::Real;
 use crate::kernels::product::{View, product};
 
-/// Head counts and scale as a reference needs them.
+/// Head counts and head size.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) n_heads: usize,
@@ -33,14 +32,14 @@ impl Shape {
     }
 }
 
-/// Consecutive rows of kv, from either buffer.
+/// Consecutive kv rows of either buffer.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a, T> {
     kv: &'a [T],
     rows: usize,
 }
 
-/// All keys that a tile of queries sees; the first query sees all but the last `n_queries - 1`.
+/// All keys that a tile of queries sees. The first query sees all except the last `n_queries - 1`.
 pub(super) struct Keys<'a, T> {
     shape: Shape,
     runs: Vec<Run<'a, T>>,
@@ -49,7 +48,7 @@ pub(super) struct Keys<'a, T> {
 }
 
 impl<'a, T: Real> Keys<'a, T> {
-    /// The keys of a tile: sink, kept, window; a run that wraps around the ring becomes two.
+    /// The keys of a tile: sink, kept, recent. A run that wraps around the ring becomes two runs.
     pub(super) fn of(tile: &QueryTile, recent: &'a [T], kept: &'a [T], ring: u32, shape: Shape) -> Self {
         let mut keys = Keys { shape, runs: Vec::new(), n: 0 };
         keys.push_ring(recent, tile.sink, tile.n_sink, ring);
@@ -80,7 +79,7 @@ impl<'a, T: Real> Keys<'a, T> {
         self.push(kv, 0, n - before);
     }
 
-    /// At most `n` of these keys from key `first` on, fewer or none where they end before.
+    /// Up to `n` of these keys, starting with key `first`; fewer or none past the end.
     pub(super) fn part(&self, first: usize, n: usize) -> Self {
         let mut part = Keys { shape: self.shape, runs: Vec::new(), n: 0 };
         let (cols, end) = (self.shape.kv_cols(), first + n);
@@ -96,17 +95,17 @@ impl<'a, T: Real> Keys<'a, T> {
         part
     }
 
-    /// The runs in order: rows of keys and values, and how many.
+    /// The runs in order: kv rows and their number.
     pub(super) fn runs(&self) -> impl Iterator<Item = (&'a [T], usize)> {
         self.runs.iter().map(|run| (run.kv, run.rows))
     }
 
-    /// Rows of one side (0 keys, 1 values) of a head.
+    /// The kv rows, offset to one side (0 keys, 1 values) of a head.
     fn side(&self, run: &Run<'a, T>, side: usize, kv_head: usize) -> &'a [T] {
         &run.kv[(side * self.shape.n_kv_heads + kv_head) * self.shape.dim..]
     }
 
-    /// out [m, n] = scale · x [m, dim] · (keys or values)ᵀ, rows of x `x_row` apart.
+    /// out [m, n] = scale · x [m, dim] · (keys or values)ᵀ. Rows of x are `x_row` apart.
     pub(super) fn scores(&self, side: usize, kv_head: usize, x: &[T], [m, x_row]: [usize; 2], scale: T, out: &mut [T]) {
         let mut at = 0;
         for run in &self.runs {
@@ -117,7 +116,7 @@ impl<'a, T: Real> Keys<'a, T> {
         }
     }
 
-    /// out [m, dim] (rows `out_row` apart) = weights [m, n] · (keys or values).
+    /// out [m, dim] = weights [m, n] · (keys or values). Rows of out are `out_row` apart.
     pub(super) fn mix(&self, side: usize, kv_head: usize, weights: &[T], m: usize, out: &mut [T], out_row: usize) {
         let (mut at, mut beta) = (0, T::ZERO);
         for run in &self.runs {
@@ -129,7 +128,7 @@ impl<'a, T: Real> Keys<'a, T> {
     }
 }
 
-/// Cuts `data` into consecutive parts of the given lengths.
+/// Splits `data` into consecutive parts of the given lengths.
 pub(super) fn split_by<T>(mut data: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
     let mut parts = Vec::new();
     for n in lengths {

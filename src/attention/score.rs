@@ -1,8 +1,10 @@
-//! Lag-relative scores of LagKV (arXiv 2504.04704, eq. 7-13): each partition is judged by the one
-//! after it.
+//! Lag-relative scores of LagKV: each partition is scored against the next one.
 //!
-//! Three kernels: channel ranges of the reference, spread of each normalised token, softmax over
-//! the partition. Scores are f32 whatever the storage type, and carry no gradient.
+//! Source: arXiv 2504.04704, eq. 7-13.
+//!
+//! Three kernels: the range of each channel over the next partition, the standard deviation of each
+//! normalised token, and the softmax over the partition. Scores are f32 for every storage type and
+//! carry no gradient.
 
 use rayon::prelude::*;
 
@@ -14,41 +16,42 @@ use crate::kernels::case::{Case, Input, Tolerance, frozen, random};
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Invocations per workgroup.
 const GROUP: usize = 64;
-/// Below this range a channel says nothing.
+/// A channel with a smaller range is flat: its normalised value is 0.
 const FLAT: f32 = 1e-6;
 
-/// Partitions to judge: `table` [n, 2] holds the first recent rows of each and of its successor.
+/// Partitions to score: `table` [n, 2] holds the first recent rows of each partition and of its
+/// successor.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs<'a> {
-    /// S, L, r.
+    /// The LRSA settings.
     pub lrsa: &'a Lrsa,
     /// Number of pairs.
     pub n: usize,
-    /// First rows.
+    /// The table of first rows.
     pub table: &'a Span,
 }
 
 params! {
-    /// Of `lrsa/lag_bounds`.
+    /// Parameters of `lrsa/lag_bounds`.
     pub struct BoundsParams { n_pairs: u32, kv_cols: u32, lag: u32, ring: u32 }
 }
 params! {
-    /// Of `lrsa/lag_std`.
+    /// Parameters of `lrsa/lag_std`.
     pub struct StdParams { n_pairs: u32, kv_cols: u32, lag: u32, ring: u32, head_dim: u32 }
 }
 params! {
-    /// Of `lrsa/lag_score`.
+    /// Parameters of `lrsa/lag_score`.
     pub struct ScoreParams { n_pairs: u32, n_heads: u32, lag: u32 }
 }
 
-/// Elements of the scored partitions, and of those that judge them.
+/// Elements of the scored partitions; also those of their successors.
 fn partition_elements(d: &DispatchView<'_>) -> u64 {
     d.param("n_pairs") * d.param("kv_cols") * d.param("lag")
 }
 
-/// Of all rows the kernel reads one partition of each pair.
+/// Bytes that the kernel moves: it reads one partition of each pair from `recent`.
 fn partition_bytes(d: &DispatchView<'_>) -> u64 {
     d.all_bytes() - 4 * d.len("recent") + 4 * partition_elements(d)
 }
@@ -173,8 +176,8 @@ fn score_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Appends the scores [n_pairs, Hk, L] of the judged partitions. `recent` [rows, 2·Hk·d] wraps at
-/// `ring` rows.
+/// Appends the scores [n_pairs, Hk, L] of the partitions. `recent` [rows, 2·Hk·d] wraps at `ring`
+/// rows.
 pub(super) fn scores(rec: &mut Recording, recent: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
     let (n, cols, lag) = (pairs.n, heads.kv_cols(), pairs.lrsa.lag());
     let bounds = rec.transient("lag bounds", Kind::Real, n * cols * 2);
@@ -202,8 +205,8 @@ fn case(name: &str, heads: Heads, lag: usize, firsts: &[u32], rows: usize, sprea
     })
 }
 
-/// Channels whose range lies around what counts as flat: 0.7, exactly 1, 1.5 and 3 times it, each
-/// in one head of each side.
+/// A case with channel ranges around the flat threshold: 0.7, exactly 1, 1.5 and 3 times its value,
+/// each in one head of keys and of values.
 fn flat_case() -> Case {
     let (heads, lag) = (Heads { queries: 2, keys: 2, dim: 4 }, 5);
     let range = |col: usize| FLAT * [0.7, 1.0, 1.5, 3.0][col % 4];
@@ -219,8 +222,8 @@ fn flat_case() -> Case {
     })
 }
 
-/// The softmax alone on spreads with outliers at the ends of the lists, many lists, in whole
-/// workgroups.
+/// A case for the softmax alone: many lists, in whole workgroups, with outliers at the ends of the
+/// lists.
 fn outlier_case() -> Case {
     let (n_pairs, n_heads, lag) = (32u32, 12u32, 5);
     let mut values = random(7, (n_pairs * 2 * n_heads * lag) as usize, 1.0);

@@ -1,8 +1,8 @@
-//! Selection of the K best of each partition, and moving the kept pairs: gather forward, scatter of
-//! their gradients back.
+//! Top-K selection in each partition, and the gather and scatter of kept pairs.
 //!
-//! The answer is the same for the same scores on every device: highest first, ties to the lowest
-//! position, stored in ascending order.
+//! The selection takes the K highest scores, breaks ties in favour of the lowest position, and
+//! stores rows in ascending order. Equal scores give the same selection on every device. The gather
+//! copies the kept pairs; the scatter adds their gradients back.
 
 use super::score::{self, Pairs};
 use super::{Heads, Lrsa};
@@ -12,23 +12,23 @@ use crate::tensor::copy_tensor;
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Invocations per workgroup.
 const GROUP: usize = 64;
 
 params! {
-    /// Of `lrsa/keep_mark`.
+    /// Parameters of `lrsa/keep_mark`.
     pub struct MarkParams { n: u32, lag: u32, kept: u32 }
 }
 params! {
-    /// Of `lrsa/keep_pack`.
+    /// Parameters of `lrsa/keep_pack`.
     pub struct PackParams { n: u32, n_heads: u32, lag: u32, kept: u32, ring: u32 }
 }
 params! {
-    /// Of `lrsa/gather_kept`.
+    /// Parameters of `lrsa/gather_kept`.
     pub struct GatherParams { n: u32, kv_cols: u32, head_dim: u32, kept: u32, out_row: u32 }
 }
 params! {
-    /// Of `lrsa/scatter_kept`.
+    /// Parameters of `lrsa/scatter_kept`.
     pub struct ScatterParams { n: u32, kv_cols: u32, head_dim: u32, kept: u32 }
 }
 
@@ -111,7 +111,7 @@ fn mark_reference<T: Real>(args: KernelArgs<'_, T>) {
     let lag = p.lag as usize;
     for (scores, marks) in scores.chunks_exact(lag).zip(marks.chunks_exact_mut(lag)) {
         let mut order: Vec<usize> = (0..lag).collect();
-        order.sort_by(|&a, &b| scores[b].to_f64().total_cmp(&scores[a].to_f64())); // stable, and total even for NaN
+        order.sort_by(|&a, &b| scores[b].to_f64().total_cmp(&scores[a].to_f64())); // stable, and a total order even with NaN
         marks.fill(0);
         order[..p.kept as usize].iter().for_each(|&i| marks[i] = 1);
     }
@@ -129,7 +129,7 @@ fn pack_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Calls `f(kept element, recent element)` for every element of the kept rows, counted from 0.
+/// Calls `f(kept element, recent element)` for each of the first `n` elements of the kept rows.
 fn each_kept(n: u32, kv_cols: u32, head_dim: u32, kept: u32, rows: &[u32], mut f: impl FnMut(usize, usize)) {
     let (cols, d, kept) = (kv_cols as usize, head_dim as usize, kept as usize);
     let heads = cols / (2 * d);
@@ -154,8 +154,8 @@ fn scatter_reference<T: Real>(args: KernelArgs<'_, T>) {
     each_kept(p.n, p.kv_cols, p.head_dim, p.kept, rows.u32(), |from, to| recent[to] += kept[from]);
 }
 
-/// Appends scoring and selection: recent rows of the kept tokens [n_pairs, Hk, K], ascending.
-/// `recent` wraps at `ring` rows.
+/// Appends scoring and selection. Returns the recent rows of the kept tokens [n_pairs, Hk, K], in
+/// ascending order. `recent` wraps at `ring` rows.
 pub fn select_pairs(rec: &mut Recording, recent: &Span, pairs: &Pairs<'_>, heads: Heads, ring: u32) -> Span {
     let scores = score::scores(rec, recent, pairs, heads, ring);
     select_scored(rec, &scores, pairs, heads, ring)
@@ -174,7 +174,7 @@ fn select_scored(rec: &mut Recording, scores: &Span, pairs: &Pairs<'_>, heads: H
     rows
 }
 
-/// Appends kept[out_row..] = the kept rows of `recent`.
+/// Appends kept[out_row..] = the selected rows of `recent`.
 pub(super) fn gather(
     rec: &mut Recording,
     recent: &Span,
@@ -195,7 +195,7 @@ pub(super) fn gather(
     rec.dispatch(&GATHER, &[], params, &[recent, rows, kept], groups_for(n, GROUP));
 }
 
-/// Appends recent[kept rows] += kept, the gradient of [`gather`].
+/// Appends recent[selected rows] += kept, the gradient of [`gather`].
 pub(super) fn scatter(rec: &mut Recording, kept: &Span, rows: &Span, recent: &Span, heads: Heads, n_kept: usize) {
     let n = rows.len / heads.keys * heads.kv_cols();
     let (kv_cols, head_dim) = (heads.kv_cols() as u32, heads.dim as u32);
@@ -203,7 +203,7 @@ pub(super) fn scatter(rec: &mut Recording, kept: &Span, rows: &Span, recent: &Sp
     rec.dispatch(&SCATTER, &[], params, &[kept, rows, recent], groups_for(n, GROUP));
 }
 
-/// Scores with ties → kept rows → their values gathered and scattered back, all exact.
+/// A case that selects from scores with ties, gathers the kept rows and scatters them back.
 fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize, scores: Vec<f32>) -> Case {
     let n = scores.len() / (heads.keys * lag);
     let table: Vec<u32> = (0..n as u32).flat_map(|p| [first + p * lag as u32, first + (p + 1) * lag as u32]).collect();
@@ -229,7 +229,7 @@ fn case(name: &str, heads: Heads, lag: usize, keep: f64, first: u32, rows: usize
     })
 }
 
-/// Packing alone: lists with more marks than are kept, partitions in any order, and a ring that
+/// A case for packing alone: more marks than kept rows, partitions in any order, and a ring that
 /// wraps.
 fn pack_case(name: &str, [lag, kept, ring]: [u32; 3]) -> Case {
     let n_heads = 3;
@@ -244,7 +244,8 @@ fn pack_case(name: &str, [lag, kept, ring]: [u32; 3]) -> Case {
     })
 }
 
-/// Gather and scatter of fewer rows than their tables hold: what lies behind stays as it is.
+/// A case that gathers and scatters fewer rows than the tables hold. The remaining rows stay
+/// unchanged.
 fn partial_case() -> Case {
     let heads = Heads { queries: 2, keys: 2, dim: 4 };
     let (cols, n_kept, rows) = (heads.kv_cols(), 3, vec![1, 4, 5, 0, 2, 6, 9, 7, 8, 7, 8, 9]);

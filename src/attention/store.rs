@@ -1,4 +1,4 @@
-//! Storing a chunk's keys and values in the cache, whose recent is a ring.
+//! The kernel that stores the keys and values of a chunk in the cache, which may be a ring.
 
 use super::layout::NO_RING;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
 params! {
-    /// Of `lrsa/store_rows`.
+    /// Parameters of `lrsa/store_rows`.
     pub struct StoreParams { n: u32, kv_cols: u32, first: u32, ring: u32 }
 }
 

@@ -1,74 +1,72 @@
-//! Runs of queries and of keys that the attention kernels work on at a time, as the shaders read
-//! them.
+//! `QueryTile` and `KeyTile`: the table rows that the attention shaders read.
 
 use std::ops::Range;
 
 use crate::table_row;
 
-/// Lanes of an attention workgroup; a query tile has at most this many (query, head of the group)
+/// Lanes per attention workgroup. A query tile has at most this many (query, head of the group)
 /// pairs.
 pub(super) const LANES: usize = 64;
 
-/// The width of tiles that no sliding window limits. Half the range of a u32, so that differences
-/// of rows that wrap stay above it.
+/// The `width` of tiles without a sliding window: half the range of u32, so that wrapped row
+/// differences stay above it.
 pub(super) const UNLIMITED: u32 = 1 << 31;
 
-/// The width of tiles whose queries see at most `window` keys of the recent run.
+/// The `width` of tiles whose queries see at most `window` keys of the recent run.
 pub(super) fn width_of(window: usize) -> u32 {
     u32::try_from(window).map_or(UNLIMITED, |w| w.min(UNLIMITED))
 }
 
 table_row! {
-    /// One run of queries and the keys they see: `shaders/attend/query_tile.wgsl`.
+    /// A run of queries and the keys they see: `shaders/attend/query_tile.wgsl`.
     pub struct QueryTile {
         /// First query row.
         query: u32,
-        /// Queries.
+        /// Number of queries.
         n_queries: u32,
-        /// First sink row among the recent keys.
+        /// First sink row in the recent buffer.
         sink: u32,
-        /// Sink keys.
+        /// Number of sink keys.
         n_sink: u32,
         /// First kept row.
         kept: u32,
-        /// Kept keys.
+        /// Number of kept keys.
         n_kept: u32,
-        /// First window row among the recent keys.
+        /// First window row in the recent buffer.
         recent: u32,
-        /// Window keys that the first query sees, at most `width`. Each later query sees one more
-        /// at the end.
+        /// Number of window keys that the first query sees, at most `width`. Each later query sees
+        /// one more at the end.
         n_recent: u32,
-        /// Window keys that a query sees at most: the last ones. [`UNLIMITED`] where no sliding
-        /// window limits them.
+        /// Maximum number of window keys that a query sees: the last ones. [`UNLIMITED`] without a
+        /// sliding window.
         width: u32,
     }
 }
 
 table_row! {
-    /// One run of keys and the queries that see them: `shaders/attend/key_tiles.wgsl`.
+    /// A run of keys and the queries that see them: `shaders/attend/key_tiles.wgsl`.
     pub struct KeyTile {
         /// First key row.
         key: u32,
-        /// Keys.
+        /// Number of keys.
         n_keys: u32,
         /// First query row that sees the first key.
         query: u32,
-        /// End of the query rows.
+        /// End of the query rows (exclusive).
         query_end: u32,
-        /// Keys in a row that are seen from the same query on: 1 of recent keys, those of a
-        /// partition of kept ones.
+        /// Number of consecutive keys that become visible at the same query: 1 for recent keys, the
+        /// kept keys of a partition for kept ones.
         run: u32,
-        /// Queries that a run is seen later than the one before: key i from query + i / run · step
-        /// on.
+        /// Queries between consecutive runs: key i is visible from query + i / run · step on.
         step: u32,
-        /// Queries that see a key at most: the first ones. [`UNLIMITED`] where no sliding window
-        /// limits them.
+        /// Maximum number of queries that see a key: the first ones. [`UNLIMITED`] without a
+        /// sliding window.
         width: u32,
     }
 }
 
 impl QueryTile {
-    /// Sink and kept keys, which all queries see.
+    /// Number of sink and kept keys, which all queries see.
     fn n_older(&self) -> u32 {
         self.n_sink + self.n_kept
     }
@@ -79,14 +77,14 @@ impl QueryTile {
         end.max(self.width) - self.width..end
     }
 
-    /// Of the keys in the order sink, kept, recent: those that query `i` of the tile does not see
-    /// although it sees later ones, and the end of all that it sees.
+    /// For query `i` of the tile, over the keys in the order sink, kept, recent: the range of
+    /// recent keys before its window, which it does not see, and the end of the keys that it sees.
     pub(super) fn hidden_and_end(&self, i: usize) -> (Range<usize>, usize) {
         let (kept, window) = (self.n_older() as usize, self.seen_of_recent(i as u32));
         (kept..kept + window.start as usize, kept + window.end as usize)
     }
 
-    /// (query, key) pairs of the tile, for one head.
+    /// Number of visible (query, key) pairs of the tile, for one head.
     pub fn n_pairs(&self) -> u64 {
         let of_query = |i| u64::from(self.n_older()) + self.seen_of_recent(i).len() as u64;
         (0..self.n_queries).map(of_query).sum()
@@ -94,14 +92,15 @@ impl QueryTile {
 }
 
 impl KeyTile {
-    /// Which of the keys the query sees that comes `later` queries behind the first of the tile.
+    /// The keys of the tile that a query sees. The query is `later` rows after the first query of
+    /// the tile.
     pub(super) fn seen_by(&self, later: usize) -> Range<usize> {
         let [n_keys, run, step, width] = [self.n_keys, self.run, self.step, self.width].map(|x| x as usize);
         let first = run * (later + 1).saturating_sub(width).div_ceil(step);
         first.min(n_keys)..(run * (later / step + 1)).min(n_keys)
     }
 
-    /// (query, key) pairs of the tile, for one head.
+    /// Number of visible (query, key) pairs of the tile, for one head.
     pub fn n_pairs(&self) -> u64 {
         let of_key = |i| {
             let first = self.query + i / self.run * self.step;
