@@ -1,6 +1,6 @@
-//! One transformer block: attention with grouped heads, then SwiGLU, each with a residual and RMS
-//! norms before it, behind it, or both.
-
+//! One transformer block: grouped-query attention and SwiGLU, with residuals and RMS norms.
+//!
+//! The norms stand before each sublayer, after it, or both.
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -20,44 +20,44 @@ pub struct Block {
     pub(crate) index: usize,
     pub(crate) heads: Heads,
     pub(crate) eps: f32,
-    /// Factor of the attention scores.
+    /// Scale of the attention scores.
     pub(crate) scale: f32,
-    /// Which rotation table turns queries and keys, if any.
+    /// Index of the RoPE table, or `None` without RoPE.
     pub(crate) rope: Option<usize>,
     /// Before attention.
     pub(crate) input_norm: Option<Param>,
     pub(crate) qkv: Stacked<3>,
     pub(crate) o: Linear,
-    /// Qwen3: norms over each query and key head.
+    /// Qwen3: RMS norms of each query and key head.
     pub(crate) qk_norm: Option<(Param, Param)>,
-    /// Behind attention, before the residual.
+    /// After attention, before the residual.
     pub(crate) after_attention_norm: Option<Param>,
     /// Before SwiGLU.
     pub(crate) mlp_norm: Option<Param>,
     pub(crate) gate_up: Stacked<2>,
     pub(crate) down: Linear,
-    /// Behind SwiGLU, before the residual.
+    /// After SwiGLU, before the residual.
     pub(crate) after_mlp_norm: Option<Param>,
 }
 
-/// Selections of a forward pass, one per layer, copied out for who wants to look at them; none of a
-/// layer that selects nothing.
+/// Copies of the selections of a forward pass, one per layer, for inspection. `None` for layers
+/// that select nothing.
 pub type KeptLog = Rc<RefCell<Vec<Option<Span>>>>;
 
-/// What every block of one training forward shares.
+/// Inputs that all blocks of a training forward share.
 #[derive(Clone, Debug)]
 pub struct TrainingContext {
-    /// Who sees whom in each layer.
+    /// The attention tables of each layer.
     pub layouts: Rc<TrainingLayouts>,
     /// Position of each token in its sequence, U32 `[tokens]`.
     pub positions: Span,
-    /// Masks of the adapters' dropout; `None` switches it off.
+    /// Dropout of the adapters; `None` disables it.
     pub dropout: Option<Dropout>,
-    /// Where the selections are copied to.
+    /// Receives copies of the selections.
     pub kept: Option<KeptLog>,
 }
 
-/// How a block attends.
+/// The attention path of a block.
 pub(super) enum Attend<'a> {
     Training(&'a TrainingContext),
     Cached { cache: &'a Cache, step: &'a CacheStep },
@@ -80,8 +80,8 @@ impl Attend<'_> {
 }
 
 impl Block {
-    /// x [tokens, hidden] → [tokens, hidden], in place of x where the tape keeps nothing. `tables`
-    /// are the model's rotations.
+    /// x [tokens, hidden] → [tokens, hidden]; overwrites x if the tape does not save it. `tables`
+    /// are the RoPE tables of the model.
     pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
         let attended = self.attention(tape, x, tables, attend)?;
@@ -91,8 +91,8 @@ impl Block {
         self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)
     }
 
-    /// residual + linear(x), or residual + norm(linear(x)) where the block has a norm there.
-    /// Without one the product can be added in place of the residual.
+    /// residual + linear(x), or residual + norm(linear(x)) if the block has an output norm. Without
+    /// a norm, the product can accumulate into the residual in place.
     fn add_to(
         &self,
         tape: &mut Tape,
@@ -107,7 +107,7 @@ impl Block {
         tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]))
     }
 
-    /// Linear layers of x, behind a norm where the block has one there.
+    /// Linear layers of x, after the input norm if the block has one.
     fn normed<const N: usize>(
         &self,
         tape: &mut Tape,
@@ -122,7 +122,7 @@ impl Block {
         }
     }
 
-    /// Attention and the norm before it, without the output projection.
+    /// Input norm and attention, without the output projection.
     fn attention(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
         let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
         let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, drop)?;

@@ -1,16 +1,14 @@
-//! What a model is made of: sizes, RoPE and the few switches in which the supported architectures
-//! differ.
+//! Model configuration: sizes, RoPE, and the settings in which the architectures differ.
 //!
-//! No weights and no arithmetic here. A configuration is read from a Hugging Face folder by
-//! [`config_hf`](crate::checkpoint::config_hf) or from a GGUF file by
-//! [`config_gguf`](crate::checkpoint::config_gguf); [`rope`](super::rope) makes tables of it and
-//! [`weights`](crate::checkpoint::weights) knows which tensors belong to it.
+//! It holds no weights and does no arithmetic. [`config_hf`](crate::checkpoint::config_hf) reads a
+//! configuration from a Hugging Face folder, [`config_gguf`](crate::checkpoint::config_gguf) from a
+//! GGUF file. [`rope`](super::rope) builds the RoPE tables from it, and
+//! [`weights`](crate::checkpoint::weights) lists the tensors it needs.
 
 use crate::attention::{Attention, LayerAttention};
 use crate::error::Result;
 
-/// Model families that share one forward pass: pre-norm blocks of grouped-query attention and
-/// SwiGLU.
+/// Model families that share one forward pass of grouped-query attention and SwiGLU blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     Llama,
@@ -20,11 +18,11 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Every supported one.
+    /// All supported architectures.
     pub const ALL: [Architecture; 4] =
         [Architecture::Llama, Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3];
 
-    /// Hugging Face's `model_type`, which is GGUF's `general.architecture` too.
+    /// The `model_type` of Hugging Face, equal to `general.architecture` in GGUF.
     pub const fn model_type(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
@@ -34,7 +32,7 @@ impl Architecture {
         }
     }
 
-    /// The class that transformers loads the model with.
+    /// The transformers class that loads the model.
     pub const fn hf_class(self) -> &'static str {
         match self {
             Architecture::Llama => "LlamaForCausalLM",
@@ -44,7 +42,7 @@ impl Architecture {
         }
     }
 
-    /// The architecture of a `model_type`; the error lists those that are supported.
+    /// The architecture of a `model_type`. The error lists the supported types.
     pub fn parse(model_type: &str) -> Result<Self> {
         match Self::ALL.into_iter().find(|a| a.model_type() == model_type) {
             Some(architecture) => Ok(architecture),
@@ -56,24 +54,24 @@ impl Architecture {
     }
 }
 
-/// How the rotation frequencies differ from theta's powers.
+/// Scaling of the RoPE frequencies.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     None,
-    /// Every frequency is divided by `factor`.
+    /// Divides every frequency by `factor`.
     Linear {
         factor: f64,
     },
-    /// Llama 3.x: low frequencies are divided by `factor`, high ones stay, those between are
-    /// blended.
+    /// Llama 3.x: divides low frequencies by `factor`, keeps high ones, and blends those in
+    /// between.
     Llama3 {
         factor: f64,
         low_freq_factor: f64,
         high_freq_factor: f64,
         original_max_positions: usize,
     },
-    /// One divisor per frequency (`head_dim / 2`), as GGUF files keep Llama 3's scaling in
-    /// `rope_freqs.weight`.
+    /// One divisor per frequency (`head_dim / 2`). GGUF files store the scaling of Llama 3 this
+    /// way, in `rope_freqs.weight`.
     Factors(Vec<f32>),
 }
 
@@ -84,80 +82,81 @@ pub struct RopeConfig {
     pub scaling: RopeScaling,
 }
 
-/// How one layer attends.
+/// Attention settings of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerConfig {
-    /// Tokens that a query sees, itself included: a sliding window. `None` where it sees all before
-    /// it. See [`ModelConfig::window`].
+    /// Sliding window: the number of tokens that a query sees, itself included. `None` for full
+    /// attention. See [`ModelConfig::window`].
     pub window: Option<usize>,
-    /// Factor of the scores.
+    /// Scale of the scores.
     pub scale: f64,
-    /// Which of [`ModelConfig::ropes`] turns queries and keys; `None` where they stay as they are.
+    /// Index into [`ModelConfig::ropes`]; `None` for a layer without RoPE.
     pub rope: Option<usize>,
 }
 
 impl LayerConfig {
-    /// Full attention with scores over √head_dim, turned by the first table.
+    /// Full attention with scores scaled by 1/√head_dim and the first RoPE table.
     pub fn full(head_dim: usize) -> Self {
         Self { window: None, scale: 1.0 / (head_dim as f64).sqrt(), rope: Some(0) }
     }
 
-    /// `n` layers of full attention. Refuses a number of layers that no model has.
+    /// `n` layers of full attention. Fails if `n` is 0 or above the limit on layers.
     pub fn all_full(n: usize, head_dim: usize) -> Result<Vec<Self>> {
         in_range("num_hidden_layers", n, MAX_LAYERS)?;
         Ok(vec![Self::full(head_dim); n])
     }
 }
 
-/// Where the RMS norms of a block stand, f being attention or the feed-forward part.
+/// Positions of the RMS norms in a block. f is attention or the feed-forward layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlockNorms {
-    /// x + f(norm(x)): Llama and its relatives.
+    /// x + f(norm(x)): Llama, Mistral, Qwen.
     #[default]
     Before,
-    /// x + norm(f(norm(x))), the sandwich of Gemma 2 and 3.
+    /// x + norm(f(norm(x))): the sandwich norm of Gemma 2 and 3.
     BeforeAndAfter,
     /// x + norm(f(x)): OLMo 2.
     After,
 }
 
-/// Everything about a model that its weights do not say.
+/// Everything about a model except its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub architecture: Architecture,
-    /// Channels of the residual stream.
+    /// Channels of the residual stream (`hidden_size`).
     pub hidden: usize,
-    /// Channels inside the feed-forward block.
+    /// Channels inside the feed-forward layer (`intermediate_size`).
     pub inner: usize,
-    /// How each layer attends.
+    /// Attention settings of each layer.
     pub layers: Vec<LayerConfig>,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
     pub vocab: usize,
-    /// Tokens that the model was made for (`max_position_embeddings`).
+    /// Maximum number of positions (`max_position_embeddings`).
     pub max_positions: usize,
     pub rms_eps: f64,
-    /// The rotations that layers use.
+    /// The RoPE settings that the layers refer to.
     pub ropes: Vec<RopeConfig>,
-    /// Where the norms of a block stand.
+    /// Positions of the norms in a block.
     pub norms: BlockNorms,
-    /// The LM head is the embedding; the file has no `lm_head.weight`, or one that is ignored.
+    /// The LM head shares the embedding weights. The file has no `lm_head.weight`, or the reader
+    /// ignores it.
     pub tied: bool,
     pub qkv_bias: bool,
     pub o_bias: bool,
     pub mlp_bias: bool,
-    /// Qwen3: RMS norm of each query and key head before the rotation.
+    /// Qwen3: RMS norm of each query and key head before RoPE.
     pub qk_norm: bool,
     pub bos: Option<u32>,
-    /// Tokens that end a text; may be empty. `generation_config.json` may say otherwise.
+    /// End-of-sequence tokens; may be empty. `generation_config.json` can override them.
     pub eos: Vec<u32>,
-    /// The `config.json` that this was read from, word for word.
+    /// The original `config.json`, verbatim.
     pub hf_json: Option<String>,
 }
 
-/// No model of these families comes near; sizes above are damage, and products of sizes below
-/// cannot overflow.
+/// Upper limits, far above any model of these families. A larger size means a damaged file.
+/// Products of sizes within the limits cannot overflow.
 const MAX_CHANNELS: usize = 1 << 20;
 const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
@@ -170,18 +169,18 @@ impl ModelConfig {
         self.layers.len()
     }
 
-    /// The sliding window of a layer that has one. A window of at least
-    /// [`ModelConfig::max_positions`] limits nothing, so it counts as full attention.
+    /// The sliding window of a layer, if it has one. A window of at least
+    /// [`ModelConfig::max_positions`] counts as full attention, since it excludes nothing.
     pub fn window(&self, layer: usize) -> Option<usize> {
         self.layers[layer].window.filter(|&window| window < self.max_positions)
     }
 
-    /// What the queries of each layer see where layers with full attention use `attention`.
+    /// The attention of each layer, with `attention` for the full-attention layers.
     pub fn layer_attentions(&self, attention: Attention) -> Vec<LayerAttention> {
         (0..self.n_layers()).map(|layer| LayerAttention::new(attention, self.window(layer))).collect()
     }
 
-    /// Whether all layers have full attention, the usual scale and one rotation.
+    /// Whether all layers use full attention, the usual scale and the same RoPE table.
     pub fn has_uniform_layers(&self) -> bool {
         let full = LayerConfig::full(self.head_dim);
         let is_full = |layer| LayerConfig { window: self.window(layer), ..self.layers[layer].clone() } == full;
@@ -198,7 +197,7 @@ impl ModelConfig {
         self.n_kv_heads * self.head_dim
     }
 
-    /// Refuses sizes that no model can have. Every reader calls this last.
+    /// Fails if a size is impossible. Every reader calls this last.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("hidden_size", self.hidden, MAX_CHANNELS),
@@ -220,7 +219,7 @@ impl ModelConfig {
             self.n_kv_heads
         );
         crate::ensure!(
-            self.head_dim.is_multiple_of(4), // the attention kernels read heads four channels at a time
+            self.head_dim.is_multiple_of(4), // the attention kernels read four channels at a time
             "head_dim: expected a multiple of 4, found {}",
             self.head_dim
         );
@@ -247,7 +246,7 @@ impl ModelConfig {
 }
 
 impl RopeConfig {
-    /// Refuses what gives no rotation of heads of `head_dim` channels.
+    /// Fails if the settings define no valid RoPE for heads of `head_dim` channels.
     fn validate(&self, head_dim: usize) -> Result<()> {
         positive("rope_theta", self.theta)?;
         match &self.scaling {

@@ -1,6 +1,6 @@
-//! The Llama family: Llama, Mistral, Qwen2, Qwen3, SmolLM2. One forward serves training, prefill
-//! and decode; only the tape and the cache handed in differ.
-
+//! The Llama family: Llama, Mistral, Qwen2, Qwen3, SmolLM2.
+//!
+//! Training, prefill and decode share one forward. They differ only in the tape and the cache.
 use std::rc::Rc;
 
 use super::block::{Attend, Block, TrainingContext};
@@ -18,19 +18,19 @@ use crate::tensor::{Format, Tensor};
 /// A model on a device.
 #[derive(Debug)]
 pub struct Llama {
-    /// What it is.
+    /// The configuration.
     pub config: ModelConfig,
     pub(crate) embed: Param,
     pub(crate) blocks: Vec<Rc<Block>>,
     pub(crate) final_norm: Param,
-    /// `None` where the head is the embedding.
+    /// The LM head; `None` if it shares the embedding weights.
     pub(crate) head: Option<Param>,
-    /// A table for each of the configuration's rotations.
+    /// RoPE tables, one per entry of [`ModelConfig::ropes`].
     pub(crate) tables: Rc<Vec<RopeTables>>,
     pub(crate) n_positions: usize,
 }
 
-/// The tables of every rotation for positions 0..n.
+/// Uploads the RoPE tables for positions 0..n.
 pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<Vec<RopeTables>> {
     let table_bytes = (n as u64).saturating_mul(config.head_dim as u64 / 2 * 4);
     check_host_memory(table_bytes.saturating_mul(2 * config.ropes.len() as u64))
@@ -49,7 +49,7 @@ pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: 
 }
 
 impl Llama {
-    /// Head counts of its attention.
+    /// Head counts and head size.
     pub fn heads(&self) -> Heads {
         Heads { queries: self.config.n_heads, keys: self.config.n_kv_heads, dim: self.config.head_dim }
     }
@@ -59,12 +59,13 @@ impl Llama {
         self.head.as_ref().unwrap_or(&self.embed)
     }
 
-    /// Whether the embedding table is trained, so that token uploads need its index.
+    /// Whether the embedding is trained. Token uploads then need an index of token positions.
     pub fn trains_embedding(&self) -> bool {
         self.embed.grad.is_some()
     }
 
-    /// Makes positions 0..n usable; call before a forward that reaches further than any before.
+    /// Extends the RoPE tables to positions 0..n. Call it before a forward that reaches new
+    /// positions.
     pub fn reserve_positions(&mut self, device: &mut dyn Executor, n: usize) -> Result<()> {
         if n > self.n_positions {
             let n = n.checked_next_power_of_two().unwrap_or(n);
@@ -74,13 +75,13 @@ impl Llama {
         Ok(())
     }
 
-    /// An empty cache, with `attention` in the layers of full attention, for up to `capacity`
-    /// tokens, fed at most `max_chunk` at a time.
+    /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time. `attention`
+    /// applies to the full-attention layers.
     pub fn cache(&self, attention: Attention, capacity: usize, max_chunk: usize) -> Result<Cache> {
         Cache::new(&self.config.layer_attentions(attention), self.heads(), capacity, max_chunk)
     }
 
-    /// Forward of a training batch: final hidden states [tokens, hidden].
+    /// Forward of a training batch; returns the final hidden states [tokens, hidden].
     pub fn forward(&self, tape: &mut Tape, ids: &TokenIndex, context: &TrainingContext) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {
@@ -93,8 +94,8 @@ impl Llama {
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }
 
-    /// Forward of the next chunk of a cached sequence: final hidden states [tokens, hidden]. The
-    /// caller commits the step after running the recording.
+    /// Forward of the next chunk of a cached sequence; returns the final hidden states [tokens,
+    /// hidden]. The caller runs the recording, then commits the step.
     pub fn forward_cached(&self, tape: &mut Tape, ids: &TokenIndex, cache: &Cache, step: &CacheStep) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {

@@ -1,4 +1,4 @@
-//! Model configurations, the Llama family, weight names and chat templates.
+//! The model: its configuration, transformer block, Llama forward and RoPE tables.
 
 pub mod block;
 pub mod config;

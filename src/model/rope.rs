@@ -1,8 +1,7 @@
-//! Rotation tables on the host, bit for bit as transformers makes them where the last bit is
-//! defined at all.
+//! RoPE tables on the host, bit for bit as transformers computes them wherever that is defined.
 //!
-//! Frequencies, angles and results are f32, each rounded once; cos and sin are taken in f64 of the
-//! f32 angle. Kernels only read these tables: sin and cos of a shader are not exact enough at large
+//! Frequencies, angles and results are f32, each rounded once. cos and sin take the f32 angle in
+//! f64. Kernels only read these tables, because sin and cos in a shader are too inaccurate at large
 //! positions. Sources: transformers `modeling_rope_utils.py` and `LlamaRotaryEmbedding`.
 
 use super::config::{RopeConfig, RopeScaling};
@@ -12,7 +11,7 @@ use std::ops::Range;
 
 /// cos and sin, each [positions.len(), head_dim / 2] row-major, for the given absolute positions.
 ///
-/// Column i turns the channel pair (i, i + head_dim / 2).
+/// Column i rotates the channel pair (i, i + head_dim / 2).
 pub fn tables(rope: &RopeConfig, head_dim: usize, positions: Range<usize>) -> (Vec<f32>, Vec<f32>) {
     let frequencies = inv_freq(rope, head_dim);
     let capacity = positions.len() * frequencies.len();
@@ -41,16 +40,15 @@ pub fn inv_freq(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
     }
 }
 
-/// 1 / theta^(2i / d), the exponent and each step rounded to f32; the power is rounded once, from
-/// f64.
+/// 1 / theta^(2i / d). Each step rounds to f32; the power is computed in f64 and rounded once.
 fn unscaled(theta: f64, head_dim: usize) -> Vec<f32> {
     let theta = f64::from(theta as f32);
     let exponent = |i: usize| (2 * i) as f32 / head_dim as f32;
     (0..head_dim / 2).map(|i| 1.0 / (theta.powf(f64::from(exponent(i))) as f32)).collect()
 }
 
-/// `_compute_llama3_parameters`, in f32 and in its order: torch divides a number by a tensor as
-/// reciprocal times number.
+/// `_compute_llama3_parameters` in f32, with its order of operations: torch divides a number by a
+/// tensor as reciprocal times number.
 fn llama3(inv_freq: f32, factor: f64, low: f64, high: f64, original: f64) -> f32 {
     let wavelength = (1.0 / inv_freq) * (2.0 * PI) as f32;
     let (longest, shortest) = ((original / low) as f32, (original / high) as f32);
@@ -63,10 +61,12 @@ fn llama3(inv_freq: f32, factor: f64, low: f64, high: f64, original: f64) -> f32
 }
 
 impl RopeConfig {
-    /// The Llama 3 parameters behind the divisors of a GGUF file, for formats that know only those.
+    /// The Llama 3 parameters for the divisors of a GGUF file, for file formats that store only the
+    /// parameters.
     ///
-    /// All published Llama 3.x models have low 1, high 4 and 8192 original positions and differ in
-    /// the factor alone, which is the largest divisor; the result is checked against every divisor.
+    /// All published Llama 3.x models use low 1, high 4 and 8192 original positions. They differ
+    /// only in the factor, which is the largest divisor. The function checks the result against
+    /// every divisor.
     pub fn llama3_from_factors(&self, head_dim: usize) -> Result<RopeScaling> {
         let RopeScaling::Factors(factors) = &self.scaling else { return Ok(self.scaling.clone()) };
         let factor = factors.iter().copied().fold(1.0, f32::max);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn plain_frequencies_are_powers_of_theta() {
-        // 10000^(-i/4), each of which f32 holds as its literal.
+        // 10000^(-i/4): in f32, each equals its literal.
         assert_eq!(unscaled(1e4, 8), [1.0, 0.1, 0.01, 0.001]);
         // 500000^(-1/16) and 500000^(-15/16).
         let f = unscaled(5e5, 32);
