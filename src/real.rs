@@ -1,10 +1,10 @@
-//! The number type of the CPU executor: f32 for use, f64 as the oracle.
+//! `Real`, the number type of the CPU executor: f32 in use, f64 as the oracle.
 
 use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// The operations that kernel references need of a floating-point type.
+/// The floating-point operations that kernel references use.
 pub trait Real:
     Copy
     + From<f32>
@@ -28,9 +28,9 @@ pub trait Real:
     const ZERO: Self;
     /// One.
     const ONE: Self;
-    /// NaN: fresh memory is filled with it.
+    /// NaN; the CPU executor fills new memory with it.
     const NAN: Self;
-    /// The large negative value that masks a score. It is finite, since shaders may not rely on
+    /// The large negative value that masks a score. It is finite, since WGSL does not guarantee
     /// infinities.
     const LOWEST: Self;
     /// Converts from f32, exactly.
@@ -49,9 +49,9 @@ pub trait Real:
     fn ln(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// The larger of two.
+    /// The larger of two numbers.
     fn max(self, other: Self) -> Self;
-    /// The smaller of two.
+    /// The smaller of two numbers.
     fn min(self, other: Self) -> Self;
 }
 
@@ -100,12 +100,11 @@ macro_rules! real {
 real!(f32, exp_f32);
 real!(f64, f64::exp);
 
-/// e^x in f32 to about one unit in the last place, in branch-free code that the compiler
-/// vectorises.
+/// e^x in f32 to about one unit in the last place. The code is branch-free, so the compiler
+/// vectorises it.
 ///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7, 2^n through the
-/// exponent bits. Arguments outside ±87 are clamped, so that the result is never infinite or
-/// subnormal.
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2. e^r is its Taylor polynomial of degree 7; 2^n sets the
+/// exponent bits. Arguments outside ±87 are clamped, so the result is never infinite or subnormal.
 #[inline(always)]
 fn exp_f32(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding and subtracting it rounds to the nearest integer

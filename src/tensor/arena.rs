@@ -1,17 +1,17 @@
-//! Arenas: where trainable tensors live, with their gradients at equal offsets.
+//! Arenas: large buffers for trainable tensors, with gradients at equal offsets.
 //!
-//! Norm, clipping and the optimiser then take one dispatch a slice instead of one a tensor. What an
-//! optimiser remembers lies in buffers of its own, as long as the slices: see `optim`.
+//! Gradient norm, clipping and the optimiser then need one dispatch per slice instead of one per
+//! tensor. Optimiser state lies in separate buffers of the same lengths (see `optim`).
 
 use super::{Format, Piece, Tensor, cut_rows};
 use crate::error::Result;
 use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording};
 
-/// Elements of a slice at most (1 GiB), where the device would bind more: one allocation stays
-/// reasonable.
+/// Maximum elements per slice (1 GiB), even if the device can bind more, to keep single allocations
+/// moderate.
 const MAX_SLICE_ELEMENTS: usize = 1 << 28;
 
-/// Two buffers of one length. Everything that is not a tensor's element is padding, and zero.
+/// Two buffers of equal length. Elements outside tensors are padding and stay zero.
 #[derive(Clone, Debug)]
 pub struct ArenaSlice {
     /// Parameters.
@@ -22,14 +22,14 @@ pub struct ArenaSlice {
     pub decay: bool,
 }
 
-/// All slices.
+/// All slices of the trainable tensors.
 #[derive(Clone, Debug)]
 pub struct Arena {
     /// The slices.
     pub slices: Vec<ArenaSlice>,
 }
 
-/// A trainable tensor to be placed.
+/// A trainable tensor to place in an arena.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Name in files and messages.
@@ -42,18 +42,18 @@ pub struct Spec {
     pub decay: bool,
 }
 
-/// A placed tensor.
+/// A trainable tensor in an arena.
 #[derive(Clone, Debug)]
 pub struct Trainable {
     /// Name in files and messages.
     pub name: String,
-    /// The parameter, f32, in row pieces.
+    /// The parameter, f32, cut into pieces by rows.
     pub value: Tensor,
     /// Its gradient, in the same pieces.
     pub grad: Tensor,
 }
 
-/// Where one row piece of a tensor goes.
+/// Location of one piece of a tensor.
 struct Place {
     slice: usize,
     offset: usize,
@@ -64,14 +64,14 @@ struct Place {
 /// Slice sizes while packing.
 #[derive(Default)]
 struct Packer {
-    /// Elements used and whether the slice decays.
+    /// Elements used, and whether weight decay applies.
     slices: Vec<(usize, bool)>,
-    /// Slice being filled, without and with decay.
+    /// Slice being filled: without decay, with decay.
     open: [Option<usize>; 2],
 }
 
 impl Packer {
-    /// Slice and offset of `n` elements.
+    /// Allocates `n` elements; returns slice and offset.
     fn place(&mut self, n: usize, decay: bool, max: usize) -> (usize, usize) {
         let open = &mut self.open[usize::from(decay)];
         if let Some(slice) = *open {
@@ -88,9 +88,9 @@ impl Packer {
 }
 
 impl Arena {
-    /// Packs tensors in the given order, 64-element aligned, into slices as large as needed and no
-    /// larger than the device binds; a tensor too large for one slice is cut by rows. No memory is
-    /// taken yet: see [`Arena::zero`]. Errors where one row of a tensor does not fit a binding.
+    /// Packs tensors in the given order, aligned to 64 elements. Slices are as large as needed and
+    /// no larger than a device binding. A tensor too large for one slice is cut by rows. Allocates
+    /// no memory; see [`Arena::zero`]. Fails if one row of a tensor does not fit a binding.
     pub fn new(specs: &[Spec], limits: &DeviceLimits) -> Result<(Arena, Vec<Trainable>)> {
         let max = limits.max_elements().min(MAX_SLICE_ELEMENTS);
         let slice_limits = DeviceLimits { max_binding_bytes: max as u64 * 4, ..*limits };
@@ -124,8 +124,8 @@ impl Arena {
         Trainable { name: spec.name.clone(), value: tensor(|s| &s.values), grad: tensor(|s| &s.grads) }
     }
 
-    /// Fills values, gradients and the padding between tensors with zeros. Call it once, before
-    /// parameters are written: norm and update run over whole slices.
+    /// Fills values, gradients and padding with zeros. Call it once, before writing parameters:
+    /// norm and update run over whole slices, padding included.
     pub fn zero(&self, device: &mut dyn Executor) -> Result<()> {
         let mut rec = Recording::new();
         for slice in &self.slices {
@@ -136,15 +136,15 @@ impl Arena {
         device.run(&rec)
     }
 
-    /// Appends the clearing of all gradients.
+    /// Appends commands that clear all gradients.
     pub fn clear_grads(&self, rec: &mut Recording) {
         for slice in &self.slices {
             rec.clear(&slice.grads.span());
         }
     }
 
-    /// The same elements as `tensor`, a parameter in this arena, of other buffers: `buffers[i]` is
-    /// as long as slice i.
+    /// The elements of other buffers that correspond to `tensor`, a parameter in this arena.
+    /// `buffers[i]` is as long as slice i.
     pub fn companion(&self, tensor: &Tensor, buffers: &[Buffer]) -> Tensor {
         let piece = |p: &Piece| {
             let slice = self.slices.iter().position(|s| s.values.id() == p.span.buffer.id());

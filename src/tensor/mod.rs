@@ -1,7 +1,7 @@
-//! Floor 2: shapes, element types, host tensors and the files they are read from.
+//! Floor 2: device tensors, and arenas for trainable tensors.
 
 mod arena;
-#[allow(clippy::module_inception)] // the file is named after the type that it holds
+#[allow(clippy::module_inception)] // the file is named after its type
 mod tensor;
 
 pub use crate::formats::Format;

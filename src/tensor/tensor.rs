@@ -1,9 +1,8 @@
-//! Device tensors: matrices of rows and columns, cut into row slices where a device's bindings are
-//! too small.
+//! Device tensors: matrices, cut into row slices if a binding cannot hold them whole.
 //!
-//! Activations are [tokens, channels] in one piece; weights are [out, in] in as many pieces as they
-//! need. A vector is a matrix of one row. A tensor owns no memory: it names spans that an executor
-//! fills.
+//! Activations are [tokens, channels] in one piece. Weights are [out, in] in one or more pieces. A
+//! vector is a matrix with one row. A tensor owns no memory: it refers to spans that an executor
+//! allocates.
 
 use super::Format;
 use crate::error::{Error, Result};
@@ -16,11 +15,11 @@ pub struct Piece {
     pub row: usize,
     /// Number of rows.
     pub rows: usize,
-    /// Where they are.
+    /// The elements.
     pub span: Span,
 }
 
-/// Buffer kind of a storage format.
+/// Buffer kind for a storage format.
 pub const fn kind_of(format: Format) -> Kind {
     match format {
         Format::F32 => Kind::Real,
@@ -41,7 +40,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor over existing spans; the pieces cover the rows in order.
+    /// A tensor over existing spans. The pieces must cover the rows in order.
     pub fn from_pieces(rows: usize, cols: usize, format: Format, pieces: Vec<Piece>) -> Self {
         let mut next = 0;
         for p in &pieces {
@@ -64,13 +63,13 @@ impl Tensor {
         Self::from_span(rec.transient(label, Kind::Real, rows * cols), rows, cols)
     }
 
-    /// A transient f32 tensor with the shape and the cuts of `other`: its gradient.
+    /// A transient f32 tensor with the shape and pieces of `other`, for its gradient.
     pub fn transient_like(rec: &Recording, label: &str, other: &Tensor) -> Self {
         let piece = |p: &Piece| Piece { span: rec.transient(label, Kind::Real, p.rows * other.cols), ..p.clone() };
         Self::from_pieces(other.rows, other.cols, Format::F32, other.pieces.iter().map(piece).collect())
     }
 
-    /// A persistent tensor, cut into row slices that fit the device.
+    /// A persistent tensor, cut into row slices that fit a device binding.
     pub fn persistent(label: &str, format: Format, rows: usize, cols: usize, limits: &DeviceLimits) -> Result<Self> {
         let pieces = cut_rows(label, format, rows, cols, limits)?.into_iter().map(|(row, rows)| {
             let buffer = Buffer::persistent(label, kind_of(format), format.n_words(rows * cols));
@@ -84,7 +83,7 @@ impl Tensor {
         &self.pieces
     }
 
-    /// The span of a tensor in one piece.
+    /// The span of a tensor with one piece. Panics if there are more.
     pub fn span(&self) -> &Span {
         assert_eq!(self.pieces.len(), 1, "{} is cut into slices", self.pieces[0].span.buffer.label());
         &self.pieces[0].span
@@ -100,7 +99,8 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The rows as tensors of so many rows each; none where they cannot be bound by themselves.
+    /// Splits the rows into tensors with `rows[i]` rows each; `None` if a part cannot be bound
+    /// separately.
     pub fn split_rows(&self, rows: &[usize]) -> Option<Vec<Tensor>> {
         assert_eq!(rows.iter().sum::<usize>(), self.rows, "the parts are the whole");
         let [piece] = self.pieces.as_slice() else { return None };
@@ -117,13 +117,13 @@ impl Tensor {
         Some(parts)
     }
 
-    /// The same elements under another shape; only for tensors in one piece.
+    /// The same elements with another shape. Panics if the tensor has more than one piece.
     pub fn reshaped(&self, rows: usize, cols: usize) -> Self {
         assert_eq!(rows * cols, self.len(), "a reshape keeps the number of elements");
         Self::from_pieces(rows, cols, self.format, vec![Piece { row: 0, rows, span: self.span().clone() }])
     }
 
-    /// Uploads f32 values in row order, rounding to the tensor's format.
+    /// Uploads f32 values in row order and rounds them to the format of the tensor.
     pub fn write(&self, device: &mut dyn Executor, values: &[f32]) -> Result<()> {
         assert!(!self.format.is_quantised(), "values are not quantised here: blocks come from files");
         assert_eq!(values.len(), self.len(), "one value an element");
@@ -138,7 +138,7 @@ impl Tensor {
         Ok(())
     }
 
-    /// Uploads 16-bit elements as they are.
+    /// Uploads 16-bit elements unchanged.
     pub fn write_halves(&self, device: &mut dyn Executor, bits: &[u16]) -> Result<()> {
         assert!(self.format.block_len() == 2 && bits.len() == self.len(), "16-bit elements for a 16-bit tensor");
         for p in &self.pieces {
@@ -149,7 +149,7 @@ impl Tensor {
         Ok(())
     }
 
-    /// Uploads the packed words of a quantised tensor, see [`Format::words_of_blocks`].
+    /// Uploads the packed words of a quantised tensor; see [`Format::words_of_blocks`].
     pub fn write_blocks(&self, device: &mut dyn Executor, words: &[u32]) -> Result<()> {
         let words_of = |rows: usize| self.format.n_words(rows * self.cols);
         assert!(self.format.is_quantised() && words.len() == words_of(self.rows), "blocks for a quantised tensor");
@@ -175,8 +175,8 @@ fn pack(values: &[f32], bits: impl Fn(f32) -> u16) -> Vec<u32> {
     values.chunks(2).map(|c| join(bits(c[0]), c.get(1).map_or(0, |&x| bits(x)))).collect()
 }
 
-/// Row slices (first row, rows) of a matrix such that each fits one binding; every slice but the
-/// last holds a multiple of the span alignment.
+/// Row slices (first row, rows) of a matrix, each small enough for one binding. Every slice except
+/// the last has a length that is a multiple of the span alignment.
 pub fn cut_rows(
     label: &str,
     format: Format,
@@ -201,12 +201,13 @@ pub fn cut_rows(
     Ok((0..rows).step_by(step).map(|row| (row, step.min(rows - row))).collect())
 }
 
-/// Whether a piece can begin after so many elements: at a whole block, where a binding may.
+/// Whether a piece can start after `n` elements: at a block boundary and at an aligned binding
+/// offset.
 fn can_begin(format: Format, n: usize) -> bool {
     n.is_multiple_of(format.block_len()) && format.n_words(n).is_multiple_of(ELEMENT_ALIGNMENT)
 }
 
-/// Copies a tensor whose cuts may differ only by being whole.
+/// Copies a tensor. Both tensors must have the same pieces.
 pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
     assert_eq!(from.pieces().len(), to.pieces().len(), "a copy keeps the cuts");
     for (a, b) in from.pieces().iter().zip(to.pieces()) {
