@@ -1,24 +1,23 @@
-//! Packed weights to real numbers on the CPU: what the references read 16-bit and quantised weights
-//! with.
+//! Unpacks packed weights on the CPU, for the kernel references.
 //!
-//! [`formulas`](super::formulas) has the formula of a run of [`RUN`] elements; this file finds the
-//! one of a format. `kernels/weights.rs` makes products of what it unpacks.
+//! [`formulas`](super::formulas) has the formula for a run of [`RUN`] elements. This file
+//! dispatches on the format. `kernels/weights.rs` computes matrix products from the unpacked runs.
 
 use super::format::Format;
 use super::formulas;
 pub use super::formulas::RUN;
 use super::weight_formats::{BlockLayout, quantised_formats};
 
-/// A packed format as its blocks of `WORDS` words.
+/// A packed format with blocks of `WORDS` words.
 pub trait Blocks<const WORDS: usize> {
-    /// Runs in a block.
+    /// Runs per block.
     const RUNS: usize;
 
-    /// Run number `run` of a block.
+    /// Unpacks run `run` of a block.
     fn unpack(block: &[u32; WORDS], run: usize) -> [f32; RUN];
 }
 
-/// Declares a type for each quantised format, for functions that are generic over formats.
+/// Declares one type per quantised format, for functions that are generic over formats.
 macro_rules! block_types {
     (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
         $(
@@ -43,7 +42,7 @@ macro_rules! block_types {
 
 quantised_formats!(block_types!());
 
-/// 16 words of two bfloat16.
+/// Blocks of 16 words with two bfloat16 each.
 pub struct Bf16;
 
 impl Blocks<16> for Bf16 {
@@ -55,7 +54,7 @@ impl Blocks<16> for Bf16 {
     }
 }
 
-/// 16 words of two half floats.
+/// Blocks of 16 words with two half floats each.
 pub struct F16;
 
 impl Blocks<16> for F16 {
@@ -67,8 +66,8 @@ impl Blocks<16> for F16 {
     }
 }
 
-/// Calls a function that is generic over a number type, the words of a block and the packed format,
-/// for the format at hand.
+/// Calls a function that is generic over number type, block words and packed format, with the given
+/// format.
 macro_rules! by_format {
     ((@ $format:expr, $number:ty, $function:ident, $args:tt)
         $($dtype:ident $variant:ident $name:ident { $($layout:tt)* })*) => {
@@ -90,7 +89,8 @@ macro_rules! by_format {
 }
 pub(crate) use by_format;
 
-/// The elements `from..` of a packed tensor, wherever they lie: for what is not worth a vector.
+/// Unpacks elements `from..` of a packed tensor, one by one. For code where vectorising is not
+/// worth it.
 pub fn unpack_from<T: From<f32> + Copy>(format: Format, words: &[u32], from: usize, out: &mut [T]) {
     fn copy<T: From<f32> + Copy, const WORDS: usize, B: Blocks<WORDS>>(words: &[u32], from: usize, out: &mut [T]) {
         let mut block = [0; WORDS];
@@ -99,7 +99,7 @@ pub fn unpack_from<T: From<f32> + Copy>(format: Format, words: &[u32], from: usi
         for (i, out) in (from..).zip(out) {
             if held != Some(i / RUN) {
                 let part = &words[i / RUN / B::RUNS * WORDS..];
-                let n = part.len().min(WORDS); // 16-bit formats may end within a run
+                let n = part.len().min(WORDS); // 16-bit tensors may end inside a run
                 block[..n].copy_from_slice(&part[..n]);
                 run = B::unpack(&block, i / RUN % B::RUNS);
                 held = Some(i / RUN);

@@ -1,8 +1,7 @@
-//! Stored elements to f32: 16-bit floats and ggml's quantised blocks, with ggml's order of
-//! operations.
+//! Converts stored elements to f32: plain types and ggml quantised blocks.
 //!
-//! This is the converter used on load; kernels read quantised weights directly. The formulas of the
-//! quantised formats are in [`formulas`](crate::formats::formulas).
+//! Used on load; kernels read quantised weights directly. The formulas of the quantised formats are
+//! in [`formulas`](crate::formats::formulas), with the order of operations of ggml.
 
 use super::dtype::DType;
 use crate::error::Result;
@@ -10,12 +9,12 @@ use crate::formats::Format;
 use crate::formats::blocks::unpack_from;
 use half::{bf16, f16};
 
-/// Quantised blocks that are converted at a time.
+/// Quantised blocks per step.
 const AT_ONCE: usize = 1024;
 
-/// Converts whole blocks of `dtype` to f32. `bytes` must be a whole number of blocks.
+/// Converts whole blocks of `dtype` to f32.
 ///
-/// Errors: integer types, and a byte count that is no whole number of blocks.
+/// Fails for integer types and for a byte count that is not a whole number of blocks.
 pub fn to_f32(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     crate::ensure!(
         bytes.len().is_multiple_of(dtype.block_bytes()),
@@ -37,7 +36,7 @@ fn plain<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<
     bytes.as_chunks::<N>().0.iter().map(|&b| convert(b)).collect()
 }
 
-/// Converts blocks of a quantised type, some at a time, so that their words take little memory.
+/// Converts blocks of a quantised type, a limited number per step to bound the temporary memory.
 fn quantised(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     let format = Format::of(dtype).expect("every quantised type has a format");
     let mut out = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
@@ -86,8 +85,8 @@ mod tests {
 
     #[test]
     fn q4_k_unpacks_every_scale_and_minimum() {
-        // Scales 1, 2, 3, 4 | 33, 34, 51, 52 and minima 5, 6, 7, 8 | 20, 37, 54, 9: top bits differ
-        // among the last four.
+        // Scales 1, 2, 3, 4 | 33, 34, 51, 52 and minima 5, 6, 7, 8 | 20, 37, 54, 9: the last four
+        // differ in their top bits.
         let (scales, mins) = ([1u8, 2, 3, 4, 33, 34, 51, 52], [5u8, 6, 7, 8, 20, 37, 54, 9]);
         let mut packed = [0u8; 12];
         for j in 0..4 {
@@ -107,7 +106,7 @@ mod tests {
 
     #[test]
     fn q6_k_joins_nibbles_and_bit_pairs() {
-        // Element e holds q = (7 e + 3) mod 64, packed by the definition of the format.
+        // Element e has q = (7 e + 3) mod 64, packed as the format defines.
         let q: Vec<u8> = (0..256).map(|e| ((7 * e + 3) % 64) as u8).collect();
         let mut block = vec![0u8; 210];
         for (e, &q) in q.iter().enumerate() {

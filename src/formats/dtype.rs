@@ -1,27 +1,27 @@
-//! Element types of tensors in files and on the host, the block-quantised ones included.
+//! Element types of tensors in files and on the host, quantised types included.
 //!
-//! A type says how many elements share how many bytes and what it is called; it does not convert
-//! anything (see [`dequant`](super::dequant)) and it says nothing about what a device can bind.
+//! A type has a name, and a block size in elements and bytes. [`dequant`](super::dequant) converts
+//! elements; [`Format`](super::Format) describes storage on a device.
 
 use crate::error::{Error, Result};
 use crate::formats::weight_formats::{BlockLayout, quantised_formats};
 use std::fmt;
 
-/// Declares the types: the plain ones with their numbers in GGUF files, then the quantised ones of
-/// the table.
+/// Declares the types: the plain ones with their numbers in GGUF files, then the quantised ones
+/// from the table.
 macro_rules! element_types {
     (($($plain:ident = $ggml:literal),*) $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
-        /// Element type as it lies in memory, little-endian.
-        #[allow(non_camel_case_types)] // ggml's own names, which users know from their file names
+        /// Element type in memory, little-endian.
+        #[allow(non_camel_case_types)] // ggml's names, familiar from file names
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum DType { $($plain,)* $($dtype,)* }
 
         impl DType {
-            /// Every type, in the order in which error messages list them.
+            /// All types, in the order of error messages.
             pub const ALL: [DType; [$(stringify!($plain),)* $(stringify!($dtype),)*].len()] =
                 [$(DType::$plain,)* $(DType::$dtype,)*];
 
-            /// The name used in files and messages.
+            /// Name in files and messages.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(DType::$plain => stringify!($plain),)*
@@ -29,7 +29,7 @@ macro_rules! element_types {
                 }
             }
 
-            /// The number of the type in GGUF files.
+            /// Number of the type in GGUF files.
             pub const fn ggml(self) -> u32 {
                 match self {
                     $(DType::$plain => $ggml,)*
@@ -37,7 +37,7 @@ macro_rules! element_types {
                 }
             }
 
-            /// Sizes and layout of a block; none for the plain types.
+            /// Size and layout of a block; `None` for plain types.
             pub const fn block_layout(self) -> Option<&'static BlockLayout> {
                 match self {
                     $(DType::$plain => None,)*
@@ -51,7 +51,7 @@ macro_rules! element_types {
 quantised_formats!(element_types!(F64 = 28, F32 = 0, F16 = 1, BF16 = 30, I64 = 27, I32 = 26));
 
 impl DType {
-    /// Elements that share one block; 1 for the plain types.
+    /// Elements per block; 1 for plain types.
     pub const fn block_len(self) -> usize {
         match self.block_layout() {
             Some(layout) => layout.elements,
@@ -59,7 +59,7 @@ impl DType {
         }
     }
 
-    /// Bytes of one block of [`DType::block_len`] elements.
+    /// Bytes per block of [`DType::block_len`] elements.
     pub const fn block_bytes(self) -> usize {
         match (self, self.block_layout()) {
             (_, Some(layout)) => layout.bytes,
@@ -69,18 +69,18 @@ impl DType {
         }
     }
 
-    /// Whether values are real numbers (stored or quantised), so that
-    /// [`HostTensor::to_f32`](super::host_tensor::HostTensor) makes sense.
+    /// Whether values are real numbers (plain or quantised), so that
+    /// [`HostTensor::to_f32`](super::host_tensor::HostTensor) can convert them.
     pub const fn is_real(self) -> bool {
         !matches!(self, DType::I64 | DType::I32)
     }
 
-    /// Whether several elements share a scale.
+    /// Whether the elements of a block share scales.
     pub const fn is_quantised(self) -> bool {
         self.block_layout().is_some()
     }
 
-    /// Bytes of a tensor of this shape, or None where the number overflows or a row is no whole
+    /// Bytes of a tensor with this shape. `None` if the number overflows or a row is not a whole
     /// number of blocks.
     pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);
@@ -91,7 +91,7 @@ impl DType {
         (elements / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// The type behind a safetensors dtype.
+    /// The type for a safetensors dtype.
     pub fn from_safetensors(dtype: safetensors::Dtype) -> Result<Self> {
         use safetensors::Dtype as S;
         Ok(match dtype {
@@ -105,8 +105,8 @@ impl DType {
         })
     }
 
-    /// The safetensors dtype of this type; an error for the quantised ones, which that format does
-    /// not have.
+    /// The safetensors dtype for this type. Fails for quantised types, which safetensors cannot
+    /// store.
     pub fn to_safetensors(self) -> Result<safetensors::Dtype> {
         use safetensors::Dtype as S;
         Ok(match self {
@@ -120,14 +120,13 @@ impl DType {
         })
     }
 
-    /// The type behind a ggml type number, by its name in the error where Longreach does not read
-    /// it.
+    /// The type for a ggml type number. The error names types that Longreach does not read.
     pub fn from_ggml(number: u32) -> Result<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.ggml() == number).ok_or_else(|| unsupported_ggml(number))
     }
 }
 
-/// What ggml calls types that Longreach does not read, for the error.
+/// ggml names of the types that Longreach does not read, for error messages.
 const GGML_NAMES: &[(u32, &str)] = &[
     (9, "Q8_1"),
     (10, "Q2_K"),

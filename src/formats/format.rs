@@ -1,28 +1,27 @@
-//! How the elements of a tensor are stored on a device: plain numbers, or ggml's blocks in whole
-//! words.
+//! Storage formats of tensors on a device: plain numbers, or ggml blocks in whole words.
 //!
-//! A quantised weight keeps the numbers of its file; only the bytes are laid out so that a shader,
-//! which reads u32 words, finds each field of a block in place.
-//! [`weight_formats`](super::weight_formats) has the layouts, [`formulas`](super::formulas) the
-//! fields and what they mean. In every quantised format all products are exact in f32 (at most 24
-//! bits), so there is one rounding at most, and a device that fuses it gets the same bits.
+//! A quantised weight keeps the bits of its file. Only the byte layout changes, so that a shader,
+//! which reads u32 words, finds each field of a block at a word boundary.
+//! [`weight_formats`](super::weight_formats) defines the layouts and [`formulas`](super::formulas)
+//! the fields. In every quantised format all products are exact in f32 (at most 24 bits). So there
+//! is at most one rounding, and a device with fused multiply-add gets the same bits.
 //! `shaders/common/weight_*.wgsl` read this layout on a GPU, [`blocks`](super::blocks) on the CPU.
 
 use super::weight_formats::quantised_formats;
 use crate::error::Result;
 use crate::formats::dtype::DType;
 
-/// Declares the formats: the plain ones, then the quantised ones of the table.
+/// Declares the formats: the plain ones, then the quantised ones from the table.
 macro_rules! storage_formats {
     (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {
-        /// How the elements of a tensor are stored on a device.
+        /// Storage format of the elements of a tensor on a device.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Format {
-            /// One f32 an element.
+            /// One f32 per element.
             F32,
-            /// Two bfloat16 a word, the lower half first.
+            /// Two bfloat16 per word, the first in the low half.
             Bf16,
-            /// Two IEEE half floats a word, the lower half first.
+            /// Two IEEE half floats per word, the first in the low half.
             F16,
             $(
                 #[doc = concat!("ggml's ", stringify!($dtype), " in whole words.")]
@@ -34,7 +33,7 @@ macro_rules! storage_formats {
             /// The quantised formats.
             pub const QUANTISED: [Format; [$(stringify!($format)),*].len()] = [$(Format::$format),*];
 
-            /// Type of the elements in a file.
+            /// Element type in a file.
             pub const fn dtype(self) -> DType {
                 match self {
                     Format::F32 => DType::F32,
@@ -50,22 +49,22 @@ macro_rules! storage_formats {
 quantised_formats!(storage_formats!());
 
 impl Format {
-    /// Every format.
+    /// All formats.
     pub fn all() -> impl Iterator<Item = Self> {
         [Format::F32, Format::Bf16, Format::F16].into_iter().chain(Self::QUANTISED)
     }
 
-    /// The format that keeps a matrix of a file as it is, where there is one.
+    /// The format that stores a matrix of this type unchanged, if there is one.
     pub fn of(dtype: DType) -> Option<Self> {
         Self::all().find(|format| format.dtype() == dtype)
     }
 
-    /// Whether several elements share a scale.
+    /// Whether the elements of a block share scales.
     pub const fn is_quantised(self) -> bool {
         self.dtype().is_quantised()
     }
 
-    /// Elements that share one block of words.
+    /// Elements per block of words.
     pub const fn block_len(self) -> usize {
         match self {
             Format::Bf16 | Format::F16 => 2,
@@ -73,23 +72,24 @@ impl Format {
         }
     }
 
-    /// Words of one block.
+    /// Words per block.
     pub const fn block_words(self) -> usize {
         self.dtype().block_bytes().div_ceil(4)
     }
 
-    /// Four-byte words that hold `n` elements.
+    /// Number of 4-byte words for `n` elements.
     pub fn n_words(self, n: usize) -> usize {
         n.div_ceil(self.block_len()) * self.block_words()
     }
 
-    /// Whether rows of `cols` elements are whole blocks; rows of 16-bit elements may end within a
+    /// Whether rows of `cols` elements are whole blocks. Rows of 16-bit elements may end inside a
     /// word.
     pub fn takes_rows_of(self, cols: usize) -> bool {
         !self.is_quantised() || cols.is_multiple_of(self.block_len())
     }
 
-    /// Blocks of a file as words. Errors: a byte count that is no whole number of blocks.
+    /// Repacks blocks of a file into words. Fails for plain types and for a byte count that is not
+    /// a whole number of blocks.
     pub fn words_of_blocks(self, bytes: &[u8]) -> Result<Vec<u32>> {
         let (stored, n_words) = (self.dtype().block_bytes(), self.block_words());
         let layout = self.dtype().block_layout().filter(|_| bytes.len().is_multiple_of(stored));

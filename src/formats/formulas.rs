@@ -1,13 +1,13 @@
-//! Formulas of packed weights: for each format the elements of a run, from the words of a block.
+//! Formulas of packed weights: the elements of a run from the words of a block.
 //!
-//! Fields and order of operations are ggml's (ggml-common.h). All scales are f16. Each formula
-//! loops over fixed ranges and calls only inlined functions, so that a compiler turns it into
-//! vectors.
+//! Fields and order of operations are those of ggml (ggml-common.h). All scales are f16. Each
+//! formula loops over fixed ranges and calls only inlined functions, so that the compiler
+//! vectorises it.
 
-/// Elements that are unpacked at a time.
+/// Elements per run: the unit of unpacking.
 pub const RUN: usize = 32;
 
-/// An IEEE half float, without a branch: for many at a time.
+/// Converts an IEEE half float without branches; suits vectorised loops.
 #[inline(always)]
 pub fn half(bits: u32) -> f32 {
     let (exponent, mantissa) = (bits & 0x7c00, bits & 0x3ff);
@@ -19,8 +19,8 @@ pub fn half(bits: u32) -> f32 {
     f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
 }
 
-/// The same in fewer steps, slow only where the number is subnormal: for scales of short blocks,
-/// which rarely are.
+/// Same as `half` in fewer steps, but slow for subnormal numbers. For the scales of short blocks,
+/// which are rarely subnormal.
 #[inline(always)]
 pub fn scale(bits: u32) -> f32 {
     let magnitude = bits & 0x7fff;
@@ -29,7 +29,7 @@ pub fn scale(bits: u32) -> f32 {
     f32::from_bits(if magnitude < 0x7c00 { bits } else { bits | 0x7f80_0000 })
 }
 
-/// The bytes of four words.
+/// The 16 bytes of four words.
 #[inline(always)]
 fn bytes(words: &[u32], at: usize) -> [u8; 16] {
     bytemuck::cast([words[at].to_le(), words[at + 1].to_le(), words[at + 2].to_le(), words[at + 3].to_le()])
@@ -93,8 +93,8 @@ pub fn q4_1(block: &[u32; 5], _: usize) -> [f32; RUN] {
     out
 }
 
-/// Sixteen five-bit numbers: the nibble of byte i at bit `shift`, and above it bit `from + i` of
-/// `high`.
+/// Sixteen 5-bit numbers: the nibble of byte i at bit `shift`, with bit `from + i` of `high` as bit
+/// 4.
 #[inline(always)]
 fn five_bits(nibbles: &[u8; 16], shift: u32, high: u32, from: u32) -> [f32; 16] {
     let mut out = [0.0; 16];
@@ -104,8 +104,8 @@ fn five_bits(nibbles: &[u8; 16], shift: u32, high: u32, from: u32) -> [f32; 16] 
     out
 }
 
-/// d f16; a word of fifth bits (element i has bit i); nibbles as in Q4_0: y = (q-16)·d with q of
-/// five bits.
+/// d f16; one word of fifth bits (bit i for element i); nibbles as in Q4_0: y = (q-16)·d with 5-bit
+/// q.
 #[inline(always)]
 pub fn q5_0(block: &[u32; 6], _: usize) -> [f32; RUN] {
     let (d, high, nibbles) = (scale(block[0] & 0xffff), block[1], bytes(block, 2));
@@ -131,9 +131,9 @@ pub fn q5_1(block: &[u32; 6], _: usize) -> [f32; RUN] {
     out
 }
 
-/// Pair number `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. The first four
-/// scales are the low six bits of bytes 0-3, the first four minima those of bytes 4-7. The last
-/// four pairs have their low nibbles in bytes 8-11 and their top two bits above the first four.
+/// Pair `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. Bytes 0-3 hold the
+/// first four scales in their low six bits, bytes 4-7 the first four minima. The last four pairs
+/// have their low nibbles in bytes 8-11 and their top two bits in the top bits of bytes 0-7.
 #[inline(always)]
 fn six_bit_pair(block: &[u32], j: usize) -> (u32, u32) {
     let byte = |at: usize| block[1 + at / 4] >> (8 * (at % 4)) & 0xff;
@@ -145,8 +145,8 @@ fn six_bit_pair(block: &[u32], j: usize) -> (u32, u32) {
 }
 
 /// d f16, dmin f16; 12 bytes of eight 6-bit pairs (scale, min); 128 bytes of nibbles q.
-/// Run j: y = (d·scale_j)·q - dmin·min_j. Even runs are low nibbles, odd ones the high nibbles
-/// beside them.
+/// Run j: y = (d·scale_j)·q - dmin·min_j.
+/// Even runs are low nibbles; odd runs are the high nibbles of the same bytes.
 #[inline(always)]
 pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
     let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
@@ -163,9 +163,9 @@ pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
     out
 }
 
-/// d f16, dmin f16; pairs as in Q4_K; 32 bytes of fifth bits (run j has bit j of each); 128 bytes
+/// d f16, dmin f16; pairs as in Q4_K; 32 bytes of fifth bits (bit j of each for run j); 128 bytes
 /// of nibbles as in Q4_K.
-/// Run j: y = (d·scale_j)·q - dmin·min_j with q of five bits.
+/// Run j: y = (d·scale_j)·q - dmin·min_j with 5-bit q.
 #[inline(always)]
 pub fn q5k(block: &[u32; 44], run: usize) -> [f32; RUN] {
     let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
@@ -183,9 +183,10 @@ pub fn q5k(block: &[u32; 44], run: usize) -> [f32; RUN] {
     out
 }
 
-/// 128 bytes of low nibbles; 64 bytes of high bit pairs; 16 × i8 scale; d f16: y =
-/// (d·scale)·(q-32). Each half of 128 elements is four runs: run r takes nibble r/2 of byte
-/// (r%2)·32+l, bit pair r of byte l. Each 16 elements have a scale.
+/// 128 bytes of low nibbles; 64 bytes of high bit pairs; 16 × i8 scale; d f16:
+/// y = (d·scale)·(q-32).
+/// Each half of 128 elements has four runs. Run r takes nibble r/2 of byte (r%2)·32+l and bit pair
+/// r of byte l. Every 16 elements share a scale.
 #[inline(always)]
 pub fn q6k(block: &[u32; 53], run: usize) -> [f32; RUN] {
     let d = half(block[52] & 0xffff);

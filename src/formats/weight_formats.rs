@@ -1,53 +1,53 @@
-//! The table of ggml's quantised weight formats: one row each, from which the rest is derived.
+//! The table of ggml's quantised weight formats: one row per format.
 //!
-//! A new format takes three things:
+//! To add a format:
 //!
-//! 1. a row in `quantised_formats` below,
-//! 2. its formula in [`formulas`](super::formulas): a run of 32 elements from the words of a block,
-//! 3. its WGSL part `shaders/common/weight_<name>.wgsl`: `weight(i)` from the same words.
+//! 1. add a row to `quantised_formats` below,
+//! 2. add its formula to [`formulas`](super::formulas): a run of 32 elements from a block of words,
+//! 3. add `shaders/common/weight_<name>.wgsl`, which declares `weight(i)` for the same words.
 //!
-//! The row gives the element type of files ([`DType`](crate::formats::dtype::DType)), the storage
-//! format on a device ([`Format`](super::Format)), the readers on the host, the embedding look-up,
-//! the matrix products, the normed row, and the cases of all of them. `tests/weight_formats.rs`
-//! fails for a format without golden blocks.
+//! The row yields the element type of files ([`DType`](crate::formats::dtype::DType)), the storage
+//! format on a device ([`Format`](super::Format)), the host readers, the embedding lookup, the
+//! matrix products, the fused norm and row product, and the cases of all of them.
+//! `tests/weight_formats.rs` fails for a format without golden blocks.
 //!
-//! A device holds a block in whole words, with the bytes in the order of the file. Where they do
-//! not fill the last word, zero bytes are inserted at one place (`gap_at`), so that every field
-//! that a shader reads as a word starts at one. A row of a matrix is a whole number of blocks
-//! without gaps.
+//! On a device, a block is a whole number of words, with the bytes in file order. If the bytes do
+//! not fill the last word, the device copy inserts zero bytes at one place (`gap_at`), so that
+//! every field that a shader reads as a word starts at a word boundary. A matrix row is a whole
+//! number of blocks without gaps between them.
 
-/// Sizes of a quantised format's block, and its layout on a device.
+/// Size of a block of a quantised format, and its layout on a device.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockLayout {
-    /// The format's number in GGUF files.
+    /// Number of the format in GGUF files.
     pub ggml: u32,
-    /// Elements of a block, a multiple of 32.
+    /// Elements per block, a multiple of 32.
     pub elements: usize,
-    /// Bytes of a block in a file.
+    /// Bytes per block in a file.
     pub bytes: usize,
-    /// The byte before which a device's copy has the zero bytes that fill it up to whole words.
+    /// Offset of the zero bytes that pad the device copy to whole words.
     pub gap_at: usize,
-    /// The word of a device's block that holds the block's f16 scales, the lower half first.
+    /// Word of the device block with the f16 scales, the first in the low half.
     pub scale_word: usize,
-    /// Sizes of those scales in random blocks, such that values lie about between -2 and 2.
+    /// Magnitudes of those scales in random test blocks, chosen so that values lie roughly in -2 to
+    /// 2.
     pub scale_sizes: &'static [f32],
 }
 
 impl BlockLayout {
-    /// Words of a block on a device.
+    /// Words per block on a device.
     pub const fn words(&self) -> usize {
         self.bytes.div_ceil(4)
     }
 }
 
-/// Calls `$then!` with the tokens in its parentheses and a row for each quantised format, in the
-/// order in which lists name them. Each place that derives something from the table is such a
-/// macro.
+/// Calls `$then!` with the tokens in its parentheses and one row per quantised format, in the order
+/// of lists. Every place that derives code from the table is such a macro.
 macro_rules! quantised_formats {
     ($then:ident!($($first:tt)*)) => {
         $then! {
             ($($first)*)
-            // DType, Format, name of its formula, kernels and shader, BlockLayout
+            // DType, Format, name of formula, kernels and shader, BlockLayout
             Q8_0 Q8_0 q8_0 { ggml: 8, elements: 32, bytes: 34, gap_at: 2,
                 scale_word: 0, scale_sizes: &[-1.0 / 64.0] }
             Q4_0 Q4_0 q4_0 { ggml: 2, elements: 32, bytes: 18, gap_at: 2,
