@@ -1,4 +1,4 @@
-//! RoPE tables on the host, bit for bit as transformers computes them wherever that is defined.
+//! RoPE tables on the host, bit-identical to transformers where the last bit is well defined.
 //!
 //! Frequencies, angles and results are f32, each rounded once. cos and sin take the f32 angle in
 //! f64. Kernels only read these tables, because sin and cos in a shader are too inaccurate at large
