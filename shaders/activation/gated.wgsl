@@ -1,6 +1,8 @@
-// A gated layer: out = f(gate) * up, element by element. The part that declares `activation` says
-// what f is.
-// grid: n invocations, folded. Source: Shazeer, arXiv 2002.05202.
+// Gated layer, element by element:
+// out = f(gate) * up
+// The linked activation part defines f.
+// grid: n invocations, folded.
+// Source: Shazeer, arXiv 2002.05202.
 struct Params {
     n: u32,
 }

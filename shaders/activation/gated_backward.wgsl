@@ -1,5 +1,7 @@
-// Gradients of a gated layer: dgate = dy * up * f'(gate),  dup = dy * f(gate). The part that
-// declares `activation_and_slope` says what f and f' are.
+// Gradients of a gated layer:
+// dgate = dy * up * f'(gate)
+// dup = dy * f(gate)
+// The linked part defines f and f' in `activation_and_slope`.
 // grid: n invocations, folded.
 struct Params {
     n: u32,

@@ -1,8 +1,9 @@
-// gelu_tanh(g) = g / 2 * (1 + tanh(v)) with v = sqrt(2 / pi) * (g + 0.044715 * g^3), which is g /
-// (1 + exp(-2 v)): so nothing cancels where g is negative. 2 v = g * (A + B * g^2), and with e =
-// exp(-2 v), s = 1 / (1 + e) the slope is s * (1 + g * (e * s) * (A + 3 * B * g^2)).
-// Beyond 9.5 nothing changes in f32, and the cube and exp stay finite. Source: Hendrycks and
-// Gimpel, arXiv 1606.08415.
+// gelu_tanh(g) = g / 2 * (1 + tanh(v)) with v = sqrt(2 / pi) * (g + 0.044715 * g^3)
+// = g / (1 + exp(-2 v)), which avoids cancellation for negative g
+// 2 v = g * (A + B * g^2)
+// slope = s * (1 + g * (e * s) * (A + 3 * B * g^2)) with e = exp(-2 v), s = 1 / (1 + e)
+// Clamping at 9.5 does not change the f32 result and keeps the cube and exp finite.
+// Source: Hendrycks and Gimpel, arXiv 1606.08415.
 const A: f32 = 1.5957691216; // 2 * sqrt(2 / pi)
 const B: f32 = 0.0713548163; // 0.044715 * A
 

@@ -1,5 +1,6 @@
-// silu(g) = g / (1 + exp(-g)); with s = 1 / (1 + exp(-g)) its slope is s * (1 + g * (1 - s)).
-// Beyond 80 nothing changes in f32, and exp stays finite.
+// silu(g) = g / (1 + exp(-g))
+// slope = s * (1 + g * (1 - s)) with s = 1 / (1 + exp(-g))
+// Clamping at 80 does not change the f32 result and keeps exp finite.
 fn activation(g: f32) -> f32 {
     return g / (1.0 + exp(-clamp(g, -80.0, 80.0)));
 }

@@ -1,4 +1,4 @@
-// One AdamW step over an arena slice in PyTorch's order (decoupled decay, arXiv 1711.05101).
+// One AdamW step over an arena slice, in PyTorch's order.
 //
 // value -= decay * value                  decay = lr * weight decay, or 0
 // g = factor * grad
@@ -6,9 +6,9 @@
 // v += (1 - beta2) * (g^2 - v)
 // value -= step_size * m / (sqrt(v) * inv_sqrt_correction + eps)
 // with step_size = lr / (1 - beta1^t) and inv_sqrt_correction = 1 / sqrt(1 - beta2^t)
-// Small constants are passed as such. f32 would round their difference from 1 to a fraction of its
-// digits.
+// The host passes small constants directly: their difference from 1 would lose most digits in f32.
 // grid: n invocations, folded.
+// Source: Loshchilov and Hutter, arXiv 1711.05101 (decoupled decay).
 struct Params {
     n: u32,
     decay: f32,

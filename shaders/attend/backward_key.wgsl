@@ -1,9 +1,11 @@
-// Gradients of keys and values: dv_j = sum_t w_tj dout_t, dk_j = scale * sum_t w_tj (dout_t . v_j -
-// delta_t) q_t, summed over the queries that see the key and over the g query heads of its group,
-// in a fixed order. No atomics.
+// Gradients of keys and values:
+// dv_j = sum_t w_tj dout_t
+// dk_j = scale * sum_t w_tj (dout_t . v_j - delta_t) q_t
+// The sums run over the queries t that see key j and over the g query heads of its group, in a
+// fixed order. No atomics.
 //
-// grid: [n_tiles, Hk]; a lane is one key, so that all lanes read the same query at a time. See
-// attend/key_tiles.wgsl for the tiles.
+// grid: [n_tiles, Hk]; one lane per key, so all lanes read the same query at a time.
+// attend/key_tiles.wgsl declares the tiles.
 @compute @workgroup_size(64)
 fn backward_key(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile = group.x;

@@ -1,14 +1,14 @@
 // Gradients of keys and values as in attend/backward_key.wgsl, by subgroups without workgroup
-// memory: each lane loads one quad in eight of a query and of its output's gradient, and the
-// subgroup hands them round to lanes that have four keys each.
+// memory. Each lane loads every eighth quad of a query and of dout, and broadcasts them to the
+// lanes of the subgroup. Each lane owns four keys.
 //
-// grid: [n_tiles, Hk]; see attend/key_tiles.wgsl for the tiles and attend/quads.wgsl for what lanes
-// hand round.
+// grid: [n_tiles, Hk]; see attend/key_tiles.wgsl for the tiles and attend/quads.wgsl for the
+// broadcasts.
 const LANES: u32 = 16u;
 
 var<private> key: Columns;
 var<private> value: Columns;
-var<private> dkey: Columns; // begins as zeros
+var<private> dkey: Columns; // initially zero
 var<private> dvalue: Columns;
 
 @compute @workgroup_size(LANES)
@@ -22,7 +22,7 @@ fn backward_key_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
     let own = vec4<u32>(4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let seen_from = first_seen(tile, own);
     let width = vec4<u32>(tiles[tile].width);
-    // Keys that do not exist are zeros, and nobody stores what comes of them.
+    // Keys past the end load zeros, and their results are never stored.
     let n_columns = count_columns(own.x, n_keys);
     let at = (vec4<u32>(tiles[tile].key) + own) * (2u * p.n_kv_heads * D4) + head * D4;
     for (var c = 0u; c < count_quads(); c++) {

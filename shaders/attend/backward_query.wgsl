@@ -1,7 +1,8 @@
-// Gradient of the queries: dq = scale * sum_j w_j (dout . v_j - delta) k_j with w_j = exp(s_j -
-// lse), recomputed.
+// Gradient of the queries:
+// dq = scale * sum_j w_j (dout . v_j - delta) k_j with w_j = exp(s_j - lse)
+// The scores s_j are recomputed.
 //
-// grid: [n_tiles, Hk]; a lane is one row of the tile. See attend/tiles.wgsl for the tiles.
+// grid: [n_tiles, Hk]; one lane per row of the tile. attend/tiles.wgsl declares the tiles.
 const LANES: u32 = 64u;
 
 @group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;     // [tokens, H, D4]
@@ -36,7 +37,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
                     score += dot(query[c], load(run, key + c));
                     along += dot(upstream[c], load(run, value + c));
                 }
-                // Probability of the key times the slope of the loss in its score.
+                // Probability of the key times the gradient of its score.
                 let slope = exp(clamp(score - stats[2u * row], -80.0, 1.0)) * (along - stats[2u * row + 1u]);
                 let w = select(0.0, slope, j - hidden < seen);
                 for (var c = 0u; c < D4; c++) {

@@ -1,8 +1,8 @@
-// Gradient of the queries as in attend/backward_query.wgsl, by subgroups without workgroup memory,
-// as attend/forward_broadcast.wgsl.
+// Gradient of the queries as in attend/backward_query.wgsl, by subgroups without workgroup memory
+// as in attend/forward_broadcast.wgsl.
 //
-// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes
-// hand round.
+// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for the
+// broadcasts.
 const LANES: u32 = 16u;
 
 @group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;     // [tokens, H, D4]
@@ -49,7 +49,7 @@ fn backward_query_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(lo
                 let x = own(run, key + quad);
                 let score = products(&query, x);
                 let along = products(&upstream, own(run, value + quad));
-                // Probability of the key times the slope of the loss in its score.
+                // Probability of the key times the gradient of its score.
                 let slope = exp(clamp(score - lse, vec4<f32>(-80.0), vec4<f32>(1.0))) * (along - delta);
                 let w = select(vec4<f32>(0.0), slope, vec4<u32>(j) - hidden < seen);
                 add_weighed(&total, w, x);

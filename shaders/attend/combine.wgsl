@@ -1,8 +1,8 @@
-// Adds up what attend/decode.wgsl found in the ranges of a query's keys, with T the highest top of
-// them:
-// out = Σ e^(top - T) mixed / Σ e^(top - T) sum, lse = T + log Σ e^(top - T) sum.
+// Combines the key ranges of attend/decode.wgsl, with T the maximum of their tops:
+// out = Σ e^(top - T) mixed / Σ e^(top - T) sum
+// lse = T + log Σ e^(top - T) sum
 //
-// Lanes take channels of every WAYS-th range; d is at most 256.
+// Each lane takes one quad of channels of every WAYS-th range; d is at most 256.
 // grid: [n_tiles, H]; tiles of one query.
 struct Params {
     n_heads: u32, // H

@@ -1,13 +1,17 @@
-// Attention of single queries over a range of their keys: SPLIT of the three runs taken as one.
-// Writes, for every query head, the highest score `top`, the sum of e^(score - top) and the values
-// weighed so; attend/combine.wgsl adds up the ranges (the sums of Milakov & Gimelshein, arXiv
-// 1805.02867).
+// Attention of single queries over one range of SPLIT keys. The ranges divide the sequence sink,
+// kept, recent.
+// For every query head:
+// top = max_k score_k
+// sum = sum_k e^(score_k - top)
+// mixed = sum_k e^(score_k - top) v_k
+// attend/combine.wgsl combines the ranges.
 //
-// Lanes take keys for the scores, then channels of every WAYS-th value. The heads that share a KV
-// head are taken G at a time, so that a key is read once for all of them. G and SPLIT are
-// generated; d is at most 256.
-// grid: [n_tiles, Hk, n_splits]; tiles of one query, see attend/tiles.wgsl. A range behind the last
+// Lanes first take keys, for the scores, then channels of every WAYS-th value. A workgroup
+// processes G query heads of a KV head together, so that it reads each key once for all of them.
+// The host generates G and SPLIT; d is at most 256.
+// grid: [n_tiles, Hk, n_splits]; tiles of one query, see attend/tiles.wgsl. A range past the last
 // key writes LOWEST, 0 and zeros.
+// Source: online softmax, Milakov and Gimelshein, arXiv 1805.02867.
 struct Params {
     n_heads: u32,    // H
     n_kv_heads: u32, // Hk
@@ -26,7 +30,7 @@ const LOWEST: f32 = -3.0e38;
 var<workgroup> weights: array<f32, G * SPLIT>;
 var<workgroup> parts: array<vec4<f32>, G * GROUP>;
 
-// Run and first quad of key i of the tile, all runs taken as one.
+// Run and first quad of key i of the tile, counted over all three runs.
 fn key_at(tile: u32, i: u32, head: u32) -> vec2<u32> {
     let n_sink = tiles[tile].n_sink;
     let n_older = n_sink + tiles[tile].n_kept;
@@ -77,7 +81,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
                 weights[h * SPLIT + k] = w;
                 sum += w;
             }
-            sum = segment_sum(sum, lane, GROUP); // its barriers also show the weights to all lanes
+            sum = segment_sum(sum, lane, GROUP); // its barriers also make the weights visible to all lanes
             if lane == h && first + h < group_size {
                 stats[out + first + h] = vec2<f32>(highest, sum);
             }

@@ -1,7 +1,8 @@
-// Row statistics of the attention backward: stats = (log-sum-exp, delta) with delta = sum_c dout *
-// out (FlashAttention, arXiv 2205.14135).
+// Row statistics of the attention backward:
+// stats = (log-sum-exp, delta) with delta = sum_c dout * out
 //
 // grid: one invocation per token and query head.
+// Source: FlashAttention, arXiv 2205.14135.
 struct Params {
     n: u32, // tokens * H
     head_dim: u32,

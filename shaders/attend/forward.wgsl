@@ -1,9 +1,10 @@
-// Attention of query tiles over three runs of keys: sink, kept, recent. Online softmax (Milakov &
-// Gimelshein, arXiv 1805.02867), blocks of keys as in FlashAttention (arXiv 2205.14135); saves the
-// row log-sum-exp for the backward.
+// Attention of query tiles over three runs of keys: sink, kept, recent. It processes keys in blocks
+// with an online softmax and saves the row log-sum-exp for the backward.
 //
-// grid: [n_tiles, Hk]; a lane is one row of the tile, so that all lanes read the same key at a
-// time. See attend/tiles.wgsl for the tiles.
+// grid: [n_tiles, Hk]; one lane per row of the tile, so all lanes read the same key at a time.
+// attend/tiles.wgsl declares the tiles.
+// Sources: online softmax, Milakov and Gimelshein, arXiv 1805.02867; blocks of keys,
+// FlashAttention, arXiv 2205.14135.
 const LANES: u32 = 64u;
 const BLOCK: u32 = 4u;
 const LOWEST: f32 = -3.0e38;
@@ -49,7 +50,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
                     total[c] *= shrink;
                 }
                 for (var j = 0u; j < BLOCK; j++) {
-                    // A masked key weighs exactly nothing, also while every key so far was masked.
+                    // The weight of a masked key is exactly 0, even if all keys so far are masked.
                     let weight = exp(clamp(scores[j] - top, -80.0, 0.0));
                     let w = select(weight, 0.0, scores[j] <= 0.5 * LOWEST);
                     sum += w;

@@ -1,11 +1,11 @@
-// Attention of query tiles over three runs of keys as in attend/forward.wgsl, by subgroups without
-// workgroup memory: each lane loads one quad in eight of a key or value, and the subgroup hands
-// them round to lanes that have four rows each.
+// Attention of query tiles as in attend/forward.wgsl, by subgroups without workgroup memory. Each
+// lane loads every eighth quad of a key or value and broadcasts it to the lanes of the subgroup.
+// Each lane owns four rows.
 //
-// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for what lanes
-// hand round.
+// grid: [n_tiles, Hk]; see attend/tiles.wgsl for the tiles and attend/quads.wgsl for the
+// broadcasts.
 const LANES: u32 = 16u;
-const BLOCK: u32 = max(1u, 32u / D4); // keys at a time; what is unrolled does not grow with the heads
+const BLOCK: u32 = max(1u, 32u / D4); // keys per step; bounds the unrolled code for large heads
 const LOWEST: f32 = -3.0e38;
 
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>; // [tokens, H, D4]
@@ -24,8 +24,8 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
     let quad = place % 8u;
     for (var first_row = 0u; first_row < n_rows; first_row += 4u * LANES) {
         let rows = vec4<u32>(first_row + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
-        // Nothing reads behind the last row, but without this bound Mesa 26.1 computes NaN for
-        // others where naga checks indices.
+        // No result depends on rows past the last one. But without this bound, Mesa 26.1 computes
+        // NaN for other rows when naga checks indices.
         let at = rows_of(tile, head, min(rows, vec4<u32>(n_rows - 1u)));
         let n_columns = count_columns(rows.x, n_rows);
         for (var c = 0u; c < count_quads(); c++) {
@@ -57,7 +57,7 @@ fn forward_broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_inv
                 sum *= shrink;
                 scale_columns(&total, shrink);
                 for (var j = 0u; j < BLOCK; j++) {
-                    // A masked key weighs exactly nothing, also while every key so far was masked.
+                    // The weight of a masked key is exactly 0, even if all keys so far are masked.
                     let weight = exp(clamp(scores[j] - top, vec4<f32>(-80.0), vec4<f32>(0.0)));
                     let w = select(weight, vec4<f32>(0.0), scores[j] <= vec4<f32>(0.5 * LOWEST));
                     sum += w;

@@ -1,15 +1,15 @@
-// What the kernels over key tiles share: parameters, inputs and the output.
+// Shared declarations of the kernels over key tiles: parameters, inputs and the output.
 //
-// Key i of a tile is seen from query i / run * step on. So the same kernel serves recent keys (from
-// query i on) and kept keys (those of a partition from the same query on).
+// Key i of a tile is visible from query i / run * step on. For recent keys, key i is visible from
+// query i on. For kept keys, all keys of a partition are visible from the same query on.
 struct KeyTile {
     key: u32,       // first key row
     n_keys: u32,
     query: u32,     // first query row that sees the first key
-    query_end: u32, // end of the query rows
+    query_end: u32, // end of the query rows (exclusive)
     run: u32,
     step: u32,
-    width: u32,     // most queries that see a key; 2^31 where nothing limits them
+    width: u32,     // maximum number of queries that see a key; 2^31 for no limit
 }
 
 struct Params {

@@ -1,7 +1,7 @@
-// What the broadcasting kernels over query tiles load of a key or value; see attend/tiles.wgsl and
+// Loads of keys and values for the broadcast kernels over query tiles; see attend/tiles.wgsl and
 // attend/quads.wgsl.
 
-// The lane's quads of a vector of which `at` is the first of them.
+// The quads of a vector that this lane loads; `at` is the first quad of the vector.
 fn own(run: u32, at: u32) -> Own {
     var x: Own;
     for (var i = 0u; i < OWN_QUADS; i++) {

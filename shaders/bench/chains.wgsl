@@ -1,9 +1,9 @@
-// Arithmetic at full speed, to measure it: eight chains x <- x * factor + offset in registers,
-// nothing read and little written.
+// Arithmetic benchmark: eight chains x <- x * factor + offset in registers, no reads and few
+// writes.
 //
 // out[i] = sum over c < 8 of x_c after 8 * turns steps, where x_c starts at (i mod 16 + 16 c) / 16
-// With |factor| < 1 the chains stay bounded however long they run. 128 floating-point operations a
-// turn and invocation.
+// With |factor| < 1 the chains stay bounded for any number of steps. 128 floating-point operations
+// per turn and invocation.
 // grid: n invocations, folded.
 struct Params {
     n: u32,

@@ -1,5 +1,6 @@
-// out = x, to measure how fast memory is read and written.
-// grid: n invocations, folded; each moves four elements.
+// Memory bandwidth benchmark:
+// out = x
+// grid: n invocations, folded; each copies four elements.
 struct Params {
     n: u32, // groups of four elements
 }

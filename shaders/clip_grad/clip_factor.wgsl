@@ -1,12 +1,11 @@
-// Second stage of the gradient norm, and the factor that clips it, as
-// torch.nn.utils.clip_grad_norm_ has it.
+// Second stage of the gradient norm, and the clipping factor of torch.nn.utils.clip_grad_norm_.
 //
 // state[0] = norm = sqrt(sum of partials)
 // state[1] = clip > 0 ? min(1, clip / (norm + 1e-6)) : 1
 // grid: [1], one workgroup.
 struct Params {
     n: u32,    // number of partial sums
-    clip: f32, // largest norm, 0 for no clipping
+    clip: f32, // maximum norm, 0 for no clipping
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,13 +1,12 @@
-// First stage of the gradient norm: sums of squares of one arena slice, one partial sum a
+// First stage of the gradient norm: sums of squares of one arena slice, one partial sum per
 // workgroup.
 //
-// partials[first + g] = sum of x[i]^2 over the blocks of 256 elements whose number is g modulo
-// n_groups
+// partials[first + g] = sum of x[i]^2 over the 256-element blocks with index ≡ g (mod n_groups)
 // grid: [n_groups].
 struct Params {
     n: u32,        // elements of the slice
     n_groups: u32, // workgroups, and partial sums of this slice
-    first: u32,    // its first partial sum
+    first: u32,    // index of the first partial sum of this slice
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

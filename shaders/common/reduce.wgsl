@@ -1,10 +1,11 @@
-// Sums and maxima over the lanes of a workgroup, through workgroup memory: the portable form. The
-// linking kernel declares `const GROUP: u32`, the power of two that is its workgroup size. All
-// invocations of the workgroup call a helper together, in uniform flow; each receives the result of
-// its segment. The order of the sum depends on nothing but the number of lanes.
+// Sums and maxima over the lanes of a workgroup, through workgroup memory: the portable variant.
+// The linking kernel declares `const GROUP: u32`, its workgroup size, a power of two. All
+// invocations of the workgroup call a helper together, in uniform control flow. Each receives the
+// result of its segment. The order of the sum depends only on the number of lanes.
 var<workgroup> partials: array<f32, GROUP>;
 
-// Sum over each aligned segment of n lanes. n: a power of two up to GROUP, equal for the workgroup.
+// Sum over each aligned segment of n lanes. n is a power of two up to GROUP, and uniform across the
+// workgroup.
 fn segment_sum(value: f32, lane: u32, n: u32) -> f32 {
     partials[lane] = value;
     workgroupBarrier();
@@ -15,7 +16,7 @@ fn segment_sum(value: f32, lane: u32, n: u32) -> f32 {
         workgroupBarrier();
     }
     let total = partials[lane & ~(n - 1u)];
-    workgroupBarrier(); // the next call overwrites what others may still read
+    workgroupBarrier(); // the next call overwrites values that other lanes may still read
     return total;
 }
 

@@ -1,23 +1,24 @@
-// Sums and maxima over the lanes of a workgroup, by subgroups: the form of common/reduce.wgsl for
-// devices that have them. The linking kernel declares `const GROUP: u32`, the power of two that is
-// its workgroup size. All invocations of the workgroup call a helper together, in uniform flow;
-// each receives the result of its segment.
+// Sums and maxima over the lanes of a workgroup, by subgroups: the variant of common/reduce.wgsl
+// for devices with subgroups. The linking kernel declares `const GROUP: u32`, its workgroup size, a
+// power of two. All invocations of the workgroup call a helper together, in uniform control flow.
+// Each receives the result of its segment.
 //
-// Each subgroup is an aligned run of lanes and combines its own; the results of the runs meet in
-// workgroup memory and every lane adds them up in the same order. subgroupAdd(1u) is the length of
-// the subgroup, which may be longer or shorter than n. The order of the sum depends on the number
-// of lanes and the length of the subgroup, which is fixed on a device.
+// Each subgroup covers an aligned run of lanes and reduces it. The results of the runs go to
+// workgroup memory, and every lane adds them in the same order. subgroupAdd(1u) is the size of the
+// subgroup, which may be larger or smaller than n. The order of the sum depends on the number of
+// lanes and the subgroup size, which is fixed per device.
 var<workgroup> partials: array<f32, GROUP>;
 
-// A partner further away than this does not exist.
+// No partner lane is further away than this.
 const MAX_SUBGROUP: u32 = 128u;
 
-// Sum over each aligned segment of n lanes. n: a power of two up to GROUP, equal for the workgroup.
+// Sum over each aligned segment of n lanes. n is a power of two up to GROUP, and uniform across the
+// workgroup.
 fn segment_sum(value: f32, lane: u32, n: u32) -> f32 {
     if n == GROUP {
         return workgroup_sum(value, lane);
     }
-    workgroupBarrier(); // the result of a previous call has been read, and the lanes have met
+    workgroupBarrier(); // all lanes have read the previous result, and reconverged
     let run = min(subgroupAdd(1u), n);
     var total = value;
     for (var step = 1u; step < min(n, MAX_SUBGROUP); step *= 2u) {

@@ -1,8 +1,8 @@
-// Which row of a matrix an invocation works on where LANES invocations share a row and a workgroup
-// of GROUP holds GROUP / LANES rows. Grid: rows * LANES invocations, folded. Both constants are
-// generated.
+// Maps an invocation to a matrix row: LANES invocations share a row, and a workgroup of GROUP
+// invocations holds GROUP / LANES rows. The host generates both constants.
+// grid: rows * LANES invocations, folded.
 struct RowLane {
-    row: u32,  // may lie beyond the last row: clamp it for loads, do not store
+    row: u32,  // may exceed the last row: clamp it for loads, skip the store
     lane: u32, // 0 .. LANES
 }
 

@@ -1,15 +1,15 @@
-// Sums and maximum over a workgroup of 256 invocations by subgroups, in a fixed order: the form of
-// common/tree.wgsl for devices that have them. Call in uniform flow only.
+// Sums and maximum over a workgroup of 256 invocations, by subgroups, in a fixed order: the variant
+// of common/tree.wgsl for devices with subgroups. Call in uniform control flow only.
 //
-// Each subgroup is an aligned run of lanes and combines its own; every lane adds up the results of
-// the runs in the same order. subgroupAdd(1u) is the length of the subgroup.
+// Each subgroup covers an aligned run of lanes and reduces it. Every lane adds the results of the
+// runs in the same order. subgroupAdd(1u) is the size of the subgroup.
 const TREE_LANES: u32 = 256u;
 
 var<workgroup> tree_values: array<f32, 256>;
 var<workgroup> tree_quads: array<vec4<f32>, 256>;
 
 fn tree_sum(value: f32, lane: u32) -> f32 {
-    workgroupBarrier(); // the result of a previous call has been read, and the lanes have met
+    workgroupBarrier(); // all lanes have read the previous result, and reconverged
     let run = subgroupAdd(1u);
     tree_values[lane] = subgroupAdd(value);
     workgroupBarrier();

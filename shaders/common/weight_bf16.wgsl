@@ -1,4 +1,4 @@
-// Weights stored as two bfloat16 a word, the lower half first. A bfloat16 is the upper half of an
+// bfloat16 weights, two per word, the first in the low half. A bfloat16 is the upper half of an
 // f32.
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 2 words
 

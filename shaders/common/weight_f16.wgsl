@@ -1,4 +1,4 @@
-// Weights stored as two IEEE half floats a word, the lower half first.
+// IEEE half-float weights, two per word, the first in the low half.
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 2 words
 
 fn weight(i: u32) -> f32 {

@@ -1,5 +1,6 @@
-// Weights in blocks of 32 elements and 5 words: scale d (f16, lower half of the first word), 16
-// bytes of two nibbles q (low: elements 0-15, high: 16-31). (q - 8) d.
+// Weights in blocks of 32 elements and 5 words: scale d (f16, low half of the first word), 16 bytes
+// of two nibbles q (low: elements 0-15, high: 16-31).
+// w = (q - 8) d
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 32 * 5 words
 
 fn weight(i: u32) -> f32 {

@@ -1,5 +1,6 @@
 // Weights in blocks of 32 elements and 5 words: scale d and minimum m (f16), 16 bytes of two
-// nibbles q (low: elements 0-15, high: 16-31). q d + m.
+// nibbles q (low: elements 0-15, high: 16-31).
+// w = q d + m
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 32 * 5 words
 
 fn weight(i: u32) -> f32 {

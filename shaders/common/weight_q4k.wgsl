@@ -1,10 +1,11 @@
 // Weights in blocks of 256 elements and 36 words: d and dmin (f16), 12 bytes of eight 6-bit pairs
-// (scale, min), 128 bytes of two nibbles q. Elements 32 j ... 32 j + 31 have pair j and the low (j
-// even) or high nibbles of bytes 16 j ... (j even) or 16 (j - 1) ... (j odd). (d scale) q - dmin
-// min.
+// (scale, min), 128 bytes of two nibbles q.
+// Elements 32 j ... 32 j + 31 have pair j. For even j they are the low nibbles of bytes 16 j ...,
+// for odd j the high nibbles of bytes 16 (j - 1) ...
+// w = (d scale) q - dmin min
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 256 * 36 words
 
-// Byte `at` of the packed pairs of a block.
+// Byte `at` of the packed 6-bit pairs of a block.
 fn pair_byte(block: u32, at: u32) -> u32 {
     return extractBits(w[block + 1u + (at >> 2u)], (at & 3u) * 8u, 8u);
 }

@@ -1,6 +1,7 @@
-// Weights in blocks of 32 elements and 6 words: scale d (f16, lower half of the first word), a word
-// of fifth bits (element i has bit i), 16 bytes of two nibbles (low: elements 0-15, high: 16-31). q
-// = nibble + 16 fifth bit, (q - 16) d.
+// Weights in blocks of 32 elements and 6 words: scale d (f16, low half of the first word), a word
+// of fifth bits (bit i for element i), 16 bytes of two nibbles (low: elements 0-15, high: 16-31).
+// q = nibble + 16 fifth bit
+// w = (q - 16) d
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 32 * 6 words
 
 fn weight(i: u32) -> f32 {

@@ -1,10 +1,12 @@
 // Weights in blocks of 256 elements and 44 words: d and dmin (f16), 12 bytes of eight 6-bit pairs
-// (scale, min), 32 bytes of fifth bits, 128 bytes of two nibbles. Elements 32 j ... 32 j + 31 have
-// pair j, bit j of the 32 bytes, and the low nibbles of bytes 16 j ... (j even) or the high ones of
-// bytes 16 (j - 1) ... (j odd). q = nibble + 16 fifth bit, (d scale) q - dmin min.
+// (scale, min), 32 bytes of fifth bits, 128 bytes of two nibbles.
+// Elements 32 j ... 32 j + 31 have pair j and bit j of the 32 bytes. For even j they take the low
+// nibbles of bytes 16 j ..., for odd j the high nibbles of bytes 16 (j - 1) ...
+// q = nibble + 16 fifth bit
+// w = (d scale) q - dmin min
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 256 * 44 words
 
-// Byte `at` of the packed pairs of a block.
+// Byte `at` of the packed 6-bit pairs of a block.
 fn pair_byte(block: u32, at: u32) -> u32 {
     return extractBits(w[block + 1u + (at >> 2u)], (at & 3u) * 8u, 8u);
 }
@@ -22,7 +24,7 @@ fn weight(i: u32) -> f32 {
         least = (low >> 4u) | ((second >> 6u) << 4u);
     }
     let d = unpack2x16float(w[block]);
-    let word = (i >> 2u) & 7u; // of 32 bytes
+    let word = (i >> 2u) & 7u; // word of the 32 bytes
     let bit = (i & 3u) * 8u;
     let low = extractBits(w[block + 12u + (j >> 1u) * 8u + word], bit + (j & 1u) * 4u, 4u);
     let high = extractBits(w[block + 4u + word], bit + j, 1u);

@@ -1,5 +1,6 @@
-// Weights in blocks of 32 elements and 9 words: scale d (f16, lower half of the first word), 32
-// signed bytes q. q d.
+// Weights in blocks of 32 elements and 9 words: scale d (f16, low half of the first word), 32
+// signed bytes q.
+// w = q d
 @group(0) @binding(2) var<storage, read> w: array<u32>; // [rows, cols] / 32 * 9 words
 
 fn weight(i: u32) -> f32 {

@@ -1,5 +1,6 @@
-// Two matrices of one shape side by side: out[r] = [a[r], b[r]].
-// grid: rows * cols invocations, folded; each writes an element of either half.
+// Concatenates two matrices of equal shape by columns:
+// out[r] = [a[r], b[r]]
+// grid: rows * cols invocations, folded; each writes one element of each half.
 struct Params {
     rows: u32,
     cols: u32, // of a and of b

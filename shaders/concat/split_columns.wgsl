@@ -1,4 +1,6 @@
-// The way back of concat/concat_columns: da[r] = first half of grad[r], db[r] = second half.
+// Splits columns, the inverse of concat/concat_columns:
+// da[r] = first half of grad[r]
+// db[r] = second half of grad[r]
 // grid: rows * cols invocations, folded.
 struct Params {
     rows: u32,

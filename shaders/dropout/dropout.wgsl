@@ -1,7 +1,9 @@
-// Dropout: out[i] = x[i] * scale where hash(key, i) >= threshold, else 0. The mask follows from the
-// key alone, so the backward pass makes it again.
-// grid: n invocations, folded. Hash: two rounds of the four-word PCG of Jarzynski and Olano, "Hash
-// Functions for GPU Rendering", JCGT 9(3), 2020.
+// Dropout:
+// out[i] = x[i] * scale where hash(key, i) >= threshold, else 0
+// The mask depends only on key and i, so the backward recomputes it.
+// grid: n invocations, folded.
+// Source of the hash: two rounds of the four-word PCG of Jarzynski and Olano, "Hash Functions for
+// GPU Rendering", JCGT 9(3), 2020.
 struct Params {
     n: u32,
     threshold: u32, // p * 2^32

@@ -1,5 +1,6 @@
-// Row lookup in one slice of a table: out[t, c] = w[ids[t] - first_row, c] where the slice holds
-// that row. Elsewhere the first slice writes 0 and the others leave out as it is.
+// Row lookup in one slice of a table:
+// out[t, c] = w[ids[t] - first_row, c] if the slice holds that row
+// For other tokens, the first slice writes 0 and the later slices leave out unchanged.
 // grid: tokens * cols invocations, folded.
 struct Params {
     tokens: u32,

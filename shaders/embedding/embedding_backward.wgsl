@@ -1,5 +1,6 @@
-// Table gradient for one slice: dtable[unique[u] - first_row, c] = sum over the occurrences of
-// unique[u] of dy[token, c], in token order. The other rows were cleared before.
+// Table gradient for one slice:
+// dtable[unique[u] - first_row, c] = sum over the occurrences of unique[u] of dy[token, c]
+// The sum is in token order. An earlier command clears the other rows.
 // grid: n_unique * cols invocations, folded.
 struct Params {
     cols: u32,

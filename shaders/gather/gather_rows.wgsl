@@ -1,4 +1,5 @@
-// Chosen rows: out[j, c] = x[rows[j], c].
+// Gathers rows:
+// out[j, c] = x[rows[j], c]
 // grid: n * cols invocations, folded.
 struct Params {
     n_rows: u32, // of out

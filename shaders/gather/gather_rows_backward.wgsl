@@ -1,4 +1,5 @@
-// Gradient of chosen rows: dx[t, c] = dy[inverse[t], c] where token t was chosen, else 0.
+// Gradient of gather/gather_rows:
+// dx[t, c] = dy[inverse[t], c] if row t was gathered, else 0
 // grid: n_rows * cols invocations, folded.
 struct Params {
     n_rows: u32, // of dx
@@ -7,7 +8,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;       // [chosen, cols]
-@group(0) @binding(2) var<storage, read> inverse: array<u32>;  // [n_rows], all ones where a token was not chosen
+@group(0) @binding(2) var<storage, read> inverse: array<u32>;  // [n_rows], 0xffffffff for rows that were not gathered
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>; // [n_rows, cols]
 
 @compute @workgroup_size(64)

@@ -1,11 +1,12 @@
-// One Lion step over an arena slice (arXiv 2302.06675, algorithm 2), with decoupled weight decay.
+// One Lion step over an arena slice, with decoupled weight decay.
 //
 // g = factor * grad
 // direction = sign(beta1 * m + (1 - beta1) * g)
 // value -= decay * value + lr * direction   decay = lr * weight decay, or 0
 // m = beta2 * m + (1 - beta2) * g
-// Where m and g are 0 the direction is 0, so the padding of a slice stays 0.
+// The direction is 0 where m and g are 0, so the padding of a slice stays 0.
 // grid: n invocations, folded.
+// Source: arXiv 2302.06675, algorithm 2.
 struct Params {
     n: u32,
     lr: f32,

@@ -1,4 +1,4 @@
-// x *= factor[0], element by element; the factor is on the device.
+// x *= factor[0], element by element. The factor is a buffer on the device.
 // grid: n invocations, folded.
 struct Params {
     n: u32,

@@ -1,15 +1,15 @@
 // Cross-entropy of a chunk of logits, and its gradient in place.
 //
-// losses[first_row + r] = log(sum_j exp(x[r, j] - max)) + max - x[r, label],  0 where the row is
-// ignored x[r, j] <- scale * (exp(x[r, j] - max) / sum - [j = label]),  0 where the row is ignored;
-// only if gradient is 1 A label of cols or more means that the row is ignored.
-// grid: [rows], one workgroup a row.
+// losses[first_row + r] = log(sum_j exp(x[r, j] - max)) + max - x[r, label]
+// x[r, j] <- scale * (exp(x[r, j] - max) / sum - [j = label])   only if gradient is 1
+// Both are 0 for an ignored row. A label of cols or more marks a row as ignored.
+// grid: [rows], one workgroup per row.
 struct Params {
     rows: u32,      // rows of the chunk
     cols: u32,      // vocabulary
-    first_row: u32, // of the chunk, within labels and losses
-    gradient: u32,  // 1: overwrite the logits
-    scale: f32,     // factor of the gradient
+    first_row: u32, // first row of the chunk within labels and losses
+    gradient: u32,  // 1: overwrite the logits with the gradient
+    scale: f32,     // scale of the gradient
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;      // [rows, cols]
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>; // [n]
 
-// Below this, exp adds nothing in f32.
+// Below this, exp adds nothing to the sum in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
 
 @compute @workgroup_size(256)
@@ -46,7 +46,7 @@ fn softmax_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         let loss = log(sum) + (highest - x[base + min(label, p.cols - 1u)]);
         losses[p.first_row + row] = select(loss, 0.0, ignored);
     }
-    storageBarrier(); // the label's logit has been read before it is overwritten
+    storageBarrier(); // all lanes have read the label's logit before it is overwritten
     if p.gradient == 0u {
         return;
     }

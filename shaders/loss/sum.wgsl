@@ -1,4 +1,4 @@
-// out[0] = scale * sum_i x[i], i < n, in a fixed order.
+// out[0] = scale * sum_{i < n} x[i], in a fixed order.
 // grid: [1], one workgroup.
 struct Params {
     n: u32,

@@ -1,5 +1,5 @@
-// Copies the kept keys and values of every head into kept rows: kept[out_row + pair * kept + i,
-// side, head] = recent[rows[pair, head, i], side, head].
+// Copies the kept keys and values of every head into kept rows:
+// kept[out_row + pair * kept + i, side, head] = recent[rows[pair, head, i], side, head]
 //
 // grid: one invocation per kept element.
 struct Params {

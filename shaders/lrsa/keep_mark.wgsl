@@ -1,8 +1,8 @@
-// Marks the K highest scores of each partition, ties to the lowest position: a token is kept iff
-// fewer than K others come before it in that order. No sorting, and the same answer for the same
-// scores on every device. Scores are not negative, so their bits order as they do, and whatever the
-// bits are exactly K are marked.
+// Marks the K highest scores of each partition; ties go to the lowest position.
 //
+// A token is kept iff fewer than K others precede it in that order. There is no sort, and equal
+// scores give the same result on every device. Scores are not negative, so their bits sort like
+// their values. For any bits, exactly K tokens are marked.
 // grid: one invocation per pair, kv head and token.
 struct Params {
     n: u32, // n_pairs * Hk * lag

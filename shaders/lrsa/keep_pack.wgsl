@@ -1,12 +1,13 @@
 // Writes the recent rows of the marked tokens in ascending order.
 //
-// grid: one invocation per pair, kv head and token; the marked ones count the marks before them.
+// grid: one invocation per pair, kv head and token. The invocation of a marked token counts the
+// marks before it.
 struct Params {
     n: u32,       // n_pairs * Hk * lag
     n_heads: u32, // Hk
     lag: u32,
     kept: u32,
-    ring: u32,    // recent rows wrap here
+    ring: u32,    // number of rows at which recent wraps
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

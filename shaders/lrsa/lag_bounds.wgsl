@@ -1,14 +1,15 @@
-// Range of every channel over the reference partition (LagKV, arXiv 2504.04704, eq. 7-8).
+// Range of every channel over the next partition, the reference of LagKV.
 //
-// bounds[pair, channel] = (lo, 1 / (hi - lo)), the factor being 0 where hi - lo < 1e-6: such a
-// channel says nothing. pairs [n_pairs, 2]: first recent rows of the judged partition and of its
-// successor, the reference.
-// grid: one invocation per pair and channel of a kv row (keys and values alike).
+// bounds[pair, channel] = (lo, 1 / (hi - lo))
+// The factor is 0 where hi - lo < 1e-6: a flat channel does not contribute.
+// pairs [n_pairs, 2]: first recent rows of the scored partition and of the next one.
+// grid: one invocation per pair and channel of a kv row (keys and values).
+// Source: LagKV, arXiv 2504.04704, eq. 7-8.
 struct Params {
     n_pairs: u32,
     kv_cols: u32, // 2 * Hk * d
     lag: u32,
-    ring: u32,    // recent rows wrap here
+    ring: u32,    // number of rows at which recent wraps
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,7 +1,8 @@
-// Score of a token: softmax over its partition of the keys' spread plus that of the values' (LagKV,
-// arXiv 2504.04704, eq. 12-13).
+// Score of a token within its partition:
+// score = softmax(std of keys) + softmax(std of values)
 //
-// grid: one invocation per pair and kv head; each walks the L tokens of both sides.
+// grid: one invocation per pair and kv head, which loops over the L tokens of keys and values.
+// Source: LagKV, arXiv 2504.04704, eq. 12-13.
 struct Params {
     n_pairs: u32,
     n_heads: u32, // Hk

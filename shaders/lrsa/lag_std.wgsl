@@ -1,13 +1,14 @@
-// Standard deviation over the channels of a head of the lag-normalised token (LagKV, arXiv
-// 2504.04704, eq. 9-11).
+// Standard deviation of a lag-normalised token over the channels of a head, in two passes:
+// x' = (x - lo) / (hi - lo)
+// std = sqrt(sum (x' - mean)^2 / (d - 1))
 //
-// x' = (x - lo) / (hi - lo); std = sqrt(sum (x' - mean)^2 / (d - 1)), in two passes.
-// grid: one invocation per pair, side and head (keys first, then values), and token.
+// grid: one invocation per pair, head (of the keys, then of the values) and token.
+// Source: LagKV, arXiv 2504.04704, eq. 9-11.
 struct Params {
     n_pairs: u32,
     kv_cols: u32, // 2 * Hk * d
     lag: u32,
-    ring: u32,    // recent rows wrap here
+    ring: u32,    // number of rows at which recent wraps
     head_dim: u32,
 }
 

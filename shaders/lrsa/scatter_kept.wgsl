@@ -1,8 +1,8 @@
-// Adds the gradients of kept rows back at their unique recent positions: the transpose of
-// gather_kept.
+// Adds the gradients of kept rows at their recent positions, the transpose of lrsa/gather_kept:
+// recent[rows[pair, head, i], side, head] += kept[pair * kept + i, side, head]
+// The positions of a head are unique, so a plain addition is safe.
 //
-// grid: one invocation per kept element. No two of one head share a position, so plain addition is
-// safe.
+// grid: one invocation per kept element.
 struct Params {
     n: u32,       // n_pairs * kept * kv_cols
     kv_cols: u32, // 2 * Hk * d

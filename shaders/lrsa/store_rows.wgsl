@@ -1,11 +1,12 @@
-// Writes new kv rows into a cache: cache[(first + t) % ring] = rows[t].
+// Writes new kv rows into a cache:
+// cache[(first + t) % ring] = rows[t]
 //
 // grid: one invocation per element.
 struct Params {
     n: u32,    // tokens * kv_cols
     kv_cols: u32,
     first: u32,
-    ring: u32, // cache rows wrap here
+    ring: u32, // number of rows at which the cache wraps
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,8 +1,8 @@
-// Matrix product by subgroups without workgroup memory: each lane loads elements of four rows of A,
-// and the subgroup hands them round.
+// Matrix product by subgroups without workgroup memory. Each lane loads elements of four rows of A
+// and broadcasts them to the lanes of the subgroup.
 //
 // A workgroup computes 32 rows x 32 columns; each lane 32 rows x 4 columns. Lane 0 loads rows 0 to
-// 3, lane 7 rows 28 to 31: a workgroup is one subgroup, so those of 8 lanes or more will do.
+// 3, lane 7 rows 28 to 31. A workgroup is one subgroup, so subgroups of 8 or more lanes suffice.
 // grid: [n / 32, m / 32]; see matmul/params.wgsl for the product.
 const LANES: u32 = 8u;
 const ROWS: u32 = 32u;
@@ -27,7 +27,7 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
              @builtin(subgroup_invocation_id) place: u32) {
     let row = ROWS * group.y;
     let col = 32u * group.x + 4u * lane;
-    // Out-of-range rows and columns repeat the last one; only the store is guarded.
+    // Out-of-range rows and columns repeat the last one. Only the store checks bounds.
     var rows: vec4<u32>;
     var cols: vec4<u32>;
     for (var i = 0u; i < 4u; i++) {
@@ -37,7 +37,7 @@ fn broadcast(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     for (var k = 0u; k < p.k; k++) {
         let x = load_a(rows, k);
         let b = load_w(cols, k);
-        // The lane must be a constant.
+        // subgroupBroadcast needs a constant lane.
         accumulate(0u, subgroupBroadcast(x, 0u), b);
         accumulate(1u, subgroupBroadcast(x, 1u), b);
         accumulate(2u, subgroupBroadcast(x, 2u), b);

@@ -1,12 +1,12 @@
-// Matrix product by subgroups, as broadcast.wgsl, from operands that the executor has copied into
-// textures: where buffers are read lane by lane (Mesa 22.3's llvmpipe), texels are still fetched by
-// all lanes at once, and a fetch brings four numbers.
+// Matrix product by subgroups as in matmul/broadcast.wgsl, from operands that the executor has
+// copied into textures. Mesa 22.3's llvmpipe reads buffers lane by lane, but fetches texels for all
+// lanes at once, and one fetch returns four numbers.
 //
 // A workgroup computes 64 rows x 32 columns; each lane 64 rows x 4 columns, four steps of k at a
-// time. Lane 0 loads rows 0 to 3 and 32 to 35 of A, lane 7 rows 28 to 31 and 60 to 63: a workgroup
-// is one subgroup, so those of 8 lanes or more will do. A texel holds four neighbours of a row of
-// its operand, so the first element and the length of every row are multiples of four, as is k
-// where it is the fast axis of an operand. k is at least four.
+// time. Lane 0 loads rows 0 to 3 and 32 to 35 of A, lane 7 rows 28 to 31 and 60 to 63. A workgroup
+// is one subgroup, so subgroups of 8 or more lanes suffice. A texel holds four adjacent elements of
+// a row of its operand. So the first element and the length of every row are multiples of four, and
+// so is k if it is the fast axis of an operand. k is at least four.
 // A linked part declares w and reads four elements of it.
 // grid: [n / 32, m / 64]; see matmul/params.wgsl for the product.
 @group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>; // [m or k, a_stride / 4]: texels in the order of the buffer, 1,024 a row
@@ -18,14 +18,14 @@ fn texel_a(at: u32) -> vec4<f32> {
     return textureLoad(a, texel(at));
 }
 
-// Where the texel with the elements from `at` on lies. Signed, since naga 30 bounds unsigned
-// coordinates by SPIR-V that is not valid.
+// Position of the texel with elements `at` to `at + 3`. It is signed, since naga 30 generates
+// invalid SPIR-V for bounds checks of unsigned coordinates.
 fn texel(at: u32) -> vec2<i32> {
     return vec2<i32>(vec2<u32>(at / 4u % 1024u, at / 4096u));
 }
 
-// First elements of four texels of A: those of rows row to row + 3 at step 0, or of steps 0 to 3
-// with all four rows each. Rows that do not exist repeat others: nobody stores them.
+// First elements of four texels of A: rows row to row + 3 at step 0, or steps 0 to 3 with four rows
+// each. Rows past the end repeat others, and their results are never stored.
 fn texels_a(row: u32) -> vec4<u32> {
     let last = p.m - 1u;
     if a_step() == 1u {
@@ -42,7 +42,7 @@ fn texels_w(col: u32) -> vec4<u32> {
     return vec4<u32>(w_first(min(col, last / 4u * 4u))) + vec4<u32>(0u, 1u, 2u, 3u) * w_step();
 }
 
-// Four texels of A from step k on, a column for each row.
+// Four texels of A from step k on, one column per row.
 fn load_a(first: vec4<u32>, k: u32) -> mat4x4<f32> {
     let at = first + vec4<u32>(k * a_step());
     let x = mat4x4<f32>(texel_a(at.x), texel_a(at.y), texel_a(at.z), texel_a(at.w));
@@ -52,7 +52,7 @@ fn load_a(first: vec4<u32>, k: u32) -> mat4x4<f32> {
     return transpose(x);
 }
 
-// Four texels of B, a column for each step.
+// Four texels of B, one column per step.
 fn load_w(first: vec4<u32>, k: u32) -> mat4x4<f32> {
     let at = first + vec4<u32>(k * w_step());
     let b = mat4x4<f32>(texel_w(at.x), texel_w(at.y), texel_w(at.z), texel_w(at.w));
@@ -62,8 +62,8 @@ fn load_w(first: vec4<u32>, k: u32) -> mat4x4<f32> {
     return b;
 }
 
-// B without the steps of the last four that were taken before, which only a k that is no multiple
-// of four has.
+// B with zeros for steps that an earlier iteration has covered. Needed only if k is not a multiple
+// of four.
 fn without_taken(b: mat4x4<f32>, n_taken: u32) -> mat4x4<f32> {
     if a_step() == 1u {
         return b;
@@ -74,15 +74,15 @@ fn without_taken(b: mat4x4<f32>, n_taken: u32) -> mat4x4<f32> {
     );
 }
 
-// Adds the products of four steps of a row of A with four columns of B. In one sum and for one row
-// at a time, since Mesa 22.3 makes something slower of b * x and of sums of matrices.
+// Adds the products of four steps of one row of A with four columns of B. It uses one sum and one
+// row at a time, since Mesa 22.3 generates slower code for b * x and for sums of matrices.
 fn accumulate(four: u32, r: u32, x: vec4<f32>, b: mat4x4<f32>) {
     sum[four][r] += x.x * b[0] + x.y * b[1] + x.z * b[2] + x.w * b[3];
 }
 
-// Adds those of 32 rows, of which each lane has four.
+// Adds the products of 32 rows; each lane holds four of them.
 fn add_rows(four: u32, x: mat4x4<f32>, b: mat4x4<f32>) {
-    // The lane must be a constant.
+    // subgroupBroadcast needs a constant lane.
     accumulate(four + 0u, 0u, subgroupBroadcast(x[0], 0u), b);
     accumulate(four + 0u, 1u, subgroupBroadcast(x[1], 0u), b);
     accumulate(four + 0u, 2u, subgroupBroadcast(x[2], 0u), b);

@@ -1,9 +1,11 @@
-// Matrix product of one row behind an RMS norm, as in decoding one token, in one dispatch:
-// out[j] = sum_k x[k] * scale[k] * W(j, k) * rstd,  rstd = 1 / sqrt(mean_k x[k]^2 + eps).
+// Matrix product of one row after an RMS norm in one dispatch, for decoding one token:
+// out[j] = sum_k x[k] * scale[k] * W(j, k) * rstd
+// rstd = 1 / sqrt(mean_k x[k]^2 + eps)
 //
-// The lanes share the sum over k as in matmul/row.wgsl, and gather the squares of x on their way.
-// Source of the norm: Zhang and Sennrich, arXiv 1910.07467. A linked weight part declares w.
+// The lanes share the sum over k as in matmul/row.wgsl, and accumulate the squares of x in the same
+// loop. A linked weight part declares w.
 // grid: [n / 8]
+// Source of the norm: Zhang and Sennrich, arXiv 1910.07467.
 struct Params {
     n: u32,        // columns of the product
     k: u32,        // length of the row
@@ -22,7 +24,7 @@ const SEGMENT: u32 = 32u;
 @compute @workgroup_size(GROUP)
 fn normed_row(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let col = 8u * group.x + 4u * (lane / SEGMENT);
-    // Out-of-range columns repeat the last one; only the store is guarded.
+    // Out-of-range columns repeat the last one. Only the store checks bounds.
     let cols = min(vec4<u32>(col) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.n - 1u)) * p.k;
     var sum = vec4<f32>(0.0);
     var squares = 0.0;

@@ -1,8 +1,9 @@
 // Common part of the matmul family: parameters, the output, and the store of one element.
 //
-// out[i, j] = alpha * sum_k A(i, k) B(k, j) + beta * out[i, j],  i < m, j < n A linked orientation
-// (nt, nn or tn.wgsl) says where A(i, k) and B(k, j) lie; linked parts declare a (operand.wgsl) and
-// read w (a weight part), or the kernel itself reads both as textures.
+// out[i, j] = alpha * sum_k A(i, k) B(k, j) + beta * out[i, j],  i < m, j < n
+// A linked orientation (nt, nn or tn.wgsl) defines the positions of A(i, k) and B(k, j). Linked
+// parts declare a (operand.wgsl) and read w (a weight part), or the kernel itself reads both as
+// textures.
 struct Params {
     m: u32,        // rows of the output
     n: u32,        // columns of the product
@@ -19,7 +20,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>; // [m, c_stride]
 
-// Stores one sum, unless it lies outside the product.
+// Stores one sum, if it lies inside the product.
 fn store(i: u32, j: u32, sum: f32) {
     if i < p.m && j < p.n {
         let at = i * p.c_stride + p.c_offset + j;

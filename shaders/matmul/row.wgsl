@@ -1,8 +1,8 @@
-// Matrix product of few rows, as in decoding one token: the lanes share the sum over k, since there
-// is nothing else to share.
+// Matrix product of few rows, for decoding one token. With so few rows, the lanes share the sum
+// over k.
 //
-// 32 lanes compute four columns of one row; a workgroup has two such segments. Neighbours load
-// neighbours along k, so this is for nt alone, whose steps along k are 1.
+// 32 lanes compute four columns of one row; a workgroup has two such segments. Adjacent lanes load
+// adjacent elements along k, so this kernel serves only nt, where the steps along k are 1.
 // grid: [n / 8, m]; see matmul/params.wgsl for the product.
 const GROUP: u32 = 64u;
 const SEGMENT: u32 = 32u;
@@ -11,7 +11,7 @@ const SEGMENT: u32 = 32u;
 fn row(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let col = 8u * group.x + 4u * (lane / SEGMENT);
     let in_a = a_first(group.y);
-    // Out-of-range columns repeat the last one; only the store is guarded.
+    // Out-of-range columns repeat the last one. Only the store checks bounds.
     var cols: vec4<u32>;
     for (var i = 0u; i < 4u; i++) {
         cols[i] = w_first(min(col + i, p.n - 1u));

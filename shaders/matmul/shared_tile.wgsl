@@ -1,17 +1,17 @@
-// Matrix product by tiles in workgroup memory, for GPUs: 64 rows x 64 columns a workgroup, 4 x 4 an
-// invocation, 16 steps of k at a time.
+// Matrix product by tiles in workgroup memory, for GPUs: 64 rows x 64 columns per workgroup, 4 x 4
+// per invocation, 16 steps of k at a time.
 //
-// A tile lies in workgroup memory with k as its slow axis, so that an invocation reads its four
-// rows and four columns as one vector each. It has 8 KiB of workgroup memory and 256 invocations,
-// within the limits that all devices grant.
+// A tile lies in workgroup memory with k as the slow axis, so that an invocation reads its four
+// rows and its four columns as one vector each. The kernel uses 8 KiB of workgroup memory and 256
+// invocations, within WebGPU's default limits.
 // grid: [n / 64, m / 64]; see matmul/params.wgsl for the product.
 const DEPTH: u32 = 16u;
 
 var<workgroup> tile_a: array<vec4<f32>, 256>; // [DEPTH, 16]
 var<workgroup> tile_w: array<vec4<f32>, 256>; // [DEPTH, 16]
 
-// Four rows of A, from `row` on, at step k; zeros behind the last step. Out-of-range rows repeat
-// the last one: nobody stores them.
+// Four rows of A from `row` on, at step k; zeros past the last step. Out-of-range rows repeat the
+// last one, and their results are never stored.
 fn load_a(row: u32, k: u32) -> vec4<f32> {
     if k >= p.k {
         return vec4<f32>(0.0);
@@ -36,7 +36,8 @@ fn load_w(col: u32, k: u32) -> vec4<f32> {
 fn shared_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = 64u * group.y;
     let col = 64u * group.x;
-    // Where k is the fast axis of an operand, neighbours load along k, else along rows or columns.
+    // If k is the fast axis of an operand, adjacent lanes load along k, otherwise along rows or
+    // columns.
     let a_quad = select(lane % 16u, lane / DEPTH, a_step() == 1u);
     let a_depth = select(lane / 16u, lane % DEPTH, a_step() == 1u);
     let w_quad = select(lane % 16u, lane / DEPTH, w_step() == 1u);

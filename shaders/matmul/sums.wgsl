@@ -1,12 +1,13 @@
-// The sums of a lane of the broadcasting kernels, and their store; see matmul/params.wgsl for the
-// product. Whoever links it declares ROWS.
-var<private> sum: array<mat4x4<f32>, ROWS / 4u>; // [ROWS / 4, 4 rows, 4 columns]; loops over it are unrolled at any length
+// The sums of a lane in the broadcast kernels, and their store; see matmul/params.wgsl for the
+// product. The linking kernel declares ROWS.
+var<private> sum: array<mat4x4<f32>, ROWS / 4u>; // [ROWS / 4, 4 rows, 4 columns]; compilers unroll loops over it at any length
 
-// Stores those of the rows that exist.
+// Stores the sums of the rows that exist.
 //
-// Rows move up into the place that is stored, since what a loop indexes is kept out of registers,
-// and the loops have unknown lengths, since the stores of all rows make a long program: together
-// that takes a software adapter five times as long to compile.
+// The loop stores from a fixed position and shifts the rows to it, because arrays with dynamic
+// indices are not kept in registers. The loop bounds are unknown at compile time, because unrolled
+// stores of all rows make a long program. With dynamic indices and unrolled stores, a software
+// adapter takes five times as long to compile the kernel.
 fn store_sums(row: u32, col: u32) {
     let rows = min(p.m - row, ROWS);
     for (var first = 0u; first < rows; first += 4u) {

@@ -1,7 +1,7 @@
 // Matrix product by register tiles, for every device: no workgroup memory, no subgroups.
 //
-// Each invocation computes 4 rows x 4 columns; its columns lie GROUP_X apart so that neighbours
-// load neighbours.
+// Each invocation computes 4 rows x 4 columns. Its columns are GROUP_X apart, so that adjacent
+// lanes load adjacent elements.
 // grid: [n / 64, m / 32]; see matmul/params.wgsl for the product.
 const GROUP_X: u32 = 16u;
 const GROUP_Y: u32 = 8u;
@@ -14,7 +14,7 @@ fn tile(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) gro
     if row >= p.m || col >= p.n {
         return;
     }
-    // Out-of-range rows and columns repeat the last one; only the store is guarded.
+    // Out-of-range rows and columns repeat the last one. Only the store checks bounds.
     var rows: array<u32, 4>;
     var cols: array<u32, 4>;
     for (var i = 0u; i < 4u; i++) {

@@ -1,5 +1,6 @@
-// Weight gradient of a linear layer, out [m, n] = a [k, m]^T * w [k, n], where w is the layer's
-// input: A(i, k) is at a_first(i) + k * a_step(), B(k, j) at w_first(j) + k * w_step().
+// Weight gradient of a linear layer, where w is the input of the layer:
+// out [m, n] = a [k, m]^T * w [k, n]
+// A(i, k) is at a_first(i) + k * a_step(), B(k, j) at w_first(j) + k * w_step().
 fn a_first(i: u32) -> u32 {
     return p.a_offset + i;
 }

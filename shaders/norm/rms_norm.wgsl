@@ -1,5 +1,8 @@
-// RMS norm: y[r, c] = w[c] * x[r, c] * rstd[r],  rstd[r] = 1 / sqrt(mean_c x[r, c]^2 + eps).
-// grid: LANES invocations a row, folded. Source: Zhang and Sennrich, arXiv 1910.07467.
+// RMS norm:
+// y[r, c] = w[c] * x[r, c] * rstd[r]
+// rstd[r] = 1 / sqrt(mean_c x[r, c]^2 + eps)
+// grid: LANES invocations per row, folded.
+// Source: Zhang and Sennrich, arXiv 1910.07467.
 struct Params {
     rows: u32,
     cols: u32,

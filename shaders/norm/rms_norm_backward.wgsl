@@ -1,10 +1,10 @@
 // Input gradient of RMS norm, with g = dy * w:
-// dx[r, c] = rstd[r] * (g[r, c] - x[r, c] * rstd[r]^2 * mean_k(g[r, k] * x[r, k])).
-// grid: LANES invocations a row, folded.
+// dx[r, c] = rstd[r] * (g[r, c] - x[r, c] * rstd[r]^2 * mean_k(g[r, k] * x[r, k]))
+// grid: LANES invocations per row, folded.
 struct Params {
     rows: u32,
     cols: u32,
-    eps: f32, // not used: rstd holds it
+    eps: f32, // unused: rstd includes it
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -21,7 +21,7 @@ fn rms_norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     let row = min(at.row, p.rows - 1u);
     let first = row * p.cols;
     let scale = rstd[row];
-    // Normalised inputs keep the sum in range for large x.
+    // Normalising x first keeps the sum in range for large x.
     var products = 0.0;
     for (var c = at.lane; c < p.cols; c += LANES) {
         products += dy[first + c] * w[c] * (x[first + c] * scale);

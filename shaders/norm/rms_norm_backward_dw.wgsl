@@ -1,10 +1,11 @@
 // Weight gradient of RMS norm, summed over blocks of rows:
-// dw[b, c] = sum over the rows r of block b of dy[r, c] * x[r, c] * rstd[r].
-// grid: blocks * cols invocations, folded. reduce/column_sum adds the blocks.
+// dw[b, c] = sum over the rows r of block b of dy[r, c] * x[r, c] * rstd[r]
+// reduce/column_sum adds the blocks.
+// grid: blocks * cols invocations, folded.
 struct Params {
     rows: u32,
     cols: u32,
-    block: u32, // rows of a block
+    block: u32, // rows per block
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

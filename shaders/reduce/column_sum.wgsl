@@ -1,10 +1,11 @@
-// Column sums over blocks of rows: out[b, c] = sum over the rows r of block b of x[r, c].
-// grid: blocks * cols invocations, folded. Applied twice it sums whole columns, always in the same
-// order.
+// Column sums over blocks of rows:
+// out[b, c] = sum over the rows r of block b of x[r, c]
+// Applied twice, it sums whole columns in a fixed order.
+// grid: blocks * cols invocations, folded.
 struct Params {
     rows: u32,
     cols: u32,
-    block: u32, // rows of a block
+    block: u32, // rows per block
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,9 +1,10 @@
-// Rotary embedding: the pair (i, i + d/2) of each head is turned by the angle of its token's
+// Rotary embedding: rotates the pair (i, i + d/2) of each head by the angle of the token's
 // position.
-// out[i] = x[i] cos - s x[i + d/2] sin,  out[i + d/2] = x[i + d/2] cos + s x[i] sin,  s = 1, or -1
-// for the way back.
-// grid: tokens * heads * d/2 invocations, folded. Source: Su et al., arXiv 2104.09864, in the order
-// of transformers.
+// out[i] = x[i] cos - s x[i + d/2] sin
+// out[i + d/2] = x[i + d/2] cos + s x[i] sin
+// s = 1 in the forward, -1 in the backward
+// grid: tokens * heads * d/2 invocations, folded.
+// Source: Su et al., arXiv 2104.09864, in the channel order of transformers.
 struct Params {
     tokens: u32,
     heads: u32,
@@ -22,7 +23,7 @@ struct Params {
 fn rope(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
     let n = linear_index(id, n_groups, 64u);
     let i = n % p.half;
-    let head = n / p.half; // over all tokens
+    let head = n / p.half; // counted over all tokens
     let token = head / p.heads;
     if token >= p.tokens {
         return;

@@ -1,6 +1,7 @@
-// Keys turned by their positions and values as they are, side by side: out[t] = [rope(k[t]), v[t]].
+// Rotates keys by their positions and concatenates the unchanged values:
+// out[t] = [rope(k[t]), v[t]]
+// See rope/rope.wgsl for the rotation.
 // grid: tokens * heads * d/2 invocations, folded; each writes a pair of keys and a pair of values.
-// See rope/rope.wgsl.
 struct Params {
     tokens: u32,
     heads: u32,
@@ -20,7 +21,7 @@ struct Params {
 fn rope_kv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
     let n = linear_index(id, n_groups, 64u);
     let i = n % p.half;
-    let head = n / p.half; // over all tokens
+    let head = n / p.half; // counted over all tokens
     let token = head / p.heads;
     if token >= p.tokens {
         return;

@@ -1,5 +1,6 @@
-// The way back of rope/rope_kv: dk[t] = rope(grad[t, first half], -angle), dv[t] = grad[t, second
-// half].
+// Gradient of rope/rope_kv:
+// dk[t] = rope(grad[t, first half], -angle)
+// dv[t] = grad[t, second half]
 // grid: tokens * heads * d/2 invocations, folded.
 struct Params {
     tokens: u32,
@@ -20,7 +21,7 @@ struct Params {
 fn rope_kv_backward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
     let n = linear_index(id, n_groups, 64u);
     let i = n % p.half;
-    let head = n / p.half; // over all tokens
+    let head = n / p.half; // counted over all tokens
     let token = head / p.heads;
     if token >= p.tokens {
         return;

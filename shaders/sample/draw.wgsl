@@ -1,24 +1,23 @@
-// Filters a row of logits by top-k, top-p and min-p, in this order, and draws one token from what
-// remains.
+// Filters a row of logits by top-k, top-p and min-p, in this order, and draws one of the remaining
+// tokens.
 //
-// top-k: x >= the k-th largest (equals of it stay)
-// top-p: the most likely tokens whose mass first reaches top_p of the mass so far; among equals the
-// lowest tokens min-p: probability >= min_p times the largest
-// token[0] = the first token, in token order, at which the running sum of the mass exceeds quantile
-// times its total
+// top-k: x >= the k-th largest (ties stay)
+// top-p: the fewest most likely tokens with top_p of the mass that top-k left; of ties the lowest
+// min-p: probability >= min_p times the largest
+// token[0] = the first token, in token order, whose running sum of mass exceeds quantile * total
 // grid: [1], one workgroup. See sample/filter.wgsl for the thresholds.
 struct Params {
     n: u32,     // vocabulary
-    top_k: u32, // n or more for all
-    top_p: f32, // 1 for all
-    min_p: f32, // 0 for all
+    top_k: u32, // n or more to keep all
+    top_p: f32, // 1 to keep all
+    min_p: f32, // 0 to keep all
     quantile: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read_write> token: array<u32>; // [1]
 
-// What the filters keep.
+// The tokens that the filters keep.
 struct Kept {
     least: u32,  // smallest key
     n_ties: u32, // tokens with the smallest key, the lowest first
@@ -41,7 +40,7 @@ fn find_kept(lane: u32, n_quads: u32) -> Kept {
     if p.top_p < 1.0 {
         let goal = max(p.top_p * mass_from(kept.least, kept.peak, lane, n_quads), 1e-30);
         let found = search(goal, true, kept.least, kept.peak, lane, n_quads);
-        // Rounding may not push the threshold out of what top-k kept, nor above the most likely
+        // Rounding must not move the threshold below the tokens of top-k or above the most likely
         // token.
         kept.least = clamp(found, kept.least, ordered(vec4<f32>(kept.peak)).x);
         let above = mass_from(kept.least + 1u, kept.peak, lane, n_quads);
@@ -51,8 +50,7 @@ fn find_kept(lane: u32, n_quads: u32) -> Kept {
     return kept;
 }
 
-// Mass of a token, 0 if it is filtered out; `ties` counts the tokens of the smallest key met so
-// far.
+// Mass of a token, 0 if filtered out. `ties` counts the tokens with the smallest key seen so far.
 fn kept_mass(i: u32, kept: Kept, ties: ptr<function, u32>) -> f32 {
     let x = adjusted[i / 4u][i % 4u];
     let key = ordered(vec4<f32>(x)).x;
@@ -70,7 +68,7 @@ fn draw(@builtin(local_invocation_index) lane: u32) {
     let n_quads = (p.n + 3u) / 4u;
     let kept = find_kept(lane, n_quads);
 
-    // From here on each lane has a segment of consecutive tokens.
+    // From here on, each lane has a segment of consecutive tokens.
     let per_lane = (p.n + TREE_LANES - 1u) / TREE_LANES;
     let first = min(lane * per_lane, p.n);
     let end = min(first + per_lane, p.n);
@@ -96,8 +94,8 @@ fn draw(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-// The token at the quantile: first its segment, then within it. Where rounding leaves the quantile
-// at the very end, the last token with mass.
+// Finds the token at the quantile: first its segment, then its position in the segment. If rounding
+// puts the quantile past the end, it returns the last token with mass.
 fn choose(kept: Kept, per_lane: u32) -> u32 {
     var total = 0.0;
     for (var l = 0u; l < TREE_LANES; l++) {
@@ -106,7 +104,7 @@ fn choose(kept: Kept, per_lane: u32) -> u32 {
     let goal = p.quantile * total;
     var before = 0.0; // mass before the segment
     var ties = 0u;    // ties before the segment
-    var passed = 0.0; // the same up to the segment looked at
+    var passed = 0.0; // mass before the current segment
     var passed_ties = 0u;
     var segment = 0u;
     for (var l = 0u; l < TREE_LANES; l++) {

@@ -1,12 +1,12 @@
-// Finding the thresholds of top-k and top-p without sorting: a search over the ordered bits of f32,
-// four bits a pass.
+// Finds the thresholds of top-k and top-p without sorting, by a search over the ordered bits of
+// f32, four bits per pass.
 
-@group(0) @binding(1) var<storage, read> adjusted: array<vec4<f32>>; // [ceil(n / 4)], filled up below every logit
+@group(0) @binding(1) var<storage, read> adjusted: array<vec4<f32>>; // [ceil(n / 4)], padded with a value below every logit
 
-// Below this, exp adds nothing in f32.
+// Below this, exp adds nothing to the sum in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
 
-// Unsigned integers in the order of the numbers; both zeros are one.
+// Maps a number to an unsigned key with the same order. Both zeros map to one key.
 fn ordered(x: vec4<f32>) -> vec4<u32> {
     let bits = bitcast<vec4<u32>>(x);
     let positive = bits ^ vec4<u32>(0x80000000u);
@@ -15,12 +15,12 @@ fn ordered(x: vec4<f32>) -> vec4<u32> {
     return select(key, vec4<u32>(0x80000000u), bits == vec4<u32>(0x80000000u));
 }
 
-// The number behind a key.
+// The number of a key.
 fn unordered(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key ^ 0x80000000u, key >= 0x80000000u));
 }
 
-// Unnormalised probability; that of the most likely token is 1.
+// Unnormalised probability; 1 for the most likely token.
 fn mass(x: vec4<f32>, peak: f32) -> vec4<f32> {
     return exp(clamp(x - peak, vec4<f32>(LOWEST_EXPONENT), vec4<f32>(0.0)));
 }
@@ -39,20 +39,20 @@ fn mass_from(least: u32, peak: f32, lane: u32, n_quads: u32) -> f32 {
     return tree_sum(sum, lane);
 }
 
-// Sums over the tokens with key >= thresholds[c], for each of four thresholds.
+// Sums over the tokens with key >= thresholds[c], for four thresholds.
 fn at_least(value: f32, key: u32, thresholds: vec4<u32>) -> vec4<f32> {
     return select(vec4<f32>(0.0), vec4<f32>(value), vec4<u32>(key) >= thresholds);
 }
 
-// How many of four sums over all lanes reach the goal.
+// Number of the four sums, over all lanes, that reach the goal.
 fn n_reached(sums: vec4<f32>, goal: f32, lane: u32) -> u32 {
     let reached = select(vec4<u32>(0u), vec4<u32>(1u), tree_sum4(sums, lane) >= vec4<f32>(goal));
     return reached.x + reached.y + reached.z + reached.w;
 }
 
-// The largest key such that the tokens from it upwards, counted (or, by mass, weighed), reach the
-// goal; tokens below least do not count. The sums are taken in one order for every threshold, so
-// they fall as the threshold rises.
+// The largest key for which the tokens with this key or a larger one reach the goal, by count or by
+// mass. Tokens below `least` do not count. All thresholds use the same order of summation, so the
+// sums decrease as the threshold rises.
 fn search(goal: f32, by_mass: bool, least: u32, peak: f32, lane: u32, n_quads: u32) -> u32 {
     var found = 0u;
     for (var shift = 32u; shift > 0u;) {

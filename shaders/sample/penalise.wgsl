@@ -1,9 +1,9 @@
-// Repetition penalty (arXiv 1909.05858) on tokens that were there before, from the original logits,
-// then the temperature.
+// Repetition penalty on previous tokens, from the original logits, then the temperature.
 //
-// adjusted[t] = (x > 0 ? x / penalty : x * penalty) / temperature with x = logits[offset + t], for
-// each previous token t Repeated tokens write the same value.
+// adjusted[t] = (x > 0 ? x / penalty : x * penalty) / temperature with x = logits[offset + t]
+// for each previous token t. Repeated tokens write the same value.
 // grid: n_previous invocations, folded.
+// Source: arXiv 1909.05858.
 struct Params {
     n: u32,          // vocabulary
     offset: u32,     // first element of the row

@@ -1,7 +1,7 @@
 // Copies one row of logits out of its tensor, divided by the temperature.
 //
-// adjusted[i] = logits[offset + i] / temperature for i < n, else a value below every logit: whole
-// groups of four are read
+// adjusted[i] = logits[offset + i] / temperature for i < n, else a value below every logit
+// The padding completes the last group of four, since readers load whole groups.
 // grid: 4 * ceil(n / 4) invocations, folded.
 struct Params {
     n: u32,      // vocabulary

@@ -1,8 +1,7 @@
-// One step of stochastic gradient descent with momentum over an arena slice, as torch.optim.SGD
-// does it.
+// One step of stochastic gradient descent with momentum over an arena slice, as in torch.optim.SGD.
 //
-// g = factor * grad + weight_decay * value   (weight decay is added to the gradient, after
-// clipping) b = momentum * b + g                       (b starts at 0, so the first step has b = g)
+// g = factor * grad + weight_decay * value   (weight decay is added after clipping)
+// b = momentum * b + g                       (b starts at 0, so the first step has b = g)
 // value -= lr * b
 // grid: n invocations, folded.
 struct Params {

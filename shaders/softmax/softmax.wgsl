@@ -1,5 +1,7 @@
-// Row softmax: y[r, c] = exp(x[r, c] - max_k x[r, k]) / sum_k exp(x[r, k] - max).
-// grid: LANES invocations a row, folded. Exponents are clamped to [-80, 0].
+// Row softmax:
+// y[r, c] = exp(x[r, c] - max_k x[r, k]) / sum_k exp(x[r, k] - max)
+// Exponents are clamped to [-80, 0].
+// grid: LANES invocations per row, folded.
 struct Params {
     rows: u32,
     cols: u32,

@@ -1,5 +1,6 @@
-// Gradient of the row softmax: dx[r, c] = y[r, c] * (dy[r, c] - sum_k dy[r, k] * y[r, k]).
-// grid: LANES invocations a row, folded.
+// Gradient of the row softmax:
+// dx[r, c] = y[r, c] * (dy[r, c] - sum_k dy[r, k] * y[r, k])
+// grid: LANES invocations per row, folded.
 struct Params {
     rows: u32,
     cols: u32,
