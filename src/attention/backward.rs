@@ -228,7 +228,7 @@ fn key_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// The inputs that both kernels share.
+/// The inputs of both kernels.
 pub(super) struct Saved<'a> {
     pub(super) q: &'a Tensor,
     pub(super) dout: &'a Tensor,

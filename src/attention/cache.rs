@@ -63,7 +63,7 @@ fn too_large(capacity: usize) -> Error {
     Error::of_kind(
         ErrorKind::OutOfMemory,
         format!(
-            "a cache for {capacity} tokens has more elements in a layer than shaders can number: lower `max_tokens`, or keep \
+            "a cache for {capacity} tokens has more elements in a layer than shaders can index: lower `max_tokens`, or keep \
              fewer with `attention` lrsa and a smaller `keep`"
         ),
     )

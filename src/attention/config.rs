@@ -8,13 +8,13 @@ pub enum Selection {
     /// The K pairs with the highest lag-relative scores.
     #[default]
     Scored,
-    /// K random pairs, drawn independently for each layer and head. A baseline for the scores, in
+    /// K random pairs, drawn independently for each layer and head. A control for the scores, in
     /// generation only.
     Random {
         /// Seed of the random generator.
         seed: u64,
     },
-    /// No pairs, so that only sink and window remain. A baseline, in generation only.
+    /// No pairs, so that only sink and window remain. A control, in generation only.
     Nothing,
 }
 
@@ -52,7 +52,7 @@ impl Lrsa {
         let this = Self { sink, lag, keep, selection: Selection::Scored };
         if lag == 0 || !(keep > 0.0 && keep <= 1.0) {
             return Err(Error::usage(format!(
-                "LRSA with `lag` {lag} `keep` {keep} keeps nothing sensible: the lag is at least 1 token and keep lies in (0, 1]"
+                "LRSA with `lag` {lag} `keep` {keep} is not possible: the lag is at least 1 token and keep lies in (0, 1]"
             )));
         }
         if this.kept() == 0 {
@@ -67,7 +67,7 @@ impl Lrsa {
         Ok(this)
     }
 
-    /// The same settings with another selection, for baselines.
+    /// The same settings with another selection, for controls.
     pub fn with_selection(self, selection: Selection) -> Self {
         Self { selection, ..self }
     }
@@ -131,7 +131,7 @@ impl Default for Lrsa {
 pub enum Attention {
     /// Every query sees all earlier tokens.
     Dense,
-    /// Every query sees the sink, the kept pairs, and the last two partitions.
+    /// Every query sees the sink, its own and the previous partition, and older kept pairs.
     Lrsa(Lrsa),
 }
 

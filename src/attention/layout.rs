@@ -202,7 +202,7 @@ impl TrainingLayout {
         if let Some(l) = attention.lrsa()
             && l.selection() != Selection::Scored
         {
-            return Err(Error::new(format!("{attention} is a control for generation: nothing trains with it")));
+            return Err(Error::new(format!("{attention} is a control for generation only: train with LRSA or dense")));
         }
         if n_tokens >= 1 << 20 {
             return Err(Error::new(format!(

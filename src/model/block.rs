@@ -1,6 +1,6 @@
 //! One transformer block: grouped-query attention and SwiGLU, with residuals and RMS norms.
 //!
-//! The norms stand before each sublayer, after it, or both.
+//! A norm precedes each sublayer, follows it, or both.
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -238,7 +238,7 @@ impl ModelConfig {
             positive("the factor of attention scores", layer.scale)?;
             if let Some(rope) = layer.rope {
                 let n = self.ropes.len();
-                crate::ensure!(rope < n, "layer {i} is turned by RoPE table {rope}, but there are only {n}");
+                crate::ensure!(rope < n, "layer {i} uses RoPE table {rope}, but there are only {n}");
             }
         }
         self.ropes.iter().try_for_each(|rope| rope.validate(self.head_dim))
