@@ -1,4 +1,4 @@
-//! The loop of a run: steps, evaluations and saves as the job describes them.
+//! The training loop: steps, evaluations and saves on the job's schedule.
 
 use std::time::Instant;
 
@@ -13,12 +13,12 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 
 impl Trainer {
-    /// Trains on `data.train` and evaluates on `data.valid` as the job says, from the step that the
-    /// trainer is at: that of a run that was cancelled, or of a loaded state. With a folder,
-    /// metrics are logged and the result is saved there; without one the trained model only stays
-    /// in [`Trainer::loaded`].
+    /// Trains on `data.train` and evaluates on `data.valid` on the job's schedule, starting at the
+    /// trainer's current step: that of a cancelled run or of a loaded state. With a folder, logs
+    /// metrics and saves the result there; without one, the trained model stays only in
+    /// [`Trainer::loaded`].
     ///
-    /// A failing step leaves what was saved before it.
+    /// A failed step keeps earlier saves.
     pub fn fit(
         &mut self,
         device: &mut dyn Executor,
@@ -57,21 +57,21 @@ impl Trainer {
     }
 }
 
-/// A queued step with what its report will say besides.
+/// A queued step with the other values of its report.
 struct Started {
     queued: StartedStep,
     step: u64,
     lr: f64,
-    /// Tokens of its largest batch.
+    /// Tokens of the largest batch.
     most_tokens: usize,
 }
 
-/// What the reported steps add up to.
+/// Totals over the reported steps.
 #[derive(Default)]
 struct Totals {
     tokens: usize,
     seconds: f64,
-    /// Of the last one.
+    /// Loss of the last step.
     loss: Option<f64>,
 }
 
@@ -86,12 +86,12 @@ struct Run<'a, 'f> {
     total: u64,
     folder: Option<&'a mut RunFolder<'f>>,
     observer: &'a mut dyn Observer,
-    /// The step that is queued and not reported yet.
+    /// The queued step that is not reported yet.
     started: Option<Started>,
     clock: StepClock,
     totals: Totals,
     eval: Option<EvalLine>,
-    /// Whether a line could not be logged, which is said once.
+    /// Whether writing a log line failed; the observer is notified once.
     lacks_log: bool,
 }
 
@@ -127,13 +127,13 @@ impl Run<'_, '_> {
         })
     }
 
-    /// Steps done, the queued one among them.
+    /// Number of steps done, including the queued one.
     fn done(&self) -> u64 {
         self.trainer.n_steps()
     }
 
-    /// Queues the next step and then reports the one before it, so that the device is not kept
-    /// waiting for the host.
+    /// Queues the next step and then reports the previous one, so that the device never idles
+    /// between steps.
     fn step(&mut self) -> Result<()> {
         let step = self.done() + 1;
         let chosen = self.sampler.next_step();
@@ -147,7 +147,7 @@ impl Run<'_, '_> {
         }
         let attention = self.trainer.attention_of(step);
         let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
-        self.report_queued()?; // whatever became of this one
+        self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
         self.trainer.place = self.sampler.place();
@@ -156,7 +156,7 @@ impl Run<'_, '_> {
         if is_ready { self.report_queued() } else { Ok(()) }
     }
 
-    /// Waits for the queued step, if there is one, and reports it.
+    /// Waits for the queued step, if any, and reports it.
     fn report_queued(&mut self) -> Result<()> {
         let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
         let report = queued.wait().map_err(|e| self.explained(e, step, most_tokens))?;
@@ -172,7 +172,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Says what a failed step leaves, and what would need less memory.
+    /// Adds to the error what is saved and how to use less memory.
     fn explained(&self, e: Error, step: u64, most_tokens: usize) -> Error {
         let e = self.trainer.with_advice(e, most_tokens);
         let saved = self.folder.as_ref().and_then(|folder| Some((folder.saved_at?, folder.dir())));
@@ -182,7 +182,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// What is due between two steps. Saving comes first: an evaluation can fail.
+    /// Saves and evaluates if due. Saves first, because an evaluation can fail.
     fn save_and_evaluate_where_due(&mut self) -> Result<()> {
         let done = self.done();
         let due = |every: u64| every > 0 && done.is_multiple_of(every);
@@ -199,7 +199,7 @@ impl Run<'_, '_> {
         if evaluates { self.evaluate() } else { Ok(()) }
     }
 
-    /// Saves what was trained, as often as the observer wants to try.
+    /// Saves the result at the end; retries as often as the observer asks for it.
     fn save_at_the_end(&mut self) -> Result<()> {
         if self.done() == 0 {
             return Ok(());
@@ -212,8 +212,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Writes a line, where there is a folder. A log that has no room does not cost what is being
-    /// learnt.
+    /// Writes a log line if there is a folder. A write error (such as a full disk) does not end the
+    /// run.
     fn log(&mut self, write: impl FnOnce(&mut RunFolder<'_>) -> Result<()>) {
         if let Some(Err(e)) = self.folder.as_mut().map(|folder| write(folder))
             && !self.lacks_log
@@ -241,7 +241,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// Whether an error of a save will not go away by itself or by what a person does to the disk.
+/// Whether a save error is permanent: neither time nor freeing disk space fixes it.
 fn is_fatal(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::DeviceLost | ErrorKind::Diverged)
 }

@@ -1,7 +1,7 @@
 //! A gradient step: the loss, gradients and gradient norm of micro-batches, without an optimiser.
 //!
-//! The loss is the sum over the labelled tokens of the whole step divided by their count, so
-//! accumulation weighs every token alike.
+//! The loss is the sum over all labelled tokens of the step divided by their count, so accumulation
+//! weights every token equally.
 
 use super::objective::{Objective, UploadedBatch};
 use crate::attention::Attention;
@@ -15,9 +15,9 @@ use crate::kernels::elementwise::add_into;
 use crate::nn::Dropout;
 use crate::tensor::{Arena, Format, Tensor, copy_tensor};
 
-/// Computes losses and gradients; gradients lie in the model's arena.
+/// Computes losses and gradients; the gradients are in the model's arena.
 pub struct GradientStep {
-    /// Recompute each block's activations in the backward pass.
+    /// Recomputes each block's activations in the backward pass.
     recompute: bool,
     one: Tensor,
     loss: Tensor,
@@ -26,8 +26,8 @@ pub struct GradientStep {
 }
 
 impl GradientStep {
-    /// Takes memory for the loss and the norm. `recompute` drops each block's activations and
-    /// computes them again in the backward pass: less memory, a third more time.
+    /// Allocates the loss and the norm. `recompute` drops each block's activations and recomputes
+    /// them in the backward pass: less memory, a third more time.
     pub fn new(device: &mut dyn Executor, recompute: bool) -> Result<Self> {
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
@@ -36,9 +36,9 @@ impl GradientStep {
     }
 
     /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all
-    /// batches, which run one after another; returns the number of those tokens. `dropout` is that
-    /// of the first batch; each further one takes the next step number. Batches without labelled
-    /// tokens are left out.
+    /// batches, run one after another; returns the number of labelled tokens. `dropout` applies to
+    /// the first batch; each further batch uses the next step number. Skips batches without
+    /// labelled tokens.
     pub fn run(
         &self,
         device: &mut dyn Executor,
@@ -61,20 +61,19 @@ impl GradientStep {
         Ok(n_targets)
     }
 
-    /// Where the loss is once run.
+    /// The loss, valid after the run.
     pub fn loss(&self) -> &Span {
         self.loss.span()
     }
 
-    /// Appends the norm of the arena's gradients and the factor that brings it down to `clip` (0:
-    /// 1); returns where they are once run: [norm, factor].
+    /// Appends the norm of the arena's gradients and the factor that clips it to `clip` (0: factor
+    /// 1); returns [norm, factor], valid after the run.
     pub fn record_norm(&self, rec: &mut Recording, arena: &Arena, clip: f64) -> Span {
         norm_and_factor(rec, arena, clip as f32, self.clipping.span());
         self.clipping.span().clone()
     }
 
-    /// The norm of all gradients together. Fails for a model that was loaded without anything to
-    /// train.
+    /// The global gradient norm. Fails if the model was loaded without trainable parameters.
     pub fn norm(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<f64> {
         let mut rec = Recording::new();
         let clipping = self.record_norm(&mut rec, trained(loaded)?, 0.0);
@@ -89,7 +88,7 @@ impl GradientStep {
         device.run(&rec)
     }
 
-    /// Appends what [`GradientStep::clear`] does.
+    /// Appends the commands of [`GradientStep::clear`].
     pub fn record_clear(&self, rec: &mut Recording, loaded: &Loaded) {
         if let Some(arena) = &loaded.arena {
             arena.clear_grads(rec);
@@ -110,8 +109,8 @@ impl GradientStep {
         Ok(device.read_f64(self.loss.span())?[0])
     }
 
-    /// Uploads a batch and records its forward and backward, which add to the gradients of the
-    /// arena and to the loss.
+    /// Uploads a batch and records its forward and backward, which add to the arena's gradients and
+    /// to the loss.
     pub fn record(
         &self,
         device: &mut dyn Executor,
@@ -129,7 +128,7 @@ impl GradientStep {
         Ok(tape.rec)
     }
 
-    /// Summed loss over the labelled tokens of a batch, and their count; nothing is trained.
+    /// Summed loss over the labelled tokens of a batch, and their count, without training.
     pub fn evaluate(
         &self,
         device: &mut dyn Executor,
@@ -152,7 +151,7 @@ impl GradientStep {
     }
 }
 
-/// The arena of what is trained.
+/// The arena of the trainable parameters.
 pub fn trained(loaded: &Loaded) -> Result<&Arena> {
     loaded.arena.as_ref().ok_or_else(|| Error::new("the model was loaded without anything to train"))
 }

@@ -1,9 +1,8 @@
 //! The description of a training run, one struct for the command line, the app and the library.
 //!
-//! It holds what was asked for and its defaults, and refuses what no run can mean; running it is
-//! [`super::run`]'s matter. The command line takes its flags, their help and their defaults from
-//! the fields: a flag is a field's name with dashes, and the first paragraph of a field's
-//! documentation is what `-h` shows.
+//! `TrainJob` holds the settings with their defaults and rejects invalid ones; [`super::run`] runs
+//! it. The command line derives its flags, help and defaults from the fields: a flag is the field's
+//! name with dashes, and `-h` shows the first paragraph of the field's documentation.
 
 use std::path::PathBuf;
 
@@ -19,21 +18,21 @@ use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::optim::{OptimizerKind, OptimizerSettings, Schedule, UpdateRule};
 
-/// Rank of a new adapter where none is given; alpha is then twice the rank.
+/// Default rank of a new adapter; the default alpha is twice the rank.
 pub const DEFAULT_RANK: usize = 16;
 
-/// What is trained.
+/// The parameters to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// A low-rank adapter beside the frozen model
+    /// A LoRA adapter; the model is frozen
     #[default]
     Lora,
-    /// Every weight, in f32
+    /// All weights, in f32
     Full,
 }
 
-/// A training run. `..TrainJob::default()` fills in what the command line's defaults are.
+/// A training run. `TrainJob::default()` has the same defaults as the command line.
 ///
 /// ```
 /// use longreach::checkpoint::bundled::StoriesFolder;
@@ -61,107 +60,102 @@ pub struct TrainJob {
     /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
-    /// Folder with a LoRA adapter in PEFT layout, whose training goes on
+    /// Folder with a LoRA adapter in PEFT format to continue training
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Longest sequence allowed, in place of the model's own limit; RoPE stays unchanged
+    /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
-    /// Folder with train.jsonl and perhaps valid.jsonl; lines hold prompt and completion, messages,
-    /// text or input_ids
+    /// Folder with train.jsonl and optionally valid.jsonl; each line has prompt and completion,
+    /// messages, text or input_ids
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Folder for the adapter or model, metrics.jsonl and eval.jsonl
+    /// Output folder for the adapter or model, metrics.jsonl and eval.jsonl
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Train a low-rank adapter, or every weight
+    /// Train a LoRA adapter or all weights
     #[arg(long, value_enum, default_value_t = DEFAULT.method)]
     pub method: Method,
-    /// Rank of a new adapter [default: 16]
+    /// LoRA rank of a new adapter [default: 16]
     #[arg(long, value_name = "R")]
     pub rank: Option<usize>,
-    /// Alpha of a new adapter, which is scaled by alpha / rank [default: twice the rank]
+    /// LoRA alpha of a new adapter; its output is scaled by alpha / rank [default: twice the rank]
     #[arg(long, value_name = "A")]
     pub alpha: Option<f64>,
-    /// Probability that an input of the adapter is dropped [default: 0, or the continued adapter's]
+    /// Dropout probability of the adapter's inputs [default: 0, or the continued adapter's]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,
-    /// Linear maps that get an adapter, such as q_proj,v_proj [default: all]
+    /// Linear layers to adapt, such as q_proj,v_proj [default: all]
     #[arg(long, value_name = "LIST|all", value_delimiter = ',')]
     pub targets: Option<Vec<String>>,
     /// Optimiser steps
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
-    /// Passes over the data [default: 1]
+    /// Epochs: passes over the training data [default: 1]
     #[arg(long, value_name = "N")]
     pub epochs: Option<u64>,
-    /// Sequences that run together, laid flat without padding
+    /// Sequences per batch, concatenated without padding
     #[arg(long, value_name = "N", default_value_t = DEFAULT.batch_size)]
     pub batch_size: usize,
-    /// Batches of one optimiser step
+    /// Gradient accumulation: batches per optimiser step
     #[arg(long, value_name = "N", default_value_t = DEFAULT.accumulate)]
     pub accumulate: usize,
-    /// How gradients change weights; --help shows the settings that each has by default
+    /// Optimiser; --help lists the defaults of each
     #[arg(long, value_enum, default_value_t = DEFAULT.optimizer)]
     pub optimizer: OptimizerKind,
-    /// Highest learning rate [default: the optimizer's]
+    /// Peak learning rate [default: the optimizer's]
     #[arg(long, value_name = "LR")]
     pub lr: Option<f64>,
-    /// What happens to the learning rate after the warm-up
+    /// Learning-rate schedule after the warm-up
     #[arg(long, value_enum, default_value_t = DEFAULT.schedule)]
     pub schedule: Schedule,
-    /// Steps of linear warm-up
+    /// Warm-up steps, with a linearly rising learning rate
     #[arg(long, value_name = "N", default_value_t = DEFAULT.warmup)]
     pub warmup: u64,
     /// Weight decay
     #[arg(long, value_name = "W", default_value_t = DEFAULT.weight_decay)]
     pub weight_decay: f64,
-    /// What weight decay applies to
+    /// Parameters that weight decay applies to
     #[arg(long, value_enum, default_value_t = DEFAULT.decay)]
     pub decay: Decay,
-    /// Largest gradient norm, 0 for none
+    /// Clip gradients to this global norm; 0 disables it
     #[arg(long, value_name = "N", default_value_t = DEFAULT.clip)]
     pub clip: f64,
-    /// Cut longer examples to this many tokens
+    /// Truncate longer examples to this many tokens
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// Recompute activations in the backward pass: less memory, a third more time
     #[arg(long, action = ArgAction::SetTrue)]
     pub recompute: bool,
-    /// Evaluate on valid.jsonl every N steps, 0 for the end only
-    ///
-    /// The end is always evaluated.
+    /// Evaluate on valid.jsonl every N steps and at the end; 0 for the end only
     #[arg(long, value_name = "N", default_value_t = DEFAULT.eval_every)]
     pub eval_every: u64,
-    /// Save every N steps, 0 for the end only
-    ///
-    /// The end is always saved.
+    /// Save every N steps and at the end; 0 for the end only
     #[arg(long, value_name = "N", default_value_t = DEFAULT.save_every)]
     pub save_every: u64,
-    /// Decays of an optimizer's running means [default: the optimizer's]
+    /// Decay rates of the optimizer's running means [default: the optimizer's]
     #[arg(long, value_name = "B1,B2", value_parser = parse_betas)]
     pub betas: Option<(f64, f64)>,
-    /// Added to an optimizer's denominator [default: the optimizer's]
+    /// Epsilon, added to the denominator of the update [default: the optimizer's]
     #[arg(long, value_name = "E")]
     pub eps: Option<f64>,
-    /// Part of the last update that stays in the next [default: the optimizer's]
+    /// Momentum factor [default: the optimizer's]
     #[arg(long, value_name = "M")]
     pub momentum: Option<f64>,
-    /// Seed of the examples' order, the adapter's start and the dropout
+    /// Seed of the data order, the adapter's initial weights and dropout
     #[arg(long, value_name = "N", default_value_t = DEFAULT.seed)]
     pub seed: u64,
-    /// Attention to train with; what the adapter or model records, else LRSA with its defaults.
+    /// Attention to train with [default: recorded with the adapter or model, else LRSA's defaults].
     #[arg(skip)]
     pub attention: Option<AttentionRecord>,
-    /// LRSA's r is drawn from these anew for each step, so that a model learns to live with
-    /// several; empty for the attention's own r alone, which is also what evaluations use and what
-    /// is recorded.
+    /// Keep ratios of LRSA: each step draws one, so that the model learns to work with all of them.
+    /// If empty, every step uses the attention's own r. Evaluations use the attention's own r, and
+    /// it is the recorded one.
     #[arg(skip)]
     pub keeps: Vec<f64>,
 }
 
-/// The one source of defaults: of [`TrainJob::default`], of fields that JSON leaves out, and of the
-/// flags.
+/// The defaults of [`TrainJob::default`], of fields missing in JSON, and of the flags.
 const DEFAULT: TrainJob = TrainJob {
     model: String::new(),
     adapter: None,
@@ -202,7 +196,7 @@ impl Default for TrainJob {
     }
 }
 
-/// Two numbers with a comma.
+/// Parses two numbers separated by a comma.
 fn parse_betas(text: &str) -> std::result::Result<(f64, f64), String> {
     let parse = |part: &str| part.trim().parse::<f64>().map_err(|_| format!("'{part}' is no number"));
     let (first, second) = text.split_once(',').ok_or("expected two numbers with a comma, such as 0.9,0.999")?;
@@ -214,7 +208,7 @@ fn require(ok: bool, message: impl FnOnce() -> String) -> Result<()> {
 }
 
 impl TrainJob {
-    /// Refuses what no run can mean. Paths and the model are looked at when the job runs.
+    /// Rejects invalid settings. Does not check paths or the model; the run does.
     pub fn validate(&self) -> Result<()> {
         require(!(self.steps.is_some() && self.epochs.is_some()), || {
             "`steps` and `epochs` say the same thing in two ways: give one of them".into()
@@ -272,7 +266,7 @@ impl TrainJob {
         })
     }
 
-    /// The highest learning rate: the given one, or the optimiser's default for the method.
+    /// The peak learning rate: the given one, or the optimiser's default for the method.
     pub fn learning_rate(&self) -> f64 {
         let [lora, full] = self.optimizer.info().default_lr;
         self.lr.unwrap_or(match self.method {
@@ -281,14 +275,14 @@ impl TrainJob {
         })
     }
 
-    /// The optimiser's rule with its settings. Fails for settings that it does not have or that no
-    /// run can mean.
+    /// The optimiser's update rule. Fails for settings that are invalid or that the optimiser
+    /// lacks.
     pub fn update_rule(&self) -> Result<Box<dyn UpdateRule>> {
         let Self { weight_decay, betas, eps, momentum, .. } = *self;
         self.optimizer.info().rule(&OptimizerSettings { weight_decay, betas, eps, momentum })
     }
 
-    /// The attention to train with, where `recorded` stands beside the model or adapter.
+    /// The attention to train with; `recorded` comes from the model or adapter.
     pub fn attention(&self, recorded: Option<Attention>) -> Result<Attention> {
         match &self.attention {
             Some(record) => record.attention(),
@@ -296,7 +290,8 @@ impl TrainJob {
         }
     }
 
-    /// The attentions that steps draw from: `attention` with each r of `keeps`, or alone.
+    /// The attentions that steps draw from: `attention` with each r of `keeps`, or just
+    /// `attention`.
     pub fn attentions(&self, attention: Attention) -> Result<Vec<Attention>> {
         match attention {
             Attention::Lrsa(l) if !self.keeps.is_empty() => {
@@ -307,12 +302,12 @@ impl TrainJob {
         }
     }
 
-    /// Optimiser steps of the run when one pass over the data takes `steps_per_epoch`.
+    /// Total optimiser steps, given the steps per epoch.
     pub fn total_steps(&self, steps_per_epoch: usize) -> u64 {
         self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(steps_per_epoch as u64))
     }
 
-    /// The configuration of a new adapter. Fails for targets that the model does not have.
+    /// The configuration of a new adapter. Fails for target modules that the model does not have.
     pub fn new_adapter(&self, model: &ModelConfig) -> Result<AdapterConfig> {
         let r = self.rank.unwrap_or(DEFAULT_RANK);
         let all = || linears(model).map(|l| l.target().to_string()).to_vec();

@@ -1,4 +1,4 @@
-//! Tests of the job: what it refuses, its defaults, and that flags, JSON and library agree on them.
+//! Tests of the job: rejected settings, defaults, and that flags, JSON and library agree.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn defaults_follow_the_method_and_the_rank() {
     assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
 }
 
-/// A command line of nothing but a job's flags.
+/// A command line with only the job's flags.
 #[derive(clap::Parser, Debug)]
 struct Line {
     #[command(flatten)]

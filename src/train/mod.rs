@@ -1,9 +1,9 @@
 //! Floor 8: fine-tuning.
 //!
-//! `objective.rs` is the loss of a batch, `gradient_step.rs` its gradients, `stepper.rs` one
-//! optimiser step, `trainer.rs` the model that is trained, `fit.rs` the loop around it, and
-//! `run.rs` a whole job (`job.rs`) from files to the output folder. `probe.rs` shows what forward
-//! and backward compute.
+//! `objective.rs` computes the loss of a batch, `gradient_step.rs` its gradients, `stepper.rs` runs
+//! one optimiser step, `trainer.rs` holds the model in training, `fit.rs` runs the training loop,
+//! and `run.rs` runs a job (`job.rs`) from files to the output folder. `probe.rs` exports the
+//! results of a forward and backward pass.
 
 mod fit;
 mod gradient_step;

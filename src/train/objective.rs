@@ -1,5 +1,4 @@
-//! The training loss of one flat batch: next-token cross-entropy over the labelled tokens, through
-//! the model and its head.
+//! The training loss of one flat batch: next-token cross-entropy over the labelled tokens.
 
 use std::rc::Rc;
 
@@ -15,16 +14,16 @@ use crate::model::block::{KeptLog, TrainingContext};
 use crate::model::llama::Llama;
 use crate::nn::Dropout;
 
-/// What does not change from batch to batch.
+/// Settings that are the same for all batches.
 #[derive(Clone, Debug)]
 pub struct Objective {
-    /// Dense or LRSA, in the layers with full attention.
+    /// Dense or LRSA, for the layers with full attention.
     pub attention: Attention,
     /// Factor of the summed loss: 1 / labelled tokens of the whole optimiser step.
     pub scale: f32,
     /// Dropout of the adapters, `None` in evaluation.
     pub dropout: Option<Dropout>,
-    /// Where selections are copied to, for who wants to look at them.
+    /// Where to copy the selected indices, if wanted.
     pub kept: Option<KeptLog>,
 }
 
@@ -33,7 +32,7 @@ pub struct Objective {
 pub struct UploadedBatch {
     ids: TokenIndex,
     context: TrainingContext,
-    /// Labelled rows, their inverse table and their labels; `None` where no token has a label.
+    /// Labelled rows, their inverse table and their labels; `None` if no token has a label.
     labelled: Option<[Span; 3]>,
     n_tokens: usize,
 }
@@ -77,13 +76,13 @@ impl UploadedBatch {
         Ok(Self { ids, context, labelled, n_tokens: batch.ids.len() })
     }
 
-    /// Appends the model's forward: final hidden states [tokens, hidden].
+    /// Appends the forward pass of the model: final hidden states [tokens, hidden].
     pub fn hidden(&self, tape: &mut Tape, model: &Llama) -> Result<Var> {
         model.forward(tape, &self.ids, &self.context)
     }
 
-    /// Appends the loss [1, 1] of hidden states: scale · Σ −log p(label). Fails where no token has
-    /// a label.
+    /// Appends the loss [1, 1] of hidden states: scale · Σ −log p(label). Fails if no token has a
+    /// label.
     pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
         let Some([rows, inverse, labels]) = &self.labelled else {
             return Err(Error::new("no token of the batch has a label: there is nothing to learn from it"));

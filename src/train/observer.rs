@@ -1,4 +1,4 @@
-//! What a run tells whoever watches it: the command line's progress bar, the app's charts, a test.
+//! The events of a run, for the command line's progress bar, the app's charts and tests.
 
 use serde::Serialize;
 
@@ -15,18 +15,18 @@ pub struct StepLine {
     pub lr: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// Tokens fed.
+    /// Tokens processed.
     pub tokens: usize,
     /// Duration of the step.
     pub seconds: f64,
-    /// Device memory: what stays plus the planned peak of what comes and goes.
+    /// Device memory: persistent buffers plus the planned peak of transients.
     pub bytes: u64,
 }
 
 /// One line of `eval.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EvalLine {
-    /// Optimiser steps done before.
+    /// Optimiser steps done before the evaluation.
     pub step: u64,
     /// Mean loss over the labelled tokens of the validation data, with the training attention.
     pub loss: f64,
@@ -36,7 +36,7 @@ pub struct EvalLine {
     pub tokens: usize,
 }
 
-/// What a run came to.
+/// Summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     /// Optimiser steps done.
@@ -45,38 +45,38 @@ pub struct Summary {
     pub loss: Option<f64>,
     /// Loss of the last evaluation.
     pub eval_loss: Option<f64>,
-    /// Tokens fed to all steps.
+    /// Tokens processed in all steps.
     pub tokens: usize,
-    /// Duration of the whole run, evaluations and saves included.
+    /// Duration of the whole run, including evaluations and saves.
     pub seconds: f64,
-    /// Tokens a second of the steps alone.
+    /// Tokens per second of the steps alone.
     pub tokens_per_s: f64,
-    /// Device memory: what stays plus the planned peak of what comes and goes.
+    /// Device memory: persistent buffers plus the planned peak of transients.
     pub peak_bytes: u64,
-    /// Whether the observer ended it early.
+    /// Whether the observer ended the run early.
     pub cancelled: bool,
 }
 
-/// Watches a run. Every method has a default that does nothing.
+/// Observes a run. All methods do nothing by default.
 pub trait Observer {
-    /// Something the user should know: truncated examples, positions beyond the model's.
+    /// A notice for the user, such as truncated examples or positions beyond the model's limit.
     fn note(&mut self, _text: &str) {}
-    /// The run begins: optimiser steps planned, examples to train on.
+    /// The run starts: number of optimiser steps and of training examples.
     fn started(&mut self, _total_steps: u64, _n_examples: usize) {}
-    /// A step is done.
+    /// A step is finished.
     fn step(&mut self, _line: &StepLine) {}
-    /// An evaluation is done.
+    /// An evaluation is finished.
     fn evaluated(&mut self, _line: &EvalLine) {}
     /// The state after `step` is on disk.
     fn saved(&mut self, _step: u64) {}
-    /// What was trained could not be saved at the end. Asked whether to try again, after a person
-    /// made room perhaps; may wait. Otherwise the run fails and what it learnt since the last save
+    /// Saving failed at the end of the run. Returns whether to try again, for example after the
+    /// user freed disk space; may block. On false the run fails, and training since the last save
     /// is lost.
     fn retries_save(&mut self, _why: &Error) -> bool {
         false
     }
-    /// Asked between steps: true ends the run, which keeps what was trained. May wait to hold the
-    /// run, which counts to no step.
+    /// Called between steps: true ends the run and keeps the trained weights. May block to pause
+    /// the run; the pause does not count as step time.
     fn cancelled(&self) -> bool {
         false
     }

@@ -1,5 +1,4 @@
-//! What one forward and backward compute, under Hugging Face's names: how anyone compares Longreach
-//! with another framework.
+//! Results of one forward and backward pass under Hugging Face's names, to compare frameworks.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,28 +17,28 @@ use crate::kernels::matmul::{Rows, matmul_nt};
 use crate::model::block::KeptLog;
 use crate::tensor::{Format, Tensor, copy_tensor};
 
-/// Elements of one chunk of logits that is read back.
+/// Elements of one chunk of logits to read back.
 const LOGITS_CHUNK: usize = 1 << 22;
 
-/// What to compute.
+/// The inputs and the tensors to compute.
 #[derive(Clone, Debug)]
 pub struct ProbeRequest<'a> {
     /// Token ids of each sequence; lengths may differ.
     pub ids: &'a [Vec<u32>],
-    /// Labels as long as the ids, -100 ignored, shifted inside as transformers does.
+    /// Labels as long as the ids, -100 ignored, shifted internally as in transformers.
     pub labels: Option<&'a [Vec<i32>]>,
-    /// Whether to compute gradients (needs labels and a model loaded with something to train).
+    /// Whether to compute gradients (needs labels and a model loaded with trainable parameters).
     pub grads: bool,
-    /// Recompute activations.
+    /// Recompute activations in the backward pass.
     pub recompute: bool,
     /// Dense or LRSA.
     pub attention: Attention,
 }
 
-/// Computes `logits` [B, T, V], `loss` `[1]`, `grad.NAME`, `kept.LAYER` [B, Hk, P-1, K] of
+/// Computes `logits` [B, T, V], `loss` `[1]`, `grad.NAME`, and `kept.LAYER` [B, Hk, P-1, K] of
 /// compressed layers; LAYER counts all layers.
 ///
-/// Rows shorter than the longest are padded: logits 0, kept -1.
+/// Pads rows shorter than the longest: logits with 0, kept with -1.
 pub fn probe(
     device: &mut dyn Executor,
     loaded: &mut Loaded,
@@ -82,8 +81,7 @@ pub fn probe(
     Ok(out)
 }
 
-/// The shape of a trained tensor in Hugging Face's files, where norm weights and biases have one
-/// axis.
+/// The shape of a trained tensor in Hugging Face's files; norm weights and biases have one axis.
 pub fn file_shape(name: &str, tensor: &Tensor) -> Vec<usize> {
     let is_vector = name.ends_with("norm.weight") || name.ends_with(".bias");
     if is_vector { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] }

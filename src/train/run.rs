@@ -1,7 +1,7 @@
-//! A job from its files to its output folder: opens, reads and checks everything, then trains.
+//! Runs a job from its files to its output folder: opens and checks all inputs, then trains.
 //!
-//! What is wrong with the model, the data or the folder is refused before the device does any work
-//! and before anything is written. Training itself is [`super::trainer`].
+//! Rejects problems with the model, the data or the folder before any device work and before
+//! writing anything. [`super::trainer`] does the training.
 
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
@@ -19,7 +19,7 @@ pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observe
     run_valid(job, &files, device, observer)
 }
 
-/// [`run`] on a model that is open already, with the adapter that it was opened with.
+/// [`run`] on an open model, with the adapter it was opened with.
 pub fn run_opened(
     job: &TrainJob,
     files: &ModelFiles,
@@ -38,7 +38,7 @@ fn run_valid(
 ) -> Result<Summary> {
     let mut folder = RunFolder::new(&job.out, files, job.method)?;
     if job.method == Method::Full {
-        // Better now than when there is something to save.
+        // Fails now rather than at the first save.
         files.config().to_hf_json().context("`method` full writes a Hugging Face model")?;
     }
     let data = read_data(job, files, observer)?;
@@ -49,8 +49,8 @@ fn run_valid(
     done.map_err(|e| folder.explained(e))
 }
 
-/// Reads a job's data and refuses sequences that the model was not made for. Notes what was cut or
-/// left out.
+/// Reads a job's data and rejects sequences longer than the model's positions. Notes truncated and
+/// skipped examples.
 pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
     let own = files.config().max_positions;
     let limit = job.max_positions.unwrap_or(own);

@@ -1,5 +1,6 @@
-//! The folder that a run writes: the adapter or model, saved whole each time, and the lines of
-//! `metrics.jsonl` and `eval.jsonl`, which grow as the run goes and survive every save.
+//! A run's output folder: adapter or model, saved whole, and `metrics.jsonl` and `eval.jsonl`.
+//!
+//! The two logs grow during the run and survive every save.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -13,17 +14,17 @@ use crate::atomic_file::write_folder;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 
-/// One line a step.
+/// The log with one line per step.
 pub const METRICS: &str = "metrics.jsonl";
-/// One line an evaluation.
+/// The log with one line per evaluation.
 pub const EVAL: &str = "eval.jsonl";
 
-/// Whether a folder holds a result that a run of this method would replace.
+/// Whether a folder holds a result that a run with this method would replace.
 pub fn holds_result(out: &Path, method: Method) -> bool {
     out.join(made_by(method).1).exists()
 }
 
-/// What a method saves: its name, and the file by which it is known.
+/// What a method saves: its name, and the file that identifies it.
 fn made_by(method: Method) -> (&'static str, &'static str) {
     match method {
         Method::Lora => ("an adapter", "adapter_config.json"),
@@ -34,26 +35,24 @@ fn made_by(method: Method) -> (&'static str, &'static str) {
 /// The output of one run.
 pub struct RunFolder<'a> {
     dir: PathBuf,
-    /// Where tokenizer and configuration are copied from.
+    /// Source of the copied tokenizer and configuration.
     pub(super) files: &'a ModelFiles,
-    /// The folder holds what an earlier run saved.
+    /// Whether the folder holds the result of an earlier run.
     used: bool,
-    /// The step that this run saved last.
+    /// The step of this run's last save.
     pub(super) saved_at: Option<u64>,
     metrics: Option<File>,
     eval: Option<File>,
 }
 
 impl<'a> RunFolder<'a> {
-    /// The folder `out`, not yet made. Refuses a file of that name, the model's own folder, and a
-    /// folder that holds the kind of result that `method` does not make: a reader could not tell
-    /// which of the two is meant.
+    /// The folder `out`, not created yet. Rejects a file of that name, the model's own folder, and
+    /// a folder with the result of the other method: a reader could not tell which result is valid.
     pub fn new(out: &Path, files: &'a ModelFiles, method: Method) -> Result<Self> {
         if out.as_os_str().is_empty() {
             return Err(Error::usage("`out` names no folder"));
         }
-        // The folder is written to until the run ends, wherever the program's working directory is
-        // then.
+        // Keeps the path valid if the program changes its working directory during the run.
         let dir = std::path::absolute(out).with_context(|| format!("`out` {}", out.display()))?;
         if dir.exists() && !dir.is_dir() {
             return Err(Error::usage(format!("`out` {} is a file: name a folder", out.display())));
@@ -86,7 +85,7 @@ impl<'a> RunFolder<'a> {
         &self.dir
     }
 
-    /// Makes the folder and proves that files can be put into it the way saving does.
+    /// Creates the folder and verifies that files can be written to it the way a save does.
     pub fn make(&self) -> Result<()> {
         let probe = format!(".longreach-{}.probe", std::process::id());
         let prove = || -> Result<()> {
@@ -97,8 +96,8 @@ impl<'a> RunFolder<'a> {
         prove().with_context(|| format!("`out` {} cannot be written to", self.dir.display()))
     }
 
-    /// Says of a run that failed before it saved anything whose files lie in the folder now.
-    /// Otherwise the logs of this run would seem to belong to what an earlier one saved.
+    /// Adds a note to the error if the run failed before its first save and the folder holds an
+    /// earlier result; this run's logs would otherwise seem to belong to that result.
     pub(super) fn explained(&self, e: Error) -> Error {
         if !self.used || self.saved_at.is_some() {
             return e;
@@ -110,8 +109,7 @@ impl<'a> RunFolder<'a> {
         ))
     }
 
-    /// Appends a line to `metrics.jsonl`; the first line of a run replaces what an earlier run
-    /// wrote.
+    /// Appends a line to `metrics.jsonl`. A run's first line replaces an earlier run's log.
     pub fn log_step(&mut self, line: &StepLine) -> Result<()> {
         if self.metrics.is_none() && self.eval.is_none() {
             fs::remove_file(self.dir.join(EVAL)).ok(); // absent is what it should be
@@ -119,7 +117,7 @@ impl<'a> RunFolder<'a> {
         append(&mut self.metrics, &self.dir.join(METRICS), line)
     }
 
-    /// Appends a line to `eval.jsonl`, likewise.
+    /// Appends a line to `eval.jsonl`, in the same way.
     pub fn log_eval(&mut self, line: &EvalLine) -> Result<()> {
         append(&mut self.eval, &self.dir.join(EVAL), line)
     }
@@ -135,7 +133,7 @@ fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result
         let before = file.stream_position()?;
         let written = file.write_all(text.as_bytes());
         if written.is_err() {
-            // Half a line would spoil the next one too.
+            // A partial line would corrupt the next one too.
             file.set_len(before)?;
             file.seek(SeekFrom::Start(before))?;
         }

@@ -1,5 +1,6 @@
-//! Saving what was trained: a PEFT adapter, or a whole model in Hugging Face's layout. Everything
-//! is written under temporary names and renamed, so that a failing save leaves the one before.
+//! Saves the trained weights: a PEFT adapter, or a whole model in Hugging Face's layout.
+//!
+//! Files are written under temporary names and renamed, so a failed save keeps the previous one.
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use crate::formats::host_tensor::HostTensor;
 use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Executor;
 
-/// Files of a model folder that training does not change.
+/// Model files that training does not change.
 const COPIED: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
@@ -32,9 +33,9 @@ const COPIED: [&str; 9] = [
     "tokenizer.model",
 ];
 
-/// Writes the trained tensors to `dir`: an adapter where `adapter` is given, else the model, each
-/// with the attention that it was trained with. Other files in `dir` stay. Values that are not
-/// finite are refused before anything is written.
+/// Writes the trained tensors to `dir` with their training attention: an adapter if `adapter` is
+/// given, else the model. Keeps other files in `dir`. Rejects non-finite values before writing
+/// anything.
 pub fn save(
     device: &mut dyn Executor,
     dir: &Path,
@@ -51,7 +52,7 @@ pub fn save(
     }
 }
 
-/// The trained tensors in the shapes that Hugging Face's files have.
+/// The trained tensors in the shapes of Hugging Face's files.
 fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(String, HostTensor)>> {
     let read = |t: &crate::tensor::Trainable| {
         let values = t.value.read(device).context("reading the trained weights back")?;
@@ -89,8 +90,8 @@ fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)],
     })
 }
 
-/// A `config.json` that names the type of the saved weights: transformers 5 loads a model in the
-/// type that it finds there, which would round what was trained from 16-bit weights back to them.
+/// A `config.json` with the dtype of the saved weights: transformers 5 loads a model in the dtype
+/// that the file names, which would round weights trained from a 16-bit model back to 16 bits.
 fn of_float32(config: String) -> Result<String> {
     let mut value: Value = serde_json::from_str(&config)?;
     let mut changed = false;
@@ -103,7 +104,7 @@ fn of_float32(config: String) -> Result<String> {
     Ok(if changed { serde_json::to_string_pretty(&value)? + "\n" } else { config })
 }
 
-/// The files that a GGUF file's metadata stand for in a model folder.
+/// The model-folder files that replace a GGUF file's metadata.
 fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static str, String)>> {
     let pretty = |value: &Value| -> Result<String> { Ok(serde_json::to_string_pretty(value)? + "\n") };
     let stop = files.stop.ids();

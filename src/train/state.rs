@@ -1,22 +1,21 @@
-//! The state of a run on the host, from which another trainer of the same job continues bit for
-//! bit.
+//! The state of a run on the host; a trainer of the same job resumes from it bit for bit.
 
 use crate::formats::host_tensor::HostTensor;
 use crate::optim::OptimizerState;
 
-/// Trained values, the optimiser's slots, and counters. All values are f32, as they are on the
-/// device, so tensors go into a safetensors file as they are and counters into JSON. Attention
-/// draws and the learning rate follow from the job and the step.
+/// Trained values, the optimiser's slots, and counters. All values are f32, as on the device, so
+/// tensors can go into a safetensors file and counters into JSON. The job and the step determine
+/// the attention draws and the learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainerState {
     /// Trained tensors by name, [rows, cols].
     pub parameters: Vec<(String, HostTensor)>,
     /// Slots and step count.
     pub optimizer: OptimizerState,
-    /// Batches run so far, by which dropout is drawn.
+    /// Batches run so far; seeds dropout.
     pub micro_batches: u32,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// Examples of that epoch that were visited.
+    /// Examples of that epoch used so far.
     pub position: usize,
 }

@@ -1,12 +1,12 @@
-//! The stopwatch of a run's steps. It leaves out the time in which an observer held the run.
+//! Times the steps of a run and leaves out pauses by the observer.
 
 use std::time::Instant;
 
-/// Times steps of which the next is queued before the one before it is reported.
+/// Times steps when the next step is queued before the previous one is reported.
 pub(super) struct StepClock {
-    /// When the step before the reported one was done, or the reported one was begun.
+    /// When the step before the reported one finished, or when the reported one began.
     since: Instant,
-    /// Since when and until when the run was held before the step that is begun.
+    /// Start and end of the last pause.
     held: (Instant, Instant),
 }
 
@@ -16,7 +16,7 @@ impl StepClock {
         Self { since: now, held: (now, now) }
     }
 
-    /// Asks something whose answer may take any time, which counts to no step.
+    /// Calls `ask`, which may block; its time counts to no step.
     pub fn hold<T>(&mut self, ask: impl FnOnce() -> T) -> T {
         let from = Instant::now();
         let answer = ask();
@@ -24,27 +24,28 @@ impl StepClock {
         answer
     }
 
-    /// A step begins while none is queued.
+    /// Starts a step while none is queued.
     pub fn begin(&mut self) {
         self.since = Instant::now();
     }
 
-    /// A step is queued and the one before it is reported: the hold between them is over for both.
+    /// A step is queued and the previous one is reported: the pause between them is over for both.
     pub fn queued(&mut self) {
         self.since = after_hold(self.since, self.held);
         self.held = (self.since, self.since);
     }
 
-    /// Seconds of the step that a device was found done with at `done`.
+    /// Seconds of the step that the host found finished at `done`.
     pub fn done(&mut self, done: Instant) -> f64 {
-        // A device's answer is heard when somebody listens, which in a hold nobody does.
+        // During a pause the host does not poll, so it notices the device's completion only
+        // afterwards.
         let since = if done < self.held.1 { self.since } else { after_hold(self.since, self.held) };
         self.since = done;
         done.saturating_duration_since(since).as_secs_f64()
     }
 }
 
-/// The clock of a step, moved on by what it would count of a time in which the run was held.
+/// The start time of a step, moved forward by the part of the pause that would count.
 fn after_hold(clock: Instant, (from, to): (Instant, Instant)) -> Instant {
     clock + to.saturating_duration_since(clock.max(from))
 }
@@ -57,7 +58,7 @@ mod tests {
     fn a_hold_counts_to_no_step() {
         let start = Instant::now();
         let at = |seconds: u64| start + std::time::Duration::from_secs(seconds);
-        // The step before was done before the hold, in it, or after it.
+        // The previous step finished before, during or after the pause.
         assert_eq!(after_hold(at(1), (at(3), at(10))), at(8), "two of nine seconds were the step's");
         assert_eq!(after_hold(at(5), (at(3), at(10))), at(10));
         assert_eq!(after_hold(at(12), (at(3), at(10))), at(12));

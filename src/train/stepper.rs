@@ -1,4 +1,4 @@
-//! One optimiser step: gradients, clipping and the optimiser's update, all on the device.
+//! One optimiser step on the device: gradients, clipping and the update.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -13,38 +13,38 @@ use crate::gpu::{Command, Executor, Lifetime, Plan, Reading, Recording};
 use crate::nn::Dropout;
 use crate::optim::{Optimizer, OptimizerState, UpdateRule};
 
-/// What a step did.
+/// Report of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
     /// Mean loss over the labelled tokens, before the update.
     pub loss: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// Tokens fed.
+    /// Tokens processed.
     pub n_tokens: usize,
     /// Tokens with a label.
     pub n_targets: usize,
-    /// When the device was found done with it.
+    /// When the host found the step finished.
     pub done: Instant,
 }
 
-/// A step that was queued; the next may be queued before its report is waited for.
+/// A queued step. The next one may be queued before this one is reported.
 pub struct StartedStep {
     loss: Reading<f64>,
     grad_norm: Reading<f64>,
     n_tokens: usize,
     n_targets: usize,
-    /// Of the optimiser, this one counted.
+    /// Optimiser step number, counting this one.
     step: u64,
 }
 
 impl StartedStep {
-    /// Whether the report is there without waiting.
+    /// Whether the report is available without waiting.
     pub fn is_ready(&self) -> bool {
         self.loss.is_ready() && self.grad_norm.is_ready()
     }
 
-    /// The report. An error if the loss or the gradient is not finite.
+    /// Waits for the report. Fails if the loss or the gradient is not finite.
     pub fn wait(self) -> Result<StepReport> {
         let Self { n_tokens, n_targets, step, .. } = self;
         let (loss, (grad_norm, done)) = (self.loss.wait()?[0], self.grad_norm.wait_timed()?);
@@ -58,10 +58,10 @@ impl StartedStep {
     }
 }
 
-/// Settings of a step besides its update rule and its learning rate.
+/// Settings of a step, apart from the update rule and learning rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepSettings {
-    /// Largest gradient norm, 0 for none.
+    /// Maximum gradient norm, 0 for none.
     pub clip: f64,
     /// Recompute each block's activations in the backward pass.
     pub recompute: bool,
@@ -74,13 +74,13 @@ pub struct Stepper {
     gradients: GradientStep,
     optimizer: Optimizer,
     settings: StepSettings,
-    /// Batches run so far, by which dropout is drawn.
+    /// Batches run so far; seeds dropout.
     n_micro: u32,
 }
 
 impl Stepper {
-    /// A stepper for what is trained of a model, at step 0. Fails where nothing is trained and for
-    /// settings that no run can mean.
+    /// A stepper for a model's trainable parameters, at step 0. Fails if there are none and for
+    /// invalid settings.
     pub fn new(
         device: &mut dyn Executor,
         loaded: &Loaded,
@@ -101,18 +101,18 @@ impl Stepper {
         self.optimizer.n_steps()
     }
 
-    /// Batches run so far, by which dropout is drawn.
+    /// Batches run so far; seeds dropout.
     pub fn n_micro(&self) -> u32 {
         self.n_micro
     }
 
-    /// Reads what the optimiser remembers.
+    /// Reads the optimiser's state.
     pub fn optimizer_state(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<OptimizerState> {
         self.optimizer.state(device, trained(loaded)?, &loaded.trainables)
     }
 
-    /// Goes on from what an optimiser of the same rule remembered, and the batches run until then.
-    /// Fails, and changes nothing, where the state is of other parameters or of another rule.
+    /// Continues from an optimiser state and a number of batches run. Fails, and changes nothing,
+    /// if the state is for other parameters or another rule.
     pub fn load_state(
         &mut self,
         device: &mut dyn Executor,
@@ -125,7 +125,7 @@ impl Stepper {
         Ok(())
     }
 
-    /// One update from `batches`, which are accumulated.
+    /// One update with the accumulated gradients of `batches`.
     pub fn step(
         &mut self,
         device: &mut dyn Executor,
@@ -137,7 +137,7 @@ impl Stepper {
         self.start(device, loaded, batches, attention, lr)?.wait()
     }
 
-    /// Queues one update from `batches`, which are accumulated.
+    /// Queues one update with the accumulated gradients of `batches`.
     pub fn start(
         &mut self,
         device: &mut dyn Executor,
@@ -163,8 +163,7 @@ impl Stepper {
         })
     }
 
-    /// Appends what the next update would be, at learning rate 0 and without counting it: to plan
-    /// its memory and to time it.
+    /// Appends an update at learning rate 0 without counting it, to plan its memory and to time it.
     pub fn record_update(&self, rec: &mut Recording, loaded: &Loaded) -> Result<()> {
         let arena = trained(loaded)?;
         let clipping = self.gradients.record_norm(rec, arena, self.settings.clip);
@@ -172,7 +171,7 @@ impl Stepper {
         Ok(())
     }
 
-    /// Refuses a batch that the device is known to be unable to train on; nothing is computed.
+    /// Rejects a batch that is known not to fit on the device; computes nothing.
     pub fn check(
         &self,
         device: &mut dyn Executor,
@@ -181,13 +180,13 @@ impl Stepper {
         attention: Attention,
     ) -> Result<()> {
         if batch.n_targets == 0 {
-            return Ok(()); // such a batch is left out of a step
+            return Ok(()); // steps skip such batches
         }
         let recording = self.record_to_look_at(device, loaded, batch, attention)?;
         device.check(&recording)
     }
 
-    /// What a step on this batch would be, as far as its sizes go.
+    /// Records a step on this batch, for its sizes only.
     fn record_to_look_at(
         &self,
         device: &mut dyn Executor,
@@ -199,8 +198,8 @@ impl Stepper {
         self.gradients.record(device, loaded, batch, &Objective { attention, scale: 1.0, dropout, kept: None })
     }
 
-    /// Bytes on the device at the peak of a step on this batch, with the weights, the gradients and
-    /// the optimiser's slots. It is planned as a run plans it; nothing is computed.
+    /// Peak device bytes of a step on this batch, including weights, gradients and optimiser slots.
+    /// Plans the step as a run does and computes nothing.
     pub fn planned_bytes(
         &self,
         device: &mut dyn Executor,

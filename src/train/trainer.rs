@@ -1,8 +1,7 @@
-//! A model in training with its optimiser: it evaluates, saves, and hands its state to another
-//! trainer.
+//! A model in training with its optimiser: evaluates, saves, and reads and loads its state.
 //!
-//! The loop of a run is in `fit.rs`, one step in `stepper.rs`; opening files and refusing what
-//! cannot work is `run.rs`'s matter.
+//! `fit.rs` runs the training loop and `stepper.rs` one step; `run.rs` opens files and rejects
+//! invalid inputs.
 
 use rand::RngExt;
 
@@ -27,29 +26,29 @@ use crate::optim::matching_values;
 
 /// A model on a device with its optimiser.
 pub struct Trainer {
-    /// The model; generate with it at any time.
+    /// The model; it can generate at any time.
     pub loaded: Loaded,
-    /// The attention it is evaluated with and that is recorded beside it.
+    /// The attention for evaluation; it is recorded with the result.
     pub attention: Attention,
-    /// Those that steps draw from; `attention` alone where the job names no list.
+    /// The attentions that steps draw from; only `attention` if the job has no list.
     attentions: Vec<Attention>,
     pub(super) job: TrainJob,
     pub(super) stepper: Stepper,
-    /// Of the adapter that is trained, `None` for full fine-tuning.
+    /// The trained adapter's configuration, `None` for full fine-tuning.
     adapter: Option<AdapterConfig>,
-    /// Epoch of the next step, and how many of its examples were visited.
+    /// Epoch of the next step, and how many of its examples were used.
     pub(super) place: (u64, usize),
 }
 
 impl Trainer {
-    /// Loads the model with a new adapter, the adapter that `files` was opened with, or for full
-    /// fine-tuning. Of the job only the settings count; its paths are not looked at.
+    /// Loads the model with a new adapter, with the adapter that `files` was opened with, or for
+    /// full fine-tuning. Uses the job's settings and ignores its paths.
     pub fn new(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
         job.validate()?;
         Self::of_valid(device, files, job)
     }
 
-    /// [`Trainer::new`] for a job that was validated.
+    /// [`Trainer::new`] for a validated job.
     pub(super) fn of_valid(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
         let attention = job.attention(files.recorded)?;
         let (adapter, train) = match job.method {
@@ -70,7 +69,7 @@ impl Trainer {
         self.stepper.n_steps()
     }
 
-    /// Reads out all that [`Trainer::load_state`] needs. Call it between runs of [`Trainer::fit`].
+    /// Reads the state for [`Trainer::load_state`]. Call it between runs of [`Trainer::fit`].
     pub fn state(&self, device: &mut dyn Executor) -> Result<TrainerState> {
         let mut parameters = Vec::with_capacity(self.loaded.trainables.len());
         for t in &self.loaded.trainables {
@@ -82,8 +81,8 @@ impl Trainer {
         Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position })
     }
 
-    /// Goes on where the trainer of the same job was that a state was read from. Fails, and changes
-    /// nothing, where the state is of other parameters or of another optimiser.
+    /// Continues from the state of a trainer of the same job. Fails, and changes nothing, if the
+    /// state is for other parameters or another optimiser.
     pub fn load_state(&mut self, device: &mut dyn Executor, state: &TrainerState) -> Result<()> {
         let parameters: Vec<_> = self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect();
         let values = matching_values(&parameters, &state.parameters)?;
@@ -95,14 +94,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// The attention of a step, by the seed and the step's number alone.
+    /// The attention of a step; depends only on the seed and the step number.
     pub(super) fn attention_of(&self, step: u64) -> Attention {
         let drawn = seeded(self.job.seed, step).random_range(0..self.attentions.len());
         self.attentions[drawn]
     }
 
-    /// Mean loss over the labelled tokens of `examples` under any attention. Dropout is off and
-    /// nothing is trained.
+    /// Mean loss over the labelled tokens of `examples` with any attention, without dropout or
+    /// training.
     pub fn evaluate(
         &mut self,
         device: &mut dyn Executor,
@@ -121,7 +120,7 @@ impl Trainer {
         Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
     }
 
-    /// Writes the adapter or the model to the folder of a run, which remembers the step.
+    /// Writes the adapter or the model to a run's folder, which records the step.
     pub fn save(&self, device: &mut dyn Executor, folder: &mut RunFolder<'_>) -> Result<()> {
         save(device, folder.dir(), folder.files, &self.loaded, self.adapter.as_ref(), self.attention)
             .context("saving")?;
@@ -129,9 +128,9 @@ impl Trainer {
         Ok(())
     }
 
-    /// Refuses data whose largest batch, the longest examples at once, is known not to fit on the
-    /// device. It records that batch and computes nothing; [`Trainer::fit`] finds the same out at
-    /// the step that meets it.
+    /// Rejects data whose largest batch, made of the longest examples, is known not to fit on the
+    /// device. Records that batch and computes nothing; without this check, [`Trainer::fit`] fails
+    /// at the step with that batch.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
         let batch = self.largest(examples);
         let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
@@ -139,8 +138,8 @@ impl Trainer {
         checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
     }
 
-    /// Bytes on the device at the peak of training on these examples, the weights included. It
-    /// records their largest batch and computes nothing.
+    /// Peak device bytes of training on these examples, including the weights. Records their
+    /// largest batch and computes nothing.
     pub fn planned_bytes(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<u64> {
         let batch = self.largest(examples);
         let mut most = 0;
@@ -150,14 +149,14 @@ impl Trainer {
         Ok(most)
     }
 
-    /// The longest examples at once.
+    /// A batch of the longest examples.
     fn largest(&self, examples: &[Example]) -> Batch {
         let mut longest: Vec<&Example> = examples.iter().collect();
         longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
         Batch::new(longest.into_iter().take(self.job.batch_size))
     }
 
-    /// Says what would need less memory, where that is what was missing.
+    /// Adds advice on memory if the error is about a lack of it.
     pub(super) fn with_advice(&self, e: Error, n_tokens: usize) -> Error {
         if e.kind() != ErrorKind::OutOfMemory {
             return e;
@@ -169,7 +168,7 @@ impl Trainer {
     }
 }
 
-/// The adapter to train: the one that was opened, or a new one.
+/// The adapter to train: the opened one, or a new one.
 fn adapter_of(files: &ModelFiles, job: &TrainJob) -> Result<Adapter> {
     let Some(opened) = &files.adapter else {
         return Adapter::fresh(job.new_adapter(files.config())?, files.config(), job.seed);

@@ -1,4 +1,4 @@
-//! The trainer as a library uses it: data in memory, an observer that watches and stops.
+//! Tests of the trainer as a library: data in memory, and an observer that watches and stops.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::data::dataset::{Dataset, Split};
 use crate::gpu::CpuExecutor;
 use crate::train::{EVAL, METRICS, Observer, StepLine};
 
-/// Remembers what it was told and stops a run after some steps.
+/// Records its calls and stops a run after some steps.
 #[derive(Default)]
 struct Watcher {
     total: u64,
@@ -131,7 +131,7 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap();
     let saved = || std::fs::read(out.join("adapter_model.safetensors")).unwrap();
     let before = saved();
-    // Step 1 starts from finite values, so that only its update overflows.
+    // Step 1 starts from finite values; only its update overflows.
     let reckless = TrainJob { lr: Some(f64::from(f32::MAX)), weight_decay: 1e3, ..sane };
     let mut trainer = Trainer::new(&mut device, &opened, &reckless).unwrap();
     let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
