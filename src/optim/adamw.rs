@@ -1,7 +1,7 @@
-//! AdamW: settings, and the constants of one update from the step count.
+//! AdamW: settings, and the constants of an update from the step count.
 //!
-//! The arithmetic is in `kernels/adamw.rs`. The constants are computed in f64 and rounded once,
-//! since 1 − β₂ or a bias correction taken in f32 would cost four digits.
+//! `kernels/adamw.rs` holds the arithmetic. The constants are computed in f64 and rounded once,
+//! since 1 − β₂ or a bias correction in f32 would lose four digits.
 
 use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one, require};
 use crate::error::Result;
@@ -15,10 +15,10 @@ pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     make: |settings| Box::new(AdamW::of(settings)),
 };
 
-/// AdamW (arXiv 1711.05101) as torch.optim.AdamW computes it.
+/// AdamW (arXiv 1711.05101) as in torch.optim.AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
-    /// Decay of the running means of gradients and of their squares.
+    /// Decay rates of the running means of gradients and squared gradients.
     pub betas: (f64, f64),
     /// Added to the denominator.
     pub eps: f64,
@@ -57,7 +57,7 @@ impl UpdateRule for AdamW {
         at_least_zero("weight_decay", self.weight_decay)?;
         below_one("betas", self.betas.0)?;
         below_one("betas", self.betas.1)?;
-        // Smaller ones round to a subnormal or to zero in f32, and unused elements would divide
+        // A smaller value rounds to a subnormal or to zero in f32, and unused elements would divide
         // zero by zero.
         require(self.eps.is_finite() && self.eps >= 1e-30, || format!("`eps` {} is below 1e-30", self.eps))
     }

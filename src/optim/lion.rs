@@ -1,13 +1,13 @@
-//! Lion: settings, and the constants of one update.
+//! Lion: settings, and the constants of an update.
 //!
-//! The arithmetic is in `kernels/lion.rs`.
+//! `kernels/lion.rs` holds the arithmetic.
 
 use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one};
 use crate::error::Result;
 use crate::gpu::Recording;
 use crate::kernels::lion::{self, UpdateParams};
 
-/// Every element moves by the whole learning rate, so the rates are a fifth of AdamW's; the paper
+/// Every element moves by the full learning rate, so the defaults are a fifth of AdamW's; the paper
 /// recommends a third to a tenth.
 pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     name: "lion",
@@ -20,7 +20,7 @@ pub(super) const INFO: OptimizerInfo = OptimizerInfo {
 /// value), m = β₂m + (1−β₂)g.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lion {
-    /// Decay of the running mean within the direction, and from step to step.
+    /// β₁ for the update direction, and β₂ for the running mean.
     pub betas: (f64, f64),
     /// Decoupled weight decay of the slices that decay.
     pub weight_decay: f64,

@@ -1,7 +1,7 @@
 //! Floor 7: optimisers and learning-rate schedules.
 //!
-//! `rule.rs` says what an update rule is, `optimizer.rs` keeps its slots, and each rule has a file.
-//! The list of rules is here.
+//! `rule.rs` defines an update rule and `optimizer.rs` holds its slots; each rule has a file. The
+//! list of rules is below.
 
 mod optimizer;
 mod rule;
@@ -13,14 +13,13 @@ pub use optimizer::{Optimizer, OptimizerState, matching_values};
 pub use rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule};
 pub use schedule::Schedule;
 
-/// Declares the update rules, the default first: their modules, their types, and the enum that
-/// names them.
+/// Declares the update rules, the default first: their modules, types, and the enum of their names.
 macro_rules! optimizers {
     ($($(#[$doc:meta])* $module:ident: $rule:ident),* $(,)?) => {
         $(mod $module;)*
         $(pub use $module::$rule;)*
 
-        /// An update rule by name.
+        /// The name of an update rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
         #[serde(rename_all = "lowercase")]
         #[value(rename_all = "lower")]
@@ -35,10 +34,10 @@ macro_rules! optimizers {
         }
 
         impl OptimizerKind {
-            /// All of them, the default first.
+            /// All update rules, the default first.
             pub const ALL: &[Self] = &[$(Self::$rule),*];
 
-            /// Name, learning rates and settings.
+            /// Name, default learning rates and settings.
             pub fn info(self) -> &'static OptimizerInfo {
                 match self {
                     $(Self::$rule => &$module::INFO),*
@@ -49,13 +48,13 @@ macro_rules! optimizers {
 }
 
 optimizers! {
-    /// AdamW, with decoupled weight decay (lr 2e-4 for lora and 2e-5 for full, betas 0.9,0.999,
-    /// eps 1e-8)
+    /// AdamW with decoupled weight decay (lr 2e-4 for lora and 2e-5 for full, betas 0.9,0.999, eps
+    /// 1e-8)
     adamw: AdamW,
-    /// Lion, with decoupled weight decay and one slot (lr 4e-5 for lora and 4e-6 for full, betas
+    /// Lion with decoupled weight decay and one slot (lr 4e-5 for lora and 4e-6 for full, betas
     /// 0.9,0.99)
     lion: Lion,
-    /// Gradient descent with momentum; weight decay is added to the gradient (lr 1e-2 for lora and
-    /// 1e-3 for full, momentum 0.9)
+    /// SGD with momentum; weight decay is added to the gradient (lr 1e-2 for lora and 1e-3 for
+    /// full, momentum 0.9)
     sgd: Sgd,
 }

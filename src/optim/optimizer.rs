@@ -1,6 +1,6 @@
-//! An optimiser: an update rule with its slots beside the arena, and the count of its steps.
+//! An optimiser: an update rule with its state slots beside the arena, and a step count.
 //!
-//! Slots and count can be read out and put back, so that a run goes on as if it had never stopped.
+//! Slots and step count can be saved and restored; the resumed run is bit for bit the same.
 
 use std::collections::HashMap;
 
@@ -19,22 +19,22 @@ pub struct Optimizer {
     slots: Vec<Vec<Buffer>>,
 }
 
-/// What an optimiser remembers, on the host: enough for another of the same rule over the same
-/// parameters to go on.
+/// An optimiser's state on the host. Another optimiser with the same rule and parameters can
+/// continue from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptimizerState {
     /// Name of the update rule.
     pub optimizer: String,
-    /// Steps done.
+    /// Number of steps done.
     pub step: u64,
-    /// Slots as f32 under `PARAMETER.SLOT`, such as `model.norm.weight.exp_avg`, in the shapes of
+    /// Slots as f32, named `PARAMETER.SLOT`, such as `model.norm.weight.exp_avg`, in the shapes of
     /// their parameters [rows, cols].
     pub slots: Vec<(String, HostTensor)>,
 }
 
 impl Optimizer {
-    /// An optimiser that has taken no step. Takes memory for its slots and fills them with zeros.
-    /// Fails for settings that no run can mean.
+    /// An optimiser at step 0. Allocates its slots and fills them with zeros. Fails for invalid
+    /// settings.
     pub fn new(device: &mut dyn Executor, arena: &Arena, rule: Box<dyn UpdateRule>) -> Result<Self> {
         rule.validate()?;
         let slots: Vec<Vec<Buffer>> = arena
@@ -51,19 +51,19 @@ impl Optimizer {
         Ok(Self { rule, step: 0, slots })
     }
 
-    /// Steps recorded so far.
+    /// Number of steps recorded so far.
     pub fn n_steps(&self) -> u64 {
         self.step
     }
 
-    /// Appends one step over every slice at learning rate `lr` and counts it. `clipping` holds,
-    /// once run, the gradient norm and the factor of the gradients.
+    /// Appends one step over every slice at learning rate `lr` and counts it. When it runs,
+    /// `clipping` holds the gradient norm and the factor of the gradients.
     pub fn record(&mut self, rec: &mut Recording, arena: &Arena, clipping: &Span, lr: f64) {
         self.step += 1;
         self.append(rec, arena, clipping, self.step, lr);
     }
 
-    /// Appends what the next step would be, without counting it: for plans of memory.
+    /// Appends the next step without counting it, to plan its memory.
     pub fn preview(&self, rec: &mut Recording, arena: &Arena, clipping: &Span) {
         self.append(rec, arena, clipping, self.step + 1, 0.0);
     }
@@ -74,7 +74,7 @@ impl Optimizer {
         }
     }
 
-    /// Reads slots and step count. f64 executors lose digits, since the state is f32.
+    /// Reads slots and step count. The state is f32, so f64 executors lose digits.
     pub fn state(&self, device: &mut dyn Executor, arena: &Arena, trainables: &[Trainable]) -> Result<OptimizerState> {
         let read = |(name, tensor): (String, Tensor)| {
             let values = tensor.read(device).with_context(|| format!("reading {name}"))?;
@@ -84,8 +84,7 @@ impl Optimizer {
         Ok(OptimizerState { optimizer: self.rule.name().to_string(), step: self.step, slots })
     }
 
-    /// Takes over a state of the same rule over the same parameters. Fails, and changes nothing,
-    /// where it is of others.
+    /// Loads a state of the same rule and parameters. Fails, and changes nothing, if they differ.
     pub fn load_state(
         &mut self,
         device: &mut dyn Executor,
@@ -100,7 +99,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The slots as tensors in the places of their parameters.
+    /// The slots as tensors with the names and shapes of their parameters.
     fn slot_tensors(&self, arena: &Arena, trainables: &[Trainable]) -> Vec<(String, Tensor)> {
         let mut tensors = Vec::new();
         for (i, slot) in self.rule.slots().iter().enumerate() {
@@ -112,15 +111,15 @@ impl Optimizer {
     }
 }
 
-/// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless names
-/// and shapes are the same.
+/// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless all
+/// names and shapes match.
 fn load_tensors(device: &mut dyn Executor, tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<()> {
     let values = matching_values(tensors, given)?;
     tensors.iter().zip(&values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
 }
 
-/// The values of `given` in the order of the device tensors of the same names. Fails unless names
-/// and shapes are the same.
+/// The values of `given` in the order of the device tensors. Fails unless all names and shapes
+/// match.
 pub fn matching_values(tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<Vec<Vec<f32>>> {
     let by_name: HashMap<&str, &HostTensor> = given.iter().map(|(name, t)| (name.as_str(), t)).collect();
     if let Some((name, _)) = given.iter().find(|(name, _)| !tensors.iter().any(|(own, _)| own == name)) {

@@ -1,4 +1,4 @@
-//! What an update rule is: settings, slots, and the commands of one step over one arena slice.
+//! The interface of an update rule: settings, slots, and the commands of one step over one slice.
 
 use std::fmt::Debug;
 
@@ -6,14 +6,14 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Recording, Span};
 use crate::tensor::ArenaSlice;
 
-/// One step over one slice.
+/// One optimiser step over one arena slice.
 pub struct SliceUpdate<'a> {
     /// Values, gradients, and whether weight decay applies.
     pub slice: &'a ArenaSlice,
-    /// What the rule remembers, in the order of its [`UpdateRule::slots`]; each as long as the
-    /// slice, zero before step 1.
+    /// The rule's state, in the order of [`UpdateRule::slots`]; each slot is as long as the slice
+    /// and zero before step 1.
     pub slots: &'a [Buffer],
-    /// [norm, factor] on the device; the factor multiplies the gradients.
+    /// [norm, factor] on the device; the rule multiplies the gradients by the factor.
     pub clipping: &'a Span,
     /// Number of the step, from 1.
     pub step: u64,
@@ -21,13 +21,13 @@ pub struct SliceUpdate<'a> {
     pub lr: f64,
 }
 
-/// How gradients change values. A rule holds its settings and no state.
+/// An update rule. It holds settings and no state.
 pub trait UpdateRule: Debug {
-    /// Its name: in files, and on the command line.
+    /// Its name in files and on the command line.
     fn name(&self) -> &'static str;
-    /// Names of the values that it remembers for each parameter, as PyTorch has them.
+    /// Names of the state slots of each parameter, as in PyTorch.
     fn slots(&self) -> &'static [&'static str];
-    /// Refuses settings that no run can mean, naming the field.
+    /// Rejects invalid settings; the error names the field.
     fn validate(&self) -> Result<()>;
     /// Appends one step over one slice.
     fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>);
@@ -48,35 +48,34 @@ impl UpdateRule for Box<dyn UpdateRule> {
     }
 }
 
-/// Settings that a run chooses for whichever rule it names; `None` is the rule's own default.
+/// Settings for any update rule; `None` selects the rule's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OptimizerSettings {
     /// Weight decay of the slices that decay.
     pub weight_decay: f64,
-    /// Decays of the running means.
+    /// Decay rates of the running means.
     pub betas: Option<(f64, f64)>,
     /// Added to the denominator.
     pub eps: Option<f64>,
-    /// Part of the momentum buffer that stays.
+    /// Momentum factor.
     pub momentum: Option<f64>,
 }
 
-/// What is known of a rule before it is made.
+/// Static description of a rule.
 #[derive(Debug)]
 pub struct OptimizerInfo {
     /// Its name.
     pub name: &'static str,
-    /// Learning rate where none is given: of an adapter, and of full fine-tuning.
+    /// Default learning rates: for LoRA, and for full fine-tuning.
     pub default_lr: [f64; 2],
-    /// Which of `betas`, `eps` and `momentum` it has.
+    /// The settings among `betas`, `eps` and `momentum` that the rule has.
     pub settings: &'static [&'static str],
-    /// Makes the rule; settings that are not its own are left aside.
+    /// Creates the rule; ignores settings that it does not have.
     pub make: fn(&OptimizerSettings) -> Box<dyn UpdateRule>,
 }
 
 impl OptimizerInfo {
-    /// The rule with these settings. Refuses what no run can mean and settings that the rule does
-    /// not have.
+    /// Creates the rule. Rejects invalid settings and settings that the rule does not have.
     pub fn rule(&self, settings: &OptimizerSettings) -> Result<Box<dyn UpdateRule>> {
         let OptimizerSettings { betas, eps, momentum, .. } = settings;
         let given = [("betas", betas.is_some()), ("eps", eps.is_some()), ("momentum", momentum.is_some())];
@@ -95,12 +94,12 @@ impl OptimizerInfo {
     }
 }
 
-/// Refuses a value below 0, and one that is no number.
+/// Rejects NaN and values below 0.
 pub(super) fn at_least_zero(field: &str, value: f64) -> Result<()> {
     require(value.is_finite() && value >= 0.0, || format!("`{field}` {value} is not a number from 0"))
 }
 
-/// Refuses a fraction outside [0, 1).
+/// Rejects a fraction outside [0, 1).
 pub(super) fn below_one(field: &str, value: f64) -> Result<()> {
     require((0.0..1.0).contains(&value), || format!("`{field}` {value} does not lie in [0, 1)"))
 }

@@ -1,22 +1,23 @@
-//! Learning-rate schedules with linear warm-up, number for number those of transformers
-//! (`get_constant_schedule_with_warmup`, `get_cosine_schedule_with_warmup`,
-//! `get_linear_schedule_with_warmup`).
+//! Learning-rate schedules with linear warm-up, numerically equal to those of transformers.
+//!
+//! They are `get_constant_schedule_with_warmup`, `get_cosine_schedule_with_warmup` and
+//! `get_linear_schedule_with_warmup`.
 
 use std::f64::consts::PI;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What happens to the learning rate after the warm-up.
+/// The learning-rate schedule after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// It stays
+    /// Constant
     #[default]
     Constant,
     /// Half a cosine down to 0
     Cosine,
-    /// A line down to 0
+    /// Linear decay to 0
     Linear,
 }
 
@@ -25,8 +26,9 @@ impl Schedule {
     ///
     /// With s = step − 1 (a PyTorch scheduler starts at 0 and advances after each update): base · s
     /// / warmup while s < warmup, so that with a warm-up the first update has rate 0 and update
-    /// warmup + 1 is the first at full rate; then, with q = (s − warmup) / (total − warmup), base ·
-    /// (1 − q) or base · ½(1 + cos πq). Zero would be reached at update total + 1, and stays.
+    /// warmup + 1 is the first at the full rate. After that, with q = (s − warmup) / (total −
+    /// warmup), it is base · (1 − q) or base · ½(1 + cos πq). The rate reaches 0 at update total +
+    /// 1 and stays there.
     pub fn lr(&self, base: f64, step: u64, warmup: u64, total: u64) -> f64 {
         let done = step.saturating_sub(1);
         if done < warmup {

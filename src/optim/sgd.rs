@@ -1,6 +1,6 @@
-//! SGD with momentum: settings, and the constants of one update.
+//! SGD with momentum: settings, and the constants of an update.
 //!
-//! The arithmetic is in `kernels/sgd.rs`.
+//! `kernels/sgd.rs` holds the arithmetic.
 
 use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one};
 use crate::error::Result;
@@ -15,11 +15,11 @@ pub(super) const INFO: OptimizerInfo = OptimizerInfo {
 };
 
 /// torch.optim.SGD with momentum, without dampening and Nesterov: b = momentum · b + g, value −= lr
-/// · b. Weight decay is not decoupled: weight decay · value is added to the gradient g, after
+/// · b. Weight decay is not decoupled: weight decay · value is added to the gradient g after
 /// clipping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
-    /// Part of the momentum buffer that stays; 0 for plain gradient descent.
+    /// Momentum factor; 0 for plain gradient descent.
     pub momentum: f64,
     /// Weight decay of the slices that decay.
     pub weight_decay: f64,

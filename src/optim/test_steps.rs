@@ -1,4 +1,4 @@
-//! Helper of the update rules' tests: five steps on the CPU executor beside a formula in f64.
+//! Test helper for update rules: compares five steps on the CPU executor with a formula in f64.
 
 use super::{Optimizer, UpdateRule};
 use crate::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording};
@@ -12,7 +12,7 @@ pub const LR: f64 = 0.01;
 /// Elements of each of the two parameters.
 const N: usize = 6;
 
-/// The step's number from 1, whether the parameter decays, one of its elements, that element's
+/// Arguments: step number from 1, whether the parameter decays, one of its elements, that element's
 /// slots, its clipped gradient.
 type Formula<'a> = &'a dyn Fn(i32, bool, &mut f64, &mut [f64], f64);
 
@@ -32,7 +32,7 @@ pub fn check_five_steps<R: UpdateRule + Copy + 'static>(
     }
 }
 
-/// Takes five steps on a device and in the formula and returns the largest difference of a value.
+/// Takes five steps on a device and with the formula; returns the largest difference of a value.
 fn largest_difference(device: &mut dyn Executor, rule: Box<dyn UpdateRule>, clip: f64, formula: Formula<'_>) -> f64 {
     let (rule_name, slot_names) = (rule.name(), rule.slots());
     let spec = |name: &str, decay| Spec { name: name.into(), rows: 2, cols: N / 2, decay };
