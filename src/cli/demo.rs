@@ -1,6 +1,6 @@
 //! `longreach demo`: shows LRSA on a real pretrained model in a minute or two, without network.
 //!
-//! All figures that it prints are computed in the run.
+//! It computes every figure that it prints.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -127,10 +127,10 @@ impl Demo<'_> {
         let entries = (self.lrsa.cache_length(SEQUENCE), SEQUENCE);
         self.tell(&format!(
             "Longreach demo: stories260K, a real pretrained model of 260 thousand parameters, on {}\n\n\
-             A language model keeps a key and a value of every token it has read: the KV cache grows without end.\n\
-             {}: the first tokens and the last two partitions stay whole; of every older partition\n\
-             of L tokens, the K that stand out most against the next partition are kept, the rest is dropped.\n\
-             After {SEQUENCE} tokens that is {} entries a head instead of {}.\n",
+             A language model caches a key and a value for every token: the KV cache grows with the text.\n\
+             {}: the cache keeps the first tokens and the last two partitions whole. Of each older\n\
+             partition of L tokens, it keeps the K that score highest against the next partition and drops the rest.\n\
+             After {SEQUENCE} tokens it holds {} entries per head instead of {}.\n",
             self.device.name(),
             self.lrsa,
             entries.0,
@@ -139,7 +139,7 @@ impl Demo<'_> {
         self.tell("1. One prompt, two caches, before training\n")?;
         let before_texts = self.both_texts()?;
         self.tell(&format!(
-            "2. Training with the compression: {} steps, each on {SEQUENCE} tokens of Moby Dick (the model was made for 512)\n",
+            "2. Training with the compression: {} steps, each on {SEQUENCE} tokens of Moby Dick (the model was trained for 512)\n",
             job.steps.unwrap_or_default()
         ))?;
         let before = self.losses()?;
@@ -153,7 +153,7 @@ impl Demo<'_> {
         let after_texts = self.both_texts()?;
         let seconds = start.elapsed().as_secs_f64();
         self.tell(&format!(
-            "All of this took {seconds:.0} s. Next: `longreach train --help`, `longreach generate --help`."
+            "The demo took {seconds:.0} s. Next: `longreach train --help`, `longreach generate --help`."
         ))?;
         Ok(json!({
             "device": self.device.name(),
@@ -175,7 +175,7 @@ impl Demo<'_> {
 
     /// The losses after the same steps on the same data with dense attention.
     fn control(&mut self, job: &TrainJob) -> Result<Losses> {
-        self.tell("   control: the same steps with dense attention, which never sees a compressed cache")?;
+        self.tell("   control: the same steps with dense attention, without compression")?;
         let job = TrainJob { attention: Some(AttentionRecord::Dense), ..job.clone() };
         let trainer = Trainer::new(self.device, self.files, &job)?;
         let trained = std::mem::replace(&mut self.trainer, trainer);
@@ -189,12 +189,12 @@ impl Demo<'_> {
             format!("     {name:<24} {:>7.4}  {:>10.4}  {:>+8.4}\n", l.dense, l.compressed, l.gap())
         };
         self.tell(&format!(
-            "\n   loss on {N_HELD_OUT} held-out sequences, nats a token (LRSA training took {seconds:.0} s)\n\n     \
+            "\n   loss on {N_HELD_OUT} held-out sequences, nats per token (LRSA training took {seconds:.0} s)\n\n     \
              {:<24} {:>7}  {:>10}  {:>8}\n{}{}{}\n\
-             \x20  Down the columns both losses fall, since the model got used to the text: any training does that.\n\
-             \x20  The gap is the price of the compressed cache. LRSA training took it from {:.4} to {:.4}; the control, which\n\
-             \x20  only got used to the text, from {:.4} to {:.4}. What LRSA itself adds is the difference of these two. All\n\
-             \x20  gaps are small here: so small a model loses little when far context is dropped.\n",
+             \x20  Both losses fall because the model adapts to the text; any training does that. The gap is the cost of the\n\
+             \x20  compressed cache. LRSA training changed it from {:.4} to {:.4}; the control, which only adapted to the\n\
+             \x20  text, from {:.4} to {:.4}. The difference between the two is the effect of LRSA training. All gaps are\n\
+             \x20  small here, because a model this small makes little use of distant context.\n",
             "",
             "dense",
             "compressed",
@@ -239,7 +239,7 @@ impl Demo<'_> {
         let done = generate(self.device, model, Some(tokenizer), &request, &mut |_| ControlFlow::Continue(()))?;
         let text = wrapped(&format!("{PROMPT}{}", done.text), 100);
         self.tell(&format!(
-            "   {name} cache: {} entries a head after {} tokens, {:.0} KiB in all\n{text}",
+            "   {name} cache: {} entries per head after {} tokens, {:.0} KiB in all\n{text}",
             done.kv_entries,
             prompt_ids.len() + done.generated_tokens - 1,
             done.kv_bytes as f64 / 1024.0

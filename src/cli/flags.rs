@@ -1,4 +1,4 @@
-//! The flag of each setting: the library's messages name fields, the command line shows flags.
+//! The flag of each setting: library messages name fields, and the command line prints flags.
 
 use crate::error::rename_settings;
 
@@ -49,7 +49,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("weight_decay", "--weight-decay"),
 ];
 
-/// A message of the library with flags in place of settings.
+/// Replaces the settings in a library message with their flags.
 pub fn with_flags(text: &str) -> String {
     let flag = |name: &str| FLAGS.iter().find(|(setting, _)| *setting == name).map(|(_, flag)| flag.to_string());
     rename_settings(text, flag)
@@ -70,8 +70,7 @@ mod tests {
         command.get_subcommands().for_each(|c| collect(c, flags));
     }
 
-    /// Texts in quotes of the library's code, each with its file; tests and the front ends have
-    /// their own.
+    /// String literals in the library's code, each with its file; skips tests and the front ends.
     fn quoted(dir: &Path, found: &mut Vec<(String, String)>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -125,7 +124,7 @@ mod tests {
             });
         }
         let named = named.into_inner();
-        // Values that every front end calls the same, and a method's name in an assertion.
+        // Values with the same name in every front end, and a method name in an assertion.
         let plain = ["auto", "cpu", "backward"];
         let unknown: Vec<_> =
             named.iter().filter(|n| !plain.contains(&n.as_str()) && !FLAGS.iter().any(|(s, _)| s == n)).collect();

@@ -215,7 +215,7 @@ fn summary(got: &Generated, attention: &str, device: &str) -> String {
         StoppedBy::Caller => "stopped",
     };
     format!(
-        "[{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {why}; {attention}: {} KV entries a head, {:.1} KiB in all; \
+        "[{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {why}; {attention}: {} KV entries per head, {:.1} KiB in all; \
          {device}]",
         got.prompt_tokens,
         got.prefill_tokens_per_s(),

@@ -1,5 +1,7 @@
-//! Floor 10: the command line. `args.rs` holds the flags that verbs share, `flags.rs` which setting
-//! has which flag, `id_lists.rs` and `output.rs` what they read and print; each verb has a file.
+//! Floor 10: the command line.
+//!
+//! `args.rs` holds shared flags, `flags.rs` maps settings to flags, and `id_lists.rs` and
+//! `output.rs` handle input and output; each subcommand has a file.
 
 #[cfg(feature = "app")]
 mod app;

@@ -22,7 +22,7 @@ pub fn print_line(line: &str) -> Result<()> {
 }
 
 /// Writes a line to stderr, with flags in place of the settings that it names. Unlike `eprintln!`,
-/// a reader that went away costs nothing: the work goes on.
+/// it ignores a closed pipe, so the work continues.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", with_flags(line));
 }

@@ -1,5 +1,6 @@
-//! `longreach probe`: what one forward and backward compute, in a safetensors file under Hugging
-//! Face's names; or the perplexity of a text. The computation is [`crate::train::probe`]'s.
+//! `longreach probe`: writes the tensors of a forward and backward pass, or a text's perplexity.
+//!
+//! The safetensors file uses Hugging Face's names. [`crate::train::probe`] computes the tensors.
 
 use std::path::{Path, PathBuf};
 
@@ -25,14 +26,15 @@ use crate::train::{GradientStep, ProbeRequest, probe};
 pub struct ProbeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// JSON file with token ids, a list of lists; rows may differ in length
+    /// JSON file with token ids as a list of lists; rows may differ in length
     #[arg(long, value_name = "IDS.json", conflicts_with = "text", required_unless_present = "text", requires = "out")]
     ids: Option<PathBuf>,
-    /// JSON file with labels as long as the ids, -100 ignored, shifted by one as transformers does;
-    /// adds loss
+    /// JSON file with labels in the shape of the ids; -100 is ignored, and labels are shifted by
+    /// one as in transformers; adds loss
     #[arg(long, value_name = "L.json", conflicts_with = "text")]
     labels: Option<PathBuf>,
-    /// Add gradients: of every weight, or with --adapter of its tensors alone (needs --labels)
+    /// Add gradients: of every weight, or with --adapter only of the adapter's tensors (needs
+    /// --labels)
     #[arg(long, requires = "labels")]
     grads: bool,
     /// Recompute activations in the backward pass instead of keeping them
@@ -41,19 +43,19 @@ pub struct ProbeArgs {
     /// Safetensors file to write: logits, loss, grad.NAME, kept.LAYER
     #[arg(long, value_name = "F.safetensors", conflicts_with = "text")]
     out: Option<PathBuf>,
-    /// Print the perplexity of this file's text instead (a line break at its end is left out)
+    /// Print the perplexity of this file's text instead; a final line break is removed
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     #[command(flatten)]
     attention: AttentionArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print one JSON object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &ProbeArgs) -> Result<()> {
     let files = args.model.open()?;
     let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
@@ -103,7 +105,7 @@ fn perplexity(args: &ProbeArgs, files: &ModelFiles, attention: Attention, path: 
     let ids = files.tokenizer()?.encode(&text, true)?;
     if ids.len() < 2 {
         return Err(Error::usage(format!(
-            "{}: {} tokens; a perplexity needs at least 2, of which the first is given",
+            "{}: {} tokens; perplexity needs at least 2, because the first is not predicted",
             path.display(),
             ids.len()
         )));
@@ -130,11 +132,11 @@ fn perplexity(args: &ProbeArgs, files: &ModelFiles, attention: Attention, path: 
     ))
 }
 
-/// Mean negative log likelihood of every token but the first.
+/// Mean negative log likelihood of all tokens after the first.
 fn mean_loss(device: &mut Device, files: &ModelFiles, attention: Attention, ids: &[u32]) -> Result<f64> {
     let mut loaded = load(&mut **device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= loaded.model.config.vocab) {
-        crate::bail!("the tokenizer does not belong to this model: it gave token {id}");
+        crate::bail!("the tokenizer does not match this model: it produced token {id}, which is not in the vocabulary");
     }
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = Batch::new(&[Example { ids: ids.to_vec(), labels }]);

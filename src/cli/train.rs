@@ -1,4 +1,4 @@
-//! `longreach train`: flags to a [`TrainJob`], and a progress bar.
+//! `longreach train`: turns flags into a [`TrainJob`] and shows the progress.
 
 use clap::Args;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
 use crate::train::{Summary, TrainJob, run_opened};
 
-/// Flags of `train`: those of the job, and of where and how it runs.
+/// Flags of `train`: those of the job, and others for the device and the output.
 #[derive(Args, Debug)]
 pub struct TrainArgs {
     #[command(flatten)]
@@ -20,28 +20,27 @@ pub struct TrainArgs {
     device: DeviceArgs,
     #[command(flatten)]
     attention: AttentionArgs,
-    /// Print one JSON object at the end
+    /// Print a JSON object at the end
     #[arg(long)]
     json: bool,
 }
 
 impl TrainArgs {
-    /// The job and the attention that the flags describe for a model that records none.
+    /// The job and the attention from the flags, for a model that records none.
     #[cfg(all(test, feature = "app"))]
     pub(crate) fn described(&self) -> (TrainJob, crate::attention::Attention) {
         let attention = self.attention.resolve(None, AttentionName::Lrsa).expect("the flags name an attention");
         (self.job(), attention)
     }
 
-    /// The job that the flags describe; the attention is not settled yet, since it may depend on
-    /// the model's files.
+    /// The job from the flags, without the attention, which may depend on the model's files.
     fn job(&self) -> TrainJob {
         let all = |targets: &Vec<String>| matches!(targets.as_slice(), [one] if one == "all" || one == "all-linear");
         TrainJob { targets: self.job.targets.clone().filter(|t| !all(t)), ..self.job.clone() }
     }
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut job = args.job();
     job.validate()?;

@@ -1,13 +1,14 @@
-//! Rows of what needs no device: the translation of every shader to every driver's language.
+//! Conformance rows that need no device: the translation of every shader to every driver's
+//! language.
 
 use super::row::{Direction, Place, Row, Variant};
 use super::shaders::{TranslationRow, TranslationStatus};
 use crate::kernels::case::Tolerance;
 
-/// The column `device` of these rows.
+/// The value of the column `device` in these rows.
 const NO_DEVICE: &str = "no device";
 
-/// Every translation as a row: it fails where naga or a validator refuses it.
+/// One row per translation; it fails if naga or a validator rejects the shader.
 pub(super) fn translation_rows(translations: &[TranslationRow]) -> Vec<Row> {
     let made = translations.iter().filter(|t| t.status != TranslationStatus::NotApplicable);
     made.map(|t| {
