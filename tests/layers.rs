@@ -1,6 +1,6 @@
-//! A model whose layers attend in different ways: training form, chunked prefill and decode compute
-//! the same, dispatches equal their f64 references, and only layers with full attention are
-//! compressed.
+//! A model whose layers use different attention: training form, chunked prefill and decode agree.
+//!
+//! Dispatches equal their f64 references, and only layers with full attention are compressed.
 
 mod common;
 
@@ -34,8 +34,8 @@ fn lrsa(sink: usize, lag: usize, keep: f64) -> Attention {
     Attention::Lrsa(Lrsa::new(sink, lag, keep).unwrap())
 }
 
-/// Logits of each sequence from the training form, all sequences in one flat batch, and from cached
-/// feeding must agree.
+/// Logits of each sequence must agree between the training form, with all sequences in one flat
+/// batch, and cached feeding.
 fn check_cached_equals_training(
     device: &mut dyn Executor,
     norms: BlockNorms,
@@ -72,7 +72,7 @@ const ALL_NORMS: [BlockNorms; 3] = [BlockNorms::Before, BlockNorms::BeforeAndAft
 #[test]
 fn cached_generation_equals_the_training_form() {
     let mut device = CpuExecutor::<f64>::new();
-    // Rings of both windows wrap in texts of 140 and 230 tokens at every chunk size.
+    // The rings of both windows wrap in texts of 140 and 230 tokens at every chunk size.
     let shape = (&[5, 140, 1, 51, 230][..], &[1, 7, 64, 1000][..]);
     for attention in [Attention::Dense, lrsa(4, 16, 0.25), lrsa(3, 70, 0.1)] {
         check_cached_equals_training(&mut device, BlockNorms::Before, attention, shape, 1e-6);

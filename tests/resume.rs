@@ -1,8 +1,6 @@
-//! A run whose state moves to a new trainer after five of ten steps ends as an unbroken one, bit
-//! for bit.
+//! A run whose state moves to a new trainer after five of ten steps ends bit for bit the same.
 //!
-//! That holds for every optimiser; the order of the data, dropout and the drawn attentions
-//! continue.
+//! Tests every optimiser; data order, dropout and drawn attentions continue.
 
 mod common;
 
@@ -16,7 +14,7 @@ use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
 use longreach::train::{Method, Observer, StepLine, TrainJob, Trainer, TrainerState};
 
-/// Collects the losses and stops before a step of its run.
+/// Collects the losses and stops the run before a given step.
 struct Watch {
     losses: Vec<f64>,
     asked: Cell<usize>,
@@ -40,8 +38,8 @@ impl Observer for Watch {
     }
 }
 
-/// Seven examples of different lengths, of which a step takes up to four: an epoch of two steps, of
-/// which the last is short.
+/// Seven examples of different lengths, up to four per step: two steps per epoch, the second one
+/// short.
 fn data() -> Dataset {
     let example = |i: usize| {
         let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
@@ -73,7 +71,7 @@ fn full(optimizer: OptimizerKind) -> TrainJob {
     TrainJob { method: Method::Full, rank: None, dropout: None, ..job(optimizer) }
 }
 
-/// Steps of a new trainer that begins at `state`: their losses, and the state after them.
+/// Steps of a new trainer that starts from `state`: returns their losses and the final state.
 fn train(
     device: &mut dyn Executor,
     job: &TrainJob,

@@ -1,6 +1,8 @@
-//! Every format of weights: values as PyPI `gguf` dequantises them, to the bit, and a model that
-//! keeps them from its GGUF file to its logits. The blocks come from
-//! `weight_formats/make_blocks.py`; a format of the table without blocks there fails.
+//! Every weight format: dequantised values equal those of PyPI `gguf` bit for bit.
+//!
+//! A model keeps the format from its GGUF file to its logits.
+//! `weight_formats/make_blocks.py` generates the blocks; a format of the table without blocks
+//! fails.
 
 mod common;
 
@@ -23,7 +25,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use safetensors::SafeTensors;
 
-/// Blocks of a format as a file has them, and their values.
+/// Blocks of a format as in a file, and their values.
 struct Golden {
     blocks: Vec<u8>,
     values: Vec<f32>,
@@ -42,7 +44,7 @@ impl Golden {
     }
 }
 
-/// The formats that are not f32.
+/// All formats except f32.
 fn packed() -> impl Iterator<Item = Format> {
     Format::all().filter(|format| *format != Format::F32)
 }
@@ -63,7 +65,7 @@ fn the_host_reads_what_gguf_reads() {
     }
 }
 
-/// The golden blocks on a device, a block a row; 16-bit elements are one row.
+/// Uploads the golden blocks, one per row; 16-bit elements are one row.
 fn upload(device: &mut dyn Executor, format: Format, golden: &Golden) -> Tensor {
     let shape = if format.is_quantised() { [golden.rows, format.block_len()] } else { [1, golden.rows] };
     let table = Tensor::persistent("golden", format, shape[0], shape[1], &device.limits()).unwrap();
@@ -75,7 +77,7 @@ fn upload(device: &mut dyn Executor, format: Format, golden: &Golden) -> Tensor 
     table
 }
 
-/// Runs `record`, which gives a tensor, and reads that.
+/// Runs `record`, which returns a tensor, and reads that tensor.
 fn run(device: &mut dyn Executor, record: impl FnOnce(&mut Recording) -> Tensor) -> Vec<f32> {
     let mut rec = Recording::new();
     let out = record(&mut rec);
@@ -85,8 +87,8 @@ fn run(device: &mut dyn Executor, record: impl FnOnce(&mut Recording) -> Tensor)
     kept.read(device).unwrap()
 }
 
-/// Looks every row up, and multiplies by rows of the identity: by all of them, and by single ones
-/// as decoding does.
+/// Looks up every row, and multiplies rows of the identity: all at once, and one at a time as
+/// decode does.
 fn check_device(device: &mut dyn Executor) {
     for format in packed() {
         let golden = Golden::of(format.dtype());
@@ -95,8 +97,8 @@ fn check_device(device: &mut dyn Executor) {
         let index = TokenIndex::upload(device, &ids, false).unwrap();
         let rows = run(device, |rec| embedding(rec, &table, &index).unwrap().0.remove(0));
         let is_normal = |x: &f32| *x == 0.0 || x.abs() >= f32::MIN_POSITIVE;
-        // Devices may flush numbers that are subnormal in f32, which bfloat16 can hold, and need
-        // not know infinities.
+        // Devices may flush f32 subnormals, which bfloat16 can represent, and need not support
+        // infinities.
         let known: Vec<usize> = (0..rows.len()).filter(|&i| is_normal(&golden.values[i])).collect();
         let of = |values: &[f32]| known.iter().map(|&i| values[i]).filter(|x| x.is_finite()).collect::<Vec<_>>();
         assert_same_bits(&format!("{format:?} looked up"), &of(&rows), &of(&golden.values));
@@ -166,7 +168,7 @@ fn weight(rng: &mut StdRng, dtype: DType, shape: &[usize]) -> HostTensor {
     HostTensor::new(dtype, shape.to_vec(), bytes).unwrap()
 }
 
-/// The tensors of a Llama of two blocks whose matrices have this type.
+/// The tensors of a two-block Llama whose matrices have this type.
 fn tensors(dtype: DType) -> Vec<(String, HostTensor)> {
     let mut shapes = vec![
         ("token_embd.weight".to_string(), vec![VOCAB, HIDDEN]),
@@ -192,7 +194,7 @@ fn tensors(dtype: DType) -> Vec<(String, HostTensor)> {
     shapes.into_iter().map(|(name, shape)| (name, weight(&mut rng, dtype, &shape))).collect()
 }
 
-/// A GGUF file of version 3 with the sizes of that Llama.
+/// Writes a GGUF file of version 3 with the sizes of that Llama.
 fn write_gguf(path: &Path, tensors: &[(String, HostTensor)]) {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let mut pairs = vec![[text("general.architecture"), 8u32.to_le_bytes().to_vec(), text("llama")].concat()];
@@ -229,8 +231,8 @@ fn write_gguf(path: &Path, tensors: &[(String, HostTensor)]) {
     std::fs::write(path, [out, data].concat()).unwrap();
 }
 
-/// Logits of 40 tokens in chunks, and the variants of the kernels that read weights in chunks of 7
-/// and of one token.
+/// Logits of 40 tokens in chunks, and the variants of the weight-reading kernels in chunks of 7
+/// tokens and of one token.
 fn outcome(device: &mut dyn Executor, path: &Path, chunk: usize) -> (Vec<f32>, Vec<String>) {
     let mut model = load(device, &WeightSource::open(path).unwrap(), None, Train::Nothing).unwrap().model;
     let mut variants = vec![format!("{:?}", model.head().value.format)];

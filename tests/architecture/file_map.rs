@@ -24,8 +24,8 @@ fn summary(text: &str) -> String {
     out + rest
 }
 
-/// The map: a heading for each floor and for the lab, a line for each folder (that of its `mod.rs`)
-/// and file below it.
+/// The file map: a heading for each floor and for the lab, below it a line for each folder (from
+/// its `mod.rs`) and file.
 pub fn file_map(floors: &[&[&str]], sources: &BTreeMap<String, String>) -> String {
     let mut map = String::new();
     let mut line = |path: &str, text: &str| {

@@ -1,4 +1,4 @@
-//! Which file uses which: follows `crate::`, `super::` and `self::` paths to the defining file.
+//! Imports between files: follows `crate::`, `super::` and `self::` paths to the defining file.
 
 use std::collections::{BTreeMap, BTreeSet};
 

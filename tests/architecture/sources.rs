@@ -1,5 +1,4 @@
-//! The sources as the architecture tests read them: texts by file, and code without comments and
-//! tests.
+//! Reads the sources for the architecture tests, with and without comments and tests.
 
 use std::collections::BTreeMap;
 use std::fs;
