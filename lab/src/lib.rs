@@ -1,11 +1,10 @@
-//! The lab: what only the developers of Longreach run.
+//! The lab: tools for the developers of Longreach.
 //!
-//! - [`mutation`] measures how many planted faults the cases of the kernels find:
+//! - [`mutation`] measures how many planted faults the kernels' cases detect:
 //!   `cargo run --release -p longreach-lab -- mutants`.
-//! - [`lints`] are the rules for shaders that no compiler checks. The tests of this crate apply
-//!   them.
+//! - [`lints`] holds shader rules that no compiler checks. The tests of this crate apply them.
 //!
-//! The lab uses the public API of Longreach alone, with its feature `testing`. Nothing in
+//! The lab uses only the public API of Longreach, with the feature `testing`. Nothing in
 //! `longreach` uses the lab.
 
 pub mod lints;

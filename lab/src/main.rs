@@ -1,4 +1,4 @@
-//! The `longreach-lab` program: a thin shell around [`longreach_lab::main`].
+//! The `longreach-lab` program: calls [`longreach_lab::main`].
 
 fn main() {
     std::process::exit(longreach_lab::main());

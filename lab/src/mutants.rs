@@ -1,4 +1,4 @@
-//! `longreach-lab mutants`: how many planted faults the kernels' cases find.
+//! `longreach-lab mutants`: measures how many planted faults the kernels' cases detect.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,29 +21,29 @@ pub struct MutantsArgs {
     /// Only shader files whose path below shaders/ contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     shader: String,
-    /// Only cases whose name contains this: what would be found without the others?
+    /// Only cases whose name contains this, to measure what they detect by themselves
     #[arg(long, value_name = "TEXT", default_value = "")]
     cases: String,
-    /// Plant the faults of this file instead: one a line, `path: before → after`, as the survivors
+    /// Plant the faults in this file instead, one per line: `path: before → after`, as survivors
     /// are printed
     #[arg(long, value_name = "FILE")]
     given: Option<PathBuf>,
-    /// Judge at most N mutants of each file, evenly spread
+    /// Test at most N mutants of each file, evenly spread
     #[arg(long, value_name = "N")]
     sample: Option<NonZeroUsize>,
     /// Worker processes
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
-    /// Seconds that a mutant may take longer than its original before it counts as hung
+    /// Seconds that a mutant may take beyond its original's time before it counts as hung
     #[arg(long, value_name = "S", default_value_t = 20.0)]
     timeout: f64,
-    /// Print one JSON object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
     /// Print only the survivors, and the listed equivalents with their reasons
     #[arg(long)]
     survivors: bool,
-    /// Print every mutant with what became of it
+    /// Print every mutant with its verdict
     #[arg(long)]
     all: bool,
     /// Run as a worker process
@@ -51,10 +51,10 @@ pub struct MutantsArgs {
     worker: bool,
 }
 
-/// Progress is told once for this many mutants.
+/// Number of mutants between two progress lines.
 const PROGRESS: usize = 100;
 
-/// Runs the verb.
+/// Runs the command.
 pub fn run(args: &MutantsArgs) -> Result<()> {
     if !(args.timeout > 0.0 && args.timeout < 1e6) {
         return Err(Error::usage("--timeout: a number of seconds above 0"));

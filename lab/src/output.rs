@@ -1,11 +1,10 @@
-//! What the program writes to its terminal. A closed pipe is an error on stdout and costs nothing
-//! on stderr.
+//! Terminal output. A closed pipe is an error on stdout and is ignored on stderr.
 
 use std::io::Write;
 
 use longreach::error::{Context, Result};
 
-/// Writes a line to stdout and shows it at once.
+/// Writes a line to stdout and flushes it.
 pub fn print_line(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("writing to standard output")

@@ -16,11 +16,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Plant faults in the kernels and count those that the cases find.
+    /// Plant faults in the kernels and count those that the cases detect.
     Mutants(mutants::MutantsArgs),
 }
 
-/// Runs the command line and returns the exit status: 0 done, 1 failed, 2 bad usage.
+/// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error.
 pub fn main() -> i32 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

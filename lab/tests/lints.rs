@@ -1,4 +1,4 @@
-//! Every shader and kernel of the program keeps the rules for shaders.
+//! Tests that every shader and kernel follows the shader rules.
 
 use longreach_lab::lints;
 

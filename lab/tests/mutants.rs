@@ -1,10 +1,10 @@
-//! `longreach mutants` end to end on two small shaders: it plants faults, and the cases find them.
+//! `longreach-lab mutants` end to end on two small shaders: the cases detect planted faults.
 
 use std::process::{Command, Output};
 
 use longreach::gpu::{adapters, find_adapter, software_adapter};
 
-/// What a run of the program gave: its exit status, stdout and stderr.
+/// Runs the program and returns its exit status, stdout and stderr.
 fn run(args: &[&str]) -> (i32, String, String) {
     let program = env!("CARGO_BIN_EXE_longreach-lab");
     let Output { status, stdout, stderr } = Command::new(program).args(args).output().expect("the program starts");
@@ -12,8 +12,8 @@ fn run(args: &[&str]) -> (i32, String, String) {
     (status.code().expect("no signal ends the program"), text(stdout), text(stderr))
 }
 
-/// The run's JSON object, whatever the score, on the device that LONGREACH_TEST_DEVICE names or on
-/// a software adapter. Without one: a failure in CI, a printed skip elsewhere.
+/// The run's JSON object, whatever the score, on the device in LONGREACH_TEST_DEVICE or on a
+/// software adapter. Without an adapter it fails in CI and prints a skip elsewhere.
 fn mutants(args: &[&str]) -> Option<serde_json::Value> {
     let named = std::env::var("LONGREACH_TEST_DEVICE").ok();
     let is_there = match &named {

@@ -1,18 +1,17 @@
-//! Which range a value visibly lies in: from constants, min, max, clamp and what follows from them,
-//! within one expression.
+//! Bounds of a value, derived within one expression from constants, min, max and clamp.
 
 use naga::{BinaryOperator, Expression, Function, Handle, Literal, MathFunction, Module, ScalarKind, UnaryOperator};
 
 use super::ir::{alike, operands};
 
-/// A range that holds every component of a value; infinite where nothing is known.
+/// A range that contains every component of a value; infinite if unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bounds {
     pub(super) low: f64,
     pub(super) high: f64,
 }
 
-/// Nothing is known.
+/// The unbounded range.
 const ALL: Bounds = Bounds { low: f64::NEG_INFINITY, high: f64::INFINITY };
 
 impl Bounds {
@@ -91,14 +90,14 @@ pub(super) fn bounds(module: &Module, function: &Function, e: Handle<Expression>
                 _ => ALL,
             }
         }
-        // Widening an integer keeps what is known of it.
+        // The conversion to float keeps an integer's bounds.
         Expression::As { expr, kind: ScalarKind::Float, convert: Some(_) } => of(*expr),
         _ => ALL,
     }
 }
 
-/// a - b, which is at most 0 where b is the larger of a and something else, and at least 0 where it
-/// is the smaller.
+/// Bounds of a - b: at most 0 if b is the maximum of a and something else, at least 0 if b is the
+/// minimum.
 fn difference(module: &Module, function: &Function, a: Handle<Expression>, b: Handle<Expression>) -> Bounds {
     let plain = bounds(module, function, a).plus(bounds(module, function, b).negated());
     let Expression::Math { fun, .. } = function.expressions[b] else { return plain };

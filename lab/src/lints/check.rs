@@ -1,8 +1,8 @@
-//! The rules for our shaders that no compiler checks, with the findings against them.
+//! Applies the shader rules that no compiler checks to every shader and kernel.
 //!
-//! A finding stays unless it is mended or stands in `ALLOWED` with a reason. The analyses are in
-//! `uniformity.rs` (flow of control) and `floats.rs` (arithmetic); rules on kernels and their
-//! descriptions are here.
+//! Fix a finding, or add it to `ALLOWED` with a reason. `uniformity.rs` (control flow) and
+//! `floats.rs` (arithmetic) hold the analyses; this file holds the rules on kernels and their
+//! descriptions.
 
 use std::collections::BTreeSet;
 
@@ -18,33 +18,33 @@ use super::floats::float_violations;
 use super::rule::Rule;
 use super::uniformity::divergences;
 
-/// A place where a rule is broken.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The rule.
     pub rule: Rule,
-    /// The kernel, or the first of those that link the place.
+    /// The kernel; if several link the place, the first.
     pub kernel: String,
-    /// `shaders/x.wgsl:12`, or the name of what has no line.
+    /// `shaders/x.wgsl:12`, or a name if there is no line.
     pub place: String,
-    /// What is wrong.
+    /// Description of the violation.
     pub what: String,
-    /// Why it stays, if there is a reason.
+    /// The reason of the exception, if there is one.
     pub allowed: Option<&'static str>,
 }
 
-/// An exception: a rule, the place it is broken at (a file for all its lines, or a kernel's name)
-/// and why that is right.
+/// An exception: a rule, its place (a file for all of its lines, or a kernel's name) and the
+/// reason.
 pub(super) struct Exception {
     pub(super) rule: Rule,
     pub(super) place: &'static str,
     pub(super) reason: &'static str,
 }
 
-/// The exceptions. There are none: every finding so far was better mended.
+/// The exceptions. There are none; every finding so far was fixed.
 const ALLOWED: &[Exception] = &[];
 
-/// Every finding about the shaders and kernels of the program, by rule and place.
+/// All findings about the program's shaders and kernels, by rule and place.
 pub fn lints() -> Vec<Finding> {
     let shaders = shaders::all();
     let mut found: Vec<Finding> = shaders.iter().flat_map(of_shader).collect();
@@ -54,8 +54,8 @@ pub fn lints() -> Vec<Finding> {
     settle(found, ALLOWED)
 }
 
-/// Files (`shaders/family/kernel.wgsl`) of a folder that no kernel links. The program carries only
-/// what kernels link, so whoever has the sources asks.
+/// The files in `files` (`shaders/family/kernel.wgsl`) that no kernel links. The caller lists the
+/// files, because the program only contains linked ones.
 pub fn unused_files(files: &[String]) -> Vec<Finding> {
     let shaders = shaders::all();
     let linked: BTreeSet<&str> = shaders.iter().flat_map(|s| s.kernel.files().map(|(path, _)| path)).collect();
@@ -67,8 +67,8 @@ pub fn unused_files(files: &[String]) -> Vec<Finding> {
     unused.map(|file| finding(Rule::UnusedFile, "", file.clone(), "no kernel links it: name it or delete it")).collect()
 }
 
-/// One finding for each place of a rule, with the reason of an exception; and each exception that
-/// was not needed.
+/// One finding per place and rule, with the reason of its exception; plus one for each unused
+/// exception.
 pub(super) fn settle(mut found: Vec<Finding>, allowed: &'static [Exception]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     found.retain(|f| seen.insert((f.rule, f.place.clone(), f.what.clone())));
@@ -93,7 +93,7 @@ fn finding(rule: Rule, kernel: &str, place: String, what: impl Into<String>) -> 
     Finding { rule, kernel: kernel.to_string(), place, what: what.into(), allowed: None }
 }
 
-/// What is wrong in a linked shader.
+/// The findings about a linked shader.
 pub fn of_shader(shader: &Shader) -> Vec<Finding> {
     let name = shader.kernel.name();
     match shader.parse().and_then(|linked| of_linked(&linked, &name)) {
@@ -117,7 +117,7 @@ pub(super) fn of_linked(linked: &Linked, name: &str) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Bindings without shapes, in the WGSL files of a kernel and in its description.
+/// Bindings without shapes, in a kernel's WGSL files and in its description.
 pub(super) fn of_description(kernel: &KernelDef) -> Vec<Finding> {
     let mut found = Vec::new();
     for (path, text) in kernel.files() {
@@ -136,15 +136,15 @@ pub(super) fn of_description(kernel: &KernelDef) -> Vec<Finding> {
     found
 }
 
-/// Kernels that no case dispatches, and dispatched ones that are not listed.
+/// Kernels that no case dispatches, and dispatched kernels that are not listed.
 pub(super) fn of_cases(kernels: &[&KernelDef], cases: impl Iterator<Item = Case>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut dispatched = BTreeSet::new();
     for case in cases {
         match case.record(&mut CpuExecutor::<f32>::new()) {
             Ok(recorded) => dispatched.extend(recorded.recording.dispatches().flat_map(|d| {
-                // An alternative counts where the dispatch suits it: then the case is run with it
-                // too.
+                // An alternative counts if it suits the dispatch, because the case then runs with
+                // it too.
                 let alternatives = d.alternatives(Features::ALL).into_iter().map(|(alternative, _)| alternative.kernel);
                 std::iter::once(d.kernel).chain(alternatives).map(KernelDef::name).collect::<Vec<_>>()
             })),

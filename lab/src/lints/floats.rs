@@ -1,5 +1,4 @@
-//! Lints of floating-point arithmetic: exponentials of unbounded arguments, dependence on Inf and
-//! NaN, float atomics.
+//! Floating-point lints: unbounded exponentials, use of Inf and NaN, float atomics.
 
 use naga::{Arena, BinaryOperator, Expression, Handle, Literal, MathFunction, Module, ScalarKind, Span};
 
@@ -7,7 +6,7 @@ use super::bounds::bounds;
 use super::ir::alike;
 use super::rule::Rule;
 
-/// Every violation of the rules on floating-point numbers: rule, place and what is wrong.
+/// All violations of the floating-point rules: rule, place and description.
 pub(super) fn float_violations(module: &Module) -> Vec<(Rule, Span, String)> {
     let mut found = Vec::new();
     for (handle, variable) in module.global_variables.iter() {
@@ -34,9 +33,8 @@ pub(super) fn float_violations(module: &Module) -> Vec<(Rule, Span, String)> {
     found
 }
 
-/// An exponential whose argument is not visibly bounded where it overflows: for f32 that is beyond
-/// 88 for exp, beyond 127 for exp2 and the exponent of pow; tanh is computed from exp(2x) on some
-/// devices.
+/// Reports an exponential without a visible bound below its f32 overflow limit: 88 for exp, 127 for
+/// exp2 and the exponent of pow. Some devices compute tanh from exp(2x).
 fn raw_exponential(module: &Module, function: &naga::Function, e: Handle<Expression>) -> Option<String> {
     let Expression::Math { fun, arg, arg1, .. } = function.expressions[e] else { return None };
     let of = bounds(module, function, arg);
@@ -57,7 +55,7 @@ fn raw_exponential(module: &Module, function: &naga::Function, e: Handle<Express
     (!is_safe).then(|| format!("{name} of an argument that is not visibly bounded: clamp it"))
 }
 
-/// A constant that is Inf or NaN, also by its bits.
+/// Reports a constant that is Inf or NaN, including by bit pattern.
 fn non_finite(expressions: &Arena<Expression>, e: Handle<Expression>) -> Option<String> {
     match expressions[e] {
         Expression::Literal(Literal::F32(x)) if !x.is_finite() => Some(format!("the constant {x}")),
@@ -83,8 +81,8 @@ fn bits(expressions: &Arena<Expression>, e: Handle<Expression>) -> Option<u32> {
     }
 }
 
-/// A comparison that only tells NaN or Inf apart: a float with itself, or bits with those of Inf or
-/// NaN.
+/// Reports a comparison that only detects NaN or Inf: a float with itself, or its bits with those
+/// of Inf or NaN.
 fn comparison(module: &Module, expressions: &Arena<Expression>, e: Handle<Expression>) -> Option<String> {
     use BinaryOperator as B;
     let Expression::Binary { op, left, right } = expressions[e] else { return None };

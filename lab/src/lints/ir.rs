@@ -1,8 +1,8 @@
-//! Looking at expressions of naga's intermediate representation, as the lints need it.
+//! Helpers for the lints to inspect expressions of naga's intermediate representation.
 
 use naga::{Arena, Expression, GlobalVariable, Handle, LocalVariable};
 
-/// Where a chain of accesses begins.
+/// The base of a chain of accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Root {
     /// A variable of the function.
@@ -15,7 +15,7 @@ pub(super) enum Root {
     Value,
 }
 
-/// Follows accesses back to a variable.
+/// Follows accesses back to the variable.
 pub(super) fn root(expressions: &Arena<Expression>, mut e: Handle<Expression>) -> Root {
     loop {
         match expressions[e] {
@@ -28,8 +28,8 @@ pub(super) fn root(expressions: &Arena<Expression>, mut e: Handle<Expression>) -
     }
 }
 
-/// What an expression is computed from; none where it is not computed from values alone (images,
-/// rays, results of statements).
+/// The operands of an expression; `None` if it is not computed from values alone (images, rays,
+/// results of statements).
 pub(super) fn operands(expression: &Expression) -> Option<Vec<Handle<Expression>>> {
     use Expression as E;
     Some(match expression {
@@ -47,8 +47,8 @@ pub(super) fn operands(expression: &Expression) -> Option<Vec<Handle<Expression>
     })
 }
 
-/// Whether two expressions are written alike: the same operations on the same variables, arguments
-/// and constants.
+/// Whether two expressions are written the same way: the same operations on the same variables,
+/// arguments and constants.
 pub(super) fn alike(expressions: &Arena<Expression>, a: Handle<Expression>, b: Handle<Expression>) -> bool {
     if a == b {
         return true;
@@ -60,7 +60,7 @@ pub(super) fn alike(expressions: &Arena<Expression>, a: Handle<Expression>, b: H
         && bare(left) == bare(right)
 }
 
-/// What an expression does besides reading its operands, as text.
+/// An expression's operation without its operands, as text.
 fn bare(expression: &Expression) -> String {
     use Expression as E;
     match expression {

@@ -1,8 +1,8 @@
-//! The rules for shaders that no compiler checks.
+//! Shader rules that no compiler checks.
 //!
-//! `rule.rs` names the rules and `check.rs` applies them to every shader and kernel.
-//! `uniformity.rs` analyses the flow of control, `floats.rs` the arithmetic with the help of
-//! `bounds.rs`, and `ir.rs` reads naga's expressions for both.
+//! `rule.rs` lists the rules, and `check.rs` applies them to every shader and kernel.
+//! `uniformity.rs` analyses control flow, `floats.rs` arithmetic with the help of `bounds.rs`, and
+//! `ir.rs` reads naga's expressions for both.
 
 mod bounds;
 mod check;

@@ -1,32 +1,33 @@
-//! What a shader must not do, or must have.
+//! The list of shader rules.
 
-/// What a shader must not do, or must have.
+/// A shader rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// A barrier or subgroup operation that some invocations of a workgroup may reach and others
-    /// not: the standard forbids it, naga accepts it, and devices hang or compute nonsense.
+    /// A barrier or subgroup operation that only some invocations of a workgroup may reach: the
+    /// standard forbids it, naga accepts it, and devices hang or compute garbage.
     Uniformity,
-    /// An exponential of an argument that is not visibly bounded where it overflows: Inf is
-    /// undefined under the fast arithmetic of Metal, and tanh of large values overflows there.
+    /// An exponential whose argument has no visible bound below its overflow limit. Inf is
+    /// undefined under Metal's fast math, and tanh of large values overflows there.
     RawExponential,
-    /// Dependence on Inf or NaN: with fast arithmetic a compiler assumes that there are none. Mask
-    /// with a large finite value.
+    /// Use of Inf or NaN: with fast math a compiler assumes that neither occurs. Mask with a large
+    /// finite value instead.
     NotFinite,
-    /// An atomic float: DX12 has none, and sums in the order of arrival differ from run to run.
+    /// An atomic float: DX12 has none, and sums in arrival order differ between runs.
     FloatAtomic,
-    /// A file below `shaders/` that no kernel links: nothing tests it.
+    /// A file in `shaders/` that no kernel links, so nothing tests it.
     UnusedFile,
-    /// A kernel that no quick case dispatches, so no device is compared with its reference; or one
-    /// that cases dispatch and no family lists. (A kernel without a reference does not compile.)
+    /// A kernel that no quick case dispatches, so that no device is compared with its reference; or
+    /// a kernel that cases dispatch but no family lists. (A kernel without a reference does not
+    /// compile.)
     NoCase,
-    /// A storage binding without its shape, in WGSL (`// [rows, cols]` on its line) or in Rust:
-    /// shapes are what a reader of a kernel needs first.
+    /// A storage binding without its shape, in WGSL (`// [rows, cols]` on its line) or in Rust.
+    /// Readers of a kernel need the shapes first.
     NoShape,
-    /// More than WebGPU's default limits grant: the kernel would not run on every device.
+    /// More than WebGPU's default limits allow: the kernel would not run on every device.
     Limit,
     /// A shader that does not parse or validate.
     Broken,
-    /// An exception that nothing needs any more.
+    /// An exception that is no longer needed.
     StaleException,
 }
 
@@ -45,7 +46,7 @@ impl Rule {
         Rule::StaleException,
     ];
 
-    /// The rule in a few words.
+    /// A short name of the rule.
     pub fn name(self) -> &'static str {
         match self {
             Rule::Uniformity => "uniform control flow",

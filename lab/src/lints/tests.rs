@@ -1,10 +1,10 @@
-//! Each lint on small shaders, both ways.
+//! Tests of each lint on small shaders: one that breaks the rule and one that does not.
 
 use super::check::{Exception, Finding, lints, of_cases, of_description, of_linked, settle, unused_files};
 use super::rule::Rule;
 use longreach::gpu::{Binding, Features, KernelDef, Kind, Source, shader};
 
-/// A kernel `test/main` of this text. Tests may leak.
+/// A kernel `test/main` with this text; leaks memory, as tests may.
 fn kernel(text: &str) -> &'static KernelDef {
     Box::leak(Box::new(KernelDef {
         label: "test/main",
@@ -20,14 +20,14 @@ fn kernel(text: &str) -> &'static KernelDef {
     }))
 }
 
-/// The rules that a shader breaks, with the lines.
+/// The violated rules of a shader, with their lines.
 fn broken(text: &str) -> Vec<(Rule, String)> {
     let linked = shader::parse(kernel(text), &[], Features::NONE).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let found = of_linked(&linked, "test").unwrap();
     found.into_iter().map(|f| (f.rule, f.place.trim_start_matches("shaders/test/main.wgsl:").to_string())).collect()
 }
 
-/// A shader whose fourth line is the given statement in a function that sees every kind of value.
+/// A shader with the given statements at line 4, in a function with a value of every kind.
 fn with_flow(statements: &str) -> String {
     format!(
         "struct P {{ n: u32 }}
@@ -41,7 +41,7 @@ fn early(x: u32) {{ if x > 3u {{ return; }} s[0] = x; }}
     )
 }
 
-/// Whether the statements are refused, and by the uniformity rule alone.
+/// Whether the statements are rejected, by the uniformity rule only.
 fn diverges(statements: &str) -> bool {
     let found = broken(&with_flow(statements));
     assert!(found.iter().all(|(rule, _)| *rule == Rule::Uniformity), "{statements}: {found:?}");
@@ -111,7 +111,7 @@ fn barriers_in_divergent_flow_are_found() {
     }
 }
 
-/// The rules that a function body breaks; it sees a float, a vector and a word.
+/// The violated rules of a function body that can use a float, a vector and a u32.
 fn of_body(body: &str) -> Vec<(Rule, String)> {
     broken(&format!(
         "@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>; @group(0) @binding(1) var<storage, read_write> out: array<f32>; \
@@ -165,7 +165,7 @@ fn inf_and_nan_are_nothing_to_rely_on() {
     let mut linked =
         shader::parse(kernel("@compute @workgroup_size(1) fn main() { var x = 1.5; }"), &[], Features::NONE).unwrap();
     assert_eq!(of_linked(&linked, "").unwrap(), []);
-    // WGSL has no way to write it, so a front end would have to make it.
+    // WGSL cannot express it; only a front end could generate it.
     let mut constants = naga::Arena::new();
     constants.append(naga::Expression::Literal(naga::Literal::F32(f32::INFINITY)), naga::Span::default());
     linked.module.global_expressions = constants;

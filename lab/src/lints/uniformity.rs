@@ -1,10 +1,10 @@
-//! Which values and which flow of control are the same for all invocations of a workgroup.
+//! Uniformity analysis: the values and control flow that all invocations of a workgroup share.
 //!
-//! WGSL demands that barriers and subgroup operations are reached by all invocations alike. naga
-//! accepts a shader where they are not, and such a shader hangs or computes nonsense on some
-//! devices. This is the analysis of the WGSL standard (section "Uniformity"), conservative: a value
-//! counts as non-uniform unless it can be seen to be uniform. It interprets each function from the
-//! entry point on, with one flag a value and a local variable, and loops until nothing changes.
+//! WGSL requires all invocations to reach barriers and subgroup operations together. naga accepts
+//! shaders that violate this; they hang or compute garbage on some devices. This file implements
+//! the analysis of the WGSL standard (section "Uniformity"). It is conservative: a value counts as
+//! non-uniform unless it is provably uniform. It interprets each function from the entry point on,
+//! with one flag per value and per local variable, and repeats loops until nothing changes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,16 +12,16 @@ use naga::{AddressSpace, Expression, Function, Handle, Module, Span, Statement};
 
 use super::ir::{Root, operands, root};
 
-/// A barrier or subgroup operation that not all invocations may reach together.
+/// A barrier or subgroup operation in non-uniform control flow.
 #[derive(Clone, Debug)]
 pub(super) struct Divergence {
     /// The statement.
     pub(super) span: Span,
-    /// What it is, and in which function.
+    /// A description, with the name of the function.
     pub(super) what: String,
 }
 
-/// Every such statement of the module's entry points, in order of their places.
+/// Every such statement reachable from the module's entry points, in source order.
 pub(super) fn divergences(module: &Module) -> Vec<Divergence> {
     let mut analysis = Analysis { module, found: BTreeSet::new(), known: HashMap::new() };
     for entry in &module.entry_points {
@@ -32,7 +32,7 @@ pub(super) fn divergences(module: &Module) -> Vec<Divergence> {
     found.map(|(start, end, what)| Divergence { span: Span::new(start, end), what }).collect()
 }
 
-/// Whether an argument of an entry point may differ between invocations.
+/// Whether an entry-point argument may differ between invocations.
 fn varies(module: &Module, argument: &naga::FunctionArgument) -> bool {
     use naga::BuiltIn::{NumWorkGroups, SubgroupSize, WorkGroupId};
     let uniform = |binding: &Option<naga::Binding>| {
@@ -44,16 +44,16 @@ fn varies(module: &Module, argument: &naga::FunctionArgument) -> bool {
     }
 }
 
-/// A function together with which arguments (or what they point to) vary, and whether it is called
-/// in divergent flow.
+/// A function, which of its arguments (or their pointees) vary, and whether the call is in
+/// divergent flow.
 type Context = (Handle<Function>, Vec<bool>, bool);
 
-/// What a call leaves behind.
+/// The effects of a call.
 #[derive(Clone, Default)]
 struct Outcome {
-    /// The returned value varies.
+    /// Whether the returned value varies.
     result: bool,
-    /// What each pointer argument points to varies.
+    /// For each pointer argument, whether its pointee varies.
     arguments: Vec<bool>,
 }
 
@@ -63,10 +63,10 @@ struct Analysis<'a> {
     known: HashMap<Context, Outcome>,
 }
 
-/// Which variables hold a varying value; none where control never arrives.
+/// For each variable, whether its value varies; `None` if control flow never gets here.
 type Flow = Option<Vec<bool>>;
 
-/// What follows either path.
+/// Merges the states of two paths.
 fn join(a: Flow, b: Flow) -> Flow {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.into_iter().zip(b).map(|(a, b)| a | b).collect()),
@@ -74,11 +74,12 @@ fn join(a: Flow, b: Flow) -> Flow {
     }
 }
 
-/// A loop or a switch around the present statement.
+/// A loop or switch that encloses the current statement.
 #[derive(Default)]
 struct Scope {
     is_loop: bool,
-    /// Some invocations may have left it, or be ahead in it, while others are here.
+    /// Whether some invocations may have left it, or started a later iteration, while others are
+    /// here.
     split: bool,
     at_break: Flow,
     at_continue: Flow,
@@ -89,11 +90,11 @@ struct Frame<'a> {
     function: &'a Function,
     /// Whether each expression varies, as of its last evaluation.
     values: Vec<bool>,
-    /// Local variables come first, then what pointer arguments point to.
+    /// Local variables first, then the pointees of pointer arguments.
     flow: Flow,
     at_return: Flow,
     scopes: Vec<Scope>,
-    /// Some invocations may have returned already.
+    /// Whether some invocations may have returned already.
     returned: bool,
     result: bool,
 }
@@ -103,13 +104,13 @@ impl Frame<'_> {
         self.values[e.index()]
     }
 
-    /// Whether flow varies at a statement of a block that is itself reached in flow that varies or
-    /// does not.
+    /// Whether control flow diverges at a statement, given whether the flow that reaches its block
+    /// does.
     fn diverges(&self, block: bool) -> bool {
         block || self.returned || self.scopes.iter().any(|s| s.split)
     }
 
-    /// The variable that a pointer leads to, if this function tracks it.
+    /// The variable behind a pointer, if this function tracks it.
     fn slot(&self, pointer: Handle<Expression>) -> Option<usize> {
         match root(&self.function.expressions, pointer) {
             Root::Local(local) => Some(local.index()),
@@ -122,7 +123,7 @@ impl Frame<'_> {
         self.flow.as_ref().is_some_and(|flow| flow[slot])
     }
 
-    /// Whether a whole variable is written, rather than a part of it.
+    /// Whether a write covers a whole variable rather than a part of it.
     fn is_whole(&self, pointer: Handle<Expression>) -> bool {
         matches!(self.function.expressions[pointer], Expression::LocalVariable(_) | Expression::FunctionArgument(_))
     }
@@ -144,7 +145,7 @@ impl<'a> Analysis<'a> {
                 values[handle.index()] = arguments[i as usize] && !is_pointer;
             }
         }
-        // A variable's initialiser is a constant.
+        // The initialiser of a variable is constant.
         let n_locals = function.local_variables.len();
         let flow = std::iter::repeat_n(false, n_locals).chain(arguments).collect();
         let mut frame = Frame {
@@ -347,7 +348,7 @@ impl<'a> Analysis<'a> {
                 };
                 stored || operand(*pointer)
             }
-            // The length is that of the binding.
+            // The length of the binding is the same for all invocations.
             Expression::ArrayLength(_) => false,
             _ => match operands(expression) {
                 Some(operands) => operands.into_iter().any(operand),
@@ -357,7 +358,7 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// `break` or `continue` out of a scope and those within it.
+/// Handles `break` or `continue` out of a scope and the scopes inside it.
 fn leave(frame: &mut Frame<'_>, scope: Option<usize>, continues: bool, diverges: bool) {
     let flow = frame.flow.take();
     let Some(scope) = scope.map(|i| &mut frame.scopes[i]) else { return };

@@ -1,10 +1,10 @@
-//! The mutants that nothing could tell from the original, each with the reason: `equivalent.txt`.
+//! The list of equivalent mutants, which no test can detect, with reasons: `equivalent.txt`.
 
 use longreach::error::{Error, Result};
 
 const TEXT: &str = include_str!("equivalent.txt");
 
-/// One entry.
+/// One entry of the list.
 #[derive(Clone, Debug)]
 pub(super) struct Equivalent {
     /// Line in `equivalent.txt`, from 1.
@@ -15,13 +15,13 @@ pub(super) struct Equivalent {
     pub(super) reason: String,
 }
 
-/// The list.
+/// Parses the list.
 pub(super) fn equivalents() -> Result<Vec<Equivalent>> {
     parse(TEXT)
 }
 
-/// A reason is a line that starts with `= `; the entries behind it are `path: before → after` until
-/// the next reason.
+/// A line that starts with `= ` is the reason for the entries after it, `path: before → after`,
+/// until the next reason.
 fn parse(text: &str) -> Result<Vec<Equivalent>> {
     let (mut found, mut reason) = (Vec::new(), "");
     for (i, line) in text.lines().enumerate() {
@@ -43,7 +43,7 @@ fn parse(text: &str) -> Result<Vec<Equivalent>> {
     Ok(found)
 }
 
-/// Path, before and after of `path: before → after`.
+/// Splits `path: before → after` into its three parts.
 pub(super) fn change_of(line: &str) -> Option<[&str; 3]> {
     let (path, change) = line.split_once(": ")?;
     let (before, after) = change.split_once(" →")?;

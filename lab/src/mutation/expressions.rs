@@ -1,10 +1,10 @@
-//! Faults within an expression: signs, operands, numbers, built-in functions, components.
+//! Faults within an expression: operators, operands, numbers, built-in functions, components.
 
 use longreach::verify::wgsl_code::{Code, Edit, Kind};
 
 use super::operand::{binary_level, left_start, right_end};
 
-/// All of them.
+/// All expression faults.
 pub(super) fn edits(code: &Code) -> Vec<Edit> {
     let mut found = Vec::new();
     for i in code.live() {
@@ -17,7 +17,7 @@ pub(super) fn edits(code: &Code) -> Vec<Edit> {
     found
 }
 
-/// What a sign between two operands is changed to.
+/// Replacements for an operator between two operands.
 fn other_signs(sign: &str) -> &'static [&'static str] {
     match sign {
         "+" => &["-"],
@@ -72,7 +72,7 @@ fn numbers(code: &Code, i: usize, found: &mut Vec<Edit>) {
     }
 }
 
-/// What a number is changed to: 0 and 1 to each other, others by one and by a factor of two.
+/// Replacements for a number: 0 and 1 for each other, others changed by one and by a factor of two.
 fn other_numbers(text: &str) -> Vec<String> {
     let (digits, suffix) = match text.strip_suffix(['u', 'i']) {
         Some(digits) if !text.starts_with("0x") || text.ends_with('u') => (digits, &text[text.len() - 1..]),
@@ -98,7 +98,7 @@ fn other_numbers(text: &str) -> Vec<String> {
     }
 }
 
-/// Built-in functions of one argument that a fault may leave out.
+/// Built-in functions of one argument that a fault may remove.
 const LEFT_OUT: &[&str] = &["sqrt", "exp", "log", "ceil", "floor", "inverseSqrt", "abs"];
 
 fn words(code: &Code, i: usize, found: &mut Vec<Edit>) {

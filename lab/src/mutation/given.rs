@@ -1,4 +1,4 @@
-//! Mutants that somebody wrote down, to try faults that the operators do not plant.
+//! Reads mutants from a file, to try faults that the operators do not generate.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use longreach::error::{Context, Error, Result};
 use super::equivalent::change_of;
 use super::mutant::{Mutant, files, mutants};
 
-/// All mutants, or those of a file: one a line, `path: before → after`, where `before` stands
-/// exactly once in `shaders/path.wgsl`; `\n` is a line break; empty lines and lines that start with
-/// `#` are left out.
+/// All generated mutants, or those of a file with one per line: `path: before → after`. `before`
+/// must occur exactly once in `shaders/path.wgsl`, and `\n` is a line break. Empty lines and lines
+/// that start with `#` are skipped.
 pub(super) fn mutants_of(given: Option<&Path>) -> Result<Vec<Mutant>> {
     let Some(path) = given else { return Ok(mutants()) };
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;

@@ -1,17 +1,17 @@
-//! Faults in what a kernel is given: bindings and parameters taken for one another.
+//! Faults in a kernel's interface: swapped bindings and parameters.
 
 use longreach::verify::wgsl_code::{Code, Edit, Kind};
 
-/// A storage variable of the text.
+/// A storage variable in the text.
 struct Variable<'a> {
     name: &'a str,
-    /// Address space and access, then the element type, as written.
+    /// Address space and access, and element type, as written.
     kind: (&'a str, &'a str),
-    /// Token of its binding number.
+    /// Token index of its binding number.
     number: usize,
 }
 
-/// All of them. `params` is the file that declares the parameters, where it is not this one.
+/// All interface faults. `params` is the file that declares the parameters, if that is another one.
 pub(super) fn edits(code: &Code, params: &Code) -> Vec<Edit> {
     let variables = variables(code);
     let mut found = swapped_bindings(code, &variables);
@@ -49,7 +49,7 @@ fn swapped_bindings(code: &Code, variables: &[Variable]) -> Vec<Edit> {
     found
 }
 
-/// One access goes to another buffer of the same type and access.
+/// Redirects one access to another buffer of the same type and access.
 fn wrong_buffer(code: &Code, variables: &[Variable], i: usize, found: &mut Vec<Edit>) {
     let Some(own) = variables.iter().position(|v| v.name == code.at(i)) else { return };
     if code.at(i + 1) != "[" {
@@ -61,7 +61,7 @@ fn wrong_buffer(code: &Code, variables: &[Variable], i: usize, found: &mut Vec<E
     }
 }
 
-/// Names and types of the members of `Params`; none where the text does not declare it.
+/// Names and types of the members of `Params`; empty if the text does not declare it.
 fn members<'a>(code: &Code<'a>) -> Vec<(&'a str, &'a str)> {
     let declares = |i: &usize| code.at(*i) == "struct" && code.at(i + 1) == "Params";
     let Some(start) = (0..code.tokens.len()).find(declares) else { return Vec::new() };
@@ -69,7 +69,7 @@ fn members<'a>(code: &Code<'a>) -> Vec<(&'a str, &'a str)> {
     body.filter(|&i| code.at(i) == ":").map(|i| (code.at(i - 1), code.at(i + 1))).collect()
 }
 
-/// Each use of a parameter becomes the next one of its type.
+/// Replaces each use of a parameter by the next parameter of the same type.
 fn wrong_parameters(code: &Code, members: &[(&str, &str)], found: &mut Vec<Edit>) {
     for i in code.live().filter(|&i| code.at(i) == "p" && code.at(i + 1) == ".") {
         let Some(own) = members.iter().position(|(name, _)| *name == code.at(i + 2)) else { continue };

@@ -1,14 +1,12 @@
-//! The mutation score: how many faults, planted one at a time in the WGSL of the kernels, the cases
-//! find.
+//! The mutation score: how many faults planted in the kernels' WGSL the cases detect.
 //!
 //! A mutant is the text of one shader file with one small fault (`expressions.rs`, `statements.rs`,
-//! `interface.rs`). It is killed when any quick case that dispatches a kernel linking the file
-//! tells it from the f64 reference (`suite.rs`). Mutants hang and crash drivers, so worker
-//! processes run them (`worker.rs`) under the eyes of a parent (`parent.rs`). Those that survive
-//! are either listed with the reason why nothing could tell them from the original
-//! (`equivalent.txt`) or show that a case is missing. This says nothing of the references, nor of
-//! the host code around the kernels. `longreach-lab mutants` runs it, also on faults that somebody
-//! wrote down (`given.rs`).
+//! `interface.rs`). A mutant is killed if any quick case that dispatches a kernel linking the file
+//! detects a difference from the f64 reference (`suite.rs`). Mutants hang and crash drivers, so
+//! worker processes (`worker.rs`) run them under a parent process (`parent.rs`). A surviving mutant
+//! is either listed as equivalent with a reason (`equivalent.txt`) or shows that a case is missing.
+//! The score does not cover the references or the host code around the kernels. `longreach-lab
+//! mutants` runs it, also on a file of given faults (`given.rs`).
 
 mod equivalent;
 mod expressions;

@@ -1,4 +1,4 @@
-//! The mutants of every shader file, in a fixed order, and the kernels that they change.
+//! The mutants of every shader file in a fixed order, and the kernels that they change.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,30 +11,30 @@ use super::{expressions, interface, statements};
 /// One fault in one shader file.
 #[derive(Clone, Debug)]
 pub struct Mutant {
-    /// Position in [`mutants`].
+    /// Index in [`mutants`].
     pub index: usize,
-    /// Path of the file below `shaders/` without the ending.
+    /// Path of the file in `shaders/`, without extension.
     pub path: &'static str,
     /// Line of the fault, from 1.
     pub line: usize,
-    /// Which kind of fault.
+    /// The kind of fault.
     pub operator: &'static str,
-    /// The changed lines before, trimmed and joined by ` / `; ` #2` follows where the file holds
-    /// the line for the second time.
+    /// The original lines, trimmed and joined by ` / `; followed by ` #2` at their second
+    /// occurrence in the file.
     pub before: String,
-    /// The same lines after.
+    /// The changed lines.
     pub after: String,
     pub(super) text: String,
 }
 
-/// Every kernel once, with one set of values for its constants.
+/// Every kernel once, with one set of constants.
 pub(super) fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     let mut seen = HashSet::new();
     shaders::kernels().filter(|(kernel, _)| seen.insert(kernel.name())).collect()
 }
 
-/// The texts of the files by path, each with that of the file that declares the parameters of the
-/// first kernel that links it.
+/// The files' texts by path, each with the text that declares the parameters of the first kernel
+/// that links it.
 pub(super) fn files() -> BTreeMap<&'static str, (&'static str, &'static str)> {
     let mut files = BTreeMap::new();
     for (kernel, _) in kernels() {
@@ -46,7 +46,7 @@ pub(super) fn files() -> BTreeMap<&'static str, (&'static str, &'static str)> {
     files
 }
 
-/// All mutants of all files. Two faults that give the same text count once.
+/// All mutants of all files; faults with the same resulting text count once.
 pub fn mutants() -> Vec<Mutant> {
     let mut found: Vec<Mutant> = Vec::new();
     for (path, (file, params)) in files() {
@@ -69,7 +69,7 @@ fn edits(text: &str, params: &str) -> Vec<Edit> {
     [expressions::edits(&code), statements::edits(&code), interface::edits(&code, &params)].concat()
 }
 
-/// Line of the first change, and the changed lines before and after.
+/// Line of the first change, and the lines before and after the change.
 fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
     let line_start = |at: usize| text[..at].rfind('\n').map_or(0, |i| i + 1);
     let line_end = |at: usize| text[at..].find('\n').map_or(text.len(), |i| at + i);
@@ -95,8 +95,8 @@ fn describe(text: &str, edit: &Edit) -> (usize, String, String) {
 }
 
 impl Mutant {
-    /// What a device must have to run the file: what all the kernels that link it need, and more
-    /// where it is another variant of a part.
+    /// The features that a device needs to run the file: those that all linking kernels need, plus
+    /// those of the variant if the file is one.
     pub fn needs(&self) -> Features {
         let linking = self.linking();
         let parts = linking.iter().flat_map(|(k, _)| k.parts);
@@ -110,7 +110,7 @@ impl Mutant {
         kernels().into_iter().filter(|(k, _)| k.files().any(|(path, _)| path == self.path)).collect()
     }
 
-    /// The kernel with this fault in it. It lives as long as the process, as kernels do.
+    /// The kernel with this fault. Like all kernels it lives as long as the process.
     pub(super) fn planted(&self, kernel: &'static KernelDef) -> &'static KernelDef {
         let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         let text = leak(self.text.clone());
@@ -139,7 +139,7 @@ mod tests {
         \x20   for (var i = lane; i < p.m; i++) {\n        sum += max(a[i], -2.0) * b[i];\n        workgroupBarrier();\n    }\n\
         \x20   out[lane] = select(sum, 1.0, sum <= b[0]);\n}\n";
 
-    /// The changes of all mutants of the snippet with this operator.
+    /// The changes by all mutants of the snippet with this operator.
     fn changes(operator: &str) -> Vec<String> {
         let of = |e: &Edit| {
             let (line, before, after) = describe(SNIPPET, e);

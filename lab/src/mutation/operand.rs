@@ -1,8 +1,8 @@
-//! The operands of a binary sign, by WGSL's precedence.
+//! Finds the operands of a binary operator by WGSL's precedence.
 
 use longreach::verify::wgsl_code::Code;
 
-/// How tightly a binary sign binds; none where it is no binary sign.
+/// The precedence of a binary operator; `None` for other tokens.
 fn level(sign: &str) -> Option<u32> {
     Some(match sign {
         "*" | "/" | "%" => 9,
@@ -19,7 +19,7 @@ fn level(sign: &str) -> Option<u32> {
     })
 }
 
-/// The level of the token if it is a sign between two operands.
+/// The precedence of the token if it is an operator between two operands.
 pub(super) fn binary_level(code: &Code, i: usize) -> Option<u32> {
     let live = !code.tokens[i].inert && i > 0 && code.ends_operand(i - 1);
     if live { level(code.at(i)) } else { None }
@@ -29,7 +29,7 @@ fn ends_expression(text: &str) -> bool {
     matches!(text, ")" | "]" | "{" | "}" | "," | ";" | "") || text.ends_with('=') && level(text).is_none()
 }
 
-/// First token behind the right operand of the binary sign at `i`.
+/// Index of the first token after the right operand of the binary operator at `i`.
 pub(super) fn right_end(code: &Code, i: usize) -> usize {
     let own = binary_level(code, i).unwrap_or(0);
     let mut j = i + 1;
@@ -39,7 +39,7 @@ pub(super) fn right_end(code: &Code, i: usize) -> usize {
     j
 }
 
-/// First token of the left operand of the binary sign at `i`.
+/// Index of the first token of the left operand of the binary operator at `i`.
 pub(super) fn left_start(code: &Code, i: usize) -> usize {
     let own = binary_level(code, i).unwrap_or(0);
     let mut j = i;

@@ -1,4 +1,4 @@
-//! Hands mutants to worker processes and outlives whatever they do to them.
+//! Sends mutants to worker processes and replaces workers that hang or crash.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,31 +16,31 @@ use super::mutant::Mutant;
 use super::report::{Report, Verdict};
 use super::worker::adapter;
 
-/// What to run and how.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// As `--device`; none for a software adapter.
+    /// The value of `--device`; `None` selects a software adapter.
     pub device: Option<String>,
     /// Only files whose path contains this.
     pub shader: String,
     /// Only cases whose name contains this.
     pub cases: String,
-    /// A file of faults to plant in place of those that the operators make.
+    /// A file of faults to plant instead of generated ones.
     pub given: Option<PathBuf>,
-    /// At most so many mutants of each file, evenly spread.
+    /// Maximum mutants of each file, evenly spread.
     pub sample: Option<usize>,
     /// Worker processes.
     pub jobs: usize,
-    /// How much longer than the unchanged kernel a mutant may take before it counts as hung.
+    /// Time that a mutant may take beyond the unchanged kernel's before it counts as hung.
     pub timeout: Duration,
-    /// The hidden arguments that make this program a worker.
+    /// The hidden arguments that start this program as a worker.
     pub worker: Vec<String>,
 }
 
-/// A worker has this long to say how long it needs for its start.
+/// Time for a worker to report its first limit.
 const FIRST_WORD: Duration = Duration::from_secs(60);
 
-/// Judges every selected mutant; `progress` learns how many are done, and of how many.
+/// Tests every selected mutant; calls `progress` with the number of finished mutants and the total.
 pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<Report> {
     let device = adapter(options.device.as_deref())?;
     let own = device.kernel_features();
@@ -83,7 +83,7 @@ fn sample(mutants: Vec<Mutant>, most: usize) -> Vec<Mutant> {
     let mut kept = |m: &Mutant| {
         let (of, at) = (sizes[m.path], seen.entry(m.path).or_default());
         *at += 1;
-        // The first mutant at or after each multiple of of / most.
+        // The first mutant at or after each multiple of `of / most`.
         of <= most || *at * most / of > (*at - 1) * most / of
     };
     mutants.into_iter().filter(|m| kept(m)).collect()
@@ -93,8 +93,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no thread panics while it holds a lock")
 }
 
-/// Judges one mutant in the worker, which is started if there is none and given up when it hangs or
-/// ends.
+/// Tests one mutant in the worker; starts a worker if there is none and drops one that hangs or
+/// exits.
 fn judge(worker: &mut Option<Worker>, options: &Options, mutant: &Mutant) -> Result<Verdict> {
     if worker.is_none() {
         *worker = Some(Worker::start(options)?);
@@ -111,19 +111,19 @@ fn judge(worker: &mut Option<Worker>, options: &Options, mutant: &Mutant) -> Res
         Answer::Hung => Verdict::Killed("the device hangs".to_string()),
         Answer::Gone => Verdict::Killed("the driver crashes".to_string()),
     };
-    // A worker that met an error of the device ends by itself.
+    // A worker exits by itself after a device error.
     if running.has_ended() {
         *worker = None;
     }
     Ok(verdict)
 }
 
-/// What a worker has to say.
+/// A worker's answer.
 enum Answer {
     Line(String),
-    /// Nothing within the time that it asked for; it was ended.
+    /// No answer within the announced limit; the worker is given up.
     Hung,
-    /// Its process ended.
+    /// The process exited.
     Gone,
 }
 
@@ -137,8 +137,8 @@ struct Worker {
 impl Worker {
     fn start(options: &Options) -> Result<Self> {
         let program = std::env::current_exe().context("finding this program for a worker process")?;
-        // What is compiled once for a mutant is no use to anyone's cache, and a warm one would hide
-        // how long it takes.
+        // Disables shader caches: a mutant is compiled once, and a warm cache would hide how long
+        // that takes.
         let mut child = Command::new(program)
             .args(&options.worker)
             .env("MESA_SHADER_CACHE_DISABLE", "true")
@@ -174,7 +174,7 @@ impl Worker {
         self.answer()
     }
 
-    /// The next line that is no limit.
+    /// The next line that is not a limit.
     fn answer(&mut self) -> Answer {
         let mut limit = FIRST_WORD;
         loop {
@@ -202,7 +202,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended already, which is as good.
+        // Fails if the process has exited already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

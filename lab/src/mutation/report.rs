@@ -1,5 +1,4 @@
-//! What a run found: scores by shader, survivors, and whether the list of equivalent mutants is
-//! true.
+//! The report of a run: scores by shader, survivors, and stale entries of the equivalents list.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +8,21 @@ use serde_json::{Value, json};
 use super::equivalent::{Equivalent, equivalents};
 use super::mutant::Mutant;
 
-/// Smallest score of all shaders together.
+/// Minimum score of all shaders together.
 const TARGET: f64 = 0.95;
-/// Smallest score of one shader.
+/// Minimum score of one shader.
 const SHADER_TARGET: f64 = 0.85;
 
-/// What became of a mutant.
+/// The verdict on a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does not compile: nobody could have shipped it, so it does not count.
+    /// It does not compile, so it could not ship and does not count.
     Refused,
-    /// A case tells it from the original, or the device hangs or crashes.
+    /// A case detects it, or the device hangs or crashes.
     Killed(String),
     /// Every case passes.
     Survived,
-    /// It survived and is listed, with this reason.
+    /// It survived and is listed with this reason.
     Equivalent(String),
 }
 
@@ -44,18 +43,18 @@ impl Outcome {
     }
 }
 
-/// Counts of one shader file, or of all.
+/// Counts for one shader file or for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShaderScore {
-    /// Mutants that were made.
+    /// All mutants.
     pub mutants: usize,
-    /// Told from the original.
+    /// Detected mutants.
     pub killed: usize,
-    /// Refused by the compiler.
+    /// Mutants that do not compile.
     pub refused: usize,
-    /// Listed as equivalent.
+    /// Mutants listed as equivalent.
     pub equivalent: usize,
-    /// The rest.
+    /// Remaining mutants.
     pub survivors: usize,
 }
 
@@ -70,7 +69,8 @@ impl ShaderScore {
         }
     }
 
-    /// Killed ones among those that compile and are not equivalent; 1 where there are none.
+    /// Share of killed mutants among those that compile and are not equivalent; 1 if there are
+    /// none.
     pub fn score(&self) -> f64 {
         let counted = self.killed + self.survivors;
         if counted == 0 { 1.0 } else { self.killed as f64 / counted as f64 }
@@ -94,20 +94,20 @@ impl ShaderScore {
     }
 }
 
-/// The whole run.
+/// The report of a whole run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The device that it ran on.
+    /// The device of the run.
     pub device: String,
     /// Every mutant with its verdict.
     pub outcomes: Vec<Outcome>,
-    /// Entries of the list of equivalent mutants that are not true.
+    /// Stale entries of the equivalents list.
     pub stale: Vec<String>,
 }
 
 impl Report {
-    /// Enters the list of equivalent mutants. Only a run of all cases (`complete`) can say that a
-    /// listed one was killed or is not there.
+    /// Applies the list of equivalent mutants. Only a run of all cases (`complete`) reports entries
+    /// whose mutant was killed or does not exist.
     pub(super) fn new(device: String, judged: Vec<(Mutant, Verdict)>, complete: bool) -> Result<Self> {
         let list = equivalents()?;
         let mut outcomes: Vec<Outcome> =
@@ -139,19 +139,19 @@ impl Report {
         scores
     }
 
-    /// All together.
+    /// The counts of all shaders together.
     pub fn total(&self) -> ShaderScore {
         let mut total = ShaderScore::default();
         self.outcomes.iter().for_each(|o| total.count(&o.verdict));
         total
     }
 
-    /// Those that no case told from the original and that are not listed.
+    /// Mutants that survived and are not listed as equivalent.
     pub fn survivors(&self) -> impl Iterator<Item = &Outcome> {
         self.outcomes.iter().filter(|o| o.verdict == Verdict::Survived)
     }
 
-    /// What falls short, as sentences; empty when all is well.
+    /// Failed criteria, as sentences; empty if there are none.
     pub fn shortfalls(&self) -> Vec<String> {
         let mut found = self.stale.clone();
         let low = |name: &str, score: f64, target: f64| {
@@ -168,7 +168,7 @@ impl Report {
         found
     }
 
-    /// The table, a line for each shader and one for all.
+    /// The table: one line per shader and one for all.
     pub fn table(&self) -> String {
         let head = format!(
             "{:<28} {:>7} {:>7} {:>8} {:>11} {:>10} {:>10}",
@@ -179,7 +179,7 @@ impl Report {
         lines.join("\n")
     }
 
-    /// Everything as one object.
+    /// The report as a JSON object.
     pub fn json(&self) -> Value {
         let shaders: serde_json::Map<String, Value> =
             self.scores().into_iter().map(|(path, score)| (path.to_string(), score.json())).collect();

@@ -1,11 +1,10 @@
-//! Faults in statements: dropped ones, guards, loops, accumulation, and indices and arguments off
-//! by one.
+//! Faults in statements: dropped statements, guards, loops, accumulation, off-by-one errors.
 
 use std::ops::Range;
 
 use longreach::verify::wgsl_code::{Code, Edit, Kind};
 
-/// All of them.
+/// All statement faults.
 pub(super) fn edits(code: &Code) -> Vec<Edit> {
     let mut found = Vec::new();
     for i in code.live() {
@@ -36,7 +35,7 @@ fn plus_one(code: &Code, tokens: Range<usize>) -> String {
     if single { format!("{inner} + 1u") } else { format!("({inner}) + 1u") }
 }
 
-/// The condition of an `if` becomes constant: a guard, or what it guards, is gone.
+/// Makes the condition of an `if` constant, which removes the guard or the guarded code.
 fn condition(code: &Code, i: usize, found: &mut Vec<Edit>) {
     let mut end = i + 1;
     while code.at(end) != "{" {
@@ -52,7 +51,7 @@ fn jump(code: &Code, i: usize, other: &str, found: &mut Vec<Edit>) {
     found.push(Edit::one("change a jump", code.bytes(i..i + 2), ""));
 }
 
-/// The step of a loop grows.
+/// Increases the step of a loop.
 fn step(code: &Code, i: usize, found: &mut Vec<Edit>) {
     let close = code.partner(i + 1);
     if code.at(close - 1) == "++" {
@@ -63,7 +62,7 @@ fn step(code: &Code, i: usize, found: &mut Vec<Edit>) {
     }
 }
 
-/// What a variable starts with, off by one. Plain numbers have faults of their own.
+/// Changes a variable's initial value by one. Plain numbers have their own faults.
 fn initialiser(code: &Code, i: usize, found: &mut Vec<Edit>) {
     let Some(equals) = (i..code.tokens.len()).take_while(|&j| code.at(j) != ";").find(|&j| code.at(j) == "=") else {
         return;
@@ -78,7 +77,7 @@ fn initialiser(code: &Code, i: usize, found: &mut Vec<Edit>) {
     }
 }
 
-/// `+=` and its kin overwrite, or do the opposite.
+/// Replaces `+=` and similar operators by `=` or by the opposite operator.
 fn accumulation(code: &Code, i: usize, found: &mut Vec<Edit>) {
     let opposite = match code.at(i) {
         "+=" => "-=",
@@ -90,7 +89,7 @@ fn accumulation(code: &Code, i: usize, found: &mut Vec<Edit>) {
     };
     let range = code.bytes(i..i + 1);
     found.push(Edit::one("swap an operator", range.clone(), opposite));
-    // A loop whose step overwrites its variable seldom ends: that a device hangs says nothing of
+    // A loop whose step overwrites its variable rarely ends, and a hung device says nothing about
     // the cases.
     if !in_loop_head(code, i) {
         found.push(Edit::one("overwrite instead of accumulate", range, "="));
@@ -102,7 +101,7 @@ fn in_loop_head(code: &Code, i: usize) -> bool {
     heads.into_iter().any(|open| (open..code.partner(open)).contains(&i))
 }
 
-/// Arguments of the file's own functions, off by one and exchanged with their neighbours.
+/// Changes arguments of the file's own functions by one, and swaps neighbouring arguments.
 fn arguments(code: &Code, open: usize, found: &mut Vec<Edit>) {
     let list = code.arguments(open);
     for argument in &list {
@@ -138,7 +137,7 @@ fn statements(code: &Code) -> Vec<Range<usize>> {
     found
 }
 
-/// Assignments and calls; declarations and jumps have faults of their own.
+/// Drops assignments and calls; declarations and jumps have their own faults.
 fn dropped(code: &Code, statement: Range<usize>) -> Option<Edit> {
     let words = ["let", "var", "const", "return", "break", "continue", "@", "struct", "override"];
     let first = code.at(statement.start);

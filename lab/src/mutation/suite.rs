@@ -1,5 +1,4 @@
-//! The checks that a mutant has to pass: every dispatch of every quick case, by kernel, the cheap
-//! ones first.
+//! The checks of a mutant: every dispatch of every quick case, by kernel, cheap ones first.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use longreach::verify::dispatch_check::{DispatchCheck, Grid};
 use longreach::verify::strict::strict;
 use longreach::verify::walk;
 
-/// As it is, or strict.
+/// Whether to run the kernel unchanged or in strict mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
     Plain,
@@ -29,13 +28,13 @@ impl Mode {
     }
 }
 
-/// One dispatch of one case.
+/// The check of one dispatch of one case.
 pub(super) struct Check {
     check: DispatchCheck,
     tolerance: Tolerance,
     case: String,
-    /// How long the unchanged kernel takes in each mode and variant, with compilation if it comes
-    /// first; measured when first needed.
+    /// Time of the unchanged kernel in each mode and variant, including compilation if it compiles
+    /// first; measured on demand.
     times: HashMap<(Mode, Features), Duration>,
 }
 
@@ -43,7 +42,7 @@ pub(super) struct Check {
 pub(super) struct Suite(HashMap<String, Vec<Check>>);
 
 impl Suite {
-    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a check of each
+    /// Runs the quick cases whose name contains `filter` on the CPU and keeps a check for each
     /// dispatch.
     pub(super) fn record(filter: &str) -> Result<Self> {
         let mut checks: HashMap<String, Vec<Check>> = HashMap::new();
@@ -73,20 +72,20 @@ impl Suite {
 }
 
 impl Check {
-    /// Constants unroll code, which takes far longer to compile than a small case takes to run;
-    /// then the elements bound.
+    /// Cost for sorting: first the constants, since they unroll code, and compiling it takes far
+    /// longer than running a small case; then the number of bound elements.
     fn cost(&self) -> (u32, Vec<u32>, usize) {
         let d = &self.check.dispatch;
         (d.constants.iter().sum(), d.constants.clone(), d.spans.iter().map(|s| s.len).sum())
     }
 
-    /// The case.
+    /// The name of the case.
     pub(super) fn case(&self) -> &str {
         &self.case
     }
 
-    /// How long the unchanged kernel takes. An error if it does not pass: then no mutant can be
-    /// judged.
+    /// Time of the unchanged kernel. Fails if it does not pass, since mutants could not be tested
+    /// then.
     pub(super) fn baseline(&mut self, device: &mut WgpuExecutor, mode: Mode) -> Result<Duration> {
         let variant = (mode, device.features());
         if let Some(time) = self.times.get(&variant) {
@@ -102,8 +101,8 @@ impl Check {
         Ok(*self.times.entry(variant).or_insert(start.elapsed()))
     }
 
-    /// Runs a kernel of the given mode in place of the recorded one, on the recorded grid and on a
-    /// folded one: what tells it from the reference.
+    /// Runs a kernel in the given mode instead of the recorded one, on the recorded grid and on a
+    /// folded one; returns how it differs from the reference.
     pub(super) fn fails(
         &self,
         device: &mut dyn Executor,

@@ -1,9 +1,8 @@
-//! The process that runs mutants: it may hang or crash, and the parent (`parent.rs`) will notice.
+//! The worker process, which runs mutants and may hang or crash; `parent.rs` detects both.
 //!
-//! It reads the index of a mutant a line on stdin. Before each step it writes `limit MS`, how long
-//! the step may take, and at last one verdict: `refused`, `killed WHY`, `survived`, or `failed WHY`
-//! where the tool itself cannot go on. It ends with its stdin, and when the device reported an
-//! error.
+//! It reads mutant indices from stdin, one per line. Before each step it writes `limit MS`, the
+//! time limit of the step, and finally one verdict: `refused`, `killed WHY`, `survived`, or `failed
+//! WHY` if the tool itself cannot continue. It exits when stdin ends and after a device error.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -20,12 +19,12 @@ use super::mutant::Mutant;
 use super::suite::{Mode, Suite};
 use crate::lints;
 
-/// Recording the cases and running an unchanged kernel for the first time take less than this.
+/// Time limit for recording the cases and for the first run of an unchanged kernel.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// A mutant may take this many times as long as the unchanged kernel, and `timeout` more.
+/// A mutant may take this many times as long as the unchanged kernel, plus `timeout`.
 const SLOWER: u32 = 5;
 
-/// The named adapter, or else a software one.
+/// The named adapter, or a software adapter by default.
 pub(super) fn adapter(device: Option<&str>) -> Result<AdapterReport> {
     match device {
         Some(name) => Ok(find_adapter(&adapters(), name)?.clone()),
@@ -47,13 +46,13 @@ fn allow(time: Duration) -> Result<()> {
     say(&format!("limit {}", time.as_millis()))
 }
 
-/// Serves a parent until stdin ends.
+/// Serves a parent process until stdin ends.
 pub fn serve(device: Option<&str>, given: Option<&Path>, cases: &str, timeout: Duration) -> Result<()> {
     allow(PATIENCE)?;
     let mutants = mutants_of(given)?;
     let mut suite = Suite::record(cases)?;
     let adapter = adapter(device)?;
-    // Checks in the shaders keep a wild index of a mutant from taking the process down.
+    // Bounds checks in the shaders keep a mutant's wild index from crashing the process.
     let open = |features| {
         WgpuExecutor::open(
             &adapter,
