@@ -1,7 +1,8 @@
-//! Gated activations of the feed-forward layer: f(gate) · up, for each f that a model family uses.
+//! Gated activations of the feed-forward layer: f(gate) · up for the functions f that models use.
 //!
-//! An activation is a WGSL part with f and its slope, and the same formulas here as a [`Function`].
-//! All share the kernels of `activation/gated.wgsl` and `activation/gated_backward.wgsl`.
+//! An activation is a WGSL part with f and its derivative, and the same formulas here as a
+//! [`Function`]. All activations share the kernels `activation/gated.wgsl` and
+//! `activation/gated_backward.wgsl`.
 
 use super::case::{Case, Input, Tolerance, random, real};
 use super::op::{Applied, Op};
@@ -12,9 +13,9 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup in the shaders.
+/// Workgroup size of the shaders.
 const GROUP: usize = 64;
-/// Elements that the references handle at a time.
+/// Elements that the references process at a time.
 const BLOCK: usize = 1024;
 
 /// The gated activations.
@@ -29,10 +30,10 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// All of them.
+    /// All gated activations.
     pub const ALL: [Self; 2] = [Self::SwiGlu, Self::GeGluTanh];
 
-    /// The kernels of forward and backward.
+    /// The forward and backward kernels.
     fn kernels(self) -> &'static [KernelDef; 2] {
         static SWIGLU: [KernelDef; 2] = kernels_of::<Silu>();
         static GEGLU_TANH: [KernelDef; 2] = kernels_of::<GeluTanh>();
@@ -45,11 +46,11 @@ impl Activation {
 
 /// The function f of a gated activation, in Rust and in WGSL.
 trait Function: 'static {
-    /// Name of the gated activation, the variant of its kernels.
+    /// Name of the gated activation; the suffix of its kernels.
     const NAME: &'static str;
     /// The WGSL part: `activation(g)` is f, `activation_and_slope(g)` is f and f'.
     const PART: Source;
-    /// Operations an element of f(gate) · up, and of both gradients.
+    /// Operations per element of f(gate) · up, and of both gradients.
     const FLOPS: [u64; 2];
     /// f(g).
     fn value<T: Real>(g: T) -> T;
@@ -61,7 +62,7 @@ trait Function: 'static {
 struct Silu;
 
 impl Silu {
-    /// 1 / (1 + e^-g), the exponent clamped where silu no longer changes and exp stays finite in
+    /// 1 / (1 + e^-g), with the exponent clamped where silu no longer changes and exp is finite in
     /// f32.
     #[inline(always)]
     fn sigmoid<T: Real>(g: T) -> T {
@@ -95,11 +96,11 @@ impl GeluTanh {
     const A: f64 = 1.595_769_121_605_730_8;
     /// 0.044715 A.
     const B: f64 = 0.044_715 * Self::A;
-    /// Beyond ± this gelu_tanh no longer changes in f32 beside its largest value there, and x³ and
-    /// exp stay finite.
+    /// Beyond ± this value, gelu_tanh no longer changes in f32 relative to its largest value there;
+    /// within it, x³ and exp are finite.
     const LIMIT: f32 = 9.5;
 
-    /// g within the limits, and e^-2v of it.
+    /// The clamped g, and e^-2v of it.
     #[inline(always)]
     fn clamped<T: Real>(g: T) -> [T; 2] {
         let limit = T::of(Self::LIMIT);
@@ -129,7 +130,7 @@ impl Function for GeluTanh {
 }
 
 params! {
-    /// Number of elements.
+    /// The number of elements.
     pub struct Params {
         /// Elements of the output.
         n: u32,
@@ -150,7 +151,7 @@ const BACKWARD_BINDINGS: &[Binding] = &[
     Binding::write("dup", Kind::Real, "[n]"),
 ];
 
-/// The kernels of forward and backward with this f.
+/// The forward and backward kernels with this f.
 const fn kernels_of<F: Function>() -> [KernelDef; 2] {
     let forward = KernelDef {
         label: "activation/gated",
@@ -250,7 +251,7 @@ impl Op for Gated {
     }
 }
 
-/// f(gate) · up, two tensors of one shape, with the f of the activation. Inputs: gate, up.
+/// f(gate) · up for two tensors of one shape, with the activation's f. Inputs: gate, up.
 pub fn gated(rec: &mut Recording, activation: Activation, gate: &Tensor, up: &Tensor) -> Result<Applied> {
     assert_eq!((gate.rows, gate.cols), (up.rows, up.cols), "shapes of gate and up");
     let out = Tensor::transient(rec, "gated", gate.rows, gate.cols);
@@ -277,14 +278,14 @@ fn case(activation: Activation, name: &str, rows: usize, cols: usize, spread: f3
     case_of(activation, name, inputs, Tolerance::SUMS)
 }
 
-/// Gates between `low` and `high`.
+/// Random gates between `low` and `high`.
 fn gates_between(low: f32, high: f32) -> Input {
     let half = (high - low) / 2.0;
     let values = random(1, 192, 1.0).iter().map(|x| low + half + x.clamp(-1.0, 1.0) * half).collect();
     Input::Real { rows: 3, cols: 64, format: Format::F32, values, differentiable: true }
 }
 
-/// Gates of a range that are judged beside their own small results: nothing is allowed for
+/// A case with gates in a range where results are small, judged without an allowance for
 /// cancellation.
 fn one_sided(activation: Activation, name: &str, gate: Input) -> Case {
     let tolerance = Tolerance { absolute: 0.0, ..Tolerance::SUMS };
@@ -308,8 +309,8 @@ pub fn cases() -> Vec<Case> {
         one_sided(Activation::SwiGlu, "positive gates", gates_between(5.0, 15.0)),
         one_sided(Activation::GeGluTanh, "very negative gates", gates_between(-7.0, -4.0)),
         one_sided(Activation::GeGluTanh, "positive gates", gates_between(3.0, 13.0)),
-        // Their slope is that of the function without the clamp, which no difference quotient
-        // finds.
+        // Below the clamp, the computed slope is that of the unclamped function, so a difference
+        // quotient does not match it.
         one_sided(Activation::GeGluTanh, "gates below the clamp", gates_between(-60.0, -50.0).frozen()),
         case(Activation::GeGluTanh, "gates whose squares overflow", 2, 64, 1e25),
     ];
@@ -320,7 +321,7 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
 
-    /// PyTorch's formula, and its derivative.
+    /// PyTorch's formula and its derivative.
     fn gelu_tanh(x: f64) -> [f64; 2] {
         let root = (2.0 / std::f64::consts::PI).sqrt();
         let t = (root * (x + 0.044715 * x.powi(3))).tanh();
@@ -340,8 +341,8 @@ mod tests {
         }
     }
 
-    /// Where PyTorch's formula cancels, the values are those of x e^2v / (1 + e^2v), computed with
-    /// 40 digits.
+    /// Where PyTorch's formula cancels, the expected values come from x e^2v / (1 + e^2v) in
+    /// 40-digit arithmetic.
     #[test]
     fn small_results_keep_their_digits() {
         for (x, value) in [(-1.0, -0.1588080093917233), (-2.5, -0.015084266089998582), (-4.0, -7.024594819237268e-05), (-5.5, -5.9276402638802624e-09), (-7.0, -2.315442262072549e-15), (-8.0, -3.1077829375011112e-21), (-9.25, -1.069637326414865e-30)] {

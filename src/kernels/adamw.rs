@@ -1,4 +1,4 @@
-//! The update of AdamW over whole arena slices.
+//! The AdamW update of whole arena slices.
 //!
 //! The host counts steps and computes learning rates and bias corrections: see `optim`.
 
@@ -9,16 +9,15 @@ use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real
 use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Workgroup size.
 const GROUP: usize = 256;
 
-/// Elements that the reference of `update` handles at a time.
+/// Elements that the reference of `update` processes at a time.
 const BLOCK: usize = 4096;
 
 params! {
-    /// One AdamW step over one slice; every constant is computed in f64 and rounded once, and the
-    /// small ones are not passed as their difference from 1, which f32 would round to a fraction of
-    /// their digits.
+    /// One AdamW step over one slice. Every constant is computed in f64 and rounded once. The
+    /// kernel gets 1 − β rather than β, because 1 − β computed in f32 loses most of its digits.
     pub struct UpdateParams {
         /// Elements of the slice.
         n: u32,
@@ -81,8 +80,8 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Appends one AdamW step over one slice, whose slots are `exp_avg` and `exp_avg_sq`; `clipping[1]`
-/// multiplies the gradients on the device. `constants.n` is set here.
+/// Appends one AdamW step over one slice with the slots `exp_avg` and `exp_avg_sq`; `clipping[1]`
+/// multiplies the gradients on the device. Sets `constants.n`.
 pub fn update(
     rec: &mut Recording,
     slice: &ArenaSlice,

@@ -1,9 +1,9 @@
-//! Two kernels that compute nothing of use: they measure what a device can do at best.
-//! `bench/chains` keeps its arithmetic units busy, `bench/copy` its memory. What is made of them is
-//! [`crate::bench`]'s matter.
+//! Two benchmark kernels that measure the peak arithmetic and memory throughput of a device.
 //!
-//! The f32 reference of the chains is written with vector instructions, since it stands for what
-//! the CPU can do.
+//! `bench/chains` loads the arithmetic units, `bench/copy` the memory. [`crate::bench`] evaluates
+//! the measurements.
+//!
+//! The f32 reference of the chains uses vector instructions, because it measures the CPU.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -13,22 +13,22 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Workgroup size.
 const GROUP: usize = 64;
-/// Chains of one invocation.
+/// Chains per invocation.
 const CHAINS: usize = 8;
-/// Steps of each chain in one turn.
+/// Steps of each chain per turn.
 const STEPS: usize = 8;
-/// Every chain tends to OFFSET / (1 - FACTOR).
+/// Every chain converges to OFFSET / (1 - FACTOR).
 const FACTOR: f32 = 0.9375;
 const OFFSET: f32 = 0.25;
 
 params! {
-    /// Of `bench/chains`.
+    /// Parameters of `bench/chains`.
     pub struct ChainParams { n: u32, turns: u32, factor: f32, offset: f32 }
 }
 params! {
-    /// Of `bench/copy`.
+    /// Parameters of `bench/copy`.
     pub struct CopyParams { n: u32 }
 }
 
@@ -63,7 +63,7 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&CHAINS_KERNEL, vec![]), (&COPY, vec![])]
 }
 
-/// What chain `c` of invocation `i` starts at.
+/// The initial value of chain `c` of invocation `i`.
 fn start(i: usize, c: usize) -> f32 {
     (i % 16) as f32 / 16.0 + c as f32
 }
@@ -85,12 +85,12 @@ fn chains_reference_f32(args: KernelArgs<'_, f32>) {
     let p: ChainParams = args.params();
     let [out] = args.buffers();
     let arch = Arch::new();
-    // A part begins at a multiple of 16, so that its starts are those of the first.
+    // A part begins at a multiple of 16, so its initial values equal those of the first part.
     let parts = out.real_mut()[..p.n as usize].par_chunks_mut(GROUP);
     parts.for_each(|out| arch.dispatch(Part { p, out }));
 }
 
-/// Some invocations, computed with the widest vectors of the processor.
+/// Computes some invocations with the widest vectors of the processor.
 struct Part<'a> {
     p: ChainParams,
     out: &'a mut [f32],
@@ -127,7 +127,7 @@ fn copy_reference<T: Real>(args: KernelArgs<'_, T>) {
     parts.for_each(|(out, x)| out.copy_from_slice(&x[..out.len()]));
 }
 
-/// Appends chains of multiply-adds: one invocation for each element of `out`.
+/// Appends chains of multiply-adds: one invocation per element of `out`.
 pub fn chains(rec: &mut Recording, out: &Span, turns: u32) {
     let params = ChainParams { n: out.len as u32, turns, factor: FACTOR, offset: OFFSET };
     rec.dispatch(&CHAINS_KERNEL, &[], params, &[out], groups_for(out.len, GROUP));
@@ -138,7 +138,7 @@ pub fn chains_flops(n: usize, turns: u32) -> u64 {
     2 * (CHAINS * STEPS) as u64 * n as u64 * u64::from(turns)
 }
 
-/// Appends out = x, spans of one length, a multiple of four.
+/// Appends out = x for spans of equal length, a multiple of four.
 pub fn copy(rec: &mut Recording, x: &Span, out: &Span) {
     assert!(x.len == out.len && x.len.is_multiple_of(4), "four elements are copied at a time");
     let n = x.len / 4;

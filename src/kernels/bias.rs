@@ -1,4 +1,4 @@
-//! A bias row added to every row of an activation.
+//! Adds a bias row to every row of an activation.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -10,7 +10,7 @@ use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
 params! {
-    /// Shape.
+    /// The shape.
     pub struct Params {
         /// Elements of the output.
         n: u32,
@@ -70,7 +70,7 @@ impl Op for AddBias {
     }
 }
 
-/// x + bias in every row: x [rows, cols], bias [1, cols] in f32. Inputs: x, bias.
+/// Adds bias to every row: x [rows, cols], bias [1, cols] in f32. Inputs: x, bias.
 pub fn add_bias(rec: &mut Recording, x: &Tensor, bias: &Tensor) -> Result<Applied> {
     assert_eq!((bias.rows, bias.cols, bias.format), (1, x.cols, Format::F32), "a bias is one row of f32");
     let out = Tensor::transient(rec, "add_bias", x.rows, x.cols);

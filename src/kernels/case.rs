@@ -1,6 +1,7 @@
-//! A case: one application of an op on made-up inputs. From it alone follow the comparison of every
-//! dispatch on a device with its f64 reference, the f64 gradient check, a conformance row and a
-//! benchmark row.
+//! A case: one application of an op to made-up inputs.
+//!
+//! From it follow the check of every dispatch on a device against its f64 reference, the f64
+//! gradient check, a conformance row and a benchmark row.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -23,10 +24,10 @@ pub enum Input {
         format: Format,
         /// Values in row order.
         values: Vec<f32>,
-        /// Whether the op gives a gradient for it. 16-bit inputs never have one.
+        /// Whether the op computes its gradient. Always false for 16-bit inputs.
         differentiable: bool,
     },
-    /// A quantised matrix, which has no gradient.
+    /// A quantised matrix, without gradient.
     Blocks {
         /// Rows.
         rows: usize,
@@ -37,7 +38,7 @@ pub enum Input {
         /// Its blocks in row order.
         words: Vec<u32>,
     },
-    /// Words: ids, indices, tables.
+    /// u32 words: ids, indices, tables.
     Words(Vec<u32>),
 }
 
@@ -53,14 +54,14 @@ impl Input {
     }
 }
 
-/// How far a device may be from the f64 reference, and why.
+/// The allowed deviation of a device from the f64 reference, with the reason.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
-    /// Largest error of an element, as a fraction of the largest magnitude in the buffer.
+    /// Maximum error of an element, relative to the largest magnitude in the buffer.
     pub relative: f64,
-    /// Error that is always allowed: what cancellation leaves where the true value is 0.
+    /// Error that is always allowed, for cancellation where the true value is 0.
     pub absolute: f64,
-    /// Why this much is right.
+    /// Why this tolerance is right.
     pub reason: &'static str,
 }
 
@@ -79,15 +80,15 @@ impl Tolerance {
 }
 
 impl Tolerance {
-    /// The magnitude that errors are measured against in a buffer of this scale: below absolute /
-    /// relative the absolute part of the tolerance is the larger one.
+    /// The magnitude to compare errors with in a buffer of this scale. Below absolute / relative,
+    /// the absolute part of the tolerance dominates.
     pub fn floor(&self, scale: f64) -> f64 {
         let turn = if self.relative > 0.0 { self.absolute / self.relative } else { 0.0 };
         scale.max(turn).max(f64::MIN_POSITIVE)
     }
 }
 
-/// The device side of a case's inputs, in order.
+/// The inputs of a case on the device, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Bound {
     /// The real inputs.
@@ -96,43 +97,43 @@ pub struct Bound {
     pub words: Vec<Span>,
 }
 
-/// What a case's forward returns: real outputs and, for differentiable ops, the rule.
+/// The result of a case's forward: real outputs and, for differentiable ops, the gradient rule.
 pub type Built = (Vec<Tensor>, Option<Box<dyn Op>>);
 
 type Forward = Box<dyn Fn(&mut Recording, &Bound) -> Result<Built>>;
 
 /// One application of an op.
 pub struct Case {
-    /// `family/op: what is special`.
+    /// The name, `family/op: property`.
     pub name: String,
-    /// Inputs, reals and words in the order that the forward expects them.
+    /// Inputs; the forward expects the reals and the words each in this order.
     pub inputs: Vec<Input>,
     /// Appends the forward commands.
     pub forward: Forward,
-    /// Largest allowed error.
+    /// Maximum allowed error.
     pub tolerance: Tolerance,
-    /// Whether this is the family's size for benchmarks (left out of the quick tests).
+    /// Whether this is the family's benchmark size, which quick tests skip.
     pub bench: bool,
-    /// Whether a driver that compiles for the processor takes minutes for its kernels: checked on
-    /// hardware, and where it is named.
+    /// Whether software drivers, which compile for the CPU, take minutes for its kernels. Such a
+    /// case runs on hardware and when it is named.
     pub slow: bool,
 }
 
-/// A case bound to a device's memory and recorded: forward, then backward from given output
-/// gradients.
+/// A case recorded for a device, with memory for its inputs: forward, then backward from given
+/// output gradients.
 pub struct Recorded {
     /// All commands.
     pub recording: Recording,
-    /// Number of the first command of the backward.
+    /// Index of the first backward command.
     pub backward_from: usize,
     /// Inputs.
     pub bound: Bound,
     /// Persistent copies of the outputs.
     pub outputs: Vec<Tensor>,
-    /// The gradient given for each output (persistent; filled by the caller or [`Case::record`]).
+    /// The gradient of each output (persistent; filled by the caller or [`Case::record`]).
     pub output_grads: Vec<Tensor>,
-    /// Persistent copies of the gradients of the differentiable inputs, in input order (reals
-    /// only).
+    /// Persistent copies of the gradients of the differentiable inputs (reals only), in input
+    /// order.
     pub input_grads: Vec<Option<Tensor>>,
 }
 
@@ -147,7 +148,7 @@ impl Case {
         Self { name: name.into(), inputs, forward: Box::new(forward), tolerance, bench: false, slow: false }
     }
 
-    /// Marks a case whose kernels software drivers compile for minutes.
+    /// Marks a case whose kernels software drivers take minutes to compile.
     pub fn slow(mut self) -> Self {
         self.slow = true;
         self
@@ -159,7 +160,7 @@ impl Case {
         self
     }
 
-    /// Uploads the inputs and records forward and, where there is a rule, backward.
+    /// Uploads the inputs and records forward and, if there is a rule, backward.
     pub fn record(&self, device: &mut dyn Executor) -> Result<Recorded> {
         let mut bound = Bound::default();
         let mut need = Vec::new();
@@ -212,9 +213,9 @@ impl Case {
     }
 }
 
-/// Random rows with one value far above the others, in another column and at another height each
-/// time: at both ends, and where the lanes of a workgroup take their next turn. Whoever misses it
-/// in a softmax overflows.
+/// Random rows with one value far above the others, at changing columns: at both ends of the row
+/// and where a workgroup's lanes start another iteration. A softmax that misses the maximum
+/// overflows.
 pub fn spiked(seed: u64, rows: usize, cols: usize) -> Vec<f32> {
     let mut values = random(seed, rows * cols, 1.0);
     for r in 0..rows {
@@ -224,7 +225,7 @@ pub fn spiked(seed: u64, rows: usize, cols: usize) -> Vec<f32> {
     values
 }
 
-/// `n` reproducible values, normal-like with the given spread.
+/// `n` reproducible, roughly normal values with the given spread.
 pub fn random(seed: u64, n: usize, spread: f32) -> Vec<f32> {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..n).map(|_| (0..4).map(|_| rng.random_range(-1.0f32..1.0)).sum::<f32>() * 0.87 * spread).collect()
@@ -240,7 +241,7 @@ pub fn frozen(seed: u64, rows: usize, cols: usize, spread: f32, format: Format) 
     Input::Real { rows, cols, format, values: random(seed, rows * cols, spread), differentiable: false }
 }
 
-/// A quantised input of random blocks, whose values lie about between -2 and 2.
+/// A quantised input of random blocks with values between about -2 and 2.
 pub fn blocks(seed: u64, rows: usize, cols: usize, format: Format) -> Input {
     let mut rng = StdRng::seed_from_u64(seed);
     let layout = format.dtype().block_layout().expect("blocks are of quantised formats");

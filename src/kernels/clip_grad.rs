@@ -1,6 +1,6 @@
-//! The global gradient norm and the factor that clips it, over all arena slices.
+//! The global gradient norm over all arena slices, and the clipping factor.
 //!
-//! The factor stays on the device, so that a step needs no read-back.
+//! The factor stays on the device, so a step needs no read-back.
 
 use rayon::prelude::*;
 
@@ -10,31 +10,31 @@ use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real
 use crate::tensor::{Arena, ArenaSlice, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Workgroup size.
 const GROUP: usize = 256;
 
-/// Partial sums of one slice at most: enough workgroups to fill a GPU, few enough for one workgroup
-/// to add up.
+/// Maximum partial sums per slice: enough workgroups to fill a GPU, few enough for one workgroup to
+/// sum.
 const MAX_PARTIALS: usize = 256;
 
 params! {
-    /// Sums of squares of one slice.
+    /// The sum of squares of one slice.
     pub struct SquareParams {
         /// Elements of the slice.
         n: u32,
         /// Workgroups, and partial sums of this slice.
         n_groups: u32,
-        /// Its first partial sum.
+        /// Index of its first partial sum.
         first: u32,
     }
 }
 
 params! {
-    /// Norm and factor.
+    /// The norm and the factor.
     pub struct ClipParams {
         /// Number of partial sums.
         n: u32,
-        /// Largest norm, 0 for no clipping.
+        /// Maximum norm, 0 for no clipping.
         clip: f32,
     }
 }
@@ -95,8 +95,8 @@ fn clip_factor_reference<T: Real>(args: KernelArgs<'_, T>) {
 }
 
 /// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip`
-/// is the largest norm, 0 for none; the factor is min(1, clip / (norm + 1e-6)), as
-/// torch.nn.utils.clip_grad_norm_ has it.
+/// is the maximum norm, 0 for none. The factor is min(1, clip / (norm + 1e-6)), as in
+/// torch.nn.utils.clip_grad_norm_.
 pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Span) {
     let counts: Vec<usize> = arena.slices.iter().map(|s| s.grads.len().div_ceil(GROUP).min(MAX_PARTIALS)).collect();
     let n = counts.iter().sum::<usize>();

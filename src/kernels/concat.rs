@@ -1,5 +1,4 @@
-//! Two matrices side by side, such as the keys and values of a layer without rotation, and the way
-//! back.
+//! Concatenates two matrices by columns, such as keys and values without rotation, and splits them.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
@@ -9,11 +8,11 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup in the shaders.
+/// Workgroup size of the shaders.
 const GROUP: usize = 64;
 
 params! {
-    /// Shape of either half.
+    /// The shape of each half.
     pub struct Params {
         /// Rows.
         rows: u32,
@@ -107,7 +106,7 @@ impl Op for Concat {
     }
 }
 
-/// a and b [rows, cols] side by side: [rows, 2 · cols]. Inputs: a, b.
+/// Concatenates a and b [rows, cols] into [rows, 2 · cols]. Inputs: a, b.
 pub fn concat_columns(rec: &mut Recording, a: &Tensor, b: &Tensor) -> Result<Applied> {
     assert_eq!((a.rows, a.cols), (b.rows, b.cols), "shapes of both halves");
     let out = Tensor::transient(rec, "concat", a.rows, 2 * a.cols);

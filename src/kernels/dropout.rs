@@ -1,6 +1,7 @@
-//! Dropout by a counter-based hash: the mask follows from a key and the element's index, on every
-//! device alike, so nothing is stored for the backward pass and a resumed run drops the same
-//! elements.
+//! Dropout with a counter-based hash as random generator.
+//!
+//! The mask depends only on a key and the element's index, on every device. So the backward pass
+//! needs no stored mask, and a resumed run drops the same elements.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -10,15 +11,15 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::Tensor;
 use crate::{ensure, params, wgsl};
 
-/// Invocations of a workgroup in the shader.
+/// Workgroup size of the shader.
 const GROUP: usize = 64;
-/// Elements that the reference handles at a time.
+/// Elements that the reference processes at a time.
 const BLOCK: usize = 1024;
 
 params! {
-    /// Probability and key.
+    /// The probability and the key.
     pub struct Params {
-        /// Elements.
+        /// Number of elements.
         n: u32,
         /// p · 2³²: elements with a smaller hash are dropped.
         threshold: u32,
@@ -51,7 +52,7 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&DROPOUT, vec![])]
 }
 
-/// One round of mixing of the four-word PCG hash (Jarzynski and Olano, JCGT 9(3), 2020).
+/// One mixing round of the four-word PCG hash (Jarzynski and Olano, JCGT 9(3), 2020).
 fn mixed([mut x, mut y, mut z, mut w]: [u32; 4]) -> [u32; 4] {
     x = x.wrapping_add(y.wrapping_mul(w));
     y = y.wrapping_add(z.wrapping_mul(x));
@@ -60,7 +61,7 @@ fn mixed([mut x, mut y, mut z, mut w]: [u32; 4]) -> [u32; 4] {
     [x, y, z, w]
 }
 
-/// The hash of an element, bit for bit that of `dropout/dropout.wgsl`.
+/// The hash of an element, bit for bit equal to that of `dropout/dropout.wgsl`.
 fn hash(i: u32, p: &Params) -> u32 {
     let seeded = [i, p.seed, p.step, p.site].map(|v| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     mixed(mixed(seeded).map(|v| v ^ (v >> 16)))[0]
@@ -97,7 +98,7 @@ impl Op for Dropout {
 }
 
 /// Zeroes each element with probability `p` in [0, 1) and divides the others by 1 - p. `key` is
-/// seed, step and site; equal keys give equal masks. Fails on another `p`.
+/// seed, step and site; equal keys give equal masks. Fails for other values of `p`.
 pub fn dropout(rec: &mut Recording, x: &Tensor, p: f32, [seed, step, site]: [u32; 3]) -> Result<Applied> {
     ensure!((0.0..1.0).contains(&p), "dropout of {p}: the probability must be at least 0 and below 1");
     let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
@@ -113,8 +114,8 @@ fn case(name: &str, rows: usize, cols: usize, p: f32) -> Case {
     })
 }
 
-/// A threshold that lies `above` the hash of one element: at 0 that element is the first that
-/// stays, at 1 the last that goes.
+/// A threshold that is `above` larger than the hash of one element: with 0 the element is just
+/// kept, with 1 it is just dropped.
 fn limit_case(name: &str, above: u32) -> Case {
     let inputs = vec![real(1, 3, 37, 1.0)];
     Case::new(format!("dropout/dropout: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
@@ -154,7 +155,7 @@ mod tests {
         let n = 100_000;
         let m = mask([1, 2, 3], n);
         let rate = |hits: usize| hits as f64 / f64::from(n);
-        // Six standard deviations of a fair draw of this size.
+        // Six standard deviations of a fair sample of this size.
         assert!((rate(m.iter().filter(|&&d| d).count()) - 0.25).abs() < 0.0083);
         for lag in [1, 2, 64, 1024] {
             let both = m.iter().zip(&m[lag..]).filter(|(a, b)| **a && **b).count();

@@ -1,4 +1,4 @@
-//! Elementwise kernels: sums of two tensors, accumulation, scaling by a factor on the device.
+//! Elementwise kernels: sum of two tensors, accumulation, scaling by a factor on the device.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
@@ -8,13 +8,13 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup in the elementwise shaders.
+/// Workgroup size of the elementwise shaders.
 const GROUP: usize = 64;
-/// Elements that the references handle at a time.
+/// Elements that the references process at a time.
 const BLOCK: usize = 1024;
 
 params! {
-    /// Number of elements.
+    /// The number of elements.
     pub struct Params {
         /// Elements of the output.
         n: u32,
@@ -120,7 +120,7 @@ impl Op for Add {
     }
 }
 
-/// a + b, two activations of one shape.
+/// a + b for two activations of one shape.
 pub fn add(rec: &mut Recording, a: &Tensor, b: &Tensor) -> Result<Applied> {
     assert_eq!((a.rows, a.cols), (b.rows, b.cols), "shapes of a sum");
     let out = Tensor::transient(rec, "add", a.rows, a.cols);
@@ -129,7 +129,7 @@ pub fn add(rec: &mut Recording, a: &Tensor, b: &Tensor) -> Result<Applied> {
     Ok((vec![out], Box::new(Add)))
 }
 
-/// Appends target += x, piece by piece: how the tape accumulates gradients.
+/// Appends target += x, slice by slice; the tape accumulates gradients with it.
 pub fn add_into(rec: &mut Recording, x: &Tensor, target: &Tensor) {
     assert_eq!(
         (x.rows, x.cols, x.pieces().len()),
@@ -142,8 +142,8 @@ pub fn add_into(rec: &mut Recording, x: &Tensor, target: &Tensor) {
     }
 }
 
-/// Appends x · factor, piece by piece: x in any cuts, factor [1, 1] on the device. Multiplies a
-/// gradient that was saved for a unit loss by the gradient that reaches the loss; it has no
+/// Appends x · factor, slice by slice: x may be cut in any way, factor [1, 1] is on the device.
+/// Multiplies a gradient saved for a unit loss by the gradient of the loss; has no gradient itself.
 /// gradient of its own.
 pub fn scale_by(rec: &mut Recording, x: &Tensor, factor: &Tensor) -> Tensor {
     assert_eq!(factor.len(), 1, "a factor is one number");
@@ -187,8 +187,8 @@ pub fn cases() -> Vec<Case> {
         add_case("odd", 3, 37, 1.0),
         add_case("one", 1, 1, 1.0),
         add_case("large values", 5, 64, 1e6),
-        // Elements that fill an even number of workgroups exactly: the last one is reached only if
-        // none is left out.
+        // The elements fill an even number of workgroups exactly, so skipping any workgroup loses
+        // the last one.
         add_case("whole workgroups", 6, 64, 1.0),
         add_case("beyond 16 bits", 70, 1000, 1.0),
         add_into_case("beyond 16 bits", 70, 1000),

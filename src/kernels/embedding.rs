@@ -1,6 +1,7 @@
-//! Embedding lookup, and the gradient of the table without atomics: the occurrences of each id are
-//! listed on the host and summed in token order. A table cut into row slices is looked up slice by
-//! slice.
+//! Embedding lookup, and the gradient of the table without atomics.
+//!
+//! The host lists the occurrences of each id; the kernel sums them in token order. A table cut into
+//! row slices is looked up slice by slice.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
@@ -15,11 +16,11 @@ use crate::formats::blocks::unpack_from;
 use crate::tensor::{Format, Piece, Tensor, kind_of};
 use crate::{ensure, params, wgsl};
 
-/// Invocations of a workgroup in the shaders.
+/// Workgroup size of the shaders.
 const GROUP: usize = 64;
 
 params! {
-    /// One slice of a lookup.
+    /// The lookup in one slice.
     pub struct Params {
         /// Tokens.
         tokens: u32,
@@ -29,13 +30,13 @@ params! {
         first_row: u32,
         /// Rows of the slice.
         rows: u32,
-        /// 1 where tokens of other slices are zeroed.
+        /// 1 to zero the tokens of other slices.
         zero_others: u32,
     }
 }
 
 params! {
-    /// One slice of a table's gradient.
+    /// The gradient of one slice of a table.
     pub struct BackwardParams {
         /// Columns.
         cols: u32,
@@ -48,13 +49,13 @@ params! {
     }
 }
 
-/// Only the rows of the table that the ids name are read.
+/// Counts only the table rows that the ids select.
 fn look_up_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let row = d.len("w") / d.param("rows");
     Ok(Work { flops: 0, bytes: 4 * d.param("tokens") * (1 + d.param("cols") + row) })
 }
 
-/// Only the rows of the gradient that the ids name are written.
+/// Counts only the gradient rows that the ids select.
 fn backward_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let read = d.len("dy") + 2 * d.len("offsets") + d.len("occurrences");
     Ok(Work { flops: d.len("dy"), bytes: 4 * (read + d.param("n_unique") * d.param("cols")) })
@@ -62,7 +63,7 @@ fn backward_work(d: &mut DispatchView<'_>) -> Result<Work> {
 
 const LABEL: &str = "embedding/embedding";
 
-/// The look-up in a table of one storage format.
+/// The lookup kernel for one storage format.
 macro_rules! kernel {
     ($format:ident, $name:ident) => {{
         static KERNEL: KernelDef = KernelDef {
@@ -113,7 +114,8 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     Format::all().map(look_up).chain([&EMBEDDING_BACKWARD]).map(|k| (k, vec![])).collect()
 }
 
-/// Copies one row of a table, from element `at`. Only the rows that are asked for are widened.
+/// Copies one row of a table, from element `at`; converts only this row to the reference's
+/// precision.
 fn copy_row<T: Real>(table: &Arg<'_, T>, format: Format, at: usize, out: &mut [T]) {
     match table {
         Arg::Real(values) => out.copy_from_slice(&values[at..][..out.len()]),
@@ -151,11 +153,11 @@ fn embedding_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
     }
 }
 
-/// Which tokens hold which id.
+/// The tokens of each id.
 struct Occurrences {
     /// The distinct ids, ascending.
     unique: Vec<u32>,
-    /// Start of each distinct id's list, and the end of the last.
+    /// Start of each distinct id's list, and the end of the last list.
     offsets: Vec<u32>,
     /// Tokens, grouped by id, ascending within a group.
     tokens: Vec<u32>,
@@ -177,8 +179,8 @@ impl Occurrences {
     }
 }
 
-/// The device side of [`Occurrences`], with the distinct ids on the host too, to know which slices
-/// they meet.
+/// [`Occurrences`] on the device, with the distinct ids also on the host to find the slices they
+/// select.
 #[derive(Clone, Debug)]
 struct GradientIndex {
     host_unique: Vec<u32>,
@@ -187,7 +189,7 @@ struct GradientIndex {
     occurrences: Span,
 }
 
-/// Token ids on a device, with what the table's gradient needs.
+/// Token ids on a device, with the lists for the table's gradient.
 #[derive(Clone, Debug)]
 pub struct TokenIndex {
     /// The ids, U32 `[tokens]`.
@@ -196,8 +198,7 @@ pub struct TokenIndex {
 }
 
 impl TokenIndex {
-    /// Uploads `ids`, and the lists for the table's gradient where they are asked for. Fails
-    /// without ids.
+    /// Uploads `ids`, and the lists for the table's gradient if requested. Fails for an empty list.
     pub fn upload(device: &mut dyn Executor, ids: &[u32], with_gradient: bool) -> Result<Self> {
         ensure!(!ids.is_empty(), "there are no tokens to look up: the text is empty");
         let mut put = |label: &str, words: &[u32]| upload_words(device, label, words);
@@ -214,7 +215,7 @@ impl TokenIndex {
         Ok(Self { ids: ids_span, gradient })
     }
 
-    /// Ids that are on the device already, U32 `[tokens]`, where the table needs no gradient.
+    /// Ids that are already on the device, U32 `[tokens]`, for a table without gradient.
     pub fn on_device(ids: Span) -> Self {
         Self { ids, gradient: None }
     }
@@ -261,8 +262,8 @@ impl Op for Embedding {
     }
 }
 
-/// The rows of `table` [vocabulary, channels], in any format and any cuts, that `ids` name →
-/// [tokens, channels]. Ids beyond the table give zeros. Input: table.
+/// Looks up the rows `ids` of `table` [vocabulary, channels], in any format and any cuts → [tokens,
+/// channels]. Ids outside the table give zeros. Input: table.
 pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex) -> Result<Applied> {
     let out = Tensor::transient(rec, "embedding", ids.n_tokens(), table.cols);
     let kernel = look_up(table.format);
@@ -290,8 +291,8 @@ fn case(name: &str, table: Input, ids: Vec<u32>) -> Case {
     })
 }
 
-/// A table in two slices, forward and backward, with ids at the ends of both and ids beyond the
-/// table.
+/// A table in two slices, forward and backward, with ids at the ends of both slices and ids outside
+/// the table.
 fn sliced_case(name: &str, rows: [usize; 2], cols: usize, ids: Vec<u32>) -> Case {
     let lists = Occurrences::of(&ids);
     let n = ids.len();

@@ -1,5 +1,4 @@
-//! Choosing rows of an activation: the tokens whose logits are wanted. Each row is chosen at most
-//! once.
+//! Gathers rows of an activation, such as the tokens that need logits; each row at most once.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -9,13 +8,13 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup in the shaders.
+/// Workgroup size of the shaders.
 const GROUP: usize = 64;
-/// Marks a row that was not chosen in the inverse table.
+/// Marks a row in the inverse table that is not gathered.
 pub const NOT_CHOSEN: u32 = u32::MAX;
 
 params! {
-    /// Shape of the output.
+    /// The shape of the output.
     pub struct Params {
         /// Rows of the output.
         n_rows: u32,

@@ -1,6 +1,6 @@
-//! The update of Lion over whole arena slices.
+//! The Lion update of whole arena slices.
 //!
-//! The host chooses learning rates: see `optim`.
+//! The host computes learning rates: see `optim`.
 
 use rayon::prelude::*;
 
@@ -9,10 +9,10 @@ use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real
 use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Workgroup size.
 const GROUP: usize = 256;
 
-/// Elements that the reference handles at a time.
+/// Elements that the reference processes at a time.
 const BLOCK: usize = 4096;
 
 params! {
@@ -71,7 +71,7 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// 1, 0 or -1, as WGSL's `sign`.
+/// 1, 0 or -1, like WGSL's `sign`.
 fn sign<T: Real>(x: T) -> T {
     if x > T::ZERO {
         T::ONE
@@ -82,8 +82,8 @@ fn sign<T: Real>(x: T) -> T {
     }
 }
 
-/// Appends one Lion step over one slice; `clipping[1]` multiplies the gradients on the device.
-/// `constants.n` is set here.
+/// Appends one Lion step over one slice; `clipping[1]` multiplies the gradients on the device. Sets
+/// `constants.n`.
 pub fn update(rec: &mut Recording, slice: &ArenaSlice, exp_avg: &Buffer, clipping: &Span, constants: UpdateParams) {
     let n = slice.values.len();
     let [grads, values, exp_avg] = &[&slice.grads, &slice.values, exp_avg].map(|b| b.span());
@@ -91,15 +91,15 @@ pub fn update(rec: &mut Recording, slice: &ArenaSlice, exp_avg: &Buffer, clippin
     rec.dispatch(&UPDATE, &[], params, &[clipping, grads, values, exp_avg], groups_for(n, GROUP));
 }
 
-/// Running means and gradients on a grid of 1/64: with binary constants the argument of the sign is
-/// exact in f32, and now and then zero, so every device finds the same direction.
+/// Running means and gradients on a grid of 1/64. With binary constants the argument of the sign is
+/// exact in f32 and sometimes zero, so every device finds the same direction.
 fn on_a_grid(n: usize) -> [Vec<f32>; 2] {
     let grid = |seed| random(seed, n, 0.1).into_iter().map(|x| (x * 64.0).round() / 64.0).collect();
     [grid(1), grid(2)]
 }
 
-/// Running means and gradients of which one decides the direction by far, in turns, and whose signs
-/// vary.
+/// Running means and gradients with varying signs; in turn, one of the two clearly determines the
+/// direction.
 fn one_decides(n: usize, spread: f32) -> [Vec<f32>; 2] {
     let means = random(3, n, spread);
     let signs = random(4, n, 1.0);

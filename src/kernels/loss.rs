@@ -1,8 +1,8 @@
-//! The language-model head fused with cross-entropy: tokens × vocabulary never exists as a whole.
+//! The language-model head fused with cross-entropy, which never stores all logits at once.
 //!
-//! The rows are taken in chunks. While a chunk's logits are at hand its losses *and* its gradients
-//! are computed, so the rule only has to scale them by the gradient of the loss. Without labels,
-//! [`logits`] is the plain product.
+//! It processes the rows in chunks. For each chunk it computes the losses *and* the gradients from
+//! the logits, so the rule only scales them by the gradient of the loss. Without labels, [`logits`]
+//! is the plain product.
 
 use std::cell::Cell;
 
@@ -21,25 +21,25 @@ use crate::gpu::{
 use crate::tensor::{Format, Tensor, copy_tensor};
 use crate::{ensure, params, wgsl};
 
-/// The label of a row that does not count. Any label outside the vocabulary is treated alike.
+/// The label of an ignored row. Any label outside the vocabulary has the same effect.
 pub const IGNORED: u32 = u32::MAX;
 
 /// Elements of one chunk of logits: 32 MiB, small beside any model and large enough to fill a GPU.
 const CHUNK_ELEMENTS: usize = 8 << 20;
 
-/// Rows of a chunk at most: a grid has one workgroup a row.
+/// Maximum rows of a chunk: the grid has one workgroup per row.
 const CHUNK_ROWS: usize = 32_768;
 
-/// Invocations of a workgroup of `scale_by`.
+/// Workgroup size of `scale_by`.
 const GROUP: usize = 256;
 
-/// Elements that the reference of `scale_by` handles at a time.
+/// Elements that the reference of `scale_by` processes at a time.
 const BLOCK: usize = 1024;
 
-/// Exponentials that a lane of the reference of `softmax_rows` sums in the precision of the row.
+/// Exponentials that a lane of the reference of `softmax_rows` sums in the row's precision.
 const SUM_RUN: usize = 32;
 
-/// Below this, exp adds nothing in f32.
+/// Below this exponent, exp adds nothing in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
 
 params! {
@@ -49,9 +49,9 @@ params! {
         rows: u32,
         /// Vocabulary.
         cols: u32,
-        /// First row of the chunk within labels and losses.
+        /// Index of the chunk's first row in labels and losses.
         first_row: u32,
-        /// 1: overwrite the logits by their gradient.
+        /// 1 to overwrite the logits with their gradient.
         gradient: u32,
         /// Factor of the gradient.
         scale: f32,
@@ -69,15 +69,15 @@ params! {
 }
 
 params! {
-    /// Number of elements.
+    /// The number of elements.
     pub struct ScaleParams {
         /// Elements of x.
         n: u32,
     }
 }
 
-/// The maximum is compared, not computed; the logits are overwritten where their gradient is asked
-/// for.
+/// The maximum needs comparisons only, so it counts no operations. If the gradient is requested, it
+/// overwrites the logits.
 fn softmax_rows_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let [rows, cols] = ["rows", "cols"].map(|name| d.param(name));
     Ok(Work { flops: 6 * rows * cols, bytes: 4 * rows * (2 + cols * (1 + d.param("gradient"))) })
@@ -143,14 +143,14 @@ fn softmax_rows_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// e^(x - highest), 0 being out of reach.
+/// e^(x - highest), with the exponent clamped so that the result is never 0.
 #[inline(always)]
 fn exp_below<T: Real>(x: T, highest: T) -> T {
     (x - highest).max(T::of(LOWEST_EXPONENT)).exp()
 }
 
-/// Sum of the exponentials of a row: short runs in T, the runs in f64 whatever T is, since a
-/// vocabulary of terms summed one by one in f32 would cost the loss two digits.
+/// Sum of the exponentials of a row. Short runs are summed in T and the runs in f64 for any T,
+/// because summing a vocabulary term by term in f32 would cost the loss two digits.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
@@ -177,7 +177,7 @@ fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
 }
 
 vectorised! {
-    /// The loss of one row of logits, which become their gradient if wanted.
+    /// The loss of one row of logits; replaces the logits by their gradient if `gradient` is set.
     fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, scale: T) -> T {
         let highest = row_max(row);
         let sum = exp_sum(row, highest);
@@ -212,12 +212,12 @@ fn scale_by_reference<T: Real>(args: KernelArgs<'_, T>) {
     for_rows(n, &mut x.real_mut()[..n], BLOCK, |_, x| x.iter_mut().for_each(|x| *x *= factor));
 }
 
-/// Which gradients the rule will be asked for; they are computed during the forward.
+/// The gradients to compute during the forward, for later use by the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// That of the hidden states.
+    /// The gradient of the hidden states.
     pub hidden: bool,
-    /// That of the head, which then is f32.
+    /// The gradient of the head, which must be f32.
     pub head: bool,
 }
 
@@ -260,10 +260,10 @@ fn chunk_rows(n: usize, vocabulary: usize, max_elements: usize) -> usize {
 /// `loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i]`, output [1, 1]; inputs of the rule:
 /// hidden, head.
 ///
-/// hidden [n, channels] holds the rows that have a label; head [vocabulary, channels] in any format
-/// and any cuts; labels U32 `[n]`, where [`IGNORED`] (or anything outside the vocabulary) counts
-/// nothing. `max_elements` is the device's [`crate::gpu::DeviceLimits::max_elements`]. Errors where
-/// one row of logits exceeds it or a gradient of a 16-bit head is wanted.
+/// hidden [n, channels] holds the rows with a label; head [vocabulary, channels] may have any
+/// format and cuts; labels is U32 `[n]`, and [`IGNORED`] (or any value outside the vocabulary)
+/// contributes nothing. `max_elements` is the device's [`crate::gpu::DeviceLimits::max_elements`].
+/// Fails if one row of logits exceeds it, or if the gradient of a 16-bit head is requested.
 pub fn cross_entropy(
     rec: &mut Recording,
     hidden: &Tensor,
@@ -313,7 +313,7 @@ pub fn logits(rec: &mut Recording, hidden: &Tensor, head: &Tensor) -> Tensor {
     out
 }
 
-/// A case of `n` rows with about a tenth of the labels ignored, in chunks of at most `chunk` rows.
+/// A case of `n` rows, about a tenth of them ignored, in chunks of at most `chunk` rows.
 fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, head: Input) -> Case {
     let label = |(i, r): (usize, f32)| if i % 10 == 3 { IGNORED } else { (r.abs() * 1e4) as u32 % vocabulary as u32 };
     let labels = random(3, n, 1.0).into_iter().enumerate().map(label).collect();
@@ -327,9 +327,9 @@ fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, 
     })
 }
 
-/// The kernel alone on a chunk of logits in the middle of the losses, in a grid that overshoots.
-/// One logit of each row is far above the others, in another column each time: whoever misses it
-/// overflows. Labels at and around the vocabulary's end.
+/// The kernel alone on a chunk of logits in the middle of the losses, with an oversized grid. One
+/// logit of each row is far above the others, each time in another column; a kernel that misses it
+/// overflows. Labels are at and around the vocabulary's end.
 fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32) -> Case {
     const FIRST: usize = 3;
     let values = spiked(1, rows, cols).into_iter().map(|x| base + x).collect();

@@ -1,9 +1,8 @@
-//! Matrix products in the three layouts that a linear layer needs, with plain, 16-bit and quantised
-//! weights, f32 accumulation.
+//! Matrix products in the three layouts of a linear layer, with f32 accumulation.
 //!
-//! For a weight w [out, in] and input x [tokens, in]: forward `nt` y = x wᵀ, input gradient `nn` dx
-//! = dy w, weight gradient `tn` dw = dyᵀ x. A weight cut into row slices is multiplied slice by
-//! slice into column ranges of y.
+//! Weights may be f32, 16-bit or quantised. For a weight w [out, in] and input x [tokens, in]:
+//! forward `nt` y = x wᵀ, input gradient `nn` dx = dy w, weight gradient `tn` dw = dyᵀ x. A weight
+//! cut into row slices is multiplied slice by slice into column ranges of y.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
@@ -14,7 +13,7 @@ use crate::error::Result;
 use crate::gpu::{KernelDef, Kind, Recording, Span};
 use crate::tensor::{Format, Tensor, copy_tensor};
 
-/// Consecutive rows of an f32 tensor in one piece; they may start anywhere.
+/// Consecutive rows of an f32 tensor within one slice; they may start at any row.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     tensor: &'a Tensor,
@@ -139,7 +138,7 @@ struct Linear {
     x: Tensor,
     w: Tensor,
     alpha: f32,
-    /// Whether the product was added to a third input.
+    /// Whether the product was accumulated to a third input.
     onto: bool,
 }
 
@@ -180,7 +179,7 @@ impl Op for Linear {
     }
 }
 
-/// Inputs of a linear op by place.
+/// Indices of the inputs of a linear op.
 const X: usize = 0;
 const W: usize = 1;
 
@@ -202,14 +201,14 @@ pub fn linear(rec: &mut Recording, x: &Tensor, w: &Tensor, alpha: f32) -> Result
     Ok((vec![y], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: false })))
 }
 
-/// y + alpha · x wᵀ, in place of y [tokens, out], whose old values nobody may ask for again: x
-/// [tokens, in], w [out, in].
+/// y += alpha · x wᵀ in place: x [tokens, in], w [out, in], y [tokens, out]. No other op may need
+/// the old values of y.
 pub fn linear_accumulate(rec: &mut Recording, x: &Tensor, w: &Tensor, y: &Tensor, alpha: f32) -> Result<Applied> {
     matmul_nt(rec, x, w, y, alpha, 1.0);
     Ok((vec![y.clone()], Box::new(Linear { x: x.clone(), w: w.clone(), alpha, onto: true })))
 }
 
-/// `linear_accumulate` of a copy, so that the case's input stays what it is.
+/// Runs `linear_accumulate` on a copy, so that the case's input stays unchanged.
 fn accumulate_case(name: &str, tokens: usize, n_in: usize, n_out: usize) -> Case {
     let inputs = vec![real(1, tokens, n_in, 1.0), real(2, n_out, n_in, 1.0), real(3, tokens, n_out, 1.0)];
     Case::new(format!("matmul/linear_accumulate: {name} {tokens}x{n_in}x{n_out}"), inputs, Tolerance::SUMS, |rec, b| {
@@ -226,19 +225,19 @@ fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> 
     })
 }
 
-/// A kernel alone on windows of its operands: every stride and offset differs from the sizes and
-/// from one another, and the output held something before.
+/// A kernel alone on windows of its operands. All strides and offsets differ from the sizes and
+/// from each other, and the output has prior contents.
 fn window_case(kernel: &'static KernelDef, format: Format, size: [usize; 3], beta: f32) -> Case {
     window_at(kernel, format, size, beta, [5, 7, 3])
 }
 
-/// A window that kernels can take that read four neighbours at once, as textures.
+/// A window aligned for kernels that read four neighbours at once, as textures.
 fn quads_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3], beta: f32) -> Case {
     let fast_axis = if kernel.suffix.starts_with("tn") { m } else { k };
     window_at(kernel, format, [m, n, k], beta, [8, 12, fast_axis.next_multiple_of(4) + 4 - fast_axis])
 }
 
-/// The operands begin at the first two numbers; the third is what lies between rows of `a`.
+/// The first two numbers are the offsets of the operands; the third is the gap between rows of `a`.
 fn window_at(
     kernel: &'static KernelDef,
     format: Format,
@@ -282,8 +281,8 @@ pub fn cases() -> Vec<Case> {
     windows.chain(quads_cases()).chain(linear_cases()).chain(quantised).collect()
 }
 
-/// Windows in whole quads: with rows and columns to spare, of more texels than a row of a texture
-/// has, and with a rest of k where the orientation allows it.
+/// Windows aligned to four elements: with extra rows and columns, with more texels than a row of a
+/// texture holds, and with a remainder of k if the orientation allows it.
 fn quads_cases() -> Vec<Case> {
     let formats = [Format::F32, Format::Bf16, Format::F16];
     let nt = formats.map(|f| (nt_kernel(f), f, [([34, 67, 12], 0.6), ([70, 132, 72], 0.0)]));

@@ -1,11 +1,12 @@
-//! The kernels of the matrix products: for each orientation and storage format a portable tile, and
-//! alternatives that are faster on some devices or for some sizes.
+//! The kernels of the matrix products: a portable tile and alternatives.
 //!
-//! An orientation is the WGSL part that says where the operands lie, a format the part that reads
-//! the weight, and a way to cut the product into tiles the file with the entry point. So a new way
-//! is one part and a few lines here, and a new format needs none
-//! ([`weight_formats`](crate::formats::weight_formats)). Quantised weights have no broadcasting
-//! kernels, which are for software adapters, and no textures.
+//! Each orientation and storage format has a portable tile, and alternatives that are faster on
+//! some devices or for some sizes.
+//!
+//! A WGSL part per orientation locates the operands, a part per format reads the weight, and a part
+//! per tiling holds the entry point. So a new tiling is one part and a few lines here, and a new
+//! format needs no change here ([`weight_formats`](crate::formats::weight_formats)). Quantised
+//! weights have no broadcast kernels, which are for software adapters, and no texture kernels.
 
 use super::matmul_params::Params;
 use super::matmul_reference::{nn, nt, tn};
@@ -18,7 +19,7 @@ use crate::gpu::{
 use crate::tensor::{Format, kind_of};
 use crate::wgsl;
 
-/// The largest m for which lanes rather share the sum than have elements of their own.
+/// The largest m for which lanes share a sum instead of computing separate elements.
 const FEW_ROWS: u32 = 4;
 
 fn row_shape(d: &Dispatch) -> Option<Shape> {
@@ -26,7 +27,7 @@ fn row_shape(d: &Dispatch) -> Option<Shape> {
     (p.m <= FEW_ROWS).then(|| (vec![], [p.n.div_ceil(8), p.m, 1]))
 }
 
-/// A grid of tiles of so many columns and rows, for products of more than a few rows.
+/// A grid of tiles with this many columns and rows, for products of more than a few rows.
 fn tiles(d: &Dispatch, cols: u32, rows: u32) -> Option<Shape> {
     let p: Params = d.params_as();
     (p.m > FEW_ROWS).then(|| (vec![], [p.n.div_ceil(cols), p.m.div_ceil(rows), 1]))
@@ -40,12 +41,12 @@ fn broadcast_shape(d: &Dispatch) -> Option<Shape> {
     tiles(d, 32, 32)
 }
 
-/// Where copying the operands into textures pays: half as often as an element of them is used on
-/// average.
+/// Minimum uses for which copying the operands into textures pays: half the average number of uses
+/// of an element.
 const LEAST_USES: u64 = 8;
 
-/// Where rows of the operands are whole texels (their fast `axes` are as long as those) and used
-/// often enough.
+/// The grid of the texture kernels, if the operands' rows are whole texels (`axes` are their
+/// lengths) and are used often enough.
 fn texels_shape(d: &Dispatch, p: &Params, axes: &[u32]) -> Option<Shape> {
     let in_texels = [p.a_offset, p.a_stride, p.w_offset].iter().chain(axes).all(|n| n.is_multiple_of(4));
     let fits = d.spans[..2].iter().all(|s| s.len <= texels::MAX_ELEMENTS);
@@ -53,19 +54,19 @@ fn texels_shape(d: &Dispatch, p: &Params, axes: &[u32]) -> Option<Shape> {
     tiles(d, 32, 64).filter(|_| in_texels && fits && p.k >= 4 && uses >= LEAST_USES)
 }
 
-/// Of a wᵀ: k is the fast axis of both.
+/// For a wᵀ: k is the contiguous axis of both.
 fn texels_nt(d: &Dispatch) -> Option<Shape> {
     let p: Params = d.params_as();
     texels_shape(d, &p, &[p.k])
 }
 
-/// Of a w: k is the fast axis of a, n that of w.
+/// For a w: k is the contiguous axis of a, n that of w.
 fn texels_nn(d: &Dispatch) -> Option<Shape> {
     let p: Params = d.params_as();
     texels_shape(d, &p, &[p.k, p.n])
 }
 
-/// Of aᵀ w: n is the fast axis of w.
+/// For aᵀ w: n is the contiguous axis of w.
 fn texels_tn(d: &Dispatch) -> Option<Shape> {
     let p: Params = d.params_as();
     texels_shape(d, &p, &[p.n])
@@ -77,15 +78,15 @@ const fn w(format: Format) -> Binding {
     Binding::read("w", kind_of(format), "[n, k] or [k, n]")
 }
 
-/// A product and a sum for each element of the sum over k.
+/// A product and a sum for each term of the sum over k.
 fn product_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let [m, n, k] = ["m", "n", "k"].map(|name| d.param(name));
-    // A weight of fewer bits is bound in fewer words.
+    // A weight with fewer bits is bound in fewer words.
     let elements = m * k + (n * k).min(d.len("w")) + m * n * (1 + d.param("beta"));
     Ok(Work { flops: 2 * m * n * k, bytes: 4 * elements })
 }
 
-/// One kernel: a way, an orientation, a storage format of w.
+/// One kernel: a tiling, an orientation and a storage format of w.
 macro_rules! kernel {
     ($name:ident, $label:literal, $suffix:expr, [$($part:expr),*], [$a:expr, $w:expr], $reference:ident, $format:expr, $alternatives:expr) => {
         static $name: KernelDef = KernelDef {
@@ -142,7 +143,7 @@ macro_rules! tile {
     }};
 }
 
-/// The kernels of a wᵀ in one format: plain ones have more alternatives than quantised ones.
+/// The kernels of a wᵀ in one format; plain formats have more alternatives than quantised ones.
 macro_rules! nt_tile {
     (F32, $name:ident) => { tile!(nt NT, F32 $name, row BY_ROW, texels TEXELS texels_nt TEXELS_F32, broadcast BROADCASTS) };
     (Bf16, $name:ident) => { tile!(nt NT, Bf16 $name, row BY_ROW, texels TEXELS texels_nt TEXELS_BF16, broadcast BROADCASTS) };
@@ -150,7 +151,7 @@ macro_rules! nt_tile {
     ($quantised:ident, $name:ident) => { tile!(nt NT, $quantised $name, row BY_ROW) };
 }
 
-/// The same of a w, which has no alternative for few rows.
+/// The kernels of a w in one format, which have no alternative for few rows.
 macro_rules! nn_tile {
     (F32, $name:ident) => { tile!(nn NN, F32 $name, texels TEXELS texels_nn TEXELS_F32, broadcast BROADCASTS) };
     (Bf16, $name:ident) => { tile!(nn NN, Bf16 $name, texels TEXELS texels_nn TEXELS_BF16, broadcast BROADCASTS) };
@@ -173,7 +174,7 @@ pub(super) fn tn_kernel() -> &'static KernelDef {
     tile!(tn TN, F32 f32, texels TEXELS texels_tn TEXELS_F32, broadcast BROADCASTS)
 }
 
-/// The kernels of the family.
+/// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     let tiles = Format::all().flat_map(|f| [nt_kernel(f), nn_kernel(f)]).chain([tn_kernel()]);
     tiles.flat_map(KernelDef::with_alternatives).map(|k| (k, vec![])).collect()

@@ -13,7 +13,7 @@ params! {
         k: u32,
         /// Elements between rows of a.
         a_stride: u32,
-        /// First element of a: of its first row, in its first column.
+        /// First element of a.
         a_offset: u32,
         /// First element of w.
         w_offset: u32,
@@ -23,7 +23,7 @@ params! {
         c_offset: u32,
         /// Factor of the product.
         alpha: f32,
-        /// Factor of the old output; where it is 0 the output is not read.
+        /// Factor of the old output; if it is 0, the output is not read.
         beta: f32,
     }
 }

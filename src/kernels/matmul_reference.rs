@@ -12,12 +12,12 @@ use super::weights::Packed;
 use crate::gpu::{Arg, KernelArgs, Real};
 use crate::tensor::Format;
 
-/// Products of fewer multiplications stay on one thread.
+/// Products with fewer multiplications run on one thread.
 const PARALLEL_FROM: usize = 1 << 16;
 /// Rows of an f32 weight that one task of a one-token product reads.
 const ROWS: usize = 32;
 
-/// A product with the left side and the output at their places.
+/// The left operand and the output of a product, with their strides and offsets.
 struct Operands<'a, T> {
     p: Params,
     a: View<'a, T>,
@@ -25,8 +25,8 @@ struct Operands<'a, T> {
 }
 
 impl<T: Real> Operands<'_, T> {
-    /// Adds the product with the first `n` columns and `k` rows of b, from column `col` of the
-    /// output and element `k` of a's rows.
+    /// Accumulates the product with the first `n` columns and `k` rows of b, from column `from_col`
+    /// of the output and element `from_k` of a's rows.
     fn add(&mut self, b: View<'_, T>, [n, k]: [usize; 2], [from_col, from_k]: [usize; 2]) {
         let (p, a) = (&self.p, self.a);
         let a = View { data: &a.data[from_k * a.col..], ..a };
@@ -37,14 +37,14 @@ impl<T: Real> Operands<'_, T> {
     }
 }
 
-/// What a call multiplies, with its weight as f32 or packed words.
+/// The weight of a product, as f32 or packed words.
 enum Weight<'a, T> {
     Plain(&'a [T]),
     Packed(&'a [u32]),
 }
 
 impl<'a, T: Real> Weight<'a, T> {
-    /// The weight that a reference is handed, from element `offset` on where it is plain.
+    /// The weight of a reference; if it is plain, from element `offset` on.
     fn new(arg: Arg<'a, T>, format: Format, offset: usize) -> Self {
         match format {
             Format::F32 => Weight::Plain(&arg.real()[offset..]),
@@ -99,8 +99,8 @@ fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, sc
     }
 }
 
-/// One token, decoding: the time is that of reading the weight, and the library would read it in
-/// one thread.
+/// The product of one token, as in decode. Reading the weight takes most of the time, and `gemm`
+/// would read it on one thread.
 fn one_row<T: Real>(p: &Params, x: &[T], w: &[T], out: &mut [T]) {
     let (n, k, alpha, beta) = (p.n as usize, p.k as usize, T::of(p.alpha), T::of(p.beta));
     let x = &x[..k];

@@ -1,8 +1,8 @@
-//! Floor 3: the kernels. One file a family: WGSL binding, CPU reference, op (forward and backward)
-//! and cases.
+//! Floor 3: the kernels.
 //!
-//! Read `op.rs` for what an op is and `case.rs` for what follows from a case, then `matmul.rs` as
-//! the pattern.
+//! One file per family holds the WGSL bindings, the CPU reference, the op (forward and backward)
+//! and the cases. Read `op.rs` for the interface of an op and `case.rs` for how checks follow from
+//! a case; `matmul.rs` is the model for a family.
 
 pub mod case;
 mod matmul_kernels;

@@ -1,5 +1,4 @@
-//! RMS norm over rows: of activations, and of the heads of queries and keys (QK-norm) with a row
-//! for each head.
+//! RMS norm over rows: of activations, or of query and key heads (QK-norm) with one row per head.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -12,7 +11,7 @@ use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
 params! {
-    /// Shape and epsilon.
+    /// The shape and epsilon.
     pub struct Params {
         /// Rows.
         rows: u32,
@@ -95,7 +94,7 @@ fn rms_norm_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Writes the norm of a row to y, and returns what it was scaled by.
+/// Writes the norm of a row to y, and returns its scale factor.
 pub(super) fn normed<T: Real>(x: &[T], w: &[T], eps: T, y: &mut [T]) -> T {
     let scale = T::ONE / (dot(x, x) / T::of(x.len() as f32) + eps).sqrt();
     for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
@@ -194,7 +193,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd", 5, 37, 1.0),
         case("one row", 1, 257, 1.0),
-        // A row of one would be a test of cancellation: its gradient vanishes but for eps.
+        // A row of one element would only test cancellation: its gradient is zero except for eps.
         case("smallest row", 1, 2, 1.0),
         case("many short rows", 3003, 32, 1.0),
         case("a workgroup a row", 3, 700, 1.0),

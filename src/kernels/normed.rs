@@ -1,6 +1,7 @@
-//! An RMS norm and the matrix product behind it in one dispatch, for a single row: a generated
-//! token waits for a dispatch less. It is recorded where no gradient is asked for, so there is no
-//! op and no rule.
+//! An RMS norm and the following matrix product in one dispatch, for a single row.
+//!
+//! It saves a dispatch per generated token. It has no op and no rule, because it is only recorded
+//! without gradients.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen};
 use super::matmul_reference::vector_nt;
@@ -25,11 +26,11 @@ params! {
     }
 }
 
-/// The square of each element and the norm's two products, then the product of the row with each
+/// Counts the square of each element, the norm's two products, and the product of the row with each
 /// row of w.
 fn normed_row_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let [n, k] = ["n", "k"].map(|name| d.param(name));
-    // A weight of fewer bits is bound in fewer words.
+    // A weight with fewer bits is bound in fewer words.
     Ok(Work { flops: (2 * n + 4) * k, bytes: 4 * (2 * k + (n * k).min(d.len("w")) + n) })
 }
 
@@ -76,7 +77,7 @@ fn reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
     vector_nt(&row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], scratch);
 }
 
-/// y = norm(x) wᵀ: x [1, in], scale [1, in], w [out, in] → [1, out]; the norm as in
+/// y = norm(x) wᵀ: x [1, in], scale [1, in], w [out, in] → [1, out]; norm is
 /// [`super::norm::rms_norm`].
 pub fn normed_linear(rec: &mut Recording, x: &Tensor, scale: &Tensor, eps: f32, w: &Tensor) -> Tensor {
     assert_eq!((x.rows, x.cols, scale.cols), (1, w.cols, w.cols), "shapes of norm(x) wᵀ");
@@ -99,7 +100,7 @@ fn case(name: &str, spread: f32, [n, k]: [usize; 2], weight: Input) -> Case {
     })
 }
 
-/// Columns in the middle of an output, as of a weight that is cut into slices.
+/// Columns in the middle of an output, as for a weight that is cut into slices.
 fn slice_case(n: usize, k: usize, c_offset: usize) -> Case {
     let frozen = |seed, rows, cols| frozen(seed, rows, cols, 1.0, Format::F32);
     let inputs = vec![frozen(1, 1, k), frozen(2, n, k), frozen(3, 1, k), frozen(4, 1, n + 2 * c_offset)];

@@ -1,8 +1,8 @@
-//! What an op is: a forward function that appends commands, and a rule for its gradient.
+//! The interface of an op: a forward function that appends commands, and a gradient rule.
 //!
 //! A forward function takes the recording and its input tensors and returns the outputs with a
-//! boxed [`Op`]. The op keeps the handles that its rule needs; since memory is planned over the
-//! whole recording, keeping a handle costs nothing unless the rule really uses it.
+//! boxed [`Op`]. The op holds the handles that its rule needs. The plan assigns memory over the
+//! whole recording, so a handle costs nothing unless the rule uses it.
 
 use crate::error::Result;
 use crate::gpu::Recording;
@@ -10,37 +10,37 @@ use crate::tensor::Tensor;
 
 /// The gradient rule of one application of an op.
 pub trait Op {
-    /// Name for messages, the forward kernel's label.
+    /// Name for messages: the forward kernel's label.
     fn label(&self) -> &'static str;
 
     /// Appends the backward commands.
     ///
-    /// `grads` holds the gradient of each output. Returns one local gradient for each input: `Some`
-    /// wherever `need` is true. What is returned is not added to anything yet: only the tape adds.
+    /// `grads` holds the gradient of each output. Returns one local gradient per input: `Some`
+    /// wherever `need` is true. The op does not accumulate them; only the tape does.
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
-    /// Whether a gradient that [`Op::backward`] returns may be one that it was given: then the tape
-    /// copies it before it adds to it.
+    /// Whether [`Op::backward`] may return one of the gradients in `grads`. If so, the tape copies
+    /// it before accumulating to it.
     fn passes_on(&self) -> bool {
         false
     }
 
-    /// Whether the tape may ask for the gradient of an input by [`Op::backward_accumulate`].
+    /// Whether the tape may call [`Op::backward_accumulate`] for an input.
     fn has_backward_accumulate(&self, _input: usize) -> bool {
         false
     }
 
-    /// Appends what adds the gradient of one input to a sum that the tape has: a product can do so
-    /// in place, which saves memory and a pass over it.
+    /// Accumulates the gradient of one input to a sum of the tape. A product does this in place,
+    /// which saves memory and a pass over it.
     fn backward_accumulate(&self, _rec: &mut Recording, _grads: &[Tensor], _input: usize, _sum: &Tensor) {
         unreachable!("{} gives its gradients by `backward` alone", self.label())
     }
 }
 
-/// What a forward function returns: its outputs and its rule.
+/// The result of a forward function: its outputs and its rule.
 pub type Applied = (Vec<Tensor>, Box<dyn Op>);
 
-/// `Some(make()?)` where the gradient is needed.
+/// `Some(make()?)` if `needed`, else `None`.
 pub fn when<T>(needed: bool, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     if needed { make().map(Some) } else { Ok(None) }
 }

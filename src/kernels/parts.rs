@@ -1,5 +1,6 @@
-//! WGSL parts that several families link: those with another variant on some devices, and the
-//! readers of weights in each format. Other parts with one variant are named where they are linked.
+//! WGSL parts that several families link: parts with device variants, and weight readers.
+//!
+//! There is one weight reader per format. Other parts are named where they are linked.
 
 use crate::formats::weight_formats::quantised_formats;
 use crate::gpu::Source;
@@ -8,7 +9,7 @@ use crate::wgsl;
 
 /// Sums and maxima over segments of a workgroup's lanes.
 pub const REDUCE: Source = wgsl!("common/reduce", Subgroups => "common/reduce_subgroups");
-/// Sums and maxima over a workgroup of 256.
+/// Sums and maxima over a workgroup of 256 invocations.
 pub const TREE: Source = wgsl!("common/tree", Subgroups => "common/tree_subgroups");
 
 /// Declares [`weight_part`] with a file `weight_<name>.wgsl` for each row of the table.
@@ -33,9 +34,8 @@ macro_rules! weight_parts {
 
 quantised_formats!(weight_parts!());
 
-/// A `match` over the storage formats of a weight with the arm `$kernel!(variant of Format, name)`
-/// for each, where `name` is what kernels and shaders call the format. Each arm holds its own
-/// statics.
+/// A `match` over the storage formats of a weight, with the arm `$kernel!(variant of Format, name)`
+/// for each; `name` is the format's name in kernels and shaders. Each arm has its own statics.
 macro_rules! for_format {
     ((@ $format:expr, $kernel:ident) $($dtype:ident $stored:ident $name:ident { $($layout:tt)* })*) => {
         match $format {

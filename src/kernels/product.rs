@@ -1,8 +1,8 @@
-//! The strided matrix product that CPU references share: a safe wrapper of the `gemm` crate.
+//! Strided matrix product for the CPU references: a safe wrapper of the `gemm` crate.
 
 use crate::gpu::Real;
 
-/// A matrix inside a slice: element (i, j) lies at `i * row + j * col`.
+/// A matrix inside a slice: element (i, j) is at `i * row + j * col`.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T> {
     /// The elements.
@@ -14,7 +14,7 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T> View<'a, T> {
-    /// Rows of contiguous elements, `row` apart.
+    /// Contiguous rows, `row` elements apart.
     pub fn rows(data: &'a [T], row: usize) -> Self {
         Self { data, row, col: 1 }
     }
@@ -29,8 +29,8 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-/// out [m, n] (rows `out_row` apart) = alpha · a [m, k] · b [k, n] + beta · out; where beta is 0
-/// out is not read.
+/// out [m, n] (rows `out_row` apart) = alpha · a [m, k] · b [k, n] + beta · out; does not read out
+/// if beta is 0.
 #[allow(clippy::too_many_arguments)] // a BLAS call has this many
 pub fn product<T: Real>(
     [m, n, k]: [usize; 3],
@@ -47,8 +47,8 @@ pub fn product<T: Real>(
     }
     assert!(a.holds(m, k) && b.holds(k, n) && (m - 1) * out_row + n <= out.len(), "operands hold the product");
     let threads = if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the assertion keeps every access of the strided operands inside their slices, and out
-    // aliases neither.
+    // SAFETY: the assertion keeps every strided access within its slice, and out aliases neither
+    // input.
     unsafe {
         gemm::gemm(
             m,

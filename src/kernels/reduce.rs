@@ -1,5 +1,6 @@
-//! Column sums in two stages with a fixed order: over blocks of rows, then over the blocks. No
-//! atomics, so that two runs agree to the bit.
+//! Column sums in two stages of fixed order: over blocks of rows, then over the blocks.
+//!
+//! It uses no atomics, so two runs agree bit for bit.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::rows::for_rows;
@@ -7,19 +8,19 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup in the shader.
+/// Workgroup size of the shader.
 const GROUP: usize = 64;
-/// Rows of a block at least: fewer would cost more in the second stage than they gain in the first.
+/// Minimum rows of a block: with fewer, the second stage costs more than the first saves.
 const MIN_BLOCK: usize = 16;
 
 params! {
-    /// Shape of the input and of the blocks; also that of `norm/rms_norm_backward_dw`.
+    /// The shape of the input and of the blocks; also used by `norm/rms_norm_backward_dw`.
     pub struct Params {
         /// Rows of the input.
         rows: u32,
         /// Columns.
         cols: u32,
-        /// Rows of a block.
+        /// Rows per block.
         block: u32,
     }
 }
@@ -60,7 +61,7 @@ fn column_sum_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Rows of a block such that both stages sum about equally many terms in sequence.
+/// Rows per block such that both stages sum about equally many terms in sequence.
 pub fn block_rows(rows: usize) -> usize {
     rows.isqrt().max(MIN_BLOCK)
 }

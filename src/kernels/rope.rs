@@ -1,7 +1,7 @@
-//! Rotary position embedding by tables that the host makes; never sin or cos in a shader.
+//! Rotary position embedding from tables that the host computes, without sin or cos in shaders.
 //!
-//! Pairs lie d/2 apart within a head, the order of Hugging Face's checkpoints. The way back is the
-//! turn by the opposite angle.
+//! The elements of a pair are d/2 apart within a head, as in Hugging Face's checkpoints. The
+//! backward pass rotates by the opposite angle.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -11,10 +11,10 @@ use crate::gpu::{Binding, KernelArgs, DispatchView, KernelDef, Kind, Params as _
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup in the shaders.
+/// Workgroup size of the shaders.
 const GROUP: usize = 64;
 
-/// Cosine and sine of every position's angles.
+/// Cosines and sines of the angles of every position.
 #[derive(Clone, Debug)]
 pub struct RopeTables {
     /// [positions, d/2]
@@ -24,11 +24,11 @@ pub struct RopeTables {
 }
 
 params! {
-    /// Shape and sense of rotation.
+    /// The shape and direction of the rotation.
     pub struct Params {
         /// Tokens.
         tokens: u32,
-        /// Heads of a token.
+        /// Heads per token.
         heads: u32,
         /// Half the head size.
         half: u32,
@@ -37,8 +37,8 @@ params! {
     }
 }
 
-/// Four products and two sums turn a pair. Each pair takes its cosine and sine from the tables,
-/// however long those are.
+/// A rotation of a pair takes four products and two sums. Counts the table entries that the pairs
+/// read, whatever the tables' length.
 fn rotation_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let angles = d.param("tokens") * d.param("half");
     let tables = d.len("cos_table") + d.len("sin_table");
@@ -109,7 +109,7 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     [&ROPE, &ROPE_KV, &ROPE_KV_BACKWARD].map(|k| (k, vec![])).to_vec()
 }
 
-/// What turns one token's heads: both tables, the positions and the parameters.
+/// The arguments of a rotation: both tables, the positions and the parameters.
 struct Turn<'a, T> {
     cos: &'a [T],
     sin: &'a [T],
@@ -123,7 +123,7 @@ impl<T: Real> Turn<'_, T> {
         2 * self.p.half as usize * self.p.heads as usize
     }
 
-    /// Turns the heads of token `t`.
+    /// Rotates the heads of token `t`.
     fn row(&self, t: usize, x: &[T], out: &mut [T]) {
         let half = self.p.half as usize;
         let at = self.positions[t] as usize * half;
@@ -178,7 +178,7 @@ fn rope_kv_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Tables and positions of one application, kept for its way back.
+/// Tables and positions of one application, kept for the backward pass.
 #[derive(Clone)]
 struct Turned {
     tables: RopeTables,
@@ -226,8 +226,8 @@ impl Op for Rope {
     }
 }
 
-/// Turns every head of x [tokens, heads · head_dim] by its token's position (U32 `[tokens]`, below
-/// the tables' rows).
+/// Rotates every head of x [tokens, heads · head_dim] by its token's position (U32 `[tokens]`, less
+/// than the tables' rows).
 pub fn rope(
     rec: &mut Recording,
     x: &Tensor,
@@ -261,7 +261,7 @@ impl Op for RopeKv {
     }
 }
 
-/// Turned keys and plain values side by side: k, v [tokens, kv_heads · head_dim] → [tokens, 2 ·
+/// Rotated keys and plain values, concatenated: k, v [tokens, kv_heads · head_dim] → [tokens, 2 ·
 /// kv_heads · head_dim], keys in the first half of the columns. Inputs: k, v.
 pub fn rope_kv(
     rec: &mut Recording,
@@ -279,9 +279,9 @@ pub fn rope_kv(
     Ok((vec![out], Box::new(RopeKv(turned))))
 }
 
-/// Cosines, sines and positions for `tokens` tokens that come in any order.
+/// Cosines, sines and positions for `tokens` tokens in arbitrary order.
 fn angle_inputs(tokens: usize, half: usize) -> [Input; 3] {
-    // A single pair of channels has a long table: its angles lie beyond 16 bits.
+    // With a single pair of channels the table is long: its indices exceed 16 bits.
     let n_positions = if half == 1 { 70_000 } else { tokens + 3 };
     let angle = |i: usize| (i / half % 1000) as f32 * 100f32.powf(-((i % half) as f32) / half as f32);
     let table = |f: fn(f32) -> f32| {
@@ -301,8 +301,7 @@ fn case(name: &str, tokens: usize, heads: usize, head_dim: usize, spread: f32) -
     })
 }
 
-/// The kernel of [`rope_kv`] with the other sign, which no op asks for: its text says what it
-/// means.
+/// The kernel of [`rope_kv`] in the opposite direction. No op uses it, but the shader supports it.
 fn kv_back_case() -> Case {
     let mut inputs = vec![real(1, 5, 12, 1.0).frozen(), real(2, 5, 12, 1.0).frozen()];
     inputs.extend(angle_inputs(5, 2));

@@ -1,29 +1,27 @@
-//! What row-wise kernels share: how many lanes work on a row, and plain loops over rows for the
-//! references.
+//! Helpers for row-wise kernels: lanes per row, and loops over rows for the references.
 //!
-//! The loops go parallel for large inputs; sums run in a fixed number of lanes, so that LLVM
-//! vectorises them and the result does not depend on the number of threads.
+//! The loops run in parallel for large inputs. Sums use a fixed number of lanes, so LLVM vectorises
+//! them and the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
 use super::simd::vectorised;
 use crate::gpu::{Real, groups_for};
 
-/// References that touch fewer elements than this stay on one thread.
+/// References that process fewer elements run on one thread.
 const PARALLEL_FROM: usize = 1 << 15;
-/// Elements that one parallel task touches at least.
+/// Minimum elements of a parallel task.
 const TASK: usize = 1 << 12;
-/// Partial sums of the references' reductions.
+/// Number of partial sums in the references' reductions.
 pub const SUM_LANES: usize = 16;
 
-/// Names of the constants that `common/row.wgsl` and `common/reduce.wgsl` take.
+/// Names of the constants of `common/row.wgsl` and `common/reduce.wgsl`.
 pub const ROW_CONSTANTS: &[&str] = &["GROUP", "LANES"];
 
-/// All values of [`ROW_CONSTANTS`]: invocations of a workgroup, and how many of them share a row.
+/// All values of [`ROW_CONSTANTS`]: workgroup size, and invocations per row.
 pub const ROW_SHAPES: [[u32; 2]; 4] = [[64, 8], [64, 32], [64, 64], [256, 256]];
 
-/// The row shape for `cols` columns: short rows share a workgroup, long ones have a large one of
-/// their own.
+/// The row shape for `cols` columns: short rows share a workgroup, long rows have a large one each.
 pub fn row_shape(cols: usize) -> [u32; 2] {
     ROW_SHAPES[match cols {
         ..=128 => 0,
@@ -38,8 +36,8 @@ pub fn row_groups(rows: usize, [group, lanes]: [u32; 2]) -> [u32; 3] {
     groups_for(rows * lanes as usize, group as usize)
 }
 
-/// Calls `f(r, row)` for each row of `out`; in parallel where `work` elements are touched in all
-/// and it pays.
+/// Calls `f(r, row)` for each row of `out`, in parallel if the total `work` in elements is large
+/// enough.
 pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     if work < PARALLEL_FROM {
         return out.chunks_mut(cols).enumerate().for_each(|(r, row)| f(r, row));
@@ -48,7 +46,8 @@ pub fn for_rows<T: Send>(work: usize, out: &mut [T], cols: usize, f: impl Fn(usi
     out.par_chunks_mut(cols).enumerate().with_min_len(rows_per_task).for_each(|(r, row)| f(r, row));
 }
 
-/// As [`for_rows`] for two outputs of as many rows, of `a_cols` and `b_cols` columns.
+/// Like [`for_rows`], for two outputs with the same number of rows and `a_cols` and `b_cols`
+/// columns.
 pub fn for_row_pairs<T: Send>(
     (a, a_cols): (&mut [T], usize),
     (b, b_cols): (&mut [T], usize),
@@ -61,8 +60,8 @@ pub fn for_row_pairs<T: Send>(
     rows.with_min_len(TASK.div_ceil(a_cols)).for_each(|(r, (a, b))| f(r, a, b));
 }
 
-/// The partial sums of a reduction, in order: a fold by halves would tempt the compiler to shorter
-/// vectors in the loop before.
+/// Sums the partial sums in order. Adding them by halves could lead the compiler to use shorter
+/// vectors in the preceding loop.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 pub fn total<T: Real>(lanes: [T; SUM_LANES]) -> T {
@@ -117,7 +116,7 @@ vectorised! {
     }
 }
 
-/// Largest of a row; the large negative number for an empty one.
+/// The maximum of a row; a large negative number if it is empty.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
 pub fn row_max<T: Real>(row: &[T]) -> T {

@@ -1,6 +1,6 @@
-//! The update of SGD with momentum over whole arena slices.
+//! The update of SGD with momentum for whole arena slices.
 //!
-//! The host chooses learning rates: see `optim`.
+//! The host computes learning rates: see `optim`.
 
 use rayon::prelude::*;
 
@@ -9,14 +9,14 @@ use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real
 use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Workgroup size.
 const GROUP: usize = 256;
 
-/// Elements that the reference handles at a time.
+/// Elements that the reference processes at a time.
 const BLOCK: usize = 4096;
 
 params! {
-    /// One step over one slice; every constant is computed in f64 and rounded once.
+    /// One step over one slice. Every constant is computed in f64 and rounded once.
     pub struct UpdateParams {
         /// Elements of the slice.
         n: u32,
@@ -24,7 +24,7 @@ params! {
         lr: f32,
         /// Weight decay, or 0.
         weight_decay: f32,
-        /// Part of the momentum buffer that stays.
+        /// Momentum factor.
         momentum: f32,
     }
 }
@@ -68,8 +68,8 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Appends one step over one slice; `clipping[1]` multiplies the gradients on the device.
-/// `constants.n` is set here.
+/// Appends one step over one slice; `clipping[1]` multiplies the gradients on the device. Sets
+/// `constants.n`.
 pub fn update(
     rec: &mut Recording,
     slice: &ArenaSlice,

@@ -1,14 +1,12 @@
-//! Compiles a function of a reference for several instruction sets and runs the widest that the
-//! machine has.
+//! Compiles a reference function for several instruction sets and runs the widest available one.
 //!
-//! Only the width of the vectors differs: the order of every sum is written out by the function
-//! itself, and Rust never fuses a product and a sum, so the results are the same bits on all of
-//! them. What such a function calls must be `#[inline(always)]` to be compiled anew with it. Its
-//! loops run over indices: closures and the adapters of iterators are functions too, which a
-//! development build leaves where they are.
+//! Only the vector width differs. The function itself fixes the order of every sum, and Rust never
+//! fuses a product and a sum, so all versions return the same bits. Callees must be
+//! `#[inline(always)]` to be compiled for each instruction set. The loops use indices: closures and
+//! iterator adapters are functions too, and a development build does not inline them.
 
-/// Defines a generic function over [`Real`](crate::gpu::Real) with this body, for AVX-512, AVX2 and
-/// the build's own target. The oracle, f64, has the last form only.
+/// Defines a generic function over [`Real`](crate::gpu::Real) with this body, compiled for AVX-512,
+/// AVX2 and the build's own target. The f64 oracle only has the last version.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real $(, const $n:ident: usize, $b:ident: $bound:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
@@ -29,11 +27,11 @@ macro_rules! vectorised {
                     narrow::<T $(, $n, $b)?>($($arg),*)
                 }
                 if crate::kernels::simd::has_avx512() {
-                    // SAFETY: the machine has the instructions.
+                    // SAFETY: the CPU supports these instructions.
                     return unsafe { avx512::<T $(, $n, $b)?>($($arg),*) };
                 }
                 if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the machine has the instructions.
+                    // SAFETY: the CPU supports these instructions.
                     return unsafe { avx2::<T $(, $n, $b)?>($($arg),*) };
                 }
             }
@@ -43,7 +41,7 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Whether the machine has all that the widest form is compiled for.
+/// Whether the CPU has all features that the AVX-512 version is compiled for.
 #[cfg(target_arch = "x86_64")]
 pub fn has_avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;

@@ -1,5 +1,5 @@
-//! Softmax over rows as an op of its own. Attention and cross-entropy have theirs fused and do not
-//! come here.
+//! Softmax over rows as a separate op. Attention and cross-entropy fuse their own and do not use
+//! it.
 
 use super::case::{Case, Input, Tolerance, random, real, spiked};
 use super::op::{Applied, Op, when};
@@ -11,11 +11,11 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
-/// Exponents below this count as this: e^-80 is still a normal f32.
+/// The minimum exponent; lower ones are clamped to it. e^-80 is still a normal f32.
 const LOWEST_EXPONENT: f32 = -80.0;
 
 params! {
-    /// Shape.
+    /// The shape.
     pub struct Params {
         /// Rows.
         rows: u32,
@@ -119,7 +119,7 @@ impl Op for Softmax {
     }
 }
 
-/// exp(x) / Σ exp(x), row by row: x [rows, cols] → [rows, cols].
+/// exp(x) / Σ exp(x) of each row: x [rows, cols] → [rows, cols].
 pub fn softmax(rec: &mut Recording, x: &Tensor) -> Result<Applied> {
     let y = Tensor::transient(rec, "softmax", x.rows, x.cols);
     let (params, shape) = (Params { rows: x.rows as u32, cols: x.cols as u32 }, row_shape(x.cols));

@@ -1,8 +1,8 @@
-//! Products with packed weights on the CPU: 16-bit and quantised ones stay as they are stored.
+//! Products with 16-bit and quantised weights on the CPU, without unpacking the whole weight.
 //!
-//! One token reads each weight once, so its product unpacks on the fly: the time is that of reading
-//! the packed words. Many tokens unpack a panel of rows into scratch memory and multiply it by the
-//! library's product.
+//! For one token, each weight is read once, so the product unpacks on the fly; reading the packed
+//! words takes most of the time. For many tokens, it unpacks a panel of rows into scratch memory
+//! and multiplies that with the `gemm` crate.
 
 use std::cell::RefCell;
 
@@ -14,14 +14,14 @@ use crate::formats::blocks::{Blocks, RUN, by_format, unpack_from};
 use crate::gpu::Real;
 use crate::tensor::Format;
 
-/// Elements that are unpacked at a time for the library's product: 4 MiB of f32.
+/// Elements to unpack at a time for `gemm`: 4 MiB of f32.
 const PANEL: usize = 1 << 20;
-/// Elements that one task unpacks, a multiple of every block.
+/// Elements that one task unpacks, a multiple of every block length.
 const TASK: usize = 1 << 13;
-/// Rows of the weight that one task of a one-token product reads.
+/// Rows of the weight per task of a one-token product.
 const ROWS: usize = 32;
 
-/// A packed weight of rows of `cols` elements.
+/// A packed weight with rows of `cols` elements.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
     words: &'a [u32],
@@ -31,20 +31,19 @@ pub struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Rows of `cols` elements that begin at element `first`.
+    /// Rows of `cols` elements, starting at element `first`.
     pub fn new(words: &'a [u32], format: Format, first: usize, cols: usize) -> Self {
         Self { words, format, first, cols }
     }
 
-    /// The words from a row on, where rows are whole blocks.
+    /// The words from a row on, if rows are whole blocks.
     fn whole_rows(&self, row: usize) -> Option<&'a [u32]> {
         let unit = RUN.max(self.format.block_len());
         let whole = self.first.is_multiple_of(unit) && self.cols.is_multiple_of(unit);
         whole.then(|| &self.words[self.format.n_words(self.first + row * self.cols)..])
     }
 
-    /// Rows in panels, unpacked: calls `f` with the first row and the elements of each panel of
-    /// `rows` rows in all.
+    /// Unpacks `rows` rows in panels: calls `f` with the first row and the elements of each panel.
     pub fn for_panels<T: Real>(&self, rows: usize, scratch: &RefCell<Vec<T>>, mut f: impl FnMut(usize, &[T])) {
         let step = (PANEL / self.cols).clamp(1, rows.max(1));
         let mut panel = scratch.borrow_mut();
@@ -64,7 +63,8 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// out[j] = alpha · row j · x + beta · out[j], where rows are whole blocks; whether they are.
+    /// out[j] = alpha · row j · x + beta · out[j]. Returns false, and does nothing, unless rows are
+    /// whole blocks.
     pub fn times_vector<T: Real>(&self, x: &[T], out: &mut [T], alpha: T, beta: T) -> bool {
         let (Some(words), row_words) = (self.whole_rows(0), self.format.n_words(self.cols)) else { return false };
         let x = &x[..self.cols];
@@ -80,7 +80,7 @@ impl<'a> Packed<'a> {
 }
 
 vectorised! {
-    /// Whole blocks to as many elements.
+    /// Unpacks whole blocks.
     fn unpack<T: Real, const WORDS: usize, B: Blocks<WORDS>>(words: &[u32], out: &mut [T]) {
         let (blocks, out) = (words.as_chunks::<WORDS>().0, out.as_chunks_mut::<RUN>().0);
         for i in 0..out.len() {

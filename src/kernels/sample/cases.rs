@@ -1,14 +1,14 @@
-//! The cases of `choose.rs`: rows of logits whose filters and draws stand at their limits.
+//! The cases of `choose.rs`: rows of logits with filters and draws at their limits.
 
 use crate::kernels::case::{Case, Input, Tolerance, random, real};
 use super::choose::{Sampling, sample};
 use crate::gpu::Kind;
 use crate::tensor::Format;
 
-/// The quantiles that most cases draw at.
+/// The quantiles of the draws in most cases.
 const QUANTILES: &[f32] = &[0.0, 0.1237, 0.5113, 0.77, 0.999];
 
-/// A case that draws at several quantiles from the last row.
+/// A case that draws from the last row at several quantiles.
 fn case(name: &str, logits: Input, previous: &[u32], sampling: Sampling) -> Case {
     draws(name, logits, previous, sampling, QUANTILES)
 }
@@ -34,40 +34,40 @@ fn row(values: Vec<f32>) -> Input {
     Input::Real { rows: 1, cols: values.len(), format: Format::F32, values, differentiable: false }
 }
 
-/// Two rows of few distinct values, for ties.
+/// Two rows with few distinct values, for ties.
 fn tied(cols: usize) -> Input {
     let values = random(5, 2 * cols, 2.0).iter().map(|x| x.round()).collect();
     Input::Real { rows: 2, cols, format: Format::F32, values, differentiable: false }
 }
 
-/// One row with one logit far above the others at `at`: whoever misses it overflows, or names
-/// another token.
+/// One row with one logit far above the others at `at`; a kernel that misses it overflows or
+/// chooses another token.
 fn peaked(cols: usize, at: usize) -> Input {
     let mut values = random(6, cols, 1.0);
     values[at] += 150.0;
     row(values)
 }
 
-/// Two equal peaks that one lane looks at.
+/// Two equal peaks in elements of one lane.
 fn references_of_a_lane() -> Input {
     let mut values = random(11, 777, 1.0);
     [5, 261].into_iter().for_each(|at| values[at] = 9.0);
     row(values)
 }
 
-/// Logits at the lower end of f32.
+/// Logits near the lower end of f32.
 fn far_below_zero(cols: usize) -> Input {
     let values = random(7, cols, 1.0).iter().map(|x| -2.4e38 + x * 1.5e37).collect();
     row(values)
 }
 
-/// Logits that differ by one unit in the last place, in no order.
+/// Logits that differ by one unit in the last place, in random order.
 fn close(cols: usize, from: f32) -> Input {
     let values = (0..cols as u32).map(|i| f32::from_bits(from.to_bits() + i * 7919 % cols as u32)).collect();
     row(values)
 }
 
-/// A peak at either end, in each place of a group of four, and in the last lane.
+/// A peak at either end, at each place of a group of four, and in the last lane.
 fn peaked_cases(plain: Sampling) -> Vec<Case> {
     let case = |(cols, at)| {
         let greedy = case(&format!("greedy, peak {at} of {cols}"), peaked(cols, at), &[], Sampling::default());
@@ -90,7 +90,7 @@ fn peaked_cases(plain: Sampling) -> Vec<Case> {
     .collect()
 }
 
-/// Filters and draws whose sums are whole numbers, so that a limit is met exactly: equal logits
+/// Filters and draws whose sums are whole numbers, so that a limit is reached exactly: equal logits
 /// have a mass of 1 each.
 fn limit_cases() -> Vec<Case> {
     let all = Sampling { temperature: 1.0, ..Sampling::default() };

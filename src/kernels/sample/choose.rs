@@ -1,9 +1,9 @@
-//! Choosing the next token on the device: repetition penalty, temperature, top-k, top-p, min-p and
-//! a draw, in the order of Hugging Face's generate.
+//! Sampling of the next token on the device, in the order of Hugging Face's generate.
 //!
-//! The shader finds the thresholds of top-k and top-p by a search over the bits of f32; the
-//! reference sorts. Random numbers are the host's: a draw is the quantile of one uniform number, so
-//! that a seed gives the same text on every device, up to rounding at the boundaries.
+//! The order is repetition penalty, temperature, top-k, top-p, min-p and a random draw. The shader
+//! finds the thresholds of top-k and top-p by a search over the bits of f32; the reference sorts.
+//! The host generates random numbers: a draw is the quantile of one uniform number, so a seed gives
+//! the same text on every device, up to rounding at the boundaries.
 
 use crate::kernels::parts::TREE;
 use crate::error::{Error, Result};
@@ -11,27 +11,28 @@ use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Record
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 
-/// Invocations of a workgroup.
+/// Workgroup size.
 const GROUP: usize = 256;
 
-/// Below this, exp adds nothing in f32.
+/// Below this exponent, exp adds nothing in f32.
 const LOWEST_EXPONENT: f32 = -80.0;
 
-/// Temperatures between this and 0 would overflow f32 logits.
+/// Temperatures between 0 and this value would overflow f32 logits.
 const SMALLEST_TEMPERATURE: f32 = 1e-6;
 
-/// How the next token is chosen.
+/// Sampling settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divisor of the logits; 0 takes the most likely token, the lowest of equals.
+    /// Divisor of the logits; 0 selects the most likely token, and the lowest id among ties.
     pub temperature: f32,
-    /// Keeps the k most likely tokens and their equals; 0 keeps all.
+    /// Keeps the k most likely tokens and ties with the last of them; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the smallest set of most likely tokens with at least this mass; 1 keeps all.
+    /// Keeps the smallest set of most likely tokens with at least this total probability; 1 keeps
+    /// all.
     pub top_p: f32,
     /// Keeps tokens with at least this fraction of the largest probability; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens seen before; 1 changes nothing.
+    /// Divides positive and multiplies negative logits of earlier tokens; 1 disables it.
     pub repetition_penalty: f32,
 }
 
@@ -43,7 +44,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Refuses values out of range, naming the field.
+    /// Rejects values out of range; the error names the field.
     pub fn validate(&self) -> Result<()> {
         let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
         let usable = temperature == 0.0 || (temperature.is_finite() && temperature >= SMALLEST_TEMPERATURE);
@@ -73,13 +74,13 @@ params! {
 }
 
 params! {
-    /// Tokens that were there before.
+    /// The penalty on earlier tokens.
     pub struct PenaliseParams {
         /// Vocabulary.
         n: u32,
         /// First element of the row.
         offset: u32,
-        /// Previous tokens.
+        /// Number of earlier tokens.
         n_previous: u32,
         /// Divides positive and multiplies negative logits.
         penalty: f32,
@@ -89,7 +90,7 @@ params! {
 }
 
 params! {
-    /// Number of elements.
+    /// The number of elements.
     pub struct ArgmaxParams {
         /// Vocabulary.
         n: u32,
@@ -97,15 +98,15 @@ params! {
 }
 
 params! {
-    /// Filters and the random number.
+    /// The filters and the random number.
     pub struct DrawParams {
         /// Vocabulary.
         n: u32,
-        /// Tokens kept; n or more for all.
+        /// Number of tokens to keep; n or more for all.
         top_k: u32,
-        /// Mass kept; 1 for all.
+        /// Probability mass to keep; 1 for all.
         top_p: f32,
-        /// Smallest probability kept, as a fraction of the largest.
+        /// Minimum probability to keep, as a fraction of the largest.
         min_p: f32,
         /// Uniform in [0, 1).
         quantile: f32,
@@ -227,7 +228,7 @@ fn draw_reference<T: Real>(args: KernelArgs<'_, T>) {
     token.u32_mut()[0] = chosen.map_or(0, |&i| i as u32);
 }
 
-/// The tokens that top-k and then top-p keep, in any order.
+/// The tokens that remain after top-k and then top-p, in any order.
 fn keep_most_likely<T: Real>(x: &[T], mass: &[f64], top_k: usize, top_p: f64) -> Vec<usize> {
     let value = |i: usize| x[i].to_f64() + 0.0; // one zero, not two
     let order = |a: &usize, b: &usize| value(*b).total_cmp(&value(*a)).then(a.cmp(b));
@@ -250,12 +251,12 @@ fn keep_most_likely<T: Real>(x: &[T], mass: &[f64], top_k: usize, top_p: f64) ->
     kept
 }
 
-/// Appends the choice of one token from row `row` of `logits` [rows, vocabulary] into the first
+/// Appends the sampling of one token from row `row` of `logits` [rows, vocabulary] into the first
 /// element of `out` (U32).
 ///
-/// `previous` are the ids that the repetition penalty applies to and how many of the span count;
-/// ids outside the vocabulary are passed over. `sampling` is valid; `uniform` lies in [0, 1) and is
-/// not used when greedy.
+/// `previous` holds the ids for the repetition penalty and the number of valid ones in the span;
+/// ids outside the vocabulary are ignored. `sampling` must be valid; `uniform` is in [0, 1) and is
+/// unused when greedy.
 pub fn sample(
     rec: &mut Recording,
     logits: &Tensor,

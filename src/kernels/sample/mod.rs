@@ -1,5 +1,6 @@
-//! The next token, chosen on the device: `choose.rs` has the kernels and the op, `cases.rs` its
-//! cases.
+//! Sampling of the next token on the device: `choose.rs` has the kernels and the op.
+//!
+//! `cases.rs` holds its cases.
 
 mod cases;
 mod choose;
