@@ -146,7 +146,7 @@ pub fn copy(rec: &mut Recording, x: &Span, out: &Span) {
 }
 
 fn chains_case(name: &str, n: usize, turns: u32) -> Case {
-    let reason = "64 multiply-adds an element and turn, with one or two roundings each, whose errors fade by the factor";
+    let reason = "64 multiply-adds per element and turn, with one or two roundings each; the factor makes their errors decay";
     let tolerance = Tolerance { reason, ..Tolerance::SUMS };
     Case::new(format!("bench/chains: {name}"), vec![], tolerance, move |rec, _| {
         let out = Tensor::transient(rec, "chains", 1, n);

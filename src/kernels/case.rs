@@ -68,12 +68,12 @@ pub struct Tolerance {
 impl Tolerance {
     /// Elementwise arithmetic: a few roundings.
     pub const ROUNDING: Tolerance =
-        Tolerance { relative: 1e-6, absolute: 1e-12, reason: "a few f32 roundings an element" };
+        Tolerance { relative: 1e-6, absolute: 1e-12, reason: "a few f32 roundings per element" };
     /// Sums and exponentials in f32.
     pub const SUMS: Tolerance = Tolerance {
         relative: 1e-5,
         absolute: 1e-6,
-        reason: "f32 sums in another order, and exp to the accuracy that WGSL grants",
+        reason: "f32 sums in another order, and exp to the accuracy that WGSL requires",
     };
     /// Copies and integer results.
     pub const EXACT: Tolerance = Tolerance { relative: 0.0, absolute: 0.0, reason: "values are moved, not computed" };

@@ -93,7 +93,7 @@ impl Optimizer {
         state: &OptimizerState,
     ) -> Result<()> {
         let own = self.rule.name();
-        crate::ensure!(state.optimizer == own, "the state is of {}, and the optimiser is {own}", state.optimizer);
+        crate::ensure!(state.optimizer == own, "the state belongs to {}, and the optimiser is {own}", state.optimizer);
         load_tensors(device, &self.slot_tensors(arena, trainables), &state.slots)?;
         self.step = state.step;
         Ok(())
@@ -123,7 +123,7 @@ fn load_tensors(device: &mut dyn Executor, tensors: &[(String, Tensor)], given: 
 pub fn matching_values(tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<Vec<Vec<f32>>> {
     let by_name: HashMap<&str, &HostTensor> = given.iter().map(|(name, t)| (name.as_str(), t)).collect();
     if let Some((name, _)) = given.iter().find(|(name, _)| !tensors.iter().any(|(own, _)| own == name)) {
-        crate::bail!("the state holds {name}, which is not trained here");
+        crate::bail!("the state contains {name}, which is not trained here");
     }
     let value = |(name, tensor): &(String, Tensor)| {
         let Some(host) = by_name.get(name.as_str()) else { crate::bail!("the state lacks {name}") };

@@ -83,7 +83,7 @@ impl OptimizerInfo {
         if let Some((name, _)) = foreign {
             let own: Vec<String> = self.settings.iter().map(|s| format!("`{s}`")).collect();
             return Err(Error::usage(format!(
-                "`{name}` is no setting of `optimizer` {}, which has {} and `weight_decay`",
+                "`{name}` is not a setting of `optimizer` {}, which has {} and `weight_decay`",
                 self.name,
                 own.join(", ")
             )));
@@ -96,12 +96,12 @@ impl OptimizerInfo {
 
 /// Rejects NaN and values below 0.
 pub(super) fn at_least_zero(field: &str, value: f64) -> Result<()> {
-    require(value.is_finite() && value >= 0.0, || format!("`{field}` {value} is not a number from 0"))
+    require(value.is_finite() && value >= 0.0, || format!("`{field}` {value} is not a number of at least 0"))
 }
 
 /// Rejects a fraction outside [0, 1).
 pub(super) fn below_one(field: &str, value: f64) -> Result<()> {
-    require((0.0..1.0).contains(&value), || format!("`{field}` {value} does not lie in [0, 1)"))
+    require((0.0..1.0).contains(&value), || format!("`{field}` {value} is not in [0, 1)"))
 }
 
 /// A usage error unless the condition holds.

@@ -49,7 +49,7 @@ impl GradientStep {
     ) -> Result<usize> {
         let n_targets: usize = batches.iter().map(|b| b.n_targets).sum();
         if n_targets == 0 {
-            return Err(Error::new("no token of this step has a label: there is nothing to learn from it"));
+            return Err(Error::new("no token of this step has a label, so there is nothing to train on"));
         }
         self.clear(device, loaded)?;
         for (i, batch) in batches.iter().filter(|b| b.n_targets > 0).enumerate() {
@@ -153,7 +153,7 @@ impl GradientStep {
 
 /// The arena of the trainable parameters.
 pub fn trained(loaded: &Loaded) -> Result<&Arena> {
-    loaded.arena.as_ref().ok_or_else(|| Error::new("the model was loaded without anything to train"))
+    loaded.arena.as_ref().ok_or_else(|| Error::new("the model was loaded without trainable parameters"))
 }
 
 #[cfg(test)]

@@ -198,8 +198,8 @@ impl Default for TrainJob {
 
 /// Parses two numbers separated by a comma.
 fn parse_betas(text: &str) -> std::result::Result<(f64, f64), String> {
-    let parse = |part: &str| part.trim().parse::<f64>().map_err(|_| format!("'{part}' is no number"));
-    let (first, second) = text.split_once(',').ok_or("expected two numbers with a comma, such as 0.9,0.999")?;
+    let parse = |part: &str| part.trim().parse::<f64>().map_err(|_| format!("'{part}' is not a number"));
+    let (first, second) = text.split_once(',').ok_or("expected two numbers separated by a comma, such as 0.9,0.999")?;
     Ok((parse(first)?, parse(second)?))
 }
 
@@ -211,7 +211,7 @@ impl TrainJob {
     /// Rejects invalid settings. Does not check paths or the model; the run does.
     pub fn validate(&self) -> Result<()> {
         require(!(self.steps.is_some() && self.epochs.is_some()), || {
-            "`steps` and `epochs` say the same thing in two ways: give one of them".into()
+            "`steps` and `epochs` both set the length of the run: give only one".into()
         })?;
         for (field, value) in [
             ("steps", self.steps.unwrap_or(1)),
@@ -223,16 +223,18 @@ impl TrainJob {
         }
         let short = self.max_length.filter(|&n| n < 2);
         require(short.is_none(), || {
-            "`max_length`: an example needs 2 tokens at least, one to see and one to say".into()
+            "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
         })?;
-        require(self.max_positions != Some(0), || "`max_positions` 0 allows no token at all".into())?;
+        require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
         let lr = self.learning_rate();
-        require(lr.is_finite() && lr >= 0.0, || format!("`lr` {lr} is not a number from 0"))?;
-        require(self.clip.is_finite() && self.clip >= 0.0, || format!("`clip` {} is not a number from 0", self.clip))?;
+        require(lr.is_finite() && lr >= 0.0, || format!("`lr` {lr} is not a number of at least 0"))?;
+        require(self.clip.is_finite() && self.clip >= 0.0, || {
+            format!("`clip` {} is not a number of at least 0", self.clip)
+        })?;
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
-            require(self.keeps.is_empty(), || "`keep` belongs to `attention` lrsa, not to dense".into())?;
+            require(self.keeps.is_empty(), || "`keep` applies only to `attention` lrsa, not to dense".into())?;
         }
         let attention = self.attention(None)?;
         self.attentions(attention).map(|_| ())
@@ -240,14 +242,14 @@ impl TrainJob {
 
     fn validate_adapter(&self) -> Result<()> {
         if let Some(rank) = self.rank {
-            require(rank >= 1, || "`rank` 0 makes no adapter: give at least 1".into())?;
+            require(rank >= 1, || "`rank` 0: an adapter needs at least 1".into())?;
         }
         if let Some(alpha) = self.alpha {
             let usable = alpha.is_finite() && alpha != 0.0;
-            require(usable, || format!("`alpha` {alpha} is no factor that an adapter can be scaled by"))?;
+            require(usable, || format!("`alpha` {alpha} is not a usable scale for an adapter"))?;
         }
         if let Some(dropout) = self.dropout {
-            require((0.0..1.0).contains(&dropout), || format!("`dropout` {dropout} does not lie in [0, 1)"))?;
+            require((0.0..1.0).contains(&dropout), || format!("`dropout` {dropout} is not in [0, 1)"))?;
         }
         let shape =
             [("rank", self.rank.is_some()), ("alpha", self.alpha.is_some()), ("targets", self.targets.is_some())];
@@ -256,7 +258,7 @@ impl TrainJob {
             let given = given.or(self.dropout.map(|_| "dropout")).or(self.adapter.as_ref().map(|_| "adapter"));
             return require(given.is_none(), || {
                 format!(
-                    "`{}` belongs to `method` lora; `method` full trains every weight of the model itself",
+                    "`{}` applies only to `method` lora; `method` full trains every weight of the model itself",
                     given.unwrap_or_default()
                 )
             });

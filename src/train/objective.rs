@@ -85,7 +85,7 @@ impl UploadedBatch {
     /// label.
     pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
         let Some([rows, inverse, labels]) = &self.labelled else {
-            return Err(Error::new("no token of the batch has a label: there is nothing to learn from it"));
+            return Err(Error::new("no token of the batch has a label, so there is nothing to train on"));
         };
         let chosen = if rows.len == self.n_tokens {
             hidden.clone()

@@ -105,6 +105,7 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
         ));
     }
     if split.n_dropped > 0 {
-        observer.note(&format!("{} of {n} {name} examples are left out: no token of them is trained", split.n_dropped));
+        observer
+            .note(&format!("{} of {n} {name} examples are skipped: they have no token to train on", split.n_dropped));
     }
 }

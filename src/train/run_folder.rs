@@ -50,17 +50,17 @@ impl<'a> RunFolder<'a> {
     /// a folder with the result of the other method: a reader could not tell which result is valid.
     pub fn new(out: &Path, files: &'a ModelFiles, method: Method) -> Result<Self> {
         if out.as_os_str().is_empty() {
-            return Err(Error::usage("`out` names no folder"));
+            return Err(Error::usage("`out` is not a folder name"));
         }
         // Keeps the path valid if the program changes its working directory during the run.
         let dir = std::path::absolute(out).with_context(|| format!("`out` {}", out.display()))?;
         if dir.exists() && !dir.is_dir() {
-            return Err(Error::usage(format!("`out` {} is a file: name a folder", out.display())));
+            return Err(Error::usage(format!("`out` {} is a file: give a folder", out.display())));
         }
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if files.source.dir().is_some_and(|model| same(model, &dir)) {
             return Err(Error::usage(format!(
-                "`out` {} is the folder of the model itself, whose files would be replaced: name another",
+                "`out` {} is the folder of the model itself, and its files would be replaced: give another folder",
                 out.display()
             )));
         }

@@ -64,7 +64,7 @@ pub fn unused_files(files: &[String]) -> Vec<Finding> {
         path.is_some_and(|path| linked.contains(path))
     };
     let unused = files.iter().filter(|file| !is_linked(file));
-    unused.map(|file| finding(Rule::UnusedFile, "", file.clone(), "no kernel links it: name it or delete it")).collect()
+    unused.map(|file| finding(Rule::UnusedFile, "", file.clone(), "no kernel links it: link it or delete it")).collect()
 }
 
 /// One finding per place and rule, with the reason of its exception; plus one for each unused
@@ -82,7 +82,7 @@ pub(super) fn settle(mut found: Vec<Finding>, allowed: &'static [Exception]) -> 
         }
     }
     for (exception, _) in allowed.iter().zip(needed).filter(|(_, needed)| !needed) {
-        let what = format!("nothing there breaks the rule: {}", exception.rule.name());
+        let what = format!("nothing here breaks the rule: {}", exception.rule.name());
         found.push(finding(Rule::StaleException, "", exception.place.to_string(), what));
     }
     found.sort();
@@ -167,7 +167,7 @@ pub(super) fn of_cases(kernels: &[&KernelDef], cases: impl Iterator<Item = Case>
             Rule::NoCase,
             name,
             name.clone(),
-            "cases dispatch it, but kernels() of its family lists it not",
+            "cases dispatch it, but kernels() of its family does not list it",
         ));
     }
     found

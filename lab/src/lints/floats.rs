@@ -90,7 +90,7 @@ fn comparison(module: &Module, expressions: &Arena<Expression>, e: Handle<Expres
         return None;
     }
     if matches!(op, B::Equal | B::NotEqual) && alike(expressions, left, right) {
-        return Some("a value compared with itself, which is true or false but for NaN".to_string());
+        return Some("a value compared with itself, which only detects NaN".to_string());
     }
     let constant = |e: Handle<Expression>| match expressions[e] {
         Expression::Constant(c) => bits(&module.global_expressions, module.constants[c].init),

@@ -161,7 +161,7 @@ impl Worker {
             Answer::Line(line) if line == "ready" => Ok(worker),
             Answer::Line(line) => Err(Error::new(format!("a worker started with: {line}"))),
             Answer::Hung => Err(Error::new("a worker did not start in time")),
-            Answer::Gone => Err(Error::new("a worker ended at its start; its message stands above")),
+            Answer::Gone => Err(Error::new("a worker exited at startup; see its message above")),
         }
     }
 

@@ -157,7 +157,7 @@ impl Report {
         let low = |name: &str, score: f64, target: f64| {
             (score < target).then(|| {
                 format!(
-                    "{name}: the cases find {:.1} % of the faults, less than {:.0} %",
+                    "{name}: the cases detect {:.1} % of the faults, less than {:.0} %",
                     100.0 * score,
                     100.0 * target
                 )

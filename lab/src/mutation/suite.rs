@@ -95,7 +95,7 @@ impl Check {
         let kernel = mode.of(self.check.dispatch.kernel, device.features());
         if let Some(why) = self.fails(device, kernel, mode)? {
             longreach::bail!(
-                "the unchanged kernel fails, {mode:?}: {why}. Mend that first: `cargo test --test kernels`"
+                "the unchanged kernel fails, {mode:?}: {why}. Fix that first: `cargo test --test kernels`"
             );
         }
         Ok(*self.times.entry(variant).or_insert(start.elapsed()))

@@ -63,7 +63,8 @@ pub fn serve(device: Option<&str>, given: Option<&Path>, cases: &str, timeout: D
     say("ready")?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let index: usize = line.trim().parse().map_err(|_| Error::new(format!("{line} is no index of a mutant")))?;
+        let index: usize =
+            line.trim().parse().map_err(|_| Error::new(format!("{line} is not the index of a mutant")))?;
         let mutant = mutants.get(index).ok_or_else(|| Error::new(format!("there is no mutant {index}")))?;
         let device = if mutant.needs() == Features::NONE { &mut portable } else { &mut other };
         match judge(device, &mut suite, mutant, timeout) {
@@ -111,7 +112,7 @@ fn judge(device: &mut WgpuExecutor, suite: &mut Suite, mutant: &Mutant, timeout:
         broken(kernel).into_iter().find(|_| broken(original).is_empty())
     });
     Ok(Found::Verdict(match broken {
-        Some(finding) => format!("killed by the rule of {}: {}", finding.rule.name(), finding.what),
+        Some(finding) => format!("killed by the rule \"{}\": {}", finding.rule.name(), finding.what),
         None => "survived".into(),
     }))
 }
