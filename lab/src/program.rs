@@ -25,7 +25,7 @@ pub fn main() -> i32 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print(); // a closed terminal leaves nothing to report to
+            let _ = e.print(); // a closed terminal is no error
             return if e.use_stderr() { 2 } else { 0 };
         }
     };

@@ -225,7 +225,7 @@ fn a_lost_device_ends_the_job_with_its_checkpoint_kept() {
     window.worker.send(train(&job, false));
     let heard = window.until(|e| matches!(e, Event::Restarted(_) | Event::Trained(_) | Event::Failed(_)));
     let Some(Event::Restarted(why)) = heard.last() else { panic!("{heard:?}") };
-    assert!(why.contains("lost") && why.contains("saved stays in"), "{why}");
+    assert!(why.contains("lost") && why.contains("is kept in"), "{why}");
     let saved = heard.iter().filter(|e| matches!(e, Event::TrainSaved(_))).count();
     assert!(saved > 0 && job.out.join("adapter_config.json").exists(), "{saved} saves, then {why}");
     window.open();
@@ -262,7 +262,7 @@ fn what_is_taken_away_in_mid_run_is_said() {
     let mut window = Window::with(look, Arc::new(open_device));
     begin(&mut window);
     let heard = window.until(|e| matches!(e, Event::Note(_)));
-    assert!(matches!(heard.last(), Some(Event::Note(text)) if text.contains("The run goes on")), "{heard:?}");
+    assert!(matches!(heard.last(), Some(Event::Note(text)) if text.contains("The run continues")), "{heard:?}");
     window.until(|e| matches!(e, Event::TrainStep(_)));
     window.worker.control.stop();
     let asked = |e: &Event| matches!(e, Event::SaveFailed(_) | Event::Trained(_) | Event::Failed(_));

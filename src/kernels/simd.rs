@@ -10,7 +10,7 @@
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real $(, const $n:ident: usize, $b:ident: $bound:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
-        #[allow(clippy::too_many_arguments)] // what a closure would capture is handed in
+        #[allow(clippy::too_many_arguments)] // closures would capture these
         $vis fn $name<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? {
             #[allow(clippy::needless_range_loop)]
             #[inline(always)]

@@ -177,7 +177,7 @@ impl Run<'_, '_> {
         let e = self.trainer.with_advice(e, most_tokens);
         let saved = self.folder.as_ref().and_then(|folder| Some((folder.saved_at?, folder.dir())));
         match saved {
-            Some((at, dir)) => e.context(format!("step {step} (what step {at} saved stays in {})", dir.display())),
+            Some((at, dir)) => e.context(format!("step {step} (the result of step {at} is kept in {})", dir.display())),
             None => e.context(format!("step {step}")),
         }
     }
@@ -194,7 +194,7 @@ impl Run<'_, '_> {
             if is_fatal(&e) {
                 return Err(e);
             }
-            self.observer.note(&format!("{e}. The run goes on and will be saved later: make room meanwhile"));
+            self.observer.note(&format!("{e}. The run continues and saves again later: free disk space meanwhile"));
         }
         if evaluates { self.evaluate() } else { Ok(()) }
     }
@@ -219,7 +219,7 @@ impl Run<'_, '_> {
             && !self.lacks_log
         {
             self.lacks_log = true;
-            self.observer.note(&format!("{e}. The run goes on, and its log has gaps"));
+            self.observer.note(&format!("{e}. The run continues, and its log has gaps"));
         }
     }
 

@@ -89,7 +89,7 @@ pub fn file_shape(name: &str, tensor: &Tensor) -> Vec<usize> {
 
 fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
     if request.grads && request.labels.is_none() {
-        return Err(Error::usage("`grads` needs `labels`, because the loss needs them"));
+        return Err(Error::usage("`grads` needs `labels`: gradients are gradients of the loss"));
     }
     if request.ids.is_empty() || request.ids.iter().any(Vec::is_empty) {
         return Err(Error::usage("every row of the ids needs at least one token"));

@@ -100,7 +100,7 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
     let n = split.examples.len() + split.n_dropped;
     if let (Some(max), 1..) = (job.max_length, split.n_truncated) {
         observer.note(&format!(
-            "{} of {n} {name} examples are longer than `max_length` {max} and lose their end",
+            "{} of {n} {name} examples are longer than `max_length` {max} and are truncated",
             split.n_truncated
         ));
     }

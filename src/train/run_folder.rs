@@ -102,17 +102,14 @@ impl<'a> RunFolder<'a> {
         if !self.used || self.saved_at.is_some() {
             return e;
         }
-        let logs = if self.metrics.is_some() { format!(", but {METRICS} is of this run") } else { String::new() };
-        e.context(format!(
-            "this run saved nothing (what {} holds was saved by an earlier run{logs})",
-            self.dir.display()
-        ))
+        let logs = if self.metrics.is_some() { format!(", but {METRICS} is from this run") } else { String::new() };
+        e.context(format!("this run saved nothing ({} holds the result of an earlier run{logs})", self.dir.display()))
     }
 
     /// Appends a line to `metrics.jsonl`. A run's first line replaces an earlier run's log.
     pub fn log_step(&mut self, line: &StepLine) -> Result<()> {
         if self.metrics.is_none() && self.eval.is_none() {
-            fs::remove_file(self.dir.join(EVAL)).ok(); // absent is what it should be
+            fs::remove_file(self.dir.join(EVAL)).ok(); // fails if absent, which is fine
         }
         append(&mut self.metrics, &self.dir.join(METRICS), line)
     }

@@ -113,7 +113,7 @@ fn a_diverging_run_says_so_and_names_what_is_saved() {
     folder.make().unwrap();
     let data = Dataset { train: split(6), valid: None };
     let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
-    assert!(e.contains("diverged") && e.contains("`lr`") && e.contains("saved stays in"), "{e}");
+    assert!(e.contains("diverged") && e.contains("`lr`") && e.contains("is kept in"), "{e}");
     let saved = ModelFiles::open(dir.path().to_str().unwrap(), None).unwrap();
     assert!(saved.tokenizer().is_ok(), "the folder is a whole model with its tokenizer");
 }

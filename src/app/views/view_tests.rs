@@ -160,7 +160,7 @@ fn unsaved() -> App {
 
 fn failed_training() -> App {
     let mut app = training();
-    app.on_event(Event::Failed("step 41 (what step 40 saved stays in runs/first): the device was lost".into()));
+    app.on_event(Event::Failed("step 41 (the result of step 40 is kept in runs/first): the device was lost".into()));
     app
 }
 

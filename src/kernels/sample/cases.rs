@@ -17,7 +17,7 @@ fn draws(name: &str, logits: Input, previous: &[u32], sampling: Sampling, quanti
     let mut words = previous.to_vec();
     let count = words.len();
     let Input::Real { cols, .. } = &logits else { unreachable!("logits are real") };
-    words.push(2.min(*cols as u32 - 1)); // one that does not count
+    words.push(2.min(*cols as u32 - 1)); // beyond the valid count
     let inputs = vec![logits.frozen(), Input::Words(words)];
     Case::new(format!("sample: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         for &uniform in quantiles {

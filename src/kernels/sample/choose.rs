@@ -230,7 +230,7 @@ fn draw_reference<T: Real>(args: KernelArgs<'_, T>) {
 
 /// The tokens that remain after top-k and then top-p, in any order.
 fn keep_most_likely<T: Real>(x: &[T], mass: &[f64], top_k: usize, top_p: f64) -> Vec<usize> {
-    let value = |i: usize| x[i].to_f64() + 0.0; // one zero, not two
+    let value = |i: usize| x[i].to_f64() + 0.0; // turns -0 into 0
     let order = |a: &usize, b: &usize| value(*b).total_cmp(&value(*a)).then(a.cmp(b));
     let mut kept: Vec<usize> = (0..x.len()).collect();
     if top_k < x.len() {
