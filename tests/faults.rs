@@ -264,7 +264,7 @@ fn a_run_that_loses_its_device_keeps_what_it_saved() {
     let dir = tempfile::tempdir().unwrap();
     let lose = Rc::new(Cell::new(false));
     let (mut device, job) = (Failing { device, lose: lose.clone() }, job(dir.path(), &[40]));
-    let words = ["step 3", "step 2 saved stays", "lost", "`device` cpu"];
+    let words = ["step 3", "result of step 2 is kept", "lost", "`device` cpu"];
     assert_error(run(&job, &mut device, &mut LoseAfterSaving(lose)), ErrorKind::DeviceLost, &words);
     let adapter = ModelFiles::open(&job.model, Some(&job.out)).expect("the adapter is whole").adapter;
     assert!(adapter.is_some());

@@ -104,7 +104,7 @@ impl AttentionArgs {
     pub fn resolve(&self, recorded: Option<Attention>, default: AttentionName) -> Result<Attention> {
         let (attention, keeps) = self.resolve_list(recorded, default)?;
         if keeps.len() > 1 {
-            return Err(Error::usage("--keep takes one number here; a list belongs to train"));
+            return Err(Error::usage("--keep takes one number here; only train takes a list"));
         }
         Ok(attention)
     }
@@ -122,7 +122,7 @@ impl AttentionArgs {
         };
         if name == AttentionName::Dense {
             if lrsa_flags {
-                return Err(Error::usage("--sink, --lag and --keep belong to --attention lrsa, not to dense"));
+                return Err(Error::usage("--sink, --lag and --keep apply only to --attention lrsa, not to dense"));
             }
             return Ok((Attention::Dense, vec![]));
         }

@@ -127,7 +127,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 fn check(args: &BenchArgs) -> Result<()> {
     if !(args.seconds.is_finite() && args.seconds >= 0.0) {
-        return Err(Error::usage(format!("--seconds {}: expected a number from 0 on", args.seconds)));
+        return Err(Error::usage(format!("--seconds {}: expected a number of at least 0", args.seconds)));
     }
     const MOST: usize = 1 << 20;
     if let Some(n) = args.lengths.iter().find(|n| !(2..=MOST).contains(*n)) {
@@ -137,13 +137,13 @@ fn check(args: &BenchArgs) -> Result<()> {
         return Err(Error::usage(format!("--cache-tokens {n}: expected 1 to {MOST} tokens")));
     }
     if matches!(args.part, Part::Kernels | Part::Cache) && args.plot.is_some() {
-        return Err(Error::usage("--plot draws what a model or its attention takes against length: leave out --part"));
+        return Err(Error::usage("--plot shows cost against length of a model or its attention: leave out --part"));
     }
     if !matches!(args.part, Part::All | Part::Model) && args.profile {
-        return Err(Error::usage("--profile shows what a model's training step takes: leave out --part"));
+        return Err(Error::usage("--profile times a model's training step: leave out --part"));
     }
     if args.part == Part::Cache && args.cache_tokens.is_empty() {
-        return Err(Error::usage("--part cache: give --cache-tokens N, the tokens that the cache is filled with"));
+        return Err(Error::usage("--part cache: give --cache-tokens N, the number of tokens in the cache"));
     }
     if matches!(args.part, Part::Kernels | Part::Attention | Part::Memory) && !args.cache_tokens.is_empty() {
         let part = args.part.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());

@@ -246,7 +246,7 @@ pub struct KeptArgs {
 impl KeptArgs {
     pub fn run(&self) -> Result<()> {
         if self.svg.is_none() && !self.common.json {
-            return Err(Error::usage("give --svg FILE.svg for a picture, or --json for the positions"));
+            return Err(Error::usage("give --svg FILE.svg for an image, or --json for the positions"));
         }
         let lrsa = Lrsa::new(self.common.sink, self.common.lag, self.keep)?;
         let files = self.common.files()?;

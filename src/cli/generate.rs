@@ -117,7 +117,7 @@ impl PromptArgs {
         };
         if text.is_empty() {
             return Err(Error::usage(
-                "the prompt is empty: give some text, or the start token alone as ids (--ids with a file like [[1]])",
+                "the prompt is empty: give text, or the start token alone as ids (--ids with a file such as [[1]])",
             ));
         }
         files.prompt_ids(&text, !self.no_chat_template)
@@ -144,10 +144,10 @@ impl GenerateArgs {
         let room = limit.saturating_sub(n_prompt);
         let max_tokens = self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room.max(1)));
         if max_tokens == 0 || self.chunk == 0 {
-            return Err(Error::usage("--max-tokens and --chunk are at least 1"));
+            return Err(Error::usage("--max-tokens and --chunk must be at least 1"));
         }
         self.model.check_length(files, n_prompt.saturating_add(max_tokens)).with_context(|| match room {
-            0 => format!("a prompt of {n_prompt} tokens and what is to follow"),
+            0 => format!("a prompt of {n_prompt} tokens and at least one generated token"),
             _ => format!("a prompt of {n_prompt} tokens and --max-tokens {max_tokens} ({room} would fit)"),
         })?;
         Ok(max_tokens)
@@ -210,8 +210,8 @@ fn to_json(got: &Generated, device: &str) -> serde_json::Value {
 
 fn summary(got: &Generated, attention: &str, device: &str) -> String {
     let why = match got.stopped_by {
-        StoppedBy::StopToken => "ended by a stop token",
-        StoppedBy::MaxTokens => "ended by --max-tokens",
+        StoppedBy::StopToken => "stopped at a stop token",
+        StoppedBy::MaxTokens => "stopped at --max-tokens",
         StoppedBy::Caller => "stopped",
     };
     format!(

@@ -16,10 +16,10 @@ pub fn read_ids(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>> {
     let read = |value: i64| u32::try_from(value).ok().filter(|&id| (id as usize) < vocab);
     let rows = read_rows(path, &format!("a token id from 0 to {}", vocab - 1), read)?;
     if rows.is_empty() {
-        return Err(in_file(path, "there is no row; expected [[id, …], …]"));
+        return Err(in_file(path, "there are no rows; expected [[id, …], …]"));
     }
     if let Some(row) = rows.iter().position(Vec::is_empty) {
-        return Err(in_file(path, format!("row {row} is empty; a sequence has at least one token")));
+        return Err(in_file(path, format!("row {row} is empty; a sequence needs at least one token")));
     }
     Ok(rows)
 }

@@ -35,7 +35,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         }
         let mib = |b: u64| b >> 20;
         print_line(&format!(
-            "   limits    binding {} MiB, buffer {} MiB, workgroup memory {} KiB, {} invocations a workgroup",
+            "   limits    binding {} MiB, buffer {} MiB, workgroup memory {} KiB, {} invocations per workgroup",
             mib(a.limits.max_storage_buffer_binding_size),
             mib(a.limits.max_buffer_size),
             a.limits.max_compute_workgroup_storage_size >> 10,
@@ -46,7 +46,7 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         print_line("no graphics adapter with compute shaders: install or update the driver, or use --device cpu")?;
     }
     print_line(&format!("cpu  {} threads, always available", rayon::current_num_threads()))?;
-    print_line(&format!("auto picks {auto}; software adapters are used only when named"))
+    print_line(&format!("auto selects {auto}; it never selects software adapters"))
 }
 
 fn to_json(a: &AdapterReport) -> serde_json::Value {

@@ -105,7 +105,7 @@ impl StudyArgs {
         plan.data = self.data.clone().or(plan.data);
         plan.recompute |= self.recompute;
         if plan.model.is_empty() {
-            return Err(Error::usage("--model: which model is the study about?"));
+            return Err(Error::usage("give --model: a new study needs a model"));
         }
         plan.validate()?;
         Ok(plan)
@@ -118,7 +118,7 @@ pub fn run(args: &StudyArgs) -> Result<()> {
     let work = args.work.clone().unwrap_or_else(|| args.out.join("work"));
     if args.report && read_plan(&args.out)?.is_some_and(|kept| kept != plan) {
         return Err(Error::usage(format!(
-            "{} holds a study with other settings: leave the settings out to report on it",
+            "{} holds a study with other settings: leave out the settings to report on it",
             args.out.display()
         )));
     }

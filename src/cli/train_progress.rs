@@ -68,7 +68,9 @@ impl Observer for Progress {
         if !std::io::stdin().is_terminal() {
             return false;
         }
-        self.say(&format!("{why}\nMake room and press Enter to try again, or type no to give up what was trained:"));
+        self.say(&format!(
+            "{why}\nFree disk space and press Enter to try again, or type no to discard the trained weights:"
+        ));
         let mut answer = String::new();
         matches!(std::io::stdin().read_line(&mut answer), Ok(n) if n > 0) && answer.trim().is_empty()
     }

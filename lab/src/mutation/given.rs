@@ -30,7 +30,7 @@ fn parse(text: &str) -> Result<Vec<Mutant>> {
         let (before, after) = (before.replace("\\n", "\n"), after.replace("\\n", "\n"));
         let places: Vec<usize> = file.match_indices(&before).map(|(at, _)| at).collect();
         let &[at] = places.as_slice() else {
-            return Err(refuse(format!("`{before}` stands {} times in shaders/{path}.wgsl, not once", places.len())));
+            return Err(refuse(format!("`{before}` occurs {} times in shaders/{path}.wgsl, not once", places.len())));
         };
         let text = [&file[..at], &after, &file[at + before.len()..]].concat();
         let line = file[..at].matches('\n').count() + 1;
@@ -51,7 +51,7 @@ mod tests {
         for (wrong, why) in [
             ("elementwise/add a → b", "not `path"),
             ("no/such: a → b", "no kernel links"),
-            ("elementwise/add: not there → b", "stands 0 times"),
+            ("elementwise/add: not there → b", "occurs 0 times"),
         ] {
             let e = parse(wrong).unwrap_err().to_string();
             assert!(e.contains(why), "{e}");

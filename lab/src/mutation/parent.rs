@@ -48,7 +48,10 @@ pub fn run(options: &Options, progress: impl Fn(usize, usize) + Sync) -> Result<
     let runs = |m: &Mutant| m.path.contains(&options.shader) && has(m.needs());
     let mut selected: Vec<Mutant> = mutants_of(options.given.as_deref())?.into_iter().filter(runs).collect();
     if selected.is_empty() {
-        return Err(Error::usage(format!("--shader {}: no file below shaders/ has this in its path", options.shader)));
+        return Err(Error::usage(format!(
+            "--shader {}: no file in shaders/ has a path that contains this",
+            options.shader
+        )));
     }
     if let Some(most) = options.sample {
         selected = sample(selected, most);
