@@ -190,7 +190,8 @@ mod tests {
         let all = mutants();
         let files = files();
         assert!(all.iter().enumerate().all(|(i, m)| m.index == i && m.text != files[m.path].0));
-        // Parts that declare an operand and read it, or declare a struct alone, have little to mutate.
+        // Parts that declare an operand and read it, or declare a struct alone, have little to
+        // mutate.
         let small = ["common/weight_", "matmul/texels_", "matmul/operand", "attend/query_tile"];
         let is_operand = |f: &&&str| small.iter().any(|p| f.starts_with(p));
         let n_mutants = |f: &str| all.iter().filter(|m| m.path == f).count();
