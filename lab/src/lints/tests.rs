@@ -221,7 +221,7 @@ fn kernels_without_a_case_and_strangers_are_found() {
     let cases = || longreach::kernels::bias::cases().into_iter().filter(|c| !c.bench);
     let found = of_cases(&[lone], cases());
     assert!(found.iter().any(|f| f.place == "test/main" && f.what.contains("no quick case")));
-    assert!(found.iter().any(|f| f.place == "bias/add_bias" && f.what.contains("lists it not")));
+    assert!(found.iter().any(|f| f.place == "bias/add_bias" && f.what.contains("does not list it")));
 }
 
 #[test]
