@@ -39,6 +39,21 @@ pub struct GenerateRequest<'a> {
     pub seed: u64,
 }
 
+impl<'a> GenerateRequest<'a> {
+    /// Greedy generation with dense attention, the default chunk and no stop tokens.
+    pub fn greedy(prompt_ids: &'a [u32], max_tokens: usize) -> Self {
+        Self {
+            prompt_ids,
+            max_tokens,
+            sampling: Sampling::default(),
+            attention: Attention::Dense,
+            chunk: DEFAULT_CHUNK,
+            stop: &[],
+            seed: 0,
+        }
+    }
+}
+
 /// A newly generated token.
 #[derive(Clone, Copy, Debug)]
 pub struct NewToken<'a> {
@@ -111,23 +126,19 @@ impl Generated {
 /// use longreach::checkpoint::bundled::StoriesFolder;
 /// use longreach::checkpoint::load::{Train, load};
 /// use longreach::checkpoint::model_files::ModelFiles;
-/// use longreach::generate::{DEFAULT_CHUNK, GenerateRequest, generate};
+/// use longreach::generate::{GenerateRequest, generate};
 /// use longreach::gpu::open_device;
-/// use longreach::kernels::sample::Sampling;
 /// use std::ops::ControlFlow;
 ///
 /// let mut device = open_device("cpu")?;
 /// let folder = StoriesFolder::unpack()?;
 /// let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
 /// let mut loaded = load(device.as_mut(), &files.source, None, Train::Nothing)?;
+/// let prompt_ids = files.prompt_ids("Once upon a time", false)?;
 /// let request = GenerateRequest {
-///     prompt_ids: &files.prompt_ids("Once upon a time", false)?,
-///     max_tokens: 60,
-///     sampling: Sampling::default(), // greedy
 ///     attention: Attention::Lrsa(Lrsa::new(4, 16, 0.25)?),
-///     chunk: DEFAULT_CHUNK,
 ///     stop: files.stop.ids(),
-///     seed: 0,
+///     ..GenerateRequest::greedy(&prompt_ids, 60)
 /// };
 /// let tokenizer = files.tokenizer().ok();
 /// let mut show = |_: longreach::generate::NewToken<'_>| ControlFlow::Continue(());
