@@ -37,7 +37,7 @@ table_row! {
         /// Number of window keys that the first query sees, at most `width`. Each later query sees
         /// one more at the end.
         n_recent: u32,
-        /// Maximum number of window keys that a query sees: the last ones. [`UNLIMITED`] without a
+        /// Maximum number of window keys that a query sees: the last ones. `UNLIMITED` without a
         /// sliding window.
         width: u32,
     }
@@ -59,7 +59,7 @@ table_row! {
         run: u32,
         /// Queries between consecutive runs: key i is visible from query + i / run · step on.
         step: u32,
-        /// Maximum number of queries that see a key: the first ones. [`UNLIMITED`] without a
+        /// Maximum number of queries that see a key: the first ones. `UNLIMITED` without a
         /// sliding window.
         width: u32,
     }

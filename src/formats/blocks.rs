@@ -1,6 +1,6 @@
 //! Unpacks packed weights on the CPU, for the kernel references.
 //!
-//! [`formulas`](super::formulas) has the formula for a run of [`RUN`] elements. This file
+//! [`formulas`] has the formula for a run of [`RUN`] elements. This file
 //! dispatches on the format. `kernels/weights.rs` computes matrix products from the unpacked runs.
 
 use super::format::Format;

@@ -62,7 +62,7 @@ pub trait TableRow: bytemuck::Pod {
 }
 
 /// Declares an element of a table: a `#[repr(C)]` struct of `u32` and `i32` members with its
-/// [`TableRow`] description. A binding names it with [`Binding::of_rows`], and reflection compares
+/// [`TableRow`] description. A binding names it with `Binding::of_rows`, and reflection compares
 /// it with the WGSL struct.
 #[macro_export]
 macro_rules! table_row {

@@ -1,7 +1,7 @@
 //! Gated activations of the feed-forward layer: f(gate) · up for the functions f that models use.
 //!
 //! An activation is a WGSL part with f and its derivative, and the same formulas here as a
-//! [`Function`]. All activations share the kernels `activation/gated.wgsl` and
+//! `Function`. All activations share the kernels `activation/gated.wgsl` and
 //! `activation/gated_backward.wgsl`.
 
 use super::case::{Case, Input, Tolerance, random, real};
