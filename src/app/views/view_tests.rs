@@ -361,7 +361,8 @@ fn pages_are_painted_in_light_and_dark() {
             let light = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c > 200)).count();
             let dark = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c < 60)).count();
             let (paper, ink) = if theme == Theme::Light { (light, dark) } else { (dark, light) };
-            assert!(paper > 500_000 && ink > 500, "{name}, {theme:?}: {paper} dots of paper, {ink} of ink");
+            // The opening page has the least ink: one short sentence.
+            assert!(paper > 500_000 && ink > 300, "{name}, {theme:?}: {paper} dots of paper, {ink} of ink");
             if let Some(folder) = &folder {
                 let path = folder.join(format!("{name}-{theme:?}.png").to_lowercase());
                 image.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
