@@ -4,16 +4,11 @@
 
 use rayon::prelude::*;
 
-use super::case::{Case, Input, Tolerance, random};
-use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
+use super::arena_update::{self, BLOCK};
+use super::case::{Case, Tolerance, random};
+use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::tensor::ArenaSlice;
 use crate::{params, wgsl};
-
-/// Workgroup size.
-const GROUP: usize = 256;
-
-/// Elements that the reference of `update` processes at a time.
-const BLOCK: usize = 4096;
 
 params! {
     /// One AdamW step over one slice. Every constant is computed in f64 and rounded once. The
@@ -82,58 +77,29 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
 
 /// Appends one AdamW step over one slice with the slots `exp_avg` and `exp_avg_sq`; `clipping[1]`
 /// multiplies the gradients on the device. Sets `constants.n`.
-pub fn update(
-    rec: &mut Recording,
-    slice: &ArenaSlice,
-    [exp_avg, exp_avg_sq]: [&Buffer; 2],
-    clipping: &Span,
-    constants: UpdateParams,
-) {
-    let n = slice.values.len();
-    let buffers = [&slice.grads, &slice.values, exp_avg, exp_avg_sq].map(|b| b.span());
-    let [grads, values, exp_avg, exp_avg_sq] = &buffers;
-    let params = UpdateParams { n: n as u32, ..constants };
-    rec.dispatch(&UPDATE, &[], params, &[clipping, grads, values, exp_avg, exp_avg_sq], groups_for(n, GROUP));
+pub fn update(rec: &mut Recording, slice: &ArenaSlice, slots: &[Buffer], clipping: &Span, constants: UpdateParams) {
+    let params = UpdateParams { n: slice.values.len() as u32, ..constants };
+    arena_update::update(rec, &UPDATE, params, (slice, slots), clipping);
 }
 
-/// A case that copies values, gradients and slots into a slice of `n` elements and takes step 3.
+/// A case of step 3 over `n` elements.
 fn case(name: &str, n: usize, spread: f32, factor: f32) -> Case {
     let squares = random(4, n, 0.1).iter().map(|x| x * x * spread * spread).collect();
-    let row = |values: Vec<f32>| Input::Real {
-        rows: 1,
-        cols: values.len(),
-        format: Format::F32,
-        values,
-        differentiable: false,
-    };
-    let inputs = vec![
-        row(random(1, n, 1.0)),
-        row(random(2, n, spread)),
-        row(random(3, n, 0.1 * spread)),
-        row(squares),
-        row(vec![1.5, factor]),
-    ];
+    let inputs = [random(1, n, 1.0), random(2, n, spread)];
+    let slots = vec![("exp_avg", random(3, n, 0.1 * spread)), ("exp_avg_sq", squares)];
     let other = factor == 1.0;
-    Case::new(format!("adamw/update: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
-        let [values, grads, exp_avg, exp_avg_sq] =
-            ["values", "gradients", "exp_avg", "exp_avg_sq"].map(|label| Buffer::persistent(label, Kind::Real, n));
-        let tensors = [&values, &grads, &exp_avg, &exp_avg_sq].map(|b| Tensor::from_span(b.span(), 1, n));
-        for (from, to) in b.tensors.iter().zip(&tensors) {
-            copy_tensor(rec, from, to);
-        }
-        let slice = ArenaSlice { values, grads, decay: true };
-        let constants = UpdateParams {
-            n: 0,
-            decay: if other { 0.2 } else { 0.001 },
-            one_minus_beta1: 0.1,
-            one_minus_beta2: if other { 0.02 } else { 0.001 },
-            step_size: if other { 0.3 } else { 0.01 },
-            inv_sqrt_correction: 18.3,
-            eps: if other { 1e-3 } else { 1e-8 },
-        };
-        update(rec, &slice, [&exp_avg, &exp_avg_sq], b.tensors[4].span(), constants);
-        let [values, _, exp_avg, exp_avg_sq] = tensors;
-        Ok((vec![values, exp_avg, exp_avg_sq], None))
+    let constants = UpdateParams {
+        n: 0,
+        decay: if other { 0.2 } else { 0.001 },
+        one_minus_beta1: 0.1,
+        one_minus_beta2: if other { 0.02 } else { 0.001 },
+        step_size: if other { 0.3 } else { 0.01 },
+        inv_sqrt_correction: 18.3,
+        eps: if other { 1e-3 } else { 1e-8 },
+    };
+    let name = format!("adamw/update: {name}");
+    arena_update::case(name, Tolerance::SUMS, inputs, slots, factor, move |rec, slice, slots, clipping| {
+        update(rec, slice, slots, clipping, constants);
     })
 }
 

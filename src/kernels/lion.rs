@@ -2,18 +2,11 @@
 //!
 //! The host computes learning rates: see `optim`.
 
-use rayon::prelude::*;
-
-use super::case::{Case, Input, Tolerance, random};
-use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, groups_for};
-use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
+use super::arena_update;
+use super::case::{Case, Tolerance, random};
+use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
+use crate::tensor::ArenaSlice;
 use crate::{params, wgsl};
-
-/// Workgroup size.
-const GROUP: usize = 256;
-
-/// Elements that the reference processes at a time.
-const BLOCK: usize = 4096;
 
 params! {
     /// One Lion step over one slice; every constant is computed in f64 and rounded once.
@@ -56,18 +49,11 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 
 fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     let p: UpdateParams = args.params();
-    let [clipping, grads, values, exp_avg] = args.buffers();
-    let (factor, grads, values, exp_avg) = (clipping.real()[1], grads.real(), values.real_mut(), exp_avg.real_mut());
-    let n = p.n as usize;
-    let blocks = values[..n].par_chunks_mut(BLOCK).zip(grads[..n].par_chunks(BLOCK));
-    blocks.zip(exp_avg[..n].par_chunks_mut(BLOCK)).for_each(|((values, grads), exp_avg)| {
-        for ((x, &g), m) in values.iter_mut().zip(grads).zip(exp_avg) {
-            let g = factor * g;
-            let direction = sign(*m + T::of(p.one_minus_beta1) * (g - *m));
-            *m += T::of(p.one_minus_beta2) * (g - *m);
-            let kept = *x - T::of(p.decay) * *x;
-            *x = kept - T::of(p.lr) * direction;
-        }
+    arena_update::one_slot_reference(args, p.n, |x, g, m| {
+        let direction = sign(*m + T::of(p.one_minus_beta1) * (g - *m));
+        *m += T::of(p.one_minus_beta2) * (g - *m);
+        let kept = *x - T::of(p.decay) * *x;
+        *x = kept - T::of(p.lr) * direction;
     });
 }
 
@@ -82,13 +68,11 @@ fn sign<T: Real>(x: T) -> T {
     }
 }
 
-/// Appends one Lion step over one slice; `clipping[1]` multiplies the gradients on the device. Sets
-/// `constants.n`.
-pub fn update(rec: &mut Recording, slice: &ArenaSlice, exp_avg: &Buffer, clipping: &Span, constants: UpdateParams) {
-    let n = slice.values.len();
-    let [grads, values, exp_avg] = &[&slice.grads, &slice.values, exp_avg].map(|b| b.span());
-    let params = UpdateParams { n: n as u32, ..constants };
-    rec.dispatch(&UPDATE, &[], params, &[clipping, grads, values, exp_avg], groups_for(n, GROUP));
+/// Appends one Lion step over one slice with the slot `exp_avg`; `clipping[1]` multiplies the
+/// gradients on the device. Sets `constants.n`.
+pub fn update(rec: &mut Recording, slice: &ArenaSlice, slots: &[Buffer], clipping: &Span, constants: UpdateParams) {
+    let params = UpdateParams { n: slice.values.len() as u32, ..constants };
+    arena_update::update(rec, &UPDATE, params, (slice, slots), clipping);
 }
 
 /// Running means and gradients on a grid of 1/64. With binary constants the argument of the sign is
@@ -109,26 +93,11 @@ fn one_decides(n: usize, spread: f32) -> [Vec<f32>; 2] {
 }
 
 fn case(name: &str, [means, gradients]: [Vec<f32>; 2], factor: f32, constants: UpdateParams) -> Case {
-    let n = means.len();
-    let row = |values: Vec<f32>| Input::Real {
-        rows: 1,
-        cols: values.len(),
-        format: Format::F32,
-        values,
-        differentiable: false,
-    };
-    let inputs = vec![row(random(5, n, 1.0)), row(gradients), row(means), row(vec![1.5, factor])];
-    Case::new(format!("lion/update: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
-        let [values, grads, exp_avg] =
-            ["values", "gradients", "exp_avg"].map(|label| Buffer::persistent(label, Kind::Real, n));
-        let tensors = [&values, &grads, &exp_avg].map(|b| Tensor::from_span(b.span(), 1, n));
-        for (from, to) in b.tensors.iter().zip(&tensors) {
-            copy_tensor(rec, from, to);
-        }
-        let slice = ArenaSlice { values, grads, decay: true };
-        update(rec, &slice, &exp_avg, b.tensors[3].span(), constants);
-        let [values, _, exp_avg] = tensors;
-        Ok((vec![values, exp_avg], None))
+    let inputs = [random(5, means.len(), 1.0), gradients];
+    let slots = vec![("exp_avg", means)];
+    let name = format!("lion/update: {name}");
+    arena_update::case(name, Tolerance::ROUNDING, inputs, slots, factor, move |rec, slice, slots, clipping| {
+        update(rec, slice, slots, clipping, constants);
     })
 }
 

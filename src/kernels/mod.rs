@@ -4,6 +4,7 @@
 //! and the cases. Read `op.rs` for the interface of an op and `case.rs` for how checks follow from
 //! a case; `matmul.rs` is the model for a family.
 
+mod arena_update;
 pub mod case;
 mod matmul_kernels;
 mod matmul_params;

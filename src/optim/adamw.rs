@@ -74,7 +74,7 @@ impl UpdateRule for AdamW {
             inv_sqrt_correction: (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32,
             eps: eps as f32,
         };
-        adamw::update(rec, update.slice, [&update.slots[0], &update.slots[1]], update.clipping, constants);
+        adamw::update(rec, update.slice, update.slots, update.clipping, constants);
     }
 }
 

@@ -62,7 +62,7 @@ impl UpdateRule for Lion {
             one_minus_beta1: (1.0 - self.betas.0) as f32,
             one_minus_beta2: (1.0 - self.betas.1) as f32,
         };
-        lion::update(rec, update.slice, &update.slots[0], update.clipping, constants);
+        lion::update(rec, update.slice, update.slots, update.clipping, constants);
     }
 }
 

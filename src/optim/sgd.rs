@@ -59,7 +59,7 @@ impl UpdateRule for Sgd {
             weight_decay: if update.slice.decay { self.weight_decay as f32 } else { 0.0 },
             momentum: self.momentum as f32,
         };
-        sgd::update(rec, update.slice, &update.slots[0], update.clipping, constants);
+        sgd::update(rec, update.slice, update.slots, update.clipping, constants);
     }
 }
 
