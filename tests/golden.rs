@@ -161,7 +161,7 @@ fn check_training(device: &mut dyn Executor, golden: &Golden, bounds: Bounds, wi
     let batch = golden.batch();
     for (mode, attention) in &golden.modes {
         let mut loaded = golden.load(device, with_adapter);
-        let rule = AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 };
+        let rule = Box::new(AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 });
         let mut stepper = Stepper::new(device, &loaded, rule, StepSettings::default()).unwrap();
         let prefix = if with_adapter { "lora." } else { "" };
         let want = &golden.tensors[&format!("{prefix}{mode}.losses")];

@@ -26,7 +26,7 @@ fn peak_bytes(n: usize, attention: Attention, recompute: bool) -> u64 {
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = [Batch::new(&[Example { ids, labels }])];
     let settings = StepSettings { recompute, ..StepSettings::default() };
-    let mut stepper = Stepper::new(&mut device, &loaded, AdamW::default(), settings).unwrap();
+    let mut stepper = Stepper::new(&mut device, &loaded, Box::new(AdamW::default()), settings).unwrap();
     let planned = stepper.planned_bytes(&mut device, &mut loaded, &batch[0], attention).unwrap();
     device.reset_peak();
     stepper.step(&mut device, &mut loaded, &batch, attention, 1e-3).unwrap();

@@ -9,8 +9,8 @@ mod schedule;
 #[cfg(test)]
 mod test_steps;
 
-pub use optimizer::{Optimizer, OptimizerState, matching_values};
-pub use rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule};
+pub use optimizer::{Optimizer, OptimizerState, matching_values, read_tensors, write_tensors};
+pub use rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one, require};
 pub use schedule::Schedule;
 
 /// Declares the update rules, the default first: their modules, types, and the enum of their names.

@@ -76,11 +76,7 @@ impl Optimizer {
 
     /// Reads slots and step count. The state is f32, so f64 executors lose digits.
     pub fn state(&self, device: &mut dyn Executor, arena: &Arena, trainables: &[Trainable]) -> Result<OptimizerState> {
-        let read = |(name, tensor): (String, Tensor)| {
-            let values = tensor.read(device).with_context(|| format!("reading {name}"))?;
-            Ok((name, HostTensor::from_f32(&[tensor.rows, tensor.cols], &values)))
-        };
-        let slots = self.slot_tensors(arena, trainables).into_iter().map(read).collect::<Result<_>>()?;
+        let slots = read_tensors(device, self.slot_tensors(arena, trainables))?;
         Ok(OptimizerState { optimizer: self.rule.name().to_string(), step: self.step, slots })
     }
 
@@ -94,7 +90,8 @@ impl Optimizer {
     ) -> Result<()> {
         let own = self.rule.name();
         crate::ensure!(state.optimizer == own, "the state belongs to {}, and the optimiser is {own}", state.optimizer);
-        load_tensors(device, &self.slot_tensors(arena, trainables), &state.slots)?;
+        let tensors = self.slot_tensors(arena, trainables);
+        write_tensors(device, &tensors, &matching_values(&tensors, &state.slots)?)?;
         self.step = state.step;
         Ok(())
     }
@@ -111,11 +108,18 @@ impl Optimizer {
     }
 }
 
-/// Writes `given` to the device tensors of the same names. Fails, and writes nothing, unless all
-/// names and shapes match.
-fn load_tensors(device: &mut dyn Executor, tensors: &[(String, Tensor)], given: &[(String, HostTensor)]) -> Result<()> {
-    let values = matching_values(tensors, given)?;
-    tensors.iter().zip(&values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
+/// Reads device tensors as f32, in the shapes [rows, cols].
+pub fn read_tensors(device: &mut dyn Executor, tensors: Vec<(String, Tensor)>) -> Result<Vec<(String, HostTensor)>> {
+    let read = |(name, tensor): (String, Tensor)| {
+        let values = tensor.read(device).with_context(|| format!("reading {name}"))?;
+        Ok((name, HostTensor::from_f32(&[tensor.rows, tensor.cols], &values)))
+    };
+    tensors.into_iter().map(read).collect()
+}
+
+/// Writes values to device tensors, in the same order.
+pub fn write_tensors(device: &mut dyn Executor, tensors: &[(String, Tensor)], values: &[Vec<f32>]) -> Result<()> {
+    tensors.iter().zip(values).try_for_each(|((_, tensor), values)| tensor.write(device, values))
 }
 
 /// The values of `given` in the order of the device tensors. Fails unless all names and shapes

@@ -33,21 +33,6 @@ pub trait UpdateRule: Debug {
     fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>);
 }
 
-impl UpdateRule for Box<dyn UpdateRule> {
-    fn name(&self) -> &'static str {
-        (**self).name()
-    }
-    fn slots(&self) -> &'static [&'static str] {
-        (**self).slots()
-    }
-    fn validate(&self) -> Result<()> {
-        (**self).validate()
-    }
-    fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>) {
-        (**self).record(rec, update);
-    }
-}
-
 /// Settings for any update rule; `None` selects the rule's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OptimizerSettings {
@@ -95,16 +80,16 @@ impl OptimizerInfo {
 }
 
 /// Rejects NaN and values below 0.
-pub(super) fn at_least_zero(field: &str, value: f64) -> Result<()> {
+pub fn at_least_zero(field: &str, value: f64) -> Result<()> {
     require(value.is_finite() && value >= 0.0, || format!("`{field}` {value} is not a number of at least 0"))
 }
 
 /// Rejects a fraction outside [0, 1).
-pub(super) fn below_one(field: &str, value: f64) -> Result<()> {
+pub fn below_one(field: &str, value: f64) -> Result<()> {
     require((0.0..1.0).contains(&value), || format!("`{field}` {value} is not in [0, 1)"))
 }
 
 /// A usage error unless the condition holds.
-pub(super) fn require(ok: bool, message: impl FnOnce() -> String) -> Result<()> {
+pub fn require(ok: bool, message: impl FnOnce() -> String) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::usage(message())) }
 }

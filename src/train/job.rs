@@ -16,7 +16,7 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::optim::{OptimizerKind, OptimizerSettings, Schedule, UpdateRule};
+use crate::optim::{OptimizerKind, OptimizerSettings, Schedule, UpdateRule, at_least_zero, below_one, require};
 
 /// Default rank of a new adapter; the default alpha is twice the rank.
 pub const DEFAULT_RANK: usize = 16;
@@ -203,10 +203,6 @@ fn parse_betas(text: &str) -> std::result::Result<(f64, f64), String> {
     Ok((parse(first)?, parse(second)?))
 }
 
-fn require(ok: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if ok { Ok(()) } else { Err(Error::usage(message())) }
-}
-
 impl TrainJob {
     /// Rejects invalid settings. Does not check paths or the model; the run does.
     pub fn validate(&self) -> Result<()> {
@@ -226,11 +222,8 @@ impl TrainJob {
             "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
         })?;
         require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
-        let lr = self.learning_rate();
-        require(lr.is_finite() && lr >= 0.0, || format!("`lr` {lr} is not a number of at least 0"))?;
-        require(self.clip.is_finite() && self.clip >= 0.0, || {
-            format!("`clip` {} is not a number of at least 0", self.clip)
-        })?;
+        at_least_zero("lr", self.learning_rate())?;
+        at_least_zero("clip", self.clip)?;
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
@@ -249,7 +242,7 @@ impl TrainJob {
             require(usable, || format!("`alpha` {alpha} is not a usable scale for an adapter"))?;
         }
         if let Some(dropout) = self.dropout {
-            require((0.0..1.0).contains(&dropout), || format!("`dropout` {dropout} is not in [0, 1)"))?;
+            below_one("dropout", dropout)?;
         }
         let shape =
             [("rank", self.rank.is_some()), ("alpha", self.alpha.is_some()), ("targets", self.targets.is_some())];

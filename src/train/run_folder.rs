@@ -24,7 +24,7 @@ pub fn holds_result(out: &Path, method: Method) -> bool {
     out.join(made_by(method).1).exists()
 }
 
-/// What a method saves: its name, and the file that identifies it.
+/// The result of a method: its name, and the file that identifies it.
 fn made_by(method: Method) -> (&'static str, &'static str) {
     match method {
         Method::Lora => ("an adapter", "adapter_config.json"),

@@ -84,10 +84,10 @@ impl Stepper {
     pub fn new(
         device: &mut dyn Executor,
         loaded: &Loaded,
-        rule: impl UpdateRule + 'static,
+        rule: Box<dyn UpdateRule>,
         settings: StepSettings,
     ) -> Result<Self> {
-        let optimizer = Optimizer::new(device, trained(loaded)?, Box::new(rule))?;
+        let optimizer = Optimizer::new(device, trained(loaded)?, rule)?;
         Ok(Self { gradients: GradientStep::new(device, settings.recompute)?, optimizer, settings, n_micro: 0 })
     }
 

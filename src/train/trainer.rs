@@ -20,9 +20,9 @@ use crate::data::batch::Batch;
 use crate::data::dataset::Example;
 use crate::data::rng::seeded;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::formats::host_tensor::HostTensor;
 use crate::gpu::Executor;
-use crate::optim::matching_values;
+use crate::optim::{matching_values, read_tensors, write_tensors};
+use crate::tensor::Tensor;
 
 /// A model on a device with its optimiser.
 pub struct Trainer {
@@ -71,11 +71,7 @@ impl Trainer {
 
     /// Reads the state for [`Trainer::load_state`]. Call it between runs of [`Trainer::fit`].
     pub fn state(&self, device: &mut dyn Executor) -> Result<TrainerState> {
-        let mut parameters = Vec::with_capacity(self.loaded.trainables.len());
-        for t in &self.loaded.trainables {
-            let values = t.value.read(device).with_context(|| format!("reading {}", t.name))?;
-            parameters.push((t.name.clone(), HostTensor::from_f32(&[t.value.rows, t.value.cols], &values)));
-        }
+        let parameters = read_tensors(device, self.parameters())?;
         let optimizer = self.stepper.optimizer_state(device, &self.loaded)?;
         let ((epoch, position), micro_batches) = (self.place, self.stepper.n_micro());
         Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position })
@@ -84,14 +80,17 @@ impl Trainer {
     /// Continues from the state of a trainer of the same job. Fails, and changes nothing, if the
     /// state is for other parameters or another optimiser.
     pub fn load_state(&mut self, device: &mut dyn Executor, state: &TrainerState) -> Result<()> {
-        let parameters: Vec<_> = self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect();
+        let parameters = self.parameters();
         let values = matching_values(&parameters, &state.parameters)?;
         self.stepper.load_state(device, &self.loaded, &state.optimizer, state.micro_batches)?;
-        for ((_, tensor), values) in parameters.iter().zip(&values) {
-            tensor.write(device, values)?;
-        }
+        write_tensors(device, &parameters, &values)?;
         self.place = (state.epoch, state.position);
         Ok(())
+    }
+
+    /// The trained tensors by name.
+    fn parameters(&self) -> Vec<(String, Tensor)> {
+        self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect()
     }
 
     /// The attention of a step; depends only on the seed and the step number.
