@@ -10,7 +10,6 @@
 pub mod lints;
 pub mod mutants;
 pub mod mutation;
-mod output;
 mod program;
 
 pub use program::main;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use longreach::cli::output::{note, print_line};
 use longreach::error::{Error, Result};
 
 use crate::mutation::{self, Options, Report, Verdict};
-use crate::output::{note, print_line};
 
 /// Flags of `mutants`.
 #[derive(Args, Debug)]

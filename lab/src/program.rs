@@ -1,10 +1,8 @@
 //! The command line of the lab.
 
 use clap::{Parser, Subcommand};
-use longreach::error::ErrorKind;
 
 use crate::mutants;
-use crate::output::note;
 
 /// Tools for the developers of Longreach.
 #[derive(Debug, Parser)]
@@ -22,19 +20,8 @@ enum Verb {
 
 /// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error.
 pub fn main() -> i32 {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print(); // a closed terminal is no error
-            return if e.use_stderr() { 2 } else { 0 };
-        }
-    };
-    let Verb::Mutants(args) = cli.verb;
-    match mutants::run(&args) {
-        Ok(()) => 0,
-        Err(e) => {
-            note(&format!("error: {e}"));
-            if e.kind() == ErrorKind::Usage { 2 } else { 1 }
-        }
-    }
+    longreach::cli::run_program(|cli: Cli| {
+        let Verb::Mutants(args) = cli.verb;
+        mutants::run(&args)
+    })
 }

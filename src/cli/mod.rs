@@ -16,7 +16,7 @@ mod flags;
 mod generate;
 mod id_lists;
 mod info;
-mod output;
+pub mod output;
 mod probe;
 mod study;
 mod train;
@@ -66,7 +66,13 @@ enum Verb {
 
 /// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error.
 pub fn main() -> i32 {
-    let cli = match Cli::try_parse() {
+    run_program(run)
+}
+
+/// Parses a command line and runs it; returns the exit status as [`main`] does. For programs with
+/// commands of their own.
+pub fn run_program<C: Parser>(run: impl FnOnce(C) -> Result<()>) -> i32 {
+    let cli = match C::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print(); // a closed terminal is no error
