@@ -50,33 +50,10 @@ const MAX_MOD_FN_LINES: usize = 20;
 /// Line numbers (from 1) and first path segments of every `crate::…` in the code; a group yields
 /// each of its members.
 fn crate_imports(code: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        if code[..at].chars().next_back().is_some_and(is_ident) {
-            continue;
-        }
-        let line = code[..at].matches('\n').count() + 1;
-        let rest = &code[at + "crate::".len()..];
-        let segment = |s: &str| s.trim_start().chars().take_while(|&c| is_ident(c)).collect::<String>();
-        let Some(group) = rest.strip_prefix('{') else {
-            found.push((line, segment(rest)));
-            continue;
-        };
-        let (mut depth, mut start) = (0, true);
-        for (i, c) in group.char_indices() {
-            if start && depth == 0 && is_ident(c) {
-                found.push((line, segment(&group[i..])));
-                start = false;
-            }
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => start = true,
-                _ => {}
-            }
-        }
-    }
+    let of_crate = imports::paths(code).into_iter().filter(|i| i.path.len() > 1 && i.path[0] == "crate");
+    let mut found: Vec<_> = of_crate.map(|mut i| (i.line, i.path.swap_remove(1))).collect();
+    found.sort_by_key(|(line, _)| *line);
+    found.dedup();
     found
 }
 

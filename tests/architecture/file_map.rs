@@ -24,39 +24,43 @@ fn summary(text: &str) -> String {
     out + rest
 }
 
-/// The file map: a heading for each floor and for the lab, below it a line for each folder (from
-/// its `mod.rs`) and file.
+/// The text in lines of at most 100 columns; further lines are indented by two.
+fn wrapped(text: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in text.split(' ') {
+        let n = word.chars().count();
+        if column > 0 && column + 1 + n > 100 {
+            out.push_str("\n ");
+            column = 1;
+        }
+        if !out.is_empty() {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += n;
+    }
+    out
+}
+
+/// The map: a heading for each floor, and an entry for each folder (that of its `mod.rs`) and file
+/// below it.
 pub fn file_map(floors: &[&[&str]], sources: &BTreeMap<String, String>) -> String {
     let mut map = String::new();
-    let mut line = |path: &str, text: &str| {
-        let path = path.trim_start_matches("src/");
-        let path = path.strip_suffix("mod.rs").unwrap_or(path);
-        let _ = writeln!(map, "- `{path}`: {}", summary(text));
-    };
-    let mut put = |heading: String, belongs: &dyn Fn(&str) -> bool| {
-        line("", &heading);
+    let mut put = |heading: &str, belongs: &dyn Fn(&str) -> bool| {
+        let _ = write!(map, "\n### {heading}\n\n");
         for (path, text) in sources.iter().filter(|(path, _)| belongs(path)) {
-            line(path, text);
+            let path = path.trim_start_matches("src/");
+            let path = path.strip_suffix("mod.rs").unwrap_or(path);
+            let _ = writeln!(map, "{}", wrapped(&format!("- `{path}`: {}", summary(text))));
         }
     };
-    put("//! On top".into(), &|path| matches!(path, "src/lib.rs" | "src/main.rs"));
+    put("On top", &|path| matches!(path, "src/lib.rs" | "src/main.rs"));
     for (n, floor) in floors.iter().enumerate() {
-        put(format!("//! Floor {n}: {}", floor.join(", ")), &|path| {
+        put(&format!("Floor {n}: {}", floor.join(", ")), &|path| {
             floor.iter().any(|m| path == format!("src/{m}.rs") || path.starts_with(&format!("src/{m}/")))
         });
     }
-    put("//! The lab".into(), &|path| path.starts_with("lab/src/"));
-    let mut out = String::new();
-    for line in map.lines() {
-        match line.strip_prefix("- ``: ") {
-            Some(heading) => {
-                let _ = write!(out, "\n### {heading}\n\n");
-            }
-            None => {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
-    }
-    out
+    put("The lab", &|path| path.starts_with("lab/src/"));
+    map
 }

@@ -76,7 +76,7 @@ fn uses(code: &str) -> Vec<Use> {
 }
 
 /// Every path in the code that starts with `crate`, `super` or `self`.
-fn paths(code: &str) -> Vec<Import> {
+pub fn paths(code: &str) -> Vec<Import> {
     let line_of = |at: usize| code[..at].matches('\n').count() + 1;
     let declared = uses(code);
     let mut found = Vec::new();

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod equality;
 pub mod golden;
 pub mod layered;
 pub mod stories;
