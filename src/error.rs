@@ -2,8 +2,8 @@
 //!
 //! An [`Error`] is a sentence with the sentences of its callers in front ("outer: inner"). Each
 //! says what went wrong, why, and what to do about it. Settings are named by the fields that hold
-//! them, in backticks: `max_length`. What a field is called in front of a user, a flag or a label,
-//! is the front end's matter: see [`rename_settings`]. Broken internal invariants are assertions
+//! them, in backticks: `max_length`. The front ends turn fields into flags or labels with
+//! [`rename_settings`]. Broken internal invariants are assertions
 //! instead; nothing that a user types ends in a panic.
 
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What is proved about every shader without a device: its translation to the languages of all
-//! drivers, judged by Khronos' validators where they are installed, and its text as standard WGSL.
+//! Checks of every shader that need no device: translation to the languages of all drivers, judged
+//! by Khronos' validators where they are installed, and its text as standard WGSL.
 
 use longreach::conformance::shaders::{self, TranslationStatus};
 use longreach::gpu::shader::translate::Target;

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the readers and the seeds of the hostile-files test, and a scratch
+//! Common code of the fuzz targets: readers and seeds of the hostile-files test, and a scratch
 //! folder of this process.
 
 #[path = "../../tests/hostile/readers.rs"]

@@ -19,7 +19,7 @@ pub(super) fn icon() -> Option<Icon> {
     Icon::from_rgba(dots, info.width, info.height).ok()
 }
 
-/// What the app does for a window event that egui does not handle.
+/// The effect of a window event that egui does not handle.
 #[derive(Debug, PartialEq)]
 pub(super) enum Meant {
     Read(PathBuf),

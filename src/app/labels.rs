@@ -1,4 +1,4 @@
-//! What the window calls the settings that messages name.
+//! Labels of the settings that messages name, for the window.
 
 use crate::error::rename_settings;
 

@@ -1,5 +1,4 @@
-//! What every command of the worker needs: the event sink, the function that opens devices, and the
-//! stop flags.
+//! The inputs of every command of the worker: event sink, function that opens devices, stop flags.
 
 use std::sync::Arc;
 

@@ -191,7 +191,7 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
             compress: None,
         };
         match storage.attention {
-            LayerAttention::Full(Attention::Lrsa(l)) if before + row >= l.sink() => part.enter_tail(&l, &fill),
+            LayerAttention::Full(Attention::Lrsa(l)) if before + row >= l.sink() => part.enter_recent(&l, &fill),
             LayerAttention::Full(Attention::Lrsa(_)) => part.in_sink = true,
             LayerAttention::Full(Attention::Dense) => {}
             LayerAttention::Window(_) => {
@@ -217,7 +217,7 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
 
 impl Part {
     /// Sets up a part that goes to the LRSA ring, including compression if the part fills the ring.
-    fn enter_tail(&mut self, l: &Lrsa, fill: &Fill) {
+    fn enter_recent(&mut self, l: &Lrsa, fill: &Fill) {
         let ring = 2 * l.lag();
         self.store_row = (fill.recent_start + fill.recent_len) % ring;
         self.ring = ring as u32;

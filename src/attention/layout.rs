@@ -278,7 +278,7 @@ mod tests {
         for n in [1, 2, 3, 4, 8, 13, 14, 18, 29, 40] {
             let tables = Tables::new(Attention::Lrsa(lrsa).into(), &[(0, 7), (7, n)], 2);
             let kept_start: usize = (7 - 3) / 5;
-            assert_eq!(kept_start, 0, "the first sequence packs nothing");
+            assert_eq!(kept_start, 0, "the first sequence keeps nothing");
             let mut covered = 0;
             for tile in tables.query_tiles.iter().filter(|t| t.query >= 7) {
                 for i in 0..tile.n_queries {

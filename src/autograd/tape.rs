@@ -60,7 +60,7 @@ impl Var {
     }
 }
 
-/// What a checkpointed block keeps besides its inputs, in the order of saving.
+/// Spans that a checkpointed block keeps besides its inputs, in the order of saving.
 #[derive(Clone, Debug, Default)]
 pub struct Saved(Vec<Option<Span>>);
 

@@ -57,7 +57,7 @@ pub fn linears(config: &ModelConfig) -> [Linear; 7] {
     ]
 }
 
-/// What files call the norms of a block, Hugging Face's name first, then GGUF's.
+/// Names of a block's norms in files: Hugging Face's, then GGUF's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormNames {
     /// Before attention.

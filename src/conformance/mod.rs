@@ -1,11 +1,10 @@
 //! Floor 9: conformance: checks every kernel and gradient on a device and reports the results.
 //!
-//! `check.rs` is the order of things on one adapter; `cases.rs` and `steps.rs` make the rows of a
-//! report (`row.rs`), from the kernels' cases and from whole runs; `deviations.rs` is what is known
-//! to be wrong elsewhere; `report.rs` is the whole, `html.rs` and `table.rs` how people read it.
-//! What can be proved on any machine, without a device: `shaders.rs` translates every shader to
-//! every driver's language. The crate in `lab/` checks the rules that shaders keep, and that all of
-//! this finds faults.
+//! `check.rs` runs the checks of one adapter in order. `cases.rs` and `steps.rs` make the rows of a
+//! report (`row.rs`) from the kernels' cases and from whole runs. `deviations.rs` lists known driver
+//! faults. `report.rs` holds the report; `html.rs` and `table.rs` render it. `shaders.rs` translates
+//! every shader to every driver's language, on any machine and without a device. The crate in `lab/`
+//! checks the rules for shaders, and that the cases detect faults.
 
 mod cases;
 mod check;

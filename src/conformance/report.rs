@@ -78,7 +78,7 @@ impl DeviceReport {
 pub struct Report {
     /// Results by device.
     pub devices: Vec<DeviceReport>,
-    /// What needs no device: gradients against slopes, translations.
+    /// Rows that need no device: gradients against slopes, translations.
     pub paper: Vec<Row>,
     /// The translations alone.
     pub translations: Vec<TranslationRow>,

@@ -154,7 +154,7 @@ impl Variant {
     }
 }
 
-/// What the rows of one walk have in common.
+/// Common fields of the rows of one walk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) device: &'a str,

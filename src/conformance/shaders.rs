@@ -1,7 +1,7 @@
 //! Every linked shader: its translation to the drivers' languages, and its text as standard WGSL.
 //!
-//! Needs no device. What the translations are made with is in `gpu/shader/translate.rs`; the crate
-//! in `lab/` finds what is wrong in a shader itself.
+//! Needs no device. `gpu/shader/translate.rs` makes the translations. The crate in `lab/` checks the
+//! shaders themselves.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -22,10 +22,10 @@ fn enabled(kernel: &KernelDef, features: Features, names: &[(Feature, &'static s
     names.iter().filter(|(feature, _)| used.has(*feature)).map(|(_, name)| *name).collect()
 }
 
-/// What naga wants to see enabled: it takes subgroup operations from the device alone, and refuses
-/// the line for them.
+/// `enable` names for naga. It accepts subgroup operations if the device has them, and rejects an
+/// `enable` line for them.
 const NAGA_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16")];
-/// What the standard wants to see enabled.
+/// `enable` names of the WGSL standard.
 const STANDARD_NAMES: &[(Feature, &str)] = &[(Feature::F16, "f16"), (Feature::Subgroups, "subgroups")];
 
 fn link_with(enables: &[&str], kernel: &KernelDef, constants: &[u32], features: Features) -> String {

@@ -88,7 +88,7 @@ impl OpenOptions {
         u64::MAX
     }
 
-    /// What to ask for of what the adapter offers.
+    /// The features to request out of those that the adapter offers.
     pub(super) fn required_features(&self, offered: wgpu::Features) -> wgpu::Features {
         if self.limits == LimitSet::WebGpu {
             return wgpu::Features::empty();

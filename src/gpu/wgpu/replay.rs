@@ -95,7 +95,7 @@ pub(super) struct Prepared {
     bound: Vec<Option<Bound>>,
 }
 
-/// What a dispatch binds, and the parts that are copied into textures before it.
+/// Bindings of a dispatch, and the parts that are copied into textures before it.
 #[derive(Clone)]
 pub(super) struct Bound {
     pub(super) group: wgpu::BindGroup,
@@ -264,7 +264,7 @@ impl Prepared {
         self.storage[part.buffer].as_ref().expect("bound before it is encoded")
     }
 
-    /// What command `i`, a dispatch, binds.
+    /// Bindings of command `i`, which is a dispatch.
     pub(super) fn bound(&self, i: usize) -> &Bound {
         self.bound[i].as_ref().expect("bound before it is encoded")
     }
