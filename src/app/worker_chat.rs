@@ -98,7 +98,7 @@ impl Engine {
                 messages.push(Message::new("assistant", turn.answer.clone()));
             }
         }
-        template.render(&messages, true)
+        template.render(&messages.into(), true)
     }
 
     /// Answers a question and streams the answer as events.

@@ -82,7 +82,7 @@ impl ModelFiles {
         let tokenizer = self.tokenizer()?;
         let ids = match &self.template {
             Some(template) if chat => {
-                let turn = template.render(&[Message::new("user", text)], true)?;
+                let turn = template.render(&vec![Message::new("user", text)].into(), true)?;
                 tokenizer.encode(&turn, false)? // the template has already added BOS
             }
             _ => tokenizer.encode(text, true)?,

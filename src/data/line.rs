@@ -119,7 +119,7 @@ impl Line {
     fn text_bytes(&self) -> usize {
         match self {
             Self::Completion { prompt, completion } => prompt.len() + completion.len(),
-            Self::Messages(list) => list.iter().map(|m| m.content.len()).sum(),
+            Self::Messages(list) => list.iter().filter_map(Message::text).map(str::len).sum(),
             Self::Text(text) => text.len(),
             Self::Tokens { .. } => 0,
         }
@@ -239,7 +239,7 @@ pub(super) fn tokens_of(line: Line, reader: &Reader) -> Result<Example> {
                     config.json, or use {{\"prompt\", \"completion\"}} lines"
                 );
             };
-            let (text, spans) = template.render_with_assistant_spans(&messages)?;
+            let (text, spans) = template.render_with_assistant_spans(&messages.into())?;
             let tokens = tokenizer()?.encode_with_offsets(&text, false)?;
             answered(&tokens, &spans)
         }

@@ -6,11 +6,12 @@
 //! encoded without special tokens. This file knows no tokens.
 
 use super::chat_environment::{self, Markers};
+pub use super::conversation::{Conversation, Message};
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
 use crate::small_file;
 use minijinja::context;
-use serde::{Deserialize, Serialize};
+use minijinja::value::{Value, merge_maps};
 use serde_json::Value as Json;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,21 +19,6 @@ use std::path::Path;
 
 /// Longest template in bytes. Real ones have a few kilobytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, or another role that the template knows.
-    pub role: String,
-    pub content: String,
-}
-
-impl Message {
-    /// A message with the given role.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
 
 /// A model's chat template with its BOS and EOS tokens.
 #[derive(Debug)]
@@ -104,10 +90,10 @@ impl ChatTemplate {
     /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
     /// assistant's next answer.
     ///
-    /// Fails if the template rejects the messages (many require that user and assistant alternate)
-    /// or exceeds its limits.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        Ok(self.render_marked(messages, add_generation_prompt)?.0)
+    /// Fails if the template rejects the messages (many require that user and assistant alternate),
+    /// if a variable has a reserved name, or if the template exceeds its limits.
+    pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
+        Ok(self.render_marked(conversation, add_generation_prompt)?.0)
     }
 
     /// The text of a conversation, and the byte ranges that the assistant must produce: its
@@ -116,15 +102,16 @@ impl ChatTemplate {
     /// The ranges come from the `{% generation %}` blocks of the template. For a template without
     /// them, this renders the text before and after each answer, and fails if the second does not
     /// continue the first.
-    pub fn render_with_assistant_spans(&self, messages: &[Message]) -> Result<(String, Vec<Range<usize>>)> {
-        let (text, spans) = self.render_marked(messages, false)?;
+    pub fn render_with_assistant_spans(&self, conversation: &Conversation) -> Result<(String, Vec<Range<usize>>)> {
+        let (text, spans) = self.render_marked(conversation, false)?;
         if !spans.is_empty() {
             return Ok((text, spans));
         }
         let mut spans: Vec<Range<usize>> = Vec::new();
-        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-            let before = self.render(&messages[..i], true)?;
-            let through = self.render(&messages[..=i], false)?;
+        let first = |n: usize| Conversation { messages: conversation.messages[..n].to_vec(), ..conversation.clone() };
+        for (i, message) in conversation.messages.iter().enumerate().filter(|(_, m)| m.role() == "assistant") {
+            let before = self.render(&first(i), true)?;
+            let through = self.render(&first(i + 1), false)?;
             let span = answer_span(&before, &through, &text, message).ok_or_else(|| not_continuing(i))?;
             crate::ensure!(spans.last().is_none_or(|last| last.end <= span.start), "{}", not_continuing(i));
             spans.push(span);
@@ -132,19 +119,32 @@ impl ChatTemplate {
         Ok((text, spans))
     }
 
-    fn render_marked(&self, messages: &[Message], add_generation_prompt: bool) -> Result<(String, Vec<Range<usize>>)> {
-        let markers = Markers::absent_from(messages.iter().map(|m| m.content.as_str()).chain([self.source.as_str()]));
+    fn render_marked(
+        &self,
+        conversation: &Conversation,
+        add_generation_prompt: bool,
+    ) -> Result<(String, Vec<Range<usize>>)> {
+        let Conversation { messages, tools, documents, variables } = conversation;
+        if let Some(name) = Conversation::RESERVED.iter().find(|name| variables.contains_key(**name)) {
+            return Err(Error::usage(format!(
+                "a template variable cannot have the name {name}, which has its own meaning"
+            )));
+        }
+        let said = serde_json::to_string(&(messages, tools, documents, variables))?;
+        let markers = Markers::absent_from([said.as_str(), self.source.as_str()].into_iter());
         let environment = chat_environment::environment();
         let template = environment.template_from_str(&self.source)?;
         let mut out = chat_environment::Bounded::default();
         let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos_token,
-            eos_token => self.eos_token,
-            tools => (),
-            documents => (),
-            ..markers.values()
+            tools => tools,
+            documents => documents,
+            ..merge_maps([
+                Value::from_serialize(variables),
+                context! { bos_token => self.bos_token, eos_token => self.eos_token },
+                markers.values(),
+            ])
         };
         guarded(|| template.render_captured_to(values, &mut out).map(drop).map_err(refused))?;
         markers.take_out(&out.text()?)
@@ -173,7 +173,7 @@ fn template_of(config: &Json) -> Result<Option<String>> {
 /// the end-of-turn token, because the model stops at that token and never generates the white
 /// space.
 fn answer_span(before: &str, through: &str, full: &str, message: &Message) -> Option<Range<usize>> {
-    let content = message.content.trim();
+    let content = message.text()?.trim();
     let answer = through.strip_prefix(before)?;
     let rest = full.strip_prefix(before)?;
     // Some templates render earlier answers differently from the last one (Qwen3 drops the

@@ -22,24 +22,31 @@ fn talk() -> Vec<Message> {
         .to_vec()
 }
 
+fn chat(messages: &[Message]) -> Conversation {
+    messages.to_vec().into()
+}
+
 fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source, "<s>", "</s>").unwrap()
 }
 
 /// The parts of the text that the assistant must produce.
 fn answers(source: &str, messages: &[Message]) -> Vec<String> {
-    let (text, spans) = template(source).render_with_assistant_spans(messages).unwrap();
-    assert_eq!(text, template(source).render(messages, false).unwrap());
+    let (text, spans) = template(source).render_with_assistant_spans(&chat(messages)).unwrap();
+    assert_eq!(text, template(source).render(&chat(messages), false).unwrap());
     spans.into_iter().map(|span| text[span].to_owned()).collect()
 }
 
 #[test]
 fn text_is_what_transformers_gives() {
-    let text = template(CHATML).render(&talk()[..1], true).unwrap();
+    let text = template(CHATML).render(&chat(&talk()[..1]), true).unwrap();
     assert_eq!(text, "<|im_start|>user\nHi.<|im_end|>\n<|im_start|>assistant\n");
-    let text = template(BRACKETS).render(&talk(), false).unwrap();
+    let text = template(BRACKETS).render(&chat(&talk()), false).unwrap();
     assert_eq!(text, "<s>[INST] Hi. [/INST] Hello, end.</s>[INST] Bye. [/INST] Bye!</s>");
-    assert_eq!(template(MARKED).render(&talk()[..2], false).unwrap(), "<user>\nHi.\n<assistant>\nHello, end.<end>");
+    assert_eq!(
+        template(MARKED).render(&chat(&talk()[..2]), false).unwrap(),
+        "<user>\nHi.\n<assistant>\nHello, end.<end>"
+    );
 }
 
 #[test]
@@ -69,22 +76,38 @@ fn generation_blocks_mark_the_answers_and_nothing_else() {
 #[test]
 fn templates_that_do_not_continue_are_refused_with_advice() {
     let backwards = "{% for m in messages[::-1] %}{{ m.role + m.content }}{% endfor %}";
-    let e = template(backwards).render_with_assistant_spans(&talk()).unwrap_err().to_string();
+    let e = template(backwards).render_with_assistant_spans(&chat(&talk())).unwrap_err().to_string();
     assert!(e.contains("message 2") && e.contains("completion"), "{e}");
 }
 
 #[test]
 fn the_templates_own_refusals_and_mistakes_are_told() {
-    let e = template(BRACKETS).render(&talk()[1..], false).unwrap_err().to_string();
+    let e = template(BRACKETS).render(&chat(&talk()[1..]), false).unwrap_err().to_string();
     assert!(e.contains("roles must alternate"), "{e}");
     assert!(ChatTemplate::new("{% for %}", "", "").unwrap_err().to_string().contains("parsing the chat template"));
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
-    assert!(template(endless).render(&[], false).unwrap_err().to_string().contains("steps"));
+    assert!(template(endless).render(&chat(&[]), false).unwrap_err().to_string().contains("steps"));
+}
+
+#[test]
+fn tools_variables_and_all_fields_of_messages_reach_the_template() {
+    let source = "{{ tools[0].name }}{{ documents }}{{ enable_thinking }}{{ bos_token }}{{ messages[0].tool_calls[0].id }}{{ absent }}";
+    let fields = serde_json::json!({"role": "assistant", "content": null, "tool_calls": [{"id": "7"}]});
+    let mut conversation = chat(&[Message::from_fields(fields.as_object().unwrap().clone()).unwrap()]);
+    conversation.tools = Some(serde_json::json!([{"name": "f"}]));
+    conversation.documents = Some("d".into());
+    conversation.variables.insert("enable_thinking".into(), 3.into());
+    assert_eq!(template(source).render(&conversation, false).unwrap(), "fd3<s>7");
+    conversation.variables.insert("bos_token".into(), "B".into());
+    assert_eq!(template(source).render(&conversation, false).unwrap(), "fd3B7");
+    conversation.variables.insert("tools".into(), "t".into());
+    let e = template(source).render(&conversation, false).unwrap_err();
+    assert!(e.to_string().contains("the name tools") && e.kind() == crate::ErrorKind::Usage);
 }
 
 #[test]
 fn what_the_interpreter_cannot_do_is_an_error() {
-    let e = template("{{ messages[:9:-1] }}").render(&talk()[..1], false);
+    let e = template("{{ messages[:9:-1] }}").render(&chat(&talk()[..1]), false);
     assert!(e.is_err() || !cfg!(debug_assertions), "{e:?}"); // minijinja panics only with overflow checks
 }
 
@@ -95,7 +118,7 @@ fn each_source_of_a_template_is_read() {
     assert!(ChatTemplate::from_dir(dir.path()).unwrap().is_none());
     let read = |json: &str| {
         std::fs::write(&config, json).unwrap();
-        ChatTemplate::from_dir(dir.path()).map(|t| t.map(|t| t.render(&[], false).unwrap()))
+        ChatTemplate::from_dir(dir.path()).map(|t| t.map(|t| t.render(&chat(&[]), false).unwrap()))
     };
     assert_eq!(
         read(r#"{"chat_template": "A{{ bos_token }}", "bos_token": {"content": "<b>"}}"#).unwrap().unwrap(),
@@ -114,5 +137,5 @@ fn each_source_of_a_template_is_read() {
     m.insert("tokenizer.chat_template", Value::String("G{{ bos_token }}{{ eos_token }}".into()));
     m.insert("tokenizer.ggml.tokens", Value::Array(vec![Value::String("<0>".into()), Value::String("<1>".into())]));
     m.insert("tokenizer.ggml.bos_token_id", Value::U64(1));
-    assert_eq!(ChatTemplate::from_gguf(&m).unwrap().unwrap().render(&[], false).unwrap(), "G<1>");
+    assert_eq!(ChatTemplate::from_gguf(&m).unwrap().unwrap().render(&chat(&[]), false).unwrap(), "G<1>");
 }

@@ -179,7 +179,7 @@ fn a_real_gguf_file_tokenizes_as_its_original() {
     assert_eq!(stop.first(), tokenizer.token_to_id("<|im_end|>"));
     let template = ChatTemplate::from_gguf(&file.metadata).unwrap().unwrap();
     let messages = [Message::new("user", "Hi."), Message::new("assistant", "Hello.")];
-    let (text, spans) = template.render_with_assistant_spans(&messages).unwrap();
+    let (text, spans) = template.render_with_assistant_spans(&messages.to_vec().into()).unwrap();
     assert!(text.starts_with("<|im_start|>system\n"), "{text}");
     assert_eq!(spans.into_iter().map(|s| &text[s]).collect::<Vec<_>>(), ["Hello.<|im_end|>"]);
 }

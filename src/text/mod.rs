@@ -3,6 +3,7 @@
 pub(crate) mod chat_environment;
 pub(crate) mod chat_filters;
 pub mod chat_template;
+pub mod conversation;
 pub mod decode_stream;
 pub mod gguf_tokenizer;
 pub mod pre_tokenizer;

@@ -186,6 +186,6 @@ pub fn chat_template(_: &Path, bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(template) = ChatTemplate::new(text, "<s>", "</s>") else { return };
     let messages = [Message::new("user", "Hi."), Message::new("assistant", "Hello!")];
-    let _ = template.render(&messages[..1], true);
-    let _ = template.render_with_assistant_spans(&messages);
+    let _ = template.render(&messages[..1].to_vec().into(), true);
+    let _ = template.render_with_assistant_spans(&messages.to_vec().into());
 }
