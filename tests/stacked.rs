@@ -12,7 +12,8 @@ use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
-use longreach::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
+use longreach::model::config::{Architecture, LayerConfig, ModelConfig, QkNorm};
+use longreach::model::rope_config::RopeConfig;
 use longreach::nn::{Linear, Lora, Stacked};
 use longreach::tensor::{Format, Tensor};
 
@@ -108,17 +109,10 @@ fn config() -> ModelConfig {
         head_dim: 16,
         vocab: 96,
         max_positions: 128,
-        rms_eps: 1e-5,
-        ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
-        norms: BlockNorms::Before,
-        tied: false,
+        ropes: vec![RopeConfig::plain(1e4, 16)],
         qkv_bias: true,
-        o_bias: false,
-        mlp_bias: false,
-        qk_norm: true,
-        bos: None,
-        eos: vec![],
-        hf_json: None,
+        qk_norm: QkNorm::PerHead,
+        ..ModelConfig::default()
     }
 }
 

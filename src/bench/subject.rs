@@ -6,7 +6,8 @@ use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
 use crate::error::Result;
-use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::config::{LayerConfig, ModelConfig};
+use crate::model::rope_config::RopeConfig;
 
 /// Sizes of models with random weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,6 @@ impl RandomModel {
             RandomModel::SmolLm2 => [576, 1536, 30, 9, 3, 64, 49_152],
         };
         ModelConfig {
-            architecture: Architecture::Llama,
             hidden,
             inner,
             layers: vec![LayerConfig::full(head_dim); n_layers],
@@ -37,17 +37,9 @@ impl RandomModel {
             head_dim,
             vocab,
             max_positions: 8192,
-            rms_eps: 1e-5,
-            ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
-            norms: BlockNorms::Before,
+            ropes: vec![RopeConfig::plain(1e4, head_dim)],
             tied: self == RandomModel::SmolLm2,
-            qkv_bias: false,
-            o_bias: false,
-            mlp_bias: false,
-            qk_norm: false,
-            bos: None,
-            eos: vec![],
-            hf_json: None,
+            ..ModelConfig::default()
         }
     }
 

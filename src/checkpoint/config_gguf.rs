@@ -6,7 +6,8 @@
 
 use crate::error::{Context, Result};
 use crate::formats::gguf::{Gguf, Metadata};
-use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::config::{Architecture, LayerConfig, ModelConfig, QkNorm};
+use crate::model::rope_config::{RopeConfig, RopeScaling};
 
 impl ModelConfig {
     /// Reads the configuration of the model in a GGUF file.
@@ -31,16 +32,15 @@ impl ModelConfig {
             vocab: embedding.shape.first().copied().unwrap_or(0),
             max_positions: keys.size("context_length")?,
             rms_eps: decimal(keys.metadata.f64(&keys.full("attention.layer_norm_rms_epsilon"))?),
-            ropes: vec![rope(gguf, &keys)?],
-            norms: BlockNorms::Before,
+            ropes: vec![rope(gguf, &keys, head_dim)?],
             tied: !has("output.weight"),
             qkv_bias: keys.architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),
             o_bias: has("blk.0.attn_output.bias"),
             mlp_bias: has("blk.0.ffn_gate.bias"),
-            qk_norm: keys.architecture == Architecture::Qwen3,
+            qk_norm: if keys.architecture == Architecture::Qwen3 { QkNorm::PerHead } else { QkNorm::None },
             bos: token(&gguf.metadata, "tokenizer.ggml.bos_token_id")?,
             eos: ends(&gguf.metadata)?,
-            hf_json: None,
+            ..Self::default()
         };
         config.validate()?;
         Ok(config)
@@ -106,7 +106,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn rope(gguf: &Gguf, keys: &Keys) -> Result<RopeConfig> {
+fn rope(gguf: &Gguf, keys: &Keys, head_dim: usize) -> Result<RopeConfig> {
     let theta = keys.number_or("rope.freq_base", 1e4)?;
     let kind = if keys.has("rope.scaling.type") { keys.metadata.str(&keys.full("rope.scaling.type"))? } else { "none" };
     let scaling = match kind {
@@ -121,14 +121,14 @@ fn rope(gguf: &Gguf, keys: &Keys) -> Result<RopeConfig> {
         ),
     };
     if gguf.info("rope_freqs.weight").is_none() {
-        return Ok(RopeConfig { theta, scaling });
+        return Ok(RopeConfig { scaling, ..RopeConfig::plain(theta, head_dim) });
     }
     crate::ensure!(
         scaling == RopeScaling::None,
         "both rope_freqs.weight and linear RoPE scaling are given; expected one"
     );
     let factors = gguf.read("rope_freqs.weight")?.to_f32().context("rope_freqs.weight")?;
-    Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) })
+    Ok(RopeConfig { scaling: RopeScaling::Factors(factors), ..RopeConfig::plain(theta, head_dim) })
 }
 
 /// The shortest decimal number that rounds to the stored f32: 1e-5, not 9.99999974e-6.
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!((c.tied, c.qkv_bias, c.ropes[0].theta), (false, true, 5e5));
         assert_eq!(c.ropes[0].scaling, RopeScaling::Factors(vec![8.0, 8.0]));
         let c = read("qwen3", &[("qwen3.attention.key_length", Value::U64(16))], &[embedding()]).unwrap();
-        assert_eq!((c.head_dim, c.qk_norm), (16, true));
+        assert_eq!((c.head_dim, c.qk_norm), (16, QkNorm::PerHead));
     }
 
     #[test]

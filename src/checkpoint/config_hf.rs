@@ -7,7 +7,8 @@
 
 use super::json_fields::Fields;
 use crate::error::{Context, Result};
-use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
+use crate::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, QkNorm};
+use crate::model::rope_config::{RopeConfig, RopeScaling};
 use serde_json::{Value, json};
 
 impl ModelConfig {
@@ -20,7 +21,7 @@ impl ModelConfig {
         let architecture = Architecture::parse(model_type.context_absent("model_type")?)?;
         refuse_unsupported(&fields, architecture)?;
         let mut config = sizes(&fields, architecture)?;
-        config.ropes = vec![rope(&fields)?];
+        config.ropes = vec![rope(&fields, config.head_dim)?];
         config.hf_json = Some(text.to_owned());
         config.validate()?;
         Ok(config)
@@ -49,6 +50,18 @@ impl ModelConfig {
         crate::ensure!(
             self.has_uniform_layers() && self.norms == BlockNorms::Before,
             "a {} model whose layers attend in different ways, or with other norms, has no config.json that is known here",
+            self.architecture.model_type()
+        );
+        let neutral = Self::default();
+        let has_only_known_parts = self.fused == neutral.fused
+            && self.activation == neutral.activation
+            && self.qk_norm != QkNorm::FullWidth
+            && self.logit_softcap.is_none()
+            && [self.embed_scale, self.residual_scale, self.logit_scale] == [1.0; 3]
+            && self.ropes.iter().all(|r| r.rotary_dim == self.head_dim && r.query_scale.is_none());
+        crate::ensure!(
+            has_only_known_parts,
+            "a {} model with factors, an activation or projections of another family has no config.json that is known here",
             self.architecture.model_type()
         );
         let mut value = json!({
@@ -84,7 +97,7 @@ impl ModelConfig {
         let recovered;
         let scaling = match &self.ropes[0].scaling {
             RopeScaling::Factors(_) => {
-                recovered = self.ropes[0].llama3_from_factors(self.head_dim)?;
+                recovered = self.ropes[0].llama3_from_factors()?;
                 &recovered
             }
             known => known,
@@ -99,6 +112,9 @@ impl ModelConfig {
                 "high_freq_factor": high_freq_factor,
                 "original_max_position_embeddings": original_max_positions,
             }),
+            RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } | RopeScaling::Dynamic { .. } => {
+                crate::bail!("this scaling of RoPE has no config.json that is known here: {scaling:?}")
+            }
         })
     }
 }
@@ -157,16 +173,15 @@ fn sizes(fields: &Fields, architecture: Architecture) -> Result<ModelConfig> {
         vocab: required("vocab_size")?,
         max_positions,
         rms_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
-        ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
-        norms: BlockNorms::Before,
+        ropes: vec![RopeConfig::plain(1e4, head_dim)],
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         qkv_bias: bias || architecture == Qwen2,
         o_bias: bias,
         mlp_bias: architecture == Llama && fields.flag("mlp_bias")?.unwrap_or(false),
-        qk_norm: architecture == Qwen3,
+        qk_norm: if architecture == Qwen3 { QkNorm::PerHead } else { QkNorm::None },
         bos: bos.first().copied(),
         eos: ids(fields, "eos_token_id", if sentencepiece { &[2] } else { &[] })?,
-        hf_json: None,
+        ..ModelConfig::default()
     })
 }
 
@@ -233,17 +248,17 @@ fn refuse_sliding_window(fields: &Fields, architecture: Architecture) -> Result<
 }
 
 /// RoPE from the keys of transformers 5 (`rope_parameters`) or 4 (`rope_theta` and `rope_scaling`).
-fn rope(fields: &Fields) -> Result<RopeConfig> {
+fn rope(fields: &Fields, head_dim: usize) -> Result<RopeConfig> {
     let outer_theta = fields.number("rope_theta")?.unwrap_or(1e4);
     let key = if fields.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
     let Some(value) = fields.get(key) else {
-        return Ok(RopeConfig { theta: outer_theta, scaling: RopeScaling::None });
+        return Ok(RopeConfig::plain(outer_theta, head_dim));
     };
     let read = || -> Result<RopeConfig> {
         let inner = Fields::of(value)?;
         refuse_partial_rotary(&inner)?;
         let theta = inner.number("rope_theta")?.unwrap_or(outer_theta);
-        Ok(RopeConfig { theta, scaling: scaling(&inner)? })
+        Ok(RopeConfig { scaling: scaling(&inner)?, ..RopeConfig::plain(theta, head_dim) })
     };
     read().context(key)
 }
@@ -294,10 +309,10 @@ mod tests {
         let c = with(&[]).unwrap();
         assert_eq!((c.head_dim, c.n_kv_heads, c.max_positions, c.rms_eps), (16, 4, 2048, 1e-6));
         assert_eq!((c.ropes[0].theta, c.ropes[0].scaling.clone(), c.tied), (1e4, RopeScaling::None, false));
-        assert_eq!((c.bos, c.eos, c.qkv_bias, c.qk_norm), (Some(1), vec![2], false, false));
+        assert_eq!((c.bos, c.eos, c.qkv_bias, c.qk_norm), (Some(1), vec![2], false, QkNorm::None));
         let kv = ("num_key_value_heads", json!(2));
         let c = with(&[("model_type", json!("qwen3")), ("head_dim", json!(null)), kv.clone()]).unwrap();
-        assert_eq!((c.head_dim, c.qk_norm, c.bos, c.eos.len()), (16, true, None, 0));
+        assert_eq!((c.head_dim, c.qk_norm, c.bos, c.eos.len()), (16, QkNorm::PerHead, None, 0));
         assert_eq!(with(&[("model_type", json!("qwen3")), kv.clone()]).unwrap().head_dim, 128);
         let c = with(&[("model_type", json!("qwen2")), kv]).unwrap();
         assert_eq!((c.qkv_bias, c.o_bias), (true, false));
@@ -318,7 +333,7 @@ mod tests {
         let legacy = with(&[("rope_scaling", json!({"type": "linear", "factor": 2.0}))]).unwrap();
         assert_eq!(legacy.ropes[0].scaling, RopeScaling::Linear { factor: 2.0 });
         let plain = with(&[("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e6}))]).unwrap();
-        assert_eq!(plain.ropes, [RopeConfig { theta: 1e6, scaling: RopeScaling::None }]);
+        assert_eq!(plain.ropes, [RopeConfig::plain(1e6, 16)]);
     }
 
     #[test]
@@ -373,7 +388,9 @@ mod tests {
             config.architecture = architecture;
             config.ropes[0].scaling = scaling;
             config.qkv_bias = architecture == Architecture::Qwen2;
-            config.qk_norm = architecture == Architecture::Qwen3;
+            if architecture == Architecture::Qwen3 {
+                config.qk_norm = QkNorm::PerHead;
+            }
             let text = config.to_hf_json().unwrap();
             let read = ModelConfig::from_hf_json(&text).unwrap();
             assert_eq!(read.to_hf_json().unwrap(), text);

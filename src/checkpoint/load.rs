@@ -161,12 +161,13 @@ impl Loader<'_> {
         let (gate_up, whole) = self.linears(&prefix, [gate, up], adapter, site + 4)?;
         let gate_up = Stacked::new(gate_up, whole);
         let ([down], _) = self.linears(&prefix, [down], adapter, site + 6)?;
-        let qk_norm = if config.qk_norm {
-            let mut norm =
-                |which: &str| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[config.head_dim]);
-            Some((norm("q")?, norm("k")?))
-        } else {
-            None
+        let qk_norm = match config.qk_norm_channels() {
+            Some([q, k]) => {
+                let mut norm =
+                    |which: &str, n: usize| self.weight(&format!("{prefix}.self_attn.{which}_norm.weight"), &[n]);
+                Some((norm("q", q)?, norm("k", k)?))
+            }
+            None => None,
         };
         let names = NormNames::of(config.norms);
         let mut norm = |name: Option<(&str, &str)>| {

@@ -123,9 +123,9 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
         for (name, gguf) in names.all() {
             out.push(norm(name, gguf, config.hidden));
         }
-        if config.qk_norm {
-            out.push(norm("self_attn.q_norm", "attn_q_norm", config.head_dim));
-            out.push(norm("self_attn.k_norm", "attn_k_norm", config.head_dim));
+        if let Some([q, k]) = config.qk_norm_channels() {
+            out.push(norm("self_attn.q_norm", "attn_q_norm", q));
+            out.push(norm("self_attn.k_norm", "attn_k_norm", k));
         }
         for linear in linears(config) {
             let part = |kind: &str, shape: Vec<usize>| Weight {
@@ -150,6 +150,7 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::config::QkNorm;
     use crate::model::config::testing::small;
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(names(&|c| c.qkv_bias = true), plain + 2 * 3);
         assert_eq!(names(&|c| c.o_bias = true), plain + 2);
         assert_eq!(names(&|c| c.mlp_bias = true), plain + 2 * 3);
-        assert_eq!(names(&|c| c.qk_norm = true), plain + 2 * 2);
+        assert_eq!(names(&|c| c.qk_norm = QkNorm::PerHead), plain + 2 * 2);
         assert_eq!(names(&|c| c.norms = BlockNorms::BeforeAndAfter), plain + 2 * 2);
         assert_eq!(names(&|c| c.norms = BlockNorms::After), plain);
     }

@@ -211,8 +211,8 @@ mod tests {
     use crate::formats::gguf::Value;
     use crate::formats::gguf::testing::gguf_bytes;
     use crate::formats::safetensors_write::write_safetensors;
-    use crate::model::config::Architecture;
     use crate::model::config::testing::small;
+    use crate::model::config::{Architecture, QkNorm};
 
     /// All weights of the model with distinct values.
     fn tensors(config: &ModelConfig) -> Vec<(String, HostTensor)> {
@@ -276,9 +276,9 @@ mod tests {
     #[test]
     fn a_folder_and_a_gguf_file_give_the_same_weights() {
         for (architecture, bias, qk_norm, tied) in [
-            (Architecture::Llama, false, false, true),
-            (Architecture::Qwen2, true, false, true),
-            (Architecture::Qwen3, false, true, false),
+            (Architecture::Llama, false, QkNorm::None, true),
+            (Architecture::Qwen2, true, QkNorm::None, true),
+            (Architecture::Qwen3, false, QkNorm::PerHead, false),
         ] {
             let config = ModelConfig { architecture, qkv_bias: bias, qk_norm, tied, ..small() };
             let tensors = tensors(&config);

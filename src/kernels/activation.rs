@@ -19,10 +19,11 @@ const GROUP: usize = 64;
 const BLOCK: usize = 1024;
 
 /// The gated activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// silu(gate) · up with silu(x) = x / (1 + e^-x): Llama, Qwen, Mistral. Shazeer, arXiv
     /// 2002.05202.
+    #[default]
     SwiGlu,
     /// gelu_tanh(gate) · up with gelu_tanh(x) = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))), PyTorch's
     /// `gelu(approximate="tanh")`: Gemma. Hendrycks and Gimpel, arXiv 1606.08415.

@@ -5,8 +5,10 @@
 //! GGUF file. [`rope`](super::rope) builds the RoPE tables from it, and
 //! [`weights`](crate::checkpoint::weights) lists the tensors it needs.
 
+use super::rope_config::{MAX_POSITIONS, RopeConfig, in_range, positive};
 use crate::attention::{Attention, LayerAttention};
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 
 /// Model families that share one forward pass of grouped-query attention and SwiGLU blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,34 +56,6 @@ impl Architecture {
     }
 }
 
-/// Scaling of the RoPE frequencies.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    None,
-    /// Divides every frequency by `factor`.
-    Linear {
-        factor: f64,
-    },
-    /// Llama 3.x: divides low frequencies by `factor`, keeps high ones, and blends those in
-    /// between.
-    Llama3 {
-        factor: f64,
-        low_freq_factor: f64,
-        high_freq_factor: f64,
-        original_max_positions: usize,
-    },
-    /// One divisor per frequency (`head_dim / 2`). GGUF files store the scaling of Llama 3 this
-    /// way, in `rope_freqs.weight`.
-    Factors(Vec<f32>),
-}
-
-/// Rotary position embedding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    pub theta: f64,
-    pub scaling: RopeScaling,
-}
-
 /// Attention settings of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerConfig {
@@ -119,6 +93,18 @@ pub enum BlockNorms {
     After,
 }
 
+/// RMS norms of queries and keys before RoPE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QkNorm {
+    #[default]
+    None,
+    /// Over each head, with one weight [head_dim] for all heads: Qwen3, Gemma 3.
+    PerHead,
+    /// Over all channels of the projection, with weights [heads · head_dim] and [kv_heads ·
+    /// head_dim]: OLMo 2 and 3.
+    FullWidth,
+}
+
 /// Everything about a model except its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -146,13 +132,63 @@ pub struct ModelConfig {
     pub qkv_bias: bool,
     pub o_bias: bool,
     pub mlp_bias: bool,
-    /// Qwen3: RMS norm of each query and key head before RoPE.
-    pub qk_norm: bool,
+    /// RMS norms of queries and keys before RoPE.
+    pub qk_norm: QkNorm,
+    /// One matrix holds the rows of q, k and v, and one those of gate and up (Phi-3). Adapters then
+    /// belong to the whole matrix.
+    pub fused: bool,
+    /// The gated activation of the feed-forward layer.
+    pub activation: Activation,
+    /// Multiplies the embeddings (Gemma: √hidden; Granite: `embedding_multiplier`).
+    pub embed_scale: f64,
+    /// Multiplies what attention and the feed-forward layer add to the residual stream (Granite:
+    /// `residual_multiplier`).
+    pub residual_scale: f64,
+    /// Multiplies the logits (Granite: 1 / `logits_scaling`).
+    pub logit_scale: f64,
+    /// c: the logits, after [`ModelConfig::logit_scale`], become c · tanh(logits / c) (Gemma:
+    /// `final_logit_softcapping`).
+    pub logit_softcap: Option<f64>,
     pub bos: Option<u32>,
     /// End-of-sequence tokens; may be empty. `generation_config.json` can override them.
     pub eos: Vec<u32>,
     /// The original `config.json`, verbatim.
     pub hf_json: Option<String>,
+}
+
+/// A Llama without sizes, which [`ModelConfig::validate`] refuses: every switch is off. Readers and
+/// tests fill in what a model has.
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            architecture: Architecture::Llama,
+            hidden: 0,
+            inner: 0,
+            layers: vec![],
+            n_heads: 0,
+            n_kv_heads: 0,
+            head_dim: 0,
+            vocab: 0,
+            max_positions: 0,
+            rms_eps: 1e-5,
+            ropes: vec![],
+            norms: BlockNorms::Before,
+            tied: false,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: QkNorm::None,
+            fused: false,
+            activation: Activation::SwiGlu,
+            embed_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
+            bos: None,
+            eos: vec![],
+            hf_json: None,
+        }
+    }
 }
 
 /// Upper limits, far above any model of these families. A larger size means a damaged file.
@@ -161,7 +197,6 @@ const MAX_CHANNELS: usize = 1 << 20;
 const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_LAYERS: usize = 1 << 12;
-const MAX_POSITIONS: usize = 1 << 30;
 
 impl ModelConfig {
     /// Number of layers.
@@ -190,6 +225,15 @@ impl ModelConfig {
     /// Output channels of the query projection.
     pub fn q_channels(&self) -> usize {
         self.n_heads * self.head_dim
+    }
+
+    /// Sizes of the weights of the norms of queries and of keys, if the model has them.
+    pub fn qk_norm_channels(&self) -> Option<[usize; 2]> {
+        match self.qk_norm {
+            QkNorm::None => None,
+            QkNorm::PerHead => Some([self.head_dim; 2]),
+            QkNorm::FullWidth => Some([self.q_channels(), self.kv_channels()]),
+        }
     }
 
     /// Output channels of the key and of the value projection.
@@ -241,55 +285,24 @@ impl ModelConfig {
                 crate::ensure!(rope < n, "layer {i} uses RoPE table {rope}, but there are only {n}");
             }
         }
+        positive("the factor of the embeddings", self.embed_scale)?;
+        positive("the factor of the residuals", self.residual_scale)?;
+        positive("the factor of the logits", self.logit_scale)?;
+        positive("final_logit_softcapping", self.logit_softcap.unwrap_or(1.0))?;
+        let unsupported = [
+            ("a factor of the embeddings", self.embed_scale != 1.0),
+            ("a factor of the residuals", self.residual_scale != 1.0),
+            ("a factor of the logits", self.logit_scale != 1.0),
+            ("a softcap of the logits", self.logit_softcap.is_some()),
+            ("an activation other than SwiGLU", self.activation != Activation::SwiGlu),
+            ("a norm over all queries and keys", self.qk_norm == QkNorm::FullWidth),
+            ("fused projections", self.fused),
+        ];
+        if let Some((what, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
+            crate::bail!("{what} is not supported yet");
+        }
         self.ropes.iter().try_for_each(|rope| rope.validate(self.head_dim))
     }
-}
-
-impl RopeConfig {
-    /// Fails if the settings define no valid RoPE for heads of `head_dim` channels.
-    fn validate(&self, head_dim: usize) -> Result<()> {
-        positive("rope_theta", self.theta)?;
-        match &self.scaling {
-            RopeScaling::None => {}
-            RopeScaling::Linear { factor } => positive("RoPE scaling factor", *factor)?,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
-                positive("RoPE scaling factor", *factor)?;
-                positive("RoPE low_freq_factor", *low_freq_factor)?;
-                positive("RoPE high_freq_factor", *high_freq_factor)?;
-                let ordered = low_freq_factor < high_freq_factor;
-                crate::ensure!(
-                    ordered,
-                    "RoPE scaling: low_freq_factor ({low_freq_factor}) must be below high_freq_factor ({high_freq_factor})"
-                );
-                crate::ensure!(
-                    (1..=MAX_POSITIONS).contains(original_max_positions),
-                    "RoPE original_max_position_embeddings: expected 1 to {MAX_POSITIONS}, found {original_max_positions}"
-                );
-            }
-            RopeScaling::Factors(factors) => {
-                crate::ensure!(
-                    factors.len() == head_dim / 2,
-                    "rope_freqs.weight: expected {} divisors, found {}",
-                    head_dim / 2,
-                    factors.len()
-                );
-                for &factor in factors {
-                    positive("rope_freqs.weight", f64::from(factor))?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn in_range(name: &str, found: usize, most: usize) -> Result<()> {
-    crate::ensure!((1..=most).contains(&found), "{name}: expected 1 to {most}, found {found}");
-    Ok(())
-}
-
-fn positive(name: &str, found: f64) -> Result<()> {
-    crate::ensure!(found.is_finite() && found > 0.0, "{name}: expected a positive number, found {found}");
-    Ok(())
 }
 
 #[cfg(test)]
@@ -299,7 +312,6 @@ pub mod testing {
     /// A small valid configuration to vary.
     pub fn small() -> ModelConfig {
         ModelConfig {
-            architecture: Architecture::Llama,
             hidden: 8,
             inner: 12,
             layers: vec![LayerConfig::full(4); 2],
@@ -308,17 +320,10 @@ pub mod testing {
             head_dim: 4,
             vocab: 10,
             max_positions: 64,
-            rms_eps: 1e-5,
-            ropes: vec![RopeConfig { theta: 1e4, scaling: RopeScaling::None }],
-            norms: BlockNorms::Before,
-            tied: false,
-            qkv_bias: false,
-            o_bias: false,
-            mlp_bias: false,
-            qk_norm: false,
+            ropes: vec![RopeConfig::plain(1e4, 4)],
             bos: Some(1),
             eos: vec![2],
-            hf_json: None,
+            ..ModelConfig::default()
         }
     }
 }
@@ -327,6 +332,7 @@ pub mod testing {
 mod tests {
     use super::testing::small;
     use super::*;
+    use crate::model::rope_config::RopeScaling;
 
     fn error_of(change: impl Fn(&mut ModelConfig)) -> String {
         let mut config = small();
@@ -353,6 +359,16 @@ mod tests {
         assert!(error_of(|c| c.layers[1].window = Some(0)).contains("layer 1: a sliding window"));
         assert!(error_of(|c| c.layers[1].scale = f64::INFINITY).contains("attention scores"));
         assert!(error_of(|c| c.layers[0].rope = Some(1)).contains("table 1, but there are only 1"));
+    }
+
+    #[test]
+    fn impossible_rotations_and_factors_are_named() {
+        assert!(error_of(|c| c.ropes[0].rotary_dim = 3).contains("partial_rotary_factor"));
+        assert!(error_of(|c| c.ropes[0].rotary_dim = 6).contains("partial_rotary_factor"));
+        assert!(error_of(|c| c.embed_scale = f64::NAN).contains("the embeddings"));
+        assert!(error_of(|c| c.residual_scale = 0.0).contains("the residuals"));
+        assert!(error_of(|c| c.logit_scale = -1.0).contains("the logits"));
+        assert!(error_of(|c| c.logit_softcap = Some(0.0)).contains("final_logit_softcapping"));
     }
 
     #[test]

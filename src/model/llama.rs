@@ -4,8 +4,9 @@
 use std::rc::Rc;
 
 use super::block::{Attend, Block, TrainingContext};
-use super::config::{ModelConfig, RopeConfig};
+use super::config::ModelConfig;
 use super::rope;
+use super::rope_config::RopeConfig;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::{Context, Result};
@@ -42,7 +43,7 @@ pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: 
         Ok(t)
     };
     let mut tables = |rope: &RopeConfig| {
-        let (cos, sin) = rope::tables(rope, config.head_dim, 0..n);
+        let (cos, sin) = rope::tables(rope, n, 0..n);
         Ok(RopeTables { cos: put("rope cos", &cos)?, sin: put("rope sin", &sin)? })
     };
     config.ropes.iter().map(&mut tables).collect()

@@ -4,3 +4,4 @@ pub mod block;
 pub mod config;
 pub mod llama;
 pub mod rope;
+pub mod rope_config;

@@ -1,6 +1,7 @@
 //! A model whose layers attend in different ways, with random weights.
 
-use longreach::model::config::{Architecture, BlockNorms, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
+use longreach::model::config::{BlockNorms, LayerConfig, ModelConfig};
+use longreach::model::rope_config::RopeConfig;
 
 /// Windows shorter and longer than partitions, chunks and tiles; full attention between them, once
 /// without rotation; different rotations and factors of the scores; and a window that limits
@@ -14,9 +15,7 @@ pub fn config(norms: BlockNorms) -> ModelConfig {
         full.clone(),
         LayerConfig { window: Some(MAX_POSITIONS), ..full },
     ];
-    let rope = |theta| RopeConfig { theta, scaling: RopeScaling::None };
     ModelConfig {
-        architecture: Architecture::Llama,
         hidden: 32,
         inner: 48,
         layers,
@@ -25,17 +24,10 @@ pub fn config(norms: BlockNorms) -> ModelConfig {
         head_dim: 8,
         vocab: 512,
         max_positions: MAX_POSITIONS,
-        rms_eps: 1e-5,
-        ropes: vec![rope(1e4), rope(1e3)],
+        ropes: vec![RopeConfig::plain(1e4, 8), RopeConfig::plain(1e3, 8)],
         norms,
         tied: true,
-        qkv_bias: false,
-        o_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
-        bos: None,
-        eos: vec![],
-        hf_json: None,
+        ..ModelConfig::default()
     }
 }
 

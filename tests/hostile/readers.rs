@@ -73,8 +73,8 @@ pub fn gguf(scratch: &Path, bytes: &[u8]) {
 fn use_config(config: &ModelConfig) {
     let _ = config.to_hf_json();
     for rope in &config.ropes {
-        let _ = rope.llama3_from_factors(config.head_dim);
-        let _ = rope::tables(rope, config.head_dim, 0..2);
+        let _ = rope.llama3_from_factors();
+        let _ = rope::tables(rope, 2, 0..2);
     }
 }
 
