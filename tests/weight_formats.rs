@@ -95,7 +95,7 @@ fn check_device(device: &mut dyn Executor) {
         let table = upload(device, format, &golden);
         let ids: Vec<u32> = (0..table.rows as u32).collect();
         let index = TokenIndex::upload(device, &ids, false).unwrap();
-        let rows = run(device, |rec| embedding(rec, &table, &index).unwrap().0.remove(0));
+        let rows = run(device, |rec| embedding(rec, &table, &index, 1.0).unwrap().0.remove(0));
         let is_normal = |x: &f32| *x == 0.0 || x.abs() >= f32::MIN_POSITIVE;
         // Devices may flush f32 subnormals, which bfloat16 can represent, and need not support
         // infinities.

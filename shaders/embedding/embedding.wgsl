@@ -1,5 +1,5 @@
 // Row lookup in one slice of a table:
-// out[t, c] = w[ids[t] - first_row, c] if the slice holds that row
+// out[t, c] = scale * w[ids[t] - first_row, c] if the slice holds that row
 // For other tokens, the first slice writes 0 and the later slices leave out unchanged.
 // grid: tokens * cols invocations, folded.
 struct Params {
@@ -8,6 +8,7 @@ struct Params {
     first_row: u32,   // of the slice within the table
     rows: u32,        // of the slice
     zero_others: u32, // 1 for the first slice
+    scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -23,7 +24,7 @@ fn embedding(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
     }
     let row = ids[token] - p.first_row; // wraps to a huge number below the slice
     if row < p.rows {
-        out[i] = weight(row * p.cols + i % p.cols);
+        out[i] = p.scale * weight(row * p.cols + i % p.cols);
     } else if p.zero_others != 0u {
         out[i] = 0.0;
     }

@@ -1,5 +1,5 @@
 // Table gradient for one slice:
-// dtable[unique[u] - first_row, c] = sum over the occurrences of unique[u] of dy[token, c]
+// dtable[unique[u] - first_row, c] = scale * sum over the occurrences of unique[u] of dy[token, c]
 // The sum is in token order. An earlier command clears the other rows.
 // grid: n_unique * cols invocations, folded.
 struct Params {
@@ -7,6 +7,7 @@ struct Params {
     first_row: u32,    // of the slice within the table
     first_unique: u32, // first unique id within the slice
     n_unique: u32,     // unique ids within the slice
+    scale: f32,        // factor of the rows in the forward
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -28,5 +29,5 @@ fn embedding_backward(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num
     for (var k = offsets[u]; k < offsets[u + 1u]; k++) {
         sum += dy[occurrences[k] * p.cols + col];
     }
-    dtable[(unique[u] - p.first_row) * p.cols + col] = sum;
+    dtable[(unique[u] - p.first_row) * p.cols + col] = p.scale * sum;
 }

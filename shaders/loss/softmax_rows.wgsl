@@ -1,7 +1,8 @@
 // Cross-entropy of a chunk of logits, and its gradient in place.
 //
 // losses[first_row + r] = log(sum_j exp(x[r, j] - max)) + max - x[r, label]
-// x[r, j] <- scale * (exp(x[r, j] - max) / sum - [j = label])   only if gradient is 1
+// x[r, j] <- scale * slope * (exp(x[r, j] - max) / sum - [j = label])   only if gradient is 1
+// slope = 1 - (x[r, j] / softcap)^2, that of the softcap, or 1 without
 // Both are 0 for an ignored row. A label of cols or more marks a row as ignored.
 // grid: [rows], one workgroup per row.
 struct Params {
@@ -10,6 +11,7 @@ struct Params {
     first_row: u32, // first row of the chunk within labels and losses
     gradient: u32,  // 1: overwrite the logits with the gradient
     scale: f32,     // scale of the gradient
+    softcap: f32,   // 0 for none
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -51,8 +53,11 @@ fn softmax_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         return;
     }
     let factor = select(p.scale, 0.0, ignored);
+    let steepness = select(0.0, 1.0 / max(p.softcap, 1e-30), p.softcap > 0.0);
     for (var j = lane; j < p.cols; j += TREE_LANES) {
-        let probability = exp(clamp(x[base + j] - highest, LOWEST_EXPONENT, 0.0)) / sum;
-        x[base + j] = factor * (probability - select(0.0, 1.0, j == label));
+        let y = x[base + j];
+        let probability = exp(clamp(y - highest, LOWEST_EXPONENT, 0.0)) / sum;
+        let slope = 1.0 - (y * steepness) * (y * steepness);
+        x[base + j] = factor * slope * (probability - select(0.0, 1.0, j == label));
     }
 }

@@ -180,6 +180,8 @@ impl Loader<'_> {
             heads: crate::attention::Heads { queries: config.n_heads, keys: config.n_kv_heads, dim: config.head_dim },
             eps: config.rms_eps as f32,
             scale: layer.scale as f32,
+            residual_scale: config.residual_scale as f32,
+            activation: config.activation,
             rope: layer.rope,
             input_norm: norm(names.input)?,
             after_attention_norm: norm(names.after_attention)?,

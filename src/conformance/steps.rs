@@ -20,7 +20,7 @@ use crate::formats::host_tensor::HostTensor;
 use crate::gpu::{Buffer, Executor, Kind, Recording, Span, upload_words};
 use crate::kernels::case::{Tolerance, random};
 use crate::kernels::embedding::TokenIndex;
-use crate::kernels::loss::logits;
+use crate::kernels::head::logits;
 use crate::kernels::sample::{Sampling, sample};
 use crate::nn::Dropout;
 use crate::optim::{Optimizer, OptimizerKind, OptimizerSettings};
@@ -195,7 +195,7 @@ fn generation_rows(
         let index = TokenIndex::upload(device, &ids[fed..fed + n], false)?;
         let mut tape = Tape::inference();
         let hidden = loaded.model.forward_cached(&mut tape, &index, &cache, &step)?;
-        let logits = logits(&mut tape.rec, &hidden.tensor, &loaded.model.head().value);
+        let logits = logits(&mut tape.rec, &hidden.tensor, loaded.model.output());
         let token = Buffer::persistent("token", Kind::U32, 1).span();
         sample(&mut tape.rec, &logits, logits.rows - 1, Some((&previous, fed)), &sampling, 0.37, &token);
         let found = walk_rows(device, &tape.rec, place.named(&format!("{what}, tokens {fed} to {}", fed + n)))?;

@@ -11,8 +11,9 @@ use crate::data::dataset::IGNORED;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Executor, Kind, Reading, Recording, Span, upload_words};
 use crate::kernels::embedding::TokenIndex;
+use crate::kernels::head::logits_into;
 use crate::kernels::loss::{Need, cross_entropy};
-use crate::kernels::matmul::{Rows, matmul_nt};
+use crate::kernels::matmul::Rows;
 use crate::kernels::sample::{Sampling, sample};
 use crate::model::llama::Llama;
 use crate::tensor::{Format, Tensor, copy_tensor};
@@ -95,7 +96,7 @@ impl Session {
             let logits = Tensor::from_span(Buffer::persistent("chunk logits", Kind::Real, n * vocab).span(), n, vocab);
             let index = TokenIndex::upload(device, &rest[..n], false)?;
             let to_logits = |rec: &mut Recording, hidden: &Tensor| {
-                matmul_nt(rec, hidden, &model.head().value, &logits, 1.0, 0.0);
+                logits_into(rec, hidden, model.output(), &logits);
                 Ok(())
             };
             self.forward(device, model, &index, to_logits)?;
@@ -126,7 +127,7 @@ impl Session {
             let words = upload_words(device, "chunk labels", &words)?;
             self.forward(device, model, &index, |rec, hidden| {
                 let need = Need { hidden: false, head: false };
-                let (out, _) = cross_entropy(rec, hidden, &model.head().value, &words, 1.0, need, max_elements)?;
+                let (out, _) = cross_entropy(rec, hidden, model.output(), &words, 1.0, need, max_elements)?;
                 copy_tensor(rec, &out[0], &loss);
                 Ok(())
             })?;
@@ -188,7 +189,7 @@ impl Session {
         let logits = self.logits.clone();
         self.forward(device, model, index, |rec, hidden| {
             if is_last {
-                matmul_nt(rec, Rows::new(hidden, hidden.rows - 1, 1), &model.head().value, &logits, 1.0, 0.0);
+                logits_into(rec, Rows::new(hidden, hidden.rows - 1, 1), model.output(), &logits);
             }
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! Elementwise kernels: sum of two tensors, accumulation, scaling by a factor on the device.
+//! Elementwise kernels: sum of two tensors, accumulation, scaling by a number or a device factor.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
@@ -18,6 +18,16 @@ params! {
     pub struct Params {
         /// Elements of the output.
         n: u32,
+    }
+}
+
+params! {
+    /// The number of elements and a factor.
+    pub struct ScaleParams {
+        /// Elements of the output.
+        n: u32,
+        /// The factor.
+        factor: f32,
     }
 }
 
@@ -51,6 +61,19 @@ static ADD_INTO: KernelDef = KernelDef {
     reference_f64: add_into_reference,
 };
 
+static SCALE: KernelDef = KernelDef {
+    label: "elementwise/scale",
+    suffix: "",
+    parts: &[wgsl!("common/grid"), wgsl!("elementwise/scale")],
+    bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[n]")],
+    params: ScaleParams::FIELDS,
+    constants: &[],
+    alternatives: &[],
+    work: |d| Ok(d.work(d.param("n"))),
+    reference_f32: scale_reference,
+    reference_f64: scale_reference,
+};
+
 static SCALE_BY: KernelDef = KernelDef {
     label: "elementwise/scale_by",
     suffix: "",
@@ -70,7 +93,7 @@ static SCALE_BY: KernelDef = KernelDef {
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    vec![(&ADD, vec![]), (&ADD_INTO, vec![]), (&SCALE_BY, vec![])]
+    [&ADD, &ADD_INTO, &SCALE, &SCALE_BY].map(|k| (k, vec![])).to_vec()
 }
 
 fn add_reference<T: Real>(args: KernelArgs<'_, T>) {
@@ -91,6 +114,16 @@ fn add_into_reference<T: Real>(args: KernelArgs<'_, T>) {
     for_rows(n, &mut out[..n], BLOCK, |block, out| {
         let a = &a[block * BLOCK..][..out.len()];
         out.iter_mut().zip(a).for_each(|(out, &a)| *out += a);
+    });
+}
+
+fn scale_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: ScaleParams = args.params();
+    let [x, out] = args.buffers();
+    let (n, x, factor) = (p.n as usize, x.real(), T::of(p.factor));
+    for_rows(n, &mut out.real_mut()[..n], BLOCK, |block, out| {
+        let x = &x[block * BLOCK..][..out.len()];
+        out.iter_mut().zip(x).for_each(|(out, &x)| *out = x * factor);
     });
 }
 
@@ -142,9 +175,37 @@ pub fn add_into(rec: &mut Recording, x: &Tensor, target: &Tensor) {
     }
 }
 
+struct Scale {
+    factor: f32,
+}
+
+impl Scale {
+    fn append(&self, rec: &mut Recording, x: &Tensor) -> Tensor {
+        let out = Tensor::transient(rec, "scale", x.rows, x.cols);
+        let params = ScaleParams { n: x.len() as u32, factor: self.factor };
+        rec.dispatch(&SCALE, &[], params, &[x.span(), out.span()], groups_for(x.len(), GROUP));
+        out
+    }
+}
+
+impl Op for Scale {
+    fn label(&self) -> &'static str {
+        SCALE.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![need[0].then(|| self.append(rec, &grads[0]))])
+    }
+}
+
+/// factor · x for an activation.
+pub fn scale(rec: &mut Recording, x: &Tensor, factor: f32) -> Result<Applied> {
+    let op = Scale { factor };
+    Ok((vec![op.append(rec, x)], Box::new(op)))
+}
+
 /// Appends x · factor, slice by slice: x may be cut in any way, factor [1, 1] is on the device.
 /// Multiplies a gradient saved for a unit loss by the gradient of the loss; has no gradient itself.
-/// gradient of its own.
 pub fn scale_by(rec: &mut Recording, x: &Tensor, factor: &Tensor) -> Tensor {
     assert_eq!(factor.len(), 1, "a factor is one number");
     let out = Tensor::transient_like(rec, "scale_by", x);
@@ -174,6 +235,13 @@ fn add_into_case(name: &str, rows: usize, cols: usize) -> Case {
     })
 }
 
+fn scale_case(name: &str, rows: usize, cols: usize) -> Case {
+    let inputs = vec![real(1, rows, cols, 1.0)];
+    Case::new(format!("elementwise/scale: {name}"), inputs, Tolerance::ROUNDING, |rec, b| {
+        scale(rec, &b.tensors[0], -0.22).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
 fn scale_by_case(name: &str, rows: usize, cols: usize) -> Case {
     let inputs = vec![real(1, rows, cols, 1.0).frozen(), real(2, 1, 1, 3.0).frozen()];
     Case::new(format!("elementwise/scale_by: {name}"), inputs, Tolerance::ROUNDING, |rec, b| {
@@ -196,6 +264,9 @@ pub fn cases() -> Vec<Case> {
         add_case("small values", 3, 37, 1e-8),
         add_into_case("odd", 3, 37),
         add_into_case("whole workgroups", 6, 64),
+        scale_case("odd", 3, 37),
+        scale_case("whole workgroups", 6, 64),
+        scale_case("beyond 16 bits", 70, 1000),
         scale_by_case("odd", 3, 37),
         scale_by_case("whole workgroups", 6, 64),
         add_case("bench", 512, 2048, 1.0).bench(),

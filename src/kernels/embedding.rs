@@ -32,6 +32,8 @@ params! {
         rows: u32,
         /// 1 to zero the tokens of other slices.
         zero_others: u32,
+        /// Factor of the rows.
+        scale: f32,
     }
 }
 
@@ -46,19 +48,23 @@ params! {
         first_unique: u32,
         /// Unique ids within the slice.
         n_unique: u32,
+        /// Factor of the rows in the forward.
+        scale: f32,
     }
 }
 
 /// Counts only the table rows that the ids select.
 fn look_up_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let row = d.len("w") / d.param("rows");
-    Ok(Work { flops: 0, bytes: 4 * d.param("tokens") * (1 + d.param("cols") + row) })
+    let values = d.param("tokens") * d.param("cols");
+    Ok(Work { flops: values, bytes: 4 * (values + d.param("tokens") * (1 + row)) })
 }
 
 /// Counts only the gradient rows that the ids select.
 fn backward_work(d: &mut DispatchView<'_>) -> Result<Work> {
     let read = d.len("dy") + 2 * d.len("offsets") + d.len("occurrences");
-    Ok(Work { flops: d.len("dy"), bytes: 4 * (read + d.param("n_unique") * d.param("cols")) })
+    let written = d.param("n_unique") * d.param("cols");
+    Ok(Work { flops: d.len("dy") + written, bytes: 4 * (read + written) })
 }
 
 const LABEL: &str = "embedding/embedding";
@@ -133,6 +139,7 @@ fn embedding_reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
         let row = ids[t].wrapping_sub(p.first_row);
         if row < p.rows {
             copy_row(&w, format, row as usize * cols, out);
+            out.iter_mut().for_each(|x| *x = *x * T::of(p.scale));
         } else if p.zero_others != 0 {
             out.fill(T::ZERO);
         }
@@ -150,6 +157,7 @@ fn embedding_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
         for &t in &occurrences[offsets[u] as usize..offsets[u + 1] as usize] {
             out.iter_mut().zip(&dy[t as usize * cols..]).for_each(|(s, &g)| *s += g);
         }
+        out.iter_mut().for_each(|s| *s = *s * T::of(p.scale));
     }
 }
 
@@ -229,6 +237,7 @@ impl TokenIndex {
 struct Embedding {
     table: Tensor,
     index: TokenIndex,
+    scale: f32,
 }
 
 impl Op for Embedding {
@@ -251,7 +260,7 @@ impl Op for Embedding {
                 }
                 let (cols, first_row) = (dtable.cols as u32, piece.row as u32);
                 let (first_unique, n_unique) = (first as u32, (end - first) as u32);
-                let params = BackwardParams { cols, first_row, first_unique, n_unique };
+                let params = BackwardParams { cols, first_row, first_unique, n_unique, scale: self.scale };
                 let spans = [grads[0].span(), &index.unique, &index.offsets, &index.occurrences, &piece.span];
                 let groups = groups_for((end - first) * dtable.cols, GROUP);
                 rec.dispatch(&EMBEDDING_BACKWARD, &[], params, &spans, groups);
@@ -262,9 +271,9 @@ impl Op for Embedding {
     }
 }
 
-/// Looks up the rows `ids` of `table` [vocabulary, channels], in any format and any cuts → [tokens,
+/// scale · the rows `ids` of `table` [vocabulary, channels], in any format and any cuts → [tokens,
 /// channels]. Ids outside the table give zeros. Input: table.
-pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex) -> Result<Applied> {
+pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex, scale: f32) -> Result<Applied> {
     let out = Tensor::transient(rec, "embedding", ids.n_tokens(), table.cols);
     let kernel = look_up(table.format);
     for piece in table.pieces() {
@@ -274,10 +283,11 @@ pub fn embedding(rec: &mut Recording, table: &Tensor, ids: &TokenIndex) -> Resul
             first_row: piece.row as u32,
             rows: piece.rows as u32,
             zero_others: u32::from(piece.row == 0),
+            scale,
         };
         rec.dispatch(kernel, &[], params, &[&ids.ids, &piece.span, out.span()], groups_for(out.len(), GROUP));
     }
-    Ok((vec![out], Box::new(Embedding { table: table.clone(), index: ids.clone() })))
+    Ok((vec![out], Box::new(Embedding { table: table.clone(), index: ids.clone(), scale })))
 }
 
 fn case(name: &str, table: Input, ids: Vec<u32>) -> Case {
@@ -287,7 +297,7 @@ fn case(name: &str, table: Input, ids: Vec<u32>) -> Case {
     Case::new(format!("embedding/embedding: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let [ids, unique, offsets, occurrences] = std::array::from_fn(|i| b.words[i].clone());
         let gradient = Some(GradientIndex { host_unique: lists.unique.clone(), unique, offsets, occurrences });
-        embedding(rec, &b.tensors[0], &TokenIndex { ids, gradient }).map(|(outs, op)| (outs, Some(op)))
+        embedding(rec, &b.tensors[0], &TokenIndex { ids, gradient }, 1.5).map(|(outs, op)| (outs, Some(op)))
     })
 }
 
@@ -305,7 +315,7 @@ fn sliced_case(name: &str, rows: [usize; 2], cols: usize, ids: Vec<u32>) -> Case
         let piece = |i: usize, row: usize| Piece { row, rows: rows[i], span: b.tensors[i].span().clone() };
         let pieces = vec![piece(0, 0), piece(1, rows[0])];
         let table = Tensor::from_pieces(rows[0] + rows[1], cols, Format::F32, pieces);
-        let (outs, op) = embedding(rec, &table, &TokenIndex { ids, gradient })?;
+        let (outs, op) = embedding(rec, &table, &TokenIndex { ids, gradient }, 0.75)?;
         op.backward(rec, &[b.tensors[2].clone()], &[true])?;
         Ok((outs, None))
     })
@@ -374,7 +384,7 @@ mod tests {
         let index = TokenIndex::upload(&mut device, &[1], false).unwrap();
         let mut rec = Recording::new();
         let table = Tensor::transient(&rec, "table", 2, 3);
-        let (outs, op) = embedding(&mut rec, &table, &index).unwrap();
+        let (outs, op) = embedding(&mut rec, &table, &index, 1.0).unwrap();
         assert!(op.backward(&mut rec, &outs, &[true]).is_err());
     }
 }

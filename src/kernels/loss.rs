@@ -1,8 +1,8 @@
 //! The language-model head fused with cross-entropy, which never stores all logits at once.
 //!
 //! It processes the rows in chunks. For each chunk it computes the losses *and* the gradients from
-//! the logits, so the rule only scales them by the gradient of the loss. Without labels, [`logits`]
-//! is the plain product.
+//! the logits, so the rule only scales them by the gradient of the loss. [`super::head`] computes
+//! the logits.
 
 use std::cell::Cell;
 
@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, random, real, spiked};
 use super::parts::TREE;
-use super::matmul::{Rows, matmul_nn, matmul_nt, matmul_tn};
+use super::head::{Head, logits_into};
+use super::matmul::{Rows, matmul_nn, matmul_tn};
 use super::op::{Applied, Op};
 use super::rows::{SUM_LANES, for_rows, row_max};
 use super::simd::vectorised;
@@ -55,6 +56,8 @@ params! {
         gradient: u32,
         /// Factor of the gradient.
         scale: f32,
+        /// The cap of the logits, by whose slope the gradient is multiplied; 0 for none.
+        softcap: f32,
     }
 }
 
@@ -139,7 +142,7 @@ fn softmax_rows_reference<T: Real>(args: KernelArgs<'_, T>) {
     let losses = &mut losses.real_mut()[first..first + rows];
     let chunk = x.real_mut()[..rows * cols].par_chunks_mut(cols);
     chunk.zip(labels).zip(losses).for_each(|((row, &label), loss)| {
-        *loss = softmax_row(row, label as usize, p.gradient == 1, T::of(p.scale));
+        *loss = softmax_row(row, label as usize, p.gradient == 1, [p.scale, p.softcap].map(T::of));
     });
 }
 
@@ -178,17 +181,22 @@ fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
 
 vectorised! {
     /// The loss of one row of logits; replaces the logits by their gradient if `gradient` is set.
-    fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, scale: T) -> T {
+    /// `factors` are the scale of the gradient and the softcap. A softcap c > 0 multiplies the
+    /// gradient of a logit y by 1 - (y/c)², the slope of c tanh(z/c).
+    fn softmax_row<T: Real>(row: &mut [T], label: usize, gradient: bool, factors: [T; 2]) -> T {
+        let [scale, cap] = factors;
         let highest = row_max(row);
         let sum = exp_sum(row, highest);
         let hit = row.get(label).copied();
         if gradient {
             let factor = if hit.is_some() { scale } else { T::ZERO };
+            let steepness = if cap > T::ZERO { T::ONE / cap } else { T::ZERO };
+            let slope = |y: T| T::ONE - (y * steepness) * (y * steepness);
             for i in 0..row.len() {
-                row[i] = factor * (exp_below(row[i], highest) / sum);
+                row[i] = factor * slope(row[i]) * (exp_below(row[i], highest) / sum);
             }
             if let Some(x) = hit {
-                row[label] = factor * (exp_below(x, highest) / sum - T::ONE);
+                row[label] = factor * slope(x) * (exp_below(x, highest) / sum - T::ONE);
             }
         }
         match hit {
@@ -257,48 +265,55 @@ fn chunk_rows(n: usize, vocabulary: usize, max_elements: usize) -> usize {
     (CHUNK_ELEMENTS.min(max_elements) / vocabulary).clamp(1, CHUNK_ROWS).min(n)
 }
 
-/// `loss = scale · Σ_i −log softmax(hidden_i headᵀ)[label_i]`, output [1, 1]; inputs of the rule:
-/// hidden, head.
+/// `loss = scale · Σ_i −log softmax(logits_i)[label_i]` with the logits of the [`Head`], output [1,
+/// 1]; inputs of the rule: hidden, the head's weight.
 ///
-/// hidden [n, channels] holds the rows with a label; head [vocabulary, channels] may have any
-/// format and cuts; labels is U32 `[n]`, and [`IGNORED`] (or any value outside the vocabulary)
+/// hidden [n, channels] holds the rows with a label; labels is U32 `[n]`, and [`IGNORED`] (or any value outside the vocabulary)
 /// contributes nothing. `max_elements` is the device's [`crate::gpu::DeviceLimits::max_elements`].
 /// Fails if one row of logits exceeds it, or if the gradient of a 16-bit head is requested.
-pub fn cross_entropy(
+pub fn cross_entropy<'a>(
     rec: &mut Recording,
     hidden: &Tensor,
-    head: &Tensor,
+    head: impl Into<Head<'a>>,
     labels: &Span,
     scale: f32,
     need: Need,
     max_elements: usize,
 ) -> Result<Applied> {
-    let (n, vocabulary) = (hidden.rows, head.rows);
-    assert_eq!((hidden.cols, labels.len), (head.cols, n), "channels of the head, and one label a row");
+    let head = head.into();
+    let weight = head.weight;
+    let (n, vocabulary) = (hidden.rows, weight.rows);
+    assert_eq!((hidden.cols, labels.len), (weight.cols, n), "channels of the head, and one label a row");
     ensure!(
         vocabulary <= max_elements,
         "one row of logits over {vocabulary} tokens exceeds the {max_elements} elements that this device binds: use `device` \
          cpu or another GPU"
     );
-    ensure!(!need.head || head.format == Format::F32, "a head stored in 16 bits has no gradient: train it in f32");
+    ensure!(!need.head || weight.format == Format::F32, "a head stored in 16 bits has no gradient: train it in f32");
     let step = chunk_rows(n, vocabulary, max_elements);
     let chunk = Tensor::transient(rec, "logits chunk", step, vocabulary);
     let losses = rec.transient("row losses", Kind::Real, n);
     let dhidden = need.hidden.then(|| Tensor::transient(rec, "loss dhidden", n, hidden.cols));
-    let dhead = need.head.then(|| Tensor::transient_like(rec, "loss dhead", head));
+    let dhead = need.head.then(|| Tensor::transient_like(rec, "loss dhead", weight));
     for first in (0..n).step_by(step) {
         let rows = step.min(n - first);
         let (logits, hidden) = (Rows::new(&chunk, 0, rows), Rows::new(hidden, first, rows));
-        matmul_nt(rec, hidden, head, logits, 1.0, 0.0);
+        logits_into(rec, hidden, head, &chunk);
         let gradient = u32::from(need.hidden || need.head);
-        let params =
-            RowsParams { rows: rows as u32, cols: vocabulary as u32, first_row: first as u32, gradient, scale };
+        let params = RowsParams {
+            rows: rows as u32,
+            cols: vocabulary as u32,
+            first_row: first as u32,
+            gradient,
+            scale,
+            softcap: head.softcap.unwrap_or(0.0),
+        };
         rec.dispatch(&SOFTMAX_ROWS, &[], params, &[labels, chunk.span(), &losses], [rows as u32, 1, 1]);
         if let Some(dhidden) = &dhidden {
-            matmul_nn(rec, logits, head, Rows::new(dhidden, first, rows), 1.0, 0.0);
+            matmul_nn(rec, logits, weight, Rows::new(dhidden, first, rows), head.scale, 0.0);
         }
         if let Some(dhead) = &dhead {
-            matmul_tn(rec, logits, hidden, dhead, 1.0, if first == 0 { 0.0 } else { 1.0 });
+            matmul_tn(rec, logits, hidden, dhead, head.scale, if first == 0 { 0.0 } else { 1.0 });
         }
     }
     let loss = Tensor::transient(rec, "loss", 1, 1);
@@ -306,21 +321,24 @@ pub fn cross_entropy(
     Ok((vec![loss], Box::new(CrossEntropy { dhidden, dhead, applied: Cell::new(false) })))
 }
 
-/// hidden headᵀ: hidden [n, channels], head [vocabulary, channels] → logits [n, vocabulary].
-pub fn logits(rec: &mut Recording, hidden: &Tensor, head: &Tensor) -> Tensor {
-    let out = Tensor::transient(rec, "logits", hidden.rows, head.rows);
-    matmul_nt(rec, hidden, head, &out, 1.0, 0.0);
-    out
-}
-
 /// A case of `n` rows, about a tenth of them ignored, in chunks of at most `chunk` rows.
 fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, head: Input) -> Case {
+    case_of(name, [n, channels, vocabulary, chunk], head, (1.0, None))
+}
+
+/// [`case`] with a factor and a softcap of the logits.
+fn case_of(
+    name: &str,
+    [n, channels, vocabulary, chunk]: [usize; 4],
+    head: Input,
+    (factor, softcap): (f32, Option<f32>),
+) -> Case {
     let label = |(i, r): (usize, f32)| if i % 10 == 3 { IGNORED } else { (r.abs() * 1e4) as u32 % vocabulary as u32 };
     let labels = random(3, n, 1.0).into_iter().enumerate().map(label).collect();
     let need = Need { hidden: true, head: matches!(head, Input::Real { differentiable: true, .. }) };
     let inputs = vec![real(1, n, channels, 1.0), head, Input::Words(labels)];
     Case::new(format!("loss/cross_entropy: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
-        let [hidden, head] = [&b.tensors[0], &b.tensors[1]];
+        let (hidden, head) = (&b.tensors[0], Head { weight: &b.tensors[1], scale: factor, softcap });
         let scale = 1.0 / n as f32;
         cross_entropy(rec, hidden, head, &b.words[0], scale, need, chunk * vocabulary)
             .map(|(outs, op)| (outs, Some(op)))
@@ -330,7 +348,7 @@ fn case(name: &str, n: usize, channels: usize, vocabulary: usize, chunk: usize, 
 /// The kernel alone on a chunk of logits in the middle of the losses, with an oversized grid. One
 /// logit of each row is far above the others, each time in another column; a kernel that misses it
 /// overflows. Labels are at and around the vocabulary's end.
-fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32) -> Case {
+fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32, softcap: f32) -> Case {
     const FIRST: usize = 3;
     let values = spiked(1, rows, cols).into_iter().map(|x| base + x).collect();
     let logits = Input::Real { rows, cols, format: Format::F32, values, differentiable: false };
@@ -341,7 +359,7 @@ fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32) ->
         copy_tensor(rec, &b.tensors[0], &x);
         let losses = rec.transient("row losses", Kind::Real, b.words[0].len);
         let (rows, gradient) = (rows as u32, u32::from(gradient));
-        let params = RowsParams { rows, cols: cols as u32, first_row: FIRST as u32, gradient, scale: 0.3 };
+        let params = RowsParams { rows, cols: cols as u32, first_row: FIRST as u32, gradient, scale: 0.3, softcap };
         rec.dispatch(&SOFTMAX_ROWS, &[], params, &[&b.words[0], x.span(), &losses], [rows + 2, 1, 1]);
         Ok((vec![x], None))
     })
@@ -357,11 +375,15 @@ pub fn cases() -> Vec<Case> {
         case("more rows than lanes", 1300, 61, 5, 1024, real(2, 5, 61, 0.5)),
         case("whole workgroups", 16, 32, 64, 16, real(2, 64, 32, 0.5)),
         case("large values", 5, 16, 40, 5, real(2, 40, 16, 30.0)),
-        rows_case("spikes", 16, 301, true, 0.0),
-        rows_case("spikes over a long row", 13, 600, true, 0.0),
-        rows_case("only losses", 7, 71, false, 0.0),
-        rows_case("a vocabulary beyond 16 bits", 5, 70_001, true, 0.0),
-        rows_case("far below zero", 5, 40, true, -2.5e38),
+        case_of("a factor of the logits", [37, 19, 301, 10], real(2, 301, 19, 0.5), (0.125, None)),
+        case_of("a softcap", [37, 19, 301, 10], real(2, 301, 19, 0.5), (1.0, Some(3.0))),
+        case_of("a factor and a softcap", [13, 32, 64, 16], real(2, 64, 32, 0.5), (1.5, Some(2.0))),
+        rows_case("spikes", 16, 301, true, 0.0, 0.0),
+        rows_case("spikes over a long row", 13, 600, true, 0.0, 0.0),
+        rows_case("a softcap", 16, 301, true, 0.0, 700.0),
+        rows_case("only losses", 7, 71, false, 0.0, 0.0),
+        rows_case("a vocabulary beyond 16 bits", 5, 70_001, true, 0.0, 0.0),
+        rows_case("far below zero", 5, 40, true, -2.5e38, 0.0),
         case("bf16 head", 9, 21, 67, 4, frozen(2, 67, 21, 0.5, Format::Bf16)),
         case("quantised head", 9, 64, 67, 4, blocks(2, 67, 64, Format::Q8_0)),
         case("bench", 512, 256, 8192, 1024, real(2, 8192, 256, 0.1)).bench(),

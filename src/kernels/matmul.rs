@@ -28,6 +28,11 @@ impl<'a> Rows<'a> {
         Self { tensor, first, count }
     }
 
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     fn offset(&self) -> u32 {
         (self.first * self.tensor.cols) as u32
     }

@@ -44,6 +44,7 @@ families!(
     elementwise,
     embedding,
     gather,
+    head,
     lion,
     loss,
     matmul,

@@ -1,6 +1,6 @@
-//! One transformer block: grouped-query attention and SwiGLU, with residuals and RMS norms.
+//! One transformer block: grouped-query attention and a gated feed-forward layer.
 //!
-//! A norm precedes each sublayer, follows it, or both.
+//! Both have a residual. An RMS norm precedes each of them, follows it, or both.
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -8,9 +8,9 @@ use crate::attention::{Cache, CacheStep, Heads, TrainingLayouts, attend_training
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Span};
-use crate::kernels::activation::swiglu;
+use crate::kernels::activation::{Activation, gated};
 use crate::kernels::concat::concat_columns;
-use crate::kernels::elementwise::add;
+use crate::kernels::elementwise::{add, scale};
 use crate::kernels::rope::{RopeTables, rope, rope_kv};
 use crate::nn::{Dropout, Linear, Stacked, norm};
 
@@ -22,21 +22,24 @@ pub struct Block {
     pub(crate) eps: f32,
     /// Scale of the attention scores.
     pub(crate) scale: f32,
+    /// Factor of what attention and the feed-forward layer add to the residual.
+    pub(crate) residual_scale: f32,
+    pub(crate) activation: Activation,
     /// Index of the RoPE table, or `None` without RoPE.
     pub(crate) rope: Option<usize>,
     /// Before attention.
     pub(crate) input_norm: Option<Param>,
     pub(crate) qkv: Stacked<3>,
     pub(crate) o: Linear,
-    /// Qwen3: RMS norms of each query and key head.
+    /// RMS norms of queries and keys: of each head, or of all channels, as their weights are long.
     pub(crate) qk_norm: Option<(Param, Param)>,
     /// After attention, before the residual.
     pub(crate) after_attention_norm: Option<Param>,
-    /// Before SwiGLU.
+    /// Before the feed-forward layer.
     pub(crate) mlp_norm: Option<Param>,
     pub(crate) gate_up: Stacked<2>,
     pub(crate) down: Linear,
-    /// After SwiGLU, before the residual.
+    /// After the feed-forward layer, before the residual.
     pub(crate) after_mlp_norm: Option<Param>,
 }
 
@@ -87,12 +90,12 @@ impl Block {
         let attended = self.attention(tape, x, tables, attend)?;
         let x = self.add_to(tape, x, (&self.o, &attended), self.after_attention_norm.as_ref(), drop)?;
         let [gate, up] = self.normed(tape, &x, self.mlp_norm.as_ref(), &self.gate_up, drop)?;
-        let inner = tape.apply1(&[&gate, &up], |rec, t| swiglu(rec, &t[0], &t[1]))?;
+        let inner = tape.apply1(&[&gate, &up], |rec, t| gated(rec, self.activation, &t[0], &t[1]))?;
         self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)
     }
 
-    /// residual + linear(x), or residual + norm(linear(x)) if the block has an output norm. Without
-    /// a norm, the product can accumulate into the residual in place.
+    /// residual + s · linear(x), or residual + s · norm(linear(x)) if the block has an output norm.
+    /// Without a norm, the product can accumulate into the residual in place.
     fn add_to(
         &self,
         tape: &mut Tape,
@@ -101,9 +104,12 @@ impl Block {
         after: Option<&Param>,
         drop: Option<Dropout>,
     ) -> Result<Var> {
-        let Some(after) = after else { return linear.forward_accumulate(tape, x, residual, drop) };
+        let Some(after) = after else { return linear.forward_accumulate(tape, x, residual, self.residual_scale, drop) };
         let y = linear.forward(tape, x, drop)?;
-        let y = norm(tape, &y, after, self.eps)?;
+        let mut y = norm(tape, &y, after, self.eps)?;
+        if self.residual_scale != 1.0 {
+            y = tape.apply1(&[&y], |rec, t| scale(rec, &t[0], self.residual_scale))?;
+        }
         tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]))
     }
 
@@ -127,8 +133,8 @@ impl Block {
         let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
         let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, drop)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
-            q = self.head_norm(tape, &q, q_norm)?;
-            k = self.head_norm(tape, &k, k_norm)?;
+            q = self.qk_norm(tape, &q, q_norm)?;
+            k = self.qk_norm(tape, &k, k_norm)?;
         }
         let kv = match self.rope.map(|i| &tables[i]) {
             Some(tables) => {
@@ -170,11 +176,12 @@ impl Block {
         Ok(out.expect("save_once runs its argument"))
     }
 
-    /// RMS norm of every head of x [tokens, heads · d].
-    fn head_norm(&self, tape: &mut Tape, x: &Var, weight: &Param) -> Result<Var> {
-        let (rows, cols) = (x.tensor.rows, x.tensor.cols);
-        let per_head = tape.reshape(x, rows * cols / self.heads.dim, self.heads.dim);
-        let normed = norm(tape, &per_head, weight, self.eps)?;
+    /// RMS norm of x [tokens, heads · d], each over as many channels as the weight has: those of a
+    /// head, or all.
+    fn qk_norm(&self, tape: &mut Tape, x: &Var, weight: &Param) -> Result<Var> {
+        let (rows, cols, width) = (x.tensor.rows, x.tensor.cols, weight.value.cols);
+        let parts = tape.reshape(x, rows * cols / width, width);
+        let normed = norm(tape, &parts, weight, self.eps)?;
         Ok(tape.reshape(&normed, rows, cols))
     }
 }

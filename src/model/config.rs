@@ -289,15 +289,7 @@ impl ModelConfig {
         positive("the factor of the residuals", self.residual_scale)?;
         positive("the factor of the logits", self.logit_scale)?;
         positive("final_logit_softcapping", self.logit_softcap.unwrap_or(1.0))?;
-        let unsupported = [
-            ("a factor of the embeddings", self.embed_scale != 1.0),
-            ("a factor of the residuals", self.residual_scale != 1.0),
-            ("a factor of the logits", self.logit_scale != 1.0),
-            ("a softcap of the logits", self.logit_softcap.is_some()),
-            ("an activation other than SwiGLU", self.activation != Activation::SwiGlu),
-            ("a norm over all queries and keys", self.qk_norm == QkNorm::FullWidth),
-            ("fused projections", self.fused),
-        ];
+        let unsupported = [("fused projections", self.fused)];
         if let Some((what, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
             crate::bail!("{what} is not supported yet");
         }

@@ -12,6 +12,7 @@ use crate::autograd::{Param, Tape, Var};
 use crate::error::{Context, Result};
 use crate::gpu::{Executor, check_host_memory};
 use crate::kernels::embedding::{TokenIndex, embedding};
+use crate::kernels::head::Head;
 use crate::kernels::rope::RopeTables;
 use crate::nn::norm;
 use crate::tensor::{Format, Tensor};
@@ -58,6 +59,15 @@ impl Llama {
     /// The LM head [vocabulary, hidden].
     pub fn head(&self) -> &Param {
         self.head.as_ref().unwrap_or(&self.embed)
+    }
+
+    /// The LM head with the model's factor and softcap of the logits.
+    pub fn output(&self) -> Head<'_> {
+        Head {
+            weight: &self.head().value,
+            scale: self.config.logit_scale as f32,
+            softcap: self.config.logit_softcap.map(|cap| cap as f32),
+        }
     }
 
     /// Whether the embedding is trained. Token uploads then need an index of token positions.
@@ -107,6 +117,7 @@ impl Llama {
 
     fn embed(&self, tape: &mut Tape, ids: &TokenIndex) -> Result<Var> {
         let table = tape.param(&self.embed);
-        tape.apply1(&[&table], |rec, t| embedding(rec, &t[0], ids))
+        let scale = self.config.embed_scale as f32;
+        tape.apply1(&[&table], |rec, t| embedding(rec, &t[0], ids, scale))
     }
 }

@@ -7,7 +7,7 @@ use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::bias::add_bias;
 use crate::kernels::dropout::dropout;
-use crate::kernels::elementwise::add;
+use crate::kernels::elementwise::{add, scale};
 use crate::kernels::matmul::{linear, linear_accumulate};
 
 /// Counter-based dropout of one training step: equal seed and step give equal masks.
@@ -48,37 +48,56 @@ pub struct Linear {
 impl Linear {
     /// x [tokens, in] → [tokens, out].
     pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
-        let weight = tape.param(&self.weight);
-        let y = tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
+        let y = self.product(tape, x, 1.0)?;
         self.finish(tape, x, y, drop)
+    }
+
+    /// factor · x Wᵀ
+    fn product(&self, tape: &mut Tape, x: &Var, factor: f32) -> Result<Var> {
+        let weight = tape.param(&self.weight);
+        tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], factor))
     }
 
     /// y = x Wᵀ with the adapter's product and the bias added; may overwrite y.
     pub(super) fn finish(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
-        let y = self.adapted(tape, x, y, drop)?;
+        let y = self.adapted(tape, x, y, 1.0, drop)?;
         let Some(bias) = &self.bias else { return Ok(y) };
         let bias = tape.param(bias);
         tape.apply1(&[&y, &bias], |rec, t| add_bias(rec, &t[0], &t[1]))
     }
 
-    /// residual [tokens, out] + [`Linear::forward`]. On a tape that keeps no activations the
-    /// product accumulates into the residual, which must not be used afterwards.
-    pub fn forward_accumulate(&self, tape: &mut Tape, x: &Var, residual: &Var, drop: Option<Dropout>) -> Result<Var> {
-        if tape.keeps() || self.bias.is_some() {
-            let y = self.forward(tape, x, drop)?;
-            return tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]));
+    /// residual [tokens, out] + factor · [`Linear::forward`]. On a tape that keeps no activations
+    /// the product accumulates into the residual, which must not be used afterwards.
+    pub fn forward_accumulate(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        residual: &Var,
+        factor: f32,
+        drop: Option<Dropout>,
+    ) -> Result<Var> {
+        if self.bias.is_none() && !tape.keeps() {
+            let weight = tape.param(&self.weight);
+            let inputs = [x, &weight, residual];
+            let y = tape.apply1(&inputs, |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], factor))?;
+            return self.adapted(tape, x, y, factor, drop);
         }
-        let weight = tape.param(&self.weight);
-        let y = tape.apply1(&[x, &weight, residual], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], 1.0))?;
-        self.adapted(tape, x, y, drop)
+        let y = if self.bias.is_none() {
+            let y = self.product(tape, x, factor)?;
+            self.adapted(tape, x, y, factor, drop)?
+        } else {
+            let y = self.forward(tape, x, drop)?;
+            if factor == 1.0 { y } else { tape.apply1(&[&y], |rec, t| scale(rec, &t[0], factor))? }
+        };
+        tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]))
     }
 
-    /// y with the adapter's product added in place.
-    fn adapted(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
+    /// y + factor · the adapter's product, in place.
+    fn adapted(&self, tape: &mut Tape, x: &Var, y: Var, factor: f32, drop: Option<Dropout>) -> Result<Var> {
         let Some(lora) = &self.lora else { return Ok(y) };
         let low = lora.low(tape, x, drop)?;
         let b = tape.param(&lora.b);
-        tape.apply1(&[&low, &b, &y], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], lora.scale))
+        tape.apply1(&[&low, &b, &y], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], factor * lora.scale))
     }
 }
 

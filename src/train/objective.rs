@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::gather::{NOT_CHOSEN, gather_rows};
+use crate::kernels::head::Head;
 use crate::kernels::loss::{Need, cross_entropy};
 use crate::model::block::{KeptLog, TrainingContext};
 use crate::model::llama::Llama;
@@ -95,6 +96,9 @@ impl UploadedBatch {
         let head = tape.param(model.head());
         let need =
             Need { hidden: tape.is_training() && chosen.needs_grad(), head: tape.is_training() && head.needs_grad() };
-        tape.apply1(&[&chosen, &head], |rec, t| cross_entropy(rec, &t[0], &t[1], labels, scale, need, max_elements))
+        tape.apply1(&[&chosen, &head], |rec, t| {
+            let head = Head { weight: &t[1], ..model.output() };
+            cross_entropy(rec, &t[0], head, labels, scale, need, max_elements)
+        })
     }
 }

@@ -13,7 +13,8 @@ use crate::data::dataset::{Example, IGNORED};
 use crate::error::{Error, Result};
 use crate::formats::host_tensor::HostTensor;
 use crate::gpu::{Executor, Span};
-use crate::kernels::matmul::{Rows, matmul_nt};
+use crate::kernels::head::logits_into;
+use crate::kernels::matmul::Rows;
 use crate::model::block::KeptLog;
 use crate::tensor::{Format, Tensor, copy_tensor};
 
@@ -111,16 +112,17 @@ fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
 }
 
 fn read_logits(device: &mut dyn Executor, loaded: &Loaded, states: &Tensor) -> Result<Vec<f32>> {
-    let head = &loaded.model.head().value;
-    let step = (LOGITS_CHUNK / head.rows).clamp(1, states.rows);
-    let chunk = Tensor::persistent("logits chunk", Format::F32, step, head.rows, &device.limits())?;
-    let mut all = Vec::with_capacity(states.rows * head.rows);
+    let head = loaded.model.output();
+    let vocab = head.weight.rows;
+    let step = (LOGITS_CHUNK / vocab).clamp(1, states.rows);
+    let chunk = Tensor::persistent("logits chunk", Format::F32, step, vocab, &device.limits())?;
+    let mut all = Vec::with_capacity(states.rows * vocab);
     for first in (0..states.rows).step_by(step) {
         let n = step.min(states.rows - first);
         let mut tape = Tape::inference();
-        matmul_nt(&mut tape.rec, Rows::new(states, first, n), head, Rows::new(&chunk, 0, n), 1.0, 0.0);
+        logits_into(&mut tape.rec, Rows::new(states, first, n), head, &chunk);
         device.run(&tape.rec)?;
-        all.extend(device.read_real(&chunk.span().prefix(n * head.rows))?);
+        all.extend(device.read_real(&chunk.span().prefix(n * vocab))?);
     }
     Ok(all)
 }
