@@ -133,7 +133,7 @@ impl AdapterConfig {
             crate::ensure!(
                 modules.iter().any(|m| ends_in(m, target)),
                 "target module '{target}' is not a linear layer of a block; expected some of {}",
-                linears(model).map(|l| l.target()).join(", ")
+                linears(model).iter().map(|l| l.target()).collect::<Vec<_>>().join(", ")
             );
         }
         Ok(())
@@ -160,7 +160,8 @@ impl AdapterConfig {
 }
 
 fn all_modules(model: &ModelConfig) -> Vec<String> {
-    let of_layer = |layer| linears(model).map(|l| format!("model.layers.{layer}.{}", l.path));
+    let linears = linears(model);
+    let of_layer = |layer| linears.iter().map(move |l| format!("model.layers.{layer}.{}", l.path));
     (0..model.n_layers()).flat_map(of_layer).collect()
 }
 
@@ -203,7 +204,9 @@ fn targets(fields: &Fields, model: &ModelConfig) -> Result<Vec<String>> {
     const EXPECTED: &str = "a list of module names or \"all-linear\"";
     match fields.get(KEY) {
         None => crate::bail!("'{KEY}' is missing; expected {EXPECTED}"),
-        Some(Value::String(all)) if all == "all-linear" => Ok(linears(model).map(|l| l.target().to_string()).to_vec()),
+        Some(Value::String(all)) if all == "all-linear" => {
+            Ok(linears(model).iter().map(|l| l.target().to_string()).collect())
+        }
         Some(Value::Array(names)) => names
             .iter()
             .map(|name| name.as_str().map(str::to_owned).ok_or_else(|| fields.wrong(KEY, "module names", name)))

@@ -21,7 +21,7 @@ use crate::gpu::{ELEMENT_ALIGNMENT, Executor};
 use crate::model::block::Block;
 use crate::model::config::ModelConfig;
 use crate::model::llama::{Llama, upload_tables};
-use crate::nn::{Linear, Lora, Stacked};
+use crate::nn::{Fused, Joint, Linear, Lora, Stacked};
 
 use crate::formats::host_tensor::HostTensor;
 use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
@@ -153,14 +153,19 @@ impl Loader<'_> {
 
     fn block(&mut self, config: &ModelConfig, index: usize, adapter: Option<&Adapter>) -> Result<Block> {
         let prefix = format!("model.layers.{index}");
-        let [q, k, v, o, gate, up, down] = linears(config);
+        let linears = linears(config);
+        let (inputs, o, gate_up, down) = match linears.as_slice() {
+            [q, k, v, o, gate, up, down] => (&[q, k, v][..], o, &[gate, up][..], down),
+            [qkv, o, gate_up, down] => (&[qkv][..], o, &[gate_up][..], down),
+            _ => unreachable!("a block has seven linear layers, or four if they are fused"),
+        };
         let site = (index * 7) as u32;
-        let (qkv, whole) = self.linears(&prefix, [q, k, v], adapter, site)?;
-        let qkv = Stacked::new(qkv, whole);
-        let ([o], _) = self.linears(&prefix, [o], adapter, site + 3)?;
-        let (gate_up, whole) = self.linears(&prefix, [gate, up], adapter, site + 4)?;
-        let gate_up = Stacked::new(gate_up, whole);
-        let ([down], _) = self.linears(&prefix, [down], adapter, site + 6)?;
+        let widths = [config.q_channels(), config.kv_channels(), config.kv_channels()];
+        let qkv = self.joint(&prefix, inputs, widths, adapter, site)?;
+        let (o, _) = self.linears(&prefix, [o], adapter, site + 3)?;
+        let gate_up = self.joint(&prefix, gate_up, [config.inner; 2], adapter, site + 4)?;
+        let (down, _) = self.linears(&prefix, [down], adapter, site + 6)?;
+        let ([o], [down]) = (o, down);
         let qk_norm = match config.qk_norm_channels() {
             Some([q, k]) => {
                 let mut norm =
@@ -195,24 +200,42 @@ impl Loader<'_> {
         })
     }
 
+    /// Linear layers with the same input: one for each width, or one that holds them all.
+    fn joint<const N: usize>(
+        &mut self,
+        prefix: &str,
+        names: &[&LinearName],
+        widths: [usize; N],
+        adapter: Option<&Adapter>,
+        site: u32,
+    ) -> Result<Joint<N>> {
+        if let [whole] = names {
+            let ([whole], _) = self.linears(prefix, [whole], adapter, site)?;
+            return Ok(Joint::Fused(Fused::new(whole, widths)));
+        }
+        let names = <[&LinearName; N]>::try_from(names).expect("a layer for each width");
+        let (layers, whole) = self.linears(prefix, names, adapter, site)?;
+        Ok(Joint::Apart(Stacked::new(layers, whole)))
+    }
+
     /// Linear layers with the same input, and their weights stacked in one tensor if possible.
     /// `site` is the dropout site of the first layer; the others follow.
     fn linears<const N: usize>(
         &mut self,
         prefix: &str,
-        names: [LinearName; N],
+        names: [&LinearName; N],
         adapter: Option<&Adapter>,
         site: u32,
     ) -> Result<([Linear; N], Option<Tensor>)> {
         let mut hosts = Vec::with_capacity(N);
-        for name in &names {
+        for name in names {
             let weight = format!("{prefix}.{}.weight", name.path);
             let host = self.source.read(&weight, &[name.n_out, name.n_in])?;
             hosts.push((weight, host));
         }
         let whole = self.whole(&hosts)?;
         let mut made = Vec::with_capacity(N);
-        for (i, (name, (weight, host))) in names.iter().zip(&hosts).enumerate() {
+        for (i, (name, (weight, host))) in names.into_iter().zip(&hosts).enumerate() {
             let param = match &whole {
                 Some((_, parts)) => {
                     self.upload(&parts[i], host)?;

@@ -5,7 +5,7 @@
 
 use crate::model::config::{Architecture, BlockNorms, ModelConfig};
 
-/// One of the seven linear layers y = W x (+ b) of a block.
+/// A linear layer y = W x (+ b) of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// Path inside the block, as in `self_attn.q_proj`.
@@ -37,8 +37,9 @@ pub struct Weight {
     pub permuted_heads: Option<usize>,
 }
 
-/// The linear layers of each block, in forward order.
-pub fn linears(config: &ModelConfig) -> [Linear; 7] {
+/// The linear layers of each block, in forward order: seven, or four if q, k and v, and gate and up
+/// are fused.
+pub fn linears(config: &ModelConfig) -> Vec<Linear> {
     let (hidden, inner) = (config.hidden, config.inner);
     let (q, kv) = (config.q_channels(), config.kv_channels());
     let (qkv_bias, mlp_bias) = (config.qkv_bias, config.mlp_bias);
@@ -46,7 +47,15 @@ pub fn linears(config: &ModelConfig) -> [Linear; 7] {
     let heads = |n: usize| (config.architecture == Architecture::Llama).then_some(n);
     let linear =
         |path, gguf, n_out, n_in, bias, permuted_heads| Linear { path, gguf, n_out, n_in, bias, permuted_heads };
-    [
+    if config.fused {
+        return vec![
+            linear("self_attn.qkv_proj", "attn_qkv", q + 2 * kv, hidden, qkv_bias, None),
+            linear("self_attn.o_proj", "attn_output", hidden, q, config.o_bias, None),
+            linear("mlp.gate_up_proj", "ffn_up", 2 * inner, hidden, mlp_bias, None),
+            linear("mlp.down_proj", "ffn_down", hidden, inner, mlp_bias, None),
+        ];
+    }
+    vec![
         linear("self_attn.q_proj", "attn_q", q, hidden, qkv_bias, heads(config.n_heads)),
         linear("self_attn.k_proj", "attn_k", kv, hidden, qkv_bias, heads(config.n_kv_heads)),
         linear("self_attn.v_proj", "attn_v", kv, hidden, qkv_bias, None),
@@ -167,6 +176,8 @@ mod tests {
         assert_eq!(names(&|c| c.o_bias = true), plain + 2);
         assert_eq!(names(&|c| c.mlp_bias = true), plain + 2 * 3);
         assert_eq!(names(&|c| c.qk_norm = QkNorm::PerHead), plain + 2 * 2);
+        assert_eq!(names(&|c| c.qk_norm = QkNorm::FullWidth), plain + 2 * 2);
+        assert_eq!(names(&|c| c.fused = true), plain - 2 * 3);
         assert_eq!(names(&|c| c.norms = BlockNorms::BeforeAndAfter), plain + 2 * 2);
         assert_eq!(names(&|c| c.norms = BlockNorms::After), plain);
     }

@@ -39,6 +39,7 @@ families!(
     bench,
     bias,
     clip_grad,
+    columns,
     concat,
     dropout,
     elementwise,

@@ -12,7 +12,7 @@ use crate::kernels::activation::{Activation, gated};
 use crate::kernels::concat::concat_columns;
 use crate::kernels::elementwise::{add, scale};
 use crate::kernels::rope::{RopeTables, rope, rope_kv};
-use crate::nn::{Dropout, Linear, Stacked, norm};
+use crate::nn::{Dropout, Joint, Linear, norm};
 
 /// Weights of a block.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct Block {
     pub(crate) rope: Option<usize>,
     /// Before attention.
     pub(crate) input_norm: Option<Param>,
-    pub(crate) qkv: Stacked<3>,
+    pub(crate) qkv: Joint<3>,
     pub(crate) o: Linear,
     /// RMS norms of queries and keys: of each head, or of all channels, as their weights are long.
     pub(crate) qk_norm: Option<(Param, Param)>,
@@ -37,7 +37,7 @@ pub struct Block {
     pub(crate) after_attention_norm: Option<Param>,
     /// Before the feed-forward layer.
     pub(crate) mlp_norm: Option<Param>,
-    pub(crate) gate_up: Stacked<2>,
+    pub(crate) gate_up: Joint<2>,
     pub(crate) down: Linear,
     /// After the feed-forward layer, before the residual.
     pub(crate) after_mlp_norm: Option<Param>,
@@ -119,7 +119,7 @@ impl Block {
         tape: &mut Tape,
         x: &Var,
         before: Option<&Param>,
-        linears: &Stacked<N>,
+        linears: &Joint<N>,
         drop: Option<Dropout>,
     ) -> Result<[Var; N]> {
         match before {

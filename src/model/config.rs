@@ -289,10 +289,6 @@ impl ModelConfig {
         positive("the factor of the residuals", self.residual_scale)?;
         positive("the factor of the logits", self.logit_scale)?;
         positive("final_logit_softcapping", self.logit_softcap.unwrap_or(1.0))?;
-        let unsupported = [("fused projections", self.fused)];
-        if let Some((what, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
-            crate::bail!("{what} is not supported yet");
-        }
         self.ropes.iter().try_for_each(|rope| rope.validate(self.head_dim))
     }
 }

@@ -1,8 +1,10 @@
 //! Floor 6: layers made of ops and parameters, which `model/` combines.
 
+mod joint;
 mod linear;
 mod stacked;
 
+pub use joint::{Fused, Joint};
 pub use linear::{Dropout, Linear, Lora};
 pub use stacked::Stacked;
 

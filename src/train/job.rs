@@ -305,7 +305,7 @@ impl TrainJob {
     /// The configuration of a new adapter. Fails for target modules that the model does not have.
     pub fn new_adapter(&self, model: &ModelConfig) -> Result<AdapterConfig> {
         let r = self.rank.unwrap_or(DEFAULT_RANK);
-        let all = || linears(model).map(|l| l.target().to_string()).to_vec();
+        let all = || linears(model).iter().map(|l| l.target().to_string()).collect::<Vec<_>>();
         let config = AdapterConfig {
             r,
             alpha: self.alpha.unwrap_or(2.0 * r as f64),
