@@ -164,6 +164,16 @@ impl Cache {
         self.capacity
     }
 
+    /// Maximum number of tokens fed at once.
+    pub fn max_chunk(&self) -> usize {
+        self.max_chunk
+    }
+
+    /// Forgets all tokens.
+    pub(crate) fn clear(&mut self) {
+        self.n_tokens = 0;
+    }
+
     /// Entries per head, now, in a layer with full attention, or in the first layer if no layer has
     /// full attention.
     pub fn n_entries(&self) -> usize {

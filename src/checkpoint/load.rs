@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::gpu::{ELEMENT_ALIGNMENT, Executor};
 use crate::model::block::Block;
 use crate::model::config::ModelConfig;
-use crate::model::llama::{Llama, upload_tables};
+use crate::model::llama::{Llama, ModelRope};
 use crate::nn::{Fused, Joint, Linear, Lora, Stacked};
 
 use crate::formats::host_tensor::HostTensor;
@@ -147,8 +147,8 @@ impl Loader<'_> {
         let head =
             if config.tied { None } else { Some(self.weight("lm_head.weight", &[config.vocab, config.hidden])?) };
         let n_positions = config.max_positions.min(4096);
-        let tables = Rc::new(upload_tables(self.device, &config, n_positions)?);
-        Ok(Llama { config, embed, blocks, final_norm, head, tables, n_positions })
+        let rope = ModelRope::upload(self.device, &config, 1, n_positions)?;
+        Ok(Llama { config, embed, blocks, final_norm, head, rope })
     }
 
     fn block(&mut self, config: &ModelConfig, index: usize, adapter: Option<&Adapter>) -> Result<Block> {

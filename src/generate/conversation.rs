@@ -166,6 +166,7 @@ impl Open {
     ) -> Result<(String, bool)> {
         let mut said = String::new();
         let total = self.ids.len();
+        self.session.expect(device, model, total)?;
         while self.n_fed < total {
             let n = reply.chunk.min(total - self.n_fed);
             self.session.feed(device, model, &self.ids[self.n_fed..self.n_fed + n])?;

@@ -5,6 +5,7 @@
 
 mod conversation;
 mod generator;
+mod lengthwise;
 mod session;
 
 pub use conversation::{Answer, Conversation, Progress, Reply};

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::lengthwise::Lengthwise;
 use crate::attention::{Attention, Cache};
 use crate::autograd::Tape;
 use crate::data::dataset::IGNORED;
@@ -30,6 +31,8 @@ pub struct Session {
     logits: Tensor,
     drawn: Span,
     rng: StdRng,
+    /// Only for models whose RoPE frequencies depend on the length of the text.
+    lengthwise: Option<Lengthwise>,
 }
 
 impl Session {
@@ -46,7 +49,10 @@ impl Session {
         sampling.validate()?;
         let cache = model.cache(attention, capacity, chunk)?;
         cache.check(device)?;
-        model.reserve_positions(device, capacity)?;
+        let lengthwise = Lengthwise::new(device, model, cache.max_chunk())?;
+        if lengthwise.is_none() {
+            model.reserve_positions(device, capacity)?;
+        }
         let vocab = model.config.vocab;
         Ok(Self {
             cache,
@@ -57,6 +63,7 @@ impl Session {
             logits: Tensor::persistent("next logits", Format::F32, 1, vocab, &device.limits())?,
             drawn: Buffer::persistent("drawn id", Kind::U32, 1).span(),
             rng: StdRng::seed_from_u64(seed),
+            lengthwise,
         })
     }
 
@@ -67,8 +74,28 @@ impl Session {
         self.cache.copy_from(device, &other.cache)?;
         self.seen.clone_from(&other.seen);
         self.is_seen.clone_from(&other.is_seen);
+        if let (Some(own), Some(others)) = (&mut self.lengthwise, &other.lengthwise) {
+            own.copy_from(others);
+        }
         if !self.seen.is_empty() {
             device.write_words(&self.seen_buffer, &self.seen)?;
+        }
+        Ok(())
+    }
+
+    /// Says how long the text will be at least, before its first part is fed. Only models whose RoPE
+    /// frequencies depend on the length of the text need it: [`Session::feed`] counts the text up
+    /// to the last token that it is given.
+    pub fn expect(&mut self, device: &mut dyn Executor, model: &Llama, length: usize) -> Result<()> {
+        let Some(fed) = self.lengthwise.as_mut().and_then(|l| l.extend(length)) else { return Ok(()) };
+        crate::ensure!(fed.len() == self.cache.n_tokens(), "a text whose tokens are not known cannot be fed again");
+        self.cache.clear();
+        let mut rest = fed.as_slice();
+        while !rest.is_empty() {
+            let n = self.cache.chunk(rest.len());
+            let index = TokenIndex::upload(device, &rest[..n], false)?;
+            self.feed_chunk(device, model, &index, false)?;
+            rest = &rest[n..];
         }
         Ok(())
     }
@@ -88,6 +115,7 @@ impl Session {
 
     /// Feeds tokens and returns all their logits [ids, vocabulary], for tests and measurements.
     pub fn feed_all_logits(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<Vec<f32>> {
+        self.note(device, model, ids)?;
         let mut all = Vec::new();
         let mut rest = ids;
         while !rest.is_empty() {
@@ -151,22 +179,28 @@ impl Session {
         device.start_read_words(&self.drawn)
     }
 
-    /// Whether [`Session::feed_drawn`] can be called: a repetition penalty needs every id on the
-    /// host.
+    /// Whether [`Session::feed_drawn`] can be called: a repetition penalty, and a text that may be
+    /// fed again, need every id on the host.
     pub fn can_feed_drawn(&self) -> bool {
-        self.sampling.repetition_penalty == 1.0
+        let may_switch = self.lengthwise.as_ref().is_some_and(|l| l.may_switch(self.cache.capacity()));
+        self.sampling.repetition_penalty == 1.0 && !may_switch
     }
 
     /// Feeds the last drawn token, whose id may not have been read back yet.
     pub fn feed_drawn(&mut self, device: &mut dyn Executor, model: &Llama) -> Result<()> {
-        assert!(self.can_feed_drawn(), "the repetition penalty has to know the id");
+        assert!(self.can_feed_drawn(), "the id has to be known");
+        self.expect(device, model, self.cache.n_tokens() + 1)?;
         self.feed_chunk(device, model, &TokenIndex::on_device(self.drawn.clone()), true)
     }
 
-    /// Adds ids to the repetition penalty's list, if a penalty is set.
+    /// Checks ids that follow the text, and notes them where they are needed again.
     fn note(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= model.config.vocab) {
             return Err(Error::new(format!("token {id} is outside the model's vocabulary of {}", model.config.vocab)));
+        }
+        self.expect(device, model, self.cache.n_tokens() + ids.len())?;
+        if let Some(lengthwise) = &mut self.lengthwise {
+            lengthwise.note(ids);
         }
         if self.sampling.repetition_penalty == 1.0 {
             return Ok(());
@@ -204,7 +238,14 @@ impl Session {
     ) -> Result<()> {
         let mut tape = Tape::inference();
         let step = self.cache.begin(device, index.n_tokens())?;
-        let hidden = model.forward_cached(&mut tape, index, &self.cache, &step)?;
+        let hidden = match &self.lengthwise {
+            None => model.forward_cached(&mut tape, index, &self.cache, &step)?,
+            Some(lengthwise) => {
+                let positions = step.position..step.position + step.n_tokens;
+                let (rotations, rows) = lengthwise.chunk(device, model, positions)?;
+                model.forward_rotated(&mut tape, index, &self.cache, &step, (rotations, &rows))?
+            }
+        };
         finish(&mut tape.rec, &hidden.tensor)?;
         device.run(&tape.rec)?;
         self.cache.commit(&step);

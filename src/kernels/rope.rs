@@ -1,7 +1,8 @@
 //! Rotary position embedding from tables that the host computes, without sin or cos in shaders.
 //!
-//! The elements of a pair are d/2 apart within a head, as in Hugging Face's checkpoints. The
-//! backward pass rotates by the opposite angle.
+//! The first r channels of a head rotate, usually all; the others pass unchanged. The elements of a
+//! pair are r/2 apart, as in Hugging Face's checkpoints. The backward pass rotates by the opposite
+//! angle.
 
 use super::case::{Case, Input, Tolerance, real};
 use super::op::{Applied, Op, when};
@@ -17,9 +18,9 @@ const GROUP: usize = 64;
 /// Cosines and sines of the angles of every position.
 #[derive(Clone, Debug)]
 pub struct RopeTables {
-    /// [positions, d/2]
+    /// [positions, r/2]
     pub cos: Tensor,
-    /// [positions, d/2]
+    /// [positions, r/2]
     pub sin: Tensor,
 }
 
@@ -30,8 +31,10 @@ params! {
         tokens: u32,
         /// Heads per token.
         heads: u32,
-        /// Half the head size.
+        /// r/2, the rotating pairs of a head.
         half: u32,
+        /// Channels of a head that do not rotate.
+        rest: u32,
         /// 1 forward, -1 backward.
         direction: f32,
     }
@@ -51,8 +54,8 @@ static ROPE: KernelDef = KernelDef {
     parts: &[wgsl!("common/grid"), wgsl!("rope/rope")],
     bindings: &[
         Binding::read("x", Kind::Real, "[tokens, heads * d]"),
-        Binding::read("cos_table", Kind::Real, "[positions, d / 2]"),
-        Binding::read("sin_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("cos_table", Kind::Real, "[positions, r / 2]"),
+        Binding::read("sin_table", Kind::Real, "[positions, r / 2]"),
         Binding::read("positions", Kind::U32, "[tokens]"),
         Binding::write("out", Kind::Real, "[tokens, heads * d]"),
     ],
@@ -71,8 +74,8 @@ static ROPE_KV: KernelDef = KernelDef {
     bindings: &[
         Binding::read("k", Kind::Real, "[tokens, heads * d]"),
         Binding::read("v", Kind::Real, "[tokens, heads * d]"),
-        Binding::read("cos_table", Kind::Real, "[positions, d / 2]"),
-        Binding::read("sin_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("cos_table", Kind::Real, "[positions, r / 2]"),
+        Binding::read("sin_table", Kind::Real, "[positions, r / 2]"),
         Binding::read("positions", Kind::U32, "[tokens]"),
         Binding::write("out", Kind::Real, "[tokens, 2 * heads * d]"),
     ],
@@ -90,8 +93,8 @@ static ROPE_KV_BACKWARD: KernelDef = KernelDef {
     parts: &[wgsl!("common/grid"), wgsl!("rope/rope_kv_backward")],
     bindings: &[
         Binding::read("grad", Kind::Real, "[tokens, 2 * heads * d]"),
-        Binding::read("cos_table", Kind::Real, "[positions, d / 2]"),
-        Binding::read("sin_table", Kind::Real, "[positions, d / 2]"),
+        Binding::read("cos_table", Kind::Real, "[positions, r / 2]"),
+        Binding::read("sin_table", Kind::Real, "[positions, r / 2]"),
         Binding::read("positions", Kind::U32, "[tokens]"),
         Binding::write("dk", Kind::Real, "[tokens, heads * d]"),
         Binding::write("dv", Kind::Real, "[tokens, heads * d]"),
@@ -118,9 +121,14 @@ struct Turn<'a, T> {
 }
 
 impl<T: Real> Turn<'_, T> {
+    /// Channels of a head.
+    fn head_dim(&self) -> usize {
+        2 * self.p.half as usize + self.p.rest as usize
+    }
+
     /// Width of a token's row.
     fn width(&self) -> usize {
-        2 * self.p.half as usize * self.p.heads as usize
+        self.head_dim() * self.p.heads as usize
     }
 
     /// Rotates the heads of token `t`.
@@ -128,7 +136,9 @@ impl<T: Real> Turn<'_, T> {
         let half = self.p.half as usize;
         let at = self.positions[t] as usize * half;
         let (cos, sin, direction) = (&self.cos[at..][..half], &self.sin[at..][..half], T::of(self.p.direction));
-        for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+        for (x, out) in x.chunks_exact(self.head_dim()).zip(out.chunks_exact_mut(self.head_dim())) {
+            let ((x, rest), (out, out_rest)) = (x.split_at(2 * half), out.split_at_mut(2 * half));
+            out_rest.copy_from_slice(rest);
             let ((a, b), (low, high)) = (x.split_at(half), out.split_at_mut(half));
             for i in 0..half {
                 let (c, s) = (cos[i], sin[i] * direction);
@@ -188,11 +198,17 @@ struct Turned {
 
 impl Turned {
     fn new(x: &Tensor, tables: &RopeTables, positions: &Span, head_dim: usize) -> Self {
-        assert!(head_dim.is_multiple_of(2) && x.cols.is_multiple_of(head_dim), "heads of even size fill a row");
-        assert_eq!((tables.cos.cols, tables.sin.cols), (head_dim / 2, head_dim / 2), "tables for this head size");
+        let half = tables.cos.cols;
+        assert!(2 * half <= head_dim && x.cols.is_multiple_of(head_dim), "heads of this size fill a row");
+        assert_eq!((tables.cos.rows, half), (tables.sin.rows, tables.sin.cols), "tables of one shape");
         assert!(positions.len >= x.rows, "every token has a position");
-        let (tokens, heads, half) = (x.rows as u32, (x.cols / head_dim) as u32, (head_dim / 2) as u32);
-        let params = Params { tokens, heads, half, direction: 1.0 };
+        let params = Params {
+            tokens: x.rows as u32,
+            heads: (x.cols / head_dim) as u32,
+            half: half as u32,
+            rest: (head_dim - 2 * half) as u32,
+            direction: 1.0,
+        };
         Self { tables: tables.clone(), positions: positions.clone(), params }
     }
 
@@ -202,7 +218,7 @@ impl Turned {
 
     fn groups(&self) -> [u32; 3] {
         let p = &self.params;
-        groups_for(p.tokens as usize * p.heads as usize * p.half as usize, GROUP)
+        groups_for(p.tokens as usize * p.heads as usize * (p.half + p.rest) as usize, GROUP)
     }
 
     /// One rotation of x [tokens, heads * d].
@@ -227,7 +243,7 @@ impl Op for Rope {
 }
 
 /// Rotates every head of x [tokens, heads · head_dim] by its token's position (U32 `[tokens]`, less
-/// than the tables' rows).
+/// than the tables' rows). The tables say how many channels of a head rotate.
 pub fn rope(
     rec: &mut Recording,
     x: &Tensor,
@@ -293,8 +309,13 @@ fn angle_inputs(tokens: usize, half: usize) -> [Input; 3] {
 }
 
 fn case(name: &str, tokens: usize, heads: usize, head_dim: usize, spread: f32) -> Case {
+    partial_case(name, tokens, heads, [head_dim; 2], spread)
+}
+
+/// Heads of which the first `rotary` channels rotate.
+fn partial_case(name: &str, tokens: usize, heads: usize, [rotary, head_dim]: [usize; 2], spread: f32) -> Case {
     let mut inputs = vec![real(1, tokens, heads * head_dim, spread)];
-    inputs.extend(angle_inputs(tokens, head_dim / 2));
+    inputs.extend(angle_inputs(tokens, rotary / 2));
     Case::new(format!("rope/rope: {name} {tokens}x{heads}x{head_dim}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         let tables = RopeTables { cos: b.tensors[1].clone(), sin: b.tensors[2].clone() };
         rope(rec, &b.tensors[0], &tables, &b.words[0], head_dim).map(|(outs, op)| (outs, Some(op)))
@@ -317,8 +338,13 @@ fn kv_back_case() -> Case {
 }
 
 fn kv_case(name: &str, tokens: usize, heads: usize, head_dim: usize, spread: f32) -> Case {
+    partial_kv_case(name, tokens, heads, [head_dim; 2], spread)
+}
+
+/// Keys of which the first `rotary` channels rotate.
+fn partial_kv_case(name: &str, tokens: usize, heads: usize, [rotary, head_dim]: [usize; 2], spread: f32) -> Case {
     let mut inputs = vec![real(1, tokens, heads * head_dim, spread), real(2, tokens, heads * head_dim, spread)];
-    inputs.extend(angle_inputs(tokens, head_dim / 2));
+    inputs.extend(angle_inputs(tokens, rotary / 2));
     let name = format!("rope/rope_kv: {name} {tokens}x{heads}x{head_dim}");
     Case::new(name, inputs, Tolerance::ROUNDING, move |rec, b| {
         let tables = RopeTables { cos: b.tensors[2].clone(), sin: b.tensors[3].clone() };
@@ -336,6 +362,9 @@ pub fn cases() -> Vec<Case> {
         case("large values", 9, 2, 16, 1e4),
         case("beyond 16 bits", 117, 9, 64, 1.0),
         case("whole workgroups", 6, 2, 64, 1.0),
+        partial_case("some channels rotate", 7, 3, [6, 16], 1.0),
+        partial_case("one pair rotates", 6, 2, [2, 64], 1.0),
+        partial_case("some channels rotate, beyond 16 bits", 117, 9, [48, 64], 1.0),
         case("bench", 1024, 16, 128, 1.0).bench(),
         kv_case("odd", 5, 3, 6, 1.0),
         kv_case("one token", 1, 1, 64, 1.0),
@@ -343,6 +372,9 @@ pub fn cases() -> Vec<Case> {
         kv_case("large values", 9, 2, 16, 1e4),
         kv_case("whole workgroups", 6, 2, 64, 1.0),
         kv_case("beyond 16 bits", 117, 9, 64, 1.0),
+        partial_kv_case("some channels rotate", 7, 3, [6, 16], 1.0),
+        partial_kv_case("one pair rotates", 6, 2, [2, 64], 1.0),
+        partial_kv_case("some channels rotate, beyond 16 bits", 117, 9, [48, 64], 1.0),
         kv_back_case(),
         kv_case("bench", 1024, 8, 128, 1.0).bench(),
     ]

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::rotation::{Rotation, Rotations};
 use crate::attention::{Cache, CacheStep, Heads, TrainingLayouts, attend_training};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
@@ -11,7 +12,7 @@ use crate::gpu::{Buffer, Kind, Span};
 use crate::kernels::activation::{Activation, gated};
 use crate::kernels::concat::concat_columns;
 use crate::kernels::elementwise::{add, scale};
-use crate::kernels::rope::{RopeTables, rope, rope_kv};
+use crate::kernels::rope::{rope, rope_kv};
 use crate::nn::{Dropout, Joint, Linear, norm};
 
 /// Weights of a block.
@@ -54,6 +55,8 @@ pub struct TrainingContext {
     pub layouts: Rc<TrainingLayouts>,
     /// Position of each token in its sequence, U32 `[tokens]`.
     pub positions: Span,
+    /// The RoPE tables for the longest sequence of the batch.
+    pub(crate) rotations: Rc<Rotations>,
     /// Dropout of the adapters; `None` disables it.
     pub dropout: Option<Dropout>,
     /// Receives copies of the selections.
@@ -63,14 +66,20 @@ pub struct TrainingContext {
 /// The attention path of a block.
 pub(super) enum Attend<'a> {
     Training(&'a TrainingContext),
-    Cached { cache: &'a Cache, step: &'a CacheStep },
+    Cached {
+        cache: &'a Cache,
+        step: &'a CacheStep,
+        /// RoPE tables, and the row of each token in them, U32 `[tokens]`.
+        rotation: (&'a Rotations, &'a Span),
+    },
 }
 
 impl Attend<'_> {
-    fn positions(&self) -> &Span {
+    /// RoPE tables, and the row of each token in them.
+    fn rotation(&self) -> (&Rotations, &Span) {
         match self {
-            Attend::Training(c) => &c.positions,
-            Attend::Cached { step, .. } => &step.positions,
+            Attend::Training(c) => (&c.rotations, &c.positions),
+            Attend::Cached { rotation, .. } => *rotation,
         }
     }
 
@@ -83,11 +92,10 @@ impl Attend<'_> {
 }
 
 impl Block {
-    /// x [tokens, hidden] → [tokens, hidden]; overwrites x if the tape does not save it. `tables`
-    /// are the RoPE tables of the model.
-    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
+    /// x [tokens, hidden] → [tokens, hidden]; overwrites x if the tape does not save it.
+    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<Var> {
         let drop = attend.dropout();
-        let attended = self.attention(tape, x, tables, attend)?;
+        let attended = self.attention(tape, x, attend)?;
         let x = self.add_to(tape, x, (&self.o, &attended), self.after_attention_norm.as_ref(), drop)?;
         let [gate, up] = self.normed(tape, &x, self.mlp_norm.as_ref(), &self.gate_up, drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| gated(rec, self.activation, &t[0], &t[1]))?;
@@ -129,17 +137,17 @@ impl Block {
     }
 
     /// Input norm and attention, without the output projection.
-    fn attention(&self, tape: &mut Tape, x: &Var, tables: &[RopeTables], attend: &Attend<'_>) -> Result<Var> {
-        let (drop, positions, dim) = (attend.dropout(), attend.positions(), self.heads.dim);
+    fn attention(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<Var> {
+        let (drop, (rotations, rows), dim) = (attend.dropout(), attend.rotation(), self.heads.dim);
         let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, drop)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.qk_norm(tape, &q, q_norm)?;
             k = self.qk_norm(tape, &k, k_norm)?;
         }
-        let kv = match self.rope.map(|i| &tables[i]) {
-            Some(tables) => {
-                q = tape.apply1(&[&q], |rec, t| rope(rec, &t[0], tables, positions, dim))?;
-                tape.apply1(&[&k, &v], |rec, t| rope_kv(rec, &t[0], &t[1], tables, positions, dim))?
+        let kv = match self.rope.map(|i| rotations.of(i)) {
+            Some(Rotation { keys, queries }) => {
+                q = tape.apply1(&[&q], |rec, t| rope(rec, &t[0], queries, rows, dim))?;
+                tape.apply1(&[&k, &v], |rec, t| rope_kv(rec, &t[0], &t[1], keys, rows, dim))?
             }
             None => tape.apply1(&[&k, &v], |rec, t| concat_columns(rec, &t[0], &t[1]))?,
         };

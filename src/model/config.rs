@@ -210,6 +210,11 @@ impl ModelConfig {
         self.layers[layer].window.filter(|&window| window < self.max_positions)
     }
 
+    /// What the frequencies of each RoPE setting depend on in a text of `length` tokens.
+    pub(crate) fn frequency_lengths(&self, length: usize) -> Vec<usize> {
+        self.ropes.iter().map(|rope| rope.frequency_length(length)).collect()
+    }
+
     /// The attention of each layer, with `attention` for the full-attention layers.
     pub fn layer_attentions(&self, attention: Attention) -> Vec<LayerAttention> {
         (0..self.n_layers()).map(|layer| LayerAttention::new(attention, self.window(layer))).collect()

@@ -5,17 +5,14 @@ use std::rc::Rc;
 
 use super::block::{Attend, Block, TrainingContext};
 use super::config::ModelConfig;
-use super::rope;
-use super::rope_config::RopeConfig;
+use super::rotation::Rotations;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
-use crate::error::{Context, Result};
-use crate::gpu::{Executor, check_host_memory};
+use crate::error::Result;
+use crate::gpu::{Executor, Span};
 use crate::kernels::embedding::{TokenIndex, embedding};
 use crate::kernels::head::Head;
-use crate::kernels::rope::RopeTables;
 use crate::nn::norm;
-use crate::tensor::{Format, Tensor};
 
 /// A model on a device.
 #[derive(Debug)]
@@ -27,27 +24,29 @@ pub struct Llama {
     pub(crate) final_norm: Param,
     /// The LM head; `None` if it shares the embedding weights.
     pub(crate) head: Option<Param>,
-    /// RoPE tables, one per entry of [`ModelConfig::ropes`].
-    pub(crate) tables: Rc<Vec<RopeTables>>,
-    pub(crate) n_positions: usize,
+    pub(crate) rope: ModelRope,
 }
 
-/// Uploads the RoPE tables for positions 0..n.
-pub(crate) fn upload_tables(device: &mut dyn Executor, config: &ModelConfig, n: usize) -> Result<Vec<RopeTables>> {
-    let table_bytes = (n as u64).saturating_mul(config.head_dim as u64 / 2 * 4);
-    check_host_memory(table_bytes.saturating_mul(2 * config.ropes.len() as u64))
-        .with_context(|| format!("rotation tables for {n} positions"))?;
-    let limits = device.limits();
-    let mut put = |label: &str, values: &[f32]| -> Result<Tensor> {
-        let t = Tensor::persistent(label, Format::F32, n, config.head_dim / 2, &limits)?;
-        t.write(device, values)?;
-        Ok(t)
-    };
-    let mut tables = |rope: &RopeConfig| {
-        let (cos, sin) = rope::tables(rope, n, 0..n);
-        Ok(RopeTables { cos: put("rope cos", &cos)?, sin: put("rope sin", &sin)? })
-    };
-    config.ropes.iter().map(&mut tables).collect()
+/// The RoPE tables of a model for texts up to some length.
+#[derive(Debug)]
+pub(crate) struct ModelRope {
+    rotations: Rc<Rotations>,
+    n_positions: usize,
+    /// What the frequencies of each RoPE setting depend on.
+    frequency_lengths: Vec<usize>,
+}
+
+impl ModelRope {
+    /// Tables for the positions 0..n_positions of a text of `length` tokens.
+    pub(crate) fn upload(
+        device: &mut dyn Executor,
+        config: &ModelConfig,
+        length: usize,
+        n_positions: usize,
+    ) -> Result<Self> {
+        let rotations = Rc::new(Rotations::upload(device, &config.ropes, length, n_positions)?);
+        Ok(Self { rotations, n_positions, frequency_lengths: config.frequency_lengths(length) })
+    }
 }
 
 impl Llama {
@@ -75,15 +74,20 @@ impl Llama {
         self.embed.grad.is_some()
     }
 
-    /// Extends the RoPE tables to positions 0..n. Call it before a forward that reaches new
-    /// positions.
-    pub fn reserve_positions(&mut self, device: &mut dyn Executor, n: usize) -> Result<()> {
-        if n > self.n_positions {
-            let n = n.checked_next_power_of_two().unwrap_or(n);
-            self.tables = Rc::new(upload_tables(device, &self.config, n)?);
-            self.n_positions = n;
+    /// Makes the RoPE tables those of a text of `length` tokens. Call it before a forward that
+    /// reaches new positions.
+    pub fn reserve_positions(&mut self, device: &mut dyn Executor, length: usize) -> Result<()> {
+        let is_same = self.rope.frequency_lengths == self.config.frequency_lengths(length);
+        if !is_same || length > self.rope.n_positions {
+            let n_positions = length.checked_next_power_of_two().unwrap_or(length).max(self.rope.n_positions);
+            self.rope = ModelRope::upload(device, &self.config, length, n_positions)?;
         }
         Ok(())
+    }
+
+    /// The RoPE tables that [`Llama::reserve_positions`] made.
+    pub(crate) fn rotations(&self) -> Rc<Rotations> {
+        self.rope.rotations.clone()
     }
 
     /// An empty cache for up to `capacity` tokens, fed at most `max_chunk` at a time. `attention`
@@ -96,21 +100,34 @@ impl Llama {
     pub fn forward(&self, tape: &mut Tape, ids: &TokenIndex, context: &TrainingContext) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {
-            let (block, tables, context) = (block.clone(), self.tables.clone(), context.clone());
+            let (block, context) = (block.clone(), context.clone());
             let run = move |tape: &mut Tape, inputs: &[Var]| {
-                Ok(vec![block.forward(tape, &inputs[0], &tables, &Attend::Training(&context))?])
+                Ok(vec![block.forward(tape, &inputs[0], &Attend::Training(&context))?])
             };
             x = tape.checkpoint(&[x], run)?.remove(0);
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }
 
-    /// Forward of the next chunk of a cached sequence; returns the final hidden states [tokens,
-    /// hidden]. The caller runs the recording, then commits the step.
+    /// Forward of the next chunk of a cached sequence, with the tables of
+    /// [`Llama::reserve_positions`]; returns the final hidden states [tokens, hidden]. The caller
+    /// runs the recording, then commits the step.
     pub fn forward_cached(&self, tape: &mut Tape, ids: &TokenIndex, cache: &Cache, step: &CacheStep) -> Result<Var> {
+        self.forward_rotated(tape, ids, cache, step, (&self.rope.rotations, &step.positions))
+    }
+
+    /// [`Llama::forward_cached`] with other RoPE tables, and the row of each token in them.
+    pub(crate) fn forward_rotated(
+        &self,
+        tape: &mut Tape,
+        ids: &TokenIndex,
+        cache: &Cache,
+        step: &CacheStep,
+        rotation: (&Rotations, &Span),
+    ) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {
-            x = block.forward(tape, &x, &self.tables, &Attend::Cached { cache, step })?;
+            x = block.forward(tape, &x, &Attend::Cached { cache, step, rotation })?;
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }

@@ -5,3 +5,4 @@ pub mod config;
 pub mod llama;
 pub mod rope;
 pub mod rope_config;
+pub(crate) mod rotation;

@@ -4,7 +4,7 @@
 //! f64. Kernels only read these tables, because sin and cos in a shader are too inaccurate at large
 //! positions. Sources: transformers `modeling_rope_utils.py` and `LlamaRotaryEmbedding`.
 
-use super::rope_config::{RopeConfig, RopeScaling};
+use super::rope_config::{QueryScale, RopeConfig, RopeScaling};
 use crate::error::Result;
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -25,6 +25,12 @@ pub fn tables(rope: &RopeConfig, length: usize, positions: Range<usize>) -> (Vec
         }
     }
     (cos, sin)
+}
+
+/// The factor of the query at a position.
+pub fn query_factor(scale: &QueryScale, position: usize) -> f32 {
+    let turns = (position as f32 / scale.original_max_positions as f32).floor();
+    1.0 + scale.beta as f32 * f64::from(1.0 + turns).ln() as f32
 }
 
 /// The factor of cosines and sines.
@@ -275,6 +281,15 @@ mod tests {
         let theta = 1e4 * 2.5f64.powf(8.0 / 6.0);
         for (i, f) in inv_freq(&rope, 48).into_iter().enumerate() {
             assert!((f64::from(f) / theta.powf(-(i as f64) / 4.0) - 1.0).abs() < 1e-6, "{i}: {f}");
+        }
+    }
+
+    #[test]
+    fn queries_grow_by_whole_original_lengths() {
+        let scale = QueryScale { beta: 0.5, original_max_positions: 10 };
+        assert_eq!([0, 9].map(|t| query_factor(&scale, t)), [1.0; 2]);
+        for (t, n) in [(10, 2.0f64), (19, 2.0), (20, 3.0)] {
+            assert!((f64::from(query_factor(&scale, t)) - (1.0 + 0.5 * n.ln())).abs() < 1e-7, "{t}");
         }
     }
 

@@ -83,6 +83,36 @@ impl RopeConfig {
 }
 
 impl RopeConfig {
+    /// What the frequencies depend on in a text of `length` tokens: two lengths with the same value
+    /// have the same frequencies.
+    pub(crate) fn frequency_length(&self, length: usize) -> usize {
+        match self.scaling {
+            RopeScaling::LongRope { original_max_positions: original, .. } => {
+                if length > original {
+                    original + 1
+                } else {
+                    original
+                }
+            }
+            RopeScaling::Dynamic { original_max_positions, .. } => length.max(original_max_positions),
+            _ => 0,
+        }
+    }
+
+    /// Whether the frequencies depend on the length of the text.
+    pub(crate) fn depends_on_length(&self) -> bool {
+        matches!(self.scaling, RopeScaling::LongRope { .. } | RopeScaling::Dynamic { .. })
+    }
+
+    /// The length beyond which all tokens of a text take other frequencies, so that a cache is
+    /// filled again.
+    pub(crate) fn switch_length(&self) -> Option<usize> {
+        match self.scaling {
+            RopeScaling::LongRope { original_max_positions, .. } => Some(original_max_positions),
+            _ => None,
+        }
+    }
+
     /// Fails if the settings define no valid RoPE for heads of `head_dim` channels.
     pub(super) fn validate(&self, head_dim: usize) -> Result<()> {
         positive("rope_theta", self.theta)?;
@@ -91,15 +121,6 @@ impl RopeConfig {
             "partial_rotary_factor: expected an even number of rotating channels from 2 to {head_dim}, found {}",
             self.rotary_dim
         );
-        let unsupported = [
-            ("a rotation of some channels only", self.rotary_dim != head_dim),
-            ("a factor of the queries by position", self.query_scale.is_some()),
-            ("RoPE type 'longrope'", matches!(self.scaling, RopeScaling::LongRope { .. })),
-            ("RoPE type 'dynamic'", matches!(self.scaling, RopeScaling::Dynamic { .. })),
-        ];
-        if let Some((what, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
-            crate::bail!("{what} is not supported yet");
-        }
         match &self.scaling {
             RopeScaling::None => {}
             RopeScaling::Linear { factor } => positive("RoPE scaling factor", *factor)?,
@@ -149,6 +170,11 @@ impl RopeConfig {
         if let Some(QueryScale { beta, original_max_positions }) = self.query_scale {
             positive("llama_4_scaling_beta", beta)?;
             original_length(original_max_positions)?;
+            crate::ensure!(
+                self.rotary_dim == head_dim,
+                "llama_4_scaling_beta: expected all {head_dim} channels of a head to rotate, found {}",
+                self.rotary_dim
+            );
         }
         Ok(())
     }

@@ -53,6 +53,7 @@ impl UploadedBatch {
         let context = TrainingContext {
             layouts: Rc::new(layouts),
             positions: upload_words(device, "positions", &positions)?,
+            rotations: model.rotations(),
             dropout: objective.dropout,
             kept: objective.kept.clone(),
         };
