@@ -5,6 +5,7 @@
 //! is read line by line (`data::dataset`).
 
 use crate::error::{Context, Result};
+use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -28,9 +29,54 @@ pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_bytes(path, CONFIG_BYTES)?).map_err(|e| e.utf8_error()).context("not a text in UTF-8")
 }
 
+/// Parses JSON as Python's `json` module writes it: the numbers NaN, Infinity and -Infinity, which
+/// JSON does not have, become null.
+pub fn parse_json(text: &str) -> Result<Value> {
+    match serde_json::from_str(text) {
+        Err(_) if text.contains("NaN") || text.contains("Infinity") => {
+            serde_json::from_str(&without_special_numbers(text)).context("invalid JSON")
+        }
+        parsed => parsed.context("invalid JSON"),
+    }
+}
+
+/// The text with null for NaN and infinite numbers outside of strings.
+fn without_special_numbers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let number = ["NaN", "-Infinity", "Infinity"].into_iter().find(|n| !in_string && rest.starts_with(n));
+        let n = match (number, c) {
+            (Some(number), _) => {
+                out.push_str("null");
+                rest = &rest[number.len()..];
+                continue;
+            }
+            (None, '\\') if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            _ => c.len_utf8(),
+        };
+        in_string ^= c == '"';
+        out.push_str(&rest[..n]);
+        rest = &rest[n..];
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_that_only_python_writes_are_null() {
+        let text = r#"{"a": NaN, "b": [-Infinity, Infinity, -1], "NaN": "Infinity \" NaN", "é": 1}"#;
+        let value = parse_json(text).unwrap();
+        assert_eq!(value, json!({"a": null, "b": [null, null, -1], "NaN": "Infinity \" NaN", "é": 1}));
+        assert_eq!(parse_json("[1000000000000000019884624838656]").unwrap(), json!([1.0000000000000000199e30]));
+        for broken in ["{", "NaN Infinity", "NaNs", "\"NaN", "\"NaN\\"] {
+            assert!(parse_json(broken).unwrap_err().to_string().contains("invalid JSON"), "{broken}");
+        }
+    }
 
     #[test]
     fn what_is_too_large_or_no_text_is_refused() {

@@ -100,7 +100,7 @@ fn check_layers(device: &mut dyn Executor) {
 
 fn config() -> ModelConfig {
     ModelConfig {
-        architecture: Architecture::Qwen3,
+        architecture: Architecture::new("qwen3"),
         hidden: 64,
         inner: 192,
         layers: vec![LayerConfig::full(16); 2],

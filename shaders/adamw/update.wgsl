@@ -1,6 +1,6 @@
 // One AdamW step over an arena slice, in PyTorch's order.
 //
-// value -= decay * value                  decay = lr * weight decay, or 0
+// value -= decay * (value - origin)       decay = lr * weight decay, or 0; origin: mostly 0
 // g = factor * grad
 // m += (1 - beta1) * (g - m)
 // v += (1 - beta2) * (g^2 - v)
@@ -12,6 +12,7 @@
 struct Params {
     n: u32,
     decay: f32,
+    origin: f32,
     one_minus_beta1: f32,
     one_minus_beta2: f32,
     step_size: f32,
@@ -37,6 +38,6 @@ fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let v = exp_avg_sq[i] + p.one_minus_beta2 * (g * g - exp_avg_sq[i]);
     exp_avg[i] = m;
     exp_avg_sq[i] = v;
-    let kept = values[i] - p.decay * values[i];
+    let kept = values[i] - p.decay * (values[i] - p.origin);
     values[i] = kept - p.step_size * (m / (sqrt(v) * p.inv_sqrt_correction + p.eps));
 }

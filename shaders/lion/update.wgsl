@@ -2,7 +2,8 @@
 //
 // g = factor * grad
 // direction = sign(beta1 * m + (1 - beta1) * g)
-// value -= decay * value + lr * direction   decay = lr * weight decay, or 0
+// value -= decay * (value - origin) + lr * direction   decay = lr * weight decay, or 0
+// Mostly origin = 0.
 // m = beta2 * m + (1 - beta2) * g
 // The direction is 0 where m and g are 0, so the padding of a slice stays 0.
 // grid: n invocations, folded.
@@ -11,6 +12,7 @@ struct Params {
     n: u32,
     lr: f32,
     decay: f32,
+    origin: f32,
     one_minus_beta1: f32,
     one_minus_beta2: f32,
 }
@@ -31,6 +33,6 @@ fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let m = exp_avg[i];
     let direction = sign(m + p.one_minus_beta1 * (g - m));
     exp_avg[i] = m + p.one_minus_beta2 * (g - m);
-    let kept = values[i] - p.decay * values[i];
+    let kept = values[i] - p.decay * (values[i] - p.origin);
     values[i] = kept - p.lr * direction;
 }

@@ -1,6 +1,7 @@
 // One step of stochastic gradient descent with momentum over an arena slice, as in torch.optim.SGD.
 //
-// g = factor * grad + weight_decay * value   (weight decay is added after clipping)
+// g = factor * grad + weight_decay * (value - origin)   (weight decay is added after clipping;
+//                                                        mostly origin = 0)
 // b = momentum * b + g                       (b starts at 0, so the first step has b = g)
 // value -= lr * b
 // grid: n invocations, folded.
@@ -8,6 +9,7 @@ struct Params {
     n: u32,
     lr: f32,
     weight_decay: f32,
+    origin: f32,
     momentum: f32,
 }
 
@@ -23,7 +25,7 @@ fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     if i >= p.n {
         return;
     }
-    let g = clipping[1] * grads[i] + p.weight_decay * values[i];
+    let g = clipping[1] * grads[i] + p.weight_decay * (values[i] - p.origin);
     let b = p.momentum * momentum_buffer[i] + g;
     momentum_buffer[i] = b;
     values[i] = values[i] - p.lr * b;

@@ -4,9 +4,10 @@
 //! facts are only in the tensors: no `output.weight` means tied embeddings, `attn_q.bias` means a
 //! bias, and `rope_freqs.weight` has Llama 3's RoPE scaling as divisors.
 
+use super::families::{self, AttentionBias, Family};
 use crate::error::{Context, Result};
 use crate::formats::gguf::{Gguf, Metadata};
-use crate::model::config::{Architecture, LayerConfig, ModelConfig, QkNorm};
+use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::rope_config::{RopeConfig, RopeScaling};
 
 impl ModelConfig {
@@ -22,7 +23,7 @@ impl ModelConfig {
         };
         let has = |name: &str| gguf.info(name).is_some();
         let config = ModelConfig {
-            architecture: keys.architecture,
+            architecture: keys.family.architecture,
             hidden,
             inner: keys.size("feed_forward_length")?,
             layers: LayerConfig::all_full(keys.size("block_count")?, head_dim)?,
@@ -34,10 +35,10 @@ impl ModelConfig {
             rms_eps: decimal(keys.metadata.f64(&keys.full("attention.layer_norm_rms_epsilon"))?),
             ropes: vec![rope(gguf, &keys, head_dim)?],
             tied: !has("output.weight"),
-            qkv_bias: keys.architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),
+            qkv_bias: keys.family.attention_bias == AttentionBias::Qkv || has("blk.0.attn_q.bias"),
             o_bias: has("blk.0.attn_output.bias"),
             mlp_bias: has("blk.0.ffn_gate.bias"),
-            qk_norm: if keys.architecture == Architecture::Qwen3 { QkNorm::PerHead } else { QkNorm::None },
+            qk_norm: keys.family.qk_norm,
             bos: token(&gguf.metadata, "tokenizer.ggml.bos_token_id")?,
             eos: ends(&gguf.metadata)?,
             ..Self::default()
@@ -50,17 +51,22 @@ impl ModelConfig {
 /// The metadata keys of one architecture, with its name as prefix.
 struct Keys<'a> {
     metadata: &'a Metadata,
-    architecture: Architecture,
+    family: &'static Family,
+    /// `general.architecture`.
+    name: &'a str,
 }
 
 impl<'a> Keys<'a> {
     fn of(metadata: &'a Metadata) -> Result<Self> {
-        let architecture = Architecture::parse(metadata.str("general.architecture")?)?;
-        Ok(Self { metadata, architecture })
+        let name = metadata.str("general.architecture")?;
+        let Some(family) = families::of_gguf(name).next() else {
+            crate::bail!("general.architecture '{name}' is not supported")
+        };
+        Ok(Self { metadata, family, name })
     }
 
     fn full(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture.model_type())
+        format!("{}.{key}", self.name)
     }
 
     fn has(&self, key: &str) -> bool {
@@ -201,7 +207,7 @@ mod tests {
         assert_eq!((c.tied, c.qkv_bias, c.ropes[0].theta), (false, true, 5e5));
         assert_eq!(c.ropes[0].scaling, RopeScaling::Factors(vec![8.0, 8.0]));
         let c = read("qwen3", &[("qwen3.attention.key_length", Value::U64(16))], &[embedding()]).unwrap();
-        assert_eq!((c.head_dim, c.qk_norm), (16, QkNorm::PerHead));
+        assert_eq!((c.head_dim, c.qk_norm), (16, crate::model::config::QkNorm::PerHead));
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The value of a key that must be there.
+pub fn required<T>(value: Option<T>, key: &str) -> Result<T> {
+    value.ok_or_else(|| Error::new(format!("'{key}' is missing")))
+}
+
 /// The first 60 characters of a value's JSON.
 fn excerpt(value: &Value) -> String {
     let text = value.to_string();

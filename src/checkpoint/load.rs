@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::adapter_config::AdapterConfig;
 use super::adapter_file::{Adapter, AdapterPair, tensor_names};
-use super::weight_names::{Linear as LinearName, NormNames, linears};
+use super::families;
+use super::weight_names::{Linear as LinearName, NormNames, Weight, linears, weights};
 use super::weights::WeightSource;
 use crate::autograd::Param;
 use crate::error::{Context, Error, Result};
@@ -23,6 +24,7 @@ use crate::model::config::ModelConfig;
 use crate::model::llama::{Llama, ModelRope};
 use crate::nn::{Fused, Joint, Linear, Lora, Stacked};
 
+use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
 use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
 
@@ -90,7 +92,10 @@ pub fn load(
     adapter: Option<&Adapter>,
     train: Train,
 ) -> Result<Loaded> {
-    let config = source.config().clone();
+    let mut config = source.config().clone();
+    if matches!(train, Train::All(_)) && families::of(config.architecture).scales_embedding {
+        config.embed_scale = families::embed_scale(config.hidden, DType::F32); // trained weights are f32
+    }
     let specs = match train {
         Train::Nothing => vec![],
         Train::Adapter(decay) => adapter_specs(adapter, decay),
@@ -110,7 +115,7 @@ pub fn load(
 
 fn adapter_specs(adapter: Option<&Adapter>, _: Decay) -> Vec<Spec> {
     let pairs = adapter.map_or(&[][..], |a| &a.pairs);
-    let spec = |name: String, t: &HostTensor| Spec { name, rows: t.shape[0], cols: t.shape[1], decay: true };
+    let spec = |name: String, t: &HostTensor| Spec { name, rows: t.shape[0], cols: t.shape[1], decay: Some(0.0) };
     let both = |p: &AdapterPair| {
         let (a, b) = tensor_names(&p.module);
         [spec(a, &p.a), spec(b, &p.b)]
@@ -119,11 +124,13 @@ fn adapter_specs(adapter: Option<&Adapter>, _: Decay) -> Vec<Spec> {
 }
 
 fn model_specs(config: &ModelConfig, decay: Decay) -> Vec<Spec> {
-    let spec = |(name, shape): (String, Vec<usize>)| {
+    let spec = |Weight { name, shape, offset, .. }: Weight| {
         let (rows, cols) = matrix(&shape);
-        Spec { name, rows, cols, decay: decay == Decay::All || shape.len() > 1 }
+        let decays = decay == Decay::All || shape.len() > 1;
+        // What the file holds decays to 0.
+        Spec { name, rows, cols, decay: decays.then_some(offset) }
     };
-    super::weight_names::expected_names(config).into_iter().map(spec).collect()
+    weights(config).into_iter().map(spec).collect()
 }
 
 /// Rows and columns of a shape. A vector is a matrix of one row.

@@ -69,6 +69,11 @@ impl ModelFiles {
         self.source.config()
     }
 
+    /// What a user should know about the files.
+    pub fn notes(&self) -> Vec<String> {
+        self.source.notes()
+    }
+
     /// The tokenizer. Fails if the model has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let why =

@@ -3,9 +3,10 @@
 //! This file is only a table. [`weights`](super::weights) reads the files, and
 //! [`adapter_file`](super::adapter_file) adds adapters to the linear layers listed here.
 
-use crate::model::config::{Architecture, BlockNorms, ModelConfig};
+use super::families;
+use crate::model::config::{BlockNorms, ModelConfig};
 
-/// A linear layer y = W x (+ b) of a block.
+/// One of the linear layers y = W x (+ b) of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// Path inside the block, as in `self_attn.q_proj`.
@@ -26,7 +27,7 @@ impl Linear {
 }
 
 /// One tensor of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// Hugging Face's name.
     pub name: String,
@@ -35,34 +36,37 @@ pub struct Weight {
     pub gguf: String,
     /// Same as in [`Linear`].
     pub permuted_heads: Option<usize>,
+    /// Hugging Face files hold the values less this number.
+    pub offset: f32,
 }
 
-/// The linear layers of each block, in forward order: seven, or four if q, k and v, and gate and up
-/// are fused.
+/// The linear layers of each block, in forward order: seven, or four if the projections are fused.
 pub fn linears(config: &ModelConfig) -> Vec<Linear> {
     let (hidden, inner) = (config.hidden, config.inner);
     let (q, kv) = (config.q_channels(), config.kv_channels());
     let (qkv_bias, mlp_bias) = (config.qkv_bias, config.mlp_bias);
-    // llama.cpp's converter reorders rows only for Llama (and Mistral, which it labels as llama).
-    let heads = |n: usize| (config.architecture == Architecture::Llama).then_some(n);
+    let permutes = families::of(config.architecture).permutes_rows;
+    let heads = |n: usize| permutes.then_some(n);
     let linear =
         |path, gguf, n_out, n_in, bias, permuted_heads| Linear { path, gguf, n_out, n_in, bias, permuted_heads };
+    let o = linear("self_attn.o_proj", "attn_output", hidden, q, config.o_bias, None);
+    let down = linear("mlp.down_proj", "ffn_down", hidden, inner, mlp_bias, None);
     if config.fused {
         return vec![
             linear("self_attn.qkv_proj", "attn_qkv", q + 2 * kv, hidden, qkv_bias, None),
-            linear("self_attn.o_proj", "attn_output", hidden, q, config.o_bias, None),
+            o,
             linear("mlp.gate_up_proj", "ffn_up", 2 * inner, hidden, mlp_bias, None),
-            linear("mlp.down_proj", "ffn_down", hidden, inner, mlp_bias, None),
+            down,
         ];
     }
     vec![
         linear("self_attn.q_proj", "attn_q", q, hidden, qkv_bias, heads(config.n_heads)),
         linear("self_attn.k_proj", "attn_k", kv, hidden, qkv_bias, heads(config.n_kv_heads)),
         linear("self_attn.v_proj", "attn_v", kv, hidden, qkv_bias, None),
-        linear("self_attn.o_proj", "attn_output", hidden, q, config.o_bias, None),
+        o,
         linear("mlp.gate_proj", "ffn_gate", inner, hidden, mlp_bias, None),
         linear("mlp.up_proj", "ffn_up", inner, hidden, mlp_bias, None),
-        linear("mlp.down_proj", "ffn_down", hidden, inner, mlp_bias, None),
+        down,
     ]
 }
 
@@ -122,11 +126,16 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
         shape: shape.to_vec(),
         gguf: format!("{gguf}.weight"),
         permuted_heads: None,
+        offset: 0.0,
+    };
+    let norm = |name: &str, gguf: &str, channels: usize| Weight {
+        offset: families::of(config.architecture).norm_offset,
+        ..plain(name, gguf, &[channels])
     };
     let mut out = vec![plain("model.embed_tokens", "token_embd", &[config.vocab, config.hidden])];
     for layer in 0..config.n_layers() {
         let norm = |name: &str, gguf: &str, channels: usize| {
-            plain(&format!("model.layers.{layer}.{name}"), &format!("blk.{layer}.{gguf}"), &[channels])
+            norm(&format!("model.layers.{layer}.{name}"), &format!("blk.{layer}.{gguf}"), channels)
         };
         let names = NormNames::of(config.norms);
         for (name, gguf) in names.all() {
@@ -142,6 +151,7 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
                 shape,
                 gguf: format!("blk.{layer}.{}.{kind}", linear.gguf),
                 permuted_heads: linear.permuted_heads,
+                offset: 0.0,
             };
             out.push(part("weight", vec![linear.n_out, linear.n_in]));
             if linear.bias {
@@ -149,7 +159,7 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
             }
         }
     }
-    out.push(plain("model.norm", "output_norm", &[config.hidden]));
+    out.push(norm("model.norm", "output_norm", config.hidden));
     if !config.tied {
         out.push(plain("lm_head", "output", &[config.vocab, config.hidden]));
     }
@@ -159,8 +169,8 @@ pub fn weights(config: &ModelConfig) -> Vec<Weight> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::QkNorm;
     use crate::model::config::testing::small;
+    use crate::model::config::{Architecture, QkNorm};
 
     #[test]
     fn switches_add_exactly_their_tensors() {
@@ -177,9 +187,9 @@ mod tests {
         assert_eq!(names(&|c| c.mlp_bias = true), plain + 2 * 3);
         assert_eq!(names(&|c| c.qk_norm = QkNorm::PerHead), plain + 2 * 2);
         assert_eq!(names(&|c| c.qk_norm = QkNorm::FullWidth), plain + 2 * 2);
-        assert_eq!(names(&|c| c.fused = true), plain - 2 * 3);
         assert_eq!(names(&|c| c.norms = BlockNorms::BeforeAndAfter), plain + 2 * 2);
         assert_eq!(names(&|c| c.norms = BlockNorms::After), plain);
+        assert_eq!(names(&|c| c.fused = true), plain - 2 * 3);
     }
 
     #[test]
@@ -194,7 +204,7 @@ mod tests {
             permuted(&config),
             [(name("q.weight"), 4), (name("q.bias"), 4), (name("k.weight"), 2), (name("k.bias"), 2)]
         );
-        config.architecture = Architecture::Qwen2;
+        config.architecture = Architecture::new("qwen2");
         assert!(permuted(&config).is_empty());
     }
 }

@@ -5,13 +5,14 @@
 //! before anything is loaded. Weights keep their stored type (f32, 16-bit or quantised).
 //! [`weight_names`](super::weight_names) has the list of weights.
 
+use super::families;
+use super::folder::Folder;
 use super::random_weights::{self, random_weight};
 use super::weight_names::{Weight, weights};
 use crate::error::{Context, Error, Result};
 use crate::formats::dtype::DType;
 use crate::formats::gguf::{Gguf, Metadata};
 use crate::formats::host_tensor::HostTensor;
-use crate::formats::safetensors_file::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::small_file;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ pub struct WeightSource {
 }
 
 enum Files {
-    Folder(Checkpoint),
+    Folder(Box<Folder>),
     Gguf(Box<Gguf>),
     /// No files: random weights from a seed.
     Random(u64),
@@ -48,8 +49,14 @@ impl WeightSource {
         let text = small_file::read_text(&file).with_context(|| {
             format!("reading {} (a model folder has config.json and model.safetensors)", file.display())
         })?;
-        let config = ModelConfig::from_hf_json(&text).context("config.json")?;
-        Ok(Self::of(path, config, Files::Folder(Checkpoint::open(path)?)))
+        let mut config = ModelConfig::from_hf_json(&text).context("config.json")?;
+        let folder = Folder::open(path)?;
+        if families::of(config.architecture).scales_embedding
+            && let Ok((dtype, _)) = folder.info("model.embed_tokens.weight")
+        {
+            config.embed_scale = families::embed_scale(config.hidden, dtype);
+        }
+        Ok(Self::of(path, config, Files::Folder(Box::new(folder))))
     }
 
     fn open_file(path: &Path) -> Result<Self> {
@@ -88,6 +95,14 @@ impl WeightSource {
         if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
     }
 
+    /// What a user should know about the files: tensors of a folder that the text model does not use.
+    pub fn notes(&self) -> Vec<String> {
+        match &self.files {
+            Files::Folder(folder) => folder.unused_note(self.table.keys()).into_iter().collect(),
+            _ => vec![],
+        }
+    }
+
     /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in
     /// which it is stored.
     ///
@@ -103,7 +118,10 @@ impl WeightSource {
             crate::bail!("{problem}");
         }
         match &self.files {
-            Files::Folder(checkpoint) => checkpoint.read(name),
+            Files::Folder(folder) => {
+                let tensor = folder.read(name)?;
+                if weight.offset == 0.0 { Ok(tensor) } else { moved(&tensor, weight.offset) }
+            }
             Files::Gguf(gguf) => {
                 let tensor = gguf.read(&weight.gguf)?;
                 Ok(match weight.permuted_heads {
@@ -115,6 +133,14 @@ impl WeightSource {
         }
     }
 
+    /// Values of a weight as Hugging Face files of this model hold them.
+    pub fn as_stored(&self, name: &str, tensor: HostTensor) -> Result<HostTensor> {
+        match self.table.get(name).map_or(0.0, |weight| weight.offset) {
+            0.0 => Ok(tensor),
+            offset => moved(&tensor, -offset),
+        }
+    }
+
     fn weight(&self, name: &str) -> Result<&Weight> {
         self.table.get(name).ok_or_else(|| Error::new(format!("a model of this configuration has no weight '{name}'")))
     }
@@ -122,7 +148,7 @@ impl WeightSource {
     /// Type and shape of a weight in the file.
     fn info(&self, weight: &Weight) -> Result<(DType, Vec<usize>)> {
         match &self.files {
-            Files::Folder(checkpoint) => checkpoint.info(&weight.name),
+            Files::Folder(folder) => folder.info(&weight.name),
             Files::Gguf(gguf) => match gguf.info(&weight.gguf) {
                 Some(info) => Ok((info.dtype, info.shape.clone())),
                 None => Err(Error::new(format!("no tensor '{}'", weight.gguf))),
@@ -133,7 +159,7 @@ impl WeightSource {
 
     fn contains(&self, weight: &Weight) -> bool {
         match &self.files {
-            Files::Folder(checkpoint) => checkpoint.contains(&weight.name),
+            Files::Folder(folder) => folder.contains(&weight.name),
             Files::Gguf(gguf) => gguf.info(&weight.gguf).is_some(),
             Files::Random(_) => true,
         }
@@ -141,7 +167,10 @@ impl WeightSource {
 
     /// The error message for a weight, if something is wrong with it. Uses the name in the file.
     fn problem(&self, weight: &Weight) -> Option<String> {
-        let name = if self.dir().is_some() { &weight.name } else { &weight.gguf };
+        let name = match &self.files {
+            Files::Folder(folder) => &folder.stored(&weight.name),
+            _ => &weight.gguf,
+        };
         if !self.contains(weight) {
             let advice = if weight.name == "lm_head.weight" {
                 " (if the LM head shares the embedding's weights, set \"tie_word_embeddings\": true in config.json)"
@@ -187,6 +216,12 @@ impl WeightSource {
     }
 }
 
+/// The tensor in f32 with a number added to each value.
+fn moved(tensor: &HostTensor, by: f32) -> Result<HostTensor> {
+    let values: Vec<f32> = tensor.to_f32()?.iter().map(|value| value + by).collect();
+    Ok(HostTensor::from_f32(&tensor.shape, &values))
+}
+
 /// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates
 /// together, in rows (2i, 2i+1).
 fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
@@ -212,7 +247,7 @@ mod tests {
     use crate::formats::gguf::testing::gguf_bytes;
     use crate::formats::safetensors_write::write_safetensors;
     use crate::model::config::testing::small;
-    use crate::model::config::{Architecture, QkNorm};
+    use crate::model::config::{Architecture, BlockNorms, QkNorm};
 
     /// All weights of the model with distinct values.
     fn tensors(config: &ModelConfig) -> Vec<(String, HostTensor)> {
@@ -275,11 +310,12 @@ mod tests {
 
     #[test]
     fn a_folder_and_a_gguf_file_give_the_same_weights() {
-        for (architecture, bias, qk_norm, tied) in [
-            (Architecture::Llama, false, QkNorm::None, true),
-            (Architecture::Qwen2, true, QkNorm::None, true),
-            (Architecture::Qwen3, false, QkNorm::PerHead, false),
+        for (model_type, bias, qk_norm, tied) in [
+            ("llama", false, QkNorm::None, true),
+            ("qwen2", true, QkNorm::None, true),
+            ("qwen3", false, QkNorm::PerHead, false),
         ] {
+            let architecture = Architecture::new(model_type);
             let config = ModelConfig { architecture, qkv_bias: bias, qk_norm, tied, ..small() };
             let tensors = tensors(&config);
             let (dir, file) = (folder(&config, &tensors), gguf_file(&config, &tensors, &[]));
@@ -291,6 +327,53 @@ mod tests {
                 assert_eq!(&from_dir.read(name, &tensor.shape).unwrap(), tensor, "{name}");
                 assert_eq!(&from_gguf.read(name, &tensor.shape).unwrap(), tensor, "{name}");
             }
+        }
+    }
+
+    /// Names as the base model, multimodal models and their newer classes save them.
+    #[test]
+    fn the_text_part_is_found_under_all_its_names() {
+        let config = ModelConfig { tied: true, ..small() };
+        let tensors = tensors(&config);
+        for body in ["", "language_model.model.", "model.language_model."] {
+            let rename = |(name, tensor): &(String, HostTensor)| {
+                (format!("{body}{}", name.strip_prefix("model.").unwrap()), tensor.clone())
+            };
+            let mut stored: Vec<_> = tensors.iter().map(rename).collect();
+            let dir = folder(&config, &stored);
+            let source = WeightSource::open(dir.path()).unwrap();
+            for (name, tensor) in &tensors {
+                assert_eq!(&source.read(name, &tensor.shape).unwrap(), tensor, "{body}{name}");
+            }
+            assert!(source.notes().is_empty());
+            for name in ["vision_tower.a", "vision_tower.b", "multi_modal_projector.c", "lm_head.weight"] {
+                stored.push((name.to_string(), HostTensor::from_f32(&[1], &[0.0])));
+            }
+            let dir = folder(&config, &stored);
+            let notes = WeightSource::open(dir.path()).unwrap().notes();
+            assert!(notes[0].starts_with("3 tensors") && notes[0].contains("multi_modal_projector.c, "), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn norms_of_gemma_are_one_more_than_the_file_says() {
+        let mut config =
+            ModelConfig { tied: true, norms: BlockNorms::BeforeAndAfter, qk_norm: QkNorm::PerHead, ..small() };
+        config.architecture = Architecture::new("gemma3_text");
+        config.hf_json = Some(
+            r#"{"model_type": "gemma3_text", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 10}"#
+                .to_string(),
+        );
+        let tensors = tensors(&config);
+        let dir = folder(&config, &tensors);
+        let source = WeightSource::open(dir.path()).unwrap();
+        for (name, tensor) in &tensors {
+            let read = source.read(name, &tensor.shape).unwrap();
+            let by = if name.contains("norm") { 1.0 } else { 0.0 };
+            let expected: Vec<f32> = tensor.to_f32().unwrap().iter().map(|w| w + by).collect();
+            assert_eq!(read.to_f32().unwrap(), expected, "{name}");
+            assert_eq!(&source.as_stored(name, read).unwrap(), tensor, "{name}");
         }
     }
 

@@ -30,7 +30,9 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Opens the model files.
     pub fn open(&self) -> Result<ModelFiles> {
-        ModelFiles::open(&self.model, self.adapter.as_deref())
+        let files = ModelFiles::open(&self.model, self.adapter.as_deref())?;
+        files.notes().iter().for_each(|text| note(&format!("note: {text}")));
+        Ok(files)
     }
 
     /// Rejects sequences longer than the model's positions, unless `--max-positions` allows them.

@@ -18,6 +18,8 @@ params! {
         n: u32,
         /// lr · weight decay, or 0.
         decay: f32,
+        /// The value to which weight decay pulls.
+        origin: f32,
         /// 1 − β₁.
         one_minus_beta1: f32,
         /// 1 − β₂.
@@ -45,7 +47,7 @@ static UPDATE: KernelDef = KernelDef {
     params: UpdateParams::FIELDS,
     constants: &[],
     alternatives: &[],
-    work: |d| Ok(d.work(14 * d.param("n"))),
+    work: |d| Ok(d.work(15 * d.param("n"))),
     reference_f32: update_reference,
     reference_f64: update_reference,
 };
@@ -69,7 +71,7 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
             *m += T::of(p.one_minus_beta1) * (g - *m);
             *v += T::of(p.one_minus_beta2) * (g * g - *v);
             let denominator = v.sqrt() * T::of(p.inv_sqrt_correction) + T::of(p.eps);
-            let kept = *x - T::of(p.decay) * *x;
+            let kept = *x - T::of(p.decay) * (*x - T::of(p.origin));
             *x = kept - T::of(p.step_size) * (*m / denominator);
         }
     });
@@ -91,6 +93,7 @@ fn case(name: &str, n: usize, spread: f32, factor: f32) -> Case {
     let constants = UpdateParams {
         n: 0,
         decay: if other { 0.2 } else { 0.001 },
+        origin: if other { 0.7 } else { 0.0 },
         one_minus_beta1: 0.1,
         one_minus_beta2: if other { 0.02 } else { 0.001 },
         step_size: if other { 0.3 } else { 0.01 },

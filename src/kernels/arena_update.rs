@@ -63,7 +63,7 @@ pub(super) fn case(
     let inputs = [values, grads].into_iter().chain(slots).chain([vec![1.5, factor]]).map(row).collect();
     Case::new(name, inputs, tolerance, move |rec, b| {
         let buffer = |label: &str| Buffer::persistent(label, Kind::Real, n);
-        let slice = ArenaSlice { values: buffer("values"), grads: buffer("gradients"), decay: true };
+        let slice = ArenaSlice { values: buffer("values"), grads: buffer("gradients"), decay: Some(0.0) };
         let slots: Vec<Buffer> = names.iter().map(|name| buffer(name)).collect();
         let tensor = |b: &Buffer| Tensor::from_span(b.span(), 1, n);
         let (values, slot_tensors) = (tensor(&slice.values), slots.iter().map(tensor));

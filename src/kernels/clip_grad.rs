@@ -120,7 +120,7 @@ fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
             let [values, grads] =
                 ["values", "gradients"].map(|label| Buffer::persistent(label, Kind::Real, from.len()));
             copy_tensor(rec, from, &Tensor::from_span(grads.span(), 1, from.len()));
-            slices.push(ArenaSlice { values, grads, decay: true });
+            slices.push(ArenaSlice { values, grads, decay: Some(0.0) });
         }
         let state = Tensor::transient(rec, "state", 1, 2);
         norm_and_factor(rec, &Arena { slices }, clip, state.span());

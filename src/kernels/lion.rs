@@ -17,6 +17,8 @@ params! {
         lr: f32,
         /// lr · weight decay, or 0.
         decay: f32,
+        /// The value to which weight decay pulls.
+        origin: f32,
         /// 1 − β₁.
         one_minus_beta1: f32,
         /// 1 − β₂.
@@ -37,7 +39,7 @@ static UPDATE: KernelDef = KernelDef {
     params: UpdateParams::FIELDS,
     constants: &[],
     alternatives: &[],
-    work: |d| Ok(d.work(11 * d.param("n"))),
+    work: |d| Ok(d.work(12 * d.param("n"))),
     reference_f32: update_reference,
     reference_f64: update_reference,
 };
@@ -52,7 +54,7 @@ fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     arena_update::one_slot_reference(args, p.n, |x, g, m| {
         let direction = sign(*m + T::of(p.one_minus_beta1) * (g - *m));
         *m += T::of(p.one_minus_beta2) * (g - *m);
-        let kept = *x - T::of(p.decay) * *x;
+        let kept = *x - T::of(p.decay) * (*x - T::of(p.origin));
         *x = kept - T::of(p.lr) * direction;
     });
 }
@@ -103,8 +105,8 @@ fn case(name: &str, [means, gradients]: [Vec<f32>; 2], factor: f32, constants: U
 
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
-    let binary = UpdateParams { n: 0, lr: 0.01, decay: 0.002, one_minus_beta1: 0.125, one_minus_beta2: 0.03 };
-    let published = UpdateParams { n: 0, lr: 3e-4, decay: 0.2, one_minus_beta1: 0.1, one_minus_beta2: 0.01 };
+    let binary = UpdateParams { n: 0, lr: 0.01, decay: 0.002, origin: 0.0, one_minus_beta1: 0.125, one_minus_beta2: 0.03 };
+    let published = UpdateParams { n: 0, lr: 3e-4, decay: 0.2, origin: 0.7, one_minus_beta1: 0.1, one_minus_beta2: 0.01 };
     vec![
         case("odd size, clipped, zeros", on_a_grid(1234), 0.5, binary),
         case("one element, not clipped", on_a_grid(1), 1.0, binary),

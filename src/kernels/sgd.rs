@@ -17,6 +17,8 @@ params! {
         lr: f32,
         /// Weight decay, or 0.
         weight_decay: f32,
+        /// The value to which weight decay pulls.
+        origin: f32,
         /// Momentum factor.
         momentum: f32,
     }
@@ -35,7 +37,7 @@ static UPDATE: KernelDef = KernelDef {
     params: UpdateParams::FIELDS,
     constants: &[],
     alternatives: &[],
-    work: |d| Ok(d.work(7 * d.param("n"))),
+    work: |d| Ok(d.work(8 * d.param("n"))),
     reference_f32: update_reference,
     reference_f64: update_reference,
 };
@@ -48,7 +50,7 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 fn update_reference<T: Real>(args: KernelArgs<'_, T>) {
     let p: UpdateParams = args.params();
     arena_update::one_slot_reference(args, p.n, |x, g, b| {
-        let g = g + T::of(p.weight_decay) * *x;
+        let g = g + T::of(p.weight_decay) * (*x - T::of(p.origin));
         *b = T::of(p.momentum) * *b + g;
         *x -= T::of(p.lr) * *b;
     });
@@ -72,12 +74,13 @@ fn case(name: &str, n: usize, spread: f32, factor: f32, constants: UpdateParams)
 
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
-    let usual = UpdateParams { n: 0, lr: 0.1, weight_decay: 0.01, momentum: 0.9 };
+    let other = UpdateParams { n: 0, lr: 0.3, weight_decay: 0.5, origin: 0.7, momentum: 0.4 };
+    let usual = UpdateParams { n: 0, lr: 0.1, weight_decay: 0.01, origin: 0.0, momentum: 0.9 };
     vec![
         case("odd size, clipped", 1234, 1.0, 0.4, usual),
         case("one element, not clipped", 1, 1.0, 1.0, usual),
         case("whole workgroups, no momentum", 1536, 0.5, 1.0, UpdateParams { momentum: 0.0, ..usual }),
-        case("other constants", 301, 2.0, 0.7, UpdateParams { n: 0, lr: 0.3, weight_decay: 0.5, momentum: 0.4 }),
+        case("other constants", 301, 2.0, 0.7, other),
         case("large values, no weight decay", 777, 1e6, 1e-3, UpdateParams { weight_decay: 0.0, ..usual }),
         case("bench", 1 << 22, 1.0, 0.5, usual).bench(),
     ]

@@ -67,7 +67,8 @@ impl UpdateRule for AdamW {
         let t = update.step as f64;
         let constants = UpdateParams {
             n: 0,
-            decay: if update.slice.decay { (update.lr * weight_decay) as f32 } else { 0.0 },
+            decay: update.slice.decay.map_or(0.0, |_| (update.lr * weight_decay) as f32),
+            origin: update.slice.decay.unwrap_or(0.0),
             one_minus_beta1: (1.0 - beta1) as f32,
             one_minus_beta2: (1.0 - beta2) as f32,
             step_size: (update.lr / (1.0 - beta1.powf(t))) as f32,
@@ -88,11 +89,9 @@ mod tests {
     fn five_steps_agree_with_pytorchs_formulas() {
         let rule = AdamW { weight_decay: 0.3, ..AdamW::default() };
         let AdamW { betas: (b1, b2), eps, weight_decay } = rule;
-        check_five_steps(rule, 2, |step, decays, x, slots, g| {
+        check_five_steps(rule, 2, |step, decay, x, slots, g| {
             let (c1, c2) = (1.0 - b1.powi(step), 1.0 - b2.powi(step));
-            if decays {
-                *x *= 1.0 - LR * weight_decay;
-            }
+            *x -= decay.map_or(0.0, |origin| LR * weight_decay * (*x - origin));
             slots[0] = b1 * slots[0] + (1.0 - b1) * g;
             slots[1] = b2 * slots[1] + (1.0 - b2) * g * g;
             *x -= LR / c1 * slots[0] / (slots[1].sqrt() / c2.sqrt() + eps);

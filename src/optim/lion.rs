@@ -58,7 +58,8 @@ impl UpdateRule for Lion {
         let constants = UpdateParams {
             n: 0,
             lr: update.lr as f32,
-            decay: if update.slice.decay { (update.lr * self.weight_decay) as f32 } else { 0.0 },
+            decay: update.slice.decay.map_or(0.0, |_| (update.lr * self.weight_decay) as f32),
+            origin: update.slice.decay.unwrap_or(0.0),
             one_minus_beta1: (1.0 - self.betas.0) as f32,
             one_minus_beta2: (1.0 - self.betas.1) as f32,
         };
@@ -75,9 +76,9 @@ mod tests {
     fn five_steps_agree_with_the_papers_formulas() {
         let rule = Lion { weight_decay: 0.3, ..Lion::default() };
         let (b1, b2) = rule.betas;
-        check_five_steps(rule, 1, |_, decays, x, slots, g| {
+        check_five_steps(rule, 1, |_, decay, x, slots, g| {
             let direction = (b1 * slots[0] + (1.0 - b1) * g).signum();
-            let decay = if decays { rule.weight_decay * *x } else { 0.0 };
+            let decay = decay.map_or(0.0, |origin| rule.weight_decay * (*x - origin));
             *x -= LR * (direction + decay);
             slots[0] = b2 * slots[0] + (1.0 - b2) * g;
         });

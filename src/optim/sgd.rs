@@ -56,7 +56,8 @@ impl UpdateRule for Sgd {
         let constants = UpdateParams {
             n: 0,
             lr: update.lr as f32,
-            weight_decay: if update.slice.decay { self.weight_decay as f32 } else { 0.0 },
+            weight_decay: update.slice.decay.map_or(0.0, |_| self.weight_decay as f32),
+            origin: update.slice.decay.unwrap_or(0.0),
             momentum: self.momentum as f32,
         };
         sgd::update(rec, update.slice, update.slots, update.clipping, constants);
@@ -73,8 +74,8 @@ mod tests {
     fn five_steps_agree_with_pytorchs_formulas() {
         for momentum in [0.9, 0.0] {
             let rule = Sgd { momentum, weight_decay: 0.3 };
-            check_five_steps(rule, 1, |step, decays, x, slots, g| {
-                let g = g + if decays { rule.weight_decay * *x } else { 0.0 };
+            check_five_steps(rule, 1, |step, decay, x, slots, g| {
+                let g = g + decay.map_or(0.0, |origin| rule.weight_decay * (*x - origin));
                 slots[0] = if step == 1 { g } else { momentum * slots[0] + g };
                 *x -= LR * slots[0];
             });

@@ -12,16 +12,16 @@ pub const LR: f64 = 0.01;
 /// Elements of each of the two parameters.
 const N: usize = 6;
 
-/// Arguments: step number from 1, whether the parameter decays, one of its elements, that element's
+/// Arguments: step number from 1, the value to which the parameter decays, if it does, one of its elements, that element's
 /// slots, its clipped gradient.
-type Formula<'a> = &'a dyn Fn(i32, bool, &mut f64, &mut [f64], f64);
+type Formula<'a> = &'a dyn Fn(i32, Option<f64>, &mut f64, &mut [f64], f64);
 
 /// Runs the rule in f64 and f32, with and without clipping, and compares values and slots with the
 /// formula.
 pub fn check_five_steps<R: UpdateRule + Copy + 'static>(
     rule: R,
     n_slots: usize,
-    formula: impl Fn(i32, bool, &mut f64, &mut [f64], f64),
+    formula: impl Fn(i32, Option<f64>, &mut f64, &mut [f64], f64),
 ) {
     assert_eq!(rule.slots().len(), n_slots);
     for clip in [0.0, 0.25] {
@@ -36,7 +36,9 @@ pub fn check_five_steps<R: UpdateRule + Copy + 'static>(
 fn largest_difference(device: &mut dyn Executor, rule: Box<dyn UpdateRule>, clip: f64, formula: Formula<'_>) -> f64 {
     let (rule_name, slot_names) = (rule.name(), rule.slots());
     let spec = |name: &str, decay| Spec { name: name.into(), rows: 2, cols: N / 2, decay };
-    let (arena, trainables) = Arena::new(&[spec("w", true), spec("norm", false)], &device.limits()).unwrap();
+    let decays = [Some(0.0), None, Some(1.0)];
+    let specs = [spec("w", decays[0]), spec("norm", decays[1]), spec("offset norm", decays[2])];
+    let (arena, trainables) = Arena::new(&specs, &device.limits()).unwrap();
     arena.zero(device).unwrap();
     let mut optimizer = Optimizer::new(device, &arena, rule).unwrap();
     let clipping = Buffer::persistent("clipping", Kind::Real, 2).span();
@@ -46,11 +48,11 @@ fn largest_difference(device: &mut dyn Executor, rule: Box<dyn UpdateRule>, clip
         t.value.write(device, &start).unwrap();
         expected.push(start.into_iter().map(f64::from).collect::<Vec<_>>());
     }
-    let mut slots = vec![vec![vec![0.0; slot_names.len()]; N]; 2];
+    let mut slots = vec![vec![vec![0.0; slot_names.len()]; N]; 3];
     for step in 0..5 {
         let mut grads = Vec::new();
         for (i, t) in trainables.iter().enumerate() {
-            let g = random(10 + 2 * step + i as u64, N, 1.0);
+            let g = random(10 + 3 * step + i as u64, N, 1.0);
             t.grad.write(device, &g).unwrap();
             grads.push(g.into_iter().map(f64::from).collect::<Vec<_>>());
         }
@@ -63,10 +65,10 @@ fn largest_difference(device: &mut dyn Executor, rule: Box<dyn UpdateRule>, clip
         let found = device.read_real(&clipping).unwrap();
         assert!((f64::from(found[0]) - norm).abs() < 1e-6 * norm);
         assert_eq!(found[1] < 1.0, clip > 0.0);
-        for i in 0..2 {
+        for i in 0..3 {
             for j in 0..N {
                 let g = factor * grads[i][j];
-                formula(step as i32 + 1, i == 0, &mut expected[i][j], &mut slots[i][j], g);
+                formula(step as i32 + 1, decays[i].map(f64::from), &mut expected[i][j], &mut slots[i][j], g);
             }
         }
     }

@@ -11,15 +11,15 @@ use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Record
 /// moderate.
 const MAX_SLICE_ELEMENTS: usize = 1 << 28;
 
-/// Two buffers of equal length. Elements outside tensors are padding and stay zero.
+/// Two buffers of equal length. Elements outside tensors are padding, whose gradients stay zero.
 #[derive(Clone, Debug)]
 pub struct ArenaSlice {
     /// Parameters.
     pub values: Buffer,
     /// Their gradients.
     pub grads: Buffer,
-    /// Whether weight decay applies to all of this slice.
-    pub decay: bool,
+    /// The value to which weight decay pulls all of this slice, if it applies.
+    pub decay: Option<f32>,
 }
 
 /// All slices of the trainable tensors.
@@ -38,8 +38,9 @@ pub struct Spec {
     pub rows: usize,
     /// Columns.
     pub cols: usize,
-    /// Whether weight decay applies.
-    pub decay: bool,
+    /// The value to which weight decay pulls, if it applies: 0 but for norms whose files hold w of
+    /// 1 + w.
+    pub decay: Option<f32>,
 }
 
 /// A trainable tensor in an arena.
@@ -64,24 +65,21 @@ struct Place {
 /// Slice sizes while packing.
 #[derive(Default)]
 struct Packer {
-    /// Elements used, and whether weight decay applies.
-    slices: Vec<(usize, bool)>,
-    /// Slice being filled: without decay, with decay.
-    open: [Option<usize>; 2],
+    /// Elements used, and the weight decay.
+    slices: Vec<(usize, Option<f32>)>,
 }
 
 impl Packer {
     /// Allocates `n` elements; returns slice and offset.
-    fn place(&mut self, n: usize, decay: bool, max: usize) -> (usize, usize) {
-        let open = &mut self.open[usize::from(decay)];
-        if let Some(slice) = *open {
+    fn place(&mut self, n: usize, decay: Option<f32>, max: usize) -> (usize, usize) {
+        // The last slice of each kind is being filled.
+        if let Some(slice) = self.slices.iter().rposition(|(_, of)| *of == decay) {
             let offset = self.slices[slice].0.next_multiple_of(ELEMENT_ALIGNMENT);
             if offset + n <= max {
                 self.slices[slice].0 = offset + n;
                 return (slice, offset);
             }
         }
-        *open = Some(self.slices.len());
         self.slices.push((n, decay));
         (self.slices.len() - 1, 0)
     }
@@ -160,17 +158,22 @@ mod tests {
     use super::*;
     use crate::gpu::CpuExecutor;
 
-    fn spec(name: &str, rows: usize, cols: usize, decay: bool) -> Spec {
+    fn spec(name: &str, rows: usize, cols: usize, decay: Option<f32>) -> Spec {
         Spec { name: name.into(), rows, cols, decay }
     }
 
     #[test]
     fn small_tensors_share_tight_slices_split_by_decay() {
         let limits = CpuExecutor::<f32>::new().limits();
-        let specs = [spec("a", 3, 10, true), spec("norm", 1, 10, false), spec("b", 7, 10, true)];
+        let specs = [
+            spec("a", 3, 10, Some(0.0)),
+            spec("norm", 1, 10, None),
+            spec("b", 7, 10, Some(0.0)),
+            spec("offset norm", 1, 10, Some(1.0)),
+        ];
         let (arena, trainables) = Arena::new(&specs, &limits).unwrap();
         let sizes: Vec<_> = arena.slices.iter().map(|s| (s.values.len(), s.grads.len(), s.decay)).collect();
-        assert_eq!(sizes, [(64 + 70, 64 + 70, true), (10, 10, false)]);
+        assert_eq!(sizes, [(64 + 70, 64 + 70, Some(0.0)), (10, 10, None), (10, 10, Some(1.0))]);
         let b = &trainables[2];
         assert_eq!((b.value.span().offset, b.grad.span().offset), (64, 64));
         assert_eq!(b.value.span().buffer.id(), arena.slices[0].values.id());
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn tensors_larger_than_a_binding_are_cut_and_padding_is_zero() {
         let mut device = CpuExecutor::<f32>::with_binding_limit(1024);
-        let specs = [spec("small", 1, 10, true), spec("large", 37, 24, true), spec("last", 2, 24, true)];
+        let specs = [spec("small", 1, 10, Some(0.0)), spec("large", 37, 24, Some(0.0)), spec("last", 2, 24, Some(0.0))];
         let (arena, trainables) = Arena::new(&specs, &device.limits()).unwrap();
         assert!(arena.slices.iter().all(|s| s.values.len() <= 256));
         arena.zero(&mut device).unwrap();
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn gradients_are_cleared_and_values_kept() {
         let mut device = CpuExecutor::<f32>::new();
-        let (arena, trainables) = Arena::new(&[spec("a", 2, 3, true)], &device.limits()).unwrap();
+        let (arena, trainables) = Arena::new(&[spec("a", 2, 3, Some(0.0))], &device.limits()).unwrap();
         arena.zero(&mut device).unwrap();
         trainables[0].value.write(&mut device, &[2.0; 6]).unwrap();
         trainables[0].grad.write(&mut device, &[3.0; 6]).unwrap();

@@ -39,7 +39,7 @@ impl StopTokens {
         for name in ["generation_config.json", "config.json"] {
             let path = dir.join(name);
             if path.exists() {
-                let read = || eos_ids(&serde_json::from_str(&small_file::read_text(&path)?)?);
+                let read = || eos_ids(&small_file::parse_json(&small_file::read_text(&path)?)?);
                 found.extend(read().with_context(|| format!("reading {}", path.display()))?);
             }
         }

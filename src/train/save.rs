@@ -44,7 +44,7 @@ pub fn save(
     adapter: Option<&AdapterConfig>,
     attention: Attention,
 ) -> Result<()> {
-    let tensors = read_trained(device, loaded)?;
+    let tensors = read_trained(device, files, loaded)?;
     let record = AttentionRecord::of(attention).to_json()?;
     match adapter {
         Some(config) => write_adapter(dir, config, &tensors, &[(RECORD, &record)]),
@@ -52,8 +52,8 @@ pub fn save(
     }
 }
 
-/// The trained tensors in the shapes of Hugging Face's files.
-fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(String, HostTensor)>> {
+/// The trained tensors in the shapes and with the values of Hugging Face's files.
+fn read_trained(device: &mut dyn Executor, files: &ModelFiles, loaded: &Loaded) -> Result<Vec<(String, HostTensor)>> {
     let read = |t: &crate::tensor::Trainable| {
         let values = t.value.read(device).context("reading the trained weights back")?;
         if !values.iter().all(|v| v.is_finite()) {
@@ -65,7 +65,8 @@ fn read_trained(device: &mut dyn Executor, loaded: &Loaded) -> Result<Vec<(Strin
             return Err(Error::of_kind(ErrorKind::Diverged, text));
         }
         let shape = file_shape(&t.name, &t.value);
-        Ok((t.name.clone(), HostTensor::from_f32(&shape, &values)))
+        let tensor = files.source.as_stored(&t.name, HostTensor::from_f32(&shape, &values))?;
+        Ok((t.name.clone(), tensor))
     };
     loaded.trainables.iter().map(read).collect()
 }

@@ -1,0 +1,74 @@
+//! The safetensors of a model folder, and the names under which they hold a text model.
+
+use crate::error::Result;
+use crate::formats::dtype::DType;
+use crate::formats::host_tensor::HostTensor;
+use crate::formats::safetensors_file::Checkpoint;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The weights of a folder, by the names of a text model such as `model.norm.weight`.
+pub(super) struct Folder {
+    checkpoint: Checkpoint,
+    /// What the file has in place of `model.`.
+    body: &'static str,
+    /// What the file has in front of `lm_head`.
+    head: &'static str,
+}
+
+/// In text models; where only the base model was saved; in multimodal models, the older and the
+/// newer way.
+const BODIES: [&str; 4] = ["model.", "", "language_model.model.", "model.language_model."];
+const HEADS: [&str; 2] = ["", "language_model."];
+
+impl Folder {
+    /// Opens the safetensors of a folder.
+    pub fn open(path: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let first = |prefixes: &[&'static str], name: &str| {
+            let found = prefixes.iter().find(|prefix| checkpoint.contains(&format!("{prefix}{name}")));
+            found.copied().unwrap_or(prefixes[0])
+        };
+        let (body, head) = (first(&BODIES, "embed_tokens.weight"), first(&HEADS, "lm_head.weight"));
+        Ok(Self { checkpoint, body, head })
+    }
+
+    /// The file's name of a weight.
+    pub fn stored(&self, name: &str) -> String {
+        match name.strip_prefix("model.") {
+            Some(rest) => format!("{}{rest}", self.body),
+            None => format!("{}{name}", self.head),
+        }
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.checkpoint.contains(&self.stored(name))
+    }
+
+    /// Type and shape of a weight.
+    pub fn info(&self, name: &str) -> Result<(DType, Vec<usize>)> {
+        self.checkpoint.info(&self.stored(name))
+    }
+
+    pub fn read(&self, name: &str) -> Result<HostTensor> {
+        self.checkpoint.read(&self.stored(name))
+    }
+
+    /// A sentence about the tensors that are none of the weights `used`, such as those of a vision
+    /// tower.
+    pub fn unused_note<'a>(&self, used: impl Iterator<Item = &'a String>) -> Option<String> {
+        const NAMED: usize = 2;
+        let used: BTreeSet<String> = used.map(|name| self.stored(name)).collect();
+        let head = self.stored("lm_head.weight"); // a copy of the embedding, if the head is tied
+        let is_harmless = |name: &str| name.ends_with("rotary_emb.inv_freq") || name == head;
+        let unused: Vec<&str> =
+            self.checkpoint.names().filter(|name| !used.contains(*name) && !is_harmless(name)).collect();
+        if unused.is_empty() {
+            return None;
+        }
+        let named = unused.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let more = if unused.len() > NAMED { ", …" } else { "" };
+        let n = unused.len();
+        Some(format!("{n} tensors of the files are no part of the text model and are not used: {named}{more}"))
+    }
+}
