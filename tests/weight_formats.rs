@@ -114,7 +114,7 @@ fn check_device(device: &mut dyn Executor) {
                 for (r, got) in row.iter().enumerate() {
                     let expected = golden.values[r * n + column];
                     assert!(
-                        *got == expected,
+                        *got == expected || !is_normal(&expected) && *got == 0.0,
                         "{format:?} {what}: row {r}, element {column} is {got:e}, not {expected:e}"
                     );
                 }
@@ -160,10 +160,7 @@ fn weight(rng: &mut StdRng, dtype: DType, shape: &[usize]) -> HostTensor {
     };
     let mut bytes: Vec<u8> = (0..rows * cols / layout.elements * layout.bytes).map(|_| rng.random()).collect();
     for block in bytes.chunks_exact_mut(layout.bytes) {
-        for (i, size) in layout.scale_sizes.iter().enumerate() {
-            let scale = half::f16::from_f32(size * rng.random_range(0.02..0.05));
-            block[4 * layout.scale_word + 2 * i..][..2].copy_from_slice(&scale.to_le_bytes());
-        }
+        layout.write_scales(block, || rng.random_range(0.02..0.05));
     }
     HostTensor::new(dtype, shape.to_vec(), bytes).unwrap()
 }

@@ -1,7 +1,7 @@
 //! Formulas of packed weights: the elements of a run from the words of a block.
 //!
-//! Fields and order of operations are those of ggml (ggml-common.h). All scales are f16. Each
-//! formula loops over fixed ranges and calls only inlined functions, so that the compiler
+//! Fields and order of operations are those of ggml (ggml-common.h). All scales are f16, except
+//! those of MXFP4. Each formula loops over fixed ranges and calls only inlined functions, so that the compiler
 //! vectorises it.
 
 /// Elements per run: the unit of unpacking.
@@ -204,6 +204,81 @@ pub fn q6k(block: &[u32; 53], run: usize) -> [f32; RUN] {
             let q = (low[i] as u32 >> low_shift & 15) | ((high[i] as u32 >> high_shift & 3) << 4);
             out[16 * h + i] = scale * (q as f32 - 32.0);
         }
+    }
+    out
+}
+
+/// 16 bytes of two nibbles (scale: low, min: high); 64 bytes of bit pairs q; d f16, dmin f16.
+/// Each half of 128 elements has four runs of 32: run r takes bit pair r of the half's 32 bytes.
+/// Every 16 elements share a scale and a min: y = (d·scale)·q - dmin·min.
+#[inline(always)]
+pub fn q2k(block: &[u32; 21], run: usize) -> [f32; RUN] {
+    let (d, dmin) = (half(block[20] & 0xffff), half(block[20] >> 16));
+    let (at, shift) = (4 + run / 4 * 8, 2 * (run % 4) as u32);
+    let mut out = [0.0; RUN];
+    for h in 0..2 {
+        let pair = block[run / 2] >> (8 * (run % 2 * 2 + h)) & 0xff;
+        let (factor, min) = (d * (pair & 15) as f32, dmin * (pair >> 4) as f32);
+        let q = bytes(block, at + 4 * h);
+        for i in 0..16 {
+            out[16 * h + i] = factor * (q[i] as u32 >> shift & 3) as f32 - min;
+        }
+    }
+    out
+}
+
+/// 32 bytes of third bits (bit j of each for run j); 64 bytes of bit pairs as in Q2_K; 16 6-bit
+/// scales in 12 bytes; d f16. Every 16 elements share a scale: y = (d·(scale-32))·(q-4) with 3-bit
+/// q.
+/// Scale s has its low bits in a nibble of byte s%8 (low for s < 8) and its high bits in bit pair
+/// s/4 of byte 8+s%4.
+#[inline(always)]
+pub fn q3k(block: &[u32; 28], run: usize) -> [f32; RUN] {
+    let d = half(block[27] & 0xffff);
+    let (at, shift) = (8 + run / 4 * 8, 2 * (run % 4) as u32);
+    let mut out = [0.0; RUN];
+    for h in 0..2 {
+        let s = 2 * run + h;
+        let low = block[24 + s / 4 % 2] >> (8 * (s % 4) + s / 8 * 4) & 15;
+        let high = block[26] >> (8 * (s % 4) + s / 4 * 2) & 3;
+        let factor = d * ((low | high << 4) as f32 - 32.0);
+        let (q, third) = (bytes(block, at + 4 * h), bytes(block, 4 * h));
+        for i in 0..16 {
+            let q = (q[i] as u32 >> shift & 3) | (third[i] as u32 >> run & 1) << 2;
+            out[16 * h + i] = factor * (q as f32 - 4.0);
+        }
+    }
+    out
+}
+
+/// The levels of IQ4_NL.
+const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// d f16; nibbles as in Q4_0, each the number of a level: y = level·d.
+#[inline(always)]
+pub fn iq4nl(block: &[u32; 5], _: usize) -> [f32; RUN] {
+    let (d, q) = (scale(block[0] & 0xffff), bytes(block, 1));
+    levels(&LEVELS, &q, d)
+}
+
+/// Twice the values of FP4 (sign, two exponent bits, one mantissa bit).
+const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// One byte e; nibbles as in Q4_0, each an FP4 number v: y = 2v·2^(e-128).
+#[inline(always)]
+pub fn mxfp4(block: &[u32; 5], _: usize) -> [f32; RUN] {
+    let (e, q) = (block[0] & 0xff, bytes(block, 1));
+    let power = f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 });
+    levels(&FP4, &q, power)
+}
+
+/// Sixteen bytes of two nibbles (low: elements 0-15, high: 16-31) looked up in a table, times d.
+#[inline(always)]
+fn levels(table: &[i8; 16], q: &[u8; 16], d: f32) -> [f32; RUN] {
+    let mut out = [0.0; RUN];
+    for i in 0..16 {
+        out[i] = table[(q[i] & 15) as usize] as f32 * d;
+        out[i + 16] = table[(q[i] >> 4) as usize] as f32 * d;
     }
     out
 }

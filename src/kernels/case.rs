@@ -248,10 +248,7 @@ pub fn blocks(seed: u64, rows: usize, cols: usize, format: Format) -> Input {
     let mut words = vec![0; format.n_words(rows * cols)];
     for block in words.chunks_exact_mut(layout.words()) {
         block.iter_mut().for_each(|w| *w = rng.random());
-        let half = |(i, size): (usize, &f32)| {
-            u32::from(half::f16::from_f32(size * rng.random_range(0.5..1.0)).to_bits()) << (16 * i)
-        };
-        block[layout.scale_word] = layout.scale_sizes.iter().enumerate().map(half).sum();
+        layout.write_scales(bytemuck::cast_slice_mut(block), || rng.random_range(0.5..1.0));
     }
     Input::Blocks { rows, cols, format, words }
 }

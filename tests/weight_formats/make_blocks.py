@@ -13,7 +13,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from safetensors.numpy import save_file
 
-# Bytes at which a block's f16 scales begin.
+# Bytes at which a block's f16 scales begin. MXFP4 has a power of two in its first byte instead.
 SCALES = {
     "F16": [0],
     "BF16": [],
@@ -22,12 +22,18 @@ SCALES = {
     "Q4_1": [0, 2],
     "Q5_0": [0],
     "Q5_1": [0, 2],
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
     "Q4_K": [0, 2],
     "Q5_K": [0, 2],
     "Q6_K": [208],
+    "IQ4_NL": [0],
+    "MXFP4": [],
 }
 # f16 scales at the ends of their range, as bits: zeros, the smallest and largest subnormal and normal numbers, both signs.
 EXTREME = [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x83FF, 0x0400, 0x8400, 0x7BFF, 0xFBFF, 0x3C00, 0xBC00]
+# Powers of two of MXFP4: subnormal ones, those around 1, and the largest with which no value overflows.
+POWERS = [0, 1, 2, 3, 4, 63, 64, 127, 128, 129, 251, 252]
 N_RANDOM = {1: 256, 32: 40, 256: 12}
 
 
@@ -37,6 +43,8 @@ def blocks_of(name, rng):
     for at in SCALES[name]:  # finite scales of every size
         half = rng.integers(0, 0x7C00, len(blocks), dtype=np.uint16) | rng.integers(0, 2, len(blocks), dtype=np.uint16) << 15
         blocks[:, at : at + 2] = half.astype("<u2")[:, None].view(np.uint8)
+    if name == "MXFP4":
+        blocks[:, 0] = rng.integers(0, max(POWERS) + 1, len(blocks), dtype=np.uint8)
     extreme = []
     for i, scale in enumerate(EXTREME):
         fill = [0x00, 0xFF, 0x55, 0xAA][i % 4]
@@ -46,6 +54,8 @@ def blocks_of(name, rng):
         for j, at in enumerate(SCALES[name]):
             bits = EXTREME[(i + 5 * j) % len(EXTREME)] if j else scale
             block[at : at + 2] = np.array([bits], dtype="<u2").view(np.uint8)
+        if name == "MXFP4":
+            block[0] = POWERS[i]
         extreme.append(block)
     if name == "BF16":
         extreme = [np.array([b], dtype="<u2").view(np.uint8) for b in EXTREME + [0x7F7F, 0xFF80, 0x7F80, 0x0080]]
@@ -53,9 +63,9 @@ def blocks_of(name, rng):
 
 
 def main():
-    rng = np.random.default_rng(20)
     tensors = {}
     for name in SCALES:
+        rng = np.random.default_rng(list(name.encode()))  # a format's blocks do not depend on the others
         blocks = blocks_of(name, rng)
         values = dequantize(blocks, GGMLQuantizationType[name]).astype(np.float32).reshape(len(blocks), -1)
         if name != "BF16":
