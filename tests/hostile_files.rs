@@ -75,7 +75,7 @@ fn bound(reader: &str) -> Bound {
     let (per_byte, base) = match reader {
         // Values and tensors come with tags, names and shapes; the number of small integers is
         // bounded.
-        "gguf" => (24, 32 * mib),
+        "gguf" | "gguf_split" => (24, 32 * mib),
         "safetensors" => (24, mib),
         // The library keeps JSON trees and several maps of the vocabulary, and compiles patterns.
         "tokenizer" => (400, 64 * mib),
@@ -151,6 +151,11 @@ fn gguf_files() {
 }
 
 #[test]
+fn split_gguf_files() {
+    survives_attacks_and_mutations("gguf_split");
+}
+
+#[test]
 fn safetensors_files() {
     survives_attacks_and_mutations("safetensors");
 }
@@ -194,6 +199,13 @@ fn the_seeds_are_valid_so_that_mutations_reach_far() {
         let read = longreach::text::tokenizer::Tokenizer::from_gguf(&file.metadata);
         assert!(read.is_ok(), "GGUF tokenizer seed {i}: {}", read.err().unwrap());
     }
+    let parts = &seeds::seeds("gguf_split", dir.path())[0];
+    let second = parts.windows(4).rposition(|word| word == b"GGUF").unwrap();
+    std::fs::write(dir.path().join("m-00002-of-00002.gguf"), &parts[second..]).unwrap();
+    let first = dir.path().join("m-00001-of-00002.gguf");
+    std::fs::write(&first, &parts[..second]).unwrap();
+    let model = longreach::checkpoint::weights::WeightSource::open(&first);
+    assert!(model.is_ok(), "{}", model.err().unwrap());
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, &seeds::seeds("gguf", dir.path())[0]).unwrap();
     let model = longreach::checkpoint::weights::WeightSource::open(&path);

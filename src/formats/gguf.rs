@@ -1,53 +1,92 @@
 //! GGUF files (llama.cpp's format): metadata and memory-mapped tensors.
 //!
 //! Tensors keep their GGUF names and stored types. `checkpoint::weights` maps the names and undoes
-//! llama.cpp's row order. `gguf_parse` parses the header, and
-//! [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs.
+//! llama.cpp's row order. `gguf_parse` parses the header,
+//! [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs, and
+//! [`gguf_split`](super::gguf_split) knows models that are split over several files.
 
 pub use super::gguf_metadata::{Metadata, Value};
 use super::gguf_parse;
 pub use super::gguf_parse::TensorInfo;
+use super::gguf_split::Split;
 use super::host_tensor::HostTensor;
 use super::mapped_file::MappedFile;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// An open GGUF file.
+/// An open GGUF file, or the set of files of a split model.
 pub struct Gguf {
     pub metadata: Metadata,
-    tensors: BTreeMap<String, TensorInfo>,
-    file: MappedFile,
+    /// By name, each with the index of its file.
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    /// The file, or the parts in order; never empty.
+    files: Vec<MappedFile>,
 }
 
 impl Gguf {
-    /// Opens a file and reads its header. Checks that every tensor lies within the file.
+    /// Opens a file and reads its header. Checks that every tensor lies within the file. If the
+    /// file is the first part of a split model, opens the other parts too.
+    ///
+    /// Fails on another part, on a missing one, and on parts that do not belong together.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = MappedFile::open(path)?;
-        let header = gguf_parse::parse(&file).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self { metadata: header.metadata, tensors: header.tensors, file })
+        let mut gguf = Self { metadata: Metadata::default(), tensors: BTreeMap::new(), files: Vec::new() };
+        gguf.metadata = gguf.add(path)?;
+        let reading = || format!("reading {}", path.display());
+        if let Some(split) = Split::read(&gguf.metadata).with_context(reading)? {
+            for (no, part) in (1..).zip(split.others(path).with_context(reading)?) {
+                let missing = || format!("part {} of {} of {}", no + 1, split.count, path.display());
+                let metadata = gguf.add(&part).with_context(missing)?;
+                split.check_part(no, &metadata, &part)?;
+            }
+            let expected = gguf.metadata.u64("split.tensors.count").with_context(reading)?;
+            crate::ensure!(
+                expected == gguf.tensors.len() as u64,
+                "{}: expected {expected} tensors (split.tensors.count) in {} parts, found {}; download the parts again",
+                path.display(),
+                split.count,
+                gguf.tensors.len()
+            );
+        }
+        Ok(gguf)
     }
 
-    /// The path of the file.
+    /// Opens one file, adds its tensors, and returns its metadata.
+    fn add(&mut self, path: &Path) -> Result<Metadata> {
+        let file = MappedFile::open(path)?;
+        let header = gguf_parse::parse(&file).with_context(|| format!("reading {}", path.display()))?;
+        for (name, info) in header.tensors {
+            if let Some((first, _)) = self.tensors.get(&name) {
+                let first = self.files[*first].path().display();
+                crate::bail!("tensor '{name}' is in two parts of a split model: {first} and {}", path.display())
+            }
+            self.tensors.insert(name, (self.files.len(), info));
+        }
+        self.files.push(file);
+        Ok(header.metadata)
+    }
+
+    /// The path of the file, or of the first part.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.files[0].path()
     }
 
     /// All tensors, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.tensors.iter().map(|(name, info)| (name.as_str(), info))
+        self.tensors.iter().map(|(name, (_, info))| (name.as_str(), info))
     }
 
     /// The tensor with this name, if there is one.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name)
+        self.tensors.get(name).map(|(_, info)| info)
     }
 
-    /// Copies a tensor from the file in its stored type.
+    /// Copies a tensor from its file in its stored type.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
-        let info =
-            self.info(name).ok_or_else(|| Error::new(format!("{} has no tensor '{name}'", self.path().display())))?;
-        let bytes = self.file[info.offset..info.offset + info.n_bytes].to_vec();
+        let Some((file, info)) = self.tensors.get(name) else {
+            crate::bail!("{} has no tensor '{name}'", self.path().display())
+        };
+        let bytes = self.files[*file][info.offset..info.offset + info.n_bytes].to_vec();
         HostTensor::new(info.dtype, info.shape.clone(), bytes)
     }
 }

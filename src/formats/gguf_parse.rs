@@ -28,7 +28,7 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Row-major; the last dimension is contiguous (the reverse of ggml's order).
     pub shape: Vec<usize>,
-    /// Bytes from the start of the file.
+    /// Bytes from the start of its file.
     pub offset: usize,
     pub n_bytes: usize,
 }

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 pub fn attacks(reader: &str) -> Vec<(&'static str, Vec<u8>)> {
     match reader {
         "gguf" | "gguf_tokenizer" => gguf(),
+        "gguf_split" => gguf_split(),
         "safetensors" => safetensors(),
         "tokenizer" => tokenizers(),
         "dataset" => dataset(),
@@ -59,6 +60,22 @@ fn gguf() -> Vec<(&'static str, Vec<u8>)> {
         ("a piece of a million bytes", vocabulary(vec!["a".into(), "a".repeat(1 << 20)])),
         ("every run of a letter", vocabulary((1..500).map(|n| "a".repeat(n)).collect())),
         ("huge counts", header(u64::MAX, u64::MAX, &[0; 64])),
+    ]
+}
+
+/// Two parts, one after the other.
+fn gguf_split() -> Vec<(&'static str, Vec<u8>)> {
+    let number = |key: &str, n: u64| [text(key), 10u32.to_le_bytes().to_vec(), n.to_le_bytes().to_vec()].concat();
+    let part = |no: u64, count: u64, tensors: u64| {
+        let keys = [number("split.no", no), number("split.count", count), number("split.tensors.count", tensors)];
+        header(0, 3, &keys.concat())
+    };
+    vec![
+        ("more parts than there can be", [part(0, u64::MAX, 0), part(1, u64::MAX, 0)].concat()),
+        ("as many parts as there may be", [part(0, 65_535, 0), part(1, 65_535, 0)].concat()),
+        ("two first parts", [part(0, 2, 0), part(0, 2, 0)].concat()),
+        ("more tensors than there are", [part(0, 2, u64::MAX), part(1, 2, u64::MAX)].concat()),
+        ("no tensors", [part(0, 2, 0), part(1, 2, 0)].concat()),
     ]
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 pub fn seeds(reader: &str, scratch: &Path) -> Vec<Vec<u8>> {
     match reader {
         "gguf" => vec![gguf_model(), gguf_tokenizer("llama"), gguf_values()],
+        "gguf_split" => vec![gguf_parts()],
         "safetensors" => vec![
             safetensors_file(scratch),
             include_bytes!("../../assets/stories260k/model.safetensors")[..4096].to_vec(),
@@ -76,8 +77,22 @@ fn strings(values: &[&str]) -> Vec<u8> {
     value_list(8, &values.iter().map(|v| string(v)).collect::<Vec<_>>())
 }
 
-/// A complete Llama of one block, with a quantised tensor and RoPE divisors.
+/// A complete Llama of one block, with quantised tensors and RoPE divisors.
 fn gguf_model() -> Vec<u8> {
+    gguf(&llama_pairs(), LLAMA_TENSORS)
+}
+
+/// The same Llama in two parts, one after the other.
+fn gguf_parts() -> Vec<u8> {
+    let part = |no: u32| [2u32.to_le_bytes().to_vec(), (no as u16).to_le_bytes().to_vec()].concat();
+    let n_tensors = LLAMA_TENSORS.len() as u32;
+    let split =
+        |no: u32| vec![("split.no", part(no)), ("split.count", part(2)), ("split.tensors.count", value_u32(n_tensors))];
+    let (first, second) = LLAMA_TENSORS.split_at(5);
+    [gguf(&[llama_pairs(), split(0)].concat(), first), gguf(&split(1), second)].concat()
+}
+
+fn llama_pairs() -> Vec<(&'static str, Vec<u8>)> {
     let mut pairs = vec![("general.architecture", value_text("llama"))];
     for (key, value) in [
         ("llama.embedding_length", 32),
@@ -93,25 +108,27 @@ fn gguf_model() -> Vec<u8> {
     }
     pairs.push(("llama.attention.layer_norm_rms_epsilon", value_f32(1e-5)));
     pairs.push(("llama.rope.freq_base", value_f32(1e4)));
-    let (f32s, f16s, q8_0) = (0, 1, 8);
-    gguf(
-        &pairs,
-        &[
-            ("token_embd.weight", q8_0, &[32, 3], 3 * 34),
-            ("output_norm.weight", f32s, &[32], 128),
-            ("rope_freqs.weight", f32s, &[2], 8),
-            ("blk.0.attn_norm.weight", f32s, &[32], 128),
-            ("blk.0.attn_q.weight", f16s, &[32, 8], 512),
-            ("blk.0.attn_k.weight", f16s, &[32, 4], 256),
-            ("blk.0.attn_v.weight", f16s, &[32, 4], 256),
-            ("blk.0.attn_output.weight", f16s, &[8, 32], 512),
-            ("blk.0.ffn_norm.weight", f32s, &[32], 128),
-            ("blk.0.ffn_gate.weight", 2, &[32, 32], 32 * 18),
-            ("blk.0.ffn_up.weight", 3, &[32, 32], 32 * 20),
-            ("blk.0.ffn_down.weight", q8_0, &[32, 32], 32 * 34),
-        ],
-    )
+    pairs
 }
+
+/// Name, ggml type, dimensions and bytes.
+const LLAMA_TENSORS: &[(&str, u32, &[u64], usize)] = &[
+    ("token_embd.weight", Q8_0, &[32, 3], 3 * 34),
+    ("output_norm.weight", F32, &[32], 128),
+    ("rope_freqs.weight", F32, &[2], 8),
+    ("blk.0.attn_norm.weight", F32, &[32], 128),
+    ("blk.0.attn_q.weight", F16, &[32, 8], 512),
+    ("blk.0.attn_k.weight", F16, &[32, 4], 256),
+    ("blk.0.attn_v.weight", F16, &[32, 4], 256),
+    ("blk.0.attn_output.weight", F16, &[8, 32], 512),
+    ("blk.0.ffn_norm.weight", F32, &[32], 128),
+    ("blk.0.ffn_gate.weight", 2, &[32, 32], 32 * 18),
+    ("blk.0.ffn_up.weight", 3, &[32, 32], 32 * 20),
+    ("blk.0.ffn_down.weight", Q8_0, &[32, 32], 32 * 34),
+];
+const F32: u32 = DType::F32.ggml();
+const F16: u32 = DType::F16.ggml();
+const Q8_0: u32 = DType::Q8_0.ggml();
 
 /// A value of every type, nested arrays, and a tensor of every element type.
 fn gguf_values() -> Vec<u8> {
