@@ -11,6 +11,7 @@ use crate::checkpoint::hub;
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weights::WeightSource;
 use crate::error::{Error, Result};
+use crate::formats::gguf::Metadata;
 use crate::model::config::ModelConfig;
 use crate::text::chat_template::{ChatTemplate, Message};
 use crate::text::stop::StopTokens;
@@ -40,9 +41,13 @@ impl ModelFiles {
         let source = WeightSource::open(&path)?;
         let (tokenizer, template, stop) = match (source.gguf_metadata(), source.dir()) {
             (Some(metadata), _) => {
-                let tokenizer = Tokenizer::from_gguf(metadata)?;
-                let stop = StopTokens::from_gguf(metadata, &tokenizer)?;
-                (Ok(tokenizer), ChatTemplate::from_gguf(metadata)?, stop)
+                let tokenizer = match has_vocabulary(metadata) {
+                    true => Tokenizer::from_gguf(metadata).map_err(|e| e.to_string()),
+                    false => Err(format!("{} has no tokenizer", path.display())),
+                };
+                let stop = StopTokens::from_gguf(metadata, tokenizer.as_ref().ok())?;
+                let template = if tokenizer.is_ok() { ChatTemplate::from_gguf(metadata)? } else { None };
+                (tokenizer, template, stop)
             }
             (None, dir) => {
                 let dir = dir.unwrap_or(&path);
@@ -103,6 +108,12 @@ impl ModelFiles {
         }
         Ok(ids)
     }
+}
+
+/// Whether a GGUF file has a vocabulary. llama.cpp writes "no_vocab" or "none" where there is none.
+fn has_vocabulary(metadata: &Metadata) -> bool {
+    let key = "tokenizer.ggml.model";
+    metadata.contains(key) && !matches!(metadata.str(key), Ok("no_vocab" | "none"))
 }
 
 fn has_tokenizer(dir: &Path) -> bool {

@@ -175,7 +175,7 @@ fn a_real_gguf_file_tokenizes_as_its_original() {
         assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
     }
     assert_eq!(tokenizer.encode("x 1234", false).unwrap().len(), 6, "digits stand alone");
-    let stop = StopTokens::from_gguf(&file.metadata, &tokenizer).unwrap();
+    let stop = StopTokens::from_gguf(&file.metadata, Some(&tokenizer)).unwrap();
     assert_eq!(stop.first(), tokenizer.token_to_id("<|im_end|>"));
     let template = ChatTemplate::from_gguf(&file.metadata).unwrap().unwrap();
     let messages = [Message::new("user", "Hi."), Message::new("assistant", "Hello.")];

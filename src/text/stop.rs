@@ -47,14 +47,17 @@ impl StopTokens {
     }
 
     /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and special
-    /// tokens with well-known names.
-    pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Self> {
+    /// tokens with well-known names if there is a tokenizer.
+    pub fn from_gguf(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         let mut found = Self::default();
+        let n_tokens = tokenizer.map_or(usize::MAX, Tokenizer::vocab_size);
         for name in ["eos", "eot", "eom"] {
-            found.extend(token_id(metadata, &format!("tokenizer.ggml.{name}_token_id"), tokenizer.vocab_size())?);
+            found.extend(token_id(metadata, &format!("tokenizer.ggml.{name}_token_id"), n_tokens)?);
         }
-        let named = END_OF_TURN_NAMES.iter().filter_map(|name| tokenizer.token_to_id(name));
-        found.extend(named.filter(|&id| tokenizer.is_special(id)));
+        if let Some(tokenizer) = tokenizer {
+            let named = END_OF_TURN_NAMES.iter().filter_map(|name| tokenizer.token_to_id(name));
+            found.extend(named.filter(|&id| tokenizer.is_special(id)));
+        }
         Ok(found)
     }
 
@@ -125,9 +128,10 @@ mod tests {
         let mut m = Metadata::default();
         m.insert("tokenizer.ggml.eos_token_id", Value::U64(3));
         m.insert("tokenizer.ggml.eot_token_id", Value::U64(5));
-        let stop = StopTokens::from_gguf(&m, &byte_level()).unwrap();
+        let stop = StopTokens::from_gguf(&m, Some(&byte_level())).unwrap();
         assert_eq!(stop.ids(), [3, 5, END]);
         m.insert("tokenizer.ggml.eot_token_id", Value::U64(100_000));
-        assert!(StopTokens::from_gguf(&m, &byte_level()).is_err());
+        assert!(StopTokens::from_gguf(&m, Some(&byte_level())).is_err());
+        assert_eq!(StopTokens::from_gguf(&m, None).unwrap().ids(), [3, 100_000]);
     }
 }

@@ -26,8 +26,9 @@ use longreach::text::tokenizer::Tokenizer;
 pub type Reader = fn(&Path, &[u8]);
 
 /// All readers by name.
-pub const READERS: [(&str, Reader); 7] = [
+pub const READERS: [(&str, Reader); 8] = [
     ("gguf", gguf),
+    ("gguf_split", gguf_split),
     ("safetensors", safetensors),
     ("tokenizer", tokenizer),
     ("gguf_tokenizer", gguf_tokenizer),
@@ -57,14 +58,24 @@ fn use_tensor(tensor: &HostTensor) {
 
 /// A GGUF file: header, configuration, every tensor.
 pub fn gguf(scratch: &Path, bytes: &[u8]) {
-    let path = write(scratch, "model.gguf", bytes);
-    let Ok(file) = Gguf::open(&path) else { return };
+    use_gguf(&write(scratch, "model.gguf", bytes));
+}
+
+/// A model in two GGUF files: those of the first, and those of the second from the last "GGUF" on.
+pub fn gguf_split(scratch: &Path, bytes: &[u8]) {
+    let cut = bytes.windows(4).rposition(|word| word == b"GGUF").unwrap_or(0);
+    write(scratch, "model-00002-of-00002.gguf", &bytes[cut..]);
+    use_gguf(&write(scratch, "model-00001-of-00002.gguf", &bytes[..cut]));
+}
+
+fn use_gguf(path: &Path) {
+    let Ok(file) = Gguf::open(path) else { return };
     for (name, _) in file.tensors() {
         use_tensor(&file.read(name).expect("a tensor that was placed in the file is read"));
     }
     let Ok(config) = ModelConfig::from_gguf(&file) else { return };
     use_config(&config);
-    let Ok(source) = WeightSource::open(&path) else { return };
+    let Ok(source) = WeightSource::open(path) else { return };
     for (name, shape) in expected_names(&config) {
         use_tensor(&source.read(&name, &shape).expect("a weight that was checked is read"));
     }
@@ -118,7 +129,7 @@ pub fn tokenizer(_: &Path, bytes: &[u8]) {
 pub fn gguf_tokenizer(scratch: &Path, bytes: &[u8]) {
     let Ok(file) = Gguf::open(&write(scratch, "tokenizer.gguf", bytes)) else { return };
     let Ok(tokenizer) = Tokenizer::from_gguf(&file.metadata) else { return };
-    let _ = StopTokens::from_gguf(&file.metadata, &tokenizer);
+    let _ = StopTokens::from_gguf(&file.metadata, Some(&tokenizer));
     let _ = ChatTemplate::from_gguf(&file.metadata);
     use_tokenizer(&tokenizer);
 }
