@@ -8,7 +8,6 @@
 
 use longreach::Result;
 use longreach::attention::{Attention, Lrsa};
-use longreach::checkpoint::bundled::StoriesFolder;
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
@@ -28,8 +27,7 @@ impl Observer for Print {
 
 fn main() -> Result<()> {
     let mut device = open_device(&std::env::args().nth(1).unwrap_or_else(|| "cpu".into()))?;
-    let folder = StoriesFolder::unpack()?;
-    let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
+    let files = ModelFiles::bundled(None)?;
 
     // One long sequence: a story that the model does not know, repeated.
     let text = "Tom the otter had a red kite. The kite flew over the hill and the wind took it to the sea. ".repeat(8);

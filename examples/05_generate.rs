@@ -12,7 +12,6 @@ use std::ops::ControlFlow;
 
 use longreach::Result;
 use longreach::attention::{Attention, Lrsa};
-use longreach::checkpoint::bundled::StoriesFolder;
 use longreach::checkpoint::load::{Train, load};
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::generate::{DEFAULT_CHUNK, GenerateRequest, generate};
@@ -23,8 +22,7 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let mut device = open_device(&args.next().unwrap_or_else(|| "cpu".into()))?;
     let prompt = args.next().unwrap_or_else(|| "Once upon a time".into());
-    let folder = StoriesFolder::unpack()?;
-    let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
+    let files = ModelFiles::bundled(None)?;
     let mut loaded = load(device.as_mut(), &files.source, None, Train::Nothing)?;
     let prompt_ids = files.tokenizer()?.encode(&prompt, true)?;
 
@@ -36,6 +34,7 @@ fn main() -> Result<()> {
             attention,
             chunk: DEFAULT_CHUNK,
             stop: files.stop.ids(),
+            stop_texts: &[],
             seed: 0,
         };
         println!("--- {attention}");

@@ -12,20 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes the file at `path` with `fill`. Replaces an old file only when everything is on disk.
 ///
-/// Follows a symbolic link and replaces its target. Creates missing parent folders. Fails for
-/// devices, folders and dangling links. If `fill` or the disk fails, the old file stays unchanged
-/// and the temporary file is removed.
+/// Replaces a symbolic link and leaves its target as it is: in a folder that others can write to,
+/// a link could lead anywhere. Creates missing parent folders. Fails for devices and folders, and
+/// for links to them. If `fill` or the disk fails, the old file stays unchanged and the temporary
+/// file is removed.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
-        let target = file_target(path)?;
-        let (temporary, file) = Temporary::make(folder_of(&target), |path| File::create_new(path))?;
+        make_replaceable(path)?;
+        let (temporary, file) = Temporary::make(folder_of(path), |path| File::create_new(path))?;
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         fill(&mut writer)?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
         drop(writer); // Windows cannot rename an open file
-        fs::rename(&temporary.path, &target)?;
-        sync_folder(folder_of(&target));
+        fs::rename(&temporary.path, path)?;
+        sync_folder(folder_of(path));
         Ok(())
     };
     write().with_context(|| format!("writing {}", path.display()))
@@ -39,21 +40,18 @@ pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 /// Fails for a path that [`write_atomic`] would reject, so that a program can check before it
 /// starts the work.
 pub fn check_target(path: &Path) -> Result<()> {
-    file_target(path).map(|_| ()).with_context(|| format!("writing {}", path.display()))
+    make_replaceable(path).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The file to replace: the target of a link, otherwise the path itself. Fails for anything that a
-/// rename must not replace.
-fn file_target(path: &Path) -> Result<PathBuf> {
+/// Creates the folder of a file. Fails if the path is anything that a rename must not replace.
+fn make_replaceable(path: &Path) -> Result<()> {
     crate::ensure!(path.file_name().is_some(), "the path names no file");
-    if path.symlink_metadata().is_ok() {
-        let target = path.canonicalize().context("it is a dangling link")?;
+    // The target of a link: `/dev/stdout` must not become a file.
+    if let Ok(target) = path.metadata() {
         crate::ensure!(target.is_file(), "it is no regular file but a folder or a device: give the path of a file");
-        return Ok(target);
     }
     let folder = folder_of(path);
-    fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
-    Ok(path.to_owned())
+    fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))
 }
 
 /// Writes the folder at `path`: `fill` writes its files to a temporary folder, which is then
@@ -226,20 +224,33 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_are_followed() {
+    fn links_are_replaced_and_their_targets_stay() {
         use std::os::unix::fs::symlink;
         let dir = tempfile::tempdir().unwrap();
         let [disk, link, to_disk, lost] = ["disk", "link", "to_disk", "lost"].map(|name| dir.path().join(name));
         fs::create_dir(&disk).unwrap();
-        fs::write(disk.join("x"), "old").unwrap();
-        symlink(disk.join("x"), &link).unwrap();
-        write_atomic(&link, |w| Ok(w.write_all(b"new")?)).unwrap();
-        assert_eq!(fs::read(disk.join("x")).unwrap(), b"new");
+        let precious = disk.join("x");
+        fs::write(&precious, "precious").unwrap();
+        let is_file = |path: &Path| path.symlink_metadata().unwrap().is_file();
+        for target in [&precious, &dir.path().join("absent")] {
+            symlink(target, &link).unwrap();
+            write_atomic(&link, |w| Ok(w.write_all(b"new")?)).unwrap();
+            assert!(is_file(&link) && fs::read(&link).unwrap() == b"new");
+            fs::remove_file(&link).unwrap();
+        }
+        assert!(!dir.path().join("absent").exists());
+        // A folder may be a link; the files in it are replaced, not followed.
         symlink(&disk, &to_disk).unwrap();
+        symlink(&precious, disk.join("y")).unwrap();
         write_folder(&to_disk, |d| Ok(fs::write(d.join("y"), "y")?)).unwrap();
-        assert_eq!(names(&disk), ["x", "y"]);
+        assert!(names(&disk) == ["x", "y"] && is_file(&disk.join("y")));
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
         symlink(dir.path().join("absent"), &lost).unwrap();
-        assert!(write_atomic(&lost, |_| Ok(())).is_err() && write_folder(&lost, |_| Ok(())).is_err());
-        assert!([&link, &to_disk, &lost].iter().all(|p| p.symlink_metadata().unwrap().is_symlink()));
+        assert!(write_folder(&lost, |_| Ok(())).is_err());
+        symlink("/dev/null", &link).unwrap();
+        for path in [&link, &to_disk] {
+            assert!(write_atomic(path, |_| Ok(())).unwrap_err().to_string().contains("no regular file"));
+            assert!(path.symlink_metadata().unwrap().is_symlink());
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads small files whole, with a size limit: configurations, templates, indexes.
+//! Reads small files whole, with a size limit, and recognises files that are not what they should be.
 //!
 //! A JSON tree takes up to a hundred times the memory of its text, so a file far above the expected
 //! size is an error. Weights are memory-mapped instead (`formats::mapped_file`), and training data
@@ -26,7 +26,41 @@ pub fn read_bytes(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
 
 /// Reads the text of a configuration or template.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path, CONFIG_BYTES)?).map_err(|e| e.utf8_error()).context("not a text in UTF-8")
+    text_of(read_bytes(path, CONFIG_BYTES)?)
+}
+
+/// The text of a file's bytes in UTF-8, without a byte order mark. The error for other bytes says
+/// what they are, if that can be told.
+pub fn text_of(mut bytes: Vec<u8>) -> Result<String> {
+    refuse_foreign(&bytes)?;
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|e| e.utf8_error()).context("not a text in UTF-8")
+}
+
+/// Fails if a file that should be a text or data begins like something else that people have under
+/// the same name: a Git LFS pointer, UTF-16, or an archive.
+pub fn refuse_foreign(head: &[u8]) -> Result<()> {
+    refuse_pointer(head)?;
+    let is_utf16 = head.starts_with(b"\xFF\xFE")
+        || head.starts_with(b"\xFE\xFF")
+        || matches!(head, [a, 0, b, 0, ..] | [0, a, 0, b, ..] if *a != 0 && *b != 0);
+    if is_utf16 {
+        crate::bail!("the file is in UTF-16, as PowerShell's > writes it: save it in UTF-8");
+    }
+    if head.starts_with(b"\x1F\x8B") || head.starts_with(b"\x28\xB5\x2F\xFD") || head.starts_with(b"PK\x03\x04") {
+        crate::bail!("the file is compressed: unpack it first");
+    }
+    Ok(())
+}
+
+/// Fails for a Git LFS pointer, which stands for a large file that was not downloaded.
+pub fn refuse_pointer(head: &[u8]) -> Result<()> {
+    if head.starts_with(b"version https://git-lfs") {
+        crate::bail!("the file is a Git LFS pointer, not the data: run `git lfs pull` in its folder");
+    }
+    Ok(())
 }
 
 /// Parses JSON as Python's `json` module writes it: the numbers NaN, Infinity and -Infinity, which
@@ -88,6 +122,29 @@ mod tests {
         assert_eq!(read_text(&path).unwrap(), "12345");
         std::fs::write(&path, b"\xff").unwrap();
         assert!(read_text(&path).unwrap_err().to_string().contains("not a text"));
+        std::fs::write(&path, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n").unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("`git lfs pull`"));
         assert!(read_text(&dir.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn files_of_another_kind_are_named() {
+        for (head, word) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid"[..], "git lfs pull"),
+            (b"\xFF\xFE{\0", "UTF-16"),
+            (b"\xFF\xFE", "UTF-16"),
+            (b"\xFE\xFF\0{", "UTF-16"),
+            (b"{\0\"\0", "UTF-16"),
+            (b"\0a\0b", "UTF-16"),
+            (b"\x1F\x8B\x08", "compressed"),
+        ] {
+            assert!(refuse_foreign(head).unwrap_err().to_string().contains(word), "{word}");
+            assert!(text_of(head.to_vec()).is_err());
+        }
+        for head in [&b""[..], b"{}", b"\xEF\xBB\xBF{}", b"[", b"PAR1"] {
+            refuse_foreign(head).unwrap();
+        }
+        assert_eq!(text_of(b"\xEF\xBB\xBF{}".to_vec()).unwrap(), "{}", "without the byte order mark");
+        assert_eq!(text_of(b"a\xEF\xBB\xBF".to_vec()).unwrap(), "a\u{FEFF}", "only at the start");
     }
 }

@@ -28,7 +28,16 @@ fn generated(device: &mut dyn Executor, sampling: Sampling, stop: &[u32], most: 
     let source = WeightSource::open(&folder()).unwrap();
     let mut loaded = load(device, &source, None, Train::Nothing).unwrap();
     let attention = Attention::Lrsa(Lrsa::new(4, 8, 0.25).unwrap());
-    let request = GenerateRequest { prompt_ids: &[1], max_tokens: 40, sampling, attention, chunk: 5, stop, seed: 3 };
+    let request = GenerateRequest {
+        prompt_ids: &[1],
+        max_tokens: 40,
+        sampling,
+        attention,
+        chunk: 5,
+        stop,
+        stop_texts: &[],
+        seed: 3,
+    };
     let mut n = 0;
     let mut on_token = |_: longreach::generate::NewToken<'_>| {
         n += 1;

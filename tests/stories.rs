@@ -34,6 +34,7 @@ fn check(device: &mut dyn Executor) {
         attention: Attention::Dense,
         chunk: DEFAULT_CHUNK,
         stop: &[2],
+        stop_texts: &[],
         seed: 0,
     };
     let mut streamed = String::new();

@@ -83,7 +83,9 @@ impl Settings {
     /// Writes the settings to a file.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        write_file(path, text).context("saving the settings")
+        // People link their settings to a folder of their own, and the link should stay.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        write_file(&path, text).context("saving the settings")
     }
 
     /// Path of the settings file in the platform's configuration folder, if there is one.

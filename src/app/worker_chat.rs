@@ -6,7 +6,6 @@ use std::path::Path;
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
 use crate::attention::{Attention, Lrsa};
-use crate::checkpoint::bundled::StoriesFolder;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
@@ -19,15 +18,12 @@ use crate::text::chat_template::Message;
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
 
-/// Opens the files of a model. Unpacks the bundled model first.
-pub(super) fn open_files(choice: &ModelChoice) -> Result<(ModelFiles, Option<StoriesFolder>)> {
-    if !choice.model.is_empty() {
-        return Ok((ModelFiles::open(&choice.model, choice.adapter.as_deref())?, None));
+/// Opens the files of a model, or the bundled one.
+pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
+    match choice.model.as_str() {
+        "" => ModelFiles::bundled(choice.adapter.as_deref()),
+        model => ModelFiles::open(model, choice.adapter.as_deref()),
     }
-    let folder = StoriesFolder::unpack()?;
-    let path = folder.path().to_str().ok_or_else(|| Error::new("the temporary folder's path is not Unicode"))?;
-    let files = ModelFiles::open(path, choice.adapter.as_deref())?;
-    Ok((files, Some(folder)))
 }
 
 /// An open model with its device and conversation.
@@ -37,17 +33,16 @@ pub struct Engine {
     device: Device,
     loaded: Loaded,
     conversation: Conversation,
-    _folder: Option<StoriesFolder>,
 }
 
 impl Engine {
     /// Opens a model on a device.
     pub fn open(choice: &ModelChoice, open: &Open) -> Result<Self> {
-        let (files, folder) = open_files(choice)?;
+        let files = open_files(choice)?;
         let mut device = open(&choice.device)?;
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
         let conversation = Conversation::default();
-        Ok(Self { choice: choice.clone(), files, device, loaded, conversation, _folder: folder })
+        Ok(Self { choice: choice.clone(), files, device, loaded, conversation })
     }
 
     /// Properties for display.

@@ -21,7 +21,7 @@ const MAX_PREVIEW_TOKENS: usize = 400;
 
 /// Sends the first training examples after tokenizer and chat template.
 pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
-    let (files, _folder) = open_files(choice)?;
+    let files = open_files(choice)?;
     let reader = Reader {
         tokenizer: files.tokenizer().ok(),
         template: files.template.as_ref(),
@@ -58,7 +58,7 @@ fn choice_of(job: &TrainJob, device: &str) -> ModelChoice {
 
 /// Sends the device memory that the largest batch of a run would need, in bytes.
 pub fn estimate(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
-    let (files, _folder) = open_files(&choice_of(job, device))?;
+    let files = open_files(&choice_of(job, device))?;
     let data = read_data(job, &files, &mut ())?;
     let mut device = (site.open)(device)?;
     let mut trainer = Trainer::new(&mut *device, &files, job)?;
@@ -98,7 +98,7 @@ impl Observer for Watch<'_> {
 /// Trains a model. Calls `begin` once it has found the model's files. A stop saves the weights
 /// trained so far.
 pub fn train(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
-    let (files, _folder) = open_files(&choice_of(job, device))?;
+    let files = open_files(&choice_of(job, device))?;
     begin();
     let mut device = (site.open)(device)?;
     let summary = run_opened(job, &files, &mut *device, &mut Watch(site))?;

@@ -1,6 +1,6 @@
 //! The benchmarked model: the bundled one, one from files, or random weights of a given size.
 
-use crate::checkpoint::bundled::StoriesFolder;
+use crate::checkpoint::bundled;
 use crate::checkpoint::hub;
 use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
@@ -58,28 +58,24 @@ pub struct Subject {
     pub name: String,
     /// Its weights.
     pub source: WeightSource,
-    /// The folder of the bundled model, kept while it is in use.
-    _folder: Option<StoriesFolder>,
 }
 
 impl Subject {
     /// The bundled stories260K.
     pub fn bundled() -> Result<Self> {
-        let folder = StoriesFolder::unpack()?;
-        let source = WeightSource::open(folder.path())?;
-        Ok(Self { name: "stories260K".to_string(), source, _folder: Some(folder) })
+        Ok(Self { name: "stories260K".to_string(), source: bundled::stories()? })
     }
 
     /// A model from a folder, GGUF file or hub id.
     pub fn open(model: &str) -> Result<Self> {
         let source = WeightSource::open(&hub::resolve(model)?)?;
-        Ok(Self { name: model.to_string(), source, _folder: None })
+        Ok(Self { name: model.to_string(), source })
     }
 
     /// A model with random weights.
     pub fn random(model: RandomModel) -> Result<Self> {
         let source = WeightSource::random(model.config(), 0)?;
-        Ok(Self { name: model.name().to_string(), source, _folder: None })
+        Ok(Self { name: model.name().to_string(), source })
     }
 
     /// `n` reproducible, unpatterned ids of its vocabulary.

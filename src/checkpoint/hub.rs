@@ -1,31 +1,47 @@
 //! Model lookup: an existing path, or a Hugging Face repo id that is downloaded to the shared
 //! cache.
 //!
-//! Ids have the formats `org/name`, `org/name@revision` and `org/name:FILE.gguf`. Downloads use
-//! hf-hub and respect `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
-//! Cached files are not requested again. This file only downloads; the only file it reads is the
-//! index of a sharded model.
+//! Ids have the formats `org/name`, `org/name@revision` and `org/name:FILE.gguf`. The cache is that
+//! of huggingface_hub (`hub_env.rs` says where, `hub_cache.rs` what is in it), and cached files are
+//! not requested again. All files of a model come from one commit. This file decides which files
+//! count; the only one that it reads is the index of a sharded model.
 
+use super::hub_cache::{RepoCache, is_name, is_relative};
+pub use super::hub_client::Limits;
+use super::hub_client::{Client, Failure, Fetch, refused};
+use super::hub_download::Download;
+use super::hub_env::Variables;
 use crate::error::{Context, Error, Result};
 use crate::small_file;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Files to download if they exist. Weights come last, so a snapshot with weights is complete.
-const OPTIONAL: [&str; 4] =
-    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 7] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "longreach.json",
+];
 
 /// Resolves the name of a model to a directory or file.
 ///
-/// An existing path is returned unchanged. Otherwise the name must be a repo id, and the result is
+/// An existing path is returned unchanged, and `~/` stands for the home folder. Otherwise the name must be a repo id, and the result is
 /// its snapshot folder in the cache or its GGUF file. Any other name is a usage error.
 pub fn resolve(spec: &str) -> Result<PathBuf> {
     if Path::new(spec).exists() {
         return Ok(PathBuf::from(spec));
+    }
+    if let (Some(rest), Some(home)) = (spec.strip_prefix("~/"), std::env::home_dir()) {
+        return Ok(home.join(rest));
     }
     let Some(name) = Name::parse(spec) else {
         return Err(Error::usage(format!(
@@ -57,18 +73,6 @@ impl Name {
     }
 }
 
-/// Whether this is a valid part of a model id. Such a name cannot leave its folder when used as a
-/// file name.
-fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && name.len() <= 200 && name.chars().all(plain) && !name.starts_with(['.', '-'])
-}
-
-/// Whether this is a relative path of plain names that cannot leave its folder.
-fn is_relative(path: &str) -> bool {
-    path.split('/').all(is_name)
-}
-
 /// A hub endpoint and its local cache.
 #[derive(Clone, Debug)]
 pub struct Hub {
@@ -78,110 +82,172 @@ pub struct Hub {
     pub token: Option<String>,
     /// Use only the cache.
     pub offline: bool,
-    /// Show a progress bar on stderr for each file.
+    /// Show a progress bar on stderr if it is a terminal.
     pub progress: bool,
+    pub limits: Limits,
 }
 
 impl Hub {
     /// The hub from the environment variables. By default huggingface.co, with the cache in the
     /// home directory.
     pub fn from_env() -> Result<Self> {
-        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let home = || match var("HF_HOME") {
-            Some(home) => Some(PathBuf::from(home)),
-            None => std::env::home_dir().map(|home| home.join(".cache").join("huggingface")),
-        };
-        let cache = match var("HF_HUB_CACHE") {
-            Some(cache) => PathBuf::from(cache),
-            None => home().context_none("no home directory was found for the model cache; set HF_HOME")?.join("hub"),
-        };
-        let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(Error::usage(format!("HF_ENDPOINT is '{endpoint}'; expected http://… or https://…")));
-        }
+        let get = |name: &str| std::env::var(name).ok();
+        let variables = Variables { get: &get, home: std::env::home_dir() };
         Ok(Self {
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: var("HF_TOKEN").or_else(|| Cache::new(home()?.join("hub")).token()),
-            cache,
-            offline: var("HF_HUB_OFFLINE")
-                .is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")),
+            endpoint: variables.endpoint()?,
+            token: variables.token(),
+            cache: variables.cache()?,
+            offline: variables.is_offline(),
             progress: true,
+            limits: Limits::default(),
         })
     }
 
     /// The snapshot folder of a model or its GGUF file. Downloads missing files.
     ///
-    /// If the hub is unreachable, a complete snapshot in the cache is enough.
+    /// If the hub cannot give the rest, a snapshot in the cache with the weights is enough.
     pub fn fetch(&self, name: &Name) -> Result<PathBuf> {
-        let cached = self.cached(name);
+        let repo = RepoCache::new(&self.cache, &name.id);
+        let cached = self.cached(name, &repo);
         if self.offline {
-            return cached.context_none(&format!(
-                "'{}' is not in the cache {}, and HF_HUB_OFFLINE forbids downloading it",
-                name.id,
-                self.cache.display()
-            ));
+            return cached.map(|cached| cached.path).ok_or_else(|| {
+                Error::new(format!(
+                    "'{}' is not in the cache {}, and HF_HUB_OFFLINE forbids downloading it",
+                    name.id,
+                    self.cache.display()
+                ))
+            });
         }
-        // A complete snapshot needs no request. Without a tokenizer it may come from a program that
-        // did not download one.
-        if let Some(path) = cached.as_ref().filter(|path| name.file.is_some() || path.join("tokenizer.json").exists()) {
-            return Ok(path.clone());
+        if let Some(cached) = cached.as_ref().filter(|cached| cached.is_whole) {
+            return Ok(cached.path.clone());
         }
-        match (self.download(name), cached) {
+        let bar = self.bar();
+        let limits = match cached {
+            Some(_) => Limits { tries: 1, ..self.limits },
+            None => self.limits,
+        };
+        let client = Client::new(&self.endpoint, self.token.as_deref(), limits, bar.clone());
+        let download = Download { client: &client, repo: &repo, id: &name.id };
+        let got = match (&cached, &name.file) {
+            (Some(cached), _) => fetch_optional(&download, &cached.commit).map(|()| cached.path.clone()),
+            (None, Some(file)) => fetch_gguf(&download, &name.revision, file),
+            (None, None) => fetch_folder(&download, &name.revision),
+        };
+        bar.finish_and_clear();
+        match (got, cached) {
             (Ok(path), _) => Ok(path),
-            (Err(Failure::Unreachable(_)), Some(path)) => Ok(path),
-            (Err(Failure::Unreachable(e) | Failure::Refused(e)), _) => {
+            (Err(_), Some(cached)) => Ok(cached.path),
+            (Err(Failure::Unreachable(e) | Failure::Refused(e)), None) => {
                 Err(e.context(format!("downloading the model '{}' from {}", name.id, self.endpoint)))
             }
         }
     }
 
-    /// The cached snapshot or file of a model, if it is complete.
-    fn cached(&self, name: &Name) -> Option<PathBuf> {
-        let repo = Cache::new(self.cache.clone()).repo(name.repo());
-        let branch = self.cache.join(name.repo().folder_name()).join("refs").join(&name.revision);
-        let commit = std::fs::read_to_string(branch).unwrap_or_else(|_| name.revision.clone());
-        let folder = repo.pointer_path(commit.trim());
-        if let Some(file) = &name.file {
-            return Some(folder.join(file)).filter(|path| path.exists());
+    fn bar(&self) -> ProgressBar {
+        if !self.progress || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
         }
-        let has = |file: &str| folder.join(file).exists();
-        let shards = || shards_of(&folder.join(INDEX)).is_ok_and(|shards| shards.iter().all(|shard| has(shard)));
-        (has("config.json") && (has(SINGLE) || shards())).then_some(folder)
+        let style = ProgressStyle::with_template(
+            "{spinner} {bytes}/{total_bytes} {bar:24} {bytes_per_sec} (eta {eta})  {wide_msg}",
+        );
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        bar
     }
 
-    fn download(&self, name: &Name) -> std::result::Result<PathBuf, Failure> {
-        let builder = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.clone())
-            .with_progress(self.progress)
-            .with_retries(3);
-        let api = builder.build().map_err(|e| Failure::Refused(Error::new(e.to_string())))?;
-        let repo = api.repo(name.repo());
-        let mut files = Vec::new();
+    /// The cached snapshot or file of a model, if its weights are complete.
+    fn cached(&self, name: &Name, repo: &RepoCache) -> Option<Cached> {
+        let commit = repo.commit_of(&name.revision)?;
+        let folder = repo.snapshot(&commit);
+        let has = |file: &str| folder.join(file).exists();
         if let Some(file) = &name.file {
-            return get(&repo, file)?.ok_or_else(|| refused(format!("the repository has no file {file}")));
+            let all = parts_of(file).iter().all(|part| has(part));
+            return all.then(|| Cached { path: folder.join(file), commit, is_whole: true });
         }
-        let no_config = "the repository has no config.json, or there is no such model (did you mean a local path?); if it has \
-        GGUF files, name one: org/name:FILE.gguf";
-        files.push(("config.json".to_owned(), get(&repo, "config.json")?.ok_or_else(|| refused(no_config))?));
-        for file in OPTIONAL {
-            files.extend(get(&repo, file)?.map(|path| (file.to_owned(), path)));
+        let shards = || shards_of(&folder.join(INDEX)).is_ok_and(|shards| shards.iter().all(|shard| has(shard)));
+        if !has(CONFIG) || !(has(SINGLE) || shards()) {
+            return None;
         }
-        if let Some(path) = get(&repo, SINGLE)? {
-            files.push((SINGLE.to_owned(), path));
-        } else {
-            let no_weights =
-                format!("the repository has neither {SINGLE} nor {INDEX}; other formats are not supported");
-            let index = get(&repo, INDEX)?.ok_or_else(|| refused(no_weights))?;
-            for shard in shards_of(&index).map_err(Failure::Refused)? {
-                let path = get(&repo, &shard)?
-                    .ok_or_else(|| refused(format!("{INDEX} names {shard}, but the repository does not have it")))?;
-                files.push((shard, path));
-            }
-            files.push((INDEX.to_owned(), index));
-        }
-        one_snapshot(&repo, files)
+        let is_whole = OPTIONAL.iter().all(|file| has(file) || repo.lacks(&commit, file));
+        Some(Cached { path: folder, commit, is_whole })
     }
+}
+
+/// What the cache has of a model.
+struct Cached {
+    /// The snapshot folder or the GGUF file.
+    path: PathBuf,
+    commit: String,
+    /// Whether no request can add a file. Other programs may have downloaded fewer files.
+    is_whole: bool,
+}
+
+/// Downloads a Hugging Face folder: the configuration tells the commit of the revision, and all
+/// other files come from that commit.
+fn fetch_folder(download: &Download<'_>, revision: &str) -> Fetch<PathBuf> {
+    let no_config = "the repository has no config.json, or there is no such model (did you mean a local path?); if it has \
+    GGUF files, name one: org/name:FILE.gguf";
+    let config = download.fetch(revision, CONFIG)?.ok_or_else(|| refused(no_config))?;
+    let commit = config.commit;
+    fetch_optional(download, &commit)?;
+    if get(download, &commit, SINGLE)?.is_none() {
+        let no_weights = format!("the repository has neither {SINGLE} nor {INDEX}; other formats are not supported");
+        let index = get(download, &commit, INDEX)?.ok_or_else(|| refused(no_weights))?;
+        for shard in shards_of(&index).map_err(Failure::Refused)? {
+            get(download, &commit, &shard)?
+                .ok_or_else(|| refused(format!("{INDEX} names {shard}, but the repository does not have it")))?;
+        }
+    }
+    download.repo.set_commit(revision, &commit).map_err(Failure::Refused)?;
+    Ok(download.repo.snapshot(&commit))
+}
+
+/// Downloads a GGUF file, with all its parts if it is split.
+fn fetch_gguf(download: &Download<'_>, revision: &str, file: &str) -> Fetch<PathBuf> {
+    let absent = |file: &str| refused(format!("the repository has no file {file}"));
+    let named = download.fetch(revision, file)?.ok_or_else(|| absent(file))?;
+    for part in parts_of(file) {
+        get(download, &named.commit, &part)?.ok_or_else(|| absent(&part))?;
+    }
+    download.repo.set_commit(revision, &named.commit).map_err(Failure::Refused)?;
+    Ok(named.path)
+}
+
+/// Downloads the files beside the weights that a commit has.
+fn fetch_optional(download: &Download<'_>, commit: &str) -> Fetch<()> {
+    OPTIONAL.iter().filter(|file| !download.repo.lacks(commit, file)).try_for_each(|file| {
+        if get(download, commit, file)?.is_none() {
+            download.repo.set_lacking(commit, file);
+        }
+        Ok(())
+    })
+}
+
+/// One file of a commit, from the cache or the hub. `None` if the hub does not have it.
+fn get(download: &Download<'_>, commit: &str, file: &str) -> Fetch<Option<PathBuf>> {
+    let path = download.repo.snapshot(commit).join(file);
+    if path.exists() {
+        return Ok(Some(path));
+    }
+    let Some(fetched) = download.fetch(commit, file)? else { return Ok(None) };
+    if fetched.commit != commit {
+        return Err(refused(format!("the hub answers with commit {} for {file} of commit {commit}", fetched.commit)));
+    }
+    Ok(Some(fetched.path))
+}
+
+/// All parts of a GGUF file whose name says that it is split (`x-00001-of-00003.gguf`), else the
+/// file alone.
+fn parts_of(file: &str) -> Vec<String> {
+    let split = || {
+        let stem = file.strip_suffix(".gguf")?;
+        let (head, total) = stem.rsplit_once("-of-")?;
+        let (stem, number) = head.rsplit_once('-')?;
+        let n: usize = total.parse().ok().filter(|n| (1..1000).contains(n))?;
+        let is_split = total.len() == 5 && number.len() == 5 && number.bytes().all(|b| b.is_ascii_digit());
+        is_split.then(|| (1..=n).map(|i| format!("{stem}-{i:05}-of-{total}.gguf")).collect())
+    };
+    split().unwrap_or_else(|| vec![file.to_owned()])
 }
 
 impl Name {
@@ -196,65 +262,6 @@ impl Name {
             _ => e,
         }
     }
-
-    fn repo(&self) -> Repo {
-        Repo::with_revision(self.id.clone(), RepoType::Model, self.revision.clone())
-    }
-}
-
-/// Why a download failed.
-enum Failure {
-    /// The hub was unreachable or the transfer did not finish. The cache may help.
-    Unreachable(Error),
-    /// The hub rejected the request.
-    Refused(Error),
-}
-
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::Refused(Error::new(why))
-}
-
-/// One file, from the cache or the hub. `None` if the hub does not have it.
-fn get(repo: &ApiRepo, file: &str) -> std::result::Result<Option<PathBuf>, Failure> {
-    repo.get(file).map(Some).or_else(|e| failure(e, file))
-}
-
-fn failure<T>(e: ApiError, file: &str) -> std::result::Result<Option<T>, Failure> {
-    if let ApiError::RequestError(request) = &e
-        && let ureq::Error::StatusCode(status) = **request
-    {
-        return match status {
-            404 => Ok(None),
-            401 | 403 => Err(refused(format!(
-                "access denied (HTTP status {status} for {file}): the model does not exist, is private, or you must \
-                accept its licence on its page; set HF_TOKEN to a token with read access"
-            ))),
-            500.. => Err(Failure::Unreachable(Error::new(format!("HTTP status {status} for {file}; try again later")))),
-            _ => Err(refused(format!("HTTP status {status} for {file}"))),
-        };
-    }
-    let advice = "check the network, or give the path of a local model directory";
-    Err(Failure::Unreachable(Error::new(format!("{file}: {e}; {advice}"))))
-}
-
-/// The one snapshot folder of all files. If the model has changed on the hub since some files were
-/// cached, the files are in two folders; then this downloads them again.
-fn one_snapshot(repo: &ApiRepo, files: Vec<(String, PathBuf)>) -> std::result::Result<PathBuf, Failure> {
-    // Each download updates the reference to the newest snapshot, so the last download's folder is
-    // the newest.
-    let folders: BTreeSet<&Path> = files.iter().filter_map(|(_, path)| path.parent()).collect();
-    if let [folder] = folders.iter().copied().collect::<Vec<_>>()[..] {
-        return Ok(folder.to_owned());
-    }
-    let mut folder = PathBuf::new();
-    for (file, _) in &files {
-        let path = match repo.download(file) {
-            Ok(path) => path,
-            Err(e) => failure(e, file)?.ok_or_else(|| refused(format!("{file} disappeared from the repository")))?,
-        };
-        folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    }
-    Ok(folder)
 }
 
 /// The weight files in the index of a sharded model.
@@ -266,18 +273,7 @@ fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
     let shards: Option<BTreeSet<String>> =
         json["weight_map"].as_object().and_then(|map| map.values().map(|v| v.as_str().map(str::to_owned)).collect());
     let shards = shards.filter(|shards| !shards.is_empty() && shards.iter().all(|shard| is_name(shard)));
-    shards.context_none(&format!("{} has no weight_map with plain file names", index.display()))
-}
-
-/// Turns `None` into an error.
-trait ContextNone<T> {
-    fn context_none(self, why: &str) -> Result<T>;
-}
-
-impl<T> ContextNone<T> for Option<T> {
-    fn context_none(self, why: &str) -> Result<T> {
-        self.ok_or_else(|| Error::new(why))
-    }
+    shards.ok_or_else(|| Error::new(format!("{} has no weight_map with plain file names", index.display())))
 }
 
 #[cfg(test)]

@@ -1,32 +1,102 @@
 //! Tests of downloads from a small hub on loopback.
 
 use super::*;
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// The files of the hub by path, and the requests it received.
-#[derive(Default)]
-struct Shelf {
-    files: BTreeMap<String, Vec<u8>>,
-    commit: String,
-    asked: Vec<String>,
+/// What the hub was asked.
+#[derive(Clone, Debug, Default)]
+struct Request {
+    path: String,
+    /// The first byte of a `Range`.
+    from: Option<usize>,
     token: Option<String>,
 }
 
-/// Starts a hub on loopback that serves `/ORG/NAME/resolve/REVISION/FILE` like huggingface.co. It
-/// runs until the process ends.
+/// What the hub answers.
+#[derive(Clone, Debug)]
+struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    /// The announced length, if it is not that of the body.
+    length: Option<usize>,
+    /// The pause before the answer.
+    delay: Duration,
+    /// The pause before each byte.
+    pause: Duration,
+}
+
+impl Reply {
+    fn new(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Self {
+        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self { status, headers, body: body.to_vec(), length: None, delay: Duration::ZERO, pause: Duration::ZERO }
+    }
+
+    fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// Answers in place of the shelf, given the request and how many came before it.
+type Rule = Box<dyn Fn(&Request, usize) -> Option<Reply> + Send>;
+
+/// The files of the hub by model and name, and the requests it received.
+#[derive(Default)]
+struct Shelf {
+    files: Vec<(String, Vec<u8>)>,
+    commit: String,
+    asked: Vec<Request>,
+    rule: Option<Rule>,
+}
+
+impl Shelf {
+    /// Answers `/ORG/NAME/resolve/REVISION/FILE` like huggingface.co.
+    fn reply(&self, request: &Request) -> Reply {
+        let parts: Option<(&str, &str, &str)> = request
+            .path
+            .trim_start_matches('/')
+            .split_once("/resolve/")
+            .and_then(|(id, rest)| rest.split_once('/').map(|(revision, file)| (id, revision, file)));
+        let Some((id, revision, file)) = parts else { return Reply::new(404, &[], b"") };
+        if !["main", "v2", &self.commit].contains(&revision) {
+            return Reply::new(404, &[("X-Error-Code", "RevisionNotFound")], b"");
+        }
+        let name = format!("{id}/{file}");
+        let Some((_, body)) = self.files.iter().find(|(path, _)| *path == name) else {
+            return Reply::new(404, &[("X-Error-Code", "EntryNotFound")], b"");
+        };
+        let etag = format!("\"{}-{}\"", file.replace('/', "-"), body.len());
+        let (etag, commit) = (("ETag", etag.as_str()), ("X-Repo-Commit", self.commit.as_str()));
+        match request.from {
+            None => Reply::new(200, &[etag, commit], body),
+            Some(from) => {
+                let range = format!("bytes {from}-{}/{}", body.len() - 1, body.len());
+                Reply::new(206, &[etag, commit, ("Content-Range", &range)], &body[from..])
+            }
+        }
+    }
+}
+
+const COMMIT: &str = "c0ffee0000000000000000000000000000000000";
+const OTHER: &str = "decaf00000000000000000000000000000000000";
+
+/// Starts a hub on loopback. It runs until the process ends.
 fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
-    let shelf = Arc::new(Mutex::new(Shelf { files, commit: "c0ffee".into(), ..Shelf::default() }));
+    let shelf = Arc::new(Mutex::new(Shelf { files, commit: COMMIT.into(), ..Shelf::default() }));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let shared = Arc::clone(&shelf);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            let shelf = Arc::clone(&shared);
             // Ignore clients that close the connection early.
-            let _ = answer(stream, &shared);
+            std::thread::spawn(move || drop(answer(stream, &shelf)));
         }
     });
     (endpoint, shelf)
@@ -34,57 +104,79 @@ fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {
 
 fn answer(mut stream: TcpStream, shelf: &Mutex<Shelf>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut range = None;
-    let mut token = None;
+    let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let mut request = Request { path: first.split(' ').nth(1).unwrap_or_default().into(), ..Request::default() };
     for line in lines {
         let line = line?;
         let Some((name, value)) = line.split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
-            "range" => range = value.strip_prefix("bytes=").map(str::to_owned),
-            "authorization" => token = Some(value.to_owned()),
+            "range" => request.from = value.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok(),
+            "authorization" => request.token = Some(value.to_owned()),
             _ => {}
         }
     }
-    let mut shelf = shelf.lock().unwrap();
-    shelf.asked.push(path.clone());
-    if shelf.token.is_some() && shelf.token != token {
-        return write!(stream, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    }
-    let Some(body) = shelf.files.get(&path) else {
-        return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let reply = {
+        let mut shelf = shelf.lock().unwrap();
+        let n = shelf.asked.len();
+        shelf.asked.push(request.clone());
+        let special = shelf.rule.as_ref().and_then(|rule| rule(&request, n));
+        special.unwrap_or_else(|| shelf.reply(&request))
     };
-    let range = range.unwrap_or_else(|| "0-".into());
-    let (from, to) = range.split_once('-').unwrap();
-    let from: usize = from.parse().unwrap();
-    let to = to.parse().map_or(body.len(), |last: usize| last + 1).min(body.len());
-    let etag: String = path.chars().filter(char::is_ascii_alphanumeric).chain(shelf.commit.chars()).collect();
-    write!(
-        stream,
-        "HTTP/1.1 206 Partial Content\r\nETag: \"{etag}\"\r\nX-Repo-Commit: {}\r\nContent-Range: bytes {from}-{}/{}\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
-        shelf.commit,
-        to - 1,
-        body.len(),
-        to - from
-    )?;
-    stream.write_all(&body[from..to])
+    std::thread::sleep(reply.delay);
+    write!(stream, "HTTP/1.1 {} Status\r\nConnection: close\r\n", reply.status)?;
+    for (name, value) in &reply.headers {
+        write!(stream, "{name}: {value}\r\n")?;
+    }
+    write!(stream, "Content-Length: {}\r\n\r\n", reply.length.unwrap_or(reply.body.len()))?;
+    if reply.pause.is_zero() {
+        return stream.write_all(&reply.body);
+    }
+    for byte in reply.body {
+        std::thread::sleep(reply.pause);
+        stream.write_all(&[byte])?;
+    }
+    Ok(())
 }
 
+/// A hub with limits that a test can wait for.
 fn hub(endpoint: &str, cache: &Path) -> Hub {
-    Hub { endpoint: endpoint.to_owned(), cache: cache.to_owned(), token: None, offline: false, progress: false }
+    let limits = Limits {
+        silence: Duration::from_secs(20),
+        pause: Duration::from_millis(1),
+        longest_pause: Duration::from_secs(2),
+        tries: 3,
+        ..Limits::default()
+    };
+    Hub { endpoint: endpoint.into(), cache: cache.into(), token: None, offline: false, progress: false, limits }
 }
 
 fn name(spec: &str) -> Name {
     Name::parse(spec).unwrap()
 }
 
-const SMALL: [(&str, &str); 3] = [
-    ("/org/small/resolve/main/config.json", "{}"),
-    ("/org/small/resolve/main/tokenizer.json", "tok"),
-    ("/org/small/resolve/main/model.safetensors", "weights"),
-];
+fn error_of(hub: &Hub, spec: &str) -> String {
+    hub.fetch(&name(spec)).unwrap_err().to_string()
+}
+
+/// The names of the files asked for since the last call.
+fn asked(shelf: &Mutex<Shelf>) -> Vec<String> {
+    let requests = std::mem::take(&mut shelf.lock().unwrap().asked);
+    requests.iter().map(|r| r.path.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+}
+
+fn set_rule(shelf: &Mutex<Shelf>, rule: impl Fn(&Request, usize) -> Option<Reply> + Send + 'static) {
+    let mut shelf = shelf.lock().unwrap();
+    shelf.asked.clear();
+    shelf.rule = Some(Box::new(rule));
+}
+
+const SMALL: [(&str, &str); 3] =
+    [("org/small/config.json", "{}"), ("org/small/tokenizer.json", "tok"), ("org/small/model.safetensors", "weights")];
+
+/// The name of the blob that a file of a snapshot links to.
+fn weights_of(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("model.safetensors")).unwrap()
+}
 
 #[test]
 fn names_are_told_from_paths() {
@@ -110,25 +202,47 @@ fn a_model_is_downloaded_once_and_then_found_in_the_cache() {
     let cache = tempfile::tempdir().unwrap();
     let hub = hub(&endpoint, cache.path());
     let folder = hub.fetch(&name("org/small")).unwrap();
-    assert!(folder.ends_with("models--org--small/snapshots/c0ffee"), "{}", folder.display());
-    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), b"weights");
+    assert!(folder.ends_with(format!("models--org--small/snapshots/{COMMIT}")), "{}", folder.display());
+    assert_eq!(weights_of(&folder), b"weights");
     assert_eq!(std::fs::read(folder.join("tokenizer.json")).unwrap(), b"tok");
     assert!(!folder.join("chat_template.jinja").exists());
+    let paths: Vec<_> = shelf.lock().unwrap().asked.iter().map(|r| r.path.clone()).collect();
+    assert!(paths[0].ends_with("/resolve/main/config.json"), "{paths:?}");
+    assert!(paths[1..].iter().all(|path| path.contains(&format!("/resolve/{COMMIT}/"))), "one commit: {paths:?}");
 
-    shelf.lock().unwrap().asked.clear();
+    asked(&shelf);
     assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
     assert_eq!(Hub { offline: true, ..hub.clone() }.fetch(&name("org/small")).unwrap(), folder);
-    assert!(shelf.lock().unwrap().asked.is_empty());
+    assert_eq!(hub.fetch(&name(&format!("org/small@{COMMIT}"))).unwrap(), folder);
+    assert!(asked(&shelf).is_empty());
+}
 
-    // Without the tokenizer, only the missing files are requested again. An unreachable hub is no
-    // error.
-    std::fs::remove_file(folder.join("tokenizer.json")).unwrap();
+#[test]
+fn a_snapshot_that_lacks_small_files_is_completed() {
+    let (endpoint, shelf) = serve(&SMALL);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = hub(&endpoint, cache.path());
+    // As other programs leave it: without the tokenizer, and without a word about absent files.
+    let repo = RepoCache::new(cache.path(), "org/small");
+    let folder = repo.snapshot(COMMIT);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("config.json"), "{}").unwrap();
+    std::fs::write(folder.join("model.safetensors"), "weights").unwrap();
+    repo.set_commit("main", COMMIT).unwrap();
+    // A newer commit of the branch does not matter.
+    shelf.lock().unwrap().commit = OTHER.into();
     let unreachable = Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
-    assert_eq!(unreachable.fetch(&name("org/small")).unwrap(), folder);
+    for broken in [&unreachable, &hub] {
+        assert_eq!(broken.fetch(&name("org/small")).unwrap(), folder, "the weights are enough");
+        assert!(!folder.join("tokenizer.json").exists());
+    }
+    shelf.lock().unwrap().commit = COMMIT.into();
+    asked(&shelf);
     assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
     assert!(folder.join("tokenizer.json").exists());
-    let asked = shelf.lock().unwrap().asked.clone();
-    assert!(!asked.iter().any(|path| path.ends_with("model.safetensors")), "{asked:?}");
+    assert_eq!(asked(&shelf), OPTIONAL);
+    assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
+    assert!(asked(&shelf).is_empty(), "absent files are remembered");
 }
 
 #[test]
@@ -136,20 +250,30 @@ fn shards_revisions_and_gguf_files_are_fetched() {
     let index =
         r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
     let (endpoint, _) = serve(&[
-        ("/org/big/resolve/v2/config.json", "{}"),
-        ("/org/big/resolve/v2/model.safetensors.index.json", index),
-        ("/org/big/resolve/v2/model-1.safetensors", "one"),
-        ("/org/big/resolve/v2/model-2.safetensors", "two"),
-        ("/org/packed/resolve/main/q/x.gguf", "gguf"),
+        ("org/big/config.json", "{}"),
+        ("org/big/model.safetensors.index.json", index),
+        ("org/big/model-1.safetensors", "one"),
+        ("org/big/model-2.safetensors", "two"),
+        ("org/packed/q/x.gguf", "gguf"),
+        ("org/packed/y-00001-of-00002.gguf", "first"),
+        ("org/packed/y-00002-of-00002.gguf", "second"),
+        ("org/packed/z-00001-of-00002.gguf", "first"),
     ]);
     let cache = tempfile::tempdir().unwrap();
     let hub = hub(&endpoint, cache.path());
+    let offline = Hub { offline: true, ..hub.clone() };
     let folder = hub.fetch(&name("org/big@v2")).unwrap();
     assert_eq!(std::fs::read(folder.join("model-2.safetensors")).unwrap(), b"two");
-    assert_eq!(Hub { offline: true, ..hub.clone() }.fetch(&name("org/big@v2")).unwrap(), folder);
+    assert_eq!(offline.fetch(&name("org/big@v2")).unwrap(), folder);
+    assert!(error_of(&hub, "org/big@v3").contains("no branch, tag or commit 'v3'"));
     let file = hub.fetch(&name("org/packed:q/x.gguf")).unwrap();
     assert_eq!(std::fs::read(&file).unwrap(), b"gguf");
-    let e = hub.fetch(&name("org/packed")).unwrap_err().to_string();
+    let split = name("org/packed:y-00001-of-00002.gguf");
+    let file = hub.fetch(&split).unwrap();
+    assert_eq!(std::fs::read(file.with_file_name("y-00002-of-00002.gguf")).unwrap(), b"second");
+    assert_eq!(offline.fetch(&split).unwrap(), file);
+    assert!(error_of(&hub, "org/packed:z-00001-of-00002.gguf").contains("no file z-00002-of-00002.gguf"));
+    let e = error_of(&hub, "org/packed");
     assert!(e.contains("config.json") && e.contains("FILE.gguf"), "{e}");
 }
 
@@ -158,18 +282,24 @@ fn a_model_that_changed_on_the_hub_is_not_mixed() {
     let (endpoint, shelf) = serve(&SMALL);
     let cache = tempfile::tempdir().unwrap();
     let hub = hub(&endpoint, cache.path());
-    let weights = shelf.lock().unwrap().files.remove(SMALL[2].0).unwrap();
-    assert!(hub.fetch(&name("org/small")).unwrap_err().to_string().contains("neither"));
+    let weights = shelf.lock().unwrap().files.remove(2);
+    assert!(error_of(&hub, "org/small").contains("neither"));
     {
         let mut shelf = shelf.lock().unwrap();
-        shelf.commit = "decaf".into();
-        shelf.files.insert(SMALL[2].0.into(), weights);
-        shelf.files.insert(SMALL[0].0.into(), b"{\"new\": 1}".to_vec());
+        shelf.commit = OTHER.into();
+        shelf.files.push(weights);
+        shelf.files[0].1 = b"{\"new\": 1}".to_vec();
     }
     let folder = hub.fetch(&name("org/small")).unwrap();
-    assert!(folder.ends_with("decaf"));
+    assert!(folder.ends_with(OTHER));
     assert_eq!(std::fs::read(folder.join("config.json")).unwrap(), b"{\"new\": 1}");
     assert!(folder.join("tokenizer.json").exists() && folder.join("model.safetensors").exists());
+    // A hub that answers with another commit than asked.
+    let cache = tempfile::tempdir().unwrap();
+    set_rule(&shelf, |r, _| {
+        r.path.contains(OTHER).then(|| Reply::new(200, &[("ETag", "x"), ("X-Repo-Commit", COMMIT)], b"mixed"))
+    });
+    assert!(error_of(&self::hub(&endpoint, cache.path()), "org/small").contains(&format!("of commit {OTHER}")));
 }
 
 #[test]
@@ -177,16 +307,13 @@ fn failures_say_what_to_do() {
     let cache = tempfile::tempdir().unwrap();
     let (endpoint, shelf) = serve(&SMALL);
     let hub = hub(&endpoint, cache.path());
-    let e = Hub { offline: true, ..hub.clone() }.fetch(&name("org/small")).unwrap_err().to_string();
+    let e = error_of(&Hub { offline: true, ..hub.clone() }, "org/small");
     assert!(e.contains("HF_HUB_OFFLINE"), "{e}");
-    let e =
-        Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() }.fetch(&name("org/small")).unwrap_err().to_string();
+    let e = error_of(&Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() }, "org/small");
     assert!(e.contains("check the network"), "{e}");
-    let e = hub.fetch(&name("org/absent")).unwrap_err().to_string();
-    assert!(e.contains("no such model"), "{e}");
-    shelf.lock().unwrap().token = Some("Bearer secret".into());
-    let e = hub.fetch(&name("org/small")).unwrap_err().to_string();
-    assert!(e.contains("HF_TOKEN"), "{e}");
+    assert!(error_of(&hub, "org/absent").contains("no such model"));
+    set_rule(&shelf, |r, _| (r.token.as_deref() != Some("Bearer secret")).then(|| Reply::new(401, &[], b"no")));
+    assert!(error_of(&hub, "org/small").contains("HF_TOKEN"));
     let with_token = Hub { token: Some("secret".into()), ..hub };
     assert!(with_token.fetch(&name("org/small")).is_ok());
 }
@@ -206,12 +333,201 @@ fn a_missing_path_below_a_folder_that_exists_is_called_missing_first() {
 #[test]
 fn an_index_cannot_lead_out_of_the_cache() {
     for index in [r#"{"weight_map": {"a": "../../evil"}}"#, r#"{"weight_map": {"a": "/etc/evil"}}"#, "{}", "["] {
-        let (endpoint, shelf) = serve(&[
-            ("/org/evil/resolve/main/config.json", "{}"),
-            ("/org/evil/resolve/main/model.safetensors.index.json", index),
-        ]);
+        let (endpoint, shelf) =
+            serve(&[("org/evil/config.json", "{}"), ("org/evil/model.safetensors.index.json", index)]);
         let cache = tempfile::tempdir().unwrap();
         assert!(hub(&endpoint, cache.path()).fetch(&name("org/evil")).is_err());
-        assert!(!shelf.lock().unwrap().asked.iter().any(|path| path.contains("evil/resolve/main/..")));
+        assert!(!asked(&shelf).iter().any(|file| file == "evil"));
     }
+}
+
+#[test]
+fn no_header_becomes_a_path() {
+    let root = tempfile::tempdir().unwrap();
+    let precious = root.path().join("precious.txt");
+    std::fs::write(&precious, "precious").unwrap();
+    let (endpoint, shelf) = serve(&SMALL);
+    for etag in [precious.to_str().unwrap(), "../../../../evil", "..", ""] {
+        let cache = root.path().join("cache");
+        let etag = format!("\"{etag}\"");
+        set_rule(&shelf, move |_, _| Some(Reply::new(200, &[("ETag", &etag), ("X-Repo-Commit", COMMIT)], b"{}")));
+        assert!(hub(&endpoint, &cache).fetch(&name("org/small")).is_ok());
+        assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+        std::fs::remove_dir_all(&cache).unwrap();
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "only precious.txt is left");
+    }
+    for commit in ["../../../escaped", "/escaped", "main", ""] {
+        let cache = root.path().join("cache");
+        set_rule(&shelf, move |_, _| Some(Reply::new(200, &[("ETag", "x"), ("X-Repo-Commit", commit)], b"{}")));
+        assert!(error_of(&hub(&endpoint, &cache), "org/small").contains("names no commit"));
+        assert!(!cache.exists(), "nothing was written");
+    }
+}
+
+#[test]
+fn what_no_hub_sends_is_refused() {
+    let (endpoint, shelf) = serve(&SMALL);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = hub(&endpoint, cache.path());
+    let page = ("Content-Type", "text/html; charset=utf-8");
+    for headers in [&[page][..], &[("ETag", "x"), ("X-Repo-Commit", COMMIT), page], &[("X-Repo-Commit", COMMIT)]] {
+        let reply = Reply::new(200, headers, b"<html>Log in to the hotel's network</html>");
+        set_rule(&shelf, move |_, _| Some(reply.clone()));
+        let e = error_of(&hub, "org/small");
+        assert!(e.contains("login page") && e.contains("HF_ENDPOINT"), "{e}");
+    }
+    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn redirects_end_and_carry_no_token_to_another_host() {
+    let (store, stored) = serve(&[]);
+    let (endpoint, shelf) = serve(&SMALL);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub { token: Some("secret".into()), ..hub(&endpoint, cache.path()) };
+    let commit = ("X-Repo-Commit", COMMIT);
+    let sha = ("X-Linked-Etag", "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c");
+    // Renamed on the hub itself, then stored elsewhere, under other headers.
+    let to = format!("{store}/blob?signature=1");
+    set_rule(&shelf, move |r, _| match r.path.as_str() {
+        path if path.starts_with("/org/small/") => {
+            Some(Reply::new(307, &[], b"").header("Location", &path.replace("small", "new")))
+        }
+        path if path.starts_with("/org/new/") && path.ends_with("model.safetensors") => {
+            Some(Reply::new(302, &[commit, sha, ("X-Linked-Size", "7"), ("Location", &to)], b""))
+        }
+        path if path.starts_with("/org/new/") => Some(Reply::new(200, &[commit, ("ETag", "x")], b"{}")),
+        _ => None,
+    });
+    for (content, is_right) in [(b"WEIGHTS", false), (b"weights", true)] {
+        set_rule(&stored, move |_, _| {
+            Some(Reply::new(200, &[("ETag", "../other"), ("X-Repo-Commit", OTHER)], content))
+        });
+        match hub.fetch(&name("org/small")) {
+            Ok(folder) => assert!(is_right && weights_of(&folder) == content),
+            Err(e) => assert!(!is_right && e.to_string().contains("another SHA-256"), "{e}"),
+        }
+    }
+    let (asked, elsewhere) = (shelf.lock().unwrap().asked.clone(), stored.lock().unwrap().asked.clone());
+    assert!(asked.iter().all(|r| r.token.as_deref() == Some("Bearer secret")));
+    assert!(!elsewhere.is_empty() && elsewhere.iter().all(|r| r.token.is_none()));
+
+    set_rule(&shelf, |r, _| Some(Reply::new(302, &[], b"").header("Location", &format!("{}x", r.path))));
+    assert!(error_of(&hub, "org/small").contains("redirects more than 10 times"));
+    assert_eq!(shelf.lock().unwrap().asked.len(), 11);
+    for location in [None, Some("ftp://store/x"), Some("/a b"), Some("http://")] {
+        set_rule(&shelf, move |_, _| {
+            let reply = Reply::new(302, &[], b"");
+            Some(location.map_or(reply.clone(), |to| reply.header("Location", to)))
+        });
+        assert!(error_of(&hub, "org/small").contains("redirects"), "{location:?}");
+    }
+}
+
+#[test]
+fn silence_and_a_trickle_end_with_a_message_and_go_on_later() {
+    let (endpoint, shelf) = serve(&SMALL);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = hub(&endpoint, cache.path());
+    let hub = Hub { limits: Limits { silence: Duration::from_millis(1500), ..hub.limits }, ..hub };
+    let weights = |r: &Request| r.path.ends_with("model.safetensors");
+    let long = Duration::from_secs(60);
+    let whole = || Reply::new(200, &[("ETag", "x"), ("X-Repo-Commit", COMMIT)], b"{}");
+    set_rule(&shelf, move |_, _| Some(Reply { delay: long, ..whole() }));
+    assert!(error_of(&hub, "org/small").contains("sent nothing for 1 s"));
+    set_rule(&shelf, move |_, _| Some(Reply { pause: long, ..whole() }));
+    let e = error_of(&hub, "org/small");
+    assert!(e.contains("nothing came for 1 s") && e.contains("next run continues"), "{e}");
+    // Bytes that come too slowly.
+    set_rule(&shelf, move |r, _| {
+        let whole = Reply::new(200, &[("ETag", "w"), ("X-Repo-Commit", COMMIT)], &[b'x'; 200]);
+        weights(r).then(|| Reply { pause: Duration::from_millis(20), ..whole })
+    });
+    let e = error_of(&hub, "org/small");
+    assert!(e.contains("only") && e.contains("bytes came"), "{e}");
+    // What came is kept.
+    set_rule(&shelf, move |r, _| {
+        let from = r.from.unwrap_or(0);
+        let range = format!("bytes {from}-199/200");
+        let headers = [("ETag", "w"), ("X-Repo-Commit", COMMIT), ("Content-Range", range.as_str())];
+        let status = if r.from.is_some() { 206 } else { 200 };
+        weights(r).then(|| Reply::new(status, &headers, &[b'x'; 200][from..]))
+    });
+    assert_eq!(weights_of(&hub.fetch(&name("org/small")).unwrap()), [b'x'; 200]);
+    assert!(shelf.lock().unwrap().asked.iter().any(|r| r.from.is_some_and(|from| from > 0)));
+}
+
+#[test]
+fn a_broken_transfer_is_resumed_where_it_broke() {
+    let long: String = (0..50_000).map(|i| char::from(b'a' + (i % 23) as u8)).collect();
+    let files = [SMALL[0], ("org/small/model.safetensors", long.as_str())];
+    /// How a hub answers a request for the rest.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Rest {
+        Right,
+        IgnoresRange,
+        WrongRange,
+        NotSatisfiable,
+    }
+    for rest in [Rest::Right, Rest::IgnoresRange, Rest::WrongRange, Rest::NotSatisfiable] {
+        let (endpoint, shelf) = serve(&files);
+        let cache = tempfile::tempdir().unwrap();
+        let text = long.clone().into_bytes();
+        let was_cut = std::sync::atomic::AtomicBool::new(false);
+        set_rule(&shelf, move |r, _| {
+            let whole = || Reply::new(200, &[("ETag", "w"), ("X-Repo-Commit", COMMIT)], &text);
+            let is_first =
+                r.path.ends_with("model.safetensors") && !was_cut.swap(true, std::sync::atomic::Ordering::Relaxed);
+            if r.path.ends_with("model.safetensors") && is_first {
+                return Some(Reply { body: text[..30_000].to_vec(), length: Some(text.len()), ..whole() });
+            }
+            r.from.and_then(|from| match rest {
+                Rest::Right => None,
+                Rest::IgnoresRange => Some(whole()),
+                Rest::WrongRange => Some(Reply {
+                    status: 206,
+                    ..whole().header("Content-Range", &format!("bytes {}-/50000", from - 1))
+                }),
+                Rest::NotSatisfiable => Some(Reply::new(416, &[], b"")),
+            })
+        });
+        // The rule sees the first request for the configuration first.
+        let folder = hub(&endpoint, cache.path()).fetch(&name("org/small")).unwrap();
+        assert_eq!(weights_of(&folder), long.as_bytes());
+        assert!(shelf.lock().unwrap().asked.iter().any(|r| r.from == Some(30_000)));
+    }
+    // A hub that always cuts: the tries end, and no file of the wrong size appears.
+    let (endpoint, shelf) = serve(&files);
+    let cache = tempfile::tempdir().unwrap();
+    let weights = |r: &Request| r.path.ends_with("model.safetensors");
+    set_rule(&shelf, move |r, _| {
+        let reply = Reply::new(200, &[("ETag", "w"), ("X-Repo-Commit", COMMIT)], b"half");
+        weights(r).then(|| Reply { length: Some(8), ..reply })
+    });
+    let e = error_of(&hub(&endpoint, cache.path()), "org/small");
+    assert!(e.contains("3 times in a row"), "{e}");
+    assert!(!RepoCache::new(cache.path(), "org/small").snapshot(COMMIT).join("model.safetensors").exists());
+}
+
+#[test]
+fn a_busy_hub_is_asked_again_as_it_wishes() {
+    let (endpoint, shelf) = serve(&SMALL);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = hub(&endpoint, cache.path());
+    for status in [429, 500, 503] {
+        let busy = Reply::new(status, &[], b"").header("Retry-After", "0");
+        set_rule(&shelf, move |_, _| Some(busy.clone()));
+        let e = error_of(&hub, "org/small");
+        assert!(e.contains(&format!("{status}")) && e.contains("try again later"), "{e}");
+        assert_eq!(shelf.lock().unwrap().asked.len(), 3);
+    }
+    let long = Reply::new(429, &[], b"").header("Retry-After", "900");
+    set_rule(&shelf, move |_, _| Some(long.clone()));
+    assert!(error_of(&hub, "org/small").contains("asks to wait 900 s"));
+    assert_eq!(shelf.lock().unwrap().asked.len(), 1);
+    let start = std::time::Instant::now();
+    let short = Reply::new(429, &[], b"").header("Retry-After", "1");
+    set_rule(&shelf, move |_, n| (n == 0).then(|| short.clone()));
+    assert!(hub.fetch(&name("org/small")).is_ok());
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }

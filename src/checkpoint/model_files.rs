@@ -7,9 +7,10 @@ use std::path::Path;
 
 use crate::attention::Attention;
 use crate::checkpoint::adapter_file::{Adapter, read_adapter};
-use crate::checkpoint::hub;
+use crate::checkpoint::generation_config::GenerationConfig;
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weights::WeightSource;
+use crate::checkpoint::{bundled, hub};
 use crate::error::{Error, Result};
 use crate::formats::gguf::Metadata;
 use crate::model::config::ModelConfig;
@@ -27,6 +28,8 @@ pub struct ModelFiles {
     pub template: Option<ChatTemplate>,
     /// Tokens that end a generation.
     pub stop: StopTokens,
+    /// The sampling that the files recommend.
+    pub generation: GenerationConfig,
     /// The adapter.
     pub adapter: Option<Adapter>,
     /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is
@@ -39,7 +42,7 @@ impl ModelFiles {
     pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
         let path = hub::resolve(model)?;
         let source = WeightSource::open(&path)?;
-        let (tokenizer, template, stop) = match (source.gguf_metadata(), source.dir()) {
+        let (tokenizer, template, stop, generation) = match (source.gguf_metadata(), source.dir()) {
             (Some(metadata), _) => {
                 let tokenizer = match has_vocabulary(metadata) {
                     true => Tokenizer::from_gguf(metadata).map_err(|e| e.to_string()),
@@ -47,7 +50,7 @@ impl ModelFiles {
                 };
                 let stop = StopTokens::from_gguf(metadata, tokenizer.as_ref().ok())?;
                 let template = if tokenizer.is_ok() { ChatTemplate::from_gguf(metadata)? } else { None };
-                (tokenizer, template, stop)
+                (tokenizer, template, stop, GenerationConfig::from_gguf(metadata))
             }
             (None, dir) => {
                 let dir = dir.unwrap_or(&path);
@@ -57,7 +60,7 @@ impl ModelFiles {
                     Err(format!("{} has no tokenizer.json", dir.display()))
                 };
                 let stop = StopTokens::from_dir(dir, tokenizer.as_ref().ok())?;
-                (tokenizer, ChatTemplate::from_dir(dir)?, stop)
+                (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };
         let adapter_host = adapter.map(|dir| read_adapter(dir, source.config())).transpose()?;
@@ -66,7 +69,19 @@ impl ModelFiles {
             (None, None) => None,
         };
         let recorded = record.map(|r| r.attention()).transpose()?;
-        Ok(Self { source, tokenizer, template, stop, adapter: adapter_host, recorded })
+        Ok(Self { source, tokenizer, template, stop, generation, adapter: adapter_host, recorded })
+    }
+
+    /// The bundled model, with an adapter folder. Writes no file.
+    pub fn bundled(adapter: Option<&Path>) -> Result<Self> {
+        let source = bundled::stories()?;
+        let tokenizer = Tokenizer::from_json_bytes(bundled::TOKENIZER)?;
+        let stop = StopTokens::of_config(bundled::CONFIG, Some(&tokenizer))?;
+        let adapter_host = adapter.map(|dir| read_adapter(dir, source.config())).transpose()?;
+        let record = adapter.map(AttentionRecord::read).transpose()?.flatten();
+        let recorded = record.map(|r| r.attention()).transpose()?;
+        let generation = GenerationConfig::default();
+        Ok(Self { source, tokenizer: Ok(tokenizer), template: None, stop, generation, adapter: adapter_host, recorded })
     }
 
     /// The model's configuration.

@@ -29,6 +29,8 @@ pub struct WeightSource {
 enum Files {
     Folder(Box<Folder>),
     Gguf(Box<Gguf>),
+    /// Part of the program.
+    Static(Checkpoint),
     /// No files: random weights from a seed.
     Random(u64),
 }
@@ -69,6 +71,16 @@ impl WeightSource {
         Ok(Self::of(path, config, Files::Gguf(Box::new(gguf))))
     }
 
+    /// A model that is part of the program: the text of its `config.json`, and its safetensors file.
+    pub fn of_static(name: &str, config: &str, safetensors: &'static [u8]) -> Result<Self> {
+        let open = || {
+            let files = Files::Static(Checkpoint::of_static(name, safetensors)?);
+            let source = Self::of(Path::new(name), ModelConfig::from_hf_json(config)?, files);
+            source.check().map(|()| source)
+        };
+        open().with_context(|| format!("model {name}"))
+    }
+
     /// A model with this configuration and random weights, for benchmarks.
     pub fn random(config: ModelConfig, seed: u64) -> Result<Self> {
         config.validate()?;
@@ -85,7 +97,8 @@ impl WeightSource {
         &self.config
     }
 
-    /// The model folder, where tokenizer and templates lie too; None for a GGUF file.
+    /// The model folder, where tokenizer and templates lie too; None for a GGUF file and for the
+    /// bundled model.
     pub fn dir(&self) -> Option<&Path> {
         matches!(self.files, Files::Folder(_)).then_some(self.path.as_path())
     }
@@ -122,6 +135,7 @@ impl WeightSource {
                 let tensor = folder.read(name)?;
                 if weight.offset == 0.0 { Ok(tensor) } else { moved(&tensor, weight.offset) }
             }
+            Files::Static(checkpoint) => checkpoint.read(name),
             Files::Gguf(gguf) => {
                 let tensor = gguf.read(&weight.gguf)?;
                 Ok(match weight.permuted_heads {
@@ -149,6 +163,7 @@ impl WeightSource {
     fn info(&self, weight: &Weight) -> Result<(DType, Vec<usize>)> {
         match &self.files {
             Files::Folder(folder) => folder.info(&weight.name),
+            Files::Static(checkpoint) => checkpoint.info(&weight.name),
             Files::Gguf(gguf) => match gguf.info(&weight.gguf) {
                 Some(info) => Ok((info.dtype, info.shape.clone())),
                 None => Err(Error::new(format!("no tensor '{}'", weight.gguf))),
@@ -160,6 +175,7 @@ impl WeightSource {
     fn contains(&self, weight: &Weight) -> bool {
         match &self.files {
             Files::Folder(folder) => folder.contains(&weight.name),
+            Files::Static(checkpoint) => checkpoint.contains(&weight.name),
             Files::Gguf(gguf) => gguf.info(&weight.gguf).is_some(),
             Files::Random(_) => true,
         }

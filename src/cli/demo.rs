@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::args::DeviceArgs;
 use super::output::print_line;
 use crate::attention::{Attention, Lrsa};
-use crate::checkpoint::bundled::{MOBY_DICK, StoriesFolder};
+use crate::checkpoint::bundled::MOBY_DICK;
 use crate::checkpoint::load::Decay;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
 use crate::data::dataset::{Dataset, Example, Split};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, generate};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
@@ -78,9 +78,7 @@ struct Demo<'a> {
 /// Runs the command.
 pub fn run(args: &DemoArgs) -> Result<()> {
     let start = Instant::now();
-    let folder = StoriesFolder::unpack()?;
-    let path = folder.path().to_str().ok_or_else(|| Error::new("the temporary folder's path is not Unicode"))?;
-    let files = ModelFiles::open(path, None)?;
+    let files = ModelFiles::bundled(None)?;
     let mut device = args.device.open()?;
     let lrsa = Attention::Lrsa(Lrsa::new(4, 32, 0.25)?);
     let job = job(args, lrsa);
@@ -233,6 +231,7 @@ impl Demo<'_> {
             attention,
             chunk: DEFAULT_CHUNK,
             stop: &[],
+            stop_texts: &[],
             seed: 0,
         };
         let model = &mut self.trainer.loaded.model;

@@ -12,11 +12,11 @@ use serde_json::json;
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
 use super::id_lists::read_ids;
 use super::output::{note, print, print_line, read_stdin, read_text_file};
+use crate::checkpoint::generation_config::{GenerationConfig, Wished};
 use crate::checkpoint::load::{Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
-use crate::kernels::sample::Sampling;
 
 /// Default of `--max-tokens`, if the model's positions allow it.
 const DEFAULT_MAX_TOKENS: usize = 256;
@@ -38,7 +38,11 @@ pub struct GenerateArgs {
     /// Prompt tokens per chunk
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CHUNK)]
     chunk: usize,
-    /// Continue after the model's stop tokens
+    /// Stop before this text, which may begin and end within tokens; repeatable. The name of a
+    /// special token stands for it [default: stop_strings of generation_config.json]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Continue after the model's stop tokens and its own stop texts
     #[arg(long)]
     ignore_eos: bool,
     /// Seed of the sampler
@@ -75,32 +79,31 @@ struct PromptSource {
     ids: Option<PathBuf>,
 }
 
-/// Sampling flags.
+/// Sampling flags. Without one, the value of the model's generation_config.json counts.
 #[derive(Args, Debug)]
 struct SamplingArgs {
-    /// Temperature; 0 is greedy
-    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
-    temp: f32,
+    /// Temperature; 0 is greedy and turns off what generation_config.json sets [default: that of
+    /// generation_config.json, else 0]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temp: Option<f32>,
     /// Top-k: sample from the K most likely tokens; 0 disables it
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: usize,
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
     /// Top-p: sample from the most likely tokens with total probability P; 1 disables it
-    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
-    top_p: f32,
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
     /// Min-p: sample from tokens with at least P times the highest probability; 0 disables it
-    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
-    min_p: f32,
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
     /// Repetition penalty: make earlier tokens less likely; 1 disables it
-    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
-    repetition_penalty: f32,
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
 }
 
 impl SamplingArgs {
-    fn sampling(&self) -> Result<Sampling> {
-        let Self { temp, top_k, top_p, min_p, repetition_penalty } = *self;
-        let sampling = Sampling { temperature: temp, top_k, top_p, min_p, repetition_penalty };
-        sampling.validate()?;
-        Ok(sampling)
+    fn wished(&self) -> Wished {
+        let Self { temp: temperature, top_k, top_p, min_p, repetition_penalty } = *self;
+        Wished { temperature, top_k, top_p, min_p, repetition_penalty }
     }
 }
 
@@ -154,10 +157,25 @@ impl GenerateArgs {
     }
 }
 
+impl GenerateArgs {
+    /// The stop texts of the flags, or else of the model if it has a tokenizer to compare texts.
+    fn stop_texts(&self, files: &ModelFiles) -> Vec<String> {
+        match self.stop.is_empty() && !self.ignore_eos && files.tokenizer().is_ok() {
+            true => files.generation.stop_texts.clone(),
+            false => self.stop.clone(),
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &GenerateArgs) -> Result<()> {
-    let sampling = args.sampling.sampling()?;
+    let wished = args.sampling.wished();
+    GenerationConfig::default().sampling(&wished)?; // before a model is downloaded
     let files = args.model.open()?;
+    let sampling = files.generation.sampling(&wished)?;
+    if let Some(said) = files.generation.note(&wished) {
+        note(&format!("note: {said}"));
+    }
     let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
     let prompt_ids = args.prompt.ids(&files)?;
     let max_tokens = args.max_tokens(&files, prompt_ids.len())?;
@@ -170,6 +188,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         attention,
         chunk: args.chunk,
         stop: if args.ignore_eos { &[] } else { files.stop.ids() },
+        stop_texts: &args.stop_texts(&files),
         seed: args.seed,
     };
     let mut written = Ok(());
@@ -211,6 +230,7 @@ fn to_json(got: &Generated, device: &str) -> serde_json::Value {
 fn summary(got: &Generated, attention: &str, device: &str) -> String {
     let why = match got.stopped_by {
         StoppedBy::StopToken => "stopped at a stop token",
+        StoppedBy::StopText => "stopped at a stop text",
         StoppedBy::MaxTokens => "stopped at --max-tokens",
         StoppedBy::Caller => "stopped",
     };

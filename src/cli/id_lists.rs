@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::output::in_file;
+use super::output::{in_file, read_text_file};
 use crate::data::dataset::IGNORED;
-use crate::error::{Context, Result};
+use crate::error::Result;
 
 /// Reads token ids: at least one row, each with at least one id below `vocab`.
 pub fn read_ids(path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>> {
@@ -48,7 +48,7 @@ pub fn read_labels(path: &Path, ids: &[Vec<u32>], vocab: usize) -> Result<Vec<Ve
 }
 
 fn read_rows<T>(path: &Path, expected: &str, element: impl Fn(i64) -> Option<T>) -> Result<Vec<Vec<T>>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = read_text_file(path)?;
     let json: Value = serde_json::from_str(&text)
         .map_err(|e| in_file(path, format!("not valid JSON: {e}; expected a list of lists such as [[1, 2, 3]]")))?;
     let Value::Array(rows) = &json else {

@@ -1,7 +1,7 @@
 //! Floor 10: the command line.
 //!
-//! `args.rs` holds shared flags, `flags.rs` maps settings to flags, and `id_lists.rs` and
-//! `output.rs` handle input and output; each subcommand has a file.
+//! `args.rs` holds shared flags, `flags.rs` maps settings to flags, `paths.rs` expands `~`, and
+//! `id_lists.rs` and `output.rs` handle input and output; each subcommand has a file.
 
 #[cfg(feature = "app")]
 mod app;
@@ -17,6 +17,7 @@ mod generate;
 mod id_lists;
 mod info;
 pub mod output;
+mod paths;
 mod probe;
 mod study;
 mod train;
@@ -72,7 +73,9 @@ pub fn main() -> i32 {
 /// Parses a command line and runs it; returns the exit status as [`main`] does. For programs with
 /// commands of their own.
 pub fn run_program<C: Parser>(run: impl FnOnce(C) -> Result<()>) -> i32 {
-    let cli = match C::try_parse() {
+    let mut command = paths::expanding(C::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match matches.and_then(|m| C::from_arg_matches(&m).map_err(|e| e.format(&mut command))) {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print(); // a closed terminal is no error

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flags::with_flags;
 use crate::error::{Context, Error, Result};
+use crate::small_file::text_of;
 
 /// Writes text to stdout and flushes it.
 pub fn print(text: &str) -> Result<()> {
@@ -47,15 +48,15 @@ pub fn bar(total: u64) -> ProgressBar {
 
 /// The text of a file, without the line break at its end.
 pub fn read_text_file(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    Ok(without_last_line_break(text))
+    let read = || -> Result<String> { text_of(std::fs::read(path)?) };
+    Ok(without_last_line_break(read().with_context(|| format!("reading {}", path.display()))?))
 }
 
 /// The text on standard input, as [`read_text_file`] reads it.
 pub fn read_stdin() -> Result<String> {
-    let mut text = String::new();
-    std::io::stdin().lock().read_to_string(&mut text).context("reading standard input")?;
-    Ok(without_last_line_break(text))
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).context("reading standard input")?;
+    Ok(without_last_line_break(text_of(bytes).context("reading standard input")?))
 }
 
 fn without_last_line_break(mut text: String) -> String {
@@ -81,8 +82,15 @@ mod tests {
     fn one_line_break_at_the_end_is_the_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("text");
-        for (content, text) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("\n", ""), (" a ", " a ")]
-        {
+        for (content, text) in [
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("a", "a"),
+            ("\n", ""),
+            (" a ", " a "),
+            ("\u{feff}a\n", "a"),
+        ] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(read_text_file(&path).unwrap(), text);
         }

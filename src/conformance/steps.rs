@@ -10,7 +10,7 @@ use crate::attention::{Attention, Lrsa};
 use crate::autograd::Tape;
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_file::Adapter;
-use crate::checkpoint::bundled::StoriesFolder;
+use crate::checkpoint::bundled;
 use crate::checkpoint::load::{Decay, Loaded, Train, load};
 use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
@@ -36,7 +36,6 @@ pub const WALK: Tolerance = Tolerance {
 
 /// The models that the rows run.
 pub struct Models {
-    _folder: StoriesFolder,
     source: WeightSource,
     attention: Attention,
 }
@@ -44,9 +43,7 @@ pub struct Models {
 impl Models {
     /// The bundled model.
     pub fn open() -> Result<Self> {
-        let folder = StoriesFolder::unpack()?;
-        let source = WeightSource::open(folder.path())?;
-        Ok(Self { _folder: folder, source, attention: Attention::Lrsa(Lrsa::new(3, 10, 0.4)?) })
+        Ok(Self { source: bundled::stories()?, attention: Attention::Lrsa(Lrsa::new(3, 10, 0.4)?) })
     }
 }
 

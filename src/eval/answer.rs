@@ -61,7 +61,8 @@ impl Subject<'_> {
         session: Option<&mut Session>,
     ) -> Result<Generated> {
         let (sampling, chunk) = (Sampling::default(), self.chunk);
-        let request = GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, seed: 0 };
+        let request =
+            GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, stop_texts: &[], seed: 0 };
         let tokenizer = Some(self.files.tokenizer()?);
         let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
         match session {

@@ -4,14 +4,20 @@
 //! `safetensors_file` parse the contents.
 
 use crate::error::{Context, Result};
+use crate::small_file;
 use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-/// A read-only view of a whole, non-empty file.
+/// A read-only view of a whole, non-empty file, or of bytes that are part of the program.
 pub struct MappedFile {
     path: PathBuf,
-    map: memmap2::Mmap,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Map(memmap2::Mmap),
+    Static(&'static [u8]),
 }
 
 impl MappedFile {
@@ -30,7 +36,13 @@ impl MappedFile {
         // this one could end with a bus error; but programs do not edit weights in place, and
         // Longreach replaces files by renaming.
         let map = unsafe { memmap2::Mmap::map(&file) }.with_context(|| format!("mapping {}", path.display()))?;
-        Ok(Self { path: path.to_path_buf(), map })
+        small_file::refuse_pointer(&map).with_context(|| path.display())?;
+        Ok(Self { path: path.to_path_buf(), bytes: Bytes::Map(map) })
+    }
+
+    /// Bytes that are part of the program, under a name for messages.
+    pub fn of_static(name: &str, bytes: &'static [u8]) -> Self {
+        Self { path: name.into(), bytes: Bytes::Static(bytes) }
     }
 
     /// The path of the file.
@@ -43,7 +55,10 @@ impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.map
+        match &self.bytes {
+            Bytes::Map(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
     }
 }
 
@@ -52,13 +67,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_empty_and_folder_are_named() {
+    fn absent_empty_folder_and_pointer_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        let empty = dir.path().join("empty.bin");
+        let [empty, pointer] = ["empty.bin", "pointer.bin"].map(|name| dir.path().join(name));
         std::fs::write(&empty, b"").unwrap();
-        for (path, word) in
-            [(dir.path().join("absent"), "absent"), (empty, "is empty"), (dir.path().into(), "not a file")]
-        {
+        std::fs::write(&pointer, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n").unwrap();
+        for (path, word) in [
+            (dir.path().join("absent"), "absent"),
+            (empty, "is empty"),
+            (dir.path().into(), "not a file"),
+            (pointer, "pointer.bin: the file is a Git LFS pointer"),
+        ] {
             let e = MappedFile::open(&path).err().expect("must be refused").to_string();
             assert!(e.contains(word), "{e}");
         }

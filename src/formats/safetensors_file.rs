@@ -53,6 +53,11 @@ impl Checkpoint {
         crate::bail!("{} has neither {SINGLE} nor {INDEX}{advice}", path.display())
     }
 
+    /// Reads a file that is part of the program, under a name for messages.
+    pub fn of_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        Self::of_files(vec![Shard::of(MappedFile::of_static(name, bytes))?])
+    }
+
     fn of_files(shards: Vec<Shard>) -> Result<Self> {
         let mut shard_of = BTreeMap::new();
         for (i, shard) in shards.iter().enumerate() {
@@ -122,9 +127,12 @@ impl Checkpoint {
 
 impl Shard {
     fn open(path: &Path) -> Result<Self> {
-        let file = MappedFile::open(path)?;
+        Self::of(MappedFile::open(path)?)
+    }
+
+    fn of(file: MappedFile) -> Result<Self> {
         let (header, data_start) =
-            read_header(&file).with_context(|| format!("{} is no valid safetensors file", path.display()))?;
+            read_header(&file).with_context(|| format!("{} is no valid safetensors file", file.path().display()))?;
         Ok(Self { file, header, data_start })
     }
 }

@@ -14,6 +14,7 @@ use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
 use crate::text::decode_stream::DecodeStream;
+use crate::text::stop_text::StopTexts;
 use crate::text::tokenizer::Tokenizer;
 
 /// Default number of prompt tokens per chunk.
@@ -35,6 +36,9 @@ pub struct GenerateRequest<'a> {
     pub chunk: usize,
     /// Tokens that end the text; empty to continue until `max_tokens`.
     pub stop: &'a [u32],
+    /// Texts that end the text, also within tokens; the name of a special token stands for it. They
+    /// need a tokenizer.
+    pub stop_texts: &'a [String],
     /// Seed of the sampler.
     pub seed: u64,
 }
@@ -49,6 +53,7 @@ impl<'a> GenerateRequest<'a> {
             attention: Attention::Dense,
             chunk: DEFAULT_CHUNK,
             stop: &[],
+            stop_texts: &[],
             seed: 0,
         }
     }
@@ -59,8 +64,8 @@ impl<'a> GenerateRequest<'a> {
 pub struct NewToken<'a> {
     /// Its id.
     pub id: u32,
-    /// The text that this token completes; empty within a character, for special tokens, and
-    /// without a tokenizer.
+    /// The text that this token completes; empty within a character, within what may be a stop
+    /// text, for special tokens, and without a tokenizer.
     pub text: &'a str,
 }
 
@@ -69,6 +74,9 @@ pub struct NewToken<'a> {
 pub enum StoppedBy {
     /// A token of [`GenerateRequest::stop`]. It is the last id and not part of the text.
     StopToken,
+    /// A text of [`GenerateRequest::stop_texts`]. The text ends before it, and the ids with the
+    /// token that completed it.
+    StopText,
     /// [`GenerateRequest::max_tokens`] was reached.
     MaxTokens,
     /// The callback ended it.
@@ -118,12 +126,11 @@ impl Generated {
 /// Generates from `request` and passes each token to `on_token`, which may end generation with
 /// `ControlFlow::Break`.
 ///
-/// Errors: an empty prompt, a zero `max_tokens` or `chunk`, a token outside the vocabulary, and
-/// device errors.
+/// Errors: an empty prompt, a zero `max_tokens` or `chunk`, a token outside the vocabulary, an empty
+/// stop text, stop texts without a tokenizer, and device errors.
 ///
 /// ```
 /// use longreach::attention::{Attention, Lrsa};
-/// use longreach::checkpoint::bundled::StoriesFolder;
 /// use longreach::checkpoint::load::{Train, load};
 /// use longreach::checkpoint::model_files::ModelFiles;
 /// use longreach::generate::{GenerateRequest, generate};
@@ -131,8 +138,7 @@ impl Generated {
 /// use std::ops::ControlFlow;
 ///
 /// let mut device = open_device("cpu")?;
-/// let folder = StoriesFolder::unpack()?;
-/// let files = ModelFiles::open(&folder.path().display().to_string(), None)?;
+/// let files = ModelFiles::bundled(None)?;
 /// let mut loaded = load(device.as_mut(), &files.source, None, Train::Nothing)?;
 /// let prompt_ids = files.prompt_ids("Once upon a time", false)?;
 /// let request = GenerateRequest {
@@ -154,7 +160,7 @@ pub fn generate(
     request: &GenerateRequest<'_>,
     on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
 ) -> Result<Generated> {
-    check(request)?;
+    check(request, tokenizer)?;
     let GenerateRequest { sampling, attention, chunk, seed, .. } = *request;
     let capacity = request.prompt_ids.len().saturating_add(request.max_tokens);
     let mut session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
@@ -172,15 +178,20 @@ pub(crate) fn generate_from(
     session: &mut Session,
     on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
 ) -> Result<Generated> {
-    check(request)?;
-    let GenerateRequest { prompt_ids, max_tokens, stop, .. } = *request;
+    check(request, tokenizer)?;
+    let GenerateRequest { prompt_ids, max_tokens, stop_texts, .. } = *request;
+    let mut stop = request.stop.to_vec();
+    if let Some(tokenizer) = tokenizer {
+        // The text of a special token is never shown, so its id is what can be found.
+        stop.extend(stop_texts.iter().filter_map(|t| tokenizer.token_to_id(t)).filter(|&id| tokenizer.is_special(id)));
+    }
     let n_fed = session.cache.n_tokens();
     assert!(n_fed < prompt_ids.len(), "the prompt's last token is still to be fed");
     let start = Instant::now();
     session.feed(device, model, &prompt_ids[n_fed..])?;
     device.wait()?;
     let prefill_seconds = start.elapsed().as_secs_f64();
-    let mut text = Text::new(tokenizer, prompt_ids);
+    let mut text = Text::new(tokenizer, prompt_ids, stop_texts);
     let mut ids = Vec::new();
     // The next step is queued before the token's id is known, so that a GPU does not wait for the
     // host. On the CPU this gains nothing and wastes a step when the text ends.
@@ -199,6 +210,8 @@ pub(crate) fn generate_from(
         let wish = on_token(NewToken { id, text: piece });
         if is_stop {
             break StoppedBy::StopToken;
+        } else if text.is_ended {
+            break StoppedBy::StopText;
         } else if is_last {
             break StoppedBy::MaxTokens;
         } else if wish.is_break() {
@@ -226,12 +239,18 @@ pub(crate) fn generate_from(
     })
 }
 
-fn check(request: &GenerateRequest<'_>) -> Result<()> {
+fn check(request: &GenerateRequest<'_>, tokenizer: Option<&Tokenizer>) -> Result<()> {
     if request.prompt_ids.is_empty() {
         return Err(Error::usage("the prompt is empty: a generation starts from at least one token"));
     }
     if request.max_tokens == 0 || request.chunk == 0 {
         return Err(Error::usage("`max_tokens` and `chunk` are at least 1"));
+    }
+    if request.stop_texts.iter().any(String::is_empty) {
+        return Err(Error::usage("`stop` is an empty text, which every text contains: give the text to stop at"));
+    }
+    if tokenizer.is_none() && !request.stop_texts.is_empty() {
+        return Err(Error::usage("`stop` compares texts, and the model has no tokenizer"));
     }
     Ok(())
 }
@@ -241,12 +260,16 @@ struct Text<'a> {
     tokenizer: Option<&'a Tokenizer>,
     /// `None` without a tokenizer and after the end.
     stream: Option<DecodeStream<'a>>,
+    stops: StopTexts<'a>,
     all: String,
+    /// Whether a stop text came.
+    is_ended: bool,
 }
 
 impl<'a> Text<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32]) -> Self {
-        Self { tokenizer, stream: tokenizer.map(|t| t.stream_after(prompt)), all: String::new() }
+    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32], stop_texts: &'a [String]) -> Self {
+        let stream = tokenizer.map(|t| t.stream_after(prompt));
+        Self { tokenizer, stream, stops: StopTexts::new(stop_texts), all: String::new(), is_ended: false }
     }
 
     /// Takes a token and returns the new text. Stop tokens have no text, nor do ids beyond the
@@ -254,13 +277,26 @@ impl<'a> Text<'a> {
     fn push(&mut self, id: u32, is_stop: bool, is_last: bool) -> Result<&str> {
         let shown = self.all.len();
         let is_text = !is_stop && self.tokenizer.is_some_and(|t| t.id_to_token(id).is_some());
+        let mut piece = None;
         if let (true, Some(stream)) = (is_text, &mut self.stream) {
-            self.all.extend(stream.push(id)?);
+            piece = stream.push(id)?;
         }
-        if is_last && let Some(stream) = self.stream.take() {
-            self.all.extend(stream.finish()?);
+        self.add(piece);
+        if is_last
+            && !self.is_ended
+            && let Some(stream) = self.stream.take()
+        {
+            self.add(stream.finish()?);
+            self.all.push_str(&self.stops.finish());
         }
         Ok(&self.all[shown..])
+    }
+
+    fn add(&mut self, piece: Option<String>) {
+        let Some(piece) = piece.filter(|_| !self.is_ended) else { return };
+        let passed = self.stops.push(&piece);
+        self.all.push_str(&passed.text);
+        self.is_ended = passed.is_end;
     }
 }
 
@@ -289,6 +325,7 @@ mod tests {
             attention,
             chunk: 5,
             stop,
+            stop_texts: &[],
             seed: 0,
         }
     }
@@ -339,18 +376,63 @@ mod tests {
     }
 
     #[test]
+    fn stop_texts_end_it_within_tokens_and_are_never_shown() {
+        let mut device = CpuExecutor::<f32>::new();
+        let (mut loaded, tokenizer) = stories(&mut device);
+        let prompt = tokenizer.encode("Once upon a time", true).unwrap();
+        let plain = request(&prompt, &[]);
+        let mut run = |request: &GenerateRequest<'_>| {
+            let mut shown = String::new();
+            let mut note = |t: NewToken<'_>| {
+                shown.push_str(t.text);
+                ControlFlow::Continue(())
+            };
+            let got = generate(&mut device, &mut loaded.model, Some(&tokenizer), request, &mut note).unwrap();
+            assert_eq!(shown, got.text);
+            got
+        };
+        let all = run(&plain);
+        for from in [0, 3, 10, 21] {
+            let stop = [all.text[from..from + 7].to_owned(), "never in a story".to_owned()];
+            let got = run(&GenerateRequest { stop_texts: &stop, ..plain.clone() });
+            assert_eq!((got.text.as_str(), got.stopped_by), (&all.text[..from], StoppedBy::StopText));
+            assert_eq!(got.ids, all.ids[..got.ids.len()]);
+            assert!(tokenizer.decode(&[&prompt, &got.ids[..]].concat(), true).unwrap().contains(&stop[0]));
+        }
+        // What could have become a stop text is shown at the end.
+        let last = all.text.chars().last().unwrap();
+        let got = run(&GenerateRequest { stop_texts: &[format!("{last}~")], ..plain.clone() });
+        assert_eq!((got.text, got.stopped_by), (all.text, StoppedBy::MaxTokens));
+        // The name of a special token stands for the token.
+        let eos = tokenizer.id_to_token(tokenizer.eos().unwrap_or(2)).unwrap();
+        assert!(tokenizer.is_special(tokenizer.token_to_id(&eos).unwrap()));
+        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+        let texts = [eos];
+        let by_name = GenerateRequest { stop_texts: &texts, max_tokens: 400, ..plain.clone() };
+        let by_id = GenerateRequest { stop: &[2], max_tokens: 400, ..plain.clone() };
+        let [a, b] = [by_name, by_id]
+            .map(|r| generate(&mut device, &mut loaded.model, Some(&tokenizer), &r, &mut silent).unwrap());
+        assert_eq!((a.ids, a.stopped_by), (b.ids, b.stopped_by));
+    }
+
+    #[test]
     fn what_cannot_be_generated_is_refused() {
         let mut device = CpuExecutor::<f32>::new();
-        let (mut loaded, _) = stories(&mut device);
+        let (mut loaded, tokenizer) = stories(&mut device);
         let good = request(&[1], &[]);
         for bad in [
             request(&[], &[]),
             GenerateRequest { max_tokens: 0, ..good.clone() },
             GenerateRequest { chunk: 0, ..good.clone() },
             GenerateRequest { prompt_ids: &[1, 512], ..good.clone() },
+            GenerateRequest { stop_texts: &["a".into()], ..good.clone() },
         ] {
             let mut never = |_: NewToken<'_>| panic!("a refused request generates nothing");
             assert!(generate(&mut device, &mut loaded.model, None, &bad, &mut never).is_err());
         }
+        let empty = GenerateRequest { stop_texts: &[String::new()], ..good };
+        let mut never = |_: NewToken<'_>| panic!("a refused request generates nothing");
+        let e = generate(&mut device, &mut loaded.model, Some(&tokenizer), &empty, &mut never).unwrap_err();
+        assert!(e.to_string().contains("`stop` is an empty text"));
     }
 }

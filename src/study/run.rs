@@ -2,7 +2,6 @@
 //! once.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -11,6 +10,7 @@ use serde_json::json;
 
 use super::cell::{Answer, Cell, CellName, TrainingRecord, checksum, model_name, read_json, write_json};
 use super::plan::{Arm, Source, StudyPlan};
+use crate::atomic_file::write_file;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
@@ -191,8 +191,7 @@ impl Study<'_> {
     fn training_data(&self, seed: u64) -> Result<PathBuf> {
         let dir = self.work.join(format!("data-seed-{seed}"));
         let text = self.training_lines(seed)?;
-        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        fs::write(dir.join("train.jsonl"), text).with_context(|| format!("writing to {}", dir.display()))?;
+        write_file(&dir.join("train.jsonl"), text)?;
         Ok(dir)
     }
 

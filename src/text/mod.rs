@@ -8,6 +8,7 @@ pub mod decode_stream;
 pub mod gguf_tokenizer;
 pub mod pre_tokenizer;
 pub mod stop;
+pub mod stop_text;
 #[cfg(test)]
 pub(crate) mod test_tokenizers;
 pub mod tokenizer;

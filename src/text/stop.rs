@@ -46,6 +46,14 @@ impl StopTokens {
         Ok(found)
     }
 
+    /// The stop tokens of the text of a `config.json`, and the tokenizer's EOS if there is one.
+    pub fn of_config(config: &str, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        let mut found = Self::default();
+        found.extend(tokenizer.and_then(Tokenizer::eos));
+        found.extend(eos_ids(&serde_json::from_str(config)?)?);
+        Ok(found)
+    }
+
     /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and special
     /// tokens with well-known names if there is a tokenizer.
     pub fn from_gguf(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Self> {

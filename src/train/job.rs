@@ -35,21 +35,20 @@ pub enum Method {
 /// A training run. `TrainJob::default()` has the same defaults as the command line.
 ///
 /// ```
-/// use longreach::checkpoint::bundled::StoriesFolder;
+/// use longreach::checkpoint::model_files::ModelFiles;
 /// use longreach::gpu::open_device;
-/// use longreach::train::{TrainJob, run};
+/// use longreach::train::{TrainJob, run_opened};
 ///
-/// let (model, dir) = (StoriesFolder::unpack()?, tempfile::tempdir()?);
+/// let (model, dir) = (ModelFiles::bundled(None)?, tempfile::tempdir()?);
 /// let line = r#"{"prompt": "The otter had", "completion": " a red kite."}"#;
 /// std::fs::write(dir.path().join("train.jsonl"), line)?;
 /// let job = TrainJob {
-///     model: model.path().display().to_string(),
 ///     data: dir.path().into(),
 ///     out: dir.path().join("adapter"),
 ///     steps: Some(2),
 ///     ..TrainJob::default()
 /// };
-/// let done = run(&job, open_device("cpu")?.as_mut(), &mut ())?;
+/// let done = run_opened(&job, &model, open_device("cpu")?.as_mut(), &mut ())?;
 /// assert_eq!(done.steps, 2);
 /// assert!(job.out.join("adapter_model.safetensors").is_file());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -123,7 +123,11 @@ impl<'a> RunFolder<'a> {
 fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result<()> {
     let mut write = || -> Result<()> {
         if file.is_none() {
-            *file = Some(File::create(path)?);
+            // Removes a link too, rather than writing through it.
+            if path.symlink_metadata().is_ok() {
+                fs::remove_file(path)?;
+            }
+            *file = Some(File::create_new(path)?);
         }
         let text = serde_json::to_string(line)? + "\n";
         let Some(file) = file else { return Ok(()) };
@@ -159,6 +163,19 @@ mod tests {
             assert!(open(own).unwrap());
             fs::remove_file(dir.path().join(file)).unwrap();
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_log_is_not_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let [precious, log] = ["precious.txt", METRICS].map(|name| dir.path().join(name));
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, &log).unwrap();
+        let mut file = None;
+        (1..=2).for_each(|n| append(&mut file, &log, &n).unwrap());
+        assert_eq!(fs::read_to_string(&log).unwrap(), "1\n2\n");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     }
 
     #[test]

@@ -73,9 +73,10 @@ fn read_trained(device: &mut dyn Executor, files: &ModelFiles, loaded: &Loaded) 
 
 fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)], record: &str) -> Result<()> {
     let config = of_float32(files.config().to_hf_json()?)?;
-    let made = match files.source.gguf_metadata() {
-        Some(metadata) => described(files, metadata)?,
-        None => vec![],
+    let made = match (files.source.gguf_metadata(), files.source.dir(), files.tokenizer()) {
+        (Some(metadata), ..) => described(files, metadata)?,
+        (None, None, Ok(tokenizer)) => vec![("tokenizer.json", tokenizer.to_json()?)],
+        _ => vec![],
     };
     write_folder(dir, |folder| {
         write_safetensors(&folder.join("model.safetensors"), tensors, &[])?;
