@@ -14,7 +14,7 @@ use crate::checkpoint::{bundled, hub};
 use crate::error::{Error, Result};
 use crate::formats::gguf::Metadata;
 use crate::model::config::ModelConfig;
-use crate::text::chat_template::{ChatTemplate, Message};
+use crate::text::chat_template::{ChatTemplate, Conversation, Message};
 use crate::text::stop::StopTokens;
 use crate::text::tokenizer::Tokenizer;
 
@@ -104,14 +104,25 @@ impl ModelFiles {
     /// Token ids of a prompt. If `chat` is set and the model has a chat template, the prompt
     /// becomes a user message.
     pub fn prompt_ids(&self, text: &str, chat: bool) -> Result<Vec<u32>> {
+        if chat && self.template.is_some() {
+            return self.chat_ids(&vec![Message::new("user", text)].into());
+        }
+        self.checked(self.tokenizer()?.encode(text, true)?)
+    }
+
+    /// Token ids of a conversation up to the start of the next answer. Fails if the model has no
+    /// chat template.
+    pub fn chat_ids(&self, conversation: &Conversation) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
-        let ids = match &self.template {
-            Some(template) if chat => {
-                let turn = template.render(&vec![Message::new("user", text)].into(), true)?;
-                tokenizer.encode(&turn, false)? // the template has already added BOS
-            }
-            _ => tokenizer.encode(text, true)?,
+        let Some(template) = &self.template else {
+            return Err(Error::usage("the model has no chat template, so it can only continue plain text"));
         };
+        let turn = template.render(conversation, true)?;
+        self.checked(tokenizer.encode(&turn, false)?) // the template has already added BOS
+    }
+
+    /// Rejects ids that the model does not know, and no ids.
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
         let vocab = self.config().vocab;
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
             crate::bail!(

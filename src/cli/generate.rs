@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
+use super::chat_args::{ChatArgs, without_template};
 use super::id_lists::read_ids;
 use super::output::{note, print, print_line, read_stdin, read_text_file};
 use crate::checkpoint::generation_config::{GenerationConfig, Wished};
@@ -60,6 +61,8 @@ pub struct GenerateArgs {
 struct PromptArgs {
     #[command(flatten)]
     source: PromptSource,
+    #[command(flatten)]
+    chat: ChatArgs,
     /// Do not apply the model's chat template to the prompt
     #[arg(long)]
     no_chat_template: bool,
@@ -111,6 +114,14 @@ impl PromptArgs {
     /// The prompt's token ids.
     fn ids(&self, files: &ModelFiles) -> Result<Vec<u32>> {
         let source = &self.source;
+        if self.chat.is_set() {
+            match &files.template {
+                _ if source.ids.is_some() => return Err(without_template("--ids gives tokens")),
+                _ if self.no_chat_template => return Err(without_template("--no-chat-template turns it off")),
+                None => return Err(without_template("this model has none")),
+                Some(_) => {}
+            }
+        }
         let text = match (&source.prompt, &source.prompt_file, &source.ids) {
             (_, _, Some(path)) => return one_sequence(path, files),
             (_, Some(path), _) => read_text_file(path)?,
@@ -123,7 +134,10 @@ impl PromptArgs {
                 "the prompt is empty: give text, or the start token alone as ids (--ids with a file such as [[1]])",
             ));
         }
-        files.prompt_ids(&text, !self.no_chat_template)
+        match files.template.is_some() && !self.no_chat_template {
+            true => files.chat_ids(&self.chat.conversation(&text)?),
+            false => files.prompt_ids(&text, false),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Floor 10: the command line.
 //!
-//! `args.rs` holds shared flags, `flags.rs` maps settings to flags, `paths.rs` expands `~`, and
+//! `args.rs` and `chat_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs` expands `~`, and
 //! `id_lists.rs` and `output.rs` handle input and output; each subcommand has a file.
 
 #[cfg(feature = "app")]
 mod app;
 mod args;
 mod bench;
+mod chat_args;
 mod check;
 mod demo;
 mod eval;
