@@ -412,6 +412,8 @@ fn redirects_end_and_carry_no_token_to_another_host() {
     assert!(asked.iter().all(|r| r.token.as_deref() == Some("Bearer secret")));
     assert!(!elsewhere.is_empty() && elsewhere.iter().all(|r| r.token.is_none()));
 
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub { cache: cache.path().into(), ..hub };
     set_rule(&shelf, |r, _| Some(Reply::new(302, &[], b"").header("Location", &format!("{}x", r.path))));
     assert!(error_of(&hub, "org/small").contains("redirects more than 10 times"));
     assert_eq!(shelf.lock().unwrap().asked.len(), 11);
