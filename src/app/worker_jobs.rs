@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::labels::in_words;
-use super::message::{CheckLine, Event, ModelChoice, PreviewExample};
+use super::message::{CheckLine, Event, ModelChoice};
 use super::worker_chat::open_files;
 use super::worker_site::{Site, Tell};
-use crate::checkpoint::model_files::ModelFiles;
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
-use crate::data::dataset::{Example, IGNORED, Reader};
+use crate::data::dataset::Reader;
+use crate::data::survey::pieces;
 use crate::error::{Context, Error, Result};
 use crate::gpu::{adapters, find_adapter};
 use crate::train::{EvalLine, Observer, StepLine, TrainJob, Trainer, read_data, run_opened};
@@ -31,24 +31,10 @@ pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
     };
     let data = reader.read(data).context("reading the training data")?;
     let examples = data.train.examples.iter().take(N_PREVIEWED);
-    let shown = examples.map(|e| pieces(&files, e)).collect::<Result<_>>()?;
+    let tokenizer = files.tokenizer()?;
+    let shown = examples.map(|e| pieces(Some(tokenizer), e, MAX_PREVIEW_TOKENS)).collect::<Result<_>>()?;
     tell(Event::Preview(shown));
     Ok(())
-}
-
-/// The text of an example, split where the loss starts or stops to count.
-fn pieces(files: &ModelFiles, example: &Example) -> Result<PreviewExample> {
-    let n = example.ids.len().min(MAX_PREVIEW_TOKENS);
-    let said = files.tokenizer()?.pieces(&example.ids[..n])?;
-    let mut pieces: PreviewExample = Vec::new();
-    for (text, &label) in said.into_iter().zip(&example.labels) {
-        let learnt = label != IGNORED;
-        match pieces.last_mut().filter(|p| p.1 == learnt) {
-            Some(last) => last.0 += &text,
-            None => pieces.push((text, learnt)),
-        }
-    }
-    Ok(pieces)
 }
 
 /// The model, adapter and device of a job.

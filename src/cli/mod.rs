@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod chat_args;
 mod check;
+mod data;
 mod demo;
 mod eval;
 mod eval_common;
@@ -64,6 +65,9 @@ enum Verb {
     Info(info::InfoArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
+    /// Show training data as a model learns it: examples with the learnt parts marked, lengths, and
+    /// what is cut or refused.
+    Data(data::DataArgs),
 }
 
 /// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error.
@@ -105,5 +109,6 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Train(args) => train::run(&args),
+        Verb::Data(args) => data::run(&args),
     }
 }

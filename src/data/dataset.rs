@@ -1,21 +1,20 @@
-//! Training data: reads `train.jsonl` and `valid.jsonl` into token ids and labels.
+//! Training data: reads the files of a data set into token ids and labels.
 //!
-//! Each line is one example in one of four formats: see [`SHAPES`]. Labels follow Hugging Face: not
+//! A line is one example in one of several forms: see [`SHAPES`]. Labels follow Hugging Face: not
 //! shifted, and [`IGNORED`] where the loss does not count. [`super::batch`] shifts them. `line.rs`
-//! tokenises one line.
+//! parses a line, `tokens.rs` tokenises it, and `sources/` reads the formats of files.
 
 pub use super::example::{Example, IGNORED};
-use super::line::{self, Line};
-pub use super::line::{Reader, SHAPES};
-use crate::error::{Context, Error, Result};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use super::line::Line;
+pub use super::line::{Form, SHAPES};
+use super::sources::files::Files;
+use super::sources::read::read;
+use super::sources::record::{Content, Place};
+pub use super::tokens::Reader;
+use crate::error::Result;
+use std::path::{Path, PathBuf};
 
-/// Longest line in bytes. No batch takes that many tokens.
-const MAX_LINE_BYTES: u64 = 256 << 20;
-
-/// The examples of one file.
+/// The examples of one part of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     pub examples: Vec<Example>,
@@ -33,52 +32,47 @@ pub struct Dataset {
     pub valid: Option<Split>,
 }
 
+/// A record as an example.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub form: Form,
+    /// Truncated to the maximum length.
+    pub example: Example,
+    /// Tokens before the truncation.
+    pub n_tokens: usize,
+}
+
 impl Reader<'_> {
-    /// Reads a folder with `train.jsonl` and optionally `valid.jsonl`, or one file of training
-    /// data.
+    /// Reads a folder with training and perhaps validation data, or one file of training data
+    /// ([`Files::find`] has the names).
     pub fn read(&self, path: &Path) -> Result<Dataset> {
-        if !path.is_dir() {
-            return Ok(Dataset { train: self.read_file(path)?, valid: None });
-        }
-        let (train, valid) = (path.join("train.jsonl"), path.join("valid.jsonl"));
-        if !train.exists() {
-            return Err(Error::usage(format!(
-                "{} has no train.jsonl, a file with one JSON object per line: {SHAPES}",
-                path.display()
-            )));
-        }
-        let valid = if valid.exists() { Some(self.read_file(&valid)?) } else { None };
-        Ok(Dataset { train: self.read_file(&train)?, valid })
+        let files = Files::find(path)?;
+        let valid = if files.valid.is_empty() { None } else { Some(self.read_files(&files.valid)?) };
+        Ok(Dataset { train: self.read_files(&files.train)?, valid })
     }
 
-    /// Reads one file. Fails on the first invalid line and names it. Also fails if no example has a
-    /// label that counts.
+    /// Reads one file. Fails on the first invalid record and names it. Also fails if no example has
+    /// a label that counts.
     pub fn read_file(&self, path: &Path) -> Result<Split> {
-        let name = path.display();
-        let mut lines = BufReader::new(File::open(path).with_context(|| format!("opening the training data {name}"))?);
+        self.read_files(&[path.to_path_buf()])
+    }
+
+    fn read_files(&self, paths: &[PathBuf]) -> Result<Split> {
         let mut split = Split::default();
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            let read = (&mut lines).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line);
-            let n_bytes = read.with_context(|| format!("reading {name}"))?;
-            crate::ensure!(
-                n_bytes as u64 <= MAX_LINE_BYTES,
-                "{name}, line {number} has more than {MAX_LINE_BYTES} bytes"
-            );
-            if n_bytes == 0 {
-                break;
-            }
-            // Editors on Windows may write a byte order mark at the start, which is not JSON.
-            let text = if number == 1 { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line) } else { &line };
-            if text.trim_ascii().is_empty() {
-                continue;
-            }
-            let example = self.example(text).with_context(|| format!("{name}, line {number}"))?;
-            self.keep(example, &mut split);
+        for path in paths {
+            self.each(path, &mut |_, read| {
+                let Read { example, n_tokens, .. } = read?;
+                split.n_truncated += usize::from(n_tokens > example.ids.len());
+                if example.n_targets() == 0 {
+                    split.n_dropped += 1;
+                } else {
+                    split.examples.push(example);
+                }
+                Ok(())
+            })?;
         }
         if split.examples.is_empty() {
-            let n = split.n_dropped;
+            let (n, name) = (split.n_dropped, paths[0].display());
             crate::ensure!(n > 0, "{name} has no examples; it needs one JSON object per line: {SHAPES}");
             crate::bail!(
                 "none of the {n} examples of {name} trains any token: all labels are -100, or `max_length` cuts every \
@@ -88,29 +82,24 @@ impl Reader<'_> {
         Ok(split)
     }
 
-    fn example(&self, line: &[u8]) -> Result<Example> {
-        let example = line::tokens_of(Line::parse(line)?, self)?;
-        for (i, &id) in example.ids.iter().enumerate() {
-            crate::ensure!(
-                (id as usize) < self.vocab_size,
-                "token {i} has the id {id}, but the model has only {} ids: is this its tokenizer?",
-                self.vocab_size
-            );
-        }
-        Ok(example)
+    /// Passes each record of a file to `keep`, with its place, as an example or as the reason why
+    /// it is none. An error of `keep` ends the reading, and then names the file and the place.
+    pub fn each(&self, path: &Path, keep: &mut dyn FnMut(Place, Result<Read>) -> Result<()>) -> Result<()> {
+        read(path, &mut |place, content| keep(place, self.example(content)))
     }
 
-    fn keep(&self, mut example: Example, split: &mut Split) {
-        if let Some(max) = self.max_length.filter(|&max| example.ids.len() > max) {
+    fn example(&self, content: Content<'_>) -> Result<Read> {
+        let (form, line) = match content {
+            Content::Json(text) => Line::parse(text)?,
+            Content::Document(text) => (Form::Document, Line::Text(text)),
+        };
+        let mut example = self.tokens_of(line)?;
+        let n_tokens = example.ids.len();
+        if let Some(max) = self.max_length {
             example.ids.truncate(max);
             example.labels.truncate(max);
-            split.n_truncated += 1;
         }
-        if example.n_targets() == 0 {
-            split.n_dropped += 1;
-        } else {
-            split.examples.push(example);
-        }
+        Ok(Read { form, example, n_tokens })
     }
 }
 

@@ -114,16 +114,32 @@ fn mistakes_name_the_line_and_what_was_found() {
         (tokens_only(), r#"{"text": "abc"}"#, "no tokenizer"),
         (text, r#"{"prompt": 3, "completion": "a"}"#, "the number 3"),
         (text, r#"{"prompt": "q"}"#, "[prompt]"),
+        (text, r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, "[prompt, chosen, rejected]"),
+        (text, r#"{"text": null}"#, "\"text\" is null"),
+        (text, r#"{"prompt": "a", "completion": null}"#, "\"completion\" is null"),
+        (text, r#"{"text": "a\ud83d b"}"#, "surrogate"),
+        (text, r#"{"messages": [{"role": "user", "content": "a\ud83d b"}]}"#, "surrogate"),
+        (text, r#"{"prompt": [{"role": "user", "content": "a"}], "completion": "b"}"#, "two lists"),
+        (text, r#"{"instruction": "a", "output": "b", "history": [["c", "d"]]}"#, "\"history\""),
         (text, r#"{"messages": [{"role": "user", "content": "a"}]}"#, "no chat template"),
         (text, r#"{"messages": []}"#, "is empty"),
         (text, r#"{"messages": [{"role": "user"}]}"#, "\"content\" is missing"),
         (text, r#"{"messages": [{"role": "user", "content": "a", "tool_calls": [1]}]}"#, "\"tool_calls\""),
+        (text, r#"{"messages": [{"role": "user", "content": null}]}"#, "\"content\" is null"),
+        (text, r#"{"messages": [{"role": "user", "content": 3}]}"#, "\"content\" is 3"),
+        (text, r#"{"messages": [{"role": "user", "content": "a", "function_call": {}}]}"#, "\"function_call\""),
+        (text, r#"{"messages": [{"role": "user", "content": "a"}, {"role": "gpt", "content": "b"}]}"#, "role \"gpt\""),
+        (text, r#"{"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}"#, "\"weight\" is 0.5"),
+        (text, r#"{"messages": [{"role": "user", "content": "a"}], "functions": [{}]}"#, "\"functions\""),
+        (text, r#"{"messages": [{"role": "user", "content": "a"}], "tools": "{"}"#, "\"tools\" is not JSON"),
+        (text, r#"{"messages": [{"role": "system", "content": "a"}], "system": "b"}"#, "besides its own"),
+        (text, r#"{"conversations": [{"from": "alien", "value": "a"}]}"#, "\"alien\""),
+        (text, r#"{"conversations": [{"from": "gpt", "value": null}]}"#, "\"value\" is null"),
+        (text, r#"{"conversations": [{"from": "function_call", "value": "f()"}]}"#, "function_call"),
     ] {
         let e = read(&reader, &format!("{{\"input_ids\": [1, 2]}}\n\n{line}\n")).unwrap_err().to_string();
         assert!(e.contains("train.jsonl, line 3") && e.contains(words), "{line}: {e}");
     }
-    let e = read(&text, "{\"text\": \"\u{fffd}\"}".replace('\u{fffd}', "\\ud800").as_str()).unwrap_err().to_string();
-    assert!(e.contains("line 1"), "{e}");
     assert!(read(&tokens_only(), "\n \n").unwrap_err().to_string().contains("no examples"));
 }
 
@@ -139,4 +155,190 @@ fn folders_hold_training_and_perhaps_validation_data() {
     assert_eq!(tokens_only().read(dir.path()).unwrap().valid.unwrap().examples.len(), 2);
     assert_eq!(tokens_only().read(&dir.path().join("valid.jsonl")).unwrap().train.examples.len(), 2);
     assert!(tokens_only().read(&dir.path().join("absent.jsonl")).unwrap_err().to_string().contains("absent.jsonl"));
+}
+
+/// Shows tools, tool calls and every role.
+const TOOLS: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
+     {{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{{ '<|im_end|>' }}{% endfor %}\
+     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// What is trained of a line, and the whole text.
+fn trained_of(template: &str, line: &str) -> (String, String) {
+    let t = byte_level();
+    let template = ChatTemplate::new(template, "", "<|im_end|>").unwrap();
+    let example = one(&with_tokenizer(&t, Some(&template), END), line);
+    (trained(&t, &example), t.decode(&example.ids, false).unwrap())
+}
+
+#[test]
+fn tool_calls_and_tools_are_shown_and_only_answers_are_trained() {
+    let line = r#"{"tools": [{"function": {"name": "f"}}], "messages": [{"role": "user", "content": "a", "tool_calls": null},
+        {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "r"}, {"role": "assistant", "content": "b"}]}"#
+        .replace('\n', " ");
+    let (learnt, text) = trained_of(TOOLS, &line);
+    assert_eq!(learnt, "{\"name\": \"f\", \"arguments\": {}}<|im_end|>b<|im_end|>");
+    assert!(text.starts_with("[{\"function\": {\"name\": \"f\"}}]<|im_start|>user\na<|im_end|>"), "{text}");
+    assert!(text.contains("<|im_start|>tool\nr<|im_end|>"), "{text}");
+    let as_text = line.replace(r#"[{"function": {"name": "f"}}]"#, r#""[{\"function\": {\"name\": \"f\"}}]""#);
+    assert_eq!(trained_of(TOOLS, &as_text), (learnt, text));
+
+    let t = byte_level();
+    let blind = ChatTemplate::new(&CHATML.replace("m.content", "(m.content or '')"), "", "").unwrap();
+    let reader = with_tokenizer(&t, Some(&blind), END);
+    let e = read(&reader, &line).unwrap_err().to_string();
+    assert!(e.contains("does not show \"tools\"") && e.contains("\"f\""), "{e}");
+    let e = read(&reader, &line.replace("tools\":", "no\":")).unwrap_err().to_string();
+    assert!(e.contains("message 2") && e.contains("does not show \"tool_calls\""), "{e}");
+}
+
+#[test]
+fn messages_of_weight_0_and_those_of_a_prompt_are_not_trained() {
+    let weighted =
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "weight": 1, "name": "bot"}]}"#
+            .replace('\n', " ");
+    assert_eq!(trained_of(CHATML, &weighted).0, "d<|im_end|>");
+    let continued = r#"{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}], "completion": [{"role": "assistant", "content": "d"}]}"#
+        .replace('\n', " ");
+    assert_eq!(trained_of(CHATML, &continued), trained_of(CHATML, &weighted));
+}
+
+#[test]
+fn sharegpt_and_alpaca_lines_are_conversations() {
+    let messages = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"}]}"#
+        .replace('\n', " ");
+    let expected = trained_of(CHATML, &messages);
+    assert_eq!(expected.0, "b<|im_end|>");
+    for line in [
+        r#"{"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+        r#"{"system": "s", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+        r#"{"system": "s", "conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
+        r#"{"instruction": "a", "input": "", "output": "b", "system": "s", "history": []}"#,
+    ] {
+        assert_eq!(trained_of(CHATML, line), expected, "{line}");
+    }
+    let (_, text) = trained_of(CHATML, r#"{"instruction": "a", "input": "x", "output": "b"}"#);
+    assert!(text.contains("user\na\nx<|im_end|>"), "{text}");
+    let calls = r#"{"tools": "[]", "conversations": [{"from": "human", "value": "a"},
+        {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "r"},
+        {"from": "gpt", "value": "b"}]}"#
+        .replace('\n', " ");
+    let (learnt, text) = trained_of(TOOLS, &calls);
+    assert_eq!(learnt, "{\"name\": \"f\", \"arguments\": {}}<|im_end|>b<|im_end|>");
+    assert!(text.contains("<|im_start|>tool\nr"), "{text}");
+    // Without a chat template an instruction is a line of a prompt.
+    let t = byte_level();
+    let example = one(&with_tokenizer(&t, None, END), r#"{"instruction": "a", "input": "x", "output": "b"}"#);
+    assert_eq!(t.decode(&example.ids, false).unwrap(), "a\nx\nb<|im_end|>");
+    assert_eq!(trained(&t, &example), "b<|im_end|>");
+}
+
+#[test]
+fn a_line_may_set_variables_of_the_template() {
+    let source = "{{ '<|im_start|>' if shouts }}".to_owned() + CHATML;
+    let line = r#"{"messages": [{"role": "assistant", "content": "a"}], "chat_template_kwargs": {"shouts": true}}"#;
+    assert!(trained_of(&source, line).1.starts_with("<|im_start|><|im_start|>assistant"));
+}
+
+#[test]
+fn lists_and_tables_are_read_as_lines_are() {
+    let t = byte_level();
+    let template = ChatTemplate::new(CHATML, "", "").unwrap();
+    let reader = with_tokenizer(&t, Some(&template), END);
+    let dir = tempfile::tempdir().unwrap();
+    let read = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        reader.read_file(&path).map(|split| split.examples).map_err(|e| e.to_string())
+    };
+    let lines =
+        "{\"prompt\": \"a, \\\"b\\\"\\nc\", \"completion\": \"d\"}\n{\"prompt\": \"\", \"completion\": \"hello\"}\n";
+    let expected = read("a.jsonl", lines.as_bytes()).unwrap();
+    let list = format!("\u{FEFF}[{}]", lines.trim().replace('\n', ",\n "));
+    assert_eq!(read("a.json", list.as_bytes()).unwrap(), expected);
+    assert_eq!(read("b.json", lines.as_bytes()).unwrap(), expected, "lines under the name of a list");
+    let table = "\u{FEFF}id,prompt,completion\r\n1,\"a, \"\"b\"\"\nc\",d\r\n2,,hello\r\n";
+    assert_eq!(read("a.csv", table.as_bytes()).unwrap(), expected);
+    let tabs = "completion\tprompt\nd\t\"a, \"\"b\"\"\nc\"\nhello\t\n";
+    assert_eq!(read("a.tsv", tabs.as_bytes()).unwrap(), expected);
+    assert_eq!(read("b.csv", tabs.replace('\t', ";").as_bytes()).unwrap(), expected);
+
+    let chat = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    let cell = "messages,text\n\"[{\"\"role\"\": \"\"user\"\", \"\"content\"\": \"\"a\"\"}, \
+        {\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"b\"\"}]\",";
+    assert_eq!(read("c.csv", cell.as_bytes()).unwrap(), read("c.jsonl", chat.as_bytes()).unwrap());
+    for (name, bytes, words) in [
+        ("d.json", "[{\"text\": \"a\"}, {\"text\": 1}]", "d.json, element 2: \"text\" is the number 1"),
+        ("d.json", "[{\"text\": \"a\"}", "not a list in JSON"),
+        ("d.json", "[1]", "d.json, element 1: found the number 1"),
+        ("d.csv", "text\na\nb,c\n", "line: 3"),
+        ("d.csv", "question,answer\na,b\n", "question, answer"),
+        ("d.csv", "text,text\na,b\n", "columns 1 and 2"),
+        ("d.csv", "messages\n[{'role': 'user'}]\n", "json.dumps"),
+        ("d.csv", "text\n", "no examples"),
+        ("d.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("d.parquet", "PAR1", "not a Parquet table"),
+    ] {
+        let e = read(name, bytes.as_bytes()).unwrap_err();
+        assert!(e.contains(name) && e.contains(words), "{e}");
+    }
+    let utf16: Vec<u8> = "\u{FEFF}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(read("e.jsonl", &utf16).unwrap_err().contains("UTF-16"));
+}
+
+#[test]
+fn parquet_tables_of_pyarrow_are_read_as_lines_are() {
+    let t = byte_level();
+    let template = ChatTemplate::new(TOOLS, "", "").unwrap();
+    let reader = with_tokenizer(&t, Some(&template), END);
+    let tables = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables");
+    let examples = reader.read_file(&tables.join("messages.parquet")).unwrap().examples;
+    let lines = r#"{"messages": [{"role": "user", "content": "hello é"}, {"role": "assistant", "content": "hello"}]}
+{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {"x": 1}}}]}, {"role": "tool", "content": "r", "tool_call_id": "1"}, {"role": "assistant", "content": "b", "weight": 0}]}"#;
+    assert_eq!(examples, read(&reader, lines).unwrap().examples);
+    let e = reader.read_file(&tables.join("texts.parquet")).unwrap_err().to_string();
+    assert!(e.contains("texts.parquet, row 3") && e.contains("\"text\" is null"), "{e}");
+    let ids = tokens_only().read_file(&tables.join("ids.parquet")).unwrap().examples;
+    assert_eq!(ids[0], Example { ids: vec![1, 2, 3], labels: vec![IGNORED, 2, 3] });
+    assert_eq!(ids[1].labels, [4, 5]);
+}
+
+#[test]
+fn folders_may_hold_other_names_parts_and_documents() {
+    let reader = tokens_only();
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    put("data/train-00000-of-00002.jsonl", "{\"input_ids\": [1, 2]}");
+    put("data/train-00001-of-00002.jsonl", "{\"input_ids\": [3, 4]}");
+    put("data/validation.json", "[{\"input_ids\": [5, 6]}]");
+    let data = reader.read(dir.path()).unwrap();
+    assert_eq!(data.train.examples.iter().map(|e| e.ids[0]).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(data.valid.unwrap().examples[0].ids, [5, 6]);
+    put("data/valid.jsonl", "{\"input_ids\": [5, 6]}");
+    let e = reader.read(dir.path()).unwrap_err();
+    assert!(
+        e.to_string().contains("both valid.jsonl and validation.json") && e.kind() == crate::ErrorKind::Usage,
+        "{e}"
+    );
+
+    let t = byte_level();
+    let reader = with_tokenizer(&t, None, END);
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [("b.txt", "\u{FEFF}hello\r\n"), ("a/c.md", "# a"), (".hidden.txt", "x"), ("d.pdf", "x")] {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let texts: Vec<_> = reader.read(dir.path()).unwrap().train.examples.iter().map(|e| trained(&t, e)).collect();
+    assert_eq!(texts, ["# a<|im_end|>", "hello\r\n<|im_end|>"]);
+    std::fs::write(dir.path().join("b.txt"), [0xff, 0x61]).unwrap();
+    let e = reader.read(dir.path()).unwrap_err().to_string();
+    assert!(e.contains("b.txt") && e.contains("UTF-8"), "{e}");
 }

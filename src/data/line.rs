@@ -1,94 +1,239 @@
-//! One line of training data: parses its format and converts it to tokens and labels.
+//! One line of training data: an object in one of the accepted forms.
 //!
-//! Labels that count: for a prompt with a completion, the completion and EOS; for messages, the
-//! assistant's answers with their end-of-turn tokens; for a text, all tokens; for token ids, the
-//! given labels. [`super::dataset`] reads files.
+//! `turns.rs` reads the messages of a line, and `tokens.rs` converts a line to tokens and labels.
 
-use super::example::{Example, IGNORED};
-use crate::error::{Context, Error, Result};
-use crate::text::chat_template::{ChatTemplate, Message};
-use crate::text::tokenizer::Tokenizer;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use super::example::IGNORED;
+use super::raw::{is_list, is_object, is_string, kind, list, object, string};
+use super::turns;
+use crate::error::{Error, Result};
+use crate::text::conversation::Conversation;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 
-/// The accepted formats of a line, for error messages.
+/// The accepted forms of a line, for error messages.
 pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"messages\": [{\"role\": \"…\", \"content\": \"…\"}, …]}, \
-                          {\"text\": \"…\"} or {\"input_ids\": […], \"labels\": […]}";
+                          {\"conversations\": [{\"from\": \"…\", \"value\": \"…\"}, …]}, \
+                          {\"instruction\": \"…\", \"input\": \"…\", \"output\": \"…\"}, {\"text\": \"…\"} or \
+                          {\"input_ids\": […], \"labels\": […]}";
 
-/// Settings for converting lines to tokens.
-#[derive(Clone, Copy)]
-pub struct Reader<'a> {
-    /// Needed by every format except `input_ids`.
-    pub tokenizer: Option<&'a Tokenizer>,
-    /// Needed by `messages`.
-    pub template: Option<&'a ChatTemplate>,
-    /// Added after completions and texts, if set.
-    pub eos: Option<u32>,
-    /// Rows of the model's embedding. All ids must be smaller.
-    pub vocab_size: usize,
-    /// Longest sequence; longer ones are truncated at the end.
-    pub max_length: Option<usize>,
+/// The columns of a table that a line may have.
+pub const FIELDS: [&str; 17] = [
+    "input_ids",
+    "ids",
+    "labels",
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "text",
+    "tools",
+    "documents",
+    "functions",
+    "chat_template_kwargs",
+];
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    Messages,
+    ShareGpt,
+    PromptAndCompletion,
+    Alpaca,
+    Text,
+    Tokens,
+    /// A whole text file.
+    Document,
 }
 
-/// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text,
-/// and longer texts have more tokens than a batch may have.
-const MAX_TEXT_BYTES: usize = 8 << 20;
+impl Form {
+    /// The name for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::ShareGpt => "conversations (ShareGPT)",
+            Self::PromptAndCompletion => "prompt and completion",
+            Self::Alpaca => "instruction and output (Alpaca)",
+            Self::Text => "text",
+            Self::Tokens => "input_ids",
+            Self::Document => "document",
+        }
+    }
+}
 
-/// A parsed line, by format.
-pub(super) enum Line {
-    Completion { prompt: String, completion: String },
-    Messages(Vec<Message>),
+/// What a line holds.
+#[derive(Debug)]
+pub enum Line {
+    Completion {
+        prompt: String,
+        completion: String,
+    },
+    /// An instruction with its input, and the answer.
+    Instruction {
+        system: Option<String>,
+        instruction: String,
+        output: String,
+    },
+    Chat(Chat),
     Text(String),
-    Tokens { ids: Vec<u32>, labels: Vec<i32> },
+    Tokens {
+        ids: Vec<u32>,
+        labels: Vec<i32>,
+    },
+}
+
+/// A conversation, and which of its answers are learnt.
+#[derive(Debug)]
+pub struct Chat {
+    pub conversation: Conversation,
+    /// One entry per message. Only those of the assistant count.
+    pub is_learnt: Vec<bool>,
 }
 
 /// The known fields of a line, as raw JSON, so that a long list of ids does not become a tree of
-/// JSON values first.
+/// JSON values first. A field that is null is absent.
 #[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
+pub struct Fields<'a> {
+    #[serde(borrow, alias = "ids")]
     input_ids: Option<&'a RawValue>,
     #[serde(borrow)]
     labels: Option<&'a RawValue>,
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
     #[serde(borrow)]
+    conversations: Option<&'a RawValue>,
+    #[serde(borrow)]
     prompt: Option<&'a RawValue>,
     #[serde(borrow)]
     completion: Option<&'a RawValue>,
     #[serde(borrow)]
+    instruction: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output: Option<&'a RawValue>,
+    #[serde(borrow)]
+    history: Option<&'a RawValue>,
+    #[serde(borrow)]
     text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub system: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub tools: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub documents: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub functions: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub chat_template_kwargs: Option<&'a RawValue>,
 }
 
 impl Line {
     /// Parses one line. Ignores unknown fields.
-    pub fn parse(line: &[u8]) -> Result<Self> {
+    pub fn parse(line: &[u8]) -> Result<(Form, Self)> {
         let invalid = |e: serde_json::Error| Error::new(format!("not valid JSON ({e})"));
         let value: &RawValue = serde_json::from_slice(line).map_err(invalid)?;
         crate::ensure!(is_object(value), "found {}; expected an object: {SHAPES}", kind(value));
         let fields: Fields = serde_json::from_str(value.get()).map_err(|e| Error::new(e.to_string()))?;
         match fields {
-            Fields { input_ids: Some(ids), labels, .. } => tokens(ids, labels),
-            Fields { messages: Some(list), .. } => Ok(Self::Messages(messages(list)?)),
+            Fields { input_ids: Some(ids), labels, .. } => Ok((Form::Tokens, tokens(ids, labels)?)),
+            Fields { messages: Some(messages), .. } => {
+                Ok((Form::Messages, Self::Chat(turns::messages("messages", messages)?.with(&fields)?)))
+            }
+            Fields { conversations: Some(turns), .. } => {
+                Ok((Form::ShareGpt, Self::Chat(turns::sharegpt(turns)?.with(&fields)?)))
+            }
             Fields { prompt: Some(prompt), completion: Some(completion), .. } => {
-                let (prompt, completion) = (string("prompt", prompt)?, string("completion", completion)?);
-                Ok(Self::Completion { prompt, completion })
+                let line = match (is_list(prompt), is_list(completion)) {
+                    (false, false) => Self::Completion {
+                        prompt: string("prompt", prompt)?,
+                        completion: string("completion", completion)?,
+                    },
+                    (true, true) => Self::Chat(turns::continued(prompt, completion)?.with(&fields)?),
+                    _ => crate::bail!(
+                        "\"prompt\" is {} and \"completion\" {}; expected two strings or two lists of messages",
+                        kind(prompt),
+                        kind(completion)
+                    ),
+                };
+                Ok((Form::PromptAndCompletion, line))
             }
-            Fields { text: Some(text), .. } => Ok(Self::Text(string("text", text)?)),
-            _ => {
-                let Names(names) = serde_json::from_str(value.get()).map_err(invalid)?;
-                crate::bail!("found an object with the fields [{}]; expected {SHAPES}", names.join(", "));
+            Fields { instruction: Some(instruction), output: Some(output), .. } => {
+                let more = fields.history.filter(|history| list::<&RawValue>(history).is_none_or(|l| !l.is_empty()));
+                crate::ensure!(more.is_none(), "\"history\" is not supported: write the turns as \"messages\"");
+                let mut instruction = string("instruction", instruction)?;
+                let input = fields.input.map(|input| string("input", input)).transpose()?.unwrap_or_default();
+                if !instruction.is_empty() && !input.is_empty() {
+                    instruction.push('\n');
+                }
+                instruction.push_str(&input);
+                let system = fields.system.map(|system| string("system", system)).transpose()?;
+                let system = system.filter(|system| !system.is_empty());
+                Ok((Form::Alpaca, Self::Instruction { system, instruction, output: string("output", output)? }))
             }
+            Fields { text: Some(text), .. } => Ok((Form::Text, Self::Text(string("text", text)?))),
+            _ => Err(unknown(value)),
+        }
+    }
+
+    /// Bytes of text to tokenise.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Completion { prompt, completion } => prompt.len() + completion.len(),
+            Self::Instruction { system, instruction, output } => {
+                system.as_ref().map_or(0, String::len) + instruction.len() + output.len()
+            }
+            Self::Chat(chat) => chat.conversation.n_bytes(),
+            Self::Text(text) => text.len(),
+            Self::Tokens { .. } => 0,
         }
     }
 }
 
-/// The names of an object's first 20 fields in file order, for error messages.
-struct Names(Vec<String>);
+impl Chat {
+    /// Adds what stands beside the messages: tools, documents, template variables and a system
+    /// prompt.
+    fn with(mut self, fields: &Fields) -> Result<Self> {
+        if let Some(functions) = fields.functions {
+            crate::bail!("\"functions\" is {}, an older form of \"tools\", which is not supported", kind(functions));
+        }
+        let conversation = &mut self.conversation;
+        conversation.tools = fields.tools.map(turns::tools).transpose()?.flatten();
+        conversation.documents = fields.documents.map(|d| super::raw::any("\"documents\"", d)).transpose()?;
+        if let Some(variables) = fields.chat_template_kwargs {
+            let text = if is_string(variables) { Some(string("chat_template_kwargs", variables)?) } else { None };
+            let parsed = text.as_deref().map(serde_json::from_str::<Box<RawValue>>).transpose()?;
+            conversation.variables = object("\"chat_template_kwargs\"", parsed.as_deref().unwrap_or(variables))?;
+        }
+        if let Some(system) = fields.system {
+            self.begin_with_system(string("system", system)?)?;
+        }
+        Ok(self)
+    }
+}
+
+/// The error for an object in none of the forms.
+fn unknown(value: &RawValue) -> Error {
+    let Names(names) = match serde_json::from_str(value.get()) {
+        Ok(names) => names,
+        Err(e) => return Error::new(format!("not valid JSON ({e})")),
+    };
+    if let Some((name, _)) = names.iter().find(|(name, is_null)| *is_null && FIELDS.contains(&name.as_str())) {
+        return Error::new(format!("the field \"{name}\" is null; expected {SHAPES}"));
+    }
+    let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
+    Error::new(format!("found an object with the fields [{}]; expected {SHAPES}", names.join(", ")))
+}
+
+/// The names of an object's first 20 fields in file order, each with whether it is null, for error
+/// messages.
+struct Names(Vec<(String, bool)>);
 
 impl<'de> Deserialize<'de> for Names {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -102,9 +247,9 @@ impl<'de> Deserialize<'de> for Names {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Names, A::Error> {
                 let mut names = Vec::new();
-                while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
                     if names.len() < 20 {
-                        names.push(name);
+                        names.push((name, value.get() == "null"));
                     }
                 }
                 Ok(Names(names))
@@ -114,69 +259,12 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-impl Line {
-    /// Bytes of text to tokenise.
-    fn text_bytes(&self) -> usize {
-        match self {
-            Self::Completion { prompt, completion } => prompt.len() + completion.len(),
-            Self::Messages(list) => list.iter().filter_map(Message::text).map(str::len).sum(),
-            Self::Text(text) => text.len(),
-            Self::Tokens { .. } => 0,
-        }
-    }
-}
-
-fn is_object(value: &RawValue) -> bool {
-    value.get().starts_with('{')
-}
-
-fn string(key: &str, value: &RawValue) -> Result<String> {
-    let wrong = |_| Error::new(format!("\"{key}\" is {}; expected a string", kind(value)));
-    serde_json::from_str(value.get()).map_err(wrong)
-}
-
-/// Parses a list of T. `None` if the value is not a list or has other elements.
-fn list<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<Vec<T>> {
-    serde_json::from_str(value.get()).ok()
-}
-
-fn messages(value: &RawValue) -> Result<Vec<Message>> {
-    let Some(list) = list::<&RawValue>(value) else {
-        crate::bail!("\"messages\" is {}; expected a list of {{\"role\", \"content\"}}", kind(value));
-    };
-    crate::ensure!(!list.is_empty(), "\"messages\" is empty");
-    list.iter().enumerate().map(|(i, m)| message(m).with_context(|| format!("message {}", i + 1))).collect()
-}
-
-fn message(value: &RawValue) -> Result<Message> {
-    crate::ensure!(is_object(value), "found {}; expected {{\"role\": \"…\", \"content\": \"…\"}}", kind(value));
-    let object: BTreeMap<String, &RawValue> = serde_json::from_str(value.get()).context("reading a message")?;
-    for (key, value) in &object {
-        // Ignoring a tool call silently would train on a different conversation than the one in the
-        // file.
-        let known = matches!(key.as_str(), "role" | "content" | "name");
-        crate::ensure!(
-            known || value.get() == "null",
-            "the field \"{key}\" is not supported; only role and content are"
-        );
-    }
-    let field = |key: &str| match object.get(key) {
-        Some(value) => string(key, value),
-        None => Err(Error::new(format!("the field \"{key}\" is missing"))),
-    };
-    Ok(Message::new(field("role")?, field("content")?))
-}
-
 fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
-    let is_list = |key: &str, value: &RawValue| {
-        let found = value.get().starts_with('[');
-        if found {
-            Ok(())
-        } else {
-            Err(Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(value))))
-        }
+    let check = |key: &str, value: &RawValue| {
+        let wrong = || Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(value)));
+        is_list(value).then_some(()).ok_or_else(wrong)
     };
-    is_list("input_ids", ids)?;
+    check("input_ids", ids)?;
     let ids = list::<u32>(ids)
         .filter(|ids| ids.iter().all(|&id| id <= i32::MAX as u32))
         .ok_or_else(|| Error::new("\"input_ids\" contains a value that is not a token id"))?;
@@ -184,109 +272,11 @@ fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
         let labels = ids.iter().map(|&id| id as i32).collect();
         return Ok(Line::Tokens { ids, labels });
     };
-    is_list("labels", labels)?;
+    check("labels", labels)?;
     let labels = list::<i32>(labels)
         .filter(|labels| labels.iter().all(|&label| label >= 0 || label == IGNORED))
         .ok_or_else(|| Error::new("\"labels\" contains a value that is neither a token id nor -100"))?;
     let (n, m) = (ids.len(), labels.len());
     crate::ensure!(n == m, "\"input_ids\" has {n} entries and \"labels\" {m}: give one label per token");
     Ok(Line::Tokens { ids, labels })
-}
-
-/// Describes a JSON value for error messages.
-fn kind(value: &RawValue) -> String {
-    let text = value.get();
-    match text.as_bytes().first() {
-        Some(b'"') => {
-            let string: String = serde_json::from_str(text).unwrap_or_default();
-            format!("the string {:?}", string.chars().take(40).collect::<String>())
-        }
-        Some(b'[') => format!("a list of {}", list::<IgnoredAny>(value).map_or(0, |list| list.len())),
-        Some(b'{') => "an object".to_owned(),
-        Some(b'-' | b'0'..=b'9') => format!("the number {}", text.chars().take(40).collect::<String>()),
-        _ => text.to_owned(),
-    }
-}
-
-/// Converts a line to tokens and labels.
-pub(super) fn tokens_of(line: Line, reader: &Reader) -> Result<Example> {
-    let tokenizer = || {
-        reader.tokenizer.ok_or_else(|| {
-            Error::new("the line contains text, but the model has no tokenizer; use {\"input_ids\": […]} lines instead")
-        })
-    };
-    let n_bytes = line.text_bytes();
-    crate::ensure!(
-        n_bytes <= MAX_TEXT_BYTES,
-        "the line has {n_bytes} bytes of text; at most {MAX_TEXT_BYTES} are supported: split it"
-    );
-    match line {
-        Line::Tokens { ids, labels } => {
-            check_labels(&labels, reader.vocab_size)?;
-            Ok(Example { ids, labels })
-        }
-        Line::Completion { prompt, completion } => completed(tokenizer()?, &prompt, &completion, reader.eos),
-        Line::Text(text) => {
-            let mut ids = tokenizer()?.encode(&text, true)?;
-            end_with(&mut ids, reader.eos);
-            let labels = labels_of(&ids)?;
-            Ok(Example { ids, labels })
-        }
-        Line::Messages(messages) => {
-            let Some(template) = reader.template else {
-                crate::bail!(
-                    "the line contains messages, but the model has no chat template; put a chat_template.jinja next to its \
-                    config.json, or use {{\"prompt\", \"completion\"}} lines"
-                );
-            };
-            let (text, spans) = template.render_with_assistant_spans(&messages.into())?;
-            let tokens = tokenizer()?.encode_with_offsets(&text, false)?;
-            answered(&tokens, &spans)
-        }
-    }
-}
-
-fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {
-    for (i, &label) in labels.iter().enumerate().filter(|(_, label)| **label != IGNORED) {
-        crate::ensure!((label as usize) < vocab_size, "label {i} is {label}, but the model has only {vocab_size} ids");
-    }
-    Ok(())
-}
-
-/// Tokens of prompt, completion and EOS. The labels of the prompt do not count. Prompt and
-/// completion are encoded separately, because at inference the prompt is encoded alone.
-fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<u32>) -> Result<Example> {
-    let mut ids = tokenizer.encode(prompt, true)?;
-    let n_prompt = ids.len();
-    ids.extend(match prompt.is_empty() {
-        true => tokenizer.encode(completion, false)?,
-        false => tokenizer.encode_continuation(completion)?,
-    });
-    end_with(&mut ids, eos);
-    let mut labels = labels_of(&ids)?;
-    labels[..n_prompt].fill(IGNORED);
-    Ok(Example { ids, labels })
-}
-
-/// Tokens of a conversation. The labels count for tokens that lie entirely in the assistant's text.
-fn answered(tokens: &[(u32, Range<usize>)], spans: &[Range<usize>]) -> Result<Example> {
-    let ids: Vec<u32> = tokens.iter().map(|(id, _)| *id).collect();
-    let mut labels = labels_of(&ids)?;
-    for (label, (_, range)) in labels.iter_mut().zip(tokens) {
-        if !spans.iter().any(|span| span.start <= range.start && range.end <= span.end) {
-            *label = IGNORED;
-        }
-    }
-    Ok(Example { ids, labels })
-}
-
-fn labels_of(ids: &[u32]) -> Result<Vec<i32>> {
-    ids.iter().map(|&id| Ok(i32::try_from(id)?)).collect()
-}
-
-/// Appends EOS unless the last id already is EOS.
-fn end_with(ids: &mut Vec<u32>, eos: Option<u32>) {
-    if let Some(eos) = eos.filter(|eos| ids.last() != Some(eos)) {
-        ids.push(eos);
-    }
 }

@@ -5,7 +5,9 @@
 //! `chat_environment.rs`. The text already contains BOS if the model needs it, so it must be
 //! encoded without special tokens. This file knows no tokens.
 
+use super::chat_answers::Shown;
 use super::chat_environment::{self, Markers};
+use super::chat_fit::Abilities;
 pub use super::conversation::{Conversation, Message};
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
@@ -13,6 +15,7 @@ use crate::small_file;
 use minijinja::context;
 use minijinja::value::{Value, merge_maps};
 use serde_json::Value as Json;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -26,6 +29,7 @@ pub struct ChatTemplate {
     source: String,
     bos_token: String,
     eos_token: String,
+    abilities: Abilities,
 }
 
 impl ChatTemplate {
@@ -40,7 +44,12 @@ impl ChatTemplate {
         let source = chat_environment::mark_generation(source);
         guarded(|| chat_environment::environment().template_from_str(&source).map(drop))
             .context("parsing the chat template")?;
-        Ok(Self { source, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
+        Ok(Self {
+            source,
+            bos_token: bos_token.to_owned(),
+            eos_token: eos_token.to_owned(),
+            abilities: Abilities::default(),
+        })
     }
 
     /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template`
@@ -93,30 +102,44 @@ impl ChatTemplate {
     /// Fails if the template rejects the messages (many require that user and assistant alternate),
     /// if a variable has a reserved name, or if the template exceeds its limits.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
-        Ok(self.render_marked(conversation, add_generation_prompt)?.0)
+        Ok(self.render_marked(&*self.fitted(conversation)?, add_generation_prompt)?.0)
+    }
+
+    /// The conversation as the template can show it.
+    fn fitted<'a>(&self, conversation: &'a Conversation) -> Result<Cow<'a, Conversation>> {
+        self.abilities.fitted(conversation, &|asked| Ok(self.render_marked(asked, false)?.0))
     }
 
     /// The text of a conversation, and the byte ranges that the assistant must produce: its
-    /// answers, each with its end-of-turn token.
+    /// answers, each with its end mark.
     ///
-    /// The ranges come from the `{% generation %}` blocks of the template. For a template without
-    /// them, this renders the text before and after each answer, and fails if the second does not
-    /// continue the first.
+    /// The ranges come from the `{% generation %}` blocks of the template if it has any, else from
+    /// what the template writes for other answers (`chat_answers.rs` has the rule). Fails if the
+    /// template refuses the conversation, or if an answer cannot be found.
     pub fn render_with_assistant_spans(&self, conversation: &Conversation) -> Result<(String, Vec<Range<usize>>)> {
-        let (text, spans) = self.render_marked(conversation, false)?;
-        if !spans.is_empty() {
+        self.render_with_answers(conversation, |_| true)
+    }
+
+    /// [`ChatTemplate::render_with_assistant_spans`] for those answers whose number among the
+    /// messages, from 0, passes the filter.
+    pub fn render_with_answers(
+        &self,
+        conversation: &Conversation,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Result<(String, Vec<Range<usize>>)> {
+        let conversation = &*self.fitted(conversation)?;
+        let (text, mut blocks) = self.render_marked(conversation, false)?;
+        let answers = conversation.messages.iter().enumerate().filter(|(_, m)| m.role() == "assistant");
+        let (wanted, others): (Vec<usize>, Vec<usize>) = answers.map(|(i, _)| i).partition(|&i| is_wanted(i));
+        let render = |changed: &Conversation, prompt: bool| Ok(self.render_marked(changed, prompt)?.0);
+        let shown = Shown { conversation, text: &text, eos_token: &self.eos_token, render: &render };
+        if blocks.is_empty() {
+            let spans = shown.answers(&wanted)?;
             return Ok((text, spans));
         }
-        let mut spans: Vec<Range<usize>> = Vec::new();
-        let first = |n: usize| Conversation { messages: conversation.messages[..n].to_vec(), ..conversation.clone() };
-        for (i, message) in conversation.messages.iter().enumerate().filter(|(_, m)| m.role() == "assistant") {
-            let before = self.render(&first(i), true)?;
-            let through = self.render(&first(i + 1), false)?;
-            let span = answer_span(&before, &through, &text, message).ok_or_else(|| not_continuing(i))?;
-            crate::ensure!(spans.last().is_none_or(|last| last.end <= span.start), "{}", not_continuing(i));
-            spans.push(span);
-        }
-        Ok((text, spans))
+        let unwanted = shown.answers(&others)?;
+        blocks.retain(|block| !unwanted.iter().any(|other| block.start < other.end && other.start < block.end));
+        Ok((text, blocks))
     }
 
     fn render_marked(
@@ -140,10 +163,11 @@ impl ChatTemplate {
             add_generation_prompt => add_generation_prompt,
             tools => tools,
             documents => documents,
+            // The last of them wins.
             ..merge_maps([
-                Value::from_serialize(variables),
-                context! { bos_token => self.bos_token, eos_token => self.eos_token },
                 markers.values(),
+                context! { bos_token => self.bos_token, eos_token => self.eos_token },
+                Value::from_serialize(variables),
             ])
         };
         guarded(|| template.render_captured_to(values, &mut out).map(drop).map_err(refused))?;
@@ -167,40 +191,6 @@ fn template_of(config: &Json) -> Result<Option<String>> {
             Err(Error::new("chat_template in tokenizer_config.json is neither a string nor a list of named templates"))
         }
     }
-}
-
-/// The range in `full` of the answer that extends `before` to `through`. Excludes white space after
-/// the end-of-turn token, because the model stops at that token and never generates the white
-/// space.
-fn answer_span(before: &str, through: &str, full: &str, message: &Message) -> Option<Range<usize>> {
-    let content = message.text()?.trim();
-    let answer = through.strip_prefix(before)?;
-    let rest = full.strip_prefix(before)?;
-    // Some templates render earlier answers differently from the last one (Qwen3 drops the
-    // reasoning). Then the rendering in `full` counts: it must be equal from the content on, with
-    // only white space between the prompt and the content.
-    let starts: Vec<usize> = match full.starts_with(through) {
-        true => vec![0],
-        false => answer.match_indices(content).map(|(at, _)| at).collect(),
-    };
-    let white = rest.len() - rest.trim_start().len();
-    starts.into_iter().find_map(|at| {
-        let answer = &answer[at..];
-        let gap = (0..=white).filter(|gap| rest.is_char_boundary(*gap)).find(|gap| rest[*gap..].starts_with(answer))?;
-        let after_content = answer.find(content)? + content.len();
-        let has_mark = !answer[after_content..].trim().is_empty();
-        let kept = if has_mark { answer.trim_end() } else { answer };
-        Some(before.len()..before.len() + gap + kept.len())
-    })
-}
-
-fn not_continuing(i: usize) -> Error {
-    Error::new(format!(
-        "cannot find the answer of message {} in the output of the chat template: the text before the answer is not a \
-        prefix of the text with it, and the template has no {{% generation %}} blocks; use \
-        {{\"prompt\", \"completion\"}} lines instead",
-        i + 1
-    ))
 }
 
 /// Runs minijinja and turns its panics into errors. It panics on a few expressions, such as

@@ -139,3 +139,137 @@ fn each_source_of_a_template_is_read() {
     m.insert("tokenizer.ggml.bos_token_id", Value::U64(1));
     assert_eq!(ChatTemplate::from_gguf(&m).unwrap().unwrap().render(&chat(&[]), false).unwrap(), "G<1>");
 }
+
+fn message(json: serde_json::Value) -> Message {
+    Message::from_fields(json.as_object().unwrap().clone()).unwrap()
+}
+
+fn said(turns: &[(&str, &str)]) -> Vec<Message> {
+    turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+}
+
+/// Leaves thoughts out of answers before the last question, as Qwen3 does, shows the others in tags,
+/// and trims contents.
+const THOUGHTFUL: &str = "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}\
+     {% endif %}{% endfor %}{% for m in messages %}{{ '<|' + m.role + '|>\n' }}{% if m.role == 'assistant' %}\
+     {% set c = m.content or '' %}{% set t = m.reasoning_content or '' %}{% if '</think>' in c %}\
+     {% set t = c.split('</think>')[0].split('<think>')[-1].strip() %}{% set c = c.split('</think>')[-1].strip() %}{% endif %}\
+     {% if loop.index0 > ns.last %}{{ '<think>\n' + t + '\n</think>\n\n' }}{% endif %}{{ c.strip() }}\
+     {% for call in m.tool_calls or [] %}{{ '<call>' + call.function.name + (call.function.arguments | tojson) + '</call>' }}{% endfor %}\
+     {% else %}{{ m.content | trim }}{% endif %}{{ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
+
+#[test]
+fn answers_are_what_the_template_shows_of_them() {
+    let talk = said(&[
+        ("user", "a"),
+        ("assistant", "<think>\nhm\n</think>\n\n b "),
+        ("user", " c"),
+        ("assistant", "<think>\nx\n</think>\n\nd"),
+    ]);
+    assert_eq!(answers(THOUGHTFUL, &talk), ["b<|end|>", "<think>\nx\n</think>\n\nd<|end|>"]);
+    let plain = said(&[("user", "a"), ("assistant", " b"), ("user", "c")]);
+    assert_eq!(answers(THOUGHTFUL, &plain), ["b<|end|>"]);
+    let apart = message(serde_json::json!({"role": "assistant", "reasoning_content": "why", "content": "d"}));
+    let talk = [Message::new("user", "a"), apart];
+    assert_eq!(answers(THOUGHTFUL, &talk), ["<think>\nwhy\n</think>\n\nd<|end|>"]);
+}
+
+#[test]
+fn tool_calls_are_part_of_the_answer_and_results_are_not() {
+    let call = serde_json::json!({"id": "1", "function": {"name": "f", "arguments": {"x": 1}}});
+    let calling = message(serde_json::json!({"role": "assistant", "content": null, "tool_calls": [call]}));
+    let result = message(serde_json::json!({"role": "tool", "tool_call_id": "1", "content": "<|end|>r"}));
+    let talk = [Message::new("user", "a"), calling, result, Message::new("assistant", "b")];
+    let expected = ["<think>\n\n</think>\n\n<call>f{\"x\": 1}</call><|end|>", "<think>\n\n</think>\n\nb<|end|>"];
+    assert_eq!(answers(THOUGHTFUL, &talk), expected);
+    // A template that counts the messages without tool calls, and moves the system prompt into the last question.
+    let mistral = "{% set ask = messages | selectattr('role', 'equalto', 'user') | list | last %}{% for m in messages \
+         | rejectattr('role', 'equalto', 'tool') | selectattr('tool_calls', 'undefined') %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}\
+         {{ raise_exception('alternate') }}{% endif %}{% endfor %}{% for m in messages %}{% if m.role == 'user' %}\
+         {{ '[INST]' + ('S ' if m == ask else '') + m.content + '[/INST]' }}{% elif m.tool_calls is defined %}\
+         {{ '[CALLS][{\"name\": \"' + m.tool_calls[0].function.name + '\"}]' + eos_token }}{% elif m.role == 'tool' %}\
+         {{ '[RESULTS]' + m.content + '[/RESULTS]' }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}";
+    let mut longer = talk.to_vec();
+    longer.extend(said(&[("user", "c"), ("assistant", "d")]));
+    assert_eq!(answers(mistral, &longer), ["[CALLS][{\"name\": \"f\"}]</s>", "b</s>", "d</s>"]);
+}
+
+#[test]
+fn a_generation_prompt_that_says_more_than_the_answer_is_not_learnt() {
+    let r1 = "{% for m in messages %}{% if m.role == 'user' %}{{ '<u>' + m.content }}{% else %}\
+        {{ '<a>\n' + m.content.split('</think>')[-1] + eos_token }}{% endif %}{% endfor %}\
+        {% if add_generation_prompt %}{{ '<a>\n<think>\n' }}{% endif %}";
+    let talk = said(&[("user", "a"), ("assistant", "<b>"), ("user", "c"), ("assistant", "<think>x</think>d")]);
+    assert_eq!(answers(r1, &talk), ["<b></s>", "d</s>"]);
+    let open = "{% for m in messages %}{{ '<' + m.role + '>\n' + m.content + '</s>' }}{% endfor %}\
+        {% if add_generation_prompt %}{{ '<assistant>\n<think>\n' }}{% endif %}";
+    let talk = said(&[("user", "a"), ("assistant", "<think>\nx</think>d"), ("user", "a"), ("assistant", "plain")]);
+    assert_eq!(answers(open, &talk), ["x</think>d</s>", "plain</s>"]);
+}
+
+#[test]
+fn the_assistant_may_speak_first() {
+    let default =
+        "{% if messages[0]['role'] == 'system' %}{{ messages[0].content }}{% else %}{{ 'You are kind.\n' }}{% endif %}";
+    let source = default.to_owned() + CHATML;
+    let talk = said(&[("assistant", "hello"), ("user", "a"), ("assistant", "b")]);
+    assert_eq!(answers(&source, &talk), ["hello<|im_end|>", "b<|im_end|>"]);
+    let twice = said(&[("user", "a"), ("assistant", "b"), ("assistant", "c")]);
+    assert_eq!(answers(&source, &twice), ["b<|im_end|>", "c<|im_end|>"]);
+}
+
+#[test]
+fn templates_that_refuse_parts_of_a_conversation_show_the_whole() {
+    let whole = "{% if messages | length != 4 %}{{ raise_exception('four messages') }}{% endif %}".to_owned() + CHATML;
+    assert_eq!(answers(&whole, &talk()), ["Hello, end.<|im_end|>", "Bye!<|im_end|>"]);
+}
+
+#[test]
+fn the_end_mark_is_what_the_template_writes_after_an_answer() {
+    let between = "{% for m in messages %}{{ m.role + ': ' + m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}\
+        {% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+    assert_eq!(answers(between, &talk()), ["Hello, end.</s>", "Bye!"]);
+    let lines = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}\
+        {% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+    assert_eq!(answers(lines, &talk()), ["Hello, end.\n", "Bye!\n"]);
+}
+
+#[test]
+fn answers_that_are_not_wanted_are_left_out_also_of_generation_blocks() {
+    for source in [CHATML, MARKED] {
+        let (text, spans) = template(source).render_with_answers(&chat(&talk()), |i| i == 3).unwrap();
+        assert_eq!(spans.len(), 1);
+        assert!(text[spans[0].clone()].starts_with("Bye!"));
+    }
+}
+
+#[test]
+fn contents_in_parts_are_joined_unless_the_template_shows_parts() {
+    let parts =
+        serde_json::json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]});
+    let one = chat(&[message(parts)]);
+    assert_eq!(template("{{ messages[0].content }}").render(&one, false).unwrap(), "a\nb");
+    let shows = "{% for p in messages[0].content %}{{ p.text }}{% endfor %}";
+    assert_eq!(template(shows).render(&one, false).unwrap(), "ab");
+    let image = serde_json::json!({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]});
+    let e = template("x").render(&chat(&[message(image)]), false).unwrap_err().to_string();
+    assert!(e.contains("message 1: part 1") && e.contains("image_url"), "{e}");
+}
+
+#[test]
+fn arguments_in_json_text_become_objects_if_the_template_shows_those() {
+    let call = |arguments: serde_json::Value| {
+        let calls = serde_json::json!([{"function": {"name": "f", "arguments": arguments}}]);
+        chat(&[message(serde_json::json!({"role": "assistant", "content": "", "tool_calls": calls}))])
+    };
+    let show = |source: &str, arguments: &str| {
+        let source =
+            format!("{{% for m in messages %}}{{% for c in m.tool_calls or [] %}}{source}{{% endfor %}}{{% endfor %}}");
+        template(&source).render(&call(arguments.into()), false).map_err(|e| e.to_string())
+    };
+    assert_eq!(show("{{ c.function.arguments | tojson }}", "{\"a\":1}").unwrap(), "{\"a\": 1}");
+    assert_eq!(show("{{ c.function.arguments | tojson }}", "").unwrap(), "{}");
+    assert_eq!(show("{{ c.function.arguments }}", "{\"a\":1}").unwrap(), "{\"a\":1}");
+    assert!(show("{{ c.function.arguments | tojson }}", "{a}").unwrap_err().contains("message 1: the arguments"));
+    assert_eq!(show("{{ c.function.name }}", "{a}").unwrap(), "f");
+}

@@ -60,6 +60,25 @@ pub struct Conversation {
 impl Conversation {
     /// Names that [`Conversation::variables`] may not have: a conversation has fields for them.
     pub const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+
+    /// Bytes of all texts and names.
+    pub fn n_bytes(&self) -> usize {
+        let fields =
+            |map: &Map<String, Json>| map.iter().map(|(name, value)| name.len() + n_bytes(value)).sum::<usize>();
+        let messages: usize = self.messages.iter().map(|message| fields(&message.0)).sum();
+        messages
+            + fields(&self.variables)
+            + [&self.tools, &self.documents].into_iter().flatten().map(n_bytes).sum::<usize>()
+    }
+}
+
+fn n_bytes(value: &Json) -> usize {
+    match value {
+        Json::String(text) => text.len(),
+        Json::Array(list) => list.iter().map(n_bytes).sum(),
+        Json::Object(map) => map.iter().map(|(name, value)| name.len() + n_bytes(value)).sum(),
+        _ => 0,
+    }
 }
 
 impl From<Vec<Message>> for Conversation {

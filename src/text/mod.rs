@@ -1,7 +1,9 @@
 //! Floor 7: text to token ids and back: tokenizers, chat templates and stop tokens.
 
+mod chat_answers;
 pub(crate) mod chat_environment;
 pub(crate) mod chat_filters;
+mod chat_fit;
 pub mod chat_template;
 pub mod conversation;
 pub mod decode_stream;

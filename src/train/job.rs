@@ -65,9 +65,9 @@ pub struct TrainJob {
     /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
-    /// Folder with train.jsonl and optionally valid.jsonl; each line has prompt and completion,
-    /// messages, text or input_ids
-    #[arg(long, value_name = "DIR")]
+    /// Folder with train.jsonl and optionally valid.jsonl (or .json, .csv, .tsv, .parquet), a folder
+    /// of texts, or one file; `longreach data` shows what a model learns of it
+    #[arg(long, value_name = "DIR|FILE")]
     pub data: PathBuf,
     /// Output folder for the adapter or model, metrics.jsonl and eval.jsonl
     #[arg(long, value_name = "DIR")]
@@ -126,7 +126,7 @@ pub struct TrainJob {
     /// Recompute activations in the backward pass: less memory, a third more time
     #[arg(long, action = ArgAction::SetTrue)]
     pub recompute: bool,
-    /// Evaluate on valid.jsonl every N steps and at the end; 0 for the end only
+    /// Evaluate on the validation data every N steps and at the end; 0 for the end only
     #[arg(long, value_name = "N", default_value_t = DEFAULT.eval_every)]
     pub eval_every: u64,
     /// Save every N steps and at the end; 0 for the end only

@@ -85,7 +85,10 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         )));
     }
     if job.eval_every > 0 && data.valid.is_none() {
-        observer.note(&format!("`eval_every` has nothing to evaluate: {} holds no valid.jsonl", job.data.display()));
+        observer.note(&format!(
+            "`eval_every` has nothing to evaluate: {} has no validation data, such as valid.jsonl",
+            job.data.display()
+        ));
     }
     if longest > own {
         observer.note(&format!(

@@ -10,6 +10,8 @@ pub fn attacks(reader: &str) -> Vec<(&'static str, Vec<u8>)> {
         "safetensors" => safetensors(),
         "tokenizer" => tokenizers(),
         "dataset" => dataset(),
+        "csv" => csv(),
+        "parquet" => parquet(),
         "model_json" => model_json(),
         "chat_template" => chat_templates(),
         other => panic!("no attacks on {other}"),
@@ -214,6 +216,47 @@ fn dataset() -> Vec<(&'static str, Vec<u8>)> {
         ("not UTF-8", b"{\"text\": \"\xff\xfe\"}".to_vec()),
         ("half a surrogate", b"{\"text\": \"\\ud800\"}".to_vec()),
         ("huge numbers", b"{\"input_ids\": [1e999, 99999999999999999999999999]}".to_vec()),
+        ("a list of two million elements", line(format!("[{}0]", "0,".repeat(1 << 21)))),
+        ("a list of two million texts", line(format!("[{}", "{\"text\":\"a\"},".repeat(1 << 17)))),
+        ("a deep list", line("[".repeat(1 << 20))),
+        (
+            "a message of many parts",
+            line(format!("{{\"messages\": [{{\"role\": \"user\", \"content\": [{}0]}}]}}", "\"a\",".repeat(1 << 18))),
+        ),
+        (
+            "deep tools",
+            line(format!("{{\"messages\": [], \"tools\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000))),
+        ),
+        ("a pointer", b"version https://git-lfs.github.com/spec/v1\n".repeat(1000)),
+    ]
+}
+
+fn csv() -> Vec<(&'static str, Vec<u8>)> {
+    let table = |body: String| body.into_bytes();
+    vec![
+        ("a quote without end", table(format!("text\n\"{}", "a\n".repeat(1 << 20)))),
+        ("a million columns", table(format!("text{}\na\n", ",x".repeat(1 << 20)))),
+        ("a million rows of one cell", table(format!("text,x\n{}", "a\n".repeat(1 << 20)))),
+        ("a million empty rows", table(format!("text\n{}", "\"\"\n".repeat(1 << 17)))),
+        ("the same column again and again", table(format!("text{}\n", ",text".repeat(1 << 12)))),
+        ("deep JSON in a cell", table(format!("messages\n{}\n", "[".repeat(1 << 20)))),
+        ("not UTF-8", b"text\n\xff\xfe\n".to_vec()),
+        ("zeros", vec![0; 1 << 16]),
+    ]
+}
+
+fn parquet() -> Vec<(&'static str, Vec<u8>)> {
+    let footer = |footer: &[u8]| [b"PAR1", footer, &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat();
+    let table = include_bytes!("../tables/texts.parquet");
+    // A group in a group in a group: name "a" and one child.
+    let nested =
+        [&[0x15, 2, 0x19, 0xFC, 0xA0, 0x8D, 6][..], &b"\x35\x00\x18\x01a\x15\x02\x00".repeat(100_000)].concat();
+    vec![
+        ("a group of two thousand million", footer(b"\x15\x02\x19\x1c\x48\x01a\x15\xFE\xFF\xFF\xFF\x0F\x00\x00")),
+        ("a schema of 100,000 levels", footer(&nested)),
+        ("a footer longer than the file", [&table[..table.len() - 8], b"\xFF\xFF\xFF\x7FPAR1"].concat()),
+        ("half a table", table[table.len() / 2..].to_vec()),
+        ("an encrypted one", [&table[..table.len() - 4], b"PARE"].concat()),
     ]
 }
 

@@ -26,13 +26,15 @@ use longreach::text::tokenizer::Tokenizer;
 pub type Reader = fn(&Path, &[u8]);
 
 /// All readers by name.
-pub const READERS: [(&str, Reader); 8] = [
+pub const READERS: [(&str, Reader); 10] = [
     ("gguf", gguf),
     ("gguf_split", gguf_split),
     ("safetensors", safetensors),
     ("tokenizer", tokenizer),
     ("gguf_tokenizer", gguf_tokenizer),
     ("dataset", dataset),
+    ("csv", csv),
+    ("parquet", parquet),
     ("model_json", model_json),
     ("chat_template", chat_template),
 ];
@@ -137,14 +139,28 @@ pub fn gguf_tokenizer(scratch: &Path, bytes: &[u8]) {
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// A file of training data.
+/// A file of training data in JSON.
 pub fn dataset(scratch: &Path, bytes: &[u8]) {
+    data(scratch, "train.jsonl", bytes);
+}
+
+/// A table of training data as text.
+pub fn csv(scratch: &Path, bytes: &[u8]) {
+    data(scratch, "train.csv", bytes);
+}
+
+/// A Parquet table of training data.
+pub fn parquet(scratch: &Path, bytes: &[u8]) {
+    data(scratch, "train.parquet", bytes);
+}
+
+fn data(scratch: &Path, name: &str, bytes: &[u8]) {
     static PARTS: OnceLock<(Tokenizer, ChatTemplate)> = OnceLock::new();
     let (tokenizer, template) = PARTS.get_or_init(|| {
         let json = include_bytes!("../../assets/stories260k/tokenizer.json");
         (Tokenizer::from_json_bytes(json).unwrap(), ChatTemplate::new(CHATML, "<s>", "</s>").unwrap())
     });
-    let path = write(scratch, "train.jsonl", bytes);
+    let path = write(scratch, name, bytes);
     let reader = dataset::Reader {
         tokenizer: Some(tokenizer),
         template: Some(template),

@@ -22,6 +22,13 @@ pub fn seeds(reader: &str, scratch: &Path) -> Vec<Vec<u8>> {
         "dataset" => vec![
             DATASET.as_bytes().to_vec(),
             [b"\xEF\xBB\xBF", DATASET.lines().next_back().unwrap().as_bytes()].concat(),
+            format!("[{}]", DATASET.trim().replace("\n\n", "\n").replace('\n', ",\n")).into_bytes(),
+        ],
+        "csv" => vec![CSV.as_bytes().to_vec(), CSV.replace(',', ";").into_bytes()],
+        "parquet" => vec![
+            include_bytes!("../tables/messages.parquet").to_vec(),
+            include_bytes!("../tables/texts.parquet").to_vec(),
+            include_bytes!("../tables/ids.parquet").to_vec(),
         ],
         "model_json" => model_jsons(),
         "chat_template" => CHAT_TEMPLATES.iter().map(|t| t.as_bytes().to_vec()).collect(),
@@ -199,8 +206,14 @@ const DATASET: &str = r#"{"prompt": "Once", "completion": " upon a time"}
 {"text": "There was a \"cat\".", "extra": {"a": [1, 2.5e300, null, true]}}
 
 {"input_ids": [1, 2, 511], "labels": [-100, 2, 511]}
+{"conversations": [{"from": "system", "value": "Be."}, {"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Ho."}]}
+{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b", "weight": 0}, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}], "tools": "[]"}
+{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}], "chat_template_kwargs": {"x": [1]}}
+{"instruction": "Say", "input": "a", "output": "b", "system": "Be."}
 {"input_ids": [5, 6, 7], "text": null}
 "#;
+
+const CSV: &str = "id,prompt,completion,input_ids\n1,\"Once, \"\"upon\"\"\n a\",time,\n2,,x,[1]\n3,a,b,\n";
 
 const CHAT_TEMPLATES: [&str; 4] = [
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message.content|trim + eos_token }}{% endfor %}{% if add_generation_prompt %}{{- '<|a|>' }}{% endif %}",

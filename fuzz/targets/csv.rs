@@ -1,0 +1,6 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(
+    init: longreach_fuzz::write_seeds("csv"),
+    |bytes: &[u8]| longreach_fuzz::run(longreach_fuzz::readers::csv, bytes)
+);

@@ -1,0 +1,192 @@
+//! `longreach data`: shows training data as a model would learn it.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use super::args::ModelArgs;
+use super::output::{note, print_line};
+use crate::data::dataset::Reader;
+use crate::data::survey::{Listed, Part, Shown, Statistics, histogram, survey};
+use crate::error::{Error, Result};
+
+/// Most tokens shown of an example.
+const MAX_TOKENS: usize = 2000;
+/// Most places listed in the text output.
+const MAX_PLACES: usize = 10;
+
+/// Flags of `data`.
+#[derive(Args, Debug)]
+pub struct DataArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Folder or file with training data, as for train
+    #[arg(long, value_name = "DIR|FILE")]
+    data: PathBuf,
+    /// Number of training examples to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    examples: usize,
+    /// Truncate longer examples to this many tokens, as train does
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command. Fails at the end if records were refused, because training would fail.
+pub fn run(args: &DataArgs) -> Result<()> {
+    if !args.data.exists() {
+        return Err(Error::usage(format!("`data` {} does not exist", args.data.display())));
+    }
+    let files = args.model.open()?;
+    let reader = Reader {
+        tokenizer: files.tokenizer().ok(),
+        template: files.template.as_ref(),
+        eos: files.stop.first(),
+        vocab_size: files.config().vocab,
+        max_length: args.max_length,
+    };
+    let parts = survey(&reader, &args.data, args.examples, MAX_TOKENS)?;
+    if args.json {
+        print_line(&json!({ "parts": parts.iter().map(to_json).collect::<Vec<_>>() }).to_string())?;
+    } else {
+        let is_coloured =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        parts.iter().try_for_each(|part| print_part(part, is_coloured))?;
+    }
+    let longest = parts.iter().flat_map(|part| &part.tokens).max().copied().unwrap_or(0);
+    let limit = args.model.max_positions.unwrap_or(files.config().max_positions);
+    if longest > limit {
+        note(&format!(
+            "note: the longest example has {longest} tokens, more than the model's {limit} positions: train refuses it \
+             without `max_length` {limit}"
+        ));
+    }
+    match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
+        Some(((place, why), n)) => Err(Error::new(format!("{n} records cannot be read; the first is {place}: {why}"))),
+        None => Ok(()),
+    }
+}
+
+fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
+    let files = match part.files.as_slice() {
+        [one] => one.display().to_string(),
+        [first, ..] => format!("{} files, the first {}", part.files.len(), first.display()),
+        [] => String::new(),
+    };
+    let forms: Vec<_> = part.forms.iter().map(|(form, n)| format!("{n} {}", form.name())).collect();
+    print_line(&format!("{}: {} examples in {files}", part.name, part.tokens.len()))?;
+    print_line(&format!("  forms    {}", if forms.is_empty() { "none".to_owned() } else { forms.join(", ") }))?;
+    let (tokens, learnt) = (Statistics::of(&part.tokens), Statistics::of(&part.learnt));
+    let line = |s: Statistics| {
+        format!("min {}, median {}, mean {:.1}, max {}, {} in all", s.min, s.median, s.mean, s.max, s.total)
+    };
+    print_line(&format!("  tokens   {}", line(tokens)))?;
+    let percent = if tokens.total == 0 { 0.0 } else { 100.0 * learnt.total as f64 / tokens.total as f64 };
+    print_line(&format!("  learnt   {} ({percent:.0} %)", line(learnt)))?;
+    let bins: Vec<_> = histogram(&part.tokens).iter().map(|(most, n)| format!("≤{most}: {n}")).collect();
+    print_line(&format!("  lengths  {}", bins.join("  ")))?;
+    for (what, listed) in [("cut", &part.cut), ("left out", &part.left_out), ("refused", &part.refused)] {
+        print_places(what, listed)?;
+    }
+    for (i, shown) in part.shown.iter().enumerate() {
+        print_line(&format!(
+            "\nexample {}: {}, {}, {} tokens, {} learnt",
+            i + 1,
+            shown.place,
+            shown.form.name(),
+            shown.n_tokens,
+            shown.n_learnt
+        ))?;
+        print_line(&marked(shown, is_coloured))?;
+    }
+    print_line("")
+}
+
+fn print_places(what: &str, listed: &Listed) -> Result<()> {
+    if listed.n > 0 {
+        print_line(&format!("  {what}: {}", listed.n))?;
+    }
+    for (place, why) in listed.first.iter().take(MAX_PLACES) {
+        print_line(&format!("    {}: {}", harmless(place), harmless(why)))?;
+    }
+    match listed.n.saturating_sub(MAX_PLACES) {
+        0 => Ok(()),
+        more => print_line(&format!("    and {more} more")),
+    }
+}
+
+/// The text of an example with its learnt parts in brackets, and in green if `is_coloured`.
+fn marked(shown: &Shown, is_coloured: bool) -> String {
+    let (green, plain) = if is_coloured { ("\u{1b}[32m", "\u{1b}[0m") } else { ("", "") };
+    let piece = |(text, is_learnt): &(String, bool)| match is_learnt {
+        true => format!("{green}⟦{}⟧{plain}", harmless(text)),
+        false => harmless(text),
+    };
+    let more = if shown.n_more > 0 { format!(" … and {} more tokens", shown.n_more) } else { String::new() };
+    shown.pieces.iter().map(piece).collect::<String>() + &more
+}
+
+/// The text with control characters as escapes, because data must not control the terminal.
+fn harmless(text: &str) -> String {
+    let letter = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_unicode().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(letter).collect()
+}
+
+fn to_json(part: &Part) -> Json {
+    let statistics = |numbers: &[usize]| {
+        let s = Statistics::of(numbers);
+        json!({ "min": s.min, "median": s.median, "mean": s.mean, "max": s.max, "total": s.total })
+    };
+    let listed = |listed: &Listed| {
+        let entry = |(place, why): &(String, String)| json!({ "place": place, "reason": why });
+        json!({ "count": listed.n, "first": listed.first.iter().map(entry).collect::<Vec<_>>() })
+    };
+    let bin = |(most, n): (usize, usize)| json!({ "up_to": most, "examples": n });
+    let piece = |(text, is_learnt): &(String, bool)| json!({ "text": text, "learnt": is_learnt });
+    let shown = |shown: &Shown| {
+        json!({
+            "place": shown.place,
+            "form": shown.form.name(),
+            "tokens": shown.n_tokens,
+            "learnt": shown.n_learnt,
+            "pieces": shown.pieces.iter().map(piece).collect::<Vec<_>>(),
+            "more_tokens": shown.n_more,
+        })
+    };
+    let forms: serde_json::Map<_, _> = part.forms.iter().map(|(form, n)| (form.name().to_owned(), json!(n))).collect();
+    json!({
+        "name": part.name,
+        "files": part.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        "examples": part.tokens.len(),
+        "forms": forms,
+        "tokens": statistics(&part.tokens),
+        "learnt": statistics(&part.learnt),
+        "lengths": histogram(&part.tokens).into_iter().map(bin).collect::<Vec<_>>(),
+        "cut": listed(&part.cut),
+        "left_out": listed(&part.left_out),
+        "refused": listed(&part.refused),
+        "shown": part.shown.iter().map(shown).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::dataset::Form;
+
+    #[test]
+    fn learnt_parts_are_in_brackets_and_control_letters_are_escaped() {
+        let pieces = vec![("a\u{1b}[2J\n".to_owned(), false), ("b".to_owned(), true)];
+        let shown = Shown { place: String::new(), form: Form::Text, n_tokens: 9, n_learnt: 1, pieces, n_more: 7 };
+        assert_eq!(marked(&shown, false), "a\\u{1b}[2J\n⟦b⟧ … and 7 more tokens");
+        assert_eq!(marked(&shown, true), "a\\u{1b}[2J\n\u{1b}[32m⟦b⟧\u{1b}[0m … and 7 more tokens");
+    }
+}

@@ -1,0 +1,103 @@
+//! Finds the files of a data folder: those of training, validation and test.
+
+use super::read::{ending_of, endings, is_document};
+use crate::data::line::SHAPES;
+use crate::error::{Context, Error, Result};
+use std::path::{Path, PathBuf};
+
+/// The files of each part of a data set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    pub train: Vec<PathBuf>,
+    pub valid: Vec<PathBuf>,
+    pub test: Vec<PathBuf>,
+}
+
+/// Names of the validation file, without the ending.
+const VALID: [&str; 4] = ["valid", "validation", "val", "dev"];
+/// Levels of folders in which documents are looked for.
+const MAX_DEPTH: usize = 8;
+/// Most documents of a folder.
+const MAX_DOCUMENTS: usize = 1_000_000;
+
+impl Files {
+    /// The files of a path: a file of training data, or a folder with `train` and perhaps `valid`
+    /// and `test` in one of the formats, or a folder of documents.
+    pub fn find(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Ok(Self { train: vec![path.to_path_buf()], ..Self::default() });
+        }
+        // Data sets of the hub have their files in a folder `data`.
+        for folder in [path.to_path_buf(), path.join("data")] {
+            let train = named(&folder, &["train"])?;
+            if !train.is_empty() {
+                return Ok(Self { train, valid: named(&folder, &VALID)?, test: named(&folder, &["test"])? });
+            }
+        }
+        let mut train = Vec::new();
+        documents(path, 0, &mut train)?;
+        if train.is_empty() {
+            return Err(Error::usage(format!(
+                "{} has neither a train.jsonl (or .json, .csv, .tsv, .parquet, .txt) nor documents (.txt, .md); \
+                 train.jsonl is a file with one JSON object per line: {SHAPES}",
+                path.display()
+            )));
+        }
+        Ok(Self { train, ..Self::default() })
+    }
+}
+
+/// The entries of a folder in the order of their names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read =
+        || -> std::io::Result<Vec<PathBuf>> { std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect() };
+    let mut paths = read().with_context(|| format!("reading {}", folder.display()))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The files with one of the names and the ending of a format, or the numbered parts of one.
+fn named(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    for path in entries(folder)?.into_iter().filter(|path| path.is_file()) {
+        let ending = ending_of(&path);
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = match stem.split_once('-') {
+            Some((name, part)) if part.split_once("-of-").is_some_and(|(n, _)| n.parse::<u32>().is_ok()) => name,
+            _ => &stem,
+        };
+        if names.contains(&name) && endings().any(|known| known == ending) {
+            let set = if name.len() == stem.len() { format!("{stem}.{ending}") } else { format!("{name}-*.{ending}") };
+            found.push((set, path));
+        }
+    }
+    if let Some((other, _)) = found.iter().find(|(set, _)| *set != found[0].0) {
+        return Err(Error::usage(format!(
+            "{} has both {} and {other}: leave one of them, or give the file itself",
+            folder.display(),
+            found[0].0
+        )));
+    }
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Adds the documents of a folder and of the folders in it. Skips hidden files and links to
+/// folders.
+fn documents(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    for path in entries(folder)? {
+        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if is_hidden {
+            continue;
+        }
+        if path.is_dir() && !path.is_symlink() && depth < MAX_DEPTH {
+            documents(&path, depth + 1, found)?;
+        } else if path.is_file() && is_document(&path) {
+            crate::ensure!(found.len() < MAX_DOCUMENTS, "{} has more than {MAX_DOCUMENTS} documents", folder.display());
+            found.push(path);
+        }
+    }
+    Ok(())
+}

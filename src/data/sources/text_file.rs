@@ -1,0 +1,20 @@
+//! Text files: each is one document.
+
+use super::record::{Content, Each, Place};
+use crate::data::tokens::MAX_TEXT_BYTES;
+use crate::error::{Context, Result};
+use std::fs::File;
+use std::io::{BufReader, Read};
+
+/// Reads a text file. A byte order mark is not part of the text.
+pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    crate::ensure!(
+        bytes.len() <= MAX_TEXT_BYTES,
+        "the document has more than {MAX_TEXT_BYTES} bytes: split it into several files"
+    );
+    let text = String::from_utf8(bytes).map_err(|e| e.utf8_error()).context("not a text in UTF-8")?;
+    let text = text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text);
+    each(Place::Whole, Content::Document(text))
+}

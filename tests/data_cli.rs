@@ -1,0 +1,57 @@
+//! `longreach data` through the binary: what it shows of good and bad data, as text and as JSON.
+
+mod program;
+
+use std::path::Path;
+
+use program::{arg, project, run};
+
+fn data(folder: &Path, more: &[&str]) -> program::Run {
+    let model = project("assets/stories260k");
+    let args = ["data", "--model", arg(&model), "--data", arg(folder)];
+    run(&[&args, more].concat())
+}
+
+#[test]
+fn examples_are_shown_with_their_learnt_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = "{\"prompt\": \"Once upon\", \"completion\": \" a time\"}\n{\"text\": \"Lily ran.\"}\n";
+    std::fs::write(dir.path().join("train.jsonl"), lines).unwrap();
+    std::fs::write(dir.path().join("validation.csv"), "text\nTom ran.\n").unwrap();
+    let shown = data(dir.path(), &[]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    for words in [
+        "train: 2 examples in",
+        "1 prompt and completion, 1 text",
+        "<s> Once upon⟦ a time",
+        "⟦<s> Lily ran.</s>⟧",
+        "valid: 1 examples in",
+    ] {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    assert!(!shown.stdout.contains('\u{1b}'), "colours are for terminals");
+    let json = data(dir.path(), &["--json", "--examples", "1", "--max-length", "3"]).json();
+    let train = &json["parts"][0];
+    assert_eq!(
+        (&train["name"], &train["tokens"]["max"], &train["cut"]["count"]),
+        (&"train".into(), &3.into(), &2.into())
+    );
+    assert_eq!(json["parts"][1]["name"], "valid");
+    assert_eq!(train["shown"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_all_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = "{\"text\": \"a\"}\n{\"text\": null}\n\n{\"question\": \"a\"}\n";
+    std::fs::write(dir.path().join("train.jsonl"), lines).unwrap();
+    let shown = data(dir.path(), &[]);
+    assert_eq!(shown.code, 1, "{shown:?}");
+    for words in
+        ["refused: 2", "train.jsonl, line 2: the field \"text\" is null", "train.jsonl, line 4: found an object"]
+    {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    assert!(shown.stderr.contains("2 records cannot be read"), "{}", shown.stderr);
+    assert_eq!(data(&dir.path().join("absent"), &[]).code, 2);
+}
