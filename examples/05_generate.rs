@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let prompt = args.next().unwrap_or_else(|| "Once upon a time".into());
     let files = ModelFiles::bundled(None)?;
     let mut loaded = load(device.as_mut(), &files.source, None, Train::Nothing)?;
-    let prompt_ids = files.tokenizer()?.encode(&prompt, true)?;
+    let prompt_ids = files.tokenizer()?.encode_prompt(&prompt)?;
 
     for attention in [Attention::Dense, Attention::Lrsa(Lrsa::new(4, 16, 0.25)?)] {
         let request = GenerateRequest {

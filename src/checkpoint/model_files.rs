@@ -107,7 +107,7 @@ impl ModelFiles {
         if chat && self.template.is_some() {
             return self.chat_ids(&vec![Message::new("user", text)].into());
         }
-        self.checked(self.tokenizer()?.encode(text, true)?)
+        self.checked(self.tokenizer()?.encode_prompt(text)?)
     }
 
     /// Token ids of a conversation up to the start of the next answer. Fails if the model has no

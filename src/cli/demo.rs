@@ -223,7 +223,7 @@ impl Demo<'_> {
 
     fn text(&mut self, name: &str, attention: Attention) -> Result<Generated> {
         let tokenizer = self.files.tokenizer()?;
-        let prompt_ids = tokenizer.encode(PROMPT, true)?;
+        let prompt_ids = tokenizer.encode_prompt(PROMPT)?;
         let request = GenerateRequest {
             prompt_ids: &prompt_ids,
             max_tokens: N_GENERATED,

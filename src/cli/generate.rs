@@ -18,6 +18,7 @@ use crate::checkpoint::load::{Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
+use crate::text::tokenizer::Tokenizer;
 
 /// Default of `--max-tokens`, if the model's positions allow it.
 const DEFAULT_MAX_TOKENS: usize = 256;
@@ -192,6 +193,9 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     }
     let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
     let prompt_ids = args.prompt.ids(&files)?;
+    if let Some(text) = files.tokenizer().ok().and_then(Tokenizer::take_note) {
+        note(&format!("note: {text}"));
+    }
     let max_tokens = args.max_tokens(&files, prompt_ids.len())?;
     let mut device = args.device.open()?;
     let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;

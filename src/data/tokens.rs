@@ -148,7 +148,7 @@ fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {
 /// Tokens of prompt, completion and EOS. The labels of the prompt do not count. Prompt and
 /// completion are encoded separately, because at inference the prompt is encoded alone.
 fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<u32>) -> Result<Example> {
-    let mut ids = tokenizer.encode(prompt, true)?;
+    let mut ids = tokenizer.encode_prompt(prompt)?;
     let n_prompt = ids.len();
     ids.extend(match prompt.is_empty() {
         true => tokenizer.encode(completion, false)?,

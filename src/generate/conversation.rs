@@ -141,7 +141,10 @@ impl Conversation {
                 }
             }
         }
-        let ids = tokenizer.encode(reply.prompt, reply.add_special)?;
+        let ids = match reply.add_special {
+            true => tokenizer.encode_prompt(reply.prompt)?,
+            false => tokenizer.encode(reply.prompt, false)?,
+        };
         if ids.is_empty() {
             return Err(Error::usage("the prompt is empty"));
         }

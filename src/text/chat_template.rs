@@ -9,6 +9,9 @@ use super::chat_answers::Shown;
 use super::chat_environment::{self, Markers};
 use super::chat_fit::Abilities;
 pub use super::conversation::{Conversation, Message};
+use super::gguf_tokenizer;
+use super::special_tokens::SpecialTokens;
+use super::tokenizer_config::TokenizerConfig;
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
 use crate::small_file;
@@ -23,18 +26,25 @@ use std::path::Path;
 /// Longest template in bytes. Real ones have a few kilobytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
-/// A model's chat template with its BOS and EOS tokens.
+/// A model's chat template with its special tokens.
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
-    bos_token: String,
-    eos_token: String,
+    special: SpecialTokens,
     abilities: Abilities,
 }
 
 impl ChatTemplate {
     /// Parses a template. Fails if it is not valid.
     pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
+        let mut special = SpecialTokens::default();
+        special.set("bos_token", bos_token);
+        special.set("eos_token", eos_token);
+        Self::with_special(source, special)
+    }
+
+    /// Parses a template that sees these special tokens. Fails if it is not valid.
+    pub fn with_special(source: &str, special: SpecialTokens) -> Result<Self> {
         crate::ensure!(
             source.len() <= MAX_TEMPLATE_BYTES,
             "the chat template has {} bytes; at most {MAX_TEMPLATE_BYTES} are supported",
@@ -44,12 +54,7 @@ impl ChatTemplate {
         let source = chat_environment::mark_generation(source);
         guarded(|| chat_environment::environment().template_from_str(&source).map(drop))
             .context("parsing the chat template")?;
-        Ok(Self {
-            source,
-            bos_token: bos_token.to_owned(),
-            eos_token: eos_token.to_owned(),
-            abilities: Abilities::default(),
-        })
+        Ok(Self { source, special, abilities: Abilities::default() })
     }
 
     /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template`
@@ -72,14 +77,10 @@ impl ChatTemplate {
             Some(source) => Some(source),
             None => template_of(&config)?,
         };
-        let token = |key: &str| {
-            let token = &config[key];
-            token.as_str().or_else(|| token["content"].as_str()).unwrap_or_default().to_owned()
-        };
-        source
-            .map(|source| Self::new(&source, &token("bos_token"), &token("eos_token")))
-            .transpose()
-            .with_context(|| format!("the chat template of {}", dir.display()))
+        let Some(source) = source else { return Ok(None) };
+        let special = TokenizerConfig::read(dir)?.special_tokens();
+        let template = Self::with_special(&source, special);
+        template.with_context(|| format!("the chat template of {}", dir.display())).map(Some)
     }
 
     /// The template of a GGUF file, if it has one.
@@ -87,13 +88,9 @@ impl ChatTemplate {
         if !metadata.contains("tokenizer.chat_template") {
             return Ok(None);
         }
-        let tokens = metadata.strings("tokenizer.ggml.tokens")?;
-        let token = |key: &str| -> Result<&str> {
-            let id = if metadata.contains(key) { metadata.u64(key)? as usize } else { usize::MAX };
-            Ok(tokens.get(id).copied().unwrap_or_default())
-        };
-        let (bos, eos) = (token("tokenizer.ggml.bos_token_id")?, token("tokenizer.ggml.eos_token_id")?);
-        Self::new(metadata.str("tokenizer.chat_template")?, bos, eos).context("the GGUF file's chat template").map(Some)
+        let special = gguf_tokenizer::special_tokens(metadata)?;
+        let source = metadata.str("tokenizer.chat_template")?;
+        Self::with_special(source, special).context("the GGUF file's chat template").map(Some)
     }
 
     /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
@@ -158,17 +155,14 @@ impl ChatTemplate {
         let environment = chat_environment::environment();
         let template = environment.template_from_str(&self.source)?;
         let mut out = chat_environment::Bounded::default();
+        let special = Value::from_serialize(self.special.variables());
         let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             tools => tools,
             documents => documents,
             // The last of them wins.
-            ..merge_maps([
-                markers.values(),
-                context! { bos_token => self.bos_token, eos_token => self.eos_token },
-                Value::from_serialize(variables),
-            ])
+            ..merge_maps([markers.values(), special, Value::from_serialize(variables)])
         };
         guarded(|| template.render_captured_to(values, &mut out).map(drop).map_err(refused))?;
         markers.take_out(&out.text()?)

@@ -6,14 +6,14 @@
 //! [`super::tokenizer`] wraps the result.
 
 use super::pre_tokenizer::{self, PreTokenizer};
+use super::special_tokens::{SpecialTokens, around};
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner,
-};
+use std::collections::HashMap;
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 /// SentencePiece's character for a space.
 const SPACE: &str = "\u{2581}";
@@ -30,30 +30,47 @@ const MAX_PIECE_BYTES: usize = 512;
 /// Most merges per piece on average. Known vocabularies have two.
 const MAX_MERGES_A_PIECE: usize = 8;
 
+/// Roles of special tokens, their names in keys, and the ids that llama.cpp takes for SentencePiece
+/// vocabularies without the key. (Its BOS and EOS of other vocabularies, 11, belong to one model
+/// and do not count here.)
+const ROLE_KEYS: [(&str, &str, Option<u32>); 7] = [
+    ("bos_token", "bos", Some(1)),
+    ("eos_token", "eos", Some(2)),
+    ("unk_token", "unknown", Some(0)),
+    ("sep_token", "seperator", None),
+    ("pad_token", "padding", None),
+    ("cls_token", "cls", None),
+    ("mask_token", "mask", None),
+];
+
 /// The tokenizer keys of a GGUF file.
 pub struct Vocabulary {
     kind: Kind,
-    pub tokens: Vec<String>,
+    /// Names by id. A token whose name occurs before has another name that no text contains.
+    tokens: Vec<String>,
     types: Vec<i64>,
-    pub bos: Option<u32>,
-    pub eos: Option<u32>,
+    /// Ids of repeated tokens, and the ids of the first ones. The first one stands for the text.
+    pub repeated: HashMap<u32, u32>,
+    /// The special tokens by role.
+    pub special: SpecialTokens,
     add_bos: bool,
     add_eos: bool,
 }
 
 enum Kind {
     ByteLevel { merges: Vec<(String, String)>, pre_tokenizer: &'static PreTokenizer },
-    SentencePiece { scores: Vec<f64>, add_space_prefix: bool, unknown: Option<u32> },
+    SentencePiece { scores: Vec<f64>, add_space_prefix: bool },
 }
 
 impl Vocabulary {
     /// Reads the keys. Fails on an unsupported kind or pre-tokenizer, and on lists of different
     /// lengths.
     pub fn read(metadata: &Metadata) -> Result<Self> {
-        let tokens: Vec<String> = metadata.strings("tokenizer.ggml.tokens")?.into_iter().map(str::to_owned).collect();
+        let mut tokens: Vec<String> =
+            metadata.strings("tokenizer.ggml.tokens")?.into_iter().map(str::to_owned).collect();
         let kind = match metadata.str("tokenizer.ggml.model")? {
             "gpt2" => read_byte_level(metadata)?,
-            "llama" => read_sentence_piece(metadata, &tokens)?,
+            "llama" => read_sentence_piece(metadata, tokens.len())?,
             other => crate::bail!("the GGUF tokenizer kind '{other}' is not supported; supported are gpt2 and llama"),
         };
         let types = match metadata.contains("tokenizer.ggml.token_type") {
@@ -66,9 +83,10 @@ impl Vocabulary {
             Kind::ByteLevel { pre_tokenizer, .. } => pre_tokenizer.add_bos,
             Kind::SentencePiece { .. } => true,
         };
+        let repeated = rename_repeated(&mut tokens)?;
         Ok(Self {
-            bos: token_id(metadata, "tokenizer.ggml.bos_token_id", tokens.len())?,
-            eos: token_id(metadata, "tokenizer.ggml.eos_token_id", tokens.len())?,
+            repeated,
+            special: special_tokens(metadata)?,
             add_bos: flag("tokenizer.ggml.add_bos_token", default_bos)?,
             add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
             kind,
@@ -76,6 +94,38 @@ impl Vocabulary {
             types,
         })
     }
+}
+
+/// The special tokens of a GGUF file by role. Works for every kind of vocabulary.
+pub fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens> {
+    let tokens = metadata.strings("tokenizer.ggml.tokens")?;
+    let is_sentence_piece = metadata.str("tokenizer.ggml.model")? == "llama";
+    let mut special = SpecialTokens::default();
+    for (role, name, default) in ROLE_KEYS {
+        let given = token_id(metadata, &format!("tokenizer.ggml.{name}_token_id"), tokens.len())?;
+        let id = given.or(default.filter(|_| is_sentence_piece));
+        if let Some(token) = id.and_then(|id| tokens.get(id as usize)) {
+            special.set(role, token);
+        }
+    }
+    Ok(special)
+}
+
+/// Gives every token whose text occurs before a name that no text contains: merges never make it.
+/// Returns the ids of such tokens with the ids of the first ones.
+fn rename_repeated(tokens: &mut [String]) -> Result<HashMap<u32, u32>> {
+    let (mut first, mut repeated) = (HashMap::with_capacity(tokens.len()), HashMap::new());
+    for (id, token) in tokens.iter().enumerate() {
+        let id = u32::try_from(id)?;
+        let of = *first.entry(token.as_str()).or_insert(id);
+        if of != id {
+            repeated.insert(id, of);
+        }
+    }
+    for (&id, &of) in &repeated {
+        tokens[id as usize] = format!("\0{id} repeats {of}");
+    }
+    Ok(repeated)
 }
 
 fn read_byte_level(metadata: &Metadata) -> Result<Kind> {
@@ -90,19 +140,18 @@ fn read_byte_level(metadata: &Metadata) -> Result<Kind> {
         metadata.strings("tokenizer.ggml.merges")?.into_iter().enumerate().map(split).collect::<Result<_>>()?;
     let name = match metadata.contains("tokenizer.ggml.pre") {
         true => metadata.str("tokenizer.ggml.pre")?,
-        false => "default",
+        false => pre_tokenizer::DEFAULT,
     };
     Ok(Kind::ByteLevel { merges, pre_tokenizer: pre_tokenizer::named(name)? })
 }
 
-fn read_sentence_piece(metadata: &Metadata, tokens: &[String]) -> Result<Kind> {
+fn read_sentence_piece(metadata: &Metadata, n_tokens: usize) -> Result<Kind> {
     let scores = metadata.f64s("tokenizer.ggml.scores")?;
-    same_length("tokenizer.ggml.scores", scores.len(), tokens.len())?;
+    same_length("tokenizer.ggml.scores", scores.len(), n_tokens)?;
     crate::ensure!(scores.iter().all(|s| !s.is_nan()), "tokenizer.ggml.scores contains NaN");
     let key = "tokenizer.ggml.add_space_prefix";
     let add_space_prefix = if metadata.contains(key) { metadata.bool(key)? } else { true };
-    let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?;
-    Ok(Kind::SentencePiece { scores, add_space_prefix, unknown })
+    Ok(Kind::SentencePiece { scores, add_space_prefix })
 }
 
 /// A token id from the file, if the key exists. Fails if the id is outside the vocabulary.
@@ -124,23 +173,28 @@ fn same_length(key: &str, found: usize, tokens: usize) -> Result<()> {
 pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
     let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
     for (id, token) in vocabulary.tokens.iter().enumerate() {
-        if let Some(first) = ids.insert(token.clone(), u32::try_from(id)?) {
-            crate::bail!("tokenizer.ggml.tokens: {token:?} occurs twice, as token {first} and token {id}");
-        }
+        ids.insert(token.clone(), u32::try_from(id)?);
     }
     let mut inner = match &vocabulary.kind {
         Kind::ByteLevel { merges, pre_tokenizer } => byte_level(ids, merges, pre_tokenizer)?,
-        Kind::SentencePiece { scores, add_space_prefix, unknown } => {
+        Kind::SentencePiece { scores, add_space_prefix } => {
             let merges = merges_from_scores(vocabulary, &ids, scores)?;
-            sentence_piece(ids, merges, *add_space_prefix, unknown.map(|id| vocabulary.tokens[id as usize].clone()))?
+            sentence_piece(ids, merges, *add_space_prefix, vocabulary.special.get("unk_token"))?
         }
     };
-    if let Some(processor) = around(vocabulary)? {
+    let token = |wanted: bool, role: &str| {
+        let name = vocabulary.special.get(role).filter(|_| wanted)?;
+        inner.token_to_id(name).map(|id| (name, id))
+    };
+    let (bos, eos) = (token(vocabulary.add_bos, "bos_token"), token(vocabulary.add_eos, "eos_token"));
+    if bos.is_some() || eos.is_some() {
+        let processor = around(bos, eos)?;
         inner.with_post_processor(Some(processor));
     }
     let added = |special: bool, wanted: fn(i64) -> bool| {
-        let chosen = vocabulary.tokens.iter().zip(&vocabulary.types).filter(move |(_, t)| wanted(**t));
-        chosen.map(|(token, _)| AddedToken::from(token.clone(), special).normalized(false)).collect::<Vec<_>>()
+        let all = vocabulary.tokens.iter().zip(&vocabulary.types).enumerate();
+        let chosen = all.filter(|(id, (_, kind))| wanted(**kind) && !vocabulary.repeated.contains_key(&(*id as u32)));
+        chosen.map(|(_, (token, _))| AddedToken::from(token.clone(), special).normalized(false)).collect::<Vec<_>>()
     };
     inner.add_special_tokens(added(true, |t| t == CONTROL || t == UNKNOWN))?;
     inner.add_tokens(added(false, |t| t == USER_DEFINED))?;
@@ -198,11 +252,11 @@ fn sentence_piece(
     ids: Vocab,
     merges: Vec<(String, String)>,
     add_space_prefix: bool,
-    unknown: Option<String>,
+    unknown: Option<&str>,
 ) -> Result<Inner> {
     let mut model = BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(true);
     if let Some(unknown) = unknown {
-        model = model.unk_token(unknown);
+        model = model.unk_token(unknown.to_owned());
     }
     let mut inner = Inner::new(model.build().context("building the SentencePiece vocabulary")?);
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
@@ -220,29 +274,6 @@ fn sentence_piece(
     inner.with_normalizer(Some(part::<NormalizerWrapper>(normalizer)?))?;
     inner.with_decoder(Some(part::<DecoderWrapper>(json!({"type": "Sequence", "decoders": decoders}))?));
     Ok(inner)
-}
-
-/// The post-processor that adds BOS before and EOS after a text, if the file asks for either.
-fn around(vocabulary: &Vocabulary) -> Result<Option<PostProcessorWrapper>> {
-    let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
-    let eos = vocabulary.eos.filter(|_| vocabulary.add_eos);
-    if bos.is_none() && eos.is_none() {
-        return Ok(None);
-    }
-    let name = |id: u32| &vocabulary.tokens[id as usize];
-    let special =
-        |id: Option<u32>, type_id: u32| id.map(|id| json!({"SpecialToken": {"id": name(id), "type_id": type_id}}));
-    let text = |letter: &str, type_id: u32| json!({"Sequence": {"id": letter, "type_id": type_id}});
-    let one = |letter: &str, type_id: u32| -> Vec<Json> {
-        special(bos, type_id).into_iter().chain([text(letter, type_id)]).chain(special(eos, type_id)).collect()
-    };
-    let marks: serde_json::Map<String, Json> = bos
-        .into_iter()
-        .chain(eos)
-        .map(|id| (name(id).clone(), json!({"id": name(id), "ids": [id], "tokens": [name(id)]})))
-        .collect();
-    let pair: Vec<Json> = one("A", 0).into_iter().chain(one("B", 1)).collect();
-    part(json!({"type": "TemplateProcessing", "single": one("A", 0), "pair": pair, "special_tokens": marks})).map(Some)
 }
 
 /// Deserialises one part of the tokenizer from its JSON in `tokenizer.json`.

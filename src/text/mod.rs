@@ -9,9 +9,11 @@ pub mod conversation;
 pub mod decode_stream;
 pub mod gguf_tokenizer;
 pub mod pre_tokenizer;
+pub mod special_tokens;
 pub mod stop;
 pub mod stop_text;
 #[cfg(test)]
 pub(crate) mod test_tokenizers;
 pub mod tokenizer;
 pub(crate) mod tokenizer_check;
+pub mod tokenizer_config;

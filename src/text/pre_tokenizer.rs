@@ -12,7 +12,9 @@ use serde_json::{Value as Json, json};
 pub struct PreTokenizer {
     /// Names in `tokenizer.ggml.pre`.
     names: &'static [&'static str],
-    cut: Cut,
+    /// Patterns, one after the other: each cuts the pieces of the one before into its matches and
+    /// the text between them.
+    cuts: &'static [&'static str],
     /// Whether text is first normalised to Unicode NFC.
     pub nfc: bool,
     /// Whether a word that is a token becomes that token without merges.
@@ -21,15 +23,10 @@ pub struct PreTokenizer {
     pub add_bos: bool,
 }
 
-enum Cut {
-    /// Words are the matches of this pattern and the text between them.
-    Pattern(&'static str),
-    /// GPT-2's pattern.
-    Gpt2,
-    /// Every digit is split off first, then GPT-2's pattern applies.
-    Gpt2Digits,
-}
-
+/// GPT-2: words with the space before them, without limits on numbers.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Each digit alone.
+const DIGIT: &str = r"\p{N}";
 /// Llama 3: numbers in groups of up to three digits.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2, 2.5 and 3: like Llama 3, but each digit alone.
@@ -37,32 +34,63 @@ const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Mistral Nemo: also splits words where lower case changes to upper case.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// GPT-4o: like Mistral Nemo, but contractions stay with their word, and numbers are in threes.
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// DeepSeek V3, after numbers in threes and runs of Chinese and Japanese: a sign of ASCII starts a
+/// word.
+const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
-static TABLE: [PreTokenizer; 5] = [
+static TABLE: [PreTokenizer; 10] = [
     PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3", "smaug-bpe"],
-        cut: Cut::Pattern(LLAMA3),
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        cuts: &[LLAMA3],
         nfc: false,
         ignore_merges: true,
         add_bos: true,
     },
+    // SmolLM3 and other models with Llama 3's vocabulary and no BOS.
+    PreTokenizer { names: &["smaug-bpe"], cuts: &[LLAMA3], nfc: false, ignore_merges: true, add_bos: false },
+    // OLMo 2 and 3, Phi-4, Granite 4.
+    PreTokenizer { names: &["dbrx"], cuts: &[LLAMA3], nfc: false, ignore_merges: false, add_bos: false },
     PreTokenizer {
         names: &["qwen2", "deepseek-r1-qwen"],
-        cut: Cut::Pattern(QWEN2),
+        cuts: &[QWEN2],
         nfc: true,
         ignore_merges: false,
         add_bos: false,
     },
-    PreTokenizer { names: &["smollm"], cut: Cut::Gpt2Digits, nfc: false, ignore_merges: false, add_bos: false },
+    // SmolLM, Granite 3 ("refact") and StarCoder 2.
     PreTokenizer {
-        names: &["default", "gpt-2", "gpt2"],
-        cut: Cut::Gpt2,
+        names: &["smollm", "refact", "starcoder"],
+        cuts: &[DIGIT, GPT2],
         nfc: false,
         ignore_merges: false,
         add_bos: false,
     },
-    PreTokenizer { names: &["tekken"], cut: Cut::Pattern(TEKKEN), nfc: false, ignore_merges: true, add_bos: true },
+    PreTokenizer { names: &["gpt-2", "gpt2"], cuts: &[GPT2], nfc: false, ignore_merges: false, add_bos: false },
+    PreTokenizer { names: &["tekken"], cuts: &[TEKKEN], nfc: false, ignore_merges: true, add_bos: true },
+    // Phi-4-mini.
+    PreTokenizer { names: &["gpt-4o", "llama4"], cuts: &[GPT4O], nfc: false, ignore_merges: false, add_bos: false },
+    PreTokenizer {
+        names: &["deepseek-v3"],
+        cuts: &[r"\p{N}{1,3}", "[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+", DEEPSEEK3],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    // What llama.cpp does with files that name no pre-tokenizer: punctuation apart, then GPT-2's
+    // words, then digits in threes.
+    PreTokenizer {
+        names: &[DEFAULT],
+        cuts: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
 ];
+
+/// The name that stands for a missing one.
+pub const DEFAULT: &str = "default";
 
 /// The pre-tokenizer with this name in `tokenizer.ggml.pre`. Unknown names are errors.
 pub fn named(name: &str) -> Result<&'static PreTokenizer> {
@@ -80,18 +108,9 @@ pub fn named(name: &str) -> Result<&'static PreTokenizer> {
 impl PreTokenizer {
     /// Its JSON as in `tokenizer.json`.
     pub fn json(&self) -> Json {
-        let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
-        match self.cut {
-            Cut::Gpt2 => bytes(true),
-            Cut::Gpt2Digits => {
-                let digits = json!({"type": "Digits", "individual_digits": true});
-                json!({"type": "Sequence", "pretokenizers": [digits, bytes(true)]})
-            }
-            Cut::Pattern(pattern) => {
-                let split =
-                    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-                json!({"type": "Sequence", "pretokenizers": [split, bytes(false)]})
-            }
-        }
+        let cut = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        let parts: Vec<Json> = self.cuts.iter().map(cut).chain([bytes]).collect();
+        json!({"type": "Sequence", "pretokenizers": parts})
     }
 }

@@ -6,13 +6,17 @@
 //! tokenizer from GGUF metadata. `tokenizer_check.rs` rejects unsafe files. Chat templates are in
 //! [`super::chat_template`], stop tokens in [`super::stop`].
 
+use super::special_tokens::SpecialTokens;
+use super::tokenizer_config::TokenizerConfig;
 use super::{gguf_tokenizer, tokenizer_check};
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
 use crate::small_file;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use tokenizers::models::ModelWrapper;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
@@ -22,13 +26,23 @@ pub struct Tokenizer {
     inner: Inner,
     /// Whether encoding adds a space at the start of a text, as SentencePiece models do.
     prepends_space: bool,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+    /// The tokens that the model needs before and after a text.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    special: SpecialTokens,
+    /// Ids whose token has the text of another id, with that id. Only GGUF files have such tokens.
+    repeated: HashMap<u32, u32>,
+    /// [`DOUBLED`] after a text with its own BOS, [`TOLD`] after [`Tokenizer::take_note`].
+    note: AtomicU8,
 }
 
+const DOUBLED: u8 = 1;
+const TOLD: u8 = 2;
+
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and the names of BOS and EOS from `tokenizer_config.json` if it
-    /// exists.
+    /// Reads `tokenizer.json` and the files beside it that decide over special tokens, as
+    /// transformers does: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`
+    /// and `config.json`. All but the first are optional.
     ///
     /// Fails if there is no `tokenizer.json`. The error says so if there is only a SentencePiece
     /// `tokenizer.model`.
@@ -37,50 +51,51 @@ impl Tokenizer {
         if !path.exists() {
             return Err(missing(dir));
         }
-        let bytes = small_file::read_bytes(&path, tokenizer_check::MAX_BYTES as u64)
-            .with_context(|| format!("reading {}", path.display()))?;
-        let mut tokenizer = Self::from_json_bytes(&bytes).with_context(|| format!("reading {}", path.display()))?;
-        let config = dir.join("tokenizer_config.json");
-        if config.exists() {
-            let read = || -> Result<serde_json::Value> { Ok(serde_json::from_str(&small_file::read_text(&config)?)?) };
-            let config = read().with_context(|| format!("reading {}", config.display()))?;
-            tokenizer.bos_token = token_name(config.get("bos_token"));
-            tokenizer.eos_token = token_name(config.get("eos_token"));
-        }
-        Ok(tokenizer)
+        let mut config = TokenizerConfig::read(dir)?;
+        let mut read = || -> Result<Inner> {
+            let mut file = parse(&small_file::read_bytes(&path, tokenizer_check::MAX_BYTES as u64)?)?;
+            config.complete(&mut file);
+            let mut inner = built(file)?;
+            config.surround(&mut inner)?;
+            inner.set_encode_special_tokens(config.split_special_tokens);
+            Ok(inner)
+        };
+        let inner = read().with_context(|| format!("reading {}", path.display()))?;
+        Self::from_inner(inner, config.special_tokens(), HashMap::new())
     }
 
     /// Parses the text of a `tokenizer.json`.
     pub fn from_json_bytes(bytes: &[u8]) -> Result<Self> {
-        let most = tokenizer_check::MAX_BYTES;
-        crate::ensure!(
-            bytes.len() <= most,
-            "the file has {} bytes; a tokenizer.json may have at most {most}",
-            bytes.len()
-        );
-        let json: serde_json::Value = serde_json::from_slice(bytes).context("not a tokenizer.json")?;
-        tokenizer_check::check(&json)?;
-        let read = || assemble(json).context("not a tokenizer.json that the tokenizers library can read");
-        Self::from_inner(guarded(read)?)
+        Self::from_inner(built(parse(bytes)?)?, SpecialTokens::default(), HashMap::new())
     }
 
     /// Rebuilds the tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
         let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
-        let mut tokenizer = Self::from_inner(guarded(|| gguf_tokenizer::build(&vocabulary))?)?;
-        let name = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize).cloned());
-        tokenizer.bos_token = name(vocabulary.bos);
-        tokenizer.eos_token = name(vocabulary.eos);
-        Ok(tokenizer)
+        let inner = guarded(|| gguf_tokenizer::build(&vocabulary))?;
+        Self::from_inner(inner, vocabulary.special, vocabulary.repeated)
     }
 
-    fn from_inner(mut inner: Inner) -> Result<Self> {
+    fn from_inner(mut inner: Inner, special: SpecialTokens, repeated: HashMap<u32, u32>) -> Result<Self> {
         inner.with_truncation(None)?.with_padding(None);
         if let Some(mut processor) = inner.get_post_processor().cloned() {
             keep_whole_offsets(&mut processor);
             inner.with_post_processor(Some(processor));
         }
-        let mut tokenizer = Self { inner, prepends_space: false, bos_token: None, eos_token: None };
+        let around = guarded(|| inner.encode("a", true).context("encoding a text"))?;
+        let marks = around.get_special_tokens_mask();
+        let is_mark = |mark: &&u32| **mark == 1;
+        let n_before = marks.iter().take_while(is_mark).count();
+        let n_after = marks[n_before..].iter().rev().take_while(is_mark).count();
+        let mut tokenizer = Self {
+            before: around.get_ids()[..n_before].to_vec(),
+            after: around.get_ids()[marks.len() - n_after..].to_vec(),
+            inner,
+            prepends_space: false,
+            special,
+            repeated,
+            note: AtomicU8::new(0),
+        };
         let alone = tokenizer.encode("a", false)?;
         tokenizer.prepends_space = tokenizer.after_line_break("a")?.is_some_and(|after| after != alone);
         Ok(tokenizer)
@@ -93,18 +108,71 @@ impl Tokenizer {
 
     /// The ids of a text. `add_special` adds the tokens that the model needs around a text, usually
     /// BOS in front. Names of special tokens in the text become those tokens.
+    ///
+    /// A text that begins with BOS, or ends with EOS, gets no second one:
+    /// [`Tokenizer::take_note`] tells.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = guarded(|| self.inner.encode_fast(text, add_special).context("encoding a text"))?;
+        let ids = self.encode_plain(text)?;
+        if !add_special {
+            return Ok(ids);
+        }
+        let (before, after) = self.around(ids.first(), ids.last());
+        Ok([before, &ids, after].concat())
+    }
+
+    /// The ids of a text that the model is to continue: like [`Tokenizer::encode`] with special
+    /// tokens, but without those that end a text.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode_plain(text)?;
+        let (before, _) = self.around(ids.first(), None);
+        Ok([before, &ids].concat())
+    }
+
+    fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = guarded(|| self.inner.encode_fast(text, false).context("encoding a text"))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens to add before and after a text that has these ids at its ends.
+    fn around(&self, first: Option<&u32>, last: Option<&u32>) -> (&[u32], &[u32]) {
+        let (mut before, mut after) = (self.before.as_slice(), self.after.as_slice());
+        if let Some((bos, rest)) = before.split_last()
+            && first == Some(bos)
+        {
+            before = rest;
+            _ = self.note.compare_exchange(0, DOUBLED, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        if let Some((eos, rest)) = after.split_first()
+            && last == Some(eos)
+        {
+            after = rest;
+        }
+        (before, after)
+    }
+
+    /// What the user should know about the texts so far. Returns each note once.
+    pub fn take_note(&self) -> Option<String> {
+        self.note.compare_exchange(DOUBLED, TOLD, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        let bos = self.before.last().and_then(|&id| self.id_to_token(id)).unwrap_or_default();
+        Some(format!(
+            "a text begins with {bos}, which the tokenizer also puts in front of every text; such a text gets one {bos}"
+        ))
     }
 
     /// Like [`Tokenizer::encode`], with the byte range of the text for each id.
     ///
     /// Several tokens of one character share its range. A token without text has an empty range.
     pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Vec<(u32, Range<usize>)>> {
-        let encoding = guarded(|| self.inner.encode(text, add_special).context("encoding a text"))?;
+        let encoding = guarded(|| self.inner.encode(text, false).context("encoding a text"))?;
+        let ids = encoding.get_ids();
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
-        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+        let tokens = ids.iter().copied().zip(ranges);
+        if !add_special {
+            return Ok(tokens.collect());
+        }
+        let (before, after) = self.around(ids.first(), ids.last());
+        let empty = |at: usize| move |&id: &u32| (id, at..at);
+        Ok(before.iter().map(empty(0)).chain(tokens).chain(after.iter().map(empty(text.len()))).collect())
     }
 
     /// The ids of a text that directly follows another one: without special tokens, and without the
@@ -149,7 +217,11 @@ impl Tokenizer {
 
     /// [`Tokenizer::decode`] for ids that are known to exist. Skips unknown ids.
     pub(super) fn decode_known(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        guarded(|| self.inner.decode(ids, skip_special).context("decoding token ids"))
+        let decode = |ids: &[u32]| guarded(|| self.inner.decode(ids, skip_special).context("decoding token ids"));
+        if self.repeated.is_empty() {
+            return decode(ids);
+        }
+        decode(&ids.iter().map(|&id| self.first_of(id)).collect::<Vec<_>>())
     }
 
     /// Number of tokens, including added ones. A model's embedding may have more rows.
@@ -164,23 +236,51 @@ impl Tokenizer {
 
     /// The name of a token in the vocabulary. For its text, see [`Tokenizer::decode`].
     pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.inner.id_to_token(self.first_of(id))
+    }
+
+    /// The id that stands for the text of this one.
+    fn first_of(&self, id: u32) -> u32 {
+        self.repeated.get(&id).copied().unwrap_or(id)
     }
 
     /// Whether this is a special token such as BOS or end of turn.
     pub fn is_special(&self, id: u32) -> bool {
+        let id = self.first_of(id);
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
-    /// The id of the token that `tokenizer_config.json` or the GGUF file calls BOS.
-    pub fn bos(&self) -> Option<u32> {
-        self.token_to_id(self.bos_token.as_deref()?)
+    /// The special tokens by role.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
     }
 
-    /// The id of the token that `tokenizer_config.json` or the GGUF file calls EOS.
-    pub fn eos(&self) -> Option<u32> {
-        self.token_to_id(self.eos_token.as_deref()?)
+    /// The id of the token with the role of BOS.
+    pub fn bos(&self) -> Option<u32> {
+        self.token_to_id(self.special.get("bos_token")?)
     }
+
+    /// The id of the token with the role of EOS.
+    pub fn eos(&self) -> Option<u32> {
+        self.token_to_id(self.special.get("eos_token")?)
+    }
+}
+
+/// Parses the text of a `tokenizer.json`.
+fn parse(bytes: &[u8]) -> Result<serde_json::Value> {
+    let most = tokenizer_check::MAX_BYTES;
+    crate::ensure!(
+        bytes.len() <= most,
+        "the file has {} bytes; a tokenizer.json may have at most {most}",
+        bytes.len()
+    );
+    serde_json::from_slice(bytes).context("not a tokenizer.json")
+}
+
+/// Checks a parsed `tokenizer.json` and builds its tokenizer.
+fn built(file: serde_json::Value) -> Result<Inner> {
+    tokenizer_check::check(&file)?;
+    guarded(|| assemble(file).context("not a tokenizer.json that the tokenizers library can read"))
 }
 
 /// Builds the tokenizer of a checked file, in the library's order but without the model's cache.
@@ -228,12 +328,6 @@ fn missing(dir: &Path) -> Error {
     ))
 }
 
-/// A special token's name in `tokenizer_config.json`: a string, an object with `content`, or null.
-fn token_name(value: Option<&serde_json::Value>) -> Option<String> {
-    let value = value?;
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
-}
-
 /// Keeps byte-level processors from trimming spaces off the offsets, because labels depend on them.
 fn keep_whole_offsets(processor: &mut PostProcessorWrapper) {
     match processor {
@@ -273,6 +367,27 @@ mod tests {
             t.encode("<|im_start|>hello<|im_end|>", false).unwrap(),
             [START, t.token_to_id("hello").unwrap(), END]
         );
+    }
+
+    #[test]
+    fn a_text_with_its_own_bos_gets_no_second_one_and_a_prompt_no_end() {
+        let around = crate::text::special_tokens::around(Some(("<s>", 1)), Some(("</s>", 2))).unwrap();
+        let mut inner = stories().inner;
+        inner.with_post_processor(Some(around));
+        let t = Tokenizer::from_inner(inner, SpecialTokens::default(), HashMap::new()).unwrap();
+        let once = t.encode("Once", false).unwrap();
+        let around = [&[1][..], &once, &[2]].concat();
+        assert_eq!(t.encode("Once", true).unwrap(), around);
+        assert_eq!(t.encode_prompt("Once").unwrap(), around[..around.len() - 1]);
+        assert_eq!(t.take_note(), None);
+        assert_eq!(t.encode("<s>Once</s>", true).unwrap().iter().filter(|&&id| id < 3).count(), 2);
+        assert_eq!(t.encode_prompt("<s>Once").unwrap().iter().filter(|&&id| id < 3).count(), 1);
+        let note = t.take_note().unwrap();
+        assert!(note.contains("gets one <s>"), "{note}");
+        t.encode_prompt("<s>").unwrap();
+        assert_eq!(t.take_note(), None, "the note comes once");
+        let tokens = t.encode_with_offsets("Once", true).unwrap();
+        assert_eq!((&tokens[0], tokens.last().unwrap()), (&(1, 0..0), &(2, 4..4)));
     }
 
     #[test]

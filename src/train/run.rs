@@ -11,6 +11,7 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::data::dataset::{Dataset, Reader, Split};
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
+use crate::text::tokenizer::Tokenizer;
 
 /// Runs a job.
 pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Summary> {
@@ -72,6 +73,9 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         return Err(Error::usage(format!("`data` {} does not exist", job.data.display())));
     }
     let data = reader.read(&job.data)?;
+    if let Some(note) = reader.tokenizer.and_then(Tokenizer::take_note) {
+        observer.note(&note);
+    }
     let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
     let mut longest = 0;
     for (name, split) in splits.into_iter().filter_map(|(name, split)| split.map(|s| (name, s))) {
