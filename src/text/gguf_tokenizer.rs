@@ -8,11 +8,11 @@
 use super::pre_tokenizer::{self, PreTokenizer};
 use super::special_tokens::{SpecialTokens, around};
 use crate::error::{Context, Error, Result};
-use crate::formats::gguf::Metadata;
+use crate::formats::gguf::{Metadata, Value};
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::{BPE, Vocab};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 /// SentencePiece's character for a space.
@@ -68,7 +68,7 @@ impl Vocabulary {
     pub fn read(metadata: &Metadata) -> Result<Self> {
         let mut tokens: Vec<String> =
             metadata.strings("tokenizer.ggml.tokens")?.into_iter().map(str::to_owned).collect();
-        let kind = match metadata.str("tokenizer.ggml.model")? {
+        let mut kind = match metadata.str("tokenizer.ggml.model")? {
             "gpt2" => read_byte_level(metadata)?,
             "llama" => read_sentence_piece(metadata, tokens.len())?,
             other => crate::bail!("the GGUF tokenizer kind '{other}' is not supported; supported are gpt2 and llama"),
@@ -83,6 +83,9 @@ impl Vocabulary {
             Kind::ByteLevel { pre_tokenizer, .. } => pre_tokenizer.add_bos,
             Kind::SentencePiece { .. } => true,
         };
+        if let Kind::SentencePiece { scores, .. } = &mut kind {
+            restore_user_defined(&mut tokens, &types, scores);
+        }
         let repeated = rename_repeated(&mut tokens)?;
         Ok(Self {
             repeated,
@@ -99,7 +102,7 @@ impl Vocabulary {
 /// The special tokens of a GGUF file by role. Works for every kind of vocabulary.
 pub fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens> {
     let tokens = metadata.strings("tokenizer.ggml.tokens")?;
-    let is_sentence_piece = metadata.str("tokenizer.ggml.model")? == "llama";
+    let is_sentence_piece = metadata.get("tokenizer.ggml.model") == Some(&Value::String("llama".to_owned()));
     let mut special = SpecialTokens::default();
     for (role, name, default) in ROLE_KEYS {
         let given = token_id(metadata, &format!("tokenizer.ggml.{name}_token_id"), tokens.len())?;
@@ -109,6 +112,20 @@ pub fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens> {
         }
     }
     Ok(special)
+}
+
+/// Gives user-defined pieces of SentencePiece the names and the score that its model has.
+/// llama.cpp's converter writes their spaces as spaces, and -1000 for the score, because it matches
+/// these pieces before all others. The score 0 does the same among merges.
+fn restore_user_defined(tokens: &mut [String], types: &[i64], scores: &mut [f64]) {
+    let known: HashSet<String> = tokens.iter().filter(|token| token.starts_with(SPACE)).cloned().collect();
+    for ((token, _), score) in tokens.iter_mut().zip(types).zip(scores).filter(|((_, t), _)| **t == USER_DEFINED) {
+        let name = token.replace(' ', SPACE);
+        if !known.contains(&name) {
+            *token = name;
+        }
+        *score = 0.0;
+    }
 }
 
 /// Gives every token whose text occurs before a name that no text contains: merges never make it.
@@ -220,8 +237,8 @@ fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Re
 
 /// Merges equivalent to SentencePiece's rule, "join the neighbours whose joint piece has the
 /// highest score": every split of a piece into two others, best score first. Splits of one piece
-/// tie. Then the longer left half comes first, which matches the rule's leftmost-first order on
-/// runs of one character.
+/// tie. Then the longer left half comes first, and then the longer right one, which matches the
+/// rule's leftmost-first order on runs of one character.
 ///
 /// Rejects pieces that are too long and vocabularies with too many splits, because time and memory
 /// grow with the square of the input.
@@ -244,7 +261,7 @@ fn merges_from_scores(vocabulary: &Vocabulary, ids: &Vocab, scores: &[f64]) -> R
         }
         crate::ensure!(merges.len() <= most, "tokenizer.ggml.tokens: the pieces imply more than {most} merges");
     }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())));
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())).then(b.2.len().cmp(&a.2.len())));
     Ok(merges.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect())
 }
 
