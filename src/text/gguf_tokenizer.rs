@@ -11,8 +11,8 @@ use crate::error::{Context, Error, Result};
 use crate::formats::gguf::{Metadata, Value};
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
-use tokenizers::models::bpe::{BPE, Vocab};
 use std::collections::{HashMap, HashSet};
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 /// SentencePiece's character for a space.

@@ -269,11 +269,7 @@ impl Tokenizer {
 /// Parses the text of a `tokenizer.json`.
 fn parse(bytes: &[u8]) -> Result<serde_json::Value> {
     let most = tokenizer_check::MAX_BYTES;
-    crate::ensure!(
-        bytes.len() <= most,
-        "the file has {} bytes; a tokenizer.json may have at most {most}",
-        bytes.len()
-    );
+    crate::ensure!(bytes.len() <= most, "the file has {} bytes; a tokenizer.json may have at most {most}", bytes.len());
     serde_json::from_slice(bytes).context("not a tokenizer.json")
 }
 

@@ -215,9 +215,8 @@ impl TokenizerConfig {
             return;
         }
         let known = |file: &Json, name: &str| {
-            let in_list = |list: &Json| {
-                list.as_array().is_some_and(|l| l.iter().any(|t| t["content"] == name || t[0] == name))
-            };
+            let in_list =
+                |list: &Json| list.as_array().is_some_and(|l| l.iter().any(|t| t["content"] == name || t[0] == name));
             file["model"]["vocab"].get(name).is_some()
                 || in_list(&file["added_tokens"])
                 || in_list(&file["model"]["vocab"])
