@@ -18,7 +18,8 @@ use super::weight_names::{Linear as LinearName, NormNames, Weight, linears, weig
 use super::weights::WeightSource;
 use crate::autograd::Param;
 use crate::error::{Context, Error, Result};
-use crate::gpu::{ELEMENT_ALIGNMENT, Executor};
+use crate::gpu::{ELEMENT_ALIGNMENT, Executor, Recording};
+use crate::kernels::elementwise::add_into;
 use crate::model::block::Block;
 use crate::model::config::ModelConfig;
 use crate::model::llama::{Llama, ModelRope};
@@ -297,8 +298,21 @@ impl Loader<'_> {
     }
 
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Param> {
-        let host = self.source.read(name, shape)?;
-        self.param(name, &host)
+        let (host, offset) = self.source.read_stored(name, shape)?;
+        let param = self.param(name, &host)?;
+        if offset != 0.0 {
+            self.move_by(&param.value, offset)?;
+        }
+        Ok(param)
+    }
+
+    /// Adds a number to the values of a tensor, in the precision of the device.
+    fn move_by(&mut self, value: &Tensor, offset: f32) -> Result<()> {
+        let by = Tensor::persistent("offset", Format::F32, value.rows, value.cols, &self.device.limits())?;
+        by.write(self.device, &vec![offset; value.len()])?;
+        let mut rec = Recording::new();
+        add_into(&mut rec, &by, value);
+        self.device.run(&rec)
     }
 
     /// Uploads a tensor: to the arena if it is trained, otherwise in its stored format.

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::formats::dtype::DType;
 use crate::formats::gguf::{Gguf, Metadata};
 use crate::formats::host_tensor::HostTensor;
+use crate::formats::safetensors_file::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::small_file;
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,6 +122,14 @@ impl WeightSource {
     ///
     /// Fails if the model has no such weight, or if its shape is not `expected_shape`.
     pub fn read(&self, name: &str, expected_shape: &[usize]) -> Result<HostTensor> {
+        match self.read_stored(name, expected_shape)? {
+            (tensor, 0.0) => Ok(tensor),
+            (tensor, offset) => moved(&tensor, offset),
+        }
+    }
+
+    /// The same, but the values as the file has them, and the number to add to them.
+    pub(super) fn read_stored(&self, name: &str, expected_shape: &[usize]) -> Result<(HostTensor, f32)> {
         let weight = self.weight(name)?;
         crate::ensure!(
             weight.shape == expected_shape,
@@ -130,21 +139,18 @@ impl WeightSource {
         if let Some(problem) = self.problem(weight) {
             crate::bail!("{problem}");
         }
-        match &self.files {
-            Files::Folder(folder) => {
-                let tensor = folder.read(name)?;
-                if weight.offset == 0.0 { Ok(tensor) } else { moved(&tensor, weight.offset) }
-            }
-            Files::Static(checkpoint) => checkpoint.read(name),
+        Ok(match &self.files {
+            Files::Folder(folder) => (folder.read(name)?, weight.offset),
+            Files::Static(checkpoint) => (checkpoint.read(name)?, weight.offset),
             Files::Gguf(gguf) => {
                 let tensor = gguf.read(&weight.gguf)?;
-                Ok(match weight.permuted_heads {
-                    Some(n_heads) => unpermute_rows(tensor, n_heads),
-                    None => tensor,
-                })
+                match weight.permuted_heads {
+                    Some(n_heads) => (unpermute_rows(tensor, n_heads), 0.0),
+                    None => (tensor, 0.0),
+                }
             }
-            Files::Random(seed) => Ok(random_weight(*seed, name, expected_shape)),
-        }
+            Files::Random(seed) => (random_weight(*seed, name, expected_shape), 0.0),
+        })
     }
 
     /// Values of a weight as Hugging Face files of this model hold them.

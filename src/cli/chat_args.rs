@@ -33,7 +33,7 @@ impl ChatArgs {
     /// A conversation in which the user says this.
     pub fn conversation(&self, said: &str) -> Result<Conversation> {
         let system = self.system.as_ref().map(|text| Message::new("system", text.clone()));
-        let messages = system.into_iter().chain([Message::new("user", said)]).collect();
+        let messages: Vec<Message> = system.into_iter().chain([Message::new("user", said)]).collect();
         let variables = self.template_var.iter().cloned().collect::<Map<_, _>>();
         Ok(Conversation { tools: self.tools()?, variables, ..Conversation::from(messages) })
     }

@@ -129,7 +129,8 @@ impl ChatTemplate {
         let answers = conversation.messages.iter().enumerate().filter(|(_, m)| m.role() == "assistant");
         let (wanted, others): (Vec<usize>, Vec<usize>) = answers.map(|(i, _)| i).partition(|&i| is_wanted(i));
         let render = |changed: &Conversation, prompt: bool| Ok(self.render_marked(changed, prompt)?.0);
-        let shown = Shown { conversation, text: &text, eos_token: &self.eos_token, render: &render };
+        let eos_token = self.special.get("eos_token").unwrap_or_default();
+        let shown = Shown { conversation, text: &text, eos_token, render: &render };
         if blocks.is_empty() {
             let spans = shown.answers(&wanted)?;
             return Ok((text, spans));
