@@ -320,6 +320,7 @@ on_every_executor! {
     granite: check_case("granite"),
     gemma3: check_case("gemma3"),
     gemma3_linear: check_case("gemma3-linear"),
+    olmo2: check_case("olmo2"),
     olmo3: check_case("olmo3"),
     phi4_mini: check_longrope("phi4-mini"),
     llama_dynamic: check_case("llama-dynamic"),

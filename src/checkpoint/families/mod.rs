@@ -29,6 +29,7 @@ families! {
     smollm3,
     phi3,
     granite,
+    olmo2,
     olmo3,
     ministral3,
 }
