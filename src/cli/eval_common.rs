@@ -115,13 +115,14 @@ impl CommonArgs {
     }
 
     /// An empty report.
-    pub fn report(&self, task: &str, metrics: &[&str], device: &str) -> EvalReport {
+    pub fn report(&self, task: &str, metrics: &[&str], opened: &Opened) -> EvalReport {
         EvalReport {
             longreach: env!("CARGO_PKG_VERSION").to_string(),
             task: task.to_string(),
             model: self.model.model.clone(),
             adapter: self.model.adapter.as_ref().map(|a| a.display().to_string()),
-            device: device.to_string(),
+            device: opened.device.name(),
+            layers: opened.files.config().windows_note(),
             sink: self.sink,
             lag: self.lag,
             seed: self.seed,

@@ -36,7 +36,7 @@ impl QuestionArgs {
         }
         let policies = self.common.policies()?;
         let mut opened = self.common.open(files)?;
-        let mut report = self.common.report(name, &task.metrics(), &opened.device.name());
+        let mut report = self.common.report(name, &task.metrics(), &opened);
         let mut watch = watcher(self.common.json, "answers");
         let outcomes = answer_all(&mut self.common.subject(&mut opened), task, samples, &policies, &mut watch)?;
         report.add_outcomes(&policies, outcomes);
@@ -178,7 +178,7 @@ impl PerplexityArgs {
             stride: self.stride.unwrap_or((self.length / 2).max(1)),
             max_windows: self.windows,
         };
-        let mut report = self.common.report("perplexity", &["perplexity", "loss"], &opened.device.name());
+        let mut report = self.common.report("perplexity", &["perplexity", "loss"], &opened);
         let mut watch = watcher(self.common.json, "windows");
         report.rows = perplexity(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
         self.common.finish(&report)
@@ -211,7 +211,7 @@ impl AgreementArgs {
         let mut opened = self.common.open(files)?;
         let request =
             AgreementRequest { ids: &ids, length: self.length, n_samples: self.samples, n_continued: self.continued };
-        let mut report = self.common.report("agreement", &AGREEMENT_METRICS, &opened.device.name());
+        let mut report = self.common.report("agreement", &AGREEMENT_METRICS, &opened);
         let mut watch = watcher(self.common.json, "continuations");
         let outcomes = agreement(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
         report.add_outcomes(&policies, outcomes);

@@ -1,8 +1,9 @@
-//! `longreach info`: lists the devices and the one that `auto` selects.
+//! `longreach info`: lists the devices and the one that `auto` selects, or describes a model.
 
 use clap::Args;
 use serde_json::json;
 
+use super::info_model::describe;
 use super::output::print_line;
 use crate::error::Result;
 use crate::gpu::{AdapterReport, adapters, auto_adapter};
@@ -13,10 +14,16 @@ pub struct InfoArgs {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+    /// Describes this model instead of the devices
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
+    model: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> Result<()> {
+    if let Some(model) = &args.model {
+        return describe(model, args.json);
+    }
     let list = adapters();
     let auto = auto_adapter(&list).map_or("cpu".to_string(), |a| format!("{} ({})", a.name, a.backend));
     if args.json {

@@ -18,6 +18,7 @@ mod flags;
 mod generate;
 mod id_lists;
 mod info;
+mod info_model;
 pub mod output;
 mod paths;
 mod probe;

@@ -17,6 +17,9 @@ pub struct EvalReport {
     pub model: String,
     pub adapter: Option<String>,
     pub device: String,
+    /// Which layers the attentions apply to, if not to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<String>,
     /// S of the compressed attentions.
     pub sink: usize,
     /// L of the compressed attentions.
@@ -158,6 +161,9 @@ impl EvalReport {
                 }
                 let _ = writeln!(text, " {entries:.0} |");
             }
+        }
+        if let Some(layers) = &self.layers {
+            let _ = writeln!(text, "\nOf the model, {layers}.");
         }
         text
     }

@@ -9,6 +9,7 @@ use super::rope_config::{MAX_POSITIONS, RopeConfig, in_range, positive};
 use crate::attention::{Attention, LayerAttention};
 use crate::error::Result;
 use crate::kernels::activation::Activation;
+use std::collections::BTreeSet;
 
 /// The family of a model, named by the `model_type` of its `config.json`.
 ///
@@ -196,6 +197,22 @@ impl ModelConfig {
         (0..self.n_layers()).map(|layer| LayerAttention::new(attention, self.window(layer))).collect()
     }
 
+    /// A sentence about the layers that LRSA compresses, without a full stop; `None` if it
+    /// compresses all of them.
+    pub fn windows_note(&self) -> Option<String> {
+        let windows: BTreeSet<usize> = (0..self.n_layers()).filter_map(|layer| self.window(layer)).collect();
+        let n_full = (0..self.n_layers()).filter(|&layer| self.window(layer).is_none()).count();
+        let of_how_many = windows.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
+        let n = self.n_layers();
+        let full = match n_full {
+            all if all == n => return None,
+            0 => format!("none of the {n} layers has full attention, so LRSA compresses nothing"),
+            1 => format!("1 of {n} layers has full attention, which LRSA compresses"),
+            some => format!("{some} of {n} layers have full attention, which LRSA compresses"),
+        };
+        Some(format!("{full}; the others have a sliding window of {of_how_many} tokens"))
+    }
+
     /// Whether all layers use full attention, the usual scale and the same RoPE table.
     pub fn has_uniform_layers(&self) -> bool {
         let full = LayerConfig::full(self.head_dim);
@@ -349,7 +366,13 @@ mod tests {
         let attention = config.layer_attentions(Attention::Dense);
         assert_eq!(attention, [LayerAttention::Window(63), Attention::Dense.into()]);
         assert!(!config.has_uniform_layers());
+        let note = config.windows_note().unwrap();
+        assert!(
+            note.starts_with("1 of 2 layers has full attention") && note.ends_with("window of 63 tokens"),
+            "{note}"
+        );
         config.layers[0].window = None;
         assert!(config.has_uniform_layers());
+        assert_eq!(config.windows_note(), None);
     }
 }

@@ -51,6 +51,9 @@ pub struct Cell {
     /// Mean number of entries of one head's cache at the end of a prompt.
     pub kv_entries: f64,
     pub device: String,
+    /// Which layers the attention applies to, if not to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<String>,
     pub seconds: f64,
     pub answers: Vec<Answer>,
 }

@@ -99,6 +99,9 @@ fn text(found: &Found<'_>, dir: &Path, command: &str) -> Result<String> {
         plan.samples,
         plan.seeds.len()
     );
+    if let Some(layers) = found.cells.iter().find_map(|cell| cell.layers.as_ref()) {
+        let _ = writeln!(text, "Of the model, {layers}.\n");
+    }
     for (i, metric) in found.metrics().iter().enumerate() {
         table(&mut text, found, i, metric);
         let _ = writeln!(text, "![{metric}]({}.svg)\n", metric.replace(' ', "-"));

@@ -273,6 +273,7 @@ impl Study<'_> {
             means,
             kv_entries,
             device,
+            layers: self.files.config().windows_note(),
             seconds: start.elapsed().as_secs_f64(),
             answers: outcomes.into_iter().map(answer).collect(),
         })

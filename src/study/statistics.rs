@@ -119,6 +119,7 @@ mod tests {
             means: vec![],
             kv_entries: 0.0,
             device: String::new(),
+            layers: None,
             seconds: 0.0,
             answers: scores.iter().enumerate().map(answer).collect(),
         }

@@ -42,6 +42,9 @@ fn run_valid(
         // Fails now rather than at the first save.
         files.config().to_hf_json().context("`method` full writes a Hugging Face model")?;
     }
+    if let Some(layers) = files.config().windows_note() {
+        observer.note(&layers);
+    }
     let data = read_data(job, files, observer)?;
     let mut trainer = Trainer::of_valid(device, files, job)?;
     trainer.check_largest(device, &data.train.examples)?;

@@ -1,0 +1,110 @@
+//! `longreach info --model`: the family of a model, its sizes, and how each of its layers attends.
+
+use serde_json::{Value, json};
+
+use super::output::print_line;
+use crate::checkpoint::families;
+use crate::checkpoint::hub;
+use crate::checkpoint::weights::WeightSource;
+use crate::error::Result;
+use crate::model::config::ModelConfig;
+
+/// Prints the description, as JSON if asked for.
+pub(super) fn describe(model: &str, as_json: bool) -> Result<()> {
+    let source = WeightSource::open(&hub::resolve(model)?)?;
+    let config = source.config();
+    if as_json {
+        return print_line(&to_json(config).to_string());
+    }
+    lines(config).iter().chain(&source.notes()).try_for_each(|line| print_line(line))
+}
+
+fn to_json(config: &ModelConfig) -> Value {
+    let layer = |i: usize| {
+        let rope = config.layers[i].rope.map(|rope| &config.ropes[rope]);
+        json!({"window": config.window(i), "rope_theta": rope.map(|rope| rope.theta)})
+    };
+    json!({
+        "family": config.architecture.model_type(),
+        "class": families::of(config.architecture).class,
+        "layers": (0..config.n_layers()).map(layer).collect::<Vec<_>>(),
+        "hidden_size": config.hidden,
+        "intermediate_size": config.inner,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab,
+        "max_position_embeddings": config.max_positions,
+    })
+}
+
+fn lines(config: &ModelConfig) -> Vec<String> {
+    let layers = |is_meant: &dyn Fn(usize) -> bool| {
+        let found: Vec<usize> = (0..config.n_layers()).filter(|&layer| is_meant(layer)).collect();
+        (found.len(), ranges(&found))
+    };
+    let mut out = vec![
+        format!("family   {} ({})", config.architecture.model_type(), families::of(config.architecture).class),
+        format!(
+            "sizes    {} layers of {} channels, {} query heads and {} key heads of {}, {} inside the feed-forward part, \
+             {} tokens in the vocabulary",
+            config.n_layers(),
+            config.hidden,
+            config.n_heads,
+            config.n_kv_heads,
+            config.head_dim,
+            config.inner,
+            config.vocab
+        ),
+        format!("length   {} positions", config.max_positions),
+    ];
+    let mut windows: Vec<usize> = (0..config.n_layers()).filter_map(|layer| config.window(layer)).collect();
+    windows.sort_unstable();
+    windows.dedup();
+    let (n_full, full) = layers(&|layer| config.window(layer).is_none());
+    match n_full {
+        0 => out.push("full     no layer".to_string()),
+        n if n == config.n_layers() => out.push("full     all layers".to_string()),
+        n => out.push(format!("full     {n} layers: {full}")),
+    }
+    for window in windows {
+        let (n, which) = layers(&|layer| config.window(layer) == Some(window));
+        out.push(format!("window   {window} tokens in {n} layers: {which}"));
+    }
+    let (n_still, still) = layers(&|layer| config.layers[layer].rope.is_none());
+    if n_still > 0 {
+        out.push(format!("no RoPE  {n_still} layers: {still}"));
+    }
+    out
+}
+
+/// Ascending numbers in short, such as `0-4, 6`.
+fn ranges(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let one = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [only] => only.to_string(),
+        [] => String::new(),
+    };
+    runs.map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_layers_of_a_model_are_listed_by_kind() {
+        let golden = |name: &str| {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+            lines(WeightSource::open(&dir).unwrap().config())
+        };
+        let gemma = golden("gemma3");
+        assert_eq!(gemma[0], "family   gemma3_text (Gemma3ForCausalLM)");
+        assert_eq!(gemma[3..], ["full     1 layers: 5", "window   16 tokens in 5 layers: 0-4"]);
+        assert_eq!(golden("smollm3")[3..], ["full     all layers", "no RoPE  1 layers: 3"]);
+        assert_eq!(golden("mistral-window")[3], "full     no layer");
+        assert_eq!(ranges(&[0, 1, 2, 4, 6, 7]), "0-2, 4, 6-7");
+    }
+}
