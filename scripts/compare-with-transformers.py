@@ -4,9 +4,9 @@
     pip install torch "transformers==4.57.*" peft safetensors numpy
     cargo build
     scripts/compare-with-transformers.py target/debug/longreach [--device cpu] [--seed 0] [--models llama,qwen3] [--tokens 97,61]
-        [--lrsa 4:16:0.25,3:10:0.4] [--loose 1] [--keep-files DIR]
+        [--adapters lora,dora,saved] [--lrsa 4:16:0.25,3:10:0.4] [--loose 1] [--keep-files DIR]
 
-For every model and attention (dense and each S:L:r) it compares, with and without a LoRA adapter that PEFT wrote:
+For every model and attention (dense and each S:L:r) it compares, without and with each adapter that PEFT wrote:
 
     probe     logits, loss, every gradient and the kept positions of a batch with row lengths --tokens
     generate  forty greedy tokens, with several prefill chunk sizes
@@ -50,7 +50,13 @@ MODELS = {
     "qwen3": Qwen3Config(**SIZES, head_dim=32, rope_theta=1e6, tie_word_embeddings=False),
     "qwen3-tied": Qwen3Config(**(SIZES | dict(num_key_value_heads=1)), head_dim=24, tie_word_embeddings=True),
 }
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTERS = {
+    "lora": dict(r=3, lora_alpha=7, target_modules="all-linear"),
+    "dora": dict(r=3, lora_alpha=7, target_modules=r".*\.(self_attn|mlp)\.(?!gate_proj)[a-z_]+_proj", use_dora=True,
+                 use_rslora=True),
+    "saved": dict(r=2, target_modules="all-linear", exclude_modules=["o_proj"],
+                  modules_to_save=["embed_tokens", "lm_head", "model.norm"]),
+}
 STEPS, GENERATED, IGNORED = 10, 40, -100
 BOUNDS = {"logits": 3e-5, "loss": 2e-6, "gradient": 1e-5, "dense losses": 1e-5, "LRSA losses": 1e-4, "kept": 0.5,
           "generated": 0.5, "saved logits": 3e-5}
@@ -263,19 +269,23 @@ def relative(found, wanted):
     return float(np.linalg.norm(np.float64(found) - wanted) / np.linalg.norm(wanted))
 
 
-def random_model(config, seed):
-    """A float32 model and a LoRA adapter on it, with weights large enough for clear margins."""
+def random_model(config, seed, adapters):
+    """A float32 model and adapters on it, with weights large enough for clear margins."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
     for name, p in model.named_parameters():
         p.data = torch.randn(p.shape) * 0.12 + (1.0 if "norm" in name else 0.0)
     model.tie_weights()
-    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=3, lora_alpha=7, target_modules=LINEARS,
-                                                              task_type="CAUSAL_LM"))
-    for name, p in adapted.named_parameters():
-        if "lora_" in name:
-            p.data = torch.randn(p.shape) * 0.06
-    return model.float(), adapted.float()
+    adapted = {}
+    for kind in adapters:
+        config = LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[kind])
+        adapted[kind] = get_peft_model(copy.deepcopy(model), config).float()
+        for name, p in adapted[kind].named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                p.data = torch.randn(p.shape) * 0.06
+            elif p.requires_grad:
+                p.data += torch.randn(p.shape) * 0.03
+    return model.float(), adapted
 
 
 def random_rows(vocab, lengths, seed):
@@ -301,6 +311,13 @@ def is_clear(models, modes, rows, prompt):
     return True
 
 
+def file_name(name):
+    """The name of a trained parameter in files: PEFT's, or the model's if its module is saved whole."""
+    if ".modules_to_save." in name:
+        return name.replace(".modules_to_save.default", "").removeprefix("base_model.model.")
+    return name.replace("magnitude_vector.default.weight", "magnitude_vector").replace(".default", "")
+
+
 def compare_probe(table, where, found, reference, rows, labels):
     """One forward and backward pass."""
     WATCH.reset()
@@ -312,7 +329,7 @@ def compare_probe(table, where, found, reference, rows, labels):
         if np.any(found["logits"][i, len(row):]):
             table.add("logits", f"{where} padding of row {i}", float("nan"))
     table.add("loss", where, abs(float(found["loss"][0]) / loss.item() - 1.0))
-    wanted = {n.replace(".default", ""): p.grad for n, p in reference.named_parameters() if p.requires_grad}
+    wanted = {file_name(n): p.grad for n, p in reference.named_parameters() if p.requires_grad}
     if set(wanted) != {n[5:] for n in found if n.startswith("grad.")}:
         table.add("gradient", f"{where}: names", float("nan"))
         return
@@ -341,21 +358,22 @@ def compare_kept(table, where, found, n_rows):
                 table.add("kept", f"{where} row {b} layer {layer}", differ)
 
 
-def compare(longreach, table, name, config, seed, modes, lengths):
+def compare(longreach, table, name, config, seed, modes, lengths, adapters):
     """All comparisons of one model."""
     rows, labels = random_rows(config.vocab_size, lengths, seed)
     prompt = rows[0][:max(1, lengths[0] * 2 // 3)]
-    model, adapted = random_model(config, seed)
-    if not is_clear((model, adapted), modes, rows, prompt):
+    model, adapted = random_model(config, seed, adapters)
+    if not is_clear((model, *adapted.values()), modes, rows, prompt):
         return False
     folder = longreach.folder / f"{name}-{seed}"
     model.save_pretrained(folder)
-    adapted.save_pretrained(folder / "lora")
+    for kind, peft_model in adapted.items():
+        peft_model.save_pretrained(folder / kind, save_embedding_layers=False)
     for lrsa in modes:
-        for peft in (False, True):
-            where = f"{name} {seed} {'dense' if lrsa is None else ':'.join(map(str, lrsa))}{' lora' if peft else ''}"
-            flags = attention_flags(lrsa) + (["--adapter", folder / "lora"] if peft else [])
-            reference = in_float64(adapted if peft else model, lrsa)
+        for peft in (None, *adapted):
+            where = f"{name} {seed} {'dense' if lrsa is None else ':'.join(map(str, lrsa))}{' ' + peft if peft else ''}"
+            flags = attention_flags(lrsa) + (["--adapter", folder / peft] if peft else [])
+            reference = in_float64(adapted[peft] if peft else model, lrsa)
             compare_probe(table, where, longreach.probe(folder, rows, labels, flags), reference, rows, labels)
             wanted = greedy(reference, prompt)[0]
             for chunk in (1, 7, 64, 512):
@@ -387,18 +405,20 @@ def main():
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--models", default=",".join(MODELS))
     a.add_argument("--tokens", default="97,61", help="length of each row of the batch")
+    a.add_argument("--adapters", default=",".join(ADAPTERS))
     a.add_argument("--lrsa", default="4:16:0.25,3:10:0.4", help="S:L:r, comma-separated")
     a.add_argument("--loose", type=float, default=1.0, help="factor on the bounds of real numbers")
     a.add_argument("--keep-files", help="existing folder to keep models and results in")
     a = a.parse_args()
     modes = [None] + [Lrsa(int(s), int(l), float(r)) for s, l, r in (m.split(":") for m in a.lrsa.split(",") if m)]
     lengths, table = [int(n) for n in a.tokens.split(",")], Table(a.loose)
+    adapters = [kind for kind in a.adapters.split(",") if kind]
     place = contextlib.nullcontext(a.keep_files) if a.keep_files else tempfile.TemporaryDirectory()
     with place as folder:
         longreach = Longreach(a.binary, a.device, folder)
         for name in a.models.split(","):
             seeds = (s for s in range(a.seed, a.seed + 1000)
-                     if compare(longreach, table, name, MODELS[name], s, modes, lengths))
+                     if compare(longreach, table, name, MODELS[name], s, modes, lengths, adapters))
             seed = next(seeds, None)
             if seed is None:
                 sys.exit(f"{name}: no seed has clear margins; try fewer --tokens or fewer --lrsa")

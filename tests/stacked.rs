@@ -14,7 +14,7 @@ use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::{Architecture, LayerConfig, ModelConfig, QkNorm};
 use longreach::model::rope_config::RopeConfig;
-use longreach::nn::{Linear, Lora, Stacked};
+use longreach::nn::{Dora, Linear, Lora, Stacked};
 use longreach::tensor::{Format, Tensor};
 
 fn values(seed: usize, n: usize) -> Vec<f32> {
@@ -42,6 +42,7 @@ fn layers(device: &mut dyn Executor, format: Format) -> ([Linear; 3], Tensor) {
             scale: 0.5,
             dropout: 0.0,
             site: 0,
+            dora: (i == 2).then(|| Dora { magnitude: param(device, "m", 11, 1, n), norms: None }),
         });
         let bias = (i != 0).then(|| param(device, "bias", 8 + i, 1, n));
         Linear { weight: Param::frozen("w", part), bias, lora }

@@ -1,11 +1,11 @@
-//! LoRA adapters on disk in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` in
-//! a folder.
+//! Adapters on disk in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` in a
+//! folder.
 //!
 //! This file reads and writes host tensors and applies nothing.
 //! [`adapter_config`](super::adapter_config) has the configuration.
 
 use super::adapter_config::AdapterConfig;
-use super::weight_names::linears;
+use super::weight_names::expected_names;
 use crate::atomic_file::{write_file, write_folder};
 use crate::error::{Context, Result};
 use crate::formats::host_tensor::HostTensor;
@@ -30,7 +30,9 @@ pub struct AdapterPair {
     pub a: HostTensor,
     /// [out, r].
     pub b: HostTensor,
-    /// s in y = W x + s·B (A x).
+    /// DoRA's magnitudes `[out]`. A new adapter has none: they begin as the norms of the rows of W.
+    pub magnitude: Option<HostTensor>,
+    /// s in W + s·B A.
     pub scale: f64,
 }
 
@@ -40,25 +42,45 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// In the order of [`AdapterConfig::modules`].
     pub pairs: Vec<AdapterPair>,
+    /// The weights that replace those of the model, under the model's names and as Hugging Face
+    /// files hold them. Those of a new adapter begin as the model's.
+    pub saved: Vec<(String, HostTensor)>,
 }
 
-/// PEFT's names of a module's two tensors. Files and gradients use them.
+impl Adapter {
+    /// The weight that replaces a weight of the model.
+    pub fn saved(&self, name: &str) -> Option<&HostTensor> {
+        self.saved.iter().find(|(saved, _)| saved == name).map(|(_, tensor)| tensor)
+    }
+}
+
+/// PEFT's names of a module's matrices A and B. Files and gradients use them.
 pub fn tensor_names(module: &str) -> (String, String) {
     (format!("{PREFIX}{module}.lora_A.weight"), format!("{PREFIX}{module}.lora_B.weight"))
 }
 
+/// PEFT's name of a module's DoRA magnitudes.
+pub fn magnitude_name(module: &str) -> String {
+    format!("{PREFIX}{module}{MAGNITUDE}")
+}
+
+/// The end of [`magnitude_name`].
+pub const MAGNITUDE: &str = ".lora_magnitude_vector";
+
 /// Every tensor of an adapter with PEFT's name and its shape: A [r, in] and B [out, r] of each
-/// module.
-pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let linears = linears(model);
+/// module, with DoRA its magnitudes `[out]`, and the weights that are saved whole.
+pub fn expected_tensors(config: &AdapterConfig, model: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>> {
     let mut out = Vec::new();
-    for module in config.modules(model) {
-        let linear = linears.iter().find(|l| module.ends_with(l.path)).expect("modules are made of these paths");
-        let ((a, b), r) = (tensor_names(&module), config.rank_of(&module));
-        out.push((a, vec![r, linear.n_in]));
-        out.push((b, vec![linear.n_out, r]));
+    for module in config.modules(model)? {
+        let (a, b) = tensor_names(&module.path);
+        out.push((a, vec![module.rank, module.n_in]));
+        out.push((b, vec![module.n_out, module.rank]));
+        if config.use_dora {
+            out.push((magnitude_name(&module.path), vec![module.n_out]));
+        }
     }
-    out
+    out.extend(config.targets.saved_weights(model).into_iter().map(|w| (format!("{PREFIX}{}", w.name), w.shape)));
+    Ok(out)
 }
 
 /// Reads an adapter folder for a model.
@@ -70,21 +92,46 @@ pub fn read_adapter(dir: &Path, model: &ModelConfig) -> Result<Adapter> {
         let text = small_file::read_text(&dir.join(CONFIG)).with_context(|| format!("reading {CONFIG}"))?;
         let config = AdapterConfig::from_json(&text, model).context(CONFIG)?;
         let file = Checkpoint::open(&dir.join(TENSORS))?;
-        let expected = expected_tensors(&config, model);
-        check_names(&file, &expected).context(TENSORS)?;
-        let mut tensors = expected.iter().map(|(name, shape)| read_tensor(&file, name, shape).context(TENSORS));
+        let expected = expected_tensors(&config, model)?;
+        check_names(&file, &expected, &config, model).context(TENSORS)?;
+        let read = |name: &str, shape: &[usize]| read_tensor(&file, name, shape).context(TENSORS);
         let mut pairs = Vec::new();
-        for module in config.modules(model) {
-            let (Some(a), Some(b)) = (tensors.next(), tensors.next()) else { break };
-            pairs.push(AdapterPair { a: a?, b: b?, scale: config.scale_of(&module), module });
+        for module in config.modules(model)? {
+            let (a, b) = tensor_names(&module.path);
+            let magnitude = || read(&magnitude_name(&module.path), &[module.n_out]);
+            pairs.push(AdapterPair {
+                a: read(&a, &[module.rank, module.n_in])?,
+                b: read(&b, &[module.n_out, module.rank])?,
+                magnitude: config.use_dora.then(magnitude).transpose()?,
+                scale: module.scale,
+                module: module.path,
+            });
         }
-        Ok(Adapter { config, pairs })
+        let mut saved = Vec::new();
+        for weight in config.targets.saved_weights(model) {
+            let tensor = read(&format!("{PREFIX}{}", weight.name), &weight.shape)?;
+            saved.push((weight.name, tensor));
+        }
+        Ok(Adapter { config, pairs, saved })
     };
     read().with_context(|| format!("adapter {}", dir.display()))
 }
 
+/// The name of a tensor in the file. Early versions of PEFT kept the part `modules_to_save` and the
+/// adapter's name in the names of saved modules, and later ones `weight` in that of magnitudes.
+fn stored_name(file: &Checkpoint, name: &str) -> Option<String> {
+    let mut names = vec![name.to_string()];
+    if name.ends_with(MAGNITUDE) {
+        names.push(format!("{name}.weight"));
+    } else if let Some((module, kind)) = name.rsplit_once('.') {
+        names.push(format!("{module}.modules_to_save.{kind}"));
+        names.push(format!("{module}.modules_to_save.default.{kind}"));
+    }
+    names.into_iter().find(|name| file.contains(name))
+}
+
 fn read_tensor(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<HostTensor> {
-    let tensor = file.read(name)?;
+    let tensor = file.read(stored_name(file, name).as_deref().unwrap_or(name))?;
     crate::ensure!(tensor.shape == shape, "tensor '{name}': expected shape {shape:?}, found {:?}", tensor.shape);
     crate::ensure!(tensor.dtype.is_real(), "tensor '{name}': expected real numbers, found {}", tensor.dtype);
     Ok(tensor)
@@ -92,31 +139,59 @@ fn read_tensor(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<HostTen
 
 /// Checks that the file has exactly the expected tensors. An extra tensor would be a part of the
 /// adapter that we ignore.
-fn check_names(file: &Checkpoint, expected: &[(String, Vec<usize>)]) -> Result<()> {
-    let expected: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-    if let Some(name) = expected.iter().find(|name| !file.contains(name)) {
-        crate::bail!("tensor '{name}' is missing; {CONFIG} asks for {} tensors", expected.len());
+fn check_names(
+    file: &Checkpoint,
+    expected: &[(String, Vec<usize>)],
+    config: &AdapterConfig,
+    model: &ModelConfig,
+) -> Result<()> {
+    let mut known = BTreeSet::new();
+    for (name, _) in expected {
+        match stored_name(file, name) {
+            Some(stored) => known.insert(stored),
+            None => crate::bail!("tensor '{name}' is missing; {CONFIG} asks for {} tensors", expected.len()),
+        };
     }
-    if let Some(name) = file.names().find(|name| !expected.contains(name)) {
-        crate::bail!("tensor '{name}' has no place in this model with the target_modules in {CONFIG}");
+    if config.targets.keeps_tie(model) {
+        known.insert(format!("{PREFIX}{HEAD}"));
     }
-    Ok(())
+    let Some(name) = file.names().find(|name| !known.contains(*name)) else { return Ok(()) };
+    let advice = match name.strip_prefix(PREFIX) {
+        Some(weight) if expected_names(model).iter().any(|(known, _)| known == weight) => {
+            "; it replaces a weight of the model, which needs its module in modules_to_save"
+        }
+        _ => "",
+    };
+    crate::bail!("tensor '{name}' has no place in this model with the target_modules in {CONFIG}{advice}");
 }
 
-/// Writes an adapter folder that PEFT can load. `tensors` have names from [`tensor_names`]; `more`
-/// are additional small files.
+/// Names of weights that one tensor may hold.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Writes an adapter folder that PEFT can load. `tensors` have PEFT's names, or the model's if they
+/// replace a weight; `more` are additional small files.
 ///
 /// A new folder appears atomically. In an existing folder, this replaces the adapter's files and
 /// keeps all others.
 pub fn write_adapter(
     dir: &Path,
     config: &AdapterConfig,
-    tensors: &[(String, HostTensor)],
+    mut tensors: Vec<(String, HostTensor)>,
     more: &[(&str, &str)],
 ) -> Result<()> {
     let json = config.to_json()?;
+    let with_prefix = |name: &str| if name.starts_with(PREFIX) { name.to_string() } else { format!("{PREFIX}{name}") };
+    tensors.iter_mut().for_each(|(name, _)| *name = with_prefix(name));
+    // PEFT reads a kept tie from both of its names.
+    if config.targets.ensure_weight_tying
+        && let Some((_, embedding)) = tensors.iter().find(|(name, _)| name == &with_prefix(EMBEDDING))
+    {
+        let head = (with_prefix(HEAD), embedding.clone());
+        tensors.push(head);
+    }
     write_folder(dir, |folder| {
-        write_safetensors(&folder.join(TENSORS), tensors, &[])?;
+        write_safetensors(&folder.join(TENSORS), &tensors, &[])?;
         for (name, text) in [(CONFIG, json.as_str())].iter().chain(more) {
             write_file(&folder.join(name), text)?;
         }
@@ -136,20 +211,24 @@ mod tests {
         AdapterConfig::from_json(text, &small()).unwrap()
     }
 
-    fn tensors() -> Vec<(String, HostTensor)> {
+    fn tensors_of(config: &AdapterConfig) -> Vec<(String, HostTensor)> {
         let fill = |(name, shape): (String, Vec<usize>)| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|i| i as f32).collect();
             (name, HostTensor::from_f32(&shape, &values))
         };
-        expected_tensors(&config(), &small()).into_iter().map(fill).collect()
+        expected_tensors(config, &small()).unwrap().into_iter().map(fill).collect()
+    }
+
+    fn tensors() -> Vec<(String, HostTensor)> {
+        tensors_of(&config())
     }
 
     #[test]
     fn what_is_written_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out/adapter");
-        write_adapter(&path, &config(), &tensors(), &[("longreach.json", "{}")]).unwrap();
-        write_adapter(&path, &config(), &tensors(), &[]).unwrap();
+        write_adapter(&path, &config(), tensors(), &[("longreach.json", "{}")]).unwrap();
+        write_adapter(&path, &config(), tensors(), &[]).unwrap();
         let adapter = read_adapter(&path, &small()).unwrap();
         assert_eq!(adapter.config, config());
         assert_eq!(adapter.pairs.len(), 4);
@@ -165,7 +244,7 @@ mod tests {
     fn tensors_that_do_not_fit_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let error_of = |tensors: &[(String, HostTensor)]| {
-            write_adapter(dir.path(), &config(), tensors, &[]).unwrap();
+            write_adapter(dir.path(), &config(), tensors.to_vec(), &[]).unwrap();
             read_adapter(dir.path(), &small()).unwrap_err().to_string()
         };
         assert!(error_of(&tensors()[1..]).contains("layers.0.self_attn.k_proj.lora_A.weight' is missing"));
@@ -176,6 +255,41 @@ mod tests {
         wrong[0].1 = HostTensor::from_f32(&[1, 8], &[0.0; 8]);
         assert!(error_of(&wrong).contains("expected shape [2, 8], found [1, 8]"));
         assert!(read_adapter(&dir.path().join("absent"), &small()).unwrap_err().to_string().contains("absent"));
+    }
+
+    #[test]
+    fn magnitudes_and_saved_weights_read_back_under_old_names_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["k_proj"], "use_dora": true,
+                       "modules_to_save": ["lm_head"]}"#;
+        let config = AdapterConfig::from_json(text, &small()).unwrap();
+        let mut tensors = tensors_of(&config);
+        write_adapter(dir.path(), &config, tensors.clone(), &[]).unwrap();
+        let adapter = read_adapter(dir.path(), &small()).unwrap();
+        assert_eq!(adapter.pairs[0].magnitude.as_ref().unwrap().shape, [8]);
+        assert_eq!(adapter.saved(HEAD).unwrap().shape, [10, 8]);
+        for (name, _) in &mut tensors {
+            *name = name.replace("lm_head.", "lm_head.modules_to_save.default.");
+            *name = name.replace("magnitude_vector", "magnitude_vector.weight");
+        }
+        write_adapter(dir.path(), &config, tensors.clone(), &[]).unwrap();
+        assert_eq!(read_adapter(dir.path(), &small()).unwrap(), adapter);
+    }
+
+    #[test]
+    fn a_kept_tie_is_written_under_both_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = ModelConfig { tied: true, ..small() };
+        let text = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["k_proj"], "modules_to_save": ["embed_tokens"],
+                       "ensure_weight_tying": true}"#;
+        let config = AdapterConfig::from_json(text, &model).unwrap();
+        let mut tensors = tensors_of(&config);
+        tensors.retain(|(name, _)| !name.contains("lm_head"));
+        write_adapter(dir.path(), &config, tensors.clone(), &[]).unwrap();
+        let file = Checkpoint::open(&dir.path().join(TENSORS)).unwrap();
+        assert!(file.contains("base_model.model.lm_head.weight"));
+        let saved = read_adapter(dir.path(), &model).unwrap().saved;
+        assert_eq!(saved.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), [EMBEDDING]);
     }
 
     #[test]

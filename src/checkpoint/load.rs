@@ -11,19 +11,19 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use super::adapter_config::AdapterConfig;
-use super::adapter_file::{Adapter, AdapterPair, tensor_names};
+use super::adapter_config::{AdaptedModule, AdapterConfig};
+use super::adapter_file::{Adapter, AdapterPair, magnitude_name, tensor_names};
 use super::families;
 use super::weight_names::{Linear as LinearName, NormNames, Weight, linears, weights};
 use super::weights::WeightSource;
 use crate::autograd::Param;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::gpu::{ELEMENT_ALIGNMENT, Executor, Recording};
 use crate::kernels::elementwise::add_into;
 use crate::model::block::Block;
 use crate::model::config::ModelConfig;
 use crate::model::llama::{Llama, ModelRope};
-use crate::nn::{Fused, Joint, Linear, Lora, Stacked};
+use crate::nn::{Dora, Fused, Joint, Linear, Lora, Stacked};
 
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
@@ -66,23 +66,19 @@ impl Adapter {
     /// starts unchanged.
     pub fn fresh(config: AdapterConfig, model: &ModelConfig, seed: u64) -> Result<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let maps = linears(model);
         let mut pairs = Vec::new();
-        for module in config.modules(model) {
-            let linear = maps.iter().find(|l| module.ends_with(l.path)).expect("modules name linear maps");
-            let (r, bound) = (config.rank_of(&module), 1.0 / (linear.n_in as f32).sqrt());
-            let a: Vec<f32> = (0..r * linear.n_in).map(|_| rng.random_range(-bound..bound)).collect();
+        for AdaptedModule { path, n_in, n_out, rank, scale } in config.modules(model)? {
+            let bound = 1.0 / (n_in as f32).sqrt();
+            let a: Vec<f32> = (0..rank * n_in).map(|_| rng.random_range(-bound..bound)).collect();
             pairs.push(AdapterPair {
-                a: HostTensor::from_f32(&[r, linear.n_in], &a),
-                b: HostTensor::from_f32(&[linear.n_out, r], &vec![0.0; linear.n_out * r]),
-                scale: config.scale_of(&module),
-                module,
+                module: path,
+                a: HostTensor::from_f32(&[rank, n_in], &a),
+                b: HostTensor::from_f32(&[n_out, rank], &vec![0.0; n_out * rank]),
+                magnitude: None,
+                scale,
             });
         }
-        if pairs.is_empty() {
-            return Err(Error::usage(format!("`targets` {} fits no linear layer", config.targets.join(","))));
-        }
-        Ok(Self { config, pairs })
+        Ok(Self { config, pairs, saved: vec![] })
     }
 }
 
@@ -99,7 +95,7 @@ pub fn load(
     }
     let specs = match train {
         Train::Nothing => vec![],
-        Train::Adapter(decay) => adapter_specs(adapter, decay),
+        Train::Adapter(decay) => adapter.map_or(vec![], |adapter| adapter_specs(&config, adapter, decay)),
         Train::All(decay) => model_specs(&config, decay),
     };
     let (mut arena, mut trainables) = (None, vec![]);
@@ -109,29 +105,39 @@ pub fn load(
         (arena, trainables) = (Some(made), list);
     }
     let by_name = trainables.iter().map(|t| (t.name.clone(), t.clone())).collect();
-    let mut loader = Loader { device, source, by_name };
-    let model = loader.model(config, adapter).context("loading the model")?;
+    let mut loader = Loader { device, source, adapter, by_name };
+    let model = loader.model(config).context("loading the model")?;
     Ok(Loaded { model, arena, trainables })
 }
 
-fn adapter_specs(adapter: Option<&Adapter>, _: Decay) -> Vec<Spec> {
-    let pairs = adapter.map_or(&[][..], |a| &a.pairs);
+/// A and B of each module, with DoRA its magnitudes, and the weights that are saved whole.
+fn adapter_specs(config: &ModelConfig, adapter: &Adapter, decay: Decay) -> Vec<Spec> {
     let spec = |name: String, t: &HostTensor| Spec { name, rows: t.shape[0], cols: t.shape[1], decay: Some(0.0) };
-    let both = |p: &AdapterPair| {
-        let (a, b) = tensor_names(&p.module);
-        [spec(a, &p.a), spec(b, &p.b)]
-    };
-    pairs.iter().flat_map(both).collect()
+    let mut specs = Vec::new();
+    for pair in &adapter.pairs {
+        let (a, b) = tensor_names(&pair.module);
+        specs.extend([spec(a, &pair.a), spec(b, &pair.b)]);
+        if adapter.config.use_dora {
+            let (name, cols) = (magnitude_name(&pair.module), pair.b.shape[0]);
+            specs.push(Spec { name, rows: 1, cols, decay: (decay == Decay::All).then_some(0.0) });
+        }
+    }
+    specs.extend(specs_of(adapter.config.targets.saved_weights(config), decay));
+    specs
 }
 
 fn model_specs(config: &ModelConfig, decay: Decay) -> Vec<Spec> {
+    specs_of(weights(config), decay)
+}
+
+fn specs_of(weights: Vec<Weight>, decay: Decay) -> Vec<Spec> {
     let spec = |Weight { name, shape, offset, .. }: Weight| {
         let (rows, cols) = matrix(&shape);
         let decays = decay == Decay::All || shape.len() > 1;
         // What the file holds decays to 0.
         Spec { name, rows, cols, decay: decays.then_some(offset) }
     };
-    weights(config).into_iter().map(spec).collect()
+    weights.into_iter().map(spec).collect()
 }
 
 /// Rows and columns of a shape. A vector is a matrix of one row.
@@ -142,24 +148,26 @@ fn matrix(shape: &[usize]) -> (usize, usize) {
 struct Loader<'a> {
     device: &'a mut dyn Executor,
     source: &'a WeightSource,
+    adapter: Option<&'a Adapter>,
     by_name: HashMap<String, Trainable>,
 }
 
 impl Loader<'_> {
-    fn model(&mut self, config: ModelConfig, adapter: Option<&Adapter>) -> Result<Llama> {
+    fn model(&mut self, config: ModelConfig) -> Result<Llama> {
         let embed = self.weight("model.embed_tokens.weight", &[config.vocab, config.hidden])?;
         let blocks = (0..config.n_layers())
-            .map(|i| self.block(&config, i, adapter).map(Rc::new).with_context(|| format!("layer {i}")))
+            .map(|i| self.block(&config, i).map(Rc::new).with_context(|| format!("layer {i}")))
             .collect::<Result<Vec<_>>>()?;
         let final_norm = self.weight("model.norm.weight", &[config.hidden])?;
-        let head =
-            if config.tied { None } else { Some(self.weight("lm_head.weight", &[config.vocab, config.hidden])?) };
+        let head_shape = [config.vocab, config.hidden];
+        let unties = self.adapter.is_some_and(|a| a.config.targets.unties(&config));
+        let head = if config.tied && !unties { None } else { Some(self.weight("lm_head.weight", &head_shape)?) };
         let n_positions = config.max_positions.min(4096);
         let rope = ModelRope::upload(self.device, &config, 1, n_positions)?;
         Ok(Llama { config, embed, blocks, final_norm, head, rope })
     }
 
-    fn block(&mut self, config: &ModelConfig, index: usize, adapter: Option<&Adapter>) -> Result<Block> {
+    fn block(&mut self, config: &ModelConfig, index: usize) -> Result<Block> {
         let prefix = format!("model.layers.{index}");
         let linears = linears(config);
         let (inputs, o, gate_up, down) = match linears.as_slice() {
@@ -169,10 +177,10 @@ impl Loader<'_> {
         };
         let site = (index * 7) as u32;
         let widths = [config.q_channels(), config.kv_channels(), config.kv_channels()];
-        let qkv = self.joint(&prefix, inputs, widths, adapter, site)?;
-        let (o, _) = self.linears(&prefix, [o], adapter, site + 3)?;
-        let gate_up = self.joint(&prefix, gate_up, [config.inner; 2], adapter, site + 4)?;
-        let (down, _) = self.linears(&prefix, [down], adapter, site + 6)?;
+        let qkv = self.joint(&prefix, inputs, widths, site)?;
+        let (o, _) = self.linears(&prefix, [o], site + 3)?;
+        let gate_up = self.joint(&prefix, gate_up, [config.inner; 2], site + 4)?;
+        let (down, _) = self.linears(&prefix, [down], site + 6)?;
         let ([o], [down]) = (o, down);
         let qk_norm = match config.qk_norm_channels() {
             Some([q, k]) => {
@@ -214,15 +222,14 @@ impl Loader<'_> {
         prefix: &str,
         names: &[&LinearName],
         widths: [usize; N],
-        adapter: Option<&Adapter>,
         site: u32,
     ) -> Result<Joint<N>> {
         if let [whole] = names {
-            let ([whole], _) = self.linears(prefix, [whole], adapter, site)?;
+            let ([whole], _) = self.linears(prefix, [whole], site)?;
             return Ok(Joint::Fused(Fused::new(whole, widths)));
         }
         let names = <[&LinearName; N]>::try_from(names).expect("a layer for each width");
-        let (layers, whole) = self.linears(prefix, names, adapter, site)?;
+        let (layers, whole) = self.linears(prefix, names, site)?;
         Ok(Joint::Apart(Stacked::new(layers, whole)))
     }
 
@@ -232,13 +239,12 @@ impl Loader<'_> {
         &mut self,
         prefix: &str,
         names: [&LinearName; N],
-        adapter: Option<&Adapter>,
         site: u32,
     ) -> Result<([Linear; N], Option<Tensor>)> {
         let mut hosts = Vec::with_capacity(N);
         for name in names {
             let weight = format!("{prefix}.{}.weight", name.path);
-            let host = self.source.read(&weight, &[name.n_out, name.n_in])?;
+            let (host, _) = self.read(&weight, &[name.n_out, name.n_in])?;
             hosts.push((weight, host));
         }
         let whole = self.whole(&hosts)?;
@@ -251,7 +257,7 @@ impl Loader<'_> {
                 }
                 None => self.param(weight, host)?,
             };
-            made.push(self.linear(prefix, name, param, adapter, site + i as u32)?);
+            made.push(self.linear(prefix, name, param, site + i as u32)?);
         }
         let made = <[Linear; N]>::try_from(made).unwrap_or_else(|_| unreachable!("one layer a name"));
         Ok((made, whole.map(|(whole, _)| whole)))
@@ -275,30 +281,42 @@ impl Loader<'_> {
         Ok(whole.split_rows(&rows).map(|parts| (whole, parts)))
     }
 
-    fn linear(
-        &mut self,
-        prefix: &str,
-        name: &LinearName,
-        weight: Param,
-        adapter: Option<&Adapter>,
-        site: u32,
-    ) -> Result<Linear> {
+    fn linear(&mut self, prefix: &str, name: &LinearName, weight: Param, site: u32) -> Result<Linear> {
         let module = format!("{prefix}.{}", name.path);
         let bias = if name.bias { Some(self.weight(&format!("{module}.bias"), &[name.n_out])?) } else { None };
-        let pair = adapter.and_then(|a| a.pairs.iter().find(|p| p.module == module).map(|p| (p, a.config.dropout)));
-        let lora = match pair {
-            None => None,
-            Some((pair, dropout)) => {
-                let (a, b) = tensor_names(&module);
-                let (a, b) = (self.param(&a, &pair.a)?, self.param(&b, &pair.b)?);
-                Some(Lora { a, b, scale: pair.scale as f32, dropout: dropout as f32, site })
-            }
-        };
+        let pair =
+            self.adapter.and_then(|a| a.pairs.iter().find(|p| p.module == module).map(|p| (p, a.config.dropout)));
+        let lora = pair.map(|(pair, dropout)| self.lora(pair, &weight.value, dropout, site)).transpose()?;
         Ok(Linear { weight, bias, lora })
     }
 
+    /// The adapter of a layer with the weight w.
+    fn lora(&mut self, pair: &AdapterPair, w: &Tensor, dropout: f64, site: u32) -> Result<Lora> {
+        let (a, b) = tensor_names(&pair.module);
+        let lora = |a, b| Lora { a, b, scale: pair.scale as f32, dropout: dropout as f32, site, dora: None };
+        if !self.adapter.is_some_and(|adapter| adapter.config.use_dora) {
+            return Ok(lora(self.param(&a, &pair.a)?, self.param(&b, &pair.b)?));
+        }
+        let lora = lora(self.param_f32(&a, &pair.a)?, self.param_f32(&b, &pair.b)?);
+        let norms = lora.norms_now(self.device, w)?;
+        let name = magnitude_name(&pair.module);
+        let magnitude = match &pair.magnitude {
+            Some(host) => host.clone(),
+            None => HostTensor::from_f32(&[w.rows], &norms.read(self.device)?),
+        };
+        let magnitude = self.param_f32(&name, &magnitude)?;
+        // The norms of a frozen adapter are computed once; steps of training change them.
+        let norms = lora.a.grad.is_none().then_some(norms);
+        Ok(Lora { dora: Some(Dora { magnitude, norms }), ..lora })
+    }
+
+    /// [`Loader::param`] in f32, which the kernel of the norms reads.
+    fn param_f32(&mut self, name: &str, host: &HostTensor) -> Result<Param> {
+        self.param(name, &HostTensor::from_f32(&host.shape, &host.to_f32()?))
+    }
+
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Param> {
-        let (host, offset) = self.source.read_stored(name, shape)?;
+        let (host, offset) = self.read(name, shape)?;
         let param = self.param(name, &host)?;
         if offset != 0.0 {
             self.move_by(&param.value, offset)?;
@@ -313,6 +331,18 @@ impl Loader<'_> {
         let mut rec = Recording::new();
         add_into(&mut rec, &by, value);
         self.device.run(&rec)
+    }
+
+    /// A weight of the model's files, or the adapter's in its place, as
+    /// [`WeightSource::read_stored`]. A head that the adapter unties begins as the embedding.
+    fn read(&self, name: &str, shape: &[usize]) -> Result<(HostTensor, f32)> {
+        match self.adapter.and_then(|adapter| adapter.saved(name)) {
+            Some(saved) => Ok((saved.clone(), self.source.offset(name))),
+            None if name == "lm_head.weight" && self.source.config().tied => {
+                self.source.read_stored("model.embed_tokens.weight", shape)
+            }
+            None => self.source.read_stored(name, shape),
+        }
     }
 
     /// Uploads a tensor: to the arena if it is trained, otherwise in its stored format.

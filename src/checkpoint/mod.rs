@@ -2,6 +2,7 @@
 
 pub mod adapter_config;
 pub mod adapter_file;
+pub mod adapter_targets;
 pub mod bundled;
 pub mod config_gguf;
 pub mod config_hf;

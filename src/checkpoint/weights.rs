@@ -153,9 +153,14 @@ impl WeightSource {
         })
     }
 
+    /// What is to be added to the values of a weight in Hugging Face files of this model.
+    pub(super) fn offset(&self, name: &str) -> f32 {
+        self.table.get(name).map_or(0.0, |weight| weight.offset)
+    }
+
     /// Values of a weight as Hugging Face files of this model hold them.
     pub fn as_stored(&self, name: &str, tensor: HostTensor) -> Result<HostTensor> {
-        match self.table.get(name).map_or(0.0, |weight| weight.offset) {
+        match self.offset(name) {
             0.0 => Ok(tensor),
             offset => moved(&tensor, -offset),
         }

@@ -35,8 +35,8 @@ impl TrainArgs {
 
     /// The job from the flags, without the attention, which may depend on the model's files.
     fn job(&self) -> TrainJob {
-        let all = |targets: &Vec<String>| matches!(targets.as_slice(), [one] if one == "all" || one == "all-linear");
-        TrainJob { targets: self.job.targets.clone().filter(|t| !all(t)), ..self.job.clone() }
+        let targets = self.job.targets.clone().filter(|set| !set.is_all_linear());
+        TrainJob { targets, ..self.job.clone() }
     }
 }
 
@@ -91,6 +91,7 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::adapter_targets::ModuleSet;
     use crate::optim::Schedule;
     use crate::train::Method;
     use clap::Parser;
@@ -118,8 +119,12 @@ mod tests {
         let job =
             parse(&["--targets", "q_proj,v_proj", "--betas", "0.8, 0.95", "--schedule", "linear", "--method", "full"])
                 .unwrap();
-        assert_eq!(job.targets.unwrap(), ["q_proj", "v_proj"]);
+        assert_eq!(job.targets, ModuleSet::parse("q_proj,v_proj").ok());
         assert_eq!((job.betas, job.schedule, job.method), (Some((0.8, 0.95)), Schedule::Linear, Method::Full));
+        let job = parse(&["--targets", r".*\.(q|k){1,2}_proj", "--modules-to-save", "lm_head, embed_tokens", "--dora"])
+            .unwrap();
+        assert_eq!(job.targets, Some(ModuleSet::Pattern(r".*\.(q|k){1,2}_proj".into())));
+        assert_eq!((job.modules_to_save, job.dora), (vec!["lm_head".to_string(), "embed_tokens".into()], true));
         for bad in [&["--steps", "1", "--epochs", "1"][..], &["--betas", "0.9"], &["--schedule", "wave"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

@@ -10,6 +10,7 @@ use crate::attention::{Attention, Lrsa};
 use crate::autograd::Tape;
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_file::Adapter;
+use crate::checkpoint::adapter_targets::{ALL_LINEAR, ModuleSet, Targets};
 use crate::checkpoint::bundled;
 use crate::checkpoint::load::{Decay, Loaded, Train, load};
 use crate::checkpoint::weights::WeightSource;
@@ -125,18 +126,8 @@ pub(super) fn check_steps(device: &mut dyn Executor, models: &Models, place: Pla
 
 /// An adapter on every linear layer with non-zero factors, so that both factors get a gradient.
 fn some_adapter(source: &WeightSource) -> Result<Adapter> {
-    let targets =
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(String::from).to_vec();
-    let config = AdapterConfig {
-        r: 3,
-        alpha: 6.0,
-        dropout: 0.25,
-        targets,
-        use_rslora: false,
-        rank_pattern: vec![],
-        alpha_pattern: vec![],
-        base_model: None,
-    };
+    let targets = Targets::of(ModuleSet::Pattern(ALL_LINEAR.into()));
+    let config = AdapterConfig { dropout: 0.25, ..AdapterConfig::new(3, 6.0, targets) };
     let mut adapter = Adapter::fresh(config, source.config(), 1)?;
     for (i, pair) in adapter.pairs.iter_mut().enumerate() {
         let n: usize = pair.b.shape.iter().product();

@@ -41,6 +41,7 @@ families!(
     clip_grad,
     columns,
     concat,
+    dora,
     dropout,
     elementwise,
     embedding,

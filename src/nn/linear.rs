@@ -1,14 +1,18 @@
-//! A linear layer, y = x Wᵀ + b, with an optional low-rank adapter (LoRA).
+//! A linear layer, y = x Wᵀ + b, with an optional low-rank adapter (LoRA or DoRA).
 //!
-//! LoRA (arXiv 2106.09685): y += s · (x Aᵀ) Bᵀ. The adapter is never merged into W, and a frozen W
-//! gets no gradient.
+//! LoRA (arXiv 2106.09685): y += s · (x Aᵀ) Bᵀ. DoRA (arXiv 2402.09353): every output of W + s·B A
+//! is scaled by m / norm of its row. The adapter is never merged into W, and a frozen W gets no
+//! gradient.
 
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
+use crate::gpu::{Executor, Recording};
 use crate::kernels::bias::add_bias;
+use crate::kernels::dora::{row_norms, scale_columns};
 use crate::kernels::dropout::dropout;
 use crate::kernels::elementwise::{add, scale};
 use crate::kernels::matmul::{linear, linear_accumulate};
+use crate::tensor::{Format, Tensor};
 
 /// Counter-based dropout of one training step: equal seed and step give equal masks.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,18 @@ pub struct Lora {
     pub dropout: f32,
     /// Distinguishes this layer's dropout masks from those of other layers.
     pub site: u32,
+    /// The magnitudes that make it DoRA.
+    pub dora: Option<Dora>,
+}
+
+/// The magnitudes of a DoRA adapter.
+#[derive(Clone, Debug)]
+pub struct Dora {
+    /// m [1, out].
+    pub magnitude: Param,
+    /// Norms of the rows of W + s·B A [1, out], if nothing in them is trained. Otherwise each
+    /// forward computes them.
+    pub norms: Option<Tensor>,
 }
 
 /// A linear layer.
@@ -58,7 +74,7 @@ impl Linear {
         tape.apply1(&[x, &weight], |rec, t| linear(rec, &t[0], &t[1], factor))
     }
 
-    /// y = x Wᵀ with the adapter's product and the bias added; may overwrite y.
+    /// y = x Wᵀ with the adapter applied and the bias added; may overwrite y.
     pub(super) fn finish(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
         let y = self.adapted(tape, x, y, 1.0, drop)?;
         let Some(bias) = &self.bias else { return Ok(y) };
@@ -76,7 +92,8 @@ impl Linear {
         factor: f32,
         drop: Option<Dropout>,
     ) -> Result<Var> {
-        if self.bias.is_none() && !tape.keeps() {
+        let is_scaled = self.lora.as_ref().is_some_and(|lora| lora.dora.is_some());
+        if self.bias.is_none() && !tape.keeps() && !is_scaled {
             let weight = tape.param(&self.weight);
             let inputs = [x, &weight, residual];
             let y = tape.apply1(&inputs, |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], factor))?;
@@ -92,26 +109,63 @@ impl Linear {
         tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]))
     }
 
-    /// y + factor · the adapter's product, in place.
+    /// y = factor · x Wᵀ with the adapter applied; may overwrite y.
     fn adapted(&self, tape: &mut Tape, x: &Var, y: Var, factor: f32, drop: Option<Dropout>) -> Result<Var> {
         let Some(lora) = &self.lora else { return Ok(y) };
-        let low = lora.low(tape, x, drop)?;
-        let b = tape.param(&lora.b);
-        tape.apply1(&[&low, &b, &y], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], factor * lora.scale))
+        let dropped = lora.dropped(tape, x, drop)?;
+        let Some(dora) = &lora.dora else { return lora.add_to(tape, dropped.as_ref().unwrap_or(x), &y, factor) };
+        let Some(dropped) = dropped else {
+            let whole = lora.add_to(tape, x, &y, factor)?;
+            return self.scaled(tape, lora, dora, &whole);
+        };
+        // As in PEFT, only what the adapter changes sees the dropout: with x' for the dropped x,
+        // y = (W x - W x') + (W + s·B A) x' · m / norm.
+        let weight = tape.param(&self.weight);
+        let inputs = [&dropped, &weight, &y];
+        let rest = tape.apply1(&inputs, |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], -factor))?;
+        let base = self.product(tape, &dropped, factor)?;
+        let whole = lora.add_to(tape, &dropped, &base, factor)?;
+        let scaled = self.scaled(tape, lora, dora, &whole)?;
+        tape.apply1(&[&rest, &scaled], |rec, t| add(rec, &t[0], &t[1]))
+    }
+
+    /// y · m / norm of each row of W + s·B A.
+    fn scaled(&self, tape: &mut Tape, lora: &Lora, dora: &Dora, y: &Var) -> Result<Var> {
+        let norms = dora.norms.clone().unwrap_or_else(|| {
+            let norms = Tensor::transient(&tape.rec, "DoRA norms", 1, self.weight.value.rows);
+            lora.record_norms(&mut tape.rec, &self.weight.value, &norms);
+            norms
+        });
+        let (magnitude, norms) = (tape.param(&dora.magnitude), tape.constant(norms));
+        tape.apply1(&[y, &magnitude, &norms], |rec, t| scale_columns(rec, &t[0], &t[1], &t[2]))
     }
 }
 
 impl Lora {
-    /// x Aᵀ [tokens, r].
-    fn low(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
-        let a = tape.param(&self.a);
-        let dropped = match drop {
-            Some(key) if self.dropout > 0.0 => {
-                let key = [key.seed, key.step, self.site];
-                Some(tape.apply1(&[x], |rec, t| dropout(rec, &t[0], self.dropout, key))?)
-            }
-            _ => None,
-        };
-        tape.apply1(&[dropped.as_ref().unwrap_or(x), &a], |rec, t| linear(rec, &t[0], &t[1], 1.0))
+    /// The norm of each row of W + s·B A [1, out], computed now. A and B must be in f32.
+    pub fn norms_now(&self, device: &mut dyn Executor, weight: &Tensor) -> Result<Tensor> {
+        let norms = Tensor::persistent("DoRA norms", Format::F32, 1, weight.rows, &device.limits())?;
+        let mut rec = Recording::new();
+        self.record_norms(&mut rec, weight, &norms);
+        device.run(&rec)?;
+        Ok(norms)
+    }
+
+    fn record_norms(&self, rec: &mut Recording, weight: &Tensor, norms: &Tensor) {
+        row_norms(rec, weight, [&self.a.value, &self.b.value], self.scale, norms);
+    }
+
+    /// x with dropout, where it applies.
+    fn dropped(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Option<Var>> {
+        let Some(key) = drop.filter(|_| self.dropout > 0.0) else { return Ok(None) };
+        let key = [key.seed, key.step, self.site];
+        tape.apply1(&[x], |rec, t| dropout(rec, &t[0], self.dropout, key)).map(Some)
+    }
+
+    /// y + factor · s · (x Aᵀ) Bᵀ, in place.
+    fn add_to(&self, tape: &mut Tape, x: &Var, y: &Var, factor: f32) -> Result<Var> {
+        let (a, b) = (tape.param(&self.a), tape.param(&self.b));
+        let low = tape.apply1(&[x, &a], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
+        tape.apply1(&[&low, &b, y], |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], factor * self.scale))
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
+use crate::checkpoint::adapter_targets::{LayerList, ModuleSet, Targets};
 use crate::checkpoint::load::Decay;
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
@@ -84,9 +85,22 @@ pub struct TrainJob {
     /// Dropout probability of the adapter's inputs [default: 0, or the continued adapter's]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,
-    /// Linear layers to adapt, such as q_proj,v_proj [default: all]
-    #[arg(long, value_name = "LIST|all", value_delimiter = ',')]
-    pub targets: Option<Vec<String>>,
+    /// Linear layers to adapt, such as q_proj,v_proj, or a regular expression of their paths
+    /// [default: all]
+    #[arg(long, value_name = "LIST|all|REGEX", value_parser = ModuleSet::parse)]
+    pub targets: Option<ModuleSet>,
+    /// Layers to adapt, such as 0,8-15 [default: all]
+    #[arg(long, value_name = "LIST", value_parser = LayerList::parse)]
+    pub layers: Option<LayerList>,
+    /// Modules to train and save whole beside the adapter, such as embed_tokens,lm_head
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
+    pub modules_to_save: Vec<String>,
+    /// Scale a new adapter's output by alpha / √rank (rsLoRA)
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub rslora: bool,
+    /// Train the magnitudes of the adapted weights' rows too (DoRA)
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub dora: bool,
     /// Optimiser steps
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
@@ -166,6 +180,10 @@ const DEFAULT: TrainJob = TrainJob {
     alpha: None,
     dropout: None,
     targets: None,
+    layers: None,
+    modules_to_save: Vec::new(),
+    rslora: false,
+    dora: false,
     steps: None,
     epochs: None,
     batch_size: 1,
@@ -193,6 +211,12 @@ impl Default for TrainJob {
     fn default() -> Self {
         DEFAULT
     }
+}
+
+/// Parses a name of a list, with blanks around it.
+fn parse_name(text: &str) -> std::result::Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() { Err("expected names separated by commas".into()) } else { Ok(name.into()) }
 }
 
 /// Parses two numbers separated by a comma.
@@ -243,8 +267,15 @@ impl TrainJob {
         if let Some(dropout) = self.dropout {
             below_one("dropout", dropout)?;
         }
-        let shape =
-            [("rank", self.rank.is_some()), ("alpha", self.alpha.is_some()), ("targets", self.targets.is_some())];
+        let shape = [
+            ("rank", self.rank.is_some()),
+            ("alpha", self.alpha.is_some()),
+            ("targets", self.targets.is_some()),
+            ("layers", self.layers.is_some()),
+            ("modules_to_save", !self.modules_to_save.is_empty()),
+            ("rslora", self.rslora),
+            ("dora", self.dora),
+        ];
         let given = shape.iter().find(|(_, given)| *given).map(|(field, _)| *field);
         if self.method == Method::Full {
             let given = given.or(self.dropout.map(|_| "dropout")).or(self.adapter.as_ref().map(|_| "adapter"));
@@ -255,6 +286,10 @@ impl TrainJob {
                 )
             });
         }
+        let is_pattern = matches!(&self.targets, Some(set @ ModuleSet::Pattern(_)) if !set.is_all_linear());
+        require(self.layers.is_none() || !is_pattern, || {
+            "`layers` needs names in `targets`: name the layers in the regular expression instead".into()
+        })?;
         require(self.adapter.is_none() || given.is_none(), || {
             format!("`{}` cannot change the adapter that `adapter` continues: leave it out", given.unwrap_or_default())
         })
@@ -304,20 +339,27 @@ impl TrainJob {
     /// The configuration of a new adapter. Fails for target modules that the model does not have.
     pub fn new_adapter(&self, model: &ModelConfig) -> Result<AdapterConfig> {
         let r = self.rank.unwrap_or(DEFAULT_RANK);
-        let all = || linears(model).iter().map(|l| l.target().to_string()).collect::<Vec<_>>();
-        let config = AdapterConfig {
-            r,
-            alpha: self.alpha.unwrap_or(2.0 * r as f64),
-            dropout: self.dropout.unwrap_or(0.0),
-            targets: self.targets.clone().unwrap_or_else(all),
-            use_rslora: false,
-            rank_pattern: vec![],
-            alpha_pattern: vec![],
-            base_model: Some(self.model.clone()),
+        let all = || ModuleSet::Names(linears(model).iter().map(|l| l.target().to_string()).collect());
+        let modules = self.targets.clone().filter(|set| !set.is_all_linear()).unwrap_or_else(all);
+        let targets = Targets {
+            layers: self.layers.clone().map(|layers| layers.0),
+            to_save: self.modules_to_save.clone(),
+            // One weight of the model stays one.
+            ensure_weight_tying: model.tied && !self.modules_to_save.is_empty(),
+            ..Targets::of(modules)
         };
-        config
-            .validate(model)
-            .map_err(|e| Error::usage(e.to_string()).context("`rank`, `alpha`, `dropout`, `targets`"))?;
+        let config = AdapterConfig {
+            dropout: self.dropout.unwrap_or(0.0),
+            use_rslora: self.rslora,
+            use_dora: self.dora,
+            base_model: Some(self.model.clone()),
+            ..AdapterConfig::new(r, self.alpha.unwrap_or(2.0 * r as f64), targets)
+        };
+        let checked = config.targets.check_every_name(model).and_then(|()| config.validate(model));
+        checked.map_err(|e| {
+            let settings = "`rank`, `alpha`, `dropout`, `targets`, `layers`, `modules_to_save`";
+            Error::usage(e.to_string()).context(settings)
+        })?;
         Ok(config)
     }
 }

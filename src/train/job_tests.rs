@@ -2,11 +2,16 @@
 
 use super::*;
 
+fn names(names: &[&str]) -> ModuleSet {
+    ModuleSet::Names(names.iter().map(|n| n.to_string()).collect())
+}
+
 #[test]
 fn a_job_survives_json_and_unknown_fields_are_named() {
     let job = TrainJob {
         model: "m".into(),
-        targets: Some(vec!["q_proj".into()]),
+        targets: Some(names(&["q_proj"])),
+        layers: Some(LayerList(vec![0, 3])),
         attention: Some(AttentionRecord::Lrsa { sink: 4, lag: 20, keep: 0.35 }),
         ..TrainJob::default()
     };
@@ -21,7 +26,7 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 18] = [
+    let cases: [(&str, Change); 22] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
@@ -35,7 +40,11 @@ fn what_no_run_can_mean_names_its_field() {
         ("`rank`", |j| j.rank = Some(0)),
         ("`alpha`", |j| j.alpha = Some(f64::INFINITY)),
         ("`dropout`", |j| j.dropout = Some(1.0)),
-        ("`targets`", |j| (j.method, j.targets) = (Method::Full, Some(vec![]))),
+        ("`targets`", |j| (j.method, j.targets) = (Method::Full, Some(names(&["q_proj"])))),
+        ("`dora`", |j| (j.method, j.dora) = (Method::Full, true)),
+        ("`rslora`", |j| (j.rslora, j.adapter) = (true, Some("a".into()))),
+        ("`modules_to_save`", |j| (j.modules_to_save, j.adapter) = (vec!["lm_head".into()], Some("a".into()))),
+        ("`layers`", |j| (j.targets, j.layers) = (ModuleSet::parse(".*_proj").ok(), Some(LayerList(vec![0])))),
         ("`adapter`", |j| (j.rank, j.adapter) = (Some(4), Some("a".into()))),
         ("`keep`", |j| j.attention = Some(AttentionRecord::Lrsa { sink: 4, lag: 10, keep: 0.01 })),
         ("`keep`", |j| j.keeps = vec![0.5, 0.001]),
@@ -56,12 +65,31 @@ fn defaults_follow_the_method_and_the_rank() {
     let config = crate::model::config::testing::small();
     let job = TrainJob { rank: Some(4), ..TrainJob::default() };
     let adapter = job.new_adapter(&config).unwrap();
-    assert_eq!((adapter.r, adapter.alpha, adapter.targets.len()), (4, 8.0, 7));
+    assert_eq!((adapter.r, adapter.alpha, adapter.modules(&config).unwrap().len()), (4, 8.0, 14));
+    assert_eq!((adapter.use_rslora, adapter.use_dora, adapter.targets.ensure_weight_tying), (false, false, false));
     assert_eq!(job.learning_rate(), 2e-4);
     assert_eq!(TrainJob { method: Method::Full, ..TrainJob::default() }.learning_rate(), 2e-5);
     assert_eq!((job.total_steps(7), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(7)), (7, 21));
-    let unknown = TrainJob { targets: Some(vec!["lm_head".into()]), ..TrainJob::default() };
+    let unknown = TrainJob { targets: Some(names(&["lm_head"])), ..TrainJob::default() };
     assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
+}
+
+#[test]
+fn modules_to_save_keep_a_models_tie() {
+    let job = TrainJob { modules_to_save: vec!["embed_tokens".into()], dora: true, ..TrainJob::default() };
+    let model = ModelConfig { tied: true, ..crate::model::config::testing::small() };
+    let adapter = job.new_adapter(&model).unwrap();
+    assert!(adapter.targets.ensure_weight_tying && adapter.targets.keeps_tie(&model) && adapter.use_dora);
+    assert!(!job.new_adapter(&crate::model::config::testing::small()).unwrap().targets.ensure_weight_tying);
+    let typo = TrainJob { modules_to_save: vec!["lm_haed".into()], ..TrainJob::default() };
+    assert!(typo.new_adapter(&model).unwrap_err().to_string().contains("lm_haed"));
+}
+
+#[test]
+fn targets_in_json_are_a_list_or_a_text() {
+    let read = |json: &str| serde_json::from_str::<TrainJob>(json).unwrap().targets.unwrap();
+    assert_eq!(read(r#"{"targets": ["q_proj"]}"#), names(&["q_proj"]));
+    assert_eq!(read(r#"{"targets": ".*q_proj"}"#), ModuleSet::Pattern(".*q_proj".into()));
 }
 
 /// A command line with only the job's flags.

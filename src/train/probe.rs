@@ -7,6 +7,7 @@ use super::gradient_step::GradientStep;
 use super::objective::{Objective, UploadedBatch};
 use crate::attention::Attention;
 use crate::autograd::Tape;
+use crate::checkpoint::adapter_file::MAGNITUDE;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
 use crate::data::dataset::{Example, IGNORED};
@@ -82,9 +83,10 @@ pub fn probe(
     Ok(out)
 }
 
-/// The shape of a trained tensor in Hugging Face's files; norm weights and biases have one axis.
+/// The shape of a trained tensor in Hugging Face's files; norm weights, biases and magnitudes have
+/// one axis.
 pub fn file_shape(name: &str, tensor: &Tensor) -> Vec<usize> {
-    let is_vector = name.ends_with("norm.weight") || name.ends_with(".bias");
+    let is_vector = ["norm.weight", ".bias", MAGNITUDE].iter().any(|end| name.ends_with(end));
     if is_vector { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] }
 }
 

@@ -47,7 +47,7 @@ pub fn save(
     let tensors = read_trained(device, files, loaded)?;
     let record = AttentionRecord::of(attention).to_json()?;
     match adapter {
-        Some(config) => write_adapter(dir, config, &tensors, &[(RECORD, &record)]),
+        Some(config) => write_adapter(dir, config, tensors, &[(RECORD, &record)]),
         None => write_model(dir, files, &tensors, &record),
     }
 }
