@@ -1,26 +1,23 @@
 //! Chat templates: render messages to the prompt text of a model, and find the assistant's parts of
 //! it.
 //!
-//! Templates are Jinja in the style of transformers. minijinja renders them in the environment of
-//! `chat_environment.rs`. The text already contains BOS if the model needs it, so it must be
-//! encoded without special tokens. This file knows no tokens.
+//! Templates are Jinja in the style of transformers, and `jinja/` renders them. The text already
+//! contains BOS if the model needs it, so it must be encoded without special tokens. This file
+//! knows no tokens.
 
 use super::chat_answers::Shown;
-use super::chat_environment::{self, Markers};
 use super::chat_fit::Abilities;
 pub use super::conversation::{Conversation, Message};
 use super::gguf_tokenizer;
+use super::jinja::template::{Rendered, Template};
 use super::special_tokens::SpecialTokens;
 use super::tokenizer_config::TokenizerConfig;
 use crate::error::{Context, Error, Result};
 use crate::formats::gguf::Metadata;
 use crate::small_file;
-use minijinja::context;
-use minijinja::value::{Value, merge_maps};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Longest template in bytes. Real ones have a few kilobytes.
@@ -29,7 +26,7 @@ const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 /// A model's chat template with its special tokens.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    source: String,
+    template: Template,
     special: SpecialTokens,
     abilities: Abilities,
 }
@@ -50,11 +47,8 @@ impl ChatTemplate {
             "the chat template has {} bytes; at most {MAX_TEMPLATE_BYTES} are supported",
             source.len()
         );
-        chat_environment::check_tags(source).context("parsing the chat template")?;
-        let source = chat_environment::mark_generation(source);
-        guarded(|| chat_environment::environment().template_from_str(&source).map(drop))
-            .context("parsing the chat template")?;
-        Ok(Self { source, special, abilities: Abilities::default() })
+        let template = Template::parse(source).context("parsing the chat template")?;
+        Ok(Self { template, special, abilities: Abilities::default() })
     }
 
     /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template`
@@ -99,12 +93,12 @@ impl ChatTemplate {
     /// Fails if the template rejects the messages (many require that user and assistant alternate),
     /// if a variable has a reserved name, or if the template exceeds its limits.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
-        Ok(self.render_marked(&*self.fitted(conversation)?, add_generation_prompt)?.0)
+        Ok(self.render_marked(&*self.fitted(conversation)?, add_generation_prompt)?.text)
     }
 
     /// The conversation as the template can show it.
     fn fitted<'a>(&self, conversation: &'a Conversation) -> Result<Cow<'a, Conversation>> {
-        self.abilities.fitted(conversation, &|asked| Ok(self.render_marked(asked, false)?.0))
+        self.abilities.fitted(conversation, &|asked| Ok(self.render_marked(asked, false)?.text))
     }
 
     /// The text of a conversation, and the byte ranges that the assistant must produce: its
@@ -125,10 +119,10 @@ impl ChatTemplate {
         is_wanted: impl Fn(usize) -> bool,
     ) -> Result<(String, Vec<Range<usize>>)> {
         let conversation = &*self.fitted(conversation)?;
-        let (text, mut blocks) = self.render_marked(conversation, false)?;
+        let Rendered { text, generated: mut blocks } = self.render_marked(conversation, false)?;
         let answers = conversation.messages.iter().enumerate().filter(|(_, m)| m.role() == "assistant");
         let (wanted, others): (Vec<usize>, Vec<usize>) = answers.map(|(i, _)| i).partition(|&i| is_wanted(i));
-        let render = |changed: &Conversation, prompt: bool| Ok(self.render_marked(changed, prompt)?.0);
+        let render = |changed: &Conversation, prompt: bool| Ok(self.render_marked(changed, prompt)?.text);
         let eos_token = self.special.get("eos_token").unwrap_or_default();
         let shown = Shown { conversation, text: &text, eos_token, render: &render };
         if blocks.is_empty() {
@@ -140,33 +134,24 @@ impl ChatTemplate {
         Ok((text, blocks))
     }
 
-    fn render_marked(
-        &self,
-        conversation: &Conversation,
-        add_generation_prompt: bool,
-    ) -> Result<(String, Vec<Range<usize>>)> {
+    fn render_marked(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<Rendered> {
         let Conversation { messages, tools, documents, variables } = conversation;
         if let Some(name) = Conversation::RESERVED.iter().find(|name| variables.contains_key(**name)) {
             return Err(Error::usage(format!(
                 "a template variable cannot have the name {name}, which has its own meaning"
             )));
         }
-        let said = serde_json::to_string(&(messages, tools, documents, variables))?;
-        let markers = Markers::absent_from([said.as_str(), self.source.as_str()].into_iter());
-        let environment = chat_environment::environment();
-        let template = environment.template_from_str(&self.source)?;
-        let mut out = chat_environment::Bounded::default();
-        let special = Value::from_serialize(self.special.variables());
-        let values = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            tools => tools,
-            documents => documents,
-            // The last of them wins.
-            ..merge_maps([markers.values(), special, Value::from_serialize(variables)])
-        };
-        guarded(|| template.render_captured_to(values, &mut out).map(drop).map_err(refused))?;
-        markers.take_out(&out.text()?)
+        let messages = messages.iter().map(|message| Json::Object(message.fields().clone())).collect();
+        let given = [
+            ("messages", Json::Array(messages)),
+            ("add_generation_prompt", Json::Bool(add_generation_prompt)),
+            ("tools", tools.clone().unwrap_or(Json::Null)),
+            ("documents", documents.clone().unwrap_or(Json::Null)),
+        ];
+        let mut values = self.special.variables().clone();
+        values.extend(variables.clone());
+        values.extend(given.map(|(name, value)| (name.to_owned(), value)));
+        self.template.render(&values).context("the chat template failed")
     }
 }
 
@@ -186,24 +171,6 @@ fn template_of(config: &Json) -> Result<Option<String>> {
             Err(Error::new("chat_template in tokenizer_config.json is neither a string nor a list of named templates"))
         }
     }
-}
-
-/// Runs minijinja and turns its panics into errors. It panics on a few expressions, such as
-/// `x[:9:-1]` of a shorter list.
-fn guarded<E: Into<Error>>(run: impl FnOnce() -> std::result::Result<(), E>) -> Result<()> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(E::into),
-        Err(_) => Err(Error::new("the chat template uses an expression that the interpreter does not support")),
-    }
-}
-
-/// The minijinja error with its detail. For `raise_exception`, the detail is the message of the
-/// template.
-fn refused(e: minijinja::Error) -> Error {
-    if e.kind() == minijinja::ErrorKind::OutOfFuel {
-        return Error::new("the chat template did not finish within the allowed number of steps");
-    }
-    Error::from(e).context("the chat template failed")
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Floor 7: text to token ids and back: tokenizers, chat templates and stop tokens.
 
 mod chat_answers;
-pub(crate) mod chat_environment;
-pub(crate) mod chat_filters;
 mod chat_fit;
 pub mod chat_template;
 pub mod conversation;
 pub mod decode_stream;
 pub mod gguf_tokenizer;
+pub(crate) mod jinja;
 pub mod pre_tokenizer;
 pub mod special_tokens;
 pub mod stop;

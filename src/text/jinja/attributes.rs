@@ -1,0 +1,72 @@
+//! `value.name` and `value[index]` as Jinja2 looks them up.
+
+use super::budget::Budget;
+use super::methods;
+use super::operators;
+use super::print::{self, Writer};
+use super::value::{Text, Value};
+use crate::error::Result;
+use std::sync::Arc;
+
+/// `value.name`: a method, else the item of that name, else undefined.
+pub fn attribute(value: &Value, name: &Text, budget: &Budget) -> Result<Value> {
+    budget.spend(1)?;
+    if methods::has(value.defined()?, name.as_str()) {
+        return Ok(Value::Method(Arc::new((value.clone(), name.clone()))));
+    }
+    match operators::item(value, &Value::Text(name.clone()), budget)? {
+        Some(item) => Ok(item),
+        None => missing(value, &Value::Text(name.clone()), budget),
+    }
+}
+
+/// `value[index]`: the item, else the method of that name, else undefined.
+pub fn item(value: &Value, index: &Value, budget: &Budget) -> Result<Value> {
+    budget.spend(1)?;
+    if let Some(item) = operators::item(value, index, budget)? {
+        return Ok(item);
+    }
+    match index {
+        Value::Text(name) if methods::has(value, name.as_str()) => {
+            Ok(Value::Method(Arc::new((value.clone(), name.clone()))))
+        }
+        _ => missing(value, index, budget),
+    }
+}
+
+/// The undefined value of an attribute or an item that is not there.
+pub fn missing(value: &Value, index: &Value, budget: &Budget) -> Result<Value> {
+    let message = match index {
+        Value::Text(name) if matches!(value, Value::None) => format!("'None' has no attribute '{}'", excerpt(name)),
+        Value::Text(name) => format!("'{} object' has no attribute '{}'", value.type_name(), excerpt(name)),
+        other => {
+            let mut index = Writer::new(budget);
+            print::write_repr(other, &mut index)?;
+            format!(
+                "'{} object' has no element {}",
+                value.type_name(),
+                excerpt(&Text::new(index.into_string(), budget)?)
+            )
+        }
+    };
+    Value::undefined(message, budget)
+}
+
+/// The start of a text, for a message.
+fn excerpt(text: &Text) -> String {
+    text.as_str().chars().take(80).collect()
+}
+
+/// The attribute that `map`, `sort` and their like name: `a.b.0`, or a number.
+pub fn path(value: &Value, path: &Value, budget: &Budget) -> Result<Value> {
+    let Some(parts) = path.as_str() else { return item(value, path, budget) };
+    let mut value = value.clone();
+    for part in parts.split('.') {
+        let index = match part.parse::<i128>() {
+            Ok(n) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(n),
+            _ => Value::text(part, budget)?,
+        };
+        value = item(&value, &index, budget)?;
+    }
+    Ok(value)
+}
