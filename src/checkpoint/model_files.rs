@@ -59,7 +59,8 @@ impl ModelFiles {
                 } else {
                     Err(format!("{} has no tokenizer.json", dir.display()))
                 };
-                let stop = StopTokens::from_dir(dir, tokenizer.as_ref().ok())?;
+                // The configuration has the defaults of the family, and those of a text part.
+                let stop = StopTokens::from_dir(dir, tokenizer.as_ref().ok())?.or(&source.config().eos);
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };

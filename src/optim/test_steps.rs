@@ -81,7 +81,7 @@ fn largest_difference(device: &mut dyn Executor, rule: Box<dyn UpdateRule>, clip
     let state = optimizer.state(device, &arena, &trainables).unwrap();
     assert_eq!((state.optimizer.as_str(), state.step), (rule_name, 5));
     for (k, (name, tensor)) in state.slots.iter().enumerate() {
-        let (slot, i) = (k / 2, k % 2);
+        let (slot, i) = (k / trainables.len(), k % trainables.len());
         assert_eq!(*name, format!("{}.{}", trainables[i].name, slot_names[slot]));
         for (j, value) in tensor.to_f32().unwrap().into_iter().enumerate() {
             assert!((f64::from(value) - slots[i][j][slot]).abs() < 1e-6, "{name}");

@@ -85,6 +85,14 @@ impl StopTokens {
         self.ids.first().copied()
     }
 
+    /// These tokens, or `default` if there are none.
+    pub fn or(mut self, default: &[u32]) -> Self {
+        if self.ids.is_empty() {
+            self.extend(default.iter().copied());
+        }
+        self
+    }
+
     fn extend(&mut self, ids: impl IntoIterator<Item = u32>) {
         for id in ids {
             if !self.contains(id) {
@@ -118,6 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &[u8]| std::fs::write(dir.path().join(name), text).unwrap();
         assert_eq!(StopTokens::from_dir(dir.path(), None).unwrap(), StopTokens::default());
+        assert_eq!(StopTokens::default().or(&[3, 4]).ids(), [3, 4]);
         write("config.json", br#"{"eos_token_id": 7}"#);
         write("generation_config.json", br#"{"eos_token_id": [9, 7, 2]}"#);
         write("tokenizer.json", STORIES);
@@ -125,6 +134,7 @@ mod tests {
         let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
         let stop = StopTokens::from_dir(dir.path(), Some(&tokenizer)).unwrap();
         assert_eq!((stop.ids(), stop.first()), ([2, 9, 7].as_slice(), Some(2)));
+        assert_eq!(stop.clone().or(&[3]), stop);
         assert_eq!(StopTokens::from_dir(dir.path(), None).unwrap().first(), Some(9));
         write("config.json", br#"{"eos_token_id": "</s>"}"#);
         let e = StopTokens::from_dir(dir.path(), None).unwrap_err().to_string();

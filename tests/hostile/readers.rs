@@ -84,7 +84,7 @@ fn use_gguf(path: &Path) {
 }
 
 fn use_config(config: &ModelConfig) {
-    let _ = config.to_hf_json();
+    let _ = ModelConfig { hf_json: None, ..config.clone() }.to_hf_json();
     for rope in &config.ropes {
         let _ = rope.llama3_from_factors();
         let _ = rope::tables(rope, 2, 0..2);

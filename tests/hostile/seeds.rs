@@ -227,12 +227,22 @@ fn model_jsons() -> Vec<Vec<u8>> {
     let config = json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320, "rope_theta": 5e5, "rope_scaling": rope, "eos_token_id": [1, 2], "rms_norm_eps": 1e-5, "tie_word_embeddings": true});
     let qwen = json!({"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": 320, "rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 1e6}, "layer_types": ["full_attention"], "use_sliding_window": false});
+        "num_key_value_heads": 2, "vocab_size": 320, "rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 1e6}, "layer_types": ["full_attention", "full_attention", "sliding_attention"], "use_sliding_window": true, "sliding_window": 24});
+    let gemma = json!({"model_type": "gemma3", "eos_token_id": [1, 106], "vision_config": {}, "text_config": {"model_type": "gemma3_text", "hidden_size": 64,
+        "num_hidden_layers": 7, "sliding_window": 16, "rope_local_base_freq": 1e4, "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 24,
+        "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8}, "sliding_attention": {"rope_theta": 1e4}}}});
+    let phi = json!({"model_type": "phi3", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 64,
+        "rope_scaling": {"type": "su", "short_factor": [1, 1.5, 2, 3, 4, 5], "long_factor": [1, 2, 3, 4, 5, 6]}});
+    let smollm = json!({"model_type": "smollm3", "num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0], "rope_scaling": {"rope_type": "yarn", "factor": 4, "mscale": 1, "mscale_all_dim": 0.5, "truncate": false}});
+    let ministral = json!({"model_type": "mistral3", "text_config": {"model_type": "ministral3", "rope_parameters": {"type": "yarn", "factor": 16, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384}}});
     let adapter = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "mlp.down_proj"], "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.mlp.down_proj": 3.5}, "use_rslora": true, "lora_dropout": 0.1});
     let tokenizer_config = json!({"chat_template": [{"name": "default", "template": "{{ bos_token }}"}], "bos_token": {"content": "<s>"}, "eos_token": "</s>"});
     let index = json!({"metadata": {"total_size": 1}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}});
     let record = json!({"attention": "lrsa", "sink": 16, "lag": 128, "keep": 0.25});
-    [config, qwen, adapter, tokenizer_config, index, record].iter().map(|v| v.to_string().into_bytes()).collect()
+    [config, qwen, gemma, phi, smollm, ministral, adapter, tokenizer_config, index, record]
+        .iter()
+        .map(|v| v.to_string().into_bytes())
+        .collect()
 }
 
 /// Tokenizers that together contain every type of component.
