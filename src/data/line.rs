@@ -4,9 +4,8 @@
 
 use super::example::IGNORED;
 use super::raw::{is_list, is_object, is_string, kind, list, object, string};
-use super::turns;
+use super::turns::{self, Chat};
 use crate::error::{Error, Result};
-use crate::text::conversation::Conversation;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -86,14 +85,6 @@ pub enum Line {
         ids: Vec<u32>,
         labels: Vec<i32>,
     },
-}
-
-/// A conversation, and which of its answers are learnt.
-#[derive(Debug)]
-pub struct Chat {
-    pub conversation: Conversation,
-    /// One entry per message. Only those of the assistant count.
-    pub is_learnt: Vec<bool>,
 }
 
 /// The known fields of a line, as raw JSON, so that a long list of ids does not become a tree of

@@ -5,7 +5,8 @@
 //! labels.
 
 use super::example::{Example, IGNORED};
-use super::line::{Chat, Line};
+use super::line::Line;
+use super::turns::Chat;
 use crate::error::{Error, Result};
 use crate::text::chat_template::ChatTemplate;
 use crate::text::conversation::{Conversation, Message};

@@ -4,7 +4,6 @@
 //! program. Left out are `weight`, which is for the training, and fields that are null, which
 //! exports write where other messages have values.
 
-use super::line::Chat;
 use super::raw::{any, is_string, kind, list, object, string};
 use crate::error::{Context, Error, Result};
 use crate::text::conversation::{Conversation, Message};
@@ -13,6 +12,14 @@ use serde_json::{Map, Value as Json, json};
 
 /// Roles that are not the assistant's in any template, besides those of a template's own.
 const OTHER_ROLES: [&str; 6] = ["system", "developer", "user", "tool", "function", "ipython"];
+
+/// A conversation, and which of its answers are learnt.
+#[derive(Debug)]
+pub struct Chat {
+    pub conversation: Conversation,
+    /// One entry per message. Only those of the assistant count.
+    pub is_learnt: Vec<bool>,
+}
 
 /// A list of messages with `role` and `content`.
 pub fn messages(key: &str, value: &RawValue) -> Result<Chat> {

@@ -1,10 +1,12 @@
-//! Fits messages to what a chat template can show: contents in parts, and arguments of tool calls.
+//! Fits messages to what a chat template can show: contents in parts or null, and arguments of tool
+//! calls.
 //!
-//! Files give a content as a text or as a list of parts, and arguments as an object or as the text
-//! of one. A template may know only one of the two forms, and would write the other one as a
-//! printed list or as JSON within JSON. So a template is asked once, with a message made up for the
-//! purpose, and messages that it cannot show are rewritten: text parts joined by line breaks, and
-//! arguments read as JSON. What a template can show stays as it is.
+//! Files give a content as a text, as a list of parts or, beside tool calls, as null, and arguments
+//! as an object or as the text of one. A template may know only some of these forms, and would write
+//! the others as a printed list, as the word None, or as JSON within JSON. So a template is asked
+//! once, with a message made up for the purpose, and messages that it cannot show are rewritten:
+//! text parts joined by line breaks, null as an empty text, and arguments read as JSON. What a
+//! template can show stays as it is.
 
 use super::conversation::{Conversation, Message};
 use crate::error::{Context, Error, Result};
@@ -20,6 +22,7 @@ const NEEDLE: &str = "haystack";
 #[derive(Debug, Default)]
 pub struct Abilities {
     shows_parts: [OnceLock<bool>; ROLES.len()],
+    shows_null: OnceLock<bool>,
     needs_objects: OnceLock<bool>,
 }
 
@@ -50,6 +53,10 @@ impl Abilities {
                 is_changed = true;
             }
         }
+        if fields.get("content").is_some_and(Json::is_null) && !self.shows_null(render) {
+            fields["content"] = Json::String(String::new());
+            is_changed = true;
+        }
         for function in functions(&mut fields) {
             if let Some(Json::String(text)) = function.get("arguments")
                 && self.needs_objects(render)
@@ -77,6 +84,16 @@ impl Abilities {
                 _ => vec![user, calling(json!({})), parts],
             };
             shown(asked, render).is_some_and(|text| text.contains(NEEDLE) && !text.contains("type"))
+        })
+    }
+
+    /// Whether the template shows an answer that only calls a function.
+    fn shows_null(&self, render: Render<'_>) -> bool {
+        *self.shows_null.get_or_init(|| {
+            let mut null = calling(json!({}));
+            null["content"] = Json::Null;
+            let text = shown(vec![json!({"role": "user", "content": "a"}), null], render);
+            text.is_some_and(|text| !text.to_lowercase().contains("none"))
         })
     }
 

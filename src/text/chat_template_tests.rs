@@ -251,6 +251,19 @@ fn contents_in_parts_are_joined_unless_the_template_shows_parts() {
 }
 
 #[test]
+fn a_null_content_is_an_empty_text_unless_the_template_shows_null() {
+    let null = serde_json::json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f"}}]});
+    let talk = chat(&[Message::new("user", "a"), message(null)]);
+    let show = |content: &str| {
+        let source = format!("{{% for m in messages %}}<{{{{ {content} }}}}>{{% endfor %}}");
+        template(&source).render(&talk, false).unwrap()
+    };
+    assert_eq!(show("m.content"), "<a><>");
+    assert_eq!(show("'x' + m.content"), "<xa><x>");
+    assert_eq!(show("'y' if m.content is none else m.content"), "<a><y>");
+}
+
+#[test]
 fn arguments_in_json_text_become_objects_if_the_template_shows_those() {
     let call = |arguments: serde_json::Value| {
         let calls = serde_json::json!([{"function": {"name": "f", "arguments": arguments}}]);
