@@ -7,8 +7,9 @@
 use super::adapter_targets::{ModuleSet, PathPatterns, Targets};
 use super::json_fields::Fields;
 use super::weight_names::linears;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
+use crate::small_file;
 use serde_json::{Value, json};
 
 /// A LoRA configuration.
@@ -89,7 +90,7 @@ impl AdapterConfig {
 
     /// Parses an `adapter_config.json` for a model.
     pub fn from_json(text: &str, model: &ModelConfig) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).context("invalid JSON")?;
+        let value = small_file::parse_json(text)?;
         let fields = Fields::of(&value)?;
         refuse_unsupported(&fields, model)?;
         let r = fields.size("r")?.ok_or_else(|| Error::new("'r' is missing"))?;

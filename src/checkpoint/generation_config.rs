@@ -74,7 +74,7 @@ impl GenerationConfig {
         if !path.exists() {
             return Ok(Self::default());
         }
-        let read = || -> Result<Json> { Ok(serde_json::from_str(&small_file::read_text(&path)?)?) };
+        let read = || small_file::parse_json(&small_file::read_text(&path)?);
         Ok(Self::from_json(&read().with_context(|| format!("reading {}", path.display()))?))
     }
 
@@ -301,6 +301,15 @@ mod tests {
         }
         let stops = GenerationConfig::from_json(&json!({"stop_strings": ["a", "", "b"]})).stop_texts;
         assert_eq!(stops, ["a", "b"]);
+    }
+
+    #[test]
+    fn numbers_that_only_python_writes_are_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"do_sample": true, "eos_token_id": 2, "temperature": NaN, "max_length": Infinity}"#;
+        std::fs::write(dir.path().join(FILE), text).unwrap();
+        let found = GenerationConfig::from_dir(dir.path()).unwrap().sampling(&NONE).unwrap();
+        assert_eq!(found, Sampling { temperature: 1.0, top_k: 50, ..Sampling::default() });
     }
 
     #[test]

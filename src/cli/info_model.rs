@@ -65,17 +65,21 @@ fn lines(config: &ModelConfig) -> Vec<String> {
     match n_full {
         0 => out.push("full     no layer".to_string()),
         n if n == config.n_layers() => out.push("full     all layers".to_string()),
-        n => out.push(format!("full     {n} layers: {full}")),
+        n => out.push(format!("full     {}: {full}", layers_of(n))),
     }
     for window in windows {
         let (n, which) = layers(&|layer| config.window(layer) == Some(window));
-        out.push(format!("window   {window} tokens in {n} layers: {which}"));
+        out.push(format!("window   {window} tokens in {}: {which}", layers_of(n)));
     }
     let (n_still, still) = layers(&|layer| config.layers[layer].rope.is_none());
     if n_still > 0 {
-        out.push(format!("no RoPE  {n_still} layers: {still}"));
+        out.push(format!("no RoPE  {}: {still}", layers_of(n_still)));
     }
     out
+}
+
+fn layers_of(n: usize) -> String {
+    if n == 1 { "1 layer".to_string() } else { format!("{n} layers") }
 }
 
 /// Ascending numbers in short, such as `0-4, 6`.
@@ -102,8 +106,8 @@ mod tests {
         };
         let gemma = golden("gemma3");
         assert_eq!(gemma[0], "family   gemma3_text (Gemma3ForCausalLM)");
-        assert_eq!(gemma[3..], ["full     1 layers: 5", "window   16 tokens in 5 layers: 0-4"]);
-        assert_eq!(golden("smollm3")[3..], ["full     all layers", "no RoPE  1 layers: 3"]);
+        assert_eq!(gemma[3..], ["full     1 layer: 5", "window   16 tokens in 5 layers: 0-4"]);
+        assert_eq!(golden("smollm3")[3..], ["full     all layers", "no RoPE  1 layer: 3"]);
         assert_eq!(golden("mistral-window")[3], "full     no layer");
         assert_eq!(ranges(&[0, 1, 2, 4, 6, 7]), "0-2, 4, 6-7");
     }

@@ -63,7 +63,7 @@ impl ChatTemplate {
             }
         };
         let config: Json = match read("tokenizer_config.json")? {
-            Some(text) => serde_json::from_str(&text)
+            Some(text) => small_file::parse_json(&text)
                 .with_context(|| format!("reading {}", dir.join("tokenizer_config.json").display()))?,
             None => Json::Null,
         };

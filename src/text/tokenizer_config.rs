@@ -102,7 +102,9 @@ impl TokenizerConfig {
             if !path.exists() {
                 return Ok(None);
             }
-            let object = || -> Result<Map<String, Json>> { Ok(serde_json::from_str(&small_file::read_text(&path)?)?) };
+            let object = || -> Result<Map<String, Json>> {
+                Ok(serde_json::from_value(small_file::parse_json(&small_file::read_text(&path)?)?)?)
+            };
             object().with_context(|| format!("reading {}", path.display())).map(Some)
         };
         let mut config = read("tokenizer_config.json")?.unwrap_or_default();

@@ -19,6 +19,7 @@ use crate::formats::gguf::Metadata;
 use crate::formats::host_tensor::HostTensor;
 use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Executor;
+use crate::small_file;
 
 /// Model files that training does not change.
 const COPIED: [&str; 9] = [
@@ -95,7 +96,7 @@ fn write_model(dir: &Path, files: &ModelFiles, tensors: &[(String, HostTensor)],
 /// A `config.json` with the dtype of the saved weights: transformers 5 loads a model in the dtype
 /// that the file names, which would round weights trained from a 16-bit model back to 16 bits.
 fn of_float32(config: String) -> Result<String> {
-    let mut value: Value = serde_json::from_str(&config)?;
+    let mut value = small_file::parse_json(&config)?;
     let mut changed = false;
     for key in ["dtype", "torch_dtype"] {
         if let Some(named) = value.get_mut(key).filter(|named| *named != "float32") {
