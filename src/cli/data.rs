@@ -11,6 +11,7 @@ use super::output::{note, print_line};
 use crate::data::dataset::Reader;
 use crate::data::survey::{Listed, Part, Shown, Statistics, histogram, survey};
 use crate::error::{Error, Result};
+use crate::text::tokenizer::Tokenizer;
 
 /// Most tokens shown of an example.
 const MAX_TOKENS: usize = 2000;
@@ -50,6 +51,9 @@ pub fn run(args: &DataArgs) -> Result<()> {
         max_length: args.max_length,
     };
     let parts = survey(&reader, &args.data, args.examples, MAX_TOKENS)?;
+    if let Some(text) = reader.tokenizer.and_then(Tokenizer::take_note) {
+        note(&format!("note: {text}"));
+    }
     if args.json {
         print_line(&json!({ "parts": parts.iter().map(to_json).collect::<Vec<_>>() }).to_string())?;
     } else {

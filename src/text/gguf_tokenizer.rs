@@ -55,7 +55,13 @@ pub struct Vocabulary {
     pub special: SpecialTokens,
     add_bos: bool,
     add_eos: bool,
+    /// Whether special tokens swallow the spaces after them, as those of Phi-3 do. The format has
+    /// no key for it.
+    takes_spaces: bool,
 }
+
+/// Special tokens of Phi-3 that leave the spaces after them.
+const PHI3_PLAIN: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 enum Kind {
     ByteLevel { merges: Vec<(String, String)>, pre_tokenizer: &'static PreTokenizer },
@@ -87,7 +93,9 @@ impl Vocabulary {
             restore_user_defined(&mut tokens, &types, scores);
         }
         let repeated = rename_repeated(&mut tokens)?;
+        let is_phi3 = metadata.get("general.architecture") == Some(&Value::String("phi3".to_owned()));
         Ok(Self {
+            takes_spaces: is_phi3 && matches!(kind, Kind::SentencePiece { .. }),
             repeated,
             special: special_tokens(metadata)?,
             add_bos: flag("tokenizer.ggml.add_bos_token", default_bos)?,
@@ -211,7 +219,11 @@ pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
     let added = |special: bool, wanted: fn(i64) -> bool| {
         let all = vocabulary.tokens.iter().zip(&vocabulary.types).enumerate();
         let chosen = all.filter(|(id, (_, kind))| wanted(**kind) && !vocabulary.repeated.contains_key(&(*id as u32)));
-        chosen.map(|(_, (token, _))| AddedToken::from(token.clone(), special).normalized(false)).collect::<Vec<_>>()
+        let token = |token: &String| {
+            let takes_spaces = vocabulary.takes_spaces && !PHI3_PLAIN.contains(&token.as_str());
+            AddedToken::from(token.clone(), special).normalized(false).rstrip(takes_spaces)
+        };
+        chosen.map(|(_, (name, _))| token(name)).collect::<Vec<_>>()
     };
     inner.add_special_tokens(added(true, |t| t == CONTROL || t == UNKNOWN))?;
     inner.add_tokens(added(false, |t| t == USER_DEFINED))?;

@@ -167,6 +167,17 @@ fn missing_keys_have_the_values_of_llama_cpp() {
 }
 
 #[test]
+fn special_tokens_of_phi_3_swallow_the_spaces_after_them() {
+    let mut m = sentence_piece_metadata();
+    let names = |m: &Metadata| names(&Tokenizer::from_gguf(m).unwrap(), "a</s>\n b<s> c");
+    let plain = names(&m);
+    m.insert("general.architecture", Value::String("phi3".into()));
+    let phi3 = names(&m);
+    assert!(plain.contains(&"<0x0A>".to_owned()) && !phi3.contains(&"<0x0A>".to_owned()), "{plain:?}, {phi3:?}");
+    assert_eq!(plain.iter().rev().take(3).collect::<Vec<_>>(), phi3.iter().rev().take(3).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_template_sees_the_special_tokens_of_the_keys() {
     let mut m = sentence_piece_metadata();
     m.insert("tokenizer.ggml.padding_token_id", Value::U64(300));

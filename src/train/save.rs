@@ -114,12 +114,10 @@ fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static st
     let generation = json!({ "bos_token_id": files.config().bos, "eos_token_id": stop });
     let mut out = vec![("generation_config.json", pretty(&generation)?)];
     if let Ok(tokenizer) = files.tokenizer() {
-        let name = |id: Option<u32>| id.and_then(|id| tokenizer.id_to_token(id));
-        let mut config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": name(tokenizer.bos()),
-            "eos_token": name(tokenizer.eos()),
-        });
+        let mut config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": null, "eos_token": null });
+        for (role, token) in tokenizer.special_tokens().variables() {
+            config[role] = token.clone();
+        }
         if files.template.is_some() {
             config["chat_template"] = json!(metadata.str("tokenizer.chat_template")?);
         }

@@ -237,9 +237,12 @@ fn model_jsons() -> Vec<Vec<u8>> {
     let ministral = json!({"model_type": "mistral3", "text_config": {"model_type": "ministral3", "rope_parameters": {"type": "yarn", "factor": 16, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16384}}});
     let adapter = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "mlp.down_proj"], "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.mlp.down_proj": 3.5}, "use_rslora": true, "lora_dropout": 0.1});
     let tokenizer_config = json!({"chat_template": [{"name": "default", "template": "{{ bos_token }}"}], "bos_token": {"content": "<s>"}, "eos_token": "</s>"});
+    let tokens = json!({"tokenizer_class": "LlamaTokenizerFast", "add_eos_token": true, "bos_token": {"content": "<s>", "rstrip": true},
+        "additional_special_tokens": ["<a>", {"content": "<b>", "lstrip": false}], "extra_special_tokens": {"image_token": "<i>"},
+        "added_tokens_decoder": {"512": {"content": "<c>", "special": false}, "513": {"content": "a", "single_word": true}}, "<d>": 514});
     let index = json!({"metadata": {"total_size": 1}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}});
     let record = json!({"attention": "lrsa", "sink": 16, "lag": 128, "keep": 0.25});
-    [config, qwen, gemma, phi, smollm, ministral, adapter, tokenizer_config, index, record]
+    [config, qwen, gemma, phi, smollm, ministral, adapter, tokenizer_config, tokens, index, record]
         .iter()
         .map(|v| v.to_string().into_bytes())
         .collect()
