@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+
 use common::equality::{self, lrsa, tokens};
 use common::layered::{self, COMPRESSED, WINDOWS};
 use common::stories::Stories;
@@ -11,7 +13,7 @@ use longreach::attention::{Attention, Cache, Lrsa};
 use longreach::checkpoint::load::{Decay, Loaded, Train, load};
 use longreach::checkpoint::weights::WeightSource;
 use longreach::eval::kept_map;
-use longreach::generate::Session;
+use longreach::generate::{GenerateRequest, NewToken, Session, generate};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::BlockNorms;
@@ -223,4 +225,28 @@ fn dynamic_rope_leaves_earlier_keys_their_rotation() {
     let mut session = new(device, &mut loaded);
     session.expect(device, &loaded.model, 90).unwrap();
     assert!(difference(&fed(&mut session, device, &loaded, &singles), &whole) < 1e-6);
+}
+
+/// A device queues a step before the last one is done, and each step has tables of its own.
+#[test]
+fn steps_queued_ahead_have_the_frequencies_of_their_length() {
+    let Some(mut device) = common::software_device() else { return };
+    for scaling in [longrope(), dynamic()] {
+        let mut loaded = scaled(&mut device, scaling);
+        for n_prompt in [50, 70] {
+            let prompt = tokens(n_prompt, 512, 0);
+            let request = GenerateRequest { chunk: 16, ..GenerateRequest::greedy(&prompt, 40) };
+            let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
+            let ahead = generate(&mut device, &mut loaded.model, None, &request, &mut silent).unwrap();
+            let capacity = prompt.len() + 40;
+            let mut session =
+                Session::new(&mut device, &mut loaded.model, Attention::Dense, capacity, 16, request.sampling, 0)
+                    .unwrap();
+            session.feed(&mut device, &loaded.model, &prompt).unwrap();
+            for (i, &id) in ahead.ids.iter().enumerate() {
+                assert_eq!(session.draw(&mut device).unwrap(), id, "token {i} after {n_prompt}");
+                session.feed(&mut device, &loaded.model, &[id]).unwrap();
+            }
+        }
+    }
 }

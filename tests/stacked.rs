@@ -99,7 +99,8 @@ fn check_layers(device: &mut dyn Executor) {
     }
 }
 
-fn config() -> ModelConfig {
+/// With one matrix for q, k and v and one for gate and up if `fused`.
+fn config(fused: bool) -> ModelConfig {
     ModelConfig {
         architecture: Architecture::new("qwen3"),
         hidden: 64,
@@ -112,14 +113,16 @@ fn config() -> ModelConfig {
         max_positions: 128,
         ropes: vec![RopeConfig::plain(1e4, 16)],
         qkv_bias: true,
+        fused,
         qk_norm: QkNorm::PerHead,
         ..ModelConfig::default()
     }
 }
 
 /// Logits of 40 tokens, fed in chunks of `chunk`.
-fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
-    let mut model = load(device, &WeightSource::random(config(), 3).unwrap(), None, Train::Nothing).unwrap().model;
+fn logits(device: &mut dyn Executor, fused: bool, chunk: usize) -> Vec<f32> {
+    let source = WeightSource::random(config(fused), 3).unwrap();
+    let mut model = load(device, &source, None, Train::Nothing).unwrap().model;
     let attention = Attention::Lrsa(Lrsa::new(2, 8, 0.5).unwrap());
     let mut session = Session::new(device, &mut model, attention, 40, chunk, Sampling::default(), 0).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| i * 29 % 96).collect();
@@ -127,10 +130,12 @@ fn logits(device: &mut dyn Executor, chunk: usize) -> Vec<f32> {
 }
 
 fn check_model(device: &mut dyn Executor) {
-    let (at_once, one_by_one) = (logits(device, 40), logits(device, 1));
-    assert!(at_once.iter().any(|x| x.abs() > 0.5));
-    for (i, (a, b)) in at_once.iter().zip(&one_by_one).enumerate() {
-        assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "logit {i}: {a} and {b}");
+    for fused in [false, true] {
+        let (at_once, one_by_one) = (logits(device, fused, 40), logits(device, fused, 1));
+        assert!(at_once.iter().any(|x| x.abs() > 0.5));
+        for (i, (a, b)) in at_once.iter().zip(&one_by_one).enumerate() {
+            assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "logit {i}: {a} and {b}, fused {fused}");
+        }
     }
 }
 
@@ -141,24 +146,27 @@ fn a_row_through_stacked_layers_is_what_each_makes_of_it() {
     check_layers(&mut device);
 }
 
-/// The number of products in the blocks of a step of `n` tokens.
-fn n_products(device: &mut dyn Executor, train: Train, n: usize) -> usize {
-    let model = load(device, &WeightSource::random(config(), 3).unwrap(), None, train).unwrap().model;
+/// The number of products, and of copies of columns, in the blocks of a step of `n` tokens.
+fn n_dispatches(device: &mut dyn Executor, fused: bool, train: Train, n: usize) -> [usize; 2] {
+    let model = load(device, &WeightSource::random(config(fused), 3).unwrap(), None, train).unwrap().model;
     let mut cache = model.cache(Attention::Dense, 40, 40).unwrap();
     let ids = TokenIndex::upload(device, &vec![1; n], false).unwrap();
     let step = cache.begin(device, n).unwrap();
     let mut tape = Tape::inference();
     model.forward_cached(&mut tape, &ids, &cache, &step).unwrap();
-    tape.rec.dispatches().filter(|d| d.kernel.label.starts_with("matmul/")).count()
+    ["matmul/", "columns/"].map(|family| tape.rec.dispatches().filter(|d| d.kernel.label.starts_with(family)).count())
 }
 
 #[test]
 fn a_generated_token_takes_four_products_a_layer() {
     let mut device = CpuExecutor::<f32>::new();
-    assert_eq!(n_products(&mut device, Train::Nothing, 1), 2 * 4);
-    assert_eq!(n_products(&mut device, Train::Nothing, 2), 2 * 7);
+    assert_eq!(n_dispatches(&mut device, false, Train::Nothing, 1), [2 * 4, 0]);
+    assert_eq!(n_dispatches(&mut device, false, Train::Nothing, 2), [2 * 7, 0]);
     // Trained weights are in their own arena, not adjacent.
-    assert_eq!(n_products(&mut device, Train::All(Decay::All), 1), 2 * 7);
+    assert_eq!(n_dispatches(&mut device, false, Train::All(Decay::All), 1), [2 * 7, 0]);
+    // The outputs of fused layers are copied apart unless there is one row.
+    assert_eq!(n_dispatches(&mut device, true, Train::Nothing, 1), [2 * 4, 0]);
+    assert_eq!(n_dispatches(&mut device, true, Train::Nothing, 2), [2 * 4, 2 * 5]);
 }
 
 #[test]

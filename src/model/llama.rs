@@ -1,4 +1,4 @@
-//! The Llama family: Llama, Mistral, Qwen2, Qwen3, SmolLM2.
+//! The model on a device: the forward of every family, by the switches of its configuration.
 //!
 //! Training, prefill and decode share one forward. They differ only in the tape and the cache.
 use std::rc::Rc;
