@@ -23,8 +23,8 @@ fn examples_are_shown_with_their_learnt_parts() {
     for words in [
         "train: 2 examples in",
         "1 prompt and completion, 1 text",
-        "<s> Once upon⟦ a time",
-        "⟦<s> Lily ran.</s>⟧",
+        "<s>Once upon⟦ a time</s>⟧",
+        "<s>⟦Lily ran.</s>⟧",
         "valid: 1 examples in",
     ] {
         assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
@@ -52,6 +52,6 @@ fn lines_that_cannot_be_read_are_all_listed() {
     {
         assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
     }
-    assert!(shown.stderr.contains("2 records cannot be read"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("records that cannot be read: 2, the first of them"), "{}", shown.stderr);
     assert_eq!(data(&dir.path().join("absent"), &[]).code, 2);
 }

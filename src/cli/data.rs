@@ -70,7 +70,9 @@ pub fn run(args: &DataArgs) -> Result<()> {
         ));
     }
     match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
-        Some(((place, why), n)) => Err(Error::new(format!("{n} records cannot be read; the first is {place}: {why}"))),
+        Some(((place, why), n)) => {
+            Err(Error::new(format!("records that cannot be read: {n}, the first of them {place}: {why}")))
+        }
         None => Ok(()),
     }
 }

@@ -148,8 +148,8 @@ pub fn pieces(tokenizer: Option<&Tokenizer>, example: &Example, max_tokens: usiz
         None => ids.iter().map(|id| format!("{id} ")).collect(),
     };
     let mut pieces: Vec<Piece> = Vec::new();
-    for (text, &label) in texts.into_iter().zip(&example.labels) {
-        let is_learnt = label != IGNORED;
+    for (i, (text, &label)) in texts.into_iter().zip(&example.labels).enumerate() {
+        let is_learnt = i > 0 && label != IGNORED; // nothing comes before the first token
         match pieces.last_mut().filter(|piece| piece.1 == is_learnt) {
             Some(last) => last.0 += &text,
             None => pieces.push((text, is_learnt)),
