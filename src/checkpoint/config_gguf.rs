@@ -1,146 +1,182 @@
 //! [`ModelConfig`] from the metadata of a GGUF file.
 //!
-//! The keys are documented in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Some
-//! facts are only in the tensors: no `output.weight` means tied embeddings, `attn_q.bias` means a
-//! bias, and `rope_freqs.weight` has Llama 3's RoPE scaling as divisors.
+//! The keys are documented in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and
+//! listed in [`gguf_keys`](super::gguf_keys). Absent keys have the defaults of llama.cpp's loader,
+//! and a model computes what its own configuration means in transformers: windows of Mistral and
+//! Phi-3, which llama.cpp ignores, are windows. Some facts are only in the tensors: no
+//! `output.weight` means tied embeddings, and `attn_q.bias` means a bias.
+//! [`rope_gguf`](super::rope_gguf) reads the rotation.
 
-use super::families::{self, AttentionBias, Family};
+use super::config_hf::promised_positions;
+use super::families::{self, AttentionBias, Family, ScoreScale, Windows};
+use super::gguf_keys::Keys;
+use super::rope_gguf;
 use crate::error::{Context, Result};
+use crate::formats::dtype::DType;
 use crate::formats::gguf::{Gguf, Metadata};
 use crate::model::config::{LayerConfig, ModelConfig};
-use crate::model::rope_config::{RopeConfig, RopeScaling};
+
+/// SmolLM3's layers without rotation: every fourth.
+const UNROTATED_EVERY: usize = 4;
+/// The number of layers by which llama.cpp knows Gemma 3 27B, whose score scale is its own.
+const GEMMA_27B_LAYERS: usize = 62;
 
 impl ModelConfig {
     /// Reads the configuration of the model in a GGUF file.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        refuse_other_files(&gguf.metadata)?;
         let keys = Keys::of(&gguf.metadata)?;
+        let family = family_of(&keys)?;
+        keys.refuse_unsupported(family)?;
         let (hidden, n_heads) = (keys.size("embedding_length")?, keys.size("attention.head_count")?);
         crate::ensure!(n_heads > 0, "{}: expected a positive number, found 0", keys.full("attention.head_count"));
         let head_dim = keys.size_or("attention.key_length", hidden / n_heads)?;
-        keys.refuse_unsupported(head_dim)?;
+        for key in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+            let found = keys.size_or(key, head_dim)?;
+            crate::ensure!(
+                found == head_dim,
+                "{}: heads of {found} channels are not supported; expected {head_dim} as {}",
+                keys.full(key),
+                keys.full("attention.key_length")
+            );
+        }
         let Some(embedding) = gguf.info("token_embd.weight") else {
             crate::bail!("tensor 'token_embd.weight' is missing")
         };
+        let max_positions = keys.size("context_length")?;
+        let scale = score_scale(&keys, family, head_dim, hidden / n_heads)?;
+        let mut layers = LayerConfig::all_full(keys.size("block_count")?, head_dim)?;
+        let windows = windows(&keys, family, layers.len(), max_positions)?;
+        let rotates = rotates(&keys, family, layers.len())?;
+        let full = rope_gguf::full_layers(gguf, &keys, family, head_dim, max_positions)?;
+        let of_windows = rope_gguf::window_layers(&keys, family, &full)?;
+        let mut ropes = vec![full.clone()];
+        if windows.iter().any(Option::is_some) && of_windows != full {
+            ropes.push(of_windows);
+        }
+        for (i, layer) in layers.iter_mut().enumerate() {
+            let rope = if windows[i].is_some() { ropes.len() - 1 } else { 0 };
+            let window = windows[i].filter(|&window| window < max_positions);
+            *layer = LayerConfig { window, scale, rope: rotates[i].then_some(rope) };
+        }
         let has = |name: &str| gguf.info(name).is_some();
+        let factor = |key: &str| Ok::<f64, crate::error::Error>(keys.nonzero(key)?.unwrap_or(1.0));
         let config = ModelConfig {
-            architecture: keys.family.architecture,
+            architecture: family.architecture,
             hidden,
             inner: keys.size("feed_forward_length")?,
-            layers: LayerConfig::all_full(keys.size("block_count")?, head_dim)?,
+            layers,
             n_heads,
             n_kv_heads: keys.size_or("attention.head_count_kv", n_heads)?,
             head_dim,
             vocab: embedding.shape.first().copied().unwrap_or(0),
-            max_positions: keys.size("context_length")?,
-            rms_eps: decimal(keys.metadata.f64(&keys.full("attention.layer_norm_rms_epsilon"))?),
-            ropes: vec![rope(gguf, &keys, head_dim)?],
+            max_positions: promised_positions(&full, max_positions),
+            rms_eps: keys.number("attention.layer_norm_rms_epsilon")?,
+            ropes,
+            norms: family.norms,
             tied: !has("output.weight"),
-            qkv_bias: keys.family.attention_bias == AttentionBias::Qkv || has("blk.0.attn_q.bias"),
+            qkv_bias: family.attention_bias == AttentionBias::Qkv
+                || has("blk.0.attn_q.bias")
+                || has("blk.0.attn_qkv.bias"),
             o_bias: has("blk.0.attn_output.bias"),
             mlp_bias: has("blk.0.ffn_gate.bias"),
-            qk_norm: keys.family.qk_norm,
+            qk_norm: family.qk_norm,
+            fused: family.fused,
+            activation: family.activation.1,
+            embed_scale: match family.scales_embedding {
+                true => families::embed_scale(hidden, DType::F32),
+                false => factor("embedding_scale")?,
+            },
+            residual_scale: factor("residual_scale")?,
+            logit_scale: 1.0 / factor("logit_scale")?,
+            logit_softcap: keys.nonzero("final_logit_softcapping")?,
             bos: token(&gguf.metadata, "tokenizer.ggml.bos_token_id")?,
             eos: ends(&gguf.metadata)?,
-            ..Self::default()
+            hf_json: None,
         };
         config.validate()?;
         Ok(config)
     }
 }
 
-/// The metadata keys of one architecture, with its name as prefix.
-struct Keys<'a> {
-    metadata: &'a Metadata,
-    family: &'static Family,
-    /// `general.architecture`.
-    name: &'a str,
+/// Rejects GGUF files that hold something else than a model.
+fn refuse_other_files(metadata: &Metadata) -> Result<()> {
+    if metadata.contains("general.type") {
+        let kind = metadata.str("general.type")?;
+        crate::ensure!(
+            kind == "model",
+            "general.type is '{kind}': the file is no model of its own; expected the file of a model"
+        );
+    }
+    Ok(())
 }
 
-impl<'a> Keys<'a> {
-    fn of(metadata: &'a Metadata) -> Result<Self> {
-        let name = metadata.str("general.architecture")?;
-        let Some(family) = families::of_gguf(name).next() else {
-            crate::bail!("general.architecture '{name}' is not supported")
-        };
-        Ok(Self { metadata, family, name })
-    }
-
-    fn full(&self, key: &str) -> String {
-        format!("{}.{key}", self.name)
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.metadata.contains(&self.full(key))
-    }
-
-    fn size(&self, key: &str) -> Result<usize> {
-        let key = self.full(key);
-        usize::try_from(self.metadata.u64(&key)?).with_context(|| format!("GGUF metadata key '{key}'"))
-    }
-
-    fn size_or(&self, key: &str, default: usize) -> Result<usize> {
-        if self.has(key) { self.size(key) } else { Ok(default) }
-    }
-
-    fn number_or(&self, key: &str, default: f64) -> Result<f64> {
-        if self.has(key) { self.metadata.f64(&self.full(key)) } else { Ok(default) }
-    }
-
-    /// Rejects settings that change the computation and that this engine does not support.
-    fn refuse_unsupported(&self, head_dim: usize) -> Result<()> {
-        for (key, meaning) in [("attention.value_length", "a value head"), ("rope.dimension_count", "a rotary part")] {
-            let found = self.size_or(key, head_dim)?;
-            crate::ensure!(
-                found == head_dim,
-                "{}: {meaning} of {found} channels is not supported; expected {head_dim}, the size of a head",
-                self.full(key)
-            );
+/// The family of the file. llama.cpp has one name for Llama and Mistral, and one for OLMo 2 and 3;
+/// the window tells them apart.
+fn family_of(keys: &Keys) -> Result<&'static Family> {
+    let windowed = keys.size_or("attention.sliding_window", 0)? > 0;
+    let of_name = || families::of_gguf(keys.prefix);
+    match of_name().find(|family| (family.windows != Windows::Never) == windowed).or(of_name().next()) {
+        Some(family) => Ok(family),
+        None => {
+            let mut names: Vec<_> = families::ALL.iter().flat_map(|family| family.gguf).copied().collect();
+            names.dedup();
+            crate::bail!(
+                "general.architecture '{}' is not supported; expected one of {}",
+                keys.prefix,
+                names.join(", ")
+            )
         }
-        let experts = self.size_or("expert_count", 0)?;
-        crate::ensure!(
-            experts == 0,
-            "{}: mixture of {experts} experts is not supported; expected 0",
-            self.full("expert_count")
-        );
-        let window = self.size_or("attention.sliding_window", 0)?;
-        crate::ensure!(
-            window == 0 || window >= self.size("context_length")?,
-            "{}: sliding-window attention of {window} tokens is not supported; expected full attention",
-            self.full("attention.sliding_window")
-        );
-        Ok(())
     }
 }
 
-fn rope(gguf: &Gguf, keys: &Keys, head_dim: usize) -> Result<RopeConfig> {
-    let theta = keys.number_or("rope.freq_base", 1e4)?;
-    let kind = if keys.has("rope.scaling.type") { keys.metadata.str(&keys.full("rope.scaling.type"))? } else { "none" };
-    let scaling = match kind {
-        "none" => RopeScaling::None,
-        "linear" => match keys.number_or("rope.scaling.factor", 1.0)? {
-            0.0 | 1.0 => RopeScaling::None, // llama.cpp writes these for no scaling
-            factor => RopeScaling::Linear { factor },
-        },
-        other => crate::bail!(
-            "{}: RoPE scaling '{other}' is not supported; expected none or linear",
-            keys.full("rope.scaling.type")
+/// The factor of attention scores.
+fn score_scale(keys: &Keys, family: &Family, head_dim: usize, hidden_of_head: usize) -> Result<f64> {
+    if family.score_scale != ScoreScale::HeadDim
+        && let Some(scale) = keys.nonzero("attention.scale")?
+    {
+        return Ok(scale);
+    }
+    // llama.cpp's converter drops Gemma's `query_pre_attn_scalar`. It is the head size, except in
+    // the 27B model.
+    let is_27b =
+        matches!(family.score_scale, ScoreScale::InverseRoot(..)) && keys.size("block_count")? == GEMMA_27B_LAYERS;
+    Ok(1.0 / (if is_27b { hidden_of_head } else { head_dim } as f64).sqrt())
+}
+
+/// The window of each layer.
+fn windows(keys: &Keys, family: &Family, n_layers: usize, max_positions: usize) -> Result<Vec<Option<usize>>> {
+    let window = keys.size_or("attention.sliding_window", 0)?;
+    if window == 0 {
+        return Ok(vec![None; n_layers]);
+    }
+    let pattern = "attention.sliding_window_pattern";
+    let every = |n: usize| (0..n_layers).map(|i| n == 0 || (i + 1) % n != 0).collect();
+    let slides: Vec<bool> = match (keys.flags(pattern, n_layers)?, family.windows) {
+        (Some(flags), _) => flags,
+        (None, _) if keys.has(pattern) => every(keys.size(pattern)?),
+        (None, Windows::EveryLayer) => vec![true; n_layers],
+        (None, Windows::Pattern { every: n, .. }) => every(n),
+        (None, _) if window >= max_positions => vec![false; n_layers],
+        (None, _) => crate::bail!(
+            "{}: the file does not say which layers have the window of {window} tokens; expected {}, or no window",
+            keys.full("attention.sliding_window"),
+            keys.full(pattern)
         ),
     };
-    if gguf.info("rope_freqs.weight").is_none() {
-        return Ok(RopeConfig { scaling, ..RopeConfig::plain(theta, head_dim) });
-    }
-    crate::ensure!(
-        scaling == RopeScaling::None,
-        "both rope_freqs.weight and linear RoPE scaling are given; expected one"
-    );
-    let factors = gguf.read("rope_freqs.weight")?.to_f32().context("rope_freqs.weight")?;
-    Ok(RopeConfig { scaling: RopeScaling::Factors(factors), ..RopeConfig::plain(theta, head_dim) })
+    Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
 }
 
-/// The shortest decimal number that rounds to the stored f32: 1e-5, not 9.99999974e-6.
-fn decimal(stored: f64) -> f64 {
-    let narrow = stored as f32;
-    if f64::from(narrow) == stored { narrow.to_string().parse().unwrap_or(stored) } else { stored }
+/// Whether each layer rotates queries and keys.
+fn rotates(keys: &Keys, family: &Family, n_layers: usize) -> Result<Vec<bool>> {
+    if family.unrotated_layers {
+        let regular = || (1..=n_layers).map(|i| i % UNROTATED_EVERY != 0).collect();
+        return Ok(keys.flags("attention.rope_pattern", n_layers)?.unwrap_or_else(regular));
+    }
+    // In Granite's files this key says whether there is a rotation at all.
+    let finetuned = keys.full("rope.scaling.finetuned");
+    let off = family.multipliers && keys.metadata.contains(&finetuned) && !keys.metadata.bool(&finetuned)?;
+    Ok(vec![!off; n_layers])
 }
 
 fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>> {
@@ -165,71 +201,5 @@ fn ends(metadata: &Metadata) -> Result<Vec<u32>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::formats::gguf::Value;
-    use crate::formats::gguf::testing::gguf_bytes;
-    use crate::formats::host_tensor::HostTensor;
-
-    fn pairs(architecture: &str) -> Vec<(String, Value)> {
-        let sizes = [("embedding_length", 16), ("feed_forward_length", 12), ("block_count", 1), ("context_length", 64)];
-        let heads = [("attention.head_count", 4), ("attention.head_count_kv", 2)];
-        let mut out = vec![("general.architecture".to_string(), Value::String(architecture.into()))];
-        out.extend(sizes.into_iter().chain(heads).map(|(k, v)| (format!("{architecture}.{k}"), Value::U64(v))));
-        out.push((format!("{architecture}.attention.layer_norm_rms_epsilon"), Value::F64(1e-5)));
-        out
-    }
-
-    fn read(architecture: &str, more: &[(&str, Value)], tensors: &[(&str, HostTensor)]) -> Result<ModelConfig> {
-        let pairs = pairs(architecture);
-        let mut all: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-        all.extend(more.iter().cloned());
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), gguf_bytes(&all, tensors)).unwrap();
-        ModelConfig::from_gguf(&Gguf::open(file.path())?)
-    }
-
-    fn embedding() -> (&'static str, HostTensor) {
-        ("token_embd.weight", HostTensor::from_f32(&[10, 16], &[0.5; 160]))
-    }
-
-    #[test]
-    fn facts_come_from_keys_and_tensors() {
-        let ids = [("tokenizer.ggml.eos_token_id", Value::U64(2)), ("tokenizer.ggml.eot_token_id", Value::U64(7))];
-        let c = read("llama", &ids, &[embedding()]).unwrap();
-        assert_eq!((c.vocab, c.head_dim, c.n_kv_heads, c.tied, c.qkv_bias), (10, 4, 2, true, false));
-        assert_eq!((c.bos, c.eos, c.ropes[0].theta), (None, vec![2, 7], 1e4));
-        let output = ("output.weight", embedding().1);
-        let freqs = ("rope_freqs.weight", HostTensor::from_f32(&[2], &[8.0, 8.0]));
-        let bias = ("blk.0.attn_q.bias", HostTensor::from_f32(&[16], &[0.0; 16]));
-        let c =
-            read("llama", &[("llama.rope.freq_base", Value::F64(5e5))], &[embedding(), output, freqs, bias]).unwrap();
-        assert_eq!((c.tied, c.qkv_bias, c.ropes[0].theta), (false, true, 5e5));
-        assert_eq!(c.ropes[0].scaling, RopeScaling::Factors(vec![8.0, 8.0]));
-        let c = read("qwen3", &[("qwen3.attention.key_length", Value::U64(16))], &[embedding()]).unwrap();
-        assert_eq!((c.head_dim, c.qk_norm), (16, crate::model::config::QkNorm::PerHead));
-    }
-
-    #[test]
-    fn an_epsilon_stored_in_f32_is_the_decimal_that_was_meant() {
-        assert_eq!(decimal(f64::from(1e-5f32)), 1e-5);
-        assert_eq!(decimal(1e-5), 1e-5);
-        assert!(decimal(f64::INFINITY).is_infinite());
-    }
-
-    #[test]
-    fn what_is_not_supported_is_refused_by_name() {
-        for (key, value, word) in [
-            ("llama.expert_count", Value::U64(8), "mixture of 8 experts"),
-            ("llama.rope.scaling.type", Value::String("yarn".into()), "yarn"),
-            ("llama.rope.dimension_count", Value::U64(1), "rope.dimension_count"),
-            ("llama.attention.sliding_window", Value::U64(16), "sliding"),
-            ("llama.attention.key_length", Value::U64(0), "head_dim"),
-        ] {
-            let e = read("llama", &[(key, value)], &[embedding()]).unwrap_err().to_string();
-            assert!(e.contains(word), "{word}: {e}");
-        }
-        assert!(read("gemma3", &[], &[]).unwrap_err().to_string().contains("gemma3"));
-        assert!(read("llama", &[], &[]).unwrap_err().to_string().contains("token_embd.weight"));
-    }
-}
+#[path = "config_gguf_tests.rs"]
+mod tests;

@@ -113,7 +113,7 @@ fn read(family: &Family, fields: &Fields) -> Result<ModelConfig> {
 
 /// The number of positions at which the model is meant to run: YaRN's factor counts even where
 /// `max_position_embeddings` is still the original length, and dynamic RoPE always starts from it.
-fn promised_positions(rope: &RopeConfig, positions: usize) -> usize {
+pub(super) fn promised_positions(rope: &RopeConfig, positions: usize) -> usize {
     let stretched = |factor: f64, original: usize| positions.max((factor * original as f64) as usize);
     match rope.scaling {
         RopeScaling::Yarn { factor, original_max_positions, .. } => stretched(factor, original_max_positions),

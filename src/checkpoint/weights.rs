@@ -7,6 +7,8 @@
 
 use super::families;
 use super::folder::Folder;
+use super::gguf_keys;
+use super::gguf_weights;
 use super::random_weights::{self, random_weight};
 use super::weight_names::{Weight, weights};
 use crate::error::{Context, Error, Result};
@@ -16,7 +18,7 @@ use crate::formats::host_tensor::HostTensor;
 use crate::formats::safetensors_file::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::small_file;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// An open model folder or GGUF file.
@@ -109,12 +111,15 @@ impl WeightSource {
         if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
     }
 
-    /// What a user should know about the files: tensors of a folder that the text model does not use.
+    /// What a user should know about the files: tensors of a folder that the text model does not
+    /// use, and unknown metadata of a GGUF file.
     pub fn notes(&self) -> Vec<String> {
-        match &self.files {
-            Files::Folder(folder) => folder.unused_note(self.table.keys()).into_iter().collect(),
-            _ => vec![],
-        }
+        let note = match &self.files {
+            Files::Folder(folder) => folder.unused_note(self.table.keys()),
+            Files::Gguf(gguf) => gguf_keys::unknown_note(&gguf.metadata),
+            Files::Static(_) | Files::Random(_) => None,
+        };
+        note.into_iter().collect()
     }
 
     /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in
@@ -142,13 +147,7 @@ impl WeightSource {
         Ok(match &self.files {
             Files::Folder(folder) => (folder.read(name)?, weight.offset),
             Files::Static(checkpoint) => (checkpoint.read(name)?, weight.offset),
-            Files::Gguf(gguf) => {
-                let tensor = gguf.read(&weight.gguf)?;
-                match weight.permuted_heads {
-                    Some(n_heads) => (unpermute_rows(tensor, n_heads), 0.0),
-                    None => (tensor, 0.0),
-                }
-            }
+            Files::Gguf(gguf) => (gguf_weights::read(gguf, &self.config, weight)?, 0.0),
             Files::Random(seed) => (random_weight(*seed, name, expected_shape), 0.0),
         })
     }
@@ -175,10 +174,8 @@ impl WeightSource {
         match &self.files {
             Files::Folder(folder) => folder.info(&weight.name),
             Files::Static(checkpoint) => checkpoint.info(&weight.name),
-            Files::Gguf(gguf) => match gguf.info(&weight.gguf) {
-                Some(info) => Ok((info.dtype, info.shape.clone())),
-                None => Err(Error::new(format!("no tensor '{}'", weight.gguf))),
-            },
+            Files::Gguf(gguf) => gguf_weights::info(gguf, &self.config, weight)
+                .ok_or_else(|| Error::new(format!("no tensor '{}'", weight.gguf))),
             Files::Random(_) => Ok((random_weights::DTYPE, weight.shape.clone())),
         }
     }
@@ -187,7 +184,7 @@ impl WeightSource {
         match &self.files {
             Files::Folder(folder) => folder.contains(&weight.name),
             Files::Static(checkpoint) => checkpoint.contains(&weight.name),
-            Files::Gguf(gguf) => gguf.info(&weight.gguf).is_some(),
+            Files::Gguf(gguf) => gguf_weights::info(gguf, &self.config, weight).is_some(),
             Files::Random(_) => true,
         }
     }
@@ -223,12 +220,8 @@ impl WeightSource {
         const NAMED: usize = 4;
         let mut problems: Vec<String> = self.table.values().filter_map(|w| self.problem(w)).collect();
         if let Files::Gguf(gguf) = &self.files {
-            // An unknown tensor in a GGUF file is a part of the model that the computation would
-            // ignore.
-            let known: BTreeSet<&str> = self.table.values().map(|w| w.gguf.as_str()).collect();
-            let unknown =
-                gguf.tensors().map(|(name, _)| name).filter(|n| !known.contains(n) && *n != "rope_freqs.weight");
             let kind = self.config.architecture.model_type();
+            let unknown = gguf_weights::unknown(gguf, &self.config);
             problems.extend(unknown.map(|n| format!("tensor '{n}' does not belong to a supported {kind} model")));
         }
         let more = problems.len().saturating_sub(NAMED);
@@ -249,29 +242,11 @@ fn moved(tensor: &HostTensor, by: f32) -> Result<HostTensor> {
     Ok(HostTensor::from_f32(&tensor.shape, &values))
 }
 
-/// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates
-/// together, in rows (2i, 2i+1).
-fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
-    let n_rows = tensor.shape[0];
-    let (row_bytes, half) = (tensor.bytes.len() / n_rows, n_rows / n_heads / 2);
-    let mut bytes = Vec::with_capacity(tensor.bytes.len());
-    for head in 0..n_heads {
-        for part in 0..2 {
-            for i in 0..half {
-                let stored = (head * half + i) * 2 + part;
-                bytes.extend_from_slice(&tensor.bytes[stored * row_bytes..][..row_bytes]);
-            }
-        }
-    }
-    HostTensor { bytes, ..tensor }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::gguf_weights::testing::gguf_file;
     use crate::checkpoint::weight_names::expected_names;
-    use crate::formats::gguf::Value;
-    use crate::formats::gguf::testing::gguf_bytes;
     use crate::formats::safetensors_write::write_safetensors;
     use crate::model::config::testing::small;
     use crate::model::config::{Architecture, BlockNorms, QkNorm};
@@ -292,49 +267,6 @@ mod tests {
         dir
     }
 
-    /// The GGUF row order, after llama.cpp's `reshape(heads, 2, d/2, ..).swapaxes(1, 2)`.
-    fn permuted(tensor: &HostTensor, n_heads: usize) -> HostTensor {
-        let n_rows = tensor.shape[0];
-        let (d, row_bytes) = (n_rows / n_heads, tensor.bytes.len() / n_rows);
-        let mut out = tensor.clone();
-        for row in 0..n_rows {
-            let (head, part, i) = (row / d, row % d / (d / 2), row % (d / 2));
-            let to = head * d + 2 * i + part;
-            out.bytes[to * row_bytes..][..row_bytes].copy_from_slice(&tensor.bytes[row * row_bytes..][..row_bytes]);
-        }
-        out
-    }
-
-    fn gguf_file(config: &ModelConfig, tensors: &[(String, HostTensor)], more: &[&str]) -> tempfile::NamedTempFile {
-        let a = config.architecture.model_type();
-        let sizes = [
-            ("embedding_length", config.hidden),
-            ("feed_forward_length", config.inner),
-            ("block_count", config.n_layers()),
-            ("context_length", config.max_positions),
-            ("attention.head_count", config.n_heads),
-            ("attention.head_count_kv", config.n_kv_heads),
-            ("attention.key_length", config.head_dim),
-        ];
-        let mut pairs: Vec<_> = sizes.iter().map(|(k, v)| (format!("{a}.{k}"), Value::U64(*v as u64))).collect();
-        pairs.push(("general.architecture".into(), Value::String(a.into())));
-        pairs.push((format!("{a}.attention.layer_norm_rms_epsilon"), Value::F64(config.rms_eps)));
-        let table: BTreeMap<_, _> = weights(config).into_iter().map(|w| (w.name.clone(), w)).collect();
-        let mut stored: Vec<_> = tensors
-            .iter()
-            .map(|(name, tensor)| {
-                let weight = &table[name];
-                let tensor = weight.permuted_heads.map_or(tensor.clone(), |n| permuted(tensor, n));
-                (weight.gguf.as_str(), tensor)
-            })
-            .collect();
-        stored.extend(more.iter().map(|name| (*name, HostTensor::from_f32(&[2], &[1.0, 1.0]))));
-        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-        let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
-        std::fs::write(file.path(), gguf_bytes(&pairs, &stored)).unwrap();
-        file
-    }
-
     #[test]
     fn a_folder_and_a_gguf_file_give_the_same_weights() {
         for (model_type, bias, qk_norm, tied) in [
@@ -345,7 +277,7 @@ mod tests {
             let architecture = Architecture::new(model_type);
             let config = ModelConfig { architecture, qkv_bias: bias, qk_norm, tied, ..small() };
             let tensors = tensors(&config);
-            let (dir, file) = (folder(&config, &tensors), gguf_file(&config, &tensors, &[]));
+            let (dir, file) = (folder(&config, &tensors), gguf_file(&config, &tensors, &[], false));
             let from_dir = WeightSource::open(dir.path()).unwrap();
             let from_gguf = WeightSource::open(file.path()).unwrap();
             assert!(from_dir.gguf_metadata().is_none() && from_gguf.gguf_metadata().is_some());
@@ -429,10 +361,11 @@ mod tests {
     #[test]
     fn unknown_parts_of_a_gguf_model_are_refused() {
         let config = ModelConfig { tied: true, ..small() };
-        let file = gguf_file(&config, &tensors(&config), &["blk.0.ffn_gate_inp.weight"]);
+        let of_two = || HostTensor::from_f32(&[2], &[1.0, 1.0]);
+        let file = gguf_file(&config, &tensors(&config), &[("blk.0.ffn_gate_inp.weight", of_two())], false);
         let e = WeightSource::open(file.path()).err().unwrap().to_string();
         assert!(e.contains("blk.0.ffn_gate_inp.weight"), "{e}");
-        let file = gguf_file(&config, &tensors(&config), &["rope_freqs.weight"]);
+        let file = gguf_file(&config, &tensors(&config), &[("rope_freqs.weight", of_two())], false);
         WeightSource::open(file.path()).unwrap();
     }
 

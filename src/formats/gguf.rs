@@ -3,7 +3,7 @@
 //! Tensors keep their GGUF names and stored types. `checkpoint::weights` maps the names and undoes
 //! llama.cpp's row order. `gguf_parse` parses the header,
 //! [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs, and
-//! [`gguf_split`](super::gguf_split) knows models that are split over several files.
+//! `gguf_split` knows models that are split over several files.
 
 pub use super::gguf_metadata::{Metadata, Value};
 use super::gguf_parse;

@@ -77,17 +77,8 @@ fn ending(no: u64, count: u64) -> String {
     format!("-{:05}-of-{count:05}.gguf", no + 1)
 }
 
-/// The file names of all parts, if `name` is that of the first part of a split model.
-pub fn names_of_parts(name: &str) -> Option<Vec<String>> {
-    let (stem, count) = name.strip_suffix(".gguf")?.rsplit_once("-00001-of-")?;
-    let count = count.parse().ok().filter(|count| (2..=u64::from(u16::MAX)).contains(count))?;
-    let names: Vec<String> = (0..count).map(|no| format!("{stem}{}", ending(no, count))).collect();
-    (names[0] == name).then_some(names)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::formats::gguf::testing::gguf_bytes;
     use crate::formats::gguf::{Gguf, Value};
     use crate::formats::host_tensor::HostTensor;
@@ -167,18 +158,5 @@ mod tests {
         assert!(keys(&[("split.no", 0), ("split.count", 1 << 40)]).contains("65535"));
         let alone = gguf_bytes(&[("split.no", Value::U64(0)), ("split.count", Value::U64(1))], &[]);
         Gguf::open(&folder(&[("m.gguf", alone)]).path().join("m.gguf")).unwrap();
-    }
-
-    #[test]
-    fn names_of_parts_follow_from_the_first() {
-        assert_eq!(
-            names_of_parts("a-1-00001-of-00002.gguf").unwrap(),
-            ["a-1-00001-of-00002.gguf", "a-1-00002-of-00002.gguf"]
-        );
-        for other in
-            ["a.gguf", "a-00002-of-00002.gguf", "a-00001-of-2.gguf", "a-00001-of-00001.gguf", "a-00001-of-99999.gguf"]
-        {
-            assert_eq!(names_of_parts(other), None, "{other}");
-        }
     }
 }

@@ -8,7 +8,7 @@ pub mod formulas;
 pub mod gguf;
 pub mod gguf_metadata;
 mod gguf_parse;
-pub mod gguf_split;
+mod gguf_split;
 pub mod host_tensor;
 pub mod mapped_file;
 pub mod safetensors_file;

@@ -7,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     architecture: Architecture::new("mistral"),
     class: "MistralForCausalLM",
     wrappers: &["mistral3"],
-    gguf: &[], // llama.cpp labels it as llama
+    gguf: &["llama"], // the window tells them apart
     attention_bias: AttentionBias::None,
     mlp_bias: false,
     windows: Windows::EveryLayer,

@@ -1,0 +1,287 @@
+//! The weights of a model in a GGUF file: where each lies, and its rows in Hugging Face's order.
+//!
+//! [`weight_names`](super::weight_names) has the names. llama.cpp's converter can put the rows of
+//! q, k and v in one tensor `attn_qkv` for any architecture; the parts are then read from it.
+//! [`weights`](super::weights) opens the files.
+
+use super::rope_gguf;
+use super::weight_names::{Weight, weights};
+use crate::error::Result;
+use crate::formats::dtype::DType;
+use crate::formats::gguf::{Gguf, TensorInfo};
+use crate::formats::host_tensor::HostTensor;
+use crate::model::config::ModelConfig;
+use std::collections::BTreeSet;
+
+/// The tensor that holds a weight, and its rows there.
+struct Place {
+    tensor: String,
+    /// First row, where the tensor also has the rows of other weights.
+    first_row: Option<usize>,
+}
+
+/// Where a weight lies: in a tensor of its own, or among the rows of q, k and v.
+fn place(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Place {
+    let own = Place { tensor: weight.gguf.clone(), first_row: None };
+    if gguf.info(&own.tensor).is_some() {
+        return own;
+    }
+    let (q, kv) = (config.q_channels(), config.kv_channels());
+    for (part, first_row) in [(".attn_q.", 0), (".attn_k.", q), (".attn_v.", q + kv)] {
+        let tensor = weight.gguf.replace(part, ".attn_qkv.");
+        let has_whole_rows = |info: &&TensorInfo| {
+            info.shape.first() == Some(&(q + 2 * kv)) && (info.shape.len() > 1 || !info.dtype.is_quantised())
+        };
+        if tensor != weight.gguf && gguf.info(&tensor).filter(has_whole_rows).is_some() {
+            return Place { tensor, first_row: Some(first_row) };
+        }
+    }
+    own
+}
+
+/// Type and shape of a weight, if the file has it.
+pub(super) fn info(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Option<(DType, Vec<usize>)> {
+    let place = place(gguf, config, weight);
+    let info = gguf.info(&place.tensor)?;
+    let mut shape = info.shape.clone();
+    if place.first_row.is_some() {
+        shape[0] = weight.shape[0];
+    }
+    Some((info.dtype, shape))
+}
+
+/// Reads a weight, whose shape has been checked.
+pub(super) fn read(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Result<HostTensor> {
+    let place = place(gguf, config, weight);
+    let mut tensor = gguf.read(&place.tensor)?;
+    if let Some(first) = place.first_row {
+        let row_bytes = tensor.bytes.len() / tensor.shape[0];
+        let bytes = tensor.bytes[first * row_bytes..(first + weight.shape[0]) * row_bytes].to_vec();
+        tensor = HostTensor::new(tensor.dtype, weight.shape.clone(), bytes)?;
+    }
+    Ok(match weight.permuted_heads {
+        Some(n_heads) => unpermute_rows(tensor, n_heads),
+        None => tensor,
+    })
+}
+
+/// The tensors of the file that no model of this configuration has: parts of the model that the
+/// computation would ignore.
+pub(super) fn unknown<'a>(gguf: &'a Gguf, config: &ModelConfig) -> impl Iterator<Item = &'a str> {
+    let mut known: BTreeSet<String> = weights(config).iter().map(|weight| place(gguf, config, weight).tensor).collect();
+    known.extend(rope_gguf::TENSORS.map(String::from));
+    gguf.tensors().map(|(name, _)| name).filter(move |name| !known.contains(*name))
+}
+
+/// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates
+/// together, in rows (2i, 2i+1).
+fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
+    let n_rows = tensor.shape[0];
+    let (row_bytes, half) = (tensor.bytes.len() / n_rows, n_rows / n_heads / 2);
+    let mut bytes = Vec::with_capacity(tensor.bytes.len());
+    for head in 0..n_heads {
+        for part in 0..2 {
+            for i in 0..half {
+                let stored = (head * half + i) * 2 + part;
+                bytes.extend_from_slice(&tensor.bytes[stored * row_bytes..][..row_bytes]);
+            }
+        }
+    }
+    HostTensor { bytes, ..tensor }
+}
+
+/// Writes models as GGUF files, as llama.cpp's converter does, for the tests of this folder.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use crate::checkpoint::families::{self, ScoreScale};
+    use crate::formats::gguf::Value;
+    use crate::formats::gguf::testing::gguf_bytes;
+    use crate::model::rope_config::{RopeConfig, RopeScaling};
+
+    /// The GGUF row order, after llama.cpp's `reshape(heads, 2, d/2, ..).swapaxes(1, 2)`.
+    fn permuted(tensor: &HostTensor, n_heads: usize) -> HostTensor {
+        let n_rows = tensor.shape[0];
+        let (d, row_bytes) = (n_rows / n_heads, tensor.bytes.len() / n_rows);
+        let mut out = tensor.clone();
+        for row in 0..n_rows {
+            let (head, part, i) = (row / d, row % d / (d / 2), row % (d / 2));
+            let to = head * d + 2 * i + part;
+            out.bytes[to * row_bytes..][..row_bytes].copy_from_slice(&tensor.bytes[row * row_bytes..][..row_bytes]);
+        }
+        out
+    }
+
+    /// Keys of the rotation of full layers, without the architecture in front, and tensors of
+    /// divisors.
+    fn rotation(rope: &RopeConfig) -> (Vec<(&'static str, Value)>, Vec<(String, HostTensor)>) {
+        let mut pairs = vec![
+            ("rope.freq_base", Value::F64(rope.theta)),
+            ("rope.dimension_count", Value::U64(rope.rotary_dim as u64)),
+        ];
+        let mut original = rope.query_scale.map(|scale| scale.original_max_positions);
+        let mut tensors = vec![];
+        let mut divisors = |name: &str, values: &[f32]| {
+            tensors.push((name.to_string(), HostTensor::from_f32(&[values.len()], values)));
+        };
+        match &rope.scaling {
+            RopeScaling::None => {}
+            RopeScaling::Linear { factor } => {
+                pairs.push(("rope.scaling.type", Value::String("linear".into())));
+                pairs.push(("rope.scaling.factor", Value::F64(*factor)));
+            }
+            RopeScaling::Factors(values) => divisors("rope_freqs.weight", values),
+            RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, truncate, attention_factor } => {
+                assert!(truncate, "GGUF has no key for truncate");
+                pairs.push(("rope.scaling.type", Value::String("yarn".into())));
+                pairs.push(("rope.scaling.factor", Value::F64(*factor)));
+                pairs.push(("rope.scaling.yarn_beta_fast", Value::F64(*beta_fast)));
+                pairs.push(("rope.scaling.yarn_beta_slow", Value::F64(*beta_slow)));
+                pairs.push(("rope.scaling.yarn_attn_factor", Value::F64(*attention_factor)));
+                original = Some(*original_max_positions);
+            }
+            RopeScaling::LongRope { short, long, original_max_positions, attention_factor } => {
+                divisors("rope_factors_short.weight", short);
+                divisors("rope_factors_long.weight", long);
+                pairs.push(("rope.scaling.attn_factor", Value::F64(*attention_factor)));
+                original = Some(*original_max_positions);
+            }
+            other => panic!("GGUF has no keys for {other:?}"),
+        }
+        if let Some(scale) = rope.query_scale {
+            pairs.push(("attention.temperature_scale", Value::F64(scale.beta)));
+        }
+        if let Some(n) = original {
+            pairs.push(("rope.scaling.original_context_length", Value::U64(n as u64)));
+        }
+        (pairs, tensors)
+    }
+
+    /// The keys of a model, and the tensors of its rotation.
+    fn keys(config: &ModelConfig) -> (Vec<(String, Value)>, Vec<(String, HostTensor)>) {
+        let family = families::of(config.architecture);
+        let (mut pairs, tensors) = rotation(&config.ropes[0]);
+        for (key, n) in [
+            ("embedding_length", config.hidden),
+            ("feed_forward_length", config.inner),
+            ("block_count", config.n_layers()),
+            ("context_length", config.max_positions),
+            ("attention.head_count", config.n_heads),
+            ("attention.head_count_kv", config.n_kv_heads),
+            ("attention.key_length", config.head_dim),
+            ("attention.value_length", config.head_dim),
+        ] {
+            pairs.push((key, Value::U64(n as u64)));
+        }
+        pairs.push(("attention.layer_norm_rms_epsilon", Value::F64(config.rms_eps)));
+        if let Some(window) = config.layers.iter().find_map(|layer| layer.window) {
+            pairs.push(("attention.sliding_window", Value::U64(window as u64)));
+            let slides = config.layers.iter().map(|layer| Value::Bool(layer.window.is_some())).collect();
+            pairs.push(("attention.sliding_window_pattern", Value::Array(slides)));
+        }
+        if let Some(rope) = config.ropes.get(1) {
+            pairs.push(("rope.freq_base_swa", Value::F64(rope.theta)));
+        }
+        if family.score_scale != ScoreScale::HeadDim {
+            pairs.push(("attention.scale", Value::F64(config.layers[0].scale)));
+        }
+        if family.multipliers {
+            pairs.push(("embedding_scale", Value::F64(config.embed_scale)));
+            pairs.push(("residual_scale", Value::F64(config.residual_scale)));
+            pairs.push(("logit_scale", Value::F64(1.0 / config.logit_scale)));
+        }
+        if let Some(softcap) = config.logit_softcap {
+            pairs.push(("final_logit_softcapping", Value::F64(softcap)));
+        }
+        let name = family.gguf[0];
+        let mut full: Vec<_> = pairs.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect();
+        full.push(("general.architecture".into(), Value::String(name.into())));
+        (full, tensors)
+    }
+
+    /// A GGUF file of a model with these weights, under Hugging Face's names but with the values
+    /// of the computation. With `fuse`, q, k and v are one tensor.
+    pub fn gguf_file(
+        config: &ModelConfig,
+        weights_of_model: &[(String, HostTensor)],
+        more: &[(&str, HostTensor)],
+        fuse: bool,
+    ) -> tempfile::NamedTempFile {
+        let (pairs, mut stored) = keys(config);
+        for weight in weights(config) {
+            let (_, tensor) =
+                weights_of_model.iter().find(|(name, _)| *name == weight.name).expect("a weight of each name");
+            let tensor = weight.permuted_heads.map_or(tensor.clone(), |n| permuted(tensor, n));
+            let parts = [".attn_q.", ".attn_k.", ".attn_v."];
+            let fused = parts.iter().find(|part| fuse && weight.gguf.contains(**part));
+            let name = fused.map_or(weight.gguf.clone(), |part| weight.gguf.replace(part, ".attn_qkv."));
+            match stored.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, whole)) => {
+                    whole.shape[0] += tensor.shape[0];
+                    whole.bytes.extend(&tensor.bytes);
+                }
+                None => stored.push((name, tensor)),
+            }
+        }
+        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+        let mut tensors: Vec<_> = stored.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+        tensors.extend(more.iter().cloned());
+        let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+        std::fs::write(file.path(), gguf_bytes(&pairs, &tensors)).unwrap();
+        file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::gguf_file;
+    use super::*;
+    use crate::checkpoint::weight_names::expected_names;
+    use crate::checkpoint::weights::WeightSource;
+    use crate::model::rope_config::RopeScaling;
+    use std::path::{Path, PathBuf};
+
+    /// The golden models whose configuration GGUF files can express.
+    fn golden() -> Vec<(PathBuf, WeightSource)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+        let open = |path: PathBuf| Some((path.clone(), WeightSource::open(&path).ok()?));
+        let can_be_written = |(_, source): &(PathBuf, WeightSource)| {
+            let scaling = &source.config().ropes[0].scaling;
+            !matches!(scaling, RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. })
+        };
+        folders.filter_map(open).filter(can_be_written).collect()
+    }
+
+    fn all_weights(source: &WeightSource) -> Vec<(String, HostTensor)> {
+        let read = |(name, shape): (String, Vec<usize>)| {
+            let tensor = source.read(&name, &shape).unwrap();
+            (name, tensor)
+        };
+        expected_names(source.config()).into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_model_of_each_family_is_the_same_from_a_folder_and_from_a_gguf_file() {
+        let mut families = BTreeSet::new();
+        for (path, folder) in golden() {
+            let config = folder.config();
+            families.insert(config.architecture.model_type());
+            let tensors = all_weights(&folder);
+            for fuse in [false, true] {
+                let file = gguf_file(config, &tensors, &[], fuse);
+                let gguf = WeightSource::open(file.path()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                // End tokens come with the tokenizer, which these models do not have.
+                let (bos, eos, hf_json) = (config.bos, config.eos.clone(), config.hf_json.clone());
+                assert_eq!(&ModelConfig { bos, eos, hf_json, ..gguf.config().clone() }, config, "{}", path.display());
+                for (name, tensor) in &tensors {
+                    assert_eq!(&gguf.read(name, &tensor.shape).unwrap(), tensor, "{}: {name}", path.display());
+                }
+            }
+        }
+        for family in crate::checkpoint::families::ALL {
+            let name = family.architecture.model_type();
+            assert!(families.contains(name), "no golden model of {name}");
+        }
+    }
+}
