@@ -145,6 +145,9 @@ two newlines{% endif %}
 {{ [0, 1, '', 'a', none]|select|list }}{{ [1, 2, 3]|select('odd')|list }}{{ [1, 2, 3]|reject('odd')|list }}{{ [1, 'a', 2]|select('string')|list }}{{ [3, 9]|select('>', 5)|list }}
 {% for age, group in people|groupby('age') %}{{ age }}:{{ group|map(attribute='name')|join(',') }};{% endfor %}
 {{ [1, 2, 3, 4, 5]|batch(2)|list }}{{ [1, 2, 3]|batch(2, 'x')|list }}{{ [1, 2, 3, 4, 5]|slice(2)|list }}{{ [1, 2, 3, 4, 5]|slice(3, 'f')|list }}
+{{ none|map('upper')|list }}{{ none|selectattr('a')|list }}{{ nothing|reject|list }}
+{{ none|list }}
+{{ none|join }}
 {% if empty|select %}generators are true{% endif %}{{ (messages|selectattr('role', 'equalto', 'system')|list)|length }}
 {{ messages|selectattr('role', 'equalto', 'x')|length }}
 {{ 'x'|default('d') }}{{ ''|default('d') }}{{ ''|default('d', true) }}{{ none|default('d') }}{{ none|d('d', boolean=true) }}{{ map.zz|default(map.b) }}{{ map.zz|default }}

@@ -258,6 +258,10 @@ fn group_by(value: &Value, args: Args, budget: &Budget) -> Result<Value> {
 }
 
 fn map(value: &Value, mut args: Args, budget: &Budget, filter: Apply) -> Result<Value> {
+    // Jinja2 takes `None` and the like for an empty list here.
+    if !value.is_true() {
+        return Value::generator(Vec::new(), budget);
+    }
     let items = value.iterate(budget)?;
     let mapped: Vec<Value> = if args.positional.is_empty() {
         let [attribute, default] = args.bind("map", ["attribute", "default"])?;
@@ -283,6 +287,10 @@ fn choose(
     part: impl Fn(&Value) -> Result<Value>,
     wanted: bool,
 ) -> Result<Value> {
+    // As in `map`.
+    if !value.is_true() {
+        return Value::generator(Vec::new(), budget);
+    }
     let test = if args.positional.is_empty() { None } else { Some(args.positional.remove(0)) };
     let test = match &test {
         None => None,
