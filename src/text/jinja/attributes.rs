@@ -42,11 +42,10 @@ pub fn missing(value: &Value, index: &Value, budget: &Budget) -> Result<Value> {
         other => {
             let mut index = Writer::new(budget);
             print::write_repr(other, &mut index)?;
-            format!(
-                "'{} object' has no element {}",
-                value.type_name(),
-                excerpt(&Text::new(index.into_string(), budget)?)
-            )
+            let index = Text::new(index.into_string(), budget)?;
+            let of =
+                if matches!(value, Value::None) { "None".to_owned() } else { format!("{} object", value.type_name()) };
+            format!("{of} has no element {}", excerpt(&index))
         }
     };
     Value::undefined(message, budget)
