@@ -1,9 +1,9 @@
 //! Untrusted files: for any bytes, a reader returns quickly, without a panic and in bounded memory.
 //!
 //! The memory is bounded in proportion to the file. Readers other than that of Parquet may not
-//! panic even inside a `catch_unwind`. The inputs are named attacks, and valid
-//! files mutated with a fixed seed. `scripts/fuzz` fuzzes the same readers for longer, from the same
-//! seeds and guided by coverage. Add its findings here.
+//! panic even inside a `catch_unwind`. The inputs are named attacks, and valid files mutated with a
+//! fixed seed. `scripts/fuzz` fuzzes the same readers for longer, from the same seeds and guided by
+//! coverage. Add its findings here.
 
 #[path = "hostile/attacks.rs"]
 mod attacks;

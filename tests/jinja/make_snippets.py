@@ -159,6 +159,7 @@ two newlines{% endif %}
 {{ '42'|int }}{{ 'x'|int }}{{ 'x'|int(5) }}{{ '3.9'|int }}{{ 3.9|int }}{{ '0x1F'|int(0, 16) }}{{ '2.5'|float }}{{ 'x'|float }}{{ 3|float }}{{ true|int }}{{ none|int }}
 {{ 2.5|round }} {{ 3.5|round }} {{ 2.567|round(2) }} {{ 2.1|round(0, 'ceil') }} {{ 2.9|round(method='floor') }} {{ 7|round }} {{ -3|abs }} {{ -2.5|abs }} {{ 42.55|round(1) }}
 {{ '<a href="x">\'&</a>'|e }}{{ '<b>'|safe }}{{ 'a b/ü?'|urlencode }}
+{{ '<b>'|safe + '<i>' }}{{ '<i>' + '&'|e }}{{ '<i>' ~ '<b>'|safe }}{{ ('<'|e)|e }}{{ ('<'|e)|forceescape }}{{ ('<b>'|safe)|length }}{{ 5|safe + '<' }}
 {{ tools|tojson }}
 {{ tools[0]|tojson(indent=4) }}
 {{ tools[0].function.description|tojson(ensure_ascii=True) }}{{ 'é'|tojson(ensure_ascii=False) }}

@@ -6,7 +6,7 @@ use super::ast::{Binary, Comparison};
 use super::budget::Budget;
 use super::percent_format;
 use super::print::{self, Writer};
-use super::value::{Kind, Range, Seq, Value};
+use super::value::{Kind, Range, Seq, Text, Value};
 use crate::error::{Error, Result};
 use std::cmp::Ordering;
 
@@ -23,10 +23,15 @@ pub fn binary(operator: Binary, a: &Value, b: &Value, budget: &Budget) -> Result
     let (a, b) = (a.defined()?, b.defined()?);
     match (operator, a, b) {
         (Binary::Add, Value::Text(x), Value::Text(y)) => {
+            let is_markup = x.is_markup() || y.is_markup();
             let mut out = Writer::new(budget);
-            out.push(x.as_str())?;
-            out.push(y.as_str())?;
-            return out.finish();
+            for side in [x, y] {
+                match is_markup && !side.is_markup() {
+                    true => print::write_escaped(side.as_str(), &mut out)?,
+                    false => out.push(side.as_str())?,
+                }
+            }
+            return if is_markup { Ok(Value::Text(Text::markup(out.into_string(), budget)?)) } else { out.finish() };
         }
         (Binary::Add, Value::Text(_), other) => {
             crate::bail!("can only concatenate str (not \"{}\") to str", other.type_name())

@@ -151,6 +151,23 @@ fn write_quoted(text: &str, out: &mut Writer) -> Result<()> {
     out.push(&quoted)
 }
 
+/// Appends a text with the signs of HTML escaped.
+pub fn write_escaped(s: &str, out: &mut Writer) -> Result<()> {
+    for piece in s.split_inclusive(['&', '<', '>', '\'', '"']) {
+        let (body, sign) = match piece.chars().next_back() {
+            Some('&') => (&piece[..piece.len() - 1], "&amp;"),
+            Some('<') => (&piece[..piece.len() - 1], "&lt;"),
+            Some('>') => (&piece[..piece.len() - 1], "&gt;"),
+            Some('\'') => (&piece[..piece.len() - 1], "&#39;"),
+            Some('"') => (&piece[..piece.len() - 1], "&#34;"),
+            _ => (piece, ""),
+        };
+        out.push(body)?;
+        out.push(sign)?;
+    }
+    Ok(())
+}
+
 /// Whether `repr` shows a character as it is.
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {

@@ -27,11 +27,17 @@ pub fn apply(name: &str, value: &Value, args: Args, budget: &Budget) -> Result<O
         }
         "safe" => {
             args.bind::<0>(name, [])?;
-            value.clone()
+            Value::Text(Text::markup(text()?.as_str(), budget)?)
         }
         "escape" | "e" | "forceescape" => {
             args.bind::<0>(name, [])?;
-            escape(text()?.as_str(), budget)?
+            let text = text()?;
+            if text.is_markup() && name != "forceescape" {
+                return Ok(Some(Value::Text(text)));
+            }
+            let mut out = Writer::new(budget);
+            print::write_escaped(text.as_str(), &mut out)?;
+            Value::Text(Text::markup(out.into_string(), budget)?)
         }
         "urlencode" => {
             args.bind::<0>(name, [])?;
@@ -103,23 +109,6 @@ fn title(s: &str) -> String {
         out.extend(sign);
     }
     out
-}
-
-fn escape(s: &str, budget: &Budget) -> Result<Value> {
-    let mut out = Writer::new(budget);
-    for piece in s.split_inclusive(['&', '<', '>', '\'', '"']) {
-        let (body, sign) = match piece.chars().next_back() {
-            Some('&') => (&piece[..piece.len() - 1], "&amp;"),
-            Some('<') => (&piece[..piece.len() - 1], "&lt;"),
-            Some('>') => (&piece[..piece.len() - 1], "&gt;"),
-            Some('\'') => (&piece[..piece.len() - 1], "&#39;"),
-            Some('"') => (&piece[..piece.len() - 1], "&#34;"),
-            _ => (piece, ""),
-        };
-        out.push(body)?;
-        out.push(sign)?;
-    }
-    out.finish()
 }
 
 fn url_encode(s: &str, budget: &Budget) -> Result<Value> {

@@ -75,26 +75,45 @@ pub struct Text(Arc<TextInner>);
 struct TextInner {
     text: Box<str>,
     n_chars: usize,
+    is_markup: bool,
     _held: Held,
 }
 
 impl Text {
     /// A text that pays for its memory.
     pub fn new(text: impl Into<Box<str>>, budget: &Budget) -> Result<Self> {
-        let text = text.into();
+        Self::of(text.into(), false, budget)
+    }
+
+    /// A text that the filters `safe` and `escape` give: what is added to it is escaped.
+    pub fn markup(text: impl Into<Box<str>>, budget: &Budget) -> Result<Self> {
+        Self::of(text.into(), true, budget)
+    }
+
+    fn of(text: Box<str>, is_markup: bool, budget: &Budget) -> Result<Self> {
         budget.check_text(text.len())?;
         budget.scan(text.len())?;
         let held = budget.hold(OVERHEAD + text.len())?;
-        Ok(Self(Arc::new(TextInner { n_chars: text.chars().count(), text, _held: held })))
+        Ok(Self(Arc::new(TextInner { n_chars: text.chars().count(), text, is_markup, _held: held })))
     }
 
     /// A text of the program itself, which is there before any render.
     pub fn constant(text: &str) -> Self {
-        Self(Arc::new(TextInner { n_chars: text.chars().count(), text: text.into(), _held: Held::default() }))
+        Self(Arc::new(TextInner {
+            n_chars: text.chars().count(),
+            text: text.into(),
+            is_markup: false,
+            _held: Held::default(),
+        }))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0.text
+    }
+
+    /// Whether what is added to the text is escaped.
+    pub fn is_markup(&self) -> bool {
+        self.0.is_markup
     }
 
     /// Number of characters.
