@@ -104,7 +104,11 @@ impl Engine {
             attention: question.attention,
             sampling: match question.seed {
                 0 => Sampling::default(),
-                _ => Sampling { temperature: 0.8, top_p: 0.95, ..Sampling::default() },
+                _ => self.files.generation.warm().unwrap_or(Sampling {
+                    temperature: 0.8,
+                    top_p: 0.95,
+                    ..Sampling::default()
+                }),
             },
             max_tokens: question.max_tokens,
             chunk: CHUNK,

@@ -72,3 +72,50 @@ impl Folder {
         Some(format!("{n} tensors of the files are no part of the text model and are not used: {named}{more}"))
     }
 }
+
+/// What to give in place of a folder without a `config.json`, from what it holds; empty if it holds
+/// nothing known.
+pub(super) fn advice(path: &Path) -> String {
+    let Ok(entries) = path.read_dir() else { return String::new() };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    if let Some(file) = names.iter().find(|name| name.to_ascii_lowercase().ends_with(".gguf")) {
+        return format!("; this folder holds GGUF files: give one of them, such as {}", path.join(file).display());
+    }
+    let what = if has("adapter_config.json") {
+        "a LoRA adapter: give its base model, and this folder as `adapter`"
+    } else if has("snapshots") {
+        "downloads: give the model's id (org/name), or a folder below snapshots"
+    } else if has("params.json") || names.iter().any(|name| name.ends_with(".pth")) {
+        "weights in their maker's own layout: convert them to Hugging Face's"
+    } else if names.is_empty() {
+        "nothing"
+    } else {
+        return String::new();
+    };
+    format!("; this folder holds {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_no_model_is_explained() {
+        for (files, said) in [
+            (&["x.Q4_K_M.gguf", "README.md"][..], "x.Q4_K_M.gguf"),
+            (&["adapter_config.json"], "`adapter`"),
+            (&["blobs", "refs", "snapshots"], "below snapshots"),
+            (&["consolidated.00.pth", "params.json"], "convert them"),
+            (&[], "holds nothing"),
+            (&["notes.txt"], ""),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            files.iter().for_each(|file| std::fs::write(dir.path().join(file), "").unwrap());
+            let advice = advice(dir.path());
+            assert!(advice.contains(said) && advice.is_empty() == said.is_empty(), "{advice}");
+        }
+    }
+}

@@ -162,6 +162,11 @@ impl GenerationConfig {
         Ok(sampling)
     }
 
+    /// The sampling that the file recommends, if it samples at all.
+    pub fn warm(&self) -> Option<Sampling> {
+        self.sampling(&Wished::default()).ok().filter(|sampling| sampling.temperature > 0.0)
+    }
+
     /// The file's values that count with these wishes.
     fn counting(&self, wished: &Wished) -> Wished {
         let is_sampled = wished.temperature.map_or(self.is_sampled, |t| t != 0.0);
@@ -321,6 +326,11 @@ mod tests {
         let expected = Sampling { temperature: 1.0, top_k: 20, repetition_penalty: 1.5, ..Sampling::default() };
         assert_eq!(GenerationConfig::from_gguf(&m).sampling(&NONE).unwrap(), expected);
         m.insert("general.sampling.temp", Value::F64(0.5));
-        assert_eq!(GenerationConfig::from_gguf(&m).sampling(&NONE).unwrap().temperature, 0.5);
+        let config = GenerationConfig::from_gguf(&m);
+        assert_eq!(
+            (config.sampling(&NONE).unwrap().temperature, config.warm().map(|s| s.temperature)),
+            (0.5, Some(0.5))
+        );
+        assert_eq!(GenerationConfig::default().warm(), None);
     }
 }

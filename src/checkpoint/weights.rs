@@ -6,7 +6,7 @@
 //! [`weight_names`](super::weight_names) has the list of weights.
 
 use super::families;
-use super::folder::Folder;
+use super::folder::{Folder, advice};
 use super::gguf_keys;
 use super::gguf_weights;
 use super::random_weights::{self, random_weight};
@@ -52,7 +52,7 @@ impl WeightSource {
     fn open_folder(path: &Path) -> Result<Self> {
         let file = path.join("config.json");
         let text = small_file::read_text(&file).with_context(|| {
-            format!("reading {} (a model folder has config.json and model.safetensors)", file.display())
+            format!("reading {} (a model folder has config.json and model.safetensors{})", file.display(), advice(path))
         })?;
         let mut config = ModelConfig::from_hf_json(&text).context("config.json")?;
         let folder = Folder::open(path)?;
