@@ -277,5 +277,8 @@ fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
 }
 
 #[cfg(test)]
+#[path = "hub_test_server.rs"]
+mod hub_test_server;
+#[cfg(test)]
 #[path = "hub_tests.rs"]
 mod tests;

@@ -11,14 +11,14 @@ use super::evaluate::{self, Scope};
 use super::functions;
 use super::loops::Loop;
 use super::print::{self, Writer};
-use super::value::{Dict, Function, Object, Text, Value};
+use super::value::{Function, Object, Text, Value};
 use crate::error::Result;
 
 /// The names of one scope.
-struct Frame {
+pub(super) struct Frame {
     /// The frame around it; the outermost is its own.
     parent: usize,
-    serial: u64,
+    pub(super) serial: u64,
     variables: Vec<(Name, Value)>,
 }
 
@@ -32,10 +32,10 @@ enum Flow {
 
 /// A running template.
 pub struct Interpreter<'t> {
-    program: &'t Program,
-    budget: &'t Budget,
-    frames: Vec<Frame>,
-    current: usize,
+    pub(super) program: &'t Program,
+    pub(super) budget: &'t Budget,
+    pub(super) frames: Vec<Frame>,
+    pub(super) current: usize,
     loops: Vec<Loop<'t>>,
     namespaces: Vec<Vec<(Text, Value)>>,
     cyclers: Vec<(Vec<Value>, usize)>,
@@ -86,7 +86,7 @@ impl<'t> Interpreter<'t> {
         self.serial
     }
 
-    fn evaluate(&mut self, expr: &Expr) -> Result<Value> {
+    pub(super) fn evaluate(&mut self, expr: &Expr) -> Result<Value> {
         let budget = self.budget;
         evaluate::evaluate(expr, self, budget)
     }
@@ -100,7 +100,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// The text that something writes, instead of its output.
-    fn captured(&mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<Value> {
+    pub(super) fn captured(&mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<Value> {
         self.outputs.push(String::new());
         run(self)?;
         let text = self.outputs.pop().unwrap_or_default();
@@ -109,7 +109,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// Runs something in a new frame inside the frame `parent`.
-    fn framed<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(super) fn framed<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let serial = self.next_serial();
         let before = self.current;
         self.current = self.frames.len();
@@ -121,7 +121,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// Statements that no loop can leave.
-    fn body(&mut self, statements: &'t [Statement]) -> Result<()> {
+    pub(super) fn body(&mut self, statements: &'t [Statement]) -> Result<()> {
         match self.statements(statements)? {
             Flow::Next => Ok(()),
             Flow::Break => crate::bail!("'break' outside a loop"),
@@ -276,7 +276,7 @@ impl<'t> Interpreter<'t> {
         Ok(Flow::Next)
     }
 
-    fn set(&mut self, name: Name, value: Value) -> Result<()> {
+    pub(super) fn set(&mut self, name: Name, value: Value) -> Result<()> {
         let variables = &mut self.frames[self.current].variables;
         self.budget.spend(variables.len() / 16)?;
         match variables.iter_mut().find(|(n, _)| *n == name) {
@@ -316,71 +316,6 @@ impl<'t> Interpreter<'t> {
             }
         }
         Ok(())
-    }
-
-    /// A macro of the program, declared in the current frame.
-    fn macro_value(&self, index: usize) -> Value {
-        let serial = self.frames[self.current].serial;
-        Value::Object(Object::Macro { index, frame: self.current, serial })
-    }
-
-    /// Calls a macro: the text that its body writes.
-    fn call_macro(&mut self, index: usize, frame: usize, serial: u64, mut args: Args) -> Result<Value> {
-        let declared = &self.program.macros[index];
-        let name = &declared.name;
-        // The frame of a macro that outlived its loop or block is gone.
-        let alive = self.frames.get(frame).is_some_and(|frame| frame.serial == serial);
-        self.captured(|this| {
-            this.framed(if alive { frame } else { 0 }, |this| {
-                let extra = args.positional.split_off(args.positional.len().min(declared.params.len()));
-                let mut given = args.positional.into_iter();
-                for (param, default) in &declared.params {
-                    let param_name = &this.program.names[*param as usize];
-                    let by_name = args.named.iter().position(|(name, _)| name == param_name);
-                    let value = match (given.next(), by_name, default) {
-                        (Some(_), Some(_), _) => {
-                            crate::bail!("macro '{name}' got multiple values for argument '{param_name}'")
-                        }
-                        (Some(value), None, _) => value,
-                        (None, Some(at), _) => args.named.remove(at).1,
-                        (None, None, Some(default)) => this.evaluate(default)?,
-                        (None, None, None) => {
-                            Value::undefined(format!("parameter '{param_name}' was not provided"), this.budget)?
-                        }
-                    };
-                    this.set(*param, value)?;
-                }
-                if let Some(caller) = declared.caller {
-                    let at = args.named.iter().position(|(name, _)| name == "caller");
-                    let value = match at {
-                        Some(at) => args.named.remove(at).1,
-                        None => Value::undefined("No caller defined", this.budget)?,
-                    };
-                    this.set(caller, value)?;
-                }
-                match declared.varargs {
-                    Some(varargs) => {
-                        let extra = Value::tuple(extra, this.budget)?;
-                        this.set(varargs, extra)?;
-                    }
-                    None => {
-                        let n = declared.params.len();
-                        crate::ensure!(extra.is_empty(), "macro '{name}' takes not more than {n} argument(s)");
-                    }
-                }
-                match (declared.kwargs, args.named.first()) {
-                    (Some(kwargs), _) => {
-                        let pair = |(name, value): (String, Value)| Ok((Value::text(name, this.budget)?, value));
-                        let pairs = args.named.into_iter().map(pair).collect::<Result<_>>()?;
-                        let named = Value::Dict(Dict::new(pairs, this.budget)?);
-                        this.set(kwargs, named)?;
-                    }
-                    (None, Some((extra, _))) => crate::bail!("macro '{name}' takes no keyword argument '{extra}'"),
-                    (None, None) => {}
-                }
-                this.body(&declared.body)
-            })
-        })
     }
 
     /// A running loop, if it is still the one that a value names.

@@ -2,7 +2,7 @@
 
 use super::ast::{Expr, FilterCall, For, Macro, Name, Program, Statement, StatementKind, Target};
 use super::lexer::{self, TokenKind};
-use super::parse_expressions::Parser;
+use super::parser::Parser;
 use crate::error::Result;
 
 /// Parses a template. Fails with the line of a mistake.
