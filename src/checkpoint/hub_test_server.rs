@@ -82,8 +82,8 @@ impl Shelf {
     }
 }
 
-const COMMIT: &str = "c0ffee0000000000000000000000000000000000";
-const OTHER: &str = "decaf00000000000000000000000000000000000";
+pub const COMMIT: &str = "c0ffee0000000000000000000000000000000000";
+pub const OTHER: &str = "decaf00000000000000000000000000000000000";
 
 /// Starts a hub on loopback. It runs until the process ends.
 pub fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {

@@ -1,6 +1,6 @@
 //! Tests of downloads from a small hub on loopback.
 
-use super::hub_test_server::{Reply, Request, Shelf, serve};
+use super::hub_test_server::{COMMIT, OTHER, Reply, Request, Shelf, serve};
 use super::*;
 use std::sync::Mutex;
 use std::time::Duration;
