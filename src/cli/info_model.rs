@@ -1,4 +1,4 @@
-//! `longreach info --model`: the family of a model, its sizes, and how each of its layers attends.
+//! `longreach info --model MODEL`: the family of a model, its sizes, and how each of its layers attends.
 
 use serde_json::{Value, json};
 
