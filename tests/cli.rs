@@ -193,8 +193,10 @@ fn prompts_come_from_arguments_files_and_stdin_and_through_templates() {
     assert_eq!(text(&["--prompt", "Once upon a time", "--no-chat-template"], ""), plain);
 }
 
-/// Serves the files of `dir` as `/org/tiny/resolve/main/FILE`, as the hub does, until the process
-/// ends.
+const COMMIT: &str = "c0ffee0000000000000000000000000000000000";
+
+/// Serves the files of `dir` as `/org/tiny/resolve/REVISION/FILE`, as the hub does, until the
+/// process ends. The revisions are `main` and its commit.
 fn serve(dir: &Path) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -208,33 +210,26 @@ fn serve(dir: &Path) -> String {
 }
 
 fn answer(mut stream: TcpStream, dir: &Path) -> std::io::Result<()> {
-    let (mut path, mut range) = (String::new(), String::from("0-"));
-    for line in BufReader::new(stream.try_clone()?).lines() {
-        let line = line?;
-        if path.is_empty() {
-            path = line.split(' ').nth(1).unwrap_or_default().to_string();
-        } else if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
-            range = bytes.to_string();
-        } else if line.is_empty() {
-            break;
+    let lines = BufReader::new(stream.try_clone()?).lines().map_while(Result::ok);
+    let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let path = request.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+    let file = path.strip_prefix("/org/tiny/resolve/").and_then(|rest| rest.split_once('/'));
+    let body = match file {
+        Some((revision, name)) if !name.contains('/') && ["main", COMMIT].contains(&revision) => {
+            std::fs::read(dir.join(name)).ok()
         }
-    }
-    let name = path.strip_prefix("/org/tiny/resolve/main/").filter(|n| !n.contains('/')).unwrap_or("absent");
-    let Ok(body) = std::fs::read(dir.join(name)) else {
+        _ => None,
+    };
+    let Some(body) = body else {
         return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
-    let (first, last) = range.split_once('-').unwrap_or(("0", ""));
-    let first: usize = first.parse().unwrap_or(0);
-    let end = last.parse().map_or(body.len(), |last: usize| last + 1).min(body.len());
+    let (etag, length) = (format!("{:040x}", body.len()), body.len());
     write!(
         stream,
-        "HTTP/1.1 206 Partial Content\r\nETag: \"{name}\"\r\nX-Repo-Commit: abc123\r\nContent-Range: bytes {first}-{}/{}\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
-        end - 1,
-        body.len(),
-        end - first
+        "HTTP/1.1 200 OK\r\nETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
     )?;
-    stream.write_all(&body[first..end])
+    stream.write_all(&body)
 }
 
 #[test]
