@@ -56,7 +56,7 @@ pub fn text_or<'a>(value: &'a Option<Value>, name: &str, default: &'a str) -> Re
         None => Ok(default),
         Some(value) => match value.defined()?.as_str() {
             Some(text) => Ok(text),
-            None => crate::bail!("the argument '{name}' must be a text, not '{}'", value.type_name()),
+            None => crate::bail!("the argument '{name}' must be a string, not '{}'", value.type_name()),
         },
     }
 }

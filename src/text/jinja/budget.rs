@@ -50,7 +50,7 @@ impl Budget {
         self.nesting.set(self.nesting.get() + 1);
         crate::ensure!(
             self.nesting.get() <= MAX_NESTING,
-            "the template calls itself too often: more than {MAX_NESTING} of its parts run inside each other"
+            "the template nests too deeply: more than {MAX_NESTING} of its parts run inside each other"
         );
         self.spend(1)
     }
@@ -74,7 +74,7 @@ impl Budget {
 
     /// Fails for a text of more than [`MAX_TEXT`] bytes.
     pub fn check_text(&self, bytes: usize) -> Result<()> {
-        crate::ensure!(bytes <= MAX_TEXT, "the template makes a text of more than {} MB", MAX_TEXT >> 20);
+        crate::ensure!(bytes <= MAX_TEXT, "the template makes a string of more than {} MB", MAX_TEXT >> 20);
         Ok(())
     }
 

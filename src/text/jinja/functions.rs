@@ -1,4 +1,4 @@
-//! The functions that every template sees and that need nothing of the interpreter.
+//! The functions that every template sees and that need nothing from the interpreter.
 
 use super::args::{Args, required};
 use super::budget::Budget;
@@ -81,6 +81,6 @@ pub fn strftime_now(args: Args, budget: &Budget) -> Result<Value> {
     let format = required(format, "strftime_now", "format")?;
     match format.defined()?.as_str() {
         Some(format) => Value::text(strftime::now(format)?, budget),
-        None => crate::bail!("strftime_now needs a text, not '{}'", format.type_name()),
+        None => crate::bail!("strftime_now needs a string, not '{}'", format.type_name()),
     }
 }

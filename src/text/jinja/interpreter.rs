@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// The names of one scope.
 pub(super) struct Frame {
-    /// The frame around it; the outermost is its own.
+    /// The enclosing frame; the outermost frame encloses itself.
     parent: usize,
     pub(super) serial: u64,
     variables: Vec<(Name, Value)>,

@@ -26,16 +26,16 @@ pub fn to_json(value: &Value, args: Args, budget: &Budget) -> Result<Value> {
         Some(Value::Text(text)) => Some(text.as_str().to_owned()),
         Some(other) => match other.as_int() {
             Some(n) if n <= 1000 => Some(" ".repeat(usize::try_from(n).unwrap_or(0))),
-            _ => crate::bail!("the indent of tojson must be a text or an integer up to 1000"),
+            _ => crate::bail!("the indent of tojson must be a string or an integer up to 1000"),
         },
     };
     let (comma, colon) = match separators {
         None | Some(Value::None) => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
         Some(Value::Seq(pair)) => match pair.items() {
             [Value::Text(comma), Value::Text(colon)] => (comma.as_str().to_owned(), colon.as_str().to_owned()),
-            _ => crate::bail!("the separators of tojson must be two texts"),
+            _ => crate::bail!("the separators of tojson must be two strings"),
         },
-        Some(_) => crate::bail!("the separators of tojson must be two texts"),
+        Some(_) => crate::bail!("the separators of tojson must be two strings"),
     };
     let style = Style { ascii: flag_or(&ascii, false), indent, comma, colon, sort: flag_or(&sort, false) };
     let mut out = Writer::new(budget);

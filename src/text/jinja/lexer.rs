@@ -325,7 +325,7 @@ impl<'s> Lexer<'s> {
                 letters.next();
             }
         }
-        crate::bail!("a text has no end: {quote} is missing")
+        crate::bail!("a string has no end: {quote} is missing")
     }
 }
 
@@ -343,7 +343,7 @@ fn unescape(escape: char, rest: &str) -> Result<(usize, Option<char>)> {
     let code = |digits: &str, radix: u32| u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
     let hex = |n: usize| match rest.get(..n).and_then(|digits| code(digits, 16)) {
         Some(c) => Ok((n, Some(c))),
-        None => crate::bail!("the escape \\{escape} in a text needs {n} hexadecimal digits of a character"),
+        None => crate::bail!("the escape \\{escape} in a string needs {n} hexadecimal digits of a character"),
     };
     Ok(match escape {
         'n' => (0, Some('\n')),
@@ -357,7 +357,7 @@ fn unescape(escape: char, rest: &str) -> Result<(usize, Option<char>)> {
         'x' => hex(2)?,
         'u' => hex(4)?,
         'U' => hex(8)?,
-        'N' => crate::bail!("the escape \\N in a text is not supported: write \\u and the number"),
+        'N' => crate::bail!("the escape \\N in a string is not supported: write \\u and the number"),
         '0'..='7' => {
             let more = rest.bytes().take(2).take_while(|b| (b'0'..=b'7').contains(b)).count();
             (more, code(&format!("{escape}{}", &rest[..more]), 8))

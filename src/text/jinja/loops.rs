@@ -1,4 +1,4 @@
-//! The state of a `for` loop, and what its variable `loop` tells.
+//! The state of a `for` loop, and the attributes of its variable `loop`.
 
 use super::ast::For;
 use super::budget::{Budget, Held};

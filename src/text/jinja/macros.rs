@@ -1,4 +1,4 @@
-//! Calls macros: arguments to parameters, and the text that the body writes.
+//! Calls macros: assigns arguments to parameters, and returns the text that the body writes.
 
 use super::args::Args;
 use super::interpreter::Interpreter;

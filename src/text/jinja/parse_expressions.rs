@@ -286,11 +286,11 @@ impl<'s> Parser<'s> {
             if self.skip_sign("*") {
                 crate::ensure!(
                     args.star.is_none() && args.double_star.is_none(),
-                    "a call has one '*' argument at most"
+                    "a call has at most one '*' argument"
                 );
                 args.star = Some(self.expression()?);
             } else if self.skip_sign("**") {
-                crate::ensure!(args.double_star.is_none(), "a call has one '**' argument at most");
+                crate::ensure!(args.double_star.is_none(), "a call has at most one '**' argument");
                 args.double_star = Some(self.expression()?);
             } else if let (Some(TokenKind::Name(name)), Some(TokenKind::Sign("="))) = (self.peek(), self.peek_second())
             {

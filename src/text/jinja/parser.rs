@@ -109,7 +109,7 @@ impl<'s> Parser<'s> {
             Some(TokenKind::BlockBegin) => "'{%'".to_owned(),
             Some(TokenKind::BlockEnd) => "'%}'".to_owned(),
             Some(TokenKind::Name(name)) => format!("'{name}'"),
-            Some(TokenKind::Text(_)) => "a quoted text".to_owned(),
+            Some(TokenKind::Text(_)) => "a string".to_owned(),
             Some(TokenKind::Int(_) | TokenKind::Float(_)) => "a number".to_owned(),
             Some(TokenKind::Sign(sign)) => format!("'{sign}'"),
         };

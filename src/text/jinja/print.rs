@@ -1,4 +1,4 @@
-//! Prints values as Python does: `str`, `repr`, and floats with the fewest digits that tell them.
+//! Prints values as Python does: `str`, `repr`, and floats in the fewest digits that identify them.
 
 use super::budget::Budget;
 use super::value::{Kind, Object, Text, Value};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Lists in lists in lists: how deep. Printing, comparing and dropping recurse that far.
+/// Deepest nesting of lists. Printing, comparing and dropping recurse that deep.
 const MAX_DEPTH: usize = 200;
 /// Memory of a text or a list besides its content, in bytes.
 const OVERHEAD: usize = 96;
@@ -34,8 +34,8 @@ pub enum Value {
     Object(Object),
 }
 
-/// Values that the interpreter keeps itself, as indices; the serial number tells a living one from
-/// its successor.
+/// Values that the interpreter keeps itself, as indices. The serial number tells a living one from
+/// a later one at the same index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
     Namespace(usize),
@@ -201,7 +201,7 @@ impl Seq {
         &items[from..from.saturating_add(n).min(items.len())]
     }
 
-    /// Whether two handles are of one sequence.
+    /// Whether two handles refer to one sequence.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -283,7 +283,7 @@ impl Dict {
         Ok(self.0.index.get(&Key::of(key, budget)?).map(|at| &self.0.entries[*at].1))
     }
 
-    /// Whether two handles are of one dict.
+    /// Whether two handles refer to one dict.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -330,7 +330,7 @@ impl Value {
         Ok(Self::Seq(Seq::new(Kind::Generator, items, budget)?))
     }
 
-    /// An undefined value; any use but printing and asking raises `message`.
+    /// An undefined value; any use but printing and testing raises `message`.
     pub fn undefined(message: impl Into<Box<str>>, budget: &Budget) -> Result<Self> {
         Ok(Self::Undefined(Text::new(message, budget)?))
     }
@@ -403,7 +403,7 @@ impl Value {
         }
     }
 
-    /// Whether Python takes the value for true.
+    /// Whether Python counts the value as true.
     pub fn is_true(&self) -> bool {
         match self {
             Self::Undefined(_) | Self::None => false,
