@@ -1,8 +1,8 @@
 //! The rotation of a generated text whose RoPE frequencies depend on its length.
 //!
-//! A chunk is rotated with the frequencies for the text as long as it is known when the chunk is
-//! fed. Dynamic RoPE leaves earlier keys the rotation they entered with. LongRoPE switches all
-//! frequencies at one length, and the text before it is fed again.
+//! A chunk is rotated with the frequencies for the length of text that is known when the chunk is
+//! fed. With dynamic RoPE, earlier keys keep the rotation they were stored with. LongRoPE switches
+//! all frequencies at one length, and the text before it is fed again.
 
 use crate::error::Result;
 use crate::gpu::{Executor, Span, upload_words};

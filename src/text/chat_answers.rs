@@ -3,7 +3,7 @@
 //! Templates rewrite answers: they trim them, leave thoughts out, add empty thoughts, or write tool
 //! calls in a form of their own. So nothing here looks for the content of a message. The template
 //! renders the conversation again with a marker in place of one answer. What both renderings have
-//! in common after the marker is not of the answer, and so the answer ends there.
+//! in common after the marker is not part of the answer, and so the answer ends there.
 //!
 //! - An answer starts where its prompt ends, because a model that generates it is given the prompt:
 //!   the messages before it, with the generation prompt. If the text shows earlier messages

@@ -130,7 +130,7 @@ fn shown(messages: Vec<Json>, render: Render<'_>) -> Option<String> {
     render(&messages.into_iter().filter_map(message).collect::<Vec<_>>().into()).ok()
 }
 
-/// The texts of the parts of a content, a line break between two.
+/// The texts of a content's parts, joined by line breaks.
 fn joined(parts: &[Json]) -> Result<String> {
     let text = |(i, part): (usize, &Json)| match (part, &part["type"], &part["text"]) {
         (Json::String(text), ..) => Ok(text.clone()),

@@ -46,7 +46,7 @@ const ROLE_KEYS: [(&str, &str, Option<u32>); 7] = [
 /// The tokenizer keys of a GGUF file.
 pub struct Vocabulary {
     kind: Kind,
-    /// Names by id. A token whose name occurs before has another name that no text contains.
+    /// Names by id. A token that repeats an earlier name gets one that no text contains.
     tokens: Vec<String>,
     types: Vec<i64>,
     /// Ids of repeated tokens, and the ids of the first ones. The first one stands for the text.
@@ -136,7 +136,8 @@ fn restore_user_defined(tokens: &mut [String], types: &[i64], scores: &mut [f64]
     }
 }
 
-/// Gives every token whose text occurs before a name that no text contains: merges never make it.
+/// Gives every token that repeats an earlier text a name that no text contains, so that no merge
+/// makes it.
 /// Returns the ids of such tokens with the ids of the first ones.
 fn rename_repeated(tokens: &mut [String]) -> Result<HashMap<u32, u32>> {
     let (mut first, mut repeated) = (HashMap::with_capacity(tokens.len()), HashMap::new());

@@ -6,7 +6,7 @@ pub struct StopTexts<'a> {
     held: String,
 }
 
-/// What a piece brought.
+/// The result of a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passed {
     /// Text that is certainly before any stop text.
@@ -16,7 +16,7 @@ pub struct Passed {
 }
 
 impl<'a> StopTexts<'a> {
-    /// Looks for these texts. Empty ones never occur.
+    /// Looks for these texts. Empty ones never match.
     pub fn new(texts: &'a [String]) -> Self {
         Self { texts, held: String::new() }
     }
@@ -40,7 +40,7 @@ impl<'a> StopTexts<'a> {
     }
 }
 
-/// Bytes of the longest end of `text` with which `stop` begins without ending.
+/// Bytes of the longest end of `text` with which `stop` begins, but does not end.
 fn overlap(text: &str, stop: &str) -> usize {
     let starts = stop.char_indices().map(|(at, _)| at).filter(|&at| at <= text.len());
     starts.filter(|&at| text.ends_with(&stop[..at])).max().unwrap_or(0)

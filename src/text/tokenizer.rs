@@ -40,7 +40,7 @@ const DOUBLED: u8 = 1;
 const TOLD: u8 = 2;
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and the files beside it that decide over special tokens, as
+    /// Reads `tokenizer.json` and the files beside it that determine special tokens, as
     /// transformers does: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`
     /// and `config.json`. All but the first are optional.
     ///
@@ -110,7 +110,7 @@ impl Tokenizer {
     /// BOS in front. Names of special tokens in the text become those tokens.
     ///
     /// A text that begins with BOS, or ends with EOS, gets no second one:
-    /// [`Tokenizer::take_note`] tells.
+    /// [`Tokenizer::take_note`] reports it.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let ids = self.encode_plain(text)?;
         if !add_special {

@@ -8,7 +8,7 @@
 //! - `tokenizer_config.json` names the special tokens. If it has no `added_tokens_decoder`,
 //!   `special_tokens_map.json` wins over it, and the tokens of `added_tokens.json` are added.
 //! - Tokens of `added_tokens_decoder`, and special tokens, become added tokens where
-//!   `tokenizer.json` does not list them, so that no text cuts them in pieces.
+//!   `tokenizer.json` does not list them, so that they are never split.
 //!
 //! Three things differ. A file that transformers 5 has written (it has the key `backend`) keeps the
 //! post-processor of `tokenizer.json`, because that version reads it so. A default token of a class
