@@ -106,8 +106,8 @@ impl Targets {
 
     /// The paths of the adapted linear layers, in forward order.
     ///
-    /// Fails if there is none, if a module is no linear layer of a block, and for a pattern that is
-    /// invalid or takes too long.
+    /// Fails if there is none, if a module is not a linear layer of a block, and for a pattern that
+    /// is invalid or takes too long.
     pub fn paths(&self, model: &ModelConfig) -> Result<Vec<String>> {
         let wanted = Matcher::of(&self.modules, "target_modules")?;
         let excluded = self.exclude.as_ref().map(|set| Matcher::of(set, "exclude_modules")).transpose()?;
@@ -137,7 +137,7 @@ impl Targets {
             }
             crate::ensure!(
                 is_linear,
-                "target_modules takes in '{path}', which is no linear layer of a block; embedding and head can be trained \
+                "target_modules includes '{path}', which is not a linear layer of a block; embedding and head can be trained \
                  whole as modules_to_save"
             );
             found.push(path);
@@ -150,7 +150,7 @@ impl Targets {
                 (_, Some(layers)) => format!(" in layers_to_transform {layers:?}"),
                 _ => String::new(),
             };
-            crate::bail!("target_modules {wanted} fit no module of the model{why}; its linear layers are {names}");
+            crate::bail!("target_modules {wanted} match no module of the model{why}; its linear layers are {names}");
         }
         Ok(found)
     }
@@ -253,7 +253,7 @@ impl<'a, T> PathPatterns<'a, T> {
     pub fn new(pairs: &'a [(String, T)], key: &'static str, n_modules: usize) -> Result<Self> {
         crate::ensure!(
             pairs.len().saturating_mul(n_modules) <= MAX_MATCHES,
-            "{key}: {} patterns for {n_modules} modules are too many",
+            "{key}: {} patterns are too many for {n_modules} modules",
             pairs.len()
         );
         let one = |(pattern, value): &'a (String, T)| Ok((compile(&format!(r"\A(.*\.)?({pattern})$"), key)?, value));

@@ -18,7 +18,7 @@ use crate::model::config::{LayerConfig, ModelConfig};
 
 /// SmolLM3's layers without rotation: every fourth.
 const UNROTATED_EVERY: usize = 4;
-/// The number of layers by which llama.cpp knows Gemma 3 27B, whose score scale is its own.
+/// The number of layers by which llama.cpp recognises Gemma 3 27B, which has its own score scale.
 const GEMMA_27B_LAYERS: usize = 62;
 
 impl ModelConfig {
@@ -99,13 +99,13 @@ impl ModelConfig {
     }
 }
 
-/// Rejects GGUF files that hold something else than a model.
+/// Rejects GGUF files that hold something other than a model.
 fn refuse_other_files(metadata: &Metadata) -> Result<()> {
     if metadata.contains("general.type") {
         let kind = metadata.str("general.type")?;
         crate::ensure!(
             kind == "model",
-            "general.type is '{kind}': the file is no model of its own; expected the file of a model"
+            "general.type is '{kind}': the file is not a whole model; expected the file of a model"
         );
     }
     Ok(())

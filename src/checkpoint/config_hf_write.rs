@@ -186,7 +186,7 @@ fn alike(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 * b.abs()
 }
 
-/// In what two configurations differ, up to the rounding of numbers.
+/// What differs between two configurations, apart from the rounding of numbers.
 fn difference(a: &ModelConfig, b: &ModelConfig) -> Option<&'static str> {
     let biases = |c: &ModelConfig| (c.qkv_bias, c.o_bias, c.mlp_bias);
     let sizes = |c: &ModelConfig| [c.hidden, c.inner, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab, c.max_positions];

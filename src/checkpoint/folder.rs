@@ -69,7 +69,7 @@ impl Folder {
         let named = unused.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
         let more = if unused.len() > NAMED { ", …" } else { "" };
         let n = unused.len();
-        Some(format!("{n} tensors of the files are no part of the text model and are not used: {named}{more}"))
+        Some(format!("{n} tensors of the files are not part of the text model and are not used: {named}{more}"))
     }
 }
 

@@ -154,8 +154,8 @@ impl GenerationConfig {
         }
     }
 
-    /// The sampling with these wishes, which win over the file. A wished temperature of 0 turns the
-    /// file's values off. Fails if a wish is out of range.
+    /// The sampling with the wished values, which override the file. A wished temperature of 0
+    /// turns the file's values off. Fails if a wished value is out of range.
     pub fn sampling(&self, wished: &Wished) -> Result<Sampling> {
         let sampling = wished.over(self.counting(wished));
         sampling.validate()?;
@@ -167,7 +167,7 @@ impl GenerationConfig {
         self.sampling(&Wished::default()).ok().filter(|sampling| sampling.temperature > 0.0)
     }
 
-    /// The file's values that count with these wishes.
+    /// The file's values that count besides the wished ones.
     fn counting(&self, wished: &Wished) -> Wished {
         let is_sampled = wished.temperature.map_or(self.is_sampled, |t| t != 0.0);
         let Wished { temperature, repetition_penalty, .. } = self.values;

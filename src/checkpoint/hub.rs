@@ -34,8 +34,9 @@ const OPTIONAL: [&str; 7] = [
 
 /// Resolves the name of a model to a directory or file.
 ///
-/// An existing path is returned unchanged, and `~/` stands for the home folder. Otherwise the name must be a repo id, and the result is
-/// its snapshot folder in the cache or its GGUF file. Any other name is a usage error.
+/// An existing path is returned unchanged, and `~/` stands for the home folder. Otherwise the name
+/// must be a repo id, and the result is its snapshot folder in the cache or its GGUF file. Any
+/// other name is a usage error.
 pub fn resolve(spec: &str) -> Result<PathBuf> {
     if Path::new(spec).exists() {
         return Ok(PathBuf::from(spec));

@@ -163,9 +163,9 @@ impl Client {
         self.bar.set_message(before);
     }
 
-    /// Sends a request and follows its redirects. The inner error is one that passes.
+    /// Sends a request and follows its redirects. The inner error is a temporary one.
     fn follow(&self, url: &str, from: u64) -> Fetch<Result<Answer, ureq::Error>> {
-        let home = url.parse::<Uri>().ok().filter(has_host).ok_or_else(|| refused(format!("'{url}' is no address")))?;
+        let home = url.parse::<Uri>().ok().filter(has_host).ok_or_else(|| refused(format!("'{url}' is not a URL")))?;
         let (mut at, mut meta) = (home.clone(), Meta::default());
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.agent.get(at.clone());
@@ -189,7 +189,7 @@ impl Client {
                 return Err(unreachable(format!("{at} redirects without a readable address")));
             };
             let next = join(&at, &location).ok_or_else(|| {
-                unreachable(format!("{at} redirects to '{location}', which is no http or https address"))
+                unreachable(format!("{at} redirects to '{location}', which is not an http or https address"))
             })?;
             if at.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
                 return Err(unreachable(format!("{at} redirects to {next}, which is not encrypted")));

@@ -85,7 +85,7 @@ impl Download<'_> {
         fs::rename(&partial, &to).map_err(|e| disk(e.into()))
     }
 
-    /// Brings the rest of a file, in as many tries as bring something.
+    /// Downloads the rest of a file, in as many tries as make progress.
     fn transfer(
         &self,
         path: &str,

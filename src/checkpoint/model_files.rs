@@ -122,7 +122,7 @@ impl ModelFiles {
         self.checked(tokenizer.encode(&turn, false)?) // the template has already added BOS
     }
 
-    /// Rejects ids that the model does not know, and no ids.
+    /// Rejects an empty list, and ids that the model does not know.
     fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
         let vocab = self.config().vocab;
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {

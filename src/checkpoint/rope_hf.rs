@@ -36,7 +36,7 @@ pub(super) fn ropes(family: &Family, fields: &Fields, sizes: Sizes) -> Result<Ro
     let parameters = settings(fields, "rope_parameters")?;
     crate::ensure!(
         !family.query_scale || scaling.or(parameters).is_some(),
-        "'rope_parameters' is missing, without which a {} model's RoPE is unknown",
+        "'rope_parameters' is missing; without it, the RoPE of a {} model is unknown",
         family.architecture.model_type()
     );
     let nested = parameters.filter(|p| LAYER_TYPES.iter().any(|key| p.has(key)));

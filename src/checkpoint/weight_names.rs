@@ -36,7 +36,7 @@ pub struct Weight {
     pub gguf: String,
     /// Same as in [`Linear`].
     pub permuted_heads: Option<usize>,
-    /// Hugging Face files hold the values less this number.
+    /// Hugging Face files hold the values minus this number.
     pub offset: f32,
 }
 

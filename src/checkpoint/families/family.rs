@@ -24,7 +24,7 @@ pub struct Family {
 
     /// Positions of the norms in a block.
     pub norms: BlockNorms,
-    /// Hugging Face files hold the weights of norms less this number.
+    /// Hugging Face files hold the weights of norms minus this number.
     pub norm_offset: f32,
     /// Norms of queries and keys.
     pub qk_norm: QkNorm,
@@ -55,7 +55,7 @@ pub struct Family {
     pub partial_rotary: bool,
     /// RoPE types `su` and `yarn` mean `longrope`.
     pub old_longrope_names: bool,
-    /// Queries grow with their position: `llama_4_scaling_beta`. Without `rope_parameters` the
+    /// Queries are scaled by their position: `llama_4_scaling_beta`. Without `rope_parameters` the
     /// settings would be unknown.
     pub query_scale: bool,
 

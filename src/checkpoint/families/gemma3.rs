@@ -1,5 +1,5 @@
-//! Gemma 3 (text): norms around both parts, GELU, and mostly layers with a window and a theta of
-//! their own.
+//! Gemma 3 (text): norms before and after both parts, GELU, and mostly layers with a window and
+//! their own theta.
 
 use super::family::{Defaults, Family, LIKE_LLAMA, ScoreScale, WindowRope, Windows};
 use crate::kernels::activation::Activation;

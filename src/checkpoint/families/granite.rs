@@ -1,4 +1,4 @@
-//! Granite (dense): a Llama with factors of embeddings, residuals, scores and logits.
+//! Granite (dense): a Llama with multipliers for embeddings, residuals, scores and logits.
 
 use super::family::{Family, LIKE_LLAMA, ScoreScale};
 use crate::model::config::Architecture;

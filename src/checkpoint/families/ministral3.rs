@@ -1,4 +1,4 @@
-//! Ministral 3: a Mistral with YaRN whose queries grow with their position.
+//! Ministral 3: a Mistral with YaRN whose queries are scaled by their position.
 
 use super::family::{AttentionBias, Defaults, Family, LIKE_LLAMA, Windows};
 use crate::model::config::Architecture;

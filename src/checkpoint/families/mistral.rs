@@ -1,4 +1,4 @@
-//! Mistral 7B and its kin: a Llama in which every layer may have a window.
+//! Mistral 7B and models like it: a Llama in which every layer may have a window.
 
 use super::family::{AttentionBias, Defaults, Family, LIKE_LLAMA, Windows};
 use crate::model::config::Architecture;

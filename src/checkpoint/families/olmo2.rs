@@ -1,4 +1,4 @@
-//! OLMo 2: norms behind both parts, and over all queries and keys.
+//! OLMo 2: norms after attention and MLP, and QK norms over all heads together.
 
 use super::family::{Defaults, Family, LIKE_LLAMA};
 use crate::model::config::{Architecture, BlockNorms, QkNorm};

@@ -1,4 +1,4 @@
-//! SmolLM3: a Llama whose every fourth layer does not rotate.
+//! SmolLM3: a Llama without RoPE on every fourth layer.
 
 use super::family::{Defaults, Family, LIKE_LLAMA, Windows};
 use crate::model::config::Architecture;
