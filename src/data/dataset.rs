@@ -83,7 +83,8 @@ impl Reader<'_> {
     }
 
     /// Passes each record of a file to `keep`, with its place, as an example or as the reason why
-    /// it is none. An error of `keep` ends the reading, and then names the file and the place.
+    /// it cannot be one. An error of `keep` ends the reading, and then names the file and the
+    /// place.
     pub fn each(&self, path: &Path, keep: &mut dyn FnMut(Place, Result<Read>) -> Result<()>) -> Result<()> {
         read(path, &mut |place, content| keep(place, self.example(content)))
     }

@@ -43,13 +43,13 @@ pub fn any(what: &str, value: &RawValue) -> Result<Json> {
     serde_json::from_str(value.get()).map_err(|e| unreadable(what, &e))
 }
 
-/// The error of a value that is JSON and cannot be read, which only a surrogate or a deep nesting
-/// can cause.
+/// The error for a value that is JSON but cannot be read. Only a surrogate or deep nesting can
+/// cause it.
 fn unreadable(what: &str, e: &serde_json::Error) -> Error {
     let text = e.to_string();
     if text.contains("hex escape") {
         return Error::new(format!(
-            "{what} holds half of a surrogate pair such as \\ud83d, which is no character: the program that wrote it cut \
+            "{what} holds half of a surrogate pair such as \\ud83d, which is not a character: the program that wrote it cut \
              a character in two; delete the escape or write the whole character"
         ));
     }

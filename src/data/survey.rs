@@ -181,7 +181,7 @@ impl Statistics {
     }
 }
 
-/// How many of the numbers are at most each power of two, and above the one before.
+/// For each power of two, how many of the numbers are at most that and above the one before.
 pub fn histogram(numbers: &[usize]) -> Vec<(usize, usize)> {
     let mut bins: BTreeMap<usize, usize> = BTreeMap::new();
     for n in numbers {

@@ -1,8 +1,8 @@
 //! The messages of a line, in the formats of OpenAI, TRL and ShareGPT.
 //!
 //! A message stays the object that it is in the file, because templates know more fields than this
-//! program. Left out are `weight`, which is for the training, and fields that are null, which
-//! exports write where other messages have values.
+//! program. Two kinds of fields are left out: `weight`, which is for the training, and fields that
+//! are null, which exports write where other messages have values.
 
 use super::raw::{any, is_string, kind, list, object, string};
 use crate::error::{Context, Error, Result};
@@ -29,7 +29,7 @@ pub fn messages(key: &str, value: &RawValue) -> Result<Chat> {
         && let Some(role) = roles().find(|role| !OTHER_ROLES.contains(role))
     {
         crate::bail!(
-            "no message has the role \"assistant\", whose messages are learnt, and one has the role {role:?}: rename it"
+            "no message has the role \"assistant\", whose messages are learnt, but one has the role {role:?}: rename it"
         );
     }
     Ok(chat)
@@ -169,7 +169,7 @@ fn calling(value: &str) -> Result<Message> {
 }
 
 impl Chat {
-    /// Puts a system prompt in front. Fails if there already is another one.
+    /// Puts a system prompt in front. Fails if there is already a different one.
     pub fn begin_with_system(&mut self, system: String) -> Result<()> {
         let Conversation { messages, .. } = &mut self.conversation;
         if let Some(first) = messages.first().filter(|first| first.role() == "system") {

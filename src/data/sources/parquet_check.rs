@@ -1,8 +1,8 @@
 //! Checks the claims of a Parquet file before the library allocates memory for them.
 //!
-//! The library believes how many children a schema node has and how long a page is unpacked. This
-//! file reads the footer and the page headers by the rules of Thrift's compact protocol, without
-//! keeping them, and refuses what no writer would write.
+//! The library trusts the file on how many children a schema node has and on how long a page is
+//! once unpacked. This module reads the footer and the page headers by the rules of Thrift's
+//! compact protocol, without keeping them, and refuses what no writer would write.
 
 use crate::error::{Context, Error, Result};
 use std::fs::File;
@@ -13,7 +13,7 @@ const MAX_GROUPS: u64 = 1000;
 /// Longest page once unpacked, and most bytes per byte of its packed form: deflate reaches 1032.
 const MAX_PAGE_BYTES: u64 = 512 << 20;
 const MAX_RATIO: u64 = 1100;
-/// Bytes that a short page may unpack to whatever its packed form.
+/// Bytes that a page may always unpack to, however short its packed form.
 const SMALL_PAGE_BYTES: u64 = 16 << 20;
 /// Longest footer and page header.
 const MAX_FOOTER_BYTES: u64 = 256 << 20;
@@ -85,7 +85,7 @@ struct Page {
     n_values: u64,
 }
 
-/// The page at `at`, whose header has at most `most` bytes. `None` if the header goes on.
+/// The page at `at`, whose header has at most `most` bytes. `None` if the header is longer.
 fn page(file: &mut File, at: u64, most: u64) -> Result<Option<Page>> {
     let bytes = read_at(file, at, most)?;
     let mut page = Page { n_header: 0, n_packed: 0, n_unpacked: 0, n_values: 0 };
@@ -128,7 +128,7 @@ struct Compact<'a> {
 impl Compact<'_> {
     fn bytes(&mut self, n: u64) -> Result<&[u8]> {
         let n = usize::try_from(n).ok().filter(|n| *n <= self.rest.len());
-        let (bytes, rest) = self.rest.split_at(n.ok_or_else(|| Error::new("a value goes on after the end"))?);
+        let (bytes, rest) = self.rest.split_at(n.ok_or_else(|| Error::new("a value continues past the end"))?);
         self.rest = rest;
         Ok(bytes)
     }

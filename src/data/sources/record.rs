@@ -45,13 +45,13 @@ pub enum Content<'a> {
 /// Receives the records of a file in their order. An error ends the reading.
 pub type Each<'a> = &'a mut dyn FnMut(Place, Content<'_>) -> Result<()>;
 
-/// A reader that fails where one record goes on for too long.
+/// A reader that fails where one record is too long.
 pub struct Limited<R> {
     inner: R,
     left: Allowance,
 }
 
-/// The bytes that the present record may still have.
+/// The bytes that the current record may still have.
 #[derive(Clone)]
 pub struct Allowance(Rc<Cell<u64>>);
 
