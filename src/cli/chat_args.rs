@@ -15,8 +15,8 @@ pub struct ChatArgs {
     /// System message in front of the prompt
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Variable of the chat template, such as enable_thinking=false; repeatable. A value that is no
-    /// JSON is a text
+    /// Variable of the chat template, such as enable_thinking=false; repeatable. A value that is
+    /// not JSON is a string
     #[arg(long, value_name = "NAME=JSON", value_parser = variable)]
     template_var: Vec<(String, Json)>,
     /// JSON file with the list of tools that the model may call
@@ -57,17 +57,17 @@ fn variable(text: &str) -> std::result::Result<(String, Json), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=JSON, such as enable_thinking=false")?;
     let is_name = |c: char| c == '_' || c.is_ascii_alphanumeric();
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(is_name) {
-        return Err(format!("'{name}' is no name of a template variable: letters, digits and underscores"));
+        return Err(format!("'{name}' is not a template variable's name: use letters, digits and underscores"));
     }
     if Conversation::RESERVED.contains(&name) {
-        return Err(format!("'{name}' is not a free variable: every template gets its own value for it"));
+        return Err(format!("'{name}' cannot be set: Longreach gives it to every template"));
     }
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Json::from(value))))
 }
 
 /// The error for flags of a conversation where no chat template is applied.
 pub fn without_template(why: &str) -> Error {
-    Error::usage(format!("--system, --template-var and --tools are for the chat template, and {why}"))
+    Error::usage(format!("--system, --template-var and --tools are for the chat template, but {why}"))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub struct InfoArgs {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-    /// Describes this model instead of the devices
+    /// Describe this model instead of the devices
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     model: Option<String>,
 }

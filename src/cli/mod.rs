@@ -1,7 +1,8 @@
 //! Floor 10: the command line.
 //!
-//! `args.rs` and `chat_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs` expands `~`, and
-//! `id_lists.rs` and `output.rs` handle input and output; each subcommand has a file.
+//! `args.rs` and `chat_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs`
+//! expands `~`, and `id_lists.rs` and `output.rs` handle input and output; each subcommand has a
+//! file.
 
 #[cfg(feature = "app")]
 mod app;
