@@ -111,6 +111,9 @@ impl Targets {
     pub fn paths(&self, model: &ModelConfig) -> Result<Vec<String>> {
         let wanted = Matcher::of(&self.modules, "target_modules")?;
         let excluded = self.exclude.as_ref().map(|set| Matcher::of(set, "exclude_modules")).transpose()?;
+        for (name, n) in [("modules_to_save", self.to_save.len()), ("layers_pattern", self.layers_pattern.len())] {
+            crate::ensure!(n <= MAX_NAMES, "{name} has {n} entries; at most {MAX_NAMES} are supported");
+        }
         let layer_patterns = self.layer_patterns()?;
         let saved = self.to_save.iter().map(|name| saved_pattern(name)).collect::<Result<Vec<_>>>()?;
         let mut found = Vec::new();
@@ -237,6 +240,8 @@ impl Targets {
     }
 }
 
+/// Most entries of a list of patterns.
+const MAX_NAMES: usize = 10_000;
 const EMBEDDING: &str = "model.embed_tokens";
 const HEAD: &str = "lm_head";
 

@@ -7,7 +7,6 @@
 //! `output.weight` means tied embeddings, and `attn_q.bias` means a bias.
 //! [`rope_gguf`](super::rope_gguf) reads the rotation.
 
-use super::config_hf::promised_positions;
 use super::families::{self, AttentionBias, Family, ScoreScale, Windows};
 use super::gguf_keys::Keys;
 use super::rope_gguf;
@@ -56,7 +55,7 @@ impl ModelConfig {
         }
         for (i, layer) in layers.iter_mut().enumerate() {
             let rope = if windows[i].is_some() { ropes.len() - 1 } else { 0 };
-            let window = windows[i].filter(|&window| window < max_positions);
+            let window = windows[i].filter(|&window| window < full.promised_positions(max_positions));
             *layer = LayerConfig { window, scale, rope: rotates[i].then_some(rope) };
         }
         let has = |name: &str| gguf.info(name).is_some();
@@ -70,7 +69,7 @@ impl ModelConfig {
             n_kv_heads: keys.size_or("attention.head_count_kv", n_heads)?,
             head_dim,
             vocab: embedding.shape.first().copied().unwrap_or(0),
-            max_positions: promised_positions(&full, max_positions),
+            max_positions: full.promised_positions(max_positions),
             rms_eps: keys.number("attention.layer_norm_rms_epsilon")?,
             ropes,
             norms: family.norms,

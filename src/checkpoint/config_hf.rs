@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::formats::dtype::DType;
 use crate::kernels::activation::Activation;
 use crate::model::config::ModelConfig;
-use crate::model::rope_config::{RopeConfig, RopeScaling};
 use crate::small_file;
 use serde_json::Value;
 
@@ -86,7 +85,7 @@ fn read(family: &Family, fields: &Fields) -> Result<ModelConfig> {
         n_kv_heads,
         head_dim,
         vocab: size("vocab_size", d.vocab)?,
-        max_positions: promised_positions(&ropes[0], positions),
+        max_positions: ropes[0].promised_positions(positions),
         rms_eps: number("rms_norm_eps", d.rms_eps)?,
         ropes,
         norms: family.norms,
@@ -109,17 +108,6 @@ fn read(family: &Family, fields: &Fields) -> Result<ModelConfig> {
         eos: ids(fields, "eos_token_id", d.eos)?,
         hf_json: None,
     })
-}
-
-/// The number of positions at which the model is meant to run: YaRN's factor counts even where
-/// `max_position_embeddings` is still the original length, and dynamic RoPE always starts from it.
-pub(super) fn promised_positions(rope: &RopeConfig, positions: usize) -> usize {
-    let stretched = |factor: f64, original: usize| positions.max((factor * original as f64) as usize);
-    match rope.scaling {
-        RopeScaling::Yarn { factor, original_max_positions, .. } => stretched(factor, original_max_positions),
-        RopeScaling::Dynamic { factor, original_max_positions } => stretched(factor, original_max_positions),
-        _ => positions,
-    }
 }
 
 /// The factor of the scores, unless it is 1/√head_dim.

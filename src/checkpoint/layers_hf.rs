@@ -26,8 +26,8 @@ pub(super) fn layers(
             tables.push(rope.clone());
         }
         layer.rope = tables.iter().position(|table| table == rope).filter(|_| rotates);
-        // A longer window limits nothing; `max_positions` may be larger, if RoPE stretches them.
-        layer.window = window.filter(|&window| window < sizes.positions);
+        // A window that excludes none of the positions limits nothing.
+        layer.window = window.filter(|&window| window < ropes.full.promised_positions(sizes.positions));
     }
     Ok((layers, tables))
 }

@@ -96,6 +96,12 @@ pub struct Fields<'a> {
     #[serde(borrow)]
     labels: Option<&'a RawValue>,
     #[serde(borrow)]
+    attention_mask: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion_mask: Option<&'a RawValue>,
+    #[serde(borrow)]
+    assistant_masks: Option<&'a RawValue>,
+    #[serde(borrow)]
     messages: Option<&'a RawValue>,
     #[serde(borrow)]
     conversations: Option<&'a RawValue>,
@@ -133,7 +139,14 @@ impl Line {
         crate::ensure!(is_object(value), "found {}; expected an object: {SHAPES}", kind(value));
         let fields: Fields = serde_json::from_str(value.get()).map_err(|e| Error::new(e.to_string()))?;
         match fields {
-            Fields { input_ids: Some(ids), labels, .. } => Ok((Form::Tokens, tokens(ids, labels)?)),
+            Fields { input_ids: Some(ids), labels, .. } => {
+                let masks = [
+                    ("attention_mask", fields.attention_mask),
+                    ("completion_mask", fields.completion_mask),
+                    ("assistant_masks", fields.assistant_masks),
+                ];
+                Ok((Form::Tokens, tokens(ids, labels, &masks)?))
+            }
             Fields { messages: Some(messages), .. } => {
                 Ok((Form::Messages, Self::Chat(turns::messages("messages", messages)?.with(&fields)?)))
             }
@@ -142,10 +155,15 @@ impl Line {
             }
             Fields { prompt: Some(prompt), completion: Some(completion), .. } => {
                 let line = match (is_list(prompt), is_list(completion)) {
-                    (false, false) => Self::Completion {
-                        prompt: string("prompt", prompt)?,
-                        completion: string("completion", completion)?,
-                    },
+                    (false, false) => {
+                        let beside =
+                            [("system", fields.system), ("tools", fields.tools), ("documents", fields.documents)];
+                        nothing_beside("a prompt that is a string", &beside)?;
+                        Self::Completion {
+                            prompt: string("prompt", prompt)?,
+                            completion: string("completion", completion)?,
+                        }
+                    }
                     (true, true) => Self::Chat(turns::continued(prompt, completion)?.with(&fields)?),
                     _ => crate::bail!(
                         "\"prompt\" is {} and \"completion\" {}; expected two strings or two lists of messages",
@@ -158,6 +176,7 @@ impl Line {
             Fields { instruction: Some(instruction), output: Some(output), .. } => {
                 let more = fields.history.filter(|history| list::<&RawValue>(history).is_none_or(|l| !l.is_empty()));
                 crate::ensure!(more.is_none(), "\"history\" is not supported: write the turns as \"messages\"");
+                nothing_beside("an instruction", &[("tools", fields.tools), ("documents", fields.documents)])?;
                 let mut instruction = string("instruction", instruction)?;
                 let input = fields.input.map(|input| string("input", input)).transpose()?.unwrap_or_default();
                 if !instruction.is_empty() && !input.is_empty() {
@@ -209,6 +228,16 @@ impl Chat {
     }
 }
 
+/// Fails if a field holds something that a line of this form cannot show.
+fn nothing_beside(form: &str, fields: &[(&str, Option<&RawValue>)]) -> Result<()> {
+    for (name, value) in fields {
+        let is_empty = |value: &RawValue| matches!(value.get(), "\"\"" | "[]" | "{}");
+        let given = value.filter(|value| !is_empty(value));
+        crate::ensure!(given.is_none(), "\"{name}\" beside {form} is not supported: write the turns as \"messages\"");
+    }
+    Ok(())
+}
+
 /// The error for an object in none of the forms.
 fn unknown(value: &RawValue) -> Error {
     let Names(names) = match serde_json::from_str(value.get()) {
@@ -250,7 +279,9 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
+/// Ids and labels of a line. Without labels every token is learnt, but for those whose number is 0
+/// in one of the masks.
+fn tokens(ids: &RawValue, labels: Option<&RawValue>, masks: &[(&str, Option<&RawValue>)]) -> Result<Line> {
     let check = |key: &str, value: &RawValue| {
         let wrong = || Error::new(format!("\"{key}\" is {}; expected a list of integers", kind(value)));
         is_list(value).then_some(()).ok_or_else(wrong)
@@ -260,7 +291,14 @@ fn tokens(ids: &RawValue, labels: Option<&RawValue>) -> Result<Line> {
         .filter(|ids| ids.iter().all(|&id| id <= i32::MAX as u32))
         .ok_or_else(|| Error::new("\"input_ids\" contains a value that is not a token id"))?;
     let Some(labels) = labels else {
-        let labels = ids.iter().map(|&id| id as i32).collect();
+        let mut labels: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        for (key, mask) in masks {
+            let Some(mask) = mask else { continue };
+            check(key, mask)?;
+            let mask = list::<u8>(mask).filter(|mask| mask.len() == ids.len() && mask.iter().all(|&on| on <= 1));
+            let mask = mask.ok_or_else(|| Error::new(format!("\"{key}\" is no list of a 0 or 1 for each token")))?;
+            labels.iter_mut().zip(mask).filter(|(_, on)| *on == 0).for_each(|(label, _)| *label = IGNORED);
+        }
         return Ok(Line::Tokens { ids, labels });
     };
     check("labels", labels)?;

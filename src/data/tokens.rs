@@ -9,9 +9,8 @@ use super::line::Line;
 use super::turns::Chat;
 use crate::error::{Error, Result};
 use crate::text::chat_template::ChatTemplate;
-use crate::text::conversation::{Conversation, Message};
+use crate::text::conversation::Message;
 use crate::text::tokenizer::Tokenizer;
-use serde_json::Value as Json;
 use std::ops::Range;
 
 /// Settings for converting lines to tokens.
@@ -99,7 +98,8 @@ impl<'a> Reader<'a> {
             );
         };
         let (text, spans) = template.render_with_answers(&chat.conversation, |i| chat.is_learnt[i])?;
-        check_calls(&chat.conversation, &text)?;
+        chat.conversation.check_tools_shown(&text)?;
+        chat.conversation.check_calls_shown(&text)?;
         let tokens = self.tokenizer()?.encode_with_offsets(&text, false)?;
         let ids: Vec<u32> = tokens.iter().map(|(id, _)| *id).collect();
         let mut labels = labels_of(&ids)?;
@@ -113,30 +113,6 @@ impl<'a> Reader<'a> {
         }
         Ok(Example { ids, labels })
     }
-}
-
-/// Rejects a text without the functions of the conversation, because a template may not know tools
-/// and would leave them out.
-fn check_calls(conversation: &Conversation, text: &str) -> Result<()> {
-    let name = |function: &Json| {
-        let function = if function["function"].is_object() { &function["function"] } else { function };
-        function["name"].as_str().map(str::to_owned)
-    };
-    let is_missing = |function: &Json| name(function).filter(|name| !text.contains(name.as_str()));
-    if let Some(name) = conversation.tools.as_ref().and_then(Json::as_array).into_iter().flatten().find_map(is_missing)
-    {
-        crate::bail!("the model's chat template does not show \"tools\": the function {name:?} is not in its text");
-    }
-    for (i, message) in conversation.messages.iter().enumerate() {
-        let calls = message.fields().get("tool_calls").and_then(Json::as_array);
-        if let Some(name) = calls.into_iter().flatten().find_map(is_missing) {
-            crate::bail!(
-                "message {}: the model's chat template does not show \"tool_calls\": {name:?} is not in its text",
-                i + 1
-            );
-        }
-    }
-    Ok(())
 }
 
 fn check_labels(labels: &[i32], vocab_size: usize) -> Result<()> {

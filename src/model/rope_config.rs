@@ -76,6 +76,18 @@ pub struct RopeConfig {
 }
 
 impl RopeConfig {
+    /// The number of positions at which the model is meant to run: YaRN's factor counts even where
+    /// `max_position_embeddings` is still the original length, and dynamic RoPE always starts from
+    /// it.
+    pub fn promised_positions(&self, positions: usize) -> usize {
+        let stretched = |factor: f64, original: usize| positions.max((factor * original as f64) as usize);
+        match self.scaling {
+            RopeScaling::Yarn { factor, original_max_positions, .. } => stretched(factor, original_max_positions),
+            RopeScaling::Dynamic { factor, original_max_positions } => stretched(factor, original_max_positions),
+            _ => positions,
+        }
+    }
+
     /// A rotation of all channels of a head, without scaling.
     pub fn plain(theta: f64, head_dim: usize) -> Self {
         Self { theta, scaling: RopeScaling::None, rotary_dim: head_dim, query_scale: None }

@@ -40,6 +40,10 @@ struct Payload {
     is_whole: bool,
 }
 
+/// Most bytes of all renderings that look for the answers of one conversation: a text of 2 MB with a
+/// thousand answers.
+const MAX_RENDERED: usize = 1 << 31;
+
 /// Text around the marker.
 struct Around {
     before: String,
@@ -50,6 +54,9 @@ impl Shown<'_> {
     /// The byte ranges of the answers with these numbers, in ascending order. Leaves out answers
     /// that the template does not show.
     pub fn answers(&self, numbers: &[usize]) -> Result<Vec<Range<usize>>> {
+        // Each answer takes a few renderings of the whole conversation.
+        let n_bytes = numbers.len().saturating_mul(self.text.len());
+        crate::ensure!(n_bytes <= MAX_RENDERED, "the conversation has too many answers to find each: split it");
         let mark = self.absent_letter()?;
         let mut spans: Vec<Range<usize>> = Vec::new();
         // From the last one, which shows its end mark even if the template refuses shorter
@@ -74,8 +81,13 @@ impl Shown<'_> {
     }
 
     fn with(&self, i: usize, message: Message, n: usize) -> Conversation {
-        let mut changed =
-            Conversation { messages: self.conversation.messages[..n].to_vec(), ..self.conversation.clone() };
+        let Conversation { messages, tools, documents, variables } = self.conversation;
+        let mut changed = Conversation {
+            messages: messages[..n].to_vec(),
+            tools: tools.clone(),
+            documents: documents.clone(),
+            variables: variables.clone(),
+        };
         changed.messages[i] = message;
         changed
     }

@@ -27,6 +27,8 @@ const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Template,
+    /// For conversations with tools, where the model has another one for them.
+    tool_use: Option<Template>,
     special: SpecialTokens,
     abilities: Abilities,
 }
@@ -42,18 +44,17 @@ impl ChatTemplate {
 
     /// Parses a template that sees these special tokens. Fails if it is not valid.
     pub fn with_special(source: &str, special: SpecialTokens) -> Result<Self> {
-        crate::ensure!(
-            source.len() <= MAX_TEMPLATE_BYTES,
-            "the chat template has {} bytes; at most {MAX_TEMPLATE_BYTES} are supported",
-            source.len()
-        );
-        let template = Template::parse(source).context("parsing the chat template")?;
-        Ok(Self { template, special, abilities: Abilities::default() })
+        Ok(Self { template: parse(source)?, tool_use: None, special, abilities: Abilities::default() })
+    }
+
+    /// The same, with another template for conversations with tools.
+    fn with_tool_use(self, source: Option<&str>) -> Result<Self> {
+        Ok(Self { tool_use: source.map(parse).transpose().context("tool_use")?, ..self })
     }
 
     /// The template of a Hugging Face directory: `chat_template.jinja`, otherwise `chat_template`
-    /// in `tokenizer_config.json` (in a list of named templates, the one named `default`). `None`
-    /// if the model has none.
+    /// in `tokenizer_config.json` (in a list of named templates, the one named `default`, and
+    /// `tool_use` for conversations with tools). `None` if the model has none.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>> {
         let read = |name: &str| -> Result<Option<String>> {
             let path = dir.join(name);
@@ -67,13 +68,13 @@ impl ChatTemplate {
                 .with_context(|| format!("reading {}", dir.join("tokenizer_config.json").display()))?,
             None => Json::Null,
         };
-        let source = match read("chat_template.jinja")? {
-            Some(source) => Some(source),
-            None => template_of(&config)?,
+        let (source, tool_use) = match read("chat_template.jinja")? {
+            Some(source) => (Some(source), read("additional_chat_templates/tool_use.jinja")?),
+            None => (template_of(&config)?, named(&config, "tool_use").map(str::to_owned)),
         };
         let Some(source) = source else { return Ok(None) };
         let special = TokenizerConfig::read(dir)?.special_tokens();
-        let template = Self::with_special(&source, special);
+        let template = Self::with_special(&source, special).and_then(|t| t.with_tool_use(tool_use.as_deref()));
         template.with_context(|| format!("the chat template of {}", dir.display())).map(Some)
     }
 
@@ -84,16 +85,22 @@ impl ChatTemplate {
         }
         let special = gguf_tokenizer::special_tokens(metadata)?;
         let source = metadata.str("tokenizer.chat_template")?;
-        Self::with_special(source, special).context("the GGUF file's chat template").map(Some)
+        const TOOL_USE: &str = "tokenizer.chat_template.tool_use";
+        let tool_use = if metadata.contains(TOOL_USE) { Some(metadata.str(TOOL_USE)?) } else { None };
+        let template = Self::with_special(source, special).and_then(|t| t.with_tool_use(tool_use));
+        template.context("the GGUF file's chat template").map(Some)
     }
 
     /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
     /// assistant's next answer.
     ///
     /// Fails if the template rejects the messages (many require that user and assistant alternate),
-    /// if a variable has a reserved name, or if the template exceeds its limits.
+    /// if a variable has a reserved name, if the template does not show the tools, or if it exceeds
+    /// its limits.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
-        Ok(self.render_marked(&*self.fitted(conversation)?, add_generation_prompt)?.text)
+        let text = self.render_marked(&*self.fitted(conversation)?, add_generation_prompt)?.text;
+        conversation.check_tools_shown(&text)?;
+        Ok(text)
     }
 
     /// The conversation as the template can show it.
@@ -151,8 +158,24 @@ impl ChatTemplate {
         let mut values = self.special.variables().clone();
         values.extend(variables.clone());
         values.extend(given.map(|(name, value)| (name.to_owned(), value)));
-        self.template.render(&values).context("the chat template failed")
+        let template = self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.template);
+        template.render(&values).context("the chat template failed")
     }
+}
+
+fn parse(source: &str) -> Result<Template> {
+    crate::ensure!(
+        source.len() <= MAX_TEMPLATE_BYTES,
+        "the chat template has {} bytes; at most {MAX_TEMPLATE_BYTES} are supported",
+        source.len()
+    );
+    Template::parse(source).context("parsing the chat template")
+}
+
+/// A template of the list of named templates in `tokenizer_config.json`.
+fn named<'a>(config: &'a Json, name: &str) -> Option<&'a str> {
+    let list = config["chat_template"].as_array()?;
+    list.iter().find(|t| t["name"] == name)?["template"].as_str()
 }
 
 /// The template in `tokenizer_config.json`: a string, or a list of named templates.
@@ -160,9 +183,9 @@ fn template_of(config: &Json) -> Result<Option<String>> {
     match &config["chat_template"] {
         Json::Null => Ok(None),
         Json::String(source) => Ok(Some(source.clone())),
-        Json::Array(named) => {
-            let default = named.iter().find(|t| t["name"] == "default").and_then(|t| t["template"].as_str());
-            let names = || named.iter().filter_map(|t| t["name"].as_str()).collect::<Vec<_>>().join(", ");
+        Json::Array(list) => {
+            let default = named(config, "default");
+            let names = || list.iter().filter_map(|t| t["name"].as_str()).collect::<Vec<_>>().join(", ");
             default.map(|source| Some(source.to_owned())).ok_or_else(|| {
                 Error::new(format!("tokenizer_config.json has no chat template named 'default', only: {}", names()))
             })

@@ -70,6 +70,36 @@ impl Conversation {
             + fields(&self.variables)
             + [&self.tools, &self.documents].into_iter().flatten().map(n_bytes).sum::<usize>()
     }
+
+    /// Rejects a rendered text without the tools of the conversation: a template that does not know
+    /// tools leaves them out.
+    pub fn check_tools_shown(&self, text: &str) -> Result<()> {
+        let tools = self.tools.as_ref().and_then(Json::as_array).into_iter().flatten();
+        if let Some(name) = tools.filter_map(function_name).find(|name| !text.contains(name)) {
+            crate::bail!("the model's chat template does not show \"tools\": the function {name:?} is not in its text");
+        }
+        Ok(())
+    }
+
+    /// Rejects a rendered text without the tool calls of a message, for the same reason.
+    pub fn check_calls_shown(&self, text: &str) -> Result<()> {
+        for (i, message) in self.messages.iter().enumerate() {
+            let calls = message.fields().get("tool_calls").and_then(Json::as_array).into_iter().flatten();
+            if let Some(name) = calls.filter_map(function_name).find(|name| !text.contains(name)) {
+                crate::bail!(
+                    "message {}: the model's chat template does not show \"tool_calls\": {name:?} is not in its text",
+                    i + 1
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a tool or of the function of a call.
+fn function_name(tool: &Json) -> Option<&str> {
+    let function = if tool["function"].is_object() { &tool["function"] } else { tool };
+    function["name"].as_str()
 }
 
 fn n_bytes(value: &Json) -> usize {
