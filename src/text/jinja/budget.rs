@@ -17,7 +17,7 @@ const MAX_MEMORY: usize = 128 << 20;
 /// Bytes of one text, the output included.
 pub const MAX_TEXT: usize = 32 << 20;
 /// Elements of one list.
-const MAX_ITEMS: usize = 1 << 20;
+pub const MAX_ITEMS: usize = 1 << 20;
 /// Nodes of the program that run inside each other.
 const MAX_NESTING: usize = 2000;
 /// Bytes of text for one unit of work.

@@ -8,7 +8,7 @@ use super::value::{Dict, Function, Range, Value};
 use crate::error::{Error, Result};
 
 /// Longest `range`, as in the sandbox of Jinja2.
-const MAX_RANGE: i128 = 100_000;
+const MAX_RANGE: usize = 100_000;
 
 /// The function of a name.
 pub fn by_name(name: &str) -> Option<Function> {
@@ -42,10 +42,9 @@ pub fn range(args: Args) -> Result<Value> {
         _ => crate::bail!("range expected 1 to 3 arguments, got {}", numbers.len()),
     };
     crate::ensure!(step != 0, "range() arg 3 must not be zero");
-    let len =
-        if step > 0 { (stop - start + step - 1).div_euclid(step) } else { (start - stop - step - 1).div_euclid(-step) };
-    crate::ensure!(len <= MAX_RANGE, "Range too big. The sandbox blocks ranges larger than {MAX_RANGE}.");
-    Ok(Value::Range(Range { start: start as i64, step: step as i64, len: usize::try_from(len).unwrap_or(0) }))
+    let range = Range { start: start as i64, stop: stop as i64, step: step as i64 };
+    crate::ensure!(range.count() <= MAX_RANGE, "Range too big. The sandbox blocks ranges larger than {MAX_RANGE}.");
+    Ok(Value::Range(range))
 }
 
 /// `dict(pairs, name=value)`.

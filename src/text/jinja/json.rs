@@ -6,7 +6,6 @@ use super::operators;
 use super::print::{self, Writer};
 use super::value::{Kind, Value};
 use crate::error::{Error, Result};
-use std::cmp::Ordering;
 
 struct Style {
     ascii: bool,
@@ -58,15 +57,11 @@ impl Style {
             Value::Dict(dict) => {
                 let mut entries: Vec<&(Value, Value)> = dict.entries().iter().collect();
                 if self.sort {
-                    let mut failed = None;
-                    entries.sort_by(|(a, _), (b, _)| match operators::order(a, b, "<", out.budget()) {
-                        Ok(order) => order.unwrap_or(Ordering::Equal),
-                        Err(e) => {
-                            failed = Some(e);
-                            Ordering::Equal
-                        }
-                    });
-                    failed.map_or(Ok(()), Err)?;
+                    let budget = out.budget();
+                    let compare =
+                        |(a, _): &(Value, Value), (b, _): &(Value, Value)| operators::sort_order(a, b, budget);
+                    let places = operators::sorted_places(dict.entries(), compare, budget)?;
+                    entries = places.into_iter().map(|i| &dict.entries()[i]).collect();
                 }
                 self.enclosed(["{", "}"], entries.len(), level, out, |i, out| {
                     let (key, value) = entries[i];

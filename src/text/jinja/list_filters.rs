@@ -192,27 +192,19 @@ fn sorted(value: &Value, attribute: Option<Value>, case: bool, reverse: bool, bu
     let items = value.iterate(budget)?;
     let _held = budget.hold(items.len() * 4 * size_of::<Value>())?;
     let keyed = items.into_iter().map(|item| Ok((sort_key(&item, attribute.as_ref(), case, budget)?, item)));
-    let mut keyed: Vec<(Vec<Value>, Value)> = keyed.collect::<Result<_>>()?;
-    let mut failed = None;
-    keyed.sort_by(|(a, _), (b, _)| {
-        let order = match failed {
-            Some(_) => Ordering::Equal,
-            None => keys_in_order(a, b, budget).unwrap_or_else(|e| {
-                failed = Some(e);
-                Ordering::Equal
-            }),
-        };
-        if reverse { order.reverse() } else { order }
-    });
-    failed.map_or(Ok(()), Err)?;
-    Ok(keyed.into_iter().map(|(_, item)| item).collect())
+    let keyed: Vec<(Vec<Value>, Value)> = keyed.collect::<Result<_>>()?;
+    let compare = |(a, _): &(Vec<Value>, Value), (b, _): &(Vec<Value>, Value)| {
+        keys_in_order(a, b, budget).map(|order| if reverse { order.reverse() } else { order })
+    };
+    let places = operators::sorted_places(&keyed, compare, budget)?;
+    Ok(places.into_iter().map(|i| keyed[i].1.clone()).collect())
 }
 
 fn keys_in_order(a: &[Value], b: &[Value], budget: &Budget) -> Result<Ordering> {
     for (a, b) in a.iter().zip(b) {
-        match operators::order(a, b, "<", budget)? {
-            Some(Ordering::Equal) | None => {}
-            Some(order) => return Ok(order),
+        match operators::sort_order(a, b, budget)? {
+            Ordering::Equal => {}
+            order => return Ok(order),
         }
     }
     Ok(Ordering::Equal)

@@ -18,7 +18,7 @@ pub struct Loop<'t> {
     pub frame: usize,
     pub serial: u64,
     /// The values that `loop.changed` saw last.
-    pub seen: Option<Vec<Value>>,
+    seen: Option<(Vec<Value>, Held)>,
     _held: Held,
 }
 
@@ -71,7 +71,7 @@ impl<'t> Loop<'t> {
     /// `loop.changed(*values)`: whether the values differ from those of the last call.
     pub fn changed(&mut self, values: Vec<Value>, budget: &Budget) -> Result<bool> {
         let same = match &self.seen {
-            Some(seen) if seen.len() == values.len() => {
+            Some((seen, _)) if seen.len() == values.len() => {
                 let mut same = true;
                 for (a, b) in seen.iter().zip(&values) {
                     same = same && operators::equal(a, b, budget)?;
@@ -80,7 +80,8 @@ impl<'t> Loop<'t> {
             }
             _ => false,
         };
-        self.seen = Some(values);
+        let held = budget.hold(values.capacity() * size_of::<Value>())?;
+        self.seen = Some((values, held));
         Ok(!same)
     }
 }

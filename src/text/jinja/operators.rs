@@ -191,7 +191,8 @@ pub fn equal(a: &Value, b: &Value, budget: &Budget) -> Result<bool> {
                 }
         }
         (Value::Range(x), Value::Range(y)) => {
-            x.len == y.len && (x.len == 0 || x.at(0) == y.at(0) && x.at(x.len - 1) == y.at(y.len - 1))
+            let n = x.count();
+            n == y.count() && (n == 0 || x.at(0) == y.at(0) && x.at(n - 1) == y.at(n - 1))
         }
         (Value::Object(x), Value::Object(y)) => x == y,
         _ => match (a.as_int(), b.as_int()) {
@@ -240,6 +241,48 @@ pub fn order(a: &Value, b: &Value, sign: &str, budget: &Budget) -> Result<Option
     }
 }
 
+/// The places of the items in order, equal ones as they were. Unlike with `sort_by`, the comparison
+/// may fail, and one that contradicts itself does no harm.
+pub fn sorted_places<T>(
+    items: &[T],
+    compare: impl Fn(&T, &T) -> Result<Ordering>,
+    budget: &Budget,
+) -> Result<Vec<usize>> {
+    let _held = budget.hold(items.len() * 2 * size_of::<usize>())?;
+    let is_before = |a: &usize, b: &usize| Ok::<_, Error>(compare(&items[*a], &items[*b])?.is_lt());
+    let mut places: Vec<usize> = (0..items.len()).collect();
+    let mut n = 1;
+    while n < places.len() {
+        let mut merged = Vec::with_capacity(places.len());
+        for pair in places.chunks(2 * n) {
+            let (mut left, mut right) = pair.split_at(n.min(pair.len()));
+            let in_order = match (left.last(), right.first()) {
+                (Some(last), Some(first)) => !is_before(first, last)?,
+                _ => true,
+            };
+            while let (false, [a, left_rest @ ..], [b, right_rest @ ..]) = (in_order, left, right) {
+                if is_before(b, a)? {
+                    merged.push(*b);
+                    right = right_rest;
+                } else {
+                    merged.push(*a);
+                    left = left_rest;
+                }
+            }
+            merged.extend(left);
+            merged.extend(right);
+        }
+        places = merged;
+        n *= 2;
+    }
+    Ok(places)
+}
+
+/// The order of two values for sorting, where NaN has no place.
+pub fn sort_order(a: &Value, b: &Value, budget: &Budget) -> Result<Ordering> {
+    order(a, b, "<", budget)?.ok_or_else(|| Error::new("cannot order nan"))
+}
+
 /// Python's `item in container`.
 pub fn contains(container: &Value, item: &Value, budget: &Budget) -> Result<bool> {
     match container {
@@ -261,8 +304,8 @@ pub fn contains(container: &Value, item: &Value, budget: &Budget) -> Result<bool
             Ok(false)
         }
         Value::Range(range) => {
-            budget.spend(range.len)?;
-            Ok(item.as_int().is_some_and(|n| (0..range.len).any(|i| range.at(i) == n)))
+            budget.spend(range.count())?;
+            Ok(item.as_int().is_some_and(|n| (0..range.count()).any(|i| range.at(i) == n)))
         }
         other => crate::bail!("argument of type '{}' is not iterable", other.type_name()),
     }
@@ -285,7 +328,7 @@ pub fn item(value: &Value, index: &Value, budget: &Budget) -> Result<Option<Valu
             Ok(index.as_int().and_then(|n| place(n, seq.items().len())).map(|i| seq.items()[i].clone()))
         }
         (Value::Range(range), index) => {
-            Ok(index.as_int().and_then(|n| place(n, range.len)).map(|i| Value::Int(range.at(i))))
+            Ok(index.as_int().and_then(|n| place(n, range.count())).map(|i| Value::Int(range.at(i))))
         }
         (Value::Text(text), index) => {
             let Some(i) = index.as_int().and_then(|n| place(n, text.n_chars())) else { return Ok(None) };
@@ -341,8 +384,12 @@ pub fn slice(value: &Value, bounds: [Option<Value>; 3], budget: &Budget) -> Resu
             Value::text(places.map(|i| letters[i]).collect::<String>(), budget)
         }
         Value::Range(range) => {
-            let start = range.at(start.clamp(0, len) as usize) as i64;
-            Ok(Value::Range(Range { start, step: range.step.saturating_mul(step as i64), len: n }))
+            let at = |i: i128| {
+                let number = i128::from(range.start) + i128::from(range.step) * i;
+                number.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+            };
+            let step = range.step.saturating_mul(step as i64);
+            Ok(Value::Range(Range { start: at(start), stop: at(end), step }))
         }
         Value::Seq(seq) => {
             let items = places.map(|i| seq.items()[i].clone()).collect();

@@ -1,7 +1,7 @@
 //! Prints values as Python does: `str`, `repr`, and floats in the fewest digits that identify them.
 
 use super::budget::Budget;
-use super::value::{Kind, Object, Text, Value};
+use super::value::{Kind, Object, Range, Text, Value};
 use crate::error::Result;
 
 /// Whether Python takes a character for white space.
@@ -113,13 +113,8 @@ pub fn write_repr(value: &Value, out: &mut Writer) -> Result<()> {
             }
             out.push("}")
         }
-        Value::Range(range) => {
-            let (start, stop) = (range.at(0), range.at(range.len));
-            match range.step {
-                1 => out.push(&format!("range({start}, {stop})")),
-                step => out.push(&format!("range({start}, {stop}, {step})")),
-            }
-        }
+        Value::Range(Range { start, stop, step: 1 }) => out.push(&format!("range({start}, {stop})")),
+        Value::Range(Range { start, stop, step }) => out.push(&format!("range({start}, {stop}, {step})")),
         Value::Method(method) => {
             out.push(&format!("<built-in method {} of {} object>", method.1.as_str(), method.0.type_name()))
         }

@@ -1,7 +1,7 @@
 //! The methods of Python's `str`.
 
 use super::args::{Args, flag_or, int_or, required, text_or};
-use super::budget::Budget;
+use super::budget::{Budget, MAX_ITEMS};
 use super::format_spec::Spec;
 use super::operators;
 use super::print::{self, Writer, is_printable, is_space};
@@ -56,6 +56,9 @@ pub const NAMES: [&str; 44] = [
     "zfill",
 ];
 
+/// Most characters that `strip` takes.
+const MAX_STRIPPED: usize = 1000;
+
 /// Calls `text.name(args)`.
 pub fn call(text: &Text, name: &str, args: Args, budget: &Budget) -> Result<Value> {
     let s = text.as_str();
@@ -75,7 +78,7 @@ pub fn call(text: &Text, name: &str, args: Args, budget: &Budget) -> Result<Valu
         "swapcase" => no_args(args, name).and_then(|()| new(swapcase(s))),
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = args.bind(name, ["chars"])?;
-            Value::text(strip(s, chars, name != "rstrip", name != "lstrip")?, budget)
+            Value::text(strip(s, chars, name != "rstrip", name != "lstrip", budget)?, budget)
         }
         "removeprefix" | "removesuffix" => {
             let [part] = args.bind(name, ["part"])?;
@@ -90,7 +93,7 @@ pub fn call(text: &Text, name: &str, args: Args, budget: &Budget) -> Result<Valu
         }
         "splitlines" => {
             let [keep] = args.bind(name, ["keepends"])?;
-            list(lines(s, flag_or(&keep, false)))
+            list(lines(s, flag_or(&keep, false)).take(MAX_ITEMS + 1).collect())
         }
         "partition" | "rpartition" => {
             let [sep] = args.bind(name, ["sep"])?;
@@ -244,19 +247,24 @@ fn swapcase(s: &str) -> String {
 }
 
 /// The text without white space, or without some characters, at its ends.
-pub fn strip(s: &str, chars: Option<Value>, start: bool, end: bool) -> Result<&str> {
-    let chars: Option<Vec<char>> = match &chars {
+fn strip<'s>(s: &'s str, chars: Option<Value>, start: bool, end: bool, budget: &Budget) -> Result<&'s str> {
+    let mut chars: Option<Vec<char>> = match &chars {
         None | Some(Value::None) => None,
-        Some(chars) => Some(text_of(chars)?.chars().collect()),
+        Some(chars) => Some(text_of(chars)?.chars().take(MAX_STRIPPED + 1).collect()),
     };
-    crate::ensure!(chars.as_ref().is_none_or(|c| c.len() <= 1000), "strip takes at most 1000 characters");
-    let strips = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c));
+    if let Some(chars) = &mut chars {
+        crate::ensure!(chars.len() <= MAX_STRIPPED, "strip takes at most {MAX_STRIPPED} characters");
+        budget.spend(chars.len())?;
+        chars.sort_unstable();
+    }
+    let strips = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.binary_search(&c).is_ok());
     let s = if start { s.trim_start_matches(strips) } else { s };
     Ok(if end { s.trim_end_matches(strips) } else { s })
 }
 
+/// The parts of a text, at most one more than a list may have.
 fn split(s: &str, sep: Option<Value>, max: usize, from_end: bool) -> Result<Vec<&str>> {
-    let limit = max.saturating_add(1);
+    let limit = max.min(MAX_ITEMS).saturating_add(1);
     if let Some(sep) = sep {
         let sep = text_of(&sep)?;
         crate::ensure!(!sep.is_empty(), "empty separator");
@@ -269,7 +277,7 @@ fn split(s: &str, sep: Option<Value>, max: usize, from_end: bool) -> Result<Vec<
     }
     let mut parts = Vec::new();
     let mut rest = if from_end { s.trim_end_matches(is_space) } else { s.trim_start_matches(is_space) };
-    while !rest.is_empty() {
+    while !rest.is_empty() && parts.len() <= MAX_ITEMS {
         let cut = match parts.len() < max {
             false => None,
             true if from_end => rest.rfind(is_space),
@@ -299,20 +307,19 @@ fn split(s: &str, sep: Option<Value>, max: usize, from_end: bool) -> Result<Vec<
 }
 
 /// The lines of a text, by all line ends that Python knows.
-pub fn lines(s: &str, keep_ends: bool) -> Vec<&str> {
-    let mut lines = Vec::new();
+pub fn lines(s: &str, keep_ends: bool) -> impl Iterator<Item = &str> {
     let mut rest = s;
-    while !rest.is_empty() {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
         let is_end = |c| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
-        let Some(at) = rest.find(is_end) else {
-            lines.push(rest);
-            break;
-        };
+        let Some(at) = rest.find(is_end) else { return Some(std::mem::take(&mut rest)) };
         let len = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
-        lines.push(&rest[..at + if keep_ends { len } else { 0 }]);
+        let line = &rest[..at + if keep_ends { len } else { 0 }];
         rest = &rest[at + len..];
-    }
-    lines
+        Some(line)
+    })
 }
 
 /// The part of a text between two places, and the number of characters before it.

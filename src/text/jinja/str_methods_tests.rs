@@ -23,3 +23,27 @@ fn every_method_can_be_called() {
     assert!(call(&text, "upper", of(vec![Value::None]), &budget).is_err());
     assert!(call(&text, "encode", Args::default(), &budget).is_err());
 }
+
+#[test]
+fn parts_of_long_texts_stop_above_the_longest_list() {
+    let budget = Budget::default();
+    let spaces = "a\n".repeat(MAX_ITEMS + 9);
+    let line_end = || Value::text("\n", &budget).map(Some).unwrap();
+    for from_end in [false, true] {
+        assert_eq!(split(&spaces, None, usize::MAX, from_end).unwrap().len(), MAX_ITEMS + 1);
+        assert_eq!(split(&spaces, line_end(), usize::MAX, from_end).unwrap().len(), MAX_ITEMS + 1);
+    }
+    let text = Text::new(spaces, &budget).unwrap();
+    assert!(call(&text, "splitlines", Args::default(), &budget).is_err());
+}
+
+#[test]
+fn strip_takes_many_letters() {
+    let budget = Budget::default();
+    let letters = |n: u32| {
+        Some(Value::text((0..n).filter_map(|i| char::from_u32(0x4000 - i)).collect::<String>(), &budget).unwrap())
+    };
+    assert_eq!(strip("\u{4000}a\u{3ff0}", letters(1000), true, true, &budget).unwrap(), "a");
+    assert_eq!(strip("\u{4000}a\u{3ff0}", letters(5), true, true, &budget).unwrap(), "a\u{3ff0}");
+    assert!(strip("a", letters(1001), true, true, &budget).is_err());
+}

@@ -76,6 +76,50 @@ fn names_live_as_long_as_their_scope() {
     }
 }
 
+#[test]
+fn sorts_refuse_what_has_no_order() {
+    let mixed = "{% set nan = 'nan'|float %}{% set x = (range(30)|list + ['a', 'b', none, nan]) * 9 %}";
+    for source in [
+        "x|sort",
+        "x|min",
+        "x|max",
+        "x|groupby(0)",
+        "([nan, 1.0, 2.0] * 20)|sort",
+        "{1: 2, 'a': 3}|tojson(sort_keys=true)",
+    ] {
+        assert!(render(&format!("{mixed}{{{{ {source} }}}}")).is_err(), "{source}");
+    }
+    let source = "{{ {nan: 1, 1.5: 2}|dictsort }}{{ {nan: 1, 1.5: 2}|tojson(sort_keys=true) }}";
+    let e = render(&format!("{{% set nan = 'nan'|float %}}{source}")).unwrap_err().to_string();
+    assert!(e.contains("cannot order nan"), "{e}");
+    for (source, text) in [
+        ("{{ [3, 1.5, 2, 9, 0]|sort }}{{ []|sort }}{{ [5, 4]|sort }}", "[0, 1.5, 2, 3, 9][][4, 5]"),
+        ("{{ ['b', 'A', 'a', 'B', 'c']|sort(reverse=true) }}", "['c', 'b', 'B', 'A', 'a']"),
+        ("{{ (range(1, 98)|list + range(50)|list)|sort == range(1, 98)|list }}", "False"),
+        ("{{ range(97, 0, -1)|sort == range(1, 98)|list }}", "True"),
+        ("{{ {'b': 1, 'a': 2, 'c': 0}|tojson(sort_keys=true) }}", "{\"a\": 2, \"b\": 1, \"c\": 0}"),
+    ] {
+        assert_eq!(render(source).unwrap(), text, "{source}");
+    }
+}
+
+#[test]
+fn ranges_and_wrapped_rows_are_those_of_python() {
+    for (source, text) in [
+        ("{{ range(0, 5, 2) }}{{ range(5, 2) }}", "range(0, 5, 2)range(5, 2)"),
+        ("{{ range(0, 5, 2)[:] }}{{ range(9)[::-1] }}", "range(0, 6, 2)range(8, -1, -1)"),
+        ("{{ range(9)[1:7:3] }}{{ range(5)[-9::-1] }}", "range(1, 7, 3)range(-1, -1, -1)"),
+        ("{{ range(0, 5, 2)|list }}{{ range(5, 2)|list }}{{ range(5, 0, -2)|length }}", "[0, 2, 4][]3"),
+        ("{{ range(0, 5, 2) == range(0, 6, 2) }}{{ range(9)[::-4]|list }}", "True[8, 4, 0]"),
+        ("{{ 'aaaa bbbbbbbbbb'|wordwrap(5) }}", "aaaa \nbbbbb\nbbbbb"),
+        ("{{ 'aaaaa bbbbbbbbbb c'|wordwrap(5) }}", "aaaaa\nbbbbb\nbbbbb\nc"),
+        ("{{ 'aaaa bbbbbbbbbb'|wordwrap(4) }}", "aaaa\nbbbb\nbbbb\nbb"),
+        ("{{ 'ab-cdefgh ij'|wordwrap(3) }}", "ab-\ncde\nfgh\nij"),
+    ] {
+        assert_eq!(render(source).unwrap(), text, "{source}");
+    }
+}
+
 /// Each asks for gigabytes, for hours, or for more stack than there is.
 #[test]
 fn programs_that_want_too_much_are_refused_in_time() {

@@ -138,7 +138,7 @@ fn indent(text: &Text, args: Args, budget: &Budget) -> Result<Value> {
     let mut out = Writer::new(budget);
     budget.spend(text.as_str().len() / 4)?;
     let ended = text.as_str().to_owned() + "\n";
-    for (i, line) in str_methods::lines(&ended, false).into_iter().enumerate() {
+    for (i, line) in str_methods::lines(&ended, false).enumerate() {
         let wanted = if i == 0 { first } else { blank || !line.is_empty() };
         out.push(if i > 0 { "\n" } else { "" })?;
         out.push(if wanted { &margin } else { "" })?;
@@ -174,7 +174,7 @@ fn word_wrap(text: &Text, args: Args, budget: &Budget) -> Result<Value> {
     // The chunks of a line, and its letters with their places.
     let _held = budget.hold(40 * bytes)?;
     let mut out = Writer::new(budget);
-    for (i, line) in str_methods::lines(text.as_str(), false).into_iter().enumerate() {
+    for (i, line) in str_methods::lines(text.as_str(), false).enumerate() {
         out.push(if i > 0 { &wrap } else { "" })?;
         let mut n = 0;
         let mut chunks = chunks(line, hyphens);
@@ -233,7 +233,7 @@ fn wrapped_row(chunks: &mut Vec<&str>, width: usize, break_words: bool, is_first
     }
     if let Some(chunk) = chunks.last().copied().filter(|chunk| chunk.chars().count() > width) {
         if break_words {
-            let cut = chunk.char_indices().nth((width - n).max(1)).map_or(chunk.len(), |(at, _)| at);
+            let cut = chunk.char_indices().nth(width - n).map_or(chunk.len(), |(at, _)| at);
             row.push(&chunk[..cut]);
             chunks.pop();
             chunks.push(&chunk[cut..]);

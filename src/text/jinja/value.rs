@@ -298,12 +298,18 @@ fn check_depth(depth: usize) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     pub start: i64,
+    pub stop: i64,
     pub step: i64,
-    pub len: usize,
 }
 
 impl Range {
-    /// The number at a place below `len`.
+    /// How many numbers there are.
+    pub fn count(&self) -> usize {
+        let (low, high) = if self.step > 0 { (self.start, self.stop) } else { (self.stop, self.start) };
+        (high.saturating_sub(low).max(0) as u64).div_ceil(self.step.unsigned_abs()) as usize
+    }
+
+    /// The number at a place below `count`.
     pub fn at(&self, i: usize) -> i128 {
         i128::from(self.start) + i128::from(self.step) * i as i128
     }
@@ -413,7 +419,7 @@ impl Value {
             Self::Text(text) => !text.as_str().is_empty(),
             Self::Seq(seq) => seq.kind() == Kind::Generator || !seq.items().is_empty(),
             Self::Dict(dict) => !dict.entries().is_empty(),
-            Self::Range(range) => range.len > 0,
+            Self::Range(range) => range.count() > 0,
             Self::Method(_) | Self::Object(_) => true,
         }
     }
@@ -472,8 +478,8 @@ impl Value {
                     .collect::<Result<_>>()?
             }
             Self::Range(range) => {
-                budget.spend(range.len)?;
-                (0..range.len).map(|i| Self::Int(range.at(i))).collect()
+                budget.spend(range.count())?;
+                (0..range.count()).map(|i| Self::Int(range.at(i))).collect()
             }
             other => crate::bail!("'{}' object is not iterable", other.type_name()),
         };
@@ -487,7 +493,7 @@ impl Value {
             Self::Text(text) => text.n_chars(),
             Self::Seq(seq) if seq.kind() != Kind::Generator => seq.items().len(),
             Self::Dict(dict) => dict.entries().len(),
-            Self::Range(range) => range.len,
+            Self::Range(range) => range.count(),
             other => crate::bail!("object of type '{}' has no len()", other.type_name()),
         })
     }
