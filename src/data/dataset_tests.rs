@@ -42,6 +42,8 @@ fn tokens_are_taken_as_they_are() {
     let example = one(&tokens_only(), r#"{"input_ids": [1, 2, 99], "labels": [-100, 2, 99]}"#);
     assert_eq!((example.ids, example.labels), (vec![1, 2, 99], vec![-100, 2, 99]));
     assert_eq!(one(&tokens_only(), r#"{"input_ids": [1, 2], "labels": null}"#).labels, [1, 2]);
+    let masked = r#"{"input_ids": [5, 6, 7, 0], "attention_mask": [1, 1, 1, 0], "completion_mask": [0, 1, 1, 1]}"#;
+    assert_eq!(one(&tokens_only(), masked).labels, [-100, 6, 7, -100]);
 }
 
 #[test]
@@ -111,6 +113,9 @@ fn mistakes_name_the_line_and_what_was_found() {
         (tokens_only(), r#"{"input_ids": [1, 2], "labels": [1]}"#, "2 entries and \"labels\" 1"),
         (tokens_only(), r#"{"input_ids": [1, 2], "labels": [1, 100]}"#, "only 100 ids"),
         (tokens_only(), r#"{"input_ids": [1, 2], "labels": [1, -7]}"#, "nor -100"),
+        (tokens_only(), r#"{"input_ids": [1, 2], "assistant_masks": [1]}"#, "\"assistant_masks\" is no list"),
+        (text, r#"{"system": "s", "prompt": "a", "completion": "b"}"#, "\"system\" beside a prompt"),
+        (text, r#"{"tools": [{}], "instruction": "a", "output": "b"}"#, "\"tools\" beside an instruction"),
         (tokens_only(), r#"{"text": "abc"}"#, "no tokenizer"),
         (text, r#"{"prompt": 3, "completion": "a"}"#, "the number 3"),
         (text, r#"{"prompt": "q"}"#, "[prompt]"),

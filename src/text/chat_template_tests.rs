@@ -280,3 +280,22 @@ fn arguments_in_json_text_become_objects_if_the_template_shows_those() {
     assert!(show("{{ c.function.arguments | tojson }}", "{a}").unwrap_err().contains("message 1: the arguments"));
     assert_eq!(show("{{ c.function.name }}", "{a}").unwrap(), "f");
 }
+
+#[test]
+fn tools_have_a_template_of_their_own_where_the_model_has_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let tools = "{{ tools[0].function.name }}: {% for m in messages %}{{ m.content }}{% endfor %}";
+    let config = |named: Json| serde_json::json!({ "chat_template": named }).to_string();
+    let list = serde_json::json!([{"name": "default", "template": plain}, {"name": "tool_use", "template": tools}]);
+    std::fs::write(dir.path().join("tokenizer_config.json"), config(list)).unwrap();
+    let asked = Conversation {
+        tools: Some(serde_json::json!([{"type": "function", "function": {"name": "weather"}}])),
+        ..chat(&talk()[..1])
+    };
+    let both = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    assert_eq!(both.render(&asked, true).unwrap(), "weather: Hi.");
+    assert_eq!(both.render(&chat(&talk()[..1]), true).unwrap(), "Hi.");
+    let e = template(plain).render(&asked, true).unwrap_err().to_string();
+    assert!(e.contains("does not show \"tools\"") && e.contains("weather"), "{e}");
+}
