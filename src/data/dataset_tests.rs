@@ -347,3 +347,25 @@ fn folders_may_hold_other_names_parts_and_documents() {
     let e = reader.read(dir.path()).unwrap_err().to_string();
     assert!(e.contains("b.txt") && e.contains("UTF-8"), "{e}");
 }
+
+#[test]
+fn folders_with_missing_parts_or_tables_of_other_names_are_refused() {
+    let reader = tokens_only();
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "{\"input_ids\": [1, 2]}").unwrap();
+    };
+    let error = || reader.read(dir.path()).unwrap_err().to_string();
+    put("README.md");
+    put("en/alpaca.jsonl");
+    assert!(error().contains("en/alpaca.jsonl but no train.*"), "{}", error());
+    put("train-00000-of-00003-0a1b.jsonl");
+    put("train-00002-of-00003-0a1c.jsonl");
+    assert!(error().contains("no train-00001-of-00003.jsonl"), "{}", error());
+    put("train-00001-of-00003.jsonl");
+    assert_eq!(reader.read(dir.path()).unwrap().train.examples.len(), 3);
+    put("train-00000-of-00002.jsonl");
+    assert!(error().contains("both"), "{}", error());
+}

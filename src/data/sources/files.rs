@@ -1,6 +1,6 @@
 //! Finds the files of a data folder: those of training, validation and test.
 
-use super::read::{ending_of, endings, is_document};
+use super::read::{ending_of, endings, is_document, is_table};
 use crate::data::line::SHAPES;
 use crate::error::{Context, Error, Result};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl Files {
             }
         }
         let mut train = Vec::new();
-        documents(path, 0, &mut train)?;
+        documents(path, path, 0, &mut train)?;
         if train.is_empty() {
             return Err(Error::usage(format!(
                 "{} has neither a train.jsonl (or .json, .csv, .tsv, .parquet, .txt) nor documents (.txt, .md); \
@@ -56,44 +56,77 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The number of a file and the number of all files in a name such as `train-00000-of-00002`. Old
+/// data sets of the hub have a hash after them.
+fn part_of(stem: &str) -> Option<(&str, u32, u32)> {
+    let (name, part) = stem.split_once('-')?;
+    let (number, rest) = part.split_once("-of-")?;
+    let total = rest.split('-').next()?;
+    Some((name, number.parse().ok()?, total.parse().ok()?))
+}
+
 /// The files with one of the names and the ending of a format, or the numbered parts of one.
 fn named(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    let mut found: Vec<(String, u32, PathBuf)> = Vec::new();
+    let mut n_parts = None;
     for path in entries(folder)?.into_iter().filter(|path| path.is_file()) {
         let ending = ending_of(&path);
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let name = match stem.split_once('-') {
-            Some((name, part)) if part.split_once("-of-").is_some_and(|(n, _)| n.parse::<u32>().is_ok()) => name,
-            _ => &stem,
-        };
+        let part = part_of(&stem);
+        let name = part.map_or(stem.as_str(), |(name, ..)| name);
         if names.contains(&name) && endings().any(|known| known == ending) {
-            let set = if name.len() == stem.len() { format!("{stem}.{ending}") } else { format!("{name}-*.{ending}") };
-            found.push((set, path));
+            let (set, number) = match part {
+                Some((name, number, total)) => (format!("{name}-*-of-{total:05}.{ending}"), number),
+                None => (format!("{stem}.{ending}"), 0),
+            };
+            n_parts = part.map(|(.., total)| total);
+            found.push((set, number, path));
         }
     }
-    if let Some((other, _)) = found.iter().find(|(set, _)| *set != found[0].0) {
+    if let Some((other, ..)) = found.iter().find(|(set, ..)| *set != found[0].0) {
         return Err(Error::usage(format!(
             "{} has both {} and {other}: leave one of them, or give the file itself",
             folder.display(),
             found[0].0
         )));
     }
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    if let Some(total) = n_parts {
+        found.sort_by_key(|(_, number, _)| *number);
+        // Most writers count from 0, some from 1.
+        let first = u32::from(found.last().is_some_and(|(_, number, _)| *number == total));
+        let last = first.saturating_add(total);
+        let mut numbers = found.iter().map(|(_, number, _)| *number);
+        if let Some(missing) = (first..last).find(|&number| numbers.next() != Some(number)) {
+            let name = found[0].0.replace('*', &format!("{missing:05}"));
+            return Err(Error::usage(format!("{} has no {name}: one of {total} parts is missing", folder.display())));
+        }
+        if let Some(number) = numbers.next() {
+            let name = found[0].0.replace('*', &format!("{number:05}"));
+            return Err(Error::usage(format!("{} has {name} besides {total} other parts", folder.display())));
+        }
+    }
+    Ok(found.into_iter().map(|(.., path)| path).collect())
 }
 
 /// Adds the documents of a folder and of the folders in it. Skips hidden files and links to
-/// folders.
-fn documents(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+/// folders. Refuses a table, beside which the documents only describe it.
+fn documents(root: &Path, folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
         let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
         if is_hidden {
             continue;
         }
         if path.is_dir() && !path.is_symlink() && depth < MAX_DEPTH {
-            documents(&path, depth + 1, found)?;
+            documents(root, &path, depth + 1, found)?;
+        } else if path.is_file() && is_table(&path) {
+            return Err(Error::usage(format!(
+                "{} has {} but no train.*: rename it, or give the file itself",
+                root.display(),
+                path.strip_prefix(root).unwrap_or(&path).display()
+            )));
         } else if path.is_file() && is_document(&path) {
             crate::ensure!(found.len() < MAX_DOCUMENTS, "{} has more than {MAX_DOCUMENTS} documents", folder.display());
             found.push(path);

@@ -18,6 +18,8 @@ const SMALL_PAGE_BYTES: u64 = 16 << 20;
 /// Longest footer and page header.
 const MAX_FOOTER_BYTES: u64 = 256 << 20;
 const MAX_HEADER_BYTES: u64 = 16 << 20;
+/// Most pages of a column without bytes and values: a dictionary and a page of values.
+const MAX_EMPTY_PAGES: u64 = 2;
 /// Levels of structs and lists in a footer.
 const MAX_DEPTH: usize = 24;
 
@@ -54,17 +56,26 @@ pub fn check_footer(file: &mut File) -> Result<()> {
     Ok(())
 }
 
+/// What the pages of a column in a row group claim to hold.
+#[derive(Debug, Default)]
+pub struct Claims {
+    pub n_values: u64,
+    /// Bytes of the dictionary once unpacked, at least those of its longest entry.
+    pub n_dictionary: u64,
+}
+
 /// Checks the headers of all pages of a column in a row group.
-pub fn check_pages(file: &mut File, chunk: &Chunk) -> Result<()> {
+pub fn check_pages(file: &mut File, chunk: &Chunk) -> Result<Claims> {
     let damaged = || Error::new("the Parquet table is damaged: a page lies outside of its file");
     let mut at = u64::try_from(chunk.start).map_err(|_| damaged())?;
     let end = at.checked_add(u64::try_from(chunk.n_bytes).map_err(|_| damaged())?).ok_or_else(damaged)?;
     crate::ensure!(end <= file.seek(SeekFrom::End(0))?, "{}", damaged());
+    let (mut claims, mut n_empty) = (Claims::default(), 0);
     while at < end {
         let page =
             [1 << 12, MAX_HEADER_BYTES].into_iter().find_map(|most| page(file, at, most.min(end - at)).transpose());
         let page = page.ok_or_else(damaged)??;
-        let most = (SMALL_PAGE_BYTES + MAX_RATIO * page.n_packed).min(MAX_PAGE_BYTES);
+        let most = SMALL_PAGE_BYTES.saturating_add(MAX_RATIO.saturating_mul(page.n_packed)).min(MAX_PAGE_BYTES);
         crate::ensure!(
             page.n_unpacked <= most && page.n_values <= page.n_unpacked.max(1 << 24),
             "a page of {} bytes claims to unpack to {} bytes and {} values: write the table with smaller pages",
@@ -72,9 +83,16 @@ pub fn check_pages(file: &mut File, chunk: &Chunk) -> Result<()> {
             page.n_unpacked,
             page.n_values
         );
-        at = at.saturating_add(page.n_header + page.n_packed);
+        n_empty += u64::from(page.n_packed == 0 && page.n_values == 0);
+        crate::ensure!(n_empty <= MAX_EMPTY_PAGES, "the Parquet table is damaged: a column has many empty pages");
+        if page.is_dictionary {
+            claims.n_dictionary = claims.n_dictionary.max(page.n_unpacked);
+        } else {
+            claims.n_values = claims.n_values.saturating_add(page.n_values);
+        }
+        at = at.saturating_add(page.n_header).saturating_add(page.n_packed);
     }
-    Ok(())
+    Ok(claims)
 }
 
 /// What the header of a page claims.
@@ -83,14 +101,16 @@ struct Page {
     n_packed: u64,
     n_unpacked: u64,
     n_values: u64,
+    is_dictionary: bool,
 }
 
 /// The page at `at`, whose header has at most `most` bytes. `None` if the header is longer.
 fn page(file: &mut File, at: u64, most: u64) -> Result<Option<Page>> {
     let bytes = read_at(file, at, most)?;
-    let mut page = Page { n_header: 0, n_packed: 0, n_unpacked: 0, n_values: 0 };
+    let mut page = Page { n_header: 0, n_packed: 0, n_unpacked: 0, n_values: 0, is_dictionary: false };
     let mut is_negative = false;
     let mut note = |path: &[i16], value: i64| {
+        page.is_dictionary |= path == [7, 1];
         let place = match path {
             [2] => &mut page.n_unpacked,
             [3] => &mut page.n_packed,
@@ -255,5 +275,13 @@ mod tests {
         assert!(check(&page(&[1]), 12).unwrap_err().contains("negative"));
         assert!(check(&good, 5).unwrap_err().contains("damaged"));
         assert!(check(&good, 999).unwrap_err().contains("outside"));
+        let long = [&[0x15, 0, 0x15, 20, 0x15][..], &[0xFE; 9], &[0x01, 0x2C, 0x15, 6, 0, 0]].concat();
+        let _ = check(&long, long.len()); // must not overflow
+        let empty = [0x15, 0, 0x15, 0, 0x15, 0, 0x2C, 0x15, 0, 0, 0];
+        assert_eq!(check(&empty.repeat(2), 22).unwrap().n_values, 0);
+        assert!(check(&empty.repeat(3), 33).unwrap_err().contains("empty pages"));
+        let dictionary = [0x15, 4, 0x15, 20, 0x15, 4, 0x4C, 0x15, 6, 0, 0, b'a', b'b'];
+        let claims = check(&[&dictionary[..], &good].concat(), 13 + good.len()).unwrap();
+        assert_eq!((claims.n_values, claims.n_dictionary), (3, 10));
     }
 }

@@ -7,14 +7,24 @@ use super::parquet_check::{self, Chunk};
 use super::record::{Content, Each, Place};
 use crate::data::line::FIELDS;
 use crate::error::{Context, Error, Result};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{AsBytes, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
-use parquet::schema::types::Type;
+use parquet::schema::types::{ColumnDescriptor, Type};
 use serde_json::{Map, Value as Json};
 use std::fs::File;
 use std::io::BufReader;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Most values in the lists of a row group, unless the file is long.
+const MAX_VALUES: u64 = 1 << 26;
+/// Most bytes of a column in a row group, by the length of its dictionary, whose rows are not
+/// weighed one by one. A dictionary can make a short file unpack to very long rows.
+const MAX_UNWEIGHED_BYTES: u64 = 4 << 30;
+/// Most bytes of a column in a row.
+const MAX_ROW_BYTES: usize = 256 << 20;
 
 /// Reads a table row by row.
 pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
@@ -28,12 +38,7 @@ pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
         let names: Vec<_> = schema.get_fields().iter().map(|field| field.name()).take(20).collect();
         crate::bail!("the table has the columns [{}], and none of {}", names.join(", "), FIELDS.join(", "));
     }
-    for column in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
-        if column.column_path().parts().first().is_some_and(|name| FIELDS.contains(&name.as_str())) {
-            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-            parquet_check::check_pages(&mut pages, &Chunk { start, n_bytes: column.compressed_size() })?;
-        }
-    }
+    check_columns(&mut pages, &reader)?;
     let mut rows = guarded(|| {
         let projection = Type::group_type_builder(schema.name()).with_fields(columns).build()?;
         reader.get_row_iter(Some(projection))
@@ -45,6 +50,75 @@ pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
         each(Place::Row(number), Content::Json(&text))?;
     }
     Ok(())
+}
+
+/// Checks the pages of the known columns, and that no row is longer than a file of this length
+/// may have: the library builds a row whole.
+fn check_columns(pages: &mut File, reader: &SerializedFileReader<File>) -> Result<()> {
+    let n_file = pages.metadata().context("asking for the length of the table")?.len();
+    let mut n_bytes = 0u64;
+    for (g, group) in reader.metadata().row_groups().iter().enumerate() {
+        let mut n_values = 0u64;
+        for (c, column) in group.columns().iter().enumerate() {
+            if column.column_path().parts().first().is_none_or(|name| !FIELDS.contains(&name.as_str())) {
+                continue;
+            }
+            n_bytes = n_bytes.saturating_add(u64::try_from(column.compressed_size()).unwrap_or(u64::MAX));
+            crate::ensure!(n_bytes <= n_file, "the Parquet table is damaged: its columns lie outside of its file");
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let chunk = Chunk { start, n_bytes: column.compressed_size() };
+            let claims = parquet_check::check_pages(pages, &chunk)?;
+            if column.column_descr().max_rep_level() == 0 {
+                continue;
+            }
+            n_values = n_values.saturating_add(claims.n_values);
+            crate::ensure!(
+                n_values <= MAX_VALUES.max(n_file.saturating_mul(4)),
+                "a row group claims {n_values} values in lists: write the table with smaller row groups"
+            );
+            if claims.n_values.saturating_mul(claims.n_dictionary.saturating_add(64)) > MAX_UNWEIGHED_BYTES {
+                let longest = guarded(|| match reader.get_row_group(g)?.get_column_reader(c)? {
+                    ColumnReader::ByteArrayColumnReader(values) => longest_row(values, column.column_descr()),
+                    ColumnReader::FixedLenByteArrayColumnReader(values) => longest_row(values, column.column_descr()),
+                    _ => Ok(0),
+                })?;
+                crate::ensure!(
+                    longest <= MAX_ROW_BYTES,
+                    "a row has {longest} bytes in the column {}, which is not supported",
+                    column.column_path()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of the values of a column in its longest row. The values share the memory of their
+/// dictionary.
+fn longest_row<T: DataType>(
+    mut column: ColumnReaderImpl<T>,
+    kind: &ColumnDescriptor,
+) -> std::result::Result<usize, ParquetError> {
+    let (mut longest, mut row) = (0, 0usize);
+    let (mut defined, mut repeated, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        defined.clear();
+        repeated.clear();
+        values.clear();
+        let (n_rows, ..) = column.read_records(256, Some(&mut defined), Some(&mut repeated), &mut values)?;
+        if n_rows == 0 {
+            return Ok(longest);
+        }
+        let mut value = values.iter();
+        for (i, repeat) in repeated.iter().enumerate() {
+            row = if *repeat == 0 { 0 } else { row };
+            // Without definition levels, every value is there.
+            if defined.get(i).is_none_or(|level| *level == kind.max_def_level()) {
+                row = row.saturating_add(value.next().map_or(0, |value| value.as_bytes().len()));
+            }
+            longest = longest.max(row);
+        }
+    }
 }
 
 /// Runs the library and turns a panic, which a damaged file can cause, into an error.
@@ -93,4 +167,38 @@ fn json(field: &Field) -> Result<Json> {
         }
         other => Json::String(other.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    #[test]
+    fn short_files_with_very_long_rows_are_refused() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let schema = parse_message_type("message m { repeated binary text (UTF8); }").unwrap();
+        let long = ByteArray::from(vec![b'a'; 1_000_000]);
+        let values: Vec<_> = (0..4500).map(|i| if i < 300 { long.clone() } else { ByteArray::from("b") }).collect();
+        let check = |repeated: &[i16]| {
+            let file = File::create(&path).unwrap();
+            let mut writer = SerializedFileWriter::new(file, schema.clone().into(), Default::default()).unwrap();
+            let mut group = writer.next_row_group().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&[1; 4500]), Some(repeated)).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+            writer.close().unwrap();
+            let mut file = File::open(&path).unwrap();
+            let reader = SerializedFileReader::new(file.try_clone().unwrap()).unwrap();
+            check_columns(&mut file, &reader)
+        };
+        check(&[0; 4500]).unwrap();
+        let mut one_row = [1; 4500];
+        one_row[0] = 0;
+        let e = check(&one_row).unwrap_err().to_string();
+        assert!(e.contains("a row has 300004200 bytes") && e.contains("column \"text\""), "{e}");
+    }
 }

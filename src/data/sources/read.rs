@@ -33,6 +33,12 @@ pub fn is_document(path: &Path) -> bool {
     FORMATS[4].endings.contains(&ending_of(path).as_str())
 }
 
+/// Whether the name of a file is that of a table or of JSON lines. A `.json` file may be anything.
+pub fn is_table(path: &Path) -> bool {
+    let ending = ending_of(path);
+    ending != "json" && !is_document(path) && endings().any(|known| known == ending)
+}
+
 /// The ending of a file's name in lower case.
 pub fn ending_of(path: &Path) -> String {
     path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
