@@ -140,14 +140,15 @@ impl Targets {
             }
             crate::ensure!(
                 is_linear,
-                "target_modules includes '{path}', which is not a linear layer of a block; embedding and head can be trained \
-                 whole as modules_to_save"
+                "target_modules includes '{path}', which is none of the linear layers of a block ({}); embedding and head can \
+                 be trained whole as modules_to_save",
+                linear_names(model)
             );
             found.push(path);
         }
         if found.is_empty() {
             let wanted = serde_json::to_string(&self.modules).unwrap_or_default();
-            let names = linears(model).iter().map(|l| l.target()).collect::<Vec<_>>().join(", ");
+            let names = linear_names(model);
             let why = match (n_excluded, &self.layers) {
                 (1.., _) => " (exclude_modules and modules_to_save take out all that match)".to_string(),
                 (_, Some(layers)) => format!(" in layers_to_transform {layers:?}"),
@@ -166,7 +167,7 @@ impl Targets {
         if let ModuleSet::Names(names) = &self.modules
             && let Some(name) = names.iter().find(|name| !ends.contains(name.as_str()))
         {
-            let known = linears(model).iter().map(|l| l.target()).collect::<Vec<_>>().join(", ");
+            let known = linear_names(model);
             crate::bail!("target module '{name}' is not in the model; its linear layers are {known}");
         }
         let saved = |name: &&String| !paths.iter().any(|path| path.ends_with(name.as_str()));
@@ -367,6 +368,11 @@ fn too_long(key: &str, pattern: &str, path: &str, e: &fancy_regex::Error) -> Err
     Error::new(format!(
         "{key}: the regular expression {pattern} takes more than {BACKTRACK_LIMIT} steps on '{path}' ({e}); simplify it"
     ))
+}
+
+/// The linear layers of a block, as a list to read.
+fn linear_names(model: &ModelConfig) -> String {
+    linears(model).iter().map(|l| l.target()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
