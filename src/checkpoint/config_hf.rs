@@ -170,6 +170,7 @@ fn refuse_unsupported(family: &Family, fields: &Fields) -> Result<()> {
 mod tests {
     use super::*;
     use crate::model::config::QkNorm;
+    use crate::model::rope_config::RopeScaling;
     use serde_json::json;
 
     fn base() -> Value {
