@@ -106,7 +106,7 @@ mod tests {
         let text = r#"{"a": NaN, "b": [-Infinity, Infinity, -1], "NaN": "Infinity \" NaN", "é": 1}"#;
         let value = parse_json(text).unwrap();
         assert_eq!(value, json!({"a": null, "b": [null, null, -1], "NaN": "Infinity \" NaN", "é": 1}));
-        assert_eq!(parse_json("[1000000000000000019884624838656]").unwrap(), json!([1.0000000000000000199e30]));
+        assert_eq!(parse_json("[1000000000000000019884624838656]").unwrap(), json!([1e30]));
         for broken in ["{", "NaN Infinity", "NaNs", "\"NaN", "\"NaN\\"] {
             assert!(parse_json(broken).unwrap_err().to_string().contains("invalid JSON"), "{broken}");
         }

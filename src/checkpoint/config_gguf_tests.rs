@@ -247,9 +247,9 @@ fn divisors_of_frequencies_come_from_tensors() {
     let freqs = divisors("rope_freqs.weight", &[1.0, 8.0]);
     let short = divisors("rope_factors_short.weight", &[1.0, 2.0]);
     let long = divisors("rope_factors_long.weight", &[3.0, 4.0]);
-    assert_eq!(of("llama", &[], &[freqs.clone()]).unwrap(), RopeScaling::Factors(vec![1.0, 8.0]));
+    assert_eq!(of("llama", &[], std::slice::from_ref(&freqs)).unwrap(), RopeScaling::Factors(vec![1.0, 8.0]));
     let factor = [("rope.scaling.factor", x(2.0))];
-    assert_eq!(of("llama", &factor, &[freqs.clone()]).unwrap(), RopeScaling::Factors(vec![2.0, 16.0]));
+    assert_eq!(of("llama", &factor, std::slice::from_ref(&freqs)).unwrap(), RopeScaling::Factors(vec![2.0, 16.0]));
     let keys = [("rope.scaling.original_context_length", n(32)), ("rope.scaling.attn_factor", x(1.5))];
     let expected = RopeScaling::LongRope {
         short: vec![1.0, 2.0],
@@ -259,7 +259,7 @@ fn divisors_of_frequencies_come_from_tensors() {
     };
     assert_eq!(of("phi3", &keys, &[short.clone(), long.clone()]).unwrap(), expected);
     let wrong = |more: Pairs, tensors: &[(&str, HostTensor)]| of("phi3", more, tensors).unwrap_err().to_string();
-    assert!(wrong(&[], &[short.clone()]).contains("both rope_factors_short.weight and"));
+    assert!(wrong(&[], std::slice::from_ref(&short)).contains("both rope_factors_short.weight and"));
     assert!(wrong(&[], &[freqs.clone(), short, long]).contains("expected rope_freqs.weight, or both"));
     assert!(wrong(&[("rope.scaling.type", text("longrope"))], &[]).contains("longrope"));
     assert!(wrong(&[("rope.scaling.type", text("yarn"))], &[freqs]).contains("YaRN together"));

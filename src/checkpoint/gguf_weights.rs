@@ -112,9 +112,11 @@ pub(super) mod testing {
         out
     }
 
+    type Tensors = Vec<(String, HostTensor)>;
+
     /// Keys of the rotation of full layers, without the architecture in front, and tensors of
     /// divisors.
-    fn rotation(rope: &RopeConfig) -> (Vec<(&'static str, Value)>, Vec<(String, HostTensor)>) {
+    fn rotation(rope: &RopeConfig) -> (Vec<(&'static str, Value)>, Tensors) {
         let mut pairs = vec![
             ("rope.freq_base", Value::F64(rope.theta)),
             ("rope.dimension_count", Value::U64(rope.rotary_dim as u64)),
@@ -158,7 +160,7 @@ pub(super) mod testing {
     }
 
     /// The keys of a model, and the tensors of its rotation.
-    fn keys(config: &ModelConfig) -> (Vec<(String, Value)>, Vec<(String, HostTensor)>) {
+    fn keys(config: &ModelConfig) -> (Vec<(String, Value)>, Tensors) {
         let family = families::of(config.architecture);
         let (mut pairs, tensors) = rotation(&config.ropes[0]);
         for (key, n) in [

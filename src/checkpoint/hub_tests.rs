@@ -371,7 +371,7 @@ fn a_broken_transfer_is_resumed_where_it_broke() {
     let weights = |r: &Request| r.path.ends_with("model.safetensors");
     set_rule(&shelf, move |r, _| {
         let reply = Reply::new(200, &[("ETag", "w"), ("X-Repo-Commit", COMMIT)], b"half");
-        weights(r).then(|| Reply { length: Some(8), ..reply })
+        weights(r).then_some(Reply { length: Some(8), ..reply })
     });
     let e = error_of(&hub(&endpoint, cache.path()), "org/small");
     assert!(e.contains("3 times in a row"), "{e}");

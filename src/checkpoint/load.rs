@@ -226,7 +226,7 @@ impl Loader<'_> {
     ) -> Result<Joint<N>> {
         if let [whole] = names {
             let ([whole], _) = self.linears(prefix, [whole], site)?;
-            return Ok(Joint::Fused(Fused::new(whole, widths)));
+            return Ok(Joint::Fused(Box::new(Fused::new(whole, widths))));
         }
         let names = <[&LinearName; N]>::try_from(names).expect("a layer for each width");
         let (layers, whole) = self.linears(prefix, names, site)?;

@@ -139,7 +139,7 @@ fn embedding_reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
         let row = ids[t].wrapping_sub(p.first_row);
         if row < p.rows {
             copy_row(&w, format, row as usize * cols, out);
-            out.iter_mut().for_each(|x| *x = *x * T::of(p.scale));
+            out.iter_mut().for_each(|x| *x *= T::of(p.scale));
         } else if p.zero_others != 0 {
             out.fill(T::ZERO);
         }
@@ -157,7 +157,7 @@ fn embedding_backward_reference<T: Real>(args: KernelArgs<'_, T>) {
         for &t in &occurrences[offsets[u] as usize..offsets[u + 1] as usize] {
             out.iter_mut().zip(&dy[t as usize * cols..]).for_each(|(s, &g)| *s += g);
         }
-        out.iter_mut().for_each(|s| *s = *s * T::of(p.scale));
+        out.iter_mut().for_each(|s| *s *= T::of(p.scale));
     }
 }
 

@@ -170,7 +170,8 @@ impl RopeConfig {
                 original_length(*original_max_positions)?;
             }
             RopeScaling::Dynamic { factor, original_max_positions } => {
-                crate::ensure!(*factor >= 1.0, "RoPE scaling factor: expected at least 1, found {factor}");
+                let at_least_1 = factor.is_finite() && *factor >= 1.0;
+                crate::ensure!(at_least_1, "RoPE scaling factor: expected at least 1, found {factor}");
                 positive("RoPE scaling factor", *factor)?;
                 original_length(*original_max_positions)?;
                 crate::ensure!(

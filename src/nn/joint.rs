@@ -14,7 +14,7 @@ pub enum Joint<const N: usize> {
     /// Each layer has its weights and its adapter.
     Apart(Stacked<N>),
     /// One weight holds the rows of all layers, and an adapter belongs to all (Phi-3).
-    Fused(Fused<N>),
+    Fused(Box<Fused<N>>),
 }
 
 /// `N` linear layers in one matrix.

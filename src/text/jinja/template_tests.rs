@@ -59,7 +59,7 @@ fn generation_blocks_are_found_also_in_captured_text() {
     // The characters that mark the blocks are free in what the template reads.
     let variables = json!({"x": "\u{F0000}\u{F0001}"});
     let echo = Template::parse("{% generation %}{{ x }}{% endgeneration %}").unwrap();
-    assert_eq!(echo.render(variables.as_object().unwrap()).unwrap().generated, [0..8]);
+    assert_eq!(echo.render(variables.as_object().unwrap()).unwrap().generated, vec![0..8]);
 }
 
 #[test]
