@@ -1,11 +1,11 @@
 //! [`ModelConfig`] from the metadata of a GGUF file.
 //!
 //! The keys are documented in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and
-//! listed in [`gguf_keys`](super::gguf_keys). Absent keys have the defaults of llama.cpp's loader,
+//! listed in `gguf_keys.rs`. Absent keys have the defaults of llama.cpp's loader,
 //! and a model computes what its own configuration means in transformers: windows of Mistral and
 //! Phi-3, which llama.cpp ignores, are windows. Some facts are only in the tensors: no
 //! `output.weight` means tied embeddings, and `attn_q.bias` means a bias.
-//! [`rope_gguf`](super::rope_gguf) reads the rotation.
+//! `rope_gguf.rs` reads the rotation.
 
 use super::families::{self, AttentionBias, Family, ScoreScale, Windows};
 use super::gguf_keys::Keys;

@@ -1,8 +1,8 @@
 //! [`ModelConfig`] from a Hugging Face `config.json`.
 //!
-//! The table of the model's family ([`families`](super::families)) says which keys there are and
+//! The table of the model's family ([`families`]) says which keys there are and
 //! what absent ones mean. An unsupported setting that would change the result is an error that
-//! names the setting. [`config_hf_write`](super::config_hf_write) is the way back; for GGUF files
+//! names the setting. `config_hf_write.rs` is the way back; for GGUF files
 //! see [`config_gguf`](super::config_gguf).
 
 use super::families::{self, AttentionBias, Family, ScoreScale};

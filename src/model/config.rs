@@ -75,7 +75,7 @@ pub enum BlockNorms {
 pub enum QkNorm {
     #[default]
     None,
-    /// Over each head, with one weight [head_dim] for all heads: Qwen3, Gemma 3.
+    /// Over each head, with one weight `[head_dim]` for all heads: Qwen3, Gemma 3.
     PerHead,
     /// Over all channels of the projection, with weights [heads · head_dim] and [kv_heads ·
     /// head_dim]: OLMo 2 and 3.
