@@ -213,13 +213,6 @@ impl ModelConfig {
         Some(format!("{full}; the others have a sliding window of {of_how_many} tokens"))
     }
 
-    /// Whether all layers use full attention, the usual scale and the same RoPE table.
-    pub fn has_uniform_layers(&self) -> bool {
-        let full = LayerConfig::full(self.head_dim);
-        let is_full = |layer| LayerConfig { window: self.window(layer), ..self.layers[layer].clone() } == full;
-        self.ropes.len() == 1 && (0..self.n_layers()).all(is_full)
-    }
-
     /// Output channels of the query projection.
     pub fn q_channels(&self) -> usize {
         self.n_heads * self.head_dim
@@ -365,14 +358,12 @@ mod tests {
         assert_eq!([0, 1].map(|layer| config.window(layer)), [Some(63), None]);
         let attention = config.layer_attentions(Attention::Dense);
         assert_eq!(attention, [LayerAttention::Window(63), Attention::Dense.into()]);
-        assert!(!config.has_uniform_layers());
         let note = config.windows_note().unwrap();
         assert!(
             note.starts_with("1 of 2 layers has full attention") && note.ends_with("window of 63 tokens"),
             "{note}"
         );
         config.layers[0].window = None;
-        assert!(config.has_uniform_layers());
         assert_eq!(config.windows_note(), None);
     }
 }
