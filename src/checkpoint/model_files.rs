@@ -64,13 +64,7 @@ impl ModelFiles {
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };
-        let adapter_host = adapter.map(|dir| read_adapter(dir, source.config())).transpose()?;
-        let record = match (adapter, source.dir()) {
-            (Some(dir), _) | (None, Some(dir)) => AttentionRecord::read(dir)?,
-            (None, None) => None,
-        };
-        let recorded = record.map(|r| r.attention()).transpose()?;
-        Ok(Self { source, tokenizer, template, stop, generation, adapter: adapter_host, recorded })
+        Self { source, tokenizer, template, stop, generation, adapter: None, recorded: None }.with_adapter(adapter)
     }
 
     /// The bundled model, with an adapter folder. Writes no file.
@@ -78,11 +72,17 @@ impl ModelFiles {
         let source = bundled::stories()?;
         let tokenizer = Tokenizer::from_json_bytes(bundled::TOKENIZER)?;
         let stop = StopTokens::of_config(bundled::CONFIG, Some(&tokenizer))?;
-        let adapter_host = adapter.map(|dir| read_adapter(dir, source.config())).transpose()?;
-        let record = adapter.map(AttentionRecord::read).transpose()?.flatten();
-        let recorded = record.map(|r| r.attention()).transpose()?;
         let generation = GenerationConfig::default();
-        Ok(Self { source, tokenizer: Ok(tokenizer), template: None, stop, generation, adapter: adapter_host, recorded })
+        Self { source, tokenizer: Ok(tokenizer), template: None, stop, generation, adapter: None, recorded: None }
+            .with_adapter(adapter)
+    }
+
+    /// Reads the adapter, and the attention that its folder or the model's records.
+    fn with_adapter(self, dir: Option<&Path>) -> Result<Self> {
+        let adapter = dir.map(|dir| read_adapter(dir, self.source.config())).transpose()?;
+        let record = dir.or(self.source.dir()).map(AttentionRecord::read).transpose()?.flatten();
+        let recorded = record.map(|r| r.attention()).transpose()?;
+        Ok(Self { adapter, recorded, ..self })
     }
 
     /// The model's configuration.
