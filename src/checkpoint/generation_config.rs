@@ -3,6 +3,7 @@
 //! The defaults are those of transformers: without `do_sample` generation is greedy, and with it
 //! `top_k` is 50 where the file has none.
 
+use super::json_fields::excerpt;
 use crate::error::{Context, Result};
 use crate::formats::gguf::Metadata;
 use crate::kernels::sample::Sampling;
@@ -228,11 +229,6 @@ impl Wished {
 /// The value with the digits that its f32 shows.
 fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
-}
-
-/// The first 60 characters of a value's JSON.
-fn excerpt(value: &Json) -> String {
-    value.to_string().chars().take(60).collect()
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub fn required<T>(value: Option<T>, key: &str) -> Result<T> {
 }
 
 /// The first 60 characters of a value's JSON.
-fn excerpt(value: &Value) -> String {
+pub(super) fn excerpt(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("…".chars()).collect() }
 }
