@@ -2,7 +2,8 @@
 
 use super::record::{Content, Each, Place};
 use crate::data::tokens::MAX_TEXT_BYTES;
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::small_file::text_of;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
@@ -14,7 +15,5 @@ pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
         bytes.len() <= MAX_TEXT_BYTES,
         "the document has more than {MAX_TEXT_BYTES} bytes: split it into several files"
     );
-    let text = String::from_utf8(bytes).map_err(|e| e.utf8_error()).context("not a text in UTF-8")?;
-    let text = text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text);
-    each(Place::Whole, Content::Document(text))
+    each(Place::Whole, Content::Document(text_of(bytes)?))
 }
