@@ -1,12 +1,12 @@
 //! Linear layers of one input, such as q, k and v, with weights of their own or in one matrix.
 
+use super::stacked::row_parts;
 use super::{Dropout, Linear, Stacked, norm};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::ELEMENT_ALIGNMENT;
 use crate::kernels::columns::split;
 use crate::kernels::normed::normed_linear;
-use crate::tensor::Tensor;
 
 /// `N` linear layers of one input.
 #[derive(Clone, Debug)]
@@ -82,17 +82,10 @@ impl<const N: usize> Fused<N> {
     /// can be bound.
     fn parts(&self, tape: &mut Tape, y: &Var) -> Result<[Var; N]> {
         let is_bindable = self.widths.iter().all(|n| n.is_multiple_of(ELEMENT_ALIGNMENT));
-        let parts = if y.tensor.rows == 1 && !tape.keeps() && is_bindable {
-            let (span, mut first) = (y.tensor.span(), y.tensor.span().offset);
-            let part = |&n: &usize| {
-                let part = Tensor::from_span(span.buffer.slice(first, n), 1, n);
-                first += n;
-                tape.constant(part)
-            };
-            self.widths.iter().map(part).collect()
-        } else {
-            tape.apply(&[y], |rec, t| split(rec, &t[0], &self.widths))?
-        };
+        if y.tensor.rows == 1 && !tape.keeps() && is_bindable {
+            return Ok(row_parts(tape, &y.tensor, self.widths));
+        }
+        let parts = tape.apply(&[y], |rec, t| split(rec, &t[0], &self.widths))?;
         Ok(<[Var; N]>::try_from(parts).unwrap_or_else(|_| unreachable!("one part a layer")))
     }
 }

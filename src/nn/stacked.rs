@@ -64,18 +64,24 @@ impl<const N: usize> Stacked<N> {
     /// Splits the product of all weights into the layers' parts, and adds their adapters and
     /// biases.
     fn finish(&self, tape: &mut Tape, x: &Var, y: &Tensor, drop: Option<Dropout>) -> Result<[Var; N]> {
-        let span = y.span();
-        let mut first = span.offset;
-        self.of_each(|layer| {
-            let n = layer.weight.value.rows;
-            let part = tape.constant(Tensor::from_span(span.buffer.slice(first, n), 1, n));
-            first += n;
-            layer.finish(tape, x, part, drop)
-        })
+        let widths: [usize; N] = std::array::from_fn(|i| self.layers[i].weight.value.rows);
+        let mut parts = row_parts(tape, y, widths).into_iter();
+        self.of_each(|layer| layer.finish(tape, x, parts.next().expect("a part for each layer"), drop))
     }
 
     fn of_each(&self, of: impl FnMut(&Linear) -> Result<Var>) -> Result<[Var; N]> {
         let outputs = self.layers.iter().map(of).collect::<Result<Vec<_>>>()?;
         Ok(<[Var; N]>::try_from(outputs).unwrap_or_else(|_| unreachable!("one output a layer")))
     }
+}
+
+/// The parts of a single row, one for each width. They are contiguous, so nothing is copied.
+pub(super) fn row_parts<const N: usize>(tape: &mut Tape, row: &Tensor, widths: [usize; N]) -> [Var; N] {
+    let span = row.span();
+    let mut first = span.offset;
+    widths.map(|n| {
+        let part = Tensor::from_span(span.buffer.slice(first, n), 1, n);
+        first += n;
+        tape.constant(part)
+    })
 }
