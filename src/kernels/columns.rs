@@ -1,4 +1,4 @@
-//! Splits a matrix into ranges of its columns, such as the product of fused q, k and v weights.
+//! Splits a matrix into ranges of its columns, such as fused q, k and v, and puts matrices side by side.
 
 use super::case::{Case, Tolerance, real};
 use super::op::{Applied, Op};
@@ -87,24 +87,43 @@ fn put_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-struct Split {
-    widths: Vec<usize>,
+/// The ranges of columns that matrices of these widths have side by side.
+fn ranges(rows: usize, widths: &[usize]) -> impl Iterator<Item = Params> {
+    let width = widths.iter().sum::<usize>() as u32;
+    let range = move |(i, &cols): (usize, &usize)| Params {
+        rows: rows as u32,
+        cols: cols as u32,
+        width,
+        first: widths[..i].iter().sum::<usize>() as u32,
+    };
+    widths.iter().enumerate().map(range)
 }
 
-impl Split {
-    /// The parameters of each range of a matrix with these rows.
-    fn ranges(&self, rows: usize) -> impl Iterator<Item = Params> {
-        let width = self.widths.iter().sum::<usize>() as u32;
-        let first_of = |i: usize| self.widths[..i].iter().sum::<usize>() as u32;
-        let range = move |(i, &cols): (usize, &usize)| Params {
-            rows: rows as u32,
-            cols: cols as u32,
-            width,
-            first: first_of(i),
-        };
-        self.widths.iter().enumerate().map(range)
+/// Copies of the ranges of x [rows, Σ widths].
+fn take(rec: &mut Recording, x: &Tensor, widths: &[usize]) -> Vec<Tensor> {
+    assert_eq!(x.cols, widths.iter().sum::<usize>(), "the parts are the whole");
+    let mut parts = Vec::with_capacity(widths.len());
+    for params in ranges(x.rows, widths) {
+        let part = Tensor::transient(rec, "columns", x.rows, params.cols as usize);
+        rec.dispatch(&TAKE, &[], params, &[x.span(), part.span()], groups_for(part.len(), GROUP));
+        parts.push(part);
     }
+    parts
 }
+
+/// Matrices with the same rows side by side.
+fn put(rec: &mut Recording, parts: &[Tensor]) -> Tensor {
+    let rows = parts[0].rows;
+    assert!(parts.iter().all(|part| part.rows == rows), "the parts have the same rows");
+    let widths: Vec<usize> = parts.iter().map(|part| part.cols).collect();
+    let out = Tensor::transient(rec, "columns", rows, widths.iter().sum());
+    for (params, part) in ranges(rows, &widths).zip(parts) {
+        rec.dispatch(&PUT, &[], params, &[part.span(), out.span()], groups_for(part.len(), GROUP));
+    }
+    out
+}
+
+struct Split;
 
 impl Op for Split {
     fn label(&self) -> &'static str {
@@ -112,45 +131,66 @@ impl Op for Split {
     }
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        if !need[0] {
-            return Ok(vec![None]);
-        }
-        let rows = grads[0].rows;
-        let dx = Tensor::transient(rec, "columns dx", rows, self.widths.iter().sum());
-        for (params, grad) in self.ranges(rows).zip(grads) {
-            rec.dispatch(&PUT, &[], params, &[grad.span(), dx.span()], groups_for(grad.len(), GROUP));
-        }
-        Ok(vec![Some(dx)])
+        Ok(vec![need[0].then(|| put(rec, grads))])
     }
 }
 
 /// Splits x [rows, Σ widths] into [rows, width] for each width, from the left.
 pub fn split(rec: &mut Recording, x: &Tensor, widths: &[usize]) -> Result<Applied> {
-    assert_eq!(x.cols, widths.iter().sum::<usize>(), "the parts are the whole");
-    let op = Split { widths: widths.to_vec() };
-    let mut parts = Vec::with_capacity(widths.len());
-    for params in op.ranges(x.rows) {
-        let part = Tensor::transient(rec, "columns", x.rows, params.cols as usize);
-        rec.dispatch(&TAKE, &[], params, &[x.span(), part.span()], groups_for(part.len(), GROUP));
-        parts.push(part);
-    }
-    Ok((parts, Box::new(op)))
+    Ok((take(rec, x, widths), Box::new(Split)))
 }
 
-fn case(name: &str, rows: usize, widths: &'static [usize]) -> Case {
+struct Concat {
+    widths: Vec<usize>,
+}
+
+impl Op for Concat {
+    fn label(&self) -> &'static str {
+        PUT.label
+    }
+
+    fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        if !need.contains(&true) {
+            return Ok(vec![None; self.widths.len()]);
+        }
+        let parts = take(rec, &grads[0], &self.widths);
+        Ok(parts.into_iter().zip(need).map(|(part, need)| need.then_some(part)).collect())
+    }
+}
+
+/// Puts matrices [rows, width] side by side: [rows, Σ widths]. The inputs are the parts.
+pub fn concat(rec: &mut Recording, parts: &[Tensor]) -> Result<Applied> {
+    let widths = parts.iter().map(|part| part.cols).collect();
+    Ok((vec![put(rec, parts)], Box::new(Concat { widths })))
+}
+
+fn split_case(name: &str, rows: usize, widths: &'static [usize]) -> Case {
     let inputs = vec![real(1, rows, widths.iter().sum(), 1.0)];
     Case::new(format!("columns/split: {name} {rows}x{widths:?}"), inputs, Tolerance::EXACT, move |rec, b| {
         split(rec, &b.tensors[0], widths).map(|(outs, op)| (outs, Some(op)))
     })
 }
 
+fn concat_case(name: &str, rows: usize, widths: &'static [usize]) -> Case {
+    let inputs = widths.iter().enumerate().map(|(i, &cols)| real(1 + i as u64, rows, cols, 1.0)).collect();
+    Case::new(format!("columns/concat: {name} {rows}x{widths:?}"), inputs, Tolerance::EXACT, |rec, b| {
+        concat(rec, &b.tensors).map(|(outs, op)| (outs, Some(op)))
+    })
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
-        case("odd", 5, &[7, 3, 11]),
-        case("one element", 1, &[1]),
-        case("whole workgroups", 4, &[64, 32, 32]),
-        case("beyond 16 bits", 70, &[1000, 500]),
-        case("bench", 1024, &[1024, 1024]).bench(),
+        split_case("odd", 5, &[7, 3, 11]),
+        split_case("one element", 1, &[1]),
+        split_case("whole workgroups", 4, &[64, 32, 32]),
+        split_case("beyond 16 bits", 70, &[1000, 500]),
+        split_case("bench", 1024, &[1024, 1024]).bench(),
+        concat_case("odd", 5, &[7, 7]),
+        concat_case("parts of different widths", 5, &[7, 3, 11]),
+        concat_case("one element", 1, &[1, 1]),
+        concat_case("whole workgroups", 4, &[64, 64]),
+        concat_case("beyond 16 bits", 70, &[1000, 1000]),
+        concat_case("bench", 1024, &[1024, 1024]).bench(),
     ]
 }

@@ -40,7 +40,6 @@ families!(
     bias,
     clip_grad,
     columns,
-    concat,
     dora,
     dropout,
     elementwise,

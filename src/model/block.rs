@@ -10,7 +10,7 @@ use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Span};
 use crate::kernels::activation::{Activation, gated};
-use crate::kernels::concat::concat_columns;
+use crate::kernels::columns::concat;
 use crate::kernels::elementwise::{add, scale};
 use crate::kernels::rope::{rope, rope_kv};
 use crate::nn::{Dropout, Joint, Linear, norm};
@@ -149,7 +149,7 @@ impl Block {
                 q = tape.apply1(&[&q], |rec, t| rope(rec, &t[0], queries, rows, dim))?;
                 tape.apply1(&[&k, &v], |rec, t| rope_kv(rec, &t[0], &t[1], keys, rows, dim))?
             }
-            None => tape.apply1(&[&k, &v], |rec, t| concat_columns(rec, &t[0], &t[1]))?,
+            None => tape.apply1(&[&k, &v], concat)?,
         };
         match attend {
             Attend::Training(context) => self.attend_training(tape, &q, &kv, context),
