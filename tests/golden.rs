@@ -141,7 +141,8 @@ fn check_forward_backward(
         let mut loaded = golden.load(device, with_adapter);
         let prefix = if with_adapter { format!("lora.{mode}") } else { mode.clone() };
         let grads = golden.has_grads(&prefix);
-        let request = ProbeRequest { ids: &ids, labels: Some(&labels), grads, recompute, attention: *attention };
+        let request =
+            ProbeRequest { ids: &ids, labels: Some(&labels), grads, recompute, attention: *attention, chunk: None };
         let found = probe(device, &mut loaded, &request).unwrap();
         let mut n_grads = 0;
         for (name, tensor) in &found {
@@ -395,7 +396,8 @@ fn check_forward_backward_short(sliced: &mut dyn Executor, golden: &Golden) {
     let ids = vec![golden.ids("input_ids", golden.rows)[0][..40].to_vec()];
     let labels = vec![ids[0].iter().map(|&x| x as i32).collect()];
     let attention = Attention::Lrsa(Lrsa::new(3, 10, 0.4).unwrap());
-    let request = ProbeRequest { ids: &ids, labels: Some(&labels), grads: true, recompute: true, attention };
+    let request =
+        ProbeRequest { ids: &ids, labels: Some(&labels), grads: true, recompute: true, attention, chunk: None };
     let run = |device: &mut dyn Executor| {
         let mut loaded = golden.load(device, false);
         let is_cut = loaded.trainables.iter().any(|t| t.value.pieces().len() > 1);

@@ -87,14 +87,14 @@ impl DispatchCheck {
     fn new(loaded: Loaded, attention: Attention) -> Self {
         let batch = batch(loaded.model.config.vocab);
         let kept = Rc::new(RefCell::new(Vec::new()));
-        let dropout = Some(Dropout { seed: 3, step: 5 });
+        let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0 });
         let scale = 1.0 / batch.n_targets as f32;
         Self { loaded, objective: Objective { attention, scale, dropout, kept: Some(kept.clone()) }, batch, kept }
     }
 
     /// Gradients of all trained tensors, in order.
     fn gradients(&mut self, device: &mut dyn Executor, recompute: bool) -> Vec<Vec<f64>> {
-        let step = GradientStep::new(device, recompute).unwrap();
+        let step = GradientStep::new(device, recompute, None).unwrap();
         step.clear(device, &self.loaded).unwrap();
         step.accumulate(device, &mut self.loaded, &self.batch, &self.objective).unwrap();
         self.loaded.trainables.iter().map(|t| read(device, &t.grad)).collect()

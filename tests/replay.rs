@@ -71,7 +71,7 @@ fn a_replayed_kernel_has_the_parameters_of_its_own_recording() {
         let x = tensor(device, "x", 9, 40, |i| 1.0 + i as f32);
         let out = tensor(device, "out", 9, 40, |_| 0.0);
         let mut rec = Recording::new();
-        let masked = dropout(&mut rec, &x, 0.5, [7, step, 1]).unwrap();
+        let masked = dropout(&mut rec, &x, 0.5, [7, step, 1], 0).unwrap();
         rec.copy(masked.0[0].span(), out.span());
         device.run(&rec).unwrap();
         out.read(device).unwrap()

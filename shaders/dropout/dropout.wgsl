@@ -1,6 +1,6 @@
 // Dropout:
-// out[i] = x[i] * scale where hash(key, i) >= threshold, else 0
-// The mask depends only on key and i, so the backward recomputes it.
+// out[i] = x[i] * scale where hash(key, first + i) >= threshold, else 0
+// The mask depends only on key and first + i, so the backward recomputes it.
 // grid: n invocations, folded.
 // Source of the hash: two rounds of the four-word PCG of Jarzynski and Olano, "Hash Functions for
 // GPU Rendering", JCGT 9(3), 2020.
@@ -11,6 +11,7 @@ struct Params {
     seed: u32,
     step: u32,
     site: u32,
+    first: u32,     // index of the first element
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -27,7 +28,7 @@ fn mixed(words: vec4<u32>) -> vec4<u32> {
 }
 
 fn hash(i: u32) -> u32 {
-    let v = mixed(vec4<u32>(i, p.seed, p.step, p.site) * 1664525u + 1013904223u);
+    let v = mixed(vec4<u32>(i + p.first, p.seed, p.step, p.site) * 1664525u + 1013904223u);
     return mixed(v ^ (v >> vec4<u32>(16u))).x;
 }
 

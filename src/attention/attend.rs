@@ -91,7 +91,13 @@ fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
 }
 
 /// Appends the forward of `n_tiles` tiles: output [tokens, H·d] and log-sum-exp [tokens, H].
-fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, heads: Heads) -> (Tensor, Span) {
+pub(super) fn forward(
+    rec: &mut Recording,
+    q: &Tensor,
+    keys: &Keys<'_>,
+    n_tiles: usize,
+    heads: Heads,
+) -> (Tensor, Span) {
     let out = Tensor::transient(rec, "attention", q.rows, q.cols);
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);

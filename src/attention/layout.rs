@@ -84,6 +84,17 @@ impl Tables {
         tables
     }
 
+    /// Fails if a table has more tiles than a dispatch has workgroups.
+    pub(super) fn check_size(&self, attention: LayerAttention, n_tokens: usize) -> Result<()> {
+        let n_tiles = self.query_tiles.len().max(self.recent_tiles.len()).max(self.kept_tiles.len());
+        crate::ensure!(
+            n_tiles <= MAX_TILES,
+            "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: use a larger \
+             `lag`, or shorter sequences"
+        );
+        Ok(())
+    }
+
     fn add_queries(&mut self, first: usize, end: usize, group: usize, tile: QueryTile) {
         let step = queries_of_tile(group);
         for q in (first..end).step_by(step) {
@@ -96,7 +107,16 @@ impl Tables {
         for key in (first..end).step_by(LANES) {
             let n_keys = LANES.min(end - key) as u32;
             let (key, query_end) = (key as u32, query_end as u32);
-            self.recent_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width: UNLIMITED });
+            self.recent_tiles.push(KeyTile {
+                key,
+                n_keys,
+                query: key,
+                before: 0,
+                query_end,
+                run: 1,
+                step: 1,
+                width: UNLIMITED,
+            });
         }
     }
 
@@ -119,7 +139,7 @@ impl Tables {
             let n_keys = LANES.min(end - key);
             let query_end = (key + n_keys - 1).saturating_add(window).min(end) as u32;
             let (key, n_keys) = (key as u32, n_keys as u32);
-            self.recent_tiles.push(KeyTile { key, n_keys, query: key, query_end, run: 1, step: 1, width });
+            self.recent_tiles.push(KeyTile { key, n_keys, query: key, before: 0, query_end, run: 1, step: 1, width });
         }
     }
 
@@ -158,6 +178,7 @@ impl Tables {
                     key: (kept_start + p * kept + i) as u32,
                     n_keys: LANES.min(n_keys - i) as u32,
                     query: partition(p + 2) as u32,
+                    before: 0,
                     query_end: end as u32,
                     run: kept.min(LANES) as u32,
                     step: lrsa.lag() as u32,
@@ -211,13 +232,7 @@ impl TrainingLayout {
             )));
         }
         let tables = Tables::new(attention, sequences, heads.group());
-        let n_tiles = tables.query_tiles.len().max(tables.recent_tiles.len()).max(tables.kept_tiles.len());
-        if n_tiles > MAX_TILES {
-            return Err(Error::new(format!(
-                "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: use a larger \
-                 `lag`, or shorter sequences"
-            )));
-        }
+        tables.check_size(attention, n_tokens)?;
         let mut table = |label: &str, words: &[u32]| upload_words(device, label, words);
         let query_tiles = table("query tiles", bytemuck::cast_slice(&tables.query_tiles))?;
         let recent_tiles = table("key tiles", bytemuck::cast_slice(&tables.recent_tiles))?;

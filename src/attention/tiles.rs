@@ -50,14 +50,18 @@ table_row! {
         key: u32,
         /// Number of keys.
         n_keys: u32,
-        /// First query row that sees the first key.
+        /// First query row of the tile.
         query: u32,
+        /// Number of queries before `query` for which the first key was already visible: those of
+        /// earlier chunks of a sequence that streams. 0 in a batch.
+        before: u32,
         /// End of the query rows (exclusive).
         query_end: u32,
         /// Number of consecutive keys that become visible at the same query: 1 for recent keys, the
         /// kept keys of a partition for kept ones.
         run: u32,
-        /// Queries between consecutive runs: key i is visible from query + i / run · step on.
+        /// Queries between consecutive runs: key i is visible from query - before + i / run · step
+        /// on.
         step: u32,
         /// Maximum number of queries that see a key: the first ones. `UNLIMITED` without a
         /// sliding window.
@@ -96,6 +100,7 @@ impl KeyTile {
     /// the tile.
     pub(super) fn seen_by(&self, later: usize) -> Range<usize> {
         let [n_keys, run, step, width] = [self.n_keys, self.run, self.step, self.width].map(|x| x as usize);
+        let later = later + self.before as usize;
         let first = run * (later + 1).saturating_sub(width).div_ceil(step);
         first.min(n_keys)..(run * (later / step + 1)).min(n_keys)
     }
@@ -103,8 +108,9 @@ impl KeyTile {
     /// Number of visible (query, key) pairs of the tile, for one head.
     pub fn n_pairs(&self) -> u64 {
         let of_key = |i| {
-            let first = self.query + i / self.run * self.step;
-            u64::from(self.query_end.saturating_sub(first).min(self.width))
+            let [first, query, end] =
+                [i / self.run * self.step, self.before, self.before + self.query_end - self.query];
+            u64::from(end.min(first.saturating_add(self.width)).saturating_sub(query.max(first)))
         };
         (0..self.n_keys).map(of_key).sum()
     }
@@ -125,12 +131,21 @@ mod tests {
 
     #[test]
     fn a_key_is_seen_by_at_most_the_width_of_its_window() {
-        let tile = KeyTile { key: 5, n_keys: 3, query: 7, query_end: 12, run: 1, step: 1, width: 2 };
+        let tile = KeyTile { key: 5, n_keys: 3, query: 7, before: 0, query_end: 12, run: 1, step: 1, width: 2 };
         assert_eq!([0, 1, 2, 3].map(|later| tile.seen_by(later)), [0..1, 0..2, 1..3, 2..3]);
         assert_eq!(tile.n_pairs(), 6);
         let kept = KeyTile { n_keys: 5, run: 2, step: 3, query_end: 20, width: UNLIMITED, ..tile };
         assert_eq!([0, 2, 3, 6, 12].map(|later| kept.seen_by(later)), [0..2, 0..2, 0..4, 0..5, 0..5]);
         assert_eq!(kept.n_pairs(), 2 * 13 + 2 * 10 + 7);
+    }
+
+    #[test]
+    fn keys_of_earlier_chunks_are_seen_from_before_the_tile() {
+        let tile = KeyTile { key: 5, n_keys: 4, query: 0, before: 2, query_end: 6, run: 1, step: 1, width: 4 };
+        assert_eq!([0, 1, 2, 3, 4].map(|later| tile.seen_by(later)), [0..3, 0..4, 1..4, 2..4, 3..4]);
+        assert_eq!(tile.n_pairs(), 2 + 3 + 4 + 4);
+        let all = KeyTile { width: UNLIMITED, ..tile };
+        assert_eq!((all.seen_by(0), all.seen_by(1), all.n_pairs()), (0..3, 0..4, 6 + 6 + 6 + 5));
     }
 
     fn zeroed() -> QueryTile {

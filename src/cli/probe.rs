@@ -40,6 +40,9 @@ pub struct ProbeArgs {
     /// Recompute activations in the backward pass instead of keeping them
     #[arg(long, requires = "grads")]
     recompute: bool,
+    /// Stream rows longer than a chunk of this many tokens: as --chunk of train
+    #[arg(long, value_name = "TOKENS", conflicts_with = "text", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    chunk: Option<usize>,
     /// Safetensors file to write: logits, loss, grad.NAME, kept.LAYER
     #[arg(long, value_name = "F.safetensors", conflicts_with = "text")]
     out: Option<PathBuf>,
@@ -79,8 +82,14 @@ fn write_probe(args: &ProbeArgs, files: &ModelFiles, attention: Attention, ids: 
     };
     let mut device = args.device.open()?;
     let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), train)?;
-    let request =
-        ProbeRequest { ids: &ids, labels: labels.as_deref(), grads: args.grads, recompute: args.recompute, attention };
+    let request = ProbeRequest {
+        ids: &ids,
+        labels: labels.as_deref(),
+        grads: args.grads,
+        recompute: args.recompute,
+        attention,
+        chunk: args.chunk,
+    };
     let tensors = probe(&mut *device, &mut loaded, &request)?;
     write_safetensors(out, &tensors, &[])?;
     let loss = tensors.iter().find(|(name, _)| name == "loss").map(|(_, t)| t.to_f32()).transpose()?;
@@ -140,7 +149,7 @@ fn mean_loss(device: &mut Device, files: &ModelFiles, attention: Attention, ids:
     }
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = Batch::new(&[Example { ids: ids.to_vec(), labels }]);
-    let step = GradientStep::new(&mut **device, false)?;
+    let step = GradientStep::new(&mut **device, false, None)?;
     let (sum, n) = step.evaluate(&mut **device, &mut loaded, &batch, attention)?;
     Ok(sum / n as f64)
 }

@@ -118,7 +118,7 @@ pub(super) fn check_steps(device: &mut dyn Executor, models: &Models, place: Pla
     rows.extend(training_rows(device, &mut all, models.attention, None, place.named("training step"))?);
     let adapter = some_adapter(&models.source)?;
     let mut lora = load(device, &models.source, Some(&adapter), Train::Adapter(Decay::All))?;
-    let dropout = Some(Dropout { seed: 5, step: 3 });
+    let dropout = Some(Dropout { seed: 5, step: 3, first_token: 0 });
     rows.extend(training_rows(device, &mut lora, models.attention, dropout, place.named("LoRA training step"))?);
     rows.extend(generation_rows(device, &all, models.attention, place)?);
     Ok(rows)
@@ -145,7 +145,7 @@ fn training_rows(
     place: Place<'_>,
 ) -> Result<Vec<Row>> {
     let batch = batch(loaded.model.config.vocab);
-    let step = GradientStep::new(device, true)?;
+    let step = GradientStep::new(device, true, None)?;
     let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout, kept: None };
     let backward = step.record(device, loaded, &batch, &objective)?;
     let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");

@@ -4,6 +4,8 @@
 //! here, once: position t has the token that the model must predict after token t.
 //! [`super::dataset`] reads examples. The attention splits the tokens into query tiles.
 
+use std::ops::Range;
+
 use rand::seq::SliceRandom;
 
 use super::dataset::{Example, IGNORED};
@@ -22,6 +24,9 @@ pub struct Batch {
     pub sequences: Vec<(usize, usize)>,
     /// Number of labels that count in the loss.
     pub n_targets: usize,
+    /// Length of the longest sequence. RoPE frequencies that depend on the length follow it; a part
+    /// of a batch has that of the whole batch.
+    pub longest: usize,
 }
 
 impl Batch {
@@ -35,9 +40,32 @@ impl Batch {
             batch.labels_shifted.extend_from_slice(&example.labels[1..]);
             batch.labels_shifted.push(IGNORED);
         }
-        batch.n_targets = batch.labels_shifted.iter().filter(|&&label| label != IGNORED).count();
+        batch.n_targets = n_labels(&batch.labels_shifted);
+        batch.longest = batch.sequences.iter().map(|s| s.1).max().unwrap_or(0);
         batch
     }
+
+    /// The batch of some consecutive sequences. They count from 0 again.
+    pub fn part(&self, sequences: Range<usize>) -> Self {
+        let sequences = &self.sequences[sequences];
+        let (start, end) = match (sequences.first(), sequences.last()) {
+            (Some(first), Some(last)) => (first.0, last.0 + last.1),
+            _ => (0, 0),
+        };
+        let labels_shifted = self.labels_shifted[start..end].to_vec();
+        Self {
+            ids: self.ids[start..end].to_vec(),
+            n_targets: n_labels(&labels_shifted),
+            labels_shifted,
+            sequences: sequences.iter().map(|&(first, n)| (first - start, n)).collect(),
+            longest: self.longest,
+        }
+    }
+}
+
+/// Number of labels that count in the loss.
+fn n_labels(labels: &[i32]) -> usize {
+    labels.iter().filter(|&&label| label != IGNORED).count()
 }
 
 /// The order of the examples: shuffled in each epoch, and determined by the seed and the epoch

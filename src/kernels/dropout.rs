@@ -31,6 +31,8 @@ params! {
         step: u32,
         /// Third word of the key.
         site: u32,
+        /// Index of the first element, which counts on from earlier chunks of a sequence.
+        first: u32,
     }
 }
 
@@ -63,7 +65,7 @@ fn mixed([mut x, mut y, mut z, mut w]: [u32; 4]) -> [u32; 4] {
 
 /// The hash of an element, bit for bit equal to that of `dropout/dropout.wgsl`.
 fn hash(i: u32, p: &Params) -> u32 {
-    let seeded = [i, p.seed, p.step, p.site].map(|v| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let seeded = [i.wrapping_add(p.first), p.seed, p.step, p.site].map(|v| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     mixed(mixed(seeded).map(|v| v ^ (v >> 16)))[0]
 }
 
@@ -98,11 +100,20 @@ impl Op for Dropout {
 }
 
 /// Zeroes each element with probability `p` in [0, 1) and divides the others by 1 - p. `key` is
-/// seed, step and site; equal keys give equal masks. Fails for other values of `p`.
-pub fn dropout(rec: &mut Recording, x: &Tensor, p: f32, [seed, step, site]: [u32; 3]) -> Result<Applied> {
+/// seed, step and site; equal keys give equal masks. `first_row` is the number of the first row
+/// within the rows of the key: a part of them gets its part of the mask. Fails for other values of
+/// `p`.
+pub fn dropout(
+    rec: &mut Recording,
+    x: &Tensor,
+    p: f32,
+    [seed, step, site]: [u32; 3],
+    first_row: usize,
+) -> Result<Applied> {
     ensure!((0.0..1.0).contains(&p), "dropout of {p}: the probability must be at least 0 and below 1");
     let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
-    let params = Params { n: x.len() as u32, threshold, scale: 1.0 / (1.0 - p), seed, step, site };
+    let first = (first_row as u32).wrapping_mul(x.cols as u32);
+    let params = Params { n: x.len() as u32, threshold, scale: 1.0 / (1.0 - p), seed, step, site, first };
     Ok((vec![dropped(rec, x, params)], Box::new(Dropout(params))))
 }
 
@@ -110,7 +121,8 @@ fn case(name: &str, rows: usize, cols: usize, p: f32) -> Case {
     let inputs = vec![real(1, rows, cols, 1.0)];
     Case::new(format!("dropout/dropout: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         let key = if rows == 1 { [42, 7, 3] } else { [rows as u32, 1_000_003, 77] };
-        dropout(rec, &b.tensors[0], p, key).map(|(outs, op)| (outs, Some(op)))
+        let first_row = if rows == 31 { 1 << 27 } else { 0 }; // the count of elements wraps
+        dropout(rec, &b.tensors[0], p, key, first_row).map(|(outs, op)| (outs, Some(op)))
     })
 }
 
@@ -120,7 +132,7 @@ fn limit_case(name: &str, above: u32) -> Case {
     let inputs = vec![real(1, 3, 37, 1.0)];
     Case::new(format!("dropout/dropout: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         let x = &b.tensors[0];
-        let mut params = Params { n: x.len() as u32, threshold: 0, scale: 1.5, seed: 42, step: 7, site: 3 };
+        let mut params = Params { n: x.len() as u32, threshold: 0, scale: 1.5, seed: 42, step: 7, site: 3, first: 0 };
         params.threshold = hash(50, &params) + above;
         Ok((vec![dropped(rec, x, params)], Some(Box::new(Dropout(params)))))
     })
@@ -146,7 +158,7 @@ mod tests {
 
     fn mask(key: [u32; 3], n: u32) -> Vec<bool> {
         let [seed, step, site] = key;
-        let p = Params { n, threshold: 1 << 30, scale: 1.0, seed, step, site };
+        let p = Params { n, threshold: 1 << 30, scale: 1.0, seed, step, site, first: 0 };
         (0..n).map(|i| hash(i, &p) < p.threshold).collect()
     }
 
@@ -161,6 +173,12 @@ mod tests {
             let both = m.iter().zip(&m[lag..]).filter(|(a, b)| **a && **b).count();
             assert!((rate(both) - 0.0625).abs() < 0.006, "lag {lag}");
         }
+    }
+
+    #[test]
+    fn a_part_of_the_rows_gets_its_part_of_the_mask() {
+        let p = Params { n: 40, threshold: 1 << 30, scale: 1.0, seed: 1, step: 2, site: 3, first: 0 };
+        assert!((0..10).all(|i| hash(i, &Params { first: 30, ..p }) == hash(30 + i, &p)));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::rotation::{Rotation, Rotations};
-use crate::attention::{Cache, CacheStep, Heads, TrainingLayouts, attend_training};
+use crate::attention::{
+    Cache, CacheStep, Heads, Pass, Stream, StreamChunk, TrainingLayouts, attend_streamed, attend_training,
+};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::{Buffer, Kind, Span};
@@ -63,9 +65,27 @@ pub struct TrainingContext {
     pub kept: Option<KeptLog>,
 }
 
+/// Inputs that all blocks share in a training forward of one chunk of a streamed sequence.
+#[derive(Clone, Debug)]
+pub struct StreamContext {
+    /// The sequence's pairs.
+    pub stream: Rc<Stream>,
+    /// The attention tables of the chunk.
+    pub chunk: Rc<StreamChunk>,
+    /// Whether this is the first forward pass over the chunk.
+    pub pass: Pass,
+    /// Position of each token in its sequence, U32 `[tokens]`.
+    pub positions: Span,
+    /// The RoPE tables for the whole sequence.
+    pub(crate) rotations: Rc<Rotations>,
+    /// Dropout of the adapters; `None` disables it.
+    pub dropout: Option<Dropout>,
+}
+
 /// The attention path of a block.
 pub(super) enum Attend<'a> {
     Training(&'a TrainingContext),
+    Streamed(&'a StreamContext),
     Cached {
         cache: &'a Cache,
         step: &'a CacheStep,
@@ -79,6 +99,7 @@ impl Attend<'_> {
     fn rotation(&self) -> (&Rotations, &Span) {
         match self {
             Attend::Training(c) => (&c.rotations, &c.positions),
+            Attend::Streamed(c) => (&c.rotations, &c.positions),
             Attend::Cached { rotation, .. } => *rotation,
         }
     }
@@ -86,20 +107,24 @@ impl Attend<'_> {
     fn dropout(&self) -> Option<Dropout> {
         match self {
             Attend::Training(c) => c.dropout,
+            Attend::Streamed(c) => c.dropout,
             Attend::Cached { .. } => None,
         }
     }
 }
 
 impl Block {
-    /// x [tokens, hidden] → [tokens, hidden]; overwrites x if the tape does not save it.
-    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<Var> {
+    /// x [tokens, hidden] → [tokens, hidden]; overwrites x if the tape does not save it. In a
+    /// streamed chunk a second output stands for the pairs that later chunks see
+    /// ([`attend_streamed`]).
+    pub(super) fn forward(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<(Var, Option<Var>)> {
         let drop = attend.dropout();
-        let attended = self.attention(tape, x, attend)?;
+        let (attended, carried) = self.attention(tape, x, attend)?;
         let x = self.add_to(tape, x, (&self.o, &attended), self.after_attention_norm.as_ref(), drop)?;
         let [gate, up] = self.normed(tape, &x, self.mlp_norm.as_ref(), &self.gate_up, drop)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| gated(rec, self.activation, &t[0], &t[1]))?;
-        self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)
+        let x = self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)?;
+        Ok((x, carried))
     }
 
     /// residual + s · linear(x), or residual + s · norm(linear(x)) if the block has an output norm.
@@ -137,7 +162,7 @@ impl Block {
     }
 
     /// Input norm and attention, without the output projection.
-    fn attention(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<Var> {
+    fn attention(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<(Var, Option<Var>)> {
         let (drop, (rotations, rows), dim) = (attend.dropout(), attend.rotation(), self.heads.dim);
         let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, drop)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
@@ -152,10 +177,11 @@ impl Block {
             None => tape.apply1(&[&k, &v], concat)?,
         };
         match attend {
-            Attend::Training(context) => self.attend_training(tape, &q, &kv, context),
+            Attend::Training(context) => Ok((self.attend_training(tape, &q, &kv, context)?, None)),
+            Attend::Streamed(context) => self.attend_streamed(tape, &q, &kv, context),
             Attend::Cached { cache, step, .. } => {
                 let out = cache.attend(&mut tape.rec, self.index, step, &q.tensor, &kv.tensor, self.scale);
-                Ok(tape.constant(out))
+                Ok((tape.constant(out), None))
             }
         }
     }
@@ -182,6 +208,24 @@ impl Block {
             Ok(selection)
         })?;
         Ok(out.expect("save_once runs its argument"))
+    }
+
+    fn attend_streamed(
+        &self,
+        tape: &mut Tape,
+        q: &Var,
+        kv: &Var,
+        context: &StreamContext,
+    ) -> Result<(Var, Option<Var>)> {
+        let mut outputs = Vec::new();
+        tape.save_once(|tape, earlier| {
+            let pass = if earlier.is_some() { Pass::Again } else { context.pass };
+            let at = (&context.stream, &context.chunk, self.index);
+            outputs = tape.apply(&[q, kv], |rec, t| attend_streamed(rec, &t[0], &t[1], at, self.scale, pass))?;
+            Ok(Some(context.positions.clone())) // any span says that the first run was
+        })?;
+        let [out, carried]: [Var; 2] = outputs.try_into().expect("an output and what it carries on");
+        Ok((out, Some(carried)))
     }
 
     /// RMS norm of x [tokens, heads · d], each over as many channels as the weight has: those of a

@@ -3,12 +3,12 @@
 //! Training, prefill and decode share one forward. They differ only in the tape and the cache.
 use std::rc::Rc;
 
-use super::block::{Attend, Block, TrainingContext};
+use super::block::{Attend, Block, StreamContext, TrainingContext};
 use super::config::ModelConfig;
 use super::rotation::Rotations;
 use crate::attention::{Attention, Cache, CacheStep, Heads};
 use crate::autograd::{Param, Tape, Var};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span};
 use crate::kernels::embedding::{TokenIndex, embedding};
 use crate::kernels::head::Head;
@@ -74,6 +74,16 @@ impl Llama {
         self.embed.grad.is_some()
     }
 
+    /// Fails for a token that the model does not know.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= self.config.vocab) {
+            Some(id) => {
+                Err(Error::new(format!("token {id} is outside the model's vocabulary of {}", self.config.vocab)))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Makes the RoPE tables those of a text of `length` tokens. Call it before a forward that
     /// reaches new positions.
     pub fn reserve_positions(&mut self, device: &mut dyn Executor, length: usize) -> Result<()> {
@@ -102,11 +112,35 @@ impl Llama {
         for block in &self.blocks {
             let (block, context) = (block.clone(), context.clone());
             let run = move |tape: &mut Tape, inputs: &[Var]| {
-                Ok(vec![block.forward(tape, &inputs[0], &Attend::Training(&context))?])
+                Ok(vec![block.forward(tape, &inputs[0], &Attend::Training(&context))?.0])
             };
             x = tape.checkpoint(&[x], run)?.remove(0);
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
+    }
+
+    /// Forward of one chunk of a streamed sequence; returns the final hidden states [tokens,
+    /// hidden] and, for each layer, a variable that stands for the pairs that later chunks see
+    /// ([`crate::attention::attend_streamed`]).
+    pub fn forward_streamed(
+        &self,
+        tape: &mut Tape,
+        ids: &TokenIndex,
+        context: &StreamContext,
+    ) -> Result<(Var, Vec<Var>)> {
+        let mut x = self.embed(tape, ids)?;
+        let mut carried = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let (block, context) = (block.clone(), context.clone());
+            let run = move |tape: &mut Tape, inputs: &[Var]| {
+                let (x, carried) = block.forward(tape, &inputs[0], &Attend::Streamed(&context))?;
+                Ok([Some(x), carried].into_iter().flatten().collect())
+            };
+            let mut outputs = tape.checkpoint(&[x], run)?;
+            carried.extend(outputs.drain(1..));
+            x = outputs.remove(0);
+        }
+        Ok((norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)?, carried))
     }
 
     /// Forward of the next chunk of a cached sequence, with the tables of
@@ -127,7 +161,7 @@ impl Llama {
     ) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {
-            x = block.forward(tape, &x, &Attend::Cached { cache, step, rotation })?;
+            x = block.forward(tape, &x, &Attend::Cached { cache, step, rotation })?.0;
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }

@@ -21,6 +21,8 @@ pub struct Dropout {
     pub seed: u32,
     /// Step and micro-batch as one counter.
     pub step: u32,
+    /// Number of the first token in its batch: a chunk of a sequence gets its part of the mask.
+    pub first_token: usize,
 }
 
 /// A low-rank adapter.
@@ -157,9 +159,9 @@ impl Lora {
 
     /// x with dropout, where it applies.
     fn dropped(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Option<Var>> {
-        let Some(key) = drop.filter(|_| self.dropout > 0.0) else { return Ok(None) };
-        let key = [key.seed, key.step, self.site];
-        tape.apply1(&[x], |rec, t| dropout(rec, &t[0], self.dropout, key)).map(Some)
+        let Some(drop) = drop.filter(|_| self.dropout > 0.0) else { return Ok(None) };
+        let key = [drop.seed, drop.step, self.site];
+        tape.apply1(&[x], |rec, t| dropout(rec, &t[0], self.dropout, key, drop.first_token)).map(Some)
     }
 
     /// y + factor · s · (x Aᵀ) Bᵀ, in place.

@@ -146,7 +146,16 @@ impl Run<'_, '_> {
             self.clock.begin();
         }
         let attention = self.trainer.attention_of(step);
-        let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+        let mut queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+        let longest = batches.iter().map(|b| b.longest).max().unwrap_or(0);
+        while queued.as_ref().is_err_and(|e| e.kind() == ErrorKind::OutOfMemory)
+            && let Some(chunk) = self.trainer.shorten_chunk(longest)
+        {
+            self.observer.note(&format!(
+                "step {step} does not fit into the device's memory: long sequences stream in chunks of {chunk} tokens from now on"
+            ));
+            queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
+        }
         self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;

@@ -3,7 +3,10 @@
 //! The loss is the sum over all labelled tokens of the step divided by their count, so accumulation
 //! weights every token equally.
 
+use std::ops::Range;
+
 use super::objective::{Objective, UploadedBatch};
+use super::streamed::{Piece, StreamedSequence, pieces};
 use crate::attention::Attention;
 use crate::autograd::Tape;
 use crate::checkpoint::load::Loaded;
@@ -12,13 +15,16 @@ use crate::error::{Error, Result};
 use crate::gpu::{Executor, Recording, Span};
 use crate::kernels::clip_grad::norm_and_factor;
 use crate::kernels::elementwise::add_into;
+use crate::model::llama::Llama;
 use crate::nn::Dropout;
-use crate::tensor::{Arena, Format, Tensor, copy_tensor};
+use crate::tensor::{Arena, Format, Tensor};
 
 /// Computes losses and gradients; the gradients are in the model's arena.
 pub struct GradientStep {
     /// Recomputes each block's activations in the backward pass.
     recompute: bool,
+    /// Sequences of more than one chunk of this many tokens stream.
+    chunk: Option<usize>,
     one: Tensor,
     loss: Tensor,
     /// [1, 2]: gradient norm before clipping, and the factor that clips it.
@@ -27,12 +33,17 @@ pub struct GradientStep {
 
 impl GradientStep {
     /// Allocates the loss and the norm. `recompute` drops each block's activations and recomputes
-    /// them in the backward pass: less memory, a third more time.
-    pub fn new(device: &mut dyn Executor, recompute: bool) -> Result<Self> {
+    /// them in the backward pass: less memory, a third more time. With `chunk`, longer sequences
+    /// stream through the device in chunks of about this many tokens.
+    pub fn new(device: &mut dyn Executor, recompute: bool, chunk: Option<usize>) -> Result<Self> {
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
         one.write(device, &[1.0])?;
-        Ok(Self { recompute, one, loss, clipping })
+        Ok(Self { recompute, chunk, one, loss, clipping })
+    }
+
+    pub(super) fn set_chunk(&mut self, chunk: Option<usize>) {
+        self.chunk = chunk;
     }
 
     /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all
@@ -55,8 +66,7 @@ impl GradientStep {
         for (i, batch) in batches.iter().filter(|b| b.n_targets > 0).enumerate() {
             let dropout = dropout.map(|d| Dropout { step: d.step.wrapping_add(i as u32), ..d });
             let objective = Objective { attention, scale: (1.0 / n_targets as f64) as f32, dropout, kept: None };
-            let recording = self.record(device, loaded, batch, &objective)?;
-            device.run(&recording)?;
+            self.add_batch(device, loaded, batch, &objective)?;
         }
         Ok(n_targets)
     }
@@ -104,9 +114,73 @@ impl GradientStep {
         batch: &Batch,
         objective: &Objective,
     ) -> Result<f64> {
-        let recording = self.record(device, loaded, batch, objective)?;
-        device.run(&recording)?;
+        self.add_batch(device, loaded, batch, objective)?;
         Ok(device.read_f64(self.loss.span())?[0])
+    }
+
+    fn add_batch(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        objective: &Objective,
+    ) -> Result<()> {
+        for piece in pieces(batch, objective.attention, self.chunk) {
+            match piece {
+                Piece::AtOnce(part, _) if part.n_targets == 0 => {}
+                Piece::AtOnce(part, first_token) => {
+                    let dropout = objective.dropout.map(|d| Dropout { first_token, ..d });
+                    let recording = self.record(device, loaded, &part, &Objective { dropout, ..objective.clone() })?;
+                    device.run(&recording)?;
+                }
+                Piece::Streamed(tokens) => {
+                    let model = &mut loaded.model;
+                    let sequence = self.streamed(device, model, (batch, tokens), objective, true)?;
+                    sequence.accumulate(device, model, (&self.one, &self.loss), self.recompute)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn streamed<'a>(
+        &self,
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        tokens: (&'a Batch, Range<usize>),
+        objective: &'a Objective,
+        with_gradients: bool,
+    ) -> Result<StreamedSequence<'a>> {
+        let chunk = self.chunk.expect("only a step with chunks streams");
+        StreamedSequence::new(device, model, tokens, objective, chunk, with_gradients)
+    }
+
+    /// The recordings of a batch that take the most memory, for their sizes only.
+    pub fn record_largest(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        objective: &Objective,
+    ) -> Result<Vec<Recording>> {
+        let mut recordings = Vec::new();
+        for piece in pieces(batch, objective.attention, self.chunk) {
+            match piece {
+                Piece::AtOnce(part, _) if part.n_targets == 0 => {}
+                Piece::AtOnce(part, _) => recordings.push(self.record(device, loaded, &part, objective)?),
+                Piece::Streamed(tokens) => {
+                    let model = &mut loaded.model;
+                    let sequence = self.streamed(device, model, (batch, tokens), objective, true)?;
+                    recordings.extend(sequence.record_largest(
+                        device,
+                        model,
+                        (&self.one, &self.loss),
+                        self.recompute,
+                    )?);
+                }
+            }
+        }
+        Ok(recordings)
     }
 
     /// Uploads a batch and records its forward and backward, which add to the arena's gradients and
@@ -140,13 +214,28 @@ impl GradientStep {
             return Ok((0.0, 0));
         }
         let objective = Objective { attention, scale: 1.0, dropout: None, kept: None };
-        let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, &objective)?;
-        let max_elements = device.limits().max_elements();
-        let mut tape = Tape::inference();
-        let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, 1.0, max_elements)?;
-        copy_tensor(&mut tape.rec, &loss.tensor, &self.loss);
-        device.run(&tape.rec)?;
+        let mut clear = Recording::new();
+        clear.clear(self.loss.span());
+        device.run(&clear)?;
+        for piece in pieces(batch, attention, self.chunk) {
+            match piece {
+                Piece::AtOnce(part, _) if part.n_targets == 0 => {}
+                Piece::AtOnce(part, _) => {
+                    let uploaded = UploadedBatch::new(device, &mut loaded.model, &part, &objective)?;
+                    let max_elements = device.limits().max_elements();
+                    let mut tape = Tape::inference();
+                    let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
+                    let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, 1.0, max_elements)?;
+                    add_into(&mut tape.rec, &loss.tensor, &self.loss);
+                    device.run(&tape.rec)?;
+                }
+                Piece::Streamed(tokens) => {
+                    let model = &mut loaded.model;
+                    let sequence = self.streamed(device, model, (batch, tokens), &objective, false)?;
+                    sequence.evaluate(device, model, &self.loss)?;
+                }
+            }
+        }
         Ok((device.read_f64(self.loss.span())?[0], batch.n_targets))
     }
 }
@@ -176,7 +265,7 @@ mod tests {
             Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
         };
         let batches = [9, 30].map(|n| Batch::new(&[example(n)]));
-        let step = GradientStep::new(device, false).unwrap();
+        let step = GradientStep::new(device, false, None).unwrap();
         let n = step.run(device, &mut loaded, &batches, Attention::Dense, None).unwrap();
         let loss = device.read_f64(step.loss()).unwrap()[0];
         let mut squares = 0.0;
@@ -198,7 +287,7 @@ mod tests {
         let device = &mut CpuExecutor::<f32>::new();
         let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
         let mut loaded = load(device, &source, None, Train::Nothing).unwrap();
-        let step = GradientStep::new(device, false).unwrap();
+        let step = GradientStep::new(device, false, None).unwrap();
         let batch = Batch::new(&[Example { ids: vec![1, 2, 3], labels: vec![1, 2, 3] }]);
         assert!(step.evaluate(device, &mut loaded, &batch, Attention::Dense).unwrap().0 > 0.0);
         assert!(step.norm(device, &loaded).is_err());

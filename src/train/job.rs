@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::chunk_length::ChunkLength;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{LayerList, ModuleSet, Targets};
@@ -140,6 +141,10 @@ pub struct TrainJob {
     /// Recompute activations in the backward pass: less memory, a third more time
     #[arg(long, action = ArgAction::SetTrue)]
     pub recompute: bool,
+    /// Stream sequences that are longer than a chunk of this many tokens: less memory, one more
+    /// forward pass; auto streams what does not fit
+    #[arg(long, value_name = "TOKENS|auto", default_value_t)]
+    pub chunk: ChunkLength,
     /// Evaluate on the validation data every N steps and at the end; 0 for the end only
     #[arg(long, value_name = "N", default_value_t = DEFAULT.eval_every)]
     pub eval_every: u64,
@@ -197,6 +202,7 @@ const DEFAULT: TrainJob = TrainJob {
     clip: 1.0,
     max_length: None,
     recompute: false,
+    chunk: ChunkLength::Auto,
     eval_every: 0,
     save_every: 200,
     betas: None,

@@ -1,10 +1,11 @@
 //! Floor 8: fine-tuning.
 //!
-//! `objective.rs` computes the loss of a batch, `gradient_step.rs` its gradients, `stepper.rs` runs
-//! one optimiser step, `trainer.rs` holds the model in training, `fit.rs` runs the training loop,
+//! `objective.rs` computes the loss of a batch, `gradient_step.rs` its gradients, `streamed.rs` those
+//! of a sequence chunk by chunk, `stepper.rs` runs one optimiser step, `trainer.rs` holds the model in training, `fit.rs` runs the training loop,
 //! and `run.rs` runs a job (`job.rs`) from files to the output folder. `probe.rs` exports the
 //! results of a forward and backward pass.
 
+mod chunk_length;
 mod fit;
 mod gradient_step;
 mod job;
@@ -17,11 +18,13 @@ mod save;
 mod state;
 mod step_clock;
 mod stepper;
+mod streamed;
 mod trainer;
 
+pub use chunk_length::ChunkLength;
 pub use gradient_step::GradientStep;
 pub use job::{DEFAULT_RANK, Method, TrainJob};
-pub use objective::{Objective, UploadedBatch};
+pub use objective::{Labelled, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{read_data, run, run_opened};

@@ -33,19 +33,23 @@ pub struct Objective {
 pub struct UploadedBatch {
     ids: TokenIndex,
     context: TrainingContext,
-    /// Labelled rows, their inverse table and their labels; `None` if no token has a label.
-    labelled: Option<[Span; 3]>,
+    /// `None` if no token has a label.
+    labelled: Option<Labelled>,
+}
+
+/// The labels of a run of tokens on the device.
+#[derive(Debug)]
+pub struct Labelled {
+    /// Labelled rows, their inverse table and their labels.
+    tables: [Span; 3],
     n_tokens: usize,
 }
 
 impl UploadedBatch {
     /// Checks and uploads a batch.
     pub fn new(device: &mut dyn Executor, model: &mut Llama, batch: &Batch, objective: &Objective) -> Result<Self> {
-        let longest = batch.sequences.iter().map(|s| s.1).max().unwrap_or(0);
-        if let Some(id) = batch.ids.iter().find(|&&id| id as usize >= model.config.vocab) {
-            return Err(Error::new(format!("token {id} is outside the model's vocabulary of {}", model.config.vocab)));
-        }
-        model.reserve_positions(device, longest)?;
+        model.check_ids(&batch.ids)?;
+        model.reserve_positions(device, batch.longest)?;
         let ids = TokenIndex::upload(device, &batch.ids, model.trains_embedding())?;
         let layers = model.config.layer_attentions(objective.attention);
         let layouts = TrainingLayouts::upload(device, &layers, model.heads(), &batch.sequences)?;
@@ -57,25 +61,8 @@ impl UploadedBatch {
             dropout: objective.dropout,
             kept: objective.kept.clone(),
         };
-        let mut inverse = vec![NOT_CHOSEN; batch.ids.len()];
-        let (mut rows, mut labels) = (Vec::new(), Vec::new());
-        for (row, &label) in batch.labels_shifted.iter().enumerate() {
-            if let Ok(label) = u32::try_from(label) {
-                inverse[row] = rows.len() as u32;
-                rows.push(row as u32);
-                labels.push(label);
-            }
-        }
-        let labelled = if rows.is_empty() {
-            None
-        } else {
-            Some([
-                upload_words(device, "labelled rows", &rows)?,
-                upload_words(device, "inverse of labelled rows", &inverse)?,
-                upload_words(device, "labels", &labels)?,
-            ])
-        };
-        Ok(Self { ids, context, labelled, n_tokens: batch.ids.len() })
+        let labelled = Labelled::upload(device, &batch.labels_shifted)?;
+        Ok(Self { ids, context, labelled })
     }
 
     /// Appends the forward pass of the model: final hidden states [tokens, hidden].
@@ -86,9 +73,40 @@ impl UploadedBatch {
     /// Appends the loss [1, 1] of hidden states: scale · Σ −log p(label). Fails if no token has a
     /// label.
     pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
-        let Some([rows, inverse, labels]) = &self.labelled else {
+        let Some(labelled) = &self.labelled else {
             return Err(Error::new("no token of the batch has a label, so there is nothing to train on"));
         };
+        labelled.loss(tape, model, hidden, scale, max_elements)
+    }
+}
+
+impl Labelled {
+    /// Uploads the labels of consecutive tokens, each the token's successor; `None` if all are
+    /// ignored.
+    pub fn upload(device: &mut dyn Executor, labels_shifted: &[i32]) -> Result<Option<Self>> {
+        let mut inverse = vec![NOT_CHOSEN; labels_shifted.len()];
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        for (row, &label) in labels_shifted.iter().enumerate() {
+            if let Ok(label) = u32::try_from(label) {
+                inverse[row] = rows.len() as u32;
+                rows.push(row as u32);
+                labels.push(label);
+            }
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let tables = [
+            upload_words(device, "labelled rows", &rows)?,
+            upload_words(device, "inverse of labelled rows", &inverse)?,
+            upload_words(device, "labels", &labels)?,
+        ];
+        Ok(Some(Self { tables, n_tokens: labels_shifted.len() }))
+    }
+
+    /// Appends the loss [1, 1] of the tokens' hidden states: scale · Σ −log p(label).
+    pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
+        let [rows, inverse, labels] = &self.tables;
         let chosen = if rows.len == self.n_tokens {
             hidden.clone()
         } else {

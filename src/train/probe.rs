@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::gradient_step::GradientStep;
 use super::objective::{Objective, UploadedBatch};
+use super::streamed::{Piece, StreamedSequence, pieces};
 use crate::attention::Attention;
 use crate::autograd::Tape;
 use crate::checkpoint::adapter_file::MAGNITUDE;
@@ -13,7 +14,7 @@ use crate::data::batch::Batch;
 use crate::data::dataset::{Example, IGNORED};
 use crate::error::{Error, Result};
 use crate::formats::host_tensor::HostTensor;
-use crate::gpu::{Executor, Span};
+use crate::gpu::{Executor, Recording};
 use crate::kernels::head::logits_into;
 use crate::kernels::matmul::Rows;
 use crate::model::block::KeptLog;
@@ -35,6 +36,8 @@ pub struct ProbeRequest<'a> {
     pub recompute: bool,
     /// Dense or LRSA.
     pub attention: Attention,
+    /// Stream longer sequences in chunks of about this many tokens.
+    pub chunk: Option<usize>,
 }
 
 /// Computes `logits` [B, T, V], `loss` `[1]`, `grad.NAME`, and `kept.LAYER` [B, Hk, P-1, K] of
@@ -49,21 +52,12 @@ pub fn probe(
     let examples = examples(request)?;
     let batch = Batch::new(&examples);
     let n_targets = if request.labels.is_some() { batch.n_targets } else { 0 };
-    let kept: KeptLog = Rc::new(RefCell::new(Vec::new()));
     let scale = (1.0 / n_targets.max(1) as f64) as f32;
-    let objective = Objective { attention: request.attention, scale, dropout: None, kept: Some(kept.clone()) };
-    let uploaded = UploadedBatch::new(device, &mut loaded.model, &batch, &objective)?;
-    let mut tape = Tape::inference();
-    let hidden = uploaded.hidden(&mut tape, &loaded.model)?.tensor;
-    let limits = device.limits();
-    let states = Tensor::persistent("final hidden states", Format::F32, hidden.rows, hidden.cols, &limits)?;
-    copy_tensor(&mut tape.rec, &hidden, &states);
-    device.run(&tape.rec)?;
-    let logits = read_logits(device, loaded, &states)?;
+    let objective = Objective { attention: request.attention, scale, dropout: None, kept: None };
+    let Forward { logits, kept } = forward(device, loaded, &batch, &objective, request.chunk)?;
     let mut out = vec![("logits".to_string(), padded_logits(&logits, &batch, loaded.model.config.vocab))];
     if n_targets > 0 {
-        let step = GradientStep::new(device, request.recompute)?;
-        let objective = Objective { kept: None, ..objective };
+        let step = GradientStep::new(device, request.recompute, request.chunk)?;
         let loss = if request.grads {
             step.clear(device, loaded)?;
             step.accumulate(device, loaded, &batch, &objective)?
@@ -79,7 +73,7 @@ pub fn probe(
             out.push((format!("grad.{}", t.name), HostTensor::from_f32(&file_shape(&t.name, &t.grad), &values)));
         }
     }
-    out.extend(kept_tensors(device, loaded, request, &batch, &kept.borrow())?);
+    out.extend(kept_tensors(loaded, request, &batch, &kept));
     Ok(out)
 }
 
@@ -139,37 +133,103 @@ fn padded_logits(flat: &[f32], batch: &Batch, vocab: usize) -> HostTensor {
     HostTensor::from_f32(&[batch.sequences.len(), longest, vocab], &values)
 }
 
-/// Kept rows of the flat batch, as positions in their sequences.
+/// The kept positions of each layer and sequence: [pairs, Hk, K]; empty where nothing is selected.
 fn kept_tensors(
-    device: &mut dyn Executor,
     loaded: &Loaded,
     request: &ProbeRequest<'_>,
     batch: &Batch,
-    log: &[Option<Span>],
-) -> Result<Vec<(String, HostTensor)>> {
-    let Attention::Lrsa(lrsa) = request.attention else { return Ok(vec![]) };
-    let (heads, kept) = (loaded.model.config.n_kv_heads, lrsa.kept());
+    kept: &[Vec<Vec<u32>>],
+) -> Vec<(String, HostTensor)> {
+    let Attention::Lrsa(lrsa) = request.attention else { return vec![] };
+    let (heads, n_kept) = (loaded.model.config.n_kv_heads, lrsa.kept());
     let n_pairs = |n: usize| lrsa.partitions(n).saturating_sub(1);
     let most = batch.sequences.iter().map(|s| n_pairs(s.1)).max().unwrap_or(0);
     let mut out = Vec::new();
-    for (layer, span) in log.iter().enumerate() {
-        let Some(span) = span else { continue };
-        let rows = device.read_words(span)?; // [pairs of all sequences, Hk, K]
-        let mut values = vec![-1i32; batch.sequences.len() * heads * most * kept];
-        let mut pair = 0;
-        for (b, &(start, n)) in batch.sequences.iter().enumerate() {
-            for p in 0..n_pairs(n) {
-                for h in 0..heads {
-                    for i in 0..kept {
-                        let row = rows[((pair + p) * heads + h) * kept + i];
-                        values[((b * heads + h) * most + p) * kept + i] = row as i32 - start as i32;
-                    }
-                }
+    for (layer, sequences) in kept.iter().enumerate().filter(|(_, s)| s.iter().any(|s| !s.is_empty())) {
+        let mut values = vec![-1i32; batch.sequences.len() * heads * most * n_kept];
+        for (b, positions) in sequences.iter().enumerate() {
+            for (i, &position) in positions.iter().enumerate() {
+                let (pair, head, place) = (i / n_kept / heads, i / n_kept % heads, i % n_kept);
+                values[((b * heads + head) * most + pair) * n_kept + place] = position as i32;
             }
-            pair += n_pairs(n);
         }
-        let shape = [batch.sequences.len(), heads, most, kept];
+        let shape = [batch.sequences.len(), heads, most, n_kept];
         out.push((format!("kept.{layer}"), HostTensor::from_i32(&shape, &values)));
     }
-    Ok(out)
+    out
+}
+
+/// What a forward pass gives, for all sequences.
+struct Forward {
+    /// [tokens, vocabulary]
+    logits: Vec<f32>,
+    /// Positions of each layer and sequence.
+    kept: Vec<Vec<Vec<u32>>>,
+}
+
+fn forward(
+    device: &mut dyn Executor,
+    loaded: &mut Loaded,
+    batch: &Batch,
+    objective: &Objective,
+    chunk: Option<usize>,
+) -> Result<Forward> {
+    let n_layers = loaded.model.config.n_layers();
+    let mut all = Forward { logits: Vec::new(), kept: vec![Vec::new(); n_layers] };
+    for piece in pieces(batch, objective.attention, chunk) {
+        match piece {
+            Piece::AtOnce(part, _) => {
+                let log: KeptLog = Rc::new(RefCell::new(Vec::new()));
+                let objective = Objective { kept: Some(log.clone()), ..objective.clone() };
+                let uploaded = UploadedBatch::new(device, &mut loaded.model, &part, &objective)?;
+                let mut tape = Tape::inference();
+                let hidden = uploaded.hidden(&mut tape, &loaded.model)?.tensor;
+                all.logits.extend(run_and_read_logits(device, loaded, tape.rec, &hidden)?);
+                for (layer, rows) in log.borrow().iter().enumerate() {
+                    let rows = rows.as_ref().map(|span| device.read_words(span)).transpose()?.unwrap_or_default();
+                    all.kept[layer].extend(positions_of(&rows, &part));
+                }
+            }
+            Piece::Streamed(tokens) => {
+                let at = (batch, tokens);
+                let chunk = chunk.expect("only with chunks a sequence streams");
+                let sequence = StreamedSequence::new(device, &mut loaded.model, at, objective, chunk, false)?;
+                for c in 0..sequence.stream().chunks().len() {
+                    let (rec, hidden) = sequence.record_hidden(device, &loaded.model, c)?;
+                    all.logits.extend(run_and_read_logits(device, loaded, rec, &hidden)?);
+                }
+                for (layer, kept) in all.kept.iter_mut().enumerate() {
+                    kept.push(sequence.stream().selected(device, layer)?.unwrap_or_default());
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Splits the kept rows of a batch, sequence after sequence, and makes them positions. A sequence
+/// ends where rows lie beyond it.
+fn positions_of(rows: &[u32], batch: &Batch) -> Vec<Vec<u32>> {
+    let mut rest = rows;
+    let of = |&(start, n): &(usize, usize)| {
+        let end = rest.iter().position(|&row| row as usize >= start + n).unwrap_or(rest.len());
+        let (own, others) = rest.split_at(end);
+        rest = others;
+        own.iter().map(|&row| row - start as u32).collect()
+    };
+    batch.sequences.iter().map(of).collect()
+}
+
+/// Runs a forward pass and reads the logits of its hidden states.
+fn run_and_read_logits(
+    device: &mut dyn Executor,
+    loaded: &Loaded,
+    mut rec: Recording,
+    hidden: &Tensor,
+) -> Result<Vec<f32>> {
+    let limits = device.limits();
+    let states = Tensor::persistent("final hidden states", Format::F32, hidden.rows, hidden.cols, &limits)?;
+    copy_tensor(&mut rec, hidden, &states);
+    device.run(&rec)?;
+    read_logits(device, loaded, &states)
 }

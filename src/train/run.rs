@@ -3,6 +3,7 @@
 //! Rejects problems with the model, the data or the folder before any device work and before
 //! writing anything. [`super::trainer`] does the training.
 
+use super::chunk_length::ChunkLength;
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
 use super::run_folder::RunFolder;
@@ -48,6 +49,9 @@ fn run_valid(
     let data = read_data(job, files, observer)?;
     let mut trainer = Trainer::of_valid(device, files, job)?;
     trainer.check_largest(device, &data.train.examples)?;
+    if let (ChunkLength::Auto, Some(chunk)) = (job.chunk, trainer.chunk()) {
+        observer.note(&format!("the longest batch does not fit at once: long sequences stream in chunks of {chunk} tokens"));
+    }
     folder.make()?;
     let done = trainer.fit(device, &data, Some(&mut folder), observer);
     done.map_err(|e| folder.explained(e))

@@ -65,6 +65,9 @@ pub struct StepSettings {
     pub clip: f64,
     /// Recompute each block's activations in the backward pass.
     pub recompute: bool,
+    /// Longer sequences stream through the device in chunks of about this many tokens; `None`
+    /// takes each batch at once.
+    pub chunk: Option<usize>,
     /// Seed of the adapters' dropout.
     pub seed: u32,
 }
@@ -88,12 +91,28 @@ impl Stepper {
         settings: StepSettings,
     ) -> Result<Self> {
         let optimizer = Optimizer::new(device, trained(loaded)?, rule)?;
-        Ok(Self { gradients: GradientStep::new(device, settings.recompute)?, optimizer, settings, n_micro: 0 })
+        Ok(Self {
+            gradients: GradientStep::new(device, settings.recompute, settings.chunk)?,
+            optimizer,
+            settings,
+            n_micro: 0,
+        })
     }
 
     /// Losses and gradients without an update.
     pub fn gradients(&self) -> &GradientStep {
         &self.gradients
+    }
+
+    /// Streams sequences of more than one chunk of this many tokens from now on.
+    pub(super) fn set_chunk(&mut self, chunk: Option<usize>) {
+        self.settings.chunk = chunk;
+        self.gradients.set_chunk(chunk);
+    }
+
+    /// The length of the chunks, if sequences stream.
+    pub fn chunk(&self) -> Option<usize> {
+        self.settings.chunk
     }
 
     /// Updates done so far.
@@ -146,7 +165,7 @@ impl Stepper {
         attention: Attention,
         lr: f64,
     ) -> Result<StartedStep> {
-        let dropout = Dropout { seed: self.settings.seed, step: self.n_micro };
+        let dropout = Dropout { seed: self.settings.seed, step: self.n_micro, first_token: 0 };
         let n_targets = self.gradients.run(device, loaded, batches, attention, Some(dropout))?;
         self.n_micro += batches.iter().filter(|b| b.n_targets > 0).count() as u32;
         let arena = trained(loaded)?;
@@ -182,20 +201,21 @@ impl Stepper {
         if batch.n_targets == 0 {
             return Ok(()); // steps skip such batches
         }
-        let recording = self.record_to_look_at(device, loaded, batch, attention)?;
-        device.check(&recording)
+        let recordings = self.record_to_look_at(device, loaded, batch, attention)?;
+        recordings.iter().try_for_each(|recording| device.check(recording))
     }
 
-    /// Records a step on this batch, for its sizes only.
+    /// The recordings of a step on this batch that take the most memory, for their sizes only.
     fn record_to_look_at(
         &self,
         device: &mut dyn Executor,
         loaded: &mut Loaded,
         batch: &Batch,
         attention: Attention,
-    ) -> Result<Recording> {
-        let dropout = Some(Dropout { seed: self.settings.seed, step: 0 });
-        self.gradients.record(device, loaded, batch, &Objective { attention, scale: 1.0, dropout, kept: None })
+    ) -> Result<Vec<Recording>> {
+        let dropout = Some(Dropout { seed: self.settings.seed, step: 0, first_token: 0 });
+        let objective = Objective { attention, scale: 1.0, dropout, kept: None };
+        self.gradients.record_largest(device, loaded, batch, &objective)
     }
 
     /// Peak device bytes of a step on this batch, including weights, gradients and optimiser slots.
@@ -207,17 +227,18 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<u64> {
-        let step = self.record_to_look_at(device, loaded, batch, attention)?;
+        let mut recordings = self.record_to_look_at(device, loaded, batch, attention)?;
         let mut update = Recording::new();
         self.gradients.record_clear(&mut update, loaded);
         self.record_update(&mut update, loaded)?;
+        recordings.push(update);
         let mut kept = HashMap::new();
-        for (span, _) in step.commands().iter().chain(update.commands()).flat_map(Command::uses) {
+        for (span, _) in recordings.iter().flat_map(Recording::commands).flat_map(Command::uses) {
             if span.buffer.lifetime() == Lifetime::Persistent {
                 kept.insert(span.buffer.id(), span.buffer.n_bytes());
             }
         }
-        let passing = Plan::new(&step).peak_bytes().max(Plan::new(&update).peak_bytes());
+        let passing = recordings.iter().map(|rec| Plan::new(rec).peak_bytes()).max().unwrap_or(0);
         Ok(kept.values().sum::<u64>() + passing)
     }
 }

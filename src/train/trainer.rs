@@ -5,6 +5,7 @@
 
 use rand::RngExt;
 
+use super::chunk_length::ChunkLength;
 use super::job::{Method, TrainJob};
 use super::observer::EvalLine;
 use super::run_folder::RunFolder;
@@ -57,7 +58,7 @@ impl Trainer {
         };
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
-        let settings = StepSettings { clip: job.clip, recompute: job.recompute, seed };
+        let settings = StepSettings { clip: job.clip, recompute: job.recompute, chunk: job.chunk.first(), seed };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let attentions = job.attentions(attention)?;
         let adapter = adapter.map(|a| a.config);
@@ -128,13 +129,37 @@ impl Trainer {
     }
 
     /// Rejects data whose largest batch, made of the longest examples, is known not to fit on the
-    /// device. Records that batch and computes nothing; without this check, [`Trainer::fit`] fails
-    /// at the step with that batch.
+    /// device. Where the job leaves the length of chunks open, takes the longest one with which it
+    /// fits. Records that batch and computes nothing; without this check, [`Trainer::fit`] fails at
+    /// the step with that batch.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
         let batch = self.largest(examples);
-        let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
-        let checked = self.attentions.iter().try_for_each(&mut check);
+        let mut checked = Ok(());
+        for chunk in self.job.chunk.candidates(batch.longest) {
+            self.stepper.set_chunk(chunk);
+            let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
+            checked = self.attentions.iter().try_for_each(&mut check);
+            match &checked {
+                Err(e) if e.kind() == ErrorKind::OutOfMemory => {}
+                _ => break,
+            }
+        }
         checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
+    }
+
+    /// Takes the next shorter chunk after a step had too little memory; returns it. `None` if the
+    /// job names the length, or if there is no shorter one.
+    pub(super) fn shorten_chunk(&mut self, longest: usize) -> Option<usize> {
+        let now = self.stepper.chunk();
+        let shorter = |c: &Option<usize>| c.is_some_and(|c| now.is_none_or(|now| c < now));
+        let next = self.job.chunk.candidates(longest).into_iter().find(shorter)?;
+        self.stepper.set_chunk(next);
+        next
+    }
+
+    /// The length of the chunks in which long sequences stream, `None` if none does.
+    pub fn chunk(&self) -> Option<usize> {
+        self.stepper.chunk()
     }
 
     /// Peak device bytes of training on these examples, including the weights. Records their
@@ -161,8 +186,10 @@ impl Trainer {
             return e;
         }
         let recompute = if self.job.recompute { "" } else { "`recompute`, " };
+        let chunk = if self.job.chunk == ChunkLength::Auto { "" } else { "a smaller `chunk`, " };
         e.context(format!(
-            "a batch of {n_tokens} tokens does not fit: use {recompute}a smaller `batch_size` (with `accumulate`) or `max_length`"
+            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}a smaller `batch_size` (with `accumulate`) or \
+             `max_length`"
         ))
     }
 }

@@ -36,7 +36,7 @@ pub fn check_cached_equals_training(
 ) {
     let vocab = loaded.model.config.vocab;
     let ids: Vec<Vec<u32>> = lengths.iter().enumerate().map(|(i, &n)| tokens(n, vocab, i)).collect();
-    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention };
+    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention, chunk: None };
     let trained = probe(device, loaded, &request).unwrap();
     let all = trained.iter().find(|(name, _)| name == "logits").unwrap().1.to_f32().unwrap();
     let longest = lengths.iter().max().unwrap();
