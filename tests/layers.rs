@@ -92,7 +92,14 @@ fn only_layers_with_full_attention_are_compressed() {
     let device = &mut CpuExecutor::<f32>::new();
     let mut loaded = open(device, BlockNorms::Before, Train::Nothing);
     let ids = vec![tokens(60, 512, 1), tokens(31, 512, 2)];
-    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention: lrsa(4, 8, 0.5) };
+    let request = ProbeRequest {
+        ids: &ids,
+        labels: None,
+        grads: false,
+        recompute: false,
+        attention: lrsa(4, 8, 0.5),
+        distill: None,
+    };
     let found = probe(device, &mut loaded, &request).unwrap();
     let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).filter(|n| n.starts_with("kept.")).collect();
     assert_eq!(names, COMPRESSED.map(|layer| format!("kept.{layer}")), "layers keep their numbers");
@@ -132,7 +139,7 @@ fn dynamic() -> RopeScaling {
 /// Logits of the training form of one text.
 fn trained(device: &mut dyn Executor, loaded: &mut Loaded, ids: &[u32], attention: Attention) -> Vec<f32> {
     let ids = [ids.to_vec()];
-    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention };
+    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention, distill: None };
     probe(device, loaded, &request).unwrap().remove(0).1.to_f32().unwrap()
 }
 

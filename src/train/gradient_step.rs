@@ -1,8 +1,9 @@
 //! A gradient step: the loss, gradients and gradient norm of micro-batches, without an optimiser.
 //!
 //! The loss is the sum over all labelled tokens of the step divided by their count, so accumulation
-//! weights every token equally.
+//! weights every token equally. With a teacher, so is the divergence from it over all positions.
 
+use super::distill::{Counts, Distill};
 use super::objective::{Objective, UploadedBatch};
 use crate::attention::Attention;
 use crate::autograd::Tape;
@@ -21,6 +22,8 @@ pub struct GradientStep {
     recompute: bool,
     one: Tensor,
     loss: Tensor,
+    /// Σ cross-entropy and Σ divergence of distillation, without their factors.
+    parts: [Tensor; 2],
     /// [1, 2]: gradient norm before clipping, and the factor that clips it.
     clipping: Tensor,
 }
@@ -31,14 +34,15 @@ impl GradientStep {
     pub fn new(device: &mut dyn Executor, recompute: bool) -> Result<Self> {
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
+        let parts = [row("summed cross-entropy", 1)?, row("summed divergence", 1)?];
         one.write(device, &[1.0])?;
-        Ok(Self { recompute, one, loss, clipping })
+        Ok(Self { recompute, one, loss, parts, clipping })
     }
 
     /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all
-    /// batches, run one after another; returns the number of labelled tokens. `dropout` applies to
-    /// the first batch; each further batch uses the next step number. Skips batches without
-    /// labelled tokens.
+    /// batches, run one after another; returns what it divided by. `dropout` applies to the first
+    /// batch; each further batch uses the next step number. Skips batches that train nothing:
+    /// without a teacher, those without labelled tokens.
     pub fn run(
         &self,
         device: &mut dyn Executor,
@@ -46,24 +50,32 @@ impl GradientStep {
         batches: &[Batch],
         attention: Attention,
         dropout: Option<Dropout>,
-    ) -> Result<usize> {
-        let n_targets: usize = batches.iter().map(|b| b.n_targets).sum();
-        if n_targets == 0 {
+        distill: Option<Distill>,
+    ) -> Result<Counts> {
+        let counts = Counts::of(batches);
+        if !counts.trains(distill) {
             return Err(Error::new("no token of this step has a label, so there is nothing to train on"));
         }
         self.clear(device, loaded)?;
-        for (i, batch) in batches.iter().filter(|b| b.n_targets > 0).enumerate() {
+        let scales = counts.scales(distill);
+        for (i, batch) in batches.iter().filter(|&b| Counts::of([b]).trains(distill)).enumerate() {
             let dropout = dropout.map(|d| Dropout { step: d.step.wrapping_add(i as u32), ..d });
-            let objective = Objective { attention, scale: (1.0 / n_targets as f64) as f32, dropout, kept: None };
+            let distill = distill.map(|d| (d.teacher, scales.kl));
+            let objective = Objective { attention, scale: scales.ce, dropout, distill, kept: None };
             let recording = self.record(device, loaded, batch, &objective)?;
             device.run(&recording)?;
         }
-        Ok(n_targets)
+        Ok(counts)
     }
 
     /// The loss, valid after the run.
     pub fn loss(&self) -> &Span {
         self.loss.span()
+    }
+
+    /// The summed cross-entropy and the summed divergence of distillation, valid after the run.
+    pub fn parts(&self) -> [&Span; 2] {
+        self.parts.each_ref().map(Tensor::span)
     }
 
     /// Appends the norm of the arena's gradients and the factor that clips it to `clip` (0: factor
@@ -94,6 +106,7 @@ impl GradientStep {
             arena.clear_grads(rec);
         }
         rec.clear(self.loss.span());
+        self.parts.iter().for_each(|part| rec.clear(part.span()));
     }
 
     /// Adds the gradients and the loss of one batch; returns the loss so far.
@@ -120,9 +133,22 @@ impl GradientStep {
     ) -> Result<Recording> {
         let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, objective)?;
         let max_elements = device.limits().max_elements();
+        let mut before = Tape::inference();
+        let teacher = uploaded.teacher_hidden(&mut before, &loaded.model)?;
         let mut tape = Tape::training(self.recompute);
+        tape.rec = before.rec;
         let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, objective.scale, max_elements)?;
+        let loss = match &teacher {
+            None => uploaded.loss(&mut tape, &loaded.model, &hidden, objective.scale, max_elements)?,
+            Some(teacher) => {
+                let scale = objective.scale;
+                let (loss, parts) =
+                    uploaded.distilled_loss(&mut tape, &loaded.model, &hidden, teacher, scale, max_elements)?;
+                add_into(&mut tape.rec, &parts.ce, &self.parts[0]);
+                add_into(&mut tape.rec, &parts.kl, &self.parts[1]);
+                loss
+            }
+        };
         add_into(&mut tape.rec, &loss.tensor, &self.loss);
         tape.backward(&loss, &self.one)?;
         Ok(tape.rec)
@@ -139,7 +165,7 @@ impl GradientStep {
         if batch.n_targets == 0 {
             return Ok((0.0, 0));
         }
-        let objective = Objective { attention, scale: 1.0, dropout: None, kept: None };
+        let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, kept: None };
         let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, &objective)?;
         let max_elements = device.limits().max_elements();
         let mut tape = Tape::inference();
@@ -177,7 +203,7 @@ mod tests {
         };
         let batches = [9, 30].map(|n| Batch::new(&[example(n)]));
         let step = GradientStep::new(device, false).unwrap();
-        let n = step.run(device, &mut loaded, &batches, Attention::Dense, None).unwrap();
+        let n = step.run(device, &mut loaded, &batches, Attention::Dense, None, None).unwrap();
         let loss = device.read_f64(step.loss()).unwrap()[0];
         let mut squares = 0.0;
         for t in &loaded.trainables {
@@ -187,10 +213,10 @@ mod tests {
         let norm = step.norm(device, &loaded).unwrap();
         assert!(norm > 0.1 && (norm - squares.sqrt()).abs() < 1e-9 * norm, "{norm} and {}", squares.sqrt());
         let sums = batches.each_ref().map(|b| step.evaluate(device, &mut loaded, b, Attention::Dense).unwrap());
-        assert_eq!((n, sums.map(|s| s.1)), (8 + 29, [8, 29]));
+        assert_eq!((n.targets, sums.map(|s| s.1)), (8 + 29, [8, 29]));
         let want = (sums[0].0 + sums[1].0) / 37.0;
         assert!((loss - want).abs() < 1e-6 * want, "{loss} and {want}");
-        assert!(step.run(device, &mut loaded, &[Batch::default()], Attention::Dense, None).is_err());
+        assert!(step.run(device, &mut loaded, &[Batch::default()], Attention::Dense, None, None).is_err());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Floor 8: fine-tuning.
 //!
-//! `objective.rs` computes the loss of a batch, `gradient_step.rs` its gradients, `stepper.rs` runs
-//! one optimiser step, `trainer.rs` holds the model in training, `fit.rs` runs the training loop,
-//! and `run.rs` runs a job (`job.rs`) from files to the output folder. `probe.rs` exports the
-//! results of a forward and backward pass.
+//! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
+//! the dense model. `gradient_step.rs` computes gradients, `stepper.rs` runs one optimiser step,
+//! `trainer.rs` holds the model in training, `fit.rs` runs the training loop, and `run.rs` runs a
+//! job (`job.rs`) from files to the output folder. `probe.rs` exports the results of a forward and
+//! backward pass.
 
+mod distill;
 mod fit;
 mod gradient_step;
 mod job;
@@ -19,6 +21,7 @@ mod step_clock;
 mod stepper;
 mod trainer;
 
+pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
 pub use job::{DEFAULT_RANK, Method, TrainJob};
 pub use objective::{Objective, UploadedBatch};
@@ -28,5 +31,5 @@ pub use run::{read_data, run, run_opened};
 pub use run_folder::{EVAL, METRICS, RunFolder, holds_result};
 pub use save::save;
 pub use state::TrainerState;
-pub use stepper::{StartedStep, StepReport, StepSettings, Stepper};
+pub use stepper::{LossParts, StartedStep, StepReport, StepSettings, Stepper};
 pub use trainer::Trainer;
