@@ -82,6 +82,7 @@ fn logits(device: &mut dyn Executor, loaded: &mut Loaded, ids: &[u32]) -> Vec<f3
         grads: false,
         recompute: false,
         attention: Attention::Dense,
+        distill: None,
         chunk: None,
     };
     probe(device, loaded, &request).unwrap().remove(0).1.to_f32().unwrap()
@@ -115,6 +116,7 @@ fn check(device: &mut dyn Executor, [logit, gradient, loss]: [f64; 3]) {
                 grads: true,
                 recompute,
                 attention: Attention::Dense,
+                distill: None,
                 chunk: None,
             };
             let found = probe(device, &mut loaded, &request).unwrap();

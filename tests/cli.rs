@@ -93,6 +93,40 @@ fn probe_writes_the_golden_answers() {
 }
 
 #[test]
+fn probe_distils_as_the_golden_answers_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = golden("llama-gqa-distill");
+    let want = tensors(&case.join("golden.safetensors"));
+    let ids = write_lists(dir.path(), "ids.json", &rows(&want["input_ids"]));
+    let labels = write_lists(dir.path(), "labels.json", &rows(&want["labels"]));
+    let (adapter, out) = (case.join("lora"), dir.path().join("probe.safetensors"));
+    let (mode, flags) = MODES[1];
+    let mut args = vec!["probe", "--device", "cpu", "--model", arg(&case), "--ids", arg(&ids), "--out", arg(&out)];
+    args.extend(flags);
+    args.extend(["--labels", arg(&labels), "--distill", "0.5", "--teacher"]);
+    let adapted = [&args[..], &["self", "--grads", "--adapter", arg(&adapter)]].concat();
+    assert_eq!(run(&adapted).code, 0);
+    let with_gradients = tensors(&out);
+    let adapted = [&args[..], &["base", "--adapter", arg(&adapter)]].concat();
+    assert_eq!(run(&adapted).code, 0);
+    for (teacher, got) in [("self", &with_gradients), ("base", &tensors(&out))] {
+        for name in ["loss", "ce", "kl"] {
+            let want = want[&format!("distill.{teacher}.{mode}.{name}")].to_f32().unwrap();
+            let error = relative(&got[name].to_f32().unwrap(), &want);
+            assert!(error < 2e-6, "{teacher} {name}: {error:e}");
+        }
+    }
+    let prefix = format!("distill.self.{mode}.grad.");
+    let grads = want.iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?, t)));
+    for (name, want) in grads {
+        let got = with_gradients[&format!("grad.{name}")].to_f32().unwrap();
+        assert!(relative(&got, &want.to_f32().unwrap()) < 1e-5, "{name}");
+    }
+    let refused = run(&[&args[..], &["base"]].concat());
+    assert!(refused.code == 2 && refused.stderr.contains("--teacher base"), "{refused:?}");
+}
+
+#[test]
 fn probe_pads_ragged_rows_and_computes_them_as_if_alone() {
     let dir = tempfile::tempdir().unwrap();
     let all = rows(&tensors(&golden("llama-gqa").join("golden.safetensors"))["input_ids"]);

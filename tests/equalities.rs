@@ -86,6 +86,7 @@ fn two_runs_on_one_device_are_bitwise_equal() {
                 grads: true,
                 recompute: false,
                 attention: lrsa(4, 16, 0.25),
+                distill: None,
                 chunk: None,
             };
             probe(device.as_mut(), &mut loaded, &request).unwrap()

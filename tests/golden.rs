@@ -20,7 +20,7 @@ use longreach::gpu::{CpuExecutor, Executor, OpenOptions};
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::ModelConfig;
 use longreach::optim::{AdamW, Lion, Sgd, UpdateRule};
-use longreach::train::{ProbeRequest, StepSettings, Stepper, probe, save};
+use longreach::train::{Distill, ProbeRequest, StepSettings, Stepper, Teacher, probe, save};
 
 /// Allowed deviation of an executor from float64.
 #[derive(Clone, Copy)]
@@ -141,8 +141,15 @@ fn check_forward_backward(
         let mut loaded = golden.load(device, with_adapter);
         let prefix = if with_adapter { format!("lora.{mode}") } else { mode.clone() };
         let grads = golden.has_grads(&prefix);
-        let request =
-            ProbeRequest { ids: &ids, labels: Some(&labels), grads, recompute, attention: *attention, chunk: None };
+        let request = ProbeRequest {
+            ids: &ids,
+            labels: Some(&labels),
+            grads,
+            recompute,
+            attention: *attention,
+            distill: None,
+            chunk: None,
+        };
         let found = probe(device, &mut loaded, &request).unwrap();
         let mut n_grads = 0;
         for (name, tensor) in &found {
@@ -175,20 +182,31 @@ fn check_forward_backward(
 }
 
 fn check_training(device: &mut dyn Executor, golden: &Golden, bounds: Bounds, with_adapter: bool) {
-    let batch = golden.batch();
     for (mode, attention) in &golden.modes {
-        let mut loaded = golden.load(device, with_adapter);
-        let rule = Box::new(AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 });
-        let mut stepper = Stepper::new(device, &loaded, rule, StepSettings::default()).unwrap();
-        let prefix = if with_adapter { "lora." } else { "" };
-        let want = &golden.tensors[&format!("{prefix}{mode}.losses")];
-        let bound = if *attention == Attention::Dense { bounds.dense_losses } else { bounds.lrsa_losses };
-        for (step, &want) in want.iter().enumerate() {
-            let got = stepper.step(device, &mut loaded, &batch, *attention, 1e-3).unwrap().loss;
-            let error = (got - f64::from(want)).abs() / f64::from(want);
-            let at = format!("{} {prefix}{mode} step {step}", golden.dir.display());
-            assert!(error < bound, "{at}: loss {got}, golden {want}, relative {error:e}");
-        }
+        let prefix = if with_adapter { format!("lora.{mode}") } else { mode.clone() };
+        check_losses(device, golden, bounds, &prefix, *attention, StepSettings::default());
+    }
+}
+
+/// Ten steps of AdamW, whose losses are `{prefix}.losses`. Prefixes of a mode alone train every weight.
+fn check_losses(
+    device: &mut dyn Executor,
+    golden: &Golden,
+    bounds: Bounds,
+    prefix: &str,
+    attention: Attention,
+    settings: StepSettings,
+) {
+    let batch = golden.batch();
+    let mut loaded = golden.load(device, ["lora.", "distill."].iter().any(|start| prefix.starts_with(start)));
+    let rule = Box::new(AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 });
+    let mut stepper = Stepper::new(device, &loaded, rule, settings).unwrap();
+    let bound = if attention == Attention::Dense { bounds.dense_losses } else { bounds.lrsa_losses };
+    for (step, &want) in golden.tensors[&format!("{prefix}.losses")].iter().enumerate() {
+        let got = stepper.step(device, &mut loaded, &batch, attention, 1e-3).unwrap().loss;
+        let error = (got - f64::from(want)).abs() / f64::from(want);
+        let at = format!("{} {prefix} step {step}", golden.dir.display());
+        assert!(error < bound, "{at}: loss {got}, golden {want}, relative {error:e}");
     }
 }
 
@@ -269,6 +287,55 @@ fn check_with_other_optimizers(device: &mut dyn Executor, name: &str, bounds: Bo
     check_other_optimizers(device, name, bounds);
 }
 
+/// Distillation from the dense model: the loss and its parts, the gradients of the adapter with and
+/// without recomputation, and ten losses.
+fn check_distillation(device: &mut dyn Executor, golden: &Golden, bounds: Bounds) {
+    let (ids, labels) = (golden.ids("input_ids", golden.rows), golden.labels());
+    let mut n_checked = 0;
+    for (teacher, called) in [(Teacher::Base, "base"), (Teacher::Oneself, "self")] {
+        for (mode, attention) in &golden.modes {
+            let prefix = format!("distill.{called}.{mode}");
+            if !golden.has_grads(&prefix) {
+                continue; // a dense student of itself
+            }
+            let distill = Some(Distill { weight: 0.5, teacher });
+            let run = |device: &mut dyn Executor, recompute: bool| {
+                let mut loaded = golden.load(device, true);
+                let (labels, attention) = (Some(labels.as_slice()), *attention);
+                let request = ProbeRequest { ids: &ids, labels, grads: true, recompute, attention, distill, chunk: None };
+                probe(device, &mut loaded, &request).unwrap()
+            };
+            let found = run(device, false);
+            for ((name, a), (_, b)) in found.iter().zip(&run(device, true)) {
+                assert!(a == b, "{prefix}.{name} with recomputation");
+            }
+            let found: HashMap<_, _> = found.into_iter().collect();
+            for (name, want) in &golden.tensors {
+                let Some(name) = name.strip_prefix(&format!("{prefix}.")).filter(|&name| name != "losses") else {
+                    continue;
+                };
+                let got = found[name].to_f32().unwrap();
+                let error = norm(got.iter().zip(want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
+                let error = error / norm(want.iter().map(|&w| f64::from(w)));
+                let bound = if name.starts_with("grad") { bounds.grad } else { bounds.loss };
+                assert!(error < bound, "{prefix}.{name} differs by {error:e}");
+                n_checked += 1;
+            }
+            let settings = StepSettings { distill, ..StepSettings::default() };
+            check_losses(device, golden, bounds, &prefix, *attention, settings);
+        }
+    }
+    assert!(n_checked > 5 * 3, "{n_checked} tensors");
+}
+
+fn check_distilled(device: &mut dyn Executor, name: &str, bounds: Bounds) {
+    check_distillation(device, &Golden::open(name), bounds);
+}
+
+fn check_distilled_beside(device: &mut dyn Executor, name: &str, bounds: Bounds) {
+    check_distillation(device, &Golden::with_answers(name, "golden-distill.safetensors"), bounds);
+}
+
 /// A case with LongRoPE: also a text that is shorter than the original length, and one that passes
 /// it on its way.
 fn check_longrope(device: &mut dyn Executor, name: &str, bounds: Bounds) {
@@ -326,6 +393,8 @@ on_every_executor! {
     phi4_mini: check_longrope("phi4-mini"),
     llama_dynamic: check_case("llama-dynamic"),
     ministral3: check_case("ministral3"),
+    llama_distilled: check_distilled("llama-gqa-distill"),
+    qwen3_distilled: check_distilled_beside("qwen3-qknorm"),
 }
 
 /// Both spellings of a configuration, transformers 4's and 5's, mean the same model.
@@ -396,8 +465,15 @@ fn check_forward_backward_short(sliced: &mut dyn Executor, golden: &Golden) {
     let ids = vec![golden.ids("input_ids", golden.rows)[0][..40].to_vec()];
     let labels = vec![ids[0].iter().map(|&x| x as i32).collect()];
     let attention = Attention::Lrsa(Lrsa::new(3, 10, 0.4).unwrap());
-    let request =
-        ProbeRequest { ids: &ids, labels: Some(&labels), grads: true, recompute: true, attention, chunk: None };
+    let request = ProbeRequest {
+        ids: &ids,
+        labels: Some(&labels),
+        grads: true,
+        recompute: true,
+        attention,
+        distill: None,
+        chunk: None,
+    };
     let run = |device: &mut dyn Executor| {
         let mut loaded = golden.load(device, false);
         let is_cut = loaded.trainables.iter().any(|t| t.value.pieces().len() > 1);

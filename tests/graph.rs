@@ -89,7 +89,12 @@ impl DispatchCheck {
         let kept = Rc::new(RefCell::new(Vec::new()));
         let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0 });
         let scale = 1.0 / batch.n_targets as f32;
-        Self { loaded, objective: Objective { attention, scale, dropout, kept: Some(kept.clone()) }, batch, kept }
+        Self {
+            loaded,
+            objective: Objective { attention, scale, dropout, distill: None, kept: Some(kept.clone()) },
+            batch,
+            kept,
+        }
     }
 
     /// Gradients of all trained tensors, in order.

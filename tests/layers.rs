@@ -98,6 +98,7 @@ fn only_layers_with_full_attention_are_compressed() {
         grads: false,
         recompute: false,
         attention: lrsa(4, 8, 0.5),
+        distill: None,
         chunk: None,
     };
     let found = probe(device, &mut loaded, &request).unwrap();
@@ -139,7 +140,8 @@ fn dynamic() -> RopeScaling {
 /// Logits of the training form of one text.
 fn trained(device: &mut dyn Executor, loaded: &mut Loaded, ids: &[u32], attention: Attention) -> Vec<f32> {
     let ids = [ids.to_vec()];
-    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention, chunk: None };
+    let request =
+        ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention, distill: None, chunk: None };
     probe(device, loaded, &request).unwrap().remove(0).1.to_f32().unwrap()
 }
 

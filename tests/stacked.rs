@@ -14,7 +14,7 @@ use longreach::kernels::embedding::TokenIndex;
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::{Architecture, LayerConfig, ModelConfig, QkNorm};
 use longreach::model::rope_config::RopeConfig;
-use longreach::nn::{Dora, Linear, Lora, Stacked};
+use longreach::nn::{Adapters, Dora, Linear, Lora, Stacked};
 use longreach::tensor::{Format, Tensor};
 
 fn values(seed: usize, n: usize) -> Vec<f32> {
@@ -58,8 +58,8 @@ fn outputs(device: &mut dyn Executor, stacked: &Stacked<3>, rows: usize, normed:
     let mut tape = Tape::inference();
     let x = tape.constant(x);
     let outs = match normed {
-        true => stacked.forward_normed(&mut tape, &x, (&scale, 1e-3), None),
-        false => stacked.forward(&mut tape, &x, None),
+        true => stacked.forward_normed(&mut tape, &x, (&scale, 1e-3), Adapters::On(None)),
+        false => stacked.forward(&mut tape, &x, Adapters::On(None)),
     };
     let outs = outs.unwrap();
     let mut kept = Vec::new();

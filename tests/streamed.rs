@@ -13,7 +13,7 @@ use longreach::data::batch::Batch;
 use longreach::data::dataset::{Example, IGNORED};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::nn::Dropout;
-use longreach::train::{GradientStep, ProbeRequest, probe};
+use longreach::train::{Distill, GradientStep, ProbeRequest, Teacher, probe};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -46,12 +46,12 @@ fn step(
     device: &mut dyn Executor,
     loaded: &mut Loaded,
     batches: &[Batch],
-    attention: Attention,
+    (attention, distill): (Attention, Option<Distill>),
     (chunk, recompute): (Option<usize>, bool),
 ) -> (f64, Vec<Vec<f64>>) {
     let step = GradientStep::new(device, recompute, chunk).unwrap();
     let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0 });
-    step.run(device, loaded, batches, attention, dropout).unwrap();
+    step.run(device, loaded, batches, attention, dropout, distill).unwrap();
     let loss = device.read_f64(step.loss()).unwrap()[0];
     let mut read = |t: &longreach::tensor::Tensor| {
         t.pieces().iter().flat_map(|p| device.read_f64(&p.span).unwrap()).collect::<Vec<f64>>()
@@ -65,17 +65,34 @@ fn norm(v: impl Iterator<Item = f64>) -> f64 {
 
 /// Streaming must give the loss and each gradient of training at once, to `bound` of its norm.
 fn check(device: &mut dyn Executor, name: &str, settings: &[(Attention, &[usize])], lengths: &[usize], bound: f64) {
+    check_distilled(device, name, settings, lengths, None, bound);
+}
+
+fn check_distilled(
+    device: &mut dyn Executor,
+    name: &str,
+    settings: &[(Attention, &[usize])],
+    lengths: &[usize],
+    distill: Option<Distill>,
+    bound: f64,
+) {
     for with_adapter in [true, false] {
+        if !with_adapter && distill.is_some_and(|d| d.teacher == Teacher::Base) {
+            continue;
+        }
         let mut loaded = open(device, name, with_adapter);
         let vocab = loaded.model.config.vocab;
         let batches = [batch(lengths, vocab), batch(&lengths[..1], vocab)];
         for &(attention, chunks) in settings {
-            let (loss, grads) = step(device, &mut loaded, &batches, attention, (None, false));
+            let (loss, grads) = step(device, &mut loaded, &batches, (attention, distill), (None, false));
             let whole = norm(grads.iter().flatten().copied());
             for (i, &chunk) in chunks.iter().enumerate() {
                 let recompute = i % 2 == 1;
-                let what = format!("{name} {attention} chunk {chunk} adapter {with_adapter} recompute {recompute}");
-                let (found, streamed) = step(device, &mut loaded, &batches, attention, (Some(chunk), recompute));
+                let what = format!(
+                    "{name} {attention} {distill:?} chunk {chunk} adapter {with_adapter} recompute {recompute}"
+                );
+                let (found, streamed) =
+                    step(device, &mut loaded, &batches, (attention, distill), (Some(chunk), recompute));
                 assert!((found - loss).abs() < bound * loss, "{what}: loss {found} instead of {loss}");
                 for (t, (got, want)) in loaded.trainables.iter().zip(streamed.iter().zip(&grads)) {
                     let error = norm(got.iter().zip(want).map(|(g, w)| g - w));
@@ -123,9 +140,23 @@ fn streaming_in_f32_stays_within_the_golden_bounds_and_repeats_its_bits() {
     check(device, "llama-gqa", &[(lrsa(3, 10, 0.4), &[10, 40]), (Attention::Dense, &[30])], &[101, 44], 1e-5);
     let mut loaded = open(device, "gemma3", true);
     let batches = [batch(&[101, 44], loaded.model.config.vocab)];
-    let mut run = |recompute| step(device, &mut loaded, &batches, lrsa(3, 10, 0.4), (Some(20), recompute));
+    let mut run = |recompute| step(device, &mut loaded, &batches, (lrsa(3, 10, 0.4), None), (Some(20), recompute));
     let first = run(false);
     assert!(first == run(false) && first == run(true), "equal bits, with and without recomputation");
+}
+
+#[test]
+fn distillation_streams() {
+    let device = &mut CpuExecutor::<f64>::new();
+    let settings = [(lrsa(3, 10, 0.4), &[10, 33][..]), (Attention::Dense, &[20])];
+    for teacher in [Teacher::Base, Teacher::Oneself] {
+        for weight in [0.3, 1.0] {
+            let distill = Some(Distill { weight, teacher });
+            check_distilled(device, "llama-gqa", &settings, &[71, 44, 3], distill, 1e-9);
+        }
+    }
+    let distill = Some(Distill { weight: 0.5, teacher: Teacher::Base });
+    check_distilled(device, "gemma3", &settings[..1], &[71, 12], distill, 1e-9);
 }
 
 #[test]
@@ -141,6 +172,7 @@ fn probes_of_streams_select_the_same_pairs() {
         grads: true,
         recompute: false,
         attention: lrsa(3, 10, 0.4),
+        distill: None,
         chunk,
     };
     let at_once = probe(device, &mut loaded, &request(None)).unwrap();

@@ -111,8 +111,15 @@ impl Case {
         let mut device = CpuExecutor::<f32>::new();
         let mut loaded = load(&mut device, &files.source, files.adapter.as_ref(), Train::Nothing).unwrap();
         let (ids, labels) = (self.golden.ids(), self.golden.labels());
-        let request =
-            ProbeRequest { ids: &ids, labels: Some(&labels), grads: false, recompute: false, attention, chunk: None };
+        let request = ProbeRequest {
+            ids: &ids,
+            labels: Some(&labels),
+            grads: false,
+            recompute: false,
+            attention,
+            distill: None,
+            chunk: None,
+        };
         let found = probe(&mut device, &mut loaded, &request).unwrap();
         let loss = found.iter().find(|(name, _)| name == "loss").unwrap();
         f64::from(loss.1.to_f32().unwrap()[0])

@@ -144,8 +144,17 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.on_event(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
-        let line =
-            StepLine { step, loss: 5.0 - step as f64, lr: 1e-4, grad_norm: 1.0, tokens: 100, seconds: 2.0, bytes: 7 };
+        let line = StepLine {
+            step,
+            loss: 5.0 - step as f64,
+            ce: None,
+            kl: None,
+            lr: 1e-4,
+            grad_norm: 1.0,
+            tokens: 100,
+            seconds: 2.0,
+            bytes: 7,
+        };
         app.on_event(Event::TrainStep(line));
     }
     assert_eq!((app.tune.seconds_left(), app.tune.tokens_per_s()), (Some(192.0), Some(50.0)));

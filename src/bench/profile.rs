@@ -21,7 +21,8 @@ pub fn training_profile(
     let device = device.as_mut();
     let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
     let batch = subject.batch(length);
-    let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, kept: None };
+    let objective =
+        Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, distill: None, kept: None };
     let gradients = stepper.gradients();
     let step = gradients.record(device, &mut loaded, &batch, &objective).context(activity.name())?;
     let mut update = Recording::new();

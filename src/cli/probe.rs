@@ -19,7 +19,7 @@ use crate::data::dataset::Example;
 use crate::error::{Error, Result};
 use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Device;
-use crate::train::{GradientStep, ProbeRequest, probe};
+use crate::train::{Distill, GradientStep, ProbeRequest, Teacher, probe};
 
 /// Flags of `probe`.
 #[derive(Args, Debug)]
@@ -43,7 +43,14 @@ pub struct ProbeArgs {
     /// Stream rows longer than a chunk of this many tokens: as --chunk of train
     #[arg(long, value_name = "TOKENS", conflicts_with = "text", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     chunk: Option<usize>,
-    /// Safetensors file to write: logits, loss, grad.NAME, kept.LAYER
+    /// Weight of distillation from the dense model, from 0 to 1: adds ce and kl, and the loss is (1 -
+    /// WEIGHT) ce + WEIGHT kl (needs --labels)
+    #[arg(long, value_name = "WEIGHT", requires = "labels")]
+    distill: Option<f64>,
+    /// Teacher of distillation, with dense attention
+    #[arg(long, value_enum, default_value_t = Teacher::Base, requires = "distill")]
+    teacher: Teacher,
+    /// Safetensors file to write: logits, loss, ce, kl, grad.NAME, kept.LAYER
     #[arg(long, value_name = "F.safetensors", conflicts_with = "text")]
     out: Option<PathBuf>,
     /// Print the perplexity of this file's text instead; a final line break is removed
@@ -80,6 +87,7 @@ fn write_probe(args: &ProbeArgs, files: &ModelFiles, attention: Attention, ids: 
         (true, Some(_)) => Train::Adapter(Decay::All),
         (true, None) => Train::All(Decay::All),
     };
+    let distill = distillation(args, files)?;
     let mut device = args.device.open()?;
     let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), train)?;
     let request = ProbeRequest {
@@ -89,6 +97,7 @@ fn write_probe(args: &ProbeArgs, files: &ModelFiles, attention: Attention, ids: 
         recompute: args.recompute,
         attention,
         chunk: args.chunk,
+        distill,
     };
     let tensors = probe(&mut *device, &mut loaded, &request)?;
     write_safetensors(out, &tensors, &[])?;
@@ -107,6 +116,14 @@ fn write_probe(args: &ProbeArgs, files: &ModelFiles, attention: Attention, ids: 
     }
     let loss = loss.map_or(String::new(), |loss| format!("loss {loss:.6}; "));
     print_line(&format!("{loss}{} tensors in {} ({attention}, {})", tensors.len(), out.display(), device.name()))
+}
+
+/// The distillation that the flags ask for.
+fn distillation(args: &ProbeArgs, files: &ModelFiles) -> Result<Option<Distill>> {
+    let Some(weight) = args.distill else { return Ok(None) };
+    let distill = Distill { weight, teacher: args.teacher };
+    distill.check(files.adapter.as_ref().map(|a| &a.config))?;
+    Ok(Some(distill))
 }
 
 fn perplexity(args: &ProbeArgs, files: &ModelFiles, attention: Attention, path: &Path) -> Result<()> {

@@ -53,7 +53,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         [] => String::new(),
         keeps => format!(", r drawn from {keeps:?} each step"),
     };
-    note(&format!("training with {attention}{drawn} on {}", device.name()));
+    let taught = match job.distillation() {
+        None => String::new(),
+        Some(d) => format!(", distilled with weight {} from the {}", d.weight, d.teacher.described()),
+    };
+    note(&format!("training with {attention}{drawn}{taught} on {}", device.name()));
     let mut progress = Progress::default();
     let summary = run_opened(&job, &files, device.as_mut(), &mut progress)?;
     report(args, &summary, &device.name())

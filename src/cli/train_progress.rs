@@ -49,7 +49,8 @@ impl Observer for Progress {
         let now = line.tokens as f64 / line.seconds.max(1e-9);
         let speed = self.tokens_per_s.map_or(now, |before| before + SMOOTHING * (now - before));
         self.tokens_per_s = Some(speed);
-        let text = format!("loss {:.4}  lr {:.2e}  {speed:.0} tokens/s", line.loss, line.lr);
+        let kl = line.kl.map_or(String::new(), |kl| format!(" (kl {kl:.4})"));
+        let text = format!("loss {:.4}{kl}  lr {:.2e}  {speed:.0} tokens/s", line.loss, line.lr);
         if let Some(bar) = &self.bar {
             bar.set_position(line.step);
             bar.set_message(text);

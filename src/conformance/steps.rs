@@ -146,7 +146,7 @@ fn training_rows(
 ) -> Result<Vec<Row>> {
     let batch = batch(loaded.model.config.vocab);
     let step = GradientStep::new(device, true, None)?;
-    let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout, kept: None };
+    let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout, distill: None, kept: None };
     let backward = step.record(device, loaded, &batch, &objective)?;
     let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");
     let mut recording = Recording::new();

@@ -51,7 +51,7 @@ pub fn kept_map(
     let batch = Batch::new(&[Example { ids: ids.to_vec(), labels: vec![IGNORED; ids.len()] }]);
     let log: KeptLog = Rc::new(RefCell::new(Vec::new()));
     let attention = Attention::Lrsa(lrsa);
-    let objective = Objective { attention, scale: 1.0, dropout: None, kept: Some(log.clone()) };
+    let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, kept: Some(log.clone()) };
     let uploaded = UploadedBatch::new(device, model, &batch, &objective)?;
     let mut tape = Tape::inference();
     uploaded.hidden(&mut tape, model)?;

@@ -37,11 +37,11 @@ const GROUP: usize = 256;
 /// Elements that the reference of `scale_by` processes at a time.
 const BLOCK: usize = 1024;
 
-/// Exponentials that a lane of the reference of `softmax_rows` sums in the row's precision.
-const SUM_RUN: usize = 32;
+/// Terms that a lane of a reference sums in the row's precision.
+pub(super) const SUM_RUN: usize = 32;
 
 /// Below this exponent, exp adds nothing in f32.
-const LOWEST_EXPONENT: f32 = -80.0;
+pub(super) const LOWEST_EXPONENT: f32 = -80.0;
 
 params! {
     /// One chunk of rows.
@@ -148,7 +148,7 @@ fn softmax_rows_reference<T: Real>(args: KernelArgs<'_, T>) {
 
 /// e^(x - highest), with the exponent clamped so that the result is never 0.
 #[inline(always)]
-fn exp_below<T: Real>(x: T, highest: T) -> T {
+pub(super) fn exp_below<T: Real>(x: T, highest: T) -> T {
     (x - highest).max(T::of(LOWEST_EXPONENT)).exp()
 }
 
@@ -156,7 +156,7 @@ fn exp_below<T: Real>(x: T, highest: T) -> T {
 /// because summing a vocabulary term by term in f32 would cost the loss two digits.
 #[allow(clippy::needless_range_loop)] // see simd.rs
 #[inline(always)]
-fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
+pub(super) fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
     let (chunks, rest) = row.as_chunks::<SUM_LANES>();
     let mut sum = 0.0;
     let mut i = 0;
@@ -229,25 +229,24 @@ pub struct Need {
     pub head: bool,
 }
 
-struct CrossEntropy {
+/// The gradients that the forward of a loss computed. The rule scales them by that of the loss.
+struct HeadLoss {
+    label: &'static str,
     dhidden: Option<Tensor>,
     dhead: Option<Tensor>,
     applied: Cell<bool>,
 }
 
-impl Op for CrossEntropy {
+impl Op for HeadLoss {
     fn label(&self) -> &'static str {
-        SOFTMAX_ROWS.label
+        self.label
     }
 
     fn backward(&self, rec: &mut Recording, grads: &[Tensor], need: &[bool]) -> Result<Vec<Option<Tensor>>> {
         assert!(!self.applied.replace(true), "the rule scales its gradients in place, so it is used once");
         let mut out = Vec::new();
         for (gradient, &needed) in [&self.dhidden, &self.dhead].into_iter().zip(need) {
-            ensure!(
-                gradient.is_some() || !needed,
-                "the cross-entropy was recorded without a gradient that is needed now"
-            );
+            ensure!(gradient.is_some() || !needed, "the loss was recorded without a gradient that is needed now");
             let gradient = gradient.as_ref().filter(|_| needed);
             for piece in gradient.iter().flat_map(|g| g.pieces()) {
                 let n = piece.span.len;
@@ -260,65 +259,105 @@ impl Op for CrossEntropy {
     }
 }
 
-/// Rows of one chunk of logits.
-fn chunk_rows(n: usize, vocabulary: usize, max_elements: usize) -> usize {
-    (CHUNK_ELEMENTS.min(max_elements) / vocabulary).clamp(1, CHUNK_ROWS).min(n)
+/// The head, and the rows of hidden states that it meets, chunk by chunk.
+pub(super) struct Chunked<'a> {
+    pub(super) hidden: &'a Tensor,
+    pub(super) head: Head<'a>,
+    pub(super) need: Need,
+    /// Rows of one chunk of logits.
+    pub(super) step: usize,
+}
+
+impl<'a> Chunked<'a> {
+    /// Fails if one row of logits exceeds `max_elements`, or if the gradient of a 16-bit head is
+    /// requested.
+    pub(super) fn new(hidden: &'a Tensor, head: Head<'a>, need: Need, max_elements: usize) -> Result<Self> {
+        let (n, vocabulary) = (hidden.rows, head.weight.rows);
+        assert_eq!(hidden.cols, head.weight.cols, "channels of the head");
+        ensure!(
+            vocabulary <= max_elements,
+            "one row of logits over {vocabulary} tokens exceeds the {max_elements} elements that this device binds: use \
+             `device` cpu or another GPU"
+        );
+        let is_f32 = head.weight.format == Format::F32;
+        ensure!(!need.head || is_f32, "a head stored in 16 bits has no gradient: train it in f32");
+        let step = (CHUNK_ELEMENTS.min(max_elements) / vocabulary).clamp(1, CHUNK_ROWS).min(n);
+        Ok(Self { hidden, head, need, step })
+    }
+
+    /// Whether the logits must become their gradient.
+    pub(super) fn needs_gradient(&self) -> bool {
+        self.need.hidden || self.need.head
+    }
+
+    /// Computes the logits of each chunk and the gradients that follow from theirs. In between,
+    /// `to_gradient` turns the first rows of the chunk from logits into their gradient; it gets the
+    /// index of the chunk's first row and the number of its rows.
+    pub(super) fn run(
+        &self,
+        rec: &mut Recording,
+        label: &'static str,
+        mut to_gradient: impl FnMut(&mut Recording, usize, usize, &Tensor),
+    ) -> Box<dyn Op> {
+        let Self { hidden, head, need, step } = *self;
+        let (n, weight) = (hidden.rows, head.weight);
+        let chunk = Tensor::transient(rec, "logits chunk", step, weight.rows);
+        let dhidden = need.hidden.then(|| Tensor::transient(rec, "loss dhidden", n, hidden.cols));
+        let dhead = need.head.then(|| Tensor::transient_like(rec, "loss dhead", weight));
+        for first in (0..n).step_by(step) {
+            let rows = step.min(n - first);
+            let (logits, hidden) = (Rows::new(&chunk, 0, rows), Rows::new(hidden, first, rows));
+            logits_into(rec, hidden, head, &chunk);
+            to_gradient(rec, first, rows, &chunk);
+            if let Some(dhidden) = &dhidden {
+                matmul_nn(rec, logits, weight, Rows::new(dhidden, first, rows), head.scale, 0.0);
+            }
+            if let Some(dhead) = &dhead {
+                matmul_tn(rec, logits, hidden, dhead, head.scale, if first == 0 { 0.0 } else { 1.0 });
+            }
+        }
+        Box::new(HeadLoss { label, dhidden, dhead, applied: Cell::new(false) })
+    }
+}
+
+/// scale · Σ x [1, 1] of x `[n]`, in a fixed order.
+pub(super) fn sum(rec: &mut Recording, label: &'static str, x: &Span, scale: f32) -> Tensor {
+    let out = Tensor::transient(rec, label, 1, 1);
+    rec.dispatch(&SUM, &[], SumParams { n: x.len as u32, scale }, &[x, out.span()], [1, 1, 1]);
+    out
 }
 
 /// `loss = scale · Σ_i −log softmax(logits_i)[label_i]` with the logits of the [`Head`], output [1,
 /// 1]; inputs of the rule: hidden, the head's weight.
 ///
-/// hidden [n, channels] holds the rows with a label; labels is U32 `[n]`, and [`IGNORED`] (or any value outside the vocabulary)
-/// contributes nothing. `max_elements` is the device's [`crate::gpu::DeviceLimits::max_elements`].
-/// Fails if one row of logits exceeds it, or if the gradient of a 16-bit head is requested.
+/// hidden [n, channels] holds the rows with a label; labels is U32 `[n]`, and [`IGNORED`] (or any
+/// value outside the vocabulary) contributes nothing. `max_elements` is the device's
+/// [`crate::gpu::DeviceLimits::max_elements`]. Fails if one row of logits exceeds it, or if the
+/// gradient of a 16-bit head is requested.
 pub fn cross_entropy<'a>(
     rec: &mut Recording,
-    hidden: &Tensor,
+    hidden: &'a Tensor,
     head: impl Into<Head<'a>>,
     labels: &Span,
     scale: f32,
     need: Need,
     max_elements: usize,
 ) -> Result<Applied> {
-    let head = head.into();
-    let weight = head.weight;
-    let (n, vocabulary) = (hidden.rows, weight.rows);
-    assert_eq!((hidden.cols, labels.len), (weight.cols, n), "channels of the head, and one label a row");
-    ensure!(
-        vocabulary <= max_elements,
-        "one row of logits over {vocabulary} tokens exceeds the {max_elements} elements that this device binds: use `device` \
-         cpu or another GPU"
-    );
-    ensure!(!need.head || weight.format == Format::F32, "a head stored in 16 bits has no gradient: train it in f32");
-    let step = chunk_rows(n, vocabulary, max_elements);
-    let chunk = Tensor::transient(rec, "logits chunk", step, vocabulary);
-    let losses = rec.transient("row losses", Kind::Real, n);
-    let dhidden = need.hidden.then(|| Tensor::transient(rec, "loss dhidden", n, hidden.cols));
-    let dhead = need.head.then(|| Tensor::transient_like(rec, "loss dhead", weight));
-    for first in (0..n).step_by(step) {
-        let rows = step.min(n - first);
-        let (logits, hidden) = (Rows::new(&chunk, 0, rows), Rows::new(hidden, first, rows));
-        logits_into(rec, hidden, head, &chunk);
-        let gradient = u32::from(need.hidden || need.head);
+    let chunks = Chunked::new(hidden, head.into(), need, max_elements)?;
+    assert_eq!(labels.len, hidden.rows, "one label a row");
+    let losses = rec.transient("row losses", Kind::Real, hidden.rows);
+    let op = chunks.run(rec, SOFTMAX_ROWS.label, |rec, first, rows, chunk| {
         let params = RowsParams {
             rows: rows as u32,
-            cols: vocabulary as u32,
+            cols: chunk.cols as u32,
             first_row: first as u32,
-            gradient,
+            gradient: u32::from(chunks.needs_gradient()),
             scale,
-            softcap: head.softcap.unwrap_or(0.0),
+            softcap: chunks.head.softcap.unwrap_or(0.0),
         };
         rec.dispatch(&SOFTMAX_ROWS, &[], params, &[labels, chunk.span(), &losses], [rows as u32, 1, 1]);
-        if let Some(dhidden) = &dhidden {
-            matmul_nn(rec, logits, weight, Rows::new(dhidden, first, rows), head.scale, 0.0);
-        }
-        if let Some(dhead) = &dhead {
-            matmul_tn(rec, logits, hidden, dhead, head.scale, if first == 0 { 0.0 } else { 1.0 });
-        }
-    }
-    let loss = Tensor::transient(rec, "loss", 1, 1);
-    rec.dispatch(&SUM, &[], SumParams { n: n as u32, scale }, &[&losses, loss.span()], [1, 1, 1]);
-    Ok((vec![loss], Box::new(CrossEntropy { dhidden, dhead, applied: Cell::new(false) })))
+    });
+    Ok((vec![sum(rec, "loss", &losses, scale)], op))
 }
 
 /// A case of `n` rows, about a tenth of them ignored, in chunks of at most `chunk` rows.

@@ -40,6 +40,7 @@ families!(
     bias,
     clip_grad,
     columns,
+    distill,
     dora,
     dropout,
     elementwise,

@@ -15,7 +15,7 @@ use crate::kernels::activation::{Activation, gated};
 use crate::kernels::columns::concat;
 use crate::kernels::elementwise::{add, scale};
 use crate::kernels::rope::{rope, rope_kv};
-use crate::nn::{Dropout, Joint, Linear, norm};
+use crate::nn::{Adapters, Joint, Linear, norm};
 
 /// Weights of a block.
 #[derive(Clone, Debug)]
@@ -59,8 +59,8 @@ pub struct TrainingContext {
     pub positions: Span,
     /// The RoPE tables for the longest sequence of the batch.
     pub(crate) rotations: Rc<Rotations>,
-    /// Dropout of the adapters; `None` disables it.
-    pub dropout: Option<Dropout>,
+    /// Whether the adapters apply, and with which dropout.
+    pub adapters: Adapters,
     /// Receives copies of the selections.
     pub kept: Option<KeptLog>,
 }
@@ -78,8 +78,8 @@ pub struct StreamContext {
     pub positions: Span,
     /// The RoPE tables for the whole sequence.
     pub(crate) rotations: Rc<Rotations>,
-    /// Dropout of the adapters; `None` disables it.
-    pub dropout: Option<Dropout>,
+    /// Whether to apply the adapters, and their dropout.
+    pub adapters: Adapters,
 }
 
 /// The attention path of a block.
@@ -104,11 +104,11 @@ impl Attend<'_> {
         }
     }
 
-    fn dropout(&self) -> Option<Dropout> {
+    fn adapters(&self) -> Adapters {
         match self {
-            Attend::Training(c) => c.dropout,
-            Attend::Streamed(c) => c.dropout,
-            Attend::Cached { .. } => None,
+            Attend::Training(c) => c.adapters,
+            Attend::Streamed(c) => c.adapters,
+            Attend::Cached { .. } => Adapters::On(None),
         }
     }
 }
@@ -118,12 +118,12 @@ impl Block {
     /// streamed chunk a second output stands for the pairs that later chunks see
     /// ([`attend_streamed`]).
     pub(super) fn forward(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<(Var, Option<Var>)> {
-        let drop = attend.dropout();
+        let adapters = attend.adapters();
         let (attended, carried) = self.attention(tape, x, attend)?;
-        let x = self.add_to(tape, x, (&self.o, &attended), self.after_attention_norm.as_ref(), drop)?;
-        let [gate, up] = self.normed(tape, &x, self.mlp_norm.as_ref(), &self.gate_up, drop)?;
+        let x = self.add_to(tape, x, (&self.o, &attended), self.after_attention_norm.as_ref(), adapters)?;
+        let [gate, up] = self.normed(tape, &x, self.mlp_norm.as_ref(), &self.gate_up, adapters)?;
         let inner = tape.apply1(&[&gate, &up], |rec, t| gated(rec, self.activation, &t[0], &t[1]))?;
-        let x = self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), drop)?;
+        let x = self.add_to(tape, &x, (&self.down, &inner), self.after_mlp_norm.as_ref(), adapters)?;
         Ok((x, carried))
     }
 
@@ -135,10 +135,12 @@ impl Block {
         residual: &Var,
         (linear, x): (&Linear, &Var),
         after: Option<&Param>,
-        drop: Option<Dropout>,
+        adapters: Adapters,
     ) -> Result<Var> {
-        let Some(after) = after else { return linear.forward_accumulate(tape, x, residual, self.residual_scale, drop) };
-        let y = linear.forward(tape, x, drop)?;
+        let Some(after) = after else {
+            return linear.forward_accumulate(tape, x, residual, self.residual_scale, adapters);
+        };
+        let y = linear.forward(tape, x, adapters)?;
         let mut y = norm(tape, &y, after, self.eps)?;
         if self.residual_scale != 1.0 {
             y = tape.apply1(&[&y], |rec, t| scale(rec, &t[0], self.residual_scale))?;
@@ -153,18 +155,18 @@ impl Block {
         x: &Var,
         before: Option<&Param>,
         linears: &Joint<N>,
-        drop: Option<Dropout>,
+        adapters: Adapters,
     ) -> Result<[Var; N]> {
         match before {
-            Some(before) => linears.forward_normed(tape, x, (before, self.eps), drop),
-            None => linears.forward(tape, x, drop),
+            Some(before) => linears.forward_normed(tape, x, (before, self.eps), adapters),
+            None => linears.forward(tape, x, adapters),
         }
     }
 
     /// Input norm and attention, without the output projection.
     fn attention(&self, tape: &mut Tape, x: &Var, attend: &Attend<'_>) -> Result<(Var, Option<Var>)> {
-        let (drop, (rotations, rows), dim) = (attend.dropout(), attend.rotation(), self.heads.dim);
-        let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, drop)?;
+        let (adapters, (rotations, rows), dim) = (attend.adapters(), attend.rotation(), self.heads.dim);
+        let [mut q, mut k, v] = self.normed(tape, x, self.input_norm.as_ref(), &self.qkv, adapters)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.qk_norm(tape, &q, q_norm)?;
             k = self.qk_norm(tape, &k, k_norm)?;

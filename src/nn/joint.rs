@@ -1,7 +1,7 @@
 //! Linear layers of one input, such as q, k and v, with weights of their own or in one matrix.
 
 use super::stacked::row_parts;
-use super::{Dropout, Linear, Stacked, norm};
+use super::{Adapters, Linear, Stacked, norm};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::gpu::ELEMENT_ALIGNMENT;
@@ -26,10 +26,10 @@ pub struct Fused<const N: usize> {
 
 impl<const N: usize> Joint<N> {
     /// x [tokens, in] → [tokens, out] of each layer.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<[Var; N]> {
+    pub fn forward(&self, tape: &mut Tape, x: &Var, adapters: Adapters) -> Result<[Var; N]> {
         match self {
-            Joint::Apart(layers) => layers.forward(tape, x, drop),
-            Joint::Fused(layers) => layers.forward(tape, x, drop),
+            Joint::Apart(layers) => layers.forward(tape, x, adapters),
+            Joint::Fused(layers) => layers.forward(tape, x, adapters),
         }
     }
 
@@ -39,11 +39,11 @@ impl<const N: usize> Joint<N> {
         tape: &mut Tape,
         x: &Var,
         norm: (&Param, f32),
-        drop: Option<Dropout>,
+        adapters: Adapters,
     ) -> Result<[Var; N]> {
         match self {
-            Joint::Apart(layers) => layers.forward_normed(tape, x, norm, drop),
-            Joint::Fused(layers) => layers.forward_normed(tape, x, norm, drop),
+            Joint::Apart(layers) => layers.forward_normed(tape, x, norm, adapters),
+            Joint::Fused(layers) => layers.forward_normed(tape, x, norm, adapters),
         }
     }
 }
@@ -55,8 +55,8 @@ impl<const N: usize> Fused<N> {
         Self { whole, widths }
     }
 
-    fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<[Var; N]> {
-        let y = self.whole.forward(tape, x, drop)?;
+    fn forward(&self, tape: &mut Tape, x: &Var, adapters: Adapters) -> Result<[Var; N]> {
+        let y = self.whole.forward(tape, x, adapters)?;
         self.parts(tape, &y)
     }
 
@@ -65,16 +65,16 @@ impl<const N: usize> Fused<N> {
         tape: &mut Tape,
         x: &Var,
         (scale, eps): (&Param, f32),
-        drop: Option<Dropout>,
+        adapters: Adapters,
     ) -> Result<[Var; N]> {
         // An adapter also needs the norm's output.
-        if x.tensor.rows > 1 || tape.keeps() || self.whole.lora.is_some() {
+        if x.tensor.rows > 1 || tape.keeps() || adapters.of(&self.whole).is_some() {
             let h = norm(tape, x, scale, eps)?;
-            return self.forward(tape, &h, drop);
+            return self.forward(tape, &h, adapters);
         }
         let y = normed_linear(&mut tape.rec, &x.tensor, &scale.value, eps, &self.whole.weight.value);
         let y = tape.constant(y);
-        let y = self.whole.finish(tape, x, y, drop)?;
+        let y = self.whole.finish(tape, x, y, adapters)?;
         self.parts(tape, &y)
     }
 

@@ -25,6 +25,22 @@ pub struct Dropout {
     pub first_token: usize,
 }
 
+/// Whether a forward applies the adapters.
+#[derive(Clone, Copy, Debug)]
+pub enum Adapters {
+    /// The model without its adapters.
+    Off,
+    /// With the adapters, and with dropout of their inputs if there is one.
+    On(Option<Dropout>),
+}
+
+impl Adapters {
+    /// The adapter that a layer applies, if any.
+    pub(super) fn of(self, layer: &Linear) -> Option<&Lora> {
+        layer.lora.as_ref().filter(|_| matches!(self, Adapters::On(_)))
+    }
+}
+
 /// A low-rank adapter.
 #[derive(Clone, Debug)]
 pub struct Lora {
@@ -65,9 +81,9 @@ pub struct Linear {
 
 impl Linear {
     /// x [tokens, in] → [tokens, out].
-    pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Var> {
+    pub fn forward(&self, tape: &mut Tape, x: &Var, adapters: Adapters) -> Result<Var> {
         let y = self.product(tape, x, 1.0)?;
-        self.finish(tape, x, y, drop)
+        self.finish(tape, x, y, adapters)
     }
 
     /// factor · x Wᵀ
@@ -77,8 +93,8 @@ impl Linear {
     }
 
     /// y = x Wᵀ with the adapter applied and the bias added; may overwrite y.
-    pub(super) fn finish(&self, tape: &mut Tape, x: &Var, y: Var, drop: Option<Dropout>) -> Result<Var> {
-        let y = self.adapted(tape, x, y, 1.0, drop)?;
+    pub(super) fn finish(&self, tape: &mut Tape, x: &Var, y: Var, adapters: Adapters) -> Result<Var> {
+        let y = self.adapted(tape, x, y, 1.0, adapters)?;
         let Some(bias) = &self.bias else { return Ok(y) };
         let bias = tape.param(bias);
         tape.apply1(&[&y, &bias], |rec, t| add_bias(rec, &t[0], &t[1]))
@@ -92,29 +108,29 @@ impl Linear {
         x: &Var,
         residual: &Var,
         factor: f32,
-        drop: Option<Dropout>,
+        adapters: Adapters,
     ) -> Result<Var> {
-        let is_scaled = self.lora.as_ref().is_some_and(|lora| lora.dora.is_some());
+        let is_scaled = adapters.of(self).is_some_and(|lora| lora.dora.is_some());
         if self.bias.is_none() && !tape.keeps() && !is_scaled {
             let weight = tape.param(&self.weight);
             let inputs = [x, &weight, residual];
             let y = tape.apply1(&inputs, |rec, t| linear_accumulate(rec, &t[0], &t[1], &t[2], factor))?;
-            return self.adapted(tape, x, y, factor, drop);
+            return self.adapted(tape, x, y, factor, adapters);
         }
         let y = if self.bias.is_none() {
             let y = self.product(tape, x, factor)?;
-            self.adapted(tape, x, y, factor, drop)?
+            self.adapted(tape, x, y, factor, adapters)?
         } else {
-            let y = self.forward(tape, x, drop)?;
+            let y = self.forward(tape, x, adapters)?;
             if factor == 1.0 { y } else { tape.apply1(&[&y], |rec, t| scale(rec, &t[0], factor))? }
         };
         tape.apply1(&[residual, &y], |rec, t| add(rec, &t[0], &t[1]))
     }
 
     /// y = factor · x Wᵀ with the adapter applied; may overwrite y.
-    fn adapted(&self, tape: &mut Tape, x: &Var, y: Var, factor: f32, drop: Option<Dropout>) -> Result<Var> {
-        let Some(lora) = &self.lora else { return Ok(y) };
-        let dropped = lora.dropped(tape, x, drop)?;
+    fn adapted(&self, tape: &mut Tape, x: &Var, y: Var, factor: f32, adapters: Adapters) -> Result<Var> {
+        let Some(lora) = adapters.of(self) else { return Ok(y) };
+        let dropped = lora.dropped(tape, x, adapters)?;
         let Some(dora) = &lora.dora else { return lora.add_to(tape, dropped.as_ref().unwrap_or(x), &y, factor) };
         let Some(dropped) = dropped else {
             let whole = lora.add_to(tape, x, &y, factor)?;
@@ -158,8 +174,11 @@ impl Lora {
     }
 
     /// x with dropout, where it applies.
-    fn dropped(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<Option<Var>> {
-        let Some(drop) = drop.filter(|_| self.dropout > 0.0) else { return Ok(None) };
+    fn dropped(&self, tape: &mut Tape, x: &Var, adapters: Adapters) -> Result<Option<Var>> {
+        let Adapters::On(Some(drop)) = adapters else { return Ok(None) };
+        if self.dropout == 0.0 {
+            return Ok(None);
+        }
         let key = [drop.seed, drop.step, self.site];
         tape.apply1(&[x], |rec, t| dropout(rec, &t[0], self.dropout, key, drop.first_token)).map(Some)
     }

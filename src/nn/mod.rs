@@ -5,7 +5,7 @@ mod linear;
 mod stacked;
 
 pub use joint::{Fused, Joint};
-pub use linear::{Dora, Dropout, Linear, Lora};
+pub use linear::{Adapters, Dora, Dropout, Linear, Lora};
 pub use stacked::Stacked;
 
 use crate::autograd::{Param, Tape, Var};

@@ -3,7 +3,7 @@
 //! If their frozen weights are adjacent in memory, a single row (a generated token) goes through
 //! all of them in one product, fused with the norm before it.
 
-use super::{Dropout, Linear, norm};
+use super::{Adapters, Linear, norm};
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
 use crate::kernels::matmul::linear;
@@ -27,13 +27,13 @@ impl<const N: usize> Stacked<N> {
     }
 
     /// x [tokens, in] → [tokens, out] of each layer.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, drop: Option<Dropout>) -> Result<[Var; N]> {
+    pub fn forward(&self, tape: &mut Tape, x: &Var, adapters: Adapters) -> Result<[Var; N]> {
         if let Some(whole) = self.whole_for(tape, x) {
             let whole = tape.constant(whole.clone());
             let y = tape.apply1(&[x, &whole], |rec, t| linear(rec, &t[0], &t[1], 1.0))?;
-            return self.finish(tape, x, &y.tensor, drop);
+            return self.finish(tape, x, &y.tensor, adapters);
         }
-        self.of_each(|layer| layer.forward(tape, x, drop))
+        self.of_each(|layer| layer.forward(tape, x, adapters))
     }
 
     /// RMS norm(x) [tokens, in] → [tokens, out] of each layer, with `scale` [1,
@@ -43,16 +43,16 @@ impl<const N: usize> Stacked<N> {
         tape: &mut Tape,
         x: &Var,
         (scale, eps): (&Param, f32),
-        drop: Option<Dropout>,
+        adapters: Adapters,
     ) -> Result<[Var; N]> {
         // Adapters also need the norm's output.
-        let adapted = self.layers.iter().any(|layer| layer.lora.is_some());
+        let adapted = self.layers.iter().any(|layer| adapters.of(layer).is_some());
         if let Some(whole) = self.whole_for(tape, x).filter(|_| !adapted) {
             let y = normed_linear(&mut tape.rec, &x.tensor, &scale.value, eps, whole);
-            return self.finish(tape, x, &y, drop);
+            return self.finish(tape, x, &y, adapters);
         }
         let h = norm(tape, x, scale, eps)?;
-        self.forward(tape, &h, drop)
+        self.forward(tape, &h, adapters)
     }
 
     /// The weights of all layers, if x can use them at once: the parts of a single output row are
@@ -63,10 +63,10 @@ impl<const N: usize> Stacked<N> {
 
     /// Splits the product of all weights into the layers' parts, and adds their adapters and
     /// biases.
-    fn finish(&self, tape: &mut Tape, x: &Var, y: &Tensor, drop: Option<Dropout>) -> Result<[Var; N]> {
+    fn finish(&self, tape: &mut Tape, x: &Var, y: &Tensor, adapters: Adapters) -> Result<[Var; N]> {
         let widths: [usize; N] = std::array::from_fn(|i| self.layers[i].weight.value.rows);
         let mut parts = row_parts(tape, y, widths).into_iter();
-        self.of_each(|layer| layer.finish(tape, x, parts.next().expect("a part for each layer"), drop))
+        self.of_each(|layer| layer.finish(tape, x, parts.next().expect("a part for each layer"), adapters))
     }
 
     fn of_each(&self, of: impl FnMut(&Linear) -> Result<Var>) -> Result<[Var; N]> {

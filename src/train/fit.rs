@@ -172,7 +172,8 @@ impl Run<'_, '_> {
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
         let seconds = self.clock.done(report.done);
         let bytes = self.device.memory().peak_bytes();
-        let line = StepLine { step, loss, lr, grad_norm, tokens, seconds, bytes };
+        let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
+        let line = StepLine { step, loss, ce, kl, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;

@@ -1,12 +1,13 @@
 //! A gradient step: the loss, gradients and gradient norm of micro-batches, without an optimiser.
 //!
 //! The loss is the sum over all labelled tokens of the step divided by their count, so accumulation
-//! weights every token equally.
+//! weights every token equally. With a teacher, so is the divergence from it over all positions.
 
 use std::ops::Range;
 
-use super::objective::{Objective, UploadedBatch};
-use super::streamed::{Piece, StreamedSequence, pieces};
+use super::distill::{Counts, Distill};
+use super::objective::{Objective, Sums, UploadedBatch};
+use super::streamed::{Backward, Piece, StreamedSequence, pieces};
 use crate::attention::Attention;
 use crate::autograd::Tape;
 use crate::checkpoint::load::Loaded;
@@ -25,8 +26,7 @@ pub struct GradientStep {
     recompute: bool,
     /// Sequences of more than one chunk of this many tokens stream.
     chunk: Option<usize>,
-    one: Tensor,
-    loss: Tensor,
+    sums: Sums,
     /// [1, 2]: gradient norm before clipping, and the factor that clips it.
     clipping: Tensor,
 }
@@ -38,8 +38,9 @@ impl GradientStep {
     pub fn new(device: &mut dyn Executor, recompute: bool, chunk: Option<usize>) -> Result<Self> {
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
+        let parts = [row("summed cross-entropy", 1)?, row("summed divergence", 1)?];
         one.write(device, &[1.0])?;
-        Ok(Self { recompute, chunk, one, loss, clipping })
+        Ok(Self { recompute, chunk, sums: Sums { one, loss, parts }, clipping })
     }
 
     pub(super) fn set_chunk(&mut self, chunk: Option<usize>) {
@@ -47,9 +48,9 @@ impl GradientStep {
     }
 
     /// Sets the arena's gradients to those of the mean loss over the labelled tokens of all
-    /// batches, run one after another; returns the number of labelled tokens. `dropout` applies to
-    /// the first batch; each further batch uses the next step number. Skips batches without
-    /// labelled tokens.
+    /// batches, run one after another; returns what it divided by. `dropout` applies to the first
+    /// batch; each further batch uses the next step number. Skips batches that train nothing:
+    /// without a teacher, those without labelled tokens.
     pub fn run(
         &self,
         device: &mut dyn Executor,
@@ -57,23 +58,31 @@ impl GradientStep {
         batches: &[Batch],
         attention: Attention,
         dropout: Option<Dropout>,
-    ) -> Result<usize> {
-        let n_targets: usize = batches.iter().map(|b| b.n_targets).sum();
-        if n_targets == 0 {
+        distill: Option<Distill>,
+    ) -> Result<Counts> {
+        let counts = Counts::of(batches);
+        if !counts.trains(distill) {
             return Err(Error::new("no token of this step has a label, so there is nothing to train on"));
         }
         self.clear(device, loaded)?;
-        for (i, batch) in batches.iter().filter(|b| b.n_targets > 0).enumerate() {
+        let scales = counts.scales(distill);
+        for (i, batch) in batches.iter().filter(|&b| Counts::of([b]).trains(distill)).enumerate() {
             let dropout = dropout.map(|d| Dropout { step: d.step.wrapping_add(i as u32), ..d });
-            let objective = Objective { attention, scale: (1.0 / n_targets as f64) as f32, dropout, kept: None };
+            let distill = distill.map(|d| (d.teacher, scales.kl));
+            let objective = Objective { attention, scale: scales.ce, dropout, distill, kept: None };
             self.add_batch(device, loaded, batch, &objective)?;
         }
-        Ok(n_targets)
+        Ok(counts)
     }
 
     /// The loss, valid after the run.
     pub fn loss(&self) -> &Span {
-        self.loss.span()
+        self.sums.loss.span()
+    }
+
+    /// The summed cross-entropy and the summed divergence of distillation, valid after the run.
+    pub fn parts(&self) -> [&Span; 2] {
+        self.sums.parts.each_ref().map(Tensor::span)
     }
 
     /// Appends the norm of the arena's gradients and the factor that clips it to `clip` (0: factor
@@ -103,7 +112,8 @@ impl GradientStep {
         if let Some(arena) = &loaded.arena {
             arena.clear_grads(rec);
         }
-        rec.clear(self.loss.span());
+        rec.clear(self.sums.loss.span());
+        self.sums.parts.iter().for_each(|part| rec.clear(part.span()));
     }
 
     /// Adds the gradients and the loss of one batch; returns the loss so far.
@@ -115,7 +125,7 @@ impl GradientStep {
         objective: &Objective,
     ) -> Result<f64> {
         self.add_batch(device, loaded, batch, objective)?;
-        Ok(device.read_f64(self.loss.span())?[0])
+        Ok(device.read_f64(self.sums.loss.span())?[0])
     }
 
     fn add_batch(
@@ -127,7 +137,7 @@ impl GradientStep {
     ) -> Result<()> {
         for piece in pieces(batch, objective.attention, self.chunk) {
             match piece {
-                Piece::AtOnce(part, _) if part.n_targets == 0 => {}
+                Piece::AtOnce(part, _) if !objective.trains(&part) => {}
                 Piece::AtOnce(part, first_token) => {
                     let dropout = objective.dropout.map(|d| Dropout { first_token, ..d });
                     let recording = self.record(device, loaded, &part, &Objective { dropout, ..objective.clone() })?;
@@ -136,11 +146,15 @@ impl GradientStep {
                 Piece::Streamed(tokens) => {
                     let model = &mut loaded.model;
                     let sequence = self.streamed(device, model, (batch, tokens), objective, true)?;
-                    sequence.accumulate(device, model, (&self.one, &self.loss), self.recompute)?;
+                    sequence.accumulate(device, model, self.backward())?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn backward(&self) -> Backward<'_> {
+        Backward { sums: &self.sums, recompute: self.recompute }
     }
 
     fn streamed<'a>(
@@ -155,28 +169,24 @@ impl GradientStep {
         StreamedSequence::new(device, model, tokens, objective, chunk, with_gradients)
     }
 
-    /// The recordings of a batch that take the most memory, for their sizes only.
+    /// The recordings of a batch that take the most memory, for their sizes only. What the lists
+    /// have in memory is never there together.
     pub fn record_largest(
         &self,
         device: &mut dyn Executor,
         loaded: &mut Loaded,
         batch: &Batch,
         objective: &Objective,
-    ) -> Result<Vec<Recording>> {
+    ) -> Result<Vec<Vec<Recording>>> {
         let mut recordings = Vec::new();
         for piece in pieces(batch, objective.attention, self.chunk) {
             match piece {
-                Piece::AtOnce(part, _) if part.n_targets == 0 => {}
-                Piece::AtOnce(part, _) => recordings.push(self.record(device, loaded, &part, objective)?),
+                Piece::AtOnce(part, _) if !objective.trains(&part) => {}
+                Piece::AtOnce(part, _) => recordings.push(vec![self.record(device, loaded, &part, objective)?]),
                 Piece::Streamed(tokens) => {
                     let model = &mut loaded.model;
                     let sequence = self.streamed(device, model, (batch, tokens), objective, true)?;
-                    recordings.extend(sequence.record_largest(
-                        device,
-                        model,
-                        (&self.one, &self.loss),
-                        self.recompute,
-                    )?);
+                    recordings.extend(sequence.record_largest(device, model, self.backward())?);
                 }
             }
         }
@@ -194,11 +204,15 @@ impl GradientStep {
     ) -> Result<Recording> {
         let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, objective)?;
         let max_elements = device.limits().max_elements();
+        let mut before = Tape::inference();
+        let teacher = uploaded.teacher_hidden(&mut before, &loaded.model)?;
         let mut tape = Tape::training(self.recompute);
+        tape.rec = before.rec;
         let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-        let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, objective.scale, max_elements)?;
-        add_into(&mut tape.rec, &loss.tensor, &self.loss);
-        tape.backward(&loss, &self.one)?;
+        let states = (&hidden, teacher.as_ref());
+        let scale = objective.scale;
+        let loss = uploaded.summed_loss(&mut tape, &loaded.model, states, scale, &self.sums, max_elements)?;
+        tape.backward(&loss, &self.sums.one)?;
         Ok(tape.rec)
     }
 
@@ -213,9 +227,9 @@ impl GradientStep {
         if batch.n_targets == 0 {
             return Ok((0.0, 0));
         }
-        let objective = Objective { attention, scale: 1.0, dropout: None, kept: None };
+        let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, kept: None };
         let mut clear = Recording::new();
-        clear.clear(self.loss.span());
+        clear.clear(self.sums.loss.span());
         device.run(&clear)?;
         for piece in pieces(batch, attention, self.chunk) {
             match piece {
@@ -226,17 +240,17 @@ impl GradientStep {
                     let mut tape = Tape::inference();
                     let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
                     let loss = uploaded.loss(&mut tape, &loaded.model, &hidden, 1.0, max_elements)?;
-                    add_into(&mut tape.rec, &loss.tensor, &self.loss);
+                    add_into(&mut tape.rec, &loss.tensor, &self.sums.loss);
                     device.run(&tape.rec)?;
                 }
                 Piece::Streamed(tokens) => {
                     let model = &mut loaded.model;
                     let sequence = self.streamed(device, model, (batch, tokens), &objective, false)?;
-                    sequence.evaluate(device, model, &self.loss)?;
+                    sequence.evaluate(device, model, &self.sums.loss)?;
                 }
             }
         }
-        Ok((device.read_f64(self.loss.span())?[0], batch.n_targets))
+        Ok((device.read_f64(self.sums.loss.span())?[0], batch.n_targets))
     }
 }
 
@@ -266,7 +280,7 @@ mod tests {
         };
         let batches = [9, 30].map(|n| Batch::new(&[example(n)]));
         let step = GradientStep::new(device, false, None).unwrap();
-        let n = step.run(device, &mut loaded, &batches, Attention::Dense, None).unwrap();
+        let n = step.run(device, &mut loaded, &batches, Attention::Dense, None, None).unwrap();
         let loss = device.read_f64(step.loss()).unwrap()[0];
         let mut squares = 0.0;
         for t in &loaded.trainables {
@@ -276,10 +290,10 @@ mod tests {
         let norm = step.norm(device, &loaded).unwrap();
         assert!(norm > 0.1 && (norm - squares.sqrt()).abs() < 1e-9 * norm, "{norm} and {}", squares.sqrt());
         let sums = batches.each_ref().map(|b| step.evaluate(device, &mut loaded, b, Attention::Dense).unwrap());
-        assert_eq!((n, sums.map(|s| s.1)), (8 + 29, [8, 29]));
+        assert_eq!((n.targets, sums.map(|s| s.1)), (8 + 29, [8, 29]));
         let want = (sums[0].0 + sums[1].0) / 37.0;
         assert!((loss - want).abs() < 1e-6 * want, "{loss} and {want}");
-        assert!(step.run(device, &mut loaded, &[Batch::default()], Attention::Dense, None).is_err());
+        assert!(step.run(device, &mut loaded, &[Batch::default()], Attention::Dense, None, None).is_err());
     }
 
     #[test]

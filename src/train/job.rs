@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::chunk_length::ChunkLength;
+use super::distill::{Distill, Teacher};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{LayerList, ModuleSet, Targets};
@@ -135,6 +136,16 @@ pub struct TrainJob {
     /// Clip gradients to this global norm; 0 disables it
     #[arg(long, value_name = "N", default_value_t = DEFAULT.clip)]
     pub clip: f64,
+    /// Weight of distillation from the dense model, from 0 (learn from the labels alone) to 1 (from the
+    /// teacher alone)
+    ///
+    /// loss = (1 - WEIGHT) · cross-entropy over the labelled tokens + WEIGHT · KL(teacher ‖ student)
+    /// over every token that has a next one.
+    #[arg(long, value_name = "WEIGHT", default_value_t = DEFAULT.distill)]
+    pub distill: f64,
+    /// Teacher of distillation, with dense attention
+    #[arg(long, value_enum, default_value_t = DEFAULT.teacher)]
+    pub teacher: Teacher,
     /// Truncate longer examples to this many tokens
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
@@ -200,6 +211,8 @@ const DEFAULT: TrainJob = TrainJob {
     weight_decay: 0.0,
     decay: Decay::Matrices,
     clip: 1.0,
+    distill: 0.0,
+    teacher: Teacher::Base,
     max_length: None,
     recompute: false,
     chunk: ChunkLength::Auto,
@@ -253,6 +266,7 @@ impl TrainJob {
         require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
         at_least_zero("lr", self.learning_rate())?;
         at_least_zero("clip", self.clip)?;
+        Distill { weight: self.distill, teacher: self.teacher }.check_weight()?;
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
@@ -285,12 +299,21 @@ impl TrainJob {
         let given = shape.iter().find(|(_, given)| *given).map(|(field, _)| *field);
         if self.method == Method::Full {
             let given = given.or(self.dropout.map(|_| "dropout")).or(self.adapter.as_ref().map(|_| "adapter"));
+            require(self.distillation().is_none() || self.teacher != Teacher::Base, || {
+                "`teacher` base needs the untouched model, but `method` full trains it: use `teacher` self".into()
+            })?;
             return require(given.is_none(), || {
                 format!(
                     "`{}` applies only to `method` lora; `method` full trains every weight of the model itself",
                     given.unwrap_or_default()
                 )
             });
+        }
+        if self.distillation().is_some() && self.teacher == Teacher::Base {
+            require(self.modules_to_save.is_empty(), || {
+                "`teacher` base is the untouched model, but `modules_to_save` replaces parts of it: use `teacher` self"
+                    .into()
+            })?;
         }
         let is_pattern = matches!(&self.targets, Some(set @ ModuleSet::Pattern(_)) if !set.is_all_linear());
         require(self.layers.is_none() || !is_pattern, || {
@@ -299,6 +322,11 @@ impl TrainJob {
         require(self.adapter.is_none() || given.is_none(), || {
             format!("`{}` cannot change the adapter that `adapter` continues: leave it out", given.unwrap_or_default())
         })
+    }
+
+    /// Distillation, if its weight is above 0.
+    pub fn distillation(&self) -> Option<Distill> {
+        (self.distill > 0.0).then_some(Distill { weight: self.distill, teacher: self.teacher })
     }
 
     /// The peak learning rate: the given one, or the optimiser's default for the method.

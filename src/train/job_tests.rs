@@ -26,13 +26,18 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 27] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
         ("`accumulate`", |j| j.accumulate = 0),
         ("`max_length`", |j| j.max_length = Some(1)),
         ("`lr`", |j| j.lr = Some(f64::NAN)),
+        ("`distill`", |j| j.distill = 1.5),
+        ("`distill`", |j| j.distill = -0.1),
+        ("`distill`", |j| j.distill = f64::NAN),
+        ("`teacher`", |j| (j.method, j.distill) = (Method::Full, 0.5)),
+        ("`modules_to_save`", |j| (j.distill, j.modules_to_save) = (0.5, vec!["lm_head".into()])),
         ("`clip`", |j| j.clip = -1.0),
         ("`momentum`", |j| j.momentum = Some(0.9)),
         ("`eps`", |j| (j.optimizer, j.eps) = (OptimizerKind::Lion, Some(1e-8))),
@@ -58,6 +63,16 @@ fn what_no_run_can_mean_names_its_field() {
         assert!(e.to_string().contains(field), "{field}: {e}");
         assert_eq!(e.kind(), crate::error::ErrorKind::Usage);
     }
+}
+
+#[test]
+fn a_teacher_needs_a_weight() {
+    assert_eq!(TrainJob { teacher: Teacher::Oneself, ..TrainJob::default() }.distillation(), None);
+    let job: TrainJob = serde_json::from_str(r#"{"method": "full", "distill": 1, "teacher": "self"}"#).unwrap();
+    job.validate().unwrap();
+    assert_eq!(job.distillation(), Some(Distill { weight: 1.0, teacher: Teacher::Oneself }));
+    let base: TrainJob = serde_json::from_str(r#"{"method": "full", "teacher": "base"}"#).unwrap();
+    base.validate().unwrap();
 }
 
 #[test]

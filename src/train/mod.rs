@@ -1,11 +1,13 @@
 //! Floor 8: fine-tuning.
 //!
-//! `objective.rs` computes the loss of a batch, `gradient_step.rs` its gradients, `streamed.rs` those
-//! of a sequence chunk by chunk, `stepper.rs` runs one optimiser step, `trainer.rs` holds the model in training, `fit.rs` runs the training loop,
-//! and `run.rs` runs a job (`job.rs`) from files to the output folder. `probe.rs` exports the
-//! results of a forward and backward pass.
+//! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
+//! the dense model. `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence
+//! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
+//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`) from files to the
+//! output folder. `probe.rs` exports the results of a forward and backward pass.
 
 mod chunk_length;
+mod distill;
 mod fit;
 mod gradient_step;
 mod job;
@@ -22,14 +24,15 @@ mod streamed;
 mod trainer;
 
 pub use chunk_length::ChunkLength;
+pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
 pub use job::{DEFAULT_RANK, Method, TrainJob};
-pub use objective::{Labelled, Objective, UploadedBatch};
+pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{read_data, run, run_opened};
 pub use run_folder::{EVAL, METRICS, RunFolder, holds_result};
 pub use save::save;
 pub use state::TrainerState;
-pub use stepper::{StartedStep, StepReport, StepSettings, Stepper};
+pub use stepper::{LossParts, StartedStep, StepReport, StepSettings, Stepper};
 pub use trainer::Trainer;

@@ -9,8 +9,15 @@ use crate::error::Error;
 pub struct StepLine {
     /// Number of the optimiser step, from 1.
     pub step: u64,
-    /// Sum over the labelled tokens of the whole step divided by their count, before the update.
+    /// Sum over the labelled tokens of the whole step divided by their count, before the update. With
+    /// distillation, (1 - `distill`) · ce + `distill` · kl.
     pub loss: f64,
+    /// With distillation, the mean cross-entropy over the labelled tokens, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ce: Option<f64>,
+    /// With distillation, the mean divergence from the teacher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// Learning rate of the update.
     pub lr: f64,
     /// Global gradient norm before clipping.

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::distill::{Counts, Distill};
 use super::gradient_step::GradientStep;
 use super::objective::{Objective, UploadedBatch};
+use super::stepper::LossParts;
 use super::streamed::{Piece, StreamedSequence, pieces};
 use crate::attention::Attention;
 use crate::autograd::Tape;
@@ -36,11 +38,13 @@ pub struct ProbeRequest<'a> {
     pub recompute: bool,
     /// Dense or LRSA.
     pub attention: Attention,
+    /// Distillation from the dense model; adds `ce` and `kl` to the loss (needs labels).
+    pub distill: Option<Distill>,
     /// Stream longer sequences in chunks of about this many tokens.
     pub chunk: Option<usize>,
 }
 
-/// Computes `logits` [B, T, V], `loss` `[1]`, `grad.NAME`, and `kept.LAYER` [B, Hk, P-1, K] of
+/// Computes `logits` [B, T, V], `loss` `[1]` (with distillation also its parts `ce` and `kl`), `grad.NAME`, and `kept.LAYER` [B, Hk, P-1, K] of
 /// compressed layers; LAYER counts all layers.
 ///
 /// Pads rows shorter than the longest: logits with 0, kept with -1.
@@ -52,20 +56,35 @@ pub fn probe(
     let examples = examples(request)?;
     let batch = Batch::new(&examples);
     let n_targets = if request.labels.is_some() { batch.n_targets } else { 0 };
-    let scale = (1.0 / n_targets.max(1) as f64) as f32;
-    let objective = Objective { attention: request.attention, scale, dropout: None, kept: None };
+    let counts = Counts::of([&batch]);
+    let scales = counts.scales(request.distill);
+    let objective = Objective {
+        attention: request.attention,
+        scale: scales.ce,
+        dropout: None,
+        distill: request.distill.map(|d| (d.teacher, scales.kl)),
+        kept: None,
+    };
     let Forward { logits, kept } = forward(device, loaded, &batch, &objective, request.chunk)?;
     let mut out = vec![("logits".to_string(), padded_logits(&logits, &batch, loaded.model.config.vocab))];
-    if n_targets > 0 {
+    if n_targets > 0 || request.distill.is_some() {
         let step = GradientStep::new(device, request.recompute, request.chunk)?;
-        let loss = if request.grads {
+        let loss = if request.grads || request.distill.is_some() {
             step.clear(device, loaded)?;
             step.accumulate(device, loaded, &batch, &objective)?
         } else {
             let (sum, n) = step.evaluate(device, loaded, &batch, request.attention)?;
             sum / n as f64
         };
-        out.push(("loss".to_string(), HostTensor::from_f32(&[1], &[loss as f32])));
+        let mut push = |name: &str, value: f64| out.push((name.into(), HostTensor::from_f32(&[1], &[value as f32])));
+        push("loss", loss);
+        if request.distill.is_some() {
+            let [ce, kl] = step.parts();
+            let sums = [device.read_f64(ce)?[0], device.read_f64(kl)?[0]];
+            let parts = LossParts::of(sums, counts);
+            parts.ce.into_iter().for_each(|ce| push("ce", ce));
+            push("kl", parts.kl);
+        }
     }
     if request.grads {
         for t in &loaded.trainables {
@@ -88,6 +107,9 @@ fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
     if request.grads && request.labels.is_none() {
         return Err(Error::usage("`grads` needs `labels`: gradients are gradients of the loss"));
     }
+    if request.distill.is_some() && request.labels.is_none() {
+        return Err(Error::usage("`distill` needs `labels`: they are a part of its loss"));
+    }
     if request.ids.is_empty() || request.ids.iter().any(Vec::is_empty) {
         return Err(Error::usage("every row of the ids needs at least one token"));
     }
@@ -101,7 +123,8 @@ fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
         labels: request.labels.map_or_else(|| vec![IGNORED; ids.len()], |l| l[row].clone()),
     };
     let examples: Vec<Example> = request.ids.iter().enumerate().map(label).collect();
-    if request.labels.is_some() && Batch::new(&examples).n_targets == 0 {
+    let counts = Counts::of([&Batch::new(&examples)]);
+    if request.labels.is_some() && counts.targets == 0 && !counts.trains(request.distill) {
         return Err(Error::usage("the labels ignore every token: there is no loss to compute"));
     }
     Ok(examples)
@@ -180,7 +203,7 @@ fn forward(
         match piece {
             Piece::AtOnce(part, _) => {
                 let log: KeptLog = Rc::new(RefCell::new(Vec::new()));
-                let objective = Objective { kept: Some(log.clone()), ..objective.clone() };
+                let objective = Objective { kept: Some(log.clone()), distill: None, ..objective.clone() };
                 let uploaded = UploadedBatch::new(device, &mut loaded.model, &part, &objective)?;
                 let mut tape = Tape::inference();
                 let hidden = uploaded.hidden(&mut tape, &loaded.model)?.tensor;

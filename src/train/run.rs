@@ -50,7 +50,9 @@ fn run_valid(
     let mut trainer = Trainer::of_valid(device, files, job)?;
     trainer.check_largest(device, &data.train.examples)?;
     if let (ChunkLength::Auto, Some(chunk)) = (job.chunk, trainer.chunk()) {
-        observer.note(&format!("the longest batch does not fit at once: long sequences stream in chunks of {chunk} tokens"));
+        observer.note(&format!(
+            "the longest batch does not fit at once: long sequences stream in chunks of {chunk} tokens"
+        ));
     }
     folder.make()?;
     let done = trainer.fit(device, &data, Some(&mut folder), observer);

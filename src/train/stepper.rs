@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use super::distill::{Counts, Distill};
 use super::gradient_step::{GradientStep, trained};
 use super::objective::Objective;
 use crate::attention::Attention;
@@ -16,8 +17,11 @@ use crate::optim::{Optimizer, OptimizerState, UpdateRule};
 /// Report of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
-    /// Mean loss over the labelled tokens, before the update.
+    /// Mean loss over the labelled tokens, before the update; of a distilled run the weighted sum
+    /// of its parts.
     pub loss: f64,
+    /// The parts of the loss of a distilled run.
+    pub parts: Option<LossParts>,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
     /// Tokens processed.
@@ -28,12 +32,31 @@ pub struct StepReport {
     pub done: Instant,
 }
 
+/// The parts of the loss of distillation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossParts {
+    /// Mean cross-entropy over the labelled tokens; `None` if there are none.
+    pub ce: Option<f64>,
+    /// Mean divergence from the teacher over the positions that have a next token.
+    pub kl: f64,
+}
+
+impl LossParts {
+    /// The means of the two sums.
+    pub(super) fn of([ce, kl]: [f64; 2], counts: Counts) -> Self {
+        let ce = (counts.targets > 0).then(|| ce / counts.targets as f64);
+        Self { ce, kl: kl / counts.positions.max(1) as f64 }
+    }
+}
+
 /// A queued step. The next one may be queued before this one is reported.
 pub struct StartedStep {
     loss: Reading<f64>,
+    /// The sums of the parts, of a distilled run.
+    parts: Option<[Reading<f64>; 2]>,
     grad_norm: Reading<f64>,
     n_tokens: usize,
-    n_targets: usize,
+    counts: Counts,
     /// Optimiser step number, counting this one.
     step: u64,
 }
@@ -41,12 +64,17 @@ pub struct StartedStep {
 impl StartedStep {
     /// Whether the report is available without waiting.
     pub fn is_ready(&self) -> bool {
-        self.loss.is_ready() && self.grad_norm.is_ready()
+        let parts = self.parts.iter().flatten().all(Reading::is_ready);
+        parts && self.loss.is_ready() && self.grad_norm.is_ready()
     }
 
     /// Waits for the report. Fails if the loss or the gradient is not finite.
     pub fn wait(self) -> Result<StepReport> {
-        let Self { n_tokens, n_targets, step, .. } = self;
+        let Self { n_tokens, counts, step, .. } = self;
+        let parts = match self.parts {
+            None => None,
+            Some([ce, kl]) => Some(LossParts::of([ce.wait()?[0], kl.wait()?[0]], counts)),
+        };
         let (loss, (grad_norm, done)) = (self.loss.wait()?[0], self.grad_norm.wait_timed()?);
         let grad_norm = grad_norm[0];
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -54,7 +82,7 @@ impl StartedStep {
                 "training diverged at step {step}: loss {loss}, gradient norm {grad_norm}. Lower `lr`, or set `clip` 1"
             )));
         }
-        Ok(StepReport { loss, grad_norm, n_tokens, n_targets, done })
+        Ok(StepReport { loss, parts, grad_norm, n_tokens, n_targets: counts.targets, done })
     }
 }
 
@@ -70,6 +98,8 @@ pub struct StepSettings {
     pub chunk: Option<usize>,
     /// Seed of the adapters' dropout.
     pub seed: u32,
+    /// Distillation from the dense model.
+    pub distill: Option<Distill>,
 }
 
 /// Runs optimiser steps.
@@ -166,18 +196,27 @@ impl Stepper {
         lr: f64,
     ) -> Result<StartedStep> {
         let dropout = Dropout { seed: self.settings.seed, step: self.n_micro, first_token: 0 };
-        let n_targets = self.gradients.run(device, loaded, batches, attention, Some(dropout))?;
-        self.n_micro += batches.iter().filter(|b| b.n_targets > 0).count() as u32;
+        let distill = self.settings.distill;
+        let counts = self.gradients.run(device, loaded, batches, attention, Some(dropout), distill)?;
+        self.n_micro += batches.iter().filter(|&b| Counts::of([b]).trains(distill)).count() as u32;
         let arena = trained(loaded)?;
         let mut rec = Recording::new();
         let clipping = self.gradients.record_norm(&mut rec, arena, self.settings.clip);
         self.optimizer.record(&mut rec, arena, &clipping, lr);
         device.run(&rec)?;
+        let parts = match distill {
+            None => None,
+            Some(_) => {
+                let [ce, kl] = self.gradients.parts();
+                Some([device.start_read_f64(ce)?, device.start_read_f64(kl)?])
+            }
+        };
         Ok(StartedStep {
+            parts,
             loss: device.start_read_f64(self.gradients.loss())?,
             grad_norm: device.start_read_f64(&clipping)?,
             n_tokens: batches.iter().map(|b| b.ids.len()).sum(),
-            n_targets,
+            counts,
             step: self.optimizer.n_steps(),
         })
     }
@@ -198,23 +237,25 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<()> {
-        if batch.n_targets == 0 {
+        if !Counts::of([batch]).trains(self.settings.distill) {
             return Ok(()); // steps skip such batches
         }
         let recordings = self.record_to_look_at(device, loaded, batch, attention)?;
-        recordings.iter().try_for_each(|recording| device.check(recording))
+        recordings.iter().flatten().try_for_each(|recording| device.check(recording))
     }
 
-    /// The recordings of a step on this batch that take the most memory, for their sizes only.
+    /// The recordings of a step on this batch that take the most memory, for their sizes only: see
+    /// [`GradientStep::record_largest`].
     fn record_to_look_at(
         &self,
         device: &mut dyn Executor,
         loaded: &mut Loaded,
         batch: &Batch,
         attention: Attention,
-    ) -> Result<Vec<Recording>> {
+    ) -> Result<Vec<Vec<Recording>>> {
         let dropout = Some(Dropout { seed: self.settings.seed, step: 0, first_token: 0 });
-        let objective = Objective { attention, scale: 1.0, dropout, kept: None };
+        let distill = self.settings.distill.map(|d| (d.teacher, 1.0));
+        let objective = Objective { attention, scale: 1.0, dropout, distill, kept: None };
         self.gradients.record_largest(device, loaded, batch, &objective)
     }
 
@@ -227,18 +268,21 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<u64> {
-        let mut recordings = self.record_to_look_at(device, loaded, batch, attention)?;
+        let lists = self.record_to_look_at(device, loaded, batch, attention)?;
         let mut update = Recording::new();
         self.gradients.record_clear(&mut update, loaded);
         self.record_update(&mut update, loaded)?;
-        recordings.push(update);
-        let mut kept = HashMap::new();
-        for (span, _) in recordings.iter().flat_map(Recording::commands).flat_map(Command::uses) {
-            if span.buffer.lifetime() == Lifetime::Persistent {
-                kept.insert(span.buffer.id(), span.buffer.n_bytes());
+        let bytes = |recordings: &[Recording]| {
+            let mut held = HashMap::new();
+            let all = || recordings.iter().chain([&update]);
+            for (span, _) in all().flat_map(Recording::commands).flat_map(Command::uses) {
+                if span.buffer.lifetime() == Lifetime::Persistent {
+                    held.insert(span.buffer.id(), span.buffer.n_bytes());
+                }
             }
-        }
-        let passing = recordings.iter().map(|rec| Plan::new(rec).peak_bytes()).max().unwrap_or(0);
-        Ok(kept.values().sum::<u64>() + passing)
+            let passing = all().map(|rec| Plan::new(rec).peak_bytes()).max().unwrap_or(0);
+            held.values().sum::<u64>() + passing
+        };
+        Ok(lists.iter().map(|list| bytes(list)).max().unwrap_or_else(|| bytes(&[])))
     }
 }

@@ -9,19 +9,21 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::objective::{Labelled, Objective};
+use super::distill::Teacher;
+use super::objective::{LossRows, Objective, Sums};
 use crate::attention::{Attention, Pass, Stream, StreamChunk, chunks_of};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
 use crate::data::dataset::IGNORED;
 use crate::error::Result;
 use crate::gpu::{Executor, Recording, upload_words};
+use crate::kernels::distill::Scales;
 use crate::kernels::elementwise::add_into;
 use crate::kernels::embedding::TokenIndex;
 use crate::model::block::StreamContext;
 use crate::model::llama::Llama;
-use crate::nn::Dropout;
-use crate::tensor::Tensor;
+use crate::nn::{Adapters, Dropout};
+use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// A part of a batch that one recording or one stream takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,13 @@ pub(super) struct StreamedSequence<'a> {
     max_elements: usize,
 }
 
+/// How a step computes gradients.
+#[derive(Clone, Copy)]
+pub(super) struct Backward<'a> {
+    pub(super) sums: &'a Sums,
+    pub(super) recompute: bool,
+}
+
 impl<'a> StreamedSequence<'a> {
     /// Prepares the memory of these tokens of a batch, in chunks of about `chunk` tokens.
     pub(super) fn new(
@@ -84,10 +93,20 @@ impl<'a> StreamedSequence<'a> {
         model.check_ids(&batch.ids[tokens.clone()])?;
         model.reserve_positions(device, batch.longest)?;
         let chunks = chunks_of(objective.attention, tokens.len(), chunk);
-        let layers = model.config.layer_attentions(objective.attention);
         let max_elements = device.limits().max_elements();
-        let stream = Rc::new(Stream::new(&layers, model.heads(), chunks, with_gradients, max_elements)?);
+        let stream = Self::stream_of(model, objective.attention, chunks, with_gradients, max_elements)?;
         Ok(Self { batch, tokens, objective, stream, max_elements })
+    }
+
+    fn stream_of(
+        model: &Llama,
+        attention: Attention,
+        chunks: Vec<Range<usize>>,
+        with_gradients: bool,
+        max_elements: usize,
+    ) -> Result<Rc<Stream>> {
+        let layers = model.config.layer_attentions(attention);
+        Ok(Rc::new(Stream::new(&layers, model.heads(), chunks, with_gradients, max_elements)?))
     }
 
     /// The pairs of the sequence.
@@ -104,9 +123,24 @@ impl<'a> StreamedSequence<'a> {
         &self.batch.labels_shifted[self.tokens.start + start..self.tokens.start + end]
     }
 
-    /// The last chunk with a label: no gradient starts after it.
-    fn last_labelled(&self) -> Option<usize> {
-        (0..self.n_chunks()).rev().find(|&c| self.labels(c).iter().any(|&label| label != IGNORED))
+    /// Whether a row of a chunk counts even without a label: with a teacher, if it has a next token.
+    fn counts(&self, chunk: usize) -> impl Fn(usize) -> bool {
+        let (with_teacher, last) = (self.objective.distill.is_some(), self.tokens.len() - 1);
+        let start = self.stream.chunks()[chunk].start;
+        move |row| with_teacher && start + row < last
+    }
+
+    fn loss_rows(&self, device: &mut dyn Executor, chunk: usize) -> Result<Option<LossRows>> {
+        LossRows::upload(device, self.labels(chunk), self.counts(chunk))
+    }
+
+    /// The last chunk with a part in the loss: no gradient starts after it.
+    fn last_trained(&self) -> Option<usize> {
+        let trains = |&c: &usize| {
+            let counts = self.counts(c);
+            self.labels(c).iter().enumerate().any(|(row, &label)| label != IGNORED || counts(row))
+        };
+        (0..self.n_chunks()).rev().find(trains)
     }
 
     /// Appends the forward pass over a chunk: hidden states, and what it carries on.
@@ -118,27 +152,38 @@ impl<'a> StreamedSequence<'a> {
         chunk: usize,
         pass: Pass,
     ) -> Result<(Var, Vec<Var>)> {
-        let Range { start, end } = self.stream.chunks()[chunk];
-        let first = self.tokens.start + start;
-        let ids = &self.batch.ids[first..self.tokens.start + end];
+        let first = self.tokens.start + self.stream.chunks()[chunk].start;
+        let dropout = self.objective.dropout.map(|d| Dropout { first_token: d.first_token + first, ..d });
+        self.forward_through(device, model, tape, &self.stream, (chunk, pass), Adapters::On(dropout))
+    }
+
+    fn forward_through(
+        &self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        tape: &mut Tape,
+        stream: &Rc<Stream>,
+        (chunk, pass): (usize, Pass),
+        adapters: Adapters,
+    ) -> Result<(Var, Vec<Var>)> {
+        let Range { start, end } = stream.chunks()[chunk];
+        let ids = &self.batch.ids[self.tokens.start + start..self.tokens.start + end];
         let ids = TokenIndex::upload(device, ids, model.trains_embedding() && tape.is_training())?;
         let positions: Vec<u32> = (start as u32..end as u32).collect();
         let context = StreamContext {
-            stream: self.stream.clone(),
-            chunk: Rc::new(StreamChunk::upload(device, &self.stream, chunk)?),
+            stream: stream.clone(),
+            chunk: Rc::new(StreamChunk::upload(device, stream, chunk)?),
             pass,
             positions: upload_words(device, "positions", &positions)?,
             rotations: model.rotations(),
-            dropout: self.objective.dropout.map(|d| Dropout { first_token: d.first_token + first, ..d }),
+            adapters,
         };
         model.forward_streamed(tape, &ids, &context)
     }
 
     /// Records the first pass over a chunk, which keeps what later chunks see.
     fn record_first(&self, device: &mut dyn Executor, model: &Llama, chunk: usize) -> Result<Recording> {
-        let mut tape = Tape::inference();
-        self.forward(device, model, &mut tape, chunk, Pass::First)?;
-        Ok(tape.rec)
+        self.record_hidden(device, model, chunk).map(|(rec, _)| rec)
     }
 
     /// Records the first pass over a chunk; returns its final hidden states [tokens, hidden].
@@ -157,23 +202,61 @@ impl<'a> StreamedSequence<'a> {
     fn record_loss(&self, device: &mut dyn Executor, model: &Llama, chunk: usize, loss: &Tensor) -> Result<Recording> {
         let mut tape = Tape::inference();
         let (hidden, _) = self.forward(device, model, &mut tape, chunk, Pass::First)?;
-        if let Some(labelled) = Labelled::upload(device, self.labels(chunk))? {
-            let of_chunk = labelled.loss(&mut tape, model, &hidden, self.objective.scale, self.max_elements)?;
+        if let Some(rows) = self.loss_rows(device, chunk)? {
+            let of_chunk = rows.loss(&mut tape, model, &hidden, self.objective.scale, self.max_elements)?;
             add_into(&mut tape.rec, &of_chunk.tensor, loss);
         }
         Ok(tape.rec)
     }
 
-    /// Records forward and backward of a chunk. `last` is the last chunk with a label; its backward
-    /// pass runs first. `sums` are a tensor of 1 and the one to which the loss is added.
+    /// Records the teacher's dense pass over a chunk; returns its hidden states in the rows of the
+    /// loss, which stay.
+    fn record_teacher(
+        &self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        (stream, teacher): (&Rc<Stream>, Teacher),
+        chunk: usize,
+    ) -> Result<(Recording, Option<Tensor>)> {
+        let mut tape = Tape::inference();
+        let at = (chunk, Pass::First);
+        let (hidden, _) = self.forward_through(device, model, &mut tape, stream, at, teacher.adapters())?;
+        let Some(rows) = self.loss_rows(device, chunk)? else { return Ok((tape.rec, None)) };
+        let chosen = rows.of(&mut tape, &hidden)?.tensor;
+        let states = Tensor::persistent("teacher's states", Format::F32, chosen.rows, chosen.cols, &device.limits())?;
+        copy_tensor(&mut tape.rec, &chosen, &states);
+        Ok((tape.rec, Some(states)))
+    }
+
+    /// The pairs of the teacher, which attends densely.
+    fn teacher_stream(&self, model: &Llama) -> Result<Rc<Stream>> {
+        Self::stream_of(model, Attention::Dense, self.stream.chunks().to_vec(), false, self.max_elements)
+    }
+
+    /// The teacher's hidden states in the rows of the loss, of each chunk; none without a teacher.
+    fn teacher_states(&self, device: &mut dyn Executor, model: &Llama) -> Result<Vec<Option<Tensor>>> {
+        let Some((teacher, _)) = self.objective.distill else { return Ok(vec![None; self.n_chunks()]) };
+        let stream = self.teacher_stream(model)?;
+        let mut all = Vec::with_capacity(self.n_chunks());
+        for chunk in 0..self.n_chunks() {
+            let (recording, states) = self.record_teacher(device, model, (&stream, teacher), chunk)?;
+            device.run(&recording)?;
+            all.push(states);
+        }
+        Ok(all)
+    }
+
+    /// Records forward and backward of a chunk. `last` is the last chunk with a part in the loss; its
+    /// backward pass runs first. `teacher` has the teacher's states in the rows of the loss.
     fn record_gradient(
         &self,
         device: &mut dyn Executor,
         model: &Llama,
         (chunk, last): (usize, usize),
-        (one, loss): (&Tensor, &Tensor),
-        recompute: bool,
+        teacher: Option<&Tensor>,
+        backward: Backward<'_>,
     ) -> Result<Recording> {
+        let Backward { sums, recompute } = backward;
         let mut tape = Tape::training(recompute);
         if chunk == last {
             self.stream.clear_gradients(&mut tape.rec);
@@ -181,34 +264,28 @@ impl<'a> StreamedSequence<'a> {
         let pass = if chunk == last { Pass::First } else { Pass::Again };
         let (hidden, carried) = self.forward(device, model, &mut tape, chunk, pass)?;
         let mut seeds = Vec::new();
-        if let Some(labelled) = Labelled::upload(device, self.labels(chunk))? {
-            let of_chunk = labelled.loss(&mut tape, model, &hidden, self.objective.scale, self.max_elements)?;
-            add_into(&mut tape.rec, &of_chunk.tensor, loss);
-            seeds.push((of_chunk, one.clone()));
+        if let Some(rows) = self.loss_rows(device, chunk)? {
+            let scales = Scales { ce: self.objective.scale, kl: self.objective.distill.map_or(0.0, |d| d.1) };
+            let loss = rows.summed_loss(&mut tape, model, (&hidden, teacher), scales, sums, self.max_elements)?;
+            seeds.push((loss, sums.one.clone()));
         }
         if chunk < last {
-            seeds.extend(carried.into_iter().map(|carried| (carried, one.clone())));
+            seeds.extend(carried.into_iter().map(|carried| (carried, sums.one.clone())));
         }
         tape.backward_from(&seeds, &[])?;
         Ok(tape.rec)
     }
 
-    /// Adds the gradients and the loss of the sequence. `sums` are a tensor of 1 and the one to
-    /// which the loss is added. Does nothing without a label.
-    pub(super) fn accumulate(
-        &self,
-        device: &mut dyn Executor,
-        model: &Llama,
-        sums: (&Tensor, &Tensor),
-        recompute: bool,
-    ) -> Result<()> {
-        let Some(last) = self.last_labelled() else { return Ok(()) };
+    /// Adds the gradients and the loss of the sequence. Does nothing if it has no part in the loss.
+    pub(super) fn accumulate(&self, device: &mut dyn Executor, model: &Llama, backward: Backward<'_>) -> Result<()> {
+        let Some(last) = self.last_trained() else { return Ok(()) };
+        let teacher = self.teacher_states(device, model)?;
         for chunk in 0..last {
             let recording = self.record_first(device, model, chunk)?;
             device.run(&recording)?;
         }
-        for chunk in (0..=last).rev() {
-            let recording = self.record_gradient(device, model, (chunk, last), sums, recompute)?;
+        for (chunk, states) in teacher.into_iter().enumerate().take(last + 1).rev() {
+            let recording = self.record_gradient(device, model, (chunk, last), states.as_ref(), backward)?;
             device.run(&recording)?;
         }
         Ok(())
@@ -223,21 +300,38 @@ impl<'a> StreamedSequence<'a> {
         Ok(())
     }
 
-    /// Records the passes that take the most memory, for their sizes only.
+    /// Records the passes that take the most memory, for their sizes only: those of the teacher, and
+    /// those of the student, which start when the teacher's pairs are gone.
     pub(super) fn record_largest(
         &self,
         device: &mut dyn Executor,
         model: &Llama,
-        sums: (&Tensor, &Tensor),
-        recompute: bool,
-    ) -> Result<Vec<Recording>> {
-        let last = self.last_labelled().unwrap_or(self.n_chunks() - 1);
+        backward: Backward<'_>,
+    ) -> Result<Vec<Vec<Recording>>> {
+        let last = self.last_trained().unwrap_or(self.n_chunks() - 1);
         let before = last.saturating_sub(1);
-        let mut recordings = vec![self.record_first(device, model, before)?];
-        for chunk in [0, before, last] {
-            recordings.push(self.record_gradient(device, model, (chunk, last), sums, recompute)?);
+        let mut teacher = Vec::new();
+        let mut states = vec![None; self.n_chunks()];
+        if let Some((of, _)) = self.objective.distill {
+            let stream = self.teacher_stream(model)?;
+            let mut held = Recording::new();
+            for (chunk, states) in states.iter_mut().enumerate() {
+                let (recording, of_chunk) = self.record_teacher(device, model, (&stream, of), chunk)?;
+                of_chunk.iter().for_each(|t| t.pieces().iter().for_each(|piece| held.clear(&piece.span)));
+                *states = of_chunk;
+                if chunk == before || chunk + 1 == self.n_chunks() {
+                    teacher.push(recording);
+                }
+            }
+            teacher.push(held);
         }
-        Ok(recordings)
+        let mut student = vec![self.record_first(device, model, before)?];
+        for chunk in [0, before, last] {
+            let states = states[chunk].as_ref();
+            student.push(self.record_gradient(device, model, (chunk, last), states, backward)?);
+        }
+        student.extend(teacher.last().cloned());
+        Ok([teacher, student].into_iter().filter(|list| !list.is_empty()).collect())
     }
 }
 

@@ -56,9 +56,14 @@ impl Trainer {
             Method::Full => (None, Train::All(job.decay)),
             Method::Lora => (Some(adapter_of(files, job)?), Train::Adapter(job.decay)),
         };
+        let distill = job.distillation();
+        if let Some(distill) = distill {
+            distill.teacher.check(adapter.as_ref().map(|a| &a.config))?;
+        }
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
-        let settings = StepSettings { clip: job.clip, recompute: job.recompute, chunk: job.chunk.first(), seed };
+        let (chunk, recompute) = (job.chunk.first(), job.recompute);
+        let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let attentions = job.attentions(attention)?;
         let adapter = adapter.map(|a| a.config);

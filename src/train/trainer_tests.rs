@@ -7,7 +7,7 @@ use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
 use crate::data::dataset::{Dataset, Split};
 use crate::gpu::CpuExecutor;
-use crate::train::{EVAL, METRICS, Observer, StepLine};
+use crate::train::{EVAL, METRICS, Observer, StepLine, Teacher};
 
 /// Records its calls and stops a run after some steps.
 #[derive(Default)]
@@ -16,6 +16,7 @@ struct Watcher {
     steps: Vec<u64>,
     evaluated: Vec<u64>,
     saved: Vec<u64>,
+    lines: Vec<StepLine>,
     stop_after: usize,
 }
 
@@ -25,6 +26,7 @@ impl Observer for Watcher {
     }
     fn step(&mut self, line: &StepLine) {
         self.steps.push(line.step);
+        self.lines.push(*line);
     }
     fn evaluated(&mut self, line: &EvalLine) {
         self.evaluated.push(line.step);
@@ -138,4 +140,53 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     assert!(e.contains("not finite") && e.contains("lora_A") && e.contains("`lr`"), "{e}");
     assert_eq!(saved(), before);
     assert!(std::fs::read_dir(&out).unwrap().all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
+}
+
+#[test]
+fn a_distilled_run_learns_from_tokens_without_a_label() {
+    let mut device = CpuExecutor::<f32>::new();
+    let mut train = split(4);
+    train.examples[1].labels.fill(-100);
+    let unlabelled =
+        Dataset { train: Split { examples: vec![train.examples[1].clone()], ..Split::default() }, valid: None };
+    let data = Dataset { train, valid: None };
+    let fit = |device: &mut CpuExecutor<f32>, job: &TrainJob, data: &Dataset| {
+        let mut watcher = Watcher::default();
+        let done = Trainer::new(device, &files(None), job)?.fit(device, data, None, &mut watcher);
+        done.map(|_| watcher.lines)
+    };
+    for (distill, teacher) in [(0.25, Teacher::Base), (1.0, Teacher::Oneself)] {
+        let job = TrainJob { distill, teacher, accumulate: 4, ..job() };
+        let lines = fit(&mut device, &job, &data).unwrap();
+        assert_eq!(lines.len(), 2);
+        for line in lines {
+            let (ce, kl) = (line.ce.unwrap(), line.kl.unwrap());
+            let loss = (1.0 - distill) * ce + distill * kl;
+            assert!(kl > 0.0 && ce > kl && (line.loss - loss).abs() < 1e-5 * loss, "{line:?}");
+        }
+        let lines = fit(&mut device, &job, &unlabelled).unwrap();
+        assert!(lines.iter().all(|l| l.ce.is_none() && l.kl.unwrap() > 0.0), "{lines:?}");
+    }
+    let lines = fit(&mut device, &TrainJob { accumulate: 4, ..job() }, &data).unwrap();
+    assert!(lines.iter().all(|l| l.ce.is_none() && l.kl.is_none()));
+    let e = fit(&mut device, &job(), &unlabelled).unwrap_err().to_string();
+    assert!(e.contains("no token of this step has a label"), "{e}");
+}
+
+#[test]
+fn the_base_model_teaches_only_where_it_is_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, opened) = (dir.path().join("out"), files(None));
+    let mut device = CpuExecutor::<f32>::new();
+    let whole = TrainJob { modules_to_save: vec!["lm_head".into()], ..job() };
+    let trainer = Trainer::new(&mut device, &opened, &whole).unwrap();
+    let mut folder = RunFolder::new(&out, &opened, Method::Lora).unwrap();
+    folder.make().unwrap();
+    trainer.save(&mut device, &mut folder).unwrap();
+    let continued = TrainJob { rank: None, adapter: Some(out.clone()), distill: 0.5, ..job() };
+    let Err(e) = Trainer::new(&mut device, &files(Some(&out)), &continued) else { panic!("no base is left") };
+    let e = e.to_string();
+    assert!(e.contains("`teacher` base") && e.contains("lm_head") && e.contains("self"), "{e}");
+    let from_itself = TrainJob { teacher: Teacher::Oneself, ..continued };
+    Trainer::new(&mut device, &files(Some(&out)), &from_itself).unwrap();
 }

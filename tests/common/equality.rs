@@ -36,7 +36,8 @@ pub fn check_cached_equals_training(
 ) {
     let vocab = loaded.model.config.vocab;
     let ids: Vec<Vec<u32>> = lengths.iter().enumerate().map(|(i, &n)| tokens(n, vocab, i)).collect();
-    let request = ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention, chunk: None };
+    let request =
+        ProbeRequest { ids: &ids, labels: None, grads: false, recompute: false, attention, distill: None, chunk: None };
     let trained = probe(device, loaded, &request).unwrap();
     let all = trained.iter().find(|(name, _)| name == "logits").unwrap().1.to_f32().unwrap();
     let longest = lengths.iter().max().unwrap();
@@ -72,7 +73,7 @@ pub fn check_training_step(device: &mut dyn Executor, loaded: &mut Loaded, lengt
         Example { labels: ids.iter().map(|&i| i as i32).collect(), ids }
     };
     let batch = Batch::new(&lengths.iter().enumerate().map(example).collect::<Vec<_>>());
-    let objective = Objective { attention: lrsa(3, 10, 0.4), scale: 0.01, dropout: None, kept: None };
+    let objective = Objective { attention: lrsa(3, 10, 0.4), scale: 0.01, dropout: None, distill: None, kept: None };
     let uploaded = UploadedBatch::new(device, &mut loaded.model, &batch, &objective).unwrap();
     let max_elements = device.limits().max_elements();
     let one = Tensor::persistent("one", Format::F32, 1, 1, &device.limits()).unwrap();

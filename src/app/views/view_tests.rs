@@ -106,6 +106,8 @@ fn training() -> App {
         app.on_event(Event::TrainStep(StepLine {
             step,
             loss,
+            ce: None,
+            kl: None,
             lr,
             grad_norm: 1.0,
             tokens: 960,
