@@ -302,7 +302,8 @@ fn check_distillation(device: &mut dyn Executor, golden: &Golden, bounds: Bounds
             let run = |device: &mut dyn Executor, recompute: bool| {
                 let mut loaded = golden.load(device, true);
                 let (labels, attention) = (Some(labels.as_slice()), *attention);
-                let request = ProbeRequest { ids: &ids, labels, grads: true, recompute, attention, distill, chunk: None };
+                let request =
+                    ProbeRequest { ids: &ids, labels, grads: true, recompute, attention, distill, chunk: None };
                 probe(device, &mut loaded, &request).unwrap()
             };
             let found = run(device, false);

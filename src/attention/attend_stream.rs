@@ -9,14 +9,17 @@ use std::rc::Rc;
 
 use super::attend::forward;
 use super::backward::Saved;
+use super::chunk_tables::{ChunkTables, Place};
 use super::layout::NO_RING;
 use super::move_rows::{RowsAt, add_rows, copy_rows};
 use super::score::Pairs;
 use super::select;
 use super::shared::Keys;
 use super::stream::{Stream, StreamChunk};
+use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::error::Result;
 use crate::gpu::{Recording, Span};
+use crate::kernels::case::{Case, Input, Tolerance, real};
 use crate::kernels::op::{Applied, Op};
 use crate::tensor::Tensor;
 
@@ -196,4 +199,56 @@ impl Op for AttendStreamed {
         });
         Ok(vec![dq, dkv])
     }
+}
+
+/// A case of all kernels on one chunk: its queries see pairs of earlier chunks, in the recent
+/// buffer and in the kept one.
+fn case(name: &str, attention: LayerAttention, heads: Heads, place: Place, spread: f32) -> Case {
+    let chunk = ChunkTables::new(attention, place, heads.group());
+    let tables = chunk.tables;
+    let (n, kept_rows) = (place.n, chunk.n_seen.max(1));
+    let (q_cols, kv_cols) = (heads.queries * heads.dim, heads.kv_cols());
+    let sizes = [(1, n, q_cols), (2, chunk.history + n, kv_cols), (3, kept_rows, kv_cols), (4, n, q_cols)];
+    let reals = sizes.map(|(seed, rows, cols)| real(seed, rows, cols, spread).frozen());
+    let words = |bytes: &[u8]| Input::Words(bytemuck::pod_collect_to_vec(bytes));
+    let mut inputs = reals.to_vec();
+    inputs.push(words(bytemuck::cast_slice(&tables.query_tiles)));
+    inputs.push(words(bytemuck::cast_slice(&tables.recent_tiles)));
+    if !tables.kept_tiles.is_empty() {
+        inputs.push(words(bytemuck::cast_slice(&tables.kept_tiles)));
+    }
+    Case::new(format!("attend/streamed: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
+        let [q, recent, kept, dout] = std::array::from_fn(|i| b.tensors[i].clone());
+        let scale = heads.scale();
+        let keys = Keys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring: NO_RING, scale };
+        let (out, lse) = forward(rec, &q, &keys, tables.query_tiles.len(), heads);
+        let saved = Saved { q: &q, dout: &dout, heads, scale };
+        let stats = saved.stats(rec, &out, &lse);
+        let dq = saved.query_gradient(rec, &keys, tables.query_tiles.len(), &stats);
+        let mut outputs = vec![out, dq];
+        outputs.push(saved.key_gradient(rec, &recent, &b.words[1], tables.recent_tiles.len(), &stats));
+        if let Some(tiles) = b.words.get(2) {
+            outputs.push(saved.key_gradient(rec, &kept, tiles, tables.kept_tiles.len(), &stats));
+        }
+        Ok((outputs, None))
+    })
+}
+
+/// The cases of this file.
+pub(super) fn cases() -> Vec<Case> {
+    let heads = |queries, keys, dim| Heads { queries, keys, dim };
+    let lrsa = |sink, lag, keep| {
+        LayerAttention::Full(Attention::Lrsa(Lrsa::new(sink, lag, keep).expect("a case has valid settings")))
+    };
+    let place = |total, start, n| Place { total, start, n };
+    vec![
+        case("a middle chunk", lrsa(3, 20, 0.4), heads(6, 2, 8), place(200, 63, 60), 1.0),
+        case("the first chunk", lrsa(7, 20, 0.4), heads(3, 3, 4), place(200, 0, 67), 1.0),
+        case("a ragged last chunk", lrsa(0, 70, 0.3), heads(2, 1, 32), place(313, 210, 103), 1.0),
+        case("more kept than a tile has lanes", lrsa(2, 150, 0.6), heads(2, 2, 4), place(700, 152, 450), 1.0),
+        case("dense", LayerAttention::Full(Attention::Dense), heads(4, 2, 8), place(180, 77, 40), 1.0),
+        case("a window within the history", LayerAttention::Window(30), heads(3, 1, 8), place(300, 100, 90), 1.0),
+        case("a window over several tiles", LayerAttention::Window(150), heads(2, 2, 32), place(400, 200, 70), 1.0),
+        case("peaked, whole workgroups", lrsa(16, 64, 0.25), heads(4, 2, 64), place(656, 272, 128), 6.0),
+    ]
 }

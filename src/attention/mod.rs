@@ -41,10 +41,18 @@ use crate::kernels::case::Case;
 
 /// The cases of every attention family.
 pub fn cases() -> Vec<Case> {
-    [score::cases(), select::cases(), attend::cases(), decode::cases(), store::cases(), move_rows::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        score::cases(),
+        select::cases(),
+        attend::cases(),
+        attend_stream::cases(),
+        decode::cases(),
+        store::cases(),
+        move_rows::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Every attention kernel with one set of values for its constants.

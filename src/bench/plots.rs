@@ -82,9 +82,9 @@ fn memory_unit(most: f64) -> (f64, &'static str) {
 
 /// `LoRA, dense`, or `dense` if the plot shows a single activity.
 fn series_name(picture: &Picture, row: &ModelRow) -> String {
-    let attention = if row.attention == "lrsa" { "LRSA" } else { &row.attention };
+    let attention = row.attention.replacen("lrsa", "LRSA", 1);
     if picture.activities.len() == 1 {
-        return attention.to_string();
+        return attention;
     }
     let name = row.name();
     format!("{}, {attention}", name.strip_prefix("train, ").unwrap_or(&name))

@@ -6,7 +6,7 @@ use super::training::open;
 use crate::attention::Attention;
 use crate::error::{Context, Result};
 use crate::gpu::{Command, Device, Executor, Recording};
-use crate::train::Objective;
+use crate::train::{Objective, StepSettings};
 
 /// The time of each kernel in one warm step on one sequence of `length` tokens: forward, backward
 /// and update. Each command is timed on its own, so the sum exceeds the time of a step.
@@ -19,7 +19,7 @@ pub fn training_profile(
     recompute: bool,
 ) -> Result<Profile> {
     let device = device.as_mut();
-    let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
+    let (mut loaded, stepper) = open(device, subject, activity, StepSettings { recompute, ..StepSettings::default() })?;
     let batch = subject.batch(length);
     let objective =
         Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, distill: None, kept: None };
@@ -36,7 +36,7 @@ pub fn training_profile(
         add_times(device, recording, &mut kernels)?;
     }
     kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    Ok(Profile { activity, attention: attention_name(attention).to_string(), length, kernels })
+    Ok(Profile { activity, attention: attention_name(attention), length, kernels })
 }
 
 /// Runs a recording and adds the time of each command to its kernel's total.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Runs, Samples};
 use super::roofline::Roofline;
-use crate::attention::Attention;
+use crate::attention::{Attention, Lrsa};
 use crate::error::{Error, Result};
 use crate::gpu::Work;
 
@@ -96,7 +96,7 @@ impl Activity {
 pub struct ModelRow {
     /// The activity.
     pub activity: Activity,
-    /// `dense` or `lrsa`; with a filled cache also the keep ratio: `lrsa, keep 0.25`.
+    /// `dense` or `lrsa`; with the keep ratio where it is not the default: `lrsa, keep 0.125`.
     pub attention: String,
     /// Tokens of the sequence; in decode the tokens before the first drawn one.
     pub length: usize,
@@ -105,6 +105,9 @@ pub struct ModelRow {
     /// Whether the backward pass recomputes activations.
     #[serde(default)]
     pub recompute: bool,
+    /// Tokens of a chunk, if the sequence streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<usize>,
     /// Seconds of the first step, including compilation; `None` if only memory was planned.
     pub first_seconds: Option<f64>,
     /// Shortest time of a later step in seconds; `None` if the first step far exceeded the budget.
@@ -132,10 +135,11 @@ impl ModelRow {
         let median = steady.map(Samples::median);
         Self {
             activity,
-            attention: attention_name(attention).to_string(),
+            attention: attention_name(attention),
             length,
             tokens,
             recompute: false,
+            chunk: None,
             first_seconds: runs.map(|r| r.first),
             best_seconds: steady.map(Samples::best),
             median_seconds: median,
@@ -145,9 +149,11 @@ impl ModelRow {
         }
     }
 
-    /// Display name of the activity, with a note if activations are recomputed.
+    /// Display name of the activity, with a note if activations are recomputed or the sequence
+    /// streams.
     pub fn name(&self) -> String {
-        format!("{}{}", self.activity.name(), if self.recompute { ", recomputed" } else { "" })
+        let chunk = self.chunk.map_or(String::new(), |n| format!(", chunks of {n}"));
+        format!("{}{}{chunk}", self.activity.name(), if self.recompute { ", recomputed" } else { "" })
     }
 }
 
@@ -175,11 +181,12 @@ pub struct Profile {
     pub kernels: Vec<KernelShare>,
 }
 
-/// `dense` or `lrsa`.
-pub(super) fn attention_name(attention: Attention) -> &'static str {
+/// `dense`, or `lrsa` with the keep ratio where it is not the default.
+pub(super) fn attention_name(attention: Attention) -> String {
     match attention {
-        Attention::Dense => "dense",
-        Attention::Lrsa(_) => "lrsa",
+        Attention::Dense => "dense".to_string(),
+        Attention::Lrsa(l) if l.keep() == Lrsa::default().keep() => "lrsa".to_string(),
+        Attention::Lrsa(l) => format!("lrsa, keep {}", l.keep()),
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn open(
     device: &mut dyn Executor,
     subject: &Subject,
     activity: Activity,
-    recompute: bool,
+    settings: StepSettings,
 ) -> Result<(Loaded, Stepper)> {
     let job = TrainJob::default();
     let config = subject.source.config();
@@ -28,27 +28,26 @@ pub(super) fn open(
     } else {
         load(device, &subject.source, None, Train::All(Decay::All))?
     };
-    let settings = StepSettings { recompute, ..StepSettings::default() };
     let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
     Ok((loaded, stepper))
 }
 
-/// The memory of an optimiser step on one sequence of `length` tokens, as a run would plan it.
-/// Computes nothing.
+/// The memory of an optimiser step on one sequence of `length` tokens, as a run with these settings
+/// would plan it. Computes nothing.
 pub fn memory_row(
     mut device: Device,
     subject: &Subject,
     activity: Activity,
     attention: Attention,
     length: usize,
-    recompute: bool,
+    settings: StepSettings,
 ) -> Result<ModelRow> {
     let device = device.as_mut();
-    let (mut loaded, stepper) = open(device, subject, activity, recompute)?;
+    let (mut loaded, stepper) = open(device, subject, activity, settings)?;
     let bytes = stepper.planned_bytes(device, &mut loaded, &subject.batch(length), attention);
     let mut row = ModelRow::new(activity, attention, length, length, None);
     row.peak_bytes = bytes.context(activity.name())?;
-    row.recompute = recompute;
+    (row.recompute, row.chunk) = (settings.recompute, settings.chunk);
     Ok(row)
 }
 
@@ -60,11 +59,11 @@ pub fn training_row(
     activity: Activity,
     attention: Attention,
     length: usize,
-    recompute: bool,
+    settings: StepSettings,
     budget: f64,
 ) -> Result<ModelRow> {
     let device = device.as_mut();
-    let (mut loaded, mut stepper) = open(device, subject, activity, recompute)?;
+    let (mut loaded, mut stepper) = open(device, subject, activity, settings)?;
     let batch = [subject.batch(length)];
     device.wait()?;
     let runs = time_runs(budget, || {
@@ -75,6 +74,6 @@ pub fn training_row(
     });
     let mut row = ModelRow::new(activity, attention, length, length, Some(&runs.context(activity.name())?));
     row.peak_bytes = device.memory().peak_bytes();
-    row.recompute = recompute;
+    (row.recompute, row.chunk) = (settings.recompute, settings.chunk);
     Ok(row)
 }

@@ -14,6 +14,7 @@ use crate::bench::{
 };
 use crate::error::{Context, Error, Result};
 use crate::gpu::open_device;
+use crate::train::{Method, StepSettings};
 
 /// The parts of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,6 +77,16 @@ pub struct BenchArgs {
     /// Recompute activations in the backward pass, like train --recompute
     #[arg(long)]
     recompute: bool,
+    /// Also train in chunks of this many tokens, like train --chunk; with --part memory, rows at once
+    /// are then those of dense attention
+    #[arg(long, value_name = "TOKENS", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    chunk: Option<usize>,
+    /// Keep ratios of the rows with LRSA
+    #[arg(long, value_delimiter = ',', default_value = "0.25", value_name = "R,R,…")]
+    keep: Vec<f64>,
+    /// Train only with LoRA, or only all weights
+    #[arg(long, value_enum)]
+    method: Option<Method>,
     /// Also show the time of a training step by kernel, at the longest length
     #[arg(long)]
     profile: bool,
@@ -173,7 +184,7 @@ fn measure_attention(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -
     let lrsa = Lrsa::default();
     report.model = format!("attention of {} heads of {} channels", HEADS.queries, HEADS.dim);
     report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
-    for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
+    for attention in attentions(args)? {
         for &length in &args.lengths {
             bar.set_message(format!("attention over {length} tokens"));
             report.runs.push(attention_row(open_device(&args.device)?, attention, length, args.seconds)?);
@@ -198,13 +209,14 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
         bar.set_message(format!("{} of {} tokens, {}", row.activity.name(), row.length, row.attention));
         report.runs.push(row);
     };
+    let attentions = attentions(args)?;
     for &length in &args.lengths {
-        for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
-            match args.part {
-                Part::Cache => {}
-                Part::Memory => plan_length(args, &subject, attention, length, &mut add)?,
-                _ => measure_length(args, &subject, attention, length, &mut add)?,
-            }
+        match args.part {
+            Part::Cache => {}
+            Part::Memory => plan_length(args, &subject, &attentions, length, &mut add)?,
+            _ => attentions
+                .iter()
+                .try_for_each(|&attention| measure_length(args, &subject, attention, length, &mut add))?,
         }
     }
     for &n in &args.cache_tokens {
@@ -221,7 +233,25 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
     Ok(())
 }
 
-const TRAINING: [Activity; 2] = [Activity::TrainLora, Activity::TrainFull];
+/// The kinds of training to look at.
+fn activities(args: &BenchArgs) -> Vec<Activity> {
+    match args.method {
+        None => vec![Activity::TrainLora, Activity::TrainFull],
+        Some(Method::Lora) => vec![Activity::TrainLora],
+        Some(Method::Full) => vec![Activity::TrainFull],
+    }
+}
+
+/// Dense, and LRSA with each keep ratio.
+fn attentions(args: &BenchArgs) -> Result<Vec<Attention>> {
+    let lrsa = args.keep.iter().map(|&keep| keeping(keep));
+    std::iter::once(Ok(Attention::Dense)).chain(lrsa).collect()
+}
+
+/// The settings of a step at once, or in chunks.
+fn settings(args: &BenchArgs, chunk: Option<usize>) -> StepSettings {
+    StepSettings { recompute: args.recompute, chunk, ..StepSettings::default() }
+}
 
 /// Measures a model at one length.
 fn measure_length(
@@ -231,27 +261,43 @@ fn measure_length(
     length: usize,
     add: &mut dyn FnMut(ModelRow),
 ) -> Result<()> {
-    for activity in TRAINING {
+    let chunks = std::iter::once(None).chain(args.chunk.filter(|&n| n < length).map(Some));
+    for (activity, chunk) in activities(args).into_iter().flat_map(|a| chunks.clone().map(move |c| (a, c))) {
         // A new device each time, so that the first step includes compilation and the memory peak
         // is its own.
-        let device = open_device(&args.device)?;
-        add(training_row(device, subject, activity, attention, length, args.recompute, args.seconds)?);
+        let (device, settings) = (open_device(&args.device)?, settings(args, chunk));
+        add(training_row(device, subject, activity, attention, length, settings, args.seconds)?);
     }
     let device = open_device(&args.device)?;
     generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(add);
     Ok(())
 }
 
-/// Plans the memory of training at one length.
+/// Plans the memory of training at one length. With chunks, the rows at once are those of dense
+/// attention, kept and recomputed, and those in chunks of each attention.
 fn plan_length(
     args: &BenchArgs,
     subject: &Subject,
-    attention: Attention,
+    attentions: &[Attention],
     length: usize,
     add: &mut dyn FnMut(ModelRow),
 ) -> Result<()> {
-    for activity in TRAINING {
-        add(memory_row(open_device(&args.device)?, subject, activity, attention, length, args.recompute)?);
+    let mut plans: Vec<(Attention, StepSettings)> = Vec::new();
+    match args.chunk.filter(|&n| n < length) {
+        None => plans.extend(attentions.iter().map(|&attention| (attention, settings(args, None)))),
+        Some(chunk) => {
+            let both = |chunk| [false, true].map(|recompute| StepSettings { recompute, ..settings(args, chunk) });
+            plans.extend(both(None).map(|settings| (Attention::Dense, settings)));
+            let wanted = |settings: &StepSettings| settings.recompute || !args.recompute;
+            for &attention in attentions {
+                plans.extend(both(Some(chunk)).into_iter().filter(wanted).map(|settings| (attention, settings)));
+            }
+        }
+    }
+    for activity in activities(args) {
+        for &(attention, settings) in &plans {
+            add(memory_row(open_device(&args.device)?, subject, activity, attention, length, settings)?);
+        }
     }
     Ok(())
 }
@@ -263,7 +309,7 @@ fn keeping(keep: f64) -> Result<Attention> {
 
 fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report, bar: &ProgressBar) -> Result<()> {
     let longest = args.lengths.iter().copied().max().unwrap_or(0);
-    for activity in TRAINING {
+    for activity in activities(args) {
         for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
             bar.set_message(format!("profile of {}", activity.name()));
             let device = open_device(&args.device)?;
