@@ -147,7 +147,8 @@ fn a_distilled_run_learns_from_tokens_without_a_label() {
     let mut device = CpuExecutor::<f32>::new();
     let mut train = split(4);
     train.examples[1].labels.fill(-100);
-    let unlabelled = Dataset { train: Split { examples: vec![train.examples[1].clone()], ..Split::default() }, valid: None };
+    let unlabelled =
+        Dataset { train: Split { examples: vec![train.examples[1].clone()], ..Split::default() }, valid: None };
     let data = Dataset { train, valid: None };
     let fit = |device: &mut CpuExecutor<f32>, job: &TrainJob, data: &Dataset| {
         let mut watcher = Watcher::default();
