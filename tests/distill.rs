@@ -1,12 +1,23 @@
 //! The fused head and the loss of distillation beyond its cases: accuracy in f32, sliced heads, a
-//! student that equals its teacher, and tokens that a teacher rules out.
+//! student that equals its teacher, tokens that a teacher rules out, and models with the adapter
+//! off.
 
+use std::path::Path;
+
+use longreach::attention::Attention;
+use longreach::autograd::Tape;
+use longreach::checkpoint::adapter_file::read_adapter;
+use longreach::checkpoint::load::{Loaded, Train, load};
+use longreach::checkpoint::weights::WeightSource;
+use longreach::data::batch::Batch;
+use longreach::data::dataset::Example;
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording, Span};
 use longreach::kernels::case::random;
 use longreach::kernels::distill::{Scales, distillation};
 use longreach::kernels::head::Head;
 use longreach::kernels::loss::{IGNORED, Need, cross_entropy};
 use longreach::tensor::{Format, Tensor, copy_tensor};
+use longreach::train::{Objective, Teacher, UploadedBatch};
 
 const N: usize = 23;
 const CHANNELS: usize = 16;
@@ -122,5 +133,47 @@ fn what_a_teacher_rules_out_counts_nothing_and_what_a_student_rules_out_counts_m
         assert!(missed.kl > 100.0 * N as f64 && missed.kl.is_finite(), "{}", missed.kl);
         let grads = [ruled_out.dhidden, ruled_out.dhead, missed.dhidden, missed.dhead];
         assert!(grads.iter().flatten().all(|g| g.is_finite()));
+    }
+}
+
+/// What a teacher hands on for some tokens.
+fn taught(device: &mut dyn Executor, loaded: &mut Loaded, teacher: Teacher, lengths: &[usize]) -> Vec<f32> {
+    let example = |&n: &usize| {
+        let ids: Vec<u32> = (0..n).map(|i| (i * 7 % 200 + 3) as u32).collect();
+        Example { labels: vec![-100; n], ids }
+    };
+    let batch = Batch::new(&lengths.iter().map(example).collect::<Vec<_>>());
+    let (attention, distill) = (Attention::Dense, Some((teacher, 1.0)));
+    let objective = Objective { attention, scale: 0.0, dropout: None, distill, kept: None };
+    let uploaded = UploadedBatch::new(device, &mut loaded.model, &batch, &objective).unwrap();
+    let mut tape = Tape::inference();
+    let hidden = uploaded.teacher_hidden(&mut tape, &loaded.model).unwrap().unwrap();
+    assert_eq!(hidden.rows, lengths.iter().map(|n| n - 1).sum::<usize>());
+    let kept = Tensor::persistent("kept", Format::F32, hidden.rows, hidden.cols, &device.limits()).unwrap();
+    copy_tensor(&mut tape.rec, &hidden, &kept);
+    device.run(&tape.rec).unwrap();
+    kept.read(device).unwrap()
+}
+
+#[test]
+fn the_base_model_teaches_as_it_was_before_the_adapter() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let device = &mut CpuExecutor::<f32>::new();
+    // LoRA, DoRA, and an adapter of fused projections.
+    for (model, adapter) in
+        [("qwen3-qknorm", "qwen3-qknorm/lora"), ("llama-gqa", "adapters/dora"), ("phi4-mini", "phi4-mini/lora")]
+    {
+        let dir = golden.join(adapter);
+        let source = WeightSource::open(&golden.join(model)).unwrap();
+        let read = read_adapter(&dir, source.config()).unwrap();
+        let mut adapted = load(device, &source, Some(&read), Train::Nothing).unwrap();
+        let mut plain = load(device, &source, None, Train::Nothing).unwrap();
+        for lengths in [&[30, 12][..], &[2]] {
+            let off = taught(device, &mut adapted, Teacher::Base, lengths);
+            let on = taught(device, &mut adapted, Teacher::Oneself, lengths);
+            let before = taught(device, &mut plain, Teacher::Oneself, lengths);
+            assert!(off == before, "{adapter} is not off");
+            assert!(on != off, "{adapter} changes nothing");
+        }
     }
 }
