@@ -10,6 +10,7 @@ use super::args::{DeviceArgs, one_of};
 use super::output::{bar, note, print, print_line};
 use crate::error::{Error, Result};
 use crate::study::{StudyObserver, StudyPlan, StudyTask, read_plan, run as run_study, write_report};
+use crate::train::Keep;
 
 /// Flags of `study`.
 #[derive(Args, Debug)]
@@ -67,7 +68,7 @@ pub struct StudyArgs {
     lag: Option<usize>,
     /// r: keep ratios of LRSA training; each step draws one [default: 0.5,0.25,0.125]
     #[arg(long, value_name = "R,R,…", value_delimiter = ',')]
-    keep: Option<Vec<f64>>,
+    keep: Option<Vec<Keep>>,
     /// Caches to evaluate each model with [default: dense,2x,4x,8x]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     attentions: Option<Vec<String>>,

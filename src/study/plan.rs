@@ -15,7 +15,7 @@ use crate::eval::{
     qa_training,
 };
 use crate::optim::Schedule;
-use crate::train::TrainJob;
+use crate::train::{Keep, TrainJob};
 
 /// Number of depths of hidden keys, spaced evenly over the text.
 const N_DEPTHS: usize = 8;
@@ -91,7 +91,7 @@ pub struct StudyPlan {
     /// L, in training and evaluation.
     pub lag: usize,
     /// Values of r for training with LRSA; each step draws one.
-    pub keeps: Vec<f64>,
+    pub keeps: Vec<Keep>,
     /// Names of the attentions to evaluate every model with.
     pub attentions: Vec<String>,
 }
@@ -117,7 +117,7 @@ impl Default for StudyPlan {
             recompute: false,
             sink: 16,
             lag: 64,
-            keeps: vec![0.5, 0.25, 0.125],
+            keeps: [0.5, 0.25, 0.125].map(Keep::Fixed).to_vec(),
             attentions: ["dense", "2x", "4x", "8x"].map(String::from).to_vec(),
         }
     }
@@ -157,7 +157,8 @@ impl StudyPlan {
             return Err(Error::usage("`questions`: a text has one pass key; more than one question needs `task` qa"));
         }
         self.policies()?;
-        self.keeps.iter().try_for_each(|&keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
+        let ends = self.keeps.iter().flat_map(|keep| keep.ends());
+        ends.into_iter().try_for_each(|keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
     }
 
     /// The attention policies to evaluate every model with.
@@ -171,7 +172,7 @@ impl StudyPlan {
             Arm::Base => return None,
             Arm::DenseTuned => (AttentionRecord::Dense, vec![]),
             Arm::LrsaTuned => {
-                let (sink, lag, keep) = (self.sink, self.lag, self.keeps[0]);
+                let (sink, lag, keep) = (self.sink, self.lag, self.keeps[0].end());
                 (AttentionRecord::Lrsa { sink, lag, keep }, self.keeps.clone())
             }
         };
@@ -288,7 +289,7 @@ mod tests {
             ("`seeds`", |p| p.seeds = vec![]),
             ("`seeds`", |p| p.seeds = vec![1, 2, 1]),
             ("`data`", |p| p.task = StudyTask::Qa),
-            ("`keep`", |p| p.keeps = vec![0.001]),
+            ("`keep`", |p| p.keeps = vec![Keep::Fixed(0.001)]),
             ("dense", |p| p.attentions = vec!["sparse".into()]),
             ("`steps`", |p| p.steps = 0),
             ("`attentions`", |p| p.attentions = vec!["4x".into(), "4x".into()]),

@@ -145,7 +145,7 @@ impl Run<'_, '_> {
         if self.started.is_none() {
             self.clock.begin();
         }
-        let attention = self.trainer.attention_of(step);
+        let attention = self.trainer.attention_of(step, self.total)?;
         let queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();

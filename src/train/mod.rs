@@ -3,13 +3,14 @@
 //! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
 //! the dense model. `gradient_step.rs` computes gradients, `stepper.rs` runs one optimiser step,
 //! `trainer.rs` holds the model in training, `fit.rs` runs the training loop, and `run.rs` runs a
-//! job (`job.rs`) from files to the output folder. `probe.rs` exports the results of a forward and
-//! backward pass.
+//! job (`job.rs`, `keep.rs`) from files to the output folder. `probe.rs` exports the results of a
+//! forward and backward pass.
 
 mod distill;
 mod fit;
 mod gradient_step;
 mod job;
+mod keep;
 mod objective;
 mod observer;
 mod probe;
@@ -24,6 +25,7 @@ mod trainer;
 pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
 pub use job::{DEFAULT_RANK, Method, TrainJob};
+pub use keep::Keep;
 pub use objective::{Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use probe::{ProbeRequest, file_shape, probe};
