@@ -188,8 +188,8 @@ fn a_study_compares_recipes_in_several_tests() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("study");
     let study = |more: &[&str]| run(&[&["study", "--out", arg(&out), "--device", "cpu"][..], more].concat());
-    let settings: Vec<&str> = "--length 160 --samples 2 --seeds 0 --steps 2 --rank 2 --sink 4 --lag 16 --windows 2 \
-        --task retrieval --attentions dense,4x --also needle-120,multi-key-200,perplexity-100,agreement-100"
+    let settings: Vec<&str> = "--length 200 --samples 2 --seeds 0 --steps 2 --rank 2 --sink 4 --lag 16 --windows 2 \
+        --task retrieval --attentions dense,4x --also needle-160,multi-key-300,perplexity-100,agreement-100"
         .split_whitespace()
         .collect();
     let recipes = ["dense-tuned", "lrsa-tuned", "lrsa-annealed:keep=1,0.5..0.125", "lrsa-all:loss=all,steps=3,lr=1e-3"];
@@ -201,7 +201,7 @@ fn a_study_compares_recipes_in_several_tests() {
     for part in [
         "50 of 50 cells",
         "| LRSA-annealed |",
-        "LRSA-all minus dense-tuned (multi-key-200: all found)",
+        "LRSA-all minus dense-tuned (multi-key-300: all found)",
         "## perplexity-100: loss",
         "## agreement-100: continuation",
         "| LRSA-all | 0 | 3 |",
@@ -210,7 +210,7 @@ fn a_study_compares_recipes_in_several_tests() {
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }
-    for file in ["exact.svg", "needle-120-exact.svg", "multi-key-200-all-found.png", "perplexity-100-loss.svg"] {
+    for file in ["exact.svg", "needle-160-exact.svg", "multi-key-300-all-found.png", "perplexity-100-loss.svg"] {
         assert!(out.join(file).exists(), "{file}");
     }
     let records: Vec<serde_json::Value> = ["LRSA-tuned", "LRSA-annealed", "LRSA-all"]
