@@ -183,6 +183,62 @@ fn the_program_reports_what_it_found() {
     }
 }
 
+#[test]
+fn a_study_compares_recipes_in_several_tests() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("study");
+    let study = |more: &[&str]| run(&[&["study", "--out", arg(&out), "--device", "cpu"][..], more].concat());
+    let settings: Vec<&str> = "--length 200 --samples 2 --seeds 0 --steps 2 --rank 2 --sink 4 --lag 16 --windows 2 \
+        --task retrieval --attentions dense,4x --also needle-160,multi-key-300,perplexity-100,agreement-100"
+        .split_whitespace()
+        .collect();
+    let recipes = ["dense-tuned", "lrsa-tuned", "lrsa-annealed:keep=1,0.5..0.125", "lrsa-all:loss=all,steps=3,lr=1e-3"];
+    let recipes: Vec<&str> = recipes.iter().flat_map(|recipe| ["--recipe", *recipe]).collect();
+    let first = study(&[&["--model", MODEL], &settings[..], &recipes].concat());
+    assert_eq!(first.code, 0, "{first:?}");
+    assert_eq!(files_of(&out.join("cells")).len(), 5 * 5 * 2);
+    let report = first.stdout;
+    for part in [
+        "50 of 50 cells",
+        "| LRSA-annealed |",
+        "LRSA-all minus dense-tuned (multi-key-300: all found)",
+        "## perplexity-100: loss",
+        "## agreement-100: continuation",
+        "| LRSA-all | 0 | 3 |",
+        "\"lrsa-annealed\"",
+        "\"0.5..0.125\"",
+    ] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+    for file in ["exact.svg", "needle-160-exact.svg", "multi-key-300-all-found.png", "perplexity-100-loss.svg"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let records: Vec<serde_json::Value> = ["LRSA-tuned", "LRSA-annealed", "LRSA-all"]
+        .iter()
+        .map(|name| std::fs::read_to_string(out.join(format!("training/{name}-seed-0.json"))).unwrap())
+        .map(|text| serde_json::from_str(&text).unwrap())
+        .collect();
+    assert_eq!(records[0]["tokens"], records[1]["tokens"], "the same data");
+    assert_eq!((&records[0]["steps"], &records[2]["steps"]), (&2.into(), &3.into()));
+    assert!(records[0]["adapter"] != records[1]["adapter"]);
+    // What is complete is left alone.
+    let again = study(&[]);
+    assert!(again.code == 0 && !again.stderr.contains("exact"), "{again:?}");
+    for (bad, why) in [
+        (&["--recipe", "base"][..], "base"),
+        (&["--recipe", "x:keep=0.5.."], "0.5..0.125"),
+        (&["--recipe", "x:attention=dense,keep=0.5"], "--keep"),
+        (&["--also", "needle-9000"], "--also"),
+        (&["--also", "perplexity-400", "--windows", "9999"], "--windows"),
+        (&["--recipe", "x", "--recipe", "x"], "each name once"),
+    ] {
+        let elsewhere = dir.path().join("elsewhere");
+        let refused = run(&[&["study", "--model", MODEL, "--out", arg(&elsewhere), "--device", "cpu"], bad].concat());
+        assert!(refused.code == 2 && refused.stderr.contains(why), "{bad:?}: {refused:?}");
+        assert!(!elsewhere.exists());
+    }
+}
+
 fn files_of(dir: &Path) -> BTreeSet<String> {
     std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
 }

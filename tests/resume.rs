@@ -12,7 +12,7 @@ use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
-use longreach::train::{Method, Observer, StepLine, TrainJob, Trainer, TrainerState};
+use longreach::train::{Keep, Method, Observer, StepLine, TrainJob, Trainer, TrainerState};
 
 /// Collects the losses and stops the run before a given step.
 struct Watch {
@@ -62,7 +62,7 @@ fn job(optimizer: OptimizerKind) -> TrainJob {
         weight_decay: 0.1,
         clip: 0.5,
         attention: Some(AttentionRecord::Lrsa { sink: 2, lag: 8, keep: 0.25 }),
-        keeps: vec![0.25, 0.5, 1.0],
+        keeps: vec![Keep::Fixed(0.25), Keep::Anneal { from: 0.5, to: 0.125 }, Keep::Fixed(1.0)],
         ..TrainJob::default()
     }
 }

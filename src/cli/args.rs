@@ -12,6 +12,7 @@ use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, open_device};
+use crate::train::Keep;
 
 /// Flags that select the model.
 #[derive(Args, Clone, Debug)]
@@ -96,24 +97,25 @@ pub struct AttentionArgs {
     pub lag: Option<usize>,
     /// r: fraction of each partition to keep; 0.25 compresses 4x [default: recorded, else 0.25].
     /// train also takes a list such as 0.25,0.5,0.125: each step draws one value; the first is
-    /// recorded and used in evaluation
+    /// recorded and used in evaluation. A range such as 0.5..0.125 changes r over the steps of train
+    /// and counts as its end
     #[arg(long, value_name = "R", value_delimiter = ',')]
-    pub keep: Option<Vec<f64>>,
+    pub keep: Option<Vec<Keep>>,
 }
 
 impl AttentionArgs {
     /// [`AttentionArgs::resolve_list`] for subcommands that use one attention.
     pub fn resolve(&self, recorded: Option<Attention>, default: AttentionName) -> Result<Attention> {
         let (attention, keeps) = self.resolve_list(recorded, default)?;
-        if keeps.len() > 1 {
-            return Err(Error::usage("--keep takes one number here; only train takes a list"));
+        if !matches!(keeps[..], [] | [Keep::Fixed(_)]) {
+            return Err(Error::usage("--keep takes one number here; only train takes a list or a range"));
         }
         Ok(attention)
     }
 
     /// The attention from the flags, then from `recorded`, then from `default`; and the `--keep`
-    /// list, whose first value that attention uses.
-    pub fn resolve_list(&self, recorded: Option<Attention>, default: AttentionName) -> Result<(Attention, Vec<f64>)> {
+    /// list. That attention uses the list's first value, or the end of a first range.
+    pub fn resolve_list(&self, recorded: Option<Attention>, default: AttentionName) -> Result<(Attention, Vec<Keep>)> {
         let lrsa_flags = self.sink.is_some() || self.lag.is_some() || self.keep.is_some();
         let name = match (self.attention, recorded) {
             (Some(name), _) => name,
@@ -134,7 +136,7 @@ impl AttentionArgs {
         };
         let lag = self.lag.unwrap_or(base.lag());
         let keeps = self.keep.clone().unwrap_or_default();
-        let keep = keeps.first().copied().unwrap_or(base.keep());
+        let keep = keeps.first().map_or(base.keep(), |keep| keep.end());
         let lrsa = Lrsa::new(self.sink.unwrap_or(base.sink()), lag, keep)?;
         Ok((Attention::Lrsa(lrsa), keeps))
     }

@@ -7,10 +7,12 @@ const FLAGS: &[(&str, &str)] = &[
     ("accumulate", "--accumulate"),
     ("adapter", "--adapter"),
     ("alpha", "--alpha"),
+    ("also", "--also"),
     ("attention", "--attention"),
     ("attentions", "--attentions"),
     ("batch_size", "--batch-size"),
     ("betas", "--betas"),
+    ("book", "--book"),
     ("chunk", "--chunk"),
     ("clip", "--clip"),
     ("data", "--data"),
@@ -27,6 +29,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("labels", "--labels"),
     ("lag", "--lag"),
     ("layers", "--layers"),
+    ("length", "--length"),
     ("lr", "--lr"),
     ("max_length", "--max-length"),
     ("max_positions", "--max-positions"),
@@ -39,6 +42,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("out", "--out"),
     ("questions", "--questions"),
     ("rank", "--rank"),
+    ("recipe", "--recipe"),
     ("recompute", "--recompute"),
     ("repetition_penalty", "--repetition-penalty"),
     ("rslora", "--rslora"),
@@ -55,6 +59,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("top_p", "--top-p"),
     ("warmup", "--warmup"),
     ("weight_decay", "--weight-decay"),
+    ("windows", "--windows"),
 ];
 
 /// Replaces the settings in a library message with their flags.

@@ -56,8 +56,8 @@ enum Verb {
     /// Open the desktop app: chat with long documents, fine-tune, check devices.
     #[cfg(feature = "app")]
     App(app::AppArgs),
-    /// Train and evaluate base, dense-tuned and LRSA-tuned models over several seeds; resumes where
-    /// it stopped.
+    /// Train models by several recipes and seeds, evaluate them dense and compressed, and compare;
+    /// resumes where it stopped.
     Study(Box<study::StudyArgs>),
     /// Check every kernel and gradient on this machine's devices.
     Check(check::CheckArgs),

@@ -1,4 +1,4 @@
-//! `longreach study`: trains and evaluates base, dense-tuned and LRSA-tuned models, and reports.
+//! `longreach study`: trains models by several recipes, evaluates all of them, and reports.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,8 @@ use serde_json::json;
 use super::args::{DeviceArgs, one_of};
 use super::output::{bar, note, print, print_line};
 use crate::error::{Error, Result};
-use crate::study::{StudyObserver, StudyPlan, StudyTask, read_plan, run as run_study, write_report};
+use crate::study::{Recipe, StudyObserver, StudyPlan, StudyTask, Test, read_plan, run as run_study, write_report};
+use crate::train::Keep;
 
 /// Flags of `study`.
 #[derive(Args, Debug)]
@@ -29,8 +30,9 @@ pub struct StudyArgs {
     model: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Task: passkey retrieval (needle) or questions about documents (qa) [default: needle]
-    #[arg(long, value_parser = one_of::<StudyTask>(&["needle", "qa"]))]
+    /// Task: pass keys (needle), questions about documents (qa), or pass keys with training on codes
+    /// among others too (retrieval) [default: needle]
+    #[arg(long, value_parser = one_of::<StudyTask>(&["needle", "qa", "retrieval"]))]
     task: Option<StudyTask>,
     /// Text to hide the keys in [default: the bundled chapters of Moby Dick]
     #[arg(long, value_name = "FILE")]
@@ -41,12 +43,15 @@ pub struct StudyArgs {
     /// Maximum tokens of a prompt [default: 1000]
     #[arg(long, value_name = "N")]
     length: Option<usize>,
-    /// Held-out questions [default: 64]
+    /// Held-out questions of each test [default: 64]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
     /// Questions per document, in evaluation and in each training step, for --task qa [default: 1]
     #[arg(long, value_name = "N")]
     questions: Option<usize>,
+    /// Seed of the held-out questions [default: 1000000]
+    #[arg(long, value_name = "N")]
+    eval_seed: Option<u64>,
     /// Seeds of the training runs [default: 0,1,2]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     seeds: Option<Vec<u64>>,
@@ -65,12 +70,28 @@ pub struct StudyArgs {
     /// L: tokens per partition [default: 64]
     #[arg(long, value_name = "L")]
     lag: Option<usize>,
-    /// r: keep ratios of LRSA training; each step draws one [default: 0.5,0.25,0.125]
+    /// r: keep ratios of LRSA training; each step draws one, and 0.5..0.125 changes over the steps
+    /// [default: 0.5,0.25,0.125]
     #[arg(long, value_name = "R,R,…", value_delimiter = ',')]
-    keep: Option<Vec<f64>>,
+    keep: Option<Vec<Keep>>,
+    /// A model to train, with the settings that differ, such as
+    /// lrsa-base:distill=0.5,teacher=base,keep=1,0.5..0.125 (also attention, loss, steps, lr); give
+    /// one flag for each model [default: dense-tuned and lrsa-tuned]
+    #[arg(long, value_name = "NAME[:SETTING=VALUE,…]")]
+    recipe: Option<Vec<Recipe>>,
     /// Caches to evaluate each model with [default: dense,2x,4x,8x]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     attentions: Option<Vec<String>>,
+    /// More tests, each a kind and a length, such as multi-key-4000: needle, single, multi-key,
+    /// multi-value, variable-tracking, perplexity, agreement
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    also: Option<Vec<Test>>,
+    /// Held-out text for perplexity and agreement [default: the held-out part of the text]
+    #[arg(long, value_name = "FILE")]
+    book: Option<PathBuf>,
+    /// Windows of that text [default: 16]
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
     /// Recompute activations in the backward pass: less memory, more time
     #[arg(long)]
     recompute: bool,
@@ -93,6 +114,7 @@ impl StudyArgs {
         set(&mut plan.length, &self.length);
         set(&mut plan.samples, &self.samples);
         set(&mut plan.questions, &self.questions);
+        set(&mut plan.eval_seed, &self.eval_seed);
         set(&mut plan.seeds, &self.seeds);
         set(&mut plan.steps, &self.steps);
         set(&mut plan.rank, &self.rank);
@@ -100,7 +122,11 @@ impl StudyArgs {
         set(&mut plan.sink, &self.sink);
         set(&mut plan.lag, &self.lag);
         set(&mut plan.keeps, &self.keep);
+        set(&mut plan.recipes, &self.recipe);
         set(&mut plan.attentions, &self.attentions);
+        set(&mut plan.also, &self.also);
+        set(&mut plan.windows, &self.windows);
+        plan.book = self.book.clone().or(plan.book);
         plan.text = self.text.clone().or(plan.text);
         plan.data = self.data.clone().or(plan.data);
         plan.recompute |= self.recompute;

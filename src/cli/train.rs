@@ -9,7 +9,7 @@ use super::train_progress::Progress;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
-use crate::train::{Summary, TrainJob, run_opened};
+use crate::train::{Keep, Summary, TrainJob, run_opened};
 
 /// Flags of `train`: those of the job, and others for the device and the output.
 #[derive(Args, Debug)]
@@ -47,11 +47,15 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
     let (attention, keeps) = args.attention.resolve_list(files.recorded, AttentionName::Lrsa)?;
     job.attention = Some(AttentionRecord::of(attention));
-    job.keeps = if keeps.len() > 1 { keeps } else { Vec::new() };
+    job.keeps = if matches!(keeps[..], [Keep::Fixed(_)]) { Vec::new() } else { keeps };
     let mut device = args.device.open()?;
     let drawn = match job.keeps.as_slice() {
         [] => String::new(),
-        keeps => format!(", r drawn from {keeps:?} each step"),
+        [keep] => format!(", r over the steps {keep}"),
+        keeps => {
+            let keeps: Vec<String> = keeps.iter().map(Keep::to_string).collect();
+            format!(", r drawn from {} each step", keeps.join(", "))
+        }
     };
     let taught = match job.distillation() {
         None => String::new(),

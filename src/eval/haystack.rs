@@ -56,6 +56,12 @@ impl Haystack {
         Ok(Self { sentences })
     }
 
+    /// All sentences of one part.
+    pub fn text(&self, part: Part) -> String {
+        let sentences: Vec<&str> = self.sentences[part.range(self.sentences.len())].iter().map(|(s, _)| &**s).collect();
+        sentences.join(" ")
+    }
+
     /// Consecutive sentences from a random start, with at most `n_tokens` tokens. At the end of the
     /// part it continues at the start.
     pub fn excerpt(&self, part: Part, n_tokens: usize, rng: &mut impl Rng) -> Vec<&str> {

@@ -33,46 +33,81 @@ pub fn perplexity(
     policies: &[Policy],
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Row>> {
-    let PerplexityRequest { ids, length, stride, max_windows } = *request;
-    if length < 2 || stride == 0 || stride > length || max_windows == 0 {
-        return Err(Error::usage(
-            "a window needs at least 2 tokens, and the stride must be between 1 and the window's length",
-        ));
-    }
-    if ids.len() < 2 {
-        return Err(Error::usage("perplexity needs a text of at least 2 tokens"));
-    }
-    subject.check_length(length.min(ids.len()))?;
-    let windows = windows(ids.len(), length, stride, max_windows);
+    let all = request.windows()?;
     let (mut rows, mut done) = (Vec::new(), 0);
     for policy in policies {
-        let (mut sum, mut n, mut entries) = (0.0, 0, 0.0);
-        for &(start, end, first) in &windows {
-            let window = &ids[start..end];
-            let attention = policy.attention(window.len())?;
-            let mut labels: Vec<i32> = window[1..].iter().map(|&id| id as i32).collect();
-            labels.push(IGNORED);
-            labels[..first - start - 1].fill(IGNORED);
-            n += labels.iter().filter(|&&l| l != IGNORED).count();
-            let Subject { device, model, chunk, .. } = subject;
-            let mut session = Session::new(*device, model, attention, window.len(), *chunk, Sampling::default(), 0)?;
-            sum += session.feed_loss(*device, model, window, &labels)?;
-            entries += attention.cache_length(window.len()) as f64;
+        let windows = window_losses(subject, request, policy, &mut |_, total| {
             done += 1;
-            tell(watch, done, windows.len() * policies.len())?;
-        }
-        let loss = sum / n as f64;
+            watch(done, total * policies.len())
+        })?;
+        let n: usize = windows.iter().map(|window| window.n).sum();
+        let loss = windows.iter().map(|window| window.sum).sum::<f64>() / n as f64;
         rows.push(Row {
             attention: policy.name().to_string(),
             compression: policy.compression(),
-            length,
+            length: request.length,
             depth: None,
             n,
             values: BTreeMap::from([("loss".to_string(), loss), ("perplexity".to_string(), loss.exp())]),
-            kv_entries: entries / windows.len() as f64,
+            kv_entries: windows.iter().map(|window| window.kv_entries as f64).sum::<f64>() / all.len() as f64,
         });
     }
     Ok(rows)
+}
+
+/// Losses of one window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WindowLoss {
+    /// Sum of -log p over the tokens that the window predicts.
+    pub sum: f64,
+    /// Number of these tokens.
+    pub n: usize,
+    pub tokens: usize,
+    /// Entries of one head's cache at the end of the window.
+    pub kv_entries: usize,
+}
+
+/// The losses of every window under one policy.
+pub fn window_losses(
+    subject: &mut Subject<'_>,
+    request: &PerplexityRequest<'_>,
+    policy: &Policy,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<WindowLoss>> {
+    let windows = request.windows()?;
+    subject.check_length(request.length.min(request.ids.len()))?;
+    let mut losses = Vec::with_capacity(windows.len());
+    for &(start, end, first) in &windows {
+        let window = &request.ids[start..end];
+        let attention = policy.attention(window.len())?;
+        let mut labels: Vec<i32> = window[1..].iter().map(|&id| id as i32).collect();
+        labels.push(IGNORED);
+        labels[..first - start - 1].fill(IGNORED);
+        let n = labels.iter().filter(|&&l| l != IGNORED).count();
+        let Subject { device, model, chunk, .. } = subject;
+        let mut session = Session::new(*device, model, attention, window.len(), *chunk, Sampling::default(), 0)?;
+        let sum = session.feed_loss(*device, model, window, &labels)?;
+        losses.push(WindowLoss { sum, n, tokens: window.len(), kv_entries: attention.cache_length(window.len()) });
+        tell(watch, losses.len(), windows.len())?;
+    }
+    Ok(losses)
+}
+
+impl PerplexityRequest<'_> {
+    /// Start and end of each window, and the first token that it predicts. Fails if the settings or
+    /// the text allow none.
+    fn windows(&self) -> Result<Vec<(usize, usize, usize)>> {
+        let Self { ids, length, stride, max_windows } = *self;
+        if length < 2 || stride == 0 || stride > length || max_windows == 0 {
+            return Err(Error::usage(
+                "a window needs at least 2 tokens, and the stride must be between 1 and the window's length",
+            ));
+        }
+        if ids.len() < 2 {
+            return Err(Error::usage("perplexity needs a text of at least 2 tokens"));
+        }
+        Ok(windows(ids.len(), length, stride, max_windows))
+    }
 }
 
 /// Start and end of each window, and the first token that it predicts.

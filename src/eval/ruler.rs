@@ -49,6 +49,8 @@ const NAMES: [&str; 24] = [
     "ladder", "marble", "needle", "orchard", "pebble", "quarry", "ribbon", "saddle", "temple", "umbrella", "violin",
     "window", "yacht",
 ];
+/// Training samples use other random streams than evaluation samples.
+const TRAINING_STREAM: u64 = 1 << 41;
 /// Names in a chain.
 const CHAIN: usize = 4;
 
@@ -73,19 +75,47 @@ pub fn ruler_samples(
     for &length in lengths {
         for i in 0..n_samples {
             let mut rng = seeded(seed, (length as u64) << 24 | (task as u64) << 20 | i as u64);
-            let riddle = riddle(task, &mut rng);
-            let prompt = scattered(files, haystack, length, &riddle, &mut rng)?;
-            let Riddle { answers, max_tokens, .. } = riddle;
-            let id = format!("ruler-{}-{length}-{i}", task.name());
-            samples.push(Sample { id, document: None, prompt, answers, length, depth: None, max_tokens });
+            let sample = hidden(files, haystack, Part::HeldOut, task, length, &mut rng)?;
+            samples.push(Sample { id: format!("ruler-{}-{length}-{i}", task.name()), ..sample });
         }
     }
     Ok(samples)
 }
 
-fn riddle(task: RulerTask, rng: &mut impl Rng) -> Riddle {
+/// Questions of one task for training, with other text and other codes.
+pub fn ruler_training(
+    files: &ModelFiles,
+    haystack: &Haystack,
+    task: RulerTask,
+    length: usize,
+    n: usize,
+    seed: u64,
+) -> Result<Vec<Sample>> {
+    let one = |i: usize| {
+        let mut rng = seeded(seed, TRAINING_STREAM + ((task as u64) << 20 | i as u64));
+        let sample = hidden(files, haystack, Part::Training, task, length, &mut rng)?;
+        Ok(Sample { id: format!("ruler-training-{}-{i}", task.name()), ..sample })
+    };
+    (0..n).map(one).collect()
+}
+
+fn hidden(
+    files: &ModelFiles,
+    haystack: &Haystack,
+    part: Part,
+    task: RulerTask,
+    length: usize,
+    rng: &mut impl Rng,
+) -> Result<Sample> {
+    let riddle = riddle(task, part, rng);
+    let prompt = scattered(files, haystack, part, length, &riddle, rng)?;
+    let Riddle { answers, max_tokens, .. } = riddle;
+    Ok(Sample { id: String::new(), document: None, prompt, answers, length, depth: None, max_tokens })
+}
+
+fn riddle(task: RulerTask, part: Part, rng: &mut impl Rng) -> Riddle {
     let names: Vec<&str> = NAMES.sample(rng, CHAIN).copied().collect();
-    let code = |rng: &mut _| key(Part::HeldOut, rng);
+    let code = |rng: &mut _| key(part, rng);
     let ask_for = |name: &str| format!("What is the code of the {name}? Answer with the number alone.");
     match task {
         RulerTask::Single | RulerTask::MultiKey => {
@@ -128,6 +158,7 @@ fn riddle(task: RulerTask, rng: &mut impl Rng) -> Riddle {
 fn scattered(
     files: &ModelFiles,
     haystack: &Haystack,
+    part: Part,
     length: usize,
     riddle: &Riddle,
     rng: &mut impl Rng,
@@ -136,7 +167,7 @@ fn scattered(
         format!("Some facts are hidden in the following text. Remember them.\n\n{text}\n\n{}", riddle.question)
     };
     let around = files.prompt_ids(&ask(&riddle.hidden.join(" ")), true)?.len();
-    let excerpt = haystack.excerpt(Part::HeldOut, room(length, around)?, rng);
+    let excerpt = haystack.excerpt(part, room(length, around)?, rng);
     let mut places: Vec<f64> = riddle.hidden.iter().map(|_| rng.random_range(0.0..1.0)).collect();
     places.sort_by(f64::total_cmp);
     let mut hidden: Vec<&str> = riddle.hidden.iter().map(String::as_str).collect();
@@ -160,7 +191,7 @@ mod tests {
     fn riddles_hide_their_answers() {
         for task in RulerTask::ALL {
             for i in 0..20 {
-                let riddle = riddle(task, &mut seeded(1, i));
+                let riddle = riddle(task, Part::HeldOut, &mut seeded(1, i));
                 let all = riddle.hidden.join(" ");
                 let found = riddle.answers.iter().filter(|a| all.contains(a.as_str())).count();
                 assert_eq!(found, riddle.answers.len(), "{task:?}: {all}");

@@ -2,24 +2,38 @@
 //!
 //! A study that was interrupted continues with the missing cells.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Arm, StudyPlan};
+use super::plan::StudyPlan;
+use super::recipe::{BASE, display_name};
+use super::test_set::Test;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
 
-/// Identifies a cell.
+/// Identifies one of the models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CellName {
-    pub arm: Arm,
+pub struct ModelName {
+    /// Name of the recipe, or [`BASE`].
+    pub arm: String,
     /// Seed of the training; `None` for the base model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+}
+
+/// Identifies a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellName {
+    #[serde(flatten)]
+    pub model: ModelName,
     pub attention: String,
+    /// The test, if it is not the main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Test>,
 }
 
 /// An answer with its scores.
@@ -61,8 +75,8 @@ pub struct Cell {
 /// Record of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRecord {
-    pub arm: Arm,
-    pub seed: u64,
+    #[serde(flatten)]
+    pub model: ModelName,
     /// Checksum of the adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
@@ -77,28 +91,50 @@ pub struct TrainingRecord {
     pub losses: Vec<f64>,
 }
 
+impl ModelName {
+    /// The unchanged model.
+    pub fn base() -> Self {
+        Self { arm: BASE.into(), seed: None }
+    }
+
+    /// A recipe's model.
+    pub fn trained(recipe: &str, seed: u64) -> Self {
+        Self { arm: recipe.into(), seed: Some(seed) }
+    }
+}
+
+impl fmt::Display for ModelName {
+    /// `LRSA-tuned-seed-0`, also the name of its files.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&display_name(&self.arm))?;
+        self.seed.map_or(Ok(()), |seed| write!(f, "-seed-{seed}"))
+    }
+}
+
 impl CellName {
-    /// All cells of a study in the order of computation. Cells to compare are close together.
-    pub fn all(plan: &StudyPlan) -> Vec<Self> {
-        let of = |arm, seed| {
-            let name = move |attention: &String| Self { arm, seed, attention: attention.clone() };
+    /// The cells of a model in the order of computation.
+    pub fn of_model(plan: &StudyPlan, model: &ModelName) -> Vec<Self> {
+        let tests = std::iter::once(None).chain(plan.also.iter().copied().map(Some));
+        let of = |test| {
+            let name = move |attention: &String| Self { model: model.clone(), attention: attention.clone(), test };
             plan.attentions.iter().map(name)
         };
-        let mut all: Vec<Self> = of(Arm::Base, None).collect();
+        tests.flat_map(of).collect()
+    }
+
+    /// All cells of a study in the order of computation. Cells to compare are close together.
+    pub fn all(plan: &StudyPlan) -> Vec<Self> {
+        let mut all = Self::of_model(plan, &ModelName::base());
         for &seed in &plan.seeds {
-            all.extend(of(Arm::LrsaTuned, Some(seed)));
-            all.extend(of(Arm::DenseTuned, Some(seed)));
+            for recipe in &plan.recipes {
+                all.extend(Self::of_model(plan, &ModelName::trained(&recipe.name, seed)));
+            }
         }
         all
     }
 
-    /// Name of the model: `LRSA-tuned-seed-0`.
-    pub fn model(&self) -> String {
-        model_name(self.arm, self.seed)
-    }
-
     fn path(&self, dir: &Path) -> PathBuf {
-        dir.join("cells").join(format!("{}-{}.json", self.model(), self.attention))
+        dir.join("cells").join(format!("{self}.json"))
     }
 
     /// Reads the cell from a study's folder, if it exists.
@@ -107,9 +143,12 @@ impl CellName {
     }
 }
 
-/// Name of the model with this arm and seed.
-pub(super) fn model_name(arm: Arm, seed: Option<u64>) -> String {
-    seed.map_or(arm.name().to_string(), |seed| format!("{}-seed-{seed}", arm.name()))
+impl fmt::Display for CellName {
+    /// `LRSA-tuned-seed-0-4x-needle-4000`, also the name of its file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.model, self.attention)?;
+        self.test.map_or(Ok(()), |test| write!(f, "-{test}"))
+    }
 }
 
 impl Cell {
@@ -120,18 +159,18 @@ impl Cell {
 }
 
 impl TrainingRecord {
-    fn path(dir: &Path, arm: Arm, seed: u64) -> PathBuf {
-        dir.join("training").join(format!("{}.json", model_name(arm, Some(seed))))
+    fn path(dir: &Path, model: &ModelName) -> PathBuf {
+        dir.join("training").join(format!("{model}.json"))
     }
 
     /// Reads the record from a study's folder, if it exists.
-    pub fn read(dir: &Path, arm: Arm, seed: u64) -> Result<Option<Self>> {
-        read_json(&Self::path(dir, arm, seed))
+    pub fn read(dir: &Path, model: &ModelName) -> Result<Option<Self>> {
+        read_json(&Self::path(dir, model))
     }
 
     /// Writes the record to a study's folder.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        write_json(&Self::path(dir, self.arm, self.seed), self)
+        write_json(&Self::path(dir, &self.model), self)
     }
 }
 

@@ -1,24 +1,19 @@
 //! The plan of a study: the models to compare and all settings, saved as `study.json` next to the
 //! results.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::recipe::{Recipe, TrainedWith};
+use super::test_set::Test;
 use crate::attention::Lrsa;
-use crate::checkpoint::bundled::MOBY_DICK;
-use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
-use crate::eval::{
-    Haystack, NeedleGrid, Policy, QaFile, QaGrid, Sample, Task, needle_samples, needle_training, qa_samples,
-    qa_training,
-};
+use crate::eval::Policy;
 use crate::optim::Schedule;
-use crate::train::TrainJob;
-
-/// Number of depths of hidden keys, spaced evenly over the text.
-const N_DEPTHS: usize = 8;
+use crate::train::{Keep, TrainJob};
 
 /// The kind of questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,32 +24,9 @@ pub enum StudyTask {
     Needle,
     /// Questions about documents.
     Qa,
-}
-
-/// A model to compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arm {
-    /// The unchanged model.
-    Base,
-    /// Fine-tuned with dense attention.
-    DenseTuned,
-    /// Fine-tuned with LRSA, on the same data for the same number of steps.
-    LrsaTuned,
-}
-
-impl Arm {
-    /// All arms.
-    pub const ALL: [Self; 3] = [Self::Base, Self::DenseTuned, Self::LrsaTuned];
-
-    /// Name, also used in file names.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::DenseTuned => "dense-tuned",
-            Self::LrsaTuned => "LRSA-tuned",
-        }
-    }
+    /// Pass keys; training alternates them with one named code among four (multi-key), which `also`
+    /// can ask for.
+    Retrieval,
 }
 
 /// The settings of a study.
@@ -91,9 +63,17 @@ pub struct StudyPlan {
     /// L, in training and evaluation.
     pub lag: usize,
     /// Values of r for training with LRSA; each step draws one.
-    pub keeps: Vec<f64>,
+    pub keeps: Vec<Keep>,
+    /// The models to train. Every study also evaluates the unchanged model.
+    pub recipes: Vec<Recipe>,
     /// Names of the attentions to evaluate every model with.
     pub attentions: Vec<String>,
+    /// More tests for every model beside the main questions.
+    pub also: Vec<Test>,
+    /// Held-out text for perplexity and agreement; by default the held-out part of `text`.
+    pub book: Option<PathBuf>,
+    /// Windows of that text.
+    pub windows: usize,
 }
 
 impl Default for StudyPlan {
@@ -117,8 +97,12 @@ impl Default for StudyPlan {
             recompute: false,
             sink: 16,
             lag: 64,
-            keeps: vec![0.5, 0.25, 0.125],
+            keeps: vec![Keep::Fixed(0.5), Keep::Fixed(0.25), Keep::Fixed(0.125)],
+            recipes: vec![Recipe::dense_tuned(), Recipe::lrsa_tuned()],
             attentions: ["dense", "2x", "4x", "8x"].map(String::from).to_vec(),
+            also: vec![],
+            book: None,
+            windows: 16,
         }
     }
 }
@@ -132,54 +116,69 @@ impl StudyPlan {
             ("`seeds`", self.seeds.len()),
             ("`steps`", self.steps as usize),
             ("`keep`", self.keeps.len()),
+            ("`recipe`", self.recipes.len()),
             ("`attentions`", self.attentions.len()),
+            ("`windows`", self.windows),
         ] {
             if n == 0 {
                 return Err(Error::usage(format!("{what}: a study needs at least one")));
             }
         }
-        let mut names: Vec<&str> = self.attentions.iter().map(String::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        if names.len() < self.attentions.len() || names.iter().any(|n| n.trim() != *n) {
+        if repeats(self.attentions.iter()) || self.attentions.iter().any(|n| n.trim() != n) {
             return Err(Error::usage("`attentions`: each name once, without spaces"));
         }
-        let mut seeds = self.seeds.clone();
-        seeds.sort_unstable();
-        seeds.dedup();
-        if seeds.len() < self.seeds.len() {
+        if repeats(self.seeds.iter()) {
             return Err(Error::usage("`seeds`: each seed once"));
+        }
+        if repeats(self.recipes.iter().map(|recipe| &recipe.name)) {
+            return Err(Error::usage("`recipe`: each name once"));
+        }
+        if repeats(self.also.iter().map(Test::to_string)) {
+            return Err(Error::usage("`also`: each test once"));
         }
         if self.task == StudyTask::Qa && self.data.is_none() {
             return Err(Error::usage("`data`: the task qa needs a file of questions"));
         }
-        if self.task == StudyTask::Needle && self.questions > 1 {
+        if self.task != StudyTask::Qa && self.questions > 1 {
             return Err(Error::usage("`questions`: a text has one pass key; more than one question needs `task` qa"));
         }
         self.policies()?;
-        self.keeps.iter().try_for_each(|&keep| Lrsa::new(self.sink, self.lag, keep).map(|_| ()))
+        self.recipes.iter().try_for_each(|recipe| {
+            recipe.check_name()?;
+            self.job(recipe, 0).validate().with_context(|| format!("`recipe` {}", recipe.name))
+        })
+    }
+
+    /// Steps of a recipe.
+    pub fn steps_of(&self, recipe: &Recipe) -> u64 {
+        recipe.steps.unwrap_or(self.steps)
     }
 
     /// The attention policies to evaluate every model with.
     pub fn policies(&self) -> Result<Vec<Policy>> {
-        self.attentions.iter().map(|name| Policy::parse(name, self.sink, self.lag, self.eval_seed)).collect()
+        self.attentions.iter().map(|name| self.policy(name)).collect()
     }
 
-    /// The training job of one arm with one seed, without its paths. `None` for the base model.
-    pub fn job(&self, arm: Arm, seed: u64) -> Option<TrainJob> {
-        let (attention, keeps) = match arm {
-            Arm::Base => return None,
-            Arm::DenseTuned => (AttentionRecord::Dense, vec![]),
-            Arm::LrsaTuned => {
-                let (sink, lag, keep) = (self.sink, self.lag, self.keeps[0]);
-                (AttentionRecord::Lrsa { sink, lag, keep }, self.keeps.clone())
+    /// The attention policy of this name.
+    pub fn policy(&self, name: &str) -> Result<Policy> {
+        Policy::parse(name, self.sink, self.lag, self.eval_seed)
+    }
+
+    /// The training job of a recipe with one seed, without its paths.
+    pub fn job(&self, recipe: &Recipe, seed: u64) -> TrainJob {
+        let keeps = if recipe.keeps.is_empty() { &self.keeps } else { &recipe.keeps };
+        let (attention, keeps) = match recipe.attention {
+            TrainedWith::Dense => (AttentionRecord::Dense, recipe.keeps.clone()),
+            TrainedWith::Lrsa => {
+                let keep = keeps.first().map_or(Lrsa::DEFAULT_KEEP, |keep| keep.end());
+                (AttentionRecord::Lrsa { sink: self.sink, lag: self.lag, keep }, keeps.clone())
             }
         };
-        Some(TrainJob {
+        TrainJob {
             model: self.model.clone(),
-            steps: Some(self.steps),
+            steps: Some(self.steps_of(recipe)),
             rank: Some(self.rank),
-            lr: Some(self.lr),
+            lr: Some(recipe.lr.unwrap_or(self.lr)),
             warmup: self.warmup,
             schedule: self.schedule,
             recompute: self.recompute,
@@ -187,108 +186,39 @@ impl StudyPlan {
             seed,
             attention: Some(attention),
             keeps,
+            distill: recipe.distill,
+            teacher: recipe.teacher,
             ..TrainJob::default()
-        })
-    }
-
-    /// Opens the source of the questions.
-    pub fn source(&self, files: &ModelFiles) -> Result<Source> {
-        match self.task {
-            StudyTask::Needle => {
-                let text = match &self.text {
-                    Some(path) => {
-                        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?
-                    }
-                    None => MOBY_DICK.to_string(),
-                };
-                Ok(Source::Text(Haystack::new(&text, files)?))
-            }
-            StudyTask::Qa => {
-                let path = self.data.as_ref().ok_or_else(|| Error::usage("`data` is missing"))?;
-                Ok(Source::Questions(QaFile::read(path)?))
-            }
         }
     }
 }
 
-/// An open source of questions.
-pub enum Source {
-    Text(Haystack),
-    Questions(QaFile),
-}
-
-impl Source {
-    /// The task that scores the answers.
-    pub fn task(&self) -> Task {
-        match self {
-            Self::Text(_) => Task::Needle,
-            Self::Questions(file) if file.is_hotpot => Task::HotpotQa,
-            Self::Questions(_) => Task::Qa,
-        }
-    }
-
-    /// The held-out questions.
-    pub fn held_out(&self, files: &ModelFiles, plan: &StudyPlan) -> Result<Vec<Sample>> {
-        match self {
-            Self::Text(haystack) => {
-                let n_depths = N_DEPTHS.min(plan.samples);
-                let grid = NeedleGrid {
-                    lengths: vec![plan.length],
-                    depths: (0..n_depths).map(|i| (i as f64 + 0.5) / n_depths as f64).collect(),
-                    n_samples: plan.samples.div_ceil(n_depths),
-                    seed: plan.eval_seed,
-                };
-                let mut samples = needle_samples(files, haystack, &grid)?;
-                if samples.len() > plan.samples {
-                    // Remove samples from every depth, not only from the last ones.
-                    let n = grid.n_samples;
-                    let mut order: Vec<usize> = (0..samples.len()).collect();
-                    order.sort_by_key(|&i| (i % n, i / n));
-                    order.truncate(plan.samples);
-                    samples = order.into_iter().map(|i| samples[i].clone()).collect();
-                }
-                Ok(samples)
-            }
-            Self::Questions(file) => {
-                let (lengths, per_document) = (vec![plan.length], plan.questions);
-                qa_samples(
-                    files,
-                    file,
-                    &QaGrid { lengths, n_samples: plan.samples, per_document, seed: plan.eval_seed },
-                )
-            }
-        }
-    }
-
-    /// Training data for this seed, one conversation per step: a list of user messages with the
-    /// right answers.
-    pub fn training(&self, files: &ModelFiles, plan: &StudyPlan, seed: u64) -> Result<Vec<Vec<(String, String)>>> {
-        let n = plan.steps as usize;
-        match self {
-            Self::Text(haystack) => {
-                let samples = needle_training(files, haystack, plan.length, n, seed)?;
-                Ok(samples.into_iter().map(|s| vec![(s.prompt, s.answers[0].clone())]).collect())
-            }
-            Self::Questions(file) => qa_training(files, file, plan.length, n, plan.questions, seed),
-        }
-    }
+/// Whether an element occurs twice.
+fn repeats<T: Ord>(all: impl Iterator<Item = T>) -> bool {
+    let mut seen = BTreeSet::new();
+    all.into_iter().any(|one| !seen.insert(one))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Teacher;
 
     #[test]
     fn what_is_no_study_names_its_field() {
         type Change = fn(&mut StudyPlan);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 15] = [
             ("`samples`", |p| p.samples = 0),
             ("`questions`", |p| p.questions = 0),
             ("`questions`", |p| p.questions = 2),
             ("`seeds`", |p| p.seeds = vec![]),
             ("`seeds`", |p| p.seeds = vec![1, 2, 1]),
             ("`data`", |p| p.task = StudyTask::Qa),
-            ("`keep`", |p| p.keeps = vec![0.001]),
+            ("`keep`", |p| p.keeps = vec![Keep::Fixed(0.001)]),
+            ("`keep`", |p| p.keeps = vec![Keep::Anneal { from: 0.5, to: 0.001 }]),
+            ("`recipe`", |p| p.recipes = vec![]),
+            ("`recipe`", |p| p.recipes[1].name = "dense-tuned".into()),
+            ("`also`", |p| p.also = vec!["needle-2000".parse().unwrap(); 2]),
             ("dense", |p| p.attentions = vec!["sparse".into()]),
             ("`steps`", |p| p.steps = 0),
             ("`attentions`", |p| p.attentions = vec!["4x".into(), "4x".into()]),
@@ -304,18 +234,24 @@ mod tests {
     }
 
     #[test]
-    fn both_arms_train_alike_but_for_the_attention() {
+    fn recipes_train_alike_but_for_what_they_say() {
         let plan = StudyPlan::default();
-        let dense = plan.job(Arm::DenseTuned, 3).unwrap();
-        let lrsa = plan.job(Arm::LrsaTuned, 3).unwrap();
+        let [dense, lrsa] = [&plan.recipes[0], &plan.recipes[1]].map(|recipe| plan.job(recipe, 3));
         assert_eq!(TrainJob { attention: lrsa.attention.clone(), keeps: lrsa.keeps.clone(), ..dense }, lrsa);
-        assert_eq!(plan.job(Arm::Base, 0), None);
-        dense_and_lrsa_are_valid(&plan);
+        let distilled: Recipe = "lrsa-x:distill=0.5,teacher=self,keep=0.5..0.125,lr=1e-3,steps=9".parse().unwrap();
+        let job = plan.job(&distilled, 3);
+        assert_eq!((job.distill, job.teacher, job.steps, job.lr), (0.5, Teacher::Oneself, Some(9), Some(1e-3)));
+        assert_eq!(job.attention, Some(AttentionRecord::Lrsa { sink: 16, lag: 64, keep: 0.125 }));
+        assert_eq!(job.keeps, [Keep::Anneal { from: 0.5, to: 0.125 }]);
     }
 
-    fn dense_and_lrsa_are_valid(plan: &StudyPlan) {
-        for arm in [Arm::DenseTuned, Arm::LrsaTuned] {
-            plan.job(arm, 0).unwrap().validate().unwrap();
-        }
+    #[test]
+    fn plans_of_the_first_edition_are_read() {
+        let text = include_str!("../../docs/study/passkey-1000/study.json");
+        let plan: StudyPlan = serde_json::from_str(text).unwrap();
+        assert_eq!(plan.keeps, [0.5, 0.25, 0.125].map(Keep::Fixed));
+        let names: Vec<&str> = plan.recipes.iter().map(|recipe| recipe.name.as_str()).collect();
+        assert_eq!((names, plan.also.len()), (vec!["dense-tuned", "lrsa-tuned"], 0));
+        plan.validate().unwrap();
     }
 }

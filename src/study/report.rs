@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::cell::{Cell, CellName, TrainingRecord};
-use super::plan::{Arm, StudyPlan, StudyTask};
-use super::statistics::{compare, mean_and_spread};
+use super::cell::{Cell, CellName, ModelName, TrainingRecord};
+use super::plan::{StudyPlan, StudyTask};
+use super::recipe::{BASE, TrainedWith, display_name};
+use super::statistics::{Comparison, compare, mean_and_spread};
+use super::test_set::{Test, TestKind};
 use crate::atomic_file::write_file;
 use crate::error::Result;
 use crate::plot::{Axis, LineChart, Scale, Series, save};
@@ -17,14 +19,33 @@ struct Found<'a> {
     missing: Vec<CellName>,
 }
 
+/// The cells of one test.
+struct OfTest<'a> {
+    plan: &'a StudyPlan,
+    test: Option<Test>,
+    cells: Vec<&'a Cell>,
+}
+
 impl Found<'_> {
-    fn of(&self, arm: Arm, attention: &str) -> Vec<Cell> {
-        let is_wanted = |c: &&Cell| c.name.arm == arm && c.name.attention == attention;
-        self.cells.iter().filter(is_wanted).cloned().collect()
+    /// The tests with any cells.
+    fn tests(&self) -> Vec<OfTest<'_>> {
+        let all = std::iter::once(None).chain(self.plan.also.iter().copied().map(Some));
+        let of = |test| {
+            let cells = self.cells.iter().filter(|cell| cell.name.test == test).collect();
+            OfTest { plan: self.plan, test, cells }
+        };
+        all.map(of).filter(|of| !of.cells.is_empty()).collect()
+    }
+}
+
+impl OfTest<'_> {
+    fn of(&self, arm: &str, attention: &str) -> Vec<Cell> {
+        let is_wanted = |c: &&&Cell| c.name.model.arm == arm && c.name.attention == attention;
+        self.cells.iter().filter(is_wanted).copied().cloned().collect()
     }
 
     /// Mean over seeds, standard deviation over seeds, and number of seeds.
-    fn score(&self, arm: Arm, attention: &str, metric: usize) -> Option<(f64, Option<f64>, usize)> {
+    fn score(&self, arm: &str, attention: &str, metric: usize) -> Option<(f64, Option<f64>, usize)> {
         let means: Vec<f64> = self.of(arm, attention).iter().map(|c| c.means[metric]).collect();
         let (mean, spread) = mean_and_spread(&means);
         (!means.is_empty()).then_some((mean, spread, means.len()))
@@ -33,6 +54,21 @@ impl Found<'_> {
     fn metrics(&self) -> Vec<String> {
         self.cells.first().map(|c| c.metrics.clone()).unwrap_or_default()
     }
+
+    /// Title of a metric: `exact`, or `needle-4000: exact`.
+    fn title(&self, metric: &str) -> String {
+        self.test.map_or(metric.to_string(), |test| format!("{test}: {metric}"))
+    }
+
+    /// File name of a metric's plot, without its ending.
+    fn file(&self, metric: &str) -> String {
+        self.title(metric).replace(": ", "-").replace(' ', "-")
+    }
+}
+
+/// Names of the models: the base model's, then the recipes'.
+fn arms(plan: &StudyPlan) -> Vec<&str> {
+    std::iter::once(BASE).chain(plan.recipes.iter().map(|recipe| recipe.name.as_str())).collect()
 }
 
 /// Writes the report on the cells in `dir` and returns its files. `command` is the command line of
@@ -47,9 +83,11 @@ pub fn write_report(plan: &StudyPlan, dir: &Path, command: &str) -> Result<Vec<P
     }
     let found = Found { plan, cells, missing };
     let mut written = Vec::new();
-    for (i, metric) in found.metrics().iter().enumerate() {
-        let chart = chart(&found, i, metric);
-        written.extend(save(dir, &metric.replace(' ', "-"), chart.to_svg()?, chart.to_png()?)?);
+    for of_test in found.tests() {
+        for (i, metric) in of_test.metrics().iter().enumerate() {
+            let chart = chart(&of_test, i, metric);
+            written.extend(save(dir, &of_test.file(metric), chart.to_svg()?, chart.to_png()?)?);
+        }
     }
     let path = dir.join("report.md");
     write_file(&path, text(&found, dir, command)?)?;
@@ -57,19 +95,21 @@ pub fn write_report(plan: &StudyPlan, dir: &Path, command: &str) -> Result<Vec<P
     Ok(written)
 }
 
-fn chart(found: &Found<'_>, metric: usize, name: &str) -> LineChart {
-    let policies = found.plan.policies().unwrap_or_default();
+fn chart(of_test: &OfTest<'_>, metric: usize, name: &str) -> LineChart {
+    let plan = of_test.plan;
+    let policies = plan.policies().unwrap_or_default();
     let mut series = Vec::new();
-    for arm in Arm::ALL {
-        let of = |p: &crate::eval::Policy| Some((p.compression(), found.score(arm, p.name(), metric)?.0));
+    for arm in arms(plan) {
+        let of = |p: &crate::eval::Policy| Some((p.compression(), of_test.score(arm, p.name(), metric)?.0));
         let mut points: Vec<(f64, f64)> = policies.iter().filter(|p| !p.is_control()).filter_map(of).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        series.push(Series { label: arm.name().to_string(), points });
+        series.push(Series { label: display_name(arm), points });
     }
     let ticks = policies.iter().map(|p| p.compression()).collect();
+    let what = of_test.test.map_or_else(|| what(plan), |test| test.to_string());
     LineChart {
-        title: format!("{name} on {}", what(found.plan)),
-        subtitle: format!("{}, sink {}, lag {}", model(found.plan), found.plan.sink, found.plan.lag),
+        title: format!("{name} on {what}"),
+        subtitle: format!("{}, sink {}, lag {}", model(plan), plan.sink, plan.lag),
         x: Axis::new("compression of a partition (times; 1 is dense)", Scale::Log).with_ticks(ticks),
         y: Axis::new(format!("{name}, mean over seeds"), Scale::Linear),
         series,
@@ -82,7 +122,7 @@ fn model(plan: &StudyPlan) -> String {
 
 fn what(plan: &StudyPlan) -> String {
     match plan.task {
-        StudyTask::Needle => format!("pass keys in {} tokens", plan.length),
+        StudyTask::Needle | StudyTask::Retrieval => format!("pass keys in {} tokens", plan.length),
         StudyTask::Qa => format!("questions about {} tokens of documents", plan.length),
     }
 }
@@ -102,33 +142,39 @@ fn text(found: &Found<'_>, dir: &Path, command: &str) -> Result<String> {
     if let Some(layers) = found.cells.iter().find_map(|cell| cell.layers.as_ref()) {
         let _ = writeln!(text, "Of the model, {layers}.\n");
     }
-    for (i, metric) in found.metrics().iter().enumerate() {
-        table(&mut text, found, i, metric);
-        let _ = writeln!(text, "![{metric}]({}.svg)\n", metric.replace(' ', "-"));
-        comparison(&mut text, found, i, metric);
+    for of_test in found.tests() {
+        for (i, metric) in of_test.metrics().iter().enumerate() {
+            let title = of_test.title(metric);
+            table(&mut text, &of_test, i, &title);
+            let _ = writeln!(text, "![{title}]({}.svg)\n", of_test.file(metric));
+            comparisons(&mut text, &of_test, i, &title);
+        }
     }
     training(&mut text, found, dir)?;
     settings(&mut text, plan, command)?;
     if !found.missing.is_empty() {
-        let names: Vec<String> = found.missing.iter().map(|n| format!("{} {}", n.model(), n.attention)).collect();
+        let names: Vec<String> = found.missing.iter().map(CellName::to_string).collect();
         let _ = writeln!(text, "\n## Not run yet\n\n{}.", names.join(", "));
     }
     Ok(text)
 }
 
-fn table(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
-    let attentions = &found.plan.attentions;
-    let _ = writeln!(text, "## {name}\n\n| | {} |\n|---|{}", attentions.join(" | "), "---:|".repeat(attentions.len()));
-    for arm in Arm::ALL {
-        let _ = write!(text, "| {} |", arm.name());
+fn table(text: &mut String, of_test: &OfTest<'_>, metric: usize, title: &str) {
+    let (plan, is_perplexity) = (of_test.plan, of_test.test.is_some_and(|test| test.kind == TestKind::Perplexity));
+    let attentions = &plan.attentions;
+    let _ = writeln!(text, "## {title}\n\n| | {} |\n|---|{}", attentions.join(" | "), "---:|".repeat(attentions.len()));
+    for arm in arms(plan) {
+        let _ = write!(text, "| {} |", display_name(arm));
         for attention in attentions {
-            let shown = match found.score(arm, attention, metric) {
+            let shown = match of_test.score(arm, attention, metric) {
                 None => "-".to_string(),
                 Some((mean, spread, n)) => {
-                    let spread = spread.map(|s| format!(" ± {s:.2}")).unwrap_or_default();
-                    let wanted = if arm == Arm::Base { 1 } else { found.plan.seeds.len() };
+                    // A difference of 0.01 in a loss is a per cent of perplexity.
+                    let digits = if is_perplexity { 3 } else { 2 };
+                    let spread = spread.map(|s| format!(" ± {s:.digits$}")).unwrap_or_default();
+                    let wanted = if arm == BASE { 1 } else { plan.seeds.len() };
                     let count = if n == wanted { String::new() } else { format!(" ({n})") };
-                    format!("{mean:.2}{spread}{count}")
+                    format!("{mean:.digits$}{spread}{count}")
                 }
             };
             let _ = write!(text, " {shown} |");
@@ -138,26 +184,32 @@ fn table(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
     text.push('\n');
 }
 
-fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
+/// Compares every recipe with the first one that trains with dense attention.
+fn comparisons(text: &mut String, of_test: &OfTest<'_>, metric: usize, title: &str) {
+    let recipes = &of_test.plan.recipes;
+    let Some(dense) = recipes.iter().find(|recipe| recipe.attention == TrainedWith::Dense) else { return };
+    for other in recipes.iter().filter(|recipe| recipe.name != dense.name) {
+        comparison(text, of_test, metric, title, (&dense.name, &other.name));
+    }
+}
+
+/// Compares the second model with the first one under each attention.
+fn comparison(text: &mut String, of_test: &OfTest<'_>, metric: usize, title: &str, (before, after): (&str, &str)) {
     let mut rows = String::new();
-    for attention in &found.plan.attentions {
-        // Use only seeds that both arms have.
-        let (mut dense, mut lrsa) = (found.of(Arm::DenseTuned, attention), found.of(Arm::LrsaTuned, attention));
-        let seeds = |cells: &[Cell]| cells.iter().map(|c| c.name.seed).collect::<Vec<_>>();
-        let (of_dense, of_lrsa) = (seeds(&dense), seeds(&lrsa));
-        dense.retain(|c| of_lrsa.contains(&c.name.seed));
-        lrsa.retain(|c| of_dense.contains(&c.name.seed));
-        if let Some(c) = compare(&dense, &lrsa, metric) {
+    for attention in &of_test.plan.attentions {
+        // Use only seeds that both have.
+        let (mut old, mut new) = (of_test.of(before, attention), of_test.of(after, attention));
+        let seeds = |cells: &[Cell]| cells.iter().map(|c| c.name.model.seed).collect::<Vec<_>>();
+        let (of_old, of_new) = (seeds(&old), seeds(&new));
+        old.retain(|c| of_new.contains(&c.name.model.seed));
+        new.retain(|c| of_old.contains(&c.name.model.seed));
+        if let Some(c) = compare(&old, &new, metric) {
+            let Comparison { n, n_documents, difference, interval: (low, high), p } = c;
+            let p = if p < 1e-4 { "< 0.0001".to_string() } else { format!("{p:.4}") };
             let _ = writeln!(
                 rows,
-                "| {attention} | {:+.3} | {:+.3} to {:+.3} | {} | {} | {} | {} |",
-                c.difference,
-                c.interval.0,
-                c.interval.1,
-                if c.p < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", c.p) },
-                c.n,
-                c.n_documents,
-                dense.len()
+                "| {attention} | {difference:+.3} | {low:+.3} to {high:+.3} | {p} | {n} | {n_documents} | {} |",
+                old.len()
             );
         }
     }
@@ -166,21 +218,23 @@ fn comparison(text: &mut String, found: &Found<'_>, metric: usize, name: &str) {
     }
     let _ = writeln!(
         text,
-        "LRSA-tuned minus dense-tuned ({name}), paired by question after averaging over seeds: bootstrap over documents, \
-        sign-flip test.\n\n| | difference | 95 % interval | p | questions | documents | seeds \
-         |\n|---|---:|---:|---:|---:|---:|---:|\n{rows}"
+        "{} minus {} ({title}), paired by question after averaging over seeds: bootstrap over documents, sign-flip \
+        test.\n\n| | difference | 95 % interval | p | questions | documents | seeds |\n|---|---:|---:|---:|---:|---:|---:|\n{rows}",
+        display_name(after),
+        display_name(before)
     );
 }
 
 fn training(text: &mut String, found: &Found<'_>, dir: &Path) -> Result<()> {
     let mut rows = String::new();
-    for arm in [Arm::DenseTuned, Arm::LrsaTuned] {
+    for recipe in &found.plan.recipes {
         for &seed in &found.plan.seeds {
-            if let Some(r) = TrainingRecord::read(dir, arm, seed)? {
+            if let Some(r) = TrainingRecord::read(dir, &ModelName::trained(&recipe.name, seed))? {
                 let _ = writeln!(
                     rows,
-                    "| {} | {seed} | {:.4} | {} | {:.0} | {:.0} |",
-                    arm.name(),
+                    "| {} | {seed} | {} | {:.4} | {} | {:.0} | {:.0} |",
+                    display_name(&recipe.name),
+                    r.steps,
                     r.last_loss,
                     r.tokens,
                     r.seconds,
@@ -192,8 +246,8 @@ fn training(text: &mut String, found: &Found<'_>, dir: &Path) -> Result<()> {
     if !rows.is_empty() {
         let _ = writeln!(
             text,
-            "## Training\n\nThe loss is the mean of the last ten steps.\n\n| | seed | loss | tokens | seconds | MiB \
-             |\n|---|---:|---:|---:|---:|---:|\n{rows}"
+            "## Training\n\nThe loss is the mean of the last ten steps: what each recipe minimises.\n\n\
+             | | seed | steps | loss | tokens | seconds | MiB |\n|---|---:|---:|---:|---:|---:|---:|\n{rows}"
         );
     }
     Ok(())

@@ -8,13 +8,17 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::cell::{Answer, Cell, CellName, TrainingRecord, checksum, model_name, read_json, write_json};
-use super::plan::{Arm, Source, StudyPlan};
+use super::cell::{Answer, Cell, CellName, ModelName, TrainingRecord, checksum, read_json, write_json};
+use super::plan::StudyPlan;
+use super::recipe::{LossOn, Recipe};
+use super::source::Source;
+use super::test_set::{Test, TestSet};
 use crate::atomic_file::write_file;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
+use crate::data::dataset::Reader;
 use crate::error::{Context, Error, Result};
-use crate::eval::{Outcome, Policy, Sample, Subject, answer_all};
+use crate::eval::{Outcome, Policy, Subject};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Executor;
 use crate::train::{Observer, StepLine, run_opened};
@@ -39,11 +43,17 @@ pub fn read_plan(dir: &Path) -> Result<Option<StudyPlan>> {
     read_json(&dir.join(PLAN))
 }
 
-/// Policy and name of a cell, and the cell itself if it is computed.
-type Place = (Policy, CellName, Option<Cell>);
+/// Name of a cell, the test and the policy, and the cell itself if it is computed.
+struct Place {
+    name: CellName,
+    /// Index in [`Study::tests`].
+    test: usize,
+    policy: Policy,
+    cell: Option<Cell>,
+}
 
 fn is_complete(cells: &[Place]) -> bool {
-    cells.iter().all(|(_, _, cell)| cell.is_some())
+    cells.iter().all(|place| place.cell.is_some())
 }
 
 struct Study<'a> {
@@ -53,7 +63,8 @@ struct Study<'a> {
     device: &'a mut dyn Executor,
     files: ModelFiles,
     source: Source,
-    held_out: Vec<Sample>,
+    /// The main test, and the plan's others.
+    tests: Vec<(Option<Test>, TestSet)>,
     observer: &'a mut dyn StudyObserver,
 }
 
@@ -77,53 +88,64 @@ pub fn run(
         }
     }
     let files = ModelFiles::open(&plan.model, None)?;
-    let source = plan.source(&files)?;
-    let held_out = source.held_out(&files, plan)?;
-    let mut study = Study { plan, dir, work, device, files, source, held_out, observer };
+    let source = Source::open(plan, &files)?;
+    let mut tests = vec![(None, source.main_test(plan, &files)?)];
+    for &test in &plan.also {
+        tests.push((Some(test), source.test(plan, &files, test)?));
+    }
+    let (longest, limit) =
+        (tests.iter().map(|(_, set)| set.longest()).max().unwrap_or(0), files.config().max_positions);
+    if longest > limit {
+        return Err(Error::usage(format!(
+            "prompts with their answers have up to {longest} tokens, more than the {limit} positions that the model allows: \
+             ask for shorter ones (`length`, `also`)"
+        )));
+    }
+    let mut study = Study { plan, dir, work, device, files, source, tests, observer };
     if read_plan(dir)?.is_none() {
         // Find missing training data now, not after hours of work.
-        plan.seeds.iter().try_for_each(|&seed| study.training_lines(seed).map(|_| ()))?;
+        let most = plan.recipes.iter().map(|recipe| plan.steps_of(recipe)).max().unwrap_or(plan.steps);
+        plan.seeds.iter().try_for_each(|&seed| study.training_lines(most, seed).map(|_| ()))?;
     }
     for folder in [dir, work] {
         write_json(&folder.join(PLAN), plan)?;
     }
-    study.evaluate(Arm::Base, None)?;
+    study.evaluate(&ModelName::base())?;
     for &seed in &plan.seeds {
-        for arm in [Arm::LrsaTuned, Arm::DenseTuned] {
-            study.train(arm, seed)?;
-            study.evaluate(arm, Some(seed))?;
+        for recipe in &plan.recipes {
+            study.train(recipe, seed)?;
+            study.evaluate(&ModelName::trained(&recipe.name, seed))?;
         }
     }
     Ok(())
 }
 
 impl Study<'_> {
-    fn adapter(&self, arm: Arm, seed: u64) -> PathBuf {
-        self.work.join(model_name(arm, Some(seed)))
+    fn adapter(&self, model: &ModelName) -> PathBuf {
+        self.work.join(model.to_string())
     }
 
-    /// The cells of a model with their policies, and their results so far.
-    fn cells(&self, arm: Arm, seed: Option<u64>) -> Result<Vec<Place>> {
-        let read = |policy: Policy| {
-            let name = CellName { arm, seed, attention: policy.name().to_string() };
+    /// The cells of a model, and their results so far.
+    fn cells(&self, model: &ModelName) -> Result<Vec<Place>> {
+        let read = |name: CellName| {
             let cell = name.read(self.dir)?;
-            let asked =
-                |cell: &Cell| cell.answers.iter().map(|a| &a.id).eq(self.held_out.iter().map(|sample| &sample.id));
+            let test =
+                self.tests.iter().position(|(test, _)| *test == name.test).expect("a cell's test is in the plan");
+            let ids = self.tests[test].1.ids();
             crate::ensure!(
-                cell.as_ref().is_none_or(asked),
-                "the cell of {}, {} has other questions than this version draws: remove its file to compute it again",
-                name.model(),
-                name.attention
+                cell.as_ref().is_none_or(|cell| cell.answers.iter().map(|answer| &answer.id).eq(&ids)),
+                "the cell {name} has other questions than this version draws: remove its file to compute it again"
             );
-            Ok((policy, name, cell))
+            let policy = self.plan.policy(&name.attention)?;
+            Ok(Place { name, test, policy, cell })
         };
-        self.plan.policies()?.into_iter().map(read).collect()
+        CellName::of_model(self.plan, model).into_iter().map(read).collect()
     }
 
     /// Whether the adapter of a training record is in its folder.
-    fn is_trained(&self, arm: Arm, seed: u64) -> Result<bool> {
-        let out = self.adapter(arm, seed);
-        let Some(record) = TrainingRecord::read(self.dir, arm, seed)? else { return Ok(false) };
+    fn is_trained(&self, model: &ModelName) -> Result<bool> {
+        let out = self.adapter(model);
+        let Some(record) = TrainingRecord::read(self.dir, model)? else { return Ok(false) };
         if !out.join("adapter_config.json").exists() {
             return Ok(false);
         }
@@ -131,25 +153,25 @@ impl Study<'_> {
     }
 
     /// Trains a model if it has missing cells and no adapter yet.
-    fn train(&mut self, arm: Arm, seed: u64) -> Result<()> {
-        let out = self.adapter(arm, seed);
-        if self.is_trained(arm, seed)? || is_complete(&self.cells(arm, Some(seed))?) {
+    fn train(&mut self, recipe: &Recipe, seed: u64) -> Result<()> {
+        let model = ModelName::trained(&recipe.name, seed);
+        let out = self.adapter(&model);
+        if self.is_trained(&model)? || is_complete(&self.cells(&model)?) {
             return Ok(());
         }
-        let what = format!("training {}", model_name(arm, Some(seed)));
+        let what = format!("training {model}");
         self.observer.started(&what);
-        let Some(mut job) = self.plan.job(arm, seed) else { return Ok(()) };
-        job.data = self.training_data(seed).with_context(|| what.clone())?;
-        job.out = out;
-        let mut watch = Watch { observer: self.observer, total: job.steps.unwrap_or(0) as usize, losses: vec![] };
+        let mut job = self.plan.job(recipe, seed);
+        job.data = self.training_data(recipe, seed).with_context(|| what.clone())?;
+        job.out = out.clone();
+        let mut watch = Watch { observer: self.observer, total: self.plan.steps_of(recipe) as usize, losses: vec![] };
         let summary = run_opened(&job, &self.files, self.device, &mut watch).with_context(|| what.clone())?;
         let losses = watch.losses;
-        let adapter = checksum(&self.adapter(arm, seed))?;
-        self.ensure_same(arm, seed, &adapter, &self.cells(arm, Some(seed))?)?;
+        let adapter = checksum(&out)?;
+        self.ensure_same(&model, &adapter, &self.cells(&model)?)?;
         let last = &losses[losses.len().saturating_sub(10)..];
         let record = TrainingRecord {
-            arm,
-            seed,
+            model,
             adapter: Some(adapter),
             steps: summary.steps,
             last_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
@@ -164,10 +186,10 @@ impl Study<'_> {
         Ok(())
     }
 
-    /// The training data of one seed as JSON lines.
-    fn training_lines(&self, seed: u64) -> Result<String> {
+    /// The training data of one seed for `n` steps as JSON lines.
+    fn training_lines(&self, n: u64, seed: u64) -> Result<String> {
         let mut text = String::new();
-        for turns in self.source.training(&self.files, self.plan, seed)? {
+        for turns in self.source.training(&self.files, self.plan, n as usize, seed)? {
             let line = match (&self.files.template, turns.as_slice()) {
                 (Some(_), turns) => {
                     let said = turns.iter().flat_map(|(user, answer)| {
@@ -187,33 +209,53 @@ impl Study<'_> {
         Ok(text)
     }
 
-    /// Writes the training data of one seed, which both arms share, and returns its folder.
-    fn training_data(&self, seed: u64) -> Result<PathBuf> {
-        let dir = self.work.join(format!("data-seed-{seed}"));
-        let text = self.training_lines(seed)?;
-        write_file(&dir.join("train.jsonl"), text)?;
-        Ok(dir)
+    /// Writes the training data of a recipe with one seed, and returns its folder. Recipes share it
+    /// unless they have their own steps or loss.
+    fn training_data(&self, recipe: &Recipe, seed: u64) -> Result<PathBuf> {
+        let name = if recipe.has_own_data() {
+            format!("data-{}", ModelName::trained(&recipe.name, seed))
+        } else {
+            format!("data-seed-{seed}")
+        };
+        let file = self.work.join(&name).join("train.jsonl");
+        write_file(&file, self.training_lines(self.plan.steps_of(recipe), seed)?)?;
+        if recipe.loss == LossOn::All {
+            // The same tokens, without labels that ignore some of them.
+            let reader = Reader {
+                tokenizer: self.files.tokenizer().ok(),
+                template: self.files.template.as_ref(),
+                eos: self.files.stop.first(),
+                vocab_size: self.files.config().vocab,
+                max_length: None,
+            };
+            let mut text = String::new();
+            for example in reader.read_file(&file)?.examples {
+                let _ = writeln!(text, "{}", json!({"input_ids": example.ids}));
+            }
+            write_file(&file, text)?;
+        }
+        Ok(self.work.join(name))
     }
 
     /// Computes the missing cells of a model.
-    fn evaluate(&mut self, arm: Arm, seed: Option<u64>) -> Result<()> {
-        let cells = self.cells(arm, seed)?;
+    fn evaluate(&mut self, model: &ModelName) -> Result<()> {
+        let cells = self.cells(model)?;
         if is_complete(&cells) {
             return Ok(());
         }
         let (mut adapter, mut sum) = (None, None);
-        if let Some(seed) = seed {
-            let folder = self.adapter(arm, seed);
+        if model.seed.is_some() {
+            let folder = self.adapter(model);
             adapter = ModelFiles::open(&self.plan.model, Some(&folder))?.adapter;
             let found = checksum(&folder)?;
-            self.ensure_same(arm, seed, &found, &cells)?;
+            self.ensure_same(model, &found, &cells)?;
             sum = Some(found);
         }
         let mut loaded = load(self.device, &self.files.source, adapter.as_ref(), Train::Nothing)?;
-        for (policy, name, _) in cells.into_iter().filter(|(_, _, cell)| cell.is_none()) {
-            let what = format!("{}, {}", name.model(), policy.name());
+        for place in cells.into_iter().filter(|place| place.cell.is_none()) {
+            let what = place.name.to_string();
             self.observer.started(&what);
-            let cell = self.cell(name, sum.clone(), &policy, &mut loaded).with_context(|| what.clone())?;
+            let cell = self.cell(place, sum.clone(), &mut loaded).with_context(|| what.clone())?;
             cell.write(self.dir)?;
             let means: Vec<String> = cell.means.iter().map(|m| format!("{m:.3}")).collect();
             let figures = cell.metrics.iter().zip(&means).map(|(metric, mean)| format!("{metric} {mean}"));
@@ -224,23 +266,22 @@ impl Study<'_> {
     }
 
     /// Fails if existing cells were computed with another adapter.
-    fn ensure_same(&self, arm: Arm, seed: u64, sum: &str, cells: &[Place]) -> Result<()> {
-        for (_, name, cell) in cells {
+    fn ensure_same(&self, model: &ModelName, sum: &str, cells: &[Place]) -> Result<()> {
+        for Place { name, cell, .. } in cells {
             let other = cell.as_ref().and_then(|cell| cell.adapter.as_deref());
             crate::ensure!(
                 other.is_none_or(|other| other == sum),
-                "the cell of {}, {} was computed with another adapter than the one in {}: remove the model's cells to compute them again",
-                name.model(),
-                name.attention,
-                self.adapter(arm, seed).display()
+                "the cell {name} was computed with another adapter than the one in {}: remove the model's cells to compute them \
+                 again",
+                self.adapter(model).display()
             );
         }
         Ok(())
     }
 
-    fn cell(&mut self, name: CellName, adapter: Option<String>, policy: &Policy, loaded: &mut Loaded) -> Result<Cell> {
+    fn cell(&mut self, place: Place, adapter: Option<String>, loaded: &mut Loaded) -> Result<Cell> {
         let start = Instant::now();
-        let (task, device) = (self.source.task(), self.device.name());
+        let (set, device) = (&self.tests[place.test].1, self.device.name());
         let mut subject = Subject {
             max_positions: self.files.config().max_positions,
             device: self.device,
@@ -254,10 +295,11 @@ impl Study<'_> {
             observer.progress(done, total);
             ControlFlow::Continue(())
         };
-        let outcomes = answer_all(&mut subject, task, &self.held_out, std::slice::from_ref(policy), &mut watch)?;
+        let outcomes = set.run(&mut subject, &place.policy, &mut watch)?;
         let n = outcomes.len() as f64;
         let mean = |f: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(f).sum::<f64>() / n;
-        let means = (0..task.metrics().len()).map(|i| mean(&|o| o.scores[i])).collect();
+        let metrics = set.metrics();
+        let means = (0..metrics.len()).map(|i| mean(&|o| o.scores[i])).collect();
         let kv_entries = mean(&|o| o.kv_entries as f64);
         let answer = |o: Outcome| Answer {
             id: o.id,
@@ -267,9 +309,9 @@ impl Study<'_> {
             scores: o.scores,
         };
         Ok(Cell {
-            name,
+            name: place.name,
             adapter,
-            metrics: task.metrics().map(String::from).to_vec(),
+            metrics,
             means,
             kv_entries,
             device,

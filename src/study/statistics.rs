@@ -100,8 +100,7 @@ pub(super) fn mean_and_spread(values: &[f64]) -> (f64, Option<f64>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::CellName;
-    use super::super::plan::Arm;
+    use super::super::cell::{CellName, ModelName};
     use super::*;
 
     fn cell(scores: &[f64]) -> Cell {
@@ -114,7 +113,7 @@ mod tests {
         };
         Cell {
             adapter: None,
-            name: CellName { arm: Arm::Base, seed: None, attention: "4x".into() },
+            name: CellName { model: ModelName::base(), attention: "4x".into(), test: None },
             metrics: vec!["a".into(), "b".into()],
             means: vec![],
             kv_entries: 0.0,

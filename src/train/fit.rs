@@ -145,7 +145,7 @@ impl Run<'_, '_> {
         if self.started.is_none() {
             self.clock.begin();
         }
-        let attention = self.trainer.attention_of(step);
+        let attention = self.trainer.attention_of(step, self.total)?;
         let mut queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         let longest = batches.iter().map(|b| b.longest).max().unwrap_or(0);
         while queued.as_ref().is_err_and(|e| e.kind() == ErrorKind::OutOfMemory)

@@ -7,16 +7,19 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use super::chunk_length::ChunkLength;
 use super::distill::{Distill, Teacher};
+use super::keep::Keep;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{LayerList, ModuleSet, Targets};
 use crate::checkpoint::load::Decay;
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
+use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::optim::{OptimizerKind, OptimizerSettings, Schedule, UpdateRule, at_least_zero, below_one, require};
@@ -178,10 +181,10 @@ pub struct TrainJob {
     #[arg(skip)]
     pub attention: Option<AttentionRecord>,
     /// Keep ratios of LRSA: each step draws one, so that the model learns to work with all of them.
-    /// If empty, every step uses the attention's own r. Evaluations use the attention's own r, and
-    /// it is the recorded one.
+    /// One that anneals gives its r at that step. If empty, every step uses the attention's own r.
+    /// Evaluations use the attention's own r, and it is the recorded one.
     #[arg(skip)]
-    pub keeps: Vec<f64>,
+    pub keeps: Vec<Keep>,
 }
 
 /// The defaults of [`TrainJob::default`], of fields missing in JSON, and of the flags.
@@ -273,7 +276,7 @@ impl TrainJob {
             require(self.keeps.is_empty(), || "`keep` applies only to `attention` lrsa, not to dense".into())?;
         }
         let attention = self.attention(None)?;
-        self.attentions(attention).map(|_| ())
+        self.extremes(attention).map(|_| ())
     }
 
     fn validate_adapter(&self) -> Result<()> {
@@ -353,13 +356,28 @@ impl TrainJob {
         }
     }
 
-    /// The attentions that steps draw from: `attention` with each r of `keeps`, or just
-    /// `attention`.
-    pub fn attentions(&self, attention: Attention) -> Result<Vec<Attention>> {
+    /// The attention of a step of a run of `total` steps: `attention` with the r that the step draws
+    /// from `keeps`, or just `attention`. Depends only on the seed, the step and the total.
+    pub fn attention_of(&self, attention: Attention, step: u64, total: u64) -> Result<Attention> {
         match attention {
             Attention::Lrsa(l) if !self.keeps.is_empty() => {
-                let with = |&keep: &f64| Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keep)?));
-                self.keeps.iter().map(with).collect()
+                let drawn = seeded(self.seed, step).random_range(0..self.keeps.len());
+                Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), self.keeps[drawn].at(step, total))?))
+            }
+            _ => Ok(attention),
+        }
+    }
+
+    /// The attentions with the largest and the smallest r of each of `keeps`: what every step's
+    /// attention lies between. Just `attention` if there is no list.
+    pub fn extremes(&self, attention: Attention) -> Result<Vec<Attention>> {
+        match attention {
+            Attention::Lrsa(l) if !self.keeps.is_empty() => {
+                let mut ratios: Vec<f64> = self.keeps.iter().flat_map(|keep| keep.ends()).collect();
+                ratios.sort_by(f64::total_cmp);
+                ratios.dedup();
+                let with = |keep: f64| Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keep)?));
+                ratios.into_iter().map(with).collect()
             }
             _ => Ok(vec![attention]),
         }

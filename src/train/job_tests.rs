@@ -26,7 +26,7 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 27] = [
+    let cases: [(&str, Change); 29] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
@@ -52,8 +52,10 @@ fn what_no_run_can_mean_names_its_field() {
         ("`layers`", |j| (j.targets, j.layers) = (ModuleSet::parse(".*_proj").ok(), Some(LayerList(vec![0])))),
         ("`adapter`", |j| (j.rank, j.adapter) = (Some(4), Some("a".into()))),
         ("`keep`", |j| j.attention = Some(AttentionRecord::Lrsa { sink: 4, lag: 10, keep: 0.01 })),
-        ("`keep`", |j| j.keeps = vec![0.5, 0.001]),
-        ("`keep`", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), vec![0.5])),
+        ("`keep`", |j| j.keeps = vec![Keep::Fixed(0.5), Keep::Fixed(0.001)]),
+        ("`keep`", |j| j.keeps = vec![Keep::Anneal { from: 0.5, to: 0.001 }]),
+        ("`keep`", |j| j.keeps = vec![Keep::Anneal { from: 0.001, to: 0.5 }]),
+        ("`keep`", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), vec![Keep::Fixed(0.5)])),
     ];
     TrainJob::default().validate().unwrap();
     for (field, change) in cases {
@@ -168,4 +170,30 @@ fn jobs_written_before_there_was_a_choice_of_optimiser_are_read() {
     assert_eq!((job.optimizer, job.betas, job.eps), (OptimizerKind::AdamW, Some((0.8, 0.95)), Some(1e-6)));
     let lion: TrainJob = serde_json::from_str(r#"{"optimizer": "lion"}"#).unwrap();
     assert_eq!((lion.optimizer, lion.learning_rate()), (OptimizerKind::Lion, 4e-5));
+}
+
+#[test]
+fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
+    let read = |json: &str| serde_json::from_str::<TrainJob>(json).unwrap();
+    let old = read(r#"{"keeps": [1.0, 0.5, 0.25]}"#);
+    assert_eq!(old.keeps, [1.0, 0.5, 0.25].map(Keep::Fixed));
+    let attention = Attention::Lrsa(Lrsa::new(4, 64, 0.125).unwrap());
+    let keeps = |job: &TrainJob, total: u64| -> Vec<f64> {
+        let keep = |step| match job.attention_of(attention, step, total).unwrap() {
+            Attention::Lrsa(l) => l.keep(),
+            Attention::Dense => panic!("LRSA stays LRSA"),
+        };
+        (1..=total).map(keep).collect()
+    };
+    assert!(keeps(&TrainJob::default(), 3).iter().all(|&keep| keep == 0.125));
+    // A list alone does not depend on the length of the run.
+    assert_eq!(keeps(&old, 40)[..20], keeps(&old, 20));
+    let job = read(r#"{"keeps": [1.0, "0.5..0.125"]}"#);
+    assert_eq!(serde_json::to_value(&job).unwrap()["keeps"], serde_json::json!([1.0, "0.5..0.125"]));
+    let drawn = keeps(&job, 40);
+    let annealed: Vec<f64> = drawn.iter().copied().filter(|&keep| keep < 1.0).collect();
+    assert!((10..31).contains(&annealed.len()) && annealed.windows(2).all(|pair| pair[1] < pair[0]), "{drawn:?}");
+    assert_eq!(drawn, keeps(&job, 40));
+    let all = job.extremes(attention).unwrap();
+    assert_eq!(all, [0.125, 0.5, 1.0].map(|keep| Attention::Lrsa(Lrsa::new(4, 64, keep).unwrap())));
 }

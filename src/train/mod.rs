@@ -3,7 +3,7 @@
 //! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
 //! the dense model. `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence
 //! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
-//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`) from files to the
+//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `keep.rs`) from files to the
 //! output folder. `probe.rs` exports the results of a forward and backward pass.
 
 mod chunk_length;
@@ -11,6 +11,7 @@ mod distill;
 mod fit;
 mod gradient_step;
 mod job;
+mod keep;
 mod objective;
 mod observer;
 mod probe;
@@ -27,6 +28,7 @@ pub use chunk_length::ChunkLength;
 pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
 pub use job::{DEFAULT_RANK, Method, TrainJob};
+pub use keep::Keep;
 pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use probe::{ProbeRequest, file_shape, probe};

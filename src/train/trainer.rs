@@ -3,8 +3,6 @@
 //! `fit.rs` runs the training loop and `stepper.rs` one step; `run.rs` opens files and rejects
 //! invalid inputs.
 
-use rand::RngExt;
-
 use super::chunk_length::ChunkLength;
 use super::job::{Method, TrainJob};
 use super::observer::EvalLine;
@@ -19,7 +17,6 @@ use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
-use crate::data::rng::seeded;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 use crate::optim::{matching_values, read_tensors, write_tensors};
@@ -31,8 +28,6 @@ pub struct Trainer {
     pub loaded: Loaded,
     /// The attention for evaluation; it is recorded with the result.
     pub attention: Attention,
-    /// The attentions that steps draw from; only `attention` if the job has no list.
-    attentions: Vec<Attention>,
     pub(super) job: TrainJob,
     pub(super) stepper: Stepper,
     /// The trained adapter's configuration, `None` for full fine-tuning.
@@ -65,9 +60,8 @@ impl Trainer {
         let (chunk, recompute) = (job.chunk.first(), job.recompute);
         let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
-        let attentions = job.attentions(attention)?;
         let adapter = adapter.map(|a| a.config);
-        Ok(Self { loaded, attention, attentions, job: job.clone(), stepper, adapter, place: (0, 0) })
+        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
     }
 
     /// Optimiser steps done so far.
@@ -99,10 +93,9 @@ impl Trainer {
         self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect()
     }
 
-    /// The attention of a step; depends only on the seed and the step number.
-    pub(super) fn attention_of(&self, step: u64) -> Attention {
-        let drawn = seeded(self.job.seed, step).random_range(0..self.attentions.len());
-        self.attentions[drawn]
+    /// The attention of a step of a run of `total` steps.
+    pub(super) fn attention_of(&self, step: u64, total: u64) -> Result<Attention> {
+        self.job.attention_of(self.attention, step, total)
     }
 
     /// Mean loss over the labelled tokens of `examples` with any attention, without dropout or
@@ -139,11 +132,12 @@ impl Trainer {
     /// the step with that batch.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
         let batch = self.largest(examples);
+        let extremes = self.job.extremes(self.attention)?;
         let mut checked = Ok(());
         for chunk in self.job.chunk.candidates(batch.longest) {
             self.stepper.set_chunk(chunk);
             let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
-            checked = self.attentions.iter().try_for_each(&mut check);
+            checked = extremes.iter().try_for_each(&mut check);
             match &checked {
                 Err(e) if e.kind() == ErrorKind::OutOfMemory => {}
                 _ => break,
@@ -172,7 +166,7 @@ impl Trainer {
     pub fn planned_bytes(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<u64> {
         let batch = self.largest(examples);
         let mut most = 0;
-        for &attention in &self.attentions {
+        for attention in self.job.extremes(self.attention)? {
             most = most.max(self.stepper.planned_bytes(device, &mut self.loaded, &batch, attention)?);
         }
         Ok(most)
