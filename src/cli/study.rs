@@ -10,7 +10,7 @@ use super::args::{DeviceArgs, one_of};
 use super::output::{bar, note, print, print_line};
 use crate::error::{Error, Result};
 use crate::study::{Recipe, StudyObserver, StudyPlan, StudyTask, Test, read_plan, run as run_study, write_report};
-use crate::train::Keep;
+use crate::train::{ChunkLength, Keep};
 
 /// Flags of `study`.
 #[derive(Args, Debug)]
@@ -95,6 +95,9 @@ pub struct StudyArgs {
     /// Recompute activations in the backward pass: less memory, more time
     #[arg(long)]
     recompute: bool,
+    /// Train on long texts in chunks of this many tokens, like train --chunk [default: auto]
+    #[arg(long, value_name = "TOKENS|auto")]
+    chunk: Option<ChunkLength>,
     /// Print a JSON object at the end instead of the report
     #[arg(long)]
     json: bool,
@@ -125,6 +128,7 @@ impl StudyArgs {
         set(&mut plan.recipes, &self.recipe);
         set(&mut plan.attentions, &self.attentions);
         set(&mut plan.also, &self.also);
+        set(&mut plan.chunk, &self.chunk);
         set(&mut plan.windows, &self.windows);
         plan.book = self.book.clone().or(plan.book);
         plan.text = self.text.clone().or(plan.text);

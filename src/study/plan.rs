@@ -13,7 +13,7 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
 use crate::eval::Policy;
 use crate::optim::Schedule;
-use crate::train::{Keep, TrainJob};
+use crate::train::{ChunkLength, Keep, TrainJob};
 
 /// The kind of questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub struct StudyPlan {
     pub warmup: u64,
     pub schedule: Schedule,
     pub recompute: bool,
+    /// Tokens of the chunks in which long texts stream in training.
+    pub chunk: ChunkLength,
     /// S, in training and evaluation.
     pub sink: usize,
     /// L, in training and evaluation.
@@ -95,6 +97,7 @@ impl Default for StudyPlan {
             warmup: 5,
             schedule: Schedule::Linear,
             recompute: false,
+            chunk: ChunkLength::Auto,
             sink: 16,
             lag: 64,
             keeps: vec![Keep::Fixed(0.5), Keep::Fixed(0.25), Keep::Fixed(0.125)],
@@ -182,6 +185,7 @@ impl StudyPlan {
             warmup: self.warmup,
             schedule: self.schedule,
             recompute: self.recompute,
+            chunk: self.chunk,
             save_every: 0,
             seed,
             attention: Some(attention),

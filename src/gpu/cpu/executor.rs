@@ -41,6 +41,7 @@ pub struct CpuExecutor<T: Real> {
     pretended_bytes: Option<u64>,
     /// Recordings until a test's simulated device loss.
     pretended_life: Option<usize>,
+    persistent_peak_bytes: u64,
     transient_peak_bytes: u64,
 }
 
@@ -91,6 +92,7 @@ impl<T: Reference> CpuExecutor<T> {
             scratch: RefCell::new(Vec::new()),
             pretended_bytes: None,
             pretended_life: None,
+            persistent_peak_bytes: 0,
             transient_peak_bytes: 0,
         }
     }
@@ -125,6 +127,12 @@ impl<T: Reference> CpuExecutor<T> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Bytes of live persistent buffers.
+    fn persistent_bytes(&self) -> u64 {
+        let alive = self.persistent.values().filter_map(|(info, _)| info.upgrade());
+        alive.map(|info| Buffer(info).n_bytes()).sum()
     }
 
     /// Fails if less memory is left than needed. `n_bytes` counts four bytes per element.
@@ -334,6 +342,7 @@ impl<T: Reference> Executor for CpuExecutor<T> {
             }
         }
         self.trim(plan.peak_bytes());
+        self.persistent_peak_bytes = self.persistent_peak_bytes.max(self.persistent_bytes());
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
         Ok(timings)
     }
@@ -391,12 +400,15 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     }
 
     fn memory(&self) -> MemoryUse {
-        let alive = self.persistent.values().filter_map(|(info, _)| info.upgrade());
-        let persistent_bytes = alive.map(|info| Buffer(info).n_bytes()).sum();
-        MemoryUse { persistent_bytes, transient_peak_bytes: self.transient_peak_bytes }
+        MemoryUse {
+            persistent_bytes: self.persistent_bytes(),
+            persistent_peak_bytes: self.persistent_peak_bytes,
+            transient_peak_bytes: self.transient_peak_bytes,
+        }
     }
 
     fn reset_peak(&mut self) {
+        self.persistent_peak_bytes = 0;
         self.transient_peak_bytes = 0;
     }
 }
