@@ -13,11 +13,11 @@ use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::AdamW;
-use longreach::train::{StepSettings, Stepper, TrainJob};
+use longreach::train::{Distill, StepSettings, Stepper, Teacher, TrainJob};
 
 /// Peak bytes of one LoRA step of stories260K on one sequence of `n` tokens, which the plan must
 /// tell: those of persistent buffers, and those of transients.
-fn peak_bytes(n: usize, attention: Attention, recompute: bool, chunk: Option<usize>) -> [u64; 2] {
+fn peak_bytes(n: usize, attention: Attention, settings: StepSettings) -> [u64; 2] {
     let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
     let job = TrainJob::default();
     let adapter = Adapter::fresh(job.new_adapter(source.config()).unwrap(), source.config(), 0).unwrap();
@@ -26,14 +26,13 @@ fn peak_bytes(n: usize, attention: Attention, recompute: bool, chunk: Option<usi
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = [Batch::new(&[Example { ids, labels }])];
-    let settings = StepSettings { recompute, chunk, ..StepSettings::default() };
     let mut stepper = Stepper::new(&mut device, &loaded, Box::new(AdamW::default()), settings).unwrap();
     let planned = stepper.planned_bytes(&mut device, &mut loaded, &batch[0], attention).unwrap();
     device.reset_peak();
     stepper.step(&mut device, &mut loaded, &batch, attention, 1e-3).unwrap();
     let memory = device.memory();
     println!(
-        "{n} tokens, {attention}, recompute {recompute}, chunk {chunk:?}: transients {} bytes, persistent {} bytes",
+        "{n} tokens, {attention}, {settings:?}: transients {} bytes, persistent {} bytes",
         memory.transient_peak_bytes, memory.persistent_peak_bytes
     );
     let used = memory.peak_bytes();
@@ -47,7 +46,7 @@ fn memory_grows_linearly_with_the_sequence() {
     for (attention, n) in [(Attention::Dense, 256), (Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap()), 512)] {
         let mut peaks = Vec::new();
         for recompute in [false, true] {
-            let [short, long] = [n, 2 * n].map(|n| peak_bytes(n, attention, recompute, None)[1]);
+            let [short, long] = [n, 2 * n].map(|n| peak_bytes(n, attention, StepSettings { recompute, ..StepSettings::default() })[1]);
             let ratio = long as f64 / short as f64;
             assert!(ratio < 2.1, "{attention}, recompute {recompute}: {short} bytes, then {long}: {ratio}");
             peaks.push(long);
@@ -63,13 +62,32 @@ fn a_streamed_sequence_holds_its_pairs_and_one_chunk() {
     let (lag, chunk, keep) = (32, 256, 0.25);
     let attention = Attention::Lrsa(Lrsa::new(16, lag, keep).unwrap());
     for recompute in [false, true] {
-        let at_once = peak_bytes(1040, attention, recompute, None);
-        let [short, long] = [1040, 2064].map(|n| peak_bytes(n, attention, recompute, Some(chunk)));
+        let peak = |n, chunk| peak_bytes(n, attention, StepSettings { recompute, chunk, ..StepSettings::default() });
+        let at_once = peak(1040, None);
+        let [short, long] = [1040, 2064].map(|n| peak(n, Some(chunk)));
         assert!(2 * short[1] < at_once[1], "{short:?} in chunks, {at_once:?} at once");
         assert!(long[1] < short[1] + short[1] / 5, "transients of a chunk: {short:?}, then {long:?}");
         let pair_bytes = 5 * 2 * 4 * 8 * 4; // layers, keys and values, heads, channels, f32
         let expected = 1024.0 * (2.0 * keep + lag as f64 / chunk as f64) * f64::from(pair_bytes);
         let added = long[0] as f64 - short[0] as f64;
         assert!((0.9 * expected..1.15 * expected).contains(&added), "1,024 tokens add {added} bytes, not {expected}");
+    }
+}
+
+/// The teacher's activations are gone before the student's are made.
+#[test]
+fn a_teacher_costs_its_last_hidden_states_and_a_chunk_of_logits() {
+    let (n, vocabulary, channels) = (512, 512, 64);
+    let attention = Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap());
+    let settings = StepSettings { recompute: true, ..StepSettings::default() };
+    let total = |settings| peak_bytes(n, attention, settings).iter().sum::<u64>();
+    let alone = total(settings);
+    for teacher in [Teacher::Base, Teacher::Oneself] {
+        let taught = total(StepSettings { distill: Some(Distill { weight: 0.5, teacher }), ..settings });
+        let (more, most) = (taught.saturating_sub(alone), 4 * n * (vocabulary + 3 * channels));
+        assert!(more <= most as u64, "{more} bytes more, at most {most} expected");
+        // In chunks the plan holds, too, though the teacher keeps all pairs while it runs.
+        let distill = Some(Distill { weight: 0.5, teacher });
+        peak_bytes(n, attention, StepSettings { distill, chunk: Some(128), ..settings });
     }
 }
