@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{Recipe, TrainedWith};
-use super::test_set::Test;
+use super::test_set::{Test, TestKind};
 use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
@@ -158,13 +158,17 @@ impl StudyPlan {
     }
 
     /// Whether this plan is `kept` with nothing changed but with recipes, seeds, attentions or tests
-    /// added, so that the results so far are results of both.
+    /// added, so that the results so far are results of both. Settings of tests that `kept` lacks may
+    /// change, too.
     pub fn extends(&self, kept: &Self) -> bool {
         fn has<T: PartialEq>(all: &[T], some: &[T]) -> bool {
             some.iter().all(|one| all.contains(one))
         }
+        let reads_book = |test: &Test| matches!(test.kind, TestKind::Perplexity | TestKind::Agreement);
+        let of_book = if kept.also.iter().any(reads_book) { kept } else { self };
+        let (book, windows) = (of_book.book.clone(), of_book.windows);
         let Self { recipes, seeds, attentions, also, .. } = self.clone();
-        *self == Self { recipes, seeds, attentions, also, ..kept.clone() }
+        *self == Self { recipes, seeds, attentions, also, book, windows, ..kept.clone() }
             && has(&self.recipes, &kept.recipes)
             && has(&self.seeds, &kept.seeds)
             && has(&self.attentions, &kept.attentions)
@@ -277,6 +281,9 @@ mod tests {
         assert!(with(|p| p.seeds = vec![3, 2, 1, 0]));
         assert!(with(|p| p.attentions.push("16x".into())));
         assert!(with(|p| p.also.push("needle-2000".parse().unwrap())));
+        assert!(with(|p| (p.also, p.windows) = (vec!["perplexity-1000".parse().unwrap()], 8)));
+        let kept = StudyPlan { also: vec!["agreement-500".parse().unwrap()], ..kept.clone() };
+        assert!(!StudyPlan { windows: 8, ..kept.clone() }.extends(&kept));
         assert!(!with(|p| p.steps = 61));
         assert!(!with(|p| p.seeds = vec![0]));
         assert!(!with(|p| p.recipes[1].distill = 0.5));
