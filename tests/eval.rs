@@ -192,14 +192,20 @@ fn a_study_compares_recipes_in_several_tests() {
         --task retrieval --attentions dense,4x --also needle-160,multi-key-300,perplexity-100,agreement-100"
         .split_whitespace()
         .collect();
-    let recipes = ["dense-tuned", "lrsa-tuned", "lrsa-annealed:keep=1,0.5..0.125", "lrsa-all:loss=all,steps=3,lr=1e-3"];
+    let recipes = [
+        "dense-tuned",
+        "lrsa-tuned",
+        "lrsa-annealed:keep=1,0.5..0.125",
+        "lrsa-self:distill=0.5,teacher=self",
+        "lrsa-all:loss=all,steps=3,lr=1e-3",
+    ];
     let recipes: Vec<&str> = recipes.iter().flat_map(|recipe| ["--recipe", *recipe]).collect();
     let first = study(&[&["--model", MODEL], &settings[..], &recipes].concat());
     assert_eq!(first.code, 0, "{first:?}");
-    assert_eq!(files_of(&out.join("cells")).len(), 5 * 5 * 2);
+    assert_eq!(files_of(&out.join("cells")).len(), 6 * 5 * 2);
     let report = first.stdout;
     for part in [
-        "50 of 50 cells",
+        "60 of 60 cells",
         "| LRSA-annealed |",
         "LRSA-all minus dense-tuned (multi-key-300: all found)",
         "## perplexity-100: loss",
@@ -213,17 +219,24 @@ fn a_study_compares_recipes_in_several_tests() {
     for file in ["exact.svg", "needle-160-exact.svg", "multi-key-300-all-found.png", "perplexity-100-loss.svg"] {
         assert!(out.join(file).exists(), "{file}");
     }
-    let records: Vec<serde_json::Value> = ["LRSA-tuned", "LRSA-annealed", "LRSA-all"]
+    let records: Vec<serde_json::Value> = ["LRSA-tuned", "LRSA-annealed", "LRSA-all", "LRSA-self"]
         .iter()
         .map(|name| std::fs::read_to_string(out.join(format!("training/{name}-seed-0.json"))).unwrap())
         .map(|text| serde_json::from_str(&text).unwrap())
         .collect();
     assert_eq!(records[0]["tokens"], records[1]["tokens"], "the same data");
     assert_eq!((&records[0]["steps"], &records[2]["steps"]), (&2.into(), &3.into()));
-    assert!(records[0]["adapter"] != records[1]["adapter"]);
-    // What is complete is left alone.
+    assert_eq!(records[0]["tokens"], records[3]["tokens"], "the same data");
+    assert!(records[0]["adapter"] != records[1]["adapter"] && records[0]["adapter"] != records[3]["adapter"]);
+    // What is complete is left alone, and what is added is computed.
     let again = study(&[]);
     assert!(again.code == 0 && !again.stderr.contains("exact"), "{again:?}");
+    let base = std::fs::metadata(out.join("cells/base-4x.json")).unwrap().modified().unwrap();
+    let more = study(&["--recipe", "lrsa-late:steps=1", "--recipe", "lrsa-tuned", "--attentions", "dense,4x,2x"]);
+    assert!(more.code == 0 && more.stdout.contains("105 of 105 cells"), "{more:?}");
+    assert_eq!(std::fs::metadata(out.join("cells/base-4x.json")).unwrap().modified().unwrap(), base);
+    let changed = study(&["--recipe", "lrsa-late:steps=2"]);
+    assert!(changed.code == 2 && changed.stderr.contains("each name once"), "{changed:?}");
     for (bad, why) in [
         (&["--recipe", "base"][..], "base"),
         (&["--recipe", "x:keep=0.5.."], "0.5..0.125"),

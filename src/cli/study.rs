@@ -16,7 +16,7 @@ use crate::train::{ChunkLength, Keep};
 #[derive(Args, Debug)]
 pub struct StudyArgs {
     /// Folder of the study: settings, results and report. An existing study continues with its
-    /// settings
+    /// settings, and takes more recipes, seeds, attentions and tests
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Folder for adapters and training data [default: OUT/work]
@@ -76,7 +76,8 @@ pub struct StudyArgs {
     keep: Option<Vec<Keep>>,
     /// A model to train, with the settings that differ, such as
     /// lrsa-base:distill=0.5,teacher=base,keep=1,0.5..0.125 (also attention, loss, steps, lr); give
-    /// one flag for each model [default: dense-tuned and lrsa-tuned]
+    /// one flag for each model; an existing study keeps its own too [default: dense-tuned and
+    /// lrsa-tuned]
     #[arg(long, value_name = "NAME[:SETTING=VALUE,…]")]
     recipe: Option<Vec<Recipe>>,
     /// Caches to evaluate each model with [default: dense,2x,4x,8x]
@@ -111,7 +112,9 @@ impl StudyArgs {
                 field.clone_from(value);
             }
         }
-        let mut plan = read_plan(&self.out)?.unwrap_or_default();
+        let kept = read_plan(&self.out)?;
+        let is_new = kept.is_none();
+        let mut plan = kept.unwrap_or_default();
         set(&mut plan.model, &self.model);
         set(&mut plan.task, &self.task);
         set(&mut plan.length, &self.length);
@@ -125,7 +128,7 @@ impl StudyArgs {
         set(&mut plan.sink, &self.sink);
         set(&mut plan.lag, &self.lag);
         set(&mut plan.keeps, &self.keep);
-        set(&mut plan.recipes, &self.recipe);
+        self.add_recipes(&mut plan, is_new);
         set(&mut plan.attentions, &self.attentions);
         set(&mut plan.also, &self.also);
         set(&mut plan.chunk, &self.chunk);
@@ -139,6 +142,16 @@ impl StudyArgs {
         }
         plan.validate()?;
         Ok(plan)
+    }
+
+    /// The recipes of the flags: all of a new study, and more of an existing one.
+    fn add_recipes(&self, plan: &mut StudyPlan, is_new: bool) {
+        let Some(given) = &self.recipe else { return };
+        if is_new {
+            plan.recipes.clear();
+        }
+        let kept = plan.recipes.clone();
+        plan.recipes.extend(given.iter().filter(|recipe| !kept.contains(recipe)).cloned());
     }
 }
 

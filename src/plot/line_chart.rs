@@ -68,7 +68,9 @@ impl LineChart {
             let middle = TOP + 12.0 + 24.0 * i as f64;
             canvas.line(&[(RIGHT + 18.0, middle), (RIGHT + 52.0, middle)], style.colour, 2.0, style.dashes)?;
             canvas.marker((RIGHT + 35.0, middle), style, 4.5)?;
-            canvas.text(&series.label, (RIGHT + 60.0, middle), Anchor::Left, 15.0, INK)?;
+            // Long labels are smaller: a letter is about 0.55 of the size wide.
+            let size = 15f64.min(128.0 / (0.55 * series.label.chars().count().max(1) as f64));
+            canvas.text(&series.label, (RIGHT + 60.0, middle), Anchor::Left, size, INK)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Styles of series: colour, marker and dashes, each of which alone distinguishes the series.
+//! Styles of series: colour, marker and dashes, each of which alone distinguishes up to six series.
 
 /// Red, green, blue.
 pub(super) type Colour = (u8, u8, u8);
@@ -36,8 +36,21 @@ const MARKERS: [Marker; 6] =
 const DASHES: [&[f64]; 6] =
     [&[], &[9.0, 5.0], &[2.0, 4.0], &[10.0, 4.0, 2.0, 4.0], &[16.0, 5.0], &[10.0, 3.0, 2.0, 3.0, 2.0, 3.0]];
 
-/// The style of series number `i`.
+/// The style of series number `i`. From the seventh on, colours return with other markers and
+/// dashes.
 pub(super) fn style(i: usize) -> Style {
-    let dashes = DASHES[i % DASHES.len()];
-    Style { colour: COLOURS[i % COLOURS.len()], marker: MARKERS[i % MARKERS.len()], dashes }
+    let shifted = (i + i / COLOURS.len()) % MARKERS.len();
+    Style { colour: COLOURS[i % COLOURS.len()], marker: MARKERS[shifted], dashes: DASHES[shifted] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_dozen_series_have_their_own_styles() {
+        let all: Vec<Style> = (0..36).map(style).collect();
+        assert!((0..36).all(|i| all[..i].iter().all(|other| *other != all[i])));
+        assert_eq!(all[1], Style { colour: COLOURS[1], marker: MARKERS[1], dashes: DASHES[1] });
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{Recipe, TrainedWith};
-use super::test_set::Test;
+use super::test_set::{Test, TestKind};
 use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
@@ -157,6 +157,24 @@ impl StudyPlan {
         recipe.steps.unwrap_or(self.steps)
     }
 
+    /// Whether this plan is `kept` with nothing changed but with recipes, seeds, attentions or tests
+    /// added, so that the results so far are results of both. Settings of tests that `kept` lacks may
+    /// change, too.
+    pub fn extends(&self, kept: &Self) -> bool {
+        fn has<T: PartialEq>(all: &[T], some: &[T]) -> bool {
+            some.iter().all(|one| all.contains(one))
+        }
+        let reads_book = |test: &Test| matches!(test.kind, TestKind::Perplexity | TestKind::Agreement);
+        let of_book = if kept.also.iter().any(reads_book) { kept } else { self };
+        let (book, windows) = (of_book.book.clone(), of_book.windows);
+        let Self { recipes, seeds, attentions, also, .. } = self.clone();
+        *self == Self { recipes, seeds, attentions, also, book, windows, ..kept.clone() }
+            && has(&self.recipes, &kept.recipes)
+            && has(&self.seeds, &kept.seeds)
+            && has(&self.attentions, &kept.attentions)
+            && has(&self.also, &kept.also)
+    }
+
     /// The attention policies to evaluate every model with.
     pub fn policies(&self) -> Result<Vec<Policy>> {
         self.attentions.iter().map(|name| self.policy(name)).collect()
@@ -247,6 +265,30 @@ mod tests {
         assert_eq!((job.distill, job.teacher, job.steps, job.lr), (0.5, Teacher::Oneself, Some(9), Some(1e-3)));
         assert_eq!(job.attention, Some(AttentionRecord::Lrsa { sink: 16, lag: 64, keep: 0.125 }));
         assert_eq!(job.keeps, [Keep::Anneal { from: 0.5, to: 0.125 }]);
+    }
+
+    #[test]
+    fn plans_may_grow_but_not_change() {
+        type Change = fn(&mut StudyPlan);
+        let kept = StudyPlan::default();
+        let with = |change: Change| {
+            let mut plan = kept.clone();
+            change(&mut plan);
+            plan.extends(&kept)
+        };
+        assert!(with(|_| ()));
+        assert!(with(|p| p.recipes.insert(0, "lrsa-x:distill=1".parse().unwrap())));
+        assert!(with(|p| p.seeds = vec![3, 2, 1, 0]));
+        assert!(with(|p| p.attentions.push("16x".into())));
+        assert!(with(|p| p.also.push("needle-2000".parse().unwrap())));
+        assert!(with(|p| (p.also, p.windows) = (vec!["perplexity-1000".parse().unwrap()], 8)));
+        let kept = StudyPlan { also: vec!["agreement-500".parse().unwrap()], ..kept.clone() };
+        assert!(!StudyPlan { windows: 8, ..kept.clone() }.extends(&kept));
+        assert!(!with(|p| p.steps = 61));
+        assert!(!with(|p| p.seeds = vec![0]));
+        assert!(!with(|p| p.recipes[1].distill = 0.5));
+        assert!(!with(|p| p.recipes.truncate(1)));
+        assert!(!with(|p| p.attentions.truncate(3)));
     }
 
     #[test]

@@ -69,7 +69,7 @@ struct Study<'a> {
 }
 
 /// Runs the missing parts of the study in `dir`. Adapters and training data go to `work`. Fails if
-/// either folder belongs to another study.
+/// either folder belongs to another study; one with fewer recipes, seeds, attentions or tests grows.
 pub fn run(
     plan: &StudyPlan,
     dir: &Path,
@@ -80,7 +80,7 @@ pub fn run(
     plan.validate()?;
     // Check both folders first, so that a rejected study leaves no files.
     for folder in [dir, work] {
-        if read_plan(folder)?.is_some_and(|kept| kept != *plan) {
+        if read_plan(folder)?.is_some_and(|kept| !plan.extends(&kept)) {
             return Err(Error::usage(format!(
                 "{} holds a study with other settings ({PLAN}): choose another folder, or omit the settings to continue it",
                 folder.display()
