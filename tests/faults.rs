@@ -17,7 +17,7 @@ use longreach::gpu::{
     Alternative, Alternatives, Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features,
     KernelDef, Kind, MemoryUse, OpenOptions, Params, Recording, Source, Span, Timing, WgpuExecutor, shader,
 };
-use longreach::train::{Observer, TrainJob, run};
+use longreach::train::{ChunkLength, Observer, StepLine, TrainJob, Trainer, read_data, run};
 
 longreach::params! {
     /// Parameters of the kernels below.
@@ -280,9 +280,16 @@ fn a_run_that_loses_its_device_keeps_what_it_saved() {
 #[test]
 fn training_that_cannot_fit_is_refused_before_it_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let job = job(dir.path(), &[20, 20, 20, 500]);
+    let job = TrainJob { chunk: ChunkLength::Tokens(500), ..job(dir.path(), &[20, 20, 20, 500]) };
     let refused = |got: std::result::Result<_, Error>| {
-        let words = ["before the first step", "500 tokens does not fit", "`recompute`", "`batch_size`", "`max_length`"];
+        let words = [
+            "before the first step",
+            "500 tokens does not fit",
+            "`recompute`",
+            "`chunk`",
+            "`batch_size`",
+            "`max_length`",
+        ];
         assert_error(got, ErrorKind::OutOfMemory, &words);
         assert!(!job.out.exists(), "nothing is written");
     };
@@ -295,6 +302,59 @@ fn training_that_cannot_fit_is_refused_before_it_starts() {
     }
     let short = TrainJob { max_length: Some(20), steps: Some(1), ..job.clone() };
     run(&short, &mut CpuExecutor::<f32>::new().pretending_memory(4 << 20), &mut ()).unwrap();
+}
+
+/// Keeps what a run says.
+#[derive(Default)]
+struct Log {
+    notes: Vec<String>,
+    losses: Vec<f64>,
+}
+
+impl Observer for Log {
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_string());
+    }
+
+    fn step(&mut self, line: &StepLine) {
+        self.losses.push(line.loss);
+    }
+}
+
+#[test]
+fn training_streams_what_does_not_fit_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = TrainJob { steps: Some(3), ..job(dir.path(), &[900, 700, 40]) };
+    let files = ModelFiles::open(&job.model, None).unwrap();
+    let data = read_data(&job, &files, &mut ()).unwrap();
+    let planned = |chunk| {
+        let mut cpu = CpuExecutor::<f32>::new();
+        let mut trainer = Trainer::new(&mut cpu, &files, &TrainJob { chunk, ..job.clone() }).unwrap();
+        trainer.planned_bytes(&mut cpu, &data.train.examples).unwrap()
+    };
+    let [at_once, streamed] = [ChunkLength::Auto, ChunkLength::Tokens(256)].map(planned);
+    assert!(2 * streamed < at_once, "{streamed} and {at_once} bytes");
+    let pretending = || CpuExecutor::<f32>::new().pretending_memory((at_once + streamed) / 2);
+    let mut enough = Log::default();
+    run(&job, &mut CpuExecutor::<f32>::new(), &mut enough).unwrap();
+    // A run looks before it starts; without that look, a step that fails is tried again.
+    let mut looked = Log::default();
+    let out = dir.path().join("streamed");
+    run(&TrainJob { out, ..job.clone() }, &mut pretending(), &mut looked).unwrap();
+    let mut failed = Log::default();
+    let mut cpu = pretending();
+    let mut trainer = Trainer::new(&mut cpu, &files, &job).unwrap();
+    trainer.fit(&mut cpu, &data, None, &mut failed).unwrap();
+    assert!(trainer.chunk().is_some_and(|chunk| chunk >= 256));
+    for (log, why) in [(&looked, "the longest batch"), (&failed, "step 1 does not fit")] {
+        let note = log.notes.iter().find(|note| note.contains("stream in chunks of"));
+        assert!(note.is_some_and(|note| note.contains(why)), "{:?}", log.notes);
+        assert_eq!(log.losses.len(), 3);
+        for (got, want) in log.losses.iter().zip(&enough.losses) {
+            assert!((got - want).abs() < 1e-5 * want, "{got} instead of {want}");
+        }
+    }
+    assert!(!enough.notes.iter().any(|note| note.contains("stream in chunks")), "{:?}", enough.notes);
 }
 
 #[test]

@@ -30,12 +30,13 @@ fn open(device: &mut dyn Executor, name: &str, with_adapter: bool) -> Loaded {
     load(device, &source, Some(&adapter), Train::Adapter(Decay::All)).unwrap()
 }
 
-/// Sequences of these lengths; every third token has no label, and the first third of a sequence
-/// neither.
+/// Sequences of these lengths. Every third token has no label, and neither has the first third of the
+/// first sequence, the last two thirds of the second, and so on in turn.
 fn batch(lengths: &[usize], vocab: usize) -> Batch {
     let example = |(row, &n): (usize, &usize)| {
         let ids = tokens(n, vocab, row);
-        let label = |(i, &id): (usize, &u32)| if i % 3 == 1 || i < n / 3 { IGNORED } else { id as i32 };
+        let outside = |i: usize| if row % 2 == 0 { i < n / 3 } else { i > n / 3 };
+        let label = |(i, &id): (usize, &u32)| if i % 3 == 1 || outside(i) { IGNORED } else { id as i32 };
         Example { labels: ids.iter().enumerate().map(label).collect(), ids }
     };
     Batch::new(&lengths.iter().enumerate().map(example).collect::<Vec<_>>())

@@ -10,7 +10,7 @@ use super::worker_site::{Site, Tell};
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
 use crate::data::dataset::Reader;
 use crate::data::survey::pieces;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{adapters, find_adapter};
 use crate::train::{EvalLine, Observer, StepLine, TrainJob, Trainer, read_data, run_opened};
 
@@ -48,6 +48,11 @@ pub fn estimate(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
     let data = read_data(job, &files, &mut ())?;
     let mut device = (site.open)(device)?;
     let mut trainer = Trainer::new(&mut *device, &files, job)?;
+    if let Err(e) = trainer.check_largest(&mut *device, &data.train.examples)
+        && e.kind() != ErrorKind::OutOfMemory
+    {
+        return Err(e);
+    }
     let bytes = trainer.planned_bytes(&mut *device, &data.train.examples)?;
     (site.tell)(Event::Estimated(bytes));
     Ok(())

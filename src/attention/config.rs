@@ -176,6 +176,13 @@ impl LayerAttention {
             _ => None,
         }
     }
+
+    /// Fails for a selection that is a control for generation only.
+    pub(super) fn check_trainable(&self) -> Result<()> {
+        let is_control = self.lrsa().is_some_and(|l| l.selection() != Selection::Scored);
+        crate::ensure!(!is_control, "{self} is a control for generation only: train with LRSA or dense");
+        Ok(())
+    }
 }
 
 impl From<Attention> for LayerAttention {

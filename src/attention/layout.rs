@@ -8,8 +8,8 @@
 
 use super::config::kinds_of;
 use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};
-use super::{Attention, LayerAttention, Lrsa, Selection};
-use crate::error::{Error, Result};
+use super::{Attention, LayerAttention, Lrsa};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::params;
 
@@ -87,11 +87,15 @@ impl Tables {
     /// Fails if a table has more tiles than a dispatch has workgroups.
     pub(super) fn check_size(&self, attention: LayerAttention, n_tokens: usize) -> Result<()> {
         let n_tiles = self.query_tiles.len().max(self.recent_tiles.len()).max(self.kept_tiles.len());
-        crate::ensure!(
-            n_tiles <= MAX_TILES,
-            "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: use a larger \
-             `lag`, or shorter sequences"
-        );
+        if n_tiles > MAX_TILES {
+            return Err(Error::of_kind(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "{attention} cuts {n_tokens} tokens into {n_tiles} tiles, more than the {MAX_TILES} of one dispatch: \
+                     use `chunk`, a larger `lag` or shorter sequences"
+                ),
+            ));
+        }
         Ok(())
     }
 
@@ -220,16 +224,15 @@ impl TrainingLayout {
         if n_tokens == 0 || sequences.iter().any(|s| s.1 == 0) {
             return Err(Error::new("a batch has at least one token in every sequence; remove empty examples"));
         }
-        if let Some(l) = attention.lrsa()
-            && l.selection() != Selection::Scored
-        {
-            return Err(Error::new(format!("{attention} is a control for generation only: train with LRSA or dense")));
-        }
+        attention.check_trainable()?;
         if n_tokens >= 1 << 20 {
-            return Err(Error::new(format!(
-                "a batch of {n_tokens} tokens is too large (at most {}): use shorter sequences",
-                (1 << 20) - 1
-            )));
+            return Err(Error::of_kind(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "a batch of {n_tokens} tokens is too large (at most {}): use `chunk` or shorter sequences",
+                    (1 << 20) - 1
+                ),
+            ));
         }
         let tables = Tables::new(attention, sequences, heads.group());
         tables.check_size(attention, n_tokens)?;

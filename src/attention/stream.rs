@@ -25,7 +25,7 @@ pub fn chunks_of(attention: Attention, total: usize, chunk: usize) -> Vec<Range<
     let mut chunks = Vec::new();
     let mut start = 0;
     while start < total {
-        let end = (start.max(sink) + step).min(total);
+        let end = start.max(sink).saturating_add(step).min(total);
         chunks.push(start..end);
         start = end;
     }
@@ -143,6 +143,7 @@ impl Stream {
         with_gradients: bool,
         max_elements: usize,
     ) -> Result<Self> {
+        layers.iter().try_for_each(LayerAttention::check_trainable)?;
         let total = chunks.last().map_or(0, |r| r.end);
         let (kinds, kind_of) = kinds_of(layers);
         let kinds: Vec<StreamKind> = kinds.into_iter().map(|kind| StreamKind::new(kind, heads, &chunks)).collect();
@@ -227,7 +228,7 @@ impl Stream {
         self.layers[layer].kept_gradient.as_ref()
     }
 
-    /// The tail of a chunk; what is not its own is undefined.
+    /// The slot with the tail of a chunk; rows beyond the tail's are undefined.
     pub(super) fn tail(&self, layer: usize, chunk: usize) -> Span {
         self.slot(layer, self.layers[layer].tails.as_ref(), chunk)
     }
@@ -285,5 +286,39 @@ impl StreamChunk {
 
     pub(super) fn layout(&self, layer: usize) -> &ChunkLayout {
         &self.layouts[self.kind_of[layer]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::Selection;
+
+    #[test]
+    fn chunks_are_whole_partitions_and_the_first_has_the_sink() {
+        let lrsa = |sink, lag| Attention::Lrsa(Lrsa::new(sink, lag, 0.5).unwrap());
+        assert_eq!(chunks_of(lrsa(3, 10), 57, 25), [0..23, 23..43, 43..57]);
+        assert_eq!(chunks_of(lrsa(30, 4), 50, 4), [0..34, 34..38, 38..42, 42..46, 46..50]);
+        assert_eq!(chunks_of(lrsa(30, 4), 20, 4), [0..20]);
+        assert_eq!(chunks_of(lrsa(3, 10), 23, 1), [0..13, 13..23]);
+        assert_eq!(chunks_of(Attention::Dense, 5, 2), [0..2, 2..4, 4..5]);
+        for chunk in [57, 100, usize::MAX] {
+            assert_eq!(chunks_of(lrsa(3, 10), 57, chunk), [0..57]);
+        }
+    }
+
+    #[test]
+    fn controls_of_generation_do_not_train() {
+        let lrsa = Lrsa::new(3, 10, 0.5).unwrap().with_selection(Selection::Random { seed: 1 });
+        let heads = Heads { queries: 2, keys: 1, dim: 8 };
+        let stream = Stream::new(&[Attention::Lrsa(lrsa).into()], heads, vec![0..13, 13..20], true, 1 << 20);
+        assert!(stream.unwrap_err().to_string().contains("control"));
+    }
+
+    #[test]
+    fn a_layer_beyond_the_bindings_of_a_device_is_refused() {
+        let heads = Heads { queries: 2, keys: 1, dim: 8 };
+        let stream = Stream::new(&[Attention::Dense.into()], heads, vec![0..1000, 1000..1400], true, 1 << 10);
+        assert_eq!(stream.unwrap_err().kind(), ErrorKind::OutOfMemory);
     }
 }

@@ -83,7 +83,7 @@ pub fn filled_decode_row(
     let mut row = ModelRow::new(Activity::DecodeFilled, attention, n_tokens, 1, Some(&decode));
     (row.peak_bytes, row.kv_bytes) = (peak(device), session.cache.n_bytes());
     if let Attention::Lrsa(lrsa) = attention {
-        row.attention = format!("{}, keep {}", row.attention, lrsa.keep());
+        row.attention = format!("lrsa, keep {}", lrsa.keep());
     }
     Ok(row)
 }

@@ -1,5 +1,6 @@
 //! `longreach bench`: measures how fast a device runs the kernels, trains and generates.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -79,8 +80,8 @@ pub struct BenchArgs {
     recompute: bool,
     /// Also train in chunks of this many tokens, like train --chunk; with --part memory, rows at once
     /// are then those of dense attention
-    #[arg(long, value_name = "TOKENS", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
-    chunk: Option<usize>,
+    #[arg(long, value_name = "TOKENS")]
+    chunk: Option<NonZeroUsize>,
     /// Keep ratios of the rows with LRSA
     #[arg(long, value_delimiter = ',', default_value = "0.25", value_name = "R,R,…")]
     keep: Vec<f64>,
@@ -153,6 +154,9 @@ fn check(args: &BenchArgs) -> Result<()> {
     if !matches!(args.part, Part::All | Part::Model) && args.profile {
         return Err(Error::usage("--profile times a model's training step: leave out --part"));
     }
+    if args.profile && args.chunk.is_some() {
+        return Err(Error::usage("--profile times a step at once: leave out --chunk"));
+    }
     if args.part == Part::Cache && args.cache_tokens.is_empty() {
         return Err(Error::usage("--part cache: give --cache-tokens N, the number of tokens in the cache"));
     }
@@ -181,9 +185,8 @@ fn measure_kernels(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> 
 }
 
 fn measure_attention(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
-    let lrsa = Lrsa::default();
     report.model = format!("attention of {} heads of {} channels", HEADS.queries, HEADS.dim);
-    report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
+    report.lrsa = lrsa_in_words(args);
     for attention in attentions(args)? {
         for &length in &args.lengths {
             bar.set_message(format!("attention over {length} tokens"));
@@ -201,9 +204,8 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
         (None, Some(ConfigName::SmolLm2)) => Subject::random(RandomModel::SmolLm2)?,
         (None, None) => Subject::bundled()?,
     };
-    let lrsa = Lrsa::default();
     report.model = subject.name.clone();
-    report.lrsa = format!("LRSA with sink {}, lag {}, keep {}", lrsa.sink(), lrsa.lag(), lrsa.keep());
+    report.lrsa = lrsa_in_words(args);
     let mut add = |row: ModelRow| {
         bar.inc(1);
         bar.set_message(format!("{} of {} tokens, {}", row.activity.name(), row.length, row.attention));
@@ -227,7 +229,7 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
         }
     }
     if args.profile {
-        profile(args, &subject, lrsa, report, bar)?;
+        profile(args, &subject, &attentions, report, bar)?;
     }
     report.runs.sort_by_key(|row| (row.activity, row.attention.clone(), row.length));
     Ok(())
@@ -244,8 +246,16 @@ fn activities(args: &BenchArgs) -> Vec<Activity> {
 
 /// Dense, and LRSA with each keep ratio.
 fn attentions(args: &BenchArgs) -> Result<Vec<Attention>> {
-    let lrsa = args.keep.iter().map(|&keep| keeping(keep));
-    std::iter::once(Ok(Attention::Dense)).chain(lrsa).collect()
+    let mut keeps = args.keep.clone();
+    keeps.sort_by(|a, b| b.total_cmp(a));
+    keeps.dedup();
+    std::iter::once(Ok(Attention::Dense)).chain(keeps.into_iter().map(keeping)).collect()
+}
+
+/// LRSA with the settings of the rows, in words.
+fn lrsa_in_words(args: &BenchArgs) -> String {
+    let keeps: Vec<String> = args.keep.iter().map(f64::to_string).collect();
+    format!("LRSA with sink {}, lag {}, keep {}", Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG, keeps.join(", "))
 }
 
 /// The settings of a step at once, or in chunks.
@@ -261,7 +271,7 @@ fn measure_length(
     length: usize,
     add: &mut dyn FnMut(ModelRow),
 ) -> Result<()> {
-    let chunks = std::iter::once(None).chain(args.chunk.filter(|&n| n < length).map(Some));
+    let chunks = std::iter::once(None).chain(args.chunk.map(NonZeroUsize::get).filter(|&n| n < length).map(Some));
     for (activity, chunk) in activities(args).into_iter().flat_map(|a| chunks.clone().map(move |c| (a, c))) {
         // A new device each time, so that the first step includes compilation and the memory peak
         // is its own.
@@ -283,7 +293,7 @@ fn plan_length(
     add: &mut dyn FnMut(ModelRow),
 ) -> Result<()> {
     let mut plans: Vec<(Attention, StepSettings)> = Vec::new();
-    match args.chunk.filter(|&n| n < length) {
+    match args.chunk.map(NonZeroUsize::get).filter(|&n| n < length) {
         None => plans.extend(attentions.iter().map(|&attention| (attention, settings(args, None)))),
         Some(chunk) => {
             let both = |chunk| [false, true].map(|recompute| StepSettings { recompute, ..settings(args, chunk) });
@@ -307,10 +317,16 @@ fn keeping(keep: f64) -> Result<Attention> {
     Lrsa::new(Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG, keep).map(Attention::Lrsa)
 }
 
-fn profile(args: &BenchArgs, subject: &Subject, lrsa: Lrsa, report: &mut Report, bar: &ProgressBar) -> Result<()> {
+fn profile(
+    args: &BenchArgs,
+    subject: &Subject,
+    attentions: &[Attention],
+    report: &mut Report,
+    bar: &ProgressBar,
+) -> Result<()> {
     let longest = args.lengths.iter().copied().max().unwrap_or(0);
     for activity in activities(args) {
-        for attention in [Attention::Dense, Attention::Lrsa(lrsa)] {
+        for &attention in attentions {
             bar.set_message(format!("profile of {}", activity.name()));
             let device = open_device(&args.device)?;
             report.profiles.push(training_profile(device, subject, activity, attention, longest, args.recompute)?);

@@ -2,6 +2,7 @@
 //!
 //! The safetensors file uses Hugging Face's names. [`crate::train::probe`] computes the tensors.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -40,9 +41,9 @@ pub struct ProbeArgs {
     /// Recompute activations in the backward pass instead of keeping them
     #[arg(long, requires = "grads")]
     recompute: bool,
-    /// Stream rows longer than a chunk of this many tokens: as --chunk of train
-    #[arg(long, value_name = "TOKENS", conflicts_with = "text", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
-    chunk: Option<usize>,
+    /// Stream rows, or a text, longer than a chunk of this many tokens, like train --chunk
+    #[arg(long, value_name = "TOKENS")]
+    chunk: Option<NonZeroUsize>,
     /// Weight of distillation from the dense model, from 0 to 1: adds ce and kl, and the loss is (1 -
     /// WEIGHT) ce + WEIGHT kl (needs --labels)
     #[arg(long, value_name = "WEIGHT", requires = "labels")]
@@ -96,7 +97,7 @@ fn write_probe(args: &ProbeArgs, files: &ModelFiles, attention: Attention, ids: 
         grads: args.grads,
         recompute: args.recompute,
         attention,
-        chunk: args.chunk,
+        chunk: args.chunk.map(NonZeroUsize::get),
         distill,
     };
     let tensors = probe(&mut *device, &mut loaded, &request)?;
@@ -138,7 +139,8 @@ fn perplexity(args: &ProbeArgs, files: &ModelFiles, attention: Attention, path: 
     }
     args.model.check_length(files, ids.len())?;
     let mut device = args.device.open()?;
-    let loss = mean_loss(&mut device, files, attention, &ids)?;
+    let chunk = args.chunk.map(NonZeroUsize::get);
+    let loss = mean_loss(&mut device, files, (attention, chunk), &ids)?;
     if args.json {
         let object = json!({
             "perplexity": loss.exp(),
@@ -159,14 +161,19 @@ fn perplexity(args: &ProbeArgs, files: &ModelFiles, attention: Attention, path: 
 }
 
 /// Mean negative log likelihood of all tokens after the first.
-fn mean_loss(device: &mut Device, files: &ModelFiles, attention: Attention, ids: &[u32]) -> Result<f64> {
+fn mean_loss(
+    device: &mut Device,
+    files: &ModelFiles,
+    (attention, chunk): (Attention, Option<usize>),
+    ids: &[u32],
+) -> Result<f64> {
     let mut loaded = load(&mut **device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= loaded.model.config.vocab) {
         crate::bail!("the tokenizer does not match this model: it produced token {id}, which is not in the vocabulary");
     }
     let labels = ids.iter().map(|&id| id as i32).collect();
     let batch = Batch::new(&[Example { ids: ids.to_vec(), labels }]);
-    let step = GradientStep::new(&mut **device, false, None)?;
+    let step = GradientStep::new(&mut **device, false, chunk)?;
     let (sum, n) = step.evaluate(&mut **device, &mut loaded, &batch, attention)?;
     Ok(sum / n as f64)
 }

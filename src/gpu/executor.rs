@@ -26,16 +26,16 @@ impl DeviceLimits {
 pub struct MemoryUse {
     /// Bytes of live persistent buffers.
     pub persistent_bytes: u64,
-    /// Most bytes of persistent buffers at the end of any recording run so far.
-    pub persistent_peak_bytes: u64,
     /// Largest planned transient bytes of any recording run so far.
     pub transient_peak_bytes: u64,
+    /// Most bytes of any recording run so far: live persistent buffers and planned transients.
+    pub run_peak_bytes: u64,
 }
 
 impl MemoryUse {
-    /// The persistent peak plus the transient peak.
+    /// Most bytes held at once.
     pub fn peak_bytes(&self) -> u64 {
-        self.persistent_bytes.max(self.persistent_peak_bytes) + self.transient_peak_bytes
+        self.run_peak_bytes.max(self.persistent_bytes)
     }
 }
 

@@ -63,8 +63,7 @@ impl Source {
             }
             TestKind::Perplexity | TestKind::Agreement => {
                 let ids = self.book(plan, files)?;
-                let wanted = plan.windows * length;
-                if ids.len() < wanted {
+                if plan.windows.checked_mul(length).is_none_or(|wanted| ids.len() < wanted) {
                     return Err(Error::usage(format!(
                         "the held-out text has {} tokens, fewer than the {} windows of {length} that {test} reads: \
                          lower `windows` or give a longer `book`",

@@ -20,11 +20,15 @@ pub enum ChunkLength {
 }
 
 impl ChunkLength {
-    /// What to try, in order, for sequences of up to `longest` tokens; `None` is a batch at once.
-    pub(super) fn candidates(self, longest: usize) -> Vec<Option<usize>> {
+    /// What to try, in order, for a batch of `n_tokens` whose sequences are cut into whole
+    /// partitions of `lag` tokens; `None` is the batch at once.
+    pub(super) fn candidates(self, n_tokens: usize, lag: usize) -> Vec<Option<usize>> {
         let Self::Auto = self else { return vec![self.first()] };
         let halves = std::iter::successors(Some(LONGEST), |n| Some(n / 2)).take_while(|&n| n >= SHORTEST);
-        std::iter::once(None).chain(halves.filter(|&n| n < longest).map(Some)).collect()
+        let whole = halves.map(|n| (n / lag).max(1) * lag).filter(|&n| n < n_tokens);
+        let mut all: Vec<Option<usize>> = std::iter::once(None).chain(whole.map(Some)).collect();
+        all.dedup();
+        all
     }
 
     /// What to try first.
@@ -95,9 +99,10 @@ mod tests {
 
     #[test]
     fn auto_tries_batches_at_once_then_ever_shorter_chunks() {
-        assert_eq!(ChunkLength::Auto.candidates(100), [None]);
-        assert_eq!(ChunkLength::Auto.candidates(600), [None, Some(512), Some(256), Some(128)]);
-        assert_eq!(ChunkLength::Auto.candidates(1 << 20).len(), 9);
-        assert_eq!(ChunkLength::Tokens(40).candidates(600), [Some(40)]);
+        assert_eq!(ChunkLength::Auto.candidates(100, 1), [None]);
+        assert_eq!(ChunkLength::Auto.candidates(600, 128), [None, Some(512), Some(256), Some(128)]);
+        assert_eq!(ChunkLength::Auto.candidates(3000, 1000), [None, Some(2000), Some(1000)]);
+        assert_eq!(ChunkLength::Auto.candidates(1 << 20, 64).len(), 9);
+        assert_eq!(ChunkLength::Tokens(40).candidates(600, 64), [Some(40)]);
     }
 }

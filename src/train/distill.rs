@@ -80,13 +80,13 @@ pub struct Distill {
 }
 
 impl Distill {
-    /// Rejects a weight that is none, and a teacher that does not exist beside `adapter`.
+    /// Rejects a weight outside 0 to 1, and a teacher that does not exist beside `adapter`.
     pub fn check(&self, adapter: Option<&AdapterConfig>) -> Result<()> {
         self.check_weight()?;
         self.teacher.check(adapter)
     }
 
-    /// Rejects a weight that is none.
+    /// Rejects a weight outside 0 to 1.
     pub fn check_weight(&self) -> Result<()> {
         let Self { weight, .. } = self;
         require((0.0..=1.0).contains(weight), || {

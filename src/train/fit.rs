@@ -146,14 +146,13 @@ impl Run<'_, '_> {
             self.clock.begin();
         }
         let attention = self.trainer.attention_of(step, self.total)?;
+        let batches_before = self.trainer.stepper.n_micro();
         let mut queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
-        let longest = batches.iter().map(|b| b.longest).max().unwrap_or(0);
+        // Tries again only if the gradients failed, which leave the weights as they were.
         while queued.as_ref().is_err_and(|e| e.kind() == ErrorKind::OutOfMemory)
-            && let Some(chunk) = self.trainer.shorten_chunk(longest)
+            && self.trainer.stepper.n_micro() == batches_before
+            && self.shortens_chunk(&format!("step {step}"), most_tokens)
         {
-            self.observer.note(&format!(
-                "step {step} does not fit into the device's memory: long sequences stream in chunks of {chunk} tokens from now on"
-            ));
             queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         }
         self.report_queued()?; // even if queuing the new step failed
@@ -163,6 +162,16 @@ impl Run<'_, '_> {
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens });
         if is_ready { self.report_queued() } else { Ok(()) }
+    }
+
+    /// Takes shorter chunks after something with a batch of `n_tokens` had too little memory, and
+    /// says so. False if there are no shorter ones.
+    fn shortens_chunk(&mut self, what: &str, n_tokens: usize) -> bool {
+        let Some(chunk) = self.trainer.shorten_chunk(n_tokens) else { return false };
+        self.observer.note(&format!(
+            "{what} does not fit into memory: long sequences stream in chunks of {chunk} tokens from now on"
+        ));
+        true
     }
 
     /// Waits for the queued step, if any, and reports it.
@@ -243,7 +252,14 @@ impl Run<'_, '_> {
     fn evaluate(&mut self) -> Result<()> {
         let Some(valid) = self.valid else { return Ok(()) };
         let attention = self.trainer.attention;
-        let line = self.trainer.evaluate(self.device, valid, attention).context("evaluating")?;
+        let line = loop {
+            match self.trainer.evaluate(self.device, valid, attention) {
+                Err(e)
+                    if e.kind() == ErrorKind::OutOfMemory
+                        && self.shortens_chunk("the evaluation", self.trainer.most_tokens(valid)) => {}
+                done => break done.context("evaluating")?,
+            }
+        };
         self.log(|folder| folder.log_eval(&line));
         self.observer.evaluated(&line);
         self.eval = Some(line);

@@ -270,6 +270,9 @@ impl TrainJob {
         at_least_zero("lr", self.learning_rate())?;
         at_least_zero("clip", self.clip)?;
         Distill { weight: self.distill, teacher: self.teacher }.check_weight()?;
+        require(self.distill > 0.0 || self.teacher == Teacher::default(), || {
+            "`teacher` needs `distill`, its weight in the loss".into()
+        })?;
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {

@@ -69,7 +69,8 @@ fn what_no_run_can_mean_names_its_field() {
 
 #[test]
 fn a_teacher_needs_a_weight() {
-    assert_eq!(TrainJob { teacher: Teacher::Oneself, ..TrainJob::default() }.distillation(), None);
+    let alone = TrainJob { teacher: Teacher::Oneself, ..TrainJob::default() };
+    assert!(alone.validate().unwrap_err().to_string().contains("`distill`"));
     let job: TrainJob = serde_json::from_str(r#"{"method": "full", "distill": 1, "teacher": "self"}"#).unwrap();
     job.validate().unwrap();
     assert_eq!(job.distillation(), Some(Distill { weight: 1.0, teacher: Teacher::Oneself }));

@@ -44,8 +44,8 @@ pub struct ProbeRequest<'a> {
     pub chunk: Option<usize>,
 }
 
-/// Computes `logits` [B, T, V], `loss` `[1]` (with distillation also its parts `ce` and `kl`), `grad.NAME`, and `kept.LAYER` [B, Hk, P-1, K] of
-/// compressed layers; LAYER counts all layers.
+/// Computes `logits` [B, T, V], `loss` `[1]` (with distillation also its parts `ce` and `kl`),
+/// `grad.NAME`, and `kept.LAYER` [B, Hk, P-1, K] of compressed layers; LAYER counts all layers.
 ///
 /// Pads rows shorter than the longest: logits with 0, kept with -1.
 pub fn probe(

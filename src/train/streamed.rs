@@ -314,23 +314,26 @@ impl<'a> StreamedSequence<'a> {
         let mut states = vec![None; self.n_chunks()];
         if let Some((of, _)) = self.objective.distill {
             let stream = self.teacher_stream(model)?;
-            let mut held = Recording::new();
             for (chunk, states) in states.iter_mut().enumerate() {
                 let (recording, of_chunk) = self.record_teacher(device, model, (&stream, of), chunk)?;
-                of_chunk.iter().for_each(|t| t.pieces().iter().for_each(|piece| held.clear(&piece.span)));
                 *states = of_chunk;
                 if chunk == before || chunk + 1 == self.n_chunks() {
                     teacher.push(recording);
                 }
             }
-            teacher.push(held);
+            let held = states.iter().flatten().flat_map(Tensor::pieces);
+            teacher.iter_mut().for_each(|recording| held.clone().for_each(|piece| recording.clear(&piece.span)));
         }
         let mut student = vec![self.record_first(device, model, before)?];
         for chunk in [0, before, last] {
             let states = states[chunk].as_ref();
             student.push(self.record_gradient(device, model, (chunk, last), states, backward)?);
         }
-        student.extend(teacher.last().cloned());
+        // All of the teacher's states are there while the student runs.
+        let states = states.iter().flatten().flat_map(Tensor::pieces);
+        for recording in &mut student {
+            states.clone().for_each(|piece| recording.clear(&piece.span));
+        }
         Ok([teacher, student].into_iter().filter(|list| !list.is_empty()).collect())
     }
 }

@@ -134,7 +134,7 @@ impl Trainer {
         let batch = self.largest(examples);
         let extremes = self.job.extremes(self.attention)?;
         let mut checked = Ok(());
-        for chunk in self.job.chunk.candidates(batch.longest) {
+        for chunk in self.candidates(batch.ids.len()) {
             self.stepper.set_chunk(chunk);
             let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
             checked = extremes.iter().try_for_each(&mut check);
@@ -146,12 +146,20 @@ impl Trainer {
         checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
     }
 
-    /// Takes the next shorter chunk after a step had too little memory; returns it. `None` if the
-    /// job names the length, or if there is no shorter one.
-    pub(super) fn shorten_chunk(&mut self, longest: usize) -> Option<usize> {
+    fn candidates(&self, n_tokens: usize) -> Vec<Option<usize>> {
+        let lag = match self.attention {
+            Attention::Dense => 1,
+            Attention::Lrsa(l) => l.lag(),
+        };
+        self.job.chunk.candidates(n_tokens, lag)
+    }
+
+    /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.
+    /// `None` if the job names the length, or if there is no shorter one.
+    pub(super) fn shorten_chunk(&mut self, n_tokens: usize) -> Option<usize> {
         let now = self.stepper.chunk();
         let shorter = |c: &Option<usize>| c.is_some_and(|c| now.is_none_or(|now| c < now));
-        let next = self.job.chunk.candidates(longest).into_iter().find(shorter)?;
+        let next = self.candidates(n_tokens).into_iter().find(shorter)?;
         self.stepper.set_chunk(next);
         next
     }
@@ -170,6 +178,11 @@ impl Trainer {
             most = most.max(self.stepper.planned_bytes(device, &mut self.loaded, &batch, attention)?);
         }
         Ok(most)
+    }
+
+    /// Tokens of the largest batch of these examples.
+    pub(super) fn most_tokens(&self, examples: &[Example]) -> usize {
+        self.largest(examples).ids.len()
     }
 
     /// A batch of the longest examples.

@@ -41,8 +41,8 @@ pub struct CpuExecutor<T: Real> {
     pretended_bytes: Option<u64>,
     /// Recordings until a test's simulated device loss.
     pretended_life: Option<usize>,
-    persistent_peak_bytes: u64,
     transient_peak_bytes: u64,
+    run_peak_bytes: u64,
 }
 
 /// Selects the reference of a kernel for a number type.
@@ -92,8 +92,8 @@ impl<T: Reference> CpuExecutor<T> {
             scratch: RefCell::new(Vec::new()),
             pretended_bytes: None,
             pretended_life: None,
-            persistent_peak_bytes: 0,
             transient_peak_bytes: 0,
+            run_peak_bytes: 0,
         }
     }
 
@@ -342,8 +342,8 @@ impl<T: Reference> Executor for CpuExecutor<T> {
             }
         }
         self.trim(plan.peak_bytes());
-        self.persistent_peak_bytes = self.persistent_peak_bytes.max(self.persistent_bytes());
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
+        self.run_peak_bytes = self.run_peak_bytes.max(self.persistent_bytes() + plan.peak_bytes());
         Ok(timings)
     }
 
@@ -402,13 +402,13 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     fn memory(&self) -> MemoryUse {
         MemoryUse {
             persistent_bytes: self.persistent_bytes(),
-            persistent_peak_bytes: self.persistent_peak_bytes,
             transient_peak_bytes: self.transient_peak_bytes,
+            run_peak_bytes: self.run_peak_bytes,
         }
     }
 
     fn reset_peak(&mut self) {
-        self.persistent_peak_bytes = 0;
         self.transient_peak_bytes = 0;
+        self.run_peak_bytes = 0;
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct Memory {
     pub(super) replays: Replays,
     params: ParamBuffer,
     texels: Texels,
-    persistent_peak_bytes: u64,
     transient_peak_bytes: u64,
+    run_peak_bytes: u64,
 }
 
 impl Memory {
@@ -40,8 +40,9 @@ impl Memory {
             }
             bound => bound?,
         }
-        self.persistent_peak_bytes = self.persistent_peak_bytes.max(self.pool.persistent_bytes());
-        self.transient_peak_bytes = self.transient_peak_bytes.max(prepared.plan.peak_bytes());
+        let transient_bytes = prepared.plan.peak_bytes();
+        self.transient_peak_bytes = self.transient_peak_bytes.max(transient_bytes);
+        self.run_peak_bytes = self.run_peak_bytes.max(self.pool.persistent_bytes() + transient_bytes);
         Ok(())
     }
 
@@ -86,14 +87,16 @@ impl Memory {
 
     /// Memory in use now, and the peak of transients and textures.
     pub(super) fn usage(&self) -> MemoryUse {
-        let transient_peak_bytes = self.transient_peak_bytes + self.texels.n_bytes();
-        let (persistent_bytes, persistent_peak_bytes) = (self.pool.persistent_bytes(), self.persistent_peak_bytes);
-        MemoryUse { persistent_bytes, persistent_peak_bytes, transient_peak_bytes }
+        MemoryUse {
+            persistent_bytes: self.pool.persistent_bytes(),
+            transient_peak_bytes: self.transient_peak_bytes + self.texels.n_bytes(),
+            run_peak_bytes: self.run_peak_bytes + self.texels.n_bytes(),
+        }
     }
 
     /// Forgets the peak.
     pub(super) fn reset_peak(&mut self) {
-        self.persistent_peak_bytes = 0;
         self.transient_peak_bytes = 0;
+        self.run_peak_bytes = 0;
     }
 }
