@@ -80,24 +80,32 @@ fn memory_unit(most: f64) -> (f64, &'static str) {
     if most * mib < 2048.0 { (mib, "MiB") } else { (mib / 1024.0, "GiB") }
 }
 
-/// `LoRA, dense`, or `dense` if the plot shows a single activity.
-fn series_name(picture: &Picture, row: &ModelRow) -> String {
-    let attention = row.attention.replacen("lrsa", "LRSA", 1);
-    if picture.activities.len() == 1 {
-        return attention;
+/// `LoRA, streamed, LRSA`: what tells a row from the others of the plot.
+fn series_name(row: &ModelRow, rows: &[&ModelRow]) -> String {
+    let mut parts = Vec::new();
+    if rows.iter().any(|other| other.activity != row.activity) {
+        let name = row.activity.name();
+        parts.push(name.strip_prefix("train, ").unwrap_or(name).to_string());
     }
-    let name = row.name();
-    format!("{}, {attention}", name.strip_prefix("train, ").unwrap_or(&name))
+    let is_alike = |other: &&&ModelRow| other.chunk.is_some() == row.chunk.is_some();
+    if row.recompute && (row.chunk.is_none() || rows.iter().filter(is_alike).any(|other| !other.recompute)) {
+        parts.push("recomputed".to_string());
+    }
+    if row.chunk.is_some() {
+        parts.push("streamed".to_string());
+    }
+    parts.push(row.attention.replacen("lrsa", "LRSA", 1).replacen("keep ", "r=", 1));
+    parts.join(", ")
 }
 
 fn chart(picture: &Picture, report: &Report) -> Option<LineChart> {
-    let rows = || report.runs.iter().filter(|r| picture.activities.contains(&r.activity));
-    let most = rows().filter_map(picture.value).fold(0.0, f64::max);
+    let rows: Vec<&ModelRow> = report.runs.iter().filter(|r| picture.activities.contains(&r.activity)).collect();
+    let most = rows.iter().copied().filter_map(picture.value).fold(0.0, f64::max);
     let (factor, unit) = (picture.unit)(most);
     let mut series: Vec<Series> = Vec::new();
-    for row in rows() {
+    for &row in &rows {
         let Some(value) = (picture.value)(row).filter(|&v| v > 0.0) else { continue };
-        let label = series_name(picture, row);
+        let label = series_name(row, &rows);
         let point = (row.length as f64, value * factor);
         match series.iter_mut().find(|s| s.label == label) {
             Some(found) => found.points.push(point),
@@ -105,7 +113,7 @@ fn chart(picture: &Picture, report: &Report) -> Option<LineChart> {
         }
     }
     series.iter_mut().for_each(|s| s.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-    let mut lengths: Vec<f64> = rows().map(|r| r.length as f64).collect();
+    let mut lengths: Vec<f64> = rows.iter().map(|r| r.length as f64).collect();
     lengths.sort_by(f64::total_cmp);
     lengths.dedup();
     (!series.is_empty()).then(|| LineChart {

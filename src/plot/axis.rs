@@ -120,9 +120,9 @@ pub(super) fn tick_label(x: f64) -> String {
     let text = format!("{x:.5}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
-    // Thin space as the thousands separator, from five digits on.
+    // A comma as the thousands separator, from five digits on.
     let whole = match whole.len() {
-        n if n > 4 && x > 0.0 => format!("{}\u{2009}{}", &whole[..n - 3], &whole[n - 3..]),
+        n if n > 4 && x > 0.0 => format!("{},{}", &whole[..n - 3], &whole[n - 3..]),
         _ => whole.to_string(),
     };
     fraction.map_or(whole.clone(), |f| format!("{whole}.{f}"))
@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn labels_are_short() {
         let labels = [0.0, 0.05, 1.5, 512.0, 2048.0, 16384.0, 2e6, 1e-5].map(tick_label);
-        assert_eq!(labels, ["0", "0.05", "1.5", "512", "2048", "16\u{2009}384", "2e6", "1e-5"]);
+        assert_eq!(labels, ["0", "0.05", "1.5", "512", "2048", "16,384", "2e6", "1e-5"]);
     }
 }
