@@ -249,6 +249,6 @@ pub(super) fn cases() -> Vec<Case> {
         case("dense", LayerAttention::Full(Attention::Dense), heads(4, 2, 8), place(180, 77, 40), 1.0),
         case("a window within the history", LayerAttention::Window(30), heads(3, 1, 8), place(300, 100, 90), 1.0),
         case("a window over several tiles", LayerAttention::Window(150), heads(2, 2, 32), place(400, 200, 70), 1.0),
-        case("peaked, whole workgroups", lrsa(16, 64, 0.25), heads(4, 2, 64), place(656, 272, 128), 6.0),
+        case("peaked, whole workgroups", lrsa(16, 64, 0.25), heads(4, 2, 64), place(656, 272, 128), 2.0),
     ]
 }
