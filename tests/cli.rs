@@ -93,6 +93,15 @@ fn probe_writes_the_golden_answers() {
 }
 
 #[test]
+fn probe_streams_to_the_golden_answers() {
+    for (mode, flags) in MODES {
+        for (chunk, with_adapter) in [("10", true), ("33", false)] {
+            check_probe("llama-gqa", mode, &[flags, &["--chunk", chunk][..]].concat(), with_adapter);
+        }
+    }
+}
+
+#[test]
 fn probe_distils_as_the_golden_answers_do() {
     let dir = tempfile::tempdir().unwrap();
     let case = golden("llama-gqa-distill");

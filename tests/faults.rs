@@ -324,7 +324,7 @@ impl Observer for Log {
 #[test]
 fn training_streams_what_does_not_fit_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let job = TrainJob { steps: Some(3), ..job(dir.path(), &[900, 700, 40]) };
+    let job = TrainJob { steps: Some(3), max_positions: Some(1000), ..job(dir.path(), &[900, 700, 40]) };
     let files = ModelFiles::open(&job.model, None).unwrap();
     let data = read_data(&job, &files, &mut ()).unwrap();
     let planned = |chunk| {
