@@ -307,6 +307,10 @@ fn chat_templates() -> Vec<(&'static str, Vec<u8>)> {
                 + " }}")
                 .into_bytes(),
         ),
+        (
+            "an attribute that no letter of a long text has",
+            b"{{ messages|length > 1 and ('a' * 1000000)|join('                      ', 'b') }}".to_vec(),
+        ),
         ("a macro that calls itself", b"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_vec()),
         (
             "tags hidden in raw blocks",

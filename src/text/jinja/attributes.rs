@@ -4,7 +4,7 @@ use super::budget::Budget;
 use super::methods;
 use super::operators;
 use super::print::{self, Writer};
-use super::value::{Text, Value};
+use super::value::{Kind, Seq, Text, Value};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -52,20 +52,40 @@ pub fn missing(value: &Value, index: &Value, budget: &Budget) -> Result<Value> {
 }
 
 /// The start of a text, for a message.
-fn excerpt(text: &Text) -> String {
-    text.as_str().chars().take(80).collect()
+fn excerpt(text: &Text) -> &str {
+    &text.as_str()[..text.byte_of(80)]
 }
 
-/// The attribute that `map`, `sort` and their like name: `a.b.0`, or a number.
-pub fn path(value: &Value, path: &Value, budget: &Budget) -> Result<Value> {
-    let Some(parts) = path.as_str() else { return item(value, path, budget) };
-    let mut value = value.clone();
-    for part in parts.split('.') {
-        let index = match part.parse::<i128>() {
-            Ok(n) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(n),
-            _ => Value::text(part, budget)?,
-        };
-        value = item(&value, &index, budget)?;
+/// The attribute that `map`, `sort` and their like name: `a.b.0`, or a number. They read it once and
+/// look it up in many items.
+pub struct Path(Seq);
+
+impl Path {
+    /// The attribute that a value names.
+    pub fn new(named: &Value, budget: &Budget) -> Result<Self> {
+        match named.as_str() {
+            Some(parts) => Self::parse(parts, budget),
+            None => Ok(Self(Seq::new(Kind::List, vec![named.clone()], budget)?)),
+        }
     }
-    Ok(value)
+
+    /// The attribute `a.b.0`.
+    pub fn parse(parts: &str, budget: &Budget) -> Result<Self> {
+        budget.scan(parts.len())?;
+        budget.check_items(parts.split('.').count())?;
+        let index = |part: &str| match part.parse::<i128>() {
+            Ok(n) if part.bytes().all(|b| b.is_ascii_digit()) => Ok(Value::Int(n)),
+            _ => Value::text(part, budget),
+        };
+        Ok(Self(Seq::new(Kind::List, parts.split('.').map(index).collect::<Result<_>>()?, budget)?))
+    }
+
+    /// The attribute of an item.
+    pub fn of(&self, value: &Value, budget: &Budget) -> Result<Value> {
+        let mut value = value.clone();
+        for index in self.0.items() {
+            value = item(&value, index, budget)?;
+        }
+        Ok(value)
+    }
 }

@@ -1,7 +1,7 @@
 //! Jinja2's filters of lists and dicts.
 
 use super::args::{Args, flag_or, int_or, required, text_or};
-use super::attributes;
+use super::attributes::Path;
 use super::budget::Budget;
 use super::conditions;
 use super::operators;
@@ -49,6 +49,7 @@ pub fn apply(name: &str, value: &Value, args: Args, budget: &Budget, filter: App
         "join" => {
             let [separator, attribute] = args.bind(name, ["d", "attribute"])?;
             let separator = separator.map_or_else(|| Value::text("", budget), Ok)?;
+            let attribute = path(attribute.as_ref(), budget)?;
             let mut out = Writer::new(budget);
             for (i, item) in value.iterate(budget)?.iter().enumerate() {
                 if i > 0 {
@@ -71,7 +72,7 @@ pub fn apply(name: &str, value: &Value, args: Args, budget: &Budget, filter: App
         "sum" => {
             let [attribute, start] = args.bind(name, ["attribute", "start"])?;
             let mut sum = start.unwrap_or(Value::Int(0));
-            let attribute = attribute.filter(|a| !matches!(a, Value::None));
+            let attribute = path(attribute.filter(|a| !matches!(a, Value::None)).as_ref(), budget)?;
             for item in value.iterate(budget)? {
                 let item = of(&item, attribute.as_ref(), budget)?;
                 sum = operators::binary(super::ast::Binary::Add, &sum, &item, budget)?;
@@ -93,13 +94,13 @@ pub fn apply(name: &str, value: &Value, args: Args, budget: &Budget, filter: App
         "dictsort" => dict_sort(value, args, budget)?,
         "unique" => {
             let [case, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
-            let case = flag_or(&case, false);
+            let (paths, case) = (sort_paths(attribute.as_ref(), budget)?, flag_or(&case, false));
             let items = value.iterate(budget)?;
             let _held = budget.hold(items.len() * 2 * size_of::<Key>())?;
             let mut seen = HashSet::new();
             let mut kept = Vec::new();
             for item in items {
-                if seen.insert(Key::of(&sort_key(&item, attribute.as_ref(), case, budget)?.remove(0), budget)?) {
+                if seen.insert(Key::of(&sort_key(&item, &paths, case, budget)?.remove(0), budget)?) {
                     kept.push(item);
                 }
             }
@@ -151,16 +152,20 @@ pub fn apply(name: &str, value: &Value, args: Args, budget: &Budget, filter: App
         "selectattr" | "rejectattr" => {
             let mut args = args;
             crate::ensure!(!args.positional.is_empty(), "{name} needs the name of an attribute");
-            let attribute = args.positional.remove(0);
-            choose(value, args, budget, |item| attributes::path(item, &attribute, budget), name == "selectattr")?
+            let path = Path::new(&args.positional.remove(0), budget)?;
+            choose(value, args, budget, |item| path.of(item, budget), name == "selectattr")?
         }
         _ => return Ok(None),
     }))
 }
 
+fn path(attribute: Option<&Value>, budget: &Budget) -> Result<Option<Path>> {
+    attribute.map(|attribute| Path::new(attribute, budget)).transpose()
+}
+
 /// The item, or one of its attributes.
-fn of(item: &Value, attribute: Option<&Value>, budget: &Budget) -> Result<Value> {
-    attribute.map_or_else(|| Ok(item.clone()), |attribute| attributes::path(item, attribute, budget))
+fn of(item: &Value, attribute: Option<&Path>, budget: &Budget) -> Result<Value> {
+    attribute.map_or_else(|| Ok(item.clone()), |attribute| attribute.of(item, budget))
 }
 
 fn padded(mut row: Vec<Value>, size: usize, fill: Option<&Value>, budget: &Budget) -> Result<Value> {
@@ -172,14 +177,20 @@ fn padded(mut row: Vec<Value>, size: usize, fill: Option<&Value>, budget: &Budge
     Value::list(row, budget)
 }
 
-/// The attributes by which an item is sorted; texts in lower case unless the case matters.
-fn sort_key(item: &Value, attribute: Option<&Value>, case: bool, budget: &Budget) -> Result<Vec<Value>> {
-    let values = match attribute {
-        Some(Value::Text(names)) => {
-            let part = |name: &str| attributes::path(item, &Value::text(name, budget)?, budget);
-            names.as_str().split(',').map(part).collect::<Result<_>>()?
-        }
-        attribute => vec![of(item, attribute.filter(|a| !matches!(a, Value::None)), budget)?],
+/// The attributes by which items are sorted: `a,b.c`, or a number. None for the items themselves.
+fn sort_paths(attribute: Option<&Value>, budget: &Budget) -> Result<Vec<Path>> {
+    match attribute {
+        None | Some(Value::None) => Ok(Vec::new()),
+        Some(Value::Text(names)) => names.as_str().split(',').map(|name| Path::parse(name, budget)).collect(),
+        Some(other) => Ok(vec![Path::new(other, budget)?]),
+    }
+}
+
+/// What an item is sorted by; texts in lower case unless the case matters.
+fn sort_key(item: &Value, paths: &[Path], case: bool, budget: &Budget) -> Result<Vec<Value>> {
+    let values = match paths {
+        [] => vec![item.clone()],
+        paths => paths.iter().map(|path| path.of(item, budget)).collect::<Result<_>>()?,
     };
     let lower = |value: Value| match (&value, case) {
         (Value::Text(text), false) => str_methods::call(text, "lower", Args::default(), budget),
@@ -191,7 +202,8 @@ fn sort_key(item: &Value, attribute: Option<&Value>, case: bool, budget: &Budget
 fn sorted(value: &Value, attribute: Option<Value>, case: bool, reverse: bool, budget: &Budget) -> Result<Vec<Value>> {
     let items = value.iterate(budget)?;
     let _held = budget.hold(items.len() * 4 * size_of::<Value>())?;
-    let keyed = items.into_iter().map(|item| Ok((sort_key(&item, attribute.as_ref(), case, budget)?, item)));
+    let paths = sort_paths(attribute.as_ref(), budget)?;
+    let keyed = items.into_iter().map(|item| Ok((sort_key(&item, &paths, case, budget)?, item)));
     let keyed: Vec<(Vec<Value>, Value)> = keyed.collect::<Result<_>>()?;
     let compare = |(a, _): &(Vec<Value>, Value), (b, _): &(Vec<Value>, Value)| {
         keys_in_order(a, b, budget).map(|order| if reverse { order.reverse() } else { order })
@@ -227,16 +239,17 @@ fn dict_sort(value: &Value, args: Args, budget: &Budget) -> Result<Value> {
 fn group_by(value: &Value, args: Args, budget: &Budget) -> Result<Value> {
     let [attribute, default, case] = args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let attribute = required(attribute, "groupby", "attribute")?;
-    let case = flag_or(&case, false);
-    let key = |item: &Value| match attributes::path(item, &attribute, budget)? {
+    let (path, case) = (Path::new(&attribute, budget)?, flag_or(&case, false));
+    let key = |item: &Value| match path.of(item, budget)? {
         Value::Undefined(_) if default.is_some() => Ok::<_, Error>(default.clone().unwrap_or(Value::None)),
         key => Ok(key),
     };
     let keyed = value.iterate(budget)?.into_iter().map(|item| Value::tuple(vec![key(&item)?, item], budget));
     let keyed = Value::list(keyed.collect::<Result<_>>()?, budget)?;
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
+    let first = sort_paths(Some(&Value::Int(0)), budget)?;
     for pair in sorted(&keyed, Some(Value::Int(0)), case, false, budget)? {
-        let plain = sort_key(&pair, Some(&Value::Int(0)), case, budget)?.remove(0);
+        let plain = sort_key(&pair, &first, case, budget)?.remove(0);
         let Value::Seq(pair) = pair else { continue };
         let [key, item] = pair.items() else { continue };
         match groups.last_mut() {
@@ -258,7 +271,8 @@ fn map(value: &Value, mut args: Args, budget: &Budget, filter: Apply) -> Result<
     let mapped: Vec<Value> = if args.positional.is_empty() {
         let [attribute, default] = args.bind("map", ["attribute", "default"])?;
         let attribute = required(attribute, "map", "attribute")?;
-        let get = |item: &Value| match (attributes::path(item, &attribute, budget)?, &default) {
+        let path = Path::new(&attribute, budget)?;
+        let get = |item: &Value| match (path.of(item, budget)?, &default) {
             (Value::Undefined(_), Some(default)) => Ok(default.clone()),
             (value, _) => Ok(value),
         };

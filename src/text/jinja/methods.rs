@@ -15,7 +15,7 @@ const CHANGE_DICTS: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "updat
 /// Whether a value has a method of this name.
 pub fn has(value: &Value, name: &str) -> bool {
     match value {
-        Value::Text(_) => str_methods::NAMES.contains(&name),
+        Value::Text(_) => str_methods::NAMES.binary_search(&name).is_ok(),
         Value::Dict(_) => ["get", "items", "keys", "values", "copy"].contains(&name) || CHANGE_DICTS.contains(&name),
         Value::Seq(seq) => match seq.kind() {
             Kind::List => ["index", "count", "copy"].contains(&name) || CHANGE_LISTS.contains(&name),

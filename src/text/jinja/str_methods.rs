@@ -8,7 +8,7 @@ use super::print::{self, Writer, is_printable, is_space};
 use super::value::{Text, Value};
 use crate::error::{Error, Result};
 
-/// The names of the methods.
+/// The names of the methods, in order.
 pub const NAMES: [&str; 44] = [
     "capitalize",
     "casefold",

@@ -4,6 +4,7 @@ use super::*;
 
 #[test]
 fn every_method_can_be_called() {
+    assert!(NAMES.is_sorted(), "lookups search them in halves");
     let budget = Budget::default();
     let text = Text::new("Ab c", &budget).unwrap();
     let of = |positional| Args { positional, ..Args::default() };
