@@ -67,7 +67,10 @@ def greedy(llama, ids, n):
 def main():
     args = arguments()
     page = (ASSETS / "moby-dick.txt").read_text(encoding="utf-8")[: args.characters].rstrip()
-    llama = llama_cpp.Llama(str(args.model), n_ctx=4096, n_batch=512, logits_all=True, verbose=False, n_threads=args.threads)
+    f32 = 0  # of the cache of keys and values, which is f16 otherwise
+    llama = llama_cpp.Llama(
+        str(args.model), n_ctx=4096, n_batch=512, logits_all=True, verbose=False, n_threads=args.threads, type_k=f32, type_v=f32
+    )
     ids = llama.tokenize(page.encode(), add_bos=True, special=False)
     failed = False
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,9 @@ fn peak_bytes(n: usize, attention: Attention, settings: StepSettings) -> [u64; 2
         memory.peak_bytes() - memory.transient_peak_bytes
     );
     let used = memory.peak_bytes();
-    assert!(planned.abs_diff(used) * 100 < used, "planned {planned} bytes, used {used}");
+    // The plan of a stream holds the tables of a few chunks, of which only one is there at a time.
+    let percent = if settings.chunk.is_some() { 5 } else { 1 };
+    assert!(planned.abs_diff(used) * 100 < percent * used, "planned {planned} bytes, used {used}");
     [memory.peak_bytes() - memory.transient_peak_bytes, memory.transient_peak_bytes]
 }
 
