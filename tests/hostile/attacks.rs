@@ -256,6 +256,7 @@ fn parquet() -> Vec<(&'static str, Vec<u8>)> {
         ("a schema of 100,000 levels", footer(&nested)),
         ("a footer longer than the file", [&table[..table.len() - 8], b"\xFF\xFF\xFF\x7FPAR1"].concat()),
         ("half a table", table[table.len() / 2..].to_vec()),
+        ("a page header that goes on behind the end", include_bytes!("endless_page.parquet").to_vec()),
         ("an encrypted one", [&table[..table.len() - 4], b"PARE"].concat()),
     ]
 }

@@ -7,15 +7,16 @@ use super::parquet_check::{self, Chunk};
 use super::record::{Content, Each, Place};
 use crate::data::line::FIELDS;
 use crate::error::{Context, Error, Result};
+use bytes::Bytes;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{AsBytes, DataType};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::{ColumnDescriptor, Type};
 use serde_json::{Map, Value as Json};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Most values in the lists of a row group, unless the file is long.
@@ -31,7 +32,7 @@ pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
     let mut file = file.into_inner();
     parquet_check::check_footer(&mut file)?;
     let mut pages = file.try_clone()?;
-    let reader = guarded(|| SerializedFileReader::new(file))?;
+    let reader = guarded(|| SerializedFileReader::new(Strict(file)))?;
     let schema = reader.metadata().file_metadata().schema();
     let columns: Vec<_> = schema.get_fields().iter().filter(|field| FIELDS.contains(&field.name())).cloned().collect();
     if columns.is_empty() {
@@ -52,9 +53,43 @@ pub fn read(file: BufReader<File>, each: Each<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A file whose end is an error for whoever reads on. The library skips what it does not know in a
+/// page header without a look at the end, and a header can claim lists of billions of elements.
+struct Strict(File);
+
+/// Reads a [`Strict`] file.
+struct StrictRead(BufReader<File>);
+
+impl Read for StrictRead {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 if !buffer.is_empty() => Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the table ends early")),
+            n => Ok(n),
+        }
+    }
+}
+
+impl Length for Strict {
+    fn len(&self) -> u64 {
+        Length::len(&self.0)
+    }
+}
+
+impl ChunkReader for Strict {
+    type T = StrictRead;
+
+    fn get_read(&self, start: u64) -> std::result::Result<StrictRead, ParquetError> {
+        self.0.get_read(start).map(StrictRead)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> std::result::Result<Bytes, ParquetError> {
+        self.0.get_bytes(start, length)
+    }
+}
+
 /// Checks the pages of the known columns, and that no row is longer than a file of this length
 /// may have: the library builds a row whole.
-fn check_columns(pages: &mut File, reader: &SerializedFileReader<File>) -> Result<()> {
+fn check_columns(pages: &mut File, reader: &SerializedFileReader<Strict>) -> Result<()> {
     let n_file = pages.metadata().context("asking for the length of the table")?.len();
     let mut n_bytes = 0u64;
     for (g, group) in reader.metadata().row_groups().iter().enumerate() {
@@ -177,6 +212,19 @@ mod tests {
     use parquet::schema::parser::parse_message_type;
 
     #[test]
+    fn reading_on_behind_the_end_is_an_error() {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, b"abc").unwrap();
+        let file = Strict(file);
+        let mut read = file.get_read(1).unwrap();
+        let mut buffer = [0; 2];
+        read.read_exact(&mut buffer).unwrap();
+        assert_eq!((&buffer, Length::len(&file)), (b"bc", 3));
+        assert_eq!(read.read(&mut buffer).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(read.read(&mut []).unwrap(), 0);
+    }
+
+    #[test]
     fn short_files_with_very_long_rows_are_refused() {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let schema = parse_message_type("message m { repeated binary text (UTF8); }").unwrap();
@@ -192,7 +240,7 @@ mod tests {
             group.close().unwrap();
             writer.close().unwrap();
             let mut file = File::open(&path).unwrap();
-            let reader = SerializedFileReader::new(file.try_clone().unwrap()).unwrap();
+            let reader = SerializedFileReader::new(Strict(file.try_clone().unwrap())).unwrap();
             check_columns(&mut file, &reader)
         };
         check(&[0; 4500]).unwrap();
