@@ -228,7 +228,7 @@ fn a_study_compares_recipes_in_several_tests() {
     assert_eq!((&records[0]["steps"], &records[2]["steps"]), (&2.into(), &3.into()));
     assert_eq!(records[0]["tokens"], records[3]["tokens"], "the same data");
     assert!(records[0]["adapter"] != records[1]["adapter"] && records[0]["adapter"] != records[3]["adapter"]);
-    // What is complete is left alone, and what is added is computed.
+    // Complete cells stay, and only the new ones are computed.
     let again = study(&[]);
     assert!(again.code == 0 && !again.stderr.contains("exact"), "{again:?}");
     let base = std::fs::metadata(out.join("cells/base-4x.json")).unwrap().modified().unwrap();

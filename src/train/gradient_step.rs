@@ -169,8 +169,8 @@ impl GradientStep {
         StreamedSequence::new(device, model, tokens, objective, chunk, with_gradients)
     }
 
-    /// The recordings of a batch that take the most memory, for their sizes only. What the lists
-    /// have in memory is never there together.
+    /// The recordings of a batch that take the most memory, for their sizes only. The lists run one
+    /// after another, and each frees its memory before the next.
     pub fn record_largest(
         &self,
         device: &mut dyn Executor,

@@ -182,7 +182,7 @@ fn kept_tensors(
     out
 }
 
-/// What a forward pass gives, for all sequences.
+/// The results of a forward pass, for all sequences.
 struct Forward {
     /// [tokens, vocabulary]
     logits: Vec<f32>,

@@ -56,7 +56,7 @@ pub fn check_footer(file: &mut File) -> Result<()> {
     Ok(())
 }
 
-/// What the pages of a column in a row group claim to hold.
+/// Sizes that the pages of a column in a row group claim.
 #[derive(Debug, Default)]
 pub struct Claims {
     pub n_values: u64,

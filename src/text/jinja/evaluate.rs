@@ -11,7 +11,7 @@ use super::operators;
 use super::value::{Dict, Object, Text, Value};
 use crate::error::Result;
 
-/// What an expression needs from the interpreter.
+/// The services of the interpreter that expressions use.
 pub trait Scope {
     /// The value of a name.
     fn variable(&self, name: Name) -> Result<Value>;

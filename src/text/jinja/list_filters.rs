@@ -186,7 +186,7 @@ fn sort_paths(attribute: Option<&Value>, budget: &Budget) -> Result<Vec<Path>> {
     }
 }
 
-/// What an item is sorted by; texts in lower case unless the case matters.
+/// The values that sort an item; texts are in lower case unless the case matters.
 fn sort_key(item: &Value, paths: &[Path], case: bool, budget: &Budget) -> Result<Vec<Value>> {
     let values = match paths {
         [] => vec![item.clone()],
