@@ -14,7 +14,6 @@ use super::objective::{LossRows, Objective, Sums};
 use crate::attention::{Attention, Pass, Stream, StreamChunk, chunks_of};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
-use crate::data::dataset::IGNORED;
 use crate::error::Result;
 use crate::gpu::{Executor, Recording, upload_words};
 use crate::kernels::distill::Scales;
@@ -134,13 +133,15 @@ impl<'a> StreamedSequence<'a> {
         LossRows::upload(device, self.labels(chunk), self.counts(chunk))
     }
 
+    /// Number of rows of a chunk that have a part in the loss.
+    fn n_loss_rows(&self, chunk: usize) -> usize {
+        let counts = self.counts(chunk);
+        self.labels(chunk).iter().enumerate().filter(|&(row, &label)| label >= 0 || counts(row)).count()
+    }
+
     /// The last chunk with a part in the loss: no gradient starts after it.
     fn last_trained(&self) -> Option<usize> {
-        let trains = |&c: &usize| {
-            let counts = self.counts(c);
-            self.labels(c).iter().enumerate().any(|(row, &label)| label != IGNORED || counts(row))
-        };
-        (0..self.n_chunks()).rev().find(trains)
+        (0..self.n_chunks()).rev().find(|&chunk| self.n_loss_rows(chunk) > 0)
     }
 
     /// Appends the forward pass over a chunk: hidden states, and what it carries on.
@@ -209,23 +210,36 @@ impl<'a> StreamedSequence<'a> {
         Ok(tape.rec)
     }
 
-    /// Records the teacher's dense pass over a chunk; returns its hidden states in the rows of the
-    /// loss, which stay.
+    /// Records the teacher's dense pass over a chunk, which leaves its hidden states in the rows of the
+    /// loss in `states`.
     fn record_teacher(
         &self,
         device: &mut dyn Executor,
         model: &Llama,
         (stream, teacher): (&Rc<Stream>, Teacher),
         chunk: usize,
-    ) -> Result<(Recording, Option<Tensor>)> {
+        states: Option<&Tensor>,
+    ) -> Result<Recording> {
         let mut tape = Tape::inference();
         let at = (chunk, Pass::First);
         let (hidden, _) = self.forward_through(device, model, &mut tape, stream, at, teacher.adapters())?;
-        let Some(rows) = self.loss_rows(device, chunk)? else { return Ok((tape.rec, None)) };
-        let chosen = rows.of(&mut tape, &hidden)?.tensor;
-        let states = Tensor::persistent("teacher's states", Format::F32, chosen.rows, chosen.cols, &device.limits())?;
-        copy_tensor(&mut tape.rec, &chosen, &states);
-        Ok((tape.rec, Some(states)))
+        if let (Some(rows), Some(states)) = (self.loss_rows(device, chunk)?, states) {
+            let chosen = rows.of(&mut tape, &hidden)?.tensor;
+            copy_tensor(&mut tape.rec, &chosen, states);
+        }
+        Ok(tape.rec)
+    }
+
+    /// Memory for the teacher's hidden states in the rows of the loss, of each chunk; none without a
+    /// teacher.
+    fn teacher_states(&self, device: &dyn Executor, model: &Llama) -> Result<Vec<Option<Tensor>>> {
+        let states = |chunk| {
+            let n = self.n_loss_rows(chunk);
+            let is_needed = self.objective.distill.is_some() && n > 0;
+            let new = || Tensor::persistent("teacher's states", Format::F32, n, model.config.hidden, &device.limits());
+            is_needed.then(new).transpose()
+        };
+        (0..self.n_chunks()).map(states).collect()
     }
 
     /// The pairs of the teacher, which attends densely.
@@ -233,15 +247,15 @@ impl<'a> StreamedSequence<'a> {
         Self::stream_of(model, Attention::Dense, self.stream.chunks().to_vec(), false, self.max_elements)
     }
 
-    /// The teacher's hidden states in the rows of the loss, of each chunk; none without a teacher.
-    fn teacher_states(&self, device: &mut dyn Executor, model: &Llama) -> Result<Vec<Option<Tensor>>> {
-        let Some((teacher, _)) = self.objective.distill else { return Ok(vec![None; self.n_chunks()]) };
-        let stream = self.teacher_stream(model)?;
-        let mut all = Vec::with_capacity(self.n_chunks());
-        for chunk in 0..self.n_chunks() {
-            let (recording, states) = self.record_teacher(device, model, (&stream, teacher), chunk)?;
-            device.run(&recording)?;
-            all.push(states);
+    /// Runs the teacher over all chunks; returns its hidden states.
+    fn run_teacher(&self, device: &mut dyn Executor, model: &Llama) -> Result<Vec<Option<Tensor>>> {
+        let all = self.teacher_states(device, model)?;
+        if let Some((teacher, _)) = self.objective.distill {
+            let stream = self.teacher_stream(model)?;
+            for (chunk, states) in all.iter().enumerate() {
+                let recording = self.record_teacher(device, model, (&stream, teacher), chunk, states.as_ref())?;
+                device.run(&recording)?;
+            }
         }
         Ok(all)
     }
@@ -279,7 +293,7 @@ impl<'a> StreamedSequence<'a> {
     /// Adds the gradients and the loss of the sequence. Does nothing if it has no part in the loss.
     pub(super) fn accumulate(&self, device: &mut dyn Executor, model: &Llama, backward: Backward<'_>) -> Result<()> {
         let Some(last) = self.last_trained() else { return Ok(()) };
-        let teacher = self.teacher_states(device, model)?;
+        let teacher = self.run_teacher(device, model)?;
         for chunk in 0..last {
             let recording = self.record_first(device, model, chunk)?;
             device.run(&recording)?;
@@ -310,29 +324,26 @@ impl<'a> StreamedSequence<'a> {
     ) -> Result<Vec<Vec<Recording>>> {
         let last = self.last_trained().unwrap_or(self.n_chunks() - 1);
         let before = last.saturating_sub(1);
+        let states = self.teacher_states(device, model)?;
         let mut teacher = Vec::new();
-        let mut states = vec![None; self.n_chunks()];
         if let Some((of, _)) = self.objective.distill {
             let stream = self.teacher_stream(model)?;
-            for (chunk, states) in states.iter_mut().enumerate() {
-                let (recording, of_chunk) = self.record_teacher(device, model, (&stream, of), chunk)?;
-                *states = of_chunk;
-                if chunk == before || chunk + 1 == self.n_chunks() {
-                    teacher.push(recording);
-                }
+            for chunk in [before, self.n_chunks() - 1] {
+                let states = states[chunk].as_ref();
+                teacher.push(self.record_teacher(device, model, (&stream, of), chunk, states)?);
             }
-            let held = states.iter().flatten().flat_map(Tensor::pieces);
-            teacher.iter_mut().for_each(|recording| held.clone().for_each(|piece| recording.clear(&piece.span)));
         }
         let mut student = vec![self.record_first(device, model, before)?];
-        for chunk in [0, before, last] {
+        let mut chunks = vec![0, before, last];
+        chunks.dedup();
+        for chunk in chunks {
             let states = states[chunk].as_ref();
             student.push(self.record_gradient(device, model, (chunk, last), states, backward)?);
         }
-        // All of the teacher's states are there while the student runs.
-        let states = states.iter().flatten().flat_map(Tensor::pieces);
-        for recording in &mut student {
-            states.clone().for_each(|piece| recording.clear(&piece.span));
+        // All of the teacher's states are there while teacher and student run.
+        for recording in teacher.iter_mut().chain(&mut student) {
+            let held = states.iter().flatten().flat_map(Tensor::pieces);
+            held.for_each(|piece| recording.clear(&piece.span));
         }
         Ok([teacher, student].into_iter().filter(|list| !list.is_empty()).collect())
     }
