@@ -81,7 +81,7 @@ impl LayerChunk {
     fn recent(&self, rec: &mut Recording, kv: &Tensor) -> Tensor {
         let Self { stream, layer, .. } = self;
         let index = self.chunk.index;
-        let (history, cols) = (stream.tables(*layer, index).history, kv.cols);
+        let (history, cols) = (stream.tables(*layer, index).tables.history, kv.cols);
         if history == 0 {
             return kv.clone();
         }
@@ -190,11 +190,11 @@ impl Op for AttendStreamed {
                 saved.key_gradient(rec, &seen, tiles, tables.tables.kept_tiles.len(), &stats)
             });
             chunk.pass_on(rec, &recent, own.as_ref());
-            if tables.history == 0 {
+            if tables.tables.history == 0 {
                 return recent;
             }
             let dkv = Tensor::transient(rec, "chunk dkv", self.q.rows, recent.cols);
-            copy_rows(rec, rows(recent.span(), tables.history), rows(dkv.span(), 0), dkv.rows, dkv.cols);
+            copy_rows(rec, rows(recent.span(), tables.tables.history), rows(dkv.span(), 0), dkv.rows, dkv.cols);
             dkv
         });
         Ok(vec![dq, dkv])
@@ -208,7 +208,7 @@ fn case(name: &str, attention: LayerAttention, heads: Heads, place: Place, sprea
     let tables = chunk.tables;
     let (n, kept_rows) = (place.n, chunk.n_seen.max(1));
     let (q_cols, kv_cols) = (heads.queries * heads.dim, heads.kv_cols());
-    let sizes = [(1, n, q_cols), (2, chunk.history + n, kv_cols), (3, kept_rows, kv_cols), (4, n, q_cols)];
+    let sizes = [(1, n, q_cols), (2, tables.history + n, kv_cols), (3, kept_rows, kv_cols), (4, n, q_cols)];
     let reals = sizes.map(|(seed, rows, cols)| real(seed, rows, cols, spread).frozen());
     let words = |bytes: &[u8]| Input::Words(bytemuck::pod_collect_to_vec(bytes));
     let mut inputs = reals.to_vec();

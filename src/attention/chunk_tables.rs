@@ -1,4 +1,4 @@
-//! What the queries of one chunk of a streamed sequence see, for one kind of layer.
+//! Tables of the keys that the queries of one chunk of a streamed sequence see.
 //!
 //! The queries read two buffers. `recent` holds the chunk's own pairs behind the last pairs of
 //! earlier chunks (the history): the partition before the chunk, or what a sliding window still
@@ -6,8 +6,8 @@
 //! attention all pairs of earlier chunks. The tables are those of `layout.rs`, and at a sequence of
 //! one chunk they say the same.
 
-use super::layout::{Tables, queries_of_tile};
-use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};
+use super::layout::Tables;
+use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED};
 use super::{Attention, LayerAttention, Lrsa};
 
 /// Rows to copy: from the recent buffer to the kept one.
@@ -21,8 +21,6 @@ pub(super) struct Moved {
 /// A chunk as one kind of layer sees it.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkTables {
-    /// Rows of the recent buffer before the chunk's own.
-    pub(super) history: usize,
     /// Tiles whose queries are rows of the chunk and whose keys are rows of the two buffers, and
     /// the first recent rows of the partitions that the chunk scores and of their successors.
     pub(super) tables: Tables,
@@ -66,37 +64,8 @@ impl ChunkTables {
     }
 
     fn of(history: usize) -> Self {
-        Self { history, tables: Tables::default(), n_seen: 0, selected_row: 0, moved: None, tail: 0 }
-    }
-
-    /// Adds the queries of these rows of the chunk. `tile` names the keys of the first one.
-    fn add_queries(&mut self, first: usize, end: usize, group: usize, tile: QueryTile) {
-        let step = queries_of_tile(group);
-        for q in (first..end).step_by(step) {
-            let n_recent = (self.history + q + 1) as u32 - tile.recent;
-            let n_queries = step.min(end - q) as u32;
-            self.tables.query_tiles.push(QueryTile { query: q as u32, n_queries, n_recent, ..tile });
-        }
-    }
-
-    /// Adds these rows of the recent buffer as keys that the queries before `query_end` see.
-    fn add_recent(&mut self, first: usize, end: usize, query_end: usize) {
-        for key in (first..end).step_by(LANES) {
-            self.push_recent(key, LANES.min(end - key), query_end, UNLIMITED);
-        }
-    }
-
-    fn push_recent(&mut self, key: usize, n_keys: usize, query_end: usize, width: u32) {
-        self.tables.recent_tiles.push(KeyTile {
-            key: key as u32,
-            n_keys: n_keys as u32,
-            query: key.saturating_sub(self.history) as u32,
-            before: self.history.saturating_sub(key) as u32,
-            query_end: query_end as u32,
-            run: 1,
-            step: 1,
-            width,
-        });
+        let tables = Tables { history, ..Tables::default() };
+        Self { tables, n_seen: 0, selected_row: 0, moved: None, tail: 0 }
     }
 
     /// Adds the first `n` kept rows as keys that all queries from `query` on see.
@@ -119,8 +88,8 @@ impl ChunkTables {
         let Place { start, n, .. } = place;
         let mut chunk = Self::of(0);
         let tile = QueryTile { n_kept: start as u32, width: UNLIMITED, ..bytemuck::Zeroable::zeroed() };
-        chunk.add_queries(0, n, group, tile);
-        chunk.add_recent(0, n, n);
+        chunk.tables.add_queries(0, n, group, tile);
+        chunk.tables.add_recent_keys(0, n, n);
         chunk.add_older(start, 0, n);
         chunk.n_seen = start;
         chunk.moved = (!place.is_last()).then_some(Moved { from: 0, to: start, n });
@@ -130,24 +99,7 @@ impl ChunkTables {
     fn window(window: usize, place: Place, group: usize) -> Self {
         let Place { start, n, .. } = place;
         let mut chunk = Self::of((window - 1).min(start));
-        let (history, width) = (chunk.history, width_of(window));
-        let step = queries_of_tile(group);
-        for q in (0..n).step_by(step) {
-            let n_recent = (history + q + 1).min(window);
-            chunk.tables.query_tiles.push(QueryTile {
-                query: q as u32,
-                n_queries: step.min(n - q) as u32,
-                recent: (history + q + 1 - n_recent) as u32,
-                n_recent: n_recent as u32,
-                width,
-                ..bytemuck::Zeroable::zeroed()
-            });
-        }
-        for key in (0..history + n).step_by(LANES) {
-            let n_keys = LANES.min(history + n - key);
-            let seen_until = (key + n_keys - 1).saturating_add(window).saturating_sub(history);
-            chunk.push_recent(key, n_keys, seen_until.min(n), width);
-        }
+        chunk.tables.add_window(window, 0, n, group);
         chunk.tail = if place.is_last() { 0 } else { n.min(window - 1) };
         chunk
     }
@@ -159,66 +111,41 @@ impl ChunkTables {
         assert!(start == 0 || (start - sink).is_multiple_of(lag), "a chunk starts with a partition");
         assert!(place.is_last() || (end - sink).is_multiple_of(lag), "a chunk ends with a partition");
         let partition = |p: usize| (sink + p * lag).min(end);
-        let recent_row = |position: usize| position + chunk.history - start;
+        let history = chunk.tables.history;
+        let recent_row = |position: usize| position + history - start;
         let first = start.saturating_sub(sink) / lag;
         // The first partition whose pairs this chunk holds in full: that of the history, if any.
         let held = first.saturating_sub(1);
         let older = sink + held * kept;
         let tile = QueryTile { width: UNLIMITED, ..bytemuck::Zeroable::zeroed() };
         let partitions = first..(end - sink).div_ceil(lag);
-        let tiles: Vec<QueryTile> = partitions
-            .clone()
-            .map(|p| {
-                let before = p.saturating_sub(1);
-                let n_kept = (sink + before * kept) as u32;
-                QueryTile { n_kept, recent: recent_row(partition(before)) as u32, ..tile }
-            })
-            .collect();
         chunk.selected_row = older;
         for p in held..l.partitions(end).saturating_sub(1) {
             chunk.tables.pairs.push([p, p + 1].map(|p| recent_row(partition(p)) as u32));
         }
         if start == 0 {
-            chunk.add_queries(0, sink, group, tile);
-            chunk.add_recent(0, sink, sink);
+            chunk.tables.add_queries(0, sink, group, tile);
+            chunk.tables.add_recent_keys(0, sink, sink);
             chunk.moved = (sink > 0 && end > sink).then_some(Moved { from: 0, to: 0, n: sink });
         }
-        for (p, tile) in partitions.clone().zip(tiles) {
-            chunk.add_queries(partition(p) - start, partition(p + 1) - start, group, tile);
+        for p in partitions.clone() {
+            let before = p.saturating_sub(1);
+            let n_kept = (sink + before * kept) as u32;
+            let tile = QueryTile { n_kept, recent: recent_row(partition(before)) as u32, ..tile };
+            chunk.tables.add_queries(partition(p) - start, partition(p + 1) - start, group, tile);
         }
         for p in held..partitions.end {
-            let row = |p: usize| partition(p) + chunk.history - start;
-            chunk.add_recent(row(p), row(p + 1), partition(p + 2) - start);
+            let [first, end] = [p, p + 1].map(|p| recent_row(partition(p)));
+            chunk.tables.add_recent_keys(first, end, partition(p + 2) - start);
         }
         if end > sink {
             chunk.add_older(older, partition(first) - start, n);
             chunk.n_seen = older;
         }
-        chunk.add_selected(l, older, (held..partitions.end.saturating_sub(2)).map(|p| partition(p + 2) - start), n);
+        let n_visible = partitions.end.saturating_sub(2).saturating_sub(held);
+        chunk.tables.add_kept_keys(l, older, n_visible, |p| partition(held + p + 2) - start, n);
+        chunk.n_seen += n_visible * kept;
         chunk.tail = if place.is_last() { 0 } else { lag };
         chunk
-    }
-
-    /// Adds the selected pairs of partitions that become visible within the chunk, from kept row
-    /// `row` on. `visible` has the first query that sees each partition.
-    fn add_selected(&mut self, l: &Lrsa, row: usize, visible: impl ExactSizeIterator<Item = usize> + Clone, n: usize) {
-        let (kept, count) = (l.kept(), visible.len());
-        let at_once = (LANES / kept).max(1); // partitions per tile
-        for (p, query) in visible.enumerate().step_by(at_once) {
-            let n_keys = at_once.min(count - p) * kept;
-            for i in (0..n_keys).step_by(LANES) {
-                self.tables.kept_tiles.push(KeyTile {
-                    key: (row + p * kept + i) as u32,
-                    n_keys: LANES.min(n_keys - i) as u32,
-                    query: query as u32,
-                    before: 0,
-                    query_end: n as u32,
-                    run: kept.min(LANES) as u32,
-                    step: l.lag() as u32,
-                    width: UNLIMITED,
-                });
-            }
-        }
-        self.n_seen += count * kept;
     }
 }

@@ -65,6 +65,9 @@ pub(super) struct Tables {
     pub(super) kept_tiles: Vec<KeyTile>,
     /// First rows of each scored partition and of its successor.
     pub(super) pairs: Vec<[u32; 2]>,
+    /// Rows of the recent buffer before those of the queries' own keys: 0 in a batch, and in a chunk
+    /// of a streamed sequence the pairs of earlier chunks.
+    pub(super) history: usize,
 }
 
 impl Tables {
@@ -99,51 +102,83 @@ impl Tables {
         Ok(())
     }
 
-    fn add_queries(&mut self, first: usize, end: usize, group: usize, tile: QueryTile) {
+    /// Adds the queries of these rows. `tile` names the keys of the first one.
+    pub(super) fn add_queries(&mut self, first: usize, end: usize, group: usize, tile: QueryTile) {
         let step = queries_of_tile(group);
         for q in (first..end).step_by(step) {
-            let n_recent = (q + 1) as u32 - tile.recent;
+            let n_recent = (self.history + q + 1) as u32 - tile.recent;
             self.query_tiles.push(QueryTile { query: q as u32, n_queries: step.min(end - q) as u32, n_recent, ..tile });
         }
     }
 
-    fn add_recent_keys(&mut self, first: usize, end: usize, query_end: usize) {
+    /// Adds these rows of the recent buffer as keys that the queries before `query_end` see.
+    pub(super) fn add_recent_keys(&mut self, first: usize, end: usize, query_end: usize) {
         for key in (first..end).step_by(LANES) {
-            let n_keys = LANES.min(end - key) as u32;
-            let (key, query_end) = (key as u32, query_end as u32);
-            self.recent_tiles.push(KeyTile {
-                key,
-                n_keys,
-                query: key,
-                before: 0,
-                query_end,
-                run: 1,
-                step: 1,
-                width: UNLIMITED,
-            });
+            self.push_recent(key, LANES.min(end - key), query_end, UNLIMITED);
         }
     }
 
+    fn push_recent(&mut self, key: usize, n_keys: usize, query_end: usize, width: u32) {
+        self.recent_tiles.push(KeyTile {
+            key: key as u32,
+            n_keys: n_keys as u32,
+            query: key.saturating_sub(self.history) as u32,
+            before: self.history.saturating_sub(key) as u32,
+            query_end: query_end as u32,
+            run: 1,
+            step: 1,
+            width,
+        });
+    }
+
     /// Adds queries that see the last `window` keys, their own included.
-    fn add_window(&mut self, window: usize, start: usize, n: usize, group: usize) {
-        let (end, width) = (start + n, width_of(window));
+    pub(super) fn add_window(&mut self, window: usize, start: usize, n: usize, group: usize) {
+        let (end, history, width) = (start + n, self.history, width_of(window));
         let step = queries_of_tile(group);
         for q in (start..end).step_by(step) {
-            let n_recent = (q + 1 - start).min(window);
+            let n_recent = (history + q + 1 - start).min(window);
             self.query_tiles.push(QueryTile {
                 query: q as u32,
                 n_queries: step.min(end - q) as u32,
-                recent: (q + 1 - n_recent) as u32,
+                recent: (history + q + 1 - n_recent) as u32,
                 n_recent: n_recent as u32,
                 width,
                 ..bytemuck::Zeroable::zeroed()
             });
         }
-        for key in (start..end).step_by(LANES) {
-            let n_keys = LANES.min(end - key);
-            let query_end = (key + n_keys - 1).saturating_add(window).min(end) as u32;
-            let (key, n_keys) = (key as u32, n_keys as u32);
-            self.recent_tiles.push(KeyTile { key, n_keys, query: key, before: 0, query_end, run: 1, step: 1, width });
+        for key in (start..history + end).step_by(LANES) {
+            let n_keys = LANES.min(history + end - key);
+            let query_end = (key + n_keys - 1).saturating_add(window).saturating_sub(history).min(end);
+            self.push_recent(key, n_keys, query_end, width);
+        }
+    }
+
+    /// Adds the kept keys of `n` partitions, from kept row `row` on. `query` gives the first query that
+    /// sees a partition; consecutive ones are a lag apart.
+    pub(super) fn add_kept_keys(
+        &mut self,
+        lrsa: &Lrsa,
+        row: usize,
+        n: usize,
+        query: impl Fn(usize) -> usize,
+        query_end: usize,
+    ) {
+        let kept = lrsa.kept();
+        let at_once = (LANES / kept).max(1); // partitions per tile
+        for p in (0..n).step_by(at_once) {
+            let n_keys = at_once.min(n - p) * kept;
+            for i in (0..n_keys).step_by(LANES) {
+                self.kept_tiles.push(KeyTile {
+                    key: (row + p * kept + i) as u32,
+                    n_keys: LANES.min(n_keys - i) as u32,
+                    query: query(p) as u32,
+                    before: 0,
+                    query_end: query_end as u32,
+                    run: kept.min(LANES) as u32,
+                    step: lrsa.lag() as u32,
+                    width: UNLIMITED,
+                });
+            }
         }
     }
 
@@ -174,22 +209,7 @@ impl Tables {
             self.add_recent_keys(partition(p), partition(p + 1), partition(p + 2));
         }
         let n_pairs = lrsa.partitions(n).saturating_sub(1);
-        let at_once = (LANES / kept).max(1); // partitions per tile
-        for p in (0..n_pairs).step_by(at_once) {
-            let n_keys = at_once.min(n_pairs - p) * kept;
-            for i in (0..n_keys).step_by(LANES) {
-                self.kept_tiles.push(KeyTile {
-                    key: (kept_start + p * kept + i) as u32,
-                    n_keys: LANES.min(n_keys - i) as u32,
-                    query: partition(p + 2) as u32,
-                    before: 0,
-                    query_end: end as u32,
-                    run: kept.min(LANES) as u32,
-                    step: lrsa.lag() as u32,
-                    width: UNLIMITED,
-                });
-            }
-        }
+        self.add_kept_keys(lrsa, kept_start, n_pairs, |p| partition(p + 2), end);
         for p in 0..n_pairs {
             self.pairs.push([partition(p) as u32, partition(p + 1) as u32]);
         }

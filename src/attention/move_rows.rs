@@ -3,7 +3,7 @@
 //! Spans of buffers start at aligned elements, and rows of keys and values need not. Streamed
 //! training moves pairs between chunks with these kernels.
 
-use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for};
+use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source, Span, Work, groups_for};
 use crate::kernels::case::{Case, Tolerance, real};
 use crate::{params, wgsl};
 
@@ -15,10 +15,13 @@ params! {
     pub struct MoveParams { n: u32, from_first: u32, to_first: u32 }
 }
 
+/// Parameters and buffers of both kernels.
+const MOVE_ROWS: Source = wgsl!("lrsa/move_rows");
+
 static COPY: KernelDef = KernelDef {
     label: "lrsa/copy_rows",
     suffix: "",
-    parts: &[wgsl!("common/grid"), wgsl!("lrsa/copy_rows")],
+    parts: &[wgsl!("common/grid"), MOVE_ROWS, wgsl!("lrsa/copy_rows")],
     bindings: &[
         Binding::read("src", Kind::Real, "[rows, cols]"),
         Binding::read_write("dst", Kind::Real, "[rows, cols]"),
@@ -33,7 +36,7 @@ static COPY: KernelDef = KernelDef {
 
 static ADD: KernelDef = KernelDef {
     label: "lrsa/add_rows",
-    parts: &[wgsl!("common/grid"), wgsl!("lrsa/add_rows")],
+    parts: &[wgsl!("common/grid"), MOVE_ROWS, wgsl!("lrsa/add_rows")],
     work: |d| Ok(Work { flops: d.param("n"), bytes: 12 * d.param("n") }),
     reference_f32: add_reference,
     reference_f64: add_reference,

@@ -82,7 +82,7 @@ pub(super) struct HistoryPart {
 /// The parts of the history of chunk `c`, the latest first.
 fn history(chunks: &[ChunkTables], c: usize) -> Vec<HistoryPart> {
     let mut parts = Vec::new();
-    let mut left = chunks[c].history;
+    let mut left = chunks[c].tables.history;
     for chunk in (0..c).rev() {
         if left == 0 {
             break;
@@ -194,7 +194,7 @@ impl Stream {
         let mut positions = Vec::new();
         for (c, (tables, range)) in of.chunks.iter().zip(&self.chunks).enumerate() {
             let Some(rows) = self.selected_rows(layer, c) else { continue };
-            let absolute = |row: u32| row + range.start as u32 - tables.history as u32;
+            let absolute = |row: u32| row + range.start as u32 - tables.tables.history as u32;
             positions.extend(device.read_words(&rows)?.into_iter().map(absolute));
         }
         Ok((!positions.is_empty()).then_some(positions))
