@@ -2,15 +2,20 @@
 //!
 //! In f32 it serves machines without a GPU driver; in f64 it is the oracle for other devices. Fresh
 //! memory is NaN (words: all ones), so that a read of unwritten memory is noticed. Outside of
-//! tests, transients keep their vector's previous content (see [`CpuExecutor::unpoisoned`]).
+//! tests, transients start with what their slot held before (see [`CpuExecutor::unpoisoned`]).
+//!
+//! Transients of real numbers lie in one vector, the arena, in the slots of the recording's
+//! [`Plan`], so that they take no more memory than the plan says. Those of words are small and
+//! live on their own.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::host_memory::{check_host_memory, check_room, filled, resize};
+use super::host_memory::{check_host_memory, check_room, filled};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::buffer::Info;
 use crate::gpu::executor::check_span;
@@ -26,13 +31,45 @@ enum Storage<T> {
     Words(Vec<u32>),
 }
 
-/// Free transient vectors are released when they exceed the last run's need by this factor.
-const KEEP_FACTOR: u64 = 2;
+impl<T> Storage<T> {
+    fn real(&self) -> &[T] {
+        match self {
+            Storage::Real(v) => v,
+            Storage::Words(_) => panic!("reals are read from a buffer of words"),
+        }
+    }
+
+    fn real_mut(&mut self) -> &mut [T] {
+        match self {
+            Storage::Real(v) => v,
+            Storage::Words(_) => panic!("reals are written to a buffer of words"),
+        }
+    }
+
+    fn words(&self) -> &[u32] {
+        match self {
+            Storage::Words(v) => v,
+            Storage::Real(_) => panic!("words are read from a buffer of reals"),
+        }
+    }
+
+    fn words_mut(&mut self) -> &mut [u32] {
+        match self {
+            Storage::Words(v) => v,
+            Storage::Real(_) => panic!("words are written to a buffer of reals"),
+        }
+    }
+}
+
+/// The arena is released when it exceeds the last run's need by this factor.
+const KEEP_FACTOR: usize = 2;
+/// Elements of an arena that is never released.
+const KEEP_ELEMENTS: usize = 1 << 22;
 
 /// Executor of kernel references, generic over the type of real numbers.
 pub struct CpuExecutor<T: Real> {
     persistent: HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
-    free: Vec<Vec<T>>,
+    arena: Vec<T>,
     limits: DeviceLimits,
     /// Whether transients start as NaN.
     poison: bool,
@@ -86,7 +123,7 @@ impl<T: Reference> CpuExecutor<T> {
         let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
         Self {
             persistent: HashMap::new(),
-            free: Vec::new(),
+            arena: Vec::new(),
             limits,
             poison: true,
             scratch: RefCell::new(Vec::new()),
@@ -97,7 +134,7 @@ impl<T: Reference> CpuExecutor<T> {
         }
     }
 
-    /// This executor for production use: transients start with their vector's previous content,
+    /// This executor for production use: transients start with their slot's previous content,
     /// which avoids writing them twice. Builds with debug assertions still poison them.
     pub fn unpoisoned(self) -> Self {
         Self { poison: cfg!(debug_assertions), ..self }
@@ -156,22 +193,24 @@ impl<T: Reference> CpuExecutor<T> {
                 need += b.n_bytes();
             }
         }
-        let held: u64 = self.free.iter().map(|v| v.capacity() as u64 * 4).sum();
-        self.check_memory(need.saturating_sub(held))
+        self.check_memory(need.saturating_sub(self.arena.len() as u64 * 4))
     }
 
-    fn fresh(&mut self, kind: Kind, len: usize) -> Result<Storage<T>> {
-        if kind != Kind::Real {
-            return Ok(Storage::Words(filled(u32::MAX, len)?));
+    /// The arena for a run, of at least `len` elements. A smaller one goes before a larger one comes.
+    fn take_arena(&mut self, len: usize) -> Result<Vec<T>> {
+        let held = mem::take(&mut self.arena);
+        if held.len() >= len {
+            return Ok(held);
         }
-        let fits = |v: &&mut Vec<T>| v.capacity() >= len && v.capacity() <= len.saturating_mul(2).max(1024);
-        let best = self.free.iter_mut().filter(fits).min_by_key(|v| v.capacity()).map(std::mem::take);
-        let mut v = best.unwrap_or_default();
-        if self.poison {
-            v.clear();
+        drop(held);
+        filled(T::NAN, len)
+    }
+
+    /// Keeps the arena for the next run unless it is far larger than the `len` elements of the last.
+    fn keep_arena(&mut self, arena: Vec<T>, len: usize) {
+        if arena.len() <= len.saturating_mul(KEEP_FACTOR).max(KEEP_ELEMENTS) {
+            self.arena = arena;
         }
-        resize(&mut v, T::NAN, len)?;
-        Ok(Storage::Real(v))
     }
 
     fn ensure_persistent(&mut self, buffer: &Buffer) -> Result<()> {
@@ -201,62 +240,106 @@ impl<T: Reference> CpuExecutor<T> {
         self.ensure_persistent(&span.buffer)?;
         Ok(f(&mut self.persistent[&span.buffer.id()].1.borrow_mut()))
     }
-
-    fn release(&mut self, storage: Storage<T>) {
-        if let Storage::Real(v) = storage
-            && v.capacity() > 0
-        {
-            self.free.push(v);
-        }
-    }
-
-    fn trim(&mut self, need_bytes: u64) {
-        self.free.retain(|v| v.capacity() > 0);
-        let held: u64 = self.free.iter().map(|v| v.capacity() as u64 * 4).sum();
-        if held > need_bytes.saturating_mul(KEEP_FACTOR).max(1 << 24) {
-            self.free.clear();
-        }
-    }
 }
 
 /// All buffers that one recording may use while it runs.
 struct Memory<'a, T> {
     persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
-    transient: &'a HashMap<u64, RefCell<Storage<T>>>,
+    plan: &'a Plan,
+    /// The parts of the arena that are the plan's slots.
+    slots: Vec<RefCell<&'a mut [T]>>,
+    /// The transients of words that are alive.
+    words: HashMap<u64, RefCell<Storage<T>>>,
+    /// Transients of reals that a command has used.
+    met: HashSet<u64>,
     scratch: &'a RefCell<Vec<T>>,
 }
 
+/// Borrowed content of one span.
+enum Guard<'g, T> {
+    Real(Ref<'g, [T]>),
+    RealMut(RefMut<'g, [T]>),
+    Words(Ref<'g, [u32]>),
+    WordsMut(RefMut<'g, [u32]>),
+}
+
 impl<'a, T: Reference> Memory<'a, T> {
-    fn cell(&self, span: &Span) -> &'a RefCell<Storage<T>> {
-        let id = span.buffer.id();
-        match span.buffer.lifetime() {
-            Lifetime::Persistent => &self.persistent[&id].1,
-            Lifetime::Transient => &self.transient[&id],
+    fn new(
+        persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
+        plan: &'a Plan,
+        mut arena: &'a mut [T],
+        scratch: &'a RefCell<Vec<T>>,
+    ) -> Self {
+        let mut slots = Vec::with_capacity(plan.slots().len());
+        for &n_bytes in plan.slots() {
+            let (slot, rest) = arena.split_at_mut(n_elements(n_bytes));
+            slots.push(RefCell::new(slot));
+            arena = rest;
+        }
+        Self { persistent, plan, slots, words: HashMap::new(), met: HashSet::new(), scratch }
+    }
+
+    /// Makes a transient at its first use; with `poison` its content is NaN.
+    fn begin(&mut self, buffer: &Buffer, poison: bool) -> Result<()> {
+        if buffer.lifetime() == Lifetime::Persistent {
+            return Ok(());
+        }
+        if buffer.kind() != Kind::Real {
+            if let Entry::Vacant(entry) = self.words.entry(buffer.id()) {
+                entry.insert(RefCell::new(Storage::Words(filled(u32::MAX, buffer.len())?)));
+            }
+        } else if self.met.insert(buffer.id()) && poison {
+            self.slots[self.plan.slot(buffer.id())].get_mut()[..buffer.len()].fill(T::NAN);
+        }
+        Ok(())
+    }
+
+    /// The content of a buffer that has a storage of its own: all but transients of reals.
+    fn stored(&self, buffer: &Buffer) -> &RefCell<Storage<T>> {
+        match buffer.lifetime() {
+            Lifetime::Persistent => &self.persistent[&buffer.id()].1,
+            Lifetime::Transient => &self.words[&buffer.id()],
+        }
+    }
+
+    fn slot(&self, buffer: &Buffer) -> Option<&RefCell<&'a mut [T]>> {
+        let is_in_arena = buffer.lifetime() == Lifetime::Transient && buffer.kind() == Kind::Real;
+        is_in_arena.then(|| &self.slots[self.plan.slot(buffer.id())])
+    }
+
+    fn read(&self, span: &Span) -> Guard<'_, T> {
+        if let Some(slot) = self.slot(&span.buffer) {
+            return Guard::Real(Ref::map(slot.borrow(), |s| &s[span.range()]));
+        }
+        let storage = self.stored(&span.buffer).borrow();
+        match span.buffer.kind() {
+            Kind::Real => Guard::Real(Ref::map(storage, |s| &s.real()[span.range()])),
+            _ => Guard::Words(Ref::map(storage, |s| &s.words()[span.range()])),
+        }
+    }
+
+    fn write(&self, span: &Span) -> Guard<'_, T> {
+        if let Some(slot) = self.slot(&span.buffer) {
+            return Guard::RealMut(RefMut::map(slot.borrow_mut(), |s| &mut s[span.range()]));
+        }
+        let storage = self.stored(&span.buffer).borrow_mut();
+        match span.buffer.kind() {
+            Kind::Real => Guard::RealMut(RefMut::map(storage, |s| &mut s.real_mut()[span.range()])),
+            _ => Guard::WordsMut(RefMut::map(storage, |s| &mut s.words_mut()[span.range()])),
         }
     }
 
     fn dispatch(&self, d: &Dispatch) {
-        enum Guard<'g, T> {
-            Read(Ref<'g, Storage<T>>),
-            Write(RefMut<'g, Storage<T>>),
-        }
-        let mut guards: Vec<Guard<'_, T>> = Vec::with_capacity(d.spans.len());
-        for (span, binding) in d.spans.iter().zip(d.kernel.bindings) {
-            let cell = self.cell(span);
-            guards.push(match binding.access {
-                Access::Read => Guard::Read(cell.borrow()),
-                Access::Write | Access::ReadWrite => Guard::Write(cell.borrow_mut()),
-            });
-        }
-        let args = guards.iter_mut().zip(&d.spans).map(|(guard, span)| match guard {
-            Guard::Read(r) => match &**r {
-                Storage::Real(v) => Arg::Real(&v[span.range()]),
-                Storage::Words(v) => Arg::U32(&v[span.range()]),
-            },
-            Guard::Write(w) => match &mut **w {
-                Storage::Real(v) => Arg::RealMut(&mut v[span.range()]),
-                Storage::Words(v) => Arg::U32Mut(&mut v[span.range()]),
-            },
+        let bound = d.spans.iter().zip(d.kernel.bindings).map(|(span, binding)| match binding.access {
+            Access::Read => self.read(span),
+            Access::Write | Access::ReadWrite => self.write(span),
+        });
+        let mut guards: Vec<Guard<'_, T>> = bound.collect();
+        let args = guards.iter_mut().map(|guard| match guard {
+            Guard::Real(v) => Arg::Real(v),
+            Guard::RealMut(v) => Arg::RealMut(v),
+            Guard::Words(v) => Arg::U32(v),
+            Guard::WordsMut(v) => Arg::U32Mut(v),
         });
         let args = args.collect();
         let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
@@ -265,19 +348,33 @@ impl<'a, T: Reference> Memory<'a, T> {
     }
 
     fn copy(&self, from: &Span, to: &Span) {
-        match (&*self.cell(from).borrow(), &mut *self.cell(to).borrow_mut()) {
-            (Storage::Real(a), Storage::Real(b)) => b[to.range()].copy_from_slice(&a[from.range()]),
-            (Storage::Words(a), Storage::Words(b)) => b[to.range()].copy_from_slice(&a[from.range()]),
+        match (self.read(from), self.write(to)) {
+            (Guard::Real(a), Guard::RealMut(mut b)) => b.copy_from_slice(&a),
+            (Guard::Words(a), Guard::WordsMut(mut b)) => b.copy_from_slice(&a),
             _ => unreachable!("the recorder checks that a copy keeps the kind"),
         }
     }
 
     fn clear(&self, span: &Span) {
-        match &mut *self.cell(span).borrow_mut() {
-            Storage::Real(v) => v[span.range()].fill(T::ZERO),
-            Storage::Words(v) => v[span.range()].fill(0),
+        match self.write(span) {
+            Guard::RealMut(mut v) => v.fill(T::ZERO),
+            Guard::WordsMut(mut v) => v.fill(0),
+            Guard::Real(_) | Guard::Words(_) => unreachable!("a write borrows mutably"),
         }
     }
+
+    fn run(&self, command: &Command) {
+        match command {
+            Command::Dispatch(d) => self.dispatch(d),
+            Command::Copy { from, to } => self.copy(from, to),
+            Command::Clear(span) => self.clear(span),
+        }
+    }
+}
+
+/// Elements of a slot. The plan counts four bytes for each, whatever `T` is.
+fn n_elements(n_bytes: u64) -> usize {
+    (n_bytes / 4) as usize
 }
 
 impl<T: Reference> Executor for CpuExecutor<T> {
@@ -311,37 +408,29 @@ impl<T: Reference> Executor for CpuExecutor<T> {
         for (i, command) in recording.commands().iter().enumerate() {
             for (span, _) in command.uses() {
                 last_use.insert(span.buffer.id(), i);
+                if span.buffer.lifetime() == Lifetime::Persistent {
+                    self.ensure_persistent(&span.buffer)?;
+                }
             }
         }
-        let mut transient: HashMap<u64, RefCell<Storage<T>>> = HashMap::new();
+        let arena_len = n_elements(plan.peak_bytes());
+        let mut arena = self.take_arena(arena_len)?;
+        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, &self.scratch);
         let mut timings = Vec::with_capacity(recording.commands().len());
         for (i, command) in recording.commands().iter().enumerate() {
             for (span, _) in command.uses() {
-                let b = &span.buffer;
-                if b.lifetime() == Lifetime::Persistent {
-                    self.ensure_persistent(b)?;
-                } else if let Entry::Vacant(entry) = transient.entry(b.id()) {
-                    entry.insert(RefCell::new(self.fresh(b.kind(), b.len())?));
-                }
+                memory.begin(&span.buffer, self.poison)?;
             }
-            let memory = Memory { persistent: &self.persistent, transient: &transient, scratch: &self.scratch };
             let start = Instant::now();
-            match command {
-                Command::Dispatch(d) => memory.dispatch(d),
-                Command::Copy { from, to } => memory.copy(from, to),
-                Command::Clear(span) => memory.clear(span),
-            }
+            memory.run(command);
             timings.push(Timing { seconds: start.elapsed().as_secs_f64(), clock: Clock::Host });
             for (span, _) in command.uses() {
-                let id = span.buffer.id();
-                if last_use[&id] == i
-                    && let Some(storage) = transient.remove(&id)
-                {
-                    self.release(storage.into_inner());
+                if last_use[&span.buffer.id()] == i {
+                    memory.words.remove(&span.buffer.id());
                 }
             }
         }
-        self.trim(plan.peak_bytes());
+        self.keep_arena(arena, arena_len);
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
         self.run_peak_bytes = self.run_peak_bytes.max(self.persistent_bytes() + plan.peak_bytes());
         Ok(timings)
@@ -354,49 +443,35 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
         let at = span.offset;
         assert!(data.len() <= span.len, "write of {} to {}", data.len(), span.len);
-        self.with_storage(span, |s| match s {
-            Storage::Real(v) => v[at..at + data.len()].iter_mut().zip(data).for_each(|(d, &x)| *d = T::of(x)),
-            Storage::Words(_) => panic!("reals are written to a buffer of words"),
+        self.with_storage(span, |s| {
+            s.real_mut()[at..at + data.len()].iter_mut().zip(data).for_each(|(d, &x)| *d = T::of(x));
         })
     }
 
     fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()> {
         let at = span.offset;
         assert!(data.len() <= span.len, "write of {} to {}", data.len(), span.len);
-        self.with_storage(span, |s| match s {
-            Storage::Real(v) => v[at..at + data.len()].iter_mut().zip(data).for_each(|(d, &x)| *d = T::from_f64(x)),
-            Storage::Words(_) => panic!("reals are written to a buffer of words"),
+        self.with_storage(span, |s| {
+            s.real_mut()[at..at + data.len()].iter_mut().zip(data).for_each(|(d, &x)| *d = T::from_f64(x));
         })
     }
 
     fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()> {
         let at = span.offset;
         assert!(data.len() <= span.len, "write of {} to {}", data.len(), span.len);
-        self.with_storage(span, |s| match s {
-            Storage::Words(v) => v[at..at + data.len()].copy_from_slice(data),
-            Storage::Real(_) => panic!("words are written to a buffer of reals"),
-        })
+        self.with_storage(span, |s| s.words_mut()[at..at + data.len()].copy_from_slice(data))
     }
 
     fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
-        self.with_storage(span, |s| match s {
-            Storage::Real(v) => v[span.range()].iter().map(|x| x.to_f32()).collect(),
-            Storage::Words(_) => panic!("reals are read from a buffer of words"),
-        })
+        self.with_storage(span, |s| s.real()[span.range()].iter().map(|x| x.to_f32()).collect())
     }
 
     fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
-        self.with_storage(span, |s| match s {
-            Storage::Real(v) => v[span.range()].iter().map(|x| x.to_f64()).collect(),
-            Storage::Words(_) => panic!("reals are read from a buffer of words"),
-        })
+        self.with_storage(span, |s| s.real()[span.range()].iter().map(|x| x.to_f64()).collect())
     }
 
     fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
-        self.with_storage(span, |s| match s {
-            Storage::Words(v) => v[span.range()].to_vec(),
-            Storage::Real(_) => panic!("words are read from a buffer of reals"),
-        })
+        self.with_storage(span, |s| s.words()[span.range()].to_vec())
     }
 
     fn memory(&self) -> MemoryUse {

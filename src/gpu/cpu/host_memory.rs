@@ -54,17 +54,11 @@ pub(super) fn check_room(need_bytes: u64, available_bytes: Option<u64>) -> Resul
 
 /// `len` equal values, or an error if the allocator refuses.
 pub(super) fn filled<T: Copy>(value: T, len: usize) -> Result<Vec<T>> {
-    let mut v = Vec::new();
-    resize(&mut v, value, len)?;
-    Ok(v)
-}
-
-/// Resizes `v` to `len` values, new ones equal to `value`, or fails if the allocator refuses.
-pub(super) fn resize<T: Copy>(v: &mut Vec<T>, value: T, len: usize) -> Result<()> {
     let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-    v.try_reserve_exact(len.saturating_sub(v.len())).map_err(|_| out_of_memory(bytes, "less"))?;
+    let mut v = Vec::new();
+    v.try_reserve_exact(len).map_err(|_| out_of_memory(bytes, "less"))?;
     v.resize(len, value);
-    Ok(())
+    Ok(v)
 }
 
 fn size(bytes: u64) -> String {
