@@ -2,6 +2,7 @@
 //
 // state[0] = norm = sqrt(sum of partials)
 // state[1] = clip > 0 ? min(1, clip / (norm + 1e-6)) : 1
+//            0 if the norm is not finite: optimisers then skip the step
 // grid: [1], one workgroup.
 struct Params {
     n: u32,    // number of partial sums
@@ -21,7 +22,11 @@ fn clip_factor(@builtin(local_invocation_index) lane: u32) {
     sum = tree_sum(sum, lane);
     if lane == 0u {
         let norm = sqrt(sum);
+        let factor = select(1.0, min(1.0, p.clip / (norm + 1e-6)), p.clip > 0.0);
+        // On its bits, because WGSL lets compilers assume that no value is NaN; a sum of squares has no
+        // sign.
+        let is_finite = bitcast<u32>(sum) < 0x7f800000u;
         state[0] = norm;
-        state[1] = select(1.0, min(1.0, p.clip / (norm + 1e-6)), p.clip > 0.0);
+        state[1] = select(0.0, factor, is_finite);
     }
 }

@@ -14,7 +14,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> clipping: array<f32>;              // [norm, factor]
+@group(0) @binding(1) var<storage, read> clipping: array<f32>;              // [norm, factor]; factor 0 skips the step
 @group(0) @binding(2) var<storage, read> grads: array<f32>;                 // [n]
 @group(0) @binding(3) var<storage, read_write> values: array<f32>;          // [n]
 @group(0) @binding(4) var<storage, read_write> momentum_buffer: array<f32>; // [n]
@@ -22,7 +22,7 @@ struct Params {
 @compute @workgroup_size(256)
 fn update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>) {
     let i = linear_index(id, n_groups, 256u);
-    if i >= p.n {
+    if i >= p.n || clipping[1] == 0.0 {
         return;
     }
     let g = clipping[1] * grads[i] + p.weight_decay * (values[i] - p.origin);

@@ -35,6 +35,9 @@ pub(super) fn one_slot_reference<T: Real>(
 ) {
     let [clipping, grads, values, slot] = args.buffers();
     let (factor, grads, values, slot) = (clipping.real()[1], grads.real(), values.real_mut(), slot.real_mut());
+    if factor == T::ZERO {
+        return; // the gradient is not finite
+    }
     let n = n as usize;
     let blocks = values[..n].par_chunks_mut(BLOCK).zip(grads[..n].par_chunks(BLOCK));
     blocks.zip(slot[..n].par_chunks_mut(BLOCK)).for_each(|((values, grads), slot)| {

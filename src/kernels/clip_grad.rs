@@ -4,10 +4,10 @@
 
 use rayon::prelude::*;
 
-use super::case::{Case, Tolerance, real};
+use super::case::{Case, Input, Tolerance, random, real};
 use super::parts::TREE;
 use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
-use crate::tensor::{Arena, ArenaSlice, Tensor, copy_tensor};
+use crate::tensor::{Arena, ArenaSlice, Format, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
 /// Workgroup size.
@@ -90,13 +90,17 @@ fn clip_factor_reference<T: Real>(args: KernelArgs<'_, T>) {
     let [partials, state] = args.buffers();
     let sum: f64 = partials.real()[..p.n as usize].iter().map(|x| x.to_f64()).sum();
     let norm = T::from_f64(sum).sqrt();
-    let factor = if p.clip > 0.0 { (T::of(p.clip) / (norm + T::from_f64(1e-6))).min(T::ONE) } else { T::ONE };
+    let factor = match p.clip {
+        _ if !norm.to_f64().is_finite() => T::ZERO,
+        clip if clip > 0.0 => (T::of(clip) / (norm + T::from_f64(1e-6))).min(T::ONE),
+        _ => T::ONE,
+    };
     state.real_mut()[..2].copy_from_slice(&[norm, factor]);
 }
 
 /// Appends state = [‖g‖, factor] over the gradients of all slices; `state` has two elements. `clip`
 /// is the maximum norm, 0 for none. The factor is min(1, clip / (norm + 1e-6)), as in
-/// torch.nn.utils.clip_grad_norm_.
+/// torch.nn.utils.clip_grad_norm_, or 0 if the norm is not finite: optimisers then skip the step.
 pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Span) {
     let counts: Vec<usize> = arena.slices.iter().map(|s| s.grads.len().div_ceil(GROUP).min(MAX_PARTIALS)).collect();
     let n = counts.iter().sum::<usize>();
@@ -113,7 +117,12 @@ pub fn norm_and_factor(rec: &mut Recording, arena: &Arena, clip: f32, state: &Sp
 
 /// A case over an arena of two slices of different lengths.
 fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
-    let inputs = vec![real(2, 1, n, spread).frozen(), real(3, 1, n.div_ceil(3), spread).frozen()];
+    case_of(name, [real(2, 1, n, spread), real(3, 1, n.div_ceil(3), spread)], clip)
+}
+
+/// A case over an arena of two slices with these gradients.
+fn case_of(name: &str, gradients: [Input; 2], clip: f32) -> Case {
+    let inputs = gradients.map(Input::frozen).to_vec();
     Case::new(format!("clip_grad/clip_factor: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let mut slices = Vec::new();
         for from in &b.tensors {
@@ -128,6 +137,13 @@ fn case(name: &str, n: usize, spread: f32, clip: f32) -> Case {
     })
 }
 
+/// Random values, one of which is infinite.
+fn infinite(n: usize) -> Input {
+    let mut values = random(2, n, 1.0);
+    values[n / 2] = f32::INFINITY;
+    Input::Real { rows: 1, cols: n, format: Format::F32, values, differentiable: false }
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -137,6 +153,8 @@ pub fn cases() -> Vec<Case> {
         case("whole workgroups", 1536, 1.0, 0.5),
         case("short of the largest norm", 301, 1e-2, 1.0),
         case("large values", 777, 1e6, 1.0),
+        case_of("an infinite gradient", [infinite(300), real(3, 1, 100, 1.0)], 1.0),
+        case_of("an infinite gradient, not clipped", [real(2, 1, 300, 1.0), infinite(100)], 0.0),
         case("a norm near the divisor's guard", 40, 2e-7, 1e-6),
         case("bench", 1 << 22, 1.0, 1.0).bench(),
     ]

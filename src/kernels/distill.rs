@@ -278,6 +278,11 @@ fn spikes(rows: usize, cols: usize, base: f32) -> [Vec<f32>; 2] {
     [student, teacher]
 }
 
+/// Logits near the lowest number, of which one in each row is far above the others.
+fn lone(rows: usize, cols: usize) -> Vec<f32> {
+    (0..rows * cols).map(|i| if i % cols == i / cols * 7 % cols { -2.0e38 } else { -2.5e38 }).collect()
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     let near = |n: usize| [random(1, n, 3.0), random(2, n, 3.0)];
@@ -297,10 +302,12 @@ pub fn cases() -> Vec<Case> {
         rows_case("near", 13, 600, true, near(13 * 600), 0.0),
         rows_case("spikes", 16, 301, true, spikes(16, 301, 0.0), 0.0),
         rows_case("spikes and a softcap", 16, 301, true, spikes(16, 301, 0.0), 700.0),
+        rows_case("a softcap below 1", 13, 100, true, [random(1, 1300, 0.4), random(2, 1300, 0.4)], 0.5),
         rows_case("only losses", 7, 71, false, near(7 * 71), 0.0),
         rows_case("equal rows", 7, 301, true, [same.clone(), same], 0.0),
         rows_case("a vocabulary beyond 16 bits", 5, 70_001, true, near(5 * 70_001), 0.0),
         rows_case("far below zero", 5, 40, true, spikes(5, 40, -2.5e38), 0.0),
+        rows_case("a teacher far below zero", 5, 40, true, [random(1, 200, 3.0), lone(5, 40)], 0.0),
         case("bench", [512, 256, 8192, 1024], frozen(2, 8192, 256, 0.1, Format::F32)).bench(),
     ]
 }

@@ -110,6 +110,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("odd size, clipped, zeros", on_a_grid(1234), 0.5, binary),
         case("one element, not clipped", on_a_grid(1), 1.0, binary),
+        case("skipped", on_a_grid(300), 0.0, binary),
         case("whole workgroups, published constants", one_decides(1536, 1.0), 1.0, published),
         case("large values, clipped hard", one_decides(777, 1e6), 0.25, UpdateParams { lr: 0.5, ..published }),
         case("bench", on_a_grid(1 << 22), 0.5, binary).bench(),

@@ -81,6 +81,7 @@ pub fn cases() -> Vec<Case> {
         case("one element, not clipped", 1, 1.0, 1.0, usual),
         case("whole workgroups, no momentum", 1536, 0.5, 1.0, UpdateParams { momentum: 0.0, ..usual }),
         case("other constants", 301, 2.0, 0.7, other),
+        case("skipped", 300, 1.0, 0.0, other),
         case("large values, no weight decay", 777, 1e6, 1e-3, UpdateParams { weight_decay: 0.0, ..usual }),
         case("bench", 1 << 22, 1.0, 0.5, usual).bench(),
     ]

@@ -141,7 +141,8 @@ impl Judge {
             if reference.abs() >= MASK || value.abs() >= MASK && value.is_finite() {
                 // Excluded from the scale, which would otherwise excuse any error in the data next
                 // to it.
-                let right = (value - reference).abs() <= 1e-6 * reference.abs(); // false for NaN
+                let near = (value - reference).abs() <= 1e-6 * reference.abs(); // false for NaN
+                let right = near || value == reference; // also if both are infinite
                 if !right {
                     self.fault(Fault::WrongMask, (i, value, reference));
                 }
