@@ -134,6 +134,10 @@ fn read_tensor(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<HostTen
     let tensor = file.read(stored_name(file, name).as_deref().unwrap_or(name))?;
     crate::ensure!(tensor.shape == shape, "tensor '{name}': expected shape {shape:?}, found {:?}", tensor.shape);
     crate::ensure!(tensor.dtype.is_real(), "tensor '{name}': expected real numbers, found {}", tensor.dtype);
+    crate::ensure!(
+        tensor.to_f32()?.iter().all(|v| v.is_finite()),
+        "tensor '{name}' holds NaN or infinity: the run that made this adapter diverged; train it again"
+    );
     Ok(tensor)
 }
 

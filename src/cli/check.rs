@@ -107,6 +107,9 @@ fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
             "no graphics adapter with compute shaders: install or update the driver, or check the CPU executor with --device cpu",
         ));
     }
+    for name in wanted.iter().filter(|name| *name != "cpu") {
+        find_adapter(&list, name)?; // now, not after the checks without a device
+    }
     if !options.quick {
         check_without_device(options, &mut report, &mut watch)?;
     }

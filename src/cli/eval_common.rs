@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::args::{DeviceArgs, ModelArgs};
 use super::output::{note, print, print_line, read_text_file, spinner};
-use crate::atomic_file::write_file;
-use crate::attention::Lrsa;
+use crate::atomic_file::{check_target, write_file};
+use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::bundled::MOBY_DICK;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
@@ -16,6 +16,9 @@ use crate::error::Result;
 use crate::eval::{EvalReport, Policy, Sample, Subject, plots};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Device;
+
+/// The report that programs read.
+const REPORT: &str = "report.json";
 
 /// Flags that the tasks share.
 #[derive(Args, Debug)]
@@ -28,12 +31,12 @@ pub struct CommonArgs {
     /// random-4x (random selection) or window-4x (sink and recent tokens only)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "dense,2x,4x,8x")]
     pub attentions: Vec<String>,
-    /// S: sink tokens, visible to every query
-    #[arg(long, value_name = "S", default_value_t = Lrsa::DEFAULT_SINK)]
-    pub sink: usize,
-    /// L: tokens per partition
-    #[arg(long, value_name = "L", default_value_t = Lrsa::DEFAULT_LAG)]
-    pub lag: usize,
+    /// S: sink tokens, visible to every query [default: recorded with the model or adapter, else 16]
+    #[arg(long, value_name = "S")]
+    sink: Option<usize>,
+    /// L: tokens per partition [default: recorded with the model or adapter, else 128]
+    #[arg(long, value_name = "L")]
+    lag: Option<usize>,
     /// Seed of texts, positions and keys
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -83,9 +86,19 @@ pub struct Opened {
 }
 
 impl CommonArgs {
-    /// Opens the model files only.
+    /// Opens the model files only, after a look at the output folder.
     pub fn files(&self) -> Result<ModelFiles> {
+        self.out.iter().try_for_each(|dir| check_target(&dir.join(REPORT)))?;
         self.model.open()
+    }
+
+    /// S and L: of the flags, else of the attention that is recorded with the model or adapter.
+    pub fn sink_and_lag(&self, files: &ModelFiles) -> (usize, usize) {
+        let recorded = match files.recorded {
+            Some(Attention::Lrsa(lrsa)) => (lrsa.sink(), lrsa.lag()),
+            _ => (Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG),
+        };
+        (self.sink.unwrap_or(recorded.0), self.lag.unwrap_or(recorded.1))
     }
 
     /// Loads the model onto the device.
@@ -97,8 +110,9 @@ impl CommonArgs {
     }
 
     /// The policies in `--attentions`.
-    pub fn policies(&self) -> Result<Vec<Policy>> {
-        self.attentions.iter().map(|name| Policy::parse(name, self.sink, self.lag, self.seed)).collect()
+    pub fn policies(&self, files: &ModelFiles) -> Result<Vec<Policy>> {
+        let (sink, lag) = self.sink_and_lag(files);
+        self.attentions.iter().map(|name| Policy::parse(name, sink, lag, self.seed)).collect()
     }
 
     /// The model to evaluate.
@@ -116,6 +130,7 @@ impl CommonArgs {
 
     /// An empty report.
     pub fn report(&self, task: &str, metrics: &[&str], opened: &Opened) -> EvalReport {
+        let (sink, lag) = self.sink_and_lag(&opened.files);
         EvalReport {
             longreach: env!("CARGO_PKG_VERSION").to_string(),
             task: task.to_string(),
@@ -123,8 +138,8 @@ impl CommonArgs {
             adapter: self.model.adapter.as_ref().map(|a| a.display().to_string()),
             device: opened.device.name(),
             layers: opened.files.config().windows_note(),
-            sink: self.sink,
-            lag: self.lag,
+            sink,
+            lag,
             seed: self.seed,
             metrics: metrics.iter().map(|m| m.to_string()).collect(),
             rows: vec![],
@@ -136,7 +151,7 @@ impl CommonArgs {
     pub fn finish(&self, report: &EvalReport) -> Result<()> {
         if let Some(dir) = &self.out {
             let files = plots(report, dir)?;
-            write_file(&dir.join("report.json"), serde_json::to_string_pretty(report)? + "\n")?;
+            write_file(&dir.join(REPORT), serde_json::to_string_pretty(report)? + "\n")?;
             write_file(&dir.join("report.md"), report.to_markdown())?;
             note(&format!("wrote report.json, report.md and {} plots to {}", files.len(), dir.display()));
         }

@@ -34,7 +34,7 @@ impl QuestionArgs {
         if let Some(path) = &self.samples_out {
             return write_samples(path, samples);
         }
-        let policies = self.common.policies()?;
+        let policies = self.common.policies(&files)?;
         let mut opened = self.common.open(files)?;
         let mut report = self.common.report(name, &task.metrics(), &opened);
         let mut watch = watcher(self.common.json, "answers");
@@ -168,8 +168,8 @@ pub struct PerplexityArgs {
 
 impl PerplexityArgs {
     pub fn run(&self) -> Result<()> {
-        let policies = self.common.policies()?;
         let files = self.common.files()?;
+        let policies = self.common.policies(&files)?;
         let ids = files.tokenizer()?.encode(&self.text.read()?, true)?;
         let mut opened = self.common.open(files)?;
         let request = PerplexityRequest {
@@ -205,8 +205,8 @@ pub struct AgreementArgs {
 
 impl AgreementArgs {
     pub fn run(&self) -> Result<()> {
-        let policies = self.common.policies()?;
         let files = self.common.files()?;
+        let policies = self.common.policies(&files)?;
         let ids = files.tokenizer()?.encode(&self.text.read()?, true)?;
         let mut opened = self.common.open(files)?;
         let request =
@@ -248,8 +248,9 @@ impl KeptArgs {
         if self.svg.is_none() && !self.common.json {
             return Err(Error::usage("give --svg FILE.svg for an image, or --json for the positions"));
         }
-        let lrsa = Lrsa::new(self.common.sink, self.common.lag, self.keep)?;
         let files = self.common.files()?;
+        let (sink, lag) = self.common.sink_and_lag(&files);
+        let lrsa = Lrsa::new(sink, lag, self.keep)?;
         let mut ids = files.tokenizer()?.encode(&self.text.read()?, true)?;
         ids.truncate(self.tokens);
         let mut opened = self.common.open(files)?;

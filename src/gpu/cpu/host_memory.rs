@@ -7,19 +7,65 @@
 //! caught.
 
 use std::fs;
+use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// Smaller needs skip the check.
 const ASK_FROM_BYTES: u64 = 64 << 20;
 
-/// Bytes that can be allocated without swapping: the kernel's estimate, within a container's limit
-/// (cgroup v2). `None` if the system does not report it.
+/// Bytes that can be allocated without swapping: the kernel's estimate, within the limits of the
+/// process's control group and of those above it (cgroup v1 and v2). `None` if the system does not
+/// report it.
 pub fn available_host_bytes() -> Option<u64> {
     let whole = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?.checked_mul(1024)?;
-    let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
-    let group = || group_bytes(&read("max")?, &read("current")?, &read("stat")?);
-    Some(group().map_or(whole, |own| own.min(whole)))
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = groups(&own).into_iter().filter_map(|group| group.free_bytes(Path::new(GROUPS)));
+    Some(limits.fold(whole, u64::min))
+}
+
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// A control group that limits memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Group {
+    /// Below [`GROUPS`].
+    path: String,
+    /// Whether it is one of version 1, whose files have other names.
+    is_v1: bool,
+}
+
+/// The memory groups of a process from its `/proc/self/cgroup`: its own and those above it. In a
+/// container the path may be that of the host, and the root of the mount is the container's.
+fn groups(own: &str) -> Vec<Group> {
+    let mut found = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let is_v1 = controllers.split(',').any(|c| c == "memory");
+        if !is_v1 && !controllers.is_empty() {
+            continue;
+        }
+        let mount = if is_v1 { "memory" } else { "" };
+        for path in Path::new(path).ancestors() {
+            let path = format!("{mount}{}", path.display());
+            found.push(Group { path: path.trim_matches('/').to_string(), is_v1 });
+        }
+    }
+    found
+}
+
+impl Group {
+    /// Bytes that its limit leaves; `None` without a limit or without the group's files.
+    fn free_bytes(&self, mount: &Path) -> Option<u64> {
+        let read = |name: &str| fs::read_to_string(mount.join(&self.path).join(name)).ok();
+        let [max, current] = match self.is_v1 {
+            true => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+            false => ["memory.max", "memory.current"],
+        };
+        group_bytes(&read(max)?, &read(current)?, &read("memory.stat")?)
+    }
 }
 
 /// The number after the name at the start of a line.
@@ -28,7 +74,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Free bytes of a control group: its limit minus its use, not counting cached files. `None` without
+/// Bytes that a control group has left: its limit minus its use, not counting cached files. `None` without
 /// a limit.
 fn group_bytes(max: &str, current: &str, stat: &str) -> Option<u64> {
     let (max, current): (u64, u64) = (max.trim().parse().ok()?, current.trim().parse().ok()?);
@@ -90,6 +136,18 @@ mod tests {
         assert_eq!(group_bytes("1000\n", "800\n", stat), Some(450));
         assert_eq!(group_bytes("1000\n", "1900\n", stat), Some(0));
         assert_eq!(group_bytes("max\n", "800\n", stat), None);
+        let version_1 = "12:memory:/user/run\n11:cpu,cpuacct:/other\n0::/user\n";
+        let found: Vec<(String, bool)> = groups(version_1).into_iter().map(|g| (g.path, g.is_v1)).collect();
+        let expected =
+            [("memory/user/run", true), ("memory/user", true), ("memory", true), ("user", false), ("", false)];
+        assert_eq!(found, expected.map(|(path, is_v1)| (path.to_string(), is_v1)));
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("memory/user")).unwrap();
+        for (file, text) in [("limit_in_bytes", "1000\n"), ("usage_in_bytes", "800\n"), ("stat", stat)] {
+            fs::write(dir.path().join(format!("memory/user/memory.{file}")), text).unwrap();
+        }
+        let free: Vec<_> = groups(version_1).iter().filter_map(|group| group.free_bytes(dir.path())).collect();
+        assert_eq!(free, [450]);
         #[cfg(target_os = "linux")]
         assert!(available_host_bytes().is_some_and(|b| b > 1 << 20));
     }
