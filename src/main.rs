@@ -2,7 +2,28 @@
 
 fn main() {
     keep_drivers_quiet();
+    #[cfg(unix)]
+    explain_bus_errors();
     std::process::exit(longreach::cli::main());
+}
+
+/// Ends the program with a message when a mapped file becomes shorter while it is read: the system
+/// reports that as SIGBUS, which ends a program without a word.
+#[cfg(unix)]
+fn explain_bus_errors() {
+    extern "C" fn explain(_signal: libc::c_int) {
+        const TEXT: &[u8] =
+            b"error: a file of the model became shorter while it was read: another program writes to it, such \
+            as a download. Start again when the file is whole\n";
+        // SAFETY: both functions may be called in a signal handler, and TEXT is a valid buffer.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len());
+            libc::_exit(1);
+        }
+    }
+    let handler: extern "C" fn(libc::c_int) = explain;
+    // SAFETY: the handler calls only functions that are allowed in one, and does not return.
+    unsafe { libc::signal(libc::SIGBUS, handler as libc::sighandler_t) };
 }
 
 /// Sets `XDG_RUNTIME_DIR` if it is missing, as in containers and over ssh. Without it, Mesa's

@@ -3,21 +3,24 @@
 //! It turns flags into a [`GenerateRequest`] and prints the tokens; [`crate::generate`] runs the
 //! loop.
 
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
 use super::chat_args::{ChatArgs, without_template};
 use super::id_lists::read_ids;
-use super::output::{note, print, print_line, read_stdin, read_text_file};
+use super::output::{bar, note, print, print_line, read_stdin, read_text_file};
 use crate::checkpoint::generation_config::{GenerationConfig, Wished};
 use crate::checkpoint::load::{Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
-use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
+use crate::generate::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate_watched};
 use crate::text::tokenizer::Tokenizer;
 
 /// Default of `--max-tokens`, if the model's positions allow it.
@@ -182,6 +185,38 @@ impl GenerateArgs {
     }
 }
 
+/// Shows on stderr how much of a long prompt is read: a bar on a terminal, lines elsewhere.
+struct PromptProgress {
+    /// Hidden unless stderr is a terminal.
+    bar: ProgressBar,
+    total: usize,
+    /// When the last plain line was written, or the reading began.
+    said: Instant,
+    says: bool,
+}
+
+impl PromptProgress {
+    /// Seconds between plain lines.
+    const EVERY: u64 = 10;
+
+    fn new(total: usize, quiet: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = if is_terminal && !quiet { bar(total as u64) } else { ProgressBar::hidden() };
+        bar.set_message("reading the prompt");
+        Self { bar, total, said: Instant::now(), says: !is_terminal && !quiet }
+    }
+
+    /// `n` tokens are read.
+    fn at(&mut self, n: usize) {
+        self.bar.set_position(n as u64);
+        self.bar.tick();
+        if self.says && self.said.elapsed().as_secs() >= Self::EVERY {
+            note(&format!("read {n} of {} prompt tokens", self.total));
+            self.said = Instant::now();
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let wished = args.sampling.wished();
@@ -209,15 +244,19 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         stop_texts: &args.stop_texts(&files),
         seed: args.seed,
     };
+    let mut progress = PromptProgress::new(prompt_ids.len(), args.json);
     let mut written = Ok(());
+    let bar = progress.bar.clone();
     let mut on_token = |token: NewToken<'_>| {
+        bar.finish_and_clear();
         if !args.json && !token.text.is_empty() {
             written = print(token.text);
         }
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let tokenizer = files.tokenizer().ok();
-    let got = generate(&mut *device, &mut loaded.model, tokenizer, &request, &mut on_token)?;
+    let mut on_fed = |n| progress.at(n);
+    let got = generate_watched(&mut *device, &mut loaded.model, tokenizer, &request, &mut on_fed, &mut on_token)?;
     written?;
     if args.json {
         return print_line(&to_json(&got, &device.name()).to_string());

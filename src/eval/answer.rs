@@ -66,7 +66,9 @@ impl Subject<'_> {
         let tokenizer = Some(self.files.tokenizer()?);
         let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
         match session {
-            Some(session) => generate_from(self.device, self.model, tokenizer, &request, session, &mut silent),
+            Some(session) => {
+                generate_from(self.device, self.model, tokenizer, &request, session, &mut |_| {}, &mut silent)
+            }
             None => generate(self.device, self.model, tokenizer, &request, &mut silent),
         }
     }

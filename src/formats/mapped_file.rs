@@ -32,9 +32,9 @@ impl MappedFile {
             "{} is empty: it was probably not written or downloaded completely",
             path.display()
         );
-        // SAFETY: nothing writes through the map. If another program truncated the mapped file,
-        // this one could end with a bus error; but programs do not edit weights in place, and
-        // Longreach replaces files by renaming.
+        // SAFETY: nothing writes through the map. If another program truncates the mapped file, this
+        // one ends with a bus error, which the program explains (`main.rs`). Longreach replaces files
+        // by renaming.
         let map = unsafe { memmap2::Mmap::map(&file) }.with_context(|| format!("mapping {}", path.display()))?;
         small_file::refuse_pointer(&map).with_context(|| path.display())?;
         Ok(Self { path: path.to_path_buf(), bytes: Bytes::Map(map) })

@@ -160,11 +160,23 @@ pub fn generate(
     request: &GenerateRequest<'_>,
     on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
 ) -> Result<Generated> {
+    generate_watched(device, model, tokenizer, request, &mut |_| {}, on_token)
+}
+
+/// [`generate`], which also calls `on_fed` before each chunk of the prompt with the tokens so far.
+pub fn generate_watched(
+    device: &mut dyn Executor,
+    model: &mut Llama,
+    tokenizer: Option<&Tokenizer>,
+    request: &GenerateRequest<'_>,
+    on_fed: &mut dyn FnMut(usize),
+    on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
+) -> Result<Generated> {
     check(request, tokenizer)?;
     let GenerateRequest { sampling, attention, chunk, seed, .. } = *request;
     let capacity = request.prompt_ids.len().saturating_add(request.max_tokens);
     let mut session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
-    generate_from(device, model, tokenizer, request, &mut session, on_token)
+    generate_from(device, model, tokenizer, request, &mut session, on_fed, on_token)
 }
 
 /// [`generate`] with a session that has already been fed the first tokens of the prompt and has
@@ -176,6 +188,7 @@ pub(crate) fn generate_from(
     tokenizer: Option<&Tokenizer>,
     request: &GenerateRequest<'_>,
     session: &mut Session,
+    on_fed: &mut dyn FnMut(usize),
     on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
 ) -> Result<Generated> {
     check(request, tokenizer)?;
@@ -188,7 +201,7 @@ pub(crate) fn generate_from(
     let n_fed = session.cache.n_tokens();
     assert!(n_fed < prompt_ids.len(), "the prompt's last token is still to be fed");
     let start = Instant::now();
-    session.feed(device, model, &prompt_ids[n_fed..])?;
+    session.feed_watched(device, model, &prompt_ids[n_fed..], on_fed)?;
     device.wait()?;
     let prefill_seconds = start.elapsed().as_secs_f64();
     let mut text = Text::new(tokenizer, prompt_ids, stop_texts);

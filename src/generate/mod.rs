@@ -10,5 +10,5 @@ mod session;
 
 pub use conversation::{Answer, Conversation, Progress, Reply};
 pub(crate) use generator::generate_from;
-pub use generator::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate};
+pub use generator::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate, generate_watched};
 pub use session::Session;

@@ -102,9 +102,21 @@ impl Session {
 
     /// Feeds tokens in chunks; the last one's logits are then ready for [`Session::draw`].
     pub fn feed(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
+        self.feed_watched(device, model, ids, &mut |_| {})
+    }
+
+    /// [`Session::feed`], which calls `on_fed` before each chunk with the tokens of the text so far.
+    pub(crate) fn feed_watched(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        ids: &[u32],
+        on_fed: &mut dyn FnMut(usize),
+    ) -> Result<()> {
         self.note(device, model, ids)?;
         let mut rest = ids;
         while !rest.is_empty() {
+            on_fed(self.cache.n_tokens());
             let n = self.cache.chunk(rest.len());
             let index = TokenIndex::upload(device, &rest[..n], false)?;
             self.feed_chunk(device, model, &index, n == rest.len())?;
