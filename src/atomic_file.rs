@@ -94,7 +94,7 @@ fn move_files(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Makes the rename durable on systems that can open a folder. A failure costs only durability.
-fn sync_folder(folder: &Path) {
+pub fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         folder.sync_all().ok();
     }

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     DeviceLost,
     /// Training diverged to NaN or infinity.
     Diverged,
+    /// The user ended the work, and what was done is saved (exit status 130).
+    Interrupted,
 }
 
 /// An error with its context chain.

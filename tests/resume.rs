@@ -7,12 +7,13 @@ mod common;
 use std::cell::Cell;
 
 use common::stories::MODEL;
+use longreach::ErrorKind;
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
-use longreach::train::{Keep, Method, Observer, StepLine, TrainJob, Trainer, TrainerState};
+use longreach::train::{Keep, Method, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
 
 /// Collects the losses and stops the run before a given step.
 struct Watch {
@@ -163,4 +164,38 @@ fn states_of_other_runs_are_refused() {
     let (name, _) = lacking.parameters.remove(3);
     let e = refusal(&job(OptimizerKind::Lion), &lacking);
     assert!(e.contains("lacks") && e.contains(&name), "{e}");
+}
+
+/// Gradients that overflow: the step is skipped, the run ends, and the weights before it are saved.
+fn check_divergence(device: &mut dyn Executor) {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ModelFiles::open(MODEL, None).unwrap();
+    let job = TrainJob {
+        out: dir.path().join("out"),
+        lr: Some(1e25),
+        clip: 0.0,
+        warmup: 0,
+        save_every: 0,
+        weight_decay: 0.0,
+        ..full(OptimizerKind::Sgd)
+    };
+    let mut folder = RunFolder::open(&job, &files).unwrap();
+    folder.make(&data().train.examples).unwrap();
+    let mut trainer = Trainer::new(device, &files, &job).unwrap();
+    let e = trainer.fit(device, &data(), Some(&mut folder), &mut ()).unwrap_err();
+    assert!(e.kind() == ErrorKind::Diverged && e.to_string().contains("the weights before this step are in"), "{e}");
+    let state = trainer.state(device).unwrap();
+    assert!(state.parameters.iter().all(|(_, t)| t.to_f32().unwrap().iter().all(|v| v.is_finite())));
+    drop(folder);
+    let mut folder = RunFolder::open(&job, &files).unwrap();
+    folder.make(&data().train.examples).unwrap();
+    assert_eq!(folder.state().unwrap(), Some(state), "what is saved");
+}
+
+#[test]
+fn a_diverging_step_leaves_the_weights_as_they_were() {
+    check_divergence(&mut CpuExecutor::<f32>::new());
+    if let Some(mut device) = common::software_device() {
+        check_divergence(&mut device);
+    }
 }

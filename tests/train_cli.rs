@@ -182,13 +182,16 @@ fn accumulated_batches_are_one_batch_and_saves_keep_the_logs() {
     let attention = case.golden.modes.iter().find(|(name, _)| name != "dense").unwrap().1;
     case.train(attention, true, &["--batch-size", "2"]);
     let together = case.losses();
-    let summary =
-        case.train(attention, true, &["--accumulate", "2", "--recompute", "--save-every", "3", "--eval-every", "4"]);
+    let summary = case.train(
+        attention,
+        true,
+        &["--accumulate", "2", "--recompute", "--save-every", "3", "--eval-every", "4", "--overwrite"],
+    );
     assert_close(&case.losses(), &together, 1e-5, "accumulation");
     let steps: Vec<_> = lines(&case.out.join("eval.jsonl")).iter().map(|l| l["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [4, 8, 10]);
-    let files = ["adapter_config.json", "adapter_model.safetensors", "eval.jsonl", "longreach.json", "metrics.jsonl"];
-    assert_eq!(names(&case.out), files);
+    let files = ["adapter_config.json", "adapter_model.safetensors", "checkpoints", "eval.jsonl", "job.json"];
+    assert_eq!(names(&case.out), [&files[..], &["longreach.json", "metrics.jsonl"]].concat());
     let n_tokens: usize = case.golden.ids().iter().map(Vec::len).sum();
     assert_eq!(summary["tokens"].as_u64(), Some(10 * n_tokens as u64));
     for key in ["seconds", "tokens_per_s", "peak_bytes"] {
@@ -281,7 +284,7 @@ fn sequences_beyond_the_models_positions_need_permission() {
     let stderr = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && stderr.contains("RoPE unchanged"), "{stderr}");
     assert_eq!(lines(&case.out.join("metrics.jsonl"))[0]["tokens"], 600);
-    let done = train(&[&args, &["--max-length", "100"][..]].concat());
+    let done = train(&[&args, &["--max-length", "100", "--overwrite"][..]].concat());
     let stderr = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && stderr.contains("are truncated"), "{stderr}");
 }
@@ -308,7 +311,12 @@ fn a_failing_run_says_that_the_folder_holds_an_earlier_one() {
     assert!(train(&args).status.success());
     let saved = || std::fs::read(case.out.join("adapter_model.safetensors")).unwrap();
     let before = saved();
-    let done = train(&[&args[..], &["--lr", "3e38", "--weight-decay", "1e3"]].concat());
+    let reckless = ["--lr", "3e38", "--weight-decay", "1e3"];
+    let done = train(&[&args[..], &reckless].concat());
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(2) && stderr.contains("--lr by default, not 3e+38"), "{stderr}");
+    assert!(stderr.contains("--overwrite") && saved() == before, "{stderr}");
+    let done = train(&[&args[..], &reckless, &["--overwrite"]].concat());
     let stderr = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.code() == Some(1) && stderr.contains("this run saved nothing"), "{stderr}");
     assert!(

@@ -166,11 +166,15 @@ fn a_run_is_begun_paused_and_talked_to() {
         steps: 4,
         loss: Some(1.0),
         eval_loss: None,
+        best: None,
+        first_loss: None,
+        last_loss: None,
         tokens: 400,
         seconds: 8.0,
         tokens_per_s: 50.0,
         peak_bytes: 1,
         cancelled: true,
+        stopped_early: false,
     };
     app.page = Page::Chat;
     app.on_event(Event::SaveFailed("no space".into()));

@@ -17,7 +17,7 @@ use super::worker_jobs;
 use super::worker_site::{Open, Site, Tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{OpenOptions, adapters, open_device_with};
-use crate::train::holds_result;
+use crate::train::{Held, held};
 
 /// Target time of one submit, so that the window can paint in between. A single command may take
 /// longer.
@@ -142,11 +142,12 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
         Command::Kept => opened(engine)?.kept(tell),
         Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
         Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, site),
-        Command::Train { job, replace: false, .. } if holds_result(&job.out, job.method) => {
+        Command::Train { job, replace: false, .. } if matches!(held(&job)?, Held::Other(_)) => {
             tell(Event::WouldReplace(job.out));
             Ok(())
         }
-        Command::Train { job, device, .. } => {
+        Command::Train { mut job, device, replace } => {
+            job.overwrite = replace;
             let begin = || {
                 *engine = None; // the run needs its memory
                 tell(Event::TrainBegan(job.clone()));

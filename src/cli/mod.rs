@@ -20,6 +20,7 @@ mod generate;
 mod id_lists;
 mod info;
 mod info_model;
+mod interrupt;
 pub mod output;
 mod paths;
 mod probe;
@@ -32,7 +33,7 @@ pub(crate) use train::TrainArgs;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 
 /// Fine-tune and run language models with Lag-Relative Sparse Attention on any GPU.
 #[derive(Debug, Parser)]
@@ -72,7 +73,8 @@ enum Verb {
     Data(data::DataArgs),
 }
 
-/// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error.
+/// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error, 130 ended
+/// by the user.
 pub fn main() -> i32 {
     run_program(run)
 }
@@ -91,10 +93,7 @@ pub fn run_program<C: Parser>(run: impl FnOnce(C) -> Result<()>) -> i32 {
     };
     match run(cli) {
         Ok(()) => 0,
-        Err(e) => {
-            output::note(&format!("error: {e}"));
-            if e.kind() == ErrorKind::Usage { 2 } else { 1 }
-        }
+        Err(e) => output::status(&e),
     }
 }
 

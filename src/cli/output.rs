@@ -8,7 +8,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flags::with_flags;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::small_file::text_of;
 
 /// Writes text to stdout and flushes it.
@@ -26,6 +26,19 @@ pub fn print_line(line: &str) -> Result<()> {
 /// it ignores a closed pipe, so the work continues.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", with_flags(line));
+}
+
+/// Exit status of a program that the user ended.
+pub const INTERRUPTED: i32 = 130;
+
+/// Tells an error on stderr; returns the exit status.
+pub fn status(e: &Error) -> i32 {
+    if e.kind() == ErrorKind::Interrupted {
+        note(&e.to_string());
+        return INTERRUPTED;
+    }
+    note(&format!("error: {e}"));
+    if e.kind() == ErrorKind::Usage { 2 } else { 1 }
 }
 
 /// A spinner on stderr that counts `counted`; hidden if stderr is not a terminal or `quiet` is set.

@@ -4,12 +4,16 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::{AttentionArgs, AttentionName, DeviceArgs};
+use super::interrupt;
 use super::output::{note, print_line};
 use super::train_progress::Progress;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::train::{Keep, Summary, TrainJob, run_opened};
+
+/// How often a run that loses its device opens it again.
+const MOST_LOST: usize = 3;
 
 /// Flags of `train`: those of the job, and others for the device and the output.
 #[derive(Args, Debug)]
@@ -62,22 +66,43 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         Some(d) => format!(", distilled with weight {} from the {}", d.weight, d.teacher.described()),
     };
     note(&format!("training with {attention}{drawn}{taught} on {}", device.name()));
-    let mut progress = Progress::default();
-    let summary = run_opened(&job, &files, device.as_mut(), &mut progress)?;
-    report(args, &summary, &device.name())
+    interrupt::catch("stopping after this step, and saving")?;
+    let mut n_lost = 0;
+    let summary = loop {
+        match run_opened(&job, &files, device.as_mut(), &mut Progress::default()) {
+            Err(e) if e.kind() == ErrorKind::DeviceLost && n_lost < MOST_LOST => {
+                n_lost += 1;
+                note(&format!("{e}. Opening the device again"));
+                drop(device);
+                device = args.device.open()?;
+                job.overwrite = false; // goes on from the last checkpoint
+            }
+            done => break done?,
+        }
+    };
+    report(args, &summary, &device.name())?;
+    if summary.cancelled {
+        let text = format!("stopped after step {}; the same command goes on from there", summary.steps);
+        return Err(Error::of_kind(ErrorKind::Interrupted, text));
+    }
+    Ok(())
 }
 
 fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
     let out = args.job.out.display().to_string();
+    notes_on(summary, &out).iter().for_each(|text| note(text));
     if args.json {
         let value = json!({
             "steps": summary.steps,
             "loss": summary.loss,
             "eval_loss": summary.eval_loss,
+            "best": summary.best,
             "tokens": summary.tokens,
             "seconds": summary.seconds,
             "tokens_per_s": summary.tokens_per_s,
             "peak_bytes": summary.peak_bytes,
+            "cancelled": summary.cancelled,
+            "stopped_early": summary.stopped_early,
             "out": out,
             "device": device,
         });
@@ -94,6 +119,36 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
         summary.tokens_per_s,
         summary.peak_bytes as f64 / (1 << 20) as f64
     ))
+}
+
+/// What the run was worth: whether it stopped early, learnt nothing, or had a better state before.
+fn notes_on(summary: &Summary, out: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let (true, Some(early)) = (summary.stopped_early, summary.best) {
+        notes.push(format!(
+            "note: stopped at step {}: no lower validation loss since step {}",
+            summary.steps, early.step
+        ));
+    }
+    if let Some((first, last)) = summary.first_loss.zip(summary.last_loss)
+        && (last > first * 1.02 || !last.is_finite())
+    {
+        notes.push(format!(
+            "note: the loss is worse at the end of the run ({last:.4}) than at its start ({first:.4}), means of a tenth of \
+             the steps: it diverged or learnt nothing; lower `lr`"
+        ));
+    }
+    if let Some((best, last)) = summary.best.zip(summary.eval_loss)
+        && best.step < summary.steps
+        && best.loss < last
+    {
+        notes.push(format!(
+            "note: the validation loss was best at step {} ({:.4}, {last:.4} at the end): that state is in \
+             {out}/checkpoints/step-{}",
+            best.step, best.loss, best.step
+        ));
+    }
+    notes
 }
 
 #[cfg(test)]

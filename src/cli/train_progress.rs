@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use indicatif::ProgressBar;
 
 use super::flags::with_flags;
+use super::interrupt;
 use super::output::{bar, note};
 use crate::error::Error;
 use crate::train::{EvalLine, Observer, StepLine};
@@ -63,6 +64,10 @@ impl Observer for Progress {
         {
             note(&format!("step {}/{}  {text}", line.step, self.total));
         }
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::is_asked()
     }
 
     fn retries_save(&mut self, why: &Error) -> bool {

@@ -21,7 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::eval::{Outcome, Policy, Subject};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Executor;
-use crate::train::{Observer, StepLine, run_opened};
+use crate::train::{Held, Observer, StepLine, held, read_steps, run_opened};
 
 /// File name of the plan.
 const PLAN: &str = "study.json";
@@ -164,9 +164,12 @@ impl Study<'_> {
         let mut job = self.plan.job(recipe, seed);
         job.data = self.training_data(recipe, seed).with_context(|| what.clone())?;
         job.out = out.clone();
-        let mut watch = Watch { observer: self.observer, total: self.plan.steps_of(recipe) as usize, losses: vec![] };
+        // A run that was stopped goes on; one whose result is not what the record says begins anew.
+        job.overwrite = held(&job)? != Held::Unfinished;
+        let mut watch = Watch { observer: self.observer, total: self.plan.steps_of(recipe) as usize };
         let summary = run_opened(&job, &self.files, self.device, &mut watch).with_context(|| what.clone())?;
-        let losses = watch.losses;
+        let steps = read_steps(&out)?;
+        let losses: Vec<f64> = steps.iter().map(|step| step.loss).collect();
         let adapter = checksum(&out)?;
         self.ensure_same(&model, &adapter, &self.cells(&model)?)?;
         let last = &losses[losses.len().saturating_sub(10)..];
@@ -175,8 +178,8 @@ impl Study<'_> {
             adapter: Some(adapter),
             steps: summary.steps,
             last_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
-            tokens: summary.tokens,
-            seconds: summary.seconds,
+            tokens: steps.iter().map(|step| step.tokens).sum(),
+            seconds: steps.iter().map(|step| step.seconds).sum(),
             peak_bytes: summary.peak_bytes,
             device: self.device.name(),
             losses,
@@ -326,12 +329,10 @@ impl Study<'_> {
 struct Watch<'a> {
     observer: &'a mut dyn StudyObserver,
     total: usize,
-    losses: Vec<f64>,
 }
 
 impl Observer for Watch<'_> {
     fn step(&mut self, line: &StepLine) {
-        self.losses.push(line.loss);
         self.observer.progress(line.step as usize, self.total);
     }
 }

@@ -38,7 +38,8 @@ impl Trainer {
         }
         observer.started(total, examples.len());
         device.reset_peak();
-        let run = Run {
+        let evaluations = folder.as_ref().map_or(Ok(Vec::new()), |folder| folder.evaluations())?;
+        let mut run = Run {
             valid: data.valid.as_ref().map(|v| v.examples.as_slice()),
             trainer: self,
             device,
@@ -50,9 +51,12 @@ impl Trainer {
             started: None,
             clock: StepClock::new(),
             totals: Totals::default(),
-            eval: None,
+            evaluations,
             lacks_log: false,
         };
+        if let (Some(best), Some(folder)) = (run.best(), &mut run.folder) {
+            folder.keep_best(best.step)?;
+        }
         run.all()
     }
 }
@@ -71,8 +75,11 @@ struct Started {
 struct Totals {
     tokens: usize,
     seconds: f64,
-    /// Loss of the last step.
-    loss: Option<f64>,
+    losses: Vec<f64>,
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// One call of [`Trainer::fit`].
@@ -90,7 +97,8 @@ struct Run<'a, 'f> {
     started: Option<Started>,
     clock: StepClock,
     totals: Totals,
-    eval: Option<EvalLine>,
+    /// All evaluations of the run, also those before it was resumed.
+    evaluations: Vec<EvalLine>,
     /// Whether writing a log line failed; the observer is notified once.
     lacks_log: bool,
 }
@@ -98,10 +106,14 @@ struct Run<'a, 'f> {
 impl Run<'_, '_> {
     fn all(mut self) -> Result<Summary> {
         let begun = Instant::now();
-        let mut cancelled = false;
+        let (mut cancelled, mut stopped_early) = (false, false);
+        if self.done() > 0 && self.done() < self.total && self.is_due(self.trainer.job.eval_every) {
+            self.evaluate()?; // unless the run did before it was resumed
+        }
         while self.done() < self.total {
-            cancelled = self.clock.hold(|| self.observer.cancelled());
-            if cancelled {
+            stopped_early = self.has_stopped_improving();
+            cancelled = !stopped_early && self.clock.hold(|| self.observer.cancelled());
+            if cancelled || stopped_early {
                 break;
             }
             self.step()?;
@@ -113,18 +125,42 @@ impl Run<'_, '_> {
         self.save_at_the_end()?;
         if !cancelled {
             self.evaluate()?;
+            if let Some(folder) = &self.folder {
+                folder.finish()?;
+            }
         }
-        let Totals { tokens, seconds, loss } = self.totals;
+        let Totals { tokens, seconds, ref losses } = self.totals;
+        let tenth = losses.len().div_ceil(10);
         Ok(Summary {
             steps: self.done(),
-            loss,
-            eval_loss: self.eval.map(|e| e.loss),
+            loss: losses.last().copied(),
+            first_loss: mean(&losses[..tenth]),
+            last_loss: mean(&losses[losses.len() - tenth..]),
+            eval_loss: self.evaluations.last().map(|e| e.loss),
+            best: self.best(),
             tokens,
             seconds: begun.elapsed().as_secs_f64(),
             tokens_per_s: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
             peak_bytes: self.device.memory().peak_bytes(),
             cancelled,
+            stopped_early,
         })
+    }
+
+    /// The evaluation with the lowest loss, the first of equal ones.
+    fn best(&self) -> Option<EvalLine> {
+        self.evaluations.iter().copied().min_by(|a, b| a.loss.total_cmp(&b.loss))
+    }
+
+    /// Whether the last evaluations, as many as the job's `early_stop`, had no lower loss.
+    fn has_stopped_improving(&self) -> bool {
+        let (Some(patience), Some(best)) = (self.trainer.job.early_stop, self.best()) else { return false };
+        self.evaluations.iter().filter(|e| e.step > best.step).count() as u64 >= patience
+    }
+
+    /// Whether something that happens every so many steps is due now.
+    fn is_due(&self, every: u64) -> bool {
+        every > 0 && self.done().is_multiple_of(every)
     }
 
     /// Number of steps done, including the queued one.
@@ -155,10 +191,12 @@ impl Run<'_, '_> {
         {
             queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         }
+        if queued.is_ok() {
+            self.trainer.place = self.sampler.place();
+        }
         self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();
         let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
-        self.trainer.place = self.sampler.place();
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens });
         if is_ready { self.report_queued() } else { Ok(()) }
@@ -177,7 +215,13 @@ impl Run<'_, '_> {
     /// Waits for the queued step, if any, and reports it.
     fn report_queued(&mut self) -> Result<()> {
         let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
-        let report = queued.wait().map_err(|e| self.explained(e, step, most_tokens))?;
+        let report = match queued.wait() {
+            Err(e) if e.kind() == ErrorKind::Diverged => {
+                let saved = self.saved_before_divergence(e);
+                return Err(self.explained(saved, step, most_tokens));
+            }
+            done => done.map_err(|e| self.explained(e, step, most_tokens))?,
+        };
         let (loss, grad_norm, tokens) = (report.loss, report.grad_norm, report.n_tokens);
         let seconds = self.clock.done(report.done);
         let bytes = self.device.memory().peak_bytes();
@@ -187,14 +231,24 @@ impl Run<'_, '_> {
         self.observer.step(&line);
         self.totals.tokens += tokens;
         self.totals.seconds += seconds;
-        self.totals.loss = Some(loss);
+        self.totals.losses.push(loss);
         Ok(())
+    }
+
+    /// Saves the weights, which a step with gradients that are not finite left as they were, and adds
+    /// to its error where they are.
+    fn saved_before_divergence(&mut self, e: Error) -> Error {
+        let Some(folder) = &mut self.folder else { return e };
+        match self.trainer.save_checkpoint(self.device, folder) {
+            Ok(checkpoint) => e.context(format!("the weights before this step are in {}", checkpoint.display())),
+            Err(failed) => e.context(failed),
+        }
     }
 
     /// Adds to the error what is saved and how to use less memory.
     fn explained(&self, e: Error, step: u64, most_tokens: usize) -> Error {
         let e = self.trainer.with_advice(e, most_tokens);
-        let saved = self.folder.as_ref().and_then(|folder| Some((folder.saved_at?, folder.dir())));
+        let saved = self.folder.as_ref().and_then(|folder| Some((folder.saved_at()?, folder.dir())));
         match saved {
             Some((at, dir)) => e.context(format!("step {step} (the result of step {at} is kept in {})", dir.display())),
             None => e.context(format!("step {step}")),
@@ -203,19 +257,25 @@ impl Run<'_, '_> {
 
     /// Saves and evaluates if due. Saves first, because an evaluation can fail.
     fn save_and_evaluate_where_due(&mut self) -> Result<()> {
-        let done = self.done();
-        let due = |every: u64| every > 0 && done.is_multiple_of(every);
-        let (saves, evaluates) = (due(self.trainer.job.save_every), due(self.trainer.job.eval_every));
+        let (saves, evaluates) = (self.is_due(self.trainer.job.save_every), self.is_due(self.trainer.job.eval_every));
         if saves || evaluates {
             self.report_queued()?;
         }
-        if saves && let Err(e) = self.save() {
-            if is_fatal(&e) {
-                return Err(e);
-            }
-            self.observer.note(&format!("{e}. The run continues and saves again later: free disk space meanwhile"));
+        if saves {
+            self.save_if_possible()?;
         }
         if evaluates { self.evaluate() } else { Ok(()) }
+    }
+
+    /// Saves. If the disk is full, says so and goes on.
+    fn save_if_possible(&mut self) -> Result<()> {
+        match self.save() {
+            Err(e) if !is_fatal(&e) => {
+                self.observer.note(&format!("{e}. The run continues and saves again later: free disk space meanwhile"));
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Saves the result at the end; retries as often as the observer asks for it.
@@ -249,8 +309,13 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Evaluates on the validation data, if there is any and the run has not done so at this step.
+    /// Keeps a checkpoint of the step if its loss is the lowest so far.
     fn evaluate(&mut self) -> Result<()> {
         let Some(valid) = self.valid else { return Ok(()) };
+        if self.evaluations.last().is_some_and(|e| e.step == self.done()) {
+            return Ok(());
+        }
         let attention = self.trainer.attention;
         let line = loop {
             match self.trainer.evaluate(self.device, valid, attention) {
@@ -260,9 +325,15 @@ impl Run<'_, '_> {
                 done => break done.context("evaluating")?,
             }
         };
+        self.evaluations.push(line);
+        if self.best() == Some(line) {
+            self.save_if_possible()?;
+            if let Some(Err(e)) = self.folder.as_mut().map(|folder| folder.keep_best(line.step)) {
+                self.observer.note(&format!("{e}. An earlier checkpoint stays"));
+            }
+        }
         self.log(|folder| folder.log_eval(&line));
         self.observer.evaluated(&line);
-        self.eval = Some(line);
         Ok(())
     }
 }

@@ -162,9 +162,25 @@ pub struct TrainJob {
     /// Evaluate on the validation data every N steps and at the end; 0 for the end only
     #[arg(long, value_name = "N", default_value_t = DEFAULT.eval_every)]
     pub eval_every: u64,
-    /// Save every N steps and at the end; 0 for the end only
+    /// Stop after this many evaluations in a row without a lower loss
+    #[arg(long, value_name = "N", requires = "eval_every")]
+    pub early_stop: Option<u64>,
+    /// Save every N steps, when the run is stopped, and at the end; 0 for the last two only
     #[arg(long, value_name = "N", default_value_t = DEFAULT.save_every)]
     pub save_every: u64,
+    /// Keep the last N checkpoints, beside the one with the lowest validation loss
+    #[arg(long, value_name = "N", default_value_t = DEFAULT.keep_checkpoints)]
+    pub keep_checkpoints: usize,
+    /// Resume the unfinished run in the output folder; fails if there is none
+    ///
+    /// The same command without this flag resumes too, and starts a run where there is none.
+    #[serde(skip)]
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Replace the run that the output folder holds
+    #[serde(skip)]
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub overwrite: bool,
     /// Decay rates of the optimizer's running means [default: the optimizer's]
     #[arg(long, value_name = "B1,B2", value_parser = parse_betas)]
     pub betas: Option<(f64, f64)>,
@@ -220,7 +236,11 @@ const DEFAULT: TrainJob = TrainJob {
     recompute: false,
     chunk: ChunkLength::Auto,
     eval_every: 0,
+    early_stop: None,
     save_every: 200,
+    keep_checkpoints: 2,
+    resume: false,
+    overwrite: false,
     betas: None,
     eps: None,
     momentum: None,
@@ -262,6 +282,12 @@ impl TrainJob {
         ] {
             require(value >= 1, || format!("`{field}` {value} trains nothing: give at least 1"))?;
         }
+        require(self.keep_checkpoints >= 1, || "`keep_checkpoints` 0: a run needs at least 1 to resume from".into())?;
+        require(self.early_stop.is_none() || self.eval_every > 0, || {
+            "`early_stop` needs evaluations: give `eval_every`".into()
+        })?;
+        require(self.early_stop != Some(0), || "`early_stop` 0 stops nothing: give at least 1".into())?;
+        require(!(self.resume && self.overwrite), || "`resume` and `overwrite` exclude each other".into())?;
         let short = self.max_length.filter(|&n| n < 2);
         require(short.is_none(), || {
             "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()

@@ -3,13 +3,16 @@
 //! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
 //! the dense model. `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence
 //! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
-//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `keep.rs`) from files to the
-//! output folder. `probe.rs` exports the results of a forward and backward pass.
+//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `keep.rs`) from
+//! files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose checkpoints hold the
+//! state of the run (`saved_state.rs`). `probe.rs` exports the results of a forward and backward
+//! pass.
 
 mod chunk_length;
 mod distill;
 mod fit;
 mod gradient_step;
+mod held;
 mod job;
 mod keep;
 mod objective;
@@ -17,7 +20,9 @@ mod observer;
 mod probe;
 mod run;
 mod run_folder;
+mod run_log;
 mod save;
+mod saved_state;
 mod state;
 mod step_clock;
 mod stepper;
@@ -27,13 +32,15 @@ mod trainer;
 pub use chunk_length::ChunkLength;
 pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
+pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};
 pub use keep::Keep;
 pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{read_data, run, run_opened};
-pub use run_folder::{EVAL, METRICS, RunFolder, holds_result};
+pub use run_folder::RunFolder;
+pub use run_log::{EVAL, METRICS, read_steps};
 pub use save::save;
 pub use state::TrainerState;
 pub use stepper::{LossParts, StartedStep, StepReport, StepSettings, Stepper};

@@ -1,26 +1,28 @@
 //! The events of a run, for the command line's progress bar, the app's charts and tests.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Error;
 
 /// One line of `metrics.jsonl`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepLine {
     /// Number of the optimiser step, from 1.
     pub step: u64,
     /// Sum over the labelled tokens of the whole step divided by their count, before the update. With
     /// distillation, (1 - `distill`) · ce + `distill` · kl.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// With distillation, the mean cross-entropy over the labelled tokens, if there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ce: Option<f64>,
     /// With distillation, the mean divergence from the teacher.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
     /// Learning rate of the update.
     pub lr: f64,
     /// Global gradient norm before clipping.
+    #[serde(deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
     /// Tokens processed.
     pub tokens: usize,
@@ -31,16 +33,23 @@ pub struct StepLine {
 }
 
 /// One line of `eval.jsonl`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalLine {
     /// Optimiser steps done before the evaluation.
     pub step: u64,
     /// Mean loss over the labelled tokens of the validation data, with the training attention.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// exp(loss).
+    #[serde(deserialize_with = "null_is_nan")]
     pub perplexity: f64,
     /// Labelled tokens.
     pub tokens: usize,
+}
+
+/// JSON has no infinity and no NaN: both are written as null.
+fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// Summary of a run.
@@ -50,8 +59,14 @@ pub struct Summary {
     pub steps: u64,
     /// Loss of the last step, before its update.
     pub loss: Option<f64>,
+    /// Mean losses of the first and of the last tenth of the steps that this call ran, at least one.
+    pub first_loss: Option<f64>,
+    /// See `first_loss`.
+    pub last_loss: Option<f64>,
     /// Loss of the last evaluation.
     pub eval_loss: Option<f64>,
+    /// The evaluation with the lowest loss.
+    pub best: Option<EvalLine>,
     /// Tokens processed in all steps.
     pub tokens: usize,
     /// Duration of the whole run, including evaluations and saves.
@@ -62,6 +77,8 @@ pub struct Summary {
     pub peak_bytes: u64,
     /// Whether the observer ended the run early.
     pub cancelled: bool,
+    /// Whether the run ended early because evaluations no longer improved.
+    pub stopped_early: bool,
 }
 
 /// Observes a run. All methods do nothing by default.

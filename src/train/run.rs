@@ -8,8 +8,9 @@ use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
+use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
-use crate::data::dataset::{Dataset, Reader, Split};
+use crate::data::dataset::{Dataset, Example, Reader, Split};
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 use crate::text::tokenizer::Tokenizer;
@@ -38,7 +39,7 @@ fn run_valid(
     device: &mut dyn Executor,
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
-    let mut folder = RunFolder::new(&job.out, files, job.method)?;
+    let mut folder = RunFolder::open(job, files)?;
     if job.method == Method::Full {
         // Fails now rather than at the first save.
         files.config().to_hf_json().context("`method` full writes a Hugging Face model")?;
@@ -48,15 +49,45 @@ fn run_valid(
     }
     let data = read_data(job, files, observer)?;
     let mut trainer = Trainer::of_valid(device, files, job)?;
+    if let Some(text) = note_on_compression(trainer.attention, &data.train.examples) {
+        observer.note(&text);
+    }
     trainer.check_largest(device, &data.train.examples)?;
     if let (ChunkLength::Auto, Some(chunk)) = (job.chunk, trainer.chunk()) {
         observer.note(&format!(
             "the longest batch does not fit at once: long sequences stream in chunks of {chunk} tokens"
         ));
     }
-    folder.make()?;
+    folder.make(&data.train.examples)?;
+    if let Some(state) = folder.state()? {
+        trainer.load_state(device, &state).context("resuming")?;
+        observer.note(&format!("the run in {} resumes after step {}", job.out.display(), trainer.n_steps()));
+    }
     let done = trainer.fit(device, &data, Some(&mut folder), observer);
     done.map_err(|e| folder.explained(e))
+}
+
+/// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has
+/// S + 2L tokens.
+fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<String> {
+    let Attention::Lrsa(lrsa) = attention else { return None };
+    let shortest = lrsa.sink() + 2 * lrsa.lag();
+    let n = examples.iter().filter(|e| e.ids.len() > shortest).count();
+    let longest = examples.iter().map(|e| e.ids.len()).max()?;
+    if 2 * n >= examples.len() {
+        return None;
+    }
+    // Half of the longest text is then in whole partitions that can be compressed.
+    let lag = longest.saturating_sub(lrsa.sink()) / 4;
+    let advice = match 1 << lag.checked_ilog2().unwrap_or(0) {
+        lag @ 8.. if lag < lrsa.lag() => format!("; `lag` {lag} compresses the longest one, of {longest} tokens"),
+        _ => String::new(),
+    };
+    Some(format!(
+        "{n} of {} training examples have more than S + 2L = {shortest} tokens; the others are short for LRSA, which is \
+         dense attention there{advice}",
+        examples.len()
+    ))
 }
 
 /// Reads a job's data and rejects sequences longer than the model's positions. Notes truncated and

@@ -1,54 +1,69 @@
-//! A run's output folder: adapter or model, saved whole, and `metrics.jsonl` and `eval.jsonl`.
+//! A run's output folder: the result, saved whole, its settings, its logs and its checkpoints.
 //!
-//! The two logs grow during the run and survive every save.
+//! ```text
+//! OUT/adapter_model.safetensors …   the result of the last save
+//! OUT/job.json                      the settings, written before the first step
+//! OUT/metrics.jsonl, eval.jsonl     logs
+//! OUT/checkpoints/step-200/         the result of that step and the state to resume from
+//! OUT/checkpoints/run.lock          locked while a run writes to OUT
+//! OUT/checkpoints/unfinished/       what is being written
+//! ```
+//!
+//! A checkpoint appears whole: it is written under another name and renamed. Its files then become
+//! the result, one rename for each. Within a run only the weights change, so a reader never finds
+//! the weights of one run with the description of another.
 
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind as IoErrorKind, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::job::Method;
+use super::held::{CHECKPOINTS, FINISHED, Held, JOB, STEP, held, made_by, steps_in};
+use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, StepLine};
-use crate::atomic_file::write_folder;
+use super::run_log::{EVAL, METRICS, append, read_log, whole_lines};
+use super::saved_state::{is_state_file, read_state, write_state};
+use super::state::TrainerState;
+use crate::atomic_file::{sync_folder, write_file};
 use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::record::FILE as RECORD;
+use crate::data::dataset::Example;
 use crate::error::{Context, Error, Result};
 
-/// The log with one line per step.
-pub const METRICS: &str = "metrics.jsonl";
-/// The log with one line per evaluation.
-pub const EVAL: &str = "eval.jsonl";
-
-/// Whether a folder holds a result that a run with this method would replace.
-pub fn holds_result(out: &Path, method: Method) -> bool {
-    out.join(made_by(method).1).exists()
-}
-
-/// The result of a method: its name, and the file that identifies it.
-fn made_by(method: Method) -> (&'static str, &'static str) {
-    match method {
-        Method::Lora => ("an adapter", "adapter_config.json"),
-        Method::Full => ("a model", "config.json"),
-    }
-}
+const LOCK: &str = "run.lock";
+const UNFINISHED: &str = "unfinished";
 
 /// The output of one run.
 pub struct RunFolder<'a> {
     dir: PathBuf,
+    job: TrainJob,
     /// Source of the copied tokenizer and configuration.
     pub(super) files: &'a ModelFiles,
     /// Whether the folder holds the result of an earlier run.
     used: bool,
+    /// The step of the checkpoint that this run resumes from.
+    resumed_at: Option<u64>,
     /// The step of this run's last save.
-    pub(super) saved_at: Option<u64>,
+    saved_at: Option<u64>,
+    /// The step of the checkpoint with the lowest validation loss, which is kept.
+    best: Option<u64>,
+    /// Of the training data.
+    checksum: String,
+    /// Held until the run ends.
+    lock: Option<File>,
     metrics: Option<File>,
     eval: Option<File>,
 }
 
 impl<'a> RunFolder<'a> {
-    /// The folder `out`, not created yet. Rejects a file of that name, the model's own folder, and
-    /// a folder with the result of the other method: a reader could not tell which result is valid.
-    pub fn new(out: &Path, files: &'a ModelFiles, method: Method) -> Result<Self> {
+    /// The folder `out` of a job; creates nothing yet. Finds the checkpoint to resume from.
+    ///
+    /// Rejects a file of that name, the model's own folder, a folder with the result of the other
+    /// method (a reader could not tell which one is valid), a folder that another run writes to, and
+    /// one with another run unless the job has `overwrite`.
+    pub fn open(job: &TrainJob, files: &'a ModelFiles) -> Result<Self> {
+        let out = &job.out;
         if out.as_os_str().is_empty() {
             return Err(Error::usage("`out` is not a folder name"));
         }
@@ -64,8 +79,8 @@ impl<'a> RunFolder<'a> {
                 out.display()
             )));
         }
-        let (own, _) = made_by(method);
-        let (other, other_file) = made_by(match method {
+        let (own, own_file) = made_by(job.method);
+        let (other, other_file) = made_by(match job.method {
             Method::Lora => Method::Full,
             Method::Full => Method::Lora,
         });
@@ -76,8 +91,39 @@ impl<'a> RunFolder<'a> {
                 out.display()
             )));
         }
-        let used = holds_result(&dir, method);
-        Ok(Self { dir, files, used, saved_at: None, metrics: None, eval: None })
+        let lock = dir.join(CHECKPOINTS).join(LOCK);
+        if lock.is_file() {
+            locked(&lock, out)?;
+        }
+        let resumed_at = match held(job)? {
+            _ if job.overwrite => None,
+            Held::Nothing if job.resume => {
+                return Err(Error::usage(format!("`resume`: `out` {} holds no run to resume", out.display())));
+            }
+            Held::Nothing => None,
+            Held::Unfinished => steps_in(&dir)?.pop(),
+            Held::Other(what) => {
+                let advice = if job.resume {
+                    "`resume` needs an unfinished run with the same settings"
+                } else {
+                    "choose another folder, or replace it with `overwrite`"
+                };
+                return Err(Error::usage(format!("`out` {} holds {what}: {advice}", out.display())));
+            }
+        };
+        Ok(Self {
+            used: dir.join(own_file).exists(),
+            dir,
+            job: job.clone(),
+            files,
+            resumed_at,
+            saved_at: None,
+            best: None,
+            checksum: String::new(),
+            lock: None,
+            metrics: None,
+            eval: None,
+        })
     }
 
     /// The folder's absolute path.
@@ -85,21 +131,207 @@ impl<'a> RunFolder<'a> {
         &self.dir
     }
 
-    /// Creates the folder and verifies that files can be written to it the way a save does.
-    pub fn make(&self) -> Result<()> {
-        let probe = format!(".longreach-{}.probe", std::process::id());
-        let prove = || -> Result<()> {
-            fs::create_dir_all(&self.dir)?;
-            write_folder(&self.dir, |folder| Ok(fs::write(folder.join(&probe), "")?))?;
-            Ok(fs::remove_file(self.dir.join(&probe))?)
+    /// The step of the checkpoint that the run resumes from.
+    pub fn resumed_at(&self) -> Option<u64> {
+        self.resumed_at
+    }
+
+    /// The step of this run's last save.
+    pub(super) fn saved_at(&self) -> Option<u64> {
+        self.saved_at
+    }
+
+    /// The folder of the checkpoint of a step.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.dir.join(CHECKPOINTS).join(format!("{STEP}{step}"))
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.dir.join(CHECKPOINTS).join(UNFINISHED)
+    }
+
+    /// Creates and locks the folder, removes what killed runs left, and writes the settings. A run
+    /// that resumes cuts the logs behind its checkpoint; a new one removes earlier checkpoints.
+    /// `examples` are those that the run trains on.
+    pub fn make(&mut self, examples: &[Example]) -> Result<()> {
+        self.checksum = checksum(examples);
+        let out = self.job.out.display().to_string();
+        let mut make = || -> Result<()> {
+            let checkpoints = self.dir.join(CHECKPOINTS);
+            fs::create_dir_all(&checkpoints)?;
+            self.lock = Some(locked(&checkpoints.join(LOCK), &self.job.out)?);
+            self.sweep()?;
+            self.place(JOB, &(serde_json::to_string_pretty(&self.job)? + "\n"))?;
+            match self.resumed_at {
+                Some(step) => self.cut_logs(step),
+                None => Ok(()),
+            }
         };
-        prove().with_context(|| format!("`out` {} cannot be written to", self.dir.display()))
+        let made = make();
+        made.map_err(|e| match e.kind() {
+            crate::ErrorKind::Usage => e,
+            _ => e.context(format!("`out` {out} cannot be written to")),
+        })
+    }
+
+    /// Removes what runs left that were killed, and, in a new run, the checkpoints of earlier ones.
+    fn sweep(&self) -> Result<()> {
+        let is_left_over = |name: &str| name.starts_with(".longreach-") || name == UNFINISHED;
+        let is_earlier = |name: &str| self.resumed_at.is_none() && (name.starts_with(STEP) || name == FINISHED);
+        for (dir, is_gone) in [
+            (self.dir.clone(), &(|name: &str| name.starts_with(".longreach-")) as &dyn Fn(&str) -> bool),
+            (self.dir.join(CHECKPOINTS), &|name| is_left_over(name) || is_earlier(name)),
+        ] {
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                if entry.file_name().to_str().is_some_and(is_gone) {
+                    remove(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a small file of the run's folder: beside the checkpoints first, so that a kill leaves
+    /// nothing among the results.
+    fn place(&self, name: &str, text: &str) -> Result<()> {
+        let unfinished = self.dir.join(CHECKPOINTS).join(name);
+        write_file(&unfinished, text)?;
+        Ok(fs::rename(&unfinished, self.dir.join(name))?)
+    }
+
+    fn cut_logs(&mut self, step: u64) -> Result<()> {
+        let metrics: Vec<StepLine> = whole_lines(&self.dir.join(METRICS))?;
+        let eval: Vec<EvalLine> = whole_lines(&self.dir.join(EVAL))?;
+        self.metrics = self.rewritten(METRICS, metrics.iter().filter(|line| line.step <= step))?;
+        self.eval = self.rewritten(EVAL, eval.iter().filter(|line| line.step <= step))?;
+        Ok(())
+    }
+
+    /// Writes a log anew and opens it at its end; `None` if it has no lines.
+    fn rewritten(&self, name: &str, lines: impl Iterator<Item = impl Serialize>) -> Result<Option<File>> {
+        let lines = lines.map(|line| Ok(serde_json::to_string(&line)? + "\n")).collect::<Result<String>>()?;
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        self.place(name, &lines)?;
+        let mut file = File::options().write(true).open(self.dir.join(name))?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Some(file))
+    }
+
+    /// The state to resume from. Fails if the training data has changed since the run began.
+    pub fn state(&self) -> Result<Option<TrainerState>> {
+        let Some(step) = self.resumed_at else { return Ok(None) };
+        let (state, data) = read_state(&self.checkpoint(step))?;
+        if data != self.checksum {
+            return Err(Error::usage(format!(
+                "the training data is not what the run in {} began with: bring it back, or begin anew with `overwrite`",
+                self.dir.display()
+            )));
+        }
+        Ok(Some(state))
+    }
+
+    /// The evaluations of the run up to its checkpoint.
+    pub(super) fn evaluations(&self) -> Result<Vec<EvalLine>> {
+        if self.resumed_at.is_some() { read_log(&self.dir.join(EVAL)) } else { Ok(Vec::new()) }
+    }
+
+    /// Saves a step: as a checkpoint, and its files as the result. `write` writes these to the folder
+    /// it is given, which does not exist yet, and returns the state. Keeps what is saved if it fails.
+    pub(super) fn save(&mut self, step: u64, write: impl FnOnce(&Path) -> Result<TrainerState>) -> Result<()> {
+        if self.saved_at == Some(step) {
+            return Ok(());
+        }
+        let checkpoint = self.save_checkpoint(step, write)?;
+        self.publish(&checkpoint).with_context(|| format!("writing the folder {}", self.dir.display()))?;
+        self.saved_at = Some(step);
+        self.prune()
+    }
+
+    /// Saves the checkpoint of a step, and leaves the result as it is. Returns its folder.
+    pub(super) fn save_checkpoint(
+        &mut self,
+        step: u64,
+        write: impl FnOnce(&Path) -> Result<TrainerState>,
+    ) -> Result<PathBuf> {
+        let checkpoint = self.checkpoint(step);
+        if !checkpoint.is_dir() {
+            let unfinished = self.unfinished();
+            let fill = || -> Result<()> {
+                remove(&unfinished)?;
+                let state = write(&unfinished)?;
+                write_state(&unfinished, &state, &self.checksum)?;
+                fs::rename(&unfinished, &checkpoint).with_context(|| checkpoint.display().to_string())?;
+                sync_folder(&self.dir.join(CHECKPOINTS));
+                Ok(())
+            };
+            if let Err(e) = fill() {
+                remove(&unfinished).ok(); // makes room; the next save or run tries again
+                return Err(e);
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Makes the files of a checkpoint the result, those that describe the others last.
+    fn publish(&self, checkpoint: &Path) -> Result<()> {
+        if self.used && self.saved_at.is_none() && self.resumed_at.is_none() {
+            // Of an earlier run: its description must not stand beside the new weights.
+            for name in [made_by(self.job.method).1, RECORD] {
+                remove(&self.dir.join(name))?;
+            }
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(checkpoint)? {
+            names.push(entry?.file_name());
+        }
+        names.retain(|name| !is_state_file(name));
+        names.sort_by_key(|name| (Path::new(name).extension().is_some_and(|e| e == "json"), name.clone()));
+        let unfinished = self.unfinished();
+        for name in names {
+            let (from, to) = (checkpoint.join(&name), self.dir.join(&name));
+            remove(&unfinished)?;
+            // Not every file system has links.
+            if fs::hard_link(&from, &unfinished).is_err() {
+                fs::copy(&from, &unfinished)?;
+                File::open(&unfinished)?.sync_all()?;
+            }
+            fs::rename(&unfinished, &to).with_context(|| to.display().to_string())?;
+        }
+        sync_folder(&self.dir);
+        Ok(())
+    }
+
+    /// Names the step whose checkpoint is kept as the best.
+    pub(super) fn keep_best(&mut self, step: u64) -> Result<()> {
+        self.best = Some(step);
+        self.prune()
+    }
+
+    /// Removes all checkpoints but the last ones and the best one.
+    fn prune(&self) -> Result<()> {
+        let mut steps = steps_in(&self.dir)?;
+        steps.truncate(steps.len().saturating_sub(self.job.keep_checkpoints));
+        for step in steps.into_iter().filter(|&step| Some(step) != self.best) {
+            let unfinished = self.unfinished();
+            remove(&unfinished)?;
+            fs::rename(self.checkpoint(step), &unfinished)?;
+            remove(&unfinished)?;
+        }
+        Ok(())
+    }
+
+    /// Records that the run is finished: there is nothing to resume.
+    pub(super) fn finish(&self) -> Result<()> {
+        write_file(&self.dir.join(CHECKPOINTS).join(FINISHED), "")
     }
 
     /// Adds a note to the error if the run failed before its first save and the folder holds an
     /// earlier result; this run's logs would otherwise seem to belong to that result.
     pub(super) fn explained(&self, e: Error) -> Error {
-        if !self.used || self.saved_at.is_some() {
+        if !self.used || self.saved_at.is_some() || self.resumed_at.is_some() {
             return e;
         }
         let logs = if self.metrics.is_some() { format!(", but {METRICS} is from this run") } else { String::new() };
@@ -120,74 +352,39 @@ impl<'a> RunFolder<'a> {
     }
 }
 
-fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result<()> {
-    let mut write = || -> Result<()> {
-        if file.is_none() {
-            // Removes a link too, rather than writing through it.
-            if path.symlink_metadata().is_ok() {
-                fs::remove_file(path)?;
-            }
-            *file = Some(File::create_new(path)?);
-        }
-        let text = serde_json::to_string(line)? + "\n";
-        let Some(file) = file else { return Ok(()) };
-        let before = file.stream_position()?;
-        let written = file.write_all(text.as_bytes());
-        if written.is_err() {
-            // A partial line would corrupt the next one too.
-            file.set_len(before)?;
-            file.seek(SeekFrom::Start(before))?;
-        }
-        Ok(written?)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+/// The open and locked file that says that a run writes to `out`. Fails if another run holds it.
+fn locked(path: &Path, out: &Path) -> Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::usage(format!(
+            "another run is writing to `out` {}: wait for its end, or give another folder",
+            out.display()
+        ))),
+        // A file system without locks.
+        Err(TryLockError::Error(e)) if e.kind() == IoErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(e)) => Err(e.into()),
+    }
+}
+
+/// Removes a file or a folder; absent is fine.
+fn remove(path: &Path) -> Result<()> {
+    let Ok(found) = path.symlink_metadata() else { return Ok(()) };
+    let removed = if found.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.with_context(|| format!("removing {}", path.display()))
+}
+
+/// A checksum of examples and their order.
+fn checksum(examples: &[Example]) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for example in examples {
+        hasher.update(&(example.ids.len() as u64).to_le_bytes());
+        hasher.update(bytemuck::cast_slice(&example.ids));
+        hasher.update(bytemuck::cast_slice(&example.labels));
+    }
+    format!("crc32 {:08x}", hasher.finalize())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn adapters_and_models_are_not_mixed() {
-        let dir = tempfile::tempdir().unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
-        let files = ModelFiles::open(&model.display().to_string(), None).unwrap();
-        let open = |method| RunFolder::new(dir.path(), &files, method).map(|folder| folder.used);
-        assert!(!open(Method::Lora).unwrap() && !open(Method::Full).unwrap());
-        for (file, own, other) in
-            [("adapter_config.json", Method::Lora, Method::Full), ("config.json", Method::Full, Method::Lora)]
-        {
-            fs::write(dir.path().join(file), "{}").unwrap();
-            let e = open(other).unwrap_err();
-            assert!(e.kind() == crate::ErrorKind::Usage && e.to_string().contains(file), "{e}");
-            assert!(open(own).unwrap());
-            fs::remove_file(dir.path().join(file)).unwrap();
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_log_is_not_written_through_a_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let [precious, log] = ["precious.txt", METRICS].map(|name| dir.path().join(name));
-        fs::write(&precious, "precious").unwrap();
-        std::os::unix::fs::symlink(&precious, &log).unwrap();
-        let mut file = None;
-        (1..=2).for_each(|n| append(&mut file, &log, &n).unwrap());
-        assert_eq!(fs::read_to_string(&log).unwrap(), "1\n2\n");
-        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
-    }
-
-    #[test]
-    fn making_a_folder_leaves_it_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
-        let files = ModelFiles::open(&model.display().to_string(), None).unwrap();
-        let out = dir.path().join("a/b");
-        for _ in 0..2 {
-            RunFolder::new(&out, &files, Method::Lora).unwrap().make().unwrap();
-            assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
-        }
-        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
-    }
-}
+#[path = "run_folder_tests.rs"]
+mod tests;

@@ -114,7 +114,14 @@ fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static st
     let generation = json!({ "bos_token_id": files.config().bos, "eos_token_id": stop });
     let mut out = vec![("generation_config.json", pretty(&generation)?)];
     if let Ok(tokenizer) = files.tokenizer() {
-        let mut config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": null, "eos_token": null });
+        // Without the names of the inputs, transformers' class also makes token_type_ids, which models
+        // refuse.
+        let mut config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "attention_mask"],
+            "bos_token": null,
+            "eos_token": null,
+        });
         for (role, token) in tokenizer.special_tokens().variables() {
             config[role] = token.clone();
         }

@@ -18,4 +18,6 @@ pub struct TrainerState {
     pub epoch: u64,
     /// Examples of that epoch used so far.
     pub position: usize,
+    /// The length of the chunks in which long sequences stream, `None` if none does.
+    pub chunk: Option<usize>,
 }

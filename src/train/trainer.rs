@@ -3,6 +3,8 @@
 //! `fit.rs` runs the training loop and `stepper.rs` one step; `run.rs` opens files and rejects
 //! invalid inputs.
 
+use std::path::{Path, PathBuf};
+
 use super::chunk_length::ChunkLength;
 use super::job::{Method, TrainJob};
 use super::observer::EvalLine;
@@ -74,7 +76,7 @@ impl Trainer {
         let parameters = read_tensors(device, self.parameters())?;
         let optimizer = self.stepper.optimizer_state(device, &self.loaded)?;
         let ((epoch, position), micro_batches) = (self.place, self.stepper.n_micro());
-        Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position })
+        Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position, chunk: self.chunk() })
     }
 
     /// Continues from the state of a trainer of the same job. Fails, and changes nothing, if the
@@ -85,6 +87,7 @@ impl Trainer {
         self.stepper.load_state(device, &self.loaded, &state.optimizer, state.micro_batches)?;
         write_tensors(device, &parameters, &values)?;
         self.place = (state.epoch, state.position);
+        self.stepper.set_chunk(state.chunk);
         Ok(())
     }
 
@@ -118,12 +121,22 @@ impl Trainer {
         Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
     }
 
-    /// Writes the adapter or the model to a run's folder, which records the step.
+    /// Saves a checkpoint of this step, and its adapter or model as the result, in a run's folder.
     pub fn save(&self, device: &mut dyn Executor, folder: &mut RunFolder<'_>) -> Result<()> {
-        save(device, folder.dir(), folder.files, &self.loaded, self.adapter.as_ref(), self.attention)
-            .context("saving")?;
-        folder.saved_at = Some(self.n_steps());
-        Ok(())
+        let files = folder.files;
+        folder.save(self.n_steps(), |dir| self.write(device, dir, files)).context("saving")
+    }
+
+    /// Saves a checkpoint of this step, and leaves the result as it is. Returns its folder.
+    pub(super) fn save_checkpoint(&self, device: &mut dyn Executor, folder: &mut RunFolder<'_>) -> Result<PathBuf> {
+        let files = folder.files;
+        folder.save_checkpoint(self.n_steps(), |dir| self.write(device, dir, files)).context("saving")
+    }
+
+    /// Writes the adapter or the model to a folder and returns the state.
+    fn write(&self, device: &mut dyn Executor, dir: &Path, files: &ModelFiles) -> Result<TrainerState> {
+        save(device, dir, files, &self.loaded, self.adapter.as_ref(), self.attention)?;
+        self.state(device)
     }
 
     /// Rejects data whose largest batch, made of the longest examples, is known not to fit on the

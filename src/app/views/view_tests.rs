@@ -126,11 +126,15 @@ fn trained() -> App {
         steps: 40,
         loss: Some(0.52),
         eval_loss: None,
+        best: None,
+        first_loss: None,
+        last_loss: None,
         tokens: 38_400,
         seconds: 244.0,
         tokens_per_s: 157.0,
         peak_bytes: 1_301_000_000,
         cancelled: true,
+        stopped_early: false,
     }));
     app.on_event(Event::Opened(card()));
     app

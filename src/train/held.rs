@@ -1,0 +1,108 @@
+//! What the output folder of a job holds: nothing, this job's unfinished run, or something else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::job::{Method, TrainJob};
+use crate::error::{Context, Result};
+use crate::small_file;
+
+/// The settings of a run.
+pub(super) const JOB: &str = "job.json";
+/// The folder of a run's checkpoints.
+pub(super) const CHECKPOINTS: &str = "checkpoints";
+/// Exists in the folder of checkpoints once the run is finished.
+pub(super) const FINISHED: &str = "finished";
+/// The beginning of a checkpoint's name.
+pub(super) const STEP: &str = "step-";
+
+/// The fields of a job that change nothing of what is trained: a run may resume with others.
+const BESIDE_TRAINING: [&str; 5] = ["out", "eval_every", "save_every", "keep_checkpoints", "early_stop"];
+
+/// What the folder of a job holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing that a run would replace.
+    Nothing,
+    /// A run of this job that has not reached its end. A run of the job resumes it.
+    Unfinished,
+    /// Another run or a finished one, in words. A run replaces it only with the job's `overwrite`.
+    Other(String),
+}
+
+/// What the folder `out` of a job holds.
+pub fn held(job: &TrainJob) -> Result<Held> {
+    let dir = &job.out;
+    let (own, own_file) = made_by(job.method);
+    let has_result = dir.join(own_file).exists();
+    let path = dir.join(JOB);
+    if !path.is_file() {
+        return Ok(if has_result { Held::Other(format!("{own} ({own_file})")) } else { Held::Nothing });
+    }
+    if !has_result && steps_in(dir)?.is_empty() && !read_is_same(&path, job) {
+        return Ok(Held::Nothing);
+    }
+    let Ok(recorded) = read_job(&path) else {
+        return Ok(Held::Other(format!("a run whose {JOB} this version cannot read")));
+    };
+    let differences = differences(&recorded, job)?;
+    Ok(if !differences.is_empty() {
+        Held::Other(format!("a run with other settings ({})", differences.join(", ")))
+    } else if dir.join(CHECKPOINTS).join(FINISHED).exists() {
+        Held::Other("this run, which is finished".into())
+    } else {
+        Held::Unfinished
+    })
+}
+
+fn read_job(path: &Path) -> Result<TrainJob> {
+    serde_json::from_str(&small_file::read_text(path)?).with_context(|| path.display().to_string())
+}
+
+fn read_is_same(path: &Path, job: &TrainJob) -> bool {
+    read_job(path).and_then(|recorded| differences(&recorded, job)).is_ok_and(|found| found.is_empty())
+}
+
+/// The settings in which two jobs would train differently, such as "`lr` 0.001, not 0.0002".
+fn differences(recorded: &TrainJob, job: &TrainJob) -> Result<Vec<String>> {
+    let (there, here) = (serde_json::to_value(recorded)?, serde_json::to_value(job)?);
+    let (Value::Object(there), Value::Object(here)) = (there, here) else { unreachable!("a job is an object") };
+    let word = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "by default".to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    };
+    let names: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let differs = |name: &&String| !BESIDE_TRAINING.contains(&name.as_str()) && there.get(*name) != here.get(*name);
+    let told = |name: &String| {
+        let setting = if name == "keeps" { "keep" } else { name };
+        format!("`{setting}` {}, not {}", word(there.get(name)), word(here.get(name)))
+    };
+    Ok(names.into_iter().filter(differs).map(told).collect())
+}
+
+/// The steps of the checkpoints in a run's folder, in ascending order.
+pub(super) fn steps_in(dir: &Path) -> Result<Vec<u64>> {
+    let checkpoints = dir.join(CHECKPOINTS);
+    if !checkpoints.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut steps = Vec::new();
+    for entry in fs::read_dir(&checkpoints).with_context(|| checkpoints.display().to_string())? {
+        let name = entry?.file_name();
+        steps.extend(name.to_str().and_then(|name| name.strip_prefix(STEP)).and_then(|n| n.parse::<u64>().ok()));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// The result of a method: its name, and the file that identifies it.
+pub(super) fn made_by(method: Method) -> (&'static str, &'static str) {
+    match method {
+        Method::Lora => ("an adapter", "adapter_config.json"),
+        Method::Full => ("a model", "config.json"),
+    }
+}
