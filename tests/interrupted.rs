@@ -48,6 +48,13 @@ impl Bench {
         self.command(name, more).output().unwrap()
     }
 
+    /// Whether an adapter generates.
+    fn generates(&self, adapter: &Path) -> bool {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longreach"));
+        command.args(["generate", "--device", "cpu", "--model", MODEL, "--prompt", "a", "--max-tokens", "1"]);
+        command.arg("--adapter").arg(adapter).output().unwrap().status.success()
+    }
+
     fn start(&self, name: &str, more: &str) -> Child {
         self.command(name, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -92,6 +99,8 @@ fn a_run_that_is_killed_ends_as_one_that_is_not() {
             wait_for_steps(&out, n);
             child.kill().unwrap();
             child.wait().unwrap();
+            let has = |file: &str| out.join(file).is_file();
+            assert!(!has("adapter_config.json") || bench.generates(&out), "{name}: what a kill leaves is whole");
         }
         let end = bench.run(name, flags);
         assert!(end.status.success(), "{name}: {}", stderr(&end));
@@ -104,7 +113,7 @@ fn a_run_that_is_killed_ends_as_one_that_is_not() {
         let hidden = |dir: &Path| {
             std::fs::read_dir(dir).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with('.'))
         };
-        assert!(!hidden(&out) && !hidden(&out.join("checkpoints")));
+        assert!(!hidden(&out) && !hidden(&out.join("checkpoints")) && !out.join("checkpoints/unfinished").exists());
         let again = bench.run(name, flags);
         assert!(again.status.code() == Some(2) && stderr(&again).contains("is finished"), "{}", stderr(&again));
     }
@@ -171,17 +180,30 @@ fn the_best_state_is_kept_and_named() {
     assert_eq!(last, best["step"].as_u64().unwrap() + 20, "two evaluations without a lower loss");
     let checkpoint = bench.out("out").join("checkpoints").join(format!("step-{}", best["step"]));
     assert!(said.contains(checkpoint.to_str().unwrap()), "{said}");
-    let generated = Command::new(env!("CARGO_BIN_EXE_longreach"))
-        .args(["generate", "--device", "cpu", "--model", MODEL, "--prompt", "a", "--max-tokens", "1", "--adapter"])
-        .arg(&checkpoint)
-        .output()
-        .unwrap();
-    assert!(generated.status.success(), "{}", stderr(&generated));
+    assert!(bench.generates(&checkpoint));
 }
 
 #[test]
 fn a_run_that_learns_nothing_says_so() {
     let bench = Bench::new();
     let done = bench.run("out", "--steps 30 --lr 1e6 --clip 0");
-    assert!(!done.status.success() || stderr(&done).contains("worse at the end"), "{}", stderr(&done));
+    let said = if done.status.success() { "worse at the end" } else { "diverged" };
+    assert!(stderr(&done).contains(said), "{}", stderr(&done));
+}
+
+#[test]
+fn a_dry_run_says_what_the_run_takes_and_writes_nothing() {
+    let bench = Bench::new();
+    let flags = "--steps 5 --batch-size 2 --recompute";
+    let done = bench.run("out", &format!("{flags} --dry-run --json"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(!bench.out("out").exists(), "nothing is written");
+    let forecast: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let planned: u64 = forecast["memory"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
+    let run = bench.run("out", &format!("{flags} --json"));
+    let summary: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let used = summary["peak_bytes"].as_u64().unwrap();
+    assert!(planned.abs_diff(used) * 50 < used, "planned {planned} bytes, used {used}");
+    assert!(forecast["steps"] == 5 && forecast["seconds_per_step"].as_f64().unwrap() > 0.0, "{forecast}");
+    assert!(stderr(&run).contains("device memory of the largest step"), "{}", stderr(&run));
 }

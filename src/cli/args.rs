@@ -18,7 +18,7 @@ use crate::train::Keep;
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
     /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
-    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
+    #[arg(long, short, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
     /// Folder with a LoRA adapter in PEFT format
     #[arg(long, value_name = "DIR")]

@@ -89,6 +89,9 @@ impl CommonArgs {
     /// Opens the model files only, after a look at the output folder.
     pub fn files(&self) -> Result<ModelFiles> {
         self.out.iter().try_for_each(|dir| check_target(&dir.join(REPORT)))?;
+        for name in &self.attentions {
+            Policy::parse(name, Lrsa::DEFAULT_SINK, Lrsa::DEFAULT_LAG, self.seed)?; // before a model is downloaded
+        }
         self.model.open()
     }
 

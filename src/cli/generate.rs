@@ -76,7 +76,7 @@ struct PromptArgs {
 #[group(required = true, multiple = false)]
 struct PromptSource {
     /// The prompt; - reads standard input
-    #[arg(long, value_name = "TEXT|-", allow_hyphen_values = true)]
+    #[arg(long, short, value_name = "TEXT|-", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// File with the prompt; a final line break is removed, as for standard input
     #[arg(long, value_name = "FILE")]
@@ -91,7 +91,7 @@ struct PromptSource {
 struct SamplingArgs {
     /// Temperature; 0 is greedy and turns off what generation_config.json sets [default: that of
     /// generation_config.json, else 0]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, alias = "temperature", value_name = "T", allow_negative_numbers = true)]
     temp: Option<f32>,
     /// Top-k: sample from the K most likely tokens; 0 disables it
     #[arg(long, value_name = "K")]

@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and a closed terminal: the first asks the work to end in order, and the next ends
-//! the program at once.
+//! Ctrl-C and SIGTERM, and on Unix a closed terminal: the first asks the work to end in order, and the
+//! next ends the program at once. A program that was started to survive its terminal (`nohup`) does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,25 @@ pub fn catch(what: &'static str) -> Result<()> {
         }
         note(&format!("\n{what}. Once more ends it at once"));
     };
-    ctrlc::set_handler(handler).map_err(|e| Error::new(format!("catching signals: {e}")))
+    keeping_nohup(|| ctrlc::set_handler(handler)).map_err(|e| Error::new(format!("catching signals: {e}")))
+}
+
+/// Sets a handler, and leaves SIGHUP ignored if it was.
+#[cfg(unix)]
+fn keeping_nohup<T>(set: impl FnOnce() -> T) -> T {
+    // SAFETY: SIGHUP and SIG_IGN are a valid signal and disposition; what was there comes back.
+    let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    let done = set();
+    if before == libc::SIG_IGN {
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    }
+    done
+}
+
+#[cfg(not(unix))]
+fn keeping_nohup<T>(set: impl FnOnce() -> T) -> T {
+    set()
 }
 
 /// Whether a signal came.

@@ -16,6 +16,7 @@ mod eval;
 mod eval_common;
 mod eval_tasks;
 mod flags;
+mod forecast_table;
 mod generate;
 mod id_lists;
 mod info;

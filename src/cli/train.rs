@@ -4,13 +4,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::{AttentionArgs, AttentionName, DeviceArgs};
+use super::forecast_table;
 use super::interrupt;
 use super::output::{note, print_line};
 use super::train_progress::Progress;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Error, ErrorKind, Result};
-use crate::train::{Keep, Summary, TrainJob, run_opened};
+use crate::train::{Held, Keep, Method, Summary, TrainJob, dry_run, held, run_opened};
 
 /// How often a run that loses its device opens it again.
 const MOST_LOST: usize = 3;
@@ -24,6 +25,9 @@ pub struct TrainArgs {
     device: DeviceArgs,
     #[command(flatten)]
     attention: AttentionArgs,
+    /// Check everything, say what the run will take and how long, and train nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Print a JSON object at the end
     #[arg(long)]
     json: bool,
@@ -66,23 +70,33 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         Some(d) => format!(", distilled with weight {} from the {}", d.weight, d.teacher.described()),
     };
     note(&format!("training with {attention}{drawn}{taught} on {}", device.name()));
+    if args.dry_run {
+        let forecast = dry_run(&job, &files, device.as_mut(), &mut Progress::default())?;
+        forecast_table::tell(&forecast);
+        return if args.json { print_line(&serde_json::to_string(&forecast)?) } else { Ok(()) };
+    }
     interrupt::catch("stopping after this step, and saving")?;
     let mut n_lost = 0;
     let summary = loop {
         match run_opened(&job, &files, device.as_mut(), &mut Progress::default()) {
             Err(e) if e.kind() == ErrorKind::DeviceLost && n_lost < MOST_LOST => {
                 n_lost += 1;
-                note(&format!("{e}. Opening the device again"));
+                let name = device.name();
                 drop(device);
                 device = args.device.open()?;
-                job.overwrite = false; // goes on from the last checkpoint
+                if device.name() != name {
+                    return Err(e.context(format!("and {} is what is left", device.name())));
+                }
+                note(&format!("{e}. The device is open again, and the run goes on from its last checkpoint"));
+                job.overwrite &= held(&job)? != Held::Unfinished;
             }
             done => break done?,
         }
     };
     report(args, &summary, &device.name())?;
     if summary.cancelled {
-        let text = format!("stopped after step {}; the same command goes on from there", summary.steps);
+        let command = if args.job.overwrite { "the same command without --overwrite" } else { "the same command" };
+        let text = format!("stopped after step {}; {command} goes on from there", summary.steps);
         return Err(Error::of_kind(ErrorKind::Interrupted, text));
     }
     Ok(())
@@ -108,6 +122,9 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
         });
         return print_line(&value.to_string());
     }
+    if summary.steps == 0 {
+        return print_line("stopped before the first step: nothing is saved");
+    }
     let loss = |name: &str, loss: Option<f64>| loss.map(|l| format!(", {name} {l:.4}")).unwrap_or_default();
     print_line(&format!(
         "{} steps{}{}, {} tokens in {:.1} s ({:.0} tokens/s), {:.1} MiB of device memory; saved to {out}",
@@ -118,7 +135,12 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
         summary.seconds,
         summary.tokens_per_s,
         summary.peak_bytes as f64 / (1 << 20) as f64
-    ))
+    ))?;
+    let model = match args.job.method {
+        Method::Lora => format!("{} --adapter {out}", args.job.model),
+        Method::Full => out,
+    };
+    print_line(&format!("next: longreach generate --model {model} --prompt \"Once upon a time\""))
 }
 
 /// What the run was worth: whether it stopped early, learnt nothing, or had a better state before.
@@ -131,7 +153,7 @@ fn notes_on(summary: &Summary, out: &str) -> Vec<String> {
         ));
     }
     if let Some((first, last)) = summary.first_loss.zip(summary.last_loss)
-        && (last > first * 1.02 || !last.is_finite())
+        && last > first * 1.05
     {
         notes.push(format!(
             "note: the loss is worse at the end of the run ({last:.4}) than at its start ({first:.4}), means of a tenth of \

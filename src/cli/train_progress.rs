@@ -5,10 +5,11 @@ use std::io::IsTerminal;
 use indicatif::ProgressBar;
 
 use super::flags::with_flags;
+use super::forecast_table;
 use super::interrupt;
 use super::output::{bar, note};
 use crate::error::Error;
-use crate::train::{EvalLine, Observer, StepLine};
+use crate::train::{EvalLine, Forecast, Observer, StepLine};
 
 /// Approximate number of plain lines per run.
 const PLAIN_LINES: u64 = 20;
@@ -36,6 +37,10 @@ impl Progress {
 impl Observer for Progress {
     fn note(&mut self, text: &str) {
         self.say(&format!("note: {text}"));
+    }
+
+    fn forecast(&mut self, forecast: &Forecast) {
+        forecast_table::tell(forecast);
     }
 
     fn started(&mut self, total_steps: u64, n_examples: usize) {

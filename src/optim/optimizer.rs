@@ -51,6 +51,11 @@ impl Optimizer {
         Ok(Self { rule, step: 0, slots })
     }
 
+    /// Number of state slots for each parameter.
+    pub fn n_slots(&self) -> usize {
+        self.rule.slots().len()
+    }
+
     /// Number of steps recorded so far.
     pub fn n_steps(&self) -> u64 {
         self.step

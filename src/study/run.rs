@@ -325,7 +325,7 @@ impl Study<'_> {
     }
 }
 
-/// Forwards training progress and records the losses.
+/// Forwards training progress.
 struct Watch<'a> {
     observer: &'a mut dyn StudyObserver,
     total: usize,

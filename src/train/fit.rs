@@ -55,7 +55,7 @@ impl Trainer {
             lacks_log: false,
         };
         if let (Some(best), Some(folder)) = (run.best(), &mut run.folder) {
-            folder.keep_best(best.step)?;
+            folder.keep_best(best.step);
         }
         run.all()
     }
@@ -131,11 +131,12 @@ impl Run<'_, '_> {
         }
         let Totals { tokens, seconds, ref losses } = self.totals;
         let tenth = losses.len().div_ceil(10);
+        let is_whole = losses.len() as u64 == self.total && losses.len() >= 20;
         Ok(Summary {
             steps: self.done(),
             loss: losses.last().copied(),
-            first_loss: mean(&losses[..tenth]),
-            last_loss: mean(&losses[losses.len() - tenth..]),
+            first_loss: mean(&losses[..tenth]).filter(|_| is_whole),
+            last_loss: mean(&losses[losses.len() - tenth..]).filter(|_| is_whole),
             eval_loss: self.evaluations.last().map(|e| e.loss),
             best: self.best(),
             tokens,
@@ -149,7 +150,8 @@ impl Run<'_, '_> {
 
     /// The evaluation with the lowest loss, the first of equal ones.
     fn best(&self) -> Option<EvalLine> {
-        self.evaluations.iter().copied().min_by(|a, b| a.loss.total_cmp(&b.loss))
+        let finite = self.evaluations.iter().copied().filter(|e| e.loss.is_finite());
+        finite.min_by(|a, b| a.loss.total_cmp(&b.loss))
     }
 
     /// Whether the last evaluations, as many as the job's `early_stop`, had no lower loss.
@@ -235,12 +237,13 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Saves the weights, which a step with gradients that are not finite left as they were, and adds
-    /// to its error where they are.
+    /// Saves what was learnt before a step diverged, and adds to its error where it is. A step with
+    /// gradients that are not finite changes nothing; one that was queued behind it may have. A run
+    /// that resumes from there leaves out the data of the step.
     fn saved_before_divergence(&mut self, e: Error) -> Error {
         let Some(folder) = &mut self.folder else { return e };
         match self.trainer.save_checkpoint(self.device, folder) {
-            Ok(checkpoint) => e.context(format!("the weights before this step are in {}", checkpoint.display())),
+            Ok(checkpoint) => e.context(format!("what was learnt before is in {}", checkpoint.display())),
             Err(failed) => e.context(failed),
         }
     }
@@ -317,6 +320,8 @@ impl Run<'_, '_> {
             return Ok(());
         }
         let attention = self.trainer.attention;
+        // Where validation texts need shorter chunks than training texts, training keeps its own.
+        let chunk = self.trainer.chunk();
         let line = loop {
             match self.trainer.evaluate(self.device, valid, attention) {
                 Err(e)
@@ -325,12 +330,11 @@ impl Run<'_, '_> {
                 done => break done.context("evaluating")?,
             }
         };
+        self.trainer.stepper.set_chunk(chunk);
         self.evaluations.push(line);
         if self.best() == Some(line) {
             self.save_if_possible()?;
-            if let Some(Err(e)) = self.folder.as_mut().map(|folder| folder.keep_best(line.step)) {
-                self.observer.note(&format!("{e}. An earlier checkpoint stays"));
-            }
+            self.folder.iter_mut().for_each(|folder| folder.keep_best(line.step));
         }
         self.log(|folder| folder.log_eval(&line));
         self.observer.evaluated(&line);

@@ -20,7 +20,7 @@ pub(super) const FINISHED: &str = "finished";
 pub(super) const STEP: &str = "step-";
 
 /// The fields of a job that change nothing of what is trained: a run may resume with others.
-const BESIDE_TRAINING: [&str; 5] = ["out", "eval_every", "save_every", "keep_checkpoints", "early_stop"];
+const BESIDE_TRAINING: [&str; 6] = ["out", "eval_every", "save_every", "keep_checkpoints", "early_stop", "recompute"];
 
 /// What the folder of a job holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -63,7 +63,7 @@ pub enum Method {
 #[serde(default, deny_unknown_fields)]
 pub struct TrainJob {
     /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
-    #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
+    #[arg(long, short, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
     /// Folder with a LoRA adapter in PEFT format to continue training
     #[arg(long, value_name = "DIR")]
@@ -76,7 +76,7 @@ pub struct TrainJob {
     #[arg(long, value_name = "DIR|FILE")]
     pub data: PathBuf,
     /// Output folder for the adapter or model, metrics.jsonl and eval.jsonl
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "output-dir", value_name = "DIR")]
     pub out: PathBuf,
     /// Train a LoRA adapter or all weights
     #[arg(long, value_enum, default_value_t = DEFAULT.method)]
@@ -116,13 +116,13 @@ pub struct TrainJob {
     #[arg(long, value_name = "N", default_value_t = DEFAULT.batch_size)]
     pub batch_size: usize,
     /// Gradient accumulation: batches per optimiser step
-    #[arg(long, value_name = "N", default_value_t = DEFAULT.accumulate)]
+    #[arg(long, alias = "gradient-accumulation-steps", value_name = "N", default_value_t = DEFAULT.accumulate)]
     pub accumulate: usize,
     /// Optimiser; --help lists the defaults of each
     #[arg(long, value_enum, default_value_t = DEFAULT.optimizer)]
     pub optimizer: OptimizerKind,
     /// Peak learning rate [default: the optimizer's]
-    #[arg(long, value_name = "LR")]
+    #[arg(long, alias = "learning-rate", value_name = "LR")]
     pub lr: Option<f64>,
     /// Learning-rate schedule after the warm-up
     #[arg(long, value_enum, default_value_t = DEFAULT.schedule)]
@@ -160,13 +160,13 @@ pub struct TrainJob {
     #[arg(long, value_name = "TOKENS|auto", default_value_t)]
     pub chunk: ChunkLength,
     /// Evaluate on the validation data every N steps and at the end; 0 for the end only
-    #[arg(long, value_name = "N", default_value_t = DEFAULT.eval_every)]
+    #[arg(long, alias = "eval-steps", value_name = "N", default_value_t = DEFAULT.eval_every)]
     pub eval_every: u64,
     /// Stop after this many evaluations in a row without a lower loss
     #[arg(long, value_name = "N", requires = "eval_every")]
     pub early_stop: Option<u64>,
     /// Save every N steps, when the run is stopped, and at the end; 0 for the last two only
-    #[arg(long, value_name = "N", default_value_t = DEFAULT.save_every)]
+    #[arg(long, alias = "save-steps", value_name = "N", default_value_t = DEFAULT.save_every)]
     pub save_every: u64,
     /// Keep the last N checkpoints, beside the one with the lowest validation loss
     #[arg(long, value_name = "N", default_value_t = DEFAULT.keep_checkpoints)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::forecast::Forecast;
 use crate::error::Error;
 
 /// One line of `metrics.jsonl`.
@@ -59,7 +60,8 @@ pub struct Summary {
     pub steps: u64,
     /// Loss of the last step, before its update.
     pub loss: Option<f64>,
-    /// Mean losses of the first and of the last tenth of the steps that this call ran, at least one.
+    /// Mean losses of the first and of the last tenth of the steps, of a run of at least twenty steps
+    /// that was neither stopped nor resumed.
     pub first_loss: Option<f64>,
     /// See `first_loss`.
     pub last_loss: Option<f64>,
@@ -85,6 +87,8 @@ pub struct Summary {
 pub trait Observer {
     /// A notice for the user, such as truncated examples or positions beyond the model's limit.
     fn note(&mut self, _text: &str) {}
+    /// What the run will take, before its first step.
+    fn forecast(&mut self, _forecast: &Forecast) {}
     /// The run starts: number of optimiser steps and of training examples.
     fn started(&mut self, _total_steps: u64, _n_examples: usize) {}
     /// A step is finished.

@@ -4,6 +4,7 @@
 //! writing anything. [`super::trainer`] does the training.
 
 use super::chunk_length::ChunkLength;
+use super::forecast::Forecast;
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
 use super::run_folder::RunFolder;
@@ -20,6 +21,19 @@ pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observe
     job.validate()?;
     let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
     run_valid(job, &files, device, observer)
+}
+
+/// What [`run_opened`] would take: checks all that it checks, measures the gradients of one step, and
+/// writes nothing.
+pub fn dry_run(
+    job: &TrainJob,
+    files: &ModelFiles,
+    device: &mut dyn Executor,
+    observer: &mut dyn Observer,
+) -> Result<Forecast> {
+    job.validate()?;
+    let (_, data, mut trainer) = prepared(job, files, device, observer)?;
+    trainer.forecast(device, &data.train.examples, true)
 }
 
 /// [`run`] on an open model, with the adapter it was opened with.
@@ -39,7 +53,25 @@ fn run_valid(
     device: &mut dyn Executor,
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
-    let mut folder = RunFolder::open(job, files)?;
+    let (mut folder, data, mut trainer) = prepared(job, files, device, observer)?;
+    observer.forecast(&trainer.forecast(device, &data.train.examples, false)?);
+    folder.make([&data.train.examples, data.valid.as_ref().map_or(&[], |valid| &valid.examples)])?;
+    if let Some(state) = folder.take_state() {
+        trainer.load_state(device, &state).context("resuming")?;
+        observer.note(&format!("the run in {} resumes after step {}", job.out.display(), trainer.n_steps()));
+    }
+    let done = trainer.fit(device, &data, Some(&mut folder), observer);
+    done.map_err(|e| folder.explained(e))
+}
+
+/// Opens what a run needs, and rejects a job that cannot run; writes nothing.
+fn prepared<'a>(
+    job: &TrainJob,
+    files: &'a ModelFiles,
+    device: &mut dyn Executor,
+    observer: &mut dyn Observer,
+) -> Result<(RunFolder<'a>, Dataset, Trainer)> {
+    let folder = RunFolder::open(job, files)?;
     if job.method == Method::Full {
         // Fails now rather than at the first save.
         files.config().to_hf_json().context("`method` full writes a Hugging Face model")?;
@@ -58,13 +90,7 @@ fn run_valid(
             "the longest batch does not fit at once: long sequences stream in chunks of {chunk} tokens"
         ));
     }
-    folder.make(&data.train.examples)?;
-    if let Some(state) = folder.state()? {
-        trainer.load_state(device, &state).context("resuming")?;
-        observer.note(&format!("the run in {} resumes after step {}", job.out.display(), trainer.n_steps()));
-    }
-    let done = trainer.fit(device, &data, Some(&mut folder), observer);
-    done.map_err(|e| folder.explained(e))
+    Ok((folder, data, trainer))
 }
 
 /// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has

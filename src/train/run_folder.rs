@@ -44,6 +44,8 @@ pub struct RunFolder<'a> {
     used: bool,
     /// The step of the checkpoint that this run resumes from.
     resumed_at: Option<u64>,
+    /// The state in that checkpoint.
+    state: Option<TrainerState>,
     /// The step of this run's last save.
     saved_at: Option<u64>,
     /// The step of the checkpoint with the lowest validation loss, which is kept.
@@ -95,28 +97,13 @@ impl<'a> RunFolder<'a> {
         if lock.is_file() {
             locked(&lock, out)?;
         }
-        let resumed_at = match held(job)? {
-            _ if job.overwrite => None,
-            Held::Nothing if job.resume => {
-                return Err(Error::usage(format!("`resume`: `out` {} holds no run to resume", out.display())));
-            }
-            Held::Nothing => None,
-            Held::Unfinished => steps_in(&dir)?.pop(),
-            Held::Other(what) => {
-                let advice = if job.resume {
-                    "`resume` needs an unfinished run with the same settings"
-                } else {
-                    "choose another folder, or replace it with `overwrite`"
-                };
-                return Err(Error::usage(format!("`out` {} holds {what}: {advice}", out.display())));
-            }
-        };
         Ok(Self {
             used: dir.join(own_file).exists(),
+            resumed_at: place_in(job)?,
+            job: TrainJob { out: dir.clone(), ..job.clone() },
             dir,
-            job: job.clone(),
             files,
-            resumed_at,
+            state: None,
             saved_at: None,
             best: None,
             checksum: String::new(),
@@ -150,16 +137,23 @@ impl<'a> RunFolder<'a> {
         self.dir.join(CHECKPOINTS).join(UNFINISHED)
     }
 
-    /// Creates and locks the folder, removes what killed runs left, and writes the settings. A run
-    /// that resumes cuts the logs behind its checkpoint; a new one removes earlier checkpoints.
-    /// `examples` are those that the run trains on.
-    pub fn make(&mut self, examples: &[Example]) -> Result<()> {
-        self.checksum = checksum(examples);
+    /// Creates and locks the folder, reads the state to resume from, removes what killed runs left, and
+    /// writes the settings. A run that resumes cuts the logs behind its checkpoint; a new one removes
+    /// earlier checkpoints. `data` are the training examples, and those of the validation.
+    ///
+    /// Fails, and changes nothing, if the data has changed since the run began, or if another run has
+    /// used the folder since it was opened.
+    pub fn make(&mut self, data: [&[Example]; 2]) -> Result<()> {
+        self.checksum = checksum(data);
         let out = self.job.out.display().to_string();
         let mut make = || -> Result<()> {
             let checkpoints = self.dir.join(CHECKPOINTS);
             fs::create_dir_all(&checkpoints)?;
             self.lock = Some(locked(&checkpoints.join(LOCK), &self.job.out)?);
+            if place_in(&self.job)? != self.resumed_at {
+                return Err(Error::usage(format!("another run has written to `out` {out} meanwhile: start again")));
+            }
+            self.state = self.resumed_at.map(|step| self.read_state(step)).transpose()?;
             self.sweep()?;
             self.place(JOB, &(serde_json::to_string_pretty(&self.job)? + "\n"))?;
             match self.resumed_at {
@@ -176,20 +170,35 @@ impl<'a> RunFolder<'a> {
 
     /// Removes what runs left that were killed, and, in a new run, the checkpoints of earlier ones.
     fn sweep(&self) -> Result<()> {
-        let is_left_over = |name: &str| name.starts_with(".longreach-") || name == UNFINISHED;
-        let is_earlier = |name: &str| self.resumed_at.is_none() && (name.starts_with(STEP) || name == FINISHED);
-        for (dir, is_gone) in [
-            (self.dir.clone(), &(|name: &str| name.starts_with(".longreach-")) as &dyn Fn(&str) -> bool),
-            (self.dir.join(CHECKPOINTS), &|name| is_left_over(name) || is_earlier(name)),
-        ] {
-            for entry in fs::read_dir(&dir)? {
-                let entry = entry?;
-                if entry.file_name().to_str().is_some_and(is_gone) {
-                    remove(&entry.path())?;
-                }
+        let is_new = self.resumed_at.is_none();
+        if is_new {
+            remove(&self.dir.join(JOB))?; // a kill from here on leaves nothing that would resume
+        }
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(".longreach-")) {
+                remove(&entry.path())?;
+            }
+        }
+        let stays = |name: &str| name == LOCK || !is_new && (name.starts_with(STEP) || name == FINISHED);
+        for entry in fs::read_dir(self.dir.join(CHECKPOINTS))? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(stays) {
+                self.discard(&entry.path())?;
             }
         }
         Ok(())
+    }
+
+    /// Removes something from the folder of checkpoints, whose name goes first: a kill leaves no part
+    /// of a checkpoint.
+    fn discard(&self, path: &Path) -> Result<()> {
+        let unfinished = self.unfinished();
+        if path != unfinished {
+            remove(&unfinished)?;
+            fs::rename(path, &unfinished)?;
+        }
+        remove(&unfinished)
     }
 
     /// Writes a small file of the run's folder: beside the checkpoints first, so that a kill leaves
@@ -208,10 +217,11 @@ impl<'a> RunFolder<'a> {
         Ok(())
     }
 
-    /// Writes a log anew and opens it at its end; `None` if it has no lines.
+    /// Writes a log anew and opens it at its end. Removes a log without lines.
     fn rewritten(&self, name: &str, lines: impl Iterator<Item = impl Serialize>) -> Result<Option<File>> {
         let lines = lines.map(|line| Ok(serde_json::to_string(&line)? + "\n")).collect::<Result<String>>()?;
         if lines.is_empty() {
+            remove(&self.dir.join(name))?;
             return Ok(None);
         }
         self.place(name, &lines)?;
@@ -220,22 +230,25 @@ impl<'a> RunFolder<'a> {
         Ok(Some(file))
     }
 
-    /// The state to resume from. Fails if the training data has changed since the run began.
-    pub fn state(&self) -> Result<Option<TrainerState>> {
-        let Some(step) = self.resumed_at else { return Ok(None) };
+    /// The state to resume from, once.
+    pub fn take_state(&mut self) -> Option<TrainerState> {
+        self.state.take()
+    }
+
+    fn read_state(&self, step: u64) -> Result<TrainerState> {
         let (state, data) = read_state(&self.checkpoint(step))?;
         if data != self.checksum {
             return Err(Error::usage(format!(
-                "the training data is not what the run in {} began with: bring it back, or begin anew with `overwrite`",
+                "the data is not what the run in {} began with: bring it back, or begin anew with `overwrite`",
                 self.dir.display()
             )));
         }
-        Ok(Some(state))
+        Ok(state)
     }
 
-    /// The evaluations of the run up to its checkpoint.
+    /// The evaluations of the run so far.
     pub(super) fn evaluations(&self) -> Result<Vec<EvalLine>> {
-        if self.resumed_at.is_some() { read_log(&self.dir.join(EVAL)) } else { Ok(Vec::new()) }
+        if self.eval.is_some() { read_log(&self.dir.join(EVAL)) } else { Ok(Vec::new()) }
     }
 
     /// Saves a step: as a checkpoint, and its files as the result. `write` writes these to the folder
@@ -247,7 +260,8 @@ impl<'a> RunFolder<'a> {
         let checkpoint = self.save_checkpoint(step, write)?;
         self.publish(&checkpoint).with_context(|| format!("writing the folder {}", self.dir.display()))?;
         self.saved_at = Some(step);
-        self.prune()
+        self.prune();
+        Ok(())
     }
 
     /// Saves the checkpoint of a step, and leaves the result as it is. Returns its folder.
@@ -262,7 +276,10 @@ impl<'a> RunFolder<'a> {
             let fill = || -> Result<()> {
                 remove(&unfinished)?;
                 let state = write(&unfinished)?;
-                write_state(&unfinished, &state, &self.checksum)?;
+                write_state(&unfinished, state, &self.checksum)?;
+                for log in [&self.metrics, &self.eval].into_iter().flatten() {
+                    log.sync_data().ok(); // a failure costs only durability
+                }
                 fs::rename(&unfinished, &checkpoint).with_context(|| checkpoint.display().to_string())?;
                 sync_folder(&self.dir.join(CHECKPOINTS));
                 Ok(())
@@ -296,31 +313,31 @@ impl<'a> RunFolder<'a> {
             // Not every file system has links.
             if fs::hard_link(&from, &unfinished).is_err() {
                 fs::copy(&from, &unfinished)?;
-                File::open(&unfinished)?.sync_all()?;
+                File::open(&unfinished)?.sync_all().ok(); // likewise
             }
             fs::rename(&unfinished, &to).with_context(|| to.display().to_string())?;
         }
+        remove(&unfinished)?; // stays where both names were of one file already
         sync_folder(&self.dir);
         Ok(())
     }
 
-    /// Names the step whose checkpoint is kept as the best.
-    pub(super) fn keep_best(&mut self, step: u64) -> Result<()> {
-        self.best = Some(step);
-        self.prune()
+    /// Names the step whose checkpoint is kept as the best, if it is there.
+    pub(super) fn keep_best(&mut self, step: u64) {
+        if self.checkpoint(step).is_dir() {
+            self.best = Some(step);
+            self.prune();
+        }
     }
 
-    /// Removes all checkpoints but the last ones and the best one.
-    fn prune(&self) -> Result<()> {
-        let mut steps = steps_in(&self.dir)?;
+    /// Removes all checkpoints but the last ones and the best one. One that cannot be removed stays
+    /// until the next save.
+    fn prune(&self) {
+        let mut steps = steps_in(&self.dir).unwrap_or_default();
         steps.truncate(steps.len().saturating_sub(self.job.keep_checkpoints));
         for step in steps.into_iter().filter(|&step| Some(step) != self.best) {
-            let unfinished = self.unfinished();
-            remove(&unfinished)?;
-            fs::rename(self.checkpoint(step), &unfinished)?;
-            remove(&unfinished)?;
+            self.discard(&self.checkpoint(step)).ok();
         }
-        Ok(())
     }
 
     /// Records that the run is finished: there is nothing to resume.
@@ -374,10 +391,30 @@ fn remove(path: &Path) -> Result<()> {
     removed.with_context(|| format!("removing {}", path.display()))
 }
 
-/// A checksum of examples and their order.
-fn checksum(examples: &[Example]) -> String {
+/// The step to resume from in the folder of a job. Fails if it holds another run and the job does not
+/// replace it.
+fn place_in(job: &TrainJob) -> Result<Option<u64>> {
+    let out = job.out.display();
+    match held(job)? {
+        _ if job.overwrite => Ok(None),
+        Held::Nothing if job.resume => Err(Error::usage(format!("`resume`: `out` {out} holds no run to resume"))),
+        Held::Nothing => Ok(None),
+        Held::Unfinished => Ok(steps_in(&job.out)?.pop()),
+        Held::Other(what) => {
+            let advice = if job.resume {
+                "`resume` needs an unfinished run with the same settings"
+            } else {
+                "choose another folder, or replace it with `overwrite`"
+            };
+            Err(Error::usage(format!("`out` {out} holds {what}: {advice}")))
+        }
+    }
+}
+
+/// A checksum of the examples of both splits and their order.
+fn checksum(data: [&[Example]; 2]) -> String {
     let mut hasher = crc32fast::Hasher::new();
-    for example in examples {
+    for example in data.into_iter().flatten() {
         hasher.update(&(example.ids.len() as u64).to_le_bytes());
         hasher.update(bytemuck::cast_slice(&example.ids));
         hasher.update(bytemuck::cast_slice(&example.labels));

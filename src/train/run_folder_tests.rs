@@ -1,3 +1,5 @@
+//! The folder of a run: locks, checkpoints, and what resumes.
+
 use super::*;
 use crate::formats::host_tensor::HostTensor;
 use crate::optim::OptimizerState;
@@ -38,11 +40,11 @@ fn a_folder_is_for_one_run_at_a_time() {
     let job = job(&out, Method::Lora);
     let mut first = RunFolder::open(&job, &files).unwrap();
     assert!(!out.exists(), "opening creates nothing");
-    first.make(&[]).unwrap();
+    first.make([&[], &[]]).unwrap();
     let e = RunFolder::open(&job, &files).err().unwrap();
     assert!(e.kind() == crate::ErrorKind::Usage && e.to_string().contains("another run is writing"), "{e}");
     drop(first);
-    RunFolder::open(&job, &files).unwrap().make(&[]).unwrap();
+    RunFolder::open(&job, &files).unwrap().make([&[], &[]]).unwrap();
     let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["checkpoints", "job.json"]);
@@ -70,14 +72,16 @@ fn the_last_checkpoints_and_the_best_one_are_kept() {
     let files = bundled();
     let job = job(dir.path(), Method::Lora);
     let mut folder = RunFolder::open(&job, &files).unwrap();
-    folder.make(&[]).unwrap();
+    folder.make([&[], &[]]).unwrap();
     for step in 1..=6 {
         save(&mut folder, step);
         if step == 2 {
-            folder.keep_best(2).unwrap();
+            folder.keep_best(2);
         }
     }
+    folder.keep_best(9); // its save failed
     assert_eq!(steps_in(dir.path()).unwrap(), [2, 5, 6]);
+    assert!(!dir.path().join("checkpoints/unfinished").exists());
     assert_eq!(fs::read_to_string(dir.path().join("adapter_model.safetensors")).unwrap(), "6");
     assert!(dir.path().join("adapter_config.json").is_file() && !dir.path().join("state.json").exists());
 }
@@ -91,7 +95,7 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     let line = |step| EvalLine { step, loss: 1.0, perplexity: 1.0, tokens: 1 };
     {
         let mut folder = RunFolder::open(&job, &files).unwrap();
-        folder.make(&examples).unwrap();
+        folder.make([&examples, &[]]).unwrap();
         for step in 1..=3 {
             if step < 3 {
                 save(&mut folder, step);
@@ -110,8 +114,8 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     {
         let mut folder = RunFolder::open(&TrainJob { save_every: 7, ..job.clone() }, &files).unwrap();
         assert_eq!(folder.resumed_at(), Some(2));
-        folder.make(&examples).unwrap();
-        assert_eq!(folder.state().unwrap(), Some(state(2)));
+        folder.make([&examples, &[]]).unwrap();
+        assert_eq!(folder.take_state(), Some(state(2)));
         assert_eq!(folder.evaluations().unwrap(), [line(1), line(2)], "the log is cut behind the checkpoint");
         folder.log_eval(&line(3)).unwrap();
         assert_eq!(folder.evaluations().unwrap().len(), 3);
@@ -123,7 +127,7 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     assert!(refusal(&job).contains("finished"));
     let mut folder = RunFolder::open(&TrainJob { overwrite: true, ..faster }, &files).unwrap();
     assert!(folder.resumed_at().is_none() && folder.used);
-    folder.make(&[]).unwrap();
+    folder.make([&[], &[]]).unwrap();
     assert!(steps_in(dir.path()).unwrap().is_empty() && dir.path().join("adapter_config.json").is_file());
     save(&mut folder, 1);
     assert_eq!(fs::read_to_string(dir.path().join("adapter_model.safetensors")).unwrap(), "1");
@@ -136,10 +140,14 @@ fn other_data_is_not_resumed_with() {
     let job = job(dir.path(), Method::Lora);
     let example = |ids: Vec<u32>| Example { labels: vec![1; ids.len()], ids };
     let mut folder = RunFolder::open(&job, &files).unwrap();
-    folder.make(&[example(vec![1, 2])]).unwrap();
+    folder.make([&[example(vec![1, 2])], &[]]).unwrap();
     save(&mut folder, 1);
     drop(folder);
-    let mut folder = RunFolder::open(&job, &files).unwrap();
-    folder.make(&[example(vec![2, 1])]).unwrap();
-    assert!(folder.state().unwrap_err().to_string().contains("training data"));
+    let before = fs::read_to_string(dir.path().join("job.json")).unwrap();
+    for data in [[vec![example(vec![2, 1])], vec![]], [vec![example(vec![1, 2])], vec![example(vec![1])]]] {
+        let mut folder = RunFolder::open(&TrainJob { save_every: 9, ..job.clone() }, &files).unwrap();
+        let e = folder.make([&data[0], &data[1]]).unwrap_err().to_string();
+        assert!(e.contains("the data is not what"), "{e}");
+        assert_eq!(fs::read_to_string(dir.path().join("job.json")).unwrap(), before, "nothing is changed");
+    }
 }

@@ -43,15 +43,15 @@ pub(super) fn is_state_file(name: &OsStr) -> bool {
 }
 
 /// Writes a state into an existing folder, with the checksum of the training data.
-pub(super) fn write_state(dir: &Path, state: &TrainerState, data: &str) -> Result<()> {
-    let named = |prefix: &'static str, tensors: &[(String, HostTensor)]| {
-        tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
+pub(super) fn write_state(dir: &Path, state: TrainerState, data: &str) -> Result<()> {
+    let named = |prefix: &'static str, tensors: Vec<(String, HostTensor)>| {
+        tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
     };
-    let tensors = [named(PARAMETER, &state.parameters), named(SLOT, &state.optimizer.slots)].concat();
+    let tensors: Vec<_> = named(PARAMETER, state.parameters).chain(named(SLOT, state.optimizer.slots)).collect();
     write_safetensors(&dir.join(TENSORS), &tensors, &[])?;
     let counters = Counters {
         step: state.optimizer.step,
-        optimizer: state.optimizer.optimizer.clone(),
+        optimizer: state.optimizer.optimizer,
         micro_batches: state.micro_batches,
         epoch: state.epoch,
         position: state.position,
@@ -112,7 +112,7 @@ mod tests {
             position: 3,
             chunk: Some(256),
         };
-        write_state(dir.path(), &state, "1234").unwrap();
+        write_state(dir.path(), state.clone(), "1234").unwrap();
         assert_eq!(read_state(dir.path()).unwrap(), (state, "1234".to_string()));
         std::fs::write(dir.path().join(TENSORS), "cut").unwrap();
         let e = read_state(dir.path()).unwrap_err().to_string();

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::distill::{Counts, Distill};
+use super::forecast::PlannedMemory;
 use super::gradient_step::{GradientStep, trained};
 use super::objective::Objective;
 use crate::attention::Attention;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Command, Executor, Lifetime, Plan, Reading, Recording};
 use crate::nn::Dropout;
 use crate::optim::{Optimizer, OptimizerState, UpdateRule};
@@ -68,7 +69,8 @@ impl StartedStep {
         parts && self.loss.is_ready() && self.grad_norm.is_ready()
     }
 
-    /// Waits for the report. Fails if the loss or the gradient is not finite.
+    /// Waits for the report. Fails if the loss or the gradient is not finite; the update has then
+    /// changed nothing if it is the gradient.
     pub fn wait(self) -> Result<StepReport> {
         let Self { n_tokens, counts, step, .. } = self;
         let parts = match self.parts {
@@ -78,9 +80,10 @@ impl StartedStep {
         let (loss, (grad_norm, done)) = (self.loss.wait()?[0], self.grad_norm.wait_timed()?);
         let grad_norm = grad_norm[0];
         if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(Error::new(format!(
+            let text = format!(
                 "training diverged at step {step}: loss {loss}, gradient norm {grad_norm}. Lower `lr`, or set `clip` 1"
-            )));
+            );
+            return Err(Error::of_kind(ErrorKind::Diverged, text));
         }
         Ok(StepReport { loss, parts, grad_norm, n_tokens, n_targets: counts.targets, done })
     }
@@ -268,6 +271,20 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<u64> {
+        Ok(self.planned(device, loaded, batch, attention)?.peak())
+    }
+
+    /// [`Stepper::planned_bytes`] by purpose.
+    pub fn planned(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batch: &Batch,
+        attention: Attention,
+    ) -> Result<PlannedMemory> {
+        let before = device.memory().persistent_bytes;
+        let trained_bytes: u64 = trained(loaded)?.slices.iter().map(|slice| slice.grads.n_bytes()).sum();
+        let optimizer = trained_bytes * (1 + self.optimizer.n_slots() as u64);
         let lists = self.record_to_look_at(device, loaded, batch, attention)?;
         let mut update = Recording::new();
         self.gradients.record_clear(&mut update, loaded);
@@ -280,9 +297,11 @@ impl Stepper {
                     held.insert(span.buffer.id(), span.buffer.n_bytes());
                 }
             }
-            let passing = all().map(|rec| Plan::new(rec).peak_bytes()).max().unwrap_or(0);
-            held.values().sum::<u64>() + passing
+            let activations = all().map(|rec| Plan::new(rec).peak_bytes()).max().unwrap_or(0);
+            let held = held.values().sum::<u64>();
+            let streamed = held.saturating_sub(before);
+            PlannedMemory { weights: held.saturating_sub(optimizer + streamed), optimizer, streamed, activations }
         };
-        Ok(lists.iter().map(|list| bytes(list)).max().unwrap_or_else(|| bytes(&[])))
+        Ok(lists.iter().map(|list| bytes(list)).max_by_key(PlannedMemory::peak).unwrap_or_else(|| bytes(&[])))
     }
 }

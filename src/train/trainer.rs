@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::chunk_length::ChunkLength;
+use super::forecast::PlannedMemory;
 use super::job::{Method, TrainJob};
 use super::observer::EvalLine;
 use super::run_folder::RunFolder;
@@ -185,12 +186,17 @@ impl Trainer {
     /// Peak device bytes of training on these examples, including the weights. Records their
     /// largest batch and computes nothing.
     pub fn planned_bytes(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<u64> {
+        Ok(self.planned(device, examples)?.peak())
+    }
+
+    /// [`Trainer::planned_bytes`] by purpose.
+    pub fn planned(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<PlannedMemory> {
         let batch = self.largest(examples);
-        let mut most = 0;
+        let mut all = Vec::new();
         for attention in self.job.extremes(self.attention)? {
-            most = most.max(self.stepper.planned_bytes(device, &mut self.loaded, &batch, attention)?);
+            all.push(self.stepper.planned(device, &mut self.loaded, &batch, attention)?);
         }
-        Ok(most)
+        Ok(all.into_iter().max_by_key(PlannedMemory::peak).expect("a job has an attention"))
     }
 
     /// Tokens of the largest batch of these examples.

@@ -89,7 +89,7 @@ fn a_stopped_run_keeps_what_was_trained_and_goes_on_from_it() {
     let mut trainer = Trainer::new(&mut device, &opened, &TrainJob { save_every: 2, ..job() }).unwrap();
     let data = Dataset { train: split(6), valid: Some(split(2)) };
     let mut folder = RunFolder::open(&TrainJob { out: out.clone(), ..job() }, &opened).unwrap();
-    folder.make(&data.train.examples).unwrap();
+    folder.make([&data.train.examples, &[]]).unwrap();
     let mut watcher = Watcher { stop_after: 3, ..Watcher::default() };
     let summary = trainer.fit(&mut device, &data, Some(&mut folder), &mut watcher).unwrap();
     assert_eq!((summary.steps, summary.cancelled, summary.eval_loss), (3, true, None));
@@ -113,7 +113,7 @@ fn a_diverging_run_says_so_and_names_what_is_saved() {
     let mut trainer = Trainer::new(&mut device, &opened, &reckless).unwrap();
     let data = Dataset { train: split(6), valid: None };
     let mut folder = RunFolder::open(&TrainJob { out: dir.path().into(), ..reckless }, &opened).unwrap();
-    folder.make(&data.train.examples).unwrap();
+    folder.make([&data.train.examples, &[]]).unwrap();
     let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
     assert!(e.contains("diverged") && e.contains("`lr`") && e.contains("is kept in"), "{e}");
     let saved = ModelFiles::open(dir.path().to_str().unwrap(), None).unwrap();
@@ -128,7 +128,7 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     let data = Dataset { train: split(2), valid: None };
     let sane = TrainJob { epochs: None, steps: Some(1), out: out.clone(), ..job() };
     let mut folder = RunFolder::open(&sane, &opened).unwrap();
-    folder.make(&data.train.examples).unwrap();
+    folder.make([&data.train.examples, &[]]).unwrap();
     let mut trainer = Trainer::new(&mut device, &opened, &sane).unwrap();
     trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap();
     let saved = || std::fs::read(out.join("adapter_model.safetensors")).unwrap();
@@ -137,7 +137,7 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     let reckless = TrainJob { lr: Some(f64::from(f32::MAX)), weight_decay: 1e3, ..sane };
     drop(folder);
     let mut folder = RunFolder::open(&TrainJob { overwrite: true, ..reckless.clone() }, &opened).unwrap();
-    folder.make(&data.train.examples).unwrap();
+    folder.make([&data.train.examples, &[]]).unwrap();
     let mut trainer = Trainer::new(&mut device, &opened, &reckless).unwrap();
     let e = trainer.fit(&mut device, &data, Some(&mut folder), &mut ()).unwrap_err().to_string();
     assert!(e.contains("not finite") && e.contains("lora_A") && e.contains("`lr`"), "{e}");
@@ -184,7 +184,7 @@ fn the_base_model_teaches_only_where_it_is_untouched() {
     let whole = TrainJob { modules_to_save: vec!["lm_head".into()], ..job() };
     let trainer = Trainer::new(&mut device, &opened, &whole).unwrap();
     let mut folder = RunFolder::open(&TrainJob { out: out.clone(), ..whole }, &opened).unwrap();
-    folder.make(&[]).unwrap();
+    folder.make([&[], &[]]).unwrap();
     trainer.save(&mut device, &mut folder).unwrap();
     let continued = TrainJob { rank: None, adapter: Some(out.clone()), distill: 0.5, ..job() };
     let Err(e) = Trainer::new(&mut device, &files(Some(&out)), &continued) else { panic!("no base is left") };

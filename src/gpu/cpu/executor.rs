@@ -4,9 +4,9 @@
 //! memory is NaN (words: all ones), so that a read of unwritten memory is noticed. Outside of
 //! tests, transients start with what their slot held before (see [`CpuExecutor::unpoisoned`]).
 //!
-//! Transients of real numbers lie in one vector, the arena, in the slots of the recording's
-//! [`Plan`], so that they take no more memory than the plan says. Those of words are small and
-//! live on their own.
+//! Transients of real numbers lie in one vector, the arena, in the slots of the recording's [`Plan`],
+//! so that they take what the plan says. Those of words, which are small, live on their own beside
+//! it.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::hash_map::Entry;

@@ -1,0 +1,99 @@
+//! What a run will take, before its first step: device memory by purpose, and the time of a step.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::trainer::Trainer;
+use crate::data::batch::{Batch, Sampler};
+use crate::data::dataset::Example;
+use crate::error::Result;
+use crate::gpu::{Executor, available_host_bytes};
+
+/// Device memory of the largest step, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedMemory {
+    /// Weights of the model and the adapter, and the tables of a model.
+    pub weights: u64,
+    /// Gradients of the trained values, and the optimiser's slots.
+    pub optimizer: u64,
+    /// Pairs that a streamed sequence keeps for its later chunks, and the tables of a batch.
+    pub streamed: u64,
+    /// The peak of what lives within a pass: activations and their gradients.
+    pub activations: u64,
+}
+
+impl PlannedMemory {
+    /// The peak of all together.
+    pub fn peak(&self) -> u64 {
+        self.weights + self.optimizer + self.streamed + self.activations
+    }
+}
+
+/// What a run will take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Memory of the largest step.
+    pub memory: PlannedMemory,
+    /// Bytes that the host has for it, with the weights that are loaded already. `None` on a GPU:
+    /// no portable call tells.
+    pub available_bytes: Option<u64>,
+    /// The length of the chunks in which long sequences stream.
+    pub chunk: Option<usize>,
+    /// Training examples.
+    pub examples: usize,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Mean tokens of a step.
+    pub tokens_per_step: f64,
+    /// Seconds of a step of that length, from the measured one. `None` if none was measured.
+    pub seconds_per_step: Option<f64>,
+}
+
+impl Forecast {
+    /// Seconds of all steps.
+    pub fn seconds(&self) -> Option<f64> {
+        Some(self.seconds_per_step? * self.steps as f64)
+    }
+}
+
+impl Trainer {
+    /// What a run on these examples will take. With `measures`, computes the gradients of the first
+    /// step and changes nothing that is trained.
+    pub fn forecast(&mut self, device: &mut dyn Executor, examples: &[Example], measures: bool) -> Result<Forecast> {
+        let memory = self.planned(device, examples)?;
+        let loaded = device.memory().persistent_bytes;
+        let available_bytes = device.runs_references().then(available_host_bytes).flatten().map(|free| free + loaded);
+        let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
+        let steps = self.job.total_steps(sampler.steps_per_epoch());
+        let n_tokens: usize = examples.iter().map(|e| e.ids.len()).sum();
+        let tokens_per_step = n_tokens as f64 / sampler.steps_per_epoch() as f64;
+        let seconds_per_step = if measures {
+            let chosen = sampler.next_step();
+            let batches: Vec<Batch> =
+                chosen.iter().map(|micro| Batch::new(micro.iter().map(|&i| &examples[i]))).collect();
+            let measured: usize = batches.iter().map(|b| b.ids.len()).sum();
+            Some(self.measured_seconds(device, &batches, steps)? * tokens_per_step / measured as f64)
+        } else {
+            None
+        };
+        let (chunk, examples) = (self.chunk(), examples.len());
+        Ok(Forecast { memory, available_bytes, chunk, examples, steps, tokens_per_step, seconds_per_step })
+    }
+
+    /// Seconds of the gradients of a step. The second time counts where the first is short, because
+    /// it compiles kernels.
+    fn measured_seconds(&mut self, device: &mut dyn Executor, batches: &[Batch], total: u64) -> Result<f64> {
+        const SHORT: f64 = 5.0;
+        let attention = self.attention_of(1, total)?;
+        let mut measure = || -> Result<f64> {
+            let start = Instant::now();
+            let distill = self.job.distillation();
+            self.stepper.gradients().run(device, &mut self.loaded, batches, attention, None, distill)?;
+            device.wait()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        let first = measure()?;
+        if first < SHORT { measure() } else { Ok(first) }
+    }
+}
