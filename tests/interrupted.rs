@@ -203,7 +203,8 @@ fn a_dry_run_says_what_the_run_takes_and_writes_nothing() {
     let run = bench.run("out", &format!("{flags} --json"));
     let summary: Value = serde_json::from_slice(&run.stdout).unwrap();
     let used = summary["peak_bytes"].as_u64().unwrap();
-    assert!(planned.abs_diff(used) * 50 < used, "planned {planned} bytes, used {used}");
+    // The plan is for the two longest examples, which no step need have drawn together.
+    assert!(used <= planned && planned - used < used / 10, "planned {planned} bytes, used {used}");
     assert!(forecast["steps"] == 5 && forecast["seconds_per_step"].as_f64().unwrap() > 0.0, "{forecast}");
     assert!(stderr(&run).contains("device memory of the largest step"), "{}", stderr(&run));
 }

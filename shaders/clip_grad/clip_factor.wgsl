@@ -23,9 +23,9 @@ fn clip_factor(@builtin(local_invocation_index) lane: u32) {
     if lane == 0u {
         let norm = sqrt(sum);
         let factor = select(1.0, min(1.0, p.clip / (norm + 1e-6)), p.clip > 0.0);
-        // On its bits, because WGSL lets compilers assume that no value is NaN; a sum of squares has no
-        // sign.
-        let is_finite = bitcast<u32>(sum) < 0x7f800000u;
+        // By its exponent, because WGSL lets compilers assume that no value is NaN; a sum of squares has
+        // no sign.
+        let is_finite = (bitcast<u32>(sum) >> 23u) < 255u;
         state[0] = norm;
         state[1] = select(0.0, factor, is_finite);
     }

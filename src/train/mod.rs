@@ -5,8 +5,8 @@
 //! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
 //! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `keep.rs`) from
 //! files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose checkpoints hold the
-//! state of the run (`saved_state.rs`). `forecast.rs` says before what a run will take. `probe.rs` exports the results of a forward and backward
-//! pass.
+//! state of the run (`saved_state.rs`). `forecast.rs` says what a run will take (`planned.rs`), and
+//! `probe.rs` exports the results of a forward and backward pass.
 
 mod chunk_length;
 mod distill;
@@ -18,6 +18,7 @@ mod job;
 mod keep;
 mod objective;
 mod observer;
+mod planned;
 mod probe;
 mod run;
 mod run_folder;
@@ -32,13 +33,13 @@ mod trainer;
 
 pub use chunk_length::ChunkLength;
 pub use distill::{Counts, Distill, Teacher, distilled_loss};
-pub use forecast::{Forecast, PlannedMemory};
 pub use gradient_step::GradientStep;
 pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};
 pub use keep::Keep;
 pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
+pub use planned::{Forecast, PlannedMemory};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{dry_run, read_data, run, run_opened};
 pub use run_folder::RunFolder;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::forecast::Forecast;
+use super::planned::Forecast;
 use crate::error::Error;
 
 /// One line of `metrics.jsonl`.

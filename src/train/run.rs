@@ -4,9 +4,9 @@
 //! writing anything. [`super::trainer`] does the training.
 
 use super::chunk_length::ChunkLength;
-use super::forecast::Forecast;
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
+use super::planned::Forecast;
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
 use crate::attention::Attention;

@@ -254,7 +254,8 @@ impl<'a> RunFolder<'a> {
     /// Saves a step: as a checkpoint, and its files as the result. `write` writes these to the folder
     /// it is given, which does not exist yet, and returns the state. Keeps what is saved if it fails.
     pub(super) fn save(&mut self, step: u64, write: impl FnOnce(&Path) -> Result<TrainerState>) -> Result<()> {
-        if self.saved_at == Some(step) {
+        // Not if the folder was taken away meanwhile.
+        if self.saved_at == Some(step) && self.checkpoint(step).is_dir() {
             return Ok(());
         }
         let checkpoint = self.save_checkpoint(step, write)?;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::distill::{Counts, Distill};
-use super::forecast::PlannedMemory;
 use super::gradient_step::{GradientStep, trained};
 use super::objective::Objective;
+use super::planned::PlannedMemory;
 use crate::attention::Attention;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use super::chunk_length::ChunkLength;
-use super::forecast::PlannedMemory;
 use super::job::{Method, TrainJob};
 use super::observer::EvalLine;
+use super::planned::PlannedMemory;
 use super::run_folder::RunFolder;
 use super::save::save;
 use super::state::TrainerState;
