@@ -143,7 +143,7 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
     print_line(&format!("next: longreach generate --model {model} --prompt \"Once upon a time\""))
 }
 
-/// What the run was worth: whether it stopped early, learnt nothing, or had a better state before.
+/// Says whether the run stopped early, learnt nothing, or had a better state before its end.
 fn notes_on(summary: &Summary, out: &str) -> Vec<String> {
     let mut notes = Vec::new();
     if let (true, Some(early)) = (summary.stopped_early, summary.best) {

@@ -1,4 +1,4 @@
-//! What a run will take, before its first step: device memory by purpose, and the time of a step.
+//! Forecasts the device memory of a run by purpose, and the time of its steps, before the first one.
 
 use std::time::Instant;
 
@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::gpu::{Executor, available_host_bytes};
 
 impl Trainer {
-    /// What a run on these examples will take. With `measures`, computes the gradients of the first
-    /// step and changes nothing that is trained.
+    /// Forecasts a run on these examples. With `measures`, computes the gradients of the first step and
+    /// changes nothing that is trained.
     pub fn forecast(&mut self, device: &mut dyn Executor, examples: &[Example], measures: bool) -> Result<Forecast> {
         let memory = self.planned(device, examples)?;
         let loaded = device.memory().persistent_bytes;

@@ -1,4 +1,4 @@
-//! What the output folder of a job holds: nothing, this job's unfinished run, or something else.
+//! Tells whether the output folder of a job holds nothing, the job's unfinished run, or another run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +22,7 @@ pub(super) const STEP: &str = "step-";
 /// The fields of a job that change nothing of what is trained: a run may resume with others.
 const BESIDE_TRAINING: [&str; 6] = ["out", "eval_every", "save_every", "keep_checkpoints", "early_stop", "recompute"];
 
-/// What the folder of a job holds.
+/// Content of the folder of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Nothing that a run would replace.
@@ -33,7 +33,7 @@ pub enum Held {
     Other(String),
 }
 
-/// What the folder `out` of a job holds.
+/// Looks into the folder `out` of a job.
 pub fn held(job: &TrainJob) -> Result<Held> {
     let dir = &job.out;
     let (own, own_file) = made_by(job.method);
@@ -42,28 +42,25 @@ pub fn held(job: &TrainJob) -> Result<Held> {
     if !path.is_file() {
         return Ok(if has_result { Held::Other(format!("{own} ({own_file})")) } else { Held::Nothing });
     }
-    if !has_result && steps_in(dir)?.is_empty() && !read_is_same(&path, job) {
-        return Ok(Held::Nothing);
-    }
-    let Ok(recorded) = read_job(&path) else {
-        return Ok(Held::Other(format!("a run whose {JOB} this version cannot read")));
+    let other = match read_job(&path) {
+        Err(_) => Some(format!("a run whose {JOB} this version cannot read")),
+        Ok(recorded) => match differences(&recorded, job)?.join(", ") {
+            settings if settings.is_empty() => None,
+            settings => Some(format!("a run with other settings ({settings})")),
+        },
     };
-    let differences = differences(&recorded, job)?;
-    Ok(if !differences.is_empty() {
-        Held::Other(format!("a run with other settings ({})", differences.join(", ")))
-    } else if dir.join(CHECKPOINTS).join(FINISHED).exists() {
-        Held::Other("this run, which is finished".into())
-    } else {
-        Held::Unfinished
+    let has_saved = has_result || !steps_in(dir)?.is_empty();
+    let is_finished = dir.join(CHECKPOINTS).join(FINISHED).exists();
+    Ok(match other {
+        Some(_) if !has_saved => Held::Nothing,
+        Some(what) => Held::Other(what),
+        None if is_finished => Held::Other("this run, which is finished".into()),
+        None => Held::Unfinished,
     })
 }
 
 fn read_job(path: &Path) -> Result<TrainJob> {
     serde_json::from_str(&small_file::read_text(path)?).with_context(|| path.display().to_string())
-}
-
-fn read_is_same(path: &Path, job: &TrainJob) -> bool {
-    read_job(path).and_then(|recorded| differences(&recorded, job)).is_ok_and(|found| found.is_empty())
 }
 
 /// The settings in which two jobs would train differently, such as "`lr` 0.001, not 0.0002".

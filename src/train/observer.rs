@@ -87,7 +87,7 @@ pub struct Summary {
 pub trait Observer {
     /// A notice for the user, such as truncated examples or positions beyond the model's limit.
     fn note(&mut self, _text: &str) {}
-    /// What the run will take, before its first step.
+    /// The run is forecast; this comes before its first step.
     fn forecast(&mut self, _forecast: &Forecast) {}
     /// The run starts: number of optimiser steps and of training examples.
     fn started(&mut self, _total_steps: u64, _n_examples: usize) {}

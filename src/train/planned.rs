@@ -1,4 +1,4 @@
-//! The device memory of a step by purpose, and what a run will take.
+//! The device memory of a step by purpose, and the forecast of a run.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ impl PlannedMemory {
     }
 }
 
-/// What a run will take.
+/// Memory and time that a run will take.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Forecast {
     /// Memory of the largest step.

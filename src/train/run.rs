@@ -23,7 +23,7 @@ pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observe
     run_valid(job, &files, device, observer)
 }
 
-/// What [`run_opened`] would take: checks all that it checks, measures the gradients of one step, and
+/// Forecasts [`run_opened`]: checks all that it checks, measures the gradients of one step, and
 /// writes nothing.
 pub fn dry_run(
     job: &TrainJob,

@@ -250,7 +250,7 @@ struct Memory<'a, T> {
     slots: Vec<RefCell<&'a mut [T]>>,
     /// The transients of words that are alive.
     words: HashMap<u64, RefCell<Storage<T>>>,
-    /// Transients of reals that a command has used.
+    /// Transients of reals that a command has used, if they are poisoned.
     met: HashSet<u64>,
     scratch: &'a RefCell<Vec<T>>,
 }
@@ -288,7 +288,7 @@ impl<'a, T: Reference> Memory<'a, T> {
             if let Entry::Vacant(entry) = self.words.entry(buffer.id()) {
                 entry.insert(RefCell::new(Storage::Words(filled(u32::MAX, buffer.len())?)));
             }
-        } else if self.met.insert(buffer.id()) && poison {
+        } else if poison && self.met.insert(buffer.id()) {
             self.slots[self.plan.slot(buffer.id())].get_mut()[..buffer.len()].fill(T::NAN);
         }
         Ok(())

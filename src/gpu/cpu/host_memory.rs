@@ -74,8 +74,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Bytes that a control group has left: its limit minus its use, not counting cached files. `None` without
-/// a limit.
+/// Bytes that a control group has left: its limit minus its use, not counting cached files. `None`
+/// without a limit.
 fn group_bytes(max: &str, current: &str, stat: &str) -> Option<u64> {
     let (max, current): (u64, u64) = (max.trim().parse().ok()?, current.trim().parse().ok()?);
     let cached = field(stat, "inactive_file")? + field(stat, "active_file")?;
