@@ -1,6 +1,10 @@
 //! Tests of the job: rejected settings, defaults, and that flags, JSON and library agree.
 
 use super::*;
+use crate::checkpoint::adapter_targets::LayerList;
+use crate::checkpoint::load::Decay;
+use crate::optim::{OptimizerKind, Schedule};
+use crate::train::Keep;
 
 fn names(names: &[&str]) -> ModuleSet {
     ModuleSet::Names(names.iter().map(|n| n.to_string()).collect())

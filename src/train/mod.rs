@@ -3,10 +3,10 @@
 //! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
 //! the dense model. `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence
 //! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
-//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `keep.rs`) from
-//! files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose checkpoints hold the
-//! state of the run (`saved_state.rs`). `forecast.rs` says what a run will take (`planned.rs`), and
-//! `probe.rs` exports the results of a forward and backward pass.
+//! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `job_rules.rs`,
+//! `keep.rs`) from files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose
+//! checkpoints hold the state of the run (`saved_state.rs`). `forecast.rs` says what a run will
+//! take (`planned.rs`), and `probe.rs` exports the results of a forward and backward pass.
 
 mod chunk_length;
 mod distill;
@@ -15,6 +15,7 @@ mod forecast;
 mod gradient_step;
 mod held;
 mod job;
+mod job_rules;
 mod keep;
 mod objective;
 mod observer;

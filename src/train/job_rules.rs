@@ -1,0 +1,196 @@
+//! Checks the settings of a job, and resolves them against a model.
+
+use rand::RngExt;
+
+use super::distill::{Distill, Teacher};
+use super::job::{DEFAULT_RANK, Method, TrainJob};
+use crate::attention::{Attention, Lrsa};
+use crate::checkpoint::adapter_config::AdapterConfig;
+use crate::checkpoint::adapter_targets::{ModuleSet, Targets};
+use crate::checkpoint::record::AttentionRecord;
+use crate::checkpoint::weight_names::linears;
+use crate::data::rng::seeded;
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::optim::{OptimizerSettings, UpdateRule, at_least_zero, below_one, require};
+
+impl TrainJob {
+    /// Rejects invalid settings. Does not check paths or the model; the run does.
+    pub fn validate(&self) -> Result<()> {
+        require(!(self.steps.is_some() && self.epochs.is_some()), || {
+            "`steps` and `epochs` both set the length of the run: give only one".into()
+        })?;
+        for (field, value) in [
+            ("steps", self.steps.unwrap_or(1)),
+            ("epochs", self.epochs.unwrap_or(1)),
+            ("batch_size", self.batch_size as u64),
+            ("accumulate", self.accumulate as u64),
+        ] {
+            require(value >= 1, || format!("`{field}` {value} trains nothing: give at least 1"))?;
+        }
+        require(self.keep_checkpoints >= 1, || "`keep_checkpoints` 0: a run needs at least 1 to resume from".into())?;
+        require(self.early_stop.is_none() || self.eval_every > 0, || {
+            "`early_stop` needs evaluations: give `eval_every`".into()
+        })?;
+        require(self.early_stop != Some(0), || "`early_stop` 0 stops nothing: give at least 1".into())?;
+        require(!(self.resume && self.overwrite), || "`resume` and `overwrite` exclude each other".into())?;
+        let short = self.max_length.filter(|&n| n < 2);
+        require(short.is_none(), || {
+            "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
+        })?;
+        require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
+        at_least_zero("lr", self.learning_rate())?;
+        at_least_zero("clip", self.clip)?;
+        Distill { weight: self.distill, teacher: self.teacher }.check_weight()?;
+        require(self.distill > 0.0 || self.teacher == Teacher::default(), || {
+            "`teacher` needs `distill`, its weight in the loss".into()
+        })?;
+        self.update_rule()?;
+        self.validate_adapter()?;
+        if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
+            require(self.keeps.is_empty(), || "`keep` applies only to `attention` lrsa, not to dense".into())?;
+        }
+        let attention = self.attention(None)?;
+        self.extremes(attention).map(|_| ())
+    }
+
+    fn validate_adapter(&self) -> Result<()> {
+        if let Some(rank) = self.rank {
+            require(rank >= 1, || "`rank` 0: an adapter needs at least 1".into())?;
+        }
+        if let Some(alpha) = self.alpha {
+            let usable = alpha.is_finite() && alpha != 0.0;
+            require(usable, || format!("`alpha` {alpha} is not a usable scale for an adapter"))?;
+        }
+        if let Some(dropout) = self.dropout {
+            below_one("dropout", dropout)?;
+        }
+        let shape = [
+            ("rank", self.rank.is_some()),
+            ("alpha", self.alpha.is_some()),
+            ("targets", self.targets.is_some()),
+            ("layers", self.layers.is_some()),
+            ("modules_to_save", !self.modules_to_save.is_empty()),
+            ("rslora", self.rslora),
+            ("dora", self.dora),
+        ];
+        let given = shape.iter().find(|(_, given)| *given).map(|(field, _)| *field);
+        if self.method == Method::Full {
+            let given = given.or(self.dropout.map(|_| "dropout")).or(self.adapter.as_ref().map(|_| "adapter"));
+            require(self.distillation().is_none() || self.teacher != Teacher::Base, || {
+                "`teacher` base needs the untouched model, but `method` full trains it: use `teacher` self".into()
+            })?;
+            return require(given.is_none(), || {
+                format!(
+                    "`{}` applies only to `method` lora; `method` full trains every weight of the model itself",
+                    given.unwrap_or_default()
+                )
+            });
+        }
+        if self.distillation().is_some() && self.teacher == Teacher::Base {
+            require(self.modules_to_save.is_empty(), || {
+                "`teacher` base is the untouched model, but `modules_to_save` replaces parts of it: use `teacher` self"
+                    .into()
+            })?;
+        }
+        let is_pattern = matches!(&self.targets, Some(set @ ModuleSet::Pattern(_)) if !set.is_all_linear());
+        require(self.layers.is_none() || !is_pattern, || {
+            "`layers` needs names in `targets`: name the layers in the regular expression instead".into()
+        })?;
+        require(self.adapter.is_none() || given.is_none(), || {
+            format!("`{}` cannot change the adapter that `adapter` continues: leave it out", given.unwrap_or_default())
+        })
+    }
+
+    /// Distillation, if its weight is above 0.
+    pub fn distillation(&self) -> Option<Distill> {
+        (self.distill > 0.0).then_some(Distill { weight: self.distill, teacher: self.teacher })
+    }
+
+    /// The peak learning rate: the given one, or the optimiser's default for the method.
+    pub fn learning_rate(&self) -> f64 {
+        let [lora, full] = self.optimizer.info().default_lr;
+        self.lr.unwrap_or(match self.method {
+            Method::Lora => lora,
+            Method::Full => full,
+        })
+    }
+
+    /// The optimiser's update rule. Fails for settings that are invalid or that the optimiser
+    /// lacks.
+    pub fn update_rule(&self) -> Result<Box<dyn UpdateRule>> {
+        let Self { weight_decay, betas, eps, momentum, .. } = *self;
+        self.optimizer.info().rule(&OptimizerSettings { weight_decay, betas, eps, momentum })
+    }
+
+    /// The attention to train with; `recorded` comes from the model or adapter.
+    pub fn attention(&self, recorded: Option<Attention>) -> Result<Attention> {
+        match &self.attention {
+            Some(record) => record.attention(),
+            None => Ok(recorded.unwrap_or(Attention::Lrsa(Lrsa::default()))),
+        }
+    }
+
+    /// The attention of a step of a run of `total` steps: `attention` with the r that the step draws
+    /// from `keeps`, or just `attention`. Depends only on the seed, the step and the total.
+    pub fn attention_of(&self, attention: Attention, step: u64, total: u64) -> Result<Attention> {
+        match attention {
+            Attention::Lrsa(l) if !self.keeps.is_empty() => {
+                let drawn = seeded(self.seed, step).random_range(0..self.keeps.len());
+                Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), self.keeps[drawn].at(step, total))?))
+            }
+            _ => Ok(attention),
+        }
+    }
+
+    /// The attentions with the largest and the smallest r of each of `keeps`: what every step's
+    /// attention lies between. Just `attention` if there is no list.
+    pub fn extremes(&self, attention: Attention) -> Result<Vec<Attention>> {
+        match attention {
+            Attention::Lrsa(l) if !self.keeps.is_empty() => {
+                let mut ratios: Vec<f64> = self.keeps.iter().flat_map(|keep| keep.ends()).collect();
+                ratios.sort_by(f64::total_cmp);
+                ratios.dedup();
+                let with = |keep: f64| Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keep)?));
+                ratios.into_iter().map(with).collect()
+            }
+            _ => Ok(vec![attention]),
+        }
+    }
+
+    /// Total optimiser steps, given the steps per epoch.
+    pub fn total_steps(&self, steps_per_epoch: usize) -> u64 {
+        self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(steps_per_epoch as u64))
+    }
+
+    /// The configuration of a new adapter. Fails for target modules that the model does not have.
+    pub fn new_adapter(&self, model: &ModelConfig) -> Result<AdapterConfig> {
+        let r = self.rank.unwrap_or(DEFAULT_RANK);
+        let all = || ModuleSet::Names(linears(model).iter().map(|l| l.target().to_string()).collect());
+        let modules = self.targets.clone().filter(|set| !set.is_all_linear()).unwrap_or_else(all);
+        let targets = Targets {
+            layers: self.layers.clone().map(|layers| layers.0),
+            to_save: self.modules_to_save.clone(),
+            // One weight of the model stays one.
+            ensure_weight_tying: model.tied && !self.modules_to_save.is_empty(),
+            ..Targets::of(modules)
+        };
+        let config = AdapterConfig {
+            dropout: self.dropout.unwrap_or(0.0),
+            use_rslora: self.rslora,
+            use_dora: self.dora,
+            base_model: Some(self.model.clone()),
+            ..AdapterConfig::new(r, self.alpha.unwrap_or(2.0 * r as f64), targets)
+        };
+        let checked = config.targets.check_every_name(model).and_then(|()| config.validate(model));
+        checked.map_err(|e| {
+            let settings = "`rank`, `alpha`, `dropout`, `targets`, `layers`, `modules_to_save`";
+            Error::usage(e.to_string()).context(settings)
+        })?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;
