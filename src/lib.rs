@@ -16,6 +16,7 @@ pub mod conformance;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod formats;
 pub mod generate;
 pub mod gpu;

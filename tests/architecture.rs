@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["autograd"],
     &["nn", "model"],
     &["text", "checkpoint", "optim", "data"],
-    &["generate", "train", "eval", "study"],
+    &["generate", "train", "eval", "export", "study"],
     &["verify", "conformance", "bench"],
     &["app", "cli"],
 ];

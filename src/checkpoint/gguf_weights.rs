@@ -59,10 +59,7 @@ pub(super) fn read(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Result
         let bytes = tensor.bytes[first * row_bytes..(first + weight.shape[0]) * row_bytes].to_vec();
         tensor = HostTensor::new(tensor.dtype, weight.shape.clone(), bytes)?;
     }
-    Ok(match weight.permuted_heads {
-        Some(n_heads) => unpermute_rows(tensor, n_heads),
-        None => tensor,
-    })
+    Ok(from_gguf_order(tensor, weight.permuted_heads))
 }
 
 /// The tensors of the file that no model of this configuration has: parts of the model that the
@@ -90,116 +87,44 @@ fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
     HostTensor { bytes, ..tensor }
 }
 
+/// Puts rows of a weight into llama.cpp's order, the inverse of `unpermute_rows`.
+fn permute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
+    let n_rows = tensor.shape[0];
+    let (row_bytes, half) = (tensor.bytes.len() / n_rows, n_rows / n_heads / 2);
+    let mut bytes = Vec::with_capacity(tensor.bytes.len());
+    for head in 0..n_heads {
+        for i in 0..half {
+            for part in 0..2 {
+                let own = (head * 2 + part) * half + i;
+                bytes.extend_from_slice(&tensor.bytes[own * row_bytes..][..row_bytes]);
+            }
+        }
+    }
+    HostTensor { bytes, ..tensor }
+}
+
+/// A weight with its rows in the order of GGUF files. Also takes the rows of a vector, and of B of
+/// an adapter [out, r].
+pub fn in_gguf_order(tensor: HostTensor, permuted_heads: Option<usize>) -> HostTensor {
+    match permuted_heads {
+        Some(n_heads) => permute_rows(tensor, n_heads),
+        None => tensor,
+    }
+}
+
+/// The inverse of [`in_gguf_order`].
+pub(super) fn from_gguf_order(tensor: HostTensor, permuted_heads: Option<usize>) -> HostTensor {
+    match permuted_heads {
+        Some(n_heads) => unpermute_rows(tensor, n_heads),
+        None => tensor,
+    }
+}
+
 /// Writes models as GGUF files, as llama.cpp's converter does, for the tests of this folder.
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
-    use crate::checkpoint::families::{self, ScoreScale};
-    use crate::formats::gguf::Value;
     use crate::formats::gguf::testing::gguf_bytes;
-    use crate::model::rope_config::{RopeConfig, RopeScaling};
-
-    /// The GGUF row order, after llama.cpp's `reshape(heads, 2, d/2, ..).swapaxes(1, 2)`.
-    fn permuted(tensor: &HostTensor, n_heads: usize) -> HostTensor {
-        let n_rows = tensor.shape[0];
-        let (d, row_bytes) = (n_rows / n_heads, tensor.bytes.len() / n_rows);
-        let mut out = tensor.clone();
-        for row in 0..n_rows {
-            let (head, part, i) = (row / d, row % d / (d / 2), row % (d / 2));
-            let to = head * d + 2 * i + part;
-            out.bytes[to * row_bytes..][..row_bytes].copy_from_slice(&tensor.bytes[row * row_bytes..][..row_bytes]);
-        }
-        out
-    }
-
-    type Tensors = Vec<(String, HostTensor)>;
-
-    /// Keys of the rotation of full layers, without the architecture in front, and tensors of
-    /// divisors.
-    fn rotation(rope: &RopeConfig) -> (Vec<(&'static str, Value)>, Tensors) {
-        let mut pairs = vec![
-            ("rope.freq_base", Value::F64(rope.theta)),
-            ("rope.dimension_count", Value::U64(rope.rotary_dim as u64)),
-        ];
-        let mut original = rope.query_scale.map(|scale| scale.original_max_positions);
-        let mut tensors = vec![];
-        let mut divisors = |name: &str, values: &[f32]| {
-            tensors.push((name.to_string(), HostTensor::from_f32(&[values.len()], values)));
-        };
-        match &rope.scaling {
-            RopeScaling::None => {}
-            RopeScaling::Linear { factor } => {
-                pairs.push(("rope.scaling.type", Value::String("linear".into())));
-                pairs.push(("rope.scaling.factor", Value::F64(*factor)));
-            }
-            RopeScaling::Factors(values) => divisors("rope_freqs.weight", values),
-            RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, truncate, attention_factor } => {
-                assert!(truncate, "GGUF has no key for truncate");
-                pairs.push(("rope.scaling.type", Value::String("yarn".into())));
-                pairs.push(("rope.scaling.factor", Value::F64(*factor)));
-                pairs.push(("rope.scaling.yarn_beta_fast", Value::F64(*beta_fast)));
-                pairs.push(("rope.scaling.yarn_beta_slow", Value::F64(*beta_slow)));
-                pairs.push(("rope.scaling.yarn_attn_factor", Value::F64(*attention_factor)));
-                original = Some(*original_max_positions);
-            }
-            RopeScaling::LongRope { short, long, original_max_positions, attention_factor } => {
-                divisors("rope_factors_short.weight", short);
-                divisors("rope_factors_long.weight", long);
-                pairs.push(("rope.scaling.attn_factor", Value::F64(*attention_factor)));
-                original = Some(*original_max_positions);
-            }
-            other => panic!("GGUF has no keys for {other:?}"),
-        }
-        if let Some(scale) = rope.query_scale {
-            pairs.push(("attention.temperature_scale", Value::F64(scale.beta)));
-        }
-        if let Some(n) = original {
-            pairs.push(("rope.scaling.original_context_length", Value::U64(n as u64)));
-        }
-        (pairs, tensors)
-    }
-
-    /// The keys of a model, and the tensors of its rotation.
-    fn keys(config: &ModelConfig) -> (Vec<(String, Value)>, Tensors) {
-        let family = families::of(config.architecture);
-        let (mut pairs, tensors) = rotation(&config.ropes[0]);
-        for (key, n) in [
-            ("embedding_length", config.hidden),
-            ("feed_forward_length", config.inner),
-            ("block_count", config.n_layers()),
-            ("context_length", config.max_positions),
-            ("attention.head_count", config.n_heads),
-            ("attention.head_count_kv", config.n_kv_heads),
-            ("attention.key_length", config.head_dim),
-            ("attention.value_length", config.head_dim),
-        ] {
-            pairs.push((key, Value::U64(n as u64)));
-        }
-        pairs.push(("attention.layer_norm_rms_epsilon", Value::F64(config.rms_eps)));
-        if let Some(window) = config.layers.iter().find_map(|layer| layer.window) {
-            pairs.push(("attention.sliding_window", Value::U64(window as u64)));
-            let slides = config.layers.iter().map(|layer| Value::Bool(layer.window.is_some())).collect();
-            pairs.push(("attention.sliding_window_pattern", Value::Array(slides)));
-        }
-        if let Some(rope) = config.ropes.get(1) {
-            pairs.push(("rope.freq_base_swa", Value::F64(rope.theta)));
-        }
-        if family.score_scale != ScoreScale::HeadDim {
-            pairs.push(("attention.scale", Value::F64(config.layers[0].scale)));
-        }
-        if family.multipliers {
-            pairs.push(("embedding_scale", Value::F64(config.embed_scale)));
-            pairs.push(("residual_scale", Value::F64(config.residual_scale)));
-            pairs.push(("logit_scale", Value::F64(1.0 / config.logit_scale)));
-        }
-        if let Some(softcap) = config.logit_softcap {
-            pairs.push(("final_logit_softcapping", Value::F64(softcap)));
-        }
-        let name = family.gguf[0];
-        let mut full: Vec<_> = pairs.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect();
-        full.push(("general.architecture".into(), Value::String(name.into())));
-        (full, tensors)
-    }
 
     /// A GGUF file of a model with these weights, under Hugging Face's names but with the values
     /// of the computation. With `fuse`, q, k and v are one tensor.
@@ -209,11 +134,12 @@ pub(super) mod testing {
         more: &[(&str, HostTensor)],
         fuse: bool,
     ) -> tempfile::NamedTempFile {
-        let (pairs, mut stored) = keys(config);
+        let described = config.to_gguf().unwrap();
+        let mut stored = described.tensors;
         for weight in weights(config) {
             let (_, tensor) =
                 weights_of_model.iter().find(|(name, _)| *name == weight.name).expect("a weight of each name");
-            let tensor = weight.permuted_heads.map_or(tensor.clone(), |n| permuted(tensor, n));
+            let tensor = in_gguf_order(tensor.clone(), weight.permuted_heads);
             let parts = [".attn_q.", ".attn_k.", ".attn_v."];
             let fused = parts.iter().find(|part| fuse && weight.gguf.contains(**part));
             let name = fused.map_or(weight.gguf.clone(), |part| weight.gguf.replace(part, ".attn_qkv."));
@@ -225,7 +151,7 @@ pub(super) mod testing {
                 None => stored.push((name, tensor)),
             }
         }
-        let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+        let pairs: Vec<_> = described.metadata.iter().map(|(k, v)| (k, v.clone())).collect();
         let mut tensors: Vec<_> = stored.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         tensors.extend(more.iter().cloned());
         let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
@@ -250,6 +176,7 @@ mod tests {
         let open = |path: PathBuf| Some((path.clone(), WeightSource::open(&path).ok()?));
         let can_be_written = |(_, source): &(PathBuf, WeightSource)| {
             let scaling = &source.config().ropes[0].scaling;
+            // Llama 3's scaling comes back as its divisors.
             !matches!(scaling, RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. })
         };
         folders.filter_map(open).filter(can_be_written).collect()

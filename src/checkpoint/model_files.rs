@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::attention::Attention;
 use crate::checkpoint::adapter_file::{Adapter, read_adapter};
+use crate::checkpoint::adapter_gguf::{is_gguf, read_gguf_adapter};
 use crate::checkpoint::generation_config::GenerationConfig;
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weights::WeightSource;
@@ -38,7 +39,7 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens `model` (a folder, a GGUF file or a hub id) and the adapter folder.
+    /// Opens `model` (a folder, a GGUF file or a hub id) and the adapter (a folder or a GGUF file).
     pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
         let path = hub::resolve(model)?;
         let source = WeightSource::open(&path)?;
@@ -78,9 +79,17 @@ impl ModelFiles {
     }
 
     /// Reads the adapter, and the attention that its folder or the model's records.
-    fn with_adapter(self, dir: Option<&Path>) -> Result<Self> {
-        let adapter = dir.map(|dir| read_adapter(dir, self.source.config())).transpose()?;
-        let record = dir.or(self.source.dir()).map(AttentionRecord::read).transpose()?.flatten();
+    fn with_adapter(self, adapter: Option<&Path>) -> Result<Self> {
+        let config = self.source.config();
+        let (adapter, record) = match (adapter, self.source.gguf_metadata()) {
+            (Some(file), _) if is_gguf(file) => {
+                let (adapter, metadata) = read_gguf_adapter(file, config)?;
+                (Some(adapter), AttentionRecord::read_gguf(&metadata)?)
+            }
+            (Some(dir), _) => (Some(read_adapter(dir, config)?), AttentionRecord::read(dir)?),
+            (None, Some(metadata)) => (None, AttentionRecord::read_gguf(metadata)?),
+            (None, None) => (None, self.source.dir().map(AttentionRecord::read).transpose()?.flatten()),
+        };
         let recorded = record.map(|r| r.attention()).transpose()?;
         Ok(Self { adapter, recorded, ..self })
     }

@@ -6,10 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, Lrsa};
 use crate::error::{Context, Result};
+use crate::formats::gguf::Metadata;
 use crate::small_file;
 
 /// Name of the file.
 pub const FILE: &str = "longreach.json";
+
+/// The metadata key of GGUF files with the content of the file.
+pub const GGUF_KEY: &str = "longreach.attention";
 
 /// Content of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +59,15 @@ impl AttentionRecord {
         serde_json::from_str(&text)
             .map(Some)
             .with_context(|| format!("{} is not a valid attention record", path.display()))
+    }
+
+    /// Reads the record in the metadata of a GGUF file, if there is one.
+    pub fn read_gguf(metadata: &Metadata) -> Result<Option<Self>> {
+        if !metadata.contains(GGUF_KEY) {
+            return Ok(None);
+        }
+        let text = metadata.str(GGUF_KEY)?;
+        serde_json::from_str(text).map(Some).with_context(|| format!("{GGUF_KEY} is not a valid attention record"))
     }
 
     /// The record as JSON.

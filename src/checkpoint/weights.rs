@@ -237,7 +237,7 @@ impl WeightSource {
 }
 
 /// The tensor in f32 with a number added to each value.
-fn moved(tensor: &HostTensor, by: f32) -> Result<HostTensor> {
+pub(super) fn moved(tensor: &HostTensor, by: f32) -> Result<HostTensor> {
     let values: Vec<f32> = tensor.to_f32()?.iter().map(|value| value + by).collect();
     Ok(HostTensor::from_f32(&tensor.shape, &values))
 }

@@ -15,6 +15,7 @@ mod demo;
 mod eval;
 mod eval_common;
 mod eval_tasks;
+mod export;
 mod flags;
 mod forecast_table;
 mod generate;
@@ -69,6 +70,9 @@ enum Verb {
     Info(info::InfoArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
+    /// Write a model with its adapter for other programs: Hugging Face, llama.cpp, MLX; compares
+    /// what it wrote with the model in memory.
+    Export(export::ExportArgs),
     /// Show training data as a model learns it: examples with the learnt parts marked, lengths, and
     /// what is cut or refused.
     Data(data::DataArgs),
@@ -111,6 +115,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Train(args) => train::run(&args),
+        Verb::Export(args) => export::run(&args),
         Verb::Data(args) => data::run(&args),
     }
 }

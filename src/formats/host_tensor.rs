@@ -8,6 +8,37 @@ use super::dequant;
 use super::dtype::DType;
 use crate::error::Result;
 
+/// Name, type and shape of a tensor that is to be written. The last dimension is contiguous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// Its size in a file. Fails if a row is no whole number of blocks.
+    pub fn n_bytes(&self) -> Result<usize> {
+        let Self { name, dtype, shape } = self;
+        let Some(bytes) = dtype.bytes_of(shape) else {
+            crate::bail!("tensor '{name}': a {dtype} tensor cannot have the shape {shape:?}")
+        };
+        Ok(bytes)
+    }
+
+    /// Fails if the content has another type or shape.
+    pub fn check(&self, tensor: &HostTensor) -> Result<()> {
+        let Self { name, dtype, shape } = self;
+        crate::ensure!(
+            (tensor.dtype, &tensor.shape) == (*dtype, shape),
+            "tensor '{name}': announced as {dtype} {shape:?}, and made as {} {:?}",
+            tensor.dtype,
+            tensor.shape
+        );
+        Ok(())
+    }
+}
+
 /// A row-major tensor; its last dimension is contiguous.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {

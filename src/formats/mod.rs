@@ -1,4 +1,5 @@
-//! Floor 1: file formats: safetensors, GGUF, element types and host-side dequantisation. No GPU.
+//! Floor 1: file formats: safetensors, GGUF, element types, and host-side dequantisation and quantisation.
+//! No GPU.
 
 pub mod blocks;
 pub mod dequant;
@@ -9,8 +10,11 @@ pub mod gguf;
 pub mod gguf_metadata;
 mod gguf_parse;
 mod gguf_split;
+pub mod gguf_write;
 pub mod host_tensor;
 pub mod mapped_file;
+pub mod quantise;
+mod quantise_k;
 pub mod safetensors_file;
 pub mod safetensors_write;
 pub mod weight_formats;

@@ -91,6 +91,11 @@ impl ChatTemplate {
         template.context("the GGUF file's chat template").map(Some)
     }
 
+    /// The source of the template.
+    pub fn source(&self) -> &str {
+        self.template.source()
+    }
+
     /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
     /// assistant's next answer.
     ///

@@ -16,13 +16,13 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 /// SentencePiece's character for a space.
-const SPACE: &str = "\u{2581}";
+pub(super) const SPACE: &str = "\u{2581}";
 
 /// The GGUF token types that need special treatment. All others are plain pieces.
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-const BYTE: i64 = 6;
+pub(super) const UNKNOWN: i64 = 2;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
+pub(super) const BYTE: i64 = 6;
 
 /// Longest piece of a SentencePiece vocabulary, in bytes. Its trainer stops at 16 characters by
 /// default, and at a few dozen if configured so.
@@ -33,7 +33,7 @@ const MAX_MERGES_A_PIECE: usize = 8;
 /// Roles of special tokens, their names in keys, and the ids that llama.cpp takes for SentencePiece
 /// vocabularies without the key. (Its BOS and EOS of other vocabularies, 11, belong to one model
 /// and do not count here.)
-const ROLE_KEYS: [(&str, &str, Option<u32>); 7] = [
+pub(super) const ROLE_KEYS: [(&str, &str, Option<u32>); 7] = [
     ("bos_token", "bos", Some(1)),
     ("eos_token", "eos", Some(2)),
     ("unk_token", "unknown", Some(0)),

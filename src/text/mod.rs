@@ -6,6 +6,7 @@ pub mod chat_template;
 pub mod conversation;
 pub mod decode_stream;
 pub mod gguf_tokenizer;
+pub mod gguf_tokenizer_write;
 pub(crate) mod jinja;
 pub mod pre_tokenizer;
 pub mod special_tokens;

@@ -105,6 +105,39 @@ pub fn named(name: &str) -> Result<&'static PreTokenizer> {
     );
 }
 
+/// The name of the pre-tokenizer of a `tokenizer.json`. Fails if llama.cpp has no name for it.
+pub fn name_of(tokenizer: &Json) -> Result<&'static str> {
+    let cuts = cuts_of(&tokenizer["pre_tokenizer"]);
+    let (nfc, ignore_merges) = (tokenizer["normalizer"]["type"] == "NFC", tokenizer["model"]["ignore_merges"] == true);
+    let same_cuts = || TABLE.iter().filter(|p| cuts.as_deref().is_some_and(|cuts| p.cuts == cuts));
+    // Merges make the words that are tokens in all vocabularies but a few, so cuts alone can decide.
+    let same = same_cuts().find(|p| (p.nfc, p.ignore_merges) == (nfc, ignore_merges));
+    match same.or(same_cuts().find(|p| p.nfc == nfc)).or(same_cuts().next()) {
+        Some(found) => Ok(found.names[0]),
+        None => crate::bail!(
+            "GGUF has no name for this tokenizer's pre-tokenizer, so the tokens would differ: export the model to `to` hf instead"
+        ),
+    }
+}
+
+/// The patterns that a pre-tokenizer cuts by, one after the other; `None` if it does anything else.
+fn cuts_of(pre: &Json) -> Option<Vec<&str>> {
+    Some(match pre["type"].as_str()? {
+        "Sequence" => {
+            let parts = pre["pretokenizers"].as_array()?.iter().map(cuts_of).collect::<Option<Vec<_>>>()?;
+            parts.concat()
+        }
+        "Split" if pre["behavior"] == "Isolated" && pre["invert"] == false => vec![pre["pattern"]["Regex"].as_str()?],
+        // The same cuts as a pattern of the words: what lies between them is empty.
+        "Split" if pre["behavior"] == "Removed" && pre["invert"] == true => vec![pre["pattern"]["Regex"].as_str()?],
+        "Digits" => vec![if pre["individual_digits"] == true { DIGIT } else { r"\p{N}+" }],
+        "ByteLevel" if pre["add_prefix_space"] == true => return None,
+        "ByteLevel" if pre["use_regex"] == false => vec![],
+        "ByteLevel" => vec![GPT2],
+        _ => return None,
+    })
+}
+
 impl PreTokenizer {
     /// Its JSON as in `tokenizer.json`.
     pub fn json(&self) -> Json {

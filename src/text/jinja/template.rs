@@ -35,6 +35,11 @@ impl Template {
         Ok(Self { source: source.to_owned(), program })
     }
 
+    /// The text that was parsed.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Renders the template with some variables.
     ///
     /// Fails with the line if the template refuses them, makes a mistake, or needs more work,

@@ -1,0 +1,181 @@
+//! Metadata of a GGUF file from a [`ModelConfig`], as llama.cpp's converter writes it.
+//!
+//! [`config_gguf`](super::config_gguf) and [`rope_gguf`](super::rope_gguf) read the keys back. A
+//! setting for which the format has no key is an error.
+
+use super::families::{self, ScoreScale, Windows};
+use crate::error::Result;
+use crate::formats::gguf::{Metadata, Value};
+use crate::formats::host_tensor::HostTensor;
+use crate::model::config::ModelConfig;
+use crate::model::rope::inv_freq;
+use crate::model::rope_config::{RopeConfig, RopeScaling};
+
+/// What a GGUF file says of a model beside its weights.
+pub struct Description {
+    pub metadata: Metadata,
+    /// Divisors of RoPE frequencies.
+    pub tensors: Vec<(String, HostTensor)>,
+}
+
+impl ModelConfig {
+    /// The keys of this model with the architecture's name in front, and the tensors of its
+    /// rotation. Fails if GGUF has no keys for the model.
+    pub fn to_gguf(&self) -> Result<Description> {
+        let name = families::of(self.architecture).gguf[0];
+        let Some(rope) = self.ropes.first() else { crate::bail!("the model has no RoPE settings") };
+        let (rotation, tensors) = rotation(rope)?;
+        let mut metadata = Metadata::default();
+        for (key, value) in sizes(self).into_iter().chain(rotation).chain(switches(self)) {
+            metadata.insert(format!("{name}.{key}"), value);
+        }
+        metadata.insert("general.architecture", Value::String(name.into()));
+        Ok(Description { metadata, tensors })
+    }
+}
+
+type Pair = (&'static str, Value);
+
+fn sizes(config: &ModelConfig) -> Vec<Pair> {
+    let size = |(key, n): (&'static str, usize)| (key, Value::U64(n as u64));
+    let sizes = [
+        ("embedding_length", config.hidden),
+        ("feed_forward_length", config.inner),
+        ("block_count", config.n_layers()),
+        ("context_length", config.max_positions),
+        ("vocab_size", config.vocab),
+        ("attention.head_count", config.n_heads),
+        ("attention.head_count_kv", config.n_kv_heads),
+        ("attention.key_length", config.head_dim),
+        ("attention.value_length", config.head_dim),
+    ];
+    let mut pairs: Vec<Pair> = sizes.into_iter().map(size).collect();
+    pairs.push(("attention.layer_norm_rms_epsilon", Value::F64(config.rms_eps)));
+    pairs
+}
+
+/// Windows, scales and layers without rotation.
+fn switches(config: &ModelConfig) -> Vec<Pair> {
+    let family = families::of(config.architecture);
+    let mut pairs = vec![];
+    if let Some(window) = config.layers.iter().find_map(|layer| layer.window) {
+        pairs.push(("attention.sliding_window", Value::U64(window as u64)));
+        let slides: Vec<bool> = config.layers.iter().map(|layer| layer.window.is_some()).collect();
+        // llama.cpp knows the usual pattern of these families, and some of its versions refuse the key.
+        let is_usual = match family.windows {
+            Windows::EveryLayer => slides.iter().all(|slides| *slides),
+            Windows::Pattern { every, .. } => slides.iter().zip(1..).all(|(slides, n)| *slides == (n % every != 0)),
+            _ => false,
+        };
+        if !is_usual {
+            let slides = slides.into_iter().map(Value::Bool).collect();
+            pairs.push(("attention.sliding_window_pattern", Value::Array(slides)));
+        }
+    }
+    if let Some(rope) = config.ropes.get(1) {
+        pairs.push(("rope.freq_base_swa", Value::F64(rope.theta)));
+    }
+    if family.score_scale != ScoreScale::HeadDim
+        && let Some(layer) = config.layers.first()
+    {
+        pairs.push(("attention.scale", Value::F64(layer.scale)));
+    }
+    if family.multipliers {
+        pairs.push(("embedding_scale", Value::F64(config.embed_scale)));
+        pairs.push(("residual_scale", Value::F64(config.residual_scale)));
+        pairs.push(("logit_scale", Value::F64(1.0 / config.logit_scale)));
+    }
+    if let Some(softcap) = config.logit_softcap {
+        pairs.push(("final_logit_softcapping", Value::F64(softcap)));
+    }
+    let rotates = config.layers.iter().map(|layer| layer.rope.is_some());
+    if family.unrotated_layers && rotates.clone().zip(1..).any(|(rotates, n)| rotates != (n % 4 != 0)) {
+        pairs.push(("attention.rope_pattern", Value::Array(rotates.map(Value::Bool).collect())));
+    }
+    pairs
+}
+
+/// Keys of the rotation of full layers, and tensors of divisors.
+fn rotation(rope: &RopeConfig) -> Result<(Vec<Pair>, Vec<(String, HostTensor)>)> {
+    let mut pairs =
+        vec![("rope.freq_base", Value::F64(rope.theta)), ("rope.dimension_count", Value::U64(rope.rotary_dim as u64))];
+    let mut original = rope.query_scale.map(|scale| scale.original_max_positions);
+    let mut tensors = vec![];
+    let mut divisors = |name: &str, values: &[f32]| {
+        tensors.push((name.to_string(), HostTensor::from_f32(&[values.len()], values)));
+    };
+    let mut scaling = |kind: &str, pairs_of_kind: Vec<Pair>| {
+        pairs.push(("rope.scaling.type", Value::String(kind.into())));
+        pairs.extend(pairs_of_kind);
+    };
+    match &rope.scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } => scaling("linear", vec![("rope.scaling.factor", Value::F64(*factor))]),
+        RopeScaling::Factors(values) => divisors("rope_freqs.weight", values),
+        RopeScaling::Llama3 { .. } => {
+            let plain = inv_freq(&RopeConfig { scaling: RopeScaling::None, ..rope.clone() }, 0);
+            let values: Vec<f32> = plain.iter().zip(inv_freq(rope, 0)).map(|(plain, scaled)| plain / scaled).collect();
+            divisors("rope_freqs.weight", &values);
+        }
+        RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, truncate, attention_factor } => {
+            crate::ensure!(*truncate, "GGUF has no key for YaRN with truncate false");
+            scaling(
+                "yarn",
+                vec![
+                    ("rope.scaling.factor", Value::F64(*factor)),
+                    ("rope.scaling.yarn_beta_fast", Value::F64(*beta_fast)),
+                    ("rope.scaling.yarn_beta_slow", Value::F64(*beta_slow)),
+                    ("rope.scaling.yarn_attn_factor", Value::F64(*attention_factor)),
+                ],
+            );
+            original = Some(*original_max_positions);
+        }
+        RopeScaling::LongRope { short, long, original_max_positions, attention_factor } => {
+            divisors("rope_factors_short.weight", short);
+            divisors("rope_factors_long.weight", long);
+            pairs.push(("rope.scaling.attn_factor", Value::F64(*attention_factor)));
+            original = Some(*original_max_positions);
+        }
+        RopeScaling::Dynamic { .. } => {
+            crate::bail!("GGUF has no keys for dynamic RoPE: export the model to `to` hf instead")
+        }
+    }
+    if let Some(scale) = rope.query_scale {
+        pairs.push(("attention.temperature_scale", Value::F64(scale.beta)));
+    }
+    if let Some(n) = original {
+        pairs.push(("rope.scaling.original_context_length", Value::U64(n as u64)));
+    }
+    Ok((pairs, tensors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::testing::small;
+
+    #[test]
+    fn llama3_becomes_its_divisors() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_positions: 64,
+        };
+        let rope = RopeConfig { scaling, ..RopeConfig::plain(1e4, 64) };
+        let (_, tensors) = rotation(&rope).unwrap();
+        let [(name, divisors)] = &tensors[..] else { panic!("one tensor of divisors") };
+        assert_eq!(name, "rope_freqs.weight");
+        let written = RopeConfig { scaling: RopeScaling::Factors(divisors.to_f32().unwrap()), ..rope.clone() };
+        for (a, b) in inv_freq(&written, 0).iter().zip(inv_freq(&rope, 0)) {
+            assert!((a - b).abs() <= 1e-6 * b, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn what_gguf_cannot_say_is_refused() {
+        let mut config = small();
+        config.ropes[0].scaling = RopeScaling::Dynamic { factor: 2.0, original_max_positions: 16 };
+        assert!(config.to_gguf().err().unwrap().to_string().contains("dynamic"));
+    }
+}

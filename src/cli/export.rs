@@ -1,0 +1,82 @@
+//! `longreach export`: writes a model for other programs and compares it with the one in memory.
+
+use clap::Args;
+use serde_json::json;
+
+use super::args::DeviceArgs;
+use super::output::{note, print_line};
+use crate::error::Result;
+use crate::export::{ExportFormat, ExportJob, Exported, export};
+
+/// Flags of `export`.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    job: ExportJob,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print a JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &ExportArgs) -> Result<()> {
+    args.job.validate()?;
+    let mut device = args.device.open()?;
+    let mut told = 0;
+    let done = export(&args.job, device.as_mut(), &mut |i, n| {
+        let tenth = 10 * i / n.max(1);
+        if tenth > told {
+            told = tenth;
+            note(&format!("{i} of {n} tensors written"));
+        }
+    })?;
+    if args.json { report_json(args, &done) } else { report(args, &done) }
+}
+
+fn report(args: &ExportArgs, done: &Exported) -> Result<()> {
+    let (job, c) = (&args.job, &done.comparison);
+    print_line(&format!(
+        "wrote {} ({}, {}, {:.1} MiB)",
+        job.out.display(),
+        job.to.name(),
+        done.kind.name(),
+        done.bytes as f64 / f64::from(1 << 20)
+    ))?;
+    print_line(&format!(
+        "read back and compared with the model in memory on {} tokens: KL {:.2e} nats a token (at most {:.0e}), largest \
+         difference of logits {:.3e}, same most likely token after {} of {}",
+        c.tokens,
+        c.divergence,
+        done.kind.largest_divergence(),
+        c.largest_difference,
+        c.same_choice,
+        c.tokens
+    ))?;
+    let out = job.out.display();
+    print_line(&match job.to {
+        ExportFormat::Hf | ExportFormat::Mlx | ExportFormat::Gguf => {
+            format!("next: longreach generate --model {out} --prompt \"Once upon a time\"")
+        }
+        ExportFormat::AdapterGguf => {
+            format!("next: longreach generate --model {} --adapter {out} --prompt \"Once upon a time\"", job.model)
+        }
+    })
+}
+
+fn report_json(args: &ExportArgs, done: &Exported) -> Result<()> {
+    let c = &done.comparison;
+    let value = json!({
+        "out": args.job.out.display().to_string(),
+        "to": args.job.to.name(),
+        "type": done.kind.name(),
+        "bytes": done.bytes,
+        "tokens": c.tokens,
+        "kl": c.divergence,
+        "kl_bound": done.kind.largest_divergence(),
+        "largest_logit_difference": c.largest_difference,
+        "same_choice": c.same_choice,
+    });
+    print_line(&value.to_string())
+}

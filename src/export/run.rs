@@ -1,0 +1,129 @@
+//! Runs an export: writes it under a temporary name, compares it with the model in memory, and
+//! renames it.
+
+use std::path::Path;
+
+use super::job::{ExportFormat, ExportJob};
+use super::verify::{Comparison, compare, ids_of_text, logits, same_text};
+use super::weight_type::WeightType;
+use super::{folder, gguf};
+use crate::atomic_file::sync_folder;
+use crate::checkpoint::adapter_gguf::write_gguf_adapter;
+use crate::checkpoint::model_files::ModelFiles;
+use crate::error::{Context, Error, Result};
+use crate::formats::dtype::DType;
+use crate::gpu::Executor;
+
+/// The result of an export.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exported {
+    /// The type of the weights.
+    pub kind: WeightType,
+    /// Size of the file, or of all files of the folder.
+    pub bytes: u64,
+    pub comparison: Comparison,
+}
+
+/// Exports a model. `watch` hears how many of the tensors are written.
+///
+/// The result appears under its name only if it reads back with the same tokens and chat template,
+/// and if its logits diverge from those of the model in memory by no more than rounding explains.
+pub fn export(job: &ExportJob, device: &mut dyn Executor, watch: &mut dyn FnMut(usize, usize)) -> Result<Exported> {
+    job.validate()?;
+    let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    let kind = job.quantise.unwrap_or_else(|| usual_type(job.to, &files));
+    let ids = ids_of_text(&files, job.text.as_deref())?;
+    let parent = job.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).with_context(|| format!("creating the folder {}", parent.display()))?;
+    let place = tempfile::Builder::new().prefix(".longreach-export-").tempdir_in(parent);
+    let place = place.with_context(|| format!("in the folder {}", parent.display()))?;
+    let path = place.path().join(job.out.file_name().ok_or_else(|| Error::usage("`out` names no file"))?);
+    write(&path, job.to, kind, &files, watch)?;
+    let comparison = verified(job, kind, &files, &path, &ids, device).context("verifying the export")?;
+    let bytes = size_of(&path)?;
+    std::fs::rename(&path, &job.out).with_context(|| format!("writing {}", job.out.display()))?;
+    sync_folder(parent);
+    Ok(Exported { kind, bytes, comparison })
+}
+
+/// The type where none is asked for.
+fn usual_type(to: ExportFormat, files: &ModelFiles) -> WeightType {
+    let stored = || {
+        let config = files.config();
+        let embedding = files.source.read("model.embed_tokens.weight", &[config.vocab, config.hidden]);
+        embedding.map(|tensor| tensor.dtype)
+    };
+    match to {
+        ExportFormat::Gguf => WeightType::F16,
+        ExportFormat::AdapterGguf => WeightType::F32,
+        ExportFormat::Hf | ExportFormat::Mlx => match stored() {
+            Ok(DType::F32) => WeightType::F32,
+            Ok(DType::BF16) => WeightType::Bf16,
+            _ => WeightType::F16,
+        },
+    }
+}
+
+fn write(
+    path: &Path,
+    to: ExportFormat,
+    kind: WeightType,
+    files: &ModelFiles,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    let plain =
+        || kind.plain().ok_or_else(|| Error::usage(format!("`to` {} holds no `quantise` {}", to.name(), kind.name())));
+    match to {
+        ExportFormat::Gguf => gguf::write(path, files, kind, watch),
+        ExportFormat::Hf | ExportFormat::Mlx => folder::write(path, files, to, plain()?, watch),
+        ExportFormat::AdapterGguf => {
+            let Some(adapter) = &files.adapter else { crate::bail!("`to` adapter-gguf needs an adapter") };
+            let record = gguf::record_key(files)?;
+            let more: Vec<_> = record.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+            write_gguf_adapter(path, adapter, files.config(), plain()?, &more)
+        }
+    }
+}
+
+/// Reads the export back and compares it. Fails if it is further from the model than rounding to
+/// its type explains.
+fn verified(
+    job: &ExportJob,
+    kind: WeightType,
+    files: &ModelFiles,
+    path: &Path,
+    ids: &[u32],
+    device: &mut dyn Executor,
+) -> Result<Comparison> {
+    let written = match job.to {
+        ExportFormat::AdapterGguf => ModelFiles::open(&job.model, Some(path))?,
+        _ => ModelFiles::open(&path.to_string_lossy(), None)?,
+    };
+    crate::ensure!(written.recorded == files.recorded, "the recorded attention reads back as another one");
+    same_text(files, &written, job.text.as_deref())?;
+    let before = logits(device, files, ids).context("the model in memory")?;
+    let after = logits(device, &written, ids)?;
+    let comparison = compare(&before, &after, files.config().vocab);
+    let bound = kind.largest_divergence();
+    crate::ensure!(
+        comparison.divergence <= bound,
+        "the export diverges from the model in memory by {:.2e} nats a token, more than the {bound:.0e} that rounding to {} \
+         explains (largest difference of logits {:.3e}): nothing is written; please report this",
+        comparison.divergence,
+        kind.name(),
+        comparison.largest_difference
+    );
+    Ok(comparison)
+}
+
+/// Size of a file, or of the files in a folder.
+fn size_of(path: &Path) -> Result<u64> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let mut sum = 0;
+    for entry in path.read_dir()? {
+        sum += entry?.metadata()?.len();
+    }
+    Ok(sum)
+}

@@ -1,0 +1,152 @@
+//! Exports hold what was exported: merged weights, tokens, the recorded attention; and nothing is
+//! written that does not read back.
+
+mod program;
+
+use std::path::{Path, PathBuf};
+
+use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::model_files::ModelFiles;
+use longreach::export::{ExportFormat, ExportJob, WeightType, export};
+use longreach::gpu::open_device;
+use longreach::train::{TrainJob, run};
+use program::{golden, run as program};
+
+fn job(model: &Path, to: ExportFormat, out: &Path) -> ExportJob {
+    let model = model.to_string_lossy().into_owned();
+    ExportJob { model, adapter: None, to, quantise: None, out: out.to_path_buf(), text: None }
+}
+
+/// An adapter with B away from 0, trained for two steps on a golden model, which has no tokenizer.
+fn adapter(model: &Path, dir: &Path, change: impl FnOnce(&mut TrainJob)) -> PathBuf {
+    let data = dir.join("train.jsonl");
+    std::fs::write(
+        &data,
+        r#"{"input_ids": [3, 9, 4, 7, 5, 3, 9, 4, 7, 5, 11, 2], "labels": [3, 9, 4, 7, 5, 3, 9, 4, 7, 5, 11, 2]}"#,
+    )
+    .unwrap();
+    let mut job = TrainJob {
+        model: model.to_string_lossy().into_owned(),
+        data,
+        out: dir.join("adapter"),
+        steps: Some(2),
+        lr: Some(0.05),
+        attention: Some(longreach::checkpoint::record::AttentionRecord::Lrsa { sink: 2, lag: 4, keep: 0.5 }),
+        ..TrainJob::default()
+    };
+    change(&mut job);
+    run(&job, open_device("cpu").unwrap().as_mut(), &mut ()).unwrap();
+    job.out
+}
+
+/// Every family of the golden models, with an adapter, in every format. `export` itself compares
+/// logits; what it says must be below the rounding of the type.
+#[test]
+fn every_family_exports_in_every_format() {
+    let families = [
+        "llama-gqa",
+        "llama3-rope",
+        "qwen2-bias-tied",
+        "qwen3-qknorm",
+        "gemma3",
+        "granite",
+        "olmo2",
+        "olmo3",
+        "phi4-mini",
+        "smollm3",
+        "mistral-window",
+        "ministral3",
+    ];
+    let device = &mut *open_device("cpu").unwrap();
+    for family in families {
+        let dir = tempfile::tempdir().unwrap();
+        let model = golden(family);
+        let adapter = adapter(&model, dir.path(), |_| {});
+        for (to, kind, out) in [
+            (ExportFormat::Hf, WeightType::F32, "hf"),
+            (ExportFormat::Mlx, WeightType::Bf16, "mlx"),
+            (ExportFormat::Gguf, WeightType::F32, "f32.gguf"),
+            (ExportFormat::Gguf, WeightType::Q8_0, "q8_0.gguf"),
+            (ExportFormat::AdapterGguf, WeightType::F32, "adapter.gguf"),
+        ] {
+            let out = dir.path().join(out);
+            let job = ExportJob { adapter: Some(adapter.clone()), quantise: Some(kind), ..job(&model, to, &out) };
+            let done =
+                export(&job, device, &mut |_, _| {}).unwrap_or_else(|e| panic!("{family} to {}: {e}", to.name()));
+            assert!(done.comparison.tokens >= 16 && done.bytes > 0, "{family}: {done:?}");
+            // The record travels along: the same command generates with the trained attention.
+            let lrsa = Some(Attention::Lrsa(Lrsa::new(2, 4, 0.5).unwrap()));
+            let read = match to {
+                ExportFormat::AdapterGguf => ModelFiles::open(&job.model, Some(&out)),
+                _ => ModelFiles::open(&out.to_string_lossy(), None),
+            };
+            assert_eq!(read.unwrap().recorded, lrsa, "{family} to {}", to.name());
+        }
+    }
+}
+
+/// DoRA, rsLoRA and modules that are saved whole merge too; GGUF adapters cannot hold the first and
+/// the last.
+#[test]
+fn every_kind_of_adapter_merges() {
+    let device = &mut *open_device("cpu").unwrap();
+    let model = golden("qwen2-bias-tied");
+    let kinds: [(&str, fn(&mut TrainJob)); 4] = [
+        ("dora", |j| j.dora = true),
+        ("rslora", |j| j.rslora = true),
+        ("tied", |j| j.modules_to_save = vec!["embed_tokens".into()]),
+        ("norms", |j| j.modules_to_save = vec!["model.norm".into()]),
+    ];
+    for (name, change) in kinds {
+        let dir = tempfile::tempdir().unwrap();
+        let adapter = adapter(&model, dir.path(), change);
+        for (to, out) in
+            [(ExportFormat::Hf, "hf"), (ExportFormat::Gguf, "a.gguf"), (ExportFormat::AdapterGguf, "b.gguf")]
+        {
+            let out = dir.path().join(out);
+            let quantise = Some(WeightType::F32);
+            let job = ExportJob { adapter: Some(adapter.clone()), quantise, ..job(&model, to, &out) };
+            let done = export(&job, device, &mut |_, _| {});
+            if to == ExportFormat::AdapterGguf && name != "rslora" {
+                assert!(done.unwrap_err().to_string().contains("merge the adapter"), "{name}");
+                assert!(!out.exists());
+            } else {
+                assert!(done.unwrap_or_else(|e| panic!("{name}: {e}")).comparison.divergence < 1e-6, "{name}");
+            }
+        }
+        let left = std::fs::read_dir(dir.path())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".longreach"));
+        assert_eq!(left.count(), 0, "{name}: temporary files stay");
+    }
+}
+
+#[test]
+fn the_program_exports_and_refuses_what_it_would_overwrite() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("stories.gguf");
+    let out = out.to_str().unwrap();
+    let model = program::project("assets/stories260k");
+    let model = model.to_str().unwrap();
+    let flags = |to, kind, out| {
+        program(&["export", "--model", model, "--to", to, "--quantise", kind, "--device", "cpu", "--out", out])
+    };
+    let done = flags("gguf", "q8_0", out);
+    assert_eq!(done.code, 0, "{done:?}");
+    for part in ["(gguf, q8_0, 0.3 MiB)", "read back and compared", "KL", "next: longreach generate --model"] {
+        assert!(done.stdout.contains(part), "no {part:?} in {done:?}");
+    }
+    let text =
+        program(&["generate", "--model", out, "--prompt", "Once upon a", "--max-tokens", "3", "--device", "cpu"]);
+    assert!(text.stdout.contains("time"), "{text:?}");
+    let lone = dir.path().join("lone.gguf");
+    for (to, kind, out, part) in [
+        ("gguf", "q8_0", out, "exists: remove it"),
+        ("gguf", "q8_0", "new.bin", "give new.bin.gguf"),
+        ("hf", "q8_0", "new", "--to hf holds f32, f16 and bf16, not --quantise q8_0"),
+        ("adapter-gguf", "f32", lone.to_str().unwrap(), "give one as --adapter"),
+    ] {
+        let refused = flags(to, kind, out);
+        assert!(refused.code == 2 && refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+}
