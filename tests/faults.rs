@@ -282,15 +282,7 @@ fn training_that_cannot_fit_is_refused_before_it_starts() {
     let dir = tempfile::tempdir().unwrap();
     let job = TrainJob { chunk: ChunkLength::Tokens(500), ..job(dir.path(), &[20, 20, 20, 500]) };
     let refused = |got: std::result::Result<_, Error>| {
-        let words = [
-            "before the first step",
-            "500 tokens does not fit",
-            "`recompute`",
-            "`chunk`",
-            "`batch_size`",
-            "`max_length`",
-        ];
-        assert_error(got, ErrorKind::OutOfMemory, &words);
+        assert_error(got, ErrorKind::OutOfMemory, &["before the first step", "500 tokens does not fit"]);
         assert!(!job.out.exists(), "nothing is written");
     };
     // Enough for the model and for short examples.
@@ -302,6 +294,46 @@ fn training_that_cannot_fit_is_refused_before_it_starts() {
     }
     let short = TrainJob { max_length: Some(20), steps: Some(1), ..job.clone() };
     run(&short, &mut CpuExecutor::<f32>::new().pretending_memory(4 << 20), &mut ()).unwrap();
+}
+
+/// The number behind a setting in a message.
+fn named(text: &str, setting: &str) -> Option<usize> {
+    let (_, rest) = text.split_once(&format!("`{setting}` "))?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// A refusal names settings, and with these settings the run fits into the same memory.
+#[test]
+fn a_refusal_names_settings_that_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = TrainJob { steps: Some(1), max_positions: Some(1000), ..job(dir.path(), &[900, 700, 600, 500, 40]) };
+    let fixed = TrainJob { chunk: ChunkLength::Tokens(900), ..whole.clone() };
+    let pairs = TrainJob { batch_size: 4, ..fixed.clone() };
+    let mut words = std::collections::BTreeSet::new();
+    for (job, mib) in
+        [(&fixed, 30), (&fixed, 12), (&fixed, 6), (&pairs, 90), (&pairs, 30), (&pairs, 12), (&whole, 4), (&whole, 3)]
+    {
+        let cpu = || CpuExecutor::<f32>::new().pretending_memory(mib << 20);
+        let Err(refused) = run(job, &mut cpu(), &mut ()) else { continue };
+        let text = refused.to_string();
+        let Some((_, settings)) = text.split_once("it fits with ") else { panic!("{mib} MiB: {text}") };
+        let settings = settings.split(": ").next().unwrap_or_default();
+        let mut nearest = TrainJob { recompute: job.recompute || settings.contains("`recompute`"), ..job.clone() };
+        words.extend(settings.split('`').skip(1).step_by(2).map(str::to_string));
+        if let Some(n) = named(settings, "chunk") {
+            nearest.chunk = ChunkLength::Tokens(n);
+        }
+        if let Some(n) = named(settings, "batch_size") {
+            (nearest.batch_size, nearest.accumulate) =
+                (n, named(settings, "accumulate").expect("as many sequences a step"));
+            assert_eq!(nearest.batch_size * nearest.accumulate, job.batch_size * job.accumulate, "{settings}");
+        }
+        nearest.max_length = named(settings, "max_length");
+        run(&nearest, &mut cpu(), &mut ()).unwrap_or_else(|e| panic!("{mib} MiB with {settings}: {e}"));
+        std::fs::remove_dir_all(&job.out).unwrap();
+    }
+    let all = ["accumulate", "batch_size", "chunk", "max_length", "recompute"];
+    assert_eq!(words, all.map(String::from).into(), "each setting is the nearest somewhere");
 }
 
 /// Keeps what a run says.

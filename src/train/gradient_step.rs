@@ -43,6 +43,10 @@ impl GradientStep {
         Ok(Self { recompute, chunk, sums: Sums { one, loss, parts }, clipping })
     }
 
+    pub(super) fn set_recompute(&mut self, recompute: bool) {
+        self.recompute = recompute;
+    }
+
     pub(super) fn set_chunk(&mut self, chunk: Option<usize>) {
         self.chunk = chunk;
     }

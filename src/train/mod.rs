@@ -11,6 +11,7 @@
 mod chunk_length;
 mod distill;
 mod fit;
+mod fitting;
 mod forecast;
 mod gradient_step;
 mod held;

@@ -4,6 +4,7 @@
 //! writing anything. [`super::trainer`] does the training.
 
 use super::chunk_length::ChunkLength;
+use super::fitting::with_weights;
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
 use super::planned::Forecast;
@@ -80,7 +81,7 @@ fn prepared<'a>(
         observer.note(&layers);
     }
     let data = read_data(job, files, observer)?;
-    let mut trainer = Trainer::of_valid(device, files, job)?;
+    let mut trainer = Trainer::of_valid(device, files, job).map_err(|e| with_weights(e, files, device))?;
     if let Some(text) = note_on_compression(trainer.attention, &data.train.examples) {
         observer.note(&text);
     }

@@ -143,6 +143,12 @@ impl Stepper {
         self.gradients.set_chunk(chunk);
     }
 
+    /// Recomputes activations from now on, or keeps them.
+    pub(super) fn set_recompute(&mut self, recompute: bool) {
+        self.settings.recompute = recompute;
+        self.gradients.set_recompute(recompute);
+    }
+
     /// The length of the chunks, if sequences stream.
     pub fn chunk(&self) -> Option<usize> {
         self.settings.chunk

@@ -157,15 +157,29 @@ impl Trainer {
                 _ => break,
             }
         }
-        checked.map_err(|e| self.with_advice(e, batch.ids.len()).context("before the first step"))
+        checked.map_err(|e| {
+            let fits = if e.kind() == ErrorKind::OutOfMemory { self.nearest_that_fits(device, examples) } else { None };
+            let e = match fits {
+                Some(settings) => {
+                    e.context(format!("a batch of {} tokens does not fit; it fits with {settings}", batch.ids.len()))
+                }
+                None => self.with_advice(e, batch.ids.len()),
+            };
+            e.context("before the first step")
+        })
     }
 
     fn candidates(&self, n_tokens: usize) -> Vec<Option<usize>> {
+        self.chunks_of(self.job.chunk, n_tokens)
+    }
+
+    /// The lengths of chunks to try for a batch of `n_tokens`.
+    pub(super) fn chunks_of(&self, chunk: ChunkLength, n_tokens: usize) -> Vec<Option<usize>> {
         let lag = match self.attention {
             Attention::Dense => 1,
             Attention::Lrsa(l) => l.lag(),
         };
-        self.job.chunk.candidates(n_tokens, lag)
+        chunk.candidates(n_tokens, lag)
     }
 
     /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.
