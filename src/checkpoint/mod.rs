@@ -8,6 +8,7 @@ pub mod config_gguf;
 pub mod config_hf;
 mod config_hf_write;
 pub mod families;
+mod fingerprint;
 mod folder;
 pub mod generation_config;
 mod gguf_keys;

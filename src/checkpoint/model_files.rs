@@ -7,8 +7,9 @@ use std::path::Path;
 
 use crate::attention::Attention;
 use crate::checkpoint::adapter_file::{Adapter, read_adapter};
+use crate::checkpoint::fingerprint::fingerprint;
 use crate::checkpoint::generation_config::GenerationConfig;
-use crate::checkpoint::record::AttentionRecord;
+use crate::checkpoint::record::{BaseRecord, Record};
 use crate::checkpoint::weights::WeightSource;
 use crate::checkpoint::{bundled, hub};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ use crate::text::tokenizer::Tokenizer;
 
 /// A model's files, opened and checked.
 pub struct ModelFiles {
+    /// The model as it was named.
+    name: String,
     /// Weights and configuration.
     pub source: WeightSource,
     /// The tokenizer, or the reason why there is none. Token ids work without one.
@@ -35,11 +38,23 @@ pub struct ModelFiles {
     /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is
     /// no adapter.
     pub recorded: Option<Attention>,
+    /// A sentence about an adapter that was trained on other weights.
+    other_base: Option<String>,
+}
+
+/// Opens the configuration and weights of a model alone: a folder, a GGUF file, a hub id, or the
+/// bundled model by its name.
+pub fn open_weights(model: &str) -> Result<WeightSource> {
+    if bundled::is_named(model) { bundled::stories() } else { WeightSource::open(&hub::resolve(model)?) }
 }
 
 impl ModelFiles {
-    /// Opens `model` (a folder, a GGUF file or a hub id) and the adapter folder.
+    /// Opens `model` (a folder, a GGUF file, a hub id, or `stories260k`, the bundled one) and the
+    /// adapter (a folder or a hub id).
     pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
+        if bundled::is_named(model) {
+            return Self::bundled(adapter);
+        }
         let path = hub::resolve(model)?;
         let source = WeightSource::open(&path)?;
         let (tokenizer, template, stop, generation) = match (source.gguf_metadata(), source.dir()) {
@@ -64,25 +79,50 @@ impl ModelFiles {
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };
-        Self { source, tokenizer, template, stop, generation, adapter: None, recorded: None }.with_adapter(adapter)
+        let (name, other_base) = (model.to_string(), None);
+        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, other_base }
+            .with_adapter(adapter)
     }
 
-    /// The bundled model, with an adapter folder. Writes no file.
+    /// The bundled model, with an adapter.
     pub fn bundled(adapter: Option<&Path>) -> Result<Self> {
         let source = bundled::stories()?;
         let tokenizer = Tokenizer::from_json_bytes(bundled::TOKENIZER)?;
         let stop = StopTokens::of_config(bundled::CONFIG, Some(&tokenizer))?;
         let generation = GenerationConfig::default();
-        Self { source, tokenizer: Ok(tokenizer), template: None, stop, generation, adapter: None, recorded: None }
+        let (name, tokenizer, template, other_base) = (bundled::NAME.to_string(), Ok(tokenizer), None, None);
+        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, other_base }
             .with_adapter(adapter)
     }
 
     /// Reads the adapter, and the attention that its folder or the model's records.
-    fn with_adapter(self, dir: Option<&Path>) -> Result<Self> {
+    fn with_adapter(self, adapter: Option<&Path>) -> Result<Self> {
+        let dir = adapter.map(hub::resolve_adapter).transpose()?;
+        let dir = dir.as_deref();
         let adapter = dir.map(|dir| read_adapter(dir, self.source.config())).transpose()?;
-        let record = dir.or(self.source.dir()).map(AttentionRecord::read).transpose()?.flatten();
-        let recorded = record.map(|r| r.attention()).transpose()?;
-        Ok(Self { adapter, recorded, ..self })
+        let record = dir.or(self.source.dir()).map(Record::read).transpose()?.flatten();
+        let recorded = record.as_ref().map(|r| r.attention.attention()).transpose()?;
+        let base = record.and_then(|record| record.base).filter(|_| adapter.is_some());
+        let other_base = base.map(|base| self.compared(&base)).transpose()?.flatten();
+        Ok(Self { adapter, recorded, other_base, ..self })
+    }
+
+    /// A sentence about a base model whose weights are not these.
+    fn compared(&self, base: &BaseRecord) -> Result<Option<String>> {
+        let differs = fingerprint(&self.source)?.is_some_and(|own| own != base.fingerprint);
+        Ok(differs.then(|| {
+            format!(
+                "the adapter was trained on the weights of {}, and {} holds other ones: it works on a conversion or a \
+                 quantisation of the same model, and not on another model",
+                base.model, self.name
+            )
+        }))
+    }
+
+    /// The record of this model as the base of an adapter. `None` for random weights.
+    pub fn base_record(&self) -> Result<Option<BaseRecord>> {
+        let record = |fingerprint| BaseRecord { model: self.name.clone(), fingerprint };
+        Ok(fingerprint(&self.source)?.map(record))
     }
 
     /// The model's configuration.
@@ -92,7 +132,7 @@ impl ModelFiles {
 
     /// What a user should know about the files.
     pub fn notes(&self) -> Vec<String> {
-        self.source.notes()
+        self.source.notes().into_iter().chain(self.other_base.clone()).collect()
     }
 
     /// The tokenizer. Fails if the model has none.

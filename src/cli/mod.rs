@@ -1,9 +1,10 @@
 //! Floor 10: the command line.
 //!
 //! `args.rs` and `chat_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs`
-//! expands `~`, and `id_lists.rs` and `output.rs` handle input and output; each subcommand has a
-//! file.
+//! expands `~`, and `id_lists.rs` and `output.rs` handle input and output. `stage.rs` announces what
+//! takes long, and `amounts.rs` formats speeds and sizes. Each subcommand has a file.
 
+mod amounts;
 #[cfg(feature = "app")]
 mod app;
 mod args;
@@ -24,7 +25,9 @@ mod info_model;
 mod interrupt;
 pub mod output;
 mod paths;
+mod plot;
 mod probe;
+mod stage;
 mod study;
 mod train;
 mod train_progress;
@@ -69,13 +72,15 @@ enum Verb {
     Info(info::InfoArgs),
     /// Fine-tune a model: an adapter (LoRA) or every weight.
     Train(Box<train::TrainArgs>),
+    /// Draw the loss and other curves of training runs as SVG and PNG.
+    Plot(plot::PlotArgs),
     /// Show training data as a model learns it: examples with the learnt parts marked, lengths, and
     /// what is cut or refused.
     Data(data::DataArgs),
 }
 
 /// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error, 130 ended
-/// by the user.
+/// by the user, 141 standard output closed.
 pub fn main() -> i32 {
     run_program(run)
 }
@@ -111,6 +116,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Train(args) => train::run(&args),
+        Verb::Plot(args) => plot::run(&args),
         Verb::Data(args) => data::run(&args),
     }
 }
