@@ -6,7 +6,7 @@
 
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +35,25 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
 /// [`write_atomic`] for content in memory.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     write_atomic(path, |file| Ok(file.write_all(content.as_ref())?))
+}
+
+/// [`write_file`] in the folder `scratch` on the same disk, then renamed to `path`: what a killed
+/// program leaves is in `scratch`.
+pub fn write_through(scratch: &Path, path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    let unfinished = scratch.join(path.file_name().unwrap_or_default());
+    write_file(&unfinished, content)?;
+    fs::rename(&unfinished, path).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Appends all of the bytes to an open file, or none: a partial line or record would corrupt the next one too.
+pub fn append_whole(file: &mut File, bytes: &[u8]) -> Result<()> {
+    let before = file.stream_position()?;
+    let written = file.write_all(bytes);
+    if written.is_err() {
+        file.set_len(before)?;
+        file.seek(SeekFrom::Start(before))?;
+    }
+    Ok(written?)
 }
 
 /// Fails for a path that [`write_atomic`] would reject, so that a program can check before it

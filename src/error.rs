@@ -24,6 +24,8 @@ pub enum ErrorKind {
     DeviceLost,
     /// Training diverged to NaN or infinity.
     Diverged,
+    /// Nobody reads the program's output any more (exit status 141).
+    ClosedOutput,
     /// The user ended the work, and what was done is saved (exit status 130).
     Interrupted,
 }

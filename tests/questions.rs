@@ -163,6 +163,14 @@ fn what_prompts_have_in_common_is_read_once_and_changes_no_answer() {
     assert_eq!(together, alone);
     let answers: BTreeSet<&str> = together.iter().map(|o| o.answer.as_str()).collect();
     assert!(answers.len() > 5, "attentions and questions differ: {answers:?}");
+    for (after, whole) in [(1, 0), (12, 0), (14, 2), (16, 4), (17, 4), (19, 4), (20, 5)] {
+        let mut stop = |done: usize, _: usize| match done >= after {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let some = answer_all(&mut stories.subject(), Task::Qa, &samples, &policies, &mut stop).unwrap();
+        assert_eq!(some, together[..whole * policies.len()], "stopped after {after}");
+    }
     samples[2].prompt = MOBY_DICK[..4000].to_string();
     let e = answer_all(&mut stories.subject(), Task::Qa, &samples, &policies, &mut go_on).unwrap_err().to_string();
     assert!(e.contains("s2") && e.contains("`max_positions`"), "{e}");

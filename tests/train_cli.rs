@@ -191,7 +191,8 @@ fn accumulated_batches_are_one_batch_and_saves_keep_the_logs() {
     let steps: Vec<_> = lines(&case.out.join("eval.jsonl")).iter().map(|l| l["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [4, 8, 10]);
     let files = ["adapter_config.json", "adapter_model.safetensors", "checkpoints", "eval.jsonl", "job.json"];
-    assert_eq!(names(&case.out), [&files[..], &["longreach.json", "metrics.jsonl"]].concat());
+    let more = ["longreach.json", "metrics.jsonl", "tensorboard", "trainer_state.json"];
+    assert_eq!(names(&case.out), [&files[..], &more].concat());
     let n_tokens: usize = case.golden.ids().iter().map(Vec::len).sum();
     assert_eq!(summary["tokens"].as_u64(), Some(10 * n_tokens as u64));
     for key in ["seconds", "tokens_per_s", "peak_bytes"] {

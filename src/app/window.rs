@@ -50,7 +50,7 @@ pub struct AppOptions {
 pub fn run(options: &AppOptions) -> Result<()> {
     let event_loop = EventLoop::<Message>::with_user_event()
         .build()
-        .map_err(|e| Error::new(format!("no window system is available: {e}. Use the command line instead")))?;
+        .map_err(|e| Error::new(without_window(&e.to_string(), |name| std::env::var_os(name).is_some())))?;
     event_loop.set_control_flow(ControlFlow::Wait);
     let mut handler = Handler::new(options, event_loop.create_proxy());
     let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
@@ -62,6 +62,16 @@ pub fn run(options: &AppOptions) -> Result<()> {
         return Err(e);
     }
     finished
+}
+
+/// What to do where no window can be opened. `is_set` tells whether an environment variable is set.
+fn without_window(why: &str, is_set: impl Fn(&str) -> bool) -> String {
+    let has_display = !cfg!(all(unix, not(target_os = "macos"))) || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+    let (what, advice) = match has_display {
+        true => (format!("the window system does not answer: {why}"), "log in to a desktop"),
+        false => ("this session has no display".to_string(), "start it on a desktop, or over SSH with ssh -X"),
+    };
+    format!("{what}. {advice}; without a display, `longreach generate` and `longreach train` do the same work")
 }
 
 /// An open window with its painter and egui state.

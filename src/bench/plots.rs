@@ -109,7 +109,7 @@ fn chart(picture: &Picture, report: &Report) -> Option<LineChart> {
         let point = (row.length as f64, value * factor);
         match series.iter_mut().find(|s| s.label == label) {
             Some(found) => found.points.push(point),
-            None => series.push(Series { label, points: vec![point] }),
+            None => series.push(Series::new(label, vec![point])),
         }
     }
     series.iter_mut().for_each(|s| s.points.sort_by(|a, b| a.0.total_cmp(&b.0)));

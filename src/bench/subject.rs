@@ -1,7 +1,7 @@
 //! The benchmarked model: the bundled one, one from files, or random weights of a given size.
 
 use crate::checkpoint::bundled;
-use crate::checkpoint::hub;
+use crate::checkpoint::model_files::open_weights;
 use crate::checkpoint::weights::WeightSource;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
@@ -63,13 +63,12 @@ pub struct Subject {
 impl Subject {
     /// The bundled stories260K.
     pub fn bundled() -> Result<Self> {
-        Ok(Self { name: "stories260K".to_string(), source: bundled::stories()? })
+        Ok(Self { name: bundled::NAME.to_string(), source: bundled::stories()? })
     }
 
-    /// A model from a folder, GGUF file or hub id.
+    /// A model from a folder, GGUF file or hub id, or the bundled one by its name.
     pub fn open(model: &str) -> Result<Self> {
-        let source = WeightSource::open(&hub::resolve(model)?)?;
-        Ok(Self { name: model.to_string(), source })
+        Ok(Self { name: model.to_string(), source: open_weights(model)? })
     }
 
     /// A model with random weights.

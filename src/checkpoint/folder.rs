@@ -50,6 +50,11 @@ impl Folder {
         self.checkpoint.info(&self.stored(name))
     }
 
+    /// The bytes of a weight in the file.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        self.checkpoint.bytes(&self.stored(name))
+    }
+
     pub fn read(&self, name: &str) -> Result<HostTensor> {
         self.checkpoint.read(&self.stored(name))
     }

@@ -1,11 +1,12 @@
-//! Model lookup: an existing path, or a Hugging Face repo id that is downloaded to the shared
-//! cache.
+//! Model and adapter lookup: an existing path, or a Hugging Face repo id that is downloaded to the
+//! shared cache.
 //!
-//! Ids have the formats `org/name`, `org/name@revision` and `org/name:FILE.gguf`. The cache is that
+//! Ids have the formats `org/name`, `org/name@revision` and, for models, `org/name:FILE.gguf`. The cache is that
 //! of huggingface_hub (`hub_env.rs` says where, `hub_cache.rs` what is in it), and cached files are
 //! not requested again. All files of a model come from one commit. This file decides which files
 //! count; the only one that it reads is the index of a sharded model.
 
+use super::bundled::NAME as BUNDLED;
 use super::hub_cache::{RepoCache, is_name, is_relative};
 pub use super::hub_client::Limits;
 use super::hub_client::{Client, Failure, Fetch, refused};
@@ -13,24 +14,62 @@ use super::hub_download::Download;
 use super::hub_env::Variables;
 use crate::error::{Context, Error, Result};
 use crate::small_file;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
-const CONFIG: &str = "config.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-/// Files to download if they exist. Weights come last, so a snapshot with weights is complete.
-const OPTIONAL: [&str; 7] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "longreach.json",
-];
+/// How long a download lasts before its first plain line, and between the later ones.
+const FIRST_LINE: Duration = Duration::from_secs(5);
+const LATER_LINES: Duration = Duration::from_secs(20);
+
+/// The files of a kind of repository.
+struct Kind {
+    /// Its name in messages.
+    what: &'static str,
+    config: &'static str,
+    weights: &'static str,
+    /// Names the parts of weights in several files.
+    index: Option<&'static str>,
+    /// Files to download if they exist. Weights come last, so a snapshot with weights is complete.
+    optional: &'static [&'static str],
+    no_config: &'static str,
+    no_weights: &'static str,
+}
+
+const MODEL: Kind = Kind {
+    what: "model",
+    config: "config.json",
+    weights: "model.safetensors",
+    index: Some("model.safetensors.index.json"),
+    optional: &[
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "longreach.json",
+    ],
+    no_config: "the repository has no config.json, or there is no such model (did you mean a local path?); if it has GGUF \
+                files, name one: org/name:FILE.gguf",
+    no_weights: "the repository has neither model.safetensors nor model.safetensors.index.json; other formats are not \
+                 supported",
+};
+
+const ADAPTER: Kind = Kind {
+    what: "adapter",
+    config: "adapter_config.json",
+    weights: "adapter_model.safetensors",
+    index: None,
+    optional: &["longreach.json"],
+    no_config: "the repository has no adapter_config.json, or there is no such adapter (did you mean a local path?); a \
+                fully trained model is given as `model`",
+    no_weights: "the repository has no adapter_model.safetensors; an adapter_model.bin is not supported: load it with PEFT \
+                 and save it again",
+};
 
 /// Resolves the name of a model to a directory or file.
 ///
@@ -46,10 +85,24 @@ pub fn resolve(spec: &str) -> Result<PathBuf> {
     }
     let Some(name) = Name::parse(spec) else {
         return Err(Error::usage(format!(
-            "'{spec}' is neither an existing path nor a model id (org/name, org/name@revision or org/name:FILE.gguf)"
+            "'{spec}' is neither an existing path nor a model id (org/name, org/name@revision or org/name:FILE.gguf), nor \
+             {BUNDLED}, the bundled model"
         )));
     };
     Hub::from_env()?.fetch(&name).map_err(|e| name.explained(e, spec))
+}
+
+/// Resolves the name of an adapter to a folder: an existing path as it is, and an id such as
+/// `org/name` or `org/name@revision` to its snapshot folder in the cache. Any other path is returned
+/// unchanged, and reading it fails.
+pub fn resolve_adapter(path: &Path) -> Result<PathBuf> {
+    let name = path.to_str().and_then(Name::parse).filter(|name| name.file.is_none());
+    match name {
+        Some(name) if !path.exists() => {
+            Hub::from_env()?.fetch_adapter(&name).map_err(|e| name.explained(e, &path.display().to_string()))
+        }
+        _ => Ok(path.to_path_buf()),
+    }
 }
 
 /// A parsed repo id.
@@ -108,8 +161,17 @@ impl Hub {
     ///
     /// If the hub cannot give the rest, a snapshot in the cache with the weights is enough.
     pub fn fetch(&self, name: &Name) -> Result<PathBuf> {
+        self.fetch_kind(name, &MODEL)
+    }
+
+    /// The snapshot folder of an adapter, in the same way.
+    pub fn fetch_adapter(&self, name: &Name) -> Result<PathBuf> {
+        self.fetch_kind(name, &ADAPTER)
+    }
+
+    fn fetch_kind(&self, name: &Name, kind: &Kind) -> Result<PathBuf> {
         let repo = RepoCache::new(&self.cache, &name.id);
-        let cached = self.cached(name, &repo);
+        let cached = self.cached(name, &repo, kind);
         if self.offline {
             return cached.map(|cached| cached.path).ok_or_else(|| {
                 Error::new(format!(
@@ -123,6 +185,7 @@ impl Hub {
             return Ok(cached.path.clone());
         }
         let bar = self.bar();
+        let _plain = self.say_progress(&bar);
         let limits = match cached {
             Some(_) => Limits { tries: 1, ..self.limits },
             None => self.limits,
@@ -130,16 +193,16 @@ impl Hub {
         let client = Client::new(&self.endpoint, self.token.as_deref(), limits, bar.clone());
         let download = Download { client: &client, repo: &repo, id: &name.id };
         let got = match (&cached, &name.file) {
-            (Some(cached), _) => fetch_optional(&download, &cached.commit).map(|()| cached.path.clone()),
+            (Some(cached), _) => fetch_optional(&download, &cached.commit, kind).map(|()| cached.path.clone()),
             (None, Some(file)) => fetch_gguf(&download, &name.revision, file),
-            (None, None) => fetch_folder(&download, &name.revision),
+            (None, None) => fetch_folder(&download, &name.revision, kind),
         };
         bar.finish_and_clear();
         match (got, cached) {
             (Ok(path), _) => Ok(path),
             (Err(_), Some(cached)) => Ok(cached.path),
             (Err(Failure::Unreachable(e) | Failure::Refused(e)), None) => {
-                Err(e.context(format!("downloading the model '{}' from {}", name.id, self.endpoint)))
+                Err(e.context(format!("downloading the {} '{}' from {}", kind.what, name.id, self.endpoint)))
             }
         }
     }
@@ -148,16 +211,35 @@ impl Hub {
         if !self.progress || !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template(
-            "{spinner} {bytes}/{total_bytes} {bar:24} {bytes_per_sec} (eta {eta})  {wide_msg}",
-        );
-        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        let style = ProgressStyle::with_template("{spinner} {bytes}/{total_bytes} {bar:24} {speed}{wide_msg}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("speed", write_speed);
+        let bar = ProgressBar::new(0).with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }
 
-    /// The cached snapshot or file of a model, if its weights are complete.
-    fn cached(&self, name: &Name, repo: &RepoCache) -> Option<Cached> {
+    /// Writes plain lines about a download to stderr, unless the bar does, until the sender is
+    /// dropped.
+    fn say_progress(&self, bar: &ProgressBar) -> Sender<()> {
+        let (end, ended) = channel();
+        if self.progress && bar.is_hidden() {
+            let bar = bar.clone();
+            std::thread::spawn(move || {
+                let mut wait = FIRST_LINE;
+                while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                    let size = bar.length().map_or(String::new(), |size| format!(" of {}", HumanBytes(size)));
+                    let have = HumanBytes(bar.position());
+                    // A closed stderr costs the line alone.
+                    writeln!(std::io::stderr(), "downloading {}: {have}{size}", bar.message()).ok();
+                    wait = LATER_LINES;
+                }
+            });
+        }
+        end
+    }
+
+    /// The cached snapshot or file of a model or adapter, if its weights are complete.
+    fn cached(&self, name: &Name, repo: &RepoCache, kind: &Kind) -> Option<Cached> {
         let commit = repo.commit_of(&name.revision)?;
         let folder = repo.snapshot(&commit);
         let has = |file: &str| folder.join(file).exists();
@@ -165,12 +247,21 @@ impl Hub {
             let all = parts_of(file).iter().all(|part| has(part));
             return all.then(|| Cached { path: folder.join(file), commit, is_whole: true });
         }
-        let shards = || shards_of(&folder.join(INDEX)).is_ok_and(|shards| shards.iter().all(|shard| has(shard)));
-        if !has(CONFIG) || !(has(SINGLE) || shards()) {
+        let has_shards =
+            |index: &str| shards_of(&folder.join(index)).is_ok_and(|shards| shards.iter().all(|shard| has(shard)));
+        if !has(kind.config) || !(has(kind.weights) || kind.index.is_some_and(has_shards)) {
             return None;
         }
-        let is_whole = OPTIONAL.iter().all(|file| has(file) || repo.lacks(&commit, file));
+        let is_whole = kind.optional.iter().all(|file| has(file) || repo.lacks(&commit, file));
         Some(Cached { path: folder, commit, is_whole })
+    }
+}
+
+/// The speed and the time left, once bytes come.
+fn write_speed(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    if state.per_sec() >= 1.0 {
+        let speed = HumanBytes(state.per_sec() as u64);
+        write!(out, "{speed}/s ({:#} left)  ", HumanDuration(state.eta())).ok();
     }
 }
 
@@ -185,18 +276,17 @@ struct Cached {
 
 /// Downloads a Hugging Face folder: the configuration tells the commit of the revision, and all
 /// other files come from that commit.
-fn fetch_folder(download: &Download<'_>, revision: &str) -> Fetch<PathBuf> {
-    let no_config = "the repository has no config.json, or there is no such model (did you mean a local path?); if it has \
-    GGUF files, name one: org/name:FILE.gguf";
-    let config = download.fetch(revision, CONFIG)?.ok_or_else(|| refused(no_config))?;
+fn fetch_folder(download: &Download<'_>, revision: &str, kind: &Kind) -> Fetch<PathBuf> {
+    let config = download.fetch(revision, kind.config)?.ok_or_else(|| refused(kind.no_config))?;
     let commit = config.commit;
-    fetch_optional(download, &commit)?;
-    if get(download, &commit, SINGLE)?.is_none() {
-        let no_weights = format!("the repository has neither {SINGLE} nor {INDEX}; other formats are not supported");
-        let index = get(download, &commit, INDEX)?.ok_or_else(|| refused(no_weights))?;
+    fetch_optional(download, &commit, kind)?;
+    if get(download, &commit, kind.weights)?.is_none() {
+        let no_weights = || refused(kind.no_weights);
+        let name = kind.index.ok_or_else(no_weights)?;
+        let index = get(download, &commit, name)?.ok_or_else(no_weights)?;
         for shard in shards_of(&index).map_err(Failure::Refused)? {
             get(download, &commit, &shard)?
-                .ok_or_else(|| refused(format!("{INDEX} names {shard}, but the repository does not have it")))?;
+                .ok_or_else(|| refused(format!("{name} names {shard}, but the repository does not have it")))?;
         }
     }
     download.repo.set_commit(revision, &commit).map_err(Failure::Refused)?;
@@ -215,8 +305,8 @@ fn fetch_gguf(download: &Download<'_>, revision: &str, file: &str) -> Fetch<Path
 }
 
 /// Downloads the files beside the weights that a commit has.
-fn fetch_optional(download: &Download<'_>, commit: &str) -> Fetch<()> {
-    OPTIONAL.iter().filter(|file| !download.repo.lacks(commit, file)).try_for_each(|file| {
+fn fetch_optional(download: &Download<'_>, commit: &str, kind: &Kind) -> Fetch<()> {
+    kind.optional.iter().filter(|file| !download.repo.lacks(commit, file)).try_for_each(|file| {
         if get(download, commit, file)?.is_none() {
             download.repo.set_lacking(commit, file);
         }

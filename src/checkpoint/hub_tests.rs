@@ -85,6 +85,31 @@ fn a_model_is_downloaded_once_and_then_found_in_the_cache() {
 }
 
 #[test]
+fn an_adapter_is_downloaded_with_its_record() {
+    let files = [
+        ("org/tuned/adapter_config.json", "{}"),
+        ("org/tuned/adapter_model.safetensors", "pairs"),
+        ("org/tuned/longreach.json", "record"),
+        ("org/old/adapter_config.json", "{}"),
+        ("org/old/adapter_model.bin", "pickle"),
+        ("org/small/config.json", "{}"),
+    ];
+    let (endpoint, shelf) = serve(&files);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = hub(&endpoint, cache.path());
+    let folder = hub.fetch_adapter(&name("org/tuned")).unwrap();
+    assert_eq!(std::fs::read(folder.join("adapter_model.safetensors")).unwrap(), b"pairs");
+    assert_eq!(std::fs::read(folder.join("longreach.json")).unwrap(), b"record");
+    assert!(asked(&shelf).iter().all(|file| !file.contains("tokenizer")), "nothing that an adapter has not");
+    assert_eq!(Hub { offline: true, ..hub.clone() }.fetch_adapter(&name("org/tuned")).unwrap(), folder);
+    let error = |id: &str| hub.fetch_adapter(&name(id)).unwrap_err().to_string();
+    assert!(error("org/old").contains("adapter_model.bin is not supported"));
+    assert!(error("org/small").contains("no adapter_config.json"));
+    let local = Path::new("nowhere");
+    assert_eq!(resolve_adapter(local).unwrap(), local, "no id, so reading it says what is wrong");
+}
+
+#[test]
 fn a_snapshot_that_lacks_small_files_is_completed() {
     let (endpoint, shelf) = serve(&SMALL);
     let cache = tempfile::tempdir().unwrap();
@@ -107,7 +132,7 @@ fn a_snapshot_that_lacks_small_files_is_completed() {
     asked(&shelf);
     assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
     assert!(folder.join("tokenizer.json").exists());
-    assert_eq!(asked(&shelf), OPTIONAL);
+    assert_eq!(asked(&shelf), MODEL.optional);
     assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
     assert!(asked(&shelf).is_empty(), "absent files are remembered");
 }

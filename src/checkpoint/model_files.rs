@@ -8,8 +8,9 @@ use std::path::Path;
 use crate::attention::Attention;
 use crate::checkpoint::adapter_file::{Adapter, read_adapter};
 use crate::checkpoint::adapter_gguf::{is_gguf, read_gguf_adapter};
+use crate::checkpoint::fingerprint::fingerprint;
 use crate::checkpoint::generation_config::GenerationConfig;
-use crate::checkpoint::record::AttentionRecord;
+use crate::checkpoint::record::{BaseRecord, Record};
 use crate::checkpoint::weights::WeightSource;
 use crate::checkpoint::{bundled, hub};
 use crate::error::{Error, Result};
@@ -21,6 +22,8 @@ use crate::text::tokenizer::Tokenizer;
 
 /// A model's files, opened and checked.
 pub struct ModelFiles {
+    /// The model as it was named.
+    name: String,
     /// Weights and configuration.
     pub source: WeightSource,
     /// The tokenizer, or the reason why there is none. Token ids work without one.
@@ -36,11 +39,23 @@ pub struct ModelFiles {
     /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is
     /// no adapter.
     pub recorded: Option<Attention>,
+    /// A sentence about an adapter that was trained on other weights.
+    other_base: Option<String>,
+}
+
+/// Opens the configuration and weights of a model alone: a folder, a GGUF file, a hub id, or the
+/// bundled model by its name.
+pub fn open_weights(model: &str) -> Result<WeightSource> {
+    if bundled::is_named(model) { bundled::stories() } else { WeightSource::open(&hub::resolve(model)?) }
 }
 
 impl ModelFiles {
-    /// Opens `model` (a folder, a GGUF file or a hub id) and the adapter (a folder or a GGUF file).
+    /// Opens `model` (a folder, a GGUF file, a hub id, or `stories260k`, the bundled one) and the
+    /// adapter (a folder, a GGUF file or a hub id).
     pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
+        if bundled::is_named(model) {
+            return Self::bundled(adapter);
+        }
         let path = hub::resolve(model)?;
         let source = WeightSource::open(&path)?;
         let (tokenizer, template, stop, generation) = match (source.gguf_metadata(), source.dir()) {
@@ -65,33 +80,57 @@ impl ModelFiles {
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };
-        Self { source, tokenizer, template, stop, generation, adapter: None, recorded: None }.with_adapter(adapter)
+        let (name, other_base) = (model.to_string(), None);
+        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, other_base }
+            .with_adapter(adapter)
     }
 
-    /// The bundled model, with an adapter folder. Writes no file.
+    /// The bundled model, with an adapter.
     pub fn bundled(adapter: Option<&Path>) -> Result<Self> {
         let source = bundled::stories()?;
         let tokenizer = Tokenizer::from_json_bytes(bundled::TOKENIZER)?;
         let stop = StopTokens::of_config(bundled::CONFIG, Some(&tokenizer))?;
         let generation = GenerationConfig::default();
-        Self { source, tokenizer: Ok(tokenizer), template: None, stop, generation, adapter: None, recorded: None }
+        let (name, tokenizer, template, other_base) = (bundled::NAME.to_string(), Ok(tokenizer), None, None);
+        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, other_base }
             .with_adapter(adapter)
     }
 
     /// Reads the adapter, and the attention that its folder or the model's records.
     fn with_adapter(self, adapter: Option<&Path>) -> Result<Self> {
         let config = self.source.config();
-        let (adapter, record) = match (adapter, self.source.gguf_metadata()) {
+        let path = adapter.map(hub::resolve_adapter).transpose()?;
+        let (adapter, record) = match (path.as_deref(), self.source.gguf_metadata()) {
             (Some(file), _) if is_gguf(file) => {
                 let (adapter, metadata) = read_gguf_adapter(file, config)?;
-                (Some(adapter), AttentionRecord::read_gguf(&metadata)?)
+                (Some(adapter), Record::read_gguf(&metadata)?)
             }
-            (Some(dir), _) => (Some(read_adapter(dir, config)?), AttentionRecord::read(dir)?),
-            (None, Some(metadata)) => (None, AttentionRecord::read_gguf(metadata)?),
-            (None, None) => (None, self.source.dir().map(AttentionRecord::read).transpose()?.flatten()),
+            (Some(dir), _) => (Some(read_adapter(dir, config)?), Record::read(dir)?),
+            (None, Some(metadata)) => (None, Record::read_gguf(metadata)?),
+            (None, None) => (None, self.source.dir().map(Record::read).transpose()?.flatten()),
         };
-        let recorded = record.map(|r| r.attention()).transpose()?;
-        Ok(Self { adapter, recorded, ..self })
+        let recorded = record.as_ref().map(|r| r.attention.attention()).transpose()?;
+        let base = record.and_then(|record| record.base).filter(|_| adapter.is_some());
+        let other_base = base.map(|base| self.compared(&base)).transpose()?.flatten();
+        Ok(Self { adapter, recorded, other_base, ..self })
+    }
+
+    /// A sentence about a base model whose weights are not these.
+    fn compared(&self, base: &BaseRecord) -> Result<Option<String>> {
+        let differs = fingerprint(&self.source)?.is_some_and(|own| own != base.fingerprint);
+        Ok(differs.then(|| {
+            format!(
+                "the adapter was trained on the weights of {}, and {} holds other ones: it works on a conversion or a \
+                 quantisation of the same model, and not on another model",
+                base.model, self.name
+            )
+        }))
+    }
+
+    /// The record of this model as the base of an adapter. `None` for random weights.
+    pub fn base_record(&self) -> Result<Option<BaseRecord>> {
+        let record = |fingerprint| BaseRecord { model: self.name.clone(), fingerprint };
+        Ok(fingerprint(&self.source)?.map(record))
     }
 
     /// The model's configuration.
@@ -101,7 +140,7 @@ impl ModelFiles {
 
     /// What a user should know about the files.
     pub fn notes(&self) -> Vec<String> {
-        self.source.notes()
+        self.source.notes().into_iter().chain(self.other_base.clone()).collect()
     }
 
     /// The tokenizer. Fails if the model has none.

@@ -1,4 +1,5 @@
-//! `longreach.json`: records the attention that a model or adapter was trained with.
+//! `longreach.json`: records the attention that a model or adapter was trained with, and the base
+//! model of an adapter.
 
 use std::path::Path;
 
@@ -13,9 +14,29 @@ use crate::small_file;
 pub const FILE: &str = "longreach.json";
 
 /// The metadata key of GGUF files with the content of the file.
-pub const GGUF_KEY: &str = "longreach.attention";
+pub const GGUF_KEY: &str = "longreach.record";
 
 /// Content of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The attention of the training.
+    #[serde(flatten)]
+    pub attention: AttentionRecord,
+    /// The base model of an adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseRecord>,
+}
+
+/// The model that an adapter was trained on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRecord {
+    /// Its path or id.
+    pub model: String,
+    /// Of its weights, as [`super::fingerprint`] makes it.
+    pub fingerprint: String,
+}
+
+/// An attention with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "attention", rename_all = "lowercase")]
 pub enum AttentionRecord {
@@ -48,7 +69,9 @@ impl AttentionRecord {
             Self::Lrsa { sink, lag, keep } => Ok(Attention::Lrsa(Lrsa::new(sink, lag, keep)?)),
         }
     }
+}
 
+impl Record {
     /// Reads the record in the folder `dir`, if there is one.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
@@ -58,7 +81,7 @@ impl AttentionRecord {
         let text = small_file::read_text(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_str(&text)
             .map(Some)
-            .with_context(|| format!("{} is not a valid attention record", path.display()))
+            .with_context(|| format!("{} is not a valid record of a training", path.display()))
     }
 
     /// Reads the record in the metadata of a GGUF file, if there is one.
@@ -67,7 +90,7 @@ impl AttentionRecord {
             return Ok(None);
         }
         let text = metadata.str(GGUF_KEY)?;
-        serde_json::from_str(text).map(Some).with_context(|| format!("{GGUF_KEY} is not a valid attention record"))
+        serde_json::from_str(text).map(Some).with_context(|| format!("{GGUF_KEY} is not a valid record of a training"))
     }
 
     /// The record as JSON.

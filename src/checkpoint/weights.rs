@@ -165,6 +165,21 @@ impl WeightSource {
         }
     }
 
+    /// Passes the name and the bytes of each tensor that the model uses, as the files have them. False
+    /// for random weights, which have no files.
+    pub(super) fn each_tensor(&self, each: &mut dyn FnMut(&str, &[u8])) -> Result<bool> {
+        let names = || self.table.keys();
+        match &self.files {
+            Files::Folder(folder) => names().try_for_each(|name| folder.bytes(name).map(|bytes| each(name, bytes)))?,
+            Files::Static(file) => names().try_for_each(|name| file.bytes(name).map(|bytes| each(name, bytes)))?,
+            Files::Gguf(gguf) => {
+                gguf.tensors().try_for_each(|(name, _)| gguf.bytes(name).map(|bytes| each(name, bytes)))?;
+            }
+            Files::Random(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
     fn weight(&self, name: &str) -> Result<&Weight> {
         self.table.get(name).ok_or_else(|| Error::new(format!("a model of this configuration has no weight '{name}'")))
     }

@@ -10,12 +10,12 @@ use crate::error::Result;
 /// Flags of `app`; each overrides the app's saved settings.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Folder with a Hugging Face model, GGUF file, or hub id [default: saved, else the bundled
-    /// story model]
+    /// Folder with a Hugging Face model, GGUF file, hub id, or stories260k, the bundled model
+    /// [default: saved, else stories260k]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     model: Option<String>,
-    /// Folder with a LoRA adapter in PEFT format
-    #[arg(long, value_name = "DIR")]
+    /// Folder or hub id of a LoRA adapter in PEFT format
+    #[arg(long, value_name = "DIR|HUB-ID")]
     adapter: Option<PathBuf>,
     /// auto, cpu, an index of `longreach info`, or part of an adapter's name [default: saved, else
     /// auto]

@@ -17,11 +17,12 @@ use crate::train::Keep;
 /// Flags that select the model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
+    /// Folder with a Hugging Face model, GGUF file, hub id such as org/name, or stories260k, the
+    /// bundled model
     #[arg(long, short, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
-    /// Folder with a LoRA adapter in PEFT format
-    #[arg(long, value_name = "DIR")]
+    /// Folder or hub id of a LoRA adapter in PEFT format
+    #[arg(long, value_name = "DIR|HUB-ID")]
     pub adapter: Option<PathBuf>,
     /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]

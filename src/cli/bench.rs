@@ -59,7 +59,7 @@ pub struct BenchArgs {
     /// Only kernels whose name or case contains TEXT, for example matmul
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     only: String,
-    /// Model to benchmark: a folder, GGUF file or hub id [default: the bundled stories260K]
+    /// Model to benchmark: a folder, GGUF file or hub id [default: stories260k, the bundled model]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID", conflicts_with = "config")]
     model: Option<String>,
     /// Benchmark a model of this size with random weights instead

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::output::{note, print, print_line, spinner};
+use super::output::{note, print, print_line, shell_word, spinner};
 use crate::atomic_file::{check_target, write_file};
 use crate::conformance::{
     CheckOptions, Report, Row, Status, check_adapter, check_cpu, check_without_device, page, shaders, table,
@@ -125,6 +125,6 @@ fn make_report(args: &CheckArgs, options: &CheckOptions) -> Result<Report> {
 
 /// The command line as typed, for the report.
 fn command_line() -> String {
-    let rest = std::env::args().skip(1).map(|a| if a.contains(' ') { format!("'{a}'") } else { a });
+    let rest = std::env::args().skip(1).map(|word| shell_word(&word));
     std::iter::once("longreach".to_string()).chain(rest).collect::<Vec<_>>().join(" ")
 }

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::args::ModelArgs;
 use super::output::{note, print_line};
 use crate::data::dataset::Reader;
+use crate::data::sources::files::Files;
 use crate::data::survey::{Listed, Part, Shown, Statistics, histogram, survey};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
@@ -23,7 +24,7 @@ const MAX_PLACES: usize = 10;
 pub struct DataArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Folder or file with training data, as for train
+    /// Folder or file with training data, as for train, or moby-dick
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Number of training examples to show
@@ -39,9 +40,7 @@ pub struct DataArgs {
 
 /// Runs the command. Fails at the end if records were refused, because training would fail.
 pub fn run(args: &DataArgs) -> Result<()> {
-    if !args.data.exists() {
-        return Err(Error::usage(format!("`data` {} does not exist", args.data.display())));
-    }
+    Files::check_named(&args.data)?;
     let files = args.model.open()?;
     let reader = Reader {
         tokenizer: files.tokenizer().ok(),

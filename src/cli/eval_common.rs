@@ -1,18 +1,23 @@
 //! Shared parts of the `longreach eval` tasks: flags, loading a model, and reports.
 
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
+use indicatif::ProgressBar;
 
 use super::args::{DeviceArgs, ModelArgs};
+use super::interrupt;
 use super::output::{note, print, print_line, read_text_file, spinner};
+use super::stage::Stage;
 use crate::atomic_file::{check_target, write_file};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::bundled::MOBY_DICK;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{EvalReport, Policy, Sample, Subject, plots};
 use crate::generate::DEFAULT_CHUNK;
 use crate::gpu::Device;
@@ -107,7 +112,9 @@ impl CommonArgs {
     /// Loads the model onto the device.
     pub fn open(&self, files: ModelFiles) -> Result<Opened> {
         let mut device = self.device.open()?;
+        let loading = Stage::begin("loading the model");
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
+        drop(loading);
         note(&format!("evaluating on {}", device.name()));
         Ok(Opened { files, device, loaded })
     }
@@ -146,12 +153,25 @@ impl CommonArgs {
             seed: self.seed,
             metrics: metrics.iter().map(|m| m.to_string()).collect(),
             rows: vec![],
+            stopped_after: None,
             outcomes: vec![],
         }
     }
 
-    /// Prints a report and writes its files.
-    pub fn finish(&self, report: &EvalReport) -> Result<()> {
+    /// Prints a report and writes its files. Fails at the end if the evaluation was stopped.
+    pub fn finish(&self, mut report: EvalReport, watcher: &Watcher) -> Result<()> {
+        report.stopped_after = watcher.stopped_after;
+        let Some((done, total)) = report.stopped_after else { return self.write(&report) };
+        let stopped = format!("stopped after {done} of {total} {}", watcher.what);
+        if report.rows.is_empty() {
+            let why = "before every attention had one: there is nothing to report";
+            return Err(Error::of_kind(ErrorKind::Interrupted, format!("{stopped}, {why}")));
+        }
+        self.write(&report)?;
+        Err(Error::of_kind(ErrorKind::Interrupted, format!("{stopped}; the report has those that every attention has")))
+    }
+
+    fn write(&self, report: &EvalReport) -> Result<()> {
         if let Some(dir) = &self.out {
             let files = plots(report, dir)?;
             write_file(&dir.join(REPORT), serde_json::to_string_pretty(report)? + "\n")?;
@@ -165,12 +185,43 @@ impl CommonArgs {
     }
 }
 
-/// A spinner that shows `done` of `total`.
-pub fn watcher(quiet: bool, what: &'static str) -> impl FnMut(usize, usize) -> ControlFlow<()> {
-    let bar = spinner(quiet, what);
-    move |done, total| {
-        bar.set_position(done as u64);
-        bar.set_message(format!("of {total}"));
+/// Watches an evaluation: a spinner on a terminal, lines elsewhere, and Ctrl-C, which ends it.
+pub struct Watcher {
+    bar: ProgressBar,
+    /// What is counted, such as "answers".
+    what: &'static str,
+    /// Whether there are plain lines.
+    says: bool,
+    /// When the last of them was written.
+    said: Option<Instant>,
+    /// How much was done of how much when it was stopped.
+    stopped_after: Option<(usize, usize)>,
+}
+
+impl Watcher {
+    /// Seconds between plain lines.
+    const EVERY: u64 = 20;
+
+    /// Catches Ctrl-C from now on. Create one in a program.
+    pub fn new(quiet: bool, what: &'static str) -> Result<Self> {
+        interrupt::catch("stopping, and reporting what is done")?;
+        let says = !quiet && !std::io::stderr().is_terminal();
+        Ok(Self { bar: spinner(quiet, what), what, says, said: None, stopped_after: None })
+    }
+
+    /// So much is done. Breaks once the user has asked for the end.
+    pub fn at(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        self.bar.set_position(done as u64);
+        self.bar.set_message(format!("of {total}"));
+        if self.says && self.said.is_none_or(|said| said.elapsed().as_secs() >= Self::EVERY) {
+            note(&format!("{done} of {total} {}", self.what));
+            self.said = Some(Instant::now());
+        }
+        if interrupt::is_asked() && done < total {
+            self.bar.finish_and_clear();
+            self.stopped_after = Some((done, total));
+            return ControlFlow::Break(());
+        }
         ControlFlow::Continue(())
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::eval_common::{CommonArgs, TextArgs, at_least_one, watcher, write_samples};
+use super::eval_common::{CommonArgs, TextArgs, Watcher, at_least_one, write_samples};
 use super::output::{note, print_line};
 use crate::atomic_file::write_file;
 use crate::attention::Lrsa;
@@ -37,10 +37,11 @@ impl QuestionArgs {
         let policies = self.common.policies(&files)?;
         let mut opened = self.common.open(files)?;
         let mut report = self.common.report(name, &task.metrics(), &opened);
-        let mut watch = watcher(self.common.json, "answers");
+        let mut watcher = Watcher::new(self.common.json, "answers")?;
+        let mut watch = |done, total| watcher.at(done, total);
         let outcomes = answer_all(&mut self.common.subject(&mut opened), task, samples, &policies, &mut watch)?;
         report.add_outcomes(&policies, outcomes);
-        self.common.finish(&report)
+        self.common.finish(report, &watcher)
     }
 }
 
@@ -179,9 +180,10 @@ impl PerplexityArgs {
             max_windows: self.windows,
         };
         let mut report = self.common.report("perplexity", &["perplexity", "loss"], &opened);
-        let mut watch = watcher(self.common.json, "windows");
+        let mut watcher = Watcher::new(self.common.json, "windows")?;
+        let mut watch = |done, total| watcher.at(done, total);
         report.rows = perplexity(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
-        self.common.finish(&report)
+        self.common.finish(report, &watcher)
     }
 }
 
@@ -212,10 +214,11 @@ impl AgreementArgs {
         let request =
             AgreementRequest { ids: &ids, length: self.length, n_samples: self.samples, n_continued: self.continued };
         let mut report = self.common.report("agreement", &AGREEMENT_METRICS, &opened);
-        let mut watch = watcher(self.common.json, "continuations");
+        let mut watcher = Watcher::new(self.common.json, "continuations")?;
+        let mut watch = |done, total| watcher.at(done, total);
         let outcomes = agreement(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
         report.add_outcomes(&policies, outcomes);
-        self.common.finish(&report)
+        self.common.finish(report, &watcher)
     }
 }
 

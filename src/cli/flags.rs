@@ -38,6 +38,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("max_tokens", "--max-tokens"),
     ("method", "--method"),
     ("min_p", "--min-p"),
+    ("model", "--model"),
     ("modules_to_save", "--modules-to-save"),
     ("momentum", "--momentum"),
     ("optimizer", "--optimizer"),

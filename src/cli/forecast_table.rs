@@ -1,28 +1,12 @@
 //! The table of what a training run will take.
 
+use super::amounts::{duration, size};
 use super::output::note;
 use crate::train::Forecast;
 
 /// Prints the table on stderr.
 pub fn tell(forecast: &Forecast) {
     lines(forecast).iter().for_each(|line| note(line));
-}
-
-/// Bytes in MiB or GiB.
-fn size(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 10_000.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
-}
-
-/// Seconds in the two largest units.
-fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        3600..86_400 => format!("{} h {} min", s / 3600, s / 60 % 60),
-        _ => format!("{} d {} h", s / 86_400, s / 3600 % 24),
-    }
 }
 
 fn lines(forecast: &Forecast) -> Vec<String> {

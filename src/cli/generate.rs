@@ -12,10 +12,12 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::amounts::token_speed;
 use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
 use super::chat_args::{ChatArgs, without_template};
 use super::id_lists::read_ids;
 use super::output::{bar, note, print, print_line, read_stdin, read_text_file};
+use super::stage::Stage;
 use crate::checkpoint::generation_config::{GenerationConfig, Wished};
 use crate::checkpoint::load::{Train, load};
 use crate::checkpoint::model_files::ModelFiles;
@@ -55,6 +57,9 @@ pub struct GenerateArgs {
     seed: u64,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Print the prompt before the generated text, also in the text of --json
+    #[arg(long)]
+    echo: bool,
     /// Print a JSON object at the end, and no text before it
     #[arg(long)]
     json: bool,
@@ -114,9 +119,16 @@ impl SamplingArgs {
     }
 }
 
+/// A prompt as it is given, and as the model reads it.
+struct Prompt {
+    /// Empty if it is given as ids and the model has no tokenizer.
+    text: String,
+    ids: Vec<u32>,
+}
+
 impl PromptArgs {
-    /// The prompt's token ids.
-    fn ids(&self, files: &ModelFiles) -> Result<Vec<u32>> {
+    /// Reads the prompt.
+    fn read(&self, files: &ModelFiles) -> Result<Prompt> {
         let source = &self.source;
         if self.chat.is_set() {
             match &files.template {
@@ -127,7 +139,11 @@ impl PromptArgs {
             }
         }
         let text = match (&source.prompt, &source.prompt_file, &source.ids) {
-            (_, _, Some(path)) => return one_sequence(path, files),
+            (_, _, Some(path)) => {
+                let ids = one_sequence(path, files)?;
+                let text = files.tokenizer().ok().map(|tokenizer| tokenizer.decode(&ids, true)).transpose()?;
+                return Ok(Prompt { text: text.unwrap_or_default(), ids });
+            }
             (_, Some(path), _) => read_text_file(path)?,
             (Some(dash), ..) if dash == "-" => read_stdin()?,
             (Some(text), ..) => text.clone(),
@@ -138,10 +154,11 @@ impl PromptArgs {
                 "the prompt is empty: give text, or the start token alone as ids (--ids with a file such as [[1]])",
             ));
         }
-        match files.template.is_some() && !self.no_chat_template {
-            true => files.chat_ids(&self.chat.conversation(&text)?),
-            false => files.prompt_ids(&text, false),
-        }
+        let ids = match files.template.is_some() && !self.no_chat_template {
+            true => files.chat_ids(&self.chat.conversation(&text)?)?,
+            false => files.prompt_ids(&text, false)?,
+        };
+        Ok(Prompt { text, ids })
     }
 }
 
@@ -227,15 +244,17 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         note(&format!("note: {said}"));
     }
     let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
-    let prompt_ids = args.prompt.ids(&files)?;
+    let prompt = args.prompt.read(&files)?;
     if let Some(text) = files.tokenizer().ok().and_then(Tokenizer::take_note) {
         note(&format!("note: {text}"));
     }
-    let max_tokens = args.max_tokens(&files, prompt_ids.len())?;
+    let max_tokens = args.max_tokens(&files, prompt.ids.len())?;
     let mut device = args.device.open()?;
+    let loading = Stage::begin("loading the model");
     let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
+    drop(loading);
     let request = GenerateRequest {
-        prompt_ids: &prompt_ids,
+        prompt_ids: &prompt.ids,
         max_tokens,
         sampling,
         attention,
@@ -244,20 +263,26 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         stop_texts: &args.stop_texts(&files),
         seed: args.seed,
     };
-    let mut progress = PromptProgress::new(prompt_ids.len(), args.json);
+    let mut progress = PromptProgress::new(prompt.ids.len(), args.json);
     let mut written = Ok(());
+    let mut echo = Some(prompt.text.as_str()).filter(|_| args.echo);
     let bar = progress.bar.clone();
     let mut on_token = |token: NewToken<'_>| {
         bar.finish_and_clear();
-        if !args.json && !token.text.is_empty() {
-            written = print(token.text);
+        let text = echo.take().unwrap_or_default().to_string() + token.text;
+        if !args.json && !text.is_empty() {
+            written = print(&text);
         }
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let tokenizer = files.tokenizer().ok();
     let mut on_fed = |n| progress.at(n);
-    let got = generate_watched(&mut *device, &mut loaded.model, tokenizer, &request, &mut on_fed, &mut on_token)?;
+    let mut got = generate_watched(&mut *device, &mut loaded.model, tokenizer, &request, &mut on_fed, &mut on_token)?;
     written?;
+    if args.echo {
+        got.text.insert_str(0, &prompt.text);
+        got.ids.splice(..0, prompt.ids);
+    }
     if args.json {
         return print_line(&to_json(&got, &device.name()).to_string());
     }
@@ -291,13 +316,13 @@ fn summary(got: &Generated, attention: &str, device: &str) -> String {
         StoppedBy::MaxTokens => "stopped at --max-tokens",
         StoppedBy::Caller => "stopped",
     };
+    let at = |per_second: f64| token_speed(per_second, 1.0).map_or(String::new(), |speed| format!(" at {speed}"));
     format!(
-        "[{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {why}; {attention}: {} KV entries per head, {:.1} KiB in all; \
-         {device}]",
+        "[{} prompt tokens{}, {} generated{}, {why}; {attention}: {} KV entries per head, {:.1} KiB in all; {device}]",
         got.prompt_tokens,
-        got.prefill_tokens_per_s(),
+        at(got.prefill_tokens_per_s()),
         got.generated_tokens,
-        got.decode_tokens_per_s(),
+        at(got.decode_tokens_per_s()),
         got.kv_entries,
         got.kv_bytes as f64 / 1024.0
     )

@@ -4,14 +4,13 @@ use serde_json::{Value, json};
 
 use super::output::print_line;
 use crate::checkpoint::families;
-use crate::checkpoint::hub;
-use crate::checkpoint::weights::WeightSource;
+use crate::checkpoint::model_files::open_weights;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 
 /// Prints the description, as JSON if asked for.
 pub(super) fn describe(model: &str, as_json: bool) -> Result<()> {
-    let source = WeightSource::open(&hub::resolve(model)?)?;
+    let source = open_weights(model)?;
     let config = source.config();
     if as_json {
         return print_line(&to_json(config).to_string());
@@ -96,6 +95,7 @@ fn ranges(numbers: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::weights::WeightSource;
     use std::path::Path;
 
     #[test]

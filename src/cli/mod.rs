@@ -1,9 +1,10 @@
 //! Floor 10: the command line.
 //!
 //! `args.rs` and `chat_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs`
-//! expands `~`, and `id_lists.rs` and `output.rs` handle input and output; each subcommand has a
-//! file.
+//! expands `~`, and `id_lists.rs` and `output.rs` handle input and output. `stage.rs` announces what
+//! takes long, and `amounts.rs` formats speeds and sizes. Each subcommand has a file.
 
+mod amounts;
 #[cfg(feature = "app")]
 mod app;
 mod args;
@@ -25,7 +26,9 @@ mod info_model;
 mod interrupt;
 pub mod output;
 mod paths;
+mod plot;
 mod probe;
+mod stage;
 mod study;
 mod train;
 mod train_progress;
@@ -73,13 +76,15 @@ enum Verb {
     /// Write a model with its adapter for other programs: Hugging Face, llama.cpp, MLX; compares
     /// what it wrote with the model in memory.
     Export(export::ExportArgs),
+    /// Draw the loss and other curves of training runs as SVG and PNG.
+    Plot(plot::PlotArgs),
     /// Show training data as a model learns it: examples with the learnt parts marked, lengths, and
     /// what is cut or refused.
     Data(data::DataArgs),
 }
 
 /// Runs the command line and returns the exit status: 0 success, 1 failure, 2 usage error, 130 ended
-/// by the user.
+/// by the user, 141 standard output closed.
 pub fn main() -> i32 {
     run_program(run)
 }
@@ -116,6 +121,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Info(args) => info::run(&args),
         Verb::Train(args) => train::run(&args),
         Verb::Export(args) => export::run(&args),
+        Verb::Plot(args) => plot::run(&args),
         Verb::Data(args) => data::run(&args),
     }
 }

@@ -1,9 +1,10 @@
 //! Standard output and text input of the subcommands.
 //!
-//! A closed pipe is an error here, where `println!` panics.
+//! A closed pipe ends the program quietly, as it ends other filters: `longreach info | head -1`.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -14,7 +15,12 @@ use crate::small_file::text_of;
 /// Writes text to stdout and flushes it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(Error::of_kind(ErrorKind::ClosedOutput, "standard output is closed"))
+        }
+        done => done.context("writing to standard output"),
+    }
 }
 
 /// Writes a line to stdout.
@@ -31,14 +37,22 @@ pub fn note(line: &str) {
 /// Exit status of a program that the user ended.
 pub const INTERRUPTED: i32 = 130;
 
-/// Tells an error on stderr; returns the exit status.
+/// Exit status of a program whose output nobody reads: that of one that SIGPIPE ended.
+const CLOSED_OUTPUT: i32 = 141;
+
+/// Tells an error on stderr; returns the exit status. A closed standard output is no error to tell.
 pub fn status(e: &Error) -> i32 {
-    if e.kind() == ErrorKind::Interrupted {
-        note(&e.to_string());
-        return INTERRUPTED;
+    match e.kind() {
+        ErrorKind::ClosedOutput => CLOSED_OUTPUT,
+        ErrorKind::Interrupted => {
+            note(&e.to_string());
+            INTERRUPTED
+        }
+        kind => {
+            note(&format!("error: {e}"));
+            if kind == ErrorKind::Usage { 2 } else { 1 }
+        }
     }
-    note(&format!("error: {e}"));
-    if e.kind() == ErrorKind::Usage { 2 } else { 1 }
 }
 
 /// A spinner on stderr that counts `counted`; hidden if stderr is not a terminal or `quiet` is set.
@@ -46,8 +60,10 @@ pub fn spinner(quiet: bool, counted: &str) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template(&format!("{{spinner}} {{pos}} {counted}  {{wide_msg}}"));
-    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    let style = ProgressStyle::with_template(&format!("{{spinner}} {{pos}} {counted}  {{elapsed}}  {{wide_msg}}"));
+    let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// A progress bar on stderr with the estimated time left.
@@ -56,6 +72,7 @@ pub fn bar(total: u64) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {elapsed} (eta {eta})") {
         bar.set_style(style);
     }
+    bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }
 
@@ -82,6 +99,15 @@ fn without_last_line_break(mut text: String) -> String {
     text
 }
 
+/// A word as a POSIX shell takes it: in single quotes if it has other than plain characters.
+pub fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// A usage error about the content of a file.
 pub fn in_file(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::usage(format!("{}: {what}", path.display()))
@@ -90,6 +116,13 @@ pub fn in_file(path: &Path, what: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_with_blanks_are_quoted() {
+        for (word, quoted) in [("runs/a-1", "runs/a-1"), ("my run", "'my run'"), ("it's", r"'it'\''s'"), ("", "''")] {
+            assert_eq!(shell_word(word), quoted);
+        }
+    }
 
     #[test]
     fn one_line_break_at_the_end_is_the_files() {

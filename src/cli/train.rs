@@ -3,10 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
+use super::amounts::{duration, size, token_speed};
 use super::args::{AttentionArgs, AttentionName, DeviceArgs};
 use super::forecast_table;
 use super::interrupt;
-use super::output::{note, print_line};
+use super::output::{note, print_line, shell_word};
 use super::train_progress::Progress;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
@@ -53,6 +54,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let mut job = args.job();
     job.validate()?;
     let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    files.notes().iter().for_each(|text| note(&format!("note: {text}")));
     let (attention, keeps) = args.attention.resolve_list(files.recorded, AttentionName::Lrsa)?;
     job.attention = Some(AttentionRecord::of(attention));
     job.keeps = if matches!(keeps[..], [Keep::Fixed(_)]) { Vec::new() } else { keeps };
@@ -126,21 +128,44 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
         return print_line("stopped before the first step: nothing is saved");
     }
     let loss = |name: &str, loss: Option<f64>| loss.map(|l| format!(", {name} {l:.4}")).unwrap_or_default();
+    let speed = token_speed(summary.tokens_per_s, 1.0).map_or(String::new(), |speed| format!(" ({speed})"));
     print_line(&format!(
-        "{} steps{}{}, {} tokens in {:.1} s ({:.0} tokens/s), {:.1} MiB of device memory; saved to {out}",
+        "{} steps{}{}, {} tokens in {}{speed}, {} of device memory",
         summary.steps,
         loss("loss", summary.loss),
         loss("validation loss", summary.eval_loss),
         summary.tokens,
-        summary.seconds,
-        summary.tokens_per_s,
-        summary.peak_bytes as f64 / (1 << 20) as f64
+        duration(summary.seconds),
+        size(summary.peak_bytes)
     ))?;
+    let (model, out) = (shell_word(&args.job.model), shell_word(&out));
+    files_of(&args.job).iter().try_for_each(|line| print_line(line))?;
     let model = match args.job.method {
-        Method::Lora => format!("{} --adapter {out}", args.job.model),
-        Method::Full => out,
+        Method::Lora => format!("{model} --adapter {out}"),
+        Method::Full => out.clone(),
     };
-    print_line(&format!("next: longreach generate --model {model} --prompt \"Once upon a time\""))
+    print_line("next:")?;
+    print_line(&format!("  longreach generate --model {model} --prompt \"Once upon a time\" --echo"))?;
+    print_line(&format!("  longreach plot {out}"))
+}
+
+/// What the output folder of a run holds, in lines.
+fn files_of(job: &TrainJob) -> Vec<String> {
+    let (weights, what) = match job.method {
+        Method::Lora => ("adapter_model.safetensors", "the adapter, in PEFT's layout"),
+        Method::Full => ("model.safetensors", "the model, in Hugging Face's layout"),
+    };
+    let rows = [
+        (weights, what),
+        ("checkpoints", "the last checkpoints and the best one, each a folder to generate with"),
+        ("metrics.jsonl", "loss, learning rate, gradient norm and speed of each step"),
+        ("eval.jsonl", "the validation losses"),
+        ("tensorboard", "the same for tensorboard --logdir"),
+        ("trainer_state.json", "the same for programs that read transformers' checkpoints"),
+    ];
+    let is_there = |name: &str| job.out.join(name).exists();
+    let lines = rows.into_iter().filter(|(name, _)| is_there(name)).map(|(name, what)| format!("  {name:<26} {what}"));
+    std::iter::once(format!("saved in {}:", job.out.display())).chain(lines).collect()
 }
 
 /// Says whether the run stopped early, learnt nothing, or had a better state before its end.

@@ -3,7 +3,7 @@
 //! It measures whether the first token is the same, and for how many tokens both continuations
 //! agree.
 
-use super::answer::{Subject, Watch, tell};
+use super::answer::{Subject, Watch};
 use super::policy::Policy;
 use super::report::Outcome;
 use crate::attention::Attention;
@@ -26,7 +26,8 @@ pub struct AgreementRequest<'a> {
 /// before the first difference.
 pub const METRICS: [&str; 2] = ["first token", "continuation"];
 
-/// Compares every policy with dense attention on every prompt.
+/// Compares every policy with dense attention on every prompt. If `watch` breaks, returns the
+/// outcomes of the prompts that are done.
 pub fn agreement(
     subject: &mut Subject<'_>,
     request: &AgreementRequest<'_>,
@@ -69,7 +70,10 @@ pub fn agreement(
                 prompt_tokens: length,
                 kv_entries: attention.cache_length(length),
             });
-            tell(watch, outcomes.len(), total)?;
+            if watch(outcomes.len(), total).is_break() {
+                outcomes.truncate(outcomes.len() / policies.len() * policies.len());
+                return Ok(outcomes);
+            }
         }
     }
     Ok(outcomes)

@@ -1,5 +1,6 @@
 //! Generates a model's answers to questions under several attention policies.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::policy::Policy;
@@ -26,16 +27,9 @@ pub struct Subject<'a> {
     pub max_positions: usize,
 }
 
-/// Progress callback after each sample: samples done and in total. Breaking ends the evaluation.
+/// Progress callback after each sample: samples done and in total. Breaking ends the evaluation, which
+/// then returns what it has for every policy alike.
 pub type Watch<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
-
-/// Calls the progress callback. Fails if it breaks before the evaluation is done.
-pub(super) fn tell(watch: &mut Watch<'_>, done: usize, total: usize) -> Result<()> {
-    if watch(done, total).is_break() && done < total {
-        return Err(Error::new("the evaluation was stopped"));
-    }
-    Ok(())
-}
 
 impl Subject<'_> {
     /// Fails for a sequence longer than the model supports.
@@ -119,7 +113,8 @@ impl<'a> Group<'a> {
 }
 
 /// Greedy answers to every sample under every policy. Reads a shared prefix of consecutive prompts
-/// once per policy.
+/// once per policy. If `watch` breaks, returns the answers to the samples that every policy has
+/// answered by then.
 pub fn answer_all(
     subject: &mut Subject<'_>,
     task: Task,
@@ -134,20 +129,29 @@ pub fn answer_all(
     }
     let total = samples.len() * policies.len();
     let mut done = 0;
+    let is_stopped = Cell::new(false);
     let mut count = || {
         done += 1;
-        tell(watch, done, total)
+        let flow = watch(done, total);
+        is_stopped.set(flow.is_break());
+        flow
     };
     let mut outcomes = Vec::with_capacity(total);
     let mut first = 0;
-    while first < samples.len() {
+    while first < samples.len() && !is_stopped.get() {
         let group = Group::first(&samples[first..], &ids[first..]);
         let mut by_policy = Vec::with_capacity(policies.len());
+        let mut n_whole = group.samples.len();
         for policy in policies {
-            by_policy.push(answers(subject, task, &group, policy, &mut count)?.into_iter());
+            let answers = match is_stopped.get() {
+                true => Vec::new(),
+                false => answers(subject, task, &group, policy, &mut count)?,
+            };
+            n_whole = n_whole.min(answers.len());
+            by_policy.push(answers.into_iter());
         }
         // In order of the samples, as if each had been answered alone.
-        for _ in group.samples {
+        for _ in 0..n_whole {
             outcomes.extend(by_policy.iter_mut().filter_map(Iterator::next));
         }
         first += group.samples.len();
@@ -155,13 +159,13 @@ pub fn answer_all(
     Ok(outcomes)
 }
 
-/// Answers to a group's samples under one policy.
+/// Answers to a group's samples under one policy. Ends early if `count` breaks.
 fn answers(
     subject: &mut Subject<'_>,
     task: Task,
     group: &Group<'_>,
     policy: &Policy,
-    count: &mut dyn FnMut() -> Result<()>,
+    count: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Vec<Outcome>> {
     let attentions = group.ids.iter().map(|ids| policy.attention(ids.len())).collect::<Result<Vec<_>>>()?;
     let mut sessions = group.read(subject, &attentions).with_context(|| group.samples[0].id.clone())?;
@@ -188,7 +192,9 @@ fn answers(
             prompt_tokens: ids.len(),
             kv_entries: attention.cache_length(ids.len()),
         });
-        count()?;
+        if count().is_break() {
+            break;
+        }
     }
     Ok(outcomes)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::answer::{Subject, Watch, tell};
+use super::answer::{Subject, Watch};
 use super::policy::Policy;
 use super::report::Row;
 use crate::data::dataset::IGNORED;
@@ -26,7 +26,8 @@ pub struct PerplexityRequest<'a> {
     pub max_windows: usize,
 }
 
-/// One row per policy with `perplexity` and `loss`, the mean -log p of the n predicted tokens.
+/// One row per policy with `perplexity` and `loss`, the mean -log p of the n predicted tokens. If
+/// `watch` breaks, returns the rows of the policies that have all windows.
 pub fn perplexity(
     subject: &mut Subject<'_>,
     request: &PerplexityRequest<'_>,
@@ -40,6 +41,9 @@ pub fn perplexity(
             done += 1;
             watch(done, total * policies.len())
         })?;
+        if windows.len() < all.len() {
+            break;
+        }
         let n: usize = windows.iter().map(|window| window.n).sum();
         let loss = windows.iter().map(|window| window.sum).sum::<f64>() / n as f64;
         rows.push(Row {
@@ -67,7 +71,7 @@ pub struct WindowLoss {
     pub kv_entries: usize,
 }
 
-/// The losses of every window under one policy.
+/// The losses of every window under one policy, or of the first ones if `watch` breaks.
 pub fn window_losses(
     subject: &mut Subject<'_>,
     request: &PerplexityRequest<'_>,
@@ -88,7 +92,9 @@ pub fn window_losses(
         let mut session = Session::new(*device, model, attention, window.len(), *chunk, Sampling::default(), 0)?;
         let sum = session.feed_loss(*device, model, window, &labels)?;
         losses.push(WindowLoss { sum, n, tokens: window.len(), kv_entries: attention.cache_length(window.len()) });
-        tell(watch, losses.len(), windows.len())?;
+        if watch(losses.len(), windows.len()).is_break() {
+            break;
+        }
     }
     Ok(losses)
 }

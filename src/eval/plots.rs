@@ -49,7 +49,7 @@ fn against_compression(report: &EvalReport, metric: &str) -> LineChart {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             let label = if lengths.len() > 1 { format!("{name}, {length}") } else { name.to_string() };
             if !series.iter().any(|s| s.label == label) {
-                series.push(Series { label, points });
+                series.push(Series::new(label, points));
             }
         }
     }

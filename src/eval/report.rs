@@ -28,6 +28,9 @@ pub struct EvalReport {
     /// Names of the metrics, in the order of the table's columns.
     pub metrics: Vec<String>,
     pub rows: Vec<Row>,
+    /// Where it was stopped early: after how many answers, of how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_after: Option<(usize, usize)>,
     /// All answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcomes: Vec<Outcome>,
@@ -161,6 +164,9 @@ impl EvalReport {
                 }
                 let _ = writeln!(text, " {entries:.0} |");
             }
+        }
+        if let Some((done, total)) = self.stopped_after {
+            let _ = writeln!(text, "\nStopped after {done} of {total}; the table has what every attention has done.");
         }
         if let Some(layers) = &self.layers {
             let _ = writeln!(text, "\nOf the model, {layers}.");

@@ -7,7 +7,7 @@ use crate::atomic_file::write_file;
 use crate::checkpoint::merged::Merged;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::model_folder::BesideWeights;
-use crate::checkpoint::record::{AttentionRecord, FILE as RECORD};
+use crate::checkpoint::record::{AttentionRecord, FILE as RECORD, Record};
 use crate::error::Result;
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::TensorSpec;
@@ -38,7 +38,8 @@ pub(super) fn write(
     })?;
     beside.write(path)?;
     if let Some(attention) = files.recorded {
-        write_file(&path.join(RECORD), AttentionRecord::of(attention).to_json()?)?;
+        let record = Record { attention: AttentionRecord::of(attention), base: None };
+        write_file(&path.join(RECORD), record.to_json()?)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::weight_type::WeightType;
 use crate::checkpoint::gguf_weights::in_gguf_order;
 use crate::checkpoint::merged::Merged;
 use crate::checkpoint::model_files::ModelFiles;
-use crate::checkpoint::record::{AttentionRecord, GGUF_KEY};
+use crate::checkpoint::record::{AttentionRecord, BaseRecord, GGUF_KEY, Record};
 use crate::error::Result;
 use crate::formats::gguf::Value;
 use crate::formats::gguf_write::write_gguf;
@@ -31,7 +31,7 @@ pub(super) fn write(
     metadata.insert("general.type", Value::String("model".into()));
     metadata.insert("general.file_type", Value::U64(kind.file_type()));
     metadata.insert("general.quantization_version", Value::U64(QUANTISATION_VERSION));
-    for (key, value) in text_keys(files, merged.config.vocab)?.into_iter().chain(record_key(files)?) {
+    for (key, value) in text_keys(files, merged.config.vocab)?.into_iter().chain(record_key(files, None)?) {
         metadata.insert(key, value);
     }
     if !metadata.contains("general.name") {
@@ -87,10 +87,12 @@ fn text_keys(files: &ModelFiles, n_rows: usize) -> Result<Vec<(String, Value)>> 
     Ok(keys)
 }
 
-/// The attention that the model was trained with, so that `generate` uses it again.
-pub(super) fn record_key(files: &ModelFiles) -> Result<Option<(String, Value)>> {
+/// The attention that the model was trained with, so that `generate` uses it again, and the base of
+/// an adapter.
+pub(super) fn record_key(files: &ModelFiles, base: Option<BaseRecord>) -> Result<Option<(String, Value)>> {
     let Some(attention) = files.recorded else { return Ok(None) };
-    Ok(Some((GGUF_KEY.to_string(), Value::String(AttentionRecord::of(attention).to_json()?))))
+    let record = Record { attention: AttentionRecord::of(attention), base };
+    Ok(Some((GGUF_KEY.to_string(), Value::String(record.to_json()?))))
 }
 
 fn name_of(files: &ModelFiles) -> String {

@@ -78,7 +78,7 @@ fn write(
         ExportFormat::Hf | ExportFormat::Mlx => folder::write(path, files, to, plain()?, watch),
         ExportFormat::AdapterGguf => {
             let Some(adapter) = &files.adapter else { crate::bail!("`to` adapter-gguf needs an adapter") };
-            let record = gguf::record_key(files)?;
+            let record = gguf::record_key(files, files.base_record()?)?;
             let more: Vec<_> = record.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
             write_gguf_adapter(path, adapter, files.config(), plain()?, &more)
         }

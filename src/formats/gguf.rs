@@ -11,7 +11,7 @@ pub use super::gguf_parse::TensorInfo;
 use super::gguf_split::Split;
 use super::host_tensor::HostTensor;
 use super::mapped_file::MappedFile;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -83,11 +83,19 @@ impl Gguf {
 
     /// Copies a tensor from its file in its stored type.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
-        let Some((file, info)) = self.tensors.get(name) else {
-            crate::bail!("{} has no tensor '{name}'", self.path().display())
-        };
-        let bytes = self.files[*file][info.offset..info.offset + info.n_bytes].to_vec();
-        HostTensor::new(info.dtype, info.shape.clone(), bytes)
+        let (_, info) = self.find(name)?;
+        HostTensor::new(info.dtype, info.shape.clone(), self.bytes(name)?.to_vec())
+    }
+
+    /// The bytes of a tensor in its file.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        let (file, info) = self.find(name)?;
+        Ok(&self.files[*file][info.offset..info.offset + info.n_bytes])
+    }
+
+    fn find(&self, name: &str) -> Result<&(usize, TensorInfo)> {
+        let missing = || Error::new(format!("{} has no tensor '{name}'", self.path().display()));
+        self.tensors.get(name).ok_or_else(missing)
     }
 }
 

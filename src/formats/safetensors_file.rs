@@ -109,10 +109,14 @@ impl Checkpoint {
     /// Copies a tensor from the file in its stored type.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
         let (dtype, shape) = self.info(name)?;
+        HostTensor::new(dtype, shape, self.bytes(name)?.to_vec())
+    }
+
+    /// The bytes of a tensor in its file.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
         let (shard, info) = self.find(name)?;
         let (start, end) = info.data_offsets;
-        let bytes = shard.file[shard.data_start + start..shard.data_start + end].to_vec();
-        HostTensor::new(dtype, shape, bytes)
+        Ok(&shard.file[shard.data_start + start..shard.data_start + end])
     }
 
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {

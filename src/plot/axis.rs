@@ -5,6 +5,8 @@
 pub enum Scale {
     /// Linear; starts at 0 if no value is negative.
     Linear,
+    /// Linear over the range of the values alone.
+    Fitted,
     /// Logarithmic. Values must be positive.
     Log,
 }
@@ -14,7 +16,7 @@ pub enum Scale {
 pub struct Axis {
     /// Label with the unit: `time of a step (ms)`.
     pub label: String,
-    /// Linear or logarithmic.
+    /// Linear, fitted or logarithmic.
     pub scale: Scale,
     /// Values with a tick. If empty, the axis chooses round values.
     pub ticks: Vec<f64>,
@@ -85,7 +87,7 @@ impl Layout {
 
     fn round_values(&self) -> Vec<f64> {
         match self.scale {
-            Scale::Linear => {
+            Scale::Linear | Scale::Fitted => {
                 let step = round_step((self.high - self.low) / N_TICKS);
                 let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
                 (first..=last).map(|i| i as f64 * step).collect()
@@ -115,7 +117,9 @@ fn round_step(step: f64) -> f64 {
 pub(super) fn tick_label(x: f64) -> String {
     let size = x.abs();
     if size != 0.0 && !(1e-4..1e6).contains(&size) {
-        return format!("{x:e}");
+        let text = format!("{x:.4e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        return format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'));
     }
     let text = format!("{x:.5}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -143,6 +147,10 @@ mod tests {
         assert_eq!(layout.place(0.0), 0.0);
         assert!(layout.place(10.0) > 0.9);
         assert!(ticks(Scale::Linear, &[-5.0, 5.0]).contains(&-4.0));
+        assert_eq!(
+            ticks(Scale::Fitted, &[3.0, 4.0]),
+            [3.0, 3.2, 3.4, 3.6, 3.8, 4.0].map(|x: f64| (x / 0.2).round() * 0.2)
+        );
     }
 
     #[test]
@@ -157,7 +165,7 @@ mod tests {
 
     #[test]
     fn one_value_and_none_have_an_axis_too() {
-        for scale in [Scale::Linear, Scale::Log] {
+        for scale in [Scale::Linear, Scale::Fitted, Scale::Log] {
             for values in [&[7.0][..], &[]] {
                 let layout = Layout::new(&Axis::new("x", scale), values.iter().copied());
                 assert!(layout.low < layout.high && !layout.ticks.is_empty(), "{scale:?} {values:?}");
@@ -170,7 +178,7 @@ mod tests {
 
     #[test]
     fn labels_are_short() {
-        let labels = [0.0, 0.05, 1.5, 512.0, 2048.0, 16384.0, 2e6, 1e-5].map(tick_label);
-        assert_eq!(labels, ["0", "0.05", "1.5", "512", "2048", "16,384", "2e6", "1e-5"]);
+        let labels = [0.0, 0.05, 1.5, 512.0, 2048.0, 16384.0, 2e6, 1e-5, 3.0 * 1.1e-5].map(tick_label);
+        assert_eq!(labels, ["0", "0.05", "1.5", "512", "2048", "16,384", "2e6", "1e-5", "3.3e-5"]);
     }
 }

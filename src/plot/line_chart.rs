@@ -2,16 +2,41 @@
 
 use super::axis::{Axis, Layout, tick_label};
 use super::canvas::{Anchor, Canvas, png, svg};
-use super::style::{GRID, INK, style};
+use super::style::{Colour, GRID, INK, style};
 use crate::error::Result;
+
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Look {
+    /// A line with a marker at each point, in dashes of its own.
+    #[default]
+    Marked,
+    /// A thin pale line without markers.
+    Pale,
+    /// A solid line without markers.
+    Solid,
+    /// Markers without a line.
+    Markers,
+}
 
 /// One line of the chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// Name in the legend.
+    /// Name in the legend. A series without a name is not in the legend.
     pub label: String,
     /// (x, y), ascending in x.
     pub points: Vec<(f64, f64)>,
+    /// How it is drawn.
+    pub look: Look,
+    /// Series of one group have the same colour. `None` is a group of its own.
+    pub group: Option<usize>,
+}
+
+impl Series {
+    /// A line with markers, in a colour of its own.
+    pub fn new(label: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { label: label.into(), points, look: Look::Marked, group: None }
+    }
 }
 
 /// A chart of one or more series.
@@ -57,20 +82,21 @@ impl LineChart {
         canvas.text(&self.subtitle, (LEFT, 45.0), Anchor::Left, 13.5, (100, 100, 100))?;
         self.draw_axes(canvas, &x, &y)?;
         let at = |&(px, py): &(f64, f64)| (LEFT + x.place(px) * (RIGHT - LEFT), BOTTOM - y.place(py) * (BOTTOM - TOP));
+        let mut middle = TOP + 12.0;
         for (i, series) in self.series.iter().enumerate() {
             let is_shown = |p: &&(f64, f64)| x.place(p.0).is_finite() && y.place(p.1).is_finite();
             let places: Vec<(f64, f64)> = series.points.iter().filter(is_shown).map(at).collect();
-            let style = style(i);
-            if places.len() > 1 {
-                canvas.line(&places, style.colour, 2.0, style.dashes)?;
+            let i = series.group.unwrap_or(i);
+            draw_series(canvas, series.look, i, &places, &places)?;
+            if series.label.is_empty() {
+                continue;
             }
-            places.iter().try_for_each(|&p| canvas.marker(p, style, 4.5))?;
-            let middle = TOP + 12.0 + 24.0 * i as f64;
-            canvas.line(&[(RIGHT + 18.0, middle), (RIGHT + 52.0, middle)], style.colour, 2.0, style.dashes)?;
-            canvas.marker((RIGHT + 35.0, middle), style, 4.5)?;
+            let sample = [RIGHT + 18.0, RIGHT + 35.0, RIGHT + 52.0].map(|x| (x, middle));
+            draw_series(canvas, series.look, i, &[sample[0], sample[2]], &sample[1..2])?;
             // Long labels are smaller: a letter is about 0.55 of the size wide.
             let size = 15f64.min(128.0 / (0.55 * series.label.chars().count().max(1) as f64));
             canvas.text(&series.label, (RIGHT + 60.0, middle), Anchor::Left, size, INK)?;
+            middle += 24.0;
         }
         Ok(())
     }
@@ -94,15 +120,38 @@ impl LineChart {
     }
 }
 
+/// Draws a line through `line`, and markers at `markers`, as far as the look has them.
+fn draw_series(canvas: &dyn Canvas, look: Look, i: usize, line: &[(f64, f64)], markers: &[(f64, f64)]) -> Result<()> {
+    let style = style(i);
+    let (width, colour, dashes) = match look {
+        Look::Marked => (2.0, style.colour, style.dashes),
+        Look::Pale => (1.0, pale(style.colour), &[][..]),
+        Look::Solid => (2.5, style.colour, &[][..]),
+        Look::Markers => (0.0, style.colour, &[][..]),
+    };
+    if line.len() > 1 && width > 0.0 {
+        canvas.line(line, colour, width, dashes)?;
+    }
+    match look {
+        Look::Marked | Look::Markers => markers.iter().try_for_each(|&p| canvas.marker(p, style, 4.5)),
+        Look::Pale | Look::Solid => Ok(()),
+    }
+}
+
+/// The colour mixed with two thirds of white.
+fn pale((r, g, b): Colour) -> Colour {
+    let mix = |c: u8| 255 - (255 - c) / 3;
+    (mix(r), mix(g), mix(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Scale;
     use super::*;
 
     fn chart() -> LineChart {
-        let series = |label: &str, factor: f64| Series {
-            label: label.to_string(),
-            points: [512.0, 1024.0, 2048.0].map(|n| (n, factor * n * n)).to_vec(),
+        let series = |label: &str, factor: f64| {
+            Series::new(label, [512.0, 1024.0, 2048.0].map(|n| (n, factor * n * n)).to_vec())
         };
         LineChart {
             title: "time & length".to_string(),
@@ -139,7 +188,21 @@ mod tests {
     fn nothing_to_show_is_an_empty_chart() {
         let empty = LineChart { series: vec![], ..chart() };
         assert!(empty.to_svg().unwrap().contains("tokens"));
-        let bad = vec![Series { label: "bad".to_string(), points: vec![(0.0, -1.0), (512.0, f64::NAN)] }];
+        let bad = vec![Series::new("bad", vec![(0.0, -1.0), (512.0, f64::NAN)])];
         assert!(LineChart { series: bad, ..chart() }.to_png().is_ok());
+    }
+
+    #[test]
+    fn series_of_a_group_share_a_colour_and_looks_differ() {
+        let mut chart = chart();
+        let looks = [Look::Pale, Look::Solid, Look::Markers];
+        let points = chart.series[0].points.clone();
+        chart.series = looks.map(|look| Series { look, group: Some(1), ..Series::new("", points.clone()) }).to_vec();
+        chart.series[1].label = "mean".into();
+        let svg = chart.to_svg().unwrap();
+        let (orange, pale) = ("#D55E00", "#F1CAAA");
+        assert!(svg.contains(pale) && !svg.contains("#0072B2"), "{svg}");
+        assert_eq!(svg.matches(&format!("stroke=\"{orange}\"")).count(), 2, "the line, and its sample in the legend");
+        assert_eq!(svg.matches(&format!("fill=\"{orange}\"")).count(), 3, "markers");
     }
 }

@@ -14,4 +14,4 @@ mod style;
 pub use axis::{Axis, Scale};
 pub use files::save;
 pub use heat_map::HeatMap;
-pub use line_chart::{LineChart, Series};
+pub use line_chart::{LineChart, Look, Series};

@@ -103,7 +103,7 @@ fn chart(of_test: &OfTest<'_>, metric: usize, name: &str) -> LineChart {
         let of = |p: &crate::eval::Policy| Some((p.compression(), of_test.score(arm, p.name(), metric)?.0));
         let mut points: Vec<(f64, f64)> = policies.iter().filter(|p| !p.is_control()).filter_map(of).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        series.push(Series { label: display_name(arm), points });
+        series.push(Series::new(display_name(arm), points));
     }
     let ticks = policies.iter().map(|p| p.compression()).collect();
     let what = of_test.test.map_or_else(|| what(plan), |test| test.to_string());

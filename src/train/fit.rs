@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use super::observer::{EvalLine, Observer, StepLine, Summary};
+use super::observer::{EvalLine, Observer, StepLine, Summary, best_of};
 use super::run_folder::RunFolder;
 use super::step_clock::StepClock;
 use super::stepper::StartedStep;
 use super::trainer::Trainer;
+use super::trainer_state_json::Course;
 use crate::data::batch::{Batch, Sampler};
 use crate::data::dataset::{Dataset, Example};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -23,7 +24,7 @@ impl Trainer {
         &mut self,
         device: &mut dyn Executor,
         data: &Dataset,
-        folder: Option<&mut RunFolder<'_>>,
+        mut folder: Option<&mut RunFolder<'_>>,
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let examples = &data.train.examples;
@@ -38,6 +39,8 @@ impl Trainer {
         }
         observer.started(total, examples.len());
         device.reset_peak();
+        let course = Course { total_steps: total, steps_per_epoch: sampler.steps_per_epoch() as u64 };
+        folder.iter_mut().for_each(|folder| folder.set_course(course));
         let evaluations = folder.as_ref().map_or(Ok(Vec::new()), |folder| folder.evaluations())?;
         let mut run = Run {
             valid: data.valid.as_ref().map(|v| v.examples.as_slice()),
@@ -150,8 +153,7 @@ impl Run<'_, '_> {
 
     /// The evaluation with the lowest loss, the first of equal ones.
     fn best(&self) -> Option<EvalLine> {
-        let finite = self.evaluations.iter().copied().filter(|e| e.loss.is_finite());
-        finite.min_by(|a, b| a.loss.total_cmp(&b.loss))
+        best_of(&self.evaluations)
     }
 
     /// Whether the last evaluations, as many as the job's `early_stop`, had no lower loss.
@@ -307,6 +309,7 @@ impl Run<'_, '_> {
 
     fn save(&mut self) -> Result<()> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
+        self.observer.stage("saving");
         self.trainer.save(self.device, folder)?;
         self.observer.saved(self.done());
         Ok(())
@@ -319,6 +322,7 @@ impl Run<'_, '_> {
         if self.evaluations.last().is_some_and(|e| e.step == self.done()) {
             return Ok(());
         }
+        self.observer.stage("evaluating");
         let attention = self.trainer.attention;
         // Where validation texts need shorter chunks than training texts, training keeps its own.
         let chunk = self.trainer.chunk();
@@ -337,6 +341,7 @@ impl Run<'_, '_> {
             self.folder.iter_mut().for_each(|folder| folder.keep_best(line.step));
         }
         self.log(|folder| folder.log_eval(&line));
+        self.log(|folder| folder.refresh_trainer_state(line.step));
         self.observer.evaluated(&line);
         Ok(())
     }

@@ -55,17 +55,19 @@ pub enum Method {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainJob {
-    /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
+    /// Folder with a Hugging Face model, GGUF file, hub id such as org/name, or stories260k, the
+    /// bundled model
     #[arg(long, short, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
-    /// Folder with a LoRA adapter in PEFT format to continue training
-    #[arg(long, value_name = "DIR")]
+    /// Folder or hub id of a LoRA adapter in PEFT format to continue training
+    #[arg(long, value_name = "DIR|HUB-ID")]
     pub adapter: Option<PathBuf>,
     /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
     /// Folder with train.jsonl and optionally valid.jsonl (or .json, .csv, .tsv, .parquet), a folder
-    /// of texts, or one file; `longreach data` shows what a model learns of it
+    /// of texts, one file, or moby-dick, the bundled example data; `longreach data` shows what a model
+    /// learns of it
     #[arg(long, value_name = "DIR|FILE")]
     pub data: PathBuf,
     /// Output folder for the adapter or model, metrics.jsonl and eval.jsonl

@@ -5,11 +5,14 @@
 //! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
 //! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `job_rules.rs`,
 //! `keep.rs`) from files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose
-//! checkpoints hold the state of the run (`saved_state.rs`). `forecast.rs` says what a run will
+//! checkpoints hold the state of the run (`saved_state.rs`). `event_file.rs` writes the logs for
+//! TensorBoard and `trainer_state_json.rs` for transformers (`log_values.rs`), and
+//! `plots.rs` draws them. `forecast.rs` says what a run will
 //! take (`planned.rs`), and `probe.rs` exports the results of a forward and backward pass.
 
 mod chunk_length;
 mod distill;
+mod event_file;
 mod fit;
 mod fitting;
 mod forecast;
@@ -18,9 +21,11 @@ mod held;
 mod job;
 mod job_rules;
 mod keep;
+mod log_values;
 mod objective;
 mod observer;
 mod planned;
+mod plots;
 mod probe;
 mod run;
 mod run_folder;
@@ -32,6 +37,7 @@ mod step_clock;
 mod stepper;
 mod streamed;
 mod trainer;
+mod trainer_state_json;
 
 pub use chunk_length::ChunkLength;
 pub use distill::{Counts, Distill, Teacher, distilled_loss};
@@ -42,10 +48,11 @@ pub use keep::Keep;
 pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use planned::{Forecast, PlannedMemory};
+pub use plots::{Curve, run_chart};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{dry_run, read_data, run, run_opened};
 pub use run_folder::RunFolder;
-pub use run_log::{EVAL, METRICS, read_steps};
+pub use run_log::{EVAL, Logs, METRICS, read_steps};
 pub use save::save;
 pub use state::TrainerState;
 pub use stepper::{LossParts, StartedStep, StepReport, StepSettings, Stepper};

@@ -48,6 +48,12 @@ pub struct EvalLine {
     pub tokens: usize,
 }
 
+/// The evaluation with the lowest loss, the first of equal ones.
+pub(super) fn best_of(evaluations: &[EvalLine]) -> Option<EvalLine> {
+    let finite = evaluations.iter().copied().filter(|e| e.loss.is_finite());
+    finite.min_by(|a, b| a.loss.total_cmp(&b.loss))
+}
+
 /// JSON has no infinity and no NaN: both are written as null.
 fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
@@ -87,6 +93,9 @@ pub struct Summary {
 pub trait Observer {
     /// A notice for the user, such as truncated examples or positions beyond the model's limit.
     fn note(&mut self, _text: &str) {}
+    /// Something begins that may take long, in words such as "loading the model". It ends with the next
+    /// call that is not a note.
+    fn stage(&mut self, _what: &str) {}
     /// The run is forecast; this comes before its first step.
     fn forecast(&mut self, _forecast: &Forecast) {}
     /// The run starts: number of optimiser steps and of training examples.

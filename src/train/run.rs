@@ -13,6 +13,7 @@ use super::trainer::Trainer;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::dataset::{Dataset, Example, Reader, Split};
+use crate::data::sources::files::Files;
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 use crate::text::tokenizer::Tokenizer;
@@ -34,6 +35,7 @@ pub fn dry_run(
 ) -> Result<Forecast> {
     job.validate()?;
     let (_, data, mut trainer) = prepared(job, files, device, observer)?;
+    observer.stage("measuring a step");
     trainer.forecast(device, &data.train.examples, true)
 }
 
@@ -80,11 +82,14 @@ fn prepared<'a>(
     if let Some(layers) = files.config().windows_note() {
         observer.note(&layers);
     }
+    observer.stage("reading the data");
     let data = read_data(job, files, observer)?;
+    observer.stage("loading the model");
     let mut trainer = Trainer::of_valid(device, files, job).map_err(|e| with_weights(e, files, device))?;
     if let Some(text) = note_on_compression(trainer.attention, &data.train.examples) {
         observer.note(&text);
     }
+    observer.stage("planning the memory of the largest step");
     trainer.check_largest(device, &data.train.examples)?;
     if let (ChunkLength::Auto, Some(chunk)) = (job.chunk, trainer.chunk()) {
         observer.note(&format!(
@@ -136,9 +141,7 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         vocab_size: files.config().vocab,
         max_length: job.max_length,
     };
-    if !job.data.exists() {
-        return Err(Error::usage(format!("`data` {} does not exist", job.data.display())));
-    }
+    Files::check_named(&job.data)?;
     let data = reader.read(&job.data)?;
     if let Some(note) = reader.tokenizer.and_then(Tokenizer::take_note) {
         observer.note(&note);

@@ -4,6 +4,8 @@
 //! OUT/adapter_model.safetensors …   the result of the last save
 //! OUT/job.json                      the settings, written before the first step
 //! OUT/metrics.jsonl, eval.jsonl     logs
+//! OUT/tensorboard/                  the same logs for TensorBoard
+//! OUT/trainer_state.json            progress up to the last save, as transformers reads it
 //! OUT/checkpoints/step-200/         the result of that step and the state to resume from
 //! OUT/checkpoints/run.lock          locked while a run writes to OUT
 //! OUT/checkpoints/unfinished/       what is being written
@@ -14,18 +16,17 @@
 //! the weights of one run with the description of another.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind as IoErrorKind, Seek, SeekFrom};
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
-
-use serde::Serialize;
 
 use super::held::{CHECKPOINTS, FINISHED, Held, JOB, STEP, held, made_by, steps_in};
 use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, StepLine};
-use super::run_log::{EVAL, METRICS, append, read_log, whole_lines};
+use super::run_log::{METRICS, RunLogs};
 use super::saved_state::{is_state_file, read_state, write_state};
 use super::state::TrainerState;
-use crate::atomic_file::{sync_folder, write_file};
+use super::trainer_state_json::{Course, FILE as TRAINER_STATE, trainer_state_json};
+use crate::atomic_file::{sync_folder, write_file, write_through};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::FILE as RECORD;
 use crate::data::dataset::Example;
@@ -54,8 +55,9 @@ pub struct RunFolder<'a> {
     checksum: String,
     /// Held until the run ends.
     lock: Option<File>,
-    metrics: Option<File>,
-    eval: Option<File>,
+    logs: RunLogs,
+    /// Known once the data is counted.
+    course: Option<Course>,
 }
 
 impl<'a> RunFolder<'a> {
@@ -101,6 +103,7 @@ impl<'a> RunFolder<'a> {
             used: dir.join(own_file).exists(),
             resumed_at: place_in(job)?,
             job: TrainJob { out: dir.clone(), ..job.clone() },
+            logs: RunLogs::new(&dir),
             dir,
             files,
             state: None,
@@ -108,8 +111,7 @@ impl<'a> RunFolder<'a> {
             best: None,
             checksum: String::new(),
             lock: None,
-            metrics: None,
-            eval: None,
+            course: None,
         })
     }
 
@@ -121,6 +123,11 @@ impl<'a> RunFolder<'a> {
     /// The step of the checkpoint that the run resumes from.
     pub fn resumed_at(&self) -> Option<u64> {
         self.resumed_at
+    }
+
+    /// Sets the length of the run, which `trainer_state.json` names.
+    pub(super) fn set_course(&mut self, course: Course) {
+        self.course = Some(course);
     }
 
     /// The step of this run's last save.
@@ -155,9 +162,9 @@ impl<'a> RunFolder<'a> {
             }
             self.state = self.resumed_at.map(|step| self.read_state(step)).transpose()?;
             self.sweep()?;
-            self.place(JOB, &(serde_json::to_string_pretty(&self.job)? + "\n"))?;
+            self.place(&self.dir.join(JOB), &(serde_json::to_string_pretty(&self.job)? + "\n"))?;
             match self.resumed_at {
-                Some(step) => self.cut_logs(step),
+                Some(step) => self.logs.cut(step, &checkpoints),
                 None => Ok(()),
             }
         };
@@ -201,33 +208,10 @@ impl<'a> RunFolder<'a> {
         remove(&unfinished)
     }
 
-    /// Writes a small file of the run's folder: beside the checkpoints first, so that a kill leaves
-    /// nothing among the results.
-    fn place(&self, name: &str, text: &str) -> Result<()> {
-        let unfinished = self.dir.join(CHECKPOINTS).join(name);
-        write_file(&unfinished, text)?;
-        Ok(fs::rename(&unfinished, self.dir.join(name))?)
-    }
-
-    fn cut_logs(&mut self, step: u64) -> Result<()> {
-        let metrics: Vec<StepLine> = whole_lines(&self.dir.join(METRICS))?;
-        let eval: Vec<EvalLine> = whole_lines(&self.dir.join(EVAL))?;
-        self.metrics = self.rewritten(METRICS, metrics.iter().filter(|line| line.step <= step))?;
-        self.eval = self.rewritten(EVAL, eval.iter().filter(|line| line.step <= step))?;
-        Ok(())
-    }
-
-    /// Writes a log anew and opens it at its end. Removes a log without lines.
-    fn rewritten(&self, name: &str, lines: impl Iterator<Item = impl Serialize>) -> Result<Option<File>> {
-        let lines = lines.map(|line| Ok(serde_json::to_string(&line)? + "\n")).collect::<Result<String>>()?;
-        if lines.is_empty() {
-            remove(&self.dir.join(name))?;
-            return Ok(None);
-        }
-        self.place(name, &lines)?;
-        let mut file = File::options().write(true).open(self.dir.join(name))?;
-        file.seek(SeekFrom::End(0))?;
-        Ok(Some(file))
+    /// Writes a small file of the run's folder or of a checkpoint: beside the checkpoints first, so
+    /// that a kill leaves nothing among the results.
+    fn place(&self, path: &Path, text: &str) -> Result<()> {
+        write_through(&self.dir.join(CHECKPOINTS), path, text)
     }
 
     /// The state to resume from, once.
@@ -248,7 +232,7 @@ impl<'a> RunFolder<'a> {
 
     /// The evaluations of the run so far.
     pub(super) fn evaluations(&self) -> Result<Vec<EvalLine>> {
-        if self.eval.is_some() { read_log(&self.dir.join(EVAL)) } else { Ok(Vec::new()) }
+        Ok(self.logs.lines()?.evaluations)
     }
 
     /// Saves a step: as a checkpoint, and its files as the result. `write` writes these to the folder
@@ -278,9 +262,10 @@ impl<'a> RunFolder<'a> {
                 remove(&unfinished)?;
                 let state = write(&unfinished)?;
                 write_state(&unfinished, state, &self.checksum)?;
-                for log in [&self.metrics, &self.eval].into_iter().flatten() {
-                    log.sync_data().ok(); // a failure costs only durability
+                if let Some(text) = self.trainer_state(step)? {
+                    write_file(&unfinished.join(TRAINER_STATE), text)?;
                 }
+                self.logs.sync();
                 fs::rename(&unfinished, &checkpoint).with_context(|| checkpoint.display().to_string())?;
                 sync_folder(&self.dir.join(CHECKPOINTS));
                 Ok(())
@@ -291,6 +276,27 @@ impl<'a> RunFolder<'a> {
             }
         }
         Ok(checkpoint)
+    }
+
+    /// The text of `trainer_state.json` after a step. `None` before the length of the run is known.
+    fn trainer_state(&self, step: u64) -> Result<Option<String>> {
+        let Some(course) = self.course else { return Ok(None) };
+        let logs = self.logs.lines()?.up_to(step);
+        let checkpoint = |step| Some(self.checkpoint(step)).filter(|folder| folder.is_dir());
+        trainer_state_json(&self.job, course, step, &logs, checkpoint).map(Some)
+    }
+
+    /// Adds what the logs hold by now to `trainer_state.json`, in the checkpoint of a step and, if
+    /// the result is of this step, beside it.
+    pub(super) fn refresh_trainer_state(&self, step: u64) -> Result<()> {
+        let Some(text) = self.trainer_state(step)? else { return Ok(()) };
+        let is_saved = self.saved_at == Some(step);
+        for folder in [Some(self.checkpoint(step)), is_saved.then(|| self.dir.clone())].into_iter().flatten() {
+            if folder.is_dir() {
+                self.place(&folder.join(TRAINER_STATE), &text)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the files of a checkpoint the result, those that describe the others last.
@@ -352,21 +358,19 @@ impl<'a> RunFolder<'a> {
         if !self.used || self.saved_at.is_some() || self.resumed_at.is_some() {
             return e;
         }
-        let logs = if self.metrics.is_some() { format!(", but {METRICS} is from this run") } else { String::new() };
+        let logs = if self.logs.has_steps() { format!(", but {METRICS} is from this run") } else { String::new() };
         e.context(format!("this run saved nothing ({} holds the result of an earlier run{logs})", self.dir.display()))
     }
 
-    /// Appends a line to `metrics.jsonl`. A run's first line replaces an earlier run's log.
+    /// Appends a line to `metrics.jsonl` and the event file. A run's first line replaces an earlier
+    /// run's logs.
     pub fn log_step(&mut self, line: &StepLine) -> Result<()> {
-        if self.metrics.is_none() && self.eval.is_none() {
-            fs::remove_file(self.dir.join(EVAL)).ok(); // fails if absent, which is fine
-        }
-        append(&mut self.metrics, &self.dir.join(METRICS), line)
+        self.logs.add_step(line)
     }
 
-    /// Appends a line to `eval.jsonl`, in the same way.
+    /// Appends a line to `eval.jsonl` and the event file, in the same way.
     pub fn log_eval(&mut self, line: &EvalLine) -> Result<()> {
-        append(&mut self.eval, &self.dir.join(EVAL), line)
+        self.logs.add_evaluation(line)
     }
 }
 

@@ -1,13 +1,15 @@
-//! The logs of a run: `metrics.jsonl` and `eval.jsonl`, one JSON object per line.
+//! The logs of a run: `metrics.jsonl` and `eval.jsonl`, one JSON object per line, and an event file.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::observer::StepLine;
+use super::event_file::EventFile;
+use super::observer::{EvalLine, StepLine};
+use crate::atomic_file::{append_whole, write_through};
 use crate::error::{Context, Result};
 
 /// The log with one line per step.
@@ -15,13 +17,124 @@ pub const METRICS: &str = "metrics.jsonl";
 /// The log with one line per evaluation.
 pub const EVAL: &str = "eval.jsonl";
 
+/// The lines of both logs of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logs {
+    /// Of `metrics.jsonl`.
+    pub steps: Vec<StepLine>,
+    /// Of `eval.jsonl`.
+    pub evaluations: Vec<EvalLine>,
+}
+
+impl Logs {
+    /// The whole lines of the logs in a run's folder, which may still be written to.
+    pub fn read(out: &Path) -> Result<Self> {
+        Ok(Self { steps: whole_lines(&out.join(METRICS))?, evaluations: whole_lines(&out.join(EVAL))? })
+    }
+
+    /// The lines up to a step.
+    pub fn up_to(mut self, step: u64) -> Self {
+        self.steps.retain(|line| line.step <= step);
+        self.evaluations.retain(|line| line.step <= step);
+        self
+    }
+}
+
+/// The logs that a run writes.
+pub(super) struct RunLogs {
+    /// The folder of the run.
+    dir: PathBuf,
+    metrics: Option<File>,
+    eval: Option<File>,
+    events: Option<EventFile>,
+}
+
+impl RunLogs {
+    /// The logs of a run in the folder `dir`. The first line replaces the logs of an earlier run.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf(), metrics: None, eval: None, events: None }
+    }
+
+    /// Continues the logs of a run that resumes, without the lines after a step. Files are written
+    /// to the folder `scratch` first.
+    pub fn cut(&mut self, step: u64, scratch: &Path) -> Result<()> {
+        let Logs { steps, evaluations } = Logs::read(&self.dir)?.up_to(step);
+        self.metrics = rewritten(&self.dir.join(METRICS), scratch, &steps)?;
+        self.eval = rewritten(&self.dir.join(EVAL), scratch, &evaluations)?;
+        self.events = Some(EventFile::of_logs(&self.dir, &steps, &evaluations)?);
+        Ok(())
+    }
+
+    /// Whether this run has logged a step.
+    pub fn has_steps(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    /// The lines of this run so far.
+    pub fn lines(&self) -> Result<Logs> {
+        let mut logs = Logs::read(&self.dir)?;
+        if self.metrics.is_none() {
+            logs.steps.clear(); // of an earlier run
+        }
+        if self.eval.is_none() {
+            logs.evaluations.clear();
+        }
+        Ok(logs)
+    }
+
+    /// Appends the line of a step to each log.
+    pub fn add_step(&mut self, line: &StepLine) -> Result<()> {
+        if self.metrics.is_none() && self.eval.is_none() {
+            fs::remove_file(self.dir.join(EVAL)).ok(); // fails if absent, which is fine
+        }
+        append(&mut self.metrics, &self.dir.join(METRICS), line)?;
+        self.events()?.add_step(line)
+    }
+
+    /// Appends the line of an evaluation to each log.
+    pub fn add_evaluation(&mut self, line: &EvalLine) -> Result<()> {
+        append(&mut self.eval, &self.dir.join(EVAL), line)?;
+        self.events()?.add_evaluation(line)
+    }
+
+    fn events(&mut self) -> Result<&mut EventFile> {
+        let events = match self.events.take() {
+            Some(events) => events,
+            None => EventFile::of_logs(&self.dir, &[], &[])?,
+        };
+        Ok(self.events.insert(events))
+    }
+
+    /// Writes the logs to the disk. A failure costs only durability.
+    pub fn sync(&self) {
+        for log in [&self.metrics, &self.eval].into_iter().flatten() {
+            log.sync_data().ok();
+        }
+    }
+}
+
+/// Writes a log anew and opens it at its end. Removes a log without lines.
+fn rewritten(path: &Path, scratch: &Path, lines: &[impl Serialize]) -> Result<Option<File>> {
+    let text = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect::<Result<String>>()?;
+    if text.is_empty() {
+        if path.symlink_metadata().is_ok() {
+            fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+        }
+        return Ok(None);
+    }
+    write_through(scratch, path, &text)?;
+    let mut file = File::options().write(true).open(path)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(Some(file))
+}
+
 /// The lines of a run's `metrics.jsonl`.
 pub fn read_steps(out: &Path) -> Result<Vec<StepLine>> {
     read_log(&out.join(METRICS))
 }
 
 /// The lines of a log; none if it does not exist.
-pub(super) fn read_log<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+fn read_log<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
@@ -30,7 +143,7 @@ pub(super) fn read_log<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 }
 
 /// The lines of a log, up to the first that is not whole.
-pub(super) fn whole_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+fn whole_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
@@ -39,7 +152,7 @@ pub(super) fn whole_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 }
 
 /// Appends a line to a log. The first line replaces the log of an earlier run.
-pub(super) fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result<()> {
+fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize) -> Result<()> {
     let mut write = || -> Result<()> {
         if file.is_none() {
             // Removes a link too, rather than writing through it.
@@ -50,14 +163,7 @@ pub(super) fn append(file: &mut Option<File>, path: &Path, line: &impl Serialize
         }
         let text = serde_json::to_string(line)? + "\n";
         let Some(file) = file else { return Ok(()) };
-        let before = file.stream_position()?;
-        let written = file.write_all(text.as_bytes());
-        if written.is_err() {
-            // A partial line would corrupt the next one too.
-            file.set_len(before)?;
-            file.seek(SeekFrom::Start(before))?;
-        }
-        Ok(written?)
+        append_whole(file, text.as_bytes())
     };
     write().with_context(|| format!("writing {}", path.display()))
 }

@@ -12,16 +12,16 @@ use crate::checkpoint::adapter_file::write_adapter;
 use crate::checkpoint::load::Loaded;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::model_folder::BesideWeights;
-use crate::checkpoint::record::{AttentionRecord, FILE as RECORD};
+use crate::checkpoint::record::{AttentionRecord, FILE as RECORD, Record};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
 use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Executor;
 
-/// Writes the trained tensors to `dir` with their training attention: an adapter if `adapter` is
-/// given, else the model. Keeps other files in `dir`. Rejects non-finite values before writing
-/// anything.
+/// Writes the trained tensors to `dir`: an adapter if `adapter` is given, else the model. Records the
+/// training attention, and the base of an adapter. Keeps other files in `dir`. Rejects non-finite
+/// values before writing anything.
 pub fn save(
     device: &mut dyn Executor,
     dir: &Path,
@@ -31,7 +31,8 @@ pub fn save(
     attention: Attention,
 ) -> Result<()> {
     let tensors = read_trained(device, files, loaded)?;
-    let record = AttentionRecord::of(attention).to_json()?;
+    let base = if adapter.is_some() { files.base_record()? } else { None };
+    let record = Record { attention: AttentionRecord::of(attention), base }.to_json()?;
     match adapter {
         Some(config) => write_adapter(dir, config, tensors, &[(RECORD, &record)]),
         None => write_model(dir, files, &tensors, &record),

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use longreach::checkpoint::adapter_config::AdapterConfig;
 use longreach::checkpoint::adapter_file::expected_tensors;
-use longreach::checkpoint::record::AttentionRecord;
+use longreach::checkpoint::record::Record;
 use longreach::checkpoint::weight_names::expected_names;
 use longreach::checkpoint::weights::WeightSource;
 use longreach::data::dataset;
@@ -200,8 +200,8 @@ pub fn model_json(scratch: &Path, bytes: &[u8]) {
     let _ = StopTokens::from_dir(scratch, None);
     let _ = ChatTemplate::from_dir(scratch);
     let _ = Checkpoint::open(scratch);
-    if let Ok(Some(record)) = AttentionRecord::read(scratch) {
-        let _ = record.attention().map(|a| a.cache_length(1 << 20));
+    if let Ok(Some(record)) = Record::read(scratch) {
+        let _ = record.attention.attention().map(|a| a.cache_length(1 << 20));
     }
 }
 

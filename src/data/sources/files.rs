@@ -1,5 +1,6 @@
 //! Finds the files of a data folder: those of training, validation and test.
 
+use super::bundled_text;
 use super::read::{ending_of, endings, is_document, is_table};
 use crate::data::line::SHAPES;
 use crate::error::{Context, Error, Result};
@@ -21,9 +22,26 @@ const MAX_DEPTH: usize = 8;
 const MAX_DOCUMENTS: usize = 1_000_000;
 
 impl Files {
+    /// Fails if there is no training data of this name.
+    pub fn check_named(path: &Path) -> Result<()> {
+        if path.exists() || bundled_text::is_named(path) {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "`data` {} does not exist; the bundled example data is called {}",
+            path.display(),
+            bundled_text::NAME
+        )))
+    }
+
     /// The files of a path: a file of training data, or a folder with `train` and perhaps `valid`
-    /// and `test` in one of the formats, or a folder of documents.
+    /// and `test` in one of the formats, or a folder of documents. The bundled data has no files, but parts that
+    /// [`read`](super::read::read) knows.
     pub fn find(path: &Path) -> Result<Self> {
+        if bundled_text::is_named(path) {
+            let [train, valid] = bundled_text::parts();
+            return Ok(Self { train: vec![train], valid: vec![valid], ..Self::default() });
+        }
         if !path.is_dir() {
             return Ok(Self { train: vec![path.to_path_buf()], ..Self::default() });
         }

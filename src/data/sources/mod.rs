@@ -1,5 +1,6 @@
 //! Files of training data: each format yields its records one by one.
 
+pub mod bundled_text;
 mod csv_file;
 pub mod files;
 mod json_file;

@@ -1,7 +1,7 @@
 //! Reads a file of training data by its ending: the table of formats.
 
 use super::record::Each;
-use super::{csv_file, json_file, parquet_file, text_file};
+use super::{bundled_text, csv_file, json_file, parquet_file, text_file};
 use crate::error::{Context, Result};
 use crate::small_file;
 use std::fs::File;
@@ -47,6 +47,9 @@ pub fn ending_of(path: &Path) -> String {
 /// Reads the records of a file. A file with an unknown ending has JSON lines. Errors name the file
 /// and, for a record, its place.
 pub fn read(path: &Path, each: Each<'_>) -> Result<()> {
+    if bundled_text::is_part(path) {
+        return bundled_text::read(path, each);
+    }
     let name = path.display();
     let file = File::open(path).with_context(|| format!("opening the training data {name}"))?;
     let mut file = BufReader::new(file);

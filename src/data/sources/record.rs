@@ -18,6 +18,8 @@ pub enum Place {
     Element(u64),
     /// A row of a table, from 1.
     Row(u64),
+    /// A passage of the bundled text, from 1.
+    Passage(u64),
     /// The whole file.
     Whole,
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Place {
             Self::Line(n) => write!(f, ", line {n}"),
             Self::Element(n) => write!(f, ", element {n}"),
             Self::Row(n) => write!(f, ", row {n}"),
+            Self::Passage(n) => write!(f, ", passage {n}"),
             Self::Whole => Ok(()),
         }
     }
