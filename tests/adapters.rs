@@ -23,7 +23,7 @@ use longreach::optim::AdamW;
 use longreach::train::{ProbeRequest, StepSettings, Stepper, TrainJob, probe, run};
 
 /// The folders of `make_adapter_traces.py`.
-const ADAPTERS: [&str; 6] = ["dora", "dora-patterns", "some-layers", "saved-head", "saved-tied", "untied"];
+const ADAPTERS: [&str; 7] = ["dora", "dora-patterns", "rslora", "some-layers", "saved-head", "saved-tied", "untied"];
 
 struct Trace {
     name: &'static str,

@@ -87,7 +87,7 @@ impl DispatchCheck {
     fn new(loaded: Loaded, attention: Attention) -> Self {
         let batch = batch(loaded.model.config.vocab);
         let kept = Rc::new(RefCell::new(Vec::new()));
-        let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0 });
+        let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0, neftune: 5.0 });
         let scale = 1.0 / batch.n_targets as f32;
         Self {
             loaded,

@@ -7,25 +7,65 @@ use std::path::Path;
 
 use longreach::attention::{Attention, Lrsa};
 use longreach::checkpoint::adapter_file::Adapter;
-use longreach::checkpoint::load::{Train, load};
+use longreach::checkpoint::load::{Decay, Train, load};
 use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::gpu::{CpuExecutor, Executor};
-use longreach::optim::AdamW;
+use longreach::optim::{AdamW, OptimizerKind, OptimizerSettings};
 use longreach::train::{Distill, StepSettings, Stepper, Teacher, TrainJob};
+
+fn stories() -> WeightSource {
+    WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap()
+}
+
+fn batch(n: usize) -> Batch {
+    let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
+    Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }])
+}
+
+/// The slots that an optimiser keeps for a tensor of this shape, in bytes.
+fn slot_bytes(kind: OptimizerKind, rows: usize, cols: usize) -> usize {
+    let n = rows * cols;
+    match kind {
+        OptimizerKind::AdamW => 2 * 4 * n,
+        OptimizerKind::AdamW8bit => 2 * (n + 4 * n.div_ceil(256)),
+        OptimizerKind::Adafactor => 4 * if rows == 1 { n } else { rows + cols },
+        OptimizerKind::Lion | OptimizerKind::Sgd => 4 * n,
+    }
+}
+
+/// Tensors begin at whole blocks, so that up to 255 elements between two are padding.
+#[test]
+fn the_plan_counts_what_each_optimiser_keeps() {
+    for &kind in OptimizerKind::ALL {
+        let mut device = CpuExecutor::<f32>::new();
+        let mut loaded = load(&mut device, &stories(), None, Train::All(Decay::Matrices)).unwrap();
+        let shapes = loaded.trainables.iter().map(|t| (t.value.rows, t.value.cols));
+        let (tensors, values) = (shapes.len(), shapes.clone().map(|(r, c)| r * c).sum::<usize>());
+        let kept = 4 * values + shapes.map(|(rows, cols)| slot_bytes(kind, rows, cols)).sum::<usize>();
+        let rule = kind.info().rule(&OptimizerSettings::default()).unwrap();
+        let mut stepper = Stepper::new(&mut device, &loaded, rule, StepSettings::default()).unwrap();
+        let planned = stepper.planned(&mut device, &mut loaded, &batch(40), Attention::Dense).unwrap();
+        let padding = 12 * 255 * tensors;
+        let optimizer = planned.optimizer as usize;
+        assert!((kept..=kept + padding).contains(&optimizer), "{kind:?}: {optimizer} planned, {kept} needed");
+        device.reset_peak();
+        stepper.step(&mut device, &mut loaded, &[batch(40)], Attention::Dense, 1e-3).unwrap();
+        let (planned, used) = (planned.peak(), device.memory().peak_bytes());
+        assert!(planned.abs_diff(used) * 100 < used, "{kind:?}: {planned} planned, {used} used");
+    }
+}
 
 /// Peak bytes of one LoRA step of stories260K on one sequence of `n` tokens, which the plan must
 /// tell: those of persistent buffers, and those of transients.
 fn peak_bytes(n: usize, attention: Attention, settings: StepSettings) -> [u64; 2] {
-    let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
+    let source = stories();
     let job = TrainJob::default();
     let adapter = Adapter::fresh(job.new_adapter(source.config()).unwrap(), source.config(), 0).unwrap();
     let mut device = CpuExecutor::<f32>::new();
     let mut loaded = load(&mut device, &source, Some(&adapter), Train::Adapter(job.decay)).unwrap();
-    let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
-    let labels = ids.iter().map(|&id| id as i32).collect();
-    let batch = [Batch::new(&[Example { ids, labels }])];
+    let batch = [batch(n)];
     let mut stepper = Stepper::new(&mut device, &loaded, Box::new(AdamW::default()), settings).unwrap();
     let planned = stepper.planned_bytes(&mut device, &mut loaded, &batch[0], attention).unwrap();
     device.reset_peak();

@@ -1,6 +1,6 @@
 //! A run whose state moves to a new trainer after five of ten steps ends bit for bit the same.
 //!
-//! Tests every optimiser; data order, dropout and drawn attentions continue.
+//! Tests every optimiser; data order, dropout, noise and drawn attentions continue.
 
 mod common;
 
@@ -58,6 +58,8 @@ fn job(optimizer: OptimizerKind) -> TrainJob {
         warmup: 2,
         rank: Some(4),
         dropout: Some(0.2),
+        neftune: 5.0,
+        lora_plus: Some(4.0),
         seed: 11,
         lr: Some(1e-2),
         weight_decay: 0.1,
@@ -69,7 +71,7 @@ fn job(optimizer: OptimizerKind) -> TrainJob {
 }
 
 fn full(optimizer: OptimizerKind) -> TrainJob {
-    TrainJob { method: Method::Full, rank: None, dropout: None, ..job(optimizer) }
+    TrainJob { method: Method::Full, rank: None, dropout: None, lora_plus: None, ..job(optimizer) }
 }
 
 /// Steps of a new trainer that starts from `state`: returns their losses and the final state.
@@ -122,7 +124,9 @@ fn five_steps_and_five_more_are_ten_on_a_device() {
 
 #[test]
 fn parameters_that_are_cut_into_slices_go_on_too() {
-    check(&mut CpuExecutor::<f32>::with_binding_limit(64 << 10), &full(OptimizerKind::AdamW));
+    for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::Adafactor] {
+        check(&mut CpuExecutor::<f32>::with_binding_limit(64 << 10), &full(kind));
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn step(
     (chunk, recompute): (Option<usize>, bool),
 ) -> (f64, Vec<Vec<f64>>) {
     let step = GradientStep::new(device, recompute, chunk).unwrap();
-    let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0 });
+    let dropout = Some(Dropout { seed: 3, step: 5, first_token: 0, neftune: 5.0 });
     step.run(device, loaded, batches, attention, dropout, distill).unwrap();
     let loss = device.read_f64(step.loss()).unwrap()[0];
     let mut read = |t: &longreach::tensor::Tensor| {

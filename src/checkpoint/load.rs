@@ -17,7 +17,7 @@ use super::families;
 use super::weight_names::{Linear as LinearName, NormNames, Weight, linears, weights};
 use super::weights::WeightSource;
 use crate::autograd::Param;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::gpu::{ELEMENT_ALIGNMENT, Executor, Recording};
 use crate::kernels::elementwise::add_into;
 use crate::model::block::Block;
@@ -27,7 +27,7 @@ use crate::nn::{Dora, Fused, Joint, Linear, Lora, Stacked};
 
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
-use crate::tensor::{Arena, Format, Spec, Tensor, Trainable};
+use crate::tensor::{Arena, Format, Group, Parameters, Spec, Tensor, Trainable};
 
 /// Which tensors weight decay applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -59,6 +59,15 @@ pub struct Loaded {
     pub arena: Option<Arena>,
     /// The trained tensors in the model's order, with their names in checkpoint files.
     pub trainables: Vec<Trainable>,
+}
+
+impl Loaded {
+    /// The parameters of an optimiser. Fails if the model was loaded without trained tensors.
+    pub fn parameters(&self) -> Result<Parameters<'_>> {
+        let arena = self.arena.as_ref();
+        let arena = arena.ok_or_else(|| Error::new("the model was loaded without trainable parameters"))?;
+        Ok(Parameters { arena, trainables: &self.trainables })
+    }
 }
 
 impl Adapter {
@@ -112,17 +121,28 @@ pub fn load(
 
 /// A and B of each module, with DoRA its magnitudes, and the weights that are saved whole.
 fn adapter_specs(config: &ModelConfig, adapter: &Adapter, decay: Decay) -> Vec<Spec> {
-    let spec = |name: String, t: &HostTensor| Spec { name, rows: t.shape[0], cols: t.shape[1], decay: Some(0.0) };
+    let spec = |name: String, t: &HostTensor, group| Spec {
+        name,
+        rows: t.shape[0],
+        cols: t.shape[1],
+        decay: Some(0.0),
+        group,
+    };
     let mut specs = Vec::new();
     for pair in &adapter.pairs {
         let (a, b) = tensor_names(&pair.module);
-        specs.extend([spec(a, &pair.a), spec(b, &pair.b)]);
+        specs.extend([spec(a, &pair.a, Group::Main), spec(b, &pair.b, Group::LoraB)]);
         if adapter.config.use_dora {
             let (name, cols) = (magnitude_name(&pair.module), pair.b.shape[0]);
-            specs.push(Spec { name, rows: 1, cols, decay: (decay == Decay::All).then_some(0.0) });
+            let decay = (decay == Decay::All).then_some(0.0);
+            specs.push(Spec { name, rows: 1, cols, decay, group: Group::LoraB });
         }
     }
-    specs.extend(specs_of(adapter.config.targets.saved_weights(config), decay));
+    // PEFT's LoRA+ counts vectors among the B matrices.
+    let saved = specs_of(adapter.config.targets.saved_weights(config), decay);
+    specs.extend(
+        saved.into_iter().map(|spec| Spec { group: if spec.rows == 1 { Group::LoraB } else { spec.group }, ..spec }),
+    );
     specs
 }
 
@@ -135,7 +155,7 @@ fn specs_of(weights: Vec<Weight>, decay: Decay) -> Vec<Spec> {
         let (rows, cols) = matrix(&shape);
         let decays = decay == Decay::All || shape.len() > 1;
         // What the file holds decays to 0.
-        Spec { name, rows, cols, decay: decays.then_some(offset) }
+        Spec { name, rows, cols, decay: decays.then_some(offset), group: Group::Main }
     };
     weights.into_iter().map(spec).collect()
 }

@@ -118,7 +118,7 @@ pub(super) fn check_steps(device: &mut dyn Executor, models: &Models, place: Pla
     rows.extend(training_rows(device, &mut all, models.attention, None, place.named("training step"))?);
     let adapter = some_adapter(&models.source)?;
     let mut lora = load(device, &models.source, Some(&adapter), Train::Adapter(Decay::All))?;
-    let dropout = Some(Dropout { seed: 5, step: 3, first_token: 0 });
+    let dropout = Some(Dropout { seed: 5, step: 3, first_token: 0, neftune: 5.0 });
     rows.extend(training_rows(device, &mut lora, models.attention, dropout, place.named("LoRA training step"))?);
     rows.extend(generation_rows(device, &all, models.attention, place)?);
     Ok(rows)
@@ -158,7 +158,8 @@ fn training_rows(
     let mut update = Recording::new();
     let clipping = step.record_norm(&mut update, arena, 0.5);
     let rule = OptimizerKind::default().info().rule(&OptimizerSettings { weight_decay: 0.01, ..Default::default() })?;
-    Optimizer::new(device, arena, rule)?.record(&mut update, arena, &clipping, 1e-3);
+    let parameters = loaded.parameters()?;
+    Optimizer::new(device, parameters, rule)?.record(&mut update, parameters, &clipping, 1e-3);
     rows.extend(walk_rows(device, &update, place.named(&format!("{}, update", place.case)))?);
     Ok(rows)
 }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, Input, Tolerance};
 use crate::gpu::{Buffer, KernelArgs, KernelDef, Kind, Params, Real, Recording, Span, groups_for};
-use crate::tensor::{ArenaSlice, Format, Tensor, copy_tensor};
+use crate::tensor::{ArenaSlice, Format, Group, Tensor, copy_tensor};
 
 /// Workgroup size.
 const GROUP: usize = 256;
@@ -66,7 +66,8 @@ pub(super) fn case(
     let inputs = [values, grads].into_iter().chain(slots).chain([vec![1.5, factor]]).map(row).collect();
     Case::new(name, inputs, tolerance, move |rec, b| {
         let buffer = |label: &str| Buffer::persistent(label, Kind::Real, n);
-        let slice = ArenaSlice { values: buffer("values"), grads: buffer("gradients"), decay: Some(0.0) };
+        let slice =
+            ArenaSlice { values: buffer("values"), grads: buffer("gradients"), decay: Some(0.0), group: Group::Main };
         let slots: Vec<Buffer> = names.iter().map(|name| buffer(name)).collect();
         let tensor = |b: &Buffer| Tensor::from_span(b.span(), 1, n);
         let (values, slot_tensors) = (tensor(&slice.values), slots.iter().map(tensor));

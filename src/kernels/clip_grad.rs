@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::case::{Case, Input, Tolerance, random, real};
 use super::parts::TREE;
 use crate::gpu::{Binding, Buffer, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
-use crate::tensor::{Arena, ArenaSlice, Format, Tensor, copy_tensor};
+use crate::tensor::{Arena, ArenaSlice, Format, Group, Tensor, copy_tensor};
 use crate::{params, wgsl};
 
 /// Workgroup size.
@@ -129,7 +129,7 @@ fn case_of(name: &str, gradients: [Input; 2], clip: f32) -> Case {
             let [values, grads] =
                 ["values", "gradients"].map(|label| Buffer::persistent(label, Kind::Real, from.len()));
             copy_tensor(rec, from, &Tensor::from_span(grads.span(), 1, from.len()));
-            slices.push(ArenaSlice { values, grads, decay: Some(0.0) });
+            slices.push(ArenaSlice { values, grads, decay: Some(0.0), group: Group::Main });
         }
         let state = Tensor::transient(rec, "state", 1, 2);
         norm_and_factor(rec, &Arena { slices }, clip, state.span());

@@ -4,6 +4,7 @@
 //! needs no stored mask, and a resumed run drops the same elements.
 
 use super::case::{Case, Tolerance, real};
+use super::hash;
 use super::op::{Applied, Op, when};
 use super::rows::for_rows;
 use crate::error::Result;
@@ -39,7 +40,7 @@ params! {
 static DROPOUT: KernelDef = KernelDef {
     label: "dropout/dropout",
     suffix: "",
-    parts: &[wgsl!("common/grid"), wgsl!("dropout/dropout")],
+    parts: &[wgsl!("common/grid"), wgsl!("common/hash"), wgsl!("dropout/dropout")],
     bindings: &[Binding::read("x", Kind::Real, "[n]"), Binding::write("out", Kind::Real, "[n]")],
     params: Params::FIELDS,
     constants: &[],
@@ -54,19 +55,9 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&DROPOUT, vec![])]
 }
 
-/// One mixing round of the four-word PCG hash (Jarzynski and Olano, JCGT 9(3), 2020).
-fn mixed([mut x, mut y, mut z, mut w]: [u32; 4]) -> [u32; 4] {
-    x = x.wrapping_add(y.wrapping_mul(w));
-    y = y.wrapping_add(z.wrapping_mul(x));
-    z = z.wrapping_add(x.wrapping_mul(y));
-    w = w.wrapping_add(y.wrapping_mul(z));
-    [x, y, z, w]
-}
-
-/// The hash of an element, bit for bit equal to that of `dropout/dropout.wgsl`.
+/// The hash of an element.
 fn hash(i: u32, p: &Params) -> u32 {
-    let seeded = [i.wrapping_add(p.first), p.seed, p.step, p.site].map(|v| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    mixed(mixed(seeded).map(|v| v ^ (v >> 16)))[0]
+    hash::hash(i.wrapping_add(p.first), [p.seed, p.step, p.site])
 }
 
 fn dropout_reference<T: Real>(args: KernelArgs<'_, T>) {

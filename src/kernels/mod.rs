@@ -4,8 +4,10 @@
 //! and the cases. Read `op.rs` for the interface of an op and `case.rs` for how checks follow from
 //! a case; `matmul.rs` is the model for a family.
 
+mod adafactor_kernels;
 mod arena_update;
 pub mod case;
+mod hash;
 mod matmul_kernels;
 mod matmul_params;
 mod matmul_reference;
@@ -35,7 +37,9 @@ macro_rules! families {
 
 families!(
     activation,
+    adafactor,
     adamw,
+    adamw8bit,
     bench,
     bias,
     clip_grad,
@@ -50,6 +54,7 @@ families!(
     lion,
     loss,
     matmul,
+    neftune,
     norm,
     normed,
     reduce,

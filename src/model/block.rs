@@ -14,6 +14,7 @@ use crate::gpu::{Buffer, Kind, Span};
 use crate::kernels::activation::{Activation, gated};
 use crate::kernels::columns::concat;
 use crate::kernels::elementwise::{add, scale};
+use crate::kernels::neftune::Noise;
 use crate::kernels::rope::{rope, rope_kv};
 use crate::nn::{Adapters, Joint, Linear, norm};
 
@@ -61,6 +62,8 @@ pub struct TrainingContext {
     pub(crate) rotations: Rc<Rotations>,
     /// Whether the adapters apply, and with which dropout.
     pub adapters: Adapters,
+    /// Noise of the embeddings.
+    pub noise: Option<Noise>,
     /// Receives copies of the selections.
     pub kept: Option<KeptLog>,
 }
@@ -80,6 +83,8 @@ pub struct StreamContext {
     pub(crate) rotations: Rc<Rotations>,
     /// Whether to apply the adapters, and their dropout.
     pub adapters: Adapters,
+    /// Noise of the embeddings.
+    pub noise: Option<Noise>,
 }
 
 /// The attention path of a block.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span};
 use crate::kernels::embedding::{TokenIndex, embedding};
 use crate::kernels::head::Head;
+use crate::kernels::neftune::{Noise, add_noise};
 use crate::nn::norm;
 
 /// A model on a device.
@@ -108,7 +109,7 @@ impl Llama {
 
     /// Forward of a training batch; returns the final hidden states [tokens, hidden].
     pub fn forward(&self, tape: &mut Tape, ids: &TokenIndex, context: &TrainingContext) -> Result<Var> {
-        let mut x = self.embed(tape, ids)?;
+        let mut x = self.noisy_embed(tape, ids, context.noise.as_ref())?;
         for block in &self.blocks {
             let (block, context) = (block.clone(), context.clone());
             let run = move |tape: &mut Tape, inputs: &[Var]| {
@@ -128,7 +129,7 @@ impl Llama {
         ids: &TokenIndex,
         context: &StreamContext,
     ) -> Result<(Var, Vec<Var>)> {
-        let mut x = self.embed(tape, ids)?;
+        let mut x = self.noisy_embed(tape, ids, context.noise.as_ref())?;
         let mut carried = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (block, context) = (block.clone(), context.clone());
@@ -164,6 +165,13 @@ impl Llama {
             x = block.forward(tape, &x, &Attend::Cached { cache, step, rotation })?.0;
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
+    }
+
+    /// The embeddings with noise, which enters the first block as it is, whatever the model's factor.
+    fn noisy_embed(&self, tape: &mut Tape, ids: &TokenIndex, noise: Option<&Noise>) -> Result<Var> {
+        let x = self.embed(tape, ids)?;
+        let Some(noise) = noise else { return Ok(x) };
+        tape.apply1(&[&x], |rec, t| Ok(add_noise(rec, &t[0], noise)))
     }
 
     fn embed(&self, tape: &mut Tape, ids: &TokenIndex) -> Result<Var> {

@@ -14,7 +14,8 @@ use crate::kernels::elementwise::{add, scale};
 use crate::kernels::matmul::{linear, linear_accumulate};
 use crate::tensor::{Format, Tensor};
 
-/// Counter-based dropout of one training step: equal seed and step give equal masks.
+/// The random parts of one training step, by counters: equal seed and step give equal masks and
+/// noise.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     /// Seed of the run.
@@ -23,6 +24,8 @@ pub struct Dropout {
     pub step: u32,
     /// Number of the first token in its batch: a chunk of a sequence gets its part of the mask.
     pub first_token: usize,
+    /// NEFTune's alpha: the strength of the noise of the embeddings, 0 for none.
+    pub neftune: f32,
 }
 
 /// Whether a forward applies the adapters.

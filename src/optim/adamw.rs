@@ -3,10 +3,14 @@
 //! `kernels/adamw.rs` holds the arithmetic. The constants are computed in f64 and rounded once,
 //! since 1 − β₂ or a bias correction in f32 would lose four digits.
 
-use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one, require};
+use super::rule::{
+    OptimizerInfo, OptimizerSettings, PartUpdate, Update, UpdateRule, at_least_zero, below_one, require,
+};
+use super::slots::{Layout, Slots};
 use crate::error::Result;
 use crate::gpu::Recording;
 use crate::kernels::adamw::{self, UpdateParams};
+use crate::tensor::Parameters;
 
 pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     name: "adamw",
@@ -34,12 +38,28 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    fn of(settings: &OptimizerSettings) -> Self {
+    pub(super) fn of(settings: &OptimizerSettings) -> Self {
         let default = Self::default();
         Self {
             betas: settings.betas.unwrap_or(default.betas),
             eps: settings.eps.unwrap_or(default.eps),
             weight_decay: settings.weight_decay,
+        }
+    }
+
+    /// The constants of an update of a part, but for its size.
+    pub(super) fn constants<T>(&self, part: &PartUpdate<'_, T>) -> UpdateParams {
+        let Self { betas: (beta1, beta2), eps, weight_decay } = *self;
+        let t = part.step as f64;
+        UpdateParams {
+            n: 0,
+            decay: part.decay.map_or(0.0, |_| (part.lr * weight_decay) as f32),
+            origin: part.decay.unwrap_or(0.0),
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            step_size: (part.lr / (1.0 - beta1.powf(t))) as f32,
+            inv_sqrt_correction: (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32,
+            eps: eps as f32,
         }
     }
 }
@@ -49,8 +69,8 @@ impl UpdateRule for AdamW {
         INFO.name
     }
 
-    fn slots(&self) -> &'static [&'static str] {
-        &["exp_avg", "exp_avg_sq"]
+    fn slots(&self, parameters: Parameters<'_>) -> Slots {
+        Slots::per_slice(parameters, &[("exp_avg", Layout::Elements), ("exp_avg_sq", Layout::Elements)])
     }
 
     fn validate(&self) -> Result<()> {
@@ -62,20 +82,10 @@ impl UpdateRule for AdamW {
         require(self.eps.is_finite() && self.eps >= 1e-30, || format!("`eps` {} is below 1e-30", self.eps))
     }
 
-    fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>) {
-        let Self { betas: (beta1, beta2), eps, weight_decay } = *self;
-        let t = update.step as f64;
-        let constants = UpdateParams {
-            n: 0,
-            decay: update.slice.decay.map_or(0.0, |_| (update.lr * weight_decay) as f32),
-            origin: update.slice.decay.unwrap_or(0.0),
-            one_minus_beta1: (1.0 - beta1) as f32,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            step_size: (update.lr / (1.0 - beta1.powf(t))) as f32,
-            inv_sqrt_correction: (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32,
-            eps: eps as f32,
-        };
-        adamw::update(rec, update.slice, update.slots, update.clipping, constants);
+    fn record(&self, rec: &mut Recording, update: &Update<'_>) {
+        for update in update.slices() {
+            adamw::update(rec, update.part, update.slots, update.clipping, self.constants(&update));
+        }
     }
 }
 
@@ -89,7 +99,7 @@ mod tests {
     fn five_steps_agree_with_pytorchs_formulas() {
         let rule = AdamW { weight_decay: 0.3, ..AdamW::default() };
         let AdamW { betas: (b1, b2), eps, weight_decay } = rule;
-        check_five_steps(rule, 2, |step, decay, x, slots, g| {
+        check_five_steps(rule, &["exp_avg", "exp_avg_sq"], |step, decay, x, slots, g| {
             let (c1, c2) = (1.0 - b1.powi(step), 1.0 - b2.powi(step));
             *x -= decay.map_or(0.0, |origin| LR * weight_decay * (*x - origin));
             slots[0] = b1 * slots[0] + (1.0 - b1) * g;

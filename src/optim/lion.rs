@@ -2,10 +2,12 @@
 //!
 //! `kernels/lion.rs` holds the arithmetic.
 
-use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one};
+use super::rule::{OptimizerInfo, OptimizerSettings, Update, UpdateRule, at_least_zero, below_one};
+use super::slots::{Layout, Slots};
 use crate::error::Result;
 use crate::gpu::Recording;
 use crate::kernels::lion::{self, UpdateParams};
+use crate::tensor::Parameters;
 
 /// Every element moves by the full learning rate, so the defaults are a fifth of AdamW's; the paper
 /// recommends a third to a tenth.
@@ -44,8 +46,8 @@ impl UpdateRule for Lion {
         INFO.name
     }
 
-    fn slots(&self) -> &'static [&'static str] {
-        &["exp_avg"]
+    fn slots(&self, parameters: Parameters<'_>) -> Slots {
+        Slots::per_slice(parameters, &[("exp_avg", Layout::Elements)])
     }
 
     fn validate(&self) -> Result<()> {
@@ -54,16 +56,18 @@ impl UpdateRule for Lion {
         below_one("betas", self.betas.1)
     }
 
-    fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>) {
-        let constants = UpdateParams {
-            n: 0,
-            lr: update.lr as f32,
-            decay: update.slice.decay.map_or(0.0, |_| (update.lr * self.weight_decay) as f32),
-            origin: update.slice.decay.unwrap_or(0.0),
-            one_minus_beta1: (1.0 - self.betas.0) as f32,
-            one_minus_beta2: (1.0 - self.betas.1) as f32,
-        };
-        lion::update(rec, update.slice, update.slots, update.clipping, constants);
+    fn record(&self, rec: &mut Recording, update: &Update<'_>) {
+        for update in update.slices() {
+            let constants = UpdateParams {
+                n: 0,
+                lr: update.lr as f32,
+                decay: update.decay.map_or(0.0, |_| (update.lr * self.weight_decay) as f32),
+                origin: update.decay.unwrap_or(0.0),
+                one_minus_beta1: (1.0 - self.betas.0) as f32,
+                one_minus_beta2: (1.0 - self.betas.1) as f32,
+            };
+            lion::update(rec, update.part, update.slots, update.clipping, constants);
+        }
     }
 }
 
@@ -76,7 +80,7 @@ mod tests {
     fn five_steps_agree_with_the_papers_formulas() {
         let rule = Lion { weight_decay: 0.3, ..Lion::default() };
         let (b1, b2) = rule.betas;
-        check_five_steps(rule, 1, |_, decay, x, slots, g| {
+        check_five_steps(rule, &["exp_avg"], |_, decay, x, slots, g| {
             let direction = (b1 * slots[0] + (1.0 - b1) * g).signum();
             let decay = decay.map_or(0.0, |origin| rule.weight_decay * (*x - origin));
             *x -= LR * (direction + decay);

@@ -1,17 +1,19 @@
 //! Floor 7: optimisers and learning-rate schedules.
 //!
-//! `rule.rs` defines an update rule and `optimizer.rs` holds its slots; each rule has a file. The
-//! list of rules is below.
+//! `rule.rs` defines an update rule, `slots.rs` its state, and `optimizer.rs` takes steps; each rule
+//! has a file. The list of rules is below.
 
 mod optimizer;
 mod rule;
 mod schedule;
+mod slots;
 #[cfg(test)]
 mod test_steps;
 
-pub use optimizer::{Optimizer, OptimizerState, matching_values, read_tensors, write_tensors};
-pub use rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one, require};
-pub use schedule::Schedule;
+pub use optimizer::{Optimizer, OptimizerState};
+pub use rule::{OptimizerInfo, OptimizerSettings, PartUpdate, Update, UpdateRule, at_least_zero, below_one, require};
+pub use schedule::{Phases, Schedule};
+pub use slots::{Layout, Slots, Stored, matching, read_stored, write_stored};
 
 /// Declares the update rules, the default first: their modules, types, and the enum of their names.
 macro_rules! optimizers {
@@ -51,6 +53,12 @@ optimizers! {
     /// AdamW with decoupled weight decay (lr 2e-4 for lora and 2e-5 for full, betas 0.9,0.999, eps
     /// 1e-8)
     adamw: AdamW,
+    /// AdamW with its two slots in 8 bits (lr 2e-4 for lora and 2e-5 for full, betas 0.9,0.999, eps
+    /// 1e-8)
+    adamw8bit: AdamW8bit,
+    /// Adafactor with factored second moments and no momentum; lr times the RMS of a tensor bounds its
+    /// step (lr 3e-2 for lora and 1e-3 for full)
+    adafactor: Adafactor,
     /// Lion with decoupled weight decay and one slot (lr 4e-5 for lora and 4e-6 for full, betas
     /// 0.9,0.99)
     lion: Lion,

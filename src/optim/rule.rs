@@ -1,36 +1,74 @@
-//! The interface of an update rule: settings, slots, and the commands of one step over one slice.
+//! The interface of an update rule: settings, slots, and the commands of one step.
 
 use std::fmt::Debug;
 
+use super::slots::Slots;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Recording, Span};
-use crate::tensor::ArenaSlice;
+use crate::tensor::{ArenaSlice, Group, Parameters, Trainable};
 
-/// One optimiser step over one arena slice.
-pub struct SliceUpdate<'a> {
-    /// Values, gradients, and whether weight decay applies.
-    pub slice: &'a ArenaSlice,
-    /// The rule's state, in the order of [`UpdateRule::slots`]; each slot is as long as the slice
-    /// and zero before step 1.
-    pub slots: &'a [Buffer],
+/// One optimiser step over all parameters.
+pub struct Update<'a> {
+    /// Values, gradients, and where weight decay applies.
+    pub parameters: Parameters<'a>,
+    /// The buffers of [`UpdateRule::slots`], zero before step 1.
+    pub slots: &'a [Vec<Buffer>],
     /// [norm, factor] on the device; the rule multiplies the gradients by the factor.
     pub clipping: &'a Span,
     /// Number of the step, from 1.
     pub step: u64,
     /// Learning rate of the step.
     pub lr: f64,
+    /// Factor of the learning rate for the group `LoraB`.
+    pub lora_plus: f64,
+}
+
+/// One optimiser step over a part of the parameters: a slice of the arena, or a tensor.
+pub struct PartUpdate<'a, T> {
+    /// Values and gradients.
+    pub part: &'a T,
+    /// The value to which weight decay pulls the part, if it applies.
+    pub decay: Option<f32>,
+    /// The rule's buffers for the part, in order.
+    pub slots: &'a [Buffer],
+    /// As [`Update::clipping`].
+    pub clipping: &'a Span,
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Learning rate of the part.
+    pub lr: f64,
+}
+
+impl Update<'_> {
+    /// The step over each slice, for slots that lie beside slices.
+    pub fn slices(&self) -> impl Iterator<Item = PartUpdate<'_, ArenaSlice>> {
+        self.parameters.arena.slices.iter().zip(self.slots).map(|(slice, slots)| self.part(slice, slice, slots))
+    }
+
+    /// The step over each tensor, for slots of tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = PartUpdate<'_, Trainable>> {
+        let Parameters { arena, trainables } = self.parameters;
+        let slice_of = |t: &Trainable| &arena.slices[arena.slice_of(&t.value.pieces()[0])];
+        trainables.iter().zip(self.slots).map(move |(t, slots)| self.part(t, slice_of(t), slots))
+    }
+
+    fn part<'a, T>(&'a self, part: &'a T, slice: &ArenaSlice, slots: &'a [Buffer]) -> PartUpdate<'a, T> {
+        let ratio = if slice.group == Group::LoraB { self.lora_plus } else { 1.0 };
+        let Self { clipping, step, .. } = *self;
+        PartUpdate { part, decay: slice.decay, slots, clipping, step, lr: self.lr * ratio }
+    }
 }
 
 /// An update rule. It holds settings and no state.
 pub trait UpdateRule: Debug {
     /// Its name in files and on the command line.
     fn name(&self) -> &'static str;
-    /// Names of the state slots of each parameter, as in PyTorch.
-    fn slots(&self) -> &'static [&'static str];
+    /// The state slots, with PyTorch's names.
+    fn slots(&self, parameters: Parameters<'_>) -> Slots;
     /// Rejects invalid settings; the error names the field.
     fn validate(&self) -> Result<()>;
-    /// Appends one step over one slice.
-    fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>);
+    /// Appends one step.
+    fn record(&self, rec: &mut Recording, update: &Update<'_>);
 }
 
 /// Settings for any update rule; `None` selects the rule's default.
@@ -66,11 +104,10 @@ impl OptimizerInfo {
         let given = [("betas", betas.is_some()), ("eps", eps.is_some()), ("momentum", momentum.is_some())];
         let foreign = given.iter().find(|(name, given)| *given && !self.settings.contains(name));
         if let Some((name, _)) = foreign {
-            let own: Vec<String> = self.settings.iter().map(|s| format!("`{s}`")).collect();
+            let own: String = self.settings.iter().map(|s| format!("`{s}` and ")).collect();
             return Err(Error::usage(format!(
-                "`{name}` is not a setting of `optimizer` {}, which has {} and `weight_decay`",
-                self.name,
-                own.join(", ")
+                "`{name}` is not a setting of `optimizer` {}, which has {own}`weight_decay`",
+                self.name
             )));
         }
         let rule = (self.make)(settings);

@@ -2,10 +2,12 @@
 //!
 //! `kernels/sgd.rs` holds the arithmetic.
 
-use super::rule::{OptimizerInfo, OptimizerSettings, SliceUpdate, UpdateRule, at_least_zero, below_one};
+use super::rule::{OptimizerInfo, OptimizerSettings, Update, UpdateRule, at_least_zero, below_one};
+use super::slots::{Layout, Slots};
 use crate::error::Result;
 use crate::gpu::Recording;
 use crate::kernels::sgd::{self, UpdateParams};
+use crate::tensor::Parameters;
 
 pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     name: "sgd",
@@ -43,8 +45,8 @@ impl UpdateRule for Sgd {
         INFO.name
     }
 
-    fn slots(&self) -> &'static [&'static str] {
-        &["momentum_buffer"]
+    fn slots(&self, parameters: Parameters<'_>) -> Slots {
+        Slots::per_slice(parameters, &[("momentum_buffer", Layout::Elements)])
     }
 
     fn validate(&self) -> Result<()> {
@@ -52,15 +54,17 @@ impl UpdateRule for Sgd {
         below_one("momentum", self.momentum)
     }
 
-    fn record(&self, rec: &mut Recording, update: &SliceUpdate<'_>) {
-        let constants = UpdateParams {
-            n: 0,
-            lr: update.lr as f32,
-            weight_decay: update.slice.decay.map_or(0.0, |_| self.weight_decay as f32),
-            origin: update.slice.decay.unwrap_or(0.0),
-            momentum: self.momentum as f32,
-        };
-        sgd::update(rec, update.slice, update.slots, update.clipping, constants);
+    fn record(&self, rec: &mut Recording, update: &Update<'_>) {
+        for update in update.slices() {
+            let constants = UpdateParams {
+                n: 0,
+                lr: update.lr as f32,
+                weight_decay: update.decay.map_or(0.0, |_| self.weight_decay as f32),
+                origin: update.decay.unwrap_or(0.0),
+                momentum: self.momentum as f32,
+            };
+            sgd::update(rec, update.part, update.slots, update.clipping, constants);
+        }
     }
 }
 
@@ -74,7 +78,7 @@ mod tests {
     fn five_steps_agree_with_pytorchs_formulas() {
         for momentum in [0.9, 0.0] {
             let rule = Sgd { momentum, weight_decay: 0.3 };
-            check_five_steps(rule, 1, |step, decay, x, slots, g| {
+            check_five_steps(rule, &["momentum_buffer"], |step, decay, x, slots, g| {
                 let g = g + decay.map_or(0.0, |origin| rule.weight_decay * (*x - origin));
                 slots[0] = if step == 1 { g } else { momentum * slots[0] + g };
                 *x -= LR * slots[0];

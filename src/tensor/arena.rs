@@ -5,7 +5,11 @@
 
 use super::{Format, Piece, Tensor, cut_rows};
 use crate::error::Result;
-use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording};
+use crate::gpu::{Buffer, DeviceLimits, Executor, Kind, Recording};
+
+/// Tensors of an arena begin at multiples of this many elements, so that a block of 8-bit optimiser
+/// state never holds elements of two tensors.
+pub const TENSOR_ALIGNMENT: usize = 256;
 
 /// Maximum elements per slice (1 GiB), even if the device can bind more, to keep single allocations
 /// moderate.
@@ -20,6 +24,17 @@ pub struct ArenaSlice {
     pub grads: Buffer,
     /// The value to which weight decay pulls all of this slice, if it applies.
     pub decay: Option<f32>,
+    /// Whose learning rate applies to all of this slice.
+    pub group: Group,
+}
+
+/// Parameters with the same learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Parameters that learn at the run's rate.
+    Main,
+    /// What LoRA+ gives a rate of its own: B matrices of an adapter, and its vectors.
+    LoraB,
 }
 
 /// All slices of the trainable tensors.
@@ -41,6 +56,8 @@ pub struct Spec {
     /// The value to which weight decay pulls, if it applies: 0 but for norms whose files hold w of
     /// 1 + w.
     pub decay: Option<f32>,
+    /// Whose learning rate applies.
+    pub group: Group,
 }
 
 /// A trainable tensor in an arena.
@@ -54,6 +71,15 @@ pub struct Trainable {
     pub grad: Tensor,
 }
 
+/// The parameters of an optimiser.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters<'a> {
+    /// Their memory.
+    pub arena: &'a Arena,
+    /// The tensors in it.
+    pub trainables: &'a [Trainable],
+}
+
 /// Location of one piece of a tensor.
 struct Place {
     slice: usize,
@@ -65,28 +91,31 @@ struct Place {
 /// Slice sizes while packing.
 #[derive(Default)]
 struct Packer {
-    /// Elements used, and the weight decay.
-    slices: Vec<(usize, Option<f32>)>,
+    /// Elements used, and what all tensors of the slice have in common.
+    slices: Vec<(usize, Shared)>,
 }
+
+/// What all tensors of a slice have in common: weight decay and group.
+type Shared = (Option<f32>, Group);
 
 impl Packer {
     /// Allocates `n` elements; returns slice and offset.
-    fn place(&mut self, n: usize, decay: Option<f32>, max: usize) -> (usize, usize) {
+    fn place(&mut self, n: usize, shared: Shared, max: usize) -> (usize, usize) {
         // The last slice of each kind is being filled.
-        if let Some(slice) = self.slices.iter().rposition(|(_, of)| *of == decay) {
-            let offset = self.slices[slice].0.next_multiple_of(ELEMENT_ALIGNMENT);
+        if let Some(slice) = self.slices.iter().rposition(|(_, of)| *of == shared) {
+            let offset = self.slices[slice].0.next_multiple_of(TENSOR_ALIGNMENT);
             if offset + n <= max {
                 self.slices[slice].0 = offset + n;
                 return (slice, offset);
             }
         }
-        self.slices.push((n, decay));
+        self.slices.push((n, shared));
         (self.slices.len() - 1, 0)
     }
 }
 
 impl Arena {
-    /// Packs tensors in the given order, aligned to 64 elements. Slices are as large as needed and
+    /// Packs tensors in the given order, aligned to [`TENSOR_ALIGNMENT`] elements. Slices are as large as needed and
     /// no larger than a device binding. A tensor too large for one slice is cut by rows. Allocates
     /// no memory; see [`Arena::zero`]. Fails if one row of a tensor does not fit a binding.
     pub fn new(specs: &[Spec], limits: &DeviceLimits) -> Result<(Arena, Vec<Trainable>)> {
@@ -97,14 +126,14 @@ impl Arena {
         for spec in specs {
             let cuts = cut_rows(&spec.name, Format::F32, spec.rows, spec.cols, &slice_limits)?;
             let place = |(row, rows)| {
-                let (slice, offset) = packer.place(rows * spec.cols, spec.decay, max);
+                let (slice, offset) = packer.place(rows * spec.cols, (spec.decay, spec.group), max);
                 Place { slice, offset, row, rows }
             };
             places.push(cuts.into_iter().map(place).collect::<Vec<_>>());
         }
-        let slices = packer.slices.into_iter().map(|(n, decay)| {
+        let slices = packer.slices.into_iter().map(|(n, (decay, group))| {
             let buffer = |label| Buffer::persistent(label, Kind::Real, n);
-            ArenaSlice { values: buffer("parameters"), grads: buffer("gradients"), decay }
+            ArenaSlice { values: buffer("parameters"), grads: buffer("gradients"), decay, group }
         });
         let arena = Arena { slices: slices.collect() };
         let trainables = specs.iter().zip(&places).map(|(spec, places)| arena.trainable(spec, places)).collect();
@@ -141,15 +170,10 @@ impl Arena {
         }
     }
 
-    /// The elements of other buffers that correspond to `tensor`, a parameter in this arena.
-    /// `buffers[i]` is as long as slice i.
-    pub fn companion(&self, tensor: &Tensor, buffers: &[Buffer]) -> Tensor {
-        let piece = |p: &Piece| {
-            let slice = self.slices.iter().position(|s| s.values.id() == p.span.buffer.id());
-            let buffer = &buffers[slice.expect("the tensor is a parameter in this arena")];
-            Piece { row: p.row, rows: p.rows, span: buffer.slice(p.span.offset, p.span.len) }
-        };
-        Tensor::from_pieces(tensor.rows, tensor.cols, Format::F32, tensor.pieces().iter().map(piece).collect())
+    /// The index of the slice that holds a piece of a parameter.
+    pub fn slice_of(&self, piece: &Piece) -> usize {
+        let slice = self.slices.iter().position(|s| s.values.id() == piece.span.buffer.id());
+        slice.expect("the tensor is a parameter in this arena")
     }
 }
 
@@ -159,23 +183,30 @@ mod tests {
     use crate::gpu::CpuExecutor;
 
     fn spec(name: &str, rows: usize, cols: usize, decay: Option<f32>) -> Spec {
-        Spec { name: name.into(), rows, cols, decay }
+        Spec { name: name.into(), rows, cols, decay, group: Group::Main }
     }
 
     #[test]
-    fn small_tensors_share_tight_slices_split_by_decay() {
+    fn small_tensors_share_tight_slices_split_by_decay_and_group() {
         let limits = CpuExecutor::<f32>::new().limits();
         let specs = [
             spec("a", 3, 10, Some(0.0)),
             spec("norm", 1, 10, None),
             spec("b", 7, 10, Some(0.0)),
             spec("offset norm", 1, 10, Some(1.0)),
+            Spec { group: Group::LoraB, ..spec("lora_B", 2, 10, Some(0.0)) },
         ];
         let (arena, trainables) = Arena::new(&specs, &limits).unwrap();
         let sizes: Vec<_> = arena.slices.iter().map(|s| (s.values.len(), s.grads.len(), s.decay)).collect();
-        assert_eq!(sizes, [(64 + 70, 64 + 70, Some(0.0)), (10, 10, None), (10, 10, Some(1.0))]);
+        let expected = [(256 + 70, Some(0.0)), (10, None), (10, Some(1.0)), (20, Some(0.0))];
+        assert_eq!(sizes, expected.map(|(n, decay)| (n, n, decay)));
+        assert_eq!(arena.slices[3].group, Group::LoraB);
+        assert_eq!(
+            trainables.iter().map(|t| arena.slice_of(&t.value.pieces()[0])).collect::<Vec<_>>(),
+            [0, 1, 0, 2, 3]
+        );
         let b = &trainables[2];
-        assert_eq!((b.value.span().offset, b.grad.span().offset), (64, 64));
+        assert_eq!((b.value.span().offset, b.grad.span().offset), (256, 256));
         assert_eq!(b.value.span().buffer.id(), arena.slices[0].values.id());
         assert_eq!(b.grad.span().buffer.id(), arena.slices[0].grads.id());
     }

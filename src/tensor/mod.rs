@@ -5,5 +5,5 @@ mod arena;
 mod tensor;
 
 pub use crate::formats::Format;
-pub use arena::{Arena, ArenaSlice, Spec, Trainable};
+pub use arena::{Arena, ArenaSlice, Group, Parameters, Spec, TENSOR_ALIGNMENT, Trainable};
 pub use tensor::{Piece, Tensor, copy_tensor, cut_rows, kind_of};

@@ -31,10 +31,12 @@ impl Trainer {
         let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
         sampler.seek(self.place.0, self.place.1)?;
         let total = self.job.total_steps(sampler.steps_per_epoch());
-        if self.job.warmup >= total {
+        let warmup = self.job.phases(total).warmup;
+        if warmup >= total {
+            let field = if self.job.warmup_ratio.is_some() { "warmup_ratio" } else { "warmup" };
             observer.note(&format!(
-                "`warmup` {} takes up all {total} steps: the learning rate never reaches its full value",
-                self.job.warmup
+                "the warm-up of {warmup} steps takes up all {total} steps, and the learning rate never reaches its full \
+                 value: lower `{field}`"
             ));
         }
         observer.started(total, examples.len());
@@ -181,7 +183,7 @@ impl Run<'_, '_> {
         let batches: Vec<Batch> = chosen.iter().map(batch).collect();
         let most_tokens = batches.iter().map(|b| b.ids.len()).max().unwrap_or(0);
         let job = &self.trainer.job;
-        let lr = job.schedule.lr(job.learning_rate(), step, job.warmup, self.total);
+        let lr = job.schedule.lr(job.learning_rate(), step, job.phases(self.total));
         if self.started.is_none() {
             self.clock.begin();
         }

@@ -260,7 +260,7 @@ impl GradientStep {
 
 /// The arena of the trainable parameters.
 pub fn trained(loaded: &Loaded) -> Result<&Arena> {
-    loaded.arena.as_ref().ok_or_else(|| Error::new("the model was loaded without trainable parameters"))
+    loaded.parameters().map(|parameters| parameters.arena)
 }
 
 #[cfg(test)]

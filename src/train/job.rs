@@ -20,6 +20,9 @@ use crate::optim::{OptimizerKind, Schedule};
 /// Default rank of a new adapter; the default alpha is twice the rank.
 pub const DEFAULT_RANK: usize = 16;
 
+/// Default fraction of all steps over which the schedule wsd decays.
+pub const DEFAULT_DECAY_RATIO: f64 = 0.2;
+
 /// The parameters to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -101,6 +104,9 @@ pub struct TrainJob {
     /// Train the magnitudes of the adapted weights' rows too (DoRA)
     #[arg(long, action = ArgAction::SetTrue)]
     pub dora: bool,
+    /// Multiply the learning rate of the adapter's B matrices by this ratio (LoRA+) [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    pub lora_plus: Option<f64>,
     /// Optimiser steps
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
@@ -125,6 +131,12 @@ pub struct TrainJob {
     /// Warm-up steps, with a linearly rising learning rate
     #[arg(long, value_name = "N", default_value_t = DEFAULT.warmup)]
     pub warmup: u64,
+    /// Warm-up as a fraction of all steps, instead of a number of steps
+    #[arg(long, value_name = "R", conflicts_with = "warmup")]
+    pub warmup_ratio: Option<f64>,
+    /// Fraction of all steps over which the schedule wsd decays [default: 0.2]
+    #[arg(long, value_name = "R")]
+    pub decay_ratio: Option<f64>,
     /// Weight decay
     #[arg(long, value_name = "W", default_value_t = DEFAULT.weight_decay)]
     pub weight_decay: f64,
@@ -134,6 +146,11 @@ pub struct TrainJob {
     /// Clip gradients to this global norm; 0 disables it
     #[arg(long, value_name = "N", default_value_t = DEFAULT.clip)]
     pub clip: f64,
+    /// Add uniform noise of this strength to the embeddings in training (NEFTune); 0 adds none
+    ///
+    /// Each element of a sequence of L tokens gets noise from ±ALPHA / √(L · hidden size).
+    #[arg(long, alias = "neftune-noise-alpha", value_name = "ALPHA", default_value_t = DEFAULT.neftune)]
+    pub neftune: f64,
     /// Weight of distillation from the dense model, from 0 (learn from the labels alone) to 1 (from the
     /// teacher alone)
     ///
@@ -185,7 +202,7 @@ pub struct TrainJob {
     /// Momentum factor [default: the optimizer's]
     #[arg(long, value_name = "M")]
     pub momentum: Option<f64>,
-    /// Seed of the data order, the adapter's initial weights and dropout
+    /// Seed of the data order, the adapter's initial weights, dropout and noise
     #[arg(long, value_name = "N", default_value_t = DEFAULT.seed)]
     pub seed: u64,
     /// Attention to train with [default: recorded with the adapter or model, else LRSA's defaults].
@@ -214,6 +231,7 @@ const DEFAULT: TrainJob = TrainJob {
     modules_to_save: Vec::new(),
     rslora: false,
     dora: false,
+    lora_plus: None,
     steps: None,
     epochs: None,
     batch_size: 1,
@@ -222,9 +240,12 @@ const DEFAULT: TrainJob = TrainJob {
     lr: None,
     schedule: Schedule::Cosine,
     warmup: 0,
+    warmup_ratio: None,
+    decay_ratio: None,
     weight_decay: 0.0,
     decay: Decay::Matrices,
     clip: 1.0,
+    neftune: 0.0,
     distill: 0.0,
     teacher: Teacher::Base,
     max_length: None,

@@ -3,7 +3,7 @@
 use rand::RngExt;
 
 use super::distill::{Distill, Teacher};
-use super::job::{DEFAULT_RANK, Method, TrainJob};
+use super::job::{DEFAULT_DECAY_RATIO, DEFAULT_RANK, Method, TrainJob};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{ModuleSet, Targets};
@@ -12,7 +12,7 @@ use crate::checkpoint::weight_names::linears;
 use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::optim::{OptimizerSettings, UpdateRule, at_least_zero, below_one, require};
+use crate::optim::{OptimizerSettings, Phases, Schedule, UpdateRule, at_least_zero, below_one, require};
 
 impl TrainJob {
     /// Rejects invalid settings. Does not check paths or the model; the run does.
@@ -41,6 +41,8 @@ impl TrainJob {
         require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
         at_least_zero("lr", self.learning_rate())?;
         at_least_zero("clip", self.clip)?;
+        at_least_zero("neftune", self.neftune)?;
+        self.validate_schedule()?;
         Distill { weight: self.distill, teacher: self.teacher }.check_weight()?;
         require(self.distill > 0.0 || self.teacher == Teacher::default(), || {
             "`teacher` needs `distill`, its weight in the loss".into()
@@ -54,6 +56,26 @@ impl TrainJob {
         self.extremes(attention).map(|_| ())
     }
 
+    fn validate_schedule(&self) -> Result<()> {
+        if let Some(ratio) = self.warmup_ratio {
+            let is_fraction = (0.0..=1.0).contains(&ratio);
+            require(is_fraction, || format!("`warmup_ratio` {ratio} is not a fraction of the steps from 0 to 1"))?;
+            require(self.warmup == 0, || {
+                "`warmup` and `warmup_ratio` both set the length of the warm-up: give only one".into()
+            })?;
+        }
+        if let Some(ratio) = self.decay_ratio {
+            let is_fraction = ratio > 0.0 && ratio <= 1.0;
+            require(is_fraction, || {
+                format!("`decay_ratio` {ratio} is not a fraction of the steps, above 0 and up to 1")
+            })?;
+            require(self.schedule == Schedule::Wsd, || {
+                "`decay_ratio` applies only to `schedule` wsd; the others decay from the warm-up on".into()
+            })?;
+        }
+        Ok(())
+    }
+
     fn validate_adapter(&self) -> Result<()> {
         if let Some(rank) = self.rank {
             require(rank >= 1, || "`rank` 0: an adapter needs at least 1".into())?;
@@ -64,6 +86,10 @@ impl TrainJob {
         }
         if let Some(dropout) = self.dropout {
             below_one("dropout", dropout)?;
+        }
+        if let Some(ratio) = self.lora_plus {
+            let usable = ratio.is_finite() && ratio > 0.0;
+            require(usable, || format!("`lora_plus` {ratio} is not a ratio above 0"))?;
         }
         let shape = [
             ("rank", self.rank.is_some()),
@@ -76,7 +102,10 @@ impl TrainJob {
         ];
         let given = shape.iter().find(|(_, given)| *given).map(|(field, _)| *field);
         if self.method == Method::Full {
-            let given = given.or(self.dropout.map(|_| "dropout")).or(self.adapter.as_ref().map(|_| "adapter"));
+            let given = given
+                .or(self.dropout.map(|_| "dropout"))
+                .or(self.lora_plus.map(|_| "lora_plus"))
+                .or(self.adapter.as_ref().map(|_| "adapter"));
             require(self.distillation().is_none() || self.teacher != Teacher::Base, || {
                 "`teacher` base needs the untouched model, but `method` full trains it: use `teacher` self".into()
             })?;
@@ -161,6 +190,14 @@ impl TrainJob {
     /// Total optimiser steps, given the steps per epoch.
     pub fn total_steps(&self, steps_per_epoch: usize) -> u64 {
         self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(steps_per_epoch as u64))
+    }
+
+    /// The phases of the learning rate in a run of `total` steps. Fractions of the steps are rounded
+    /// up, as in transformers.
+    pub fn phases(&self, total: u64) -> Phases {
+        let part = |ratio: f64| (ratio * total as f64).ceil() as u64;
+        let warmup = self.warmup_ratio.map_or(self.warmup, part);
+        Phases { warmup, decay: part(self.decay_ratio.unwrap_or(DEFAULT_DECAY_RATIO)), total }
     }
 
     /// The configuration of a new adapter. Fails for target modules that the model does not have.

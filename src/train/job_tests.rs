@@ -3,7 +3,7 @@
 use super::*;
 use crate::checkpoint::adapter_targets::LayerList;
 use crate::checkpoint::load::Decay;
-use crate::optim::{OptimizerKind, Schedule};
+use crate::optim::{OptimizerKind, Phases, Schedule};
 use crate::train::Keep;
 
 fn names(names: &[&str]) -> ModuleSet {
@@ -30,7 +30,7 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 29] = [
+    let cases: [(&str, Change); 40] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
@@ -43,6 +43,17 @@ fn what_no_run_can_mean_names_its_field() {
         ("`teacher`", |j| (j.method, j.distill) = (Method::Full, 0.5)),
         ("`modules_to_save`", |j| (j.distill, j.modules_to_save) = (0.5, vec!["lm_head".into()])),
         ("`clip`", |j| j.clip = -1.0),
+        ("`warmup_ratio`", |j| j.warmup_ratio = Some(1.1)),
+        ("`warmup_ratio`", |j| j.warmup_ratio = Some(f64::NAN)),
+        ("`warmup_ratio`", |j| (j.warmup, j.warmup_ratio) = (3, Some(0.1))),
+        ("`decay_ratio`", |j| (j.schedule, j.decay_ratio) = (Schedule::Wsd, Some(0.0))),
+        ("`decay_ratio`", |j| (j.schedule, j.decay_ratio) = (Schedule::Wsd, Some(1.5))),
+        ("`schedule`", |j| j.decay_ratio = Some(0.3)),
+        ("`lora_plus`", |j| j.lora_plus = Some(0.0)),
+        ("`lora_plus`", |j| j.lora_plus = Some(f64::INFINITY)),
+        ("`lora_plus`", |j| (j.method, j.lora_plus) = (Method::Full, Some(16.0))),
+        ("`neftune`", |j| j.neftune = -1.0),
+        ("`neftune`", |j| j.neftune = f64::NAN),
         ("`momentum`", |j| j.momentum = Some(0.9)),
         ("`eps`", |j| (j.optimizer, j.eps) = (OptimizerKind::Lion, Some(1e-8))),
         ("`momentum`", |j| (j.optimizer, j.momentum) = (OptimizerKind::Sgd, Some(1.0))),
@@ -94,6 +105,22 @@ fn defaults_follow_the_method_and_the_rank() {
     assert_eq!((job.total_steps(7), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(7)), (7, 21));
     let unknown = TrainJob { targets: Some(names(&["lm_head"])), ..TrainJob::default() };
     assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
+}
+
+/// transformers: warm-up steps = ceil(ratio · steps).
+#[test]
+fn phases_are_given_in_steps_or_as_fractions_of_them() {
+    let of = |job: TrainJob, total| {
+        job.validate().unwrap();
+        let Phases { warmup, decay, total: whole } = job.phases(total);
+        assert_eq!(whole, total);
+        (warmup, decay)
+    };
+    let ratio = |r: f64| TrainJob { warmup_ratio: Some(r), ..TrainJob::default() };
+    assert_eq!([0.0, 0.1, 1.0].map(|r| of(ratio(r), 101).0), [0, 11, 101]);
+    assert_eq!(of(TrainJob { warmup: 7, ..TrainJob::default() }, 101).0, 7);
+    let wsd = TrainJob { schedule: Schedule::Wsd, ..TrainJob::default() };
+    assert_eq!((of(wsd.clone(), 101).1, of(TrainJob { decay_ratio: Some(0.5), ..wsd }, 101).1), (21, 51));
 }
 
 #[test]

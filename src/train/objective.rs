@@ -9,13 +9,14 @@ use crate::attention::{Attention, TrainingLayouts};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
-use crate::gpu::{Executor, Span, upload_words};
+use crate::gpu::{Buffer, Executor, Kind, Span, upload_words};
 use crate::kernels::distill::Scales;
 use crate::kernels::elementwise::add_into;
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::gather::{NOT_CHOSEN, gather_rows};
 use crate::kernels::head::Head;
 use crate::kernels::loss::{self, Need, cross_entropy};
+use crate::kernels::neftune::Noise;
 use crate::model::block::{KeptLog, TrainingContext};
 use crate::model::llama::Llama;
 use crate::nn::{Adapters, Dropout};
@@ -28,7 +29,7 @@ pub struct Objective {
     pub attention: Attention,
     /// Factor of the summed cross-entropy: its weight / labelled tokens of the whole optimiser step.
     pub scale: f32,
-    /// Dropout of the adapters, `None` in evaluation.
+    /// Dropout of the adapters and noise of the embeddings, `None` in evaluation.
     pub dropout: Option<Dropout>,
     /// The teacher, and the factor of the summed divergence from it: its weight / positions of the
     /// whole optimiser step that have a next token.
@@ -88,6 +89,7 @@ impl UploadedBatch {
             positions: upload_words(device, "positions", &positions)?,
             rotations: model.rotations(),
             adapters: Adapters::On(objective.dropout),
+            noise: noise(device, objective.dropout, batch.sequences.iter().map(|&(_, n)| (n, n)), model.config.hidden)?,
             kept: objective.kept.clone(),
         };
         let teacher = match objective.distill {
@@ -96,7 +98,7 @@ impl UploadedBatch {
                 let layers = model.config.layer_attentions(Attention::Dense);
                 let layouts = TrainingLayouts::upload(device, &layers, model.heads(), &batch.sequences)?;
                 let (layouts, adapters) = (Rc::new(layouts), teacher.adapters());
-                Some((TrainingContext { layouts, adapters, kept: None, ..context.clone() }, scale))
+                Some((TrainingContext { layouts, adapters, noise: None, kept: None, ..context.clone() }, scale))
             }
         };
         let ends: HashSet<usize> = batch.sequences.iter().map(|&(start, n)| start + n - 1).collect();
@@ -143,6 +145,24 @@ impl UploadedBatch {
         let scales = Scales { ce: scale, kl: self.teacher.as_ref().map_or(0.0, |t| t.1) };
         self.rows()?.summed_loss(tape, model, (hidden, teacher), scales, sums, max_elements)
     }
+}
+
+/// NEFTune's noise of a forward over parts of sequences: the tokens of each part, and the length of
+/// its sequence. `None` without noise.
+pub(super) fn noise(
+    device: &mut dyn Executor,
+    dropout: Option<Dropout>,
+    parts: impl Iterator<Item = (usize, usize)>,
+    hidden: usize,
+) -> Result<Option<Noise>> {
+    let Some(Dropout { seed, step, first_token, neftune }) = dropout.filter(|d| d.neftune > 0.0) else {
+        return Ok(None);
+    };
+    let magnitude = |length: usize| (f64::from(neftune) / (length as f64 * hidden as f64).sqrt()) as f32;
+    let magnitudes: Vec<f32> = parts.flat_map(|(n, length)| std::iter::repeat_n(magnitude(length), n)).collect();
+    let span = Buffer::persistent("noise of the embeddings", Kind::Real, magnitudes.len()).span();
+    device.write_real(&span, &magnitudes)?;
+    Ok(Some(Noise { key: [seed, step], first_token, magnitudes: span }))
 }
 
 impl LossRows {
@@ -219,5 +239,25 @@ impl LossRows {
         };
         add_into(&mut tape.rec, &loss.tensor, &sums.loss);
         Ok(loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::CpuExecutor;
+
+    /// arXiv 2310.05914: alpha / √(L · d), for the tokens of each sequence.
+    #[test]
+    fn the_noise_of_a_token_depends_on_the_length_of_its_sequence() {
+        let device = &mut CpuExecutor::<f32>::new();
+        let dropout = Dropout { seed: 1, step: 2, first_token: 7, neftune: 5.0 };
+        let made = noise(device, Some(dropout), [(2, 2), (3, 100)].into_iter(), 32).unwrap().unwrap();
+        assert_eq!((made.key, made.first_token), ([1, 2], 7));
+        let [short, long] = [64.0f64, 3200.0].map(|n| (5.0 / n.sqrt()) as f32);
+        assert_eq!(device.read_real(&made.magnitudes).unwrap(), [short, short, long, long, long]);
+        let none = Dropout { neftune: 0.0, ..dropout };
+        assert!(noise(device, Some(none), [(2, 2)].into_iter(), 32).unwrap().is_none());
+        assert!(noise(device, None, [(2, 2)].into_iter(), 32).unwrap().is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! The state of a run on disk: `state.safetensors` and `state.json` in the folder of a checkpoint.
 //!
-//! The tensors are f32, as on the device: trained values under `parameter.NAME`, the optimiser's
+//! The tensors have the types of the device: trained values under `parameter.NAME`, the optimiser's
 //! slots under `slot.NAME`. The other file holds counters.
 
 use std::ffi::OsStr;

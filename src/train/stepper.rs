@@ -99,8 +99,12 @@ pub struct StepSettings {
     /// Longer sequences stream through the device in chunks of about this many tokens; `None`
     /// takes each batch at once.
     pub chunk: Option<usize>,
-    /// Seed of the adapters' dropout.
+    /// Seed of the adapters' dropout and of the embeddings' noise.
     pub seed: u32,
+    /// NEFTune's alpha: the strength of the noise of the embeddings, 0 for none.
+    pub neftune: f64,
+    /// Factor of the learning rate of an adapter's B matrices (LoRA+), `None` for 1.
+    pub lora_plus: Option<f64>,
     /// Distillation from the dense model.
     pub distill: Option<Distill>,
 }
@@ -110,7 +114,7 @@ pub struct Stepper {
     gradients: GradientStep,
     optimizer: Optimizer,
     settings: StepSettings,
-    /// Batches run so far; seeds dropout.
+    /// Batches run so far; seeds dropout and noise.
     n_micro: u32,
 }
 
@@ -123,7 +127,8 @@ impl Stepper {
         rule: Box<dyn UpdateRule>,
         settings: StepSettings,
     ) -> Result<Self> {
-        let optimizer = Optimizer::new(device, trained(loaded)?, rule)?;
+        let optimizer = Optimizer::new(device, loaded.parameters()?, rule)?;
+        let optimizer = optimizer.with_lora_plus(settings.lora_plus.unwrap_or(1.0));
         Ok(Self {
             gradients: GradientStep::new(device, settings.recompute, settings.chunk)?,
             optimizer,
@@ -165,20 +170,14 @@ impl Stepper {
     }
 
     /// Reads the optimiser's state.
-    pub fn optimizer_state(&self, device: &mut dyn Executor, loaded: &Loaded) -> Result<OptimizerState> {
-        self.optimizer.state(device, trained(loaded)?, &loaded.trainables)
+    pub fn optimizer_state(&self, device: &mut dyn Executor) -> Result<OptimizerState> {
+        self.optimizer.state(device)
     }
 
     /// Continues from an optimiser state and a number of batches run. Fails, and changes nothing,
     /// if the state is for other parameters or another rule.
-    pub fn load_state(
-        &mut self,
-        device: &mut dyn Executor,
-        loaded: &Loaded,
-        state: &OptimizerState,
-        n_micro: u32,
-    ) -> Result<()> {
-        self.optimizer.load_state(device, trained(loaded)?, &loaded.trainables, state)?;
+    pub fn load_state(&mut self, device: &mut dyn Executor, state: &OptimizerState, n_micro: u32) -> Result<()> {
+        self.optimizer.load_state(device, state)?;
         self.n_micro = n_micro;
         Ok(())
     }
@@ -204,14 +203,14 @@ impl Stepper {
         attention: Attention,
         lr: f64,
     ) -> Result<StartedStep> {
-        let dropout = Dropout { seed: self.settings.seed, step: self.n_micro, first_token: 0 };
+        let dropout = self.dropout(self.n_micro);
         let distill = self.settings.distill;
         let counts = self.gradients.run(device, loaded, batches, attention, Some(dropout), distill)?;
         self.n_micro += batches.iter().filter(|&b| Counts::of([b]).trains(distill)).count() as u32;
-        let arena = trained(loaded)?;
+        let parameters = loaded.parameters()?;
         let mut rec = Recording::new();
-        let clipping = self.gradients.record_norm(&mut rec, arena, self.settings.clip);
-        self.optimizer.record(&mut rec, arena, &clipping, lr);
+        let clipping = self.gradients.record_norm(&mut rec, parameters.arena, self.settings.clip);
+        self.optimizer.record(&mut rec, parameters, &clipping, lr);
         device.run(&rec)?;
         let parts = match distill {
             None => None,
@@ -230,11 +229,17 @@ impl Stepper {
         })
     }
 
+    /// The random parts of a batch, by its number.
+    fn dropout(&self, step: u32) -> Dropout {
+        let StepSettings { seed, neftune, .. } = self.settings;
+        Dropout { seed, step, first_token: 0, neftune: neftune as f32 }
+    }
+
     /// Appends an update at learning rate 0 without counting it, to plan its memory and to time it.
     pub fn record_update(&self, rec: &mut Recording, loaded: &Loaded) -> Result<()> {
-        let arena = trained(loaded)?;
-        let clipping = self.gradients.record_norm(rec, arena, self.settings.clip);
-        self.optimizer.preview(rec, arena, &clipping);
+        let parameters = loaded.parameters()?;
+        let clipping = self.gradients.record_norm(rec, parameters.arena, self.settings.clip);
+        self.optimizer.preview(rec, parameters, &clipping);
         Ok(())
     }
 
@@ -262,7 +267,7 @@ impl Stepper {
         batch: &Batch,
         attention: Attention,
     ) -> Result<Vec<Vec<Recording>>> {
-        let dropout = Some(Dropout { seed: self.settings.seed, step: 0, first_token: 0 });
+        let dropout = Some(self.dropout(0));
         let distill = self.settings.distill.map(|d| (d.teacher, 1.0));
         let objective = Objective { attention, scale: 1.0, dropout, distill, kept: None };
         self.gradients.record_largest(device, loaded, batch, &objective)
@@ -290,7 +295,7 @@ impl Stepper {
     ) -> Result<PlannedMemory> {
         let before = device.memory().persistent_bytes;
         let trained_bytes: u64 = trained(loaded)?.slices.iter().map(|slice| slice.grads.n_bytes()).sum();
-        let optimizer = trained_bytes * (1 + self.optimizer.n_slots() as u64);
+        let optimizer = trained_bytes + self.optimizer.slot_bytes();
         let lists = self.record_to_look_at(device, loaded, batch, attention)?;
         let mut update = Recording::new();
         self.gradients.record_clear(&mut update, loaded);

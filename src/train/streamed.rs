@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::distill::Teacher;
-use super::objective::{LossRows, Objective, Sums};
+use super::objective::{LossRows, Objective, Sums, noise};
 use crate::attention::{Attention, Pass, Stream, StreamChunk, chunks_of};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
@@ -19,6 +19,7 @@ use crate::gpu::{Executor, Recording, upload_words};
 use crate::kernels::distill::Scales;
 use crate::kernels::elementwise::add_into;
 use crate::kernels::embedding::TokenIndex;
+use crate::kernels::neftune::Noise;
 use crate::model::block::StreamContext;
 use crate::model::llama::Llama;
 use crate::nn::{Adapters, Dropout};
@@ -155,7 +156,9 @@ impl<'a> StreamedSequence<'a> {
     ) -> Result<(Var, Vec<Var>)> {
         let first = self.tokens.start + self.stream.chunks()[chunk].start;
         let dropout = self.objective.dropout.map(|d| Dropout { first_token: d.first_token + first, ..d });
-        self.forward_through(device, model, tape, &self.stream, (chunk, pass), Adapters::On(dropout))
+        let parts = std::iter::once((self.stream.chunks()[chunk].len(), self.tokens.len()));
+        let noise = noise(device, dropout, parts, model.config.hidden)?;
+        self.forward_through(device, model, tape, &self.stream, (chunk, pass), (Adapters::On(dropout), noise))
     }
 
     fn forward_through(
@@ -165,7 +168,7 @@ impl<'a> StreamedSequence<'a> {
         tape: &mut Tape,
         stream: &Rc<Stream>,
         (chunk, pass): (usize, Pass),
-        adapters: Adapters,
+        (adapters, noise): (Adapters, Option<Noise>),
     ) -> Result<(Var, Vec<Var>)> {
         let Range { start, end } = stream.chunks()[chunk];
         let ids = &self.batch.ids[self.tokens.start + start..self.tokens.start + end];
@@ -178,6 +181,7 @@ impl<'a> StreamedSequence<'a> {
             positions: upload_words(device, "positions", &positions)?,
             rotations: model.rotations(),
             adapters,
+            noise,
         };
         model.forward_streamed(tape, &ids, &context)
     }
@@ -222,7 +226,7 @@ impl<'a> StreamedSequence<'a> {
     ) -> Result<Recording> {
         let mut tape = Tape::inference();
         let at = (chunk, Pass::First);
-        let (hidden, _) = self.forward_through(device, model, &mut tape, stream, at, teacher.adapters())?;
+        let (hidden, _) = self.forward_through(device, model, &mut tape, stream, at, (teacher.adapters(), None))?;
         if let (Some(rows), Some(states)) = (self.loss_rows(device, chunk)?, states) {
             let chosen = rows.of(&mut tape, &hidden)?.tensor;
             copy_tensor(&mut tape.rec, &chosen, states);

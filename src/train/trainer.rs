@@ -22,8 +22,7 @@ use crate::data::batch::Batch;
 use crate::data::dataset::Example;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
-use crate::optim::{matching_values, read_tensors, write_tensors};
-use crate::tensor::Tensor;
+use crate::optim::{Stored, matching, read_stored, write_stored};
 
 /// A model on a device with its optimiser.
 pub struct Trainer {
@@ -61,7 +60,8 @@ impl Trainer {
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
         let (chunk, recompute) = (job.chunk.first(), job.recompute);
-        let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill };
+        let TrainJob { clip, neftune, lora_plus, .. } = *job;
+        let settings = StepSettings { clip, recompute, chunk, seed, neftune, lora_plus, distill };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
         Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
@@ -74,8 +74,8 @@ impl Trainer {
 
     /// Reads the state for [`Trainer::load_state`]. Call it between runs of [`Trainer::fit`].
     pub fn state(&self, device: &mut dyn Executor) -> Result<TrainerState> {
-        let parameters = read_tensors(device, self.parameters())?;
-        let optimizer = self.stepper.optimizer_state(device, &self.loaded)?;
+        let parameters = read_stored(device, &self.parameters())?;
+        let optimizer = self.stepper.optimizer_state(device)?;
         let ((epoch, position), micro_batches) = (self.place, self.stepper.n_micro());
         Ok(TrainerState { parameters, optimizer, micro_batches, epoch, position, chunk: self.chunk() })
     }
@@ -84,17 +84,17 @@ impl Trainer {
     /// state is for other parameters or another optimiser.
     pub fn load_state(&mut self, device: &mut dyn Executor, state: &TrainerState) -> Result<()> {
         let parameters = self.parameters();
-        let values = matching_values(&parameters, &state.parameters)?;
-        self.stepper.load_state(device, &self.loaded, &state.optimizer, state.micro_batches)?;
-        write_tensors(device, &parameters, &values)?;
+        let values = matching(&parameters, &state.parameters)?;
+        self.stepper.load_state(device, &state.optimizer, state.micro_batches)?;
+        write_stored(device, &parameters, &values)?;
         self.place = (state.epoch, state.position);
         self.stepper.set_chunk(state.chunk);
         Ok(())
     }
 
     /// The trained tensors by name.
-    fn parameters(&self) -> Vec<(String, Tensor)> {
-        self.loaded.trainables.iter().map(|t| (t.name.clone(), t.value.clone())).collect()
+    fn parameters(&self) -> Vec<Stored> {
+        self.loaded.trainables.iter().map(|t| Stored::of(t.name.clone(), &t.value)).collect()
     }
 
     /// The attention of a step of a run of `total` steps.

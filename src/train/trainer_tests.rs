@@ -193,3 +193,31 @@ fn the_base_model_teaches_only_where_it_is_untouched() {
     let from_itself = TrainJob { teacher: Teacher::Oneself, ..continued };
     Trainer::new(&mut device, &files(Some(&out)), &from_itself).unwrap();
 }
+
+/// A dense teacher of itself predicts what the student does, but for the student's noise.
+#[test]
+fn noise_is_in_training_alone() {
+    let mut device = CpuExecutor::<f32>::new();
+    let data = Dataset { train: split(3), valid: Some(split(2)) };
+    let mut evaluations = Vec::new();
+    for (neftune, chunk) in [(0.0, ChunkLength::Auto), (5.0, ChunkLength::Auto), (5.0, ChunkLength::Tokens(16))] {
+        let job = TrainJob {
+            neftune,
+            chunk,
+            distill: 0.5,
+            teacher: Teacher::Oneself,
+            dropout: None,
+            lr: Some(0.0),
+            attention: Some(AttentionRecord::Dense),
+            ..job()
+        };
+        let mut watcher = Watcher::default();
+        let done = Trainer::new(&mut device, &files(None), &job).unwrap().fit(&mut device, &data, None, &mut watcher);
+        evaluations.push(done.unwrap().eval_loss.unwrap());
+        for kl in watcher.lines.iter().map(|line| line.kl.unwrap()) {
+            assert_eq!(kl > 1e-5, neftune > 0.0, "{kl} with noise of {neftune}");
+        }
+    }
+    assert_eq!(evaluations[0], evaluations[1]);
+    assert!((evaluations[0] - evaluations[2]).abs() < 1e-6, "{evaluations:?}");
+}

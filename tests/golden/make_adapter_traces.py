@@ -1,7 +1,7 @@
 """Writes adapters/NAME/: small adapters that PEFT saved, and what PEFT computes with them in float64.
 
     pip install torch transformers==4.57.* peft==0.21.* safetensors numpy
-    python tests/golden/make_adapter_traces.py
+    python tests/golden/make_adapter_traces.py [NAME ...]
 
 Each folder holds the adapter as `save_pretrained` wrote it, with random values in every tensor, and expected.safetensors: the
 `logits` of the first 24 tokens of the first row, and for both rows with their labels the `loss`, `grad.NAME` of every trained
@@ -12,6 +12,7 @@ golden model, whose golden.safetensors has ids and labels.
 import json
 import pathlib
 import shutil
+import sys
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -30,6 +31,7 @@ ADAPTERS = {
     "dora-patterns": ("qwen2-bias-tied", dict(
         r=3, lora_alpha=5, target_modules=r".*\.(self_attn\.(q|v)_proj|mlp\.(?!up)[a-z]+_proj)", use_dora=True, use_rslora=True,
         rank_pattern={r"layers\.1\..*": 5, "q_proj": 2}, alpha_pattern={".*down_proj": 9})),
+    "rslora": ("llama-gqa", dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], use_rslora=True)),
     "some-layers": ("llama-gqa", dict(
         r=2, target_modules=["c_attn", "q_proj", "up_proj", "o_proj"], layers_to_transform=[0, 2], layers_pattern="layers",
         exclude_modules=["2.self_attn.o_proj"])),
@@ -111,5 +113,5 @@ def make(name, case, settings):
 modeling_llama.LlamaRMSNorm.forward = rms_norm
 modeling_qwen2.Qwen2RMSNorm.forward = rms_norm
 ALL_ATTENTION_FUNCTIONS.register("causal64", causal)
-for name, (case, settings) in ADAPTERS.items():
-    make(name, case, settings)
+for name in sys.argv[1:] or ADAPTERS:
+    make(name, *ADAPTERS[name])
