@@ -68,10 +68,10 @@ pub fn run(options: &AppOptions) -> Result<()> {
 fn without_window(why: &str, is_set: impl Fn(&str) -> bool) -> String {
     let has_display = !cfg!(all(unix, not(target_os = "macos"))) || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
     let (what, advice) = match has_display {
-        true => (format!("the window system does not answer: {why}"), "log in to a desktop"),
-        false => ("this session has no display".to_string(), "start it on a desktop, or over SSH with ssh -X"),
+        true => (format!("the window system does not answer ({why})"), "log in to a desktop"),
+        false => ("this session has no display".to_string(), "start the app on a desktop, or over SSH with ssh -X"),
     };
-    format!("{what}. {advice}; without a display, `longreach generate` and `longreach train` do the same work")
+    format!("{what}: {advice}. `longreach generate` and `longreach train` need none")
 }
 
 /// An open window with its painter and egui state.

@@ -256,7 +256,7 @@ fn no_answer(at: &Uri, e: &ureq::Error, limits: &Limits) -> Failure {
         ureq::Error::Timeout(_) => format!("{host} sent nothing for {} s", limits.silence.as_secs()),
         other => format!("{host}: {other}"),
     };
-    unreachable(format!("{why}; check the network, or give the path of a local model directory"))
+    unreachable(format!("{why}; check the network, or give a local path"))
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ impl Progress {
             0.0 => String::new(),
             seconds => format!("  {} left", rough_duration(seconds)),
         };
-        format!("loss {:.4}{kl}  lr {:.2e}{speed}  {}{left}", line.loss, line.lr, size(line.bytes))
+        // The most wanted first: a narrow terminal cuts the end off.
+        format!("loss {:.4}{kl}{left}{speed}  {}  lr {:.2e}", line.loss, size(line.bytes), line.lr)
     }
 
     /// Whether a step gets a plain line.
@@ -107,7 +108,7 @@ impl Observer for Progress {
         if std::io::stderr().is_terminal() {
             self.bar = Some(step_bar(total_steps));
         }
-        self.stage("the first step, for which the device also prepares its kernels");
+        self.stage("the first step, which also prepares the kernels");
     }
 
     fn step(&mut self, line: &StepLine) {
@@ -155,7 +156,7 @@ impl Observer for Progress {
 /// A bar that counts steps. Its clock goes on during a long step.
 fn step_bar(total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {elapsed}  {wide_msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:12} {pos}/{len}  {elapsed}  {wide_msg}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(250));
@@ -177,8 +178,8 @@ mod tests {
         };
         let mut progress = Progress { total: 11, ..Progress::default() };
         let text = progress.described(&line(1, 100, 60.0));
-        assert_eq!(text, "loss 2.5000  lr 1.00e-4  1.7 tokens/s  512.0 MiB  10 min left");
+        assert_eq!(text, "loss 2.5000  10 min left  1.7 tokens/s  512.0 MiB  lr 1.00e-4");
         let mut slow = Progress { total: 1, ..Progress::default() };
-        assert_eq!(slow.described(&line(1, 1, 4.0)), "loss 2.5000  lr 1.00e-4  4.0 s per token  512.0 MiB");
+        assert_eq!(slow.described(&line(1, 1, 4.0)), "loss 2.5000  4.0 s per token  512.0 MiB  lr 1.00e-4");
     }
 }

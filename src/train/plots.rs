@@ -82,13 +82,11 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
         let of_group = |look, label: &str, points| Series { look, group: Some(group), ..Series::new(label, points) };
         let n = mean_length(points.len());
         if n > 1 && curve != Curve::Lr {
+            subtitle = "thin: each step; thick: moving mean over a tenth of the steps".to_string();
             series.push(of_group(Look::Pale, "", thinned(&points)));
             series.push(of_group(Look::Solid, name, moving_mean(&points, n)));
         } else {
             series.push(of_group(Look::Solid, name, thinned(&points)));
-        }
-        if runs.len() == 1 && n > 1 && curve != Curve::Lr {
-            subtitle = format!("thin: each step; thick: mean of {n} steps");
         }
         let validation = logs.evaluations.iter().filter(|line| curve == Curve::Loss && line.loss.is_finite());
         let validation: Vec<_> = validation.map(|line| (line.step as f64, line.loss)).collect();
