@@ -161,6 +161,10 @@ pub struct TrainJob {
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// What becomes of examples longer than --max-length
+    ///
+    /// A window begins with the last --overlap tokens of the one before, and with BOS if the
+    /// tokenizer puts it in front of a text and the example begins with it. Each token is learnt
+    /// once, in the window where it occurs first. A window without a token to learn is left out.
     #[arg(long, value_enum, default_value_t = DEFAULT.long)]
     pub long: Long,
     /// Tokens that a window repeats from the one before, with --long window [default: an eighth of

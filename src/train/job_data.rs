@@ -13,8 +13,9 @@ use crate::data::token_count::TokenCount;
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
 
-/// The tokens of a batch that `batch_tokens` auto chooses, at least and at most. The kernels' tiles
-/// have 64 rows, so shorter batches leave processors idle; longer ones gain little.
+/// The tokens of a batch that `batch_tokens` auto chooses, at least and at most. A tile of a product
+/// has 64 rows and 64 columns: 512 tokens and a hidden size of 576 make 72 tiles, which keep the
+/// processors of most GPUs busy, and every weight that is read or unpacked serves 512 rows.
 const AUTO_TOKENS: (usize, usize) = (512, 1024);
 /// Batches of fewer tokens on average are worth a note.
 const FEW_TOKENS: f64 = 256.0;
