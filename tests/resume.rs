@@ -11,6 +11,8 @@ use longreach::ErrorKind;
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
+use longreach::data::sampler::Order;
+use longreach::data::token_count::TokenCount;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
 use longreach::train::{Keep, Method, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
@@ -109,6 +111,36 @@ fn five_steps_and_five_more_are_ten_on_the_cpu() {
     for &kind in OptimizerKind::ALL {
         check(&mut CpuExecutor::<f32>::new(), &job(kind));
         check(&mut CpuExecutor::<f32>::new(), &full(kind));
+    }
+}
+
+#[test]
+fn a_run_that_fills_batches_by_tokens_goes_on_within_its_epoch() {
+    for order in [Order::Random, Order::Length] {
+        let job = TrainJob {
+            batch_size: 1,
+            batch_tokens: Some(TokenCount::Tokens(70)),
+            accumulate: 1,
+            order,
+            ..job(OptimizerKind::AdamW)
+        };
+        let device = &mut CpuExecutor::<f32>::new();
+        let (losses, end) = train(device, &job, None, usize::MAX);
+        for n in [1, 4, 6] {
+            let (first, middle) = train(device, &job, None, n);
+            let (second, resumed) = train(device, &job, Some(&middle), usize::MAX);
+            assert_eq!([first, second].concat(), losses, "{order:?}, {n} steps first");
+            assert_eq!(resumed, end, "{order:?}, {n} steps first");
+        }
+        // A batch holds one or two of the examples of 24 to 42 tokens.
+        let (_, middle) = train(device, &job, None, 2);
+        assert!((2..=4).contains(&middle.position) && middle.micro_batches == 2, "{}", middle.position);
+        let by_examples = TrainJob { batch_tokens: None, batch_size: 2, accumulate: 4, ..job };
+        let files = ModelFiles::open(MODEL, None).unwrap();
+        let mut trainer = Trainer::new(device, &files, &by_examples).unwrap();
+        trainer.load_state(device, &TrainerState { position: 3, ..middle }).unwrap();
+        let e = trainer.fit(device, &data(), None, &mut ()).unwrap_err().to_string();
+        assert!(e.contains("resume at example 3") && e.contains("no batch"), "{e}");
     }
 }
 

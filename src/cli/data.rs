@@ -6,12 +6,19 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::args::ModelArgs;
+use super::args::{AttentionArgs, AttentionName, ModelArgs};
+use super::flags::with_flags;
+use super::forecast_table::data_lines;
 use super::output::{note, print_line};
-use crate::data::dataset::Reader;
+use crate::checkpoint::model_files::ModelFiles;
+use crate::data::long::Long;
+use crate::data::sampler::Order;
 use crate::data::survey::{Listed, Part, Shown, Statistics, histogram, survey};
+use crate::data::token_count::TokenCount;
+use crate::data::token_statistics::TokenStatistics;
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
+use crate::train::TrainJob;
 
 /// Most tokens shown of an example.
 const MAX_TOKENS: usize = 2000;
@@ -29,38 +36,99 @@ pub struct DataArgs {
     /// Number of training examples to show
     #[arg(long, value_name = "N", default_value_t = 3)]
     examples: usize,
-    /// Truncate longer examples to this many tokens, as train does
+    /// Most tokens of an example; --long says what becomes of longer ones
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// What becomes of examples longer than --max-length
+    #[arg(long, value_enum, default_value_t)]
+    long: Long,
+    /// Tokens that a window repeats from the one before [default: an eighth of --max-length]
+    #[arg(long, value_name = "N")]
+    overlap: Option<usize>,
+    /// Without validation data, show what train holds out of the training examples for it
+    #[arg(long, value_name = "F")]
+    valid_fraction: Option<f64>,
+    /// Seed that draws the held-out examples and the order, as in train
+    #[arg(long, value_name = "N", default_value_t)]
+    seed: u64,
+    /// Sequences per batch, as in train
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch_size: usize,
+    /// Tokens per batch, as in train
+    #[arg(long, value_name = "N|auto")]
+    batch_tokens: Option<TokenCount>,
+    /// Batches per optimiser step, as in train
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    accumulate: usize,
+    /// Order of the examples in an epoch
+    #[arg(long, value_enum, default_value_t)]
+    order: Order,
+    #[command(flatten)]
+    attention: AttentionArgs,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
+impl DataArgs {
+    /// A training run on the data.
+    fn job(&self) -> TrainJob {
+        TrainJob {
+            data: self.data.clone(),
+            max_length: self.max_length,
+            long: self.long,
+            overlap: self.overlap,
+            valid_fraction: self.valid_fraction,
+            seed: self.seed,
+            batch_size: self.batch_size,
+            batch_tokens: self.batch_tokens,
+            accumulate: self.accumulate,
+            order: self.order,
+            ..TrainJob::default()
+        }
+    }
+}
+
 /// Runs the command. Fails at the end if records were refused, because training would fail.
 pub fn run(args: &DataArgs) -> Result<()> {
+    let job = args.job();
+    job.validate()?;
     if !args.data.exists() {
         return Err(Error::usage(format!("`data` {} does not exist", args.data.display())));
     }
     let files = args.model.open()?;
-    let reader = Reader {
-        tokenizer: files.tokenizer().ok(),
-        template: files.template.as_ref(),
-        eos: files.stop.first(),
-        vocab_size: files.config().vocab,
-        max_length: args.max_length,
-    };
-    let parts = survey(&reader, &args.data, args.examples, MAX_TOKENS)?;
+    let (attention, _) = args.attention.resolve_list(files.recorded, AttentionName::Lrsa)?;
+    let reader = job.reader(&files);
+    let parts = survey(&reader, &args.data, job.hold_out(), args.examples, MAX_TOKENS)?;
     if let Some(text) = reader.tokenizer.and_then(Tokenizer::take_note) {
         note(&format!("note: {text}"));
     }
+    let training = parts.first().filter(|train| !train.tokens.is_empty());
+    let of = |train: &Part| {
+        let labelled = train.learnt.iter().sum();
+        TokenStatistics::of(train.tokens.clone(), labelled, job.batching(&train.tokens), attention)
+    };
+    let training = training.map(of).transpose()?;
     if args.json {
-        print_line(&json!({ "parts": parts.iter().map(to_json).collect::<Vec<_>>() }).to_string())?;
+        let parts: Vec<Json> = parts.iter().map(to_json).collect();
+        print_line(&json!({ "parts": parts, "training": training }).to_string())?;
     } else {
         let is_coloured =
             std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         parts.iter().try_for_each(|part| print_part(part, is_coloured))?;
+        training.iter().flat_map(data_lines).try_for_each(|line| print_line(&line))?;
     }
+    note_on_positions(args, &files, &parts);
+    match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
+        Some(((place, why), n)) => {
+            Err(Error::new(format!("records that training refuses: {n}, the first of them {place}: {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Says whether train refuses an example that is longer than the model allows.
+fn note_on_positions(args: &DataArgs, files: &ModelFiles, parts: &[Part]) {
     let longest = parts.iter().flat_map(|part| &part.tokens).max().copied().unwrap_or(0);
     let limit = args.model.max_positions.unwrap_or(files.config().max_positions);
     if longest > limit {
@@ -68,12 +136,6 @@ pub fn run(args: &DataArgs) -> Result<()> {
             "note: the longest example has {longest} tokens, more than the model's {limit} positions: train refuses it \
              without `max_length` {limit}"
         ));
-    }
-    match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
-        Some(((place, why), n)) => {
-            Err(Error::new(format!("records that cannot be read: {n}, the first of them {place}: {why}")))
-        }
-        None => Ok(()),
     }
 }
 
@@ -84,7 +146,8 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
         [] => String::new(),
     };
     let forms: Vec<_> = part.forms.iter().map(|(form, n)| format!("{n} {}", form.name())).collect();
-    print_line(&format!("{}: {} examples in {files}", part.name, part.tokens.len()))?;
+    let from = if part.is_held_out { "held out of" } else { "in" };
+    print_line(&format!("{}: {} examples {from} {files}", part.name, part.tokens.len()))?;
     print_line(&format!("  forms    {}", if forms.is_empty() { "none".to_owned() } else { forms.join(", ") }))?;
     let (tokens, learnt) = (Statistics::of(&part.tokens), Statistics::of(&part.learnt));
     let line = |s: Statistics| {
@@ -95,7 +158,13 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
     print_line(&format!("  learnt   {} ({percent:.0} %)", line(learnt)))?;
     let bins: Vec<_> = histogram(&part.tokens).iter().map(|(most, n)| format!("≤{most}: {n}")).collect();
     print_line(&format!("  lengths  {}", bins.join("  ")))?;
-    for (what, listed) in [("cut", &part.cut), ("left out", &part.left_out), ("refused", &part.refused)] {
+    let lists = [
+        ("cut", &part.cut),
+        ("cut into windows", &part.windowed),
+        ("left out", &part.left_out),
+        ("refused", &part.refused),
+    ];
+    for (what, listed) in lists {
         print_places(what, listed)?;
     }
     for (i, shown) in part.shown.iter().enumerate() {
@@ -117,7 +186,7 @@ fn print_places(what: &str, listed: &Listed) -> Result<()> {
         print_line(&format!("  {what}: {}", listed.n))?;
     }
     for (place, why) in listed.first.iter().take(MAX_PLACES) {
-        print_line(&format!("    {}: {}", harmless(place), harmless(why)))?;
+        print_line(&format!("    {}: {}", harmless(place), harmless(&with_flags(why))))?;
     }
     match listed.n.saturating_sub(MAX_PLACES) {
         0 => Ok(()),
@@ -171,12 +240,14 @@ fn to_json(part: &Part) -> Json {
     json!({
         "name": part.name,
         "files": part.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        "held_out": part.is_held_out,
         "examples": part.tokens.len(),
         "forms": forms,
         "tokens": statistics(&part.tokens),
         "learnt": statistics(&part.learnt),
         "lengths": histogram(&part.tokens).into_iter().map(bin).collect::<Vec<_>>(),
         "cut": listed(&part.cut),
+        "windowed": listed(&part.windowed),
         "left_out": listed(&part.left_out),
         "refused": listed(&part.refused),
         "shown": part.shown.iter().map(shown).collect::<Vec<_>>(),

@@ -10,11 +10,19 @@ const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' 
 
 /// A reader without a tokenizer for a vocabulary of 100.
 fn tokens_only() -> Reader<'static> {
-    Reader { tokenizer: None, template: None, eos: None, vocab_size: 100, max_length: None }
+    Reader {
+        tokenizer: None,
+        template: None,
+        eos: None,
+        vocab_size: 100,
+        max_length: None,
+        long: Long::Cut,
+        overlap: 0,
+    }
 }
 
 fn with_tokenizer<'a>(tokenizer: &'a Tokenizer, template: Option<&'a ChatTemplate>, eos: u32) -> Reader<'a> {
-    Reader { tokenizer: Some(tokenizer), template, eos: Some(eos), vocab_size: 512, max_length: None }
+    Reader { tokenizer: Some(tokenizer), template, eos: Some(eos), vocab_size: 512, ..tokens_only() }
 }
 
 fn read(reader: &Reader, text: &str) -> Result<Split> {
@@ -96,6 +104,59 @@ fn long_examples_are_cut_and_empty_ones_dropped_and_both_counted() {
     assert_eq!((split.n_truncated, split.n_dropped), (2, 2));
     let e = read(&reader, lines[4]).unwrap_err().to_string();
     assert!(e.contains("none of the 1 examples"), "{e}");
+}
+
+#[test]
+fn long_texts_and_chats_become_windows_that_learn_each_token_once() {
+    let t = stories();
+    let template = ChatTemplate::new(
+        "{{ '<s>' }}{% for m in messages %}{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}",
+        "",
+        "",
+    );
+    let template = template.unwrap();
+    let reader = with_tokenizer(&t, Some(&template), 2);
+    let story = "Once upon a time there was a little dog. ".repeat(4);
+    let text = format!("{{\"text\": {story:?}}}");
+    let answer =
+        r#"{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "A dog and a cat ran home."}"#;
+    let chat = format!("{{\"messages\": [{answer}, {answer}, {answer}]}}");
+    for line in [text, chat] {
+        let whole = one(&reader, &line);
+        let cut = Reader { max_length: Some(24), long: Long::Window, overlap: 3, ..reader };
+        let split = read(&cut, &format!("{line}\n{{\"input_ids\": [1, 5, 6]}}")).unwrap();
+        let n = split.examples.len() - 1;
+        assert!(n >= 3 && split.n_windowed == 1 && split.n_truncated == 0 && split.n_records == 2);
+        assert_eq!(split.records, [vec![0; n], vec![1]].concat());
+        assert!(split.examples.iter().all(|e| e.ids[0] == 1 && e.ids.len() <= 24), "BOS begins each window");
+        let windows = &split.examples[..n];
+        let learnt = |e: &Example| -> Vec<i32> { e.labels[1..].iter().copied().filter(|&l| l != IGNORED).collect() };
+        assert_eq!(windows.iter().flat_map(learnt).collect::<Vec<_>>(), learnt(&whole));
+        for pair in windows.windows(2) {
+            assert_eq!(pair[1].ids[1..4], pair[0].ids[pair[0].ids.len() - 3..], "the end of the window before");
+        }
+        let longest = split.longest.unwrap();
+        assert!(longest.n_tokens == whole.ids.len() && longest.place.ends_with("train.jsonl, line 1"), "{longest:?}");
+        let e = read(&Reader { long: Long::Whole, ..cut }, &line).unwrap_err();
+        assert_eq!(e.kind(), crate::error::ErrorKind::Usage);
+        let said = format!("line 1, has {} tokens, more than `max_length` 24", whole.ids.len());
+        assert!(e.to_string().contains(&said), "{e}");
+        let fits = Reader { long: Long::Whole, max_length: Some(whole.ids.len()), ..reader };
+        assert_eq!(one(&fits, &line), whole);
+    }
+}
+
+#[test]
+fn windows_without_a_label_are_dropped() {
+    let reader = Reader { max_length: Some(4), long: Long::Window, overlap: 1, ..tokens_only() };
+    let labels: Vec<i32> = (0..10).map(|i| if i == 8 { 8 } else { IGNORED }).collect();
+    let line = format!("{{\"input_ids\": {:?}, \"labels\": {labels:?}}}", (0..10).collect::<Vec<u32>>());
+    let none = r#"{"input_ids": [1, 2, 3, 4, 5, 6], "labels": [1, -100, -100, -100, -100, -100]}"#;
+    let split = read(&reader, &format!("{line}\n{none}")).unwrap();
+    assert_eq!(split.examples.len(), 1);
+    assert_eq!((split.n_windows_dropped, split.n_dropped, split.n_windowed), (2, 1, 2));
+    assert_eq!(split.examples[0].ids, [6, 7, 8, 9]);
+    assert_eq!(split.longest.unwrap().n_tokens, 10);
 }
 
 #[test]

@@ -6,7 +6,9 @@
 
 use super::example::{Example, IGNORED};
 use super::line::Line;
+use super::long::Long;
 use super::turns::Chat;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::text::chat_template::ChatTemplate;
 use crate::text::conversation::Message;
@@ -24,8 +26,12 @@ pub struct Reader<'a> {
     pub eos: Option<u32>,
     /// Rows of the model's embedding. All ids must be smaller.
     pub vocab_size: usize,
-    /// Longest sequence; longer ones are truncated at the end.
+    /// Longest sequence, in tokens.
     pub max_length: Option<usize>,
+    /// What becomes of longer ones.
+    pub long: Long,
+    /// Tokens that neighbouring windows share; at most `max_length` - 2.
+    pub overlap: usize,
 }
 
 /// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text,
@@ -33,6 +39,19 @@ pub struct Reader<'a> {
 pub const MAX_TEXT_BYTES: usize = 8 << 20;
 
 impl<'a> Reader<'a> {
+    /// A reader for a model, without a maximum length.
+    pub fn of_model(files: &'a ModelFiles) -> Self {
+        Self {
+            tokenizer: files.tokenizer().ok(),
+            template: files.template.as_ref(),
+            eos: files.stop.first(),
+            vocab_size: files.config().vocab,
+            max_length: None,
+            long: Long::default(),
+            overlap: 0,
+        }
+    }
+
     /// Tokens and labels of a line, not truncated.
     pub fn tokens_of(&self, line: Line) -> Result<Example> {
         let n_bytes = line.text_bytes();

@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use super::job_data::lengths_of;
 use super::observer::{EvalLine, Observer, StepLine, Summary};
 use super::run_folder::RunFolder;
 use super::step_clock::StepClock;
 use super::stepper::StartedStep;
 use super::trainer::Trainer;
-use crate::data::batch::{Batch, Sampler};
+use crate::data::batch::Batch;
 use crate::data::dataset::{Dataset, Example};
+use crate::data::sampler::Sampler;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 
@@ -27,9 +29,9 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let examples = &data.train.examples;
-        let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
+        let mut sampler = self.job.sampler(lengths_of(examples))?;
         sampler.seek(self.place.0, self.place.1)?;
-        let total = self.job.total_steps(sampler.steps_per_epoch());
+        let total = self.job.total_steps(&sampler);
         if self.job.warmup >= total {
             observer.note(&format!(
                 "`warmup` {} takes up all {total} steps: the learning rate never reaches its full value",

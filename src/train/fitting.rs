@@ -55,7 +55,7 @@ impl Trainer {
 
     /// The job's own way to cut a batch of this many tokens, and shorter chunks.
     fn shorter_chunks(&self, n_tokens: usize) -> Vec<Option<usize>> {
-        let own = self.job.chunk.first();
+        let own = self.job.chunk.given();
         let shorter = |c: &Option<usize>| own.is_none_or(|own| c.is_some_and(|c| c < own));
         let auto = self.chunks_of(ChunkLength::Auto, n_tokens).into_iter().filter(shorter);
         let mut all: Vec<Option<usize>> = std::iter::once(own).chain(auto).collect();
@@ -87,7 +87,7 @@ impl Trainer {
             said.push("`recompute`".to_string());
         }
         if let (Some(chunk), true) = (settings.chunk, self.job.chunk != ChunkLength::Auto)
-            && settings.chunk != self.job.chunk.first()
+            && settings.chunk != self.job.chunk.given()
         {
             said.push(format!("`chunk` {chunk}"));
         }

@@ -9,10 +9,15 @@ use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{ModuleSet, Targets};
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
+use crate::data::long::Long;
 use crate::data::rng::seeded;
+use crate::data::sampler::Sampler;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::optim::{OptimizerSettings, UpdateRule, at_least_zero, below_one, require};
+
+/// The most epochs whose steps are counted one by one.
+const MOST_COUNTED: u64 = 100_000;
 
 impl TrainJob {
     /// Rejects invalid settings. Does not check paths or the model; the run does.
@@ -34,10 +39,7 @@ impl TrainJob {
         })?;
         require(self.early_stop != Some(0), || "`early_stop` 0 stops nothing: give at least 1".into())?;
         require(!(self.resume && self.overwrite), || "`resume` and `overwrite` exclude each other".into())?;
-        let short = self.max_length.filter(|&n| n < 2);
-        require(short.is_none(), || {
-            "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
-        })?;
+        self.validate_data()?;
         require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
         at_least_zero("lr", self.learning_rate())?;
         at_least_zero("clip", self.clip)?;
@@ -52,6 +54,35 @@ impl TrainJob {
         }
         let attention = self.attention(None)?;
         self.extremes(attention).map(|_| ())
+    }
+
+    fn validate_data(&self) -> Result<()> {
+        if let Some(fraction) = self.valid_fraction {
+            require(fraction > 0.0 && fraction < 1.0, || {
+                format!("`valid_fraction` {fraction} is no fraction of the examples: give a number between 0 and 1")
+            })?;
+        }
+        require(self.batch_tokens.is_none() || self.batch_size == 1, || {
+            "`batch_tokens` and `batch_size` both say how much is in a batch: give only one".into()
+        })?;
+        let epochs = self.epochs.filter(|&epochs| self.batch_tokens.is_some() && epochs > MOST_COUNTED);
+        require(epochs.is_none(), || {
+            format!(
+                "`epochs` above {MOST_COUNTED} with `batch_tokens`: the steps of every epoch are counted before the first \
+                 one; give `steps` instead"
+            )
+        })?;
+        let short = self.max_length.filter(|&n| n < 2);
+        require(short.is_none(), || {
+            "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
+        })?;
+        let is_window = self.long == Long::Window;
+        require(!is_window || self.max_length.is_some(), || {
+            "`long` window needs `max_length`, the most tokens of a window".into()
+        })?;
+        require(is_window || self.overlap.is_none(), || "`overlap` applies only to `long` window".into())?;
+        let too_much = self.overlap.zip(self.max_length).filter(|(overlap, max)| overlap.saturating_add(2) > *max);
+        require(too_much.is_none(), || "`overlap` leaves no room in a window: give at most `max_length` - 2".into())
     }
 
     fn validate_adapter(&self) -> Result<()> {
@@ -158,9 +189,9 @@ impl TrainJob {
         }
     }
 
-    /// Total optimiser steps, given the steps per epoch.
-    pub fn total_steps(&self, steps_per_epoch: usize) -> u64 {
-        self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(steps_per_epoch as u64))
+    /// Total optimiser steps on the examples of a sampler.
+    pub fn total_steps(&self, sampler: &Sampler) -> u64 {
+        self.steps.unwrap_or_else(|| sampler.steps_of(self.epochs.unwrap_or(1)))
     }
 
     /// The configuration of a new adapter. Fails for target modules that the model does not have.

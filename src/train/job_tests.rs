@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::adapter_targets::LayerList;
 use crate::checkpoint::load::Decay;
+use crate::data::token_count::TokenCount;
 use crate::optim::{OptimizerKind, Schedule};
 use crate::train::Keep;
 
@@ -30,12 +31,20 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 29] = [
+    let cases: [(&str, Change); 37] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
         ("`accumulate`", |j| j.accumulate = 0),
         ("`max_length`", |j| j.max_length = Some(1)),
+        ("`valid_fraction`", |j| j.valid_fraction = Some(0.0)),
+        ("`valid_fraction`", |j| j.valid_fraction = Some(1.0)),
+        ("`valid_fraction`", |j| j.valid_fraction = Some(f64::NAN)),
+        ("`batch_size`", |j| (j.batch_size, j.batch_tokens) = (2, Some(TokenCount::Auto))),
+        ("`epochs`", |j| (j.epochs, j.batch_tokens) = (Some(1 << 40), Some(TokenCount::Auto))),
+        ("`max_length`", |j| j.long = Long::Window),
+        ("`overlap`", |j| (j.max_length, j.overlap) = (Some(100), Some(10))),
+        ("`overlap`", |j| (j.max_length, j.long, j.overlap) = (Some(100), Long::Window, Some(99))),
         ("`lr`", |j| j.lr = Some(f64::NAN)),
         ("`distill`", |j| j.distill = 1.5),
         ("`distill`", |j| j.distill = -0.1),
@@ -91,7 +100,8 @@ fn defaults_follow_the_method_and_the_rank() {
     assert_eq!((adapter.use_rslora, adapter.use_dora, adapter.targets.ensure_weight_tying), (false, false, false));
     assert_eq!(job.learning_rate(), 2e-4);
     assert_eq!(TrainJob { method: Method::Full, ..TrainJob::default() }.learning_rate(), 2e-5);
-    assert_eq!((job.total_steps(7), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(7)), (7, 21));
+    let sampler = job.sampler(vec![5; 7]).unwrap();
+    assert_eq!((job.total_steps(&sampler), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(&sampler)), (7, 21));
     let unknown = TrainJob { targets: Some(names(&["lm_head"])), ..TrainJob::default() };
     assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
 }

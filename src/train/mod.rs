@@ -4,7 +4,7 @@
 //! the dense model. `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence
 //! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
 //! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `job_rules.rs`,
-//! `keep.rs`) from files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose
+//! `job_data.rs`, `keep.rs`) from files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose
 //! checkpoints hold the state of the run (`saved_state.rs`). `forecast.rs` says what a run will
 //! take (`planned.rs`), and `probe.rs` exports the results of a forward and backward pass.
 
@@ -16,6 +16,7 @@ mod forecast;
 mod gradient_step;
 mod held;
 mod job;
+mod job_data;
 mod job_rules;
 mod keep;
 mod objective;
@@ -38,12 +39,13 @@ pub use distill::{Counts, Distill, Teacher, distilled_loss};
 pub use gradient_step::GradientStep;
 pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};
+pub use job_data::read_data;
 pub use keep::Keep;
 pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use planned::{Forecast, PlannedMemory};
 pub use probe::{ProbeRequest, file_shape, probe};
-pub use run::{dry_run, read_data, run, run_opened};
+pub use run::{dry_run, run, run_opened};
 pub use run_folder::RunFolder;
 pub use run_log::{EVAL, METRICS, read_steps};
 pub use save::save;

@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::chunk_length::ChunkLength;
+use super::chunk_length::{ChunkLength, candidates};
 use super::job::{Method, TrainJob};
+use super::job_data::lengths_of;
 use super::observer::EvalLine;
 use super::planned::PlannedMemory;
 use super::run_folder::RunFolder;
@@ -20,6 +21,7 @@ use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
+use crate::data::sampler::BatchLimit;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 use crate::optim::{matching_values, read_tensors, write_tensors};
@@ -60,7 +62,7 @@ impl Trainer {
         }
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
-        let (chunk, recompute) = (job.chunk.first(), job.recompute);
+        let (chunk, recompute) = (job.chunk.given(), job.recompute);
         let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
@@ -110,12 +112,14 @@ impl Trainer {
         examples: &[Example],
         attention: Attention,
     ) -> Result<EvalLine> {
-        let (mut sum, mut tokens) = (0.0, 0);
-        for part in examples.chunks(self.job.batch_size) {
-            let (loss, n) =
-                self.stepper.gradients().evaluate(device, &mut self.loaded, &Batch::new(part), attention)?;
+        let lengths = lengths_of(examples);
+        let (mut sum, mut tokens, mut start) = (0.0, 0, 0);
+        for end in self.job.batch_limit(&lengths).ends(lengths.iter().copied()) {
+            let batch = Batch::new(&examples[start..end]);
+            let (loss, n) = self.stepper.gradients().evaluate(device, &mut self.loaded, &batch, attention)?;
             sum += loss;
             tokens += n;
+            start = end;
         }
         crate::ensure!(tokens > 0, "no token of the validation data has a label: there is no loss to compute");
         let loss = sum / tokens as f64;
@@ -179,7 +183,7 @@ impl Trainer {
             Attention::Dense => 1,
             Attention::Lrsa(l) => l.lag(),
         };
-        chunk.candidates(n_tokens, lag)
+        candidates(chunk, n_tokens, lag)
     }
 
     /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.
@@ -218,11 +222,25 @@ impl Trainer {
         self.largest(examples).ids.len()
     }
 
-    /// A batch of the longest examples.
+    /// A batch of the longest examples. One that is filled by tokens takes the beginning of the last
+    /// example, so that no batch of a run has more tokens.
     fn largest(&self, examples: &[Example]) -> Batch {
+        let limit = self.job.batch_limit(&lengths_of(examples));
         let mut longest: Vec<&Example> = examples.iter().collect();
         longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
-        Batch::new(longest.into_iter().take(self.job.batch_size))
+        match limit {
+            BatchLimit::Examples(n) => Batch::new(longest.into_iter().take(n)),
+            BatchLimit::Tokens(most) => {
+                let most = most.max(longest.first().map_or(0, |e| e.ids.len()));
+                let part = |left: &mut usize, e: &Example| {
+                    let n = e.ids.len().min(*left);
+                    *left -= n;
+                    (n > 0).then(|| Example { ids: e.ids[..n].to_vec(), labels: e.labels[..n].to_vec() })
+                };
+                let parts: Vec<Example> = longest.into_iter().scan(most, |left, e| part(left, e)).collect();
+                Batch::new(&parts)
+            }
+        }
     }
 
     /// Adds advice on memory if the error is about a lack of it.
@@ -232,8 +250,9 @@ impl Trainer {
         }
         let recompute = if self.job.recompute { "" } else { "`recompute`, " };
         let chunk = if self.job.chunk == ChunkLength::Auto { "" } else { "a smaller `chunk`, " };
+        let size = if self.job.batch_tokens.is_some() { "batch_tokens" } else { "batch_size" };
         e.context(format!(
-            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}a smaller `batch_size` (with `accumulate`) or \
+            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}a smaller `{size}` (with `accumulate`) or \
              `max_length`"
         ))
     }

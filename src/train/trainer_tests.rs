@@ -6,6 +6,7 @@ use super::*;
 use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
 use crate::data::dataset::{Dataset, Split};
+use crate::data::token_count::TokenCount;
 use crate::gpu::CpuExecutor;
 use crate::train::{EVAL, METRICS, Observer, StepLine, Teacher};
 
@@ -143,6 +144,27 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     assert!(e.contains("not finite") && e.contains("lora_A") && e.contains("`lr`"), "{e}");
     assert_eq!(saved(), before);
     assert!(std::fs::read_dir(&out).unwrap().all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
+}
+
+#[test]
+fn no_batch_filled_by_tokens_takes_more_than_is_planned() {
+    let example = |n: usize, i: usize| {
+        let ids: Vec<u32> = (0..n).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+    };
+    let short: Vec<Example> = (0..60).map(|i| example(2 + i % 9, i)).collect();
+    let mixed = [short.clone(), vec![example(70, 0), example(90, 1), example(140, 2)]].concat();
+    for (examples, most) in [(short, 128), (mixed.clone(), 128), (mixed, 40)] {
+        let mut device = CpuExecutor::<f32>::new();
+        let job = TrainJob { batch_tokens: Some(TokenCount::Tokens(most)), epochs: Some(3), dropout: None, ..job() };
+        let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
+        let planned = trainer.planned_bytes(&mut device, &examples).unwrap();
+        let longest = examples.iter().map(|e| e.ids.len()).max().unwrap();
+        assert_eq!(trainer.most_tokens(&examples), most.max(longest));
+        let data = Dataset { train: Split { examples, ..Split::default() }, valid: None };
+        let summary = trainer.fit(&mut device, &data, None, &mut ()).unwrap();
+        assert!(summary.peak_bytes <= planned, "{most}: {} and {planned} bytes", summary.peak_bytes);
+    }
 }
 
 #[test]
