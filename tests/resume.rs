@@ -13,7 +13,7 @@ use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
-use longreach::train::{Keep, Method, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
+use longreach::train::{Keep, Method, ObjectiveKind, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
 
 /// Collects the losses and stops the run before a given step.
 struct Watch {
@@ -42,10 +42,15 @@ impl Observer for Watch {
 /// Seven examples of different lengths, up to four per step: two steps per epoch, the second one
 /// short.
 fn data() -> Dataset {
-    let example = |i: usize| {
-        let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
-        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
-    };
+    data_of(example)
+}
+
+fn example(i: usize) -> Example {
+    let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
+    Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
+}
+
+fn data_of(example: impl Fn(usize) -> Example) -> Dataset {
     Dataset { train: Split { examples: (0..7).map(example).collect(), ..Split::default() }, valid: None }
 }
 
@@ -85,7 +90,9 @@ fn train(
         trainer.load_state(device, state).unwrap();
     }
     let mut watch = Watch::stopping_after(stop_at);
-    trainer.fit(device, &data(), None, &mut watch).unwrap();
+    let pair = |i: usize| Example { rejected: Some(Box::new(example(7 - i))), ..example(i) };
+    let data = if job.objective.takes_pairs() { data_of(pair) } else { data() };
+    trainer.fit(device, &data, None, &mut watch).unwrap();
     (watch.losses, trainer.state(device).unwrap())
 }
 
@@ -110,6 +117,14 @@ fn five_steps_and_five_more_are_ten_on_the_cpu() {
         check(&mut CpuExecutor::<f32>::new(), &job(kind));
         check(&mut CpuExecutor::<f32>::new(), &full(kind));
     }
+}
+
+#[test]
+fn preference_training_goes_on_too() {
+    let device = &mut CpuExecutor::<f32>::new();
+    check(device, &TrainJob { objective: ObjectiveKind::Dpo, ..job(OptimizerKind::AdamW) });
+    check(device, &TrainJob { objective: ObjectiveKind::Orpo, recompute: true, ..job(OptimizerKind::AdamW) });
+    check(device, &TrainJob { objective: ObjectiveKind::Orpo, ..full(OptimizerKind::Sgd) });
 }
 
 #[test]

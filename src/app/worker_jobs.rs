@@ -28,6 +28,7 @@ pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
         eos: files.stop.first(),
         vocab_size: files.config().vocab,
         max_length: None,
+        pairs: false,
     };
     let data = reader.read(data).context("reading the training data")?;
     let examples = data.train.examples.iter().take(N_PREVIEWED);

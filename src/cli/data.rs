@@ -12,6 +12,7 @@ use crate::data::dataset::Reader;
 use crate::data::survey::{Listed, Part, Shown, Statistics, histogram, survey};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
+use crate::train::ObjectiveKind;
 
 /// Most tokens shown of an example.
 const MAX_TOKENS: usize = 2000;
@@ -32,6 +33,10 @@ pub struct DataArgs {
     /// Truncate longer examples to this many tokens, as train does
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// Objective to read the data for, as for train: of lines with a preference pair and another
+    /// form, dpo and orpo learn from the pair
+    #[arg(long, value_enum, default_value_t)]
+    objective: ObjectiveKind,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -49,6 +54,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
         eos: files.stop.first(),
         vocab_size: files.config().vocab,
         max_length: args.max_length,
+        pairs: args.objective.takes_pairs(),
     };
     let parts = survey(&reader, &args.data, args.examples, MAX_TOKENS)?;
     if let Some(text) = reader.tokenizer.and_then(Tokenizer::take_note) {
@@ -84,7 +90,7 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
         [] => String::new(),
     };
     let forms: Vec<_> = part.forms.iter().map(|(form, n)| format!("{n} {}", form.name())).collect();
-    print_line(&format!("{}: {} examples in {files}", part.name, part.tokens.len()))?;
+    print_line(&format!("{}: {} examples in {files}", part.name, part.n_examples))?;
     print_line(&format!("  forms    {}", if forms.is_empty() { "none".to_owned() } else { forms.join(", ") }))?;
     let (tokens, learnt) = (Statistics::of(&part.tokens), Statistics::of(&part.learnt));
     let line = |s: Statistics| {
@@ -108,6 +114,10 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
             shown.n_learnt
         ))?;
         print_line(&marked(shown, is_coloured))?;
+        if let Some(rejected) = &shown.rejected {
+            print_line(&format!("rejected: {} tokens, {} learnt", rejected.n_tokens, rejected.n_learnt))?;
+            print_line(&marked(rejected, is_coloured))?;
+        }
     }
     print_line("")
 }
@@ -157,7 +167,7 @@ fn to_json(part: &Part) -> Json {
     };
     let bin = |(most, n): (usize, usize)| json!({ "up_to": most, "examples": n });
     let piece = |(text, is_learnt): &(String, bool)| json!({ "text": text, "learnt": is_learnt });
-    let shown = |shown: &Shown| {
+    let sequence = |shown: &Shown| {
         json!({
             "place": shown.place,
             "form": shown.form.name(),
@@ -167,11 +177,18 @@ fn to_json(part: &Part) -> Json {
             "more_tokens": shown.n_more,
         })
     };
+    let shown = |shown: &Shown| {
+        let mut of_example = sequence(shown);
+        if let Some(rejected) = &shown.rejected {
+            of_example["rejected"] = sequence(rejected);
+        }
+        of_example
+    };
     let forms: serde_json::Map<_, _> = part.forms.iter().map(|(form, n)| (form.name().to_owned(), json!(n))).collect();
     json!({
         "name": part.name,
         "files": part.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-        "examples": part.tokens.len(),
+        "examples": part.n_examples,
         "forms": forms,
         "tokens": statistics(&part.tokens),
         "learnt": statistics(&part.learnt),
@@ -191,7 +208,15 @@ mod tests {
     #[test]
     fn learnt_parts_are_in_brackets_and_control_letters_are_escaped() {
         let pieces = vec![("a\u{1b}[2J\n".to_owned(), false), ("b".to_owned(), true)];
-        let shown = Shown { place: String::new(), form: Form::Text, n_tokens: 9, n_learnt: 1, pieces, n_more: 7 };
+        let shown = Shown {
+            place: String::new(),
+            form: Form::Text,
+            n_tokens: 9,
+            n_learnt: 1,
+            pieces,
+            n_more: 7,
+            rejected: None,
+        };
         assert_eq!(marked(&shown, false), "a\\u{1b}[2J\n⟦b⟧ … and 7 more tokens");
         assert_eq!(marked(&shown, true), "a\\u{1b}[2J\n\u{1b}[32m⟦b⟧\u{1b}[0m … and 7 more tokens");
     }

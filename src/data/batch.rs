@@ -30,10 +30,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Concatenates examples. Skips empty ones.
+    /// Concatenates the sequences of examples: of a preference pair, the chosen one and then the
+    /// rejected one. Skips empty ones.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
         let mut batch = Self::default();
-        for example in examples.into_iter().filter(|e| !e.ids.is_empty()) {
+        for example in examples.into_iter().flat_map(Example::sequences).filter(|e| !e.ids.is_empty()) {
             assert_eq!(example.ids.len(), example.labels.len(), "an example has one label per token");
             batch.sequences.push((batch.ids.len(), example.ids.len()));
             batch.ids.extend_from_slice(&example.ids);
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     fn example(ids: &[u32], labels: &[i32]) -> Example {
-        Example { ids: ids.to_vec(), labels: labels.to_vec() }
+        Example { ids: ids.to_vec(), labels: labels.to_vec(), rejected: None }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Read {
     pub form: Form,
     /// Truncated to the maximum length.
     pub example: Example,
-    /// Tokens before the truncation.
+    /// Tokens of all its sequences before the truncation.
     pub n_tokens: usize,
 }
 
@@ -62,8 +62,13 @@ impl Reader<'_> {
         for path in paths {
             self.each(path, &mut |_, read| {
                 let Read { example, n_tokens, .. } = read?;
-                split.n_truncated += usize::from(n_tokens > example.ids.len());
-                if example.n_targets() == 0 {
+                let alike = |other: &Example| other.rejected.is_some() == example.rejected.is_some();
+                crate::ensure!(
+                    split.examples.last().is_none_or(alike),
+                    "preference pairs and other examples are mixed: keep them in data sets of their own"
+                );
+                split.n_truncated += usize::from(n_tokens > example.n_tokens());
+                if !example.trains() {
                     split.n_dropped += 1;
                 } else {
                     split.examples.push(example);
@@ -91,14 +96,13 @@ impl Reader<'_> {
 
     fn example(&self, content: Content<'_>) -> Result<Read> {
         let (form, line) = match content {
-            Content::Json(text) => Line::parse(text)?,
+            Content::Json(text) => Line::parse(text, self.pairs)?,
             Content::Document(text) => (Form::Document, Line::Text(text)),
         };
         let mut example = self.tokens_of(line)?;
-        let n_tokens = example.ids.len();
+        let n_tokens = example.n_tokens();
         if let Some(max) = self.max_length {
-            example.ids.truncate(max);
-            example.labels.truncate(max);
+            example.truncate(max);
         }
         Ok(Read { form, example, n_tokens })
     }

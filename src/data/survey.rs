@@ -20,9 +20,12 @@ pub struct Part {
     pub files: Vec<PathBuf>,
     /// Number of records in each form, without refused ones.
     pub forms: BTreeMap<Form, usize>,
-    /// Tokens of each example, after truncation, without those left out.
+    /// Examples, without those left out.
+    pub n_examples: usize,
+    /// Tokens of each sequence, after truncation, without those left out. A preference pair has two
+    /// sequences.
     pub tokens: Vec<usize>,
-    /// Tokens of each example that are learnt.
+    /// Tokens of each sequence that are learnt.
     pub learnt: Vec<usize>,
     /// Truncated records.
     pub cut: Listed,
@@ -60,6 +63,8 @@ pub struct Shown {
     pub pieces: Vec<Piece>,
     /// Tokens after the pieces, which are not shown.
     pub n_more: usize,
+    /// The sequence with the rejected answer of a preference pair.
+    pub rejected: Option<Box<Shown>>,
 }
 
 /// Text of an example, and whether it is learnt.
@@ -85,6 +90,7 @@ fn part(
         name,
         files,
         forms: BTreeMap::new(),
+        n_examples: 0,
         tokens: Vec::new(),
         learnt: Vec::new(),
         cut: Listed::default(),
@@ -104,8 +110,8 @@ fn part(
                 }
             };
             part.add(&place, &read);
-            if part.shown.len() < n_shown && read.example.n_targets() > 0 {
-                part.shown.push(shown(reader, place, &read, max_tokens)?);
+            if part.shown.len() < n_shown && read.example.trains() {
+                part.shown.push(shown(reader, &place, (read.form, &read.example), max_tokens)?);
             }
             Ok(())
         })?;
@@ -117,29 +123,36 @@ impl Part {
     fn add(&mut self, place: &str, read: &Read) {
         let Read { form, example, n_tokens } = read;
         *self.forms.entry(*form).or_default() += 1;
-        let n = example.ids.len();
+        let n = example.n_tokens();
         if *n_tokens > n {
             self.cut.add(place, format!("{n_tokens} tokens are cut to {n}"));
         }
-        match example.n_targets() {
-            0 => self.left_out.add(place, "no token to learn".to_owned()),
-            n_learnt => {
-                self.tokens.push(n);
-                self.learnt.push(n_learnt);
-            }
+        if !example.trains() {
+            return self.left_out.add(place, "no token to learn".to_owned());
+        }
+        self.n_examples += 1;
+        for sequence in example.sequences() {
+            self.tokens.push(sequence.ids.len());
+            self.learnt.push(sequence.n_targets());
         }
     }
 }
 
-fn shown(reader: &Reader<'_>, place: String, read: &Read, max_tokens: usize) -> Result<Shown> {
-    let example = &read.example;
-    let pieces = pieces(reader.tokenizer, example, max_tokens)?;
+fn shown(reader: &Reader<'_>, place: &str, (form, example): (Form, &Example), max_tokens: usize) -> Result<Shown> {
+    let rejected = example.rejected.as_deref().map(|rejected| shown(reader, place, (form, rejected), max_tokens));
     let n_tokens = example.ids.len();
-    let n_more = n_tokens.saturating_sub(max_tokens);
-    Ok(Shown { place, form: read.form, n_tokens, n_learnt: example.n_targets(), pieces, n_more })
+    Ok(Shown {
+        place: place.to_owned(),
+        form,
+        n_tokens,
+        n_learnt: example.n_targets(),
+        pieces: pieces(reader.tokenizer, example, max_tokens)?,
+        n_more: n_tokens.saturating_sub(max_tokens),
+        rejected: rejected.transpose()?.map(Box::new),
+    })
 }
 
-/// The text of the first `max_tokens` tokens of an example, split where the loss starts or stops to
+/// The text of the first `max_tokens` tokens of an example (the chosen sequence of a pair), split where the loss starts or stops to
 /// count. Without a tokenizer, the ids.
 pub fn pieces(tokenizer: Option<&Tokenizer>, example: &Example, max_tokens: usize) -> Result<Vec<Piece>> {
     let ids = &example.ids[..example.ids.len().min(max_tokens)];
@@ -217,7 +230,8 @@ mod tests {
         ];
         std::fs::write(dir.path().join("train.jsonl"), lines.join("\n")).unwrap();
         std::fs::write(dir.path().join("test.jsonl"), lines[0]).unwrap();
-        let reader = Reader { tokenizer: None, template: None, eos: None, vocab_size: 9, max_length: Some(4) };
+        let reader =
+            Reader { tokenizer: None, template: None, eos: None, vocab_size: 9, max_length: Some(4), pairs: false };
         let parts = survey(&reader, dir.path(), 1, 2).unwrap();
         assert_eq!(parts.iter().map(|part| part.name).collect::<Vec<_>>(), ["train", "test"]);
         let train = &parts[0];

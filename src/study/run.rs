@@ -230,6 +230,7 @@ impl Study<'_> {
                 eos: self.files.stop.first(),
                 vocab_size: self.files.config().vocab,
                 max_length: None,
+                pairs: false,
             };
             let mut text = String::new();
             for example in reader.read_file(&file)?.examples {

@@ -27,6 +27,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let examples = &data.train.examples;
+        self.job.objective.check(examples)?;
         let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
         sampler.seek(self.place.0, self.place.1)?;
         let total = self.job.total_steps(sampler.steps_per_epoch());
@@ -228,7 +229,8 @@ impl Run<'_, '_> {
         let seconds = self.clock.done(report.done);
         let bytes = self.device.memory().peak_bytes();
         let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
-        let line = StepLine { step, loss, ce, kl, lr, grad_norm, tokens, seconds, bytes };
+        let pairs = report.pairs;
+        let line = StepLine { step, loss, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;

@@ -18,7 +18,7 @@ impl Trainer {
         let available_bytes = device.runs_references().then(available_host_bytes).flatten().map(|free| free + loaded);
         let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
         let steps = self.job.total_steps(sampler.steps_per_epoch());
-        let n_tokens: usize = examples.iter().map(|e| e.ids.len()).sum();
+        let n_tokens: usize = examples.iter().map(Example::n_tokens).sum();
         let tokens_per_step = n_tokens as f64 / sampler.steps_per_epoch() as f64;
         let seconds_per_step = if measures {
             let chosen = sampler.next_step();
@@ -40,8 +40,7 @@ impl Trainer {
         let attention = self.attention_of(1, total)?;
         let mut measure = || -> Result<f64> {
             let start = Instant::now();
-            let distill = self.job.distillation();
-            self.stepper.gradients().run(device, &mut self.loaded, batches, attention, None, distill)?;
+            self.stepper.run_gradients(device, &mut self.loaded, batches, attention, None)?;
             device.wait()?;
             Ok(start.elapsed().as_secs_f64())
         };

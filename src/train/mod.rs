@@ -2,7 +2,8 @@
 //!
 //! `objective.rs` computes the loss of a batch and `distill.rs` that of a student that learns from
 //! the dense model. `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence
-//! chunk by chunk, and `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in
+//! chunk by chunk, and `stepper.rs` runs one optimiser step. `preference.rs` computes the loss of
+//! pairs. `trainer.rs` holds the model in
 //! training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`, `job_rules.rs`,
 //! `keep.rs`) from files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose
 //! checkpoints hold the state of the run (`saved_state.rs`). `forecast.rs` says what a run will
@@ -20,6 +21,7 @@ mod keep;
 mod objective;
 mod observer;
 mod planned;
+mod preference;
 mod probe;
 mod run;
 mod run_folder;
@@ -41,6 +43,7 @@ pub use keep::Keep;
 pub use objective::{LossRows, Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
 pub use planned::{Forecast, PlannedMemory};
+pub use preference::{ObjectiveKind, PairCounts, PairStats, Preference};
 pub use probe::{ProbeRequest, file_shape, probe};
 pub use run::{dry_run, read_data, run, run_opened};
 pub use run_folder::RunFolder;

@@ -1,10 +1,11 @@
-//! The training loss of one flat batch: next-token cross-entropy over the labelled tokens, and with
-//! a teacher the divergence from it over all tokens.
+//! The training loss of one flat batch: next-token cross-entropy over the labelled tokens, with a
+//! teacher the divergence from it over all tokens, or the loss of preference pairs.
 
 use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::distill::{Teacher, distilled_loss};
+use super::preference::{PairCounts, Preference, UploadedPairs};
 use crate::attention::{Attention, TrainingLayouts};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
@@ -33,6 +34,9 @@ pub struct Objective {
     /// The teacher, and the factor of the summed divergence from it: its weight / positions of the
     /// whole optimiser step that have a next token.
     pub distill: Option<(Teacher, f32)>,
+    /// The loss of preference pairs instead of cross-entropy, and the counts of the whole optimiser
+    /// step.
+    pub preference: Option<(Preference, PairCounts)>,
     /// Where to copy the selected indices, if wanted.
     pub kept: Option<KeptLog>,
 }
@@ -53,6 +57,8 @@ pub struct UploadedBatch {
     teacher: Option<(TrainingContext, f32)>,
     /// `None` if there are none.
     rows: Option<LossRows>,
+    /// The pairs of preference training, which then has no other loss.
+    pairs: Option<UploadedPairs>,
 }
 
 /// The rows of the loss among consecutive tokens, on the device: those with a label, and with a
@@ -72,6 +78,8 @@ pub(super) struct Sums {
     pub(super) loss: Tensor,
     /// Σ cross-entropy and Σ divergence of distillation, without their factors.
     pub(super) parts: [Tensor; 2],
+    /// [1, 4]: the sums over preference pairs.
+    pub(super) pairs: Tensor,
 }
 
 impl UploadedBatch {
@@ -100,8 +108,12 @@ impl UploadedBatch {
             }
         };
         let ends: HashSet<usize> = batch.sequences.iter().map(|&(start, n)| start + n - 1).collect();
-        let rows = LossRows::upload(device, &batch.labels_shifted, |row| teacher.is_some() && !ends.contains(&row))?;
-        Ok(Self { ids, context, teacher, rows })
+        let rows = match objective.preference {
+            Some(_) => None,
+            None => LossRows::upload(device, &batch.labels_shifted, |row| teacher.is_some() && !ends.contains(&row))?,
+        };
+        let pairs = objective.preference.map(|preference| UploadedPairs::new(device, batch, preference)).transpose()?;
+        Ok(Self { ids, context, teacher, rows, pairs })
     }
 
     /// Appends the forward pass of the model: final hidden states [tokens, hidden].
@@ -115,6 +127,29 @@ impl UploadedBatch {
         let Some((context, _)) = &self.teacher else { return Ok(None) };
         let hidden = model.forward(tape, &self.ids, context)?;
         Ok(Some(self.rows()?.of(tape, &hidden)?.tensor))
+    }
+
+    /// Appends the forward pass of the reference model to an inference tape: its losses in the rows
+    /// of preference pairs, or `None` where the loss has no reference.
+    pub(super) fn reference_losses(&self, tape: &mut Tape, model: &Llama, max_elements: usize) -> Result<Option<Span>> {
+        let Some(pairs) = self.pairs.as_ref().filter(|pairs| pairs.has_reference()) else { return Ok(None) };
+        let context = TrainingContext { adapters: Adapters::Reference, kept: None, ..self.context.clone() };
+        let hidden = model.forward(tape, &self.ids, &context)?;
+        pairs.losses(tape, model, &hidden, max_elements).map(Some)
+    }
+
+    /// Appends the loss [1, 1] of preference pairs, and adds it and their statistics to the sums.
+    /// `None` for other batches.
+    pub(super) fn pair_loss(
+        &self,
+        tape: &mut Tape,
+        model: &Llama,
+        (hidden, reference): (&Var, Option<&Span>),
+        sums: &Sums,
+        max_elements: usize,
+    ) -> Result<Option<Var>> {
+        let loss = |pairs: &UploadedPairs| pairs.summed_loss(tape, model, (hidden, reference), sums, max_elements);
+        self.pairs.as_ref().map(loss).transpose()
     }
 
     fn rows(&self) -> Result<&LossRows> {
@@ -172,6 +207,11 @@ impl LossRows {
             upload_words(device, "labels", &labels)?,
         ];
         Ok(Some(Self { tables, n_tokens: labels_shifted.len() }))
+    }
+
+    /// The label of each row.
+    pub(super) fn labels(&self) -> &Span {
+        &self.tables[2]
     }
 
     /// The rows of the loss among the hidden states of all tokens.

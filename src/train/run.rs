@@ -7,6 +7,7 @@ use super::chunk_length::ChunkLength;
 use super::job::{Method, TrainJob};
 use super::observer::{Observer, Summary};
 use super::planned::Forecast;
+use super::preference::ObjectiveKind;
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
 use crate::attention::Attention;
@@ -14,6 +15,7 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::data::dataset::{Dataset, Example, Reader, Split};
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
+use crate::optim::require;
 use crate::text::tokenizer::Tokenizer;
 
 /// Runs a job.
@@ -71,6 +73,13 @@ fn prepared<'a>(
     device: &mut dyn Executor,
     observer: &mut dyn Observer,
 ) -> Result<(RunFolder<'a>, Dataset, Trainer)> {
+    if let Some(adapter) = job.adapter.as_deref().filter(|_| job.objective == ObjectiveKind::Dpo) {
+        let is_out = adapter.canonicalize().is_ok_and(|adapter| job.out.canonicalize().is_ok_and(|out| out == adapter));
+        require(!is_out, || {
+            "`out` is the folder of `adapter`, which `objective` dpo compares with during the whole run: choose another one"
+                .into()
+        })?;
+    }
     let folder = RunFolder::open(job, files)?;
     if job.method == Method::Full {
         // Fails now rather than at the first save.
@@ -98,8 +107,8 @@ fn prepared<'a>(
 fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<String> {
     let Attention::Lrsa(lrsa) = attention else { return None };
     let shortest = lrsa.sink() + 2 * lrsa.lag();
-    let n = examples.iter().filter(|e| e.ids.len() > shortest).count();
-    let longest = examples.iter().map(|e| e.ids.len()).max()?;
+    let n = examples.iter().filter(|e| e.longest() > shortest).count();
+    let longest = examples.iter().map(Example::longest).max()?;
     if 2 * n >= examples.len() {
         return None;
     }
@@ -134,6 +143,7 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         eos: files.stop.first(),
         vocab_size: files.config().vocab,
         max_length: job.max_length,
+        pairs: job.objective.takes_pairs(),
     };
     if !job.data.exists() {
         return Err(Error::usage(format!("`data` {} does not exist", job.data.display())));
@@ -145,8 +155,9 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
     let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
     let mut longest = 0;
     for (name, split) in splits.into_iter().filter_map(|(name, split)| split.map(|s| (name, s))) {
+        job.objective.check(&split.examples).with_context(|| job.data.display().to_string())?;
         note_losses(name, split, job, observer);
-        longest = split.examples.iter().map(|e| e.ids.len()).fold(longest, usize::max);
+        longest = split.examples.iter().map(Example::longest).fold(longest, usize::max);
     }
     if longest > limit {
         return Err(Error::usage(format!(

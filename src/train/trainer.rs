@@ -9,6 +9,7 @@ use super::chunk_length::ChunkLength;
 use super::job::{Method, TrainJob};
 use super::observer::EvalLine;
 use super::planned::PlannedMemory;
+use super::preference::ObjectiveKind;
 use super::run_folder::RunFolder;
 use super::save::save;
 use super::state::TrainerState;
@@ -52,16 +53,25 @@ impl Trainer {
         let attention = job.attention(files.recorded)?;
         let (adapter, train) = match job.method {
             Method::Full => (None, Train::All(job.decay)),
-            Method::Lora => (Some(adapter_of(files, job)?), Train::Adapter(job.decay)),
+            Method::Lora => {
+                // A new adapter begins as none, which is the reference then.
+                let continued = job.objective == ObjectiveKind::Dpo && files.adapter.is_some();
+                let train = if continued { Train::AdapterWithReference } else { Train::Adapter };
+                (Some(adapter_of(files, job)?), train(job.decay))
+            }
         };
         let distill = job.distillation();
         if let Some(distill) = distill {
             distill.teacher.check(adapter.as_ref().map(|a| &a.config))?;
         }
+        let preference = job.preference();
+        if let Some(preference) = preference {
+            preference.check(adapter.as_ref().map(|a| &a.config))?;
+        }
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
         let (chunk, recompute) = (job.chunk.first(), job.recompute);
-        let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill };
+        let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill, preference };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
         Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
@@ -102,14 +112,23 @@ impl Trainer {
         self.job.attention_of(self.attention, step, total)
     }
 
-    /// Mean loss over the labelled tokens of `examples` with any attention, without dropout or
-    /// training.
+    /// Mean loss over the labelled tokens of `examples`, or over their preference pairs, with any
+    /// attention, without dropout or training.
     pub fn evaluate(
         &mut self,
         device: &mut dyn Executor,
         examples: &[Example],
         attention: Attention,
     ) -> Result<EvalLine> {
+        self.job.objective.check(examples)?;
+        if let Some(preference) = self.job.preference() {
+            crate::ensure!(!examples.is_empty(), "the validation data has no pairs: there is no loss to compute");
+            let batches: Vec<Batch> = examples.chunks(self.job.batch_size).map(Batch::new).collect();
+            let tokens = batches.iter().map(|b| b.n_targets).sum();
+            let step = self.stepper.gradients();
+            let (loss, pairs) = step.evaluate_pairs(device, &mut self.loaded, &batches, attention, preference)?;
+            return Ok(EvalLine { step: self.n_steps(), loss, perplexity: None, pairs: Some(pairs), tokens });
+        }
         let (mut sum, mut tokens) = (0.0, 0);
         for part in examples.chunks(self.job.batch_size) {
             let (loss, n) =
@@ -119,7 +138,7 @@ impl Trainer {
         }
         crate::ensure!(tokens > 0, "no token of the validation data has a label: there is no loss to compute");
         let loss = sum / tokens as f64;
-        Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
+        Ok(EvalLine { step: self.n_steps(), loss, perplexity: Some(loss.exp()), pairs: None, tokens })
     }
 
     /// Saves a checkpoint of this step, and its adapter or model as the result, in a run's folder.
@@ -165,7 +184,10 @@ impl Trainer {
             Attention::Dense => 1,
             Attention::Lrsa(l) => l.lag(),
         };
-        self.job.chunk.candidates(n_tokens, lag)
+        match self.job.preference() {
+            None => self.job.chunk.candidates(n_tokens, lag),
+            Some(_) => vec![None], // pairs do not stream
+        }
     }
 
     /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.
@@ -207,7 +229,7 @@ impl Trainer {
     /// A batch of the longest examples.
     fn largest(&self, examples: &[Example]) -> Batch {
         let mut longest: Vec<&Example> = examples.iter().collect();
-        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
+        longest.sort_by_key(|e| std::cmp::Reverse(e.n_tokens()));
         Batch::new(longest.into_iter().take(self.job.batch_size))
     }
 

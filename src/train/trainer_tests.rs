@@ -47,7 +47,7 @@ fn files(adapter: Option<&Path>) -> ModelFiles {
 fn split(n: usize) -> Split {
     let example = |i: usize| {
         let ids: Vec<u32> = (0..40 + i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
-        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
     };
     Split { examples: (0..n).map(example).collect(), ..Split::default() }
 }
