@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::distill::{Counts, Distill};
-use super::objective::{Objective, Sums, UploadedBatch};
+use super::loss_rows::Sums;
+use super::objective::{Objective, UploadedBatch};
 use super::preference::{PairCounts, PairStats, Preference};
 use super::streamed::{Backward, Piece, StreamedSequence, pieces};
 use crate::attention::Attention;

@@ -8,7 +8,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::objective::{LossRows, Sums};
+use super::loss_rows::{LossRows, Sums};
 use crate::autograd::{Tape, Var};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::data::batch::Batch;

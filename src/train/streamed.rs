@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::distill::Teacher;
-use super::objective::{LossRows, Objective, Sums};
+use super::loss_rows::{LossRows, Sums};
+use super::objective::Objective;
 use crate::attention::{Attention, Pass, Stream, StreamChunk, chunks_of};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
