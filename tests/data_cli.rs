@@ -41,6 +41,36 @@ fn examples_are_shown_with_their_learnt_parts() {
 }
 
 #[test]
+fn pairs_are_shown_with_both_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = [
+        r#"{"prompt": "Once upon", "chosen": " a time", "rejected": " a cat sat"}"#,
+        r#"{"chosen": "Lily ran home.", "rejected": "Lily ran fast."}"#,
+        r#"{"text": "Tom ran.", "chosen": "a", "rejected": "b"}"#,
+    ];
+    std::fs::write(dir.path().join("train.jsonl"), lines[..2].join("\n")).unwrap();
+    let shown = data(dir.path(), &[]);
+    for words in [
+        "train: 2 examples in",
+        "2 chosen and rejected",
+        "<s>Once upon⟦ a time</s>⟧",
+        "rejected: ",
+        "<s>Once upon⟦ a cat sat</s>⟧",
+        "<s>Lily ran⟦ home.</s>⟧",
+        "<s>Lily ran⟦ fast.</s>⟧",
+    ] {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    let json = data(dir.path(), &["--json"]).json();
+    assert_eq!(json["parts"][0]["examples"], 2);
+    assert!(json["parts"][0]["shown"][0]["rejected"]["learnt"].as_u64().unwrap() > 1, "{json}");
+    // A line with another form is a pair only for an objective that learns from pairs.
+    std::fs::write(dir.path().join("train.jsonl"), lines[2]).unwrap();
+    let form = |more: &[&str]| data(dir.path(), more).stdout.contains("1 chosen and rejected");
+    assert!(!form(&[]) && form(&["--objective", "dpo"]) && form(&["--objective", "orpo"]));
+}
+
+#[test]
 fn lines_that_cannot_be_read_are_all_listed() {
     let dir = tempfile::tempdir().unwrap();
     let lines = "{\"text\": \"a\"}\n{\"text\": null}\n\n{\"question\": \"a\"}\n";

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use longreach::attention::{Attention, Cache, Heads, Lrsa};
 use longreach::checkpoint::model_files::ModelFiles;
+use longreach::data::token_count::TokenCount;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
     Alternative, Alternatives, Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features,
@@ -309,10 +310,11 @@ fn a_refusal_names_settings_that_fit() {
     let whole = TrainJob { steps: Some(1), max_positions: Some(1000), ..job(dir.path(), &[900, 700, 600, 500, 40]) };
     let fixed = TrainJob { chunk: ChunkLength::Tokens(900), ..whole.clone() };
     let pairs = TrainJob { batch_size: 4, ..fixed.clone() };
+    let tokens = TrainJob { batch_tokens: Some(TokenCount::Tokens(2700)), ..fixed.clone() };
     let mut words = std::collections::BTreeSet::new();
-    for (job, mib) in
-        [(&fixed, 30), (&fixed, 12), (&fixed, 6), (&pairs, 90), (&pairs, 30), (&pairs, 12), (&whole, 4), (&whole, 3)]
-    {
+    let all =
+        [(&fixed, 30), (&fixed, 12), (&fixed, 6), (&pairs, 90), (&pairs, 30), (&pairs, 12), (&whole, 4), (&whole, 3)];
+    for (job, mib) in all.into_iter().chain([(&tokens, 90), (&tokens, 30), (&tokens, 12), (&tokens, 4)]) {
         let cpu = || CpuExecutor::<f32>::new().pretending_memory(mib << 20);
         let Err(refused) = run(job, &mut cpu(), &mut ()) else { continue };
         let text = refused.to_string();
@@ -328,11 +330,16 @@ fn a_refusal_names_settings_that_fit() {
                 (n, named(settings, "accumulate").expect("as many sequences a step"));
             assert_eq!(nearest.batch_size * nearest.accumulate, job.batch_size * job.accumulate, "{settings}");
         }
+        if let Some(n) = named(settings, "batch_tokens") {
+            let accumulate = named(settings, "accumulate").expect("as many tokens a step");
+            assert!(n * accumulate >= 2700, "{settings}");
+            (nearest.batch_tokens, nearest.accumulate) = (Some(TokenCount::Tokens(n)), accumulate);
+        }
         nearest.max_length = named(settings, "max_length");
         run(&nearest, &mut cpu(), &mut ()).unwrap_or_else(|e| panic!("{mib} MiB with {settings}: {e}"));
         std::fs::remove_dir_all(&job.out).unwrap();
     }
-    let all = ["accumulate", "batch_size", "chunk", "max_length", "recompute"];
+    let all = ["accumulate", "batch_size", "batch_tokens", "chunk", "max_length", "recompute"];
     assert_eq!(words, all.map(String::from).into(), "each setting is the nearest somewhere");
 }
 

@@ -25,7 +25,7 @@ fn peak_bytes(n: usize, attention: Attention, settings: StepSettings) -> [u64; 2
     let mut loaded = load(&mut device, &source, Some(&adapter), Train::Adapter(job.decay)).unwrap();
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
     let labels = ids.iter().map(|&id| id as i32).collect();
-    let batch = [Batch::new(&[Example { ids, labels }])];
+    let batch = [Batch::new(&[Example { ids, labels, rejected: None }])];
     let mut stepper = Stepper::new(&mut device, &loaded, Box::new(AdamW::default()), settings).unwrap();
     let planned = stepper.planned_bytes(&mut device, &mut loaded, &batch[0], attention).unwrap();
     device.reset_peak();

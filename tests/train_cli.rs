@@ -272,6 +272,46 @@ fn bad_flags_are_refused_before_any_work() {
 }
 
 #[test]
+fn objectives_are_refused_with_data_or_settings_that_do_not_fit() {
+    let pairs = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    assert_refused(Some(GOOD), &["--objective", "dpo"], &[2], &["--objective dpo", "\"chosen\""]);
+    assert_refused(Some(GOOD), &["--beta", "0.5"], &[2], &["--beta", "--objective"]);
+    assert_refused(Some(GOOD), &["--objective", "dpo", "--method", "full"], &[2], &["--method lora", "orpo"]);
+    assert_refused(Some(GOOD), &["--objective", "orpo", "--chunk", "64"], &[2], &["--chunk"]);
+    assert_refused(Some(pairs), &[], &[1], &["no tokenizer"]);
+}
+
+#[test]
+fn preference_training_logs_rewards() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |word: &str| {
+        format!(r#"{{"prompt": "Once upon a", "chosen": " time there was {word}.", "rejected": " {word} and {word}"}}"#)
+    };
+    let text_of_pairs = ["Lily", "Tom", "a cat"].map(pair).join("\n");
+    for file in ["train.jsonl", "valid.jsonl"] {
+        std::fs::write(dir.path().join(file), &text_of_pairs).unwrap();
+    }
+    let (model, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k"), dir.path().join("out"));
+    let args = ["--model", text(&model), "--data", text(dir.path()), "--out", text(&out), "--steps", "3", "--json"];
+    let refused = train(&args);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && stderr.contains("--objective dpo or orpo"), "{stderr}");
+    for (objective, told) in [("dpo", "DPO with beta 0.1 against"), ("orpo", "ORPO with beta 0.1")] {
+        let done = train(&[&args[..], &["--objective", objective, "--batch-size", "2", "--overwrite"]].concat());
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && stderr.contains(told) && stderr.contains("accuracy"), "{stderr}");
+        let (steps, evaluations) = (lines(&out.join("metrics.jsonl")), lines(&out.join("eval.jsonl")));
+        assert_eq!((steps.len(), evaluations.len()), (3, 1));
+        for line in steps.iter().chain(&evaluations) {
+            let value = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key} in {line}"));
+            let margin = value("rewards_chosen") - value("rewards_rejected");
+            assert!((value("margin") - margin).abs() < 1e-9 && (0.0..=1.0).contains(&value("accuracy")), "{line}");
+        }
+        assert!(evaluations[0].get("perplexity").is_none() && steps[0].get("kl").is_none());
+    }
+}
+
+#[test]
 fn sequences_beyond_the_models_positions_need_permission() {
     let long = format!("{{\"input_ids\": {:?}}}\n", (0..600).map(|i| i % 300).collect::<Vec<u32>>());
     assert_refused(Some(&long), &[], &[2], &["600 tokens", "512 positions", "--max-positions 600", "RoPE"]);

@@ -18,7 +18,7 @@ use crate::data::token_count::TokenCount;
 use crate::data::token_statistics::TokenStatistics;
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::TrainJob;
+use crate::train::{ObjectiveKind, TrainJob};
 
 /// Most tokens shown of an example.
 const MAX_TOKENS: usize = 2000;
@@ -65,6 +65,10 @@ pub struct DataArgs {
     order: Order,
     #[command(flatten)]
     attention: AttentionArgs,
+    /// Objective to read the data for, as for train: of lines with a preference pair and another
+    /// form, dpo and orpo learn from the pair
+    #[arg(long, value_enum, default_value_t)]
+    objective: ObjectiveKind,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -75,6 +79,7 @@ impl DataArgs {
     fn job(&self) -> TrainJob {
         TrainJob {
             data: self.data.clone(),
+            objective: self.objective,
             max_length: self.max_length,
             long: self.long,
             overlap: self.overlap,
@@ -103,10 +108,11 @@ pub fn run(args: &DataArgs) -> Result<()> {
     if let Some(text) = reader.tokenizer.and_then(Tokenizer::take_note) {
         note(&format!("note: {text}"));
     }
-    let training = parts.first().filter(|train| !train.tokens.is_empty());
+    let training = parts.first().filter(|train| !train.lengths.is_empty());
     let of = |train: &Part| {
         let labelled = train.learnt.iter().sum();
-        TokenStatistics::of(train.tokens.clone(), labelled, job.batching(&train.tokens), attention)
+        let batching = job.batching(&train.lengths);
+        TokenStatistics::of(train.lengths.clone(), (&train.tokens, labelled), batching, attention)
     };
     let training = training.map(of).transpose()?;
     if args.json {
@@ -147,7 +153,7 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
     };
     let forms: Vec<_> = part.forms.iter().map(|(form, n)| format!("{n} {}", form.name())).collect();
     let from = if part.is_held_out { "held out of" } else { "in" };
-    print_line(&format!("{}: {} examples {from} {files}", part.name, part.tokens.len()))?;
+    print_line(&format!("{}: {} examples {from} {files}", part.name, part.lengths.len()))?;
     print_line(&format!("  forms    {}", if forms.is_empty() { "none".to_owned() } else { forms.join(", ") }))?;
     let (tokens, learnt) = (Statistics::of(&part.tokens), Statistics::of(&part.learnt));
     let line = |s: Statistics| {
@@ -177,6 +183,10 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
             shown.n_learnt
         ))?;
         print_line(&marked(shown, is_coloured))?;
+        if let Some(rejected) = &shown.rejected {
+            print_line(&format!("rejected: {} tokens, {} learnt", rejected.n_tokens, rejected.n_learnt))?;
+            print_line(&marked(rejected, is_coloured))?;
+        }
     }
     print_line("")
 }
@@ -226,7 +236,7 @@ fn to_json(part: &Part) -> Json {
     };
     let bin = |(most, n): (usize, usize)| json!({ "up_to": most, "examples": n });
     let piece = |(text, is_learnt): &(String, bool)| json!({ "text": text, "learnt": is_learnt });
-    let shown = |shown: &Shown| {
+    let sequence = |shown: &Shown| {
         json!({
             "place": shown.place,
             "form": shown.form.name(),
@@ -236,12 +246,19 @@ fn to_json(part: &Part) -> Json {
             "more_tokens": shown.n_more,
         })
     };
+    let shown = |shown: &Shown| {
+        let mut of_example = sequence(shown);
+        if let Some(rejected) = &shown.rejected {
+            of_example["rejected"] = sequence(rejected);
+        }
+        of_example
+    };
     let forms: serde_json::Map<_, _> = part.forms.iter().map(|(form, n)| (form.name().to_owned(), json!(n))).collect();
     json!({
         "name": part.name,
         "files": part.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "held_out": part.is_held_out,
-        "examples": part.tokens.len(),
+        "examples": part.lengths.len(),
         "forms": forms,
         "tokens": statistics(&part.tokens),
         "learnt": statistics(&part.learnt),
@@ -262,7 +279,15 @@ mod tests {
     #[test]
     fn learnt_parts_are_in_brackets_and_control_letters_are_escaped() {
         let pieces = vec![("a\u{1b}[2J\n".to_owned(), false), ("b".to_owned(), true)];
-        let shown = Shown { place: String::new(), form: Form::Text, n_tokens: 9, n_learnt: 1, pieces, n_more: 7 };
+        let shown = Shown {
+            place: String::new(),
+            form: Form::Text,
+            n_tokens: 9,
+            n_learnt: 1,
+            pieces,
+            n_more: 7,
+            rejected: None,
+        };
         assert_eq!(marked(&shown, false), "a\\u{1b}[2J\n⟦b⟧ … and 7 more tokens");
         assert_eq!(marked(&shown, true), "a\\u{1b}[2J\n\u{1b}[32m⟦b⟧\u{1b}[0m … and 7 more tokens");
     }

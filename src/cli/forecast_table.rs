@@ -29,10 +29,14 @@ fn duration(seconds: f64) -> String {
 /// What a run sees of its training data.
 pub fn data_lines(data: &TokenStatistics) -> Vec<String> {
     let share = 100.0 * data.labelled as f64 / data.tokens.max(1) as f64;
+    let (examples, one) = match data.sequences == data.examples {
+        true => (format!("{} examples", data.examples), "example"),
+        false => (format!("{} preference pairs of {} sequences", data.examples, data.sequences), "sequence"),
+    };
     let mut out = vec![
         "training data:".to_string(),
-        format!("  {} examples with {} tokens, {share:.0} % of them labelled", data.examples, data.tokens),
-        format!("  the median example has {} tokens, the longest {}", data.median, data.longest),
+        format!("  {examples} with {} tokens, {share:.0} % of them labelled", data.tokens),
+        format!("  the median {one} has {} tokens, the longest {}", data.median, data.longest),
     ];
     if let Some(most) = data.compressed_above {
         out.push(format!("  LRSA compresses {} of them: those with more than S + 2L = {most} tokens", data.compressed));
@@ -91,6 +95,7 @@ mod tests {
             chunk: Some(512),
             data: TokenStatistics {
                 examples: 8,
+                sequences: 8,
                 tokens: 4942,
                 labelled: 2471,
                 median: 310.5,
@@ -116,6 +121,10 @@ mod tests {
             "1 min 1 s each",
             "1 h 1 min in all",
         ] {
+            assert!(text.contains(part), "no '{part}' in {text}");
+        }
+        let text = data_lines(&TokenStatistics { examples: 4, ..forecast.data }).join("\n");
+        for part in ["4 preference pairs of 8 sequences with 4942 tokens", "median sequence has 310.5"] {
             assert!(text.contains(part), "no '{part}' in {text}");
         }
     }

@@ -9,7 +9,7 @@ use super::forecast_table;
 use super::interrupt;
 use super::output::{bar, note};
 use crate::error::Error;
-use crate::train::{EvalLine, Forecast, Observer, StepLine};
+use crate::train::{EvalLine, Forecast, Observer, PairStats, StepLine};
 
 /// Approximate number of plain lines per run.
 const PLAIN_LINES: u64 = 20;
@@ -56,7 +56,8 @@ impl Observer for Progress {
         let speed = self.tokens_per_s.map_or(now, |before| before + SMOOTHING * (now - before));
         self.tokens_per_s = Some(speed);
         let kl = line.kl.map_or(String::new(), |kl| format!(" (kl {kl:.4})"));
-        let text = format!("loss {:.4}{kl}  lr {:.2e}  {speed:.0} tokens/s", line.loss, line.lr);
+        let pairs = line.pairs.map_or(String::new(), |p| pairs_text(&p));
+        let text = format!("loss {:.4}{kl}{pairs}  lr {:.2e}  {speed:.0} tokens/s", line.loss, line.lr);
         if let Some(bar) = &self.bar {
             bar.set_position(line.step);
             bar.set_message(text);
@@ -87,6 +88,13 @@ impl Observer for Progress {
     }
 
     fn evaluated(&mut self, line: &EvalLine) {
-        self.say(&format!("step {}: validation loss {:.4}, perplexity {:.3}", line.step, line.loss, line.perplexity));
+        let perplexity = line.perplexity.map_or(String::new(), |p| format!(", perplexity {p:.3}"));
+        let pairs = line.pairs.map_or(String::new(), |p| pairs_text(&p));
+        self.say(&format!("step {}: validation loss {:.4}{perplexity}{pairs}", line.step, line.loss));
     }
+}
+
+/// How the chosen answers of preference pairs compare with the rejected ones.
+fn pairs_text(pairs: &PairStats) -> String {
+    format!(" (margin {:.4}, accuracy {:.2})", pairs.margin, pairs.accuracy)
 }

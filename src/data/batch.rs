@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::dataset::{Example, IGNORED};
+use super::sampler::BatchLimit;
 
 /// Several token sequences, concatenated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,10 +28,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Concatenates examples. Skips empty ones.
+    /// Concatenates the sequences of examples: of a preference pair, the chosen one and then the
+    /// rejected one. Skips empty ones.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
         let mut batch = Self::default();
-        for example in examples.into_iter().filter(|e| !e.ids.is_empty()) {
+        for example in examples.into_iter().flat_map(Example::sequences).filter(|e| !e.ids.is_empty()) {
             assert_eq!(example.ids.len(), example.labels.len(), "an example has one label per token");
             batch.sequences.push((batch.ids.len(), example.ids.len()));
             batch.ids.extend_from_slice(&example.ids);
@@ -40,6 +42,25 @@ impl Batch {
         batch.n_targets = n_labels(&batch.labels_shifted);
         batch.longest = batch.sequences.iter().map(|s| s.1).max().unwrap_or(0);
         batch
+    }
+
+    /// The largest batch that a limit lets a run make of these examples, each truncated to
+    /// `max_length` tokens: one of the longest. If tokens fill it, it takes the beginning of the last
+    /// example, so that no batch of a run has more tokens.
+    pub fn largest<'a>(examples: impl IntoIterator<Item = &'a Example>, limit: BatchLimit, max_length: usize) -> Self {
+        let mut longest: Vec<&Example> = examples.into_iter().collect();
+        longest.sort_by_key(|e| std::cmp::Reverse(e.tokens_within(max_length)));
+        let mut left = usize::MAX;
+        match limit {
+            BatchLimit::Examples(n) => longest.truncate(n),
+            BatchLimit::Tokens(most) => left = most.max(longest.first().map_or(0, |e| e.tokens_within(max_length))),
+        }
+        let part = |e: &Example| {
+            let part = e.beginning(max_length, left)?;
+            left -= part.n_tokens();
+            Some(part)
+        };
+        Self::new(&longest.into_iter().map_while(part).collect::<Vec<_>>())
     }
 
     /// The batch of some consecutive sequences. They count from 0 again.
@@ -70,7 +91,7 @@ mod tests {
     use super::*;
 
     fn example(ids: &[u32], labels: &[i32]) -> Example {
-        Example { ids: ids.to_vec(), labels: labels.to_vec() }
+        Example { ids: ids.to_vec(), labels: labels.to_vec(), rejected: None }
     }
 
     #[test]
@@ -83,5 +104,37 @@ mod tests {
         assert_eq!(batch.sequences, [(0, 3), (3, 1), (4, 2)]);
         assert_eq!(batch.n_targets, 2);
         assert_eq!(Batch::new(&[]), Batch::default());
+    }
+
+    #[test]
+    fn the_largest_batch_has_the_longest_examples_and_no_more_than_the_limit() {
+        let sequence = |n: u32| example(&(0..n).collect::<Vec<_>>(), &(0..n as i32).collect::<Vec<_>>());
+        let pair = |n: u32, m: u32| Example { rejected: Some(Box::new(sequence(m))), ..sequence(n) };
+        let lengths = |examples: &[Example], limit, max_length| -> Vec<usize> {
+            Batch::largest(examples, limit, max_length).sequences.iter().map(|s| s.1).collect()
+        };
+        let plain = [sequence(3), sequence(9), sequence(5), sequence(4)];
+        for (limit, max_length, expected) in [
+            (BatchLimit::Examples(2), usize::MAX, &[9, 5][..]),
+            (BatchLimit::Examples(9), 4, &[4, 4, 4, 3]),
+            (BatchLimit::Tokens(12), usize::MAX, &[9, 3]),
+            (BatchLimit::Tokens(2), usize::MAX, &[9]),
+            (BatchLimit::Tokens(2), 4, &[4]),
+            (BatchLimit::Tokens(100), usize::MAX, &[9, 5, 4, 3]),
+        ] {
+            assert_eq!(lengths(&plain, limit, max_length), expected, "{limit:?}, {max_length}");
+        }
+        let pairs = [pair(4, 5), pair(9, 2), pair(3, 3)];
+        for (limit, max_length, expected) in [
+            (BatchLimit::Examples(1), usize::MAX, &[9, 2][..]),
+            (BatchLimit::Examples(1), 5, &[4, 5]),
+            (BatchLimit::Tokens(5), usize::MAX, &[9, 2]),
+            (BatchLimit::Tokens(16), usize::MAX, &[9, 2, 3, 2]),
+            (BatchLimit::Tokens(14), usize::MAX, &[9, 2]),
+            (BatchLimit::Tokens(100), usize::MAX, &[9, 2, 4, 5, 3, 3]),
+        ] {
+            assert_eq!(lengths(&pairs, limit, max_length), expected, "{limit:?}, {max_length}");
+        }
+        assert_eq!(Batch::largest(&[], BatchLimit::Tokens(5), usize::MAX), Batch::default());
     }
 }

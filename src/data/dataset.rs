@@ -38,7 +38,7 @@ pub struct Split {
     pub longest: Option<Longest>,
 }
 
-/// A record: its tokens before it is cut, and its file and line.
+/// A record: the tokens of its longest sequence before it is cut, and its file and line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Longest {
     pub n_tokens: usize,
@@ -56,9 +56,9 @@ pub struct Dataset {
 #[derive(Clone, Debug)]
 pub struct Read {
     pub form: Form,
-    /// The example, within the maximum length, or its windows.
+    /// The example with each of its sequences within the maximum length, or its windows.
     pub examples: Vec<Example>,
-    /// Tokens of the record, before it is cut.
+    /// Tokens of its longest sequence, before it is cut.
     pub n_tokens: usize,
 }
 
@@ -81,7 +81,7 @@ impl Reader<'_> {
         let mut split = Split::default();
         for path in paths {
             self.each(path, &mut |place, read| {
-                split.add(self, read?, || format!("{}{place}", path.display()));
+                split.add(self, read?, || format!("{}{place}", path.display()))?;
                 Ok(())
             })?;
         }
@@ -104,7 +104,7 @@ impl Reader<'_> {
         Ok(split)
     }
 
-    /// Whether a record of so many tokens exceeds the maximum length.
+    /// Whether a sequence of so many tokens exceeds the maximum length.
     pub fn is_too_long(&self, n_tokens: usize) -> bool {
         self.max_length.is_some_and(|max| n_tokens > max)
     }
@@ -118,29 +118,39 @@ impl Reader<'_> {
 
     fn example(&self, content: Content<'_>) -> Result<Read> {
         let (form, line) = match content {
-            Content::Json(text) => Line::parse(text)?,
+            Content::Json(text) => Line::parse(text, self.pairs)?,
             Content::Document(text) => (Form::Document, Line::Text(text)),
         };
         let mut example = self.tokens_of(line)?;
-        let n_tokens = example.ids.len();
+        let n_tokens = example.longest();
         let examples = match (self.max_length, self.long) {
-            (Some(max), Long::Window) => {
+            (Some(max), Long::Window) if n_tokens > max => {
+                crate::ensure!(
+                    example.rejected.is_none(),
+                    "`long` window cannot cut a preference pair, because its windows would have nothing to compare: use \
+                     `long` cut or whole"
+                );
                 windows(example, max, self.overlap, self.tokenizer.and_then(Tokenizer::added_bos))
             }
             (Some(max), Long::Cut) => {
-                example.ids.truncate(max);
-                example.labels.truncate(max);
+                example.truncate(max);
                 vec![example]
             }
-            (_, Long::Whole) | (None, _) => vec![example],
+            _ => vec![example],
         };
         Ok(Read { form, examples, n_tokens })
     }
 }
 
 impl Split {
-    /// Adds a record. `place` says where it is.
-    fn add(&mut self, reader: &Reader<'_>, read: Read, place: impl FnOnce() -> String) {
+    /// Adds a record. `place` says where it is. Fails if it is a preference pair and others are
+    /// not, or the other way round.
+    fn add(&mut self, reader: &Reader<'_>, read: Read, place: impl FnOnce() -> String) -> Result<()> {
+        let alike = |other: &Example| read.examples.iter().all(|e| e.rejected.is_some() == other.rejected.is_some());
+        crate::ensure!(
+            self.examples.last().is_none_or(alike),
+            "preference pairs and other examples are mixed: keep them in data sets of their own"
+        );
         let record = self.n_records;
         self.n_records += 1;
         if reader.is_too_long(read.n_tokens) {
@@ -151,10 +161,10 @@ impl Split {
             }
         }
         let n_read = read.examples.len();
-        let kept: Vec<Example> = read.examples.into_iter().filter(|example| example.n_targets() > 0).collect();
+        let kept: Vec<Example> = read.examples.into_iter().filter(Example::trains).collect();
         if kept.is_empty() {
             self.n_dropped += 1;
-            return;
+            return Ok(());
         }
         self.n_windows_dropped += n_read - kept.len();
         self.records.extend(std::iter::repeat_n(record, kept.len()));
@@ -162,6 +172,7 @@ impl Split {
         if self.longest.as_ref().is_none_or(|longest| longest.n_tokens < read.n_tokens) {
             self.longest = Some(Longest { n_tokens: read.n_tokens, place: place() });
         }
+        Ok(())
     }
 }
 

@@ -10,15 +10,8 @@ const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' 
 
 /// A reader without a tokenizer for a vocabulary of 100.
 fn tokens_only() -> Reader<'static> {
-    Reader {
-        tokenizer: None,
-        template: None,
-        eos: None,
-        vocab_size: 100,
-        max_length: None,
-        long: Long::Cut,
-        overlap: 0,
-    }
+    let (max_length, long) = (None, Long::Cut);
+    Reader { tokenizer: None, template: None, eos: None, vocab_size: 100, max_length, long, overlap: 0, pairs: false }
 }
 
 fn with_tokenizer<'a>(tokenizer: &'a Tokenizer, template: Option<&'a ChatTemplate>, eos: u32) -> Reader<'a> {
@@ -180,7 +173,29 @@ fn mistakes_name_the_line_and_what_was_found() {
         (tokens_only(), r#"{"text": "abc"}"#, "no tokenizer"),
         (text, r#"{"prompt": 3, "completion": "a"}"#, "the number 3"),
         (text, r#"{"prompt": "q"}"#, "[prompt]"),
-        (text, r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, "[prompt, chosen, rejected]"),
+        (text, r#"{"prompt": "a", "chosen": "b"}"#, "[prompt, chosen]"),
+        (text, r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, "mixed"),
+        (
+            text,
+            r#"{"prompt": "a", "chosen": "b", "rejected": [{"role": "user", "content": "c"}]}"#,
+            "two strings or two lists",
+        ),
+        (text, r#"{"prompt": "a", "system": "s", "chosen": "b", "rejected": "c"}"#, "\"system\" beside answers"),
+        (
+            text,
+            r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}"#,
+            "begin with different",
+        ),
+        (
+            text,
+            r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]}"#,
+            "no message of its own",
+        ),
+        (
+            text,
+            r#"{"prompt": "a", "chosen": [{"role": "gpt", "content": "b"}], "rejected": [{"role": "gpt", "content": "c"}]}"#,
+            "\"chosen\": no message",
+        ),
         (text, r#"{"text": null}"#, "\"text\" is null"),
         (text, r#"{"prompt": "a", "completion": null}"#, "\"completion\" is null"),
         (text, r#"{"text": "a\ud83d b"}"#, "surrogate"),
@@ -269,6 +284,59 @@ fn messages_of_weight_0_and_those_of_a_prompt_are_not_trained() {
         {"role": "user", "content": "c"}], "completion": [{"role": "assistant", "content": "d"}]}"#
         .replace('\n', " ");
     assert_eq!(trained_of(CHATML, &continued), trained_of(CHATML, &weighted));
+}
+
+#[test]
+fn pairs_are_two_completions_of_one_prompt() {
+    let t = stories();
+    let reader = with_tokenizer(&t, None, 2);
+    let completion = |text: &str| one(&reader, &format!(r#"{{"prompt": "Once upon", "completion": "{text}"}}"#));
+    let expected = Example { rejected: Some(Box::new(completion(" a cat"))), ..completion(" a time") };
+    let lines = [
+        r#"{"prompt": "Once upon", "chosen": " a time", "rejected": " a cat"}"#,
+        r#"{"prompt": null, "chosen": "Once upon time", "rejected": "Once upon cats"}"#,
+        r#"{"chosen": "Once upon a time", "rejected": "Once upon"}"#,
+        r#"{"prompt": "Once upon a time there was a little girl", "chosen": " a", "rejected": " b"}"#,
+    ];
+    assert_eq!(one(&reader, lines[0]), expected);
+    let found = one(&reader, lines[1]);
+    assert_eq!(
+        (trained(&t, &found), trained(&t, found.rejected.as_ref().unwrap())),
+        (" time</s>".into(), " cats</s>".into())
+    );
+    let found = one(&reader, lines[2]);
+    assert_eq!(trained(&t, found.rejected.as_ref().unwrap()), " upon</s>", "an answer is never empty");
+    let reader = Reader { max_length: Some(expected.longest()), ..reader };
+    let split = read(&reader, &[lines[0], lines[3]].join("\n")).unwrap();
+    assert_eq!((split.examples.len(), split.n_truncated, split.n_dropped), (1, 1, 1));
+    assert_eq!(split.longest.unwrap().n_tokens, expected.longest());
+    let e = read(&Reader { long: Long::Window, ..reader }, lines[3]).unwrap_err().to_string();
+    assert!(e.contains("line 1") && e.contains("`long` window"), "{e}");
+    let e = read(&Reader { long: Long::Whole, ..reader }, &[lines[0], lines[3]].join("\n")).unwrap_err().to_string();
+    assert!(e.contains("line 2") && e.contains("`long` whole"), "{e}");
+}
+
+#[test]
+fn pairs_of_messages_have_several_forms() {
+    let t = byte_level();
+    let template = ChatTemplate::new(CHATML, "", "").unwrap();
+    let reader = with_tokenizer(&t, Some(&template), END);
+    let [user, chosen, rejected] = [("user", "a"), ("assistant", "b"), ("assistant", "c")]
+        .map(|(role, text)| format!(r#"{{"role": "{role}", "content": "{text}"}}"#));
+    let mut all = Vec::new();
+    for line in [
+        format!(r#"{{"prompt": [{user}], "chosen": [{chosen}], "rejected": [{rejected}]}}"#),
+        format!(r#"{{"prompt": [{user}], "chosen": "b", "rejected": "c"}}"#),
+        format!(r#"{{"chosen": [{user}, {chosen}], "rejected": [{user}, {rejected}]}}"#),
+        format!(r#"{{"prompt": "a", "chosen": [{user}, {chosen}], "rejected": [{user}, {rejected}]}}"#),
+        format!(r#"{{"prompt": "a", "chosen": [{chosen}], "rejected": [{rejected}]}}"#),
+    ] {
+        all.push(one(&reader, &line));
+    }
+    let sequences: Vec<_> = all[0].sequences().map(|s| (t.decode(&s.ids, false).unwrap(), trained(&t, s))).collect();
+    let text = |answer: &str| format!("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n");
+    assert_eq!(sequences, ["b", "c"].map(|answer| (text(answer), format!("{answer}<|im_end|>"))));
+    assert!(all.iter().all(|example| *example == all[0]));
 }
 
 #[test]
@@ -368,7 +436,7 @@ fn parquet_tables_of_pyarrow_are_read_as_lines_are() {
     let e = reader.read_file(&tables.join("texts.parquet")).unwrap_err().to_string();
     assert!(e.contains("texts.parquet, row 3") && e.contains("\"text\" is null"), "{e}");
     let ids = tokens_only().read_file(&tables.join("ids.parquet")).unwrap().examples;
-    assert_eq!(ids[0], Example { ids: vec![1, 2, 3], labels: vec![IGNORED, 2, 3] });
+    assert_eq!(ids[0], Example { ids: vec![1, 2, 3], labels: vec![IGNORED, 2, 3], rejected: None });
     assert_eq!(ids[1].labels, [4, 5]);
 }
 

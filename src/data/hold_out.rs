@@ -1,7 +1,7 @@
 //! Holds out a fraction of the training data for validation.
 //!
 //! Records are held out, not examples: the windows of a long text stay together, so that no text is
-//! in both parts.
+//! in both parts. So do both answers of a preference pair.
 
 use std::collections::BTreeSet;
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn windows_of_a_record_stay_together_and_in_order() {
-        let example = |id: u32| Example { ids: vec![id; 3], labels: vec![id as i32; 3] };
+        let example = |id: u32| Example { ids: vec![id; 3], labels: vec![id as i32; 3], rejected: None };
         let records = vec![0, 0, 0, 1, 2, 2, 5, 5];
         let mut train = Split { examples: (0..8).map(example).collect(), records, ..Split::default() };
         let valid = HoldOut { fraction: 0.5, seed: 3 }.take_from(&mut train).unwrap();

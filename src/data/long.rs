@@ -23,7 +23,7 @@ pub fn default_overlap(max_length: usize) -> usize {
     max_length / 8
 }
 
-/// Cuts an example into windows of up to `max_length` tokens.
+/// Cuts an example of one sequence into windows of up to `max_length` tokens.
 ///
 /// Each window after the first begins with the last `overlap` tokens of the one before, whose
 /// labels do not count again. If the example begins with `bos`, so does every window. Needs
@@ -36,7 +36,8 @@ pub(super) fn windows(example: Example, max_length: usize, overlap: usize, bos: 
     }
     let bos = bos.filter(|bos| example.ids.first() == Some(bos));
     let n_bos = usize::from(bos.is_some());
-    let first = Example { ids: example.ids[..max_length].to_vec(), labels: example.labels[..max_length].to_vec() };
+    let (ids, labels) = (example.ids[..max_length].to_vec(), example.labels[..max_length].to_vec());
+    let first = Example { ids, labels, rejected: None };
     let (mut windows, mut end) = (vec![first], max_length);
     while end < n {
         let start = end - overlap;
@@ -44,7 +45,7 @@ pub(super) fn windows(example: Example, max_length: usize, overlap: usize, bos: 
         let ids = bos.into_iter().chain(example.ids[start..next].iter().copied()).collect();
         let mut labels = vec![IGNORED; n_bos + overlap];
         labels.extend_from_slice(&example.labels[end..next]);
-        windows.push(Example { ids, labels });
+        windows.push(Example { ids, labels, rejected: None });
         end = next;
     }
     windows
@@ -60,7 +61,7 @@ mod tests {
     fn example(n: usize, bos: bool) -> Example {
         let ids: Vec<u32> = bos.then_some(BOS).into_iter().chain(10..).take(n).collect();
         let labels = ids.iter().map(|&id| if id.is_multiple_of(5) { IGNORED } else { id as i32 }).collect();
-        Example { ids, labels }
+        Example { ids, labels, rejected: None }
     }
 
     #[test]

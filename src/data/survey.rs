@@ -25,8 +25,10 @@ pub struct Part {
     /// Number of records in each form, without refused ones.
     pub forms: BTreeMap<Form, usize>,
     /// Tokens of each example or window, after truncation, without those left out.
+    pub lengths: Vec<usize>,
+    /// Tokens of each of their sequences: a preference pair has two.
     pub tokens: Vec<usize>,
-    /// Tokens of each example that are learnt.
+    /// Tokens of each sequence that are learnt.
     pub learnt: Vec<usize>,
     /// Truncated records.
     pub cut: Listed,
@@ -66,6 +68,8 @@ pub struct Shown {
     pub pieces: Vec<Piece>,
     /// Tokens after the pieces, which are not shown.
     pub n_more: usize,
+    /// The sequence with the rejected answer of a preference pair.
+    pub rejected: Option<Box<Shown>>,
 }
 
 /// Text of an example, and whether it is learnt.
@@ -109,7 +113,7 @@ impl Record {
     /// The examples that training uses.
     fn examples(&self) -> impl Iterator<Item = &Example> {
         let read = self.read.as_ref().into_iter();
-        read.flat_map(|read| &read.examples).filter(|example| example.n_targets() > 0)
+        read.flat_map(|read| &read.examples).filter(|example| example.trains())
     }
 }
 
@@ -165,18 +169,19 @@ impl Part {
         let n = read.examples.len();
         match record.cut {
             Some(Long::Cut) => {
-                let rest = read.examples[0].ids.len();
+                let rest = read.examples[0].longest();
                 self.cut.add(place, format!("{} tokens are cut to {rest}", read.n_tokens));
             }
             Some(Long::Window) => self.windowed.add(place, format!("{} tokens become {n} windows", read.n_tokens)),
             Some(Long::Whole) | None => {}
         }
-        let before = self.tokens.len();
+        let before = self.lengths.len();
         for example in record.examples() {
-            self.tokens.push(example.ids.len());
-            self.learnt.push(example.n_targets());
+            self.lengths.push(example.n_tokens());
+            self.tokens.extend(example.sequences().map(|sequence| sequence.ids.len()));
+            self.learnt.extend(example.sequences().map(Example::n_targets));
         }
-        match n - (self.tokens.len() - before) {
+        match n - (self.lengths.len() - before) {
             0 => {}
             left if left == n => self.left_out.add(place, "no token to learn".to_owned()),
             left => self.left_out.add(place, format!("no token to learn in {left} of {n} windows")),
@@ -187,21 +192,23 @@ impl Part {
 /// The first example of a record to look at, if training uses one.
 fn shown(reader: &Reader<'_>, record: &Record, max_tokens: usize) -> Option<Result<Shown>> {
     let (read, example) = (record.read.as_ref().ok()?, record.examples().next()?);
-    let n_tokens = example.ids.len();
-    let n_more = n_tokens.saturating_sub(max_tokens);
-    let shown = |pieces| Shown {
-        place: record.place.clone(),
-        form: read.form,
-        n_tokens,
-        n_learnt: example.n_targets(),
-        pieces,
-        n_more,
+    let shown = |sequence: &Example| -> Result<Shown> {
+        Ok(Shown {
+            place: record.place.clone(),
+            form: read.form,
+            n_tokens: sequence.ids.len(),
+            n_learnt: sequence.n_targets(),
+            pieces: pieces(reader.tokenizer, sequence, max_tokens)?,
+            n_more: sequence.ids.len().saturating_sub(max_tokens),
+            rejected: None,
+        })
     };
-    Some(pieces(reader.tokenizer, example, max_tokens).map(shown))
+    let rejected = example.rejected.as_deref().map(|rejected| shown(rejected).map(Box::new)).transpose();
+    Some(rejected.and_then(|rejected| Ok(Shown { rejected, ..shown(example)? })))
 }
 
-/// The text of the first `max_tokens` tokens of an example, split where the loss starts or stops to
-/// count. Without a tokenizer, the ids.
+/// The text of the first `max_tokens` tokens of an example, or of the chosen sequence of a pair, split
+/// where the loss starts or stops to count. Without a tokenizer, the ids.
 pub fn pieces(tokenizer: Option<&Tokenizer>, example: &Example, max_tokens: usize) -> Result<Vec<Piece>> {
     let ids = &example.ids[..example.ids.len().min(max_tokens)];
     let texts = match tokenizer {
@@ -257,6 +264,12 @@ pub fn histogram(numbers: &[usize]) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
+    /// A reader of tokens that cuts after 4.
+    fn reader(long: Long, overlap: usize) -> Reader<'static> {
+        let max_length = Some(4);
+        Reader { tokenizer: None, template: None, eos: None, vocab_size: 9, max_length, long, overlap, pairs: false }
+    }
+
     #[test]
     fn statistics_and_bins_are_of_all_numbers() {
         let statistics = Statistics::of(&[5, 1, 9, 2]);
@@ -278,16 +291,7 @@ mod tests {
         ];
         std::fs::write(dir.path().join("train.jsonl"), lines.join("\n")).unwrap();
         std::fs::write(dir.path().join("test.jsonl"), lines[0]).unwrap();
-        let reader = Reader {
-            tokenizer: None,
-            template: None,
-            eos: None,
-            vocab_size: 9,
-            max_length: Some(4),
-            long: Long::Cut,
-            overlap: 1,
-        };
-        let parts = survey(&reader, dir.path(), None, 1, 2).unwrap();
+        let parts = survey(&reader(Long::Cut, 1), dir.path(), None, 1, 2).unwrap();
         assert_eq!(parts.iter().map(|part| part.name).collect::<Vec<_>>(), ["train", "test"]);
         let train = &parts[0];
         assert_eq!((train.tokens.as_slice(), train.learnt.as_slice()), (&[3, 4][..], &[1, 3][..]));
@@ -307,15 +311,7 @@ mod tests {
             r#"{"input_ids": [1, 2, 3]}"#,
         ];
         std::fs::write(dir.path().join("train.jsonl"), lines.join("\n")).unwrap();
-        let limit = Reader {
-            tokenizer: None,
-            template: None,
-            eos: None,
-            vocab_size: 9,
-            max_length: Some(4),
-            long: Long::Window,
-            overlap: 2,
-        };
+        let limit = reader(Long::Window, 2);
         // 1 to 4, then 3 to 6 without a label that is new, then 5 to 8.
         let train = &survey(&limit, dir.path(), None, 0, 0).unwrap()[0];
         assert_eq!((train.tokens.as_slice(), train.learnt.as_slice()), (&[4, 4, 3][..], &[3, 2, 2][..]));
@@ -332,15 +328,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let line = |i: usize| format!("{{\"input_ids\": {:?}}}\n", vec![i; if i == 4 { 1 } else { i + 2 }]);
         std::fs::write(dir.path().join("train.jsonl"), (0..9).map(line).collect::<String>()).unwrap();
-        let reader = Reader {
-            tokenizer: None,
-            template: None,
-            eos: None,
-            vocab_size: 9,
-            max_length: Some(4),
-            long: Long::Window,
-            overlap: 1,
-        };
+        let reader = reader(Long::Window, 1);
         let hold_out = HoldOut { fraction: 0.3, seed: 5 };
         let parts = survey(&reader, dir.path(), Some(hold_out), 0, 0).unwrap();
         let mut train = reader.read(dir.path()).unwrap().train;

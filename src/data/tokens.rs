@@ -2,7 +2,7 @@
 //!
 //! Labels that count: for a prompt with a completion, the completion and EOS; for messages, the
 //! assistant's answers with their end marks; for a text, all tokens; for token ids, the given
-//! labels.
+//! labels; for a preference pair, the chosen answer in one sequence and the rejected one in another.
 
 use super::example::{Example, IGNORED};
 use super::line::Line;
@@ -32,6 +32,9 @@ pub struct Reader<'a> {
     pub long: Long,
     /// Tokens that neighbouring windows share; at most `max_length` - 2.
     pub overlap: usize,
+    /// Whether a line with a preference pair and another form, such as `messages`, is read as the
+    /// pair.
+    pub pairs: bool,
 }
 
 /// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text,
@@ -49,11 +52,16 @@ impl<'a> Reader<'a> {
             max_length: None,
             long: Long::default(),
             overlap: 0,
+            pairs: false,
         }
     }
 
     /// Tokens and labels of a line, not truncated.
     pub fn tokens_of(&self, line: Line) -> Result<Example> {
+        if let Line::Preference { chosen, rejected } = line {
+            let (chosen, rejected) = (self.tokens_of(*chosen)?, self.tokens_of(*rejected)?);
+            return Ok(Example { rejected: Some(Box::new(rejected)), ..chosen });
+        }
         let n_bytes = line.text_bytes();
         crate::ensure!(
             n_bytes <= MAX_TEXT_BYTES,
@@ -74,17 +82,18 @@ impl<'a> Reader<'a> {
         match line {
             Line::Tokens { ids, labels } => {
                 check_labels(&labels, self.vocab_size)?;
-                Ok(Example { ids, labels })
+                Ok(Example { ids, labels, rejected: None })
             }
             Line::Completion { prompt, completion } => completed(self.tokenizer()?, &prompt, &completion, self.eos),
             Line::Text(text) => {
                 let mut ids = self.tokenizer()?.encode(&text, true)?;
                 end_with(&mut ids, self.eos);
                 let labels = labels_of(&ids)?;
-                Ok(Example { ids, labels })
+                Ok(Example { ids, labels, rejected: None })
             }
             Line::Instruction { system, instruction, output } => self.instructed(system, instruction, output),
             Line::Chat(chat) => self.answered(chat),
+            Line::Preference { .. } => unreachable!("a pair is converted answer by answer"),
         }
     }
 
@@ -130,7 +139,7 @@ impl<'a> Reader<'a> {
                 *label = IGNORED;
             }
         }
-        Ok(Example { ids, labels })
+        Ok(Example { ids, labels, rejected: None })
     }
 }
 
@@ -153,7 +162,7 @@ fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<
     end_with(&mut ids, eos);
     let mut labels = labels_of(&ids)?;
     labels[..n_prompt].fill(IGNORED);
-    Ok(Example { ids, labels })
+    Ok(Example { ids, labels, rejected: None })
 }
 
 fn labels_of(ids: &[u32]) -> Result<Vec<i32>> {

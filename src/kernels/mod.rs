@@ -52,6 +52,7 @@ families!(
     matmul,
     norm,
     normed,
+    preference,
     reduce,
     rope,
     sample,

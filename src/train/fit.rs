@@ -29,6 +29,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let examples = &data.train.examples;
+        self.job.objective.check(examples)?;
         let mut sampler = self.job.sampler(lengths_of(examples))?;
         sampler.seek(self.place.0, self.place.1)?;
         let total = self.job.total_steps(&sampler);
@@ -230,7 +231,8 @@ impl Run<'_, '_> {
         let seconds = self.clock.done(report.done);
         let bytes = self.device.memory().peak_bytes();
         let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
-        let line = StepLine { step, loss, ce, kl, lr, grad_norm, tokens, seconds, bytes };
+        let pairs = report.pairs;
+        let line = StepLine { step, loss, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use super::job_data::lengths_of;
+use super::job_data::{lengths_of, statistics_of};
 use super::planned::Forecast;
 use super::trainer::Trainer;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
-use crate::data::token_statistics::TokenStatistics;
 use crate::error::Result;
 use crate::gpu::{Executor, available_host_bytes};
 
@@ -18,10 +17,8 @@ impl Trainer {
         let memory = self.planned(device, examples)?;
         let loaded = device.memory().persistent_bytes;
         let available_bytes = device.runs_references().then(available_host_bytes).flatten().map(|free| free + loaded);
-        let lengths = lengths_of(examples);
-        let labelled = examples.iter().map(Example::n_targets).sum();
-        let data = TokenStatistics::of(lengths.clone(), labelled, self.job.batching(&lengths), self.attention)?;
-        let mut sampler = self.job.sampler(lengths)?;
+        let data = statistics_of(&self.job, self.attention, examples)?;
+        let mut sampler = self.job.sampler(lengths_of(examples))?;
         let steps = self.job.total_steps(&sampler);
         let tokens_per_step = data.tokens as f64 / data.steps as f64;
         let seconds_per_step = if measures {
@@ -43,8 +40,7 @@ impl Trainer {
         let attention = self.attention_of(1, total)?;
         let mut measure = || -> Result<f64> {
             let start = Instant::now();
-            let distill = self.job.distillation();
-            self.stepper.gradients().run(device, &mut self.loaded, batches, attention, None, distill)?;
+            self.stepper.run_gradients(device, &mut self.loaded, batches, attention, None)?;
             device.wait()?;
             Ok(start.elapsed().as_secs_f64())
         };

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::chunk_length::ChunkLength;
 use super::distill::Teacher;
 use super::keep::Keep;
+use super::preference::ObjectiveKind;
 use crate::checkpoint::adapter_targets::{LayerList, ModuleSet};
 use crate::checkpoint::load::Decay;
 use crate::checkpoint::record::AttentionRecord;
@@ -81,6 +82,12 @@ pub struct TrainJob {
     /// Train a LoRA adapter or all weights
     #[arg(long, value_enum, default_value_t = DEFAULT.method)]
     pub method: Method,
+    /// What to learn from: labelled tokens, or preference pairs
+    #[arg(long, value_enum, default_value_t = DEFAULT.objective)]
+    pub objective: ObjectiveKind,
+    /// Strength of the preference in dpo and orpo [default: 0.1]
+    #[arg(long, value_name = "B")]
+    pub beta: Option<f64>,
     /// LoRA rank of a new adapter [default: 16]
     #[arg(long, value_name = "R")]
     pub rank: Option<usize>,
@@ -112,7 +119,8 @@ pub struct TrainJob {
     /// Epochs: passes over the training data [default: 1]
     #[arg(long, value_name = "N")]
     pub epochs: Option<u64>,
-    /// Sequences per batch, concatenated without padding
+    /// Examples per batch, concatenated without padding; a preference pair is one example of two
+    /// sequences
     #[arg(long, value_name = "N", default_value_t = DEFAULT.batch_size)]
     pub batch_size: usize,
     /// Fill batches with whole examples of up to N tokens together, instead of --batch-size; a longer
@@ -231,6 +239,8 @@ const DEFAULT: TrainJob = TrainJob {
     valid_fraction: None,
     out: PathBuf::new(),
     method: Method::Lora,
+    objective: ObjectiveKind::Sft,
+    beta: None,
     rank: None,
     alpha: None,
     dropout: None,

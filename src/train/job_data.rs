@@ -10,7 +10,8 @@ use crate::data::long::default_overlap;
 use crate::data::sampler::{BatchLimit, Batching, Sampler};
 use crate::data::sources::files::Files;
 use crate::data::token_count::TokenCount;
-use crate::error::{Error, Result};
+use crate::data::token_statistics::TokenStatistics;
+use crate::error::{Context, Error, Result};
 use crate::text::tokenizer::Tokenizer;
 
 /// The tokens of a batch that `batch_tokens` auto chooses, at least and at most. A tile of a product
@@ -24,7 +25,8 @@ impl TrainJob {
     /// The reader of the job's data for a model.
     pub fn reader<'a>(&self, files: &'a ModelFiles) -> Reader<'a> {
         let overlap = self.overlap.or(self.max_length.map(default_overlap)).unwrap_or(0);
-        Reader { max_length: self.max_length, long: self.long, overlap, ..Reader::of_model(files) }
+        let (max_length, pairs) = (self.max_length, self.objective.takes_pairs());
+        Reader { max_length, long: self.long, overlap, pairs, ..Reader::of_model(files) }
     }
 
     /// What the job holds out of its training data.
@@ -57,9 +59,27 @@ impl TrainJob {
     }
 }
 
-/// The number of tokens of each example.
+/// The number of tokens of each example; of a preference pair, those of both sequences.
 pub(super) fn lengths_of(examples: &[Example]) -> Vec<usize> {
-    examples.iter().map(|example| example.ids.len()).collect()
+    examples.iter().map(Example::n_tokens).collect()
+}
+
+/// The number of tokens of each sequence.
+fn sequence_lengths(examples: &[Example]) -> Vec<usize> {
+    examples.iter().flat_map(Example::sequences).map(|sequence| sequence.ids.len()).collect()
+}
+
+/// What a run of the job sees of its training examples.
+pub(super) fn statistics_of(job: &TrainJob, attention: Attention, examples: &[Example]) -> Result<TokenStatistics> {
+    let lengths = lengths_of(examples);
+    let labelled = examples.iter().flat_map(Example::sequences).map(Example::n_targets).sum();
+    let batching = job.batching(&lengths);
+    TokenStatistics::of(lengths, (&sequence_lengths(examples), labelled), batching, attention)
+}
+
+/// What a message adds where examples are cut and windows are possible.
+fn or_windows(job: &TrainJob) -> &'static str {
+    if job.objective.takes_pairs() { "" } else { " (`long` window keeps all their text)" }
 }
 
 /// Reads a job's data, holds out validation data, and rejects sequences longer than the model's
@@ -88,7 +108,10 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
     }
     let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
     let splits: Vec<(&str, &Split)> = splits.into_iter().filter_map(|(name, split)| Some((name, split?))).collect();
-    splits.iter().for_each(|(name, split)| note_losses(name, split, job, observer));
+    for (name, split) in &splits {
+        job.objective.check(&split.examples).with_context(|| job.data.display().to_string())?;
+        note_losses(name, split, job, observer);
+    }
     let longest = splits.iter().filter_map(|(_, split)| split.longest.as_ref()).max_by_key(|longest| longest.n_tokens);
     // What `max_length` has cut is within the limit.
     if let Some(longest) = longest.filter(|_| job.max_length.is_none()) {
@@ -96,13 +119,12 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         if n > limit {
             return Err(Error::usage(format!(
                 "the longest example, {place}, has {n} tokens, more than the {limit} positions that {whose} allows: cut \
-                 examples with `max_length` {limit} (`long` window keeps all their text), or lift the limit with \
-                 `max_positions` {n} (RoPE stays unchanged)"
+                 examples with `max_length` {limit}{}, or lift the limit with `max_positions` {n} (RoPE stays unchanged)",
+                or_windows(job)
             )));
         }
     }
-    let lengths = splits.iter().flat_map(|(_, split)| &split.examples).map(|example| example.ids.len());
-    let longest = lengths.max().unwrap_or(0);
+    let longest = splits.iter().flat_map(|(_, split)| &split.examples).map(Example::longest).max().unwrap_or(0);
     if longest > own {
         observer.note(&format!(
             "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; `max_positions` \
@@ -133,9 +155,9 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
     let n = split.n_records;
     if let (Some(max), 1..) = (job.max_length, split.n_truncated) {
         observer.note(&format!(
-            "{} of {n} {name} examples are longer than `max_length` {max} and are truncated (`long` window keeps all their \
-             text)",
-            split.n_truncated
+            "{} of {n} {name} examples are longer than `max_length` {max} and are truncated{}",
+            split.n_truncated,
+            or_windows(job)
         ));
     }
     if let (Some(max), 1..) = (job.max_length, split.n_windowed) {
@@ -158,14 +180,16 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
 
 /// What a run should say of its training examples before it starts.
 pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example]) -> Vec<String> {
-    let lengths = lengths_of(examples);
-    note_on_compression(attention, &lengths).into_iter().chain(note_on_batches(job, &lengths)).collect()
+    let compression = note_on_compression(attention, examples);
+    compression.into_iter().chain(note_on_batches(job, &lengths_of(examples))).collect()
 }
 
 /// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has
 /// S + 2L tokens.
-fn note_on_compression(attention: Attention, lengths: &[usize]) -> Option<String> {
+fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<String> {
     let Attention::Lrsa(lrsa) = attention else { return None };
+    let lengths = sequence_lengths(examples);
+    let what = if lengths.len() == examples.len() { "examples" } else { "sequences" };
     let shortest = lrsa.sink() + 2 * lrsa.lag();
     let n = lengths.iter().filter(|&&n| n > shortest).count();
     let longest = *lengths.iter().max()?;
@@ -179,7 +203,7 @@ fn note_on_compression(attention: Attention, lengths: &[usize]) -> Option<String
         _ => String::new(),
     };
     Some(format!(
-        "{n} of {} training examples have more than S + 2L = {shortest} tokens; the others are short for LRSA, which is \
+        "{n} of {} training {what} have more than S + 2L = {shortest} tokens; the others are short for LRSA, which is \
          dense attention there{advice}",
         lengths.len()
     ))

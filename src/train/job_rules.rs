@@ -2,8 +2,10 @@
 
 use rand::RngExt;
 
+use super::chunk_length::ChunkLength;
 use super::distill::{Distill, Teacher};
 use super::job::{DEFAULT_RANK, Method, TrainJob};
+use super::preference::{ObjectiveKind, Preference};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{ModuleSet, Targets};
@@ -18,6 +20,8 @@ use crate::optim::{OptimizerSettings, UpdateRule, at_least_zero, below_one, requ
 
 /// The most epochs whose steps are counted one by one.
 const MOST_COUNTED: u64 = 100_000;
+/// Default strength of the preference, as in TRL.
+const DEFAULT_BETA: f64 = 0.1;
 
 impl TrainJob {
     /// Rejects invalid settings. Does not check paths or the model; the run does.
@@ -47,6 +51,7 @@ impl TrainJob {
         require(self.distill > 0.0 || self.teacher == Teacher::default(), || {
             "`teacher` needs `distill`, its weight in the loss".into()
         })?;
+        self.validate_preference()?;
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
@@ -83,6 +88,37 @@ impl TrainJob {
         require(is_window || self.overlap.is_none(), || "`overlap` applies only to `long` window".into())?;
         let too_much = self.overlap.zip(self.max_length).filter(|(overlap, max)| overlap.saturating_add(2) > *max);
         require(too_much.is_none(), || "`overlap` leaves no room in a window: give at most `max_length` - 2".into())
+    }
+
+    fn validate_preference(&self) -> Result<()> {
+        let Some(preference) = self.preference() else {
+            return require(self.beta.is_none(), || {
+                "`beta` applies only to `objective` dpo or orpo, not to sft".into()
+            });
+        };
+        let Preference { beta, with_reference } = preference;
+        let name = self.objective.name();
+        require(beta.is_finite() && beta > 0.0, || format!("`beta` {beta} is no strength: give a number above 0"))?;
+        require(self.distill == 0.0, || {
+            format!("`distill` applies only to `objective` sft, not to {name}: leave one of them out")
+        })?;
+        require(self.chunk == ChunkLength::Auto, || {
+            format!("`chunk` applies only to `objective` sft: {name} compares two sequences, which do not stream yet")
+        })?;
+        require(self.long != Long::Window, || {
+            format!(
+                "`long` window applies only to `objective` sft: the windows of a pair would have nothing to compare, so {name} \
+                 takes `long` cut or whole"
+            )
+        })?;
+        if with_reference && self.method == Method::Full {
+            return preference.check(None);
+        }
+        require(!with_reference || self.modules_to_save.is_empty(), || {
+            "the reference model of `objective` dpo is the model as it was, but `modules_to_save` replaces parts of it: \
+             leave them out, or use `objective` orpo"
+                .into()
+        })
     }
 
     fn validate_adapter(&self) -> Result<()> {
@@ -136,6 +172,13 @@ impl TrainJob {
     /// Distillation, if its weight is above 0.
     pub fn distillation(&self) -> Option<Distill> {
         (self.distill > 0.0).then_some(Distill { weight: self.distill, teacher: self.teacher })
+    }
+
+    /// The loss of preference pairs, if the objective learns from them.
+    pub fn preference(&self) -> Option<Preference> {
+        let with_reference = self.objective == ObjectiveKind::Dpo;
+        let beta = self.beta.unwrap_or(DEFAULT_BETA);
+        self.objective.takes_pairs().then_some(Preference { with_reference, beta })
     }
 
     /// The peak learning rate: the given one, or the optimiser's default for the method.

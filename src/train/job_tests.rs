@@ -31,7 +31,7 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 37] = [
+    let cases: [(&str, Change); 46] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
@@ -51,6 +51,15 @@ fn what_no_run_can_mean_names_its_field() {
         ("`distill`", |j| j.distill = f64::NAN),
         ("`teacher`", |j| (j.method, j.distill) = (Method::Full, 0.5)),
         ("`modules_to_save`", |j| (j.distill, j.modules_to_save) = (0.5, vec!["lm_head".into()])),
+        ("`beta`", |j| j.beta = Some(0.1)),
+        ("`beta`", |j| (j.objective, j.beta) = (ObjectiveKind::Dpo, Some(0.0))),
+        ("`beta`", |j| (j.objective, j.beta) = (ObjectiveKind::Orpo, Some(f64::NAN))),
+        ("`distill`", |j| (j.objective, j.distill) = (ObjectiveKind::Dpo, 0.5)),
+        ("`chunk`", |j| (j.objective, j.chunk) = (ObjectiveKind::Orpo, ChunkLength::Tokens(128))),
+        ("`method` full", |j| (j.objective, j.method) = (ObjectiveKind::Dpo, Method::Full)),
+        ("`objective` orpo", |j| (j.objective, j.modules_to_save) = (ObjectiveKind::Dpo, vec!["lm_head".into()])),
+        ("`distill`", |j| (j.objective, j.distill) = (ObjectiveKind::Orpo, 0.1)),
+        ("`long` window", |j| (j.objective, j.max_length, j.long) = (ObjectiveKind::Dpo, Some(64), Long::Window)),
         ("`clip`", |j| j.clip = -1.0),
         ("`momentum`", |j| j.momentum = Some(0.9)),
         ("`eps`", |j| (j.optimizer, j.eps) = (OptimizerKind::Lion, Some(1e-8))),
@@ -89,6 +98,18 @@ fn a_teacher_needs_a_weight() {
     assert_eq!(job.distillation(), Some(Distill { weight: 1.0, teacher: Teacher::Oneself }));
     let base: TrainJob = serde_json::from_str(r#"{"method": "full", "teacher": "base"}"#).unwrap();
     base.validate().unwrap();
+}
+
+#[test]
+fn preferences_have_a_beta_and_dpo_a_reference() {
+    let read = |json: &str| serde_json::from_str::<TrainJob>(json).unwrap();
+    assert_eq!(TrainJob::default().preference(), None);
+    let dpo = read(r#"{"objective": "dpo"}"#);
+    dpo.validate().unwrap();
+    assert_eq!(dpo.preference(), Some(Preference { with_reference: true, beta: 0.1 }));
+    let orpo = read(r#"{"objective": "orpo", "beta": 0.25, "method": "full"}"#);
+    orpo.validate().unwrap();
+    assert_eq!(orpo.preference(), Some(Preference { with_reference: false, beta: 0.25 }));
 }
 
 #[test]

@@ -9,12 +9,14 @@ use super::job::{Method, TrainJob};
 use super::job_data::{notes_on, read_data};
 use super::observer::{Observer, Summary};
 use super::planned::Forecast;
+use super::preference::ObjectiveKind;
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::dataset::Dataset;
 use crate::error::{Context, Result};
 use crate::gpu::Executor;
+use crate::optim::require;
 
 /// Runs a job.
 pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Summary> {
@@ -71,6 +73,13 @@ fn prepared<'a>(
     device: &mut dyn Executor,
     observer: &mut dyn Observer,
 ) -> Result<(RunFolder<'a>, Dataset, Trainer)> {
+    if let Some(adapter) = job.adapter.as_deref().filter(|_| job.objective == ObjectiveKind::Dpo) {
+        let is_out = adapter.canonicalize().is_ok_and(|adapter| job.out.canonicalize().is_ok_and(|out| out == adapter));
+        require(!is_out, || {
+            "`out` is the folder of `adapter`, which `objective` dpo compares with during the whole run: choose another one"
+                .into()
+        })?;
+    }
     let folder = RunFolder::open(job, files)?;
     if job.method == Method::Full {
         // Fails now rather than at the first save.

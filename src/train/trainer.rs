@@ -10,6 +10,7 @@ use super::job::{Method, TrainJob};
 use super::job_data::lengths_of;
 use super::observer::EvalLine;
 use super::planned::PlannedMemory;
+use super::preference::ObjectiveKind;
 use super::run_folder::RunFolder;
 use super::save::save;
 use super::state::TrainerState;
@@ -21,7 +22,6 @@ use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
-use crate::data::sampler::BatchLimit;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 use crate::optim::{matching_values, read_tensors, write_tensors};
@@ -54,16 +54,25 @@ impl Trainer {
         let attention = job.attention(files.recorded)?;
         let (adapter, train) = match job.method {
             Method::Full => (None, Train::All(job.decay)),
-            Method::Lora => (Some(adapter_of(files, job)?), Train::Adapter(job.decay)),
+            Method::Lora => {
+                // A new adapter begins as none, which is the reference then.
+                let continued = job.objective == ObjectiveKind::Dpo && files.adapter.is_some();
+                let train = if continued { Train::AdapterWithReference } else { Train::Adapter };
+                (Some(adapter_of(files, job)?), train(job.decay))
+            }
         };
         let distill = job.distillation();
         if let Some(distill) = distill {
             distill.teacher.check(adapter.as_ref().map(|a| &a.config))?;
         }
+        let preference = job.preference();
+        if let Some(preference) = preference {
+            preference.check(adapter.as_ref().map(|a| &a.config))?;
+        }
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
         let (chunk, recompute) = (job.chunk.given(), job.recompute);
-        let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill };
+        let settings = StepSettings { clip: job.clip, recompute, chunk, seed, distill, preference };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
         Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
@@ -104,26 +113,36 @@ impl Trainer {
         self.job.attention_of(self.attention, step, total)
     }
 
-    /// Mean loss over the labelled tokens of `examples` with any attention, without dropout or
-    /// training.
+    /// Mean loss over the labelled tokens of `examples`, or over their preference pairs, with any
+    /// attention, without dropout or training.
     pub fn evaluate(
         &mut self,
         device: &mut dyn Executor,
         examples: &[Example],
         attention: Attention,
     ) -> Result<EvalLine> {
+        self.job.objective.check(examples)?;
         let lengths = lengths_of(examples);
-        let (mut sum, mut tokens, mut start) = (0.0, 0, 0);
-        for end in self.job.batch_limit(&lengths).ends(lengths.iter().copied()) {
-            let batch = Batch::new(&examples[start..end]);
+        let ends = self.job.batch_limit(&lengths).ends(lengths);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let batches = starts.zip(&ends).map(|(start, &end)| Batch::new(&examples[start..end]));
+        if let Some(preference) = self.job.preference() {
+            crate::ensure!(!examples.is_empty(), "the validation data has no pairs: there is no loss to compute");
+            let batches: Vec<Batch> = batches.collect();
+            let tokens = batches.iter().map(|b| b.n_targets).sum();
+            let step = self.stepper.gradients();
+            let (loss, pairs) = step.evaluate_pairs(device, &mut self.loaded, &batches, attention, preference)?;
+            return Ok(EvalLine { step: self.n_steps(), loss, perplexity: None, pairs: Some(pairs), tokens });
+        }
+        let (mut sum, mut tokens) = (0.0, 0);
+        for batch in batches {
             let (loss, n) = self.stepper.gradients().evaluate(device, &mut self.loaded, &batch, attention)?;
             sum += loss;
             tokens += n;
-            start = end;
         }
         crate::ensure!(tokens > 0, "no token of the validation data has a label: there is no loss to compute");
         let loss = sum / tokens as f64;
-        Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
+        Ok(EvalLine { step: self.n_steps(), loss, perplexity: Some(loss.exp()), pairs: None, tokens })
     }
 
     /// Saves a checkpoint of this step, and its adapter or model as the result, in a run's folder.
@@ -183,7 +202,10 @@ impl Trainer {
             Attention::Dense => 1,
             Attention::Lrsa(l) => l.lag(),
         };
-        candidates(chunk, n_tokens, lag)
+        match self.job.preference() {
+            None => candidates(chunk, n_tokens, lag),
+            Some(_) => vec![None], // pairs do not stream
+        }
     }
 
     /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.
@@ -222,25 +244,9 @@ impl Trainer {
         self.largest(examples).ids.len()
     }
 
-    /// A batch of the longest examples. One that is filled by tokens takes the beginning of the last
-    /// example, so that no batch of a run has more tokens.
+    /// The largest batch of a run on these examples.
     fn largest(&self, examples: &[Example]) -> Batch {
-        let limit = self.job.batch_limit(&lengths_of(examples));
-        let mut longest: Vec<&Example> = examples.iter().collect();
-        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
-        match limit {
-            BatchLimit::Examples(n) => Batch::new(longest.into_iter().take(n)),
-            BatchLimit::Tokens(most) => {
-                let most = most.max(longest.first().map_or(0, |e| e.ids.len()));
-                let part = |left: &mut usize, e: &Example| {
-                    let n = e.ids.len().min(*left);
-                    *left -= n;
-                    (n > 0).then(|| Example { ids: e.ids[..n].to_vec(), labels: e.labels[..n].to_vec() })
-                };
-                let parts: Vec<Example> = longest.into_iter().scan(most, |left, e| part(left, e)).collect();
-                Batch::new(&parts)
-            }
-        }
+        Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), usize::MAX)
     }
 
     /// Adds advice on memory if the error is about a lack of it.

@@ -169,6 +169,7 @@ fn data(scratch: &Path, name: &str, bytes: &[u8]) {
         max_length: Some(64),
         long: longreach::data::long::Long::Window,
         overlap: 8,
+        pairs: true,
     };
     let _ = reader.read_file(&path);
 }
