@@ -81,7 +81,7 @@ impl Batching {
         let mut groups: Vec<&mut [usize]> = order.chunks_mut(self.sorted_together(lengths)).collect();
         groups.iter_mut().for_each(|group| group.sort_by_key(|&i| std::cmp::Reverse(lengths[i])));
         let longest = |group: &[usize]| lengths[group[0]];
-        if let Some(first) = (0..groups.len()).rev().max_by_key(|&i| longest(&groups[i])) {
+        if let Some(first) = (0..groups.len()).rev().max_by_key(|&i| longest(groups[i])) {
             groups.swap(0, first);
         }
         groups.into_iter().flat_map(|group| group.iter().copied()).collect()

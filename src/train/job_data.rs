@@ -16,7 +16,8 @@ use crate::text::tokenizer::Tokenizer;
 
 /// The tokens of a batch that `batch_tokens` auto chooses, at least and at most. A tile of a product
 /// has 64 rows and 64 columns: 512 tokens and a hidden size of 576 make 72 tiles, which keep the
-/// processors of most GPUs busy, and every weight that is read or unpacked serves 512 rows.
+/// processors of most GPUs busy, and every weight that is read or unpacked serves 512 rows. On the
+/// CPU, SmolLM2-135M trains faster up to 512 tokens and no faster with more.
 const AUTO_TOKENS: (usize, usize) = (512, 1024);
 /// Batches of fewer tokens on average are worth a note.
 const FEW_TOKENS: f64 = 256.0;
