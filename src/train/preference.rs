@@ -171,10 +171,11 @@ impl UploadedPairs {
         for (i, &(start, n)) in batch.sequences.iter().enumerate() {
             let is_chosen = i.is_multiple_of(2);
             let first = answers.len();
-            for row in start..start + n - 1 {
-                let is_answer = batch.labels_shifted[row] != IGNORED;
+            let targets = batch.labels_shifted[start..start + n - 1].iter().zip(&batch.ids[start + 1..]);
+            for (i, (&label, &next)) in targets.enumerate() {
+                let is_answer = label != IGNORED;
                 if is_answer || (is_chosen && !preference.with_reference) {
-                    labels[row] = if is_answer { batch.labels_shifted[row] } else { batch.ids[row + 1] as i32 };
+                    labels[start + i] = if is_answer { label } else { next as i32 };
                     answers.push(u32::from(is_answer));
                 }
             }
