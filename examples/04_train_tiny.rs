@@ -34,7 +34,10 @@ fn main() -> Result<()> {
     let ids = files.tokenizer()?.encode(&text, true)?;
     let labels = ids.iter().map(|&id| id as i32).collect();
     println!("{} tokens to learn", ids.len());
-    let data = Dataset { train: Split { examples: vec![Example { ids, labels }], ..Split::default() }, valid: None };
+    let data = Dataset {
+        train: Split { examples: vec![Example { ids, labels, rejected: None }], ..Split::default() },
+        valid: None,
+    };
 
     // Sink 4, partitions of 16 tokens, a quarter of each kept. Only a small adapter is trained; the
     // model stays frozen.

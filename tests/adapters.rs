@@ -132,8 +132,9 @@ fn check(device: &mut dyn Executor, [logit, gradient, loss]: [f64; 3]) {
             assert_eq!(n_grads, trace.expected.keys().filter(|k| k.starts_with("grad.")).count(), "{at}");
         }
         let examples = trace.ids.iter().zip(&trace.labels);
-        let examples: Vec<Example> =
-            examples.map(|(ids, labels)| Example { ids: ids.clone(), labels: labels.clone() }).collect();
+        let examples: Vec<Example> = examples
+            .map(|(ids, labels)| Example { ids: ids.clone(), labels: labels.clone(), rejected: None })
+            .collect();
         let rule = Box::new(AdamW { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 });
         let mut stepper = Stepper::new(device, &loaded, rule, StepSettings::default()).unwrap();
         for (step, want) in trace.expected["losses"].to_f32().unwrap().into_iter().enumerate() {

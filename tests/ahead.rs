@@ -104,7 +104,7 @@ fn trained(device: &mut dyn Executor, stop_after: usize) -> (Told, Summary) {
     };
     let example = |i: usize| {
         let ids: Vec<u32> = (0..40 + i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
-        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
     };
     let split = |n| Split { examples: (0..n).map(example).collect(), ..Split::default() };
     let data = Dataset { train: split(7), valid: Some(split(2)) };

@@ -41,6 +41,36 @@ fn examples_are_shown_with_their_learnt_parts() {
 }
 
 #[test]
+fn pairs_are_shown_with_both_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = [
+        r#"{"prompt": "Once upon", "chosen": " a time", "rejected": " a cat sat"}"#,
+        r#"{"chosen": "Lily ran home.", "rejected": "Lily ran fast."}"#,
+        r#"{"text": "Tom ran.", "chosen": "a", "rejected": "b"}"#,
+    ];
+    std::fs::write(dir.path().join("train.jsonl"), lines[..2].join("\n")).unwrap();
+    let shown = data(dir.path(), &[]);
+    for words in [
+        "train: 2 examples in",
+        "2 chosen and rejected",
+        "<s>Once upon⟦ a time</s>⟧",
+        "rejected: ",
+        "<s>Once upon⟦ a cat sat</s>⟧",
+        "<s>Lily ran⟦ home.</s>⟧",
+        "<s>Lily ran⟦ fast.</s>⟧",
+    ] {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    let json = data(dir.path(), &["--json"]).json();
+    assert_eq!(json["parts"][0]["examples"], 2);
+    assert!(json["parts"][0]["shown"][0]["rejected"]["learnt"].as_u64().unwrap() > 1, "{json}");
+    // A line with another form is a pair only for an objective that learns from pairs.
+    std::fs::write(dir.path().join("train.jsonl"), lines[2]).unwrap();
+    let form = |more: &[&str]| data(dir.path(), more).stdout.contains("1 chosen and rejected");
+    assert!(!form(&[]) && form(&["--objective", "dpo"]) && form(&["--objective", "orpo"]));
+}
+
+#[test]
 fn lines_that_cannot_be_read_are_all_listed() {
     let dir = tempfile::tempdir().unwrap();
     let lines = "{\"text\": \"a\"}\n{\"text\": null}\n\n{\"question\": \"a\"}\n";
@@ -52,6 +82,34 @@ fn lines_that_cannot_be_read_are_all_listed() {
     {
         assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
     }
-    assert!(shown.stderr.contains("records that cannot be read: 2, the first of them"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("records that training refuses: 2, the first of them"), "{}", shown.stderr);
     assert_eq!(data(&dir.path().join("absent"), &[]).code, 2);
+}
+
+#[test]
+fn held_out_examples_windows_and_batches_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |i: usize| format!("{{\"text\": \"{}\"}}\n", "Lily ran home. ".repeat(1 + 3 * i));
+    std::fs::write(dir.path().join("train.jsonl"), (0..6).map(text).collect::<String>()).unwrap();
+    let flags = ["--max-length", "32", "--long", "window", "--valid-fraction", "0.3", "--batch-tokens", "64"];
+    let shown = data(dir.path(), &[&flags[..], &["--sink", "2", "--lag", "8"]].concat());
+    assert_eq!(shown.code, 0, "{shown:?}");
+    for words in ["examples in", "examples held out of", "cut into windows", "more than S + 2L = 18", "without padding"]
+    {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    let json = data(dir.path(), &[&flags[..], &["--json"]].concat()).json();
+    let (train, valid) = (&json["parts"][0], &json["parts"][1]);
+    assert_eq!((&train["held_out"], &valid["held_out"]), (&false.into(), &true.into()));
+    let records = |part: &serde_json::Value| part["forms"]["text"].as_u64().unwrap();
+    assert_eq!((records(train), records(valid)), (4, 2));
+    let windowed = train["windowed"]["count"].as_u64().unwrap() + valid["windowed"]["count"].as_u64().unwrap();
+    assert!(windowed >= 4 && train["tokens"]["max"] == 32, "{json}");
+    let training = &json["training"];
+    assert_eq!((&training["examples"], &training["tokens"]), (&train["examples"], &train["tokens"]["total"]));
+    assert!(training["batches"].as_u64() < train["examples"].as_u64(), "{json}");
+    let refused = data(dir.path(), &["--max-length", "32", "--long", "whole"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stdout.contains("--long whole cuts none"), "{}", refused.stdout);
+    assert_eq!(data(dir.path(), &["--long", "window"]).code, 2);
 }

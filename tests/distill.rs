@@ -140,11 +140,11 @@ fn what_a_teacher_rules_out_counts_nothing_and_what_a_student_rules_out_counts_m
 fn taught(device: &mut dyn Executor, loaded: &mut Loaded, teacher: Teacher, lengths: &[usize]) -> Vec<f32> {
     let example = |&n: &usize| {
         let ids: Vec<u32> = (0..n).map(|i| (i * 7 % 200 + 3) as u32).collect();
-        Example { labels: vec![-100; n], ids }
+        Example { labels: vec![-100; n], ids, rejected: None }
     };
     let batch = Batch::new(&lengths.iter().map(example).collect::<Vec<_>>());
     let (attention, distill) = (Attention::Dense, Some((teacher, 1.0)));
-    let objective = Objective { attention, scale: 0.0, dropout: None, distill, kept: None };
+    let objective = Objective { attention, scale: 0.0, dropout: None, distill, preference: None, kept: None };
     let uploaded = UploadedBatch::new(device, &mut loaded.model, &batch, &objective).unwrap();
     let mut tape = Tape::inference();
     let hidden = uploaded.teacher_hidden(&mut tape, &loaded.model).unwrap().unwrap();

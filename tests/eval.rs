@@ -29,7 +29,7 @@ fn perplexity_through_the_cache_is_that_of_training() {
     let request = PerplexityRequest { ids: &ids, length: 300, stride: 300, max_windows: 1 };
     let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense", "4x"]), &mut go_on).unwrap();
     let labels = ids.iter().map(|&id| id as i32).collect();
-    let batch = Batch::new(&[Example { ids: ids.clone(), labels }]);
+    let batch = Batch::new(&[Example { ids: ids.clone(), labels, rejected: None }]);
     let step = GradientStep::new(&mut stories.device, false, None).unwrap();
     let lrsa = Attention::Lrsa(Lrsa::new(4, 16, 0.25).unwrap());
     for (row, attention) in rows.iter().zip([Attention::Dense, lrsa]) {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use longreach::attention::{Attention, Cache, Heads, Lrsa};
 use longreach::checkpoint::model_files::ModelFiles;
+use longreach::data::token_count::TokenCount;
 use longreach::error::{Error, ErrorKind, Result};
 use longreach::gpu::{
     Alternative, Alternatives, Binding, Buffer, CpuExecutor, DeviceLimits, Executor, Expected, Feature, Features,
@@ -309,8 +310,22 @@ fn a_refusal_names_settings_that_fit() {
     let whole = TrainJob { steps: Some(1), max_positions: Some(1000), ..job(dir.path(), &[900, 700, 600, 500, 40]) };
     let fixed = TrainJob { chunk: ChunkLength::Tokens(900), ..whole.clone() };
     let pairs = TrainJob { batch_size: 4, ..fixed.clone() };
+    let tokens = TrainJob { batch_tokens: Some(TokenCount::Tokens(2700)), ..fixed.clone() };
     let mut words = std::collections::BTreeSet::new();
-    let tries = [(&fixed, 12), (&fixed, 6), (&pairs, 30), (&pairs, 12), (&pairs, 6), (&pairs, 3), (&pairs, 2), (&pairs, 1), (&whole, 2), (&whole, 1)];
+    let tries = [
+        (&fixed, 12),
+        (&fixed, 6),
+        (&pairs, 12),
+        (&pairs, 6),
+        (&pairs, 3),
+        (&pairs, 2),
+        (&pairs, 1),
+        (&whole, 2),
+        (&whole, 1),
+        (&tokens, 12),
+        (&tokens, 4),
+        (&tokens, 2),
+    ];
     for (i, (job, mib)) in tries.into_iter().enumerate() {
         let job = &TrainJob { out: dir.path().join(format!("out-{i}")), ..job.clone() };
         let cpu = || CpuExecutor::<f32>::new().pretending_memory(mib << 20);
@@ -328,11 +343,16 @@ fn a_refusal_names_settings_that_fit() {
                 (n, named(settings, "accumulate").expect("as many sequences a step"));
             assert_eq!(nearest.batch_size * nearest.accumulate, job.batch_size * job.accumulate, "{settings}");
         }
+        if let Some(n) = named(settings, "batch_tokens") {
+            let accumulate = named(settings, "accumulate").expect("as many tokens a step");
+            assert!(n * accumulate >= 2700, "{settings}");
+            (nearest.batch_tokens, nearest.accumulate) = (Some(TokenCount::Tokens(n)), accumulate);
+        }
         nearest.max_length = named(settings, "max_length");
         println!("{mib} MiB: {settings}");
         run(&nearest, &mut cpu(), &mut ()).unwrap_or_else(|e| panic!("{mib} MiB with {settings}: {e}"));
     }
-    let all = ["accumulate", "batch_size", "chunk", "max_length", "recompute"];
+    let all = ["accumulate", "batch_size", "batch_tokens", "chunk", "max_length", "recompute"];
     assert_eq!(words, all.map(String::from).into(), "each setting is the nearest somewhere");
 }
 

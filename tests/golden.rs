@@ -110,7 +110,7 @@ impl Golden {
     /// Both rows in one batch.
     fn batch(&self) -> [Batch; 1] {
         let rows = self.ids("input_ids", self.rows).into_iter().zip(self.labels());
-        let examples: Vec<Example> = rows.map(|(ids, labels)| Example { ids, labels }).collect();
+        let examples: Vec<Example> = rows.map(|(ids, labels)| Example { ids, labels, rejected: None }).collect();
         [Batch::new(&examples)]
     }
 

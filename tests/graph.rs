@@ -71,7 +71,7 @@ fn batch(vocab: usize) -> Batch {
     let example = |n: usize, seed: usize| {
         let ids: Vec<u32> = (0..n).map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % vocab) as u32).collect();
         let label = |(i, &id): (usize, &u32)| if i % 5 == 2 { IGNORED } else { id as i32 };
-        Example { labels: ids.iter().enumerate().map(label).collect(), ids }
+        Example { labels: ids.iter().enumerate().map(label).collect(), ids, rejected: None }
     };
     Batch::new(&[example(47, 0), example(34, 1)])
 }
@@ -91,7 +91,14 @@ impl DispatchCheck {
         let scale = 1.0 / batch.n_targets as f32;
         Self {
             loaded,
-            objective: Objective { attention, scale, dropout, distill: None, kept: Some(kept.clone()) },
+            objective: Objective {
+                attention,
+                scale,
+                dropout,
+                distill: None,
+                preference: None,
+                kept: Some(kept.clone()),
+            },
             batch,
             kept,
         }

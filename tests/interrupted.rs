@@ -90,7 +90,16 @@ fn a_run_that_is_killed_ends_as_one_that_is_not() {
         ),
         ("full", "--steps 30 --save-every 4 --method full --optimizer lion", "model.safetensors"),
         ("streamed", "--steps 30 --save-every 2 --chunk 32 --recompute --distill 0.5", "adapter_model.safetensors"),
+        (
+            "windows",
+            "--steps 30 --save-every 2 --eval-every 4 --dropout 0.2 --accumulate 2 --valid-fraction 0.3 --long window \
+             --max-length 48 --overlap 6 --batch-tokens 100 --order length",
+            "adapter_model.safetensors",
+        ),
     ] {
+        if flags.contains("--valid-fraction") {
+            std::fs::remove_file(bench.dir.path().join("data/valid.jsonl")).unwrap();
+        }
         let whole = bench.run(&format!("{name}-whole"), flags);
         assert!(whole.status.success(), "{}", stderr(&whole));
         let out = bench.out(name);

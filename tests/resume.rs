@@ -11,9 +11,11 @@ use longreach::ErrorKind;
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::checkpoint::record::AttentionRecord;
 use longreach::data::dataset::{Dataset, Example, Split};
+use longreach::data::sampler::Order;
+use longreach::data::token_count::TokenCount;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::optim::OptimizerKind;
-use longreach::train::{Keep, Method, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
+use longreach::train::{Keep, Method, ObjectiveKind, Observer, RunFolder, StepLine, TrainJob, Trainer, TrainerState};
 
 /// Collects the losses and stops the run before a given step.
 struct Watch {
@@ -42,10 +44,15 @@ impl Observer for Watch {
 /// Seven examples of different lengths, up to four per step: two steps per epoch, the second one
 /// short.
 fn data() -> Dataset {
-    let example = |i: usize| {
-        let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
-        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
-    };
+    data_of(example)
+}
+
+fn example(i: usize) -> Example {
+    let ids: Vec<u32> = (0..24 + 3 * i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
+    Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
+}
+
+fn data_of(example: impl Fn(usize) -> Example) -> Dataset {
     Dataset { train: Split { examples: (0..7).map(example).collect(), ..Split::default() }, valid: None }
 }
 
@@ -87,7 +94,9 @@ fn train(
         trainer.load_state(device, state).unwrap();
     }
     let mut watch = Watch::stopping_after(stop_at);
-    trainer.fit(device, &data(), None, &mut watch).unwrap();
+    let pair = |i: usize| Example { rejected: Some(Box::new(example(7 - i))), ..example(i) };
+    let data = if job.objective.takes_pairs() { data_of(pair) } else { data() };
+    trainer.fit(device, &data, None, &mut watch).unwrap();
     (watch.losses, trainer.state(device).unwrap())
 }
 
@@ -112,6 +121,54 @@ fn five_steps_and_five_more_are_ten_on_the_cpu() {
         check(&mut CpuExecutor::<f32>::new(), &job(kind));
         check(&mut CpuExecutor::<f32>::new(), &full(kind));
     }
+}
+
+#[test]
+fn a_run_that_fills_batches_by_tokens_goes_on_within_its_epoch() {
+    for order in [Order::Random, Order::Length] {
+        let job = TrainJob {
+            batch_size: 1,
+            batch_tokens: Some(TokenCount::Tokens(70)),
+            accumulate: 1,
+            order,
+            ..job(OptimizerKind::AdamW)
+        };
+        let device = &mut CpuExecutor::<f32>::new();
+        let (losses, end) = train(device, &job, None, usize::MAX);
+        for n in [1, 4, 6] {
+            let (first, middle) = train(device, &job, None, n);
+            let (second, resumed) = train(device, &job, Some(&middle), usize::MAX);
+            assert_eq!([first, second].concat(), losses, "{order:?}, {n} steps first");
+            assert_eq!(resumed, end, "{order:?}, {n} steps first");
+        }
+        // A batch holds one or two of the examples of 24 to 42 tokens.
+        let (_, middle) = train(device, &job, None, 2);
+        assert!((2..=4).contains(&middle.position) && middle.micro_batches == 2, "{}", middle.position);
+        let by_examples = TrainJob { batch_tokens: None, batch_size: 2, accumulate: 4, ..job };
+        let files = ModelFiles::open(MODEL, None).unwrap();
+        let mut trainer = Trainer::new(device, &files, &by_examples).unwrap();
+        trainer.load_state(device, &TrainerState { position: 3, ..middle }).unwrap();
+        let e = trainer.fit(device, &data(), None, &mut ()).unwrap_err().to_string();
+        assert!(e.contains("resume at example 3") && e.contains("no batch"), "{e}");
+    }
+}
+
+#[test]
+fn preference_training_goes_on_too() {
+    let device = &mut CpuExecutor::<f32>::new();
+    check(device, &TrainJob { objective: ObjectiveKind::Dpo, ..job(OptimizerKind::AdamW) });
+    check(device, &TrainJob { objective: ObjectiveKind::Orpo, recompute: true, ..job(OptimizerKind::AdamW) });
+    check(device, &TrainJob { objective: ObjectiveKind::Orpo, ..full(OptimizerKind::Sgd) });
+    // Each pair has 69 tokens: a batch of up to 150 holds two of them, as in the runs above.
+    let of_tokens = TrainJob {
+        objective: ObjectiveKind::Dpo,
+        batch_size: 1,
+        batch_tokens: Some(TokenCount::Tokens(150)),
+        ..job(OptimizerKind::AdamW)
+    };
+    check(device, &of_tokens);
+    let of_pairs = TrainJob { batch_size: 2, batch_tokens: None, ..of_tokens.clone() };
+    assert_eq!(train(device, &of_tokens, None, 3), train(device, &of_pairs, None, 3), "the same batches");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn layers(device: &mut dyn Executor, format: Format) -> ([Linear; 3], Tensor) {
             dora: (i == 2).then(|| Dora { magnitude: param(device, "m", 11, 1, n), norms: None }),
         });
         let bias = (i != 0).then(|| param(device, "bias", 8 + i, 1, n));
-        Linear { weight: Param::frozen("w", part), bias, lora }
+        Linear { weight: Param::frozen("w", part), bias, lora, reference: None }
     });
     let layers = [made.next().unwrap(), made.next().unwrap(), made.next().unwrap()];
     (layers, whole)

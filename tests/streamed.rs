@@ -37,7 +37,7 @@ fn batch(lengths: &[usize], vocab: usize) -> Batch {
         let ids = tokens(n, vocab, row);
         let outside = |i: usize| if row % 2 == 0 { i < n / 3 } else { i > n / 3 };
         let label = |(i, &id): (usize, &u32)| if i % 3 == 1 || outside(i) { IGNORED } else { id as i32 };
-        Example { labels: ids.iter().enumerate().map(label).collect(), ids }
+        Example { labels: ids.iter().enumerate().map(label).collect(), ids, rejected: None }
     };
     Batch::new(&lengths.iter().enumerate().map(example).collect::<Vec<_>>())
 }

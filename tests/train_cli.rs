@@ -273,6 +273,46 @@ fn bad_flags_are_refused_before_any_work() {
 }
 
 #[test]
+fn objectives_are_refused_with_data_or_settings_that_do_not_fit() {
+    let pairs = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    assert_refused(Some(GOOD), &["--objective", "dpo"], &[2], &["--objective dpo", "\"chosen\""]);
+    assert_refused(Some(GOOD), &["--beta", "0.5"], &[2], &["--beta", "--objective"]);
+    assert_refused(Some(GOOD), &["--objective", "dpo", "--method", "full"], &[2], &["--method lora", "orpo"]);
+    assert_refused(Some(GOOD), &["--objective", "orpo", "--chunk", "64"], &[2], &["--chunk"]);
+    assert_refused(Some(pairs), &[], &[1], &["no tokenizer"]);
+}
+
+#[test]
+fn preference_training_logs_rewards() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |word: &str| {
+        format!(r#"{{"prompt": "Once upon a", "chosen": " time there was {word}.", "rejected": " {word} and {word}"}}"#)
+    };
+    let text_of_pairs = ["Lily", "Tom", "a cat"].map(pair).join("\n");
+    for file in ["train.jsonl", "valid.jsonl"] {
+        std::fs::write(dir.path().join(file), &text_of_pairs).unwrap();
+    }
+    let (model, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k"), dir.path().join("out"));
+    let args = ["--model", text(&model), "--data", text(dir.path()), "--out", text(&out), "--steps", "3", "--json"];
+    let refused = train(&args);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && stderr.contains("--objective dpo or orpo"), "{stderr}");
+    for (objective, told) in [("dpo", "DPO with beta 0.1 against"), ("orpo", "ORPO with beta 0.1")] {
+        let done = train(&[&args[..], &["--objective", objective, "--batch-size", "2", "--overwrite"]].concat());
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && stderr.contains(told) && stderr.contains("accuracy"), "{stderr}");
+        let (steps, evaluations) = (lines(&out.join("metrics.jsonl")), lines(&out.join("eval.jsonl")));
+        assert_eq!((steps.len(), evaluations.len()), (3, 1));
+        for line in steps.iter().chain(&evaluations) {
+            let value = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key} in {line}"));
+            let margin = value("rewards_chosen") - value("rewards_rejected");
+            assert!((value("margin") - margin).abs() < 1e-9 && (0.0..=1.0).contains(&value("accuracy")), "{line}");
+        }
+        assert!(evaluations[0].get("perplexity").is_none() && steps[0].get("kl").is_none());
+    }
+}
+
+#[test]
 fn sequences_beyond_the_models_positions_need_permission() {
     let long = format!("{{\"input_ids\": {:?}}}\n", (0..600).map(|i| i % 300).collect::<Vec<u32>>());
     assert_refused(Some(&long), &[], &[2], &["600 tokens", "512 positions", "--max-positions 600", "RoPE"]);
@@ -288,6 +328,70 @@ fn sequences_beyond_the_models_positions_need_permission() {
     let done = train(&[&args, &["--max-length", "100", "--overwrite"][..]].concat());
     let stderr = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && stderr.contains("are truncated"), "{stderr}");
+    let place = ["the longest example", "train.jsonl, line 2", "600 tokens"];
+    let two = format!("{GOOD}{long}");
+    assert_refused(Some(&two), &[], &[2], &place);
+    assert_refused(
+        Some(&two),
+        &["--max-length", "100", "--long", "whole"],
+        &[2],
+        &[&place[..], &["--long whole"]].concat(),
+    );
+    let windows =
+        ["--max-length", "100", "--long", "window", "--overlap", "4", "--overwrite", "--batch-tokens", "auto"];
+    let done = train(&[&args, &windows[..]].concat());
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    // 100 tokens, then 96 new ones in each window: 7 windows.
+    for words in
+        ["1 of 1 training examples are longer", "7 examples and windows in all", "--batch-tokens auto: a batch"]
+    {
+        assert!(done.status.success() && stderr.contains(words), "{words}: {stderr}");
+    }
+    // Five whole windows of 100 tokens fit into 512, or four and the last one.
+    let tokens = lines(&case.out.join("metrics.jsonl"))[0]["tokens"].as_u64();
+    assert!([Some(500), Some(424)].contains(&tokens), "{tokens:?}");
+}
+
+#[test]
+fn validation_data_is_held_out_where_there_is_none() {
+    let case = Case::new(CASES[0]);
+    let lines_of = |n: u32| (0..n).map(|i| format!("{{\"input_ids\": [1, 2, 3, {i}]}}\n")).collect::<String>();
+    std::fs::write(case.data.join("train.jsonl"), lines_of(10)).unwrap();
+    let (model, data, out) = (text(&case.golden.dir), text(&case.data), text(&case.out));
+    let args = ["--model", model, "--data", data, "--out", out, "--valid-fraction", "0.2"];
+    let done = train(&args);
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(2) && stderr.contains("valid.jsonl: leave --valid-fraction out"), "{stderr}");
+    std::fs::remove_file(case.data.join("valid.jsonl")).unwrap();
+    let done = train(&args);
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    for words in ["2 of 10 training examples are held out", "8 steps on 8 examples", "too few to use a device well"] {
+        assert!(done.status.success() && stderr.contains(words), "{words}: {stderr}");
+    }
+    // Two examples of four tokens, of which the first has no label.
+    assert_eq!(lines(&case.out.join("eval.jsonl"))[0]["tokens"], 6);
+    std::fs::write(case.data.join("train.jsonl"), lines_of(1)).unwrap();
+    let done = train(&[&args[..], &["--overwrite"]].concat());
+    assert!(done.status.code() == Some(2) && String::from_utf8_lossy(&done.stderr).contains("at least 2"));
+}
+
+#[test]
+fn batches_filled_by_tokens_train_as_batches_of_examples() {
+    let case = Case::new(CASES[0]);
+    let attention = case.golden.modes.iter().find(|(name, _)| name != "dense").unwrap().1;
+    case.train(attention, true, &["--batch-size", "2"]);
+    let (together, eval) = (case.losses(), lines(&case.out.join("eval.jsonl")));
+    // Both rows in one batch; each in its own; longest first.
+    for flags in [
+        &["--batch-tokens", "100000"][..],
+        &["--batch-tokens", "1", "--accumulate", "2"],
+        &["--batch-tokens", "100000", "--order", "length"],
+    ] {
+        case.train(attention, true, &[flags, &["--overwrite"]].concat());
+        assert_close(&case.losses(), &together, 1e-5, flags[0]);
+        let loss = |lines: &[Value]| lines[0]["loss"].as_f64().unwrap();
+        assert_close(&[loss(&lines(&case.out.join("eval.jsonl")))], &[loss(&eval)], 1e-5, flags[0]);
+    }
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn a_run_is_begun_paused_and_talked_to() {
             loss: 5.0 - step as f64,
             ce: None,
             kl: None,
+            pairs: None,
             lr: 1e-4,
             grad_norm: 1.0,
             tokens: 100,

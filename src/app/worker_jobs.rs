@@ -22,14 +22,7 @@ const MAX_PREVIEW_TOKENS: usize = 400;
 /// Sends the first training examples after tokenizer and chat template.
 pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
     let files = open_files(choice)?;
-    let reader = Reader {
-        tokenizer: files.tokenizer().ok(),
-        template: files.template.as_ref(),
-        eos: files.stop.first(),
-        vocab_size: files.config().vocab,
-        max_length: None,
-    };
-    let data = reader.read(data).context("reading the training data")?;
+    let data = Reader::of_model(&files).read(data).context("reading the training data")?;
     let examples = data.train.examples.iter().take(N_PREVIEWED);
     let tokenizer = files.tokenizer()?;
     let shown = examples.map(|e| pieces(Some(tokenizer), e, MAX_PREVIEW_TOKENS)).collect::<Result<_>>()?;

@@ -21,8 +21,14 @@ pub fn training_profile(
     let device = device.as_mut();
     let (mut loaded, stepper) = open(device, subject, activity, StepSettings { recompute, ..StepSettings::default() })?;
     let batch = subject.batch(length);
-    let objective =
-        Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout: None, distill: None, kept: None };
+    let objective = Objective {
+        attention,
+        scale: 1.0 / batch.n_targets as f32,
+        dropout: None,
+        distill: None,
+        preference: None,
+        kept: None,
+    };
     let gradients = stepper.gradients();
     let step = gradients.record(device, &mut loaded, &batch, &objective).context(activity.name())?;
     let mut update = Recording::new();

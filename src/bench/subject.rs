@@ -86,6 +86,6 @@ impl Subject {
     /// One sequence of `n` tokens, all with labels.
     pub(super) fn batch(&self, n: usize) -> Batch {
         let ids = self.ids(n);
-        Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }])
+        Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }])
     }
 }

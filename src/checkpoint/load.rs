@@ -46,6 +46,8 @@ pub enum Train {
     Nothing,
     /// The adapter's tensors.
     Adapter(Decay),
+    /// The adapter's tensors, beside a frozen copy of them: [`crate::nn::Adapters::Reference`].
+    AdapterWithReference(Decay),
     /// Every weight of the model.
     All(Decay),
 }
@@ -104,7 +106,9 @@ pub fn load(
     }
     let specs = match train {
         Train::Nothing => vec![],
-        Train::Adapter(decay) => adapter.map_or(vec![], |adapter| adapter_specs(&config, adapter, decay)),
+        Train::Adapter(decay) | Train::AdapterWithReference(decay) => {
+            adapter.map_or(vec![], |adapter| adapter_specs(&config, adapter, decay))
+        }
         Train::All(decay) => model_specs(&config, decay),
     };
     let (mut arena, mut trainables) = (None, vec![]);
@@ -114,7 +118,8 @@ pub fn load(
         (arena, trainables) = (Some(made), list);
     }
     let by_name = trainables.iter().map(|t| (t.name.clone(), t.clone())).collect();
-    let mut loader = Loader { device, source, adapter, by_name };
+    let keeps_reference = matches!(train, Train::AdapterWithReference(_));
+    let mut loader = Loader { device, source, adapter, keeps_reference, by_name };
     let model = loader.model(config).context("loading the model")?;
     Ok(Loaded { model, arena, trainables })
 }
@@ -169,6 +174,8 @@ struct Loader<'a> {
     device: &'a mut dyn Executor,
     source: &'a WeightSource,
     adapter: Option<&'a Adapter>,
+    /// Whether layers get a frozen copy of their adapters.
+    keeps_reference: bool,
     by_name: HashMap<String, Trainable>,
 }
 
@@ -307,7 +314,17 @@ impl Loader<'_> {
         let pair =
             self.adapter.and_then(|a| a.pairs.iter().find(|p| p.module == module).map(|p| (p, a.config.dropout)));
         let lora = pair.map(|(pair, dropout)| self.lora(pair, &weight.value, dropout, site)).transpose()?;
-        Ok(Linear { weight, bias, lora })
+        let reference = pair.filter(|_| self.keeps_reference);
+        let reference = reference.map(|(pair, _)| self.frozen_lora(pair, &weight.value, site)).transpose()?;
+        Ok(Linear { weight, bias, lora, reference })
+    }
+
+    /// [`Loader::lora`] in memory of its own, of which nothing is trained.
+    fn frozen_lora(&mut self, pair: &AdapterPair, w: &Tensor, site: u32) -> Result<Lora> {
+        let trained = std::mem::take(&mut self.by_name);
+        let lora = self.lora(pair, w, 0.0, site);
+        self.by_name = trained;
+        lora
     }
 
     /// The adapter of a layer with the weight w.

@@ -6,13 +6,20 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::args::ModelArgs;
+use super::args::{AttentionArgs, AttentionName, ModelArgs};
+use super::flags::with_flags;
+use super::forecast_table::data_lines;
 use super::output::{note, print_line};
-use crate::data::dataset::Reader;
+use crate::checkpoint::model_files::ModelFiles;
+use crate::data::long::Long;
+use crate::data::sampler::Order;
 use crate::data::sources::files::Files;
 use crate::data::survey::{Listed, Part, Shown, Statistics, histogram, survey};
+use crate::data::token_count::TokenCount;
+use crate::data::token_statistics::TokenStatistics;
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
+use crate::train::{ObjectiveKind, TrainJob};
 
 /// Most tokens shown of an example.
 const MAX_TOKENS: usize = 2000;
@@ -30,36 +37,103 @@ pub struct DataArgs {
     /// Number of training examples to show
     #[arg(long, value_name = "N", default_value_t = 3)]
     examples: usize,
-    /// Truncate longer examples to this many tokens, as train does
+    /// Most tokens of an example; --long says what becomes of longer ones
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// What becomes of examples longer than --max-length
+    #[arg(long, value_enum, default_value_t)]
+    long: Long,
+    /// Tokens that a window repeats from the one before [default: an eighth of --max-length]
+    #[arg(long, value_name = "N")]
+    overlap: Option<usize>,
+    /// Without validation data, show what train holds out of the training examples for it
+    #[arg(long, value_name = "F")]
+    valid_fraction: Option<f64>,
+    /// Seed that draws the held-out examples and the order, as in train
+    #[arg(long, value_name = "N", default_value_t)]
+    seed: u64,
+    /// Sequences per batch, as in train
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch_size: usize,
+    /// Tokens per batch, as in train
+    #[arg(long, value_name = "N|auto")]
+    batch_tokens: Option<TokenCount>,
+    /// Batches per optimiser step, as in train
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    accumulate: usize,
+    /// Order of the examples in an epoch
+    #[arg(long, value_enum, default_value_t)]
+    order: Order,
+    #[command(flatten)]
+    attention: AttentionArgs,
+    /// Objective to read the data for, as for train: of lines with a preference pair and another
+    /// form, dpo and orpo learn from the pair
+    #[arg(long, value_enum, default_value_t)]
+    objective: ObjectiveKind,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
+impl DataArgs {
+    /// A training run on the data.
+    fn job(&self) -> TrainJob {
+        TrainJob {
+            data: self.data.clone(),
+            objective: self.objective,
+            max_length: self.max_length,
+            long: self.long,
+            overlap: self.overlap,
+            valid_fraction: self.valid_fraction,
+            seed: self.seed,
+            batch_size: self.batch_size,
+            batch_tokens: self.batch_tokens,
+            accumulate: self.accumulate,
+            order: self.order,
+            ..TrainJob::default()
+        }
+    }
+}
+
 /// Runs the command. Fails at the end if records were refused, because training would fail.
 pub fn run(args: &DataArgs) -> Result<()> {
+    let job = args.job();
+    job.validate()?;
     Files::check_named(&args.data)?;
     let files = args.model.open()?;
-    let reader = Reader {
-        tokenizer: files.tokenizer().ok(),
-        template: files.template.as_ref(),
-        eos: files.stop.first(),
-        vocab_size: files.config().vocab,
-        max_length: args.max_length,
-    };
-    let parts = survey(&reader, &args.data, args.examples, MAX_TOKENS)?;
+    let (attention, _) = args.attention.resolve_list(files.recorded, AttentionName::Lrsa)?;
+    let reader = job.reader(&files);
+    let parts = survey(&reader, &args.data, job.hold_out(), args.examples, MAX_TOKENS)?;
     if let Some(text) = reader.tokenizer.and_then(Tokenizer::take_note) {
         note(&format!("note: {text}"));
     }
+    let training = parts.first().filter(|train| !train.lengths.is_empty());
+    let of = |train: &Part| {
+        let labelled = train.learnt.iter().sum();
+        let batching = job.batching(&train.lengths);
+        TokenStatistics::of(train.lengths.clone(), (&train.tokens, labelled), batching, attention)
+    };
+    let training = training.map(of).transpose()?;
     if args.json {
-        print_line(&json!({ "parts": parts.iter().map(to_json).collect::<Vec<_>>() }).to_string())?;
+        let parts: Vec<Json> = parts.iter().map(to_json).collect();
+        print_line(&json!({ "parts": parts, "training": training }).to_string())?;
     } else {
         let is_coloured =
             std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         parts.iter().try_for_each(|part| print_part(part, is_coloured))?;
+        training.iter().flat_map(data_lines).try_for_each(|line| print_line(&line))?;
     }
+    note_on_positions(args, &files, &parts);
+    match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
+        Some(((place, why), n)) => {
+            Err(Error::new(format!("records that training refuses: {n}, the first of them {place}: {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Says whether train refuses an example that is longer than the model allows.
+fn note_on_positions(args: &DataArgs, files: &ModelFiles, parts: &[Part]) {
     let longest = parts.iter().flat_map(|part| &part.tokens).max().copied().unwrap_or(0);
     let limit = args.model.max_positions.unwrap_or(files.config().max_positions);
     if longest > limit {
@@ -67,12 +141,6 @@ pub fn run(args: &DataArgs) -> Result<()> {
             "note: the longest example has {longest} tokens, more than the model's {limit} positions: train refuses it \
              without `max_length` {limit}"
         ));
-    }
-    match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
-        Some(((place, why), n)) => {
-            Err(Error::new(format!("records that cannot be read: {n}, the first of them {place}: {why}")))
-        }
-        None => Ok(()),
     }
 }
 
@@ -83,7 +151,8 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
         [] => String::new(),
     };
     let forms: Vec<_> = part.forms.iter().map(|(form, n)| format!("{n} {}", form.name())).collect();
-    print_line(&format!("{}: {} examples in {files}", part.name, part.tokens.len()))?;
+    let from = if part.is_held_out { "held out of" } else { "in" };
+    print_line(&format!("{}: {} examples {from} {files}", part.name, part.lengths.len()))?;
     print_line(&format!("  forms    {}", if forms.is_empty() { "none".to_owned() } else { forms.join(", ") }))?;
     let (tokens, learnt) = (Statistics::of(&part.tokens), Statistics::of(&part.learnt));
     let line = |s: Statistics| {
@@ -94,7 +163,13 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
     print_line(&format!("  learnt   {} ({percent:.0} %)", line(learnt)))?;
     let bins: Vec<_> = histogram(&part.tokens).iter().map(|(most, n)| format!("≤{most}: {n}")).collect();
     print_line(&format!("  lengths  {}", bins.join("  ")))?;
-    for (what, listed) in [("cut", &part.cut), ("left out", &part.left_out), ("refused", &part.refused)] {
+    let lists = [
+        ("cut", &part.cut),
+        ("cut into windows", &part.windowed),
+        ("left out", &part.left_out),
+        ("refused", &part.refused),
+    ];
+    for (what, listed) in lists {
         print_places(what, listed)?;
     }
     for (i, shown) in part.shown.iter().enumerate() {
@@ -107,6 +182,10 @@ fn print_part(part: &Part, is_coloured: bool) -> Result<()> {
             shown.n_learnt
         ))?;
         print_line(&marked(shown, is_coloured))?;
+        if let Some(rejected) = &shown.rejected {
+            print_line(&format!("rejected: {} tokens, {} learnt", rejected.n_tokens, rejected.n_learnt))?;
+            print_line(&marked(rejected, is_coloured))?;
+        }
     }
     print_line("")
 }
@@ -116,7 +195,7 @@ fn print_places(what: &str, listed: &Listed) -> Result<()> {
         print_line(&format!("  {what}: {}", listed.n))?;
     }
     for (place, why) in listed.first.iter().take(MAX_PLACES) {
-        print_line(&format!("    {}: {}", harmless(place), harmless(why)))?;
+        print_line(&format!("    {}: {}", harmless(place), harmless(&with_flags(why))))?;
     }
     match listed.n.saturating_sub(MAX_PLACES) {
         0 => Ok(()),
@@ -156,7 +235,7 @@ fn to_json(part: &Part) -> Json {
     };
     let bin = |(most, n): (usize, usize)| json!({ "up_to": most, "examples": n });
     let piece = |(text, is_learnt): &(String, bool)| json!({ "text": text, "learnt": is_learnt });
-    let shown = |shown: &Shown| {
+    let sequence = |shown: &Shown| {
         json!({
             "place": shown.place,
             "form": shown.form.name(),
@@ -166,16 +245,25 @@ fn to_json(part: &Part) -> Json {
             "more_tokens": shown.n_more,
         })
     };
+    let shown = |shown: &Shown| {
+        let mut of_example = sequence(shown);
+        if let Some(rejected) = &shown.rejected {
+            of_example["rejected"] = sequence(rejected);
+        }
+        of_example
+    };
     let forms: serde_json::Map<_, _> = part.forms.iter().map(|(form, n)| (form.name().to_owned(), json!(n))).collect();
     json!({
         "name": part.name,
         "files": part.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-        "examples": part.tokens.len(),
+        "held_out": part.is_held_out,
+        "examples": part.lengths.len(),
         "forms": forms,
         "tokens": statistics(&part.tokens),
         "learnt": statistics(&part.learnt),
         "lengths": histogram(&part.tokens).into_iter().map(bin).collect::<Vec<_>>(),
         "cut": listed(&part.cut),
+        "windowed": listed(&part.windowed),
         "left_out": listed(&part.left_out),
         "refused": listed(&part.refused),
         "shown": part.shown.iter().map(shown).collect::<Vec<_>>(),
@@ -190,7 +278,15 @@ mod tests {
     #[test]
     fn learnt_parts_are_in_brackets_and_control_letters_are_escaped() {
         let pieces = vec![("a\u{1b}[2J\n".to_owned(), false), ("b".to_owned(), true)];
-        let shown = Shown { place: String::new(), form: Form::Text, n_tokens: 9, n_learnt: 1, pieces, n_more: 7 };
+        let shown = Shown {
+            place: String::new(),
+            form: Form::Text,
+            n_tokens: 9,
+            n_learnt: 1,
+            pieces,
+            n_more: 7,
+            rejected: None,
+        };
         assert_eq!(marked(&shown, false), "a\\u{1b}[2J\n⟦b⟧ … and 7 more tokens");
         assert_eq!(marked(&shown, true), "a\\u{1b}[2J\n\u{1b}[32m⟦b⟧\u{1b}[0m … and 7 more tokens");
     }

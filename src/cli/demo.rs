@@ -109,7 +109,8 @@ fn job(args: &DemoArgs, lrsa: Attention) -> TrainJob {
 /// The bundled text in sequences of [`SEQUENCE`] tokens; the last ones are held out.
 fn sequences(files: &ModelFiles) -> Result<Dataset> {
     let ids = files.tokenizer()?.encode(MOBY_DICK, false)?;
-    let example = |c: &[u32]| Example { ids: c.to_vec(), labels: c.iter().map(|&i| i as i32).collect() };
+    let example =
+        |c: &[u32]| Example { ids: c.to_vec(), labels: c.iter().map(|&i| i as i32).collect(), rejected: None };
     let mut examples: Vec<Example> = ids.chunks_exact(SEQUENCE).map(example).collect();
     let held_out = examples.split_off(examples.len() - N_HELD_OUT);
     let split = |examples| Split { examples, ..Split::default() };

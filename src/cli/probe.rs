@@ -172,7 +172,7 @@ fn mean_loss(
         crate::bail!("the tokenizer does not match this model: it produced token {id}, which is not in the vocabulary");
     }
     let labels = ids.iter().map(|&id| id as i32).collect();
-    let batch = Batch::new(&[Example { ids: ids.to_vec(), labels }]);
+    let batch = Batch::new(&[Example { ids: ids.to_vec(), labels, rejected: None }]);
     let step = GradientStep::new(&mut **device, false, chunk)?;
     let (sum, n) = step.evaluate(&mut **device, &mut loaded, &batch, attention)?;
     Ok(sum / n as f64)

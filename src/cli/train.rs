@@ -71,7 +71,12 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         None => String::new(),
         Some(d) => format!(", distilled with weight {} from the {}", d.weight, d.teacher.described()),
     };
-    note(&format!("training with {attention}{drawn}{taught} on {}", device.name()));
+    let preferred = match job.preference() {
+        None => String::new(),
+        Some(p) if p.with_reference => format!(", DPO with beta {} against the model as it was", p.beta),
+        Some(p) => format!(", ORPO with beta {}", p.beta),
+    };
+    note(&format!("training with {attention}{drawn}{taught}{preferred} on {}", device.name()));
     if args.dry_run {
         let forecast = dry_run(&job, &files, device.as_mut(), &mut Progress::default())?;
         forecast_table::tell(&forecast);

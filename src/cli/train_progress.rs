@@ -12,7 +12,7 @@ use super::interrupt;
 use super::output::note;
 use super::stage::Stage;
 use crate::error::Error;
-use crate::train::{EvalLine, Forecast, Observer, StepLine};
+use crate::train::{EvalLine, Forecast, Observer, PairStats, StepLine};
 
 /// Approximate number of plain lines per run.
 const PLAIN_LINES: u64 = 20;
@@ -67,13 +67,14 @@ impl Progress {
         let smoothed = self.tokens_per_s.map_or(now, |before| before + SMOOTHING * (now - before));
         self.tokens_per_s = Some(smoothed);
         let kl = line.kl.map_or(String::new(), |kl| format!(" (kl {kl:.4})"));
+        let pairs = line.pairs.map_or(String::new(), |p| pairs_text(&p));
         let speed = token_speed(smoothed, 1.0).map_or(String::new(), |speed| format!("  {speed}"));
         let left = match self.seconds_left(line) {
             0.0 => String::new(),
             seconds => format!("  {} left", rough_duration(seconds)),
         };
         // The most wanted first: a narrow terminal cuts the end off.
-        format!("loss {:.4}{kl}{left}{speed}  {}  lr {:.2e}", line.loss, size(line.bytes), line.lr)
+        format!("loss {:.4}{kl}{pairs}{left}{speed}  {}  lr {:.2e}", line.loss, size(line.bytes), line.lr)
     }
 
     /// Whether a step gets a plain line.
@@ -145,7 +146,9 @@ impl Observer for Progress {
 
     fn evaluated(&mut self, line: &EvalLine) {
         self.stage = None;
-        self.say(&format!("step {}: validation loss {:.4}, perplexity {:.3}", line.step, line.loss, line.perplexity));
+        let perplexity = line.perplexity.map_or(String::new(), |p| format!(", perplexity {p:.3}"));
+        let pairs = line.pairs.map_or(String::new(), |p| pairs_text(&p));
+        self.say(&format!("step {}: validation loss {:.4}{perplexity}{pairs}", line.step, line.loss));
     }
 
     fn saved(&mut self, _step: u64) {
@@ -182,4 +185,9 @@ mod tests {
         let mut slow = Progress { total: 1, ..Progress::default() };
         assert_eq!(slow.described(&line(1, 1, 4.0)), "loss 2.5000  4.0 s per token  512.0 MiB  lr 1.00e-4");
     }
+}
+
+/// How the chosen answers of preference pairs compare with the rejected ones.
+fn pairs_text(pairs: &PairStats) -> String {
+    format!(" (margin {:.4}, accuracy {:.2})", pairs.margin, pairs.accuracy)
 }

@@ -58,7 +58,7 @@ fn batch(vocab: usize) -> Batch {
     let example = |n: usize, masked: usize, seed: usize| {
         let ids = ids(n, vocab, seed);
         let label = |(i, &id): (usize, &u32)| if i < masked { -100 } else { id as i32 };
-        Example { labels: ids.iter().enumerate().map(label).collect(), ids }
+        Example { labels: ids.iter().enumerate().map(label).collect(), ids, rejected: None }
     };
     Batch::new(&[example(61, 0, 0), example(2, 0, 1), example(30, 17, 2)])
 }
@@ -146,7 +146,14 @@ fn training_rows(
 ) -> Result<Vec<Row>> {
     let batch = batch(loaded.model.config.vocab);
     let step = GradientStep::new(device, true, None)?;
-    let objective = Objective { attention, scale: 1.0 / batch.n_targets as f32, dropout, distill: None, kept: None };
+    let objective = Objective {
+        attention,
+        scale: 1.0 / batch.n_targets as f32,
+        dropout,
+        distill: None,
+        preference: None,
+        kept: None,
+    };
     let backward = step.record(device, loaded, &batch, &objective)?;
     let arena = loaded.arena.as_ref().expect("a model that is trained has an arena");
     let mut recording = Recording::new();

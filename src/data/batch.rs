@@ -1,16 +1,14 @@
-//! Batches of concatenated examples, and the order in which a run visits the examples.
+//! Batches of concatenated examples.
 //!
 //! A batch has no padding; a table gives the start and length of each sequence. Labels are shifted
 //! here, once: position t has the token that the model must predict after token t.
-//! [`super::dataset`] reads examples. The attention splits the tokens into query tiles.
+//! [`super::dataset`] reads examples, and [`super::sampler`] chooses those of a batch. The attention
+//! splits the tokens into query tiles.
 
 use std::ops::Range;
 
-use rand::seq::SliceRandom;
-
 use super::dataset::{Example, IGNORED};
-use super::rng::seeded;
-use crate::error::Result;
+use super::sampler::BatchLimit;
 
 /// Several token sequences, concatenated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,10 +28,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Concatenates examples. Skips empty ones.
+    /// Concatenates the sequences of examples: of a preference pair, the chosen one and then the
+    /// rejected one. Skips empty ones.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
         let mut batch = Self::default();
-        for example in examples.into_iter().filter(|e| !e.ids.is_empty()) {
+        for example in examples.into_iter().flat_map(Example::sequences).filter(|e| !e.ids.is_empty()) {
             assert_eq!(example.ids.len(), example.labels.len(), "an example has one label per token");
             batch.sequences.push((batch.ids.len(), example.ids.len()));
             batch.ids.extend_from_slice(&example.ids);
@@ -43,6 +42,25 @@ impl Batch {
         batch.n_targets = n_labels(&batch.labels_shifted);
         batch.longest = batch.sequences.iter().map(|s| s.1).max().unwrap_or(0);
         batch
+    }
+
+    /// The largest batch that a limit lets a run make of these examples, each truncated to
+    /// `max_length` tokens: one of the longest. If tokens fill it, it takes the beginning of the last
+    /// example, so that no batch of a run has more tokens.
+    pub fn largest<'a>(examples: impl IntoIterator<Item = &'a Example>, limit: BatchLimit, max_length: usize) -> Self {
+        let mut longest: Vec<&Example> = examples.into_iter().collect();
+        longest.sort_by_key(|e| std::cmp::Reverse(e.tokens_within(max_length)));
+        let mut left = usize::MAX;
+        match limit {
+            BatchLimit::Examples(n) => longest.truncate(n),
+            BatchLimit::Tokens(most) => left = most.max(longest.first().map_or(0, |e| e.tokens_within(max_length))),
+        }
+        let part = |e: &Example| {
+            let part = e.beginning(max_length, left)?;
+            left -= part.n_tokens();
+            Some(part)
+        };
+        Self::new(&longest.into_iter().map_while(part).collect::<Vec<_>>())
     }
 
     /// The batch of some consecutive sequences. They count from 0 again.
@@ -68,82 +86,12 @@ fn n_labels(labels: &[i32]) -> usize {
     labels.iter().filter(|&&label| label != IGNORED).count()
 }
 
-/// The order of the examples: shuffled in each epoch, and determined by the seed and the epoch
-/// alone.
-///
-/// A step takes up to `batch_size * accumulate` examples. The last step of an epoch takes the rest,
-/// so an epoch visits every example once. [`Sampler::seek`] resumes a run.
-#[derive(Clone, Debug)]
-pub struct Sampler {
-    order: Vec<usize>,
-    batch_size: usize,
-    accumulate: usize,
-    seed: u64,
-    epoch: u64,
-    position: usize,
-}
-
-impl Sampler {
-    /// A sampler at the start of epoch 0. Fails if there are no examples or a size is 0.
-    pub fn new(n_examples: usize, batch_size: usize, accumulate: usize, seed: u64) -> Result<Self> {
-        crate::ensure!(n_examples > 0, "there are no examples to train on");
-        crate::ensure!(batch_size > 0 && accumulate > 0, "the batch size and the accumulation must be at least 1");
-        let order = order_of(n_examples, seed, 0);
-        Ok(Self { order, batch_size, accumulate, seed, epoch: 0, position: 0 })
-    }
-
-    /// Moves to a place that [`Sampler::place`] returned.
-    pub fn seek(&mut self, epoch: u64, position: usize) -> Result<()> {
-        let n = self.order.len();
-        crate::ensure!(
-            position <= n,
-            "the run is to resume at example {position} of the epoch, but there are only {n} examples"
-        );
-        if epoch != self.epoch {
-            self.order = order_of(n, self.seed, epoch);
-        }
-        (self.epoch, self.position) = (epoch, position);
-        Ok(())
-    }
-
-    /// The epoch, and the number of its examples visited so far.
-    pub fn place(&self) -> (u64, usize) {
-        (self.epoch, self.position)
-    }
-
-    /// Optimiser steps per epoch.
-    pub fn steps_per_epoch(&self) -> usize {
-        self.order.len().div_ceil(self.batch_size.saturating_mul(self.accumulate))
-    }
-
-    /// Indices of the next step's examples: up to `accumulate` micro-batches of up to `batch_size`
-    /// examples, none empty.
-    pub fn next_step(&mut self) -> Vec<Vec<usize>> {
-        if self.position == self.order.len() {
-            self.epoch += 1;
-            self.position = 0;
-            self.order = order_of(self.order.len(), self.seed, self.epoch);
-        }
-        let end = self.order.len().min(self.position.saturating_add(self.batch_size.saturating_mul(self.accumulate)));
-        let step = self.order[self.position..end].chunks(self.batch_size).map(<[usize]>::to_vec).collect();
-        self.position = end;
-        step
-    }
-}
-
-/// Order of the examples in one epoch.
-fn order_of(n_examples: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n_examples).collect();
-    order.shuffle(&mut seeded(seed, epoch));
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn example(ids: &[u32], labels: &[i32]) -> Example {
-        Example { ids: ids.to_vec(), labels: labels.to_vec() }
+        Example { ids: ids.to_vec(), labels: labels.to_vec(), rejected: None }
     }
 
     #[test]
@@ -159,43 +107,34 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_visits_each_example_once_in_its_own_order() {
-        let mut sampler = Sampler::new(103, 4, 2, 5).unwrap();
-        let mut orders = Vec::new();
-        for epoch in 0..3 {
-            let mut seen = Vec::new();
-            for _ in 0..sampler.steps_per_epoch() {
-                let step = sampler.next_step();
-                assert_eq!(sampler.place().0, epoch);
-                assert!(step.len() <= 2 && step.iter().all(|micro| (1..=4).contains(&micro.len())));
-                seen.extend(step.into_iter().flatten());
-            }
-            assert_eq!(sampler.place(), (epoch, 103));
-            orders.push(seen.clone());
-            seen.sort_unstable();
-            assert_eq!(seen, (0..103).collect::<Vec<_>>());
+    fn the_largest_batch_has_the_longest_examples_and_no_more_than_the_limit() {
+        let sequence = |n: u32| example(&(0..n).collect::<Vec<_>>(), &(0..n as i32).collect::<Vec<_>>());
+        let pair = |n: u32, m: u32| Example { rejected: Some(Box::new(sequence(m))), ..sequence(n) };
+        let lengths = |examples: &[Example], limit, max_length| -> Vec<usize> {
+            Batch::largest(examples, limit, max_length).sequences.iter().map(|s| s.1).collect()
+        };
+        let plain = [sequence(3), sequence(9), sequence(5), sequence(4)];
+        for (limit, max_length, expected) in [
+            (BatchLimit::Examples(2), usize::MAX, &[9, 5][..]),
+            (BatchLimit::Examples(9), 4, &[4, 4, 4, 3]),
+            (BatchLimit::Tokens(12), usize::MAX, &[9, 3]),
+            (BatchLimit::Tokens(2), usize::MAX, &[9]),
+            (BatchLimit::Tokens(2), 4, &[4]),
+            (BatchLimit::Tokens(100), usize::MAX, &[9, 5, 4, 3]),
+        ] {
+            assert_eq!(lengths(&plain, limit, max_length), expected, "{limit:?}, {max_length}");
         }
-        assert!(orders[0] != orders[1] && orders[1] != orders[2]);
-        assert_ne!(orders[0], order_of(103, 6, 0), "another seed, another order");
-    }
-
-    #[test]
-    fn a_resumed_run_sees_what_an_unbroken_one_sees() {
-        let mut whole = Sampler::new(10, 3, 1, 1).unwrap();
-        let places: Vec<_> = (0..12).map(|_| (whole.place(), whole.next_step())).collect();
-        for (place, step) in places {
-            let mut resumed = Sampler::new(10, 3, 1, 1).unwrap();
-            resumed.seek(place.0, place.1).unwrap();
-            assert_eq!(resumed.next_step(), step);
+        let pairs = [pair(4, 5), pair(9, 2), pair(3, 3)];
+        for (limit, max_length, expected) in [
+            (BatchLimit::Examples(1), usize::MAX, &[9, 2][..]),
+            (BatchLimit::Examples(1), 5, &[4, 5]),
+            (BatchLimit::Tokens(5), usize::MAX, &[9, 2]),
+            (BatchLimit::Tokens(16), usize::MAX, &[9, 2, 3, 2]),
+            (BatchLimit::Tokens(14), usize::MAX, &[9, 2]),
+            (BatchLimit::Tokens(100), usize::MAX, &[9, 2, 4, 5, 3, 3]),
+        ] {
+            assert_eq!(lengths(&pairs, limit, max_length), expected, "{limit:?}, {max_length}");
         }
-        assert!(whole.seek(0, 11).is_err());
-    }
-
-    #[test]
-    fn nothing_to_sample_is_an_error() {
-        for (n, batch_size, accumulate) in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
-            assert!(Sampler::new(n, batch_size, accumulate, 0).is_err());
-        }
-        assert_eq!(Sampler::new(2, usize::MAX, 2, 0).unwrap().next_step().len(), 1);
+        assert_eq!(Batch::largest(&[], BatchLimit::Tokens(5), usize::MAX), Batch::default());
     }
 }

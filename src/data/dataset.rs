@@ -7,22 +7,42 @@
 pub use super::example::{Example, IGNORED};
 use super::line::Line;
 pub use super::line::{Form, SHAPES};
+use super::long::{Long, windows};
 use super::sources::files::Files;
 use super::sources::read::read;
 use super::sources::record::{Content, Place};
 pub use super::tokens::Reader;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
 /// The examples of one part of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     pub examples: Vec<Example>,
-    /// Examples truncated to the maximum length, including those dropped afterwards. Callers should
+    /// For each example, the number of its record in the files, in ascending order. The windows of a
+    /// record share it.
+    pub records: Vec<usize>,
+    /// Records of the files.
+    pub n_records: usize,
+    /// Records truncated to the maximum length, including those dropped afterwards. Callers should
     /// warn.
     pub n_truncated: usize,
-    /// Examples dropped because none of their labels counts. Callers should warn.
+    /// Records cut into windows.
+    pub n_windowed: usize,
+    /// Records dropped because none of their labels counts. Callers should warn.
     pub n_dropped: usize,
+    /// Windows of other records dropped for the same reason.
+    pub n_windows_dropped: usize,
+    /// The longest of the records that are not dropped.
+    pub longest: Option<Longest>,
+}
+
+/// A record: the tokens of its longest sequence before it is cut, and its file and line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Longest {
+    pub n_tokens: usize,
+    pub place: String,
 }
 
 /// Training data and, if present, validation data.
@@ -36,9 +56,9 @@ pub struct Dataset {
 #[derive(Clone, Debug)]
 pub struct Read {
     pub form: Form,
-    /// Truncated to the maximum length.
-    pub example: Example,
-    /// Tokens before the truncation.
+    /// The example with each of its sequences within the maximum length, or its windows.
+    pub examples: Vec<Example>,
+    /// Tokens of its longest sequence, before it is cut.
     pub n_tokens: usize,
 }
 
@@ -60,14 +80,8 @@ impl Reader<'_> {
     fn read_files(&self, paths: &[PathBuf]) -> Result<Split> {
         let mut split = Split::default();
         for path in paths {
-            self.each(path, &mut |_, read| {
-                let Read { example, n_tokens, .. } = read?;
-                split.n_truncated += usize::from(n_tokens > example.ids.len());
-                if example.n_targets() == 0 {
-                    split.n_dropped += 1;
-                } else {
-                    split.examples.push(example);
-                }
+            self.each(path, &mut |place, read| {
+                split.add(self, read?, || format!("{}{place}", path.display()))?;
                 Ok(())
             })?;
         }
@@ -79,7 +93,20 @@ impl Reader<'_> {
                  answer off"
             );
         }
+        if let (Some(max), Long::Whole, Some(Longest { n_tokens, place })) =
+            (self.max_length, self.long, split.longest.as_ref().filter(|longest| self.is_too_long(longest.n_tokens)))
+        {
+            return Err(Error::usage(format!(
+                "the longest example, {place}, has {n_tokens} tokens, more than `max_length` {max}, and `long` whole cuts \
+                 none: raise `max_length`, or use `long` cut or window"
+            )));
+        }
         Ok(split)
+    }
+
+    /// Whether a sequence of so many tokens exceeds the maximum length.
+    pub fn is_too_long(&self, n_tokens: usize) -> bool {
+        self.max_length.is_some_and(|max| n_tokens > max)
     }
 
     /// Passes each record of a file to `keep`, with its place, as an example or as the reason why
@@ -91,16 +118,61 @@ impl Reader<'_> {
 
     fn example(&self, content: Content<'_>) -> Result<Read> {
         let (form, line) = match content {
-            Content::Json(text) => Line::parse(text)?,
+            Content::Json(text) => Line::parse(text, self.pairs)?,
             Content::Document(text) => (Form::Document, Line::Text(text)),
         };
         let mut example = self.tokens_of(line)?;
-        let n_tokens = example.ids.len();
-        if let Some(max) = self.max_length {
-            example.ids.truncate(max);
-            example.labels.truncate(max);
+        let n_tokens = example.longest();
+        let examples = match (self.max_length, self.long) {
+            (Some(max), Long::Window) if n_tokens > max => {
+                crate::ensure!(
+                    example.rejected.is_none(),
+                    "`long` window cannot cut a preference pair, because its windows would have nothing to compare: use \
+                     `long` cut or whole"
+                );
+                windows(example, max, self.overlap, self.tokenizer.and_then(Tokenizer::added_bos))
+            }
+            (Some(max), Long::Cut) => {
+                example.truncate(max);
+                vec![example]
+            }
+            _ => vec![example],
+        };
+        Ok(Read { form, examples, n_tokens })
+    }
+}
+
+impl Split {
+    /// Adds a record. `place` says where it is. Fails if it is a preference pair and others are
+    /// not, or the other way round.
+    fn add(&mut self, reader: &Reader<'_>, read: Read, place: impl FnOnce() -> String) -> Result<()> {
+        let alike = |other: &Example| read.examples.iter().all(|e| e.rejected.is_some() == other.rejected.is_some());
+        crate::ensure!(
+            self.examples.last().is_none_or(alike),
+            "preference pairs and other examples are mixed: keep them in data sets of their own"
+        );
+        let record = self.n_records;
+        self.n_records += 1;
+        if reader.is_too_long(read.n_tokens) {
+            match reader.long {
+                Long::Whole => {}
+                Long::Cut => self.n_truncated += 1,
+                Long::Window => self.n_windowed += 1,
+            }
         }
-        Ok(Read { form, example, n_tokens })
+        let n_read = read.examples.len();
+        let kept: Vec<Example> = read.examples.into_iter().filter(Example::trains).collect();
+        if kept.is_empty() {
+            self.n_dropped += 1;
+            return Ok(());
+        }
+        self.n_windows_dropped += n_read - kept.len();
+        self.records.extend(std::iter::repeat_n(record, kept.len()));
+        self.examples.extend(kept);
+        if self.longest.as_ref().is_none_or(|longest| longest.n_tokens < read.n_tokens) {
+            self.longest = Some(Longest { n_tokens: read.n_tokens, place: place() });
+        }
+        Ok(())
     }
 }
 

@@ -10,11 +10,12 @@ const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' 
 
 /// A reader without a tokenizer for a vocabulary of 100.
 fn tokens_only() -> Reader<'static> {
-    Reader { tokenizer: None, template: None, eos: None, vocab_size: 100, max_length: None }
+    let (max_length, long) = (None, Long::Cut);
+    Reader { tokenizer: None, template: None, eos: None, vocab_size: 100, max_length, long, overlap: 0, pairs: false }
 }
 
 fn with_tokenizer<'a>(tokenizer: &'a Tokenizer, template: Option<&'a ChatTemplate>, eos: u32) -> Reader<'a> {
-    Reader { tokenizer: Some(tokenizer), template, eos: Some(eos), vocab_size: 512, max_length: None }
+    Reader { tokenizer: Some(tokenizer), template, eos: Some(eos), vocab_size: 512, ..tokens_only() }
 }
 
 fn read(reader: &Reader, text: &str) -> Result<Split> {
@@ -99,6 +100,59 @@ fn long_examples_are_cut_and_empty_ones_dropped_and_both_counted() {
 }
 
 #[test]
+fn long_texts_and_chats_become_windows_that_learn_each_token_once() {
+    let t = stories();
+    let template = ChatTemplate::new(
+        "{{ '<s>' }}{% for m in messages %}{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}",
+        "",
+        "",
+    );
+    let template = template.unwrap();
+    let reader = with_tokenizer(&t, Some(&template), 2);
+    let story = "Once upon a time there was a little dog. ".repeat(4);
+    let text = format!("{{\"text\": {story:?}}}");
+    let answer =
+        r#"{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "A dog and a cat ran home."}"#;
+    let chat = format!("{{\"messages\": [{answer}, {answer}, {answer}]}}");
+    for line in [text, chat] {
+        let whole = one(&reader, &line);
+        let cut = Reader { max_length: Some(24), long: Long::Window, overlap: 3, ..reader };
+        let split = read(&cut, &format!("{line}\n{{\"input_ids\": [1, 5, 6]}}")).unwrap();
+        let n = split.examples.len() - 1;
+        assert!(n >= 3 && split.n_windowed == 1 && split.n_truncated == 0 && split.n_records == 2);
+        assert_eq!(split.records, [vec![0; n], vec![1]].concat());
+        assert!(split.examples.iter().all(|e| e.ids[0] == 1 && e.ids.len() <= 24), "BOS begins each window");
+        let windows = &split.examples[..n];
+        let learnt = |e: &Example| -> Vec<i32> { e.labels[1..].iter().copied().filter(|&l| l != IGNORED).collect() };
+        assert_eq!(windows.iter().flat_map(learnt).collect::<Vec<_>>(), learnt(&whole));
+        for pair in windows.windows(2) {
+            assert_eq!(pair[1].ids[1..4], pair[0].ids[pair[0].ids.len() - 3..], "the end of the window before");
+        }
+        let longest = split.longest.unwrap();
+        assert!(longest.n_tokens == whole.ids.len() && longest.place.ends_with("train.jsonl, line 1"), "{longest:?}");
+        let e = read(&Reader { long: Long::Whole, ..cut }, &line).unwrap_err();
+        assert_eq!(e.kind(), crate::error::ErrorKind::Usage);
+        let said = format!("line 1, has {} tokens, more than `max_length` 24", whole.ids.len());
+        assert!(e.to_string().contains(&said), "{e}");
+        let fits = Reader { long: Long::Whole, max_length: Some(whole.ids.len()), ..reader };
+        assert_eq!(one(&fits, &line), whole);
+    }
+}
+
+#[test]
+fn windows_without_a_label_are_dropped() {
+    let reader = Reader { max_length: Some(4), long: Long::Window, overlap: 1, ..tokens_only() };
+    let labels: Vec<i32> = (0..10).map(|i| if i == 8 { 8 } else { IGNORED }).collect();
+    let line = format!("{{\"input_ids\": {:?}, \"labels\": {labels:?}}}", (0..10).collect::<Vec<u32>>());
+    let none = r#"{"input_ids": [1, 2, 3, 4, 5, 6], "labels": [1, -100, -100, -100, -100, -100]}"#;
+    let split = read(&reader, &format!("{line}\n{none}")).unwrap();
+    assert_eq!(split.examples.len(), 1);
+    assert_eq!((split.n_windows_dropped, split.n_dropped, split.n_windowed), (2, 1, 2));
+    assert_eq!(split.examples[0].ids, [6, 7, 8, 9]);
+    assert_eq!(split.longest.unwrap().n_tokens, 10);
+}
+
+#[test]
 fn mistakes_name_the_line_and_what_was_found() {
     let t = byte_level();
     let text = with_tokenizer(&t, None, END);
@@ -119,7 +173,29 @@ fn mistakes_name_the_line_and_what_was_found() {
         (tokens_only(), r#"{"text": "abc"}"#, "no tokenizer"),
         (text, r#"{"prompt": 3, "completion": "a"}"#, "the number 3"),
         (text, r#"{"prompt": "q"}"#, "[prompt]"),
-        (text, r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, "[prompt, chosen, rejected]"),
+        (text, r#"{"prompt": "a", "chosen": "b"}"#, "[prompt, chosen]"),
+        (text, r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, "mixed"),
+        (
+            text,
+            r#"{"prompt": "a", "chosen": "b", "rejected": [{"role": "user", "content": "c"}]}"#,
+            "two strings or two lists",
+        ),
+        (text, r#"{"prompt": "a", "system": "s", "chosen": "b", "rejected": "c"}"#, "\"system\" beside answers"),
+        (
+            text,
+            r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}"#,
+            "begin with different",
+        ),
+        (
+            text,
+            r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]}"#,
+            "no message of its own",
+        ),
+        (
+            text,
+            r#"{"prompt": "a", "chosen": [{"role": "gpt", "content": "b"}], "rejected": [{"role": "gpt", "content": "c"}]}"#,
+            "\"chosen\": no message",
+        ),
         (text, r#"{"text": null}"#, "\"text\" is null"),
         (text, r#"{"prompt": "a", "completion": null}"#, "\"completion\" is null"),
         (text, r#"{"text": "a\ud83d b"}"#, "surrogate"),
@@ -208,6 +284,59 @@ fn messages_of_weight_0_and_those_of_a_prompt_are_not_trained() {
         {"role": "user", "content": "c"}], "completion": [{"role": "assistant", "content": "d"}]}"#
         .replace('\n', " ");
     assert_eq!(trained_of(CHATML, &continued), trained_of(CHATML, &weighted));
+}
+
+#[test]
+fn pairs_are_two_completions_of_one_prompt() {
+    let t = stories();
+    let reader = with_tokenizer(&t, None, 2);
+    let completion = |text: &str| one(&reader, &format!(r#"{{"prompt": "Once upon", "completion": "{text}"}}"#));
+    let expected = Example { rejected: Some(Box::new(completion(" a cat"))), ..completion(" a time") };
+    let lines = [
+        r#"{"prompt": "Once upon", "chosen": " a time", "rejected": " a cat"}"#,
+        r#"{"prompt": null, "chosen": "Once upon time", "rejected": "Once upon cats"}"#,
+        r#"{"chosen": "Once upon a time", "rejected": "Once upon"}"#,
+        r#"{"prompt": "Once upon a time there was a little girl", "chosen": " a", "rejected": " b"}"#,
+    ];
+    assert_eq!(one(&reader, lines[0]), expected);
+    let found = one(&reader, lines[1]);
+    assert_eq!(
+        (trained(&t, &found), trained(&t, found.rejected.as_ref().unwrap())),
+        (" time</s>".into(), " cats</s>".into())
+    );
+    let found = one(&reader, lines[2]);
+    assert_eq!(trained(&t, found.rejected.as_ref().unwrap()), " upon</s>", "an answer is never empty");
+    let reader = Reader { max_length: Some(expected.longest()), ..reader };
+    let split = read(&reader, &[lines[0], lines[3]].join("\n")).unwrap();
+    assert_eq!((split.examples.len(), split.n_truncated, split.n_dropped), (1, 1, 1));
+    assert_eq!(split.longest.unwrap().n_tokens, expected.longest());
+    let e = read(&Reader { long: Long::Window, ..reader }, lines[3]).unwrap_err().to_string();
+    assert!(e.contains("line 1") && e.contains("`long` window"), "{e}");
+    let e = read(&Reader { long: Long::Whole, ..reader }, &[lines[0], lines[3]].join("\n")).unwrap_err().to_string();
+    assert!(e.contains("line 2") && e.contains("`long` whole"), "{e}");
+}
+
+#[test]
+fn pairs_of_messages_have_several_forms() {
+    let t = byte_level();
+    let template = ChatTemplate::new(CHATML, "", "").unwrap();
+    let reader = with_tokenizer(&t, Some(&template), END);
+    let [user, chosen, rejected] = [("user", "a"), ("assistant", "b"), ("assistant", "c")]
+        .map(|(role, text)| format!(r#"{{"role": "{role}", "content": "{text}"}}"#));
+    let mut all = Vec::new();
+    for line in [
+        format!(r#"{{"prompt": [{user}], "chosen": [{chosen}], "rejected": [{rejected}]}}"#),
+        format!(r#"{{"prompt": [{user}], "chosen": "b", "rejected": "c"}}"#),
+        format!(r#"{{"chosen": [{user}, {chosen}], "rejected": [{user}, {rejected}]}}"#),
+        format!(r#"{{"prompt": "a", "chosen": [{user}, {chosen}], "rejected": [{user}, {rejected}]}}"#),
+        format!(r#"{{"prompt": "a", "chosen": [{chosen}], "rejected": [{rejected}]}}"#),
+    ] {
+        all.push(one(&reader, &line));
+    }
+    let sequences: Vec<_> = all[0].sequences().map(|s| (t.decode(&s.ids, false).unwrap(), trained(&t, s))).collect();
+    let text = |answer: &str| format!("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n");
+    assert_eq!(sequences, ["b", "c"].map(|answer| (text(answer), format!("{answer}<|im_end|>"))));
+    assert!(all.iter().all(|example| *example == all[0]));
 }
 
 #[test]
@@ -307,7 +436,7 @@ fn parquet_tables_of_pyarrow_are_read_as_lines_are() {
     let e = reader.read_file(&tables.join("texts.parquet")).unwrap_err().to_string();
     assert!(e.contains("texts.parquet, row 3") && e.contains("\"text\" is null"), "{e}");
     let ids = tokens_only().read_file(&tables.join("ids.parquet")).unwrap().examples;
-    assert_eq!(ids[0], Example { ids: vec![1, 2, 3], labels: vec![IGNORED, 2, 3] });
+    assert_eq!(ids[0], Example { ids: vec![1, 2, 3], labels: vec![IGNORED, 2, 3], rejected: None });
     assert_eq!(ids[1].labels, [4, 5]);
 }
 

@@ -14,11 +14,12 @@ use std::fmt;
 /// The accepted forms of a line, for error messages.
 pub const SHAPES: &str = "{\"prompt\": \"…\", \"completion\": \"…\"}, {\"messages\": [{\"role\": \"…\", \"content\": \"…\"}, …]}, \
                           {\"conversations\": [{\"from\": \"…\", \"value\": \"…\"}, …]}, \
-                          {\"instruction\": \"…\", \"input\": \"…\", \"output\": \"…\"}, {\"text\": \"…\"} or \
-                          {\"input_ids\": […], \"labels\": […]}";
+                          {\"instruction\": \"…\", \"input\": \"…\", \"output\": \"…\"}, {\"text\": \"…\"}, \
+                          {\"input_ids\": […], \"labels\": […]} or \
+                          {\"prompt\": \"…\", \"chosen\": \"…\", \"rejected\": \"…\"}";
 
 /// The columns of a table that a line may have.
-pub const FIELDS: [&str; 17] = [
+pub const FIELDS: [&str; 19] = [
     "input_ids",
     "ids",
     "labels",
@@ -26,6 +27,8 @@ pub const FIELDS: [&str; 17] = [
     "conversations",
     "prompt",
     "completion",
+    "chosen",
+    "rejected",
     "instruction",
     "input",
     "output",
@@ -47,6 +50,8 @@ pub enum Form {
     Alpaca,
     Text,
     Tokens,
+    /// A prompt with a chosen and a rejected answer.
+    Preference,
     /// A whole text file.
     Document,
 }
@@ -61,6 +66,7 @@ impl Form {
             Self::Alpaca => "instruction and output (Alpaca)",
             Self::Text => "text",
             Self::Tokens => "input_ids",
+            Self::Preference => "chosen and rejected",
             Self::Document => "document",
         }
     }
@@ -84,6 +90,11 @@ pub enum Line {
     Tokens {
         ids: Vec<u32>,
         labels: Vec<i32>,
+    },
+    /// Two answers to one prompt, each as a completion or a chat.
+    Preference {
+        chosen: Box<Line>,
+        rejected: Box<Line>,
     },
 }
 
@@ -110,6 +121,10 @@ pub struct Fields<'a> {
     #[serde(borrow)]
     completion: Option<&'a RawValue>,
     #[serde(borrow)]
+    chosen: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rejected: Option<&'a RawValue>,
+    #[serde(borrow)]
     instruction: Option<&'a RawValue>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
@@ -132,13 +147,17 @@ pub struct Fields<'a> {
 }
 
 impl Line {
-    /// Parses one line. Ignores unknown fields.
-    pub fn parse(line: &[u8]) -> Result<(Form, Self)> {
+    /// Parses one line. Ignores unknown fields. `pairs` says which form counts in a line that holds
+    /// a preference pair and another form: the pair, or the other one.
+    pub fn parse(line: &[u8], pairs: bool) -> Result<(Form, Self)> {
         let invalid = |e: serde_json::Error| Error::new(format!("not valid JSON ({e})"));
         let value: &RawValue = serde_json::from_slice(line).map_err(invalid)?;
         crate::ensure!(is_object(value), "found {}; expected an object: {SHAPES}", kind(value));
         let fields: Fields = serde_json::from_str(value.get()).map_err(|e| Error::new(e.to_string()))?;
         match fields {
+            Fields { chosen: Some(chosen), rejected: Some(rejected), .. } if pairs => {
+                Ok((Form::Preference, pair(&fields, chosen, rejected)?))
+            }
             Fields { input_ids: Some(ids), labels, .. } => {
                 let masks = [
                     ("attention_mask", fields.attention_mask),
@@ -188,6 +207,9 @@ impl Line {
                 Ok((Form::Alpaca, Self::Instruction { system, instruction, output: string("output", output)? }))
             }
             Fields { text: Some(text), .. } => Ok((Form::Text, Self::Text(string("text", text)?))),
+            Fields { chosen: Some(chosen), rejected: Some(rejected), .. } => {
+                Ok((Form::Preference, pair(&fields, chosen, rejected)?))
+            }
             _ => Err(unknown(value)),
         }
     }
@@ -202,6 +224,7 @@ impl Line {
             Self::Chat(chat) => chat.conversation.n_bytes(),
             Self::Text(text) => text.len(),
             Self::Tokens { .. } => 0,
+            Self::Preference { chosen, rejected } => chosen.text_bytes() + rejected.text_bytes(),
         }
     }
 }
@@ -225,6 +248,40 @@ impl Chat {
             self.begin_with_system(string("system", system)?)?;
         }
         Ok(self)
+    }
+}
+
+/// A preference pair, of texts or of messages.
+fn pair(fields: &Fields, chosen: &RawValue, rejected: &RawValue) -> Result<Line> {
+    crate::ensure!(
+        is_list(chosen) == is_list(rejected),
+        "\"chosen\" is {} and \"rejected\" {}; expected two strings or two lists of messages",
+        kind(chosen),
+        kind(rejected)
+    );
+    let boxed = |chosen, rejected| Line::Preference { chosen: Box::new(chosen), rejected: Box::new(rejected) };
+    if is_list(chosen) || fields.prompt.is_some_and(is_list) {
+        let [chosen, rejected] = turns::pair(fields.prompt, chosen, rejected)?;
+        return Ok(boxed(Line::Chat(chosen.with(fields)?), Line::Chat(rejected.with(fields)?)));
+    }
+    let beside = [("system", fields.system), ("tools", fields.tools), ("documents", fields.documents)];
+    nothing_beside("answers that are strings", &beside)?;
+    let (chosen, rejected) = (string("chosen", chosen)?, string("rejected", rejected)?);
+    let n_prompt = if fields.prompt.is_some() { 0 } else { shared_words(&chosen, &rejected) };
+    let prompt = fields.prompt.map(|prompt| string("prompt", prompt)).transpose()?;
+    let prompt = prompt.unwrap_or_else(|| chosen[..n_prompt].to_owned());
+    let answer = |text: &str| Line::Completion { prompt: prompt.clone(), completion: text[n_prompt..].to_owned() };
+    Ok(boxed(answer(&chosen), answer(&rejected)))
+}
+
+/// Bytes of the whole words that two texts share at the start. The white space after them belongs to
+/// what follows.
+fn shared_words(a: &str, b: &str) -> usize {
+    let n: usize = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum();
+    let ends_word = |rest: &str| rest.starts_with(char::is_whitespace);
+    match ends_word(&a[n..]) && ends_word(&b[n..]) {
+        true => n,
+        false => a[..n].rfind(char::is_whitespace).unwrap_or(0),
     }
 }
 

@@ -3,10 +3,15 @@
 pub mod batch;
 pub mod dataset;
 mod example;
+pub mod hold_out;
 mod line;
+pub mod long;
 mod raw;
 pub mod rng;
+pub mod sampler;
 pub mod sources;
 pub mod survey;
+pub mod token_count;
+pub mod token_statistics;
 mod tokens;
 mod turns;

@@ -1,6 +1,8 @@
 //! A survey of training data: forms, lengths, what is cut or left out and why, and examples.
 
 use super::dataset::{Example, Form, IGNORED, Read, Reader};
+use super::hold_out::HoldOut;
+use super::long::Long;
 use super::sources::files::Files;
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
@@ -13,22 +15,28 @@ pub const MAX_LISTED: usize = 1000;
 const MAX_REFUSED: usize = 1000;
 
 /// What one part of a data set holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Part {
     /// `train`, `valid` or `test`.
     pub name: &'static str,
     pub files: Vec<PathBuf>,
+    /// Whether this part is held out of the training files.
+    pub is_held_out: bool,
     /// Number of records in each form, without refused ones.
     pub forms: BTreeMap<Form, usize>,
-    /// Tokens of each example, after truncation, without those left out.
+    /// Tokens of each example or window, after truncation, without those left out.
+    pub lengths: Vec<usize>,
+    /// Tokens of each of their sequences: a preference pair has two.
     pub tokens: Vec<usize>,
-    /// Tokens of each example that are learnt.
+    /// Tokens of each sequence that are learnt.
     pub learnt: Vec<usize>,
     /// Truncated records.
     pub cut: Listed,
-    /// Records without a token to learn.
+    /// Records cut into windows.
+    pub windowed: Listed,
+    /// Records and windows without a token to learn.
     pub left_out: Listed,
-    /// Records that cannot be read. Training would end at the first.
+    /// Records that training refuses: those that cannot be read, and those that are too long.
     pub refused: Listed,
     /// The first examples.
     pub shown: Vec<Shown>,
@@ -60,87 +68,147 @@ pub struct Shown {
     pub pieces: Vec<Piece>,
     /// Tokens after the pieces, which are not shown.
     pub n_more: usize,
+    /// The sequence with the rejected answer of a preference pair.
+    pub rejected: Option<Box<Shown>>,
 }
 
 /// Text of an example, and whether it is learnt.
 pub type Piece = (String, bool);
 
 /// Surveys a data folder or file. Shows the first `n_shown` examples of the training data, each up
-/// to `max_tokens` tokens.
-pub fn survey(reader: &Reader<'_>, path: &Path, n_shown: usize, max_tokens: usize) -> Result<Vec<Part>> {
-    let Files { train, valid, test } = Files::find(path)?;
-    let parts = [("train", train, n_shown), ("valid", valid, 0), ("test", test, 0)];
-    let parts = parts.into_iter().filter(|(_, files, _)| !files.is_empty());
-    parts.map(|(name, files, n_shown)| part(reader, name, files, n_shown, max_tokens)).collect()
-}
-
-fn part(
+/// to `max_tokens` tokens. With `hold_out`, holds out validation data as a run would, and fails if
+/// there is some already.
+pub fn survey(
     reader: &Reader<'_>,
-    name: &'static str,
-    files: Vec<PathBuf>,
+    path: &Path,
+    hold_out: Option<HoldOut>,
     n_shown: usize,
     max_tokens: usize,
-) -> Result<Part> {
-    let mut part = Part {
-        name,
-        files,
-        forms: BTreeMap::new(),
-        tokens: Vec::new(),
-        learnt: Vec::new(),
-        cut: Listed::default(),
-        left_out: Listed::default(),
-        refused: Listed::default(),
-        shown: Vec::new(),
+) -> Result<Vec<Part>> {
+    let files = Files::find(path)?;
+    let mut train = records(reader, &files.train)?;
+    let valid = match hold_out {
+        None => Part::of("valid", &files.valid, &records(reader, &files.valid)?),
+        Some(hold_out) => {
+            files.check_no_valid()?;
+            let held = held_out(hold_out, &mut train)?;
+            Part { is_held_out: true, ..Part::of("valid", &files.train, &held) }
+        }
     };
-    for path in part.files.clone() {
-        reader.each(&path, &mut |place, read| {
-            let place = format!("{}{place}", path.display());
-            let read = match read {
-                Ok(read) => read,
-                Err(e) => {
-                    part.refused.add(&place, e.to_string());
-                    let too_many = Error::new(format!("{MAX_REFUSED} records are refused, the last one because: {e}"));
-                    return if part.refused.n < MAX_REFUSED { Ok(()) } else { Err(too_many) };
-                }
-            };
-            part.add(&place, &read);
-            if part.shown.len() < n_shown && read.example.n_targets() > 0 {
-                part.shown.push(shown(reader, place, &read, max_tokens)?);
+    let test = Part::of("test", &files.test, &records(reader, &files.test)?);
+    let shown = train.iter().filter_map(|record| shown(reader, record, max_tokens)).take(n_shown);
+    let train = Part { shown: shown.collect::<Result<_>>()?, ..Part::of("train", &files.train, &train) };
+    Ok([train, valid, test].into_iter().filter(|part| !part.files.is_empty()).collect())
+}
+
+/// A record of a file: where it is, and what training does with it or why it refuses it.
+struct Record {
+    place: String,
+    read: Result<Read>,
+    /// What becomes of it if it is too long.
+    cut: Option<Long>,
+}
+
+impl Record {
+    /// The examples that training uses.
+    fn examples(&self) -> impl Iterator<Item = &Example> {
+        let read = self.read.as_ref().into_iter();
+        read.flat_map(|read| &read.examples).filter(|example| example.trains())
+    }
+}
+
+fn records(reader: &Reader<'_>, paths: &[PathBuf]) -> Result<Vec<Record>> {
+    let (mut records, mut n_refused) = (Vec::new(), 0);
+    for path in paths {
+        reader.each(path, &mut |place, read| {
+            let is_long = read.as_ref().is_ok_and(|read| reader.is_too_long(read.n_tokens));
+            let read = read.and_then(|read| match (reader.max_length, reader.long) {
+                (Some(max), Long::Whole) if is_long => Err(Error::new(format!(
+                    "{} tokens are more than `max_length` {max}, and `long` whole cuts none",
+                    read.n_tokens
+                ))),
+                _ => Ok(read),
+            });
+            if let Err(e) = &read {
+                n_refused += 1;
+                crate::ensure!(n_refused < MAX_REFUSED, "{MAX_REFUSED} records are refused, the last one because: {e}");
             }
+            let place = format!("{}{place}", path.display());
+            records.push(Record { place, read, cut: is_long.then_some(reader.long) });
             Ok(())
         })?;
     }
-    Ok(part)
+    Ok(records)
+}
+
+/// Takes the records that a run would hold out.
+fn held_out(hold_out: HoldOut, records: &mut Vec<Record>) -> Result<Vec<Record>> {
+    let trains: Vec<usize> = (0..records.len()).filter(|&i| records[i].examples().next().is_some()).collect();
+    let drawn = hold_out.drawn(&trains)?;
+    let all = std::mem::take(records).into_iter().enumerate();
+    let (held, kept): (Vec<_>, Vec<_>) = all.partition(|(i, _)| drawn.contains(i));
+    records.extend(kept.into_iter().map(|(_, record)| record));
+    Ok(held.into_iter().map(|(_, record)| record).collect())
 }
 
 impl Part {
-    fn add(&mut self, place: &str, read: &Read) {
-        let Read { form, example, n_tokens } = read;
-        *self.forms.entry(*form).or_default() += 1;
-        let n = example.ids.len();
-        if *n_tokens > n {
-            self.cut.add(place, format!("{n_tokens} tokens are cut to {n}"));
-        }
-        match example.n_targets() {
-            0 => self.left_out.add(place, "no token to learn".to_owned()),
-            n_learnt => {
-                self.tokens.push(n);
-                self.learnt.push(n_learnt);
+    fn of(name: &'static str, files: &[PathBuf], records: &[Record]) -> Self {
+        let mut part = Self { name, files: files.to_vec(), ..Self::default() };
+        for record in records {
+            match &record.read {
+                Ok(read) => part.add(record, read),
+                Err(e) => part.refused.add(&record.place, e.to_string()),
             }
+        }
+        part
+    }
+
+    fn add(&mut self, record: &Record, read: &Read) {
+        let place = &record.place;
+        *self.forms.entry(read.form).or_default() += 1;
+        let n = read.examples.len();
+        match record.cut {
+            Some(Long::Cut) => {
+                let rest = read.examples[0].longest();
+                self.cut.add(place, format!("{} tokens are cut to {rest}", read.n_tokens));
+            }
+            Some(Long::Window) => self.windowed.add(place, format!("{} tokens become {n} windows", read.n_tokens)),
+            Some(Long::Whole) | None => {}
+        }
+        let before = self.lengths.len();
+        for example in record.examples() {
+            self.lengths.push(example.n_tokens());
+            self.tokens.extend(example.sequences().map(|sequence| sequence.ids.len()));
+            self.learnt.extend(example.sequences().map(Example::n_targets));
+        }
+        match n - (self.lengths.len() - before) {
+            0 => {}
+            left if left == n => self.left_out.add(place, "no token to learn".to_owned()),
+            left => self.left_out.add(place, format!("no token to learn in {left} of {n} windows")),
         }
     }
 }
 
-fn shown(reader: &Reader<'_>, place: String, read: &Read, max_tokens: usize) -> Result<Shown> {
-    let example = &read.example;
-    let pieces = pieces(reader.tokenizer, example, max_tokens)?;
-    let n_tokens = example.ids.len();
-    let n_more = n_tokens.saturating_sub(max_tokens);
-    Ok(Shown { place, form: read.form, n_tokens, n_learnt: example.n_targets(), pieces, n_more })
+/// The first example of a record to look at, if training uses one.
+fn shown(reader: &Reader<'_>, record: &Record, max_tokens: usize) -> Option<Result<Shown>> {
+    let (read, example) = (record.read.as_ref().ok()?, record.examples().next()?);
+    let shown = |sequence: &Example| -> Result<Shown> {
+        Ok(Shown {
+            place: record.place.clone(),
+            form: read.form,
+            n_tokens: sequence.ids.len(),
+            n_learnt: sequence.n_targets(),
+            pieces: pieces(reader.tokenizer, sequence, max_tokens)?,
+            n_more: sequence.ids.len().saturating_sub(max_tokens),
+            rejected: None,
+        })
+    };
+    let rejected = example.rejected.as_deref().map(|rejected| shown(rejected).map(Box::new)).transpose();
+    Some(rejected.and_then(|rejected| Ok(Shown { rejected, ..shown(example)? })))
 }
 
-/// The text of the first `max_tokens` tokens of an example, split where the loss starts or stops to
-/// count. Without a tokenizer, the ids.
+/// The text of the first `max_tokens` tokens of an example, or of the chosen sequence of a pair, split
+/// where the loss starts or stops to count. Without a tokenizer, the ids.
 pub fn pieces(tokenizer: Option<&Tokenizer>, example: &Example, max_tokens: usize) -> Result<Vec<Piece>> {
     let ids = &example.ids[..example.ids.len().min(max_tokens)];
     let texts = match tokenizer {
@@ -196,6 +264,12 @@ pub fn histogram(numbers: &[usize]) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
+    /// A reader of tokens that cuts after 4.
+    fn reader(long: Long, overlap: usize) -> Reader<'static> {
+        let max_length = Some(4);
+        Reader { tokenizer: None, template: None, eos: None, vocab_size: 9, max_length, long, overlap, pairs: false }
+    }
+
     #[test]
     fn statistics_and_bins_are_of_all_numbers() {
         let statistics = Statistics::of(&[5, 1, 9, 2]);
@@ -217,8 +291,7 @@ mod tests {
         ];
         std::fs::write(dir.path().join("train.jsonl"), lines.join("\n")).unwrap();
         std::fs::write(dir.path().join("test.jsonl"), lines[0]).unwrap();
-        let reader = Reader { tokenizer: None, template: None, eos: None, vocab_size: 9, max_length: Some(4) };
-        let parts = survey(&reader, dir.path(), 1, 2).unwrap();
+        let parts = survey(&reader(Long::Cut, 1), dir.path(), None, 1, 2).unwrap();
         assert_eq!(parts.iter().map(|part| part.name).collect::<Vec<_>>(), ["train", "test"]);
         let train = &parts[0];
         assert_eq!((train.tokens.as_slice(), train.learnt.as_slice()), (&[3, 4][..], &[1, 3][..]));
@@ -228,5 +301,45 @@ mod tests {
         assert_eq!(train.forms[&Form::Tokens], 3);
         let shown = &train.shown[0];
         assert_eq!((shown.pieces.as_slice(), shown.n_more), (&[("1 2 ".to_owned(), false)][..], 1));
+    }
+
+    #[test]
+    fn long_records_become_windows_or_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = [
+            r#"{"input_ids": [1, 2, 3, 4, 5, 6, 7, 8], "labels": [1, 2, 3, 4, -100, -100, 7, 8]}"#,
+            r#"{"input_ids": [1, 2, 3]}"#,
+        ];
+        std::fs::write(dir.path().join("train.jsonl"), lines.join("\n")).unwrap();
+        let limit = reader(Long::Window, 2);
+        // 1 to 4, then 3 to 6 without a label that is new, then 5 to 8.
+        let train = &survey(&limit, dir.path(), None, 0, 0).unwrap()[0];
+        assert_eq!((train.tokens.as_slice(), train.learnt.as_slice()), (&[4, 4, 3][..], &[3, 2, 2][..]));
+        assert!(train.windowed.first[0].1.contains("8 tokens become 3 windows"), "{:?}", train.windowed);
+        assert!(train.left_out.first[0].1.contains("1 of 3 windows"), "{:?}", train.left_out);
+        let whole = Reader { long: Long::Whole, ..limit };
+        let train = &survey(&whole, dir.path(), None, 0, 0).unwrap()[0];
+        assert!(train.refused.first[0].0.ends_with("line 1") && train.refused.first[0].1.contains("`long` whole"));
+        assert_eq!(train.tokens, [3]);
+    }
+
+    #[test]
+    fn a_survey_holds_out_what_a_run_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |i: usize| format!("{{\"input_ids\": {:?}}}\n", vec![i; if i == 4 { 1 } else { i + 2 }]);
+        std::fs::write(dir.path().join("train.jsonl"), (0..9).map(line).collect::<String>()).unwrap();
+        let reader = reader(Long::Window, 1);
+        let hold_out = HoldOut { fraction: 0.3, seed: 5 };
+        let parts = survey(&reader, dir.path(), Some(hold_out), 0, 0).unwrap();
+        let mut train = reader.read(dir.path()).unwrap().train;
+        let valid = hold_out.take_from(&mut train).unwrap();
+        let lengths = |split: &super::super::dataset::Split| -> Vec<usize> {
+            split.examples.iter().map(|e| e.ids.len()).collect()
+        };
+        assert_eq!((parts[0].tokens.clone(), parts[1].tokens.clone()), (lengths(&train), lengths(&valid)));
+        assert!(parts[1].is_held_out && !parts[0].is_held_out && parts[1].forms[&Form::Tokens] == 2);
+        std::fs::write(dir.path().join("valid.jsonl"), line(1)).unwrap();
+        let e = survey(&reader, dir.path(), Some(hold_out), 0, 0).unwrap_err().to_string();
+        assert!(e.contains("`valid_fraction`") && e.contains("valid.jsonl"), "{e}");
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Labels that count: for a prompt with a completion, the completion and EOS; for messages, the
 //! assistant's answers with their end marks; for a text, all tokens; for token ids, the given
-//! labels.
+//! labels; for a preference pair, the chosen answer in one sequence and the rejected one in another.
 
 use super::example::{Example, IGNORED};
 use super::line::Line;
+use super::long::Long;
 use super::turns::Chat;
+use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::text::chat_template::ChatTemplate;
 use crate::text::conversation::Message;
@@ -24,8 +26,15 @@ pub struct Reader<'a> {
     pub eos: Option<u32>,
     /// Rows of the model's embedding. All ids must be smaller.
     pub vocab_size: usize,
-    /// Longest sequence; longer ones are truncated at the end.
+    /// Longest sequence, in tokens.
     pub max_length: Option<usize>,
+    /// What becomes of longer ones.
+    pub long: Long,
+    /// Tokens that neighbouring windows share; at most `max_length` - 2.
+    pub overlap: usize,
+    /// Whether a line with a preference pair and another form, such as `messages`, is read as the
+    /// pair.
+    pub pairs: bool,
 }
 
 /// Most bytes of text in one line. Encoding needs a few hundred bytes of memory per byte of text,
@@ -33,8 +42,26 @@ pub struct Reader<'a> {
 pub const MAX_TEXT_BYTES: usize = 8 << 20;
 
 impl<'a> Reader<'a> {
+    /// A reader for a model, without a maximum length.
+    pub fn of_model(files: &'a ModelFiles) -> Self {
+        Self {
+            tokenizer: files.tokenizer().ok(),
+            template: files.template.as_ref(),
+            eos: files.stop.first(),
+            vocab_size: files.config().vocab,
+            max_length: None,
+            long: Long::default(),
+            overlap: 0,
+            pairs: false,
+        }
+    }
+
     /// Tokens and labels of a line, not truncated.
     pub fn tokens_of(&self, line: Line) -> Result<Example> {
+        if let Line::Preference { chosen, rejected } = line {
+            let (chosen, rejected) = (self.tokens_of(*chosen)?, self.tokens_of(*rejected)?);
+            return Ok(Example { rejected: Some(Box::new(rejected)), ..chosen });
+        }
         let n_bytes = line.text_bytes();
         crate::ensure!(
             n_bytes <= MAX_TEXT_BYTES,
@@ -55,17 +82,18 @@ impl<'a> Reader<'a> {
         match line {
             Line::Tokens { ids, labels } => {
                 check_labels(&labels, self.vocab_size)?;
-                Ok(Example { ids, labels })
+                Ok(Example { ids, labels, rejected: None })
             }
             Line::Completion { prompt, completion } => completed(self.tokenizer()?, &prompt, &completion, self.eos),
             Line::Text(text) => {
                 let mut ids = self.tokenizer()?.encode(&text, true)?;
                 end_with(&mut ids, self.eos);
                 let labels = labels_of(&ids)?;
-                Ok(Example { ids, labels })
+                Ok(Example { ids, labels, rejected: None })
             }
             Line::Instruction { system, instruction, output } => self.instructed(system, instruction, output),
             Line::Chat(chat) => self.answered(chat),
+            Line::Preference { .. } => unreachable!("a pair is converted answer by answer"),
         }
     }
 
@@ -111,7 +139,7 @@ impl<'a> Reader<'a> {
                 *label = IGNORED;
             }
         }
-        Ok(Example { ids, labels })
+        Ok(Example { ids, labels, rejected: None })
     }
 }
 
@@ -134,7 +162,7 @@ fn completed(tokenizer: &Tokenizer, prompt: &str, completion: &str, eos: Option<
     end_with(&mut ids, eos);
     let mut labels = labels_of(&ids)?;
     labels[..n_prompt].fill(IGNORED);
-    Ok(Example { ids, labels })
+    Ok(Example { ids, labels, rejected: None })
 }
 
 fn labels_of(ids: &[u32]) -> Result<Vec<i32>> {

@@ -4,7 +4,7 @@
 //! program. Two kinds of fields are left out: `weight`, which is for the training, and fields that
 //! are null, which exports write where other messages have values.
 
-use super::raw::{any, is_string, kind, list, object, string};
+use super::raw::{any, is_list, is_string, kind, list, object, string};
 use crate::error::{Context, Error, Result};
 use crate::text::conversation::{Conversation, Message};
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 const OTHER_ROLES: [&str; 6] = ["system", "developer", "user", "tool", "function", "ipython"];
 
 /// A conversation, and which of its answers are learnt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chat {
     pub conversation: Conversation,
     /// One entry per message. Only those of the assistant count.
@@ -38,12 +38,45 @@ pub fn messages(key: &str, value: &RawValue) -> Result<Chat> {
 /// A prompt and a completion, both lists of messages. Only the answers of the completion are
 /// learnt.
 pub fn continued(prompt: &RawValue, completion: &RawValue) -> Result<Chat> {
-    let mut chat = chat(&elements("prompt", prompt, "{\"role\", \"content\"}")?, message).context("\"prompt\"")?;
-    chat.is_learnt.fill(false);
-    let more = messages("completion", completion).context("\"completion\"")?;
-    chat.conversation.messages.extend(more.conversation.messages);
-    chat.is_learnt.extend(more.is_learnt);
-    Ok(chat)
+    Ok(prompted(prompt)?.followed_by(messages("completion", completion).context("\"completion\"")?))
+}
+
+/// A chosen and a rejected answer to one prompt. An answer is a list of messages, or the text of the
+/// assistant's message. Only the answers are learnt.
+///
+/// Without a prompt, or beside one that is a text, the answers may be whole conversations: the prompt
+/// then consists of the messages that both begin with. A text is the user's message otherwise.
+pub fn pair(prompt: Option<&RawValue>, chosen: &RawValue, rejected: &RawValue) -> Result<[Chat; 2]> {
+    let answer = |key: &str, value: &RawValue| match is_string(value) {
+        true => Ok(Chat::of(Message::new("assistant", string(key, value)?))),
+        false => messages(key, value).with_context(|| format!("\"{key}\"")),
+    };
+    let (mut chosen, mut rejected) = (answer("chosen", chosen)?, answer("rejected", rejected)?);
+    let all = [&chosen, &rejected].map(|chat| &chat.conversation.messages);
+    let n_shared = all[0].iter().zip(all[1]).take_while(|(a, b)| a == b).count();
+    let prompt = match prompt {
+        Some(prompt) if is_list(prompt) => prompted(prompt)?,
+        Some(prompt) if n_shared == 0 => Chat::of(Message::new("user", string("prompt", prompt)?)),
+        None if n_shared == 0 => crate::bail!(
+            "\"chosen\" and \"rejected\" begin with different messages, and there is no \"prompt\": give one"
+        ),
+        _ => {
+            let shared = chosen.take(n_shared);
+            rejected.take(n_shared);
+            shared
+        }
+    };
+    for (key, chat) in [("chosen", &chosen), ("rejected", &rejected)] {
+        let is_empty = chat.conversation.messages.is_empty();
+        crate::ensure!(!is_empty, "\"{key}\" has no message of its own after the messages that both answers share");
+    }
+    Ok([prompt.clone().followed_by(chosen), prompt.followed_by(rejected)])
+}
+
+/// The messages of a prompt, none of which is learnt.
+fn prompted(prompt: &RawValue) -> Result<Chat> {
+    let chat = chat(&elements("prompt", prompt, "{\"role\", \"content\"}")?, message).context("\"prompt\"")?;
+    Ok(Chat { is_learnt: vec![false; chat.is_learnt.len()], ..chat })
 }
 
 /// A list of turns with `from` and `value`, or of messages.
@@ -169,6 +202,25 @@ fn calling(value: &str) -> Result<Message> {
 }
 
 impl Chat {
+    /// One message.
+    fn of(message: Message) -> Self {
+        Self { conversation: vec![message].into(), is_learnt: vec![true] }
+    }
+
+    /// Removes the first messages and returns them, none of which is learnt.
+    fn take(&mut self, n: usize) -> Self {
+        self.is_learnt.drain(..n);
+        let messages: Vec<Message> = self.conversation.messages.drain(..n).collect();
+        Self { conversation: messages.into(), is_learnt: vec![false; n] }
+    }
+
+    /// This conversation with more messages.
+    fn followed_by(mut self, more: Self) -> Self {
+        self.conversation.messages.extend(more.conversation.messages);
+        self.is_learnt.extend(more.is_learnt);
+        self
+    }
+
     /// Puts a system prompt in front. Fails if there is already a different one.
     pub fn begin_with_system(&mut self, system: String) -> Result<()> {
         let Conversation { messages, .. } = &mut self.conversation;

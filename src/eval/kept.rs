@@ -48,10 +48,11 @@ pub fn kept_map(
     if ids.is_empty() {
         return Err(Error::usage("the text has no tokens"));
     }
-    let batch = Batch::new(&[Example { ids: ids.to_vec(), labels: vec![IGNORED; ids.len()] }]);
+    let batch = Batch::new(&[Example { ids: ids.to_vec(), labels: vec![IGNORED; ids.len()], rejected: None }]);
     let log: KeptLog = Rc::new(RefCell::new(Vec::new()));
     let attention = Attention::Lrsa(lrsa);
-    let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, kept: Some(log.clone()) };
+    let objective =
+        Objective { attention, scale: 1.0, dropout: None, distill: None, preference: None, kept: Some(log.clone()) };
     let uploaded = UploadedBatch::new(device, model, &batch, &objective)?;
     let mut tape = Tape::inference();
     uploaded.hidden(&mut tape, model)?;

@@ -344,8 +344,33 @@ pub fn cross_entropy<'a>(
     max_elements: usize,
 ) -> Result<Applied> {
     let chunks = Chunked::new(hidden, head.into(), need, max_elements)?;
-    assert_eq!(labels.len, hidden.rows, "one label a row");
-    let losses = rec.transient("row losses", Kind::Real, hidden.rows);
+    let (losses, op) = chunked_losses(rec, &chunks, labels, scale);
+    Ok((vec![sum(rec, "loss", &losses, scale)], op))
+}
+
+/// −log softmax(logits_i)[label_i] of each row `[n]`, without gradients. The arguments and errors
+/// are those of [`cross_entropy`].
+pub fn row_losses<'a>(
+    rec: &mut Recording,
+    hidden: &'a Tensor,
+    head: impl Into<Head<'a>>,
+    labels: &Span,
+    max_elements: usize,
+) -> Result<Span> {
+    let need = Need { hidden: false, head: false };
+    let chunks = Chunked::new(hidden, head.into(), need, max_elements)?;
+    Ok(chunked_losses(rec, &chunks, labels, 0.0).0)
+}
+
+/// The losses of the rows, and the rule with the gradients that `chunks` needs, each times `scale`.
+pub(super) fn chunked_losses(
+    rec: &mut Recording,
+    chunks: &Chunked<'_>,
+    labels: &Span,
+    scale: f32,
+) -> (Span, Box<dyn Op>) {
+    assert_eq!(labels.len, chunks.hidden.rows, "one label a row");
+    let losses = rec.transient("row losses", Kind::Real, labels.len);
     let op = chunks.run(rec, SOFTMAX_ROWS.label, |rec, first, rows, chunk| {
         let params = RowsParams {
             rows: rows as u32,
@@ -357,7 +382,7 @@ pub fn cross_entropy<'a>(
         };
         rec.dispatch(&SOFTMAX_ROWS, &[], params, &[labels, chunk.span(), &losses], [rows as u32, 1, 1]);
     });
-    Ok((vec![sum(rec, "loss", &losses, scale)], op))
+    (losses, op)
 }
 
 /// A case of `n` rows, about a tenth of them ignored, in chunks of at most `chunk` rows.
@@ -393,15 +418,20 @@ fn rows_case(name: &str, rows: usize, cols: usize, gradient: bool, base: f32, so
     let logits = Input::Real { rows, cols, format: Format::F32, values, differentiable: false };
     let label = |r: usize| [cols, cols - 1, 0, cols + 1, r * 7 % cols][r % 5] as u32;
     let labels = (0..FIRST).map(|_| 1).chain((0..rows).map(label)).chain([2, 2]).collect();
-    Case::new(format!("loss/softmax_rows: {name}"), vec![logits, Input::Words(labels)], Tolerance::SUMS, move |rec, b| {
-        let x = Tensor::transient(rec, "logits", rows, cols);
-        copy_tensor(rec, &b.tensors[0], &x);
-        let losses = rec.transient("row losses", Kind::Real, b.words[0].len);
-        let (rows, gradient) = (rows as u32, u32::from(gradient));
-        let params = RowsParams { rows, cols: cols as u32, first_row: FIRST as u32, gradient, scale: 0.3, softcap };
-        rec.dispatch(&SOFTMAX_ROWS, &[], params, &[&b.words[0], x.span(), &losses], [rows + 2, 1, 1]);
-        Ok((vec![x], None))
-    })
+    Case::new(
+        format!("loss/softmax_rows: {name}"),
+        vec![logits, Input::Words(labels)],
+        Tolerance::SUMS,
+        move |rec, b| {
+            let x = Tensor::transient(rec, "logits", rows, cols);
+            copy_tensor(rec, &b.tensors[0], &x);
+            let losses = rec.transient("row losses", Kind::Real, b.words[0].len);
+            let (rows, gradient) = (rows as u32, u32::from(gradient));
+            let params = RowsParams { rows, cols: cols as u32, first_row: FIRST as u32, gradient, scale: 0.3, softcap };
+            rec.dispatch(&SOFTMAX_ROWS, &[], params, &[&b.words[0], x.span(), &losses], [rows + 2, 1, 1]);
+            Ok((vec![x], None))
+        },
+    )
 }
 
 /// The family's cases.

@@ -57,6 +57,7 @@ families!(
     neftune,
     norm,
     normed,
+    preference,
     reduce,
     rope,
     sample,

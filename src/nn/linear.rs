@@ -33,6 +33,8 @@ pub struct Dropout {
 pub enum Adapters {
     /// The model without its adapters.
     Off,
+    /// With the adapters as they were loaded, of a model that keeps them; without any otherwise.
+    Reference,
     /// With the adapters, and with dropout of their inputs if there is one.
     On(Option<Dropout>),
 }
@@ -40,7 +42,11 @@ pub enum Adapters {
 impl Adapters {
     /// The adapter that a layer applies, if any.
     pub(super) fn of(self, layer: &Linear) -> Option<&Lora> {
-        layer.lora.as_ref().filter(|_| matches!(self, Adapters::On(_)))
+        match self {
+            Adapters::Off => None,
+            Adapters::Reference => layer.reference.as_ref(),
+            Adapters::On(_) => layer.lora.as_ref(),
+        }
     }
 }
 
@@ -80,6 +86,8 @@ pub struct Linear {
     pub bias: Option<Param>,
     /// The LoRA adapter, if any.
     pub lora: Option<Lora>,
+    /// A frozen copy of the adapter as it was loaded, if the training compares with it.
+    pub reference: Option<Lora>,
 }
 
 impl Linear {

@@ -224,15 +224,8 @@ impl Study<'_> {
         write_file(&file, self.training_lines(self.plan.steps_of(recipe), seed)?)?;
         if recipe.loss == LossOn::All {
             // The same tokens, without labels that ignore some of them.
-            let reader = Reader {
-                tokenizer: self.files.tokenizer().ok(),
-                template: self.files.template.as_ref(),
-                eos: self.files.stop.first(),
-                vocab_size: self.files.config().vocab,
-                max_length: None,
-            };
             let mut text = String::new();
-            for example in reader.read_file(&file)?.examples {
+            for example in Reader::of_model(&self.files).read_file(&file)?.examples {
                 let _ = writeln!(text, "{}", json!({"input_ids": example.ids}));
             }
             write_file(&file, text)?;

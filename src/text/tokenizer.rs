@@ -260,6 +260,12 @@ impl Tokenizer {
         self.token_to_id(self.special.get("bos_token")?)
     }
 
+    /// The id that the tokenizer puts in front of every text. Unlike [`Tokenizer::bos`] it marks the
+    /// beginning of a text for certain: the role of BOS may have a token that begins a turn.
+    pub fn added_bos(&self) -> Option<u32> {
+        self.before.last().copied()
+    }
+
     /// The id of the token with the role of EOS.
     pub fn eos(&self) -> Option<u32> {
         self.token_to_id(self.special.get("eos_token")?)

@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use super::job_data::lengths_of;
 use super::observer::{EvalLine, Observer, StepLine, Summary, best_of};
 use super::run_folder::RunFolder;
 use super::step_clock::StepClock;
 use super::stepper::StartedStep;
 use super::trainer::Trainer;
 use super::trainer_state_json::Course;
-use crate::data::batch::{Batch, Sampler};
+use crate::data::batch::Batch;
 use crate::data::dataset::{Dataset, Example};
+use crate::data::sampler::Sampler;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::Executor;
 
@@ -28,9 +30,10 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let examples = &data.train.examples;
-        let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
+        self.job.objective.check(examples)?;
+        let mut sampler = self.job.sampler(lengths_of(examples))?;
         sampler.seek(self.place.0, self.place.1)?;
-        let total = self.job.total_steps(sampler.steps_per_epoch());
+        let total = self.job.total_steps(&sampler);
         let warmup = self.job.phases(total).warmup;
         if warmup >= total {
             let field = if self.job.warmup_ratio.is_some() { "warmup_ratio" } else { "warmup" };
@@ -232,7 +235,8 @@ impl Run<'_, '_> {
         let seconds = self.clock.done(report.done);
         let bytes = self.device.memory().peak_bytes();
         let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
-        let line = StepLine { step, loss, ce, kl, lr, grad_norm, tokens, seconds, bytes };
+        let pairs = report.pairs;
+        let line = StepLine { step, loss, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;

@@ -3,11 +3,14 @@
 use std::fmt::Write;
 
 use super::chunk_length::ChunkLength;
+use super::job_data::lengths_of;
 use super::trainer::Trainer;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::weight_names::weights;
 use crate::data::batch::Batch;
 use crate::data::dataset::Example;
+use crate::data::long::Long;
+use crate::data::sampler::BatchLimit;
 use crate::error::{Error, ErrorKind};
 use crate::formats::dtype::DType;
 use crate::gpu::{Executor, available_host_bytes};
@@ -20,8 +23,15 @@ const SHORTEST: usize = 64;
 struct Settings {
     recompute: bool,
     chunk: Option<usize>,
-    batch_size: usize,
+    batch: Limited,
     max_length: Option<usize>,
+}
+
+/// A limit of a batch, and batches per step with which a step has as much as before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Limited {
+    limit: BatchLimit,
+    accumulate: usize,
 }
 
 impl Trainer {
@@ -29,33 +39,59 @@ impl Trainer {
     /// words; `None` if none of them does. Tries, in this order, recomputation, shorter chunks, smaller
     /// batches with all of these, and last shorter examples. Plans each and computes nothing.
     pub(super) fn nearest_that_fits(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Option<String> {
-        let longest = examples.iter().map(|e| e.ids.len()).max()?;
         let (recompute, chunk) = (self.job.recompute, self.stepper.chunk());
-        let found = self.candidates_of_all(examples, longest).into_iter().find(|s| self.fits(device, examples, s));
+        let lengths = lengths_of(examples);
+        let found = self.candidates_of_all(examples, &lengths).into_iter().find(|s| self.fits(device, examples, s));
         self.stepper.set_recompute(recompute);
         self.stepper.set_chunk(chunk);
-        Some(self.in_words(&found?)).filter(|said| !said.is_empty())
+        Some(self.in_words(&found?, self.job.batch_limit(&lengths))).filter(|said| !said.is_empty())
     }
 
-    fn candidates_of_all(&self, examples: &[Example], longest: usize) -> Vec<Settings> {
-        let sizes = std::iter::successors(Some(self.job.batch_size.min(examples.len())), |n| Some(n / 2));
+    fn candidates_of_all(&self, examples: &[Example], lengths: &[usize]) -> Vec<Settings> {
+        let batches = self.smaller_batches(lengths);
         let mut all = Vec::new();
-        for batch_size in sizes.take_while(|&n| n > 0) {
-            let chunks = self.shorter_chunks(longest * batch_size);
+        for &batch in &batches {
+            let chunks = self.shorter_chunks(Batch::largest(examples, batch.limit, usize::MAX).ids.len());
             for recompute in [self.job.recompute, true] {
-                all.extend(chunks.iter().map(|&chunk| Settings { recompute, chunk, batch_size, max_length: None }));
+                all.extend(chunks.iter().map(|&chunk| Settings { recompute, chunk, batch, max_length: None }));
             }
         }
-        let shortest = self.shorter_chunks(longest).last().copied().flatten();
+        let longest = examples.iter().map(Example::longest).max().unwrap_or(0);
+        let chunk = self.shorter_chunks(longest).last().copied().flatten();
         let lengths = (1..).map(|eighths| longest * (8 - eighths) / 8).take(7).chain([longest / 16, longest / 32]);
-        let of_length = |n: usize| Settings { recompute: true, chunk: shortest, batch_size: 1, max_length: Some(n) };
-        all.extend(lengths.filter(|&n| n >= SHORTEST).map(of_length));
+        let overlap = self.job.overlap.unwrap_or(0);
+        all.extend(lengths.filter(|&n| n >= SHORTEST && n >= overlap + 2).map(|n| {
+            let mut batch = batches[batches.len() - 1];
+            if let BatchLimit::Tokens(most) = &mut batch.limit {
+                *most = examples.iter().map(|e| e.tokens_within(n)).fold(0, usize::max).min(*most);
+            }
+            Settings { recompute: true, chunk, batch, max_length: Some(n) }
+        }));
         all
+    }
+
+    /// The job's own limit of a batch, and halves of it, down to the longest example alone.
+    fn smaller_batches(&self, lengths: &[usize]) -> Vec<Limited> {
+        let own = self.job.batch_limit(lengths);
+        let (all, least) = match own {
+            BatchLimit::Examples(n) => (n.min(lengths.len()), 1),
+            BatchLimit::Tokens(n) => (n.min(lengths.iter().sum()), lengths.iter().copied().fold(1, usize::max)),
+        };
+        let smaller = |n: usize| Limited {
+            limit: match own {
+                BatchLimit::Examples(_) => BatchLimit::Examples(n),
+                BatchLimit::Tokens(_) => BatchLimit::Tokens(n),
+            },
+            accumulate: self.job.accumulate * all.div_ceil(n),
+        };
+        let halves = std::iter::successors(Some(all / 2), |n| Some(n / 2)).take_while(|&n| n > least);
+        let halves = halves.chain((least < all).then_some(least)).map(smaller);
+        std::iter::once(Limited { limit: own, accumulate: self.job.accumulate }).chain(halves).collect()
     }
 
     /// The job's own way to cut a batch of this many tokens, and shorter chunks.
     fn shorter_chunks(&self, n_tokens: usize) -> Vec<Option<usize>> {
-        let own = self.job.chunk.first();
+        let own = self.job.chunk.given();
         let shorter = |c: &Option<usize>| own.is_none_or(|own| c.is_some_and(|c| c < own));
         let auto = self.chunks_of(ChunkLength::Auto, n_tokens).into_iter().filter(shorter);
         let mut all: Vec<Option<usize>> = std::iter::once(own).chain(auto).collect();
@@ -67,36 +103,35 @@ impl Trainer {
         self.stepper.set_recompute(settings.recompute);
         self.stepper.set_chunk(settings.chunk);
         let most = settings.max_length.unwrap_or(usize::MAX);
-        let cut = |e: &Example| Example {
-            ids: e.ids[..e.ids.len().min(most)].to_vec(),
-            labels: e.labels[..e.labels.len().min(most)].to_vec(),
-        };
-        let mut longest: Vec<&Example> = examples.iter().collect();
-        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
-        let batch = Batch::new(&longest.into_iter().take(settings.batch_size).map(cut).collect::<Vec<_>>());
-        if batch.n_targets == 0 && settings.max_length.is_some() {
-            return false; // what is left has nothing to learn
-        }
+        // A run leaves out what has nothing to learn once it is cut.
+        let kept = examples.iter().filter(|e| settings.max_length.is_none() || e.trains_within(most));
+        let batch = Batch::largest(kept, settings.batch.limit, most);
         let Ok(extremes) = self.job.extremes(self.attention) else { return false };
-        extremes.iter().all(|&attention| self.stepper.check(device, &mut self.loaded, &batch, attention).is_ok())
+        !batch.ids.is_empty()
+            && extremes.iter().all(|&attention| self.stepper.check(device, &mut self.loaded, &batch, attention).is_ok())
     }
 
-    fn in_words(&self, settings: &Settings) -> String {
+    /// What differs from the job, whose batches have the limit `own`.
+    fn in_words(&self, settings: &Settings, own: BatchLimit) -> String {
         let mut said = Vec::new();
         if settings.recompute && !self.job.recompute {
             said.push("`recompute`".to_string());
         }
         if let (Some(chunk), true) = (settings.chunk, self.job.chunk != ChunkLength::Auto)
-            && settings.chunk != self.job.chunk.first()
+            && settings.chunk != self.job.chunk.given()
         {
             said.push(format!("`chunk` {chunk}"));
         }
-        if settings.batch_size < self.job.batch_size {
-            let accumulate = self.job.accumulate * self.job.batch_size.div_ceil(settings.batch_size);
-            said.push(format!("`batch_size` {} with `accumulate` {accumulate}", settings.batch_size));
+        let Limited { limit, accumulate } = settings.batch;
+        match limit {
+            _ if limit == own => {}
+            BatchLimit::Examples(n) => said.push(format!("`batch_size` {n} with `accumulate` {accumulate}")),
+            BatchLimit::Tokens(n) => said.push(format!("`batch_tokens` {n} with `accumulate` {accumulate}")),
         }
-        if let Some(n) = settings.max_length {
-            said.push(format!("`max_length` {n}"));
+        match (settings.max_length, self.job.long) {
+            (None, _) => {}
+            (Some(n), Long::Whole) => said.push(format!("`max_length` {n} with `long` cut")),
+            (Some(n), _) => said.push(format!("`max_length` {n}")),
         }
         said.join(", ")
     }

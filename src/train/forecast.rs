@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::job_data::{lengths_of, statistics_of};
 use super::planned::Forecast;
 use super::trainer::Trainer;
-use crate::data::batch::{Batch, Sampler};
+use crate::data::batch::Batch;
 use crate::data::dataset::Example;
 use crate::error::Result;
 use crate::gpu::{Executor, available_host_bytes};
@@ -16,10 +17,10 @@ impl Trainer {
         let memory = self.planned(device, examples)?;
         let loaded = device.memory().persistent_bytes;
         let available_bytes = device.runs_references().then(available_host_bytes).flatten().map(|free| free + loaded);
-        let mut sampler = Sampler::new(examples.len(), self.job.batch_size, self.job.accumulate, self.job.seed)?;
-        let steps = self.job.total_steps(sampler.steps_per_epoch());
-        let n_tokens: usize = examples.iter().map(|e| e.ids.len()).sum();
-        let tokens_per_step = n_tokens as f64 / sampler.steps_per_epoch() as f64;
+        let data = statistics_of(&self.job, self.attention, examples)?;
+        let mut sampler = self.job.sampler(lengths_of(examples))?;
+        let steps = self.job.total_steps(&sampler);
+        let tokens_per_step = data.tokens as f64 / data.steps as f64;
         let seconds_per_step = if measures {
             let chosen = sampler.next_step();
             let batches: Vec<Batch> =
@@ -29,8 +30,7 @@ impl Trainer {
         } else {
             None
         };
-        let (chunk, examples) = (self.chunk(), examples.len());
-        Ok(Forecast { memory, available_bytes, chunk, examples, steps, tokens_per_step, seconds_per_step })
+        Ok(Forecast { memory, available_bytes, chunk: self.chunk(), data, steps, tokens_per_step, seconds_per_step })
     }
 
     /// Seconds of the gradients of a step. The second time counts where the first is short, because
@@ -40,8 +40,7 @@ impl Trainer {
         let attention = self.attention_of(1, total)?;
         let mut measure = || -> Result<f64> {
             let start = Instant::now();
-            let distill = self.job.distillation();
-            self.stepper.gradients().run(device, &mut self.loaded, batches, attention, None, distill)?;
+            self.stepper.run_gradients(device, &mut self.loaded, batches, attention, None)?;
             device.wait()?;
             Ok(start.elapsed().as_secs_f64())
         };

@@ -1,12 +1,15 @@
 //! A gradient step: the loss, gradients and gradient norm of micro-batches, without an optimiser.
 //!
 //! The loss is the sum over all labelled tokens of the step divided by their count, so accumulation
-//! weights every token equally. With a teacher, so is the divergence from it over all positions.
+//! weights every token equally. With a teacher, so is the divergence from it over all positions. The
+//! loss of preference pairs is a mean over all pairs of the step.
 
 use std::ops::Range;
 
 use super::distill::{Counts, Distill};
-use super::objective::{Objective, Sums, UploadedBatch};
+use super::loss_rows::Sums;
+use super::objective::{Objective, UploadedBatch};
+use super::preference::{PairCounts, PairStats, Preference};
 use super::streamed::{Backward, Piece, StreamedSequence, pieces};
 use crate::attention::Attention;
 use crate::autograd::Tape;
@@ -39,8 +42,9 @@ impl GradientStep {
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
         let parts = [row("summed cross-entropy", 1)?, row("summed divergence", 1)?];
+        let pairs = row("sums of pairs", 4)?;
         one.write(device, &[1.0])?;
-        Ok(Self { recompute, chunk, sums: Sums { one, loss, parts }, clipping })
+        Ok(Self { recompute, chunk, sums: Sums { one, loss, parts, pairs }, clipping })
     }
 
     pub(super) fn set_recompute(&mut self, recompute: bool) {
@@ -68,15 +72,47 @@ impl GradientStep {
         if !counts.trains(distill) {
             return Err(Error::new("no token of this step has a label, so there is nothing to train on"));
         }
-        self.clear(device, loaded)?;
         let scales = counts.scales(distill);
-        for (i, batch) in batches.iter().filter(|&b| Counts::of([b]).trains(distill)).enumerate() {
-            let dropout = dropout.map(|d| Dropout { step: d.step.wrapping_add(i as u32), ..d });
-            let distill = distill.map(|d| (d.teacher, scales.kl));
-            let objective = Objective { attention, scale: scales.ce, dropout, distill, kept: None };
-            self.add_batch(device, loaded, batch, &objective)?;
-        }
+        let distilled = distill.map(|d| (d.teacher, scales.kl));
+        let objective =
+            Objective { attention, scale: scales.ce, dropout, distill: distilled, preference: None, kept: None };
+        let batches = batches.iter().filter(|&b| Counts::of([b]).trains(distill));
+        self.run_all(device, loaded, batches, &objective)?;
         Ok(counts)
+    }
+
+    /// Sets the arena's gradients to those of the mean loss over the preference pairs of all batches,
+    /// run one after another; returns what it divided by. `dropout` is that of [`GradientStep::run`].
+    pub fn run_pairs(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batches: &[Batch],
+        attention: Attention,
+        dropout: Option<Dropout>,
+        preference: Preference,
+    ) -> Result<PairCounts> {
+        crate::ensure!(self.chunk.is_none(), "preference pairs do not stream: `chunk` must be auto");
+        let counts = PairCounts::of(batches);
+        let preference = Some((preference, counts));
+        let objective = Objective { attention, scale: 0.0, dropout, distill: None, preference, kept: None };
+        self.run_all(device, loaded, batches.iter(), &objective)?;
+        Ok(counts)
+    }
+
+    fn run_all<'a>(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batches: impl Iterator<Item = &'a Batch>,
+        objective: &Objective,
+    ) -> Result<()> {
+        self.clear(device, loaded)?;
+        for (i, batch) in batches.enumerate() {
+            let dropout = objective.dropout.map(|d| Dropout { step: d.step.wrapping_add(i as u32), ..d });
+            self.add_batch(device, loaded, batch, &Objective { dropout, ..objective.clone() })?;
+        }
+        Ok(())
     }
 
     /// The loss, valid after the run.
@@ -87,6 +123,11 @@ impl GradientStep {
     /// The summed cross-entropy and the summed divergence of distillation, valid after the run.
     pub fn parts(&self) -> [&Span; 2] {
         self.sums.parts.each_ref().map(Tensor::span)
+    }
+
+    /// The sums over the preference pairs, valid after the run.
+    pub(super) fn pairs(&self) -> &Span {
+        self.sums.pairs.span()
     }
 
     /// Appends the norm of the arena's gradients and the factor that clips it to `clip` (0: factor
@@ -116,7 +157,12 @@ impl GradientStep {
         if let Some(arena) = &loaded.arena {
             arena.clear_grads(rec);
         }
+        self.clear_sums(rec);
+    }
+
+    fn clear_sums(&self, rec: &mut Recording) {
         rec.clear(self.sums.loss.span());
+        rec.clear(self.sums.pairs.span());
         self.sums.parts.iter().for_each(|part| rec.clear(part.span()));
     }
 
@@ -210,12 +256,18 @@ impl GradientStep {
         let max_elements = device.limits().max_elements();
         let mut before = Tape::inference();
         let teacher = uploaded.teacher_hidden(&mut before, &loaded.model)?;
+        let reference = uploaded.reference_losses(&mut before, &loaded.model, max_elements)?;
         let mut tape = Tape::training(self.recompute);
         tape.rec = before.rec;
         let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-        let states = (&hidden, teacher.as_ref());
-        let scale = objective.scale;
-        let loss = uploaded.summed_loss(&mut tape, &loaded.model, states, scale, &self.sums, max_elements)?;
+        let of_pairs = (&hidden, reference.as_ref());
+        let loss = match uploaded.pair_loss(&mut tape, &loaded.model, of_pairs, &self.sums, max_elements)? {
+            Some(loss) => loss,
+            None => {
+                let (states, scale) = ((&hidden, teacher.as_ref()), objective.scale);
+                uploaded.summed_loss(&mut tape, &loaded.model, states, scale, &self.sums, max_elements)?
+            }
+        };
         tape.backward(&loss, &self.sums.one)?;
         Ok(tape.rec)
     }
@@ -231,7 +283,7 @@ impl GradientStep {
         if batch.n_targets == 0 {
             return Ok((0.0, 0));
         }
-        let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, kept: None };
+        let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, preference: None, kept: None };
         let mut clear = Recording::new();
         clear.clear(self.sums.loss.span());
         device.run(&clear)?;
@@ -255,6 +307,36 @@ impl GradientStep {
             }
         }
         Ok((device.read_f64(self.sums.loss.span())?[0], batch.n_targets))
+    }
+
+    /// Mean loss of the preference pairs of all batches, and the means of their statistics, without
+    /// training.
+    pub fn evaluate_pairs(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batches: &[Batch],
+        attention: Attention,
+        preference: Preference,
+    ) -> Result<(f64, PairStats)> {
+        let counts = PairCounts::of(batches);
+        let preference = Some((preference, counts));
+        let objective = Objective { attention, scale: 0.0, dropout: None, distill: None, preference, kept: None };
+        let mut clear = Recording::new();
+        self.clear_sums(&mut clear);
+        device.run(&clear)?;
+        let max_elements = device.limits().max_elements();
+        for batch in batches {
+            let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, &objective)?;
+            let mut tape = Tape::inference();
+            let reference = uploaded.reference_losses(&mut tape, &loaded.model, max_elements)?;
+            let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
+            let of_pairs = (&hidden, reference.as_ref());
+            uploaded.pair_loss(&mut tape, &loaded.model, of_pairs, &self.sums, max_elements)?;
+            device.run(&tape.rec)?;
+        }
+        let sums = device.read_f64(self.sums.pairs.span())?;
+        Ok((sums[0], PairStats::of(&sums, counts)))
     }
 }
 
@@ -280,7 +362,7 @@ mod tests {
         let mut loaded = load(device, &source, None, Train::All(Decay::All)).unwrap();
         let example = |n: usize| {
             let ids: Vec<u32> = (0..n).map(|i| (i * 7 % 500 + 3) as u32).collect();
-            Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+            Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
         };
         let batches = [9, 30].map(|n| Batch::new(&[example(n)]));
         let step = GradientStep::new(device, false, None).unwrap();
@@ -306,7 +388,7 @@ mod tests {
         let source = WeightSource::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k")).unwrap();
         let mut loaded = load(device, &source, None, Train::Nothing).unwrap();
         let step = GradientStep::new(device, false, None).unwrap();
-        let batch = Batch::new(&[Example { ids: vec![1, 2, 3], labels: vec![1, 2, 3] }]);
+        let batch = Batch::new(&[Example { ids: vec![1, 2, 3], labels: vec![1, 2, 3], rejected: None }]);
         assert!(step.evaluate(device, &mut loaded, &batch, Attention::Dense).unwrap().0 > 0.0);
         assert!(step.norm(device, &loaded).is_err());
     }

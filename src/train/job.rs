@@ -12,9 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::chunk_length::ChunkLength;
 use super::distill::Teacher;
 use super::keep::Keep;
+use super::preference::ObjectiveKind;
 use crate::checkpoint::adapter_targets::{LayerList, ModuleSet};
 use crate::checkpoint::load::Decay;
 use crate::checkpoint::record::AttentionRecord;
+use crate::data::long::Long;
+use crate::data::sampler::Order;
+use crate::data::token_count::TokenCount;
 use crate::optim::{OptimizerKind, Schedule};
 
 /// Default rank of a new adapter; the default alpha is twice the rank.
@@ -73,12 +77,22 @@ pub struct TrainJob {
     /// learns of it
     #[arg(long, value_name = "DIR|FILE")]
     pub data: PathBuf,
+    /// Without validation data, hold out this fraction of the training examples for it, drawn with
+    /// the seed
+    #[arg(long, value_name = "F")]
+    pub valid_fraction: Option<f64>,
     /// Output folder for the adapter or model, metrics.jsonl and eval.jsonl
     #[arg(long, alias = "output-dir", value_name = "DIR")]
     pub out: PathBuf,
     /// Train a LoRA adapter or all weights
     #[arg(long, value_enum, default_value_t = DEFAULT.method)]
     pub method: Method,
+    /// What to learn from: labelled tokens, or preference pairs
+    #[arg(long, value_enum, default_value_t = DEFAULT.objective)]
+    pub objective: ObjectiveKind,
+    /// Strength of the preference in dpo and orpo [default: 0.1]
+    #[arg(long, value_name = "B")]
+    pub beta: Option<f64>,
     /// LoRA rank of a new adapter [default: 16]
     #[arg(long, value_name = "R")]
     pub rank: Option<usize>,
@@ -113,9 +127,18 @@ pub struct TrainJob {
     /// Epochs: passes over the training data [default: 1]
     #[arg(long, value_name = "N")]
     pub epochs: Option<u64>,
-    /// Sequences per batch, concatenated without padding
+    /// Examples per batch, concatenated without padding; a preference pair is one example of two
+    /// sequences
     #[arg(long, value_name = "N", default_value_t = DEFAULT.batch_size)]
     pub batch_size: usize,
+    /// Fill batches with whole examples of up to N tokens together, instead of --batch-size; a longer
+    /// example is a batch of its own. auto takes the length of the longest example, but at least 512
+    /// and at most 1024
+    #[arg(long, value_name = "N|auto")]
+    pub batch_tokens: Option<TokenCount>,
+    /// Order of the examples in an epoch
+    #[arg(long, value_enum, default_value_t = DEFAULT.order)]
+    pub order: Order,
     /// Gradient accumulation: batches per optimiser step
     #[arg(long, alias = "gradient-accumulation-steps", value_name = "N", default_value_t = DEFAULT.accumulate)]
     pub accumulate: usize,
@@ -161,9 +184,20 @@ pub struct TrainJob {
     /// Teacher of distillation, with dense attention
     #[arg(long, value_enum, default_value_t = DEFAULT.teacher)]
     pub teacher: Teacher,
-    /// Truncate longer examples to this many tokens
+    /// Most tokens of an example; --long says what becomes of longer ones
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// What becomes of examples longer than --max-length
+    ///
+    /// A window begins with the last --overlap tokens of the one before, and with BOS if the
+    /// tokenizer puts it in front of a text and the example begins with it. Each token is learnt
+    /// once, in the window where it occurs first. A window without a token to learn is left out.
+    #[arg(long, value_enum, default_value_t = DEFAULT.long)]
+    pub long: Long,
+    /// Tokens that a window repeats from the one before, with --long window [default: an eighth of
+    /// --max-length]
+    #[arg(long, value_name = "N")]
+    pub overlap: Option<usize>,
     /// Recompute activations in the backward pass: less memory, a third more time
     #[arg(long, action = ArgAction::SetTrue)]
     pub recompute: bool,
@@ -202,7 +236,7 @@ pub struct TrainJob {
     /// Momentum factor [default: the optimizer's]
     #[arg(long, value_name = "M")]
     pub momentum: Option<f64>,
-    /// Seed of the data order, the adapter's initial weights, dropout and noise
+    /// Seed of the data order, the held-out examples, the adapter's initial weights, dropout and noise
     #[arg(long, value_name = "N", default_value_t = DEFAULT.seed)]
     pub seed: u64,
     /// Attention to train with [default: recorded with the adapter or model, else LRSA's defaults].
@@ -221,8 +255,11 @@ const DEFAULT: TrainJob = TrainJob {
     adapter: None,
     max_positions: None,
     data: PathBuf::new(),
+    valid_fraction: None,
     out: PathBuf::new(),
     method: Method::Lora,
+    objective: ObjectiveKind::Sft,
+    beta: None,
     rank: None,
     alpha: None,
     dropout: None,
@@ -235,6 +272,8 @@ const DEFAULT: TrainJob = TrainJob {
     steps: None,
     epochs: None,
     batch_size: 1,
+    batch_tokens: None,
+    order: Order::Random,
     accumulate: 1,
     optimizer: OptimizerKind::AdamW,
     lr: None,
@@ -249,6 +288,8 @@ const DEFAULT: TrainJob = TrainJob {
     distill: 0.0,
     teacher: Teacher::Base,
     max_length: None,
+    long: Long::Cut,
+    overlap: None,
     recompute: false,
     chunk: ChunkLength::Auto,
     eval_every: 0,

@@ -2,17 +2,26 @@
 
 use rand::RngExt;
 
+use super::chunk_length::ChunkLength;
 use super::distill::{Distill, Teacher};
 use super::job::{DEFAULT_DECAY_RATIO, DEFAULT_RANK, Method, TrainJob};
+use super::preference::{ObjectiveKind, Preference};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::checkpoint::adapter_targets::{ModuleSet, Targets};
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
+use crate::data::long::Long;
 use crate::data::rng::seeded;
+use crate::data::sampler::Sampler;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::optim::{OptimizerSettings, Phases, Schedule, UpdateRule, at_least_zero, below_one, require};
+
+/// The most epochs whose steps are counted one by one.
+const MOST_COUNTED: u64 = 100_000;
+/// Default strength of the preference, as in TRL.
+const DEFAULT_BETA: f64 = 0.1;
 
 impl TrainJob {
     /// Rejects invalid settings. Does not check paths or the model; the run does.
@@ -34,10 +43,7 @@ impl TrainJob {
         })?;
         require(self.early_stop != Some(0), || "`early_stop` 0 stops nothing: give at least 1".into())?;
         require(!(self.resume && self.overwrite), || "`resume` and `overwrite` exclude each other".into())?;
-        let short = self.max_length.filter(|&n| n < 2);
-        require(short.is_none(), || {
-            "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
-        })?;
+        self.validate_data()?;
         require(self.max_positions != Some(0), || "`max_positions` 0 allows no tokens".into())?;
         at_least_zero("lr", self.learning_rate())?;
         at_least_zero("clip", self.clip)?;
@@ -47,6 +53,7 @@ impl TrainJob {
         require(self.distill > 0.0 || self.teacher == Teacher::default(), || {
             "`teacher` needs `distill`, its weight in the loss".into()
         })?;
+        self.validate_preference()?;
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
@@ -74,6 +81,66 @@ impl TrainJob {
             })?;
         }
         Ok(())
+    }
+
+    fn validate_data(&self) -> Result<()> {
+        if let Some(fraction) = self.valid_fraction {
+            require(fraction > 0.0 && fraction < 1.0, || {
+                format!("`valid_fraction` {fraction} is no fraction of the examples: give a number between 0 and 1")
+            })?;
+        }
+        require(self.batch_tokens.is_none() || self.batch_size == 1, || {
+            "`batch_tokens` and `batch_size` both say how much is in a batch: give only one".into()
+        })?;
+        let epochs = self.epochs.filter(|&epochs| self.batch_tokens.is_some() && epochs > MOST_COUNTED);
+        require(epochs.is_none(), || {
+            format!(
+                "`epochs` above {MOST_COUNTED} with `batch_tokens`: the steps of every epoch are counted before the first \
+                 one; give `steps` instead"
+            )
+        })?;
+        let short = self.max_length.filter(|&n| n < 2);
+        require(short.is_none(), || {
+            "`max_length`: an example needs at least 2 tokens, one as input and one to predict".into()
+        })?;
+        let is_window = self.long == Long::Window;
+        require(!is_window || self.max_length.is_some(), || {
+            "`long` window needs `max_length`, the most tokens of a window".into()
+        })?;
+        require(is_window || self.overlap.is_none(), || "`overlap` applies only to `long` window".into())?;
+        let too_much = self.overlap.zip(self.max_length).filter(|(overlap, max)| overlap.saturating_add(2) > *max);
+        require(too_much.is_none(), || "`overlap` leaves no room in a window: give at most `max_length` - 2".into())
+    }
+
+    fn validate_preference(&self) -> Result<()> {
+        let Some(preference) = self.preference() else {
+            return require(self.beta.is_none(), || {
+                "`beta` applies only to `objective` dpo or orpo, not to sft".into()
+            });
+        };
+        let Preference { beta, with_reference } = preference;
+        let name = self.objective.name();
+        require(beta.is_finite() && beta > 0.0, || format!("`beta` {beta} is no strength: give a number above 0"))?;
+        require(self.distill == 0.0, || {
+            format!("`distill` applies only to `objective` sft, not to {name}: leave one of them out")
+        })?;
+        require(self.chunk == ChunkLength::Auto, || {
+            format!("`chunk` applies only to `objective` sft: {name} compares two sequences, which do not stream yet")
+        })?;
+        require(self.long != Long::Window, || {
+            format!(
+                "`long` window applies only to `objective` sft: the windows of a pair would have nothing to compare, so {name} \
+                 takes `long` cut or whole"
+            )
+        })?;
+        if with_reference && self.method == Method::Full {
+            return preference.check(None);
+        }
+        require(!with_reference || self.modules_to_save.is_empty(), || {
+            "the reference model of `objective` dpo is the model as it was, but `modules_to_save` replaces parts of it: \
+             leave them out, or use `objective` orpo"
+                .into()
+        })
     }
 
     fn validate_adapter(&self) -> Result<()> {
@@ -136,6 +203,13 @@ impl TrainJob {
         (self.distill > 0.0).then_some(Distill { weight: self.distill, teacher: self.teacher })
     }
 
+    /// The loss of preference pairs, if the objective learns from them.
+    pub fn preference(&self) -> Option<Preference> {
+        let with_reference = self.objective == ObjectiveKind::Dpo;
+        let beta = self.beta.unwrap_or(DEFAULT_BETA);
+        self.objective.takes_pairs().then_some(Preference { with_reference, beta })
+    }
+
     /// The peak learning rate: the given one, or the optimiser's default for the method.
     pub fn learning_rate(&self) -> f64 {
         let [lora, full] = self.optimizer.info().default_lr;
@@ -187,9 +261,9 @@ impl TrainJob {
         }
     }
 
-    /// Total optimiser steps, given the steps per epoch.
-    pub fn total_steps(&self, steps_per_epoch: usize) -> u64 {
-        self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(steps_per_epoch as u64))
+    /// Total optimiser steps on the examples of a sampler.
+    pub fn total_steps(&self, sampler: &Sampler) -> u64 {
+        self.steps.unwrap_or_else(|| sampler.steps_of(self.epochs.unwrap_or(1)))
     }
 
     /// The phases of the learning rate in a run of `total` steps. Fractions of the steps are rounded

@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::adapter_targets::LayerList;
 use crate::checkpoint::load::Decay;
+use crate::data::token_count::TokenCount;
 use crate::optim::{OptimizerKind, Phases, Schedule};
 use crate::train::Keep;
 
@@ -30,18 +31,35 @@ fn a_job_survives_json_and_unknown_fields_are_named() {
 #[test]
 fn what_no_run_can_mean_names_its_field() {
     type Change = fn(&mut TrainJob);
-    let cases: [(&str, Change); 40] = [
+    let cases: [(&str, Change); 57] = [
         ("`epochs`", |j| (j.steps, j.epochs) = (Some(1), Some(1))),
         ("`steps`", |j| j.steps = Some(0)),
         ("`batch_size`", |j| j.batch_size = 0),
         ("`accumulate`", |j| j.accumulate = 0),
         ("`max_length`", |j| j.max_length = Some(1)),
+        ("`valid_fraction`", |j| j.valid_fraction = Some(0.0)),
+        ("`valid_fraction`", |j| j.valid_fraction = Some(1.0)),
+        ("`valid_fraction`", |j| j.valid_fraction = Some(f64::NAN)),
+        ("`batch_size`", |j| (j.batch_size, j.batch_tokens) = (2, Some(TokenCount::Auto))),
+        ("`epochs`", |j| (j.epochs, j.batch_tokens) = (Some(1 << 40), Some(TokenCount::Auto))),
+        ("`max_length`", |j| j.long = Long::Window),
+        ("`overlap`", |j| (j.max_length, j.overlap) = (Some(100), Some(10))),
+        ("`overlap`", |j| (j.max_length, j.long, j.overlap) = (Some(100), Long::Window, Some(99))),
         ("`lr`", |j| j.lr = Some(f64::NAN)),
         ("`distill`", |j| j.distill = 1.5),
         ("`distill`", |j| j.distill = -0.1),
         ("`distill`", |j| j.distill = f64::NAN),
         ("`teacher`", |j| (j.method, j.distill) = (Method::Full, 0.5)),
         ("`modules_to_save`", |j| (j.distill, j.modules_to_save) = (0.5, vec!["lm_head".into()])),
+        ("`beta`", |j| j.beta = Some(0.1)),
+        ("`beta`", |j| (j.objective, j.beta) = (ObjectiveKind::Dpo, Some(0.0))),
+        ("`beta`", |j| (j.objective, j.beta) = (ObjectiveKind::Orpo, Some(f64::NAN))),
+        ("`distill`", |j| (j.objective, j.distill) = (ObjectiveKind::Dpo, 0.5)),
+        ("`chunk`", |j| (j.objective, j.chunk) = (ObjectiveKind::Orpo, ChunkLength::Tokens(128))),
+        ("`method` full", |j| (j.objective, j.method) = (ObjectiveKind::Dpo, Method::Full)),
+        ("`objective` orpo", |j| (j.objective, j.modules_to_save) = (ObjectiveKind::Dpo, vec!["lm_head".into()])),
+        ("`distill`", |j| (j.objective, j.distill) = (ObjectiveKind::Orpo, 0.1)),
+        ("`long` window", |j| (j.objective, j.max_length, j.long) = (ObjectiveKind::Dpo, Some(64), Long::Window)),
         ("`clip`", |j| j.clip = -1.0),
         ("`warmup_ratio`", |j| j.warmup_ratio = Some(1.1)),
         ("`warmup_ratio`", |j| j.warmup_ratio = Some(f64::NAN)),
@@ -94,6 +112,18 @@ fn a_teacher_needs_a_weight() {
 }
 
 #[test]
+fn preferences_have_a_beta_and_dpo_a_reference() {
+    let read = |json: &str| serde_json::from_str::<TrainJob>(json).unwrap();
+    assert_eq!(TrainJob::default().preference(), None);
+    let dpo = read(r#"{"objective": "dpo"}"#);
+    dpo.validate().unwrap();
+    assert_eq!(dpo.preference(), Some(Preference { with_reference: true, beta: 0.1 }));
+    let orpo = read(r#"{"objective": "orpo", "beta": 0.25, "method": "full"}"#);
+    orpo.validate().unwrap();
+    assert_eq!(orpo.preference(), Some(Preference { with_reference: false, beta: 0.25 }));
+}
+
+#[test]
 fn defaults_follow_the_method_and_the_rank() {
     let config = crate::model::config::testing::small();
     let job = TrainJob { rank: Some(4), ..TrainJob::default() };
@@ -102,7 +132,8 @@ fn defaults_follow_the_method_and_the_rank() {
     assert_eq!((adapter.use_rslora, adapter.use_dora, adapter.targets.ensure_weight_tying), (false, false, false));
     assert_eq!(job.learning_rate(), 2e-4);
     assert_eq!(TrainJob { method: Method::Full, ..TrainJob::default() }.learning_rate(), 2e-5);
-    assert_eq!((job.total_steps(7), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(7)), (7, 21));
+    let sampler = job.sampler(vec![5; 7]).unwrap();
+    assert_eq!((job.total_steps(&sampler), TrainJob { epochs: Some(3), ..job.clone() }.total_steps(&sampler)), (7, 21));
     let unknown = TrainJob { targets: Some(names(&["lm_head"])), ..TrainJob::default() };
     assert!(unknown.new_adapter(&config).unwrap_err().to_string().contains("lm_head"));
 }

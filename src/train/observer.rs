@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::planned::Forecast;
+use super::preference::PairStats;
 use crate::error::Error;
 
 /// One line of `metrics.jsonl`.
@@ -11,7 +12,7 @@ pub struct StepLine {
     /// Number of the optimiser step, from 1.
     pub step: u64,
     /// Sum over the labelled tokens of the whole step divided by their count, before the update. With
-    /// distillation, (1 - `distill`) · ce + `distill` · kl.
+    /// distillation, (1 - `distill`) · ce + `distill` · kl. With preference pairs, the mean over them.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// With distillation, the mean cross-entropy over the labelled tokens, if there are any.
@@ -20,6 +21,9 @@ pub struct StepLine {
     /// With distillation, the mean divergence from the teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// With preference pairs, their statistics.
+    #[serde(flatten)]
+    pub pairs: Option<PairStats>,
     /// Learning rate of the update.
     pub lr: f64,
     /// Global gradient norm before clipping.
@@ -38,12 +42,16 @@ pub struct StepLine {
 pub struct EvalLine {
     /// Optimiser steps done before the evaluation.
     pub step: u64,
-    /// Mean loss over the labelled tokens of the validation data, with the training attention.
+    /// Mean loss over the labelled tokens, or over the preference pairs, of the validation data, with
+    /// the training attention.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// exp(loss).
-    #[serde(deserialize_with = "null_is_nan")]
-    pub perplexity: f64,
+    /// exp(loss), if the loss is a mean over tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// With preference pairs, their statistics.
+    #[serde(flatten)]
+    pub pairs: Option<PairStats>,
     /// Labelled tokens.
     pub tokens: usize,
 }

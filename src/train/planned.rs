@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::data::token_statistics::TokenStatistics;
+
 /// Device memory of the largest step, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedMemory {
@@ -32,8 +34,8 @@ pub struct Forecast {
     pub available_bytes: Option<u64>,
     /// The length of the chunks in which long sequences stream.
     pub chunk: Option<usize>,
-    /// Training examples.
-    pub examples: usize,
+    /// The training examples and their batches.
+    pub data: TokenStatistics,
     /// Optimiser steps.
     pub steps: u64,
     /// Mean tokens of a step.

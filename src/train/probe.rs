@@ -63,6 +63,7 @@ pub fn probe(
         scale: scales.ce,
         dropout: None,
         distill: request.distill.map(|d| (d.teacher, scales.kl)),
+        preference: None,
         kept: None,
     };
     let Forward { logits, kept } = forward(device, loaded, &batch, &objective, request.chunk)?;
@@ -121,6 +122,7 @@ fn examples(request: &ProbeRequest<'_>) -> Result<Vec<Example>> {
     let label = |(row, ids): (usize, &Vec<u32>)| Example {
         ids: ids.clone(),
         labels: request.labels.map_or_else(|| vec![IGNORED; ids.len()], |l| l[row].clone()),
+        rejected: None,
     };
     let examples: Vec<Example> = request.ids.iter().enumerate().map(label).collect();
     let counts = Counts::of([&Batch::new(&examples)]);

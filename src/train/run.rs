@@ -6,17 +6,17 @@
 use super::chunk_length::ChunkLength;
 use super::fitting::with_weights;
 use super::job::{Method, TrainJob};
+use super::job_data::{notes_on, read_data};
 use super::observer::{Observer, Summary};
 use super::planned::Forecast;
+use super::preference::ObjectiveKind;
 use super::run_folder::RunFolder;
 use super::trainer::Trainer;
-use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
-use crate::data::dataset::{Dataset, Example, Reader, Split};
-use crate::data::sources::files::Files;
-use crate::error::{Context, Error, Result};
+use crate::data::dataset::Dataset;
+use crate::error::{Context, Result};
 use crate::gpu::Executor;
-use crate::text::tokenizer::Tokenizer;
+use crate::optim::require;
 
 /// Runs a job.
 pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Summary> {
@@ -74,6 +74,13 @@ fn prepared<'a>(
     device: &mut dyn Executor,
     observer: &mut dyn Observer,
 ) -> Result<(RunFolder<'a>, Dataset, Trainer)> {
+    if let Some(adapter) = job.adapter.as_deref().filter(|_| job.objective == ObjectiveKind::Dpo) {
+        let is_out = adapter.canonicalize().is_ok_and(|adapter| job.out.canonicalize().is_ok_and(|out| out == adapter));
+        require(!is_out, || {
+            "`out` is the folder of `adapter`, which `objective` dpo compares with during the whole run: choose another one"
+                .into()
+        })?;
+    }
     let folder = RunFolder::open(job, files)?;
     if job.method == Method::Full {
         // Fails now rather than at the first save.
@@ -86,7 +93,7 @@ fn prepared<'a>(
     let data = read_data(job, files, observer)?;
     observer.stage("loading the model");
     let mut trainer = Trainer::of_valid(device, files, job).map_err(|e| with_weights(e, files, device))?;
-    if let Some(text) = note_on_compression(trainer.attention, &data.train.examples) {
+    for text in notes_on(job, trainer.attention, &data.train.examples) {
         observer.note(&text);
     }
     observer.stage("planning the memory of the largest step");
@@ -97,92 +104,4 @@ fn prepared<'a>(
         ));
     }
     Ok((folder, data, trainer))
-}
-
-/// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has
-/// S + 2L tokens.
-fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<String> {
-    let Attention::Lrsa(lrsa) = attention else { return None };
-    let shortest = lrsa.sink() + 2 * lrsa.lag();
-    let n = examples.iter().filter(|e| e.ids.len() > shortest).count();
-    let longest = examples.iter().map(|e| e.ids.len()).max()?;
-    if 2 * n >= examples.len() {
-        return None;
-    }
-    // Half of the longest text is then in whole partitions that can be compressed.
-    let lag = longest.saturating_sub(lrsa.sink()) / 4;
-    let advice = match 1 << lag.checked_ilog2().unwrap_or(0) {
-        lag @ 8.. if lag < lrsa.lag() => format!("; `lag` {lag} compresses the longest one, of {longest} tokens"),
-        _ => String::new(),
-    };
-    Some(format!(
-        "{n} of {} training examples have more than S + 2L = {shortest} tokens; the others are short for LRSA, which is \
-         dense attention there{advice}",
-        examples.len()
-    ))
-}
-
-/// Reads a job's data and rejects sequences longer than the model's positions. Notes truncated and
-/// skipped examples.
-pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
-    let own = files.config().max_positions;
-    let limit = job.max_positions.unwrap_or(own);
-    let whose = if job.max_positions.is_some() { "`max_positions`" } else { "the model" };
-    if let Some(n) = job.max_length.filter(|&n| n > limit) {
-        return Err(Error::usage(format!(
-            "`max_length` {n} exceeds the {limit} positions that {whose} allows: lower it, or lift the limit with \
-             `max_positions` {n} (RoPE stays unchanged)"
-        )));
-    }
-    let reader = Reader {
-        tokenizer: files.tokenizer().ok(),
-        template: files.template.as_ref(),
-        eos: files.stop.first(),
-        vocab_size: files.config().vocab,
-        max_length: job.max_length,
-    };
-    Files::check_named(&job.data)?;
-    let data = reader.read(&job.data)?;
-    if let Some(note) = reader.tokenizer.and_then(Tokenizer::take_note) {
-        observer.note(&note);
-    }
-    let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
-    let mut longest = 0;
-    for (name, split) in splits.into_iter().filter_map(|(name, split)| split.map(|s| (name, s))) {
-        note_losses(name, split, job, observer);
-        longest = split.examples.iter().map(|e| e.ids.len()).fold(longest, usize::max);
-    }
-    if longest > limit {
-        return Err(Error::usage(format!(
-            "the longest example has {longest} tokens, more than the {limit} positions that {whose} allows: cut examples with \
-             `max_length` {limit}, or lift the limit with `max_positions` {longest} (RoPE stays unchanged)"
-        )));
-    }
-    if job.eval_every > 0 && data.valid.is_none() {
-        observer.note(&format!(
-            "`eval_every` has nothing to evaluate: {} has no validation data, such as valid.jsonl",
-            job.data.display()
-        ));
-    }
-    if longest > own {
-        observer.note(&format!(
-            "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; `max_positions` \
-             lifts the limit and leaves RoPE unchanged: later positions are rotated further than in pretraining"
-        ));
-    }
-    Ok(data)
-}
-
-fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Observer) {
-    let n = split.examples.len() + split.n_dropped;
-    if let (Some(max), 1..) = (job.max_length, split.n_truncated) {
-        observer.note(&format!(
-            "{} of {n} {name} examples are longer than `max_length` {max} and are truncated",
-            split.n_truncated
-        ));
-    }
-    if split.n_dropped > 0 {
-        observer
-            .note(&format!("{} of {n} {name} examples are skipped: they have no token to train on", split.n_dropped));
-    }
 }

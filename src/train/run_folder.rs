@@ -419,7 +419,7 @@ fn place_in(job: &TrainJob) -> Result<Option<u64>> {
 /// A checksum of the examples of both splits and their order.
 fn checksum(data: [&[Example]; 2]) -> String {
     let mut hasher = crc32fast::Hasher::new();
-    for example in data.into_iter().flatten() {
+    for example in data.into_iter().flatten().flat_map(Example::sequences) {
         hasher.update(&(example.ids.len() as u64).to_le_bytes());
         hasher.update(bytemuck::cast_slice(&example.ids));
         hasher.update(bytemuck::cast_slice(&example.labels));

@@ -91,8 +91,8 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let files = bundled();
     let job = job(dir.path(), Method::Lora);
-    let examples = [Example { ids: vec![1, 2], labels: vec![1, 2] }];
-    let line = |step| EvalLine { step, loss: 1.0, perplexity: 1.0, tokens: 1 };
+    let examples = [Example { ids: vec![1, 2], labels: vec![1, 2], rejected: None }];
+    let line = |step| EvalLine { step, loss: 1.0, perplexity: Some(1.0), pairs: None, tokens: 1 };
     {
         let mut folder = RunFolder::open(&job, &files).unwrap();
         folder.make([&examples, &[]]).unwrap();
@@ -138,7 +138,7 @@ fn other_data_is_not_resumed_with() {
     let dir = tempfile::tempdir().unwrap();
     let files = bundled();
     let job = job(dir.path(), Method::Lora);
-    let example = |ids: Vec<u32>| Example { labels: vec![1; ids.len()], ids };
+    let example = |ids: Vec<u32>| Example { labels: vec![1; ids.len()], ids, rejected: None };
     let mut folder = RunFolder::open(&job, &files).unwrap();
     folder.make([&[example(vec![1, 2])], &[]]).unwrap();
     save(&mut folder, 1);

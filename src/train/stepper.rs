@@ -7,6 +7,7 @@ use super::distill::{Counts, Distill};
 use super::gradient_step::{GradientStep, trained};
 use super::objective::Objective;
 use super::planned::PlannedMemory;
+use super::preference::{PairCounts, PairStats, Preference};
 use crate::attention::Attention;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
@@ -23,6 +24,8 @@ pub struct StepReport {
     pub loss: f64,
     /// The parts of the loss of a distilled run.
     pub parts: Option<LossParts>,
+    /// The statistics of preference pairs.
+    pub pairs: Option<PairStats>,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
     /// Tokens processed.
@@ -55,6 +58,8 @@ pub struct StartedStep {
     loss: Reading<f64>,
     /// The sums of the parts, of a distilled run.
     parts: Option<[Reading<f64>; 2]>,
+    /// The sums over preference pairs, and their counts.
+    pairs: Option<(Reading<f64>, PairCounts)>,
     grad_norm: Reading<f64>,
     n_tokens: usize,
     counts: Counts,
@@ -66,7 +71,8 @@ impl StartedStep {
     /// Whether the report is available without waiting.
     pub fn is_ready(&self) -> bool {
         let parts = self.parts.iter().flatten().all(Reading::is_ready);
-        parts && self.loss.is_ready() && self.grad_norm.is_ready()
+        let pairs = self.pairs.as_ref().is_none_or(|(sums, _)| sums.is_ready());
+        parts && pairs && self.loss.is_ready() && self.grad_norm.is_ready()
     }
 
     /// Waits for the report. Fails if the loss or the gradient is not finite; the update has then
@@ -77,6 +83,10 @@ impl StartedStep {
             None => None,
             Some([ce, kl]) => Some(LossParts::of([ce.wait()?[0], kl.wait()?[0]], counts)),
         };
+        let pairs = match self.pairs {
+            None => None,
+            Some((sums, counts)) => Some(PairStats::of(&sums.wait()?, counts)),
+        };
         let (loss, (grad_norm, done)) = (self.loss.wait()?[0], self.grad_norm.wait_timed()?);
         let grad_norm = grad_norm[0];
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -85,7 +95,7 @@ impl StartedStep {
             );
             return Err(Error::of_kind(ErrorKind::Diverged, text));
         }
-        Ok(StepReport { loss, parts, grad_norm, n_tokens, n_targets: counts.targets, done })
+        Ok(StepReport { loss, parts, pairs, grad_norm, n_tokens, n_targets: counts.targets, done })
     }
 }
 
@@ -107,6 +117,8 @@ pub struct StepSettings {
     pub lora_plus: Option<f64>,
     /// Distillation from the dense model.
     pub distill: Option<Distill>,
+    /// The loss of preference pairs, instead of the others.
+    pub preference: Option<Preference>,
 }
 
 /// Runs optimiser steps.
@@ -205,7 +217,7 @@ impl Stepper {
     ) -> Result<StartedStep> {
         let dropout = self.dropout(self.n_micro);
         let distill = self.settings.distill;
-        let counts = self.gradients.run(device, loaded, batches, attention, Some(dropout), distill)?;
+        self.run_gradients(device, loaded, batches, attention, Some(dropout))?;
         self.n_micro += batches.iter().filter(|&b| Counts::of([b]).trains(distill)).count() as u32;
         let parameters = loaded.parameters()?;
         let mut rec = Recording::new();
@@ -219,12 +231,17 @@ impl Stepper {
                 Some([device.start_read_f64(ce)?, device.start_read_f64(kl)?])
             }
         };
+        let pairs = match self.settings.preference {
+            None => None,
+            Some(_) => Some((device.start_read_f64(self.gradients.pairs())?, PairCounts::of(batches))),
+        };
         Ok(StartedStep {
             parts,
+            pairs,
             loss: device.start_read_f64(self.gradients.loss())?,
             grad_norm: device.start_read_f64(&clipping)?,
             n_tokens: batches.iter().map(|b| b.ids.len()).sum(),
-            counts,
+            counts: Counts::of(batches),
             step: self.optimizer.n_steps(),
         })
     }
@@ -233,6 +250,24 @@ impl Stepper {
     fn dropout(&self, step: u32) -> Dropout {
         let StepSettings { seed, neftune, .. } = self.settings;
         Dropout { seed, step, first_token: 0, neftune: neftune as f32 }
+    }
+
+    /// Sets the gradients to those of `batches`, with the loss that the settings name.
+    pub(super) fn run_gradients(
+        &self,
+        device: &mut dyn Executor,
+        loaded: &mut Loaded,
+        batches: &[Batch],
+        attention: Attention,
+        dropout: Option<Dropout>,
+    ) -> Result<()> {
+        let StepSettings { distill, preference, .. } = self.settings;
+        match preference {
+            Some(preference) => {
+                self.gradients.run_pairs(device, loaded, batches, attention, dropout, preference).map(|_| ())
+            }
+            None => self.gradients.run(device, loaded, batches, attention, dropout, distill).map(|_| ()),
+        }
     }
 
     /// Appends an update at learning rate 0 without counting it, to plan its memory and to time it.
@@ -269,7 +304,8 @@ impl Stepper {
     ) -> Result<Vec<Vec<Recording>>> {
         let dropout = Some(self.dropout(0));
         let distill = self.settings.distill.map(|d| (d.teacher, 1.0));
-        let objective = Objective { attention, scale: 1.0, dropout, distill, kept: None };
+        let preference = self.settings.preference.map(|preference| (preference, PairCounts::of([batch])));
+        let objective = Objective { attention, scale: 1.0, dropout, distill, preference, kept: None };
         self.gradients.record_largest(device, loaded, batch, &objective)
     }
 

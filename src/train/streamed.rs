@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::distill::Teacher;
-use super::objective::{LossRows, Objective, Sums, noise};
+use super::loss_rows::{LossRows, Sums};
+use super::objective::{Objective, noise};
 use crate::attention::{Attention, Pass, Stream, StreamChunk, chunks_of};
 use crate::autograd::{Tape, Var};
 use crate::data::batch::Batch;
@@ -361,7 +362,7 @@ mod tests {
 
     #[test]
     fn long_sequences_stream_and_short_neighbours_stay_together() {
-        let example = |n: usize| Example { ids: vec![1; n], labels: vec![1; n] };
+        let example = |n: usize| Example { ids: vec![1; n], labels: vec![1; n], rejected: None };
         let batch = Batch::new(&[5, 30, 8, 8, 8, 40, 3].map(example));
         let attention = Attention::Lrsa(Lrsa::new(2, 4, 0.5).unwrap());
         let found = pieces(&batch, attention, Some(18)); // a chunk has 16 tokens, the first one 18

@@ -5,10 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::chunk_length::ChunkLength;
+use super::chunk_length::{ChunkLength, candidates};
 use super::job::{Method, TrainJob};
+use super::job_data::lengths_of;
 use super::observer::EvalLine;
 use super::planned::PlannedMemory;
+use super::preference::ObjectiveKind;
 use super::run_folder::RunFolder;
 use super::save::save;
 use super::state::TrainerState;
@@ -51,17 +53,26 @@ impl Trainer {
         let attention = job.attention(files.recorded)?;
         let (adapter, train) = match job.method {
             Method::Full => (None, Train::All(job.decay)),
-            Method::Lora => (Some(adapter_of(files, job)?), Train::Adapter(job.decay)),
+            Method::Lora => {
+                // A new adapter begins as none, which is the reference then.
+                let continued = job.objective == ObjectiveKind::Dpo && files.adapter.is_some();
+                let train = if continued { Train::AdapterWithReference } else { Train::Adapter };
+                (Some(adapter_of(files, job)?), train(job.decay))
+            }
         };
         let distill = job.distillation();
         if let Some(distill) = distill {
             distill.teacher.check(adapter.as_ref().map(|a| &a.config))?;
         }
+        let preference = job.preference();
+        if let Some(preference) = preference {
+            preference.check(adapter.as_ref().map(|a| &a.config))?;
+        }
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
-        let (chunk, recompute) = (job.chunk.first(), job.recompute);
+        let (chunk, recompute) = (job.chunk.given(), job.recompute);
         let TrainJob { clip, neftune, lora_plus, .. } = *job;
-        let settings = StepSettings { clip, recompute, chunk, seed, neftune, lora_plus, distill };
+        let settings = StepSettings { clip, recompute, chunk, seed, neftune, lora_plus, distill, preference };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
         Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
@@ -102,24 +113,36 @@ impl Trainer {
         self.job.attention_of(self.attention, step, total)
     }
 
-    /// Mean loss over the labelled tokens of `examples` with any attention, without dropout or
-    /// training.
+    /// Mean loss over the labelled tokens of `examples`, or over their preference pairs, with any
+    /// attention, without dropout or training.
     pub fn evaluate(
         &mut self,
         device: &mut dyn Executor,
         examples: &[Example],
         attention: Attention,
     ) -> Result<EvalLine> {
+        self.job.objective.check(examples)?;
+        let lengths = lengths_of(examples);
+        let ends = self.job.batch_limit(&lengths).ends(lengths);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let batches = starts.zip(&ends).map(|(start, &end)| Batch::new(&examples[start..end]));
+        if let Some(preference) = self.job.preference() {
+            crate::ensure!(!examples.is_empty(), "the validation data has no pairs: there is no loss to compute");
+            let batches: Vec<Batch> = batches.collect();
+            let tokens = batches.iter().map(|b| b.n_targets).sum();
+            let step = self.stepper.gradients();
+            let (loss, pairs) = step.evaluate_pairs(device, &mut self.loaded, &batches, attention, preference)?;
+            return Ok(EvalLine { step: self.n_steps(), loss, perplexity: None, pairs: Some(pairs), tokens });
+        }
         let (mut sum, mut tokens) = (0.0, 0);
-        for part in examples.chunks(self.job.batch_size) {
-            let (loss, n) =
-                self.stepper.gradients().evaluate(device, &mut self.loaded, &Batch::new(part), attention)?;
+        for batch in batches {
+            let (loss, n) = self.stepper.gradients().evaluate(device, &mut self.loaded, &batch, attention)?;
             sum += loss;
             tokens += n;
         }
         crate::ensure!(tokens > 0, "no token of the validation data has a label: there is no loss to compute");
         let loss = sum / tokens as f64;
-        Ok(EvalLine { step: self.n_steps(), loss, perplexity: loss.exp(), tokens })
+        Ok(EvalLine { step: self.n_steps(), loss, perplexity: Some(loss.exp()), pairs: None, tokens })
     }
 
     /// Saves a checkpoint of this step, and its adapter or model as the result, in a run's folder.
@@ -179,7 +202,10 @@ impl Trainer {
             Attention::Dense => 1,
             Attention::Lrsa(l) => l.lag(),
         };
-        chunk.candidates(n_tokens, lag)
+        match self.job.preference() {
+            None => candidates(chunk, n_tokens, lag),
+            Some(_) => vec![None], // pairs do not stream
+        }
     }
 
     /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.
@@ -218,11 +244,9 @@ impl Trainer {
         self.largest(examples).ids.len()
     }
 
-    /// A batch of the longest examples.
+    /// The largest batch of a run on these examples.
     fn largest(&self, examples: &[Example]) -> Batch {
-        let mut longest: Vec<&Example> = examples.iter().collect();
-        longest.sort_by_key(|e| std::cmp::Reverse(e.ids.len()));
-        Batch::new(longest.into_iter().take(self.job.batch_size))
+        Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), usize::MAX)
     }
 
     /// Adds advice on memory if the error is about a lack of it.
@@ -232,8 +256,9 @@ impl Trainer {
         }
         let recompute = if self.job.recompute { "" } else { "`recompute`, " };
         let chunk = if self.job.chunk == ChunkLength::Auto { "" } else { "a smaller `chunk`, " };
+        let size = if self.job.batch_tokens.is_some() { "batch_tokens" } else { "batch_size" };
         e.context(format!(
-            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}a smaller `batch_size` (with `accumulate`) or \
+            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}a smaller `{size}` (with `accumulate`) or \
              `max_length`"
         ))
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
 use crate::data::dataset::{Dataset, Split};
+use crate::data::token_count::TokenCount;
 use crate::gpu::CpuExecutor;
 use crate::train::{EVAL, METRICS, Observer, StepLine, Teacher};
 
@@ -47,7 +48,7 @@ fn files(adapter: Option<&Path>) -> ModelFiles {
 fn split(n: usize) -> Split {
     let example = |i: usize| {
         let ids: Vec<u32> = (0..40 + i).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
-        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
     };
     Split { examples: (0..n).map(example).collect(), ..Split::default() }
 }
@@ -143,6 +144,62 @@ fn values_that_are_not_finite_do_not_replace_what_was_saved() {
     assert!(e.contains("not finite") && e.contains("lora_A") && e.contains("`lr`"), "{e}");
     assert_eq!(saved(), before);
     assert!(std::fs::read_dir(&out).unwrap().all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
+}
+
+#[test]
+fn no_batch_filled_by_tokens_takes_more_than_is_planned() {
+    let example = |n: usize, i: usize| {
+        let ids: Vec<u32> = (0..n).map(|t| ((t * (3 + i)) % 60 + 10) as u32).collect();
+        Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }
+    };
+    let short: Vec<Example> = (0..60).map(|i| example(2 + i % 9, i)).collect();
+    let mixed = [short.clone(), vec![example(70, 0), example(90, 1), example(140, 2)]].concat();
+    for (examples, most) in [(short, 128), (mixed.clone(), 128), (mixed, 40)] {
+        let mut device = CpuExecutor::<f32>::new();
+        let job = TrainJob { batch_tokens: Some(TokenCount::Tokens(most)), epochs: Some(3), dropout: None, ..job() };
+        let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
+        let planned = trainer.planned_bytes(&mut device, &examples).unwrap();
+        let longest = examples.iter().map(|e| e.ids.len()).max().unwrap();
+        assert_eq!(trainer.most_tokens(&examples), most.max(longest));
+        let data = Dataset { train: Split { examples, ..Split::default() }, valid: None };
+        let summary = trainer.fit(&mut device, &data, None, &mut ()).unwrap();
+        assert!(summary.peak_bytes <= planned, "{most}: {} and {planned} bytes", summary.peak_bytes);
+    }
+}
+
+#[test]
+fn tokens_of_both_sequences_of_a_pair_fill_a_batch() {
+    let [a, b, c] = [0, 1, 2].map(|i| split(12).examples[i * 4].clone()); // 40, 44 and 48 tokens
+    let pair =
+        |chosen: &Example, rejected: &Example| Example { rejected: Some(Box::new(rejected.clone())), ..chosen.clone() };
+    let examples = vec![pair(&a, &b), pair(&b, &a), pair(&a, &a), pair(&c, &b), pair(&a, &c)];
+    for objective in [ObjectiveKind::Dpo, ObjectiveKind::Orpo] {
+        // Two pairs have 164 to 180 tokens, three more than 240.
+        for (most, n_steps, n_tokens) in [(180, 3, 180), (91, 5, 92)] {
+            let mut device = CpuExecutor::<f32>::new();
+            let batch_tokens = Some(TokenCount::Tokens(most));
+            let job = TrainJob { objective, batch_tokens, epochs: Some(1), dropout: None, ..job() };
+            let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
+            let forecast = trainer.forecast(&mut device, &examples, false).unwrap();
+            assert_eq!((forecast.steps, forecast.data.examples, forecast.data.sequences), (n_steps, 5, 10));
+            assert_eq!((forecast.data.tokens, forecast.data.longest), (428, 48));
+            assert_eq!(trainer.most_tokens(&examples), n_tokens);
+            let data = Dataset { train: Split { examples: examples.clone(), ..Split::default() }, valid: None };
+            let mut watcher = Watcher::default();
+            let summary = trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
+            assert_eq!(watcher.lines.len() as u64, n_steps);
+            assert!(watcher.lines.iter().all(|line| line.pairs.is_some() && line.loss.is_finite()));
+            let planned = forecast.memory.peak();
+            assert!(summary.peak_bytes <= planned, "{most}: {} and {planned} bytes", summary.peak_bytes);
+            let one = TrainJob { batch_tokens: None, ..job };
+            let mut alone = Trainer::new(&mut device, &files(None), &one).unwrap();
+            let state = trainer.state(&mut device).unwrap();
+            alone.load_state(&mut device, &state).unwrap();
+            let [found, expected] =
+                [&mut trainer, &mut alone].map(|t| t.evaluate(&mut device, &examples, Attention::Dense).unwrap());
+            assert!((found.loss - expected.loss).abs() < 1e-5 && found.tokens == expected.tokens);
+        }
+    }
 }
 
 #[test]

@@ -70,10 +70,17 @@ pub fn check_training_step(device: &mut dyn Executor, loaded: &mut Loaded, lengt
     let vocab = loaded.model.config.vocab;
     let example = |(seed, &n): (usize, &usize)| {
         let ids = tokens(n, vocab, seed);
-        Example { labels: ids.iter().map(|&i| i as i32).collect(), ids }
+        Example { labels: ids.iter().map(|&i| i as i32).collect(), ids, rejected: None }
     };
     let batch = Batch::new(&lengths.iter().enumerate().map(example).collect::<Vec<_>>());
-    let objective = Objective { attention: lrsa(3, 10, 0.4), scale: 0.01, dropout: None, distill: None, kept: None };
+    let objective = Objective {
+        attention: lrsa(3, 10, 0.4),
+        scale: 0.01,
+        dropout: None,
+        distill: None,
+        preference: None,
+        kept: None,
+    };
     let uploaded = UploadedBatch::new(device, &mut loaded.model, &batch, &objective).unwrap();
     let max_elements = device.limits().max_elements();
     let one = Tensor::persistent("one", Format::F32, 1, 1, &device.limits()).unwrap();

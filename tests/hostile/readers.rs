@@ -167,6 +167,9 @@ fn data(scratch: &Path, name: &str, bytes: &[u8]) {
         eos: Some(2),
         vocab_size: 512,
         max_length: Some(64),
+        long: longreach::data::long::Long::Window,
+        overlap: 8,
+        pairs: true,
     };
     let _ = reader.read_file(&path);
 }

@@ -108,6 +108,7 @@ fn training() -> App {
             loss,
             ce: None,
             kl: None,
+            pairs: None,
             lr,
             grad_norm: 1.0,
             tokens: 960,
@@ -115,7 +116,13 @@ fn training() -> App {
             bytes: 1_300_000_000,
         }));
     }
-    app.on_event(Event::TrainEvaluated(EvalLine { step: 20, loss: 1.1, perplexity: 3.0, tokens: 900 }));
+    app.on_event(Event::TrainEvaluated(EvalLine {
+        step: 20,
+        loss: 1.1,
+        perplexity: Some(3.0),
+        pairs: None,
+        tokens: 900,
+    }));
     app.on_event(Event::TrainSaved(20));
     app
 }

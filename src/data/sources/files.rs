@@ -63,6 +63,18 @@ impl Files {
         }
         Ok(Self { train, ..Self::default() })
     }
+
+    /// Fails if there is validation data: none is held out of the training data then.
+    pub fn check_no_valid(&self) -> Result<()> {
+        match self.valid.first() {
+            None => Ok(()),
+            Some(file) => Err(Error::usage(format!(
+                "`valid_fraction` holds out training data, but there is validation data already, {}: leave \
+                 `valid_fraction` out, or give the training file itself as `data`",
+                file.display()
+            ))),
+        }
+    }
 }
 
 /// The entries of a folder in the order of their names.

@@ -1,0 +1,264 @@
+//! The data of a job: reads it, holds out validation data, and says how examples fill the batches.
+
+use super::job::TrainJob;
+use super::observer::Observer;
+use crate::attention::Attention;
+use crate::checkpoint::model_files::ModelFiles;
+use crate::data::dataset::{Dataset, Example, Reader, Split};
+use crate::data::hold_out::HoldOut;
+use crate::data::long::default_overlap;
+use crate::data::sampler::{BatchLimit, Batching, Sampler};
+use crate::data::sources::files::Files;
+use crate::data::token_count::TokenCount;
+use crate::data::token_statistics::TokenStatistics;
+use crate::error::{Context, Error, Result};
+use crate::text::tokenizer::Tokenizer;
+
+/// The tokens of a batch that `batch_tokens` auto chooses, at least and at most. A tile of a product
+/// has 64 rows and 64 columns: 512 tokens and a hidden size of 576 make 72 tiles, which keep the
+/// processors of most GPUs busy, and every weight that is read or unpacked serves 512 rows. On the
+/// CPU, SmolLM2-135M trains faster up to 512 tokens and no faster with more.
+const AUTO_TOKENS: (usize, usize) = (512, 1024);
+/// Batches of fewer tokens on average are worth a note.
+const FEW_TOKENS: f64 = 256.0;
+
+impl TrainJob {
+    /// The reader of the job's data for a model.
+    pub fn reader<'a>(&self, files: &'a ModelFiles) -> Reader<'a> {
+        let overlap = self.overlap.or(self.max_length.map(default_overlap)).unwrap_or(0);
+        let (max_length, pairs) = (self.max_length, self.objective.takes_pairs());
+        Reader { max_length, long: self.long, overlap, pairs, ..Reader::of_model(files) }
+    }
+
+    /// What the job holds out of its training data.
+    pub fn hold_out(&self) -> Option<HoldOut> {
+        self.valid_fraction.map(|fraction| HoldOut { fraction, seed: self.seed })
+    }
+
+    /// What a batch of examples of these lengths holds.
+    pub fn batch_limit(&self, lengths: &[usize]) -> BatchLimit {
+        match self.batch_tokens {
+            None => BatchLimit::Examples(self.batch_size),
+            Some(TokenCount::Tokens(n)) => BatchLimit::Tokens(n),
+            Some(TokenCount::Auto) => {
+                let longest = lengths.iter().max().copied().unwrap_or(0);
+                BatchLimit::Tokens(longest.clamp(AUTO_TOKENS.0, AUTO_TOKENS.1))
+            }
+        }
+    }
+
+    /// How the job visits examples of these lengths.
+    pub fn batching(&self, lengths: &[usize]) -> Batching {
+        let Self { accumulate, order, seed, .. } = *self;
+        Batching { limit: self.batch_limit(lengths), accumulate, order, seed }
+    }
+
+    /// A sampler of examples of these lengths at the start of a run.
+    pub fn sampler(&self, lengths: Vec<usize>) -> Result<Sampler> {
+        let batching = self.batching(&lengths);
+        Sampler::new(lengths, batching)
+    }
+}
+
+/// The number of tokens of each example; of a preference pair, those of both sequences.
+pub(super) fn lengths_of(examples: &[Example]) -> Vec<usize> {
+    examples.iter().map(Example::n_tokens).collect()
+}
+
+/// The number of tokens of each sequence.
+fn sequence_lengths(examples: &[Example]) -> Vec<usize> {
+    examples.iter().flat_map(Example::sequences).map(|sequence| sequence.ids.len()).collect()
+}
+
+/// What a run of the job sees of its training examples.
+pub(super) fn statistics_of(job: &TrainJob, attention: Attention, examples: &[Example]) -> Result<TokenStatistics> {
+    let lengths = lengths_of(examples);
+    let labelled = examples.iter().flat_map(Example::sequences).map(Example::n_targets).sum();
+    let batching = job.batching(&lengths);
+    TokenStatistics::of(lengths, (&sequence_lengths(examples), labelled), batching, attention)
+}
+
+/// What a message adds where examples are cut and windows are possible.
+fn or_windows(job: &TrainJob) -> &'static str {
+    if job.objective.takes_pairs() { "" } else { " (`long` window keeps all their text)" }
+}
+
+/// Reads a job's data, holds out validation data, and rejects sequences longer than the model's
+/// positions. Notes what is cut, skipped and held out.
+pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
+    let own = files.config().max_positions;
+    let limit = job.max_positions.unwrap_or(own);
+    let whose = if job.max_positions.is_some() { "`max_positions`" } else { "the model" };
+    if let Some(n) = job.max_length.filter(|&n| n > limit) {
+        return Err(Error::usage(format!(
+            "`max_length` {n} exceeds the {limit} positions that {whose} allows: lower it, or lift the limit with \
+             `max_positions` {n} (RoPE stays unchanged)"
+        )));
+    }
+    if !job.data.exists() {
+        return Err(Error::usage(format!("`data` {} does not exist", job.data.display())));
+    }
+    let hold_out = job.hold_out();
+    if hold_out.is_some() {
+        Files::find(&job.data)?.check_no_valid()?;
+    }
+    let reader = job.reader(files);
+    let mut data = reader.read(&job.data)?;
+    if let Some(note) = reader.tokenizer.and_then(Tokenizer::take_note) {
+        observer.note(&note);
+    }
+    let splits = [("training", Some(&data.train)), ("validation", data.valid.as_ref())];
+    let splits: Vec<(&str, &Split)> = splits.into_iter().filter_map(|(name, split)| Some((name, split?))).collect();
+    for (name, split) in &splits {
+        job.objective.check(&split.examples).with_context(|| job.data.display().to_string())?;
+        note_losses(name, split, job, observer);
+    }
+    let longest = splits.iter().filter_map(|(_, split)| split.longest.as_ref()).max_by_key(|longest| longest.n_tokens);
+    // What `max_length` has cut is within the limit.
+    if let Some(longest) = longest.filter(|_| job.max_length.is_none()) {
+        let (n, place) = (longest.n_tokens, &longest.place);
+        if n > limit {
+            return Err(Error::usage(format!(
+                "the longest example, {place}, has {n} tokens, more than the {limit} positions that {whose} allows: cut \
+                 examples with `max_length` {limit}{}, or lift the limit with `max_positions` {n} (RoPE stays unchanged)",
+                or_windows(job)
+            )));
+        }
+    }
+    let longest = splits.iter().flat_map(|(_, split)| &split.examples).map(Example::longest).max().unwrap_or(0);
+    if longest > own {
+        observer.note(&format!(
+            "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; `max_positions` \
+             lifts the limit and leaves RoPE unchanged: later positions are rotated further than in pretraining"
+        ));
+    }
+    if let Some(hold_out) = hold_out {
+        let n = data.train.examples.len();
+        let valid = hold_out.take_from(&mut data.train)?;
+        observer.note(&format!(
+            "{} of {n} training examples are held out for validation (`valid_fraction` {}, `seed` {})",
+            valid.examples.len(),
+            hold_out.fraction,
+            hold_out.seed
+        ));
+        data.valid = Some(valid);
+    } else if job.eval_every > 0 && data.valid.is_none() {
+        observer.note(&format!(
+            "`eval_every` has nothing to evaluate: {} has no validation data, such as valid.jsonl; `valid_fraction` 0.1 \
+             holds out a tenth of the examples",
+            job.data.display()
+        ));
+    }
+    Ok(data)
+}
+
+fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Observer) {
+    let n = split.n_records;
+    if let (Some(max), 1..) = (job.max_length, split.n_truncated) {
+        observer.note(&format!(
+            "{} of {n} {name} examples are longer than `max_length` {max} and are truncated{}",
+            split.n_truncated,
+            or_windows(job)
+        ));
+    }
+    if let (Some(max), 1..) = (job.max_length, split.n_windowed) {
+        let dropped = match split.n_windows_dropped {
+            0 => String::new(),
+            n => format!("; {n} windows without a token to train on are skipped"),
+        };
+        observer.note(&format!(
+            "{} of {n} {name} examples are longer than `max_length` {max} and are cut into windows: {} examples and \
+             windows in all{dropped}",
+            split.n_windowed,
+            split.examples.len()
+        ));
+    }
+    if split.n_dropped > 0 {
+        observer
+            .note(&format!("{} of {n} {name} examples are skipped: they have no token to train on", split.n_dropped));
+    }
+}
+
+/// What a run should say of its training examples before it starts.
+pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example]) -> Vec<String> {
+    let compression = note_on_compression(attention, examples);
+    compression.into_iter().chain(note_on_batches(job, &lengths_of(examples))).collect()
+}
+
+/// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has
+/// S + 2L tokens.
+fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<String> {
+    let Attention::Lrsa(lrsa) = attention else { return None };
+    let lengths = sequence_lengths(examples);
+    let what = if lengths.len() == examples.len() { "examples" } else { "sequences" };
+    let shortest = lrsa.sink() + 2 * lrsa.lag();
+    let n = lengths.iter().filter(|&&n| n > shortest).count();
+    let longest = *lengths.iter().max()?;
+    if 2 * n >= lengths.len() {
+        return None;
+    }
+    // Half of the longest text is then in whole partitions that can be compressed.
+    let lag = longest.saturating_sub(lrsa.sink()) / 4;
+    let advice = match 1 << lag.checked_ilog2().unwrap_or(0) {
+        lag @ 8.. if lag < lrsa.lag() => format!("; `lag` {lag} compresses the longest one, of {longest} tokens"),
+        _ => String::new(),
+    };
+    Some(format!(
+        "{n} of {} training {what} have more than S + 2L = {shortest} tokens; the others are short for LRSA, which is \
+         dense attention there{advice}",
+        lengths.len()
+    ))
+}
+
+/// Says what `batch_tokens` auto chose, or that batches are too short to use a device well.
+fn note_on_batches(job: &TrainJob, lengths: &[usize]) -> Option<String> {
+    if let (Some(TokenCount::Auto), BatchLimit::Tokens(most)) = (job.batch_tokens, job.batch_limit(lengths)) {
+        return Some(format!("`batch_tokens` auto: a batch holds whole examples of up to {most} tokens together"));
+    }
+    let mean = lengths.iter().sum::<usize>() as f64 / lengths.len().div_ceil(job.batch_size).max(1) as f64;
+    (job.batch_tokens.is_none() && lengths.len() > job.batch_size && mean < FEW_TOKENS).then(|| {
+        format!(
+            "a batch has {mean:.0} tokens on average, too few to use a device well; `batch_tokens` auto puts more examples \
+             into a batch"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::long::Long;
+
+    #[test]
+    fn batch_tokens_auto_is_the_longest_example_within_bounds() {
+        let auto = TrainJob { batch_tokens: Some(TokenCount::Auto), ..TrainJob::default() };
+        for (lengths, tokens) in [(&[3, 40][..], 512), (&[3, 700, 5], 700), (&[9000, 20], 1024), (&[], 512)] {
+            assert_eq!(auto.batch_limit(lengths), BatchLimit::Tokens(tokens));
+        }
+        let given = TrainJob { batch_tokens: Some(TokenCount::Tokens(77)), ..TrainJob::default() };
+        assert_eq!(given.batch_limit(&[900]), BatchLimit::Tokens(77));
+        assert_eq!(TrainJob::default().batch_limit(&[900]), BatchLimit::Examples(1));
+    }
+
+    #[test]
+    fn small_batches_are_worth_a_note() {
+        let note = |job: &TrainJob, lengths: &[usize]| note_on_batches(job, lengths).unwrap_or_default();
+        let job = TrainJob::default();
+        assert!(note(&job, &[40; 9]).contains("40 tokens on average"));
+        assert!(note(&job, &[400; 9]).is_empty() && note(&job, &[40]).is_empty());
+        let four = TrainJob { batch_size: 4, ..job.clone() };
+        assert!(note(&four, &[40; 9]).contains("120 tokens") && note(&four, &[40; 4]).is_empty());
+        let auto = TrainJob { batch_tokens: Some(TokenCount::Auto), ..job.clone() };
+        assert!(note(&auto, &[40; 9]).contains("up to 512 tokens"));
+        assert!(note(&TrainJob { batch_tokens: Some(TokenCount::Tokens(64)), ..job }, &[40; 9]).is_empty());
+    }
+
+    #[test]
+    fn the_reader_has_the_jobs_rule_for_long_examples() {
+        let files = ModelFiles::bundled(None).unwrap();
+        let job = TrainJob { max_length: Some(64), long: Long::Window, ..TrainJob::default() };
+        let reader = job.reader(&files);
+        assert_eq!((reader.max_length, reader.long, reader.overlap), (Some(64), Long::Window, 8));
+        assert_eq!(TrainJob { overlap: Some(3), ..job }.reader(&files).overlap, 3);
+    }
+}
