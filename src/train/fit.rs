@@ -44,7 +44,7 @@ impl Trainer {
         }
         observer.started(total, examples.len());
         device.reset_peak();
-        let course = Course { total_steps: total, steps_per_epoch: sampler.steps_per_epoch() as u64 };
+        let course = Course { total_steps: total, steps_per_epoch: sampler.steps_of(1) };
         folder.iter_mut().for_each(|folder| folder.set_course(course));
         let evaluations = folder.as_ref().map_or(Ok(Vec::new()), |folder| folder.evaluations())?;
         let mut run = Run {

@@ -95,9 +95,7 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
              `max_positions` {n} (RoPE stays unchanged)"
         )));
     }
-    if !job.data.exists() {
-        return Err(Error::usage(format!("`data` {} does not exist", job.data.display())));
-    }
+    Files::check_named(&job.data)?;
     let hold_out = job.hold_out();
     if hold_out.is_some() {
         Files::find(&job.data)?.check_no_valid()?;
