@@ -21,7 +21,7 @@ fn stories() -> WeightSource {
 
 fn batch(n: usize) -> Batch {
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 7 % 500 + 3).collect();
-    Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids }])
+    Batch::new(&[Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None }])
 }
 
 /// The slots that an optimiser keeps for a tensor of this shape, in bytes.

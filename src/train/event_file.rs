@@ -187,7 +187,7 @@ mod tests {
         let mut first = EventFile::of_logs(run.path(), &[], &[]).unwrap();
         first.add_step(&line(1, 1.0)).unwrap();
         drop(first);
-        let eval = |step| EvalLine { step, loss: 0.0, perplexity: 1.0, tokens: 3 };
+        let eval = |step| EvalLine { step, loss: 0.0, perplexity: Some(1.0), tokens: 3, pairs: None };
         let mut events_of = EventFile::of_logs(run.path(), &[line(1, 2.0), line(2, 3.0)], &[eval(0), eval(2)]).unwrap();
         events_of.add_step(&line(3, 1.0)).unwrap();
         events_of.add_evaluation(&eval(3)).unwrap();

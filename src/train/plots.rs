@@ -177,7 +177,7 @@ mod tests {
         };
         let steps: String = (1..=n).map(|step| format!("{}\n", line(step))).collect();
         std::fs::write(run.join(METRICS), steps + "{\"step\": 99").unwrap();
-        let eval = EvalLine { step: n, loss: 2.25, perplexity: 9.5, tokens: 7 };
+        let eval = EvalLine { step: n, loss: 2.25, perplexity: Some(9.5), tokens: 7, pairs: None };
         std::fs::write(run.join(EVAL), serde_json::to_string(&eval).unwrap() + "\n").unwrap();
         run
     }

@@ -97,7 +97,7 @@ mod tests {
                                "bytes": 1});
             serde_json::from_value(value).unwrap()
         };
-        let eval = |step, loss: f64| EvalLine { step, loss, perplexity: loss.exp(), tokens: 3 };
+        let eval = |step, loss: f64| EvalLine { step, loss, perplexity: Some(loss.exp()), tokens: 3, pairs: None };
         let logs = Logs {
             steps: vec![step(1, 3.0), step(2, 2.0), step(3, 2.5)],
             evaluations: vec![eval(2, 1.0), eval(3, 1.5)],
