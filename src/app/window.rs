@@ -48,9 +48,8 @@ pub struct AppOptions {
 
 /// Opens the window and runs until it is closed.
 pub fn run(options: &AppOptions) -> Result<()> {
-    let event_loop = EventLoop::<Message>::with_user_event()
-        .build()
-        .map_err(|e| Error::new(without_window(&e.to_string(), |name| std::env::var_os(name).is_some())))?;
+    let event_loop =
+        EventLoop::<Message>::with_user_event().build().map_err(|e| Error::new(without_window(&e.to_string())))?;
     event_loop.set_control_flow(ControlFlow::Wait);
     let mut handler = Handler::new(options, event_loop.create_proxy());
     let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
@@ -64,14 +63,15 @@ pub fn run(options: &AppOptions) -> Result<()> {
     finished
 }
 
-/// What to do where no window can be opened. `is_set` tells whether an environment variable is set.
-fn without_window(why: &str, is_set: impl Fn(&str) -> bool) -> String {
+/// What to do where no window can be opened.
+fn without_window(why: &str) -> String {
+    let is_set = |name| std::env::var_os(name).is_some();
     let has_display = !cfg!(all(unix, not(target_os = "macos"))) || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
     let (what, advice) = match has_display {
         true => (format!("the window system does not answer ({why})"), "log in to a desktop"),
         false => ("this session has no display".to_string(), "start the app on a desktop, or over SSH with ssh -X"),
     };
-    format!("{what}: {advice}. `longreach generate` and `longreach train` need none")
+    format!("{what}: {advice}. `longreach generate` and `longreach train` work without a window")
 }
 
 /// An open window with its painter and egui state.
