@@ -316,7 +316,7 @@ pub fn cases() -> Vec<Case> {
         case(name, State::new(n, spread, factor, &p), factor, p)
     };
     // Gradients of every size, from a state of zeros.
-    let size = |i: usize| 10f32.powf((i % BLOCK) as f32 * -7.5 / BLOCK as f32) * if i % 3 == 0 { -1.0 } else { 1.0 };
+    let size = |i: usize| 10f32.powf((i % BLOCK) as f32 * -7.5 / BLOCK as f32) * if i.is_multiple_of(3) { -1.0 } else { 1.0 };
     let first_step = State {
         grads: (0..2 * BLOCK + 3).map(size).collect(),
         codes: [vec![0; 3 * GROUP], vec![0; 3 * GROUP]],
