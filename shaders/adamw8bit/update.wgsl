@@ -16,6 +16,8 @@ const LOW_POWERS = vec4<f32>(1e-6, 1e-5, 1e-4, 1e-3);
 const HIGH_POWERS = vec4<f32>(1e-2, 1e-1, 1.0, 0.0);
 // The code of m = 0.
 const ZERO: u32 = 127u;
+// For a block of zeros.
+const LEAST_DIVISOR: f32 = 1e-37;
 
 struct Params {
     n: u32,
@@ -37,6 +39,11 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> exp_avg_sq: array<u32>;        // [blocks * 64], four codes a word
 @group(0) @binding(7) var<storage, read_write> exp_avg_sq_absmax: array<f32>; // [blocks]
 
+// 10^(e - 6)
+fn power(e: u32) -> f32 {
+    return select(LOW_POWERS[e & 3u], HIGH_POWERS[e & 3u], e > 3u);
+}
+
 // The j-th level from 0 up. The first decade has 2^finer steps: finer is 0 for m, 1 for v.
 fn level(j: u32, finer: u32) -> f32 {
     if j == 0u {
@@ -48,30 +55,32 @@ fn level(j: u32, finer: u32) -> f32 {
     let i = j + finer;
     let log_steps = firstLeadingBit(i);
     let steps = 1u << log_steps;
-    let e = log_steps - finer;
-    let power = select(LOW_POWERS[e & 3u], HIGH_POWERS[e & 3u], e > 3u);
-    return power * (0.1 + 0.9 * ((f32(i - steps) + 0.5) / f32(steps)));
+    return power(log_steps - finer) * (0.1 + 0.9 * ((f32(i - steps) + 0.5) / f32(steps)));
 }
 
 fn last_level(finer: u32) -> u32 {
     return 128u + 127u * finer;
 }
 
-// The level nearest to a in [0, 1]; the lower one of two that are equally near.
+// Half way from the j-th level to the next one.
+fn middle(j: u32, finer: u32) -> f32 {
+    return 0.5 * (level(j, finer) + level(j + 1u, finer));
+}
+
+// The level nearest to a in [0, 1]; the lower one of two that are equally near. It is that of the
+// step in which a lies, or next to it.
 fn nearest(a: f32, finer: u32) -> u32 {
-    var low = 0u;
-    var high = last_level(finer);
-    for (var i = 0u; i < 8u; i++) {
-        if low < high {
-            let middle = (low + high) / 2u;
-            if a > 0.5 * (level(middle, finer) + level(middle + 1u, finer)) {
-                low = middle + 1u;
-            } else {
-                high = middle;
-            }
-        }
+    var e = 0u;
+    for (var k = 0u; k < 6u; k++) {
+        e += select(0u, 1u, a >= power(k));
     }
-    return low;
+    let steps = 1u << (e + finer);
+    let step = u32(max(0.0, (a / power(e) - 0.1) / 0.9 * f32(steps)));
+    let j = steps + min(step, steps - 1u) - finer;
+    if a <= middle(j - 1u, finer) {
+        return j - 1u;
+    }
+    return select(j, j + 1u, a > middle(j, finer));
 }
 
 fn signed_level(code: u32) -> f32 {
@@ -114,11 +123,8 @@ fn update(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) n_gr
     var m_word = 0u;
     var v_word = 0u;
     for (var k = 0u; k < 4u; k++) {
-        // A block of zeros has no quotient.
-        let m_part = select(0.0, m[k] / max(m_max, 1e-37), m_max > 0.0);
-        let v_part = select(0.0, v[k] / max(v_max, 1e-37), v_max > 0.0);
-        m_word |= signed_nearest(m_part) << (8u * k);
-        v_word |= nearest(v_part, 1u) << (8u * k);
+        m_word |= signed_nearest(m[k] / max(m_max, LEAST_DIVISOR)) << (8u * k);
+        v_word |= nearest(v[k] / max(v_max, LEAST_DIVISOR), 1u) << (8u * k);
     }
     for (var k = 0u; k < min(4u, p.n - first); k++) {
         let x = values[first + k];

@@ -11,6 +11,8 @@ use crate::{params, wgsl};
 pub(super) const GROUP: usize = 256;
 /// Elements that the reference of the update processes at a time.
 const BLOCK: usize = 4096;
+/// Columns that the reference of the column means sums at a time.
+const COLUMN_BLOCK: usize = 64;
 
 params! {
     /// The means of the rows of a piece.
@@ -240,12 +242,18 @@ fn column_means_reference<T: Real>(args: KernelArgs<'_, T>) {
     if factor == T::ZERO {
         return;
     }
-    if p.is_first != 0 {
-        sums.fill(T::ZERO);
-    }
-    for row in grads[..p.rows as usize * cols].chunks_exact(cols) {
-        sums.iter_mut().zip(row).for_each(|(sum, &g)| *sum += factor * g * (factor * g));
-    }
+    sums.par_chunks_mut(COLUMN_BLOCK).enumerate().for_each(|(block, sums)| {
+        let mut totals = [0.0; COLUMN_BLOCK];
+        for row in grads[..p.rows as usize * cols].chunks_exact(cols) {
+            for (total, &g) in totals.iter_mut().zip(&row[block * COLUMN_BLOCK..][..sums.len()]) {
+                *total += (factor * g * (factor * g)).to_f64();
+            }
+        }
+        for (sum, total) in sums.iter_mut().zip(totals) {
+            let earlier = if p.is_first != 0 { T::ZERO } else { *sum };
+            *sum = earlier + T::from_f64(total);
+        }
+    });
     if p.is_last != 0 {
         for (mean, &sum) in col_var.iter_mut().zip(&*sums) {
             *mean += T::of(p.weight) * (sum / T::of(p.tensor_rows as f32) - *mean);
@@ -311,8 +319,8 @@ fn square_sums_reference<T: Real>(args: KernelArgs<'_, T>) {
     partials.par_chunks_mut(2).enumerate().for_each(|(first, partial)| {
         let mut sums = [0.0; 2];
         for start in (first * GROUP..n).step_by(groups * GROUP) {
-            for i in start..n.min(start + GROUP) {
-                let squares = [scaled.at(i), values[i]].map(|x| (x * x).to_f64());
+            for (i, &value) in values.iter().enumerate().take(start + GROUP).skip(start) {
+                let squares = [scaled.at(i), value].map(|x| (x * x).to_f64());
                 sums = [sums[0] + squares[0], sums[1] + squares[1]];
             }
         }

@@ -1,4 +1,4 @@
-//! The AdamW update of whole arena slices with state in 8 bits: codes, and one factor for each block.
+//! The AdamW update of whole arena slices with state in 8 bits, and a factor for each block.
 //!
 //! The levels of the codes are those of bitsandbytes' dynamic map.
 
@@ -48,8 +48,8 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
     vec![(&UPDATE, vec![])]
 }
 
-/// The levels of a dynamic map from 0 up: 0, the middles of `first`, 2 · `first`, 4 · `first` … even
-/// steps within each of the decades from 10⁻⁷ to 1, and 1.
+/// The levels of a dynamic map from 0 up: 0, the middles of `first`, 2 · `first`, 4 · `first` …
+/// even steps within each of the decades from 10⁻⁷ to 1, and 1.
 fn levels(first: usize) -> Vec<f64> {
     let mut levels = vec![0.0];
     for (e, power) in [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0].into_iter().enumerate() {
@@ -60,21 +60,41 @@ fn levels(first: usize) -> Vec<f64> {
     levels
 }
 
-/// A dynamic map: its levels, and the middles between neighbours.
+/// A dynamic map: its levels, the middles between neighbours, and for each run of numbers with the
+/// same first bits, how many middles lie below it.
 struct Map {
     levels: Vec<f64>,
     middles: Vec<f64>,
+    starts: Vec<u8>,
+}
+
+/// The bits of 2⁻²³, which is below all middles, but for the last 45.
+const FIRST_RUN: u64 = (1.0 / 8_388_608.0f64).to_bits() >> 45;
+
+/// The run of a number: its bits but for the last 45, counted from the first run.
+fn run_of(a: f64) -> usize {
+    (a.to_bits() >> 45).saturating_sub(FIRST_RUN) as usize
 }
 
 impl Map {
     fn new(first: usize) -> Self {
         let levels = levels(first);
-        let middles = levels.windows(2).map(|pair| 0.5 * (pair[0] + pair[1])).collect();
-        Self { levels, middles }
+        let middles: Vec<f64> = levels.windows(2).map(|pair| 0.5 * (pair[0] + pair[1])).collect();
+        let below = |run: usize| {
+            let first = f64::from_bits((run as u64 + FIRST_RUN) << 45);
+            middles.partition_point(|&middle| middle < first) as u8
+        };
+        let starts = (0..=run_of(1.0)).map(below).collect();
+        Self { levels, middles, starts }
     }
 
+    /// The level nearest to a in [0, 1]; the lower one of two that are equally near.
     fn nearest(&self, a: f64) -> u32 {
-        self.middles.partition_point(|&middle| middle < a) as u32
+        let mut code = usize::from(self.starts[run_of(a).min(self.starts.len() - 1)]);
+        while self.middles.get(code).is_some_and(|&middle| middle < a) {
+            code += 1;
+        }
+        code as u32
     }
 }
 
@@ -296,7 +316,7 @@ pub fn cases() -> Vec<Case> {
         case(name, State::new(n, spread, factor, &p), factor, p)
     };
     // Gradients of every size, from a state of zeros.
-    let size = |i: usize| 10f32.powf((i % BLOCK) as f32 * -7.5 / BLOCK as f32) * if i % 3 == 0 { -1.0 } else { 1.0 };
+    let size = |i: usize| 10f32.powf((i % BLOCK) as f32 * -7.5 / BLOCK as f32) * if i.is_multiple_of(3) { -1.0 } else { 1.0 };
     let first_step = State {
         grads: (0..2 * BLOCK + 3).map(size).collect(),
         codes: [vec![0; 3 * GROUP], vec![0; 3 * GROUP]],
@@ -352,8 +372,8 @@ mod tests {
 
     #[test]
     fn codes_are_those_of_the_nearest_level() {
-        for i in -1000..=1000 {
-            let a = f64::from(i) / 1000.0 * 10f64.powi(i % 8);
+        for i in -1000i32..=1000 {
+            let a = f64::from(i) / 1000.0 * 10f64.powi(-(i.abs() % 8));
             let distance = |c: u32| (signed_level(c) - a).abs();
             let found = signed_nearest(a);
             assert!((0..256).all(|c| distance(found) <= distance(c) + 1e-18), "{a}");

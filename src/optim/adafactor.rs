@@ -13,7 +13,7 @@ use crate::tensor::Parameters;
 /// LoRA's is larger.
 pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     name: "adafactor",
-    default_lr: [3e-2, 1e-3],
+    default_lr: [5e-2, 1e-3],
     settings: &[],
     make: |settings| Box::new(Adafactor::of(settings)),
 };
@@ -25,9 +25,10 @@ const EPS1: f64 = f32::EPSILON as f64;
 /// The least root mean square of a tensor that scales its step.
 const EPS2: f64 = 1e-3;
 
-/// torch.optim.Adafactor (arXiv 1804.04235) with its default settings. A matrix has a running mean of
-/// squared gradients for each row and each column; a tensor of one row has one for each element. The
-/// root mean square of a step is at most that of its tensor (at least 0.001) times the learning rate.
+/// torch.optim.Adafactor (arXiv 1804.04235) with its default settings. A matrix has a running mean
+/// of squared gradients for each row and each column; a tensor of one row has one for each element.
+/// The root mean square of a step is at most that of its tensor (at least 0.001) times the learning
+/// rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Adafactor {
     /// Decoupled weight decay of the slices that decay.

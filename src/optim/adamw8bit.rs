@@ -17,9 +17,9 @@ pub(super) const INFO: OptimizerInfo = OptimizerInfo {
     make: |settings| Box::new(AdamW8bit::of(settings)),
 };
 
-/// AdamW whose two running means are stored in 8 bits for each element, with one f32 factor for each
-/// block of 256 elements of a tensor (arXiv 2110.02861, as in bitsandbytes). A step computes in f32
-/// and rounds the new means at the end.
+/// AdamW whose two running means are stored in 8 bits for each element, with one f32 factor for
+/// each block of 256 elements of a tensor (arXiv 2110.02861, as in bitsandbytes). A step computes in
+/// f32 and rounds the new means at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AdamW8bit(pub AdamW);
 
@@ -89,8 +89,8 @@ mod tests {
         map
     }
 
-    /// AdamW's formulas in f64, with both means rounded after each step, in blocks that do not reach
-    /// across tensors.
+    /// AdamW's formulas in f64, with both means rounded after each step, in blocks that do not
+    /// reach across tensors.
     #[test]
     fn five_steps_agree_with_the_formulas_over_blocks() {
         let rule = AdamW8bit(AdamW { weight_decay: 0.3, ..AdamW::default() });

@@ -1,7 +1,7 @@
 //! Floor 7: optimisers and learning-rate schedules.
 //!
-//! `rule.rs` defines an update rule, `slots.rs` its state, and `optimizer.rs` takes steps; each rule
-//! has a file. The list of rules is below.
+//! `rule.rs` defines an update rule, `slots.rs` its state, and `optimizer.rs` takes steps; each
+//! rule has a file. The list of rules is below.
 
 mod optimizer;
 mod rule;
@@ -56,8 +56,8 @@ optimizers! {
     /// AdamW with its two slots in 8 bits (lr 2e-4 for lora and 2e-5 for full, betas 0.9,0.999, eps
     /// 1e-8)
     adamw8bit: AdamW8bit,
-    /// Adafactor with factored second moments and no momentum; lr times the RMS of a tensor bounds its
-    /// step (lr 3e-2 for lora and 1e-3 for full)
+    /// Adafactor with factored second moments and no momentum; lr times the RMS of a tensor bounds
+    /// its step (lr 5e-2 for lora and 1e-3 for full)
     adafactor: Adafactor,
     /// Lion with decoupled weight decay and one slot (lr 4e-5 for lora and 4e-6 for full, betas
     /// 0.9,0.99)

@@ -88,8 +88,8 @@ impl<D: Executor> Steps<D> {
     }
 }
 
-/// Arguments: step number from 1, the value to which the parameter decays, if it does, one of its elements, that element's
-/// slots, its clipped gradient.
+/// Arguments: step number from 1, the value to which the parameter decays, if it does, one of its
+/// elements, that element's slots, its clipped gradient.
 type Formula<'a> = &'a dyn Fn(i32, Option<f64>, &mut f64, &mut [f64], f64);
 
 /// Runs the rule in f64 and f32, with and without clipping, and compares values and slots with the

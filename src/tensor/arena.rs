@@ -115,9 +115,10 @@ impl Packer {
 }
 
 impl Arena {
-    /// Packs tensors in the given order, aligned to [`TENSOR_ALIGNMENT`] elements. Slices are as large as needed and
-    /// no larger than a device binding. A tensor too large for one slice is cut by rows. Allocates
-    /// no memory; see [`Arena::zero`]. Fails if one row of a tensor does not fit a binding.
+    /// Packs tensors in the given order, aligned to [`TENSOR_ALIGNMENT`] elements. Slices are as
+    /// large as needed and no larger than a device binding. A tensor too large for one slice is cut
+    /// by rows. Allocates no memory; see [`Arena::zero`]. Fails if one row of a tensor does not fit
+    /// a binding.
     pub fn new(specs: &[Spec], limits: &DeviceLimits) -> Result<(Arena, Vec<Trainable>)> {
         let max = limits.max_elements().min(MAX_SLICE_ELEMENTS);
         let slice_limits = DeviceLimits { max_binding_bytes: max as u64 * 4, ..*limits };
