@@ -290,22 +290,20 @@ fn messages_of_weight_0_and_those_of_a_prompt_are_not_trained() {
 fn pairs_are_two_completions_of_one_prompt() {
     let t = stories();
     let reader = with_tokenizer(&t, None, 2);
-    let completion = |text: &str| one(&reader, &format!(r#"{{"prompt": "Once upon", "completion": "{text}"}}"#));
-    let expected = Example { rejected: Some(Box::new(completion(" a cat"))), ..completion(" a time") };
+    let pair = |prompt: &str, chosen: &str, rejected: &str| {
+        let completion = |text: &str| one(&reader, &format!(r#"{{"prompt": "{prompt}", "completion": "{text}"}}"#));
+        Example { rejected: Some(Box::new(completion(rejected))), ..completion(chosen) }
+    };
+    let expected = pair("Once upon", " a time", " a cat");
     let lines = [
         r#"{"prompt": "Once upon", "chosen": " a time", "rejected": " a cat"}"#,
-        r#"{"prompt": null, "chosen": "Once upon time", "rejected": "Once upon cats"}"#,
+        r#"{"prompt": null, "chosen": "Once upon time", "rejected": "Once upon tigers"}"#,
         r#"{"chosen": "Once upon a time", "rejected": "Once upon"}"#,
         r#"{"prompt": "Once upon a time there was a little girl", "chosen": " a", "rejected": " b"}"#,
     ];
     assert_eq!(one(&reader, lines[0]), expected);
-    let found = one(&reader, lines[1]);
-    assert_eq!(
-        (trained(&t, &found), trained(&t, found.rejected.as_ref().unwrap())),
-        (" time</s>".into(), " cats</s>".into())
-    );
-    let found = one(&reader, lines[2]);
-    assert_eq!(trained(&t, found.rejected.as_ref().unwrap()), " upon</s>", "an answer is never empty");
+    assert_eq!(one(&reader, lines[1]), pair("Once upon", " time", " tigers"), "the shared words, not letters");
+    assert_eq!(one(&reader, lines[2]), pair("Once", " upon a time", " upon"), "an answer is never empty");
     let reader = Reader { max_length: Some(expected.longest()), ..reader };
     let split = read(&reader, &[lines[0], lines[3]].join("\n")).unwrap();
     assert_eq!((split.examples.len(), split.n_truncated, split.n_dropped), (1, 1, 1));
