@@ -20,6 +20,7 @@ use longreach::generate::Session;
 use longreach::gpu::{CpuExecutor, Executor};
 use longreach::kernels::sample::Sampling;
 use longreach::optim::AdamW;
+use longreach::tensor::Group;
 use longreach::train::{ProbeRequest, StepSettings, Stepper, TrainJob, probe, run};
 
 /// The folders of `make_adapter_traces.py`.
@@ -160,6 +161,23 @@ fn peft_in_f64() {
 fn peft_on_a_device() {
     let Some(mut device) = common::software_device() else { return };
     check(&mut device, [9e-5, 3e-5, 3e-5]);
+}
+
+/// PEFT's create_loraplus_optimizer: the larger rate is for names with `lora_B` and for vectors.
+#[test]
+fn lora_plus_groups_parameters_as_peft_does() {
+    let mut device = CpuExecutor::<f32>::new();
+    for (trace, has_vectors) in [("dora", true), ("saved-head", true), ("rslora", false)] {
+        let loaded = Trace::open(trace).load(&mut device, Train::Adapter(Decay::All));
+        let (arena, mut n_vectors) = (loaded.arena.as_ref().unwrap(), 0);
+        for t in &loaded.trainables {
+            let is_vector = t.name.contains("magnitude") || t.name.contains("norm");
+            n_vectors += usize::from(is_vector);
+            let group = arena.slices[arena.slice_of(&t.value.pieces()[0])].group;
+            assert_eq!(group == Group::LoraB, is_vector || t.name.contains("lora_B"), "{}", t.name);
+        }
+        assert_eq!(n_vectors > 0, has_vectors, "{trace}");
+    }
 }
 
 #[test]
