@@ -14,6 +14,7 @@ use longreach::checkpoint::record::AttentionRecord;
 use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::{Dataset, Example, IGNORED, Split};
+use longreach::data::token_count::TokenCount;
 use longreach::formats::safetensors_file::Checkpoint;
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording};
 use longreach::kernels::case::random;
@@ -442,6 +443,26 @@ fn an_adapter_that_a_run_continues_is_its_reference() {
         let state = trainer.state(device).unwrap();
         again.load_state(device, &state).unwrap();
         assert_eq!(again.evaluate(device, &data.train.examples, attention).unwrap(), after);
+    }
+}
+
+#[test]
+fn a_refusal_for_memory_names_smaller_batches_and_no_chunks() {
+    let files = ModelFiles::open(MODEL, None).unwrap();
+    let examples = data().train.examples;
+    let (of_pairs, of_tokens) = (job(ObjectiveKind::Dpo), job(ObjectiveKind::Orpo));
+    let of_tokens = TrainJob { batch_tokens: Some(TokenCount::Tokens(240)), ..of_tokens };
+    for (job, named) in [(TrainJob { batch_size: 4, ..of_pairs }, "`batch_size` "), (of_tokens, "`batch_tokens` ")] {
+        let refusal = |kib: u64| {
+            let device = &mut CpuExecutor::<f32>::new().pretending_memory(kib << 10);
+            let mut trainer = Trainer::new(device, &files, &job).ok()?;
+            Some(trainer.check_largest(device, &examples).err()?.to_string())
+        };
+        let all: Vec<String> = (1..16).filter_map(|n| refusal(n * 512)).collect();
+        let settings = |e: &String| Some(e.split_once("it fits with ")?.1.split(": ").next()?.to_string());
+        let all: Vec<String> = all.iter().filter_map(settings).collect();
+        assert!(all.iter().any(|said| said.contains(named) && said.contains("`accumulate` ")), "{all:?}");
+        assert!(all.iter().all(|said| !said.contains("`chunk`")), "{all:?}");
     }
 }
 
