@@ -20,6 +20,9 @@ pub struct ExportArgs {
     json: bool,
 }
 
+/// A divergence from which on answers differ often, in nats a token.
+const NOTICEABLE: f64 = 0.1;
+
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<()> {
     args.job.validate()?;
@@ -54,6 +57,12 @@ fn report(args: &ExportArgs, done: &Exported) -> Result<()> {
         c.same_choice,
         c.tokens
     ))?;
+    if c.divergence > NOTICEABLE {
+        note(&format!(
+            "note: rounding to {} changes what the model says; a `quantise` with more bits, such as q8_0, changes less",
+            done.kind.name()
+        ));
+    }
     let out = job.out.display();
     print_line(&match job.to {
         ExportFormat::Hf | ExportFormat::Mlx | ExportFormat::Gguf => {

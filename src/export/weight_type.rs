@@ -68,16 +68,17 @@ impl WeightType {
     }
 
     /// The largest mean divergence from the model in memory, in nats a token, that an export may have.
-    /// Above it something other than rounding is wrong.
+    /// Above it something other than rounding is wrong: these are a few times what a model of 270
+    /// million weights shows after a training that overfits it, which amplifies rounding.
     pub fn largest_divergence(self) -> f64 {
         match self {
             Self::F32 => 1e-6,
             Self::F16 => 1e-4,
             Self::Bf16 => 1e-2,
-            Self::Q8_0 => 1e-2,
-            Self::Q6K => 3e-2,
-            Self::Q5KM => 0.1,
-            Self::Q4KM => 0.3,
+            Self::Q8_0 => 3e-2,
+            Self::Q6K => 0.1,
+            Self::Q5KM => 0.5,
+            Self::Q4KM => 2.0,
         }
     }
 
