@@ -71,8 +71,7 @@ fn every_family_exports_in_every_format() {
         ] {
             let out = dir.path().join(out);
             let job = ExportJob { adapter: Some(adapter.clone()), quantise: Some(kind), ..job(&model, to, &out) };
-            let done =
-                export(&job, device, &mut |_, _| {}).unwrap_or_else(|e| panic!("{family} to {}: {e}", to.name()));
+            let done = export(&job, device, &mut ()).unwrap_or_else(|e| panic!("{family} to {}: {e}", to.name()));
             assert!(done.comparison.tokens >= 16 && done.bytes > 0, "{family}: {done:?}");
             // The record travels along: the same command generates with the trained attention.
             let lrsa = Some(Attention::Lrsa(Lrsa::new(2, 4, 0.5).unwrap()));
@@ -91,7 +90,8 @@ fn every_family_exports_in_every_format() {
 fn every_kind_of_adapter_merges() {
     let device = &mut *open_device("cpu").unwrap();
     let model = golden("qwen2-bias-tied");
-    let kinds: [(&str, fn(&mut TrainJob)); 4] = [
+    type Change = fn(&mut TrainJob);
+    let kinds: [(&str, Change); 4] = [
         ("dora", |j| j.dora = true),
         ("rslora", |j| j.rslora = true),
         ("tied", |j| j.modules_to_save = vec!["embed_tokens".into()]),
@@ -106,7 +106,7 @@ fn every_kind_of_adapter_merges() {
             let out = dir.path().join(out);
             let quantise = Some(WeightType::F32);
             let job = ExportJob { adapter: Some(adapter.clone()), quantise, ..job(&model, to, &out) };
-            let done = export(&job, device, &mut |_, _| {});
+            let done = export(&job, device, &mut ());
             if to == ExportFormat::AdapterGguf && name != "rslora" {
                 assert!(done.unwrap_err().to_string().contains("merge the adapter"), "{name}");
                 assert!(!out.exists());

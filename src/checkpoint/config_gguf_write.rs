@@ -34,7 +34,28 @@ impl ModelConfig {
     }
 }
 
+/// What llama.cpp computes otherwise than this model does, though the file says it.
+pub fn ignored_by_llama_cpp(config: &ModelConfig) -> Vec<&'static str> {
+    let family = families::of(config.architecture);
+    let mut ignored = vec![];
+    let has_windows = config.layers.iter().any(|layer| layer.window.is_some());
+    if has_windows && !matches!(family.windows, Windows::Pattern { .. }) {
+        ignored.push("the sliding windows: longer texts differ");
+    }
+    let usual = 1.0 / (config.head_dim as f64).sqrt();
+    let scales = |of: f64| config.layers.iter().all(|layer| (layer.scale - of).abs() <= 1e-6 * of);
+    let of_27b = 1.0 / ((config.hidden / config.n_heads.max(1)) as f64).sqrt();
+    if matches!(family.score_scale, ScoreScale::InverseRoot(..)) && !scales(usual) && !scales(of_27b) {
+        ignored.push("the scale of attention scores");
+    }
+    if switches(config).iter().any(|(key, _)| *key == "attention.rope_pattern") {
+        ignored.push("which layers have no RoPE");
+    }
+    ignored
+}
+
 type Pair = (&'static str, Value);
+type NamedTensor = (String, HostTensor);
 
 fn sizes(config: &ModelConfig) -> Vec<Pair> {
     let size = |(key, n): (&'static str, usize)| (key, Value::U64(n as u64));
@@ -95,8 +116,25 @@ fn switches(config: &ModelConfig) -> Vec<Pair> {
     pairs
 }
 
+/// The key of a YaRN attention factor, if it is not llama.cpp's own, g(1) with g(m) = 0.1 m
+/// ln(factor) + 1. llama.cpp divides g(1) by g of a log multiplier, and multiplies the result by
+/// `attn_factor`; it takes no `yarn_attn_factor` from a file.
+fn yarn_factor(factor: f64, attention_factor: f64) -> Option<Pair> {
+    let log = if factor > 1.0 { 0.1 * factor.ln() } else { 0.0 };
+    let ratio = (log + 1.0) / attention_factor;
+    if (ratio - 1.0).abs() < 1e-12 {
+        return None;
+    }
+    let multiplier = (ratio - 1.0) / log;
+    let whole = multiplier.round();
+    if whole >= 1.0 && (multiplier - whole).abs() < 1e-9 {
+        return Some(("rope.scaling.yarn_log_multiplier", Value::F64(whole)));
+    }
+    Some(("rope.scaling.attn_factor", Value::F64(1.0 / ratio)))
+}
+
 /// Keys of the rotation of full layers, and tensors of divisors.
-fn rotation(rope: &RopeConfig) -> Result<(Vec<Pair>, Vec<(String, HostTensor)>)> {
+fn rotation(rope: &RopeConfig) -> Result<(Vec<Pair>, Vec<NamedTensor>)> {
     let mut pairs =
         vec![("rope.freq_base", Value::F64(rope.theta)), ("rope.dimension_count", Value::U64(rope.rotary_dim as u64))];
     let mut original = rope.query_scale.map(|scale| scale.original_max_positions);
@@ -119,15 +157,13 @@ fn rotation(rope: &RopeConfig) -> Result<(Vec<Pair>, Vec<(String, HostTensor)>)>
         }
         RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, truncate, attention_factor } => {
             crate::ensure!(*truncate, "GGUF has no key for YaRN with truncate false");
-            scaling(
-                "yarn",
-                vec![
-                    ("rope.scaling.factor", Value::F64(*factor)),
-                    ("rope.scaling.yarn_beta_fast", Value::F64(*beta_fast)),
-                    ("rope.scaling.yarn_beta_slow", Value::F64(*beta_slow)),
-                    ("rope.scaling.yarn_attn_factor", Value::F64(*attention_factor)),
-                ],
-            );
+            let mut keys = vec![
+                ("rope.scaling.factor", Value::F64(*factor)),
+                ("rope.scaling.yarn_beta_fast", Value::F64(*beta_fast)),
+                ("rope.scaling.yarn_beta_slow", Value::F64(*beta_slow)),
+            ];
+            keys.extend(yarn_factor(*factor, *attention_factor));
+            scaling("yarn", keys);
             original = Some(*original_max_positions);
         }
         RopeScaling::LongRope { short, long, original_max_positions, attention_factor } => {
@@ -170,6 +206,20 @@ mod tests {
         for (a, b) in inv_freq(&written, 0).iter().zip(inv_freq(&rope, 0)) {
             assert!((a - b).abs() <= 1e-6 * b, "{a} and {b}");
         }
+    }
+
+    #[test]
+    fn yarn_has_the_keys_that_llama_cpp_reads() {
+        let g = 0.1 * 16f64.ln() + 1.0;
+        assert_eq!(yarn_factor(16.0, g), None);
+        assert_eq!(yarn_factor(16.0, 1.0), Some(("rope.scaling.yarn_log_multiplier", Value::F64(1.0))));
+        let Some(("rope.scaling.attn_factor", Value::F64(own))) = yarn_factor(16.0, 2.0 * g) else {
+            panic!("a factor")
+        };
+        assert!((own - 2.0).abs() < 1e-12, "{own}");
+        assert_eq!(yarn_factor(1.0, 1.0), None);
+        let Some((_, Value::F64(own))) = yarn_factor(1.0, 1.5) else { panic!("a factor") };
+        assert!((own - 1.5).abs() < 1e-12, "{own}");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct ModelFiles {
     /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is
     /// no adapter.
     pub recorded: Option<Attention>,
+    /// The base model that the adapter's record names.
+    base: Option<BaseRecord>,
     /// A sentence about an adapter that was trained on other weights.
     other_base: Option<String>,
 }
@@ -80,8 +82,8 @@ impl ModelFiles {
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };
-        let (name, other_base) = (model.to_string(), None);
-        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, other_base }
+        let (name, base, other_base) = (model.to_string(), None, None);
+        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, base, other_base }
             .with_adapter(adapter)
     }
 
@@ -91,8 +93,9 @@ impl ModelFiles {
         let tokenizer = Tokenizer::from_json_bytes(bundled::TOKENIZER)?;
         let stop = StopTokens::of_config(bundled::CONFIG, Some(&tokenizer))?;
         let generation = GenerationConfig::default();
-        let (name, tokenizer, template, other_base) = (bundled::NAME.to_string(), Ok(tokenizer), None, None);
-        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, other_base }
+        let (name, tokenizer, template) = (bundled::NAME.to_string(), Ok(tokenizer), None);
+        let (base, other_base) = (None, None);
+        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, base, other_base }
             .with_adapter(adapter)
     }
 
@@ -111,8 +114,8 @@ impl ModelFiles {
         };
         let recorded = record.as_ref().map(|r| r.attention.attention()).transpose()?;
         let base = record.and_then(|record| record.base).filter(|_| adapter.is_some());
-        let other_base = base.map(|base| self.compared(&base)).transpose()?.flatten();
-        Ok(Self { adapter, recorded, other_base, ..self })
+        let other_base = base.as_ref().map(|base| self.compared(base)).transpose()?.flatten();
+        Ok(Self { adapter, recorded, base, other_base, ..self })
     }
 
     /// A sentence about a base model whose weights are not these.
@@ -125,6 +128,11 @@ impl ModelFiles {
                 base.model, self.name
             )
         }))
+    }
+
+    /// The base of the opened adapter: what its record says, else this model.
+    pub fn adapter_base(&self) -> Result<Option<BaseRecord>> {
+        if self.base.is_some() { Ok(self.base.clone()) } else { self.base_record() }
     }
 
     /// The record of this model as the base of an adapter. `None` for random weights.

@@ -122,6 +122,11 @@ impl WeightSource {
         note.into_iter().collect()
     }
 
+    /// The type in which a weight is stored, if the model has it.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.info(self.table.get(name)?).ok().map(|(dtype, _)| dtype)
+    }
+
     /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in
     /// which it is stored.
     ///

@@ -14,7 +14,7 @@ pub struct AppArgs {
     /// [default: saved, else stories260k]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     model: Option<String>,
-    /// Folder or hub id of a LoRA adapter in PEFT format
+    /// LoRA adapter: a folder in PEFT format, a GGUF file, or a hub id
     #[arg(long, value_name = "DIR|HUB-ID")]
     adapter: Option<PathBuf>,
     /// auto, cpu, an index of `longreach info`, or part of an adapter's name [default: saved, else

@@ -21,7 +21,7 @@ pub struct ModelArgs {
     /// bundled model
     #[arg(long, short, value_name = "DIR|FILE.gguf|HUB-ID")]
     pub model: String,
-    /// Folder or hub id of a LoRA adapter in PEFT format
+    /// LoRA adapter: a folder in PEFT format, a GGUF file, or a hub id
     #[arg(long, value_name = "DIR|HUB-ID")]
     pub adapter: Option<PathBuf>,
     /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged

@@ -11,6 +11,7 @@ use super::flags::with_flags;
 use super::forecast_table::data_lines;
 use super::output::{note, print_line};
 use crate::checkpoint::model_files::ModelFiles;
+use crate::data::dataset::Form;
 use crate::data::long::Long;
 use crate::data::sampler::Order;
 use crate::data::sources::files::Files;
@@ -124,11 +125,34 @@ pub fn run(args: &DataArgs) -> Result<()> {
         training.iter().flat_map(data_lines).try_for_each(|line| print_line(&line))?;
     }
     note_on_positions(args, &files, &parts);
+    check_pairs(&job, &parts)?;
     match parts.iter().find_map(|part| Some((part.refused.first.first()?, part.refused.n))) {
         Some(((place, why), n)) => {
             Err(Error::new(format!("records that training refuses: {n}, the first of them {place}: {why}")))
         }
         None => Ok(()),
+    }
+}
+
+/// Fails for preference pairs among other examples and for data that the objective cannot learn
+/// from, as training does. Pairs alone are no failure: a note names the objectives for them.
+fn check_pairs(job: &TrainJob, parts: &[Part]) -> Result<()> {
+    let of =
+        |part: &Part, pairs: bool| part.forms.iter().any(|(form, n)| (*form == Form::Preference) == pairs && *n > 0);
+    let has = |pairs: bool| parts.iter().any(|part| of(part, pairs));
+    match (has(true), has(false), job.objective.takes_pairs()) {
+        (true, true, false) => Err(Error::new(
+            "preference pairs and other examples are mixed, which training refuses: keep them in data sets of their own",
+        )),
+        (_, true, true) => Err(Error::new(format!(
+            "`objective` {} learns from preference pairs alone, and the data has other examples",
+            job.objective.name()
+        ))),
+        (true, false, false) => {
+            note("note: these are preference pairs: train learns from them with `objective` dpo or orpo");
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -273,7 +297,6 @@ fn to_json(part: &Part) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::Form;
 
     #[test]
     fn learnt_parts_are_in_brackets_and_control_letters_are_escaped() {

@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::DeviceArgs;
-use super::output::{note, print_line};
-use crate::error::Result;
-use crate::export::{ExportFormat, ExportJob, Exported, export};
+use super::interrupt;
+use super::output::{note, print_line, shell_word};
+use crate::error::{Error, ErrorKind, Result};
+use crate::export::{ExportFormat, ExportJob, ExportObserver, Exported, export};
 
 /// Flags of `export`.
 #[derive(Args, Debug)]
@@ -23,18 +24,36 @@ pub struct ExportArgs {
 /// A divergence from which on answers differ often, in nats a token.
 const NOTICEABLE: f64 = 0.1;
 
+/// Says how much is written, ten times an export.
+#[derive(Default)]
+struct Progress {
+    tenths: usize,
+}
+
+impl ExportObserver for Progress {
+    fn note(&mut self, text: &str) {
+        note(&format!("note: {text}"));
+    }
+
+    fn written(&mut self, done: usize, total: usize) -> Result<()> {
+        if interrupt::is_asked() {
+            return Err(Error::of_kind(ErrorKind::Interrupted, "stopped: nothing is written"));
+        }
+        let tenths = 10 * done / total.max(1);
+        if tenths > self.tenths {
+            self.tenths = tenths;
+            note(&format!("{done} of {total} tensors written"));
+        }
+        Ok(())
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<()> {
     args.job.validate()?;
     let mut device = args.device.open()?;
-    let mut told = 0;
-    let done = export(&args.job, device.as_mut(), &mut |i, n| {
-        let tenth = 10 * i / n.max(1);
-        if tenth > told {
-            told = tenth;
-            note(&format!("{i} of {n} tensors written"));
-        }
-    })?;
+    interrupt::catch("stopping the export")?;
+    let done = export(&args.job, device.as_mut(), &mut Progress::default())?;
     if args.json { report_json(args, &done) } else { report(args, &done) }
 }
 
@@ -63,13 +82,16 @@ fn report(args: &ExportArgs, done: &Exported) -> Result<()> {
             done.kind.name()
         ));
     }
-    let out = job.out.display();
+    let out = shell_word(&job.out.display().to_string());
     print_line(&match job.to {
         ExportFormat::Hf | ExportFormat::Mlx | ExportFormat::Gguf => {
             format!("next: longreach generate --model {out} --prompt \"Once upon a time\"")
         }
         ExportFormat::AdapterGguf => {
-            format!("next: longreach generate --model {} --adapter {out} --prompt \"Once upon a time\"", job.model)
+            format!(
+                "next: longreach generate --model {} --adapter {out} --prompt \"Once upon a time\"",
+                shell_word(&job.model)
+            )
         }
     })
 }

@@ -44,23 +44,57 @@ impl Batch {
         batch
     }
 
-    /// The largest batch that a limit lets a run make of these examples, each truncated to
-    /// `max_length` tokens: one of the longest. If tokens fill it, it takes the beginning of the last
-    /// example, so that no batch of a run has more tokens.
+    /// A batch that takes at least the memory of each that a limit lets a run make of these examples,
+    /// each truncated to `max_length` tokens. It has the longest examples; if tokens fill it, it takes
+    /// the beginning of the last one. So many of its tokens have a label that no batch has more.
     pub fn largest<'a>(examples: impl IntoIterator<Item = &'a Example>, limit: BatchLimit, max_length: usize) -> Self {
         let mut longest: Vec<&Example> = examples.into_iter().collect();
         longest.sort_by_key(|e| std::cmp::Reverse(e.tokens_within(max_length)));
         let mut left = usize::MAX;
         match limit {
-            BatchLimit::Examples(n) => longest.truncate(n),
+            BatchLimit::Examples(_) => {}
             BatchLimit::Tokens(most) => left = most.max(longest.first().map_or(0, |e| e.tokens_within(max_length))),
         }
-        let part = |e: &Example| {
-            let part = e.beginning(max_length, left)?;
-            left -= part.n_tokens();
-            Some(part)
+        let most_labels = match limit {
+            BatchLimit::Examples(n) => {
+                let mut counts: Vec<usize> =
+                    longest.iter().map(|e| e.sequences().map(Example::n_targets).sum()).collect();
+                counts.sort_by_key(|&n| std::cmp::Reverse(n));
+                counts.into_iter().take(n).sum()
+            }
+            BatchLimit::Tokens(_) => usize::MAX,
         };
-        Self::new(&longest.into_iter().map_while(part).collect::<Vec<_>>())
+        if let BatchLimit::Examples(n) = limit {
+            longest.truncate(n);
+        }
+        let mut parts: Vec<Example> = Vec::new();
+        for example in &longest {
+            let Some(part) = example.beginning(max_length, left) else { break };
+            left -= part.n_tokens();
+            parts.push(part);
+        }
+        // What is left is too short for one more example.
+        if let (BatchLimit::Tokens(_), true, Some(last)) = (limit, parts.len() < longest.len(), parts.last_mut()) {
+            last.lengthen(left);
+        }
+        let mut batch = Self::new(&parts);
+        batch.label_up_to(most_labels);
+        batch
+    }
+
+    /// Labels further tokens, the first ones first, until so many have a label or all do.
+    fn label_up_to(&mut self, most: usize) {
+        for &(start, n) in &self.sequences {
+            for row in start..(start + n).saturating_sub(1) {
+                if self.n_targets >= most {
+                    return;
+                }
+                if self.labels_shifted[row] == IGNORED {
+                    self.labels_shifted[row] = self.ids[row + 1] as i32;
+                    self.n_targets += 1;
+                }
+            }
+        }
     }
 
     /// The batch of some consecutive sequences. They count from 0 again.
@@ -130,11 +164,18 @@ mod tests {
             (BatchLimit::Examples(1), 5, &[4, 5]),
             (BatchLimit::Tokens(5), usize::MAX, &[9, 2]),
             (BatchLimit::Tokens(16), usize::MAX, &[9, 2, 3, 2]),
-            (BatchLimit::Tokens(14), usize::MAX, &[9, 2]),
+            (BatchLimit::Tokens(14), usize::MAX, &[9, 5]),
             (BatchLimit::Tokens(100), usize::MAX, &[9, 2, 4, 5, 3, 3]),
         ] {
             assert_eq!(lengths(&pairs, limit, max_length), expected, "{limit:?}, {max_length}");
         }
         assert_eq!(Batch::largest(&[], BatchLimit::Tokens(5), usize::MAX), Batch::default());
+        // Long examples with few labels, and short ones with many.
+        let mute = example(&(0..8).collect::<Vec<_>>(), &[IGNORED; 8]);
+        let few = [mute.clone(), mute, sequence(5), sequence(4)];
+        let labels = |limit| Batch::largest(&few, limit, usize::MAX).n_targets;
+        assert_eq!(labels(BatchLimit::Examples(1)), 4, "as many as the example with most");
+        assert_eq!(labels(BatchLimit::Examples(2)), 4 + 3);
+        assert_eq!(labels(BatchLimit::Tokens(16)), 7 + 7, "all that have a next token");
     }
 }

@@ -74,6 +74,18 @@ impl Example {
         first
     }
 
+    /// Adds tokens with labels to the end of the last sequence, to plan the memory of a batch.
+    pub(super) fn lengthen(&mut self, n: usize) {
+        let last = match &mut self.rejected {
+            Some(rejected) => rejected,
+            None => self,
+        };
+        if let Some(&id) = last.ids.last() {
+            last.ids.extend(std::iter::repeat_n(id, n));
+            last.labels.extend(std::iter::repeat_n(id as i32, n));
+        }
+    }
+
     /// Truncates each sequence to `max` tokens.
     pub(super) fn truncate(&mut self, max: usize) {
         self.ids.truncate(max);

@@ -54,9 +54,19 @@ pub fn pair(prompt: Option<&RawValue>, chosen: &RawValue, rejected: &RawValue) -
     let (mut chosen, mut rejected) = (answer("chosen", chosen)?, answer("rejected", rejected)?);
     let all = [&chosen, &rejected].map(|chat| &chat.conversation.messages);
     let n_shared = all[0].iter().zip(all[1]).take_while(|(a, b)| a == b).count();
+    let asks = all[0][..n_shared].iter().any(|message| message.role() == "user");
     let prompt = match prompt {
-        Some(prompt) if is_list(prompt) => prompted(prompt)?,
-        Some(prompt) if n_shared == 0 => Chat::of(Message::new("user", string("prompt", prompt)?)),
+        Some(prompt) if is_list(prompt) => {
+            let prompt = prompted(prompt)?;
+            // Answers that are whole conversations begin with the prompt.
+            let n = prompt.conversation.messages.len();
+            if n <= n_shared && chosen.conversation.messages[..n] == prompt.conversation.messages[..] {
+                chosen.take(n);
+                rejected.take(n);
+            }
+            prompt
+        }
+        Some(prompt) if !asks => Chat::of(Message::new("user", string("prompt", prompt)?)),
         None if n_shared == 0 => crate::bail!(
             "\"chosen\" and \"rejected\" begin with different messages, and there is no \"prompt\": give one"
         ),

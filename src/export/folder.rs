@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::job::ExportFormat;
+use super::job::{ExportFormat, ExportObserver};
 use crate::atomic_file::write_file;
 use crate::checkpoint::merged::Merged;
 use crate::checkpoint::model_files::ModelFiles;
@@ -21,7 +21,7 @@ pub(super) fn write(
     files: &ModelFiles,
     to: ExportFormat,
     dtype: DType,
-    watch: &mut dyn FnMut(usize, usize),
+    observer: &mut dyn ExportObserver,
 ) -> Result<()> {
     let merged = Merged::new(files);
     let beside = BesideWeights::of(files, dtype, merged.config.tied)?;
@@ -31,7 +31,7 @@ pub(super) fn write(
     std::fs::create_dir_all(path)?;
     let mut done = 0;
     stream_safetensors(&path.join("model.safetensors"), &specs, &[("format", format)], &mut |i| {
-        watch(done, specs.len());
+        observer.written(done, specs.len())?;
         done += 1;
         let stored = merged.read_as_stored(&merged.weights[i])?;
         if stored.dtype == dtype { Ok(stored) } else { quantise(&stored.to_f32()?, &stored.shape, dtype) }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::job::ExportObserver;
 use super::weight_type::WeightType;
 use crate::checkpoint::gguf_weights::in_gguf_order;
 use crate::checkpoint::merged::Merged;
@@ -23,7 +24,7 @@ pub(super) fn write(
     path: &Path,
     files: &ModelFiles,
     kind: WeightType,
-    watch: &mut dyn FnMut(usize, usize),
+    observer: &mut dyn ExportObserver,
 ) -> Result<()> {
     let merged = Merged::new(files);
     let described = merged.config.to_gguf()?;
@@ -47,7 +48,7 @@ pub(super) fn write(
         specs.push(TensorSpec { name: weight.gguf.clone(), dtype, shape: weight.shape.clone() });
     }
     write_gguf(path, &metadata, &specs, &mut |i| {
-        watch(i, specs.len());
+        observer.written(i, specs.len())?;
         let Some(at) = i.checked_sub(extra.len()) else { return Ok(extra[i].1.clone()) };
         let (weight, dtype) = (&merged.weights[at], specs[i].dtype);
         let mut tensor = merged.read(weight)?;

@@ -71,13 +71,31 @@ impl ExportJob {
             let (to, kind) = (self.to.name(), kind.name());
             return Err(Error::usage(format!("`to` {to} holds f32, f16 and bf16, not `quantise` {kind}")));
         }
-        if self.out.symlink_metadata().is_ok() {
-            return Err(Error::usage(format!("`out` {} exists: remove it, or give another name", self.out.display())));
-        }
+        self.check_free()?;
         if self.to.is_file() && self.out.extension().is_none_or(|e| !e.eq_ignore_ascii_case("gguf")) {
             let out = self.out.display();
             return Err(Error::usage(format!("`out` {out}: readers know GGUF files by their ending: give {out}.gguf")));
         }
         Ok(())
     }
+
+    /// Fails if there is something under the name of the result.
+    pub(super) fn check_free(&self) -> Result<()> {
+        if self.out.symlink_metadata().is_ok() {
+            return Err(Error::usage(format!("`out` {} exists: remove it, or give another name", self.out.display())));
+        }
+        Ok(())
+    }
 }
+
+/// Watches an export. All methods do nothing by default.
+pub trait ExportObserver {
+    /// A notice for the user.
+    fn note(&mut self, _text: &str) {}
+    /// So many of the tensors are written. An error ends the export, and nothing stays.
+    fn written(&mut self, _done: usize, _total: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl ExportObserver for () {}

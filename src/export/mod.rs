@@ -11,7 +11,7 @@ mod run;
 mod verify;
 mod weight_type;
 
-pub use job::{ExportFormat, ExportJob};
+pub use job::{ExportFormat, ExportJob, ExportObserver};
 pub use run::{Exported, export};
 pub use verify::Comparison;
 pub use weight_type::WeightType;

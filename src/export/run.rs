@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use super::job::{ExportFormat, ExportJob};
-use super::verify::{Comparison, compare, ids_of_text, logits, same_text};
+use super::job::{ExportFormat, ExportJob, ExportObserver};
+use super::verify::{Comparison, compare, ids_of_text, logits, lost_ends, same_text};
 use super::weight_type::WeightType;
 use super::{folder, gguf};
 use crate::atomic_file::sync_folder;
 use crate::checkpoint::adapter_gguf::write_gguf_adapter;
+use crate::checkpoint::config_gguf_write::ignored_by_llama_cpp;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::formats::dtype::DType;
@@ -24,23 +25,30 @@ pub struct Exported {
     pub comparison: Comparison,
 }
 
-/// Exports a model. `watch` hears how many of the tensors are written.
+/// Exports a model.
 ///
 /// The result appears under its name only if it reads back with the same tokens and chat template,
 /// and if its logits diverge from those of the model in memory by no more than rounding explains.
-pub fn export(job: &ExportJob, device: &mut dyn Executor, watch: &mut dyn FnMut(usize, usize)) -> Result<Exported> {
+pub fn export(job: &ExportJob, device: &mut dyn Executor, observer: &mut dyn ExportObserver) -> Result<Exported> {
     job.validate()?;
     let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    files.notes().iter().for_each(|text| observer.note(text));
     let kind = job.quantise.unwrap_or_else(|| usual_type(job.to, &files));
+    if job.to == ExportFormat::Gguf {
+        for ignored in ignored_by_llama_cpp(files.config()) {
+            observer.note(&format!("llama.cpp has no part in its computation for a setting of this model: {ignored}"));
+        }
+    }
     let ids = ids_of_text(&files, job.text.as_deref())?;
     let parent = job.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).with_context(|| format!("creating the folder {}", parent.display()))?;
     let place = tempfile::Builder::new().prefix(".longreach-export-").tempdir_in(parent);
     let place = place.with_context(|| format!("in the folder {}", parent.display()))?;
     let path = place.path().join(job.out.file_name().ok_or_else(|| Error::usage("`out` names no file"))?);
-    write(&path, job.to, kind, &files, watch)?;
-    let comparison = verified(job, kind, &files, &path, &ids, device).context("verifying the export")?;
+    write(&path, job.to, kind, &files, observer)?;
+    let comparison = verified(job, kind, &files, (&path, &ids), device, observer).context("verifying the export")?;
     let bytes = size_of(&path)?;
+    job.check_free()?; // again: this took a while
     std::fs::rename(&path, &job.out).with_context(|| format!("writing {}", job.out.display()))?;
     sync_folder(parent);
     Ok(Exported { kind, bytes, comparison })
@@ -48,17 +56,12 @@ pub fn export(job: &ExportJob, device: &mut dyn Executor, watch: &mut dyn FnMut(
 
 /// The type where none is asked for.
 fn usual_type(to: ExportFormat, files: &ModelFiles) -> WeightType {
-    let stored = || {
-        let config = files.config();
-        let embedding = files.source.read("model.embed_tokens.weight", &[config.vocab, config.hidden]);
-        embedding.map(|tensor| tensor.dtype)
-    };
     match to {
         ExportFormat::Gguf => WeightType::F16,
         ExportFormat::AdapterGguf => WeightType::F32,
-        ExportFormat::Hf | ExportFormat::Mlx => match stored() {
-            Ok(DType::F32) => WeightType::F32,
-            Ok(DType::BF16) => WeightType::Bf16,
+        ExportFormat::Hf | ExportFormat::Mlx => match files.source.dtype("model.embed_tokens.weight") {
+            Some(DType::F32) => WeightType::F32,
+            Some(DType::BF16) => WeightType::Bf16,
             _ => WeightType::F16,
         },
     }
@@ -69,16 +72,16 @@ fn write(
     to: ExportFormat,
     kind: WeightType,
     files: &ModelFiles,
-    watch: &mut dyn FnMut(usize, usize),
+    observer: &mut dyn ExportObserver,
 ) -> Result<()> {
     let plain =
         || kind.plain().ok_or_else(|| Error::usage(format!("`to` {} holds no `quantise` {}", to.name(), kind.name())));
     match to {
-        ExportFormat::Gguf => gguf::write(path, files, kind, watch),
-        ExportFormat::Hf | ExportFormat::Mlx => folder::write(path, files, to, plain()?, watch),
+        ExportFormat::Gguf => gguf::write(path, files, kind, observer),
+        ExportFormat::Hf | ExportFormat::Mlx => folder::write(path, files, to, plain()?, observer),
         ExportFormat::AdapterGguf => {
             let Some(adapter) = &files.adapter else { crate::bail!("`to` adapter-gguf needs an adapter") };
-            let record = gguf::record_key(files, files.base_record()?)?;
+            let record = gguf::record_key(files, files.adapter_base()?)?;
             let more: Vec<_> = record.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
             write_gguf_adapter(path, adapter, files.config(), plain()?, &more)
         }
@@ -91,9 +94,9 @@ fn verified(
     job: &ExportJob,
     kind: WeightType,
     files: &ModelFiles,
-    path: &Path,
-    ids: &[u32],
+    (path, ids): (&Path, &[u32]),
     device: &mut dyn Executor,
+    observer: &mut dyn ExportObserver,
 ) -> Result<Comparison> {
     let written = match job.to {
         ExportFormat::AdapterGguf => ModelFiles::open(&job.model, Some(path))?,
@@ -101,12 +104,19 @@ fn verified(
     };
     crate::ensure!(written.recorded == files.recorded, "the recorded attention reads back as another one");
     same_text(files, &written, job.text.as_deref())?;
-    let before = logits(device, files, ids).context("the model in memory")?;
-    let after = logits(device, &written, ids)?;
+    let lost = lost_ends(files, &written);
+    if !lost.is_empty() {
+        observer.note(&format!("the export has no place for these tokens that end a text: {lost:?}"));
+    }
+    // In some families it depends on the type of the weights.
+    let embed_scale = written.config().embed_scale;
+    let before = logits(device, files, ids, embed_scale).context("the model in memory")?;
+    let after = logits(device, &written, ids, embed_scale)?;
     let comparison = compare(&before, &after, files.config().vocab);
     let bound = kind.largest_divergence();
+    let is_close = comparison.divergence <= bound; // NaN is not
     crate::ensure!(
-        comparison.divergence <= bound,
+        is_close,
         "the export diverges from the model in memory by {:.2e} nats a token, more than the {bound:.0e} that rounding to {} \
          explains (largest difference of logits {:.3e}): nothing is written; please report this",
         comparison.divergence,

@@ -17,6 +17,11 @@ const MOST_TOKENS: usize = 192;
 /// Logits that are computed at once; large vocabularies are compared on fewer tokens.
 const MOST_LOGITS: usize = 1 << 25;
 
+/// A text on which tokenizers differ: accents in one character and in two, other scripts, digits,
+/// runs of spaces, line breaks.
+const UNUSUAL: &str =
+    "na\u{ef}ve nai\u{308}ve \u{65e5}\u{672c}\u{8a9e} \u{1f600} 31415926  x\t\tI'LL\r\n\n  don't (\u{ff21})";
+
 /// How far an export is from the model in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
@@ -39,7 +44,7 @@ pub(super) fn ids_of_text(files: &ModelFiles, text: Option<&Path>) -> Result<Vec
         None => MOBY_DICK.chars().take(4 * MOST_TOKENS).collect(),
     };
     let mut ids = match files.tokenizer() {
-        Ok(tokenizer) => tokenizer.encode_prompt(&text)?,
+        Ok(_) => files.prompt_ids(&text, false)?,
         // Any ids do to compare two models.
         Err(_) => (0..most).map(|i| (i * 7919 % config.vocab) as u32).collect(),
     };
@@ -50,9 +55,11 @@ pub(super) fn ids_of_text(files: &ModelFiles, text: Option<&Path>) -> Result<Vec
     Ok(ids)
 }
 
-/// Dense logits [tokens, vocabulary] of a model with its adapter.
-pub(super) fn logits(device: &mut dyn Executor, files: &ModelFiles, ids: &[u32]) -> Result<Vec<f32>> {
+/// Dense logits [tokens, vocabulary] of a model with its adapter, and with this factor of its
+/// embeddings.
+pub(super) fn logits(device: &mut dyn Executor, files: &ModelFiles, ids: &[u32], embed_scale: f64) -> Result<Vec<f32>> {
     let mut loaded = load(device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
+    loaded.model.config.embed_scale = embed_scale;
     let request = ProbeRequest {
         ids: &[ids.to_vec()],
         labels: None,
@@ -67,9 +74,12 @@ pub(super) fn logits(device: &mut dyn Executor, files: &ModelFiles, ids: &[u32])
 
 /// Fails unless both tokenizers make the same of the text, and both chat templates of a question.
 pub(super) fn same_text(before: &ModelFiles, after: &ModelFiles, text: Option<&Path>) -> Result<()> {
-    if before.tokenizer().is_err() {
-        return Ok(());
-    }
+    let Ok(tokenizer) = before.tokenizer() else { return Ok(()) };
+    let written = after.tokenizer().context("the export's tokenizer")?;
+    crate::ensure!(
+        tokenizer.encode(UNUSUAL, true)? == written.encode(UNUSUAL, true)?,
+        "the export's tokenizer gives other tokens for {UNUSUAL:?}"
+    );
     let (expected, found) = (ids_of_text(before, text)?, ids_of_text(after, text).context("the export's tokenizer")?);
     if let Some(at) = (0..expected.len()).find(|&i| found.get(i) != Some(&expected[i])) {
         crate::bail!(
@@ -83,6 +93,12 @@ pub(super) fn same_text(before: &ModelFiles, after: &ModelFiles, text: Option<&P
         |files: &ModelFiles| files.template.as_ref().map(|t| t.render(&question, true).map_err(|e| e.to_string()));
     crate::ensure!(rendered(before) == rendered(after), "the export's chat template writes another text");
     Ok(())
+}
+
+/// The tokens that end a generation before, and not after.
+pub(super) fn lost_ends(before: &ModelFiles, after: &ModelFiles) -> Vec<u32> {
+    let has_tokenizer = before.tokenizer().is_ok();
+    before.stop.ids().iter().copied().filter(|id| has_tokenizer && !after.stop.contains(*id)).collect()
 }
 
 /// Compares logits [tokens, vocabulary].

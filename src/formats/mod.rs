@@ -14,6 +14,7 @@ pub mod gguf_write;
 pub mod host_tensor;
 pub mod mapped_file;
 pub mod quantise;
+mod quantise_blocks;
 mod quantise_k;
 pub mod safetensors_file;
 pub mod safetensors_write;

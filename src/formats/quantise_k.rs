@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::quantise::{reciprocal, signed_scale};
+use super::quantise_blocks::{reciprocal, signed_scale};
 
 /// A run of a Q4_K or Q5_K block: x is near scale·q - offset, with an offset of at least 0.
 #[derive(Clone, Copy)]

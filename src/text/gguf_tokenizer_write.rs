@@ -53,7 +53,8 @@ pub fn tokenizer_keys(tokenizer: &Tokenizer, n_rows: usize) -> Result<Vec<(Strin
         keys.push((key("merges"), Value::Array(joined)));
     }
     for (role, name, _) in ROLE_KEYS {
-        if let Some(id) = tokenizer.special_tokens().get(role).and_then(|token| tokenizer.token_to_id(token)) {
+        let id = tokenizer.special_tokens().get(role).and_then(|token| tokenizer.token_to_id(token));
+        if let Some(id) = id.filter(|id| (*id as usize) < n_rows) {
             keys.push((key(&format!("{name}_token_id")), Value::U64(u64::from(id))));
         }
     }
@@ -113,7 +114,10 @@ impl Pieces {
                 true => CONTROL,
                 false => USER_DEFINED,
             };
-            pieces.put(&token["id"], name, kind)?;
+            // Tokens beyond the embedding cannot be used; llama.cpp's converter leaves them out too.
+            if token["id"].as_u64().is_some_and(|id| (id as usize) < n_rows) {
+                pieces.put(&token["id"], name, kind)?;
+            }
         }
         for (id, name) in pieces.names.iter_mut().enumerate().filter(|(_, name)| name.is_empty()) {
             *name = format!("[PAD{id}]");

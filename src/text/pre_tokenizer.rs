@@ -108,11 +108,15 @@ pub fn named(name: &str) -> Result<&'static PreTokenizer> {
 /// The name of the pre-tokenizer of a `tokenizer.json`. Fails if llama.cpp has no name for it.
 pub fn name_of(tokenizer: &Json) -> Result<&'static str> {
     let cuts = cuts_of(&tokenizer["pre_tokenizer"]);
-    let (nfc, ignore_merges) = (tokenizer["normalizer"]["type"] == "NFC", tokenizer["model"]["ignore_merges"] == true);
-    let same_cuts = || TABLE.iter().filter(|p| cuts.as_deref().is_some_and(|cuts| p.cuts == cuts));
+    let normalizer = &tokenizer["normalizer"];
+    let all = normalizer["normalizers"].as_array().map_or(std::slice::from_ref(normalizer), Vec::as_slice);
+    let kinds: Vec<&str> = all.iter().filter_map(|part| part["type"].as_str()).collect();
+    let nfc = kinds == ["NFC"];
+    let ignore_merges = tokenizer["model"]["ignore_merges"] == true;
+    let is_same = |p: &&PreTokenizer| cuts.as_deref().is_some_and(|cuts| p.cuts == cuts) && p.nfc == nfc;
+    let same = || TABLE.iter().filter(is_same).filter(|_| nfc || kinds.is_empty());
     // Merges make the words that are tokens in all vocabularies but a few, so cuts alone can decide.
-    let same = same_cuts().find(|p| (p.nfc, p.ignore_merges) == (nfc, ignore_merges));
-    match same.or(same_cuts().find(|p| p.nfc == nfc)).or(same_cuts().next()) {
+    match same().find(|p| p.ignore_merges == ignore_merges).or(same().next()) {
         Some(found) => Ok(found.names[0]),
         None => crate::bail!(
             "GGUF has no name for this tokenizer's pre-tokenizer, so the tokens would differ: export the model to `to` hf instead"
@@ -121,19 +125,21 @@ pub fn name_of(tokenizer: &Json) -> Result<&'static str> {
 }
 
 /// The patterns that a pre-tokenizer cuts by, one after the other; `None` if it does anything else.
-fn cuts_of(pre: &Json) -> Option<Vec<&str>> {
+fn cuts_of(pre: &Json) -> Option<Vec<String>> {
+    // Some files hold the line breaks themselves in place of their escapes.
+    let regex = || Some(vec![pre["pattern"]["Regex"].as_str()?.replace('\r', r"\r").replace('\n', r"\n")]);
     Some(match pre["type"].as_str()? {
         "Sequence" => {
             let parts = pre["pretokenizers"].as_array()?.iter().map(cuts_of).collect::<Option<Vec<_>>>()?;
             parts.concat()
         }
-        "Split" if pre["behavior"] == "Isolated" && pre["invert"] == false => vec![pre["pattern"]["Regex"].as_str()?],
+        "Split" if pre["behavior"] == "Isolated" && pre["invert"] == false => regex()?,
         // The same cuts as a pattern of the words: what lies between them is empty.
-        "Split" if pre["behavior"] == "Removed" && pre["invert"] == true => vec![pre["pattern"]["Regex"].as_str()?],
-        "Digits" => vec![if pre["individual_digits"] == true { DIGIT } else { r"\p{N}+" }],
+        "Split" if pre["behavior"] == "Removed" && pre["invert"] == true => regex()?,
+        "Digits" => vec![if pre["individual_digits"] == true { DIGIT } else { r"\p{N}+" }.into()],
         "ByteLevel" if pre["add_prefix_space"] == true => return None,
         "ByteLevel" if pre["use_regex"] == false => vec![],
-        "ByteLevel" => vec![GPT2],
+        "ByteLevel" => vec![GPT2.into()],
         _ => return None,
     })
 }

@@ -58,6 +58,9 @@ pub(super) struct EventFile {
     file: File,
 }
 
+/// The end of the names of our files: others write event files too.
+const SUFFIX: &str = ".longreach";
+
 impl EventFile {
     /// Begins the event file of the run in the folder `run` with the lines of its logs. Removes the
     /// event files of earlier runs there.
@@ -83,13 +86,17 @@ impl EventFile {
     fn create(dir: &Path) -> Result<Self> {
         let create = || -> Result<Self> {
             fs::create_dir_all(dir)?;
+            let is_link = dir.symlink_metadata()?.is_symlink();
+            crate::ensure!(!is_link, "it is a link: event files go into a folder of the run itself");
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
                     fs::remove_file(entry.path())?;
                 }
             }
-            let path = dir.join(format!("{PREFIX}{}.longreach", now() as u64));
+            let path = dir.join(format!("{PREFIX}{}{SUFFIX}", now() as u64));
             Ok(Self { file: File::create_new(&path)?, path })
         };
         create().with_context(|| format!("writing {}", dir.display()))

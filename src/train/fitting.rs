@@ -60,7 +60,7 @@ impl Trainer {
         let chunk = self.shorter_chunks(longest).last().copied().flatten();
         let lengths = (1..).map(|eighths| longest * (8 - eighths) / 8).take(7).chain([longest / 16, longest / 32]);
         let overlap = self.job.overlap.unwrap_or(0);
-        all.extend(lengths.filter(|&n| n >= SHORTEST && n >= overlap + 2).map(|n| {
+        all.extend(lengths.filter(|&n| n >= SHORTEST && n >= 2 * overlap).map(|n| {
             let mut batch = batches[batches.len() - 1];
             if let BatchLimit::Tokens(most) = &mut batch.limit {
                 *most = examples.iter().map(|e| e.tokens_within(n)).fold(0, usize::max).min(*most);
@@ -82,7 +82,7 @@ impl Trainer {
                 BatchLimit::Examples(_) => BatchLimit::Examples(n),
                 BatchLimit::Tokens(_) => BatchLimit::Tokens(n),
             },
-            accumulate: self.job.accumulate * all.div_ceil(n),
+            accumulate: self.job.accumulate.saturating_mul(all.div_ceil(n)),
         };
         let halves = std::iter::successors(Some(all / 2), |n| Some(n / 2)).take_while(|&n| n > least);
         let halves = halves.chain((least < all).then_some(least)).map(smaller);
@@ -151,6 +151,9 @@ pub(super) fn with_weights(e: Error, files: &ModelFiles, device: &dyn Executor) 
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     let of = |dtype: DType| mib(matrices / dtype.block_len() * dtype.block_bytes() + 4 * vectors);
     let available = device.runs_references().then(available_host_bytes).flatten();
+    if files.source.dtype("model.embed_tokens.weight").is_some_and(DType::is_quantised) {
+        return e.context("the weights do not fit, and they are quantised: use a smaller model");
+    }
     let mut said = format!(
         "the weights do not fit; quantised they would take about {:.0} MiB as q8_0 and {:.0} MiB as q4_k_m",
         of(DType::Q8_0),

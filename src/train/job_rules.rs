@@ -108,8 +108,10 @@ impl TrainJob {
             "`long` window needs `max_length`, the most tokens of a window".into()
         })?;
         require(is_window || self.overlap.is_none(), || "`overlap` applies only to `long` window".into())?;
-        let too_much = self.overlap.zip(self.max_length).filter(|(overlap, max)| overlap.saturating_add(2) > *max);
-        require(too_much.is_none(), || "`overlap` leaves no room in a window: give at most `max_length` - 2".into())
+        let too_much = self.overlap.zip(self.max_length).filter(|(overlap, max)| *overlap > *max / 2);
+        require(too_much.is_none(), || {
+            "`overlap` repeats more than half of a window: give at most half of `max_length`".into()
+        })
     }
 
     fn validate_preference(&self) -> Result<()> {

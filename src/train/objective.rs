@@ -111,7 +111,8 @@ impl UploadedBatch {
     /// of preference pairs, or `None` where the loss has no reference.
     pub(super) fn reference_losses(&self, tape: &mut Tape, model: &Llama, max_elements: usize) -> Result<Option<Span>> {
         let Some(pairs) = self.pairs.as_ref().filter(|pairs| pairs.has_reference()) else { return Ok(None) };
-        let context = TrainingContext { adapters: Adapters::Reference, kept: None, ..self.context.clone() };
+        let context =
+            TrainingContext { adapters: Adapters::Reference, noise: None, kept: None, ..self.context.clone() };
         let hidden = model.forward(tape, &self.ids, &context)?;
         pairs.losses(tape, model, &hidden, max_elements).map(Some)
     }

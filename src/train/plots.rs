@@ -41,9 +41,11 @@ impl Curve {
         }
     }
 
-    fn axis(self) -> Axis {
+    /// `is_entropy`: the loss is cross-entropy alone.
+    fn axis(self, is_entropy: bool) -> Axis {
         match self {
-            Self::Loss => Axis::new("loss (nats per token)", Scale::Fitted),
+            Self::Loss if is_entropy => Axis::new("loss (nats per token)", Scale::Fitted),
+            Self::Loss => Axis::new("loss", Scale::Fitted),
             Self::Lr => Axis::new("learning rate", Scale::Linear),
             Self::GradNorm => Axis::new("gradient norm before clipping", Scale::Linear),
             Self::TokensPerSecond => Axis::new("tokens per second", Scale::Linear),
@@ -68,8 +70,10 @@ impl Curve {
 pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
     let names = names(runs);
     let (mut series, mut subtitle) = (Vec::new(), String::new());
+    let mut is_entropy = true;
     for (group, (run, name)) in runs.iter().zip(&names).enumerate() {
         let logs = logs_of(run)?;
+        is_entropy &= logs.steps.iter().all(|line| line.kl.is_none() && line.pairs.is_none());
         let points: Vec<(f64, f64)> =
             logs.steps.iter().filter_map(|line| Some((line.step as f64, curve.value(line)?))).collect();
         if points.is_empty() {
@@ -97,7 +101,7 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
     // Pale lines first, so that none hides another run's mean.
     series.sort_by_key(|s| s.look != Look::Pale);
     let title = curve.title().to_string();
-    Ok(LineChart { title, subtitle, x: Axis::new("step", Scale::Linear), y: curve.axis(), series })
+    Ok(LineChart { title, subtitle, x: Axis::new("step", Scale::Linear), y: curve.axis(is_entropy), series })
 }
 
 fn logs_of(run: &Path) -> Result<Logs> {

@@ -75,9 +75,10 @@ fn prepared<'a>(
     observer: &mut dyn Observer,
 ) -> Result<(RunFolder<'a>, Dataset, Trainer)> {
     if let Some(adapter) = job.adapter.as_deref().filter(|_| job.objective == ObjectiveKind::Dpo) {
-        let is_out = adapter.canonicalize().is_ok_and(|adapter| job.out.canonicalize().is_ok_and(|out| out == adapter));
-        require(!is_out, || {
-            "`out` is the folder of `adapter`, which `objective` dpo compares with during the whole run: choose another one"
+        let out = job.out.canonicalize();
+        let is_within = adapter.canonicalize().is_ok_and(|adapter| out.is_ok_and(|out| adapter.starts_with(out)));
+        require(!is_within, || {
+            "`out` holds `adapter`, which `objective` dpo compares with during the whole run: choose another folder"
                 .into()
         })?;
     }

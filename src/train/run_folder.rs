@@ -262,7 +262,8 @@ impl<'a> RunFolder<'a> {
                 remove(&unfinished)?;
                 let state = write(&unfinished)?;
                 write_state(&unfinished, state, &self.checksum)?;
-                if let Some(text) = self.trainer_state(step)? {
+                // Made from the logs, for others; a log that cannot be read costs no checkpoint.
+                if let Ok(Some(text)) = self.trainer_state(step) {
                     write_file(&unfinished.join(TRAINER_STATE), text)?;
                 }
                 self.logs.sync();

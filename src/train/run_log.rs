@@ -61,7 +61,8 @@ impl RunLogs {
         let Logs { steps, evaluations } = Logs::read(&self.dir)?.up_to(step);
         self.metrics = rewritten(&self.dir.join(METRICS), scratch, &steps)?;
         self.eval = rewritten(&self.dir.join(EVAL), scratch, &evaluations)?;
-        self.events = Some(EventFile::of_logs(&self.dir, &steps, &evaluations)?);
+        // Without it the run goes on; its first line tries again and says what fails.
+        self.events = EventFile::of_logs(&self.dir, &steps, &evaluations).ok();
         Ok(())
     }
 
@@ -100,7 +101,10 @@ impl RunLogs {
     fn events(&mut self) -> Result<&mut EventFile> {
         let events = match self.events.take() {
             Some(events) => events,
-            None => EventFile::of_logs(&self.dir, &[], &[])?,
+            None => {
+                let Logs { steps, evaluations } = self.lines()?;
+                EventFile::of_logs(&self.dir, &steps, &evaluations)?
+            }
         };
         Ok(self.events.insert(events))
     }

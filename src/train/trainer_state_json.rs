@@ -54,7 +54,10 @@ pub(super) fn trainer_state_json(
         "logging_steps": 1,
         "max_steps": course.total_steps,
         "num_input_tokens_seen": logs.steps.iter().map(|line| line.tokens).sum::<usize>(),
-        "num_train_epochs": course.total_steps.div_ceil(course.steps_per_epoch.max(1)),
+        "num_train_epochs": match (job.steps, job.epochs) {
+            (None, Some(epochs)) => epochs,
+            _ => course.total_steps.div_ceil(course.steps_per_epoch.max(1)),
+        },
         "save_steps": job.save_every,
         "stateful_callbacks": {},
         "total_flos": 0.0,
@@ -62,7 +65,7 @@ pub(super) fn trainer_state_json(
         "trial_name": null,
         "trial_params": null,
     });
-    Ok(serde_json::to_string_pretty(&value)? + "\n")
+    Ok(serde_json::to_string(&value)? + "\n")
 }
 
 /// One object for each line of the logs, by step; an evaluation comes after its step.

@@ -278,3 +278,25 @@ fn noise_is_in_training_alone() {
     assert_eq!(evaluations[0], evaluations[1]);
     assert!((evaluations[0] - evaluations[2]).abs() < 1e-6, "{evaluations:?}");
 }
+
+/// A new adapter is its own reference, and only the model that learns sees noise.
+#[test]
+fn the_reference_of_dpo_sees_no_noise() {
+    let mut device = CpuExecutor::<f32>::new();
+    let [a, b] = [0, 1].map(|i| split(2).examples[i].clone());
+    let pairs =
+        || Split { examples: vec![Example { rejected: Some(Box::new(b.clone())), ..a.clone() }], ..Split::default() };
+    let data = Dataset { train: pairs(), valid: Some(pairs()) };
+    for neftune in [0.0, 5.0] {
+        let objective = ObjectiveKind::Dpo;
+        let job = TrainJob { objective, neftune, lr: Some(0.0), dropout: None, steps: Some(1), ..job() };
+        let mut watcher = Watcher::default();
+        let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
+        trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
+        let reward = watcher.lines[0].pairs.unwrap().rewards_chosen;
+        assert_eq!(reward.abs() > 1e-4, neftune > 0.0, "{reward} with noise of {neftune}");
+        let evaluated = trainer.evaluate(&mut device, &data.train.examples, Attention::Dense).unwrap();
+        let reward = evaluated.pairs.unwrap().rewards_chosen;
+        assert!(reward.abs() < 1e-5, "{reward} in an evaluation");
+    }
+}
