@@ -6,8 +6,10 @@ mod program;
 use std::path::{Path, PathBuf};
 
 use longreach::attention::{Attention, Lrsa};
+use longreach::checkpoint::gguf_weights::in_gguf_order;
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::export::{ExportFormat, ExportJob, WeightType, export};
+use longreach::formats::host_tensor::HostTensor;
 use longreach::gpu::open_device;
 use longreach::train::{TrainJob, run};
 use program::{golden, run as program};
@@ -148,5 +150,56 @@ fn the_program_exports_and_refuses_what_it_would_overwrite() {
     ] {
         let refused = flags(to, kind, out);
         assert!(refused.code == 2 && refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+}
+
+/// llama.cpp's converter reshapes the rows of queries and keys to (heads, 2, d/2) and swaps the last
+/// two axes.
+#[test]
+fn rows_of_queries_lie_where_llama_cpp_looks_for_them() {
+    let (heads, d) = (3, 8);
+    let rows: Vec<f32> = (0..heads * d).map(|row| row as f32).collect();
+    let found = in_gguf_order(HostTensor::from_f32(&[heads * d, 1], &rows), Some(heads)).to_f32().unwrap();
+    for row in 0..heads * d {
+        let (head, part, i) = (row / d, row % d / (d / 2), row % (d / 2));
+        assert_eq!(found[head * d + 2 * i + part], row as f32, "row {row}");
+    }
+}
+
+/// Keys as the converter of llama.cpp writes them, by hand from its sources.
+#[test]
+fn the_keys_of_a_model_are_those_that_llama_cpp_reads() {
+    let metadata = |family: &str| {
+        let files = ModelFiles::open(&golden(family).to_string_lossy(), None).unwrap();
+        files.config().to_gguf().unwrap().metadata
+    };
+    let ministral = metadata("ministral3");
+    assert_eq!(ministral.str("general.architecture").unwrap(), "mistral3");
+    assert_eq!(ministral.str("mistral3.rope.scaling.type").unwrap(), "yarn");
+    assert_eq!(ministral.f64("mistral3.rope.scaling.factor").unwrap(), 4.0);
+    assert_eq!(ministral.u64("mistral3.rope.scaling.original_context_length").unwrap(), 32);
+    // llama.cpp computes its own factor, and takes none under this name.
+    assert!(!ministral.contains("mistral3.rope.scaling.yarn_attn_factor"));
+    assert_eq!(ministral.f64("mistral3.rope.scaling.yarn_log_multiplier").unwrap(), 1.0);
+    assert_eq!(ministral.f64("mistral3.attention.temperature_scale").unwrap(), 0.1);
+    let gemma = metadata("gemma3");
+    assert!(gemma.contains("gemma3.attention.sliding_window") && gemma.contains("gemma3.rope.freq_base_swa"));
+    let granite = metadata("granite");
+    for key in ["embedding_scale", "residual_scale", "logit_scale", "attention.scale"] {
+        assert!(granite.contains(&format!("granite.{key}")), "{key}");
+    }
+    let llama = metadata("llama-gqa");
+    for key in [
+        "context_length",
+        "embedding_length",
+        "block_count",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "rope.freq_base",
+        "rope.dimension_count",
+        "vocab_size",
+    ] {
+        assert!(llama.contains(&format!("llama.{key}")), "{key}");
     }
 }
