@@ -88,13 +88,17 @@ impl RunLogs {
         if self.metrics.is_none() && self.eval.is_none() {
             fs::remove_file(self.dir.join(EVAL)).ok(); // fails if absent, which is fine
         }
+        let ready = self.events().map(|_| ()); // a new event file is made from the lines before
         append(&mut self.metrics, &self.dir.join(METRICS), line)?;
+        ready?;
         self.events()?.add_step(line)
     }
 
     /// Appends the line of an evaluation to each log.
     pub fn add_evaluation(&mut self, line: &EvalLine) -> Result<()> {
+        let ready = self.events().map(|_| ());
         append(&mut self.eval, &self.dir.join(EVAL), line)?;
+        ready?;
         self.events()?.add_evaluation(line)
     }
 

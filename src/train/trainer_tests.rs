@@ -289,7 +289,7 @@ fn the_reference_of_dpo_sees_no_noise() {
     let data = Dataset { train: pairs(), valid: Some(pairs()) };
     for neftune in [0.0, 5.0] {
         let objective = ObjectiveKind::Dpo;
-        let job = TrainJob { objective, neftune, lr: Some(0.0), dropout: None, steps: Some(1), ..job() };
+        let job = TrainJob { objective, neftune, lr: Some(0.0), dropout: None, epochs: Some(1), ..job() };
         let mut watcher = Watcher::default();
         let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
         trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
