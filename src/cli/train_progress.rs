@@ -166,6 +166,11 @@ fn step_bar(total: u64) -> ProgressBar {
     bar
 }
 
+/// How the chosen answers of preference pairs compare with the rejected ones.
+fn pairs_text(pairs: &PairStats) -> String {
+    format!(" (margin {:.4}, accuracy {:.2})", pairs.margin, pairs.accuracy)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -185,9 +190,4 @@ mod tests {
         let mut slow = Progress { total: 1, ..Progress::default() };
         assert_eq!(slow.described(&line(1, 1, 4.0)), "loss 2.5000  4.0 s per token  512.0 MiB  lr 1.00e-4");
     }
-}
-
-/// How the chosen answers of preference pairs compare with the rejected ones.
-fn pairs_text(pairs: &PairStats) -> String {
-    format!(" (margin {:.4}, accuracy {:.2})", pairs.margin, pairs.accuracy)
 }
