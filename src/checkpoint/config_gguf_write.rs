@@ -1,7 +1,7 @@
 //! Metadata of a GGUF file from a [`ModelConfig`], as llama.cpp's converter writes it.
 //!
-//! [`config_gguf`](super::config_gguf) and [`rope_gguf`](super::rope_gguf) read the keys back. A
-//! setting for which the format has no key is an error.
+//! [`config_gguf`](super::config_gguf) and `rope_gguf.rs` read the keys back. A setting for which the
+//! format has no key is an error.
 
 use super::families::{self, ScoreScale, Windows};
 use crate::error::Result;

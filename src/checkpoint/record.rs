@@ -32,7 +32,7 @@ pub struct Record {
 pub struct BaseRecord {
     /// Its path or id.
     pub model: String,
-    /// Of its weights, as [`super::fingerprint`] makes it.
+    /// Of its weights, as `fingerprint.rs` makes it.
     pub fingerprint: String,
 }
 

@@ -1,8 +1,7 @@
 //! Converts f32 values to the types of files: 16-bit floats, and ggml's quantised blocks.
 //!
-//! Blocks with one scale are in [`quantise_blocks`](super::quantise_blocks), those of 256 elements in
-//! [`quantise_k`](super::quantise_k). [`formulas`](super::formulas) has the layouts, and
-//! [`dequant`](super::dequant) is the way back.
+//! Blocks with one scale are in `quantise_blocks.rs`, those of 256 elements in `quantise_k.rs`.
+//! [`formulas`](super::formulas) has the layouts, and [`dequant`](super::dequant) is the way back.
 
 use half::{bf16, f16};
 use rayon::prelude::*;

@@ -36,9 +36,9 @@ pub struct Constants {
     pub origin: f32,
 }
 
-/// Appends one step of a tensor. A matrix has the slots `row_var` [rows] and `col_var` [cols], a
-/// vector, which is a matrix of one row, the slot `variance` [cols]. `clipping[1]` multiplies the
-/// gradients on the device.
+/// Appends one step of a tensor. A matrix has the slots `row_var` `[rows]` and `col_var` `[cols]`; a
+/// vector, which is a matrix of one row, has the slot `variance` `[cols]`. `clipping[1]` multiplies
+/// the gradients on the device.
 pub fn update(
     rec: &mut Recording,
     [values, grads]: [&Tensor; 2],

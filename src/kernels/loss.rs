@@ -348,7 +348,7 @@ pub fn cross_entropy<'a>(
     Ok((vec![sum(rec, "loss", &losses, scale)], op))
 }
 
-/// −log softmax(logits_i)[label_i] of each row `[n]`, without gradients. The arguments and errors
+/// `-log softmax(logits_i)[label_i]` of each row `[n]`, without gradients. The arguments and errors
 /// are those of [`cross_entropy`].
 pub fn row_losses<'a>(
     rec: &mut Recording,
