@@ -5,6 +5,7 @@
 //! name with dashes, and `-h` shows the first paragraph of the field's documentation.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,13 @@ pub struct TrainJob {
     /// Modules to train and save whole beside the adapter, such as embed_tokens,lm_head
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
     pub modules_to_save: Vec<String>,
+    /// Rank of the modules whose path, or end of it, a regular expression matches, such as
+    /// down_proj=32 or layers\.0\..*=4; repeatable, the first match counts
+    #[arg(long, value_name = "REGEX=R", value_parser = parse_pattern::<usize>)]
+    pub rank_pattern: Vec<(String, usize)>,
+    /// Alpha of modules, in the same way
+    #[arg(long, value_name = "REGEX=A", value_parser = parse_pattern::<f64>)]
+    pub alpha_pattern: Vec<(String, f64)>,
     /// Scale a new adapter's output by alpha / √rank (rsLoRA)
     #[arg(long, action = ArgAction::SetTrue)]
     pub rslora: bool,
@@ -262,6 +270,8 @@ const DEFAULT: TrainJob = TrainJob {
     beta: None,
     rank: None,
     alpha: None,
+    rank_pattern: Vec::new(),
+    alpha_pattern: Vec::new(),
     dropout: None,
     targets: None,
     layers: None,
@@ -316,6 +326,14 @@ impl Default for TrainJob {
 fn parse_name(text: &str) -> std::result::Result<String, String> {
     let name = text.trim();
     if name.is_empty() { Err("expected names separated by commas".into()) } else { Ok(name.into()) }
+}
+
+/// Parses a pattern and its number.
+fn parse_pattern<T: FromStr>(text: &str) -> std::result::Result<(String, T), String> {
+    let expected = || format!("'{text}' is not a pattern and its number, such as down_proj=32");
+    let (pattern, number) = text.rsplit_once('=').ok_or_else(expected)?;
+    let number = number.trim().parse().map_err(|_| expected())?;
+    if pattern.is_empty() { Err(expected()) } else { Ok((pattern.into(), number)) }
 }
 
 /// Parses two numbers separated by a comma.

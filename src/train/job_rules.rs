@@ -163,6 +163,8 @@ impl TrainJob {
         let shape = [
             ("rank", self.rank.is_some()),
             ("alpha", self.alpha.is_some()),
+            ("rank_pattern", !self.rank_pattern.is_empty()),
+            ("alpha_pattern", !self.alpha_pattern.is_empty()),
             ("targets", self.targets.is_some()),
             ("layers", self.layers.is_some()),
             ("modules_to_save", !self.modules_to_save.is_empty()),
@@ -293,11 +295,14 @@ impl TrainJob {
             use_rslora: self.rslora,
             use_dora: self.dora,
             base_model: Some(self.model.clone()),
+            rank_pattern: self.rank_pattern.clone(),
+            alpha_pattern: self.alpha_pattern.clone(),
             ..AdapterConfig::new(r, self.alpha.unwrap_or(2.0 * r as f64), targets)
         };
         let checked = config.targets.check_every_name(model).and_then(|()| config.validate(model));
         checked.map_err(|e| {
-            let settings = "`rank`, `alpha`, `dropout`, `targets`, `layers`, `modules_to_save`";
+            let settings =
+                "`rank`, `alpha`, `rank_pattern`, `alpha_pattern`, `dropout`, `targets`, `layers`, `modules_to_save`";
             Error::usage(e.to_string()).context(settings)
         })?;
         Ok(config)

@@ -129,6 +129,16 @@ fn defaults_follow_the_method_and_the_rank() {
     let job = TrainJob { rank: Some(4), ..TrainJob::default() };
     let adapter = job.new_adapter(&config).unwrap();
     assert_eq!((adapter.r, adapter.alpha, adapter.modules(&config).unwrap().len()), (4, 8.0, 14));
+    let patterns = TrainJob {
+        rank_pattern: vec![("down_proj".into(), 2), (r"layers\.0\..*".into(), 8)],
+        alpha_pattern: vec![("down_proj".into(), 1.0)],
+        ..job.clone()
+    };
+    let modules = patterns.new_adapter(&config).unwrap().modules(&config).unwrap();
+    let of = |path: &str| modules.iter().find(|m| m.path == path).map(|m| (m.rank, m.scale)).unwrap();
+    assert_eq!(of("model.layers.0.mlp.down_proj"), (2, 0.5), "the first match counts");
+    assert_eq!(of("model.layers.0.self_attn.q_proj"), (8, 1.0));
+    assert_eq!(of("model.layers.1.self_attn.q_proj"), (4, 2.0));
     assert_eq!((adapter.use_rslora, adapter.use_dora, adapter.targets.ensure_weight_tying), (false, false, false));
     assert_eq!(job.learning_rate(), 2e-4);
     assert_eq!(TrainJob { method: Method::Full, ..TrainJob::default() }.learning_rate(), 2e-5);
