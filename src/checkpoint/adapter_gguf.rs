@@ -92,7 +92,7 @@ pub fn is_gguf(path: &Path) -> bool {
 /// Errors: not a LoRA adapter, another architecture, tensors that do not belong to the model, wrong
 /// shapes.
 pub fn read_gguf_adapter(path: &Path, model: &ModelConfig) -> Result<(Adapter, Metadata)> {
-    let read = || -> Result<Adapter> {
+    let read = || -> Result<(Adapter, Metadata)> {
         let gguf = Gguf::open(path)?;
         for (key, expected) in [("general.type", "adapter"), ("adapter.type", "lora")] {
             let found = gguf.metadata.str(key)?;
@@ -129,10 +129,9 @@ pub fn read_gguf_adapter(path: &Path, model: &ModelConfig) -> Result<(Adapter, M
         }
         let n = gguf.tensors().count();
         crate::ensure!(known == n && n > 0, "{} of {n} tensors do not belong to this model", n - known);
-        Ok(Adapter { config: config_of(&pairs, alpha, model)?, pairs, saved: vec![] })
+        Ok((Adapter { config: config_of(&pairs, alpha, model)?, pairs, saved: vec![] }, gguf.metadata))
     };
-    let adapter = read().with_context(|| format!("adapter {}", path.display()))?;
-    Ok((adapter, Gguf::open(path)?.metadata))
+    read().with_context(|| format!("adapter {}", path.display()))
 }
 
 /// PEFT's configuration of these pairs.

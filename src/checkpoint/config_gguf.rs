@@ -136,11 +136,24 @@ fn score_scale(keys: &Keys, family: &Family, head_dim: usize, hidden_of_head: us
     {
         return Ok(scale);
     }
-    // llama.cpp's converter drops Gemma's `query_pre_attn_scalar`. It is the head size, except in
-    // the 27B model.
-    let is_27b =
-        matches!(family.score_scale, ScoreScale::InverseRoot(..)) && keys.size("block_count")? == GEMMA_27B_LAYERS;
-    Ok(1.0 / (if is_27b { hidden_of_head } else { head_dim } as f64).sqrt())
+    Ok(usual_scale(family, keys.size("block_count")?, head_dim, hidden_of_head))
+}
+
+/// The factor of attention scores that llama.cpp takes by itself. Its converter drops Gemma's
+/// `query_pre_attn_scalar`, which is the head size, except in the 27B model.
+pub(super) fn usual_scale(family: &Family, n_layers: usize, head_dim: usize, hidden_of_head: usize) -> f64 {
+    let is_27b = matches!(family.score_scale, ScoreScale::InverseRoot(..)) && n_layers == GEMMA_27B_LAYERS;
+    1.0 / (if is_27b { hidden_of_head } else { head_dim } as f64).sqrt()
+}
+
+/// Whether each layer of a family with unrotated layers rotates, where the file does not say.
+pub(super) fn usual_rotation(n_layers: usize) -> Vec<bool> {
+    (1..=n_layers).map(|i| i % UNROTATED_EVERY != 0).collect()
+}
+
+/// Whether each of the layers has a window, all but every n-th.
+pub(super) fn usual_windows(n_layers: usize, n: usize) -> Vec<bool> {
+    (0..n_layers).map(|i| n == 0 || (i + 1) % n != 0).collect()
 }
 
 /// The window of each layer.
@@ -150,12 +163,11 @@ fn windows(keys: &Keys, family: &Family, n_layers: usize, max_positions: usize) 
         return Ok(vec![None; n_layers]);
     }
     let pattern = "attention.sliding_window_pattern";
-    let every = |n: usize| (0..n_layers).map(|i| n == 0 || (i + 1) % n != 0).collect();
     let slides: Vec<bool> = match (keys.flags(pattern, n_layers)?, family.windows) {
         (Some(flags), _) => flags,
-        (None, _) if keys.has(pattern) => every(keys.size(pattern)?),
+        (None, _) if keys.has(pattern) => usual_windows(n_layers, keys.size(pattern)?),
         (None, Windows::EveryLayer) => vec![true; n_layers],
-        (None, Windows::Pattern { every: n, .. }) => every(n),
+        (None, Windows::Pattern { every: n, .. }) => usual_windows(n_layers, n),
         (None, _) if window >= max_positions => vec![false; n_layers],
         (None, _) => crate::bail!(
             "{}: the file does not say which layers have the window of {window} tokens; expected {}, or no window",
@@ -169,8 +181,7 @@ fn windows(keys: &Keys, family: &Family, n_layers: usize, max_positions: usize) 
 /// Whether each layer rotates queries and keys.
 fn rotates(keys: &Keys, family: &Family, n_layers: usize) -> Result<Vec<bool>> {
     if family.unrotated_layers {
-        let regular = || (1..=n_layers).map(|i| i % UNROTATED_EVERY != 0).collect();
-        return Ok(keys.flags("attention.rope_pattern", n_layers)?.unwrap_or_else(regular));
+        return Ok(keys.flags("attention.rope_pattern", n_layers)?.unwrap_or_else(|| usual_rotation(n_layers)));
     }
     // In Granite's files this key says whether there is a rotation at all.
     let finetuned = keys.full("rope.scaling.finetuned");

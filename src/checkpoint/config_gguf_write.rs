@@ -3,6 +3,7 @@
 //! [`config_gguf`](super::config_gguf) and `rope_gguf.rs` read the keys back. A setting for which the
 //! format has no key is an error.
 
+use super::config_gguf::{usual_rotation, usual_scale, usual_windows};
 use super::families::{self, ScoreScale, Windows};
 use crate::error::Result;
 use crate::formats::gguf::{Metadata, Value};
@@ -42,10 +43,9 @@ pub fn ignored_by_llama_cpp(config: &ModelConfig) -> Vec<&'static str> {
     if has_windows && !matches!(family.windows, Windows::Pattern { .. }) {
         ignored.push("the sliding windows: longer texts differ");
     }
-    let usual = 1.0 / (config.head_dim as f64).sqrt();
-    let scales = |of: f64| config.layers.iter().all(|layer| (layer.scale - of).abs() <= 1e-6 * of);
-    let of_27b = 1.0 / ((config.hidden / config.n_heads.max(1)) as f64).sqrt();
-    if matches!(family.score_scale, ScoreScale::InverseRoot(..)) && !scales(usual) && !scales(of_27b) {
+    let usual = usual_scale(family, config.n_layers(), config.head_dim, config.hidden / config.n_heads);
+    let is_usual = config.layers.iter().all(|layer| (layer.scale - usual).abs() <= 1e-6 * usual);
+    if matches!(family.score_scale, ScoreScale::InverseRoot(..)) && !is_usual {
         ignored.push("the scale of attention scores");
     }
     if switches(config).iter().any(|(key, _)| *key == "attention.rope_pattern") {
@@ -85,7 +85,7 @@ fn switches(config: &ModelConfig) -> Vec<Pair> {
         // llama.cpp knows the usual pattern of these families, and some of its versions refuse the key.
         let is_usual = match family.windows {
             Windows::EveryLayer => slides.iter().all(|slides| *slides),
-            Windows::Pattern { every, .. } => slides.iter().zip(1..).all(|(slides, n)| *slides == (n % every != 0)),
+            Windows::Pattern { every, .. } => slides == usual_windows(slides.len(), every),
             _ => false,
         };
         if !is_usual {
@@ -109,9 +109,9 @@ fn switches(config: &ModelConfig) -> Vec<Pair> {
     if let Some(softcap) = config.logit_softcap {
         pairs.push(("final_logit_softcapping", Value::F64(softcap)));
     }
-    let rotates = config.layers.iter().map(|layer| layer.rope.is_some());
-    if family.unrotated_layers && rotates.clone().zip(1..).any(|(rotates, n)| rotates != (n % 4 != 0)) {
-        pairs.push(("attention.rope_pattern", Value::Array(rotates.map(Value::Bool).collect())));
+    let rotates: Vec<bool> = config.layers.iter().map(|layer| layer.rope.is_some()).collect();
+    if family.unrotated_layers && rotates != usual_rotation(rotates.len()) {
+        pairs.push(("attention.rope_pattern", Value::Array(rotates.into_iter().map(Value::Bool).collect())));
     }
     pairs
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use super::amounts::size;
 use super::args::DeviceArgs;
 use super::interrupt;
 use super::output::{note, print_line, shell_word};
@@ -60,11 +61,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 fn report(args: &ExportArgs, done: &Exported) -> Result<()> {
     let (job, c) = (&args.job, &done.comparison);
     print_line(&format!(
-        "wrote {} ({}, {}, {:.1} MiB)",
+        "wrote {} ({}, {}, {})",
         job.out.display(),
         job.to.name(),
         done.kind.name(),
-        done.bytes as f64 / f64::from(1 << 20)
+        size(done.bytes)
     ))?;
     print_line(&format!(
         "read back and compared with the model in memory on {} tokens: KL {:.2e} nats a token (at most {:.0e}), largest \

@@ -103,7 +103,7 @@ fn verified(
         _ => ModelFiles::open(&path.to_string_lossy(), None)?,
     };
     crate::ensure!(written.recorded == files.recorded, "the recorded attention reads back as another one");
-    same_text(files, &written, job.text.as_deref())?;
+    same_text(files, &written, ids, job.text.as_deref())?;
     let lost = lost_ends(files, &written);
     if !lost.is_empty() {
         observer.note(&format!("the export has no place for these tokens that end a text: {lost:?}"));

@@ -52,7 +52,8 @@ impl Trainer {
         let mut all = Vec::new();
         for &batch in &batches {
             let chunks = self.shorter_chunks(Batch::largest(examples, batch.limit, usize::MAX).ids.len());
-            for recompute in [self.job.recompute, true] {
+            let own = (!self.job.recompute).then_some(false);
+            for recompute in own.into_iter().chain([true]) {
                 all.extend(chunks.iter().map(|&chunk| Settings { recompute, chunk, batch, max_length: None }));
             }
         }
