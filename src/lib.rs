@@ -26,6 +26,7 @@ pub mod nn;
 pub mod optim;
 pub mod plot;
 pub mod real;
+pub mod simd;
 mod small_file;
 pub mod study;
 pub mod tensor;

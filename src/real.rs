@@ -53,10 +53,14 @@ pub trait Real:
     fn max(self, other: Self) -> Self;
     /// The smaller of two numbers.
     fn min(self, other: Self) -> Self;
+    /// The slice itself if the type is f32: for code that only f32 has.
+    fn as_f32(slice: &[Self]) -> Option<&[f32]>;
+    /// [`Real::as_f32`] of a mutable slice.
+    fn as_f32_mut(slice: &mut [Self]) -> Option<&mut [f32]>;
 }
 
 macro_rules! real {
-    ($t:ident, $exp:path) => {
+    ($t:ident, $exp:path, $as_f32:expr, $as_f32_mut:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -94,11 +98,19 @@ macro_rules! real {
             fn min(self, other: Self) -> Self {
                 $t::min(self, other)
             }
+            #[inline(always)]
+            fn as_f32(slice: &[Self]) -> Option<&[f32]> {
+                $as_f32(slice)
+            }
+            #[inline(always)]
+            fn as_f32_mut(slice: &mut [Self]) -> Option<&mut [f32]> {
+                $as_f32_mut(slice)
+            }
         }
     };
 }
-real!(f32, exp_f32);
-real!(f64, f64::exp);
+real!(f32, exp_f32, Some, Some);
+real!(f64, f64::exp, |_| None, |_| None);
 
 /// e^x in f32 to about one unit in the last place. The code is branch-free, so the compiler
 /// vectorises it.

@@ -15,7 +15,7 @@ use crate::gpu::{
 };
 use crate::kernels::product::{View, product};
 use crate::kernels::rows::{dot, for_rows};
-use crate::kernels::simd::vectorised;
+use crate::simd::vectorised;
 use crate::tensor::Tensor;
 use crate::{params, wgsl};
 

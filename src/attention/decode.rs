@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::Heads;
+use super::decode_vectors;
 use super::reference::{Keys, Shape};
 use super::shared::{Keys as CacheKeys, QUERY_TILE, TILES};
 use super::tiles::{LANES, QueryTile, UNLIMITED};
@@ -14,8 +15,8 @@ use super::work::query_tile_work;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
 use crate::kernels::case::{Case, Input, Tolerance, frozen};
 use crate::kernels::parts::REDUCE;
-use crate::kernels::rows::{SUM_LANES, row_max, row_sum, total};
-use crate::kernels::simd::vectorised;
+use crate::kernels::rows::{row_max, row_sum};
+use crate::simd::vectorised;
 use crate::tensor::{Format, Tensor};
 use crate::{params, wgsl};
 
@@ -113,34 +114,17 @@ fn decode_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Channels that `mix` processes together.
-const WIDTH: usize = 16;
-/// Keys that `mix` accumulates before it writes the sums back to memory.
-const BLOCK: usize = 8;
-
-vectorised! {
-    /// out[h, k] = scale · q[h] · key k of the head's group, for `n` rows of kv. Rows of out are
-    /// `out_row` apart.
-    fn scores<T: Real>(q: &[T], kv: &[T], n: usize, shape: Shape, scale: T, out: &mut [T], out_row: usize) {
-        let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
-        for k in 0..n {
-            for kv_head in 0..shape.n_kv_heads {
-                let (key, key_rest) = kv[k * cols + kv_head * dim..][..dim].as_chunks::<SUM_LANES>();
-                for h in kv_head * group..(kv_head + 1) * group {
-                    let (query, query_rest) = q[h * dim..][..dim].as_chunks::<SUM_LANES>();
-                    let mut lanes = [T::ZERO; SUM_LANES];
-                    for c in 0..query.len() {
-                        for l in 0..SUM_LANES {
-                            lanes[l] += query[c][l] * key[c][l];
-                        }
-                    }
-                    let mut sum = total(lanes);
-                    for c in 0..query_rest.len() {
-                        sum += query_rest[c] * key_rest[c];
-                    }
-                    out[h * out_row + k] = scale * sum;
-                }
-            }
+/// out[h, k] = scale · q[h] · key k of the head's group, for `n` rows of kv. Rows of out are
+/// `out_row` apart.
+fn scores<T: Real>(q: &[T], kv: &[T], n: usize, shape: Shape, scale: T, out: &mut [T], out_row: usize) {
+    if let (Some(q), Some(kv), Some(out)) = (T::as_f32(q), T::as_f32(kv), T::as_f32_mut(out)) {
+        return decode_vectors::scores(q, kv, n, shape, scale.to_f32(), out, out_row);
+    }
+    let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
+    for k in 0..n {
+        for h in 0..shape.n_heads {
+            let key = &kv[k * cols + h / group * dim..][..dim];
+            out[h * out_row + k] = scale * q[h * dim..][..dim].iter().zip(key).map(|(&q, &k)| q * k).sum();
         }
     }
 }
@@ -156,36 +140,17 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// out[h] += Σ_k weights[h, k] · value k of the head's group, over `n` rows of kv. Rows of
-    /// weights are `weight_row` apart.
-    fn mix<T: Real>(weights: &[T], weight_row: usize, kv: &[T], n: usize, shape: Shape, out: &mut [T]) {
-        let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
-        let whole = dim / WIDTH * WIDTH;
-        let mut first = 0;
-        while first < n {
-            let end = if first + BLOCK < n { first + BLOCK } else { n };
-            for h in 0..shape.n_heads {
-                let values = &kv[(shape.n_kv_heads + h / group) * dim..];
-                let weights = &weights[h * weight_row..];
-                let (sums, rest) = out[h * dim..][..dim].as_chunks_mut::<WIDTH>();
-                for c in 0..sums.len() {
-                    let mut lanes = sums[c];
-                    for k in first..end {
-                        let value = &values[k * cols + c * WIDTH..][..WIDTH];
-                        for l in 0..WIDTH {
-                            lanes[l] += weights[k] * value[l];
-                        }
-                    }
-                    sums[c] = lanes;
-                }
-                for c in 0..rest.len() {
-                    for k in first..end {
-                        rest[c] += weights[k] * values[k * cols + whole + c];
-                    }
-                }
-            }
-            first = end;
+/// out[h] += Σ_k weights[h, k] · value k of the head's group, over `n` rows of kv. Rows of weights
+/// are `weight_row` apart.
+fn mix<T: Real>(weights: &[T], weight_row: usize, kv: &[T], n: usize, shape: Shape, out: &mut [T]) {
+    if let (Some(weights), Some(kv), Some(out)) = (T::as_f32(weights), T::as_f32(kv), T::as_f32_mut(out)) {
+        return decode_vectors::mix(weights, weight_row, kv, n, shape, out);
+    }
+    let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
+    for (h, out) in out.chunks_exact_mut(dim).enumerate() {
+        for k in 0..n {
+            let value = &kv[k * cols + (shape.n_kv_heads + h / group) * dim..][..dim];
+            out.iter_mut().zip(value).for_each(|(out, &v)| *out += weights[h * weight_row + k] * v);
         }
     }
 }

@@ -14,6 +14,7 @@ mod cache_step;
 mod chunk_tables;
 mod config;
 mod decode;
+mod decode_vectors;
 mod layout;
 mod move_rows;
 mod reference;

@@ -1,21 +1,37 @@
-//! Unpacks packed weights on the CPU, for the kernel references.
+//! Packed weights on the CPU: the blocks of each format, unpacked in vectors.
 //!
-//! [`formulas`] has the formula for a run of [`RUN`] elements. This file
-//! dispatches on the format. `kernels/weights.rs` computes matrix products from the unpacked runs.
+//! [`formulas`](super::formulas) has the formula of each format. This file declares the formats'
+//! types, unpacks whole blocks, and dispatches on the format. `kernels/few_rows.rs` multiplies
+//! without storing what is unpacked.
 
 use super::format::Format;
-use super::formulas;
-pub use super::formulas::RUN;
 use super::weight_formats::{BlockLayout, quantised_formats};
+use crate::simd::{LANES, Lanes, widest};
 
-/// A packed format with blocks of `WORDS` words.
-pub trait Blocks<const WORDS: usize> {
-    /// Runs per block.
-    const RUNS: usize;
+/// Elements per run: the unit of unpacking.
+pub const RUN: usize = 2 * LANES;
 
-    /// Unpacks run `run` of a block.
-    fn unpack(block: &[u32; WORDS], run: usize) -> [f32; RUN];
+/// What is done with the runs of a block.
+pub trait Runs<L: Lanes> {
+    /// Takes the elements of a run of the block, two vectors.
+    fn take(&mut self, lanes: L, run: usize, w: [L::F; 2]);
 }
+
+/// A packed format with blocks of `WORDS` words and `RUNS` runs.
+pub trait Blocks<const WORDS: usize, const RUNS: usize> {
+    /// The factors of a block as f32. They are computed for several blocks before the elements of
+    /// any, which keeps the conversions out of the inner loop.
+    type Head: Copy + Default;
+
+    /// The head of a block.
+    fn head<L: Lanes>(lanes: L, block: &[u32; WORDS]) -> Self::Head;
+
+    /// Unpacks a block and passes on its runs.
+    fn each<L: Lanes, R: Runs<L>>(lanes: L, head: &Self::Head, block: &[u32; WORDS], runs: &mut R);
+}
+
+/// Heads that are computed at a time.
+pub const HEADS: usize = 16;
 
 /// Declares one type per quantised format, for functions that are generic over formats.
 macro_rules! block_types {
@@ -24,18 +40,10 @@ macro_rules! block_types {
             #[doc = concat!("Blocks of ggml's ", stringify!($dtype), ".")]
             pub struct $format;
 
-            impl Blocks<{ Format::$format.block_words() }> for $format {
-                const RUNS: usize = {
-                    let layout = BlockLayout { $($layout)* };
-                    assert!(layout.elements.is_multiple_of(RUN) && layout.gap_at <= layout.bytes);
-                    layout.elements / RUN
-                };
-
-                #[inline(always)]
-                fn unpack(block: &[u32; Format::$format.block_words()], run: usize) -> [f32; RUN] {
-                    formulas::$name(block, run)
-                }
-            }
+            const _: () = {
+                let layout = BlockLayout { $($layout)* };
+                assert!(layout.elements.is_multiple_of(RUN) && layout.gap_at <= layout.bytes);
+            };
         )*
     };
 }
@@ -45,69 +53,103 @@ quantised_formats!(block_types!());
 /// Blocks of 16 words with two bfloat16 each.
 pub struct Bf16;
 
-impl Blocks<16> for Bf16 {
-    const RUNS: usize = 1;
-
-    #[inline(always)]
-    fn unpack(block: &[u32; 16], _: usize) -> [f32; RUN] {
-        formulas::bf16(block)
-    }
-}
-
 /// Blocks of 16 words with two half floats each.
 pub struct F16;
 
-impl Blocks<16> for F16 {
-    const RUNS: usize = 1;
+/// Blocks of 32 plain f32.
+pub struct F32;
 
-    #[inline(always)]
-    fn unpack(block: &[u32; 16], _: usize) -> [f32; RUN] {
-        formulas::f16(block)
-    }
-}
-
-/// Calls a function that is generic over number type, block words and packed format, with the given
-/// format.
+/// Calls a function that is generic over block words, runs and format, with the given format. What
+/// stands in brackets is passed as further generic arguments.
 macro_rules! by_format {
-    ((@ $format:expr, $number:ty, $function:ident, $args:tt)
+    ((@ $format:expr, $function:ident, $more:tt, $args:tt)
         $($dtype:ident $variant:ident $name:ident { $($layout:tt)* })*) => {
         match $format {
-            Format::F32 => unreachable!("f32 weights are not packed"),
-            Format::Bf16 => by_format!(@call $function, $number, 16, Bf16, $args),
-            Format::F16 => by_format!(@call $function, $number, 16, F16, $args),
+            Format::F32 => by_format!(@call $function, 32, 1, F32, $more, $args),
+            Format::Bf16 => by_format!(@call $function, 16, 1, Bf16, $more, $args),
+            Format::F16 => by_format!(@call $function, 16, 1, F16, $more, $args),
             $(Format::$variant => {
-                by_format!(@call $function, $number, { Format::$variant.block_words() }, $variant, $args)
+                by_format!(
+                    @call $function, { Format::$variant.block_words() },
+                    { Format::$variant.block_len() / $crate::formats::blocks::RUN }, $variant, $more, $args
+                )
             })*
         }
     };
-    (@call $function:ident, $number:ty, $words:expr, $blocks:ident, ($($arg:expr),*)) => {
-        $function::<$number, { $words }, $crate::formats::blocks::$blocks>($($arg),*)
+    (@call $function:ident, $words:expr, $runs:expr, $blocks:ident, [$($more:tt)*], ($($arg:expr),*)) => {
+        $function::<{ $words }, { $runs }, $crate::formats::blocks::$blocks $($more)*>($($arg),*)
     };
-    ($format:expr, $number:ty, $function:ident($($arg:expr),*)) => {
-        $crate::formats::weight_formats::quantised_formats!(by_format!(@ $format, $number, $function, ($($arg),*)))
+    ($format:expr, $function:ident $([$($more:tt)*])? ($($arg:expr),*)) => {
+        $crate::formats::weight_formats::quantised_formats!(
+            by_format!(@ $format, $function, [$($(, $more)*)?], ($($arg),*))
+        )
     };
 }
 pub(crate) use by_format;
 
+/// Stores runs in memory.
+struct Store<'a> {
+    out: &'a mut [[f32; RUN]],
+}
+
+impl<L: Lanes> Runs<L> for Store<'_> {
+    #[inline(always)]
+    fn take(&mut self, lanes: L, run: usize, w: [L::F; 2]) {
+        let (vectors, _) = self.out[run].as_chunks_mut::<LANES>();
+        for h in 0..2 {
+            lanes.store(w[h], &mut vectors[h]);
+        }
+    }
+}
+
+widest! {
+    /// Unpacks whole blocks.
+    fn unpack_blocks[const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RUNS>]<WORDS, RUNS, B>(
+        lanes: L, words: &[u32], out: &mut [f32]
+    ) {
+        let (blocks, out) = (words.as_chunks::<WORDS>().0, out.as_chunks_mut::<RUN>().0);
+        let mut heads = [B::Head::default(); HEADS];
+        for (blocks, out) in blocks.chunks(HEADS).zip(out.chunks_mut(HEADS * RUNS)) {
+            let count = out.len() / RUNS; // there may be more words
+            for i in 0..count {
+                heads[i] = B::head(lanes, &blocks[i]);
+            }
+            for i in 0..count {
+                B::each(lanes, &heads[i], &blocks[i], &mut Store { out: &mut out[i * RUNS..(i + 1) * RUNS] });
+            }
+        }
+    }
+}
+
+/// Unpacks the first `out.len()` elements of a packed tensor, which are whole blocks. Blocks of
+/// 16-bit formats have 32 elements here.
+pub fn unpack(format: Format, words: &[u32], out: &mut [f32]) {
+    by_format!(format, unpack_blocks(words, out))
+}
+
+/// Elements of the largest block.
+const MOST: usize = 256;
+
 /// Unpacks elements `from..` of a packed tensor, one by one. For code where vectorising is not
 /// worth it.
 pub fn unpack_from<T: From<f32> + Copy>(format: Format, words: &[u32], from: usize, out: &mut [T]) {
-    fn copy<T: From<f32> + Copy, const WORDS: usize, B: Blocks<WORDS>>(words: &[u32], from: usize, out: &mut [T]) {
-        let mut block = [0; WORDS];
-        let mut held = None;
-        let mut run = [0.0; RUN];
-        for (i, out) in (from..).zip(out) {
-            if held != Some(i / RUN) {
-                let part = &words[i / RUN / B::RUNS * WORDS..];
-                let n = part.len().min(WORDS); // 16-bit tensors may end inside a run
-                block[..n].copy_from_slice(&part[..n]);
-                run = B::unpack(&block, i / RUN % B::RUNS);
-                held = Some(i / RUN);
+    let len = format.block_len().max(RUN);
+    let n_words = format.n_words(len);
+    let (mut block, mut values) = ([0; RUN], [0.0; MOST]);
+    let mut held = None;
+    for (i, out) in (from..).zip(out) {
+        if held != Some(i / len) {
+            let words = &words[i / len * n_words..];
+            if words.len() >= n_words {
+                unpack(format, &words[..n_words], &mut values[..len]);
+            } else {
+                block[..words.len()].copy_from_slice(words); // tensors of plain elements may end inside a run
+                unpack(format, &block[..n_words], &mut values[..len]);
             }
-            *out = T::from(run[i % RUN]);
+            held = Some(i / len);
         }
+        *out = T::from(values[i % len]);
     }
-    by_format!(format, T, copy(words, from, out));
 }
 
 #[cfg(test)]

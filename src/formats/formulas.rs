@@ -1,230 +1,279 @@
-//! Formulas of packed weights: the elements of a run from the words of a block.
+//! Formulas of packed weights: the elements of a block from its words.
 //!
 //! Fields and order of operations are those of ggml (ggml-common.h). All scales are f16, except
-//! those of MXFP4. Each formula loops over fixed ranges and calls only inlined functions, so that the compiler
-//! vectorises it.
+//! those of MXFP4. Each formula is written once over [`Lanes`], and gives the same bits with all of
+//! them: in every quantised format all products are exact in f32, so there is at most one rounding.
 
-/// Elements per run: the unit of unpacking.
-pub const RUN: usize = 32;
+use super::blocks::{
+    Bf16, Blocks, F16, F32, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Runs,
+};
+use crate::simd::{LANES, Lanes};
 
-/// Converts an IEEE half float without branches; suits vectorised loops.
+/// `N` words of a block.
 #[inline(always)]
-pub fn half(bits: u32) -> f32 {
-    let (exponent, mantissa) = (bits & 0x7c00, bits & 0x3ff);
-    let normal = f32::from_bits(((bits & 0x7fff) << 13) + (112 << 23));
-    let subnormal = mantissa as i32 as f32 * f32::from_bits(103 << 23); // 2^-24
-    let special = f32::from_bits(0x7f80_0000 | mantissa << 13);
-    let magnitude = if exponent == 0 { subnormal } else { normal };
-    let magnitude = if exponent == 0x7c00 { special } else { magnitude };
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+fn part<const N: usize>(block: &[u32], at: usize) -> &[u32; N] {
+    block[at..].first_chunk().expect("a field lies within its block")
 }
 
-/// Same as `half` in fewer steps, but slow for subnormal numbers. For the scales of short blocks,
-/// which are rarely subnormal.
+/// w · factor for sixteen elements each.
 #[inline(always)]
-pub fn scale(bits: u32) -> f32 {
-    let magnitude = bits & 0x7fff;
-    let value = f32::from_bits(magnitude << 13) * f32::from_bits(239 << 23); // 2^112
-    let bits = value.to_bits() | (bits & 0x8000) << 16;
-    f32::from_bits(if magnitude < 0x7c00 { bits } else { bits | 0x7f80_0000 })
+fn scaled<L: Lanes>(l: L, w: [L::F; 2], factors: [f32; 2]) -> [L::F; 2] {
+    [l.mul(w[0], l.splat(factors[0])), l.mul(w[1], l.splat(factors[1]))]
 }
 
-/// The 16 bytes of four words.
+/// w · factor + offset for sixteen elements each.
 #[inline(always)]
-fn bytes(words: &[u32], at: usize) -> [u8; 16] {
-    bytemuck::cast([words[at].to_le(), words[at + 1].to_le(), words[at + 2].to_le(), words[at + 3].to_le()])
+fn shifted<L: Lanes>(l: L, w: [L::F; 2], factors: [f32; 2], offsets: [f32; 2]) -> [L::F; 2] {
+    let of = |h: usize| l.mul_add(w[h], l.splat(factors[h]), l.splat(offsets[h]));
+    [of(0), of(1)]
 }
 
-/// 16 words of two bfloat16.
-#[inline(always)]
-pub fn bf16(block: &[u32; 16]) -> [f32; RUN] {
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[2 * i] = f32::from_bits(block[i] << 16);
-        out[2 * i + 1] = f32::from_bits(block[i] & 0xffff_0000);
+/// Plain f32.
+impl Blocks<32, 1> for F32 {
+    type Head = ();
+
+    #[inline(always)]
+    fn head<L: Lanes>(_: L, _: &[u32; 32]) {}
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, (): &(), block: &[u32; 32], runs: &mut R) {
+        let vector = |at: usize| l.load(bytemuck::cast_ref(part::<LANES>(block, at)));
+        runs.take(l, 0, [vector(0), vector(LANES)]);
     }
-    out
 }
 
-/// 16 words of two half floats.
-#[inline(always)]
-pub fn f16(block: &[u32; 16]) -> [f32; RUN] {
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[2 * i] = half(block[i] & 0xffff);
-        out[2 * i + 1] = half(block[i] >> 16);
+/// Two bfloat16 a word.
+impl Blocks<16, 1> for Bf16 {
+    type Head = ();
+
+    #[inline(always)]
+    fn head<L: Lanes>(_: L, _: &[u32; 16]) {}
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, (): &(), block: &[u32; 16], runs: &mut R) {
+        runs.take(l, 0, [l.brain(part(block, 0)), l.brain(part(block, 8))]);
     }
-    out
+}
+
+/// Two half floats a word.
+impl Blocks<16, 1> for F16 {
+    type Head = ();
+
+    #[inline(always)]
+    fn head<L: Lanes>(_: L, _: &[u32; 16]) {}
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, (): &(), block: &[u32; 16], runs: &mut R) {
+        runs.take(l, 0, [l.halves(part(block, 0)), l.halves(part(block, 8))]);
+    }
 }
 
 /// d f16; 32 × i8 q: y = q·d.
-#[inline(always)]
-pub fn q8_0(block: &[u32; 9], _: usize) -> [f32; RUN] {
-    let (d, q) = (scale(block[0] & 0xffff), [bytes(block, 1), bytes(block, 5)]);
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = q[0][i] as i8 as f32 * d;
-        out[i + 16] = q[1][i] as i8 as f32 * d;
+impl Blocks<9, 1> for Q8_0 {
+    type Head = f32;
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 9]) -> f32 {
+        l.half_pair(block[0])[0]
     }
-    out
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 9], runs: &mut R) {
+        runs.take(l, 0, scaled(l, l.signed(l.bytes(part(block, 1))), [*d; 2]));
+    }
 }
 
 /// d f16; 16 bytes of two nibbles q (low: elements 0-15, high: 16-31): y = (q-8)·d.
-#[inline(always)]
-pub fn q4_0(block: &[u32; 5], _: usize) -> [f32; RUN] {
-    let (d, q) = (scale(block[0] & 0xffff), bytes(block, 1));
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = ((q[i] & 15) as f32 - 8.0) * d;
-        out[i + 16] = ((q[i] >> 4) as f32 - 8.0) * d;
+impl Blocks<5, 1> for Q4_0 {
+    type Head = f32;
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 5]) -> f32 {
+        l.half_pair(block[0])[0]
     }
-    out
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 5], runs: &mut R) {
+        let q = l.minus(l.nibbles(part(block, 1)), 8);
+        runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
+    }
 }
 
 /// d f16, m f16; nibbles q as in Q4_0: y = q·d + m.
-#[inline(always)]
-pub fn q4_1(block: &[u32; 5], _: usize) -> [f32; RUN] {
-    let (d, m, q) = (scale(block[0] & 0xffff), scale(block[0] >> 16), bytes(block, 1));
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = (q[i] & 15) as f32 * d + m;
-        out[i + 16] = (q[i] >> 4) as f32 * d + m;
-    }
-    out
-}
+impl Blocks<5, 1> for Q4_1 {
+    type Head = [f32; 2];
 
-/// Sixteen 5-bit numbers: the nibble of byte i at bit `shift`, with bit `from + i` of `high` as bit
-/// 4.
-#[inline(always)]
-fn five_bits(nibbles: &[u8; 16], shift: u32, high: u32, from: u32) -> [f32; 16] {
-    let mut out = [0.0; 16];
-    for i in 0..16 {
-        out[i] = ((nibbles[i] as u32 >> shift & 15) | (high >> (from + i as u32) & 1) << 4) as f32;
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 5]) -> [f32; 2] {
+        l.half_pair(block[0])
     }
-    out
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, &[d, m]: &[f32; 2], block: &[u32; 5], runs: &mut R) {
+        let (levels, q) = (l.levels(d, m), part(block, 1));
+        runs.take(l, 0, [l.low(levels, q), l.high(levels, q)]);
+    }
 }
 
 /// d f16; one word of fifth bits (bit i for element i); nibbles as in Q4_0: y = (q-16)·d with 5-bit
 /// q.
-#[inline(always)]
-pub fn q5_0(block: &[u32; 6], _: usize) -> [f32; RUN] {
-    let (d, high, nibbles) = (scale(block[0] & 0xffff), block[1], bytes(block, 2));
-    let q = [five_bits(&nibbles, 0, high, 0), five_bits(&nibbles, 4, high, 16)];
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = (q[0][i] - 16.0) * d;
-        out[i + 16] = (q[1][i] - 16.0) * d;
+impl Blocks<6, 1> for Q5_0 {
+    type Head = f32;
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 6]) -> f32 {
+        l.half_pair(block[0])[0]
     }
-    out
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 6], runs: &mut R) {
+        let q = l.or_shifted(l.nibbles(part(block, 2)), l.bits(block[1]), 4);
+        runs.take(l, 0, scaled(l, l.signed(l.minus(q, 16)), [*d; 2]));
+    }
 }
 
 /// d f16, m f16; fifth bits and nibbles as in Q5_0: y = q·d + m.
-#[inline(always)]
-pub fn q5_1(block: &[u32; 6], _: usize) -> [f32; RUN] {
-    let (d, m, high, nibbles) = (scale(block[0] & 0xffff), scale(block[0] >> 16), block[1], bytes(block, 2));
-    let q = [five_bits(&nibbles, 0, high, 0), five_bits(&nibbles, 4, high, 16)];
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = q[0][i] * d + m;
-        out[i + 16] = q[1][i] * d + m;
+impl Blocks<6, 1> for Q5_1 {
+    type Head = [f32; 2];
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 6]) -> [f32; 2] {
+        l.half_pair(block[0])
     }
-    out
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, &[d, m]: &[f32; 2], block: &[u32; 6], runs: &mut R) {
+        let q = l.or_shifted(l.nibbles(part(block, 2)), l.bits(block[1]), 4);
+        runs.take(l, 0, shifted(l, l.unsigned(q), [d; 2], [m; 2]));
+    }
 }
 
-/// Pair `j` of the eight 6-bit pairs (scale, min) in words 1 to 3 of a block. Bytes 0-3 hold the
-/// first four scales in their low six bits, bytes 4-7 the first four minima. The last four pairs
-/// have their low nibbles in bytes 8-11 and their top two bits in the top bits of bytes 0-7.
+/// d·scale and -dmin·min of the eight runs. Words 1 to 3 have eight 6-bit pairs (scale, min). Bytes
+/// 0-3 hold the first four scales in their low six bits, bytes 4-7 the first four minima. The last
+/// four pairs have their low nibbles in bytes 8-11 and their top two bits in the top bits of bytes
+/// 0-7.
 #[inline(always)]
-fn six_bit_pair(block: &[u32], j: usize) -> (u32, u32) {
-    let byte = |at: usize| block[1 + at / 4] >> (8 * (at % 4)) & 0xff;
-    if j < 4 {
-        return (byte(j) & 63, byte(j + 4) & 63);
-    }
-    let low = byte(j + 4);
-    ((low & 15) | (byte(j - 4) >> 6 << 4), (low >> 4) | (byte(j) >> 6 << 4))
+fn six_bit_pairs<L: Lanes>(l: L, block: &[u32]) -> [f32; LANES] {
+    let [d, dmin] = l.half_pair(block[0]);
+    let [scales, minima, last] = *part(block, 1);
+    let words = [
+        scales & 0x3f3f_3f3f,
+        last & 0x0f0f_0f0f | scales >> 2 & 0x3030_3030,
+        minima & 0x3f3f_3f3f,
+        last >> 4 & 0x0f0f_0f0f | minima >> 2 & 0x3030_3030,
+    ];
+    let factors = std::array::from_fn(|i| if i < 8 { d } else { -dmin });
+    let mut pairs = [0.0; LANES];
+    let [small, _] = l.unsigned(l.bytes(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]));
+    l.store(l.mul(small, l.load(&factors)), &mut pairs);
+    pairs
 }
 
 /// d f16, dmin f16; 12 bytes of eight 6-bit pairs (scale, min); 128 bytes of nibbles q.
 /// Run j: y = (d·scale_j)·q - dmin·min_j.
 /// Even runs are low nibbles; odd runs are the high nibbles of the same bytes.
-#[inline(always)]
-pub fn q4k(block: &[u32; 36], run: usize) -> [f32; RUN] {
-    let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
-    let (factor, min) = six_bit_pair(block, run);
-    let (factor, min) = (d * factor as f32, dmin * min as f32);
-    let (at, shift) = (4 + run / 2 * 8, 4 * (run % 2) as u32);
-    let q = [bytes(block, at), bytes(block, at + 4)];
-    let value = |q: u8| factor * (q as u32 >> shift & 15) as f32 - min;
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = value(q[0][i]);
-        out[i + 16] = value(q[1][i]);
+impl Blocks<36, 8> for Q4K {
+    type Head = [f32; LANES];
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 36]) -> [f32; LANES] {
+        six_bit_pairs(l, block)
     }
-    out
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, pairs: &[f32; LANES], block: &[u32; 36], runs: &mut R) {
+        for pair in 0..4 {
+            let run = 2 * pair;
+            let q = [part(block, 4 + 4 * run), part(block, 8 + 4 * run)];
+            let low = l.levels(pairs[run], pairs[8 + run]);
+            runs.take(l, run, [l.low(low, q[0]), l.low(low, q[1])]);
+            let high = l.levels(pairs[run + 1], pairs[9 + run]);
+            runs.take(l, run + 1, [l.high(high, q[0]), l.high(high, q[1])]);
+        }
+    }
 }
 
 /// d f16, dmin f16; pairs as in Q4_K; 32 bytes of fifth bits (bit j of each for run j); 128 bytes
 /// of nibbles as in Q4_K.
 /// Run j: y = (d·scale_j)·q - dmin·min_j with 5-bit q.
-#[inline(always)]
-pub fn q5k(block: &[u32; 44], run: usize) -> [f32; RUN] {
-    let (d, dmin) = (half(block[0] & 0xffff), half(block[0] >> 16));
-    let (factor, min) = six_bit_pair(block, run);
-    let (factor, min) = (d * factor as f32, dmin * min as f32);
-    let (at, shift) = (12 + run / 2 * 8, 4 * (run % 2) as u32);
-    let mut out = [0.0; RUN];
-    for h in 0..2 {
-        let (low, high) = (bytes(block, at + 4 * h), bytes(block, 4 + 4 * h));
-        for i in 0..16 {
-            let q = (low[i] as u32 >> shift & 15) | (high[i] as u32 >> run & 1) << 4;
-            out[16 * h + i] = factor * q as f32 - min;
+impl Blocks<44, 8> for Q5K {
+    type Head = [f32; LANES];
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 44]) -> [f32; LANES] {
+        six_bit_pairs(l, block)
+    }
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, pairs: &[f32; LANES], block: &[u32; 44], runs: &mut R) {
+        let fifth = l.bytes(part(block, 4));
+        for run in 0..8 {
+            let nibbles = l.field(l.bytes(part(block, 12 + run / 2 * 8)), 4 * (run as u32 % 2), 15);
+            let q = l.or_shifted(nibbles, l.field(fifth, run as u32, 1), 4);
+            runs.take(l, run, shifted(l, l.unsigned(q), [pairs[run]; 2], [pairs[8 + run]; 2]));
         }
     }
-    out
 }
 
 /// 128 bytes of low nibbles; 64 bytes of high bit pairs; 16 × i8 scale; d f16:
 /// y = (d·scale)·(q-32).
 /// Each half of 128 elements has four runs. Run r takes nibble r/2 of byte (r%2)·32+l and bit pair
 /// r of byte l. Every 16 elements share a scale.
-#[inline(always)]
-pub fn q6k(block: &[u32; 53], run: usize) -> [f32; RUN] {
-    let d = half(block[52] & 0xffff);
-    let (part, run) = (run / 4, run % 4);
-    let (low, high) = (part * 16 + run % 2 * 8, 32 + part * 8);
-    let (low_shift, high_shift) = ((run / 2 * 4) as u32, (run * 2) as u32);
-    let of_16 = |i: usize| {
-        let at = part * 8 + run * 2 + i;
-        d * (block[48 + at / 4] >> (8 * (at % 4))) as i8 as f32
-    };
-    let mut out = [0.0; RUN];
-    for h in 0..2 {
-        let (low, high, scale) = (bytes(block, low + 4 * h), bytes(block, high + 4 * h), of_16(h));
-        for i in 0..16 {
-            let q = (low[i] as u32 >> low_shift & 15) | ((high[i] as u32 >> high_shift & 3) << 4);
-            out[16 * h + i] = scale * (q as f32 - 32.0);
+impl Blocks<53, 8> for Q6K {
+    type Head = [f32; LANES];
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 53]) -> [f32; LANES] {
+        let [a, b, c, d] = *part(block, 48);
+        let [scales, _] = l.signed(l.bytes(&[a, b, c, d, 0, 0, 0, 0]));
+        let mut factors = [0.0; LANES];
+        l.store(l.mul(scales, l.splat(l.half_pair(block[52])[0])), &mut factors);
+        factors
+    }
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 53], runs: &mut R) {
+        for half in 0..2 {
+            let high = l.bytes(part(block, 32 + half * 8));
+            for r in 0..4 {
+                let low = l.bytes(part(block, half * 16 + r % 2 * 8));
+                let nibbles = l.field(low, r as u32 / 2 * 4, 15);
+                let q = l.minus(l.or_shifted(nibbles, l.field(high, 2 * r as u32, 3), 4), 32);
+                let run = 4 * half + r;
+                runs.take(l, run, scaled(l, l.signed(q), [factors[2 * run], factors[2 * run + 1]]));
+            }
         }
     }
-    out
 }
 
 /// 16 bytes of two nibbles (scale: low, min: high); 64 bytes of bit pairs q; d f16, dmin f16.
 /// Each half of 128 elements has four runs of 32: run r takes bit pair r of the half's 32 bytes.
 /// Every 16 elements share a scale and a min: y = (d·scale)·q - dmin·min.
-#[inline(always)]
-pub fn q2k(block: &[u32; 21], run: usize) -> [f32; RUN] {
-    let (d, dmin) = (half(block[20] & 0xffff), half(block[20] >> 16));
-    let (at, shift) = (4 + run / 4 * 8, 2 * (run % 4) as u32);
-    let mut out = [0.0; RUN];
-    for h in 0..2 {
-        let pair = block[run / 2] >> (8 * (run % 2 * 2 + h)) & 0xff;
-        let (factor, min) = (d * (pair & 15) as f32, dmin * (pair >> 4) as f32);
-        let q = bytes(block, at + 4 * h);
-        for i in 0..16 {
-            out[16 * h + i] = factor * (q[i] as u32 >> shift & 3) as f32 - min;
+impl Blocks<21, 8> for Q2K {
+    /// d·scale, then -dmin·min.
+    type Head = [[f32; LANES]; 2];
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 21]) -> [[f32; LANES]; 2] {
+        let [d, dmin] = l.half_pair(block[20]);
+        let [scales, minima] = l.unsigned(l.nibbles(part(block, 0)));
+        let mut head = [[0.0; LANES]; 2];
+        l.store(l.mul(scales, l.splat(d)), &mut head[0]);
+        l.store(l.mul(minima, l.splat(-dmin)), &mut head[1]);
+        head
+    }
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, [scales, minima]: &[[f32; LANES]; 2], block: &[u32; 21], runs: &mut R) {
+        for half in 0..2 {
+            let pairs = l.bytes(part(block, 4 + half * 8));
+            for r in 0..4 {
+                let (run, q) = (4 * half + r, l.unsigned(l.field(pairs, 2 * r as u32, 3)));
+                let of = |x: &[f32; LANES]| [x[2 * run], x[2 * run + 1]];
+                runs.take(l, run, shifted(l, q, of(scales), of(minima)));
+            }
         }
     }
-    out
 }
 
 /// 32 bytes of third bits (bit j of each for run j); 64 bytes of bit pairs as in Q2_K; 16 6-bit
@@ -232,67 +281,69 @@ pub fn q2k(block: &[u32; 21], run: usize) -> [f32; RUN] {
 /// q.
 /// Scale s has its low bits in a nibble of byte s%8 (low for s < 8) and its high bits in bit pair
 /// s/4 of byte 8+s%4.
-#[inline(always)]
-pub fn q3k(block: &[u32; 28], run: usize) -> [f32; RUN] {
-    let d = half(block[27] & 0xffff);
-    let (at, shift) = (8 + run / 4 * 8, 2 * (run % 4) as u32);
-    let mut out = [0.0; RUN];
-    for h in 0..2 {
-        let s = 2 * run + h;
-        let low = block[24 + s / 4 % 2] >> (8 * (s % 4) + s / 8 * 4) & 15;
-        let high = block[26] >> (8 * (s % 4) + s / 4 * 2) & 3;
-        let factor = d * ((low | high << 4) as f32 - 32.0);
-        let (q, third) = (bytes(block, at + 4 * h), bytes(block, 4 * h));
-        for i in 0..16 {
-            let q = (q[i] as u32 >> shift & 3) | (third[i] as u32 >> run & 1) << 2;
-            out[16 * h + i] = factor * (q as f32 - 4.0);
+impl Blocks<28, 8> for Q3K {
+    type Head = [f32; LANES];
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 28]) -> [f32; LANES] {
+        let [a, b, high] = *part(block, 24);
+        let low = [a, b, a >> 4, b >> 4];
+        let words: [u32; 4] = std::array::from_fn(|i| low[i] & 0x0f0f_0f0f | (high >> (2 * i) & 0x0303_0303) << 4);
+        let [scales, _] = l.signed(l.minus(l.bytes(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]), 32));
+        let mut factors = [0.0; LANES];
+        l.store(l.mul(scales, l.splat(l.half_pair(block[27])[0])), &mut factors);
+        factors
+    }
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 28], runs: &mut R) {
+        let third = l.bytes(part(block, 0));
+        for half in 0..2 {
+            let pairs = l.bytes(part(block, 8 + half * 8));
+            for r in 0..4 {
+                let run = 4 * half + r;
+                let q = l.or_shifted(l.field(pairs, 2 * r as u32, 3), l.field(third, run as u32, 1), 2);
+                runs.take(l, run, scaled(l, l.signed(l.minus(q, 4)), [factors[2 * run], factors[2 * run + 1]]));
+            }
         }
     }
-    out
 }
 
 /// The levels of IQ4_NL.
-const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const LEVELS: [i8; LANES] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// d f16; nibbles as in Q4_0, each the number of a level: y = level·d.
-#[inline(always)]
-pub fn iq4nl(block: &[u32; 5], _: usize) -> [f32; RUN] {
-    let (d, q) = (scale(block[0] & 0xffff), bytes(block, 1));
-    levels(&LEVELS, &q, d)
+impl Blocks<5, 1> for Iq4Nl {
+    type Head = f32;
+
+    #[inline(always)]
+    fn head<L: Lanes>(l: L, block: &[u32; 5]) -> f32 {
+        l.half_pair(block[0])[0]
+    }
+
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 5], runs: &mut R) {
+        let levels = l.signed(l.lookup(&LEVELS, l.nibbles(part(block, 1))));
+        runs.take(l, 0, scaled(l, levels, [*d; 2]));
+    }
 }
 
 /// Twice the values of FP4 (sign, two exponent bits, one mantissa bit).
-const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+const FP4: [i8; LANES] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// One byte e; nibbles as in Q4_0, each an FP4 number v: y = 2v·2^(e-128).
-#[inline(always)]
-pub fn mxfp4(block: &[u32; 5], _: usize) -> [f32; RUN] {
-    let (e, q) = (block[0] & 0xff, bytes(block, 1));
-    let power = f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 });
-    levels(&FP4, &q, power)
-}
+impl Blocks<5, 1> for Mxfp4 {
+    type Head = f32;
 
-/// Sixteen bytes of two nibbles (low: elements 0-15, high: 16-31) looked up in a table, times d.
-#[inline(always)]
-fn levels(table: &[i8; 16], q: &[u8; 16], d: f32) -> [f32; RUN] {
-    let mut out = [0.0; RUN];
-    for i in 0..16 {
-        out[i] = table[(q[i] & 15) as usize] as f32 * d;
-        out[i + 16] = table[(q[i] >> 4) as usize] as f32 * d;
+    #[inline(always)]
+    fn head<L: Lanes>(_: L, block: &[u32; 5]) -> f32 {
+        let e = block[0] & 0xff;
+        f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 })
     }
-    out
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_half_float_is_itself() {
-        for bits in 0..=u16::MAX {
-            let (ours, theirs) = (half(u32::from(bits)), half::f16::from_bits(bits).to_f32());
-            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
-            assert_eq!(scale(u32::from(bits)).to_bits(), ours.to_bits(), "{bits:#x}");
-        }
+    #[inline(always)]
+    fn each<L: Lanes, R: Runs<L>>(l: L, power: &f32, block: &[u32; 5], runs: &mut R) {
+        let values = l.signed(l.lookup(&FP4, l.nibbles(part(block, 1))));
+        runs.take(l, 0, scaled(l, values, [*power; 2]));
     }
 }

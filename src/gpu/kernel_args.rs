@@ -11,12 +11,31 @@ pub struct KernelArgs<'a, T> {
     pub groups: [u32; 3],
     /// Values of the kernel's constants, in the order of its `constants`.
     pub constants: &'a [u32],
-    /// Scratch memory for the reference. It keeps the content and length that the previous call
-    /// left.
-    pub scratch: &'a RefCell<Vec<T>>,
+    /// Memory for intermediate values of the reference.
+    pub scratch: &'a Scratch<T>,
     pub(super) params: &'a [u8],
     pub(super) fields: &'static [Field],
     pub(super) args: Vec<Arg<'a, T>>,
+}
+
+/// Memory that references borrow for intermediate values, and that stays allocated between calls.
+pub struct Scratch<T>(RefCell<Vec<Vec<T>>>);
+
+impl<T: Real> Scratch<T> {
+    pub(super) fn new() -> Self {
+        Self(RefCell::new(Vec::new()))
+    }
+
+    /// Calls `f` with `len` elements, whose content is what an earlier call left. Calls may nest.
+    pub fn with<R>(&self, len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+        let mut held = self.0.borrow_mut().pop().unwrap_or_default();
+        if held.len() < len {
+            held.resize(len, T::ZERO);
+        }
+        let result = f(&mut held[..len]);
+        self.0.borrow_mut().push(held);
+        result
+    }
 }
 
 /// One bound buffer.

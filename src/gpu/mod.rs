@@ -30,7 +30,7 @@ pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
 pub use features::{Feature, Features};
 pub use kernel::{Access, Alternative, Binding, Dispatch, Expected, KernelDef, PartVariant, Shape, Source};
-pub use kernel_args::{Arg, KernelArgs};
+pub use kernel_args::{Arg, KernelArgs, Scratch};
 pub use open::{open_device, open_device_with, software_adapter};
 pub use params::{Field, Params, Scalar, StructDef, TableRow};
 pub use plan::Plan;

@@ -7,7 +7,7 @@
 use super::case::{Case, Input, Tolerance, random, real};
 use super::op::{Applied, Op};
 use super::rows::{for_row_pairs, for_rows};
-use super::simd::vectorised;
+use crate::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source, groups_for};
 use crate::tensor::{Format, Tensor};

@@ -14,7 +14,7 @@ use super::matmul::Rows;
 use super::op::Applied;
 use super::parts::TREE;
 use super::rows::{SUM_LANES, row_max};
-use super::simd::vectorised;
+use crate::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, DispatchView, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work};
 use crate::tensor::{Format, Tensor, copy_tensor};
@@ -86,7 +86,7 @@ fn distill_rows_reference<T: Real>(args: KernelArgs<'_, T>) {
 
 /// Σ exp(t - t_top) ((t - t_top) - (x - top) + shift), without tokens that the teacher rules out.
 /// Sums short runs in T and the runs in f64, as [`exp_sum`] does.
-#[allow(clippy::needless_range_loop)] // see simd.rs
+#[allow(clippy::needless_range_loop)] // see simd/vectorised.rs
 #[inline(always)]
 fn divergence_sum<T: Real>(row: &[T], teacher: &[T], [top, teacher_top, shift]: [T; 3]) -> T {
     let (xs, x_rest) = row.as_chunks::<SUM_LANES>();

@@ -14,7 +14,7 @@ use super::head::{Head, logits_into};
 use super::matmul::{Rows, matmul_nn, matmul_tn};
 use super::op::{Applied, Op};
 use super::rows::{SUM_LANES, for_rows, row_max};
-use super::simd::vectorised;
+use crate::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{
     Binding, KernelArgs, DispatchView, KernelDef, Kind, Params as _, Real, Recording, Span, Work, groups_for,
@@ -154,7 +154,7 @@ pub(super) fn exp_below<T: Real>(x: T, highest: T) -> T {
 
 /// Sum of the exponentials of a row. Short runs are summed in T and the runs in f64 for any T,
 /// because summing a vocabulary term by term in f32 would cost the loss two digits.
-#[allow(clippy::needless_range_loop)] // see simd.rs
+#[allow(clippy::needless_range_loop)] // see simd/vectorised.rs
 #[inline(always)]
 pub(super) fn exp_sum<T: Real>(row: &[T], highest: T) -> T {
     let (chunks, rest) = row.as_chunks::<SUM_LANES>();

@@ -1,15 +1,17 @@
 //! The CPU references of the matrix products.
 
-use std::cell::RefCell;
+use std::any::Any;
 
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 
+use super::few_rows::{MOST_ROWS, WholeRows, times_rows};
 use super::matmul_params::Params;
 use super::product::{View, product};
 use super::rows::dot;
 use super::weights::Packed;
-use crate::gpu::{Arg, KernelArgs, Real};
+use crate::formats::blocks::RUN;
+use crate::gpu::{Arg, KernelArgs, Real, Scratch};
 use crate::tensor::Format;
 
 /// Products with fewer multiplications run on one thread.
@@ -74,51 +76,79 @@ pub(super) fn nt<T: Real>(args: KernelArgs<'_, T>, format: Format) {
 }
 
 /// out [n] = x [k] wᵀ, w [n, k].
-pub(super) fn vector_nt<T: Real>(x: &[T], (w, format): (Arg<'_, T>, Format), out: &mut [T], scratch: &RefCell<Vec<T>>) {
+pub(super) fn vector_nt<T: Real>(x: &[T], (w, format): (Arg<'_, T>, Format), out: &mut [T], scratch: &Scratch<T>) {
     let [n, k] = [out.len(), x.len()].map(|n| n as u32);
     let p = Params { m: 1, n, k, a_stride: k, c_stride: n, alpha: 1.0, ..Params::zeroed() };
     let to = Operands { p, a: View::rows(x, x.len()), out };
     add_nt(to, Weight::new(w, format, 0), format, scratch);
 }
 
-fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, scratch: &RefCell<Vec<T>>) {
+fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, scratch: &Scratch<T>) {
     let [m, n, k] = [to.p.m, to.p.n, to.p.k].map(|x| x as usize);
+    let is_few = m <= MOST_ROWS;
+    if is_few && in_vectors(&mut to, &w, format, scratch) {
+        return;
+    }
+    let w_offset = to.p.w_offset as usize;
+    let mut panel = |row: usize, w: &[T]| match is_few {
+        true => dots(&mut to, w, row),
+        false => to.add(View::columns(w, k), [w.len() / k, k], [row, 0]),
+    };
     match w {
-        Weight::Plain(w) if m == 1 => one_row(&to.p, to.a.data, w, to.out),
-        Weight::Plain(w) => to.add(View::columns(w, k), [n, k], [0, 0]),
+        Weight::Plain(w) => panel(0, &w[..n * k]),
         Weight::Packed(words) => {
-            let w = Packed::new(words, format, to.p.w_offset as usize, k);
-            let (alpha, beta) = (T::of(to.p.alpha), T::of(to.p.beta));
-            if m == 1 && w.times_vector(to.a.data, &mut to.out[..n], alpha, beta) {
-                return;
-            }
-            w.for_panels(n, scratch, |row, panel| {
-                to.add(View::columns(panel, k), [panel.len() / k, k], [row, 0]);
-            });
+            Packed::new(words, format, w_offset, k).for_panels(n, scratch, panel);
         }
     }
 }
 
-/// The product of one token, as in decode. Reading the weight takes most of the time, and `gemm`
-/// would read it on one thread.
-fn one_row<T: Real>(p: &Params, x: &[T], w: &[T], out: &mut [T]) {
-    let (n, k, alpha, beta) = (p.n as usize, p.k as usize, T::of(p.alpha), T::of(p.beta));
-    let x = &x[..k];
-    let rows = |(out, w): (&mut [T], &[T])| {
-        for (out, row) in out.iter_mut().zip(w.chunks_exact(k)) {
-            let sum = alpha * dot(x, row);
-            *out = if beta == T::ZERO { sum } else { sum + beta * *out };
-        }
+/// The product of a few rows by [`times_rows`]. Returns false, and does nothing, unless numbers are
+/// f32 and rows are whole blocks and runs.
+fn in_vectors<T: Real>(to: &mut Operands<'_, T>, w: &Weight<'_, T>, format: Format, scratch: &Scratch<T>) -> bool {
+    let [m, n, k] = [to.p.m, to.p.n, to.p.k].map(|x| x as usize);
+    let rows = match w {
+        Weight::Plain(w) => T::as_f32(w).filter(|_| k.is_multiple_of(RUN)).map(|w| WholeRows {
+            words: bytemuck::cast_slice(w),
+            format,
+            k,
+        }),
+        Weight::Packed(words) => Packed::new(words, format, to.p.w_offset as usize, k).whole_rows(),
     };
-    if n * k <= PARALLEL_FROM {
-        return rows((&mut out[..n], w));
+    let of_f32 = (scratch as &dyn Any).downcast_ref::<Scratch<f32>>();
+    let (Some(rows), Some(scratch), Some(x), Some(out)) =
+        (rows, of_f32, T::as_f32(to.a.data), T::as_f32_mut(to.out))
+    else {
+        return false;
+    };
+    let x = View::rows(x, to.a.row);
+    times_rows(rows, x, [m, n], (out, to.p.c_stride as usize), [to.p.alpha, to.p.beta], scratch);
+    true
+}
+
+/// The products of each of a few rows with the rows of `w`, into the columns from `first` on. A row
+/// gets the same bits whatever the number of rows is.
+fn dots<T: Real>(to: &mut Operands<'_, T>, w: &[T], first: usize) {
+    let (k, n, alpha, beta) = (to.p.k as usize, w.len() / to.p.k as usize, T::of(to.p.alpha), T::of(to.p.beta));
+    for r in 0..to.p.m as usize {
+        let x = &to.a.data[r * to.a.row..][..k];
+        let rows = |(out, w): (&mut [T], &[T])| {
+            for (out, row) in out.iter_mut().zip(w.chunks_exact(k)) {
+                let sum = alpha * dot(x, row);
+                *out = if beta == T::ZERO { sum } else { sum + beta * *out };
+            }
+        };
+        let out = &mut to.out[r * to.p.c_stride as usize + first..][..n];
+        if n * k <= PARALLEL_FROM {
+            rows((out, w));
+        } else {
+            out.par_chunks_mut(ROWS).zip(w.par_chunks(ROWS * k)).for_each(rows);
+        }
     }
-    out[..n].par_chunks_mut(ROWS).zip(w.par_chunks(ROWS * k)).for_each(rows);
 }
 
 /// out = a w, w [k, n].
 pub(super) fn nn<T: Real>(args: KernelArgs<'_, T>, format: Format) {
-    let scratch: &RefCell<Vec<T>> = args.scratch;
+    let scratch: &Scratch<T> = args.scratch;
     let (mut to, w) = operands(args, format, false);
     let [n, k] = [to.p.n, to.p.k].map(|x| x as usize);
     match w {

@@ -7,6 +7,7 @@
 mod adafactor_kernels;
 mod arena_update;
 pub mod case;
+mod few_rows;
 mod hash;
 mod matmul_kernels;
 mod matmul_params;
@@ -15,7 +16,6 @@ pub mod op;
 pub mod parts;
 pub mod product;
 pub mod rows;
-pub mod simd;
 mod weights;
 
 /// Declares the families and gathers their kernels and cases.

@@ -72,9 +72,10 @@ fn reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
     let scratch = args.scratch;
     let [x, w, scale, out] = args.buffers();
     let (n, k) = (p.n as usize, p.k as usize);
-    let mut row = vec![T::ZERO; k];
-    normed(&x.real()[..k], scale.real(), T::of(p.eps), &mut row);
-    vector_nt(&row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], scratch);
+    scratch.with(k, |row| {
+        normed(&x.real()[..k], scale.real(), T::of(p.eps), row);
+        vector_nt(row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], scratch);
+    });
 }
 
 /// y = norm(x) wᵀ: x [1, in], scale [1, in], w [out, in] → [1, out]; norm is

@@ -14,7 +14,7 @@ use super::op::Applied;
 use super::parts::TREE;
 use super::reduce::column_sum;
 use super::rows::row_max;
-use super::simd::vectorised;
+use crate::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, DispatchView, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work};
 use crate::tensor::{Format, Tensor, copy_tensor};

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::vectorised;
+use crate::simd::vectorised;
 use crate::gpu::{Real, groups_for};
 
 /// References that process fewer elements run on one thread.
@@ -62,7 +62,7 @@ pub fn for_row_pairs<T: Send>(
 
 /// Sums the partial sums in order. Adding them by halves could lead the compiler to use shorter
 /// vectors in the preceding loop.
-#[allow(clippy::needless_range_loop)] // see simd.rs
+#[allow(clippy::needless_range_loop)] // see simd/vectorised.rs
 #[inline(always)]
 pub fn total<T: Real>(lanes: [T; SUM_LANES]) -> T {
     let mut sum = T::ZERO;
@@ -117,7 +117,7 @@ vectorised! {
 }
 
 /// The maximum of a row; a large negative number if it is empty.
-#[allow(clippy::needless_range_loop)] // see simd.rs
+#[allow(clippy::needless_range_loop)] // see simd/vectorised.rs
 #[inline(always)]
 pub fn row_max<T: Real>(row: &[T]) -> T {
     let (chunks, rest) = row.as_chunks::<SUM_LANES>();
@@ -143,7 +143,7 @@ fn larger<T: Real>(a: T, b: T) -> T {
 }
 
 /// Sum of a row.
-#[allow(clippy::needless_range_loop)] // see simd.rs
+#[allow(clippy::needless_range_loop)] // see simd/vectorised.rs
 #[inline(always)]
 pub fn row_sum<T: Real>(row: &[T]) -> T {
     let (chunks, rest) = row.as_chunks::<SUM_LANES>();

@@ -5,7 +5,7 @@ use super::case::{Case, Input, Tolerance, random, real, spiked};
 use super::op::{Applied, Op, when};
 use super::parts::REDUCE;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_max, row_shape, row_sum};
-use super::simd::vectorised;
+use crate::simd::vectorised;
 use crate::error::Result;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording};
 use crate::tensor::{Format, Tensor};

@@ -19,7 +19,7 @@ use super::host_memory::{check_host_memory, check_room, filled};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::buffer::Info;
 use crate::gpu::executor::check_span;
-use crate::gpu::kernel_args::{Arg, KernelArgs};
+use crate::gpu::kernel_args::{Arg, KernelArgs, Scratch};
 use crate::gpu::{
     Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
     Recording, Span, Timing,
@@ -73,7 +73,7 @@ pub struct CpuExecutor<T: Real> {
     limits: DeviceLimits,
     /// Whether transients start as NaN.
     poison: bool,
-    scratch: RefCell<Vec<T>>,
+    scratch: Scratch<T>,
     /// Bytes of free memory that a test simulates.
     pretended_bytes: Option<u64>,
     /// Recordings until a test's simulated device loss.
@@ -126,7 +126,7 @@ impl<T: Reference> CpuExecutor<T> {
             arena: Vec::new(),
             limits,
             poison: true,
-            scratch: RefCell::new(Vec::new()),
+            scratch: Scratch::new(),
             pretended_bytes: None,
             pretended_life: None,
             transient_peak_bytes: 0,
@@ -228,6 +228,43 @@ impl<T: Reference> CpuExecutor<T> {
         self.persistent.retain(|_, (info, _)| info.strong_count() > 0);
     }
 
+    fn run_here(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        self.check_life()?;
+        self.drop_dead();
+        let plan = Plan::new(recording);
+        self.check_planned(recording, &plan)?;
+        let mut last_use: HashMap<u64, usize> = HashMap::new();
+        for (i, command) in recording.commands().iter().enumerate() {
+            for (span, _) in command.uses() {
+                last_use.insert(span.buffer.id(), i);
+                if span.buffer.lifetime() == Lifetime::Persistent {
+                    self.ensure_persistent(&span.buffer)?;
+                }
+            }
+        }
+        let arena_len = n_elements(plan.peak_bytes());
+        let mut arena = self.take_arena(arena_len)?;
+        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, &self.scratch);
+        let mut timings = Vec::with_capacity(recording.commands().len());
+        for (i, command) in recording.commands().iter().enumerate() {
+            for (span, _) in command.uses() {
+                memory.begin(&span.buffer, self.poison)?;
+            }
+            let start = Instant::now();
+            memory.run(command);
+            timings.push(Timing { seconds: start.elapsed().as_secs_f64(), clock: Clock::Host });
+            for (span, _) in command.uses() {
+                if last_use[&span.buffer.id()] == i {
+                    memory.words.remove(&span.buffer.id());
+                }
+            }
+        }
+        self.keep_arena(arena, arena_len);
+        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
+        self.run_peak_bytes = self.run_peak_bytes.max(self.persistent_bytes() + plan.peak_bytes());
+        Ok(timings)
+    }
+
     fn with_storage<R>(&mut self, span: &Span, f: impl FnOnce(&mut Storage<T>) -> R) -> Result<R> {
         assert_eq!(
             span.buffer.lifetime(),
@@ -252,7 +289,7 @@ struct Memory<'a, T> {
     words: HashMap<u64, RefCell<Storage<T>>>,
     /// Transients of reals that a command has used, if they are poisoned.
     met: HashSet<u64>,
-    scratch: &'a RefCell<Vec<T>>,
+    scratch: &'a Scratch<T>,
 }
 
 /// Borrowed content of one span.
@@ -268,7 +305,7 @@ impl<'a, T: Reference> Memory<'a, T> {
         persistent: &'a HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>,
         plan: &'a Plan,
         mut arena: &'a mut [T],
-        scratch: &'a RefCell<Vec<T>>,
+        scratch: &'a Scratch<T>,
     ) -> Self {
         let mut slots = Vec::with_capacity(plan.slots().len());
         for &n_bytes in plan.slots() {
@@ -399,41 +436,10 @@ impl<T: Reference> Executor for CpuExecutor<T> {
         self.run_timed(recording).map(drop)
     }
 
+    /// All commands run on one thread of the pool. From there a loop that is split among threads
+    /// starts at once; from another thread it would first wake a thread of the pool and wait for it.
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
-        self.check_life()?;
-        self.drop_dead();
-        let plan = Plan::new(recording);
-        self.check_planned(recording, &plan)?;
-        let mut last_use: HashMap<u64, usize> = HashMap::new();
-        for (i, command) in recording.commands().iter().enumerate() {
-            for (span, _) in command.uses() {
-                last_use.insert(span.buffer.id(), i);
-                if span.buffer.lifetime() == Lifetime::Persistent {
-                    self.ensure_persistent(&span.buffer)?;
-                }
-            }
-        }
-        let arena_len = n_elements(plan.peak_bytes());
-        let mut arena = self.take_arena(arena_len)?;
-        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, &self.scratch);
-        let mut timings = Vec::with_capacity(recording.commands().len());
-        for (i, command) in recording.commands().iter().enumerate() {
-            for (span, _) in command.uses() {
-                memory.begin(&span.buffer, self.poison)?;
-            }
-            let start = Instant::now();
-            memory.run(command);
-            timings.push(Timing { seconds: start.elapsed().as_secs_f64(), clock: Clock::Host });
-            for (span, _) in command.uses() {
-                if last_use[&span.buffer.id()] == i {
-                    memory.words.remove(&span.buffer.id());
-                }
-            }
-        }
-        self.keep_arena(arena, arena_len);
-        self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
-        self.run_peak_bytes = self.run_peak_bytes.max(self.persistent_bytes() + plan.peak_bytes());
-        Ok(timings)
+        rayon::scope(|_| self.run_here(recording))
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -5,7 +5,7 @@
 //! `#[inline(always)]` to be compiled for each instruction set. The loops use indices: closures and
 //! iterator adapters are functions too, and a development build does not inline them.
 
-/// Defines a generic function over [`Real`](crate::gpu::Real) with this body, compiled for AVX-512,
+/// Defines a generic function over [`Real`](crate::real::Real) with this body, compiled for AVX-512,
 /// AVX2 and the build's own target. The f64 oracle only has the last version.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<T: Real $(, const $n:ident: usize, $b:ident: $bound:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
@@ -26,11 +26,11 @@ macro_rules! vectorised {
                 fn avx2<T: Real $(, const $n: usize, $b: $bound)?>($($arg: $ty),*) $(-> $out)? {
                     narrow::<T $(, $n, $b)?>($($arg),*)
                 }
-                if crate::kernels::simd::has_avx512() {
+                if $crate::simd::Avx512::detect().is_some() {
                     // SAFETY: the CPU supports these instructions.
                     return unsafe { avx512::<T $(, $n, $b)?>($($arg),*) };
                 }
-                if std::arch::is_x86_feature_detected!("avx2") {
+                if $crate::simd::Avx2::detect().is_some() {
                     // SAFETY: the CPU supports these instructions.
                     return unsafe { avx2::<T $(, $n, $b)?>($($arg),*) };
                 }
@@ -40,10 +40,3 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
-
-/// Whether the CPU has all features that the AVX-512 version is compiled for.
-#[cfg(target_arch = "x86_64")]
-pub fn has_avx512() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx2")
-}

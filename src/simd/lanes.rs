@@ -1,0 +1,151 @@
+//! Sixteen numbers at a time: the vector operations that packed weights and their products need.
+//!
+//! [`Lanes`] separates formulas from instruction sets. A formula is written once, generic over it.
+//! `widest!` compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls the widest one
+//! that the CPU has. Unpacked weights have the same bits everywhere. Sums differ in their last bits:
+//! the number of sums that are kept beside each other depends on the registers, and plain Rust
+//! rounds a product before it adds to it.
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// Operations on sixteen f32 and on thirty-two bytes. A value of such a type proves that the CPU
+/// has the instructions.
+pub trait Lanes: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Thirty-two bytes.
+    type B: Copy;
+    /// Sixteen levels that nibbles choose from.
+    type Levels: Copy;
+    /// Sums that a dot product keeps beside each other, 2 or 4: consecutive vectors go to different
+    /// ones, so that an addition need not wait for the one before.
+    const SUMS: usize;
+    /// Rows whose sums fit into registers beside an unpacked weight.
+    const ROWS: usize;
+
+    /// Asks for the cache lines of these elements, which are read soon.
+    fn prefetch<T>(self, x: &[T]);
+    /// Sixteen numbers from memory.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// Writes the lanes to memory.
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// One number in all lanes.
+    fn splat(self, x: f32) -> Self::F;
+    /// a · b.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a + b.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a · b + c, with one rounding where the CPU has an instruction for it.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The sum of the lanes, half added to half, four times.
+    fn total(self, v: Self::F) -> f32;
+
+    /// Sixteen IEEE half floats.
+    fn halves(self, words: &[u32; 8]) -> Self::F;
+    /// Sixteen bfloat16.
+    fn brain(self, words: &[u32; 8]) -> Self::F;
+    /// The two IEEE half floats of a word.
+    fn half_pair(self, word: u32) -> [f32; 2];
+
+    /// Thirty-two bytes from memory.
+    fn bytes(self, words: &[u32; 8]) -> Self::B;
+    /// The low nibbles of sixteen bytes, then the high ones.
+    fn nibbles(self, words: &[u32; 4]) -> Self::B;
+    /// (b >> shift) & mask in each byte. No bit of the mask may reach into the next byte.
+    fn field(self, b: Self::B, shift: u32, mask: u8) -> Self::B;
+    /// a | (b << shift) in each byte. No bit may leave its byte.
+    fn or_shifted(self, a: Self::B, b: Self::B, shift: u32) -> Self::B;
+    /// a - b in each byte.
+    fn minus(self, a: Self::B, b: u8) -> Self::B;
+    /// Byte i is 1 if bit i of the word is set, else 0.
+    fn bits(self, word: u32) -> Self::B;
+    /// table[b] in each byte; bytes are below 16.
+    fn lookup(self, table: &[i8; LANES], b: Self::B) -> Self::B;
+    /// The bytes as numbers from 0 to 255.
+    fn unsigned(self, b: Self::B) -> [Self::F; 2];
+    /// The bytes as numbers from -128 to 127.
+    fn signed(self, b: Self::B) -> [Self::F; 2];
+
+    /// Levels of the nibbles q: q · factor + offset.
+    fn levels(self, factor: f32, offset: f32) -> Self::Levels;
+    /// The levels of the low nibbles of sixteen bytes.
+    fn low(self, levels: Self::Levels, words: &[u32; 4]) -> Self::F;
+    /// The levels of the high nibbles of sixteen bytes.
+    fn high(self, levels: Self::Levels, words: &[u32; 4]) -> Self::F;
+}
+
+/// Converts an IEEE half float without branches; suits vectorised loops.
+#[inline(always)]
+pub fn half(bits: u32) -> f32 {
+    let (exponent, mantissa) = (bits & 0x7c00, bits & 0x3ff);
+    let normal = f32::from_bits(((bits & 0x7fff) << 13) + (112 << 23));
+    let subnormal = mantissa as i32 as f32 * f32::from_bits(103 << 23); // 2^-24
+    let special = f32::from_bits(0x7f80_0000 | mantissa << 13);
+    let magnitude = if exponent == 0 { subnormal } else { normal };
+    let magnitude = if exponent == 0x7c00 { special } else { magnitude };
+    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+}
+
+/// Defines a function with this body, generic over [`Lanes`], for each instruction set, and calls
+/// the widest one that the CPU has. Callees must be `#[inline(always)]`.
+
+macro_rules! widest {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident[$($generics:tt)*]<$($pass:ident),*>($lanes:ident: $l:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $out)? {
+            #[inline(always)]
+            fn with<$l: $crate::simd::Lanes, $($generics)*>($lanes: $l $(, $arg: $ty)*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512<$($generics)*>(lanes: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $out)? {
+                    with::<$crate::simd::Avx512, $($pass),*>(lanes $(, $arg)*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2<$($generics)*>(lanes: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $out)? {
+                    with::<$crate::simd::Avx2, $($pass),*>(lanes $(, $arg)*)
+                }
+                if let Some(lanes) = $crate::simd::Avx512::detect() {
+                    // SAFETY: the value of the type proves that the CPU has these instructions.
+                    return unsafe { avx512::<$($pass),*>(lanes $(, $arg)*) };
+                }
+                if let Some(lanes) = $crate::simd::Avx2::detect() {
+                    // SAFETY: the value of the type proves that the CPU has these instructions.
+                    return unsafe { avx2::<$($pass),*>(lanes $(, $arg)*) };
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            return with::<$crate::simd::Neon, $($pass),*>($crate::simd::Neon $(, $arg)*);
+            #[cfg(not(target_arch = "aarch64"))]
+            with::<$crate::simd::Portable, $($pass),*>($crate::simd::Portable $(, $arg)*)
+        }
+    };
+}
+
+pub(crate) use widest;
+
+/// Rows that [`Lanes::ROWS`] says on this CPU.
+pub fn widest_rows() -> usize {
+    widest! {
+        fn rows[]<>(_lanes: L) -> usize {
+            L::ROWS
+        }
+    }
+    rows()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_float_is_itself() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (half(u32::from(bits)), half::f16::from_bits(bits).to_f32());
+            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Floor 0: vectors of sixteen lanes, and functions compiled for several instruction sets.
+
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+mod vectorised;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use lanes::widest;
+pub use lanes::{LANES, Lanes, half, widest_rows};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
+pub use portable::Portable;
+pub(crate) use vectorised::vectorised;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
