@@ -255,7 +255,7 @@ impl Session {
             Some(lengthwise) => {
                 let positions = step.position..step.position + step.n_tokens;
                 let (rotations, rows) = lengthwise.chunk(device, model, positions)?;
-                model.forward_rotated(&mut tape, index, &self.cache, &step, (rotations, &rows))?
+                model.forward_rotated(&mut tape, index, &[(&self.cache, &step)], (rotations, &rows))?
             }
         };
         finish(&mut tape.rec, &hidden.tensor)?;
