@@ -104,14 +104,7 @@ pub(super) fn forward(
 }
 
 /// [`forward`] with the output written to `out`; returns the log-sum-exp.
-fn forward_into(
-    rec: &mut Recording,
-    q: &Tensor,
-    keys: &Keys<'_>,
-    n_tiles: usize,
-    heads: Heads,
-    out: &Tensor,
-) -> Span {
+fn forward_into(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, heads: Heads, out: &Tensor) -> Span {
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
     let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: keys.scale };
