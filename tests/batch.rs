@@ -281,6 +281,10 @@ fn sequences_join_and_leave_between_steps() {
         assert!(before.1 > 0 && (done.is_empty() || batch.kv_bytes() < before.1));
         ended.extend(done);
     }
+    let number = batch.join(device, model, &request(0, 30)).unwrap();
+    let left = batch.leave(number).unwrap();
+    let speed = left.decode_tokens_per_s();
+    assert_eq!((number, left.ids.len(), left.kv_entries, speed), (4, 0, prompts[0].len(), 0.0), "nothing is drawn yet");
     let numbers: Vec<u64> = ended.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, [2, 1, 3]);
     for (number, got) in &ended {

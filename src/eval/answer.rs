@@ -148,19 +148,20 @@ impl Reader<'_> {
             self.read = None;
             return request.session(device, model);
         };
-        let mut new = |device: &mut dyn Executor| {
+        let new = |device: &mut dyn Executor, model: &mut Llama| {
             let (attention, capacity, chunk) = (item.attention, prefix.capacity, request.chunk);
             Session::new(device, model, attention, capacity, chunk, Sampling::default(), 0)
         };
-        let (read, mut session) = match self.read.take().filter(|(of, _)| *of == number) {
-            Some((_, read)) => (read, new(device)?),
-            None => {
-                let (mut read, session) = (new(device)?, new(device)?);
+        let read = match &mut self.read {
+            Some((of, read)) if *of == number => read,
+            other => {
+                *other = None; // its memory is free for the next one
+                let mut read = new(device, model)?;
                 read.feed(device, model, &request.prompt_ids[..prefix.n])?;
-                (read, session)
+                &mut other.insert((number, read)).1
             }
         };
-        let (_, read) = self.read.insert((number, read));
+        let mut session = new(device, model)?;
         session.copy_from(device, read)?;
         Ok(session)
     }
