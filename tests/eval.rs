@@ -81,7 +81,7 @@ fn what_keeps_everything_is_dense() {
         };
         let mut subject = Subject { batch, ..stories.subject() };
         let some = agreement(&mut subject, &request, &policies, &mut stop).unwrap();
-        assert!(some.len() < 20 && some.len() % 5 == 0 && some.iter().all(|one| outcomes.contains(one)));
+        assert!(some.len() < 20 && some.len().is_multiple_of(5) && some.iter().all(|one| outcomes.contains(one)));
     }
     let compressed = outcomes.iter().filter(|o| o.attention == "16x");
     assert!(compressed.clone().all(|o| o.kv_entries < 50));
