@@ -18,10 +18,10 @@ use crate::text::tokenizer::Tokenizer;
 
 /// Sequences of one model that are generated together.
 ///
-/// Sequences join and leave between steps. Each has its own prompt, attention, cache, sampling, seed
-/// and stop rules, and its text does not depend on its company: on the CPU executor the logits are
-/// those of a sequence alone; on a GPU they may differ by rounding, because a product of one row
-/// and a product of several may sum in different orders.
+/// Sequences join and leave between steps (continuous batching). Each has its own prompt,
+/// attention, cache, sampling, seed and stop rules, and its text does not depend on its company: on
+/// the CPU executor the logits are those of a sequence alone; on a GPU they may differ by rounding,
+/// because a product of one row and a product of several may sum in different orders.
 ///
 /// Models whose RoPE frequencies depend on the length of the text (LongRoPE and dynamic RoPE) feed
 /// one sequence after another: that is right, but no faster than one at a time.
