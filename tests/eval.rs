@@ -8,6 +8,7 @@ mod common;
 mod program;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::stories::{MODEL, Stories, go_on, policies};
@@ -16,7 +17,7 @@ use longreach::checkpoint::bundled::MOBY_DICK;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::eval::{
-    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, agreement, kept_map, needle_samples,
+    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, Subject, agreement, kept_map, needle_samples,
     needle_training, perplexity, ruler_samples,
 };
 use longreach::train::GradientStep;
@@ -63,6 +64,24 @@ fn what_keeps_everything_is_dense() {
     for outcome in outcomes.iter().filter(|o| o.attention != "16x") {
         assert_eq!(outcome.scores, [1.0, 1.0], "{outcome:?}");
         assert_eq!(outcome.kv_entries, 120, "{outcome:?}");
+    }
+    for batch in [2, 8] {
+        let mut told = Vec::new();
+        let mut note = |done: usize, total: usize| {
+            told.push((done, total));
+            ControlFlow::Continue(())
+        };
+        let mut subject = Subject { batch, ..stories.subject() };
+        let at_once = agreement(&mut subject, &request, &policies, &mut note).unwrap();
+        assert_eq!((&at_once, told.last()), (&outcomes, Some(&(20, 20))), "{batch} at once");
+        assert!(told.windows(2).all(|pair| pair[0].0 < pair[1].0), "{told:?}");
+        let mut stop = |done: usize, _: usize| match done > 6 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let mut subject = Subject { batch, ..stories.subject() };
+        let some = agreement(&mut subject, &request, &policies, &mut stop).unwrap();
+        assert!(some.len() < 20 && some.len().is_multiple_of(5) && some.iter().all(|one| outcomes.contains(one)));
     }
     let compressed = outcomes.iter().filter(|o| o.attention == "16x");
     assert!(compressed.clone().all(|o| o.kv_entries < 50));
@@ -155,6 +174,8 @@ fn the_program_reports_what_it_found() {
     let table = eval("needle", &needle).stdout;
     assert_eq!(table, std::fs::read_to_string(out.join("report.md")).unwrap(), "the same again, to the letter");
     assert!(table.contains("| window-4x | 200 | 2 |"), "{table}");
+    let one_by_one = eval("needle", &[&needle[..], &["--json", "--batch", "1"]].concat()).json();
+    assert_eq!(one_by_one, report, "several answers at once are those one by one");
 
     let samples = dir.path().join("samples.jsonl");
     eval("ruler", &["--hidden", "multi-value", "--lengths", "200", "--samples", "3", "--samples-out", arg(&samples)]);
@@ -173,6 +194,7 @@ fn the_program_reports_what_it_found() {
         ("needle", &["--lengths", "30"], "30"),
         ("needle", &["--lengths", "2000"], "--max-positions"),
         ("needle", &["--depths", "2"], "depth"),
+        ("needle", &["--batch", "0"], "--batch"),
         ("qa", &["--data", "no-such-file.json"], "no-such-file.json"),
         ("perplexity", &["--stride", "0"], "stride"),
         ("kept", &[], "--svg"),
@@ -298,7 +320,7 @@ fn a_study_goes_on_where_it_stopped() {
     std::fs::remove_file(out.join("cells").join(lost)).unwrap();
     let report = study(&["--report"]);
     assert!(report.stdout.contains("9 of 10 cells") && report.stdout.contains("## Not run yet"), "{report:?}");
-    let again = study(&[]);
+    let again = study(&["--batch", "1"]);
     assert_eq!(again.code, 0, "{again:?}");
     assert_eq!(again.stderr.matches("4x: exact").count(), 1, "only what was missing: {}", again.stderr);
     assert_eq!((&read(lost)["answers"], &read(lost)["means"]), (&before["answers"], &before["means"]));

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use common::stories::{Stories, go_on, policies};
 use longreach::checkpoint::bundled::MOBY_DICK;
-use longreach::eval::{Part, QaFile, QaGrid, Sample, Task, answer_all, qa_samples, qa_training};
+use longreach::eval::{Outcome, Part, QaFile, QaGrid, Sample, Subject, Task, answer_all, qa_samples, qa_training};
 
 const SQUAD: &str = r#"{"version": "v2.0", "data": [
   {"title": "A", "paragraphs": [{"context": "Ann lives in Rome.", "qas": [
@@ -170,6 +170,26 @@ fn what_prompts_have_in_common_is_read_once_and_changes_no_answer() {
         };
         let some = answer_all(&mut stories.subject(), Task::Qa, &samples, &policies, &mut stop).unwrap();
         assert_eq!(some, together[..whole * policies.len()], "stopped after {after}");
+    }
+    for batch in [2, 3, 8, 100] {
+        let mut told = Vec::new();
+        let mut note = |done: usize, total: usize| {
+            told.push((done, total));
+            ControlFlow::Continue(())
+        };
+        let mut subject = Subject { batch, ..stories.subject() };
+        let at_once = answer_all(&mut subject, Task::Qa, &samples, &policies, &mut note).unwrap();
+        assert_eq!((at_once, told.last()), (together.clone(), Some(&(20, 20))), "{batch} at once");
+        assert!(told.iter().map(|(done, _)| *done).eq(1..=20), "{told:?}");
+        let mut stop = |done: usize, _: usize| match done >= 15 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let mut subject = Subject { batch, ..stories.subject() };
+        let some = answer_all(&mut subject, Task::Qa, &samples, &policies, &mut stop).unwrap();
+        let is_whole = |answers: &&[Outcome]| answers.iter().all(|one| some.contains(one));
+        let whole: Vec<Outcome> = together.chunks(policies.len()).filter(is_whole).flatten().cloned().collect();
+        assert!(some == whole && some.len() < together.len(), "{batch} at once: whole samples in their order");
     }
     samples[2].prompt = MOBY_DICK[..4000].to_string();
     let e = answer_all(&mut stories.subject(), Task::Qa, &samples, &policies, &mut go_on).unwrap_err().to_string();

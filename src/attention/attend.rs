@@ -99,15 +99,22 @@ pub(super) fn forward(
     heads: Heads,
 ) -> (Tensor, Span) {
     let out = Tensor::transient(rec, "attention", q.rows, q.cols);
+    let lse = forward_into(rec, q, keys, n_tiles, heads, &out);
+    (out, lse)
+}
+
+/// [`forward`] with the output written to `out`; returns the log-sum-exp.
+fn forward_into(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, heads: Heads, out: &Tensor) -> Span {
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
     let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: keys.scale };
     let spans = [q.span(), keys.recent, keys.kept, keys.tiles, out.span(), &lse];
     rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles as u32, heads.keys as u32, 1]);
-    (out, lse)
+    lse
 }
 
-/// Attention of cached generation over `n_tiles` tiles. The last query sees `most_keys` keys.
+/// Attention of cached generation over `n_tiles` tiles, written to `out` [tokens, H·d]. The last
+/// query sees `most_keys` keys.
 pub(super) fn attend_cached(
     rec: &mut Recording,
     q: &Tensor,
@@ -115,11 +122,13 @@ pub(super) fn attend_cached(
     n_tiles: usize,
     most_keys: usize,
     heads: Heads,
-) -> Tensor {
+    out: &Tensor,
+) {
     if q.rows == 1 && decode::takes(heads) {
-        return decode::decode(rec, q, keys, n_tiles, most_keys, heads).0;
+        decode::decode(rec, q, keys, n_tiles, most_keys, heads, out);
+    } else {
+        forward_into(rec, q, keys, n_tiles, heads, out);
     }
-    forward(rec, q, keys, n_tiles, heads).0
 }
 
 /// Attention of a training batch: q [tokens, H·d], kv [tokens, 2·Hk·d] → [tokens, H·d].

@@ -267,17 +267,24 @@ impl Cache {
         kv: &Tensor,
         scale: f32,
     ) -> Tensor {
-        let parts = &step.parts[self.layers[layer].kind];
-        if let [part] = parts.as_slice() {
-            return self.attend_part(rec, layer, (0, part), q, kv, scale);
-        }
-        let out = Tensor::transient(rec, "attention of a chunk", q.rows, q.cols);
-        for (i, part) in parts.iter().enumerate() {
-            let (q, kv) = (rows_of(q, part), rows_of(kv, part));
-            let attended = self.attend_part(rec, layer, (i, part), &q, &kv, scale);
-            rec.copy(attended.span(), rows_of(&out, part).span());
-        }
+        let out = Tensor::transient(rec, "attention", q.rows, q.cols);
+        self.attend_into(rec, layer, step, [q, kv, &out], scale);
         out
+    }
+
+    /// [`Cache::attend`] of q and kv, with the output written to `out`.
+    pub(super) fn attend_into(
+        &self,
+        rec: &mut Recording,
+        layer: usize,
+        step: &CacheStep,
+        [q, kv, out]: [&Tensor; 3],
+        scale: f32,
+    ) {
+        for (i, part) in step.parts[self.layers[layer].kind].iter().enumerate() {
+            let [q, kv, out] = [q, kv, out].map(|t| rows_of(t, part));
+            self.attend_part(rec, layer, (i, part), [&q, &kv, &out], scale);
+        }
     }
 
     fn attend_part(
@@ -285,20 +292,19 @@ impl Cache {
         rec: &mut Recording,
         layer: usize,
         (i, part): (usize, &Part),
-        q: &Tensor,
-        kv: &Tensor,
+        [q, kv, out]: [&Tensor; 3],
         scale: f32,
-    ) -> Tensor {
+    ) {
         let CacheLayer { kind, kept, recent, drawn } = &self.layers[layer];
         let (kept, recent) = (kept.as_ref().unwrap_or(recent).span(), recent.span());
         let own = if part.in_sink { &kept } else { &recent };
         store(rec, kv, own, part.store_row, part.ring);
         let tiles = self.tiles.slice(part.tile, part.n_tiles * TILE_WORDS);
         let keys = Keys { recent: own, kept: &kept, tiles: &tiles, ring: part.ring, scale };
-        let out = attend_cached(rec, q, &keys, part.n_tiles, part.n_keys, self.heads);
+        attend_cached(rec, q, &keys, part.n_tiles, part.n_keys, self.heads, out);
         if let (Some(l), Some(compress)) = (&self.kinds[*kind].attention.lrsa(), part.compress) {
             let rows = match (l.selection(), drawn) {
-                (Selection::Nothing, _) => return out,
+                (Selection::Nothing, _) => return,
                 (_, Some(drawn)) => self.drawn(drawn, i, l),
                 (_, None) => {
                     let pairs = Pairs { lrsa: l, n: 1, table: &self.pair(i) };
@@ -307,7 +313,6 @@ impl Cache {
             };
             select::gather(rec, &recent, &rows, &kept, self.heads, l.kept(), compress.out_row);
         }
-        out
     }
 
     /// Advances the cache by a chunk, after its recording has run.

@@ -187,7 +187,7 @@ pub(super) fn takes(heads: Heads) -> bool {
 }
 
 /// Appends the forward of `n_tiles` tiles of one query each. Every query sees at most `most_keys`
-/// keys. Output [tokens, H·d] and log-sum-exp [tokens, H].
+/// keys. Writes `out` [tokens, H·d] and returns the log-sum-exp [tokens, H].
 pub(super) fn decode(
     rec: &mut Recording,
     q: &Tensor,
@@ -195,7 +195,8 @@ pub(super) fn decode(
     n_tiles: usize,
     most_keys: usize,
     heads: Heads,
-) -> (Tensor, Span) {
+    out: &Tensor,
+) -> Span {
     assert!(takes(heads), "a lane has a quad of a head");
     let n_splits = most_keys.div_ceil(SPLIT).max(1);
     let n_ranges = n_tiles * n_splits;
@@ -207,12 +208,11 @@ pub(super) fn decode(
     let spans = [q.span(), keys.recent, keys.kept, keys.tiles, &stats, &mixed];
     let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
     rec.dispatch(&DECODE, &constants, params, &spans, [groups, n_kv_heads, n_splits]);
-    let out = Tensor::transient(rec, "attention", q.rows, q.cols);
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let params = CombineParams { n_heads, n_splits };
     let spans = [&stats, &mixed, keys.tiles, out.span(), &lse];
     rec.dispatch(&COMBINE, &[d4], params, &spans, [groups, n_heads, 1]);
-    (out, lse)
+    lse
 }
 
 /// A case with tiles of one query each: (sink, n_sink, kept, n_kept, recent, n_recent). It checks
@@ -257,7 +257,8 @@ fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32
         let [q, recent, kept] = std::array::from_fn(|i| b.tensors[i].clone());
         let scale = heads.scale();
         let keys = CacheKeys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring, scale };
-        let (out, _) = decode(rec, &q, &keys, n, most_keys, heads);
+        let out = Tensor::transient(rec, "attention", q.rows, q.cols);
+        decode(rec, &q, &keys, n, most_keys, heads, &out);
         Ok((vec![out], None))
     })
 }

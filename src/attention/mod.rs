@@ -3,7 +3,7 @@
 //! LRSA is arXiv 2506.11498 with the scores of LagKV (arXiv 2504.04704). Dense attention runs
 //! through the same kernels, with one run of keys. Start with `config.rs` for the symbols and
 //! `layout.rs` for the visible keys. Then read `score.rs`, `select.rs` and `attend.rs` in the order
-//! of the data flow, `cache.rs` and `decode.rs` for generation, and `stream.rs` for sequences that
+//! of the data flow, `cache.rs`, `decode.rs` and `sequences.rs` for generation, and `stream.rs` for sequences that
 //! train chunk by chunk.
 
 mod attend;
@@ -20,6 +20,7 @@ mod move_rows;
 mod reference;
 mod score;
 mod select;
+mod sequences;
 mod shared;
 mod store;
 mod stream;
@@ -34,6 +35,7 @@ pub use config::{Attention, LayerAttention, Lrsa, Selection};
 pub use layout::{Heads, TrainingLayout, TrainingLayouts};
 pub use score::Pairs;
 pub use select::select_pairs;
+pub use sequences::attend_sequences;
 pub use stream::{Stream, StreamChunk, chunks_of};
 pub use tiles::{KeyTile, QueryTile};
 

@@ -1,5 +1,6 @@
 //! Benchmarks of prefill and decode at one length, with a real or a filled cache.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::measure::time_runs;
@@ -8,12 +9,14 @@ use super::subject::Subject;
 use crate::attention::Attention;
 use crate::checkpoint::load::{Train, load};
 use crate::error::{Context, Result};
-use crate::generate::{DEFAULT_CHUNK, Session};
+use crate::generate::{Batch, DEFAULT_CHUNK, GenerateRequest, Session};
 use crate::gpu::{Device, Executor};
 use crate::kernels::sample::Sampling;
 
 /// Maximum number of tokens drawn.
 const MOST_DRAWN: usize = 64;
+/// Sequences of [`Activity::DecodeTogether`].
+const TOGETHER: usize = 8;
 
 /// Times prefill of `length` tokens and decode after them, for about `budget` seconds each after
 /// the first run. `device` must be newly opened: nothing compiled, no memory in use.
@@ -85,6 +88,41 @@ pub fn filled_decode_row(
     if let Attention::Lrsa(lrsa) = attention {
         row.attention = format!("lrsa, keep {}", lrsa.keep());
     }
+    Ok(row)
+}
+
+/// Times a step of eight sequences at once, each after `n_tokens` tokens whose keys and values are
+/// made up instead of computed, for about `budget` seconds after the first run. The speed is that of
+/// all sequences together. `device` must be newly opened.
+pub fn decode_together_row(
+    mut device: Device,
+    subject: &Subject,
+    attention: Attention,
+    n_tokens: usize,
+    budget: f64,
+) -> Result<ModelRow> {
+    let device = device.as_mut();
+    let mut loaded = load(device, &subject.source, None, Train::Nothing)?;
+    let prompt_ids = subject.ids(n_tokens + 1);
+    // One more than the steps below draw, so that none of the texts ends.
+    let request = GenerateRequest { attention, ..GenerateRequest::greedy(&prompt_ids, MOST_DRAWN + 2) };
+    let mut batch = Batch::new(None);
+    for seed in 0..TOGETHER as u64 {
+        let mut session = request.session(device, &mut loaded.model)?;
+        session.cache.fill_random(device, n_tokens, seed)?;
+        batch.join_with(device, &loaded.model, &request, session)?;
+    }
+    let mut step = |device: &mut dyn Executor| {
+        let start = Instant::now();
+        batch.step(device, &loaded.model, &mut |_, _| ControlFlow::Continue(()))?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    step(device)?; // draws the first tokens, and feeds none
+    device.reset_peak();
+    let steps = time_runs(budget, || step(device)).context("decoding several sequences")?;
+    let mut row = ModelRow::new(Activity::DecodeTogether, attention, n_tokens, TOGETHER, Some(&steps));
+    (row.peak_bytes, row.kv_bytes) = (peak(device), batch.kv_bytes());
     Ok(row)
 }
 

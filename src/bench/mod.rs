@@ -22,7 +22,7 @@ mod training;
 
 pub use attention::{HEADS, attention_row};
 pub use compare::{Change, Comparison, Quantity, compare};
-pub use generation::{filled_decode_row, generation_rows};
+pub use generation::{decode_together_row, filled_decode_row, generation_rows};
 pub use kernels::kernel_rows;
 pub use measure::Samples;
 pub use plots::plots;

@@ -73,6 +73,8 @@ pub enum Activity {
     Prefill,
     /// Generation of tokens one by one.
     Decode,
+    /// Generation of eight texts at once, each after a cache of made-up keys and values.
+    DecodeTogether,
     /// Generation with a cache of made-up keys and values.
     DecodeFilled,
 }
@@ -86,6 +88,7 @@ impl Activity {
             Activity::TrainFull => "train, full",
             Activity::Prefill => "prefill",
             Activity::Decode => "decode",
+            Activity::DecodeTogether => "decode, 8 sequences",
             Activity::DecodeFilled => "decode, filled cache",
         }
     }
@@ -100,7 +103,7 @@ pub struct ModelRow {
     pub attention: String,
     /// Tokens of the sequence; in decode the tokens before the first drawn one.
     pub length: usize,
-    /// Tokens that one time covers: all of them, 1 in decode.
+    /// Tokens that one time covers: all of them; in decode, one of each sequence.
     pub tokens: usize,
     /// Whether the backward pass recomputes activations.
     #[serde(default)]

@@ -10,10 +10,10 @@ use super::output::{note, print, print_line, spinner};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
     Activity, HEADS, KernelRow, ModelRow, RandomModel, Report, Roofline, Subject, attention_row, compare,
-    comparison_table, filled_decode_row, generation_rows, kernel_rows, memory_row, plots, table, training_profile,
-    training_row,
+    comparison_table, decode_together_row, filled_decode_row, generation_rows, kernel_rows, memory_row, plots, table,
+    training_profile, training_row,
 };
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::open_device;
 use crate::train::{Method, StepSettings};
 
@@ -279,7 +279,12 @@ fn measure_length(
         add(training_row(device, subject, activity, attention, length, settings, args.seconds)?);
     }
     let device = open_device(&args.device)?;
-    generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(add);
+    generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(&mut *add);
+    match decode_together_row(open_device(&args.device)?, subject, attention, length, args.seconds) {
+        Ok(row) => add(row),
+        Err(e) if e.kind() == ErrorKind::OutOfMemory => note(&format!("left out several sequences at once: {e}")),
+        Err(e) => return Err(e),
+    }
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{EvalReport, Policy, Sample, Subject, plots};
-use crate::generate::DEFAULT_CHUNK;
+use crate::generate::{DEFAULT_BATCH, DEFAULT_CHUNK};
 use crate::gpu::Device;
 
 /// The report that programs read.
@@ -57,6 +57,14 @@ pub struct CommonArgs {
     /// Print the report as a JSON object instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flag of the tasks that generate.
+#[derive(Args, Debug)]
+pub struct BatchArgs {
+    /// Maximum number of answers to generate at once; fewer where memory is short
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH, value_parser = at_least_one)]
+    pub batch: usize,
 }
 
 /// Parses a number that must be at least 1.
@@ -125,14 +133,15 @@ impl CommonArgs {
         self.attentions.iter().map(|name| Policy::parse(name, sink, lag, self.seed)).collect()
     }
 
-    /// The model to evaluate.
-    pub fn subject<'a>(&self, opened: &'a mut Opened) -> Subject<'a> {
+    /// The model to evaluate, with up to `batch` answers at once.
+    pub fn subject<'a>(&self, opened: &'a mut Opened, batch: usize) -> Subject<'a> {
         let max_positions = self.model.max_positions.unwrap_or(opened.files.config().max_positions);
         Subject {
             device: &mut *opened.device,
             model: &mut opened.loaded.model,
             files: &opened.files,
             chunk: self.chunk,
+            batch,
             chat: !self.no_chat_template,
             max_positions,
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::eval_common::{CommonArgs, TextArgs, Watcher, at_least_one, write_samples};
+use super::eval_common::{BatchArgs, CommonArgs, TextArgs, Watcher, at_least_one, write_samples};
 use super::output::{note, print_line};
 use crate::atomic_file::write_file;
 use crate::attention::Lrsa;
@@ -23,6 +23,8 @@ struct QuestionArgs {
     /// Maximum tokens of a prompt
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1000", value_parser = at_least_one)]
     lengths: Vec<usize>,
+    #[command(flatten)]
+    batch: BatchArgs,
     /// Write the questions to this file, one JSON object per line, and evaluate nothing
     #[arg(long, value_name = "FILE.jsonl")]
     samples_out: Option<PathBuf>,
@@ -39,7 +41,8 @@ impl QuestionArgs {
         let mut report = self.common.report(name, &task.metrics(), &opened);
         let mut watcher = Watcher::new(self.common.json, "answers")?;
         let mut watch = |done, total| watcher.at(done, total);
-        let outcomes = answer_all(&mut self.common.subject(&mut opened), task, samples, &policies, &mut watch)?;
+        let mut subject = self.common.subject(&mut opened, self.batch.batch);
+        let outcomes = answer_all(&mut subject, task, samples, &policies, &mut watch)?;
         report.add_outcomes(&policies, outcomes);
         self.common.finish(report, &watcher)
     }
@@ -182,7 +185,7 @@ impl PerplexityArgs {
         let mut report = self.common.report("perplexity", &["perplexity", "loss"], &opened);
         let mut watcher = Watcher::new(self.common.json, "windows")?;
         let mut watch = |done, total| watcher.at(done, total);
-        report.rows = perplexity(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
+        report.rows = perplexity(&mut self.common.subject(&mut opened, 1), &request, &policies, &mut watch)?;
         self.common.finish(report, &watcher)
     }
 }
@@ -203,6 +206,8 @@ pub struct AgreementArgs {
     /// Tokens per continuation
     #[arg(long, value_name = "N", default_value_t = 32)]
     continued: usize,
+    #[command(flatten)]
+    batch: BatchArgs,
 }
 
 impl AgreementArgs {
@@ -216,7 +221,8 @@ impl AgreementArgs {
         let mut report = self.common.report("agreement", &AGREEMENT_METRICS, &opened);
         let mut watcher = Watcher::new(self.common.json, "continuations")?;
         let mut watch = |done, total| watcher.at(done, total);
-        let outcomes = agreement(&mut self.common.subject(&mut opened), &request, &policies, &mut watch)?;
+        let mut subject = self.common.subject(&mut opened, self.batch.batch);
+        let outcomes = agreement(&mut subject, &request, &policies, &mut watch)?;
         report.add_outcomes(&policies, outcomes);
         self.common.finish(report, &watcher)
     }

@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::args::{DeviceArgs, one_of};
+use super::eval_common::BatchArgs;
 use super::output::{bar, note, print, print_line};
 use crate::error::{Error, Result};
 use crate::study::{Recipe, StudyObserver, StudyPlan, StudyTask, Test, read_plan, run as run_study, write_report};
@@ -99,6 +100,8 @@ pub struct StudyArgs {
     /// Train on long texts in chunks of this many tokens, like train --chunk [default: auto]
     #[arg(long, value_name = "TOKENS|auto")]
     chunk: Option<ChunkLength>,
+    #[command(flatten)]
+    batch: BatchArgs,
     /// Print a JSON object at the end instead of the report
     #[arg(long)]
     json: bool,
@@ -168,7 +171,8 @@ pub fn run(args: &StudyArgs) -> Result<()> {
     if !args.report {
         let mut device = args.device.open()?;
         note(&format!("on {}; results go to {}", device.name(), args.out.display()));
-        run_study(&plan, &args.out, &work, &mut *device, &mut Progress::default())?;
+        let batch = args.batch.batch;
+        run_study(&plan, &args.out, &work, batch, &mut *device, &mut Progress::default())?;
     }
     let command = format!("longreach study --out {} --device {}", args.out.display(), args.device.device);
     let files = write_report(&plan, &args.out, &command)?;

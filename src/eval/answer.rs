@@ -1,6 +1,5 @@
 //! Generates a model's answers to questions under several attention policies.
 
-use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::policy::Policy;
@@ -9,7 +8,7 @@ use super::sample::{Sample, Task};
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
-use crate::generate::{GenerateRequest, Generated, NewToken, Session, generate, generate_from};
+use crate::generate::{GenerateRequest, Generated, Queue, Session};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
@@ -21,6 +20,9 @@ pub struct Subject<'a> {
     pub files: &'a ModelFiles,
     /// Prompt tokens per prefill chunk.
     pub chunk: usize,
+    /// Maximum number of answers to generate at once, at least 1. There are fewer where the device is
+    /// known to lack the memory for so many caches.
+    pub batch: usize,
     /// Format prompts as user messages if the model has a chat template.
     pub chat: bool,
     /// Longest allowed sequence.
@@ -44,27 +46,15 @@ impl Subject<'_> {
         )))
     }
 
-    /// Greedy continuation of a prompt, with its text. If given, `session` already contains the
-    /// start of the prompt.
-    pub(super) fn generate(
-        &mut self,
-        prompt_ids: &[u32],
+    /// A request for the greedy continuation of a prompt.
+    pub(super) fn request<'r>(
+        &self,
+        prompt_ids: &'r [u32],
         attention: Attention,
         max_tokens: usize,
-        stop: &[u32],
-        session: Option<&mut Session>,
-    ) -> Result<Generated> {
-        let (sampling, chunk) = (Sampling::default(), self.chunk);
-        let request =
-            GenerateRequest { prompt_ids, max_tokens, sampling, attention, chunk, stop, stop_texts: &[], seed: 0 };
-        let tokenizer = Some(self.files.tokenizer()?);
-        let mut silent = |_: NewToken<'_>| ControlFlow::Continue(());
-        match session {
-            Some(session) => {
-                generate_from(self.device, self.model, tokenizer, &request, session, &mut |_| {}, &mut silent)
-            }
-            None => generate(self.device, self.model, tokenizer, &request, &mut silent),
-        }
+        stop: &'r [u32],
+    ) -> GenerateRequest<'r> {
+        GenerateRequest { attention, chunk: self.chunk, stop, ..GenerateRequest::greedy(prompt_ids, max_tokens) }
     }
 }
 
@@ -95,26 +85,91 @@ impl<'a> Group<'a> {
         Self { samples: &samples[..n], ids: &ids[..n], n_shared: if n == 1 { 0 } else { n_shared } }
     }
 
-    /// A session that has read the shared prefix, and a second session for the answers. `None` if
-    /// there is no shared prefix, or if the attention depends on the prompt's length, as for window
-    /// controls.
-    fn read(&self, subject: &mut Subject<'_>, attentions: &[Attention]) -> Result<Option<(Session, Session)>> {
+    /// What a policy reads once for all samples. `None` if there is no shared prefix, or if the
+    /// attention depends on the prompt's length, as for window controls.
+    fn prefix(&self, attentions: &[Attention]) -> Option<Prefix> {
         if self.n_shared == 0 || attentions.iter().any(|a| *a != attentions[0]) {
-            return Ok(None);
+            return None;
         }
         let room = self.ids.iter().zip(self.samples).map(|(ids, sample)| ids.len() + sample.max_tokens).max();
-        let (room, chunk) = (room.unwrap_or(0), subject.chunk);
-        let Subject { device, model, .. } = subject;
-        let mut new = || Session::new(*device, model, attentions[0], room, chunk, Sampling::default(), 0);
-        let (mut read, answering) = (new()?, new()?);
-        read.feed(*device, model, &self.ids[0][..self.n_shared])?;
-        Ok(Some((read, answering)))
+        Some(Prefix { n: self.n_shared, capacity: room.unwrap_or(0) })
     }
 }
 
-/// Greedy answers to every sample under every policy. Reads a shared prefix of consecutive prompts
-/// once per policy. If `watch` breaks, returns the answers to the samples that every policy has
-/// answered by then.
+/// A prefix of prompts that is read once.
+#[derive(Clone, Copy)]
+struct Prefix {
+    /// Its tokens.
+    n: usize,
+    /// Tokens of the longest prompt with its answer.
+    capacity: usize,
+}
+
+/// A sample to answer under one policy.
+struct Item {
+    /// Index of the sample and of the policy.
+    sample: usize,
+    policy: usize,
+    attention: Attention,
+    /// The prefix, and a number that its readers share.
+    prefix: Option<(usize, Prefix)>,
+}
+
+/// Every sample under every policy, in the order in which they are answered: groups, policies,
+/// samples.
+fn items(samples: &[Sample], ids: &[Vec<u32>], policies: &[Policy]) -> Result<Vec<Item>> {
+    let mut items = Vec::with_capacity(samples.len() * policies.len());
+    let mut first = 0;
+    while first < samples.len() {
+        let group = Group::first(&samples[first..], &ids[first..]);
+        for (policy, of) in policies.iter().enumerate() {
+            let attentions = group.ids.iter().map(|ids| of.attention(ids.len())).collect::<Result<Vec<_>>>()?;
+            let prefix = group.prefix(&attentions).map(|prefix| (items.len(), prefix));
+            let item = |(i, attention)| Item { sample: first + i, policy, attention, prefix };
+            items.extend(attentions.into_iter().enumerate().map(item));
+        }
+        first += group.samples.len();
+    }
+    Ok(items)
+}
+
+/// Opens the sessions of items, and keeps the prefix that the last one shares with others.
+struct Reader<'a> {
+    items: &'a [Item],
+    requests: &'a [GenerateRequest<'a>],
+    /// The number of a prefix, and the session that has read it.
+    read: Option<(usize, Session)>,
+}
+
+impl Reader<'_> {
+    fn open(&mut self, device: &mut dyn Executor, model: &mut Llama, i: usize) -> Result<Session> {
+        let (item, request) = (&self.items[i], &self.requests[i]);
+        let Some((number, prefix)) = item.prefix else {
+            self.read = None;
+            return request.session(device, model);
+        };
+        let new = |device: &mut dyn Executor, model: &mut Llama| {
+            let (attention, capacity, chunk) = (item.attention, prefix.capacity, request.chunk);
+            Session::new(device, model, attention, capacity, chunk, Sampling::default(), 0)
+        };
+        let read = match &mut self.read {
+            Some((of, read)) if *of == number => read,
+            other => {
+                *other = None; // its memory is free for the next one
+                let mut read = new(device, model)?;
+                read.feed(device, model, &request.prompt_ids[..prefix.n])?;
+                &mut other.insert((number, read)).1
+            }
+        };
+        let mut session = new(device, model)?;
+        session.copy_from(device, read)?;
+        Ok(session)
+    }
+}
+
+/// Greedy answers to every sample under every policy, [`Subject::batch`] at once. Reads a shared
+/// prefix of consecutive prompts once per policy. If `watch` breaks, returns the answers to the
+/// samples that every policy has answered by then.
 pub fn answer_all(
     subject: &mut Subject<'_>,
     task: Task,
@@ -127,76 +182,51 @@ pub fn answer_all(
         ids.push(subject.files.prompt_ids(&sample.prompt, subject.chat)?);
         subject.check_length(ids[ids.len() - 1].len() + sample.max_tokens).with_context(|| sample.id.clone())?;
     }
-    let total = samples.len() * policies.len();
+    let items = items(samples, &ids, policies)?;
+    let stop = subject.files.stop.ids();
+    let request =
+        |item: &Item| subject.request(&ids[item.sample], item.attention, samples[item.sample].max_tokens, stop);
+    let requests: Vec<_> = items.iter().map(request).collect();
+    let name = |i: usize| format!("{}, {}", samples[items[i].sample].id, policies[items[i].policy].name());
+    // By sample and policy.
+    let mut found: Vec<Option<Outcome>> = vec![None; items.len()];
     let mut done = 0;
-    let is_stopped = Cell::new(false);
-    let mut count = || {
+    let mut on_done = |i: usize, got: Generated| {
+        let Item { sample, policy, attention, .. } = items[i];
+        let outcome = outcome(task, &samples[sample], &policies[policy], (ids[sample].len(), attention), &got);
+        found[sample * policies.len() + policy] = Some(outcome);
         done += 1;
-        let flow = watch(done, total);
-        is_stopped.set(flow.is_break());
-        flow
+        watch(done, items.len())
     };
-    let mut outcomes = Vec::with_capacity(total);
-    let mut first = 0;
-    while first < samples.len() && !is_stopped.get() {
-        let group = Group::first(&samples[first..], &ids[first..]);
-        let mut by_policy = Vec::with_capacity(policies.len());
-        let mut n_whole = group.samples.len();
-        for policy in policies {
-            let answers = match is_stopped.get() {
-                true => Vec::new(),
-                false => answers(subject, task, &group, policy, &mut count)?,
-            };
-            n_whole = n_whole.min(answers.len());
-            by_policy.push(answers.into_iter());
-        }
-        // In order of the samples, as if each had been answered alone.
-        for _ in 0..n_whole {
-            outcomes.extend(by_policy.iter_mut().filter_map(Iterator::next));
-        }
-        first += group.samples.len();
-    }
-    Ok(outcomes)
+    let mut reader = Reader { items: &items, requests: &requests, read: None };
+    let queue =
+        Queue { tokenizer: Some(subject.files.tokenizer()?), requests: &requests, name: &name, most: subject.batch };
+    queue.run(subject.device, subject.model, &mut |device, model, i| reader.open(device, model, i), &mut on_done)?;
+    let whole = found.chunks(policies.len().max(1)).filter(|answers| answers.iter().all(Option::is_some));
+    Ok(whole.flatten().flatten().cloned().collect())
 }
 
-/// Answers to a group's samples under one policy. Ends early if `count` breaks.
-fn answers(
-    subject: &mut Subject<'_>,
+/// The outcome of an answer.
+fn outcome(
     task: Task,
-    group: &Group<'_>,
+    sample: &Sample,
     policy: &Policy,
-    count: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<Vec<Outcome>> {
-    let attentions = group.ids.iter().map(|ids| policy.attention(ids.len())).collect::<Result<Vec<_>>>()?;
-    let mut sessions = group.read(subject, &attentions).with_context(|| group.samples[0].id.clone())?;
-    let mut outcomes = Vec::with_capacity(group.samples.len());
-    for ((sample, ids), &attention) in group.samples.iter().zip(group.ids).zip(&attentions) {
-        let named = || format!("{}, {}", sample.id, policy.name());
-        let mut session = None;
-        if let Some((read, answering)) = &mut sessions {
-            answering.copy_from(subject.device, read).with_context(named)?;
-            session = Some(answering);
-        }
-        let stop = subject.files.stop.ids();
-        let got = subject.generate(ids, attention, sample.max_tokens, stop, session).with_context(named)?;
-        let answer = got.text.trim().to_string();
-        outcomes.push(Outcome {
-            attention: policy.name().to_string(),
-            id: sample.id.clone(),
-            document: sample.document.clone(),
-            length: sample.length,
-            depth: sample.depth,
-            scores: task.score(&answer, &sample.answers).to_vec(),
-            answer,
-            expected: sample.answers.clone(),
-            prompt_tokens: ids.len(),
-            kv_entries: attention.cache_length(ids.len()),
-        });
-        if count().is_break() {
-            break;
-        }
+    (prompt_tokens, attention): (usize, Attention),
+    got: &Generated,
+) -> Outcome {
+    let answer = got.text.trim().to_string();
+    Outcome {
+        attention: policy.name().to_string(),
+        id: sample.id.clone(),
+        document: sample.document.clone(),
+        length: sample.length,
+        depth: sample.depth,
+        scores: task.score(&answer, &sample.answers).to_vec(),
+        answer,
+        expected: sample.answers.clone(),
+        prompt_tokens,
+        kv_entries: attention.cache_length(prompt_tokens),
     }
-    Ok(outcomes)
 }
 
 #[cfg(test)]

@@ -1,14 +1,24 @@
 //! Floor 8: generation of text with a KV cache.
 //!
-//! `session.rs` feeds a cache and draws tokens, `generator.rs` is the loop from a prompt to a text,
-//! `conversation.rs` continues over several turns.
+//! `request.rs` says what to generate. `session.rs` feeds a cache and draws tokens, `completion.rs`
+//! turns them into a text and ends it, `generator.rs` is the loop from a prompt to a text.
+//! `batch.rs` generates several texts at once, each step in one pass (`pass.rs`), and `queue.rs`
+//! keeps a batch filled. `conversation.rs` continues over several turns.
 
+mod batch;
+mod completion;
 mod conversation;
 mod generator;
 mod lengthwise;
+mod pass;
+mod queue;
+mod request;
 mod session;
 
+pub use batch::Batch;
 pub use conversation::{Answer, Conversation, Progress, Reply};
-pub(crate) use generator::generate_from;
-pub use generator::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy, generate, generate_watched};
+pub use generator::{generate, generate_watched};
+pub(crate) use queue::Queue;
+pub use queue::{DEFAULT_BATCH, generate_all};
+pub use request::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy};
 pub use session::Session;

@@ -183,12 +183,25 @@ impl Session {
 
     /// [`Session::draw`] in two steps: the token can be fed before its id is read back.
     pub fn start_draw(&mut self, device: &mut dyn Executor) -> Result<Reading<u32>> {
-        let mut tape = Tape::inference();
+        let mut rec = Recording::new();
+        let drawn = self.drawn.clone();
+        self.record_draw(&mut rec, None, &drawn);
+        device.run(&rec)?;
+        device.start_read_words(&self.drawn)
+    }
+
+    /// Appends the draw of the next token to `drawn`: from the session's last logits, or from `row`
+    /// of other logits.
+    pub(super) fn record_draw(&mut self, rec: &mut Recording, row: Option<(&Tensor, usize)>, drawn: &Span) {
         let uniform = self.rng.random_range(0.0f32..1.0);
         let previous = (!self.seen.is_empty()).then_some((&self.seen_buffer, self.seen.len()));
-        sample(&mut tape.rec, &self.logits, 0, previous, &self.sampling, uniform, &self.drawn);
-        device.run(&tape.rec)?;
-        device.start_read_words(&self.drawn)
+        let (logits, row) = row.unwrap_or((&self.logits, 0));
+        sample(rec, logits, row, previous, &self.sampling, uniform, drawn);
+    }
+
+    /// Whether the RoPE frequencies depend on the length of the text.
+    pub(super) fn is_lengthwise(&self) -> bool {
+        self.lengthwise.is_some()
     }
 
     /// Whether [`Session::feed_drawn`] can be called: a repetition penalty, and a text that may be
@@ -206,7 +219,7 @@ impl Session {
     }
 
     /// Checks ids that follow the text, and notes them where they are needed again.
-    fn note(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
+    pub(super) fn note(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= model.config.vocab) {
             return Err(Error::new(format!("token {id} is outside the model's vocabulary of {}", model.config.vocab)));
         }
@@ -255,7 +268,7 @@ impl Session {
             Some(lengthwise) => {
                 let positions = step.position..step.position + step.n_tokens;
                 let (rotations, rows) = lengthwise.chunk(device, model, positions)?;
-                model.forward_rotated(&mut tape, index, &self.cache, &step, (rotations, &rows))?
+                model.forward_rotated(&mut tape, index, &[(&self.cache, &step)], (rotations, &rows))?
             }
         };
         finish(&mut tape.rec, &hidden.tensor)?;

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use super::rotation::{Rotation, Rotations};
 use crate::attention::{
-    Cache, CacheStep, Heads, Pass, Stream, StreamChunk, TrainingLayouts, attend_streamed, attend_training,
+    Cache, CacheStep, Heads, Pass, Stream, StreamChunk, TrainingLayouts, attend_sequences, attend_streamed,
+    attend_training,
 };
 use crate::autograd::{Param, Tape, Var};
 use crate::error::Result;
@@ -92,8 +93,8 @@ pub(super) enum Attend<'a> {
     Training(&'a TrainingContext),
     Streamed(&'a StreamContext),
     Cached {
-        cache: &'a Cache,
-        step: &'a CacheStep,
+        /// The sequences whose rows follow each other.
+        sequences: &'a [(&'a Cache, &'a CacheStep)],
         /// RoPE tables, and the row of each token in them, U32 `[tokens]`.
         rotation: (&'a Rotations, &'a Span),
     },
@@ -186,8 +187,8 @@ impl Block {
         match attend {
             Attend::Training(context) => Ok((self.attend_training(tape, &q, &kv, context)?, None)),
             Attend::Streamed(context) => self.attend_streamed(tape, &q, &kv, context),
-            Attend::Cached { cache, step, .. } => {
-                let out = cache.attend(&mut tape.rec, self.index, step, &q.tensor, &kv.tensor, self.scale);
+            Attend::Cached { sequences, .. } => {
+                let out = attend_sequences(&mut tape.rec, self.index, sequences, &q.tensor, &kv.tensor, self.scale)?;
                 Ok((tape.constant(out), None))
             }
         }

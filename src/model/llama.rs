@@ -148,21 +148,33 @@ impl Llama {
     /// [`Llama::reserve_positions`]; returns the final hidden states [tokens, hidden]. The caller
     /// runs the recording, then commits the step.
     pub fn forward_cached(&self, tape: &mut Tape, ids: &TokenIndex, cache: &Cache, step: &CacheStep) -> Result<Var> {
-        self.forward_rotated(tape, ids, cache, step, (&self.rope.rotations, &step.positions))
+        self.forward_sequences(tape, ids, &[(cache, step)], &step.positions)
     }
 
-    /// [`Llama::forward_cached`] with other RoPE tables, and the row of each token in them.
+    /// [`Llama::forward_cached`] for the next chunks of several sequences. `ids` and `positions`
+    /// (U32 `[tokens]`) hold those of all chunks in the order of `sequences`. The products run once
+    /// over all rows; each sequence attends within its own cache.
+    pub fn forward_sequences(
+        &self,
+        tape: &mut Tape,
+        ids: &TokenIndex,
+        sequences: &[(&Cache, &CacheStep)],
+        positions: &Span,
+    ) -> Result<Var> {
+        self.forward_rotated(tape, ids, sequences, (&self.rope.rotations, positions))
+    }
+
+    /// [`Llama::forward_sequences`] with other RoPE tables, and the row of each token in them.
     pub(crate) fn forward_rotated(
         &self,
         tape: &mut Tape,
         ids: &TokenIndex,
-        cache: &Cache,
-        step: &CacheStep,
+        sequences: &[(&Cache, &CacheStep)],
         rotation: (&Rotations, &Span),
     ) -> Result<Var> {
         let mut x = self.embed(tape, ids)?;
         for block in &self.blocks {
-            x = block.forward(tape, &x, &Attend::Cached { cache, step, rotation })?.0;
+            x = block.forward(tape, &x, &Attend::Cached { sequences, rotation })?.0;
         }
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }

@@ -60,6 +60,8 @@ struct Study<'a> {
     plan: &'a StudyPlan,
     dir: &'a Path,
     work: &'a Path,
+    /// Maximum number of answers at once.
+    batch: usize,
     device: &'a mut dyn Executor,
     files: ModelFiles,
     source: Source,
@@ -70,10 +72,12 @@ struct Study<'a> {
 
 /// Runs the missing parts of the study in `dir`. Adapters and training data go to `work`. Fails if
 /// either folder belongs to another study; one with fewer recipes, seeds, attentions or tests grows.
+/// Up to `batch` answers are generated at once, which changes none of them ([`Subject::batch`]).
 pub fn run(
     plan: &StudyPlan,
     dir: &Path,
     work: &Path,
+    batch: usize,
     device: &mut dyn Executor,
     observer: &mut dyn StudyObserver,
 ) -> Result<()> {
@@ -101,7 +105,7 @@ pub fn run(
              ask for shorter ones (`length`, `also`)"
         )));
     }
-    let mut study = Study { plan, dir, work, device, files, source, tests, observer };
+    let mut study = Study { plan, dir, work, batch, device, files, source, tests, observer };
     if read_plan(dir)?.is_none() {
         // Find missing training data now, not after hours of work.
         let most = plan.recipes.iter().map(|recipe| plan.steps_of(recipe)).max().unwrap_or(plan.steps);
@@ -284,6 +288,7 @@ impl Study<'_> {
             model: &mut loaded.model,
             files: &self.files,
             chunk: DEFAULT_CHUNK,
+            batch: self.batch,
             chat: true,
         };
         let observer = &mut self.observer;

@@ -1,8 +1,8 @@
 //! Stop texts: end a generation at a text that may begin and end anywhere within tokens.
 
 /// Finds the first stop text in pieces of a text, and holds back what may be the start of one.
-pub struct StopTexts<'a> {
-    texts: &'a [String],
+pub struct StopTexts {
+    texts: Vec<String>,
     held: String,
 }
 
@@ -15,10 +15,10 @@ pub struct Passed {
     pub is_end: bool,
 }
 
-impl<'a> StopTexts<'a> {
+impl StopTexts {
     /// Looks for these texts. Empty ones never match.
-    pub fn new(texts: &'a [String]) -> Self {
-        Self { texts, held: String::new() }
+    pub fn new(texts: &[String]) -> Self {
+        Self { texts: texts.to_vec(), held: String::new() }
     }
 
     /// Takes the next piece. After an end, no more pieces are to come.

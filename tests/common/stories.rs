@@ -30,6 +30,7 @@ impl Stories {
             model: &mut self.loaded.model,
             files: &self.files,
             chunk: 50,
+            batch: 1,
             chat: true,
             max_positions: 512,
         }
