@@ -221,7 +221,7 @@ fn write_gguf(path: &Path, tensors: &[(String, HostTensor)]) {
         tensor.shape.iter().rev().for_each(|&d| out.extend((d as u64).to_le_bytes()));
         out.extend(tensor.dtype.ggml().to_le_bytes());
         out.extend((data.len() as u64).to_le_bytes());
-        data.extend(&tensor.bytes);
+        data.extend_from_slice(&tensor.bytes);
         data.resize(data.len().next_multiple_of(32), 0);
     }
     out.resize(out.len().next_multiple_of(32), 0);

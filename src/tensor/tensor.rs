@@ -6,6 +6,8 @@
 
 use super::Format;
 use crate::error::{Error, Result};
+use crate::formats::file_bytes::FileBytes;
+use crate::formats::host_tensor::HostTensor;
 use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
 
 /// Consecutive rows of a tensor in one span.
@@ -156,6 +158,52 @@ impl Tensor {
         self.pieces.iter().try_for_each(|p| device.write_words(&p.span, &words[words_of(p.row)..][..words_of(p.rows)]))
     }
 
+    /// Uploads tensors whose rows are the rows of this one, in order: unchanged if they are stored in
+    /// its format, else as f32 values, which an f32 tensor takes.
+    ///
+    /// Where the device has the layout of the file, the executor may keep the pages of tensors that
+    /// follow each other in a file. The system gets back the pages of all others.
+    pub fn write_stored(&self, device: &mut dyn Executor, parts: &[&HostTensor]) -> Result<()> {
+        let rows: usize = parts.iter().map(|part| part.len() / self.cols).sum();
+        assert_eq!(rows, self.rows, "the rows of the parts are the rows of the tensor");
+        let is_stored = parts.iter().all(|part| part.dtype == self.format.dtype());
+        if let Some(bytes) =
+            joined(parts).filter(|bytes| is_stored && self.format.has_file_layout() && bytes.words().is_some())
+        {
+            return self.write_mapped(device, &bytes);
+        }
+        if is_stored && self.format != Format::F32 {
+            return self.pack_stored(device, parts);
+        }
+        assert_eq!(self.format, Format::F32, "only f32 tensors take values of another type");
+        let mut values = Vec::with_capacity(self.len());
+        for part in parts {
+            values.extend(part.to_f32()?);
+            part.bytes.release_all();
+        }
+        self.write(device, &values)
+    }
+
+    /// Hands the executor the bytes of a file as they are.
+    fn write_mapped(&self, device: &mut dyn Executor, bytes: &FileBytes) -> Result<()> {
+        let words_of = |rows: usize| self.format.n_words(rows * self.cols);
+        for p in &self.pieces {
+            let part = bytes.slice(4 * words_of(p.row)..4 * words_of(p.row + p.rows));
+            device.write_mapped(&p.span.prefix(words_of(p.rows)), &part)?;
+        }
+        Ok(())
+    }
+
+    /// Lays out the bytes of tensors in this tensor's format as words.
+    fn pack_stored(&self, device: &mut dyn Executor, parts: &[&HostTensor]) -> Result<()> {
+        let words_of = |rows: usize| self.format.n_words(rows * self.cols);
+        for p in &self.pieces {
+            let fill = |first: usize, words: &mut [u32]| pack_words(self.format, parts, words_of(p.row) + first, words);
+            device.fill_words(&p.span.prefix(words_of(p.rows)), self.format.block_words(), &fill)?;
+        }
+        Ok(())
+    }
+
     /// Reads an f32 tensor back in row order.
     pub fn read(&self, device: &mut dyn Executor) -> Result<Vec<f32>> {
         assert_eq!(self.format, Format::F32, "only f32 tensors are read back");
@@ -164,6 +212,32 @@ impl Tensor {
             values.extend(device.read_real(&p.span.prefix(p.rows * self.cols))?);
         }
         Ok(values)
+    }
+}
+
+/// The bytes of tensors that follow each other in a mapped file.
+fn joined(parts: &[&HostTensor]) -> Option<FileBytes> {
+    let mut mapped = parts.iter().map(|part| part.bytes.mapped());
+    let first = mapped.next()??.clone();
+    mapped.try_fold(first, |all, next| all.joined(next?))
+}
+
+/// Lays out the blocks of tensors as the words from `first` on, where the words of each tensor follow
+/// those of the one before.
+fn pack_words(format: Format, parts: &[&HostTensor], mut first: usize, mut words: &mut [u32]) {
+    let block_bytes = format.block_len() / format.dtype().block_len() * format.dtype().block_bytes();
+    for part in parts {
+        let n = format.n_words(part.len());
+        if first >= n {
+            first -= n;
+            continue;
+        }
+        let (now, rest) = words.split_at_mut(words.len().min(n - first));
+        let byte = |word: usize| (word / format.block_words() * block_bytes).min(part.bytes.len());
+        let bytes = byte(first)..byte(first + now.len());
+        format.pack(&part.bytes[bytes.clone()], now);
+        part.bytes.release(bytes);
+        (first, words) = (0, rest);
     }
 }
 

@@ -82,12 +82,13 @@ fn group_bytes(max: &str, current: &str, stat: &str) -> Option<u64> {
     Some(max.saturating_sub(current.saturating_sub(cached)))
 }
 
-/// Fails if `need_bytes` more bytes of host memory are known not to fit.
-pub fn check_host_memory(need_bytes: u64) -> Result<()> {
+/// Fails if `need_bytes` more bytes of host memory are known not to fit beside `kept_bytes` of pages
+/// of files, which the system counts as available.
+pub fn check_host_memory(need_bytes: u64, kept_bytes: u64) -> Result<()> {
     if need_bytes < ASK_FROM_BYTES {
         return Ok(());
     }
-    check_room(need_bytes, available_host_bytes())
+    check_room(need_bytes, available_host_bytes().map(|bytes| bytes.saturating_sub(kept_bytes)))
 }
 
 /// Like [`check_host_memory`], for a given number of available bytes, if known.
@@ -105,6 +106,11 @@ pub(super) fn filled<T: Copy>(value: T, len: usize) -> Result<Vec<T>> {
     v.try_reserve_exact(len).map_err(|_| out_of_memory(bytes, "less"))?;
     v.resize(len, value);
     Ok(v)
+}
+
+/// `len` zeros, or an error if the allocator refuses.
+pub(super) fn zeroed(len: usize) -> Result<Vec<u32>> {
+    bytemuck::try_zeroed_vec(len).map_err(|()| out_of_memory((len as u64).saturating_mul(4), "less"))
 }
 
 fn size(bytes: u64) -> String {
