@@ -292,8 +292,113 @@ pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::formats::mapped_file::MappedFile;
     use crate::gpu::CpuExecutor;
+
+    /// Bytes that differ from their neighbours.
+    fn bytes(n: usize) -> Vec<u8> {
+        (0..n).map(|i| (i * 151 % 253) as u8).collect()
+    }
+
+    /// The words of blocks of a file, with zeros in the gap of each.
+    fn words(format: Format, bytes: &[u8]) -> Vec<u32> {
+        let mut out = Vec::new();
+        for block in bytes.chunks(format.dtype().block_bytes().max(4)) {
+            let gap_at = format.dtype().block_layout().map_or(block.len(), |layout| layout.gap_at);
+            let (before, after) = block.split_at(gap_at);
+            let gap = block.len().next_multiple_of(4) - block.len();
+            out.extend([before, &vec![0; gap], after].concat());
+        }
+        out.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect()
+    }
+
+    /// Tensors of so many rows, one after the other in a file behind `before` other bytes.
+    fn stored(format: Format, rows: &[usize], cols: usize, before: usize) -> Vec<HostTensor> {
+        let n_bytes = |rows: usize| format.dtype().bytes_of(&[rows, cols]).unwrap();
+        let all = [vec![0xee; before], bytes(n_bytes(rows.iter().sum()))].concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), all).unwrap();
+        let file = Arc::new(MappedFile::open(file.path()).unwrap());
+        let mut at = before;
+        let tensor = |&rows: &usize| {
+            let range = at..at + n_bytes(rows);
+            at = range.end;
+            HostTensor::mapped(format.dtype(), vec![rows, cols], FileBytes::new(&file, range)).unwrap()
+        };
+        rows.iter().map(tensor).collect()
+    }
+
+    /// Uploads parts to one tensor. Returns its words, and how many bytes of it are pages of a file.
+    fn uploaded(device: &mut dyn Executor, format: Format, parts: &[&HostTensor]) -> (Vec<u32>, u64) {
+        let rows = parts.iter().map(|part| part.shape[0]).sum();
+        let t = Tensor::persistent("w", format, rows, parts[0].shape[1], &device.limits()).unwrap();
+        t.write_stored(device, parts).unwrap();
+        let mut words = Vec::new();
+        for p in t.pieces() {
+            let span = p.span.prefix(format.n_words(p.rows * t.cols));
+            match format {
+                Format::F32 => words.extend(device.read_real(&span).unwrap().iter().map(|x| x.to_bits())),
+                _ => words.extend(device.read_words(&span).unwrap()),
+            }
+        }
+        (words, device.memory().mapped_bytes)
+    }
+
+    #[test]
+    fn tensors_of_a_file_are_the_same_kept_repacked_and_copied() {
+        let cols = 512;
+        for format in Format::all() {
+            let n_bytes = format.dtype().bytes_of(&[8, cols]).unwrap();
+            let expected = words(format, &bytes(n_bytes));
+            let keeps = format.has_file_layout();
+            assert_eq!(keeps, expected.len() * 4 == n_bytes, "{format:?}");
+            // The alignment of the file, and whether the parts are in the order of the file.
+            for (before, is_kept) in [(0, keeps), (32, keeps), (2, false), (33, false)] {
+                let parts = stored(format, &[3, 5], cols, before);
+                let whole = stored(format, &[8], cols, before);
+                let owned = HostTensor::new(format.dtype(), vec![8, cols], bytes(n_bytes)).unwrap();
+                for (parts, is_kept) in
+                    [(vec![&parts[0], &parts[1]], is_kept), (vec![&whole[0]], is_kept), (vec![&owned], false)]
+                {
+                    let kept = if is_kept { 4 * expected.len() as u64 } else { 0 };
+                    let got = uploaded(&mut CpuExecutor::<f32>::new(), format, &parts);
+                    assert!(got == (expected.clone(), kept), "{format:?} behind {before} bytes");
+                    let got = uploaded(&mut CpuExecutor::<f64>::new(), format, &parts);
+                    assert!(got == (expected.clone(), 0), "{format:?} behind {before} bytes in f64");
+                }
+                let mut cut = CpuExecutor::<f32>::with_binding_limit(4096);
+                let got = uploaded(&mut cut, format, &[&whole[0]]);
+                assert!(got.0 == expected && (got.1 > 0) == is_kept, "{format:?} in pieces");
+            }
+            let [second, first] = &stored(format, &[5, 3], cols, 0)[..] else { unreachable!() };
+            let swapped = [words(format, &first.bytes), words(format, &second.bytes)].concat();
+            let got = uploaded(&mut CpuExecutor::<f32>::new(), format, &[first, second]);
+            assert!(got == (swapped, 0), "{format:?} in another order than the file");
+        }
+    }
+
+    #[test]
+    fn an_odd_number_of_halves_ends_in_a_padded_word() {
+        for format in [Format::Bf16, Format::F16] {
+            let odd = stored(format, &[1], 7, 0);
+            let (words, kept) = uploaded(&mut CpuExecutor::<f32>::new(), format, &[&odd[0]]);
+            let expected = [&bytes(14)[..], &[0, 0]].concat();
+            assert_eq!((bytemuck::cast_slice::<u32, u8>(&words), kept), (&expected[..], 0));
+        }
+    }
+
+    #[test]
+    fn an_f32_tensor_takes_the_values_of_another_type() {
+        let halves = stored(Format::F16, &[2], 4, 0).remove(0);
+        let mut device = CpuExecutor::<f32>::new();
+        let t = Tensor::persistent("w", Format::F32, 2, 4, &device.limits()).unwrap();
+        t.write_stored(&mut device, &[&halves]).unwrap();
+        let values = bytes(16).as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect::<Vec<_>>();
+        assert_eq!(t.read(&mut device).unwrap(), values);
+    }
 
     #[test]
     fn large_tensors_are_cut_and_come_back_whole() {

@@ -96,3 +96,113 @@ impl KeepsWords for f64 {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::formats::file_bytes::FileBytes;
+    use crate::formats::mapped_file::MappedFile;
+    use crate::gpu::cpu::executor::{CpuExecutor, Reference};
+    use crate::gpu::cpu::host_memory::check_host_memory;
+    use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
+
+    /// `n` words, counted from 1, in a file behind so many other bytes.
+    fn file(n: u32, before: usize) -> FileBytes {
+        let mut bytes = vec![0xff; before];
+        bytes.extend((1..=n).flat_map(u32::to_le_bytes));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        FileBytes::new(&Arc::new(MappedFile::open(file.path()).unwrap()), before..bytes.len())
+    }
+
+    fn buffer(kind: Kind, len: usize) -> Span {
+        Buffer::persistent("from a file", kind, len).span()
+    }
+
+    #[test]
+    fn pages_are_kept_in_f32_and_copied_in_f64() {
+        fn content<T: Reference>(kept: bool) {
+            let (bytes, mut device) = (file(128, 64), CpuExecutor::<T>::new());
+            let (words, reals) = (buffer(Kind::Packed, 128), buffer(Kind::Real, 128));
+            device.write_mapped(&words, &bytes).unwrap();
+            device.write_mapped(&reals, &bytes).unwrap();
+            let expected: Vec<u32> = (1..=128).collect();
+            assert_eq!(device.read_words(&words).unwrap(), expected);
+            let read = device.read_real(&reals).unwrap();
+            assert_eq!(read.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected);
+            let memory = device.memory();
+            assert_eq!((memory.persistent_bytes, memory.mapped_bytes), (1024, if kept { 1024 } else { 0 }));
+            drop((words, reals));
+            device.run(&Recording::new()).unwrap();
+            assert_eq!(device.memory().persistent_bytes, 0);
+        }
+        content::<f32>(true);
+        content::<f64>(false);
+    }
+
+    #[test]
+    fn a_part_of_a_buffer_is_copied() {
+        let mut device = CpuExecutor::<f32>::new();
+        let whole = buffer(Kind::Packed, 192);
+        device.write_words(&whole, &[7; 192]).unwrap();
+        device.write_mapped(&whole.buffer.slice(64, 64), &file(64, 0)).unwrap();
+        let expected = [vec![7; 64], (1..=64).collect(), vec![7; 64]].concat();
+        assert_eq!(device.read_words(&whole).unwrap(), expected);
+        assert_eq!(device.memory().mapped_bytes, 0);
+    }
+
+    #[test]
+    fn a_write_copies_the_pages_first() {
+        let bytes = file(128, 0);
+        let mut device = CpuExecutor::<f32>::new();
+        let [written, cleared, other] = [(); 3].map(|()| buffer(Kind::Packed, 128));
+        let reals = buffer(Kind::Real, 128);
+        for span in [&written, &cleared, &other, &reals] {
+            device.write_mapped(span, &bytes).unwrap();
+        }
+        device.write_words(&written, &[9]).unwrap();
+        device.write_real(&reals, &[0.5]).unwrap();
+        let mut rec = Recording::new();
+        rec.clear(&cleared.buffer.slice(64, 64));
+        device.run(&rec).unwrap();
+        let own: Vec<u32> = (1..=128).collect();
+        assert_eq!(device.read_words(&written).unwrap(), [&[9], &own[1..]].concat());
+        assert_eq!(device.read_words(&cleared).unwrap(), [&own[..64], &[0; 64]].concat());
+        let read = device.read_real(&reals).unwrap();
+        assert!(read[0] == 0.5 && read[1..].iter().zip(&own[1..]).all(|(x, w)| x.to_bits() == *w));
+        assert_eq!(device.read_words(&other).unwrap(), own);
+        assert_eq!(bytes.words().unwrap(), own);
+        assert_eq!(device.memory().mapped_bytes, 512);
+    }
+
+    #[test]
+    fn words_are_filled_in_parts_that_begin_at_units() {
+        fn check(device: &mut dyn Executor) {
+            let n = 53 * 64 * 100; // more than one part
+            for (whole, from) in [(buffer(Kind::Packed, n), 0), (buffer(Kind::Packed, n + 128), 64)] {
+                let span = whole.buffer.slice(from, n);
+                let fill = |first: usize, words: &mut [u32]| {
+                    assert!(first.is_multiple_of(53) && words.len().is_multiple_of(53));
+                    words.iter_mut().zip(first..).for_each(|(word, i)| *word = i as u32);
+                };
+                device.fill_words(&span, 53, &fill).unwrap();
+                assert!(device.read_words(&span).unwrap().iter().zip(0..).all(|(word, i)| *word == i));
+                assert!(device.read_words(&whole).unwrap()[..from].iter().all(|word| *word == u32::MAX));
+            }
+        }
+        check(&mut CpuExecutor::<f32>::new());
+        check(&mut CpuExecutor::<f64>::new());
+    }
+
+    #[test]
+    fn a_load_is_not_refused_for_pages_and_a_run_keeps_them() {
+        let mut device = CpuExecutor::<f32>::new().pretending_memory(1000);
+        let span = buffer(Kind::Packed, 1024);
+        device.write_mapped(&span, &file(1024, 0)).unwrap();
+        assert!(device.write_words(&buffer(Kind::Packed, 1024), &[1]).is_err());
+        assert_eq!(check_host_memory(1 << 20, u64::MAX).ok(), Some(()));
+        #[cfg(target_os = "linux")]
+        assert!(check_host_memory(64 << 20, u64::MAX).is_err());
+    }
+}
