@@ -238,7 +238,12 @@ impl PromptProgress {
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let wished = args.sampling.wished();
     GenerationConfig::default().sampling(&wished)?; // before a model is downloaded
-    let files = args.model.open()?;
+    let (files, (mut device, mut loaded)) = args.model.open_beside(|source, adapter| {
+        let mut device = args.device.open()?;
+        let _loading = Stage::begin("loading the model");
+        let loaded = load(&mut *device, source, adapter, Train::Nothing)?;
+        Ok((device, loaded))
+    })?;
     let sampling = files.generation.sampling(&wished)?;
     if let Some(said) = files.generation.note(&wished) {
         note(&format!("note: {said}"));
@@ -249,10 +254,6 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         note(&format!("note: {text}"));
     }
     let max_tokens = args.max_tokens(&files, prompt.ids.len())?;
-    let mut device = args.device.open()?;
-    let loading = Stage::begin("loading the model");
-    let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
-    drop(loading);
     let request = GenerateRequest {
         prompt_ids: &prompt.ids,
         max_tokens,

@@ -9,6 +9,8 @@
 use std::fs;
 use std::path::Path;
 
+use memmap2::MmapMut;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Smaller needs skip the check.
@@ -108,9 +110,13 @@ pub(super) fn filled<T: Copy>(value: T, len: usize) -> Result<Vec<T>> {
     Ok(v)
 }
 
-/// `len` zeros, or an error if the allocator refuses.
-pub(super) fn zeroed(len: usize) -> Result<Vec<u32>> {
-    bytemuck::try_zeroed_vec(len).map_err(|()| out_of_memory((len as u64).saturating_mul(4), "less"))
+/// `len` words that are zero, in large pages where the system has them, or an error if it refuses.
+pub(super) fn zeroed_pages(len: usize) -> Result<MmapMut> {
+    let bytes = len.saturating_mul(4);
+    let pages = MmapMut::map_anon(bytes).map_err(|_| out_of_memory(bytes as u64, "less"))?;
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage); // an older kernel has small pages
+    Ok(pages)
 }
 
 fn size(bytes: u64) -> String {
@@ -167,5 +173,8 @@ mod tests {
         check_room(u64::MAX, None).unwrap();
         let e = filled(0u32, usize::MAX).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::OutOfMemory, "no abort where the allocator refuses");
+        let e = zeroed_pages(usize::MAX).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::OutOfMemory, "nor where the system does");
+        assert!(zeroed_pages(5000).unwrap().iter().all(|byte| *byte == 0));
     }
 }

@@ -1,15 +1,22 @@
 //! The content of one buffer of the CPU executor: in memory of its own, or in the pages of a file.
 
+use memmap2::MmapMut;
+
 use crate::error::Result;
 use crate::formats::file_bytes::FileBytes;
 use crate::gpu::{Buffer, Kind, Real};
 
-use super::host_memory::{filled, zeroed};
+use super::host_memory::{filled, zeroed_pages};
+
+/// Words that are worth pages of their own.
+const PAGES_FROM: usize = 1 << 20;
 
 /// Content of one buffer.
 pub(super) enum Storage<T> {
     Real(Vec<T>),
     Words(Vec<u32>),
+    /// Words in large pages, which the system maps and finds faster.
+    Pages(MmapMut),
     /// The words of a file, which are also its reals if `T` is f32. A write copies them first.
     Mapped(FileBytes),
 }
@@ -23,10 +30,12 @@ impl<T: KeepsWords> Storage<T> {
         })
     }
 
-    /// Zeros for a buffer of words that is about to be written whole. The system hands them out as they
-    /// are touched.
+    /// Memory for a buffer of words that is about to be written whole.
     pub fn zeros(buffer: &Buffer) -> Result<Self> {
-        Ok(Self::Words(zeroed(buffer.len())?))
+        if buffer.len() < PAGES_FROM {
+            return Ok(Self::Words(filled(0, buffer.len())?));
+        }
+        zeroed_pages(buffer.len()).map(Self::Pages)
     }
 
     /// The words of a file. `None` if the executor cannot compute with them in place.
@@ -41,7 +50,7 @@ impl<T: KeepsWords> Storage<T> {
     pub fn real(&self) -> &[T] {
         match self {
             Self::Real(v) => v,
-            Self::Words(_) => panic!("reals are read from a buffer of words"),
+            Self::Words(_) | Self::Pages(_) => panic!("reals are read from a buffer of words"),
             Self::Mapped(bytes) => T::of_words(words_of(bytes)).expect("only words that serve as reals are kept"),
         }
     }
@@ -59,6 +68,7 @@ impl<T: KeepsWords> Storage<T> {
     pub fn words(&self) -> &[u32] {
         match self {
             Self::Words(v) => v,
+            Self::Pages(pages) => bytemuck::cast_slice(pages),
             Self::Real(_) => panic!("words are read from a buffer of reals"),
             Self::Mapped(bytes) => words_of(bytes),
         }
@@ -70,6 +80,7 @@ impl<T: KeepsWords> Storage<T> {
         }
         match self {
             Self::Words(v) => v,
+            Self::Pages(pages) => bytemuck::cast_slice_mut(pages),
             _ => panic!("words are written to a buffer of reals"),
         }
     }
