@@ -64,6 +64,7 @@ impl Gguf {
             }
             self.tensors.insert(name, (self.files.len(), info));
         }
+        file.release(0..file.len()); // the header is not read again
         self.files.push(Arc::new(file));
         Ok(header.metadata)
     }

@@ -462,10 +462,10 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     fn write_mapped(&mut self, span: &Span, bytes: &FileBytes) -> Result<()> {
         match Storage::mapped(bytes).filter(|_| is_whole(span)) {
             Some(storage) => {
-                assert_eq!(bytes.len() as u64, span.buffer.n_bytes(), "the bytes fill the buffer");
+                let fills = bytes.len() as u64 == span.buffer.n_bytes();
+                assert!(fills && span.buffer.lifetime() == Lifetime::Persistent, "the bytes fill a persistent buffer");
                 bytes.prefetch();
-                let entry = (Arc::downgrade(&span.buffer.0), RefCell::new(storage));
-                self.persistent.insert(span.buffer.id(), entry);
+                self.persistent.insert(span.buffer.id(), (Arc::downgrade(&span.buffer.0), RefCell::new(storage)));
                 Ok(())
             }
             None => copy_mapped(self, span, bytes),
