@@ -54,12 +54,10 @@ def prompt_and_decode(path, ids, new, threads):
     return {"first_token_s": first_token, "prefill": prefill, "decode": decode, "ids": out, "peak_mib": peak_mib()}
 
 
-def decode_after(path, tokens, new, threads, piece=1024):
+def decode_after(path, tokens, new, threads):
     """Decode with a cache of so many tokens."""
-    piece = min(piece, tokens)
-    copies = tokens // piece
-    if copies > llama_cpp.llama_max_parallel_sequences():
-        piece, copies = 4 * piece, copies // 4
+    copies = min(max(tokens // 1024, 1), llama_cpp.llama_max_parallel_sequences())
+    piece = tokens // copies
     model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
     options = llama_cpp.llama_context_default_params()
     options.n_ctx, options.n_batch, options.n_seq_max, options.kv_unified = tokens + new + 256, piece, copies, True
