@@ -8,6 +8,7 @@ mod common;
 
 use std::path::Path;
 
+use longreach::Result;
 use longreach::attention::{Attention, Lrsa};
 use longreach::autograd::Tape;
 use longreach::checkpoint::load::{Train, load};
@@ -16,7 +17,7 @@ use longreach::formats::dequant::to_f32;
 use longreach::formats::dtype::DType;
 use longreach::formats::host_tensor::HostTensor;
 use longreach::generate::Session;
-use longreach::gpu::{CpuExecutor, Executor, Recording};
+use longreach::gpu::{CpuExecutor, DeviceLimits, Executor, MemoryUse, Recording, Span, Timing};
 use longreach::kernels::embedding::{TokenIndex, embedding};
 use longreach::kernels::matmul::matmul_nt;
 use longreach::kernels::sample::Sampling;
@@ -221,7 +222,7 @@ fn write_gguf(path: &Path, tensors: &[(String, HostTensor)]) {
         tensor.shape.iter().rev().for_each(|&d| out.extend((d as u64).to_le_bytes()));
         out.extend(tensor.dtype.ggml().to_le_bytes());
         out.extend((data.len() as u64).to_le_bytes());
-        data.extend(&tensor.bytes);
+        data.extend_from_slice(&tensor.bytes);
         data.resize(data.len().next_multiple_of(32), 0);
     }
     out.resize(out.len().next_multiple_of(32), 0);
@@ -285,4 +286,93 @@ fn a_model_of_each_format_keeps_it_and_says_what_its_values_say() {
     check_model(&mut CpuExecutor::<f32>::new(), 16);
     let Some(mut device) = common::software_device() else { return };
     check_model(&mut device, 16);
+}
+
+/// The CPU executor without the pages of files: every upload is a copy.
+struct Copying(CpuExecutor<f32>);
+
+impl Executor for Copying {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+    fn limits(&self) -> DeviceLimits {
+        self.0.limits()
+    }
+    fn check(&self, recording: &Recording) -> Result<()> {
+        self.0.check(recording)
+    }
+    fn run(&mut self, recording: &Recording) -> Result<()> {
+        self.0.run(recording)
+    }
+    fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+        self.0.run_timed(recording)
+    }
+    fn wait(&mut self) -> Result<()> {
+        self.0.wait()
+    }
+    fn write_real(&mut self, span: &Span, data: &[f32]) -> Result<()> {
+        self.0.write_real(span, data)
+    }
+    fn write_f64(&mut self, span: &Span, data: &[f64]) -> Result<()> {
+        self.0.write_f64(span, data)
+    }
+    fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()> {
+        self.0.write_words(span, data)
+    }
+    fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
+        self.0.read_real(span)
+    }
+    fn read_f64(&mut self, span: &Span) -> Result<Vec<f64>> {
+        self.0.read_f64(span)
+    }
+    fn read_words(&mut self, span: &Span) -> Result<Vec<u32>> {
+        self.0.read_words(span)
+    }
+    fn memory(&self) -> MemoryUse {
+        self.0.memory()
+    }
+    fn reset_peak(&mut self) {
+        self.0.reset_peak();
+    }
+}
+
+/// Checks that a model's logits are the same to the bit, whether pages of its files are kept or copied.
+/// Returns the bytes of pages that are kept.
+fn check_kept(path: &Path) -> u64 {
+    let (mut keeping, mut copying) = (CpuExecutor::<f32>::new(), Copying(CpuExecutor::new()));
+    for chunk in [40, 1] {
+        let (kept, copied) = (outcome(&mut keeping, path, chunk).0, outcome(&mut copying, path, chunk).0);
+        assert!(kept.iter().all(|x| x.is_finite()) && kept.iter().any(|x| x.abs() > 0.01), "{}", path.display());
+        assert_same_bits(&path.display().to_string(), &kept, &copied);
+    }
+    assert_eq!(copying.memory().mapped_bytes, 0);
+    let loaded = load(&mut keeping, &WeightSource::open(path).unwrap(), None, Train::Nothing).unwrap();
+    let kept = keeping.memory().mapped_bytes;
+    drop(loaded);
+    kept
+}
+
+#[test]
+fn pages_of_a_gguf_file_give_the_logits_of_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in Format::QUANTISED {
+        let path = folder.path().join(format!("{}.gguf", format.dtype()));
+        let stored = tensors(format.dtype());
+        write_gguf(&path, &stored);
+        // q and k have another order of rows in the file, and v is stacked on them.
+        let is_repacked = |name: &str| ["attn_q.", "attn_k.", "attn_v."].iter().any(|part| name.contains(part));
+        let bytes = |t: &HostTensor| t.bytes.len() as u64;
+        let (vectors, matrices): (Vec<_>, Vec<_>) = stored.iter().partition(|(_, t)| t.shape.len() == 1);
+        let kept = matrices.iter().filter(|(name, _)| format.has_file_layout() && !is_repacked(name));
+        let expected: u64 = vectors.iter().chain(kept).map(|(_, t)| bytes(t)).sum();
+        assert_eq!(check_kept(&path), expected, "{format:?}");
+    }
+}
+
+#[test]
+fn pages_of_safetensors_give_the_logits_of_copies() {
+    for case in ["llama-gqa", "qwen2-bias-tied", "qwen3-qknorm", "gemma3"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
+        assert!(check_kept(&path) > 0, "{case}");
+    }
 }

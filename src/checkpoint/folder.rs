@@ -55,8 +55,9 @@ impl Folder {
         self.checkpoint.bytes(&self.stored(name))
     }
 
-    pub fn read(&self, name: &str) -> Result<HostTensor> {
-        self.checkpoint.read(&self.stored(name))
+    /// A weight, without a copy of its bytes.
+    pub fn mapped(&self, name: &str) -> Result<HostTensor> {
+        self.checkpoint.mapped(&self.stored(name))
     }
 
     /// A sentence about the tensors that are none of the weights `used`, such as those of a vision

@@ -53,11 +53,11 @@ pub(super) fn info(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Option
 /// Reads a weight, whose shape has been checked.
 pub(super) fn read(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Result<HostTensor> {
     let place = place(gguf, config, weight);
-    let mut tensor = gguf.read(&place.tensor)?;
-    if let Some(first) = place.first_row {
-        let row_bytes = tensor.bytes.len() / tensor.shape[0];
-        let bytes = tensor.bytes[first * row_bytes..(first + weight.shape[0]) * row_bytes].to_vec();
-        tensor = HostTensor::new(tensor.dtype, weight.shape.clone(), bytes)?;
+    let mut tensor = gguf.mapped(&place.tensor)?;
+    if let (Some(first), Some(bytes)) = (place.first_row, tensor.bytes.mapped()) {
+        let row_bytes = bytes.len() / tensor.shape[0];
+        let rows = bytes.slice(first * row_bytes..(first + weight.shape[0]) * row_bytes);
+        tensor = HostTensor::mapped(tensor.dtype, weight.shape.clone(), rows)?;
     }
     Ok(from_gguf_order(tensor, weight.permuted_heads))
 }
@@ -84,7 +84,8 @@ fn unpermute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
             }
         }
     }
-    HostTensor { bytes, ..tensor }
+    tensor.bytes.release_all();
+    HostTensor { bytes: bytes.into(), ..tensor }
 }
 
 /// Puts rows of a weight into llama.cpp's order, the inverse of `unpermute_rows`.
@@ -100,7 +101,7 @@ fn permute_rows(tensor: HostTensor, n_heads: usize) -> HostTensor {
             }
         }
     }
-    HostTensor { bytes, ..tensor }
+    HostTensor { bytes: bytes.into(), ..tensor }
 }
 
 /// A weight with its rows in the order of GGUF files. Also takes the rows of a vector, and of B of
@@ -146,7 +147,7 @@ pub(super) mod testing {
             match stored.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, whole)) => {
                     whole.shape[0] += tensor.shape[0];
-                    whole.bytes.extend(&tensor.bytes);
+                    whole.bytes = [&whole.bytes[..], &tensor.bytes].concat().into();
                 }
                 None => stored.push((name, tensor)),
             }

@@ -275,13 +275,14 @@ impl Loader<'_> {
             hosts.push((weight, host));
         }
         let whole = self.whole(&hosts)?;
+        if let Some((whole, _)) = &whole {
+            let parts: Vec<&HostTensor> = hosts.iter().map(|(_, host)| host).collect();
+            whole.write_stored(self.device, &parts)?;
+        }
         let mut made = Vec::with_capacity(N);
         for (i, (name, (weight, host))) in names.into_iter().zip(&hosts).enumerate() {
             let param = match &whole {
-                Some((_, parts)) => {
-                    self.upload(&parts[i], host)?;
-                    Param::frozen(weight, parts[i].clone())
-                }
+                Some((_, parts)) => Param::frozen(weight, parts[i].clone()),
                 None => self.param(weight, host)?,
             };
             made.push(self.linear(prefix, name, param, site + i as u32)?);
@@ -386,23 +387,13 @@ impl Loader<'_> {
     fn param(&mut self, name: &str, host: &HostTensor) -> Result<Param> {
         if let Some(t) = self.by_name.get(name) {
             t.value.write(self.device, &host.to_f32()?)?;
+            host.bytes.release_all();
             return Ok(Param { name: name.to_string(), value: t.value.clone(), grad: Some(t.grad.clone()) });
         }
         let (rows, cols) = matrix(&host.shape);
         let value = Tensor::persistent(name, stored_format(host), rows, cols, &self.device.limits())?;
-        self.upload(&value, host)?;
+        value.write_stored(self.device, &[host])?;
         Ok(Param::frozen(name, value))
-    }
-
-    /// Writes a tensor in its stored format.
-    fn upload(&mut self, value: &Tensor, host: &HostTensor) -> Result<()> {
-        match value.format {
-            Format::F32 => value.write(self.device, &host.to_f32()?),
-            Format::Bf16 | Format::F16 => {
-                value.write_halves(self.device, &bytemuck::pod_collect_to_vec::<u8, u16>(&host.bytes))
-            }
-            quantised => value.write_blocks(self.device, &quantised.words_of_blocks(&host.bytes)?),
-        }
     }
 }
 

@@ -3,7 +3,9 @@
 //!
 //! The command line, the app and the library all open models here.
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use crate::attention::Attention;
 use crate::checkpoint::adapter_file::{Adapter, read_adapter};
@@ -51,15 +53,17 @@ pub fn open_weights(model: &str) -> Result<WeightSource> {
     if bundled::is_named(model) { bundled::stories() } else { WeightSource::open(&hub::resolve(model)?) }
 }
 
-impl ModelFiles {
-    /// Opens `model` (a folder, a GGUF file, a hub id, or `stories260k`, the bundled one) and the
-    /// adapter (a folder, a GGUF file or a hub id).
-    pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
-        if bundled::is_named(model) {
-            return Self::bundled(adapter);
-        }
-        let path = hub::resolve(model)?;
-        let source = WeightSource::open(&path)?;
+/// What a model's files say about text.
+struct TextFiles {
+    tokenizer: std::result::Result<Tokenizer, String>,
+    template: Option<ChatTemplate>,
+    stop: StopTokens,
+    generation: GenerationConfig,
+}
+
+impl TextFiles {
+    /// Reads the files of the model at `path`.
+    fn read(path: &Path, source: &WeightSource) -> Result<Self> {
         let (tokenizer, template, stop, generation) = match (source.gguf_metadata(), source.dir()) {
             (Some(metadata), _) => {
                 let tokenizer = match has_vocabulary(metadata) {
@@ -71,7 +75,7 @@ impl ModelFiles {
                 (tokenizer, template, stop, GenerationConfig::from_gguf(metadata))
             }
             (None, dir) => {
-                let dir = dir.unwrap_or(&path);
+                let dir = dir.unwrap_or(path);
                 let tokenizer = if has_tokenizer(dir) {
                     Ok(Tokenizer::from_dir(dir)?)
                 } else {
@@ -82,52 +86,106 @@ impl ModelFiles {
                 (tokenizer, ChatTemplate::from_dir(dir)?, stop, GenerationConfig::from_dir(dir)?)
             }
         };
-        let (name, base, other_base) = (model.to_string(), None, None);
-        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, base, other_base }
-            .with_adapter(adapter)
+        Ok(Self { tokenizer, template, stop, generation })
     }
 
-    /// The bundled model, with an adapter.
-    pub fn bundled(adapter: Option<&Path>) -> Result<Self> {
-        let source = bundled::stories()?;
+    /// Those of the bundled model.
+    fn bundled() -> Result<Self> {
         let tokenizer = Tokenizer::from_json_bytes(bundled::TOKENIZER)?;
         let stop = StopTokens::of_config(bundled::CONFIG, Some(&tokenizer))?;
-        let generation = GenerationConfig::default();
-        let (name, tokenizer, template) = (bundled::NAME.to_string(), Ok(tokenizer), None);
-        let (base, other_base) = (None, None);
-        Self { name, source, tokenizer, template, stop, generation, adapter: None, recorded: None, base, other_base }
-            .with_adapter(adapter)
+        Ok(Self { tokenizer: Ok(tokenizer), template: None, stop, generation: GenerationConfig::default() })
     }
+}
 
-    /// Reads the adapter, and the attention that its folder or the model's records.
-    fn with_adapter(self, adapter: Option<&Path>) -> Result<Self> {
-        let config = self.source.config();
+/// An adapter, and what its folder or the model's records.
+struct AdapterFiles {
+    adapter: Option<Adapter>,
+    recorded: Option<Attention>,
+    base: Option<BaseRecord>,
+}
+
+impl AdapterFiles {
+    /// Reads the adapter at a path or of a hub id, for the model of `source`.
+    fn read(adapter: Option<&Path>, source: &WeightSource) -> Result<Self> {
+        let config = source.config();
         let path = adapter.map(hub::resolve_adapter).transpose()?;
-        let (adapter, record) = match (path.as_deref(), self.source.gguf_metadata()) {
+        let (adapter, record) = match (path.as_deref(), source.gguf_metadata()) {
             (Some(file), _) if is_gguf(file) => {
                 let (adapter, metadata) = read_gguf_adapter(file, config)?;
                 (Some(adapter), Record::read_gguf(&metadata)?)
             }
             (Some(dir), _) => (Some(read_adapter(dir, config)?), Record::read(dir)?),
             (None, Some(metadata)) => (None, Record::read_gguf(metadata)?),
-            (None, None) => (None, self.source.dir().map(Record::read).transpose()?.flatten()),
+            (None, None) => (None, source.dir().map(Record::read).transpose()?.flatten()),
         };
         let recorded = record.as_ref().map(|r| r.attention.attention()).transpose()?;
         let base = record.and_then(|record| record.base).filter(|_| adapter.is_some());
-        let other_base = base.as_ref().map(|base| self.compared(base)).transpose()?.flatten();
-        Ok(Self { adapter, recorded, base, other_base, ..self })
+        Ok(Self { adapter, recorded, base })
     }
 
-    /// A sentence about a base model whose weights are not these.
-    fn compared(&self, base: &BaseRecord) -> Result<Option<String>> {
-        let differs = fingerprint(&self.source)?.is_some_and(|own| own != base.fingerprint);
+    /// A sentence about a base model whose weights are not those of `source`, the model `name`.
+    fn other_base(&self, name: &str, source: &WeightSource) -> Result<Option<String>> {
+        let Some(base) = &self.base else { return Ok(None) };
+        let differs = fingerprint(source)?.is_some_and(|own| own != base.fingerprint);
         Ok(differs.then(|| {
             format!(
-                "the adapter was trained on the weights of {}, and {} holds other ones: it works on a conversion or a \
+                "the adapter was trained on the weights of {}, and {name} holds other ones: it works on a conversion or a \
                  quantisation of the same model, and not on another model",
-                base.model, self.name
+                base.model
             )
         }))
+    }
+}
+
+impl ModelFiles {
+    /// Opens `model` (a folder, a GGUF file, a hub id, or `stories260k`, the bundled one) and the
+    /// adapter (a folder, a GGUF file or a hub id).
+    pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
+        Self::open_beside(model, adapter, |_, _| Ok(())).map(|(files, ())| files)
+    }
+
+    /// [`ModelFiles::open`], which runs `work` with the weights and the adapter while another thread
+    /// builds the tokenizer: on a device that loads a model quickly, that takes as long as the weights.
+    pub fn open_beside<R>(
+        model: &str,
+        adapter: Option<&Path>,
+        work: impl FnOnce(&WeightSource, Option<&Adapter>) -> Result<R>,
+    ) -> Result<(Self, R)> {
+        if bundled::is_named(model) {
+            let source = bundled::stories()?;
+            return Self::with(bundled::NAME, source, adapter, |_| TextFiles::bundled(), work);
+        }
+        let path = hub::resolve(model)?;
+        let source = WeightSource::open(&path)?;
+        Self::with(model, source, adapter, |source| TextFiles::read(&path, source), work)
+    }
+
+    /// The bundled model, with an adapter.
+    pub fn bundled(adapter: Option<&Path>) -> Result<Self> {
+        Self::with(bundled::NAME, bundled::stories()?, adapter, |_| TextFiles::bundled(), |_, _| Ok(()))
+            .map(|(files, ())| files)
+    }
+
+    /// The files of a model: those about text come from `text`, which runs beside `work`.
+    fn with<R>(
+        name: &str,
+        source: WeightSource,
+        adapter: Option<&Path>,
+        text: impl FnOnce(&WeightSource) -> Result<TextFiles> + Send,
+        work: impl FnOnce(&WeightSource, Option<&Adapter>) -> Result<R>,
+    ) -> Result<(Self, R)> {
+        let adapted = AdapterFiles::read(adapter, &source)?;
+        let other_base = adapted.other_base(name, &source)?;
+        let AdapterFiles { adapter, recorded, base } = adapted;
+        let (text, done) = thread::scope(|scope| {
+            let text = scope.spawn(|| text(&source));
+            let done = work(&source, adapter.as_ref());
+            (text.join().unwrap_or_else(|panic| resume_unwind(panic)), done)
+        });
+        let TextFiles { tokenizer, template, stop, generation } = text?;
+        let name = name.to_string();
+        let files = Self { name, source, tokenizer, template, stop, generation, adapter, recorded, base, other_base };
+        Ok((files, done?))
     }
 
     /// The base of the opened adapter: what its record says, else this model.

@@ -29,7 +29,7 @@ pub(super) fn random_weight(seed: u64, name: &str, shape: &[usize]) -> HostTenso
             (0..n).map(|_| bf16::from_f32(bound * unit(rng.next_u32())).to_bits()).collect()
         }
     };
-    HostTensor { dtype: DTYPE, shape: shape.to_vec(), bytes: bytemuck::pod_collect_to_vec(&bits) }
+    HostTensor { dtype: DTYPE, shape: shape.to_vec(), bytes: bytemuck::pod_collect_to_vec::<_, u8>(&bits).into() }
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ impl WeightSource {
     }
 
     /// Reads a weight under its Hugging Face name, rows in Hugging Face's order, in the type in
-    /// which it is stored.
+    /// which it is stored. Its bytes stay in the file, unless their order changes.
     ///
     /// Fails if the model has no such weight, or if its shape is not `expected_shape`.
     pub fn read(&self, name: &str, expected_shape: &[usize]) -> Result<HostTensor> {
@@ -150,8 +150,8 @@ impl WeightSource {
             crate::bail!("{problem}");
         }
         Ok(match &self.files {
-            Files::Folder(folder) => (folder.read(name)?, weight.offset),
-            Files::Static(checkpoint) => (checkpoint.read(name)?, weight.offset),
+            Files::Folder(folder) => (folder.mapped(name)?, weight.offset),
+            Files::Static(checkpoint) => (checkpoint.mapped(name)?, weight.offset),
             Files::Gguf(gguf) => (gguf_weights::read(gguf, &self.config, weight)?, 0.0),
             Files::Random(seed) => (random_weight(*seed, name, expected_shape), 0.0),
         })

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::output::note;
 use crate::attention::{Attention, Lrsa};
+use crate::checkpoint::adapter_file::Adapter;
 use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::weights::WeightSource;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, open_device};
 use crate::train::Keep;
@@ -32,9 +34,17 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Opens the model files.
     pub fn open(&self) -> Result<ModelFiles> {
-        let files = ModelFiles::open(&self.model, self.adapter.as_deref())?;
+        self.open_beside(|_, _| Ok(())).map(|(files, ())| files)
+    }
+
+    /// Opens the model files, and does the work with weights and adapter while the tokenizer is built.
+    pub fn open_beside<R>(
+        &self,
+        work: impl FnOnce(&WeightSource, Option<&Adapter>) -> Result<R>,
+    ) -> Result<(ModelFiles, R)> {
+        let (files, done) = ModelFiles::open_beside(&self.model, self.adapter.as_deref(), work)?;
         files.notes().iter().for_each(|text| note(&format!("note: {text}")));
-        Ok(files)
+        Ok((files, done))
     }
 
     /// Rejects sequences longer than the model's positions, unless `--max-positions` allows them.

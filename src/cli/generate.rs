@@ -127,39 +127,50 @@ struct Prompt {
 }
 
 impl PromptArgs {
-    /// Reads the prompt.
-    fn read(&self, files: &ModelFiles) -> Result<Prompt> {
-        let source = &self.source;
-        if self.chat.is_set() {
-            match &files.template {
-                _ if source.ids.is_some() => return Err(without_template("--ids gives tokens")),
-                _ if self.no_chat_template => return Err(without_template("--no-chat-template turns it off")),
-                None => return Err(without_template("this model has none")),
-                Some(_) => {}
-            }
+    /// The text of the flags; `None` if it comes from standard input or as ids. Also checks what needs no
+    /// model, so that nobody waits for a model and then learns of a wrong path.
+    fn given(&self) -> Result<Option<String>> {
+        let PromptSource { prompt, prompt_file, ids } = &self.source;
+        if self.chat.is_set() && ids.is_some() {
+            return Err(without_template("--ids gives tokens"));
         }
-        let text = match (&source.prompt, &source.prompt_file, &source.ids) {
-            (_, _, Some(path)) => {
-                let ids = one_sequence(path, files)?;
-                let text = files.tokenizer().ok().map(|tokenizer| tokenizer.decode(&ids, true)).transpose()?;
-                return Ok(Prompt { text: text.unwrap_or_default(), ids });
-            }
-            (_, Some(path), _) => read_text_file(path)?,
-            (Some(dash), ..) if dash == "-" => read_stdin()?,
-            (Some(text), ..) => text.clone(),
-            (None, None, None) => return Err(Error::usage("give --prompt, --prompt-file or --ids")),
+        if self.chat.is_set() && self.no_chat_template {
+            return Err(without_template("--no-chat-template turns it off"));
+        }
+        let text = match prompt_file {
+            Some(path) => Some(read_text_file(path)?),
+            None => prompt.clone().filter(|text| text != "-"),
         };
-        if text.is_empty() {
-            return Err(Error::usage(
-                "the prompt is empty: give text, or the start token alone as ids (--ids with a file such as [[1]])",
-            ));
+        text.map(not_empty).transpose()
+    }
+
+    /// The prompt as the model reads it, from [`PromptArgs::given`].
+    fn read(&self, given: Option<String>, files: &ModelFiles) -> Result<Prompt> {
+        if self.chat.is_set() && files.template.is_none() {
+            return Err(without_template("this model has none"));
         }
+        if let Some(path) = &self.source.ids {
+            let ids = one_sequence(path, files)?;
+            let text = files.tokenizer().ok().map(|tokenizer| tokenizer.decode(&ids, true)).transpose()?;
+            return Ok(Prompt { text: text.unwrap_or_default(), ids });
+        }
+        let text = given.map_or_else(|| read_stdin().and_then(not_empty), Ok)?;
         let ids = match files.template.is_some() && !self.no_chat_template {
             true => files.chat_ids(&self.chat.conversation(&text)?)?,
             false => files.prompt_ids(&text, false)?,
         };
         Ok(Prompt { text, ids })
     }
+}
+
+/// Rejects an empty prompt.
+fn not_empty(text: String) -> Result<String> {
+    if text.is_empty() {
+        return Err(Error::usage(
+            "the prompt is empty: give text, or the start token alone as ids (--ids with a file such as [[1]])",
+        ));
+    }
+    Ok(text)
 }
 
 fn one_sequence(path: &std::path::Path, files: &ModelFiles) -> Result<Vec<u32>> {
@@ -181,9 +192,6 @@ impl GenerateArgs {
         let limit = self.model.max_positions.unwrap_or(files.config().max_positions);
         let room = limit.saturating_sub(n_prompt);
         let max_tokens = self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room.max(1)));
-        if max_tokens == 0 || self.chunk == 0 {
-            return Err(Error::usage("--max-tokens and --chunk must be at least 1"));
-        }
         self.model.check_length(files, n_prompt.saturating_add(max_tokens)).with_context(|| match room {
             0 => format!("a prompt of {n_prompt} tokens and at least one generated token"),
             _ => format!("a prompt of {n_prompt} tokens and --max-tokens {max_tokens} ({room} would fit)"),
@@ -238,21 +246,26 @@ impl PromptProgress {
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let wished = args.sampling.wished();
     GenerationConfig::default().sampling(&wished)?; // before a model is downloaded
-    let files = args.model.open()?;
+    if args.max_tokens == Some(0) || args.chunk == 0 {
+        return Err(Error::usage("--max-tokens and --chunk must be at least 1"));
+    }
+    let given = args.prompt.given()?;
+    let (files, (mut device, mut loaded)) = args.model.open_beside(|source, adapter| {
+        let mut device = args.device.open()?;
+        let _loading = Stage::begin("loading the model");
+        let loaded = load(&mut *device, source, adapter, Train::Nothing)?;
+        Ok((device, loaded))
+    })?;
     let sampling = files.generation.sampling(&wished)?;
     if let Some(said) = files.generation.note(&wished) {
         note(&format!("note: {said}"));
     }
     let attention = args.attention.resolve(files.recorded, AttentionName::Dense)?;
-    let prompt = args.prompt.read(&files)?;
+    let prompt = args.prompt.read(given, &files)?;
     if let Some(text) = files.tokenizer().ok().and_then(Tokenizer::take_note) {
         note(&format!("note: {text}"));
     }
     let max_tokens = args.max_tokens(&files, prompt.ids.len())?;
-    let mut device = args.device.open()?;
-    let loading = Stage::begin("loading the model");
-    let mut loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
-    drop(loading);
     let request = GenerateRequest {
         prompt_ids: &prompt.ids,
         max_tokens,

@@ -88,22 +88,47 @@ impl Format {
         !self.is_quantised() || cols.is_multiple_of(self.block_len())
     }
 
+    /// Whether the words of a device are the bytes of a file in their order.
+    pub const fn has_file_layout(self) -> bool {
+        !self.is_quantised() || self.dtype().block_bytes().is_multiple_of(4)
+    }
+
+    /// Lays out whole blocks of a file as words, which it overwrites whole. 16-bit elements may end
+    /// within the last word. Panics if the sizes do not match.
+    pub fn pack(self, bytes: &[u8], words: &mut [u32]) {
+        let (stored, n_words) = (self.dtype().block_bytes(), self.block_words());
+        if self.has_file_layout() {
+            assert_eq!(bytes.len().div_ceil(4), words.len(), "words for all bytes");
+            let out: &mut [u8] = bytemuck::cast_slice_mut(words);
+            let (content, rest) = out.split_at_mut(bytes.len());
+            content.copy_from_slice(bytes);
+            rest.fill(0);
+        } else {
+            assert_eq!(bytes.len() / stored * n_words, words.len(), "words for all blocks");
+            let gap_at = self.dtype().block_layout().map_or(0, |layout| layout.gap_at);
+            let after = 4 * n_words - (stored - gap_at);
+            for (source, words) in bytes.chunks_exact(stored).zip(words.chunks_exact_mut(n_words)) {
+                let block: &mut [u8] = bytemuck::cast_slice_mut(words);
+                block[..gap_at].copy_from_slice(&source[..gap_at]);
+                block[gap_at..after].fill(0);
+                block[after..].copy_from_slice(&source[gap_at..]);
+            }
+        }
+        words.iter_mut().for_each(|word| *word = u32::from_le(*word));
+    }
+
     /// Repacks blocks of a file into words. Fails for plain types and for a byte count that is not
     /// a whole number of blocks.
     pub fn words_of_blocks(self, bytes: &[u8]) -> Result<Vec<u32>> {
         let (stored, n_words) = (self.dtype().block_bytes(), self.block_words());
-        let layout = self.dtype().block_layout().filter(|_| bytes.len().is_multiple_of(stored));
-        let Some(layout) = layout else {
-            crate::bail!("{} bytes are no whole number of {} blocks of {stored} bytes", bytes.len(), self.dtype())
-        };
-        let mut words = Vec::with_capacity(bytes.len() / stored * n_words);
-        let mut block = vec![0u8; 4 * n_words]; // the bytes of the gap stay zero
-        let after = block.len() - (stored - layout.gap_at);
-        for source in bytes.chunks_exact(stored) {
-            block[..layout.gap_at].copy_from_slice(&source[..layout.gap_at]);
-            block[after..].copy_from_slice(&source[layout.gap_at..]);
-            words.extend(block.as_chunks::<4>().0.iter().map(|&b| u32::from_le_bytes(b)));
-        }
+        crate::ensure!(
+            self.is_quantised() && bytes.len().is_multiple_of(stored),
+            "{} bytes are no whole number of {} blocks of {stored} bytes",
+            bytes.len(),
+            self.dtype()
+        );
+        let mut words = vec![0; bytes.len() / stored * n_words];
+        self.pack(bytes, &mut words);
         Ok(words)
     }
 }

@@ -5,6 +5,7 @@
 //! [`gguf_metadata`](super::gguf_metadata) holds its key-value pairs, and
 //! `gguf_split` knows models that are split over several files.
 
+use super::file_bytes::FileBytes;
 pub use super::gguf_metadata::{Metadata, Value};
 use super::gguf_parse;
 pub use super::gguf_parse::TensorInfo;
@@ -14,6 +15,7 @@ use super::mapped_file::MappedFile;
 use crate::error::{Context, Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An open GGUF file, or the set of files of a split model.
 pub struct Gguf {
@@ -21,7 +23,7 @@ pub struct Gguf {
     /// By name, each with the index of its file.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     /// The file, or the parts in order; never empty.
-    files: Vec<MappedFile>,
+    files: Vec<Arc<MappedFile>>,
 }
 
 impl Gguf {
@@ -62,7 +64,8 @@ impl Gguf {
             }
             self.tensors.insert(name, (self.files.len(), info));
         }
-        self.files.push(file);
+        file.release(0..file.len()); // the header is not read again
+        self.files.push(Arc::new(file));
         Ok(header.metadata)
     }
 
@@ -85,6 +88,13 @@ impl Gguf {
     pub fn read(&self, name: &str) -> Result<HostTensor> {
         let (_, info) = self.find(name)?;
         HostTensor::new(info.dtype, info.shape.clone(), self.bytes(name)?.to_vec())
+    }
+
+    /// A tensor in its stored type, without a copy of its bytes.
+    pub fn mapped(&self, name: &str) -> Result<HostTensor> {
+        let (file, info) = self.find(name)?;
+        let bytes = FileBytes::new(&self.files[*file], info.offset..info.offset + info.n_bytes);
+        HostTensor::mapped(info.dtype, info.shape.clone(), bytes)
     }
 
     /// The bytes of a tensor in its file.
@@ -149,7 +159,7 @@ pub mod testing {
             tensor.shape.iter().rev().for_each(|&d| out.extend((d as u64).to_le_bytes()));
             out.extend(ggml_number(tensor.dtype).to_le_bytes());
             out.extend((data.len() as u64).to_le_bytes());
-            data.extend(&tensor.bytes);
+            data.extend_from_slice(&tensor.bytes);
             data.resize(data.len().next_multiple_of(32), 0);
         }
         out.resize(out.len().next_multiple_of(32), 0);

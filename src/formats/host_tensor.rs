@@ -1,4 +1,4 @@
-//! Tensors in host memory: type, shape and raw little-endian bytes, as in files.
+//! Tensors on the host: type, shape and raw little-endian bytes, as in files.
 //!
 //! 16-bit and quantised values keep their stored bytes, so that they can be uploaded unchanged.
 //! [`HostTensor::to_f32`] converts them. See [`dtype`](super::dtype) for the types and [`dequant`]
@@ -6,6 +6,7 @@
 
 use super::dequant;
 use super::dtype::DType;
+use super::file_bytes::{FileBytes, TensorBytes};
 use crate::error::Result;
 
 /// Name, type and shape of a tensor that is to be written. The last dimension is contiguous.
@@ -44,12 +45,21 @@ impl TensorSpec {
 pub struct HostTensor {
     pub dtype: DType,
     pub shape: Vec<usize>,
-    pub bytes: Vec<u8>,
+    pub bytes: TensorBytes,
 }
 
 impl HostTensor {
     /// A tensor from bytes. Fails if their number does not match type and shape.
     pub fn new(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
+        Self::of(dtype, shape, bytes.into())
+    }
+
+    /// A tensor whose bytes stay in their file. Fails if their number does not match type and shape.
+    pub fn mapped(dtype: DType, shape: Vec<usize>, bytes: FileBytes) -> Result<Self> {
+        Self::of(dtype, shape, TensorBytes::Mapped(bytes))
+    }
+
+    fn of(dtype: DType, shape: Vec<usize>, bytes: TensorBytes) -> Result<Self> {
         crate::ensure!(
             dtype.bytes_of(&shape) == Some(bytes.len()),
             "a {dtype} tensor of shape {shape:?} cannot have {} bytes",
@@ -61,14 +71,14 @@ impl HostTensor {
     /// An f32 tensor. Panics if the number of values is not the product of the shape.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into();
         Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
     }
 
     /// An i32 tensor. Panics if the number of values is not the product of the shape.
     pub fn from_i32(shape: &[usize], values: &[i32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into();
         Self { dtype: DType::I32, shape: shape.to_vec(), bytes }
     }
 

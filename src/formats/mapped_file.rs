@@ -1,12 +1,18 @@
 //! Memory-mapped files for reading.
 //!
 //! This is the only code that maps files, so the safety argument is here. [`gguf`](super::gguf) and
-//! `safetensors_file` parse the contents.
+//! `safetensors_file` parse the contents, and [`file_bytes`](super::file_bytes) hands out ranges.
+//!
+//! The CPU executor computes with the pages of a mapped file, so the file must stay as it is while a
+//! model is in use. A file that is replaced by renaming is safe: the map keeps the old one. If another
+//! program shortens the file, this one ends with a message. If it overwrites the file in place, the
+//! weights that are read afterwards are the new ones, and the outputs have no meaning. (Windows lets
+//! no program shorten or replace a mapped file.)
 
 use crate::error::{Context, Result};
 use crate::small_file;
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 /// A read-only view of a whole, non-empty file, or of bytes that are part of the program.
@@ -43,6 +49,30 @@ impl MappedFile {
     /// Bytes that are part of the program, under a name for messages.
     pub fn of_static(name: &str, bytes: &'static [u8]) -> Self {
         Self { path: name.into(), bytes: Bytes::Static(bytes) }
+    }
+
+    /// Asks the system to read a range ahead of its use. Does nothing where it cannot.
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    pub fn prefetch(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Map(map) = &self.bytes {
+            _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+        }
+    }
+
+    /// Tells the system that a range is not needed for now, so that its pages do not count as this
+    /// program's memory. They are read from the file again when they are used. Does nothing outside
+    /// of Unix.
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Map(map) = &self.bytes
+            && !range.is_empty()
+        {
+            // SAFETY: the map is read-only and backed by a file, so a dropped page comes back with the
+            // bytes of the file.
+            _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
     }
 
     /// The path of the file.

@@ -4,6 +4,7 @@
 pub mod blocks;
 pub mod dequant;
 pub mod dtype;
+pub mod file_bytes;
 mod format;
 pub mod formulas;
 pub mod gguf;

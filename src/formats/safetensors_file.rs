@@ -5,6 +5,7 @@
 //! <https://huggingface.co/docs/safetensors>.
 
 use super::dtype::DType;
+use super::file_bytes::FileBytes;
 use super::host_tensor::HostTensor;
 use super::mapped_file::MappedFile;
 use crate::error::{Context, Error, Result};
@@ -14,7 +15,9 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -29,7 +32,7 @@ pub struct Checkpoint {
 }
 
 struct Shard {
-    file: MappedFile,
+    file: Arc<MappedFile>,
     header: Metadata,
     data_start: usize,
 }
@@ -112,11 +115,17 @@ impl Checkpoint {
         HostTensor::new(dtype, shape, self.bytes(name)?.to_vec())
     }
 
+    /// A tensor in its stored type, without a copy of its bytes.
+    pub fn mapped(&self, name: &str) -> Result<HostTensor> {
+        let (dtype, shape) = self.info(name)?;
+        let (shard, info) = self.find(name)?;
+        HostTensor::mapped(dtype, shape, FileBytes::new(&shard.file, shard.range(info)))
+    }
+
     /// The bytes of a tensor in its file.
     pub fn bytes(&self, name: &str) -> Result<&[u8]> {
         let (shard, info) = self.find(name)?;
-        let (start, end) = info.data_offsets;
-        Ok(&shard.file[shard.data_start + start..shard.data_start + end])
+        Ok(&shard.file[shard.range(info)])
     }
 
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
@@ -130,6 +139,12 @@ impl Checkpoint {
 }
 
 impl Shard {
+    /// The bytes of a tensor within the file.
+    fn range(&self, info: &TensorInfo) -> Range<usize> {
+        let (start, end) = info.data_offsets;
+        self.data_start + start..self.data_start + end
+    }
+
     fn open(path: &Path) -> Result<Self> {
         Self::of(MappedFile::open(path)?)
     }
@@ -137,7 +152,7 @@ impl Shard {
     fn of(file: MappedFile) -> Result<Self> {
         let (header, data_start) =
             read_header(&file).with_context(|| format!("{} is no valid safetensors file", file.path().display()))?;
-        Ok(Self { file, header, data_start })
+        Ok(Self { file: Arc::new(file), header, data_start })
     }
 }
 

@@ -91,7 +91,7 @@ mod tests {
         write_safetensors(&path, &tensors, &[("made_by", "a test")]).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(file.tensor("x").unwrap().data(), tensors[1].1.bytes);
+        assert_eq!(file.tensor("x").unwrap().data(), &tensors[1].1.bytes[..]);
         assert_eq!(file.tensor("h").unwrap().dtype(), safetensors::Dtype::F16);
         let (n, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         assert_eq!(n % 8, 0);

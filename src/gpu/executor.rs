@@ -1,7 +1,9 @@
 //! The `Executor` trait, which runs recordings, and the limits, memory use and timings it reports.
 
+use super::buffer::ELEMENT_ALIGNMENT;
 use super::{Buffer, Dispatch, Features, KernelDef, Kind, Reading, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
+use crate::formats::file_bytes::FileBytes;
 
 /// Size limits of a device that recordings must respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,9 @@ impl DeviceLimits {
 pub struct MemoryUse {
     /// Bytes of live persistent buffers.
     pub persistent_bytes: u64,
+    /// Those of them that are pages of mapped files. The model needs them like the others, but the
+    /// system counts them as memory that it can take back.
+    pub mapped_bytes: u64,
     /// Largest planned transient bytes of any recording run so far.
     pub transient_peak_bytes: u64,
     /// Most bytes of any recording run so far: live persistent buffers and planned transients.
@@ -107,6 +112,27 @@ pub trait Executor {
     /// Writes 32-bit words: ids, indices, packed weights; signed integers as their bit patterns.
     fn write_words(&mut self, span: &Span, data: &[u32]) -> Result<()>;
 
+    /// Writes words that `fill` makes to a persistent span, part by part, so that no copy of the whole
+    /// is made. The parts begin at multiples of `unit` words.
+    fn fill_words(&mut self, span: &Span, unit: usize, fill: &WordFill<'_>) -> Result<()> {
+        let mut words = vec![0; part_words(unit).min(span.len)];
+        for first in (0..span.len).step_by(part_words(unit)) {
+            let len = words.len().min(span.len - first);
+            fill(first, &mut words[..len]);
+            self.write_words(&span.buffer.slice(span.offset + first, len), &words[..len])?;
+        }
+        Ok(())
+    }
+
+    /// Writes words or reals from a file to a persistent span, which they fill. Panics if
+    /// [`FileBytes::words`] has none.
+    ///
+    /// The f32 executor of the CPU keeps the pages of the file in place of a copy if the span is a
+    /// whole buffer. A later write to the buffer copies them first.
+    fn write_mapped(&mut self, span: &Span, bytes: &FileBytes) -> Result<()> {
+        copy_mapped(self, span, bytes)
+    }
+
     /// Reads the reals of a persistent span.
     fn read_real(&mut self, span: &Span) -> Result<Vec<f32>>;
 
@@ -131,6 +157,28 @@ pub trait Executor {
 
     /// Resets the transient peak, so that it covers only the runs that follow.
     fn reset_peak(&mut self);
+}
+
+/// Makes the words of a part, which it overwrites whole; gets the index of the first word.
+pub type WordFill<'a> = dyn Fn(usize, &mut [u32]) + Sync + 'a;
+
+/// Words that [`Executor::fill_words`] makes at once, about a MiB: whole units that begin where spans
+/// can.
+pub(super) fn part_words(unit: usize) -> usize {
+    let least = unit * ELEMENT_ALIGNMENT;
+    least * ((1 << 18) / least).max(1)
+}
+
+/// [`Executor::write_mapped`] as a copy.
+pub(super) fn copy_mapped<E: Executor + ?Sized>(device: &mut E, span: &Span, bytes: &FileBytes) -> Result<()> {
+    let words = bytes.words().expect("the bytes are words in memory");
+    assert_eq!(words.len(), span.len, "the words fill the span");
+    match span.kind() {
+        Kind::Real => device.write_real(span, bytemuck::cast_slice(words))?,
+        _ => device.write_words(span, words)?,
+    }
+    bytes.release();
+    Ok(())
 }
 
 /// An open device: a GPU or the CPU.

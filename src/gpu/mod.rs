@@ -27,7 +27,7 @@ pub use self::wgpu::open_options::{Alternatives, LimitSet, OpenOptions};
 pub use self::wgpu::texels;
 pub use crate::real::Real;
 pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
-pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, upload_words};
+pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, WordFill, upload_words};
 pub use features::{Feature, Features};
 pub use kernel::{Access, Alternative, Binding, Dispatch, Expected, KernelDef, PartVariant, Shape, Source};
 pub use kernel_args::{Arg, KernelArgs, Scratch};

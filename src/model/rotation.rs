@@ -28,7 +28,7 @@ impl Rotations {
     /// Tables of `n_rows` rows without contents.
     pub(crate) fn new(device: &mut dyn Executor, ropes: &[RopeConfig], n_rows: usize) -> Result<Self> {
         let bytes = |rope: &RopeConfig| (n_rows as u64).saturating_mul(4 * rope.rotary_dim as u64);
-        check_host_memory(ropes.iter().map(bytes).fold(0, u64::saturating_add))
+        check_host_memory(ropes.iter().map(bytes).fold(0, u64::saturating_add), 0)
             .with_context(|| format!("rotation tables for {n_rows} positions"))?;
         let limits = device.limits();
         let new = |what: &str, rope: &RopeConfig| -> Result<RopeTables> {

@@ -6,6 +6,8 @@
 
 use super::Format;
 use crate::error::{Error, Result};
+use crate::formats::file_bytes::FileBytes;
+use crate::formats::host_tensor::HostTensor;
 use crate::gpu::{Buffer, DeviceLimits, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
 
 /// Consecutive rows of a tensor in one span.
@@ -156,6 +158,52 @@ impl Tensor {
         self.pieces.iter().try_for_each(|p| device.write_words(&p.span, &words[words_of(p.row)..][..words_of(p.rows)]))
     }
 
+    /// Uploads tensors whose rows are the rows of this one, in order: unchanged if they are stored in
+    /// its format, else as f32 values, which an f32 tensor takes.
+    ///
+    /// Where the device has the layout of the file, the executor may keep the pages of tensors that
+    /// follow each other in a file. The system gets back the pages of all others.
+    pub fn write_stored(&self, device: &mut dyn Executor, parts: &[&HostTensor]) -> Result<()> {
+        let rows: usize = parts.iter().map(|part| part.len() / self.cols).sum();
+        assert_eq!(rows, self.rows, "the rows of the parts are the rows of the tensor");
+        let is_stored = parts.iter().all(|part| part.dtype == self.format.dtype());
+        if let Some(bytes) =
+            joined(parts).filter(|bytes| is_stored && self.format.has_file_layout() && bytes.words().is_some())
+        {
+            return self.write_mapped(device, &bytes);
+        }
+        if is_stored && self.format != Format::F32 {
+            return self.pack_stored(device, parts);
+        }
+        assert_eq!(self.format, Format::F32, "only f32 tensors take values of another type");
+        let mut values = Vec::with_capacity(self.len());
+        for part in parts {
+            values.extend(part.to_f32()?);
+            part.bytes.release_all();
+        }
+        self.write(device, &values)
+    }
+
+    /// Hands the executor the bytes of a file as they are.
+    fn write_mapped(&self, device: &mut dyn Executor, bytes: &FileBytes) -> Result<()> {
+        let words_of = |rows: usize| self.format.n_words(rows * self.cols);
+        for p in &self.pieces {
+            let part = bytes.slice(4 * words_of(p.row)..4 * words_of(p.row + p.rows));
+            device.write_mapped(&p.span.prefix(words_of(p.rows)), &part)?;
+        }
+        Ok(())
+    }
+
+    /// Lays out the bytes of tensors in this tensor's format as words.
+    fn pack_stored(&self, device: &mut dyn Executor, parts: &[&HostTensor]) -> Result<()> {
+        let words_of = |rows: usize| self.format.n_words(rows * self.cols);
+        for p in &self.pieces {
+            let fill = |first: usize, words: &mut [u32]| pack_words(self.format, parts, words_of(p.row) + first, words);
+            device.fill_words(&p.span.prefix(words_of(p.rows)), self.format.block_words(), &fill)?;
+        }
+        Ok(())
+    }
+
     /// Reads an f32 tensor back in row order.
     pub fn read(&self, device: &mut dyn Executor) -> Result<Vec<f32>> {
         assert_eq!(self.format, Format::F32, "only f32 tensors are read back");
@@ -164,6 +212,32 @@ impl Tensor {
             values.extend(device.read_real(&p.span.prefix(p.rows * self.cols))?);
         }
         Ok(values)
+    }
+}
+
+/// The bytes of tensors that follow each other in a mapped file.
+fn joined(parts: &[&HostTensor]) -> Option<FileBytes> {
+    let mut mapped = parts.iter().map(|part| part.bytes.mapped());
+    let first = mapped.next()??.clone();
+    mapped.try_fold(first, |all, next| all.joined(next?))
+}
+
+/// Lays out the blocks of tensors as the words from `first` on, where the words of each tensor follow
+/// those of the one before.
+fn pack_words(format: Format, parts: &[&HostTensor], mut first: usize, mut words: &mut [u32]) {
+    let block_bytes = format.block_len() / format.dtype().block_len() * format.dtype().block_bytes();
+    for part in parts {
+        let n = format.n_words(part.len());
+        if first >= n {
+            first -= n;
+            continue;
+        }
+        let (now, rest) = words.split_at_mut(words.len().min(n - first));
+        let byte = |word: usize| (word / format.block_words() * block_bytes).min(part.bytes.len());
+        let bytes = byte(first)..byte(first + now.len());
+        format.pack(&part.bytes[bytes.clone()], now);
+        part.bytes.release(bytes);
+        (first, words) = (0, rest);
     }
 }
 
@@ -218,8 +292,113 @@ pub fn copy_tensor(rec: &mut Recording, from: &Tensor, to: &Tensor) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::formats::mapped_file::MappedFile;
     use crate::gpu::CpuExecutor;
+
+    /// Bytes that differ from their neighbours.
+    fn bytes(n: usize) -> Vec<u8> {
+        (0..n).map(|i| (i * 151 % 253) as u8).collect()
+    }
+
+    /// The words of blocks of a file, with zeros in the gap of each.
+    fn words(format: Format, bytes: &[u8]) -> Vec<u32> {
+        let mut out = Vec::new();
+        for block in bytes.chunks(format.dtype().block_bytes().max(4)) {
+            let gap_at = format.dtype().block_layout().map_or(block.len(), |layout| layout.gap_at);
+            let (before, after) = block.split_at(gap_at);
+            let gap = block.len().next_multiple_of(4) - block.len();
+            out.extend([before, &vec![0; gap], after].concat());
+        }
+        out.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect()
+    }
+
+    /// Tensors of so many rows, one after the other in a file behind `before` other bytes.
+    fn stored(format: Format, rows: &[usize], cols: usize, before: usize) -> Vec<HostTensor> {
+        let n_bytes = |rows: usize| format.dtype().bytes_of(&[rows, cols]).unwrap();
+        let all = [vec![0xee; before], bytes(n_bytes(rows.iter().sum()))].concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), all).unwrap();
+        let file = Arc::new(MappedFile::open(file.path()).unwrap());
+        let mut at = before;
+        let tensor = |&rows: &usize| {
+            let range = at..at + n_bytes(rows);
+            at = range.end;
+            HostTensor::mapped(format.dtype(), vec![rows, cols], FileBytes::new(&file, range)).unwrap()
+        };
+        rows.iter().map(tensor).collect()
+    }
+
+    /// Uploads parts to one tensor. Returns its words, and how many bytes of it are pages of a file.
+    fn uploaded(device: &mut dyn Executor, format: Format, parts: &[&HostTensor]) -> (Vec<u32>, u64) {
+        let rows = parts.iter().map(|part| part.shape[0]).sum();
+        let t = Tensor::persistent("w", format, rows, parts[0].shape[1], &device.limits()).unwrap();
+        t.write_stored(device, parts).unwrap();
+        let mut words = Vec::new();
+        for p in t.pieces() {
+            let span = p.span.prefix(format.n_words(p.rows * t.cols));
+            match format {
+                Format::F32 => words.extend(device.read_real(&span).unwrap().iter().map(|x| x.to_bits())),
+                _ => words.extend(device.read_words(&span).unwrap()),
+            }
+        }
+        (words, device.memory().mapped_bytes)
+    }
+
+    #[test]
+    fn tensors_of_a_file_are_the_same_kept_repacked_and_copied() {
+        let cols = 512;
+        for format in Format::all() {
+            let n_bytes = format.dtype().bytes_of(&[8, cols]).unwrap();
+            let expected = words(format, &bytes(n_bytes));
+            let keeps = format.has_file_layout();
+            assert_eq!(keeps, expected.len() * 4 == n_bytes, "{format:?}");
+            // The alignment of the file, and whether the parts are in the order of the file.
+            for (before, is_kept) in [(0, keeps), (32, keeps), (2, false), (33, false)] {
+                let parts = stored(format, &[3, 5], cols, before);
+                let whole = stored(format, &[8], cols, before);
+                let owned = HostTensor::new(format.dtype(), vec![8, cols], bytes(n_bytes)).unwrap();
+                for (parts, is_kept) in
+                    [(vec![&parts[0], &parts[1]], is_kept), (vec![&whole[0]], is_kept), (vec![&owned], false)]
+                {
+                    let kept = if is_kept { 4 * expected.len() as u64 } else { 0 };
+                    let got = uploaded(&mut CpuExecutor::<f32>::new(), format, &parts);
+                    assert!(got == (expected.clone(), kept), "{format:?} behind {before} bytes");
+                    let got = uploaded(&mut CpuExecutor::<f64>::new(), format, &parts);
+                    assert!(got == (expected.clone(), 0), "{format:?} behind {before} bytes in f64");
+                }
+                let mut cut = CpuExecutor::<f32>::with_binding_limit(4096);
+                let got = uploaded(&mut cut, format, &[&whole[0]]);
+                assert!(got.0 == expected && (got.1 > 0) == is_kept, "{format:?} in pieces");
+            }
+            let [second, first] = &stored(format, &[5, 3], cols, 0)[..] else { unreachable!() };
+            let swapped = [words(format, &first.bytes), words(format, &second.bytes)].concat();
+            let got = uploaded(&mut CpuExecutor::<f32>::new(), format, &[first, second]);
+            assert!(got == (swapped, 0), "{format:?} in another order than the file");
+        }
+    }
+
+    #[test]
+    fn an_odd_number_of_halves_ends_in_a_padded_word() {
+        for format in [Format::Bf16, Format::F16] {
+            let odd = stored(format, &[1], 7, 0);
+            let (words, kept) = uploaded(&mut CpuExecutor::<f32>::new(), format, &[&odd[0]]);
+            let expected = [&bytes(14)[..], &[0, 0]].concat();
+            assert_eq!((bytemuck::cast_slice::<u32, u8>(&words), kept), (&expected[..], 0));
+        }
+    }
+
+    #[test]
+    fn an_f32_tensor_takes_the_values_of_another_type() {
+        let halves = stored(Format::F16, &[2], 4, 0).remove(0);
+        let mut device = CpuExecutor::<f32>::new();
+        let t = Tensor::persistent("w", Format::F32, 2, 4, &device.limits()).unwrap();
+        t.write_stored(&mut device, &[&halves]).unwrap();
+        let values = bytes(16).as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect::<Vec<_>>();
+        assert_eq!(t.read(&mut device).unwrap(), values);
+    }
 
     #[test]
     fn large_tensors_are_cut_and_come_back_whole() {

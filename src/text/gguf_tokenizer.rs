@@ -195,14 +195,19 @@ fn same_length(key: &str, found: usize, tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// Builds the tokenizer that the keys describe.
-pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
+/// Builds the tokenizer that the keys describe, and takes the merges out of them.
+pub fn build(vocabulary: &mut Vocabulary) -> Result<Inner> {
+    let merges = match &mut vocabulary.kind {
+        Kind::ByteLevel { merges, .. } => std::mem::take(merges),
+        Kind::SentencePiece { .. } => vec![],
+    };
+    let vocabulary = &*vocabulary;
     let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
     for (id, token) in vocabulary.tokens.iter().enumerate() {
         ids.insert(token.clone(), u32::try_from(id)?);
     }
     let mut inner = match &vocabulary.kind {
-        Kind::ByteLevel { merges, pre_tokenizer } => byte_level(ids, merges, pre_tokenizer)?,
+        Kind::ByteLevel { pre_tokenizer, .. } => byte_level(ids, merges, pre_tokenizer)?,
         Kind::SentencePiece { scores, add_space_prefix } => {
             let merges = merges_from_scores(vocabulary, &ids, scores)?;
             sentence_piece(ids, merges, *add_space_prefix, vocabulary.special.get("unk_token"))?
@@ -231,13 +236,15 @@ pub fn build(vocabulary: &Vocabulary) -> Result<Inner> {
     Ok(inner)
 }
 
-fn byte_level(ids: Vocab, merges: &[(String, String)], pre: &PreTokenizer) -> Result<Inner> {
-    for (a, b) in merges {
-        let known = ids.contains_key(a) && ids.contains_key(b) && ids.contains_key(&format!("{a}{b}"));
+fn byte_level(ids: Vocab, merges: Vec<(String, String)>, pre: &PreTokenizer) -> Result<Inner> {
+    let mut joined = String::new();
+    for (a, b) in &merges {
+        joined.clear();
+        joined.extend([a.as_str(), b]);
+        let known = ids.contains_key(a) && ids.contains_key(b) && ids.contains_key(&joined);
         crate::ensure!(known, "tokenizer.ggml.merges: {a:?}, {b:?} or their concatenation is not a token");
     }
-    let model =
-        BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges.to_vec()).ignore_merges(pre.ignore_merges);
+    let model = BPE::builder().cache_capacity(0).vocab_and_merges(ids, merges).ignore_merges(pre.ignore_merges);
     let mut inner = Inner::new(model.build().context("building the byte-level vocabulary")?);
     if pre.nfc {
         inner.with_normalizer(Some(part::<NormalizerWrapper>(json!({"type": "NFC"}))?))?;

@@ -71,8 +71,8 @@ impl Tokenizer {
 
     /// Rebuilds the tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
-        let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
-        let inner = guarded(|| gguf_tokenizer::build(&vocabulary))?;
+        let mut vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
+        let inner = guarded(|| gguf_tokenizer::build(&mut vocabulary))?;
         Self::from_inner(inner, vocabulary.special, vocabulary.repeated)
     }
 

@@ -15,7 +15,9 @@ impl Trainer {
     /// changes nothing that is trained.
     pub fn forecast(&mut self, device: &mut dyn Executor, examples: &[Example], measures: bool) -> Result<Forecast> {
         let memory = self.planned(device, examples)?;
-        let loaded = device.memory().persistent_bytes;
+        let held = device.memory();
+        // The system counts the pages of files as free already.
+        let loaded = held.persistent_bytes - held.mapped_bytes;
         let available_bytes = device.runs_references().then(available_host_bytes).flatten().map(|free| free + loaded);
         let data = statistics_of(&self.job, self.attention, examples)?;
         let mut sampler = self.job.sampler(lengths_of(examples))?;

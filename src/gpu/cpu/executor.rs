@@ -15,51 +15,19 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::host_memory::{check_host_memory, check_room, filled};
+use super::storage::{KeepsWords, Storage};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::formats::file_bytes::FileBytes;
 use crate::gpu::buffer::Info;
-use crate::gpu::executor::check_span;
+use crate::gpu::executor::{WordFill, check_span, copy_mapped, part_words};
 use crate::gpu::kernel_args::{Arg, KernelArgs, Scratch};
 use crate::gpu::{
     Access, Buffer, Clock, Command, DeviceLimits, Dispatch, Executor, KernelDef, Kind, Lifetime, MemoryUse, Plan, Real,
     Recording, Span, Timing,
 };
-
-/// Content of one buffer.
-enum Storage<T> {
-    Real(Vec<T>),
-    Words(Vec<u32>),
-}
-
-impl<T> Storage<T> {
-    fn real(&self) -> &[T] {
-        match self {
-            Storage::Real(v) => v,
-            Storage::Words(_) => panic!("reals are read from a buffer of words"),
-        }
-    }
-
-    fn real_mut(&mut self) -> &mut [T] {
-        match self {
-            Storage::Real(v) => v,
-            Storage::Words(_) => panic!("reals are written to a buffer of words"),
-        }
-    }
-
-    fn words(&self) -> &[u32] {
-        match self {
-            Storage::Words(v) => v,
-            Storage::Real(_) => panic!("words are read from a buffer of reals"),
-        }
-    }
-
-    fn words_mut(&mut self) -> &mut [u32] {
-        match self {
-            Storage::Words(v) => v,
-            Storage::Real(_) => panic!("words are written to a buffer of reals"),
-        }
-    }
-}
 
 /// The arena is released when it exceeds the last run's need by this factor.
 const KEEP_FACTOR: usize = 2;
@@ -83,7 +51,7 @@ pub struct CpuExecutor<T: Real> {
 }
 
 /// Selects the reference of a kernel for a number type.
-pub trait Reference: Real {
+pub trait Reference: KeepsWords {
     /// The function pointer for `Self`.
     fn of_kernel(kernel: &'static KernelDef) -> fn(KernelArgs<'_, Self>);
 }
@@ -172,12 +140,24 @@ impl<T: Reference> CpuExecutor<T> {
         alive.map(|info| Buffer(info).n_bytes()).sum()
     }
 
-    /// Fails if less memory is left than needed. `n_bytes` counts four bytes per element.
-    fn check_memory(&self, n_bytes: u64) -> Result<()> {
+    /// Bytes of the live persistent buffers that are pages of files.
+    fn mapped_bytes(&self) -> u64 {
+        let mapped = self.persistent.values().filter(|(_, storage)| storage.borrow().is_mapped());
+        mapped.filter_map(|(info, _)| info.upgrade()).map(|info| Buffer(info).n_bytes()).sum()
+    }
+
+    /// Fails if less memory is left than needed beside the `kept` bytes of pages of files. `n_bytes`
+    /// counts four bytes per element.
+    ///
+    /// The system counts such pages as free, because it can drop them and read them again. A buffer
+    /// that is loaded may take their place, so that no load is refused for memory that nobody
+    /// allocates. A run may not: it uses the weights of all layers, and would read them from the disk
+    /// again and again.
+    fn check_memory(&self, n_bytes: u64, kept: u64) -> Result<()> {
         let need = n_bytes.saturating_mul(size_of::<T>() as u64 / 4);
         match self.pretended_bytes {
             Some(_) => check_room(need, self.pretended_bytes),
-            None => check_host_memory(need),
+            None => check_host_memory(need, kept),
         }
     }
 
@@ -193,7 +173,7 @@ impl<T: Reference> CpuExecutor<T> {
                 need += b.n_bytes();
             }
         }
-        self.check_memory(need.saturating_sub(self.arena.len() as u64 * 4))
+        self.check_memory(need.saturating_sub(self.arena.len() as u64 * 4), self.mapped_bytes())
     }
 
     /// The arena for a run, of at least `len` elements. A smaller one goes before a larger one comes.
@@ -215,11 +195,7 @@ impl<T: Reference> CpuExecutor<T> {
 
     fn ensure_persistent(&mut self, buffer: &Buffer) -> Result<()> {
         if let Entry::Vacant(entry) = self.persistent.entry(buffer.id()) {
-            let storage = match buffer.kind() {
-                Kind::Real => Storage::Real(filled(T::NAN, buffer.len())?),
-                _ => Storage::Words(filled(u32::MAX, buffer.len())?),
-            };
-            entry.insert((Arc::downgrade(&buffer.0), RefCell::new(storage)));
+            entry.insert((Arc::downgrade(&buffer.0), RefCell::new(Storage::fresh(buffer)?)));
         }
         Ok(())
     }
@@ -266,16 +242,23 @@ impl<T: Reference> CpuExecutor<T> {
     }
 
     fn with_storage<R>(&mut self, span: &Span, f: impl FnOnce(&mut Storage<T>) -> R) -> Result<R> {
-        assert_eq!(
-            span.buffer.lifetime(),
-            Lifetime::Persistent,
-            "only persistent buffers are read or written by the host"
-        );
-        if !self.persistent.contains_key(&span.buffer.id()) {
-            self.check_memory(span.buffer.n_bytes()).with_context(|| format!("allocating {}", span.buffer.label()))?;
+        self.with_storage_from(span, Storage::fresh, f)
+    }
+
+    /// Passes the content of a span's buffer, which `make` makes if the buffer is new.
+    fn with_storage_from<R>(
+        &mut self,
+        span: &Span,
+        make: impl FnOnce(&Buffer) -> Result<Storage<T>>,
+        f: impl FnOnce(&mut Storage<T>) -> R,
+    ) -> Result<R> {
+        let buffer = &span.buffer;
+        assert_eq!(buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read or written by the host");
+        if !self.persistent.contains_key(&buffer.id()) {
+            self.check_memory(buffer.n_bytes(), 0).with_context(|| format!("allocating {}", buffer.label()))?;
+            self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), RefCell::new(make(buffer)?)));
         }
-        self.ensure_persistent(&span.buffer)?;
-        Ok(f(&mut self.persistent[&span.buffer.id()].1.borrow_mut()))
+        Ok(f(&mut self.persistent[&buffer.id()].1.borrow_mut()))
     }
 }
 
@@ -409,6 +392,11 @@ impl<'a, T: Reference> Memory<'a, T> {
     }
 }
 
+/// Whether a span is all of its buffer.
+fn is_whole(span: &Span) -> bool {
+    span.range() == (0..span.buffer.len())
+}
+
 /// Elements of a slot. The plan counts four bytes for each, whatever `T` is.
 fn n_elements(n_bytes: u64) -> usize {
     (n_bytes / 4) as usize
@@ -468,6 +456,28 @@ impl<T: Reference> Executor for CpuExecutor<T> {
         self.with_storage(span, |s| s.words_mut()[at..at + data.len()].copy_from_slice(data))
     }
 
+    fn fill_words(&mut self, span: &Span, unit: usize, fill: &WordFill<'_>) -> Result<()> {
+        let make = if is_whole(span) { Storage::zeros } else { Storage::fresh };
+        let part = part_words(unit);
+        self.with_storage_from(span, make, |s| {
+            let parts = s.words_mut()[span.range()].par_chunks_mut(part).enumerate();
+            parts.for_each(|(i, words)| fill(i * part, words));
+        })
+    }
+
+    fn write_mapped(&mut self, span: &Span, bytes: &FileBytes) -> Result<()> {
+        match Storage::mapped(bytes).filter(|_| is_whole(span)) {
+            Some(storage) => {
+                let fills = bytes.len() as u64 == span.buffer.n_bytes();
+                assert!(fills && span.buffer.lifetime() == Lifetime::Persistent, "the bytes fill a persistent buffer");
+                bytes.prefetch();
+                self.persistent.insert(span.buffer.id(), (Arc::downgrade(&span.buffer.0), RefCell::new(storage)));
+                Ok(())
+            }
+            None => copy_mapped(self, span, bytes),
+        }
+    }
+
     fn read_real(&mut self, span: &Span) -> Result<Vec<f32>> {
         self.with_storage(span, |s| s.real()[span.range()].iter().map(|x| x.to_f32()).collect())
     }
@@ -483,6 +493,7 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     fn memory(&self) -> MemoryUse {
         MemoryUse {
             persistent_bytes: self.persistent_bytes(),
+            mapped_bytes: self.mapped_bytes(),
             transient_peak_bytes: self.transient_peak_bytes,
             run_peak_bytes: self.run_peak_bytes,
         }

@@ -9,6 +9,8 @@
 use std::fs;
 use std::path::Path;
 
+use memmap2::MmapMut;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Smaller needs skip the check.
@@ -82,12 +84,13 @@ fn group_bytes(max: &str, current: &str, stat: &str) -> Option<u64> {
     Some(max.saturating_sub(current.saturating_sub(cached)))
 }
 
-/// Fails if `need_bytes` more bytes of host memory are known not to fit.
-pub fn check_host_memory(need_bytes: u64) -> Result<()> {
+/// Fails if `need_bytes` more bytes of host memory are known not to fit beside `kept_bytes` of pages
+/// of files, which the system counts as available.
+pub fn check_host_memory(need_bytes: u64, kept_bytes: u64) -> Result<()> {
     if need_bytes < ASK_FROM_BYTES {
         return Ok(());
     }
-    check_room(need_bytes, available_host_bytes())
+    check_room(need_bytes, available_host_bytes().map(|bytes| bytes.saturating_sub(kept_bytes)))
 }
 
 /// Like [`check_host_memory`], for a given number of available bytes, if known.
@@ -105,6 +108,15 @@ pub(super) fn filled<T: Copy>(value: T, len: usize) -> Result<Vec<T>> {
     v.try_reserve_exact(len).map_err(|_| out_of_memory(bytes, "less"))?;
     v.resize(len, value);
     Ok(v)
+}
+
+/// `len` words that are zero, in large pages where the system has them, or an error if it refuses.
+pub(super) fn zeroed_pages(len: usize) -> Result<MmapMut> {
+    let bytes = len.saturating_mul(4);
+    let pages = MmapMut::map_anon(bytes).map_err(|_| out_of_memory(bytes as u64, "less"))?;
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage); // an older kernel has small pages
+    Ok(pages)
 }
 
 fn size(bytes: u64) -> String {
@@ -161,5 +173,8 @@ mod tests {
         check_room(u64::MAX, None).unwrap();
         let e = filled(0u32, usize::MAX).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::OutOfMemory, "no abort where the allocator refuses");
+        let e = zeroed_pages(usize::MAX).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::OutOfMemory, "nor where the system does");
+        assert!(zeroed_pages(5000).unwrap().iter().all(|byte| *byte == 0));
     }
 }

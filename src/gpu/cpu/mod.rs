@@ -2,3 +2,4 @@
 
 pub(super) mod executor;
 pub(super) mod host_memory;
+mod storage;

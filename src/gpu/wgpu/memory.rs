@@ -88,6 +88,7 @@ impl Memory {
     /// Memory in use now, and the peak of transients and textures.
     pub(super) fn usage(&self) -> MemoryUse {
         MemoryUse {
+            mapped_bytes: 0,
             persistent_bytes: self.pool.persistent_bytes(),
             transient_peak_bytes: self.transient_peak_bytes + self.texels.n_bytes(),
             run_peak_bytes: self.run_peak_bytes + self.texels.n_bytes(),
