@@ -115,8 +115,7 @@ fn in_vectors<T: Real>(to: &mut Operands<'_, T>, w: &Weight<'_, T>, format: Form
         Weight::Packed(words) => Packed::new(words, format, to.p.w_offset as usize, k).whole_rows(),
     };
     let of_f32 = (scratch as &dyn Any).downcast_ref::<Scratch<f32>>();
-    let (Some(rows), Some(scratch), Some(x), Some(out)) =
-        (rows, of_f32, T::as_f32(to.a.data), T::as_f32_mut(to.out))
+    let (Some(rows), Some(scratch), Some(x), Some(out)) = (rows, of_f32, T::as_f32(to.a.data), T::as_f32_mut(to.out))
     else {
         return false;
     };

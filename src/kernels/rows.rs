@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use crate::simd::vectorised;
 use crate::gpu::{Real, groups_for};
+use crate::simd::vectorised;
 
 /// References that process fewer elements run on one thread.
 const PARALLEL_FROM: usize = 1 << 15;

@@ -1,10 +1,10 @@
 //! Sixteen numbers at a time: the vector operations that packed weights and their products need.
 //!
 //! [`Lanes`] separates formulas from instruction sets. A formula is written once, generic over it.
-//! `widest!` compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls the widest one
-//! that the CPU has. Unpacked weights have the same bits everywhere. Sums differ in their last bits:
-//! the number of sums that are kept beside each other depends on the registers, and plain Rust
-//! rounds a product before it adds to it.
+//! [`widest!`](super::widest) compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls
+//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums differ in
+//! their last bits: the number of sums that are kept beside each other depends on the registers, and
+//! plain Rust rounds a product before it adds to it.
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -85,56 +85,6 @@ pub fn half(bits: u32) -> f32 {
     let magnitude = if exponent == 0 { subnormal } else { normal };
     let magnitude = if exponent == 0x7c00 { special } else { magnitude };
     f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
-}
-
-/// Defines a function with this body, generic over [`Lanes`], for each instruction set, and calls
-/// the widest one that the CPU has. Callees must be `#[inline(always)]`.
-
-macro_rules! widest {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident[$($generics:tt)*]<$($pass:ident),*>($lanes:ident: $l:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block) => {
-        $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
-        $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $out)? {
-            #[inline(always)]
-            fn with<$l: $crate::simd::Lanes, $($generics)*>($lanes: $l $(, $arg: $ty)*) $(-> $out)? $body
-
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn avx512<$($generics)*>(lanes: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $out)? {
-                    with::<$crate::simd::Avx512, $($pass),*>(lanes $(, $arg)*)
-                }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2<$($generics)*>(lanes: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $out)? {
-                    with::<$crate::simd::Avx2, $($pass),*>(lanes $(, $arg)*)
-                }
-                if let Some(lanes) = $crate::simd::Avx512::detect() {
-                    // SAFETY: the value of the type proves that the CPU has these instructions.
-                    return unsafe { avx512::<$($pass),*>(lanes $(, $arg)*) };
-                }
-                if let Some(lanes) = $crate::simd::Avx2::detect() {
-                    // SAFETY: the value of the type proves that the CPU has these instructions.
-                    return unsafe { avx2::<$($pass),*>(lanes $(, $arg)*) };
-                }
-            }
-            #[cfg(target_arch = "aarch64")]
-            return with::<$crate::simd::Neon, $($pass),*>($crate::simd::Neon $(, $arg)*);
-            #[cfg(not(target_arch = "aarch64"))]
-            with::<$crate::simd::Portable, $($pass),*>($crate::simd::Portable $(, $arg)*)
-        }
-    };
-}
-
-pub(crate) use widest;
-
-/// Rows that [`Lanes::ROWS`] says on this CPU.
-pub fn widest_rows() -> usize {
-    widest! {
-        fn rows[]<>(_lanes: L) -> usize {
-            L::ROWS
-        }
-    }
-    rows()
 }
 
 #[cfg(test)]

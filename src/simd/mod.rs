@@ -5,14 +5,15 @@ mod lanes;
 mod neon;
 mod portable;
 mod vectorised;
+mod widest;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use lanes::widest;
-pub use lanes::{LANES, Lanes, half, widest_rows};
+pub use lanes::{LANES, Lanes, half};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub use portable::Portable;
 pub(crate) use vectorised::vectorised;
+pub(crate) use widest::{widest, widest_rows};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};

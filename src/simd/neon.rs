@@ -91,7 +91,11 @@ impl Lanes for Neon {
             let eights = [0, 4].map(|at| vld1q_u16(words.as_ptr().add(at).cast()));
             from_fn(|i| {
                 let e = eights[i / 2];
-                vreinterpretq_f32_u32(if i % 2 == 0 { vshll_n_u16::<16>(vget_low_u16(e)) } else { vshll_high_n_u16::<16>(e) })
+                vreinterpretq_f32_u32(if i % 2 == 0 {
+                    vshll_n_u16::<16>(vget_low_u16(e))
+                } else {
+                    vshll_high_n_u16::<16>(e)
+                })
             })
         }
     }

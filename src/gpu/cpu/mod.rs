@@ -2,4 +2,5 @@
 
 pub(super) mod executor;
 pub(super) mod host_memory;
+mod run_memory;
 mod storage;

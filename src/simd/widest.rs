@@ -1,0 +1,51 @@
+//! Compiles a function for each set of lanes, and calls the widest one that the CPU has.
+
+/// Defines a function with this body, generic over [`Lanes`](crate::simd::Lanes), for each instruction set, and calls
+/// the widest one that the CPU has. Callees must be `#[inline(always)]`.
+
+macro_rules! widest {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident[$($generics:tt)*]<$($pass:ident),*>($lanes:ident: $l:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $out)? {
+            #[inline(always)]
+            fn with<$l: $crate::simd::Lanes, $($generics)*>($lanes: $l $(, $arg: $ty)*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512<$($generics)*>(lanes: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $out)? {
+                    with::<$crate::simd::Avx512, $($pass),*>(lanes $(, $arg)*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2<$($generics)*>(lanes: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $out)? {
+                    with::<$crate::simd::Avx2, $($pass),*>(lanes $(, $arg)*)
+                }
+                if let Some(lanes) = $crate::simd::Avx512::detect() {
+                    // SAFETY: the value of the type proves that the CPU has these instructions.
+                    return unsafe { avx512::<$($pass),*>(lanes $(, $arg)*) };
+                }
+                if let Some(lanes) = $crate::simd::Avx2::detect() {
+                    // SAFETY: the value of the type proves that the CPU has these instructions.
+                    return unsafe { avx2::<$($pass),*>(lanes $(, $arg)*) };
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            return with::<$crate::simd::Neon, $($pass),*>($crate::simd::Neon $(, $arg)*);
+            #[cfg(not(target_arch = "aarch64"))]
+            with::<$crate::simd::Portable, $($pass),*>($crate::simd::Portable $(, $arg)*)
+        }
+    };
+}
+
+pub(crate) use widest;
+
+/// [`Lanes::ROWS`](crate::simd::Lanes::ROWS) on this CPU.
+pub fn widest_rows() -> usize {
+    widest! {
+        fn rows[]<>(_lanes: L) -> usize {
+            L::ROWS
+        }
+    }
+    rows()
+}
