@@ -283,7 +283,7 @@ pub fn cases() -> Vec<Case> {
     let sizes = [([6, 5, 3], 0.6), ([32, 64, 8], 0.0), ([33, 65, 9], -1.5), ([70, 131, 17], 0.6)];
     let windows = kernels.into_iter().flat_map(|(k, f)| sizes.map(|(size, beta)| window_case(k, f, size, beta)));
     let quantised = Format::QUANTISED.into_iter().flat_map(quantised_cases);
-    windows.chain(quads_cases()).chain(linear_cases()).chain(quantised).collect()
+    windows.chain(quads_cases()).chain(linear_cases()).chain(quantised).chain(few_rows_cases()).collect()
 }
 
 /// Windows aligned to four elements: with extra rows and columns, with more texels than a row of a
@@ -295,6 +295,12 @@ fn quads_cases() -> Vec<Case> {
     let tn = [[([34, 68, 4], 0.6), ([67, 36, 5], 0.0)], [([33, 72, 7], 0.6), ([70, 132, 74], -1.5)]];
     let all = nt.into_iter().chain(nn).chain(tn.map(|sizes| (tn_kernel(), Format::F32, sizes)));
     all.flat_map(|(kernel, format, sizes)| sizes.map(|(size, beta)| quads_case(kernel, format, size, beta))).collect()
+}
+
+/// A few rows with a weight of a size that models have: what decode of one to eight sequences runs.
+fn few_rows_cases() -> impl Iterator<Item = Case> {
+    let weight = || blocks(2, 1536, 1536, Format::Q4K);
+    [1, 2, 4, 8].into_iter().map(move |rows| case("Q4K weights, bench", rows, 1536, 1536, weight()).bench())
 }
 
 /// Whole rows and windows of a quantised weight.
