@@ -115,8 +115,8 @@ mod tests {
     use crate::formats::file_bytes::FileBytes;
     use crate::formats::mapped_file::MappedFile;
     use crate::gpu::cpu::executor::CpuExecutor;
-    use crate::gpu::cpu::run_memory::Reference;
     use crate::gpu::cpu::host_memory::check_host_memory;
+    use crate::gpu::cpu::run_memory::Reference;
     use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
 
     /// `n` words, counted from 1, in a file behind so many other bytes.
