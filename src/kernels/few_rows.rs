@@ -166,7 +166,7 @@ widest! {
         lanes: L, words: &[u32], x: &[[[f32; RUN]; M]], out: &mut [[f32; M]]
     ) {
         // Blocks of one run are taken in pairs, so that a constant says which sums a run goes to.
-        const { assert!(RUNS == 1 || RUNS % 2 == 0) };
+        const { assert!(RUNS == 1 || RUNS.is_multiple_of(2)) };
         let mut heads = [B::Head::default(); HEADS];
         let row_words = x.len() / RUNS * WORDS;
         for (j, out) in out.iter_mut().enumerate() {

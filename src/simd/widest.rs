@@ -1,8 +1,7 @@
 //! Compiles a function for each set of lanes, and calls the widest one that the CPU has.
 
-/// Defines a function with this body, generic over [`Lanes`](crate::simd::Lanes), for each instruction set, and calls
-/// the widest one that the CPU has. Callees must be `#[inline(always)]`.
-
+/// Defines a function with this body, generic over [`Lanes`](crate::simd::Lanes), for each
+/// instruction set, and calls the widest one that the CPU has. Callees must be `#[inline(always)]`.
 macro_rules! widest {
     ($(#[$meta:meta])* $vis:vis fn $name:ident[$($generics:tt)*]<$($pass:ident),*>($lanes:ident: $l:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
