@@ -60,7 +60,7 @@ pub trait Lanes: Copy {
     fn minus(self, a: Self::B, b: u8) -> Self::B;
     /// Byte i is 1 if bit i of the word is set, else 0.
     fn bits(self, word: u32) -> Self::B;
-    /// table[b] in each byte; bytes are below 16.
+    /// The entry of the table for each byte; bytes are below 16.
     fn lookup(self, table: &[i8; LANES], b: Self::B) -> Self::B;
     /// The bytes as numbers from 0 to 255.
     fn unsigned(self, b: Self::B) -> [Self::F; 2];
