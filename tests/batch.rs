@@ -17,6 +17,7 @@ use longreach::error::ErrorKind;
 use longreach::generate::{Batch, GenerateRequest, Generated, NewToken, StoppedBy, generate, generate_all};
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, upload_words};
 use longreach::kernels::embedding::TokenIndex;
+use longreach::kernels::few_rows::MOST_ROWS;
 use longreach::kernels::head::logits;
 use longreach::kernels::sample::Sampling;
 use longreach::model::config::BlockNorms;
@@ -227,6 +228,13 @@ fn texts_do_not_depend_on_their_company() {
         generate_all(device, &mut loaded.model, tokenizer, &requests, most, &mut third).unwrap();
         assert_eq!(n, 3, "a caller ends it");
     }
+    let more_than_a_pass: Vec<_> = requests.iter().cycle().take(MOST_ROWS + 3).cloned().collect();
+    let mut compare = |i: usize, got: Generated| {
+        assert_eq!(told(&got), told(&alone[i % alone.len()]), "request {i} of many");
+        ControlFlow::Continue(())
+    };
+    let most = more_than_a_pass.len();
+    generate_all(device, &mut loaded.model, tokenizer, &more_than_a_pass, most, &mut compare).unwrap();
 }
 
 #[test]

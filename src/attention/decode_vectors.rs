@@ -5,8 +5,8 @@
 use super::reference::Shape;
 use crate::simd::{LANES, Lanes, widest};
 
-/// Keys that are on their way from memory. Every second half of a row is values, and such a pattern
-/// is lost on the CPU's own prefetching.
+/// How many keys ahead to prefetch: the alternation of keys and values defeats the hardware
+/// prefetcher.
 const AHEAD: usize = 8;
 
 widest! {

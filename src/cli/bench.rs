@@ -15,6 +15,7 @@ use crate::bench::{
 };
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::open_device;
+use crate::model::rope_config::RopeConfig;
 use crate::train::{Method, StepSettings};
 
 /// The parts of the benchmark.
@@ -280,6 +281,9 @@ fn measure_length(
     }
     let device = open_device(&args.device)?;
     generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(&mut *add);
+    if subject.source.config().ropes.iter().any(RopeConfig::depends_on_length) {
+        return Ok(()); // these models feed one sequence after another
+    }
     match decode_together_row(open_device(&args.device)?, subject, attention, length, args.seconds) {
         Ok(row) => add(row),
         Err(e) if e.kind() == ErrorKind::OutOfMemory => note(&format!("left out several sequences at once: {e}")),

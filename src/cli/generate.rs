@@ -141,6 +141,9 @@ impl PromptArgs {
             Some(path) => Some(read_text_file(path)?),
             None => prompt.clone().filter(|text| text != "-"),
         };
+        if let Some(path) = ids {
+            read_text_file(path)?;
+        }
         text.map(not_empty).transpose()
     }
 

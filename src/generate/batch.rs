@@ -13,6 +13,7 @@ use super::request::{GenerateRequest, Generated, NewToken, StoppedBy};
 use super::session::Session;
 use crate::error::Result;
 use crate::gpu::Executor;
+use crate::kernels::few_rows::MOST_ROWS;
 use crate::model::llama::Llama;
 use crate::text::tokenizer::Tokenizer;
 
@@ -24,7 +25,7 @@ use crate::text::tokenizer::Tokenizer;
 /// because a product of one row and a product of several may sum in different orders.
 ///
 /// Models whose RoPE frequencies depend on the length of the text (LongRoPE and dynamic RoPE) feed
-/// one sequence after another: that is right, but no faster than one at a time.
+/// one sequence after another: the results are correct, but there is no speedup.
 ///
 /// ```
 /// use longreach::checkpoint::load::{Train, load};
@@ -146,7 +147,10 @@ impl<'t> Batch<'t> {
             return Ok(ended);
         }
         let mut next: Vec<_> = sequences.iter_mut().map(|s| (&mut s.session, s.last)).collect();
-        let drawn = advance(device, model, &mut next)?;
+        let mut drawn = Vec::with_capacity(next.len());
+        for some in next.chunks_mut(MOST_ROWS) {
+            drawn.extend(advance(device, model, some)?);
+        }
         let mut going = Vec::with_capacity(sequences.len());
         for (mut sequence, id) in sequences.into_iter().zip(drawn) {
             let number = sequence.number;

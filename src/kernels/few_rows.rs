@@ -13,11 +13,12 @@ use crate::kernels::product::View;
 use crate::simd::{LANES, Lanes, widest, widest_rows};
 use crate::tensor::Format;
 
-/// Most rows for which this is faster than unpacking panels for `gemm`.
+/// Most rows for which this is faster than unpacking panels for `gemm`. More sequences than this are
+/// decoded in several passes, because `gemm` sums in another order.
 pub const MOST_ROWS: usize = 32;
 /// Weights that one task reads at least: a few microseconds of work.
 const TASK: usize = 1 << 17;
-/// Tasks for each thread, so that a thread that is late costs little.
+/// Tasks for each thread, so that a slow thread does not hold up the rest.
 const TASKS_A_THREAD: usize = 4;
 /// Elements of a cache line. The rows are laid out at cache lines, because vectors that cross them
 /// take two reads.
@@ -127,7 +128,7 @@ fn runs_of<const M: usize>(x: &[f32]) -> &[[[f32; RUN]; M]] {
     x.as_chunks::<RUN>().0.as_chunks::<M>().0
 }
 
-/// Words that are on their way from memory: 4 KiB.
+/// Prefetch distance in words: 4 KiB.
 const AHEAD: usize = 1 << 10;
 /// Most sums that a dot product keeps.
 const MOST_SUMS: usize = 4;

@@ -314,6 +314,7 @@ fn quantised_cases(format: Format) -> Vec<Case> {
         case(&name("beyond 16 bits"), 2, 512, 300, weight(300, 512)),
         window_case(nt_kernel(format), format, [6, 5, 37], 0.6),
         window_case(nt_kernel(format), format, [1, 70, 64], 0.6),
+        window_at(nt_kernel(format), format, [7, 600, unit.max(256)], 0.6, [5, unit, 3]),
         window_case(nn_kernel(format), format, [33, 65, 9], -1.5),
     ]
 }

@@ -7,7 +7,7 @@
 mod adafactor_kernels;
 mod arena_update;
 pub mod case;
-mod few_rows;
+pub mod few_rows;
 mod hash;
 mod matmul_kernels;
 mod matmul_params;

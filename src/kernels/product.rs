@@ -48,6 +48,7 @@ pub fn product<T: Real>(
         return;
     }
     assert!(a.holds(m, k) && b.holds(k, n) && (m - 1) * out_row + n <= out.len(), "operands hold the product");
+    assert!(m == 1 || out_row >= n, "rows of the output are apart");
     let whole = Columns { n, b: b.data.as_ptr(), out: out.as_mut_ptr() };
     // SAFETY: the assertion keeps every strided access within its slice, and out aliases neither
     // input.
@@ -95,7 +96,7 @@ pub fn product<T: Real>(
 /// way with small products, which would sum in another order.
 const COLUMNS: usize = 128;
 
-/// Fewer rows are a matter of matrix and vector for gemm, with orders of their own.
+/// Below this, gemm uses matrix-vector paths, which sum in another order.
 const ROWS: usize = 8;
 
 /// Some columns of a product: of b, and of the output.

@@ -9,8 +9,8 @@ use crate::formats::blocks::{RUN, unpack, unpack_from};
 use crate::gpu::{Real, Scratch};
 use crate::tensor::Format;
 
-/// Elements to unpack at a time for `gemm`: 16 MiB of f32. For each panel it lays the other operand
-/// out anew, so small panels cost time.
+/// Elements to unpack at a time for `gemm`: 16 MiB of f32. It repacks the other operand for every
+/// panel, so small panels cost time.
 const PANEL: usize = 1 << 22;
 /// Elements that one task unpacks, a multiple of every block length.
 const TASK: usize = 1 << 13;
