@@ -11,7 +11,7 @@ use crate::simd::{LANES, Lanes, widest};
 /// Elements per run: the unit of unpacking.
 pub const RUN: usize = 2 * LANES;
 
-/// What is done with the runs of a block.
+/// Takes the runs of a block: stores them, or multiplies them.
 pub trait Runs<L: Lanes> {
     /// Takes the elements of a run of the block, two vectors.
     fn take(&mut self, lanes: L, run: usize, w: [L::F; 2]);

@@ -9,6 +9,20 @@ use super::blocks::{
 };
 use crate::simd::{LANES, Lanes};
 
+/// x · d as an array. A formula spreads one factor at a time over all lanes.
+#[inline(always)]
+fn factors<L: Lanes>(l: L, x: L::F, d: f32) -> [f32; LANES] {
+    let mut factors = [0.0; LANES];
+    l.store(l.mul(x, l.splat(d)), &mut factors);
+    factors
+}
+
+/// Sixteen bytes, the others zero.
+#[inline(always)]
+fn sixteen<L: Lanes>(l: L, &[a, b, c, d]: &[u32; 4]) -> L::B {
+    l.bytes(&[a, b, c, d, 0, 0, 0, 0])
+}
+
 /// `N` words of a block.
 #[inline(always)]
 fn part<const N: usize>(block: &[u32], at: usize) -> &[u32; N] {
@@ -164,7 +178,7 @@ fn six_bit_pairs<L: Lanes>(l: L, block: &[u32]) -> [f32; LANES] {
     ];
     let factors = std::array::from_fn(|i| if i < 8 { d } else { -dmin });
     let mut pairs = [0.0; LANES];
-    let [small, _] = l.unsigned(l.bytes(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]));
+    let [small, _] = l.unsigned(sixteen(l, &words));
     l.store(l.mul(small, l.load(&factors)), &mut pairs);
     pairs
 }
@@ -224,11 +238,8 @@ impl Blocks<53, 8> for Q6K {
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 53]) -> [f32; LANES] {
-        let [a, b, c, d] = *part(block, 48);
-        let [scales, _] = l.signed(l.bytes(&[a, b, c, d, 0, 0, 0, 0]));
-        let mut factors = [0.0; LANES];
-        l.store(l.mul(scales, l.splat(l.half_pair(block[52])[0])), &mut factors);
-        factors
+        let [scales, _] = l.signed(sixteen(l, part(block, 48)));
+        factors(l, scales, l.half_pair(block[52])[0])
     }
 
     #[inline(always)]
@@ -257,10 +268,7 @@ impl Blocks<21, 8> for Q2K {
     fn head<L: Lanes>(l: L, block: &[u32; 21]) -> [[f32; LANES]; 2] {
         let [d, dmin] = l.half_pair(block[20]);
         let [scales, minima] = l.unsigned(l.nibbles(part(block, 0)));
-        let mut head = [[0.0; LANES]; 2];
-        l.store(l.mul(scales, l.splat(d)), &mut head[0]);
-        l.store(l.mul(minima, l.splat(-dmin)), &mut head[1]);
-        head
+        [factors(l, scales, d), factors(l, minima, -dmin)]
     }
 
     #[inline(always)]
@@ -289,10 +297,8 @@ impl Blocks<28, 8> for Q3K {
         let [a, b, high] = *part(block, 24);
         let low = [a, b, a >> 4, b >> 4];
         let words: [u32; 4] = std::array::from_fn(|i| low[i] & 0x0f0f_0f0f | (high >> (2 * i) & 0x0303_0303) << 4);
-        let [scales, _] = l.signed(l.minus(l.bytes(&[words[0], words[1], words[2], words[3], 0, 0, 0, 0]), 32));
-        let mut factors = [0.0; LANES];
-        l.store(l.mul(scales, l.splat(l.half_pair(block[27])[0])), &mut factors);
-        factors
+        let [scales, _] = l.signed(l.minus(sixteen(l, &words), 32));
+        factors(l, scales, l.half_pair(block[27])[0])
     }
 
     #[inline(always)]

@@ -34,56 +34,63 @@ impl Avx2 {
     }
 }
 
-#[inline(always)]
-fn prefetch<T>(x: &[T]) {
-    for line in x.chunks(64 / size_of::<T>()) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-    }
-}
+/// What both do alike: vectors of bytes are those of AVX2.
+macro_rules! bytes_of_avx2 {
+    () => {
+        type B = __m256i;
 
-#[inline(always)]
-fn bytes(words: &[u32; 8]) -> __m256i {
-    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
-}
+        #[inline(always)]
+        fn prefetch<T>(self, x: &[T]) {
+            for line in x.chunks(64 / size_of::<T>()) {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+            }
+        }
 
-#[inline(always)]
-fn nibbles(words: &[u32; 4]) -> __m256i {
-    unsafe {
-        let low = _mm_loadu_si128(words.as_ptr().cast());
-        let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), _mm_srli_epi16::<4>(low));
-        _mm256_and_si256(both, _mm256_set1_epi8(15))
-    }
-}
+        #[inline(always)]
+        fn half_pair(self, word: u32) -> [f32; 2] {
+            unsafe {
+                let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(word as i32));
+                [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
+            }
+        }
 
-#[inline(always)]
-fn field(b: __m256i, shift: u32, mask: u8) -> __m256i {
-    unsafe {
-        let shifted = if shift == 0 { b } else { _mm256_srl_epi16(b, _mm_cvtsi32_si128(shift as i32)) };
-        _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
-    }
-}
+        #[inline(always)]
+        fn bytes(self, words: &[u32; 8]) -> __m256i {
+            unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+        }
 
-#[inline(always)]
-fn or_shifted(a: __m256i, b: __m256i, shift: u32) -> __m256i {
-    unsafe { _mm256_or_si256(a, _mm256_sll_epi16(b, _mm_cvtsi32_si128(shift as i32))) }
-}
+        #[inline(always)]
+        fn nibbles(self, words: &[u32; 4]) -> __m256i {
+            unsafe {
+                let low = _mm_loadu_si128(words.as_ptr().cast());
+                let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), _mm_srli_epi16::<4>(low));
+                _mm256_and_si256(both, _mm256_set1_epi8(15))
+            }
+        }
 
-#[inline(always)]
-fn minus(a: __m256i, b: u8) -> __m256i {
-    unsafe { _mm256_sub_epi8(a, _mm256_set1_epi8(b as i8)) }
-}
+        #[inline(always)]
+        fn field(self, b: __m256i, shift: u32, mask: u8) -> __m256i {
+            unsafe {
+                let shifted = if shift == 0 { b } else { _mm256_srl_epi16(b, _mm_cvtsi32_si128(shift as i32)) };
+                _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
+            }
+        }
 
-#[inline(always)]
-fn lookup(table: &[i8; LANES], b: __m256i) -> __m256i {
-    unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), b) }
-}
+        #[inline(always)]
+        fn or_shifted(self, a: __m256i, b: __m256i, shift: u32) -> __m256i {
+            unsafe { _mm256_or_si256(a, _mm256_sll_epi16(b, _mm_cvtsi32_si128(shift as i32))) }
+        }
 
-#[inline(always)]
-fn half_pair(word: u32) -> [f32; 2] {
-    unsafe {
-        let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(word as i32));
-        [_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair))]
-    }
+        #[inline(always)]
+        fn minus(self, a: __m256i, b: u8) -> __m256i {
+            unsafe { _mm256_sub_epi8(a, _mm256_set1_epi8(b as i8)) }
+        }
+
+        #[inline(always)]
+        fn lookup(self, table: &[i8; LANES], b: __m256i) -> __m256i {
+            unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), b) }
+        }
+    };
 }
 
 #[inline(always)]
@@ -97,15 +104,11 @@ fn total(v: __m256) -> f32 {
 
 impl Lanes for Avx512 {
     type F = __m512;
-    type B = __m256i;
     type Levels = __m512;
     const ROWS: usize = 4;
     const SUMS: usize = 4;
 
-    #[inline(always)]
-    fn prefetch<T>(self, x: &[T]) {
-        prefetch(x);
-    }
+    bytes_of_avx2!();
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> __m512 {
@@ -144,52 +147,17 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn halves(self, words: &[u32; 8]) -> __m512 {
-        unsafe { _mm512_cvtph_ps(bytes(words)) }
+        unsafe { _mm512_cvtph_ps(self.bytes(words)) }
     }
 
     #[inline(always)]
     fn brain(self, words: &[u32; 8]) -> __m512 {
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bytes(words)))) }
-    }
-
-    #[inline(always)]
-    fn half_pair(self, word: u32) -> [f32; 2] {
-        half_pair(word)
-    }
-
-    #[inline(always)]
-    fn bytes(self, words: &[u32; 8]) -> __m256i {
-        bytes(words)
-    }
-
-    #[inline(always)]
-    fn nibbles(self, words: &[u32; 4]) -> __m256i {
-        nibbles(words)
-    }
-
-    #[inline(always)]
-    fn field(self, b: __m256i, shift: u32, mask: u8) -> __m256i {
-        field(b, shift, mask)
-    }
-
-    #[inline(always)]
-    fn or_shifted(self, a: __m256i, b: __m256i, shift: u32) -> __m256i {
-        or_shifted(a, b, shift)
-    }
-
-    #[inline(always)]
-    fn minus(self, a: __m256i, b: u8) -> __m256i {
-        minus(a, b)
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(self.bytes(words)))) }
     }
 
     #[inline(always)]
     fn bits(self, word: u32) -> __m256i {
         unsafe { _mm256_maskz_set1_epi8(word, 1) }
-    }
-
-    #[inline(always)]
-    fn lookup(self, table: &[i8; LANES], b: __m256i) -> __m256i {
-        lookup(table, b)
     }
 
     #[inline(always)]
@@ -251,15 +219,11 @@ fn signed(b: __m128i) -> Pair {
 
 impl Lanes for Avx2 {
     type F = Pair;
-    type B = __m256i;
     type Levels = [f32; 2];
     const ROWS: usize = 2;
     const SUMS: usize = 2;
 
-    #[inline(always)]
-    fn prefetch<T>(self, x: &[T]) {
-        prefetch(x);
-    }
+    bytes_of_avx2!();
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Pair {
@@ -302,7 +266,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn halves(self, words: &[u32; 8]) -> Pair {
         unsafe {
-            let b = bytes(words);
+            let b = self.bytes(words);
             [_mm256_cvtph_ps(_mm256_castsi256_si128(b)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(b))]
         }
     }
@@ -310,41 +274,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn brain(self, words: &[u32; 8]) -> Pair {
         unsafe {
-            let b = bytes(words);
+            let b = self.bytes(words);
             let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(b)));
             let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(b)));
             [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
         }
-    }
-
-    #[inline(always)]
-    fn half_pair(self, word: u32) -> [f32; 2] {
-        half_pair(word)
-    }
-
-    #[inline(always)]
-    fn bytes(self, words: &[u32; 8]) -> __m256i {
-        bytes(words)
-    }
-
-    #[inline(always)]
-    fn nibbles(self, words: &[u32; 4]) -> __m256i {
-        nibbles(words)
-    }
-
-    #[inline(always)]
-    fn field(self, b: __m256i, shift: u32, mask: u8) -> __m256i {
-        field(b, shift, mask)
-    }
-
-    #[inline(always)]
-    fn or_shifted(self, a: __m256i, b: __m256i, shift: u32) -> __m256i {
-        or_shifted(a, b, shift)
-    }
-
-    #[inline(always)]
-    fn minus(self, a: __m256i, b: u8) -> __m256i {
-        minus(a, b)
     }
 
     #[inline(always)]
@@ -356,11 +290,6 @@ impl Lanes for Avx2 {
             let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(1))
         }
-    }
-
-    #[inline(always)]
-    fn lookup(self, table: &[i8; LANES], b: __m256i) -> __m256i {
-        lookup(table, b)
     }
 
     #[inline(always)]
