@@ -6,7 +6,7 @@
 use super::dtype::DType;
 use crate::error::Result;
 use crate::formats::Format;
-use crate::formats::blocks::unpack_from;
+use crate::formats::blocks::unpack;
 use half::{bf16, f16};
 
 /// Quantised blocks per step.
@@ -42,7 +42,7 @@ fn quantised(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     let mut out = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
     let some = out.chunks_mut(AT_ONCE * dtype.block_len()).zip(bytes.chunks(AT_ONCE * dtype.block_bytes()));
     for (out, bytes) in some {
-        unpack_from(format, &format.words_of_blocks(bytes)?, 0, out);
+        unpack(format, &format.words_of_blocks(bytes)?, out);
     }
     Ok(out)
 }

@@ -63,13 +63,8 @@ impl<'a> Packed<'a> {
 
 /// Unpacks whole blocks.
 fn unpack_reals<T: Real>(format: Format, words: &[u32], out: &mut [T]) {
-    if let Some(out) = T::as_f32_mut(out) {
-        return unpack(format, words, out);
-    }
-    let len = format.block_len().max(RUN);
-    let mut values = [0.0; 256];
-    for (words, out) in words.chunks(format.n_words(len)).zip(out.chunks_mut(len)) {
-        unpack(format, words, &mut values[..len]);
-        out.iter_mut().zip(values).for_each(|(out, x)| *out = T::of(x));
+    match T::as_f32_mut(out) {
+        Some(out) => unpack(format, words, out),
+        None => unpack_from(format, words, 0, out),
     }
 }
