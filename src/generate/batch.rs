@@ -101,9 +101,10 @@ impl<'t> Batch<'t> {
         self.join_with(device, model, request, session)
     }
 
-    /// [`Batch::join`] with a session that may have been fed the first tokens of the prompt and has
-    /// capacity for the rest and the answer. The session must have the request's sampling,
-    /// attention, chunk and seed. The prefill time covers the rest of the prompt.
+    /// [`Batch::join`] of a request that has been checked, with a session that may have been fed the
+    /// first tokens of the prompt and has capacity for the rest and the answer. The session must have
+    /// the request's sampling, attention, chunk and seed. The prefill time covers the rest of the
+    /// prompt.
     pub(crate) fn join_with(
         &mut self,
         device: &mut dyn Executor,
@@ -111,7 +112,7 @@ impl<'t> Batch<'t> {
         request: &GenerateRequest<'_>,
         mut session: Session,
     ) -> Result<u64> {
-        let completion = Completion::new(request, self.tokenizer)?;
+        let completion = Completion::new(request, self.tokenizer);
         let n_fed = session.cache.n_tokens();
         assert!(n_fed < request.prompt_ids.len(), "the prompt's last token is still to be fed");
         let start = Instant::now();

@@ -19,9 +19,8 @@ pub(super) struct Completion<'a> {
 }
 
 impl<'a> Completion<'a> {
-    /// Nothing yet. Fails for a request that cannot be generated.
-    pub(super) fn new(request: &GenerateRequest<'_>, tokenizer: Option<&'a Tokenizer>) -> Result<Self> {
-        request.check(tokenizer)?;
+    /// Nothing yet, for a request that has passed [`GenerateRequest::check`].
+    pub(super) fn new(request: &GenerateRequest<'_>, tokenizer: Option<&'a Tokenizer>) -> Self {
         let GenerateRequest { prompt_ids, max_tokens, stop_texts, .. } = *request;
         let mut stop = request.stop.to_vec();
         if let Some(tokenizer) = tokenizer {
@@ -30,7 +29,7 @@ impl<'a> Completion<'a> {
             stop.extend(named.filter(|&id| tokenizer.is_special(id)));
         }
         let text = Text::new(tokenizer, prompt_ids, stop_texts);
-        Ok(Self { prompt_tokens: prompt_ids.len(), max_tokens, stop, ids: Vec::new(), text })
+        Self { prompt_tokens: prompt_ids.len(), max_tokens, stop, ids: Vec::new(), text }
     }
 
     /// Number of tokens so far.

@@ -65,7 +65,7 @@ pub fn generate_watched(
 ) -> Result<Generated> {
     request.check(tokenizer)?;
     let mut session = request.session(device, model)?;
-    let mut completion = Completion::new(request, tokenizer)?;
+    let mut completion = Completion::new(request, tokenizer);
     let start = Instant::now();
     session.feed_watched(device, model, request.prompt_ids, on_fed)?;
     device.wait()?;

@@ -18,7 +18,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::host_memory::{check_host_memory, check_room, filled};
-use super::run_memory::{Memory, Persistent, Reference, is_whole, n_elements};
+use super::run_memory::{Memory, Persistent, Reference, n_elements};
 use super::storage::Storage;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::formats::file_bytes::FileBytes;
@@ -241,6 +241,11 @@ impl<T: Reference> CpuExecutor<T> {
         }
         Ok(f(&mut self.persistent[&buffer.id()].1.borrow_mut()))
     }
+}
+
+/// Whether a span is all of its buffer.
+fn is_whole(span: &Span) -> bool {
+    span.range() == (0..span.buffer.len())
 }
 
 impl<T: Reference> Executor for CpuExecutor<T> {

@@ -163,11 +163,6 @@ impl<'a, T: Reference> Memory<'a, T> {
     }
 }
 
-/// Whether a span is all of its buffer.
-pub(super) fn is_whole(span: &Span) -> bool {
-    span.range() == (0..span.buffer.len())
-}
-
 /// Elements of a slot. The plan counts four bytes for each, whatever `T` is.
 pub(super) fn n_elements(n_bytes: u64) -> usize {
     (n_bytes / 4) as usize
