@@ -70,11 +70,8 @@ fn the_host_reads_what_gguf_reads() {
 fn upload(device: &mut dyn Executor, format: Format, golden: &Golden) -> Tensor {
     let shape = if format.is_quantised() { [golden.rows, format.block_len()] } else { [1, golden.rows] };
     let table = Tensor::persistent("golden", format, shape[0], shape[1], &device.limits()).unwrap();
-    if format.is_quantised() {
-        table.write_blocks(device, &format.words_of_blocks(&golden.blocks).unwrap()).unwrap();
-    } else {
-        table.write_halves(device, &bytemuck::pod_collect_to_vec::<u8, u16>(&golden.blocks)).unwrap();
-    }
+    let stored = HostTensor::new(format.dtype(), shape.to_vec(), golden.blocks.clone()).unwrap();
+    table.write_stored(device, &[&stored]).unwrap();
     table
 }
 

@@ -140,17 +140,6 @@ impl Tensor {
         Ok(())
     }
 
-    /// Uploads 16-bit elements unchanged.
-    pub fn write_halves(&self, device: &mut dyn Executor, bits: &[u16]) -> Result<()> {
-        assert!(self.format.block_len() == 2 && bits.len() == self.len(), "16-bit elements for a 16-bit tensor");
-        for p in &self.pieces {
-            let part = &bits[p.row * self.cols..(p.row + p.rows) * self.cols];
-            let words: Vec<u32> = part.chunks(2).map(|c| join(c[0], c.get(1).copied().unwrap_or(0))).collect();
-            device.write_words(&p.span, &words)?;
-        }
-        Ok(())
-    }
-
     /// Uploads the packed words of a quantised tensor; see [`Format::words_of_blocks`].
     pub fn write_blocks(&self, device: &mut dyn Executor, words: &[u32]) -> Result<()> {
         let words_of = |rows: usize| self.format.n_words(rows * self.cols);
