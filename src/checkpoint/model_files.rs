@@ -53,7 +53,7 @@ pub fn open_weights(model: &str) -> Result<WeightSource> {
     if bundled::is_named(model) { bundled::stories() } else { WeightSource::open(&hub::resolve(model)?) }
 }
 
-/// What a model's files say about text.
+/// The parts of a model's files that concern text.
 struct TextFiles {
     tokenizer: std::result::Result<Tokenizer, String>,
     template: Option<ChatTemplate>,

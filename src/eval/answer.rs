@@ -85,7 +85,7 @@ impl<'a> Group<'a> {
         Self { samples: &samples[..n], ids: &ids[..n], n_shared: if n == 1 { 0 } else { n_shared } }
     }
 
-    /// What a policy reads once for all samples. `None` if there is no shared prefix, or if the
+    /// The prefix that a policy reads once for all samples. `None` if they share none, or if the
     /// attention depends on the prompt's length, as for window controls.
     fn prefix(&self, attentions: &[Attention]) -> Option<Prefix> {
         if self.n_shared == 0 || attentions.iter().any(|a| *a != attentions[0]) {
