@@ -13,7 +13,7 @@ use crate::checkpoint::adapter_file::Adapter;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::weights::WeightSource;
 use crate::error::{Error, Result};
-use crate::gpu::{Device, open_device};
+use crate::gpu::{Activations, Device, open_device};
 use crate::train::Keep;
 
 /// Flags that select the model.
@@ -81,6 +81,45 @@ impl DeviceArgs {
     /// Opens the device.
     pub fn open(&self) -> Result<Device> {
         open_device(&self.device)
+    }
+}
+
+/// Flags that select the device of a program that only runs the model, and how it computes.
+#[derive(Args, Clone, Debug)]
+pub struct ComputeArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    activations: ActivationArgs,
+}
+
+/// The flag for rounded activations.
+#[derive(Args, Clone, Debug)]
+pub struct ActivationArgs {
+    /// Activations in products with quantised weights; only the CPU rounds them, and training never
+    /// does. `eval perplexity --activations q8` measures what rounding costs
+    #[arg(long, value_enum, default_value = "f32")]
+    pub activations: Activations,
+}
+
+impl ComputeArgs {
+    /// Opens the device.
+    pub fn open(&self) -> Result<Device> {
+        self.activations.open(&self.device.device)
+    }
+
+    /// How products take their activations.
+    pub fn activations(&self) -> Activations {
+        self.activations.activations
+    }
+}
+
+impl ActivationArgs {
+    /// Opens a device that computes so.
+    pub fn open(&self, device: &str) -> Result<Device> {
+        let mut device = open_device(device)?;
+        device.set_activations(self.activations)?;
+        Ok(device)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
+use super::args::ActivationArgs;
 use super::output::{note, print, print_line, spinner};
 use crate::attention::{Attention, Lrsa};
 use crate::bench::{
@@ -14,7 +15,7 @@ use crate::bench::{
     training_profile, training_row,
 };
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::gpu::open_device;
+use crate::gpu::Activations;
 use crate::model::rope_config::RopeConfig;
 use crate::train::{Method, StepSettings};
 
@@ -54,6 +55,8 @@ pub struct BenchArgs {
     /// auto, cpu, an index of `longreach info`, or part of an adapter's name
     #[arg(long, default_value = "auto", value_name = "auto|cpu|INDEX|NAME")]
     device: String,
+    #[command(flatten)]
+    activations: ActivationArgs,
     /// What to measure
     #[arg(long, value_enum, default_value = "all")]
     part: Part,
@@ -114,7 +117,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     check(args)?;
     let bar = spinner(args.json, "measured");
-    let mut report = Report::new(open_device(&args.device)?.name());
+    let mut report = Report::new(args.activations.open(&args.device)?.name());
     if matches!(args.part, Part::All | Part::Kernels) {
         measure_kernels(args, &mut report, &bar)?;
     }
@@ -158,6 +161,10 @@ fn check(args: &BenchArgs) -> Result<()> {
     if args.profile && args.chunk.is_some() {
         return Err(Error::usage("--profile times a step at once: leave out --chunk"));
     }
+    let trains = args.part == Part::Memory || args.profile || args.method.is_some() || args.chunk.is_some();
+    if args.activations.activations != Activations::F32 && trains {
+        return Err(Error::usage("training computes with f32 activations: leave out --activations, or what trains"));
+    }
     if args.part == Part::Cache && args.cache_tokens.is_empty() {
         return Err(Error::usage("--part cache: give --cache-tokens N, the number of tokens in the cache"));
     }
@@ -170,7 +177,7 @@ fn check(args: &BenchArgs) -> Result<()> {
 
 fn measure_kernels(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
     let budget = args.seconds / 10.0;
-    let mut device = open_device(&args.device)?;
+    let mut device = args.activations.open(&args.device)?;
     bar.set_message("peak rates of the device");
     let roofline = Roofline::measure(device.as_mut(), budget)?;
     report.roofline = Some(roofline);
@@ -191,7 +198,7 @@ fn measure_attention(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -
     for attention in attentions(args)? {
         for &length in &args.lengths {
             bar.set_message(format!("attention over {length} tokens"));
-            report.runs.push(attention_row(open_device(&args.device)?, attention, length, args.seconds)?);
+            report.runs.push(attention_row(args.activations.open(&args.device)?, attention, length, args.seconds)?);
         }
     }
     Ok(())
@@ -225,7 +232,13 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
     for &n in &args.cache_tokens {
         for attention in [Attention::Dense, keeping(0.5)?, keeping(0.25)?] {
             bar.set_message(format!("decoding after {n} tokens, {attention}"));
-            report.runs.push(filled_decode_row(open_device(&args.device)?, &subject, attention, n, args.seconds)?);
+            report.runs.push(filled_decode_row(
+                args.activations.open(&args.device)?,
+                &subject,
+                attention,
+                n,
+                args.seconds,
+            )?);
             bar.inc(1);
         }
     }
@@ -239,6 +252,7 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
 /// The kinds of training to look at.
 fn activities(args: &BenchArgs) -> Vec<Activity> {
     match args.method {
+        _ if args.activations.activations != Activations::F32 => vec![],
         None => vec![Activity::TrainLora, Activity::TrainFull],
         Some(Method::Lora) => vec![Activity::TrainLora],
         Some(Method::Full) => vec![Activity::TrainFull],
@@ -276,15 +290,15 @@ fn measure_length(
     for (activity, chunk) in activities(args).into_iter().flat_map(|a| chunks.clone().map(move |c| (a, c))) {
         // A new device each time, so that the first step includes compilation and the memory peak
         // is its own.
-        let (device, settings) = (open_device(&args.device)?, settings(args, chunk));
+        let (device, settings) = (args.activations.open(&args.device)?, settings(args, chunk));
         add(training_row(device, subject, activity, attention, length, settings, args.seconds)?);
     }
-    let device = open_device(&args.device)?;
+    let device = args.activations.open(&args.device)?;
     generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(&mut *add);
     if subject.source.config().ropes.iter().any(RopeConfig::depends_on_length) {
         return Ok(()); // these models feed one sequence after another
     }
-    match decode_together_row(open_device(&args.device)?, subject, attention, length, args.seconds) {
+    match decode_together_row(args.activations.open(&args.device)?, subject, attention, length, args.seconds) {
         Ok(row) => add(row),
         Err(e) if e.kind() == ErrorKind::OutOfMemory => note(&format!("left out several sequences at once: {e}")),
         Err(e) => return Err(e),
@@ -315,7 +329,7 @@ fn plan_length(
     }
     for activity in activities(args) {
         for &(attention, settings) in &plans {
-            add(memory_row(open_device(&args.device)?, subject, activity, attention, length, settings)?);
+            add(memory_row(args.activations.open(&args.device)?, subject, activity, attention, length, settings)?);
         }
     }
     Ok(())
@@ -337,7 +351,7 @@ fn profile(
     for activity in activities(args) {
         for &attention in attentions {
             bar.set_message(format!("profile of {}", activity.name()));
-            let device = open_device(&args.device)?;
+            let device = args.activations.open(&args.device)?;
             report.profiles.push(training_profile(device, subject, activity, attention, longest, args.recompute)?);
         }
     }

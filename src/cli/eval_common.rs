@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::args::{DeviceArgs, ModelArgs};
+use super::args::{ComputeArgs, ModelArgs};
 use super::interrupt;
 use super::output::{note, print, print_line, read_text_file, spinner};
 use super::stage::Stage;
@@ -31,7 +31,7 @@ pub struct CommonArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
-    pub device: DeviceArgs,
+    pub device: ComputeArgs,
     /// Caches to compare: dense, 4x (LRSA with keep 1/4; any factor), and for the same size
     /// random-4x (random selection) or window-4x (sink and recent tokens only)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "dense,2x,4x,8x")]

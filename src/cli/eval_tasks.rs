@@ -11,9 +11,11 @@ use crate::attention::Lrsa;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::eval::{
-    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QaGrid, RulerTask, Sample,
-    Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, ruler_samples,
+    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QaGrid, ROUNDING_METRICS,
+    RulerTask, Sample, Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, rounding_cost,
+    ruler_samples,
 };
+use crate::gpu::Activations;
 
 /// Flags of the question tasks.
 #[derive(Args, Debug)]
@@ -182,10 +184,13 @@ impl PerplexityArgs {
             stride: self.stride.unwrap_or((self.length / 2).max(1)),
             max_windows: self.windows,
         };
-        let mut report = self.common.report("perplexity", &["perplexity", "loss"], &opened);
+        let is_rounded = self.common.device.activations() != Activations::F32;
+        let metrics = if is_rounded { &ROUNDING_METRICS[..] } else { &["perplexity", "loss"] };
+        let mut report = self.common.report("perplexity", metrics, &opened);
         let mut watcher = Watcher::new(self.common.json, "windows")?;
         let mut watch = |done, total| watcher.at(done, total);
-        report.rows = perplexity(&mut self.common.subject(&mut opened, 1), &request, &policies, &mut watch)?;
+        let measure = if is_rounded { rounding_cost } else { perplexity };
+        report.rows = measure(&mut self.common.subject(&mut opened, 1), &request, &policies, &mut watch)?;
         self.common.finish(report, &watcher)
     }
 }

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::amounts::token_speed;
-use super::args::{AttentionArgs, AttentionName, DeviceArgs, ModelArgs};
+use super::args::{AttentionArgs, AttentionName, ComputeArgs, ModelArgs};
 use super::chat_args::{ChatArgs, without_template};
 use super::id_lists::read_ids;
 use super::output::{bar, note, print, print_line, read_stdin, read_text_file};
@@ -56,7 +56,7 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    device: DeviceArgs,
+    device: ComputeArgs,
     /// Print the prompt before the generated text, also in the text of --json
     #[arg(long)]
     echo: bool,

@@ -3,7 +3,7 @@
 //! `sample.rs` is a question with its answers. `needle.rs` and `ruler.rs` make questions from a
 //! text (`haystack.rs`), and `qa.rs` from files (`qa_files.rs`). `answer.rs` generates the model's
 //! answers under each attention policy (`policy.rs`), and `score.rs` scores them. `perplexity.rs`
-//! and `agreement.rs` need no questions. All evaluations fill the same report (`report.rs`,
+//! and `agreement.rs` need no questions, nor does `rounding.rs`, which measures rounded activations. All evaluations fill the same report (`report.rs`,
 //! `plots.rs`). `kept.rs` finds the tokens of a text that the cache keeps.
 
 mod agreement;
@@ -18,6 +18,7 @@ mod policy;
 mod qa;
 mod qa_files;
 mod report;
+mod rounding;
 mod ruler;
 mod sample;
 mod score;
@@ -33,6 +34,7 @@ pub use policy::Policy;
 pub use qa::{QaGrid, qa_samples, qa_training};
 pub use qa_files::{QaFile, Question};
 pub use report::{EvalReport, Outcome, Row};
+pub use rounding::{METRICS as ROUNDING_METRICS, rounding_cost};
 pub use ruler::{RulerTask, ruler_samples, ruler_training};
 pub use sample::{Sample, Task};
 pub use score::{exact_match, f1};

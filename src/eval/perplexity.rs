@@ -81,7 +81,7 @@ pub fn window_losses(
     let windows = request.windows()?;
     subject.check_length(request.length.min(request.ids.len()))?;
     let mut losses = Vec::with_capacity(windows.len());
-    for &(start, end, first) in &windows {
+    for &Window { start, end, first } in &windows {
         let window = &request.ids[start..end];
         let attention = policy.attention(window.len())?;
         let mut labels: Vec<i32> = window[1..].iter().map(|&id| id as i32).collect();
@@ -100,9 +100,8 @@ pub fn window_losses(
 }
 
 impl PerplexityRequest<'_> {
-    /// Start and end of each window, and the first token that it predicts. Fails if the settings or
-    /// the text allow none.
-    fn windows(&self) -> Result<Vec<(usize, usize, usize)>> {
+    /// The windows. Fails if the settings or the text allow none.
+    pub(super) fn windows(&self) -> Result<Vec<Window>> {
         let Self { ids, length, stride, max_windows } = *self;
         if length < 2 || stride == 0 || stride > length || max_windows == 0 {
             return Err(Error::usage(
@@ -116,13 +115,20 @@ impl PerplexityRequest<'_> {
     }
 }
 
-/// Start and end of each window, and the first token that it predicts.
-fn windows(n: usize, length: usize, stride: usize, most: usize) -> Vec<(usize, usize, usize)> {
+/// A window of a text: tokens `start..end`, of which it predicts `first..end`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Window {
+    pub start: usize,
+    pub end: usize,
+    pub first: usize,
+}
+
+fn windows(n: usize, length: usize, stride: usize, most: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     let (mut start, mut predicted) = (0, 1);
     while predicted < n && windows.len() < most {
         let end = (start + length).min(n);
-        windows.push((start, end, predicted));
+        windows.push(Window { start, end, first: predicted });
         // The first predicted token needs at least one token before it.
         (start, predicted) = ((start + stride).min(end - 1), end);
     }
@@ -137,13 +143,16 @@ mod tests {
     fn every_token_but_the_first_is_predicted_once() {
         for (n, length, stride) in [(2, 2, 1), (100, 10, 10), (100, 10, 3), (101, 64, 32), (5, 64, 64)] {
             let mut next = 1;
-            for (start, end, first) in windows(n, length, stride, usize::MAX) {
+            for Window { start, end, first } in windows(n, length, stride, usize::MAX) {
                 assert_eq!(first, next);
                 assert!(start < first && end > first && end - start <= length && end <= n);
                 next = end;
             }
             assert_eq!(next, n, "{n} {length} {stride}");
         }
-        assert_eq!(windows(100, 10, 5, 2), [(0, 10, 1), (5, 15, 10)]);
+        assert_eq!(
+            windows(100, 10, 5, 2),
+            [Window { start: 0, end: 10, first: 1 }, Window { start: 5, end: 15, first: 10 }]
+        );
     }
 }

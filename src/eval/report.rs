@@ -160,7 +160,7 @@ impl EvalReport {
                 let _ = write!(text, "| {attention} | {length} | {n} |");
                 for metric in &self.metrics {
                     let mean = self.mean(attention, Some(length), metric).map(|m| m.0);
-                    let _ = write!(text, " {} |", mean.map_or("-".to_string(), |m| format!("{m:.3}")));
+                    let _ = write!(text, " {} |", mean.map_or("-".to_string(), digits));
                 }
                 let _ = writeln!(text, " {entries:.0} |");
             }
@@ -173,4 +173,9 @@ impl EvalReport {
         }
         text
     }
+}
+
+/// A number for a table: three decimals, or six below 0.01.
+fn digits(x: f64) -> String {
+    if x != 0.0 && x.abs() < 0.01 { format!("{x:.6}") } else { format!("{x:.3}") }
 }

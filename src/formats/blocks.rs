@@ -30,6 +30,12 @@ pub trait Blocks<const WORDS: usize, const RUNS: usize> {
     fn each<L: Lanes, R: Runs<L>>(lanes: L, head: &Self::Head, block: &[u32; WORDS], runs: &mut R);
 }
 
+/// `N` words of a block.
+#[inline(always)]
+pub fn part<const N: usize>(block: &[u32], at: usize) -> &[u32; N] {
+    block[at..].first_chunk().expect("a field lies within its block")
+}
+
 /// Heads that are computed at a time.
 pub const HEADS: usize = 16;
 
@@ -62,12 +68,10 @@ pub struct F32;
 /// Calls a function that is generic over block words, runs and format, with the given format. What
 /// stands in brackets is passed as further generic arguments.
 macro_rules! by_format {
-    ((@ $format:expr, $function:ident, $more:tt, $args:tt)
+    ((@ ($($plain:tt)*) $format:expr, $function:ident, $more:tt, $args:tt)
         $($dtype:ident $variant:ident $name:ident { $($layout:tt)* })*) => {
         match $format {
-            Format::F32 => by_format!(@call $function, 32, 1, F32, $more, $args),
-            Format::Bf16 => by_format!(@call $function, 16, 1, Bf16, $more, $args),
-            Format::F16 => by_format!(@call $function, 16, 1, F16, $more, $args),
+            $($plain)*
             $(Format::$variant => {
                 by_format!(
                     @call $function, { Format::$variant.block_words() },
@@ -79,10 +83,17 @@ macro_rules! by_format {
     (@call $function:ident, $words:expr, $runs:expr, $blocks:ident, [$($more:tt)*], ($($arg:expr),*)) => {
         $function::<{ $words }, { $runs }, $crate::formats::blocks::$blocks $($more)*>($($arg),*)
     };
+    (quantised $format:expr, $function:ident $([$($more:tt)*])? ($($arg:expr),*)) => {
+        $crate::formats::weight_formats::quantised_formats!(by_format!(@ (
+            Format::F32 | Format::Bf16 | Format::F16 => unreachable!("the format is quantised"),
+        ) $format, $function, [$($(, $more)*)?], ($($arg),*)))
+    };
     ($format:expr, $function:ident $([$($more:tt)*])? ($($arg:expr),*)) => {
-        $crate::formats::weight_formats::quantised_formats!(
-            by_format!(@ $format, $function, [$($(, $more)*)?], ($($arg),*))
-        )
+        $crate::formats::weight_formats::quantised_formats!(by_format!(@ (
+            Format::F32 => by_format!(@call $function, 32, 1, F32, [$($(, $more)*)?], ($($arg),*)),
+            Format::Bf16 => by_format!(@call $function, 16, 1, Bf16, [$($(, $more)*)?], ($($arg),*)),
+            Format::F16 => by_format!(@call $function, 16, 1, F16, [$($(, $more)*)?], ($($arg),*)),
+        ) $format, $function, [$($(, $more)*)?], ($($arg),*)))
     };
 }
 pub(crate) use by_format;

@@ -5,8 +5,9 @@
 //! them: in every quantised format all products are exact in f32, so there is at most one rounding.
 
 use super::blocks::{
-    Bf16, Blocks, F16, F32, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Runs,
+    Bf16, Blocks, F16, F32, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Runs, part,
 };
+use super::codes::Codes;
 use crate::simd::{LANES, Lanes};
 
 /// x · d as an array. A formula spreads one factor at a time over all lanes.
@@ -23,12 +24,6 @@ fn sixteen<L: Lanes>(l: L, &[a, b, c, d]: &[u32; 4]) -> L::B {
     l.bytes(&[a, b, c, d, 0, 0, 0, 0])
 }
 
-/// `N` words of a block.
-#[inline(always)]
-fn part<const N: usize>(block: &[u32], at: usize) -> &[u32; N] {
-    block[at..].first_chunk().expect("a field lies within its block")
-}
-
 /// w · factor for sixteen elements each.
 #[inline(always)]
 fn scaled<L: Lanes>(l: L, w: [L::F; 2], factors: [f32; 2]) -> [L::F; 2] {
@@ -40,6 +35,12 @@ fn scaled<L: Lanes>(l: L, w: [L::F; 2], factors: [f32; 2]) -> [L::F; 2] {
 fn shifted<L: Lanes>(l: L, w: [L::F; 2], factors: [f32; 2], offsets: [f32; 2]) -> [L::F; 2] {
     let of = |h: usize| l.mul_add(w[h], l.splat(factors[h]), l.splat(offsets[h]));
     [of(0), of(1)]
+}
+
+/// The factors of a run's halves.
+#[inline(always)]
+fn halves(x: &[f32; LANES], run: usize) -> [f32; 2] {
+    [x[2 * run], x[2 * run + 1]]
 }
 
 /// Plain f32.
@@ -93,7 +94,7 @@ impl Blocks<9, 1> for Q8_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 9], runs: &mut R) {
-        runs.take(l, 0, scaled(l, l.signed(l.bytes(part(block, 1))), [*d; 2]));
+        runs.take(l, 0, scaled(l, l.signed(Self::codes(l, block, 0)), [*d; 2]));
     }
 }
 
@@ -108,7 +109,7 @@ impl Blocks<5, 1> for Q4_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 5], runs: &mut R) {
-        let q = l.minus(l.nibbles(part(block, 1)), 8);
+        let q = l.minus(Self::codes(l, block, 0), 8);
         runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
     }
 }
@@ -141,8 +142,8 @@ impl Blocks<6, 1> for Q5_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 6], runs: &mut R) {
-        let q = l.or_shifted(l.nibbles(part(block, 2)), l.bits(block[1]), 4);
-        runs.take(l, 0, scaled(l, l.signed(l.minus(q, 16)), [*d; 2]));
+        let q = l.minus(Self::codes(l, block, 0), 16);
+        runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
     }
 }
 
@@ -157,8 +158,7 @@ impl Blocks<6, 1> for Q5_1 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, &[d, m]: &[f32; 2], block: &[u32; 6], runs: &mut R) {
-        let q = l.or_shifted(l.nibbles(part(block, 2)), l.bits(block[1]), 4);
-        runs.take(l, 0, shifted(l, l.unsigned(q), [d; 2], [m; 2]));
+        runs.take(l, 0, shifted(l, l.unsigned(Self::codes(l, block, 0)), [d; 2], [m; 2]));
     }
 }
 
@@ -220,11 +220,9 @@ impl Blocks<44, 8> for Q5K {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, pairs: &[f32; LANES], block: &[u32; 44], runs: &mut R) {
-        let fifth = l.bytes(part(block, 4));
         for run in 0..8 {
-            let nibbles = l.field(l.bytes(part(block, 12 + run / 2 * 8)), 4 * (run as u32 % 2), 15);
-            let q = l.or_shifted(nibbles, l.field(fifth, run as u32, 1), 4);
-            runs.take(l, run, shifted(l, l.unsigned(q), [pairs[run]; 2], [pairs[8 + run]; 2]));
+            let q = l.unsigned(Self::codes(l, block, run));
+            runs.take(l, run, shifted(l, q, [pairs[run]; 2], [pairs[8 + run]; 2]));
         }
     }
 }
@@ -244,15 +242,9 @@ impl Blocks<53, 8> for Q6K {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 53], runs: &mut R) {
-        for half in 0..2 {
-            let high = l.bytes(part(block, 32 + half * 8));
-            for r in 0..4 {
-                let low = l.bytes(part(block, half * 16 + r % 2 * 8));
-                let nibbles = l.field(low, r as u32 / 2 * 4, 15);
-                let q = l.minus(l.or_shifted(nibbles, l.field(high, 2 * r as u32, 3), 4), 32);
-                let run = 4 * half + r;
-                runs.take(l, run, scaled(l, l.signed(q), [factors[2 * run], factors[2 * run + 1]]));
-            }
+        for run in 0..8 {
+            let q = l.signed(l.minus(Self::codes(l, block, run), 32));
+            runs.take(l, run, scaled(l, q, halves(factors, run)));
         }
     }
 }
@@ -273,13 +265,9 @@ impl Blocks<21, 8> for Q2K {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, [scales, minima]: &[[f32; LANES]; 2], block: &[u32; 21], runs: &mut R) {
-        for half in 0..2 {
-            let pairs = l.bytes(part(block, 4 + half * 8));
-            for r in 0..4 {
-                let (run, q) = (4 * half + r, l.unsigned(l.field(pairs, 2 * r as u32, 3)));
-                let of = |x: &[f32; LANES]| [x[2 * run], x[2 * run + 1]];
-                runs.take(l, run, shifted(l, q, of(scales), of(minima)));
-            }
+        for run in 0..8 {
+            let q = l.unsigned(Self::codes(l, block, run));
+            runs.take(l, run, shifted(l, q, halves(scales, run), halves(minima, run)));
         }
     }
 }
@@ -303,20 +291,12 @@ impl Blocks<28, 8> for Q3K {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 28], runs: &mut R) {
-        let third = l.bytes(part(block, 0));
-        for half in 0..2 {
-            let pairs = l.bytes(part(block, 8 + half * 8));
-            for r in 0..4 {
-                let run = 4 * half + r;
-                let q = l.or_shifted(l.field(pairs, 2 * r as u32, 3), l.field(third, run as u32, 1), 2);
-                runs.take(l, run, scaled(l, l.signed(l.minus(q, 4)), [factors[2 * run], factors[2 * run + 1]]));
-            }
+        for run in 0..8 {
+            let q = l.signed(l.minus(Self::codes(l, block, run), 4));
+            runs.take(l, run, scaled(l, q, halves(factors, run)));
         }
     }
 }
-
-/// The levels of IQ4_NL.
-const LEVELS: [i8; LANES] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// d f16; nibbles as in Q4_0, each the number of a level: y = level·d.
 impl Blocks<5, 1> for Iq4Nl {
@@ -329,13 +309,9 @@ impl Blocks<5, 1> for Iq4Nl {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 5], runs: &mut R) {
-        let levels = l.signed(l.lookup(&LEVELS, l.nibbles(part(block, 1))));
-        runs.take(l, 0, scaled(l, levels, [*d; 2]));
+        runs.take(l, 0, scaled(l, l.signed(Self::codes(l, block, 0)), [*d; 2]));
     }
 }
-
-/// Twice the values of FP4 (sign, two exponent bits, one mantissa bit).
-const FP4: [i8; LANES] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// One byte e; nibbles as in Q4_0, each an FP4 number v: y = 2v·2^(e-128).
 impl Blocks<5, 1> for Mxfp4 {
@@ -349,7 +325,6 @@ impl Blocks<5, 1> for Mxfp4 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, power: &f32, block: &[u32; 5], runs: &mut R) {
-        let values = l.signed(l.lookup(&FP4, l.nibbles(part(block, 1))));
-        runs.take(l, 0, scaled(l, values, [*power; 2]));
+        runs.take(l, 0, scaled(l, l.signed(Self::codes(l, block, 0)), [*power; 2]));
     }
 }

@@ -2,6 +2,7 @@
 //! No GPU.
 
 pub mod blocks;
+pub mod codes;
 pub mod dequant;
 pub mod dtype;
 pub mod file_bytes;

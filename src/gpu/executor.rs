@@ -1,7 +1,7 @@
 //! The `Executor` trait, which runs recordings, and the limits, memory use and timings it reports.
 
 use super::buffer::ELEMENT_ALIGNMENT;
-use super::{Buffer, Dispatch, Features, KernelDef, Kind, Reading, Recording, Span};
+use super::{Activations, Buffer, Dispatch, Features, KernelDef, Kind, Reading, Recording, Span};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::file_bytes::FileBytes;
 
@@ -77,6 +77,23 @@ pub trait Executor {
     /// The optional features whose kernel variants are in use.
     fn features(&self) -> Features {
         Features::NONE
+    }
+
+    /// How products with quantised weights take their activations.
+    fn activations(&self) -> Activations {
+        Activations::F32
+    }
+
+    /// Sets how products with quantised weights take their activations from the next run on. Fails
+    /// if the device has no such products. The f64 executor ignores it.
+    fn set_activations(&mut self, activations: Activations) -> Result<()> {
+        match activations {
+            Activations::F32 => Ok(()),
+            Activations::Q8 => Err(Error::usage(format!(
+                "{} multiplies f32 activations only; rounded ones (q8) need the CPU: choose the device cpu, or f32",
+                self.name()
+            ))),
+        }
     }
 
     /// The device's size limits.

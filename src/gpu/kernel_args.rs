@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use super::{Field, Params, Real};
+use super::{Activations, Field, Params, Real};
 
 /// The arguments of one dispatch, for a reference.
 pub struct KernelArgs<'a, T> {
@@ -11,18 +11,29 @@ pub struct KernelArgs<'a, T> {
     pub groups: [u32; 3],
     /// Values of the kernel's constants, in the order of its `constants`.
     pub constants: &'a [u32],
-    /// Memory for intermediate values of the reference.
-    pub scratch: &'a Scratch<T>,
+    /// What the executor lends to the reference.
+    pub host: Host<'a, T>,
     pub(super) params: &'a [u8],
     pub(super) fields: &'static [Field],
     pub(super) args: Vec<Arg<'a, T>>,
+}
+
+/// What an executor lends to a reference.
+#[derive(Clone, Copy)]
+pub struct Host<'a, T> {
+    /// Memory for intermediate values.
+    pub scratch: &'a Scratch<T>,
+    /// How products with quantised weights take their activations.
+    pub activations: Activations,
 }
 
 /// Memory that references borrow for intermediate values, and that stays allocated between calls.
 pub struct Scratch<T>(RefCell<Vec<Vec<T>>>);
 
 impl<T: Real> Scratch<T> {
-    pub(super) fn new() -> Self {
+    /// No memory yet.
+    #[allow(clippy::new_without_default)] // one executor makes one
+    pub fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 

@@ -4,6 +4,7 @@
 //! [`WgpuExecutor`] on a GPU through wgpu, [`CpuExecutor`] through each kernel's Rust reference.
 //! Start with `recording.rs`.
 
+mod activations;
 mod buffer;
 mod cpu;
 mod executor;
@@ -26,11 +27,12 @@ pub use self::wgpu::executor::WgpuExecutor;
 pub use self::wgpu::open_options::{Alternatives, LimitSet, OpenOptions};
 pub use self::wgpu::texels;
 pub use crate::real::Real;
+pub use activations::Activations;
 pub use buffer::{Buffer, ELEMENT_ALIGNMENT, Kind, Lifetime, Span};
 pub use executor::{Clock, Device, DeviceLimits, Executor, MemoryUse, Timing, WordFill, upload_words};
 pub use features::{Feature, Features};
 pub use kernel::{Access, Alternative, Binding, Dispatch, Expected, KernelDef, PartVariant, Shape, Source};
-pub use kernel_args::{Arg, KernelArgs, Scratch};
+pub use kernel_args::{Arg, Host, KernelArgs, Scratch};
 pub use open::{open_device, open_device_with, software_adapter};
 pub use params::{Field, Params, Scalar, StructDef, TableRow};
 pub use plan::Plan;

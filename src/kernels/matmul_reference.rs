@@ -8,10 +8,11 @@ use rayon::prelude::*;
 use super::few_rows::{MOST_ROWS, WholeRows, times_rows};
 use super::matmul_params::Params;
 use super::product::{View, product};
+use super::rounded::times_rounded;
 use super::rows::dot;
 use super::weights::Packed;
 use crate::formats::blocks::RUN;
-use crate::gpu::{Arg, KernelArgs, Real, Scratch};
+use crate::gpu::{Activations, Arg, Host, KernelArgs, Real, Scratch};
 use crate::tensor::Format;
 
 /// Products with fewer multiplications run on one thread.
@@ -70,23 +71,24 @@ fn operands<T: Real>(
 
 /// out = a wᵀ, w [n, k].
 pub(super) fn nt<T: Real>(args: KernelArgs<'_, T>, format: Format) {
-    let scratch = args.scratch;
+    let host = args.host;
     let (to, w) = operands(args, format, false);
-    add_nt(to, w, format, scratch);
+    add_nt(to, w, format, host);
 }
 
 /// out [n] = x [k] wᵀ, w [n, k].
-pub(super) fn vector_nt<T: Real>(x: &[T], (w, format): (Arg<'_, T>, Format), out: &mut [T], scratch: &Scratch<T>) {
+pub(super) fn vector_nt<T: Real>(x: &[T], (w, format): (Arg<'_, T>, Format), out: &mut [T], host: Host<'_, T>) {
     let [n, k] = [out.len(), x.len()].map(|n| n as u32);
     let p = Params { m: 1, n, k, a_stride: k, c_stride: n, alpha: 1.0, ..Params::zeroed() };
     let to = Operands { p, a: View::rows(x, x.len()), out };
-    add_nt(to, Weight::new(w, format, 0), format, scratch);
+    add_nt(to, Weight::new(w, format, 0), format, host);
 }
 
-fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, scratch: &Scratch<T>) {
+fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, host: Host<'_, T>) {
     let [m, n, k] = [to.p.m, to.p.n, to.p.k].map(|x| x as usize);
     let is_few = m <= MOST_ROWS;
-    if is_few && in_vectors(&mut to, &w, format, scratch) {
+    let is_rounded = host.activations == Activations::Q8 && format.is_quantised();
+    if (is_few || is_rounded) && in_vectors(&mut to, &w, format, host.scratch, is_rounded) {
         return;
     }
     let w_offset = to.p.w_offset as usize;
@@ -97,14 +99,20 @@ fn add_nt<T: Real>(mut to: Operands<'_, T>, w: Weight<'_, T>, format: Format, sc
     match w {
         Weight::Plain(w) => panel(0, &w[..n * k]),
         Weight::Packed(words) => {
-            Packed::new(words, format, w_offset, k).for_panels(n, scratch, panel);
+            Packed::new(words, format, w_offset, k).for_panels(n, host.scratch, panel);
         }
     }
 }
 
-/// The product of a few rows by [`times_rows`]. Returns false, and does nothing, unless numbers are
-/// f32 and rows are whole blocks and runs.
-fn in_vectors<T: Real>(to: &mut Operands<'_, T>, w: &Weight<'_, T>, format: Format, scratch: &Scratch<T>) -> bool {
+/// The product of a few rows by [`times_rows`], or of rounded rows by [`times_rounded`]. Returns
+/// false, and does nothing, unless numbers are f32 and rows are whole blocks and runs.
+fn in_vectors<T: Real>(
+    to: &mut Operands<'_, T>,
+    w: &Weight<'_, T>,
+    format: Format,
+    scratch: &Scratch<T>,
+    is_rounded: bool,
+) -> bool {
     let [m, n, k] = [to.p.m, to.p.n, to.p.k].map(|x| x as usize);
     let rows = match w {
         Weight::Plain(w) => T::as_f32(w).filter(|_| k.is_multiple_of(RUN)).map(|w| WholeRows {
@@ -119,8 +127,9 @@ fn in_vectors<T: Real>(to: &mut Operands<'_, T>, w: &Weight<'_, T>, format: Form
     else {
         return false;
     };
-    let x = View::rows(x, to.a.row);
-    times_rows(rows, x, [m, n], (out, to.p.c_stride as usize), [to.p.alpha, to.p.beta], scratch);
+    let (x, out) = (View::rows(x, to.a.row), (out, to.p.c_stride as usize));
+    let product = if is_rounded { times_rounded } else { times_rows };
+    product(rows, x, [m, n], out, [to.p.alpha, to.p.beta], scratch);
     true
 }
 
@@ -147,7 +156,7 @@ fn dots<T: Real>(to: &mut Operands<'_, T>, w: &[T], first: usize) {
 
 /// out = a w, w [k, n].
 pub(super) fn nn<T: Real>(args: KernelArgs<'_, T>, format: Format) {
-    let scratch: &Scratch<T> = args.scratch;
+    let scratch: &Scratch<T> = args.host.scratch;
     let (mut to, w) = operands(args, format, false);
     let [n, k] = [to.p.n, to.p.k].map(|x| x as usize);
     match w {

@@ -15,6 +15,8 @@ mod matmul_reference;
 pub mod op;
 pub mod parts;
 pub mod product;
+mod rounded;
+mod row_tasks;
 pub mod rows;
 mod weights;
 

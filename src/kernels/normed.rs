@@ -69,12 +69,12 @@ pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
 
 fn reference<T: Real>(args: KernelArgs<'_, T>, format: Format) {
     let p: Params = args.params();
-    let scratch = args.scratch;
+    let host = args.host;
     let [x, w, scale, out] = args.buffers();
     let (n, k) = (p.n as usize, p.k as usize);
-    scratch.with(k, |row| {
+    host.scratch.with(k, |row| {
         normed(&x.real()[..k], scale.real(), T::of(p.eps), row);
-        vector_nt(row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], scratch);
+        vector_nt(row, (w, format), &mut out.real_mut()[p.c_offset as usize..][..n], host);
     });
 }
 

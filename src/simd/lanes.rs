@@ -26,6 +26,8 @@ pub trait Lanes: Copy {
 
     /// Asks for the cache lines of these elements, which are read soon.
     fn prefetch<T>(self, x: &[T]);
+    /// Asks for the cache lines of `count` elements from a number on, which may lie behind the end.
+    fn prefetch_from<T>(self, x: &[T], from: usize, count: usize);
     /// Sixteen numbers from memory.
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Writes the lanes to memory.
@@ -48,8 +50,21 @@ pub trait Lanes: Copy {
     /// The two IEEE half floats of a word.
     fn half_pair(self, word: u32) -> [f32; 2];
 
+    /// The IEEE half floats of sixteen words: the low ones, and the high ones.
+    #[inline(always)]
+    fn half_pairs(self, words: &[u32; LANES]) -> [Self::F; 2] {
+        let low = std::array::from_fn(|i| words[2 * i] & 0xffff | words[2 * i + 1] << 16);
+        let high = std::array::from_fn(|i| words[2 * i] >> 16 | words[2 * i + 1] & 0xffff_0000);
+        [self.halves(&low), self.halves(&high)]
+    }
+
+    /// The first eight lanes of both, and the last eight lanes of both.
+    fn regrouped(self, a: Self::F, b: Self::F) -> [Self::F; 2];
+
     /// Thirty-two bytes from memory.
     fn bytes(self, words: &[u32; 8]) -> Self::B;
+    /// Writes thirty-two bytes to memory.
+    fn store_bytes(self, b: Self::B, out: &mut [u32; 8]);
     /// The low nibbles of sixteen bytes, then the high ones.
     fn nibbles(self, words: &[u32; 4]) -> Self::B;
     /// (b >> shift) & mask in each byte. No bit of the mask may reach into the next byte.

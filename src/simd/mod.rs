@@ -1,5 +1,10 @@
 //! Floor 0: vectors of sixteen lanes, and functions compiled for several instruction sets.
 
+mod byte_dots;
+#[cfg(target_arch = "aarch64")]
+mod byte_dots_neon;
+#[cfg(target_arch = "x86_64")]
+mod byte_dots_x86;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -9,6 +14,12 @@ mod widest;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use byte_dots::widest_dots;
+pub use byte_dots::{BYTES, ByteDots};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use byte_dots_neon::NeonDots;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use byte_dots_x86::{Vnni256, Vnni512};
 pub use lanes::{LANES, Lanes, half};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;

@@ -40,6 +40,9 @@ impl Lanes for Neon {
     fn prefetch<T>(self, _: &[T]) {}
 
     #[inline(always)]
+    fn prefetch_from<T>(self, _: &[T], _: usize, _: usize) {}
+
+    #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> F {
         from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) })
     }
@@ -106,8 +109,20 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn regrouped(self, a: F, b: F) -> [F; 2] {
+        [[a[0], a[1], b[0], b[1]], [a[2], a[3], b[2], b[3]]]
+    }
+
+    #[inline(always)]
     fn bytes(self, words: &[u32; 8]) -> B {
         unsafe { [0, 4].map(|at| vld1q_u8(words.as_ptr().add(at).cast())) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, b: B, out: &mut [u32; 8]) {
+        for h in 0..2 {
+            unsafe { vst1q_u8(out.as_mut_ptr().add(4 * h).cast(), b[h]) }
+        }
     }
 
     #[inline(always)]

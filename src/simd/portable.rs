@@ -22,6 +22,9 @@ impl Lanes for Portable {
     fn prefetch<T>(self, _: &[T]) {}
 
     #[inline(always)]
+    fn prefetch_from<T>(self, _: &[T], _: usize, _: usize) {}
+
+    #[inline(always)]
     fn load(self, x: &F) -> F {
         *x
     }
@@ -74,8 +77,18 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn regrouped(self, a: F, b: F) -> [F; 2] {
+        from_fn(|h| from_fn(|i| if i < 8 { a[8 * h + i] } else { b[8 * h + i - 8] }))
+    }
+
+    #[inline(always)]
     fn bytes(self, words: &[u32; 8]) -> B {
         bytemuck::cast(words.map(u32::to_le))
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, b: B, out: &mut [u32; 8]) {
+        *out = bytemuck::cast(b);
     }
 
     #[inline(always)]

@@ -46,6 +46,16 @@ macro_rules! bytes_of_avx2 {
             }
         }
 
+        // The address may be any: the CPU ignores those that it cannot read.
+        #[inline(always)]
+        fn prefetch_from<T>(self, x: &[T], from: usize, count: usize) {
+            let mut i = 0;
+            while i < count {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(from + i).cast()) }
+                i += 64 / size_of::<T>();
+            }
+        }
+
         #[inline(always)]
         fn half_pair(self, word: u32) -> [f32; 2] {
             unsafe {
@@ -57,6 +67,11 @@ macro_rules! bytes_of_avx2 {
         #[inline(always)]
         fn bytes(self, words: &[u32; 8]) -> __m256i {
             unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        fn store_bytes(self, b: __m256i, out: &mut [u32; 8]) {
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), b) }
         }
 
         #[inline(always)]
@@ -143,6 +158,20 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn total(self, v: __m512) -> f32 {
         unsafe { total(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+    }
+
+    #[inline(always)]
+    fn regrouped(self, a: __m512, b: __m512) -> [__m512; 2] {
+        unsafe { [_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b)] }
+    }
+
+    #[inline(always)]
+    fn half_pairs(self, words: &[u32; LANES]) -> [__m512; 2] {
+        unsafe {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            let high = _mm512_srli_epi32::<16>(words);
+            [words, high].map(|half| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half)))
+        }
     }
 
     #[inline(always)]
@@ -261,6 +290,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn total(self, v: Pair) -> f32 {
         unsafe { total(_mm256_add_ps(v[0], v[1])) }
+    }
+
+    #[inline(always)]
+    fn regrouped(self, a: Pair, b: Pair) -> [Pair; 2] {
+        [[a[0], b[0]], [a[1], b[1]]]
     }
 
     #[inline(always)]

@@ -23,9 +23,10 @@ use super::storage::Storage;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::formats::file_bytes::FileBytes;
 use crate::gpu::executor::{WordFill, check_span, copy_mapped, part_words};
-use crate::gpu::kernel_args::Scratch;
+use crate::gpu::kernel_args::{Host, Scratch};
 use crate::gpu::{
-    Buffer, Clock, Command, DeviceLimits, Executor, Lifetime, MemoryUse, Plan, Real, Recording, Span, Timing,
+    Activations, Buffer, Clock, Command, DeviceLimits, Executor, Lifetime, MemoryUse, Plan, Real, Recording, Span,
+    Timing,
 };
 
 /// The arena is released when it exceeds the last run's need by this factor.
@@ -41,6 +42,7 @@ pub struct CpuExecutor<T: Real> {
     /// Whether transients start as NaN.
     poison: bool,
     scratch: Scratch<T>,
+    activations: Activations,
     /// Bytes of free memory that a test simulates.
     pretended_bytes: Option<u64>,
     /// Recordings until a test's simulated device loss.
@@ -76,6 +78,7 @@ impl<T: Reference> CpuExecutor<T> {
             limits,
             poison: true,
             scratch: Scratch::new(),
+            activations: Activations::F32,
             pretended_bytes: None,
             pretended_life: None,
             transient_peak_bytes: 0,
@@ -201,7 +204,8 @@ impl<T: Reference> CpuExecutor<T> {
         }
         let arena_len = n_elements(plan.peak_bytes());
         let mut arena = self.take_arena(arena_len)?;
-        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, &self.scratch);
+        let host = Host { scratch: &self.scratch, activations: self.activations };
+        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, host);
         let mut timings = Vec::with_capacity(recording.commands().len());
         for (i, command) in recording.commands().iter().enumerate() {
             for (span, _) in command.uses() {
@@ -251,7 +255,17 @@ fn is_whole(span: &Span) -> bool {
 impl<T: Reference> Executor for CpuExecutor<T> {
     fn name(&self) -> String {
         let width = size_of::<T>() * 8;
-        format!("cpu (f{width}, {} threads)", rayon::current_num_threads())
+        let rounded = if self.activations == Activations::Q8 { "activations q8, " } else { "" };
+        format!("cpu (f{width}, {rounded}{} threads)", rayon::current_num_threads())
+    }
+
+    fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    fn set_activations(&mut self, activations: Activations) -> Result<()> {
+        self.activations = activations;
+        Ok(())
     }
 
     fn runs_references(&self) -> bool {

@@ -9,7 +9,7 @@ use super::host_memory::filled;
 use super::storage::{KeepsWords, Storage};
 use crate::error::Result;
 use crate::gpu::buffer::Info;
-use crate::gpu::kernel_args::{Arg, KernelArgs, Scratch};
+use crate::gpu::kernel_args::{Arg, Host, KernelArgs};
 use crate::gpu::{Access, Buffer, Command, Dispatch, KernelDef, Kind, Lifetime, Plan, Span};
 
 /// The persistent buffers of an executor by id. A buffer is dead when its handle is.
@@ -43,7 +43,7 @@ pub(super) struct Memory<'a, T> {
     words: HashMap<u64, RefCell<Storage<T>>>,
     /// Transients of reals that a command has used, if they are poisoned.
     met: HashSet<u64>,
-    scratch: &'a Scratch<T>,
+    host: Host<'a, T>,
 }
 
 /// Borrowed content of one span.
@@ -55,14 +55,14 @@ enum Guard<'g, T> {
 }
 
 impl<'a, T: Reference> Memory<'a, T> {
-    pub fn new(persistent: &'a Persistent<T>, plan: &'a Plan, mut arena: &'a mut [T], scratch: &'a Scratch<T>) -> Self {
+    pub fn new(persistent: &'a Persistent<T>, plan: &'a Plan, mut arena: &'a mut [T], host: Host<'a, T>) -> Self {
         let mut slots = Vec::with_capacity(plan.slots().len());
         for &n_bytes in plan.slots() {
             let (slot, rest) = arena.split_at_mut(n_elements(n_bytes));
             slots.push(RefCell::new(slot));
             arena = rest;
         }
-        Self { persistent, plan, slots, words: HashMap::new(), met: HashSet::new(), scratch }
+        Self { persistent, plan, slots, words: HashMap::new(), met: HashSet::new(), host }
     }
 
     /// Makes a transient at its first use; with `poison` its content is NaN.
@@ -134,8 +134,8 @@ impl<'a, T: Reference> Memory<'a, T> {
         });
         let args = args.collect();
         let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
-        let scratch = self.scratch;
-        T::of_kernel(d.kernel)(KernelArgs { groups, constants, scratch, params, fields: d.kernel.params, args });
+        let host = self.host;
+        T::of_kernel(d.kernel)(KernelArgs { groups, constants, host, params, fields: d.kernel.params, args });
     }
 
     fn copy(&self, from: &Span, to: &Span) {

@@ -1,0 +1,75 @@
+//! Splits products of a few rows with a weight among threads.
+
+use rayon::prelude::*;
+
+use super::few_rows::WholeRows;
+
+/// Weights that one task reads at least: a few microseconds of work.
+const TASK: usize = 1 << 17;
+/// Tasks for each thread, so that a slow thread does not hold up the rest.
+const TASKS_A_THREAD: usize = 4;
+/// Elements of a cache line. The rows are laid out at cache lines, because vectors that cross them
+/// take two reads.
+pub const LINE: usize = 16;
+
+/// Products of `m` rows with the `n` rows of a weight.
+#[derive(Clone, Copy)]
+pub struct RowTasks<'a> {
+    /// The weight.
+    pub w: WholeRows<'a>,
+    /// Rows of x.
+    pub m: usize,
+    /// Rows of the weight.
+    pub n: usize,
+    /// Most rows of x that are multiplied together.
+    pub most: usize,
+}
+
+impl RowTasks<'_> {
+    /// First row and number of rows of each pass, by powers of two.
+    pub fn passes(self) -> impl Iterator<Item = (usize, usize)> {
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let rows = [8, 4, 2, 1].into_iter().find(|&rows| rows <= self.most && first + rows <= self.m)?;
+            first += rows;
+            Some((first - rows, rows))
+        })
+    }
+
+    /// out (rows `out_row` apart) = alpha · sums + beta · out. `dots` gets words of whole rows of the
+    /// weight, the first row of x, the number of rows of x, and their sums, those of a row of x
+    /// together. `sums` has at least `m · n` elements.
+    pub fn run(
+        self,
+        sums: &mut [f32],
+        (out, out_row): (&mut [f32], usize),
+        [alpha, beta]: [f32; 2],
+        dots: impl Fn(&[u32], usize, usize, &mut [f32]) + Sync,
+    ) {
+        let Self { w, m, n } = self;
+        let sums = &mut sums[..m * n];
+        let threads = rayon::current_num_threads();
+        let task = if n * w.k <= TASK { n } else { n.div_ceil(threads * TASKS_A_THREAD).max(TASK.div_ceil(w.k)) };
+        let of_task = |(sums, words): (&mut [f32], &[u32])| {
+            let n = sums.len() / m;
+            for (first, rows) in self.passes() {
+                dots(words, first, rows, &mut sums[first * n..(first + rows) * n]);
+            }
+        };
+        let words = &w.words[..n * w.row_words()];
+        if task >= n {
+            of_task((sums, words));
+        } else {
+            sums.par_chunks_mut(task * m).zip(words.par_chunks(task * w.row_words())).for_each(of_task);
+        }
+        for (i, sums) in sums.chunks(task * m).enumerate() {
+            let n = sums.len() / m;
+            for (r, sums) in sums.chunks(n).enumerate() {
+                let out = &mut out[r * out_row + i * task..][..n];
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
+                }
+            }
+        }
+    }
+}
