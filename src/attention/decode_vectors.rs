@@ -16,40 +16,55 @@ widest! {
         lanes: L, q: &[f32], kv: &[f32], n: usize, shape: Shape, scale: f32, out: &mut [f32], out_row: usize
     ) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
-        for k in 0..n + AHEAD {
-            if k < n {
-                lanes.prefetch(&kv[k * cols..][..cols / 2]);
+        let mut next = 0;
+        let mut k = 0;
+        while k < n {
+            let some = if n - k < 4 { n - k } else { 4 };
+            while next < n && next < k + some + AHEAD {
+                lanes.prefetch(&kv[next * cols..][..cols / 2]);
+                next += 1;
             }
-            let Some(k) = k.checked_sub(AHEAD) else { continue };
             for kv_head in 0..shape.n_kv_heads {
-                let key = &kv[k * cols + kv_head * dim..][..dim];
+                let keys = &kv[k * cols + kv_head * dim..];
                 for h in kv_head * group..(kv_head + 1) * group {
-                    out[h * out_row + k] = scale * dot(lanes, key, &q[h * dim..][..dim]);
+                    let dots = dots(lanes, &q[h * dim..][..dim], keys, cols, some);
+                    for i in 0..some {
+                        out[h * out_row + k + i] = scale * dots[i];
+                    }
                 }
             }
+            k += some;
         }
     }
 }
 
-/// Σ a b, with two sums beside each other.
+/// The products of q with up to four keys, `cols` apart.
 #[inline(always)]
-fn dot<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let (mut even, mut odd) = (lanes.splat(0.0), lanes.splat(0.0));
-    let mut c = 0;
-    while c + 1 < a.len() {
-        even = lanes.mul_add(lanes.load(&a[c]), lanes.load(&b[c]), even);
-        odd = lanes.mul_add(lanes.load(&a[c + 1]), lanes.load(&b[c + 1]), odd);
-        c += 2;
+fn dots<L: Lanes>(lanes: L, q: &[f32], keys: &[f32], cols: usize, n: usize) -> [f32; 4] {
+    let (q, q_rest) = q.as_chunks::<LANES>();
+    let mut sums = [lanes.splat(0.0); 4];
+    for i in 0..n {
+        let (key, _) = keys[i * cols..][..q.len() * LANES].as_chunks::<LANES>();
+        let mut odd = lanes.splat(0.0);
+        let mut c = 0;
+        while c + 1 < q.len() {
+            sums[i] = lanes.mul_add(lanes.load(&key[c]), lanes.load(&q[c]), sums[i]);
+            odd = lanes.mul_add(lanes.load(&key[c + 1]), lanes.load(&q[c + 1]), odd);
+            c += 2;
+        }
+        if c < q.len() {
+            sums[i] = lanes.mul_add(lanes.load(&key[c]), lanes.load(&q[c]), sums[i]);
+        }
+        sums[i] = lanes.add(sums[i], odd);
     }
-    if c < a.len() {
-        even = lanes.mul_add(lanes.load(&a[c]), lanes.load(&b[c]), even);
+    let mut dots = lanes.totals(sums);
+    for i in 0..n {
+        let rest = &keys[i * cols + q.len() * LANES..];
+        for c in 0..q_rest.len() {
+            dots[i] += q_rest[c] * rest[c];
+        }
     }
-    let mut sum = lanes.total(lanes.add(even, odd));
-    for i in 0..a_rest.len() {
-        sum += a_rest[i] * b_rest[i];
-    }
-    sum
+    dots
 }
 
 widest! {

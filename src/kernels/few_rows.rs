@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use crate::formats::blocks::{Blocks, HEADS, RUN, Runs, by_format};
+use crate::formats::blocks::{Blocks, RUN, Runs, by_format};
 use crate::gpu::Scratch;
 use crate::kernels::product::View;
 use crate::simd::{LANES, Lanes, widest, widest_rows};
@@ -23,6 +23,10 @@ const TASKS_A_THREAD: usize = 4;
 /// Elements of a cache line. The rows are laid out at cache lines, because vectors that cross them
 /// take two reads.
 const LINE: usize = 16;
+/// Runs of a part of a row: 2,048 elements.
+const PART: usize = 64;
+/// Elements of the parts that are multiplied together: 32 KiB, which fit into the first cache.
+const NEAR: usize = 1 << 13;
 
 /// A weight [n, k] whose rows are whole blocks of whole runs.
 #[derive(Clone, Copy)]
@@ -54,7 +58,7 @@ pub fn times_rows(
     let k = w.k;
     let threads = rayon::current_num_threads();
     let task = if n * k <= TASK { n } else { n.div_ceil(threads * TASKS_A_THREAD).max(TASK.div_ceil(k)) };
-    let passes = Passes { m, most: widest_rows() };
+    let passes = Passes { m, most: widest_rows().min(NEAR / k.min(PART * RUN)) };
     scratch.with(m * k + LINE + m * n, |memory| {
         let (memory, sums) = memory.split_at_mut(m * k + LINE);
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
@@ -65,13 +69,15 @@ pub fn times_rows(
         let packed = &*packed;
         let of_task = |(sums, words): (&mut [f32], &[u32])| {
             let n = sums.len() / m;
+            sums.fill(0.0);
             for (first, rows) in passes.all() {
                 let x = &packed[first * k..(first + rows) * k];
                 let sums = &mut sums[first * n..(first + rows) * n];
                 match rows {
-                    1 => by_format!(w.format, dots[1](words, runs_of(x), sums.as_chunks_mut().0)),
-                    2 => by_format!(w.format, dots[2](words, runs_of(x), sums.as_chunks_mut().0)),
-                    _ => by_format!(w.format, dots[4](words, runs_of(x), sums.as_chunks_mut().0)),
+                    1 => by_format!(w.format, dots[1](words, runs_of(x), sums)),
+                    2 => by_format!(w.format, dots[2](words, runs_of(x), sums)),
+                    4 => by_format!(w.format, dots[4](words, runs_of(x), sums)),
+                    _ => by_format!(w.format, dots[8](words, runs_of(x), sums)),
                 }
             }
         };
@@ -83,13 +89,10 @@ pub fn times_rows(
         }
         for (i, sums) in sums.chunks(task * m).enumerate() {
             let n = sums.len() / m;
-            for (first, rows) in passes.all() {
-                for r in 0..rows {
-                    let sums = sums[first * n + r..].iter().step_by(rows).take(n);
-                    let out = &mut out[(first + r) * out_row + i * task..][..n];
-                    for (out, sum) in out.iter_mut().zip(sums) {
-                        *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
-                    }
+            for (r, sums) in sums.chunks(n).enumerate() {
+                let out = &mut out[r * out_row + i * task..][..n];
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
                 }
             }
         }
@@ -108,7 +111,7 @@ impl Passes {
     fn all(self) -> impl Iterator<Item = (usize, usize)> {
         let mut first = 0;
         std::iter::from_fn(move || {
-            let rows = [4, 2, 1].into_iter().find(|&rows| rows <= self.most && first + rows <= self.m)?;
+            let rows = [8, 4, 2, 1].into_iter().find(|&rows| rows <= self.most && first + rows <= self.m)?;
             first += rows;
             Some((first - rows, rows))
         })
@@ -130,15 +133,14 @@ fn runs_of<const M: usize>(x: &[f32]) -> &[[[f32; RUN]; M]] {
 
 /// Prefetch distance in words: 4 KiB.
 const AHEAD: usize = 1 << 10;
-/// Most sums that a dot product keeps.
-const MOST_SUMS: usize = 4;
+/// Words of a cache line.
+const LINE_WORDS: usize = 16;
 
-/// Sums of the products of one weight row with `M` rows.
+/// The products of one weight row with `M` rows. Even and odd vectors have different sums, so that
+/// an addition need not wait for the one before.
 struct Dots<'a, L: Lanes, const M: usize> {
     x: &'a [[[f32; RUN]; M]],
-    sums: [[L::F; MOST_SUMS]; M],
-    /// Number of the block's first run, modulo 2.
-    first: usize,
+    sums: &'a mut [[L::F; 2]; M],
 }
 
 impl<L: Lanes, const M: usize> Runs<L> for Dots<'_, L, M> {
@@ -147,63 +149,97 @@ impl<L: Lanes, const M: usize> Runs<L> for Dots<'_, L, M> {
         for r in 0..M {
             let (x, _) = self.x[run][r].as_chunks::<LANES>();
             for h in 0..2 {
-                let s = (2 * (self.first + run) + h) % L::SUMS;
-                self.sums[r][s] = lanes.mul_add(w[h], lanes.load(&x[h]), self.sums[r][s]);
+                self.sums[r][h] = lanes.mul_add(w[h], lanes.load(&x[h]), self.sums[r][h]);
             }
         }
     }
 }
 
-/// The sum of all lanes of a dot product's sums.
+/// The sum of all lanes of each row's sums.
 #[inline(always)]
-fn total<L: Lanes>(lanes: L, sums: &[L::F; MOST_SUMS]) -> f32 {
-    let sum = lanes.add(sums[0], sums[1]);
-    lanes.total(if L::SUMS == 2 { sum } else { lanes.add(sum, lanes.add(sums[2], sums[3])) })
+fn totals<L: Lanes, const M: usize>(lanes: L, sums: &[[L::F; 2]; M]) -> [f32; M] {
+    let mut out = [0.0; M];
+    let mut r = 0;
+    while r + 4 <= M {
+        let mut four = [lanes.splat(0.0); 4];
+        for i in 0..4 {
+            four[i] = lanes.add(sums[r + i][0], sums[r + i][1]);
+        }
+        out[r..r + 4].copy_from_slice(&lanes.totals(four));
+        r += 4;
+    }
+    while r < M {
+        out[r] = lanes.total(lanes.add(sums[r][0], sums[r][1]));
+        r += 1;
+    }
+    out
 }
 
 widest! {
-    /// out[j][r] = w row j · x row r.
+    /// out [M, n] += the products of the rows of x with the `n` weight rows.
     fn dots[const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RUNS>, const M: usize]<WORDS, RUNS, B, M>(
-        lanes: L, words: &[u32], x: &[[[f32; RUN]; M]], out: &mut [[f32; M]]
+        lanes: L, words: &[u32], x: &[[[f32; RUN]; M]], out: &mut [f32]
     ) {
-        // Blocks of one run are taken in pairs, so that a constant says which sums a run goes to.
-        const { assert!(RUNS == 1 || RUNS.is_multiple_of(2)) };
-        let mut heads = [B::Head::default(); HEADS];
-        let row_words = x.len() / RUNS * WORDS;
-        for (j, out) in out.iter_mut().enumerate() {
-            let row = &words[j * row_words..(j + 1) * row_words];
-            let blocks = row.as_chunks::<WORDS>().0;
-            let mut sums = [[lanes.splat(0.0); MOST_SUMS]; M];
-            let mut from = 0;
-            while from < blocks.len() {
-                let count = if blocks.len() - from < HEADS { blocks.len() - from } else { HEADS };
-                let next = j * row_words + from * WORDS + AHEAD;
-                if next < words.len() {
-                    let end = next + count * WORDS;
-                    lanes.prefetch(&words[next..if end < words.len() { end } else { words.len() }]);
+        // The two sums of a single product would wait for each other. Plain elements wait for memory.
+        if M == 1 && WORDS < LINE_WORDS * RUNS {
+            add_dots::<L, WORDS, RUNS, B, M, 2>(lanes, words, x, out);
+        } else {
+            add_dots::<L, WORDS, RUNS, B, M, 1>(lanes, words, x, out);
+        }
+    }
+}
+
+/// [`dots`] that takes `R` weight rows at a time, block by block.
+#[inline(always)]
+fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RUNS>, const M: usize, const R: usize>(
+    lanes: L,
+    words: &[u32],
+    x: &[[[f32; RUN]; M]],
+    out: &mut [f32],
+) {
+    let (n, row_blocks) = (out.len() / M, x.len() / RUNS);
+    let all = words.as_chunks::<WORDS>().0;
+    let mut heads = [[B::Head::default(); PART]; R];
+    let mut from = 0;
+    while from < row_blocks {
+        let count = if row_blocks - from < PART / RUNS { row_blocks - from } else { PART / RUNS };
+        let x = &x[from * RUNS..(from + count) * RUNS];
+        let ahead = 1 + AHEAD / (count * WORDS);
+        let mut j = 0;
+        while j < n {
+            let mut blocks = [all; R];
+            let mut sums = [[[lanes.splat(0.0); 2]; M]; R];
+            for r in 0..R {
+                let row = if j + r < n { j + r } else { j }; // a row without a partner is taken twice
+                blocks[r] = &all[row * row_blocks + from..][..count];
+                let next = (row + ahead) * row_blocks + from;
+                if WORDS < LINE_WORDS && next + count <= all.len() {
+                    lanes.prefetch(all[next..next + count].as_flattened());
                 }
                 for i in 0..count {
-                    heads[i] = B::head(lanes, &blocks[from + i]);
+                    heads[r][i] = B::head(lanes, &blocks[r][i]);
                 }
-                let x = &x[from * RUNS..(from + count) * RUNS];
-                let mut i = 0;
-                while i < count {
-                    let mut dots = Dots::<L, M> { x: &x[i * RUNS..(i + 1) * RUNS], sums, first: 0 };
-                    B::each(lanes, &heads[i], &blocks[from + i], &mut dots);
-                    sums = dots.sums;
-                    i += 1;
-                    if RUNS == 1 && i < count {
-                        let mut dots = Dots::<L, M> { x: &x[i * RUNS..(i + 1) * RUNS], sums, first: 1 };
-                        B::each(lanes, &heads[i], &blocks[from + i], &mut dots);
-                        sums = dots.sums;
-                        i += 1;
+            }
+            for i in 0..count {
+                let x = &x[i * RUNS..(i + 1) * RUNS];
+                for r in 0..R {
+                    let next = (j + r + ahead) * row_blocks + from + i;
+                    if WORDS >= LINE_WORDS && next < all.len() {
+                        lanes.prefetch(&all[next]);
+                    }
+                    B::each(lanes, &heads[r][i], &blocks[r][i], &mut Dots::<L, M> { x, sums: &mut sums[r] });
+                }
+            }
+            for r in 0..R {
+                if j + r < n {
+                    let totals = totals(lanes, &sums[r]);
+                    for i in 0..M {
+                        out[i * n + j + r] += totals[i];
                     }
                 }
-                from += count;
             }
-            for r in 0..M {
-                out[r] = total(lanes, &sums[r]);
-            }
+            j += R;
         }
+        from += count;
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! [`Lanes`] separates formulas from instruction sets. A formula is written once, generic over it.
 //! [`widest!`](super::widest) compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls
-//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums differ in
-//! their last bits: the number of sums that are kept beside each other depends on the registers, and
-//! plain Rust rounds a product before it adds to it.
+//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. So have sums,
+//! but for those of plain Rust, which rounds a product before it adds to it.
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -18,10 +17,7 @@ pub trait Lanes: Copy {
     type B: Copy;
     /// Sixteen levels that nibbles choose from.
     type Levels: Copy;
-    /// Sums that a dot product keeps beside each other, 2 or 4: consecutive vectors go to different
-    /// ones, so that an addition need not wait for the one before.
-    const SUMS: usize;
-    /// Rows whose sums fit into registers beside an unpacked weight.
+    /// Rows whose sums, two each, fit into registers beside an unpacked weight.
     const ROWS: usize;
 
     /// Asks for the cache lines of these elements, which are read soon.
@@ -42,6 +38,11 @@ pub trait Lanes: Copy {
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The sum of the lanes, half added to half, four times.
     fn total(self, v: Self::F) -> f32;
+    /// The totals of four vectors, with the same bits as [`Lanes::total`] gives.
+    #[inline(always)]
+    fn totals(self, [a, b, c, d]: [Self::F; 4]) -> [f32; 4] {
+        [self.total(a), self.total(b), self.total(c), self.total(d)]
+    }
 
     /// Sixteen IEEE half floats.
     fn halves(self, words: &[u32; 8]) -> Self::F;

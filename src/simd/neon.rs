@@ -34,7 +34,6 @@ impl Lanes for Neon {
     type B = B;
     type Levels = [f32; 2];
     const ROWS: usize = 2;
-    const SUMS: usize = 2;
 
     #[inline(always)]
     fn prefetch<T>(self, _: &[T]) {}

@@ -16,7 +16,6 @@ impl Lanes for Portable {
     type B = B;
     type Levels = [f32; 2];
     const ROWS: usize = 1;
-    const SUMS: usize = 2;
 
     #[inline(always)]
     fn prefetch<T>(self, _: &[T]) {}

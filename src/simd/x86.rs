@@ -120,8 +120,7 @@ fn total(v: __m256) -> f32 {
 impl Lanes for Avx512 {
     type F = __m512;
     type Levels = __m512;
-    const ROWS: usize = 4;
-    const SUMS: usize = 4;
+    const ROWS: usize = 8;
 
     bytes_of_avx2!();
 
@@ -158,6 +157,21 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn total(self, v: __m512) -> f32 {
         unsafe { total(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+    }
+
+    // Each step adds halves of the vectors that are left, and puts the sums of two side by side.
+    #[inline(always)]
+    fn totals(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+            let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+            let fours = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+            let twos = _mm512_add_ps(fours, _mm512_shuffle_ps::<0x4e>(fours, fours));
+            let ones = _mm512_add_ps(twos, _mm512_movehdup_ps(twos));
+            let mut totals = [0.0; 4];
+            _mm_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, ones)));
+            totals
+        }
     }
 
     #[inline(always)]
@@ -250,7 +264,6 @@ impl Lanes for Avx2 {
     type F = Pair;
     type Levels = [f32; 2];
     const ROWS: usize = 2;
-    const SUMS: usize = 2;
 
     bytes_of_avx2!();
 
