@@ -21,7 +21,7 @@ widest! {
         while k < n {
             let some = if n - k < 4 { n - k } else { 4 };
             while next < n && next < k + some + AHEAD {
-                lanes.prefetch(&kv[next * cols..][..cols / 2]);
+                lanes.prefetch(kv, next * cols, cols / 2);
                 next += 1;
             }
             for kv_head in 0..shape.n_kv_heads {

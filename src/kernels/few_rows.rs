@@ -5,24 +5,16 @@
 //! of rows is that are multiplied together: sequences that are decoded together get the tokens that
 //! each gets alone.
 
-use rayon::prelude::*;
-
 use crate::formats::blocks::{Blocks, RUN, Runs, by_format};
 use crate::gpu::Scratch;
 use crate::kernels::product::View;
+use crate::kernels::row_tasks::{LINE, RowTasks};
 use crate::simd::{LANES, Lanes, widest, widest_rows};
 use crate::tensor::Format;
 
 /// Most rows for which this is faster than unpacking panels for `gemm`. More sequences than this are
 /// decoded in several passes, because `gemm` sums in another order.
 pub const MOST_ROWS: usize = 32;
-/// Weights that one task reads at least: a few microseconds of work.
-const TASK: usize = 1 << 17;
-/// Tasks for each thread, so that a slow thread does not hold up the rest.
-const TASKS_A_THREAD: usize = 4;
-/// Elements of a cache line. The rows are laid out at cache lines, because vectors that cross them
-/// take two reads.
-const LINE: usize = 16;
 /// Runs of a part of a row: 2,048 elements.
 const PART: usize = 64;
 /// Elements of the parts that are multiplied together: 32 KiB, which fit into the first cache.
@@ -40,7 +32,8 @@ pub struct WholeRows<'a> {
 }
 
 impl WholeRows<'_> {
-    fn row_words(&self) -> usize {
+    /// Words of a row.
+    pub fn row_words(&self) -> usize {
         self.format.n_words(self.k)
     }
 }
@@ -56,66 +49,26 @@ pub fn times_rows(
     scratch: &Scratch<f32>,
 ) {
     let k = w.k;
-    let threads = rayon::current_num_threads();
-    let task = if n * k <= TASK { n } else { n.div_ceil(threads * TASKS_A_THREAD).max(TASK.div_ceil(k)) };
-    let passes = Passes { m, most: widest_rows().min(NEAR / k.min(PART * RUN)) };
+    let tasks = RowTasks { w, m, n, most: widest_rows().min(NEAR / k.min(PART * RUN)) };
     scratch.with(m * k + LINE + m * n, |memory| {
         let (memory, sums) = memory.split_at_mut(m * k + LINE);
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         let packed = &mut memory[start..start + m * k];
-        for (first, rows) in passes.all() {
+        for (first, rows) in tasks.passes() {
             pack(x, first, rows, &mut packed[first * k..(first + rows) * k]);
         }
         let packed = &*packed;
-        let of_task = |(sums, words): (&mut [f32], &[u32])| {
-            let n = sums.len() / m;
+        tasks.run(sums, (out, out_row), [alpha, beta], |words, first, rows, sums| {
+            let x = &packed[first * k..(first + rows) * k];
             sums.fill(0.0);
-            for (first, rows) in passes.all() {
-                let x = &packed[first * k..(first + rows) * k];
-                let sums = &mut sums[first * n..(first + rows) * n];
-                match rows {
-                    1 => by_format!(w.format, dots[1](words, runs_of(x), sums)),
-                    2 => by_format!(w.format, dots[2](words, runs_of(x), sums)),
-                    4 => by_format!(w.format, dots[4](words, runs_of(x), sums)),
-                    _ => by_format!(w.format, dots[8](words, runs_of(x), sums)),
-                }
+            match rows {
+                1 => by_format!(w.format, dots[1](words, runs_of(x), sums)),
+                2 => by_format!(w.format, dots[2](words, runs_of(x), sums)),
+                4 => by_format!(w.format, dots[4](words, runs_of(x), sums)),
+                _ => by_format!(w.format, dots[8](words, runs_of(x), sums)),
             }
-        };
-        if task >= n {
-            of_task((sums, &w.words[..n * w.row_words()]));
-        } else {
-            let words = w.words[..n * w.row_words()].par_chunks(task * w.row_words());
-            sums.par_chunks_mut(task * m).zip(words).for_each(of_task);
-        }
-        for (i, sums) in sums.chunks(task * m).enumerate() {
-            let n = sums.len() / m;
-            for (r, sums) in sums.chunks(n).enumerate() {
-                let out = &mut out[r * out_row + i * task..][..n];
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
-                }
-            }
-        }
+        });
     });
-}
-
-/// The rows that are multiplied together: as many as the CPU's registers take, by powers of two.
-#[derive(Clone, Copy)]
-struct Passes {
-    m: usize,
-    most: usize,
-}
-
-impl Passes {
-    /// First row and number of rows of each pass.
-    fn all(self) -> impl Iterator<Item = (usize, usize)> {
-        let mut first = 0;
-        std::iter::from_fn(move || {
-            let rows = [8, 4, 2, 1].into_iter().find(|&rows| rows <= self.most && first + rows <= self.m)?;
-            first += rows;
-            Some((first - rows, rows))
-        })
-    }
 }
 
 /// Lays rows out run by run: run i of row r is at (i · rows + r) · RUN.
@@ -212,9 +165,8 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             for r in 0..R {
                 let row = if j + r < n { j + r } else { j }; // a row without a partner is taken twice
                 blocks[r] = &all[row * row_blocks + from..][..count];
-                let next = (row + ahead) * row_blocks + from;
-                if WORDS < LINE_WORDS && next + count <= all.len() {
-                    lanes.prefetch(all[next..next + count].as_flattened());
+                if WORDS < LINE_WORDS {
+                    lanes.prefetch(words, ((row + ahead) * row_blocks + from) * WORDS, count * WORDS);
                 }
                 for i in 0..count {
                     heads[r][i] = B::head(lanes, &blocks[r][i]);
@@ -223,9 +175,8 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             for i in 0..count {
                 let x = &x[i * RUNS..(i + 1) * RUNS];
                 for r in 0..R {
-                    let next = (j + r + ahead) * row_blocks + from + i;
-                    if WORDS >= LINE_WORDS && next < all.len() {
-                        lanes.prefetch(&all[next]);
+                    if WORDS >= LINE_WORDS {
+                        lanes.prefetch(words, ((j + r + ahead) * row_blocks + from + i) * WORDS, WORDS);
                     }
                     B::each(lanes, &heads[r][i], &blocks[r][i], &mut Dots::<L, M> { x, sums: &mut sums[r] });
                 }

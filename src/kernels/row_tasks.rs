@@ -46,7 +46,7 @@ impl RowTasks<'_> {
         [alpha, beta]: [f32; 2],
         dots: impl Fn(&[u32], usize, usize, &mut [f32]) + Sync,
     ) {
-        let Self { w, m, n } = self;
+        let Self { w, m, n, .. } = self;
         let sums = &mut sums[..m * n];
         let threads = rayon::current_num_threads();
         let task = if n * w.k <= TASK { n } else { n.div_ceil(threads * TASKS_A_THREAD).max(TASK.div_ceil(w.k)) };

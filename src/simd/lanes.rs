@@ -20,10 +20,9 @@ pub trait Lanes: Copy {
     /// Rows whose sums, two each, fit into registers beside an unpacked weight.
     const ROWS: usize;
 
-    /// Asks for the cache lines of these elements, which are read soon.
-    fn prefetch<T>(self, x: &[T]);
-    /// Asks for the cache lines of `count` elements from a number on, which may lie behind the end.
-    fn prefetch_from<T>(self, x: &[T], from: usize, count: usize);
+    /// Asks for the cache lines of `count` elements from a number on, which are read soon. They may lie
+    /// behind the end.
+    fn prefetch<T>(self, x: &[T], from: usize, count: usize);
     /// Sixteen numbers from memory.
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Writes the lanes to memory.

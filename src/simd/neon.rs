@@ -36,10 +36,7 @@ impl Lanes for Neon {
     const ROWS: usize = 2;
 
     #[inline(always)]
-    fn prefetch<T>(self, _: &[T]) {}
-
-    #[inline(always)]
-    fn prefetch_from<T>(self, _: &[T], _: usize, _: usize) {}
+    fn prefetch<T>(self, _: &[T], _: usize, _: usize) {}
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> F {

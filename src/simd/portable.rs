@@ -18,10 +18,7 @@ impl Lanes for Portable {
     const ROWS: usize = 1;
 
     #[inline(always)]
-    fn prefetch<T>(self, _: &[T]) {}
-
-    #[inline(always)]
-    fn prefetch_from<T>(self, _: &[T], _: usize, _: usize) {}
+    fn prefetch<T>(self, _: &[T], _: usize, _: usize) {}
 
     #[inline(always)]
     fn load(self, x: &F) -> F {

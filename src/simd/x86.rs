@@ -39,16 +39,9 @@ macro_rules! bytes_of_avx2 {
     () => {
         type B = __m256i;
 
-        #[inline(always)]
-        fn prefetch<T>(self, x: &[T]) {
-            for line in x.chunks(64 / size_of::<T>()) {
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-            }
-        }
-
         // The address may be any: the CPU ignores those that it cannot read.
         #[inline(always)]
-        fn prefetch_from<T>(self, x: &[T], from: usize, count: usize) {
+        fn prefetch<T>(self, x: &[T], from: usize, count: usize) {
             let mut i = 0;
             while i < count {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(from + i).cast()) }

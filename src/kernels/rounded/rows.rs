@@ -44,7 +44,7 @@ widest_dots! {
             let mut sums = [[l.splat(0.0); 2]; M];
             let mut offsets = [l.splat(0.0); M];
             for c in 0..chunks {
-                l.prefetch_from(words, j * row_words + c * blocks_at_once * WORDS + AHEAD, blocks_at_once * WORDS);
+                l.prefetch(words, j * row_words + c * blocks_at_once * WORDS + AHEAD, blocks_at_once * WORDS);
                 let (some, rest) = blocks.split_at(if blocks.len() < blocks_at_once { blocks.len() } else { blocks_at_once });
                 blocks = rest;
                 let x: [&Chunk; M] = from_fn(|r| &x[r * chunks + c]);
