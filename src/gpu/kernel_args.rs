@@ -22,7 +22,7 @@ pub struct KernelArgs<'a, T> {
 pub struct Scratch<T>(RefCell<Vec<Vec<T>>>);
 
 impl<T: Real> Scratch<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 

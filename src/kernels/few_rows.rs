@@ -1,9 +1,10 @@
 //! Products of a few rows with a weight on the CPU, as in decode.
 //!
 //! Reading the weight takes most of the time. So a weight is unpacked in registers, multiplied there
-//! with up to [`Lanes::ROWS`] rows, and never stored. A row gets the same bits whatever the number
-//! of rows is that are multiplied together: sequences that are decoded together get the tokens that
-//! each gets alone.
+//! with up to [`Lanes::ROWS`] rows, and never stored. Long rows are multiplied in parts, so that the
+//! rows stay in the first cache, and a product is the sum of those of its parts. A row gets the same
+//! bits whatever the number of rows is that are multiplied together: sequences that are decoded
+//! together get the tokens that each gets alone.
 
 use rayon::prelude::*;
 
@@ -20,12 +21,12 @@ pub const MOST_ROWS: usize = 32;
 const TASK: usize = 1 << 17;
 /// Tasks for each thread, so that a slow thread does not hold up the rest.
 const TASKS_A_THREAD: usize = 4;
-/// Elements of a cache line. The rows are laid out at cache lines, because vectors that cross them
-/// take two reads.
+/// Elements or words of a cache line. The rows are laid out at cache lines, because vectors that
+/// cross them take two reads.
 const LINE: usize = 16;
 /// Runs of a part of a row: 2,048 elements.
 const PART: usize = 64;
-/// Elements of the parts that are multiplied together: 32 KiB, which fit into the first cache.
+/// Most elements of the parts of the rows that are multiplied together: 32 KiB.
 const NEAR: usize = 1 << 13;
 
 /// A weight [n, k] whose rows are whole blocks of whole runs.
@@ -58,7 +59,7 @@ pub fn times_rows(
     let k = w.k;
     let threads = rayon::current_num_threads();
     let task = if n * k <= TASK { n } else { n.div_ceil(threads * TASKS_A_THREAD).max(TASK.div_ceil(k)) };
-    let passes = Passes { m, most: widest_rows().min(NEAR / k.min(PART * RUN)) };
+    let passes = Passes { m, most: widest_rows().min(NEAR / k.clamp(1, PART * RUN)) };
     scratch.with(m * k + LINE + m * n, |memory| {
         let (memory, sums) = memory.split_at_mut(m * k + LINE);
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
@@ -99,7 +100,8 @@ pub fn times_rows(
     });
 }
 
-/// The rows that are multiplied together: as many as the CPU's registers take, by powers of two.
+/// The rows that are multiplied together: as many as registers and the first cache take, by powers
+/// of two.
 #[derive(Clone, Copy)]
 struct Passes {
     m: usize,
@@ -131,10 +133,9 @@ fn runs_of<const M: usize>(x: &[f32]) -> &[[[f32; RUN]; M]] {
     x.as_chunks::<RUN>().0.as_chunks::<M>().0
 }
 
-/// Prefetch distance in words: 4 KiB.
+/// Prefetch distance in words: 4 KiB. Plain elements are prefetched block by block, since the CPU
+/// waits when too many reads are under way.
 const AHEAD: usize = 1 << 10;
-/// Words of a cache line.
-const LINE_WORDS: usize = 16;
 
 /// The products of one weight row with `M` rows. Even and odd vectors have different sums, so that
 /// an addition need not wait for the one before.
@@ -180,8 +181,7 @@ widest! {
     fn dots[const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RUNS>, const M: usize]<WORDS, RUNS, B, M>(
         lanes: L, words: &[u32], x: &[[[f32; RUN]; M]], out: &mut [f32]
     ) {
-        // The two sums of a single product would wait for each other. Plain elements wait for memory.
-        if M == 1 && WORDS < LINE_WORDS * RUNS {
+        if M == 1 && B::IN_PAIRS {
             add_dots::<L, WORDS, RUNS, B, M, 2>(lanes, words, x, out);
         } else {
             add_dots::<L, WORDS, RUNS, B, M, 1>(lanes, words, x, out);
@@ -213,7 +213,7 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
                 let row = if j + r < n { j + r } else { j }; // a row without a partner is taken twice
                 blocks[r] = &all[row * row_blocks + from..][..count];
                 let next = (row + ahead) * row_blocks + from;
-                if WORDS < LINE_WORDS && next + count <= all.len() {
+                if WORDS < LINE * RUNS && next + count <= all.len() {
                     lanes.prefetch(all[next..next + count].as_flattened());
                 }
                 for i in 0..count {
@@ -224,7 +224,7 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
                 let x = &x[i * RUNS..(i + 1) * RUNS];
                 for r in 0..R {
                     let next = (j + r + ahead) * row_blocks + from + i;
-                    if WORDS >= LINE_WORDS && next < all.len() {
+                    if WORDS >= LINE * RUNS && next < all.len() {
                         lanes.prefetch(&all[next]);
                     }
                     B::each(lanes, &heads[r][i], &blocks[r][i], &mut Dots::<L, M> { x, sums: &mut sums[r] });
@@ -241,5 +241,36 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             j += R;
         }
         from += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::case::{Input, blocks};
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_company() {
+        let (k, n, most) = (2 * PART * RUN + 256, 5, 11);
+        let numbers = |n: usize| (0..n).map(|i| (i * 31 % 61) as f32 / 7.0 - 4.0).collect::<Vec<_>>();
+        let (x, scratch) = (numbers(most * k), Scratch::new());
+        let plain = numbers(n * k).into_iter().map(f32::to_bits).collect();
+        let quantised = Format::QUANTISED.map(|format| match blocks(2, n, k, format) {
+            Input::Blocks { words, .. } => (format, words),
+            _ => unreachable!("blocks are quantised"),
+        });
+        for (format, words) in quantised.into_iter().chain([(Format::F32, plain)]) {
+            let products = |first: usize, m: usize| {
+                let mut out = vec![f32::NAN; m * n];
+                let (w, x) = (WholeRows { words: &words, format, k }, View::rows(&x[first * k..], k));
+                times_rows(w, x, [m, n], (&mut out, n), [1.0, 0.0], &scratch);
+                out
+            };
+            let alone: Vec<f32> = (0..most).flat_map(|row| products(row, 1)).collect();
+            assert!(alone.iter().any(|x| x.abs() > 1.0), "{format:?}");
+            for m in 2..=most {
+                assert!(products(0, m) == alone[..m * n], "{format:?}, {m} rows");
+            }
+        }
     }
 }
