@@ -22,6 +22,9 @@ pub trait Blocks<const WORDS: usize, const RUNS: usize> {
     /// The factors of a block as f32. They are computed for several blocks before the elements of
     /// any, which keeps the conversions out of the inner loop.
     type Head: Copy + Default;
+    /// Whether a product with one row takes two weight rows by turns. This pays where blocks are
+    /// unpacked faster than the sums of one weight row can follow each other.
+    const IN_PAIRS: bool = false;
 
     /// The head of a block.
     fn head<L: Lanes>(lanes: L, block: &[u32; WORDS]) -> Self::Head;
@@ -37,7 +40,7 @@ pub fn part<const N: usize>(block: &[u32], at: usize) -> &[u32; N] {
 }
 
 /// Heads that are computed at a time.
-pub const HEADS: usize = 16;
+const HEADS: usize = 16;
 
 /// Declares one type per quantised format, for functions that are generic over formats.
 macro_rules! block_types {

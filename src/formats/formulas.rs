@@ -86,6 +86,7 @@ impl Blocks<16, 1> for F16 {
 /// d f16; 32 × i8 q: y = q·d.
 impl Blocks<9, 1> for Q8_0 {
     type Head = f32;
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 9]) -> f32 {
@@ -117,6 +118,7 @@ impl Blocks<5, 1> for Q4_0 {
 /// d f16, m f16; nibbles q as in Q4_0: y = q·d + m.
 impl Blocks<5, 1> for Q4_1 {
     type Head = [f32; 2];
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 5]) -> [f32; 2] {
@@ -188,6 +190,7 @@ fn six_bit_pairs<L: Lanes>(l: L, block: &[u32]) -> [f32; LANES] {
 /// Even runs are low nibbles; odd runs are the high nibbles of the same bytes.
 impl Blocks<36, 8> for Q4K {
     type Head = [f32; LANES];
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 36]) -> [f32; LANES] {

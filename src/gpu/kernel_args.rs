@@ -31,9 +31,7 @@ pub struct Host<'a, T> {
 pub struct Scratch<T>(RefCell<Vec<Vec<T>>>);
 
 impl<T: Real> Scratch<T> {
-    /// No memory yet.
-    #[allow(clippy::new_without_default)] // one executor makes one
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 

@@ -1,9 +1,10 @@
 //! Products of a few rows with a weight on the CPU, as in decode.
 //!
 //! Reading the weight takes most of the time. So a weight is unpacked in registers, multiplied there
-//! with up to [`Lanes::ROWS`] rows, and never stored. A row gets the same bits whatever the number
-//! of rows is that are multiplied together: sequences that are decoded together get the tokens that
-//! each gets alone.
+//! with up to [`Lanes::ROWS`] rows, and never stored. Long rows are multiplied in parts, so that the
+//! rows stay in the first cache, and a product is the sum of those of its parts. A row gets the same
+//! bits whatever the number of rows is that are multiplied together: sequences that are decoded
+//! together get the tokens that each gets alone.
 
 use crate::formats::blocks::{Blocks, RUN, Runs, by_format};
 use crate::gpu::Scratch;
@@ -17,7 +18,7 @@ use crate::tensor::Format;
 pub const MOST_ROWS: usize = 32;
 /// Runs of a part of a row: 2,048 elements.
 const PART: usize = 64;
-/// Elements of the parts that are multiplied together: 32 KiB, which fit into the first cache.
+/// Most elements of the parts of the rows that are multiplied together: 32 KiB.
 const NEAR: usize = 1 << 13;
 
 /// A weight [n, k] whose rows are whole blocks of whole runs.
@@ -49,7 +50,7 @@ pub fn times_rows(
     scratch: &Scratch<f32>,
 ) {
     let k = w.k;
-    let tasks = RowTasks { w, m, n, most: widest_rows().min(NEAR / k.min(PART * RUN)) };
+    let tasks = RowTasks { w, m, n, most: widest_rows().min(NEAR / k.clamp(1, PART * RUN)) };
     scratch.with(m * k + LINE + m * n, |memory| {
         let (memory, sums) = memory.split_at_mut(m * k + LINE);
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
@@ -84,10 +85,9 @@ fn runs_of<const M: usize>(x: &[f32]) -> &[[[f32; RUN]; M]] {
     x.as_chunks::<RUN>().0.as_chunks::<M>().0
 }
 
-/// Prefetch distance in words: 4 KiB.
+/// Prefetch distance in words: 4 KiB. Plain elements are prefetched block by block, since the CPU
+/// waits when too many reads are under way.
 const AHEAD: usize = 1 << 10;
-/// Words of a cache line.
-const LINE_WORDS: usize = 16;
 
 /// The products of one weight row with `M` rows. Even and odd vectors have different sums, so that
 /// an addition need not wait for the one before.
@@ -133,8 +133,7 @@ widest! {
     fn dots[const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RUNS>, const M: usize]<WORDS, RUNS, B, M>(
         lanes: L, words: &[u32], x: &[[[f32; RUN]; M]], out: &mut [f32]
     ) {
-        // The two sums of a single product would wait for each other. Plain elements wait for memory.
-        if M == 1 && WORDS < LINE_WORDS * RUNS {
+        if M == 1 && B::IN_PAIRS {
             add_dots::<L, WORDS, RUNS, B, M, 2>(lanes, words, x, out);
         } else {
             add_dots::<L, WORDS, RUNS, B, M, 1>(lanes, words, x, out);
@@ -165,7 +164,7 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             for r in 0..R {
                 let row = if j + r < n { j + r } else { j }; // a row without a partner is taken twice
                 blocks[r] = &all[row * row_blocks + from..][..count];
-                if WORDS < LINE_WORDS {
+                if WORDS < LINE * RUNS {
                     lanes.prefetch(words, ((row + ahead) * row_blocks + from) * WORDS, count * WORDS);
                 }
                 for i in 0..count {
@@ -175,7 +174,7 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             for i in 0..count {
                 let x = &x[i * RUNS..(i + 1) * RUNS];
                 for r in 0..R {
-                    if WORDS >= LINE_WORDS {
+                    if WORDS >= LINE * RUNS {
                         lanes.prefetch(words, ((j + r + ahead) * row_blocks + from + i) * WORDS, WORDS);
                     }
                     B::each(lanes, &heads[r][i], &blocks[r][i], &mut Dots::<L, M> { x, sums: &mut sums[r] });
@@ -192,5 +191,36 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             j += R;
         }
         from += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::case::{Input, blocks};
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_company() {
+        let (k, n, most) = (2 * PART * RUN + 256, 5, 11);
+        let numbers = |n: usize| (0..n).map(|i| (i * 31 % 61) as f32 / 7.0 - 4.0).collect::<Vec<_>>();
+        let (x, scratch) = (numbers(most * k), Scratch::new());
+        let plain = numbers(n * k).into_iter().map(f32::to_bits).collect();
+        let quantised = Format::QUANTISED.map(|format| match blocks(2, n, k, format) {
+            Input::Blocks { words, .. } => (format, words),
+            _ => unreachable!("blocks are quantised"),
+        });
+        for (format, words) in quantised.into_iter().chain([(Format::F32, plain)]) {
+            let products = |first: usize, m: usize| {
+                let mut out = vec![f32::NAN; m * n];
+                let (w, x) = (WholeRows { words: &words, format, k }, View::rows(&x[first * k..], k));
+                times_rows(w, x, [m, n], (&mut out, n), [1.0, 0.0], &scratch);
+                out
+            };
+            let alone: Vec<f32> = (0..most).flat_map(|row| products(row, 1)).collect();
+            assert!(alone.iter().any(|x| x.abs() > 1.0), "{format:?}");
+            for m in 2..=most {
+                assert!(products(0, m) == alone[..m * n], "{format:?}, {m} rows");
+            }
+        }
     }
 }

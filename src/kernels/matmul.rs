@@ -312,6 +312,7 @@ fn quantised_cases(format: Format) -> Vec<Case> {
         case(&name("odd sizes"), 9, 3 * unit, 67, weight(67, 3 * unit)),
         case(&name("one row"), 1, 2 * unit, 130, weight(130, 2 * unit)),
         case(&name("beyond 16 bits"), 2, 512, 300, weight(300, 512)),
+        case(&name("long rows"), 11, 2304, 5, weight(5, 2304)),
         window_case(nt_kernel(format), format, [6, 5, 37], 0.6),
         window_case(nt_kernel(format), format, [1, 70, 64], 0.6),
         window_at(nt_kernel(format), format, [7, 600, unit.max(256)], 0.6, [5, unit, 3]),

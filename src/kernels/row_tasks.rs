@@ -8,8 +8,8 @@ use super::few_rows::WholeRows;
 const TASK: usize = 1 << 17;
 /// Tasks for each thread, so that a slow thread does not hold up the rest.
 const TASKS_A_THREAD: usize = 4;
-/// Elements of a cache line. The rows are laid out at cache lines, because vectors that cross them
-/// take two reads.
+/// Elements or words of a cache line. Rows are laid out at cache lines, because vectors that cross
+/// them take two reads.
 pub const LINE: usize = 16;
 
 /// Products of `m` rows with the `n` rows of a weight.
