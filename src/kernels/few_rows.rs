@@ -9,7 +9,7 @@
 use crate::formats::blocks::{Blocks, RUN, Runs, by_format};
 use crate::gpu::Scratch;
 use crate::kernels::product::View;
-use crate::kernels::row_tasks::{LINE, RowTasks};
+use crate::kernels::row_tasks::{LINE, RowTasks, WholeRows};
 use crate::simd::{LANES, Lanes, widest, widest_rows};
 use crate::tensor::Format;
 
@@ -20,24 +20,6 @@ pub const MOST_ROWS: usize = 32;
 const PART: usize = 64;
 /// Most elements of the parts of the rows that are multiplied together: 32 KiB.
 const NEAR: usize = 1 << 13;
-
-/// A weight [n, k] whose rows are whole blocks of whole runs.
-#[derive(Clone, Copy)]
-pub struct WholeRows<'a> {
-    /// The words of `n` rows.
-    pub words: &'a [u32],
-    /// Their format.
-    pub format: Format,
-    /// Elements of a row.
-    pub k: usize,
-}
-
-impl WholeRows<'_> {
-    /// Words of a row.
-    pub fn row_words(&self) -> usize {
-        self.format.n_words(self.k)
-    }
-}
 
 /// out [m, n] (rows `out_row` apart) = alpha · x [m, k] wᵀ + beta · out, for at most [`MOST_ROWS`]
 /// rows; does not read out if beta is 0.
@@ -198,6 +180,7 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
 mod tests {
     use super::*;
     use crate::kernels::case::{Input, blocks};
+    use crate::tensor::Format;
 
     #[test]
     fn a_row_has_the_same_bits_in_any_company() {

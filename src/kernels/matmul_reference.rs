@@ -5,10 +5,11 @@ use std::any::Any;
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 
-use super::few_rows::{MOST_ROWS, WholeRows, times_rows};
+use super::few_rows::{MOST_ROWS, times_rows};
 use super::matmul_params::Params;
 use super::product::{View, product};
 use super::rounded::times_rounded;
+use super::row_tasks::WholeRows;
 use super::rows::dot;
 use super::weights::Packed;
 use crate::formats::blocks::RUN;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::few_rows::WholeRows;
+use crate::tensor::Format;
 
 /// Weights that one task reads at least: a few microseconds of work.
 const TASK: usize = 1 << 17;
@@ -11,6 +11,24 @@ const TASKS_A_THREAD: usize = 4;
 /// Elements or words of a cache line. Rows are laid out at cache lines, because vectors that cross
 /// them take two reads.
 pub const LINE: usize = 16;
+
+/// A weight [n, k] whose rows are whole blocks of whole runs.
+#[derive(Clone, Copy)]
+pub struct WholeRows<'a> {
+    /// The words of `n` rows.
+    pub words: &'a [u32],
+    /// Their format.
+    pub format: Format,
+    /// Elements of a row.
+    pub k: usize,
+}
+
+impl WholeRows<'_> {
+    /// Words of a row.
+    pub fn row_words(&self) -> usize {
+        self.format.n_words(self.k)
+    }
+}
 
 /// Products of `m` rows with the `n` rows of a weight.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::few_rows::WholeRows;
+use super::row_tasks::WholeRows;
 use crate::formats::blocks::{RUN, unpack, unpack_from};
 use crate::gpu::{Real, Scratch};
 use crate::tensor::Format;

@@ -103,63 +103,6 @@ impl ByteDots for Portable {
     }
 }
 
-/// Defines a function with this body, generic over [`ByteDots`], for each instruction set, and
-/// calls the fastest one that the CPU has. Callees must be `#[inline(always)]`.
-macro_rules! widest_dots {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident[$($generics:tt)*]<$($pass:ident),*>($dots:ident: $d:ident $(, $arg:ident: $ty:ty)* $(,)?) $body:block) => {
-        $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
-        $vis fn $name<$($generics)*>($($arg: $ty),*) {
-            #[inline(always)]
-            fn with<$d: $crate::simd::ByteDots, $($generics)*>($dots: $d $(, $arg: $ty)*) $body
-
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-                fn vnni512<$($generics)*>(dots: $crate::simd::Vnni512 $(, $arg: $ty)*) {
-                    with::<$crate::simd::Vnni512, $($pass),*>(dots $(, $arg)*)
-                }
-                #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
-                fn vnni256<$($generics)*>(dots: $crate::simd::Vnni256 $(, $arg: $ty)*) {
-                    with::<$crate::simd::Vnni256, $($pass),*>(dots $(, $arg)*)
-                }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2<$($generics)*>(dots: $crate::simd::Avx2 $(, $arg: $ty)*) {
-                    with::<$crate::simd::Avx2, $($pass),*>(dots $(, $arg)*)
-                }
-                if let Some(dots) = $crate::simd::Vnni512::detect() {
-                    // SAFETY: the value of the type proves that the CPU has these instructions.
-                    return unsafe { vnni512::<$($pass),*>(dots $(, $arg)*) };
-                }
-                if let Some(dots) = $crate::simd::Vnni256::detect() {
-                    // SAFETY: the value of the type proves that the CPU has these instructions.
-                    return unsafe { vnni256::<$($pass),*>(dots $(, $arg)*) };
-                }
-                if let Some(dots) = $crate::simd::Avx2::detect() {
-                    // SAFETY: the value of the type proves that the CPU has these instructions.
-                    return unsafe { avx2::<$($pass),*>(dots $(, $arg)*) };
-                }
-            }
-            #[cfg(target_arch = "aarch64")]
-            {
-                #[target_feature(enable = "neon,dotprod")]
-                fn dotprod<$($generics)*>(dots: $crate::simd::NeonDots $(, $arg: $ty)*) {
-                    with::<$crate::simd::NeonDots, $($pass),*>(dots $(, $arg)*)
-                }
-                if let Some(dots) = $crate::simd::NeonDots::detect() {
-                    // SAFETY: the value of the type proves that the CPU has this instruction.
-                    return unsafe { dotprod::<$($pass),*>(dots $(, $arg)*) };
-                }
-                return with::<$crate::simd::Neon, $($pass),*>($crate::simd::Neon $(, $arg)*);
-            }
-            #[cfg(not(target_arch = "aarch64"))]
-            with::<$crate::simd::Portable, $($pass),*>($crate::simd::Portable $(, $arg)*)
-        }
-    };
-}
-
-pub(crate) use widest_dots;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,6 @@ mod widest;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use byte_dots::widest_dots;
 pub use byte_dots::{BYTES, ByteDots};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use byte_dots_neon::NeonDots;
@@ -25,6 +24,6 @@ pub use lanes::{LANES, Lanes, half};
 pub(crate) use neon::Neon;
 pub use portable::Portable;
 pub(crate) use vectorised::vectorised;
-pub(crate) use widest::{widest, widest_rows};
+pub(crate) use widest::{widest, widest_dots, widest_rows};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};

@@ -8,9 +8,9 @@ use super::tiles::{Panel, rounded_tile};
 use crate::formats::blocks::{RUN, by_format};
 use crate::formats::codes::Codes;
 use crate::gpu::Scratch;
-use crate::kernels::few_rows::{MOST_ROWS, WholeRows};
+use crate::kernels::few_rows::MOST_ROWS;
 use crate::kernels::product::View;
-use crate::kernels::row_tasks::{LINE, RowTasks};
+use crate::kernels::row_tasks::{LINE, RowTasks, WholeRows};
 use crate::simd::{LANES, widest_rows};
 use crate::tensor::Format;
 
