@@ -1,0 +1,30 @@
+"""Lag-Relative Sparse Attention for transformers and PEFT, with the files of Longreach."""
+
+from .attention import lrsa_attention, lrsa_mask
+from .cache import LrsaCache
+from .data import Reader, collate
+from .distill import Losses, distillation_loss, teacher_logits
+from .enable import LrsaHandle, enable_lrsa
+from .files import from_longreach, read_record, save_longreach, write_record
+from .keep import KeepCallback, KeepSchedule
+from .settings import Lrsa
+
+__all__ = [
+    "KeepCallback",
+    "KeepSchedule",
+    "Losses",
+    "Lrsa",
+    "LrsaCache",
+    "LrsaHandle",
+    "Reader",
+    "collate",
+    "distillation_loss",
+    "enable_lrsa",
+    "from_longreach",
+    "lrsa_attention",
+    "lrsa_mask",
+    "read_record",
+    "save_longreach",
+    "teacher_logits",
+    "write_record",
+]
