@@ -3,7 +3,7 @@
 from .attention import lrsa_attention, lrsa_mask
 from .cache import LrsaCache
 from .data import Reader, collate
-from .distill import Losses, distillation_loss, teacher_logits
+from .distill import Losses, distillation_loss, positions_of, teacher_logits
 from .enable import LrsaHandle, enable_lrsa
 from .files import from_longreach, read_record, save_longreach, write_record
 from .keep import KeepCallback, KeepSchedule
@@ -23,6 +23,7 @@ __all__ = [
     "from_longreach",
     "lrsa_attention",
     "lrsa_mask",
+    "positions_of",
     "read_record",
     "save_longreach",
     "teacher_logits",

@@ -38,7 +38,8 @@ class Reader:
     """Turns lines into tokens and labels.
 
     Args:
-        tokenizer (`PreTrainedTokenizerFast`): The model's tokenizer, with its chat template.
+        tokenizer (`PreTrainedTokenizerFast`, *optional*): The model's tokenizer, with its chat
+            template. Without one, only lines of `input_ids` can be read.
         eos_token_id (`int`, *optional*): Ends completions and texts. By default the tokenizer's.
         max_length (`int`, *optional*): Longer examples lose their end.
     """
@@ -48,8 +49,10 @@ class Reader:
     ) -> None:
         """Finds the tokens that the tokenizer puts around a text."""
         self.tokenizer = tokenizer
-        self.eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         self.max_length = max_length
+        if tokenizer is None:
+            return
+        self.eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         around = tokenizer("a", return_special_tokens_mask=True)
         ids, marks = around["input_ids"], around["special_tokens_mask"]
         before = marks.index(0)
@@ -84,6 +87,8 @@ class Reader:
         line = {key: value for key, value in line.items() if value is not None}
         if "input_ids" in line:
             return tokens(line)
+        if self.tokenizer is None:
+            raise ValueError('the model has no tokenizer: use lines of {"input_ids", "labels"}')
         if "messages" in line:
             return self.chat(line, line["messages"])
         if "conversations" in line:
@@ -235,7 +240,7 @@ def turn(message: dict[str, Any]) -> Message:
 
 
 def collate(examples: Iterable[Example], pad_token_id: int = 0) -> dict[str, Tensor]:
-    """Pads examples on the right to a batch.
+    """Pads examples on the right to a batch. A first label never counts: nothing comes before it.
 
     Args:
         examples (`Iterable[dict]`): Examples of a [`Reader`].
@@ -252,5 +257,7 @@ def collate(examples: Iterable[Example], pad_token_id: int = 0) -> dict[str, Ten
     return {
         "input_ids": padded([ids for ids, _ in rows], pad_token_id),
         "attention_mask": padded([torch.ones_like(ids) for ids, _ in rows], 0),
-        "labels": padded([labels for _, labels in rows], IGNORED),
+        "labels": padded([labels for _, labels in rows], IGNORED).index_fill(
+            1, torch.tensor(0), IGNORED
+        ),
     }

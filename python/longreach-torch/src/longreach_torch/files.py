@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -79,7 +79,7 @@ def save_longreach(
     model: Any,
     folder: str | os.PathLike[str],
     handle: LrsaHandle,
-    state_dict: dict[str, torch.Tensor] | None = None,
+    state_dict: Mapping[str, Any] | None = None,
 ) -> None:
     """Saves an adapter or a whole model so that Longreach goes on with it.
 
@@ -87,7 +87,8 @@ def save_longreach(
         model (`PeftModel` or `PreTrainedModel`): The trained model.
         folder (`str` or `os.PathLike`): The folder to write.
         handle (`LrsaHandle`): LRSA in the model.
-        state_dict (`dict`, *optional*): Gathered weights, if FSDP shards those of the model.
+        state_dict (`dict[str, torch.Tensor]`, *optional*): Gathered weights, if FSDP shards those
+            of the model.
     """
     given = {} if state_dict is None else {"state_dict": state_dict}
     model.save_pretrained(folder, **given)
@@ -125,9 +126,14 @@ def fingerprint(folder: str | os.PathLike[str]) -> str | None:
     It is the SHA-256 over the name, the size in bytes, and the first and last 4 KiB of each tensor
     in the order of the names.
     """
-    files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    index = Path(folder) / "model.safetensors.index.json"
+    files = {"model.safetensors"}
+    if index.is_file():
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     places: dict[str, tuple[Path, int, int]] = {}
-    for file in files:
+    for file in (Path(folder) / name for name in files):
+        if not file.is_file():
+            return None
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(length))
@@ -143,4 +149,4 @@ def fingerprint(folder: str | os.PathLike[str]) -> str | None:
             digest.update(f"{name} {size}\n".encode() + stream.read(part))
             stream.seek(start + size - part)
             digest.update(stream.read(part))
-    return f"sha256 {digest.hexdigest()}" if places else None
+    return f"sha256 {digest.hexdigest()}"
