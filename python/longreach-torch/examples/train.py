@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,6 @@ from longreach_torch import (
     enable_lrsa,
     from_longreach,
     positions_of,
-    read_record,
     save_longreach,
     teacher_logits,
 )
@@ -140,15 +141,15 @@ class LrsaTrainer(Trainer):  # type: ignore[misc]
 
 def load(args: argparse.Namespace) -> tuple[Any, LrsaHandle]:
     """The model with its adapter, new or continued, and LRSA in it."""
-    changes = {"sink": args.sink, "lag": args.lag}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    given = {"sink": args.sink, "lag": args.lag}
+    changes = {name: value for name, value in given.items() if value is not None}
     if args.adapter:
-        model, handle = from_longreach(args.adapter, base=args.model, is_trainable=True)
-        if changes or args.keep:
-            recorded = read_record(args.adapter)
-            settings = {n: recorded[n] for n in ("sink", "lag", "keep") if n in recorded} | changes
+        model, handle = from_longreach(
+            args.adapter, base=args.model, is_trainable=True, dtype=torch.float32
+        )
+        if changes:
             handle.disable()
-            handle = enable_lrsa(model, **settings)
+            handle = enable_lrsa(model, **{**asdict(handle.settings), **changes})
         return model, handle
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     targets = "all-linear" if args.targets == "all" else args.targets.split(",")
@@ -180,10 +181,11 @@ def training_arguments(args: argparse.Namespace, model: Any) -> TrainingArgument
     """The arguments of the `Trainer`."""
     fsdp: dict[str, Any] = {}
     if args.fsdp:
-        if args.device == "cpu" or not torch.accelerator.is_available():
+        if not torch.accelerator.is_available():
             raise SystemExit("--fsdp needs accelerators: accelerate does not shard on the CPU.")
         layer = type(model.get_base_model().get_decoder().layers[0]).__name__
         config = {"version": 2, "transformer_layer_cls_to_wrap": [layer]}
+        os.environ["FSDP_VERSION"] = "2"  # transformers 4 passes no version on
         fsdp = {"fsdp": "full_shard auto_wrap", "fsdp_config": config}
     return TrainingArguments(
         output_dir=args.out,
@@ -232,6 +234,7 @@ def main() -> None:
     state_dict = get_model_state_dict(model, options=whole)  # gathers what FSDP shards
     if trainer.is_world_process_zero():
         save_longreach(model, args.out, handle, state_dict)
+    trainer.accelerator.wait_for_everyone()  # the end of one process would end the one that saves
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -178,7 +178,8 @@ def test_refused_lines_are_named(tmp_path):
     for line, message in [
         ({"chosen": "a", "rejected": "b"}, "line 2: found the fields"),
         ({"messages": [user, {"role": "assistant", "content": None}]}, "only `longreach train`"),
-        ({"messages": [user], "tools": [{"name": "f"}]}, "only `longreach train`"),
+        ({"messages": [user], "tools": [{"name": "f"}]}, 'has "tools"'),
+        ({"prompt": "a", "completion": "b", "system": "c"}, 'has "system"'),
         ({"input_ids": [1, 2], "labels": [1]}, "2 entries"),
         ({"conversations": [{"from": "nobody", "value": "a"}]}, "nobody"),
     ]:

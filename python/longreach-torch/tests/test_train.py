@@ -72,7 +72,7 @@ def accelerate():
 
 
 def fsdp():
-    return [*torchrun(), HERE / "fsdp_on_cpu.py", "LlamaDecoderLayer"]
+    return [*torchrun(), HERE / "fsdp_on_cpu.py"]
 
 
 def near(actual, expected, bound):
@@ -99,8 +99,8 @@ def one_process(data, tmp_path_factory):
     [
         (accelerate, "plain", ["--batch-size", 2]),
         (torchrun, "distilled", [*DISTILLED, "--accumulate", 2]),
-        (fsdp, "plain", ["--batch-size", 2]),
-        (fsdp, "distilled", [*DISTILLED, "--accumulate", 2, "--gradient-checkpointing"]),
+        (fsdp, "plain", ["--fsdp", "--batch-size", 2]),
+        (fsdp, "distilled", ["--fsdp", *DISTILLED, "--accumulate", 2, "--gradient-checkpointing"]),
     ],
 )
 def test_two_processes_equal_one_with_twice_the_batch(

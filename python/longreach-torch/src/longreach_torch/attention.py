@@ -129,18 +129,21 @@ def runs_of(queries: int, keys: int, sink: int, lag: int, kept: int) -> list[Run
 
 
 def attend_run(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Attends causally from queries `[B, H, m, d]` that are the last of the keys `[B, Hk, n, d]`.
-
-    The query heads of a key-value head become rows, so keys and values are not repeated.
-    """
-    rows, keys = query.shape[2], key.shape[2]
-    folded = torch.unflatten(query, 1, (key.shape[1], -1)).flatten(2, 3)
+    """Attends causally from the last m of n positions: `[B, H, m, d]` to `[B, Hk, n, d]`."""
+    rows, keys, groups = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
+    if rows == keys:
+        return F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1
+        )
+    # With a mask, the query heads of a key-value head become rows: few kernels take both a mask and
+    # grouped heads.
+    folded = torch.unflatten(query, 1, (key.shape[1], groups)).flatten(2, 3)
     mask = None
     if rows > 1:
         mask = torch.ones(rows, keys, dtype=torch.bool, device=query.device).tril(keys - rows)
-        mask = mask.repeat(query.shape[1] // key.shape[1], 1)
+        mask = mask.repeat(groups, 1)
     out = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
-    return torch.unflatten(out, 2, (-1, rows)).flatten(1, 2)
+    return torch.unflatten(out, 2, (groups, rows)).flatten(1, 2)
 
 
 class AttendRuns(torch.autograd.Function):

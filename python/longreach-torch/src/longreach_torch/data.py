@@ -68,7 +68,8 @@ class Reader:
         """
         file = Path(path) / "train.jsonl" if Path(path).is_dir() else Path(path)
         examples = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
@@ -84,7 +85,7 @@ class Reader:
 
     def example(self, line: dict[str, Any]) -> Example:
         """Tokens and labels of one line."""
-        line = {key: value for key, value in line.items() if value is not None}
+        line = present(line)
         if "input_ids" in line:
             return tokens(line)
         if self.tokenizer is None:
@@ -97,8 +98,10 @@ class Reader:
             prompt, completion = line["prompt"], line["completion"]
             if isinstance(prompt, list):
                 return self.chat(line, [{**m, "weight": 0} for m in prompt] + completion)
+            nothing_beside(line, "system", "tools", "documents")
             return self.completed(prompt, completion)
         if {"instruction", "output"} <= line.keys():
+            nothing_beside(line, "history", "tools", "documents")
             return self.instructed(line)
         if "text" in line:
             ids = self.surrounded(self.plain(line["text"]))
@@ -157,7 +160,8 @@ class Reader:
         """A conversation. What the assistant says counts, unless its weight is 0."""
         if self.tokenizer.chat_template is None:
             raise ValueError("the line holds messages, and the tokenizer has no chat template")
-        messages, learnt = [dict(m) for m in messages], []
+        nothing_beside(line, "tools", "documents", "functions")
+        messages, learnt = [present(m) for m in messages], []
         for message in messages:
             learnt.append(bool(message.pop("weight", 1)))
             if not isinstance(message.get("content"), str) or message.get("tool_calls"):
@@ -182,8 +186,6 @@ class Reader:
         variables = line.get("chat_template_kwargs", {})
         if isinstance(variables, str):
             variables = json.loads(variables)
-        if line.get("tools") or line.get("documents"):
-            raise ValueError("the line has tools or documents: only `longreach train` reads these")
 
         def render(asked: list[Message], prompt: bool, blocks: bool = False) -> Any:
             texts, marked = render_jinja_template(
@@ -212,6 +214,18 @@ class Reader:
         others = answers.spans([i for i in said if not learnt[i]])
         kept = [(a, b) for a, b in blocks if not any(a < y and x < b for x, y in others)]
         return text, kept
+
+
+def present(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are not null."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def nothing_beside(line: dict[str, Any], *keys: str) -> None:
+    """Refuses fields that would be left out."""
+    for key in keys:
+        if line.get(key):
+            raise ValueError(f'the line has "{key}": only `longreach train` may read it')
 
 
 def tokens(line: dict[str, Any]) -> Example:
