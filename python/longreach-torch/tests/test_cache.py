@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN, Golden, cases, enable, forward, wide_norms
+from conftest import CASES, GOLDEN, Golden, cases, enable, forward, wide_norms
 from transformers import AutoModelForCausalLM
 
 from longreach_torch import Lrsa, LrsaCache, enable_lrsa
 
-WITH_MODEL = [name for name in cases() if name not in ("mistral-window", "llama-gqa-distill")]
+WITH_MODEL = cases("dense.logits")
 
 
 def greedy(model, prompt, cache, count=40, chunk=None):
@@ -26,10 +26,15 @@ def greedy(model, prompt, cache, count=40, chunk=None):
     return text
 
 
+def has_length_dependent_rope(model):
+    kinds = [getattr(module, "rope_type", None) for module in model.modules()]
+    return "dynamic" in kinds or "longrope" in kinds
+
+
 @pytest.mark.parametrize("name", WITH_MODEL)
 @pytest.mark.parametrize("chunk", [None, 1, 23])
 def test_greedy_text_equals_the_golden_one(name, chunk):
-    golden = Golden(name)
+    golden = Golden(name, folder=CASES)
     for mode, settings in golden.modes.items():
         if not settings:
             continue
@@ -37,21 +42,21 @@ def test_greedy_text_equals_the_golden_one(name, chunk):
         model = golden.model(torch.float64)
         with wide_norms(model), enable(model, settings) as handle:
             # Where frequencies depend on the length, a first chunk is rotated as a short text.
-            size = None if name in ("llama-dynamic", "phi4-mini") else chunk
+            size = None if has_length_dependent_rope(model) else chunk
             text = greedy(model, golden.prompt, handle.new_cache(), chunk=size)
         assert text == wanted.tolist(), mode
 
 
 @pytest.mark.parametrize("name", WITH_MODEL)
 def test_greedy_text_equals_the_engines(name, engine, tmp_path):
-    golden = Golden(name)
+    golden = Golden(name, folder=CASES)
     ids = tmp_path / "ids.json"
     ids.write_text(json.dumps(golden.prompt.tolist()))
-    config = json.loads((GOLDEN / name / "config.json").read_text())
+    config = json.loads((golden.folder / "config.json").read_text())
     for settings in filter(None, golden.modes.values()):
         flags = [part for key, value in settings.items() for part in (f"--{key}", value)]
         said = engine(
-            *("generate", "--model", GOLDEN / name, "--ids", ids, "--device", "cpu"),
+            *("generate", "--model", golden.folder, "--ids", ids, "--device", "cpu"),
             *("--temp", 0, "--max-tokens", 40, "--ignore-eos", "--attention", "lrsa", *flags),
         )
         model = golden.model(torch.float32)

@@ -354,7 +354,6 @@ def lrsa_mask(
     return None
 
 
-def register() -> None:
-    """Makes the names known to transformers. They do nothing until a model asks for them."""
-    AttentionInterface.register(NAME, lrsa_attention)
-    AttentionMaskInterface.register(NAME, lrsa_mask)
+# The names do nothing until a model asks for them.
+AttentionInterface.register(NAME, lrsa_attention)
+AttentionMaskInterface.register(NAME, lrsa_mask)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .attention import NAME, register
+from .attention import NAME
 from .cache import LrsaCache
 from .settings import Lrsa, full_attention_layers
 
@@ -39,7 +39,6 @@ class LrsaHandle:
             )
         if any(hasattr(m, "lrsa") for m in layers):
             raise ValueError("The model already has LRSA: disable it first, or change handle.keep.")
-        register()
         self._previous = self.config._attn_implementation
         self.config._attn_implementation = NAME
         self.settings = settings
