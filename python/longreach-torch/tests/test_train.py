@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).parent
 SCRIPT = HERE.parent / "examples" / "train.py"
 MODEL = GOLDEN / "llama-gqa"
 LRSA = ["--sink", 4, "--lag", 16]
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,9 @@ def one_process(data, tmp_path_factory):
 @pytest.mark.parametrize(
     ("launcher", "name", "flags"),
     [
-        (accelerate, "plain", ["--batch-size", 2]),
+        pytest.param(accelerate, "plain", ["--batch-size", 2], marks=slow),
         (torchrun, "distilled", [*DISTILLED, "--accumulate", 2]),
-        (fsdp, "plain", ["--fsdp", "--batch-size", 2]),
+        pytest.param(fsdp, "plain", ["--fsdp", "--batch-size", 2], marks=slow),
         (fsdp, "distilled", ["--fsdp", *DISTILLED, "--accumulate", 2, "--gradient-checkpointing"]),
     ],
 )
@@ -117,6 +118,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert read_record(tmp_path) == read_record(one_process[name])
 
 
+@slow
 def test_bfloat16_stays_near_float32(data, one_process, tmp_path):
     half = train(data, tmp_path, *SMALL, "--batch-size", 4, "--bf16")
     near(half, losses(one_process["plain"]), 0.02)
@@ -159,7 +161,7 @@ def test_an_adapter_goes_to_torch_and_back(engine, data, started, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--lr", 1e-3, "--schedule", "cosine", "--warmup", 2],
+        pytest.param(["--lr", 1e-3, "--schedule", "cosine", "--warmup", 2], marks=slow),
         ["--lr", 1e-3, "--schedule", "linear", "--distill", 0.5, "--keep", "1,0.5..0.125,0.25"],
         ["--lr", 1e-3, "--schedule", "constant", "--distill", 0.3, "--teacher", "self"],
     ],
