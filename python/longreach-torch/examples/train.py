@@ -40,6 +40,7 @@ from longreach_torch import (
     from_longreach,
     positions_of,
     save_longreach,
+    save_selection,
     teacher_logits,
 )
 
@@ -57,7 +58,7 @@ def arguments() -> argparse.Namespace:
     add("--keep", help="keep ratio, or a list such as 1,0.5..0.125 [default: recorded, else 0.25]")
     add("--distill", type=float, default=0.0, help="weight of the dense teacher, from 0 to 1")
     add("--teacher", choices=("base", "self"), default="base")
-    add("--rank", type=int, default=16)
+    add("--rank", type=int, default=16, help="of a new adapter, as are the next three")
     add("--alpha", type=float, help="[default: twice the rank]")
     add("--dropout", type=float, default=0.0)
     add("--targets", default="all", help="linear layers to adapt, such as q_proj,v_proj")
@@ -109,8 +110,10 @@ class LrsaTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of one batch, as a part of its step."""
-        if self.weight == 0.0 or num_items_in_batch is None:
+        if self.weight == 0.0:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if num_items_in_batch is None:
+            raise ValueError("The Trainer counts no labels for this model, so it cannot distil.")
         labels = inputs.pop("labels")
         wanted = teacher_logits(model, self.handle, self.teacher, **inputs)
         outputs = model(**inputs, use_cache=False)
@@ -201,7 +204,7 @@ def training_arguments(args: argparse.Namespace, model: Any) -> TrainingArgument
         seed=args.seed,
         bf16=args.bf16,
         gradient_checkpointing=args.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": save_selection},
         use_cpu=args.device == "cpu",
         remove_unused_columns=False,
         save_strategy="no",

@@ -7,7 +7,8 @@ from torch.autograd import gradcheck
 from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from longreach_torch import Lrsa, enable_lrsa
+from longreach_torch import Lrsa, enable_lrsa, save_selection
+from longreach_torch import attention as attention_module
 from longreach_torch.attention import AttendRuns, gather_pairs, lrsa, runs_of, select_kept
 
 SETTINGS = [(4, 16, 0.25), (3, 10, 0.4), (0, 7, 0.29), (16, 5, 1.0)]
@@ -95,20 +96,37 @@ def test_gradients_with_the_selection_held_fixed():
     assert gradcheck(attend, [s.requires_grad_() for s in (query, key, value)])
 
 
-def test_gradient_checkpointing_changes_no_gradient():
+def checkpointed_gradients(on, before_backward=lambda: None):
     golden = Golden("llama-gqa")
-    settings = golden.modes["lrsa-4-16-0.25"]
-    found = []
-    for on in (False, True):
-        model = golden.model(torch.float32, adapter=True).train()
-        if on:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-        with enable_lrsa(model, **settings):
-            cross_entropy(model(golden.ids).logits, golden.labels).backward()
-        found.append(gradients(model))
-    assert found[0].keys() == found[1].keys()
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    model = golden.model(torch.float32, adapter=True).train()
+    if on:
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": save_selection})
+    with enable_lrsa(model, **golden.modes["lrsa-4-16-0.25"]):
+        loss = cross_entropy(model(golden.ids).logits, golden.labels)
+        before_backward()
+        loss.backward()
+    return gradients(model)
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    plain, again = checkpointed_gradients(False), checkpointed_gradients(True)
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+def test_recomputation_takes_the_selection_of_the_forward_pass(monkeypatch):
+    lag_scores, signs = attention_module.lag_scores, [1.0]
+    calls = []
+
+    def signed(states, sink, lag):
+        calls.append(signs[0])
+        return lag_scores(states, sink, lag) * signs[0]
+
+    monkeypatch.setattr(attention_module, "lag_scores", signed)
+    plain = checkpointed_gradients(False)
+    again = checkpointed_gradients(True, before_backward=lambda: signs.insert(0, -1.0))
+    assert -1.0 in calls
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
 def test_autocast_gives_bfloat16_results_near_those_of_float32():

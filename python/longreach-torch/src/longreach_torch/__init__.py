@@ -1,6 +1,6 @@
 """Lag-Relative Sparse Attention for transformers and PEFT, with the files of Longreach."""
 
-from .attention import lrsa_attention, lrsa_mask
+from .attention import lrsa_attention, lrsa_mask, save_selection
 from .cache import LrsaCache
 from .data import Reader, collate
 from .distill import Losses, distillation_loss, positions_of, teacher_logits
@@ -26,6 +26,7 @@ __all__ = [
     "positions_of",
     "read_record",
     "save_longreach",
+    "save_selection",
     "teacher_logits",
     "write_record",
 ]

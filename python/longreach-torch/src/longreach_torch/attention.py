@@ -13,12 +13,14 @@ Shapes: B sequences, H query heads, Hk key-value heads, n tokens, d channels of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -77,6 +79,26 @@ def select_kept(key: Tensor, value: Tensor, sink: int, lag: int, kept: int) -> T
     best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :kept]
     first = sink + lag * torch.arange(partitions - 1, device=key.device)
     return best.sort(dim=-1).values + first[:, None]
+
+
+def save_selection() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """The `context_fn` of gradient checkpointing with LRSA.
+
+    Recomputation then takes the selection of the forward pass, and never selects again.
+
+    Example:
+
+    ```python
+    >>> model.gradient_checkpointing_enable(
+    ...     {"use_reentrant": False, "context_fn": save_selection}
+    ... )
+    ```
+    """
+    contexts: tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+    contexts = create_selective_checkpoint_contexts(  # type: ignore[no-untyped-call]
+        [torch.ops.aten.sort.stable]
+    )
+    return contexts
 
 
 def gather_pairs(states: Tensor, positions: Tensor) -> Tensor:
