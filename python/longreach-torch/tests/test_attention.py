@@ -4,7 +4,13 @@ import pytest
 import torch
 from conftest import CASES, GOLDEN, Golden, cases, cross_entropy, gradients
 from torch.autograd import gradcheck
-from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from longreach_torch import Lrsa, enable_lrsa, save_selection
@@ -82,6 +88,22 @@ def test_runs_cover_every_query_once_without_a_square_of_keys():
     # Rows and keys of the largest mask.
     assert max(run.end - run.start for run in runs[1:]) == 16
     assert sum(runs[-1].split()) <= Lrsa(4, 16, 0.25).cache_length(1000) + 16
+
+
+def test_masks_grow_with_the_length_and_not_with_its_square(monkeypatch):
+    sdpa, sizes = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watch(*args, attn_mask=None, **kwargs):
+        sizes.append(0 if attn_mask is None else attn_mask.numel())
+        return sdpa(*args, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    model = LlamaModel(LlamaConfig(hidden_size=16, num_attention_heads=4, num_key_value_heads=2,
+                                   num_hidden_layers=1, intermediate_size=16, vocab_size=9))  # fmt: skip
+    with enable_lrsa(model, 4, 16, 0.25):
+        model(torch.zeros(1, 1024, dtype=torch.long)).last_hidden_state.sum().backward()
+    # Two query heads of a group by the queries of a partition, by the keys that the last one sees.
+    assert 0 < max(sizes) <= 2 * 16 * (Lrsa(4, 16, 0.25).cache_length(1024) + 16)
 
 
 def test_gradients_with_the_selection_held_fixed():
