@@ -98,8 +98,15 @@ def test_masks_grow_with_the_length_and_not_with_its_square(monkeypatch):
         return sdpa(*args, attn_mask=attn_mask, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
-    model = LlamaModel(LlamaConfig(hidden_size=16, num_attention_heads=4, num_key_value_heads=2,
-                                   num_hidden_layers=1, intermediate_size=16, vocab_size=9))  # fmt: skip
+    config = LlamaConfig(
+        hidden_size=16,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=1,
+        intermediate_size=16,
+        vocab_size=9,
+    )
+    model = LlamaModel(config)
     with enable_lrsa(model, 4, 16, 0.25):
         model(torch.zeros(1, 1024, dtype=torch.long)).last_hidden_state.sum().backward()
     # Two query heads of a group by the queries of a partition, by the keys that the last one sees.
