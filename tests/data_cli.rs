@@ -38,6 +38,13 @@ fn examples_are_shown_with_their_learnt_parts() {
     );
     assert_eq!(json["parts"][1]["name"], "valid");
     assert_eq!(train["shown"].as_array().unwrap().len(), 1);
+    let whole = data(dir.path(), &["--json"]).json();
+    let example = &whole["parts"][0]["shown"][0];
+    let (ids, labels) = (example["input_ids"].as_array().unwrap(), example["labels"].as_array().unwrap());
+    assert_eq!((ids.len(), labels.len()), (example["tokens"].as_u64().unwrap() as usize, ids.len()));
+    let prompt = ids.len() - example["learnt"].as_u64().unwrap() as usize;
+    assert!(prompt > 1 && prompt < ids.len(), "{example}");
+    assert!(labels[..prompt].iter().all(|label| *label == -100) && labels[prompt..] == ids[prompt..], "{example}");
 }
 
 #[test]

@@ -265,6 +265,8 @@ fn to_json(part: &Part) -> Json {
             "form": shown.form.name(),
             "tokens": shown.n_tokens,
             "learnt": shown.n_learnt,
+            "input_ids": shown.ids,
+            "labels": shown.labels,
             "pieces": shown.pieces.iter().map(piece).collect::<Vec<_>>(),
             "more_tokens": shown.n_more,
         })
@@ -307,6 +309,8 @@ mod tests {
             n_tokens: 9,
             n_learnt: 1,
             pieces,
+            ids: vec![],
+            labels: vec![],
             n_more: 7,
             rejected: None,
         };

@@ -66,6 +66,10 @@ pub struct Shown {
     pub n_tokens: usize,
     pub n_learnt: usize,
     pub pieces: Vec<Piece>,
+    /// The tokens of the pieces.
+    pub ids: Vec<u32>,
+    /// Their labels: the token itself where it is learnt, else [`IGNORED`].
+    pub labels: Vec<i32>,
     /// Tokens after the pieces, which are not shown.
     pub n_more: usize,
     /// The sequence with the rejected answer of a preference pair.
@@ -193,13 +197,16 @@ impl Part {
 fn shown(reader: &Reader<'_>, record: &Record, max_tokens: usize) -> Option<Result<Shown>> {
     let (read, example) = (record.read.as_ref().ok()?, record.examples().next()?);
     let shown = |sequence: &Example| -> Result<Shown> {
+        let n = sequence.ids.len().min(max_tokens);
         Ok(Shown {
             place: record.place.clone(),
             form: read.form,
             n_tokens: sequence.ids.len(),
             n_learnt: sequence.n_targets(),
             pieces: pieces(reader.tokenizer, sequence, max_tokens)?,
-            n_more: sequence.ids.len().saturating_sub(max_tokens),
+            ids: sequence.ids[..n].to_vec(),
+            labels: sequence.labels[..n].to_vec(),
+            n_more: sequence.ids.len() - n,
             rejected: None,
         })
     };

@@ -1,6 +1,5 @@
 """Tokens and labels of a line equal those of the engine, under six chat templates."""
 
-import itertools
 import json
 import random
 import shutil
@@ -139,18 +138,6 @@ def model_folder(folder, template):
     return folder
 
 
-def letters(tokenizer, example, learnt):
-    """The text, without white space, of the tokens that count, or of those that do not."""
-    pairs = zip(example["input_ids"], example["labels"], strict=True)
-    runs = itertools.groupby(enumerate(pairs), lambda item: item[0] > 0 and item[1][1] != -100)
-    texts = [
-        tokenizer.decode([token for _, (token, _) in run])
-        for counts, run in runs
-        if counts == learnt
-    ]
-    return "".join("".join(texts).split())
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_lines_become_the_tokens_and_labels_of_the_engine(name, lines, engine, tmp_path):
     folder = model_folder(tmp_path / "model", TEMPLATES[name])
@@ -160,13 +147,9 @@ def test_lines_become_the_tokens_and_labels_of_the_engine(name, lines, engine, t
     (part,) = engine("data", "--model", folder, "--data", lines, "--examples", 200)["parts"]
     assert part["examples"] == 200
     for number, (example, shown) in enumerate(zip(examples, part["shown"], strict=True)):
-        assert len(example["input_ids"]) == shown["tokens"], number
         assert shown["more_tokens"] == 0
-        for learnt in (True, False):
-            theirs = [piece["text"] for piece in shown["pieces"] if piece["learnt"] == learnt]
-            assert letters(tokenizer, example, learnt) == "".join("".join(theirs).split()), number
-    # Every token and every label has a part in this loss. To leave out one of 5,000 labels moves it
-    # by 2e-3 in the median.
+        assert example["input_ids"] == shown["input_ids"], number
+        assert example["labels"][1:] == shown["labels"][1:], number  # nothing predicts the first
     out = tmp_path / "out"
     common = ("--sink", 4, "--lag", 16, "--keep", 0.25, "--attention", "lrsa", "--device", "cpu")
     engine(
