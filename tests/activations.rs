@@ -43,12 +43,15 @@ fn eval_measures_what_rounding_costs() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|row| ["perplexity", "perplexity, f32", "KL", "same token"].map(|name| value(row, name)));
+            .map(|row| ["perplexity", "f32 perplexity", "KL", "same token"].map(|name| value(row, name)));
         (report["device"].as_str().unwrap().to_string(), rows.collect::<Vec<_>>())
     };
-    let ((_, exact), (device, rounded)) = (rows(&model, &[]), rows(&model, &["--activations", "q8"]));
+    let (_, exact) = rows(&model, &[]);
+    // Chunks of up to 32 tokens multiply weights as they lie, longer ones lay them out.
+    let (device, short) = rows(&model, &["--activations", "q8", "--chunk", "16"]);
+    let (_, long) = rows(&model, &["--activations", "q8"]);
     assert!(device.contains("activations q8"), "{device}");
-    for (exact, rounded) in exact.iter().zip(&rounded) {
+    for (exact, rounded) in exact.iter().chain(&exact).zip(short.iter().chain(&long)) {
         let [Some(perplexity), Some(of_f32), Some(divergence), Some(same)] = *rounded else { panic!("{rounded:?}") };
         let without = exact[0].unwrap();
         assert!((of_f32 / without - 1.0).abs() < 1e-5, "{of_f32} is the perplexity without the flag, {without}");
@@ -85,7 +88,13 @@ fn training_and_gpus_refuse_rounded_activations() {
         let done = run(args);
         assert!(done.code != 0 && done.stderr.contains(part), "{part:?} in {done:?}");
     };
-    refused(&["bench", "--device", "cpu", "--activations", "q8", "--method", "lora"], "training computes with f32");
+    let bench = ["bench", "--device", "cpu", "--activations", "q8"];
+    refused(&[&bench[..], &["--method", "lora"]].concat(), "attention and training compute with f32");
+    refused(&bench, "give a GGUF file that has some as --model");
+    refused(
+        &[&bench[..], &["--part", "model", "--model", "stories260k"]].concat(),
+        "no weight of stories260k is quantised",
+    );
     refused(&["train", "--activations", "q8"], "unexpected argument");
     let mut device = CpuExecutor::<f32>::new();
     device.set_activations(Activations::Q8).unwrap();
@@ -93,6 +102,7 @@ fn training_and_gpus_refuse_rounded_activations() {
     let files = ModelFiles::open(&job.model, None).unwrap();
     let error = Trainer::new(&mut device, &files, &job).err().expect("an error").to_string();
     assert!(error.contains("training needs f32 activations"), "{error}");
+    assert!(CpuExecutor::<f64>::new().set_activations(Activations::Q8).is_err());
     if let Some(adapter) = software_adapter() {
         let mut gpu = open_device(&adapter.index.to_string()).unwrap();
         let error = gpu.set_activations(Activations::Q8).unwrap_err().to_string();

@@ -122,6 +122,11 @@ impl WeightSource {
         note.into_iter().collect()
     }
 
+    /// Whether a weight is quantised.
+    pub fn has_quantised(&self) -> bool {
+        self.table.keys().any(|name| self.dtype(name).is_some_and(DType::is_quantised))
+    }
+
     /// The type in which a weight is stored, if the model has it.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.info(self.table.get(name)?).ok().map(|(dtype, _)| dtype)

@@ -103,9 +103,9 @@ pub struct ActivationArgs {
 }
 
 impl ComputeArgs {
-    /// Opens the device.
-    pub fn open(&self) -> Result<Device> {
-        self.activations.open(&self.device.device)
+    /// Opens the device for a model. Says so if nothing is rounded.
+    pub fn open(&self, model: &WeightSource) -> Result<Device> {
+        self.activations.open(&self.device.device, model)
     }
 
     /// How products take their activations.
@@ -115,8 +115,16 @@ impl ComputeArgs {
 }
 
 impl ActivationArgs {
+    /// Opens a device that computes so, for a model. Says so if nothing is rounded.
+    pub fn open(&self, device: &str, model: &WeightSource) -> Result<Device> {
+        if self.activations != Activations::F32 && !model.has_quantised() {
+            note("note: --activations q8 rounds nothing, because no weight of this model is quantised");
+        }
+        self.open_any(device)
+    }
+
     /// Opens a device that computes so.
-    pub fn open(&self, device: &str) -> Result<Device> {
+    pub fn open_any(&self, device: &str) -> Result<Device> {
         let mut device = open_device(device)?;
         device.set_activations(self.activations)?;
         Ok(device)

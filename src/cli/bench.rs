@@ -15,7 +15,7 @@ use crate::bench::{
     training_profile, training_row,
 };
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::gpu::Activations;
+use crate::gpu::{Activations, open_device};
 use crate::model::rope_config::RopeConfig;
 use crate::train::{Method, StepSettings};
 
@@ -117,7 +117,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     check(args)?;
     let bar = spinner(args.json, "measured");
-    let mut report = Report::new(args.activations.open(&args.device)?.name());
+    let mut report = Report::new(args.activations.open_any(&args.device)?.name());
     if matches!(args.part, Part::All | Part::Kernels) {
         measure_kernels(args, &mut report, &bar)?;
     }
@@ -161,9 +161,20 @@ fn check(args: &BenchArgs) -> Result<()> {
     if args.profile && args.chunk.is_some() {
         return Err(Error::usage("--profile times a step at once: leave out --chunk"));
     }
-    let trains = args.part == Part::Memory || args.profile || args.method.is_some() || args.chunk.is_some();
+    let trains = matches!(args.part, Part::Memory | Part::Attention)
+        || args.profile
+        || args.method.is_some()
+        || args.chunk.is_some();
     if args.activations.activations != Activations::F32 && trains {
-        return Err(Error::usage("training computes with f32 activations: leave out --activations, or what trains"));
+        return Err(Error::usage(
+            "attention and training compute with f32 activations: leave out --activations, or what needs them",
+        ));
+    }
+    let takes_model = !matches!(args.part, Part::Kernels);
+    if args.activations.activations != Activations::F32 && takes_model && args.model.is_none() {
+        return Err(Error::usage(
+            "--activations q8 is for quantised weights: give a GGUF file that has some as --model",
+        ));
     }
     if args.part == Part::Cache && args.cache_tokens.is_empty() {
         return Err(Error::usage("--part cache: give --cache-tokens N, the number of tokens in the cache"));
@@ -177,7 +188,7 @@ fn check(args: &BenchArgs) -> Result<()> {
 
 fn measure_kernels(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Result<()> {
     let budget = args.seconds / 10.0;
-    let mut device = args.activations.open(&args.device)?;
+    let mut device = args.activations.open_any(&args.device)?;
     bar.set_message("peak rates of the device");
     let roofline = Roofline::measure(device.as_mut(), budget)?;
     report.roofline = Some(roofline);
@@ -198,7 +209,7 @@ fn measure_attention(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -
     for attention in attentions(args)? {
         for &length in &args.lengths {
             bar.set_message(format!("attention over {length} tokens"));
-            report.runs.push(attention_row(args.activations.open(&args.device)?, attention, length, args.seconds)?);
+            report.runs.push(attention_row(args.activations.open_any(&args.device)?, attention, length, args.seconds)?);
         }
     }
     Ok(())
@@ -212,6 +223,14 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
         (None, Some(ConfigName::SmolLm2)) => Subject::random(RandomModel::SmolLm2)?,
         (None, None) => Subject::bundled()?,
     };
+    if args.activations.activations != Activations::F32 {
+        crate::ensure!(
+            subject.source.has_quantised(),
+            "--activations q8 rounds nothing, because no weight of {} is quantised: give a GGUF file that has some",
+            subject.name
+        );
+        note("training is left out: it computes with f32 activations");
+    }
     report.model = subject.name.clone();
     report.lrsa = lrsa_in_words(args);
     let mut add = |row: ModelRow| {
@@ -233,7 +252,7 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
         for attention in [Attention::Dense, keeping(0.5)?, keeping(0.25)?] {
             bar.set_message(format!("decoding after {n} tokens, {attention}"));
             report.runs.push(filled_decode_row(
-                args.activations.open(&args.device)?,
+                args.activations.open_any(&args.device)?,
                 &subject,
                 attention,
                 n,
@@ -290,15 +309,15 @@ fn measure_length(
     for (activity, chunk) in activities(args).into_iter().flat_map(|a| chunks.clone().map(move |c| (a, c))) {
         // A new device each time, so that the first step includes compilation and the memory peak
         // is its own.
-        let (device, settings) = (args.activations.open(&args.device)?, settings(args, chunk));
+        let (device, settings) = (open_device(&args.device)?, settings(args, chunk));
         add(training_row(device, subject, activity, attention, length, settings, args.seconds)?);
     }
-    let device = args.activations.open(&args.device)?;
+    let device = args.activations.open_any(&args.device)?;
     generation_rows(device, subject, attention, length, args.seconds)?.into_iter().for_each(&mut *add);
     if subject.source.config().ropes.iter().any(RopeConfig::depends_on_length) {
         return Ok(()); // these models feed one sequence after another
     }
-    match decode_together_row(args.activations.open(&args.device)?, subject, attention, length, args.seconds) {
+    match decode_together_row(args.activations.open_any(&args.device)?, subject, attention, length, args.seconds) {
         Ok(row) => add(row),
         Err(e) if e.kind() == ErrorKind::OutOfMemory => note(&format!("left out several sequences at once: {e}")),
         Err(e) => return Err(e),
@@ -329,7 +348,7 @@ fn plan_length(
     }
     for activity in activities(args) {
         for &(attention, settings) in &plans {
-            add(memory_row(args.activations.open(&args.device)?, subject, activity, attention, length, settings)?);
+            add(memory_row(args.activations.open_any(&args.device)?, subject, activity, attention, length, settings)?);
         }
     }
     Ok(())
@@ -351,7 +370,7 @@ fn profile(
     for activity in activities(args) {
         for &attention in attentions {
             bar.set_message(format!("profile of {}", activity.name()));
-            let device = args.activations.open(&args.device)?;
+            let device = open_device(&args.device)?;
             report.profiles.push(training_profile(device, subject, activity, attention, longest, args.recompute)?);
         }
     }

@@ -119,7 +119,7 @@ impl CommonArgs {
 
     /// Loads the model onto the device.
     pub fn open(&self, files: ModelFiles) -> Result<Opened> {
-        let mut device = self.device.open()?;
+        let mut device = self.device.open(&files.source)?;
         let loading = Stage::begin("loading the model");
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
         drop(loading);

@@ -254,7 +254,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     }
     let given = args.prompt.given()?;
     let (files, (mut device, mut loaded)) = args.model.open_beside(|source, adapter| {
-        let mut device = args.device.open()?;
+        let mut device = args.device.open(source)?;
         let _loading = Stage::begin("loading the model");
         let loaded = load(&mut *device, source, adapter, Train::Nothing)?;
         Ok((device, loaded))

@@ -3,8 +3,9 @@
 //! `sample.rs` is a question with its answers. `needle.rs` and `ruler.rs` make questions from a
 //! text (`haystack.rs`), and `qa.rs` from files (`qa_files.rs`). `answer.rs` generates the model's
 //! answers under each attention policy (`policy.rs`), and `score.rs` scores them. `perplexity.rs`
-//! and `agreement.rs` need no questions, nor does `rounding.rs`, which measures rounded activations. All evaluations fill the same report (`report.rs`,
-//! `plots.rs`). `kept.rs` finds the tokens of a text that the cache keeps.
+//! and `agreement.rs` need no questions, nor does `rounding.rs`, which measures rounded
+//! activations. All evaluations fill the same report (`report.rs`, `plots.rs`). `kept.rs` finds the
+//! tokens of a text that the cache keeps.
 
 mod agreement;
 mod answer;

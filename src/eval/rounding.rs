@@ -18,9 +18,9 @@ use crate::kernels::sample::Sampling;
 /// Names of the metrics: perplexity and mean -log p with the device's activations, perplexity with
 /// f32 activations, the mean divergence KL(f32 || rounded) of the predictions in nats, and how often
 /// both find the same token most likely.
-pub const METRICS: [&str; 5] = ["perplexity", "loss", "perplexity, f32", "KL", "same token"];
+pub const METRICS: [&str; 5] = ["perplexity", "loss", "f32 perplexity", "KL", "same token"];
 
-/// Most tokens that are fed at once: their logits are on the host.
+/// Most tokens that are fed at once, because all their logits are on the host.
 const TOKENS: usize = 64;
 
 /// One row per policy. Every token that [`perplexity`](super::perplexity) predicts is predicted
@@ -97,15 +97,15 @@ impl Sums {
         let (log_z, exact_log_z) = (log_sum_exp(rounded), log_sum_exp(exact));
         let divergence = rounded.iter().zip(exact).map(|(&q, &p)| {
             let (q, p) = (f64::from(q) - log_z, f64::from(p) - exact_log_z);
-            p.exp() * (p - q)
+            if p.exp() == 0.0 { 0.0 } else { p.exp() * (p - q) }
         });
         let loss = |logits: &[f32], log_z: f64| log_z - f64::from(logits[token as usize]);
         Self {
             n: 1,
             loss: loss(rounded, log_z),
             exact_loss: loss(exact, exact_log_z),
-            divergence: divergence.sum(),
-            same: usize::from(most_likely(rounded) == most_likely(exact)),
+            divergence: divergence.sum::<f64>().max(0.0),
+            same: usize::from(most_likely(exact).is_some_and(|token| most_likely(rounded) == Some(token))),
         }
     }
 }
@@ -129,18 +129,23 @@ fn of_window(subject: &mut Subject<'_>, ids: &[u32], window: &Window, attention:
     let mut session = || Session::new(*device, model, attention, text.len(), chunk, Sampling::default(), 0);
     let (mut rounded, mut exact) = (session()?, session()?);
     let (vocab, mode) = (model.config.vocab, device.activations());
+    // The tokens before the one that predicts the first need no logits.
+    let (lead, rest) = text.split_at(window.first - 1 - window.start);
+    for (session, activations) in [(&mut rounded, mode), (&mut exact, Activations::F32)] {
+        device.set_activations(activations)?;
+        session.feed(*device, model, lead)?;
+    }
     let mut sums = Sums::default();
-    for (i, part) in text.chunks(TOKENS).enumerate() {
+    for (i, part) in rest.chunks(TOKENS).enumerate() {
         let mut logits = |session: &mut Session, activations: Activations| -> Result<Vec<f32>> {
             device.set_activations(activations)?;
             session.feed_all_logits(*device, model, part)
         };
         let (q, p) = (logits(&mut rounded, mode)?, logits(&mut exact, Activations::F32)?);
-        let predicted = (0..part.len()).into_par_iter().filter_map(|t| {
-            let next = window.start + i * TOKENS + t + 1;
+        let next = |t: usize| window.first + i * TOKENS + t;
+        let predicted = (0..part.len()).into_par_iter().filter(|&t| next(t) < window.end).map(|t| {
             let row = t * vocab..(t + 1) * vocab;
-            let is_predicted = next >= window.first && next < window.end;
-            is_predicted.then(|| Sums::of_token(ids[next], &q[row.clone()], &p[row]))
+            Sums::of_token(ids[next(t)], &q[row.clone()], &p[row])
         });
         sums = predicted.collect::<Vec<_>>().into_iter().fold(sums, Sums::plus);
     }

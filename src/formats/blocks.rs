@@ -22,7 +22,7 @@ pub trait Blocks<const WORDS: usize, const RUNS: usize> {
     /// The factors of a block as f32. They are computed for several blocks before the elements of
     /// any, which keeps the conversions out of the inner loop.
     type Head: Copy + Default;
-    /// Whether a product with one row takes two weight rows by turns. This pays where blocks are
+    /// Whether a product with one row interleaves two weight rows. This pays where blocks are
     /// unpacked faster than the sums of one weight row can follow each other.
     const IN_PAIRS: bool = false;
 

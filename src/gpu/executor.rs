@@ -85,7 +85,7 @@ pub trait Executor {
     }
 
     /// Sets how products with quantised weights take their activations from the next run on. Fails
-    /// if the device has no such products. The f64 executor ignores it.
+    /// if the device has no such products: only the f32 executor of the CPU rounds.
     fn set_activations(&mut self, activations: Activations) -> Result<()> {
         match activations {
             Activations::F32 => Ok(()),

@@ -7,7 +7,7 @@ use crate::tensor::Format;
 /// Weights that one task reads at least: a few microseconds of work.
 const TASK: usize = 1 << 17;
 /// Tasks for each thread, so that a slow thread does not hold up the rest.
-const TASKS_A_THREAD: usize = 4;
+pub const TASKS_A_THREAD: usize = 4;
 /// Elements or words of a cache line. Rows are laid out at cache lines, because vectors that cross
 /// them take two reads.
 pub const LINE: usize = 16;
@@ -84,10 +84,15 @@ impl RowTasks<'_> {
             let n = sums.len() / m;
             for (r, sums) in sums.chunks(n).enumerate() {
                 let out = &mut out[r * out_row + i * task..][..n];
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
-                }
+                store(out, sums, [alpha, beta]);
             }
         }
+    }
+}
+
+/// out = alpha · sums + beta · out; does not read out if beta is 0.
+pub fn store(out: &mut [f32], sums: &[f32], [alpha, beta]: [f32; 2]) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
     }
 }

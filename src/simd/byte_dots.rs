@@ -8,6 +8,21 @@ use std::array::from_fn;
 
 use super::{LANES, Lanes, Portable};
 
+#[cfg(test)]
+thread_local! {
+    /// How many instruction sets a test hides from [`widest_dots!`](super::widest_dots) on this thread,
+    /// the fastest first.
+    pub static HIDDEN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Whether a test hides an instruction set, by its place among them.
+pub fn is_hidden(_place: usize) -> bool {
+    #[cfg(test)]
+    return HIDDEN.get() > _place;
+    #[cfg(not(test))]
+    false
+}
+
 /// Bytes of a dot product: four for each lane.
 pub const BYTES: usize = 4 * LANES;
 
@@ -20,6 +35,8 @@ pub trait ByteDots: Copy {
     type Factors: Copy;
     /// Sixteen i32.
     type I: Copy;
+    /// Rows whose sums, two each, fit into registers beside a weight.
+    const ROWS: usize;
 
     /// The lanes that unpack weights.
     fn lanes(self) -> Self::L;
@@ -49,6 +66,7 @@ impl ByteDots for Portable {
     type L = Self;
     type Factors = [f32; LANES];
     type I = [i32; LANES];
+    const ROWS: usize = 1;
 
     #[inline(always)]
     fn lanes(self) -> Self {

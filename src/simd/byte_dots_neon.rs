@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use std::arch::is_aarch64_feature_detected as has;
 use std::array::from_fn;
 
-use super::byte_dots::BYTES;
+use super::byte_dots::{BYTES, is_hidden};
 use super::{ByteDots, LANES, Lanes, Neon};
 
 /// NEON with its dot product (FEAT_DotProd).
@@ -16,7 +16,7 @@ impl NeonDots {
     /// A value if the CPU has the instruction.
     #[inline]
     pub fn detect() -> Option<Self> {
-        has!("dotprod").then_some(Self(()))
+        (has!("dotprod") && !is_hidden(0)).then_some(Self(()))
     }
 
     /// Adds four products to each of four sums. Rust has no stable intrinsic for this instruction.
@@ -46,12 +46,13 @@ impl Neon {
     }
 }
 
-/// What both do alike.
+/// What both have in common.
 macro_rules! dots_of_neon {
     () => {
         type L = Neon;
         type Factors = [f32; LANES];
         type I = [int32x4_t; 4];
+        const ROWS: usize = 2;
 
         #[inline(always)]
         fn lanes(self) -> Neon {

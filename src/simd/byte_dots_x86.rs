@@ -7,7 +7,7 @@
 use std::arch::is_x86_feature_detected as has;
 use std::arch::x86_64::*;
 
-use super::byte_dots::BYTES;
+use super::byte_dots::{BYTES, is_hidden};
 use super::{Avx2, Avx512, ByteDots, LANES, Lanes};
 
 /// VNNI of AVX-512.
@@ -22,7 +22,7 @@ impl Vnni512 {
     /// A value if the CPU has the instructions.
     #[inline]
     pub fn detect() -> Option<Self> {
-        Avx512::detect().filter(|_| has!("avx512vnni")).map(Self)
+        Avx512::detect().filter(|_| has!("avx512vnni") && !is_hidden(0)).map(Self)
     }
 }
 
@@ -30,7 +30,7 @@ impl Vnni256 {
     /// A value if the CPU has the instructions.
     #[inline]
     pub fn detect() -> Option<Self> {
-        Avx2::detect().filter(|_| has!("avxvnni")).map(Self)
+        Avx2::detect().filter(|_| has!("avxvnni") && !is_hidden(1)).map(Self)
     }
 }
 
@@ -62,6 +62,7 @@ impl ByteDots for Vnni512 {
     type L = Avx512;
     type Factors = __m512;
     type I = __m512i;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     fn lanes(self) -> Avx512 {
@@ -128,12 +129,13 @@ impl ByteDots for Vnni512 {
     }
 }
 
-/// What both do alike on vectors of AVX2.
+/// What both have in common on vectors of AVX2.
 macro_rules! dots_of_avx2 {
     () => {
         type L = Avx2;
         type Factors = [f32; LANES];
         type I = [__m256i; 2];
+        const ROWS: usize = 2;
 
         #[inline(always)]
         fn dot(self, a: [__m256i; 2], x: &[i8; BYTES]) -> [__m256; 2] {

@@ -2,8 +2,8 @@
 //!
 //! [`Lanes`] separates formulas from instruction sets. A formula is written once, generic over it.
 //! [`widest!`](super::widest) compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls
-//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. So have sums,
-//! but for those of plain Rust, which rounds a product before it adds to it.
+//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums do
+//! too, except in plain Rust, which rounds a product before it adds to it.
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -21,7 +21,7 @@ pub trait Lanes: Copy {
     const ROWS: usize;
 
     /// Asks for the cache lines of `count` elements from a number on, which are read soon. They may lie
-    /// behind the end.
+    /// past the end.
     fn prefetch<T>(self, x: &[T], from: usize, count: usize);
     /// Sixteen numbers from memory.
     fn load(self, x: &[f32; LANES]) -> Self::F;

@@ -14,6 +14,9 @@ mod widest;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(test)]
+pub(crate) use byte_dots::HIDDEN;
+pub(crate) use byte_dots::is_hidden;
 pub use byte_dots::{BYTES, ByteDots};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use byte_dots_neon::NeonDots;
@@ -24,6 +27,6 @@ pub use lanes::{LANES, Lanes, half};
 pub(crate) use neon::Neon;
 pub use portable::Portable;
 pub(crate) use vectorised::vectorised;
-pub(crate) use widest::{widest, widest_dots, widest_rows};
+pub(crate) use widest::{widest, widest_dot_rows, widest_dots, widest_rows};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};

@@ -39,8 +39,8 @@ macro_rules! widest {
 
 pub(crate) use widest;
 
-/// Defines a function with this body, generic over [`ByteDots`](crate::simd::ByteDots), for each instruction set, and
-/// calls the fastest one that the CPU has. Callees must be `#[inline(always)]`.
+/// Defines a function with this body, generic over [`ByteDots`](crate::simd::ByteDots), for each
+/// instruction set, and calls the fastest one that the CPU has. Callees must be `#[inline(always)]`.
 macro_rules! widest_dots {
     ($(#[$meta:meta])* $vis:vis fn $name:ident[$($generics:tt)*]<$($pass:ident),*>($dots:ident: $d:ident $(, $arg:ident: $ty:ty)* $(,)?) $body:block) => {
         $(#[$meta])*
@@ -71,7 +71,7 @@ macro_rules! widest_dots {
                     // SAFETY: the value of the type proves that the CPU has these instructions.
                     return unsafe { vnni256::<$($pass),*>(dots $(, $arg)*) };
                 }
-                if let Some(dots) = $crate::simd::Avx2::detect() {
+                if let Some(dots) = $crate::simd::Avx2::detect().filter(|_| !$crate::simd::is_hidden(2)) {
                     // SAFETY: the value of the type proves that the CPU has these instructions.
                     return unsafe { avx2::<$($pass),*>(dots $(, $arg)*) };
                 }
@@ -104,4 +104,16 @@ pub fn widest_rows() -> usize {
         }
     }
     rows()
+}
+
+/// [`ByteDots::ROWS`](crate::simd::ByteDots::ROWS) on this CPU.
+pub fn widest_dot_rows() -> usize {
+    let mut rows = 0;
+    widest_dots! {
+        fn of[]<>(_dots: D, rows: &mut usize) {
+            *rows = D::ROWS;
+        }
+    }
+    of(&mut rows);
+    rows
 }

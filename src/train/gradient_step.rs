@@ -16,7 +16,7 @@ use crate::autograd::Tape;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
 use crate::error::{Error, Result};
-use crate::gpu::{Executor, Recording, Span};
+use crate::gpu::{Activations, Executor, Recording, Span};
 use crate::kernels::clip_grad::norm_and_factor;
 use crate::kernels::elementwise::add_into;
 use crate::model::llama::Llama;
@@ -34,11 +34,20 @@ pub struct GradientStep {
     clipping: Tensor,
 }
 
+/// Fails if the device rounds activations: the gradients are those of f32.
+fn check_activations(device: &dyn Executor) -> Result<()> {
+    match device.activations() {
+        Activations::F32 => Ok(()),
+        Activations::Q8 => Err(Error::usage("training needs f32 activations: rounded ones (q8) have no gradient")),
+    }
+}
+
 impl GradientStep {
     /// Allocates the loss and the norm. `recompute` drops each block's activations and recomputes
     /// them in the backward pass: less memory, a third more time. With `chunk`, longer sequences
     /// stream through the device in chunks of about this many tokens.
     pub fn new(device: &mut dyn Executor, recompute: bool, chunk: Option<usize>) -> Result<Self> {
+        check_activations(device)?;
         let row = |label: &str, n| Tensor::persistent(label, Format::F32, 1, n, &device.limits());
         let (one, loss, clipping) = (row("one", 1)?, row("loss", 1)?, row("gradient norm", 2)?);
         let parts = [row("summed cross-entropy", 1)?, row("summed divergence", 1)?];
@@ -185,6 +194,7 @@ impl GradientStep {
         batch: &Batch,
         objective: &Objective,
     ) -> Result<()> {
+        check_activations(device)?;
         for piece in pieces(batch, objective.attention, self.chunk) {
             match piece {
                 Piece::AtOnce(part, _) if !objective.trains(&part) => {}

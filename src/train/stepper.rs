@@ -12,7 +12,7 @@ use crate::attention::Attention;
 use crate::checkpoint::load::Loaded;
 use crate::data::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{Activations, Command, Executor, Lifetime, Plan, Reading, Recording};
+use crate::gpu::{Command, Executor, Lifetime, Plan, Reading, Recording};
 use crate::nn::Dropout;
 use crate::optim::{Optimizer, OptimizerState, UpdateRule};
 
@@ -139,9 +139,6 @@ impl Stepper {
         rule: Box<dyn UpdateRule>,
         settings: StepSettings,
     ) -> Result<Self> {
-        if device.activations() != Activations::F32 {
-            return Err(Error::usage("training needs f32 activations: rounded ones (q8) have no gradient"));
-        }
         let optimizer = Optimizer::new(device, loaded.parameters()?, rule)?;
         let optimizer = optimizer.with_lora_plus(settings.lora_plus.unwrap_or(1.0));
         Ok(Self {

@@ -264,6 +264,9 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     }
 
     fn set_activations(&mut self, activations: Activations) -> Result<()> {
+        if size_of::<T>() != size_of::<f32>() && activations != Activations::F32 {
+            return Err(Error::usage(format!("{} is the oracle: it rounds no activations", self.name())));
+        }
         self.activations = activations;
         Ok(())
     }

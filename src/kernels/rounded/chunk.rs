@@ -1,4 +1,5 @@
 //! Activations rounded to 8 bits, for products in integers.
+#![allow(clippy::needless_range_loop)] // iterators are calls, which a development build does not inline
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +10,7 @@ use crate::simd::{BYTES, LANES, widest};
 /// Elements of a chunk.
 pub const CHUNK: usize = RUNS_AT_ONCE * RUN;
 
-/// Sixteen runs of a row: x = factor·code, as in ggml's Q8_0 but with an f32 factor. Runs behind the
+/// Sixteen runs of a row: x = factor·code, as in ggml's Q8_0 but with an f32 factor. Runs past the
 /// end of the row are zeros.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -49,7 +50,8 @@ widest! {
 /// The smallest magnitude that gets a factor. Runs of smaller numbers become zeros.
 const SMALLEST: f32 = 1e-30;
 
-/// The codes and the factor of a run. The factor is NaN if a number of the run is not finite.
+/// The codes and the factor of a run. The factor is NaN if a number of the run is not finite,
+/// so every product with the row is NaN, where one in f32 may be infinite.
 #[inline(always)]
 fn round_run(x: &[f32; RUN]) -> ([i8; RUN], f32) {
     let (mut most, mut probe) = (0.0f32, 0.0f32);

@@ -10,14 +10,12 @@ use crate::formats::codes::Codes;
 use crate::gpu::Scratch;
 use crate::kernels::few_rows::MOST_ROWS;
 use crate::kernels::product::View;
-use crate::kernels::row_tasks::{LINE, RowTasks, WholeRows};
-use crate::simd::{LANES, widest_rows};
+use crate::kernels::row_tasks::{LINE, RowTasks, TASKS_A_THREAD, WholeRows, store};
+use crate::simd::{LANES, widest_dot_rows};
 use crate::tensor::Format;
 
-/// Numbers in the memory of a chunk.
-const CHUNK_WORDS: usize = size_of::<Chunk>() / size_of::<f32>();
-/// Tasks for each thread, so that a slow thread does not hold up the rest.
-const TASKS_A_THREAD: usize = 4;
+/// The size of a chunk in f32.
+const CHUNK_LEN: usize = size_of::<Chunk>() / size_of::<f32>();
 
 /// out [m, n] (rows `out_row` apart) = alpha · round(x) [m, k] wᵀ + beta · out; does not read out if
 /// beta is 0. The format is quantised.
@@ -31,9 +29,9 @@ pub fn times_rounded(
 ) {
     let chunks = w.k.div_ceil(CHUNK);
     let is_few = m <= MOST_ROWS;
-    scratch.with(m * chunks * CHUNK_WORDS + LINE + if is_few { m * n } else { 0 }, |memory| {
+    scratch.with(m * chunks * CHUNK_LEN + LINE + if is_few { m * n } else { 0 }, |memory| {
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        let (rounded, sums) = memory[start..].split_at_mut(m * chunks * CHUNK_WORDS);
+        let (rounded, sums) = memory[start..].split_at_mut(m * chunks * CHUNK_LEN);
         let rounded: &mut [Chunk] = bytemuck::cast_slice_mut(rounded);
         let group = by_format!(quantised w.format, group_len());
         let round = |(r, out): (usize, &mut [Chunk])| round_row(&x.data[r * x.row..][..w.k], group, out);
@@ -46,19 +44,15 @@ pub fn times_rounded(
         if !is_few {
             return by_tiles(w, rounded, [m, n], (out, out_row), [alpha, beta]);
         }
-        RowTasks { w, m, n, most: widest_rows().min(4) }.run(
-            sums,
-            (out, out_row),
-            [alpha, beta],
-            |words, first, rows, sums| {
-                let x = &rounded[first * chunks..(first + rows) * chunks];
-                match rows {
-                    1 => by_format!(quantised w.format, rounded_dots[1](words, w.k, x, sums)),
-                    2 => by_format!(quantised w.format, rounded_dots[2](words, w.k, x, sums)),
-                    _ => by_format!(quantised w.format, rounded_dots[4](words, w.k, x, sums)),
-                }
-            },
-        );
+        let tasks = RowTasks { w, m, n, most: widest_dot_rows() };
+        tasks.run(sums, (out, out_row), [alpha, beta], |words, first, rows, sums| {
+            let x = &rounded[first * chunks..(first + rows) * chunks];
+            match rows {
+                1 => by_format!(quantised w.format, rounded_dots[1](words, w.k, x, sums)),
+                2 => by_format!(quantised w.format, rounded_dots[2](words, w.k, x, sums)),
+                _ => by_format!(quantised w.format, rounded_dots[4](words, w.k, x, sums)),
+            }
+        });
     });
 }
 
@@ -67,17 +61,17 @@ fn group_len<const WORDS: usize, const RUNS: usize, B: Codes<WORDS, RUNS>>() -> 
     if B::HALVES { RUN / 2 } else { RUN }
 }
 
-/// Columns of the output. Threads write different ones.
+/// The output, of which threads write different columns.
 #[derive(Clone, Copy)]
-struct Columns {
+struct Output {
     out: *mut f32,
     row: usize,
 }
 
 // SAFETY: no two threads get the same column.
-unsafe impl Sync for Columns {}
+unsafe impl Sync for Output {}
 // SAFETY: as above.
-unsafe impl Send for Columns {}
+unsafe impl Send for Output {}
 
 fn by_tiles(
     w: WholeRows<'_>,
@@ -88,7 +82,7 @@ fn by_tiles(
 ) {
     assert!((m - 1) * out_row + n <= out.len() && out_row >= n, "the output holds the product");
     let row_words = w.row_words();
-    let columns = Columns { out: out.as_mut_ptr(), row: out_row };
+    let output = Output { out: out.as_mut_ptr(), row: out_row };
     let tasks = rayon::current_num_threads() * TASKS_A_THREAD;
     let rows = n.div_ceil(tasks).next_multiple_of(LANES);
     w.words[..n * row_words].par_chunks(rows * row_words).enumerate().for_each(|(task, words)| {
@@ -102,12 +96,10 @@ fn by_tiles(
                 // SAFETY: the assertion keeps the elements within the output, and no other task has
                 // these columns.
                 let out = unsafe {
-                    let Columns { out, row } = { columns };
+                    let Output { out, row } = { output };
                     std::slice::from_raw_parts_mut(out.add(r * row + column), count)
                 };
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = if beta == 0.0 { alpha * sum } else { alpha * sum + beta * *out };
-                }
+                store(out, &sums[..count], [alpha, beta]);
             }
         }
     });
@@ -117,6 +109,7 @@ fn by_tiles(
 mod tests {
     use super::*;
     use crate::formats::blocks::unpack;
+    use crate::simd::HIDDEN;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -147,6 +140,17 @@ mod tests {
 
     #[test]
     fn products_are_those_of_the_rounded_rows() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        for hidden in 0..4 {
+            pool.install(|| {
+                HIDDEN.set(hidden);
+                check_products(hidden);
+            });
+        }
+    }
+
+    /// Compares products of all formats with their definition, with so many instruction sets hidden.
+    fn check_products(hidden: usize) {
         let mut rng = StdRng::seed_from_u64(3);
         let scratch = Scratch::new();
         for format in Format::QUANTISED {
@@ -166,9 +170,12 @@ mod tests {
                         for (j, got) in out[..n].iter().enumerate() {
                             let (sum, size) = expected(&w[j * k..], &x[r * x_row..][..k], k);
                             let error = (f64::from(*got) - (0.5 * sum + 0.5)).abs();
-                            assert!(error <= 1e-6 * (size + 1.0), "{format:?} k {k} m {m} [{r}, {j}]: off by {error}");
+                            assert!(
+                                error <= 1e-6 * (size + 1.0),
+                                "{format:?} k {k} m {m} [{r}, {j}], {hidden} hidden: off by {error}"
+                            );
                         }
-                        assert_eq!(out[n..], [0.25; 2], "{format:?}: columns behind the product");
+                        assert_eq!(out[n..], [0.25; 2], "{format:?}: columns past the product");
                     }
                 }
             }
@@ -181,20 +188,20 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(4);
         let words = weight(format, n, k, &mut rng);
         let x: Vec<f32> = (0..100 * k).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let product = |m: usize, threads: usize| {
+        let product = |first: usize, m: usize, threads: usize| {
             let mut out = vec![f32::NAN; m * n];
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let w = WholeRows { words: &words, format, k };
-            pool.install(|| times_rounded(w, View::rows(&x, k), [m, n], (&mut out, n), [1.0, 0.0], &Scratch::new()));
+            let (w, x) = (WholeRows { words: &words, format, k }, View::rows(&x[first * k..], k));
+            pool.install(|| times_rounded(w, x, [m, n], (&mut out, n), [1.0, 0.0], &Scratch::new()));
             out
         };
-        let alone = product(1, 1);
+        let alone: Vec<f32> = (0..MOST_ROWS).flat_map(|r| product(r, 1, 1)).collect();
         for (m, threads) in [(2, 1), (7, 3), (MOST_ROWS, 2)] {
-            assert!(product(m, threads)[..n] == alone, "{m} rows on {threads} threads");
+            assert!(product(0, m, threads) == alone[..m * n], "{m} rows on {threads} threads");
         }
-        let many = product(100, 1);
+        let many = product(0, 100, 1);
         for (m, threads) in [(100, 3), (41, 2)] {
-            assert!(product(m, threads)[..] == many[..m * n], "{m} rows on {threads} threads");
+            assert!(product(0, m, threads) == many[..m * n], "{m} rows on {threads} threads");
         }
     }
 }

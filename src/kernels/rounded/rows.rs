@@ -44,8 +44,10 @@ widest_dots! {
             let mut sums = [[l.splat(0.0); 2]; M];
             let mut offsets = [l.splat(0.0); M];
             for c in 0..chunks {
-                l.prefetch(words, j * row_words + c * blocks_at_once * WORDS + AHEAD, blocks_at_once * WORDS);
-                let (some, rest) = blocks.split_at(if blocks.len() < blocks_at_once { blocks.len() } else { blocks_at_once });
+                let first = j * row_words + c * blocks_at_once * WORDS;
+                l.prefetch(words, first + AHEAD, blocks_at_once * WORDS);
+                let count = if blocks.len() < blocks_at_once { blocks.len() } else { blocks_at_once };
+                let (some, rest) = blocks.split_at(count);
                 blocks = rest;
                 let x: [&Chunk; M] = from_fn(|r| &x[r * chunks + c]);
                 let scales = B::scales(l, some);

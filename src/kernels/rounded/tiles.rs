@@ -3,6 +3,7 @@
 //! The codes of sixteen rows of the weight are laid out so that a vector has four codes of each row.
 //! It is multiplied by four codes of x in all lanes, so every lane sums for a row of the weight, and
 //! no sum goes across lanes.
+#![allow(clippy::needless_range_loop)] // iterators are calls, which a development build does not inline
 
 use super::chunk::{CHUNK, Chunk};
 use crate::formats::blocks::RUN;
