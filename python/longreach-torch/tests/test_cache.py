@@ -8,6 +8,8 @@ from conftest import CASES, GOLDEN, Golden, cases, enable, forward, wide_norms
 from transformers import AutoModelForCausalLM
 
 from longreach_torch import Lrsa, LrsaCache, enable_lrsa
+from longreach_torch import attention as attention_module
+from longreach_torch import cache as cache_module
 
 WITH_MODEL = cases("dense.logits")
 
@@ -97,6 +99,30 @@ def test_chunks_give_the_logits_of_the_whole_text(chunk):
             model(part, past_key_values=cache).logits for part in golden.ids.split(chunk, dim=1)
         ]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+
+
+def test_under_autocast_the_cache_selects_what_the_attention_selects(monkeypatch):
+    found = {}
+
+    def watch(module):
+        select, positions = module.select_kept, found.setdefault(module, [])
+
+        def selected(*arguments):
+            positions.append(select(*arguments))
+            return positions[-1]
+
+        monkeypatch.setattr(module, "select_kept", selected)
+
+    watch(attention_module)
+    watch(cache_module)
+    golden = Golden("llama-gqa")
+    model = golden.model(torch.float32)
+    ids = torch.randint(100, (4, 500), generator=torch.Generator().manual_seed(0))
+    with enable_lrsa(model, 3, 10, 0.4) as handle, torch.autocast("cpu", torch.bfloat16):
+        model(ids, past_key_values=handle.new_cache())
+    pairs = list(zip(found[attention_module], found[cache_module], strict=True))
+    assert pairs
+    assert all(torch.equal(*pair) for pair in pairs)
 
 
 def test_the_cache_decides_what_its_chunks_see():

@@ -231,6 +231,9 @@ def lrsa(
 ) -> Tensor:
     """Lag-Relative Sparse Attention. Gradients reach the kept pairs, and never the scores.
 
+    Under autocast it attends in the type of autocast, and selects from the states as they come, as
+    the cache does.
+
     Args:
         query (`torch.Tensor` of shape `[B, H, m, d]`): Rotated queries of the last m positions.
         key (`torch.Tensor` of shape `[B, Hk, n, d]`): Rotated keys.
@@ -243,12 +246,22 @@ def lrsa(
     Returns:
         `torch.Tensor` of shape `[B, H, m, d]`.
     """
+    positions = select_kept(key.detach(), value.detach(), sink, lag, kept)
+    query, key, value = autocast(query, key, value)
     runs = runs_of(query.shape[2], key.shape[2], sink, lag, kept)
     if len(runs) == 1 and runs[0].packed == 0:
         return attend_run(query, key[:, :, : runs[0].end], value[:, :, : runs[0].end], scaling)
-    positions = select_kept(key.detach(), value.detach(), sink, lag, kept)
     packed = [gather_pairs(states, positions) for states in (key, value)]
     return AttendRuns.apply(query, key, value, *packed, runs, scaling)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three in the type of autocast, where it is on."""
+    device = query.device.type
+    if not torch.is_autocast_enabled(device):
+        return query, key, value
+    dtype = torch.get_autocast_dtype(device)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
 def lrsa_attention(
@@ -290,11 +303,8 @@ def lrsa_attention(
         return result
     check_call(attention_mask, dropout, kwargs)
     scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-    if torch.is_autocast_enabled(query.device.type):
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if dense or settings is None:
-        out = attend_run(query, key, value, scaling)
+        out = attend_run(*autocast(query, key, value), scaling)
     elif cached is not None:
         settings, sink = cached
         out = lrsa(query, key, value, sink, settings.lag, settings.kept, scaling)
