@@ -6,6 +6,8 @@ from conftest import CASES, GOLDEN, Golden, cases, cross_entropy, gradients
 from torch.autograd import gradcheck
 from transformers import (
     AutoModelForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaModel,
     T5Config,
@@ -13,7 +15,7 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from longreach_torch import Lrsa, enable_lrsa, save_selection
+from longreach_torch import Lrsa, enable_lrsa, lrsa_attention, save_selection
 from longreach_torch import attention as attention_module
 from longreach_torch.attention import AttendRuns, gather_pairs, lrsa, runs_of, select_kept
 
@@ -172,6 +174,14 @@ def test_autocast_gives_bfloat16_results_near_those_of_float32():
     assert all(torch.isfinite(g).all() and g.abs().sum() > 0 for g in gradients(model).values())
 
 
+@pytest.mark.parametrize("keep", [1.0, 0.25, None])
+def test_sinks_of_the_scores_are_refused_in_every_layer(keep):
+    layer = torch.nn.Module()
+    layer.lrsa = keep and Lrsa(4, 16, keep)
+    with pytest.raises(ValueError, match="s_aux"):
+        lrsa_attention(layer, *states(64), None, s_aux=torch.zeros(4))
+
+
 @pytest.mark.parametrize("name", ["llama-gqa", "gemma3"])
 def test_padding_on_the_right_changes_nothing(name):
     golden = Golden(name)
@@ -220,6 +230,10 @@ def test_refusals():
     both = T5ForConditionalGeneration(T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1))
     with pytest.raises(ValueError, match="encoder and a decoder"):
         enable_lrsa(both)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "vocab_size": 9}
+    sinks = GptOssForCausalLM(GptOssConfig(**small, num_local_experts=2, num_experts_per_tok=1))
+    with pytest.raises(ValueError, match="sdpa"):
+        enable_lrsa(sinks)
     with pytest.raises(TypeError, match="no PreTrainedModel"):
         enable_lrsa(torch.nn.Linear(2, 2))
     for wrong in ({"keep": 0.0}, {"keep": 1.5}, {"lag": 0}, {"sink": -1}, {"lag": 4, "keep": 0.2}):

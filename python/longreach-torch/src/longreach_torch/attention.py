@@ -292,6 +292,11 @@ def lrsa_attention(
     """
     if not hasattr(module, "lrsa"):
         raise ValueError('attn_implementation="lrsa" needs settings: call enable_lrsa(model, ...).')
+    for name in UNSUPPORTED:
+        if kwargs.get(name) is not None:
+            raise ValueError(
+                f"LRSA does not support the argument {name} of this model's attention."
+            )
     settings = cast("Lrsa | None", module.lrsa)
     cached: tuple[Lrsa, int] | None = getattr(key, "lrsa_cached", None)
     rows, keys = query.shape[2], key.shape[2]
@@ -301,7 +306,7 @@ def lrsa_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    check_call(attention_mask, dropout, kwargs)
+    check_call(attention_mask, dropout)
     scaling = query.shape[3] ** -0.5 if scaling is None else scaling
     if dense or settings is None:
         out = attend_run(*autocast(query, key, value), scaling)
@@ -317,17 +322,12 @@ def lrsa_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-def check_call(attention_mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> None:
+def check_call(attention_mask: Tensor | None, dropout: float) -> None:
     """Refuses what LRSA does not compute."""
     if attention_mask is not None:
         raise ValueError("LRSA takes no attention mask of its own: pass a 2D padding mask or none.")
     if dropout > 0.0:
         raise ValueError("LRSA has no attention dropout: set config.attention_dropout to 0.")
-    for name in UNSUPPORTED:
-        if kwargs.get(name) is not None:
-            raise ValueError(
-                f"LRSA does not support the argument {name} of this model's attention."
-            )
 
 
 def lrsa_mask(

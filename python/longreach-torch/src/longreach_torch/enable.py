@@ -139,5 +139,7 @@ def check_model(model: Any, config: Any) -> None:
         raise ValueError(f"{name} has an encoder and a decoder: LRSA is for decoders alone.")
     if not model._can_set_attn_implementation():
         raise ValueError(f"{name} does not attend through transformers' AttentionInterface.")
+    if not model._supports_sdpa:
+        raise ValueError(f"{name} cannot attend through PyTorch's attention (sdpa), as LRSA does.")
     if getattr(config, "attn_logit_softcapping", None):
         raise ValueError(f"{name} caps its attention scores (attn_logit_softcapping): LRSA cannot.")
