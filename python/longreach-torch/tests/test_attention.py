@@ -209,7 +209,11 @@ def test_dense_equals_the_model_and_disabling_restores_it(name):
             assert model.config._attn_implementation == "lrsa"
             changed = model(ids).logits
             with handle.dense():
+                with handle.dense():
+                    handle.keep = 0.5
                 dense = model(ids).logits
+            handle.keep = 0.25
+            assert torch.equal(model(ids).logits, changed)
             handle.keep = 1.0
             whole = model(ids).logits
         handle.disable()

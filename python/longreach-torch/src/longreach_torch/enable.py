@@ -42,6 +42,7 @@ class LrsaHandle:
         self._previous = self.config._attn_implementation
         self.config._attn_implementation = NAME
         self.settings = settings
+        self._depth = 0  # of contexts of `dense`
         self._set(settings)
 
     def _set(self, settings: Lrsa | None) -> None:
@@ -56,16 +57,20 @@ class LrsaHandle:
     @keep.setter
     def keep(self, keep: float) -> None:
         self.settings = Lrsa(self.settings.sink, self.settings.lag, keep)
-        self._set(self.settings)
+        if self._depth == 0:
+            self._set(self.settings)
 
     @contextmanager
     def dense(self) -> Iterator[None]:
-        """The model attends densely within this context."""
+        """The model attends densely within this context. A ratio assigned in it holds after it."""
+        self._depth += 1
         self._set(None)
         try:
             yield
         finally:
-            self._set(self.settings)
+            self._depth -= 1
+            if self._depth == 0:
+                self._set(self.settings)
 
     def new_cache(self) -> LrsaCache:
         """An empty cache with these settings, for `generate(past_key_values=...)`."""
