@@ -260,6 +260,9 @@ def test_refusals():
         packed = torch.arange(ids.shape[1]).expand_as(ids) % 50
         with pytest.raises(ValueError, match="packed"):
             model(ids, position_ids=packed, use_cache=False)
+        for given in ({"use_cache": True}, {"attention_mask": ones}):
+            with pytest.raises(ValueError, match="packed"):
+                model(ids, position_ids=packed, **given)
         model(ids, position_ids=torch.arange(ids.shape[1])[None], use_cache=False)
         square = torch.zeros(2, 1, ids.shape[1], ids.shape[1])
         with pytest.raises(ValueError, match="attention mask"):

@@ -297,6 +297,7 @@ def lrsa_attention(
             raise ValueError(
                 f"LRSA does not support the argument {name} of this model's attention."
             )
+    check_positions(kwargs.get("position_ids"), query.shape[2], key.shape[2])
     settings = cast("Lrsa | None", module.lrsa)
     cached: tuple[Lrsa, int] | None = getattr(key, "lrsa_cached", None)
     rows, keys = query.shape[2], key.shape[2]
@@ -320,6 +321,19 @@ def lrsa_attention(
             "This cache keeps every pair: generate with past_key_values=handle.new_cache()."
         )
     return out.transpose(1, 2).contiguous(), None
+
+
+def check_positions(positions: Tensor | None, rows: int, keys: int) -> None:
+    """Refuses a whole text whose `position_ids` `[B, n]` begin again. Layers share one check."""
+    if positions is None or positions.dim() != 2 or hasattr(positions, "lrsa_checked"):
+        return
+    if rows == keys > 1:
+        if bool((positions[:, 1:] < positions[:, :-1]).any()):
+            raise ValueError(
+                "LRSA cannot attend to packed sequences, whose position_ids fall: give each "
+                "sequence a row of its own."
+            )
+        positions.lrsa_checked = True  # type: ignore[attr-defined]
 
 
 def check_call(attention_mask: Tensor | None, dropout: float) -> None:
