@@ -125,14 +125,15 @@ def test_under_autocast_the_cache_selects_what_the_attention_selects(monkeypatch
     assert all(torch.equal(*pair) for pair in pairs)
 
 
-def test_the_cache_decides_what_its_chunks_see():
+@pytest.mark.parametrize("keep", [0.25, 1.0])
+def test_the_cache_decides_what_its_chunks_see(keep):
     golden = Golden("llama-gqa")
     model = golden.model(torch.float64)
     cache = LrsaCache(model.config, 3, 10, 0.4)
     with torch.no_grad():
         with enable_lrsa(model, 3, 10, 0.4):
             whole = model(golden.ids).logits
-        with enable_lrsa(model, 4, 16, 0.25):
+        with enable_lrsa(model, 4, 16, keep):
             parts = [model(p, past_key_values=cache).logits for p in golden.ids.split(50, dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
 

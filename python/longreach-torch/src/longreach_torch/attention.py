@@ -301,6 +301,8 @@ def lrsa_attention(
     settings = cast("Lrsa | None", module.lrsa)
     cached: tuple[Lrsa, int] | None = getattr(key, "lrsa_cached", None)
     rows, keys = query.shape[2], key.shape[2]
+    if cached is not None and settings is not None:
+        settings = cached[0]
     dense = settings is None or settings.kept == settings.lag
     if dense and (attention_mask is not None or rows in (1, keys)):
         result: tuple[Tensor, None] = sdpa_attention_forward(
@@ -312,8 +314,7 @@ def lrsa_attention(
     if dense or settings is None:
         out = attend_run(*autocast(query, key, value), scaling)
     elif cached is not None:
-        settings, sink = cached
-        out = lrsa(query, key, value, sink, settings.lag, settings.kept, scaling)
+        out = lrsa(query, key, value, cached[1], settings.lag, settings.kept, scaling)
     elif rows == keys:
         out = lrsa(query, key, value, settings.sink, settings.lag, settings.kept, scaling)
     else:
