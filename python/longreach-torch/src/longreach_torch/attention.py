@@ -331,8 +331,8 @@ def check_positions(positions: Tensor | None, rows: int, keys: int) -> None:
     if rows == keys > 1:
         if bool((positions[:, 1:] < positions[:, :-1]).any()):
             raise ValueError(
-                "LRSA cannot attend to packed sequences, whose position_ids fall: give each "
-                "sequence a row of its own."
+                "LRSA cannot attend to packed sequences, nor generate from padded ones, whose "
+                "position_ids fall: give each sequence a row of its own, and prompts equal lengths."
             )
         positions.lrsa_checked = True  # type: ignore[attr-defined]
 
