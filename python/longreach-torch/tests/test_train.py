@@ -12,8 +12,16 @@ import pytest
 from conftest import GOLDEN
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from longreach_torch import KeepSchedule, from_longreach, read_record, save_longreach
+from longreach_torch import (
+    KeepCallback,
+    KeepSchedule,
+    enable_lrsa,
+    from_longreach,
+    read_record,
+    save_longreach,
+)
 from longreach_torch.files import fingerprint
 
 HERE = pathlib.Path(__file__).parent
@@ -229,3 +237,8 @@ def test_keep_ratios_anneal_as_in_the_engine():
     for wrong in ("", "0", "0.5..", "..0.5", "1.5", "a..b", "nan"):
         with pytest.raises(ValueError, match="no keep ratio"):
             KeepSchedule(wrong, total=1)
+    with enable_lrsa(AutoModelForCausalLM.from_pretrained(MODEL), lag=16) as handle:
+        KeepCallback(handle, KeepSchedule("1..0.0625,0.25", total=5))
+        for small in ("1,0.05", "1..0.05", "0.05..1"):
+            with pytest.raises(ValueError, match="keep no pair"):
+                KeepCallback(handle, KeepSchedule(small, total=5))

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from .enable import LrsaHandle
+from .settings import Lrsa
 
 WORD = (1 << 64) - 1
 
@@ -88,7 +89,9 @@ class KeepCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, handle: LrsaHandle, schedule: KeepSchedule) -> None:
-        """Keeps both."""
+        """Keeps both, and refuses ratios that are too small for the lag."""
+        for keep in (end for ends in schedule.ratios for end in ends):
+            Lrsa(handle.settings.sink, handle.settings.lag, keep)
         self.handle = handle
         self.schedule = schedule
 
