@@ -26,6 +26,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -65,6 +66,7 @@ def arguments() -> argparse.Namespace:
     add("--steps", type=int, required=True)
     add("--batch-size", type=int, default=1, help="examples of a batch, on each device")
     add("--accumulate", type=int, default=1, help="batches of a step, on each device")
+    add("--save-every", type=int, default=200, help="steps between saves; 0 saves at the end only")
     add("--max-length", type=int, help="longer examples lose their end")
     add("--lr", type=float, default=2e-4)
     add("--schedule", choices=("constant", "cosine", "linear"), default="cosine")
@@ -140,6 +142,31 @@ class LrsaTrainer(Trainer):  # type: ignore[misc]
                 with self.metrics.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(line) + "\n")
         return loss
+
+    def save(self) -> None:
+        """Saves the adapter. Its files replace older ones when all of them are written."""
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+        state_dict = get_model_state_dict(self.model, options=whole)  # gathers what FSDP shards
+        if self.is_world_process_zero():
+            partial = Path(self.args.output_dir) / "partial"
+            save_longreach(self.model, partial, self.handle, state_dict)
+            for file in partial.iterdir():
+                file.replace(partial.parent / file.name)
+            partial.rmdir()
+        self.accelerator.wait_for_everyone()  # the end of one process would end the one that saves
+
+
+class SaveCallback(TrainerCallback):  # type: ignore[misc]
+    """Saves the adapter every few steps, but the last."""
+
+    def __init__(self, trainer: LrsaTrainer, every: int) -> None:
+        """Takes the trainer and the number of steps."""
+        self.trainer, self.every = trainer, every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Saves with the ratio that `KeepCallback` set before."""
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.trainer.save()
 
 
 def load(args: argparse.Namespace) -> tuple[Any, LrsaHandle]:
@@ -232,12 +259,10 @@ def main() -> None:
         weight=args.distill,
         teacher=args.teacher,
     )
+    if args.save_every > 0:
+        trainer.add_callback(SaveCallback(trainer, args.save_every))
     trainer.train()
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    state_dict = get_model_state_dict(model, options=whole)  # gathers what FSDP shards
-    if trainer.is_world_process_zero():
-        save_longreach(model, args.out, handle, state_dict)
-    trainer.accelerator.wait_for_everyone()  # the end of one process would end the one that saves
+    trainer.save()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import runpy
 import socket
 import subprocess
 import sys
@@ -109,7 +110,19 @@ def one_process(data, tmp_path_factory):
         pytest.param(accelerate, "plain", ["--batch-size", 2], marks=slow),
         (torchrun, "distilled", [*DISTILLED, "--accumulate", 2]),
         pytest.param(fsdp, "plain", ["--fsdp", "--batch-size", 2], marks=slow),
-        (fsdp, "distilled", ["--fsdp", *DISTILLED, "--accumulate", 2, "--gradient-checkpointing"]),
+        (
+            fsdp,
+            "distilled",
+            [
+                "--fsdp",
+                *DISTILLED,
+                "--accumulate",
+                2,
+                "--gradient-checkpointing",
+                "--save-every",
+                3,
+            ],
+        ),
     ],
 )
 def test_two_processes_equal_one_with_twice_the_batch(
@@ -124,6 +137,33 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert ours.keys() == theirs.keys()
     assert all((ours[tensor] - theirs[tensor]).abs().max() < 2e-5 for tensor in ours)
     assert read_record(tmp_path) == read_record(one_process[name])
+
+
+def run_here(monkeypatch, data, out, *flags):
+    """Runs the script in this process."""
+    common = ["--model", MODEL, "--data", data, "--out", out, "--device", "cpu", *SMALL]
+    monkeypatch.setattr(sys, "argv", [str(part) for part in (SCRIPT, *common, *flags)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_a_run_saves_on_its_way(data, tmp_path, monkeypatch):
+    saved = []
+
+    def watch(model, folder, *rest):
+        save_longreach(model, folder, *rest)
+        step = len(losses(tmp_path))
+        saved.append((step, read_record(folder), load_file(folder / "adapter_model.safetensors")))
+
+    monkeypatch.setattr("longreach_torch.save_longreach", watch)
+    run_here(monkeypatch, data, tmp_path, "--save-every", 2, "--keep", "0.5,1,1,1")
+    (first, record, early), (last, again, late) = saved
+    assert (first, last) == (2, 4)
+    assert record == again == read_record(tmp_path)
+    assert record["keep"] == 0.5
+    assert any((early[name] != late[name]).any() for name in late)
+    kept = load_file(tmp_path / "adapter_model.safetensors")
+    assert all((kept[name] == late[name]).all() for name in late)
+    assert not (tmp_path / "partial").exists()
 
 
 @slow
