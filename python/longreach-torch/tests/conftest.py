@@ -147,8 +147,9 @@ def engine():
 
     def run(*arguments):
         done = subprocess.run(
-            [path, *map(str, arguments), "--json"], capture_output=True, text=True, check=False
-        )
+            [path, *map(str, arguments), "--json"],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -5,7 +5,6 @@ import os
 import pathlib
 import random
 import runpy
-import socket
 import subprocess
 import sys
 
@@ -28,6 +27,7 @@ from longreach_torch.files import fingerprint
 HERE = pathlib.Path(__file__).parent
 SCRIPT = HERE.parent / "examples" / "train.py"
 MODEL = GOLDEN / "llama-gqa"
+NETWORK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 LRSA = ["--sink", 4, "--lag", 16]
 slow = pytest.mark.slow
 
@@ -50,34 +50,28 @@ def losses(folder):
     return [line["loss"] for line in lines]
 
 
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def train(data, out, *flags, launcher=(), model=MODEL):
     """Losses of a run of the script. A launcher replaces the plain call of Python."""
     common = ["--model", model, "--data", data, "--out", out, "--device", "cpu"]
     command = [sys.executable, *launcher, SCRIPT, *common, *flags]
     done = subprocess.run(
         [str(part) for part in command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **NETWORK},
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return losses(out)
 
 
 def torchrun():
-    return ["-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", port()]
+    return ["-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone"]
 
 
 def accelerate():
     return [
         *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2),
         *("--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("--main_process_port", port()),
+        *("--rdzv_backend", "c10d", "--main_process_ip", "localhost", "--main_process_port", 0),
     ]
 
 
