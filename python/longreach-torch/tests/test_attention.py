@@ -6,6 +6,8 @@ from conftest import CASES, GOLDEN, Golden, cases, cross_entropy, gradients
 from torch.autograd import gradcheck
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GptOssConfig,
     GptOssForCausalLM,
     LlamaConfig,
@@ -231,6 +233,9 @@ def test_refusals():
     window = AutoModelForCausalLM.from_pretrained(GOLDEN / "mistral-window")
     with pytest.raises(ValueError, match="no layer with full attention"):
         enable_lrsa(window)
+    other = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))
+    with pytest.raises(ValueError, match="no attention layers that LRSA recognises"):
+        enable_lrsa(other)
     both = T5ForConditionalGeneration(T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1))
     with pytest.raises(ValueError, match="encoder and a decoder"):
         enable_lrsa(both)

@@ -32,6 +32,11 @@ class LrsaHandle:
         is_full = full_attention_layers(self.config)
         layers = [m for m in inner.modules() if is_attention(m) and m.config is self.config]
         self._layers = {m: is_full[int(m.layer_idx)] for m in layers}
+        if not layers:
+            raise ValueError(
+                f"{type(inner).__name__} has no attention layers that LRSA recognises: they need "
+                "num_key_value_groups and layer_idx, as those of Llama have."
+            )
         if not any(self._layers.values()):
             raise ValueError(
                 f"{type(inner).__name__} has no layer with full attention, and LRSA replaces no "
