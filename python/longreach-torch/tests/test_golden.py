@@ -14,9 +14,10 @@ from conftest import (
     gradients,
     wide_norms,
 )
+from peft import LoraConfig, get_peft_model
 
 from longreach_torch import attention as attention_module
-from longreach_torch import distillation_loss, teacher_logits
+from longreach_torch import distillation_loss, enable_lrsa, teacher_logits
 
 # Golden tensors are stored in float32, which bounds what a float64 run can show.
 F64 = {"logits": 1e-6, "loss": 1e-6, "grad": 1e-6, "losses": 1e-6}
@@ -109,6 +110,22 @@ def test_ten_losses(name, adapter):
                 losses.append(loss.item())
         error = (torch.tensor(losses) - golden.tensors[f"{prefix}.losses"]).abs().max()
         assert error < F64["losses"], (mode, error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"init_lora_weights": "pissa"},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["lm_head"]},
+    ],
+)
+def test_a_base_that_the_adapter_changes_is_no_teacher(changes):
+    golden = Golden("llama-gqa")
+    adapter = LoraConfig(target_modules=["q_proj"], r=2, **changes)
+    model = get_peft_model(golden.model(torch.float32), adapter)
+    with enable_lrsa(model) as handle, pytest.raises(ValueError, match=next(iter(changes))):
+        teacher_logits(model, handle, input_ids=golden.ids)
 
 
 @pytest.mark.parametrize("teacher", ["base", "self"])

@@ -104,7 +104,16 @@ def adapter_of(model: Any) -> Any:
 
 
 def check_teacher(model: Any) -> None:
-    """Refuses a base model in which the adapter replaces whole modules."""
+    """Refuses an adapter that changes the base model even when it is off."""
     for config in model.peft_config.values():
         if getattr(config, "modules_to_save", None):
             raise ValueError('teacher="base" is the untouched model: modules_to_save replaces it.')
+        if getattr(config, "init_lora_weights", True) not in (True, False, "gaussian"):
+            raise ValueError(
+                'teacher="base" is the untouched model: '
+                f"init_lora_weights={config.init_lora_weights!r} changes its weights."
+            )
+        if getattr(config, "bias", "none") != "none":
+            raise ValueError(
+                f'teacher="base" is the untouched model: bias={config.bias!r} trains its biases.'
+            )
