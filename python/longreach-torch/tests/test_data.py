@@ -165,7 +165,10 @@ def test_lines_become_the_tokens_and_labels_of_the_engine(name, lines, engine, t
 
 
 def test_refused_lines_are_named(tmp_path):
-    folder = model_folder(tmp_path / "model", CHATML)
+    refusal = (
+        "{% if messages[1].role == 'user' %}{{ raise_exception('no second user') }}{% endif %}"
+    )
+    folder = model_folder(tmp_path / "model", refusal + CHATML)
     reader = Reader(PreTrainedTokenizerFast.from_pretrained(folder), max_length=8)
     file = tmp_path / "data.jsonl"
     user = {"role": "user", "content": "a"}
@@ -175,6 +178,15 @@ def test_refused_lines_are_named(tmp_path):
         ({"messages": [user], "tools": [{"name": "f"}]}, 'has "tools"'),
         ({"prompt": "a", "completion": "b", "system": "c"}, 'has "system"'),
         ({"input_ids": [1, 2], "labels": [1]}, "2 entries"),
+        ({"input_ids": [1, 2.5], "labels": [1, 2]}, '"input_ids" is no list'),
+        ({"input_ids": [1, 2], "labels": [1, [2]]}, '"labels" is no list'),
+        ({"text": ["a", "b"]}, "is no text"),
+        ({"prompt": 3, "completion": "b"}, "is no text"),
+        ({"prompt": "a", "completion": ["b"]}, "line 2"),
+        ({"messages": []}, "line 2"),
+        ({"messages": ["a"]}, "line 2"),
+        (["a"], "line 2"),
+        ({"messages": [user, user, {"role": "assistant", "content": "a"}]}, "no second user"),
         ({"conversations": [{"from": "nobody", "value": "a"}]}, "nobody"),
     ]:
         file.write_text('{"text": "a b"}\n' + json.dumps(line))

@@ -31,6 +31,8 @@ SPEAKERS = {
     "tool": ("tool", "observation", "function_response"),
 }
 ROLES = {speaker: role for role, speakers in SPEAKERS.items() for speaker in speakers}
+BAD_LINE = (ValueError, TypeError, LookupError, AttributeError, jinja2.TemplateError)
+"""What a line raises whose fields have the wrong types or that the chat template refuses."""
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -74,7 +76,7 @@ class Reader:
                 continue
             try:
                 example = self.example(json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
+            except BAD_LINE as error:
                 raise ValueError(f"{file}, line {number}: {error}") from error
             example = {key: values[: self.max_length] for key, values in example.items()}
             if any(label != IGNORED for label in example["labels"][1:]):
@@ -111,6 +113,8 @@ class Reader:
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text without tokens around it."""
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} is no text: give a string")
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
@@ -230,9 +234,9 @@ def nothing_beside(line: dict[str, Any], *keys: str) -> None:
 
 def tokens(line: dict[str, Any]) -> Example:
     """A line of token ids. Without labels, every token counts that no mask leaves out."""
-    ids = list(line["input_ids"])
+    ids = integers(line, "input_ids")
     if "labels" in line:
-        labels = list(line["labels"])
+        labels = integers(line, "labels")
         if len(labels) != len(ids):
             raise ValueError(f'"input_ids" has {len(ids)} entries and "labels" {len(labels)}')
         return {"input_ids": ids, "labels": labels}
@@ -241,6 +245,14 @@ def tokens(line: dict[str, Any]) -> Example:
         mask = line.get(key, [1] * len(ids))
         labels = [label if on else IGNORED for label, on in zip(labels, mask, strict=True)]
     return {"input_ids": ids, "labels": labels}
+
+
+def integers(line: dict[str, Any], key: str) -> list[int]:
+    """A field that must be a list of whole numbers."""
+    values = line[key]
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError(f'"{key}" is no list of whole numbers')
+    return list(values)
 
 
 def turn(message: dict[str, Any]) -> Message:
