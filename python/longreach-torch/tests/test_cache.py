@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import CASES, GOLDEN, Golden, cases, enable, forward, wide_norms
-from transformers import AutoModelForCausalLM
+from conftest import CASES, Golden, cases, enable, forward, wide_norms
 
 from longreach_torch import Lrsa, LrsaCache, enable_lrsa
 from longreach_torch import attention as attention_module
@@ -157,15 +156,14 @@ def test_dense_steps_see_all_that_a_cache_holds():
 
 
 def test_beams_move_with_the_cache_and_cropping_is_refused():
-    model = AutoModelForCausalLM.from_pretrained(GOLDEN / "llama-gqa")
     golden = Golden("llama-gqa")
+    model = golden.model(torch.float64)
+    beams = {"max_new_tokens": 30, "num_beams": 3, "do_sample": False, "pad_token_id": 0}
     with enable_lrsa(model, 4, 16, 0.25) as handle:
         cache = handle.new_cache()
-        out = model.generate(
-            golden.prompt, max_new_tokens=30, num_beams=3, do_sample=False,
-            past_key_values=cache, pad_token_id=0,
-        )  # fmt: skip
+        out = model.generate(golden.prompt, past_key_values=cache, **beams)
         assert out.shape[1] > golden.prompt.shape[1]
+        assert torch.equal(out, model.generate(golden.prompt, use_cache=False, **beams))
         with pytest.raises(NotImplementedError, match="cropped"):
             cache.crop(-1)
         cache.reset()
