@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
 
 
 class LrsaTrainer(Trainer):  # type: ignore[misc]
-    """A `Trainer` that distils, and remembers the exact loss of each step."""
+    """A `Trainer` that distils, and logs the exact loss of each step."""
 
     def __init__(
         self, *args: Any, handle: LrsaHandle, weight: float, teacher: Any, **kwargs: Any
