@@ -217,7 +217,7 @@ def training_arguments(args: argparse.Namespace, model: Any) -> TrainingArgument
         config = {"version": 2, "transformer_layer_cls_to_wrap": [layer]}
         os.environ["FSDP_VERSION"] = "2"  # transformers 4 passes no version on
         fsdp = {"fsdp": "full_shard auto_wrap", "fsdp_config": config}
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=args.out,
         max_steps=args.steps,
         per_device_train_batch_size=args.batch_size,
@@ -240,6 +240,12 @@ def training_arguments(args: argparse.Namespace, model: Any) -> TrainingArgument
         ddp_find_unused_parameters=False,
         **fsdp,
     )
+    if made.n_gpu > 1:
+        raise SystemExit(
+            f"One process would share {made.n_gpu} GPUs (DataParallel), which LRSA does not support: "
+            "launch with torchrun, or choose one with CUDA_VISIBLE_DEVICES=0."
+        )
+    return made
 
 
 def main() -> None:

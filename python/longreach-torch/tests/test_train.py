@@ -12,7 +12,7 @@ import pytest
 from conftest import GOLDEN
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 from longreach_torch import (
     KeepCallback,
@@ -158,6 +158,12 @@ def test_a_run_saves_on_its_way(data, tmp_path, monkeypatch):
     kept = load_file(tmp_path / "adapter_model.safetensors")
     assert all((kept[name] == late[name]).all() for name in late)
     assert not (tmp_path / "partial").exists()
+
+
+def test_one_process_takes_one_gpu(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(SystemExit, match="torchrun"):
+        run_here(monkeypatch, data, tmp_path)
 
 
 @slow
