@@ -237,6 +237,8 @@ def test_files_are_those_of_the_engine(started, tmp_path):
 def test_a_whole_model_and_dense_attention_are_read(tmp_path):
     model, handle = from_longreach_of(tmp_path, {"attention": "dense"})
     assert handle.keep == 1.0
+    save_longreach(model, tmp_path / "saved", handle)
+    assert read_record(tmp_path / "saved") == {"attention": "dense"}
     handle.keep = 0.5
     save_longreach(model, tmp_path / "saved", handle)
     _, again = from_longreach(tmp_path / "saved")

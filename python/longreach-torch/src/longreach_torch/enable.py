@@ -22,6 +22,7 @@ class LrsaHandle:
 
     Attributes:
         settings (`Lrsa`): S, L and r.
+        was_dense (`bool`): Whether the model was recorded with dense attention.
     """
 
     def __init__(self, model: torch.nn.Module, settings: Lrsa) -> None:
@@ -47,6 +48,7 @@ class LrsaHandle:
         self._previous = self.config._attn_implementation
         self.config._attn_implementation = NAME
         self.settings = settings
+        self.was_dense = False
         self._depth = 0  # of contexts of `dense`
         self._set(settings)
 

@@ -42,7 +42,8 @@ def from_longreach(
 ) -> tuple[Any, LrsaHandle]:
     """Loads what Longreach trained, with the attention that it was trained with.
 
-    A record of dense attention gives LRSA with `keep=1`, which is the same.
+    A record of dense attention gives LRSA with `keep=1`, which is the same, and is saved as dense
+    attention while that ratio stays.
 
     Args:
         folder (`str` or `os.PathLike`): An adapter with its `longreach.json`, or a whole model.
@@ -55,13 +56,14 @@ def from_longreach(
         The model, a `PeftModel` if the folder holds an adapter, and its [`LrsaHandle`].
     """
     record = read_record(folder)
+    is_dense = record["attention"] == "dense"
     settings = {name: record[name] for name in ("sink", "lag", "keep") if name in record}
-    if record["attention"] == "dense":
+    if is_dense:
         settings = {"keep": 1.0}
     config = Path(folder) / "adapter_config.json"
     if not config.is_file():
         model = AutoModelForCausalLM.from_pretrained(folder, **kwargs)
-        return model, enable_lrsa(model, **settings)
+        return model, enabled(model, settings, is_dense)
     if base is None:
         named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
         base = record.get("base", {}).get("model") or named
@@ -72,7 +74,14 @@ def from_longreach(
         )
     model = AutoModelForCausalLM.from_pretrained(base, **kwargs)
     model = PeftModel.from_pretrained(model, os.fspath(folder), is_trainable=is_trainable)
-    return model, enable_lrsa(model, **settings)
+    return model, enabled(model, settings, is_dense)
+
+
+def enabled(model: Any, settings: dict[str, Any], is_dense: bool) -> LrsaHandle:
+    """LRSA in the model, with the mark of a record of dense attention."""
+    handle = enable_lrsa(model, **settings)
+    handle.was_dense = is_dense
+    return handle
 
 
 def save_longreach(
@@ -110,6 +119,8 @@ def write_record(model: Any, folder: str | os.PathLike[str], handle: LrsaHandle)
         "lag": settings.lag,
         "keep": settings.keep,
     }
+    if handle.was_dense and settings.keep == 1.0:
+        record = {"attention": "dense"}
     if isinstance(model, PeftModel):
         name = model.get_base_model().name_or_path
         if (digest := fingerprint(name)) is not None:
