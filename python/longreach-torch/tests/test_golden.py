@@ -112,6 +112,16 @@ def test_ten_losses(name, adapter):
         assert error < F64["losses"], (mode, error)
 
 
+def test_the_teacher_leaves_every_module_in_its_mode():
+    golden = Golden("llama-gqa")
+    model = golden.model(torch.float32, adapter=True).train()
+    model.get_base_model().lm_head.eval()
+    modes = [module.training for module in model.modules()]
+    with enable_lrsa(model) as handle:
+        teacher_logits(model, handle, input_ids=golden.ids)
+    assert [module.training for module in model.modules()] == modes
+
+
 @pytest.mark.parametrize(
     "changes",
     [

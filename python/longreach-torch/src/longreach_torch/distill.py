@@ -83,14 +83,17 @@ def teacher_logits(
         teacher (`"base"` or `"self"`): The model with its adapter off, or as it is.
         inputs (`Any`): Inputs of the model, without labels.
     """
-    was_training = model.training
+    training = {module: module.training for module in model.modules()}
     with ExitStack() as stack:
         stack.enter_context(handle.dense())
         if teacher == "base":
             stack.enter_context(adapter_of(model).disable_adapter())
         model.eval()
-        stack.callback(model.train, was_training)
-        logits: Tensor = model(**inputs, use_cache=False).logits
+        try:
+            logits: Tensor = model(**inputs, use_cache=False).logits
+        finally:
+            for module, was_training in training.items():
+                module.training = was_training
     return logits
 
 
