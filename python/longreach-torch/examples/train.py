@@ -242,8 +242,8 @@ def training_arguments(args: argparse.Namespace, model: Any) -> TrainingArgument
     )
     if made.n_gpu > 1:
         raise SystemExit(
-            f"One process would share {made.n_gpu} GPUs (DataParallel), which LRSA does not support: "
-            "launch with torchrun, or choose one with CUDA_VISIBLE_DEVICES=0."
+            f"DataParallel on {made.n_gpu} GPUs does not work with LRSA: launch with torchrun, or "
+            "choose one with CUDA_VISIBLE_DEVICES=0."
         )
     return made
 
