@@ -1,5 +1,7 @@
 """The attention against a plain formula, its gradients, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from conftest import CASES, GOLDEN, Golden, cases, cross_entropy, gradients
@@ -16,7 +18,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from longreach_torch import Lrsa, enable_lrsa, lrsa_attention, save_selection
+from longreach_torch import Lrsa, disable_lrsa, enable_lrsa, lrsa_attention, save_selection
 from longreach_torch import attention as attention_module
 from longreach_torch.attention import AttendRuns, gather_pairs, lrsa, runs_of, select_kept
 
@@ -224,6 +226,26 @@ def test_dense_equals_the_model_and_disabling_restores_it(name):
     assert torch.equal(after, before)
     assert model.config._attn_implementation == implementation
     assert [set(vars(m)) for m in model.modules()] == attributes
+
+
+def test_a_copy_is_disabled_without_a_handle():
+    golden = Golden("llama-gqa")
+    model = golden.model(torch.float32)
+    before = model(golden.ids).logits
+    with enable_lrsa(model, 4, 16, 0.25) as handle:
+        changed = model(golden.ids).logits
+        other = copy.deepcopy(model)
+        disable_lrsa(other)
+        disable_lrsa(other)
+        assert torch.equal(other(golden.ids).logits, before)
+        assert torch.equal(model(golden.ids).logits, changed)
+        enable_lrsa(other).disable()
+        twin = type(model)(model.config)
+        with pytest.raises(ValueError, match="shares this configuration"):
+            enable_lrsa(twin)
+        disable_lrsa(model)
+        handle.disable()
+        assert torch.equal(model(golden.ids).logits, before)
 
 
 def test_refusals():

@@ -4,7 +4,7 @@ from .attention import lrsa_attention, lrsa_mask, save_selection
 from .cache import LrsaCache
 from .data import Reader, collate
 from .distill import Losses, distillation_loss, positions_of, teacher_logits
-from .enable import LrsaHandle, enable_lrsa
+from .enable import LrsaHandle, disable_lrsa, enable_lrsa
 from .files import from_longreach, read_record, save_longreach, write_record
 from .keep import KeepCallback, KeepSchedule
 from .settings import Lrsa
@@ -18,6 +18,7 @@ __all__ = [
     "LrsaHandle",
     "Reader",
     "collate",
+    "disable_lrsa",
     "distillation_loss",
     "enable_lrsa",
     "from_longreach",

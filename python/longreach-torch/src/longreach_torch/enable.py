@@ -45,7 +45,13 @@ class LrsaHandle:
             )
         if any(hasattr(m, "lrsa") for m in layers):
             raise ValueError("The model already has LRSA: disable it first, or change handle.keep.")
-        self._previous = self.config._attn_implementation
+        if self.config._attn_implementation == NAME:
+            raise ValueError(
+                "Another model with LRSA shares this configuration: load each model by itself, or "
+                "give this one a copy of the configuration."
+            )
+        self._model = inner
+        inner.lrsa_before = (self.config, self.config._attn_implementation)
         self.config._attn_implementation = NAME
         self.settings = settings
         self.was_dense = False
@@ -85,10 +91,8 @@ class LrsaHandle:
 
     def disable(self) -> None:
         """Gives the model its own attention back. A second call does nothing."""
-        for module in self._layers:
-            del module.lrsa
         if self._layers:
-            self.config._attn_implementation = self._previous
+            disable_lrsa(self._model)
         self._layers = {}
 
     def __enter__(self) -> LrsaHandle:
@@ -129,6 +133,21 @@ def enable_lrsa(
     ```
     """
     return LrsaHandle(model, Lrsa(sink, lag, keep))
+
+
+def disable_lrsa(model: torch.nn.Module) -> None:
+    """Gives a model its own attention back, also without a handle, as in a copy of a model.
+
+    Without LRSA in the model it does nothing.
+
+    Args:
+        model (`PreTrainedModel` or a wrapper of one): A model, after [`enable_lrsa`].
+    """
+    for module in model.modules():
+        vars(module).pop("lrsa", None)
+        if before := vars(module).pop("lrsa_before", None):
+            config, implementation = before
+            config._attn_implementation = implementation
 
 
 def pretrained(model: torch.nn.Module) -> Any:

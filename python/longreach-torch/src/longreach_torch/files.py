@@ -57,7 +57,9 @@ def from_longreach(
     """
     record = read_record(folder)
     is_dense = record["attention"] == "dense"
-    settings: dict[str, Any] = {name: record[name] for name in ("sink", "lag", "keep") if name in record}
+    settings: dict[str, Any] = {
+        name: record[name] for name in ("sink", "lag", "keep") if name in record
+    }
     if is_dense:
         settings = {"keep": 1.0}
     config = Path(folder) / "adapter_config.json"
