@@ -246,11 +246,12 @@ def lrsa(
     Returns:
         `torch.Tensor` of shape `[B, H, m, d]`.
     """
-    positions = select_kept(key.detach(), value.detach(), sink, lag, kept)
-    query, key, value = autocast(query, key, value)
     runs = runs_of(query.shape[2], key.shape[2], sink, lag, kept)
     if len(runs) == 1 and runs[0].packed == 0:
-        return attend_run(query, key[:, :, : runs[0].end], value[:, :, : runs[0].end], scaling)
+        seen = (states[:, :, : runs[0].end] for states in (key, value))
+        return attend_run(*autocast(query, *seen), scaling)
+    positions = select_kept(key.detach(), value.detach(), sink, lag, kept)
+    query, key, value = autocast(query, key, value)
     packed = [gather_pairs(states, positions) for states in (key, value)]
     return AttendRuns.apply(query, key, value, *packed, runs, scaling)  # type: ignore[no-any-return, no-untyped-call]
 
