@@ -99,7 +99,7 @@ pub struct ActivationArgs {
     /// Activations in products with quantised weights; only the CPU rounds them, and training never
     /// does. `eval perplexity --activations q8` measures what rounding costs
     #[arg(long, value_enum, default_value = "f32")]
-    pub activations: Activations,
+    activations: Activations,
 }
 
 impl ComputeArgs {
@@ -108,16 +108,21 @@ impl ComputeArgs {
         self.activations.open(&self.device.device, model)
     }
 
-    /// How products take their activations.
-    pub fn activations(&self) -> Activations {
-        self.activations.activations
+    /// Whether products round their activations.
+    pub fn is_rounded(&self) -> bool {
+        self.activations.is_rounded()
     }
 }
 
 impl ActivationArgs {
+    /// Whether products round their activations.
+    pub fn is_rounded(&self) -> bool {
+        self.activations != Activations::F32
+    }
+
     /// Opens a device that computes so, for a model. Says so if nothing is rounded.
     pub fn open(&self, device: &str, model: &WeightSource) -> Result<Device> {
-        if self.activations != Activations::F32 && !model.has_quantised() {
+        if self.is_rounded() && !model.has_quantised() {
             note("note: --activations q8 rounds nothing, because no weight of this model is quantised");
         }
         self.open_any(device)

@@ -15,7 +15,7 @@ use crate::bench::{
     training_profile, training_row,
 };
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::gpu::{Activations, open_device};
+use crate::gpu::open_device;
 use crate::model::rope_config::RopeConfig;
 use crate::train::{Method, StepSettings};
 
@@ -165,13 +165,14 @@ fn check(args: &BenchArgs) -> Result<()> {
         || args.profile
         || args.method.is_some()
         || args.chunk.is_some();
-    if args.activations.activations != Activations::F32 && trains {
+    let is_rounded = args.activations.is_rounded();
+    if is_rounded && trains {
         return Err(Error::usage(
             "attention and training compute with f32 activations: leave out --activations, or what needs them",
         ));
     }
     let takes_model = !matches!(args.part, Part::Kernels);
-    if args.activations.activations != Activations::F32 && takes_model && args.model.is_none() {
+    if is_rounded && takes_model && args.model.is_none() {
         return Err(Error::usage(
             "--activations q8 is for quantised weights: give a GGUF file that has some as --model",
         ));
@@ -209,7 +210,7 @@ fn measure_attention(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -
     for attention in attentions(args)? {
         for &length in &args.lengths {
             bar.set_message(format!("attention over {length} tokens"));
-            report.runs.push(attention_row(args.activations.open_any(&args.device)?, attention, length, args.seconds)?);
+            report.runs.push(attention_row(open_device(&args.device)?, attention, length, args.seconds)?);
         }
     }
     Ok(())
@@ -223,7 +224,7 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
         (None, Some(ConfigName::SmolLm2)) => Subject::random(RandomModel::SmolLm2)?,
         (None, None) => Subject::bundled()?,
     };
-    if args.activations.activations != Activations::F32 {
+    if args.activations.is_rounded() {
         crate::ensure!(
             subject.source.has_quantised(),
             "--activations q8 rounds nothing, because no weight of {} is quantised: give a GGUF file that has some",
@@ -271,7 +272,7 @@ fn measure_model(args: &BenchArgs, report: &mut Report, bar: &ProgressBar) -> Re
 /// The kinds of training to look at.
 fn activities(args: &BenchArgs) -> Vec<Activity> {
     match args.method {
-        _ if args.activations.activations != Activations::F32 => vec![],
+        _ if args.activations.is_rounded() => vec![],
         None => vec![Activity::TrainLora, Activity::TrainFull],
         Some(Method::Lora) => vec![Activity::TrainLora],
         Some(Method::Full) => vec![Activity::TrainFull],
@@ -348,7 +349,7 @@ fn plan_length(
     }
     for activity in activities(args) {
         for &(attention, settings) in &plans {
-            add(memory_row(args.activations.open_any(&args.device)?, subject, activity, attention, length, settings)?);
+            add(memory_row(open_device(&args.device)?, subject, activity, attention, length, settings)?);
         }
     }
     Ok(())

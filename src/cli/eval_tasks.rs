@@ -15,7 +15,6 @@ use crate::eval::{
     RulerTask, Sample, Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, rounding_cost,
     ruler_samples,
 };
-use crate::gpu::Activations;
 
 /// Flags of the question tasks.
 #[derive(Args, Debug)]
@@ -184,7 +183,7 @@ impl PerplexityArgs {
             stride: self.stride.unwrap_or((self.length / 2).max(1)),
             max_windows: self.windows,
         };
-        let is_rounded = self.common.device.activations() != Activations::F32;
+        let is_rounded = self.common.device.is_rounded();
         let metrics = if is_rounded { &ROUNDING_METRICS[..] } else { &["perplexity", "loss"] };
         let mut report = self.common.report("perplexity", metrics, &opened);
         let mut watcher = Watcher::new(self.common.json, "windows")?;

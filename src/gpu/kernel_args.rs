@@ -11,14 +11,14 @@ pub struct KernelArgs<'a, T> {
     pub groups: [u32; 3],
     /// Values of the kernel's constants, in the order of its `constants`.
     pub constants: &'a [u32],
-    /// What the executor lends to the reference.
+    /// The executor's memory and settings.
     pub host: Host<'a, T>,
     pub(super) params: &'a [u8],
     pub(super) fields: &'static [Field],
     pub(super) args: Vec<Arg<'a, T>>,
 }
 
-/// What an executor lends to a reference.
+/// Memory and settings that an executor passes to references.
 #[derive(Clone, Copy)]
 pub struct Host<'a, T> {
     /// Memory for intermediate values.

@@ -9,7 +9,7 @@
 use crate::formats::blocks::{Blocks, RUN, Runs, by_format};
 use crate::gpu::Scratch;
 use crate::kernels::product::View;
-use crate::kernels::row_tasks::{LINE, RowTasks, WholeRows};
+use crate::kernels::row_tasks::{LINE, RowTasks, WholeRows, from_line};
 use crate::simd::{LANES, Lanes, widest, widest_rows};
 use crate::tensor::Format;
 
@@ -34,9 +34,7 @@ pub fn times_rows(
     let k = w.k;
     let tasks = RowTasks { w, m, n, most: widest_rows().min(NEAR / k.clamp(1, PART * RUN)) };
     scratch.with(m * k + LINE + m * n, |memory| {
-        let (memory, sums) = memory.split_at_mut(m * k + LINE);
-        let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        let packed = &mut memory[start..start + m * k];
+        let (packed, sums) = from_line(memory).split_at_mut(m * k);
         for (first, rows) in tasks.passes() {
             pack(x, first, rows, &mut packed[first * k..(first + rows) * k]);
         }

@@ -8,9 +8,15 @@ use crate::tensor::Format;
 const TASK: usize = 1 << 17;
 /// Tasks for each thread, so that a slow thread does not hold up the rest.
 pub const TASKS_A_THREAD: usize = 4;
-/// Elements or words of a cache line. Rows are laid out at cache lines, because vectors that cross
-/// them take two reads.
+/// Elements or words of a cache line.
 pub const LINE: usize = 16;
+
+/// The memory from its first cache line on, up to [`LINE`] elements later. Rows are laid out there,
+/// because vectors that cross cache lines take two reads.
+pub fn from_line(memory: &mut [f32]) -> &mut [f32] {
+    let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    &mut memory[start..]
+}
 
 /// A weight [n, k] whose rows are whole blocks of whole runs.
 #[derive(Clone, Copy)]

@@ -34,7 +34,7 @@ impl Avx2 {
     }
 }
 
-/// What both do alike: vectors of bytes are those of AVX2.
+/// What both have in common: vectors of bytes are those of AVX2.
 macro_rules! bytes_of_avx2 {
     () => {
         type B = __m256i;
@@ -156,8 +156,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn totals(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
         unsafe {
-            let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
-            let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+            let [ab, cd] = [self.regrouped(a, b), self.regrouped(c, d)].map(|[low, high]| _mm512_add_ps(low, high));
             let fours = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
             let twos = _mm512_add_ps(fours, _mm512_shuffle_ps::<0x4e>(fours, fours));
             let ones = _mm512_add_ps(twos, _mm512_movehdup_ps(twos));

@@ -10,7 +10,7 @@ use crate::formats::codes::Codes;
 use crate::gpu::Scratch;
 use crate::kernels::few_rows::MOST_ROWS;
 use crate::kernels::product::View;
-use crate::kernels::row_tasks::{LINE, RowTasks, TASKS_A_THREAD, WholeRows, store};
+use crate::kernels::row_tasks::{LINE, RowTasks, TASKS_A_THREAD, WholeRows, from_line, store};
 use crate::simd::{LANES, widest_dot_rows};
 use crate::tensor::Format;
 
@@ -30,8 +30,7 @@ pub fn times_rounded(
     let chunks = w.k.div_ceil(CHUNK);
     let is_few = m <= MOST_ROWS;
     scratch.with(m * chunks * CHUNK_LEN + LINE + if is_few { m * n } else { 0 }, |memory| {
-        let start = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        let (rounded, sums) = memory[start..].split_at_mut(m * chunks * CHUNK_LEN);
+        let (rounded, sums) = from_line(memory).split_at_mut(m * chunks * CHUNK_LEN);
         let rounded: &mut [Chunk] = bytemuck::cast_slice_mut(rounded);
         let group = by_format!(quantised w.format, group_len());
         let round = |(r, out): (usize, &mut [Chunk])| round_row(&x.data[r * x.row..][..w.k], group, out);
