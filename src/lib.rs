@@ -26,6 +26,8 @@ pub mod nn;
 pub mod optim;
 pub mod plot;
 pub mod real;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod simd;
 mod small_file;
 pub mod study;

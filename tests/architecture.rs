@@ -31,7 +31,7 @@ const FLOORS: &[&[&str]] = &[
     &["text", "checkpoint", "optim", "data"],
     &["generate", "train", "eval", "export", "study"],
     &["verify", "conformance", "bench"],
-    &["app", "cli"],
+    &["serve", "app", "cli"],
 ];
 
 /// The folders of `gpu/`, and the other folders that each may use. All may use the files of `gpu/`

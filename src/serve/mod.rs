@@ -1,0 +1,10 @@
+//! Floor 10: an HTTP server with OpenAI's interface, in front of one engine thread.
+//!
+//! `job.rs` is the border: the server's side turns a request into a `Job` and its events into an
+//! answer, and the engine's side turns a job into events. Nothing else crosses between them.
+
+mod job;
+mod metrics;
+
+pub use job::{Constraint, Draw, Event, Failure, Finish, Job, TokenLogprob};
+pub use metrics::Metrics;
