@@ -35,6 +35,7 @@ fn main() -> Result<()> {
             chunk: DEFAULT_CHUNK,
             stop: files.stop.ids(),
             stop_texts: &[],
+            shown: &[],
             seed: 0,
         };
         println!("--- {attention}");

@@ -36,6 +36,7 @@ fn generated(device: &mut dyn Executor, sampling: Sampling, stop: &[u32], most: 
         chunk: 5,
         stop,
         stop_texts: &[],
+        shown: &[],
         seed: 3,
     };
     let mut n = 0;

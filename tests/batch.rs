@@ -170,13 +170,21 @@ fn prompts(stories: &Stories) -> Vec<Vec<u32>> {
 /// Requests that differ in everything: lengths, attention, sampling, seeds and what ends them.
 fn requests<'a>(prompts: &'a [Vec<u32>], stop: &'a [u32], stop_texts: &'a [String]) -> Vec<GenerateRequest<'a>> {
     let request = |(i, ids): (usize, &'a Vec<u32>)| {
-        let warm = Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, min_p: 0.01, repetition_penalty: 1.2 };
+        let warm = Sampling {
+            temperature: 0.9,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.01,
+            repetition_penalty: 1.2,
+            ..Sampling::default()
+        };
         GenerateRequest {
             sampling: if i % 2 == 1 { warm } else { Sampling::default() },
             attention: attentions()[i % 5],
             chunk: 4 + i,
             stop: if i % 3 == 0 { stop } else { &[] },
             stop_texts: if i % 3 == 1 { stop_texts } else { &[] },
+            shown: &[],
             seed: 7 * i as u64,
             ..GenerateRequest::greedy(ids, 5 + 9 * i)
         }

@@ -4,7 +4,7 @@
 mod common;
 
 use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, Recording};
-use longreach::kernels::sample::{Sampling, sample};
+use longreach::kernels::sample::{Changes, Sampling, sample};
 use longreach::tensor::Tensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -21,7 +21,8 @@ fn draws(device: &mut dyn Executor, weights: &[f32], previous: &[u32], sampling:
     us.iter()
         .map(|&u| {
             let mut rec = Recording::new();
-            sample(&mut rec, &logits, 0, Some((&ids, previous.len())), sampling, u, &out);
+            let changes = Changes { previous: Some((&ids, previous.len())), added: None };
+            sample(&mut rec, &logits, 0, changes, sampling, u, &out);
             device.run(&rec).unwrap();
             device.read_words(&out).unwrap()[0]
         })
@@ -45,7 +46,15 @@ fn check(weights: &[f32], previous: &[u32], sampling: Sampling, expected: &[f64]
     assert!(near(&cpu), "{sampling:?}: {cpu:?}, expected {expected:?}");
 }
 
-const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
+const PLAIN: Sampling = Sampling {
+    temperature: 1.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    frequency_penalty: 0.0,
+    presence_penalty: 0.0,
+};
 
 #[test]
 fn each_filter_keeps_what_its_definition_says() {
@@ -115,7 +124,7 @@ fn the_device_filters_as_the_cpu_does() {
         PLAIN,
         Sampling { top_k: 100, ..PLAIN },
         Sampling { top_p: 0.6, ..PLAIN },
-        Sampling { top_k: 1000, top_p: 0.9, min_p: 0.7, temperature: 0.9, repetition_penalty: 1.3 },
+        Sampling { top_k: 1000, top_p: 0.9, min_p: 0.7, temperature: 0.9, repetition_penalty: 1.3, ..PLAIN },
     ] {
         let [a, b] =
             [&mut cpu as &mut dyn Executor, &mut device].map(|d| draws(d, &weights, &[1, 2, 3], &sampling, &us));

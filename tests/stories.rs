@@ -35,6 +35,7 @@ fn check(device: &mut dyn Executor) {
         chunk: DEFAULT_CHUNK,
         stop: &[2],
         stop_texts: &[],
+        shown: &[],
         seed: 0,
     };
     let mut streamed = String::new();

@@ -25,12 +25,12 @@ use crate::tensor::Tensor;
 
 /// Memory of one layer.
 #[derive(Clone, Debug)]
-struct CacheLayer {
+pub(super) struct CacheLayer {
     /// Index into `Cache::kinds`.
-    kind: usize,
+    pub(super) kind: usize,
     /// Sink and selected pairs; only in compressed layers.
-    kept: Option<Buffer>,
-    recent: Buffer,
+    pub(super) kept: Option<Buffer>,
+    pub(super) recent: Buffer,
     /// Randomly selected rows, U32 [Hk, K] for each part of a chunk; `None` if scores select them.
     drawn: Option<Buffer>,
 }
@@ -45,10 +45,10 @@ impl CacheLayer {
 /// The cache of one sequence, for all layers.
 #[derive(Debug)]
 pub struct Cache {
-    heads: Heads,
+    pub(super) heads: Heads,
     /// The distinct kinds of layers.
-    kinds: Vec<Storage>,
-    layers: Vec<CacheLayer>,
+    pub(super) kinds: Vec<Storage>,
+    pub(super) layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
     /// First rows of the partition being compressed and of its successor, U32 `[2]` for each part
@@ -172,6 +172,16 @@ impl Cache {
     /// Forgets all tokens.
     pub(crate) fn clear(&mut self) {
         self.n_tokens = 0;
+    }
+
+    /// Counts the tokens of pairs that were copied into an empty cache.
+    pub(super) fn set_tokens(&mut self, n: usize) {
+        self.n_tokens = n;
+    }
+
+    /// Bytes of the keys and values of all layers, for as many tokens as the cache can hold.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.layers.iter().flat_map(CacheLayer::pairs).map(|pairs| pairs.len() as u64 * 4).sum()
     }
 
     /// Entries per head, now, in a layer with full attention, or in the first layer if no layer has

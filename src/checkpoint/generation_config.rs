@@ -222,6 +222,7 @@ impl Wished {
                 .repetition_penalty
                 .or(others.repetition_penalty)
                 .unwrap_or(plain.repetition_penalty),
+            ..plain
         }
     }
 }

@@ -119,9 +119,30 @@ pub fn load(
     }
     let by_name = trainables.iter().map(|t| (t.name.clone(), t.clone())).collect();
     let keeps_reference = matches!(train, Train::AdapterWithReference(_));
-    let mut loader = Loader { device, source, adapter, keeps_reference, by_name };
+    let mut loader = Loader { device, source, adapter, keeps_reference, by_name, shared: None };
     let model = loader.model(config).context("loading the model")?;
     Ok(Loaded { model, arena, trainables })
+}
+
+/// Weights of one base model on a device, which models with different adapters share.
+#[derive(Debug, Default)]
+pub struct SharedWeights {
+    by_name: HashMap<String, Tensor>,
+    /// Stacked weights, by the name of the first.
+    stacked: HashMap<String, Tensor>,
+}
+
+/// Loads a model for inference. Weights that another model loaded into `shared` are used again; the
+/// adapter and the weights that it replaces are its own. All calls take the same source and device.
+pub fn load_shared(
+    device: &mut dyn Executor,
+    source: &WeightSource,
+    adapter: Option<&Adapter>,
+    shared: &mut SharedWeights,
+) -> Result<Llama> {
+    let by_name = HashMap::new();
+    let mut loader = Loader { device, source, adapter, keeps_reference: false, by_name, shared: Some(shared) };
+    loader.model(source.config().clone()).context("loading the model")
 }
 
 /// A and B of each module, with DoRA its magnitudes, and the weights that are saved whole.
@@ -177,6 +198,7 @@ struct Loader<'a> {
     /// Whether layers get a frozen copy of their adapters.
     keeps_reference: bool,
     by_name: HashMap<String, Trainable>,
+    shared: Option<&'a mut SharedWeights>,
 }
 
 impl Loader<'_> {
@@ -268,9 +290,18 @@ impl Loader<'_> {
         names: [&LinearName; N],
         site: u32,
     ) -> Result<([Linear; N], Option<Tensor>)> {
+        let weights = names.map(|name| format!("{prefix}.{}.weight", name.path));
+        let shared: Vec<Param> = weights.iter().map_while(|name| self.shared_param(name)).collect();
+        if shared.len() == N {
+            let whole = self.shared.as_ref().and_then(|shared| shared.stacked.get(&weights[0]).cloned());
+            let mut made = Vec::with_capacity(N);
+            for (i, (name, param)) in names.into_iter().zip(shared).enumerate() {
+                made.push(self.linear(prefix, name, param, site + i as u32)?);
+            }
+            return Ok((all_of(made), whole));
+        }
         let mut hosts = Vec::with_capacity(N);
-        for name in names {
-            let weight = format!("{prefix}.{}.weight", name.path);
+        for (name, weight) in names.into_iter().zip(weights) {
             let (host, _) = self.read(&weight, &[name.n_out, name.n_in])?;
             hosts.push((weight, host));
         }
@@ -285,10 +316,15 @@ impl Loader<'_> {
                 Some((_, parts)) => Param::frozen(weight, parts[i].clone()),
                 None => self.param(weight, host)?,
             };
+            self.share(&param);
             made.push(self.linear(prefix, name, param, site + i as u32)?);
         }
-        let made = <[Linear; N]>::try_from(made).unwrap_or_else(|_| unreachable!("one layer a name"));
-        Ok((made, whole.map(|(whole, _)| whole)))
+        let whole = whole.map(|(whole, _)| whole);
+        let is_base = !hosts.iter().any(|(name, _)| self.is_own(name));
+        if let (Some(shared), Some(whole)) = (self.shared.as_mut().filter(|_| is_base), &whole) {
+            shared.stacked.entry(hosts[0].0.clone()).or_insert_with(|| whole.clone());
+        }
+        Ok((all_of(made), whole))
     }
 
     /// One tensor for several weights of the same format, and its parts. `None` if a weight is
@@ -353,12 +389,35 @@ impl Loader<'_> {
         self.param(name, &HostTensor::from_f32(&host.shape, &host.to_f32()?))
     }
 
+    /// Whether the adapter has this weight of the model.
+    fn is_own(&self, name: &str) -> bool {
+        self.adapter.is_some_and(|adapter| adapter.saved(name).is_some())
+    }
+
+    /// A weight that is on the device already, unless the adapter has its own.
+    fn shared_param(&self, name: &str) -> Option<Param> {
+        let shared = self.shared.as_ref()?.by_name.get(name)?;
+        (!self.is_own(name)).then(|| Param::frozen(name, shared.clone()))
+    }
+
+    /// Offers a weight to other models, unless it is the adapter's own.
+    fn share(&mut self, param: &Param) {
+        let is_base = !self.is_own(&param.name);
+        if let Some(shared) = self.shared.as_mut().filter(|_| is_base) {
+            shared.by_name.entry(param.name.clone()).or_insert_with(|| param.value.clone());
+        }
+    }
+
     fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Param> {
+        if let Some(shared) = self.shared_param(name) {
+            return Ok(shared);
+        }
         let (host, offset) = self.read(name, shape)?;
         let param = self.param(name, &host)?;
         if offset != 0.0 {
             self.move_by(&param.value, offset)?;
         }
+        self.share(&param);
         Ok(param)
     }
 
@@ -395,6 +454,11 @@ impl Loader<'_> {
         value.write_stored(self.device, &[host])?;
         Ok(Param::frozen(name, value))
     }
+}
+
+/// As many layers as there were names.
+fn all_of<const N: usize>(made: Vec<Linear>) -> [Linear; N] {
+    <[Linear; N]>::try_from(made).unwrap_or_else(|_| unreachable!("one layer a name"))
 }
 
 /// The format of a frozen tensor on the device: the file's format if kernels support it, otherwise

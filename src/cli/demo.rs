@@ -234,6 +234,7 @@ impl Demo<'_> {
             chunk: DEFAULT_CHUNK,
             stop: &[],
             stop_texts: &[],
+            shown: &[],
             seed: 0,
         };
         let model = &mut self.trainer.loaded.model;

@@ -277,6 +277,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         chunk: args.chunk,
         stop: if args.ignore_eos { &[] } else { files.stop.ids() },
         stop_texts: &args.stop_texts(&files),
+        shown: &[],
         seed: args.seed,
     };
     let mut progress = PromptProgress::new(prompt.ids.len(), args.json);
@@ -330,7 +331,7 @@ fn summary(got: &Generated, attention: &str, device: &str) -> String {
         StoppedBy::StopToken => "stopped at a stop token",
         StoppedBy::StopText => "stopped at a stop text",
         StoppedBy::MaxTokens => "stopped at --max-tokens",
-        StoppedBy::Caller => "stopped",
+        StoppedBy::Caller | StoppedBy::Constraint => "stopped",
     };
     let at = |per_second: f64| token_speed(per_second, 1.0).map_or(String::new(), |speed| format!(" at {speed}"));
     format!(

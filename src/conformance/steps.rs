@@ -22,7 +22,7 @@ use crate::gpu::{Buffer, Executor, Kind, Recording, Span, upload_words};
 use crate::kernels::case::{Tolerance, random};
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::head::logits;
-use crate::kernels::sample::{Sampling, sample};
+use crate::kernels::sample::{Changes, Sampling, sample};
 use crate::nn::Dropout;
 use crate::optim::{Optimizer, OptimizerKind, OptimizerSettings};
 use crate::train::{GradientStep, Objective};
@@ -182,7 +182,14 @@ fn generation_rows(
     let mut cache = loaded.model.cache(attention, TOTAL, 16)?;
     let ids = ids(TOTAL, loaded.model.config.vocab, 5);
     let previous = upload_words(device, "previous ids", &ids)?;
-    let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 0.9, min_p: 0.01, repetition_penalty: 1.1 };
+    let sampling = Sampling {
+        temperature: 0.8,
+        top_k: 40,
+        top_p: 0.9,
+        min_p: 0.01,
+        repetition_penalty: 1.1,
+        ..Sampling::default()
+    };
     let mut rows: Vec<Row> = Vec::new();
     let mut fed = 0;
     while fed < TOTAL {
@@ -193,7 +200,8 @@ fn generation_rows(
         let hidden = loaded.model.forward_cached(&mut tape, &index, &cache, &step)?;
         let logits = logits(&mut tape.rec, &hidden.tensor, loaded.model.output());
         let token = Buffer::persistent("token", Kind::U32, 1).span();
-        sample(&mut tape.rec, &logits, logits.rows - 1, Some((&previous, fed)), &sampling, 0.37, &token);
+        let changes = Changes { previous: Some((&previous, fed)), added: None };
+        sample(&mut tape.rec, &logits, logits.rows - 1, changes, &sampling, 0.37, &token);
         let found = walk_rows(device, &tape.rec, place.named(&format!("{what}, tokens {fed} to {}", fed + n)))?;
         merge(&mut rows, found, what);
         cache.commit(&step);

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::completion::Completion;
-use super::pass::advance;
+use super::pass::{Drawn, advance};
 use super::request::{GenerateRequest, Generated, NewToken, StoppedBy};
 use super::session::Session;
 use crate::error::Result;
@@ -112,13 +112,19 @@ impl<'t> Batch<'t> {
         request: &GenerateRequest<'_>,
         mut session: Session,
     ) -> Result<u64> {
-        let completion = Completion::new(request, self.tokenizer);
         let n_fed = session.cache.n_tokens();
         assert!(n_fed < request.prompt_ids.len(), "the prompt's last token is still to be fed");
         let start = Instant::now();
         session.feed(device, model, &request.prompt_ids[n_fed..])?;
         device.wait()?;
-        let (number, prefill_seconds) = (self.n_joined, start.elapsed().as_secs_f64());
+        Ok(self.join_fed(request, session, start.elapsed().as_secs_f64()))
+    }
+
+    /// [`Batch::join`] of a checked request with a session that has been fed the whole prompt, which
+    /// took so many seconds.
+    pub(crate) fn join_fed(&mut self, request: &GenerateRequest<'_>, session: Session, prefill_seconds: f64) -> u64 {
+        let completion = Completion::new(request, self.tokenizer);
+        let number = self.n_joined;
         self.n_joined += 1;
         self.sequences.push(Sequence {
             number,
@@ -128,7 +134,7 @@ impl<'t> Batch<'t> {
             prefill_seconds,
             start: Instant::now(),
         });
-        Ok(number)
+        number
     }
 
     /// Generates a token of every sequence and passes it to `on_token` with the sequence's number.
@@ -153,9 +159,13 @@ impl<'t> Batch<'t> {
             drawn.extend(advance(device, model, some)?);
         }
         let mut going = Vec::with_capacity(sequences.len());
-        for (mut sequence, id) in sequences.into_iter().zip(drawn) {
+        for (mut sequence, Drawn { id, logits, failure }) in sequences.into_iter().zip(drawn) {
             let number = sequence.number;
-            match sequence.completion.take(id, &mut |token| on_token(number, token))? {
+            if failure.is_some() {
+                ended.push((number, sequence.finish(StoppedBy::Constraint)));
+                continue;
+            }
+            match sequence.completion.take(id, logits.as_deref(), &mut |token| on_token(number, token))? {
                 Some(stopped_by) => ended.push((number, sequence.finish(stopped_by))),
                 None => going.push(Sequence { last: Some(id), ..sequence }),
             }

@@ -21,14 +21,14 @@ pub(super) struct Completion<'a> {
 impl<'a> Completion<'a> {
     /// Nothing yet, for a request that has passed [`GenerateRequest::check`].
     pub(super) fn new(request: &GenerateRequest<'_>, tokenizer: Option<&'a Tokenizer>) -> Self {
-        let GenerateRequest { prompt_ids, max_tokens, stop_texts, .. } = *request;
+        let GenerateRequest { prompt_ids, max_tokens, stop_texts, shown, .. } = *request;
         let mut stop = request.stop.to_vec();
         if let Some(tokenizer) = tokenizer {
             // The text of a special token is never shown, so its id is what can be found.
             let named = stop_texts.iter().filter_map(|t| tokenizer.token_to_id(t));
             stop.extend(named.filter(|&id| tokenizer.is_special(id)));
         }
-        let text = Text::new(tokenizer, prompt_ids, stop_texts);
+        let text = Text::new(tokenizer, prompt_ids, stop_texts, shown);
         Self { prompt_tokens: prompt_ids.len(), max_tokens, stop, ids: Vec::new(), text }
     }
 
@@ -37,17 +37,19 @@ impl<'a> Completion<'a> {
         self.ids.len()
     }
 
-    /// Takes the next token and passes it on; returns what ends the text, if this token does.
+    /// Takes the next token, with its logits if they are kept, and passes it on; returns what ends
+    /// the text, if this token does.
     pub(super) fn take(
         &mut self,
         id: u32,
+        logits: Option<&[f32]>,
         on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>,
     ) -> Result<Option<StoppedBy>> {
         self.ids.push(id);
         let is_stop = self.stop.contains(&id);
         let is_last = is_stop || self.ids.len() == self.max_tokens;
         let piece = self.text.push(id, is_stop, is_last)?;
-        let wish = on_token(NewToken { id, text: piece });
+        let wish = on_token(NewToken { id, text: piece, logits });
         Ok(if is_stop {
             Some(StoppedBy::StopToken)
         } else if self.text.is_ended {
@@ -81,6 +83,8 @@ struct Text<'a> {
     tokenizer: Option<&'a Tokenizer>,
     /// `None` without a tokenizer and after the end.
     stream: Option<DecodeStream<'a>>,
+    /// Special tokens whose names are part of the text.
+    shown: Vec<u32>,
     stops: StopTexts,
     all: String,
     /// Whether a stop text came.
@@ -88,9 +92,10 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32], stop_texts: &[String]) -> Self {
+    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32], stop_texts: &[String], shown: &[u32]) -> Self {
         let stream = tokenizer.map(|t| t.stream_after(prompt));
-        Self { tokenizer, stream, stops: StopTexts::new(stop_texts), all: String::new(), is_ended: false }
+        let shown = shown.to_vec();
+        Self { tokenizer, stream, shown, stops: StopTexts::new(stop_texts), all: String::new(), is_ended: false }
     }
 
     /// Takes a token and returns the new text. Stop tokens have no text, nor do ids beyond the
@@ -98,11 +103,14 @@ impl<'a> Text<'a> {
     fn push(&mut self, id: u32, is_stop: bool, is_last: bool) -> Result<&str> {
         let shown = self.all.len();
         let is_text = !is_stop && self.tokenizer.is_some_and(|t| t.id_to_token(id).is_some());
-        let mut piece = None;
-        if let (true, Some(stream)) = (is_text, &mut self.stream) {
-            piece = stream.push(id)?;
+        if let Some(tokenizer) = self.tokenizer.filter(|t| is_text && self.shown.contains(&id) && t.is_special(id)) {
+            let held = self.stream.replace(tokenizer.stream()).map(DecodeStream::finish).transpose()?.flatten();
+            self.add(held);
+            self.add(tokenizer.id_to_token(id));
+        } else if let (true, Some(stream)) = (is_text, &mut self.stream) {
+            let piece = stream.push(id)?;
+            self.add(piece);
         }
-        self.add(piece);
         if is_last
             && !self.is_ended
             && let Some(stream) = self.stream.take()

@@ -81,7 +81,8 @@ pub fn generate_watched(
         let is_next = is_ahead && n > 0 && n + 1 < request.max_tokens;
         let following = is_next.then(|| session.feed_drawn(device, model).and_then(|()| session.start_draw(device)));
         let id = drawn.wait()?[0];
-        if let Some(stopped_by) = completion.take(id, on_token)? {
+        session.take(id)?;
+        if let Some(stopped_by) = completion.take(id, None, on_token)? {
             break stopped_by;
         }
         drawn = match following {
@@ -124,6 +125,7 @@ mod tests {
             chunk: 5,
             stop,
             stop_texts: &[],
+            shown: &[],
             seed: 0,
         }
     }

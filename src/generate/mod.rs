@@ -1,13 +1,15 @@
 //! Floor 8: generation of text with a KV cache.
 //!
-//! `request.rs` says what to generate. `session.rs` feeds a cache and draws tokens, `completion.rs`
-//! turns them into a text and ends it, `generator.rs` is the loop from a prompt to a text.
-//! `batch.rs` generates several texts at once, each step in one pass (`pass.rs`), and `queue.rs`
+//! `request.rs` says what to generate. `session.rs` feeds a cache, `draw.rs` draws tokens (within the
+//! limits of a `constraint.rs`), `completion.rs` turns them into a text and ends it, and
+//! `generator.rs` is the loop from a prompt to a text. `batch.rs` generates several texts at once, each step in one pass (`pass.rs`), and `queue.rs`
 //! keeps a batch filled. `conversation.rs` continues over several turns.
 
 mod batch;
 mod completion;
+mod constraint;
 mod conversation;
+mod draw;
 mod generator;
 mod lengthwise;
 mod pass;
@@ -16,6 +18,7 @@ mod request;
 mod session;
 
 pub use batch::Batch;
+pub use constraint::Constraint;
 pub use conversation::{Answer, Conversation, Progress, Reply};
 pub use generator::{generate, generate_watched};
 pub(crate) use queue::Queue;

@@ -30,6 +30,9 @@ pub struct GenerateRequest<'a> {
     /// Texts that end the text, also within tokens; the name of a special token stands for it. They
     /// need a tokenizer.
     pub stop_texts: &'a [String],
+    /// Special tokens whose names are part of the text, such as the marks of tool calls. The text has
+    /// no other special tokens.
+    pub shown: &'a [u32],
     /// Seed of the sampler.
     pub seed: u64,
 }
@@ -45,6 +48,7 @@ impl<'a> GenerateRequest<'a> {
             chunk: DEFAULT_CHUNK,
             stop: &[],
             stop_texts: &[],
+            shown: &[],
             seed: 0,
         }
     }
@@ -80,8 +84,11 @@ pub struct NewToken<'a> {
     /// Its id.
     pub id: u32,
     /// The text that this token completes; empty within a character, within what may be a stop
-    /// text, for special tokens, and without a tokenizer.
+    /// text, for special tokens that are not shown, and without a tokenizer.
     pub text: &'a str,
+    /// The logits that it was drawn from [vocabulary], before penalties and biases, if the session
+    /// keeps them.
+    pub logits: Option<&'a [f32]>,
 }
 
 /// What ended a generation.
@@ -96,6 +103,8 @@ pub enum StoppedBy {
     MaxTokens,
     /// The callback ended it.
     Caller,
+    /// The constraint of the session allows no token ([`super::Constraint`]).
+    Constraint,
 }
 
 /// The generated tokens, with timings and cache size.

@@ -1,12 +1,9 @@
 //! One sequence being generated: its KV cache, chunked prefill, and the draw of the next token.
 
-use std::collections::HashSet;
-
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-
+use super::constraint::Constraint;
+use super::draw::Draw;
 use super::lengthwise::Lengthwise;
-use crate::attention::{Attention, Cache};
+use crate::attention::{Attention, Cache, CachePart};
 use crate::autograd::Tape;
 use crate::data::dataset::IGNORED;
 use crate::error::{Error, Result};
@@ -15,7 +12,7 @@ use crate::kernels::embedding::TokenIndex;
 use crate::kernels::head::logits_into;
 use crate::kernels::loss::{Need, cross_entropy};
 use crate::kernels::matmul::Rows;
-use crate::kernels::sample::{Sampling, sample};
+use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
 use crate::tensor::{Format, Tensor, copy_tensor};
 
@@ -23,14 +20,11 @@ use crate::tensor::{Format, Tensor, copy_tensor};
 pub struct Session {
     /// The KV cache.
     pub cache: Cache,
-    sampling: Sampling,
-    /// Distinct ids so far, in order of first occurrence, for the repetition penalty.
-    seen: Vec<u32>,
-    is_seen: HashSet<u32>,
-    seen_buffer: Span,
+    draw: Draw,
+    /// Whether [`super::NewToken::logits`] has the logits of each token.
+    pub keeps_logits: bool,
     logits: Tensor,
     drawn: Span,
-    rng: StdRng,
     /// Only for models whose RoPE frequencies depend on the length of the text.
     lengthwise: Option<Lengthwise>,
 }
@@ -46,7 +40,7 @@ impl Session {
         sampling: Sampling,
         seed: u64,
     ) -> Result<Self> {
-        sampling.validate()?;
+        let draw = Draw::new(sampling, seed, model.config.vocab)?;
         let cache = model.cache(attention, capacity, chunk)?;
         cache.check(device)?;
         let lengthwise = Lengthwise::new(device, model, cache.max_chunk())?;
@@ -56,15 +50,37 @@ impl Session {
         let vocab = model.config.vocab;
         Ok(Self {
             cache,
-            sampling,
-            seen: Vec::new(),
-            is_seen: HashSet::new(),
-            seen_buffer: Buffer::persistent("seen ids", Kind::U32, vocab).span(),
+            draw,
+            keeps_logits: false,
             logits: Tensor::persistent("next logits", Format::F32, 1, vocab, &device.limits())?,
             drawn: Buffer::persistent("drawn id", Kind::U32, 1).span(),
-            rng: StdRng::seed_from_u64(seed),
             lengthwise,
         })
+    }
+
+    /// Adds numbers to the logits of tokens, in every draw.
+    pub fn set_bias(&mut self, bias: &[(u32, f32)]) -> Result<()> {
+        self.draw.set_bias(bias)
+    }
+
+    /// Limits the tokens that are drawn.
+    pub fn set_constraint(&mut self, constraint: Box<dyn Constraint>) {
+        self.draw.set_constraint(constraint);
+    }
+
+    /// Bytes of a session of this model: its cache, and a row of logits.
+    pub fn n_bytes(model: &Llama, attention: Attention, capacity: usize, chunk: usize) -> Result<u64> {
+        let row = model.config.vocab as u64 * 4;
+        Ok(model.cache(attention, capacity, chunk)?.reserved_bytes() + 2 * row)
+    }
+
+    /// Copies another session of the same model, attention and capacity, so that several answers
+    /// can follow one prompt. The sampler's position, biases and constraint are not copied.
+    pub fn branch_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
+        self.copy_from(device, other)?;
+        let mut rec = Recording::new();
+        copy_tensor(&mut rec, &other.logits, &self.logits);
+        device.run(&rec)
     }
 
     /// Copies the cache of another session of the same model, attention and capacity, so that
@@ -72,15 +88,24 @@ impl Session {
     /// position are not copied.
     pub(crate) fn copy_from(&mut self, device: &mut dyn Executor, other: &Self) -> Result<()> {
         self.cache.copy_from(device, &other.cache)?;
-        self.seen.clone_from(&other.seen);
-        self.is_seen.clone_from(&other.is_seen);
         if let (Some(own), Some(others)) = (&mut self.lengthwise, &other.lengthwise) {
             own.copy_from(others);
         }
-        if !self.seen.is_empty() {
-            device.write_words(&self.seen_buffer, &self.seen)?;
-        }
-        Ok(())
+        self.draw.copy_from(device, &other.draw)
+    }
+
+    /// What the cache holds beyond one of `from` tokens ([`Cache::save_part`]). `None` for texts that may have
+    /// to be fed again.
+    pub fn save_part(&self, device: &mut dyn Executor, from: usize) -> Result<Option<CachePart>> {
+        if self.lengthwise.is_some() { Ok(None) } else { self.cache.save_part(device, from) }
+    }
+
+    /// Fills an empty session with the parts of another one's cache, whose tokens were `ids`. Feed
+    /// more tokens next.
+    pub fn load_parts(&mut self, device: &mut dyn Executor, ids: &[u32], parts: &[&CachePart]) -> Result<()> {
+        self.cache.load_parts(device, parts)?;
+        assert_eq!(self.cache.n_tokens(), ids.len(), "the tokens of the parts");
+        self.draw.note(device, ids)
     }
 
     /// Says how long the text will be at least, before its first part is fed. Only models whose RoPE
@@ -125,7 +150,8 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds tokens and returns all their logits [ids, vocabulary], for tests and measurements.
+    /// Feeds tokens and returns all their logits [ids, vocabulary]. The last ones are then ready for
+    /// [`Session::draw`].
     pub fn feed_all_logits(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<Vec<f32>> {
         self.note(device, model, ids)?;
         let mut all = Vec::new();
@@ -135,8 +161,12 @@ impl Session {
             let vocab = model.config.vocab;
             let logits = Tensor::from_span(Buffer::persistent("chunk logits", Kind::Real, n * vocab).span(), n, vocab);
             let index = TokenIndex::upload(device, &rest[..n], false)?;
+            let last = (n == rest.len()).then(|| self.logits.clone());
             let to_logits = |rec: &mut Recording, hidden: &Tensor| {
                 logits_into(rec, hidden, model.output(), &logits);
+                if let Some(last) = last {
+                    logits_into(rec, Rows::new(hidden, n - 1, 1), model.output(), &last);
+                }
                 Ok(())
             };
             self.forward(device, model, &index, to_logits)?;
@@ -178,11 +208,15 @@ impl Session {
 
     /// Draws the next token from the last logits.
     pub fn draw(&mut self, device: &mut dyn Executor) -> Result<u32> {
-        Ok(self.start_draw(device)?.wait()?[0])
+        let id = self.start_draw(device)?.wait()?[0];
+        self.take(id)?;
+        Ok(id)
     }
 
-    /// [`Session::draw`] in two steps: the token can be fed before its id is read back.
+    /// [`Session::draw`] in two steps: the token can be fed before its id is read back. Give the id to
+    /// [`Session::take`] before the next draw.
     pub fn start_draw(&mut self, device: &mut dyn Executor) -> Result<Reading<u32>> {
+        self.prepare_draw(device)?;
         let mut rec = Recording::new();
         let drawn = self.drawn.clone();
         self.record_draw(&mut rec, None, &drawn);
@@ -190,13 +224,26 @@ impl Session {
         device.start_read_words(&self.drawn)
     }
 
+    /// Notes the token that was drawn.
+    pub fn take(&mut self, id: u32) -> Result<()> {
+        self.draw.take(id)
+    }
+
+    /// Uploads what the next draw needs.
+    pub(super) fn prepare_draw(&mut self, device: &mut dyn Executor) -> Result<()> {
+        self.draw.prepare(device)
+    }
+
+    /// The logits that the next token is drawn from, if they are not a row of those of a batch
+    /// [vocabulary].
+    pub(super) fn read_logits(&self, device: &mut dyn Executor) -> Result<Vec<f32>> {
+        self.logits.read(device)
+    }
+
     /// Appends the draw of the next token to `drawn`: from the session's last logits, or from `row`
-    /// of other logits.
+    /// of other logits. [`Session::prepare_draw`] comes first.
     pub(super) fn record_draw(&mut self, rec: &mut Recording, row: Option<(&Tensor, usize)>, drawn: &Span) {
-        let uniform = self.rng.random_range(0.0f32..1.0);
-        let previous = (!self.seen.is_empty()).then_some((&self.seen_buffer, self.seen.len()));
-        let (logits, row) = row.unwrap_or((&self.logits, 0));
-        sample(rec, logits, row, previous, &self.sampling, uniform, drawn);
+        self.draw.record(rec, row.unwrap_or((&self.logits, 0)), drawn);
     }
 
     /// Whether the RoPE frequencies depend on the length of the text.
@@ -204,11 +251,11 @@ impl Session {
         self.lengthwise.is_some()
     }
 
-    /// Whether [`Session::feed_drawn`] can be called: a repetition penalty, and a text that may be
+    /// Whether [`Session::feed_drawn`] can be called: penalties, constraints, and a text that may be
     /// fed again, need every id on the host.
     pub fn can_feed_drawn(&self) -> bool {
         let may_switch = self.lengthwise.as_ref().is_some_and(|l| l.may_switch(self.cache.capacity()));
-        self.sampling.repetition_penalty == 1.0 && !may_switch
+        !self.draw.needs_ids() && !may_switch
     }
 
     /// Feeds the last drawn token, whose id may not have been read back yet.
@@ -227,15 +274,7 @@ impl Session {
         if let Some(lengthwise) = &mut self.lengthwise {
             lengthwise.note(ids);
         }
-        if self.sampling.repetition_penalty == 1.0 {
-            return Ok(());
-        }
-        let before = self.seen.len();
-        self.seen.extend(ids.iter().copied().filter(|&id| self.is_seen.insert(id)));
-        if self.seen.len() > before {
-            device.write_words(&self.seen_buffer, &self.seen)?;
-        }
-        Ok(())
+        self.draw.note(device, ids)
     }
 
     fn feed_chunk(

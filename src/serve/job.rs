@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::attention::Attention;
-use crate::error::Result;
+use crate::generate::Constraint;
 use crate::kernels::sample::Sampling;
 
 /// One request: a prompt, and how its answers are drawn.
@@ -53,19 +53,6 @@ pub struct Draw {
     pub presence_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
-}
-
-/// Says which tokens may come next.
-pub trait Constraint: Send {
-    /// A bit for each token of the vocabulary, 32 to a word: 1 where the token may come next. Words
-    /// that are missing at the end count as 0.
-    fn allowed(&mut self) -> Result<Vec<u32>>;
-
-    /// Takes the token that came.
-    fn accept(&mut self, id: u32) -> Result<()>;
-
-    /// A copy in the same state, for another answer of the same request.
-    fn copy(&self) -> Box<dyn Constraint>;
 }
 
 /// What happens to a job. An answer is a number below [`Job::n`].

@@ -6,5 +6,5 @@
 mod job;
 mod metrics;
 
-pub use job::{Constraint, Draw, Event, Failure, Finish, Job, TokenLogprob};
+pub use job::{Draw, Event, Failure, Finish, Job, TokenLogprob};
 pub use metrics::Metrics;

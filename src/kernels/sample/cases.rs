@@ -1,7 +1,7 @@
 //! The cases of `choose.rs`: rows of logits with filters and draws at their limits.
 
 use crate::kernels::case::{Case, Input, Tolerance, random, real};
-use super::choose::{Sampling, sample};
+use super::choose::{Changes, EXCLUDED, Sampling, sample};
 use crate::gpu::Kind;
 use crate::tensor::Format;
 
@@ -14,16 +14,29 @@ fn case(name: &str, logits: Input, previous: &[u32], sampling: Sampling) -> Case
 }
 
 fn draws(name: &str, logits: Input, previous: &[u32], sampling: Sampling, quantiles: &'static [f32]) -> Case {
+    changed(name, logits, previous, None, sampling, quantiles)
+}
+
+/// [`draws`] with what is added to the logits.
+fn changed(
+    name: &str,
+    logits: Input,
+    previous: &[u32],
+    added: Option<Vec<f32>>,
+    sampling: Sampling,
+    quantiles: &'static [f32],
+) -> Case {
     let mut words = previous.to_vec();
     let count = words.len();
     let Input::Real { cols, .. } = &logits else { unreachable!("logits are real") };
     words.push(2.min(*cols as u32 - 1)); // beyond the valid count
-    let inputs = vec![logits.frozen(), Input::Words(words)];
+    let added = added.map(|values| row(values));
+    let inputs = [Some(logits.frozen()), added, Some(Input::Words(words))].into_iter().flatten().collect();
     Case::new(format!("sample: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         for &uniform in quantiles {
             let out = rec.transient("token", Kind::U32, 1);
-            let previous = Some((&b.words[0], count));
-            sample(rec, &b.tensors[0], b.tensors[0].rows - 1, previous, &sampling, uniform, &out);
+            let changes = Changes { previous: Some((&b.words[0], count)), added: b.tensors.get(1).map(|t| t.span()) };
+            sample(rec, &b.tensors[0], b.tensors[0].rows - 1, changes, &sampling, uniform, &out);
         }
         Ok((vec![], None))
     })
@@ -157,13 +170,37 @@ fn limit_cases() -> Vec<Case> {
     cases
 }
 
+/// Biases, and rows of which few tokens remain, at either end.
+fn added_cases(plain: Sampling) -> Vec<Case> {
+    let only = |cols: usize, left: &[usize]| {
+        let mut added = vec![EXCLUDED; cols];
+        left.iter().for_each(|&at| added[at] = 0.0);
+        Some(added)
+    };
+    let bias = |cols| Some(random(12, cols, 4.0));
+    let warm = Sampling { repetition_penalty: 1.3, top_p: 0.9, ..plain };
+    let greedy = Sampling::default();
+    let with = |name: &str, cols, added, sampling| {
+        changed(name, real(1, 2, cols, 3.0), &[0, 2], added, sampling, QUANTILES)
+    };
+    vec![
+        with("greedy with biases", 1237, bias(1237), greedy),
+        with("biases and a penalty", 777, bias(777), warm),
+        with("greedy, one token is left", 1237, only(1237, &[1236]), greedy),
+        with("the first and the last are left", 777, only(777, &[0, 776]), plain),
+        with("some are left", 512, only(512, &[3, 255, 256, 511]), warm),
+        with("a cold draw, one token is left", 301, only(301, &[17]), Sampling { temperature: 1e-3, ..plain }),
+    ]
+}
+
 /// The family's cases.
 pub fn cases() -> Vec<Case> {
     let plain = Sampling { temperature: 0.8, ..Sampling::default() };
-    let all = Sampling { temperature: 1.3, top_k: 40, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2 };
+    let all = Sampling { temperature: 1.3, top_k: 40, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2, ..plain };
     let odd = || real(1, 2, 1237, 3.0);
     let mut cases = peaked_cases(plain);
     cases.extend(limit_cases());
+    cases.extend(added_cases(plain));
     cases.extend([
         case("greedy", odd(), &[], Sampling::default()),
         case("greedy, two equals of a lane", references_of_a_lane(), &[], Sampling::default()),

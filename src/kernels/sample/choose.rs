@@ -1,6 +1,7 @@
 //! Sampling of the next token on the device, in the order of Hugging Face's generate.
 //!
-//! The order is repetition penalty, temperature, top-k, top-p, min-p and a random draw. The shader
+//! The order is repetition penalty, additions (biases, and tokens that are excluded), temperature, top-k,
+//! top-p, min-p and a random draw. The shader
 //! finds the thresholds of top-k and top-p by a search over the bits of f32; the reference sorts.
 //! The host generates random numbers: a draw is the quantile of one uniform number, so a seed gives
 //! the same text on every device, up to rounding at the boundaries.
@@ -20,6 +21,9 @@ const LOWEST_EXPONENT: f32 = -80.0;
 /// Temperatures between 0 and this value would overflow f32 logits.
 const SMALLEST_TEMPERATURE: f32 = 1e-6;
 
+/// Largest frequency and presence penalty.
+const MOST_SUBTRACTED: f32 = 100.0;
+
 /// Sampling settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -34,19 +38,40 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of earlier tokens; 1 disables it.
     pub repetition_penalty: f32,
+    /// Subtracted from a token's logit for each time that the answer has it, as in OpenAI's API; 0 disables
+    /// it.
+    pub frequency_penalty: f32,
+    /// Subtracted once from the logit of a token that the answer has, as in OpenAI's API; 0 disables it.
+    pub presence_penalty: f32,
+}
+
+/// The logit of a token that must not be drawn, in the additions of [`sample`].
+pub const EXCLUDED: f32 = -3.0e38;
+
+/// What changes the logits before the temperature.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes<'a> {
+    /// Ids of earlier tokens for the repetition penalty, and the number of valid ones in the span. Ids
+    /// outside the vocabulary are ignored.
+    pub previous: Option<(&'a Span, usize)>,
+    /// What is added to each logit [vocabulary], or [`EXCLUDED`]. At least one token remains.
+    pub added: Option<&'a Span>,
 }
 
 impl Default for Sampling {
     /// Greedy.
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 }
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, frequency_penalty: 0.0, presence_penalty: 0.0 }
     }
 }
 
 impl Sampling {
     /// Rejects values out of range; the error names the field.
     pub fn validate(&self) -> Result<()> {
-        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
+        let Self { temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty, .. } = *self;
+        let is_moderate = |penalty: f32| (-MOST_SUBTRACTED..=MOST_SUBTRACTED).contains(&penalty);
+        let out_of_range =
+            |name, x: f32| format!("`{name}` {x} does not lie in [-{MOST_SUBTRACTED}, {MOST_SUBTRACTED}]; 0 changes nothing");
         let usable = temperature == 0.0 || (temperature.is_finite() && temperature >= SMALLEST_TEMPERATURE);
         let checks = [
             (usable, format!("`temperature` {temperature} is neither 0 (greedy) nor a number from {SMALLEST_TEMPERATURE}")),
@@ -56,6 +81,8 @@ impl Sampling {
                 repetition_penalty.is_finite() && repetition_penalty >= SMALLEST_TEMPERATURE,
                 format!("`repetition_penalty` {repetition_penalty} is not a positive number; 1 changes nothing"),
             ),
+            (is_moderate(frequency_penalty), out_of_range("frequency_penalty", frequency_penalty)),
+            (is_moderate(presence_penalty), out_of_range("presence_penalty", presence_penalty)),
         ];
         checks.into_iter().try_for_each(|(ok, message)| if ok { Ok(()) } else { Err(Error::usage(message)) })
     }
@@ -84,6 +111,16 @@ params! {
         n_previous: u32,
         /// Divides positive and multiplies negative logits.
         penalty: f32,
+        /// Divisor.
+        temperature: f32,
+    }
+}
+
+params! {
+    /// What is added to the logits.
+    pub struct AddParams {
+        /// Vocabulary.
+        n: u32,
         /// Divisor.
         temperature: f32,
     }
@@ -146,6 +183,22 @@ static PENALISE: KernelDef = KernelDef {
     reference_f64: penalise_reference,
 };
 
+static ADD: KernelDef = KernelDef {
+    label: "sample/add",
+    suffix: "",
+    parts: &[wgsl!("common/grid"), wgsl!("sample/add")],
+    bindings: &[
+        Binding::read("added", Kind::Real, "[n]"),
+        Binding::read_write("adjusted", Kind::Real, "[4 ceil(n / 4)]"),
+    ],
+    params: AddParams::FIELDS,
+    constants: &[],
+    alternatives: &[],
+    work: |d| Ok(Work { flops: 2 * d.param("n"), bytes: 12 * d.param("n") }),
+    reference_f32: add_reference,
+    reference_f64: add_reference,
+};
+
 static ARGMAX: KernelDef = KernelDef {
     label: "sample/argmax",
     suffix: "",
@@ -174,7 +227,7 @@ static DRAW: KernelDef = KernelDef {
 
 /// The kernels of this family.
 pub fn kernels() -> Vec<(&'static KernelDef, Vec<u32>)> {
-    [&SCALE, &PENALISE, &ARGMAX, &DRAW].map(|k| (k, vec![])).to_vec()
+    [&SCALE, &PENALISE, &ADD, &ARGMAX, &DRAW].map(|k| (k, vec![])).to_vec()
 }
 
 fn scale_reference<T: Real>(args: KernelArgs<'_, T>) {
@@ -198,6 +251,14 @@ fn penalise_reference<T: Real>(args: KernelArgs<'_, T>) {
             let x = if x > T::ZERO { x / penalty } else { x * penalty };
             adjusted[token as usize] = x / T::of(p.temperature);
         }
+    }
+}
+
+fn add_reference<T: Real>(args: KernelArgs<'_, T>) {
+    let p: AddParams = args.params();
+    let [added, adjusted] = args.buffers();
+    for (a, &by) in adjusted.real_mut().iter_mut().zip(&added.real()[..p.n as usize]) {
+        *a = if by > T::of(EXCLUDED / 2.0) { *a + by / T::of(p.temperature) } else { T::LOWEST };
     }
 }
 
@@ -254,14 +315,13 @@ fn keep_most_likely<T: Real>(x: &[T], mass: &[f64], top_k: usize, top_p: f64) ->
 /// Appends the sampling of one token from row `row` of `logits` [rows, vocabulary] into the first
 /// element of `out` (U32).
 ///
-/// `previous` holds the ids for the repetition penalty and the number of valid ones in the span;
-/// ids outside the vocabulary are ignored. `sampling` must be valid; `uniform` is in [0, 1) and is
-/// unused when greedy.
+/// `sampling` must be valid; `uniform` is in [0, 1) and is unused when greedy. The frequency and presence
+/// penalties come with the additions of `changes`, because the host counts.
 pub fn sample(
     rec: &mut Recording,
     logits: &Tensor,
     row: usize,
-    previous: Option<(&Span, usize)>,
+    changes: Changes<'_>,
     sampling: &Sampling,
     uniform: f32,
     out: &Span,
@@ -274,13 +334,17 @@ pub fn sample(
     let adjusted = rec.transient("adjusted logits", Kind::Real, len);
     let params = ScaleParams { n, offset, temperature };
     rec.dispatch(&SCALE, &[], params, &[logits.span(), &adjusted], groups_for(len, GROUP));
-    if let Some((ids, count)) = previous
+    if let Some((ids, count)) = changes.previous
         && count > 0
         && sampling.repetition_penalty != 1.0
     {
         let penalty = sampling.repetition_penalty;
         let params = PenaliseParams { n, offset, n_previous: count as u32, penalty, temperature };
         rec.dispatch(&PENALISE, &[], params, &[logits.span(), ids, &adjusted], groups_for(count, GROUP));
+    }
+    if let Some(added) = changes.added {
+        let params = AddParams { n, temperature };
+        rec.dispatch(&ADD, &[], params, &[added, &adjusted], groups_for(logits.cols, GROUP));
     }
     let out = &out.prefix(1);
     if greedy {

@@ -6,4 +6,4 @@ mod cases;
 mod choose;
 
 pub use cases::cases;
-pub use choose::{Sampling, kernels, sample};
+pub use choose::{Changes, EXCLUDED, Sampling, kernels, sample};
