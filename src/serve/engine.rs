@@ -1,0 +1,466 @@
+//! The engine: one thread that owns the device and the models, and answers the jobs of the server.
+//!
+//! Between two steps it takes new jobs and lets finished ones go. A step reads a piece of one prompt
+//! and then generates a token of every answer. So a long prompt holds the answers up for the time of
+//! one piece only, and new prompts do not wait for answers to end.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::engine_door::Shared;
+use super::job::{Event, Failure, Finish, Job};
+use super::logprobs::token_logprob;
+use super::prefix::Prefixes;
+use super::reading::{Read, Reading, new_session};
+use crate::error::{Error, ErrorKind, Result};
+use crate::generate::{Batch, GenerateRequest, Generated, NewToken, Session, StoppedBy};
+use crate::gpu::Device;
+use crate::model::llama::Llama;
+use crate::text::tokenizer::Tokenizer;
+
+/// Limits of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineLimits {
+    /// Most bytes of the caches of running sequences.
+    pub cache_bytes: u64,
+    /// Most bytes of stored prefixes.
+    pub prefix_bytes: u64,
+    /// Most sequences at once.
+    pub sequences: usize,
+    /// Most tokens of a prompt that are read between two steps of the answers.
+    pub step: usize,
+}
+
+/// The engine of one thread.
+pub struct Engine<'t> {
+    device: Device,
+    models: Vec<Served<'t>>,
+    limits: EngineLimits,
+    shared: Arc<Shared>,
+    /// Jobs that wait, in the order in which they came.
+    queue: VecDeque<Job>,
+    readings: VecDeque<Reading>,
+    running: HashMap<u64, Running>,
+    n_started: u64,
+    prefixes: Prefixes,
+    /// Bytes that are reserved for running sequences, and their number.
+    reserved_bytes: u64,
+    n_sequences: usize,
+    /// Alternates between the oldest prompt and the shortest.
+    turn: bool,
+}
+
+/// A model with its answers in progress.
+struct Served<'t> {
+    model: Llama,
+    batch: Batch<'t>,
+    /// The job and the answer of each sequence of the batch, by its number.
+    sequences: HashMap<u64, (u64, usize)>,
+}
+
+/// A job whose prompt is read.
+struct Running {
+    job: Job,
+    started: Instant,
+    n_left: usize,
+}
+
+/// What a step does with its job.
+enum Verdict {
+    Keep,
+    Drop(Option<Failure>),
+}
+
+impl<'t> Engine<'t> {
+    /// An engine for these models, the base first. Texts come from the tokenizer.
+    pub fn new(
+        device: Device,
+        models: Vec<Llama>,
+        tokenizer: &'t Tokenizer,
+        limits: EngineLimits,
+        shared: Arc<Shared>,
+    ) -> Self {
+        shared.metrics.cache_limit_bytes.store(limits.cache_bytes, Relaxed);
+        let served = |model| Served { model, batch: Batch::new(Some(tokenizer)), sequences: HashMap::new() };
+        Self {
+            device,
+            models: models.into_iter().map(served).collect(),
+            limits,
+            shared,
+            queue: VecDeque::new(),
+            readings: VecDeque::new(),
+            running: HashMap::new(),
+            n_started: 0,
+            prefixes: Prefixes::new(limits.prefix_bytes),
+            reserved_bytes: 0,
+            n_sequences: 0,
+            turn: false,
+        }
+    }
+
+    /// Answers jobs until nobody can send any. Fails if the device is lost; jobs in progress are told.
+    pub fn run(mut self, jobs: &mut UnboundedReceiver<Job>) -> Result<()> {
+        while self.take_jobs(jobs) {
+            self.drop_unwanted();
+            self.admit();
+            self.report();
+            let step = self.read().and_then(|()| self.answer());
+            if let Err(e) = step.and_then(|()| self.device.wait()) {
+                self.fail_all(&Failure::Engine(e.to_string()));
+                if e.kind() == ErrorKind::DeviceLost {
+                    self.shared.die(e.to_string());
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.readings.is_empty() && self.running.is_empty()
+    }
+
+    /// Takes the jobs that have come, and waits for one if there is nothing to do. False when the end
+    /// has come.
+    fn take_jobs(&mut self, jobs: &mut UnboundedReceiver<Job>) -> bool {
+        if self.is_idle() {
+            self.report();
+            match jobs.blocking_recv() {
+                Some(job) => self.queue.push_back(job),
+                None => return false,
+            }
+        }
+        loop {
+            match jobs.try_recv() {
+                Ok(job) => self.queue.push_back(job),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return !self.is_idle(),
+            }
+        }
+    }
+
+    /// What is to be done with a job now: nobody may wait for it, its time may be over, or the
+    /// server's.
+    fn verdict(&self, job: &Job) -> Verdict {
+        let metrics = &self.shared.metrics;
+        if job.events.is_closed() {
+            metrics.cancelled.fetch_add(1, Relaxed);
+            return Verdict::Drop(None);
+        }
+        if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            metrics.expired.fetch_add(1, Relaxed);
+            return Verdict::Drop(Some(Failure::Deadline));
+        }
+        let is_over = self.shared.stop_at().is_some_and(|end| end <= Instant::now());
+        if is_over { Verdict::Drop(Some(Failure::Stopping)) } else { Verdict::Keep }
+    }
+
+    fn drop_unwanted(&mut self) {
+        for job in std::mem::take(&mut self.queue) {
+            let verdict = match self.shared.stop_at() {
+                Some(_) => Verdict::Drop(Some(Failure::Stopping)), // what has not begun does not begin
+                None => self.verdict(&job),
+            };
+            match verdict {
+                Verdict::Keep => self.queue.push_back(job),
+                Verdict::Drop(failure) => {
+                    self.shared.leave_queue();
+                    fail(&job, failure);
+                }
+            }
+        }
+        for reading in std::mem::take(&mut self.readings) {
+            match self.verdict(&reading.job) {
+                Verdict::Keep => self.readings.push_back(reading),
+                Verdict::Drop(failure) => {
+                    self.release(&reading.job, reading.job.n);
+                    fail(&reading.job, failure);
+                }
+            }
+        }
+        let unwanted: Vec<(u64, Option<Failure>)> = self
+            .running
+            .iter()
+            .filter_map(|(&number, running)| match self.verdict(&running.job) {
+                Verdict::Keep => None,
+                Verdict::Drop(failure) => Some((number, failure)),
+            })
+            .collect();
+        for (number, failure) in unwanted {
+            self.end_job(number, failure);
+        }
+    }
+
+    /// Ends a running job, and all of its answers.
+    fn end_job(&mut self, number: u64, failure: Option<Failure>) {
+        let Some(running) = self.running.remove(&number) else { return };
+        let served = &mut self.models[running.job.model];
+        let of_job = served.sequences.extract_if(|_, (job, _)| *job == number);
+        for (sequence, _) in of_job.collect::<Vec<_>>() {
+            served.batch.leave(sequence);
+        }
+        self.release(&running.job, running.n_left);
+        fail(&running.job, failure);
+    }
+
+    fn fail_all(&mut self, failure: &Failure) {
+        for job in self.queue.drain(..) {
+            self.shared.leave_queue();
+            fail(&job, Some(failure.clone()));
+        }
+        for reading in std::mem::take(&mut self.readings) {
+            self.release(&reading.job, reading.job.n);
+            fail(&reading.job, Some(failure.clone()));
+        }
+        for number in self.running.keys().copied().collect::<Vec<_>>() {
+            self.end_job(number, Some(failure.clone()));
+        }
+    }
+
+    /// Bytes of the caches of one answer.
+    fn answer_bytes(&self, job: &Job) -> Result<u64> {
+        let step = self.limits.step;
+        Session::n_bytes(&self.models[job.model].model, job.attention, job.capacity(), step)
+    }
+
+    fn release(&mut self, job: &Job, n_answers: usize) {
+        let bytes = self.answer_bytes(job).unwrap_or(0);
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes * n_answers as u64);
+        self.n_sequences = self.n_sequences.saturating_sub(n_answers);
+    }
+
+    /// Starts the jobs at the head of the queue as long as they fit.
+    fn admit(&mut self) {
+        while let Some(job) = self.queue.front() {
+            let bytes = match self.answer_bytes(job) {
+                Ok(bytes) => bytes.saturating_mul(job.n as u64),
+                Err(e) => {
+                    self.refuse_first(Failure::TooLarge(e.to_string()));
+                    continue;
+                }
+            };
+            let Self { limits, .. } = self;
+            if bytes > limits.cache_bytes || job.n > limits.sequences {
+                let why = too_large(job, bytes, limits);
+                self.refuse_first(Failure::TooLarge(why));
+                continue;
+            }
+            if self.reserved_bytes + bytes > limits.cache_bytes || self.n_sequences + job.n > limits.sequences {
+                return;
+            }
+            self.begin(bytes);
+        }
+    }
+
+    fn refuse_first(&mut self, failure: Failure) {
+        if let Some(job) = self.queue.pop_front() {
+            self.shared.leave_queue();
+            fail(&job, Some(failure));
+        }
+    }
+
+    /// Begins to read the first job of the queue.
+    fn begin(&mut self, bytes: u64) {
+        let Some(job) = self.queue.pop_front() else { return };
+        self.shared.leave_queue();
+        let (n, n_prompt) = (job.n, job.prompt.len());
+        let model = &mut self.models[job.model].model;
+        match Reading::begin(&mut *self.device, model, job, self.limits.step, &mut self.prefixes) {
+            Ok(reading) => {
+                self.reserved_bytes += bytes;
+                self.n_sequences += n;
+                let metrics = &self.shared.metrics;
+                metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
+                metrics.cached_tokens.fetch_add(reading.cached_tokens as u64, Relaxed);
+                tell(&reading.job, Event::Started { cached_tokens: reading.cached_tokens });
+                self.readings.push_back(reading);
+            }
+            Err((job, e)) => fail(&job, Some(failure_of(&e))),
+        }
+    }
+
+    /// Reads a piece of one prompt: of the oldest and of the shortest in turn, so that a short prompt
+    /// does not wait for long ones, and a long one is not overtaken for ever.
+    fn read(&mut self) -> Result<()> {
+        self.turn = !self.turn;
+        let shortest = (0..self.readings.len()).min_by_key(|&i| self.readings[i].n_left());
+        let next = if self.turn { shortest } else { Some(0) };
+        let Some(reading) = next.and_then(|i| self.readings.get_mut(i)) else { return Ok(()) };
+        let model = &self.models[reading.job.model].model;
+        let read = reading.step(&mut *self.device, model, &mut self.prefixes);
+        let is_done = read.is_ok() && reading.n_left() == 0;
+        if read.is_ok() && !is_done {
+            return Ok(());
+        }
+        let Some(reading) = next.and_then(|i| self.readings.remove(i)) else { return Ok(()) };
+        match read {
+            Ok(()) => self.start(reading.finish()),
+            Err(e) if e.kind() == ErrorKind::DeviceLost => {
+                self.readings.push_back(reading); // told with all others
+                Err(e)
+            }
+            Err(e) => {
+                self.release(&reading.job, reading.job.n);
+                fail(&reading.job, Some(failure_of(&e)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the answers to a prompt.
+    fn start(&mut self, read: Read) -> Result<()> {
+        let Read { job, session, seconds, logprobs } = read;
+        if job.prompt_logprobs {
+            tell(&job, Event::Prompt(logprobs));
+        }
+        if job.max_tokens == 0 {
+            for answer in 0..job.n {
+                tell(&job, Event::Ended { answer, finish: Finish::Length, generated_tokens: 0 });
+            }
+            self.release(&job, job.n);
+            return Ok(());
+        }
+        let served = &mut self.models[job.model];
+        let sessions = match branches(&mut *self.device, &mut served.model, &job, self.limits.step, session) {
+            Ok(sessions) => sessions,
+            Err(e) => {
+                self.release(&job, job.n);
+                fail(&job, Some(failure_of(&e)));
+                return if e.kind() == ErrorKind::DeviceLost { Err(e) } else { Ok(()) };
+            }
+        };
+        let request = GenerateRequest {
+            max_tokens: job.max_tokens,
+            attention: job.attention,
+            stop: &job.stop,
+            stop_texts: &job.stop_texts,
+            shown: &job.shown,
+            ..GenerateRequest::greedy(&job.prompt, job.max_tokens)
+        };
+        let number = self.n_started;
+        self.n_started += 1;
+        for (answer, session) in sessions.into_iter().enumerate() {
+            let sequence = served.batch.join_fed(&request, session, seconds);
+            served.sequences.insert(sequence, (number, answer));
+        }
+        let n_left = job.n;
+        self.running.insert(number, Running { job, started: Instant::now(), n_left });
+        Ok(())
+    }
+
+    /// Generates a token of every answer.
+    fn answer(&mut self) -> Result<()> {
+        for at in 0..self.models.len() {
+            let Self { device, models, running, shared, .. } = self;
+            let Served { model, batch, sequences } = &mut models[at];
+            if batch.is_empty() {
+                continue;
+            }
+            let mut on_token = |sequence: u64, token: NewToken<'_>| {
+                let (job, answer) = sequences[&sequence];
+                let job = &running[&job].job;
+                shared.metrics.generated_tokens.fetch_add(1, Relaxed);
+                let logprob = token.logits.zip(job.logprobs).map(|(row, n)| token_logprob(row, token.id, n));
+                tell(job, Event::Token { answer, id: token.id, text: token.text.to_owned(), logprob });
+                ControlFlow::Continue(())
+            };
+            let ended = batch.step(&mut **device, model, &mut on_token)?;
+            let of = |(sequence, generated): (u64, Generated)| Some((sequences.remove(&sequence)?, generated));
+            for ((job, answer), generated) in ended.into_iter().filter_map(of).collect::<Vec<_>>() {
+                self.end_answer(job, answer, &generated);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_answer(&mut self, number: u64, answer: usize, generated: &Generated) {
+        let finish = match generated.stopped_by {
+            StoppedBy::MaxTokens => Finish::Length,
+            StoppedBy::StopToken | StoppedBy::StopText | StoppedBy::Caller => Finish::Stop,
+            StoppedBy::Constraint => {
+                let why = "the model found no token that continues the answer in the form that was asked";
+                return self.end_job(number, Some(Failure::Engine(why.into())));
+            }
+        };
+        let Some(running) = self.running.get_mut(&number) else { return };
+        running.n_left -= 1;
+        tell(&running.job, Event::Ended { answer, finish, generated_tokens: generated.generated_tokens });
+        let is_last = running.n_left == 0;
+        if !is_last {
+            let job = &self.running[&number].job;
+            let bytes = self.answer_bytes(job).unwrap_or(0);
+            self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
+            self.n_sequences -= 1;
+        } else if let Some(running) = self.running.remove(&number) {
+            self.shared.took(running.started.elapsed());
+            self.release(&running.job, 1);
+        }
+    }
+
+    fn report(&self) {
+        let metrics = &self.shared.metrics;
+        metrics.running.store(self.n_sequences as u64, Relaxed);
+        metrics.cache_bytes.store(self.reserved_bytes, Relaxed);
+        metrics.prefix_bytes.store(self.prefixes.n_bytes(), Relaxed);
+    }
+}
+
+/// A session for each answer: that of the prompt, and copies of it.
+fn branches(
+    device: &mut dyn crate::gpu::Executor,
+    model: &mut Llama,
+    job: &Job,
+    step: usize,
+    first: Session,
+) -> Result<Vec<Session>> {
+    let mut sessions = vec![first];
+    for i in 1..job.n {
+        let mut session = new_session(device, model, job, step, i)?;
+        session.branch_from(device, &sessions[0])?;
+        sessions.push(session);
+    }
+    Ok(sessions)
+}
+
+fn tell(job: &Job, event: Event) {
+    let _closed = job.events.send(event); // a client that has left is noticed between steps
+}
+
+fn fail(job: &Job, failure: Option<Failure>) {
+    if let Some(failure) = failure {
+        tell(job, Event::Failed(failure));
+    }
+}
+
+/// What a client is told of an error in its own job.
+fn failure_of(e: &Error) -> Failure {
+    match e.kind() {
+        ErrorKind::OutOfMemory => Failure::TooLarge(e.to_string()),
+        _ => Failure::Engine(e.to_string()),
+    }
+}
+
+fn too_large(job: &Job, bytes: u64, limits: &EngineLimits) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    if job.n > limits.sequences {
+        return format!("`n` is {} and the server runs at most {} sequences at once", job.n, limits.sequences);
+    }
+    format!(
+        "{} tokens in {} cache(s) take {} MiB, and the server has {} MiB for caches: ask for fewer tokens or answers, or \
+         compress more",
+        job.capacity(),
+        job.n,
+        mib(bytes),
+        mib(limits.cache_bytes)
+    )
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
