@@ -47,6 +47,16 @@ pub struct ModelFiles {
     other_base: Option<String>,
 }
 
+/// An adapter beside the one that a model was opened with.
+pub struct OtherAdapter {
+    /// The adapter.
+    pub adapter: Adapter,
+    /// The attention that its record names.
+    pub recorded: Option<Attention>,
+    /// What a user should know about it.
+    pub note: Option<String>,
+}
+
 /// Opens the configuration and weights of a model alone: a folder, a GGUF file, a hub id, or the
 /// bundled model by its name.
 pub fn open_weights(model: &str) -> Result<WeightSource> {
@@ -186,6 +196,16 @@ impl ModelFiles {
         let name = name.to_string();
         let files = Self { name, source, tokenizer, template, stop, generation, adapter, recorded, base, other_base };
         Ok((files, done?))
+    }
+
+    /// Reads another adapter of this model, from a folder, a GGUF file or a hub id.
+    pub fn other_adapter(&self, adapter: &Path) -> Result<OtherAdapter> {
+        let read = AdapterFiles::read(Some(adapter), &self.source)?;
+        let note = read.other_base(&self.name, &self.source)?;
+        let AdapterFiles { adapter: Some(adapter), recorded, .. } = read else {
+            crate::bail!("{} holds no adapter", adapter.display());
+        };
+        Ok(OtherAdapter { adapter, recorded, note })
     }
 
     /// The base of the opened adapter: what its record says, else this model.

@@ -23,6 +23,23 @@ pub fn size(bytes: u64) -> String {
     if mib < 10_000.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
+/// Bytes from a number and a unit, such as 512MiB, 2GiB or 1.5G; K, M, G and T are powers of 1,024.
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let power = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        _ => return Err(format!("{text:?} has no unit of bytes: write 512MiB or 2GiB")),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| format!("{text:?} is no size: write 512MiB or 2GiB"))?;
+    Ok((bytes * 1024f64.powi(power)) as u64)
+}
+
 /// Seconds in the two largest units.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.round() as u64;

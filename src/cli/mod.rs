@@ -28,6 +28,8 @@ pub mod output;
 mod paths;
 mod plot;
 mod probe;
+#[cfg(feature = "serve")]
+mod serve;
 mod stage;
 mod study;
 mod train;
@@ -62,6 +64,9 @@ enum Verb {
     /// Open the desktop app: chat with long documents, fine-tune, check devices.
     #[cfg(feature = "app")]
     App(app::AppArgs),
+    /// Serve a model and its adapters over HTTP with OpenAI's interface.
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     /// Train models by several recipes and seeds, evaluate them dense and compressed, and compare;
     /// resumes where it stopped.
     Study(Box<study::StudyArgs>),
@@ -115,6 +120,8 @@ fn run(cli: Cli) -> Result<()> {
         #[cfg(feature = "app")]
         Verb::App(args) => app::run(&args),
         Verb::Eval(args) => eval::run(&args),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => serve::run(&args),
         Verb::Study(args) => study::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -9,6 +9,9 @@ pub trait Door: Send + Sync {
 
     /// Whether the engine takes jobs at all. A full queue is no reason against it.
     fn ready(&self) -> Result<(), Refused>;
+
+    /// The grace period is over: ends the jobs that still run or wait with `Failure::Stopping`.
+    fn stop(&self);
 }
 
 /// Why the engine does not take a job.

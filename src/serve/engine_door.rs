@@ -134,4 +134,8 @@ impl Door for EngineDoor {
     fn ready(&self) -> Result<(), Refused> {
         self.shared.check()
     }
+
+    fn stop(&self) {
+        self.shared.stop(Duration::ZERO);
+    }
 }

@@ -14,6 +14,7 @@ pub mod stop;
 pub mod stop_text;
 #[cfg(test)]
 pub(crate) mod test_tokenizers;
+pub mod token_bytes;
 pub mod tokenizer;
 pub(crate) mod tokenizer_check;
 pub mod tokenizer_config;

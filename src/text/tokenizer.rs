@@ -224,6 +224,11 @@ impl Tokenizer {
         decode(&ids.iter().map(|&id| self.first_of(id)).collect::<Vec<_>>())
     }
 
+    /// The decoder as `tokenizer.json` describes it, or null.
+    pub(super) fn decoder(&self) -> serde_json::Value {
+        serde_json::to_value(self.inner.get_decoder()).unwrap_or_default()
+    }
+
     /// Number of tokens, including added ones. A model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -1,0 +1,139 @@
+//! Chat requests: reads the fields of `POST /v1/chat/completions`.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::asked::Asked;
+use super::chat_shape::ChatShape;
+use super::failure::ApiError;
+use super::fields::Fields;
+use super::messages::{messages, tools, variables};
+use super::settings::{MAX_TOP_LOGPROBS, Settings};
+use super::state::State;
+use super::tool_forms::{Form, Tools};
+use super::tools::Scanner;
+use crate::generate::Constraint;
+use crate::text::chat_template::Conversation;
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// Reads a chat request.
+pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
+    let fields = Fields::of(map);
+    const TEXT_ONLY: &str = "the model reads and writes only text";
+    const TOOLS: &str = "use `tools` and `tool_choice`";
+    const TEMPLATE: &str = "use `chat_template_kwargs` if the model's chat template has such a variable";
+    fields.refuse(&[
+        ("modalities", json!(["text"]), TEXT_ONLY),
+        ("audio", Json::Null, TEXT_ONLY),
+        ("prediction", Json::Null, "answers are never predicted"),
+        ("functions", Json::Null, TOOLS),
+        ("function_call", Json::Null, TOOLS),
+        ("web_search_options", Json::Null, "the server does not search"),
+        ("reasoning_effort", Json::Null, TEMPLATE),
+        ("verbosity", Json::Null, TEMPLATE),
+        ("store", json!(false), "the server stores nothing"),
+        ("suffix", Json::Null, "a chat has none"),
+    ])?;
+    let settings = Settings::read(&fields, state)?;
+    let most = |name: &str| fields.size(name, 1..=i64::from(u32::MAX));
+    let max_tokens = most("max_completion_tokens")?.or(most("max_tokens")?);
+    let logprobs = logprobs(&fields)?;
+    let tools = tools(&fields)?;
+    let constraint = constraint(&fields, state)?;
+    if tools.is_some() && constraint.is_some() {
+        let message = "`response_format` cannot be used together with `tools`: an answer in a given form calls no tool";
+        return Err(fields.wrong("response_format", message));
+    }
+    let conversation = Conversation {
+        messages: messages(&fields)?,
+        tools: tools.clone().map(Json::Array),
+        documents: None,
+        variables: variables(&fields)?,
+    };
+    let prompt = prompt(state, &conversation)?;
+    let form = tools.is_some().then(|| form(state)).transpose()?;
+    let files = &state.catalogue.files;
+    let table = logprobs.is_some().then(|| state.table()).transpose()?;
+    Ok(Asked {
+        prompts: vec![prompt],
+        param: "messages",
+        max_tokens,
+        logprobs,
+        prompt_logprobs: false,
+        constraint,
+        scanner: form.zip(tools).map(|(form, tools)| Scanner::new(form, Tools::new(&tools))),
+        shown: form.map(|form| marks(state, form)).unwrap_or_default(),
+        shape: Box::new(ChatShape::new(table, form, files.stop.ids(), settings.n)),
+        settings,
+    })
+}
+
+/// The number of most likely tokens to report, if probabilities are asked for.
+fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>> {
+    let is_asked = fields.flag("logprobs")?.unwrap_or(false);
+    match (is_asked, fields.size("top_logprobs", 0..=MAX_TOP_LOGPROBS)?) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(fields.wrong("top_logprobs", "`top_logprobs` needs `logprobs` true")),
+    }
+}
+
+/// The ids of a conversation, up to the start of the answer.
+fn prompt(state: &State, conversation: &Conversation) -> Result<Vec<u32>> {
+    let files = &state.catalogue.files;
+    if files.template.is_none() {
+        let message = "the model has no chat template, so it can only continue plain text: use /v1/completions";
+        return Err(ApiError::field("messages", message));
+    }
+    files.chat_ids(conversation).map_err(|e| {
+        // The tools are to blame if the same messages can be shown without them.
+        let without = Conversation { tools: None, ..conversation.clone() };
+        let is_tools = conversation.tools.is_some() && files.chat_ids(&without).is_ok();
+        ApiError::field(if is_tools { "tools" } else { "messages" }, e.to_string())
+    })
+}
+
+/// How the model writes tool calls.
+fn form(state: &State) -> Result<Form> {
+    state.form.ok_or_else(|| {
+        let message = "the chat template does not tell in a known form how the model calls `tools`";
+        ApiError::field("tools", message)
+    })
+}
+
+/// The marks of tool calls that are special tokens.
+fn marks(state: &State, form: Form) -> Vec<u32> {
+    let tokenizer = state.catalogue.files.tokenizer().ok();
+    let special = tokenizer.into_iter().flat_map(|tokenizer| {
+        form.marks().filter_map(|mark| tokenizer.token_to_id(mark)).filter(|&id| tokenizer.is_special(id))
+    });
+    special.collect()
+}
+
+/// What `response_format` allows.
+fn constraint(fields: &Fields<'_>, state: &State) -> Result<Option<Box<dyn Constraint>>> {
+    const NAME: &str = "response_format";
+    let Some(map) = fields.object(NAME)? else { return Ok(None) };
+    let format = Fields::at(map, NAME);
+    format.required("type")?;
+    let made = match format.text("type")?.unwrap_or_default() {
+        "text" => return Ok(None),
+        "json_object" => state.constraints()?.any_object(),
+        "json_schema" => {
+            const SCHEMA: &str = "response_format.json_schema";
+            format.required("json_schema")?;
+            let given = format.object("json_schema")?.map(|map| Fields::at(map, SCHEMA));
+            let schema = given.as_ref().map(|given| given.required("schema")).transpose()?;
+            state.constraints()?.schema(schema.cloned().unwrap_or_default())
+        }
+        other => {
+            let message = format!("`response_format.type` is {other:?}; expected text, json_object or json_schema");
+            return Err(format.wrong("type", message));
+        }
+    };
+    let wrong = |e: crate::Error| {
+        let message = format!("the schema of `response_format` cannot be followed: {e}");
+        ApiError::field("response_format.json_schema.schema", message)
+    };
+    made.map(Some).map_err(wrong)
+}

@@ -1,0 +1,96 @@
+//! What all requests share: the catalogue, the engine's door, the options and the counters.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
+
+use tokio::sync::Semaphore;
+
+use super::catalogue::Catalogue;
+use super::door::{Door, Refused};
+use super::failure::ApiError;
+use super::metrics::Metrics;
+use super::options::Options;
+use super::schema::Constraints;
+use super::token_table::TokenTable;
+use super::tool_forms::Form;
+
+/// A server's state.
+pub struct State {
+    pub catalogue: Catalogue,
+    pub options: Options,
+    pub metrics: Arc<Metrics>,
+    door: Box<dyn Door>,
+    /// How the model writes tool calls, if its template shows it.
+    pub form: Option<Form>,
+    table: OnceLock<Result<Arc<TokenTable>, String>>,
+    constraints: OnceLock<Result<Constraints, String>>,
+    stopping: AtomicBool,
+    /// Turns for reading requests: as many as there are cores.
+    pub readers: Semaphore,
+}
+
+impl State {
+    pub fn new(catalogue: Catalogue, door: Box<dyn Door>, metrics: Arc<Metrics>, options: Options) -> Self {
+        let form = catalogue.files.template.as_ref().and_then(|template| Form::of(template.source()));
+        Self {
+            catalogue,
+            options,
+            metrics,
+            door,
+            form,
+            table: OnceLock::new(),
+            constraints: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            readers: Semaphore::new(available_parallelism().map_or(1, usize::from)),
+        }
+    }
+
+    /// The engine's door. Fails once the server is stopping.
+    pub fn door(&self) -> Result<&dyn Door, Refused> {
+        if self.stopping.load(Ordering::Relaxed) { Err(Refused::Stopping) } else { Ok(&*self.door) }
+    }
+
+    /// Closes the door. Jobs that are behind it go on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the jobs behind the door.
+    pub fn stop_jobs(&self) {
+        self.door.stop();
+    }
+
+    /// The texts of the tokens. The first call takes a while.
+    pub fn table(&self) -> Result<Arc<TokenTable>, ApiError> {
+        let make = || {
+            let files = &self.catalogue.files;
+            let bytes = match files.tokenizer() {
+                Ok(tokenizer) => tokenizer.token_bytes(files.config().vocab).map_err(|e| e.to_string())?,
+                Err(_) => Vec::new(),
+            };
+            Ok(Arc::new(TokenTable::new(bytes)))
+        };
+        self.table.get_or_init(make).clone().map_err(ApiError::internal)
+    }
+
+    /// What makes constraints. The first call takes a while.
+    pub fn constraints(&self) -> Result<&Constraints, ApiError> {
+        let table = self.table()?;
+        let make = || {
+            let files = &self.catalogue.files;
+            let tokenizer = files.tokenizer().map_err(|e| e.to_string())?;
+            Constraints::new(&table, |id| tokenizer.is_special(id), files.stop.ids()).map_err(|e| e.to_string())
+        };
+        self.constraints.get_or_init(make).as_ref().map_err(ApiError::internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn threads_may_share_it() {
+        fn shared<T: Send + Sync>() {}
+        shared::<super::State>();
+    }
+}

@@ -1,0 +1,351 @@
+//! The forms in which model families write tool calls: their marks, and how to read what is between
+//! them.
+
+use serde_json::{Map, Value as Json};
+
+/// A call of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub name: String,
+    /// A JSON object as text.
+    pub arguments: String,
+}
+
+/// A form of tool calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`: Hermes, Qwen 2.5 and 3, SmolLM3, Granite 4.
+    Hermes,
+    /// `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`: Qwen3-Coder.
+    Parameters,
+    /// `[TOOL_CALLS][{"name": …, "arguments": …}]`, or later `[TOOL_CALLS]NAME[ARGS]{…}`: Mistral.
+    Mistral,
+    /// `{"name": …, "parameters": …}` as the whole answer, or after `<|python_tag|>`: Llama 3.
+    Llama,
+    /// `<|tool_call|>[{"name": …, "arguments": …}]`: Granite 3, Phi 4.
+    List,
+    /// `<start_function_call>call:NAME{KEY:VALUE}<end_function_call>`: FunctionGemma.
+    Gemma,
+}
+
+impl Form {
+    /// The form of the models with this chat template. `None` if it shows none that is known.
+    pub fn of(template: &str) -> Option<Self> {
+        let has = |mark: &str| template.contains(mark);
+        let forms = [
+            (has("<start_function_call>"), Self::Gemma),
+            (has("[TOOL_CALLS]"), Self::Mistral),
+            (has("<function=") && has("<parameter="), Self::Parameters),
+            (has("<tool_call>") && !has("<arg_key>"), Self::Hermes),
+            (has("<|tool_call|>") || has("<|tool|>"), Self::List),
+            (has("<|python_tag|>") || has("{\"name\": function name, \"parameters\""), Self::Llama),
+        ];
+        forms.into_iter().find_map(|(is_it, form)| is_it.then_some(form))
+    }
+
+    /// The mark that begins a call.
+    pub fn open(self) -> &'static str {
+        match self {
+            Self::Hermes | Self::Parameters => "<tool_call>",
+            Self::Mistral => "[TOOL_CALLS]",
+            Self::Llama => "<|python_tag|>",
+            Self::List => "<|tool_call|>",
+            Self::Gemma => "<start_function_call>",
+        }
+    }
+
+    /// The mark that ends a call. Without one the next call or the answer's end does.
+    pub fn close(self) -> Option<&'static str> {
+        match self {
+            Self::Hermes | Self::Parameters => Some("</tool_call>"),
+            Self::List => Some("<|/tool_call|>"),
+            Self::Gemma => Some("<end_function_call>"),
+            Self::Mistral | Self::Llama => None,
+        }
+    }
+
+    /// Marks within a call.
+    fn inner(self) -> &'static [&'static str] {
+        match self {
+            Self::Mistral => &["[ARGS]", "[CALL_ID]"],
+            Self::Gemma => &["<escape>"],
+            _ => &[],
+        }
+    }
+
+    /// All marks. Where they are special tokens, their names must be part of an answer's text.
+    pub fn marks(self) -> impl Iterator<Item = &'static str> {
+        [self.open()].into_iter().chain(self.close()).chain(self.inner().iter().copied())
+    }
+
+    /// The calls in the text between two marks. `None` if it has another form, or names a function
+    /// that is not one of the tools.
+    pub fn read(self, body: &str, tools: &Tools) -> Option<Vec<Call>> {
+        let calls = match self {
+            Self::Hermes | Self::List => objects(body, tools)?,
+            Self::Llama => objects(body, tools)?,
+            Self::Mistral => objects(body, tools).or_else(|| Some(vec![mistral(body)?]))?,
+            Self::Parameters => vec![parameters(body, tools)?],
+            Self::Gemma => vec![gemma(body)?],
+        };
+        (!calls.is_empty() && calls.iter().all(|call| tools.has(&call.name))).then_some(calls)
+    }
+}
+
+/// The tools of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Tools {
+    /// The names of the functions with the schemas of their parameters.
+    functions: Vec<(String, Json)>,
+}
+
+impl Tools {
+    /// The functions of a checked list of tools.
+    pub fn new(tools: &[Json]) -> Self {
+        let function = |tool: &Json| {
+            let function = &tool["function"];
+            Some((function["name"].as_str()?.to_owned(), function["parameters"].clone()))
+        };
+        Self { functions: tools.iter().filter_map(function).collect() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.functions.iter().any(|(known, _)| known == name)
+    }
+
+    /// Whether a parameter is a text, as far as the schema says.
+    fn is_text(&self, function: &str, parameter: &str) -> bool {
+        let schema = self.functions.iter().find(|(name, _)| name == function).map(|(_, schema)| schema);
+        let kind = schema.map_or(&Json::Null, |schema| &schema["properties"][parameter]["type"]);
+        match kind {
+            Json::String(kind) => kind == "string",
+            Json::Array(kinds) => kinds.iter().any(|kind| kind == "string"),
+            _ => true,
+        }
+    }
+}
+
+/// JSON objects that are calls: one, a list of them, or several with semicolons between them.
+fn objects(body: &str, tools: &Tools) -> Option<Vec<Call>> {
+    let mut calls = Vec::new();
+    let mut rest = body.trim();
+    while !rest.is_empty() {
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
+        let value = values.next()?.ok()?;
+        let end = values.byte_offset();
+        match &value {
+            Json::Array(list) => calls.extend(list.iter().map(object).collect::<Option<Vec<_>>>()?),
+            one => calls.push(object(one)?),
+        }
+        rest = rest[end..].trim_start().trim_start_matches(';').trim_start();
+    }
+    calls.iter().all(|call| tools.has(&call.name)).then_some(calls)
+}
+
+/// A call as a JSON object.
+fn object(value: &Json) -> Option<Call> {
+    let value = if value["function"].is_object() { &value["function"] } else { value };
+    let name = value["name"].as_str()?.to_owned();
+    let arguments = match value.get("arguments").or_else(|| value.get("parameters")) {
+        None | Some(Json::Null) => "{}".to_owned(),
+        Some(Json::String(text)) => serde_json::from_str::<Map<String, Json>>(text).is_ok().then(|| text.clone())?,
+        Some(given) => given.is_object().then(|| given.to_string())?,
+    };
+    Some(Call { name, arguments })
+}
+
+/// `NAME[ARGS]{…}` or `NAME[CALL_ID]ID[ARGS]{…}`.
+fn mistral(body: &str) -> Option<Call> {
+    let (head, arguments) = body.split_once("[ARGS]").or_else(|| body.find('{').map(|at| body.split_at(at)))?;
+    let name = head.split("[CALL_ID]").next()?.trim().to_owned();
+    serde_json::from_str::<Map<String, Json>>(arguments).ok()?;
+    Some(Call { name, arguments: arguments.trim().to_owned() })
+}
+
+/// `<function=NAME><parameter=KEY>VALUE</parameter>…</function>`.
+fn parameters(body: &str, tools: &Tools) -> Option<Call> {
+    let inner = body.trim().strip_prefix("<function=")?.strip_suffix("</function>")?;
+    let (name, mut rest) = inner.split_once('>')?;
+    let mut arguments = Map::new();
+    while let Some(next) = rest.trim_start().strip_prefix("<parameter=") {
+        let (key, after) = next.split_once('>')?;
+        let (value, after) = after.split_once("</parameter>")?;
+        let value = value.strip_prefix('\n').unwrap_or(value);
+        let value = value.strip_suffix('\n').unwrap_or(value);
+        let text = || Json::from(value);
+        let value = match tools.is_text(name, key) {
+            true => text(),
+            false => serde_json::from_str(value.trim()).unwrap_or_else(|_| text()),
+        };
+        arguments.insert(key.to_owned(), value);
+        rest = after;
+    }
+    rest.trim().is_empty().then(|| Call { name: name.to_owned(), arguments: Json::Object(arguments).to_string() })
+}
+
+/// `call:NAME{KEY:VALUE,…}`.
+fn gemma(body: &str) -> Option<Call> {
+    let rest = body.trim().strip_prefix("call:")?;
+    let at = rest.find('{')?;
+    let mut values = GemmaValues { rest: &rest[at..], depth: 0 };
+    let arguments = values.value()?;
+    values.rest.trim().is_empty().then(|| Call { name: rest[..at].trim().to_owned(), arguments: arguments.to_string() })
+}
+
+/// Reads the values of FunctionGemma: JSON with bare keys, and with texts between `<escape>` marks.
+struct GemmaValues<'a> {
+    rest: &'a str,
+    depth: usize,
+}
+
+impl<'a> GemmaValues<'a> {
+    const ESCAPE: &'static str = "<escape>";
+    /// Deepest nesting, as in JSON.
+    const MAX_DEPTH: usize = 128;
+
+    fn value(&mut self) -> Option<Json> {
+        self.rest = self.rest.trim_start();
+        if self.take(Self::ESCAPE) {
+            let (text, after) = self.rest.split_once(Self::ESCAPE)?;
+            self.rest = after;
+            return Some(text.into());
+        }
+        if self.rest.starts_with(['{', '[']) {
+            self.depth += 1;
+            let nested = if self.depth > Self::MAX_DEPTH { None } else { self.nested() };
+            self.depth -= 1;
+            return nested;
+        }
+        let end = self.rest.find([',', '}', ']']).unwrap_or(self.rest.len());
+        let (word, after) = self.rest.split_at(end);
+        self.rest = after;
+        serde_json::from_str(word.trim()).ok()
+    }
+
+    fn nested(&mut self) -> Option<Json> {
+        if self.take("[") {
+            let mut list = Vec::new();
+            while !self.take("]") {
+                list.push(self.value()?);
+                self.separator("]")?;
+            }
+            return Some(list.into());
+        }
+        self.take("{");
+        let mut map = Map::new();
+        while !self.take("}") {
+            let (key, after) = self.rest.split_once(':')?;
+            let key = key.trim().trim_matches('"').replace(Self::ESCAPE, "");
+            self.rest = after;
+            let value = self.value()?;
+            map.insert(key, value);
+            self.separator("}")?;
+        }
+        Some(map.into())
+    }
+
+    /// Takes a comma, or stays before the end.
+    fn separator(&mut self, end: &str) -> Option<()> {
+        (self.take(",") || self.rest.trim_start().starts_with(end)).then_some(())
+    }
+
+    fn take(&mut self, mark: &str) -> bool {
+        let after = self.rest.trim_start().strip_prefix(mark);
+        self.rest = after.unwrap_or(self.rest);
+        after.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tools() -> Tools {
+        let properties = json!({"city": {"type": "string"}, "days": {"type": "integer"}, "tags": {"type": "array"}});
+        Tools::new(&[
+            json!({"type": "function", "function": {"name": "weather", "parameters": {"properties": properties}}}),
+        ])
+    }
+
+    fn arguments(form: Form, body: &str) -> Option<Vec<Json>> {
+        let calls = form.read(body, &tools())?;
+        assert!(calls.iter().all(|call| call.name == "weather"));
+        Some(calls.iter().map(|call| serde_json::from_str(&call.arguments).unwrap()).collect())
+    }
+
+    #[test]
+    fn every_form_reads_its_calls() {
+        let paris = json!({"city": "Paris", "days": 3});
+        let object = r#"{"name": "weather", "arguments": {"city": "Paris", "days": 3}}"#;
+        let llama = object.replace("arguments", "parameters");
+        for (form, body) in [
+            (Form::Hermes, format!("\n{object}\n")),
+            (Form::List, format!("[{object}]")),
+            (Form::Llama, llama.clone()),
+            (Form::Mistral, format!(" [{object}]")),
+            (Form::Mistral, r#"weather[ARGS]{"city": "Paris", "days": 3}"#.into()),
+            (Form::Mistral, r#"weather[CALL_ID]abcdefghi[ARGS]{"city": "Paris", "days": 3}"#.into()),
+            (Form::Mistral, r#"weather{"city": "Paris", "days": 3}"#.into()),
+            (
+                Form::Parameters,
+                "\n<function=weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n"
+                    .into(),
+            ),
+            (Form::Gemma, "call:weather{city:<escape>Paris<escape>,days:3}".into()),
+        ] {
+            assert_eq!(arguments(form, &body), Some(vec![paris.clone()]), "{form:?}: {body}");
+        }
+        let two = format!("{llama}; {llama}");
+        assert_eq!(arguments(Form::Llama, &two).unwrap().len(), 2);
+        assert_eq!(arguments(Form::Hermes, r#"{"name": "weather"}"#), Some(vec![json!({})]));
+        let nested = "call:weather{tags:[<escape>a, b<escape>,{x:true,y:[]}],days:null}";
+        assert_eq!(
+            arguments(Form::Gemma, nested),
+            Some(vec![json!({"tags": ["a, b", {"x": true, "y": []}], "days": null})])
+        );
+    }
+
+    #[test]
+    fn what_is_no_call_is_none() {
+        for (form, body) in [
+            (Form::Hermes, ""),
+            (Form::Hermes, "weather"),
+            (Form::Hermes, r#"{"name": "weather", "arguments": 3}"#),
+            (Form::Hermes, r#"{"name": "weather", "arguments": {}} and more"#),
+            (Form::Hermes, r#"{"name": "other", "arguments": {}}"#),
+            (Form::Llama, r#"{"parameters": {}}"#),
+            (Form::Mistral, "weather[ARGS]{"),
+            (Form::Parameters, "<function=weather><parameter=city>Paris</function>"),
+            (Form::Gemma, "call:weather{city:Paris"),
+            (Form::Gemma, "weather{}"),
+        ] {
+            assert_eq!(form.read(body, &tools()), None, "{form:?}: {body}");
+        }
+        let deep = format!("call:weather{{tags:{}", "[".repeat(100_000));
+        assert_eq!(Form::Gemma.read(&deep, &tools()), None);
+    }
+
+    #[test]
+    fn a_parameter_keeps_the_type_of_its_schema() {
+        let body = "<function=weather><parameter=city>\n42\n</parameter><parameter=tags>\n[1]\n</parameter></function>";
+        assert_eq!(arguments(Form::Parameters, body), Some(vec![json!({"city": "42", "tags": [1]})]));
+    }
+
+    #[test]
+    fn the_form_follows_from_the_template() {
+        for (template, form) in [
+            ("… <tool_call>\n{\"name\": <function-name>} …", Some(Form::Hermes)),
+            ("<tool_call>\n<function=f>\n<parameter=p>", Some(Form::Parameters)),
+            ("[AVAILABLE_TOOLS] [TOOL_CALLS]", Some(Form::Mistral)),
+            ("<|start_of_role|> <|tool_call|>", Some(Form::List)),
+            ("'<|tool|>' + tools + '<|/tool|>'", Some(Form::List)),
+            ("{\"name\": function name, \"parameters\": dictionary}", Some(Form::Llama)),
+            ("<start_function_call>call:", Some(Form::Gemma)),
+            ("<tool_call>f <arg_key>a</arg_key>", None),
+            ("<|im_start|>", None),
+        ] {
+            assert_eq!(Form::of(template), form, "{template}");
+        }
+    }
+}

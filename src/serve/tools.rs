@@ -1,0 +1,194 @@
+//! Finds tool calls in an answer that arrives piece by piece.
+
+use super::tool_forms::{Call, Form, Tools};
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    Text(String),
+    Call(Call),
+}
+
+/// Splits an answer into text and calls. It holds back what may be a call, and the space before it.
+/// Space between and beside calls is dropped. What looks like a call and is none becomes text.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    form: Form,
+    tools: Tools,
+    held: String,
+    /// The mark of the call that `held` is the text of.
+    inside: Option<&'static str>,
+    /// The space before that mark.
+    space: String,
+    /// Whether all text so far was space.
+    at_start: bool,
+    /// Whether the last part was a call.
+    after_call: bool,
+}
+
+impl Scanner {
+    pub fn new(form: Form, tools: Tools) -> Self {
+        Self { form, tools, held: String::new(), inside: None, space: String::new(), at_start: true, after_call: false }
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, piece: &str) -> Vec<Part> {
+        self.held.push_str(piece);
+        let mut parts = Vec::new();
+        while self.step(&mut parts) {}
+        parts
+    }
+
+    /// What was held back at the answer's end.
+    pub fn finish(mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let held = std::mem::take(&mut self.held);
+        match self.inside {
+            Some(mark) => self.end_call(mark, &held, "", &mut parts),
+            None => self.say(&held, &mut parts),
+        }
+        parts
+    }
+
+    /// Moves on by one mark. Returns whether there may be more to do.
+    fn step(&mut self, parts: &mut Vec<Part>) -> bool {
+        let open = self.form.open();
+        if let Some(mark) = self.inside {
+            let end = self.form.close().unwrap_or(open);
+            let Some(at) = self.held.find(end) else { return false };
+            let body: String = self.held.drain(..at).collect();
+            match self.form.close() {
+                Some(close) => {
+                    self.held.drain(..close.len());
+                    self.end_call(mark, &body, close, parts);
+                }
+                None => self.end_call(mark, &body, "", parts),
+            }
+            return true;
+        }
+        if self.form == Form::Llama && self.at_start && self.held.trim_start().starts_with('{') {
+            self.inside = Some("");
+            return true;
+        }
+        if let Some(at) = self.held.find(open) {
+            let text: String = self.held.drain(..at).collect();
+            self.held.drain(..open.len());
+            let said = text.trim_end();
+            self.space = text[said.len()..].to_owned();
+            self.say(said, parts);
+            self.inside = Some(open);
+            return true;
+        }
+        let may_begin = (1..open.len()).rev().find(|&n| self.held.ends_with(&open[..n])).unwrap_or(0);
+        let free = self.held[..self.held.len() - may_begin].trim_end().len();
+        let text: String = self.held.drain(..free).collect();
+        self.say(&text, parts);
+        false
+    }
+
+    /// Ends a call: its text is a list of calls, or text.
+    fn end_call(&mut self, open: &str, body: &str, close: &str, parts: &mut Vec<Part>) {
+        self.inside = None;
+        let space = std::mem::take(&mut self.space);
+        match self.form.read(body, &self.tools) {
+            Some(calls) => {
+                parts.extend(calls.into_iter().map(Part::Call));
+                self.after_call = true;
+            }
+            None => self.say(&format!("{space}{open}{body}{close}"), parts),
+        }
+        self.at_start = false;
+    }
+
+    fn say(&mut self, text: &str, parts: &mut Vec<Part>) {
+        let text = if self.after_call { text.trim_start() } else { text };
+        if text.is_empty() {
+            return;
+        }
+        self.at_start &= text.trim().is_empty();
+        self.after_call = false;
+        match parts.last_mut() {
+            Some(Part::Text(before)) => before.push_str(text),
+            _ => parts.push(Part::Text(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn scanner(form: Form) -> Scanner {
+        let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+        Scanner::new(form, Tools::new(&[tool("f"), tool("g")]))
+    }
+
+    /// The parts of an answer, cut into pieces of so many characters, with adjacent texts joined.
+    fn parts(form: Form, answer: &str, cut: usize) -> Vec<Part> {
+        let letters: Vec<char> = answer.chars().collect();
+        let mut scanner = scanner(form);
+        let pieces = letters.chunks(cut).map(|piece| piece.iter().collect::<String>());
+        let mut found: Vec<Part> = pieces.flat_map(|piece| scanner.push(&piece)).collect();
+        found.extend(scanner.finish());
+        let mut joined: Vec<Part> = Vec::new();
+        for part in found {
+            match (joined.last_mut(), part) {
+                (Some(Part::Text(before)), Part::Text(text)) => before.push_str(&text),
+                (_, part) => joined.push(part),
+            }
+        }
+        joined
+    }
+
+    fn text(text: &str) -> Part {
+        Part::Text(text.into())
+    }
+
+    fn call(name: &str) -> Part {
+        Part::Call(Call { name: name.into(), arguments: "{}".into() })
+    }
+
+    #[test]
+    fn calls_are_found_however_the_answer_is_cut() {
+        let hermes = |name: &str| format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {{}}}}\n</tool_call>");
+        let (f, g) = (hermes("f"), hermes("g"));
+        let broken = "<tool_call>{\"name\": f}</tool_call>";
+        let cases = [
+            (Form::Hermes, "no call, 1 < 2 <tool".to_owned(), vec![text("no call, 1 < 2 <tool")]),
+            (Form::Hermes, format!("Let me see.\n\n{f}\n{g}\n"), vec![text("Let me see."), call("f"), call("g")]),
+            (Form::Hermes, format!("{f} then\n"), vec![call("f"), text("then\n")]),
+            (Form::Hermes, f.replace("</tool_call>", ""), vec![call("f")]),
+            (Form::Hermes, format!("a {broken}\n{f}"), vec![text(&format!("a {broken}")), call("f")]),
+            (Form::Hermes, "  ".into(), vec![text("  ")]),
+            (Form::Mistral, "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g[ARGS]{}".into(), vec![call("f"), call("g")]),
+            (
+                Form::Mistral,
+                "Hi [TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}]".into(),
+                vec![text("Hi"), call("f")],
+            ),
+            (Form::Llama, "\n{\"name\": \"f\", \"parameters\": {}}".into(), vec![call("f")]),
+            (Form::Llama, "<|python_tag|>{\"name\": \"f\"}".into(), vec![call("f")]),
+            (Form::Llama, "{\"name\": \"Bob\"} is JSON".into(), vec![text("{\"name\": \"Bob\"} is JSON")]),
+            (Form::Llama, "It is {\"name\": \"f\"}".into(), vec![text("It is {\"name\": \"f\"}")]),
+            (Form::Llama, "<|python_tag|>print(1)".into(), vec![text("<|python_tag|>print(1)")]),
+            (Form::List, "<|tool_call|>[{\"name\": \"f\"}, {\"name\": \"g\"}]".into(), vec![call("f"), call("g")]),
+            (Form::Gemma, "<start_function_call>call:f{}<end_function_call>".into(), vec![call("f")]),
+        ];
+        for (form, answer, expected) in cases {
+            for cut in [1, 2, 3, 7, 1000] {
+                let got = parts(form, &answer, cut);
+                assert_eq!(got, expected, "{form:?}, pieces of {cut}: {answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_a_call_is_held_back() {
+        let mut scanner = scanner(Form::Hermes);
+        assert_eq!(scanner.push("Hello <"), [text("Hello")]);
+        assert_eq!(scanner.push("b> you"), [text(" <b> you")]);
+        assert_eq!(scanner.push("\n<tool_call"), []);
+        assert_eq!(scanner.push("ing>"), [text("\n<tool_calling>")]);
+    }
+}
