@@ -81,6 +81,17 @@ mod tests {
     }
 
     #[test]
+    fn a_size_has_a_unit_or_is_in_bytes() {
+        for (text, bytes) in [("0", 0), ("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("1.5G", 3 << 29), ("64k", 64 << 10)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GiB", "lots", "2 gallons", "-1G", "1.2.3M"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn an_estimate_has_one_unit() {
         for (seconds, text) in
             [(0.2, "0 s"), (99.0, "99 s"), (600.0, "10 min"), (9000.0, "2.5 h"), (400_000.0, "4.6 d")]

@@ -161,8 +161,9 @@ impl<'t> Batch<'t> {
         let mut going = Vec::with_capacity(sequences.len());
         for (mut sequence, Drawn { id, logits, failure }) in sequences.into_iter().zip(drawn) {
             let number = sequence.number;
-            if failure.is_some() {
-                ended.push((number, sequence.finish(StoppedBy::Constraint)));
+            if let Some(e) = failure {
+                let generated = sequence.finish(StoppedBy::Constraint);
+                ended.push((number, Generated { constraint_failure: Some(e.to_string()), ..generated }));
                 continue;
             }
             match sequence.completion.take(id, logits.as_deref(), &mut |token| on_token(number, token))? {

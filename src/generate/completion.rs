@@ -74,6 +74,7 @@ impl<'a> Completion<'a> {
             kv_entries: cache.entries_after(n_fed),
             kv_bytes: cache.bytes_after(n_fed),
             stopped_by,
+            constraint_failure: None,
         }
     }
 }

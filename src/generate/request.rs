@@ -103,7 +103,7 @@ pub enum StoppedBy {
     MaxTokens,
     /// The callback ended it.
     Caller,
-    /// The constraint of the session allows no token ([`super::Constraint`]).
+    /// The constraint of the session failed or allows no token ([`super::Constraint`]).
     Constraint,
 }
 
@@ -134,6 +134,8 @@ pub struct Generated {
     pub kv_bytes: u64,
     /// Why generation ended.
     pub stopped_by: StoppedBy,
+    /// What the constraint said, if it ended the generation.
+    pub constraint_failure: Option<String>,
 }
 
 impl Generated {

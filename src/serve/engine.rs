@@ -1,14 +1,14 @@
 //! The engine: one thread that owns the device and the models, and answers the jobs of the server.
 //!
-//! Between two steps it takes new jobs and lets finished ones go. A step reads a piece of one prompt
-//! and then generates a token of every answer. So a long prompt holds the answers up for the time of
-//! one piece only, and new prompts do not wait for answers to end.
+//! Between two steps it takes new jobs and lets finished ones go. A step reads pieces of prompts for a
+//! fifth of a second, or one piece, and then generates a token of every answer. So a long prompt does
+//! not hold the answers up, and new prompts do not wait for answers to end.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -23,6 +23,9 @@ use crate::generate::{Batch, GenerateRequest, Generated, NewToken, Session, Stop
 use crate::gpu::Device;
 use crate::model::llama::Llama;
 use crate::text::tokenizer::Tokenizer;
+
+/// How long prompts are read before the running answers get their next token.
+const READ_TIME: Duration = Duration::from_millis(200);
 
 /// Limits of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -285,9 +288,18 @@ impl<'t> Engine<'t> {
         }
     }
 
+    /// Reads pieces of prompts for a while, or one if it takes longer.
+    fn read(&mut self) -> Result<()> {
+        let started = Instant::now();
+        while !self.readings.is_empty() && started.elapsed() < READ_TIME {
+            self.read_piece()?;
+        }
+        Ok(())
+    }
+
     /// Reads a piece of one prompt: of the oldest and of the shortest in turn, so that a short prompt
     /// does not wait for long ones, and a long one is not overtaken for ever.
-    fn read(&mut self) -> Result<()> {
+    fn read_piece(&mut self) -> Result<()> {
         self.turn = !self.turn;
         let shortest = (0..self.readings.len()).min_by_key(|&i| self.readings[i].n_left());
         let next = if self.turn { shortest } else { Some(0) };
@@ -384,8 +396,9 @@ impl<'t> Engine<'t> {
             StoppedBy::MaxTokens => Finish::Length,
             StoppedBy::StopToken | StoppedBy::StopText | StoppedBy::Caller => Finish::Stop,
             StoppedBy::Constraint => {
-                let why = "the model found no token that continues the answer in the form that was asked";
-                return self.end_job(number, Some(Failure::Engine(why.into())));
+                let why = generated.constraint_failure.as_deref().unwrap_or("its constraint failed");
+                let why = format!("the answer cannot go on in the form that was asked: {why}");
+                return self.end_job(number, Some(Failure::Engine(why)));
             }
         };
         let Some(running) = self.running.get_mut(&number) else { return };

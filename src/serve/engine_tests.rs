@@ -1,14 +1,9 @@
 //! Jobs through an engine on the bundled model.
 
 use std::thread;
-use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::super::door::{Door, Refused};
-use super::super::engine_door::EngineDoor;
-use super::super::job::{Draw, TokenLogprob};
-use super::super::metrics::Metrics;
 use super::*;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
@@ -20,6 +15,7 @@ use crate::formats::host_tensor::HostTensor;
 use crate::gpu::CpuExecutor;
 use crate::kernels::case::random;
 use crate::kernels::sample::Sampling;
+use crate::serve::{Door, Draw, EngineDoor, Metrics, Refused, TokenLogprob};
 
 const LIMITS: EngineLimits = EngineLimits { cache_bytes: 64 << 20, prefix_bytes: 8 << 20, sequences: 16, step: 16 };
 

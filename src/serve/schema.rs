@@ -23,6 +23,7 @@ pub struct Constraints {
     /// Number of ids that the model knows. The end of the form has the id after them if the model
     /// has no stop token.
     n_ids: usize,
+    ends: Arc<[u32]>,
 }
 
 impl Constraints {
@@ -45,7 +46,7 @@ impl Constraints {
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&env).map_err(foreign).context("reading the vocabulary")?;
         factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Self { factory, n_ids })
+        Ok(Self { factory, n_ids, ends: ends.into() })
     }
 
     /// Any JSON object.
@@ -60,7 +61,8 @@ impl Constraints {
             schema.insert("x-guidance".into(), json!({"whitespace_flexible": true, "whitespace_pattern": SPACE}));
         }
         let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema)).map_err(foreign)?;
-        Ok(Box::new(Grammar { matcher: Matcher::new(Ok(parser)), n_ids: self.n_ids }))
+        let matcher = Matcher::new(Ok(parser));
+        Ok(Box::new(Grammar { matcher, n_ids: self.n_ids, ends: self.ends.clone() }))
     }
 }
 
@@ -68,6 +70,7 @@ impl Constraints {
 struct Grammar {
     matcher: Matcher,
     n_ids: usize,
+    ends: Arc<[u32]>,
 }
 
 impl Constraint for Grammar {
@@ -81,11 +84,14 @@ impl Constraint for Grammar {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
+        if self.matcher.is_stopped() && self.ends.contains(&id) {
+            return Ok(()); // a matcher whose form is complete takes no token, not even the end
+        }
         self.matcher.consume_token(id).map_err(foreign)
     }
 
     fn copy(&self) -> Box<dyn Constraint> {
-        Box::new(Self { matcher: self.matcher.deep_clone(), n_ids: self.n_ids })
+        Box::new(Self { matcher: self.matcher.deep_clone(), n_ids: self.n_ids, ends: self.ends.clone() })
     }
 }
 

@@ -111,6 +111,7 @@ fn the_end_comes_only_when_the_form_is_complete_and_then_nothing_else() {
         constraint.accept(tokenizer.token_to_id(letter).unwrap()).unwrap();
     }
     assert_eq!(ids(&constraint.allowed().unwrap()), [END]);
+    constraint.copy().accept(END).unwrap();
     let quote = tokenizer.token_to_id("\"").unwrap();
     assert!(constraint.accept(quote).is_err());
 }
