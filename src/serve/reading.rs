@@ -47,6 +47,7 @@ impl Reading {
         let steps = Steps::new(step, job.attention);
         let mut open = || -> Result<(Session, Beginning, usize)> {
             let mut session = new_session(device, model, &job, step, 0)?;
+            session.expect(device, model, job.prompt.len())?;
             if job.prompt_logprobs {
                 return Ok((session, 0, 0)); // their logits are not stored
             }
