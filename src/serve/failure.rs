@@ -13,6 +13,10 @@ const INVALID: &str = "invalid_request_error";
 /// What OpenAI calls an error that the server causes.
 const SERVER: &str = "server_error";
 
+/// Most characters of a message, and of the path of a field.
+const MAX_MESSAGE: usize = 1000;
+const MAX_PARAM: usize = 200;
+
 /// A failed request: a status code and an error object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -27,12 +31,13 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), kind, param: None, code, retry_after_s: None }
+        Self { status, message: shortened(message.into(), MAX_MESSAGE), kind, param: None, code, retry_after_s: None }
     }
 
     /// 400 because of one field.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, INVALID, None, message) }
+        let param = Some(shortened(param.into(), MAX_PARAM));
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, INVALID, None, message) }
     }
 
     /// A request that is wrong as a whole, with a status code of the 4xx.
@@ -103,6 +108,14 @@ impl From<Failure> for ApiError {
 impl ApiError {
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some(code), message)
+    }
+}
+
+/// A text of at most so many characters: a request may put long names into its errors.
+fn shortened(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
