@@ -147,6 +147,21 @@ impl Cache {
         Ok(())
     }
 
+    /// For each layer its storage, its kept part if it has one, and its recent part.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&Storage, Option<&Buffer>, &Buffer)> {
+        self.layers.iter().map(|layer| (&self.kinds[layer.kind], layer.kept.as_ref(), &layer.recent))
+    }
+
+    /// Elements of a pair.
+    pub(super) fn pair_len(&self) -> usize {
+        self.heads.kv_cols()
+    }
+
+    /// Sets the number of tokens whose pairs the buffers hold.
+    pub(super) fn set_n_tokens(&mut self, n: usize) {
+        self.n_tokens = n;
+    }
+
     fn full(&self) -> Error {
         Error::new(format!(
             "the cache holds {} tokens and is full: start with a larger `max_tokens` or a shorter prompt",
