@@ -41,7 +41,8 @@ fn lines_are_turns_and_the_output_is_plain() {
     assert!(got.stderr.contains("/continue"), "{got:?}");
     // Without colours, dropped tokens have brackets.
     let document = "The dog ran to the big tree and sat down. ".repeat(5);
-    let kept = chat("stories260k", &[&LRSA[..], &["--max-tokens", "3"]].concat(), &format!("{document}\n/kept\n/tokens\n"));
+    let kept =
+        chat("stories260k", &[&LRSA[..], &["--max-tokens", "3"]].concat(), &format!("{document}\n/kept\n/tokens\n"));
     assert!(kept.stdout.contains("[-") && kept.stdout.contains("conversation: "), "{kept:?}");
 }
 
@@ -110,88 +111,87 @@ fn start(model: &str, flags: &[&str]) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
+/// Signals, to a program whose answers never end: its stop token is one that the model does not say.
 #[cfg(unix)]
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs");
-    assert!(sent.success());
-}
+mod signals {
+    use super::*;
 
-/// An answer long enough to be interrupted: it takes the positions that the flag allows.
-#[cfg(unix)]
-const LONG: &[&str] = &["--max-positions", "100000", "--max-tokens", "90000", "--temp", "1", "--attention", "lrsa"];
+    const LONG: &[&str] = &["--max-positions", "100000", "--max-tokens", "90000", "--attention", "lrsa"];
 
-#[cfg(unix)]
-#[test]
-fn ctrl_c_stops_the_answer_and_keeps_what_was_said() {
-    // Without its stop tokens the model would go on; with them it may end, so ask until one is stopped.
-    let mut program = start("stories260k", LONG);
-    let mut stdin = program.stdin.take().unwrap();
-    let mut stdout = program.stdout.take().unwrap();
-    let mut errors = BufReader::new(program.stderr.take().unwrap());
-    let mut log = String::new();
-    let mut is_stopped = false;
-    for _ in 0..20 {
-        writeln!(stdin, "Once upon a time").unwrap();
-        let mut piece = [0; 1];
-        stdout.read_exact(&mut piece).unwrap();
-        signal(&program, "-INT");
-        // The line after the answer, and what follows it.
-        while errors.read_line(&mut log).unwrap() > 0 && !log.lines().last().unwrap_or_default().starts_with('[') {}
-        writeln!(stdin, "/continue").unwrap();
-        while errors.read_line(&mut log).unwrap() > 0 {
-            let last = log.lines().last().unwrap_or_default();
-            is_stopped |= last.contains("stopped: /continue goes on");
-            if last.starts_with("error:") || last.starts_with('[') {
-                break;
-            }
-        }
-        if is_stopped {
-            break;
-        }
+    fn endless(dir: &Path) -> PathBuf {
+        let model = with_template(dir);
+        let path = model.join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["eos_token_id"] = 3.into();
+        std::fs::write(path, config.to_string()).unwrap();
+        model
     }
-    assert!(is_stopped, "{log}");
-    writeln!(stdin, "/quit").unwrap();
-    drop(stdin);
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).unwrap();
-    errors.read_to_string(&mut log).unwrap();
-    let code = program.wait().unwrap().code();
-    assert!(matches!(code, Some(0 | 1)) && !log.contains("panicked"), "{code:?} {log}");
-}
 
-#[cfg(unix)]
-#[test]
-fn a_signal_at_the_prompt_or_two_in_an_answer_end_the_program() {
-    for (line, names, allowed) in [
-        ("/tokens\n", &["-INT"][..], &[130][..]),
-        ("/tokens\n", &["-TERM"], &[130]),
-        ("Once upon a time\n", &["-TERM"], &[130]),
-        ("Once upon a time\n", &["-INT", "-INT"], &[130]),
-    ] {
-        let mut program = start("stories260k", LONG);
+    fn send(child: &Child, signal: i32) {
+        // SAFETY: the program was not waited for, so the id is its own.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+    }
+
+    #[test]
+    fn ctrl_c_stops_the_answer_and_keeps_what_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut program = start(arg(&endless(dir.path())), LONG);
         let mut stdin = program.stdin.take().unwrap();
-        stdin.write_all(line.as_bytes()).unwrap();
-        let mut stdout = BufReader::new(program.stdout.take().unwrap());
-        let mut piece = [0; 1];
-        stdout.read_exact(&mut piece).unwrap(); // the program works, or has worked
-        let drain = std::thread::spawn(move || {
-            let mut rest = Vec::new();
-            let _ = stdout.read_to_end(&mut rest);
-        });
-        for name in names {
-            // The second may find the program at its prompt, which ends it too.
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            signal_if_there(&program, name);
+        let mut stdout = program.stdout.take().unwrap();
+        let mut errors = BufReader::new(program.stderr.take().unwrap());
+        let mut log = String::new();
+        let mut until = |word: &str, log: &mut String| {
+            let mut line = String::new();
+            while !line.contains(word) {
+                line.clear();
+                assert!(errors.read_line(&mut line).unwrap() > 0, "no {word}: {log}");
+                *log += &line;
+            }
+        };
+        for line in ["Once upon a time", "/continue"] {
+            writeln!(stdin, "{line}").unwrap();
+            stdout.read_exact(&mut [0; 8]).unwrap();
+            send(&program, libc::SIGINT);
+            until("stopped: /continue goes on", &mut log);
         }
-        let code = program.wait().unwrap().code();
-        assert!(code.is_some_and(|code| allowed.contains(&code)), "{line:?} {names:?}: {code:?}");
-        drain.join().unwrap();
-        drop(stdin);
+        writeln!(stdin, "/tokens\n/quit").unwrap();
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("conversation: "), "{rest}");
+        assert_eq!(program.wait().unwrap().code(), Some(0), "{log}");
     }
-}
 
-/// Sends a signal to a program that may have ended. It was not waited for, so its id is its own.
-#[cfg(unix)]
-fn signal_if_there(child: &Child, name: &str) {
-    let _ = Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status();
+    #[test]
+    fn a_signal_at_the_prompt_or_two_in_an_answer_end_the_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = endless(dir.path());
+        for (line, signal) in [
+            ("/tokens", libc::SIGINT),
+            ("/tokens", libc::SIGTERM),
+            ("Once upon a time", libc::SIGTERM),
+            ("Once upon a time", libc::SIGINT),
+        ] {
+            let mut program = start(arg(&model), LONG);
+            let mut stdin = program.stdin.take().unwrap();
+            writeln!(stdin, "{line}").unwrap();
+            let mut stdout = program.stdout.take().unwrap();
+            stdout.read_exact(&mut [0; 8]).unwrap();
+            let drain = std::thread::spawn(move || stdout.read_to_end(&mut Vec::new()).is_ok());
+            send(&program, signal);
+            if signal == libc::SIGINT {
+                // The program may not be at its prompt yet, or has stopped the answer.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                send(&program, signal);
+            }
+            while program.try_wait().unwrap().is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                if signal == libc::SIGINT {
+                    send(&program, signal);
+                }
+            }
+            assert_eq!(program.wait().unwrap().code(), Some(130), "{line}");
+            assert!(drain.join().unwrap());
+            drop(stdin);
+        }
+    }
 }

@@ -200,7 +200,7 @@ mod tests {
             ("/regen", "regenerate"),
             ("/Help", "help"),
             ("/sve x", "save"),
-            ("/exit", ""),
+            ("/exit", "quit"),
             ("/quti", "quit"),
             ("/", ""),
             ("/tokesn", "tokens"),

@@ -70,7 +70,8 @@ fn with_template(dir: &Path) -> PathBuf {
 }
 
 fn open(model: &str, flags: &[&str]) -> Chat {
-    let line = [&["chat", "--device", "cpu", "--model", model, "--seed", "5"], flags].concat();
+    let seed = if flags.contains(&"--seed") { &[][..] } else { &["--seed", "5"] };
+    let line = [&["chat", "--device", "cpu", "--model", model], seed, flags].concat();
     Line::parse_from(line).command.open(&mut Paper::default()).unwrap()
 }
 
@@ -100,7 +101,7 @@ fn turns_share_a_cache_and_the_lines_say_so() {
     let model = with_template(dir.path());
     let mut chat = open(model.to_str().unwrap(), LRSA);
     let first = take(&mut chat, "Once upon a time there was a girl");
-    assert!(first.notes.contains("[20 tokens at ") && first.notes.contains("cut after 20 tokens"), "{}", first.notes);
+    assert!(first.notes.starts_with('[') && first.notes.contains(" in the cache"), "{}", first.notes);
     assert!(!first.notes.contains("reused"));
     let second = take(&mut chat, "And then");
     assert!(second.notes.contains("reused") && second.notes.contains("x smaller)"), "{}", second.notes);
@@ -158,7 +159,7 @@ fn a_stopped_regenerate_keeps_the_old_answer_and_a_new_one_reads_nothing() {
     take(&mut chat, &document);
     let before = chat.turns.clone();
     let stopped = take_some(&mut chat, "/regenerate", 0);
-    assert_eq!(chat.turns.turns[0].answer.is_empty(), false);
+    assert!(!chat.turns.turns[0].answer.is_empty());
     if !stopped.notes.contains("the old one stays") {
         // Without a chunk to read, the first token comes before the first look at Ctrl-C.
         assert_ne!(chat.turns, before);
@@ -240,6 +241,9 @@ fn a_loaded_conversation_answers_to_the_letter_as_the_unbroken_one() {
             (&first.turns, &first.settings, first.attention)
         );
         for question in ["And then", "/regenerate", "/continue", "The end"] {
+            if question == "/continue" && !first.turns.is_cut {
+                continue;
+            }
             let [one, two] = [&mut first, &mut second].map(|chat| take(chat, question));
             assert_eq!(one.said, two.said, "{question}");
             let reused = |paper: &Paper| {

@@ -157,6 +157,9 @@ fn talk(chat: &mut Chat, input: &mut Input, screen: &mut Streams) -> Result<usiz
     let mut n_failed = 0;
     loop {
         signals::begin_waiting();
+        if signals::is_ending() {
+            return Err(Error::of_kind(ErrorKind::Interrupted, "ended by a signal"));
+        }
         let text = match input.next()? {
             Said::Text(text) => text,
             Said::Nothing => continue,
@@ -177,8 +180,5 @@ fn talk(chat: &mut Chat, input: &mut Input, screen: &mut Streams) -> Result<usiz
             }
         }
         screen.check()?;
-        if signals::is_ending() {
-            return Err(Error::of_kind(ErrorKind::Interrupted, "ended by a signal"));
-        }
     }
 }
