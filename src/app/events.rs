@@ -4,7 +4,7 @@ use super::devices::CheckResult;
 use super::message::Event;
 use super::state::{App, Busy, Effect, Page};
 use super::tune::RunState;
-use crate::generate::Answer;
+use crate::generate::{Answer, StoppedBy};
 
 impl App {
     /// Updates the state for an event from the worker and returns the effects to carry out.
@@ -112,7 +112,7 @@ impl App {
         self.chat.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
         if let Some(turn) = self.chat.turns.last_mut() {
             turn.answer = answer.text;
-            turn.is_cut = answer.is_stopped;
+            turn.is_cut = answer.stopped_by == StoppedBy::Caller;
         }
     }
 

@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Page, Pick};
 use super::tune::RunState;
 use crate::attention::Attention;
-use crate::generate::Answer;
+use crate::generate::{Answer, StoppedBy};
 use crate::train::{StepLine, Summary, TrainJob};
 
 fn card() -> ModelCard {
@@ -26,7 +26,15 @@ pub(super) fn opened() -> App {
 }
 
 fn answer(text: &str) -> Answer {
-    Answer { text: text.into(), n_tokens: 50, n_reused: 0, kv_entries: 40, kv_bytes: 2560, is_stopped: false }
+    Answer {
+        text: text.into(),
+        n_tokens: 50,
+        n_said: 10,
+        n_reused: 0,
+        kv_entries: 40,
+        kv_bytes: 2560,
+        stopped_by: StoppedBy::StopToken,
+    }
 }
 
 fn ask(app: &mut App, text: &str) -> Question {
@@ -62,7 +70,7 @@ fn a_conversation_streams_and_goes_on() {
     assert!(app.on_action(Action::Ask).is_empty());
     assert_eq!((app.notices.len(), app.chat.draft.as_str(), app.chat.turns.len()), (1, "More", 2));
     assert_eq!(app.on_action(Action::Stop), [Effect::Stop]);
-    app.on_event(Event::Answered(Answer { is_stopped: true, ..answer("Because") }));
+    app.on_event(Event::Answered(Answer { stopped_by: StoppedBy::Caller, ..answer("Because") }));
     assert_eq!((app.chat.turns[1].answer.as_str(), app.chat.turns[1].is_cut), ("Because", true));
     assert!(
         matches!(&app.on_action(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty() && q.seed == 1)

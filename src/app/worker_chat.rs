@@ -114,6 +114,7 @@ impl Engine {
             chunk: CHUNK,
             add_special: self.files.template.is_none(),
             stop: self.files.stop.ids(),
+            stop_texts: &self.files.generation.stop_texts,
             seed: question.seed,
             max_positions: self.files.config().max_positions,
         };

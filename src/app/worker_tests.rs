@@ -11,6 +11,7 @@ use super::worker::Worker;
 use super::worker_site::Open;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::record::AttentionRecord;
+use crate::generate::StoppedBy;
 use crate::gpu::{CpuExecutor, open_device};
 use crate::train::TrainJob;
 
@@ -97,7 +98,10 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
     let heard = window.until(is_end);
     let said: String = heard.iter().map(|e| if let Event::Said(t) = e { t.as_str() } else { "" }).collect();
     let Some(Event::Answered(answer)) = heard.last() else { panic!("{heard:?}") };
-    assert!(!said.is_empty() && answer.text.starts_with(&said) && !answer.is_stopped, "{said:?} {answer:?}");
+    assert!(
+        !said.is_empty() && answer.text.starts_with(&said) && answer.stopped_by != StoppedBy::Caller,
+        "{said:?} {answer:?}"
+    );
     assert!(heard.iter().any(|e| matches!(e, Event::Fed { done, total } if done == total)));
     window.worker.send(Command::Kept);
     let kept = window.until(|e| matches!(e, Event::Kept(_) | Event::Failed(_)));
@@ -113,7 +117,7 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
     window.until(|e| matches!(e, Event::Said(_)));
     window.worker.control.stop();
     let heard = window.until(is_end);
-    assert!(matches!(heard.last(), Some(Event::Answered(a)) if a.is_stopped), "{heard:?}");
+    assert!(matches!(heard.last(), Some(Event::Answered(a)) if a.stopped_by == StoppedBy::Caller), "{heard:?}");
     let missing = ModelChoice { model: "no/such/folder".into(), device: "cpu".into(), ..ModelChoice::default() };
     window.worker.send(Command::Open(missing));
     assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("no/such/folder")));

@@ -25,12 +25,12 @@ use crate::tensor::Tensor;
 
 /// Memory of one layer.
 #[derive(Clone, Debug)]
-pub(super) struct CacheLayer {
+struct CacheLayer {
     /// Index into `Cache::kinds`.
-    pub(super) kind: usize,
+    kind: usize,
     /// Sink and selected pairs; only in compressed layers.
-    pub(super) kept: Option<Buffer>,
-    pub(super) recent: Buffer,
+    kept: Option<Buffer>,
+    recent: Buffer,
     /// Randomly selected rows, U32 [Hk, K] for each part of a chunk; `None` if scores select them.
     drawn: Option<Buffer>,
 }
@@ -45,10 +45,10 @@ impl CacheLayer {
 /// The cache of one sequence, for all layers.
 #[derive(Debug)]
 pub struct Cache {
-    pub(super) heads: Heads,
+    heads: Heads,
     /// The distinct kinds of layers.
-    pub(super) kinds: Vec<Storage>,
-    pub(super) layers: Vec<CacheLayer>,
+    kinds: Vec<Storage>,
+    layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
     /// First rows of the partition being compressed and of its successor, U32 `[2]` for each part
@@ -147,6 +147,21 @@ impl Cache {
         Ok(())
     }
 
+    /// For each layer its storage, its kept part if it has one, and its recent part.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&Storage, Option<&Buffer>, &Buffer)> {
+        self.layers.iter().map(|layer| (&self.kinds[layer.kind], layer.kept.as_ref(), &layer.recent))
+    }
+
+    /// Elements of a pair.
+    pub(super) fn pair_len(&self) -> usize {
+        self.heads.kv_cols()
+    }
+
+    /// Sets the number of tokens whose pairs the buffers hold.
+    pub(super) fn set_n_tokens(&mut self, n: usize) {
+        self.n_tokens = n;
+    }
+
     fn full(&self) -> Error {
         Error::new(format!(
             "the cache holds {} tokens and is full: start with a larger `max_tokens` or a shorter prompt",
@@ -172,11 +187,6 @@ impl Cache {
     /// Forgets all tokens.
     pub(crate) fn clear(&mut self) {
         self.n_tokens = 0;
-    }
-
-    /// Counts the tokens of pairs that were copied into an empty cache.
-    pub(super) fn set_tokens(&mut self, n: usize) {
-        self.n_tokens = n;
     }
 
     /// Bytes of the keys and values of all layers, for as many tokens as the cache can hold.

@@ -71,8 +71,8 @@ impl Cache {
     /// `None` if there is nothing, or if its rows are too short to be copied one by one.
     pub fn save_part(&self, device: &mut dyn Executor, from: usize) -> Result<Option<CachePart>> {
         let tokens = from..self.n_tokens();
-        let cols = self.heads.kv_cols();
-        let n_rows: usize = self.layers.iter().map(|layer| Rows::of(&self.kinds[layer.kind], &tokens).n()).sum();
+        let cols = self.pair_len();
+        let n_rows: usize = self.parts().map(|(storage, ..)| Rows::of(storage, &tokens).n()).sum();
         if tokens.is_empty() || n_rows == 0 || !cols.is_multiple_of(ELEMENT_ALIGNMENT) {
             return Ok(None);
         }
@@ -97,17 +97,17 @@ impl Cache {
         }
         crate::ensure!(n_tokens <= self.capacity(), "a cache for {} tokens cannot take {n_tokens}", self.capacity());
         device.run(&rec)?;
-        self.set_tokens(n_tokens);
+        self.set_n_tokens(n_tokens);
         Ok(())
     }
 
     /// Calls `each` with every run of rows of the cache and its place in the part. Recent rows that
     /// a later part replaces are left out unless the part is the last.
     fn each_run(&self, part: &CachePart, is_last: bool, mut each: impl FnMut(crate::gpu::Span, crate::gpu::Span)) {
-        let cols = self.heads.kv_cols();
+        let cols = self.pair_len();
         let mut at = 0;
-        for layer in &self.layers {
-            let rows = Rows::of(&self.kinds[layer.kind], &part.tokens());
+        for (storage, kept, recent) in self.parts() {
+            let rows = Rows::of(storage, &part.tokens());
             let mut run = |buffer: &Buffer, run: &Range<usize>| {
                 if !run.is_empty() {
                     let n = run.len() * cols;
@@ -115,11 +115,11 @@ impl Cache {
                     at += run.len();
                 }
             };
-            if let Some(kept) = &layer.kept {
+            if let Some(kept) = kept {
                 run(kept, &rows.kept);
             }
             if is_last || !rows.replaces {
-                rows.recent.iter().for_each(|rows| run(&layer.recent, rows));
+                rows.recent.iter().for_each(|rows| run(recent, rows));
             } else {
                 at += rows.n_recent();
             }
@@ -168,7 +168,7 @@ mod tests {
                 t.write(device, &rows).unwrap();
                 t
             };
-            for layer in 0..cache.layers.len() {
+            for layer in 0..cache.parts().count() {
                 let q = tensor(device, 10_000 * layer, HEADS.queries * HEADS.dim);
                 let kv = tensor(device, 10_000 * layer + 5_000, HEADS.kv_cols());
                 cache.attend(&mut rec, layer, &step, &q, &kv, HEADS.scale());

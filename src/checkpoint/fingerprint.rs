@@ -1,7 +1,9 @@
 //! Fingerprints of models: tell whether two files hold the same weights, without reading them whole.
 
+use super::adapter_file::Adapter;
 use super::weights::WeightSource;
 use crate::error::Result;
+use crate::formats::host_tensor::HostTensor;
 
 /// Bytes at either end of a tensor that count.
 const END: usize = 4096;
@@ -17,8 +19,27 @@ pub fn fingerprint(source: &WeightSource) -> Result<Option<String>> {
         digest.update(&bytes[..bytes.len().min(END)]);
         digest.update(&bytes[bytes.len().saturating_sub(END)..]);
     })?;
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     Ok(is_known.then(|| format!("sha256 {}", hex(digest.finish().as_ref()))))
+}
+
+/// The SHA-256 over all weights of an adapter with their names, shapes and scales.
+pub fn adapter_fingerprint(adapter: &Adapter) -> String {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut take = |name: &str, tensor: &HostTensor| {
+        digest.update(format!("{name} {} {:?}\n", tensor.dtype, tensor.shape).as_bytes());
+        digest.update(&tensor.bytes);
+    };
+    for pair in &adapter.pairs {
+        take(&format!("{} a {:?}", pair.module, pair.scale), &pair.a);
+        take("b", &pair.b);
+        pair.magnitude.iter().for_each(|magnitude| take("magnitude", magnitude));
+    }
+    adapter.saved.iter().for_each(|(name, tensor)| take(name, tensor));
+    format!("sha256 {}", hex(digest.finish().as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

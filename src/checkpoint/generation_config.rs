@@ -8,6 +8,7 @@ use crate::error::{Context, Result};
 use crate::formats::gguf::Metadata;
 use crate::kernels::sample::Sampling;
 use crate::small_file;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::path::Path;
 
@@ -44,7 +45,8 @@ const UNSUPPORTED: [(&str, f64); 23] = [
 ];
 
 /// Sampling values, each present if someone gave it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wished {
     pub temperature: Option<f32>,
     pub top_k: Option<usize>,
@@ -166,6 +168,17 @@ impl GenerationConfig {
     /// The sampling that the file recommends, if it samples at all.
     pub fn warm(&self) -> Option<Sampling> {
         self.sampling(&Wished::default()).ok().filter(|sampling| sampling.temperature > 0.0)
+    }
+
+    /// The sampling of a conversation: [`GenerationConfig::sampling`], which samples with temperature
+    /// 0.8 and top-p 0.95 where neither the file nor a wish says how.
+    pub fn conversational(&self, wished: &Wished) -> Result<Sampling> {
+        let sampling = self.sampling(wished)?;
+        if wished.temperature.is_some() || sampling.temperature > 0.0 {
+            return Ok(sampling);
+        }
+        let top_p = wished.top_p.or(self.values.top_p).or(Some(0.95));
+        self.sampling(&Wished { temperature: Some(self.values.temperature.unwrap_or(0.8)), top_p, ..*wished })
     }
 
     /// The file's values that count besides the wished ones.
@@ -303,6 +316,25 @@ mod tests {
         }
         let stops = GenerationConfig::from_json(&json!({"stop_strings": ["a", "", "b"]})).stop_texts;
         assert_eq!(stops, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_conversation_samples_unless_someone_wishes_otherwise() {
+        let of = |json: Json, wished: Wished| GenerationConfig::from_json(&json).conversational(&wished).unwrap();
+        let warm = Sampling { temperature: 0.8, top_p: 0.95, ..Sampling::default() };
+        assert_eq!(of(json!({}), NONE), warm);
+        assert_eq!(
+            of(json!({"do_sample": false}), Wished { top_p: Some(0.5), ..NONE }),
+            Sampling { top_p: 0.5, ..warm }
+        );
+        assert_eq!(of(json!({"temperature": 0.6}), NONE), Sampling { temperature: 0.6, ..warm });
+        assert_eq!(of(json!({}), Wished { temperature: Some(0.0), ..NONE }), Sampling::default());
+        assert_eq!(
+            of(json!({}), Wished { temperature: Some(0.5), ..NONE }),
+            Sampling { temperature: 0.5, ..Sampling::default() }
+        );
+        let file = json!({"do_sample": true, "temperature": 0.7, "top_k": 20});
+        assert_eq!(of(file.clone(), NONE), sampling(file, NONE));
     }
 
     #[test]

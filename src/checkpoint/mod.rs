@@ -10,7 +10,7 @@ pub mod config_gguf_write;
 pub mod config_hf;
 mod config_hf_write;
 pub mod families;
-mod fingerprint;
+pub mod fingerprint;
 mod folder;
 pub mod generation_config;
 mod gguf_keys;

@@ -12,7 +12,7 @@ use crate::text::chat_template::{Conversation, Message};
 /// Flags of a conversation.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ChatArgs {
-    /// System message in front of the prompt
+    /// System message in front of the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Variable of the chat template, such as enable_thinking=false; repeatable. A value that is

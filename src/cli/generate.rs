@@ -3,22 +3,21 @@
 //! It turns flags into a [`GenerateRequest`] and prints the tokens; [`crate::generate`] runs the
 //! loop.
 
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Args;
-use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::amounts::token_speed;
 use super::args::{AttentionArgs, AttentionName, ComputeArgs, ModelArgs};
 use super::chat_args::{ChatArgs, without_template};
 use super::id_lists::read_ids;
-use super::output::{bar, note, print, print_line, read_stdin, read_text_file};
+use super::output::{note, print, print_line, read_stdin, read_text_file};
+use super::prompt_progress::PromptProgress;
+use super::sampling_args::SamplingArgs;
 use super::stage::Stage;
-use crate::checkpoint::generation_config::{GenerationConfig, Wished};
+use crate::checkpoint::generation_config::GenerationConfig;
 use crate::checkpoint::load::{Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
@@ -89,34 +88,6 @@ struct PromptSource {
     /// JSON file with the prompt's token ids as one sequence, [[1, 2, 3]]; needs no tokenizer
     #[arg(long, value_name = "IDS.json")]
     ids: Option<PathBuf>,
-}
-
-/// Sampling flags. Without one, the value of the model's generation_config.json counts.
-#[derive(Args, Debug)]
-struct SamplingArgs {
-    /// Temperature; 0 is greedy and turns off what generation_config.json sets [default: that of
-    /// generation_config.json, else 0]
-    #[arg(long, alias = "temperature", value_name = "T", allow_negative_numbers = true)]
-    temp: Option<f32>,
-    /// Top-k: sample from the K most likely tokens; 0 disables it
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Top-p: sample from the most likely tokens with total probability P; 1 disables it
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    top_p: Option<f32>,
-    /// Min-p: sample from tokens with at least P times the highest probability; 0 disables it
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    min_p: Option<f32>,
-    /// Repetition penalty: make earlier tokens less likely; 1 disables it
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    repetition_penalty: Option<f32>,
-}
-
-impl SamplingArgs {
-    fn wished(&self) -> Wished {
-        let Self { temp: temperature, top_k, top_p, min_p, repetition_penalty } = *self;
-        Wished { temperature, top_k, top_p, min_p, repetition_penalty }
-    }
 }
 
 /// A prompt as it is given, and as the model reads it.
@@ -213,38 +184,6 @@ impl GenerateArgs {
     }
 }
 
-/// Shows on stderr how much of a long prompt is read: a bar on a terminal, lines elsewhere.
-struct PromptProgress {
-    /// Hidden unless stderr is a terminal.
-    bar: ProgressBar,
-    total: usize,
-    /// When the last plain line was written, or the reading began.
-    said: Instant,
-    says: bool,
-}
-
-impl PromptProgress {
-    /// Seconds between plain lines.
-    const EVERY: u64 = 10;
-
-    fn new(total: usize, quiet: bool) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
-        let bar = if is_terminal && !quiet { bar(total as u64) } else { ProgressBar::hidden() };
-        bar.set_message("reading the prompt");
-        Self { bar, total, said: Instant::now(), says: !is_terminal && !quiet }
-    }
-
-    /// `n` tokens are read.
-    fn at(&mut self, n: usize) {
-        self.bar.set_position(n as u64);
-        self.bar.tick();
-        if self.says && self.said.elapsed().as_secs() >= Self::EVERY {
-            note(&format!("read {n} of {} prompt tokens", self.total));
-            self.said = Instant::now();
-        }
-    }
-}
-
 /// Runs the command.
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let wished = args.sampling.wished();
@@ -283,7 +222,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let mut progress = PromptProgress::new(prompt.ids.len(), args.json);
     let mut written = Ok(());
     let mut echo = Some(prompt.text.as_str()).filter(|_| args.echo);
-    let bar = progress.bar.clone();
+    let bar = progress.bar();
     let mut on_token = |token: NewToken<'_>| {
         bar.finish_and_clear();
         let text = echo.take().unwrap_or_default().to_string() + token.text;

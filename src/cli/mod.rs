@@ -1,6 +1,6 @@
 //! Floor 10: the command line.
 //!
-//! `args.rs` and `chat_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs`
+//! `args.rs`, `chat_args.rs` and `sampling_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs`
 //! expands `~`, and `id_lists.rs` and `output.rs` handle input and output. `stage.rs` announces what
 //! takes long, and `amounts.rs` formats speeds and sizes. Each subcommand has a file.
 
@@ -9,6 +9,8 @@ mod amounts;
 mod app;
 mod args;
 mod bench;
+#[cfg(feature = "chat")]
+mod chat;
 mod chat_args;
 mod check;
 mod data;
@@ -28,6 +30,8 @@ pub mod output;
 mod paths;
 mod plot;
 mod probe;
+mod prompt_progress;
+mod sampling_args;
 #[cfg(feature = "serve")]
 mod serve;
 mod stage;
@@ -56,6 +60,9 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Generate text from a prompt, with the dense or the compressed cache.
     Generate(generate::GenerateArgs),
+    /// Hold a conversation in the terminal, with the dense or the compressed cache.
+    #[cfg(feature = "chat")]
+    Chat(Box<chat::ChatCommand>),
     /// Write the tensors of one forward and backward pass, or print the perplexity of a text.
     Probe(probe::ProbeArgs),
     /// Evaluate a compressed cache: perplexity, passkey retrieval, RULER, question answering,
@@ -116,6 +123,8 @@ fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Demo(args) => demo::run(&args),
         Verb::Generate(args) => generate::run(&args),
+        #[cfg(feature = "chat")]
+        Verb::Chat(args) => chat::run(&args),
         Verb::Probe(args) => probe::run(&args),
         #[cfg(feature = "app")]
         Verb::App(args) => app::run(&args),

@@ -15,6 +15,11 @@ pub fn expanding(command: Command) -> Command {
         .mut_subcommands(expanding)
 }
 
+/// A path with `~` at its start expanded.
+pub fn expand(path: &str) -> PathBuf {
+    expanded(path.into(), home)
+}
+
 fn home() -> Option<PathBuf> {
     std::env::home_dir()
 }

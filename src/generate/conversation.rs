@@ -1,20 +1,28 @@
 //! A conversation that reuses its KV cache across turns, so that a long document is fed only once.
 //!
-//! A compressed cache cannot be rewound. If the next prompt does not start with the text so far
-//! (another document, a removed answer, different attention), a new cache is filled from the start.
+//! A compressed cache cannot be rewound. So the host keeps a copy of the cache as it was before the
+//! last answer, from which another answer begins. If the next prompt starts neither with the text so
+//! far nor with the text before the last answer (another document, different attention), a new cache
+//! is filled from the start. A cache that becomes too small moves to a larger one.
 
 use std::ops::ControlFlow;
 
 use super::Session;
-use crate::attention::Attention;
+use super::request::StoppedBy;
+use super::snapshot::Snapshot;
+use crate::attention::{Attention, Cache};
 use crate::error::{Error, Result};
 use crate::gpu::Executor;
 use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
+use crate::text::stop_text::StopTexts;
 use crate::text::tokenizer::Tokenizer;
 
 /// Minimum capacity of a new cache in tokens, if the model allows as many.
 const MIN_CAPACITY: usize = 1024;
+
+/// Most bytes of a cache that the host keeps a copy of.
+const MAX_COPY_BYTES: u64 = 256 << 20;
 
 /// How to answer.
 #[derive(Clone, Debug)]
@@ -31,6 +39,9 @@ pub struct Reply<'a> {
     pub add_special: bool,
     /// Tokens that end the answer.
     pub stop: &'a [u32],
+    /// Texts that end the answer, also within tokens.
+    pub stop_texts: &'a [String],
+    /// Seed of the draws of this answer.
     pub seed: u64,
     /// Maximum length of the sequence.
     pub max_positions: usize,
@@ -41,7 +52,8 @@ pub struct Reply<'a> {
 pub enum Progress<'a> {
     /// `done` of the prompt's `total` tokens are fed.
     Fed { done: usize, total: usize },
-    /// New text of the answer; the conversation now has `n_tokens` tokens.
+    /// A token of the answer with the text that it completes; the conversation now has `n_tokens`
+    /// tokens.
     Said { text: &'a str, n_tokens: usize },
 }
 
@@ -51,19 +63,35 @@ pub struct Answer {
     pub text: String,
     /// Tokens of the conversation, including the answer.
     pub n_tokens: usize,
+    /// Tokens of the answer.
+    pub n_said: usize,
     /// Tokens reused from the cache of earlier turns.
     pub n_reused: usize,
     /// Entries of one head's cache in a layer with full attention, and bytes in all layers.
     pub kv_entries: usize,
     pub kv_bytes: u64,
-    /// Whether the callback ended it.
-    pub is_stopped: bool,
+    /// What ended it.
+    pub stopped_by: StoppedBy,
 }
 
 /// A KV cache and the text it was filled with.
 #[derive(Default)]
 pub struct Conversation {
     open: Option<Open>,
+    /// The conversation before the last answer.
+    before: Option<SavedConversation>,
+}
+
+/// A conversation on the host, from which it continues without reading again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedConversation {
+    /// The text so far, and its tokens.
+    pub text: String,
+    pub ids: Vec<u32>,
+    /// Number of ids fed to the cache.
+    pub n_fed: usize,
+    pub attention: Attention,
+    pub snapshot: Snapshot,
 }
 
 struct Open {
@@ -74,6 +102,9 @@ struct Open {
     ids: Vec<u32>,
     /// Number of ids fed to the cache; the last drawn one is not.
     n_fed: usize,
+    /// Whether the tokens are those of the text. Not after an interrupted prompt, which is fed again
+    /// from the start, nor after a stop text, which the answer does not show.
+    is_whole: bool,
 }
 
 impl Conversation {
@@ -82,9 +113,43 @@ impl Conversation {
         self.open.as_ref().map_or(&[], |o| &o.ids)
     }
 
+    /// The cache, unless nothing was read since the last error. A last token that nothing followed is
+    /// not in it.
+    pub fn cache(&self) -> Option<&Cache> {
+        self.open.as_ref().map(|open| &open.session.cache)
+    }
+
     /// The attention used for the last answer.
     pub fn attention(&self) -> Option<Attention> {
         self.open.as_ref().map(|o| o.attention)
+    }
+
+    /// The conversation on the host. After an error it is that before the last answer; `None` if
+    /// nothing was read.
+    pub fn save(&self, device: &mut dyn Executor) -> Result<Option<SavedConversation>> {
+        match self.open.as_ref().filter(|open| open.is_whole) {
+            Some(open) => open.save(device).map(Some),
+            None => Ok(self.before.clone()),
+        }
+    }
+
+    /// Continues a saved conversation. Fails if it does not fit the model, and is then empty.
+    pub fn restore(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        saved: SavedConversation,
+        max_positions: usize,
+    ) -> Result<()> {
+        *self = Self::default();
+        let (n_fed, capacity) = (saved.n_fed, saved.snapshot.capacity);
+        crate::ensure!(
+            capacity <= max_positions && saved.snapshot.length <= max_positions,
+            "it has room for {capacity} tokens, and the model was made for {max_positions}"
+        );
+        crate::ensure!(n_fed <= saved.ids.len(), "{n_fed} of {} tokens were fed", saved.ids.len());
+        self.open = Some(Open::restore(device, model, &saved, capacity)?);
+        Ok(())
     }
 
     /// Answers. If the callback breaks, prefill or answer stops. The next turn continues after an
@@ -97,19 +162,28 @@ impl Conversation {
         reply: &Reply<'_>,
         watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Answer> {
+        reply.sampling.validate()?;
         let mut open = self.opened(device, model, tokenizer, reply)?;
         let n_reused = open.n_fed;
-        let told = open.talk(device, model, tokenizer, reply, watch);
         // After an error the state of the cache is unknown.
-        let (text, is_stopped) = told?;
+        let is_read = open.read(device, model, reply, watch)?;
+        if is_read && n_reused < open.n_fed {
+            let is_small = open.session.cache.n_bytes() <= MAX_COPY_BYTES;
+            self.before = if is_small { Some(open.save(device)?) } else { None };
+        }
+        let (text, n_said, stopped_by) = match is_read {
+            true => open.talk(device, model, tokenizer, reply, watch)?,
+            false => (String::new(), 0, StoppedBy::Caller),
+        };
+        let cache = &open.session.cache;
+        let (kv_entries, kv_bytes) = (cache.n_entries(), cache.n_bytes());
         let n_tokens = open.ids.len();
-        let (kv_entries, kv_bytes) = (open.session.cache.n_entries(), open.session.cache.n_bytes());
         self.open = Some(open);
-        Ok(Answer { text, n_tokens, n_reused, kv_entries, kv_bytes, is_stopped })
+        Ok(Answer { text, n_tokens, n_said, n_reused, kv_entries, kv_bytes, stopped_by })
     }
 
-    /// The cache to continue with: the last turn's if the prompt starts with its text, else a new
-    /// one.
+    /// The cache to continue with: the last turn's if the prompt starts with its text, or that before
+    /// the last answer, else a new one.
     fn opened(
         &mut self,
         device: &mut dyn Executor,
@@ -117,30 +191,64 @@ impl Conversation {
         tokenizer: &Tokenizer,
         reply: &Reply<'_>,
     ) -> Result<Open> {
-        // Tokens of the conversation with the answer, as long as the limit allows.
-        let fits = |n: usize| {
-            if n < reply.max_positions {
-                return Ok(n.saturating_add(reply.max_tokens).min(reply.max_positions));
-            }
-            Err(Error::usage(format!(
-                "the conversation has {n} tokens and leaves no room for an answer within the {} that the model was made for: \
-                 shorten the document, or begin anew",
-                reply.max_positions
-            )))
+        let mut open = match self.continued(device, model, tokenizer, reply)? {
+            Some(open) => open,
+            None => self.begun(device, model, tokenizer, reply)?,
         };
-        if let Some(mut open) = self.open.take().filter(|o| o.attention == reply.attention)
-            && let Some(rest) = reply.prompt.strip_prefix(open.text.as_str())
+        open.text = reply.prompt.to_string();
+        let Open { session, ids, n_fed, .. } = &mut open;
+        session.draw_by(device, reply.sampling, reply.seed, &ids[..*n_fed])?;
+        Ok(open)
+    }
+
+    /// A cache that holds the beginning of the prompt, with the tokens of the rest.
+    fn continued(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        tokenizer: &Tokenizer,
+        reply: &Reply<'_>,
+    ) -> Result<Option<Open>> {
+        let rest = |attention: Attention, text: &str| match attention == reply.attention {
+            true => reply.prompt.strip_prefix(text),
+            false => None,
+        };
+        if let Some(open) = self.open.as_ref().filter(|open| open.is_whole)
+            && let Some(rest) = rest(open.attention, &open.text)
         {
             let more = tokenizer.encode_continuation(rest)?;
-            if !(open.ids.len() == open.n_fed && more.is_empty()) {
-                let wanted = fits(open.ids.len() + more.len())?;
-                if wanted <= open.session.cache.capacity() {
-                    open.ids.extend(more);
-                    open.text = reply.prompt.to_string();
-                    return Ok(open);
-                }
+            let wanted = reply.room(open.ids.len() + more.len())?;
+            let Some(mut open) = self.open.take() else { return Ok(None) };
+            if wanted > open.session.cache.capacity() {
+                let saved = open.save(device)?;
+                drop(open); // its memory goes to the larger one
+                open = Open::restore(device, model, &saved, reply.capacity(wanted))?;
             }
+            open.ids.extend(more);
+            return Ok(Some(open));
         }
+        if let Some(before) = &self.before
+            && let Some(rest) = rest(before.attention, &before.text)
+        {
+            let more = tokenizer.encode_continuation(rest)?;
+            let wanted = reply.room(before.ids.len() + more.len())?;
+            self.open = None;
+            let capacity = reply.capacity(wanted).max(before.snapshot.capacity);
+            let mut open = Open::restore(device, model, before, capacity)?;
+            open.ids.extend(more);
+            return Ok(Some(open));
+        }
+        Ok(None)
+    }
+
+    /// An empty cache, with the tokens of the prompt.
+    fn begun(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        tokenizer: &Tokenizer,
+        reply: &Reply<'_>,
+    ) -> Result<Open> {
         let ids = match reply.add_special {
             true => tokenizer.encode_prompt(reply.prompt)?,
             false => tokenizer.encode(reply.prompt, false)?,
@@ -148,26 +256,65 @@ impl Conversation {
         if ids.is_empty() {
             return Err(Error::usage("the prompt is empty"));
         }
-        // Capacity for a few more turns.
-        let capacity = (2 * fits(ids.len())?).next_power_of_two().max(MIN_CAPACITY).min(reply.max_positions);
+        let capacity = reply.capacity(reply.room(ids.len())?);
+        self.open = None;
         let Reply { attention, chunk, sampling, seed, .. } = *reply;
         let session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
-        Ok(Open { session, attention, text: reply.prompt.to_string(), ids, n_fed: 0 })
+        Ok(Open { session, attention, text: String::new(), ids, n_fed: 0, is_whole: true })
+    }
+}
+
+impl Reply<'_> {
+    /// Tokens of a prompt of `n` tokens with its answer, as far as the limit allows. Fails if it leaves
+    /// no room for an answer.
+    fn room(&self, n: usize) -> Result<usize> {
+        if n < self.max_positions {
+            return Ok(n.saturating_add(self.max_tokens).min(self.max_positions));
+        }
+        Err(Error::usage(format!(
+            "the conversation has {n} tokens and leaves no room for an answer within the {} that the model was made for: \
+             shorten the document, or begin anew",
+            self.max_positions
+        )))
+    }
+
+    /// Capacity of a cache for at least `wanted` tokens.
+    fn capacity(&self, wanted: usize) -> usize {
+        wanted.checked_next_power_of_two().unwrap_or(wanted).max(MIN_CAPACITY).min(self.max_positions)
     }
 }
 
 impl Open {
-    /// Feeds the rest of the prompt and answers. Returns the text, and whether the callback ended
-    /// it.
-    fn talk(
+    fn save(&self, device: &mut dyn Executor) -> Result<SavedConversation> {
+        Ok(SavedConversation {
+            text: self.text.clone(),
+            ids: self.ids.clone(),
+            n_fed: self.n_fed,
+            attention: self.attention,
+            snapshot: Snapshot::of(&self.session, device)?,
+        })
+    }
+
+    fn restore(
+        device: &mut dyn Executor,
+        model: &mut Llama,
+        saved: &SavedConversation,
+        capacity: usize,
+    ) -> Result<Self> {
+        let SavedConversation { text, ids, n_fed, attention, snapshot } = saved;
+        let session = snapshot.session(device, model, *attention, capacity, &ids[..*n_fed])?;
+        let (text, ids) = (text.clone(), ids.clone());
+        Ok(Self { session, attention: *attention, text, ids, n_fed: *n_fed, is_whole: true })
+    }
+
+    /// Feeds the rest of the prompt. Returns whether the callback let it end.
+    fn read(
         &mut self,
         device: &mut dyn Executor,
         model: &Llama,
-        tokenizer: &Tokenizer,
         reply: &Reply<'_>,
         watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-    ) -> Result<(String, bool)> {
-        let mut said = String::new();
+    ) -> Result<bool> {
         let total = self.ids.len();
         self.session.expect(device, model, total)?;
         while self.n_fed < total {
@@ -175,35 +322,63 @@ impl Open {
             self.session.feed(device, model, &self.ids[self.n_fed..self.n_fed + n])?;
             self.n_fed += n;
             if watch(Progress::Fed { done: self.n_fed, total }).is_break() {
-                // A partly fed prompt matches no later prompt, so the next turn starts from an
-                // empty cache.
-                self.text.push('\0');
-                return Ok((said, true));
+                self.is_whole = false;
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Answers a prompt that is fed. Returns the text, its tokens, and what ended it.
+    fn talk(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        tokenizer: &Tokenizer,
+        reply: &Reply<'_>,
+        watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<(String, usize, StoppedBy)> {
+        let before = self.ids.len();
         let mut stream = tokenizer.stream_after(&self.ids);
-        let mut is_stopped = false;
-        let max_tokens = reply.max_tokens.min(reply.max_positions - total);
+        let mut stops = StopTexts::new(reply.stop_texts);
+        let mut said = String::new();
+        let max_tokens = reply.max_tokens.min(reply.max_positions - before);
+        let mut stopped_by = StoppedBy::MaxTokens;
         for n in 1..=max_tokens {
             let id = self.session.draw(device)?;
             if reply.stop.contains(&id) {
+                stopped_by = StoppedBy::StopToken;
                 break;
             }
             self.ids.push(id);
-            let piece = stream.push(id)?.unwrap_or_default();
-            said.push_str(&piece);
+            // Models pad their tables with ids that no tokenizer has.
+            let is_text = tokenizer.id_to_token(id).is_some();
+            let piece = if is_text { stream.push(id)?.unwrap_or_default() } else { String::new() };
             self.text.push_str(&piece);
-            is_stopped = watch(Progress::Said { text: &piece, n_tokens: self.ids.len() }).is_break();
-            if is_stopped || n == max_tokens {
+            let passed = stops.push(&piece);
+            said.push_str(&passed.text);
+            let wish = watch(Progress::Said { text: &passed.text, n_tokens: self.ids.len() });
+            if passed.is_end {
+                stopped_by = StoppedBy::StopText;
                 break;
             }
-            self.session.feed(device, model, &[id])?;
-            self.n_fed += 1;
+            if wish.is_break() {
+                stopped_by = StoppedBy::Caller;
+                break;
+            }
+            if n < max_tokens {
+                self.session.feed(device, model, &[id])?;
+                self.n_fed += 1;
+            }
         }
-        let rest = stream.finish()?.unwrap_or_default();
-        said.push_str(&rest);
-        self.text.push_str(&rest);
-        Ok((said, is_stopped))
+        self.is_whole = stopped_by != StoppedBy::StopText;
+        if self.is_whole {
+            let rest = stream.finish()?.unwrap_or_default();
+            self.text.push_str(&rest);
+            said.push_str(&stops.push(&rest).text);
+            said.push_str(&stops.finish());
+        }
+        Ok((said, self.ids.len() - before, stopped_by))
     }
 }
 
@@ -232,6 +407,7 @@ mod tests {
             chunk: 16,
             add_special: true,
             stop: &[],
+            stop_texts: &[],
             seed: 0,
             max_positions: 512,
         };
@@ -239,7 +415,7 @@ mod tests {
         let mut silent = |_: Progress<'_>| ControlFlow::Continue(());
         let first = "Once upon a time there was a girl called Lily. She liked to";
         let one = talk.answer(&mut device, &mut model, &tokenizer, &reply(first), &mut silent).unwrap();
-        assert_eq!((one.n_reused, one.is_stopped), (0, false));
+        assert_eq!((one.n_reused, one.n_said, one.stopped_by), (0, 12, StoppedBy::MaxTokens));
         let next = format!("{first}{} Then Tom came and", one.text);
         let fed = talk.open.as_ref().unwrap().n_fed;
         let two = talk.answer(&mut device, &mut model, &tokenizer, &reply(&next), &mut silent).unwrap();
@@ -261,7 +437,7 @@ mod tests {
         assert_eq!(other.n_reused, 0);
         let mut halt = |_: Progress<'_>| ControlFlow::Break(());
         let broken = talk.answer(&mut device, &mut model, &tokenizer, &reply(first), &mut halt).unwrap();
-        assert!(broken.is_stopped && broken.text.is_empty());
+        assert!(broken.stopped_by == StoppedBy::Caller && broken.text.is_empty());
         let again = talk.answer(&mut device, &mut model, &tokenizer, &reply(first), &mut silent).unwrap();
         assert_eq!((again.n_reused, again.text), (0, one.text));
         let long = "word ".repeat(600);

@@ -60,6 +60,17 @@ impl Lengthwise {
         self.ids.extend_from_slice(ids);
     }
 
+    /// Length of the text, as far as it is known.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Continues after these tokens, which were fed when the text was known to have `length`.
+    pub(super) fn restore(&mut self, length: usize, ids: &[u32]) {
+        self.length = length;
+        self.ids = ids.to_vec();
+    }
+
     /// Takes over the text of another session of the same model.
     pub(super) fn copy_from(&mut self, other: &Self) {
         self.length = other.length;

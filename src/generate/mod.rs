@@ -2,8 +2,9 @@
 //!
 //! `request.rs` says what to generate. `session.rs` feeds a cache, `draw.rs` draws tokens (within the
 //! limits of a `constraint.rs`), `completion.rs` turns them into a text and ends it, and
-//! `generator.rs` is the loop from a prompt to a text. `batch.rs` generates several texts at once, each step in one pass (`pass.rs`), and `queue.rs`
-//! keeps a batch filled. `conversation.rs` continues over several turns.
+//! `generator.rs` is the loop from a prompt to a text. `batch.rs` generates several texts at once,
+//! each step in one pass (`pass.rs`), and `queue.rs` keeps a batch filled. `conversation.rs`
+//! continues over several turns, and `snapshot.rs` takes the state of a session to the host and back.
 
 mod batch;
 mod completion;
@@ -16,12 +17,14 @@ mod pass;
 mod queue;
 mod request;
 mod session;
+mod snapshot;
 
 pub use batch::Batch;
 pub use constraint::Constraint;
-pub use conversation::{Answer, Conversation, Progress, Reply};
+pub use conversation::{Answer, Conversation, Progress, Reply, SavedConversation};
 pub use generator::{generate, generate_watched};
 pub(crate) use queue::Queue;
 pub use queue::{DEFAULT_BATCH, generate_all};
 pub use request::{DEFAULT_CHUNK, GenerateRequest, Generated, NewToken, StoppedBy};
 pub use session::Session;
+pub use snapshot::Snapshot;

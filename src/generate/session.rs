@@ -265,6 +265,36 @@ impl Session {
         self.feed_chunk(device, model, &TokenIndex::on_device(self.drawn.clone()), true)
     }
 
+    /// Sets how the next tokens are drawn. `ids` are the tokens fed so far.
+    pub(super) fn draw_by(
+        &mut self,
+        device: &mut dyn Executor,
+        sampling: Sampling,
+        seed: u64,
+        ids: &[u32],
+    ) -> Result<()> {
+        self.draw = Draw::new(sampling, seed, self.logits.cols)?;
+        self.draw.note(device, ids)
+    }
+
+    /// Length of the text that RoPE reckons with; the tokens fed if that does not matter.
+    pub(super) fn length(&self) -> usize {
+        self.lengthwise.as_ref().map_or(self.cache.n_tokens(), Lengthwise::length)
+    }
+
+    /// Continues after these tokens, whose keys and values are in the cache, and which were fed when
+    /// the text was known to have `length`.
+    pub(super) fn resume_at(&mut self, ids: &[u32], length: usize) {
+        if let Some(lengthwise) = &mut self.lengthwise {
+            lengthwise.restore(length, ids);
+        }
+    }
+
+    /// The logits that the next token is drawn from, after a feed.
+    pub(super) fn logits(&self) -> &Tensor {
+        &self.logits
+    }
+
     /// Checks ids that follow the text, and notes them where they are needed again.
     pub(super) fn note(&mut self, device: &mut dyn Executor, model: &Llama, ids: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= model.config.vocab) {

@@ -75,7 +75,7 @@ impl Server {
         let lrsa = Attention::Lrsa(Lrsa::new(4, 8, 0.5).unwrap());
         let served = |name: &str, attention| Served { name: name.into(), attention };
         let models = vec![served("stories", Attention::Dense), served("org/tales", lrsa)];
-        let catalogue = Catalogue { files, models, max_positions: 64, created: 7 };
+        let catalogue = Catalogue { files: files.into(), models, max_positions: 64, created: 7 };
         let (jobs, inbox) = channel::<Job>();
         thread::spawn(move || inbox.into_iter().for_each(script));
         let (refused, stopped) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));

@@ -1,0 +1,207 @@
+//! The file of a conversation: messages, settings, and the cache from which it continues.
+//!
+//! It is a safetensors file. `conversation` holds a JSON text in I32 words, padded with blanks. The
+//! other tensors are the tokens, the logits and the entries of the cache.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::engine::Identity;
+use super::settings::Settings;
+use super::turns::Turns;
+use crate::checkpoint::record::AttentionRecord;
+use crate::error::{Context, Result};
+use crate::formats::dtype::DType;
+use crate::formats::host_tensor::HostTensor;
+use crate::formats::safetensors_file::Checkpoint;
+use crate::formats::safetensors_write::write_safetensors;
+use crate::generate::{SavedConversation, Snapshot};
+
+const STATE: &str = "conversation";
+const IDS: &str = "ids";
+const LOGITS: &str = "logits";
+const ENTRIES: &str = "cache.";
+/// Most bytes of the JSON text.
+const MAX_STATE_BYTES: usize = 64 << 20;
+/// Most positions that a model may have.
+const MAX_TOKENS: usize = 1 << 30;
+
+/// Everything but the cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// Version of the program. Another one may compute or lay out the cache differently.
+    pub program: String,
+    pub identity: Identity,
+    pub attention: AttentionRecord,
+    pub settings: Settings,
+    pub turns: Turns,
+    /// The text in the cache.
+    cache: Option<CacheState>,
+}
+
+/// What the cache holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheState {
+    text: String,
+    n_fed: usize,
+    attention: AttentionRecord,
+    length: usize,
+    capacity: usize,
+    chunk: usize,
+}
+
+impl Saved {
+    /// A conversation without its cache.
+    pub fn new(identity: Identity, attention: AttentionRecord, settings: Settings, turns: Turns) -> Self {
+        Self { program: program(), identity, attention, settings, turns, cache: None }
+    }
+
+    /// Why the cache cannot be used by this program with this model; `None` if it can.
+    pub fn mismatch(&self, identity: &Identity) -> Option<String> {
+        let Identity { weights, adapter_weights, .. } = &self.identity;
+        if self.program != program() {
+            return Some(format!("it was saved by {}, and this is {}", self.program, program()));
+        }
+        if weights.is_none() || *weights != identity.weights {
+            return Some(format!("it was held with another model, {}", self.identity.model));
+        }
+        if *adapter_weights != identity.adapter_weights {
+            let adapter = self.identity.adapter.as_ref().map(|path| path.display().to_string());
+            let adapter = adapter.map_or("without an adapter".into(), |path| format!("with the adapter {path}"));
+            return Some(format!("it was held {adapter}"));
+        }
+        None
+    }
+}
+
+fn program() -> String {
+    format!("longreach {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Writes a conversation with its cache, if it has one.
+pub fn write(path: &Path, mut saved: Saved, read: Option<SavedConversation>) -> Result<()> {
+    let mut tensors = Vec::new();
+    if let Some(read) = read {
+        let ids: Vec<i32> = read.ids.iter().map(|&id| id as i32).collect();
+        tensors.push((IDS.to_string(), HostTensor::from_i32(&[ids.len()], &ids)));
+        let Snapshot { entries, length, capacity, chunk, logits } = read.snapshot;
+        tensors.push((LOGITS.to_string(), HostTensor::from_f32(&[logits.len()], &logits)));
+        tensors.extend(entries.into_iter().map(|(name, tensor)| (format!("{ENTRIES}{name}"), tensor)));
+        let attention = AttentionRecord::of(read.attention);
+        saved.cache = Some(CacheState { text: read.text, n_fed: read.n_fed, attention, length, capacity, chunk });
+    }
+    let mut state = serde_json::to_vec(&saved)?;
+    state.resize(state.len().next_multiple_of(4), b' ');
+    tensors.push((STATE.to_string(), HostTensor::new(DType::I32, vec![state.len() / 4], state)?));
+    write_safetensors(path, &tensors, &[])
+}
+
+/// Reads a conversation and its cache, if the file has one.
+pub fn read(path: &Path) -> Result<(Saved, Option<SavedConversation>)> {
+    let read = || -> Result<(Saved, Option<SavedConversation>)> {
+        let file = Checkpoint::open(path)?;
+        crate::ensure!(file.names().any(|name| name == STATE), "it has no messages: chat did not write it");
+        let state = file.bytes(STATE)?;
+        crate::ensure!(state.len() <= MAX_STATE_BYTES, "its messages have {} bytes", state.len());
+        let saved: Saved = serde_json::from_slice(state).context("its messages")?;
+        saved.attention.attention()?;
+        let cache = saved.cache.as_ref().map(|cache| conversation(&file, cache)).transpose()?;
+        Ok((saved, cache))
+    };
+    read().with_context(|| format!("{} is no saved conversation", path.display()))
+}
+
+fn conversation(file: &Checkpoint, cache: &CacheState) -> Result<SavedConversation> {
+    let &CacheState { n_fed, length, capacity, chunk, .. } = cache;
+    let sizes = [n_fed, length, capacity, chunk];
+    crate::ensure!(sizes.iter().all(|&n| n <= MAX_TOKENS) && chunk > 0, "its cache has impossible sizes: {sizes:?}");
+    let ids = file.mapped(IDS)?.to_i64()?.into_iter().map(u32::try_from).collect::<std::result::Result<_, _>>()?;
+    let logits = file.mapped(LOGITS)?.to_f32()?;
+    let mut entries = Vec::new();
+    for name in file.names() {
+        if let Some(part) = name.strip_prefix(ENTRIES) {
+            entries.push((part.to_string(), file.mapped(name)?));
+        }
+    }
+    let (text, attention) = (cache.text.clone(), cache.attention.attention()?);
+    let snapshot = Snapshot { entries, length, capacity, chunk, logits };
+    Ok(SavedConversation { text, ids, n_fed, attention, snapshot })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::Attention;
+
+    fn saved() -> Saved {
+        let identity = Identity { model: "m".into(), weights: Some("w".into()), adapter: None, adapter_weights: None };
+        let turns = Turns { system: Some("é".into()), ..Turns::default() };
+        Saved::new(identity, AttentionRecord::Lrsa { sink: 4, lag: 8, keep: 0.25 }, Settings::new(7), turns)
+    }
+
+    fn cache() -> SavedConversation {
+        let entry = |name: &str| (name.to_string(), HostTensor::from_f32(&[1, 2], &[1.0, -0.0]));
+        let entries = vec![entry("0.kept"), entry("0.recent"), entry("10.recent")];
+        SavedConversation {
+            text: "a b".into(),
+            ids: vec![1, 2],
+            n_fed: 1,
+            attention: Attention::Dense,
+            snapshot: Snapshot { entries, length: 2, capacity: 1024, chunk: 256, logits: vec![0.5, f32::MIN_POSITIVE] },
+        }
+    }
+
+    #[test]
+    fn a_conversation_reads_back_with_its_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talk");
+        write(&path, saved(), None).unwrap();
+        assert_eq!(read(&path).unwrap(), (saved(), None));
+        write(&path, saved(), Some(cache())).unwrap();
+        let (got, read_back) = read(&path).unwrap();
+        let mut read_back = read_back.unwrap();
+        read_back.snapshot.entries.sort_by_key(|(name, _)| name.len());
+        assert_eq!(read_back, cache());
+        assert_eq!((got.turns, got.settings), (saved().turns, saved().settings));
+    }
+
+    #[test]
+    fn a_cache_of_another_model_adapter_or_version_is_told_apart() {
+        let own = saved().identity;
+        assert_eq!(saved().mismatch(&own), None);
+        let other = |change: fn(&mut Saved)| {
+            let mut saved = saved();
+            change(&mut saved);
+            saved.mismatch(&own).unwrap()
+        };
+        assert!(other(|s| s.program = "longreach 0.0.1".into()).contains("0.0.1"));
+        assert!(other(|s| s.identity.weights = Some("x".into())).contains("another model, m"));
+        assert!(other(|s| s.identity.weights = None).contains("another model"));
+        assert!(other(|s| s.identity.adapter_weights = Some("x".into())).contains("without an adapter"));
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talk");
+        write(&path, saved(), Some(cache())).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for n in 0..whole.len() {
+            std::fs::write(&path, &whole[..n]).unwrap();
+            assert!(read(&path).is_err(), "cut to {n}");
+        }
+        for at in 0..whole.len() {
+            for change in [0, b'9', 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = change;
+                std::fs::write(&path, &bytes).unwrap();
+                let _ = read(&path);
+            }
+        }
+        let e = read(&dir.path().join("absent")).unwrap_err().to_string();
+        assert!(e.contains("absent"), "{e}");
+    }
+}
