@@ -9,6 +9,8 @@ mod harness;
 mod hostile;
 #[path = "serve/limits.rs"]
 mod limits;
+#[path = "serve/mutated.rs"]
+mod mutated;
 #[path = "serve/shapes.rs"]
 mod shapes;
 #[path = "serve/tool_calls.rs"]
