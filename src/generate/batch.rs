@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::completion::Completion;
+use super::draw::End;
 use super::pass::{Drawn, advance};
 use super::request::{GenerateRequest, Generated, NewToken, StoppedBy};
 use super::session::Session;
@@ -159,11 +160,14 @@ impl<'t> Batch<'t> {
             drawn.extend(advance(device, model, some)?);
         }
         let mut going = Vec::with_capacity(sequences.len());
-        for (mut sequence, Drawn { id, logits, failure }) in sequences.into_iter().zip(drawn) {
+        for (mut sequence, Drawn { id, logits, end }) in sequences.into_iter().zip(drawn) {
             let number = sequence.number;
-            if let Some(e) = failure {
-                let generated = sequence.finish(StoppedBy::Constraint);
-                ended.push((number, Generated { constraint_failure: Some(e.to_string()), ..generated }));
+            if let Some(end) = end {
+                let constraint_failure = match end {
+                    End::Complete => None,
+                    End::Failed(why) => Some(why),
+                };
+                ended.push((number, Generated { constraint_failure, ..sequence.finish(StoppedBy::Constraint) }));
                 continue;
             }
             match sequence.completion.take(id, logits.as_deref(), &mut |token| on_token(number, token))? {

@@ -12,6 +12,15 @@ use crate::gpu::{Buffer, Executor, Kind, Recording, Span};
 use crate::kernels::sample::{Changes, EXCLUDED, Sampling, sample};
 use crate::tensor::Tensor;
 
+/// How a constraint ends a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its form is complete.
+    Complete,
+    /// The constraint failed; the reason.
+    Failed(String),
+}
+
 /// Draws the tokens of one text.
 pub(super) struct Draw {
     sampling: Sampling,
@@ -25,8 +34,8 @@ pub(super) struct Draw {
     counts: HashMap<u32, u32>,
     bias: HashMap<u32, f32>,
     constraint: Option<Box<dyn Constraint>>,
-    /// Why the constraint cannot go on.
-    failure: Option<Error>,
+    /// How the constraint ended the text before the token that is being drawn.
+    end: Option<End>,
     /// What is added to the logits, once something is.
     added: Option<Span>,
 }
@@ -45,7 +54,7 @@ impl Draw {
             counts: HashMap::new(),
             bias: HashMap::new(),
             constraint: None,
-            failure: None,
+            end: None,
             added: None,
         })
     }
@@ -96,15 +105,15 @@ impl Draw {
         if self.seen.is_empty() { Ok(()) } else { device.write_words(&self.seen_buffer, &self.seen) }
     }
 
-    /// Notes the token that was drawn. Fails if it, or any token, breaks the constraint.
-    pub(super) fn take(&mut self, id: u32) -> Result<()> {
-        if let Some(e) = self.failure.take() {
-            return Err(e);
+    /// Notes the token that was drawn. If the constraint has ended the text, the token is no part of it.
+    pub(super) fn take(&mut self, id: u32) -> Option<End> {
+        if let Some(end) = self.end.take() {
+            return Some(end);
         }
         if self.counts_tokens() {
             *self.counts.entry(id).or_default() += 1;
         }
-        self.constraint.as_mut().map_or(Ok(()), |constraint| constraint.accept(id))
+        self.constraint.as_mut()?.accept(id).err().map(|e| End::Failed(e.to_string()))
     }
 
     fn counts_tokens(&self) -> bool {
@@ -112,8 +121,8 @@ impl Draw {
     }
 
     /// Uploads what the next draw adds to the logits. Call it before each [`Draw::record`]. If the
-    /// constraint allows no token, the draw is free and [`Draw::take`] fails: other texts of the
-    /// same pass go on.
+    /// constraint ends the text, the draw is free and [`Draw::take`] says so: other texts of the same
+    /// pass go on.
     pub(super) fn prepare(&mut self, device: &mut dyn Executor) -> Result<()> {
         if self.bias.is_empty() && self.counts.is_empty() && self.constraint.is_none() {
             return Ok(());
@@ -126,10 +135,10 @@ impl Draw {
             added[id as usize] -= self.sampling.presence_penalty + n as f32 * self.sampling.frequency_penalty;
         }
         if let Some(constraint) = &mut self.constraint {
-            match constraint.allowed().and_then(|allowed| exclude(&mut added, &allowed)) {
-                Ok(()) => {}
-                Err(e) => self.failure = Some(e),
-            }
+            self.end = match constraint.allowed() {
+                Ok(allowed) => exclude(&mut added, &allowed),
+                Err(e) => Some(End::Failed(e.to_string())),
+            };
         }
         let span =
             self.added.get_or_insert_with(|| Buffer::persistent("added to logits", Kind::Real, self.vocab).span());
@@ -144,14 +153,17 @@ impl Draw {
     }
 }
 
-/// Excludes the tokens whose bit is not set. Fails, and excludes none, if that would be all.
-fn exclude(added: &mut [f32], allowed: &[u32]) -> Result<()> {
+/// Excludes the tokens whose bit is not set. If that is all of them, the text is complete, and none is
+/// excluded.
+fn exclude(added: &mut [f32], allowed: &[u32]) -> Option<End> {
     let is_allowed = |id: usize| allowed.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
-    crate::ensure!((0..added.len()).any(is_allowed), "no token can continue the text in the form that is asked");
+    if !(0..added.len()).any(is_allowed) {
+        return Some(End::Complete);
+    }
     for (id, by) in added.iter_mut().enumerate() {
         if !is_allowed(id) {
             *by = EXCLUDED;
         }
     }
-    Ok(())
+    None
 }

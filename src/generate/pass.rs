@@ -1,9 +1,10 @@
 //! One pass of the model over the next tokens of several sessions.
 
+use super::draw::End;
 use super::session::Session;
 use crate::attention::CacheStep;
 use crate::autograd::Tape;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Buffer, ELEMENT_ALIGNMENT, Executor, Kind, upload_words};
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::head::logits_into;
@@ -18,8 +19,8 @@ pub(super) struct Drawn {
     pub(super) id: u32,
     /// The logits that it was drawn from [vocabulary], if the session keeps them.
     pub(super) logits: Option<Vec<f32>>,
-    /// Why the text cannot go on, if its constraint allows no token.
-    pub(super) failure: Option<Error>,
+    /// How the constraint ended the text before this token.
+    pub(super) end: Option<End>,
 }
 
 /// Feeds each session its token, all in one pass, and draws the next token of every session.
@@ -53,12 +54,12 @@ pub(super) fn advance(device: &mut dyn Executor, model: &Llama, sessions: &mut [
     let vocab = model.config.vocab;
     let mut taken = Vec::with_capacity(sessions.len());
     for (((session, _), id), row) in sessions.iter_mut().zip(ids).zip(row_of) {
-        let failure = session.take(id).err();
+        let end = session.note_drawn(id);
         let logits = session.keeps_logits.then(|| match row {
             Some(row) => Ok(all[row * vocab..][..vocab].to_vec()),
             None => session.read_logits(device),
         });
-        taken.push(Drawn { id, logits: logits.transpose()?, failure });
+        taken.push(Drawn { id, logits: logits.transpose()?, end });
     }
     Ok(taken)
 }

@@ -103,7 +103,7 @@ pub enum StoppedBy {
     MaxTokens,
     /// The callback ended it.
     Caller,
-    /// The constraint of the session failed or allows no token ([`super::Constraint`]).
+    /// The form of the session's constraint is complete, or the constraint failed ([`super::Constraint`]).
     Constraint,
 }
 
@@ -134,7 +134,7 @@ pub struct Generated {
     pub kv_bytes: u64,
     /// Why generation ended.
     pub stopped_by: StoppedBy,
-    /// What the constraint said, if it ended the generation.
+    /// What the constraint said, if it failed.
     pub constraint_failure: Option<String>,
 }
 

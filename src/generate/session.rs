@@ -1,7 +1,7 @@
 //! One sequence being generated: its KV cache, chunked prefill, and the draw of the next token.
 
 use super::constraint::Constraint;
-use super::draw::Draw;
+use super::draw::{Draw, End};
 use super::lengthwise::Lengthwise;
 use crate::attention::{Attention, Cache, CachePart};
 use crate::autograd::Tape;
@@ -224,8 +224,17 @@ impl Session {
         device.start_read_words(&self.drawn)
     }
 
-    /// Notes the token that was drawn.
+    /// Notes the token that was drawn. Fails if the session's constraint ends the text before it.
     pub fn take(&mut self, id: u32) -> Result<()> {
+        match self.note_drawn(id) {
+            None => Ok(()),
+            Some(End::Complete) => Err(Error::new("the text is complete in the form of its constraint")),
+            Some(End::Failed(why)) => Err(Error::new(why)),
+        }
+    }
+
+    /// Notes the token that was drawn, or says how the constraint ended the text before it.
+    pub(super) fn note_drawn(&mut self, id: u32) -> Option<End> {
         self.draw.take(id)
     }
 

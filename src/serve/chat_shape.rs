@@ -121,3 +121,38 @@ impl Shape for ChatShape {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_calls_suit_the_family() {
+        let call = Call { name: "f".into(), arguments: "{}".into() };
+        let id = |form| {
+            let shape = ChatShape::new(None, Some(form), &[], 1);
+            shape.call(&call)["id"].as_str().unwrap().to_owned()
+        };
+        assert!(id(Form::Hermes).starts_with("call_") && id(Form::Hermes) != id(Form::Hermes));
+        let mistral = id(Form::Mistral);
+        assert!(mistral.len() == 9 && mistral.chars().all(|letter| letter.is_ascii_alphanumeric()), "{mistral}");
+    }
+
+    #[test]
+    fn probabilities_wait_for_the_text_and_leave_out_stop_tokens() {
+        let table = TokenTable::new(vec![b"<".to_vec(), b"b".to_vec(), b"</s>".to_vec()]);
+        let mut shape = ChatShape::new(Some(Arc::new(table)), None, &[2], 1);
+        let mut piece = |id: u32, parts: Vec<Part>, finish: Option<&'static str>| {
+            let token = finish.is_none().then(|| TokenLogprob { id, logprob: -1.0, top: Vec::new() });
+            shape.chunks(Step::Piece(Piece { choice: 0, parts, token, finish }))
+        };
+        assert_eq!(piece(0, Vec::new(), None), [] as [Json; 0]);
+        let chunks = piece(1, vec![Part::Text("<b".into())], None);
+        let tokens: Vec<&Json> =
+            chunks[0]["logprobs"]["content"].as_array().unwrap().iter().map(|t| &t["token"]).collect();
+        assert_eq!(tokens, ["<", "b"]);
+        assert!(piece(2, Vec::new(), None).is_empty());
+        let end = piece(0, Vec::new(), Some("stop"));
+        assert_eq!((&end[0]["finish_reason"], &end[0]["logprobs"]["content"]), (&json!("stop"), &json!([])));
+    }
+}

@@ -392,15 +392,11 @@ impl<'t> Engine<'t> {
     }
 
     fn end_answer(&mut self, number: u64, answer: usize, generated: &Generated) {
-        let finish = match generated.stopped_by {
-            StoppedBy::MaxTokens => Finish::Length,
-            StoppedBy::StopToken | StoppedBy::StopText | StoppedBy::Caller => Finish::Stop,
-            StoppedBy::Constraint => {
-                let why = generated.constraint_failure.as_deref().unwrap_or("its constraint failed");
-                let why = format!("the answer cannot go on in the form that was asked: {why}");
-                return self.end_job(number, Some(Failure::Engine(why)));
-            }
-        };
+        if let Some(why) = &generated.constraint_failure {
+            let why = format!("the answer cannot go on in the form that was asked: {why}");
+            return self.end_job(number, Some(Failure::Engine(why)));
+        }
+        let finish = if generated.stopped_by == StoppedBy::MaxTokens { Finish::Length } else { Finish::Stop };
         let Some(running) = self.running.get_mut(&number) else { return };
         running.n_left -= 1;
         tell(&running.job, Event::Ended { answer, finish, generated_tokens: generated.generated_tokens });

@@ -17,6 +17,9 @@ use crate::generate::Constraint;
 /// Space between the tokens of JSON: enough for a deep indentation, and an end to it.
 const SPACE: &str = r"[ \n\r\t]{1,64}";
 
+/// Longest token in bytes. The library cannot hold tokens of more than 1024; no text needs them.
+const LONGEST: usize = 512;
+
 /// Makes constraints for one tokenizer.
 pub struct Constraints {
     factory: ParserFactory,
@@ -32,9 +35,10 @@ impl Constraints {
     pub fn new(table: &TokenTable, is_special: impl Fn(u32) -> bool, stop: &[u32]) -> Result<Self> {
         let n_ids = table.len();
         let is_end = |id: u32| id as usize == n_ids || stop.contains(&id);
-        let bytes = |id: u32| match is_special(id) || is_end(id) {
-            true => [&[TokTrie::SPECIAL_TOKEN_MARKER], table.bytes(id)].concat(),
-            false => table.bytes(id).to_vec(),
+        let bytes = |id: u32| match table.bytes(id) {
+            long if long.len() > LONGEST => Vec::new(),
+            name if is_special(id) || is_end(id) => [&[TokTrie::SPECIAL_TOKEN_MARKER], name].concat(),
+            text => text.to_vec(),
         };
         let words: Vec<Vec<u8>> = (0..=n_ids as u32).map(bytes).collect();
         let mut ends: Vec<u32> = stop.iter().copied().filter(|&id| (id as usize) < n_ids).collect();

@@ -147,3 +147,27 @@ fn what_cannot_be_followed_is_refused_with_a_reason() {
         assert!(!e.is_empty() && e.len() < 1000, "{schema}: {e}");
     }
 }
+
+#[test]
+fn hostile_schemas_take_little_time() {
+    let tokenizer = stories();
+    let constraints = constraints(&tokenizer, &[2]);
+    let deep = (0..60).fold(json!({"type": "string"}), |inner, _| json!({"type": "array", "items": inner}));
+    let names: Vec<String> = (0..20_000).map(|i| format!("name {i}")).collect();
+    for schema in [
+        deep,
+        json!({"enum": names}),
+        json!({"type": "string", "minLength": 1_000_000_000}),
+        json!({"type": "string", "pattern": "^((a{1,1000}){1,1000}){1,1000}$"}),
+        json!({"type": "array", "minItems": 1_000_000_000, "items": {"type": "null"}}),
+        json!({"$ref": "#"}),
+        json!({"allOf": [{"$ref": "#/allOf/1"}, {"$ref": "#/allOf/0"}]}),
+    ] {
+        let began = std::time::Instant::now();
+        if let Ok(mut constraint) = constraints.schema(schema.clone()) {
+            _ = constraint.allowed();
+        }
+        let text: String = schema.to_string().chars().take(60).collect();
+        assert!(began.elapsed().as_secs() < 10, "{text}: {:?}", began.elapsed());
+    }
+}

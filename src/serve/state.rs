@@ -32,7 +32,7 @@ pub struct State {
 
 impl State {
     pub fn new(catalogue: Catalogue, door: Box<dyn Door>, metrics: Arc<Metrics>, options: Options) -> Self {
-        let form = catalogue.files.template.as_ref().and_then(|template| Form::of(template.source()));
+        let form = catalogue.files.template.as_ref().and_then(|template| Form::of(template.tool_source()));
         Self {
             catalogue,
             options,

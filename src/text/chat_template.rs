@@ -96,6 +96,11 @@ impl ChatTemplate {
         self.template.source()
     }
 
+    /// The source of the template for conversations with tools.
+    pub fn tool_source(&self) -> &str {
+        self.tool_use.as_ref().unwrap_or(&self.template).source()
+    }
+
     /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
     /// assistant's next answer.
     ///
