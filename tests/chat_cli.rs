@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use program::{Run, arg, project, run_with};
 
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 const LRSA: [&str; 6] = ["--sink", "4", "--lag", "8", "--keep", "0.25"];
 
 /// The bundled model with a chat template.

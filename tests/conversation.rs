@@ -136,7 +136,7 @@ fn a_cache_that_becomes_too_small_moves_without_reading_again() {
         let first = bench.ask(&mut talk, &reply(&text, attention, 0, 4096));
         assert_eq!(talk.cache().unwrap().capacity(), 1024);
         text += &first.text;
-        text += &" She liked to play.".repeat(100);
+        text += &" She liked to play.".repeat(200);
         let next = reply(&text, attention, 1, 4096);
         let saved = talk.save(&mut bench.device).unwrap().unwrap();
         let grown = bench.ask(&mut talk, &next);

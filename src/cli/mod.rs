@@ -1,8 +1,9 @@
 //! Floor 10: the command line.
 //!
-//! `args.rs`, `chat_args.rs` and `sampling_args.rs` hold shared flags, `flags.rs` maps settings to flags, `paths.rs`
-//! expands `~`, and `id_lists.rs` and `output.rs` handle input and output. `stage.rs` announces what
-//! takes long, and `amounts.rs` formats speeds and sizes. Each subcommand has a file.
+//! `args.rs`, `chat_args.rs` and `sampling_args.rs` hold shared flags, `flags.rs` maps settings to
+//! flags, `paths.rs` expands `~`, and `id_lists.rs` and `output.rs` handle input and output.
+//! `stage.rs` announces what takes long, `prompt_progress.rs` shows how much of a prompt is read, and
+//! `amounts.rs` formats speeds and sizes. Each subcommand has a file; `chat` has a folder.
 
 mod amounts;
 #[cfg(feature = "app")]

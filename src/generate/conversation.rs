@@ -92,6 +92,8 @@ pub struct SavedConversation {
     pub n_fed: usize,
     pub attention: Attention,
     pub snapshot: Snapshot,
+    /// The conversation before the last answer, if there is a copy of it.
+    pub before: Option<Box<SavedConversation>>,
 }
 
 struct Open {
@@ -127,9 +129,10 @@ impl Conversation {
     /// The conversation on the host. After an error it is that before the last answer; `None` if
     /// nothing was read.
     pub fn save(&self, device: &mut dyn Executor) -> Result<Option<SavedConversation>> {
+        let before = self.before.clone().map(Box::new);
         match self.open.as_ref().filter(|open| open.is_whole) {
-            Some(open) => open.save(device).map(Some),
-            None => Ok(self.before.clone()),
+            Some(open) => Ok(Some(SavedConversation { before, ..open.save(device)? })),
+            None => Ok(self.before.clone().map(|now| SavedConversation { before, ..now })),
         }
     }
 
@@ -142,13 +145,10 @@ impl Conversation {
         max_positions: usize,
     ) -> Result<()> {
         *self = Self::default();
-        let (n_fed, capacity) = (saved.n_fed, saved.snapshot.capacity);
-        crate::ensure!(
-            capacity <= max_positions && saved.snapshot.length <= max_positions,
-            "it has room for {capacity} tokens, and the model was made for {max_positions}"
-        );
-        crate::ensure!(n_fed <= saved.ids.len(), "{n_fed} of {} tokens were fed", saved.ids.len());
-        self.open = Some(Open::restore(device, model, &saved, capacity)?);
+        saved.check(max_positions)?;
+        saved.before.iter().try_for_each(|before| before.check(max_positions))?;
+        self.open = Some(Open::restore(device, model, &saved, saved.snapshot.capacity)?);
+        self.before = saved.before.map(|before| *before);
         Ok(())
     }
 
@@ -234,7 +234,10 @@ impl Conversation {
             let wanted = reply.room(before.ids.len() + more.len())?;
             self.open = None;
             let capacity = reply.capacity(wanted).max(before.snapshot.capacity);
-            let mut open = Open::restore(device, model, before, capacity)?;
+            let Ok(mut open) = Open::restore(device, model, before, capacity) else {
+                self.before = None; // it came from a file that does not fit
+                return Ok(None);
+            };
             open.ids.extend(more);
             return Ok(Some(open));
         }
@@ -261,6 +264,19 @@ impl Conversation {
         let Reply { attention, chunk, sampling, seed, .. } = *reply;
         let session = Session::new(device, model, attention, capacity, chunk, sampling, seed)?;
         Ok(Open { session, attention, text: String::new(), ids, n_fed: 0, is_whole: true })
+    }
+}
+
+impl SavedConversation {
+    /// Fails for sizes that the model does not allow.
+    fn check(&self, max_positions: usize) -> Result<()> {
+        let Snapshot { capacity, length, .. } = self.snapshot;
+        crate::ensure!(
+            capacity <= max_positions && length <= max_positions,
+            "it has room for {capacity} tokens, and the model was made for {max_positions}"
+        );
+        crate::ensure!(self.n_fed <= self.ids.len(), "{} of {} tokens were fed", self.n_fed, self.ids.len());
+        Ok(())
     }
 }
 
@@ -292,6 +308,7 @@ impl Open {
             n_fed: self.n_fed,
             attention: self.attention,
             snapshot: Snapshot::of(&self.session, device)?,
+            before: None,
         })
     }
 
@@ -301,7 +318,7 @@ impl Open {
         saved: &SavedConversation,
         capacity: usize,
     ) -> Result<Self> {
-        let SavedConversation { text, ids, n_fed, attention, snapshot } = saved;
+        let SavedConversation { text, ids, n_fed, attention, snapshot, .. } = saved;
         let session = snapshot.session(device, model, *attention, capacity, &ids[..*n_fed])?;
         let (text, ids) = (text.clone(), ids.clone());
         Ok(Self { session, attention: *attention, text, ids, n_fed: *n_fed, is_whole: true })

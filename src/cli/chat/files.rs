@@ -84,7 +84,7 @@ impl Chat {
         let file = Saved::new(self.engine.identity()?, attention, self.settings.clone(), self.turns.clone());
         saved::write(path, file, read)?;
         let n = self.turns.turns.len();
-        screen.note(&format!("saved {n} answers and {} of cache to {}", size(bytes as u64), path.display()));
+        screen.note(&format!("saved {} and {} of cache to {}", answers(n), size(bytes as u64), path.display()));
         Ok(())
     }
 
@@ -111,7 +111,11 @@ impl Chat {
             }
         };
         (self.turns, self.settings, self.attention) = (file.turns, file.settings, attention);
-        screen.note(&format!("loaded {n} answers from {}: {how}; attention: {attention}", path.display()));
+        screen.note(&format!("loaded {} from {}: {how}; attention: {attention}", answers(n), path.display()));
         Ok(())
     }
+}
+
+fn answers(n: usize) -> String {
+    if n == 1 { "1 answer".into() } else { format!("{n} answers") }
 }

@@ -231,7 +231,7 @@ fn a_loaded_conversation_answers_to_the_letter_as_the_unbroken_one() {
         take(&mut first, "Once upon a time there was a girl");
         take(&mut first, "/regenerate");
         let saved = take(&mut first, &format!("/save {}", path.display()));
-        assert!(saved.notes.contains("saved 1 answers"), "{}", saved.notes);
+        assert!(saved.notes.contains("saved 1 answer and"), "{}", saved.notes);
         // Only the seed of the file counts.
         let mut second = open(model, &["--seed", "99"]);
         let loaded = take(&mut second, &format!("/load {}", path.display()));

@@ -22,6 +22,7 @@ const STATE: &str = "conversation";
 const IDS: &str = "ids";
 const LOGITS: &str = "logits";
 const ENTRIES: &str = "cache.";
+const BEFORE: &str = "before.";
 /// Most bytes of the JSON text.
 const MAX_STATE_BYTES: usize = 64 << 20;
 /// Most positions that a model may have.
@@ -51,6 +52,8 @@ struct CacheState {
     length: usize,
     capacity: usize,
     chunk: usize,
+    /// The text before the last answer, whose tensors have [`BEFORE`] in front.
+    before: Option<Box<CacheState>>,
 }
 
 impl Saved {
@@ -84,19 +87,23 @@ fn program() -> String {
 /// Writes a conversation with its cache, if it has one.
 pub fn write(path: &Path, mut saved: Saved, read: Option<SavedConversation>) -> Result<()> {
     let mut tensors = Vec::new();
-    if let Some(read) = read {
-        let ids: Vec<i32> = read.ids.iter().map(|&id| id as i32).collect();
-        tensors.push((IDS.to_string(), HostTensor::from_i32(&[ids.len()], &ids)));
-        let Snapshot { entries, length, capacity, chunk, logits } = read.snapshot;
-        tensors.push((LOGITS.to_string(), HostTensor::from_f32(&[logits.len()], &logits)));
-        tensors.extend(entries.into_iter().map(|(name, tensor)| (format!("{ENTRIES}{name}"), tensor)));
-        let attention = AttentionRecord::of(read.attention);
-        saved.cache = Some(CacheState { text: read.text, n_fed: read.n_fed, attention, length, capacity, chunk });
-    }
+    saved.cache = read.map(|read| put(&mut tensors, "", read));
     let mut state = serde_json::to_vec(&saved)?;
     state.resize(state.len().next_multiple_of(4), b' ');
     tensors.push((STATE.to_string(), HostTensor::new(DType::I32, vec![state.len() / 4], state)?));
     write_safetensors(path, &tensors, &[])
+}
+
+/// Adds the tensors of a conversation, with a prefix; returns the rest of it.
+fn put(tensors: &mut Vec<(String, HostTensor)>, prefix: &str, read: SavedConversation) -> CacheState {
+    let ids: Vec<i32> = read.ids.iter().map(|&id| id as i32).collect();
+    tensors.push((format!("{prefix}{IDS}"), HostTensor::from_i32(&[ids.len()], &ids)));
+    let Snapshot { entries, length, capacity, chunk, logits } = read.snapshot;
+    tensors.push((format!("{prefix}{LOGITS}"), HostTensor::from_f32(&[logits.len()], &logits)));
+    tensors.extend(entries.into_iter().map(|(name, tensor)| (format!("{prefix}{ENTRIES}{name}"), tensor)));
+    let before = read.before.map(|before| Box::new(put(tensors, &format!("{prefix}{BEFORE}"), *before)));
+    let attention = AttentionRecord::of(read.attention);
+    CacheState { text: read.text, n_fed: read.n_fed, attention, length, capacity, chunk, before }
 }
 
 /// Reads a conversation and its cache, if the file has one.
@@ -108,27 +115,35 @@ pub fn read(path: &Path) -> Result<(Saved, Option<SavedConversation>)> {
         crate::ensure!(state.len() <= MAX_STATE_BYTES, "its messages have {} bytes", state.len());
         let saved: Saved = serde_json::from_slice(state).context("its messages")?;
         saved.attention.attention()?;
-        let cache = saved.cache.as_ref().map(|cache| conversation(&file, cache)).transpose()?;
+        let cache = saved.cache.as_ref().map(|cache| conversation(&file, "", cache)).transpose()?;
         Ok((saved, cache))
     };
     read().with_context(|| format!("{} is no saved conversation", path.display()))
 }
 
-fn conversation(file: &Checkpoint, cache: &CacheState) -> Result<SavedConversation> {
+/// The conversation of the tensors with a prefix.
+fn conversation(file: &Checkpoint, prefix: &str, cache: &CacheState) -> Result<SavedConversation> {
     let &CacheState { n_fed, length, capacity, chunk, .. } = cache;
     let sizes = [n_fed, length, capacity, chunk];
     crate::ensure!(sizes.iter().all(|&n| n <= MAX_TOKENS) && chunk > 0, "its cache has impossible sizes: {sizes:?}");
-    let ids = file.mapped(IDS)?.to_i64()?.into_iter().map(u32::try_from).collect::<std::result::Result<_, _>>()?;
-    let logits = file.mapped(LOGITS)?.to_f32()?;
-    let mut entries = Vec::new();
+    let ids = file
+        .mapped(&format!("{prefix}{IDS}"))?
+        .to_i64()?
+        .into_iter()
+        .map(u32::try_from)
+        .collect::<std::result::Result<_, _>>()?;
+    let logits = file.mapped(&format!("{prefix}{LOGITS}"))?.to_f32()?;
+    let (mut entries, start) = (Vec::new(), format!("{prefix}{ENTRIES}"));
     for name in file.names() {
-        if let Some(part) = name.strip_prefix(ENTRIES) {
+        if let Some(part) = name.strip_prefix(&start) {
             entries.push((part.to_string(), file.mapped(name)?));
         }
     }
     let (text, attention) = (cache.text.clone(), cache.attention.attention()?);
     let snapshot = Snapshot { entries, length, capacity, chunk, logits };
-    Ok(SavedConversation { text, ids, n_fed, attention, snapshot })
+    let earlier = |before: &CacheState| conversation(file, &format!("{prefix}{BEFORE}"), before).map(Box::new);
+    let before = cache.before.as_deref().map(earlier).transpose()?;
+    Ok(SavedConversation { text, ids, n_fed, attention, snapshot, before })
 }
 
 #[cfg(test)]
@@ -143,9 +158,15 @@ mod tests {
     }
 
     fn cache() -> SavedConversation {
+        let before = SavedConversation { text: "a".into(), ..text() };
+        SavedConversation { before: Some(Box::new(before)), ..text() }
+    }
+
+    fn text() -> SavedConversation {
         let entry = |name: &str| (name.to_string(), HostTensor::from_f32(&[1, 2], &[1.0, -0.0]));
         let entries = vec![entry("0.kept"), entry("0.recent"), entry("10.recent")];
         SavedConversation {
+            before: None,
             text: "a b".into(),
             ids: vec![1, 2],
             n_fed: 1,
@@ -162,9 +183,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), (saved(), None));
         write(&path, saved(), Some(cache())).unwrap();
         let (got, read_back) = read(&path).unwrap();
-        let mut read_back = read_back.unwrap();
-        read_back.snapshot.entries.sort_by_key(|(name, _)| name.len());
-        assert_eq!(read_back, cache());
+        assert_eq!(read_back.unwrap(), cache());
         assert_eq!((got.turns, got.settings), (saved().turns, saved().settings));
     }
 
