@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::failure::ApiError;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
+use crate::serve::http::failure::ApiError;
 
 /// A model that requests can name.
 #[derive(Clone, Debug, PartialEq)]

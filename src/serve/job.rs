@@ -45,12 +45,8 @@ pub struct Job {
 /// How each token is chosen.
 #[derive(Clone, Debug, Default)]
 pub struct Draw {
-    /// Temperature, filters and the repetition penalty.
+    /// Temperature, filters and penalties.
     pub sampling: Sampling,
-    /// Subtracted from the logit of a token for each time that the answer has it.
-    pub frequency_penalty: f32,
-    /// Subtracted from the logit of a token that the answer has.
-    pub presence_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
 }

@@ -214,7 +214,7 @@ fn settings_reach_the_engine() {
     let sampling = job.draw.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.5, 0.25, 7));
     assert_eq!((sampling.min_p, sampling.repetition_penalty), (0.125, 1.5));
-    assert_eq!((job.draw.frequency_penalty, job.draw.presence_penalty), (-1.0, 2.0));
+    assert_eq!((sampling.frequency_penalty, sampling.presence_penalty), (-1.0, 2.0));
     assert_eq!(job.draw.logit_bias, [(5, -100.0), (6, 1.5)]);
     assert_eq!((job.seed, job.max_tokens, job.n), (-3i64 as u64, 9, 3));
     assert_eq!(job.stop_texts, ["a", "b"]);

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::failure::ApiError;
 use super::fields::{Fields, excerpt};
+use crate::serve::http::failure::ApiError;
 use crate::text::chat_template::{Conversation, Message};
 
 type Result<T> = std::result::Result<T, ApiError>;

@@ -9,10 +9,10 @@ use tokio_stream::{Stream, StreamExt, StreamMap};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::failure::ApiError;
-use super::job::{Event, Finish, TokenLogprob};
 use super::tool_forms::Call;
 use super::tools::{Part, Scanner};
+use crate::serve::http::failure::ApiError;
+use crate::serve::job::{Event, Finish, TokenLogprob};
 
 /// What the engine said, for one answer or prompt. Answers are numbered through all prompts.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use super::job::{Draw, Job, TokenLogprob};
 use super::logprobs::token_logprob;
 use super::prefix::{Beginning, Kind, Prefixes, Steps};
 use crate::error::Result;
 use crate::generate::Session;
 use crate::gpu::Executor;
-use crate::kernels::sample::Sampling;
 use crate::model::llama::Llama;
+use crate::serve::job::{Job, TokenLogprob};
 
 /// A prompt in progress.
 pub struct Reading {
@@ -117,9 +116,7 @@ impl Reading {
 pub fn new_session(device: &mut dyn Executor, model: &mut Llama, job: &Job, step: usize, i: usize) -> Result<Session> {
     let capacity = job.capacity();
     let seed = job.seed.wrapping_add(i as u64);
-    let Draw { sampling, frequency_penalty, presence_penalty, .. } = job.draw;
-    let sampling = Sampling { frequency_penalty, presence_penalty, ..sampling };
-    let mut session = Session::new(device, model, job.attention, capacity, step, sampling, seed)?;
+    let mut session = Session::new(device, model, job.attention, capacity, step, job.draw.sampling, seed)?;
     session.set_bias(&job.draw.logit_bias)?;
     session.keeps_logits = job.logprobs.is_some();
     if let Some(constraint) = &job.constraint {

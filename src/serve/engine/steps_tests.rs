@@ -236,7 +236,7 @@ fn biases_and_penalties_change_what_is_drawn() {
     assert!(forced.ids[0].iter().all(|&id| id == 300));
     // A token costs more each time, so that others come.
     let varied = site.answers("Once upon a time", |job| {
-        (job.draw.logit_bias, job.draw.frequency_penalty) = (vec![(300, 60.0)], 40.0);
+        (job.draw.logit_bias, job.draw.sampling.frequency_penalty) = (vec![(300, 60.0)], 40.0);
     });
     assert_eq!(varied.ids[0][0], 300);
     assert!(varied.ids[0].iter().filter(|&&id| id == 300).count() <= 3, "{:?}", varied.ids);

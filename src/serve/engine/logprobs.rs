@@ -1,6 +1,6 @@
 //! Probabilities of tokens from a row of logits.
 
-use super::job::TokenLogprob;
+use crate::serve::job::TokenLogprob;
 
 /// The log-probability of a token, and those of the `n_top` most likely ones; of equals the lowest id
 /// comes first.

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 use tokio_stream::{Stream, StreamExt};
 
-use super::answer::{Answers, Step};
 use super::failure::ApiError;
-use super::shape::{Envelope, Shape};
+use crate::serve::openai::answer::{Answers, Step};
+use crate::serve::openai::shape::{Envelope, Shape};
 
 /// The stream of a request's answers. Waits for the first step, so that a request that fails at once
 /// gets the status code of its failure.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::answer::{Piece, Step, Whole};
-use super::job::TokenLogprob;
 use super::shape::{Names, Shape};
 use super::token_table::{TokenTable, finite};
 use super::tools::Part;
+use crate::serve::job::TokenLogprob;
 
 /// A prompt that is part of the answer.
 #[derive(Clone, Debug, Default)]

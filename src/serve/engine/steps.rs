@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::engine_door::Shared;
-use super::job::{Event, Failure, Finish, Job};
 use super::logprobs::token_logprob;
 use super::prefix::Prefixes;
+use super::queue::Shared;
 use super::reading::{Read, Reading, new_session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{Batch, GenerateRequest, Generated, NewToken, Session, StoppedBy};
 use crate::gpu::Device;
 use crate::model::llama::Llama;
+use crate::serve::job::{Event, Failure, Finish, Job};
 use crate::text::tokenizer::Tokenizer;
 
 /// How long prompts are read before the running answers get their next token.
@@ -471,5 +471,5 @@ fn too_large(job: &Job, bytes: u64, limits: &EngineLimits) -> String {
 }
 
 #[cfg(test)]
-#[path = "engine_tests.rs"]
+#[path = "steps_tests.rs"]
 mod tests;

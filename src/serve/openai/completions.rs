@@ -3,11 +3,11 @@
 use serde_json::{Map, Value as Json};
 
 use super::asked::Asked;
-use super::failure::ApiError;
 use super::fields::{Fields, excerpt};
 use super::settings::{MAX_TOP_LOGPROBS, Settings};
-use super::state::State;
 use super::text_shape::{Echo, TextShape};
+use crate::serve::http::failure::ApiError;
+use crate::serve::http::state::State;
 
 type Result<T> = std::result::Result<T, ApiError>;
 

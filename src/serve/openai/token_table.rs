@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::job::TokenLogprob;
+use crate::serve::job::TokenLogprob;
 
 /// The bytes of each token of the vocabulary.
 #[derive(Debug, Default)]

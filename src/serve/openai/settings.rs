@@ -4,13 +4,14 @@
 use rand::random;
 use serde_json::{Map, Value as Json};
 
-use super::failure::ApiError;
 use super::fields::{Fields, excerpt};
-use super::job::Draw;
-use super::state::State;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::generation_config::Wished;
 use crate::error::Error;
+use crate::kernels::sample::Sampling;
+use crate::serve::http::failure::ApiError;
+use crate::serve::http::state::State;
+use crate::serve::job::Draw;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -73,9 +74,11 @@ fn draw(fields: &Fields<'_>, state: &State) -> Result<Draw> {
     };
     let sampling = state.catalogue.files.generation.sampling(&wished).map_err(|e| out_of_range(&e))?;
     Ok(Draw {
-        sampling,
-        frequency_penalty: single("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-        presence_penalty: single("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        sampling: Sampling {
+            frequency_penalty: single("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+            presence_penalty: single("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+            ..sampling
+        },
         logit_bias: fields.object("logit_bias")?.map_or(Ok(Vec::new()), |map| logit_bias(map, state))?,
     })
 }

@@ -16,13 +16,14 @@ use serde_json::{Map, Value as Json, json};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::answer::{Answers, Wholes};
-use super::asked::{Asked, Channelled};
 use super::failure::ApiError;
-use super::shape::Envelope;
 use super::state::State;
-use super::{chat, completions, guard, stream};
+use super::{guard, stream};
 use crate::error::Result;
+use crate::serve::openai::answer::{Answers, Wholes};
+use crate::serve::openai::asked::{Asked, Channelled};
+use crate::serve::openai::shape::Envelope;
+use crate::serve::openai::{chat, completions};
 
 type Answer = std::result::Result<Response, ApiError>;
 /// Reads the fields of a request.

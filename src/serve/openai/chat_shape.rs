@@ -6,11 +6,11 @@ use rand::RngExt;
 use serde_json::{Value as Json, json};
 
 use super::answer::{Piece, Step, Whole};
-use super::job::TokenLogprob;
 use super::shape::{Names, Shape, random_id};
 use super::token_table::TokenTable;
 use super::tool_forms::{Call, Form};
 use super::tools::Part;
+use crate::serve::job::TokenLogprob;
 
 /// Writes chat completions.
 pub struct ChatShape {

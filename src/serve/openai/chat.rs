@@ -4,14 +4,14 @@ use serde_json::{Map, Value as Json, json};
 
 use super::asked::Asked;
 use super::chat_shape::ChatShape;
-use super::failure::ApiError;
 use super::fields::Fields;
 use super::messages::{messages, tools, variables};
 use super::settings::{MAX_TOP_LOGPROBS, Settings};
-use super::state::State;
 use super::tool_forms::{Form, Tools};
 use super::tools::Scanner;
 use crate::generate::Constraint;
+use crate::serve::http::failure::ApiError;
+use crate::serve::http::state::State;
 use crate::text::chat_template::Conversation;
 
 type Result<T> = std::result::Result<T, ApiError>;

@@ -6,14 +6,14 @@ use std::thread::available_parallelism;
 
 use tokio::sync::Semaphore;
 
-use super::catalogue::Catalogue;
-use super::door::{Door, Refused};
 use super::failure::ApiError;
-use super::metrics::Metrics;
 use super::options::Options;
-use super::schema::Constraints;
-use super::token_table::TokenTable;
-use super::tool_forms::Form;
+use crate::serve::catalogue::Catalogue;
+use crate::serve::door::{Door, Refused};
+use crate::serve::metrics::Metrics;
+use crate::serve::openai::schema::Constraints;
+use crate::serve::openai::token_table::TokenTable;
+use crate::serve::openai::tool_forms::Form;
 
 /// A server's state.
 pub struct State {

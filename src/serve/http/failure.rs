@@ -5,8 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
-use super::door::Refused;
-use super::job::Failure;
+use crate::serve::door::Refused;
+use crate::serve::job::Failure;
 
 /// What OpenAI calls an error that the request causes.
 const INVALID: &str = "invalid_request_error";

@@ -7,7 +7,7 @@ use rand::random;
 use serde_json::{Value as Json, json};
 
 use super::answer::{Step, Whole};
-use super::job::TokenLogprob;
+use crate::serve::job::TokenLogprob;
 
 /// Writes the choices of one kind of completion.
 pub trait Shape: Send {

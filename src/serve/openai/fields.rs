@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value as Json};
 
-use super::failure::ApiError;
+use crate::serve::http::failure::ApiError;
 
 /// The fields of a JSON object, and where in the request it stands. A field that is null is absent.
 #[derive(Clone, Copy)]

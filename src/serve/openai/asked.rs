@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::failure::ApiError;
-use super::job::{Event, Job};
 use super::settings::Settings;
 use super::shape::Shape;
-use super::state::State;
 use super::tools::Scanner;
 use crate::generate::Constraint;
+use crate::serve::http::failure::ApiError;
+use crate::serve::http::state::State;
+use crate::serve::job::{Event, Job};
 
 /// What a request asks for.
 pub struct Asked {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedSender, error::SendError};
 
-use super::door::{Door, Refused};
-use super::job::Job;
-use super::metrics::Metrics;
+use crate::serve::door::{Door, Refused};
+use crate::serve::job::Job;
+use crate::serve::metrics::Metrics;
 
 /// What server and engine share.
 #[derive(Debug)]

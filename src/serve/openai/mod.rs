@@ -1,0 +1,20 @@
+//! Requests and answers in OpenAI's form.
+//!
+//! `chat.rs` and `completions.rs` read requests (`fields.rs`, `settings.rs`, `messages.rs`) as an
+//! `asked.rs`. `answer.rs` turns the engine's events into pieces of answers, and the shapes write
+//! them. `tools.rs` finds tool calls, and `schema.rs` limits answers to a JSON schema.
+
+pub(super) mod answer;
+pub(super) mod asked;
+pub(super) mod chat;
+mod chat_shape;
+pub(super) mod completions;
+mod fields;
+mod messages;
+pub(super) mod schema;
+mod settings;
+pub(super) mod shape;
+mod text_shape;
+pub(super) mod token_table;
+pub(super) mod tool_forms;
+mod tools;
