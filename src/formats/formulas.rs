@@ -110,8 +110,8 @@ impl Blocks<5, 1> for Q4_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 5], runs: &mut R) {
-        let q = l.minus(Self::codes(l, block, 0), 8);
-        runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
+        let q = l.centred(Self::codes(l, block, 0), 8);
+        runs.take(l, 0, scaled(l, q, [*d; 2]));
     }
 }
 
@@ -144,8 +144,8 @@ impl Blocks<6, 1> for Q5_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 6], runs: &mut R) {
-        let q = l.minus(Self::codes(l, block, 0), 16);
-        runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
+        let q = l.centred(Self::codes(l, block, 0), 16);
+        runs.take(l, 0, scaled(l, q, [*d; 2]));
     }
 }
 
@@ -164,24 +164,15 @@ impl Blocks<6, 1> for Q5_1 {
     }
 }
 
-/// d·scale and -dmin·min of the eight runs. Words 1 to 3 have eight 6-bit pairs (scale, min). Bytes
-/// 0-3 hold the first four scales in their low six bits, bytes 4-7 the first four minima. The last
-/// four pairs have their low nibbles in bytes 8-11 and their top two bits in the top bits of bytes
-/// 0-7.
+/// d·scale and -dmin·min of the eight runs. Word 0 has d and dmin, words 1 to 3 have the scales and
+/// minima ([`Lanes::six_bits`]).
 #[inline(always)]
 fn six_bit_pairs<L: Lanes>(l: L, block: &[u32]) -> [f32; LANES] {
     let [d, dmin] = l.half_pair(block[0]);
-    let [scales, minima, last] = *part(block, 1);
-    let words = [
-        scales & 0x3f3f_3f3f,
-        last & 0x0f0f_0f0f | scales >> 2 & 0x3030_3030,
-        minima & 0x3f3f_3f3f,
-        last >> 4 & 0x0f0f_0f0f | minima >> 2 & 0x3030_3030,
-    ];
-    let factors = std::array::from_fn(|i| if i < 8 { d } else { -dmin });
+    let [factors, _] = l.regrouped(l.splat(d), l.splat(-dmin));
+    let [small, _] = l.unsigned(l.six_bits(part(block, 0)));
     let mut pairs = [0.0; LANES];
-    let [small, _] = l.unsigned(sixteen(l, &words));
-    l.store(l.mul(small, l.load(&factors)), &mut pairs);
+    l.store(l.mul(small, factors), &mut pairs);
     pairs
 }
 
@@ -246,7 +237,7 @@ impl Blocks<53, 8> for Q6K {
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 53], runs: &mut R) {
         for run in 0..8 {
-            let q = l.signed(l.minus(Self::codes(l, block, run), 32));
+            let q = l.centred(Self::codes(l, block, run), 32);
             runs.take(l, run, scaled(l, q, halves(factors, run)));
         }
     }
@@ -258,6 +249,7 @@ impl Blocks<53, 8> for Q6K {
 impl Blocks<21, 8> for Q2K {
     /// d·scale, then -dmin·min.
     type Head = [[f32; LANES]; 2];
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 21]) -> [[f32; LANES]; 2] {
@@ -295,7 +287,7 @@ impl Blocks<28, 8> for Q3K {
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 28], runs: &mut R) {
         for run in 0..8 {
-            let q = l.signed(l.minus(Self::codes(l, block, run), 4));
+            let q = l.centred(Self::codes(l, block, run), 4);
             runs.take(l, run, scaled(l, q, halves(factors, run)));
         }
     }

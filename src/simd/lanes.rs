@@ -67,6 +67,16 @@ pub trait Lanes: Copy {
     fn store_bytes(self, b: Self::B, out: &mut [u32; 8]);
     /// The low nibbles of sixteen bytes, then the high ones.
     fn nibbles(self, words: &[u32; 4]) -> Self::B;
+    /// The eight 6-bit scales of a K block, its eight 6-bit minima, and sixteen zeros. They lie in words
+    /// 1 to 3. Their bytes 0-3 hold the first four scales in their low six bits, bytes 4-7 the first
+    /// four minima. The last four of both have their low nibbles in bytes 8-11 and their top two bits
+    /// in the top bits of bytes 0-7.
+    #[inline(always)]
+    fn six_bits(self, &[_, scales, minima, last]: &[u32; 4]) -> Self::B {
+        let last_scales = last & 0x0f0f_0f0f | scales >> 2 & 0x3030_3030;
+        let last_minima = last >> 4 & 0x0f0f_0f0f | minima >> 2 & 0x3030_3030;
+        self.bytes(&[scales & 0x3f3f_3f3f, last_scales, minima & 0x3f3f_3f3f, last_minima, 0, 0, 0, 0])
+    }
     /// (b >> shift) & mask in each byte. No bit of the mask may reach into the next byte.
     fn field(self, b: Self::B, shift: u32, mask: u8) -> Self::B;
     /// a | (b << shift) in each byte. No bit may leave its byte.
@@ -81,6 +91,12 @@ pub trait Lanes: Copy {
     fn unsigned(self, b: Self::B) -> [Self::F; 2];
     /// The bytes as numbers from -128 to 127.
     fn signed(self, b: Self::B) -> [Self::F; 2];
+
+    /// The bytes, which are below 128, as numbers from which a number below 128 is subtracted.
+    #[inline(always)]
+    fn centred(self, b: Self::B, zero: u8) -> [Self::F; 2] {
+        self.signed(self.minus(b, zero))
+    }
 
     /// Levels of the nibbles q: q · factor + offset.
     fn levels(self, factor: f32, offset: f32) -> Self::Levels;

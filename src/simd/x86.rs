@@ -77,6 +77,18 @@ macro_rules! bytes_of_avx2 {
         }
 
         #[inline(always)]
+        fn six_bits(self, words: &[u32; 4]) -> __m256i {
+            unsafe {
+                let words = _mm_loadu_si128(words.as_ptr().cast());
+                let shifted = _mm_srlv_epi32(_mm_shuffle_epi32::<0b11_10_11_01>(words), _mm_set_epi32(4, 0, 0, 0));
+                let low = _mm_and_si128(shifted, _mm_set_epi32(0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f));
+                let tops = _mm_srli_epi32::<2>(_mm_shuffle_epi32::<0b10_10_01_01>(words));
+                let tops = _mm_and_si128(tops, _mm_set_epi32(0x3030_3030, 0, 0x3030_3030, 0));
+                _mm256_zextsi128_si256(_mm_or_si128(low, tops))
+            }
+        }
+
+        #[inline(always)]
         fn field(self, b: __m256i, shift: u32, mask: u8) -> __m256i {
             unsafe {
                 let shifted = if shift == 0 { b } else { _mm256_srl_epi16(b, _mm_cvtsi32_si128(shift as i32)) };
