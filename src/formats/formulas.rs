@@ -43,6 +43,21 @@ fn halves(x: &[f32; LANES], run: usize) -> [f32; 2] {
     [x[2 * run], x[2 * run + 1]]
 }
 
+/// The two half floats at the start of each block, eight blocks at a time.
+#[inline(always)]
+fn first_halves<L: Lanes, const WORDS: usize>(l: L, blocks: &[[u32; WORDS]], out: &mut [[f32; 2]]) {
+    let (eights, rest) = blocks.as_chunks::<8>();
+    let (outs, last) = out.split_at_mut(8 * eights.len());
+    for (eight, out) in eights.iter().zip(outs.as_chunks_mut::<8>().0) {
+        let mut halves = [0.0; LANES];
+        l.store(l.halves(&std::array::from_fn(|i| eight[i][0])), &mut halves);
+        out.as_flattened_mut().copy_from_slice(&halves);
+    }
+    for (block, out) in rest.iter().zip(last) {
+        *out = l.half_pair(block[0]);
+    }
+}
+
 /// Plain f32.
 impl Blocks<32, 1> for F32 {
     type Head = ();
@@ -126,6 +141,11 @@ impl Blocks<5, 1> for Q4_1 {
     }
 
     #[inline(always)]
+    fn heads<L: Lanes>(l: L, blocks: &[[u32; 5]], out: &mut [[f32; 2]]) {
+        first_halves(l, blocks, out);
+    }
+
+    #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, &[d, m]: &[f32; 2], block: &[u32; 5], runs: &mut R) {
         let (levels, q) = (l.levels(d, m), part(block, 1));
         runs.take(l, 0, [l.low(levels, q), l.high(levels, q)]);
@@ -156,6 +176,11 @@ impl Blocks<6, 1> for Q5_1 {
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 6]) -> [f32; 2] {
         l.half_pair(block[0])
+    }
+
+    #[inline(always)]
+    fn heads<L: Lanes>(l: L, blocks: &[[u32; 6]], out: &mut [[f32; 2]]) {
+        first_halves(l, blocks, out);
     }
 
     #[inline(always)]
@@ -227,6 +252,7 @@ impl Blocks<44, 8> for Q5K {
 /// r of byte l. Every 16 elements share a scale.
 impl Blocks<53, 8> for Q6K {
     type Head = [f32; LANES];
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 53]) -> [f32; LANES] {

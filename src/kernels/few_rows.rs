@@ -153,9 +153,7 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
                 if !one_by_one {
                     lanes.prefetch(words, ((row + ahead) * row_blocks + from) * WORDS, count * WORDS);
                 }
-                for i in 0..count {
-                    heads[r][i] = B::head(lanes, &blocks[r][i]);
-                }
+                B::heads(lanes, blocks[r], &mut heads[r][..count]);
             }
             for i in 0..count {
                 let x = &x[i * RUNS..(i + 1) * RUNS];

@@ -1,8 +1,8 @@
 //! Sixteen numbers at a time: the vector operations that packed weights and their products need.
 //!
 //! [`Lanes`] separates formulas from instruction sets. A formula is written once, generic over it.
-//! [`widest!`](super::widest) compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls
-//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums do
+//! [`widest!`](super::widest) compiles a function for AVX-512 (with and without VBMI), AVX2, NEON and
+//! plain Rust, and calls the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums do
 //! too, except in plain Rust, which rounds a product before it adds to it.
 
 /// Lanes of a vector.
@@ -127,6 +127,34 @@ mod tests {
         for bits in 0..=u16::MAX {
             let (ours, theirs) = (half(u32::from(bits)), half::f16::from_bits(bits).to_f32());
             assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        }
+    }
+
+    fn centred<L: Lanes>(l: L, words: &[u32; 8], zero: u8) -> [[f32; LANES]; 2] {
+        l.centred(l.bytes(words), zero).map(|v| {
+            let mut numbers = [0.0; LANES];
+            l.store(v, &mut numbers);
+            numbers
+        })
+    }
+
+    #[test]
+    fn centred_bytes_are_the_same_numbers_everywhere() {
+        for (step, zero) in [(0, 0), (1, 4), (3, 8), (5, 16), (11, 32), (17, 127)] {
+            let bytes: [u8; 2 * LANES] = std::array::from_fn(|i| (i * step % 128) as u8);
+            let words: [u32; 8] = bytemuck::cast(bytes);
+            let expected: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) - f32::from(zero)).collect();
+            let check = |numbers: [[f32; LANES]; 2]| assert_eq!(numbers.as_flattened(), expected);
+            check(centred(crate::simd::Portable, &words, zero));
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::simd::{Avx2, Avx512, Vbmi};
+                Vbmi::detect().into_iter().for_each(|l| check(centred(l, &words, zero)));
+                Avx512::detect().into_iter().for_each(|l| check(centred(l, &words, zero)));
+                Avx2::detect().into_iter().for_each(|l| check(centred(l, &words, zero)));
+            }
+            #[cfg(target_arch = "aarch64")]
+            check(centred(crate::simd::Neon, &words, zero));
         }
     }
 }
