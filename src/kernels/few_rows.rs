@@ -135,8 +135,9 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
     let (n, row_blocks) = (out.len() / M, x.len() / RUNS);
     let all = words.as_chunks::<WORDS>().0;
     let Heads(heads) = &mut Heads([[B::Head::default(); PART]; R]);
-    // Long blocks are prefetched one by one, since the CPU waits when too many reads are under way.
-    let one_by_one = RUNS > 1 || WORDS >= LINE;
+    // Where parts of a row are not followed by those of the next row, long blocks are prefetched one by
+    // one, since the CPU waits when too many reads are under way. Plain elements always are.
+    let one_by_one = WORDS >= LINE * RUNS || RUNS > 1 && row_blocks > PART / RUNS;
     let distance = if RUNS > 1 { 2 * AHEAD } else { AHEAD };
     let mut from = 0;
     while from < row_blocks {
