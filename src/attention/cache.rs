@@ -17,7 +17,7 @@ use super::score::Pairs;
 use super::select;
 use super::shared::Keys;
 use super::store::store;
-use super::{Heads, LayerAttention, Lrsa, Selection};
+use super::{Heads, LayerAttention, Lrsa, Selection, decode};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{Buffer, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
 use crate::kernels::case::random;
@@ -315,13 +315,33 @@ impl Cache {
         [q, kv, out]: [&Tensor; 3],
         scale: f32,
     ) {
-        let CacheLayer { kind, kept, recent, drawn } = &self.layers[layer];
+        self.store_part(rec, layer, part, kv);
+        self.with_keys(layer, part, scale, |keys| {
+            attend_cached(rec, q, keys, part.n_tiles, part.n_keys, self.heads, out);
+        });
+        self.compress_part(rec, layer, (i, part));
+    }
+
+    /// Stores the pairs of a part.
+    fn store_part(&self, rec: &mut Recording, layer: usize, part: &Part, kv: &Tensor) {
+        let CacheLayer { kept, recent, .. } = &self.layers[layer];
+        let own = kept.as_ref().filter(|_| part.in_sink).unwrap_or(recent).span();
+        store(rec, kv, &own, part.store_row, part.ring);
+    }
+
+    /// Passes the keys that the queries of a part see.
+    fn with_keys<R>(&self, layer: usize, part: &Part, scale: f32, f: impl FnOnce(&Keys<'_>) -> R) -> R {
+        let CacheLayer { kept, recent, .. } = &self.layers[layer];
         let (kept, recent) = (kept.as_ref().unwrap_or(recent).span(), recent.span());
         let own = if part.in_sink { &kept } else { &recent };
-        store(rec, kv, own, part.store_row, part.ring);
         let tiles = self.tiles.slice(part.tile, part.n_tiles * TILE_WORDS);
-        let keys = Keys { recent: own, kept: &kept, tiles: &tiles, ring: part.ring, scale };
-        attend_cached(rec, q, &keys, part.n_tiles, part.n_keys, self.heads, out);
+        f(&Keys { recent: own, kept: &kept, tiles: &tiles, ring: part.ring, scale })
+    }
+
+    /// Compresses a partition if a part has filled one.
+    fn compress_part(&self, rec: &mut Recording, layer: usize, (i, part): (usize, &Part)) {
+        let CacheLayer { kind, kept, recent, drawn } = &self.layers[layer];
+        let (kept, recent) = (kept.as_ref().unwrap_or(recent).span(), recent.span());
         if let (Some(l), Some(compress)) = (&self.kinds[*kind].attention.lrsa(), part.compress) {
             let rows = match (l.selection(), drawn) {
                 (Selection::Nothing, _) => return,
@@ -340,6 +360,40 @@ impl Cache {
         assert_eq!(step.position, self.n_tokens, "chunks are committed in their order");
         self.n_tokens += step.n_tokens;
     }
+}
+
+/// Appends the attention of one layer for a token of each sequence, with the results of
+/// [`Cache::attend_into`]. The sequences may attend side by side. `rows` are q, kv and the output of
+/// each. Appends nothing and returns false if a chunk is longer, or the heads are too large for the
+/// decode kernels.
+pub(super) fn attend_tokens(
+    rec: &mut Recording,
+    layer: usize,
+    sequences: &[(&Cache, &CacheStep)],
+    rows: &[[&Tensor; 3]],
+    scale: f32,
+) -> bool {
+    if !sequences.iter().all(|(cache, step)| step.n_tokens == 1 && decode::takes(cache.heads)) {
+        return false;
+    }
+    let part = |(cache, step): &(&Cache, &'_ CacheStep)| step.parts[cache.layers[layer].kind][0].clone();
+    let tokens: Vec<(&Cache, Part)> = sequences.iter().map(|s| (s.0, part(s))).collect();
+    for ((cache, part), [_, kv, _]) in tokens.iter().zip(rows) {
+        cache.store_part(rec, layer, part, kv);
+    }
+    let first = rec.commands().len();
+    let ranges = tokens.iter().zip(rows).map(|((cache, part), [q, ..])| {
+        cache.with_keys(layer, part, scale, |keys| decode::ranges(rec, q, keys, part.n_tiles, part.n_keys, cache.heads))
+    });
+    let ranges: Vec<decode::Ranges> = ranges.collect();
+    rec.mark_side_by_side(first);
+    for (ranges, [.., out]) in ranges.iter().zip(rows) {
+        decode::combine(rec, ranges, out);
+    }
+    for (cache, part) in &tokens {
+        cache.compress_part(rec, layer, (0, part));
+    }
+    true
 }
 
 /// The rows of a part.

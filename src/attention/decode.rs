@@ -186,8 +186,51 @@ pub(super) fn takes(heads: Heads) -> bool {
     heads.dim <= MOST_CHANNELS
 }
 
-/// Appends the forward of `n_tiles` tiles of one query each. Every query sees at most `most_keys`
-/// keys. Writes `out` [tokens, H·d] and returns the log-sum-exp [tokens, H].
+/// Attention within ranges of keys, which [`combine`] puts together.
+pub(super) struct Ranges {
+    stats: Span,
+    mixed: Span,
+    tiles: Span,
+    n_tiles: usize,
+    n_splits: usize,
+    heads: Heads,
+}
+
+/// Appends the attention of `n_tiles` tiles of one query each within ranges of their keys. Every query
+/// sees at most `most_keys` keys.
+pub(super) fn ranges(
+    rec: &mut Recording,
+    q: &Tensor,
+    keys: &CacheKeys<'_>,
+    n_tiles: usize,
+    most_keys: usize,
+    heads: Heads,
+) -> Ranges {
+    assert!(takes(heads), "a lane has a quad of a head");
+    let n_splits = most_keys.div_ceil(SPLIT).max(1);
+    let n_ranges = n_tiles * n_splits;
+    let stats = rec.transient("decode stats", Kind::Real, n_ranges * heads.queries * 2);
+    let mixed = rec.transient("decode values", Kind::Real, n_ranges * q.cols);
+    let [n_heads, n_kv_heads, d4] = [heads.queries, heads.keys, heads.dim / 4].map(|n| n as u32);
+    let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits: n_splits as u32, scale: keys.scale };
+    let spans = [q.span(), keys.recent, keys.kept, keys.tiles, &stats, &mixed];
+    let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
+    rec.dispatch(&DECODE, &constants, params, &spans, [n_tiles as u32, n_kv_heads, n_splits as u32]);
+    Ranges { stats, mixed, tiles: keys.tiles.clone(), n_tiles, n_splits, heads }
+}
+
+/// Appends the attention over all ranges. Writes `out` [tokens, H·d] and returns the log-sum-exp
+/// [tokens, H].
+pub(super) fn combine(rec: &mut Recording, ranges: &Ranges, out: &Tensor) -> Span {
+    let Ranges { stats, mixed, tiles, n_tiles, n_splits, heads } = ranges;
+    let lse = rec.transient("attention lse", Kind::Real, out.rows * heads.queries);
+    let params = CombineParams { n_heads: heads.queries as u32, n_splits: *n_splits as u32 };
+    let spans = [stats, mixed, tiles, out.span(), &lse];
+    rec.dispatch(&COMBINE, &[heads.dim as u32 / 4], params, &spans, [*n_tiles as u32, heads.queries as u32, 1]);
+    lse
+}
+
+/// Appends the forward of `n_tiles` tiles of one query each: [`ranges`] and [`combine`].
 pub(super) fn decode(
     rec: &mut Recording,
     q: &Tensor,
@@ -197,22 +240,8 @@ pub(super) fn decode(
     heads: Heads,
     out: &Tensor,
 ) -> Span {
-    assert!(takes(heads), "a lane has a quad of a head");
-    let n_splits = most_keys.div_ceil(SPLIT).max(1);
-    let n_ranges = n_tiles * n_splits;
-    let stats = rec.transient("decode stats", Kind::Real, n_ranges * heads.queries * 2);
-    let mixed = rec.transient("decode values", Kind::Real, n_ranges * q.cols);
-    let [n_heads, n_kv_heads, d4] = [heads.queries, heads.keys, heads.dim / 4].map(|n| n as u32);
-    let (groups, n_splits) = (n_tiles as u32, n_splits as u32);
-    let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits, scale: keys.scale };
-    let spans = [q.span(), keys.recent, keys.kept, keys.tiles, &stats, &mixed];
-    let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
-    rec.dispatch(&DECODE, &constants, params, &spans, [groups, n_kv_heads, n_splits]);
-    let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
-    let params = CombineParams { n_heads, n_splits };
-    let spans = [&stats, &mixed, keys.tiles, out.span(), &lse];
-    rec.dispatch(&COMBINE, &[d4], params, &spans, [groups, n_heads, 1]);
-    lse
+    let ranges = ranges(rec, q, keys, n_tiles, most_keys, heads);
+    combine(rec, &ranges, out)
 }
 
 /// A case with tiles of one query each: (sink, n_sink, kept, n_kept, recent, n_recent). It checks

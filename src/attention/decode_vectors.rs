@@ -5,8 +5,9 @@
 use super::reference::Shape;
 use crate::simd::{LANES, Lanes, widest};
 
-/// How many keys ahead to prefetch: the alternation of keys and values defeats the hardware
-/// prefetcher.
+/// How many keys ahead to prefetch, with their values, which [`mix`] reads soon: the alternation of
+/// keys and values defeats the hardware prefetcher. Each head asks for a share, since the CPU waits
+/// when too many reads are under way.
 const AHEAD: usize = 8;
 
 widest! {
@@ -16,17 +17,16 @@ widest! {
         lanes: L, q: &[f32], kv: &[f32], n: usize, shape: Shape, scale: f32, out: &mut [f32], out_row: usize
     ) {
         let (dim, group, cols) = (shape.dim, shape.group(), shape.kv_cols());
-        let mut next = 0;
+        let share = (4 * cols).div_ceil(shape.n_heads);
         let mut k = 0;
         while k < n {
             let some = if n - k < 4 { n - k } else { 4 };
-            while next < n && next < k + some + AHEAD {
-                lanes.prefetch(kv, next * cols, cols / 2);
-                next += 1;
-            }
             for kv_head in 0..shape.n_kv_heads {
                 let keys = &kv[k * cols + kv_head * dim..];
                 for h in kv_head * group..(kv_head + 1) * group {
+                    if k + AHEAD < n {
+                        lanes.prefetch(kv, (k + AHEAD) * cols + h * share, share);
+                    }
                     let dots = dots(lanes, &q[h * dim..][..dim], keys, cols, some);
                     for i in 0..some {
                         out[h * out_row + k + i] = scale * dots[i];

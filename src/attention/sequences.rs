@@ -1,5 +1,6 @@
 //! Attention of several cached sequences whose rows go through a layer together.
 
+use super::cache::attend_tokens;
 use super::{Cache, CacheStep};
 use crate::error::Result;
 use crate::gpu::Recording;
@@ -30,8 +31,11 @@ pub fn attend_sequences(
         None => counts.iter().map(|&n| Tensor::transient(rec, "attention", n, q.cols)).collect(),
     };
     let (qs, kvs) = (parts(rec, q, &counts)?, parts(rec, kv, &counts)?);
-    for (i, (cache, step)) in sequences.iter().enumerate() {
-        cache.attend_into(rec, layer, step, [&qs[i], &kvs[i], &outs[i]], scale);
+    let rows: Vec<[&Tensor; 3]> = (0..counts.len()).map(|i| [&qs[i], &kvs[i], &outs[i]]).collect();
+    if !attend_tokens(rec, layer, sequences, &rows, scale) {
+        for ((cache, step), rows) in sequences.iter().zip(rows) {
+            cache.attend_into(rec, layer, step, rows, scale);
+        }
     }
     match in_place {
         Some(_) => Ok(out),

@@ -29,6 +29,16 @@ pub trait Blocks<const WORDS: usize, const RUNS: usize> {
     /// The head of a block.
     fn head<L: Lanes>(lanes: L, block: &[u32; WORDS]) -> Self::Head;
 
+    /// The heads of blocks, at the start of `out`.
+    #[inline(always)]
+    fn heads<L: Lanes>(lanes: L, blocks: &[[u32; WORDS]], out: &mut [Self::Head]) {
+        let mut i = 0;
+        while i < blocks.len() {
+            out[i] = Self::head(lanes, &blocks[i]);
+            i += 1;
+        }
+    }
+
     /// Unpacks a block and passes on its runs.
     fn each<L: Lanes, R: Runs<L>>(lanes: L, head: &Self::Head, block: &[u32; WORDS], runs: &mut R);
 }
@@ -125,9 +135,7 @@ widest! {
         let mut heads = [B::Head::default(); HEADS];
         for (blocks, out) in blocks.chunks(HEADS).zip(out.chunks_mut(HEADS * RUNS)) {
             let count = out.len() / RUNS; // there may be more words
-            for i in 0..count {
-                heads[i] = B::head(lanes, &blocks[i]);
-            }
+            B::heads(lanes, &blocks[..count], &mut heads);
             for i in 0..count {
                 B::each(lanes, &heads[i], &blocks[i], &mut Store { out: &mut out[i * RUNS..(i + 1) * RUNS] });
             }

@@ -43,6 +43,21 @@ fn halves(x: &[f32; LANES], run: usize) -> [f32; 2] {
     [x[2 * run], x[2 * run + 1]]
 }
 
+/// The two half floats at the start of each block, eight blocks at a time.
+#[inline(always)]
+fn first_halves<L: Lanes, const WORDS: usize>(l: L, blocks: &[[u32; WORDS]], out: &mut [[f32; 2]]) {
+    let (eights, rest) = blocks.as_chunks::<8>();
+    let (outs, last) = out.split_at_mut(8 * eights.len());
+    for (eight, out) in eights.iter().zip(outs.as_chunks_mut::<8>().0) {
+        let mut halves = [0.0; LANES];
+        l.store(l.halves(&std::array::from_fn(|i| eight[i][0])), &mut halves);
+        out.as_flattened_mut().copy_from_slice(&halves);
+    }
+    for (block, out) in rest.iter().zip(last) {
+        *out = l.half_pair(block[0]);
+    }
+}
+
 /// Plain f32.
 impl Blocks<32, 1> for F32 {
     type Head = ();
@@ -110,8 +125,8 @@ impl Blocks<5, 1> for Q4_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 5], runs: &mut R) {
-        let q = l.minus(Self::codes(l, block, 0), 8);
-        runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
+        let q = l.centred(Self::codes(l, block, 0), 8);
+        runs.take(l, 0, scaled(l, q, [*d; 2]));
     }
 }
 
@@ -123,6 +138,11 @@ impl Blocks<5, 1> for Q4_1 {
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 5]) -> [f32; 2] {
         l.half_pair(block[0])
+    }
+
+    #[inline(always)]
+    fn heads<L: Lanes>(l: L, blocks: &[[u32; 5]], out: &mut [[f32; 2]]) {
+        first_halves(l, blocks, out);
     }
 
     #[inline(always)]
@@ -144,8 +164,8 @@ impl Blocks<6, 1> for Q5_0 {
 
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, d: &f32, block: &[u32; 6], runs: &mut R) {
-        let q = l.minus(Self::codes(l, block, 0), 16);
-        runs.take(l, 0, scaled(l, l.signed(q), [*d; 2]));
+        let q = l.centred(Self::codes(l, block, 0), 16);
+        runs.take(l, 0, scaled(l, q, [*d; 2]));
     }
 }
 
@@ -159,29 +179,25 @@ impl Blocks<6, 1> for Q5_1 {
     }
 
     #[inline(always)]
+    fn heads<L: Lanes>(l: L, blocks: &[[u32; 6]], out: &mut [[f32; 2]]) {
+        first_halves(l, blocks, out);
+    }
+
+    #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, &[d, m]: &[f32; 2], block: &[u32; 6], runs: &mut R) {
         runs.take(l, 0, shifted(l, l.unsigned(Self::codes(l, block, 0)), [d; 2], [m; 2]));
     }
 }
 
-/// d·scale and -dmin·min of the eight runs. Words 1 to 3 have eight 6-bit pairs (scale, min). Bytes
-/// 0-3 hold the first four scales in their low six bits, bytes 4-7 the first four minima. The last
-/// four pairs have their low nibbles in bytes 8-11 and their top two bits in the top bits of bytes
-/// 0-7.
+/// d·scale and -dmin·min of the eight runs. Word 0 has d and dmin, words 1 to 3 have the scales and
+/// minima ([`Lanes::six_bits`]).
 #[inline(always)]
 fn six_bit_pairs<L: Lanes>(l: L, block: &[u32]) -> [f32; LANES] {
     let [d, dmin] = l.half_pair(block[0]);
-    let [scales, minima, last] = *part(block, 1);
-    let words = [
-        scales & 0x3f3f_3f3f,
-        last & 0x0f0f_0f0f | scales >> 2 & 0x3030_3030,
-        minima & 0x3f3f_3f3f,
-        last >> 4 & 0x0f0f_0f0f | minima >> 2 & 0x3030_3030,
-    ];
-    let factors = std::array::from_fn(|i| if i < 8 { d } else { -dmin });
+    let [factors, _] = l.regrouped(l.splat(d), l.splat(-dmin));
+    let [small, _] = l.unsigned(l.six_bits(part(block, 0)));
     let mut pairs = [0.0; LANES];
-    let [small, _] = l.unsigned(sixteen(l, &words));
-    l.store(l.mul(small, l.load(&factors)), &mut pairs);
+    l.store(l.mul(small, factors), &mut pairs);
     pairs
 }
 
@@ -236,6 +252,7 @@ impl Blocks<44, 8> for Q5K {
 /// r of byte l. Every 16 elements share a scale.
 impl Blocks<53, 8> for Q6K {
     type Head = [f32; LANES];
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 53]) -> [f32; LANES] {
@@ -246,7 +263,7 @@ impl Blocks<53, 8> for Q6K {
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 53], runs: &mut R) {
         for run in 0..8 {
-            let q = l.signed(l.minus(Self::codes(l, block, run), 32));
+            let q = l.centred(Self::codes(l, block, run), 32);
             runs.take(l, run, scaled(l, q, halves(factors, run)));
         }
     }
@@ -258,6 +275,7 @@ impl Blocks<53, 8> for Q6K {
 impl Blocks<21, 8> for Q2K {
     /// d·scale, then -dmin·min.
     type Head = [[f32; LANES]; 2];
+    const IN_PAIRS: bool = true;
 
     #[inline(always)]
     fn head<L: Lanes>(l: L, block: &[u32; 21]) -> [[f32; LANES]; 2] {
@@ -295,7 +313,7 @@ impl Blocks<28, 8> for Q3K {
     #[inline(always)]
     fn each<L: Lanes, R: Runs<L>>(l: L, factors: &[f32; LANES], block: &[u32; 28], runs: &mut R) {
         for run in 0..8 {
-            let q = l.signed(l.minus(Self::codes(l, block, run), 4));
+            let q = l.centred(Self::codes(l, block, run), 4);
             runs.take(l, run, scaled(l, q, halves(factors, run)));
         }
     }

@@ -3,6 +3,8 @@
 //! A handle holds its element kind, length and lifetime. The executor that runs a recording decides
 //! where the bytes are. Persistent storage is freed when the last clone of its handle is dropped.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -110,6 +112,27 @@ impl Buffer {
             self.len()
         );
         Span { buffer: self.clone(), offset, len }
+    }
+}
+
+/// Something for each buffer, by its id.
+pub(super) type ById<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
+
+/// Hashes ids, which count up, in one multiplication. A step looks up thousands.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is one u64");
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -1,7 +1,7 @@
 //! `KernelArgs`: the parameters, constants, grid and buffers that a kernel's Rust reference
 //! receives.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Activations, Field, Params, Real};
 
@@ -28,22 +28,26 @@ pub struct Host<'a, T> {
 }
 
 /// Memory that references borrow for intermediate values, and that stays allocated between calls.
-pub struct Scratch<T>(RefCell<Vec<Vec<T>>>);
+pub struct Scratch<T>(Mutex<Vec<Vec<T>>>);
 
 impl<T: Real> Scratch<T> {
     pub(crate) fn new() -> Self {
-        Self(RefCell::new(Vec::new()))
+        Self(Mutex::new(Vec::new()))
     }
 
     /// Calls `f` with `len` elements, whose content is what an earlier call left. Calls may nest.
     pub fn with<R>(&self, len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
-        let mut held = self.0.borrow_mut().pop().unwrap_or_default();
+        let mut held = self.lock().pop().unwrap_or_default();
         if held.len() < len {
             held.resize(len, T::ZERO);
         }
         let result = f(&mut held[..len]);
-        self.0.borrow_mut().push(held);
+        self.lock().push(held);
         result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // no reference runs while it is locked
     }
 }
 

@@ -7,14 +7,15 @@
 //! high-water mark.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use super::buffer::ById;
 use super::{Lifetime, Recording};
 
 /// Slot of every transient, and the size of every slot.
 #[derive(Debug, Default)]
 pub struct Plan {
-    slot_of: HashMap<u64, usize>,
+    slot_of: ById<usize>,
     slots: Vec<u64>,
 }
 
@@ -29,7 +30,7 @@ struct Tenant {
 /// The transients in order of first use. Sizes are rounded up to 256 bytes.
 fn tenants(recording: &Recording) -> Vec<Tenant> {
     let mut found: Vec<Tenant> = Vec::new();
-    let mut place: HashMap<u64, usize> = HashMap::new();
+    let mut place: ById<usize> = ById::default();
     for (i, command) in recording.commands().iter().enumerate() {
         for (span, _) in command.uses() {
             let b = &span.buffer;

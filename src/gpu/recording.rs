@@ -4,6 +4,8 @@
 //! GPU would: no buffer is both read and written in one dispatch or copied onto itself, offsets are
 //! aligned, grids are within the limits.
 
+use std::ops::Range;
+
 use super::kernel::{Dispatch, MAX_GROUPS};
 use super::{Access, Buffer, KernelDef, Kind, Lifetime, Params, Span};
 
@@ -62,6 +64,8 @@ pub fn groups_for(n: usize, size: usize) -> [u32; 3] {
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     commands: Vec<Command>,
+    /// Ranges of commands that may run side by side, in order.
+    side_by_side: Vec<Range<usize>>,
 }
 
 impl Recording {
@@ -72,7 +76,7 @@ impl Recording {
 
     /// One dispatch alone.
     pub(crate) fn of(dispatch: Dispatch) -> Self {
-        Self { commands: vec![Command::Dispatch(dispatch)] }
+        Self { commands: vec![Command::Dispatch(dispatch)], ..Self::default() }
     }
 
     /// The commands in order.
@@ -105,18 +109,17 @@ impl Recording {
         spans: &[&Span],
         groups: [u32; 3],
     ) {
-        let name = kernel.name();
-        assert_eq!(spans.len(), kernel.bindings.len(), "{name}: number of buffers");
-        assert_eq!(constants.len(), kernel.constants.len(), "{name}: number of constants");
-        assert!(groups.iter().all(|&g| (1..=MAX_GROUPS).contains(&g)), "{name}: grid {groups:?}");
+        assert_eq!(spans.len(), kernel.bindings.len(), "{kernel:?}: number of buffers");
+        assert_eq!(constants.len(), kernel.constants.len(), "{kernel:?}: number of constants");
+        assert!(groups.iter().all(|&g| (1..=MAX_GROUPS).contains(&g)), "{kernel:?}: grid {groups:?}");
         for (span, binding) in spans.iter().zip(kernel.bindings) {
-            assert_eq!(span.kind(), binding.kind, "{name}: kind of {} ({})", binding.name, span.buffer.label());
+            assert_eq!(span.kind(), binding.kind, "{kernel:?}: kind of {} ({})", binding.name, span.buffer.label());
         }
         for (i, a) in kernel.bindings.iter().enumerate() {
             for (j, b) in kernel.bindings.iter().enumerate().skip(i + 1) {
                 let shared = spans[i].buffer.id() == spans[j].buffer.id();
                 let written = a.access != Access::Read || b.access != Access::Read;
-                assert!(!(shared && written), "{name}: {} and {} share a buffer that is written", a.name, b.name);
+                assert!(!(shared && written), "{kernel:?}: {} and {} share a buffer that is written", a.name, b.name);
             }
         }
         self.commands.push(Command::Dispatch(Dispatch {
@@ -140,6 +143,25 @@ impl Recording {
         self.commands.push(Command::Clear(span.clone()));
     }
 
+    /// Says that the commands from number `first` on are small, and that those of one kernel that
+    /// follow each other mostly touch different memory. An executor may run these side by side.
+    pub fn mark_side_by_side(&mut self, first: usize) {
+        self.side_by_side.push(first..self.commands.len());
+    }
+
+    /// How many dispatches of one kernel, from command `i` on, may run side by side if they touch
+    /// different memory: at least 1.
+    pub(crate) fn n_side_by_side(&self, i: usize) -> usize {
+        let next = self.side_by_side.partition_point(|range| range.end <= i);
+        let end = self.side_by_side.get(next).filter(|range| range.contains(&i)).map_or(i + 1, |range| range.end);
+        let kernel = |command: &Command| match command {
+            Command::Dispatch(d) => Some(std::ptr::from_ref(d.kernel)),
+            _ => None,
+        };
+        let Some(first) = kernel(&self.commands[i]) else { return 1 };
+        self.commands[i..end].iter().take_while(|command| kernel(command) == Some(first)).count()
+    }
+
     /// Appends a command of another recording, for running a recording command by command.
     pub fn push(&mut self, command: Command) {
         self.commands.push(command);
@@ -151,7 +173,7 @@ impl Recording {
             Command::Dispatch(d) => Command::Dispatch(choose(d)),
             other => other.clone(),
         });
-        Recording { commands: commands.collect() }
+        Recording { commands: commands.collect(), ..Self::default() }
     }
 
     /// This recording with every transient turned into a persistent buffer, so that each command
@@ -174,18 +196,20 @@ impl Recording {
             Command::Copy { from, to } => Command::Copy { from: promote(from), to: promote(to) },
             Command::Clear(s) => Command::Clear(promote(s)),
         });
-        Recording { commands: commands.collect() }
+        Recording { commands: commands.collect(), ..Self::default() }
     }
 }
 
 impl Command {
     /// The spans that the command touches, and how it accesses each.
-    pub fn uses(&self) -> Vec<(&Span, Access)> {
-        match self {
-            Command::Dispatch(d) => d.spans.iter().zip(d.kernel.bindings).map(|(s, b)| (s, b.access)).collect(),
-            Command::Copy { from, to } => vec![(from, Access::Read), (to, Access::Write)],
-            Command::Clear(s) => vec![(s, Access::Write)],
-        }
+    pub fn uses(&self) -> impl Iterator<Item = (&Span, Access)> {
+        let (dispatch, others) = match self {
+            Command::Dispatch(d) => (Some(d), [None, None]),
+            Command::Copy { from, to } => (None, [Some((from, Access::Read)), Some((to, Access::Write))]),
+            Command::Clear(s) => (None, [Some((s, Access::Write)), None]),
+        };
+        let bound = dispatch.into_iter().flat_map(|d| d.spans.iter().zip(d.kernel.bindings));
+        bound.map(|(span, binding)| (span, binding.access)).chain(others.into_iter().flatten())
     }
 }
 

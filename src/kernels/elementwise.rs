@@ -295,4 +295,27 @@ mod tests {
         let expected: Vec<f32> = values.iter().map(|v| v * -2.0).collect();
         assert_eq!(kept.read(&mut device).unwrap(), expected);
     }
+
+    #[test]
+    fn dispatches_side_by_side_wait_for_what_they_need() {
+        let run = |side_by_side: bool| {
+            let mut device = CpuExecutor::<f32>::new();
+            let tensors = [1.0, 2.0, 4.0, 8.0].map(|value| {
+                let tensor = Tensor::persistent("x", Format::F32, 1, 64, &device.limits()).unwrap();
+                tensor.write(&mut device, &[value; 64]).unwrap();
+                tensor
+            });
+            let mut rec = Recording::new();
+            for (from, to) in [(0, 1), (0, 2), (1, 2), (3, 1), (2, 0), (1, 3)] {
+                add_into(&mut rec, &tensors[from], &tensors[to]);
+            }
+            if side_by_side {
+                rec.mark_side_by_side(0);
+            }
+            device.run(&rec).unwrap();
+            tensors.map(|tensor| tensor.read(&mut device).unwrap()[63])
+        };
+        assert_eq!(run(true), [9.0, 11.0, 8.0, 19.0]);
+        assert_eq!(run(true), run(false));
+    }
 }

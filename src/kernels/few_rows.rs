@@ -65,8 +65,7 @@ fn runs_of<const M: usize>(x: &[f32]) -> &[[[f32; RUN]; M]] {
     x.as_chunks::<RUN>().0.as_chunks::<M>().0
 }
 
-/// Prefetch distance in words: 4 KiB. Plain elements are prefetched block by block, since the CPU
-/// waits when too many reads are under way.
+/// Prefetch distance in words: 4 KiB, or 8 KiB for blocks of several runs.
 const AHEAD: usize = 1 << 10;
 
 /// The products of one weight row with `M` rows. Even and odd vectors have different sums, so that
@@ -108,6 +107,10 @@ fn totals<L: Lanes, const M: usize>(lanes: L, sums: &[[L::F; 2]; M]) -> [f32; M]
     out
 }
 
+/// The heads of a part of `R` weight rows. Vectors that cross cache lines are slow to read back.
+#[repr(align(64))]
+struct Heads<H, const R: usize>([[H; PART]; R]);
+
 widest! {
     /// out [M, n] += the products of the rows of x with the `n` weight rows.
     fn dots[const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RUNS>, const M: usize]<WORDS, RUNS, B, M>(
@@ -131,12 +134,16 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
 ) {
     let (n, row_blocks) = (out.len() / M, x.len() / RUNS);
     let all = words.as_chunks::<WORDS>().0;
-    let mut heads = [[B::Head::default(); PART]; R];
+    let Heads(heads) = &mut Heads([[B::Head::default(); PART]; R]);
+    // Where parts of a row are not followed by those of the next row, long blocks are prefetched one by
+    // one, since the CPU waits when too many reads are under way. Plain elements always are.
+    let one_by_one = WORDS >= LINE * RUNS || RUNS > 1 && row_blocks > PART / RUNS;
+    let distance = if RUNS > 1 { 2 * AHEAD } else { AHEAD };
     let mut from = 0;
     while from < row_blocks {
         let count = if row_blocks - from < PART / RUNS { row_blocks - from } else { PART / RUNS };
         let x = &x[from * RUNS..(from + count) * RUNS];
-        let ahead = 1 + AHEAD / (count * WORDS);
+        let ahead = 1 + distance / (count * WORDS);
         let mut j = 0;
         while j < n {
             let mut blocks = [all; R];
@@ -144,20 +151,27 @@ fn add_dots<L: Lanes, const WORDS: usize, const RUNS: usize, B: Blocks<WORDS, RU
             for r in 0..R {
                 let row = if j + r < n { j + r } else { j }; // a row without a partner is taken twice
                 blocks[r] = &all[row * row_blocks + from..][..count];
-                if WORDS < LINE * RUNS {
+                if !one_by_one {
                     lanes.prefetch(words, ((row + ahead) * row_blocks + from) * WORDS, count * WORDS);
                 }
-                for i in 0..count {
-                    heads[r][i] = B::head(lanes, &blocks[r][i]);
-                }
+                B::heads(lanes, blocks[r], &mut heads[r][..count]);
             }
             for i in 0..count {
                 let x = &x[i * RUNS..(i + 1) * RUNS];
-                for r in 0..R {
-                    if WORDS >= LINE * RUNS {
+                if one_by_one {
+                    for r in 0..R {
                         lanes.prefetch(words, ((j + r + ahead) * row_blocks + from + i) * WORDS, WORDS);
                     }
-                    B::each(lanes, &heads[r][i], &blocks[r][i], &mut Dots::<L, M> { x, sums: &mut sums[r] });
+                }
+                // In a loop over long blocks the sums would stay in memory.
+                B::each(lanes, &heads[0][i], &blocks[0][i], &mut Dots::<L, M> { x, sums: &mut sums[0] });
+                if R == 2 {
+                    B::each(
+                        lanes,
+                        &heads[R - 1][i],
+                        &blocks[R - 1][i],
+                        &mut Dots::<L, M> { x, sums: &mut sums[R - 1] },
+                    );
                 }
             }
             for r in 0..R {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::tensor::Format;
 
-/// Weights that one task reads at least: a few microseconds of work.
+/// Weights that one task reads, if there are not too many tasks: a few microseconds of work.
 const TASK: usize = 1 << 17;
 /// Tasks for each thread, so that a slow thread does not hold up the rest.
 pub const TASKS_A_THREAD: usize = 4;
@@ -72,8 +72,7 @@ impl RowTasks<'_> {
     ) {
         let Self { w, m, n, .. } = self;
         let sums = &mut sums[..m * n];
-        let threads = rayon::current_num_threads();
-        let task = if n * w.k <= TASK { n } else { n.div_ceil(threads * TASKS_A_THREAD).max(TASK.div_ceil(w.k)) };
+        let task = n.div_ceil(n_tasks(n * w.k, rayon::current_num_threads()));
         let of_task = |(sums, words): (&mut [f32], &[u32])| {
             let n = sums.len() / m;
             for (first, rows) in self.passes() {
@@ -94,6 +93,12 @@ impl RowTasks<'_> {
             }
         }
     }
+}
+
+/// Number of tasks for a product with so many weights: each thread gets as many as the others.
+fn n_tasks(weights: usize, threads: usize) -> usize {
+    let tasks = weights.div_ceil(TASK).clamp(1, threads * TASKS_A_THREAD);
+    if tasks > threads { tasks / threads * threads } else { tasks }
 }
 
 /// out = alpha · sums + beta · out; does not read out if beta is 0.

@@ -167,6 +167,9 @@ mod tests {
             let mut stored = [0; 8];
             l.store_bytes(l.bytes(&words[0]), &mut stored);
             assert_eq!(stored, words[0]);
+            let header = words[0].first_chunk().unwrap();
+            l.store_bytes(l.six_bits(header), &mut stored);
+            assert_eq!(bytemuck::cast::<_, [u8; BYTES / 2]>(stored), p.six_bits(header));
             let g: [f32; LANES] = from_fn(|i| f[i] + 1.0);
             assert_eq!(l.regrouped(l.load(&f), l.load(&g)).map(array), p.regrouped(f, g));
             let halves: [u32; LANES] = from_fn(|i| words[i / 8][i % 8] & 0xbfff_bfff); // finite

@@ -1,8 +1,8 @@
 //! Sixteen numbers at a time: the vector operations that packed weights and their products need.
 //!
 //! [`Lanes`] separates formulas from instruction sets. A formula is written once, generic over it.
-//! [`widest!`](super::widest) compiles a function for AVX-512, AVX2, NEON and plain Rust, and calls
-//! the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums do
+//! [`widest!`](super::widest) compiles a function for AVX-512 (with and without VBMI), AVX2, NEON and
+//! plain Rust, and calls the widest one that the CPU has. Unpacked weights have the same bits everywhere. Sums do
 //! too, except in plain Rust, which rounds a product before it adds to it.
 
 /// Lanes of a vector.
@@ -67,6 +67,16 @@ pub trait Lanes: Copy {
     fn store_bytes(self, b: Self::B, out: &mut [u32; 8]);
     /// The low nibbles of sixteen bytes, then the high ones.
     fn nibbles(self, words: &[u32; 4]) -> Self::B;
+    /// The eight 6-bit scales of a K block, its eight 6-bit minima, and sixteen zeros. They lie in words
+    /// 1 to 3. Their bytes 0-3 hold the first four scales in their low six bits, bytes 4-7 the first
+    /// four minima. The last four of both have their low nibbles in bytes 8-11 and their top two bits
+    /// in the top bits of bytes 0-7.
+    #[inline(always)]
+    fn six_bits(self, &[_, scales, minima, last]: &[u32; 4]) -> Self::B {
+        let last_scales = last & 0x0f0f_0f0f | scales >> 2 & 0x3030_3030;
+        let last_minima = last >> 4 & 0x0f0f_0f0f | minima >> 2 & 0x3030_3030;
+        self.bytes(&[scales & 0x3f3f_3f3f, last_scales, minima & 0x3f3f_3f3f, last_minima, 0, 0, 0, 0])
+    }
     /// (b >> shift) & mask in each byte. No bit of the mask may reach into the next byte.
     fn field(self, b: Self::B, shift: u32, mask: u8) -> Self::B;
     /// a | (b << shift) in each byte. No bit may leave its byte.
@@ -81,6 +91,12 @@ pub trait Lanes: Copy {
     fn unsigned(self, b: Self::B) -> [Self::F; 2];
     /// The bytes as numbers from -128 to 127.
     fn signed(self, b: Self::B) -> [Self::F; 2];
+
+    /// The bytes, which are below 128, as numbers from which a number below 128 is subtracted.
+    #[inline(always)]
+    fn centred(self, b: Self::B, zero: u8) -> [Self::F; 2] {
+        self.signed(self.minus(b, zero))
+    }
 
     /// Levels of the nibbles q: q · factor + offset.
     fn levels(self, factor: f32, offset: f32) -> Self::Levels;
@@ -111,6 +127,34 @@ mod tests {
         for bits in 0..=u16::MAX {
             let (ours, theirs) = (half(u32::from(bits)), half::f16::from_bits(bits).to_f32());
             assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        }
+    }
+
+    fn centred<L: Lanes>(l: L, words: &[u32; 8], zero: u8) -> [[f32; LANES]; 2] {
+        l.centred(l.bytes(words), zero).map(|v| {
+            let mut numbers = [0.0; LANES];
+            l.store(v, &mut numbers);
+            numbers
+        })
+    }
+
+    #[test]
+    fn centred_bytes_are_the_same_numbers_everywhere() {
+        for (step, zero) in [(0, 0), (1, 4), (3, 8), (5, 16), (11, 32), (17, 127)] {
+            let bytes: [u8; 2 * LANES] = std::array::from_fn(|i| (i * step % 128) as u8);
+            let words: [u32; 8] = bytemuck::cast(bytes);
+            let expected: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) - f32::from(zero)).collect();
+            let check = |numbers: [[f32; LANES]; 2]| assert_eq!(numbers.as_flattened(), expected);
+            check(centred(crate::simd::Portable, &words, zero));
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::simd::{Avx2, Avx512, Vbmi};
+                Vbmi::detect().into_iter().for_each(|l| check(centred(l, &words, zero)));
+                Avx512::detect().into_iter().for_each(|l| check(centred(l, &words, zero)));
+                Avx2::detect().into_iter().for_each(|l| check(centred(l, &words, zero)));
+            }
+            #[cfg(target_arch = "aarch64")]
+            check(centred(crate::simd::Neon, &words, zero));
         }
     }
 }

@@ -29,4 +29,4 @@ pub use portable::Portable;
 pub(crate) use vectorised::vectorised;
 pub(crate) use widest::{widest, widest_dot_rows, widest_dots, widest_rows};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, Vbmi};

@@ -12,6 +12,10 @@ macro_rules! widest {
 
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
+                fn vbmi<$($generics)*>(lanes: $crate::simd::Vbmi $(, $arg: $ty)*) $(-> $out)? {
+                    with::<$crate::simd::Vbmi, $($pass),*>(lanes $(, $arg)*)
+                }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
                 fn avx512<$($generics)*>(lanes: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $out)? {
                     with::<$crate::simd::Avx512, $($pass),*>(lanes $(, $arg)*)
@@ -19,6 +23,10 @@ macro_rules! widest {
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn avx2<$($generics)*>(lanes: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $out)? {
                     with::<$crate::simd::Avx2, $($pass),*>(lanes $(, $arg)*)
+                }
+                if let Some(lanes) = $crate::simd::Vbmi::detect() {
+                    // SAFETY: the value of the type proves that the CPU has these instructions.
+                    return unsafe { vbmi::<$($pass),*>(lanes $(, $arg)*) };
                 }
                 if let Some(lanes) = $crate::simd::Avx512::detect() {
                     // SAFETY: the value of the type proves that the CPU has these instructions.

@@ -1,4 +1,4 @@
-//! Lanes of AVX-512 (one register) and AVX2 (two registers).
+//! Lanes of AVX-512, with and without VBMI (one register), and AVX2 (two registers).
 //!
 //! The only way to a value is `detect`, which asks the CPU. So every intrinsic below runs on a CPU
 //! that has it. Pointers come from references to as many elements as are read or written.
@@ -13,6 +13,10 @@ use super::{LANES, Lanes};
 #[derive(Clone, Copy)]
 pub struct Avx512(());
 
+/// Lanes of AVX-512 with VBMI, which permutes bytes.
+#[derive(Clone, Copy)]
+pub struct Vbmi(());
+
 /// Lanes of AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
 pub struct Avx2(());
@@ -23,6 +27,14 @@ impl Avx512 {
     pub fn detect() -> Option<Self> {
         let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
         (wide && Avx2::detect().is_some()).then_some(Self(()))
+    }
+}
+
+impl Vbmi {
+    /// A value if the CPU has the instructions.
+    #[inline]
+    pub fn detect() -> Option<Self> {
+        Avx512::detect().filter(|_| has!("avx512vbmi")).map(|_| Self(()))
     }
 }
 
@@ -77,6 +89,18 @@ macro_rules! bytes_of_avx2 {
         }
 
         #[inline(always)]
+        fn six_bits(self, words: &[u32; 4]) -> __m256i {
+            unsafe {
+                let words = _mm_loadu_si128(words.as_ptr().cast());
+                let shifted = _mm_srlv_epi32(_mm_shuffle_epi32::<0b11_10_11_01>(words), _mm_set_epi32(4, 0, 0, 0));
+                let low = _mm_and_si128(shifted, _mm_set_epi32(0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f));
+                let tops = _mm_srli_epi32::<2>(_mm_shuffle_epi32::<0b10_10_01_01>(words));
+                let tops = _mm_and_si128(tops, _mm_set_epi32(0x3030_3030, 0, 0x3030_3030, 0));
+                _mm256_zextsi128_si256(_mm_or_si128(low, tops))
+            }
+        }
+
+        #[inline(always)]
         fn field(self, b: __m256i, shift: u32, mask: u8) -> __m256i {
             unsafe {
                 let shifted = if shift == 0 { b } else { _mm256_srl_epi16(b, _mm_cvtsi32_si128(shift as i32)) };
@@ -110,129 +134,158 @@ fn total(v: __m256) -> f32 {
     }
 }
 
+/// What lanes of AVX-512 have in common.
+macro_rules! lanes_of_avx512 {
+    () => {
+        type F = __m512;
+        type Levels = __m512;
+        const ROWS: usize = 8;
+
+        bytes_of_avx2!();
+
+        #[inline(always)]
+        fn load(self, x: &[f32; LANES]) -> __m512 {
+            unsafe { _mm512_loadu_ps(x.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn store(self, v: __m512, out: &mut [f32; LANES]) {
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+        }
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(x) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn total(self, v: __m512) -> f32 {
+            unsafe { total(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+        }
+
+        // Each step adds halves of the vectors that are left, and puts the sums of two side by side.
+        #[inline(always)]
+        fn totals(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+            unsafe {
+                let [ab, cd] = [self.regrouped(a, b), self.regrouped(c, d)].map(|[low, high]| _mm512_add_ps(low, high));
+                let fours = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                let twos = _mm512_add_ps(fours, _mm512_shuffle_ps::<0x4e>(fours, fours));
+                let ones = _mm512_add_ps(twos, _mm512_movehdup_ps(twos));
+                let mut totals = [0.0; 4];
+                _mm_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, ones)));
+                totals
+            }
+        }
+
+        #[inline(always)]
+        fn regrouped(self, a: __m512, b: __m512) -> [__m512; 2] {
+            unsafe { [_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b)] }
+        }
+
+        #[inline(always)]
+        fn half_pairs(self, words: &[u32; LANES]) -> [__m512; 2] {
+            unsafe {
+                let words = _mm512_loadu_si512(words.as_ptr().cast());
+                let high = _mm512_srli_epi32::<16>(words);
+                [words, high].map(|half| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half)))
+            }
+        }
+
+        #[inline(always)]
+        fn halves(self, words: &[u32; 8]) -> __m512 {
+            unsafe { _mm512_cvtph_ps(self.bytes(words)) }
+        }
+
+        #[inline(always)]
+        fn brain(self, words: &[u32; 8]) -> __m512 {
+            unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(self.bytes(words)))) }
+        }
+
+        #[inline(always)]
+        fn bits(self, word: u32) -> __m256i {
+            unsafe { _mm256_maskz_set1_epi8(word, 1) }
+        }
+
+        #[inline(always)]
+        fn unsigned(self, b: __m256i) -> [__m512; 2] {
+            unsafe {
+                let (a, b) = (_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
+                [_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a)), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(b))]
+            }
+        }
+
+        #[inline(always)]
+        fn signed(self, b: __m256i) -> [__m512; 2] {
+            unsafe {
+                let (a, b) = (_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
+                [_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b))]
+            }
+        }
+
+        #[inline(always)]
+        fn levels(self, factor: f32, offset: f32) -> __m512 {
+            unsafe {
+                let q = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
+                _mm512_fmadd_ps(q, _mm512_set1_ps(factor), _mm512_set1_ps(offset))
+            }
+        }
+
+        // A permutation reads the low four bits of each index and ignores the others.
+        #[inline(always)]
+        fn low(self, levels: __m512, words: &[u32; 4]) -> __m512 {
+            unsafe { _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(words.as_ptr().cast())), levels) }
+        }
+
+        #[inline(always)]
+        fn high(self, levels: __m512, words: &[u32; 4]) -> __m512 {
+            unsafe {
+                let q = _mm512_cvtepu8_epi32(_mm_loadu_si128(words.as_ptr().cast()));
+                _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(q), levels)
+            }
+        }
+    };
+}
+
 impl Lanes for Avx512 {
-    type F = __m512;
-    type Levels = __m512;
-    const ROWS: usize = 8;
+    lanes_of_avx512!();
+}
 
-    bytes_of_avx2!();
+impl Lanes for Vbmi {
+    lanes_of_avx512!();
 
+    // A byte below 128 with 0x43 above it is the float 128 + byte.
     #[inline(always)]
-    fn load(self, x: &[f32; LANES]) -> __m512 {
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store(self, v: __m512, out: &mut [f32; LANES]) {
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
-    }
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn total(self, v: __m512) -> f32 {
-        unsafe { total(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
-    }
-
-    // Each step adds halves of the vectors that are left, and puts the sums of two side by side.
-    #[inline(always)]
-    fn totals(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+    fn centred(self, b: __m256i, zero: u8) -> [__m512; 2] {
         unsafe {
-            let [ab, cd] = [self.regrouped(a, b), self.regrouped(c, d)].map(|[low, high]| _mm512_add_ps(low, high));
-            let fours = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
-            let twos = _mm512_add_ps(fours, _mm512_shuffle_ps::<0x4e>(fours, fours));
-            let ones = _mm512_add_ps(twos, _mm512_movehdup_ps(twos));
-            let mut totals = [0.0; 4];
-            _mm_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, ones)));
-            totals
-        }
-    }
-
-    #[inline(always)]
-    fn regrouped(self, a: __m512, b: __m512) -> [__m512; 2] {
-        unsafe { [_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b)] }
-    }
-
-    #[inline(always)]
-    fn half_pairs(self, words: &[u32; LANES]) -> [__m512; 2] {
-        unsafe {
-            let words = _mm512_loadu_si512(words.as_ptr().cast());
-            let high = _mm512_srli_epi32::<16>(words);
-            [words, high].map(|half| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half)))
-        }
-    }
-
-    #[inline(always)]
-    fn halves(self, words: &[u32; 8]) -> __m512 {
-        unsafe { _mm512_cvtph_ps(self.bytes(words)) }
-    }
-
-    #[inline(always)]
-    fn brain(self, words: &[u32; 8]) -> __m512 {
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(self.bytes(words)))) }
-    }
-
-    #[inline(always)]
-    fn bits(self, word: u32) -> __m256i {
-        unsafe { _mm256_maskz_set1_epi8(word, 1) }
-    }
-
-    #[inline(always)]
-    fn unsigned(self, b: __m256i) -> [__m512; 2] {
-        unsafe {
-            let (a, b) = (_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
-            [_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a)), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(b))]
-        }
-    }
-
-    #[inline(always)]
-    fn signed(self, b: __m256i) -> [__m512; 2] {
-        unsafe {
-            let (a, b) = (_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b));
-            [_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b))]
-        }
-    }
-
-    #[inline(always)]
-    fn levels(self, factor: f32, offset: f32) -> __m512 {
-        unsafe {
-            let q = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
-            _mm512_fmadd_ps(q, _mm512_set1_ps(factor), _mm512_set1_ps(offset))
-        }
-    }
-
-    // A permutation reads the low four bits of each index and ignores the others.
-    #[inline(always)]
-    fn low(self, levels: __m512, words: &[u32; 4]) -> __m512 {
-        unsafe { _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(words.as_ptr().cast())), levels) }
-    }
-
-    #[inline(always)]
-    fn high(self, levels: __m512, words: &[u32; 4]) -> __m512 {
-        unsafe {
-            let q = _mm512_cvtepu8_epi32(_mm_loadu_si128(words.as_ptr().cast()));
-            _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(q), levels)
+            let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let base = _mm512_set1_ps(128.0 + f32::from(zero));
+            [0, 16].map(|from| {
+                let places = _mm512_slli_epi32::<16>(_mm512_add_epi32(places, _mm512_set1_epi32(from)));
+                let of_128 = _mm512_set1_epi32(0x4300_0000);
+                let x = _mm512_mask_permutexvar_epi8(of_128, THIRD_BYTES, places, _mm512_castsi256_si512(b));
+                _mm512_sub_ps(_mm512_castsi512_ps(x), base)
+            })
         }
     }
 }
+
+/// The third byte of each lane.
+const THIRD_BYTES: u64 = 0x4444_4444_4444_4444;
 
 type Pair = [__m256; 2];
 

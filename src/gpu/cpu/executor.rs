@@ -9,8 +9,8 @@
 //! it.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,11 +22,12 @@ use super::run_memory::{Memory, Persistent, Reference, n_elements};
 use super::storage::Storage;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::formats::file_bytes::FileBytes;
+use crate::gpu::buffer::ById;
 use crate::gpu::executor::{WordFill, check_span, copy_mapped, part_words};
 use crate::gpu::kernel_args::{Host, Scratch};
 use crate::gpu::{
-    Activations, Buffer, Clock, Command, DeviceLimits, Executor, Lifetime, MemoryUse, Plan, Real, Recording, Span,
-    Timing,
+    Activations, Buffer, Clock, Command, DeviceLimits, Executor, Kind, Lifetime, MemoryUse, Plan, Real, Recording,
+    Span, Timing,
 };
 
 /// The arena is released when it exceeds the last run's need by this factor.
@@ -73,7 +74,7 @@ impl<T: Reference> CpuExecutor<T> {
     fn limited(max_binding_bytes: u64) -> Self {
         let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
         Self {
-            persistent: HashMap::new(),
+            persistent: ById::default(),
             arena: Vec::new(),
             limits,
             poison: true,
@@ -188,37 +189,44 @@ impl<T: Reference> CpuExecutor<T> {
         self.persistent.retain(|_, (info, _)| info.strong_count() > 0);
     }
 
-    fn run_here(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
+    /// Runs a recording. The times are those of its commands, if they are asked for: then no two run
+    /// side by side.
+    fn run_here(&mut self, recording: &Recording, timed: bool) -> Result<Vec<Timing>> {
         self.check_life()?;
         self.drop_dead();
         let plan = Plan::new(recording);
         self.check_planned(recording, &plan)?;
-        let mut last_use: HashMap<u64, usize> = HashMap::new();
-        for (i, command) in recording.commands().iter().enumerate() {
+        let commands = recording.commands();
+        let mut last_use: ById<usize> = ById::default(); // of transients of words
+        for (i, command) in commands.iter().enumerate() {
             for (span, _) in command.uses() {
-                last_use.insert(span.buffer.id(), i);
-                if span.buffer.lifetime() == Lifetime::Persistent {
-                    self.ensure_persistent(&span.buffer)?;
+                match (span.buffer.lifetime(), span.buffer.kind()) {
+                    (Lifetime::Persistent, _) => self.ensure_persistent(&span.buffer)?,
+                    (Lifetime::Transient, Kind::Real) => {}
+                    (Lifetime::Transient, _) => drop(last_use.insert(span.buffer.id(), i)),
                 }
             }
         }
         let arena_len = n_elements(plan.peak_bytes());
         let mut arena = self.take_arena(arena_len)?;
         let host = Host { scratch: &self.scratch, activations: self.activations };
-        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, host);
-        let mut timings = Vec::with_capacity(recording.commands().len());
-        for (i, command) in recording.commands().iter().enumerate() {
-            for (span, _) in command.uses() {
-                memory.begin(&span.buffer, self.poison)?;
+        let mut memory = Memory::new(&self.persistent, &plan, &mut arena, host, self.poison);
+        let mut timings = Vec::with_capacity(commands.len());
+        let mut i = 0;
+        while i < commands.len() {
+            let most = if timed { 1 } else { recording.n_side_by_side(i) };
+            for (span, _) in commands[i..i + most].iter().flat_map(Command::uses) {
+                memory.begin(&span.buffer)?;
             }
             let start = Instant::now();
-            memory.run(command);
+            let n = memory.run(&commands[i..i + most]);
             timings.push(Timing { seconds: start.elapsed().as_secs_f64(), clock: Clock::Host });
-            for (span, _) in command.uses() {
-                if last_use[&span.buffer.id()] == i {
+            for (span, _) in commands[i..i + n].iter().flat_map(Command::uses) {
+                if last_use.get(&span.buffer.id()).is_some_and(|&last| last < i + n) {
                     memory.end(&span.buffer);
                 }
             }
+            i += n;
         }
         self.keep_arena(arena, arena_len);
         self.transient_peak_bytes = self.transient_peak_bytes.max(plan.peak_bytes());
@@ -283,14 +291,14 @@ impl<T: Reference> Executor for CpuExecutor<T> {
         self.check_planned(recording, &Plan::new(recording))
     }
 
+    /// Commands run from one thread of the pool. From there a loop that is split among threads
+    /// starts at once; from another thread it would first wake a thread of the pool and wait for it.
     fn run(&mut self, recording: &Recording) -> Result<()> {
-        self.run_timed(recording).map(drop)
+        rayon::scope(|_| self.run_here(recording, false)).map(drop)
     }
 
-    /// All commands run on one thread of the pool. From there a loop that is split among threads
-    /// starts at once; from another thread it would first wake a thread of the pool and wait for it.
     fn run_timed(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
-        rayon::scope(|_| self.run_here(recording))
+        rayon::scope(|_| self.run_here(recording, true))
     }
 
     fn wait(&mut self) -> Result<()> {

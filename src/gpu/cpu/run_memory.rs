@@ -1,19 +1,21 @@
 //! The buffers that one recording uses while the CPU executor runs it.
 
 use std::cell::{Ref, RefCell, RefMut};
+use std::collections::HashSet;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::Weak;
+
+use rayon::prelude::*;
 
 use super::host_memory::filled;
 use super::storage::{KeepsWords, Storage};
 use crate::error::Result;
-use crate::gpu::buffer::Info;
+use crate::gpu::buffer::{ById, Info};
 use crate::gpu::kernel_args::{Arg, Host, KernelArgs};
-use crate::gpu::{Access, Buffer, Command, Dispatch, KernelDef, Kind, Lifetime, Plan, Span};
+use crate::gpu::{Access, Buffer, Command, Dispatch, KernelDef, Kind, Lifetime, Plan, Real, Span};
 
 /// The persistent buffers of an executor by id. A buffer is dead when its handle is.
-pub(super) type Persistent<T> = HashMap<u64, (Weak<Info>, RefCell<Storage<T>>)>;
+pub(super) type Persistent<T> = ById<(Weak<Info>, RefCell<Storage<T>>)>;
 
 /// Selects the reference of a kernel for a number type.
 pub trait Reference: KeepsWords {
@@ -40,9 +42,9 @@ pub(super) struct Memory<'a, T> {
     /// The parts of the arena that are the plan's slots.
     slots: Vec<RefCell<&'a mut [T]>>,
     /// The transients of words that are alive.
-    words: HashMap<u64, RefCell<Storage<T>>>,
-    /// Transients of reals that a command has used, if they are poisoned.
-    met: HashSet<u64>,
+    words: ById<RefCell<Storage<T>>>,
+    /// Transients of reals that a command has used, if they are poisoned: NaN at first.
+    met: Option<RefCell<HashSet<u64>>>,
     host: Host<'a, T>,
 }
 
@@ -54,28 +56,41 @@ enum Guard<'g, T> {
     WordsMut(RefMut<'g, [u32]>),
 }
 
+impl<T: Real> Guard<'_, T> {
+    fn arg(&mut self) -> Arg<'_, T> {
+        match self {
+            Guard::Real(v) => Arg::Real(v),
+            Guard::RealMut(v) => Arg::RealMut(v),
+            Guard::Words(v) => Arg::U32(v),
+            Guard::WordsMut(v) => Arg::U32Mut(v),
+        }
+    }
+}
+
 impl<'a, T: Reference> Memory<'a, T> {
-    pub fn new(persistent: &'a Persistent<T>, plan: &'a Plan, mut arena: &'a mut [T], host: Host<'a, T>) -> Self {
+    pub fn new(
+        persistent: &'a Persistent<T>,
+        plan: &'a Plan,
+        mut arena: &'a mut [T],
+        host: Host<'a, T>,
+        poison: bool,
+    ) -> Self {
         let mut slots = Vec::with_capacity(plan.slots().len());
         for &n_bytes in plan.slots() {
             let (slot, rest) = arena.split_at_mut(n_elements(n_bytes));
             slots.push(RefCell::new(slot));
             arena = rest;
         }
-        Self { persistent, plan, slots, words: HashMap::new(), met: HashSet::new(), host }
+        let met = poison.then(RefCell::default);
+        Self { persistent, plan, slots, words: ById::default(), met, host }
     }
 
-    /// Makes a transient at its first use; with `poison` its content is NaN.
-    pub fn begin(&mut self, buffer: &Buffer, poison: bool) -> Result<()> {
-        if buffer.lifetime() == Lifetime::Persistent {
-            return Ok(());
-        }
-        if buffer.kind() != Kind::Real {
+    /// Makes a transient of words at its first use.
+    pub fn begin(&mut self, buffer: &Buffer) -> Result<()> {
+        if buffer.lifetime() == Lifetime::Transient && buffer.kind() != Kind::Real {
             if let Entry::Vacant(entry) = self.words.entry(buffer.id()) {
                 entry.insert(RefCell::new(Storage::Words(filled(u32::MAX, buffer.len())?)));
             }
-        } else if poison && self.met.insert(buffer.id()) {
-            self.slots[self.plan.slot(buffer.id())].get_mut()[..buffer.len()].fill(T::NAN);
         }
         Ok(())
     }
@@ -98,68 +113,99 @@ impl<'a, T: Reference> Memory<'a, T> {
         is_in_arena.then(|| &self.slots[self.plan.slot(buffer.id())])
     }
 
-    fn read(&self, span: &Span) -> Guard<'_, T> {
-        if let Some(slot) = self.slot(&span.buffer) {
-            return Guard::Real(Ref::map(slot.borrow(), |s| &s[span.range()]));
+    /// Poisons a transient at its first use. `None` if its slot is in use.
+    fn poison(&self, buffer: &Buffer, slot: &RefCell<&'a mut [T]>) -> Option<()> {
+        let Some(met) = &self.met else { return Some(()) };
+        if !met.borrow().contains(&buffer.id()) {
+            slot.try_borrow_mut().ok()?[..buffer.len()].fill(T::NAN);
+            met.borrow_mut().insert(buffer.id());
         }
-        let storage = self.stored(&span.buffer).borrow();
-        match span.buffer.kind() {
+        Some(())
+    }
+
+    /// The content of a span, to read. `None` if it is being written.
+    fn read(&self, span: &Span) -> Option<Guard<'_, T>> {
+        if let Some(slot) = self.slot(&span.buffer) {
+            self.poison(&span.buffer, slot)?;
+            return Some(Guard::Real(Ref::map(slot.try_borrow().ok()?, |s| &s[span.range()])));
+        }
+        let storage = self.stored(&span.buffer).try_borrow().ok()?;
+        Some(match span.buffer.kind() {
             Kind::Real => Guard::Real(Ref::map(storage, |s| &s.real()[span.range()])),
             _ => Guard::Words(Ref::map(storage, |s| &s.words()[span.range()])),
-        }
+        })
     }
 
-    fn write(&self, span: &Span) -> Guard<'_, T> {
+    /// The content of a span, to write. `None` if its buffer is in use.
+    fn write(&self, span: &Span) -> Option<Guard<'_, T>> {
         if let Some(slot) = self.slot(&span.buffer) {
-            return Guard::RealMut(RefMut::map(slot.borrow_mut(), |s| &mut s[span.range()]));
+            self.poison(&span.buffer, slot)?;
+            return Some(Guard::RealMut(RefMut::map(slot.try_borrow_mut().ok()?, |s| &mut s[span.range()])));
         }
-        let storage = self.stored(&span.buffer).borrow_mut();
-        match span.buffer.kind() {
+        let storage = self.stored(&span.buffer).try_borrow_mut().ok()?;
+        Some(match span.buffer.kind() {
             Kind::Real => Guard::RealMut(RefMut::map(storage, |s| &mut s.real_mut()[span.range()])),
             _ => Guard::WordsMut(RefMut::map(storage, |s| &mut s.words_mut()[span.range()])),
-        }
+        })
     }
 
-    fn dispatch(&self, d: &Dispatch) {
+    /// What a dispatch binds. `None` if another one uses some of it, unless both read.
+    fn bind(&self, d: &Dispatch) -> Option<Vec<Guard<'_, T>>> {
         let bound = d.spans.iter().zip(d.kernel.bindings).map(|(span, binding)| match binding.access {
             Access::Read => self.read(span),
             Access::Write | Access::ReadWrite => self.write(span),
         });
-        let mut guards: Vec<Guard<'_, T>> = bound.collect();
-        let args = guards.iter_mut().map(|guard| match guard {
-            Guard::Real(v) => Arg::Real(v),
-            Guard::RealMut(v) => Arg::RealMut(v),
-            Guard::Words(v) => Arg::U32(v),
-            Guard::WordsMut(v) => Arg::U32Mut(v),
+        bound.collect()
+    }
+
+    /// Calls the reference of the first dispatch, and at the same time those of the next ones up to
+    /// the first that needs memory of another. Returns their number.
+    fn dispatch(&self, d: &Dispatch, next: &[Command]) -> usize {
+        let next = next.iter().map_while(|command| match command {
+            Command::Dispatch(d) => Some((d, self.bind(d)?)),
+            _ => None,
         });
-        let args = args.collect();
-        let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
+        let first = self.bind(d).expect("the recorder refuses a buffer that is written and bound twice");
+        let mut bound: Vec<_> = std::iter::once((d, first)).chain(next).collect();
         let host = self.host;
-        T::of_kernel(d.kernel)(KernelArgs { groups, constants, host, params, fields: d.kernel.params, args });
+        let run = |(d, args): (&Dispatch, Vec<Arg<'_, T>>)| {
+            let (groups, constants, params) = (d.groups, &d.constants[..], &d.params[..]);
+            T::of_kernel(d.kernel)(KernelArgs { groups, constants, host, params, fields: d.kernel.params, args });
+        };
+        let n = bound.len();
+        let calls = bound.iter_mut().map(|(d, guards)| (*d, guards.iter_mut().map(Guard::arg).collect()));
+        match n {
+            1 => calls.for_each(run),
+            _ => calls.collect::<Vec<_>>().into_par_iter().for_each(run),
+        }
+        n
     }
 
     fn copy(&self, from: &Span, to: &Span) {
         match (self.read(from), self.write(to)) {
-            (Guard::Real(a), Guard::RealMut(mut b)) => b.copy_from_slice(&a),
-            (Guard::Words(a), Guard::WordsMut(mut b)) => b.copy_from_slice(&a),
-            _ => unreachable!("the recorder checks that a copy keeps the kind"),
+            (Some(Guard::Real(a)), Some(Guard::RealMut(mut b))) => b.copy_from_slice(&a),
+            (Some(Guard::Words(a)), Some(Guard::WordsMut(mut b))) => b.copy_from_slice(&a),
+            _ => unreachable!("the recorder checks that a copy keeps the kind, and has two buffers"),
         }
     }
 
     fn clear(&self, span: &Span) {
         match self.write(span) {
-            Guard::RealMut(mut v) => v.fill(T::ZERO),
-            Guard::WordsMut(mut v) => v.fill(0),
-            Guard::Real(_) | Guard::Words(_) => unreachable!("a write borrows mutably"),
+            Some(Guard::RealMut(mut v)) => v.fill(T::ZERO),
+            Some(Guard::WordsMut(mut v)) => v.fill(0),
+            _ => unreachable!("a write borrows mutably, and nothing else is in use"),
         }
     }
 
-    pub fn run(&self, command: &Command) {
-        match command {
-            Command::Dispatch(d) => self.dispatch(d),
+    /// Runs the first command. If it is a dispatch, those of the next ones that touch other memory run
+    /// at the same time. Returns the number of commands that ran.
+    pub fn run(&self, commands: &[Command]) -> usize {
+        match &commands[0] {
+            Command::Dispatch(d) => return self.dispatch(d, &commands[1..]),
             Command::Copy { from, to } => self.copy(from, to),
             Command::Clear(span) => self.clear(span),
         }
+        1
     }
 }
 
