@@ -87,10 +87,11 @@ impl<'a, T: Reference> Memory<'a, T> {
 
     /// Makes a transient of words at its first use.
     pub fn begin(&mut self, buffer: &Buffer) -> Result<()> {
-        if buffer.lifetime() == Lifetime::Transient && buffer.kind() != Kind::Real {
-            if let Entry::Vacant(entry) = self.words.entry(buffer.id()) {
-                entry.insert(RefCell::new(Storage::Words(filled(u32::MAX, buffer.len())?)));
-            }
+        if buffer.lifetime() == Lifetime::Persistent || buffer.kind() == Kind::Real {
+            return Ok(());
+        }
+        if let Entry::Vacant(entry) = self.words.entry(buffer.id()) {
+            entry.insert(RefCell::new(Storage::Words(filled(u32::MAX, buffer.len())?)));
         }
         Ok(())
     }
