@@ -125,14 +125,14 @@ fn adapters_answer_by_their_names_and_with_their_attention() {
 #[test]
 fn what_cannot_start_says_why() {
     let wrong = |args: &[&str], expected: &str| {
-        let got = run(&[&["serve", "--model", "stories260k", "--port", "0"], args].concat());
+        let got = run(&[&["serve", "--model", "stories260k"], args].concat());
         assert!(got.code == 2 && got.stderr.contains(expected), "{got:?}");
     };
     wrong(&["--adapter", "barks"], "--adapter mine=");
     wrong(&["--adapter", "stories260k=somewhere"], "two models are called stories260k");
     wrong(&["--parallel", "0"], "at least 1");
     wrong(&["--cache-memory", "lots"], "2GiB");
-    wrong(&["--host", "203.0.113.7"], "--host");
+    wrong(&["--port", "0", "--host", "203.0.113.7"], "--host");
     let server = Server::start(&[]);
     let port = server.address.trim_end_matches("/v1").rsplit(':').next().unwrap().to_owned();
     wrong(&["--port", &port], "another --port");

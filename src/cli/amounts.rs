@@ -24,6 +24,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// Bytes from a number and a unit, such as 512MiB, 2GiB or 1.5G; K, M, G and T are powers of 1,024.
+#[cfg(feature = "serve")]
 pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let text = text.trim();
     let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
@@ -80,6 +81,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "serve")]
     #[test]
     fn a_size_has_a_unit_or_is_in_bytes() {
         for (text, bytes) in [("0", 0), ("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("1.5G", 3 << 29), ("64k", 64 << 10)]

@@ -16,6 +16,7 @@ pub fn expanding(command: Command) -> Command {
 }
 
 /// A path with `~` at its start expanded.
+#[cfg(feature = "chat")]
 pub fn expand(path: &str) -> PathBuf {
     expanded(path.into(), home)
 }

@@ -92,7 +92,7 @@ fn record(
     // Whoever reads them afterwards needs memory that outlives the recording.
     let logits = match sessions.iter().any(|(session, _)| session.keeps_logits) {
         true => Tensor::persistent("next logits", Format::F32, n, vocab, &device.limits())?,
-        false => Tensor::transient(&mut tape.rec, "next logits", n, vocab),
+        false => Tensor::transient(&tape.rec, "next logits", n, vocab),
     };
     logits_into(&mut tape.rec, &hidden.tensor, model.output(), &logits);
     Ok(Some((steps, logits)))

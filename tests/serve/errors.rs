@@ -120,10 +120,10 @@ fn every_wrong_field_is_named() {
 
 #[test]
 fn a_prompt_beyond_the_context_is_refused_with_the_numbers() {
-    let (server, _jobs) = saying(&[(5, "a")], Finish::Stop);
+    let (server, jobs) = saying(&[(5, "a")], Finish::Stop);
     for (path, request, numbers) in [
-        (TEXT, json!({"prompt": vec![5; 64]}), ["64", "65"]),
-        (TEXT, json!({"prompt": vec![5; 60], "max_tokens": 5}), ["64", "65"]),
+        (TEXT, json!({"prompt": vec![5; 64]}), ["64", "no room"]),
+        (TEXT, json!({"prompt": vec![5; 65], "max_tokens": 0, "echo": true, "logprobs": 0}), ["64", "65"]),
         (CHAT, json!({"messages": [{"role": "user", "content": "a".repeat(500)}]}), ["64", "5"]),
     ] {
         let reply = server.post(path, &request);
@@ -133,6 +133,10 @@ fn a_prompt_beyond_the_context_is_refused_with_the_numbers() {
         assert!(error["param"].is_string());
     }
     assert_eq!(server.post(TEXT, &json!({"prompt": vec![5; 64], "max_tokens": 0, "echo": true})).status, 200);
+    assert_eq!(jobs.recv().unwrap().max_tokens, 0);
+    // An answer gets what the context leaves.
+    assert_eq!(server.post(TEXT, &json!({"prompt": vec![5; 60], "max_tokens": 5})).status, 200);
+    assert_eq!(jobs.recv().unwrap().max_tokens, 4);
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn texts_are_continued_whole_and_in_chunks() {
         let of = || streamed.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == index);
         let texts: Vec<&str> = of().map(|choice| choice["text"].as_str().unwrap()).collect();
         assert_eq!(texts, [["Once", &second][index / 2], "Hel", "lo", ""]);
-        assert_eq!(of().last().unwrap()["finish_reason"], "stop");
+        assert_eq!(of().next_back().unwrap()["finish_reason"], "stop");
     }
 }
 

@@ -30,7 +30,7 @@ fn changed(
     let count = words.len();
     let Input::Real { cols, .. } = &logits else { unreachable!("logits are real") };
     words.push(2.min(*cols as u32 - 1)); // beyond the valid count
-    let added = added.map(|values| row(values));
+    let added = added.map(row);
     let inputs = [Some(logits.frozen()), added, Some(Input::Words(words))].into_iter().flatten().collect();
     Case::new(format!("sample: {name}"), inputs, Tolerance::ROUNDING, move |rec, b| {
         for &uniform in quantiles {

@@ -59,8 +59,11 @@ pub struct Kind {
     pub attention: Attention,
 }
 
-/// A stored beginning: 0 is the empty one of every kind.
-pub type Beginning = u64;
+/// The name of a stored beginning.
+pub type Stored = u64;
+
+/// The empty beginning of every kind.
+pub const NOTHING: Stored = 0;
 
 /// Stored beginnings of texts, bounded in bytes. Each is a part that follows another one.
 pub struct Prefixes {
@@ -68,14 +71,14 @@ pub struct Prefixes {
     n_bytes: u64,
     /// Counts uses and names beginnings.
     clock: u64,
-    stored: HashMap<Beginning, Stored>,
+    stored: HashMap<Stored, Node>,
     /// The beginnings that follow one, by kind and tokens.
-    following: HashMap<(Beginning, Vec<u32>), Vec<Beginning>>,
+    following: HashMap<(Stored, Vec<u32>), Vec<Stored>>,
 }
 
-struct Stored {
+struct Node {
     kind: Kind,
-    before: Beginning,
+    before: Stored,
     tokens: Vec<u32>,
     part: CachePart,
     used: u64,
@@ -100,8 +103,8 @@ impl Prefixes {
 
     /// The longest stored beginning of a prompt, with its parts from the first token on. It leaves at
     /// least one token of the prompt to be read, which the first draw needs.
-    pub fn find(&mut self, kind: Kind, steps: Steps, prompt: &[u32]) -> (Beginning, Vec<CachePart>) {
-        let (mut last, mut at, mut parts) = (0, 0, Vec::new());
+    pub fn find(&mut self, kind: Kind, steps: Steps, prompt: &[u32]) -> (Stored, Vec<CachePart>) {
+        let (mut last, mut at, mut parts) = (NOTHING, 0, Vec::new());
         self.clock += 1;
         loop {
             let end = steps.store_end(at);
@@ -116,16 +119,16 @@ impl Prefixes {
         }
     }
 
-    fn next(&self, kind: Kind, before: Beginning, tokens: &[u32]) -> Option<Beginning> {
+    fn next(&self, kind: Kind, before: Stored, tokens: &[u32]) -> Option<Stored> {
         let following = self.following.get(&(before, tokens.to_vec()))?;
         following.iter().copied().find(|next| self.stored[next].kind == kind)
     }
 
     /// Stores what follows a beginning, and returns the longer one. `None` if it does not fit, or if
     /// the beginning itself is no longer stored.
-    pub fn store(&mut self, kind: Kind, before: Beginning, tokens: &[u32], part: &CachePart) -> Option<Beginning> {
+    pub fn store(&mut self, kind: Kind, before: Stored, tokens: &[u32], part: &CachePart) -> Option<Stored> {
         self.clock += 1;
-        if before != 0 {
+        if before != NOTHING {
             self.stored.get_mut(&before)?.used = self.clock;
         }
         if let Some(known) = self.next(kind, before, tokens) {
@@ -140,14 +143,14 @@ impl Prefixes {
         let (part, tokens) = (part.clone(), tokens.to_vec());
         self.n_bytes += part.n_bytes();
         self.following.entry((before, tokens.clone())).or_default().push(name);
-        let stored = Stored { kind, before, tokens, part, used: self.clock, n_following: 0 };
+        let stored = Node { kind, before, tokens, part, used: self.clock, n_following: 0 };
         self.stored.insert(name, stored);
         Some(name)
     }
 
     /// Drops beginnings that nothing follows, the longest unused first, until `n_bytes` more fit.
     /// Keeps `needed`.
-    fn make_room(&mut self, n_bytes: u64, needed: Beginning) -> Option<()> {
+    fn make_room(&mut self, n_bytes: u64, needed: Stored) -> Option<()> {
         while self.n_bytes + n_bytes > self.limit {
             let ends = self.stored.iter().filter(|(name, stored)| stored.n_following == 0 && **name != needed);
             let (&oldest, _) = ends.min_by_key(|(_, stored)| stored.used)?;
@@ -156,7 +159,7 @@ impl Prefixes {
         Some(())
     }
 
-    fn drop_beginning(&mut self, name: Beginning) {
+    fn drop_beginning(&mut self, name: Stored) {
         let Some(stored) = self.stored.remove(&name) else { return };
         self.n_bytes -= stored.part.n_bytes();
         if let Some(before) = self.stored.get_mut(&stored.before) {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::logprobs::token_logprob;
-use super::prefix::{Beginning, Kind, Prefixes, Steps};
+use super::prefix::{Kind, NOTHING, Prefixes, Steps, Stored};
 use crate::error::Result;
 use crate::generate::Session;
 use crate::gpu::Executor;
@@ -20,7 +20,7 @@ pub struct Reading {
     steps: Steps,
     n_read: usize,
     /// The stored beginning, and its tokens. `None` once it could not be stored.
-    stored: Option<(Beginning, usize)>,
+    stored: Option<(Stored, usize)>,
     started: Instant,
     logprobs: Vec<Option<TokenLogprob>>,
 }
@@ -34,41 +34,49 @@ pub struct Read {
     pub logprobs: Vec<Option<TokenLogprob>>,
 }
 
-impl Reading {
-    /// Begins to read, with what is stored of the prompt's beginning.
-    pub fn begin(
+/// A session for a prompt, with what was stored of its beginning.
+pub struct Beginning {
+    session: Session,
+    stored: Stored,
+    n_read: usize,
+}
+
+impl Beginning {
+    /// Opens a session and fills it with what is stored of the prompt's beginning.
+    pub fn open(
         device: &mut dyn Executor,
         model: &mut Llama,
-        job: Job,
+        job: &Job,
         step: usize,
         prefixes: &mut Prefixes,
-    ) -> std::result::Result<Self, (Job, crate::Error)> {
-        let steps = Steps::new(step, job.attention);
-        let mut open = || -> Result<(Session, Beginning, usize)> {
-            let mut session = new_session(device, model, &job, step, 0)?;
-            session.expect(device, model, job.prompt.len())?;
-            if job.prompt_logprobs {
-                return Ok((session, 0, 0)); // their logits are not stored
-            }
-            let (beginning, parts) = prefixes.find(job.kind(), steps, &job.prompt);
-            let n = parts.last().map_or(0, |part| part.tokens().end);
-            if n > 0 {
-                session.load_parts(device, &job.prompt[..n], &parts.iter().collect::<Vec<_>>())?;
-            }
-            Ok((session, beginning, n))
-        };
-        match open() {
-            Ok((session, beginning, n)) => Ok(Self {
-                cached_tokens: n,
-                session,
-                steps,
-                n_read: n,
-                stored: Some((beginning, n)),
-                started: Instant::now(),
-                logprobs: vec![None; usize::from(job.prompt_logprobs)],
-                job,
-            }),
-            Err(e) => Err((job, e)),
+    ) -> Result<Self> {
+        let mut session = new_session(device, model, job, step, 0)?;
+        session.expect(device, model, job.prompt.len())?;
+        if job.prompt_logprobs {
+            return Ok(Self { session, stored: NOTHING, n_read: 0 }); // the logits of stored tokens are gone
+        }
+        let (stored, parts) = prefixes.find(job.kind(), Steps::new(step, job.attention), &job.prompt);
+        let n_read = parts.last().map_or(0, |part| part.tokens().end);
+        if n_read > 0 {
+            session.load_parts(device, &job.prompt[..n_read], &parts.iter().collect::<Vec<_>>())?;
+        }
+        Ok(Self { session, stored, n_read })
+    }
+}
+
+impl Reading {
+    /// Begins to read a prompt in steps of at most `step` tokens.
+    pub fn new(job: Job, beginning: Beginning, step: usize) -> Self {
+        let Beginning { session, stored, n_read } = beginning;
+        Self {
+            cached_tokens: n_read,
+            session,
+            steps: Steps::new(step, job.attention),
+            n_read,
+            stored: Some((stored, n_read)),
+            started: Instant::now(),
+            logprobs: vec![None; usize::from(job.prompt_logprobs)],
+            job,
         }
     }
 
@@ -97,10 +105,10 @@ impl Reading {
     /// Stores what was read since the last stored beginning.
     fn store(&mut self, device: &mut dyn Executor, prefixes: &mut Prefixes) -> Result<()> {
         let is_place = prefixes.limit() > 0 && self.steps.can_store(self.n_read);
-        let Some((beginning, from)) = self.stored.filter(|_| is_place) else { return Ok(()) };
+        let Some((stored, from)) = self.stored.filter(|_| is_place) else { return Ok(()) };
         let part = self.session.save_part(device, from)?;
         let tokens = &self.job.prompt[from..self.n_read];
-        let longer = part.and_then(|part| prefixes.store(self.job.kind(), beginning, tokens, &part));
+        let longer = part.and_then(|part| prefixes.store(self.job.kind(), stored, tokens, &part));
         self.stored = longer.map(|longer| (longer, self.n_read));
         Ok(())
     }

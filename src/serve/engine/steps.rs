@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::logprobs::token_logprob;
 use super::prefix::Prefixes;
 use super::queue::Shared;
-use super::reading::{Read, Reading, new_session};
+use super::reading::{Beginning, Read, Reading, new_session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{Batch, GenerateRequest, Generated, NewToken, Session, StoppedBy};
 use crate::gpu::Device;
@@ -273,9 +273,10 @@ impl<'t> Engine<'t> {
         let Some(job) = self.queue.pop_front() else { return };
         self.shared.leave_queue();
         let (n, n_prompt) = (job.n, job.prompt.len());
-        let model = &mut self.models[job.model].model;
-        match Reading::begin(&mut *self.device, model, job, self.limits.step, &mut self.prefixes) {
-            Ok(reading) => {
+        let (model, step) = (&mut self.models[job.model].model, self.limits.step);
+        match Beginning::open(&mut *self.device, model, &job, step, &mut self.prefixes) {
+            Ok(beginning) => {
+                let reading = Reading::new(job, beginning, step);
                 self.reserved_bytes += bytes;
                 self.n_sequences += n;
                 let metrics = &self.shared.metrics;
@@ -284,7 +285,7 @@ impl<'t> Engine<'t> {
                 tell(&reading.job, Event::Started { cached_tokens: reading.cached_tokens });
                 self.readings.push_back(reading);
             }
-            Err((job, e)) => fail(&job, Some(failure_of(&e))),
+            Err(e) => fail(&job, Some(failure_of(&e))),
         }
     }
 

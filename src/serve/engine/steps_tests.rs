@@ -50,7 +50,7 @@ impl Site {
         let door = EngineDoor::new(shared.clone(), sender, most_waiting);
         let (of_thread, own) = (files.clone(), shared.clone());
         thread::spawn(move || {
-            let mut device: Device = Box::new(CpuExecutor::<f32>::new());
+            let mut device: Device = Box::<CpuExecutor<f32>>::default();
             let mut weights = SharedWeights::default();
             let adapter = adapter(&of_thread);
             let models = [None, Some(&adapter)]
@@ -145,8 +145,8 @@ fn a_text_is_the_same_alone_and_in_company_and_after_stored_prefixes() {
         move |job: &mut Job| {
             job.seed = i as u64;
             job.model = i % 2;
-            job.attention = if i % 3 == 0 { Attention::Dense } else { lrsa() };
-            job.draw.sampling = if i % 4 == 0 { Sampling::default() } else { warm };
+            job.attention = if i.is_multiple_of(3) { Attention::Dense } else { lrsa() };
+            job.draw.sampling = if i.is_multiple_of(4) { Sampling::default() } else { warm };
         }
     };
     let texts: Vec<String> = (0..9).map(|i| format!("{}{}", &long_text()[..40 * i], "Tom saw a cat")).collect();
