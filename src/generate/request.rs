@@ -86,7 +86,7 @@ pub struct NewToken<'a> {
     /// The text that this token completes; empty within a character, within what may be a stop
     /// text, for special tokens that are not shown, and without a tokenizer.
     pub text: &'a str,
-    /// The logits that it was drawn from [vocabulary], before penalties and biases, if the session
+    /// The logits that it was drawn from `[vocabulary]`, before penalties and biases, if the session
     /// keeps them.
     pub logits: Option<&'a [f32]>,
 }

@@ -54,7 +54,7 @@ pub struct Changes<'a> {
     /// Ids of earlier tokens for the repetition penalty, and the number of valid ones in the span. Ids
     /// outside the vocabulary are ignored.
     pub previous: Option<(&'a Span, usize)>,
-    /// What is added to each logit [vocabulary], or [`EXCLUDED`]. At least one token remains.
+    /// What is added to each logit `[vocabulary]`, or [`EXCLUDED`]. At least one token remains.
     pub added: Option<&'a Span>,
 }
 
