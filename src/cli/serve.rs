@@ -3,6 +3,7 @@
 //! It turns flags into a catalogue, limits and options, starts the engine's thread and the server,
 //! and ends both in order; [`crate::serve`] does the work.
 
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use tokio::sync::oneshot;
 
 use super::amounts::{parse_size, size};
 use super::args::{AttentionArgs, AttentionName, ComputeArgs};
-use super::output::{INTERRUPTED, note, read_text_file};
+use super::interrupt;
+use super::output::{note, read_text_file};
 use crate::checkpoint::load::{SharedWeights, load_shared};
 use crate::checkpoint::model_files::{ModelFiles, OtherAdapter};
 use crate::error::{Context, Error, Result};
@@ -109,7 +111,16 @@ impl AccessArgs {
     fn keys(&self) -> Result<Vec<String>> {
         let text = self.api_keys.as_deref().map(read_text_file).transpose()?.unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
-        let keys: Vec<String> = lines.chain(std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty())).collect();
+        let variable = match std::env::var(KEY_VARIABLE) {
+            Ok(key) => Some(key.trim().to_owned()).filter(|key| !key.is_empty()),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => {
+                return Err(Error::usage(format!(
+                    "{KEY_VARIABLE} in the environment is no UTF-8 text: choose another key"
+                )));
+            }
+        };
+        let keys: Vec<String> = lines.chain(variable).collect();
         if self.api_keys.is_some() && keys.is_empty() {
             return Err(Error::usage("the file of --api-keys holds no key: write one to each line"));
         }
@@ -152,9 +163,9 @@ impl ServeArgs {
     }
 
     fn engine_limits(&self, config: &ModelConfig) -> Result<EngineLimits> {
-        let LimitArgs { cache_memory, prefix_memory, parallel, chunk, .. } = self.limits;
-        if parallel == 0 || chunk == Some(0) || self.max_tokens == 0 {
-            return Err(Error::usage("--parallel, --chunk and --max-tokens must be at least 1"));
+        let LimitArgs { cache_memory, prefix_memory, parallel, queue, chunk, .. } = self.limits;
+        if parallel == 0 || queue == 0 || chunk == Some(0) || self.max_tokens == 0 {
+            return Err(Error::usage("--parallel, --queue, --chunk and --max-tokens must be at least 1"));
         }
         Ok(EngineLimits {
             cache_bytes: cache_memory,
@@ -177,11 +188,11 @@ impl ServeArgs {
     }
 }
 
-/// The name of a model: the last part of a path without its ending, or a hub id.
+/// The name of a model: the last part of a path, without `.gguf`, or a hub id.
 fn name_of(model: &str) -> String {
-    let path = Path::new(model);
-    let name = if path.exists() { path.file_stem().map(|name| name.to_string_lossy().into_owned()) } else { None };
-    name.unwrap_or_else(|| model.to_owned())
+    let last =
+        Path::new(model).canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    last.map_or_else(|| model.to_owned(), |name| name.strip_suffix(".gguf").unwrap_or(&name).to_owned())
 }
 
 /// Prompt tokens between two steps: two cores read as many of a small model in some 0.2 seconds, and
@@ -209,15 +220,20 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let listener = runtime.block_on(listen(&args.host, args.port))?;
     announce(&listener, &state.catalogue)?;
     let (ended, engine_ended) = oneshot::channel();
+    let state_of_engine = shared.clone();
     let engine = start_engine(EngineParts { files, adapters, limits, shared, ended }, args.device.clone(), received)?;
+    interrupt::catch("ending: running answers may finish")?;
     let end = async {
         tokio::select! {
-            () = asked_to_end() => note("ending: running answers may finish. Once more ends it at once"),
+            () = asked_to_end() => {}
             _ = engine_ended => {}
         }
     };
     let served = runtime.block_on(serve(listener, state, end));
     runtime.shutdown_timeout(Duration::from_secs(1)); // lets go of the door, and the engine ends
+    if state_of_engine.is_loading() {
+        return served; // nobody waits for a load that is no longer wanted
+    }
     let engine = engine.join().unwrap_or_else(|_| Err(Error::new("the engine's thread panicked")));
     served.and(engine)
 }
@@ -284,26 +300,9 @@ fn start_engine(
     thread::Builder::new().name("engine".into()).spawn(run).context("starting the engine's thread")
 }
 
-/// Waits for Ctrl-C or SIGTERM. The next one ends the program at once.
+/// Waits for a signal. The next one ends the program at once.
 async fn asked_to_end() {
-    signalled().await;
-    tokio::spawn(async {
-        signalled().await;
-        std::process::exit(INTERRUPTED);
-    });
-}
-
-#[cfg(unix)]
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    while !interrupt::is_asked() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-#[cfg(not(unix))]
-async fn signalled() {
-    _ = tokio::signal::ctrl_c().await;
 }

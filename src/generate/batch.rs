@@ -164,7 +164,10 @@ impl<'t> Batch<'t> {
             let number = sequence.number;
             if let Some(end) = end {
                 let constraint_failure = match end {
-                    End::Complete => None,
+                    End::Complete => {
+                        sequence.completion.close(&mut |token| on_token(number, token))?;
+                        None
+                    }
                     End::Failed(why) => Some(why),
                 };
                 ended.push((number, Generated { constraint_failure, ..sequence.finish(StoppedBy::Constraint) }));

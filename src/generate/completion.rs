@@ -61,6 +61,15 @@ impl<'a> Completion<'a> {
         })
     }
 
+    /// Passes on the text that is held back, with the last token, because none follows.
+    pub(super) fn close(&mut self, on_token: &mut dyn FnMut(NewToken<'_>) -> ControlFlow<()>) -> Result<()> {
+        let (text, id) = (self.text.close()?, self.ids.last());
+        if let Some(&id) = id.filter(|_| !text.is_empty()) {
+            _ = on_token(NewToken { id, text, logits: None });
+        }
+        Ok(())
+    }
+
     /// The result, with the seconds of prefill and decode.
     pub(super) fn finish(self, cache: &Cache, stopped_by: StoppedBy, [prefill, decode]: [f64; 2]) -> Generated {
         let n_fed = self.prompt_tokens + self.ids.len().max(1) - 1;
@@ -112,10 +121,16 @@ impl<'a> Text<'a> {
             let piece = stream.push(id)?;
             self.add(piece);
         }
-        if is_last
-            && !self.is_ended
-            && let Some(stream) = self.stream.take()
-        {
+        if is_last {
+            self.close()?;
+        }
+        Ok(&self.all[shown..])
+    }
+
+    /// Ends the text and returns what was held back.
+    fn close(&mut self) -> Result<&str> {
+        let shown = self.all.len();
+        if let Some(stream) = self.stream.take().filter(|_| !self.is_ended) {
             self.add(stream.finish()?);
             self.all.push_str(&self.stops.finish());
         }

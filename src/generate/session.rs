@@ -68,10 +68,11 @@ impl Session {
         self.draw.set_constraint(constraint);
     }
 
-    /// Bytes of a session of this model: its cache, and a row of logits.
+    /// Bytes of a session of this model: its cache, and rows of the vocabulary for the logits, for those of
+    /// a batch, for what is added to them, and for the ids so far.
     pub fn n_bytes(model: &Llama, attention: Attention, capacity: usize, chunk: usize) -> Result<u64> {
         let row = model.config.vocab as u64 * 4;
-        Ok(model.cache(attention, capacity, chunk)?.reserved_bytes() + 2 * row)
+        Ok(model.cache(attention, capacity, chunk)?.reserved_bytes() + 4 * row)
     }
 
     /// Copies another session of the same model, attention and capacity, so that several answers

@@ -1,5 +1,7 @@
 //! The door of the engine: where the server's side hands jobs over.
 
+use std::time::Duration;
+
 use super::job::Job;
 
 /// Takes jobs for the engine. Implementations return at once.
@@ -9,6 +11,15 @@ pub trait Door: Send + Sync {
 
     /// Whether the engine takes jobs at all. A full queue is no reason against it.
     fn ready(&self) -> Result<(), Refused>;
+
+    /// Most jobs that wait at once.
+    fn most_waiting(&self) -> usize {
+        usize::MAX
+    }
+
+    /// The server takes no more requests: jobs that wait end with `Failure::Stopping`, and running ones
+    /// may go on for the grace period.
+    fn close(&self, grace: Duration);
 
     /// The grace period is over: ends the jobs that still run or wait with `Failure::Stopping`.
     fn stop(&self);

@@ -47,6 +47,8 @@ impl Door for Scripted {
         }
     }
 
+    fn close(&self, _grace: Duration) {}
+
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
     }

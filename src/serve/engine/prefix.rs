@@ -151,6 +151,9 @@ impl Prefixes {
     /// Drops beginnings that nothing follows, the longest unused first, until `n_bytes` more fit.
     /// Keeps `needed`.
     fn make_room(&mut self, n_bytes: u64, needed: Stored) -> Option<()> {
+        if n_bytes > self.limit {
+            return None;
+        }
         while self.n_bytes + n_bytes > self.limit {
             let ends = self.stored.iter().filter(|(name, stored)| stored.n_following == 0 && **name != needed);
             let (&oldest, _) = ends.min_by_key(|(_, stored)| stored.used)?;

@@ -23,6 +23,7 @@ pub struct Shared {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    is_loaded: bool,
     /// When running jobs are to end.
     stop_at: Option<Instant>,
     /// Mean time of a job, newer ones counting more.
@@ -40,7 +41,7 @@ enum Phase {
 impl Shared {
     /// The state of an engine that is loading its models.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        let state = State { phase: Phase::Loading, stop_at: None, mean: Duration::from_secs(1) };
+        let state = State { phase: Phase::Loading, is_loaded: false, stop_at: None, mean: Duration::from_secs(1) };
         Arc::new(Self { metrics, state: Mutex::new(state), n_waiting: AtomicUsize::new(0) })
     }
 
@@ -51,6 +52,7 @@ impl Shared {
     /// The engine takes jobs from now on.
     pub fn ready(&self) {
         self.with(|state| {
+            state.is_loaded = true;
             if state.phase == Phase::Loading {
                 state.phase = Phase::Ready;
             }
@@ -69,13 +71,18 @@ impl Shared {
             if !matches!(state.phase, Phase::Dead(_)) {
                 state.phase = Phase::Stopping;
             }
-            state.stop_at = Some(Instant::now() + grace);
+            state.stop_at = Instant::now().checked_add(grace);
         });
     }
 
     /// When running jobs are to end, if the server is stopping.
     pub fn stop_at(&self) -> Option<Instant> {
         self.with(|state| state.stop_at)
+    }
+
+    /// Whether the models are still being loaded, also when the server is stopping.
+    pub fn is_loading(&self) -> bool {
+        self.with(|state| !state.is_loaded && !matches!(state.phase, Phase::Dead(_)))
     }
 
     /// Whether the engine takes jobs, or why not.
@@ -133,6 +140,14 @@ impl Door for EngineDoor {
 
     fn ready(&self) -> Result<(), Refused> {
         self.shared.check()
+    }
+
+    fn most_waiting(&self) -> usize {
+        self.most_waiting
+    }
+
+    fn close(&self, grace: Duration) {
+        self.shared.stop(grace);
     }
 
     fn stop(&self) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::logprobs::token_logprob;
 use super::prefix::{Kind, NOTHING, Prefixes, Steps, Stored};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::generate::Session;
 use crate::gpu::Executor;
 use crate::model::llama::Llama;
@@ -87,7 +87,8 @@ impl Reading {
 
     /// Reads the next step.
     pub fn step(&mut self, device: &mut dyn Executor, model: &Llama, prefixes: &mut Prefixes) -> Result<()> {
-        let end = self.steps.end(self.n_read).min(self.job.prompt.len());
+        let step_end = self.steps.end(self.n_read);
+        let end = step_end.min(self.job.prompt.len());
         let ids = &self.job.prompt[self.n_read..end];
         if self.job.prompt_logprobs {
             let logits = self.session.feed_all_logits(device, model, ids)?;
@@ -99,14 +100,18 @@ impl Reading {
             self.session.feed(device, model, ids)?;
         }
         self.n_read = end;
-        self.store(device, prefixes)
+        // A step that the prompt cuts short ends where no other prompt is looked up.
+        if end == step_end { self.store(device, prefixes) } else { Ok(()) }
     }
 
     /// Stores what was read since the last stored beginning.
     fn store(&mut self, device: &mut dyn Executor, prefixes: &mut Prefixes) -> Result<()> {
         let is_place = prefixes.limit() > 0 && self.steps.can_store(self.n_read);
         let Some((stored, from)) = self.stored.filter(|_| is_place) else { return Ok(()) };
-        let part = self.session.save_part(device, from)?;
+        let part = match self.session.save_part(device, from) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => None, // the prompt goes on without
+            saved => saved?,
+        };
         let tokens = &self.job.prompt[from..self.n_read];
         let longer = part.and_then(|part| prefixes.store(self.job.kind(), stored, tokens, &part));
         self.stored = longer.map(|longer| (longer, self.n_read));

@@ -257,7 +257,9 @@ impl<'t> Engine<'t> {
             if self.reserved_bytes + bytes > limits.cache_bytes || self.n_sequences + job.n > limits.sequences {
                 return;
             }
-            self.begin(bytes);
+            if !self.begin(bytes) {
+                return;
+            }
         }
     }
 
@@ -268,10 +270,9 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// Begins to read the first job of the queue.
-    fn begin(&mut self, bytes: u64) {
-        let Some(job) = self.queue.pop_front() else { return };
-        self.shared.leave_queue();
+    /// Begins to read the first job of the queue. False if it has to wait for memory after all.
+    fn begin(&mut self, bytes: u64) -> bool {
+        let Some(job) = self.queue.pop_front() else { return false };
         let (n, n_prompt) = (job.n, job.prompt.len());
         let (model, step) = (&mut self.models[job.model].model, self.limits.step);
         match Beginning::open(&mut *self.device, model, &job, step, &mut self.prefixes) {
@@ -285,7 +286,21 @@ impl<'t> Engine<'t> {
                 tell(&reading.job, Event::Started { cached_tokens: reading.cached_tokens });
                 self.readings.push_back(reading);
             }
-            Err(e) => fail(&job, Some(failure_of(&e))),
+            Err(e) if e.kind() == ErrorKind::OutOfMemory && self.n_sequences > 0 => {
+                self.queue.push_front(job);
+                return false;
+            }
+            Err(e) => fail(&job, Some(self.failure_of(&e))),
+        }
+        self.shared.leave_queue();
+        true
+    }
+
+    /// What a client is told of an error in its own job. Memory that others hold may be free at the next try.
+    fn failure_of(&self, e: &Error) -> Failure {
+        match e.kind() {
+            ErrorKind::OutOfMemory if self.n_sequences == 0 => Failure::TooLarge(e.to_string()),
+            _ => Failure::Engine(e.to_string()),
         }
     }
 
@@ -320,7 +335,7 @@ impl<'t> Engine<'t> {
             }
             Err(e) => {
                 self.release(&reading.job, reading.job.n);
-                fail(&reading.job, Some(failure_of(&e)));
+                fail(&reading.job, Some(self.failure_of(&e)));
                 Ok(())
             }
         }
@@ -344,7 +359,7 @@ impl<'t> Engine<'t> {
             Ok(sessions) => sessions,
             Err(e) => {
                 self.release(&job, job.n);
-                fail(&job, Some(failure_of(&e)));
+                fail(&job, Some(self.failure_of(&e)));
                 return if e.kind() == ErrorKind::DeviceLost { Err(e) } else { Ok(()) };
             }
         };
@@ -383,13 +398,27 @@ impl<'t> Engine<'t> {
                 tell(job, Event::Token { answer, id: token.id, text: token.text.to_owned(), logprob });
                 ControlFlow::Continue(())
             };
-            let ended = batch.step(&mut **device, model, &mut on_token)?;
+            let ended = match batch.step(&mut **device, model, &mut on_token) {
+                Err(e) if e.kind() != ErrorKind::DeviceLost => {
+                    self.fail_model(at, &e);
+                    continue;
+                }
+                ended => ended?,
+            };
             let of = |(sequence, generated): (u64, Generated)| Some((sequences.remove(&sequence)?, generated));
             for ((job, answer), generated) in ended.into_iter().filter_map(of).collect::<Vec<_>>() {
                 self.end_answer(job, answer, &generated);
             }
         }
         Ok(())
+    }
+
+    /// Ends the running jobs of a model whose step has failed: its batch is empty then.
+    fn fail_model(&mut self, model: usize, e: &Error) {
+        let of_model = self.running.iter().filter(|(_, running)| running.job.model == model);
+        for number in of_model.map(|(&number, _)| number).collect::<Vec<_>>() {
+            self.end_job(number, Some(Failure::Engine(e.to_string())));
+        }
     }
 
     fn end_answer(&mut self, number: u64, answer: usize, generated: &Generated) {
@@ -445,14 +474,6 @@ fn tell(job: &Job, event: Event) {
 fn fail(job: &Job, failure: Option<Failure>) {
     if let Some(failure) = failure {
         tell(job, Event::Failed(failure));
-    }
-}
-
-/// What a client is told of an error in its own job.
-fn failure_of(e: &Error) -> Failure {
-    match e.kind() {
-        ErrorKind::OutOfMemory => Failure::TooLarge(e.to_string()),
-        _ => Failure::Engine(e.to_string()),
     }
 }
 

@@ -101,6 +101,11 @@ impl Site {
     }
 }
 
+/// The base model of a site, on a device of its own.
+fn model_of(site: &Site) -> Llama {
+    load(&mut CpuExecutor::<f32>::new(), &site.files.source, None, Train::Nothing).unwrap().model
+}
+
 /// All events of a job.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
@@ -179,6 +184,30 @@ fn a_continued_conversation_reads_only_what_is_new() {
     assert!(second.cached_tokens > n_first - 16 - 16, "{} of {n_first}", second.cached_tokens);
     let anew = Site::new(EngineLimits { prefix_bytes: 0, ..LIMITS }, 8).answers(&next, |_| {});
     assert_eq!((anew.cached_tokens, anew.texts), (0, second.texts));
+}
+
+#[test]
+fn a_prompt_stores_only_what_others_can_find() {
+    let site = Site::new(LIMITS, 8);
+    let dense = |job: &mut Job| (job.attention, job.max_tokens) = (Attention::Dense, 2);
+    let bytes = || {
+        thread::sleep(Duration::from_millis(30)); // the engine reports between steps
+        site.shared.metrics.prefix_bytes.load(Relaxed)
+    };
+    let long = long_text();
+    let text = |n: usize| &long[..n];
+    let short = site.job(text(20)).0.prompt.len();
+    assert!(short < 16);
+    site.answers(text(20), dense);
+    assert_eq!(bytes(), 0, "a prompt shorter than a step");
+    site.answers(text(200), dense);
+    let whole = bytes();
+    let per_token = Session::n_bytes(&model_of(&site), Attention::Dense, 2, 16).unwrap()
+        - Session::n_bytes(&model_of(&site), Attention::Dense, 1, 16).unwrap();
+    let n_steps = site.job(text(200)).0.prompt.len() as u64 / 16;
+    assert_eq!(whole, n_steps * 16 * per_token);
+    site.answers(text(200), dense);
+    assert_eq!(bytes(), whole);
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl State {
     /// Closes the door. Jobs that are behind it go on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.door.close(self.options.grace);
     }
 
     /// Ends the jobs behind the door.
