@@ -148,6 +148,9 @@ fn a_cut_answer_continues_as_if_it_had_not_been_cut() {
         let said = said.replace('|', "");
         assert!(said.starts_with(once.trim_end_matches('|')), "{model}: {said:?} {once:?}");
         assert_eq!(parts.turns.turns[0].answer, said);
+        let again = take(&mut parts, "/regenerate");
+        assert!(again.notes.contains("read 0, reused"), "{}", again.notes);
+        assert!(said.starts_with(again.said.trim_end_matches('|')), "{said:?} {:?}", again.said);
     }
     assert!(refusal(&mut open("stories260k", &[]), "/continue").contains("no answer was cut"));
 }
