@@ -208,6 +208,20 @@ fn what_does_not_fit_is_refused_and_stop_texts_end_an_answer() {
         assert!(e.contains(word), "{word}: {e}");
         assert!(other.ids().is_empty());
     }
+    assert!(saved.fits(limit) && !saved.fits(saved.snapshot.capacity - 1));
+    // A copy from before the answer that does not fit is left out.
+    type Change = fn(&mut SavedConversation);
+    let changes: [(Change, bool); 3] =
+        [(|_| {}, true), (|s| s.snapshot.capacity = usize::MAX, false), (|s| s.snapshot.length = usize::MAX, false)];
+    for (change, fits) in changes {
+        let mut changed = saved.clone();
+        change(changed.before.as_mut().unwrap());
+        let mut other = bench.restored(&changed);
+        let kept = other.save(&mut bench.device).unwrap().unwrap();
+        assert_eq!((kept.text, kept.before.is_some()), (saved.text.clone(), fits));
+        let again = bench.ask(&mut other, &reply("Once upon a time", lrsa, 0, limit));
+        assert_eq!((again.n_reused > 0, &again.text), (fits, &first.text));
+    }
     let stop: String = first.text.chars().skip(3).take(3).collect();
     let stops = [stop.clone()];
     let with_stop = Reply { stop_texts: &stops, ..reply("Once upon a time", lrsa, 0, limit) };

@@ -137,7 +137,8 @@ impl Conversation {
         }
     }
 
-    /// Continues a saved conversation. Fails if it does not fit the model, and is then empty.
+    /// Continues a saved conversation. Fails if it does not fit the model, and is then empty. A copy
+    /// from before the last answer that does not fit is left out.
     pub fn restore(
         &mut self,
         device: &mut dyn Executor,
@@ -147,9 +148,8 @@ impl Conversation {
     ) -> Result<()> {
         *self = Self::default();
         saved.check(max_positions)?;
-        saved.before.iter().try_for_each(|before| before.check(max_positions))?;
         self.open = Some(Open::restore(device, model, &saved, saved.snapshot.capacity)?);
-        self.before = saved.before.map(|before| *before);
+        self.before = saved.before.map(|before| *before).filter(|before| before.check(max_positions).is_ok());
         Ok(())
     }
 
@@ -277,12 +277,17 @@ impl Conversation {
 }
 
 impl SavedConversation {
+    /// Whether its cache has room for no more than `max_positions` tokens.
+    pub fn fits(&self, max_positions: usize) -> bool {
+        self.snapshot.capacity <= max_positions && self.snapshot.length <= max_positions
+    }
+
     /// Fails for sizes that the model does not allow.
     fn check(&self, max_positions: usize) -> Result<()> {
-        let Snapshot { capacity, length, .. } = self.snapshot;
         crate::ensure!(
-            capacity <= max_positions && length <= max_positions,
-            "it has room for {capacity} tokens, and the model was made for {max_positions}"
+            self.fits(max_positions),
+            "it has room for {} tokens, and the model was made for {max_positions}",
+            self.snapshot.capacity
         );
         crate::ensure!(self.n_fed <= self.ids.len(), "{} of {} tokens were fed", self.n_fed, self.ids.len());
         Ok(())

@@ -288,6 +288,25 @@ fn a_conversation_of_another_model_is_read_anew() {
 }
 
 #[test]
+fn a_smaller_limit_than_that_of_a_saved_cache_reads_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talk");
+    let mut first = open("stories260k", LRSA);
+    take(&mut first, "Once upon a time");
+    take(&mut first, &format!("/save {}", path.display()));
+    let mut resumed = open("stories260k", &["--resume", path.to_str().unwrap(), "--max-positions", "300"]);
+    assert_eq!(resumed.turns, first.turns);
+    let next = take(&mut resumed, "Then");
+    assert!(next.said.len() > 1 && !next.notes.contains("reused"), "{}", next.notes);
+    let loaded = take(&mut resumed, &format!("/load {}", path.display())).notes;
+    assert!(loaded.contains("room for 512 tokens, more than the limit of 300, so the next question reads"), "{loaded}");
+    assert_eq!((&resumed.turns, resumed.attention), (&first.turns, first.attention));
+    // The file stays, and its cache counts where it fits.
+    let mut whole = open("stories260k", &["--resume", path.to_str().unwrap()]);
+    assert!(take(&mut whole, "Then").notes.contains("reused"));
+}
+
+#[test]
 fn settings_are_shown_and_changed() {
     let dir = tempfile::tempdir().unwrap();
     let model = with_template(dir.path());
