@@ -109,7 +109,9 @@ fn turns_share_a_cache_and_the_lines_say_so() {
     assert_eq!(second.said.trim_end_matches('|'), chat.turns.turns[1].answer);
     let tokens = take(&mut chat, "/tokens").told;
     assert!(
-        tokens.starts_with("conversation: ") && tokens.contains(" of 512, ") && tokens.contains("; dense 0."),
+        tokens.starts_with("conversation: ")
+            && tokens.contains(" of 512, ")
+            && tokens.contains("; a dense one takes 0."),
         "{tokens}"
     );
     let kept = take(&mut chat, "/kept");
