@@ -150,6 +150,38 @@ fn a_cache_that_becomes_too_small_moves_without_reading_again() {
 }
 
 #[test]
+fn another_answer_in_place_of_a_continued_one_reads_nothing() {
+    let mut bench = Bench::new(layered::config(BlockNorms::Before));
+    let limit = bench.max_positions;
+    for attention in attentions() {
+        let prompt = "Once upon a time";
+        let mut talk = Conversation::default();
+        let first = bench.ask(&mut talk, &reply(prompt, attention, 0, limit));
+        let n_prompt = first.n_tokens - first.n_said;
+        let mut text = format!("{prompt}{}", first.text);
+        for (seed, n_before) in [(1, first.n_tokens), (2, first.n_tokens + 12)] {
+            let more = bench.ask(&mut talk, &reply(&text, attention, seed, limit));
+            assert_eq!((more.n_reused, more.n_said), (n_before - 1, 12), "only the last token is read");
+            text += &more.text;
+        }
+        let saved = talk.save(&mut bench.device).unwrap().unwrap();
+        assert_eq!(saved.before.as_ref().unwrap().text, prompt);
+        let mut other = bench.restored(&saved);
+        for talk in [&mut talk, &mut other] {
+            let again = bench.ask(talk, &reply(prompt, attention, 0, limit));
+            assert_eq!(again, Answer { n_reused: n_prompt, ..first.clone() }, "{attention}");
+        }
+        // The next question has a copy of its own.
+        text = format!("{prompt}{} Then", first.text);
+        for n_read in [None, Some(0)] {
+            let next = bench.ask(&mut talk, &reply(&text, attention, 3, limit));
+            let read = next.n_tokens - next.n_said - next.n_reused;
+            assert!(n_read.map_or(read > 0, |n| read == n), "{next:?}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_stop_texts_end_an_answer() {
     let mut bench = Bench::new(layered::config(BlockNorms::Before));
     let limit = bench.max_positions;
@@ -175,6 +207,20 @@ fn what_does_not_fit_is_refused_and_stop_texts_end_an_answer() {
         let e = other.restore(&mut bench.device, &mut bench.loaded.model, damaged, limit).unwrap_err().to_string();
         assert!(e.contains(word), "{word}: {e}");
         assert!(other.ids().is_empty());
+    }
+    assert!(saved.fits(limit) && !saved.fits(saved.snapshot.capacity - 1));
+    // A copy from before the answer that does not fit is left out.
+    type Change = fn(&mut SavedConversation);
+    let changes: [(Change, bool); 3] =
+        [(|_| {}, true), (|s| s.snapshot.capacity = usize::MAX, false), (|s| s.snapshot.length = usize::MAX, false)];
+    for (change, fits) in changes {
+        let mut changed = saved.clone();
+        change(changed.before.as_mut().unwrap());
+        let mut other = bench.restored(&changed);
+        let kept = other.save(&mut bench.device).unwrap().unwrap();
+        assert_eq!((kept.text, kept.before.is_some()), (saved.text.clone(), fits));
+        let again = bench.ask(&mut other, &reply("Once upon a time", lrsa, 0, limit));
+        assert_eq!((again.n_reused > 0, &again.text), (fits, &first.text));
     }
     let stop: String = first.text.chars().skip(3).take(3).collect();
     let stops = [stop.clone()];

@@ -1,9 +1,10 @@
 //! A conversation that reuses its KV cache across turns, so that a long document is fed only once.
 //!
 //! A compressed cache cannot be rewound. So the host keeps a copy of the cache as it was before the
-//! last answer, from which another answer begins. If the next prompt starts neither with the text so
-//! far nor with the text before the last answer (another document, different attention), a new cache
-//! is filled from the start. A cache that becomes too small moves to a larger one.
+//! last answer, from which another answer begins. The copy stays while that answer is continued. If
+//! the next prompt starts neither with the text so far nor with the text before the last answer
+//! (another document, different attention), a new cache is filled from the start. A cache
+//! that becomes too small moves to a larger one.
 
 use std::ops::ControlFlow;
 
@@ -136,7 +137,8 @@ impl Conversation {
         }
     }
 
-    /// Continues a saved conversation. Fails if it does not fit the model, and is then empty.
+    /// Continues a saved conversation. Fails if it does not fit the model, and is then empty. A copy
+    /// from before the last answer that does not fit is left out.
     pub fn restore(
         &mut self,
         device: &mut dyn Executor,
@@ -146,9 +148,8 @@ impl Conversation {
     ) -> Result<()> {
         *self = Self::default();
         saved.check(max_positions)?;
-        saved.before.iter().try_for_each(|before| before.check(max_positions))?;
         self.open = Some(Open::restore(device, model, &saved, saved.snapshot.capacity)?);
-        self.before = saved.before.map(|before| *before);
+        self.before = saved.before.map(|before| *before).filter(|before| before.check(max_positions).is_ok());
         Ok(())
     }
 
@@ -163,11 +164,13 @@ impl Conversation {
         watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Answer> {
         reply.sampling.validate()?;
+        // A continued answer keeps the copy from before its first part.
+        let is_continued = self.before.is_some() && self.is_at_end_of(reply);
         let mut open = self.opened(device, model, tokenizer, reply)?;
         let n_reused = open.n_fed;
         // After an error the state of the cache is unknown.
         let is_read = open.read(device, model, reply, watch)?;
-        if is_read && n_reused < open.n_fed {
+        if is_read && n_reused < open.n_fed && !is_continued {
             let is_small = open.session.cache.n_bytes() <= MAX_COPY_BYTES;
             self.before = if is_small { Some(open.save(device)?) } else { None };
         }
@@ -180,6 +183,12 @@ impl Conversation {
         let n_tokens = open.ids.len();
         self.open = Some(open);
         Ok(Answer { text, n_tokens, n_said, n_reused, kv_entries, kv_bytes, stopped_by })
+    }
+
+    /// Whether the prompt is exactly the text so far, so that the last answer is continued.
+    fn is_at_end_of(&self, reply: &Reply<'_>) -> bool {
+        let Some(open) = &self.open else { return false };
+        open.is_whole && open.attention == reply.attention && open.text == reply.prompt
     }
 
     /// The cache to continue with: the last turn's if the prompt starts with its text, or that before
@@ -268,12 +277,17 @@ impl Conversation {
 }
 
 impl SavedConversation {
+    /// Whether its cache has room for no more than `max_positions` tokens.
+    pub fn fits(&self, max_positions: usize) -> bool {
+        self.snapshot.capacity <= max_positions && self.snapshot.length <= max_positions
+    }
+
     /// Fails for sizes that the model does not allow.
     fn check(&self, max_positions: usize) -> Result<()> {
-        let Snapshot { capacity, length, .. } = self.snapshot;
         crate::ensure!(
-            capacity <= max_positions && length <= max_positions,
-            "it has room for {capacity} tokens, and the model was made for {max_positions}"
+            self.fits(max_positions),
+            "it has room for {} tokens, and the model was made for {max_positions}",
+            self.snapshot.capacity
         );
         crate::ensure!(self.n_fed <= self.ids.len(), "{} of {} tokens were fed", self.n_fed, self.ids.len());
         Ok(())

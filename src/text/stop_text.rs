@@ -42,8 +42,8 @@ impl StopTexts {
 
 /// Bytes of the longest end of `text` with which `stop` begins, but does not end.
 fn overlap(text: &str, stop: &str) -> usize {
-    let starts = stop.char_indices().map(|(at, _)| at).filter(|&at| at <= text.len());
-    starts.filter(|&at| text.ends_with(&stop[..at])).max().unwrap_or(0)
+    let mut starts = stop.char_indices().rev().map(|(at, _)| at).filter(|&at| at <= text.len());
+    starts.find(|&at| text.ends_with(&stop[..at])).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -101,5 +101,7 @@ mod tests {
         assert_eq!(run(&["aab"], &["aa", "ab"]).0.concat(), "a");
         assert_eq!(run(&["日本"], &["naïve 日", "本語"]), (["naïve ", ""].map(String::from).into(), true));
         assert_eq!(run(&["é!"], &["é", "è"]).0.concat(), "éè");
+        // Several starts of a stop text may end a text: the longest counts.
+        assert_eq!(run(&["aaab"], &["aaaa", "b"]), (["a", ""].map(String::from).into(), true));
     }
 }

@@ -68,6 +68,13 @@ pub struct CacheSize {
     pub dense_bytes: u64,
 }
 
+impl CacheSize {
+    /// Whether it is smaller than a dense one.
+    pub fn is_compressed(&self) -> bool {
+        self.bytes < self.dense_bytes
+    }
+}
+
 impl Opened {
     fn open(args: &ModelArgs, compute: &ComputeArgs) -> Result<Self> {
         let (files, (device, loaded)) = args.open_beside(|source, adapter| {

@@ -11,6 +11,7 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::cli::amounts::size;
 use crate::cli::output::read_text_file;
 use crate::error::{Error, Result};
+use crate::generate::SavedConversation;
 
 impl Chat {
     /// `/document`
@@ -95,25 +96,30 @@ impl Chat {
         let mismatch = file.mismatch(&self.engine.identity()?);
         let attention: Attention = file.attention.attention()?;
         let n = file.turns.turns.len();
-        let how = match (read, mismatch) {
-            (_, Some(why)) => {
-                self.engine.forget();
-                format!("{why}, so the next question reads its messages anew")
-            }
-            (None, None) => {
-                self.engine.forget();
-                "it has no cache, so the next question reads its messages anew".into()
-            }
+        let limit = self.engine.max_positions()?;
+        let unused = mismatch.or_else(|| too_large(read.as_ref()?, limit));
+        let how = match (read, unused) {
             (Some(read), None) => {
                 let n_tokens = read.n_fed;
                 self.engine.restore(read).map_err(|e| e.context(format!("the cache in {}", path.display())))?;
                 format!("{} in the cache", tokens(n_tokens))
+            }
+            (_, unused) => {
+                self.engine.forget();
+                let why = unused.unwrap_or_else(|| "it has no cache".into());
+                format!("{why}, so the next question reads its messages anew")
             }
         };
         (self.turns, self.settings, self.attention) = (file.turns, file.settings, attention);
         screen.note(&format!("loaded {} from {}: {how}; attention: {attention}", answers(n), path.display()));
         Ok(())
     }
+}
+
+/// Why a cache is too large for the limit on tokens; `None` if it is not.
+fn too_large(read: &SavedConversation, limit: usize) -> Option<String> {
+    let n = grouped(read.snapshot.capacity);
+    (!read.fits(limit)).then(|| format!("its cache has room for {n} tokens, more than the limit of {}", grouped(limit)))
 }
 
 fn answers(n: usize) -> String {

@@ -9,7 +9,6 @@ use super::screen::Screen;
 use super::settings::Settings;
 use super::turns::Turns;
 use crate::attention::Attention;
-use crate::cli::amounts::size;
 use crate::error::{Error, Result};
 
 /// A conversation with its model.
@@ -100,10 +99,7 @@ impl Chat {
         let (n, cache) = (self.n_tokens()?, self.engine.cache_size());
         let left = limit.saturating_sub(n);
         screen.tell(&format!("conversation: {} of {}, {} left", tokens(n), grouped(limit), grouped(left)));
-        screen.tell(&match cache {
-            Some(cache) => format!("cache: {}; dense {}", cached(&cache), size(cache.dense_bytes)),
-            None => "cache: empty".into(),
-        });
+        screen.tell(&cache.map_or("cache: empty".into(), |cache| cached(&cache)));
         if !self.turns.document.is_empty() {
             let n = self.engine.files()?.tokenizer()?.encode(&self.turns.document, false)?.len();
             screen.tell(&format!("documents for the next question: {}", tokens(n)));

@@ -109,7 +109,9 @@ fn turns_share_a_cache_and_the_lines_say_so() {
     assert_eq!(second.said.trim_end_matches('|'), chat.turns.turns[1].answer);
     let tokens = take(&mut chat, "/tokens").told;
     assert!(
-        tokens.starts_with("conversation: ") && tokens.contains(" of 512, ") && tokens.contains("; dense 0."),
+        tokens.starts_with("conversation: ")
+            && tokens.contains(" of 512, ")
+            && tokens.contains("; a dense one takes 0."),
         "{tokens}"
     );
     let kept = take(&mut chat, "/kept");
@@ -148,6 +150,9 @@ fn a_cut_answer_continues_as_if_it_had_not_been_cut() {
         let said = said.replace('|', "");
         assert!(said.starts_with(once.trim_end_matches('|')), "{model}: {said:?} {once:?}");
         assert_eq!(parts.turns.turns[0].answer, said);
+        let again = take(&mut parts, "/regenerate");
+        assert!(again.notes.contains("read 0, reused"), "{}", again.notes);
+        assert!(said.starts_with(again.said.trim_end_matches('|')), "{said:?} {:?}", again.said);
     }
     assert!(refusal(&mut open("stories260k", &[]), "/continue").contains("no answer was cut"));
 }
@@ -282,6 +287,25 @@ fn a_conversation_of_another_model_is_read_anew() {
     let before = resumed.turns.clone();
     assert!(refusal(&mut resumed, &format!("/load {file}")).contains("no saved conversation"));
     assert_eq!(resumed.turns, before);
+}
+
+#[test]
+fn a_smaller_limit_than_that_of_a_saved_cache_reads_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talk");
+    let mut first = open("stories260k", LRSA);
+    take(&mut first, "Once upon a time");
+    take(&mut first, &format!("/save {}", path.display()));
+    let mut resumed = open("stories260k", &["--resume", path.to_str().unwrap(), "--max-positions", "300"]);
+    assert_eq!(resumed.turns, first.turns);
+    let next = take(&mut resumed, "Then");
+    assert!(next.said.len() > 1 && !next.notes.contains("reused"), "{}", next.notes);
+    let loaded = take(&mut resumed, &format!("/load {}", path.display())).notes;
+    assert!(loaded.contains("room for 512 tokens, more than the limit of 300, so the next question reads"), "{loaded}");
+    assert_eq!((&resumed.turns, resumed.attention), (&first.turns, first.attention));
+    // The file stays, and its cache counts where it fits.
+    let mut whole = open("stories260k", &["--resume", path.to_str().unwrap()]);
+    assert!(take(&mut whole, "Then").notes.contains("reused"));
 }
 
 #[test]

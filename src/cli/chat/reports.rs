@@ -25,22 +25,29 @@ pub fn status(told: &Told) -> String {
         0 => String::new(),
         n => format!(", reused {}", grouped(n)),
     };
-    let cache = told.cache.map_or(String::new(), |cache| format!("; {}", cached(&cache)));
+    let cache = told
+        .cache
+        .map_or(String::new(), |cache| format!("; {} in the cache{}", grouped(cache.n_tokens), stored(&cache)));
     format!("[{said}; {read}{reused}{cache}]")
 }
 
-/// The size of the cache.
+/// The line of `/tokens` about the cache.
 pub fn cached(cache: &CacheSize) -> String {
-    let n = grouped(cache.n_tokens);
-    match cache.bytes < cache.dense_bytes {
-        true => format!(
-            "{n} in the cache as {} ({:.1}x smaller), {}",
-            grouped(cache.entries),
-            cache.dense_bytes as f64 / cache.bytes.max(1) as f64,
-            size(cache.bytes)
-        ),
-        false => format!("{n} in the cache, {}", size(cache.bytes)),
+    let dense = match cache.is_compressed() {
+        true => format!("; a dense one takes {}", size(cache.dense_bytes)),
+        false => String::new(),
+    };
+    format!("cache: {}{}{dense}", tokens(cache.n_tokens), stored(cache))
+}
+
+/// The entries of the cache if it is compressed, and its bytes; follows the number of tokens.
+fn stored(cache: &CacheSize) -> String {
+    let bytes = size(cache.bytes);
+    if !cache.is_compressed() {
+        return format!(", {bytes}");
     }
+    let ratio = cache.dense_bytes as f64 / cache.bytes.max(1) as f64;
+    format!(" as {} ({ratio:.1}x smaller), {bytes}", grouped(cache.entries))
 }
 
 /// A number of tokens.
@@ -112,7 +119,10 @@ mod tests {
             "[152 tokens at 21 tokens/s; read 45 at 90 tokens/s, reused 1,007; 1,204 in the cache as 311 (3.9x smaller), 2.7 MiB]"
         );
         let dense = CacheSize { entries: 1204, bytes: 10_960_448, ..cache };
-        assert_eq!(cached(&dense), "1,204 in the cache, 10.5 MiB");
+        let line = status(&Told { cache: Some(dense), n_reused: 0, ..told });
+        assert_eq!(line, "[152 tokens at 21 tokens/s; read 45 at 90 tokens/s; 1,204 in the cache, 10.5 MiB]");
+        let compressed = "cache: 1,204 tokens as 311 (3.9x smaller), 2.7 MiB; a dense one takes 10.5 MiB";
+        assert_eq!([&cache, &dense].map(cached), [compressed, "cache: 1,204 tokens, 10.5 MiB"]);
         let one = Told { n_said: 1, decode_seconds: 0.0, n_read: 7, n_reused: 0, read_seconds: 0.0, cache: None };
         assert_eq!(status(&one), "[1 token; read 7]");
         assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
