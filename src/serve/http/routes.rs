@@ -20,6 +20,7 @@ use super::failure::ApiError;
 use super::state::State;
 use super::{guard, stream};
 use crate::error::Result;
+use crate::plain_json::Plain;
 use crate::serve::openai::answer::{Answers, Wholes};
 use crate::serve::openai::asked::{Asked, Channelled};
 use crate::serve::openai::shape::Envelope;
@@ -199,7 +200,7 @@ async fn body(state: &State, request: Request) -> std::result::Result<Vec<u8>, A
 fn object(bytes: &[u8]) -> std::result::Result<Map<String, Json>, ApiError> {
     let wrong = |message: String| ApiError::request(StatusCode::BAD_REQUEST, "invalid_json", message);
     match serde_json::from_slice(bytes) {
-        Ok(Json::Object(map)) => Ok(map),
+        Ok(Plain(Json::Object(map))) => Ok(map),
         Ok(_) => Err(wrong("the body of the request is JSON, but not an object".into())),
         Err(e) => Err(wrong(format!("the body of the request is not JSON: {e}"))),
     }
