@@ -146,15 +146,17 @@ async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
 }
 
 /// Reads a request on a thread of its own: templates and tokenizers take a while for a long text. As
-/// many are read at once as there are cores.
+/// many are read at once as there are cores. A client that leaves does not end its turn: the thread
+/// goes on.
 async fn read_apart(
     state: &Arc<State>,
     bytes: Vec<u8>,
     read: Read,
 ) -> std::result::Result<(Asked, Vec<Channelled>), ApiError> {
-    let _turn = state.readers.acquire().await;
+    let turn = state.readers.clone().acquire_owned().await;
     let state = state.clone();
     let reading = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let asked = read(&state, &object(&bytes)?)?;
         let jobs = asked.jobs(&state)?;
         Ok((asked, jobs))

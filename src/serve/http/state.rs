@@ -27,7 +27,7 @@ pub struct State {
     constraints: OnceLock<Result<Constraints, String>>,
     stopping: AtomicBool,
     /// Turns for reading requests: as many as there are cores.
-    pub readers: Semaphore,
+    pub readers: Arc<Semaphore>,
 }
 
 impl State {
@@ -42,7 +42,7 @@ impl State {
             table: OnceLock::new(),
             constraints: OnceLock::new(),
             stopping: AtomicBool::new(false),
-            readers: Semaphore::new(available_parallelism().map_or(1, usize::from)),
+            readers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
         }
     }
 
