@@ -167,6 +167,18 @@ fn a_deadline_is_part_of_the_job() {
 }
 
 #[test]
+fn a_deadline_beyond_the_clock_is_none() {
+    let (seen, jobs) = channel();
+    let options = Options { answer_time: Some(Duration::from_secs(u64::MAX)), ..Options::default() };
+    let server = Server::with(options, Some(TEMPLATE), move |job| {
+        say(&job, &[], Finish::Stop);
+        seen.send(job.deadline).unwrap();
+    });
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "a"})).status, 200);
+    assert_eq!(jobs.recv().unwrap(), None);
+}
+
+#[test]
 fn keys_open_all_paths_but_health() {
     let server = with(Options { keys: vec!["one".into(), "two".into()], ..Options::default() });
     assert_eq!(server.get("/health").status, 200);
