@@ -99,6 +99,8 @@ fn every_wrong_field_is_named() {
         (json!({"prompt": [1, "a"]}), "prompt"),
         (json!({"prompt": ["a", 1]}), "prompt"),
         (json!({"prompt": vec!["a"; 257]}), "prompt"),
+        (json!({"max_completion_tokens": 0, "max_tokens": 3}), "max_completion_tokens"),
+        (json!({"max_completion_tokens": 3, "max_tokens": -3}), "max_tokens"),
         (json!({"best_of": 2}), "best_of"),
         (json!({"logprobs": 21}), "logprobs"),
         (json!({"logprobs": true}), "logprobs"),

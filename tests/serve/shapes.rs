@@ -228,6 +228,8 @@ fn without_settings_the_model_s_files_and_openai_s_defaults_count() {
     assert_eq!((first.max_tokens, first.n, first.logprobs, first.prompt_logprobs), (16, 1, None, false));
     assert_eq!((first.draw.sampling.temperature, first.attention), (0.0, Attention::Dense));
     assert_eq!(first.stop_texts, ["x"]);
+    let newer = job("/v1/completions", json!({"prompt": "Once", "max_completion_tokens": 9, "max_tokens": 8}));
+    assert_eq!(newer.max_tokens, 9, "the newer name counts, as in a chat");
     let second = job("/v1/completions", json!({"prompt": "Once", "longreach": {"attention": "lrsa"}}));
     assert_ne!(first.seed, second.seed, "seeds are drawn");
     assert!(matches!(second.attention, Attention::Lrsa(lrsa) if lrsa.lag() == Lrsa::DEFAULT_LAG));

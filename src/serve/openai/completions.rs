@@ -33,9 +33,12 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
     }
     let is_echo = fields.flag("echo")?.unwrap_or(false);
     let logprobs = fields.size("logprobs", 0..=MAX_TOP_LOGPROBS)?;
-    let max_tokens = fields.size("max_tokens", 0..=i64::from(u32::MAX))?;
+    let most = |name: &str| fields.size(name, 0..=i64::from(u32::MAX));
+    let (newer, older) = ("max_completion_tokens", "max_tokens");
+    let max_tokens = most(newer)?.or(most(older)?);
     if max_tokens == Some(0) && !is_echo {
-        return Err(fields.wrong("max_tokens", "`max_tokens` 0 asks for nothing, except with `echo` true"));
+        let name = if fields.has(newer) { newer } else { older };
+        return Err(fields.wrong(name, format!("`{name}` 0 asks for nothing, except with `echo` true")));
     }
     let prompts = prompts(&fields, state)?;
     let table = logprobs.is_some().then(|| state.table()).transpose()?;
