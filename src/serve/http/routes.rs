@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Request, State as Shared};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json as JsonBody, Router};
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
@@ -123,8 +124,8 @@ async fn wrong_method(request: Request) -> ApiError {
 /// Reads a request, hands its jobs to the engine and sends the answers.
 async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
     state.door()?.ready()?;
-    let bytes = body(&state, request).await?;
-    let (asked, jobs) = read_apart(&state, bytes, read).await?;
+    let body = body(&state, request).await?;
+    let (asked, jobs) = read_apart(&state, body, read).await?;
     let prompt_tokens = asked.prompts.iter().map(Vec::len).sum();
     let mut channels = Vec::new();
     for (job, events) in jobs {
@@ -150,14 +151,16 @@ async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
 /// goes on.
 async fn read_apart(
     state: &Arc<State>,
-    bytes: Vec<u8>,
+    body: Held,
     read: Read,
 ) -> std::result::Result<(Asked, Vec<Channelled>), ApiError> {
     let turn = state.readers.clone().acquire_owned().await;
     let state = state.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        let asked = read(&state, &object(&bytes)?)?;
+        let map = object(&body.bytes)?;
+        drop(body);
+        let asked = read(&state, &map)?;
         let jobs = asked.jobs(&state)?;
         Ok((asked, jobs))
     });
@@ -165,17 +168,24 @@ async fn read_apart(
     reading.await.map_err(panicked)?
 }
 
+/// The body of a request, with its share of the memory for bodies.
+struct Held {
+    bytes: Vec<u8>,
+    _share: OwnedSemaphorePermit,
+}
+
 /// The body of a request, within the limits of size and time.
-async fn body(state: &State, request: Request) -> std::result::Result<Vec<u8>, ApiError> {
+async fn body(state: &State, request: Request) -> std::result::Result<Held, ApiError> {
     let most = state.options.body_bytes;
     let too_large = || {
         let message = format!("the body of a request may have at most {most} bytes");
         ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|n: u64| n > most as u64) {
+    let announced = request.body().size_hint().upper().map_or(most, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    if announced > most {
         return Err(too_large());
     }
+    let share = share(state, announced).await?;
     let mut chunks = request.into_body().into_data_stream();
     let read = async {
         let mut bytes = Vec::new();
@@ -189,13 +199,27 @@ async fn body(state: &State, request: Request) -> std::result::Result<Vec<u8>, A
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
+        Ok(Held { bytes, _share: share })
     };
     let time = state.options.body_time;
     timeout(time, read).await.unwrap_or_else(|_| {
         let message = format!("the body of the request took longer than {} s", time.as_secs_f64());
         Err(ApiError::request(StatusCode::REQUEST_TIMEOUT, "request_timeout", message))
     })
+}
+
+/// Waits until so many bytes are free for bodies.
+async fn share(state: &State, bytes: usize) -> std::result::Result<OwnedSemaphorePermit, ApiError> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let time = state.options.body_time;
+    match timeout(time, state.bodies.clone().acquire_many_owned(bytes)).await {
+        Ok(Ok(share)) => Ok(share),
+        Ok(Err(_)) | Err(_) => {
+            let message = "other requests have taken the memory for bodies";
+            let message = format!("{message} for more than {} s; try again later", time.as_secs_f64());
+            Err(ApiError::unavailable("too_many_bodies", message))
+        }
+    }
 }
 
 /// The object of a body.

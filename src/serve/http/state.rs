@@ -28,11 +28,14 @@ pub struct State {
     stopping: AtomicBool,
     /// Turns for reading requests: as many as there are cores.
     pub readers: Arc<Semaphore>,
+    /// Bytes for the bodies of requests.
+    pub bodies: Arc<Semaphore>,
 }
 
 impl State {
     pub fn new(catalogue: Catalogue, door: Box<dyn Door>, metrics: Arc<Metrics>, options: Options) -> Self {
         let form = catalogue.files.template.as_ref().and_then(|template| Form::of(template.tool_source()));
+        let body_bytes = options.all_body_bytes.max(options.body_bytes).min(Semaphore::MAX_PERMITS);
         Self {
             catalogue,
             options,
@@ -42,6 +45,7 @@ impl State {
             table: OnceLock::new(),
             constraints: OnceLock::new(),
             stopping: AtomicBool::new(false),
+            bodies: Arc::new(Semaphore::new(body_bytes)),
             readers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
         }
     }
