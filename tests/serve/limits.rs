@@ -85,13 +85,13 @@ fn slow_requests_are_ended() {
 
 #[test]
 fn bodies_share_their_memory() {
-    let time = Duration::from_secs(1);
+    let time = Duration::from_secs(2);
     let server = with(Options { body_bytes: 100, all_body_bytes: 100, body_time: time, ..Options::default() });
     let whole = request(TEXT, &[], &[b' '; 100]);
     let half = || {
         let mut stream = server.connect();
         stream.write_all(&whole[..whole.len() - 50]).unwrap();
-        thread::sleep(time / 5);
+        thread::sleep(time / 4);
         stream
     };
     // The second one waits for the first, and then keeps the memory until its own time is over.
