@@ -69,11 +69,9 @@ impl State {
     pub fn table(&self) -> Result<Arc<TokenTable>, ApiError> {
         let make = || {
             let files = &self.catalogue.files;
-            let bytes = match files.tokenizer() {
-                Ok(tokenizer) => tokenizer.token_bytes(files.config().vocab).map_err(|e| e.to_string())?,
-                Err(_) => Vec::new(),
-            };
-            Ok(Arc::new(TokenTable::new(bytes)))
+            let Ok(tokenizer) = files.tokenizer() else { return Ok(Arc::default()) };
+            let bytes = tokenizer.token_bytes(files.config().vocab).map_err(|e| e.to_string())?;
+            Ok(Arc::new(TokenTable::new(bytes, |id| tokenizer.is_special(id))))
         };
         self.table.get_or_init(make).clone().map_err(ApiError::internal)
     }
