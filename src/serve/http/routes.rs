@@ -132,18 +132,21 @@ async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
         state.door()?.submit(job)?;
         channels.push(events);
     }
-    let settings = &asked.settings;
-    let answers = Answers::new(channels, settings.n, asked.scanner.as_ref(), prompt_tokens);
-    let envelope = Envelope::new(asked.shape.names(), &state.catalogue.models[settings.model].name);
+    let Asked { settings, shape, scanner, .. } = asked;
+    let answers = Answers::new(channels, settings.n, scanner.as_ref(), prompt_tokens);
+    let envelope = Envelope::new(shape.names(), &state.catalogue.models[settings.model].name);
     if settings.is_stream {
-        return stream::respond(answers, asked.shape, envelope, settings.includes_usage, state.options.keep_alive)
-            .await;
+        return stream::respond(answers, shape, envelope, settings.includes_usage, state.options.keep_alive).await;
     }
     let wholes = Wholes::collect(answers).await?;
-    let prompt = |choice: usize| wholes.prompts[choice / settings.n].as_slice();
-    let choice = |(i, whole)| asked.shape.whole(i, whole, prompt(i));
-    let choices = wholes.answers.iter().enumerate().map(choice).collect();
-    Ok(JsonBody(envelope.whole(choices, wholes.usage.object())).into_response())
+    // On a thread of its own: the probabilities of a long prompt take a while to write.
+    let writing = tokio::task::spawn_blocking(move || {
+        let prompt = |choice: usize| wholes.prompts[choice / settings.n].as_slice();
+        let choice = |(i, whole)| shape.whole(i, whole, prompt(i));
+        let choices = wholes.answers.iter().enumerate().map(choice).collect();
+        JsonBody(envelope.whole(choices, wholes.usage.object())).into_response()
+    });
+    writing.await.map_err(|_| ApiError::internal("writing the answer failed: this is a bug of the server"))
 }
 
 /// Reads a request on a thread of its own: templates and tokenizers take a while for a long text. As
@@ -214,7 +217,7 @@ async fn share(state: &State, bytes: usize) -> std::result::Result<OwnedSemaphor
     let time = state.options.body_time;
     match timeout(time, state.bodies.clone().acquire_many_owned(bytes)).await {
         Ok(Ok(share)) => Ok(share),
-        Ok(Err(_)) | Err(_) => {
+        _ => {
             let message = "other requests have taken the memory for bodies";
             let message = format!("{message} for more than {} s; try again later", time.as_secs_f64());
             Err(ApiError::unavailable("too_many_bodies", message))
