@@ -24,6 +24,7 @@ pub mod kernels;
 pub mod model;
 pub mod nn;
 pub mod optim;
+mod plain_json;
 pub mod plot;
 pub mod real;
 #[cfg(feature = "serve")]

@@ -5,6 +5,7 @@
 //! is read line by line (`data::dataset`).
 
 use crate::error::{Context, Result};
+use crate::plain_json::Plain;
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -66,12 +67,13 @@ pub fn refuse_pointer(head: &[u8]) -> Result<()> {
 /// Parses JSON as Python's `json` module writes it: the numbers NaN, Infinity and -Infinity, which
 /// JSON does not have, become null.
 pub fn parse_json(text: &str) -> Result<Value> {
-    match serde_json::from_str(text) {
+    let parsed = match serde_json::from_str(text) {
         Err(_) if text.contains("NaN") || text.contains("Infinity") => {
-            serde_json::from_str(&without_special_numbers(text)).context("invalid JSON")
+            serde_json::from_str(&without_special_numbers(text))
         }
-        parsed => parsed.context("invalid JSON"),
-    }
+        parsed => parsed,
+    };
+    parsed.map(|Plain(value)| value).context("invalid JSON")
 }
 
 /// The text with null for NaN and infinite numbers outside of strings.

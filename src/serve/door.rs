@@ -12,7 +12,7 @@ pub trait Door: Send + Sync {
     /// Whether the engine takes jobs at all. A full queue is no reason against it.
     fn ready(&self) -> Result<(), Refused>;
 
-    /// Most jobs that wait at once.
+    /// Most jobs that wait at once. A request with more jobs could never be taken whole.
     fn most_waiting(&self) -> usize {
         usize::MAX
     }

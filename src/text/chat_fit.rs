@@ -10,6 +10,7 @@
 
 use super::conversation::{Conversation, Message};
 use crate::error::{Context, Error, Result};
+use crate::plain_json::Plain;
 use serde_json::{Map, Value as Json, json};
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -64,6 +65,7 @@ impl Abilities {
                 function["arguments"] = match text.trim() {
                     "" => json!({}),
                     text => serde_json::from_str(text)
+                        .map(|Plain(value)| value)
                         .map_err(|e| Error::new(format!("the arguments of a tool call are not JSON ({e})")))?,
                 };
                 is_changed = true;

@@ -3,7 +3,7 @@
 use longreach::serve::{Event, Failure, Finish, Options, Refused};
 use serde_json::{Value as Json, json};
 
-use super::harness::{Reply, Server, saying};
+use super::harness::{MOST_WAITING, Reply, Server, saying};
 
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
@@ -99,10 +99,13 @@ fn every_wrong_field_is_named() {
         (json!({"prompt": [1, "a"]}), "prompt"),
         (json!({"prompt": ["a", 1]}), "prompt"),
         (json!({"prompt": vec!["a"; 257]}), "prompt"),
+        (json!({"max_completion_tokens": 0, "max_tokens": 3}), "max_completion_tokens"),
+        (json!({"max_completion_tokens": 3, "max_tokens": -3}), "max_tokens"),
         (json!({"best_of": 2}), "best_of"),
         (json!({"logprobs": 21}), "logprobs"),
         (json!({"logprobs": true}), "logprobs"),
         (json!({"echo": 1}), "echo"),
+        (json!({"prompt": vec![vec![5; 60]; 200], "n": 16, "logprobs": 20, "echo": true}), "logprobs"),
     ];
     let ask = |path: &str, base: &Json, (more, param): &(Json, &str)| {
         let mut request = base.clone();
@@ -137,6 +140,16 @@ fn a_prompt_beyond_the_context_is_refused_with_the_numbers() {
     // An answer gets what the context leaves.
     assert_eq!(server.post(TEXT, &json!({"prompt": vec![5; 60], "max_tokens": 5})).status, 200);
     assert_eq!(jobs.recv().unwrap().max_tokens, 4);
+}
+
+#[test]
+fn more_prompts_than_the_queue_takes_are_refused_with_both_numbers() {
+    let (server, jobs) = saying(&[(5, "a")], Finish::Stop);
+    let error = server.post(TEXT, &json!({"prompt": vec!["a"; MOST_WAITING + 1]})).error();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("201") && message.contains("200") && error["param"] == "prompt", "{error}");
+    assert!(jobs.try_recv().is_err(), "no job was made");
+    assert_eq!(server.post(TEXT, &json!({"prompt": vec!["a"; MOST_WAITING]})).status, 200);
 }
 
 #[test]

@@ -20,6 +20,9 @@ use serde_json::Value as Json;
 pub const TEMPLATE: &str = "{% if tools %}<tool_call>{% for t in tools %}{{ t.function.name }}{% endfor %}{% endif %}{% for m in messages %}\
      {{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 
+/// Most jobs that the scripted queue takes.
+pub const MOST_WAITING: usize = 200;
+
 /// The engine: a thread that does with each job what its script says.
 struct Scripted {
     jobs: Mutex<Sender<Job>>,
@@ -37,6 +40,10 @@ impl Door for Scripted {
                 Ok(())
             }
         }
+    }
+
+    fn most_waiting(&self) -> usize {
+        MOST_WAITING
     }
 
     fn ready(&self) -> Result<(), Refused> {

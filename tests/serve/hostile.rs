@@ -38,6 +38,10 @@ fn bodies() -> Vec<Vec<u8>> {
         "prompt=a&n=3",
         "--boundary\r\n",
         "<xml/>",
+        // Keys that mean something to a parser of JSON.
+        r#"{"$serde_json::private::RawValue":"{\"prompt\":\"a\"}"}"#,
+        r#"{"prompt":{"$serde_json::private::RawValue":"\"a\""}}"#,
+        r#"{"prompt":{"$serde_json::private::Number":"1"}}"#,
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec();

@@ -84,6 +84,27 @@ fn slow_requests_are_ended() {
 }
 
 #[test]
+fn bodies_share_their_memory() {
+    let time = Duration::from_secs(2);
+    let server = with(Options { body_bytes: 100, all_body_bytes: 100, body_time: time, ..Options::default() });
+    let whole = request(TEXT, &[], &[b' '; 100]);
+    let half = || {
+        let mut stream = server.connect();
+        stream.write_all(&whole[..whole.len() - 50]).unwrap();
+        thread::sleep(time / 4);
+        stream
+    };
+    // The second one waits for the first, and then keeps the memory until its own time is over.
+    let slow = [half(), half()];
+    let reply = server.post("/v1/completions", &json!({"prompt": "a"}));
+    assert_eq!((reply.status, &reply.error()["code"]), (503, &json!("too_many_bodies")));
+    for mut stream in slow {
+        assert_eq!(Reply::read(&mut stream).status, 408);
+    }
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "a"})).status, 200);
+}
+
+#[test]
 fn connections_are_limited() {
     let server = with(Options { connections: 2, header_time: SHORT, ..Options::default() });
     let _idle = [server.connect(), server.connect()];
@@ -164,6 +185,18 @@ fn a_deadline_is_part_of_the_job() {
     server.post("/v1/completions", &json!({"prompt": "a"}));
     let left = jobs.recv().unwrap().unwrap().duration_since(Instant::now()).as_secs();
     assert!((90..=100).contains(&left), "{left}");
+}
+
+#[test]
+fn a_deadline_beyond_the_clock_is_none() {
+    let (seen, jobs) = channel();
+    let options = Options { answer_time: Some(Duration::from_secs(u64::MAX)), ..Options::default() };
+    let server = Server::with(options, Some(TEMPLATE), move |job| {
+        say(&job, &[], Finish::Stop);
+        seen.send(job.deadline).unwrap();
+    });
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "a"})).status, 200);
+    assert_eq!(jobs.recv().unwrap(), None);
 }
 
 #[test]

@@ -193,6 +193,20 @@ fn lm_eval_finds_the_probabilities_of_a_text() {
     assert_eq!((&none["choices"][0]["text"], &none["choices"][0]["logprobs"]), (&json!("Once upon"), &Json::Null));
 }
 
+#[test]
+fn a_special_token_takes_no_room_in_the_text() {
+    let (server, _jobs) = saying(&[(261, "Hel"), (1, ""), (262, "lo")], Finish::Stop);
+    let request = json!({"prompt": "Once", "logprobs": 0});
+    let n = text(261).chars().count();
+    let whole = server.post("/v1/completions", &request).json();
+    let report = &whole["choices"][0]["logprobs"];
+    assert_eq!(report["tokens"], json!([text(261), text(1), text(262)]));
+    assert_eq!(report["text_offset"], json!([0, n, n]));
+    let chunks = server.post("/v1/completions", &with(request, json!({"stream": true}))).chunks();
+    let offsets = chunks.iter().filter_map(|chunk| chunk["choices"][0]["logprobs"]["text_offset"].as_array());
+    assert_eq!(offsets.flatten().cloned().collect::<Json>(), report["text_offset"]);
+}
+
 /// The job of a request.
 fn job(path: &str, request: Json) -> Job {
     let (server, jobs) = saying(HELLO, Finish::Stop);
@@ -228,6 +242,8 @@ fn without_settings_the_model_s_files_and_openai_s_defaults_count() {
     assert_eq!((first.max_tokens, first.n, first.logprobs, first.prompt_logprobs), (16, 1, None, false));
     assert_eq!((first.draw.sampling.temperature, first.attention), (0.0, Attention::Dense));
     assert_eq!(first.stop_texts, ["x"]);
+    let newer = job("/v1/completions", json!({"prompt": "Once", "max_completion_tokens": 9, "max_tokens": 8}));
+    assert_eq!(newer.max_tokens, 9, "the newer name counts, as in a chat");
     let second = job("/v1/completions", json!({"prompt": "Once", "longreach": {"attention": "lrsa"}}));
     assert_ne!(first.seed, second.seed, "seeds are drawn");
     assert!(matches!(second.attention, Attention::Lrsa(lrsa) if lrsa.lag() == Lrsa::DEFAULT_LAG));

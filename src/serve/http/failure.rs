@@ -106,7 +106,8 @@ impl From<Failure> for ApiError {
 }
 
 impl ApiError {
-    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+    /// 503 for what may succeed later, or elsewhere.
+    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some(code), message)
     }
 }

@@ -13,6 +13,9 @@ pub struct Options {
     pub any_host: bool,
     /// Most bytes of a request's body.
     pub body_bytes: usize,
+    /// Most bytes of the bodies that are received or wait to be read, of all requests together. Further
+    /// bodies wait.
+    pub all_body_bytes: usize,
     /// Most bytes of a request's headers.
     pub header_bytes: usize,
     /// Most connections at once. Others wait until one closes.
@@ -25,7 +28,7 @@ pub struct Options {
     pub prompts: usize,
     /// Longest time for the headers of a request, also of the next one on an open connection.
     pub header_time: Duration,
-    /// Longest time for the body of a request.
+    /// Longest time for the body of a request, and longest wait for room for it.
     pub body_time: Duration,
     /// Longest time in which a client takes nothing of an answer that waits for it.
     pub write_time: Duration,
@@ -44,6 +47,7 @@ impl Default for Options {
             origins: Vec::new(),
             any_host: false,
             body_bytes: 16 << 20,
+            all_body_bytes: 256 << 20,
             header_bytes: 32 << 10,
             connections: 512,
             max_tokens: 2048,

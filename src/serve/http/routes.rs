@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Request, State as Shared};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json as JsonBody, Router};
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
@@ -20,6 +21,7 @@ use super::failure::ApiError;
 use super::state::State;
 use super::{guard, stream};
 use crate::error::Result;
+use crate::plain_json::Plain;
 use crate::serve::openai::answer::{Answers, Wholes};
 use crate::serve::openai::asked::{Asked, Channelled};
 use crate::serve::openai::shape::Envelope;
@@ -122,39 +124,46 @@ async fn wrong_method(request: Request) -> ApiError {
 /// Reads a request, hands its jobs to the engine and sends the answers.
 async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
     state.door()?.ready()?;
-    let bytes = body(&state, request).await?;
-    let (asked, jobs) = read_apart(&state, bytes, read).await?;
+    let body = body(&state, request).await?;
+    let (asked, jobs) = read_apart(&state, body, read).await?;
     let prompt_tokens = asked.prompts.iter().map(Vec::len).sum();
     let mut channels = Vec::new();
     for (job, events) in jobs {
         state.door()?.submit(job)?;
         channels.push(events);
     }
-    let settings = &asked.settings;
-    let answers = Answers::new(channels, settings.n, asked.scanner.as_ref(), prompt_tokens);
-    let envelope = Envelope::new(asked.shape.names(), &state.catalogue.models[settings.model].name);
+    let Asked { settings, shape, scanner, .. } = asked;
+    let answers = Answers::new(channels, settings.n, scanner.as_ref(), prompt_tokens);
+    let envelope = Envelope::new(shape.names(), &state.catalogue.models[settings.model].name);
     if settings.is_stream {
-        return stream::respond(answers, asked.shape, envelope, settings.includes_usage, state.options.keep_alive)
-            .await;
+        return stream::respond(answers, shape, envelope, settings.includes_usage, state.options.keep_alive).await;
     }
     let wholes = Wholes::collect(answers).await?;
-    let prompt = |choice: usize| wholes.prompts[choice / settings.n].as_slice();
-    let choice = |(i, whole)| asked.shape.whole(i, whole, prompt(i));
-    let choices = wholes.answers.iter().enumerate().map(choice).collect();
-    Ok(JsonBody(envelope.whole(choices, wholes.usage.object())).into_response())
+    // On a thread of its own: the probabilities of a long prompt take a while to write.
+    let writing = tokio::task::spawn_blocking(move || {
+        let prompt = |choice: usize| wholes.prompts[choice / settings.n].as_slice();
+        let choice = |(i, whole)| shape.whole(i, whole, prompt(i));
+        let choices = wholes.answers.iter().enumerate().map(choice).collect();
+        JsonBody(envelope.whole(choices, wholes.usage.object())).into_response()
+    });
+    writing.await.map_err(|_| ApiError::internal("writing the answer failed: this is a bug of the server"))
 }
 
 /// Reads a request on a thread of its own: templates and tokenizers take a while for a long text. As
-/// many are read at once as there are cores.
+/// many are read at once as there are cores. A client that leaves does not end its turn: the thread
+/// goes on.
 async fn read_apart(
     state: &Arc<State>,
-    bytes: Vec<u8>,
+    body: Held,
     read: Read,
 ) -> std::result::Result<(Asked, Vec<Channelled>), ApiError> {
-    let _turn = state.readers.acquire().await;
+    let turn = state.readers.clone().acquire_owned().await;
     let state = state.clone();
     let reading = tokio::task::spawn_blocking(move || {
-        let asked = read(&state, &object(&bytes)?)?;
+        let _turn = turn;
+        let map = object(&body.bytes)?;
+        drop(body);
+        let asked = read(&state, &map)?;
         let jobs = asked.jobs(&state)?;
         Ok((asked, jobs))
     });
@@ -162,17 +171,24 @@ async fn read_apart(
     reading.await.map_err(panicked)?
 }
 
+/// The body of a request, with its share of the memory for bodies.
+struct Held {
+    bytes: Vec<u8>,
+    _share: OwnedSemaphorePermit,
+}
+
 /// The body of a request, within the limits of size and time.
-async fn body(state: &State, request: Request) -> std::result::Result<Vec<u8>, ApiError> {
+async fn body(state: &State, request: Request) -> std::result::Result<Held, ApiError> {
     let most = state.options.body_bytes;
     let too_large = || {
         let message = format!("the body of a request may have at most {most} bytes");
         ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|n: u64| n > most as u64) {
+    let announced = request.body().size_hint().upper().map_or(most, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    if announced > most {
         return Err(too_large());
     }
+    let share = share(state, announced).await?;
     let mut chunks = request.into_body().into_data_stream();
     let read = async {
         let mut bytes = Vec::new();
@@ -186,7 +202,7 @@ async fn body(state: &State, request: Request) -> std::result::Result<Vec<u8>, A
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
+        Ok(Held { bytes, _share: share })
     };
     let time = state.options.body_time;
     timeout(time, read).await.unwrap_or_else(|_| {
@@ -195,11 +211,25 @@ async fn body(state: &State, request: Request) -> std::result::Result<Vec<u8>, A
     })
 }
 
+/// Waits until so many bytes are free for bodies.
+async fn share(state: &State, bytes: usize) -> std::result::Result<OwnedSemaphorePermit, ApiError> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let time = state.options.body_time;
+    match timeout(time, state.bodies.clone().acquire_many_owned(bytes)).await {
+        Ok(Ok(share)) => Ok(share),
+        _ => {
+            let message = "other requests have taken the memory for bodies";
+            let message = format!("{message} for more than {} s; try again later", time.as_secs_f64());
+            Err(ApiError::unavailable("too_many_bodies", message))
+        }
+    }
+}
+
 /// The object of a body.
 fn object(bytes: &[u8]) -> std::result::Result<Map<String, Json>, ApiError> {
     let wrong = |message: String| ApiError::request(StatusCode::BAD_REQUEST, "invalid_json", message);
     match serde_json::from_slice(bytes) {
-        Ok(Json::Object(map)) => Ok(map),
+        Ok(Plain(Json::Object(map))) => Ok(map),
         Ok(_) => Err(wrong("the body of the request is JSON, but not an object".into())),
         Err(e) => Err(wrong(format!("the body of the request is not JSON: {e}"))),
     }

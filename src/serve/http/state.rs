@@ -27,12 +27,15 @@ pub struct State {
     constraints: OnceLock<Result<Constraints, String>>,
     stopping: AtomicBool,
     /// Turns for reading requests: as many as there are cores.
-    pub readers: Semaphore,
+    pub readers: Arc<Semaphore>,
+    /// Bytes for the bodies of requests.
+    pub bodies: Arc<Semaphore>,
 }
 
 impl State {
     pub fn new(catalogue: Catalogue, door: Box<dyn Door>, metrics: Arc<Metrics>, options: Options) -> Self {
         let form = catalogue.files.template.as_ref().and_then(|template| Form::of(template.tool_source()));
+        let body_bytes = options.all_body_bytes.max(options.body_bytes).min(Semaphore::MAX_PERMITS);
         Self {
             catalogue,
             options,
@@ -42,7 +45,8 @@ impl State {
             table: OnceLock::new(),
             constraints: OnceLock::new(),
             stopping: AtomicBool::new(false),
-            readers: Semaphore::new(available_parallelism().map_or(1, usize::from)),
+            bodies: Arc::new(Semaphore::new(body_bytes)),
+            readers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
         }
     }
 
@@ -66,11 +70,9 @@ impl State {
     pub fn table(&self) -> Result<Arc<TokenTable>, ApiError> {
         let make = || {
             let files = &self.catalogue.files;
-            let bytes = match files.tokenizer() {
-                Ok(tokenizer) => tokenizer.token_bytes(files.config().vocab).map_err(|e| e.to_string())?,
-                Err(_) => Vec::new(),
-            };
-            Ok(Arc::new(TokenTable::new(bytes)))
+            let Ok(tokenizer) = files.tokenizer() else { return Ok(Arc::default()) };
+            let bytes = tokenizer.token_bytes(files.config().vocab).map_err(|e| e.to_string())?;
+            Ok(Arc::new(TokenTable::new(bytes, |id| tokenizer.is_special(id))))
         };
         self.table.get_or_init(make).clone().map_err(ApiError::internal)
     }

@@ -37,7 +37,7 @@ pub type Channelled = (Job, UnboundedReceiver<Event>);
 impl Asked {
     /// The jobs, one for each prompt. Fails if a prompt is longer than the context.
     pub fn jobs(&self, state: &State) -> Result<Vec<Channelled>, ApiError> {
-        let deadline = state.options.answer_time.map(|time| Instant::now() + time);
+        let deadline = state.options.answer_time.and_then(|time| Instant::now().checked_add(time));
         self.prompts.iter().map(|prompt| self.job(prompt, deadline, state)).collect()
     }
 

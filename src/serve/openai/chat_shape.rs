@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn probabilities_wait_for_the_text_and_leave_out_stop_tokens() {
-        let table = TokenTable::new(vec![b"<".to_vec(), b"b".to_vec(), b"</s>".to_vec()]);
+        let table = TokenTable::new(vec![b"<".to_vec(), b"b".to_vec(), b"</s>".to_vec()], |_| false);
         let mut shape = ChatShape::new(Some(Arc::new(table)), None, &[2], 1);
         let mut piece = |id: u32, parts: Vec<Part>, finish: Option<&'static str>| {
             let token = finish.is_none().then(|| TokenLogprob { id, logprob: -1.0, top: Vec::new() });

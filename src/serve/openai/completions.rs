@@ -14,6 +14,9 @@ type Result<T> = std::result::Result<T, ApiError>;
 /// OpenAI's default for `max_tokens`.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
+/// Most probabilities of tokens of prompts in one reply, over all answers.
+const MAX_PROMPT_LOGPROBS: usize = 2_000_000;
+
 /// A prompt as it was given, and as the model reads it.
 struct Prompt {
     text: Option<String>,
@@ -33,11 +36,17 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
     }
     let is_echo = fields.flag("echo")?.unwrap_or(false);
     let logprobs = fields.size("logprobs", 0..=MAX_TOP_LOGPROBS)?;
-    let max_tokens = fields.size("max_tokens", 0..=i64::from(u32::MAX))?;
+    let most = |name: &str| fields.size(name, 0..=i64::from(u32::MAX));
+    let (newer, older) = ("max_completion_tokens", "max_tokens");
+    let max_tokens = most(newer)?.or(most(older)?);
     if max_tokens == Some(0) && !is_echo {
-        return Err(fields.wrong("max_tokens", "`max_tokens` 0 asks for nothing, except with `echo` true"));
+        let name = if fields.has(newer) { newer } else { older };
+        return Err(fields.wrong(name, format!("`{name}` 0 asks for nothing, except with `echo` true")));
     }
     let prompts = prompts(&fields, state)?;
+    if let (true, Some(top)) = (is_echo, logprobs) {
+        check_prompt_logprobs(&prompts, settings.n, top)?;
+    }
     let table = logprobs.is_some().then(|| state.table()).transpose()?;
     let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
     let default = DEFAULT_MAX_TOKENS.min(state.catalogue.max_positions.saturating_sub(longest).max(1));
@@ -57,6 +66,22 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
     })
 }
 
+/// Refuses an echo with more probabilities than a reply may have. Every answer repeats its prompt.
+fn check_prompt_logprobs(prompts: &[Prompt], n: usize, top: usize) -> Result<()> {
+    let n_tokens: usize = prompts.iter().map(|prompt| prompt.ids.len()).sum();
+    let asked = n_tokens.saturating_mul(n).saturating_mul(top + 1);
+    if asked <= MAX_PROMPT_LOGPROBS {
+        return Ok(());
+    }
+    Err(ApiError::field(
+        "logprobs",
+        format!(
+            "`echo` with `logprobs` asks for {asked} probabilities of tokens of prompts ({n_tokens} tokens, `n` {n}, \
+             `logprobs` {top} and the token itself); a reply has at most {MAX_PROMPT_LOGPROBS}: send fewer prompts at once"
+        ),
+    ))
+}
+
 /// The prompts: a text, a list of texts, ids, or a list of lists of ids.
 fn prompts(fields: &Fields<'_>, state: &State) -> Result<Vec<Prompt>> {
     let given = fields.required("prompt")?;
@@ -72,9 +97,13 @@ fn prompts(fields: &Fields<'_>, state: &State) -> Result<Vec<Prompt>> {
     if list.first().is_some_and(Json::is_number) {
         return Ok(vec![one(given)?]);
     }
-    let most = state.options.prompts;
+    let (most, waiting) = (state.options.prompts, state.door()?.most_waiting());
     if list.is_empty() || list.len() > most {
         return Err(fields.wrong("prompt", format!("`prompt` has {} prompts; expected 1 to {most}", list.len())));
+    }
+    if list.len() > waiting {
+        let message = format!("`prompt` has {} prompts, and the queue of the server takes {waiting}", list.len());
+        return Err(fields.wrong("prompt", message));
     }
     list.iter().map(one).collect()
 }

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 const PADDING: usize = 5;
 
 fn constraints(tokenizer: &Tokenizer, stop: &[u32]) -> Constraints {
-    let table = TokenTable::new(tokenizer.token_bytes(tokenizer.vocab_size() + PADDING).unwrap());
+    let table = TokenTable::new(tokenizer.token_bytes(tokenizer.vocab_size() + PADDING).unwrap(), |_| false);
     Constraints::new(&table, |id| tokenizer.is_special(id), stop).unwrap()
 }
 

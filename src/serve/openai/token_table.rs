@@ -8,11 +8,15 @@ use crate::serve::job::TokenLogprob;
 #[derive(Debug, Default)]
 pub struct TokenTable {
     bytes: Vec<Vec<u8>>,
+    /// Ids of special tokens, in ascending order. Their bytes are names, which are no text.
+    special: Vec<u32>,
 }
 
 impl TokenTable {
-    pub fn new(bytes: Vec<Vec<u8>>) -> Self {
-        Self { bytes }
+    /// A table of tokens, of which `is_special` says whether they are special.
+    pub fn new(bytes: Vec<Vec<u8>>, is_special: impl Fn(u32) -> bool) -> Self {
+        let special = (0..bytes.len() as u32).filter(|&id| is_special(id)).collect();
+        Self { bytes, special }
     }
 
     /// The bytes of a token; none for an id without a token.
@@ -35,8 +39,11 @@ impl TokenTable {
         }
     }
 
-    /// Number of characters that begin in a token.
+    /// Number of characters of a text that begin in a token: none for a special token.
     pub fn characters(&self, id: u32) -> usize {
+        if self.special.binary_search(&id).is_ok() {
+            return 0;
+        }
         self.bytes(id).iter().filter(|byte| **byte & 0xC0 != 0x80).count()
     }
 
@@ -76,7 +83,7 @@ mod tests {
 
     #[test]
     fn parts_of_characters_keep_their_bytes() {
-        let table = TokenTable::new(vec![b" a".to_vec(), vec![0xF0, 0x9F], vec![0xA6, 0x99], Vec::new()]);
+        let table = TokenTable::new(vec![b" a".to_vec(), vec![0xF0, 0x9F], vec![0xA6, 0x99], Vec::new()], |_| false);
         let texts: Vec<String> = (0..5).map(|id| table.text(id)).collect();
         assert_eq!(texts, [" a", "bytes:\\xf0\\x9f", "bytes:\\xa6\\x99", "", ""]);
         assert_eq!((0..4).map(|id| table.characters(id)).collect::<Vec<_>>(), [2, 1, 0, 0]);
@@ -87,8 +94,15 @@ mod tests {
     }
 
     #[test]
+    fn special_tokens_have_names_but_no_characters() {
+        let table = TokenTable::new(["a", "<pad>", "<b>"].map(|t| t.as_bytes().to_vec()).to_vec(), |id| id == 1);
+        assert_eq!([0, 1, 2, 3].map(|id| table.characters(id)), [1, 0, 3, 0]);
+        assert_eq!(table.text(1), "<pad>");
+    }
+
+    #[test]
     fn the_token_that_came_is_among_the_top_ones() {
-        let table = TokenTable::new([" a", "b", "b"].map(|t| t.as_bytes().to_vec()).to_vec());
+        let table = TokenTable::new([" a", "b", "b"].map(|t| t.as_bytes().to_vec()).to_vec(), |_| false);
         let token = TokenLogprob { id: 2, logprob: -2.0, top: vec![(1, -0.25)] };
         assert_eq!(table.top(&token), json!({"b": -0.25}), "a text appears once");
         let token = TokenLogprob { id: 0, logprob: -2.0, top: vec![(1, -0.25)] };

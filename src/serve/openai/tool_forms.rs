@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value as Json};
 
+use crate::plain_json::Plain;
+
 /// A call of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -130,8 +132,8 @@ fn objects(body: &str, tools: &Tools) -> Option<Vec<Call>> {
     let mut calls = Vec::new();
     let mut rest = body.trim();
     while !rest.is_empty() {
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
-        let value = values.next()?.ok()?;
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Plain>();
+        let Plain(value) = values.next()?.ok()?;
         let end = values.byte_offset();
         match &value {
             Json::Array(list) => calls.extend(list.iter().map(object).collect::<Option<Vec<_>>>()?),
@@ -148,7 +150,7 @@ fn object(value: &Json) -> Option<Call> {
     let name = value["name"].as_str()?.to_owned();
     let arguments = match value.get("arguments").or_else(|| value.get("parameters")) {
         None | Some(Json::Null) => "{}".to_owned(),
-        Some(Json::String(text)) => serde_json::from_str::<Map<String, Json>>(text).is_ok().then(|| text.clone())?,
+        Some(Json::String(text)) => is_object(text).then(|| text.clone())?,
         Some(given) => given.is_object().then(|| given.to_string())?,
     };
     Some(Call { name, arguments })
@@ -158,8 +160,12 @@ fn object(value: &Json) -> Option<Call> {
 fn mistral(body: &str) -> Option<Call> {
     let (head, arguments) = body.split_once("[ARGS]").or_else(|| body.find('{').map(|at| body.split_at(at)))?;
     let name = head.split("[CALL_ID]").next()?.trim().to_owned();
-    serde_json::from_str::<Map<String, Json>>(arguments).ok()?;
-    Some(Call { name, arguments: arguments.trim().to_owned() })
+    is_object(arguments).then(|| Call { name, arguments: arguments.trim().to_owned() })
+}
+
+/// Whether a text is a JSON object.
+fn is_object(text: &str) -> bool {
+    matches!(serde_json::from_str(text), Ok(Plain(Json::Object(_))))
 }
 
 /// `<function=NAME><parameter=KEY>VALUE</parameter>…</function>`.
@@ -175,7 +181,7 @@ fn parameters(body: &str, tools: &Tools) -> Option<Call> {
         let text = || Json::from(value);
         let value = match tools.is_text(name, key) {
             true => text(),
-            false => serde_json::from_str(value.trim()).unwrap_or_else(|_| text()),
+            false => serde_json::from_str(value.trim()).map_or_else(|_| text(), |Plain(value)| value),
         };
         arguments.insert(key.to_owned(), value);
         rest = after;
@@ -219,7 +225,7 @@ impl<'a> GemmaValues<'a> {
         let end = self.rest.find([',', '}', ']']).unwrap_or(self.rest.len());
         let (word, after) = self.rest.split_at(end);
         self.rest = after;
-        serde_json::from_str(word.trim()).ok()
+        serde_json::from_str(word.trim()).ok().map(|Plain(value)| value)
     }
 
     fn nested(&mut self) -> Option<Json> {
