@@ -65,7 +65,7 @@ impl Draw {
         for &(id, by) in bias {
             if id as usize >= self.vocab || !by.is_finite() {
                 return Err(Error::usage(format!(
-                    "`logit_bias` adds {by} to token {id}: it takes finite numbers for the tokens 0 to {}",
+                    "a bias of {by} for token {id}: biases are finite numbers for the tokens 0 to {}",
                     self.vocab - 1
                 )));
             }
