@@ -45,6 +45,12 @@ impl Form {
         forms.into_iter().find_map(|(is_it, form)| is_it.then_some(form))
     }
 
+    /// Whether an answer that is nothing but JSON, alone or in a block of Markdown, may be a call: Llama 3
+    /// has no mark before it, and models of the form of Hermes forget theirs (Qwen2.5-Coder does).
+    pub fn may_be_bare(self) -> bool {
+        matches!(self, Self::Llama | Self::Hermes)
+    }
+
     /// The mark that begins a call.
     pub fn open(self) -> &'static str {
         match self {

@@ -2,6 +2,9 @@
 
 use super::tool_forms::{Call, Form, Tools};
 
+/// What begins a block of JSON in Markdown.
+const FENCE: &str = "```json";
+
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -54,10 +57,10 @@ impl Scanner {
     fn step(&mut self, parts: &mut Vec<Part>) -> bool {
         let open = self.form.open();
         if let Some(mark) = self.inside {
-            let end = self.form.close().unwrap_or(open);
-            let Some(at) = self.held.find(end) else { return false };
+            let close = self.form.close().filter(|_| !mark.is_empty());
+            let Some(at) = self.held.find(close.unwrap_or(open)) else { return false };
             let body: String = self.held.drain(..at).collect();
-            match self.form.close() {
+            match close {
                 Some(close) => {
                     self.held.drain(..close.len());
                     self.end_call(mark, &body, close, parts);
@@ -66,9 +69,15 @@ impl Scanner {
             }
             return true;
         }
-        if self.form == Form::Llama && self.at_start && self.held.trim_start().starts_with('{') {
-            self.inside = Some("");
-            return true;
+        if self.form.may_be_bare() && self.at_start {
+            let begun = self.held.trim_start();
+            if begun.starts_with('{') || begun.starts_with(FENCE) {
+                self.inside = Some("");
+                return true;
+            }
+            if !begun.is_empty() && FENCE.starts_with(begun) {
+                return false;
+            }
         }
         if let Some(at) = self.held.find(open) {
             let text: String = self.held.drain(..at).collect();
@@ -90,7 +99,8 @@ impl Scanner {
     fn end_call(&mut self, open: &str, body: &str, close: &str, parts: &mut Vec<Part>) {
         self.inside = None;
         let space = std::mem::take(&mut self.space);
-        match self.form.read(body, &self.tools) {
+        let bare = if open.is_empty() { without_fence(body) } else { body };
+        match self.form.read(bare, &self.tools) {
             Some(calls) => {
                 parts.extend(calls.into_iter().map(Part::Call));
                 self.after_call = true;
@@ -112,6 +122,12 @@ impl Scanner {
             _ => parts.push(Part::Text(text.to_owned())),
         }
     }
+}
+
+/// The content of a block of JSON, or the text as it is.
+fn without_fence(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix(FENCE).and_then(|rest| rest.strip_suffix("```")).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -161,6 +177,10 @@ mod tests {
             (Form::Hermes, f.replace("</tool_call>", ""), vec![call("f")]),
             (Form::Hermes, format!("a {broken}\n{f}"), vec![text(&format!("a {broken}")), call("f")]),
             (Form::Hermes, "  ".into(), vec![text("  ")]),
+            (Form::Hermes, "```json\n{\"name\": \"f\", \"arguments\": {}}\n```".into(), vec![call("f")]),
+            (Form::Hermes, "{\"name\": \"g\"}".into(), vec![call("g")]),
+            (Form::Hermes, "```json\n[1]\n```\n".into(), vec![text("```json\n[1]\n```\n")]),
+            (Form::Hermes, "```js\nx\n``` `".into(), vec![text("```js\nx\n``` `")]),
             (Form::Mistral, "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g[ARGS]{}".into(), vec![call("f"), call("g")]),
             (
                 Form::Mistral,
