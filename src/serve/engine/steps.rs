@@ -46,9 +46,10 @@ pub struct Engine<'t> {
     models: Vec<Served<'t>>,
     limits: EngineLimits,
     shared: Arc<Shared>,
-    /// Jobs that wait, in the order in which they came.
-    queue: VecDeque<Job>,
-    readings: VecDeque<Reading>,
+    /// Jobs that wait, in the order in which they came, each with the bytes of one answer.
+    queue: VecDeque<(Job, u64)>,
+    /// Prompts in progress, each with the bytes of one answer.
+    readings: VecDeque<(Reading, u64)>,
     running: HashMap<u64, Running>,
     n_started: u64,
     prefixes: Prefixes,
@@ -70,6 +71,7 @@ struct Served<'t> {
 /// A job whose prompt is read.
 struct Running {
     job: Job,
+    answer_bytes: u64,
     started: Instant,
     n_left: usize,
 }
@@ -113,13 +115,10 @@ impl<'t> Engine<'t> {
             self.drop_unwanted();
             self.admit();
             self.report();
-            let step = self.read().and_then(|()| self.answer());
-            if let Err(e) = step.and_then(|()| self.device.wait()) {
-                self.fail_all(&Failure::Engine(e.to_string()));
-                if e.kind() == ErrorKind::DeviceLost {
-                    self.shared.die(e.to_string());
-                    return Err(e);
-                }
+            if let Err(lost) = self.read().and_then(|()| self.answer()) {
+                self.fail_all(&Failure::Engine(lost.to_string()));
+                self.shared.die(lost.to_string());
+                return Err(lost);
             }
         }
         Ok(())
@@ -135,15 +134,28 @@ impl<'t> Engine<'t> {
         if self.is_idle() {
             self.report();
             match jobs.blocking_recv() {
-                Some(job) => self.queue.push_back(job),
+                Some(job) => self.queue_up(job),
                 None => return false,
             }
         }
         loop {
             match jobs.try_recv() {
-                Ok(job) => self.queue.push_back(job),
+                Ok(job) => self.queue_up(job),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return !self.is_idle(),
+            }
+        }
+    }
+
+    /// Puts a job into the queue, or refuses one that could never fit.
+    fn queue_up(&mut self, job: Job) {
+        let (model, EngineLimits { step, .. }) = (&self.models[job.model].model, self.limits);
+        let answer_bytes = Session::n_bytes(model, job.attention, job.capacity(), step).map_err(|e| e.to_string());
+        match answer_bytes.and_then(|bytes| check_size(&job, bytes, &self.limits).map(|()| bytes)) {
+            Ok(bytes) => self.queue.push_back((job, bytes)),
+            Err(why) => {
+                self.shared.leave_queue();
+                fail(&job, Some(Failure::TooLarge(why)));
             }
         }
     }
@@ -165,24 +177,24 @@ impl<'t> Engine<'t> {
     }
 
     fn drop_unwanted(&mut self) {
-        for job in std::mem::take(&mut self.queue) {
+        for (job, bytes) in std::mem::take(&mut self.queue) {
             let verdict = match self.shared.stop_at() {
                 Some(_) => Verdict::Drop(Some(Failure::Stopping)), // what has not begun does not begin
                 None => self.verdict(&job),
             };
             match verdict {
-                Verdict::Keep => self.queue.push_back(job),
+                Verdict::Keep => self.queue.push_back((job, bytes)),
                 Verdict::Drop(failure) => {
                     self.shared.leave_queue();
                     fail(&job, failure);
                 }
             }
         }
-        for reading in std::mem::take(&mut self.readings) {
+        for (reading, bytes) in std::mem::take(&mut self.readings) {
             match self.verdict(&reading.job) {
-                Verdict::Keep => self.readings.push_back(reading),
+                Verdict::Keep => self.readings.push_back((reading, bytes)),
                 Verdict::Drop(failure) => {
-                    self.release(&reading.job, reading.job.n);
+                    self.release(bytes, reading.job.n);
                     fail(&reading.job, failure);
                 }
             }
@@ -208,17 +220,17 @@ impl<'t> Engine<'t> {
         for (sequence, _) in of_job.collect::<Vec<_>>() {
             served.batch.leave(sequence);
         }
-        self.release(&running.job, running.n_left);
+        self.release(running.answer_bytes, running.n_left);
         fail(&running.job, failure);
     }
 
     fn fail_all(&mut self, failure: &Failure) {
-        for job in self.queue.drain(..) {
+        for (job, _) in self.queue.drain(..) {
             self.shared.leave_queue();
             fail(&job, Some(failure.clone()));
         }
-        for reading in std::mem::take(&mut self.readings) {
-            self.release(&reading.job, reading.job.n);
+        for (reading, bytes) in std::mem::take(&mut self.readings) {
+            self.release(bytes, reading.job.n);
             fail(&reading.job, Some(failure.clone()));
         }
         for number in self.running.keys().copied().collect::<Vec<_>>() {
@@ -226,68 +238,42 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// Bytes of the caches of one answer.
-    fn answer_bytes(&self, job: &Job) -> Result<u64> {
-        let step = self.limits.step;
-        Session::n_bytes(&self.models[job.model].model, job.attention, job.capacity(), step)
-    }
-
-    fn release(&mut self, job: &Job, n_answers: usize) {
-        let bytes = self.answer_bytes(job).unwrap_or(0);
-        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes * n_answers as u64);
-        self.n_sequences = self.n_sequences.saturating_sub(n_answers);
+    /// Gives back what was reserved for so many answers.
+    fn release(&mut self, answer_bytes: u64, n_answers: usize) {
+        self.reserved_bytes -= answer_bytes * n_answers as u64;
+        self.n_sequences -= n_answers;
     }
 
     /// Starts the jobs at the head of the queue as long as they fit.
     fn admit(&mut self) {
-        while let Some(job) = self.queue.front() {
-            let bytes = match self.answer_bytes(job) {
-                Ok(bytes) => bytes.saturating_mul(job.n as u64),
-                Err(e) => {
-                    self.refuse_first(Failure::TooLarge(e.to_string()));
-                    continue;
-                }
-            };
-            let Self { limits, .. } = self;
-            if bytes > limits.cache_bytes || job.n > limits.sequences {
-                let why = too_large(job, bytes, limits);
-                self.refuse_first(Failure::TooLarge(why));
-                continue;
-            }
-            if self.reserved_bytes + bytes > limits.cache_bytes || self.n_sequences + job.n > limits.sequences {
+        while let Some((job, bytes)) = self.queue.front() {
+            let EngineLimits { cache_bytes, sequences, .. } = self.limits;
+            let fits =
+                self.reserved_bytes + bytes * job.n as u64 <= cache_bytes && self.n_sequences + job.n <= sequences;
+            if !fits || !self.begin() {
                 return;
             }
-            if !self.begin(bytes) {
-                return;
-            }
-        }
-    }
-
-    fn refuse_first(&mut self, failure: Failure) {
-        if let Some(job) = self.queue.pop_front() {
-            self.shared.leave_queue();
-            fail(&job, Some(failure));
         }
     }
 
     /// Begins to read the first job of the queue. False if it has to wait for memory after all.
-    fn begin(&mut self, bytes: u64) -> bool {
-        let Some(job) = self.queue.pop_front() else { return false };
+    fn begin(&mut self) -> bool {
+        let Some((job, bytes)) = self.queue.pop_front() else { return false };
         let (n, n_prompt) = (job.n, job.prompt.len());
         let (model, step) = (&mut self.models[job.model].model, self.limits.step);
         match Beginning::open(&mut *self.device, model, &job, step, &mut self.prefixes) {
             Ok(beginning) => {
                 let reading = Reading::new(job, beginning, step);
-                self.reserved_bytes += bytes;
+                self.reserved_bytes += bytes * n as u64;
                 self.n_sequences += n;
                 let metrics = &self.shared.metrics;
                 metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
                 metrics.cached_tokens.fetch_add(reading.cached_tokens as u64, Relaxed);
                 tell(&reading.job, Event::Started { cached_tokens: reading.cached_tokens });
-                self.readings.push_back(reading);
+                self.readings.push_back((reading, bytes));
             }
             Err(e) if e.kind() == ErrorKind::OutOfMemory && self.n_sequences > 0 => {
-                self.queue.push_front(job);
+                self.queue.push_front((job, bytes));
                 return false;
             }
             Err(e) => fail(&job, Some(self.failure_of(&e))),
@@ -317,24 +303,23 @@ impl<'t> Engine<'t> {
     /// does not wait for long ones, and a long one is not overtaken for ever.
     fn read_piece(&mut self) -> Result<()> {
         self.turn = !self.turn;
-        let shortest = (0..self.readings.len()).min_by_key(|&i| self.readings[i].n_left());
+        let shortest = (0..self.readings.len()).min_by_key(|&i| self.readings[i].0.n_left());
         let next = if self.turn { shortest } else { Some(0) };
-        let Some(reading) = next.and_then(|i| self.readings.get_mut(i)) else { return Ok(()) };
+        let Some((reading, _)) = next.and_then(|i| self.readings.get_mut(i)) else { return Ok(()) };
         let model = &self.models[reading.job.model].model;
-        let read = reading.step(&mut *self.device, model, &mut self.prefixes);
-        let is_done = read.is_ok() && reading.n_left() == 0;
-        if read.is_ok() && !is_done {
+        let read = reading.step(&mut *self.device, model, &mut self.prefixes).and_then(|()| self.device.wait());
+        if read.is_ok() && reading.n_left() > 0 {
             return Ok(());
         }
-        let Some(reading) = next.and_then(|i| self.readings.remove(i)) else { return Ok(()) };
+        let Some((reading, bytes)) = next.and_then(|i| self.readings.remove(i)) else { return Ok(()) };
         match read {
-            Ok(()) => self.start(reading.finish()),
+            Ok(()) => self.start(reading.finish(), bytes),
             Err(e) if e.kind() == ErrorKind::DeviceLost => {
-                self.readings.push_back(reading); // told with all others
+                self.readings.push_back((reading, bytes)); // told with all others
                 Err(e)
             }
             Err(e) => {
-                self.release(&reading.job, reading.job.n);
+                self.release(bytes, reading.job.n);
                 fail(&reading.job, Some(self.failure_of(&e)));
                 Ok(())
             }
@@ -342,7 +327,7 @@ impl<'t> Engine<'t> {
     }
 
     /// Starts the answers to a prompt.
-    fn start(&mut self, read: Read) -> Result<()> {
+    fn start(&mut self, read: Read, answer_bytes: u64) -> Result<()> {
         let Read { job, session, seconds, logprobs } = read;
         if job.prompt_logprobs {
             tell(&job, Event::Prompt(logprobs));
@@ -351,20 +336,19 @@ impl<'t> Engine<'t> {
             for answer in 0..job.n {
                 tell(&job, Event::Ended { answer, finish: Finish::Length, generated_tokens: 0 });
             }
-            self.release(&job, job.n);
+            self.release(answer_bytes, job.n);
             return Ok(());
         }
         let served = &mut self.models[job.model];
         let sessions = match branches(&mut *self.device, &mut served.model, &job, self.limits.step, session) {
             Ok(sessions) => sessions,
             Err(e) => {
-                self.release(&job, job.n);
+                self.release(answer_bytes, job.n);
                 fail(&job, Some(self.failure_of(&e)));
                 return if e.kind() == ErrorKind::DeviceLost { Err(e) } else { Ok(()) };
             }
         };
         let request = GenerateRequest {
-            max_tokens: job.max_tokens,
             attention: job.attention,
             stop: &job.stop,
             stop_texts: &job.stop_texts,
@@ -378,7 +362,7 @@ impl<'t> Engine<'t> {
             served.sequences.insert(sequence, (number, answer));
         }
         let n_left = job.n;
-        self.running.insert(number, Running { job, started: Instant::now(), n_left });
+        self.running.insert(number, Running { job, answer_bytes, started: Instant::now(), n_left });
         Ok(())
     }
 
@@ -430,16 +414,12 @@ impl<'t> Engine<'t> {
         let Some(running) = self.running.get_mut(&number) else { return };
         running.n_left -= 1;
         tell(&running.job, Event::Ended { answer, finish, generated_tokens: generated.generated_tokens });
-        let is_last = running.n_left == 0;
-        if !is_last {
-            let job = &self.running[&number].job;
-            let bytes = self.answer_bytes(job).unwrap_or(0);
-            self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
-            self.n_sequences -= 1;
-        } else if let Some(running) = self.running.remove(&number) {
-            self.shared.took(running.started.elapsed());
-            self.release(&running.job, 1);
+        let Running { answer_bytes, started, n_left, .. } = *running;
+        if n_left == 0 {
+            self.shared.took(started.elapsed());
+            self.running.remove(&number);
         }
+        self.release(answer_bytes, 1);
     }
 
     fn report(&self) {
@@ -477,19 +457,24 @@ fn fail(job: &Job, failure: Option<Failure>) {
     }
 }
 
-fn too_large(job: &Job, bytes: u64, limits: &EngineLimits) -> String {
+/// Says why a job could never fit, with nothing beside it.
+fn check_size(job: &Job, answer_bytes: u64, limits: &EngineLimits) -> std::result::Result<(), String> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     if job.n > limits.sequences {
-        return format!("`n` is {} and the server runs at most {} sequences at once", job.n, limits.sequences);
+        return Err(format!("`n` is {} and the server runs at most {} sequences at once", job.n, limits.sequences));
     }
-    format!(
+    let bytes = answer_bytes.saturating_mul(job.n as u64);
+    if bytes <= limits.cache_bytes {
+        return Ok(());
+    }
+    Err(format!(
         "{} tokens in {} cache(s) take {} MiB, and the server has {} MiB for caches: ask for fewer tokens or answers, or \
          compress more",
         job.capacity(),
         job.n,
         mib(bytes),
         mib(limits.cache_bytes)
-    )
+    ))
 }
 
 #[cfg(test)]
