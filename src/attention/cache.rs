@@ -409,13 +409,13 @@ fn drawn_words(heads: Heads, l: &Lrsa) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::Attention;
     use super::*;
     use crate::gpu::CpuExecutor;
     use crate::tensor::Format;
 
-    const HEADS: Heads = Heads { queries: 2, keys: 2, dim: 8 };
+    pub(in crate::attention) const HEADS: Heads = Heads { queries: 2, keys: 2, dim: 8 };
 
     fn cache() -> Cache {
         let lrsa = Lrsa::new(2, 8, 0.5).unwrap();
@@ -434,7 +434,13 @@ mod tests {
         outs
     }
 
-    fn feed_chunk(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
+    /// Feeds a chunk of `n` tokens to a cache of [`HEADS`]; returns the outputs of all layers.
+    pub(in crate::attention) fn feed_chunk(
+        device: &mut CpuExecutor<f32>,
+        cache: &mut Cache,
+        n: usize,
+        seed: u64,
+    ) -> Vec<f32> {
         let step = cache.begin(device, n).unwrap();
         let rows = |device: &mut CpuExecutor<f32>, seed, cols: usize| {
             let t = Tensor::persistent("rows", Format::F32, n, cols, &device.limits()).unwrap();

@@ -87,13 +87,10 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Heads, Lrsa};
+    use super::super::Lrsa;
+    use super::super::cache::tests::{HEADS, feed_chunk};
     use super::*;
-    use crate::gpu::{CpuExecutor, Kind, Recording};
-    use crate::kernels::case::random;
-    use crate::tensor::{Format, Tensor};
-
-    const HEADS: Heads = Heads { queries: 2, keys: 2, dim: 8 };
+    use crate::gpu::CpuExecutor;
 
     fn cache(capacity: usize) -> Cache {
         let lrsa = Lrsa::new(2, 8, 0.5).unwrap();
@@ -104,28 +101,7 @@ mod tests {
 
     /// Feeds `n` tokens with values from a seed, one by one; returns the outputs of all layers.
     fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
-        (0..n as u64).flat_map(|i| feed_one(device, cache, seed + 2 * i)).collect()
-    }
-
-    fn feed_one(device: &mut CpuExecutor<f32>, cache: &mut Cache, seed: u64) -> Vec<f32> {
-        let step = cache.begin(device, 1).unwrap();
-        let row = |device: &mut CpuExecutor<f32>, seed, cols: usize| {
-            let t = Tensor::persistent("row", Format::F32, 1, cols, &device.limits()).unwrap();
-            t.write(device, &random(seed, cols, 1.0)).unwrap();
-            t
-        };
-        let (q, kv) = (row(device, seed, 16), row(device, seed + 1, 32));
-        let mut rec = Recording::new();
-        let mut outs = Vec::new();
-        for layer in 0..4 {
-            let out = cache.attend(&mut rec, layer, &step, &q, &kv, HEADS.scale());
-            let copy = crate::gpu::Buffer::persistent("out", Kind::Real, out.len()).span();
-            rec.copy(out.span(), &copy);
-            outs.push(copy);
-        }
-        device.run(&rec).unwrap();
-        cache.commit(&step);
-        outs.iter().flat_map(|out| device.read_real(out).unwrap()).collect()
+        (0..n as u64).flat_map(|i| feed_chunk(device, cache, 1, seed + 2 * i)).collect()
     }
 
     #[test]
