@@ -54,7 +54,9 @@ impl Door for Scripted {
         }
     }
 
-    fn close(&self, _grace: Duration) {}
+    fn close(&self, _grace: Duration) {
+        *self.refused.lock().unwrap() = Some(Refused::Stopping);
+    }
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);

@@ -76,7 +76,7 @@ pub fn router(state: &Arc<State>, checks_host: bool) -> Result<Router> {
 }
 
 async fn health(Shared(state): Shared<Arc<State>>) -> Answer {
-    state.door()?.ready()?;
+    state.door().ready()?;
     Ok(JsonBody(json!({"status": "ok"})).into_response())
 }
 
@@ -123,13 +123,13 @@ async fn wrong_method(request: Request) -> ApiError {
 
 /// Reads a request, hands its jobs to the engine and sends the answers.
 async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
-    state.door()?.ready()?;
+    state.door().ready()?;
     let body = body(&state, request).await?;
     let (asked, jobs) = read_apart(&state, body, read).await?;
     let prompt_tokens = asked.prompts.iter().map(Vec::len).sum();
     let mut channels = Vec::new();
     for (job, events) in jobs {
-        state.door()?.submit(job)?;
+        state.door().submit(job)?;
         channels.push(events);
     }
     let Asked { settings, shape, scanner, .. } = asked;

@@ -1,6 +1,5 @@
 //! What all requests share: the catalogue, the engine's door, the options and the counters.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
@@ -9,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::failure::ApiError;
 use super::options::Options;
 use crate::serve::catalogue::Catalogue;
-use crate::serve::door::{Door, Refused};
+use crate::serve::door::Door;
 use crate::serve::metrics::Metrics;
 use crate::serve::openai::schema::Constraints;
 use crate::serve::openai::token_table::TokenTable;
@@ -25,7 +24,6 @@ pub struct State {
     pub form: Option<Form>,
     table: OnceLock<Result<Arc<TokenTable>, String>>,
     constraints: OnceLock<Result<Constraints, String>>,
-    stopping: AtomicBool,
     /// Turns for reading requests: as many as there are cores.
     pub readers: Arc<Semaphore>,
     /// Bytes for the bodies of requests.
@@ -44,20 +42,18 @@ impl State {
             form,
             table: OnceLock::new(),
             constraints: OnceLock::new(),
-            stopping: AtomicBool::new(false),
             bodies: Arc::new(Semaphore::new(body_bytes)),
             readers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
         }
     }
 
-    /// The engine's door. Fails once the server is stopping.
-    pub fn door(&self) -> Result<&dyn Door, Refused> {
-        if self.stopping.load(Ordering::Relaxed) { Err(Refused::Stopping) } else { Ok(&*self.door) }
+    /// The engine's door.
+    pub fn door(&self) -> &dyn Door {
+        &*self.door
     }
 
-    /// Closes the door. Jobs that are behind it go on.
+    /// Closes the door. Jobs that run behind it go on.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
         self.door.close(self.options.grace);
     }
 

@@ -97,7 +97,7 @@ fn prompts(fields: &Fields<'_>, state: &State) -> Result<Vec<Prompt>> {
     if list.first().is_some_and(Json::is_number) {
         return Ok(vec![one(given)?]);
     }
-    let (most, waiting) = (state.options.prompts, state.door()?.most_waiting());
+    let (most, waiting) = (state.options.prompts, state.door().most_waiting());
     if list.is_empty() || list.len() > most {
         return Err(fields.wrong("prompt", format!("`prompt` has {} prompts; expected 1 to {most}", list.len())));
     }
