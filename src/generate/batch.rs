@@ -4,6 +4,7 @@
 //! reads them once for all rows, so that it takes little longer than a step of one. Only attention
 //! and the update of the caches go text by text.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -54,7 +55,8 @@ use crate::text::tokenizer::Tokenizer;
 /// ```
 pub struct Batch<'t> {
     tokenizer: Option<&'t Tokenizer>,
-    sequences: Vec<Sequence<'t>>,
+    /// Those that have no token yet, then those whose last token is the oldest, and so on.
+    sequences: VecDeque<Sequence<'t>>,
     /// Number of sequences that have joined so far.
     n_joined: u64,
 }
@@ -73,7 +75,7 @@ struct Sequence<'t> {
 impl<'t> Batch<'t> {
     /// An empty batch. Texts need a tokenizer; without one there are only ids.
     pub fn new(tokenizer: Option<&'t Tokenizer>) -> Self {
-        Self { tokenizer, sequences: Vec::new(), n_joined: 0 }
+        Self { tokenizer, sequences: VecDeque::new(), n_joined: 0 }
     }
 
     /// Number of sequences.
@@ -127,14 +129,10 @@ impl<'t> Batch<'t> {
         let completion = Completion::new(request, self.tokenizer);
         let number = self.n_joined;
         self.n_joined += 1;
-        self.sequences.push(Sequence {
-            number,
-            session,
-            completion,
-            last: None,
-            prefill_seconds,
-            start: Instant::now(),
-        });
+        let start = Instant::now();
+        let at = self.sequences.iter().take_while(|sequence| sequence.last.is_none()).count();
+        let sequence = Sequence { number, session, completion, last: None, prefill_seconds, start };
+        self.sequences.insert(at, sequence);
         number
     }
 
@@ -149,17 +147,27 @@ impl<'t> Batch<'t> {
         model: &Llama,
         on_token: &mut dyn FnMut(u64, NewToken<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<(u64, Generated)>> {
-        let mut sequences = std::mem::take(&mut self.sequences);
+        self.step_some(device, model, self.len(), on_token)
+    }
+
+    /// [`Batch::step`] of at most `most` sequences: those that have no token yet, and then those that
+    /// have waited longest for their next one.
+    ///
+    /// Errors: those of the device. The sequences of the step are not in the batch after an error.
+    pub(crate) fn step_some(
+        &mut self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        most: usize,
+        on_token: &mut dyn FnMut(u64, NewToken<'_>) -> ControlFlow<()>,
+    ) -> Result<Vec<(u64, Generated)>> {
+        let mut sequences: Vec<_> = self.sequences.drain(..most.min(self.len())).collect();
         let mut ended = Vec::new();
-        if sequences.is_empty() {
-            return Ok(ended);
-        }
         let mut next: Vec<_> = sequences.iter_mut().map(|s| (&mut s.session, s.last)).collect();
         let mut drawn = Vec::with_capacity(next.len());
         for some in next.chunks_mut(MOST_ROWS) {
             drawn.extend(advance(device, model, some)?);
         }
-        let mut going = Vec::with_capacity(sequences.len());
         for (mut sequence, Drawn { id, logits, end }) in sequences.into_iter().zip(drawn) {
             let number = sequence.number;
             if let Some(end) = end {
@@ -175,17 +183,16 @@ impl<'t> Batch<'t> {
             }
             match sequence.completion.take(id, logits.as_deref(), &mut |token| on_token(number, token))? {
                 Some(stopped_by) => ended.push((number, sequence.finish(stopped_by))),
-                None => going.push(Sequence { last: Some(id), ..sequence }),
+                None => self.sequences.push_back(Sequence { last: Some(id), ..sequence }),
             }
         }
-        self.sequences = going;
         Ok(ended)
     }
 
     /// Takes a sequence out and returns what it has generated; `None` if the batch does not hold it.
     pub fn leave(&mut self, number: u64) -> Option<Generated> {
         let at = self.sequences.iter().position(|sequence| sequence.number == number)?;
-        Some(self.sequences.remove(at).finish(StoppedBy::Caller))
+        Some(self.sequences.remove(at)?.finish(StoppedBy::Caller))
     }
 }
 

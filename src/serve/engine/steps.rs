@@ -1,14 +1,14 @@
 //! The engine: one thread that owns the device and the models, and answers the jobs of the server.
 //!
-//! Between two steps it takes new jobs and lets finished ones go. A step reads pieces of prompts for a
-//! fifth of a second, or one piece, and then generates a token of every answer. So a long prompt does
-//! not hold the answers up, and new prompts do not wait for answers to end.
+//! Between two passes it takes new jobs, lets finished ones go, and reads pieces of prompts. `round.rs`
+//! says which answers get their next token in a pass, and how long prompts may be read. So a long
+//! prompt does not hold the answers up, and a new prompt waits for a pass and not for all answers.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -17,15 +17,14 @@ use super::logprobs::token_logprob;
 use super::prefix::Prefixes;
 use super::queue::Shared;
 use super::reading::{Beginning, Read, Reading, new_session};
+use super::round::Round;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generate::{Batch, GenerateRequest, Generated, NewToken, Session, StoppedBy};
 use crate::gpu::Device;
+use crate::kernels::few_rows::MOST_ROWS;
 use crate::model::llama::Llama;
 use crate::serve::job::{Event, Failure, Finish, Job};
 use crate::text::tokenizer::Tokenizer;
-
-/// How long prompts are read before the running answers get their next token.
-const READ_TIME: Duration = Duration::from_millis(200);
 
 /// Limits of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +35,7 @@ pub struct EngineLimits {
     pub prefix_bytes: u64,
     /// Most sequences at once.
     pub sequences: usize,
-    /// Most tokens of a prompt that are read between two steps of the answers.
+    /// Most tokens of a prompt that are read at once.
     pub step: usize,
 }
 
@@ -51,6 +50,7 @@ pub struct Engine<'t> {
     /// Prompts in progress, each with the bytes of one answer.
     readings: VecDeque<(Reading, u64)>,
     running: HashMap<u64, Running>,
+    round: Round,
     n_started: u64,
     prefixes: Prefixes,
     /// Bytes that are reserved for running sequences, and their number.
@@ -101,6 +101,7 @@ impl<'t> Engine<'t> {
             queue: VecDeque::new(),
             readings: VecDeque::new(),
             running: HashMap::new(),
+            round: Round::new(MOST_ROWS),
             n_started: 0,
             prefixes: Prefixes::new(limits.prefix_bytes),
             reserved_bytes: 0,
@@ -290,11 +291,13 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// Reads pieces of prompts for a while, or one if it takes longer.
+    /// Reads pieces of prompts until one is read to its end, or the round has no time left for more.
     fn read(&mut self) -> Result<()> {
-        let started = Instant::now();
-        while !self.readings.is_empty() && started.elapsed() < READ_TIME {
+        let n_started = self.n_started;
+        while !self.readings.is_empty() && self.round.may_read() && self.n_started == n_started {
+            let started = Instant::now();
             self.read_piece()?;
+            self.round.note_read(started.elapsed());
         }
         Ok(())
     }
@@ -361,43 +364,42 @@ impl<'t> Engine<'t> {
             let sequence = served.batch.join_fed(&request, session, seconds);
             served.sequences.insert(sequence, (number, answer));
         }
+        self.round.first(job.model, job.n);
         let n_left = job.n;
         self.running.insert(number, Running { job, answer_bytes, started: Instant::now(), n_left });
         Ok(())
     }
 
-    /// Generates a token of every answer.
+    /// Generates a token of the answers whose turn it is.
     fn answer(&mut self) -> Result<()> {
-        for at in 0..self.models.len() {
-            let Self { device, models, running, shared, .. } = self;
-            let Served { model, batch, sequences } = &mut models[at];
-            if batch.is_empty() {
-                continue;
+        let Some((at, n)) = self.round.next_pass(self.models.iter().map(|served| served.batch.len())) else {
+            return Ok(());
+        };
+        let Self { device, models, running, shared, .. } = self;
+        let Served { model, batch, sequences } = &mut models[at];
+        let mut on_token = |sequence: u64, token: NewToken<'_>| {
+            let (job, answer) = sequences[&sequence];
+            let job = &running[&job].job;
+            shared.metrics.generated_tokens.fetch_add(1, Relaxed);
+            let logprob = token.logits.zip(job.logprobs).map(|(row, n)| token_logprob(row, token.id, n));
+            tell(job, Event::Token { answer, id: token.id, text: token.text.to_owned(), logprob });
+            ControlFlow::Continue(())
+        };
+        let ended = match batch.step_some(&mut **device, model, n, &mut on_token) {
+            Err(e) if e.kind() != ErrorKind::DeviceLost => {
+                self.fail_model(at, &e);
+                return Ok(());
             }
-            let mut on_token = |sequence: u64, token: NewToken<'_>| {
-                let (job, answer) = sequences[&sequence];
-                let job = &running[&job].job;
-                shared.metrics.generated_tokens.fetch_add(1, Relaxed);
-                let logprob = token.logits.zip(job.logprobs).map(|(row, n)| token_logprob(row, token.id, n));
-                tell(job, Event::Token { answer, id: token.id, text: token.text.to_owned(), logprob });
-                ControlFlow::Continue(())
-            };
-            let ended = match batch.step(&mut **device, model, &mut on_token) {
-                Err(e) if e.kind() != ErrorKind::DeviceLost => {
-                    self.fail_model(at, &e);
-                    continue;
-                }
-                ended => ended?,
-            };
-            let of = |(sequence, generated): (u64, Generated)| Some((sequences.remove(&sequence)?, generated));
-            for ((job, answer), generated) in ended.into_iter().filter_map(of).collect::<Vec<_>>() {
-                self.end_answer(job, answer, &generated);
-            }
+            ended => ended?,
+        };
+        let of = |(sequence, generated): (u64, Generated)| Some((sequences.remove(&sequence)?, generated));
+        for ((job, answer), generated) in ended.into_iter().filter_map(of).collect::<Vec<_>>() {
+            self.end_answer(job, answer, &generated);
         }
         Ok(())
     }
 
-    /// Ends the running jobs of a model whose step has failed: its batch is empty then.
+    /// Ends the running jobs of a model whose pass has failed.
     fn fail_model(&mut self, model: usize, e: &Error) {
         let of_model = self.running.iter().filter(|(_, running)| running.job.model == model);
         for number in of_model.map(|(&number, _)| number).collect::<Vec<_>>() {

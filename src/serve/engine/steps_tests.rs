@@ -1,6 +1,7 @@
 //! Jobs through an engine on the bundled model.
 
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
