@@ -101,6 +101,11 @@ impl ChatTemplate {
         self.tool_use.as_ref().unwrap_or(&self.template).source()
     }
 
+    /// Whether the model writes thoughts between `<think>` and `</think>` before its answer.
+    pub fn shows_thoughts(&self) -> bool {
+        self.template.source().contains("</think>")
+    }
+
     /// The text of a conversation. With `add_generation_prompt`, it ends at the start of the
     /// assistant's next answer.
     ///

@@ -5,7 +5,7 @@ use longreach::checkpoint::model_files::ModelFiles;
 use longreach::serve::{Finish, Job};
 use serde_json::{Value as Json, json};
 
-use super::harness::{Server, saying};
+use super::harness::{Server, say, saying};
 
 const HELLO: &[(u32, &str)] = &[(261, "Hel"), (262, "lo"), (263, "")];
 
@@ -285,4 +285,22 @@ fn an_answer_in_a_form_has_a_constraint() {
         assert!(is_allowed(brace) && !is_allowed(2) && !is_allowed(1), "{format}");
     }
     assert!(job("/v1/chat/completions", with(hi(), json!({"response_format": {"type": "text"}}))).constraint.is_none());
+}
+
+#[test]
+fn thoughts_come_apart_from_the_answer() {
+    let template = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}{% if not quick %}<think>\n{% endif %}";
+    let pieces = [(5, "Hm"), (6, "m.\n</thi"), (7, "nk>\n\nHe"), (8, "llo.")];
+    let server = Server::with(Default::default(), Some(template), move |job| say(&job, &pieces, Finish::Stop));
+    let message =
+        |more: Json| server.post("/v1/chat/completions", &with(hi(), more)).json()["choices"][0]["message"].clone();
+    let thoughtful = message(json!({}));
+    assert_eq!((&thoughtful["reasoning_content"], &thoughtful["content"]), (&json!("Hmm."), &json!("Hello.")));
+    let quick = message(json!({"chat_template_kwargs": {"quick": true}}));
+    assert_eq!((&quick["content"], quick.get("reasoning_content")), (&json!("Hmm.\n</think>\n\nHello."), None));
+    let chunks = server.post("/v1/chat/completions", &with(hi(), json!({"stream": true}))).chunks();
+    let all = |field: &str| -> String {
+        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"][field].as_str()).collect()
+    };
+    assert_eq!((all("reasoning_content").as_str(), all("content").as_str()), ("Hmm.", "Hello."));
 }

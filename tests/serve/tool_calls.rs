@@ -97,3 +97,27 @@ fn tools_that_cannot_be_used_are_refused() {
     let error = server.post(CHAT, &asking(json!({"response_format": {"type": "json_object"}}))).error();
     assert_eq!(error["param"], "response_format");
 }
+
+#[test]
+fn a_call_can_be_required() {
+    let (server, jobs) = saying(&[(5, "{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}")], Finish::Stop);
+    let named = json!({"type": "function", "function": {"name": "weather"}});
+    for choice in [json!("required"), named] {
+        let choice = server.post(CHAT, &asking(json!({"tool_choice": choice}))).json()["choices"][0].clone();
+        assert_eq!(choice["finish_reason"], "tool_calls");
+        assert_eq!(choice["message"]["tool_calls"][0]["function"]["name"], "weather");
+        // The answer begins with a brace.
+        let allowed = jobs.recv().unwrap().constraint.unwrap().allowed().unwrap();
+        let files = ModelFiles::bundled(None).unwrap();
+        let tokenizer = files.tokenizer().unwrap();
+        let texts: Vec<String> = (0..512u32)
+            .filter(|id| allowed[*id as usize / 32] >> (id % 32) & 1 == 1)
+            .map(|id| tokenizer.decode(&[id], false).unwrap())
+            .collect();
+        assert!(!texts.is_empty() && texts.iter().all(|text| text.starts_with('{')), "{texts:?}");
+    }
+    let gemma = "{% for t in tools %}{{ t.function.name }}{% endfor %}<start_function_call>{{ messages[0].content }}";
+    let server = Server::with(Options::default(), Some(gemma), |_| {});
+    let refused = server.post(CHAT, &asking(json!({"tool_choice": "required"})));
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tool_choice")));
+}

@@ -132,8 +132,8 @@ async fn answer(state: Arc<State>, request: Request, read: Read) -> Answer {
         state.door().submit(job)?;
         channels.push(events);
     }
-    let Asked { settings, shape, scanner, .. } = asked;
-    let answers = Answers::new(channels, settings.n, scanner.as_ref(), prompt_tokens);
+    let Asked { settings, shape, splitter, .. } = asked;
+    let answers = Answers::new(channels, settings.n, splitter, prompt_tokens);
     let envelope = Envelope::new(shape.names(), &state.catalogue.models[settings.model].name);
     if settings.is_stream {
         return stream::respond(answers, shape, envelope, settings.includes_usage, state.options.keep_alive).await;

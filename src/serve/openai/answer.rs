@@ -9,8 +9,9 @@ use tokio_stream::{Stream, StreamExt, StreamMap};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::splitter::Splitter;
 use super::tool_forms::Call;
-use super::tools::{Part, Scanner};
+use super::tools::Part;
 use crate::serve::http::failure::ApiError;
 use crate::serve::job::{Event, Finish, TokenLogprob};
 
@@ -61,8 +62,8 @@ pub struct Answers {
     events: StreamMap<usize, UnboundedReceiverStream<Event>>,
     /// Answers to each prompt.
     n: usize,
-    /// What finds the tool calls of each answer, until it has ended.
-    scanners: Vec<Option<Scanner>>,
+    /// What splits each answer, until it has ended.
+    splitters: Vec<Option<Splitter>>,
     has_calls: Vec<bool>,
     n_running: usize,
     pub usage: Usage,
@@ -70,17 +71,12 @@ pub struct Answers {
 
 impl Answers {
     /// The answers that come through these channels, `n` to each.
-    pub fn new(
-        channels: Vec<UnboundedReceiver<Event>>,
-        n: usize,
-        scanner: Option<&Scanner>,
-        prompt_tokens: usize,
-    ) -> Self {
+    pub fn new(channels: Vec<UnboundedReceiver<Event>>, n: usize, splitter: Splitter, prompt_tokens: usize) -> Self {
         let n_running = channels.len() * n;
         Self {
             events: channels.into_iter().map(UnboundedReceiverStream::new).enumerate().collect(),
             n,
-            scanners: vec![scanner.cloned(); n_running],
+            splitters: vec![Some(splitter); n_running],
             has_calls: vec![false; n_running],
             n_running,
             usage: Usage { prompt_tokens, ..Usage::default() },
@@ -96,18 +92,14 @@ impl Answers {
             Event::Prompt(tokens) => Step::Prompt { prompt, tokens },
             Event::Token { answer, text, logprob, .. } => {
                 let choice = prompt * self.n + answer;
-                let parts = match &mut self.scanners[choice] {
-                    Some(scanner) => scanner.push(&text),
-                    None if text.is_empty() => Vec::new(),
-                    None => vec![Part::Text(text)],
-                };
+                let parts = self.splitters[choice].as_mut().map(|splitter| splitter.push(&text)).unwrap_or_default();
                 self.piece(choice, parts, logprob)
             }
             Event::Ended { answer, finish, generated_tokens } => {
                 let choice = prompt * self.n + answer;
                 self.usage.completion_tokens += generated_tokens;
                 self.n_running = self.n_running.saturating_sub(1);
-                let parts = self.scanners[choice].take().map(Scanner::finish).unwrap_or_default();
+                let parts = self.splitters[choice].take().map(Splitter::finish).unwrap_or_default();
                 let Step::Piece(piece) = self.piece(choice, parts, None) else { unreachable!("a piece was made") };
                 let finish = match finish {
                     Finish::Stop if self.has_calls[choice] => "tool_calls",
@@ -148,6 +140,7 @@ impl Stream for Answers {
 /// A whole answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Whole {
+    pub thoughts: String,
     pub text: String,
     pub calls: Vec<Call>,
     pub tokens: Vec<TokenLogprob>,
@@ -164,7 +157,7 @@ pub struct Wholes {
 impl Wholes {
     /// Waits for the last answer.
     pub async fn collect(mut answers: Answers) -> Result<Self, ApiError> {
-        let n_answers = answers.scanners.len();
+        let n_answers = answers.splitters.len();
         let mut wholes = vec![Whole::default(); n_answers];
         let mut prompts = vec![Vec::new(); n_answers / answers.n];
         while let Some(step) = answers.next().await {
@@ -175,6 +168,7 @@ impl Wholes {
                     let whole = &mut wholes[piece.choice];
                     for part in piece.parts {
                         match part {
+                            Part::Thought(text) => whole.thoughts.push_str(&text),
                             Part::Text(text) => whole.text.push_str(&text),
                             Part::Call(call) => whole.calls.push(call),
                         }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::settings::Settings;
 use super::shape::Shape;
-use super::tools::Scanner;
+use super::splitter::Splitter;
 use crate::generate::Constraint;
 use crate::serve::http::failure::ApiError;
 use crate::serve::http::state::State;
@@ -24,8 +24,7 @@ pub struct Asked {
     pub logprobs: Option<usize>,
     pub prompt_logprobs: bool,
     pub constraint: Option<Box<dyn Constraint>>,
-    /// Finds tool calls, if the request has tools.
-    pub scanner: Option<Scanner>,
+    pub splitter: Splitter,
     /// Tokens whose names are part of the text.
     pub shown: Vec<u32>,
     pub shape: Box<dyn Shape>,

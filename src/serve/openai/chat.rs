@@ -7,6 +7,8 @@ use super::chat_shape::ChatShape;
 use super::fields::Fields;
 use super::messages::{messages, tools, variables};
 use super::settings::{MAX_TOP_LOGPROBS, Settings};
+use super::splitter::Splitter;
+use super::thoughts::{self, Thoughts};
 use super::tool_forms::{Form, Tools};
 use super::tools::Scanner;
 use crate::generate::Constraint;
@@ -38,20 +40,26 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
     let most = |name: &str| fields.size(name, 1..=i64::from(u32::MAX));
     let max_tokens = most("max_completion_tokens")?.or(most("max_tokens")?);
     let logprobs = logprobs(&fields)?;
-    let tools = tools(&fields)?;
-    let constraint = constraint(&fields, state)?;
-    if tools.is_some() && constraint.is_some() {
+    let offered = tools(&fields)?;
+    let format = constraint(&fields, state)?;
+    if offered.is_some() && format.is_some() {
         let message = "`response_format` cannot be used together with `tools`: an answer in a given form calls no tool";
         return Err(fields.wrong("response_format", message));
     }
     let conversation = Conversation {
         messages: messages(&fields)?,
-        tools: tools.clone().map(Json::Array),
+        tools: offered.as_ref().map(|offered| offered.tools.clone().into()),
         documents: None,
         variables: variables(&fields)?,
     };
     let prompt = prompt(state, &conversation)?;
-    let form = tools.is_some().then(|| form(state)).transpose()?;
+    let form = offered.is_some().then(|| form(state)).transpose()?;
+    let call = form.zip(offered.as_ref()).map(|(form, offered)| required_call(state, form, &offered.required));
+    let constraint = format.or(call.transpose()?.flatten());
+    // An answer in a given form is all answer.
+    let thoughts = if constraint.is_none() { thoughts(state, &prompt) } else { None };
+    let marks = form.iter().flat_map(|form| form.marks()).chain(thoughts.iter().flat_map(|_| thoughts::MARKS));
+    let shown = shown(state, marks);
     let files = &state.catalogue.files;
     let table = logprobs.is_some().then(|| state.table()).transpose()?;
     Ok(Asked {
@@ -61,8 +69,11 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
         logprobs,
         prompt_logprobs: false,
         constraint,
-        scanner: form.zip(tools).map(|(form, tools)| Scanner::new(form, Tools::new(&tools))),
-        shown: form.map(|form| marks(state, form)).unwrap_or_default(),
+        splitter: Splitter {
+            thoughts,
+            calls: form.zip(offered).map(|(form, offered)| Scanner::new(form, Tools::new(&offered.tools))),
+        },
+        shown,
         shape: Box::new(ChatShape::new(table, form, files.stop.ids(), settings.n)),
         settings,
     })
@@ -101,13 +112,38 @@ fn form(state: &State) -> Result<Form> {
     })
 }
 
-/// The marks of tool calls that are special tokens.
-fn marks(state: &State, form: Form) -> Vec<u32> {
-    let tokenizer = state.catalogue.files.tokenizer().ok();
-    let special = tokenizer.into_iter().flat_map(|tokenizer| {
-        form.marks().filter_map(|mark| tokenizer.token_to_id(mark)).filter(|&id| tokenizer.is_special(id))
-    });
-    special.collect()
+/// What makes the answer a call of one of these tools; nothing if there are none.
+fn required_call(state: &State, form: Form, tools: &[Json]) -> Result<Option<Box<dyn Constraint>>> {
+    const NAME: &str = "tool_choice";
+    if tools.is_empty() {
+        return Ok(None);
+    }
+    let schema = form.schema(tools).ok_or_else(|| {
+        let message = "`tool_choice` must be \"auto\" or \"none\" with this model: its calls have marks of their own";
+        ApiError::field(NAME, message)
+    })?;
+    let wrong = |e: crate::Error| {
+        let message = format!("the parameters of `tools` cannot be followed, which `tool_choice` asks for: {e}");
+        ApiError::field(NAME, message)
+    };
+    state.constraints()?.schema(schema).map(Some).map_err(wrong)
+}
+
+/// What finds the thoughts of the answer, if the model has any: the template shows their marks.
+fn thoughts(state: &State, prompt: &[u32]) -> Option<Thoughts> {
+    /// Tokens that are enough for the mark, letter by letter.
+    const TAIL: usize = 32;
+    let files = &state.catalogue.files;
+    files.template.as_ref().filter(|template| template.shows_thoughts())?;
+    let tail = &prompt[prompt.len().saturating_sub(TAIL)..];
+    let tail = files.tokenizer().and_then(|tokenizer| tokenizer.decode(tail, false)).unwrap_or_default();
+    Some(Thoughts::new(thoughts::is_open(&tail)))
+}
+
+/// The marks that are special tokens: their names are part of the text.
+fn shown<'m>(state: &State, marks: impl Iterator<Item = &'m str>) -> Vec<u32> {
+    let Ok(tokenizer) = state.catalogue.files.tokenizer() else { return Vec::new() };
+    marks.filter_map(|mark| tokenizer.token_to_id(mark)).filter(|&id| tokenizer.is_special(id)).collect()
 }
 
 /// What `response_format` allows.

@@ -55,6 +55,7 @@ impl ChatShape {
         let mut deltas = Vec::new();
         for part in piece.parts {
             deltas.push(match part {
+                Part::Thought(text) => json!({"reasoning_content": text}),
                 Part::Text(text) => json!({"content": text}),
                 Part::Call(call) => {
                     let mut object = self.call(&call);
@@ -101,6 +102,9 @@ impl Shape for ChatShape {
     fn whole(&self, choice: usize, answer: &Whole, _: &[Option<TokenLogprob>]) -> Json {
         let content = if answer.text.is_empty() && !answer.calls.is_empty() { None } else { Some(&answer.text) };
         let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        if !answer.thoughts.is_empty() {
+            message["reasoning_content"] = json!(answer.thoughts);
+        }
         if !answer.calls.is_empty() {
             message["tool_calls"] = answer.calls.iter().map(|call| self.call(call)).collect();
         }

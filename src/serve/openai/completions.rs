@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 use super::asked::Asked;
 use super::fields::{Fields, excerpt};
 use super::settings::{MAX_TOP_LOGPROBS, Settings};
+use super::splitter::Splitter;
 use super::text_shape::{Echo, TextShape};
 use crate::serve::http::failure::ApiError;
 use crate::serve::http::state::State;
@@ -58,7 +59,7 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
         logprobs: logprobs.or((max_tokens == Some(0)).then_some(0)),
         prompt_logprobs: is_echo && (logprobs.is_some() || max_tokens == Some(0)),
         constraint: None,
-        scanner: None,
+        splitter: Splitter::default(),
         shown: Vec::new(),
         shape: Box::new(TextShape::new(table, echoes, settings.n, prompts.len())),
         prompts: prompts.into_iter().map(|prompt| prompt.ids).collect(),

@@ -110,8 +110,17 @@ fn tool_calls(fields: &Fields<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The tools that the model may call: none if there are none, or if `tool_choice` is "none".
-pub fn tools(fields: &Fields<'_>) -> Result<Option<Vec<Json>>> {
+/// The tools of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offered {
+    /// Those that the model may call.
+    pub tools: Vec<Json>,
+    /// Those one of which it must call. Empty if the model decides.
+    pub required: Vec<Json>,
+}
+
+/// The tools that the model may or must call: none if there are none, or if `tool_choice` is "none".
+pub fn tools(fields: &Fields<'_>) -> Result<Option<Offered>> {
     let list = fields.list("tools")?.map_or(&[][..], Vec::as_slice);
     if list.len() > MAX_TOOLS {
         return Err(fields.wrong("tools", format!("`tools` has {} tools; at most {MAX_TOOLS} are allowed", list.len())));
@@ -133,20 +142,29 @@ pub fn tools(fields: &Fields<'_>) -> Result<Option<Vec<Json>>> {
         }
         function.object("parameters")?;
     }
-    let is_wanted = match fields.get("tool_choice") {
-        None => true,
-        Some(Json::String(choice)) if choice == "auto" => true,
-        Some(Json::String(choice)) if choice == "none" => false,
-        Some(_) => {
-            let message = "`tool_choice` is neither \"auto\" nor \"none\": the model cannot be made to call a tool";
-            return Err(fields.wrong("tool_choice", message));
+    let required = match fields.get("tool_choice") {
+        None => &[],
+        Some(Json::String(choice)) if choice == "auto" => &[],
+        Some(Json::String(choice)) if choice == "none" => return Ok(None),
+        Some(Json::String(choice)) if choice == "required" => list,
+        Some(choice) => {
+            let name = choice["function"]["name"].as_str().filter(|_| choice["type"] == "function");
+            let named = list.iter().position(|tool| name.is_some_and(|name| tool["function"]["name"] == name));
+            named.map_or(&[][..], |i| std::slice::from_ref(&list[i]))
         }
     };
-    if fields.flag("parallel_tool_calls")? == Some(false) && is_wanted && !list.is_empty() {
+    let is_free = fields.get("tool_choice").is_none_or(|choice| choice == "auto");
+    if !is_free && required.is_empty() {
+        let message = "`tool_choice` is none of \"auto\", \"none\", \"required\" (with `tools`) and \
+                       {\"type\": \"function\", \"function\": {\"name\": …}} with the name of one of `tools`";
+        return Err(fields.wrong("tool_choice", message));
+    }
+    if fields.flag("parallel_tool_calls")? == Some(false) && is_free && !list.is_empty() {
         let message = "`parallel_tool_calls` is false: the model decides how many tools it calls";
         return Err(fields.wrong("parallel_tool_calls", message));
     }
-    Ok((is_wanted && !list.is_empty()).then(|| list.to_vec()))
+    let offered = || Offered { tools: list.to_vec(), required: required.to_vec() };
+    Ok((!list.is_empty()).then(offered))
 }
 
 /// Variables of the chat template.
@@ -224,7 +242,17 @@ mod tests {
     fn tools_are_checked_and_chosen() {
         let read = |request: Json| tools(&Fields::of(request.as_object().unwrap()));
         let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
-        assert_eq!(read(json!({"tools": [tool]})).unwrap().unwrap().len(), 1);
+        let other = json!({"type": "function", "function": {"name": "g"}});
+        let named = json!({"type": "function", "function": {"name": "g"}});
+        for (choice, required) in [
+            (json!("auto"), vec![]),
+            (json!("required"), vec![tool.clone(), other.clone()]),
+            (named, vec![other.clone()]),
+        ] {
+            let offered = Offered { tools: vec![tool.clone(), other.clone()], required };
+            assert_eq!(read(json!({"tools": [tool, other], "tool_choice": choice})).unwrap(), Some(offered));
+        }
+        assert!(read(json!({"tools": [tool], "tool_choice": "required", "parallel_tool_calls": false})).is_ok());
         for none in [json!({}), json!({"tools": []}), json!({"tools": [tool], "tool_choice": "none"})] {
             assert_eq!(read(none).unwrap(), None);
         }
@@ -236,7 +264,9 @@ mod tests {
                 json!({"tools": [{"type": "function", "function": {"name": "f", "parameters": 3}}]}),
                 "tools[0].function.parameters",
             ),
-            (json!({"tools": [tool], "tool_choice": "required"}), "tool_choice"),
+            (json!({"tool_choice": "required"}), "tool_choice"),
+            (json!({"tools": [tool], "tool_choice": "any"}), "tool_choice"),
+            (json!({"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "g"}}}), "tool_choice"),
             (json!({"tools": [tool], "tool_choice": {"type": "function"}}), "tool_choice"),
             (json!({"tools": [tool], "parallel_tool_calls": false}), "parallel_tool_calls"),
         ] {

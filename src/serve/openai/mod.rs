@@ -2,7 +2,8 @@
 //!
 //! `chat.rs` and `completions.rs` read requests (`fields.rs`, `settings.rs`, `messages.rs`) as an
 //! `asked.rs`. `answer.rs` turns the engine's events into pieces of answers, and the shapes write
-//! them. `tools.rs` finds tool calls, and `schema.rs` limits answers to a JSON schema.
+//! them. `splitter.rs` finds thoughts (`thoughts.rs`) and tool calls (`tools.rs`) in an answer, and
+//! `schema.rs` limits answers to a JSON schema.
 
 pub(super) mod answer;
 pub(super) mod asked;
@@ -11,10 +12,13 @@ mod chat_shape;
 pub(super) mod completions;
 mod fields;
 mod messages;
+mod python_calls;
 pub(super) mod schema;
 mod settings;
 pub(super) mod shape;
+mod splitter;
 mod text_shape;
+mod thoughts;
 pub(super) mod token_table;
 pub(super) mod tool_forms;
 mod tools;

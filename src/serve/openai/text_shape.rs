@@ -82,7 +82,7 @@ impl TextShape {
             .iter()
             .filter_map(|part| match part {
                 Part::Text(text) => Some(text.as_str()),
-                Part::Call(_) => None,
+                Part::Thought(_) | Part::Call(_) => None,
             })
             .collect();
         self.answers[index].tokens.extend(piece.token);

@@ -1,8 +1,9 @@
 //! The forms in which model families write tool calls: their marks, and how to read what is between
 //! them.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
+use super::python_calls;
 use crate::plain_json::Plain;
 
 /// A call of a function.
@@ -11,6 +12,12 @@ pub struct Call {
     pub name: String,
     /// A JSON object as text.
     pub arguments: String,
+}
+
+impl From<(String, Json)> for Call {
+    fn from((name, arguments): (String, Json)) -> Self {
+        Self { name, arguments: arguments.to_string() }
+    }
 }
 
 /// A form of tool calls.
@@ -28,6 +35,8 @@ pub enum Form {
     List,
     /// `<start_function_call>call:NAME{KEY:VALUE}<end_function_call>`: FunctionGemma.
     Gemma,
+    /// `<function_calls>NAME(KEY=VALUE, …)</function_calls>`, as in Python: OLMo 3.
+    Python,
 }
 
 impl Form {
@@ -37,6 +46,7 @@ impl Form {
         let forms = [
             (has("<start_function_call>"), Self::Gemma),
             (has("[TOOL_CALLS]"), Self::Mistral),
+            (has("<function_calls>"), Self::Python),
             (has("<function=") && has("<parameter="), Self::Parameters),
             (has("<tool_call>") && !has("<arg_key>"), Self::Hermes),
             (has("<|tool_call|>") || has("<|tool|>"), Self::List),
@@ -51,6 +61,24 @@ impl Form {
         matches!(self, Self::Llama | Self::Hermes)
     }
 
+    /// The schema of an answer that is nothing but a call of one of these tools. `None` if calls of
+    /// this form need marks.
+    pub fn schema(self, tools: &[Json]) -> Option<Json> {
+        let arguments = if self == Self::Llama { "parameters" } else { "arguments" };
+        let call = |tool: &Json| {
+            let function = &tool["function"];
+            let mut parameters = function["parameters"].as_object().cloned().unwrap_or_default();
+            parameters.entry("type").or_insert_with(|| "object".into());
+            json!({
+                "type": "object",
+                "properties": {"name": {"const": function["name"]}, arguments: parameters},
+                "required": ["name", arguments],
+                "additionalProperties": false,
+            })
+        };
+        self.may_be_bare().then(|| json!({"anyOf": tools.iter().map(call).collect::<Vec<_>>()}))
+    }
+
     /// The mark that begins a call.
     pub fn open(self) -> &'static str {
         match self {
@@ -59,6 +87,7 @@ impl Form {
             Self::Llama => "<|python_tag|>",
             Self::List => "<|tool_call|>",
             Self::Gemma => "<start_function_call>",
+            Self::Python => "<function_calls>",
         }
     }
 
@@ -68,6 +97,7 @@ impl Form {
             Self::Hermes | Self::Parameters => Some("</tool_call>"),
             Self::List => Some("<|/tool_call|>"),
             Self::Gemma => Some("<end_function_call>"),
+            Self::Python => Some("</function_calls>"),
             Self::Mistral | Self::Llama => None,
         }
     }
@@ -95,6 +125,7 @@ impl Form {
             Self::Mistral => objects(body, tools).or_else(|| Some(vec![mistral(body)?]))?,
             Self::Parameters => vec![parameters(body, tools)?],
             Self::Gemma => vec![gemma(body)?],
+            Self::Python => python_calls::calls(body)?.into_iter().map(Call::from).collect(),
         };
         (!calls.is_empty() && calls.iter().all(|call| tools.has(&call.name))).then_some(calls)
     }
@@ -271,7 +302,6 @@ impl<'a> GemmaValues<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn tools() -> Tools {
         let properties = json!({"city": {"type": "string"}, "days": {"type": "integer"}, "tags": {"type": "array"}});
@@ -305,6 +335,7 @@ mod tests {
                     .into(),
             ),
             (Form::Gemma, "call:weather{city:<escape>Paris<escape>,days:3}".into()),
+            (Form::Python, "\nweather(city=\"Paris\", days=3)\n".into()),
         ] {
             assert_eq!(arguments(form, &body), Some(vec![paris.clone()]), "{form:?}: {body}");
         }
@@ -331,6 +362,7 @@ mod tests {
             (Form::Parameters, "<function=weather><parameter=city>Paris</function>"),
             (Form::Gemma, "call:weather{city:Paris"),
             (Form::Gemma, "weather{}"),
+            (Form::Python, "weather(Paris)"),
         ] {
             assert_eq!(form.read(body, &tools()), None, "{form:?}: {body}");
         }
@@ -354,6 +386,7 @@ mod tests {
             ("'<|tool|>' + tools + '<|/tool|>'", Some(Form::List)),
             ("{\"name\": function name, \"parameters\": dictionary}", Some(Form::Llama)),
             ("<start_function_call>call:", Some(Form::Gemma)),
+            ("<functions> <function_calls>", Some(Form::Python)),
             ("<tool_call>f <arg_key>a</arg_key>", None),
             ("<|im_start|>", None),
         ] {

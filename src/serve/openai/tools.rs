@@ -8,6 +8,8 @@ const FENCE: &str = "```json";
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// Of the thoughts before the answer.
+    Thought(String),
     Text(String),
     Call(Call),
 }
