@@ -245,7 +245,7 @@ fn question(ui: &mut Ui, chat: &mut Chat) -> bool {
         .event_filter(keys)
         .return_key(line_break);
     let area = ScrollArea::vertical().id_salt("question").max_width(width).max_height(height);
-    let field = area.min_scrolled_height(height).show(ui, |ui| ui.add(field)).inner;
+    let field = area.min_scrolled_height(height).animated(false).show(ui, |ui| ui.add(field)).inner;
     // It takes the focus from no other field in which the user may be typing.
     if std::mem::take(&mut chat.wants_focus) && !ui.ctx().text_edit_focused() {
         field.request_focus();
