@@ -41,11 +41,7 @@ fn a_long_question_scrolls_in_its_field() {
         assert!(top >= 0.45 * size.1, "the question begins at {top} of {}", size.1);
         let rect = field(&harness).rect();
         assert!(rect.height() > size.1, "all lines are in the field: {rect:?}");
-        assert!(
-            rect.bottom() <= size.1,
-            "the caret behind the last line is visible: {rect:?}, focus {}",
-            field(&harness).accesskit_node().is_focused()
-        );
+        assert!(rect.bottom() <= size.1, "the caret behind the last line is visible: {rect:?}");
         // An emptied field has its first size again.
         harness.state_mut().app.chat.draft.clear();
         harness.run_steps(4);
