@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::message::{ModelCard, ModelChoice, Question, Turn};
+use super::message::{Cut, ModelCard, ModelChoice, Question, Turn};
 use crate::attention::{Attention, LayerAttention, Lrsa};
 use crate::eval::KeptMap;
+use crate::generate::{Answer, StoppedBy};
 
 /// The document that the user asks about.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,17 @@ pub struct Closed {
     pub recorded: Option<(usize, usize, f64)>,
 }
 
+/// What was there before the question that the worker answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Before {
+    /// The last turn, if its answer is generated again.
+    pub turn: Option<Turn>,
+    /// Bytes of the answer, if it is continued.
+    pub n_said: usize,
+    /// The figures of the cache.
+    pub context: Option<(usize, usize, u64)>,
+}
+
 /// State of the chat page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chat {
@@ -30,6 +42,12 @@ pub struct Chat {
     pub turns: Vec<Turn>,
     /// Text in the input field.
     pub draft: String,
+    /// Questions to ask when the current answer has ended.
+    pub queued: Vec<String>,
+    /// What returns if the current answer comes to nothing.
+    pub before: Option<Before>,
+    /// Whether the input field takes the keyboard focus in the next frame.
+    pub wants_focus: bool,
     /// During prefill: prompt tokens done and in total.
     pub fed: Option<(usize, usize)>,
     /// Attention of the last question.
@@ -47,6 +65,8 @@ pub struct Chat {
     pub text_size: f32,
     /// The model that is open, or the last one that was.
     pub choice: ModelChoice,
+    /// The model that the worker is opening.
+    pub opening: Option<ModelChoice>,
     /// The model to open again, for example after a training run.
     pub closed: Option<Closed>,
     /// The model that the worker is opening again.
@@ -79,19 +99,87 @@ impl Chat {
         self.draft.clear();
         self.n_again = 0;
         self.turns.push(Turn { question, ..Turn::default() });
-        Some(self.question(attention, max_tokens))
+        Some(self.question(None, attention, max_tokens))
     }
 
-    /// Drops the last answer and returns its question with a new seed, for a sampled answer.
+    /// Returns the last question with a new seed, for a sampled answer. The old answer returns if the
+    /// new one comes to nothing.
     pub fn regenerate(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
         let turn = self.turns.last_mut()?;
-        turn.answer.clear();
-        turn.is_cut = false;
+        let question = turn.question.clone();
+        let old = std::mem::replace(turn, Turn { question, ..Turn::default() });
         self.n_again += 1;
-        Some(self.question(attention, max_tokens))
+        Some(self.question(Some(old), attention, max_tokens))
     }
 
-    fn question(&mut self, attention: Attention, max_tokens: usize) -> Question {
+    /// Returns the last question with the beginning of its answer, which the model continues. `None`
+    /// if nothing cut the answer.
+    pub fn go_on(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
+        self.can_continue().then(|| self.question(None, attention, max_tokens))
+    }
+
+    /// Whether the last answer was cut and the model has room for more of it.
+    pub fn can_continue(&self) -> bool {
+        self.turns.last().is_some_and(|turn| turn.cut.is_some() && !turn.answer.is_empty()) && self.has_room()
+    }
+
+    /// Whether the conversation is shorter than the model allows.
+    pub fn has_room(&self) -> bool {
+        let limit = self.model.as_ref().map_or(0, |model| model.max_positions);
+        self.context.is_none_or(|(n_tokens, ..)| n_tokens < limit)
+    }
+
+    /// Takes the end of an answer. An answer that was stopped before its first text leaves what was
+    /// there before.
+    pub fn answered(&mut self, answer: &Answer) {
+        let before = self.before.take().unwrap_or_default();
+        self.fed = None;
+        self.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
+        let Some(turn) = self.turns.last_mut() else { return };
+        let is_nothing = answer.stopped_by == StoppedBy::Caller && answer.text.is_empty();
+        if is_nothing && let Some(old) = before.turn {
+            (*turn, self.context) = (old, before.context);
+        } else if !is_nothing || before.n_said == 0 {
+            turn.answer.truncate(before.n_said);
+            turn.answer += &answer.text;
+            let n_tokens = turn.cut.map_or(0, Cut::n_tokens) + answer.n_said;
+            turn.cut = match answer.stopped_by {
+                StoppedBy::Caller => Some(Cut::Stopped(n_tokens)),
+                StoppedBy::MaxTokens => Some(Cut::Limit(n_tokens)),
+                StoppedBy::StopToken | StoppedBy::StopText | StoppedBy::Constraint => None,
+            };
+        }
+    }
+
+    /// Takes the failure of an answer. An old answer returns. A question without any answer goes back
+    /// to the input field with those that waited, so that the user does not lose them.
+    pub fn failed(&mut self) {
+        let before = self.before.take().unwrap_or_default();
+        self.fed = None;
+        let mut typed = Vec::new();
+        if let (Some(old), Some(turn)) = (before.turn, self.turns.last_mut()) {
+            (*turn, self.context) = (old, before.context);
+        } else if self.turns.last().is_some_and(|turn| turn.answer.is_empty()) {
+            typed.extend(self.turns.pop().map(|turn| turn.question));
+            self.context = before.context;
+        }
+        typed.append(&mut self.queued);
+        for text in typed.into_iter().rev() {
+            self.put_back(&text);
+        }
+    }
+
+    /// Puts a text in front of the one in the input field.
+    pub fn put_back(&mut self, text: &str) {
+        self.draft = match self.draft.trim() {
+            "" => text.to_string(),
+            _ => format!("{text}\n{}", self.draft),
+        };
+    }
+
+    fn question(&mut self, old: Option<Turn>, attention: Attention, max_tokens: usize) -> Question {
+        let n_said = self.turns.last().map_or(0, |turn| turn.answer.len());
+        self.before = Some(Before { turn: old, n_said, context: self.context });
         (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
         let document = self.document.as_ref().map_or_else(|| Arc::from(""), |d| d.text.clone());
         Question { document, turns: self.turns.clone(), attention, max_tokens, seed: self.n_again }

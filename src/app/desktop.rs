@@ -1,12 +1,13 @@
 //! Desktop integration: the window icon, dropped files, and files saved to the working folder.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use winit::event::WindowEvent;
 use winit::window::Icon;
 
 use super::chat::{Dropped, dropped};
-use super::state::{Action, Pick};
+use super::state::{Action, Page, Pick};
 use crate::atomic_file::write_file;
 use crate::error::Result;
 
@@ -26,13 +27,28 @@ pub(super) enum Meant {
     Act(Action),
 }
 
-pub(super) fn meant(event: WindowEvent) -> Option<Meant> {
+/// The meaning of an event on a page. What is dropped on the page for training and is no model is
+/// training data.
+pub(super) fn meant(event: WindowEvent, page: Page) -> Option<Meant> {
     let WindowEvent::DroppedFile(path) = event else { return None };
     Some(match dropped(path) {
+        Dropped::Document(path) if page == Page::Tune => Meant::Act(Action::Picked(Pick::Data, path)),
         Dropped::Document(path) => Meant::Read(path),
         Dropped::Model(path) => Meant::Act(Action::Picked(Pick::ModelFolder, path)),
         Dropped::Adapter(path) => Meant::Act(Action::Picked(Pick::Adapter, path)),
     })
+}
+
+/// Time in which nobody can close a file dialog that has opened.
+const TOO_SOON: Duration = Duration::from_millis(300);
+
+/// What to say if a file dialog ended after so long without a path. The dialog library does not tell
+/// a dialog that could not open from one that the user closed.
+pub(super) fn no_dialog(after: Duration) -> Option<&'static str> {
+    (after < TOO_SOON).then_some(
+        "no file dialog opened: type the path into the field instead (on Linux, xdg-desktop-portal or zenity shows \
+         the dialogs)",
+    )
 }
 
 /// Writes a file to the working folder and returns its path. If the name is taken, appends a number
@@ -66,14 +82,36 @@ mod tests {
         std::fs::write(at("book.txt"), "Call me Ishmael.").unwrap();
         std::fs::create_dir(at("adapter")).unwrap();
         std::fs::write(at("adapter/adapter_config.json"), "{}").unwrap();
-        let drop = |name| meant(WindowEvent::DroppedFile(at(name)));
+        let drop = |name| meant(WindowEvent::DroppedFile(at(name)), Page::Chat);
         assert_eq!(drop("m.gguf"), Some(Meant::Act(Action::Picked(Pick::ModelFolder, at("m.gguf")))));
         assert_eq!(drop("adapter"), Some(Meant::Act(Action::Picked(Pick::Adapter, at("adapter")))));
-        assert_eq!(meant(WindowEvent::HoveredFileCancelled), None);
+        assert_eq!(meant(WindowEvent::HoveredFileCancelled, Page::Chat), None);
         let Some(Meant::Read(path)) = drop("book.txt") else { panic!("a document is read") };
         let (mut app, _) = App::new(Settings::default());
         app.on_action(Action::Document(read_document(&path).unwrap()));
         assert_eq!(app.chat.document.map(|d| d.name).as_deref(), Some("book.txt"));
+    }
+
+    #[test]
+    fn data_dropped_on_the_page_for_training_is_training_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("train.jsonl");
+        std::fs::write(&file, "{}").unwrap();
+        for path in [file, dir.path().to_path_buf()] {
+            let event = WindowEvent::DroppedFile(path.clone());
+            let (mut app, _) = App::new(Settings::default());
+            let Some(Meant::Act(action)) = meant(event, Page::Tune) else { panic!("{path:?} is not read") };
+            app.on_action(action);
+            assert_eq!((app.tune.data, app.chat.document), (path.display().to_string(), None));
+        }
+        let model = WindowEvent::DroppedFile("m.gguf".into());
+        assert_eq!(meant(model, Page::Tune), Some(Meant::Act(Action::Picked(Pick::ModelFolder, "m.gguf".into()))));
+    }
+
+    #[test]
+    fn a_dialog_that_ends_at_once_did_not_open() {
+        assert!(no_dialog(Duration::from_millis(20)).unwrap().contains("type the path"));
+        assert_eq!(no_dialog(Duration::from_secs(2)), None);
     }
 
     #[test]

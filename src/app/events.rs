@@ -2,9 +2,8 @@
 
 use super::devices::CheckResult;
 use super::message::Event;
-use super::state::{App, Busy, Effect, Page};
+use super::state::{About, App, Busy, Effect, Notice, Page};
 use super::tune::RunState;
-use crate::generate::{Answer, StoppedBy};
 
 impl App {
     /// Updates the state for an event from the worker and returns the effects to carry out.
@@ -16,13 +15,22 @@ impl App {
                 // A model that opens again keeps the user's settings, unless its adapter was
                 // meanwhile trained with others.
                 let before = self.chat.reopening.take();
+                if before.is_none() {
+                    self.forget(About::Opening);
+                }
                 let is_new = before.is_none_or(|closed| closed.recorded != card.recorded);
                 if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
                     (self.settings.sink, self.settings.lag) = (sink, lag);
                     self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
                 }
                 self.chat.model = Some(card);
+                self.chat.closed = None;
+                if let Some(choice) = self.chat.opening.take() {
+                    self.chat.choice = choice;
+                }
+                self.chat.wants_focus = true;
             }
+            Event::Closed => self.chat.close_for_a_while(),
             Event::Fed { done, total } => {
                 self.chat.fed = Some((done, total));
                 self.chat.grown(done);
@@ -34,7 +42,12 @@ impl App {
                 }
             }
             Event::Grown(n_tokens) => self.chat.grown(n_tokens),
-            Event::Answered(answer) => self.answered(answer),
+            Event::Answered(answer) => {
+                self.busy = None;
+                self.chat.answered(&answer);
+                self.chat.wants_focus = true;
+                return self.ask_queued();
+            }
             Event::Kept(map) => {
                 self.busy = None;
                 self.chat.kept = Some(*map);
@@ -53,6 +66,7 @@ impl App {
                 self.tune.would_replace = Some(folder);
             }
             Event::TrainBegan(job) => {
+                self.forget(About::Run);
                 self.tune.begin(&job);
                 self.chat.close_for_a_while();
             }
@@ -62,14 +76,16 @@ impl App {
             Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
             Event::SaveFailed(why) => {
                 if self.page != Page::Tune {
-                    self.error("The trained weights could not be saved. The Fine-tune page asks what to do.");
+                    let text = "The trained weights could not be saved. The Fine-tune page asks what to do.";
+                    self.notify(Notice { about: About::Run, ..Notice::error(text) });
                 }
-                self.tune.save_failed = Some(why);
+                (self.tune.save_failed, self.tune.gives_up) = (Some(why), false);
             }
             Event::Note(text) => self.tune.notes.push(text),
             Event::Trained(summary) => {
                 self.busy = None;
-                self.tune.run = RunState::Done(summary);
+                self.forget(About::Run);
+                self.tune.turn(RunState::Done(summary));
                 return self.reopen();
             }
             Event::Checked(line) => self.devices.lines.push(*line),
@@ -78,20 +94,17 @@ impl App {
                 self.devices.result = Some(CheckResult { passed, failed, is_complete, report });
             }
             Event::Failed(why) => {
+                let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
-                return self.reopen();
+                return if was_opening { self.open_last() } else { self.reopen() };
             }
             Event::Restarted(why) => {
                 let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
-                // Opening the same model again would only fail again.
-                if was_opening {
-                    return vec![];
-                }
                 if self.chat.closed.is_none() {
                     self.chat.close_for_a_while();
                 }
-                return self.reopen();
+                return if was_opening { self.open_last() } else { self.reopen() };
             }
         }
         vec![]
@@ -106,34 +119,40 @@ impl App {
         effects
     }
 
-    fn answered(&mut self, answer: Answer) {
-        self.busy = None;
-        self.chat.fed = None;
-        self.chat.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
-        if let Some(turn) = self.chat.turns.last_mut() {
-            turn.answer = answer.text;
-            turn.is_cut = answer.stopped_by == StoppedBy::Caller;
+    /// After a model could not be opened: names the one that was open before in the fields again, and
+    /// opens it if the worker has closed it. What has just failed is not tried again.
+    fn open_last(&mut self) -> Vec<Effect> {
+        let failed = self.chat.opening.take();
+        let last = match &self.chat.closed {
+            Some(closed) if self.chat.reopening.is_none() && failed.as_ref() != Some(&closed.choice) => &closed.choice,
+            None if self.chat.model.is_some() => &self.chat.choice,
+            _ => {
+                (self.chat.closed, self.chat.reopening) = (None, None);
+                return vec![];
+            }
+        };
+        let mut effects = vec![];
+        if failed.is_some_and(|failed| self.choice() == failed) {
+            self.settings.name(&last.model, last.adapter.as_deref(), &last.device);
+            effects.push(Effect::SaveSettings);
         }
+        [self.reopen(), effects].concat()
     }
 
     fn failed(&mut self, why: String) {
-        if self.busy == Some(Busy::Training) {
-            self.tune.run = RunState::Failed(why.clone());
-        }
-        if self.busy == Some(Busy::Answering)
-            && let Some(turn) = self.chat.turns.last()
-            && turn.answer.is_empty()
-        {
-            // Put the question back into the input field, so that the user does not lose it.
-            let turn = self.chat.turns.pop().unwrap_or_default();
-            if self.chat.draft.trim().is_empty() {
-                self.chat.draft = turn.question;
-            } else {
-                self.chat.draft = format!("{}\n{}", turn.question, self.chat.draft);
+        let about = match self.busy.take() {
+            Some(Busy::Opening) => About::Opening,
+            Some(Busy::Training) => {
+                self.tune.turn(RunState::Failed(why.clone()));
+                About::Run
             }
-        }
-        self.chat.fed = None;
-        self.busy = None;
-        self.error(why);
+            Some(Busy::Answering) => {
+                self.chat.failed();
+                self.chat.wants_focus = true;
+                About::Other
+            }
+            _ => About::Other,
+        };
+        self.notify(Notice { about, ..Notice::error(why) });
     }
 }

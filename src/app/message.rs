@@ -25,8 +25,26 @@ pub struct ModelChoice {
 pub struct Turn {
     pub question: String,
     pub answer: String,
-    /// Whether the answer was stopped early.
-    pub is_cut: bool,
+    /// What cut the answer, unless the model ended it.
+    pub cut: Option<Cut>,
+}
+
+/// What cut an answer, with the tokens that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The user stopped it.
+    Stopped(usize),
+    /// It reached the limit of tokens.
+    Limit(usize),
+}
+
+impl Cut {
+    /// Tokens of the answer.
+    pub fn n_tokens(self) -> usize {
+        match self {
+            Self::Stopped(n) | Self::Limit(n) => n,
+        }
+    }
 }
 
 /// A question, with all that the worker needs to answer it.
@@ -34,7 +52,7 @@ pub struct Turn {
 pub struct Question {
     /// Text that precedes the first question; may be empty.
     pub document: Arc<str>,
-    /// All turns. The answer of the last one is empty.
+    /// All turns. The answer of the last one is empty, or the beginning that the model continues.
     pub turns: Vec<Turn>,
     pub attention: Attention,
     pub max_tokens: usize,
@@ -120,6 +138,8 @@ pub struct CheckLine {
 pub enum Event {
     Adapters(Vec<AdapterLine>),
     Opened(ModelCard),
+    /// The worker has closed the open model, because the next one needs its memory.
+    Closed,
     /// Prefill progress in prompt tokens.
     Fed {
         done: usize,

@@ -23,6 +23,10 @@ mod worker_jobs;
 mod worker_site;
 
 #[cfg(test)]
+mod chat_tests;
+#[cfg(test)]
+mod opening_tests;
+#[cfg(test)]
 mod state_tests;
 #[cfg(test)]
 mod worker_tests;

@@ -48,7 +48,7 @@ impl Default for Settings {
             sink: 16,
             lag: 128,
             factor: 4,
-            max_tokens: 256,
+            max_tokens: 1024,
             data: String::new(),
             out: String::new(),
         }
@@ -70,6 +70,13 @@ impl Settings {
                 Some(format!("{} could not be read: {e}. The app uses the default settings", path.display())),
             ),
         }
+    }
+
+    /// Names a model, its adapter and its device.
+    pub fn name(&mut self, model: &str, adapter: Option<&Path>, device: &str) {
+        self.model = model.to_string();
+        self.adapter = adapter.map_or_else(String::new, |path| path.display().to_string());
+        self.device = device.to_string();
     }
 
     /// Clamps values that would make the window unusable, such as an extreme zoom.

@@ -48,11 +48,34 @@ impl Busy {
     }
 }
 
-/// A message that stays until the user dismisses it.
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Opening a model, until one is open.
+    Opening,
+    /// A training run, until another one begins or its result is saved.
+    Run,
+    /// A job that has to end first, until another one starts.
+    Busy,
+    Other,
+}
+
+/// A message that stays until the user dismisses it, or until what it is about has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
+    pub about: About,
     pub is_error: bool,
     pub text: String,
+}
+
+impl Notice {
+    pub fn error(text: impl Into<String>) -> Self {
+        Self { about: About::Other, is_error: true, text: text.into() }
+    }
+
+    pub fn info(text: impl Into<String>) -> Self {
+        Self { is_error: false, ..Self::error(text) }
+    }
 }
 
 /// The path that a file dialog asks for.
@@ -77,8 +100,13 @@ pub enum Action {
     Read,
     Document(Document),
     ForgetDocument,
+    /// Ask what is typed, or put it into the queue while an answer is being written.
     Ask,
+    /// Remove a question from the queue.
+    Unqueue(usize),
     Regenerate,
+    /// Continue the last answer, which was cut.
+    Continue,
     Restart,
     Stop,
     ShowKept(bool),
@@ -97,6 +125,8 @@ pub enum Action {
     SaveReport(PathBuf),
     SettingsChanged,
     Dismiss(usize),
+    /// Close the window.
+    Close,
 }
 
 /// A side effect that the window carries out.
@@ -111,6 +141,7 @@ pub enum Effect {
     Save(PathBuf, String),
     Copy(String),
     SaveSettings,
+    Close,
 }
 
 /// The state of the app.
@@ -164,18 +195,28 @@ impl App {
         self.tune.command_line(s.model.trim(), s.sink, s.lag, &s.device)
     }
 
-    pub(super) fn error(&mut self, text: impl Into<String>) {
-        self.notices.push(Notice { is_error: true, text: text.into() });
+    /// Shows a notice in place of an earlier one about the same.
+    pub fn notify(&mut self, notice: Notice) {
+        if notice.about != About::Other {
+            self.forget(notice.about);
+        }
+        self.notices.push(notice);
     }
 
-    fn say(&mut self, text: impl Into<String>) {
-        self.notices.push(Notice { is_error: false, text: text.into() });
+    /// Removes the notices about something that has changed.
+    pub(super) fn forget(&mut self, about: About) {
+        self.notices.retain(|notice| notice.about != about);
+    }
+
+    fn say(&mut self, about: About, text: impl Into<String>) {
+        self.notify(Notice { about, ..Notice::info(text) });
     }
 
     /// Whether the worker is idle. If it is busy, adds a notice.
     fn is_free(&mut self) -> bool {
         if let Some(now) = self.busy {
-            self.say(format!("{} is still in progress. Wait until it is done, or stop it first.", now.text()));
+            let text = format!("{} is still in progress. Wait until it is done, or stop it first.", now.text());
+            self.say(About::Busy, text);
         }
         self.busy.is_none()
     }
@@ -186,6 +227,7 @@ impl App {
             return vec![];
         }
         self.busy = Some(busy);
+        self.forget(About::Busy);
         vec![Effect::Send(command)]
     }
 
@@ -196,8 +238,7 @@ impl App {
     pub(super) fn open(&mut self, choice: ModelChoice) -> Vec<Effect> {
         let effects = self.start(Busy::Opening, Command::Open(choice.clone()));
         if !effects.is_empty() {
-            self.chat.close();
-            self.chat.choice = choice;
+            self.chat.opening = Some(choice);
             (self.chat.closed, self.chat.reopening) = (None, None);
         }
         effects
@@ -205,6 +246,7 @@ impl App {
 
     /// Updates the state for an action of the user and returns the effects to carry out.
     pub fn on_action(&mut self, action: Action) -> Vec<Effect> {
+        self.chat.wants_focus |= leads_to_typing(&action);
         match action {
             Action::Show(page) => {
                 self.page = page;
@@ -219,7 +261,8 @@ impl App {
             },
             Action::Document(document) => {
                 if let Some(now @ (Busy::Answering | Busy::Keeping)) = self.busy {
-                    self.say(format!("{} is still in progress. Change the document when it is done.", now.text()));
+                    let text = format!("{} is still in progress. Change the document when it is done.", now.text());
+                    self.say(About::Busy, text);
                     return vec![];
                 }
                 self.page = Page::Chat;
@@ -232,7 +275,19 @@ impl App {
                 self.chat.document = None;
                 vec![]
             }
+            Action::Ask if self.busy == Some(Busy::Answering) => {
+                let question = std::mem::take(&mut self.chat.draft).trim().to_string();
+                self.chat.queued.extend(Some(question).filter(|question| !question.is_empty()));
+                vec![]
+            }
             Action::Ask => self.ask(),
+            Action::Unqueue(i) => {
+                if i < self.chat.queued.len() {
+                    self.chat.queued.remove(i);
+                }
+                vec![]
+            }
+            Action::Continue => self.ask_with(|chat, attention, max| chat.go_on(attention, max)),
             Action::Regenerate => self.ask_with(|chat, attention, max| chat.regenerate(attention, max)),
             Action::Restart => {
                 self.chat.restart();
@@ -269,6 +324,13 @@ impl App {
                 }
                 vec![]
             }
+            Action::Close if self.tune.save_failed.is_some() && !self.tune.gives_up => {
+                self.tune.gives_up = true;
+                let text = "The trained weights are not saved. Close the window again to discard them.";
+                self.notify(Notice { about: About::Run, ..Notice::error(text) });
+                self.on_action(Action::Show(Page::Tune))
+            }
+            Action::Close => vec![Effect::Close],
         }
     }
 
@@ -300,12 +362,29 @@ impl App {
         self.ask_with(|chat, attention, max| chat.ask(attention, max))
     }
 
+    /// Asks the next question of the queue. What is being typed stays in the field.
+    pub(super) fn ask_queued(&mut self) -> Vec<Effect> {
+        if self.chat.queued.is_empty() {
+            return vec![];
+        }
+        let question = self.chat.queued.remove(0);
+        let typed = std::mem::replace(&mut self.chat.draft, question);
+        let effects = self.ask();
+        if effects.is_empty() {
+            let question = std::mem::replace(&mut self.chat.draft, typed);
+            self.chat.put_back(&question);
+        } else {
+            self.chat.draft = typed;
+        }
+        effects
+    }
+
     fn ask_with(
         &mut self,
         question: impl FnOnce(&mut Chat, Attention, usize) -> Option<super::message::Question>,
     ) -> Vec<Effect> {
         if self.chat.model.is_none() {
-            self.say("No model is open. Open one first.");
+            self.say(About::Opening, "No model is open. Open one first.");
             return vec![];
         }
         if !self.is_free() {
@@ -313,7 +392,7 @@ impl App {
         }
         match self.attention() {
             Err(e) => {
-                self.error(e.to_string());
+                self.notify(Notice::error(e.to_string()));
                 vec![]
             }
             Ok(attention) => match question(&mut self.chat, attention, self.settings.max_tokens) {
@@ -350,6 +429,10 @@ impl App {
                     return effects;
                 }
                 self.tune.would_replace = None;
+                self.forget(About::Run);
+                if matches!(self.tune.run, RunState::Failed(_)) {
+                    self.tune.run = RunState::Idle;
+                }
                 self.settings.data.clone_from(&self.tune.data);
                 self.settings.out.clone_from(&self.tune.out);
                 [effects, vec![Effect::SaveSettings]].concat()
@@ -358,7 +441,11 @@ impl App {
                 self.tune.run = if paused { RunState::Paused } else { RunState::Running };
                 vec![Effect::Pause(paused)]
             }
-            Action::SaveAgain(again) if self.tune.save_failed.take().is_some() => vec![Effect::Answer(again)],
+            Action::SaveAgain(again) if self.tune.save_failed.take().is_some() => {
+                self.tune.gives_up = false;
+                self.forget(About::Run);
+                vec![Effect::Answer(again)]
+            }
             Action::ChatWithAdapter => {
                 self.settings.adapter.clone_from(&self.tune.run_out);
                 self.settings.factor = self.tune.factor.max(1);
@@ -377,4 +464,22 @@ impl App {
             Theme::Dark => Theme::System,
         };
     }
+}
+
+/// Whether the user goes on typing a question after this action.
+fn leads_to_typing(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Document(_)
+            | Action::ForgetDocument
+            | Action::Ask
+            | Action::Unqueue(_)
+            | Action::Regenerate
+            | Action::Continue
+            | Action::Restart
+            | Action::Stop
+            | Action::ShowKept(_)
+            | Action::SaveConversation(_)
+            | Action::Copy(_)
+    )
 }

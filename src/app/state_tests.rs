@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::chat::{Document, Dropped, dropped, read_document};
-use super::message::{Command, Event, ModelCard, Question, Turn};
+use super::message::{Command, Cut, Event, ModelCard, Question, Turn};
 use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Page, Pick};
 use super::tune::RunState;
@@ -12,7 +12,7 @@ use crate::attention::Attention;
 use crate::generate::{Answer, StoppedBy};
 use crate::train::{StepLine, Summary, TrainJob};
 
-fn card() -> ModelCard {
+pub(super) fn card() -> ModelCard {
     ModelCard { name: "m".into(), max_positions: 1000, entry_bytes: 64, n_layers: 2, ..ModelCard::default() }
 }
 
@@ -25,7 +25,7 @@ pub(super) fn opened() -> App {
     app
 }
 
-fn answer(text: &str) -> Answer {
+pub(super) fn answer(text: &str) -> Answer {
     Answer {
         text: text.into(),
         n_tokens: 50,
@@ -37,7 +37,7 @@ fn answer(text: &str) -> Answer {
     }
 }
 
-fn ask(app: &mut App, text: &str) -> Question {
+pub(super) fn ask(app: &mut App, text: &str) -> Question {
     app.chat.draft = text.into();
     match &app.on_action(Action::Ask)[..] {
         [Effect::Send(Command::Ask(question))] => question.clone(),
@@ -64,14 +64,10 @@ fn a_conversation_streams_and_goes_on() {
     assert_eq!((app.busy, app.chat.context), (None, Some((50, 40, 2560))));
     let next = ask(&mut app, "Why?");
     assert_eq!(next.turns.len(), 2);
-    assert_eq!(next.turns[0], Turn { question: "Who?".into(), answer: "Ahab.".into(), is_cut: false });
-    // A second question must wait.
-    app.chat.draft = "More".into();
-    assert!(app.on_action(Action::Ask).is_empty());
-    assert_eq!((app.notices.len(), app.chat.draft.as_str(), app.chat.turns.len()), (1, "More", 2));
+    assert_eq!(next.turns[0], Turn { question: "Who?".into(), answer: "Ahab.".into(), cut: None });
     assert_eq!(app.on_action(Action::Stop), [Effect::Stop]);
     app.on_event(Event::Answered(Answer { stopped_by: StoppedBy::Caller, ..answer("Because") }));
-    assert_eq!((app.chat.turns[1].answer.as_str(), app.chat.turns[1].is_cut), ("Because", true));
+    assert_eq!((app.chat.turns[1].answer.as_str(), app.chat.turns[1].cut), ("Because", Some(Cut::Stopped(10))));
     assert!(
         matches!(&app.on_action(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty() && q.seed == 1)
     );

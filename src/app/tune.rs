@@ -80,6 +80,8 @@ pub struct Tune {
     pub would_replace: Option<PathBuf>,
     /// Why the final save failed, while the run waits for an answer.
     pub save_failed: Option<String>,
+    /// Whether the user has tried to close the window since the final save failed.
+    pub gives_up: bool,
     pub run: RunState,
     pub total_steps: u64,
     pub steps: Vec<StepLine>,
@@ -183,9 +185,14 @@ impl Tune {
         self.evaluations.clear();
         self.notes.clear();
         self.total_steps = 0;
-        self.run = RunState::Running;
+        self.turn(RunState::Running);
         self.run_out = job.out.display().to_string();
         self.run_method = job.method;
+    }
+
+    /// Sets the state of the run, in which no final save waits for an answer.
+    pub fn turn(&mut self, run: RunState) {
+        (self.run, self.save_failed, self.gives_up) = (run, None, false);
     }
 
     /// Points of the loss curve: step and loss.

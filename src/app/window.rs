@@ -12,11 +12,11 @@ use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributes
 use winit::window::{Window, WindowId};
 
 use super::chat::{Document, read_document};
-use super::desktop::{Meant, icon, meant, save};
+use super::desktop::{Meant, icon, meant, no_dialog, save};
 use super::message::Event;
 use super::painter::Painter;
 use super::settings::Settings;
-use super::state::{Action, App, Busy, Effect, Notice, Page, Pick};
+use super::state::{Action, App, Busy, Effect, Notice, Pick};
 use super::views;
 use super::worker::Worker;
 use crate::error::{Error, Result};
@@ -91,8 +91,8 @@ struct Handler {
     document: Option<PathBuf>,
     /// Time of the next requested repaint.
     next_frame: Option<Instant>,
-    /// Whether the user has tried to close the window after a failed final save.
-    gives_up: bool,
+    /// Whether the window is to close.
+    closes: bool,
     failed: Option<Error>,
 }
 
@@ -133,10 +133,10 @@ impl Handler {
             settings_path,
             document,
             next_frame: None,
-            gives_up: false,
+            closes: false,
             failed: None,
         };
-        handler.app.notices.extend(complaint.map(|text| Notice { is_error: true, text }));
+        handler.app.notices.extend(complaint.map(Notice::error));
         handler.carry_out(effects);
         handler
     }
@@ -153,18 +153,22 @@ impl Handler {
                 Effect::Save(path, text) => {
                     let saved = save(&path, &text);
                     let notice = match saved {
-                        Ok(path) => Notice { is_error: false, text: format!("Saved {}", path.display()) },
-                        Err(e) => Notice { is_error: true, text: e.to_string() },
+                        Ok(path) => Notice::info(format!("Saved {}", path.display())),
+                        Err(e) => Notice::error(e.to_string()),
                     };
-                    self.app.notices.push(notice);
+                    self.app.notify(notice);
                 }
                 Effect::Copy(text) => self.context.copy_text(text),
                 Effect::SaveSettings => {
                     if let Some(path) = &self.settings_path
                         && let Err(e) = self.app.settings.save(path)
                     {
-                        self.app.notices.push(Notice { is_error: true, text: e.to_string() });
+                        self.app.notify(Notice::error(e.to_string()));
                     }
+                }
+                Effect::Close => {
+                    self.worker.control.stop();
+                    self.closes = true;
                 }
             }
         }
@@ -173,11 +177,16 @@ impl Handler {
     /// Opens the platform's file dialog on another thread, which sends the picked path later.
     fn pick(&self, pick: Pick) {
         let dialog = rfd::AsyncFileDialog::new();
-        let proxy = self.proxy.clone();
+        let (proxy, asked_at) = (self.proxy.clone(), Instant::now());
         let send = move |found: Option<rfd::FileHandle>| {
-            if let Some(file) = found {
-                let _ = proxy.send_event(Message::Picked(pick, file.path().to_path_buf()));
-            }
+            let message = match found {
+                Some(file) => Message::Picked(pick, file.path().to_path_buf()),
+                None => match no_dialog(asked_at.elapsed()) {
+                    Some(text) => Message::Notice(Notice::error(text)),
+                    None => return,
+                },
+            };
+            let _ = proxy.send_event(message);
         };
         let thread = std::thread::Builder::new().name("dialog".into());
         let spawned = match pick {
@@ -196,7 +205,7 @@ impl Handler {
         };
         if let Err(e) = spawned {
             let text = format!("the file dialog could not be opened ({e}): type the path instead");
-            let _ = self.proxy.send_event(Message::Notice(Notice { is_error: true, text }));
+            let _ = self.proxy.send_event(Message::Notice(Notice::error(text)));
         }
     }
 
@@ -299,11 +308,11 @@ impl ApplicationHandler<Message> for Handler {
             Message::Picked(pick, path) => self.on_action(Action::Picked(pick, path)),
             Message::Read(Ok(document)) => self.on_action(Action::Document(document)),
             Message::Read(Err(e)) => {
-                self.app.notices.push(Notice { is_error: true, text: e.to_string() });
+                self.app.notify(Notice::error(e.to_string()));
                 self.request_frame();
             }
             Message::Notice(notice) => {
-                self.app.notices.push(notice);
+                self.app.notify(notice);
                 self.request_frame();
             }
         }
@@ -319,21 +328,17 @@ impl ApplicationHandler<Message> for Handler {
             shown.window.request_redraw();
         }
         match event {
-            WindowEvent::CloseRequested if self.app.tune.save_failed.is_some() && !self.gives_up => {
-                self.gives_up = true;
-                let text = "The trained weights are not saved. Close the window again to discard them.";
-                self.app.notices.push(Notice { is_error: true, text: text.into() });
-                self.on_action(Action::Show(Page::Tune));
-            }
             WindowEvent::CloseRequested => {
-                self.worker.control.stop();
-                event_loop.exit();
+                self.on_action(Action::Close);
+                if self.closes {
+                    event_loop.exit();
+                }
             }
             WindowEvent::Resized(size) => {
                 shown.painter.resize(size);
                 shown.window.request_redraw();
             }
-            event => match meant(event) {
+            event => match meant(event, self.app.page) {
                 Some(Meant::Read(path)) => self.read(path),
                 Some(Meant::Act(action)) => self.on_action(action),
                 None => {}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::labels::in_words;
 use super::message::{AdapterLine, Command, Control, Event};
-use super::worker_chat::Engine;
+use super::worker_chat::{Engine, Found};
 use super::worker_jobs;
 use super::worker_site::{Open, Site, Tell};
 use crate::error::{Error, ErrorKind, Result};
@@ -133,8 +133,11 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
             Ok(())
         }
         Command::Open(choice) => {
-            *engine = None; // free its memory first
-            let opened = engine.insert(Engine::open(&choice, &site.open)?);
+            let found = Found::open(&choice, &site.open)?; // if this fails, the open model stays
+            if engine.take().is_some() {
+                tell(Event::Closed); // the weights of the next one take its memory
+            }
+            let opened = engine.insert(Engine::load(found)?);
             tell(Event::Opened(opened.card()));
             Ok(())
         }

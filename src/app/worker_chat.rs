@@ -26,6 +26,22 @@ pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
     }
 }
 
+/// A model whose files and device are open, and whose weights are not on the device yet.
+pub struct Found {
+    choice: ModelChoice,
+    files: ModelFiles,
+    device: Device,
+}
+
+impl Found {
+    /// Opens the files and the device. What is wrong with either is known before the weights take
+    /// memory.
+    pub fn open(choice: &ModelChoice, open: &Open) -> Result<Self> {
+        let files = open_files(choice)?;
+        Ok(Self { choice: choice.clone(), files, device: open(&choice.device)? })
+    }
+}
+
 /// An open model with its device and conversation.
 pub struct Engine {
     choice: ModelChoice,
@@ -36,13 +52,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens a model on a device.
-    pub fn open(choice: &ModelChoice, open: &Open) -> Result<Self> {
-        let files = open_files(choice)?;
-        let mut device = open(&choice.device)?;
+    /// Loads the weights of a model.
+    pub fn load(found: Found) -> Result<Self> {
+        let Found { choice, files, mut device } = found;
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
-        let conversation = Conversation::default();
-        Ok(Self { choice: choice.clone(), files, device, loaded, conversation })
+        Ok(Self { choice, files, device, loaded, conversation: Conversation::default() })
     }
 
     /// Properties for display.
@@ -67,18 +81,20 @@ impl Engine {
         }
     }
 
-    /// The prompt: the conversation up to the start of the answer.
+    /// The prompt: the conversation up to the start of the answer, or up to what the answer says so
+    /// far.
     fn prompt(&self, question: &Question) -> Result<String> {
         let Some(template) = &self.files.template else {
-            // A base model without a chat template continues plain text.
+            // A base model without a chat template continues plain text. An answer follows its
+            // question as the model said it.
             let mut text = question.document.to_string();
             for turn in &question.turns {
-                for part in [&turn.question, &turn.answer] {
-                    if !text.is_empty() && !text.ends_with(char::is_whitespace) && !part.is_empty() {
-                        text.push(' ');
-                    }
-                    text += part;
+                let is_apart = text.is_empty() || text.ends_with(char::is_whitespace) || turn.question.is_empty();
+                if !is_apart {
+                    text.push(' ');
                 }
+                text += &turn.question;
+                text += &turn.answer;
             }
             return Ok(text);
         };
@@ -93,7 +109,8 @@ impl Engine {
                 messages.push(Message::new("assistant", turn.answer.clone()));
             }
         }
-        template.render(&messages.into(), true)
+        let said = question.turns.last().map_or("", |turn| &turn.answer);
+        Ok(template.render(&messages.into(), true)? + said)
     }
 
     /// Answers a question and streams the answer as events.

@@ -124,6 +124,73 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
 }
 
 #[test]
+fn a_model_that_cannot_be_opened_leaves_the_open_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let broken = |name: &str, file: &str, text: &str| {
+        std::fs::create_dir(at(name)).unwrap();
+        std::fs::write(at(name).join(file), text).unwrap();
+    };
+    broken("model", "config.json", "{");
+    broken("adapter", "adapter_config.json", "{}");
+    // A model that lacks weights.
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+    std::fs::create_dir(at("short")).unwrap();
+    for entry in std::fs::read_dir(bundled).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), at("short").join(entry.file_name())).unwrap();
+    }
+    let config = std::fs::read_to_string(at("short/config.json")).unwrap();
+    let config = config.replace("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 6");
+    std::fs::write(at("short/config.json"), config).unwrap();
+    let mut window = Window::new();
+    window.open();
+    window.worker.send(Command::Ask(question("She liked to", 5)));
+    window.until(is_end);
+    let good = ModelChoice { device: "cpu".into(), ..ModelChoice::default() };
+    let choices = [
+        ModelChoice { model: "no/such/folder".into(), ..good.clone() },
+        ModelChoice { model: at("model").display().to_string(), ..good.clone() },
+        ModelChoice { model: at("short").display().to_string(), ..good.clone() },
+        ModelChoice { adapter: Some(at("adapter")), ..good.clone() },
+        ModelChoice { device: "no such device".into(), ..good.clone() },
+    ];
+    for choice in choices {
+        window.worker.send(Command::Open(choice.clone()));
+        let heard = window.until(|e| is_end(e) || matches!(e, Event::Opened(_)));
+        assert!(matches!(&heard[..], [Event::Failed(_)]), "{choice:?}: {heard:?}");
+    }
+    window.worker.send(Command::Ask(question("She liked to", 5)));
+    let heard = window.until(is_end);
+    assert!(matches!(heard.last(), Some(Event::Answered(a)) if a.n_reused > 0), "it kept its cache: {heard:?}");
+    // A model that can be opened takes the memory of the open one.
+    window.worker.send(Command::Open(good));
+    let heard = window.until(|e| is_end(e) || matches!(e, Event::Opened(_)));
+    assert!(matches!(&heard[..], [Event::Closed, Event::Opened(_)]), "{heard:?}");
+}
+
+#[test]
+fn a_cut_answer_continues_as_if_it_had_not_been_cut() {
+    let mut window = Window::new();
+    window.open();
+    let mut ask = |question: Question| {
+        window.worker.send(Command::Ask(question));
+        match window.until(is_end).pop() {
+            Some(Event::Answered(answer)) => answer,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = ask(question("She liked to", 6));
+    assert_eq!((first.stopped_by, first.n_said), (StoppedBy::MaxTokens, 6));
+    let mut rest = question("She liked to", 6);
+    rest.turns[0].answer.clone_from(&first.text);
+    let second = ask(rest);
+    assert_eq!(second.n_reused, first.n_tokens - 1, "nothing is read again but the last token");
+    let whole = ask(question("She liked to", 12));
+    assert_eq!((whole.text, whole.n_tokens), (first.text + &second.text, second.n_tokens));
+}
+
+#[test]
 fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let dir = tempfile::tempdir().unwrap();
     let job = run_in(dir.path());

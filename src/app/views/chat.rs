@@ -1,11 +1,15 @@
 //! The chat page: model and compression at the top, the conversation in the middle, the input at
 //! the bottom.
 
-use egui::{Key, Panel, RichText, ScrollArea, TextEdit, Ui};
+use egui::{EventFilter, Key, KeyboardShortcut, Modifiers, Panel, RichText, ScrollArea, TextEdit, Ui};
 
 use super::{kept, style};
-use crate::app::chat::FACTORS;
+use crate::app::chat::{Chat, FACTORS};
+use crate::app::message::{Cut, Turn};
 use crate::app::state::{Action, App, Busy, Pick};
+
+/// Largest share of the window's height that the question takes.
+const QUESTION_SHARE: f32 = 0.4;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     Panel::top("chat model").frame(style::SIDE).show(ui, |ui| {
@@ -67,6 +71,7 @@ fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             let button = egui::Button::selectable(app.settings.factor == factor, name);
             if ui.add_enabled(app.busy != Some(Busy::Answering), button).clicked() {
                 app.settings.factor = factor;
+                app.chat.wants_focus = true;
                 actions.push(Action::SettingsChanged);
             }
         }
@@ -134,29 +139,51 @@ fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             ui.add_space(4.0);
             ui.label(RichText::new("Model").strong());
             let is_current = i == last && app.busy == Some(Busy::Answering);
-            match (is_current, app.chat.fed) {
-                (true, Some((done, total))) if turn.answer.is_empty() => {
+            if !turn.answer.is_empty() {
+                ui.add(egui::Label::new(&turn.answer).wrap().selectable(true));
+            }
+            match app.chat.fed.filter(|_| is_current) {
+                Some((done, total)) => {
                     let share = done as f32 / total.max(1) as f32;
                     let text = format!("reading the prompt: {done} of {total} tokens");
                     ui.add(egui::ProgressBar::new(share).desired_width(300.0).text(text));
                 }
-                _ => {
-                    ui.add(egui::Label::new(&turn.answer).wrap().selectable(true));
-                    if turn.is_cut {
-                        style::hint(ui, "stopped");
-                    }
-                }
+                None if is_current => {}
+                None => end_of(ui, turn, i == last, &app.chat),
             }
             if i == last && !is_current {
                 ui.horizontal_wrapped(|ui| answer_buttons(ui, &turn.answer, app, actions));
             }
             ui.add_space(12.0);
         }
+        for (i, question) in app.chat.queued.iter().enumerate() {
+            ui.horizontal(|ui| {
+                if ui.small_button("Remove").on_hover_text("Does not ask this question").clicked() {
+                    actions.push(Action::Unqueue(i));
+                }
+                ui.add(egui::Label::new(RichText::new(format!("Next: {question}")).weak()).truncate());
+            });
+        }
     });
+}
+
+/// Says what cut an answer.
+fn end_of(ui: &mut Ui, turn: &Turn, is_last: bool, chat: &Chat) {
+    match turn.cut {
+        Some(Cut::Stopped(_)) => style::hint(ui, "stopped"),
+        Some(Cut::Limit(n)) if is_last && !chat.has_room() => {
+            style::hint(ui, format!("Cut at {n} tokens: the conversation is as long as the model allows"));
+        }
+        Some(Cut::Limit(n)) => style::hint(ui, format!("Cut at {n} tokens")),
+        None => {}
+    }
 }
 
 fn answer_buttons(ui: &mut Ui, answer: &str, app: &App, actions: &mut Vec<Action>) {
     let is_free = app.busy.is_none();
+    if app.chat.can_continue() && ui.add_enabled(is_free, egui::Button::new("Continue")).clicked() {
+        actions.push(Action::Continue);
+    }
     if ui.button("Copy").clicked() {
         actions.push(Action::Copy(answer.to_string()));
     }
@@ -192,20 +219,36 @@ fn empty(ui: &mut Ui, app: &App) {
 
 fn input(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(6.0);
-    ui.horizontal(|ui| {
-        let width = ui.available_width() - 100.0;
-        let edit = TextEdit::multiline(&mut app.chat.draft).desired_rows(2).desired_width(width);
-        let edit = ui.add(edit.hint_text("Type a question. Enter sends it, Shift+Enter starts a new line."));
-        let enter = edit.has_focus() && ui.input_mut(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift);
-        let can_ask = app.busy.is_none() && app.chat.model.is_some();
-        let asked = ui.add_enabled(can_ask, egui::Button::new("Ask").min_size(egui::vec2(80.0, 40.0))).clicked();
-        if can_ask && (enter || asked) {
-            if enter {
-                // Remove the line break that the Enter key has just inserted.
-                app.chat.draft = app.chat.draft.trim_end().to_string();
-            }
+    ui.horizontal_top(|ui| {
+        let is_asked = question(ui, &mut app.chat);
+        let can_ask = matches!(app.busy, None | Some(Busy::Answering)) && app.chat.model.is_some();
+        let ask = egui::Button::new("Ask").min_size(egui::vec2(80.0, 40.0));
+        if ui.add_enabled(can_ask, ask).clicked() || is_asked && can_ask {
             actions.push(Action::Ask);
         }
     });
     ui.add_space(6.0);
+}
+
+/// The field of the question, which scrolls where it would take too much of the window. Returns
+/// whether Enter was pressed.
+fn question(ui: &mut Ui, chat: &mut Chat) -> bool {
+    let width = ui.available_width() - 100.0;
+    let height = QUESTION_SHARE * ui.ctx().content_rect().height();
+    // The field keeps the focus where Escape stops an answer, and Enter is no line break.
+    let keys = EventFilter { tab: false, horizontal_arrows: true, vertical_arrows: true, escape: true };
+    let line_break = KeyboardShortcut::new(Modifiers::SHIFT, Key::Enter);
+    let field = TextEdit::multiline(&mut chat.draft)
+        .hint_text("Type a question. Enter sends it, Shift+Enter starts a new line.")
+        .desired_rows(2)
+        .desired_width(width)
+        .event_filter(keys)
+        .return_key(line_break);
+    let area = ScrollArea::vertical().id_salt("question").max_width(width).max_height(height);
+    let field = area.min_scrolled_height(height).animated(false).show(ui, |ui| ui.add(field)).inner;
+    // It takes the focus from no other field in which the user may be typing.
+    if std::mem::take(&mut chat.wants_focus) && !ui.ctx().text_edit_focused() {
+        field.request_focus();
+    }
+    field.has_focus() && ui.input(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift)
 }

@@ -12,6 +12,8 @@ mod style;
 mod tune;
 
 #[cfg(test)]
+mod question_tests;
+#[cfg(test)]
 mod view_tests;
 
 pub use shell::show;

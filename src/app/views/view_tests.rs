@@ -11,7 +11,7 @@ use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::{apply, set_up, show};
 use crate::app::chat::Document;
-use crate::app::message::{AdapterLine, CheckLine, Event, ModelCard, Turn};
+use crate::app::message::{AdapterLine, CheckLine, Cut, Event, ModelCard, Turn};
 use crate::app::settings::{Settings, Theme};
 use crate::app::state::{Action, App, Busy, Page};
 use crate::app::tune::RunState;
@@ -19,12 +19,12 @@ use crate::eval::KeptMap;
 use crate::train::{EvalLine, StepLine, Summary};
 
 /// An app and the actions that its views returned.
-struct Shown {
-    app: App,
-    actions: Vec<Action>,
+pub(super) struct Shown {
+    pub app: App,
+    pub actions: Vec<Action>,
 }
 
-fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
+pub(super) fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
     let mut is_set_up = false;
     let ui = move |ui: &mut egui::Ui, shown: &mut Shown| {
         if !is_set_up {
@@ -42,7 +42,7 @@ fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
     harness
 }
 
-fn opened() -> App {
+pub(super) fn opened() -> App {
     let (mut app, _) = App::new(Settings::default());
     app.on_event(Event::Opened(card()));
     app
@@ -63,14 +63,14 @@ fn card() -> ModelCard {
     }
 }
 
-fn talking() -> App {
+pub(super) fn talking() -> App {
     let mut app = opened();
     let text = "Call me Ishmael. ".repeat(400);
     app.chat.document = Some(Document { name: "moby-dick.txt".into(), text: Arc::from(text.as_str()) });
     let long = "It is the story of a captain who hunts the whale that took his leg, told by a sailor. ".repeat(8);
     app.chat.turns = vec![
-        Turn { question: "What is it about?".into(), answer: long, is_cut: false },
-        Turn { question: "Who tells it?".into(), answer: "Ishmael, a sailor.".into(), is_cut: true },
+        Turn { question: "What is it about?".into(), answer: long, cut: None },
+        Turn { question: "Who tells it?".into(), answer: "Ishmael, a sailor.".into(), cut: Some(Cut::Stopped(6)) },
     ];
     app.chat.context = Some((2412, 668, 30_781_440));
     app
