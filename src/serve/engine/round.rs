@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_round_passes_over_every_answer_and_new_answers_come_first() {
         let mut round = Round::new(4);
-        let mut passes = |round: &mut Round, n: usize, running: [usize; 3]| -> Vec<(usize, usize)> {
+        let passes = |round: &mut Round, n: usize, running: [usize; 3]| -> Vec<(usize, usize)> {
             (0..n).map_while(|_| round.next_pass(running.into_iter())).collect()
         };
         assert_eq!(passes(&mut round, 2, [9, 0, 2]), [(0, 4), (0, 4)]);
