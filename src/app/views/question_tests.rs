@@ -7,7 +7,7 @@ use egui_kittest::{Harness, Node};
 
 use super::view_tests::{Shown, harness, opened, talking};
 use crate::app::message::Cut;
-use crate::app::state::{Action, Busy};
+use crate::app::state::{Action, Busy, Notice};
 
 const SIZE: (f32, f32) = (1280.0, 800.0);
 
@@ -105,6 +105,22 @@ fn buttons_give_the_focus_to_the_question_and_fields_keep_theirs() {
     harness.state_mut().app.chat.wants_focus = true;
     harness.run_steps(2);
     assert!(!field(&harness).accesskit_node().is_focused());
+}
+
+#[test]
+fn a_notice_leaves_the_focus_where_it_is() {
+    let mut harness = harness(opened(), SIZE);
+    types(&mut harness, "one");
+    harness.state_mut().app.notify(Notice::error("no room"));
+    harness.run_steps(2);
+    harness.event(egui::Event::Text(" two".into()));
+    harness.run_steps(2);
+    assert_eq!(harness.state().app.chat.draft, "one two");
+    harness.state_mut().app.notices.clear();
+    harness.run_steps(2);
+    harness.event(egui::Event::Text(" three".into()));
+    harness.run_steps(2);
+    assert_eq!(harness.state().app.chat.draft, "one two three");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     Panel::bottom("status").frame(style::SIDE).show(ui, |ui| status(ui, app, &mut actions));
     if !app.notices.is_empty() {
         Panel::top("notices").frame(style::SIDE).show(ui, |ui| notices(ui, app, &mut actions));
+    } else {
+        ui.skip_ahead_auto_ids(1); // the fields of the page keep their ids, and so the focus
     }
     CentralPanel::default().frame(style::CENTRE).show(ui, |ui| match app.page {
         Page::Chat => chat::show(ui, app, &mut actions),
