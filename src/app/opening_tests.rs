@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use super::message::{Command, Event, ModelChoice};
 use super::state::{About, Action, App, Busy, Effect, Notice, Page};
-use super::state_tests::{answer, ask, card, opened};
+use super::state_tests::{answer, ask, card, opened, summary};
 use super::tune::RunState;
-use crate::train::Summary;
 
 /// An app with the model `good` open and a conversation.
 fn talking() -> App {
@@ -120,20 +119,7 @@ fn errors_of_a_run_end_with_it() {
     app.on_action(Action::SaveAgain(true));
     app.on_event(Event::SaveFailed("no space".into()));
     app.on_action(Action::SaveAgain(true));
-    app.on_event(Event::Trained(Summary {
-        steps: 4,
-        loss: None,
-        eval_loss: None,
-        best: None,
-        first_loss: None,
-        last_loss: None,
-        tokens: 400,
-        seconds: 8.0,
-        tokens_per_s: 50.0,
-        peak_bytes: 1,
-        cancelled: true,
-        stopped_early: false,
-    }));
+    app.on_event(Event::Trained(summary()));
     assert_eq!((run_notices(&app).len(), app.tune.save_failed.clone()), (0, None));
     app.on_event(Event::Opened(card()));
     // A run that failed says so until the next one starts.

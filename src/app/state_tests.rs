@@ -45,6 +45,24 @@ pub(super) fn ask(app: &mut App, text: &str) -> Question {
     }
 }
 
+/// What a run that was stopped after four steps reports.
+pub(super) fn summary() -> Summary {
+    Summary {
+        steps: 4,
+        loss: Some(1.0),
+        eval_loss: None,
+        best: None,
+        first_loss: None,
+        last_loss: None,
+        tokens: 400,
+        seconds: 8.0,
+        tokens_per_s: 50.0,
+        peak_bytes: 1,
+        cancelled: true,
+        stopped_early: false,
+    }
+}
+
 #[test]
 fn a_conversation_streams_and_goes_on() {
     let mut app = opened();
@@ -167,20 +185,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert_eq!(app.tune.run, RunState::Paused);
     assert_eq!(app.on_action(Action::Pause(false)), [Effect::Pause(false)]);
     assert!(app.on_action(Action::OpenModel).iter().all(|e| *e == Effect::SaveSettings), "the engine is busy");
-    let summary = Summary {
-        steps: 4,
-        loss: Some(1.0),
-        eval_loss: None,
-        best: None,
-        first_loss: None,
-        last_loss: None,
-        tokens: 400,
-        seconds: 8.0,
-        tokens_per_s: 50.0,
-        peak_bytes: 1,
-        cancelled: true,
-        stopped_early: false,
-    };
+    let summary = summary();
     app.page = Page::Chat;
     app.on_event(Event::SaveFailed("no space".into()));
     assert!(app.on_action(Action::Stop).is_empty() && app.page == Page::Tune, "stop shows the page that asks");
