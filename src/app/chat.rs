@@ -23,7 +23,7 @@ pub struct Closed {
     pub recorded: Option<(usize, usize, f64)>,
 }
 
-/// What was there before the question that the worker answers.
+/// The state to return to if the current answer comes to nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Before {
     /// The last turn, if its answer is generated again.

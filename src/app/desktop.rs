@@ -27,8 +27,8 @@ pub(super) enum Meant {
     Act(Action),
 }
 
-/// The meaning of an event on a page. What is dropped on the page for training and is no model is
-/// training data.
+/// What an event on a page asks for. A path dropped on the page for training is training data, unless
+/// it is a model or an adapter.
 pub(super) fn meant(event: WindowEvent, page: Page) -> Option<Meant> {
     let WindowEvent::DroppedFile(path) = event else { return None };
     Some(match dropped(path) {

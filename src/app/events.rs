@@ -120,7 +120,7 @@ impl App {
     }
 
     /// After a model could not be opened: names the one that was open before in the fields again, and
-    /// opens it if the worker has closed it. What has just failed is not tried again.
+    /// opens it if the worker has closed it. It does not try again what has just failed.
     fn open_last(&mut self) -> Vec<Effect> {
         let failed = self.chat.opening.take();
         let last = match &self.chat.closed {

@@ -48,7 +48,7 @@ impl Busy {
     }
 }
 
-/// What a notice is about.
+/// The subject of a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
     /// Opening a model, until one is open.
@@ -362,7 +362,7 @@ impl App {
         self.ask_with(|chat, attention, max| chat.ask(attention, max))
     }
 
-    /// Asks the next question of the queue. What is being typed stays in the field.
+    /// Asks the next question of the queue. The text in the field stays there.
     pub(super) fn ask_queued(&mut self) -> Vec<Effect> {
         if self.chat.queued.is_empty() {
             return vec![];

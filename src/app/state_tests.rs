@@ -45,7 +45,7 @@ pub(super) fn ask(app: &mut App, text: &str) -> Question {
     }
 }
 
-/// What a run that was stopped after four steps reports.
+/// The summary of a run that was stopped after four steps.
 pub(super) fn summary() -> Summary {
     Summary {
         steps: 4,

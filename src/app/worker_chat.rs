@@ -34,7 +34,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// Opens the files and the device. What is wrong with either is known before the weights take
+    /// Opens the files and the device. Errors of either show before the weights of the model take
     /// memory.
     pub fn open(choice: &ModelChoice, open: &Open) -> Result<Self> {
         let files = open_files(choice)?;

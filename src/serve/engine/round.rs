@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How long prompts are read in one round, or one piece if it takes longer.
 const READ_TIME: Duration = Duration::from_millis(200);
 
-/// What is left of the current round.
+/// The rest of the current round.
 pub struct Round {
     /// Models whose answers still get a token in this round, and the number of these answers.
     left: VecDeque<(usize, usize)>,
