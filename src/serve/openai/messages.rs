@@ -143,27 +143,26 @@ pub fn tools(fields: &Fields<'_>) -> Result<Option<Offered>> {
         function.object("parameters")?;
     }
     let required = match fields.get("tool_choice") {
-        None => &[],
-        Some(Json::String(choice)) if choice == "auto" => &[],
+        None => None,
+        Some(Json::String(choice)) if choice == "auto" => None,
         Some(Json::String(choice)) if choice == "none" => return Ok(None),
-        Some(Json::String(choice)) if choice == "required" => list,
+        Some(Json::String(choice)) if choice == "required" => Some(list),
         Some(choice) => {
             let name = choice["function"]["name"].as_str().filter(|_| choice["type"] == "function");
             let named = list.iter().position(|tool| name.is_some_and(|name| tool["function"]["name"] == name));
-            named.map_or(&[][..], |i| std::slice::from_ref(&list[i]))
+            Some(named.map_or(&[][..], |i| std::slice::from_ref(&list[i])))
         }
     };
-    let is_free = fields.get("tool_choice").is_none_or(|choice| choice == "auto");
-    if !is_free && required.is_empty() {
+    if required.is_some_and(<[Json]>::is_empty) {
         let message = "`tool_choice` is none of \"auto\", \"none\", \"required\" (with `tools`) and \
                        {\"type\": \"function\", \"function\": {\"name\": …}} with the name of one of `tools`";
         return Err(fields.wrong("tool_choice", message));
     }
-    if fields.flag("parallel_tool_calls")? == Some(false) && is_free && !list.is_empty() {
+    if fields.flag("parallel_tool_calls")? == Some(false) && required.is_none() && !list.is_empty() {
         let message = "`parallel_tool_calls` is false: the model decides how many tools it calls";
         return Err(fields.wrong("parallel_tool_calls", message));
     }
-    let offered = || Offered { tools: list.to_vec(), required: required.to_vec() };
+    let offered = || Offered { tools: list.to_vec(), required: required.unwrap_or_default().to_vec() };
     Ok((!list.is_empty()).then(offered))
 }
 

@@ -10,6 +10,7 @@ pub(super) mod asked;
 pub(super) mod chat;
 mod chat_shape;
 pub(super) mod completions;
+mod cursor;
 mod fields;
 mod messages;
 mod python_calls;

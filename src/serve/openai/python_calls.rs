@@ -2,143 +2,115 @@
 
 use serde_json::{Map, Value as Json, json};
 
-/// Deepest nesting of values, as in JSON.
-const MAX_DEPTH: usize = 128;
+use super::cursor::Cursor;
 
 /// The calls of a text: each a name and an object of the arguments, whose values are literals of Python
 /// or JSON. `None` if the text is anything else.
 pub fn calls(text: &str) -> Option<Vec<(String, Json)>> {
-    let mut reader = Reader { rest: text, depth: 0 };
+    let mut at = Cursor::new(text);
     let mut calls = Vec::new();
     loop {
-        reader.skip_space();
-        if reader.rest.is_empty() {
+        at.skip_space();
+        if at.rest.is_empty() {
             return Some(calls);
         }
-        calls.push(reader.call()?);
-        reader.take(","); // a list of calls
+        calls.push(call(&mut at)?);
+        at.take(","); // a list of calls
     }
 }
 
-struct Reader<'a> {
-    rest: &'a str,
-    depth: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn skip_space(&mut self) {
-        self.rest = self.rest.trim_start();
+fn call(at: &mut Cursor<'_>) -> Option<(String, Json)> {
+    let name = name(at)?;
+    if !at.take("(") {
+        return None;
     }
-
-    /// Takes a mark and the space before it, if it comes next.
-    fn take(&mut self, mark: &str) -> bool {
-        let after = self.rest.trim_start().strip_prefix(mark);
-        self.rest = after.unwrap_or(self.rest);
-        after.is_some()
-    }
-
-    /// Takes the characters that may be in a name.
-    fn name(&mut self) -> Option<&'a str> {
-        self.skip_space();
-        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
-        let end = self.rest.find(|c| !is_part(c)).unwrap_or(self.rest.len());
-        let (name, after) = self.rest.split_at(end);
-        self.rest = after;
-        (!name.is_empty()).then_some(name)
-    }
-
-    fn call(&mut self) -> Option<(String, Json)> {
-        let name = self.name()?.to_owned();
-        if !self.take("(") {
+    let mut arguments = Map::new();
+    at.items(")", |at| {
+        let key = self::name(at)?;
+        if !at.take("=") {
             return None;
         }
-        let mut arguments = Map::new();
-        while !self.take(")") {
-            let key = self.name()?.to_owned();
-            if !self.take("=") {
-                return None;
+        arguments.insert(key, value(at)?);
+        Some(())
+    })?;
+    Some((name, arguments.into()))
+}
+
+/// Takes the characters that may be in a name.
+fn name(at: &mut Cursor<'_>) -> Option<String> {
+    at.skip_space();
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let end = at.rest.find(|c| !is_part(c)).unwrap_or(at.rest.len());
+    let (name, after) = at.rest.split_at(end);
+    at.rest = after;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn value(at: &mut Cursor<'_>) -> Option<Json> {
+    at.skip_space();
+    match at.rest.chars().next()? {
+        '"' | '\'' => text(at).map(Json::from),
+        '[' => at.nested(|at| list(at, "[", "]")),
+        '(' => at.nested(|at| list(at, "(", ")")),
+        '{' => at.nested(object),
+        _ => word(at),
+    }
+}
+
+fn list(at: &mut Cursor<'_>, open: &str, close: &str) -> Option<Json> {
+    at.take(open);
+    let mut list = Vec::new();
+    at.items(close, |at| {
+        list.push(value(at)?);
+        Some(())
+    })?;
+    Some(list.into())
+}
+
+fn object(at: &mut Cursor<'_>) -> Option<Json> {
+    at.take("{");
+    let mut map = Map::new();
+    at.items("}", |at| {
+        at.skip_space();
+        let key = text(at)?;
+        if !at.take(":") {
+            return None;
+        }
+        map.insert(key, value(at)?);
+        Some(())
+    })?;
+    Some(map.into())
+}
+
+/// A number, or the name of a constant.
+fn word(at: &mut Cursor<'_>) -> Option<Json> {
+    let end = at.rest.find(|c: char| c.is_whitespace() || ",)]}".contains(c)).unwrap_or(at.rest.len());
+    let (word, after) = at.rest.split_at(end);
+    at.rest = after;
+    match word {
+        "True" | "true" => Some(json!(true)),
+        "False" | "false" => Some(json!(false)),
+        "None" | "null" => Some(Json::Null),
+        number => serde_json::from_str::<serde_json::Number>(&number.replace('_', "")).ok().map(Json::Number),
+    }
+}
+
+/// A text between single or double quotes.
+fn text(at: &mut Cursor<'_>) -> Option<String> {
+    let mut chars = at.rest.char_indices();
+    let (_, quote) = chars.next().filter(|&(_, c)| c == '"' || c == '\'')?;
+    let mut text = String::new();
+    while let Some((i, c)) = chars.next() {
+        match c {
+            '\\' => text.push_str(&escape(&mut chars)?),
+            _ if c == quote => {
+                at.rest = &at.rest[i + 1..];
+                return Some(text);
             }
-            arguments.insert(key, self.value()?);
-            self.separator(")")?;
-        }
-        Some((name, arguments.into()))
-    }
-
-    /// Takes a comma, or stays before the end.
-    fn separator(&mut self, end: &str) -> Option<()> {
-        (self.take(",") || self.rest.trim_start().starts_with(end)).then_some(())
-    }
-
-    fn value(&mut self) -> Option<Json> {
-        self.skip_space();
-        match self.rest.chars().next()? {
-            '"' | '\'' => self.text().map(Json::from),
-            '[' | '(' | '{' => {
-                self.depth += 1;
-                let nested = if self.depth > MAX_DEPTH { None } else { self.nested() };
-                self.depth -= 1;
-                nested
-            }
-            _ => self.word(),
+            _ => text.push(c),
         }
     }
-
-    fn nested(&mut self) -> Option<Json> {
-        if self.take("{") {
-            let mut map = Map::new();
-            while !self.take("}") {
-                self.skip_space();
-                let key = self.text()?;
-                if !self.take(":") {
-                    return None;
-                }
-                map.insert(key, self.value()?);
-                self.separator("}")?;
-            }
-            return Some(map.into());
-        }
-        let end = if self.take("[") { "]" } else { ")" };
-        if end == ")" {
-            self.take("(");
-        }
-        let mut list = Vec::new();
-        while !self.take(end) {
-            list.push(self.value()?);
-            self.separator(end)?;
-        }
-        Some(list.into())
-    }
-
-    /// A number, or the name of a constant.
-    fn word(&mut self) -> Option<Json> {
-        let end = self.rest.find(|c: char| c.is_whitespace() || ",)]}".contains(c)).unwrap_or(self.rest.len());
-        let (word, after) = self.rest.split_at(end);
-        self.rest = after;
-        match word {
-            "True" | "true" => Some(json!(true)),
-            "False" | "false" => Some(json!(false)),
-            "None" | "null" => Some(Json::Null),
-            number => serde_json::from_str::<serde_json::Number>(&number.replace('_', "")).ok().map(Json::Number),
-        }
-    }
-
-    /// A text between single or double quotes.
-    fn text(&mut self) -> Option<String> {
-        let mut chars = self.rest.char_indices();
-        let (_, quote) = chars.next().filter(|&(_, c)| c == '"' || c == '\'')?;
-        let mut text = String::new();
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '\\' => text.push_str(&escape(&mut chars)?),
-                _ if c == quote => {
-                    self.rest = &self.rest[at + 1..];
-                    return Some(text);
-                }
-                _ => text.push(c),
-            }
-        }
-        None
-    }
+    None
 }
 
 /// What follows a backslash in a text of Python. An unknown escape stays as it is written.

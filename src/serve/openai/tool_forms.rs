@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::cursor::Cursor;
 use super::python_calls;
 use crate::plain_json::Plain;
 
@@ -229,74 +230,50 @@ fn parameters(body: &str, tools: &Tools) -> Option<Call> {
 /// `call:NAME{KEY:VALUE,…}`.
 fn gemma(body: &str) -> Option<Call> {
     let rest = body.trim().strip_prefix("call:")?;
-    let at = rest.find('{')?;
-    let mut values = GemmaValues { rest: &rest[at..], depth: 0 };
-    let arguments = values.value()?;
-    values.rest.trim().is_empty().then(|| Call { name: rest[..at].trim().to_owned(), arguments: arguments.to_string() })
+    let brace = rest.find('{')?;
+    let mut at = Cursor::new(&rest[brace..]);
+    let arguments = gemma_value(&mut at)?;
+    at.rest.trim().is_empty().then(|| Call { name: rest[..brace].trim().to_owned(), arguments: arguments.to_string() })
 }
 
-/// Reads the values of FunctionGemma: JSON with bare keys, and with texts between `<escape>` marks.
-struct GemmaValues<'a> {
-    rest: &'a str,
-    depth: usize,
+/// What begins and ends a text of FunctionGemma.
+const ESCAPE: &str = "<escape>";
+
+/// A value of FunctionGemma: JSON with bare keys, and with texts between `<escape>` marks.
+fn gemma_value(at: &mut Cursor<'_>) -> Option<Json> {
+    at.skip_space();
+    if at.take(ESCAPE) {
+        let (text, after) = at.rest.split_once(ESCAPE)?;
+        at.rest = after;
+        return Some(text.into());
+    }
+    if at.rest.starts_with(['{', '[']) {
+        return at.nested(gemma_nested);
+    }
+    let end = at.rest.find([',', '}', ']']).unwrap_or(at.rest.len());
+    let (word, after) = at.rest.split_at(end);
+    at.rest = after;
+    serde_json::from_str(word.trim()).ok().map(|Plain(value)| value)
 }
 
-impl<'a> GemmaValues<'a> {
-    const ESCAPE: &'static str = "<escape>";
-    /// Deepest nesting, as in JSON.
-    const MAX_DEPTH: usize = 128;
-
-    fn value(&mut self) -> Option<Json> {
-        self.rest = self.rest.trim_start();
-        if self.take(Self::ESCAPE) {
-            let (text, after) = self.rest.split_once(Self::ESCAPE)?;
-            self.rest = after;
-            return Some(text.into());
-        }
-        if self.rest.starts_with(['{', '[']) {
-            self.depth += 1;
-            let nested = if self.depth > Self::MAX_DEPTH { None } else { self.nested() };
-            self.depth -= 1;
-            return nested;
-        }
-        let end = self.rest.find([',', '}', ']']).unwrap_or(self.rest.len());
-        let (word, after) = self.rest.split_at(end);
-        self.rest = after;
-        serde_json::from_str(word.trim()).ok().map(|Plain(value)| value)
+fn gemma_nested(at: &mut Cursor<'_>) -> Option<Json> {
+    if at.take("[") {
+        let mut list = Vec::new();
+        at.items("]", |at| {
+            list.push(gemma_value(at)?);
+            Some(())
+        })?;
+        return Some(list.into());
     }
-
-    fn nested(&mut self) -> Option<Json> {
-        if self.take("[") {
-            let mut list = Vec::new();
-            while !self.take("]") {
-                list.push(self.value()?);
-                self.separator("]")?;
-            }
-            return Some(list.into());
-        }
-        self.take("{");
-        let mut map = Map::new();
-        while !self.take("}") {
-            let (key, after) = self.rest.split_once(':')?;
-            let key = key.trim().trim_matches('"').replace(Self::ESCAPE, "");
-            self.rest = after;
-            let value = self.value()?;
-            map.insert(key, value);
-            self.separator("}")?;
-        }
-        Some(map.into())
-    }
-
-    /// Takes a comma, or stays before the end.
-    fn separator(&mut self, end: &str) -> Option<()> {
-        (self.take(",") || self.rest.trim_start().starts_with(end)).then_some(())
-    }
-
-    fn take(&mut self, mark: &str) -> bool {
-        let after = self.rest.trim_start().strip_prefix(mark);
-        self.rest = after.unwrap_or(self.rest);
-        after.is_some()
-    }
+    at.take("{");
+    let mut map = Map::new();
+    at.items("}", |at| {
+        let (key, after) = at.rest.split_once(':')?;
+        at.rest = after;
+        map.insert(key.trim().trim_matches('"').replace(ESCAPE, ""), gemma_value(at)?);
+        Some(())
+    })?;
+    Some(map.into())
 }
 
 #[cfg(test)]
