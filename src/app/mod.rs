@@ -12,6 +12,7 @@ mod events;
 mod labels;
 mod message;
 mod painter;
+mod place;
 mod settings;
 mod state;
 mod tune;

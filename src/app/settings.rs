@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::place::Place;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub theme: Theme,
     /// UI scale; 1 is the scale of the screen.
     pub zoom: f32,
+    /// Where the window was when it was closed.
+    pub window: Option<Place>,
     pub model: String,
     pub adapter: String,
     pub device: String,
@@ -42,6 +45,7 @@ impl Default for Settings {
         Self {
             theme: Theme::System,
             zoom: 1.0,
+            window: None,
             model: String::new(),
             adapter: String::new(),
             device: "auto".into(),
@@ -77,6 +81,12 @@ impl Settings {
         self.model = model.to_string();
         self.adapter = adapter.map_or_else(String::new, |path| path.display().to_string());
         self.device = device.to_string();
+    }
+
+    /// Enlarges or shrinks the window's content by tenths, or returns to the scale of the screen at 0.
+    pub fn zoom_by(&mut self, tenths: i32) {
+        let now = if tenths == 0 { 10.0 } else { (self.zoom * 10.0).round() + tenths as f32 };
+        self.zoom = (now / 10.0).clamp(0.5, 3.0);
     }
 
     /// Clamps values that would make the window unusable, such as an extreme zoom.

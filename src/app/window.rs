@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use egui_winit::accesskit_winit;
 use winit::application::ApplicationHandler;
 use winit::event::WindowEvent;
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
@@ -15,6 +16,7 @@ use super::chat::{Document, read_document};
 use super::desktop::{Meant, icon, meant, no_dialog, save};
 use super::message::Event;
 use super::painter::Painter;
+use super::place::{Place, placed};
 use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Notice, Pick};
 use super::views;
@@ -29,6 +31,13 @@ enum Message {
     Picked(Pick, PathBuf),
     Read(Result<Document>),
     Notice(Notice),
+    Accessibility(accesskit_winit::Event),
+}
+
+impl From<accesskit_winit::Event> for Message {
+    fn from(event: accesskit_winit::Event) -> Self {
+        Self::Accessibility(event)
+    }
 }
 
 /// Options of the app at start.
@@ -112,6 +121,7 @@ impl Handler {
         }
         let context = egui::Context::default();
         views::set_up(&context);
+        views::add_system_fonts(&context);
         let repaints = proxy.clone();
         context.set_request_repaint_callback(move |info| {
             if let Some(at) = Instant::now().checked_add(info.delay) {
@@ -230,11 +240,10 @@ impl Handler {
     }
 
     fn open(&mut self, event_loop: &ActiveEventLoop) -> Result<Shown> {
-        let attributes = Window::default_attributes()
-            .with_title("Longreach")
-            .with_inner_size(winit::dpi::LogicalSize::new(1280.0, 800.0))
-            .with_min_inner_size(winit::dpi::LogicalSize::new(720.0, 480.0))
-            .with_window_icon(icon());
+        let attributes =
+            Window::default_attributes().with_title("Longreach").with_window_icon(icon()).with_visible(false); // a screen reader has to be connected first
+        let screens = event_loop.available_monitors();
+        let attributes = placed(attributes, self.app.settings.window, event_loop.primary_monitor(), screens);
         #[cfg(all(unix, not(target_os = "macos")))]
         let attributes = {
             // The desktop finds the icon by the name of the desktop entry.
@@ -247,8 +256,28 @@ impl Handler {
         let scale = window.scale_factor() as f32;
         let (theme, side) = (window.theme(), painter.max_texture_side());
         let root = egui::ViewportId::ROOT;
-        let egui = egui_winit::State::new(self.context.clone(), root, &window, Some(scale), theme, Some(side));
+        let mut egui = egui_winit::State::new(self.context.clone(), root, &window, Some(scale), theme, Some(side));
+        egui.init_accesskit(event_loop, &window, self.proxy.clone());
+        window.set_visible(true);
         Ok(Shown { window, painter, egui })
+    }
+
+    /// Passes what a screen reader asks for to egui.
+    fn on_accessibility(&mut self, event: accesskit_winit::WindowEvent) {
+        let Some(shown) = &mut self.shown else { return };
+        match event {
+            accesskit_winit::WindowEvent::InitialTreeRequested => self.context.enable_accesskit(),
+            accesskit_winit::WindowEvent::ActionRequested(request) => shown.egui.on_accesskit_action_request(request),
+            accesskit_winit::WindowEvent::AccessibilityDeactivated => self.context.disable_accesskit(),
+        }
+        self.request_frame();
+    }
+
+    /// Remembers where the window is.
+    fn note_place(&mut self) {
+        if let Some(now) = self.shown.as_ref().and_then(|shown| Place::of(&shown.window)) {
+            self.app.settings.window = Some(Place::updated(self.app.settings.window, now));
+        }
     }
 
     fn paint(&mut self) {
@@ -311,6 +340,7 @@ impl ApplicationHandler<Message> for Handler {
                 self.app.notify(Notice::error(e.to_string()));
                 self.request_frame();
             }
+            Message::Accessibility(event) => self.on_accessibility(event.window_event),
             Message::Notice(notice) => {
                 self.app.notify(notice);
                 self.request_frame();
@@ -331,6 +361,8 @@ impl ApplicationHandler<Message> for Handler {
             WindowEvent::CloseRequested => {
                 self.on_action(Action::Close);
                 if self.closes {
+                    self.note_place();
+                    self.carry_out(vec![Effect::SaveSettings]);
                     event_loop.exit();
                 }
             }

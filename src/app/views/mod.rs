@@ -1,11 +1,12 @@
 //! The egui views of the app.
 //!
 //! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` and `devices.rs`.
-//! `style.rs` holds colours and sizes. Views read the state, write to its input fields, and return
+//! `style.rs` holds colours and sizes, `fonts.rs` the fonts. Views read the state, write to its input fields, and return
 //! the user's actions.
 
 mod chat;
 mod devices;
+mod fonts;
 mod kept;
 mod shell;
 mod style;
@@ -16,5 +17,6 @@ mod question_tests;
 #[cfg(test)]
 mod view_tests;
 
+pub use fonts::add_system_fonts;
 pub use shell::show;
 pub use style::{apply, ground, set_up};

@@ -11,6 +11,12 @@ use crate::app::state::{Action, App, Busy, Page};
 const PAGES: [(Page, &str, Key); 3] =
     [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
 
+/// Name of the key of the shortcuts.
+const COMMAND: &str = if cfg!(target_os = "macos") { "Cmd" } else { "Ctrl" };
+
+/// Keys that change the size of everything, with the change in tenths.
+const ZOOM_KEYS: [(Key, i32); 4] = [(Key::Plus, 1), (Key::Equals, 1), (Key::Minus, -1), (Key::Num0, 0)];
+
 /// Draws the app and returns the user's actions.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     let mut actions = keys(ui.ctx(), app);
@@ -34,12 +40,18 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
 }
 
 /// Handles the shortcut keys that work on every page.
-fn keys(ctx: &Context, app: &App) -> Vec<Action> {
+fn keys(ctx: &Context, app: &mut App) -> Vec<Action> {
     let mut actions = Vec::new();
     ctx.input_mut(|input| {
         for (page, _, key) in PAGES {
             if input.consume_key(egui::Modifiers::COMMAND, key) {
                 actions.push(Action::Show(page));
+            }
+        }
+        for (key, tenths) in ZOOM_KEYS {
+            if input.consume_key(egui::Modifiers::COMMAND, key) {
+                app.settings.zoom_by(tenths);
+                actions.push(Action::SettingsChanged);
             }
         }
         // Escape does not stop training: an accidental key press could end hours of work.
@@ -59,7 +71,7 @@ fn pages(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         let is_shown = app.page == page;
         let size = egui::vec2(ui.available_width(), 32.0);
         let button = egui::Button::selectable(is_shown, name).min_size(size);
-        let hint = format!("{}+{}", if cfg!(target_os = "macos") { "Cmd" } else { "Ctrl" }, key.name());
+        let hint = format!("{COMMAND}+{}", key.name());
         if ui.add(button).on_hover_text(hint).clicked() {
             actions.push(Action::Show(page));
         }
@@ -67,9 +79,12 @@ fn pages(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.with_layout(egui::Layout::bottom_up(egui::Align::LEFT), |ui| {
         ui.add_space(8.0);
         ui.horizontal(|ui| {
-            for (sign, step) in [("A-", -0.1), ("A+", 0.1)] {
-                if ui.button(sign).on_hover_text("Text and button size").clicked() {
-                    app.settings.zoom = (app.settings.zoom + step).clamp(0.5, 3.0);
+            let size = format!("{:.0} %", 100.0 * app.settings.zoom);
+            for (sign, tenths, what) in [("−", -1, "Smaller"), (&*size, 0, "Size of the screen"), ("+", 1, "Larger")]
+            {
+                let key = if tenths == 0 { "0" } else { sign };
+                if ui.button(sign).on_hover_text(format!("{what} ({COMMAND}+{key})")).clicked() {
+                    app.settings.zoom_by(tenths);
                     actions.push(Action::SettingsChanged);
                 }
             }

@@ -1,9 +1,11 @@
 //! Colours and sizes of the light and the dark theme.
 
 use egui::{
-    Align, Color32, Context, FontId, Frame, Layout, Margin, RichText, TextStyle, Theme as Shade, ThemePreference, Ui,
+    Align, Color32, Context, FontId, Frame, Layout, Margin, RichText, Stroke, TextStyle, Theme as Shade,
+    ThemePreference, Ui,
 };
 
+use super::fonts;
 use crate::app::settings::{Settings, Theme};
 
 /// Width of the labels next to input fields.
@@ -31,8 +33,13 @@ pub fn apply(ctx: &Context, settings: &Settings) {
     ctx.set_zoom_factor(settings.zoom);
 }
 
-/// Sets font sizes, spacing and text colours, once at start.
+/// Greys of the two themes: text, weak text, the edges of fields and buttons.
+const GREYS: [(Shade, [u8; 3]); 2] = [(Shade::Dark, [215, 150, 112]), (Shade::Light, [30, 95, 140])];
+
+/// Sets fonts, spacing and colours, once at start.
 pub fn set_up(ctx: &Context) {
+    ctx.set_fonts(fonts::built_in());
+    ctx.options_mut(|options| options.zoom_with_keyboard = false); // the settings hold the zoom
     ctx.all_styles_mut(|style| {
         style.text_styles = [
             (TextStyle::Heading, FontId::proportional(20.0)),
@@ -47,10 +54,14 @@ pub fn set_up(ctx: &Context) {
         style.spacing.interact_size.y = 26.0;
     });
     // Body text stands out from weak text. Weak text keeps a contrast of at least 4.5:1 with its
-    // background.
-    for (shade, plain, pale) in [(Shade::Dark, 215, 150), (Shade::Light, 30, 95)] {
+    // background, and edges 3:1.
+    for (shade, [plain, pale, edge]) in GREYS {
         ctx.style_mut_of(shade, |style| {
-            style.visuals.widgets.noninteractive.fg_stroke.color = Color32::from_gray(plain);
+            let widgets = &mut style.visuals.widgets;
+            widgets.noninteractive.fg_stroke.color = Color32::from_gray(plain);
+            for widget in [&mut widgets.inactive, &mut widgets.open] {
+                widget.bg_stroke = Stroke::new(1.0, Color32::from_gray(edge));
+            }
             style.visuals.weak_text_color = Some(Color32::from_gray(pale));
         });
     }
@@ -117,5 +128,38 @@ pub fn bytes(n: u64) -> String {
         n if n < 1024.0 * 1024.0 => format!("{:.1} KiB", n / 1024.0),
         n if n < 1024.0 * 1024.0 * 1024.0 => format!("{:.1} MiB", n / (1024.0 * 1024.0)),
         n => format!("{:.2} GiB", n / (1024.0 * 1024.0 * 1024.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contrast of two colours by the formula of WCAG 2.
+    fn contrast(a: Color32, b: Color32) -> f32 {
+        let luminance = |c: Color32| {
+            let [r, g, b, _] = egui::Rgba::from(c).to_array();
+            0.2126 * r + 0.7152 * g + 0.0722 * b
+        };
+        let (a, b) = (luminance(a), luminance(b));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn text_and_edges_stand_out_from_what_is_behind_them() {
+        let ctx = Context::default();
+        set_up(&ctx);
+        for theme in [Shade::Light, Shade::Dark] {
+            let visuals = ctx.style_of(theme).visuals.clone();
+            let weak = visuals.weak_text_color.expect("a colour");
+            for ground in [visuals.panel_fill, visuals.extreme_bg_color] {
+                assert!(contrast(visuals.widgets.noninteractive.fg_stroke.color, ground) >= 7.0, "{theme:?}");
+                assert!(contrast(weak, ground) >= 4.5, "{theme:?}: weak text {}", contrast(weak, ground));
+                for state in [visuals.widgets.inactive, visuals.widgets.hovered, visuals.widgets.active] {
+                    let edge = contrast(state.bg_stroke.color, ground);
+                    assert!(edge >= 3.0, "{theme:?}: an edge of {edge}:1");
+                }
+            }
+        }
     }
 }
