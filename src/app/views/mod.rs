@@ -1,11 +1,13 @@
 //! The egui views of the app.
 //!
-//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` and `devices.rs`.
+//! `shell.rs` is the frame around the pages `chat.rs` (with
+//! `documents.rs`), `kept.rs`, `tune.rs` and `devices.rs`.
 //! `style.rs` holds colours and sizes. Views read the state, write to its input fields, and return
 //! the user's actions.
 
 mod chat;
 mod devices;
+mod documents;
 mod kept;
 mod shell;
 mod style;
