@@ -1,19 +1,12 @@
-//! State of the chat page: the document, the conversation and the tokens that the cache kept.
+//! State of the chat page: the documents, the conversation and the tokens that the cache kept.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use super::documents::{Document, joined};
 use super::message::{Cut, ModelCard, ModelChoice, Question, Turn};
 use crate::attention::{Attention, LayerAttention, Lrsa};
 use crate::eval::KeptMap;
 use crate::generate::{Answer, StoppedBy};
-
-/// The document that the user asks about.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Document {
-    pub name: String,
-    pub text: Arc<str>,
-}
 
 /// A model that the app closed temporarily and opens again later.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +31,7 @@ pub struct Before {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chat {
     pub model: Option<ModelCard>,
-    pub document: Option<Document>,
+    pub documents: Vec<Document>,
     pub turns: Vec<Turn>,
     /// Text in the input field.
     pub draft: String,
@@ -181,11 +174,11 @@ impl Chat {
         let n_said = self.turns.last().map_or(0, |turn| turn.answer.len());
         self.before = Some(Before { turn: old, n_said, context: self.context });
         (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
-        let document = self.document.as_ref().map_or_else(|| Arc::from(""), |d| d.text.clone());
+        let document = joined(&self.documents);
         Question { document, turns: self.turns.clone(), attention, max_tokens, seed: self.n_again }
     }
 
-    /// Clears the conversation and keeps the document.
+    /// Clears the conversation and keeps the documents.
     pub fn restart(&mut self) {
         self.turns.clear();
         (self.kept, self.shows_kept, self.context, self.fed) = (None, false, None, None);
@@ -206,8 +199,11 @@ impl Chat {
     /// The conversation as plain text.
     pub fn transcript(&self) -> String {
         let mut text = String::new();
-        if let Some(document) = &self.document {
-            text += &format!("Document: {}\n\n", document.name);
+        for document in &self.documents {
+            text += &format!("Document: {}\n", document.name);
+        }
+        if !self.documents.is_empty() {
+            text.push('\n');
         }
         for turn in &self.turns {
             text += &format!("You: {}\n\nModel: {}\n\n", turn.question, turn.answer);
@@ -233,29 +229,6 @@ impl Chat {
         let of_layers = (n_full * entries + of_windows) as u64;
         (entries, of_layers * model.entry_bytes / model.n_layers.max(1) as u64)
     }
-}
-
-/// Largest document in bytes.
-const MAX_DOCUMENT: u64 = 16 << 20;
-
-/// Reads a document of UTF-8 text.
-pub fn read_document(path: &Path) -> crate::error::Result<Document> {
-    use crate::error::{Context, Error};
-    let show = || format!("opening {}", path.display());
-    let size = std::fs::metadata(path).with_context(show)?.len();
-    if size > MAX_DOCUMENT {
-        return Err(Error::usage(format!(
-            "{} has {} MiB, more than the {} MiB that a document may have: split it into smaller files",
-            path.display(),
-            size >> 20,
-            MAX_DOCUMENT >> 20
-        )));
-    }
-    let bytes = std::fs::read(path).with_context(show)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::usage(format!("{} is not UTF-8 text: save it as plain text first", path.display())))?;
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-    Ok(Document { name, text: text.into() })
 }
 
 /// Whether a dropped path is a model: a folder with `config.json`, or a GGUF file.

@@ -71,7 +71,7 @@ pub(super) fn save(path: &Path, text: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::chat::read_document;
+    use crate::app::documents::read_document;
     use crate::app::settings::Settings;
     use crate::app::state::App;
 
@@ -89,7 +89,7 @@ mod tests {
         let Some(Meant::Read(path)) = drop("book.txt") else { panic!("a document is read") };
         let (mut app, _) = App::new(Settings::default());
         app.on_action(Action::Document(read_document(&path).unwrap()));
-        assert_eq!(app.chat.document.map(|d| d.name).as_deref(), Some("book.txt"));
+        assert_eq!(app.chat.documents[0].name.as_str(), "book.txt");
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
             let (mut app, _) = App::new(Settings::default());
             let Some(Meant::Act(action)) = meant(event, Page::Tune) else { panic!("{path:?} is not read") };
             app.on_action(action);
-            assert_eq!((app.tune.data, app.chat.document), (path.display().to_string(), None));
+            assert_eq!((app.tune.data, app.chat.documents), (path.display().to_string(), vec![]));
         }
         let model = WindowEvent::DroppedFile("m.gguf".into());
         assert_eq!(meant(model, Page::Tune), Some(Meant::Act(Action::Picked(Pick::ModelFolder, "m.gguf".into()))));

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use super::chat::{Chat, Document, attention};
+use super::chat::{Chat, attention};
 use super::devices::Devices;
+use super::documents::Document;
 use super::message::{Command, ModelChoice};
 use super::settings::{Settings, Theme};
 use super::tune::{Estimate, Preview, RunState, Tune};
@@ -98,8 +99,9 @@ pub enum Action {
     Picked(Pick, PathBuf),
     /// Read the document at the path in the document field.
     Read,
+    /// Add a document that was read.
     Document(Document),
-    ForgetDocument,
+    RemoveDocument(usize),
     /// Ask what is typed, or put it into the queue while an answer is being written.
     Ask,
     /// Remove a question from the queue.
@@ -259,22 +261,7 @@ impl App {
                 "" => vec![],
                 path => vec![Effect::Read(PathBuf::from(path))],
             },
-            Action::Document(document) => {
-                if let Some(now @ (Busy::Answering | Busy::Keeping)) = self.busy {
-                    let text = format!("{} is still in progress. Change the document when it is done.", now.text());
-                    self.say(About::Busy, text);
-                    return vec![];
-                }
-                self.page = Page::Chat;
-                self.chat.restart();
-                self.chat.document = Some(document);
-                vec![]
-            }
-            Action::ForgetDocument => {
-                self.chat.restart();
-                self.chat.document = None;
-                vec![]
-            }
+            Action::Document(_) | Action::RemoveDocument(_) => self.act_on_documents(action),
             Action::Ask if self.busy == Some(Busy::Answering) => {
                 let question = std::mem::take(&mut self.chat.draft).trim().to_string();
                 self.chat.queued.extend(Some(question).filter(|question| !question.is_empty()));
@@ -471,7 +458,7 @@ fn leads_to_typing(action: &Action) -> bool {
     matches!(
         action,
         Action::Document(_)
-            | Action::ForgetDocument
+            | Action::RemoveDocument(_)
             | Action::Ask
             | Action::Unqueue(_)
             | Action::Regenerate

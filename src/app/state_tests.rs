@@ -1,9 +1,9 @@
 //! Tests of the app's state machine without a window.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::chat::{Document, Dropped, dropped, read_document};
+use super::chat::{Dropped, dropped};
+use super::documents::{Document, read_document};
 use super::message::{Command, Cut, Event, ModelCard, Question, Turn};
 use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Page, Pick};
@@ -66,7 +66,7 @@ pub(super) fn summary() -> Summary {
 #[test]
 fn a_conversation_streams_and_goes_on() {
     let mut app = opened();
-    app.on_action(Action::Document(Document { name: "d.txt".into(), text: Arc::from("long text") }));
+    app.on_action(Action::Document(Document::new("d.txt", "long text")));
     let question = ask(&mut app, "  Who?  ");
     assert_eq!((&*question.document, question.turns[0].question.as_str()), ("long text", "Who?"));
     assert!(matches!(question.attention, Attention::Lrsa(l) if l.keep() == 0.25));
@@ -263,8 +263,6 @@ fn an_adapter_brings_its_compression() {
     app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.125)), ..card() }));
     assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (8, 32, 8));
     assert_eq!(app.on_action(Action::ShowKept(true)), [Effect::Send(Command::Kept)]);
-    app.on_action(Action::Document(Document { name: "d".into(), text: Arc::from("x") }));
-    assert!(app.chat.document.is_none() && app.notices.len() == 1, "not while the worker uses the old one");
 }
 
 #[test]

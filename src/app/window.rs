@@ -12,8 +12,8 @@ use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy}
 use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
 use winit::window::{Window, WindowId};
 
-use super::chat::{Document, read_document};
 use super::desktop::{Meant, icon, meant, no_dialog, save};
+use super::documents::{Document, read_document};
 use super::message::Event;
 use super::painter::Painter;
 use super::place::{Place, placed};

@@ -3,7 +3,7 @@
 
 use egui::{EventFilter, Key, KeyboardShortcut, Modifiers, Panel, RichText, ScrollArea, TextEdit, Ui};
 
-use super::{kept, style};
+use super::{documents, kept, style};
 use crate::app::chat::{Chat, FACTORS};
 use crate::app::message::{Cut, Turn};
 use crate::app::state::{Action, App, Busy, Pick};
@@ -22,6 +22,8 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         if app.chat.shows_kept {
             kept::show(ui, &mut app.chat, actions);
         } else {
+            documents::show(ui, app, actions);
+            ui.separator();
             conversation(ui, app, actions);
         }
     });
@@ -107,27 +109,6 @@ fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 }
 
 fn conversation(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    let document = app.chat.document.clone();
-    ui.horizontal_wrapped(|ui| match &document {
-        Some(document) => {
-            ui.label(RichText::new(&document.name).strong());
-            style::hint(ui, format!("{} characters", document.text.chars().count()));
-            if ui.add_enabled(app.busy.is_none(), egui::Button::new("Remove")).clicked() {
-                actions.push(Action::ForgetDocument);
-            }
-        }
-        None => {
-            style::hint(ui, "No document. Drop a text file into the window, or");
-            if ui.button("Open a document…").clicked() {
-                actions.push(Action::Pick(Pick::Document));
-            }
-            let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
-            if ui.add(path).lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
-                actions.push(Action::Read);
-            }
-        }
-    });
-    ui.separator();
     ScrollArea::vertical().auto_shrink([false, false]).stick_to_bottom(true).show(ui, |ui| {
         if app.chat.turns.is_empty() {
             empty(ui, app);
@@ -204,15 +185,16 @@ fn answer_buttons(ui: &mut Ui, answer: &str, app: &App, actions: &mut Vec<Action
 fn empty(ui: &mut Ui, app: &App) {
     ui.add_space(24.0);
     let has_template = app.chat.model.as_ref().is_none_or(|m| m.has_chat_template);
-    let text = match (&app.chat.model, &app.chat.document) {
+    let text = match (&app.chat.model, app.chat.documents.len()) {
         (None, _) if app.busy == Some(Busy::Opening) => "Opening the model…",
         (None, _) if app.chat.closed.is_some() => {
             "The model is closed because a training run needs its memory. It opens again after the run."
         }
         (None, _) => "No model is open. Name one above and press Open.",
-        (Some(_), None) if has_template => "Ask something, or drop a long document into the window first.",
-        (Some(_), None) => "This model has no chat template. Type the beginning of a text, and it continues it.",
-        (Some(_), Some(_)) => "Ask something about the document.",
+        (Some(_), 0) if has_template => "Ask something, or drop a long document into the window first.",
+        (Some(_), 0) => "This model has no chat template. Type the beginning of a text, and it continues it.",
+        (Some(_), 1) => "Ask something about the document.",
+        (Some(_), _) => "Ask something about the documents.",
     };
     style::hint(ui, text);
 }

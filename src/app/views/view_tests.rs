@@ -4,13 +4,11 @@
 //! window and at high zoom. If LONGREACH_APP_PICTURES names a folder, the tests write a picture of
 //! every state to it.
 
-use std::sync::Arc;
-
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::{apply, set_up, show};
-use crate::app::chat::Document;
+use crate::app::documents::Document;
 use crate::app::message::{AdapterLine, CheckLine, Cut, Event, ModelCard, Turn};
 use crate::app::settings::{Settings, Theme};
 use crate::app::state::{Action, App, Busy, Page};
@@ -66,7 +64,7 @@ fn card() -> ModelCard {
 pub(super) fn talking() -> App {
     let mut app = opened();
     let text = "Call me Ishmael. ".repeat(400);
-    app.chat.document = Some(Document { name: "moby-dick.txt".into(), text: Arc::from(text.as_str()) });
+    app.chat.documents = vec![Document::new("moby-dick.txt", text)];
     let long = "It is the story of a captain who hunts the whale that took his leg, told by a sailor. ".repeat(8);
     app.chat.turns = vec![
         Turn { question: "What is it about?".into(), answer: long, cut: None },
