@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::documents::{Document, joined};
-use super::message::{Cut, ModelCard, ModelChoice, Question, Turn};
+use super::message::{ModelCard, ModelChoice, Question};
+use super::turns::{self, Cut, Turn};
 use crate::attention::{Attention, LayerAttention, Lrsa};
+use crate::checkpoint::generation_config::Wished;
 use crate::eval::KeptMap;
 use crate::generate::{Answer, StoppedBy};
 
@@ -19,8 +21,8 @@ pub struct Closed {
 /// The state to return to if the current answer comes to nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Before {
-    /// The last turn, if its answer is generated again.
-    pub turn: Option<Turn>,
+    /// The version that the last turn was in, if another one is being answered.
+    pub version: Option<usize>,
     /// Bytes of the answer, if it is continued.
     pub n_said: usize,
     /// The figures of the cache.
@@ -33,8 +35,16 @@ pub struct Chat {
     pub model: Option<ModelCard>,
     pub documents: Vec<Document>,
     pub turns: Vec<Turn>,
+    /// Instructions that the model reads before the conversation.
+    pub system: String,
+    /// Sampling values that the user chose. The others are those that the model recommends.
+    pub sampling: Wished,
+    /// Seed of every answer, if the user chose one.
+    pub seed: Option<u64>,
     /// Text in the input field.
     pub draft: String,
+    /// The turn whose question the user edits, and its new text.
+    pub editing: Option<(usize, String)>,
     /// Questions to ask when the current answer has ended.
     pub queued: Vec<String>,
     /// What returns if the current answer comes to nothing.
@@ -66,8 +76,12 @@ pub struct Chat {
     pub reopening: Option<Closed>,
     /// Path in the document field.
     pub path: String,
-    /// How often the user regenerated the last answer.
-    pub n_again: u64,
+    /// The number of answers asked for so far, from which their seeds follow.
+    pub n_asked: u64,
+    /// Tokens per second of the last answer.
+    pub speed: Option<f64>,
+    /// Whether the page shows the instructions and the sampling values.
+    pub shows_settings: bool,
 }
 
 /// Compression factors on offer, with their labels.
@@ -90,19 +104,36 @@ impl Chat {
             return None;
         }
         self.draft.clear();
-        self.n_again = 0;
-        self.turns.push(Turn { question, ..Turn::default() });
+        self.turns.push(Turn::asked(question));
         Some(self.question(None, attention, max_tokens))
     }
 
-    /// Returns the last question with a new seed, for a sampled answer. The old answer returns if the
-    /// new one comes to nothing.
+    /// Returns the last question, for another answer. The old answer stays as another version.
     pub fn regenerate(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
-        let turn = self.turns.last_mut()?;
-        let question = turn.question.clone();
-        let old = std::mem::replace(turn, Turn { question, ..Turn::default() });
-        self.n_again += 1;
-        Some(self.question(Some(old), attention, max_tokens))
+        let last = self.turns.len().checked_sub(1)?;
+        let question = self.turns[last].question.clone();
+        Some(self.ask_at(last, &question, attention, max_tokens))
+    }
+
+    /// Asks the edited question in place of the old one. The old one stays as another version with
+    /// the turns that followed it. `None` if the text is empty or the old one.
+    pub fn resend(&mut self, attention: Attention, max_tokens: usize) -> Option<Question> {
+        let (i, text) = self.editing.take()?;
+        let text = text.trim();
+        let is_new = self.turns.get(i).is_some_and(|turn| turn.question != text);
+        (is_new && !text.is_empty()).then(|| self.ask_at(i, text, attention, max_tokens))
+    }
+
+    fn ask_at(&mut self, i: usize, question: &str, attention: Attention, max_tokens: usize) -> Question {
+        let version = self.turns[i].at;
+        turns::branch(&mut self.turns, i, Turn::asked(question));
+        self.question(Some(version), attention, max_tokens)
+    }
+
+    /// Shows another version of a turn. The next question continues from there.
+    pub fn show_version(&mut self, i: usize, to: usize) {
+        turns::show(&mut self.turns, i, to);
+        (self.kept, self.shows_kept, self.context, self.editing) = (None, false, None, None);
     }
 
     /// Returns the last question with the beginning of its answer, which the model continues. `None`
@@ -130,8 +161,9 @@ impl Chat {
         self.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
         let Some(turn) = self.turns.last_mut() else { return };
         let is_nothing = answer.stopped_by == StoppedBy::Caller && answer.text.is_empty();
-        if is_nothing && let Some(old) = before.turn {
-            (*turn, self.context) = (old, before.context);
+        if is_nothing && let Some(version) = before.version {
+            self.drop_version(version);
+            self.context = before.context;
         } else if !is_nothing || before.n_said == 0 {
             turn.answer.truncate(before.n_said);
             turn.answer += &answer.text;
@@ -150,8 +182,11 @@ impl Chat {
         let before = self.before.take().unwrap_or_default();
         self.fed = None;
         let mut typed = Vec::new();
-        if let (Some(old), Some(turn)) = (before.turn, self.turns.last_mut()) {
-            (*turn, self.context) = (old, before.context);
+        if let Some(version) = before.version {
+            let question = self.drop_version(version);
+            let is_same = self.turns.last().is_some_and(|turn| turn.question == question);
+            typed.extend(Some(question).filter(|_| !is_same));
+            self.context = before.context;
         } else if self.turns.last().is_some_and(|turn| turn.answer.is_empty()) {
             typed.extend(self.turns.pop().map(|turn| turn.question));
             self.context = before.context;
@@ -162,6 +197,13 @@ impl Chat {
         }
     }
 
+    /// Removes the last turn, which is a new version, and shows the old one. Returns its question.
+    fn drop_version(&mut self, version: usize) -> String {
+        let last = self.turns.len().saturating_sub(1);
+        let removed = turns::remove(&mut self.turns, last, version);
+        removed.into_iter().next().map_or_else(String::new, |turn| turn.question)
+    }
+
     /// Puts a text in front of the one in the input field.
     pub fn put_back(&mut self, text: &str) {
         self.draft = match self.draft.trim() {
@@ -170,12 +212,21 @@ impl Chat {
         };
     }
 
-    fn question(&mut self, old: Option<Turn>, attention: Attention, max_tokens: usize) -> Question {
+    fn question(&mut self, version: Option<usize>, attention: Attention, max_tokens: usize) -> Question {
         let n_said = self.turns.last().map_or(0, |turn| turn.answer.len());
-        self.before = Some(Before { turn: old, n_said, context: self.context });
+        self.before = Some(Before { version, n_said, context: self.context });
         (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
-        let document = joined(&self.documents);
-        Question { document, turns: self.turns.clone(), attention, max_tokens, seed: self.n_again }
+        (self.editing, self.speed) = (None, None);
+        self.n_asked += 1;
+        Question {
+            system: self.system.trim().to_string(),
+            document: joined(&self.documents),
+            turns: self.turns.iter().map(Turn::alone).collect(),
+            attention,
+            max_tokens,
+            sampling: self.sampling,
+            seed: self.seed.unwrap_or(self.n_asked),
+        }
     }
 
     /// Clears the conversation and keeps the documents.
@@ -194,21 +245,6 @@ impl Chat {
     /// does not lose it.
     pub fn close(&mut self) {
         (self.model, self.kept, self.shows_kept, self.context) = (None, None, false, None);
-    }
-
-    /// The conversation as plain text.
-    pub fn transcript(&self) -> String {
-        let mut text = String::new();
-        for document in &self.documents {
-            text += &format!("Document: {}\n", document.name);
-        }
-        if !self.documents.is_empty() {
-            text.push('\n');
-        }
-        for turn in &self.turns {
-            text += &format!("You: {}\n\nModel: {}\n\n", turn.question, turn.answer);
-        }
-        text
     }
 
     /// Updates the length of the conversation.

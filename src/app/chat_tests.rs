@@ -1,9 +1,10 @@
 //! Tests of the chat's state: the queue, answers that are made again or continued, and their end.
 
-use super::message::{Command, Cut, Event, Question};
+use super::message::{Command, Event, Question};
 use super::settings::Settings;
 use super::state::{Action, App, Effect};
 use super::state_tests::{answer, ask, opened};
+use super::turns::Cut;
 use crate::generate::{Answer, StoppedBy};
 
 /// The question of the only effect.
@@ -40,7 +41,7 @@ fn the_old_answer_returns_if_the_new_one_comes_to_nothing() {
         let mut app = answered();
         let before = (app.chat.turns.clone(), app.chat.context);
         let question = asked(&app.on_action(Action::Regenerate));
-        assert_eq!((question.turns[0].answer.as_str(), question.seed), ("", 1));
+        assert_eq!((question.turns[0].answer.as_str(), question.seed), ("", 2));
         app.on_event(Event::Fed { done: 30, total: 40 });
         if !says.is_empty() {
             app.on_event(Event::Said(says.into()));
@@ -108,7 +109,7 @@ fn an_answer_that_reached_the_limit_can_go_on() {
     app.on_event(Event::Answered(at_limit("one", 10)));
     assert_eq!(app.chat.turns[1].cut, Some(Cut::Limit(10)));
     let question = asked(&app.on_action(Action::Continue));
-    assert_eq!((question.turns[1].answer.as_str(), question.seed), ("one", 0));
+    assert_eq!((question.turns[1].answer.as_str(), question.seed), ("one", 3));
     app.on_event(Event::Said(" tw".into()));
     assert_eq!(app.chat.turns[1].answer, "one tw");
     app.on_event(Event::Answered(at_limit(" two", 5)));

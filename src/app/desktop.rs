@@ -20,6 +20,12 @@ pub(super) fn icon() -> Option<Icon> {
     Icon::from_rgba(dots, info.width, info.height).ok()
 }
 
+/// An id for a new conversation: the time, and a number that tells apart what two windows begin in the
+/// same second.
+pub(super) fn fresh_id() -> String {
+    format!("{}-{:08x}", chrono::Local::now().format("%Y%m%d-%H%M%S"), rand::random::<u32>())
+}
+
 /// The effect of a window event that egui does not handle.
 #[derive(Debug, PartialEq)]
 pub(super) enum Meant {

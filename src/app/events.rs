@@ -18,7 +18,8 @@ impl App {
                 if before.is_none() {
                     self.forget(About::Opening);
                 }
-                let is_new = before.is_none_or(|closed| closed.recorded != card.recorded);
+                let keeps = std::mem::take(&mut self.conversations.keeps_settings);
+                let is_new = !keeps && before.is_none_or(|closed| closed.recorded != card.recorded);
                 if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
                     (self.settings.sink, self.settings.lag) = (sink, lag);
                     self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
@@ -42,14 +43,18 @@ impl App {
                 }
             }
             Event::Grown(n_tokens) => self.chat.grown(n_tokens),
+            Event::Speed(rate) => self.chat.speed = Some(rate),
             Event::Answered(answer) => {
                 self.busy = None;
                 self.chat.answered(&answer);
                 self.chat.wants_focus = true;
-                return self.ask_queued();
+                return self.turn_to_next().unwrap_or_else(|| self.ask_queued());
             }
             Event::Kept(map) => {
                 self.busy = None;
+                if let Some(effects) = self.turn_to_next() {
+                    return effects;
+                }
                 self.chat.kept = Some(*map);
                 self.chat.shows_kept = true;
             }
@@ -96,7 +101,8 @@ impl App {
             Event::Failed(why) => {
                 let was_opening = self.busy == Some(Busy::Opening);
                 self.failed(why);
-                return if was_opening { self.open_last() } else { self.reopen() };
+                let turned = self.turn_to_next().unwrap_or_default();
+                return [turned, if was_opening { self.open_last() } else { self.reopen() }].concat();
             }
             Event::Restarted(why) => {
                 let was_opening = self.busy == Some(Busy::Opening);

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::turns::Turn;
 use crate::attention::Attention;
+use crate::checkpoint::generation_config::Wished;
 use crate::eval::KeptMap;
 use crate::generate::Answer;
 use crate::train::{EvalLine, StepLine, Summary, TrainJob};
@@ -20,43 +22,20 @@ pub struct ModelChoice {
     pub device: String,
 }
 
-/// One question of a conversation and its answer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Turn {
-    pub question: String,
-    pub answer: String,
-    /// What cut the answer, unless the model ended it.
-    pub cut: Option<Cut>,
-}
-
-/// What cut an answer, with the tokens that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// The user stopped it.
-    Stopped(usize),
-    /// It reached the limit of tokens.
-    Limit(usize),
-}
-
-impl Cut {
-    /// Tokens of the answer.
-    pub fn n_tokens(self) -> usize {
-        match self {
-            Self::Stopped(n) | Self::Limit(n) => n,
-        }
-    }
-}
-
 /// A question, with all that the worker needs to answer it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
+    /// Instructions that the model reads first; may be empty.
+    pub system: String,
     /// Text that precedes the first question; may be empty.
     pub document: Arc<str>,
     /// All turns. The answer of the last one is empty, or the beginning that the model continues.
     pub turns: Vec<Turn>,
     pub attention: Attention,
     pub max_tokens: usize,
-    /// 0 for greedy decoding, otherwise the seed of a sampled answer.
+    /// Sampling values that the user chose. The others are those that the model recommends.
+    pub sampling: Wished,
+    /// Seed of the draws.
     pub seed: u64,
 }
 
@@ -149,6 +128,8 @@ pub enum Event {
     Said(String),
     /// Length of the conversation in tokens, after the text just generated.
     Grown(usize),
+    /// Tokens per second of the answer that now ends.
+    Speed(f64),
     Answered(Answer),
     Kept(Box<KeptMap>),
     Preview(Vec<PreviewExample>),

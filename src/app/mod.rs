@@ -6,6 +6,7 @@
 //! runs egui on its own wgpu device.
 
 mod chat;
+mod conversations;
 mod desktop;
 mod devices;
 mod documents;
@@ -17,6 +18,7 @@ mod place;
 mod settings;
 mod state;
 mod tune;
+mod turns;
 mod views;
 mod window;
 mod worker;

@@ -28,6 +28,8 @@ pub struct Settings {
     pub zoom: f32,
     /// Where the window was when it was closed.
     pub window: Option<Place>,
+    /// Id of the conversation that was open; empty for a new one.
+    pub conversation: String,
     pub model: String,
     pub adapter: String,
     pub device: String,
@@ -46,6 +48,7 @@ impl Default for Settings {
             theme: Theme::System,
             zoom: 1.0,
             window: None,
+            conversation: String::new(),
             model: String::new(),
             adapter: String::new(),
             device: "auto".into(),

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::chat::{Chat, attention};
+use super::conversations::{Conversations, Order};
 use super::devices::Devices;
 use super::documents::Document;
 use super::message::{Command, ModelChoice};
@@ -109,10 +110,17 @@ pub enum Action {
     Regenerate,
     /// Continue the last answer, which was cut.
     Continue,
-    Restart,
+    /// Ask the edited question in place of the old one.
+    Resend,
+    /// Show another version of a turn.
+    ShowVersion(usize, usize),
+    NewChat,
+    OpenChat(String),
+    RenameChat(String, String),
+    DeleteChat(String),
+    ExportChat(String, PathBuf),
     Stop,
     ShowKept(bool),
-    SaveConversation(PathBuf),
     Copy(String),
     Preview,
     Estimate,
@@ -140,6 +148,7 @@ pub enum Effect {
     Answer(bool),
     Pick(Pick),
     Read(PathBuf),
+    Store(Order),
     Save(PathBuf, String),
     Copy(String),
     SaveSettings,
@@ -152,22 +161,29 @@ pub struct App {
     pub page: Page,
     pub settings: Settings,
     pub chat: Chat,
+    pub conversations: Conversations,
     pub tune: Tune,
     pub devices: Devices,
     pub busy: Option<Busy>,
     pub notices: Vec<Notice>,
+    /// Whether files can be dropped into the window.
+    pub can_drop: bool,
 }
 
 impl App {
     /// The app with its saved settings, and the first effects to carry out.
     pub fn new(settings: Settings) -> (Self, Vec<Effect>) {
-        let mut app = Self { settings, ..Self::default() };
+        let mut app = Self { settings, can_drop: true, ..Self::default() };
         app.chat.text_size = 14.0;
         app.tune.factor = 4;
         app.tune.data.clone_from(&app.settings.data);
         app.tune.out.clone_from(&app.settings.out);
         let open = app.open_model();
-        (app, [vec![Effect::Send(Command::ListAdapters)], open].concat())
+        let mut effects = vec![Effect::Send(Command::ListAdapters), Effect::Store(Order::List)];
+        if !app.settings.conversation.is_empty() {
+            effects.push(Effect::Store(Order::Load(app.settings.conversation.clone())));
+        }
+        (app, [effects, open].concat())
     }
 
     /// The attention for the selected compression.
@@ -276,15 +292,22 @@ impl App {
             }
             Action::Continue => self.ask_with(|chat, attention, max| chat.go_on(attention, max)),
             Action::Regenerate => self.ask_with(|chat, attention, max| chat.regenerate(attention, max)),
-            Action::Restart => {
-                self.chat.restart();
+            Action::Resend => self.ask_with(|chat, attention, max| chat.resend(attention, max)),
+            Action::ShowVersion(i, to) => {
+                if self.is_free() {
+                    self.chat.show_version(i, to);
+                }
                 vec![]
             }
+            Action::NewChat
+            | Action::OpenChat(_)
+            | Action::RenameChat(..)
+            | Action::DeleteChat(_)
+            | Action::ExportChat(..) => self.act_on_conversations(action),
             // A run whose final save failed waits for an answer; a stop would have no effect.
             Action::Stop if self.tune.save_failed.is_some() => self.on_action(Action::Show(Page::Tune)),
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
-            Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],
             Action::Copy(text) => vec![Effect::Copy(text)],
             Action::Preview
             | Action::Estimate
@@ -463,10 +486,12 @@ fn leads_to_typing(action: &Action) -> bool {
             | Action::Unqueue(_)
             | Action::Regenerate
             | Action::Continue
-            | Action::Restart
             | Action::Stop
             | Action::ShowKept(_)
-            | Action::SaveConversation(_)
+            | Action::Resend
+            | Action::ShowVersion(..)
+            | Action::NewChat
+            | Action::OpenChat(_)
             | Action::Copy(_)
     )
 }

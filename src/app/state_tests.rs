@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use super::chat::{Dropped, dropped};
+use super::conversations::{Order, markdown};
 use super::documents::{Document, read_document};
-use super::message::{Command, Cut, Event, ModelCard, Question, Turn};
+use super::message::{Command, Event, ModelCard, Question};
 use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Page, Pick};
 use super::tune::RunState;
+use super::turns::{Cut, Turn};
 use crate::attention::Attention;
 use crate::generate::{Answer, StoppedBy};
 use crate::train::{StepLine, Summary, TrainJob};
@@ -19,7 +21,11 @@ pub(super) fn card() -> ModelCard {
 /// An app with an open model.
 pub(super) fn opened() -> App {
     let (mut app, effects) = App::new(Settings::default());
-    assert!(matches!(&effects[..], [Effect::Send(Command::ListAdapters), Effect::Send(Command::Open(_))]));
+    let [Effect::Send(Command::ListAdapters), Effect::Store(Order::List), Effect::Send(Command::Open(_))] =
+        &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
     assert_eq!(app.busy, Some(Busy::Opening));
     assert!(app.on_event(Event::Opened(card())).is_empty());
     app
@@ -82,15 +88,17 @@ fn a_conversation_streams_and_goes_on() {
     assert_eq!((app.busy, app.chat.context), (None, Some((50, 40, 2560))));
     let next = ask(&mut app, "Why?");
     assert_eq!(next.turns.len(), 2);
-    assert_eq!(next.turns[0], Turn { question: "Who?".into(), answer: "Ahab.".into(), cut: None });
+    assert_eq!(next.turns[0], Turn { answer: "Ahab.".into(), ..Turn::asked("Who?") });
     assert_eq!(app.on_action(Action::Stop), [Effect::Stop]);
     app.on_event(Event::Answered(Answer { stopped_by: StoppedBy::Caller, ..answer("Because") }));
     assert_eq!((app.chat.turns[1].answer.as_str(), app.chat.turns[1].cut), ("Because", Some(Cut::Stopped(10))));
     assert!(
-        matches!(&app.on_action(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty() && q.seed == 1)
+        matches!(&app.on_action(Action::Regenerate)[..], [Effect::Send(Command::Ask(q))] if q.turns[1].answer.is_empty() && q.seed == 3)
     );
-    let text = app.chat.transcript();
-    assert!(text.contains("Document: d.txt") && text.contains("You: Who?") && text.contains("Model: Ahab."), "{text}");
+    assert_eq!(app.chat.turns[1].n_versions(), 2, "the stopped answer stays as another version");
+    let text = markdown(&app.conversation());
+    let says = |part: &str| text.contains(part);
+    assert!(says("**Documents**: d.txt\n") && says("## You\n\nWho?\n") && says("## Model\n\nAhab.\n"), "{text}");
 }
 
 #[test]
@@ -161,7 +169,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     let effects = app.on_action(Action::Replace);
     assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
     // The chat closes its model to free the memory and keeps the conversation.
-    app.chat.turns = vec![Turn { question: "Q".into(), ..Turn::default() }];
+    app.chat.turns = vec![Turn::asked("Q")];
     app.on_event(Event::TrainBegan(Box::new(app.job())));
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.on_event(Event::TrainStarted { steps: 100, examples: 9 });

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use egui_winit::accesskit_winit;
 use winit::application::ApplicationHandler;
@@ -12,7 +12,8 @@ use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy}
 use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
 use winit::window::{Window, WindowId};
 
-use super::desktop::{Meant, icon, meant, no_dialog, save};
+use super::conversations::{Store, Stored, folder};
+use super::desktop::{Meant, fresh_id, icon, meant, no_dialog, save};
 use super::documents::{Document, read_document};
 use super::message::Event;
 use super::painter::Painter;
@@ -23,6 +24,10 @@ use super::views;
 use super::worker::Worker;
 use crate::error::{Error, Result};
 
+/// Time between two saves of a conversation that changes all the time. What a killed program loses is
+/// no older.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// Messages to the window from other threads.
 #[derive(Debug)]
 enum Message {
@@ -31,6 +36,7 @@ enum Message {
     Picked(Pick, PathBuf),
     Read(Result<Document>),
     Notice(Notice),
+    Stored(Stored),
     Accessibility(accesskit_winit::Event),
 }
 
@@ -62,8 +68,11 @@ pub fn run(options: &AppOptions) -> Result<()> {
     event_loop.set_control_flow(ControlFlow::Wait);
     let mut handler = Handler::new(options, event_loop.create_proxy());
     let ran = event_loop.run_app(&mut handler).map_err(|e| Error::new(format!("the window system failed: {e}")));
-    let Handler { app, worker, failed, shown, .. } = handler;
+    let Handler { app, worker, failed, shown, store, .. } = handler;
     drop(shown); // hide the window at once; a training run then saves its weights
+    if let Some(store) = store {
+        store.finish();
+    }
     let finished = if app.busy == Some(Busy::Training) { worker.finish() } else { Ok(()) };
     ran?;
     if let Some(e) = failed {
@@ -93,6 +102,11 @@ struct Shown {
 struct Handler {
     app: App,
     worker: Worker,
+    /// `None` where the platform names no folder for data.
+    store: Option<Store>,
+    /// When the conversation was last looked at for changes, and whether anything has happened since.
+    kept_at: Instant,
+    may_have_changed: bool,
     proxy: EventLoopProxy<Message>,
     context: egui::Context,
     shown: Option<Shown>,
@@ -132,11 +146,22 @@ impl Handler {
         let worker = Worker::start(Arc::new(move |event| {
             let _ = events.send_event(Message::Worker(event));
         }));
+        let stored = proxy.clone();
+        let tell = Arc::new(move |event| {
+            let _ = stored.send_event(Message::Stored(event));
+        });
+        let store = folder(options.settings.as_deref()).map(|folder| Store::start(folder, tell));
+        if options.document.is_some() {
+            settings.conversation.clear(); // the document begins a new one
+        }
         let (app, effects) = App::new(settings);
         let document = options.document.clone();
         let mut handler = Self {
             app,
             worker,
+            store,
+            kept_at: Instant::now(),
+            may_have_changed: false,
             proxy,
             context,
             shown: None,
@@ -146,6 +171,7 @@ impl Handler {
             closes: false,
             failed: None,
         };
+        handler.app.conversations.fresh_id = fresh_id();
         handler.app.notices.extend(complaint.map(Notice::error));
         handler.carry_out(effects);
         handler
@@ -155,6 +181,11 @@ impl Handler {
         for effect in effects {
             match effect {
                 Effect::Send(command) => self.worker.send(command),
+                Effect::Store(order) => {
+                    if let Some(store) = &self.store {
+                        store.send(order);
+                    }
+                }
                 Effect::Stop => self.worker.control.stop(),
                 Effect::Answer(again) => self.worker.control.answer(again),
                 Effect::Pause(paused) => self.worker.control.pause(paused),
@@ -181,6 +212,25 @@ impl Handler {
                     self.closes = true;
                 }
             }
+        }
+    }
+
+    /// Saves the conversation if it has changed, at most once in [`KEEP_EVERY`].
+    fn keep(&mut self) {
+        if !std::mem::take(&mut self.may_have_changed) {
+            return;
+        }
+        let due = self.kept_at + KEEP_EVERY;
+        if Instant::now() < due {
+            self.may_have_changed = true;
+            self.next_frame = Some(self.next_frame.map_or(due, |before| before.min(due)));
+            return;
+        }
+        self.kept_at = Instant::now();
+        let effects = self.app.keep();
+        self.carry_out(effects);
+        if self.app.conversations.fresh_id.is_empty() {
+            self.app.conversations.fresh_id = fresh_id();
         }
     }
 
@@ -242,6 +292,11 @@ impl Handler {
     fn open(&mut self, event_loop: &ActiveEventLoop) -> Result<Shown> {
         let attributes =
             Window::default_attributes().with_title("Longreach").with_window_icon(icon()).with_visible(false); // a screen reader has to be connected first
+        #[cfg(all(unix, not(target_os = "macos")))]
+        {
+            use winit::platform::wayland::ActiveEventLoopExtWayland;
+            self.app.can_drop = !event_loop.is_wayland();
+        }
         let screens = event_loop.available_monitors();
         let attributes = placed(attributes, self.app.settings.window, event_loop.primary_monitor(), screens);
         #[cfg(all(unix, not(target_os = "macos")))]
@@ -300,6 +355,8 @@ impl Handler {
         for action in actions {
             self.on_action(action);
         }
+        self.may_have_changed = true; // fields write to the state
+        self.keep();
     }
 }
 
@@ -340,6 +397,11 @@ impl ApplicationHandler<Message> for Handler {
                 self.app.notify(Notice::error(e.to_string()));
                 self.request_frame();
             }
+            Message::Stored(stored) => {
+                let effects = self.app.on_stored(stored);
+                self.carry_out(effects);
+                self.request_frame();
+            }
             Message::Accessibility(event) => self.on_accessibility(event.window_event),
             Message::Notice(notice) => {
                 self.app.notify(notice);
@@ -362,7 +424,8 @@ impl ApplicationHandler<Message> for Handler {
                 self.on_action(Action::Close);
                 if self.closes {
                     self.note_place();
-                    self.carry_out(vec![Effect::SaveSettings]);
+                    let kept = self.app.keep();
+                    self.carry_out([kept, vec![Effect::SaveSettings]].concat());
                     event_loop.exit();
                 }
             }

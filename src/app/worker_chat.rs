@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Instant;
 
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
@@ -12,7 +13,6 @@ use crate::error::{Context, Error, Result};
 use crate::eval::kept_map;
 use crate::generate::{Conversation, Progress, Reply};
 use crate::gpu::Device;
-use crate::kernels::sample::Sampling;
 use crate::text::chat_template::Message;
 
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
@@ -87,7 +87,10 @@ impl Engine {
         let Some(template) = &self.files.template else {
             // A base model without a chat template continues plain text. An answer follows its
             // question as the model said it.
-            let mut text = question.document.to_string();
+            let mut text = match question.system.as_str() {
+                "" => question.document.to_string(),
+                system => format!("{system}\n\n{}", question.document),
+            };
             for turn in &question.turns {
                 let is_apart = text.is_empty() || text.ends_with(char::is_whitespace) || turn.question.is_empty();
                 if !is_apart {
@@ -99,6 +102,9 @@ impl Engine {
             return Ok(text);
         };
         let mut messages = Vec::new();
+        if !question.system.is_empty() {
+            messages.push(Message::new("system", question.system.clone()));
+        }
         for (i, turn) in question.turns.iter().enumerate() {
             let asked = match i {
                 0 if !question.document.is_empty() => format!("{}\n\n{}", question.document, turn.question),
@@ -119,14 +125,7 @@ impl Engine {
         let reply = Reply {
             prompt: &prompt,
             attention: question.attention,
-            sampling: match question.seed {
-                0 => Sampling::default(),
-                _ => self.files.generation.warm().unwrap_or(Sampling {
-                    temperature: 0.8,
-                    top_p: 0.95,
-                    ..Sampling::default()
-                }),
-            },
+            sampling: self.files.generation.conversational(&question.sampling)?,
             max_tokens: question.max_tokens,
             chunk: CHUNK,
             add_special: self.files.template.is_none(),
@@ -135,10 +134,12 @@ impl Engine {
             seed: question.seed,
             max_positions: self.files.config().max_positions,
         };
+        let mut first_said = None;
         let mut watch = |progress: Progress<'_>| {
             match progress {
                 Progress::Fed { done, total } => tell(Event::Fed { done, total }),
                 Progress::Said { text, n_tokens } => {
+                    first_said.get_or_insert_with(Instant::now);
                     tell(Event::Said(text.to_string()));
                     tell(Event::Grown(n_tokens));
                 }
@@ -147,6 +148,10 @@ impl Engine {
         };
         let (tokenizer, model) = (self.files.tokenizer()?, &mut self.loaded.model);
         let answer = self.conversation.answer(&mut *self.device, model, tokenizer, &reply, &mut watch)?;
+        // The first token comes from reading the prompt.
+        if let Some(since) = first_said.filter(|_| answer.n_said > 8) {
+            tell(Event::Speed((answer.n_said - 1) as f64 / since.elapsed().as_secs_f64().max(1e-9)));
+        }
         tell(Event::Answered(answer));
         Ok(())
     }

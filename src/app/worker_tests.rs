@@ -6,10 +6,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::message::{Command, Control, Event, ModelChoice, Question, Turn};
+use super::message::{Command, Control, Event, ModelChoice, Question};
+use super::turns::Turn;
 use super::worker::Worker;
 use super::worker_site::Open;
 use crate::attention::{Attention, Lrsa};
+use crate::checkpoint::generation_config::Wished;
 use crate::checkpoint::record::AttentionRecord;
 use crate::generate::StoppedBy;
 use crate::gpu::{CpuExecutor, open_device};
@@ -59,10 +61,12 @@ impl Window {
 
 fn question(text: &str, max_tokens: usize) -> Question {
     Question {
+        system: String::new(),
         document: Arc::from("Once upon a time there was a girl called Lily who lived by the sea."),
-        turns: vec![Turn { question: text.into(), ..Turn::default() }],
+        turns: vec![Turn::asked(text)],
         attention: Attention::Lrsa(Lrsa::new(4, 8, 0.25).unwrap()),
         max_tokens,
+        sampling: Wished { temperature: Some(0.0), ..Wished::default() },
         seed: 0,
     }
 }

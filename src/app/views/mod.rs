@@ -1,17 +1,23 @@
 //! The egui views of the app.
 //!
-//! `shell.rs` is the frame around the pages `chat.rs` (with `documents.rs`), `kept.rs`, `tune.rs`
-//! and `devices.rs`. `style.rs` holds colours and sizes, `fonts.rs` the fonts. Views read the state,
-//! write to its input fields, and return
-//! the user's actions.
+//! `shell.rs` is the frame around the pages: the sidebar (`sidebar.rs`), notices (`toasts.rs`) and the
+//! status bar. The chat page is `chat.rs` with `header.rs`, `documents.rs`, `conversation.rs`,
+//! `chat_settings.rs` and `kept.rs`; the others are `tune.rs` and `devices.rs`. `style.rs` holds
+//! colours and sizes, `fonts.rs` the fonts. Views read the state, write to its input fields, and
+//! return the user's actions.
 
 mod chat;
+mod chat_settings;
+mod conversation;
 mod devices;
-mod fonts;
 mod documents;
+mod fonts;
+mod header;
 mod kept;
 mod shell;
+mod sidebar;
 mod style;
+mod toasts;
 mod tune;
 
 #[cfg(test)]

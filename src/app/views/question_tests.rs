@@ -6,8 +6,8 @@ use egui_kittest::kittest::{NodeT, Queryable};
 use egui_kittest::{Harness, Node};
 
 use super::view_tests::{Shown, harness, opened, talking};
-use crate::app::message::Cut;
 use crate::app::state::{Action, Busy, Notice};
+use crate::app::turns::Cut;
 
 const SIZE: (f32, f32) = (1280.0, 800.0);
 
@@ -37,7 +37,7 @@ fn a_long_question_scrolls_in_its_field() {
         // The field has grown; what is typed next scrolls to the caret.
         field(&harness).type_text("x");
         harness.run_steps(4);
-        let top = harness.get_by_label("Ask").rect().top();
+        let top = harness.get_by_label("Send").rect().top();
         assert!(top >= 0.45 * size.1, "the question begins at {top} of {}", size.1);
         let rect = field(&harness).rect();
         assert!(rect.height() > size.1, "all lines are in the field: {rect:?}");
@@ -46,7 +46,7 @@ fn a_long_question_scrolls_in_its_field() {
         harness.state_mut().app.chat.draft.clear();
         harness.run_steps(4);
         assert!(field(&harness).rect().height() < 80.0);
-        assert!(harness.get_by_label("Ask").rect().top() > size.1 - 120.0);
+        assert!(harness.get_by_label("Send").rect().top() > size.1 - 120.0);
     }
 }
 

@@ -1,42 +1,57 @@
-//! The frame around the pages: page buttons on the left, notices at the top, the status bar at the
-//! bottom.
+//! The frame around the pages: the sidebar, the page, the status bar, notices.
+//!
+//! The parts are drawn in the order of sight, so that Tab follows it.
 
-use egui::{CentralPanel, Context, Key, Panel, RichText, Ui};
+use egui::{CentralPanel, Context, Frame, Key, Panel, RichText, Ui, UiBuilder};
 
-use super::{chat, devices, style, tune};
-use crate::app::settings::Theme;
+use super::{chat, devices, sidebar, style, toasts, tune};
 use crate::app::state::{Action, App, Busy, Page};
 
 /// Pages with their names and shortcut keys.
-const PAGES: [(Page, &str, Key); 3] =
+pub(super) const PAGES: [(Page, &str, Key); 3] =
     [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
 
 /// Name of the key of the shortcuts.
-const COMMAND: &str = if cfg!(target_os = "macos") { "Cmd" } else { "Ctrl" };
+pub(super) const COMMAND: &str = if cfg!(target_os = "macos") { "Cmd" } else { "Ctrl" };
 
 /// Keys that change the size of everything, with the change in tenths.
 const ZOOM_KEYS: [(Key, i32); 4] = [(Key::Plus, 1), (Key::Equals, 1), (Key::Minus, -1), (Key::Num0, 0)];
 
+/// A window narrower than this many points has a bar at the top instead of the sidebar.
+const NARROW: f32 = 640.0;
+
+/// Height of the status bar in points.
+const STATUS: f32 = 32.0;
+
 /// Draws the app and returns the user's actions.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     let mut actions = keys(ui.ctx(), app);
-    Panel::left("pages")
-        .frame(style::SIDE)
-        .exact_size(150.0)
-        .resizable(false)
-        .show(ui, |ui| pages(ui, app, &mut actions));
-    Panel::bottom("status").frame(style::SIDE).show(ui, |ui| status(ui, app, &mut actions));
-    if !app.notices.is_empty() {
-        Panel::top("notices").frame(style::SIDE).show(ui, |ui| notices(ui, app, &mut actions));
+    if ui.available_width() < NARROW {
+        Panel::top("bar").frame(style::SIDE).show(ui, |ui| sidebar::bar(ui, app, &mut actions));
     } else {
-        ui.skip_ahead_auto_ids(1); // the fields of the page keep their ids, and so the focus
+        let width = (0.2 * ui.available_width()).clamp(170.0, 250.0);
+        Panel::left("pages")
+            .frame(style::SIDE)
+            .exact_size(width)
+            .resizable(false)
+            .show(ui, |ui| sidebar::show(ui, app, &mut actions));
     }
-    CentralPanel::default().frame(style::CENTRE).show(ui, |ui| match app.page {
-        Page::Chat => chat::show(ui, app, &mut actions),
-        Page::Tune => tune::show(ui, app, &mut actions),
-        Page::Devices => devices::show(ui, app, &mut actions),
+    CentralPanel::default().frame(Frame::NONE).show(ui, |ui| {
+        let (page, foot) = ui.max_rect().split_top_bottom_at_y(ui.max_rect().bottom() - STATUS);
+        ui.scope_builder(UiBuilder::new().max_rect(page), |ui| match app.page {
+            Page::Chat => chat::show(ui, app, &mut actions),
+            Page::Tune => page_of(ui, |ui| tune::show(ui, app, &mut actions)),
+            Page::Devices => page_of(ui, |ui| devices::show(ui, app, &mut actions)),
+        });
+        let foot = foot.shrink2(egui::vec2(8.0, 2.0));
+        ui.scope_builder(UiBuilder::new().max_rect(foot), |ui| status(ui, app, &mut actions));
     });
+    toasts::show(ui, app, &mut actions);
     actions
+}
+
+fn page_of(ui: &mut Ui, show: impl FnOnce(&mut Ui)) {
+    CentralPanel::default().frame(style::CENTRE).show(ui, show);
 }
 
 /// Handles the shortcut keys that work on every page.
@@ -54,71 +69,16 @@ fn keys(ctx: &Context, app: &mut App) -> Vec<Action> {
                 actions.push(Action::SettingsChanged);
             }
         }
+        if input.consume_key(egui::Modifiers::COMMAND, Key::N) {
+            actions.push(Action::NewChat);
+        }
         // Escape does not stop training: an accidental key press could end hours of work.
         let can_stop = matches!(app.busy, Some(Busy::Answering | Busy::Checking));
-        if can_stop && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
+        if can_stop && app.chat.editing.is_none() && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
             actions.push(Action::Stop);
         }
     });
     actions
-}
-
-fn pages(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    ui.add_space(10.0);
-    ui.label(RichText::new("Longreach").heading().strong());
-    ui.add_space(10.0);
-    for (page, name, key) in PAGES {
-        let is_shown = app.page == page;
-        let size = egui::vec2(ui.available_width(), 32.0);
-        let button = egui::Button::selectable(is_shown, name).min_size(size);
-        let hint = format!("{COMMAND}+{}", key.name());
-        if ui.add(button).on_hover_text(hint).clicked() {
-            actions.push(Action::Show(page));
-        }
-    }
-    ui.with_layout(egui::Layout::bottom_up(egui::Align::LEFT), |ui| {
-        ui.add_space(8.0);
-        ui.horizontal(|ui| {
-            let size = format!("{:.0} %", 100.0 * app.settings.zoom);
-            for (sign, tenths, what) in [("−", -1, "Smaller"), (&*size, 0, "Size of the screen"), ("+", 1, "Larger")]
-            {
-                let key = if tenths == 0 { "0" } else { sign };
-                if ui.button(sign).on_hover_text(format!("{what} ({COMMAND}+{key})")).clicked() {
-                    app.settings.zoom_by(tenths);
-                    actions.push(Action::SettingsChanged);
-                }
-            }
-        });
-        let name = match app.settings.theme {
-            Theme::System => "Theme: system",
-            Theme::Light => "Theme: light",
-            Theme::Dark => "Theme: dark",
-        };
-        if ui.button(name).clicked() {
-            app.next_theme();
-            actions.push(Action::SettingsChanged);
-        }
-    });
-}
-
-fn notices(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
-    ui.add_space(4.0);
-    let hidden = app.notices.len().saturating_sub(3);
-    for (i, notice) in app.notices.iter().enumerate().skip(hidden) {
-        ui.horizontal_top(|ui| {
-            if ui.button("Dismiss").clicked() {
-                actions.push(Action::Dismiss(i));
-            }
-            let text =
-                RichText::new(if notice.is_error { format!("Error: {}", notice.text) } else { notice.text.clone() });
-            let text = if notice.is_error { text.color(style::bad(ui)) } else { text };
-            ui.add(egui::Label::new(text).wrap().selectable(true));
-        });
-    }
-    if hidden > 0 {
-        style::hint(ui, format!("and {hidden} earlier"));
-    }
-    ui.add_space(4.0);
 }
 
 fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
@@ -145,9 +105,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
         }
         let Some(model) = &app.chat.model else { return };
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            let adapter = model.adapter.as_ref().map(|a| format!(" + {a}")).unwrap_or_default();
-            let text = format!("{}{adapter} on {}", model.name, model.device);
-            ui.add(egui::Label::new(RichText::new(text).weak()).truncate());
+            ui.add(egui::Label::new(RichText::new(format!("on {}", model.device)).weak()).truncate());
         });
     });
 }

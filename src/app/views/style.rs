@@ -1,5 +1,6 @@
 //! Colours and sizes of the light and the dark theme.
 
+use egui::containers::menu::{MenuButton, MenuConfig};
 use egui::{
     Align, Color32, Context, FontId, Frame, Layout, Margin, RichText, Stroke, TextStyle, Theme as Shade,
     ThemePreference, Ui,
@@ -81,6 +82,45 @@ pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl 
             ui.with_layout(Layout::left_to_right(Align::Center), field);
         });
     });
+}
+
+/// Widest column of text in points: longer lines are tiring to read.
+const COLUMN: f32 = 720.0;
+
+/// A column of readable width in the middle.
+pub fn column<R>(ui: &mut Ui, show: impl FnOnce(&mut Ui) -> R) -> R {
+    let mut rect = ui.available_rect_before_wrap();
+    let margin = ((rect.width() - COLUMN) / 2.0).max(0.0).round();
+    (rect.min.x, rect.max.x) = (rect.min.x + margin, rect.max.x - margin);
+    ui.scope_builder(egui::UiBuilder::new().max_rect(rect), show).inner
+}
+
+/// The one button of a page that stands out.
+pub fn primary<'a>(ui: &Ui, text: &'a str) -> egui::Button<'a> {
+    let fill = if ui.visuals().dark_mode { Color32::from_rgb(42, 98, 170) } else { Color32::from_rgb(28, 92, 168) };
+    egui::Button::new(RichText::new(text).color(Color32::WHITE)).fill(fill)
+}
+
+/// A button that opens a menu, which stays open while the user types into its fields. Returns the
+/// button.
+pub fn menu(ui: &mut Ui, name: &str, width: f32, show: impl FnOnce(&mut Ui)) -> egui::Response {
+    let config = MenuConfig::new().close_behavior(egui::PopupCloseBehavior::CloseOnClickOutside);
+    let text = if name == "…" { name.to_string() } else { format!("{name} ⏷") };
+    let (button, _) = MenuButton::new(text).config(config).ui(ui, |ui| {
+        ui.set_width(width.min(ui.ctx().content_rect().width() - 40.0));
+        show(ui);
+    });
+    button
+}
+
+/// `1 h 05 min`, `3 min 20 s`, `9 s`.
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
 }
 
 /// Text colour for errors.

@@ -8,11 +8,13 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::{apply, set_up, show};
+use crate::app::conversations::{Entry, Stored};
 use crate::app::documents::Document;
-use crate::app::message::{AdapterLine, CheckLine, Cut, Event, ModelCard, Turn};
+use crate::app::message::{AdapterLine, CheckLine, Event, ModelCard};
 use crate::app::settings::{Settings, Theme};
 use crate::app::state::{Action, App, Busy, Page};
 use crate::app::tune::RunState;
+use crate::app::turns::{Cut, Turn};
 use crate::eval::KeptMap;
 use crate::train::{EvalLine, StepLine, Summary};
 
@@ -67,8 +69,8 @@ pub(super) fn talking() -> App {
     app.chat.documents = vec![Document::new("moby-dick.txt", text)];
     let long = "It is the story of a captain who hunts the whale that took his leg, told by a sailor. ".repeat(8);
     app.chat.turns = vec![
-        Turn { question: "What is it about?".into(), answer: long, cut: None },
-        Turn { question: "Who tells it?".into(), answer: "Ishmael, a sailor.".into(), cut: Some(Cut::Stopped(6)) },
+        Turn { answer: long, ..Turn::asked("What is it about?") },
+        Turn { answer: "Ishmael, a sailor.".into(), cut: Some(Cut::Stopped(6)), ..Turn::asked("Who tells it?") },
     ];
     app.chat.context = Some((2412, 668, 30_781_440));
     app
@@ -226,13 +228,46 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         ));
         app
     };
+    let editing = {
+        let mut app = talking();
+        app.chat.editing = Some((1, "Who tells the story?".into()));
+        app
+    };
+    let marked = {
+        let mut app = talking();
+        let answer = "# The whale\n\nIt is **white**, and *large*:\n\n1. teeth\n2. a tail\n\n```rust\nfn main() {}\n```\n\n\
+                      | a | b |\n|---|---|\n| 1 | 2 |\n\n> Call me Ishmael. 你好 → ✓ 😀";
+        app.chat.turns.push(Turn { answer: answer.into(), ..Turn::asked("Show me Markdown") });
+        app.chat.turns[1].others = vec![vec![Turn::asked("Who tells it, in a word?")]];
+        app.chat.turns[1].at = 1;
+        app
+    };
+    let listed = {
+        let mut app = talking();
+        let entry =
+            |i: usize, title: &str| Entry { id: format!("{i}"), title: title.into(), words: String::new(), changed: 9 };
+        let titles = ["What is it about?", "A very long title that does not fit into the sidebar", "Ropes and knots"];
+        app.on_stored(Stored::Listed(titles.iter().enumerate().map(|(i, title)| entry(i, title)).collect()));
+        app.conversations.id = "0".into();
+        app
+    };
+    let with_settings = {
+        let mut app = listed.clone();
+        app.chat.shows_settings = true;
+        app.chat.sampling.temperature = Some(0.7);
+        app
+    };
     let empty_tune = App { page: Page::Tune, ..opened() };
     vec![
         ("chat-opening", opening, "Opening the model…"),
-        ("chat-empty", opened(), "Ask something, or drop a long document into the window first."),
+        ("chat-empty", opened(), "Ask something, or open a long document first."),
         ("chat-reading", reading, "Answering"),
         ("chat-done", talking(), "Ishmael, a sailor."),
         ("chat-failed", failed, "Dismiss"),
+        ("chat-editing", editing, "Send again"),
+        ("chat-markdown", marked, "2 of 2"),
+        ("chat-list", listed, "Ropes and knots"),
+        ("chat-settings", with_settings, "Use the recommended values"),
         ("chat-kept", kept(), "Back to the conversation"),
         ("tune-empty", empty_tune, "Choose the training data and an output folder."),
         ("tune-preview", previewed(), "Example 1"),
@@ -293,8 +328,7 @@ fn buttons_and_keys_do_what_they_say() {
         std::mem::take(&mut harness.state_mut().actions)
     };
     assert_eq!(press(talking(), "Regenerate"), [Action::Regenerate]);
-    assert_eq!(press(talking(), "Kept tokens"), [Action::ShowKept(true)]);
-    assert_eq!(press(talking(), "Copy"), [Action::Copy("Ishmael, a sailor.".into())]);
+    assert_eq!(press(talking(), "Show kept tokens"), [Action::ShowKept(true)]);
     assert_eq!(press(kept(), "Back to the conversation"), [Action::ShowKept(false)]);
     assert_eq!(press(training(), "Pause"), [Action::Pause(true)]);
     assert_eq!(press(unsaved(), "Discard"), [Action::SaveAgain(false)]);

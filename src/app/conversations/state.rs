@@ -1,0 +1,253 @@
+//! State of the list of conversations, and what the user does with them.
+
+use std::path::PathBuf;
+
+use super::conversation::{Conversation, markdown};
+use super::store::{Order, Stored};
+use crate::app::message::ModelChoice;
+use crate::app::state::{Action, App, Busy, Effect, Notice, Page};
+
+/// A conversation in the list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    pub id: String,
+    pub title: String,
+    /// The texts that a search looks at, in lower case.
+    pub words: String,
+    /// When it was changed, in seconds since 1970.
+    pub changed: u64,
+}
+
+/// A conversation to turn to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    New,
+    Saved(String),
+}
+
+/// The list of conversations and the open one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conversations {
+    /// All conversations, the last changed first. `None` until they are read.
+    pub list: Option<Vec<Entry>>,
+    /// The id of the open one; empty until it is first saved.
+    pub id: String,
+    /// The name that the user gave the open one.
+    pub name: String,
+    pub search: String,
+    /// The one whose name the user edits, with the text so far.
+    pub renaming: Option<(String, String)>,
+    /// The one that the user may want to delete.
+    pub deleting: Option<String>,
+    /// What to turn to when the worker has stopped.
+    pub next: Option<Next>,
+    /// An id that no conversation has, for a new one.
+    pub fresh_id: String,
+    /// Whether the model that opens leaves the settings alone, which belong to the conversation.
+    pub keeps_settings: bool,
+    /// The open one as it was last saved.
+    saved: Conversation,
+}
+
+impl Conversations {
+    /// The conversations that a search finds.
+    pub fn found(&self) -> impl Iterator<Item = &Entry> {
+        let wanted = self.search.trim().to_lowercase();
+        self.list.iter().flatten().filter(move |entry| entry.words.contains(&wanted))
+    }
+
+    fn note(&mut self, entry: Entry) {
+        let list = self.list.get_or_insert_default();
+        list.retain(|other| other.id != entry.id);
+        let at = list.iter().position(|other| other.changed <= entry.changed).unwrap_or(list.len());
+        list.insert(at, entry);
+    }
+}
+
+impl App {
+    /// The open conversation as it would be saved.
+    pub fn conversation(&self) -> Conversation {
+        let (chat, settings) = (&self.chat, &self.settings);
+        let choice = if chat.model.is_some() || chat.closed.is_some() { chat.choice.clone() } else { self.choice() };
+        Conversation {
+            id: self.conversations.id.clone(),
+            name: self.conversations.name.clone(),
+            model: choice.model,
+            adapter: choice.adapter,
+            sink: settings.sink,
+            lag: settings.lag,
+            factor: settings.factor,
+            system: chat.system.clone(),
+            sampling: chat.sampling,
+            seed: chat.seed,
+            n_asked: chat.n_asked,
+            draft: chat.draft.clone(),
+            documents: chat.documents.clone(),
+            turns: chat.turns.clone(),
+        }
+    }
+
+    /// Saves the open conversation if it has changed.
+    pub fn keep(&mut self) -> Vec<Effect> {
+        let mut now = self.conversation();
+        if now.id.is_empty() && now.is_empty() || !now.id.is_empty() && is_same(&now, &self.conversations.saved) {
+            return vec![];
+        }
+        if now.id.is_empty() {
+            now.id = std::mem::take(&mut self.conversations.fresh_id);
+            self.conversations.id.clone_from(&now.id);
+            self.settings.conversation.clone_from(&now.id);
+        }
+        self.conversations.saved = now.clone();
+        vec![Effect::Store(Order::Write(Box::new(now))), Effect::SaveSettings]
+    }
+
+    /// Updates the state for an action on the conversations.
+    pub(in crate::app) fn act_on_conversations(&mut self, action: Action) -> Vec<Effect> {
+        match action {
+            Action::NewChat => self.turn_to(Next::New),
+            Action::OpenChat(id) if id == self.conversations.id => self.on_action(Action::Show(Page::Chat)),
+            Action::OpenChat(id) => self.turn_to(Next::Saved(id)),
+            Action::RenameChat(id, name) => {
+                self.conversations.renaming = None;
+                let name = name.trim().to_string();
+                if id != self.conversations.id {
+                    return vec![Effect::Store(Order::Rename(id, name))];
+                }
+                self.conversations.name = name;
+                vec![]
+            }
+            Action::DeleteChat(id) => {
+                self.conversations.deleting = None;
+                if id != self.conversations.id {
+                    return vec![Effect::Store(Order::Delete(id))];
+                }
+                if self.busy == Some(Busy::Answering) {
+                    self.notify(Notice::info("The model is still answering. Stop it before you delete this chat."));
+                    return vec![];
+                }
+                self.clear();
+                vec![Effect::Store(Order::Delete(id)), Effect::SaveSettings]
+            }
+            Action::ExportChat(id, path) if id == self.conversations.id => {
+                vec![Effect::Save(path, markdown(&self.conversation()))]
+            }
+            Action::ExportChat(id, path) => vec![Effect::Store(Order::Export(id, path))],
+            _ => vec![],
+        }
+    }
+
+    /// Turns to another conversation, or does so when the worker has stopped. What was generated so far
+    /// stays in the conversation that asked for it.
+    fn turn_to(&mut self, next: Next) -> Vec<Effect> {
+        self.page = Page::Chat;
+        match self.busy {
+            Some(Busy::Answering) => {
+                self.conversations.next = Some(next);
+                self.chat.queued.clear();
+                vec![Effect::Stop]
+            }
+            Some(Busy::Keeping) => {
+                self.conversations.next = Some(next);
+                vec![]
+            }
+            _ => self.turn_now(next),
+        }
+    }
+
+    fn turn_now(&mut self, next: Next) -> Vec<Effect> {
+        let kept = self.keep();
+        let turned = match next {
+            Next::New if self.conversations.id.is_empty() => {
+                self.chat.wants_focus = true;
+                vec![]
+            }
+            Next::New => {
+                self.clear();
+                vec![Effect::SaveSettings]
+            }
+            Next::Saved(id) => vec![Effect::Store(Order::Load(id))],
+        };
+        [kept, turned].concat()
+    }
+
+    /// Turns to the conversation that waited for the end of the worker's job.
+    pub(in crate::app) fn turn_to_next(&mut self) -> Option<Vec<Effect>> {
+        self.conversations.next.take().map(|next| self.turn_now(next))
+    }
+
+    /// Begins a new conversation. Instructions and sampling values stay.
+    fn clear(&mut self) {
+        self.chat.restart();
+        self.chat.documents.clear();
+        self.chat.draft.clear();
+        self.chat.queued.clear();
+        (self.chat.n_asked, self.chat.editing, self.chat.wants_focus) = (0, None, true);
+        let c = &mut self.conversations;
+        (c.id, c.name, c.saved) = (String::new(), String::new(), Conversation::default());
+        self.settings.conversation.clear();
+    }
+
+    /// Updates the state for what the store did.
+    pub fn on_stored(&mut self, stored: Stored) -> Vec<Effect> {
+        match stored {
+            Stored::Listed(mut entries) => {
+                entries.sort_by_key(|entry| std::cmp::Reverse(entry.changed));
+                self.conversations.list = Some(entries);
+            }
+            Stored::Written(entry) => self.conversations.note(entry),
+            Stored::Deleted(id) => self.conversations.list.iter_mut().for_each(|list| list.retain(|e| e.id != id)),
+            Stored::Exported(path) => self.notify(Notice::info(format!("Saved {}", path.display()))),
+            Stored::Failed(why) => self.notify(Notice::error(why)),
+            Stored::Loaded(conversation) => return self.loaded(*conversation),
+        }
+        vec![]
+    }
+
+    /// Shows a saved conversation, and opens the model that it was with.
+    fn loaded(&mut self, conversation: Conversation) -> Vec<Effect> {
+        if self.busy == Some(Busy::Answering) {
+            return vec![]; // a question was asked meanwhile
+        }
+        let choice = ModelChoice {
+            model: conversation.model.clone(),
+            adapter: conversation.adapter.clone(),
+            device: self.settings.device.clone(),
+        };
+        self.clear();
+        let c = conversation.clone();
+        (self.conversations.id, self.conversations.name) = (c.id.clone(), c.name);
+        self.settings.conversation = c.id;
+        (self.settings.sink, self.settings.lag, self.settings.factor) = (c.sink, c.lag, c.factor);
+        let chat = &mut self.chat;
+        (chat.system, chat.sampling, chat.seed, chat.n_asked) = (c.system, c.sampling, c.seed, c.n_asked);
+        (chat.draft, chat.documents, chat.turns) = (c.draft, c.documents, c.turns);
+        self.conversations.saved = conversation;
+        self.conversations.keeps_settings = true;
+        let is_open = self.chat.model.is_some() && self.chat.choice == choice;
+        if is_open || self.chat.opening.as_ref() == Some(&choice) || self.busy.is_some() {
+            // While the worker has another job, the model that is open answers the next question.
+            return vec![Effect::SaveSettings];
+        }
+        self.settings.name(&choice.model, choice.adapter.as_deref(), &choice.device);
+        let effects = self.open(choice);
+        self.conversations.keeps_settings = true;
+        [effects, vec![Effect::SaveSettings]].concat()
+    }
+}
+
+/// Whether two conversations would be saved alike.
+fn is_same(a: &Conversation, b: &Conversation) -> bool {
+    let texts = |c: &Conversation| c.documents.iter().map(|d| (d.name.clone(), d.text.as_ptr())).collect::<Vec<_>>();
+    texts(a) == texts(b)
+        && a.turns == b.turns
+        && (&a.name, &a.system, &a.draft, &a.model, &a.adapter) == (&b.name, &b.system, &b.draft, &b.model, &b.adapter)
+        && (a.sink, a.lag, a.factor, a.sampling, a.seed) == (b.sink, b.lag, b.factor, b.sampling, b.seed)
+}
+
+/// The name of the file that an export suggests.
+pub fn export_path(title: &str) -> PathBuf {
+    let plain: String = title.chars().map(|c| if c.is_alphanumeric() || " -_".contains(c) { c } else { ' ' }).collect();
+    let name = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    PathBuf::from(format!("{}.md", if name.is_empty() { "chat" } else { &name }))
+}

@@ -1,0 +1,150 @@
+//! The thread that reads and writes the files of conversations, one order after the other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::conversation::{Conversation, markdown};
+use super::file;
+use super::state::Entry;
+use crate::app::documents::Document;
+use crate::atomic_file::write_file;
+use crate::error::{Context, Result};
+
+/// An order to the store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// List all conversations.
+    List,
+    Load(String),
+    Write(Box<Conversation>),
+    Rename(String, String),
+    Delete(String),
+    /// Write a conversation as Markdown.
+    Export(String, PathBuf),
+}
+
+/// What the store did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    Listed(Vec<Entry>),
+    /// A conversation was written or renamed.
+    Written(Entry),
+    Loaded(Box<Conversation>),
+    Deleted(String),
+    Exported(PathBuf),
+    /// Something could not be read or written. The files stay as they were.
+    Failed(String),
+}
+
+/// The handle to the thread.
+pub struct Store {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Starts the thread for a folder.
+    pub fn start(folder: PathBuf, tell: Arc<dyn Fn(Stored) + Send + Sync>) -> Self {
+        let (orders, receiver) = channel();
+        let thread =
+            std::thread::Builder::new().name("conversations".into()).spawn(move || work(&folder, &receiver, &*tell));
+        Self { orders: Some(orders), thread: thread.ok() }
+    }
+
+    /// Sends an order.
+    pub fn send(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order); // fails only after the thread has ended
+        }
+    }
+
+    /// Waits until all orders are carried out.
+    pub fn finish(mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The folder of the conversations: beside the settings file that the user named, otherwise in the
+/// platform's folder for data.
+pub fn folder(settings: Option<&Path>) -> Option<PathBuf> {
+    if let Some(settings) = settings {
+        return Some(std::path::absolute(settings).ok()?.parent()?.join("conversations"));
+    }
+    let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let folder = match std::env::consts::OS {
+        "windows" => var("APPDATA"),
+        "macos" => var("HOME").map(|home| home.join("Library/Application Support")),
+        _ => var("XDG_DATA_HOME").or_else(|| var("HOME").map(|home| home.join(".local/share"))),
+    };
+    folder.map(|folder| folder.join("longreach").join("conversations"))
+}
+
+fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) {
+    let mut known = Vec::new();
+    while let Ok(order) = orders.recv() {
+        if let Err(e) = carry_out(folder, order, &mut known, tell) {
+            tell(Stored::Failed(e.to_string()));
+        }
+    }
+}
+
+fn carry_out(folder: &Path, order: Order, known: &mut Vec<(Document, String)>, tell: &dyn Fn(Stored)) -> Result<()> {
+    match order {
+        Order::List => {
+            let mut entries = Vec::new();
+            for id in file::ids(folder)? {
+                match file::read_without_documents(folder, &id) {
+                    Ok((conversation, changed)) => entries.push(entry(&conversation, changed)),
+                    Err(e) => tell(Stored::Failed(format!("a conversation is not listed: {e}"))),
+                }
+            }
+            tell(Stored::Listed(entries));
+        }
+        Order::Load(id) => {
+            let (conversation, _, missing) = file::read(folder, &id)?;
+            for why in missing {
+                tell(Stored::Failed(format!("a document of the conversation is missing: {why}")));
+            }
+            tell(Stored::Loaded(Box::new(conversation)));
+        }
+        Order::Write(conversation) => {
+            let changed = now();
+            file::write(folder, &conversation, changed, known).context("saving the conversation")?;
+            tell(Stored::Written(entry(&conversation, changed)));
+        }
+        Order::Rename(id, name) => {
+            file::rename(folder, &id, &name)?;
+            let (conversation, changed) = file::read_without_documents(folder, &id)?;
+            tell(Stored::Written(entry(&conversation, changed)));
+        }
+        Order::Delete(id) => {
+            crate::ensure!(file::is_id(&id), "{id} is no name of a conversation");
+            let path = file::path_of(folder, &id);
+            std::fs::remove_file(&path).with_context(|| format!("deleting {}", path.display()))?;
+            tell(Stored::Deleted(id));
+            known.clear();
+            file::remove_unused_documents(folder)?;
+        }
+        Order::Export(id, path) => {
+            let (conversation, ..) = file::read(folder, &id)?;
+            write_file(&path, markdown(&conversation))?;
+            tell(Stored::Exported(path));
+        }
+    }
+    Ok(())
+}
+
+fn entry(conversation: &Conversation, changed: u64) -> Entry {
+    Entry { id: conversation.id.clone(), title: conversation.title(), words: conversation.words(), changed }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

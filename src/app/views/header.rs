@@ -1,0 +1,95 @@
+//! The row above the conversation: the model, the compression, and the size of the cache.
+
+use egui::{Key, RichText, TextEdit, Ui};
+
+use super::style;
+use crate::app::chat::FACTORS;
+use crate::app::state::{Action, App, Busy, Pick};
+use crate::attention::Attention;
+
+pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.add_space(4.0);
+    ui.horizontal_wrapped(|ui| {
+        let name = model_name(app);
+        style::menu(ui, &name, 380.0, |ui| model(ui, app, actions)).on_hover_text("The model. Opens another one.");
+        ui.separator();
+        ui.label("Cache").on_hover_text("How much of the text before the last tokens the model keeps");
+        for (factor, name) in FACTORS {
+            let button = egui::Button::selectable(app.settings.factor == factor, name);
+            if ui.add_enabled(app.busy != Some(Busy::Answering), button).clicked() {
+                app.settings.factor = factor;
+                app.chat.wants_focus = true;
+                actions.push(Action::SettingsChanged);
+            }
+        }
+        ui.separator();
+        if ui.selectable_label(app.chat.shows_settings, "Chat settings").clicked() {
+            app.chat.shows_settings = !app.chat.shows_settings;
+        }
+        size(ui, app);
+    });
+    ui.add_space(2.0);
+}
+
+fn model_name(app: &App) -> String {
+    match &app.chat.model {
+        Some(model) => {
+            let adapter = model.adapter.as_ref().map(|name| format!(" + {name}")).unwrap_or_default();
+            format!("{}{adapter}", model.name)
+        }
+        None if app.busy == Some(Busy::Opening) => "Opening…".into(),
+        None => "No model".into(),
+    }
+}
+
+/// Tokens of the conversation and the size of its cache.
+fn size(ui: &mut Ui, app: &App) {
+    match (app.attention(), app.chat.context) {
+        (Ok(attention), Some((tokens, entries, bytes))) => {
+            let (_, dense) = app.chat.cache_size(Attention::Dense, tokens);
+            let limit = app.chat.model.as_ref().map_or(0, |m| m.max_positions);
+            let smaller = match dense as f64 / bytes.max(1) as f64 {
+                ratio if ratio > 1.05 => format!(", {ratio:.1}x smaller"),
+                _ => String::new(),
+            };
+            let speed = app.chat.speed.map(|rate| format!(" · {rate:.1} tokens/s")).unwrap_or_default();
+            let text = format!("{tokens} of {limit} tokens · {}{smaller}{speed}", style::bytes(bytes));
+            let more = format!("{attention}. {entries} entries per head; dense: {}", style::bytes(dense));
+            ui.label(RichText::new(text).weak()).on_hover_text(more);
+        }
+        (Ok(_), None) => {}
+        (Err(e), _) => {
+            ui.label(RichText::new(e.to_string()).color(style::bad(ui)));
+        }
+    }
+}
+
+/// The menu of the model: fields that name it and its adapter.
+fn model(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let mut opens = false;
+    let field = |ui: &mut Ui, text: &mut String, hint: &str| {
+        let edit = ui.add(TextEdit::singleline(text).hint_text(hint).desired_width(f32::INFINITY));
+        edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter))
+    };
+    ui.label("Model");
+    opens |= field(ui, &mut app.settings.model, "folder, .gguf file or hub id; empty: bundled story model");
+    ui.horizontal(|ui| {
+        for (pick, name) in [(Pick::ModelFile, "GGUF file…"), (Pick::ModelFolder, "Folder…")] {
+            if ui.button(name).clicked() {
+                actions.push(Action::Pick(pick));
+                ui.close();
+            }
+        }
+    });
+    ui.label("Adapter");
+    opens |= field(ui, &mut app.settings.adapter, "folder of a LoRA adapter; empty for none");
+    if ui.button("Adapter folder…").clicked() {
+        actions.push(Action::Pick(Pick::Adapter));
+        ui.close();
+    }
+    ui.separator();
+    if ui.add_enabled(app.busy.is_none(), egui::Button::new("Open")).clicked() || opens {
+        actions.push(Action::OpenModel);
+        ui.close();
+    }
+}

@@ -1,0 +1,166 @@
+//! The sidebar: the pages, the saved conversations, theme and size. A narrow window has a bar at the
+//! top instead.
+
+use egui::{Button, Key, RichText, ScrollArea, TextEdit, Ui};
+
+use super::shell::{COMMAND, PAGES};
+use super::style;
+use crate::app::conversations::{Entry, export_path};
+use crate::app::settings::Theme;
+use crate::app::state::{Action, App, Page};
+
+pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.add_space(8.0);
+    ui.label(RichText::new("Longreach").heading().strong());
+    ui.add_space(4.0);
+    for (page, name, key) in PAGES {
+        let button = Button::selectable(app.page == page, name).min_size(egui::vec2(ui.available_width(), 30.0));
+        if ui.add(button).on_hover_text(format!("{COMMAND}+{}", key.name())).clicked() {
+            actions.push(Action::Show(page));
+        }
+    }
+    ui.separator();
+    new_chat(ui, actions);
+    let foot = 2.0 * ui.spacing().interact_size.y + 20.0;
+    let height = (ui.available_height() - foot).max(60.0);
+    ui.allocate_ui(egui::vec2(ui.available_width(), height), |ui| {
+        ui.set_min_height(height);
+        chats(ui, app, actions);
+    });
+    look(ui, app, actions);
+}
+
+/// The bar of a narrow window.
+pub fn bar(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.horizontal_wrapped(|ui| {
+        for (page, name, _) in PAGES {
+            if ui.add(Button::selectable(app.page == page, name)).clicked() {
+                actions.push(Action::Show(page));
+            }
+        }
+        style::menu(ui, "Chats", 240.0, |ui| {
+            new_chat(ui, actions);
+            chats(ui, app, actions);
+        });
+        style::menu(ui, "View", 200.0, |ui| look(ui, app, actions));
+    });
+}
+
+fn new_chat(ui: &mut Ui, actions: &mut Vec<Action>) {
+    let button = Button::new("New chat").min_size(egui::vec2(ui.available_width(), 30.0));
+    if ui.add(button).on_hover_text(format!("{COMMAND}+N")).clicked() {
+        actions.push(Action::NewChat);
+    }
+}
+
+/// The saved conversations, and the field that searches them.
+fn chats(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let Some(list) = &app.conversations.list else {
+        style::hint(ui, "Reading the saved chats…");
+        return;
+    };
+    if list.is_empty() {
+        style::hint(ui, "Chats are saved by themselves and listed here.");
+        return;
+    }
+    let search = TextEdit::singleline(&mut app.conversations.search).hint_text("Search chats");
+    ui.add(search.desired_width(f32::INFINITY));
+    let found: Vec<Entry> = app.conversations.found().cloned().collect();
+    if found.is_empty() {
+        style::hint(ui, "No chat has these words.");
+    }
+    ScrollArea::vertical().auto_shrink([false, true]).show_rows(
+        ui,
+        ui.spacing().interact_size.y,
+        found.len(),
+        |ui, range| {
+            for entry in &found[range] {
+                ui.push_id(&entry.id, |ui| row(ui, app, entry, actions));
+            }
+        },
+    );
+}
+
+fn row(ui: &mut Ui, app: &mut App, entry: &Entry, actions: &mut Vec<Action>) {
+    let conversations = &mut app.conversations;
+    if let Some((_, text)) = conversations.renaming.as_mut().filter(|(id, _)| *id == entry.id) {
+        let field = ui.add(TextEdit::singleline(text).desired_width(f32::INFINITY));
+        let (enters, escapes) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::Escape)));
+        if escapes {
+            conversations.renaming = None;
+        } else if field.lost_focus() && enters {
+            actions.push(Action::RenameChat(entry.id.clone(), text.clone()));
+        } else if field.lost_focus() {
+            conversations.renaming = None;
+        } else if !field.has_focus() {
+            field.request_focus();
+        }
+        return;
+    }
+    if conversations.deleting.as_ref() == Some(&entry.id) {
+        ui.horizontal(|ui| {
+            if ui.button(RichText::new("Delete").color(style::bad(ui))).clicked() {
+                actions.push(Action::DeleteChat(entry.id.clone()));
+            }
+            if ui.button("Keep").clicked() {
+                conversations.deleting = None;
+            }
+            ui.add(egui::Label::new(&entry.title).truncate());
+        });
+        return;
+    }
+    let is_open = conversations.id == entry.id;
+    ui.horizontal(|ui| {
+        let room = if is_open { 34.0 } else { 0.0 };
+        let size = egui::vec2(ui.available_width() - room, ui.spacing().interact_size.y);
+        let button = Button::selectable(is_open && app.page == Page::Chat, &entry.title).truncate();
+        let button = ui.add_sized(size, button).on_hover_text(&entry.title);
+        if button.clicked() {
+            actions.push(Action::OpenChat(entry.id.clone()));
+        }
+        button.context_menu(|ui| menu(ui, app, entry, actions));
+        if is_open {
+            let more = style::menu(ui, "…", 160.0, |ui| menu(ui, app, entry, actions));
+            let name = format!("More for {}", entry.title);
+            more.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, &name));
+        }
+    });
+}
+
+fn menu(ui: &mut Ui, app: &mut App, entry: &Entry, actions: &mut Vec<Action>) {
+    if ui.button("Rename").clicked() {
+        app.conversations.renaming = Some((entry.id.clone(), entry.title.clone()));
+        ui.close();
+    }
+    if ui.button("Export as Markdown").on_hover_text("Saves a file to the working folder").clicked() {
+        actions.push(Action::ExportChat(entry.id.clone(), export_path(&entry.title)));
+        ui.close();
+    }
+    if ui.button("Delete…").clicked() {
+        app.conversations.deleting = Some(entry.id.clone());
+        ui.close();
+    }
+}
+
+/// Size and theme.
+fn look(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    ui.horizontal(|ui| {
+        let size = format!("{:.0} %", 100.0 * app.settings.zoom);
+        for (sign, tenths, what) in [("−", -1, "Smaller"), (&*size, 0, "Size of the screen"), ("+", 1, "Larger")] {
+            let key = if tenths == 0 { "0" } else { sign };
+            if ui.button(sign).on_hover_text(format!("{what} ({COMMAND}+{key})")).clicked() {
+                app.settings.zoom_by(tenths);
+                actions.push(Action::SettingsChanged);
+            }
+        }
+    });
+    let name = match app.settings.theme {
+        Theme::System => "Theme: system",
+        Theme::Light => "Theme: light",
+        Theme::Dark => "Theme: dark",
+    };
+    if ui.button(name).clicked() {
+        app.next_theme();
+        actions.push(Action::SettingsChanged);
+    }
+}
