@@ -21,6 +21,8 @@ mod toasts;
 mod tune;
 
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 mod question_tests;
 #[cfg(test)]
 mod view_tests;

@@ -91,7 +91,7 @@ fn escape_stops_the_answer_and_typing_goes_on() {
 #[test]
 fn buttons_give_the_focus_to_the_question_and_fields_keep_theirs() {
     let mut harness = harness(talking(), SIZE);
-    harness.get_by_label("Copy").click();
+    harness.get_all_by_label("Copy").last().expect("one for each answer").click();
     harness.run_steps(2);
     let actions = std::mem::take(&mut harness.state_mut().actions);
     assert_eq!(actions, [Action::Copy("Ishmael, a sailor.".into())]);
@@ -100,7 +100,7 @@ fn buttons_give_the_focus_to_the_question_and_fields_keep_theirs() {
     }
     harness.run_steps(2);
     assert!(field(&harness).accesskit_node().is_focused());
-    harness.get_all_by_role(Role::TextInput).next().expect("the model field").focus();
+    harness.get_all_by_role(Role::TextInput).next().expect("the path of a document").focus();
     harness.run_steps(2);
     harness.state_mut().app.chat.wants_focus = true;
     harness.run_steps(2);
