@@ -59,8 +59,9 @@ fn input(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.horizontal_top(|ui| {
         let is_asked = question(ui, &mut app.chat);
         let can_ask = matches!(app.busy, None | Some(Busy::Answering)) && app.chat.model.is_some();
-        let ask = style::primary(ui, "Send").min_size(egui::vec2(80.0, 40.0));
-        if ui.add_enabled(can_ask, ask).on_hover_text("Enter").clicked() || is_asked && can_ask {
+        let send = style::primary(ui, "Send");
+        let send = ui.add_enabled_ui(can_ask, |ui| ui.add_sized([80.0, 40.0], send)).inner;
+        if send.on_hover_text("Enter").clicked() || is_asked && can_ask {
             actions.push(Action::Ask);
         }
     });

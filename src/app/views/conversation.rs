@@ -75,7 +75,7 @@ fn turn(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
     ui.horizontal(|ui| {
         ui.label(RichText::new("Model").strong());
-        if !turn.answer.is_empty() && ui.small_button("Copy").clicked() {
+        if !turn.answer.is_empty() && ui.add(quiet("Copy")).clicked() {
             actions.push(Action::Copy(turn.answer.clone()));
         }
     });
@@ -93,6 +93,11 @@ fn turn(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
     ui.add_space(12.0);
 }
 
+/// A small button without an edge, which every turn has.
+fn quiet(name: &str) -> Button<'_> {
+    Button::new(name).small().frame_when_inactive(false)
+}
+
 /// The question with its versions, or the field that edits it.
 fn question(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
     let is_free = app.busy.is_none();
@@ -101,7 +106,7 @@ fn question(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
     let (at, n) = (turn.at, turn.n_versions());
     if let Some((_, text)) = chat.editing.as_mut().filter(|(edited, _)| *edited == i) {
         ui.label(RichText::new("You").strong());
-        let field = ui.add(TextEdit::multiline(text).id_salt("edited").desired_width(f32::INFINITY).desired_rows(2));
+        let field = ui.add(TextEdit::multiline(text).id_salt("edited").hint_text("The new question").desired_width(f32::INFINITY).desired_rows(2));
         let cancels = ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape));
         ui.horizontal(|ui| {
             if ui.add_enabled(is_free, Button::new("Send again")).clicked() {
@@ -118,12 +123,12 @@ fn question(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
     }
     ui.horizontal(|ui| {
         ui.label(RichText::new("You").strong());
-        if ui.add_enabled(is_free, Button::new("Edit").small()).clicked() {
+        if ui.add_enabled(is_free, quiet("Edit")).clicked() {
             chat.editing = Some((i, turn.question.clone()));
         }
         if n > 1 {
             let mut step = |ui: &mut Ui, sign: &str, name: &str, to: Option<usize>| {
-                let button = ui.add_enabled(is_free && to.is_some(), Button::new(sign).small()).on_hover_text(name);
+                let button = ui.add_enabled(is_free && to.is_some(), quiet(sign)).on_hover_text(name);
                 button.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, is_free, name));
                 if button.clicked() {
                     actions.extend(to.map(|to| Action::ShowVersion(i, to)));
@@ -220,7 +225,7 @@ fn empty(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
     style::hint(ui, text);
     if app.chat.documents.is_empty() && app.chat.model.is_some() {
         ui.add_space(12.0);
-        if ui.add(Button::new("Open a document…").min_size(egui::vec2(220.0, 48.0))).clicked() {
+        if ui.add_sized([220.0, 48.0], Button::new("Open a document…")).clicked() {
             actions.push(Action::Pick(Pick::Document));
         }
         style::hint(
