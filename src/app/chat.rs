@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::documents::{Document, joined};
+use super::kept::KeptPage;
 use super::message::{Cut, ModelCard, ModelChoice, Question, Turn};
 use crate::attention::{Attention, LayerAttention, Lrsa};
 use crate::eval::KeptMap;
@@ -32,6 +33,8 @@ pub struct Before {
 pub struct Chat {
     pub model: Option<ModelCard>,
     pub documents: Vec<Document>,
+    /// How often a model has opened.
+    pub n_opened: u64,
     pub turns: Vec<Turn>,
     /// Text in the input field.
     pub draft: String,
@@ -48,6 +51,7 @@ pub struct Chat {
     /// Tokens of the conversation, cache entries of one head, and bytes of the whole cache.
     pub context: Option<(usize, usize, u64)>,
     pub kept: Option<KeptMap>,
+    pub kept_page: KeptPage,
     /// Layer selected in the view of kept tokens; `None` for all layers.
     pub layer: Option<usize>,
     /// KV head selected in the view of kept tokens; `None` for all heads.

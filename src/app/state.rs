@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::chat::{Chat, attention};
 use super::devices::Devices;
 use super::documents::Document;
-use super::message::{Command, ModelChoice};
+use super::message::{Command, ModelChoice, TokenCount};
 use super::settings::{Settings, Theme};
 use super::tune::{Estimate, Preview, RunState, Tune};
 use crate::attention::Attention;
@@ -112,6 +112,8 @@ pub enum Action {
     Restart,
     Stop,
     ShowKept(bool),
+    /// Mark the places of the documents that share words with the last answer.
+    Evidence,
     SaveConversation(PathBuf),
     Copy(String),
     Preview,
@@ -135,6 +137,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Send(Command),
+    /// Count tokens without waiting for the worker.
+    Count(TokenCount),
     Stop,
     Pause(bool),
     Answer(bool),
@@ -284,6 +288,7 @@ impl App {
             Action::Stop if self.tune.save_failed.is_some() => self.on_action(Action::Show(Page::Tune)),
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
+            Action::Evidence => self.find_evidence(),
             Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],
             Action::Copy(text) => vec![Effect::Copy(text)],
             Action::Preview

@@ -1,7 +1,7 @@
 //! The egui views of the app.
 //!
 //! `shell.rs` is the frame around the pages `chat.rs` (with
-//! `documents.rs`), `kept.rs`, `tune.rs` and `devices.rs`.
+//! `documents.rs`), `kept.rs` (with `kept_text.rs`), `tune.rs` and `devices.rs`.
 //! `style.rs` holds colours and sizes. Views read the state, write to its input fields, and return
 //! the user's actions.
 
@@ -9,10 +9,15 @@ mod chat;
 mod devices;
 mod documents;
 mod kept;
+mod kept_text;
 mod shell;
 mod style;
 mod tune;
 
+#[cfg(test)]
+mod document_tests;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod question_tests;
 #[cfg(test)]
