@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::documents::{Document, joined};
+use super::kept::KeptPage;
 use super::message::{ModelCard, ModelChoice, Question};
 use super::turns::{self, Cut, Turn};
 use crate::attention::{Attention, LayerAttention, Lrsa};
@@ -34,6 +35,8 @@ pub struct Before {
 pub struct Chat {
     pub model: Option<ModelCard>,
     pub documents: Vec<Document>,
+    /// How often a model has opened.
+    pub n_opened: u64,
     pub turns: Vec<Turn>,
     /// Instructions that the model reads before the conversation.
     pub system: String,
@@ -58,6 +61,7 @@ pub struct Chat {
     /// Tokens of the conversation, cache entries of one head, and bytes of the whole cache.
     pub context: Option<(usize, usize, u64)>,
     pub kept: Option<KeptMap>,
+    pub kept_page: KeptPage,
     /// Layer selected in the view of kept tokens; `None` for all layers.
     pub layer: Option<usize>,
     /// KV head selected in the view of kept tokens; `None` for all heads.

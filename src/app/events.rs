@@ -30,7 +30,9 @@ impl App {
                     self.chat.choice = choice;
                 }
                 self.chat.wants_focus = true;
+                return self.count_documents();
             }
+            Event::Counted(count) => self.counted(&count),
             Event::Closed => self.chat.close_for_a_while(),
             Event::Fed { done, total } => {
                 self.chat.fed = Some((done, total));
@@ -55,8 +57,7 @@ impl App {
                 if let Some(effects) = self.turn_to_next() {
                     return effects;
                 }
-                self.chat.kept = Some(*map);
-                self.chat.shows_kept = true;
+                self.show_map(*map);
             }
             Event::Preview(examples) => {
                 self.busy = None;

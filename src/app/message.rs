@@ -39,6 +39,16 @@ pub struct Question {
     pub seed: u64,
 }
 
+/// A count of the tokens of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenCount {
+    /// The number of the model, counted by how often one has opened.
+    pub serial: u64,
+    pub text: Arc<str>,
+    /// `None` before the count, and if the model has no tokenizer for it.
+    pub n_tokens: Option<usize>,
+}
+
 /// A command from the window to the worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -132,6 +142,7 @@ pub enum Event {
     Speed(f64),
     Answered(Answer),
     Kept(Box<KeptMap>),
+    Counted(TokenCount),
     Preview(Vec<PreviewExample>),
     Estimated(u64),
     /// The output folder holds an earlier result, so the run did not start.

@@ -1,6 +1,6 @@
 //! Floor 10: the desktop app.
 //!
-//! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs`,
+//! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs` (with `kept.rs`),
 //! `tune.rs` and `devices.rs`, `documents/` reads documents, and `views/` draws them. `worker.rs` is the thread that owns the
 //! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs`
 //! runs egui on its own wgpu device.
@@ -11,6 +11,9 @@ mod desktop;
 mod devices;
 mod documents;
 mod events;
+mod evidence;
+mod kept;
+mod kept_actions;
 mod labels;
 mod message;
 mod painter;

@@ -8,7 +8,7 @@ use super::chat::{Chat, attention};
 use super::conversations::{Conversations, Order};
 use super::devices::Devices;
 use super::documents::Document;
-use super::message::{Command, ModelChoice};
+use super::message::{Command, ModelChoice, TokenCount};
 use super::settings::{Settings, Theme};
 use super::tune::{Estimate, Preview, RunState, Tune};
 use crate::attention::Attention;
@@ -121,6 +121,8 @@ pub enum Action {
     ExportChat(String, PathBuf),
     Stop,
     ShowKept(bool),
+    /// Mark the places of the documents that share words with the last answer.
+    Evidence,
     Copy(String),
     Preview,
     Estimate,
@@ -143,6 +145,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Send(Command),
+    /// Count tokens without waiting for the worker.
+    Count(TokenCount),
     Stop,
     Pause(bool),
     Answer(bool),
@@ -308,6 +312,7 @@ impl App {
             Action::Stop if self.tune.save_failed.is_some() => self.on_action(Action::Show(Page::Tune)),
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
+            Action::Evidence => self.find_evidence(),
             Action::Copy(text) => vec![Effect::Copy(text)],
             Action::Preview
             | Action::Estimate

@@ -55,8 +55,8 @@ pub struct AppOptions {
     pub adapter: Option<PathBuf>,
     /// Replaces the saved device.
     pub device: Option<String>,
-    /// Document to open at start.
-    pub document: Option<PathBuf>,
+    /// Documents to open at start.
+    pub documents: Vec<PathBuf>,
     /// Settings file; by default the one in the platform's configuration folder.
     pub settings: Option<PathBuf>,
 }
@@ -111,7 +111,7 @@ struct Handler {
     context: egui::Context,
     shown: Option<Shown>,
     settings_path: Option<PathBuf>,
-    document: Option<PathBuf>,
+    documents: Vec<PathBuf>,
     /// Time of the next requested repaint.
     next_frame: Option<Instant>,
     /// Whether the window is to close.
@@ -151,11 +151,11 @@ impl Handler {
             let _ = stored.send_event(Message::Stored(event));
         });
         let store = folder(options.settings.as_deref()).map(|folder| Store::start(folder, tell));
-        if options.document.is_some() {
+        if !options.documents.is_empty() {
             settings.conversation.clear(); // the document begins a new one
         }
         let (app, effects) = App::new(settings);
-        let document = options.document.clone();
+        let documents = options.documents.clone();
         let mut handler = Self {
             app,
             worker,
@@ -166,7 +166,7 @@ impl Handler {
             context,
             shown: None,
             settings_path,
-            document,
+            documents,
             next_frame: None,
             closes: false,
             failed: None,
@@ -186,11 +186,12 @@ impl Handler {
                         store.send(order);
                     }
                 }
+                Effect::Count(count) => self.worker.count(count),
                 Effect::Stop => self.worker.control.stop(),
                 Effect::Answer(again) => self.worker.control.answer(again),
                 Effect::Pause(paused) => self.worker.control.pause(paused),
                 Effect::Pick(pick) => self.pick(pick),
-                Effect::Read(path) => self.read(path),
+                Effect::Read(path) => self.read(vec![path]),
                 Effect::Save(path, text) => {
                     let saved = save(&path, &text);
                     let notice = match saved {
@@ -269,11 +270,13 @@ impl Handler {
         }
     }
 
-    /// Reads a document on another thread.
-    fn read(&self, path: PathBuf) {
+    /// Reads documents on another thread, one after another.
+    fn read(&self, paths: Vec<PathBuf>) {
         let proxy = self.proxy.clone();
         std::thread::spawn(move || {
-            let _ = proxy.send_event(Message::Read(read_document(&path)));
+            for path in paths {
+                let _ = proxy.send_event(Message::Read(read_document(&path)));
+            }
         });
     }
 
@@ -369,9 +372,8 @@ impl ApplicationHandler<Message> for Handler {
             Ok(shown) => {
                 shown.window.request_redraw();
                 self.shown = Some(shown);
-                if let Some(path) = self.document.take() {
-                    self.read(path);
-                }
+                let documents = std::mem::take(&mut self.documents);
+                self.read(documents);
             }
             Err(e) => {
                 self.failed = Some(e);
@@ -390,7 +392,7 @@ impl ApplicationHandler<Message> for Handler {
             Message::Repaint(at) => {
                 self.next_frame = Some(self.next_frame.map_or(at, |before| before.min(at)));
             }
-            Message::Picked(Pick::Document, path) => self.read(path),
+            Message::Picked(Pick::Document, path) => self.read(vec![path]),
             Message::Picked(pick, path) => self.on_action(Action::Picked(pick, path)),
             Message::Read(Ok(document)) => self.on_action(Action::Document(document)),
             Message::Read(Err(e)) => {
@@ -434,7 +436,7 @@ impl ApplicationHandler<Message> for Handler {
                 shown.window.request_redraw();
             }
             event => match meant(event, self.app.page) {
-                Some(Meant::Read(path)) => self.read(path),
+                Some(Meant::Read(path)) => self.read(vec![path]),
                 Some(Meant::Act(action)) => self.on_action(action),
                 None => {}
             },

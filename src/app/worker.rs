@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::documents::Counter;
 use super::labels::in_words;
-use super::message::{AdapterLine, Command, Control, Event};
+use super::message::{AdapterLine, Command, Control, Event, TokenCount};
 use super::worker_chat::{Engine, Found};
 use super::worker_jobs;
 use super::worker_site::{Open, Site, Tell};
@@ -45,7 +46,7 @@ impl Worker {
     /// Starts the thread with a function that opens devices.
     pub fn start_with(tell: Tell, open: Open) -> Self {
         let control = Arc::new(Control::default());
-        let site = Site { control: control.clone(), tell, open };
+        let site = Site { control: control.clone(), tell, open, counter: Counter::default() };
         let (commands, ended) = spawn(site.clone());
         Self { commands, ended, control, site }
     }
@@ -62,6 +63,12 @@ impl Worker {
 }
 
 impl Worker {
+    /// Counts the tokens of a document with the tokenizer of the open model, beside the current job.
+    pub fn count(&self, count: TokenCount) {
+        let tell = self.site.tell.clone();
+        self.site.counter.count(count, move |event| tell(event));
+    }
+
     /// Stops the current job and waits until it has saved its result. An error if the save failed
     /// or took too long.
     pub fn finish(self) -> Result<()> {
@@ -138,6 +145,7 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
                 tell(Event::Closed); // the weights of the next one take its memory
             }
             let opened = engine.insert(Engine::load(found)?);
+            site.counter.set(opened.shared_tokenizer());
             tell(Event::Opened(opened.card()));
             Ok(())
         }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
+use std::sync::Arc;
 
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
@@ -14,6 +15,7 @@ use crate::eval::kept_map;
 use crate::generate::{Conversation, Progress, Reply};
 use crate::gpu::Device;
 use crate::text::chat_template::Message;
+use crate::text::tokenizer::Tokenizer;
 
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
@@ -57,6 +59,11 @@ impl Engine {
         let Found { choice, files, mut device } = found;
         let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
         Ok(Self { choice, files, device, loaded, conversation: Conversation::default() })
+    }
+
+    /// The tokenizer for another thread, if the model has one.
+    pub fn shared_tokenizer(&self) -> Option<Arc<Tokenizer>> {
+        self.files.shared_tokenizer()
     }
 
     /// Properties for display.

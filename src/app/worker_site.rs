@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::documents::Counter;
 use super::message::{Control, Event};
 use crate::error::Result;
 use crate::gpu::Device;
@@ -18,4 +19,6 @@ pub struct Site {
     pub control: Arc<Control>,
     pub tell: Tell,
     pub open: Open,
+    /// Has the tokenizer of the open model.
+    pub counter: Counter,
 }

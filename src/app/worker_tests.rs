@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::message::{Command, Control, Event, ModelChoice, Question};
+use super::message::{Command, Control, Event, ModelChoice, Question, TokenCount};
 use super::turns::Turn;
 use super::worker::Worker;
 use super::worker_site::Open;
@@ -396,4 +396,19 @@ fn a_check_is_broken_off_when_asked() {
         panic!("{heard:?}")
     };
     assert!(*passed > 0 && *failed == 0 && report.contains("the check was stopped"), "{passed} {failed}");
+}
+
+#[test]
+fn tokens_are_counted_while_an_answer_is_written() {
+    let mut window = Window::new();
+    window.open();
+    window.worker.send(Command::Ask(question("She liked to", 400)));
+    window.until(|e| matches!(e, Event::Said(_)));
+    let count = TokenCount { serial: 1, text: Arc::from("Once upon a time"), n_tokens: None };
+    window.worker.count(count.clone());
+    let heard = window.until(|e| matches!(e, Event::Counted(_)));
+    let files = crate::checkpoint::model_files::ModelFiles::bundled(None).unwrap();
+    let n_tokens = Some(files.tokenizer().unwrap().encode("Once upon a time", false).unwrap().len());
+    assert_eq!(heard.last(), Some(&Event::Counted(TokenCount { n_tokens, ..count })));
+    assert!(!heard.iter().any(is_end), "the answer goes on: {heard:?}");
 }

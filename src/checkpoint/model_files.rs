@@ -5,6 +5,7 @@
 
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use crate::attention::Attention;
@@ -29,7 +30,7 @@ pub struct ModelFiles {
     /// Weights and configuration.
     pub source: WeightSource,
     /// The tokenizer, or the reason why there is none. Token ids work without one.
-    tokenizer: std::result::Result<Tokenizer, String>,
+    tokenizer: std::result::Result<Arc<Tokenizer>, String>,
     /// The chat template, if the model has one.
     pub template: Option<ChatTemplate>,
     /// Tokens that end a generation.
@@ -194,6 +195,7 @@ impl ModelFiles {
         });
         let TextFiles { tokenizer, template, stop, generation } = text?;
         let name = name.to_string();
+        let tokenizer = tokenizer.map(Arc::new);
         let files = Self { name, source, tokenizer, template, stop, generation, adapter, recorded, base, other_base };
         Ok((files, done?))
     }
@@ -233,7 +235,12 @@ impl ModelFiles {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         let why =
             |why: &String| Error::new(format!("{why}: text needs a tokenizer; token ids (`ids`) work without one"));
-        self.tokenizer.as_ref().map_err(why)
+        self.tokenizer.as_deref().map_err(why)
+    }
+
+    /// The tokenizer for another thread, if the model has one.
+    pub fn shared_tokenizer(&self) -> Option<Arc<Tokenizer>> {
+        self.tokenizer.as_ref().ok().cloned()
     }
 
     /// Token ids of a prompt. If `chat` is set and the model has a chat template, the prompt

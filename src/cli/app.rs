@@ -21,9 +21,9 @@ pub struct AppArgs {
     /// auto]
     #[arg(long, value_name = "auto|cpu|INDEX|NAME")]
     device: Option<String>,
-    /// Text file to open
+    /// Documents to open: text, Markdown, PDF or DOCX
     #[arg(value_name = "DOCUMENT")]
-    document: Option<PathBuf>,
+    documents: Vec<PathBuf>,
     /// Settings file [default: in the platform's configuration folder]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub fn run(args: &AppArgs) -> Result<()> {
         model: args.model.clone(),
         adapter: args.adapter.clone(),
         device: args.device.clone(),
-        document: args.document.clone(),
+        documents: args.documents.clone(),
         settings: args.settings.clone(),
     })
 }

@@ -1,6 +1,9 @@
-//! Updates of the app's state by actions on documents.
+//! Updates of the app's state by actions on documents, and by counts of their tokens.
+
+use std::sync::Arc;
 
 use super::document::Document;
+use crate::app::message::TokenCount;
 use crate::app::state::{Action, App, Effect, Page};
 
 impl App {
@@ -10,7 +13,7 @@ impl App {
         match action {
             Action::Document(document) => {
                 self.page = Page::Chat;
-                self.add_document(document);
+                return self.add_document(document);
             }
             Action::RemoveDocument(i) if i < self.chat.documents.len() => {
                 self.chat.documents.remove(i);
@@ -20,8 +23,30 @@ impl App {
         vec![]
     }
 
-    fn add_document(&mut self, document: Document) {
-        let is_new = !self.chat.documents.iter().any(|d| d.is_same(&document));
-        self.chat.documents.extend(Some(document).filter(|_| is_new));
+    fn add_document(&mut self, document: Document) -> Vec<Effect> {
+        if self.chat.documents.iter().any(|d| d.is_same(&document)) {
+            return vec![];
+        }
+        self.chat.documents.push(document);
+        self.chat.path.clear();
+        match (&self.chat.model, self.chat.documents.last_mut()) {
+            (Some(_), Some(document)) => vec![Effect::Count(document.begin_count(self.chat.n_opened))],
+            _ => vec![],
+        }
+    }
+
+    /// Counts the tokens of all documents anew, by the tokenizer of the model that has just opened.
+    pub(in crate::app) fn count_documents(&mut self) -> Vec<Effect> {
+        self.chat.n_opened += 1;
+        let n_opened = self.chat.n_opened;
+        self.chat.documents.iter_mut().map(|document| Effect::Count(document.begin_count(n_opened))).collect()
+    }
+
+    /// Takes a count, unless another model has opened since.
+    pub(in crate::app) fn counted(&mut self, count: &TokenCount) {
+        let is_current = count.serial == self.chat.n_opened;
+        for document in self.chat.documents.iter_mut().filter(|d| is_current && Arc::ptr_eq(&d.text, &count.text)) {
+            (document.n_tokens, document.is_counting) = (count.n_tokens, false);
+        }
     }
 }

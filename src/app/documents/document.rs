@@ -2,21 +2,30 @@
 
 use std::sync::Arc;
 
+use crate::app::message::TokenCount;
+
 /// A document that the user asks about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// The name of its file.
     pub name: String,
     pub text: Arc<str>,
-    /// Tokens of the text by the open model's tokenizer; `None` until they are counted.
+    /// Tokens of the text by the model's tokenizer; `None` until they are counted, and without one.
     pub n_tokens: Option<usize>,
+    pub is_counting: bool,
     /// What the user should know about the text, such as pages that have none. May be empty.
     pub note: String,
 }
 
 impl Document {
     pub fn new(name: impl Into<String>, text: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), text: text.into(), n_tokens: None, note: String::new() }
+        Self { name: name.into(), text: text.into(), n_tokens: None, is_counting: false, note: String::new() }
+    }
+
+    /// Begins a count by the tokenizer of the model with this number.
+    pub fn begin_count(&mut self, serial: u64) -> TokenCount {
+        (self.n_tokens, self.is_counting) = (None, true);
+        TokenCount { serial, text: self.text.clone(), n_tokens: None }
     }
 
     /// Whether another document says the same under the same name.

@@ -1,15 +1,16 @@
-//! The view of kept tokens: the conversation, each token shaded by how many heads kept it.
+//! The view of kept tokens: the conversation, each token shaded by how many heads kept it, and the
+//! search in it.
 
-use egui::text::{LayoutJob, TextFormat};
-use egui::{FontId, ScrollArea, Stroke, Ui};
+use egui::{Id, Key, Modifiers, Stroke, TextEdit, Ui};
 
+use super::kept_text::{self, Look};
 use super::style;
 use crate::app::chat::Chat;
+use crate::app::kept::KeptPage;
 use crate::app::state::Action;
-use crate::eval::KeptMap;
 
 pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
-    let Chat { kept: Some(map), layer, head, text_size, .. } = chat else {
+    let Chat { kept: Some(map), kept_page: page, layer, head, text_size, .. } = chat else {
         actions.push(Action::ShowKept(false));
         return;
     };
@@ -19,24 +20,57 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
         }
         picker(ui, "Layer", layer, map.compressed_layers());
         picker(ui, "Head", head, 0..map.n_heads());
+        ui.label("Text size");
+        ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false));
     });
-    ui.add(egui::Slider::new(text_size, 7.0..=28.0).text("text size").show_value(false));
+    search(ui, page, actions);
     legend(ui);
     ui.separator();
-    match map.shares(*layer, *head) {
-        Ok(shares) => {
-            let job = layout(ui, map, &shares, *text_size);
-            ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
-                ui.add(egui::Label::new(job).wrap().selectable(true));
-            });
-        }
-        Err(_) => (*layer, *head) = (None, None),
+    let look = Look { layer: *layer, head: *head, size: *text_size };
+    if kept_text::show(ui, map, page, &look).is_err() {
+        (*layer, *head) = (None, None);
     }
+}
+
+/// The search field with its buttons. Ctrl+F focuses it; Enter visits the next place, Shift+Enter the
+/// previous one.
+fn search(ui: &mut Ui, page: &mut KeptPage, actions: &mut Vec<Action>) {
+    let id = Id::unique("search kept tokens");
+    let mut steps = Vec::new();
+    if ui.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::F)) {
+        ui.memory_mut(|memory| memory.request_focus(id));
+    } else if ui.memory(|memory| memory.has_focus(id)) {
+        for (modifiers, is_next) in [(Modifiers::SHIFT, false), (Modifiers::NONE, true)] {
+            if ui.input_mut(|input| input.consume_key(modifiers, Key::Enter)) {
+                steps.push(is_next);
+            }
+        }
+    }
+    ui.horizontal_wrapped(|ui| {
+        let hint = if cfg!(target_os = "macos") { "Find (Cmd+F)" } else { "Find (Ctrl+F)" };
+        let field = TextEdit::singleline(&mut page.query).id(id).hint_text(hint).desired_width(180.0);
+        if ui.add(field).changed() {
+            page.search();
+        }
+        let has_places = !page.places.is_empty();
+        for (name, is_next) in [("Previous", false), ("Next", true)] {
+            if ui.add_enabled(has_places, egui::Button::new(name)).clicked() {
+                steps.push(is_next);
+            }
+        }
+        let hint = "Visits the places of the documents that share the longest phrases with the last answer";
+        if ui.button("Jump to the evidence").on_hover_text(hint).clicked() {
+            actions.push(Action::Evidence);
+        }
+        style::hint(ui, page.summary());
+    });
+    steps.into_iter().for_each(|is_next| page.step(is_next));
 }
 
 fn picker(ui: &mut Ui, name: &str, picked: &mut Option<usize>, choices: impl Iterator<Item = usize>) {
     let text = |value: Option<usize>| value.map_or_else(|| "all".to_string(), |i| i.to_string());
-    egui::ComboBox::from_label(name).selected_text(text(*picked)).show_ui(ui, |ui| {
+    ui.label(name);
+    egui::ComboBox::from_id_salt(name).selected_text(text(*picked)).show_ui(ui, |ui| {
         for value in std::iter::once(None).chain(choices.map(Some)) {
             ui.selectable_value(picked, value, text(value));
         }
@@ -58,25 +92,4 @@ fn swatch(ui: &mut Ui, colour: egui::Color32, text: &str) {
     let edge = Stroke::new(1.0, ui.visuals().weak_text_color());
     ui.painter().rect(rect, 2.0, colour, edge, egui::StrokeKind::Inside);
     ui.label(text);
-}
-
-/// Marks tokens by background and also by underline and strikethrough, so that colour is not the
-/// only cue.
-fn layout(ui: &Ui, map: &KeptMap, shares: &[f64], size: f32) -> LayoutJob {
-    let mut job = LayoutJob::default();
-    let (ink, weak) = (ui.visuals().text_color(), ui.visuals().weak_text_color());
-    for (i, (token, &share)) in map.tokens.iter().zip(shares).enumerate() {
-        let mut format = TextFormat { font_id: FontId::proportional(size), color: ink, ..TextFormat::default() };
-        if i < map.sink || i >= map.recent_start {
-            format.background = style::whole(ui);
-            format.underline = Stroke::new(1.0, weak);
-        } else if share == 0.0 {
-            format.color = weak;
-            format.strikethrough = Stroke::new(1.0, weak);
-        } else {
-            format.background = style::kept(ui, share as f32);
-        }
-        job.append(token, 0.0, format);
-    }
-    job
 }

@@ -2,7 +2,7 @@
 //!
 //! `shell.rs` is the frame around the pages: the sidebar (`sidebar.rs`), notices (`toasts.rs`) and the
 //! status bar. The chat page is `chat.rs` with `header.rs`, `documents.rs`, `conversation.rs`,
-//! `chat_settings.rs` and `kept.rs`; the others are `tune.rs` and `devices.rs`. `style.rs` holds
+//! `chat_settings.rs` and `kept.rs` (with `kept_text.rs`); the others are `tune.rs` and `devices.rs`. `style.rs` holds
 //! colours and sizes, `fonts.rs` the fonts. Views read the state, write to its input fields, and
 //! return the user's actions.
 
@@ -14,12 +14,17 @@ mod documents;
 mod fonts;
 mod header;
 mod kept;
+mod kept_text;
 mod shell;
 mod sidebar;
 mod style;
 mod toasts;
 mod tune;
 
+#[cfg(test)]
+mod document_tests;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

@@ -149,6 +149,15 @@ pub fn whole(ui: &Ui) -> Color32 {
     if ui.visuals().dark_mode { Color32::from_rgb(74, 64, 24) } else { Color32::from_rgb(255, 244, 205) }
 }
 
+/// Colour over a place that is found in a text, which shows through.
+pub fn marked(ui: &Ui) -> Color32 {
+    if ui.visuals().dark_mode {
+        Color32::from_rgba_unmultiplied(255, 190, 60, 90)
+    } else {
+        Color32::from_rgba_unmultiplied(255, 150, 0, 90)
+    }
+}
+
 /// A heading of a section.
 pub fn section(ui: &mut Ui, text: &str) {
     ui.add_space(6.0);

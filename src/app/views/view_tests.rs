@@ -7,6 +7,7 @@
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
+use super::document_tests::with_documents;
 use super::{apply, set_up, show};
 use crate::app::conversations::{Entry, Stored};
 use crate::app::documents::Document;
@@ -76,19 +77,18 @@ pub(super) fn talking() -> App {
     app
 }
 
-fn kept() -> App {
+pub(super) fn kept() -> App {
     let mut app = talking();
     let words: Vec<String> = (0..300).map(|i| format!(" word{i}")).collect();
     let every = |step: usize| (20..260).filter(|p| p % step == 0).collect::<Vec<_>>();
-    app.chat.kept = Some(KeptMap {
+    app.on_event(Event::Kept(Box::new(KeptMap {
         tokens: words,
         sink: 16,
         lag: 64,
         keep: 0.25,
         recent_start: 260,
         kept: vec![vec![every(4), every(3)], vec![every(5), every(4)]],
-    });
-    app.chat.shows_kept = true;
+    })));
     app
 }
 
@@ -257,6 +257,13 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         app.chat.sampling.temperature = Some(0.7);
         app
     };
+    let found = {
+        let mut app = kept();
+        app.chat.kept_page.query = "WORD12".into();
+        app.chat.kept_page.search();
+        app.chat.kept_page.step(true);
+        app
+    };
     let empty_tune = App { page: Page::Tune, ..opened() };
     vec![
         ("chat-opening", opening, "Opening the model…"),
@@ -268,7 +275,10 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         ("chat-markdown", marked, "2 of 2"),
         ("chat-list", listed, "Ropes and knots"),
         ("chat-settings", with_settings, "Use the recommended values"),
+        ("chat-documents", with_documents(&[Some(3072), Some(1024)]), "compresses beyond ~272 tokens"),
+        ("chat-too-long", with_documents(&[Some(6000), Some(3000), None]), "counting…"),
         ("chat-kept", kept(), "Back to the conversation"),
+        ("chat-kept-found", found, "2 of 11"),
         ("tune-empty", empty_tune, "Choose the training data and an output folder."),
         ("tune-preview", previewed(), "Example 1"),
         ("tune-running", training(), "Pause"),
