@@ -71,8 +71,9 @@ impl App {
                 self.chat.close_for_a_while();
             }
             Event::TrainStarted { steps, .. } => self.tune.total_steps = steps,
-            Event::TrainStep(line) => self.tune.steps.push(line),
-            Event::TrainEvaluated(line) => self.tune.evaluations.push(line),
+            Event::TrainStep(line) => self.tune.add_step(line),
+            Event::TrainEvaluated(line) => self.tune.add_evaluation(line),
+            Event::DataCounted(counts) => self.tune.counts = Some(counts),
             Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
             Event::SaveFailed(why) => {
                 if self.page != Page::Tune {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::data_counts::DataCounts;
 use crate::attention::Attention;
 use crate::eval::KeptMap;
 use crate::generate::Answer;
@@ -151,6 +152,8 @@ pub enum Event {
     Grown(usize),
     Answered(Answer),
     Kept(Box<KeptMap>),
+    /// The examples of training data are counted.
+    DataCounted(DataCounts),
     Preview(Vec<PreviewExample>),
     Estimated(u64),
     /// The output folder holds an earlier result, so the run did not start.

@@ -1,20 +1,26 @@
 //! Floor 10: the desktop app.
 //!
 //! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs`,
-//! `tune.rs` and `devices.rs`, and `views/` draws them. `worker.rs` is the thread that owns the
+//! `tune.rs` and `devices.rs`, and `views/` draws them. The page for fine-tuning has its settings in
+//! `form.rs` and its actions in `tune_actions.rs`; `command_line.rs` writes the command of a run, and
+//! `data_counts.rs` counts its examples. `worker.rs` is the thread that owns the
 //! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs`
 //! runs egui on its own wgpu device.
 
 mod chat;
+mod command_line;
+mod data_counts;
 mod desktop;
 mod devices;
 mod events;
+mod form;
 mod labels;
 mod message;
 mod painter;
 mod settings;
 mod state;
 mod tune;
+mod tune_actions;
 mod views;
 mod window;
 mod worker;
@@ -28,6 +34,8 @@ mod chat_tests;
 mod opening_tests;
 #[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod tune_tests;
 #[cfg(test)]
 mod worker_tests;
 

@@ -8,9 +8,9 @@ use super::chat::{Chat, Document, attention};
 use super::devices::Devices;
 use super::message::{Command, ModelChoice};
 use super::settings::{Settings, Theme};
-use super::tune::{Estimate, Preview, RunState, Tune};
+use super::tune::Tune;
+use super::tune_actions::TuneAction;
 use crate::attention::Attention;
-use crate::train::TrainJob;
 
 /// The page that the window shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +121,8 @@ pub enum Action {
     /// After a failed final save: whether to try again.
     SaveAgain(bool),
     ChatWithAdapter,
+    /// Something else on the page for fine-tuning.
+    Tune(TuneAction),
     Check(String),
     SaveReport(PathBuf),
     SettingsChanged,
@@ -140,6 +142,8 @@ pub enum Effect {
     Read(PathBuf),
     Save(PathBuf, String),
     Copy(String),
+    /// Count the examples of training data.
+    CountData(PathBuf),
     SaveSettings,
     Close,
 }
@@ -165,7 +169,8 @@ impl App {
         app.tune.data.clone_from(&app.settings.data);
         app.tune.out.clone_from(&app.settings.out);
         let open = app.open_model();
-        (app, [vec![Effect::Send(Command::ListAdapters)], open].concat())
+        let count = app.count_data();
+        (app, [vec![Effect::Send(Command::ListAdapters)], open, count].concat())
     }
 
     /// The attention for the selected compression.
@@ -181,18 +186,6 @@ impl App {
             adapter: (!adapter.is_empty()).then(|| PathBuf::from(adapter)),
             device: self.settings.device.clone(),
         }
-    }
-
-    /// The training run that the page describes.
-    pub fn job(&self) -> TrainJob {
-        let s = &self.settings;
-        self.tune.job(s.model.trim(), s.sink, s.lag)
-    }
-
-    /// The command line of the same run.
-    pub fn command_line(&self) -> String {
-        let s = &self.settings;
-        self.tune.command_line(s.model.trim(), s.sink, s.lag, &s.device)
     }
 
     /// Shows a notice in place of an earlier one about the same.
@@ -306,6 +299,7 @@ impl App {
             | Action::Pause(_)
             | Action::SaveAgain(_)
             | Action::ChatWithAdapter => self.act_on_tune(action),
+            Action::Tune(action) => self.on_tune(action),
             Action::Check(device) => {
                 let effects = self.start(Busy::Checking, Command::Check { device: device.clone() });
                 if !effects.is_empty() {
@@ -348,7 +342,7 @@ impl App {
             }
             Pick::Data => {
                 self.tune.data = text;
-                vec![]
+                self.count_data()
             }
             Pick::Out => {
                 self.tune.out = text;
@@ -408,52 +402,6 @@ impl App {
             return vec![];
         }
         self.start(Busy::Keeping, Command::Kept)
-    }
-
-    fn act_on_tune(&mut self, action: Action) -> Vec<Effect> {
-        let (model, device, job) = (self.settings.model.trim().to_string(), self.settings.device.clone(), self.job());
-        match action {
-            Action::Preview => {
-                self.tune.preview = Preview { model, data: job.data.clone(), examples: vec![] };
-                let command = Command::Preview { choice: self.choice(), data: job.data };
-                self.start(Busy::Previewing, command)
-            }
-            Action::Estimate => {
-                self.tune.estimate = Estimate { job: job.clone(), device: device.clone(), bytes: None };
-                self.start(Busy::Estimating, Command::Estimate { job: Box::new(job), device })
-            }
-            Action::Train | Action::Replace => {
-                let replace = action == Action::Replace;
-                let effects = self.start(Busy::Training, Command::Train { job: Box::new(job), device, replace });
-                if effects.is_empty() {
-                    return effects;
-                }
-                self.tune.would_replace = None;
-                self.forget(About::Run);
-                if matches!(self.tune.run, RunState::Failed(_)) {
-                    self.tune.run = RunState::Idle;
-                }
-                self.settings.data.clone_from(&self.tune.data);
-                self.settings.out.clone_from(&self.tune.out);
-                [effects, vec![Effect::SaveSettings]].concat()
-            }
-            Action::Pause(paused) if self.tune.is_running() => {
-                self.tune.run = if paused { RunState::Paused } else { RunState::Running };
-                vec![Effect::Pause(paused)]
-            }
-            Action::SaveAgain(again) if self.tune.save_failed.take().is_some() => {
-                self.tune.gives_up = false;
-                self.forget(About::Run);
-                vec![Effect::Answer(again)]
-            }
-            Action::ChatWithAdapter => {
-                self.settings.adapter.clone_from(&self.tune.run_out);
-                self.settings.factor = self.tune.factor.max(1);
-                self.page = Page::Chat;
-                self.on_action(Action::OpenModel)
-            }
-            _ => vec![],
-        }
     }
 
     /// Switches to the next theme: system, light, dark.

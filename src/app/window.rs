@@ -12,6 +12,7 @@ use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributes
 use winit::window::{Window, WindowId};
 
 use super::chat::{Document, read_document};
+use super::data_counts::DataCounts;
 use super::desktop::{Meant, icon, meant, no_dialog, save};
 use super::message::Event;
 use super::painter::Painter;
@@ -158,6 +159,7 @@ impl Handler {
                     };
                     self.app.notify(notice);
                 }
+                Effect::CountData(path) => self.aside(move || Event::DataCounted(DataCounts::of(&path))),
                 Effect::Copy(text) => self.context.copy_text(text),
                 Effect::SaveSettings => {
                     if let Some(path) = &self.settings_path
@@ -207,6 +209,14 @@ impl Handler {
             let text = format!("the file dialog could not be opened ({e}): type the path instead");
             let _ = self.proxy.send_event(Message::Notice(Notice::error(text)));
         }
+    }
+
+    /// Does something on another thread, so that it goes on beside the worker's job.
+    fn aside(&self, work: impl FnOnce() -> Event + Send + 'static) {
+        let proxy = self.proxy.clone();
+        std::thread::spawn(move || {
+            let _ = proxy.send_event(Message::Worker(work()));
+        });
     }
 
     /// Reads a document on another thread.

@@ -144,13 +144,18 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
         Command::Ask(question) => opened(engine)?.answer(&question, &site.control, tell),
         Command::Kept => opened(engine)?.kept(tell),
         Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
-        Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, site),
-        Command::Train { job, replace: false, .. } if matches!(held(&job)?, Held::Other(_)) => {
-            tell(Event::WouldReplace(job.out));
-            Ok(())
+        Command::Estimate { mut job, device } => {
+            worker_jobs::with_own_validation(&mut job);
+            worker_jobs::estimate(&job, &device, site)
         }
         Command::Train { mut job, device, replace } => {
+            worker_jobs::with_own_validation(&mut job);
+            if !replace && matches!(held(&job)?, Held::Other(_)) {
+                tell(Event::WouldReplace(job.out));
+                return Ok(());
+            }
             job.overwrite = replace;
+            job.out = std::path::absolute(&job.out).unwrap_or(job.out); // as the history names it
             let begin = || {
                 *engine = None; // the run needs its memory
                 tell(Event::TrainBegan(job.clone()));

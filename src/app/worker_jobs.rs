@@ -9,6 +9,7 @@ use super::worker_chat::open_files;
 use super::worker_site::{Site, Tell};
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
 use crate::data::dataset::Reader;
+use crate::data::sources::files::Files;
 use crate::data::survey::pieces;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{adapters, find_adapter};
@@ -28,6 +29,13 @@ pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
     let shown = examples.map(|e| pieces(Some(tokenizer), e, MAX_PREVIEW_TOKENS)).collect::<Result<_>>()?;
     tell(Event::Preview(shown));
     Ok(())
+}
+
+/// The job without held-out examples if there is validation data, which then takes their place.
+pub fn with_own_validation(job: &mut TrainJob) {
+    if Files::find(&job.data).is_ok_and(|files| !files.valid.is_empty()) {
+        job.valid_fraction = None;
+    }
 }
 
 /// The model, adapter and device of a job.

@@ -1,6 +1,6 @@
 //! The egui views of the app.
 //!
-//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` and `devices.rs`.
+//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` (with `tune_settings.rs`) and `devices.rs`.
 //! `style.rs` holds colours and sizes. Views read the state, write to its input fields, and return
 //! the user's actions.
 
@@ -10,9 +10,12 @@ mod kept;
 mod shell;
 mod style;
 mod tune;
+mod tune_settings;
 
 #[cfg(test)]
 mod question_tests;
+#[cfg(test)]
+mod tune_view_tests;
 #[cfg(test)]
 mod view_tests;
 

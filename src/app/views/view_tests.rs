@@ -92,13 +92,13 @@ fn kept() -> App {
     app
 }
 
-fn training() -> App {
+pub(super) fn training() -> App {
     let mut app = opened();
     app.page = Page::Tune;
     (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
     app.settings.model = "models/smollm2.gguf".into();
     app.on_action(Action::Train);
-    app.on_event(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
     app.on_event(Event::TrainStarted { steps: 100, examples: 64 });
     for step in 1..=40u64 {
         let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;
