@@ -2,18 +2,22 @@
 //!
 //! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs`,
 //! `tune.rs` and `devices.rs`, and `views/` draws them. The page for fine-tuning has its settings in
-//! `form.rs` and its actions in `tune_actions.rs`; `command_line.rs` writes the command of a run, and
-//! `data_counts.rs` counts its examples. `worker.rs` is the thread that owns the
-//! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs`
-//! runs egui on its own wgpu device.
+//! `form.rs` and its actions in `tune_actions.rs`. `command_line.rs` writes the command of a run,
+//! `data_counts.rs` counts its examples, and `checked_run.rs` is what a check of it finds. `history.rs`
+//! is the list of runs, and `exporting.rs` the export of one. `worker.rs` is the thread that owns the
+//! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs` runs
+//! egui on its own wgpu device.
 
 mod chat;
+mod checked_run;
 mod command_line;
 mod data_counts;
 mod desktop;
 mod devices;
 mod events;
+mod exporting;
 mod form;
+mod history;
 mod labels;
 mod message;
 mod painter;
@@ -25,6 +29,7 @@ mod views;
 mod window;
 mod worker;
 mod worker_chat;
+mod worker_export;
 mod worker_jobs;
 mod worker_site;
 
@@ -33,9 +38,13 @@ mod chat_tests;
 #[cfg(test)]
 mod opening_tests;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod state_tests;
 #[cfg(test)]
 mod tune_tests;
+#[cfg(test)]
+mod worker_run_tests;
 #[cfg(test)]
 mod worker_tests;
 

@@ -8,8 +8,7 @@ use super::chat::{Chat, Document, attention};
 use super::devices::Devices;
 use super::message::{Command, ModelChoice};
 use super::settings::{Settings, Theme};
-use super::tune::Tune;
-use super::tune_actions::TuneAction;
+use super::tune::{Tune, TuneAction};
 use crate::attention::Attention;
 
 /// The page that the window shows.
@@ -27,9 +26,9 @@ pub enum Busy {
     Opening,
     Answering,
     Keeping,
-    Previewing,
-    Estimating,
+    Forecasting,
     Training,
+    Exporting,
     Checking,
 }
 
@@ -40,9 +39,9 @@ impl Busy {
             Self::Opening => "Opening the model",
             Self::Answering => "Answering",
             Self::Keeping => "Finding the kept tokens",
-            Self::Previewing => "Reading the data",
-            Self::Estimating => "Estimating memory",
+            Self::Forecasting => "Checking the run",
             Self::Training => "Training",
+            Self::Exporting => "Exporting",
             Self::Checking => "Checking the device",
         }
     }
@@ -87,6 +86,7 @@ pub enum Pick {
     Document,
     Data,
     Out,
+    Export,
 }
 
 /// An action of the user.
@@ -112,8 +112,8 @@ pub enum Action {
     ShowKept(bool),
     SaveConversation(PathBuf),
     Copy(String),
-    Preview,
-    Estimate,
+    /// Say what the run will take, and train nothing.
+    CheckRun,
     Train,
     /// Train, and replace the result of an earlier run in the same folder.
     Replace,
@@ -144,6 +144,8 @@ pub enum Effect {
     Copy(String),
     /// Count the examples of training data.
     CountData(PathBuf),
+    /// Read the runs below some folders.
+    ReadRuns(Vec<PathBuf>),
     SaveSettings,
     Close,
 }
@@ -292,8 +294,7 @@ impl App {
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::SaveConversation(path) => vec![Effect::Save(path, self.chat.transcript())],
             Action::Copy(text) => vec![Effect::Copy(text)],
-            Action::Preview
-            | Action::Estimate
+            Action::CheckRun
             | Action::Train
             | Action::Replace
             | Action::Pause(_)
@@ -346,6 +347,10 @@ impl App {
             }
             Pick::Out => {
                 self.tune.out = text;
+                vec![]
+            }
+            Pick::Export => {
+                self.tune.export.out = text;
                 vec![]
             }
             Pick::Document => vec![], // the window reads the file and sends `Action::Document`

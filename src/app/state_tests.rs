@@ -127,7 +127,7 @@ fn a_worker_that_was_restarted_opens_the_model_again() {
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
     app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
     assert_eq!(app.settings.factor, 2, "trained with another ratio meanwhile");
-    app.on_action(Action::Preview);
+    app.on_action(Action::CheckRun);
     assert!(app.on_event(Event::Failed("no such file".into())).is_empty() && app.chat.model.is_some());
     // A model that crashes the engine while opening is not opened again.
     app.on_action(Action::OpenModel);
@@ -212,23 +212,8 @@ fn a_run_is_begun_paused_and_talked_to() {
 }
 
 #[test]
-fn what_is_shown_belongs_to_what_is_described() {
+fn a_typed_path_is_read() {
     let mut app = opened();
-    (app.tune.data, app.tune.out) = ("data".into(), "out".into());
-    app.on_action(Action::Preview);
-    app.on_event(Event::Preview(vec![vec![("x".into(), true)]]));
-    app.on_action(Action::Estimate);
-    app.on_event(Event::Estimated(1 << 20));
-    let shown =
-        |app: &App| (app.tune.examples("").len(), app.tune.estimate_of(&app.job().unwrap(), &app.settings.device));
-    assert_eq!(shown(&app), (1, Some(1 << 20)));
-    app.tune.recompute = true;
-    assert_eq!(shown(&app), (1, None));
-    app.tune.recompute = false;
-    app.settings.device = "cpu".into();
-    assert_eq!(shown(&app), (1, None));
-    app.tune.data = "other".into();
-    assert_eq!(shown(&app), (0, None));
     app.chat.path = " book.txt ".into();
     assert_eq!(app.on_action(Action::Read), [Effect::Read("book.txt".into())]);
 }

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::checked_run::RunCheck;
 use super::data_counts::{DataCounts, eval_every, held_out};
+use super::exporting::Exporting;
 use super::form::Form;
-use super::message::PreviewExample;
+use super::history::History;
 use crate::checkpoint::bundled;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
@@ -21,20 +23,27 @@ pub enum RunState {
     Failed(String),
 }
 
-/// Training examples, with the model and data that they belong to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Preview {
-    pub model: String,
-    pub data: PathBuf,
-    pub examples: Vec<PreviewExample>,
-}
-
-/// Estimated device memory of a run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Estimate {
-    pub job: TrainJob,
-    pub device: String,
-    pub bytes: Option<u64>,
+/// An action on the page for fine-tuning.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TuneAction {
+    /// Count the examples of the data, whose path has changed.
+    CountData,
+    /// Show the list of runs, or else the run to start.
+    ShowRuns(bool),
+    /// Show the run in a folder in the list of runs.
+    ShowRun(PathBuf),
+    /// Read the list of runs anew.
+    ReadRuns,
+    /// Choose the run in a folder.
+    Choose(PathBuf),
+    /// Compare the run in a folder with others, or no longer.
+    Compare(PathBuf, bool),
+    /// Resume the run in a folder.
+    Resume(PathBuf),
+    /// Chat with what the run in a folder has saved in another.
+    ChatWith(PathBuf, PathBuf),
+    /// Export the chosen run; whether a file of the same name may be replaced.
+    Export { replace: bool },
 }
 
 /// State of the fine-tuning page.
@@ -50,8 +59,7 @@ pub struct Tune {
     pub recompute: bool,
     /// The other settings.
     pub form: Form,
-    pub preview: Preview,
-    pub estimate: Estimate,
+    pub check: RunCheck,
     /// Folder with an earlier result, if that kept a run from starting.
     pub would_replace: Option<PathBuf>,
     /// Why the final save failed, while the run waits for an answer.
@@ -63,6 +71,8 @@ pub struct Tune {
     pub steps: Vec<StepLine>,
     pub evaluations: Vec<EvalLine>,
     pub notes: Vec<String>,
+    pub history: History,
+    pub export: Exporting,
     /// The job of the run on display.
     pub run_job: TrainJob,
     /// The run on display as the page described it.
@@ -99,6 +109,8 @@ impl Tune {
         };
         if self.form.text("valid_fraction").trim().is_empty() {
             job.valid_fraction = held_out(counts);
+        } else if counts.is_some_and(|counts| counts.n_valid > 0) {
+            job.valid_fraction = None; // validation data takes its place
         }
         if self.form.text("eval_every").trim().is_empty() {
             job.eval_every = eval_every(&job, counts);
@@ -112,17 +124,6 @@ impl Tune {
         self.job_with(model, (sink, lag), None).ok()
     }
 
-    /// The preview examples, if they belong to the current model and data.
-    pub fn examples(&self, model: &str) -> &[PreviewExample] {
-        let is_current = self.preview.model == model && self.preview.data == Path::new(self.data.trim());
-        if is_current { &self.preview.examples } else { &[] }
-    }
-
-    /// Estimated bytes of a run on a device, if the estimate is for this run.
-    pub fn estimate_of(&self, job: &TrainJob, device: &str) -> Option<u64> {
-        self.estimate.bytes.filter(|_| self.estimate.job == *job && self.estimate.device == device)
-    }
-
     /// The folder whose result a run would replace, if it is still the output folder.
     pub fn asks_to_replace(&self) -> Option<&PathBuf> {
         self.would_replace.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
@@ -134,6 +135,10 @@ impl Tune {
         self.evaluations.clear();
         self.notes.clear();
         self.total_steps = 0;
+        if let Some(run) = self.history.run(&job.out).filter(|_| job.resume) {
+            let logs = run.logs.clone().up_to(run.saved_at.unwrap_or_default());
+            (self.steps, self.evaluations) = (logs.steps, logs.evaluations);
+        }
         self.turn(RunState::Running);
         self.run_job = job.clone();
     }

@@ -2,21 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::checked_run::{CheckedRun, RunCheck};
 use super::command_line::command_line;
+use super::history::MOST_COMPARED;
 use super::message::Command;
 use super::state::{About, Action, App, Busy, Effect, Notice, Page};
-use super::tune::{Estimate, Preview, RunState};
+use super::tune::{RunState, TuneAction};
 use crate::checkpoint::bundled;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
 use crate::train::{Method, TrainJob};
-
-/// An action on the page for fine-tuning.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TuneAction {
-    /// Count the examples of the data, whose path has changed.
-    CountData,
-}
 
 impl App {
     /// The training run that the page describes.
@@ -36,6 +31,13 @@ impl App {
         self.described() != self.tune.asked
     }
 
+    /// What the last check found, if it was of the run that the page describes.
+    pub fn checked(&self) -> Option<&CheckedRun> {
+        let check = &self.tune.check;
+        let is_current = check.device == self.settings.device && check.asked == self.described();
+        check.found.as_deref().filter(|_| is_current)
+    }
+
     /// The command line of the run that the page describes.
     pub fn command_line(&self) -> Option<String> {
         Some(command_line(&self.job().ok()?, &self.settings.device))
@@ -52,23 +54,93 @@ impl App {
     pub(super) fn on_tune(&mut self, action: TuneAction) -> Vec<Effect> {
         match action {
             TuneAction::CountData => self.count_data(),
+            TuneAction::ShowRuns(is_shown) => {
+                self.tune.history.is_shown = is_shown;
+                if is_shown { self.read_runs() } else { vec![] }
+            }
+            TuneAction::ShowRun(dir) => {
+                (self.tune.history.is_shown, self.tune.history.chosen) = (true, Some(dir));
+                self.read_runs()
+            }
+            TuneAction::ReadRuns => self.read_runs(),
+            TuneAction::Choose(dir) => {
+                let history = &mut self.tune.history;
+                history.chosen = (history.chosen.as_ref() != Some(&dir)).then_some(dir);
+                vec![]
+            }
+            TuneAction::Compare(dir, is_compared) => {
+                let compared = &mut self.tune.history.compared;
+                if !is_compared {
+                    compared.remove(&dir);
+                } else if compared.len() < MOST_COMPARED {
+                    compared.insert(dir);
+                }
+                vec![]
+            }
+            TuneAction::Resume(dir) => self.resume(&dir),
+            TuneAction::ChatWith(dir, folder) => match self.tune.history.run(&dir).map(|run| run.job.clone()) {
+                Some(job) => self.chat_with(&job, &folder),
+                None => vec![],
+            },
+            TuneAction::Export { replace } => self.export(replace),
         }
+    }
+
+    /// Reads the runs below all folders that runs were saved to.
+    fn read_runs(&self) -> Vec<Effect> {
+        let mut folders: Vec<PathBuf> = self.settings.runs.iter().map(PathBuf::from).collect();
+        for out in [self.settings.out.trim(), self.tune.out.trim()] {
+            folders.extend(Path::new(out).parent().map(Path::to_path_buf));
+        }
+        let mut all: Vec<PathBuf> = Vec::new();
+        for folder in folders {
+            if !all.contains(&folder) {
+                all.push(folder);
+            }
+        }
+        vec![Effect::ReadRuns(all)]
+    }
+
+    /// Reads the runs again if they are shown.
+    pub(super) fn read_runs_again(&self) -> Vec<Effect> {
+        if self.tune.history.is_shown { self.read_runs() } else { vec![] }
+    }
+
+    /// Resumes a run from its last checkpoint, with its own settings.
+    fn resume(&mut self, dir: &Path) -> Vec<Effect> {
+        let Some(run) = self.tune.history.run(dir) else { return vec![] };
+        let job = TrainJob { resume: true, ..run.job.clone() };
+        let effects = self.train(job, false);
+        if !effects.is_empty() {
+            self.tune.asked = None;
+            self.tune.history.is_shown = false;
+        }
+        effects
+    }
+
+    /// Exports the chosen run.
+    fn export(&mut self, replace: bool) -> Vec<Effect> {
+        let Some(run) = self.tune.history.chosen() else { return vec![] };
+        let (job, dir) = (self.tune.export.job(run), run.job.out.clone());
+        let device = self.settings.device.clone();
+        let effects = self.start(Busy::Exporting, Command::Export { job: Box::new(job), device, replace });
+        if !effects.is_empty() {
+            self.tune.export.begin(&dir);
+        }
+        effects
     }
 
     pub(super) fn act_on_tune(&mut self, action: Action) -> Vec<Effect> {
         match action {
-            Action::Preview => {
-                let Some(job) = self.valid_job() else { return vec![] };
-                let model = self.settings.model.trim().to_string();
-                self.tune.preview = Preview { model, data: job.data.clone(), examples: vec![] };
-                let command = Command::Preview { choice: self.choice(), data: job.data };
-                self.start(Busy::Previewing, command)
-            }
-            Action::Estimate => {
+            Action::CheckRun => {
                 let Some(job) = self.valid_job() else { return vec![] };
                 let device = self.settings.device.clone();
-                self.tune.estimate = Estimate { job: job.clone(), device: device.clone(), bytes: None };
-                self.start(Busy::Estimating, Command::Estimate { job: Box::new(job), device })
+                let check = RunCheck { asked: self.described(), device: device.clone(), found: None };
+                let effects = self.start(Busy::Forecasting, Command::Forecast { job: Box::new(job), device });
+                if !effects.is_empty() {
+                    self.tune.check = check;
+                }
+                effects
             }
             Action::Train | Action::Replace => {
                 let Some(job) = self.valid_job() else { return vec![] };

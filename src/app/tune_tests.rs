@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use super::checked_run::testing::checked;
 use super::data_counts::DataCounts;
 use super::form::{Form, Preset};
 use super::message::{Command, Event};
 use super::state::{Action, App, Effect, Page, Pick};
 use super::state_tests::{card, opened, summary};
-use super::tune::RunState;
-use super::tune_actions::TuneAction;
+use super::tune::{RunState, TuneAction};
 use crate::checkpoint::record::AttentionRecord;
 use crate::train::{EvalLine, Keep, Method, StepLine, TrainJob};
 
@@ -125,6 +125,8 @@ fn a_run_has_validation_whatever_its_data_holds() {
     app.on_event(Event::DataCounted(counts("other", 800, 20)));
     assert_eq!(validation(&app), (None, 10), "it has its own");
     assert!(app.on_action(Action::Tune(TuneAction::CountData)).is_empty(), "counted already");
+    app.tune.form.set("valid_fraction", "0.3");
+    assert_eq!(validation(&app), (None, 10), "which takes the place of what is held out");
     app.tune.form.set("valid_fraction", "0");
     app.tune.form.set("eval_every", "33");
     assert_eq!(validation(&app), (None, 33));
@@ -204,4 +206,31 @@ fn a_run_that_resumes_goes_on_where_it_was() {
     app.on_event(Event::TrainStarted { steps: 100, examples: 9 });
     (61..=62).for_each(|n| drop(app.on_event(Event::TrainStep(step(n)))));
     assert_eq!((app.tune.n_steps(), app.tune.seconds_left()), (62, Some(76.0)), "38 steps of 2 s");
+}
+
+#[test]
+fn a_check_belongs_to_the_run_it_was_of() {
+    let mut app = described();
+    let effects = app.on_action(Action::CheckRun);
+    let [Effect::Send(Command::Forecast { job, device })] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((&**job, device.as_str()), (&app.job().unwrap(), "auto"));
+    assert_eq!(app.checked(), None);
+    // The worker closes the model for the measured step, and the app opens it again.
+    app.on_event(Event::Closed);
+    let effects = app.on_event(Event::Forecast(Box::new(checked())));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
+    app.on_event(Event::Opened(card()));
+    app.on_event(Event::DataCounted(counts("data", 40, 0)));
+    assert_eq!(app.checked(), Some(&checked()));
+    let changes: [fn(&mut App); 4] = [
+        |app| app.tune.recompute = true,
+        |app| app.settings.device = "cpu".into(),
+        |app| app.tune.data = "other".into(),
+        |app| app.tune.form.set("batch_size", "8"),
+    ];
+    for change in changes {
+        let mut other = app.clone();
+        change(&mut other);
+        assert_eq!(other.checked(), None);
+    }
 }

@@ -14,6 +14,7 @@ use winit::window::{Window, WindowId};
 use super::chat::{Document, read_document};
 use super::data_counts::DataCounts;
 use super::desktop::{Meant, icon, meant, no_dialog, save};
+use super::history::MOST_RUNS;
 use super::message::Event;
 use super::painter::Painter;
 use super::settings::Settings;
@@ -21,6 +22,7 @@ use super::state::{Action, App, Busy, Effect, Notice, Pick};
 use super::views;
 use super::worker::Worker;
 use crate::error::{Error, Result};
+use crate::train::PastRun;
 
 /// Messages to the window from other threads.
 #[derive(Debug)]
@@ -160,6 +162,7 @@ impl Handler {
                     self.app.notify(notice);
                 }
                 Effect::CountData(path) => self.aside(move || Event::DataCounted(DataCounts::of(&path))),
+                Effect::ReadRuns(folders) => self.aside(move || Event::Runs(PastRun::find(&folders, MOST_RUNS))),
                 Effect::Copy(text) => self.context.copy_text(text),
                 Effect::SaveSettings => {
                     if let Some(path) = &self.settings_path
@@ -198,6 +201,10 @@ impl Handler {
             }
             Pick::Document => {
                 let asked = dialog.pick_file();
+                thread.spawn(move || send(pollster::block_on(asked)))
+            }
+            Pick::Export => {
+                let asked = dialog.save_file();
                 thread.spawn(move || send(pollster::block_on(asked)))
             }
             Pick::ModelFolder | Pick::Adapter | Pick::Data | Pick::Out => {

@@ -7,7 +7,7 @@ use egui::{ComboBox, Label, RichText, TextEdit, Ui};
 use super::style;
 use crate::app::exporting::{ExportState, Exporting};
 use crate::app::state::{Action, App, Pick};
-use crate::app::tune_actions::TuneAction;
+use crate::app::tune::TuneAction;
 use crate::export::Exported;
 use crate::train::PastRun;
 
@@ -25,15 +25,16 @@ pub fn show(ui: &mut Ui, app: &mut App, run: &PastRun, actions: &mut Vec<Action>
         }
     });
     ui.horizontal_wrapped(|ui| {
-        ui.label("Weights");
+        let label = ui.label("Weights").id;
         let kinds = Exporting::kinds(export.to);
         export.kind = export.kind.filter(|kind| kinds.contains(kind));
         let name = |kind: Option<crate::export::WeightType>| kind.map_or("usual type", |kind| kind.name());
-        ComboBox::from_id_salt("weights").selected_text(name(export.kind)).show_ui(ui, |ui| {
+        let combo = ComboBox::from_id_salt("weights").selected_text(name(export.kind)).show_ui(ui, |ui| {
             for kind in std::iter::once(None).chain(kinds.into_iter().map(Some)) {
                 ui.selectable_value(&mut export.kind, kind, name(kind));
             }
         });
+        combo.response.labelled_by(label);
         match (run.best, &run.best_checkpoint) {
             (Some(best), Some(_)) => {
                 ui.radio_value(&mut export.is_best, false, "last");

@@ -1,15 +1,20 @@
 //! The egui views of the app.
 //!
-//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` (with `tune_settings.rs`) and `devices.rs`.
-//! `style.rs` holds colours and sizes. Views read the state, write to its input fields, and return
-//! the user's actions.
+//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` and `devices.rs`. The page
+//! of `tune.rs` has its settings in `tune_settings.rs`, the check of a run in `tune_check.rs`, the list
+//! of runs in `runs.rs` and their export in `export.rs`. `style.rs` holds colours and sizes. Views read
+//! the state, write to its input fields, and return the user's actions.
 
 mod chat;
 mod devices;
+mod export;
 mod kept;
+mod run_texts;
+mod runs;
 mod shell;
 mod style;
 mod tune;
+mod tune_check;
 mod tune_settings;
 
 #[cfg(test)]

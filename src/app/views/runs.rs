@@ -1,13 +1,14 @@
 //! The list of runs, and what is known of the chosen one: its curves, its settings, and its export.
 
 use egui::{CentralPanel, Grid, Label, Panel, RichText, ScrollArea, Ui};
-use egui_plot::{Legend, Line, LineStyle, Plot, PlotPoints, Points};
+use egui_plot::{Line, LineStyle, Plot, PlotPoints, Points};
 
-use super::{export, style, tune};
+use super::run_texts::in_short;
+use super::{export, style};
 use crate::app::history::{MOST_COMPARED, all_settings, name_of};
 use crate::app::labels::{in_words, label};
 use crate::app::state::{Action, App};
-use crate::app::tune_actions::TuneAction;
+use crate::app::tune::TuneAction;
 use crate::train::{PastRun, PastState};
 
 /// Most points of a curve on the screen.
@@ -41,9 +42,11 @@ fn list(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
     style::hint(
         ui,
         match runs.as_slice() {
-            [] => "There is no run yet. Runs of the command line appear here too, once a run of the app has been saved \
+            [] => {
+                "There is no run yet. Runs of the command line appear here too, once a run of the app has been saved \
                    beside them."
-                .to_string(),
+                    .to_string()
+            }
             _ => "Tick several runs to compare them.".into(),
         },
     );
@@ -62,6 +65,7 @@ fn row(ui: &mut Ui, app: &App, run: &PastRun, actions: &mut Vec<Action>) {
             actions.push(Action::Tune(TuneAction::Compare(dir.clone(), is_compared)));
         }
         ui.vertical(|ui| {
+            (ui.spacing_mut().button_padding.x, ui.spacing_mut().item_spacing.y) = (4.0, 2.0);
             let is_chosen = history.chosen.as_ref() == Some(dir);
             let name = egui::Button::selectable(is_chosen, RichText::new(name_of(dir)).strong()).truncate();
             if ui.add(name).on_hover_text(dir.display().to_string()).clicked() {
@@ -134,31 +138,36 @@ fn comparison(ui: &mut Ui, app: &App) {
 
 fn curves(ui: &mut Ui, runs: &[&PastRun]) {
     ui.label(if runs.len() == 1 {
-        "Loss, with the validation loss as points"
+        "Loss, with the validation loss as points and a ring around the lowest"
     } else {
-        "Loss of each run, with its validation loss as points"
+        "Loss of each run, with its validation loss as points and a ring around the lowest"
     });
-    let height = (0.45 * ui.ctx().content_rect().height()).clamp(140.0, 360.0);
-    Plot::new("losses")
-        .height(height)
-        .allow_scroll(false)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .legend(Legend::default())
-        .show(ui, |plot| {
+    if runs.len() > 1 {
+        ui.horizontal_wrapped(|ui| {
             for (i, run) in runs.iter().enumerate() {
-                let (name, colour) = (name_of(&run.job.out), style::series(i));
-                let losses: Vec<[f64; 2]> = run.logs.steps.iter().map(|line| [line.step as f64, line.loss]).collect();
-                plot.line(Line::new(name.clone(), PlotPoints::from(thinned(&losses))).width(1.5).color(colour));
-                let validation: Vec<[f64; 2]> =
-                    run.logs.evaluations.iter().map(|line| [line.step as f64, line.loss]).collect();
-                if !validation.is_empty() {
-                    let line = Line::new(name.clone(), PlotPoints::from(validation.clone())).width(1.0);
-                    plot.line(line.style(LineStyle::dashed_loose()).color(colour));
-                    plot.points(Points::new(name, PlotPoints::from(validation)).radius(4.0).color(colour));
-                }
+                ui.label(RichText::new(name_of(&run.job.out)).strong().color(style::series(i)));
             }
         });
+    }
+    let height = (0.35 * ui.ctx().content_rect().height()).clamp(140.0, 320.0);
+    Plot::new("losses").height(height).allow_scroll(false).allow_drag(false).allow_zoom(false).show(ui, |plot| {
+        for (i, run) in runs.iter().enumerate() {
+            let (name, colour) = (name_of(&run.job.out), style::series(i));
+            let losses: Vec<[f64; 2]> = run.logs.steps.iter().map(|line| [line.step as f64, line.loss]).collect();
+            plot.line(Line::new(name.clone(), PlotPoints::from(thinned(&losses))).width(1.5).color(colour));
+            let validation: Vec<[f64; 2]> =
+                run.logs.evaluations.iter().map(|line| [line.step as f64, line.loss]).collect();
+            if !validation.is_empty() {
+                let line = Line::new(name.clone(), PlotPoints::from(validation.clone())).width(1.0);
+                plot.line(line.style(LineStyle::dashed_loose()).color(colour));
+                plot.points(Points::new(name.clone(), PlotPoints::from(validation)).radius(4.0).color(colour));
+            }
+            if let Some(best) = run.best {
+                let ring = Points::new(name, PlotPoints::from(vec![[best.step as f64, best.loss]]));
+                plot.points(ring.radius(8.0).filled(false).color(colour));
+            }
+        }
+    });
 }
 
 /// At most so many points of a curve, with its first and its last.
@@ -171,7 +180,7 @@ fn thinned(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
 fn chosen(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let Some(run) = app.tune.history.chosen().cloned() else { return };
     style::section(ui, &name_of(&run.job.out));
-    ui.add(Label::new(tune::in_short(&run.job)).wrap());
+    ui.add(Label::new(in_short(&run.job)).wrap());
     ui.add(Label::new(RichText::new(outcome(&run)).weak()).wrap());
     if let PastState::Failed(why) = &run.state {
         ui.add(Label::new(RichText::new(in_words(why)).color(style::bad(ui))).wrap());

@@ -126,6 +126,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                         Some(("Save failed…", "Opens the page that asks what to do"))
                     }
                     Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
+                    Busy::Exporting => Some(("Stop", "Ends the export; nothing is written")),
                     Busy::Training => Some(("Stop and save", tune::KEEPS)),
                     _ => None,
                 };

@@ -2,35 +2,32 @@
 
 use egui::{CollapsingHeader, ComboBox, RichText, TextEdit, Ui};
 
-use super::style;
+use super::{style, tune_check};
 use crate::app::chat::FACTORS;
 use crate::app::data_counts::DataCounts;
 use crate::app::form::{Field, Form, Preset, SECTIONS, field};
 use crate::app::labels::in_words;
-use crate::app::message::PreviewExample;
 use crate::app::state::{Action, App, Pick};
-use crate::app::tune_actions::TuneAction;
+use crate::app::tune::TuneAction;
 use crate::train::{Method, TrainJob};
 
 /// Width of the labels in the section with the other settings.
 const LABEL_WIDTH: f32 = 130.0;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    let is_free = app.busy.is_none();
     let job = app.job();
     style::section(ui, "Data");
     let data = path(ui, "Training data", "folder with train.jsonl", &mut app.tune.data, Pick::Data, actions);
     if data.lost_focus() {
         actions.push(Action::Tune(TuneAction::CountData));
     }
-    // Rows that come and go have a scope of their own, so that the fields below keep their ids, and so
-    // the focus.
-    ui.push_id("counts", |ui| counts(ui, app, job.as_ref().ok()));
+    let counted = app.tune.counts.as_ref().filter(|counts| counts.path.as_os_str() == app.tune.data.trim());
+    style::rows_if(ui, counted.is_some(), "counts", |ui| {
+        if let Some(counted) = counted {
+            counts(ui, counted, job.as_ref().ok());
+        }
+    });
     path(ui, "Save to", "folder for the adapter", &mut app.tune.out, Pick::Out, actions);
-    if ui.add_enabled(is_free && !app.tune.data.trim().is_empty(), egui::Button::new("Preview examples")).clicked() {
-        actions.push(Action::Preview);
-    }
-    ui.push_id("preview", |ui| preview(ui, app.tune.examples(app.settings.model.trim())));
     style::section(ui, "Method");
     ui.horizontal_wrapped(|ui| {
         ui.radio_value(&mut app.tune.method, Method::Lora, "Adapter (LoRA)");
@@ -76,9 +73,7 @@ fn path(
 }
 
 /// Says how many examples there are, and how many of them validate.
-fn counts(ui: &mut Ui, app: &App, job: Option<&TrainJob>) {
-    let is_of_data = |counts: &&DataCounts| counts.path.as_os_str() == app.tune.data.trim();
-    let Some(counts) = app.tune.counts.as_ref().filter(is_of_data) else { return };
+fn counts(ui: &mut Ui, counts: &DataCounts, job: Option<&TrainJob>) {
     if let Some(why) = &counts.problem {
         ui.label(RichText::new(why).color(style::bad(ui)));
         return;
@@ -94,24 +89,6 @@ fn counts(ui: &mut Ui, app: &App, job: Option<&TrainJob>) {
     );
 }
 
-fn preview(ui: &mut Ui, examples: &[PreviewExample]) {
-    if examples.is_empty() {
-        return;
-    }
-    style::hint(ui, "The loss counts underlined text. Pale text is context only.");
-    for (i, example) in examples.iter().enumerate() {
-        ui.collapsing(format!("Example {}", i + 1), |ui| {
-            ui.horizontal_wrapped(|ui| {
-                ui.spacing_mut().item_spacing.x = 0.0;
-                for (text, learnt) in example {
-                    let text = RichText::new(text);
-                    ui.label(if *learnt { text.strong().underline() } else { text.weak() });
-                }
-            });
-        });
-    }
-}
-
 fn presets(ui: &mut Ui, form: &mut Form) {
     for preset in Preset::ALL {
         let (name, what) = preset.text();
@@ -119,11 +96,8 @@ fn presets(ui: &mut Ui, form: &mut Form) {
             *form = Form::of(preset);
         }
     }
-    ui.push_id("changed", |ui| {
-        let changed: Vec<String> = form.changed().filter_map(|name| Some(field(name)?.label.clone())).collect();
-        if changed.is_empty() {
-            return;
-        }
+    let changed: Vec<String> = form.changed().filter_map(|name| Some(field(name)?.label.clone())).collect();
+    style::rows_if(ui, !changed.is_empty(), "changed", |ui| {
         ui.horizontal_wrapped(|ui| {
             let text = format!("{}, changed: {}", form.preset().text().0, changed.join(", "));
             ui.label(RichText::new(text).strong());
@@ -152,17 +126,16 @@ fn setting(ui: &mut Ui, form: &mut Form, name: &str, field: &Field, job: Option<
     ui.horizontal(|ui| {
         let label = RichText::new(&field.label);
         let label = if form.is_changed(name) { label.strong() } else { label };
-        ui.allocate_ui_with_layout(
-            egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y),
-            egui::Layout::left_to_right(egui::Align::Center),
-            |ui| {
-                ui.set_min_width(LABEL_WIDTH);
-                ui.label(label).on_hover_text(&field.help);
-            },
-        );
+        let size = egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y);
+        let layout = egui::Layout::left_to_right(egui::Align::Center);
+        let label = ui.allocate_ui_with_layout(size, layout, |ui| {
+            ui.set_min_width(LABEL_WIDTH);
+            ui.label(label).on_hover_text(&field.help).id
+        });
+        let label = label.inner;
         if field.is_switch {
             let mut is_on = text == "true";
-            ui.checkbox(&mut is_on, "").on_hover_text(&field.help);
+            ui.checkbox(&mut is_on, "").on_hover_text(&field.help).labelled_by(label);
             text = is_on.to_string();
         } else if !field.choices.is_empty() {
             let shown = if text.is_empty() { field.default.clone() } else { text.clone() };
@@ -176,11 +149,12 @@ fn setting(ui: &mut Ui, form: &mut Form, name: &str, field: &Field, job: Option<
                     }
                 })
                 .response
-                .on_hover_text(&field.help);
+                .on_hover_text(&field.help)
+                .labelled_by(label);
         } else {
             let hint = automatic(name, job).unwrap_or_else(|| field.default.clone());
             let edit = TextEdit::singleline(&mut text).id_salt(name).hint_text(hint).desired_width(f32::INFINITY);
-            ui.add(edit).on_hover_text(&field.help);
+            ui.add(edit).on_hover_text(&field.help).labelled_by(label);
         }
     });
     if text != before {
@@ -203,25 +177,29 @@ fn start(ui: &mut Ui, app: &mut App, job: Result<TrainJob, String>, actions: &mu
     let is_free = app.busy.is_none();
     let is_complete = !app.tune.data.trim().is_empty() && !app.tune.out.trim().is_empty() && job.is_ok();
     style::section(ui, "Start");
-    ui.push_id("wrong", |ui| {
+    style::rows_if(ui, job.is_err(), "wrong", |ui| {
         if let Err(why) = &job {
             ui.label(RichText::new(why).color(style::bad(ui)));
         }
     });
-    ui.horizontal_wrapped(|ui| {
-        if ui.add_enabled(is_free && is_complete, egui::Button::new("Estimate memory")).clicked() {
-            actions.push(Action::Estimate);
-        }
-        if let Some(bytes) = job.as_ref().ok().and_then(|job| app.tune.estimate_of(job, &app.settings.device)) {
-            ui.label(format!("{} of device memory", style::bytes(bytes)));
+    let check = egui::Button::new("Check the run");
+    let hint = "Reads the data, plans the memory and measures a step. Trains nothing";
+    if ui.add_enabled(is_free && is_complete, check).on_hover_text(hint).clicked() {
+        actions.push(Action::CheckRun);
+    }
+    let checked = app.checked();
+    style::rows_if(ui, checked.is_some(), "checked", |ui| {
+        if let Some(found) = checked {
+            tune_check::show(ui, found);
         }
     });
     let button = egui::Button::new(RichText::new("Start training").strong()).min_size(egui::vec2(160.0, 34.0));
     if ui.add_enabled(is_free && is_complete, button).clicked() {
         actions.push(Action::Train);
     }
-    ui.push_id("replace", |ui| {
-        let Some(folder) = app.tune.asks_to_replace().filter(|_| is_free) else { return };
+    let replaced = app.tune.asks_to_replace().filter(|_| is_free);
+    style::rows_if(ui, replaced.is_some(), "replace", |ui| {
+        let Some(folder) = replaced else { return };
         let text = format!("{} holds the result of an earlier run. Choose another folder, or", folder.display());
         ui.label(RichText::new(text).strong());
         if ui.button("Replace the result").clicked() {

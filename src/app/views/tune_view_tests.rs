@@ -4,12 +4,15 @@ use egui::accesskit::Role;
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
-use super::view_tests::{Shown, harness, training};
+use super::view_tests::{Shown, chosen, harness, training};
+use crate::app::checked_run::testing::checked;
 use crate::app::data_counts::DataCounts;
+use crate::app::exporting::ExportState;
 use crate::app::form::Preset;
 use crate::app::message::Event;
+use crate::app::run_tests::exported;
 use crate::app::state::{Action, App, Notice, Page};
-use crate::app::tune_actions::TuneAction;
+use crate::app::tune::TuneAction;
 use crate::app::tune_tests::{described, evaluation};
 
 const SIZE: (f32, f32) = (1280.0, 800.0);
@@ -130,4 +133,72 @@ fn settings_that_cannot_be_read_are_said_beside_the_button() {
     assert!(said(&harness).contains("rank cannot be 'many'"));
     assert!(harness.get_by_label("Start training").accesskit_node().is_disabled());
     assert!(harness.query_by_label("Same run on the command line").is_none());
+}
+
+#[test]
+fn the_list_of_runs_acts_on_the_chosen_run() {
+    let app = chosen(ExportState::Asks("/runs/a.gguf".into()));
+    let dir = std::path::PathBuf::from("/runs/a");
+    let best = dir.join("checkpoints/step-2");
+    for (label, action) in [
+        ("Resume from step 3", TuneAction::Resume(dir.clone())),
+        ("Chat with the result", TuneAction::ChatWith(dir.clone(), dir.clone())),
+        ("Chat with the best (step 2)", TuneAction::ChatWith(dir.clone(), best)),
+        ("Export", TuneAction::Export { replace: false }),
+        ("Replace the file", TuneAction::Export { replace: true }),
+        ("Refresh", TuneAction::ReadRuns),
+        ("New run", TuneAction::ShowRuns(false)),
+        ("b", TuneAction::Choose("/runs/b".into())),
+    ] {
+        let mut harness = harness(app.clone(), (1280.0, 1600.0));
+        harness.get_all_by_label(label).last().unwrap_or_else(|| panic!("no {label}")).click();
+        harness.run_steps(2);
+        assert_eq!(harness.state().actions, [Action::Tune(action)], "{label}");
+    }
+    let text = said(&harness(app, SIZE));
+    assert!(text.contains("m.gguf, adapter, stopped at step 4, validation loss 0.500"), "{text}");
+    assert!(text.contains("best validation loss 0.500 at step 2"), "{text}");
+}
+
+#[test]
+fn runs_are_compared_by_ticks() {
+    let mut app = chosen(ExportState::Idle);
+    let mut harness = harness(app.clone(), SIZE);
+    harness.get_all_by_role(Role::CheckBox).next().expect("a tick").click();
+    harness.run_steps(2);
+    let compare = |dir: &str| Action::Tune(TuneAction::Compare(dir.into(), true));
+    assert_eq!(harness.state().actions, [compare("/runs/b")]);
+    for dir in ["/runs/a", "/runs/b"] {
+        app.on_action(compare(dir));
+    }
+    let text = said(&self::harness(app, SIZE));
+    let rows: Vec<&str> = text.lines().map(str::trim).collect();
+    let at = rows.iter().position(|row| *row == "Settings that differ").expect("the table");
+    let mut table: Vec<&str> = rows[at + 1..].iter().copied().filter(|row| !row.is_empty()).collect();
+    table.dedup(); // a label and its text
+    assert!(table.windows(3).any(|row| row == ["rank", "8", "default"]), "{table:?}");
+    assert!(table.windows(3).any(|row| row == ["steps", "4", "9"]), "{table:?}");
+}
+
+#[test]
+fn an_export_shows_how_it_was_verified() {
+    let text = said(&harness(chosen(ExportState::Done("/runs/a.gguf".into(), exported())), SIZE));
+    assert!(text.contains("Verified: on 192 tokens logits differ by at most 3.0e-4"), "{text}");
+    let text = said(&harness(chosen(ExportState::Failed("the disk is full".into())), SIZE));
+    assert!(text.contains("the disk is full") && !text.contains("Verified"), "{text}");
+}
+
+#[test]
+fn the_check_of_a_run_is_a_table() {
+    let mut app = page();
+    app.on_action(Action::CheckRun);
+    app.on_event(Event::Forecast(Box::new(checked())));
+    let text = said(&harness(app.clone(), SIZE));
+    let mut rows: Vec<&str> = text.lines().map(str::trim).filter(|row| !row.is_empty()).collect();
+    rows.dedup(); // a label and its text
+    for pair in [["Examples", "1,160, and 50 for validation"], ["Up to 1,024 tokens", "200.0 MiB"]] {
+        assert!(rows.windows(2).any(|row| row == pair), "no {pair:?} in {rows:?}");
+    }
+    app.tune.recompute = true;
+    assert!(!said(&harness(app, SIZE)).contains("1,160, and 50"), "it was of another run");
 }
