@@ -1,6 +1,7 @@
 //! Updates of the app's state on events from the worker.
 
 use super::devices::CheckResult;
+use super::exporting::ExportState;
 use super::message::Event;
 use super::state::{About, App, Busy, Effect, Notice, Page};
 use super::tune::RunState;
@@ -59,13 +60,10 @@ impl App {
                 }
                 self.show_map(*map);
             }
-            Event::Preview(examples) => {
+            Event::Forecast(found) => {
                 self.busy = None;
-                self.tune.preview.examples = examples;
-            }
-            Event::Estimated(bytes) => {
-                self.busy = None;
-                self.tune.estimate.bytes = Some(bytes);
+                self.tune.check.found = Some(found);
+                return self.reopen();
             }
             Event::WouldReplace(folder) => {
                 self.busy = None;
@@ -75,10 +73,13 @@ impl App {
                 self.forget(About::Run);
                 self.tune.begin(&job);
                 self.chat.close_for_a_while();
+                self.settings.remember_run(&job.out);
+                return vec![Effect::SaveSettings];
             }
             Event::TrainStarted { steps, .. } => self.tune.total_steps = steps,
-            Event::TrainStep(line) => self.tune.steps.push(line),
-            Event::TrainEvaluated(line) => self.tune.evaluations.push(line),
+            Event::TrainStep(line) => self.tune.add_step(line),
+            Event::TrainEvaluated(line) => self.tune.add_evaluation(line),
+            Event::DataCounted(counts) => self.tune.counts = Some(counts),
             Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
             Event::SaveFailed(why) => {
                 if self.page != Page::Tune {
@@ -87,12 +88,29 @@ impl App {
                 }
                 (self.tune.save_failed, self.tune.gives_up) = (Some(why), false);
             }
+            Event::Runs(runs) => self.tune.history.list(runs),
+            Event::ExportExists(path) => {
+                self.busy = None;
+                self.tune.export.state = ExportState::Asks(path);
+            }
+            Event::Exporting { done, total } => self.tune.export.state = ExportState::Writing(done, total),
+            Event::ExportNote(text) => self.tune.export.notes.push(text),
+            Event::ExportStopped => {
+                self.busy = None;
+                self.tune.export.state = ExportState::Stopped;
+                return self.reopen();
+            }
+            Event::Exported { out, exported } => {
+                self.busy = None;
+                self.tune.export.state = ExportState::Done(out, exported);
+                return self.reopen();
+            }
             Event::Note(text) => self.tune.notes.push(text),
             Event::Trained(summary) => {
                 self.busy = None;
                 self.forget(About::Run);
                 self.tune.turn(RunState::Done(summary));
-                return self.reopen();
+                return [self.reopen(), self.read_runs_again()].concat();
             }
             Event::Checked(line) => self.devices.lines.push(*line),
             Event::CheckDone { passed, failed, is_complete, report } => {
@@ -152,6 +170,10 @@ impl App {
             Some(Busy::Training) => {
                 self.tune.turn(RunState::Failed(why.clone()));
                 About::Run
+            }
+            Some(Busy::Exporting) => {
+                self.tune.export.state = ExportState::Failed(why.clone());
+                About::Other
             }
             Some(Busy::Answering) => {
                 self.chat.failed();

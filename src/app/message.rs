@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::checked_run::CheckedRun;
+use super::data_counts::DataCounts;
 use super::turns::Turn;
 use crate::attention::Attention;
 use crate::checkpoint::generation_config::Wished;
 use crate::eval::KeptMap;
+use crate::export::{ExportJob, Exported};
 use crate::generate::Answer;
-use crate::train::{EvalLine, StepLine, Summary, TrainJob};
+use crate::train::{EvalLine, PastRun, StepLine, Summary, TrainJob};
 
 /// A model, its adapter and the device that runs it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,13 +60,8 @@ pub enum Command {
     Ask(Question),
     /// Find the tokens of the conversation that the cache kept.
     Kept,
-    /// Show the first training examples after tokenizer and chat template.
-    Preview {
-        choice: ModelChoice,
-        data: PathBuf,
-    },
-    /// Estimate the device memory of a training run.
-    Estimate {
+    /// Say what a training run will take.
+    Forecast {
         job: Box<TrainJob>,
         device: String,
     },
@@ -71,6 +69,12 @@ pub enum Command {
         job: Box<TrainJob>,
         device: String,
         /// Whether the run may replace an earlier result in the same folder.
+        replace: bool,
+    },
+    Export {
+        job: Box<ExportJob>,
+        device: String,
+        /// Whether it may replace a file of the same name.
         replace: bool,
     },
     Check {
@@ -109,9 +113,6 @@ pub struct AdapterLine {
     pub max_binding_mib: u64,
 }
 
-/// One training example: pieces of text, and whether each one counts in the loss.
-pub type PreviewExample = Vec<(String, bool)>;
-
 /// One row of a device check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckLine {
@@ -143,8 +144,10 @@ pub enum Event {
     Answered(Answer),
     Kept(Box<KeptMap>),
     Counted(TokenCount),
-    Preview(Vec<PreviewExample>),
-    Estimated(u64),
+    /// The examples of training data are counted.
+    DataCounted(DataCounts),
+    /// What a training run will take.
+    Forecast(Box<CheckedRun>),
     /// The output folder holds an earlier result, so the run did not start.
     WouldReplace(PathBuf),
     /// A run starts. The worker has closed the chat's model to free its memory.
@@ -160,6 +163,22 @@ pub enum Event {
     SaveFailed(String),
     Note(String),
     Trained(Summary),
+    /// The runs on disk.
+    Runs(Vec<PastRun>),
+    /// There is a file of the name that an export would write, so it did not begin.
+    ExportExists(PathBuf),
+    /// So many tensors of an export are written.
+    Exporting {
+        done: usize,
+        total: usize,
+    },
+    ExportNote(String),
+    Exported {
+        out: PathBuf,
+        exported: Exported,
+    },
+    /// The user stopped an export, which wrote nothing.
+    ExportStopped,
     Checked(Box<CheckLine>),
     CheckDone {
         passed: usize,

@@ -1,17 +1,27 @@
 //! Floor 10: the desktop app.
 //!
-//! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs` (with `kept.rs`),
-//! `tune.rs` and `devices.rs`, `documents/` reads documents, and `views/` draws them. `worker.rs` is the thread that owns the
-//! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs`
-//! runs egui on its own wgpu device.
+//! `state.rs` is a pure state machine: actions and events in, effects out. The chat has its state in
+//! `chat.rs`, `turns.rs` and `kept.rs`; `conversations/` saves chats, and `documents/` reads documents.
+//! The page for fine-tuning has its state in `tune.rs`, its settings in `form.rs` and its actions in
+//! `tune_actions.rs`. `command_line.rs` writes the command of a run, `data_counts.rs` counts its
+//! examples, and `checked_run.rs` is what a check of it finds. `history.rs` is the list of runs, and
+//! `exporting.rs` the export of one. `views/` draws the pages. `worker.rs` is the thread that owns the
+//! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs` runs
+//! egui on its own wgpu device.
 
 mod chat;
+mod checked_run;
+mod command_line;
 mod conversations;
+mod data_counts;
 mod desktop;
 mod devices;
 mod documents;
 mod events;
 mod evidence;
+mod exporting;
+mod form;
+mod history;
 mod kept;
 mod kept_actions;
 mod labels;
@@ -21,11 +31,13 @@ mod place;
 mod settings;
 mod state;
 mod tune;
+mod tune_actions;
 mod turns;
 mod views;
 mod window;
 mod worker;
 mod worker_chat;
+mod worker_export;
 mod worker_jobs;
 mod worker_site;
 
@@ -34,7 +46,13 @@ mod chat_tests;
 #[cfg(test)]
 mod opening_tests;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod tune_tests;
+#[cfg(test)]
+mod worker_run_tests;
 #[cfg(test)]
 mod worker_tests;
 

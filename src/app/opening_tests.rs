@@ -88,7 +88,7 @@ fn unsaved() -> App {
     let mut app = opened();
     (app.tune.data, app.tune.out) = ("data".into(), "out".into());
     app.on_action(Action::Train);
-    app.on_event(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
     app.on_event(Event::SaveFailed("no space".into()));
     app
 }

@@ -9,6 +9,9 @@ use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
 
+/// Most folders of runs that the app remembers.
+const MOST_FOLDERS: usize = 200;
+
 /// Colour theme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +43,8 @@ pub struct Settings {
     pub max_tokens: usize,
     pub data: String,
     pub out: String,
+    /// The folders with the output folders of runs, the newest first.
+    pub runs: Vec<String>,
 }
 
 impl Default for Settings {
@@ -58,6 +63,7 @@ impl Default for Settings {
             max_tokens: 1024,
             data: String::new(),
             out: String::new(),
+            runs: Vec::new(),
         }
     }
 }
@@ -90,6 +96,14 @@ impl Settings {
     pub fn zoom_by(&mut self, tenths: i32) {
         let now = if tenths == 0 { 10.0 } else { (self.zoom * 10.0).round() + tenths as f32 };
         self.zoom = (now / 10.0).clamp(0.5, 3.0);
+    }
+
+    /// Remembers the folder of a run, to find the run again.
+    pub fn remember_run(&mut self, out: &Path) {
+        let folder = out.parent().map_or_else(String::new, |parent| parent.display().to_string());
+        self.runs.retain(|known| *known != folder);
+        self.runs.insert(0, folder);
+        self.runs.truncate(MOST_FOLDERS);
     }
 
     /// Clamps values that would make the window unusable, such as an extreme zoom.
@@ -137,5 +151,15 @@ mod tests {
         assert_eq!((settings.zoom, settings.lag, why), (3.0, 8, None));
         std::fs::write(&path, "{").unwrap();
         assert!(Settings::load(&path).1.unwrap().contains("settings.json"));
+    }
+    #[test]
+    fn folders_of_runs_are_remembered_once_and_the_newest_first() {
+        let mut settings = Settings::default();
+        for out in ["/a/x", "/b/y", "/a/z"] {
+            settings.remember_run(Path::new(out));
+        }
+        assert_eq!(settings.runs, ["/a", "/b"]);
+        (0..300).for_each(|i| settings.remember_run(Path::new(&format!("/{i}/out"))));
+        assert_eq!((settings.runs.len(), settings.runs[0].as_str()), (200, "/299"));
     }
 }

@@ -10,9 +10,8 @@ use super::devices::Devices;
 use super::documents::Document;
 use super::message::{Command, ModelChoice, TokenCount};
 use super::settings::{Settings, Theme};
-use super::tune::{Estimate, Preview, RunState, Tune};
+use super::tune::{Tune, TuneAction};
 use crate::attention::Attention;
-use crate::train::TrainJob;
 
 /// The page that the window shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +28,9 @@ pub enum Busy {
     Opening,
     Answering,
     Keeping,
-    Previewing,
-    Estimating,
+    Forecasting,
     Training,
+    Exporting,
     Checking,
 }
 
@@ -42,9 +41,9 @@ impl Busy {
             Self::Opening => "Opening the model",
             Self::Answering => "Answering",
             Self::Keeping => "Finding the kept tokens",
-            Self::Previewing => "Reading the data",
-            Self::Estimating => "Estimating memory",
+            Self::Forecasting => "Checking the run",
             Self::Training => "Training",
+            Self::Exporting => "Exporting",
             Self::Checking => "Checking the device",
         }
     }
@@ -89,6 +88,7 @@ pub enum Pick {
     Document,
     Data,
     Out,
+    Export,
 }
 
 /// An action of the user.
@@ -124,8 +124,8 @@ pub enum Action {
     /// Mark the places of the documents that share words with the last answer.
     Evidence,
     Copy(String),
-    Preview,
-    Estimate,
+    /// Say what the run will take, and train nothing.
+    CheckRun,
     Train,
     /// Train, and replace the result of an earlier run in the same folder.
     Replace,
@@ -133,6 +133,8 @@ pub enum Action {
     /// After a failed final save: whether to try again.
     SaveAgain(bool),
     ChatWithAdapter,
+    /// Something else on the page for fine-tuning.
+    Tune(TuneAction),
     Check(String),
     SaveReport(PathBuf),
     SettingsChanged,
@@ -155,6 +157,10 @@ pub enum Effect {
     Store(Order),
     Save(PathBuf, String),
     Copy(String),
+    /// Count the examples of training data.
+    CountData(PathBuf),
+    /// Read the runs below some folders.
+    ReadRuns(Vec<PathBuf>),
     SaveSettings,
     Close,
 }
@@ -187,7 +193,8 @@ impl App {
         if !app.settings.conversation.is_empty() {
             effects.push(Effect::Store(Order::Load(app.settings.conversation.clone())));
         }
-        (app, [effects, open].concat())
+        let count = app.count_data();
+        (app, [effects, open, count].concat())
     }
 
     /// The attention for the selected compression.
@@ -203,18 +210,6 @@ impl App {
             adapter: (!adapter.is_empty()).then(|| PathBuf::from(adapter)),
             device: self.settings.device.clone(),
         }
-    }
-
-    /// The training run that the page describes.
-    pub fn job(&self) -> TrainJob {
-        let s = &self.settings;
-        self.tune.job(s.model.trim(), s.sink, s.lag)
-    }
-
-    /// The command line of the same run.
-    pub fn command_line(&self) -> String {
-        let s = &self.settings;
-        self.tune.command_line(s.model.trim(), s.sink, s.lag, &s.device)
     }
 
     /// Shows a notice in place of an earlier one about the same.
@@ -314,13 +309,13 @@ impl App {
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::Evidence => self.find_evidence(),
             Action::Copy(text) => vec![Effect::Copy(text)],
-            Action::Preview
-            | Action::Estimate
+            Action::CheckRun
             | Action::Train
             | Action::Replace
             | Action::Pause(_)
             | Action::SaveAgain(_)
             | Action::ChatWithAdapter => self.act_on_tune(action),
+            Action::Tune(action) => self.on_tune(action),
             Action::Check(device) => {
                 let effects = self.start(Busy::Checking, Command::Check { device: device.clone() });
                 if !effects.is_empty() {
@@ -363,10 +358,14 @@ impl App {
             }
             Pick::Data => {
                 self.tune.data = text;
-                vec![]
+                self.count_data()
             }
             Pick::Out => {
                 self.tune.out = text;
+                vec![]
+            }
+            Pick::Export => {
+                self.tune.export.out = text;
                 vec![]
             }
             Pick::Document => vec![], // the window reads the file and sends `Action::Document`
@@ -423,52 +422,6 @@ impl App {
             return vec![];
         }
         self.start(Busy::Keeping, Command::Kept)
-    }
-
-    fn act_on_tune(&mut self, action: Action) -> Vec<Effect> {
-        let (model, device, job) = (self.settings.model.trim().to_string(), self.settings.device.clone(), self.job());
-        match action {
-            Action::Preview => {
-                self.tune.preview = Preview { model, data: job.data.clone(), examples: vec![] };
-                let command = Command::Preview { choice: self.choice(), data: job.data };
-                self.start(Busy::Previewing, command)
-            }
-            Action::Estimate => {
-                self.tune.estimate = Estimate { job: job.clone(), device: device.clone(), bytes: None };
-                self.start(Busy::Estimating, Command::Estimate { job: Box::new(job), device })
-            }
-            Action::Train | Action::Replace => {
-                let replace = action == Action::Replace;
-                let effects = self.start(Busy::Training, Command::Train { job: Box::new(job), device, replace });
-                if effects.is_empty() {
-                    return effects;
-                }
-                self.tune.would_replace = None;
-                self.forget(About::Run);
-                if matches!(self.tune.run, RunState::Failed(_)) {
-                    self.tune.run = RunState::Idle;
-                }
-                self.settings.data.clone_from(&self.tune.data);
-                self.settings.out.clone_from(&self.tune.out);
-                [effects, vec![Effect::SaveSettings]].concat()
-            }
-            Action::Pause(paused) if self.tune.is_running() => {
-                self.tune.run = if paused { RunState::Paused } else { RunState::Running };
-                vec![Effect::Pause(paused)]
-            }
-            Action::SaveAgain(again) if self.tune.save_failed.take().is_some() => {
-                self.tune.gives_up = false;
-                self.forget(About::Run);
-                vec![Effect::Answer(again)]
-            }
-            Action::ChatWithAdapter => {
-                self.settings.adapter.clone_from(&self.tune.run_out);
-                self.settings.factor = self.tune.factor.max(1);
-                self.page = Page::Chat;
-                self.on_action(Action::OpenModel)
-            }
-            _ => vec![],
-        }
     }
 
     /// Switches to the next theme: system, light, dark.

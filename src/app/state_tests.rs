@@ -12,7 +12,7 @@ use super::tune::RunState;
 use super::turns::{Cut, Turn};
 use crate::attention::Attention;
 use crate::generate::{Answer, StoppedBy};
-use crate::train::{StepLine, Summary, TrainJob};
+use crate::train::{StepLine, Summary};
 
 pub(super) fn card() -> ModelCard {
     ModelCard { name: "m".into(), max_positions: 1000, entry_bytes: 64, n_layers: 2, ..ModelCard::default() }
@@ -129,13 +129,13 @@ fn a_worker_that_was_restarted_opens_the_model_again() {
     // After a failure during a run the model opens again once, and no later failure closes it.
     app.on_event(Event::Opened(card()));
     app.on_action(Action::Train);
-    app.on_event(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
     app.settings.factor = 8;
     let effects = app.on_event(Event::Restarted("the device was lost".into()));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]));
     app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.5)), ..card() }));
     assert_eq!(app.settings.factor, 2, "trained with another ratio meanwhile");
-    app.on_action(Action::Preview);
+    app.on_action(Action::CheckRun);
     assert!(app.on_event(Event::Failed("no such file".into())).is_empty() && app.chat.model.is_some());
     // A model that crashes the engine while opening is not opened again.
     app.on_action(Action::OpenModel);
@@ -170,7 +170,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
     // The chat closes its model to free the memory and keeps the conversation.
     app.chat.turns = vec![Turn::asked("Q")];
-    app.on_event(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.on_event(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
@@ -208,11 +208,11 @@ fn a_run_is_begun_paused_and_talked_to() {
     let effects = app.on_action(Action::ChatWithAdapter);
     let opened = effects.iter().find_map(|e| if let Effect::Send(Command::Open(c)) = e { Some(c) } else { None });
     assert_eq!((opened.unwrap().adapter.clone(), app.page), (Some(PathBuf::from("out dir")), Page::Chat));
-    // The next run keeps the curve of this one for comparison.
+    // The next run begins its own curve.
     app.on_event(Event::Opened(card()));
     app.on_action(Action::Train);
-    app.on_event(Event::TrainBegan(Box::new(app.job())));
-    assert_eq!((app.tune.past.len(), app.tune.past[0].losses.len(), app.tune.steps.len()), (1, 4, 0));
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
+    assert_eq!((app.tune.steps.len(), app.tune.run.clone()), (0, RunState::Running));
     let effects = app.on_event(Event::Failed("the disk is full".into()));
     assert!(matches!(&app.tune.run, RunState::Failed(why) if why.contains("full")));
     assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
@@ -220,49 +220,10 @@ fn a_run_is_begun_paused_and_talked_to() {
 }
 
 #[test]
-fn what_is_shown_belongs_to_what_is_described() {
+fn a_typed_path_is_read() {
     let mut app = opened();
-    (app.tune.data, app.tune.out) = ("data".into(), "out".into());
-    app.on_action(Action::Preview);
-    app.on_event(Event::Preview(vec![vec![("x".into(), true)]]));
-    app.on_action(Action::Estimate);
-    app.on_event(Event::Estimated(1 << 20));
-    let shown = |app: &App| (app.tune.examples("").len(), app.tune.estimate_of(&app.job(), &app.settings.device));
-    assert_eq!(shown(&app), (1, Some(1 << 20)));
-    app.tune.recompute = true;
-    assert_eq!(shown(&app), (1, None));
-    app.tune.recompute = false;
-    app.settings.device = "cpu".into();
-    assert_eq!(shown(&app), (1, None));
-    app.tune.data = "other".into();
-    assert_eq!(shown(&app), (0, None));
     app.chat.path = " book.txt ".into();
     assert_eq!(app.on_action(Action::Read), [Effect::Read("book.txt".into())]);
-}
-
-#[test]
-fn the_command_line_describes_the_same_run() {
-    use clap::Parser;
-    let mut app = opened();
-    (app.tune.data, app.tune.out, app.settings.model) = ("my data".into(), "out".into(), "dir/m.gguf".into());
-    for (factor, recompute) in [(1, false), (4, true), (8, false)] {
-        (app.tune.factor, app.tune.recompute) = (factor, recompute);
-        let line = app.command_line();
-        let mut words: Vec<String> = Vec::new();
-        for (i, part) in line.split('"').enumerate() {
-            if i % 2 == 1 { words.push(part.into()) } else { words.extend(part.split_whitespace().map(String::from)) }
-        }
-        #[derive(Parser)]
-        struct Line {
-            #[command(flatten)]
-            train: crate::cli::TrainArgs,
-        }
-        let parsed = Line::try_parse_from(&words[1..]).unwrap_or_else(|e| panic!("{line}: {e}"));
-        let expected = app.tune.job("dir/m.gguf", 16, 128);
-        let (job, attention) = parsed.train.described();
-        let attention = crate::checkpoint::record::AttentionRecord::of(attention);
-        assert_eq!(TrainJob { attention: Some(attention), ..job }, expected, "{line}");
-    }
 }
 
 #[test]

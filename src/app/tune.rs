@@ -2,33 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::message::PreviewExample;
+use super::checked_run::RunCheck;
+use super::data_counts::{DataCounts, eval_every, held_out};
+use super::exporting::Exporting;
+use super::form::Form;
+use super::history::History;
+use crate::checkpoint::bundled;
 use crate::checkpoint::record::AttentionRecord;
-use crate::optim::Schedule;
-use crate::train::{EvalLine, Method, StepLine, Summary, TrainJob};
-
-/// Length of a training run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preset {
-    Quick,
-    #[default]
-    Standard,
-    Thorough,
-}
-
-impl Preset {
-    /// All presets.
-    pub const ALL: [Self; 3] = [Self::Quick, Self::Standard, Self::Thorough];
-
-    /// Name and description.
-    pub fn text(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Quick => ("Quick", "20 steps, to see whether the loss falls"),
-            Self::Standard => ("Standard", "100 steps with warm-up and decay"),
-            Self::Thorough => ("Thorough", "3 epochs with warm-up and decay"),
-        }
-    }
-}
+use crate::error::Result;
+use crate::train::{EvalLine, Keep, Method, StepLine, Summary, TrainJob};
 
 /// State of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,27 +23,27 @@ pub enum RunState {
     Failed(String),
 }
 
-/// An earlier run, for comparison.
+/// An action on the page for fine-tuning.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PastRun {
-    pub name: String,
-    pub losses: Vec<[f64; 2]>,
-}
-
-/// Training examples, with the model and data that they belong to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Preview {
-    pub model: String,
-    pub data: PathBuf,
-    pub examples: Vec<PreviewExample>,
-}
-
-/// Estimated device memory of a run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Estimate {
-    pub job: TrainJob,
-    pub device: String,
-    pub bytes: Option<u64>,
+pub enum TuneAction {
+    /// Count the examples of the data, whose path has changed.
+    CountData,
+    /// Show the list of runs, or else the run to start.
+    ShowRuns(bool),
+    /// Show the run in a folder in the list of runs.
+    ShowRun(PathBuf),
+    /// Read the list of runs anew.
+    ReadRuns,
+    /// Choose the run in a folder.
+    Choose(PathBuf),
+    /// Compare the run in a folder with others, or no longer.
+    Compare(PathBuf, bool),
+    /// Resume the run in a folder.
+    Resume(PathBuf),
+    /// Chat with what the run in a folder has saved in another.
+    ChatWith(PathBuf, PathBuf),
+    /// Export the chosen run; whether a file of the same name may be replaced.
+    Export { replace: bool },
 }
 
 /// State of the fine-tuning page.
@@ -69,13 +51,15 @@ pub struct Estimate {
 pub struct Tune {
     pub data: String,
     pub out: String,
+    /// The examples of the data, once they are counted.
+    pub counts: Option<DataCounts>,
     pub method: Method,
-    pub preset: Preset,
     /// Compression factor of the training run; 1 means dense.
     pub factor: u32,
     pub recompute: bool,
-    pub preview: Preview,
-    pub estimate: Estimate,
+    /// The other settings.
+    pub form: Form,
+    pub check: RunCheck,
     /// Folder with an earlier result, if that kept a run from starting.
     pub would_replace: Option<PathBuf>,
     /// Why the final save failed, while the run waits for an answer.
@@ -87,51 +71,57 @@ pub struct Tune {
     pub steps: Vec<StepLine>,
     pub evaluations: Vec<EvalLine>,
     pub notes: Vec<String>,
-    pub past: Vec<PastRun>,
-    /// Output folder of the run on display.
-    pub run_out: String,
-    /// Method of the run on display.
-    pub run_method: Method,
+    pub history: History,
+    pub export: Exporting,
+    /// The job of the run on display.
+    pub run_job: TrainJob,
+    /// The run on display as the page described it.
+    pub asked: Option<TrainJob>,
 }
 
 impl Tune {
-    /// The training run that the page describes.
-    pub fn job(&self, model: &str, sink: usize, lag: usize) -> TrainJob {
-        let attention = if self.factor <= 1 {
-            AttentionRecord::Dense
-        } else {
-            AttentionRecord::Lrsa { sink, lag, keep: 1.0 / f64::from(self.factor) }
+    /// The training run that the page describes. Fails for a field that cannot be read, and for
+    /// settings that exclude each other.
+    pub fn job(&self, model: &str, sink: usize, lag: usize) -> Result<TrainJob> {
+        let counts = self.counts.as_ref().filter(|counts| counts.path == Path::new(self.data.trim()));
+        self.job_with(model, (sink, lag), counts.filter(|counts| counts.problem.is_none()))
+    }
+
+    /// The run that the page describes, for data with these counts.
+    fn job_with(&self, model: &str, lrsa: (usize, usize), counts: Option<&DataCounts>) -> Result<TrainJob> {
+        let read = self.form.read()?;
+        let (sink, lag) = (read.sink.unwrap_or(lrsa.0), read.lag.unwrap_or(lrsa.1));
+        let keep = read.keeps.first().map(|keep| keep.end());
+        let attention = match self.factor {
+            ..=1 => AttentionRecord::Dense,
+            factor => AttentionRecord::Lrsa { sink, lag, keep: keep.unwrap_or(1.0 / f64::from(factor)) },
         };
-        let (steps, epochs, warmup) = match self.preset {
-            Preset::Quick => (Some(20), None, 2),
-            Preset::Standard => (Some(100), None, 10),
-            Preset::Thorough => (None, Some(3), 20),
-        };
-        TrainJob {
-            model: model.to_string(),
+        let is_one = matches!(read.keeps[..], [Keep::Fixed(_)]) && self.factor > 1;
+        let mut job = TrainJob {
+            model: if model.is_empty() { bundled::NAME.into() } else { model.into() },
             data: PathBuf::from(self.data.trim()),
             out: PathBuf::from(self.out.trim()),
             method: self.method,
-            steps,
-            epochs,
-            warmup,
-            schedule: Schedule::Linear,
             recompute: self.recompute,
-            save_every: 20,
             attention: Some(attention),
-            ..TrainJob::default()
+            keeps: if is_one { vec![] } else { read.keeps },
+            ..read.job
+        };
+        if self.form.text("valid_fraction").trim().is_empty() {
+            job.valid_fraction = held_out(counts);
+        } else if counts.is_some_and(|counts| counts.n_valid > 0) {
+            job.valid_fraction = None; // validation data takes its place
         }
+        if self.form.text("eval_every").trim().is_empty() {
+            job.eval_every = eval_every(&job, counts);
+        }
+        job.validate()?;
+        Ok(job)
     }
 
-    /// The preview examples, if they belong to the current model and data.
-    pub fn examples(&self, model: &str) -> &[PreviewExample] {
-        let is_current = self.preview.model == model && self.preview.data == Path::new(self.data.trim());
-        if is_current { &self.preview.examples } else { &[] }
-    }
-
-    /// Estimated bytes of a run on a device, if the estimate is for this run.
-    pub fn estimate_of(&self, job: &TrainJob, device: &str) -> Option<u64> {
-        self.estimate.bytes.filter(|_| self.estimate.job == *job && self.estimate.device == device)
+    /// The run that the page describes, whatever its data holds.
+    pub fn described(&self, model: &str, sink: usize, lag: usize) -> Option<TrainJob> {
+        self.job_with(model, (sink, lag), None).ok()
     }
 
     /// The folder whose result a run would replace, if it is still the output folder.
@@ -139,55 +129,35 @@ impl Tune {
         self.would_replace.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
     }
 
-    /// The command line of the same run.
-    pub fn command_line(&self, model: &str, sink: usize, lag: usize, device: &str) -> String {
-        let job = self.job(model, sink, lag);
-        let quoted = |s: &str| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:\\".contains(c);
-            if !s.is_empty() && s.chars().all(plain) { s.to_string() } else { format!("\"{s}\"") }
-        };
-        let mut line = format!(
-            "longreach train --model {} --data {} --out {} --device {}",
-            quoted(model),
-            quoted(self.data.trim()),
-            quoted(self.out.trim()),
-            quoted(device)
-        );
-        if job.method == Method::Full {
-            line += " --method full";
-        }
-        match job.attention {
-            Some(AttentionRecord::Lrsa { sink, lag, keep }) => {
-                line += &format!(" --attention lrsa --sink {sink} --lag {lag} --keep {keep}");
-            }
-            _ => line += " --attention dense",
-        }
-        if let Some(steps) = job.steps {
-            line += &format!(" --steps {steps}");
-        }
-        if let Some(epochs) = job.epochs {
-            line += &format!(" --epochs {epochs}");
-        }
-        line += &format!(" --warmup {} --schedule linear --save-every {}", job.warmup, job.save_every);
-        if job.recompute {
-            line += " --recompute";
-        }
-        line
-    }
-
-    /// Starts a run and moves the curve of the last one to the earlier runs.
+    /// Starts a run.
     pub fn begin(&mut self, job: &TrainJob) {
-        if self.steps.len() > 1 {
-            let name = format!("{} ({} steps)", self.run_out, self.steps.len());
-            self.past.push(PastRun { name, losses: self.losses() });
-        }
         self.steps.clear();
         self.evaluations.clear();
         self.notes.clear();
         self.total_steps = 0;
+        if let Some(run) = self.history.run(&job.out).filter(|_| job.resume) {
+            let logs = run.logs.clone().up_to(run.saved_at.unwrap_or_default());
+            (self.steps, self.evaluations) = (logs.steps, logs.evaluations);
+        }
         self.turn(RunState::Running);
-        self.run_out = job.out.display().to_string();
-        self.run_method = job.method;
+        self.run_job = job.clone();
+    }
+
+    /// Adds a step of the run.
+    pub fn add_step(&mut self, line: StepLine) {
+        self.steps.retain(|earlier| earlier.step < line.step); // of a run that was resumed
+        self.steps.push(line);
+    }
+
+    /// Adds an evaluation of the run.
+    pub fn add_evaluation(&mut self, line: EvalLine) {
+        self.evaluations.retain(|earlier| earlier.step < line.step);
+        self.evaluations.push(line);
+    }
+
+    /// Steps done, with those before a run was resumed.
+    pub fn n_steps(&self) -> u64 {
+        self.steps.last().map_or(0, |line| line.step)
     }
 
     /// Sets the state of the run, in which no final save waits for an answer.
@@ -200,14 +170,23 @@ impl Tune {
         self.steps.iter().map(|s| [s.step as f64, s.loss]).collect()
     }
 
-    /// Estimated seconds left, from the mean of the last 8 steps. `None` before the second step.
+    /// Points of the validation loss: step and loss.
+    pub fn validation(&self) -> Vec<[f64; 2]> {
+        self.evaluations.iter().map(|e| [e.step as f64, e.loss]).collect()
+    }
+
+    /// Estimated seconds left, from the mean of the last 8 steps. `None` before the second step, and
+    /// while nothing goes on.
     pub fn seconds_left(&self) -> Option<f64> {
+        if self.run != RunState::Running {
+            return None;
+        }
         let recent = &self.steps[self.steps.len().saturating_sub(8)..];
         if recent.len() < 2 {
             return None;
         }
         let mean = recent.iter().map(|s| s.seconds).sum::<f64>() / recent.len() as f64;
-        Some(mean * self.total_steps.saturating_sub(self.steps.len() as u64) as f64)
+        Some(mean * self.total_steps.saturating_sub(self.n_steps()) as f64)
     }
 
     /// Tokens per second over the last 8 steps.
@@ -220,5 +199,13 @@ impl Tune {
     /// Whether a run is in progress, paused or not.
     pub fn is_running(&self) -> bool {
         matches!(self.run, RunState::Running | RunState::Paused)
+    }
+    /// What a run that makes no progress waits for.
+    pub fn waits(&self) -> Option<&'static str> {
+        match self.run {
+            _ if self.save_failed.is_some() => Some("The trained weights are not saved"),
+            RunState::Paused => Some("Training is paused"),
+            _ => None,
+        }
     }
 }

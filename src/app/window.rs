@@ -15,6 +15,8 @@ use winit::window::{Window, WindowId};
 use super::conversations::{Store, Stored, folder};
 use super::desktop::{Meant, fresh_id, icon, meant, no_dialog, save};
 use super::documents::{Document, read_document};
+use super::data_counts::DataCounts;
+use super::history::MOST_RUNS;
 use super::message::Event;
 use super::painter::Painter;
 use super::place::{Place, placed};
@@ -23,6 +25,7 @@ use super::state::{Action, App, Busy, Effect, Notice, Pick};
 use super::views;
 use super::worker::Worker;
 use crate::error::{Error, Result};
+use crate::train::PastRun;
 
 /// Time between two saves of a conversation that changes all the time. What a killed program loses is
 /// no older.
@@ -200,6 +203,8 @@ impl Handler {
                     };
                     self.app.notify(notice);
                 }
+                Effect::CountData(path) => self.aside(move || Event::DataCounted(DataCounts::of(&path))),
+                Effect::ReadRuns(folders) => self.aside(move || Event::Runs(PastRun::find(&folders, MOST_RUNS))),
                 Effect::Copy(text) => self.context.copy_text(text),
                 Effect::SaveSettings => {
                     if let Some(path) = &self.settings_path
@@ -259,6 +264,10 @@ impl Handler {
                 let asked = dialog.pick_file();
                 thread.spawn(move || send(pollster::block_on(asked)))
             }
+            Pick::Export => {
+                let asked = dialog.save_file();
+                thread.spawn(move || send(pollster::block_on(asked)))
+            }
             Pick::ModelFolder | Pick::Adapter | Pick::Data | Pick::Out => {
                 let asked = dialog.pick_folder();
                 thread.spawn(move || send(pollster::block_on(asked)))
@@ -268,6 +277,14 @@ impl Handler {
             let text = format!("the file dialog could not be opened ({e}): type the path instead");
             let _ = self.proxy.send_event(Message::Notice(Notice::error(text)));
         }
+    }
+
+    /// Does something on another thread, so that it goes on beside the worker's job.
+    fn aside(&self, work: impl FnOnce() -> Event + Send + 'static) {
+        let proxy = self.proxy.clone();
+        std::thread::spawn(move || {
+            let _ = proxy.send_event(Message::Worker(work()));
+        });
     }
 
     /// Reads documents on another thread, one after another.

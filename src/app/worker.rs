@@ -14,6 +14,7 @@ use super::documents::Counter;
 use super::labels::in_words;
 use super::message::{AdapterLine, Command, Control, Event, TokenCount};
 use super::worker_chat::{Engine, Found};
+use super::worker_export;
 use super::worker_jobs;
 use super::worker_site::{Open, Site, Tell};
 use crate::error::{Error, ErrorKind, Result};
@@ -151,19 +152,39 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
         }
         Command::Ask(question) => opened(engine)?.answer(&question, &site.control, tell),
         Command::Kept => opened(engine)?.kept(tell),
-        Command::Preview { choice, data } => worker_jobs::preview(&choice, &data, tell),
-        Command::Estimate { job, device } => worker_jobs::estimate(&job, &device, site),
-        Command::Train { job, replace: false, .. } if matches!(held(&job)?, Held::Other(_)) => {
-            tell(Event::WouldReplace(job.out));
-            Ok(())
+        Command::Forecast { mut job, device } => {
+            worker_jobs::with_own_validation(&mut job);
+            let begin = || {
+                if engine.take().is_some() {
+                    tell(Event::Closed); // as for the run, which needs its memory
+                }
+            };
+            worker_jobs::forecast(&job, &device, site, begin)
         }
         Command::Train { mut job, device, replace } => {
+            worker_jobs::with_own_validation(&mut job);
+            // A run that resumes says itself what keeps it from that.
+            if !replace && !job.resume && matches!(held(&job)?, Held::Other(_)) {
+                tell(Event::WouldReplace(job.out));
+                return Ok(());
+            }
             job.overwrite = replace;
+            job.out = std::path::absolute(&job.out).unwrap_or(job.out); // as the history names it
             let begin = || {
                 *engine = None; // the run needs its memory
                 tell(Event::TrainBegan(job.clone()));
             };
             worker_jobs::train(&job, &device, site, begin)
+        }
+        Command::Export { job, replace, .. } if worker_export::asks(&job)? && !replace => {
+            tell(Event::ExportExists(job.out));
+            Ok(())
+        }
+        Command::Export { job, device, .. } => {
+            if engine.take().is_some() {
+                tell(Event::Closed); // the export loads the model itself
+            }
+            worker_export::run(&job, &device, site)
         }
         Command::Check { device } => worker_jobs::check(&device, site),
     }

@@ -1,33 +1,31 @@
-//! The jobs of the worker: data preview, memory estimate, training and device check.
+//! The jobs of the worker: forecast of a run, training and device check.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
+use super::checked_run::CheckedRun;
 use super::labels::in_words;
 use super::message::{CheckLine, Event, ModelChoice};
 use super::worker_chat::open_files;
-use super::worker_site::{Site, Tell};
+use super::worker_site::Site;
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
-use crate::data::dataset::Reader;
+use crate::data::sources::files::Files;
 use crate::data::survey::pieces;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{adapters, find_adapter};
-use crate::train::{EvalLine, Observer, StepLine, TrainJob, Trainer, read_data, run_opened};
+use crate::train::{EvalLine, Held, Observer, StepLine, TrainJob, Trainer, held, read_data, run_opened};
 
 /// Number of examples in a preview.
 const N_PREVIEWED: usize = 5;
 /// Tokens shown of each example.
 const MAX_PREVIEW_TOKENS: usize = 400;
+/// Fewest tokens of a sequence whose memory is worth a line.
+const SHORTEST_PLANNED: usize = 64;
 
-/// Sends the first training examples after tokenizer and chat template.
-pub fn preview(choice: &ModelChoice, data: &Path, tell: &Tell) -> Result<()> {
-    let files = open_files(choice)?;
-    let data = Reader::of_model(&files).read(data).context("reading the training data")?;
-    let examples = data.train.examples.iter().take(N_PREVIEWED);
-    let tokenizer = files.tokenizer()?;
-    let shown = examples.map(|e| pieces(Some(tokenizer), e, MAX_PREVIEW_TOKENS)).collect::<Result<_>>()?;
-    tell(Event::Preview(shown));
-    Ok(())
+/// The job without held-out examples if there is validation data, which then takes their place.
+pub fn with_own_validation(job: &mut TrainJob) {
+    if Files::find(&job.data).is_ok_and(|files| !files.valid.is_empty()) {
+        job.valid_fraction = None;
+    }
 }
 
 /// The model, adapter and device of a job.
@@ -35,19 +33,59 @@ fn choice_of(job: &TrainJob, device: &str) -> ModelChoice {
     ModelChoice { model: job.model.clone(), adapter: job.adapter.clone(), device: device.to_string() }
 }
 
-/// Sends the device memory that the largest batch of a run would need, in bytes.
-pub fn estimate(job: &TrainJob, device: &str, site: &Site) -> Result<()> {
+/// Collects what a run would say.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn note(&mut self, text: &str) {
+        self.0.push(in_words(text));
+    }
+}
+
+/// Says what a run will take: reads its data, plans its memory, and measures a step that changes
+/// nothing. Calls `begin` once the data is read.
+pub fn forecast(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
     let files = open_files(&choice_of(job, device))?;
-    let data = read_data(job, &files, &mut ())?;
+    let mut notes = Notes::default();
+    let data = read_data(job, &files, &mut notes)?;
+    let (train, examples) = (&data.train, &data.train.examples);
+    begin();
     let mut device = (site.open)(device)?;
     let mut trainer = Trainer::new(&mut *device, &files, job)?;
-    if let Err(e) = trainer.check_largest(&mut *device, &data.train.examples)
-        && e.kind() != ErrorKind::OutOfMemory
-    {
-        return Err(e);
+    let too_large = match trainer.check_largest(&mut *device, examples) {
+        Err(e) if e.kind() == ErrorKind::OutOfMemory => Some(in_words(&e.to_string())),
+        checked => checked.map(|()| None)?,
+    };
+    let forecast = trainer.forecast(&mut *device, examples, too_large.is_none())?;
+    let mut by_length = Vec::new();
+    for part in [4, 2] {
+        let length = forecast.data.longest / part;
+        if length >= SHORTEST_PLANNED {
+            by_length.push((length, trainer.planned_within(&mut *device, examples, length)?.peak()));
+        }
     }
-    let bytes = trainer.planned_bytes(&mut *device, &data.train.examples)?;
-    (site.tell)(Event::Estimated(bytes));
+    by_length.push((forecast.data.longest, forecast.memory.peak()));
+    if let Held::Other(what) = held(job)? {
+        notes
+            .0
+            .push(in_words(&format!("`out` {} holds {what}: the run asks before it replaces it", job.out.display())));
+    }
+    let tokenizer = files.tokenizer().ok();
+    let shown = examples.iter().take(N_PREVIEWED).map(|e| pieces(tokenizer, e, MAX_PREVIEW_TOKENS));
+    let found = CheckedRun {
+        n_records: train.n_records,
+        n_cut: train.n_truncated,
+        n_windowed: train.n_windowed,
+        n_left_out: train.n_dropped,
+        n_valid: data.valid.as_ref().map_or(0, |valid| valid.examples.len()),
+        forecast,
+        by_length,
+        too_large,
+        notes: notes.0,
+        examples: shown.collect::<Result<_>>()?,
+    };
+    (site.tell)(Event::Forecast(Box::new(found)));
     Ok(())
 }
 

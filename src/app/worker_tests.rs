@@ -17,13 +17,13 @@ use crate::generate::StoppedBy;
 use crate::gpu::{CpuExecutor, open_device};
 use crate::train::TrainJob;
 
-struct Window {
-    worker: Worker,
+pub(super) struct Window {
+    pub worker: Worker,
     events: Receiver<Event>,
 }
 
 impl Window {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(|_| {}, Arc::new(open_device))
     }
 
@@ -40,7 +40,7 @@ impl Window {
     }
 
     /// The events up to and including the first one for which `ends` is true.
-    fn until(&mut self, ends: impl Fn(&Event) -> bool) -> Vec<Event> {
+    pub fn until(&mut self, ends: impl Fn(&Event) -> bool) -> Vec<Event> {
         let mut heard = Vec::new();
         loop {
             let event = self.events.recv_timeout(Duration::from_secs(120)).unwrap_or_else(|e| panic!("{e}: {heard:?}"));
@@ -52,7 +52,7 @@ impl Window {
         }
     }
 
-    fn open(&mut self) {
+    pub fn open(&mut self) {
         self.worker.send(Command::Open(ModelChoice { device: "cpu".into(), ..ModelChoice::default() }));
         let heard = self.until(|e| matches!(e, Event::Opened(_)));
         assert_eq!(heard.len(), 1);
@@ -71,12 +71,12 @@ fn question(text: &str, max_tokens: usize) -> Question {
     }
 }
 
-fn train(job: &TrainJob, replace: bool) -> Command {
+pub(super) fn train(job: &TrainJob, replace: bool) -> Command {
     Command::Train { job: Box::new(job.clone()), device: "cpu".into(), replace }
 }
 
 /// Creates a folder with training data and describes a long run with it.
-fn run_in(dir: &Path) -> TrainJob {
+pub(super) fn run_in(dir: &Path) -> TrainJob {
     let (data, out) = (dir.join("data"), dir.join("out"));
     std::fs::create_dir(&data).unwrap();
     let line = r#"{"prompt": "Once upon a time", "completion": " there was a whale."}"#;
@@ -198,23 +198,24 @@ fn a_cut_answer_continues_as_if_it_had_not_been_cut() {
 fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let dir = tempfile::tempdir().unwrap();
     let job = run_in(dir.path());
-    let (data, out) = (job.data.clone(), job.out.clone());
+    let out = job.out.clone();
     let mut window = Window::new();
-    let choice = ModelChoice { device: "cpu".into(), ..ModelChoice::default() };
-    window.worker.send(Command::Preview { choice, data });
-    let heard = window.until(|e| matches!(e, Event::Preview(_) | Event::Failed(_)));
-    let Event::Preview(examples) = &heard[0] else { panic!("{heard:?}") };
-    let learnt: Vec<bool> = examples[0].iter().map(|p| p.1).collect();
-    assert_eq!((examples.len(), learnt), (4, vec![false, true]));
-    assert!(examples[0][1].0.contains("there was a whale"), "{examples:?}");
+    let forecast = Command::Forecast { job: Box::new(job.clone()), device: "cpu".into() };
+    window.worker.send(forecast);
+    let heard = window.until(|e| matches!(e, Event::Forecast(_) | Event::Failed(_)));
+    let Some(Event::Forecast(found)) = heard.last() else { panic!("{heard:?}") };
+    let learnt: Vec<bool> = found.examples[0].iter().map(|p| p.1).collect();
+    assert_eq!((found.n_records, found.examples.len(), learnt), (4, 4, vec![false, true]));
+    assert!(found.examples[0][1].0.contains("there was a whale"), "{found:?}");
+    let (forecast, longest) = (&found.forecast, found.forecast.data.longest);
+    assert!(forecast.memory.peak() > 1 << 20 && forecast.steps == 500 && forecast.seconds_per_step > Some(0.0));
+    assert_eq!((found.by_length.last(), found.too_large.clone()), (Some(&(longest, forecast.memory.peak())), None));
+    assert!(!job.out.exists(), "a check writes nothing");
 
     let start = |window: &mut Window| {
         window.worker.send(train(&job, true));
         window.until(|e| matches!(e, Event::TrainStep(s) if s.step == 2));
     };
-    window.worker.send(Command::Estimate { job: Box::new(job.clone()), device: "cpu".into() });
-    let heard = window.until(|e| matches!(e, Event::Estimated(_) | Event::Failed(_)));
-    assert!(matches!(heard[0], Event::Estimated(bytes) if bytes > 1 << 20), "{heard:?}");
     start(&mut window);
     window.worker.control.pause(true);
     // One step may be running and one queued; no further step may follow.

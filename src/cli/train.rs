@@ -9,6 +9,7 @@ use super::forecast_table;
 use super::interrupt;
 use super::output::{note, print_line, shell_word};
 use super::train_progress::Progress;
+use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,11 +36,17 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// The job and the attention from the flags, for a model that records none.
+    /// The job from the flags, for a model that records no attention.
     #[cfg(all(test, feature = "app"))]
-    pub(crate) fn described(&self) -> (TrainJob, crate::attention::Attention) {
-        let attention = self.attention.resolve(None, AttentionName::Lrsa).expect("the flags name an attention");
-        (self.job(), attention)
+    pub(crate) fn described(&self) -> TrainJob {
+        self.job_for(None).expect("the flags name an attention").1
+    }
+
+    /// The attention and the job from the flags, for a model with its recorded attention.
+    fn job_for(&self, recorded: Option<Attention>) -> Result<(Attention, TrainJob)> {
+        let (attention, keeps) = self.attention.resolve_list(recorded, AttentionName::Lrsa)?;
+        let keeps = if matches!(keeps[..], [Keep::Fixed(_)]) { Vec::new() } else { keeps };
+        Ok((attention, TrainJob { attention: Some(AttentionRecord::of(attention)), keeps, ..self.job() }))
     }
 
     /// The job from the flags, without the attention, which may depend on the model's files.
@@ -51,13 +58,11 @@ impl TrainArgs {
 
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let mut job = args.job();
+    let job = args.job();
     job.validate()?;
     let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
     files.notes().iter().for_each(|text| note(&format!("note: {text}")));
-    let (attention, keeps) = args.attention.resolve_list(files.recorded, AttentionName::Lrsa)?;
-    job.attention = Some(AttentionRecord::of(attention));
-    job.keeps = if matches!(keeps[..], [Keep::Fixed(_)]) { Vec::new() } else { keeps };
+    let (attention, mut job) = args.job_for(files.recorded)?;
     let mut device = args.device.open()?;
     let drawn = match job.keeps.as_slice() {
         [] => String::new(),

@@ -38,7 +38,7 @@ impl ExportFormat {
 }
 
 /// An export.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct ExportJob {
     /// Folder with a Hugging Face model, GGUF file, or hub id such as org/name
     #[arg(long, short, value_name = "DIR|FILE.gguf|HUB-ID")]

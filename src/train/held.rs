@@ -16,6 +16,10 @@ pub(super) const JOB: &str = "job.json";
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// Exists in the folder of checkpoints once the run is finished.
 pub(super) const FINISHED: &str = "finished";
+/// Holds the reason in the folder of checkpoints, if the run failed.
+pub(super) const FAILED: &str = "failed";
+/// Locked in the folder of checkpoints while a run writes.
+pub(super) const LOCK: &str = "run.lock";
 /// The beginning of a checkpoint's name.
 pub(super) const STEP: &str = "step-";
 
@@ -59,7 +63,7 @@ pub fn held(job: &TrainJob) -> Result<Held> {
     })
 }
 
-fn read_job(path: &Path) -> Result<TrainJob> {
+pub(super) fn read_job(path: &Path) -> Result<TrainJob> {
     serde_json::from_str(&small_file::read_text(path)?).with_context(|| path.display().to_string())
 }
 

@@ -8,6 +8,7 @@
 //! files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose checkpoints hold the
 //! state of the run (`saved_state.rs`). `event_file.rs` writes the logs for TensorBoard and
 //! `trainer_state_json.rs` for transformers (`log_values.rs`), and `plots.rs` draws them.
+//! `past_run.rs` reads runs from their folders.
 //! `forecast.rs` says what a run will take (`planned.rs`), `fitting.rs` finds settings that fit where
 //! a job does not, and `probe.rs` exports the results of a forward and backward pass.
 
@@ -27,6 +28,7 @@ mod log_values;
 mod loss_rows;
 mod objective;
 mod observer;
+mod past_run;
 mod planned;
 mod plots;
 mod preference;
@@ -53,6 +55,7 @@ pub use keep::Keep;
 pub use loss_rows::LossRows;
 pub use objective::{Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};
+pub use past_run::{PastRun, PastState};
 pub use planned::{Forecast, PlannedMemory};
 pub use plots::{Curve, run_chart};
 pub use preference::{ObjectiveKind, PairCounts, PairStats, Preference};

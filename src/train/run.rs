@@ -64,7 +64,11 @@ fn run_valid(
         observer.note(&format!("the run in {} resumes after step {}", job.out.display(), trainer.n_steps()));
     }
     let done = trainer.fit(device, &data, Some(&mut folder), observer);
-    done.map_err(|e| folder.explained(e))
+    done.map_err(|e| {
+        let e = folder.explained(e);
+        folder.record_failure(&e);
+        e
+    })
 }
 
 /// Opens what a run needs, and rejects a job that cannot run; writes nothing.

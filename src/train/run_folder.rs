@@ -8,6 +8,7 @@
 //! OUT/trainer_state.json            progress up to the last save, as transformers reads it
 //! OUT/checkpoints/step-200/         the result of that step and the state to resume from
 //! OUT/checkpoints/run.lock          locked while a run writes to OUT
+//! OUT/checkpoints/failed            why the run failed, until it resumes
 //! OUT/checkpoints/unfinished/       what is being written
 //! ```
 //!
@@ -19,7 +20,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::held::{CHECKPOINTS, FINISHED, Held, JOB, STEP, held, made_by, steps_in};
+use super::held::{CHECKPOINTS, FAILED, FINISHED, Held, JOB, LOCK, STEP, held, made_by, steps_in};
 use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, StepLine};
 use super::run_log::{METRICS, RunLogs};
@@ -32,7 +33,6 @@ use crate::checkpoint::record::FILE as RECORD;
 use crate::data::dataset::Example;
 use crate::error::{Context, Error, Result};
 
-const LOCK: &str = "run.lock";
 const UNFINISHED: &str = "unfinished";
 
 /// The output of one run.
@@ -351,6 +351,12 @@ impl<'a> RunFolder<'a> {
     /// Records that the run is finished: there is nothing to resume.
     pub(super) fn finish(&self) -> Result<()> {
         write_file(&self.dir.join(CHECKPOINTS).join(FINISHED), "")
+    }
+
+    /// Records why the run failed. A record that cannot be written is left out: the error is reported
+    /// anyway.
+    pub(super) fn record_failure(&self, e: &Error) {
+        fs::write(self.dir.join(CHECKPOINTS).join(FAILED), e.to_string()).ok();
     }
 
     /// Adds a note to the error if the run failed before its first save and the folder holds an

@@ -231,7 +231,17 @@ impl Trainer {
 
     /// [`Trainer::planned_bytes`] by purpose.
     pub fn planned(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<PlannedMemory> {
-        let batch = self.largest(examples);
+        self.planned_within(device, examples, usize::MAX)
+    }
+
+    /// [`Trainer::planned`] if no sequence is longer than `max_length` tokens.
+    pub fn planned_within(
+        &mut self,
+        device: &mut dyn Executor,
+        examples: &[Example],
+        max_length: usize,
+    ) -> Result<PlannedMemory> {
+        let batch = Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), max_length);
         let mut all = Vec::new();
         for attention in self.job.extremes(self.attention)? {
             all.push(self.stepper.planned(device, &mut self.loaded, &batch, attention)?);

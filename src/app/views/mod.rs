@@ -2,9 +2,11 @@
 //!
 //! `shell.rs` is the frame around the pages: the sidebar (`sidebar.rs`), notices (`toasts.rs`) and the
 //! status bar. The chat page is `chat.rs` with `header.rs`, `documents.rs`, `conversation.rs`,
-//! `chat_settings.rs` and `kept.rs` (with `kept_text.rs`); the others are `tune.rs` and `devices.rs`. `style.rs` holds
-//! colours and sizes, `fonts.rs` the fonts. Views read the state, write to its input fields, and
-//! return the user's actions.
+//! `chat_settings.rs` and `kept.rs` (with `kept_text.rs`). The page of `tune.rs` has its settings in
+//! `tune_settings.rs`, the check of a run in `tune_check.rs`, the list of runs in `runs.rs` and their
+//! export in `export.rs`. `devices.rs` is the page of devices. `style.rs` holds colours and sizes,
+//! `fonts.rs` the fonts. Views read the state, write to its input fields, and return the user's
+//! actions.
 
 mod chat;
 mod chat_settings;
@@ -15,11 +17,17 @@ mod fonts;
 mod header;
 mod kept;
 mod kept_text;
+mod export;
+mod kept;
+mod run_texts;
+mod runs;
 mod shell;
 mod sidebar;
 mod style;
 mod toasts;
 mod tune;
+mod tune_check;
+mod tune_settings;
 
 #[cfg(test)]
 mod document_tests;
@@ -29,6 +37,8 @@ mod kept_tests;
 mod page_tests;
 #[cfg(test)]
 mod question_tests;
+#[cfg(test)]
+mod tune_view_tests;
 #[cfg(test)]
 mod view_tests;
 

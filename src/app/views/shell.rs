@@ -86,13 +86,22 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
         match app.busy {
             None => style::hint(ui, "Ready"),
             Some(busy) => {
-                ui.add(egui::Spinner::new().size(14.0));
-                ui.label(busy.text());
+                match app.tune.waits().filter(|_| busy == Busy::Training) {
+                    None => {
+                        ui.add(egui::Spinner::new().size(14.0));
+                        ui.label(busy.text());
+                    }
+                    Some(text) => {
+                        ui.skip_ahead_auto_ids(1); // the spinner's
+                        ui.label(text);
+                    }
+                }
                 let stop = match busy {
                     Busy::Training if app.tune.save_failed.is_some() => {
                         Some(("Save failed…", "Opens the page that asks what to do"))
                     }
                     Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
+                    Busy::Exporting => Some(("Stop", "Ends the export; nothing is written")),
                     Busy::Training => Some(("Stop and save", tune::KEEPS)),
                     _ => None,
                 };

@@ -123,6 +123,23 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// Colour of the curves of a run among others; all of them stand out on both themes.
+pub fn series(i: usize) -> Color32 {
+    const COLOURS: [(u8, u8, u8); 6] =
+        [(60, 130, 220), (220, 120, 30), (50, 160, 80), (190, 80, 190), (200, 60, 60), (120, 130, 40)];
+    let (r, g, b) = COLOURS[i % COLOURS.len()];
+    Color32::from_rgb(r, g, b)
+}
+
+/// Rows that come and go. What follows them keeps its ids, and so the focus.
+pub fn rows_if(ui: &mut Ui, are_shown: bool, name: &str, add: impl FnOnce(&mut Ui)) {
+    if are_shown {
+        ui.push_id(name, add);
+    } else {
+        ui.skip_ahead_auto_ids(1); // that of the scope
+    }
+}
+
 /// Text colour for errors.
 pub fn bad(ui: &Ui) -> Color32 {
     if ui.visuals().dark_mode { Color32::from_rgb(255, 140, 120) } else { Color32::from_rgb(170, 30, 20) }

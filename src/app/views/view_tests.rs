@@ -9,12 +9,15 @@ use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::document_tests::with_documents;
 use super::{apply, set_up, show};
+use crate::app::checked_run::testing::checked;
 use crate::app::conversations::{Entry, Stored};
 use crate::app::documents::Document;
+use crate::app::exporting::ExportState;
 use crate::app::message::{AdapterLine, CheckLine, Event, ModelCard};
+use crate::app::run_tests::{exported, listing};
 use crate::app::settings::{Settings, Theme};
 use crate::app::state::{Action, App, Busy, Page};
-use crate::app::tune::RunState;
+use crate::app::tune::{RunState, TuneAction};
 use crate::app::turns::{Cut, Turn};
 use crate::eval::KeptMap;
 use crate::train::{EvalLine, StepLine, Summary};
@@ -92,13 +95,13 @@ pub(super) fn kept() -> App {
     app
 }
 
-fn training() -> App {
+pub(super) fn training() -> App {
     let mut app = opened();
     app.page = Page::Tune;
     (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
     app.settings.model = "models/smollm2.gguf".into();
     app.on_action(Action::Train);
-    app.on_event(Event::TrainBegan(Box::new(app.job())));
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
     app.on_event(Event::TrainStarted { steps: 100, examples: 64 });
     for step in 1..=40u64 {
         let loss = 3.0 / (step as f64).sqrt() + 0.1 * (step % 3) as f64;
@@ -147,12 +150,12 @@ fn trained() -> App {
     app
 }
 
-fn previewed() -> App {
+fn checked_run() -> App {
     let mut app = opened();
     app.page = Page::Tune;
-    app.tune.data = "data".into();
-    app.on_action(Action::Preview);
-    app.on_event(Event::Preview(vec![vec![("user: What is the pass key?".into(), false), ("1234567".into(), true)]]));
+    (app.tune.data, app.tune.out) = ("data".into(), "runs/first".into());
+    app.on_action(Action::CheckRun);
+    app.on_event(Event::Forecast(Box::new(checked())));
     app
 }
 
@@ -174,6 +177,35 @@ fn unsaved() -> App {
 fn failed_training() -> App {
     let mut app = training();
     app.on_event(Event::Failed("step 41 (the result of step 40 is kept in runs/first): the device was lost".into()));
+    app
+}
+
+fn paused() -> App {
+    let mut app = training();
+    app.on_action(Action::Pause(true));
+    app
+}
+
+fn no_runs() -> App {
+    let mut app = App { page: Page::Tune, ..opened() };
+    app.on_action(Action::Tune(TuneAction::ShowRuns(true)));
+    app
+}
+
+/// The page with a chosen run, whose export has come so far.
+pub(super) fn chosen(state: ExportState) -> App {
+    let mut app = App { page: Page::Tune, ..listing() };
+    app.on_action(Action::Tune(TuneAction::Choose("/runs/a".into())));
+    app.tune.export.begin("/runs/a".as_ref());
+    app.tune.export.state = state;
+    app
+}
+
+fn compared() -> App {
+    let mut app = App { page: Page::Tune, ..listing() };
+    for dir in ["/runs/a", "/runs/b"] {
+        app.on_action(Action::Tune(TuneAction::Compare(dir.into(), true)));
+    }
     app
 }
 
@@ -280,12 +312,26 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         ("chat-kept", kept(), "Back to the conversation"),
         ("chat-kept-found", found, "2 of 11"),
         ("tune-empty", empty_tune, "Choose the training data and an output folder."),
-        ("tune-preview", previewed(), "Example 1"),
+        ("tune-checked", checked_run(), "Example 1"),
         ("tune-running", training(), "Pause"),
         ("tune-done", trained(), "Chat with this adapter"),
         ("tune-unsaved", unsaved(), "Try again"),
         ("tune-asking", asking(), "Replace the result"),
         ("tune-failed", failed_training(), "Start training"),
+        ("tune-paused", paused(), "Training is paused"),
+        ("tune-runs-empty", no_runs(), "Looking for runs…"),
+        ("tune-runs", chosen(ExportState::Asks("/runs/a.gguf".into())), "Replace the file"),
+        ("tune-compared", compared(), "Settings that differ"),
+        (
+            "tune-exporting",
+            chosen(ExportState::Writing(40, 272)),
+            "40 of 272 tensors; then it is read back and compared",
+        ),
+        (
+            "tune-exported",
+            chosen(ExportState::Done("/runs/a.gguf".into(), exported())),
+            "Wrote /runs/a.gguf (f16, 5.0 MiB).",
+        ),
         ("devices-listing", App { page: Page::Devices, ..opened() }, "Looking for adapters…"),
         ("devices", devices(), "vulkan: llvmpipe (LLVM 15.0.6, 512 bits)"),
         ("devices-checking", checking(0, None), "30 checks so far"),
@@ -403,7 +449,7 @@ fn pages_are_painted_in_light_and_dark() {
         for theme in [Theme::Light, Theme::Dark] {
             let mut app = app.clone();
             app.settings.theme = theme;
-            let mut harness = harness(app, (1280.0, 800.0));
+            let mut harness = harness(app.clone(), (1280.0, 800.0));
             let image = match harness.render() {
                 Ok(image) => image,
                 Err(e) if std::env::var_os("CI").is_none() => {
@@ -416,11 +462,15 @@ fn pages_are_painted_in_light_and_dark() {
             let light = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c > 200)).count();
             let dark = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c < 60)).count();
             let (paper, ink) = if theme == Theme::Light { (light, dark) } else { (dark, light) };
-            // The opening page has the least ink: one short sentence.
-            assert!(paper > 500_000 && ink > 300, "{name}, {theme:?}: {paper} dots of paper, {ink} of ink");
+            // The pages that wait for the worker have the least ink: one short sentence.
+            assert!(paper > 500_000 && ink > 200, "{name}, {theme:?}: {paper} dots of paper, {ink} of ink");
             if let Some(folder) = &folder {
                 let path = folder.join(format!("{name}-{theme:?}.png").to_lowercase());
                 image.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                let small =
+                    self::harness(app.clone(), (800.0, 600.0)).render().unwrap_or_else(|e| panic!("{name}: {e}"));
+                let path = folder.join(format!("{name}-{theme:?}-800.png").to_lowercase());
+                small.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
         }
     }
