@@ -29,6 +29,11 @@ impl App {
                     self.chat.choice = choice;
                 }
                 self.chat.wants_focus = true;
+                return self.remember_opened();
+            }
+            Event::NotDownloaded(choice) => {
+                self.busy = None;
+                return [self.open_last(), self.not_downloaded(choice)].concat();
             }
             Event::Closed => self.chat.close_for_a_while(),
             Event::Fed { done, total } => {
@@ -86,8 +91,9 @@ impl App {
                 self.busy = None;
                 self.forget(About::Run);
                 self.tune.turn(RunState::Done(summary));
-                return self.reopen();
+                return [self.reopen(), self.scan_models()].concat(); // the run may have made an adapter
             }
+            Event::Models(event) => return self.on_model_event(event),
             Event::Checked(line) => self.devices.lines.push(*line),
             Event::CheckDone { passed, failed, is_complete, report } => {
                 self.busy = None;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::models::ModelEvent;
 use crate::attention::Attention;
 use crate::eval::KeptMap;
 use crate::generate::Answer;
@@ -118,6 +119,8 @@ pub struct AdapterLine {
     pub driver: String,
     pub features: Vec<String>,
     pub max_binding_mib: u64,
+    /// Bytes of its own memory, where the backend tells.
+    pub memory_bytes: Option<u64>,
 }
 
 /// One training example: pieces of text, and whether each one counts in the loss.
@@ -138,6 +141,8 @@ pub struct CheckLine {
 pub enum Event {
     Adapters(Vec<AdapterLine>),
     Opened(ModelCard),
+    /// The model is not on this machine, and would have to be downloaded.
+    NotDownloaded(ModelChoice),
     /// The worker has closed the open model, because the next one needs its memory.
     Closed,
     /// Prefill progress in prompt tokens.
@@ -168,6 +173,7 @@ pub enum Event {
     SaveFailed(String),
     Note(String),
     Trained(Summary),
+    Models(ModelEvent),
     Checked(Box<CheckLine>),
     CheckDone {
         passed: usize,

@@ -8,9 +8,17 @@
 mod chat;
 mod desktop;
 mod devices;
+mod download_actions;
+mod downloads;
 mod events;
 mod labels;
+mod library;
 mod message;
+mod model_actions;
+mod model_adapters;
+mod model_download;
+mod model_scan;
+mod models;
 mod painter;
 mod settings;
 mod state;
@@ -24,6 +32,10 @@ mod worker_site;
 
 #[cfg(test)]
 mod chat_tests;
+#[cfg(test)]
+mod download_tests;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod opening_tests;
 #[cfg(test)]

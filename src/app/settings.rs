@@ -35,6 +35,12 @@ pub struct Settings {
     pub max_tokens: usize,
     pub data: String,
     pub out: String,
+    /// Models that were opened, newest first: folders, GGUF files and hub ids.
+    pub models: Vec<String>,
+    /// Adapters that were opened, newest first.
+    pub adapters: Vec<String>,
+    /// Models that the user removed from the list.
+    pub hidden_models: Vec<String>,
 }
 
 impl Default for Settings {
@@ -51,6 +57,9 @@ impl Default for Settings {
             max_tokens: 1024,
             data: String::new(),
             out: String::new(),
+            models: vec![],
+            adapters: vec![],
+            hidden_models: vec![],
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::chat::{Chat, Document, attention};
 use super::devices::Devices;
 use super::message::{Command, ModelChoice};
+use super::models::{ModelAction, Models, Request};
 use super::settings::{Settings, Theme};
 use super::tune::{Estimate, Preview, RunState, Tune};
 use crate::attention::Attention;
@@ -17,6 +18,7 @@ use crate::train::TrainJob;
 pub enum Page {
     #[default]
     Chat,
+    Models,
     Tune,
     Devices,
 }
@@ -123,6 +125,7 @@ pub enum Action {
     ChatWithAdapter,
     Check(String),
     SaveReport(PathBuf),
+    Models(ModelAction),
     SettingsChanged,
     Dismiss(usize),
     /// Close the window.
@@ -140,6 +143,7 @@ pub enum Effect {
     Read(PathBuf),
     Save(PathBuf, String),
     Copy(String),
+    Models(Request),
     SaveSettings,
     Close,
 }
@@ -150,6 +154,7 @@ pub struct App {
     pub page: Page,
     pub settings: Settings,
     pub chat: Chat,
+    pub models: Models,
     pub tune: Tune,
     pub devices: Devices,
     pub busy: Option<Busy>,
@@ -250,7 +255,7 @@ impl App {
         match action {
             Action::Show(page) => {
                 self.page = page;
-                vec![]
+                if page == Page::Models { self.scan_models() } else { vec![] }
             }
             Action::OpenModel => [self.open_model(), vec![Effect::SaveSettings]].concat(),
             Action::Pick(pick) => vec![Effect::Pick(pick)],
@@ -317,6 +322,7 @@ impl App {
                 Some(result) => vec![Effect::Save(path, result.report.clone())],
                 None => vec![],
             },
+            Action::Models(action) => self.on_model_action(action),
             Action::SettingsChanged => vec![Effect::SaveSettings],
             Action::Dismiss(i) => {
                 if i < self.notices.len() {

@@ -13,12 +13,15 @@ use winit::window::{Window, WindowId};
 
 use super::chat::{Document, read_document};
 use super::desktop::{Meant, icon, meant, no_dialog, save};
+use super::library::Library;
 use super::message::Event;
+use super::models::ModelAction;
 use super::painter::Painter;
 use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Notice, Pick};
 use super::views;
 use super::worker::Worker;
+use super::worker_site::Tell;
 use crate::error::{Error, Result};
 
 /// Messages to the window from other threads.
@@ -84,6 +87,7 @@ struct Shown {
 struct Handler {
     app: App,
     worker: Worker,
+    library: Library,
     proxy: EventLoopProxy<Message>,
     context: egui::Context,
     shown: Option<Shown>,
@@ -119,14 +123,16 @@ impl Handler {
             }
         });
         let events = proxy.clone();
-        let worker = Worker::start(Arc::new(move |event| {
+        let tell: Tell = Arc::new(move |event| {
             let _ = events.send_event(Message::Worker(event));
-        }));
+        });
+        let (worker, library) = (Worker::start(tell.clone()), Library::new(tell));
         let (app, effects) = App::new(settings);
         let document = options.document.clone();
         let mut handler = Self {
             app,
             worker,
+            library,
             proxy,
             context,
             shown: None,
@@ -138,6 +144,7 @@ impl Handler {
         };
         handler.app.notices.extend(complaint.map(Notice::error));
         handler.carry_out(effects);
+        handler.on_action(Action::Models(ModelAction::Scan));
         handler
     }
 
@@ -158,6 +165,7 @@ impl Handler {
                     };
                     self.app.notify(notice);
                 }
+                Effect::Models(request) => self.library.carry_out(request),
                 Effect::Copy(text) => self.context.copy_text(text),
                 Effect::SaveSettings => {
                     if let Some(path) = &self.settings_path

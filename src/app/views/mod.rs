@@ -7,10 +7,15 @@
 mod chat;
 mod devices;
 mod kept;
+mod model_download;
+mod model_rows;
+pub mod models;
 mod shell;
 mod style;
 mod tune;
 
+#[cfg(test)]
+mod model_view_tests;
 #[cfg(test)]
 mod question_tests;
 #[cfg(test)]

@@ -3,13 +3,17 @@
 
 use egui::{CentralPanel, Context, Key, Panel, RichText, Ui};
 
-use super::{chat, devices, style, tune};
+use super::{chat, devices, model_download, models, style, tune};
 use crate::app::settings::Theme;
 use crate::app::state::{Action, App, Busy, Page};
 
 /// Pages with their names and shortcut keys.
-const PAGES: [(Page, &str, Key); 3] =
-    [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
+const PAGES: [(Page, &str, Key); 4] = [
+    (Page::Chat, "Chat", Key::Num1),
+    (Page::Models, "Models", Key::Num2),
+    (Page::Tune, "Fine-tune", Key::Num3),
+    (Page::Devices, "Devices", Key::Num4),
+];
 
 /// Draws the app and returns the user's actions.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
@@ -27,6 +31,7 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     }
     CentralPanel::default().frame(style::CENTRE).show(ui, |ui| match app.page {
         Page::Chat => chat::show(ui, app, &mut actions),
+        Page::Models => models::show(ui, app, &mut actions),
         Page::Tune => tune::show(ui, app, &mut actions),
         Page::Devices => devices::show(ui, app, &mut actions),
     });
@@ -127,6 +132,9 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                     actions.push(Action::Stop);
                 }
             }
+        }
+        if let Some(text) = model_download::in_short(app) {
+            style::hint(ui, text);
         }
         let Some(model) = &app.chat.model else { return };
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
