@@ -199,7 +199,10 @@ impl AdapterEntry {
         let rank = self.rank.map(|rank| format!("rank {rank}"));
         let attention = self.attention.as_ref().map(|attention| match attention {
             AttentionRecord::Dense => "dense attention".to_string(),
-            AttentionRecord::Lrsa { sink, lag, keep } => format!("S {sink}, L {lag}, r {keep:.3}"),
+            AttentionRecord::Lrsa { sink, lag, keep } => {
+                let keep = format!("{keep:.3}");
+                format!("S {sink}, L {lag}, r {}", keep.trim_end_matches('0').trim_end_matches('.'))
+            }
         });
         rank.into_iter().chain(attention).collect::<Vec<_>>().join(", ")
     }

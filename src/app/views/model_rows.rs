@@ -9,6 +9,8 @@ use crate::app::state::{Action, App};
 
 /// Size of the picture of a loss curve.
 const CURVE: egui::Vec2 = egui::vec2(110.0, 34.0);
+/// Height of a row with small buttons.
+const SMALL_ROW: f32 = 20.0;
 
 /// Draws a model and what can be done with it.
 pub fn model(ui: &mut Ui, app: &App, entry: &Entry, actions: &mut Vec<Action>) {
@@ -39,6 +41,7 @@ fn title(ui: &mut Ui, app: &App, entry: &Entry, actions: &mut Vec<Action>) {
     let model = &entry.listed.model;
     with_buttons(
         ui,
+        ui.spacing().interact_size.y,
         |ui| {
             if app.is_open(model, None) {
                 ui.label(RichText::new("open").color(style::good(ui)));
@@ -105,6 +108,7 @@ fn place(ui: &mut Ui, entry: &Entry, actions: &mut Vec<Action>) {
     let model = &entry.listed.model;
     with_buttons(
         ui,
+        SMALL_ROW,
         |ui| {
             if entry.listed.origin != Origin::Bundled && ui.small_button("Remove from the list").clicked() {
                 actions.push(Action::Models(ModelAction::Forget(model.clone())));
@@ -122,8 +126,10 @@ fn place(ui: &mut Ui, entry: &Entry, actions: &mut Vec<Action>) {
 
 /// Draws an adapter of the model `base`, with the loss curve of its run.
 pub fn adapter(ui: &mut Ui, app: &App, base: Option<&str>, adapter: &AdapterEntry, actions: &mut Vec<Action>) {
+    let has_curve = adapter.losses.len() > 1;
     with_buttons(
         ui,
+        if has_curve { CURVE.y } else { ui.spacing().interact_size.y },
         |ui| {
             if let Some(base) = base.filter(|_| adapter.problem.is_none()) {
                 if app.is_open(base, Some(&adapter.path)) {
@@ -132,7 +138,7 @@ pub fn adapter(ui: &mut Ui, app: &App, base: Option<&str>, adapter: &AdapterEntr
                     actions.push(Action::Models(ModelAction::Open(base.to_string(), Some(adapter.path.clone()))));
                 }
             }
-            if adapter.losses.len() > 1 {
+            if has_curve {
                 curve(ui, adapter);
             }
         },
@@ -176,13 +182,12 @@ fn curve(ui: &mut Ui, adapter: &AdapterEntry) {
         .show(ui, |plot| plot.line(Line::new("loss", PlotPoints::from(adapter.losses.clone())).width(1.5)));
 }
 
-/// A row with buttons on the right. The text on the left gets the rest.
-fn with_buttons(ui: &mut Ui, buttons: impl FnOnce(&mut Ui), text: impl FnOnce(&mut Ui)) {
-    ui.horizontal(|ui| {
-        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-            buttons(ui);
-            ui.with_layout(Layout::left_to_right(Align::Center), text);
-        });
+/// A row of this height with buttons on the right. The text on the left gets the rest.
+fn with_buttons(ui: &mut Ui, height: f32, buttons: impl FnOnce(&mut Ui), text: impl FnOnce(&mut Ui)) {
+    let size = egui::vec2(ui.available_width(), height);
+    ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
+        buttons(ui);
+        ui.with_layout(Layout::left_to_right(Align::Center), text);
     });
 }
 

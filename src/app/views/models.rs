@@ -1,6 +1,6 @@
 //! The models page: what is on this machine, to open, to fine-tune, and to search; and the menu of models.
 
-use egui::{Align, Key, ScrollArea, TextEdit, Ui};
+use egui::{Align2, Key, ScrollArea, TextEdit, Ui};
 
 use super::{model_download, model_rows, style};
 use crate::app::models::{EntryState, ModelAction};
@@ -127,7 +127,7 @@ fn typed(ui: &mut Ui, text: &mut String, hint: &str) -> bool {
 
 /// A text field as wide as there is room.
 fn field(ui: &mut Ui, text: &mut String, hint: &str) -> egui::Response {
-    let edit = TextEdit::singleline(text).hint_text(hint).vertical_align(Align::Center);
+    let edit = TextEdit::singleline(text).hint_text(hint).align(Align2::LEFT_CENTER);
     ui.add(edit.desired_width(ui.available_width()))
 }
 
