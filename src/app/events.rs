@@ -31,7 +31,11 @@ impl App {
                     self.chat.choice = choice;
                 }
                 self.chat.wants_focus = true;
-                return self.count_documents();
+                return [self.count_documents(), self.remember_opened()].concat();
+            }
+            Event::NotDownloaded(choice) => {
+                self.busy = None;
+                return [self.open_last(), self.not_downloaded(choice)].concat();
             }
             Event::Counted(count) => self.counted(&count),
             Event::Closed => self.chat.close_for_a_while(),
@@ -110,8 +114,10 @@ impl App {
                 self.busy = None;
                 self.forget(About::Run);
                 self.tune.turn(RunState::Done(summary));
-                return [self.reopen(), self.read_runs_again()].concat();
+                // The run may have made an adapter.
+                return [self.reopen(), self.read_runs_again(), self.scan_models()].concat();
             }
+            Event::Models(event) => return self.on_model_event(event),
             Event::Checked(line) => self.devices.lines.push(*line),
             Event::CheckDone { passed, failed, is_complete, report } => {
                 self.busy = None;

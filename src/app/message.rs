@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::checked_run::CheckedRun;
 use super::data_counts::DataCounts;
+use super::models::ModelEvent;
 use super::turns::Turn;
 use crate::attention::Attention;
 use crate::checkpoint::generation_config::Wished;
@@ -111,6 +112,8 @@ pub struct AdapterLine {
     pub driver: String,
     pub features: Vec<String>,
     pub max_binding_mib: u64,
+    /// Bytes of its own memory, where the backend tells.
+    pub memory_bytes: Option<u64>,
 }
 
 /// One row of a device check.
@@ -128,6 +131,8 @@ pub struct CheckLine {
 pub enum Event {
     Adapters(Vec<AdapterLine>),
     Opened(ModelCard),
+    /// The model is not on this machine, and would have to be downloaded.
+    NotDownloaded(ModelChoice),
     /// The worker has closed the open model, because the next one needs its memory.
     Closed,
     /// Prefill progress in prompt tokens.
@@ -179,6 +184,7 @@ pub enum Event {
     },
     /// The user stopped an export, which wrote nothing.
     ExportStopped,
+    Models(ModelEvent),
     Checked(Box<CheckLine>),
     CheckDone {
         passed: usize,

@@ -17,6 +17,8 @@ mod data_counts;
 mod desktop;
 mod devices;
 mod documents;
+mod download_actions;
+mod downloads;
 mod events;
 mod evidence;
 mod exporting;
@@ -25,7 +27,13 @@ mod history;
 mod kept;
 mod kept_actions;
 mod labels;
+mod library;
 mod message;
+mod model_actions;
+mod model_adapters;
+mod model_download;
+mod model_scan;
+mod models;
 mod painter;
 mod place;
 mod settings;
@@ -43,6 +51,10 @@ mod worker_site;
 
 #[cfg(test)]
 mod chat_tests;
+#[cfg(test)]
+mod download_tests;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod opening_tests;
 #[cfg(test)]

@@ -45,6 +45,12 @@ pub struct Settings {
     pub out: String,
     /// The folders with the output folders of runs, the newest first.
     pub runs: Vec<String>,
+    /// Models that were opened, newest first: folders, GGUF files and hub ids.
+    pub models: Vec<String>,
+    /// Adapters that were opened, newest first.
+    pub adapters: Vec<String>,
+    /// Models that the user removed from the list.
+    pub hidden_models: Vec<String>,
 }
 
 impl Default for Settings {
@@ -64,6 +70,9 @@ impl Default for Settings {
             data: String::new(),
             out: String::new(),
             runs: Vec::new(),
+            models: vec![],
+            adapters: vec![],
+            hidden_models: vec![],
         }
     }
 }

@@ -9,6 +9,7 @@ use super::conversations::{Conversations, Order};
 use super::devices::Devices;
 use super::documents::Document;
 use super::message::{Command, ModelChoice, TokenCount};
+use super::models::{ModelAction, Models, Request};
 use super::settings::{Settings, Theme};
 use super::tune::{Tune, TuneAction};
 use crate::attention::Attention;
@@ -18,6 +19,7 @@ use crate::attention::Attention;
 pub enum Page {
     #[default]
     Chat,
+    Models,
     Tune,
     Devices,
 }
@@ -137,6 +139,7 @@ pub enum Action {
     Tune(TuneAction),
     Check(String),
     SaveReport(PathBuf),
+    Models(ModelAction),
     SettingsChanged,
     Dismiss(usize),
     /// Close the window.
@@ -161,6 +164,7 @@ pub enum Effect {
     CountData(PathBuf),
     /// Read the runs below some folders.
     ReadRuns(Vec<PathBuf>),
+    Models(Request),
     SaveSettings,
     Close,
 }
@@ -172,6 +176,7 @@ pub struct App {
     pub settings: Settings,
     pub chat: Chat,
     pub conversations: Conversations,
+    pub models: Models,
     pub tune: Tune,
     pub devices: Devices,
     pub busy: Option<Busy>,
@@ -267,7 +272,7 @@ impl App {
         match action {
             Action::Show(page) => {
                 self.page = page;
-                vec![]
+                if page == Page::Models { self.scan_models() } else { vec![] }
             }
             Action::OpenModel => [self.open_model(), vec![Effect::SaveSettings]].concat(),
             Action::Pick(pick) => vec![Effect::Pick(pick)],
@@ -327,6 +332,7 @@ impl App {
                 Some(result) => vec![Effect::Save(path, result.report.clone())],
                 None => vec![],
             },
+            Action::Models(action) => self.on_model_action(action),
             Action::SettingsChanged => vec![Effect::SaveSettings],
             Action::Dismiss(i) => {
                 if i < self.notices.len() {

@@ -201,7 +201,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert!(app.on_action(Action::SaveAgain(true)).is_empty(), "asked once, answered once");
     let effects = app.on_event(Event::Trained(summary));
     assert_eq!(app.tune.run, RunState::Done(summary));
-    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_))]), "{effects:?}");
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(_)), Effect::Models(_)]), "{effects:?}");
     app.settings.factor = 8;
     app.on_event(Event::Opened(card()));
     assert_eq!((app.settings.factor, app.busy), (8, None), "the settings stay as they were");

@@ -13,17 +13,20 @@ use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributes
 use winit::window::{Window, WindowId};
 
 use super::conversations::{Store, Stored, folder};
+use super::data_counts::DataCounts;
 use super::desktop::{Meant, fresh_id, icon, meant, no_dialog, save};
 use super::documents::{Document, read_document};
-use super::data_counts::DataCounts;
 use super::history::MOST_RUNS;
+use super::library::Library;
 use super::message::Event;
+use super::models::ModelAction;
 use super::painter::Painter;
 use super::place::{Place, placed};
 use super::settings::Settings;
 use super::state::{Action, App, Busy, Effect, Notice, Pick};
 use super::views;
 use super::worker::Worker;
+use super::worker_site::Tell;
 use crate::error::{Error, Result};
 use crate::train::PastRun;
 
@@ -110,6 +113,7 @@ struct Handler {
     /// When the conversation was last looked at for changes, and whether anything has happened since.
     kept_at: Instant,
     may_have_changed: bool,
+    library: Library,
     proxy: EventLoopProxy<Message>,
     context: egui::Context,
     shown: Option<Shown>,
@@ -146,9 +150,10 @@ impl Handler {
             }
         });
         let events = proxy.clone();
-        let worker = Worker::start(Arc::new(move |event| {
+        let tell: Tell = Arc::new(move |event| {
             let _ = events.send_event(Message::Worker(event));
-        }));
+        });
+        let (worker, library) = (Worker::start(tell.clone()), Library::new(tell));
         let stored = proxy.clone();
         let tell = Arc::new(move |event| {
             let _ = stored.send_event(Message::Stored(event));
@@ -165,6 +170,7 @@ impl Handler {
             store,
             kept_at: Instant::now(),
             may_have_changed: false,
+            library,
             proxy,
             context,
             shown: None,
@@ -177,6 +183,7 @@ impl Handler {
         handler.app.conversations.fresh_id = fresh_id();
         handler.app.notices.extend(complaint.map(Notice::error));
         handler.carry_out(effects);
+        handler.on_action(Action::Models(ModelAction::Scan));
         handler
     }
 
@@ -205,6 +212,7 @@ impl Handler {
                 }
                 Effect::CountData(path) => self.aside(move || Event::DataCounted(DataCounts::of(&path))),
                 Effect::ReadRuns(folders) => self.aside(move || Event::Runs(PastRun::find(&folders, MOST_RUNS))),
+                Effect::Models(request) => self.library.carry_out(request),
                 Effect::Copy(text) => self.context.copy_text(text),
                 Effect::SaveSettings => {
                     if let Some(path) = &self.settings_path

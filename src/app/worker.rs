@@ -17,6 +17,7 @@ use super::worker_chat::{Engine, Found};
 use super::worker_export;
 use super::worker_jobs;
 use super::worker_site::{Open, Site, Tell};
+use crate::checkpoint::hub::needs_download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{OpenOptions, adapters, open_device_with};
 use crate::train::{Held, held};
@@ -140,6 +141,10 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
             tell(Event::Adapters(adapter_lines()));
             Ok(())
         }
+        Command::Open(choice) if needs_download(&choice.model)? => {
+            tell(Event::NotDownloaded(choice));
+            Ok(())
+        }
         Command::Open(choice) => {
             let found = Found::open(&choice, &site.open)?; // if this fails, the open model stays
             if engine.take().is_some() {
@@ -203,6 +208,7 @@ fn adapter_lines() -> Vec<AdapterLine> {
         driver: a.driver.clone(),
         features: a.features.iter().map(|f| f.to_string()).collect(),
         max_binding_mib: a.limits.max_storage_buffer_binding_size >> 20,
+        memory_bytes: a.memory_bytes,
     };
     adapters().iter().map(line).collect()
 }

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
 use crate::attention::{Attention, Lrsa};
+use crate::checkpoint::hub::needs_download;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
@@ -20,8 +21,14 @@ use crate::text::tokenizer::Tokenizer;
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
 
-/// Opens the files of a model, or the bundled one.
+/// Opens the files of a model, or the bundled one. Downloads no weights.
 pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
+    if needs_download(&choice.model)? {
+        return Err(Error::usage(format!(
+            "{} is not on this machine: type its name on the Models page, which downloads it",
+            choice.model
+        )));
+    }
     match choice.model.as_str() {
         "" => ModelFiles::bundled(choice.adapter.as_deref()),
         model => ModelFiles::open(model, choice.adapter.as_deref()),

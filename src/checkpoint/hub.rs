@@ -6,10 +6,10 @@
 //! not requested again. All files of a model come from one commit. This file decides which files
 //! count; the only one that it reads is the index of a sharded model.
 
-use super::bundled::NAME as BUNDLED;
+use super::bundled::{NAME as BUNDLED, is_named as is_bundled};
 use super::hub_cache::{RepoCache, is_name, is_relative};
-pub use super::hub_client::Limits;
 use super::hub_client::{Client, Failure, Fetch, refused};
+pub use super::hub_client::{Limits, Step, Watch};
 use super::hub_download::Download;
 use super::hub_env::Variables;
 use crate::error::{Context, Error, Result};
@@ -26,20 +26,20 @@ const FIRST_LINE: Duration = Duration::from_secs(5);
 const LATER_LINES: Duration = Duration::from_secs(20);
 
 /// The files of a kind of repository.
-struct Kind {
+pub(super) struct Kind {
     /// Its name in messages.
     what: &'static str,
-    config: &'static str,
-    weights: &'static str,
+    pub config: &'static str,
+    pub weights: &'static str,
     /// Names the parts of weights in several files.
-    index: Option<&'static str>,
+    pub index: Option<&'static str>,
     /// Files to download if they exist. Weights come last, so a snapshot with weights is complete.
-    optional: &'static [&'static str],
-    no_config: &'static str,
-    no_weights: &'static str,
+    pub optional: &'static [&'static str],
+    pub no_config: &'static str,
+    pub no_weights: &'static str,
 }
 
-const MODEL: Kind = Kind {
+pub(super) const MODEL: Kind = Kind {
     what: "model",
     config: "config.json",
     weights: "model.safetensors",
@@ -77,19 +77,50 @@ const ADAPTER: Kind = Kind {
 /// must be a repo id, and the result is its snapshot folder in the cache or its GGUF file. Any
 /// other name is a usage error.
 pub fn resolve(spec: &str) -> Result<PathBuf> {
+    match meant(spec)? {
+        Meant::Path(path) => Ok(path),
+        Meant::Id(name) => Hub::from_env()?.fetch(&name).map_err(|e| name.explained(e, spec)),
+    }
+}
+
+/// Whether a text has the form of a repo id, with an optional revision, GGUF file or quantisation.
+pub fn is_id(spec: &str) -> bool {
+    Name::parse(spec.split_once(':').map_or(spec, |(head, _)| head)).is_some()
+}
+
+/// Whether the weights of a model are neither at a path nor in the cache. Empty names and those of the
+/// bundled model need no download. Fails for what is neither a path nor an id.
+pub fn needs_download(spec: &str) -> Result<bool> {
+    if spec.is_empty() || is_bundled(spec) {
+        return Ok(false);
+    }
+    match meant(spec) {
+        Ok(Meant::Path(_)) => Ok(false),
+        Ok(Meant::Id(name)) => Ok(Hub::from_env()?.find(&name).is_none()),
+        Err(_) if is_id(spec) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+/// What the name of a model means.
+enum Meant {
+    Path(PathBuf),
+    Id(Name),
+}
+
+fn meant(spec: &str) -> Result<Meant> {
     if Path::new(spec).exists() {
-        return Ok(PathBuf::from(spec));
+        return Ok(Meant::Path(PathBuf::from(spec)));
     }
     if let (Some(rest), Some(home)) = (spec.strip_prefix("~/"), std::env::home_dir()) {
-        return Ok(home.join(rest));
+        return Ok(Meant::Path(home.join(rest)));
     }
-    let Some(name) = Name::parse(spec) else {
-        return Err(Error::usage(format!(
+    Name::parse(spec).map(Meant::Id).ok_or_else(|| {
+        Error::usage(format!(
             "'{spec}' is neither an existing path nor a model id (org/name, org/name@revision or org/name:FILE.gguf), nor \
              {BUNDLED}, the bundled model"
-        )));
-    };
-    Hub::from_env()?.fetch(&name).map_err(|e| name.explained(e, spec))
+        ))
+    })
 }
 
 /// Resolves the name of an adapter to a folder: an existing path as it is, and an id such as
@@ -108,8 +139,8 @@ pub fn resolve_adapter(path: &Path) -> Result<PathBuf> {
 /// A parsed repo id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    id: String,
-    revision: String,
+    pub(super) id: String,
+    pub(super) revision: String,
     file: Option<String>,
 }
 
@@ -161,25 +192,30 @@ impl Hub {
     ///
     /// If the hub cannot give the rest, a snapshot in the cache with the weights is enough.
     pub fn fetch(&self, name: &Name) -> Result<PathBuf> {
-        self.fetch_kind(name, &MODEL)
+        self.fetch_kind(name, &MODEL, None)
+    }
+
+    /// [`Hub::fetch`], which tells `watch` of every step. If `watch` breaks, the download ends with an
+    /// error of kind [`Interrupted`](crate::ErrorKind::Interrupted), and a later one continues there.
+    pub fn fetch_watched(&self, name: &Name, watch: Watch<'_>) -> Result<PathBuf> {
+        self.fetch_kind(name, &MODEL, Some(watch))
     }
 
     /// The snapshot folder of an adapter, in the same way.
     pub fn fetch_adapter(&self, name: &Name) -> Result<PathBuf> {
-        self.fetch_kind(name, &ADAPTER)
+        self.fetch_kind(name, &ADAPTER, None)
     }
 
-    fn fetch_kind(&self, name: &Name, kind: &Kind) -> Result<PathBuf> {
+    /// The snapshot folder of a model or its GGUF file, if its weights are in the cache.
+    pub fn find(&self, name: &Name) -> Option<PathBuf> {
+        self.cached(name, &RepoCache::new(&self.cache, &name.id), &MODEL).map(|cached| cached.path)
+    }
+
+    fn fetch_kind(&self, name: &Name, kind: &Kind, watch: Option<Watch<'_>>) -> Result<PathBuf> {
         let repo = RepoCache::new(&self.cache, &name.id);
         let cached = self.cached(name, &repo, kind);
         if self.offline {
-            return cached.map(|cached| cached.path).ok_or_else(|| {
-                Error::new(format!(
-                    "'{}' is not in the cache {}, and HF_HUB_OFFLINE forbids downloading it",
-                    name.id,
-                    self.cache.display()
-                ))
-            });
+            return cached.map(|cached| cached.path).ok_or_else(|| self.is_offline(name));
         }
         if let Some(cached) = cached.as_ref().filter(|cached| cached.is_whole) {
             return Ok(cached.path.clone());
@@ -190,7 +226,8 @@ impl Hub {
             Some(_) => Limits { tries: 1, ..self.limits },
             None => self.limits,
         };
-        let client = Client::new(&self.endpoint, self.token.as_deref(), limits, bar.clone());
+        let mut client = Client::new(&self.endpoint, self.token.as_deref(), limits, bar.clone());
+        client.watch = watch;
         let download = Download { client: &client, repo: &repo, id: &name.id };
         let got = match (&cached, &name.file) {
             (Some(cached), _) => fetch_optional(&download, &cached.commit, kind).map(|()| cached.path.clone()),
@@ -205,6 +242,12 @@ impl Hub {
                 Err(e.context(format!("downloading the {} '{}' from {}", kind.what, name.id, self.endpoint)))
             }
         }
+    }
+
+    /// Why a model that is not in the cache cannot be had.
+    pub(super) fn is_offline(&self, name: &Name) -> Error {
+        let (id, cache) = (&name.id, self.cache.display());
+        Error::new(format!("'{id}' is not in the cache {cache}, and HF_HUB_OFFLINE forbids downloading it"))
     }
 
     fn bar(&self) -> ProgressBar {
@@ -329,7 +372,7 @@ fn get(download: &Download<'_>, commit: &str, file: &str) -> Fetch<Option<PathBu
 
 /// All parts of a GGUF file whose name says that it is split (`x-00001-of-00003.gguf`), else the
 /// file alone.
-fn parts_of(file: &str) -> Vec<String> {
+pub(super) fn parts_of(file: &str) -> Vec<String> {
     let split = || {
         let stem = file.strip_suffix(".gguf")?;
         let (head, total) = stem.rsplit_once("-of-")?;
@@ -344,7 +387,7 @@ fn parts_of(file: &str) -> Vec<String> {
 impl Name {
     /// Adds to an error that a local path is missing, if the name looks like a path: its first part
     /// is a local folder.
-    fn explained(&self, e: Error, spec: &str) -> Error {
+    pub(super) fn explained(&self, e: Error, spec: &str) -> Error {
         match self.id.split_once('/') {
             Some((folder, _)) if Path::new(folder).is_dir() => e.context(format!(
                 "there is no local path '{spec}', although the folder '{folder}' exists, so it was looked up as a \
@@ -369,7 +412,7 @@ fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
 
 #[cfg(test)]
 #[path = "hub_test_server.rs"]
-mod hub_test_server;
+pub(crate) mod hub_test_server;
 #[cfg(test)]
 #[path = "hub_tests.rs"]
 mod tests;

@@ -127,6 +127,11 @@ impl RepoCache {
         Ok(folder.join(&blob.name))
     }
 
+    /// The part of a blob that has been downloaded. Creates nothing.
+    pub fn partial(&self, name: &str) -> PathBuf {
+        self.folder.join("blobs").join(name).with_extension("incomplete")
+    }
+
     /// Takes the lock of a blob, so that programs that share the cache do not write it at once.
     /// `wait` is called before waiting for another program. `None` where the disk has no locks.
     pub fn lock(&self, blob: &Blob, wait: impl FnOnce()) -> Option<File> {

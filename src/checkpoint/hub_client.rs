@@ -1,15 +1,36 @@
 //! Requests to a model hub: redirects without the token, limits on time, and retries as the hub asks.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use indicatif::ProgressBar;
 use std::io;
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 use ureq::http::Uri;
 use ureq::http::header::{HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 use ureq::{Agent, Body};
 
+/// A step of a download, for who watches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A file begins, with the bytes of it that are there, and its size if the hub names it.
+    File { name: &'a str, have: u64, size: Option<u64> },
+    /// So many bytes of the file are there.
+    Bytes(u64),
+    /// All bytes are there, and their SHA-256 is compared with the announced one.
+    Checking,
+    /// The file is whole. If the hub named its SHA-256, it is right.
+    Whole { is_checked: bool },
+    /// It waits before another try, for this reason.
+    Waiting(&'a str),
+}
+
+/// Watches a download. It ends the download at the next step by breaking.
+pub type Watch<'a> = &'a dyn Fn(Step<'_>) -> ControlFlow<()>;
+
 /// Most redirects of one request.
 const MAX_REDIRECTS: usize = 10;
+/// Time between two looks at whether the download is to end, during a pause.
+const LOOK: Duration = Duration::from_millis(100);
 /// Longest pause between two tries when the hub names none.
 const LONGEST_OWN_PAUSE: Duration = Duration::from_secs(8);
 
@@ -102,16 +123,18 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// An HTTP client of one hub.
-pub(super) struct Client {
+pub(super) struct Client<'a> {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
     pub limits: Limits,
     /// Says what is downloaded and why it waits.
     pub bar: ProgressBar,
+    /// Hears of every step, and may end the download.
+    pub watch: Option<Watch<'a>>,
 }
 
-impl Client {
+impl Client<'_> {
     pub fn new(endpoint: &str, token: Option<&str>, limits: Limits, bar: ProgressBar) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -126,7 +149,7 @@ impl Client {
             .timeout_per_read(Some(limits.silence))
             .timeout_per_write(Some(limits.silence));
         let token = token.map(|token| format!("Bearer {token}"));
-        Self { agent: config.build().new_agent(), endpoint: endpoint.to_owned(), token, limits, bar }
+        Self { agent: config.build().new_agent(), endpoint: endpoint.to_owned(), token, limits, bar, watch: None }
     }
 
     /// Requests `path` below the hub's address, from byte `from` on. Waits and tries again if the
@@ -149,18 +172,36 @@ impl Client {
                 let asks = asked.map_or(String::new(), |wait| format!(" and asks to wait {} s", wait.as_secs()));
                 return Err(unreachable(format!("{why}: the hub cannot answer now{asks}; try again later")));
             }
-            self.pause(wait, &why);
+            self.pause(wait, &why)?;
             pause = (pause * 2).min(LONGEST_OWN_PAUSE);
         }
         Err(refused("no try is allowed"))
     }
 
-    /// Waits before another try.
-    pub fn pause(&self, wait: Duration, why: &str) {
+    /// Waits before another try, unless the download is to end.
+    pub fn pause(&self, wait: Duration, why: &str) -> Fetch<()> {
         let before = self.bar.message();
         self.bar.set_message(format!("{why}; waiting {} s", wait.as_secs()));
-        std::thread::sleep(wait);
+        let until = Instant::now() + wait;
+        loop {
+            self.tell(Step::Waiting(why))?;
+            match until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => break,
+                left => std::thread::sleep(left.min(LOOK)),
+            }
+        }
         self.bar.set_message(before);
+        Ok(())
+    }
+
+    /// Tells who watches of a step. Fails if the download is to end.
+    pub fn tell(&self, step: Step<'_>) -> Fetch<()> {
+        match self.watch.map(|watch| watch(step)) {
+            Some(ControlFlow::Break(())) => {
+                Err(Failure::Refused(Error::of_kind(ErrorKind::Interrupted, "the download was ended")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends a request and follows its redirects. The inner error is a temporary one.

@@ -1,7 +1,7 @@
 //! Downloads one file of a model into the cache: resumed after a break, with size and checksum compared.
 
 use super::hub_cache::{Blob, RepoCache, is_commit};
-use super::hub_client::{Answer, Client, Failure, Fetch, refused, unreachable};
+use super::hub_client::{Answer, Client, Failure, Fetch, Step, refused, unreachable};
 use crate::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,7 +20,7 @@ pub(super) struct Fetched {
 
 /// The download of files of one model.
 pub(super) struct Download<'a> {
-    pub client: &'a Client,
+    pub client: &'a Client<'a>,
     pub repo: &'a RepoCache,
     /// `org/name`.
     pub id: &'a str,
@@ -65,8 +65,8 @@ impl Download<'_> {
         let to = self.repo.blob(blob).map_err(disk)?;
         let bar = &self.client.bar;
         let _lock = self.repo.lock(blob, || bar.set_message(format!("{file}: another program is downloading it")));
-        if fs::metadata(&to).is_ok_and(|meta| size.is_none_or(|size| size == meta.len())) {
-            return Ok(());
+        if let Some(meta) = fs::metadata(&to).ok().filter(|meta| size.is_none_or(|size| size == meta.len())) {
+            return self.client.tell(Step::File { name: file, have: meta.len(), size: Some(meta.len()) });
         }
         let partial = to.with_extension("incomplete");
         let mut part = Part::open(&partial, size).map_err(|e| disk(e.into()))?;
@@ -74,15 +74,20 @@ impl Download<'_> {
         bar.set_message(file.to_owned());
         bar.set_length(size.unwrap_or(0));
         bar.set_position(part.have);
+        self.client.tell(Step::File { name: file, have: part.have, size })?;
         self.transfer(path, file, &mut part, first, &disk)?;
         part.file.sync_all().map_err(|e| disk(e.into()))?;
         drop(part);
         bar.set_message(format!("{file}: comparing the checksum"));
+        if blob.is_checksum {
+            self.client.tell(Step::Checking)?;
+        }
         if !blob.is_content_of(&partial).map_err(disk)? {
             fs::remove_file(&partial).ok();
             return Err(refused(format!("{file} arrived with another SHA-256 than the hub announced; try again")));
         }
-        fs::rename(&partial, &to).map_err(|e| disk(e.into()))
+        fs::rename(&partial, &to).map_err(|e| disk(e.into()))?;
+        self.client.tell(Step::Whole { is_checked: blob.is_checksum })
     }
 
     /// Downloads the rest of a file, in as many tries as make progress.
@@ -120,6 +125,7 @@ impl Download<'_> {
             failures = if brought >= PROGRESS_BYTES { 0 } else { failures + 1 };
             let why = match end {
                 End::Disk(e) => return Err(disk(e.into())),
+                End::Told(failure) => return Err(failure),
                 End::Stalled(why) if failures > 0 => {
                     return Err(unreachable(format!(
                         "{file}: {why} after {} bytes; the next run continues there",
@@ -134,7 +140,7 @@ impl Download<'_> {
                     part.have
                 )));
             }
-            self.client.pause(limits.pause, &format!("{file}: {why}"));
+            self.client.pause(limits.pause, &format!("{file}: {why}"))?;
         }
         Ok(())
     }
@@ -154,6 +160,7 @@ impl Download<'_> {
             };
             part.append(&buffer[..n])?;
             self.client.bar.set_position(part.have);
+            self.client.tell(Step::Bytes(part.have)).map_err(End::Told)?;
             recent += n as u64;
             let time = since.elapsed();
             if time >= limits.silence {
@@ -169,7 +176,7 @@ impl Download<'_> {
 }
 
 /// Whether the model has the file. Fails for an answer that says neither.
-fn check_status(answer: &Answer, revision: &str, file: &str) -> Fetch<bool> {
+pub(super) fn check_status(answer: &Answer, revision: &str, file: &str) -> Fetch<bool> {
     let code = answer.header("x-error-code").unwrap_or_default();
     match (answer.status, code.as_str()) {
         (200..=299, _) => Ok(true),
@@ -201,6 +208,8 @@ enum End {
     Stalled(String),
     /// The file cannot be written.
     Disk(io::Error),
+    /// Who watches ended the download.
+    Told(Failure),
 }
 
 impl End {

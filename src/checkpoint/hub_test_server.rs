@@ -45,6 +45,13 @@ impl Reply {
 /// Answers in place of the shelf, given the request and how many came before it.
 pub type Rule = Box<dyn Fn(&Request, usize) -> Option<Reply> + Send>;
 
+/// Sets the rule of a shelf, and forgets what was asked before.
+pub fn set_rule(shelf: &Mutex<Shelf>, rule: impl Fn(&Request, usize) -> Option<Reply> + Send + 'static) {
+    let mut shelf = shelf.lock().unwrap();
+    shelf.asked.clear();
+    shelf.rule = Some(Box::new(rule));
+}
+
 /// The files of the hub by model and name, and the requests it received.
 #[derive(Default)]
 pub struct Shelf {
@@ -55,8 +62,12 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Answers `/ORG/NAME/resolve/REVISION/FILE` like huggingface.co.
+    /// Answers `/ORG/NAME/resolve/REVISION/FILE` and `/api/models/ORG/NAME/revision/REVISION` like
+    /// huggingface.co.
     fn reply(&self, request: &Request) -> Reply {
+        if let Some((id, rest)) = request.path.strip_prefix("/api/models/").and_then(|p| p.split_once("/revision/")) {
+            return self.list(id, rest.split('?').next().unwrap_or_default());
+        }
         let parts: Option<(&str, &str, &str)> = request
             .path
             .trim_start_matches('/')
@@ -79,6 +90,24 @@ impl Shelf {
                 Reply::new(206, &[etag, commit, ("Content-Range", &range)], &body[from..])
             }
         }
+    }
+}
+
+impl Shelf {
+    /// The list of a model's files.
+    fn list(&self, id: &str, revision: &str) -> Reply {
+        let of_model =
+            self.files.iter().filter_map(|(path, body)| Some((path.strip_prefix(id)?.strip_prefix('/')?, body)));
+        let files: Vec<String> =
+            of_model.map(|(file, body)| format!(r#"{{"rfilename": "{file}", "size": {}}}"#, body.len())).collect();
+        if files.is_empty() {
+            return Reply::new(404, &[("X-Error-Code", "RepoNotFound")], b"");
+        }
+        if !["main", "v2", &self.commit].contains(&revision) {
+            return Reply::new(404, &[("X-Error-Code", "RevisionNotFound")], b"");
+        }
+        let text = format!(r#"{{"sha": "{}", "gated": false, "siblings": [{}]}}"#, self.commit, files.join(", "));
+        Reply::new(200, &[("Content-Type", "application/json")], text.as_bytes())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tests of downloads from a small hub on loopback.
 
-use super::hub_test_server::{COMMIT, OTHER, Reply, Request, Shelf, serve};
+use super::hub_test_server::{COMMIT, OTHER, Reply, Request, Shelf, serve, set_rule};
 use super::*;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -29,12 +29,6 @@ fn error_of(hub: &Hub, spec: &str) -> String {
 fn asked(shelf: &Mutex<Shelf>) -> Vec<String> {
     let requests = std::mem::take(&mut shelf.lock().unwrap().asked);
     requests.iter().map(|r| r.path.rsplit('/').next().unwrap_or_default().to_owned()).collect()
-}
-
-fn set_rule(shelf: &Mutex<Shelf>, rule: impl Fn(&Request, usize) -> Option<Reply> + Send + 'static) {
-    let mut shelf = shelf.lock().unwrap();
-    shelf.asked.clear();
-    shelf.rule = Some(Box::new(rule));
 }
 
 const SMALL: [(&str, &str); 3] =

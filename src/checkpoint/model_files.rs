@@ -279,11 +279,12 @@ impl ModelFiles {
 }
 
 /// Whether a GGUF file has a vocabulary. llama.cpp writes "no_vocab" or "none" where there is none.
-fn has_vocabulary(metadata: &Metadata) -> bool {
+pub(super) fn has_vocabulary(metadata: &Metadata) -> bool {
     let key = "tokenizer.ggml.model";
     metadata.contains(key) && !matches!(metadata.str(key), Ok("no_vocab" | "none"))
 }
 
-fn has_tokenizer(dir: &Path) -> bool {
+/// Whether a model folder has a tokenizer.
+pub(super) fn has_tokenizer(dir: &Path) -> bool {
     ["tokenizer.json", "tokenizer.model"].iter().any(|f| dir.join(f).is_file())
 }

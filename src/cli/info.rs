@@ -66,6 +66,7 @@ fn to_json(a: &AdapterReport) -> serde_json::Value {
         "driver": a.driver,
         "features": a.features,
         "subgroup_sizes": [a.subgroup_sizes.0, a.subgroup_sizes.1],
+        "memory_bytes": a.memory_bytes,
         "max_binding_bytes": a.limits.max_storage_buffer_binding_size,
         "max_buffer_bytes": a.limits.max_buffer_size,
         "max_workgroup_bytes": a.limits.max_compute_workgroup_storage_size,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::output::print_line;
 use crate::checkpoint::families;
+use crate::checkpoint::model_facts::ModelFacts;
 use crate::checkpoint::model_files::open_weights;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
@@ -11,21 +12,34 @@ use crate::model::config::ModelConfig;
 /// Prints the description, as JSON if asked for.
 pub(super) fn describe(model: &str, as_json: bool) -> Result<()> {
     let source = open_weights(model)?;
-    let config = source.config();
+    let facts = ModelFacts::of(&source)?;
     if as_json {
-        return print_line(&to_json(config).to_string());
+        return print_line(&to_json(&facts).to_string());
     }
-    lines(config).iter().chain(&source.notes()).try_for_each(|line| print_line(line))
+    let of_files = lines_of_files(&facts);
+    lines(&facts.config).iter().chain(&of_files).chain(&source.notes()).try_for_each(|line| print_line(line))
 }
 
-fn to_json(config: &ModelConfig) -> Value {
+/// What the files hold beside the configuration.
+fn lines_of_files(facts: &ModelFacts) -> Vec<String> {
+    let (mib, types) = (facts.weight_bytes as f64 / f64::from(1 << 20), facts.type_names());
+    let template = match (facts.has_tokenizer, facts.has_chat_template) {
+        (true, true) => "tokenizer and chat template",
+        (true, false) => "tokenizer, no chat template",
+        (false, _) => "no tokenizer",
+    };
+    vec![format!("weights  {} parameters, {mib:.1} MiB as {types}", facts.n_parameters), format!("text     {template}")]
+}
+
+fn to_json(facts: &ModelFacts) -> Value {
+    let config = &facts.config;
     let layer = |i: usize| {
         let rope = config.layers[i].rope.map(|rope| &config.ropes[rope]);
         json!({"window": config.window(i), "rope_theta": rope.map(|rope| rope.theta)})
     };
     json!({
-        "family": config.architecture.model_type(),
-        "class": families::of(config.architecture).class,
+        "family": facts.family(),
+        "class": facts.class(),
         "layers": (0..config.n_layers()).map(layer).collect::<Vec<_>>(),
         "hidden_size": config.hidden,
         "intermediate_size": config.inner,
@@ -34,6 +48,11 @@ fn to_json(config: &ModelConfig) -> Value {
         "head_dim": config.head_dim,
         "vocab_size": config.vocab,
         "max_position_embeddings": config.max_positions,
+        "parameters": facts.n_parameters,
+        "weight_bytes": facts.weight_bytes,
+        "weight_types": facts.types.iter().map(|(dtype, n)| json!({"type": dtype.name(), "parameters": n})).collect::<Vec<_>>(),
+        "has_tokenizer": facts.has_tokenizer,
+        "has_chat_template": facts.has_chat_template,
     })
 }
 
@@ -110,5 +129,14 @@ mod tests {
         assert_eq!(golden("smollm3")[3..], ["full     all layers", "no RoPE  1 layer: 3"]);
         assert_eq!(golden("mistral-window")[3], "full     no layer");
         assert_eq!(ranges(&[0, 1, 2, 4, 6, 7]), "0-2, 4, 6-7");
+    }
+
+    #[test]
+    fn what_the_files_hold_is_said_in_two_lines() {
+        let facts = ModelFacts::of(&crate::checkpoint::bundled::stories().unwrap()).unwrap();
+        let said = lines_of_files(&facts);
+        assert!(said[0].starts_with(&format!("weights  {} parameters, ", facts.n_parameters)), "{said:?}");
+        assert_eq!(said[1], "text     tokenizer, no chat template");
+        assert_eq!(to_json(&facts)["parameters"], json!(facts.n_parameters));
     }
 }

@@ -197,6 +197,12 @@ impl ModelConfig {
         (0..self.n_layers()).map(|layer| LayerAttention::new(attention, self.window(layer))).collect()
     }
 
+    /// Bytes of the keys and values that all layers cache after `n_tokens` tokens, in f32.
+    pub fn cache_bytes(&self, attention: Attention, n_tokens: usize) -> u64 {
+        let entries: usize = self.layer_attentions(attention).iter().map(|layer| layer.cache_length(n_tokens)).sum();
+        entries as u64 * 2 * self.kv_channels() as u64 * 4
+    }
+
     /// A sentence about the layers that LRSA compresses, without a full stop; `None` if it
     /// compresses all of them.
     pub fn windows_note(&self) -> Option<String> {

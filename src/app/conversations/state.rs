@@ -227,7 +227,8 @@ impl App {
         let is_open = self.chat.model.is_some() && self.chat.choice == choice;
         if is_open || self.chat.opening.as_ref() == Some(&choice) || self.busy.is_some() {
             // While the worker has another job, the model that is open answers the next question.
-            return vec![Effect::SaveSettings];
+            let counts = if self.chat.model.is_some() { self.count_documents() } else { vec![] };
+            return [counts, vec![Effect::SaveSettings]].concat();
         }
         self.settings.name(&choice.model, choice.adapter.as_deref(), &choice.device);
         let effects = self.open(choice);

@@ -35,8 +35,11 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             if app.chat.shows_kept {
                 kept::show(ui, &mut app.chat, actions);
             } else {
-                style::column(ui, |ui| documents::show(ui, app, actions));
-                ui.separator();
+                // A new chat has its own place to open documents.
+                if !(app.chat.turns.is_empty() && app.chat.documents.is_empty()) {
+                    style::column(ui, |ui| documents::show(ui, app, actions));
+                    ui.separator();
+                }
                 conversation::show(ui, app, actions);
             }
         });

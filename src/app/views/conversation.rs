@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use egui::{Button, Id, Key, Label, Modifiers, RichText, ScrollArea, TextEdit, Ui};
 use egui_commonmark::{CommonMarkCache, CommonMarkViewer};
 
-use super::style;
+use super::run_texts::duration;
+use super::{documents, style};
 use crate::app::chat::Chat;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::app::turns::{Cut, Turn};
@@ -106,7 +107,13 @@ fn question(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
     let (at, n) = (turn.at, turn.n_versions());
     if let Some((_, text)) = chat.editing.as_mut().filter(|(edited, _)| *edited == i) {
         ui.label(RichText::new("You").strong());
-        let field = ui.add(TextEdit::multiline(text).id_salt("edited").hint_text("The new question").desired_width(f32::INFINITY).desired_rows(2));
+        let field = ui.add(
+            TextEdit::multiline(text)
+                .id_salt("edited")
+                .hint_text("The new question")
+                .desired_width(f32::INFINITY)
+                .desired_rows(2),
+        );
         let cancels = ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape));
         ui.horizontal(|ui| {
             if ui.add_enabled(is_free, Button::new("Send again")).clicked() {
@@ -165,7 +172,7 @@ fn reading(ui: &mut Ui, done: usize, total: usize) {
     ui.data_mut(|data| data.insert_temp(id, (total, from, since)));
     let left = match (done - from, total.saturating_sub(done)) {
         (0, _) | (_, 0) => String::new(),
-        (read, rest) => format!(", {} left", style::duration((now - since) * rest as f64 / read as f64)),
+        (read, rest) => format!(", {} left", duration((now - since) * rest as f64 / read as f64)),
     };
     let share = done as f32 / total.max(1) as f32;
     let text = format!("reading {done} of {total} tokens{left}");
@@ -209,7 +216,7 @@ fn queued(ui: &mut Ui, chat: &Chat, actions: &mut Vec<Action>) {
 }
 
 /// What a conversation without a question says.
-fn empty(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
+fn empty(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(24.0);
     let has_template = app.chat.model.as_ref().is_none_or(|m| m.has_chat_template);
     let text = match &app.chat.model {
@@ -228,10 +235,11 @@ fn empty(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
         if ui.add_sized([220.0, 48.0], Button::new("Open a document…")).clicked() {
             actions.push(Action::Pick(Pick::Document));
         }
+        documents::path(ui, app, actions);
         style::hint(
             ui,
             match app.can_drop {
-                true => "You can also drop files into this window.",
+                true => "Text, Markdown, PDF or DOCX. You can also drop files into this window.",
                 false => "This desktop (Wayland) does not pass dropped files to the window yet: use the button.",
             },
         );

@@ -132,18 +132,19 @@ fn bar(ui: &mut Ui, share: f32) {
 /// The button and the field that open another document.
 fn open(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
-        let is_first = app.chat.documents.is_empty();
-        if is_first {
-            style::hint(ui, "No document. Drop a text, Markdown, PDF or DOCX file into the window, or");
-        }
-        if ui.button(if is_first { "Open a document…" } else { "Add a document…" }).clicked() {
+        if ui.button("Add a document…").clicked() {
             actions.push(Action::Pick(Pick::Document));
         }
-        let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
-        if ui.add(path).lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
-            actions.push(Action::Read);
-        }
+        path(ui, app, actions);
     });
+}
+
+/// The field for the path of a document.
+pub fn path(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
+    if ui.add(path).lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+        actions.push(Action::Read);
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The row above the conversation: the model, the compression, and the size of the cache.
 
-use egui::{Key, RichText, TextEdit, Ui};
+use egui::{RichText, Ui};
 
-use super::style;
+use super::{models, style};
 use crate::app::chat::FACTORS;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::attention::Attention;
@@ -11,7 +11,14 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
     ui.horizontal_wrapped(|ui| {
         let name = model_name(app);
-        style::menu(ui, &name, 380.0, |ui| model(ui, app, actions)).on_hover_text("The model. Opens another one.");
+        let menu = style::menu(ui, &name, 420.0, |ui| {
+            models::menu(ui, app, actions);
+            if ui.button("Open an adapter…").on_hover_text("The folder of a LoRA adapter of this model").clicked() {
+                actions.push(Action::Pick(Pick::Adapter));
+                ui.close();
+            }
+        });
+        menu.on_hover_text("The model. Opens another one.");
         ui.separator();
         ui.label("Cache").on_hover_text("How much of the text before the last tokens the model keeps");
         for (factor, name) in FACTORS {
@@ -61,35 +68,5 @@ fn size(ui: &mut Ui, app: &App) {
         (Err(e), _) => {
             ui.label(RichText::new(e.to_string()).color(style::bad(ui)));
         }
-    }
-}
-
-/// The menu of the model: fields that name it and its adapter.
-fn model(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    let mut opens = false;
-    let field = |ui: &mut Ui, text: &mut String, hint: &str| {
-        let edit = ui.add(TextEdit::singleline(text).hint_text(hint).desired_width(f32::INFINITY));
-        edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter))
-    };
-    ui.label("Model");
-    opens |= field(ui, &mut app.settings.model, "folder, .gguf file or hub id; empty: bundled story model");
-    ui.horizontal(|ui| {
-        for (pick, name) in [(Pick::ModelFile, "GGUF file…"), (Pick::ModelFolder, "Folder…")] {
-            if ui.button(name).clicked() {
-                actions.push(Action::Pick(pick));
-                ui.close();
-            }
-        }
-    });
-    ui.label("Adapter");
-    opens |= field(ui, &mut app.settings.adapter, "folder of a LoRA adapter; empty for none");
-    if ui.button("Adapter folder…").clicked() {
-        actions.push(Action::Pick(Pick::Adapter));
-        ui.close();
-    }
-    ui.separator();
-    if ui.add_enabled(app.busy.is_none(), egui::Button::new("Open")).clicked() || opens {
-        actions.push(Action::OpenModel);
-        ui.close();
     }
 }

@@ -13,12 +13,14 @@ mod chat_settings;
 mod conversation;
 mod devices;
 mod documents;
+mod export;
 mod fonts;
 mod header;
 mod kept;
 mod kept_text;
-mod export;
-mod kept;
+mod model_download;
+mod model_rows;
+pub mod models;
 mod run_texts;
 mod runs;
 mod shell;
@@ -33,6 +35,8 @@ mod tune_settings;
 mod document_tests;
 #[cfg(test)]
 mod kept_tests;
+#[cfg(test)]
+mod model_view_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

@@ -4,12 +4,16 @@
 
 use egui::{CentralPanel, Context, Frame, Key, Panel, RichText, Ui, UiBuilder};
 
-use super::{chat, devices, sidebar, style, toasts, tune};
+use super::{chat, devices, model_download, models, sidebar, style, toasts, tune};
 use crate::app::state::{Action, App, Busy, Page};
 
 /// Pages with their names and shortcut keys.
-pub(super) const PAGES: [(Page, &str, Key); 3] =
-    [(Page::Chat, "Chat", Key::Num1), (Page::Tune, "Fine-tune", Key::Num2), (Page::Devices, "Devices", Key::Num3)];
+pub(super) const PAGES: [(Page, &str, Key); 4] = [
+    (Page::Chat, "Chat", Key::Num1),
+    (Page::Models, "Models", Key::Num2),
+    (Page::Tune, "Fine-tune", Key::Num3),
+    (Page::Devices, "Devices", Key::Num4),
+];
 
 /// Name of the key of the shortcuts.
 pub(super) const COMMAND: &str = if cfg!(target_os = "macos") { "Cmd" } else { "Ctrl" };
@@ -40,6 +44,7 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
         let (page, foot) = ui.max_rect().split_top_bottom_at_y(ui.max_rect().bottom() - STATUS);
         ui.scope_builder(UiBuilder::new().max_rect(page), |ui| match app.page {
             Page::Chat => chat::show(ui, app, &mut actions),
+            Page::Models => page_of(ui, |ui| models::show(ui, app, &mut actions)),
             Page::Tune => page_of(ui, |ui| tune::show(ui, app, &mut actions)),
             Page::Devices => page_of(ui, |ui| devices::show(ui, app, &mut actions)),
         });
@@ -111,6 +116,9 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                     actions.push(Action::Stop);
                 }
             }
+        }
+        if let Some(text) = model_download::in_short(app) {
+            style::hint(ui, text);
         }
         let Some(model) = &app.chat.model else { return };
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {

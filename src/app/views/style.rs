@@ -113,16 +113,6 @@ pub fn menu(ui: &mut Ui, name: &str, width: f32, show: impl FnOnce(&mut Ui)) -> 
     button
 }
 
-/// `1 h 05 min`, `3 min 20 s`, `9 s`.
-pub fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
-    }
-}
-
 /// Colour of the curves of a run among others; all of them stand out on both themes.
 pub fn series(i: usize) -> Color32 {
     const COLOURS: [(u8, u8, u8); 6] =

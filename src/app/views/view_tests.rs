@@ -219,6 +219,7 @@ fn devices() -> App {
         driver: "llvmpipe Mesa 22.3.6".into(),
         features: vec!["subgroups".into(), "f16".into()],
         max_binding_mib: 128,
+        memory_bytes: Some(16 << 30),
         index: 0,
     }]));
     app
@@ -342,7 +343,7 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
 }
 
 /// The labels and buttons that extend beyond the window's width.
-fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> Vec<String> {
+pub(super) fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> Vec<String> {
     let (mut n, mut found) = (0, Vec::new());
     for node in harness.query_all_by(|_| true) {
         let label = node.accesskit_node().label().unwrap_or_default();
@@ -398,7 +399,7 @@ fn buttons_and_keys_do_what_they_say() {
     assert_eq!(press(app, "Dismiss"), [Action::Dismiss(0)]);
 
     let mut harness = harness(training(), (1280.0, 800.0));
-    harness.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::Num3);
+    harness.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::Num4);
     harness.run_steps(1);
     harness.key_press(egui::Key::Escape);
     harness.run_steps(1);

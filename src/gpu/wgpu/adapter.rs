@@ -23,6 +23,8 @@ pub struct AdapterReport {
     pub subgroup_sizes: (u32, u32),
     /// Optional features that Longreach can use.
     pub features: Vec<&'static str>,
+    /// Bytes of its largest memory heap of its own, where the backend tells (Vulkan).
+    pub memory_bytes: Option<u64>,
     /// The adapter's own limits.
     pub limits: wgpu::Limits,
     /// What it offers.
@@ -47,6 +49,7 @@ impl AdapterReport {
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             features: known.iter().filter(|(_, f)| features.contains(*f)).map(|(n, _)| *n).collect(),
+            memory_bytes: memory_bytes(&adapter),
             limits: adapter.limits(),
             offered: features,
             name: info.name,
@@ -77,6 +80,25 @@ impl AdapterReport {
     pub fn is_software(&self) -> bool {
         self.device_type == "software"
     }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    /// VK_MEMORY_HEAP_DEVICE_LOCAL_BIT.
+    const DEVICE_LOCAL: u32 = 1;
+    // SAFETY: the guard keeps the physical device alive, and the query only reads its properties.
+    let heaps = unsafe {
+        let adapter = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let instance = adapter.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(adapter.raw_physical_device())
+    };
+    let own = heaps.memory_heaps_as_slice().iter().filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0);
+    own.map(|heap| heap.size).max()
+}
+
+#[cfg(target_vendor = "apple")]
+fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 fn backend_name(backend: wgpu::Backend) -> &'static str {
