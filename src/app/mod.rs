@@ -1,9 +1,9 @@
 //! Floor 10: the desktop app.
 //!
 //! `state.rs` is a pure state machine: actions and events in, effects out. Its pages are `chat.rs`,
-//! `tune.rs` and `devices.rs`, and `views/` draws them. `worker.rs` is the thread that owns the
-//! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs`
-//! runs egui on its own wgpu device.
+//! `models.rs`, `tune.rs` and `devices.rs`, and `views/` draws them. `worker.rs` is the thread that
+//! owns the engine; it communicates by messages (`message.rs`). `library.rs` has the threads that list
+//! and download models. `window.rs` handles winit, and `painter.rs` runs egui on its own wgpu device.
 
 mod chat;
 mod desktop;

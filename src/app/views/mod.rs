@@ -1,8 +1,8 @@
 //! The egui views of the app.
 //!
-//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `tune.rs` and `devices.rs`.
-//! `style.rs` holds colours and sizes. Views read the state, write to its input fields, and return
-//! the user's actions.
+//! `shell.rs` is the frame around the pages `chat.rs`, `kept.rs`, `models.rs`, `tune.rs` and
+//! `devices.rs`. `style.rs` holds colours and sizes. Views read the state, write to its input
+//! fields, and return the user's actions.
 
 mod chat;
 mod devices;
