@@ -23,7 +23,7 @@ impl App {
             ModelAction::Download => self.accept_offer(),
             ModelAction::PauseDownload(true) => match &mut self.models.download {
                 Some(download) if download.state == DownloadState::Running => {
-                    download.state = DownloadState::Paused;
+                    download.end(DownloadState::Paused);
                     vec![Effect::Models(Request::EndDownload)]
                 }
                 _ => vec![],
@@ -107,7 +107,6 @@ impl App {
         self.models.n_downloads += 1;
         let id = self.models.n_downloads;
         let request = Request::Download { id, survey: Box::new(survey.clone()) };
-        let progress = Progress { bytes_per_s: None, note: None, ..progress };
         self.models.download = Some(Download { id, survey, adapter, state: DownloadState::Running, progress });
         vec![Effect::Models(request)]
     }
@@ -122,7 +121,7 @@ impl App {
                 download.progress = progress
             }
             DownloadEvent::Progress(_) | DownloadEvent::Ended => {}
-            DownloadEvent::Failed(why) => download.state = DownloadState::Failed(why),
+            DownloadEvent::Failed(why) => download.end(DownloadState::Failed(why)),
             DownloadEvent::Done { n_checked } => return self.downloaded(n_checked),
         }
         vec![]

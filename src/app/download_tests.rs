@@ -92,8 +92,13 @@ fn a_download_runs_beside_an_answer_and_does_not_open_over_it() {
 #[test]
 fn a_download_is_paused_resumed_tried_again_and_stopped() {
     let mut app = downloading();
+    let fast = Progress { bytes: (100, 1000), bytes_per_s: Some(9.0), note: Some("x".into()), ..Progress::default() };
+    tell(&mut app, ModelEvent::Downloading(1, DownloadEvent::Progress(fast)));
+    assert_eq!(app.models.download.as_ref().unwrap().progress.seconds_left(), Some(100.0));
     assert_eq!(act(&mut app, ModelAction::PauseDownload(true)), [Effect::Models(Request::EndDownload)]);
     assert!(act(&mut app, ModelAction::PauseDownload(true)).is_empty());
+    let progress = &app.models.download.as_ref().unwrap().progress;
+    assert_eq!((progress.seconds_left(), &progress.note), (None, &None));
     let late = Progress { bytes: (999, 1000), ..Progress::default() };
     tell(&mut app, ModelEvent::Downloading(1, DownloadEvent::Progress(late.clone())));
     let state = |app: &App| app.models.download.as_ref().map(|d| (d.id, d.state.clone(), d.progress.bytes.0));

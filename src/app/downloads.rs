@@ -65,6 +65,14 @@ pub struct Download {
     pub progress: Progress,
 }
 
+impl Download {
+    /// Takes a state in which nothing comes, so there is no speed.
+    pub fn end(&mut self, state: DownloadState) {
+        self.state = state;
+        (self.progress.bytes_per_s, self.progress.note) = (None, None);
+    }
+}
+
 /// What the thread of a download reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DownloadEvent {

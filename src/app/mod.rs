@@ -5,7 +5,8 @@
 //! The page for fine-tuning has its state in `tune.rs`, its settings in `form.rs` and its actions in
 //! `tune_actions.rs`. `command_line.rs` writes the command of a run, `data_counts.rs` counts its
 //! examples, and `checked_run.rs` is what a check of it finds. `history.rs` is the list of runs, and
-//! `exporting.rs` the export of one. `views/` draws the pages. `worker.rs` is the thread that owns the
+//! `exporting.rs` the export of one. `models.rs` is the list of models, and `library.rs` has the threads
+//! that list and download them. `views/` draws the pages. `worker.rs` is the thread that owns the
 //! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs` runs
 //! egui on its own wgpu device.
 

@@ -135,9 +135,9 @@ fn a_removed_model_returns_when_it_is_opened() {
     assert_eq!(names(&app), ["org/old", "stories260K (bundled)"]);
     assert!(app.settings.models.is_empty());
     app.models.field = " org/new ".into();
-    assert!(
-        matches!(&act(&mut app, ModelAction::OpenTyped)[..], [Effect::Send(Command::Open(c)), _] if c.model == "org/new")
-    );
+    assert_eq!(act(&mut app, ModelAction::OpenTyped), [Effect::Models(Request::Look("org/new".into()))]);
+    let effects = app.on_event(Event::Models(ModelEvent::Here("org/new".into())));
+    assert!(matches!(&effects[..], [Effect::Send(Command::Open(c)), Effect::SaveSettings] if c.model == "org/new"));
     app.on_event(Event::Opened(card()));
     assert_eq!(names(&app)[0], "org/new");
     assert_eq!(app.models.field, "");

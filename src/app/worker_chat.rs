@@ -21,7 +21,7 @@ use crate::text::tokenizer::Tokenizer;
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
 
-/// Opens the files of a model, or the bundled one. Downloads no weights.
+/// Opens the files of a model, or the bundled one. Downloads no model.
 pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
     if needs_download(&choice.model)? {
         return Err(Error::usage(format!(

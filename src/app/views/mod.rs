@@ -4,7 +4,7 @@
 //! status bar. The chat page is `chat.rs` with `header.rs`, `documents.rs`, `conversation.rs`,
 //! `chat_settings.rs` and `kept.rs` (with `kept_text.rs`). The page of `tune.rs` has its settings in
 //! `tune_settings.rs`, the check of a run in `tune_check.rs`, the list of runs in `runs.rs` and their
-//! export in `export.rs`. `devices.rs` is the page of devices. `style.rs` holds colours and sizes,
+//! export in `export.rs`. `models.rs` and `devices.rs` are the pages of models and devices. `style.rs` holds colours and sizes,
 //! `fonts.rs` the fonts. Views read the state, write to its input fields, and return the user's
 //! actions.
 
