@@ -20,8 +20,11 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
         }
         picker(ui, "Layer", layer, map.compressed_layers());
         picker(ui, "Head", head, 0..map.n_heads());
-        ui.label("Text size");
-        ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false));
+    });
+    // A slider does not wrap, so it has a row of its own.
+    ui.horizontal(|ui| {
+        let label = ui.label("Text size").id;
+        ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false)).labelled_by(label);
     });
     search(ui, page, actions);
     legend(ui);
@@ -69,12 +72,13 @@ fn search(ui: &mut Ui, page: &mut KeptPage, actions: &mut Vec<Action>) {
 
 fn picker(ui: &mut Ui, name: &str, picked: &mut Option<usize>, choices: impl Iterator<Item = usize>) {
     let text = |value: Option<usize>| value.map_or_else(|| "all".to_string(), |i| i.to_string());
-    ui.label(name);
-    egui::ComboBox::from_id_salt(name).selected_text(text(*picked)).show_ui(ui, |ui| {
+    let label = ui.label(name).id;
+    let list = egui::ComboBox::from_id_salt(name).selected_text(text(*picked)).show_ui(ui, |ui| {
         for value in std::iter::once(None).chain(choices.map(Some)) {
             ui.selectable_value(picked, value, text(value));
         }
     });
+    list.response.labelled_by(label);
 }
 
 fn legend(ui: &mut Ui) {

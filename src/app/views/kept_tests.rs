@@ -1,6 +1,7 @@
 //! Tests of the view of kept tokens: the search, what is said of a token, and the cost of long texts.
 
-use egui::accesskit::Role;
+use std::collections::BTreeMap;
+
 use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
@@ -105,38 +106,38 @@ fn a_frame_lays_out_only_what_is_visible() {
     assert!(n_laid_out(&harness) < 60, "{} for the jump", n_laid_out(&harness));
     harness.run_steps(3);
     assert!((2..25).contains(&n_laid_out(&harness)), "{} after the jump", n_laid_out(&harness));
-    let shown: Vec<_> = harness
-        .query_all_by(|_| true)
-        .filter(|node| {
-            let node = node.accesskit_node();
-            [node.label(), node.value()].into_iter().flatten().any(|text| text.contains("word73456"))
-        })
-        .map(|node| (node.accesskit_node().role(), node.rect()))
-        .filter(|(role, _)| *role != Role::TextInput)
-        .collect();
-    let (_, rect) = shown.first().expect("the place is laid out");
-    assert!(rect.top() > 150.0 && rect.bottom() < 700.0, "{rect:?}");
-    // Scrolling up through blocks of unknown height moves the text by what was scrolled.
+    let top = *tops(&harness).get("word73400").expect("the place is laid out");
+    assert!((150.0..600.0).contains(&top), "{top}");
+    // Each turn of the wheel moves what stays visible by the same distance, also where blocks of unknown
+    // height appear.
     harness.state_mut().app.chat.kept_page.places.clear();
-    let at = rect.center();
-    let height = rect.top();
-    harness.event(egui::Event::PointerMoved(at));
-    harness.event(egui::Event::MouseWheel {
-        unit: egui::MouseWheelUnit::Point,
-        delta: egui::vec2(0.0, 120.0),
-        phase: egui::TouchPhase::Move,
-        source: egui::MouseWheelSource::Unknown,
-        modifiers: Modifiers::NONE,
-    });
-    harness.run_steps(40);
-    let after = harness
-        .query_all_by(|_| true)
-        .filter(|node| {
-            let node = node.accesskit_node();
-            [node.label(), node.value()].into_iter().flatten().any(|text| text.contains("word73456 "))
-        })
-        .map(|node| node.rect().top())
-        .next()
-        .expect("still laid out");
-    assert!((after - height - 120.0).abs() < 2.0, "{height} to {after}");
+    harness.event(egui::Event::PointerMoved(egui::pos2(400.0, top + 20.0)));
+    let mut distances = Vec::new();
+    for _ in 0..8 {
+        let before = tops(&harness);
+        harness.event(egui::Event::MouseWheel {
+            unit: egui::MouseWheelUnit::Point,
+            delta: egui::vec2(0.0, 100.0),
+            phase: egui::TouchPhase::Move,
+            source: egui::MouseWheelSource::Unknown,
+            modifiers: Modifiers::NONE,
+        });
+        harness.run_steps(30);
+        let after = tops(&harness);
+        let moved = before.iter().rev().find_map(|(text, top)| after.get(text).map(|after| after - top));
+        distances.push(moved.expect("a block that stays visible"));
+    }
+    assert!(distances.iter().all(|d| *d > 50.0 && (d - distances[0]).abs() < 2.0), "{distances:?}");
+}
+
+/// Where the blocks that are laid out begin, by their first word.
+fn tops(harness: &Harness<'_, Shown>) -> BTreeMap<String, f32> {
+    let mut tops = BTreeMap::new();
+    for node in harness.query_all_by(|_| true) {
+        let texts = [node.accesskit_node().label(), node.accesskit_node().value()];
+        if let Some(text) = texts.into_iter().flatten().find(|text| text.starts_with(" word")) {
+            tops.insert(text.split_whitespace().next().unwrap_or_default().to_string(), node.rect().top());
+        }
+    }
+    tops
 }
