@@ -299,7 +299,7 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
 }
 
 /// The labels and buttons that extend beyond the window's width.
-fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> Vec<String> {
+pub(super) fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> Vec<String> {
     let (mut n, mut found) = (0, Vec::new());
     for node in harness.query_all_by(|_| true) {
         let label = node.accesskit_node().label().unwrap_or_default();
