@@ -113,7 +113,7 @@ fn a_changed_preset_says_what_is_changed_and_is_reset() {
     let form = &harness.state().app.tune.form;
     assert_eq!((form.changed().count(), form.preset()), (0, Preset::Standard));
     assert!(harness.query_by_label("Reset").is_none());
-    harness.get_by_label("Thorough: 3 epochs; stops when validation no longer improves").click();
+    harness.get_by_label("Thorough: 3 epochs with early stopping").click();
     harness.run_steps(2);
     assert_eq!(harness.state().app.tune.form.text("epochs"), "3");
     harness.get_all_by_role(Role::TextInput).next().expect("the data field").focus();
@@ -205,7 +205,7 @@ fn the_check_of_a_run_is_a_table() {
 
 #[test]
 fn the_other_settings_are_named_and_stay_in_the_window() {
-    for (size, name) in [((720.0, 640.0), "small"), ((1280.0, 2000.0), "tall")] {
+    for (size, name) in [((720.0, 900.0), "narrow"), ((1280.0, 2000.0), "tall")] {
         let mut app = page();
         app.tune.form.set("rank", "8");
         app.on_event(Event::DataCounted(DataCounts { path: "data".into(), n_train: 800, ..DataCounts::default() }));
