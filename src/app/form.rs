@@ -48,7 +48,7 @@ impl Preset {
         match self {
             Self::Quick => ("Quick", "20 steps, to see whether the loss falls"),
             Self::Standard => ("Standard", "100 steps with warm-up and decay"),
-            Self::Thorough => ("Thorough", "3 epochs; stops when validation no longer improves"),
+            Self::Thorough => ("Thorough", "3 epochs with early stopping"),
         }
     }
 
@@ -221,7 +221,7 @@ fn described(arg: &clap::Arg) -> Field {
     Field {
         label: label(name),
         help: with_labels(&help),
-        default: if is_switch { "false".into() } else { default.unwrap_or_default() },
+        default: if is_switch { "false".into() } else { with_labels(&default.unwrap_or_default()) },
         choices: values.iter().map(choice).collect(),
         is_switch,
     }
@@ -267,7 +267,7 @@ mod tests {
         for name in SECTIONS.iter().flat_map(|(_, names)| *names) {
             let field = field(name).unwrap_or_else(|| panic!("no field {name}"));
             assert!(field.help.len() > 6 && !field.help.contains("--"), "{name}: {field:?}");
-            assert!(!field.label.contains('_'), "{field:?}");
+            assert!(!field.label.contains('_') && !field.default.contains("--"), "{field:?}");
         }
         assert_eq!(field("rank").map(|f| f.default.as_str()), Some("16"));
         assert_eq!(field("batch_size").map(|f| f.default.as_str()), Some("1"));

@@ -9,13 +9,17 @@ use crate::app::form::{Field, Form, Preset, SECTIONS, field};
 use crate::app::labels::in_words;
 use crate::app::state::{Action, App, Pick};
 use crate::app::tune::TuneAction;
+use crate::checkpoint::record::AttentionRecord;
 use crate::train::{Method, TrainJob};
 
+/// Width of the scroll bar beside the fields.
+const SCROLL_BAR: f32 = 8.0;
 /// Width of the labels in the section with the other settings.
 const LABEL_WIDTH: f32 = 130.0;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let job = app.job();
+    ui.set_max_width(ui.available_width() - SCROLL_BAR);
     style::section(ui, "Data");
     let data = path(ui, "Training data", "folder with train.jsonl", &mut app.tune.data, Pick::Data, actions);
     if data.lost_focus() {
@@ -169,6 +173,12 @@ fn automatic(name: &str, job: Option<&TrainJob>) -> Option<String> {
         "eval_every" => Some(job.eval_every.to_string()),
         "valid_fraction" => Some(job.valid_fraction.map_or_else(|| "0".into(), |fraction| fraction.to_string())),
         "lr" => Some(format!("{:e}", job.learning_rate())),
+        "sink" | "lag" | "keep" => match (name, job.attention.as_ref()?) {
+            (_, AttentionRecord::Dense) => Some("none: the cache is dense".into()),
+            ("sink", AttentionRecord::Lrsa { sink, .. }) => Some(sink.to_string()),
+            ("lag", AttentionRecord::Lrsa { lag, .. }) => Some(lag.to_string()),
+            (_, AttentionRecord::Lrsa { keep, .. }) => Some(keep.to_string()),
+        },
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use egui::accesskit::Role;
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
-use super::view_tests::{Shown, chosen, harness, training};
+use super::view_tests::{Shown, chosen, harness, outside, training};
 use crate::app::checked_run::testing::checked;
 use crate::app::data_counts::DataCounts;
 use crate::app::exporting::ExportState;
@@ -113,7 +113,7 @@ fn a_changed_preset_says_what_is_changed_and_is_reset() {
     let form = &harness.state().app.tune.form;
     assert_eq!((form.changed().count(), form.preset()), (0, Preset::Standard));
     assert!(harness.query_by_label("Reset").is_none());
-    harness.get_by_label("Thorough: 3 epochs; stops when validation no longer improves").click();
+    harness.get_by_label("Thorough: 3 epochs with early stopping").click();
     harness.run_steps(2);
     assert_eq!(harness.state().app.tune.form.text("epochs"), "3");
     harness.get_all_by_role(Role::TextInput).next().expect("the data field").focus();
@@ -201,4 +201,27 @@ fn the_check_of_a_run_is_a_table() {
     }
     app.tune.recompute = true;
     assert!(!said(&harness(app, SIZE)).contains("1,160, and 50"), "it was of another run");
+}
+
+#[test]
+fn the_other_settings_are_named_and_stay_in_the_window() {
+    for (size, name) in [((720.0, 900.0), "narrow"), ((1280.0, 2000.0), "tall")] {
+        let mut app = page();
+        app.tune.form.set("rank", "8");
+        app.on_event(Event::DataCounted(DataCounts { path: "data".into(), n_train: 800, ..DataCounts::default() }));
+        let mut harness = harness(app, size);
+        harness.get_by_label("More settings").click();
+        harness.run_steps(30);
+        assert_eq!(outside(&harness, name, size.0), [String::new(); 0]);
+        for label in ["objective", "rank", "learning rate", "dora", "distill", "keep", "valid fraction", "eval every"] {
+            assert!(harness.query_all_by_label(label).next().is_some(), "no {label}");
+        }
+        let fields = harness.get_all_by_role(Role::TextInput).count();
+        assert!(fields > 30, "{fields} fields");
+        if let Some(folder) = std::env::var_os("LONGREACH_APP_PICTURES") {
+            let image = harness.render().unwrap_or_else(|e| panic!("{e}"));
+            let path = std::path::PathBuf::from(folder).join(format!("tune-settings-{name}.png"));
+            image.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
 }
