@@ -261,6 +261,7 @@ impl App {
         let effects = self.start(Busy::Opening, Command::Open(choice.clone()));
         if !effects.is_empty() {
             self.chat.opening = Some(choice);
+            self.conversations.keeps_settings = false;
             (self.chat.closed, self.chat.reopening) = (None, None);
         }
         effects

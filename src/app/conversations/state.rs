@@ -223,9 +223,10 @@ impl App {
         (chat.system, chat.sampling, chat.seed, chat.n_asked) = (c.system, c.sampling, c.seed, c.n_asked);
         (chat.draft, chat.documents, chat.turns) = (c.draft, c.documents, c.turns);
         self.conversations.saved = conversation;
-        self.conversations.keeps_settings = true;
         let is_open = self.chat.model.is_some() && self.chat.choice == choice;
-        if is_open || self.chat.opening.as_ref() == Some(&choice) || self.busy.is_some() {
+        let is_opening = self.chat.opening.as_ref() == Some(&choice);
+        self.conversations.keeps_settings = is_opening;
+        if is_open || is_opening || self.busy.is_some() {
             // While the worker has another job, the model that is open answers the next question.
             let counts = if self.chat.model.is_some() { self.count_documents() } else { vec![] };
             return [counts, vec![Effect::SaveSettings]].concat();
