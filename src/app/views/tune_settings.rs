@@ -15,7 +15,7 @@ use crate::train::{Method, TrainJob};
 /// Width of the scroll bar beside the fields.
 const SCROLL_BAR: f32 = 8.0;
 /// Width of the labels in the section with the other settings.
-const LABEL_WIDTH: f32 = 130.0;
+const LABEL_WIDTH: f32 = 112.0;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let job = app.job();
@@ -144,6 +144,7 @@ fn setting(ui: &mut Ui, form: &mut Form, name: &str, field: &Field, job: Option<
         } else if !field.choices.is_empty() {
             let shown = if text.is_empty() { field.default.clone() } else { text.clone() };
             ComboBox::from_id_salt(name)
+                .width(ui.available_width().min(110.0))
                 .selected_text(shown.clone())
                 .show_ui(ui, |ui| {
                     for (value, help) in &field.choices {
