@@ -12,6 +12,7 @@ pub struct Document {
     pub text: Arc<str>,
     /// Tokens of the text by the model's tokenizer; `None` until they are counted, and without one.
     pub n_tokens: Option<usize>,
+    /// Whether the worker is counting them.
     pub is_counting: bool,
     /// What the user should know about the text, such as pages that have none. May be empty.
     pub note: String,

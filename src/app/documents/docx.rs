@@ -11,7 +11,7 @@ use quick_xml::events::{BytesStart, Event};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::read::{Found, MAX_TEXT, Text, too_long};
+use super::found::{Found, MAX_TEXT, Text, too_long};
 
 /// Most bytes of XML that are unpacked. Word writes some ten bytes for each letter at worst.
 const MAX_XML: usize = 16 * MAX_TEXT;

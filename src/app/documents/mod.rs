@@ -7,6 +7,7 @@ mod actions;
 mod count;
 mod document;
 mod docx;
+mod found;
 mod pdf;
 mod pdf_streams;
 mod read;

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pdf_extract::{LoadOptions, MediaBox, Object, ObjectId, OutputDev, OutputError, PlainTextOutput, Transform};
 
+use super::found::{Found, MAX_TEXT, Text, too_long};
 use super::pdf_streams::{cut_endless_forms, tame};
-use super::read::{Found, MAX_TEXT, Text, too_long};
 
 /// Pages may be this deep in the tree of pages.
 const MAX_ANCESTORS: usize = 64;

@@ -1,32 +1,18 @@
 //! Reads a file as a document: text, Markdown, PDF or DOCX.
 //!
-//! The content of a file decides what it is, not its name. Files are as large as they are read here:
-//! a document of [`MAX_TEXT`] bytes has millions of tokens, more than any model takes.
+//! The content of a file decides what it is, not its name.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::document::Document;
+use super::found::{Found, MAX_TEXT, Text, too_long};
 use super::{docx, pdf};
 use crate::error::{Context, Error, Result};
 
-/// Largest text of a document in bytes.
-pub const MAX_TEXT: usize = 16 << 20;
 /// Largest PDF or DOCX file in bytes. Most of a large one is pictures.
 const MAX_PACKED: usize = 128 << 20;
-
-/// What a file says, or what is wrong with it and what to do, as the rest of a sentence that begins
-/// with the name of the file.
-pub type Found = std::result::Result<Text, String>;
-
-/// The text of a file.
-#[derive(Debug, Default, PartialEq)]
-pub struct Text {
-    pub text: String,
-    /// What the user should know about it; may be empty.
-    pub note: String,
-}
 
 /// Reads a document. It takes seconds for a large one.
 pub fn read_document(path: &Path) -> Result<Document> {
@@ -58,11 +44,6 @@ fn text_of(bytes: Vec<u8>) -> Found {
         return Err(too_long());
     }
     Ok(found)
-}
-
-/// Why a document with too much text is refused.
-pub fn too_long() -> String {
-    format!("has more than {} MiB of text: split it into smaller files", MAX_TEXT >> 20)
 }
 
 /// The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.

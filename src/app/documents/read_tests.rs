@@ -7,7 +7,8 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::document::Document;
-use super::read::{MAX_TEXT, read_document};
+use super::found::MAX_TEXT;
+use super::read::read_document;
 
 fn read(bytes: &[u8], name: &str) -> Result<Document, String> {
     let dir = tempfile::tempdir().unwrap();
