@@ -1,4 +1,4 @@
-//! What is saved of a conversation, and its text as Markdown.
+//! What is saved of a conversation, its entry in the list, and its text as Markdown.
 
 use std::path::PathBuf;
 
@@ -27,6 +27,17 @@ pub struct Conversation {
     pub draft: String,
     pub documents: Vec<Document>,
     pub turns: Vec<Turn>,
+}
+
+/// A conversation in the list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    pub id: String,
+    pub title: String,
+    /// The texts that a search looks at, in lower case.
+    pub words: String,
+    /// When it was changed, in seconds since 1970.
+    pub changed: u64,
 }
 
 /// Most characters of a title.
@@ -59,6 +70,22 @@ impl Conversation {
         }
         text.to_lowercase()
     }
+}
+
+/// Whether two conversations would be saved alike.
+pub fn is_same(a: &Conversation, b: &Conversation) -> bool {
+    let texts = |c: &Conversation| c.documents.iter().map(|d| (d.name.clone(), d.text.as_ptr())).collect::<Vec<_>>();
+    texts(a) == texts(b)
+        && a.turns == b.turns
+        && (&a.name, &a.system, &a.draft, &a.model, &a.adapter) == (&b.name, &b.system, &b.draft, &b.model, &b.adapter)
+        && (a.sink, a.lag, a.factor, a.sampling, a.seed) == (b.sink, b.lag, b.factor, b.sampling, b.seed)
+}
+
+/// The name of the file that an export suggests.
+pub fn export_path(title: &str) -> PathBuf {
+    let plain: String = title.chars().map(|c| if c.is_alphanumeric() || " -_".contains(c) { c } else { ' ' }).collect();
+    let name = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    PathBuf::from(format!("{}.md", if name.is_empty() { "chat" } else { &name }))
 }
 
 /// The conversation as Markdown, with the documents by name.

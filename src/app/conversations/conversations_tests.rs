@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::conversation::{Conversation, markdown};
-use super::state::{Entry, Next};
+use super::conversation::{Conversation, Entry, markdown};
+use super::list::Next;
 use super::store::{Order, Store, Stored};
 use crate::app::documents::Document;
 use crate::app::message::{Command, Event};

@@ -1,11 +1,13 @@
 //! Conversations that are saved by themselves: their list, their files, and the one that is open.
 //!
 //! `conversation.rs` is what is saved of one, `file.rs` its form in a file, `store.rs` the thread that
-//! reads and writes files, `state.rs` the list and what the user does with it.
+//! reads and writes files, `list.rs` the list and the open one, `actions.rs` what the user does with
+//! them.
 
+mod actions;
 mod conversation;
 mod file;
-mod state;
+mod list;
 mod store;
 
 #[cfg(test)]
@@ -13,5 +15,6 @@ mod conversations_tests;
 
 #[cfg(test)]
 pub use conversation::markdown;
-pub use state::{Conversations, Entry, export_path};
+pub use conversation::{Entry, export_path};
+pub use list::Conversations;
 pub use store::{Order, Store, Stored, folder};

@@ -6,9 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::conversation::{Conversation, markdown};
+use super::conversation::{Conversation, Entry, markdown};
 use super::file;
-use super::state::Entry;
 use crate::app::documents::Document;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};

@@ -1,6 +1,6 @@
 //! The egui views of the app.
 //!
-//! `shell.rs` is the frame around the pages: the sidebar (`sidebar.rs`), notices (`toasts.rs`) and the
+//! `shell.rs` is the frame around the pages: the sidebar (`sidebar.rs`, with the names of `pages.rs`), notices (`toasts.rs`) and the
 //! status bar. The chat page is `chat.rs` with `header.rs`, `documents.rs`, `conversation.rs`,
 //! `chat_settings.rs` and `kept.rs` (with `kept_text.rs`). The page of `tune.rs` has its settings in
 //! `tune_settings.rs`, the check of a run in `tune_check.rs`, the list of runs in `runs.rs` and their
@@ -21,6 +21,7 @@ mod kept_text;
 mod model_download;
 mod model_rows;
 pub mod models;
+mod pages;
 mod run_texts;
 mod runs;
 mod shell;

@@ -4,19 +4,9 @@
 
 use egui::{CentralPanel, Context, Frame, Key, Panel, RichText, Ui, UiBuilder};
 
+use super::pages::PAGES;
 use super::{chat, devices, model_download, models, sidebar, style, toasts, tune};
 use crate::app::state::{Action, App, Busy, Page};
-
-/// Pages with their names and shortcut keys.
-pub(super) const PAGES: [(Page, &str, Key); 4] = [
-    (Page::Chat, "Chat", Key::Num1),
-    (Page::Models, "Models", Key::Num2),
-    (Page::Tune, "Fine-tune", Key::Num3),
-    (Page::Devices, "Devices", Key::Num4),
-];
-
-/// Name of the key of the shortcuts.
-pub(super) const COMMAND: &str = if cfg!(target_os = "macos") { "Cmd" } else { "Ctrl" };
 
 /// Keys that change the size of everything, with the change in tenths.
 const ZOOM_KEYS: [(Key, i32); 4] = [(Key::Plus, 1), (Key::Equals, 1), (Key::Minus, -1), (Key::Num0, 0)];

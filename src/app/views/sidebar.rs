@@ -3,7 +3,7 @@
 
 use egui::{Button, Key, RichText, ScrollArea, TextEdit, Ui};
 
-use super::shell::{COMMAND, PAGES};
+use super::pages::{COMMAND, PAGES};
 use super::style;
 use crate::app::conversations::{Entry, export_path};
 use crate::app::settings::Theme;

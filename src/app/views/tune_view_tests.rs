@@ -212,7 +212,7 @@ fn the_other_settings_are_named_and_stay_in_the_window() {
         let mut harness = harness(app, size);
         harness.get_by_label("More settings").click();
         harness.run_steps(30);
-        assert_eq!(outside(&harness, name, size.0), [String::new(); 0]);
+        assert_eq!(outside(&harness, name, size.0), Vec::<String>::new());
         for label in ["objective", "rank", "learning rate", "dora", "distill", "keep", "valid fraction", "eval every"] {
             assert!(harness.query_all_by_label(label).next().is_some(), "no {label}");
         }

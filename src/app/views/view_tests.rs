@@ -271,8 +271,8 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         let answer = "# The whale\n\nIt is **white**, and *large*:\n\n1. teeth\n2. a tail\n\n```rust\nfn main() {}\n```\n\n\
                       | a | b |\n|---|---|\n| 1 | 2 |\n\n> Call me Ishmael. → ✓ 😀";
         app.chat.turns.push(Turn { answer: answer.into(), ..Turn::asked("Show me Markdown") });
-        app.chat.turns[1].others = vec![vec![Turn::asked("Who tells it, in a word?")]];
-        app.chat.turns[1].at = 1;
+        app.chat.turns[2].others = vec![vec![Turn::asked("Show me a table")]];
+        app.chat.turns[2].at = 1;
         app
     };
     let listed = {

@@ -1,68 +1,10 @@
-//! State of the list of conversations, and what the user does with them.
+//! Updates of the app's state by what the user does with conversations, and by what the store did.
 
-use std::path::PathBuf;
-
-use super::conversation::{Conversation, markdown};
+use super::conversation::{Conversation, is_same, markdown};
+use super::list::Next;
 use super::store::{Order, Stored};
 use crate::app::message::ModelChoice;
 use crate::app::state::{Action, App, Busy, Effect, Notice, Page};
-
-/// A conversation in the list.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Entry {
-    pub id: String,
-    pub title: String,
-    /// The texts that a search looks at, in lower case.
-    pub words: String,
-    /// When it was changed, in seconds since 1970.
-    pub changed: u64,
-}
-
-/// A conversation to turn to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Next {
-    New,
-    Saved(String),
-}
-
-/// The list of conversations and the open one.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Conversations {
-    /// All conversations, the last changed first. `None` until they are read.
-    pub list: Option<Vec<Entry>>,
-    /// The id of the open one; empty until it is first saved.
-    pub id: String,
-    /// The name that the user gave the open one.
-    pub name: String,
-    pub search: String,
-    /// The one whose name the user edits, with the text so far.
-    pub renaming: Option<(String, String)>,
-    /// The one that the user may want to delete.
-    pub deleting: Option<String>,
-    /// What to turn to when the worker has stopped.
-    pub next: Option<Next>,
-    /// An id that no conversation has, for a new one.
-    pub fresh_id: String,
-    /// Whether the model that opens leaves the settings alone, which belong to the conversation.
-    pub keeps_settings: bool,
-    /// The open one as it was last saved.
-    saved: Conversation,
-}
-
-impl Conversations {
-    /// The conversations that a search finds.
-    pub fn found(&self) -> impl Iterator<Item = &Entry> {
-        let wanted = self.search.trim().to_lowercase();
-        self.list.iter().flatten().filter(move |entry| entry.words.contains(&wanted))
-    }
-
-    fn note(&mut self, entry: Entry) {
-        let list = self.list.get_or_insert_default();
-        list.retain(|other| other.id != entry.id);
-        let at = list.iter().position(|other| other.changed <= entry.changed).unwrap_or(list.len());
-        list.insert(at, entry);
-    }
-}
 
 impl App {
     /// The open conversation as it would be saved.
@@ -236,20 +178,4 @@ impl App {
         self.conversations.keeps_settings = true;
         [effects, vec![Effect::SaveSettings]].concat()
     }
-}
-
-/// Whether two conversations would be saved alike.
-fn is_same(a: &Conversation, b: &Conversation) -> bool {
-    let texts = |c: &Conversation| c.documents.iter().map(|d| (d.name.clone(), d.text.as_ptr())).collect::<Vec<_>>();
-    texts(a) == texts(b)
-        && a.turns == b.turns
-        && (&a.name, &a.system, &a.draft, &a.model, &a.adapter) == (&b.name, &b.system, &b.draft, &b.model, &b.adapter)
-        && (a.sink, a.lag, a.factor, a.sampling, a.seed) == (b.sink, b.lag, b.factor, b.sampling, b.seed)
-}
-
-/// The name of the file that an export suggests.
-pub fn export_path(title: &str) -> PathBuf {
-    let plain: String = title.chars().map(|c| if c.is_alphanumeric() || " -_".contains(c) { c } else { ' ' }).collect();
-    let name = plain.split_whitespace().collect::<Vec<_>>().join(" ");
-    PathBuf::from(format!("{}.md", if name.is_empty() { "chat" } else { &name }))
 }
