@@ -17,8 +17,8 @@ use longreach::checkpoint::bundled::MOBY_DICK;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::eval::{
-    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, Subject, agreement, kept_map, needle_samples,
-    needle_training, perplexity, ruler_samples,
+    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, Subject, agreement, kept_map,
+    kept_map_in_chunks, needle_samples, needle_training, perplexity, ruler_samples,
 };
 use longreach::train::GradientStep;
 use program::{arg, run};
@@ -151,6 +151,17 @@ fn what_is_kept_lies_between_sink_and_tail() {
         }
         assert_eq!(head.len() + 4 + (150 - map.recent_start), lrsa.cache_length(150));
     }
+    // The text in chunks keeps the same tokens, and can be stopped.
+    let (device, model) = (&mut stories.device, &mut stories.loaded.model);
+    let mut read = Vec::new();
+    let mut watch = |n| {
+        read.push(n);
+        if read.len() < 6 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let streamed = kept_map_in_chunks(device, model, tokenizer, &ids, lrsa, 40, &mut watch).unwrap();
+    assert_eq!(streamed.as_ref(), Some(&map));
+    assert_eq!(kept_map_in_chunks(device, model, tokenizer, &ids, lrsa, 40, &mut watch).unwrap(), None);
+    assert_eq!(read, [36, 68, 100, 132, 150, 36]);
     let said = map.tokens.concat();
     assert_eq!(said.trim_start_matches("<s>").trim(), tokenizer.decode(&ids, true).unwrap().trim());
 }

@@ -60,6 +60,8 @@ pub struct Chat {
     pub asked: Option<Attention>,
     /// Tokens of the conversation, cache entries of one head, and bytes of the whole cache.
     pub context: Option<(usize, usize, u64)>,
+    /// While the kept tokens are found: tokens looked at and in total.
+    pub kept_so_far: Option<(usize, usize)>,
     pub kept: Option<KeptMap>,
     pub kept_page: KeptPage,
     /// Layer selected in the view of kept tokens; `None` for all layers.

@@ -57,8 +57,16 @@ impl App {
                 self.chat.wants_focus = true;
                 return self.turn_to_next().unwrap_or_else(|| self.ask_queued());
             }
+            Event::KeptSoFar { done, total } => self.chat.kept_so_far = Some((done, total)),
+            Event::Stopped => {
+                let was_opening = self.busy.take() == Some(Busy::Opening);
+                self.chat.kept_so_far = None;
+                let turned = self.turn_to_next().unwrap_or_default();
+                return [turned, if was_opening { self.open_last() } else { vec![] }].concat();
+            }
             Event::Kept(map) => {
                 self.busy = None;
+                self.chat.kept_so_far = None;
                 if let Some(effects) = self.turn_to_next() {
                     return effects;
                 }
@@ -135,7 +143,8 @@ impl App {
                 if self.chat.closed.is_none() {
                     self.chat.close_for_a_while();
                 }
-                return if was_opening { self.open_last() } else { self.reopen() };
+                let turned = self.turn_to_next().unwrap_or_default();
+                return [turned, if was_opening { self.open_last() } else { self.reopen() }].concat();
             }
         }
         vec![]

@@ -121,10 +121,10 @@ fn length_at(text: &str, query: &[char]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn map(tokens: &[&str]) -> KeptMap {
+    pub fn map(tokens: &[&str]) -> KeptMap {
         let tokens = tokens.iter().map(|token| token.to_string()).collect();
         KeptMap { tokens, sink: 1, lag: 8, keep: 0.5, recent_start: 1, kept: vec![vec![vec![]]] }
     }

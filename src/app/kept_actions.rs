@@ -46,14 +46,10 @@ impl App {
 mod tests {
     use super::*;
     use crate::app::documents::Document;
+    use crate::app::kept::tests::map;
     use crate::app::message::Event;
     use crate::app::state::Action;
     use crate::app::state_tests::{answer, ask, opened};
-
-    fn map(tokens: &[&str]) -> KeptMap {
-        let tokens = tokens.iter().map(|token| token.to_string()).collect();
-        KeptMap { tokens, sink: 1, lag: 8, keep: 0.5, recent_start: 1, kept: vec![vec![vec![]]] }
-    }
 
     #[test]
     fn the_evidence_is_in_the_documents() {

@@ -147,7 +147,14 @@ pub enum Event {
     /// Tokens per second of the answer that now ends.
     Speed(f64),
     Answered(Answer),
+    /// So many tokens have been looked at for the kept ones.
+    KeptSoFar {
+        done: usize,
+        total: usize,
+    },
     Kept(Box<KeptMap>),
+    /// The user stopped the opening of a model or the search for kept tokens.
+    Stopped,
     Counted(TokenCount),
     /// The examples of training data are counted.
     DataCounted(DataCounts),

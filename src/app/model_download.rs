@@ -133,15 +133,8 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::hub::Limits;
-    use crate::checkpoint::hub::hub_test_server::{COMMIT, Reply, serve, set_rule};
+    use crate::checkpoint::hub::hub_test_server::{COMMIT, Reply, hasty, serve, set_rule};
     use std::cell::Cell;
-    use std::path::Path;
-
-    fn hub(endpoint: &str, cache: &Path) -> Hub {
-        let limits = Limits { pause: Duration::from_millis(1), tries: 2, ..Limits::default() };
-        Hub { endpoint: endpoint.into(), cache: cache.into(), token: None, offline: false, progress: false, limits }
-    }
 
     const SMALL: [(&str, &str); 3] = [
         ("org/small/config.json", "{}"),
@@ -169,7 +162,7 @@ mod tests {
             is_weights.then(|| Reply::new(200, &[("ETag", sha), ("X-Repo-Commit", COMMIT)], b"weights"))
         });
         let cache = tempfile::tempdir().unwrap();
-        let hub = hub(&endpoint, cache.path());
+        let hub = hasty(&endpoint, cache.path());
         let survey = hub.survey("org/small").unwrap();
         let heard = reports(&hub, &survey, usize::MAX);
         assert_eq!(heard.last(), Some(&DownloadEvent::Done { n_checked: 1 }), "{heard:?}");
@@ -188,7 +181,7 @@ mod tests {
         let files = [SMALL[0], SMALL[1], ("org/small/model.safetensors", long.as_str())];
         let (endpoint, shelf) = serve(&files);
         let cache = tempfile::tempdir().unwrap();
-        let hub = hub(&endpoint, cache.path());
+        let hub = hasty(&endpoint, cache.path());
         let survey = hub.survey("org/small").unwrap();
         // The reports of the small files, and that the weights begin.
         let heard = RefCell::new(Vec::new());
@@ -211,7 +204,7 @@ mod tests {
     fn failures_are_reported_with_what_to_do() {
         let (endpoint, shelf) = serve(&SMALL);
         let cache = tempfile::tempdir().unwrap();
-        let hub = hub(&endpoint, cache.path());
+        let hub = hasty(&endpoint, cache.path());
         let survey = hub.survey("org/small").unwrap();
         set_rule(&shelf, |_, _| Some(Reply::new(403, &[], b"")));
         let heard = reports(&hub, &survey, usize::MAX);

@@ -131,3 +131,21 @@ fn errors_of_a_run_end_with_it() {
     app.on_action(Action::Train);
     assert_eq!((run_notices(&app).len(), app.tune.run.clone()), (0, RunState::Idle));
 }
+
+#[test]
+fn a_stopped_opening_leaves_the_open_model() {
+    let mut app = talking();
+    app.settings.model = "large".into();
+    app.on_action(Action::OpenModel);
+    app.on_event(Event::Closed);
+    let effects = app.on_event(Event::Stopped);
+    assert_eq!(effects, [Effect::Send(Command::Open(good())), Effect::SaveSettings]);
+    app.on_event(Event::Opened(card()));
+    assert_eq!((app.choice(), app.notices.len(), app.chat.turns.len()), (good(), 0, 1));
+    // So does a stopped search for kept tokens.
+    app.on_action(Action::ShowKept(true));
+    app.on_event(Event::KeptSoFar { done: 1024, total: 5000 });
+    assert_eq!((app.busy, app.chat.kept_so_far), (Some(Busy::Keeping), Some((1024, 5000))));
+    app.on_event(Event::Stopped);
+    assert_eq!((app.busy, app.chat.kept_so_far, app.chat.shows_kept), (None, None, false));
+}

@@ -112,6 +112,8 @@ fn work(commands: &Receiver<Command>, site: &Site) {
                 if e.kind() == ErrorKind::DeviceLost {
                     engine = None;
                     tell(Event::Restarted(format!("{text}. The model is opened again.")));
+                } else if e.kind() == ErrorKind::Interrupted {
+                    tell(Event::Stopped);
                 } else {
                     tell(Event::Failed(text));
                 }
@@ -150,13 +152,13 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
             if engine.take().is_some() {
                 tell(Event::Closed); // the weights of the next one take its memory
             }
-            let opened = engine.insert(Engine::load(found)?);
+            let opened = engine.insert(Engine::load(found, &site.control)?);
             site.counter.set(opened.shared_tokenizer());
             tell(Event::Opened(opened.card()));
             Ok(())
         }
         Command::Ask(question) => opened(engine)?.answer(&question, &site.control, tell),
-        Command::Kept => opened(engine)?.kept(tell),
+        Command::Kept => opened(engine)?.kept(&site.control, tell),
         Command::Forecast { mut job, device } => {
             worker_jobs::with_own_validation(&mut job);
             let begin = || {

@@ -9,10 +9,10 @@ use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::hub::needs_download;
-use crate::checkpoint::load::{Loaded, Train, load};
+use crate::checkpoint::load::{Loaded, Train, load_watched};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
-use crate::eval::kept_map;
+use crate::eval::kept_map_in_chunks;
 use crate::generate::{Conversation, Progress, Reply};
 use crate::gpu::Device;
 use crate::text::chat_template::Message;
@@ -20,6 +20,9 @@ use crate::text::tokenizer::Tokenizer;
 
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
 const CHUNK: usize = 256;
+
+/// Tokens per chunk while the kept tokens are found. The worker polls the stop flag between chunks.
+const KEPT_CHUNK: usize = 1024;
 
 /// Opens the files of a model, or the bundled one. Downloads no model.
 pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
@@ -61,10 +64,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads the weights of a model.
-    pub fn load(found: Found) -> Result<Self> {
+    /// Loads the weights of a model, until the user stops it.
+    pub fn load(found: Found, control: &Control) -> Result<Self> {
         let Found { choice, files, mut device } = found;
-        let loaded = load(&mut *device, &files.source, files.adapter.as_ref(), Train::Nothing)?;
+        let (adapter, stops) = (files.adapter.as_ref(), || control.is_ending());
+        let loaded = load_watched(&mut *device, &files.source, adapter, Train::Nothing, &stops)?;
         Ok(Self { choice, files, device, loaded, conversation: Conversation::default() })
     }
 
@@ -171,7 +175,7 @@ impl Engine {
     }
 
     /// Sends the tokens that the cache kept, for the attention of the last answer.
-    pub fn kept(&mut self, tell: &Tell) -> Result<()> {
+    pub fn kept(&mut self, control: &Control, tell: &Tell) -> Result<()> {
         let lrsa: Lrsa = match self.conversation.attention() {
             Some(Attention::Lrsa(lrsa)) => lrsa,
             Some(Attention::Dense) => {
@@ -183,9 +187,14 @@ impl Engine {
         };
         let ids = self.conversation.ids().to_vec();
         let tokenizer = self.files.tokenizer()?;
-        let map = kept_map(&mut *self.device, &mut self.loaded.model, tokenizer, &ids, lrsa)
+        let mut watch = |done| {
+            tell(Event::KeptSoFar { done, total: ids.len() });
+            if control.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let (device, model) = (&mut *self.device, &mut self.loaded.model);
+        let map = kept_map_in_chunks(device, model, tokenizer, &ids, lrsa, KEPT_CHUNK, &mut watch)
             .context("finding the tokens that the cache kept")?;
-        tell(Event::Kept(Box::new(map)));
+        tell(map.map_or(Event::Stopped, |map| Event::Kept(Box::new(map))));
         Ok(())
     }
 }

@@ -400,6 +400,23 @@ fn a_check_is_broken_off_when_asked() {
 }
 
 #[test]
+fn the_opening_of_a_model_can_be_stopped() {
+    let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+    let stops = control.clone();
+    // The user stops it while the device opens, once.
+    let open: Open = Arc::new(move |name| {
+        stops.get().filter(|_| name == "cpu").inspect(|control| control.stop());
+        open_device("cpu")
+    });
+    let mut window = Window::with(|_| {}, open);
+    let _ = control.set(window.worker.control.clone());
+    window.worker.send(Command::Open(ModelChoice { device: "cpu".into(), ..ModelChoice::default() }));
+    assert_eq!(window.until(|_| true), [Event::Stopped]);
+    window.worker.send(Command::Open(ModelChoice { device: "auto".into(), ..ModelChoice::default() }));
+    assert!(matches!(window.until(|_| true)[..], [Event::Opened(_)]));
+}
+
+#[test]
 fn tokens_are_counted_while_an_answer_is_written() {
     let mut window = Window::new();
     window.open();

@@ -236,15 +236,8 @@ fn listing_of(gguf: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hub::hub_test_server::{Reply, serve, set_rule};
+    use super::super::hub::hub_test_server::{Reply, hasty, serve, set_rule};
     use super::*;
-    use crate::checkpoint::hub::Limits;
-    use std::time::Duration;
-
-    fn hub(endpoint: &str, cache: &Path) -> Hub {
-        let limits = Limits { pause: Duration::from_millis(1), tries: 2, ..Limits::default() };
-        Hub { endpoint: endpoint.into(), cache: cache.into(), token: None, offline: false, progress: false, limits }
-    }
 
     const FILES: [(&str, &str); 15] = [
         ("org/small/config.json", "{}"),
@@ -272,7 +265,7 @@ mod tests {
     fn a_folder_needs_its_configuration_its_weights_and_what_lies_beside() {
         let (endpoint, _) = serve(&FILES);
         let cache = tempfile::tempdir().unwrap();
-        let hub = hub(&endpoint, cache.path());
+        let hub = hasty(&endpoint, cache.path());
         let small = hub.survey("org/small").unwrap();
         assert_eq!(names(&small), [("config.json", 2), ("tokenizer.json", 3), ("model.safetensors", 7)]);
         assert_eq!((small.total_bytes(), small.missing_bytes(), small.name.as_str()), (12, 12, "org/small"));
@@ -297,7 +290,7 @@ mod tests {
     fn a_gguf_file_is_found_by_its_name_and_by_its_quantisation() {
         let (endpoint, _) = serve(&FILES);
         let cache = tempfile::tempdir().unwrap();
-        let hub = hub(&endpoint, cache.path());
+        let hub = hasty(&endpoint, cache.path());
         for (spec, name, size) in [
             ("org/packed:x-Q4_K_M.gguf", "org/packed:x-Q4_K_M.gguf", 4),
             ("org/packed:q4_k_m", "org/packed:x-Q4_K_M.gguf", 4),
@@ -325,7 +318,7 @@ mod tests {
     fn what_stands_in_the_way_is_said_first() {
         let (endpoint, shelf) = serve(&FILES);
         let cache = tempfile::tempdir().unwrap();
-        let hub = hub(&endpoint, cache.path());
+        let hub = hasty(&endpoint, cache.path());
         let error = |hub: &Hub| hub.survey("org/small").unwrap_err().to_string();
         assert!(error(&Hub { offline: true, ..hub.clone() }).contains("HF_HUB_OFFLINE"));
         assert!(error(&Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() }).contains("check the network"));

@@ -2,8 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use super::{Hub, Limits};
 
 /// What the hub was asked.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +116,12 @@ impl Shelf {
 
 pub const COMMIT: &str = "c0ffee0000000000000000000000000000000000";
 pub const OTHER: &str = "decaf00000000000000000000000000000000000";
+
+/// A hub whose client tries twice, without a pause to wait for.
+pub fn hasty(endpoint: &str, cache: &Path) -> Hub {
+    let limits = Limits { pause: Duration::from_millis(1), tries: 2, ..Limits::default() };
+    Hub { endpoint: endpoint.into(), cache: cache.into(), token: None, offline: false, progress: false, limits }
+}
 
 /// Starts a hub on loopback. It runs until the process ends.
 pub fn serve(files: &[(&str, &str)]) -> (String, Arc<Mutex<Shelf>>) {

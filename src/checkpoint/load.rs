@@ -17,7 +17,7 @@ use super::families;
 use super::weight_names::{Linear as LinearName, NormNames, Weight, linears, weights};
 use super::weights::WeightSource;
 use crate::autograd::Param;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{ELEMENT_ALIGNMENT, Executor, Recording};
 use crate::kernels::elementwise::add_into;
 use crate::model::block::Block;
@@ -100,6 +100,18 @@ pub fn load(
     adapter: Option<&Adapter>,
     train: Train,
 ) -> Result<Loaded> {
+    load_watched(device, source, adapter, train, &|| false)
+}
+
+/// [`load`], which asks `stops` before each layer whether to give up. Then it fails with
+/// [`ErrorKind::Interrupted`].
+pub fn load_watched(
+    device: &mut dyn Executor,
+    source: &WeightSource,
+    adapter: Option<&Adapter>,
+    train: Train,
+    stops: &dyn Fn() -> bool,
+) -> Result<Loaded> {
     let mut config = source.config().clone();
     if matches!(train, Train::All(_)) && families::of(config.architecture).scales_embedding {
         config.embed_scale = families::embed_scale(config.hidden, DType::F32); // trained weights are f32
@@ -119,7 +131,7 @@ pub fn load(
     }
     let by_name = trainables.iter().map(|t| (t.name.clone(), t.clone())).collect();
     let keeps_reference = matches!(train, Train::AdapterWithReference(_));
-    let mut loader = Loader { device, source, adapter, keeps_reference, by_name, shared: None };
+    let mut loader = Loader { device, source, adapter, keeps_reference, by_name, shared: None, stops };
     let model = loader.model(config).context("loading the model")?;
     Ok(Loaded { model, arena, trainables })
 }
@@ -141,7 +153,8 @@ pub fn load_shared(
     shared: &mut SharedWeights,
 ) -> Result<Llama> {
     let by_name = HashMap::new();
-    let mut loader = Loader { device, source, adapter, keeps_reference: false, by_name, shared: Some(shared) };
+    let shared = Some(shared);
+    let mut loader = Loader { device, source, adapter, keeps_reference: false, by_name, shared, stops: &|| false };
     loader.model(source.config().clone()).context("loading the model")
 }
 
@@ -199,6 +212,7 @@ struct Loader<'a> {
     keeps_reference: bool,
     by_name: HashMap<String, Trainable>,
     shared: Option<&'a mut SharedWeights>,
+    stops: &'a dyn Fn() -> bool,
 }
 
 impl Loader<'_> {
@@ -217,6 +231,9 @@ impl Loader<'_> {
     }
 
     fn block(&mut self, config: &ModelConfig, index: usize) -> Result<Block> {
+        if (self.stops)() {
+            return Err(Error::of_kind(ErrorKind::Interrupted, "loading was stopped"));
+        }
         let prefix = format!("model.layers.{index}");
         let linears = linears(config);
         let (inputs, o, gate_up, down) = match linears.as_slice() {

@@ -84,14 +84,10 @@ impl App {
     fn turn_to(&mut self, next: Next) -> Vec<Effect> {
         self.page = Page::Chat;
         match self.busy {
-            Some(Busy::Answering) => {
+            Some(Busy::Answering | Busy::Keeping) => {
                 self.conversations.next = Some(next);
                 self.chat.queued.clear();
                 vec![Effect::Stop]
-            }
-            Some(Busy::Keeping) => {
-                self.conversations.next = Some(next);
-                vec![]
             }
             _ => self.turn_now(next),
         }

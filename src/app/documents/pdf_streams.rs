@@ -2,8 +2,9 @@
 //! draw themselves.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{Cursor, Read};
+use std::io::Read;
 
+use flate2::read::ZlibDecoder;
 use pdf_extract::content::Content;
 use pdf_extract::{Dictionary, Document, Object, ObjectId, Stream};
 
@@ -33,22 +34,10 @@ fn is_bomb(stream: &Stream) -> bool {
         || filters.contains(&&b"FlateDecode"[..]) && inflates_beyond(&stream.content, MAX_UNPACKED)
 }
 
-/// Whether a zlib stream unpacks to more than so many bytes. Its library is at hand only for entries
-/// of archives, so the data gets the header of such an entry.
+/// Whether a zlib stream unpacks to more than so many bytes.
 fn inflates_beyond(zlib: &[u8], most: u64) -> bool {
-    let Some(deflated) = zlib.get(2..) else { return false };
-    let length = (deflated.len() as u32).to_le_bytes();
-    let header = [
-        &b"PK\x03\x04\x14\0\0\0\x08\0\0\0\x21\0"[..], // version 2.0, deflated, the first day of 1980
-        &[0; 4],                                      // the checksum is wrong, which only ends the reading
-        &length,
-        &[0xFF, 0xFF, 0xFF, 0x7F],
-        b"\x01\0\0\0a",
-    ];
-    let mut reader = Cursor::new(header.concat()).chain(deflated);
-    let Ok(Some(file)) = zip::read::read_zipfile_from_stream(&mut reader) else { return false };
-    let (mut file, mut n, mut piece) = (file.take(most + 1), 0, vec![0; 1 << 16]);
-    while let Ok(read @ 1..) = file.read(&mut piece) {
+    let (mut unpacked, mut n, mut piece) = (ZlibDecoder::new(zlib).take(most + 1), 0, vec![0; 1 << 16]);
+    while let Ok(read @ 1..) = unpacked.read(&mut piece) {
         n += read as u64;
     }
     n > most
@@ -105,18 +94,16 @@ fn drawn_by(document: &Document, id: ObjectId) -> BTreeSet<ObjectId> {
 mod tests {
     use std::io::Write;
 
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+
     use super::*;
 
-    /// A zlib stream of so many zeros, without the checksum at its end.
+    /// A zlib stream of so many zeros.
     fn zeros(n: usize) -> Vec<u8> {
-        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
-        writer.start_file("a", zip::write::SimpleFileOptions::default().compression_level(Some(1))).unwrap();
-        writer.write_all(&vec![0; n]).unwrap();
-        let bytes = writer.finish().unwrap().into_inner();
-        let mut archive = zip::ZipArchive::new(Cursor::new(&bytes)).unwrap();
-        let file = archive.by_index(0).unwrap();
-        let (start, size) = (file.data_start().unwrap() as usize, file.compressed_size() as usize);
-        [&[0x78, 0x01], &bytes[start..start + size]].concat()
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&vec![0; n]).unwrap();
+        encoder.finish().unwrap()
     }
 
     #[test]

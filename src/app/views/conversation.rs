@@ -12,6 +12,7 @@ use egui_commonmark::{CommonMarkCache, CommonMarkViewer};
 use super::run_texts::duration;
 use super::{documents, style};
 use crate::app::chat::Chat;
+use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::app::turns::{Cut, Turn};
 
@@ -175,7 +176,7 @@ fn reading(ui: &mut Ui, done: usize, total: usize) {
         (read, rest) => format!(", {} left", duration((now - since) * rest as f64 / read as f64)),
     };
     let share = done as f32 / total.max(1) as f32;
-    let text = format!("reading {done} of {total} tokens{left}");
+    let text = format!("reading {} of {} tokens{left}", grouped(done), grouped(total));
     ui.add(egui::ProgressBar::new(share).desired_width(340.0).text(text));
 }
 

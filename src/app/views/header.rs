@@ -4,6 +4,7 @@ use egui::{RichText, Ui};
 
 use super::{models, style};
 use crate::app::chat::FACTORS;
+use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::attention::Attention;
 
@@ -60,7 +61,8 @@ fn size(ui: &mut Ui, app: &App) {
                 _ => String::new(),
             };
             let speed = app.chat.speed.map(|rate| format!(" · {rate:.1} tokens/s")).unwrap_or_default();
-            let text = format!("{tokens} of {limit} tokens · {}{smaller}{speed}", style::bytes(bytes));
+            let text =
+                format!("{} of {} tokens · {}{smaller}{speed}", grouped(tokens), grouped(limit), style::bytes(bytes));
             let more = format!("{attention}. {entries} entries per head; dense: {}", style::bytes(dense));
             ui.label(RichText::new(text).weak()).on_hover_text(more);
         }

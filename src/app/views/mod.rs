@@ -41,6 +41,8 @@ mod model_view_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]
+mod pictures;
+#[cfg(test)]
 mod question_tests;
 #[cfg(test)]
 mod tune_view_tests;

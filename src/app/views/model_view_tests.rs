@@ -3,7 +3,8 @@
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-use super::view_tests::{Shown, harness, opened, outside};
+use super::pictures::{self, painted};
+use super::view_tests::{Shown, check_states, harness, opened, outside};
 use super::{apply, models, set_up};
 use crate::app::downloads::{DownloadEvent, Progress};
 use crate::app::message::Event;
@@ -165,18 +166,7 @@ pub(super) fn states() -> Vec<(&'static str, App, &'static str)> {
 
 #[test]
 fn every_state_says_what_it_is_and_stays_in_the_window() {
-    let mut wrong = Vec::new();
-    for (name, app, text) in states() {
-        for (size, zoom) in [((1280.0, 800.0), 1.0), ((1280.0, 800.0), 2.0), ((720.0, 480.0), 1.0)] {
-            let mut app = app.clone();
-            app.settings.zoom = zoom;
-            let harness = harness(app, size);
-            let what = format!("{name} at {size:?}, {zoom}");
-            assert!(harness.query_all_by_label(text).next().is_some(), "{what} says '{text}'");
-            wrong.extend(outside(&harness, &what, size.0 / zoom));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    check_states(states());
 }
 
 #[test]
@@ -311,32 +301,24 @@ fn enter_opens_what_is_typed() {
 
 #[test]
 fn pictures_are_painted_in_light_and_dark() {
-    let folder = std::env::var_os("LONGREACH_APP_PICTURES").map(std::path::PathBuf::from);
-    let wanted = states().into_iter().filter(|state| folder.is_some() || state.0 == "models");
-    for (name, app, _) in wanted {
+    let all = pictures::folder().is_some();
+    for (name, app, _) in states().into_iter().filter(|state| all || state.0 == "models") {
         for (theme, size) in
             [(Theme::Light, (1280.0, 800.0)), (Theme::Dark, (1280.0, 800.0)), (Theme::Light, (800.0, 600.0))]
         {
             let mut app = app.clone();
             app.settings.theme = theme;
-            paint(&mut harness(app.clone(), size), &format!("{name}-{theme:?}-{}", size.0), folder.as_deref());
+            paint(&mut harness(app.clone(), size), &format!("{name}-{theme:?}-{}", size.0));
             if name == "models" {
-                paint(&mut menu(app, size), &format!("{name}-menu-{theme:?}-{}", size.0), folder.as_deref());
+                paint(&mut menu(app, size), &format!("{name}-menu-{theme:?}-{}", size.0));
             }
         }
     }
 }
 
-fn paint(harness: &mut Harness<'_, Shown>, name: &str, folder: Option<&std::path::Path>) {
-    let image = match harness.render() {
-        Ok(image) => image,
-        Err(e) if std::env::var_os("CI").is_none() => return eprintln!("no adapter can render {name}: {e}"),
-        Err(e) => panic!("{name}: {e}"),
-    };
-    let ink = image.pixels().filter(|p| p.0[..3].iter().any(|&c| c.abs_diff(image.get_pixel(1, 1).0[0]) > 60)).count();
+fn paint(harness: &mut Harness<'_, Shown>, name: &str) {
+    let Some(dots) = painted(harness, name) else { return };
+    let ground = dots[0][0];
+    let ink = dots.iter().filter(|dot| dot.iter().any(|&c| c.abs_diff(ground) > 60)).count();
     assert!(ink > 300, "{name}: {ink} dots of ink");
-    if let Some(folder) = folder {
-        let path = folder.join(format!("{name}.png").to_lowercase());
-        image.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    }
 }

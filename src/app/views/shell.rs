@@ -6,6 +6,7 @@ use egui::{CentralPanel, Context, Frame, Key, Panel, RichText, Ui, UiBuilder};
 
 use super::pages::PAGES;
 use super::{chat, devices, model_download, models, sidebar, style, toasts, tune};
+use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Busy, Page};
 
 /// Keys that change the size of everything, with the change in tenths.
@@ -68,12 +69,17 @@ fn keys(ctx: &Context, app: &mut App) -> Vec<Action> {
             actions.push(Action::NewChat);
         }
         // Escape does not stop training: an accidental key press could end hours of work.
-        let can_stop = matches!(app.busy, Some(Busy::Answering | Busy::Checking));
+        let can_stop = app.busy.is_some_and(stops_at_escape);
         if can_stop && app.chat.editing.is_none() && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
             actions.push(Action::Stop);
         }
     });
     actions
+}
+
+/// Jobs that cost little if they are stopped by accident.
+fn stops_at_escape(busy: Busy) -> bool {
+    matches!(busy, Busy::Answering | Busy::Checking | Busy::Keeping | Busy::Opening)
 }
 
 fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
@@ -84,7 +90,12 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                 match app.tune.waits().filter(|_| busy == Busy::Training) {
                     None => {
                         ui.add(egui::Spinner::new().size(14.0));
-                        ui.label(busy.text());
+                        ui.label(match app.chat.kept_so_far {
+                            Some((done, total)) => {
+                                format!("{}: {} of {} tokens", busy.text(), grouped(done), grouped(total))
+                            }
+                            None => busy.text().to_string(),
+                        });
                     }
                     Some(text) => {
                         ui.skip_ahead_auto_ids(1); // the spinner's
@@ -95,7 +106,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                     Busy::Training if app.tune.save_failed.is_some() => {
                         Some(("Save failed…", "Opens the page that asks what to do"))
                     }
-                    Busy::Answering | Busy::Checking => Some(("Stop", "Esc")),
+                    busy if stops_at_escape(busy) => Some(("Stop", "Esc")),
                     Busy::Exporting => Some(("Stop", "Ends the export; nothing is written")),
                     Busy::Training => Some(("Stop and save", tune::KEEPS)),
                     _ => None,

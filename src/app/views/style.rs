@@ -12,6 +12,9 @@ use crate::app::settings::{Settings, Theme};
 /// Width of the labels next to input fields.
 const LABEL_WIDTH: f32 = 96.0;
 
+/// A row narrower than this has its label above the field.
+const LABEL_ABOVE: f32 = 360.0;
+
 /// Frame of the side panels. Panels have no fill of their own, because the window is cleared with
 /// the background colour. With a software renderer, each extra fill costs tens of milliseconds per
 /// frame.
@@ -69,14 +72,20 @@ pub fn set_up(ctx: &Context) {
 }
 
 /// A row with a label of fixed width on the left and buttons on the right. The field between them
-/// fills the rest.
+/// fills the rest. Where that would leave little, the label stands above.
 pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl FnOnce(&mut Ui)) {
+    let is_beside = ui.available_width() >= LABEL_ABOVE;
+    if !is_beside {
+        ui.label(label);
+    }
     ui.horizontal(|ui| {
-        let size = egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y);
-        ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
-            ui.set_min_width(LABEL_WIDTH);
-            ui.label(label);
-        });
+        if is_beside {
+            let size = egui::vec2(LABEL_WIDTH, ui.spacing().interact_size.y);
+            ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
+                ui.set_min_width(LABEL_WIDTH);
+                ui.label(label);
+            });
+        }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             buttons(ui);
             ui.with_layout(Layout::left_to_right(Align::Center), field);

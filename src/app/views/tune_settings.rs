@@ -204,8 +204,8 @@ fn start(ui: &mut Ui, app: &mut App, job: Result<TrainJob, String>, actions: &mu
             tune_check::show(ui, found);
         }
     });
-    let button = egui::Button::new(RichText::new("Start training").strong()).min_size(egui::vec2(160.0, 34.0));
-    if ui.add_enabled(is_free && is_complete, button).clicked() {
+    let start = style::primary(ui, "Start training");
+    if ui.add_enabled_ui(is_free && is_complete, |ui| ui.add_sized([160.0, 34.0], start)).inner.clicked() {
         actions.push(Action::Train);
     }
     let replaced = app.tune.asks_to_replace().filter(|_| is_free);

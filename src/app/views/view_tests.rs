@@ -1,13 +1,13 @@
 //! Tests of every page in its empty, busy, failed and done state.
 //!
 //! They check the texts, the buttons, and that nothing extends beyond the window, also in a small
-//! window and at high zoom. If LONGREACH_APP_PICTURES names a folder, the tests write a picture of
-//! every state to it.
+//! window and at high zoom. With LONGREACH_APP_PICTURES they paint every state (`pictures.rs`).
 
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::document_tests::with_documents;
+use super::pictures::{self, painted};
 use super::{apply, set_up, show};
 use crate::app::checked_run::testing::checked;
 use crate::app::conversations::{Entry, Stored};
@@ -360,10 +360,11 @@ pub(super) fn outside(harness: &Harness<'_, Shown>, what: &str, width: f32) -> V
     found
 }
 
-#[test]
-fn every_state_says_what_it_is_and_stays_in_the_window() {
+/// Checks that each state says its text, and that nothing extends beyond the window, also in a small
+/// window and at high zoom.
+pub(super) fn check_states(states: Vec<(&'static str, App, &'static str)>) {
     let mut wrong = Vec::new();
-    for (name, app, text) in states() {
+    for (name, app, text) in states {
         for (size, zoom) in [((1280.0, 800.0), 1.0), ((1280.0, 800.0), 2.0), ((720.0, 480.0), 1.0)] {
             let mut app = app.clone();
             app.settings.zoom = zoom;
@@ -374,6 +375,11 @@ fn every_state_says_what_it_is_and_stays_in_the_window() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_state_says_what_it_is_and_stays_in_the_window() {
+    check_states(states());
 }
 
 #[test]
@@ -441,37 +447,21 @@ fn enter_asks_what_is_typed() {
 
 #[test]
 fn pages_are_painted_in_light_and_dark() {
-    let folder = std::env::var_os("LONGREACH_APP_PICTURES").map(std::path::PathBuf::from);
-    let wanted: Vec<_> = match folder {
-        Some(_) => states(),
-        None => states().into_iter().filter(|s| ["chat-kept", "tune-running"].contains(&s.0)).collect(),
-    };
-    for (name, app, _) in wanted {
+    let all = pictures::folder().is_some();
+    for (name, app, _) in states().into_iter().filter(|s| all || ["chat-kept", "tune-running"].contains(&s.0)) {
         for theme in [Theme::Light, Theme::Dark] {
             let mut app = app.clone();
             app.settings.theme = theme;
-            let mut harness = harness(app.clone(), (1280.0, 800.0));
-            let image = match harness.render() {
-                Ok(image) => image,
-                Err(e) if std::env::var_os("CI").is_none() => {
-                    eprintln!("no adapter can render here, so the test skips the pictures: {e}");
-                    return;
-                }
-                Err(e) => panic!("{name}: {e}"),
-            };
-            assert_eq!((image.width(), image.height()), (1280, 800));
-            let light = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c > 200)).count();
-            let dark = image.pixels().filter(|p| p.0[..3].iter().all(|&c| c < 60)).count();
+            let name = format!("{name}-{theme:?}");
+            let Some(dots) = painted(&mut harness(app.clone(), (1280.0, 800.0)), &name) else { return };
+            assert_eq!(dots.len(), 1280 * 800);
+            let light = dots.iter().filter(|dot| dot.iter().all(|&c| c > 200)).count();
+            let dark = dots.iter().filter(|dot| dot.iter().all(|&c| c < 60)).count();
             let (paper, ink) = if theme == Theme::Light { (light, dark) } else { (dark, light) };
             // The pages that wait for the worker have the least ink: one short sentence.
-            assert!(paper > 500_000 && ink > 200, "{name}, {theme:?}: {paper} dots of paper, {ink} of ink");
-            if let Some(folder) = &folder {
-                let path = folder.join(format!("{name}-{theme:?}.png").to_lowercase());
-                image.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-                let small =
-                    self::harness(app.clone(), (800.0, 600.0)).render().unwrap_or_else(|e| panic!("{name}: {e}"));
-                let path = folder.join(format!("{name}-{theme:?}-800.png").to_lowercase());
-                small.save(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            assert!(paper > 500_000 && ink > 200, "{name}: {paper} dots of paper, {ink} of ink");
+            if all {
+                painted(&mut harness(app, (800.0, 600.0)), &format!("{name}-800"));
             }
         }
     }
