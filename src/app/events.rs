@@ -197,6 +197,9 @@ impl App {
             }
             _ => About::Other,
         };
-        self.notify(Notice { about, ..Notice::error(why) });
+        // The page of a run says itself why it failed.
+        if about != About::Run || self.page != Page::Tune {
+            self.notify(Notice { about, ..Notice::error(why) });
+        }
     }
 }

@@ -122,14 +122,16 @@ fn errors_of_a_run_end_with_it() {
     app.on_event(Event::Trained(summary()));
     assert_eq!((run_notices(&app).len(), app.tune.save_failed.clone()), (0, None));
     app.on_event(Event::Opened(card()));
-    // A run that failed says so until the next one starts.
-    let mut app = unsaved();
-    app.on_event(Event::Failed("discarded".into()));
-    assert_eq!((run_notices(&app).len(), app.tune.save_failed.clone()), (1, None));
-    assert!(matches!(app.tune.run, RunState::Failed(_)));
-    app.on_event(Event::Opened(card()));
-    app.on_action(Action::Train);
-    assert_eq!((run_notices(&app).len(), app.tune.run.clone()), (0, RunState::Idle));
+    // A run that failed says so until the next one starts: on its page, and elsewhere in a notice.
+    for (page, n) in [(Page::Tune, 0), (Page::Devices, 1)] {
+        let mut app = App { page, ..unsaved() };
+        app.on_event(Event::Failed("discarded".into()));
+        assert_eq!((run_notices(&app).len(), app.tune.save_failed.clone()), (n, None));
+        assert!(matches!(app.tune.run, RunState::Failed(_)));
+        app.on_event(Event::Opened(card()));
+        app.on_action(Action::Train);
+        assert_eq!((run_notices(&app).len(), app.tune.run.clone()), (0, RunState::Idle));
+    }
 }
 
 #[test]
