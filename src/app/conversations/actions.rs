@@ -35,13 +35,16 @@ impl App {
         if now.id.is_empty() && now.is_empty() || !now.id.is_empty() && is_same(&now, &self.conversations.saved) {
             return vec![];
         }
+        let mut effects = vec![];
         if now.id.is_empty() {
             now.id = std::mem::take(&mut self.conversations.fresh_id);
             self.conversations.id.clone_from(&now.id);
             self.settings.conversation.clone_from(&now.id);
+            effects.push(Effect::SaveSettings);
         }
         self.conversations.saved = now.clone();
-        vec![Effect::Store(Order::Write(Box::new(now))), Effect::SaveSettings]
+        effects.push(Effect::Store(Order::Write(Box::new(now))));
+        effects
     }
 
     /// Updates the state for an action on the conversations.

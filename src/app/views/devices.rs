@@ -31,15 +31,15 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 }
 
 fn adapters(ui: &mut Ui, app: &App) {
-    style::section(ui, "Adapters");
+    style::section(ui, "Graphics devices");
     let Some(list) = &app.devices.adapters else {
-        style::hint(ui, "Looking for adapters…");
+        style::hint(ui, "Looking for devices…");
         return;
     };
     if list.is_empty() {
         style::hint(
             ui,
-            "No graphics adapter with compute shaders was found, so the CPU does all the work. Check that a GPU driver is installed.",
+            "No graphics device with compute shaders was found, so the CPU does all the work. Check that a GPU driver is installed.",
         );
     }
     for adapter in list {

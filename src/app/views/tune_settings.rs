@@ -35,7 +35,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     style::section(ui, "Method");
     ui.horizontal_wrapped(|ui| {
         ui.radio_value(&mut app.tune.method, Method::Lora, "Adapter (LoRA)");
-        ui.radio_value(&mut app.tune.method, Method::Full, "Full (all weights)");
+        ui.radio_value(&mut app.tune.method, Method::Full, "Full fine-tune");
     });
     ui.horizontal_wrapped(|ui| {
         ui.label("Cache").on_hover_text("The model learns to answer with a cache that is compressed so far");

@@ -333,7 +333,7 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
             chosen(ExportState::Done("/runs/a.gguf".into(), exported())),
             "Wrote /runs/a.gguf (f16, 5.0 MiB).",
         ),
-        ("devices-listing", App { page: Page::Devices, ..opened() }, "Looking for adapters…"),
+        ("devices-listing", App { page: Page::Devices, ..opened() }, "Looking for devices…"),
         ("devices", devices(), "vulkan: llvmpipe (LLVM 15.0.6, 512 bits)"),
         ("devices-checking", checking(0, None), "30 checks so far"),
         ("devices-passed", checking(0, Some(true)), "All 30 checks passed."),
