@@ -159,8 +159,8 @@ impl Handler {
             let _ = stored.send_event(Message::Stored(event));
         });
         let store = folder(options.settings.as_deref()).map(|folder| Store::start(folder, tell));
-        if !options.documents.is_empty() {
-            settings.conversation.clear(); // the document begins a new one
+        if !options.documents.is_empty() || options.model.is_some() || options.adapter.is_some() {
+            settings.conversation.clear(); // a document or another model begins a new one
         }
         let (app, effects) = App::new(settings);
         let documents = options.documents.clone();
