@@ -111,10 +111,10 @@ fn row(ui: &mut Ui, app: &mut App, entry: &Entry, actions: &mut Vec<Action>) {
     }
     let is_open = conversations.id == entry.id;
     ui.horizontal(|ui| {
-        let room = if is_open { 34.0 } else { 0.0 };
+        let room = if is_open { 46.0 } else { 0.0 };
         let size = egui::vec2(ui.available_width() - room, ui.spacing().interact_size.y);
         let button = Button::selectable(is_open && app.page == Page::Chat, &entry.title).truncate().min_size(size);
-        let left = egui::Layout::left_to_right(egui::Align::Center);
+        let left = egui::Layout::top_down(egui::Align::LEFT);
         let button = ui.allocate_ui_with_layout(size, left, |ui| ui.add(button)).inner.on_hover_text(&entry.title);
         if button.clicked() {
             actions.push(Action::OpenChat(entry.id.clone()));
