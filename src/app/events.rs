@@ -197,9 +197,9 @@ impl App {
             }
             _ => About::Other,
         };
-        // The page of a run says itself why it failed.
-        if about != About::Run || self.page != Page::Tune {
-            self.notify(Notice { about, ..Notice::error(why) });
+        if about == About::Run && self.page == Page::Tune {
+            return self.forget(about); // the page says itself why the run failed
         }
+        self.notify(Notice { about, ..Notice::error(why) });
     }
 }

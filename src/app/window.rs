@@ -229,13 +229,14 @@ impl Handler {
         }
     }
 
-    /// Saves the conversation if it has changed, at most once in [`KEEP_EVERY`].
+    /// Saves the conversation if it has changed: at once what was asked or answered, other changes at
+    /// most once in [`KEEP_EVERY`].
     fn keep(&mut self) {
         if !std::mem::take(&mut self.may_have_changed) {
             return;
         }
         let due = self.kept_at + KEEP_EVERY;
-        if Instant::now() < due {
+        if Instant::now() < due && !self.app.must_keep() {
             self.may_have_changed = true;
             self.next_frame = Some(self.next_frame.map_or(due, |before| before.min(due)));
             return;
@@ -384,7 +385,6 @@ impl Handler {
             self.on_action(action);
         }
         self.may_have_changed = true; // fields write to the state
-        self.keep();
     }
 }
 
@@ -408,6 +408,7 @@ impl ApplicationHandler<Message> for Handler {
     }
 
     fn user_event(&mut self, _event_loop: &ActiveEventLoop, message: Message) {
+        self.may_have_changed = true;
         match message {
             Message::Worker(event) => {
                 let effects = self.app.on_event(event);
@@ -469,6 +470,7 @@ impl ApplicationHandler<Message> for Handler {
     }
 
     fn about_to_wait(&mut self, event_loop: &ActiveEventLoop) {
+        self.keep(); // also while the window is hidden and paints nothing
         match self.next_frame {
             Some(at) if at <= Instant::now() => {
                 self.next_frame = None;

@@ -5,6 +5,7 @@ use super::list::Next;
 use super::store::{Order, Stored};
 use crate::app::message::ModelChoice;
 use crate::app::state::{Action, App, Busy, Effect, Notice, Page};
+use crate::app::turns::Turn;
 
 impl App {
     /// The open conversation as it would be saved.
@@ -45,6 +46,14 @@ impl App {
         self.conversations.saved = now.clone();
         effects.push(Effect::Store(Order::Write(Box::new(now))));
         effects
+    }
+
+    /// Whether a question was asked or an answer has ended since the last save, which then waits for
+    /// nothing.
+    pub fn must_keep(&self) -> bool {
+        let (now, saved) = (&self.chat.turns, &self.conversations.saved.turns);
+        let answer = |turns: &[Turn]| turns.last().map_or(0, |turn| turn.answer.len());
+        now.len() != saved.len() || self.busy != Some(Busy::Answering) && answer(now) != answer(saved)
     }
 
     /// Updates the state for an action on the conversations.

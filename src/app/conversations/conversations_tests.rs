@@ -144,11 +144,16 @@ fn talking() -> App {
     let mut app = opened();
     app.conversations.fresh_id = "first".into();
     assert!(app.keep().is_empty(), "nothing to save yet");
+    assert!(!app.must_keep());
     ask(&mut app, "Q");
+    assert!(app.must_keep());
     assert_eq!(saved(&app.keep()).map(|c| (c.id.as_str(), c.turns.len())), Some(("first", 1)));
+    app.on_event(Event::Said("A".into()));
+    assert!(!app.must_keep(), "an answer that grows can wait a second");
     app.on_event(Event::Answered(answer("A")));
+    assert!(app.must_keep());
     assert_eq!(saved(&app.keep()).map(|c| c.turns[0].answer.as_str()), Some("A"));
-    assert!(app.keep().is_empty(), "nothing has changed");
+    assert!(app.keep().is_empty() && !app.must_keep(), "nothing has changed");
     app.conversations.fresh_id = "second".into();
     app
 }

@@ -49,7 +49,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         let now = asked.response.rect.height();
         if (now - height).abs() > 0.5 {
             ui.data_mut(|data| data.insert_temp(id, now));
-            ui.ctx().request_discard("the question has another height");
+            ui.ctx().request_repaint();
         }
     });
 }

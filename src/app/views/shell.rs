@@ -13,7 +13,7 @@ use crate::app::state::{Action, App, Busy, Page};
 const ZOOM_KEYS: [(Key, i32); 4] = [(Key::Plus, 1), (Key::Equals, 1), (Key::Minus, -1), (Key::Num0, 0)];
 
 /// A window narrower than this many points has a bar at the top instead of the sidebar.
-const NARROW: f32 = 640.0;
+const NARROW: f32 = 700.0;
 
 /// Height of the status bar in points.
 const STATUS: f32 = 32.0;

@@ -28,20 +28,23 @@ pub(super) struct Shown {
     pub actions: Vec<Action>,
 }
 
+/// The app in a window of `size` pixels, with the zoom of its settings.
 pub(super) fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
+    let zoom = app.settings.zoom;
     let mut is_set_up = false;
     let ui = move |ui: &mut egui::Ui, shown: &mut Shown| {
         if !is_set_up {
             set_up(ui.ctx());
             is_set_up = true;
         }
-        apply(ui.ctx(), &shown.app.settings);
+        // The harness has the zoom, as it does not follow a change.
+        apply(ui.ctx(), &Settings { zoom: 1.0, ..shown.app.settings.clone() });
         let ground = super::ground(ui.ctx());
         ui.painter().rect_filled(ui.ctx().content_rect(), 0, ground); // the app clears its window with this colour
         shown.actions.extend(show(ui, &mut shown.app));
     };
-    let mut harness =
-        Harness::builder().with_size(size).with_max_steps(20).build_ui_state(ui, Shown { app, actions: vec![] });
+    let builder = Harness::builder().with_size((size.0 / zoom, size.1 / zoom)).with_pixels_per_point(zoom);
+    let mut harness = builder.with_max_steps(20).build_ui_state(ui, Shown { app, actions: vec![] });
     harness.run_steps(4); // a spinner animates for ever
     harness
 }
@@ -306,7 +309,7 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
         ("chat-failed", failed, "Dismiss"),
         ("chat-editing", editing, "Send again"),
         ("chat-markdown", marked, "2 of 2"),
-        ("chat-list", listed, "Ropes and knots"),
+        ("chat-list", listed, "What is it about?"),
         ("chat-settings", with_settings, "Use the recommended values"),
         ("chat-documents", with_documents(&[Some(3072), Some(1024)]), "compresses beyond ~272 tokens"),
         ("chat-too-long", with_documents(&[Some(6000), Some(3000), None]), "counting…"),
