@@ -238,7 +238,6 @@ impl Handler {
         let due = self.kept_at + KEEP_EVERY;
         if Instant::now() < due && !self.app.must_keep() {
             self.may_have_changed = true;
-            self.next_frame = Some(self.next_frame.map_or(due, |before| before.min(due)));
             return;
         }
         self.kept_at = Instant::now();
@@ -471,14 +470,14 @@ impl ApplicationHandler<Message> for Handler {
 
     fn about_to_wait(&mut self, event_loop: &ActiveEventLoop) {
         self.keep(); // also while the window is hidden and paints nothing
-        match self.next_frame {
-            Some(at) if at <= Instant::now() => {
-                self.next_frame = None;
-                self.request_frame();
-                event_loop.set_control_flow(ControlFlow::Wait);
-            }
-            Some(at) => event_loop.set_control_flow(ControlFlow::WaitUntil(at)),
-            None => event_loop.set_control_flow(ControlFlow::Wait),
+        if self.next_frame.take_if(|at| *at <= Instant::now()).is_some() {
+            self.request_frame();
         }
+        // The next look for changes paints nothing.
+        let look = self.may_have_changed.then(|| self.kept_at + KEEP_EVERY);
+        event_loop.set_control_flow(match self.next_frame.into_iter().chain(look).min() {
+            Some(at) => ControlFlow::WaitUntil(at),
+            None => ControlFlow::Wait,
+        });
     }
 }
