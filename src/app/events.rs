@@ -92,7 +92,13 @@ impl App {
             Event::TrainStep(line) => self.tune.add_step(line),
             Event::TrainEvaluated(line) => self.tune.add_evaluation(line),
             Event::DataCounted(counts) => self.tune.counts = Some(counts),
-            Event::TrainSaved(step) => self.tune.notes.push(format!("saved after step {step}")),
+            Event::TrainSaved(step) => {
+                let note = format!("saved after step {step}");
+                // The best result and the checkpoint of the same step are one note.
+                if self.tune.notes.last() != Some(&note) {
+                    self.tune.notes.push(note);
+                }
+            }
             Event::SaveFailed(why) => {
                 if self.page != Page::Tune {
                     let text = "The trained weights could not be saved. The Fine-tune page asks what to do.";
