@@ -43,6 +43,21 @@ pub(super) fn answer(text: &str) -> Answer {
     }
 }
 
+pub(super) fn step(step: u64) -> StepLine {
+    StepLine {
+        step,
+        loss: 5.0 - step as f64,
+        ce: None,
+        kl: None,
+        pairs: None,
+        lr: 1e-4,
+        grad_norm: 1.0,
+        tokens: 100,
+        seconds: 2.0,
+        bytes: 7,
+    }
+}
+
 pub(super) fn ask(app: &mut App, text: &str) -> Question {
     app.chat.draft = text.into();
     match &app.on_action(Action::Ask)[..] {
@@ -174,19 +189,7 @@ fn a_run_is_begun_paused_and_talked_to() {
     assert_eq!((app.chat.model.is_none(), app.chat.turns.len()), (true, 1));
     app.on_event(Event::TrainStarted { steps: 100, examples: 9 });
     for step in 1..=4 {
-        let line = StepLine {
-            step,
-            loss: 5.0 - step as f64,
-            ce: None,
-            kl: None,
-            pairs: None,
-            lr: 1e-4,
-            grad_norm: 1.0,
-            tokens: 100,
-            seconds: 2.0,
-            bytes: 7,
-        };
-        app.on_event(Event::TrainStep(line));
+        app.on_event(Event::TrainStep(self::step(step)));
     }
     assert_eq!((app.tune.seconds_left(), app.tune.tokens_per_s()), (Some(192.0), Some(50.0)));
     assert_eq!(app.on_action(Action::Pause(true)), [Effect::Pause(true)]);

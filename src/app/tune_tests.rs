@@ -9,25 +9,10 @@ use super::data_counts::DataCounts;
 use super::form::{Form, Preset};
 use super::message::{Command, Event};
 use super::state::{Action, App, Effect, Page, Pick};
-use super::state_tests::{card, opened, summary};
+use super::state_tests::{card, opened, step, summary};
 use super::tune::{RunState, TuneAction};
 use crate::checkpoint::record::AttentionRecord;
-use crate::train::{EvalLine, Keep, Method, StepLine, TrainJob};
-
-pub(super) fn step(step: u64) -> StepLine {
-    StepLine {
-        step,
-        loss: 5.0 - step as f64,
-        ce: None,
-        kl: None,
-        pairs: None,
-        lr: 1e-4,
-        grad_norm: 1.0,
-        tokens: 100,
-        seconds: 2.0,
-        bytes: 7,
-    }
-}
+use crate::train::{EvalLine, Keep, Method, TrainJob};
 
 pub(super) fn evaluation(step: u64, loss: f64) -> EvalLine {
     EvalLine { step, loss, perplexity: Some(loss.exp()), pairs: None, tokens: 10 }
