@@ -13,8 +13,8 @@ mod store;
 #[cfg(test)]
 mod conversations_tests;
 
+pub use conversation::export_path;
 #[cfg(test)]
-pub use conversation::markdown;
-pub use conversation::{Entry, export_path};
+pub use conversation::{Entry, markdown};
 pub use list::Conversations;
 pub use store::{Order, Store, Stored, folder};

@@ -5,7 +5,7 @@ use egui::{Button, Key, RichText, ScrollArea, TextEdit, Ui};
 
 use super::pages::{COMMAND, PAGES};
 use super::style;
-use crate::app::conversations::{Entry, export_path};
+use crate::app::conversations::export_path;
 use crate::app::settings::Theme;
 use crate::app::state::{Action, App, Page};
 
@@ -65,31 +65,34 @@ fn chats(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     }
     let search = TextEdit::singleline(&mut app.conversations.search).hint_text("Search chats");
     ui.add(search.desired_width(f32::INFINITY));
-    let found: Vec<Entry> = app.conversations.found().cloned().collect();
-    if found.is_empty() {
+    let n_found = app.conversations.found().count();
+    if n_found == 0 {
         style::hint(ui, "No chat has these words.");
     }
     ScrollArea::vertical().auto_shrink([false, true]).show_rows(
         ui,
         ui.spacing().interact_size.y,
-        found.len(),
+        n_found,
         |ui, range| {
-            for entry in &found[range] {
-                ui.push_id(&entry.id, |ui| row(ui, app, entry, actions));
+            // Only the rows in sight are copied: an entry has the texts of its chat.
+            let found = app.conversations.found().skip(range.start).take(range.len());
+            let rows: Vec<(String, String)> = found.map(|entry| (entry.id.clone(), entry.title.clone())).collect();
+            for (id, title) in &rows {
+                ui.push_id(id, |ui| row(ui, app, (id, title), actions));
             }
         },
     );
 }
 
-fn row(ui: &mut Ui, app: &mut App, entry: &Entry, actions: &mut Vec<Action>) {
+fn row(ui: &mut Ui, app: &mut App, (id, title): (&str, &str), actions: &mut Vec<Action>) {
     let conversations = &mut app.conversations;
-    if let Some((_, text)) = conversations.renaming.as_mut().filter(|(id, _)| *id == entry.id) {
+    if let Some((_, text)) = conversations.renaming.as_mut().filter(|(renamed, _)| renamed == id) {
         let field = ui.add(TextEdit::singleline(text).desired_width(f32::INFINITY));
         let (enters, escapes) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::Escape)));
         if escapes {
             conversations.renaming = None;
         } else if field.lost_focus() && enters {
-            actions.push(Action::RenameChat(entry.id.clone(), text.clone()));
+            actions.push(Action::RenameChat(id.to_string(), text.clone()));
         } else if field.lost_focus() {
             conversations.renaming = None;
         } else if !field.has_focus() {
@@ -97,48 +100,48 @@ fn row(ui: &mut Ui, app: &mut App, entry: &Entry, actions: &mut Vec<Action>) {
         }
         return;
     }
-    if conversations.deleting.as_ref() == Some(&entry.id) {
+    if conversations.deleting.as_deref() == Some(id) {
         ui.horizontal(|ui| {
             if ui.button(RichText::new("Delete").color(style::bad(ui))).clicked() {
-                actions.push(Action::DeleteChat(entry.id.clone()));
+                actions.push(Action::DeleteChat(id.to_string()));
             }
             if ui.button("Keep").clicked() {
                 conversations.deleting = None;
             }
-            ui.add(egui::Label::new(&entry.title).truncate());
+            ui.add(egui::Label::new(title).truncate());
         });
         return;
     }
-    let is_open = conversations.id == entry.id;
+    let is_open = conversations.id == id;
     ui.horizontal(|ui| {
         let room = if is_open { 46.0 } else { 0.0 };
         let size = egui::vec2(ui.available_width() - room, ui.spacing().interact_size.y);
-        let button = Button::selectable(is_open && app.page == Page::Chat, &entry.title).truncate().min_size(size);
+        let button = Button::selectable(is_open && app.page == Page::Chat, title).truncate().min_size(size);
         let left = egui::Layout::top_down(egui::Align::LEFT);
-        let button = ui.allocate_ui_with_layout(size, left, |ui| ui.add(button)).inner.on_hover_text(&entry.title);
+        let button = ui.allocate_ui_with_layout(size, left, |ui| ui.add(button)).inner.on_hover_text(title);
         if button.clicked() {
-            actions.push(Action::OpenChat(entry.id.clone()));
+            actions.push(Action::OpenChat(id.to_string()));
         }
-        button.context_menu(|ui| menu(ui, app, entry, actions));
+        button.context_menu(|ui| menu(ui, app, (id, title), actions));
         if is_open {
-            let more = style::menu(ui, "…", 160.0, |ui| menu(ui, app, entry, actions));
-            let name = format!("More for {}", entry.title);
+            let more = style::menu(ui, "…", 160.0, |ui| menu(ui, app, (id, title), actions));
+            let name = format!("More for {}", title);
             more.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, &name));
         }
     });
 }
 
-fn menu(ui: &mut Ui, app: &mut App, entry: &Entry, actions: &mut Vec<Action>) {
+fn menu(ui: &mut Ui, app: &mut App, (id, title): (&str, &str), actions: &mut Vec<Action>) {
     if ui.button("Rename").clicked() {
-        app.conversations.renaming = Some((entry.id.clone(), entry.title.clone()));
+        app.conversations.renaming = Some((id.to_string(), title.to_string()));
         ui.close();
     }
     if ui.button("Export as Markdown").on_hover_text("Saves a file to the working folder").clicked() {
-        actions.push(Action::ExportChat(entry.id.clone(), export_path(&entry.title)));
+        actions.push(Action::ExportChat(id.to_string(), export_path(title)));
         ui.close();
     }
     if ui.button("Delete…").clicked() {
-        app.conversations.deleting = Some(entry.id.clone());
+        app.conversations.deleting = Some(id.to_string());
         ui.close();
     }
 }
