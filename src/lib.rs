@@ -20,6 +20,8 @@ pub mod export;
 pub mod formats;
 pub mod generate;
 pub mod gpu;
+#[cfg(any(feature = "app", feature = "chat"))]
+mod grouped;
 pub mod kernels;
 pub mod model;
 pub mod nn;

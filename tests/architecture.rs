@@ -21,7 +21,7 @@ use sources::{fail_if, files, is_ident, product, product_code, root};
 /// The floors from bottom to top. A module imports from lower floors, and within its floor only
 /// from modules to its left.
 const FLOORS: &[&[&str]] = &[
-    &["error", "atomic_file", "plain_json", "small_file", "real", "simd", "plot"],
+    &["error", "atomic_file", "grouped", "plain_json", "small_file", "real", "simd", "plot"],
     &["formats", "gpu"],
     &["tensor"],
     &["kernels"],

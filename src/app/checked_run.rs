@@ -1,5 +1,6 @@
 //! What a check of a run found before it begins: its examples, its steps, and its memory by length.
 
+use crate::grouped::grouped;
 use crate::train::{Forecast, TrainJob};
 
 /// One training example: pieces of text, and whether each one counts in the loss.
@@ -86,19 +87,6 @@ impl CheckedRun {
     }
 }
 
-/// A number with a comma between thousands.
-fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 pub mod testing {
     use super::*;
@@ -176,6 +164,5 @@ mod tests {
         let text: Vec<String> = rows(&other).iter().map(|(name, text)| format!("{name}: {text}")).collect();
         assert!(text.contains(&"Left out: 7 of 1,210".into()) && text.contains(&"Steps: 60".into()));
         assert!(!text.iter().any(|row| row.starts_with("Compressed") || row.starts_with("Streamed")));
-        assert_eq!([0, 999, 1000, 1_000_000].map(grouped), ["0", "999", "1,000", "1,000,000"]);
     }
 }

@@ -22,8 +22,7 @@ impl App {
                 let keeps = std::mem::take(&mut self.conversations.keeps_settings);
                 let is_new = !keeps && before.is_none_or(|closed| closed.recorded != card.recorded);
                 if let Some((sink, lag, keep)) = card.recorded.filter(|_| is_new) {
-                    (self.settings.sink, self.settings.lag) = (sink, lag);
-                    self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
+                    self.settings.take_lrsa(sink, lag, keep);
                 }
                 self.chat.model = Some(card);
                 self.chat.closed = None;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::history::name_of;
+use super::labels::name_of;
 use crate::export::{ExportFormat, ExportJob, Exported, WeightType};
 use crate::train::{Method, PastRun};
 

@@ -83,8 +83,3 @@ pub fn all_settings(run: &PastRun) -> Vec<(String, String)> {
     let named = [("model", run.job.model.clone()), ("data", run.job.data.display().to_string())];
     named.map(|(name, text)| (name.to_string(), text)).into_iter().chain(settings(&run.job)).collect()
 }
-
-/// The last part of a folder's path.
-pub fn name_of(dir: &Path) -> String {
-    dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
-}

@@ -1,4 +1,6 @@
-//! Labels of the settings that messages name, for the window.
+//! Labels of the settings that messages name, and names of files, for the window.
+
+use std::path::Path;
 
 use crate::error::rename_settings;
 
@@ -28,14 +30,9 @@ pub fn with_labels(text: &str) -> String {
     out
 }
 
-/// A number with commas between groups of three digits.
-pub fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let comma = |(i, digit): (usize, char)| {
-        let is_first = i > 0 && (digits.len() - i).is_multiple_of(3);
-        is_first.then_some(',').into_iter().chain([digit])
-    };
-    digits.chars().enumerate().flat_map(comma).collect()
+/// The name of a file or folder: the last part of its path, or the path if it has none.
+pub fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -53,11 +50,5 @@ mod tests {
         assert_eq!(with_labels("instead of --batch-size; see --lr"), "instead of batch size; see learning rate");
         assert_eq!(with_labels("--rank"), "rank");
         assert_eq!(with_labels("plain"), "plain");
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        let texts = [0, 999, 1000, 12_431, 1_234_567].map(grouped);
-        assert_eq!(texts, ["0", "999", "1,000", "12,431", "1,234,567"]);
     }
 }

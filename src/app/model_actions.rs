@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::message::{AdapterLine, ModelChoice};
 use super::models::{Entry, Fit, Listed, ModelAction, ModelEvent, Origin, Request, ScanJob};
+use super::settings::move_to_front;
 use super::state::{App, Effect, Page};
 use crate::attention::Attention;
 use crate::checkpoint::hub::is_id;
@@ -95,8 +96,10 @@ impl App {
         let was_hidden = s.hidden_models.contains(&model);
         s.hidden_models.retain(|other| *other != model);
         let is_known = self.models.entries.iter().any(|entry| entry.listed.model == model);
-        let is_new = move_to_front(&mut s.models, &model);
-        let has_new_adapter = adapter.is_some_and(|adapter| move_to_front(&mut s.adapters, &adapter));
+        // The bundled model has an empty name and stays out of the list.
+        let is_new = !model.is_empty() && move_to_front(&mut s.models, &model, MOST_REMEMBERED);
+        let has_new_adapter =
+            adapter.is_some_and(|path| !path.is_empty() && move_to_front(&mut s.adapters, &path, MOST_REMEMBERED));
         if !is_new && !has_new_adapter && !was_hidden {
             return vec![];
         }
@@ -157,16 +160,4 @@ impl App {
             Some(a) => (a.name.clone(), a.memory_bytes),
         }
     }
-}
-
-/// Moves a name to the front of a list, or puts it there. Returns whether that changed the list; an
-/// empty name, that of the bundled model, does not.
-fn move_to_front(names: &mut Vec<String>, name: &str) -> bool {
-    if name.is_empty() || names.first().is_some_and(|first| first == name) {
-        return false;
-    }
-    names.retain(|other| other != name);
-    names.insert(0, name.to_string());
-    names.truncate(MOST_REMEMBERED);
-    true
 }

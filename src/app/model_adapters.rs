@@ -71,7 +71,7 @@ fn runs(out: &str) -> Vec<PathBuf> {
 
 fn entry(path: &Path, bases: &[Base]) -> AdapterEntry {
     let mut entry = AdapterEntry { path: path.to_path_buf(), changed: changed(path), ..AdapterEntry::default() };
-    let read = if is_gguf(path) { read_gguf(path, &mut entry) } else { read_folder(path, &mut entry) };
+    let read = if is_gguf(path) { read_gguf(path) } else { read_folder(path, &mut entry) };
     let record = read.unwrap_or_else(|e| {
         entry.problem = Some(in_words(&e.to_string()));
         None
@@ -97,7 +97,7 @@ fn read_folder(dir: &Path, entry: &mut AdapterEntry) -> Result<Option<Record>> {
     Record::read(dir)
 }
 
-fn read_gguf(file: &Path, _entry: &mut AdapterEntry) -> Result<Option<Record>> {
+fn read_gguf(file: &Path) -> Result<Option<Record>> {
     Record::read_gguf(&Gguf::open(file)?.metadata)
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::downloads::{Download, DownloadEvent, Offer};
+use super::labels::name_of;
 use crate::checkpoint::hub::is_id;
 use crate::checkpoint::hub_survey::Survey;
 use crate::checkpoint::model_facts::ModelFacts;
@@ -135,9 +136,7 @@ impl Entry {
             Origin::Bundled => "stories260K (bundled)".to_string(),
             Origin::Cache => model.clone(),
             Origin::Opened if place.is_none() && is_id(model) => model.clone(),
-            Origin::Opened => {
-                Path::new(model).file_name().map_or_else(|| model.clone(), |name| name.to_string_lossy().into_owned())
-            }
+            Origin::Opened => name_of(Path::new(model)),
         }
     }
 
@@ -191,7 +190,7 @@ pub struct AdapterEntry {
 impl AdapterEntry {
     /// The name of its folder.
     pub fn name(&self) -> String {
-        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+        name_of(&self.path)
     }
 
     /// Its rank and attention in words.

@@ -110,9 +110,13 @@ impl Settings {
     /// Remembers the folder of a run, to find the run again.
     pub fn remember_run(&mut self, out: &Path) {
         let folder = out.parent().map_or_else(String::new, |parent| parent.display().to_string());
-        self.runs.retain(|known| *known != folder);
-        self.runs.insert(0, folder);
-        self.runs.truncate(MOST_FOLDERS);
+        move_to_front(&mut self.runs, &folder, MOST_FOLDERS);
+    }
+
+    /// Takes the settings of LRSA that a model or a run was trained with.
+    pub fn take_lrsa(&mut self, sink: usize, lag: usize, keep: f64) {
+        (self.sink, self.lag) = (sink, lag);
+        self.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
     }
 
     /// Clamps values that would make the window unusable, such as an extreme zoom.
@@ -133,14 +137,32 @@ impl Settings {
 
     /// Path of the settings file in the platform's configuration folder, if there is one.
     pub fn path() -> Option<PathBuf> {
-        let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let folder = match std::env::consts::OS {
-            "windows" => var("APPDATA"),
-            "macos" => var("HOME").map(|home| home.join("Library/Application Support")),
-            _ => var("XDG_CONFIG_HOME").or_else(|| var("HOME").map(|home| home.join(".config"))),
-        };
-        folder.map(|folder| folder.join("longreach").join("settings.json"))
+        platform_folder("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("settings.json"))
     }
+}
+
+/// The app's folder among those that the platform has for programs. On Linux the environment variable
+/// `xdg` names their folder, which is otherwise `below` the home folder.
+pub fn platform_folder(xdg: &str, below: &str) -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let folder = match std::env::consts::OS {
+        "windows" => var("APPDATA"),
+        "macos" => var("HOME").map(|home| home.join("Library/Application Support")),
+        _ => var(xdg).or_else(|| var("HOME").map(|home| home.join(below))),
+    };
+    folder.map(|folder| folder.join("longreach"))
+}
+
+/// Moves a name to the front of a list of at most `most`, or puts it there. Returns whether that
+/// changed the list.
+pub fn move_to_front(names: &mut Vec<String>, name: &str, most: usize) -> bool {
+    if names.first().is_some_and(|first| first == name) {
+        return false;
+    }
+    names.retain(|other| other != name);
+    names.insert(0, name.to_string());
+    names.truncate(most);
+    true
 }
 
 #[cfg(test)]

@@ -200,6 +200,7 @@ impl Tune {
     pub fn is_running(&self) -> bool {
         matches!(self.run, RunState::Running | RunState::Paused)
     }
+
     /// What a run that makes no progress waits for.
     pub fn waits(&self) -> Option<&'static str> {
         match self.run {

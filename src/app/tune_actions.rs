@@ -205,10 +205,7 @@ impl App {
             Method::Full => (folder, String::new()),
         };
         match job.attention {
-            Some(AttentionRecord::Lrsa { sink, lag, keep }) => {
-                (self.settings.sink, self.settings.lag) = (sink, lag);
-                self.settings.factor = (1.0 / keep).round().clamp(1.0, 64.0) as u32;
-            }
+            Some(AttentionRecord::Lrsa { sink, lag, keep }) => self.settings.take_lrsa(sink, lag, keep),
             Some(AttentionRecord::Dense) => self.settings.factor = 1,
             None => {}
         }

@@ -38,7 +38,8 @@ pub fn adapter_fingerprint(adapter: &Adapter) -> String {
     format!("sha256 {}", hex(digest.finish().as_ref()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -5,6 +5,7 @@
 //! files under `.no_exist/` say which files a commit lacks. No text of a server becomes a path:
 //! [`is_commit`] and [`Blob::of_etag`] decide what may.
 
+use super::fingerprint::hex;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use std::fs::{self, File};
@@ -65,10 +66,6 @@ impl Blob {
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The cached files of one model.

@@ -10,6 +10,7 @@ use super::conversation::Conversation;
 use crate::app::documents::Document;
 use crate::app::turns::{SavedTurn, flat, unflat};
 use crate::atomic_file::write_file;
+use crate::checkpoint::fingerprint::hex;
 use crate::checkpoint::generation_config::Wished;
 use crate::error::{Context, Error, Result};
 
@@ -109,7 +110,7 @@ pub fn write(
 
 /// Writes a document unless it is there, and returns the digest of its text.
 fn write_document(folder: &Path, text: &str) -> Result<String> {
-    let sha256: String = digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(digest(&SHA256, text.as_bytes()).as_ref());
     let path = folder.join(DOCUMENTS).join(format!("{sha256}.txt"));
     let is_there = path.metadata().is_ok_and(|file| file.len() == text.len() as u64);
     if !is_there {

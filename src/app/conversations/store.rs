@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::conversation::{Conversation, Entry, markdown};
 use super::file;
 use crate::app::documents::Document;
+use crate::app::settings::platform_folder;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 
@@ -75,13 +76,7 @@ pub fn folder(settings: Option<&Path>) -> Option<PathBuf> {
     if let Some(settings) = settings {
         return Some(std::path::absolute(settings).ok()?.parent()?.join("conversations"));
     }
-    let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let folder = match std::env::consts::OS {
-        "windows" => var("APPDATA"),
-        "macos" => var("HOME").map(|home| home.join("Library/Application Support")),
-        _ => var("XDG_DATA_HOME").or_else(|| var("HOME").map(|home| home.join(".local/share"))),
-    };
-    folder.map(|folder| folder.join("longreach").join("conversations"))
+    platform_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("conversations"))
 }
 
 fn work(folder: &Path, orders: &Receiver<Order>, tell: &dyn Fn(Stored)) {

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::document::Document;
 use super::found::{Found, MAX_TEXT, Text, too_long};
 use super::{docx, pdf};
+use crate::app::labels::name_of;
 use crate::error::{Context, Error, Result};
 
 /// Largest PDF or DOCX file in bytes. Most of a large one is pictures.
@@ -21,8 +22,7 @@ pub fn read_document(path: &Path) -> Result<Document> {
     let read = file.take(MAX_PACKED as u64 + 1).read_to_end(&mut bytes);
     read.with_context(|| format!("reading {}", path.display()))?;
     let found = text_of(bytes).map_err(|why| Error::usage(format!("{} {why}", path.display())))?;
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-    Ok(Document { note: found.note, ..Document::new(name, found.text) })
+    Ok(Document { note: found.note, ..Document::new(name_of(path), found.text) })
 }
 
 fn text_of(bytes: Vec<u8>) -> Found {

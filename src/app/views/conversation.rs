@@ -12,9 +12,9 @@ use egui_commonmark::{CommonMarkCache, CommonMarkViewer};
 use super::run_texts::duration;
 use super::{documents, style};
 use crate::app::chat::Chat;
-use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::app::turns::{Cut, Turn};
+use crate::grouped::grouped;
 
 /// Points beyond the visible part that are laid out.
 const MARGIN: f32 = 200.0;

@@ -5,9 +5,9 @@ use egui::{Key, RichText, ScrollArea, TextEdit, Ui};
 
 use super::style;
 use crate::app::documents::Document;
-use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Pick};
 use crate::attention::Attention;
+use crate::grouped::{grouped, tokens};
 
 /// Height of the list, which scrolls beyond.
 const LIST_HEIGHT: f32 = 130.0;
@@ -59,10 +59,6 @@ fn shortened(name: &str) -> String {
     }
     let (front, back) = (NAME_LENGTH * 2 / 3, NAME_LENGTH / 3);
     letters[..front].iter().chain(&['…']).chain(&letters[letters.len() - back..]).collect()
-}
-
-fn tokens(n: usize) -> String {
-    if n == 1 { "1 token".into() } else { format!("{} tokens", grouped(n)) }
 }
 
 /// A number of tokens as a share of those that the model reads.

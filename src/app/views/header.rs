@@ -4,9 +4,9 @@ use egui::{RichText, Ui};
 
 use super::{models, style};
 use crate::app::chat::FACTORS;
-use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::attention::Attention;
+use crate::grouped::grouped;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(4.0);

@@ -8,9 +8,9 @@ use egui::{Color32, FontId, Galley, Id, Pos2, Rect, ScrollArea, Stroke, Ui, UiBu
 
 use super::style;
 use crate::app::kept::KeptPage;
-use crate::app::labels::grouped;
 use crate::error::Result;
 use crate::eval::KeptMap;
+use crate::grouped::grouped;
 
 /// A block ends at the first line break after so many tokens.
 const LEAST_TOKENS: usize = 64;

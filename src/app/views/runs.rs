@@ -5,7 +5,8 @@ use egui_plot::{Line, LineStyle, Plot, PlotPoints, Points};
 
 use super::run_texts::in_short;
 use super::{export, style};
-use crate::app::history::{MOST_COMPARED, all_settings, name_of};
+use crate::app::history::{MOST_COMPARED, all_settings};
+use crate::app::labels::name_of;
 use crate::app::labels::{in_words, label};
 use crate::app::state::{Action, App};
 use crate::app::tune::TuneAction;

@@ -6,8 +6,8 @@ use egui::{CentralPanel, Context, Frame, Key, Panel, RichText, Ui, UiBuilder};
 
 use super::pages::PAGES;
 use super::{chat, devices, model_download, models, sidebar, style, toasts, tune};
-use crate::app::labels::grouped;
 use crate::app::state::{Action, App, Busy, Page};
+use crate::grouped::grouped;
 
 /// Keys that change the size of everything, with the change in tenths.
 const ZOOM_KEYS: [(Key, i32); 4] = [(Key::Plus, 1), (Key::Equals, 1), (Key::Minus, -1), (Key::Num0, 0)];

@@ -5,7 +5,7 @@ use egui_plot::{Legend, Line, Plot, PlotPoints, Points};
 
 use super::run_texts::{duration, in_short};
 use super::{runs, style, tune_settings};
-use crate::app::history::name_of;
+use crate::app::labels::name_of;
 use crate::app::state::{Action, App};
 use crate::app::tune::{RunState, Tune, TuneAction};
 use crate::train::Method;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::machine::Chat;
-use super::reports::{grouped, tokens};
 use super::saved::{self, Saved};
 use super::screen::Screen;
 use crate::attention::Attention;
@@ -12,6 +11,7 @@ use crate::cli::amounts::size;
 use crate::cli::output::read_text_file;
 use crate::error::{Error, Result};
 use crate::generate::SavedConversation;
+use crate::grouped::{grouped, tokens};
 
 impl Chat {
     /// `/document`

@@ -4,12 +4,13 @@
 
 use super::command::{COMMANDS, Command, is_command, parse};
 use super::engine::Engine;
-use super::reports::{cached, grouped, legend, runs, tokens};
+use super::reports::{cached, legend, runs};
 use super::screen::Screen;
 use super::settings::Settings;
 use super::turns::Turns;
 use crate::attention::Attention;
 use crate::error::{Error, Result};
+use crate::grouped::{grouped, tokens};
 
 /// A conversation with its model.
 pub struct Chat {

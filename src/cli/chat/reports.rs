@@ -3,6 +3,7 @@
 use super::engine::CacheSize;
 use crate::cli::amounts::{size, token_speed};
 use crate::eval::KeptMap;
+use crate::grouped::{grouped, tokens};
 
 /// An answer, for the line after it.
 pub struct Told {
@@ -48,24 +49,6 @@ fn stored(cache: &CacheSize) -> String {
     }
     let ratio = cache.dense_bytes as f64 / cache.bytes.max(1) as f64;
     format!(" as {} ({ratio:.1}x smaller), {bytes}", grouped(cache.entries))
-}
-
-/// A number of tokens.
-pub fn tokens(n: usize) -> String {
-    if n == 1 { "1 token".into() } else { format!("{} tokens", grouped(n)) }
-}
-
-/// A number with commas between groups of three digits.
-pub fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Runs of the text that are kept or dropped: a token is kept if at least the share r of the heads
