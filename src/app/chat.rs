@@ -224,6 +224,11 @@ impl Chat {
         (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
         (self.editing, self.speed) = (None, None);
         self.n_asked += 1;
+        self.as_question(attention, max_tokens)
+    }
+
+    /// The conversation with its last answer as far as it goes.
+    pub fn as_question(&self, attention: Attention, max_tokens: usize) -> Question {
         Question {
             system: self.system.trim().to_string(),
             document: joined(&self.documents),

@@ -59,8 +59,8 @@ pub enum Command {
     ListAdapters,
     Open(ModelChoice),
     Ask(Question),
-    /// Find the tokens of the conversation that the cache kept.
-    Kept,
+    /// Find the tokens that the cache keeps of a conversation with its last answer.
+    Kept(Question),
     /// Say what a training run will take.
     Forecast {
         job: Box<TrainJob>,

@@ -8,7 +8,7 @@ use super::chat::{Chat, attention};
 use super::conversations::{Conversations, Order};
 use super::devices::Devices;
 use super::documents::Document;
-use super::message::{Command, ModelChoice, TokenCount};
+use super::message::{Command, ModelChoice, Question, TokenCount};
 use super::models::{ModelAction, Models, Request};
 use super::settings::{Settings, Theme};
 use super::tune::{Tune, TuneAction};
@@ -400,9 +400,16 @@ impl App {
         effects
     }
 
-    fn ask_with(
+    fn ask_with(&mut self, question: impl FnOnce(&mut Chat, Attention, usize) -> Option<Question>) -> Vec<Effect> {
+        self.start_with(Busy::Answering, Command::Ask, question)
+    }
+
+    /// Sends a command about the conversation, if a model is open and nothing else is going on.
+    fn start_with(
         &mut self,
-        question: impl FnOnce(&mut Chat, Attention, usize) -> Option<super::message::Question>,
+        busy: Busy,
+        command: fn(Question) -> Command,
+        question: impl FnOnce(&mut Chat, Attention, usize) -> Option<Question>,
     ) -> Vec<Effect> {
         if self.chat.model.is_none() {
             self.say(About::Opening, "No model is open. Open one first.");
@@ -417,18 +424,27 @@ impl App {
                 vec![]
             }
             Ok(attention) => match question(&mut self.chat, attention, self.settings.max_tokens) {
-                Some(question) => self.start(Busy::Answering, Command::Ask(question)),
+                Some(question) => self.start(busy, command(question)),
                 None => vec![],
             },
         }
     }
 
     fn show_kept(&mut self, shown: bool) -> Vec<Effect> {
-        if !shown || self.chat.kept.is_some() {
+        let is_there = match (&self.chat.kept, self.attention()) {
+            (Some(map), Ok(Attention::Lrsa(lrsa))) => {
+                (map.sink, map.lag, map.keep) == (lrsa.sink(), lrsa.lag(), lrsa.keep())
+            }
+            _ => false,
+        };
+        if !shown || is_there {
             self.chat.shows_kept = shown;
             return vec![];
         }
-        self.start(Busy::Keeping, Command::Kept)
+        self.start_with(Busy::Keeping, Command::Kept, |chat, attention, max| {
+            (chat.kept, chat.shows_kept) = (None, false);
+            Some(chat.as_question(attention, max))
+        })
     }
 
     /// Switches to the next theme: system, light, dark.

@@ -11,6 +11,7 @@ use super::state::{Action, App, Busy, Effect, Page, Pick};
 use super::tune::RunState;
 use super::turns::{Cut, Turn};
 use crate::attention::Attention;
+use crate::eval::KeptMap;
 use crate::generate::{Answer, StoppedBy};
 use crate::train::{StepLine, Summary};
 
@@ -234,7 +235,34 @@ fn an_adapter_brings_its_compression() {
     let mut app = opened();
     app.on_event(Event::Opened(ModelCard { recorded: Some((8, 32, 0.125)), ..card() }));
     assert_eq!((app.settings.sink, app.settings.lag, app.settings.factor), (8, 32, 8));
-    assert_eq!(app.on_action(Action::ShowKept(true)), [Effect::Send(Command::Kept)]);
+}
+
+#[test]
+fn kept_tokens_are_those_of_the_chosen_compression() {
+    let mut app = opened();
+    ask(&mut app, "Who?");
+    app.on_event(Event::Answered(answer("Ahab.")));
+    let look = |app: &mut App, factor: u32| {
+        app.settings.factor = factor;
+        let chosen = app.attention().unwrap();
+        let Attention::Lrsa(lrsa) = chosen else { panic!("{chosen:?}") };
+        match &app.on_action(Action::ShowKept(true))[..] {
+            [] => return false,
+            [Effect::Send(Command::Kept(question))] => {
+                assert_eq!((question.attention, question.turns[0].answer.as_str()), (chosen, "Ahab."));
+            }
+            other => panic!("{other:?}"),
+        }
+        let (sink, lag, keep) = (lrsa.sink(), lrsa.lag(), lrsa.keep());
+        let tokens = ["Who?", "Ahab."].map(String::from).to_vec();
+        let map = KeptMap { tokens, sink, lag, keep, recent_start: 1, kept: vec![vec![vec![]]] };
+        app.on_event(Event::Kept(Box::new(map)));
+        true
+    };
+    assert!(look(&mut app, 4) && app.chat.shows_kept);
+    app.on_action(Action::ShowKept(false));
+    assert!(!look(&mut app, 4) && app.chat.shows_kept, "it is there already");
+    assert!(look(&mut app, 8) && app.chat.shows_kept);
 }
 
 #[test]

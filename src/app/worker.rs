@@ -158,7 +158,7 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
             Ok(())
         }
         Command::Ask(question) => opened(engine)?.answer(&question, &site.control, tell),
-        Command::Kept => opened(engine)?.kept(&site.control, tell),
+        Command::Kept(question) => opened(engine)?.kept(&question, &site.control, tell),
         Command::Forecast { mut job, device } => {
             worker_jobs::with_own_validation(&mut job);
             let begin = || {

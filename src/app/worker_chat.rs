@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
-use crate::attention::{Attention, Lrsa};
+use crate::attention::Attention;
 use crate::checkpoint::hub::needs_download;
 use crate::checkpoint::load::{Loaded, Train, load_watched};
 use crate::checkpoint::model_files::ModelFiles;
@@ -174,19 +174,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends the tokens that the cache kept, for the attention of the last answer.
-    pub fn kept(&mut self, control: &Control, tell: &Tell) -> Result<()> {
-        let lrsa: Lrsa = match self.conversation.attention() {
-            Some(Attention::Lrsa(lrsa)) => lrsa,
-            Some(Attention::Dense) => {
-                return Err(Error::usage(
-                    "the last answer used the dense cache, which keeps everything: choose a compression and ask again",
-                ));
-            }
-            None => return Err(Error::usage("no question was asked yet: ask one first")),
+    /// Sends the tokens that the question's attention keeps of a conversation. The conversation may be
+    /// another than the one in the cache: the app may have restored it.
+    pub fn kept(&mut self, question: &Question, control: &Control, tell: &Tell) -> Result<()> {
+        let Attention::Lrsa(lrsa) = question.attention else {
+            return Err(Error::usage("the dense cache keeps every token: choose a compression first"));
         };
-        let ids = self.conversation.ids().to_vec();
+        let prompt = self.prompt(question)?;
         let tokenizer = self.files.tokenizer()?;
+        let ids = match self.files.template {
+            _ if self.conversation.text() == prompt => self.conversation.ids().to_vec(),
+            Some(_) => tokenizer.encode(&prompt, false)?,
+            None => tokenizer.encode_prompt(&prompt)?,
+        };
         let mut watch = |done| {
             tell(Event::KeptSoFar { done, total: ids.len() });
             if control.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

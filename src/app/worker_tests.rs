@@ -13,6 +13,7 @@ use super::worker_site::Open;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::generation_config::Wished;
 use crate::checkpoint::record::AttentionRecord;
+use crate::eval::KeptMap;
 use crate::generate::StoppedBy;
 use crate::gpu::{CpuExecutor, open_device};
 use crate::train::TrainJob;
@@ -96,8 +97,6 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
     worker.send(Command::Ask(question("She", 5)));
     assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("no model")));
     window.open();
-    window.worker.send(Command::Kept);
-    assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("ask")));
     window.worker.send(Command::Ask(question("She liked to", 40)));
     let heard = window.until(is_end);
     let said: String = heard.iter().map(|e| if let Event::Said(t) = e { t.as_str() } else { "" }).collect();
@@ -107,15 +106,32 @@ fn it_answers_says_what_was_kept_and_stops_when_asked() {
         "{said:?} {answer:?}"
     );
     assert!(heard.iter().any(|e| matches!(e, Event::Fed { done, total } if done == total)));
-    window.worker.send(Command::Kept);
-    let kept = window.until(|e| matches!(e, Event::Kept(_) | Event::Failed(_)));
-    assert!(matches!(&kept[..], [Event::Kept(map)] if map.tokens.len() == answer.n_tokens), "{kept:?}");
+    // As said just now, as restored after another question, and with another compression.
+    let talked = Question {
+        turns: vec![Turn { answer: answer.text.clone(), ..Turn::asked("She liked to") }],
+        ..question("", 3)
+    };
+    let mut kept = |question: &Question| {
+        window.worker.send(Command::Kept(question.clone()));
+        match &window.until(|e| matches!(e, Event::Kept(_) | Event::Failed(_)))[..] {
+            [Event::Kept(map)] => (**map).clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let now = kept(&talked);
+    assert_eq!(now.tokens.len(), answer.n_tokens);
+    let harder = kept(&Question { attention: Attention::Lrsa(Lrsa::new(4, 8, 0.125).unwrap()), ..talked.clone() });
+    let n_kept = |map: &KeptMap| map.kept[0][0].len();
+    assert!(harder.tokens == now.tokens && n_kept(&harder) < n_kept(&now));
 
     let dense = Question { attention: Attention::Dense, ..question("She", 3) };
-    window.worker.send(Command::Ask(dense));
+    window.worker.send(Command::Ask(dense.clone()));
     window.until(is_end);
-    window.worker.send(Command::Kept);
-    assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("keeps everything")));
+    window.worker.send(Command::Kept(talked));
+    let restored = window.until(|e| matches!(e, Event::Kept(_) | Event::Failed(_)));
+    assert!(matches!(&restored[..], [Event::Kept(map)] if **map == now), "{restored:?}");
+    window.worker.send(Command::Kept(dense));
+    assert!(matches!(&window.until(is_end)[..], [Event::Failed(why)] if why.contains("keeps every token")));
 
     window.worker.send(Command::Ask(question("Then", 400)));
     window.until(|e| matches!(e, Event::Said(_)));

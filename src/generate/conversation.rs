@@ -111,6 +111,11 @@ struct Open {
 }
 
 impl Conversation {
+    /// The conversation so far; after a stop text it has the whole last token.
+    pub fn text(&self) -> &str {
+        self.open.as_ref().map_or("", |o| &o.text)
+    }
+
     /// Tokens of the conversation so far.
     pub fn ids(&self) -> &[u32] {
         self.open.as_ref().map_or(&[], |o| &o.ids)

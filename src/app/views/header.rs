@@ -24,10 +24,13 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         ui.label("Cache").on_hover_text("How much of the text before the last tokens the model keeps");
         for (factor, name) in FACTORS {
             let button = egui::Button::selectable(app.settings.factor == factor, name);
-            if ui.add_enabled(app.busy != Some(Busy::Answering), button).clicked() {
+            if ui.add_enabled(!matches!(app.busy, Some(Busy::Answering | Busy::Keeping)), button).clicked() {
                 app.settings.factor = factor;
                 app.chat.wants_focus = true;
                 actions.push(Action::SettingsChanged);
+                if app.chat.shows_kept {
+                    actions.push(Action::ShowKept(true));
+                }
             }
         }
         ui.separator();
