@@ -14,20 +14,22 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
         actions.push(Action::ShowKept(false));
         return;
     };
-    ui.horizontal_wrapped(|ui| {
-        if ui.button("Back to the conversation").clicked() {
-            actions.push(Action::ShowKept(false));
-        }
-        picker(ui, "Layer", layer, map.compressed_layers());
-        picker(ui, "Head", head, 0..map.n_heads());
+    style::column(ui, |ui| {
+        ui.horizontal_wrapped(|ui| {
+            if ui.button("Back to the conversation").clicked() {
+                actions.push(Action::ShowKept(false));
+            }
+            picker(ui, "Layer", layer, map.compressed_layers());
+            picker(ui, "Head", head, 0..map.n_heads());
+        });
+        // A slider does not wrap, so it has a row of its own.
+        ui.horizontal(|ui| {
+            let label = ui.label("Text size").id;
+            ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false)).labelled_by(label);
+        });
+        search(ui, page, actions);
+        legend(ui);
     });
-    // A slider does not wrap, so it has a row of its own.
-    ui.horizontal(|ui| {
-        let label = ui.label("Text size").id;
-        ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false)).labelled_by(label);
-    });
-    search(ui, page, actions);
-    legend(ui);
     ui.separator();
     let look = Look { layer: *layer, head: *head, size: *text_size };
     if kept_text::show(ui, map, page, &look).is_err() {

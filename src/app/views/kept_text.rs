@@ -64,7 +64,7 @@ pub fn show(ui: &mut Ui, map: &KeptMap, page: &mut KeptPage, look: &Look) -> Res
     }
     let laid = laid(ui.ctx());
     let mut laid = laid.lock().unwrap_or_else(PoisonError::into_inner);
-    let width = ui.available_width() - ui.spacing().scroll.allocated_width();
+    let width = (ui.available_width() - ui.spacing().scroll.allocated_width()).min(style::COLUMN);
     laid.prepare(map, page, look, width)?;
     laid.n_laid_out = 0;
     let height = ui.available_height();
@@ -146,9 +146,10 @@ impl Laid {
     /// Paints the visible blocks. Returns by how much the text must scroll to stay where it is: how much
     /// new blocks have grown beyond what was estimated, above the first block of known height.
     fn paint(&mut self, ui: &mut Ui, map: &KeptMap, page: &KeptPage, viewport: Rect) -> f32 {
-        ui.set_width(self.width);
+        ui.set_width(ui.available_width());
         ui.set_height(self.blocks.iter().map(|block| block.height).sum());
-        let origin = ui.max_rect().min;
+        // The text stands where the conversation does.
+        let origin = ui.max_rect().min + vec2(((ui.available_width() - self.width) / 2.0).max(0.0).round(), 0.0);
         let (mut top, mut grown, mut is_known) = (0.0, 0.0, false);
         let mut visible = Vec::new();
         for i in 0..self.blocks.len() {

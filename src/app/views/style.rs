@@ -94,7 +94,7 @@ pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl 
 }
 
 /// Widest column of text in points: longer lines are tiring to read.
-const COLUMN: f32 = 720.0;
+pub const COLUMN: f32 = 720.0;
 
 /// A column of readable width in the middle.
 pub fn column<R>(ui: &mut Ui, show: impl FnOnce(&mut Ui) -> R) -> R {
