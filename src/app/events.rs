@@ -6,6 +6,9 @@ use super::message::Event;
 use super::state::{About, App, Busy, Effect, Notice, Page};
 use super::tune::RunState;
 
+/// Begins the note that a run was saved.
+const SAVED: &str = "saved after step ";
+
 impl App {
     /// Updates the state for an event from the worker and returns the effects to carry out.
     pub fn on_event(&mut self, event: Event) -> Vec<Effect> {
@@ -18,6 +21,7 @@ impl App {
                 let before = self.chat.reopening.take();
                 if before.is_none() {
                     self.forget(About::Opening);
+                    self.models.field.clear();
                 }
                 let keeps = std::mem::take(&mut self.conversations.keeps_settings);
                 let is_new = !keeps && before.is_none_or(|closed| closed.recorded != card.recorded);
@@ -80,6 +84,10 @@ impl App {
                 self.busy = None;
                 self.tune.would_replace = Some(folder);
             }
+            Event::WouldContinue(folder) => {
+                self.busy = None;
+                self.tune.would_continue = Some(folder);
+            }
             Event::TrainBegan(job) => {
                 self.forget(About::Run);
                 self.tune.begin(&job);
@@ -92,11 +100,10 @@ impl App {
             Event::TrainEvaluated(line) => self.tune.add_evaluation(line),
             Event::DataCounted(counts) => self.tune.counts = Some(counts),
             Event::TrainSaved(step) => {
-                let note = format!("saved after step {step}");
-                // The best result and the checkpoint of the same step are one note.
-                if self.tune.notes.last() != Some(&note) {
-                    self.tune.notes.push(note);
-                }
+                // Only the last one is of use, and the notes of the start stay in sight.
+                let notes = &mut self.tune.notes;
+                notes.retain(|note| !note.starts_with(SAVED));
+                notes.push(format!("{SAVED}{step}"));
             }
             Event::SaveFailed(why) => {
                 if self.page != Page::Tune {

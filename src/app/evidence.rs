@@ -7,10 +7,14 @@ use std::ops::Range;
 const MAX_PLACES: usize = 20;
 /// Letters of a word that counts as a phrase on its own.
 const LONG_WORD: usize = 5;
+/// A shorter word tells something too if it has so many letters and is in the text no more often than
+/// this. Most of the others are "the", "is" and "of".
+const SHORT_WORD: usize = 3;
+const OFTEN: usize = 2;
 
 /// The places of `text` whose words, whatever their case, also stand in this order in `said`, as byte
-/// ranges with the longest first. A place is as long as it can be; it has two words or one long
-/// word, and at least half the words of the longest place.
+/// ranges with the longest first. A place is as long as it can be. It has one long word or a number, or
+/// two words of which one is rare, and at least half the words of the longest place.
 pub fn shared_places(text: &str, said: &str) -> Vec<Range<usize>> {
     let (of_text, of_said) = (words(text), words(said));
     let mut positions: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -28,10 +32,23 @@ pub fn shared_places(text: &str, said: &str) -> Vec<Range<usize>> {
         longest.push(here.values().copied().max().unwrap_or(0));
         before = here;
     }
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for (word, _) in &of_text {
+        *counts.entry(word).or_default() += 1;
+    }
+    let tells = |(word, _): &(String, Range<usize>)| {
+        let n = word.chars().count();
+        let is_rare = n >= SHORT_WORD && counts[word.as_str()] <= OFTEN;
+        n >= LONG_WORD || is_rare || word.chars().any(char::is_numeric)
+    };
     let mut places: Vec<(usize, Range<usize>)> = Vec::new();
     for (i, &n) in longest.iter().enumerate() {
         let goes_on = longest.get(i + 1).is_some_and(|&next| next > n);
-        let counts = n > 1 || n == 1 && of_text[i].0.chars().count() >= LONG_WORD;
+        let counts = match n {
+            0 => false,
+            1 => of_text[i].0.chars().count() >= LONG_WORD,
+            _ => of_text[i + 1 - n..=i].iter().any(tells),
+        };
         if counts && !goes_on {
             places.push((n, of_text[i + 1 - n].1.start..of_text[i].1.end));
         }
@@ -82,6 +99,10 @@ mod tests {
         assert_eq!(found("Ishmael."), ["Ishmael"]);
         assert_eq!(found("sail captain"), ["Captain", "captain"]);
         assert_eq!(found("a leg"), Vec::<&str>::new());
+        // Words that every text has are no evidence.
+        let text = "It is of the sea, of the ship, of the crew; it is a log of the year 1851.";
+        let places = shared_places(text, "It is of the best. It is a diary of the year.");
+        assert_eq!(places.into_iter().map(|range| &text[range]).collect::<Vec<_>>(), ["of the year"]);
         assert_eq!(found(""), Vec::<&str>::new());
         assert!(shared_places("", "Ahab").is_empty());
         // The text of each place is exactly the words, in any script.

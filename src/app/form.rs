@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser};
+use serde::{Deserialize, Serialize};
 
 use super::labels::{label, with_labels};
 use crate::error::{Error, Result};
@@ -31,7 +32,8 @@ pub const SECTIONS: [(&str, &[&str]); 6] = [
 ];
 
 /// A set of settings for a purpose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Preset {
     Quick,
     #[default]
@@ -68,7 +70,7 @@ impl Preset {
 }
 
 /// The settings that differ from their defaults, and the preset that filled them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Form {
     preset: Preset,
     values: BTreeMap<String, String>,
@@ -85,6 +87,12 @@ impl Form {
     pub fn of(preset: Preset) -> Self {
         let values = preset.values().iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         Self { preset, values }
+    }
+
+    /// The form without settings that this version does not have.
+    pub fn known(mut self) -> Self {
+        self.values.retain(|name, _| SECTIONS.iter().any(|(_, names)| names.contains(&name.as_str())));
+        self
     }
 
     /// The preset that was chosen last.

@@ -162,6 +162,8 @@ pub enum Event {
     Forecast(Box<CheckedRun>),
     /// The output folder holds an earlier result, so the run did not start.
     WouldReplace(PathBuf),
+    /// The folder holds a run of the same settings that has not reached its end.
+    WouldContinue(PathBuf),
     /// A run starts. The worker has closed the chat's model to free its memory.
     TrainBegan(Box<TrainJob>),
     TrainStarted {

@@ -23,15 +23,17 @@ impl App {
             ModelAction::Scan => self.scan_models(),
             ModelAction::Open(model, adapter) if self.models.is_absent(&model) => self.look(model, adapter),
             ModelAction::Open(model, adapter) => self.open_listed(&model, adapter),
-            ModelAction::OpenTyped => match std::mem::take(&mut self.models.field).trim() {
-                "" => vec![],
-                id if is_id(id) => self.look(id.to_string(), None),
-                path => self.open_listed(path, None),
+            // The text stays until the model is open: it may need a correction.
+            ModelAction::OpenTyped => match self.models.field.trim().to_string() {
+                path if path.is_empty() => vec![],
+                id if is_id(&id) => self.look(id, None),
+                path => self.open_listed(&path, None),
             },
             ModelAction::Train(model) => {
-                self.settings.model = model;
-                self.settings.adapter.clear();
+                self.tune.model = Some(model);
+                self.settings.tune = self.tune.choices();
                 self.page = Page::Tune;
+                self.tune.history.is_shown = false;
                 vec![Effect::SaveSettings]
             }
             ModelAction::Forget(model) => {

@@ -178,7 +178,7 @@ mod tests {
             (found[0].losses.clone(), found[0].settings()),
             (vec![[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], "rank 8".into())
         );
-        assert_eq!(found[1].settings(), "rank 4, S 4, L 8, r 0.25");
+        assert_eq!(found[1].settings(), "rank 4, sink 4, lag 8, keep 0.25");
         assert_eq!(found[2].base.as_deref(), Some("unknown"));
         assert!(found[3].problem.as_ref().unwrap().contains(CONFIG), "{:?}", found[3]);
         assert!(adapters(&ScanJob::default(), vec![], &bases).is_empty());

@@ -149,10 +149,11 @@ fn a_model_is_chosen_for_fine_tuning() {
     let mut app = with_list();
     app.settings.adapter = "/runs/a".into();
     assert_eq!(act(&mut app, ModelAction::Train("org/new".into())), [Effect::SaveSettings]);
-    assert_eq!(
-        (app.page, app.job().unwrap().model.as_str(), app.settings.adapter.as_str()),
-        (Page::Tune, "org/new", "")
-    );
+    assert_eq!((app.page, app.job().unwrap().model.as_str()), (Page::Tune, "org/new"));
+    // The chat keeps its own model and adapter, also after a restart.
+    assert_eq!((app.settings.model.as_str(), app.settings.adapter.as_str()), ("", "/runs/a"));
+    let (again, _) = App::new(app.settings.clone());
+    assert_eq!(again.tune_model(), "org/new");
 }
 
 #[test]

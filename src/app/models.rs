@@ -200,7 +200,7 @@ impl AdapterEntry {
             AttentionRecord::Dense => "dense attention".to_string(),
             AttentionRecord::Lrsa { sink, lag, keep } => {
                 let keep = format!("{keep:.3}");
-                format!("S {sink}, L {lag}, r {}", keep.trim_end_matches('0').trim_end_matches('.'))
+                format!("sink {sink}, lag {lag}, keep {}", keep.trim_end_matches('0').trim_end_matches('.'))
             }
         });
         rank.into_iter().chain(attention).collect::<Vec<_>>().join(", ")

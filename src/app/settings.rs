@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
+use super::tune::TuneChoices;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::small_file::read_text;
@@ -43,6 +44,7 @@ pub struct Settings {
     pub max_tokens: usize,
     pub data: String,
     pub out: String,
+    pub tune: TuneChoices,
     /// The folders with the output folders of runs, the newest first.
     pub runs: Vec<String>,
     /// Models that were opened, newest first: folders, GGUF files and hub ids.
@@ -69,6 +71,7 @@ impl Default for Settings {
             max_tokens: 1024,
             data: String::new(),
             out: String::new(),
+            tune: TuneChoices::default(),
             runs: Vec::new(),
             models: vec![],
             adapters: vec![],

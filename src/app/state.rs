@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::chat::{Chat, attention};
+use super::chat::{Chat, Dropped, attention, dropped};
 use super::conversations::{Conversations, Order};
 use super::devices::Devices;
 use super::documents::Document;
@@ -131,6 +131,8 @@ pub enum Action {
     Train,
     /// Train, and replace the result of an earlier run in the same folder.
     Replace,
+    /// Continue the run in the output folder.
+    ContinueRun,
     Pause(bool),
     /// After a failed final save: whether to try again.
     SaveAgain(bool),
@@ -190,7 +192,7 @@ impl App {
     pub fn new(settings: Settings) -> (Self, Vec<Effect>) {
         let mut app = Self { settings, can_drop: true, ..Self::default() };
         app.chat.text_size = 14.0;
-        app.tune.factor = 4;
+        app.tune.take(app.settings.tune.clone());
         app.tune.data.clone_from(&app.settings.data);
         app.tune.out.clone_from(&app.settings.out);
         let open = app.open_model();
@@ -222,6 +224,7 @@ impl App {
         if notice.about != About::Other {
             self.forget(notice.about);
         }
+        self.notices.retain(|other| other.text != notice.text);
         self.notices.push(notice);
     }
 
@@ -278,9 +281,16 @@ impl App {
             Action::OpenModel => [self.open_model(), vec![Effect::SaveSettings]].concat(),
             Action::Pick(pick) => vec![Effect::Pick(pick)],
             Action::Picked(pick, path) => self.picked(pick, path),
-            Action::Read => match self.chat.path.trim() {
-                "" => vec![],
-                path => vec![Effect::Read(PathBuf::from(path))],
+            Action::Read => match dropped(PathBuf::from(self.chat.path.trim())) {
+                Dropped::Document(path) if path.as_os_str().is_empty() => vec![],
+                Dropped::Document(path) => vec![Effect::Read(path)],
+                model_or_adapter => {
+                    self.chat.path.clear();
+                    match model_or_adapter {
+                        Dropped::Adapter(path) => self.picked(Pick::Adapter, path),
+                        Dropped::Model(path) | Dropped::Document(path) => self.picked(Pick::ModelFile, path),
+                    }
+                }
             },
             Action::Document(_) | Action::RemoveDocument(_) => self.act_on_documents(action),
             Action::Ask if self.busy == Some(Busy::Answering) => {
@@ -314,10 +324,14 @@ impl App {
             Action::Stop => vec![Effect::Stop],
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::Evidence => self.find_evidence(),
-            Action::Copy(text) => vec![Effect::Copy(text)],
+            Action::Copy(text) => {
+                self.notify(Notice::info("Copied."));
+                vec![Effect::Copy(text)]
+            }
             Action::CheckRun
             | Action::Train
             | Action::Replace
+            | Action::ContinueRun
             | Action::Pause(_)
             | Action::SaveAgain(_)
             | Action::ChatWithAdapter => self.act_on_tune(action),

@@ -184,6 +184,12 @@ fn a_run_is_begun_paused_and_talked_to() {
     app.tune.out = "out dir".into();
     let effects = app.on_action(Action::Replace);
     assert!(matches!(&effects[0], Effect::Send(Command::Train { replace: true, .. })), "{effects:?}");
+    // The same holds for a run that it would continue.
+    app.on_event(Event::WouldContinue("out dir".into()));
+    assert_eq!((app.busy, app.tune.asks_to_continue()), (None, Some(&PathBuf::from("out dir"))));
+    let effects = app.on_action(Action::ContinueRun);
+    let Effect::Send(Command::Train { job, replace: false, .. }) = &effects[0] else { panic!("{effects:?}") };
+    assert!(job.resume && app.tune.asks_to_continue().is_none());
     // The chat closes its model to free the memory and keeps the conversation.
     app.chat.turns = vec![Turn::asked("Q")];
     app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::checked_run::RunCheck;
 use super::data_counts::{DataCounts, eval_every, held_out};
 use super::exporting::Exporting;
@@ -46,6 +48,23 @@ pub enum TuneAction {
     Export { replace: bool },
 }
 
+/// The settings of the fine-tuning page that the app saves between sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TuneChoices {
+    pub model: Option<String>,
+    pub method: Method,
+    pub factor: u32,
+    pub recompute: bool,
+    pub form: Form,
+}
+
+impl Default for TuneChoices {
+    fn default() -> Self {
+        Self { model: None, method: Method::default(), factor: 4, recompute: false, form: Form::default() }
+    }
+}
+
 /// State of the fine-tuning page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tune {
@@ -60,8 +79,12 @@ pub struct Tune {
     /// The other settings.
     pub form: Form,
     pub check: RunCheck,
+    /// The model to train, if it is another than that of the chat; empty for the bundled one.
+    pub model: Option<String>,
     /// Folder with an earlier result, if that kept a run from starting.
     pub would_replace: Option<PathBuf>,
+    /// Folder with a run that this one would continue, if that kept it from starting.
+    pub would_continue: Option<PathBuf>,
     /// Why the final save failed, while the run waits for an answer.
     pub save_failed: Option<String>,
     /// Whether the user has tried to close the window since the final save failed.
@@ -127,6 +150,24 @@ impl Tune {
     /// The folder whose result a run would replace, if it is still the output folder.
     pub fn asks_to_replace(&self) -> Option<&PathBuf> {
         self.would_replace.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
+    }
+
+    /// The folder with a run to continue, if it is still the output folder.
+    pub fn asks_to_continue(&self) -> Option<&PathBuf> {
+        self.would_continue.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
+    }
+
+    /// What the page keeps between sessions.
+    pub fn choices(&self) -> TuneChoices {
+        let Self { model, method, factor, recompute, form, .. } = self.clone();
+        TuneChoices { model, method, factor, recompute, form }
+    }
+
+    /// Takes what was kept.
+    pub fn take(&mut self, choices: TuneChoices) {
+        let TuneChoices { model, method, factor, recompute, form } = choices;
+        (self.model, self.method, self.factor, self.recompute) = (model, method, factor, recompute);
+        self.form = form.known();
     }
 
     /// Starts a run.

@@ -14,16 +14,19 @@ use crate::error::Result;
 use crate::train::{Method, TrainJob};
 
 impl App {
+    /// The model that the page trains; empty for the bundled one.
+    pub fn tune_model(&self) -> &str {
+        self.tune.model.as_deref().unwrap_or(&self.settings.model).trim()
+    }
+
     /// The training run that the page describes.
     pub fn job(&self) -> Result<TrainJob> {
-        let s = &self.settings;
-        self.tune.job(s.model.trim(), s.sink, s.lag)
+        self.tune.job(self.tune_model(), self.settings.sink, self.settings.lag)
     }
 
     /// The run that the page describes, whatever its data holds.
     fn described(&self) -> Option<TrainJob> {
-        let s = &self.settings;
-        self.tune.described(s.model.trim(), s.sink, s.lag)
+        self.tune.described(self.tune_model(), self.settings.sink, self.settings.lag)
     }
 
     /// Whether the page describes another run than the one whose results it shows.
@@ -142,8 +145,9 @@ impl App {
                 }
                 effects
             }
-            Action::Train | Action::Replace => {
+            Action::Train | Action::Replace | Action::ContinueRun => {
                 let Some(job) = self.valid_job() else { return vec![] };
+                let job = TrainJob { resume: action == Action::ContinueRun, ..job };
                 let asked = self.described();
                 let effects = self.train(job, action == Action::Replace);
                 if effects.is_empty() {
@@ -152,6 +156,7 @@ impl App {
                 self.tune.asked = asked;
                 self.settings.data.clone_from(&self.tune.data);
                 self.settings.out.clone_from(&self.tune.out);
+                self.settings.tune = self.tune.choices();
                 [effects, vec![Effect::SaveSettings]].concat()
             }
             Action::Pause(paused) if self.tune.is_running() => {
@@ -187,7 +192,7 @@ impl App {
         let device = self.settings.device.clone();
         let effects = self.start(Busy::Training, Command::Train { job: Box::new(job), device, replace });
         if !effects.is_empty() {
-            self.tune.would_replace = None;
+            (self.tune.would_replace, self.tune.would_continue) = (None, None);
             self.forget(About::Run);
             if matches!(self.tune.run, RunState::Failed(_)) {
                 self.tune.run = RunState::Idle;
@@ -210,6 +215,7 @@ impl App {
             None => {}
         }
         self.page = Page::Chat;
-        self.on_action(Action::OpenModel)
+        let begun = if self.chat.turns.is_empty() { vec![] } else { self.on_action(Action::NewChat) };
+        [begun, self.on_action(Action::OpenModel)].concat()
     }
 }

@@ -121,6 +121,9 @@ struct Handler {
     documents: Vec<PathBuf>,
     /// Time of the next requested repaint.
     next_frame: Option<Instant>,
+    /// Zoom of the last frame, and the last move of the pointer.
+    zoom: f32,
+    pointer: Option<WindowEvent>,
     /// Whether the window is to close.
     closes: bool,
     failed: Option<Error>,
@@ -177,6 +180,8 @@ impl Handler {
             settings_path,
             documents,
             next_frame: None,
+            zoom: 1.0,
+            pointer: None,
             closes: false,
             failed: None,
         };
@@ -356,8 +361,9 @@ impl Handler {
         self.request_frame();
     }
 
-    /// Remembers where the window is.
+    /// Remembers where the window is, and what the pages hold.
     fn note_place(&mut self) {
+        self.app.settings.tune = self.app.tune.choices();
         if let Some(now) = self.shown.as_ref().and_then(|shown| Place::of(&shown.window)) {
             self.app.settings.window = Some(Place::updated(self.app.settings.window, now));
         }
@@ -366,6 +372,13 @@ impl Handler {
     fn paint(&mut self) {
         let Some(shown) = &mut self.shown else { return };
         views::apply(&self.context, &self.app.settings);
+        // The pointer is elsewhere in points once the zoom has changed, although it has not moved.
+        let zoom = self.context.zoom_factor();
+        if std::mem::replace(&mut self.zoom, zoom) != zoom
+            && let Some(moved) = &self.pointer
+        {
+            let _ = shown.egui.on_window_event(&shown.window, moved);
+        }
         let input = shown.egui.take_egui_input(&shown.window);
         let mut actions = Vec::new();
         let app = &mut self.app;
@@ -377,7 +390,8 @@ impl Handler {
             &primitives,
             output.textures_delta,
             output.pixels_per_point,
-        ) {
+        ) || self.context.zoom_factor() != zoom
+        {
             shown.window.request_redraw();
         }
         for action in actions {
@@ -443,6 +457,9 @@ impl ApplicationHandler<Message> for Handler {
             return self.paint();
         }
         let Some(shown) = &mut self.shown else { return };
+        if matches!(event, WindowEvent::CursorMoved { .. }) {
+            self.pointer = Some(event.clone());
+        }
         if shown.egui.on_window_event(&shown.window, &event).repaint {
             shown.window.request_redraw();
         }

@@ -171,9 +171,12 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
         Command::Train { mut job, device, replace } => {
             worker_jobs::with_own_validation(&mut job);
             // A run that resumes says itself what keeps it from that.
-            if !replace && !job.resume && matches!(held(&job)?, Held::Other(_)) {
-                tell(Event::WouldReplace(job.out));
-                return Ok(());
+            if !replace && !job.resume {
+                match held(&job)? {
+                    Held::Other(_) => return Ok(tell(Event::WouldReplace(job.out))),
+                    Held::Unfinished => return Ok(tell(Event::WouldContinue(job.out))),
+                    Held::Nothing => {}
+                }
             }
             job.overwrite = replace;
             job.out = std::path::absolute(&job.out).unwrap_or(job.out); // as the history names it

@@ -246,6 +246,9 @@ fn it_trains_pauses_and_keeps_what_a_stop_leaves() {
     let heard = window.until(|e| matches!(e, Event::Trained(_) | Event::Failed(_)));
     assert!(matches!(heard.last(), Some(Event::Trained(s)) if s.cancelled && s.steps < 500), "{heard:?}");
     assert!(out.join("adapter_model.safetensors").exists(), "the trained weights are saved");
+    window.worker.send(train(&job, false));
+    let heard = window.until(|e| matches!(e, Event::WouldContinue(_) | Event::Trained(_) | Event::Failed(_)));
+    assert_eq!(heard, [Event::WouldContinue(out.clone())], "the user chooses between that run and a new one");
     let other = TrainJob { lr: Some(1e-9), ..job.clone() };
     window.worker.send(train(&other, false));
     let heard = window.until(|e| matches!(e, Event::WouldReplace(_) | Event::Trained(_) | Event::Failed(_)));

@@ -97,6 +97,11 @@ impl App {
         self.page = Page::Chat;
         match self.busy {
             Some(Busy::Answering | Busy::Keeping) => {
+                if self.busy == Some(Busy::Answering) {
+                    self.notify(Notice::info(
+                        "The answer in the other chat was stopped. Open that chat to continue it.",
+                    ));
+                }
                 self.conversations.next = Some(next);
                 self.chat.queued.clear();
                 vec![Effect::Stop]

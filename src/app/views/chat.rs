@@ -5,10 +5,13 @@ use egui::{EventFilter, Id, Key, KeyboardShortcut, Modifiers, Panel, ScrollArea,
 
 use super::{chat_settings, conversation, documents, header, kept, style};
 use crate::app::chat::Chat;
-use crate::app::state::{Action, App, Busy};
+use crate::app::state::{Action, App, Busy, Page};
 
 /// Largest share of the window's height that the question takes.
 const QUESTION_SHARE: f32 = 0.4;
+
+/// Height in points below which a conversation needs the room of the documents above it.
+const LOW: f32 = 300.0;
 
 /// Width of the panel with the settings of the chat, in points.
 const SETTINGS: f32 = 280.0;
@@ -36,11 +39,14 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
                 kept::show(ui, &mut app.chat, actions);
             } else {
                 // A new chat has its own place to open documents.
-                if !(app.chat.turns.is_empty() && app.chat.documents.is_empty()) {
+                let is_new = app.chat.turns.is_empty() && app.chat.documents.is_empty();
+                // In a low window the documents scroll with the conversation.
+                let is_low = ui.available_height() < LOW;
+                if !is_new && !is_low {
                     style::column(ui, |ui| documents::show(ui, app, actions));
                     ui.separator();
                 }
-                conversation::show(ui, app, actions);
+                conversation::show(ui, app, !is_new && is_low, actions);
             }
         });
         let asked = ui.scope_builder(UiBuilder::new().max_rect(below), |ui| {
@@ -54,6 +60,11 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     });
 }
 
+/// Whether the button beside the question stops the answer. With a typed text it sends that.
+pub fn has_stop(app: &App) -> bool {
+    app.busy == Some(Busy::Answering) && app.page == Page::Chat && app.chat.draft.trim().is_empty()
+}
+
 fn input(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
     if app.chat.model.is_none() && app.busy == Some(Busy::Training) {
@@ -62,9 +73,14 @@ fn input(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.horizontal_top(|ui| {
         let is_asked = question(ui, &mut app.chat);
         let can_ask = matches!(app.busy, None | Some(Busy::Answering)) && app.chat.model.is_some();
-        let send = style::primary(ui, "Send");
-        let send = ui.add_enabled_ui(can_ask, |ui| ui.add_sized([80.0, 40.0], send)).inner;
-        if send.on_hover_text("Enter").clicked() || is_asked && can_ask {
+        let stops = has_stop(app);
+        let (name, key) = if stops { ("Stop", "Esc") } else { ("Send", "Enter") };
+        let button = style::primary(ui, name);
+        let button = ui.add_enabled_ui(can_ask, |ui| ui.add_sized([80.0, 40.0], button)).inner;
+        let is_pressed = button.on_hover_text(key).clicked();
+        if is_pressed && stops {
+            actions.push(Action::Stop);
+        } else if is_pressed || is_asked && can_ask {
             actions.push(Action::Ask);
         }
     });

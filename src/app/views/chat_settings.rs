@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use egui::{DragValue, ScrollArea, TextEdit, Ui};
 
-use super::style;
+use super::{focus, style};
 use crate::app::state::{Action, App};
 use crate::checkpoint::generation_config::Wished;
 
@@ -16,7 +16,8 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             app.chat.shows_settings = false;
         }
     });
-    ScrollArea::vertical().id_salt("chat settings").auto_shrink([false, false]).show(ui, |ui| {
+    let area = ScrollArea::vertical().id_salt("chat settings").auto_shrink([false, false]);
+    focus::scroll(ui, area, false, |ui| {
         style::section(ui, "Instructions");
         let system = TextEdit::multiline(&mut app.chat.system).id_salt("instructions");
         let hint = "What the model reads before the conversation, for example: Answer in one sentence.";

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
-use egui::{Button, Id, Key, Label, Modifiers, RichText, ScrollArea, TextEdit, Ui};
+use egui::{Button, Id, Key, KeyboardShortcut, Label, Modifiers, RichText, ScrollArea, TextEdit, Ui};
 use egui_commonmark::{CommonMarkCache, CommonMarkViewer};
 
 use super::run_texts::duration;
-use super::{documents, style};
+use super::{documents, focus, style};
 use crate::app::chat::Chat;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::app::turns::{Cut, Turn};
@@ -22,17 +22,37 @@ const MARGIN: f32 = 200.0;
 /// What a turn looked like when it was last laid out, and its height.
 type Heights = HashMap<usize, (u64, f32)>;
 
-pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    let area = ScrollArea::vertical().id_salt("conversation").auto_shrink([false, false]).stick_to_bottom(true);
-    area.show(ui, |ui| {
+/// Shows the conversation, and the documents above it if they scroll with it.
+pub fn show(ui: &mut Ui, app: &mut App, has_documents: bool, actions: &mut Vec<Action>) {
+    // A new chat begins at its top.
+    let sticks = !app.chat.turns.is_empty();
+    let area = ScrollArea::vertical().id_salt("conversation").auto_shrink([false, false]).stick_to_bottom(sticks);
+    focus::scroll(ui, area, true, |ui| {
         style::column(ui, |ui| {
+            if has_documents {
+                documents::show(ui, app, actions);
+                ui.separator();
+            }
             if app.chat.turns.is_empty() {
                 empty(ui, app, actions);
             }
             turns(ui, app, actions);
             queued(ui, &app.chat, actions);
+            if has_grown(ui, app) {
+                ui.scroll_to_cursor(Some(egui::Align::BOTTOM)); // also where the user had scrolled up
+            }
         });
     });
+}
+
+/// Whether a question was added to the conversation since the last frame.
+fn has_grown(ui: &Ui, app: &App) -> bool {
+    let id = Id::unique("number of turns");
+    let now = (app.conversations.id.clone(), app.chat.turns.len());
+    let before: Option<(String, usize)> = ui.data(|data| data.get_temp(id));
+    ui.data_mut(|data| data.insert_temp(id, now.clone()));
+    // A new chat gets its id with its first question.
+    before.is_some_and(|(chat, n)| now.1 > n && (chat == now.0 || chat.is_empty()))
 }
 
 fn turns(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
@@ -113,11 +133,14 @@ fn question(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
                 .id_salt("edited")
                 .hint_text("The new question")
                 .desired_width(f32::INFINITY)
-                .desired_rows(2),
+                .desired_rows(2)
+                .return_key(KeyboardShortcut::new(Modifiers::SHIFT, Key::Enter)),
         );
+        let sends = field.has_focus() && ui.input(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift);
         let cancels = ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape));
         ui.horizontal(|ui| {
-            if ui.add_enabled(is_free, Button::new("Send again")).clicked() {
+            let button = ui.add_enabled(is_free, Button::new("Send again")).on_hover_text("Enter");
+            if button.clicked() || sends && is_free {
                 actions.push(Action::Resend);
             }
             if ui.button("Cancel").clicked() || cancels {
@@ -200,7 +223,10 @@ fn answer_buttons(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
     if ui.add_enabled(is_free, Button::new("Regenerate")).clicked() {
         actions.push(Action::Regenerate);
     }
-    if ui.add_enabled(is_free, Button::new("Show kept tokens")).clicked() {
+    let is_dense = app.settings.factor <= 1;
+    let kept = ui.add_enabled(is_free && !is_dense, Button::new("Show kept tokens"));
+    let kept = if is_dense { kept.on_disabled_hover_text("The dense cache keeps every token") } else { kept };
+    if kept.clicked() {
         actions.push(Action::ShowKept(true));
     }
 }

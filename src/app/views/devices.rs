@@ -2,11 +2,11 @@
 
 use egui::{RichText, ScrollArea, Ui};
 
-use super::style;
+use super::{focus, style};
 use crate::app::state::{Action, App, Busy};
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
-    ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
+    focus::scroll(ui, ScrollArea::vertical().auto_shrink([false, false]), true, |ui| {
         style::section(ui, "Device");
         style::hint(
             ui,

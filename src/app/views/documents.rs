@@ -3,7 +3,7 @@
 
 use egui::{Key, RichText, ScrollArea, TextEdit, Ui};
 
-use super::style;
+use super::{focus, style};
 use crate::app::documents::Document;
 use crate::app::state::{Action, App, Pick};
 use crate::attention::Attention;
@@ -20,7 +20,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let limit = app.chat.model.as_ref().map(|model| model.max_positions);
     if !app.chat.documents.is_empty() {
         let area = ScrollArea::vertical().id_salt("documents").max_height(LIST_HEIGHT).auto_shrink([false, true]);
-        area.show(ui, |ui| {
+        focus::scroll(ui, area, false, |ui| {
             for (i, document) in app.chat.documents.iter().enumerate() {
                 ui.horizontal_wrapped(|ui| row(ui, document, i, limit, actions));
             }
@@ -138,7 +138,9 @@ fn open(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 /// The field for the path of a document.
 pub fn path(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
-    if ui.add(path).lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+    let field = ui.add(path);
+    if field.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+        field.request_focus(); // the text may need a correction
         actions.push(Action::Read);
     }
 }

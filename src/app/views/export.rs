@@ -4,7 +4,7 @@ use std::path::Path;
 
 use egui::{ComboBox, Label, RichText, TextEdit, Ui};
 
-use super::style;
+use super::{focus, style};
 use crate::app::exporting::{ExportState, Exporting};
 use crate::app::state::{Action, App, Pick};
 use crate::app::tune::TuneAction;
@@ -31,9 +31,12 @@ pub fn show(ui: &mut Ui, app: &mut App, run: &PastRun, actions: &mut Vec<Action>
         let name = |kind: Option<crate::export::WeightType>| kind.map_or("usual type", |kind| kind.name());
         let combo = ComboBox::from_id_salt("weights").selected_text(name(export.kind)).show_ui(ui, |ui| {
             for kind in std::iter::once(None).chain(kinds.into_iter().map(Some)) {
-                ui.selectable_value(&mut export.kind, kind, name(kind));
+                if ui.selectable_value(&mut export.kind, kind, name(kind)).clicked() {
+                    ui.close();
+                }
             }
         });
+        focus::return_to(&combo.response, combo.inner.is_some());
         combo.response.labelled_by(label);
         match (run.best, &run.best_checkpoint) {
             (Some(best), Some(_)) => {

@@ -8,8 +8,12 @@ use crate::app::state::{Action, App, Busy, Pick};
 use crate::attention::Attention;
 use crate::grouped::grouped;
 
+/// A row narrower than this many points has a menu of the compression factors.
+const NARROW: f32 = 480.0;
+
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
+    let is_narrow = ui.available_width() < NARROW;
     ui.horizontal_wrapped(|ui| {
         let name = model_name(app);
         let menu = style::menu(ui, &name, 420.0, |ui| {
@@ -20,26 +24,42 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             }
         });
         menu.on_hover_text("The model. Opens another one.");
-        ui.separator();
-        ui.label("Cache").on_hover_text("How much of the text before the last tokens the model keeps");
-        for (factor, name) in FACTORS {
-            let button = egui::Button::selectable(app.settings.factor == factor, name);
-            if ui.add_enabled(!matches!(app.busy, Some(Busy::Answering | Busy::Keeping)), button).clicked() {
-                app.settings.factor = factor;
-                app.chat.wants_focus = true;
-                actions.push(Action::SettingsChanged);
-                if app.chat.shows_kept {
-                    actions.push(Action::ShowKept(true));
+        if is_narrow {
+            let name = FACTORS.iter().find(|(factor, _)| *factor == app.settings.factor).map_or("", |(_, name)| name);
+            style::menu(ui, &format!("Cache {name}"), 90.0, |ui| {
+                if cache(ui, app, actions) {
+                    ui.close();
                 }
-            }
+            });
+        } else {
+            ui.separator();
+            ui.label("Cache").on_hover_text("How much of the text before the last tokens the model keeps");
+            cache(ui, app, actions);
+            ui.separator();
         }
-        ui.separator();
-        if ui.selectable_label(app.chat.shows_settings, "Chat settings").clicked() {
+        let settings = if is_narrow { "Settings" } else { "Chat settings" };
+        if ui.selectable_label(app.chat.shows_settings, settings).clicked() {
             app.chat.shows_settings = !app.chat.shows_settings;
         }
-        size(ui, app);
     });
     ui.add_space(2.0);
+}
+
+/// The compression factors. Returns whether one was chosen.
+fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) -> bool {
+    let mut is_chosen = false;
+    for (factor, name) in FACTORS {
+        let button = egui::Button::selectable(app.settings.factor == factor, name);
+        if ui.add_enabled(!matches!(app.busy, Some(Busy::Answering | Busy::Keeping)), button).clicked() {
+            (app.settings.factor, is_chosen) = (factor, true);
+            app.chat.wants_focus = true;
+            actions.push(Action::SettingsChanged);
+            if app.chat.shows_kept {
+                actions.push(Action::ShowKept(true));
+            }
+        }
+    }
+    is_chosen
 }
 
 fn model_name(app: &App) -> String {
@@ -54,7 +74,7 @@ fn model_name(app: &App) -> String {
 }
 
 /// Tokens of the conversation and the size of its cache.
-fn size(ui: &mut Ui, app: &App) {
+pub fn size(ui: &mut Ui, app: &App) {
     match (app.attention(), app.chat.context) {
         (Ok(attention), Some((tokens, entries, bytes))) => {
             let (_, dense) = app.chat.cache_size(Attention::Dense, tokens);
@@ -67,7 +87,7 @@ fn size(ui: &mut Ui, app: &App) {
             let text =
                 format!("{} of {} tokens · {}{smaller}{speed}", grouped(tokens), grouped(limit), style::bytes(bytes));
             let more = format!("{attention}. {entries} entries per head; dense: {}", style::bytes(dense));
-            ui.label(RichText::new(text).weak()).on_hover_text(more);
+            ui.add(egui::Label::new(RichText::new(text).weak()).truncate()).on_hover_text(more);
         }
         (Ok(_), None) => {}
         (Err(e), _) => {

@@ -4,16 +4,20 @@
 use egui::{Id, Key, Modifiers, Stroke, TextEdit, Ui};
 
 use super::kept_text::{self, Look};
-use super::style;
+use super::{focus, style};
 use crate::app::chat::Chat;
 use crate::app::kept::KeptPage;
 use crate::app::state::Action;
+
+/// Lower than this many points, the text has the room of the text size and the legend.
+const LOW: f32 = 300.0;
 
 pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
     let Chat { kept: Some(map), kept_page: page, layer, head, text_size, .. } = chat else {
         actions.push(Action::ShowKept(false));
         return;
     };
+    let is_low = ui.available_height() < LOW;
     style::column(ui, |ui| {
         ui.horizontal_wrapped(|ui| {
             if ui.button("Back to the conversation").clicked() {
@@ -22,13 +26,17 @@ pub fn show(ui: &mut Ui, chat: &mut Chat, actions: &mut Vec<Action>) {
             picker(ui, "Layer", layer, map.compressed_layers());
             picker(ui, "Head", head, 0..map.n_heads());
         });
-        // A slider does not wrap, so it has a row of its own.
-        ui.horizontal(|ui| {
-            let label = ui.label("Text size").id;
-            ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false)).labelled_by(label);
-        });
+        if !is_low {
+            // A slider does not wrap, so it has a row of its own.
+            ui.horizontal(|ui| {
+                let label = ui.label("Text size").id;
+                ui.add(egui::Slider::new(text_size, 7.0..=28.0).show_value(false)).labelled_by(label);
+            });
+        }
         search(ui, page, actions);
-        legend(ui);
+        if !is_low {
+            legend(ui);
+        }
     });
     ui.separator();
     let look = Look { layer: *layer, head: *head, size: *text_size };
@@ -77,9 +85,12 @@ fn picker(ui: &mut Ui, name: &str, picked: &mut Option<usize>, choices: impl Ite
     let label = ui.label(name).id;
     let list = egui::ComboBox::from_id_salt(name).selected_text(text(*picked)).show_ui(ui, |ui| {
         for value in std::iter::once(None).chain(choices.map(Some)) {
-            ui.selectable_value(picked, value, text(value));
+            if ui.selectable_value(picked, value, text(value)).clicked() {
+                ui.close();
+            }
         }
     });
+    focus::return_to(&list.response, list.inner.is_some());
     list.response.labelled_by(label);
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use egui::text::{CCursor, LayoutJob, TextFormat};
 use egui::{Color32, FontId, Galley, Id, Pos2, Rect, ScrollArea, Stroke, Ui, UiBuilder, Vec2, pos2, vec2};
 
-use super::style;
+use super::{focus, style};
 use crate::app::kept::KeptPage;
 use crate::error::Result;
 use crate::eval::KeptMap;
@@ -171,6 +171,7 @@ impl Laid {
         for (i, top, galley) in visible {
             self.paint_block(ui, map, page, i, &galley, origin + vec2(0.0, top - shift));
         }
+        focus::follow(ui, true);
         shift
     }
 

@@ -4,8 +4,8 @@
 //! status bar. The chat page is `chat.rs` with `header.rs`, `documents.rs`, `conversation.rs`,
 //! `chat_settings.rs` and `kept.rs` (with `kept_text.rs`). The page of `tune.rs` has its settings in
 //! `tune_settings.rs`, the check of a run in `tune_check.rs`, the list of runs in `runs.rs` and their
-//! export in `export.rs`. `models.rs` and `devices.rs` are the pages of models and devices. `style.rs` holds colours and sizes,
-//! `fonts.rs` the fonts. Views read the state, write to its input fields, and return the user's
+//! export in `export.rs`. `models.rs` and `devices.rs` are the pages of models and devices. `focus.rs` is about
+//! the keyboard's focus, `style.rs` holds colours and sizes, `fonts.rs` the fonts. Views read the state, write to its input fields, and return the user's
 //! actions.
 
 mod chat;
@@ -14,6 +14,7 @@ mod conversation;
 mod devices;
 mod documents;
 mod export;
+mod focus;
 mod fonts;
 mod header;
 mod kept;
@@ -34,6 +35,8 @@ mod tune_settings;
 
 #[cfg(test)]
 mod document_tests;
+#[cfg(test)]
+mod focus_tests;
 #[cfg(test)]
 mod kept_tests;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A model of the models page with its facts, its fit and its adapters.
 
-use egui::{Align, Frame, Layout, Margin, RichText, Ui};
+use egui::{Frame, Margin, RichText, Ui};
 use egui_plot::{Line, Plot, PlotPoints};
 
 use super::style;
@@ -39,9 +39,12 @@ pub fn model(ui: &mut Ui, app: &App, entry: &Entry, actions: &mut Vec<Action>) {
 
 fn title(ui: &mut Ui, app: &App, entry: &Entry, actions: &mut Vec<Action>) {
     let model = &entry.listed.model;
-    with_buttons(
+    style::beside(
         ui,
         ui.spacing().interact_size.y,
+        |ui| {
+            ui.add(egui::Label::new(RichText::new(entry.name()).strong()).truncate());
+        },
         |ui| {
             if app.is_open(model, None) {
                 ui.label(RichText::new("open").color(style::good(ui)));
@@ -51,9 +54,6 @@ fn title(ui: &mut Ui, app: &App, entry: &Entry, actions: &mut Vec<Action>) {
                     actions.push(Action::Models(ModelAction::Open(model.clone(), None)));
                 }
             }
-        },
-        |ui| {
-            ui.add(egui::Label::new(RichText::new(entry.name()).strong()).truncate());
         },
     );
 }
@@ -106,20 +106,20 @@ fn fit_text(fit: &Fit, factor: u32) -> String {
 
 fn place(ui: &mut Ui, entry: &Entry, actions: &mut Vec<Action>) {
     let model = &entry.listed.model;
-    with_buttons(
+    style::beside(
         ui,
         SMALL_ROW,
         |ui| {
-            if entry.listed.origin != Origin::Bundled && ui.small_button("Remove from the list").clicked() {
-                actions.push(Action::Models(ModelAction::Forget(model.clone())));
-            }
+            let text = RichText::new(entry.place()).weak().small();
+            ui.add(egui::Label::new(text).truncate());
+        },
+        |ui| {
             if entry.can_train() && ui.small_button("Use for fine-tuning").clicked() {
                 actions.push(Action::Models(ModelAction::Train(model.clone())));
             }
-        },
-        |ui| {
-            let text = RichText::new(entry.place()).weak().small();
-            ui.add(egui::Label::new(text).truncate());
+            if entry.listed.origin != Origin::Bundled && ui.small_button("Remove from the list").clicked() {
+                actions.push(Action::Models(ModelAction::Forget(model.clone())));
+            }
         },
     );
 }
@@ -127,21 +127,9 @@ fn place(ui: &mut Ui, entry: &Entry, actions: &mut Vec<Action>) {
 /// Draws an adapter of the model `base`, with the loss curve of its run.
 pub fn adapter(ui: &mut Ui, app: &App, base: Option<&str>, adapter: &AdapterEntry, actions: &mut Vec<Action>) {
     let has_curve = adapter.losses.len() > 1;
-    with_buttons(
+    style::beside(
         ui,
         if has_curve { CURVE.y } else { ui.spacing().interact_size.y },
-        |ui| {
-            if let Some(base) = base.filter(|_| adapter.problem.is_none()) {
-                if app.is_open(base, Some(&adapter.path)) {
-                    ui.label(RichText::new("open").color(style::good(ui)));
-                } else if ui.add_enabled(app.busy.is_none(), egui::Button::new("Chat")).clicked() {
-                    actions.push(Action::Models(ModelAction::Open(base.to_string(), Some(adapter.path.clone()))));
-                }
-            }
-            if has_curve {
-                curve(ui, adapter);
-            }
-        },
         |ui| {
             ui.add_space(14.0);
             let (text, is_bad) = match &adapter.problem {
@@ -151,6 +139,18 @@ pub fn adapter(ui: &mut Ui, app: &App, base: Option<&str>, adapter: &AdapterEntr
             let text = RichText::new(text);
             let text = if is_bad { text.color(style::bad(ui)) } else { text };
             ui.add(egui::Label::new(text).truncate()).on_hover_text(adapter.path.display().to_string());
+        },
+        |ui| {
+            if has_curve {
+                curve(ui, adapter);
+            }
+            if let Some(base) = base.filter(|_| adapter.problem.is_none()) {
+                if app.is_open(base, Some(&adapter.path)) {
+                    ui.label(RichText::new("open").color(style::good(ui)));
+                } else if ui.add_enabled(app.busy.is_none(), egui::Button::new("Chat")).clicked() {
+                    actions.push(Action::Models(ModelAction::Open(base.to_string(), Some(adapter.path.clone()))));
+                }
+            }
         },
     );
 }
@@ -179,16 +179,8 @@ fn curve(ui: &mut Ui, adapter: &AdapterEntry) {
         .allow_zoom(false)
         .allow_scroll(false)
         .allow_boxed_zoom(false)
+        .sense(egui::Sense::hover())
         .show(ui, |plot| plot.line(Line::new("loss", PlotPoints::from(adapter.losses.clone())).width(1.5)));
-}
-
-/// A row of this height with buttons on the right. The text on the left gets the rest.
-fn with_buttons(ui: &mut Ui, height: f32, buttons: impl FnOnce(&mut Ui), text: impl FnOnce(&mut Ui)) {
-    let size = egui::vec2(ui.available_width(), height);
-    ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
-        buttons(ui);
-        ui.with_layout(Layout::left_to_right(Align::Center), text);
-    });
 }
 
 /// Parameters and types of a model, for the menu.

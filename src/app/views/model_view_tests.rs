@@ -178,7 +178,7 @@ fn a_model_says_its_facts_and_its_fit() {
     has("Does not fit the CPU: 14.19 GiB of weights");
     has("It cannot be opened: there is no such file or folder any more");
     has("Its download was broken off. Opening it continues the download.");
-    has("+ first · rank 16, S 16, L 128, r 0.25 · loss 0.391");
+    has("+ first · rank 16, sink 16, lag 128, keep 0.25 · loss 0.391");
     has("+ other · adapter of org/gone");
 }
 

@@ -2,7 +2,7 @@
 
 use egui::{Align2, Key, ScrollArea, TextEdit, Ui};
 
-use super::{model_download, model_rows, style};
+use super::{focus, model_download, model_rows, style};
 use crate::app::models::{EntryState, ModelAction};
 use crate::app::state::{Action, App, Page, Pick};
 
@@ -21,7 +21,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     search_row(ui, app, actions);
     typed_row(ui, app, actions);
     ui.add_space(4.0);
-    ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
+    focus::scroll(ui, ScrollArea::vertical().auto_shrink([false, false]), true, |ui| {
         model_download::show(ui, app, actions);
         list(ui, app, actions);
     });
@@ -32,9 +32,22 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 pub fn menu(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.set_width(MENU_WIDTH.min(0.8 * ui.ctx().content_rect().width()));
     let before = actions.len();
-    search(ui, app, MENU_SEARCH_HINT);
+    let searched = field(ui, &mut app.models.search, MENU_SEARCH_HINT);
+    if style::is_new(ui, "menu of models") {
+        searched.request_focus();
+    }
     let height = 0.45 * ui.ctx().content_rect().height();
-    ScrollArea::vertical().id_salt("menu of models").max_height(height).show(ui, |ui| menu_list(ui, app, actions));
+    let area = ScrollArea::vertical().id_salt("menu of models").max_height(height);
+    let first = focus::scroll(ui, area, true, |ui| menu_list(ui, app, actions)).inner;
+    // The search leads to the list: down to its first model, and Enter opens that.
+    if let Some((id, model)) = first {
+        let (enters, goes_down) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::ArrowDown)));
+        if searched.lost_focus() && enters {
+            actions.push(Action::Models(ModelAction::Open(model, None)));
+        } else if searched.has_focus() && goes_down {
+            ui.memory_mut(|memory| memory.request_focus(id));
+        }
+    }
     ui.separator();
     for (pick, name) in [(Pick::ModelFile, "Open a file…"), (Pick::ModelFolder, "Open a folder…")] {
         if menu_item(ui, false, true, name.into(), String::new()).clicked() {
@@ -52,8 +65,10 @@ pub fn menu(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     }
 }
 
-fn menu_list(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
+/// Lists models. Returns the first one with the id of its line.
+fn menu_list(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) -> Option<(egui::Id, String)> {
     let shown = app.shown_models();
+    let mut first = None;
     if shown.is_empty() {
         style::hint(ui, nothing(app));
     }
@@ -62,8 +77,12 @@ fn menu_list(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
         let can_open = !matches!(entry.state, EntryState::Unreadable(_));
         let mut open = |ui: &mut Ui, name: String, about: String, adapter: Option<&std::path::PathBuf>| {
             let is_open = app.is_open(model, adapter.map(|path| path.as_path()));
-            if menu_item(ui, is_open, can_open, name, about).clicked() {
+            let line = menu_item(ui, is_open, can_open, name, about);
+            if line.clicked() {
                 actions.push(Action::Models(ModelAction::Open(model.clone(), adapter.cloned())));
+            }
+            if can_open && first.is_none() {
+                first = Some((line.id, model.clone()));
             }
         };
         open(ui, entry.name(), model_rows::in_short(entry), None);
@@ -71,6 +90,7 @@ fn menu_list(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
             open(ui, format!("    + {}", adapter.name()), adapter.settings(), Some(&adapter.path));
         }
     }
+    first
 }
 
 /// A line of the menu as wide as the menu, with weak text at its right.
@@ -78,7 +98,10 @@ fn menu_item(ui: &mut Ui, is_chosen: bool, is_enabled: bool, name: String, about
     let size = egui::vec2(ui.available_width(), ui.spacing().interact_size.y);
     let mut button = egui::Button::selectable(is_chosen, name).min_size(size).truncate();
     if !about.is_empty() {
-        button = button.shortcut_text(about);
+        // Weak text would be hard to read on the colour of the selection.
+        let about = egui::RichText::new(about);
+        let chosen = ui.visuals().selection.stroke.color;
+        button = button.shortcut_text(if is_chosen { about.color(chosen) } else { about });
     }
     ui.add_enabled(is_enabled, button)
 }
@@ -89,7 +112,7 @@ fn search_row(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         ui,
         "Search",
         |ui| {
-            for (pick, name) in [(Pick::ModelFolder, "Open a folder…"), (Pick::ModelFile, "Open a file…")] {
+            for (pick, name) in [(Pick::ModelFile, "Open a file…"), (Pick::ModelFolder, "Open a folder…")] {
                 if ui.button(name).clicked() {
                     picked = Some(pick);
                 }
@@ -121,13 +144,17 @@ fn typed_row(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 /// The field for a path or hub id. Returns whether Enter was pressed.
 fn typed(ui: &mut Ui, text: &mut String, hint: &str) -> bool {
     let edit = field(ui, text, hint);
-    edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter))
+    let is_entered = edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter));
+    if is_entered {
+        edit.request_focus(); // the text may need a correction
+    }
+    is_entered
 }
 
 /// A text field as wide as there is room.
 fn field(ui: &mut Ui, text: &mut String, hint: &str) -> egui::Response {
     let edit = TextEdit::singleline(text).hint_text(hint).align(Align2::LEFT_CENTER);
-    ui.add(edit.desired_width(ui.available_width()))
+    style::edged(ui, |ui| ui.add(edit.desired_width(ui.available_width())))
 }
 
 fn list(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {

@@ -4,7 +4,7 @@ use egui::{CentralPanel, Grid, Label, Panel, RichText, ScrollArea, Ui};
 use egui_plot::{Line, LineStyle, Plot, PlotPoints, Points};
 
 use super::run_texts::in_short;
-use super::{export, style};
+use super::{export, focus, style};
 use crate::app::history::{MOST_COMPARED, all_settings};
 use crate::app::labels::name_of;
 use crate::app::labels::{in_words, label};
@@ -18,10 +18,10 @@ const MOST_POINTS: usize = 1000;
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);
     Panel::left("runs").frame(style::SIDE).exact_size(width).resizable(false).show(ui, |ui| {
-        ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| list(ui, app, actions));
+        focus::scroll(ui, ScrollArea::vertical().auto_shrink([false, false]), false, |ui| list(ui, app, actions));
     });
     CentralPanel::default().frame(style::CENTRE).show(ui, |ui| {
-        ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
+        focus::scroll(ui, ScrollArea::vertical().auto_shrink([false, false]), true, |ui| {
             comparison(ui, app);
             chosen(ui, app, actions);
         });
@@ -151,7 +151,8 @@ fn curves(ui: &mut Ui, runs: &[&PastRun]) {
         });
     }
     let height = (0.35 * ui.ctx().content_rect().height()).clamp(140.0, 320.0);
-    Plot::new("losses").height(height).allow_scroll(false).allow_drag(false).allow_zoom(false).show(ui, |plot| {
+    let plot = Plot::new("losses").height(height).sense(egui::Sense::hover());
+    plot.allow_scroll(false).allow_drag(false).allow_zoom(false).show(ui, |plot| {
         for (i, run) in runs.iter().enumerate() {
             let (name, colour) = (name_of(&run.job.out), style::series(i));
             let losses: Vec<[f64; 2]> = run.logs.steps.iter().map(|line| [line.step as f64, line.loss]).collect();

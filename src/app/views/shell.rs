@@ -5,7 +5,7 @@
 use egui::{CentralPanel, Context, Frame, Key, Panel, RichText, Ui, UiBuilder};
 
 use super::pages::PAGES;
-use super::{chat, devices, model_download, models, sidebar, style, toasts, tune};
+use super::{chat, devices, focus, header, model_download, models, sidebar, style, toasts, tune};
 use crate::app::state::{Action, App, Busy, Page};
 use crate::grouped::grouped;
 
@@ -15,11 +15,15 @@ const ZOOM_KEYS: [(Key, i32); 4] = [(Key::Plus, 1), (Key::Equals, 1), (Key::Minu
 /// A window narrower than this many points has a bar at the top instead of the sidebar.
 const NARROW: f32 = 700.0;
 
+/// Width that the status bar of the chat has for the device beside the size of the conversation.
+const DEVICE_AND_SIZE: f32 = 640.0;
+
 /// Height of the status bar in points.
 const STATUS: f32 = 32.0;
 
 /// Draws the app and returns the user's actions.
 pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
+    focus::begin(ui.ctx());
     let mut actions = keys(ui.ctx(), app);
     if ui.available_width() < NARROW {
         Panel::top("bar").frame(style::SIDE).show(ui, |ui| sidebar::bar(ui, app, &mut actions));
@@ -43,6 +47,7 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
         ui.scope_builder(UiBuilder::new().max_rect(foot), |ui| status(ui, app, &mut actions));
     });
     toasts::show(ui, app, &mut actions);
+    focus::end(ui);
     actions
 }
 
@@ -53,6 +58,7 @@ fn page_of(ui: &mut Ui, show: impl FnOnce(&mut Ui)) {
 /// Handles the shortcut keys that work on every page.
 fn keys(ctx: &Context, app: &mut App) -> Vec<Action> {
     let mut actions = Vec::new();
+    let has_menu = egui::Popup::is_any_open(ctx);
     ctx.input_mut(|input| {
         for (page, _, key) in PAGES {
             if input.consume_key(egui::Modifiers::COMMAND, key) {
@@ -68,13 +74,34 @@ fn keys(ctx: &Context, app: &mut App) -> Vec<Action> {
         if input.consume_key(egui::Modifiers::COMMAND, Key::N) {
             actions.push(Action::NewChat);
         }
-        // Escape does not stop training: an accidental key press could end hours of work.
-        let can_stop = app.busy.is_some_and(stops_at_escape);
-        if can_stop && app.chat.editing.is_none() && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
-            actions.push(Action::Stop);
+        let escapes = !has_menu && app.chat.editing.is_none() && app.conversations.renaming.is_none();
+        if escapes && input.key_pressed(Key::Escape) && escape(app, &mut actions) {
+            input.consume_key(egui::Modifiers::NONE, Key::Escape);
         }
     });
     actions
+}
+
+/// Ends what is topmost, and returns whether there is something. Escape does not stop training: an
+/// accidental key press could end hours of work.
+fn escape(app: &mut App, actions: &mut Vec<Action>) -> bool {
+    let is_chat = app.page == Page::Chat;
+    if app.conversations.deleting.take().is_some() {
+        return true;
+    }
+    if app.busy.is_some_and(stops_at_escape) {
+        actions.push(Action::Stop);
+    } else if is_chat && app.chat.shows_kept {
+        actions.push(Action::ShowKept(false));
+    } else if is_chat && app.chat.shows_settings {
+        app.chat.shows_settings = false;
+    } else if !app.notices.is_empty() {
+        actions.push(Action::Dismiss(app.notices.len() - 1));
+    } else {
+        return false;
+    }
+    app.chat.wants_focus |= is_chat;
+    true
 }
 
 /// Jobs that cost little if they are stopped by accident.
@@ -106,6 +133,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                     Busy::Training if app.tune.save_failed.is_some() => {
                         Some(("Save failed…", "Opens the page that asks what to do"))
                     }
+                    Busy::Answering if chat::has_stop(app) => None,
                     busy if stops_at_escape(busy) => Some(("Stop", "Esc")),
                     Busy::Exporting => Some(("Stop", "Ends the export; nothing is written")),
                     Busy::Training => Some(("Stop and save", tune::KEEPS)),
@@ -123,7 +151,12 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
         }
         let Some(model) = &app.chat.model else { return };
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            ui.add(egui::Label::new(RichText::new(format!("on {}", model.device)).weak()).truncate());
+            if app.page != Page::Chat || ui.available_width() > DEVICE_AND_SIZE {
+                ui.add(egui::Label::new(RichText::new(format!("on {}", model.device)).weak()).truncate());
+            }
+            if app.page == Page::Chat {
+                ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| header::size(ui, app));
+            }
         });
     });
 }

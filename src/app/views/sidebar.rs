@@ -1,6 +1,7 @@
 //! The sidebar: the pages, the saved conversations, theme and size. A narrow window has a bar at the
 //! top instead.
 
+use egui::text::{CCursor, CCursorRange};
 use egui::{Button, Key, RichText, ScrollArea, TextEdit, Ui};
 
 use super::pages::{COMMAND, PAGES};
@@ -8,6 +9,9 @@ use super::style;
 use crate::app::conversations::export_path;
 use crate::app::settings::Theme;
 use crate::app::state::{Action, App, Page};
+
+/// A bar narrower than this many points has a menu of the pages.
+const VERY_NARROW: f32 = 520.0;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(8.0);
@@ -32,11 +36,21 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 
 /// The bar of a narrow window.
 pub fn bar(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
+    let is_very_narrow = ui.available_width() < VERY_NARROW;
     ui.horizontal_wrapped(|ui| {
-        for (page, name, _) in PAGES {
-            if ui.add(Button::selectable(app.page == page, name)).clicked() {
-                actions.push(Action::Show(page));
+        let mut pages = |ui: &mut Ui| {
+            for (page, name, _) in PAGES {
+                if ui.add(Button::selectable(app.page == page, name)).clicked() {
+                    actions.push(Action::Show(page));
+                    ui.close();
+                }
             }
+        };
+        if is_very_narrow {
+            let name = PAGES.iter().find(|(page, ..)| *page == app.page).map_or("", |(_, name, _)| name);
+            style::menu(ui, name, 120.0, pages);
+        } else {
+            pages(ui);
         }
         style::menu(ui, "Chats", 240.0, |ui| {
             new_chat(ui, actions);
@@ -64,7 +78,7 @@ fn chats(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         return;
     }
     let search = TextEdit::singleline(&mut app.conversations.search).hint_text("Search chats");
-    ui.add(search.desired_width(f32::INFINITY));
+    style::edged(ui, |ui| ui.add(search.desired_width(f32::INFINITY)));
     let n_found = app.conversations.found().count();
     if n_found == 0 {
         style::hint(ui, "No chat has these words.");
@@ -87,7 +101,8 @@ fn chats(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 fn row(ui: &mut Ui, app: &mut App, (id, title): (&str, &str), actions: &mut Vec<Action>) {
     let conversations = &mut app.conversations;
     if let Some((_, text)) = conversations.renaming.as_mut().filter(|(renamed, _)| renamed == id) {
-        let field = ui.add(TextEdit::singleline(text).desired_width(f32::INFINITY));
+        let mut edit = TextEdit::singleline(text).desired_width(f32::INFINITY).show(ui);
+        let field = edit.response.response.clone();
         let (enters, escapes) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::Escape)));
         if escapes {
             conversations.renaming = None;
@@ -97,6 +112,9 @@ fn row(ui: &mut Ui, app: &mut App, (id, title): (&str, &str), actions: &mut Vec<
             conversations.renaming = None;
         } else if !field.has_focus() {
             field.request_focus();
+            let all = CCursorRange::two(CCursor::default(), CCursor::new(text.chars().count()));
+            edit.state.cursor.set_char_range(Some(all));
+            edit.state.store(ui.ctx(), field.id);
         }
         return;
     }
@@ -105,8 +123,11 @@ fn row(ui: &mut Ui, app: &mut App, (id, title): (&str, &str), actions: &mut Vec<
             if ui.button(RichText::new("Delete").color(style::bad(ui))).clicked() {
                 actions.push(Action::DeleteChat(id.to_string()));
             }
-            if ui.button("Keep").clicked() {
+            let keep = ui.button("Keep");
+            if keep.clicked() {
                 conversations.deleting = None;
+            } else if ui.memory(|memory| memory.focused().is_none()) {
+                keep.request_focus();
             }
             ui.add(egui::Label::new(title).truncate());
         });

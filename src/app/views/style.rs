@@ -6,7 +6,7 @@ use egui::{
     ThemePreference, Ui,
 };
 
-use super::fonts;
+use super::{focus, fonts};
 use crate::app::settings::{Settings, Theme};
 
 /// Width of the labels next to input fields.
@@ -86,10 +86,27 @@ pub fn row(ui: &mut Ui, label: &str, buttons: impl FnOnce(&mut Ui), field: impl 
                 ui.label(label);
             });
         }
-        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-            buttons(ui);
-            ui.with_layout(Layout::left_to_right(Align::Center), field);
+        beside(ui, ui.spacing().interact_size.y, field, buttons);
+    });
+}
+
+/// A field that fills a row up to the buttons after it. They are drawn after it, so that Tab goes from
+/// left to right; their width is that of the last frame.
+pub fn beside(ui: &mut Ui, height: f32, field: impl FnOnce(&mut Ui), buttons: impl FnOnce(&mut Ui)) {
+    let id = ui.next_auto_id().with("buttons");
+    let known: Option<f32> = ui.data(|data| data.get_temp(id));
+    let (width, row) = (ui.available_width(), Layout::left_to_right(Align::Center));
+    ui.allocate_ui_with_layout(egui::vec2(width, height), row, |ui| {
+        let left = (width - known.unwrap_or(0.0) - ui.spacing().item_spacing.x).max(0.0);
+        ui.allocate_ui_with_layout(egui::vec2(left, height), row, |ui| {
+            ui.set_width(left);
+            field(ui);
         });
+        let now = ui.scope(buttons).response.rect.width();
+        if known.is_none_or(|known| (known - now).abs() > 0.5) {
+            ui.data_mut(|data| data.insert_temp(id, now));
+            ui.ctx().request_discard("the width of buttons");
+        }
     });
 }
 
@@ -115,11 +132,29 @@ pub fn primary<'a>(ui: &Ui, text: &'a str) -> egui::Button<'a> {
 pub fn menu(ui: &mut Ui, name: &str, width: f32, show: impl FnOnce(&mut Ui)) -> egui::Response {
     let config = MenuConfig::new().close_behavior(egui::PopupCloseBehavior::CloseOnClickOutside);
     let text = if name == "…" { name.to_string() } else { format!("{name} ⏷") };
-    let (button, _) = MenuButton::new(text).config(config).ui(ui, |ui| {
+    let (button, opened) = MenuButton::new(text).config(config).ui(ui, |ui| {
         ui.set_width(width.min(ui.ctx().content_rect().width() - 40.0));
         show(ui);
     });
+    focus::return_to(&button, opened.is_some());
     button
+}
+
+/// Whether something is drawn that was not drawn in the last frame.
+pub fn is_new(ui: &Ui, name: &str) -> bool {
+    let (id, now) = (egui::Id::unique(name).with("drawn"), ui.ctx().cumulative_pass_nr());
+    let last: Option<u64> = ui.data(|data| data.get_temp(id));
+    ui.data_mut(|data| data.insert_temp(id, now));
+    last.is_none_or(|last| last + 2 < now)
+}
+
+/// Shows a field with its edge, which the style of menus takes away.
+pub fn edged<R>(ui: &mut Ui, show: impl FnOnce(&mut Ui) -> R) -> R {
+    ui.scope(|ui| {
+        ui.visuals_mut().widgets = ui.ctx().global_style().visuals.widgets.clone();
+        show(ui)
+    })
+    .inner
 }
 
 /// Colour of the curves of a run among others; all of them stand out on both themes.

@@ -4,7 +4,7 @@ use egui::{Label, Panel, RichText, ScrollArea, Ui};
 use egui_plot::{Legend, Line, Plot, PlotPoints, Points};
 
 use super::run_texts::{duration, in_short};
-use super::{runs, style, tune_settings};
+use super::{focus, runs, style, tune_settings};
 use crate::app::labels::name_of;
 use crate::app::state::{Action, App};
 use crate::app::tune::{RunState, Tune, TuneAction};
@@ -31,7 +31,8 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     }
     let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);
     Panel::left("run settings").frame(style::SIDE).exact_size(width).resizable(false).show(ui, |ui| {
-        ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| tune_settings::show(ui, app, actions));
+        let area = ScrollArea::vertical().auto_shrink([false, false]);
+        focus::scroll(ui, area, true, |ui| tune_settings::show(ui, app, actions));
     });
     egui::CentralPanel::default().frame(style::CENTRE).show(ui, |ui| {
         progress(ui, app, actions);
@@ -86,7 +87,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             let loss = summary.loss.map(|l| format!(", loss {l:.3}")).unwrap_or_default();
             let best = summary.best.map(|b| format!(", lowest validation loss {:.3} at step {}", b.loss, b.step));
             let text = format!(
-                "{how} after {} steps{loss}{}, {:.0} tokens/s, {} of device memory. Saved to {}.",
+                "{how} after {} steps{loss}{}, {:.0} tokens/s, {} of memory. Saved to {}.",
                 summary.steps,
                 best.unwrap_or_default(),
                 summary.tokens_per_s,
@@ -132,7 +133,8 @@ fn curves(ui: &mut Ui, tune: &Tune) {
     }
     let height = (ui.available_height() - 20.0).max(120.0);
     let plot = |id: &str, share: f32| {
-        Plot::new(id.to_string()).height(height * share).allow_scroll(false).allow_drag(false).allow_zoom(false)
+        let plot = Plot::new(id.to_string()).height(height * share).sense(egui::Sense::hover());
+        plot.allow_scroll(false).allow_drag(false).allow_zoom(false)
     };
     ui.label("Loss");
     plot("loss", 0.62).legend(Legend::default()).show(ui, |plot| {

@@ -1,13 +1,15 @@
 //! The settings of a training run: data, method and preset, and the others in a section that opens.
 
+use std::path::Path;
+
 use egui::{CollapsingHeader, ComboBox, RichText, TextEdit, Ui};
 
-use super::{style, tune_check};
+use super::{focus, style, tune_check};
 use crate::app::chat::FACTORS;
 use crate::app::data_counts::DataCounts;
 use crate::app::form::{Field, Form, Preset, SECTIONS, field};
-use crate::app::labels::in_words;
-use crate::app::state::{Action, App, Pick};
+use crate::app::labels::{in_words, name_of};
+use crate::app::state::{Action, App, Page, Pick};
 use crate::app::tune::TuneAction;
 use crate::checkpoint::record::AttentionRecord;
 use crate::train::{Method, TrainJob};
@@ -20,8 +22,23 @@ const LABEL_WIDTH: f32 = 112.0;
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let job = app.job();
     ui.set_max_width(ui.available_width() - SCROLL_BAR);
-    style::section(ui, "Data");
-    let data = path(ui, "Training data", "folder with train.jsonl", &mut app.tune.data, Pick::Data, actions);
+    style::section(ui, "Model and data");
+    let model = app.tune_model();
+    let name = if model.is_empty() { "stories260K (bundled)".into() } else { name_of(Path::new(model)) };
+    style::row(
+        ui,
+        "Model",
+        |ui| {
+            if ui.button("Change…").on_hover_text("The models page lists them: Use for fine-tuning").clicked() {
+                actions.push(Action::Show(Page::Models));
+            }
+        },
+        |ui| {
+            ui.add(egui::Label::new(RichText::new(name).strong()).truncate()).on_hover_text(model);
+        },
+    );
+    let data =
+        path(ui, "Training data", "a file or a folder with train.jsonl", &mut app.tune.data, Pick::Data, actions);
     if data.lost_focus() {
         actions.push(Action::Tune(TuneAction::CountData));
     }
@@ -143,19 +160,17 @@ fn setting(ui: &mut Ui, form: &mut Form, name: &str, field: &Field, job: Option<
             text = is_on.to_string();
         } else if !field.choices.is_empty() {
             let shown = if text.is_empty() { field.default.clone() } else { text.clone() };
-            ComboBox::from_id_salt(name)
-                .width(ui.available_width().min(110.0))
-                .selected_text(shown.clone())
-                .show_ui(ui, |ui| {
-                    for (value, help) in &field.choices {
-                        if ui.selectable_label(*value == shown, value).on_hover_text(help).clicked() {
-                            text.clone_from(value);
-                        }
+            let list = ComboBox::from_id_salt(name).width(ui.available_width().min(110.0)).selected_text(shown.clone());
+            let list = list.show_ui(ui, |ui| {
+                for (value, help) in &field.choices {
+                    if ui.selectable_label(*value == shown, value).on_hover_text(help).clicked() {
+                        text.clone_from(value);
+                        ui.close();
                     }
-                })
-                .response
-                .on_hover_text(&field.help)
-                .labelled_by(label);
+                }
+            });
+            focus::return_to(&list.response, list.inner.is_some());
+            list.response.on_hover_text(&field.help).labelled_by(label);
         } else {
             let hint = automatic(name, job).unwrap_or_else(|| field.default.clone());
             let edit = TextEdit::singleline(&mut text).id_salt(name).hint_text(hint).desired_width(f32::INFINITY);
@@ -193,21 +208,17 @@ fn start(ui: &mut Ui, app: &mut App, job: Result<TrainJob, String>, actions: &mu
             ui.label(RichText::new(why).color(style::bad(ui)));
         }
     });
-    let check = egui::Button::new("Check the run");
-    let hint = "Reads the data, plans the memory and measures a step. Trains nothing";
-    if ui.add_enabled(is_free && is_complete, check).on_hover_text(hint).clicked() {
-        actions.push(Action::CheckRun);
-    }
-    let checked = app.checked();
-    style::rows_if(ui, checked.is_some(), "checked", |ui| {
-        if let Some(found) = checked {
-            tune_check::show(ui, found);
+    ui.horizontal_wrapped(|ui| {
+        let start = style::primary(ui, "Start training");
+        if ui.add_enabled_ui(is_free && is_complete, |ui| ui.add_sized([160.0, 34.0], start)).inner.clicked() {
+            actions.push(Action::Train);
+        }
+        let check = egui::Button::new("Check the run");
+        let hint = "Reads the data, plans the memory and measures a step. Trains nothing";
+        if ui.add_enabled(is_free && is_complete, check).on_hover_text(hint).clicked() {
+            actions.push(Action::CheckRun);
         }
     });
-    let start = style::primary(ui, "Start training");
-    if ui.add_enabled_ui(is_free && is_complete, |ui| ui.add_sized([160.0, 34.0], start)).inner.clicked() {
-        actions.push(Action::Train);
-    }
     let replaced = app.tune.asks_to_replace().filter(|_| is_free);
     style::rows_if(ui, replaced.is_some(), "replace", |ui| {
         let Some(folder) = replaced else { return };
@@ -217,11 +228,29 @@ fn start(ui: &mut Ui, app: &mut App, job: Result<TrainJob, String>, actions: &mu
             actions.push(Action::Replace);
         }
     });
+    let continued = app.tune.asks_to_continue().filter(|_| is_free);
+    style::rows_if(ui, continued.is_some(), "continue", |ui| {
+        let Some(folder) = continued else { return };
+        let text = format!("{} holds a run with these settings that has not reached its end.", folder.display());
+        ui.label(RichText::new(text).strong());
+        ui.horizontal_wrapped(|ui| {
+            if ui.button("Continue it").clicked() {
+                actions.push(Action::ContinueRun);
+            }
+            if ui.button("Start anew").clicked() {
+                actions.push(Action::Replace);
+            }
+        });
+    });
+    let checked = app.checked();
+    style::rows_if(ui, checked.is_some(), "checked", |ui| {
+        if let Some(found) = checked {
+            tune_check::show(ui, found);
+        }
+    });
     let has_paths = !app.tune.data.trim().is_empty() && !app.tune.out.trim().is_empty();
     if !has_paths {
         style::hint(ui, "Choose the training data and an output folder.");
-    } else if app.settings.model.trim().is_empty() {
-        style::hint(ui, "Trains the bundled story model. Choose another model on the chat page.");
     }
     if let Some(line) = app.command_line().filter(|_| has_paths) {
         ui.collapsing("Same run on the command line", |ui| {
