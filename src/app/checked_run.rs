@@ -55,7 +55,7 @@ impl CheckedRun {
             }
         }
         if let Some(most) = data.compressed_above {
-            add("Compressed", format!("{}: those with more than {most} tokens", grouped(data.compressed)));
+            add("Compressed", format!("{} that have more than {most} tokens", grouped(data.compressed)));
         }
         add("Batches", format!("{} of {:.0} tokens on average", grouped(data.batches), data.tokens_per_batch()));
         let length = match (forecast.seconds_per_step, forecast.seconds()) {
@@ -145,7 +145,7 @@ mod tests {
                 "Tokens: 1,234,567, 50 % of them learnt",
                 "Longest: 2,048 tokens (the median has 311)",
                 "Cut: 3 of 1,210",
-                "Compressed: 700: those with more than 272 tokens",
+                "Compressed: 700 that have more than 272 tokens",
                 "Batches: 1,160 of 1064 tokens on average",
                 "Steps: 60, about 61 s each and 3678 s in all",
                 "Streamed: in chunks of 512 tokens",

@@ -14,6 +14,7 @@ use crate::checkpoint::generation_config::Wished;
 use crate::eval::KeptMap;
 use crate::export::{ExportJob, Exported};
 use crate::generate::Answer;
+use crate::kernels::sample::Sampling;
 use crate::train::{EvalLine, PastRun, StepLine, Summary, TrainJob};
 
 /// A model, its adapter and the device that runs it.
@@ -98,6 +99,8 @@ pub struct ModelCard {
     /// Tokens of the sliding window of each layer that has one: such layers hold no more, and are
     /// not compressed.
     pub windows: Vec<usize>,
+    /// The sampling that the model recommends.
+    pub recommended: Option<Sampling>,
     /// S, L and r that the adapter was trained with.
     pub recorded: Option<(usize, usize, f64)>,
 }

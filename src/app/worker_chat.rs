@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
 use crate::attention::Attention;
+use crate::checkpoint::generation_config::Wished;
 use crate::checkpoint::hub::needs_download;
 use crate::checkpoint::load::{Loaded, Train, load_watched};
 use crate::checkpoint::model_files::ModelFiles;
@@ -92,6 +93,7 @@ impl Engine {
             has_chat_template: self.files.template.is_some(),
             entry_bytes: (2 * config.n_kv_heads * config.head_dim * config.n_layers() * 4) as u64,
             windows: (0..config.n_layers()).filter_map(|layer| config.window(layer)).collect(),
+            recommended: self.files.generation.conversational(&Wished::default()).ok(),
             recorded: match self.files.recorded {
                 Some(Attention::Lrsa(l)) => Some((l.sink(), l.lag(), l.keep())),
                 _ => None,

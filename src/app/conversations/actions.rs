@@ -136,6 +136,7 @@ impl App {
         self.chat.restart();
         self.chat.documents.clear();
         self.chat.draft.clear();
+        self.chat.path.clear();
         self.chat.queued.clear();
         (self.chat.n_asked, self.chat.editing, self.chat.wants_focus) = (0, None, true);
         let c = &mut self.conversations;

@@ -7,6 +7,7 @@ use egui::{DragValue, ScrollArea, TextEdit, Ui};
 use super::{focus, style};
 use crate::app::state::{Action, App};
 use crate::checkpoint::generation_config::Wished;
+use crate::kernels::sample::Sampling;
 
 pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
@@ -23,7 +24,8 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         let hint = "What the model reads before the conversation, for example: Answer in one sentence.";
         ui.add(system.hint_text(hint).desired_rows(4).desired_width(f32::INFINITY));
         style::section(ui, "Sampling");
-        style::hint(ui, "What is not ticked is as the model recommends.");
+        let recommended = app.chat.model.as_ref().and_then(|model| model.recommended);
+        style::hint(ui, format!("What is not ticked is as the model recommends{}.", values(recommended)));
         sampling(ui, &mut app.chat.sampling, &mut app.chat.seed);
         style::section(ui, "Length and cache");
         let is_free = app.busy.is_none();
@@ -54,6 +56,17 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         );
         number(ui, "sink", &mut s.sink, 0..=4096, "First tokens of the conversation, which are always kept.");
     });
+}
+
+/// The values that change something: ": temperature 0.8, top-p 0.95".
+fn values(sampling: Option<Sampling>) -> String {
+    let Some(s) = sampling else { return String::new() };
+    let mut parts = vec![format!("temperature {}", s.temperature)];
+    parts.extend((s.top_p < 1.0).then(|| format!("top-p {}", s.top_p)));
+    parts.extend((s.top_k > 0).then(|| format!("top-k {}", s.top_k)));
+    parts.extend((s.min_p > 0.0).then(|| format!("min-p {}", s.min_p)));
+    parts.extend((s.repetition_penalty != 1.0).then(|| format!("repetition penalty {}", s.repetition_penalty)));
+    format!(": {}", parts.join(", "))
 }
 
 fn sampling(ui: &mut Ui, wished: &mut Wished, seed: &mut Option<u64>) {

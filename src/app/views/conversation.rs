@@ -200,7 +200,7 @@ fn reading(ui: &mut Ui, done: usize, total: usize) {
     };
     let share = done as f32 / total.max(1) as f32;
     let text = format!("reading {} of {} tokens{left}", grouped(done), grouped(total));
-    ui.add(egui::ProgressBar::new(share).desired_width(340.0).text(text));
+    style::progress(ui, egui::ProgressBar::new(share).desired_width(340.0).text(text));
 }
 
 /// Says what cut an answer.

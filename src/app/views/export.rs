@@ -28,7 +28,7 @@ pub fn show(ui: &mut Ui, app: &mut App, run: &PastRun, actions: &mut Vec<Action>
         let label = ui.label("Weights").id;
         let kinds = Exporting::kinds(export.to);
         export.kind = export.kind.filter(|kind| kinds.contains(kind));
-        let name = |kind: Option<crate::export::WeightType>| kind.map_or("usual type", |kind| kind.name());
+        let name = |kind: Option<crate::export::WeightType>| kind.map_or("usual", |kind| kind.name());
         let combo = ComboBox::from_id_salt("weights").selected_text(name(export.kind)).show_ui(ui, |ui| {
             for kind in std::iter::once(None).chain(kinds.into_iter().map(Some)) {
                 if ui.selectable_value(&mut export.kind, kind, name(kind)).clicked() {
@@ -77,7 +77,7 @@ fn outcome(ui: &mut Ui, app: &App, run: &Path, actions: &mut Vec<Action>) {
                 0 => "Reading the model".to_string(),
                 _ => format!("{done} of {total} tensors; then it is read back and compared"),
             };
-            ui.add(egui::ProgressBar::new(share).text(text));
+            style::progress(ui, egui::ProgressBar::new(share).text(text));
         }
         ExportState::Asks(path) => {
             let text = format!("{} exists. Give another name, or", path.display());

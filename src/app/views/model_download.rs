@@ -117,7 +117,7 @@ fn download(ui: &mut Ui, download: &Download, actions: &mut Vec<Action>) {
         DownloadState::Failed(_) => "Broken off:",
     };
     ui.label(RichText::new(format!("{what} {}", download.survey.name)).strong());
-    ui.add(ProgressBar::new(progress.share()).text(format!("{:.0} %", 100.0 * progress.share())));
+    style::progress(ui, ProgressBar::new(progress.share()).text(format!("{:.0} %", 100.0 * progress.share())));
     ui.label(progress_text(progress));
     match &download.state {
         DownloadState::Running => style::hint(ui, now_text(progress)),

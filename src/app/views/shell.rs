@@ -121,6 +121,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                             Some((done, total)) => {
                                 format!("{}: {} of {} tokens", busy.text(), grouped(done), grouped(total))
                             }
+                            None if busy == Busy::Answering && app.chat.fed.is_some() => "Reading".into(),
                             None => busy.text().to_string(),
                         });
                     }

@@ -105,7 +105,10 @@ pub fn beside(ui: &mut Ui, height: f32, field: impl FnOnce(&mut Ui), buttons: im
         let now = ui.scope(buttons).response.rect.width();
         if known.is_none_or(|known| (known - now).abs() > 0.5) {
             ui.data_mut(|data| data.insert_temp(id, now));
-            ui.ctx().request_discard("the width of buttons");
+            match known {
+                None => ui.ctx().request_discard("the width of buttons"),
+                Some(_) => ui.ctx().request_repaint(), // a discarded frame would have the old zoom
+            }
         }
     });
 }
@@ -138,6 +141,13 @@ pub fn menu(ui: &mut Ui, name: &str, width: f32, show: impl FnOnce(&mut Ui)) -> 
     });
     focus::return_to(&button, opened.is_some());
     button
+}
+
+/// A progress bar with an edge, so that its length is seen.
+pub fn progress(ui: &mut Ui, bar: egui::ProgressBar) {
+    let rect = ui.add(bar).rect;
+    let edge = ui.visuals().widgets.inactive.bg_stroke;
+    ui.painter().rect_stroke(rect, rect.height() / 2.0, edge, egui::StrokeKind::Inside);
 }
 
 /// Whether something is drawn that was not drawn in the last frame.

@@ -70,7 +70,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             let share = tune.n_steps() as f32 / tune.total_steps.max(1) as f32;
             let paused = if tune.run == RunState::Paused { "Paused at " } else { "" };
             let text = format!("{paused}step {} of {}", tune.n_steps(), tune.total_steps);
-            ui.add(egui::ProgressBar::new(share).text(text));
+            style::progress(ui, egui::ProgressBar::new(share).text(text));
             ui.horizontal_wrapped(|ui| {
                 let is_paused = tune.run == RunState::Paused;
                 if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {

@@ -67,6 +67,7 @@ fn card() -> ModelCard {
         entry_bytes: 46_080,
         windows: vec![],
         recorded: None,
+        recommended: Some(crate::kernels::sample::Sampling::default()),
     }
 }
 
@@ -304,7 +305,7 @@ fn states() -> Vec<(&'static str, App, &'static str)> {
     vec![
         ("chat-opening", opening, "Opening the model…"),
         ("chat-empty", opened(), "Ask something, or open a long document first."),
-        ("chat-reading", reading, "Answering"),
+        ("chat-reading", reading, "Reading"),
         ("chat-done", talking(), "Ishmael, a sailor."),
         ("chat-failed", failed, "Dismiss"),
         ("chat-editing", editing, "Send again"),
