@@ -171,12 +171,15 @@ fn carry_out(engine: &mut Option<Engine>, command: Command, site: &Site) -> Resu
         Command::Train { mut job, device, replace } => {
             worker_jobs::with_own_validation(&mut job);
             // A run that resumes says itself what keeps it from that.
-            if !replace && !job.resume {
-                match held(&job)? {
-                    Held::Other(_) => return Ok(tell(Event::WouldReplace(job.out))),
-                    Held::Unfinished => return Ok(tell(Event::WouldContinue(job.out))),
-                    Held::Nothing => {}
-                }
+            let found = if replace || job.resume { Held::Nothing } else { held(&job)? };
+            let question = match found {
+                Held::Other(_) => Some(Event::WouldReplace(job.out.clone())),
+                Held::Unfinished => Some(Event::WouldContinue(job.out.clone())),
+                Held::Nothing => None,
+            };
+            if let Some(question) = question {
+                tell(question);
+                return Ok(());
             }
             job.overwrite = replace;
             job.out = std::path::absolute(&job.out).unwrap_or(job.out); // as the history names it

@@ -40,7 +40,7 @@ fn tuning() -> App {
 fn what_tab_reaches_is_in_sight() {
     let mut long = talking();
     for i in 0..12 {
-        long.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(&format!("Q{i}?")) });
+        long.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(format!("Q{i}?")) });
     }
     let mut settings = talking();
     settings.chat.shows_settings = true;
@@ -66,7 +66,7 @@ fn what_tab_reaches_is_in_sight() {
 fn page_keys_scroll_the_conversation() {
     let mut app = talking();
     for i in 0..12 {
-        app.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(&format!("Q{i}?")) });
+        app.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(format!("Q{i}?")) });
     }
     let mut harness = harness(app, SIZE);
     let is_seen = |harness: &Harness<'_, Shown>, text: &str| {
