@@ -24,6 +24,8 @@ pub struct Closed {
 pub struct Before {
     /// The version that the last turn was in, if another one is being answered.
     pub version: Option<usize>,
+    /// Whether that version has another question.
+    pub is_edited: bool,
     /// Bytes of the answer, if it is continued.
     pub n_said: usize,
     /// The figures of the cache.
@@ -54,6 +56,8 @@ pub struct Chat {
     pub before: Option<Before>,
     /// Whether the input field takes the keyboard focus in the next frame.
     pub wants_focus: bool,
+    /// Whether the field for the path of a document does, because what it says could not be read.
+    pub wants_path: bool,
     /// During prefill: prompt tokens done and in total.
     pub fed: Option<(usize, usize)>,
     /// Attention of the last question.
@@ -132,8 +136,11 @@ impl Chat {
 
     fn ask_at(&mut self, i: usize, question: &str, attention: Attention, max_tokens: usize) -> Question {
         let version = self.turns[i].at;
+        let is_edited = self.turns[i].question != question;
         turns::branch(&mut self.turns, i, Turn::asked(question));
-        self.question(Some(version), attention, max_tokens)
+        let question = self.question(Some(version), attention, max_tokens);
+        self.before.iter_mut().for_each(|before| before.is_edited = is_edited);
+        question
     }
 
     /// Shows another version of a turn. The next question continues from there.
@@ -167,7 +174,10 @@ impl Chat {
         self.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
         let Some(turn) = self.turns.last_mut() else { return };
         let is_nothing = answer.stopped_by == StoppedBy::Caller && answer.text.is_empty();
-        if is_nothing && let Some(version) = before.version {
+        if is_nothing
+            && !before.is_edited
+            && let Some(version) = before.version
+        {
             self.drop_version(version);
             self.context = before.context;
         } else if !is_nothing || before.n_said == 0 {
@@ -220,7 +230,7 @@ impl Chat {
 
     fn question(&mut self, version: Option<usize>, attention: Attention, max_tokens: usize) -> Question {
         let n_said = self.turns.last().map_or(0, |turn| turn.answer.len());
-        self.before = Some(Before { version, n_said, context: self.context });
+        self.before = Some(Before { version, n_said, context: self.context, ..Before::default() });
         (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
         (self.editing, self.speed) = (None, None);
         self.n_asked += 1;

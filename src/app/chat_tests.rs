@@ -32,6 +32,17 @@ fn answered() -> App {
 }
 
 #[test]
+fn an_edited_question_that_is_stopped_at_once_stays() {
+    let mut app = answered();
+    app.chat.editing = Some((0, "R".into()));
+    asked(&app.on_action(Action::Resend));
+    app.on_event(Event::Answered(stopped("", 0)));
+    let turn = &app.chat.turns[0];
+    assert_eq!((turn.question.as_str(), turn.at, turn.n_versions()), ("R", 1, 2));
+    assert_eq!(turn.cut, Some(Cut::Stopped(0)));
+}
+
+#[test]
 fn the_old_answer_returns_if_the_new_one_comes_to_nothing() {
     let ends = [Event::Answered(stopped("", 0)), Event::Failed("out of memory".into())];
     for (end, says) in ends.iter().flat_map(|end| [(end, ""), (end, "ne")]) {

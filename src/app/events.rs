@@ -87,6 +87,7 @@ impl App {
             Event::WouldContinue(folder) => {
                 self.busy = None;
                 self.tune.would_continue = Some(folder);
+                return self.read_runs(); // its curve so far
             }
             Event::TrainBegan(job) => {
                 self.forget(About::Run);

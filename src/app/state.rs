@@ -56,6 +56,8 @@ impl Busy {
 pub enum About {
     /// Opening a model, until one is open.
     Opening,
+    /// Reading a document, until one is read.
+    Reading,
     /// A training run, until another one begins or its result is saved.
     Run,
     /// A job that has to end first, until another one starts.
@@ -321,7 +323,10 @@ impl App {
             | Action::ExportChat(..) => self.act_on_conversations(action),
             // A run whose final save failed waits for an answer; a stop would have no effect.
             Action::Stop if self.tune.save_failed.is_some() => self.on_action(Action::Show(Page::Tune)),
-            Action::Stop => vec![Effect::Stop],
+            Action::Stop => {
+                self.tune.stops = self.tune.is_running();
+                vec![Effect::Stop]
+            }
             Action::ShowKept(shown) => self.show_kept(shown),
             Action::Evidence => self.find_evidence(),
             Action::Copy(text) => {
@@ -475,7 +480,8 @@ impl App {
 fn leads_to_typing(action: &Action) -> bool {
     matches!(
         action,
-        Action::Document(_)
+        Action::Show(Page::Chat)
+            | Action::Document(_)
             | Action::RemoveDocument(_)
             | Action::Ask
             | Action::Unqueue(_)

@@ -87,6 +87,8 @@ pub struct Tune {
     pub would_continue: Option<PathBuf>,
     /// Why the final save failed, while the run waits for an answer.
     pub save_failed: Option<String>,
+    /// Whether the run ends after its current step.
+    pub stops: bool,
     /// Whether the user has tried to close the window since the final save failed.
     pub gives_up: bool,
     pub run: RunState,
@@ -203,7 +205,7 @@ impl Tune {
 
     /// Sets the state of the run, in which no final save waits for an answer.
     pub fn turn(&mut self, run: RunState) {
-        (self.run, self.save_failed, self.gives_up) = (run, None, false);
+        (self.run, self.save_failed, self.gives_up, self.stops) = (run, None, false, false);
     }
 
     /// Points of the loss curve: step and loss.
@@ -246,6 +248,7 @@ impl Tune {
     pub fn waits(&self) -> Option<&'static str> {
         match self.run {
             _ if self.save_failed.is_some() => Some("The trained weights are not saved"),
+            _ if self.stops => Some("Stopping after this step…"),
             RunState::Paused => Some("Training is paused"),
             _ => None,
         }

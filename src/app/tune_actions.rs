@@ -90,7 +90,7 @@ impl App {
     }
 
     /// Reads the runs below all folders that runs were saved to.
-    fn read_runs(&self) -> Vec<Effect> {
+    pub(super) fn read_runs(&self) -> Vec<Effect> {
         let mut folders: Vec<PathBuf> = self.settings.runs.iter().map(PathBuf::from).collect();
         for out in [self.settings.out.trim(), self.tune.out.trim()] {
             folders.extend(Path::new(out).parent().map(Path::to_path_buf));

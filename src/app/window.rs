@@ -435,7 +435,7 @@ impl ApplicationHandler<Message> for Handler {
             Message::Picked(pick, path) => self.on_action(Action::Picked(pick, path)),
             Message::Read(Ok(document)) => self.on_action(Action::Document(document)),
             Message::Read(Err(e)) => {
-                self.app.notify(Notice::error(e.to_string()));
+                self.app.not_read(&e);
                 self.request_frame();
             }
             Message::Stored(stored) => {

@@ -202,8 +202,8 @@ fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<Str
         _ => String::new(),
     };
     Some(format!(
-        "{n} of {} training {what} have more than S + 2L = {shortest} tokens; the others are short for LRSA, which is \
-         dense attention there{advice}",
+        "LRSA compresses {n} of {} training {what}: those of more than {shortest} tokens (sink + 2 lag); the others \
+         train with dense attention{advice}",
         lengths.len()
     ))
 }

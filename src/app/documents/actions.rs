@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::document::Document;
 use crate::app::message::TokenCount;
-use crate::app::state::{Action, App, Effect, Page};
+use crate::app::state::{About, Action, App, Effect, Notice, Page};
+use crate::error::Error;
 
 impl App {
     /// Updates the state for an action on the documents. The conversation stays: the next question is
@@ -23,12 +24,19 @@ impl App {
         vec![]
     }
 
+    /// Says why a document could not be read. Its path may need a correction.
+    pub(in crate::app) fn not_read(&mut self, why: &Error) {
+        self.chat.wants_path = !self.chat.path.is_empty();
+        self.notify(Notice { about: About::Reading, ..Notice::error(why.to_string()) });
+    }
+
     fn add_document(&mut self, document: Document) -> Vec<Effect> {
         if self.chat.documents.iter().any(|d| d.is_same(&document)) {
             return vec![];
         }
         self.chat.documents.push(document);
         self.chat.path.clear();
+        self.forget(About::Reading);
         match (&self.chat.model, self.chat.documents.last_mut()) {
             (Some(_), Some(document)) => vec![Effect::Count(document.begin_count(self.chat.n_opened))],
             _ => vec![],

@@ -140,8 +140,9 @@ pub fn path(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
     let field = ui.add(path);
     if field.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
-        field.request_focus(); // the text may need a correction
         actions.push(Action::Read);
+    } else if std::mem::take(&mut app.chat.wants_path) {
+        field.request_focus();
     }
 }
 

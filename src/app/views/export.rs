@@ -94,6 +94,9 @@ fn outcome(ui: &mut Ui, app: &App, run: &Path, actions: &mut Vec<Action>) {
             for text in verified(path, exported) {
                 ui.add(Label::new(RichText::new(text).color(style::good(ui))).wrap().selectable(true));
             }
+            if style::is_new(ui, "what was exported") {
+                ui.scroll_to_cursor(Some(egui::Align::BOTTOM));
+            }
         }
     }
     if *export.state_of(run) != ExportState::Idle {

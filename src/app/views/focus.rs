@@ -5,6 +5,7 @@
 use egui::scroll_area::ScrollAreaOutput;
 use egui::{
     Align, Context, FocusDirection, Id, Key, LayerId, Modifiers, Rect, Response, ScrollArea, Stroke, StrokeKind, Ui,
+    WidgetRect,
 };
 
 /// Points between a control and its ring.
@@ -45,16 +46,19 @@ pub fn begin(ctx: &Context) {
     }
 }
 
-/// Lets Tab go on from a control that lost the focus. If it is gone, the nearest one gets the focus.
+/// Lets Tab go on from a control that lost the focus. If it is gone, the first one in its place gets
+/// the focus, or else the nearest one.
 fn go_on_from(ctx: &Context, id: Id, layer: LayerId, rect: Rect) {
     let nearest = ctx.viewport(|viewport| {
         let widgets = &viewport.prev_pass.widgets;
         if widgets.contains(id) {
             return None;
         }
-        let can_focus = widgets.get_layer(layer).filter(|w| w.enabled && w.sense.is_focusable());
-        let distance = |w: &egui::WidgetRect| w.rect.distance_sq_to_pos(rect.center());
-        Some(can_focus.min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|w| w.id))
+        let can_focus = || widgets.get_layer(layer).filter(|w| w.enabled && w.sense.is_focusable());
+        let distance = |w: &WidgetRect| w.rect.distance_sq_to_pos(rect.center());
+        let within = can_focus().find(|w| rect.contains(w.rect.center()));
+        let near = within.or_else(|| can_focus().min_by(|a, b| distance(a).total_cmp(&distance(b))));
+        Some(near.map(|w| w.id))
     });
     ctx.memory_mut(|memory| match nearest {
         None => memory.request_focus(id),
@@ -85,6 +89,24 @@ pub fn end(ui: &Ui) {
     ctx.data_mut(|data| data.insert_temp(Id::unique("focus"), focus));
 }
 
+/// Lets Tab begin with the first control of a page that has just been opened.
+pub fn page(ui: &Ui, page: usize, rect: Rect) {
+    let id = Id::unique("page with the focus");
+    let before: Option<usize> = ui.data(|data| data.get_temp(id));
+    ui.data_mut(|data| data.insert_temp(id, page));
+    if before.is_some_and(|before| before != page) {
+        let mut focus = remembered(ui.ctx());
+        focus.last = Some((id, ui.layer_id(), rect));
+        ui.data_mut(|data| data.insert_temp(Id::unique("focus"), focus));
+        ui.memory_mut(|memory| memory.stop_text_input());
+    }
+}
+
+/// Whether the user moves about by keys.
+pub fn by_keys(ui: &Ui) -> bool {
+    remembered(ui.ctx()).by_keys
+}
+
 fn ring(ctx: &Context, control: &Response) {
     let stroke = Stroke::new(2.0, ctx.global_style().visuals.selection.stroke.color);
     let painter = ctx.layer_painter(control.layer_id).with_clip_rect(control.interact_rect.expand(2.0 * GAP));
@@ -96,7 +118,10 @@ pub fn return_to(button: &Response, is_open: bool) {
     let ctx = &button.ctx;
     let id = button.id.with("was open");
     let was_open = ctx.data(|data| data.get_temp(id)).unwrap_or(false);
-    if was_open && !is_open && remembered(ctx).by_keys && ctx.memory(|memory| memory.focused().is_none()) {
+    // What was chosen may still seem to have the focus.
+    let focused = ctx.memory(|memory| memory.focused()).and_then(|id| ctx.read_response(id));
+    let is_elsewhere = focused.is_some_and(|control| control.layer_id == button.layer_id);
+    if was_open && !is_open && remembered(ctx).by_keys && !is_elsewhere {
         button.request_focus();
     }
     ctx.data_mut(|data| data.insert_temp(id, is_open));

@@ -7,6 +7,7 @@ use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::view_tests::{Shown, harness, opened, talking};
 use crate::app::conversations::{Entry, Stored};
+use crate::app::message::Event;
 use crate::app::state::{Action, App, Busy, Notice, Page};
 use crate::app::turns::Turn;
 
@@ -171,4 +172,65 @@ fn a_low_window_has_room_for_the_conversation() {
     assert!(answer.top() > 60.0 && answer.bottom() <= send.top(), "{answer:?} above {send:?}");
     let regenerate = harness.get_by_label("Regenerate").rect();
     assert!(regenerate.bottom() <= send.top() + 1.0, "{regenerate:?} above {send:?}");
+}
+
+#[test]
+fn a_page_that_is_opened_by_keys_begins_at_its_top() {
+    let mut app = opened();
+    app.notices.clear();
+    let mut harness = harness(app, SIZE);
+    harness.state_mut().app.page = Page::Models;
+    harness.run_steps(2);
+    press(&mut harness, Modifiers::NONE, Key::Tab);
+    let (_, rect) = focused(&harness).expect("a control");
+    assert!(rect.left() > 230.0 && rect.top() < 60.0, "{rect:?}");
+    // The chat page begins at the question.
+    press(&mut harness, Modifiers::COMMAND, Key::Num1);
+    harness.state_mut().app.on_action(Action::Show(Page::Chat));
+    harness.run_steps(3);
+    harness.event(egui::Event::Text("Who is Ahab?".into()));
+    harness.run_steps(2);
+    assert_eq!(harness.state().app.chat.draft, "Who is Ahab?");
+    harness.get_by_label("Chat settings").focus();
+    harness.run_steps(2);
+    press(&mut harness, Modifiers::NONE, Key::Escape);
+    harness.event(egui::Event::Text(" And why?".into()));
+    harness.run_steps(2);
+    assert_eq!(harness.state().app.chat.draft, "Who is Ahab? And why?");
+}
+
+#[test]
+fn a_path_that_cannot_be_read_stays_in_its_field() {
+    let mut harness = harness(opened(), SIZE);
+    let path = |harness: &mut Harness<'_, Shown>, text: &str| {
+        harness.event(egui::Event::Text(text.into()));
+        harness.run_steps(2);
+        press(harness, Modifiers::NONE, Key::Enter);
+    };
+    harness.get_by_role(egui::accesskit::Role::TextInput).focus();
+    harness.run_steps(2);
+    path(&mut harness, "no.txt");
+    harness.state_mut().app.not_read(&crate::error::Error::new("no.txt does not exist"));
+    harness.run_steps(3);
+    path(&mut harness, "t");
+    assert_eq!(harness.state().app.chat.path, "no.txtt", "the field has the focus again");
+    let document = crate::app::documents::Document::new("a.txt", "Call me Ishmael.");
+    harness.state_mut().app.on_action(Action::Document(document));
+    harness.run_steps(4);
+    assert!(harness.state().app.notices.is_empty());
+    harness.event(egui::Event::Text("Who?".into()));
+    harness.run_steps(2);
+    assert_eq!(harness.state().app.chat.draft, "Who?", "and then the question");
+}
+
+#[test]
+fn a_narrow_page_has_the_run_above_the_settings() {
+    let mut app = tuning();
+    app.settings.zoom = 2.0;
+    app.on_event(Event::TrainBegan(Box::new(app.job().unwrap())));
+    let harness = harness(app, SMALL);
+    for name in ["Pause", "Stop and save"] {
+        let rect = harness.get_all_by_label(name).next().expect(name).rect();
+        assert!(rect.right() <= 400.0 && rect.bottom() <= 300.0, "{name} at {rect:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use egui::{RichText, Ui};
 
-use super::{models, style};
+use super::{focus, models, style};
 use crate::app::chat::FACTORS;
 use crate::app::state::{Action, App, Busy, Pick};
 use crate::attention::Attention;
@@ -52,7 +52,7 @@ fn cache(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) -> bool {
         let button = egui::Button::selectable(app.settings.factor == factor, name);
         if ui.add_enabled(!matches!(app.busy, Some(Busy::Answering | Busy::Keeping)), button).clicked() {
             (app.settings.factor, is_chosen) = (factor, true);
-            app.chat.wants_focus = true;
+            app.chat.wants_focus |= !focus::by_keys(ui); // one may compare several
             actions.push(Action::SettingsChanged);
             if app.chat.shows_kept {
                 actions.push(Action::ShowKept(true));

@@ -249,11 +249,26 @@ fn the_menu_opens_models_adapters_and_the_page() {
     assert_eq!(choose("Open a file…"), [Action::Pick(Pick::ModelFile)]);
     assert_eq!(choose("Open a folder…"), [Action::Pick(Pick::ModelFolder)]);
     assert_eq!(choose("All models"), [Action::Show(Page::Models)]);
+    // The search has the focus. Enter opens the first model that is found, or else what is typed.
     let mut app = listed();
-    app.models.search = "qwen".into();
-    let harness = menu(app, (720.0, 480.0));
+    app.models.search = "of the last time".into();
+    let mut harness = menu(app, (720.0, 480.0));
+    harness.event(egui::Event::Text("qwen".into()));
+    harness.run_steps(2);
     assert!(harness.query_all_by_label_contains("Qwen2.5").next().is_some());
     assert!(harness.query_all_by_label_contains("SmolLM2").next().is_none());
+    harness.key_press(egui::Key::Enter);
+    harness.run_steps(2);
+    assert!(
+        matches!(&harness.state().actions[..], [Action::Models(ModelAction::Open(id, None))] if id.contains("Qwen"))
+    );
+    let mut harness = menu(listed(), (720.0, 480.0));
+    harness.event(egui::Event::Text("/tmp/new.gguf".into()));
+    harness.run_steps(2);
+    harness.key_press(egui::Key::Enter);
+    harness.run_steps(2);
+    assert_eq!(harness.state().actions, [Action::Models(ModelAction::OpenTyped)]);
+    assert_eq!(harness.state().app.models.field, "/tmp/new.gguf");
     assert_eq!(outside(&menu(listed(), (720.0, 480.0)), "menu", 720.0), [""; 0]);
 }
 

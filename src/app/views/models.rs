@@ -34,19 +34,24 @@ pub fn menu(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let before = actions.len();
     let searched = field(ui, &mut app.models.search, MENU_SEARCH_HINT);
     if style::is_new(ui, "menu of models") {
+        app.models.search.clear();
         searched.request_focus();
     }
     let height = 0.45 * ui.ctx().content_rect().height();
     let area = ScrollArea::vertical().id_salt("menu of models").max_height(height);
     let first = focus::scroll(ui, area, true, |ui| menu_list(ui, app, actions)).inner;
     // The search leads to the list: down to its first model, and Enter opens that.
-    if let Some((id, model)) = first {
-        let (enters, goes_down) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::ArrowDown)));
-        if searched.lost_focus() && enters {
-            actions.push(Action::Models(ModelAction::Open(model, None)));
-        } else if searched.has_focus() && goes_down {
-            ui.memory_mut(|memory| memory.request_focus(id));
+    // What is no name of a listed model may be a path or an id.
+    let (enters, goes_down) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::ArrowDown)));
+    let is_entered = searched.lost_focus() && enters;
+    match first {
+        Some((_, model)) if is_entered => actions.push(Action::Models(ModelAction::Open(model, None))),
+        Some((id, _)) if searched.has_focus() && goes_down => ui.memory_mut(|memory| memory.request_focus(id)),
+        None if is_entered && !app.models.search.trim().is_empty() => {
+            app.models.field = std::mem::take(&mut app.models.search);
+            actions.push(Action::Models(ModelAction::OpenTyped));
         }
+        _ => {}
     }
     ui.separator();
     for (pick, name) in [(Pick::ModelFile, "Open a file…"), (Pick::ModelFolder, "Open a folder…")] {

@@ -37,6 +37,7 @@ pub fn show(ui: &mut Ui, app: &mut App) -> Vec<Action> {
     }
     CentralPanel::default().frame(Frame::NONE).show(ui, |ui| {
         let (page, foot) = ui.max_rect().split_top_bottom_at_y(ui.max_rect().bottom() - STATUS);
+        focus::page(ui, app.page as usize, page);
         ui.scope_builder(UiBuilder::new().max_rect(page), |ui| match app.page {
             Page::Chat => chat::show(ui, app, &mut actions),
             Page::Models => page_of(ui, |ui| models::show(ui, app, &mut actions)),
@@ -75,19 +76,19 @@ fn keys(ctx: &Context, app: &mut App) -> Vec<Action> {
             actions.push(Action::NewChat);
         }
         let escapes = !has_menu && app.chat.editing.is_none() && app.conversations.renaming.is_none();
-        if escapes && input.key_pressed(Key::Escape) && escape(app, &mut actions) {
-            input.consume_key(egui::Modifiers::NONE, Key::Escape);
+        if escapes && input.consume_key(egui::Modifiers::NONE, Key::Escape) {
+            escape(app, &mut actions);
         }
     });
     actions
 }
 
-/// Ends what is topmost, and returns whether there is something. Escape does not stop training: an
-/// accidental key press could end hours of work.
-fn escape(app: &mut App, actions: &mut Vec<Action>) -> bool {
+/// Ends what is topmost. Escape does not stop training: an accidental key press could end hours of
+/// work.
+fn escape(app: &mut App, actions: &mut Vec<Action>) {
     let is_chat = app.page == Page::Chat;
     if app.conversations.deleting.take().is_some() {
-        return true;
+        return;
     }
     if app.busy.is_some_and(stops_at_escape) {
         actions.push(Action::Stop);
@@ -97,11 +98,8 @@ fn escape(app: &mut App, actions: &mut Vec<Action>) -> bool {
         app.chat.shows_settings = false;
     } else if !app.notices.is_empty() {
         actions.push(Action::Dismiss(app.notices.len() - 1));
-    } else {
-        return false;
     }
     app.chat.wants_focus |= is_chat;
-    true
 }
 
 /// Jobs that cost little if they are stopped by accident.
@@ -137,7 +135,7 @@ fn status(ui: &mut Ui, app: &App, actions: &mut Vec<Action>) {
                     Busy::Answering if chat::has_stop(app) => None,
                     busy if stops_at_escape(busy) => Some(("Stop", "Esc")),
                     Busy::Exporting => Some(("Stop", "Ends the export; nothing is written")),
-                    Busy::Training => Some(("Stop and save", tune::KEEPS)),
+                    Busy::Training if !app.tune.stops => Some(("Stop and save", tune::KEEPS)),
                     _ => None,
                 };
                 if let Some((name, hint)) = stop

@@ -78,7 +78,10 @@ fn chats(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         return;
     }
     let search = TextEdit::singleline(&mut app.conversations.search).hint_text("Search chats");
-    style::edged(ui, |ui| ui.add(search.desired_width(f32::INFINITY)));
+    let searched = style::edged(ui, |ui| ui.add(search.desired_width(f32::INFINITY)));
+    if searched.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+        actions.extend(app.conversations.found().next().map(|entry| Action::OpenChat(entry.id.clone())));
+    }
     let n_found = app.conversations.found().count();
     if n_found == 0 {
         style::hint(ui, "No chat has these words.");

@@ -13,6 +13,9 @@ use crate::train::Method;
 /// Tooltip of the button that stops a training run.
 pub(super) const KEEPS: &str = "Ends after this step and saves the trained weights";
 
+/// A page narrower than this many points has the run above the settings.
+const NARROW: f32 = 520.0;
+
 /// Colour of the validation loss; it stands out on both themes.
 const VALIDATION: egui::Color32 = egui::Color32::from_rgb(230, 120, 30);
 
@@ -28,6 +31,19 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     });
     if app.tune.history.is_shown {
         return runs::show(ui, app, actions);
+    }
+    if ui.available_width() < NARROW {
+        // The run is above the settings while there is one.
+        let area = ScrollArea::vertical().id_salt("run and settings").auto_shrink([false, false]);
+        focus::scroll(ui, area, true, |ui| {
+            if app.tune.run != RunState::Idle || app.tune.save_failed.is_some() {
+                progress(ui, app, actions);
+                curves(ui, &app.tune);
+                ui.separator();
+            }
+            tune_settings::show(ui, app, actions);
+        });
+        return;
     }
     let width = (0.45 * ui.available_width()).clamp(250.0, 440.0);
     Panel::left("run settings").frame(style::SIDE).exact_size(width).resizable(false).show(ui, |ui| {
@@ -71,15 +87,17 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
             let paused = if tune.run == RunState::Paused { "Paused at " } else { "" };
             let text = format!("{paused}step {} of {}", tune.n_steps(), tune.total_steps);
             style::progress(ui, egui::ProgressBar::new(share).text(text));
-            ui.horizontal_wrapped(|ui| {
-                let is_paused = tune.run == RunState::Paused;
-                if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {
-                    actions.push(Action::Pause(!is_paused));
-                }
-                if ui.button("Stop and save").on_hover_text(KEEPS).clicked() {
-                    actions.push(Action::Stop);
-                }
-                ui.label(figures(tune));
+            ui.add_enabled_ui(!tune.stops, |ui| {
+                ui.horizontal_wrapped(|ui| {
+                    let is_paused = tune.run == RunState::Paused;
+                    if ui.button(if is_paused { "Resume" } else { "Pause" }).clicked() {
+                        actions.push(Action::Pause(!is_paused));
+                    }
+                    if ui.button("Stop and save").on_hover_text(KEEPS).clicked() {
+                        actions.push(Action::Stop);
+                    }
+                    ui.label(figures(tune));
+                })
             });
         }
         RunState::Done(summary) => {
@@ -131,7 +149,7 @@ fn curves(ui: &mut Ui, tune: &Tune) {
     if tune.steps.is_empty() {
         return;
     }
-    let height = (ui.available_height() - 20.0).max(120.0);
+    let height = (ui.available_height() - 20.0).max(180.0);
     let plot = |id: &str, share: f32| {
         let plot = Plot::new(id.to_string()).height(height * share).sense(egui::Sense::hover());
         plot.allow_scroll(false).allow_drag(false).allow_zoom(false)
