@@ -150,7 +150,7 @@ pub fn progress(ui: &mut Ui, bar: egui::ProgressBar) {
     ui.painter().rect_stroke(rect, rect.height() / 2.0, edge, egui::StrokeKind::Inside);
 }
 
-/// Whether something is drawn that was not drawn in the last frame.
+/// Whether something is drawn that was not drawn in the last frames.
 pub fn is_new(ui: &Ui, name: &str) -> bool {
     let (id, now) = (egui::Id::unique(name).with("drawn"), ui.ctx().cumulative_pass_nr());
     let last: Option<u64> = ui.data(|data| data.get_temp(id));

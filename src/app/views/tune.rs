@@ -36,6 +36,9 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         // The run is above the settings while there is one.
         let area = ScrollArea::vertical().id_salt("run and settings").auto_shrink([false, false]);
         focus::scroll(ui, area, true, |ui| {
+            if app.tune.is_running() && style::is_new(ui, "run above the settings") {
+                ui.scroll_to_cursor(Some(egui::Align::TOP));
+            }
             if app.tune.run != RunState::Idle || app.tune.save_failed.is_some() {
                 progress(ui, app, actions);
                 curves(ui, &app.tune);
