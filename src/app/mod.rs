@@ -29,6 +29,7 @@ mod kept;
 mod kept_actions;
 mod labels;
 mod library;
+mod mesh_painter;
 mod message;
 mod model_actions;
 mod model_adapters;

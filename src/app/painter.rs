@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use egui::{ClippedPrimitive, Color32, TexturesDelta};
-use egui_wgpu::{Renderer, RendererOptions, ScreenDescriptor};
 use winit::dpi::PhysicalSize;
 use winit::window::Window;
 
+use super::mesh_painter::MeshPainter;
 use crate::error::{Context, Error, Result};
 
 /// Surface, device and egui renderer of a window.
@@ -16,7 +16,7 @@ pub struct Painter {
     config: wgpu::SurfaceConfiguration,
     device: wgpu::Device,
     queue: wgpu::Queue,
-    renderer: Renderer,
+    meshes: MeshPainter,
 }
 
 impl Painter {
@@ -54,8 +54,8 @@ impl Painter {
         }
         config.desired_maximum_frame_latency = 1; // queued frames add input lag
         surface.configure(&device, &config);
-        let renderer = Renderer::new(&device, config.format, RendererOptions::default());
-        Ok(Self { surface, config, device, queue, renderer })
+        let meshes = MeshPainter::new(&device, config.format);
+        Ok(Self { surface, config, device, queue, meshes })
     }
 
     /// Largest width or height of a texture, in pixels.
@@ -80,7 +80,7 @@ impl Painter {
     ) -> bool {
         for (id, deltas) in &textures.set {
             for delta in deltas {
-                self.renderer.update_texture(&self.device, &self.queue, *id, delta);
+                self.meshes.update_texture(&self.device, &self.queue, *id, delta);
             }
         }
         let painted = match self.surface.get_current_texture() {
@@ -96,7 +96,7 @@ impl Painter {
             _ => true, // hidden or not ready: a later redraw paints it
         };
         for id in &textures.free {
-            self.renderer.free_texture(id);
+            self.meshes.free_texture(*id);
         }
         textures.clear();
         !painted
@@ -113,10 +113,9 @@ impl Painter {
     }
 
     fn paint_on(&mut self, frame: &wgpu::SurfaceTexture, ground: Color32, primitives: &[ClippedPrimitive], scale: f32) {
-        let screen =
-            ScreenDescriptor { size_in_pixels: [self.config.width, self.config.height], pixels_per_point: scale };
+        let size = [self.config.width, self.config.height];
+        self.meshes.prepare(&self.device, &self.queue, primitives, size, scale);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("window") });
-        let more = self.renderer.update_buffers(&self.device, &self.queue, &mut encoder, primitives, &screen);
         let view = frame.texture.create_view(&wgpu::TextureViewDescriptor::default());
         let attachment = wgpu::RenderPassColorAttachment {
             view: &view,
@@ -129,7 +128,7 @@ impl Painter {
             color_attachments: &[Some(attachment)],
             ..Default::default()
         };
-        self.renderer.render(&mut encoder.begin_render_pass(&pass).forget_lifetime(), primitives, &screen);
-        self.queue.submit(more.into_iter().chain([encoder.finish()]));
+        self.meshes.draw(&mut encoder.begin_render_pass(&pass));
+        self.queue.submit([encoder.finish()]);
     }
 }

@@ -44,6 +44,8 @@ mod model_view_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]
+mod painting_tests;
+#[cfg(test)]
 mod pictures;
 #[cfg(test)]
 mod question_tests;
