@@ -24,8 +24,6 @@ pub struct Closed {
 pub struct Before {
     /// The version that the last turn was in, if another one is being answered.
     pub version: Option<usize>,
-    /// Whether that version has another question.
-    pub is_edited: bool,
     /// Bytes of the answer, if it is continued.
     pub n_said: usize,
     /// The figures of the cache.
@@ -136,11 +134,8 @@ impl Chat {
 
     fn ask_at(&mut self, i: usize, question: &str, attention: Attention, max_tokens: usize) -> Question {
         let version = self.turns[i].at;
-        let is_edited = self.turns[i].question != question;
         turns::branch(&mut self.turns, i, Turn::asked(question));
-        let question = self.question(Some(version), attention, max_tokens);
-        self.before.iter_mut().for_each(|before| before.is_edited = is_edited);
-        question
+        self.question(Some(version), attention, max_tokens)
     }
 
     /// Shows another version of a turn. The next question continues from there.
@@ -174,10 +169,9 @@ impl Chat {
         self.context = Some((answer.n_tokens, answer.kv_entries, answer.kv_bytes));
         let Some(turn) = self.turns.last_mut() else { return };
         let is_nothing = answer.stopped_by == StoppedBy::Caller && answer.text.is_empty();
-        if is_nothing
-            && !before.is_edited
-            && let Some(version) = before.version
-        {
+        // An edited question stays, and an old answer returns.
+        let is_edited = |version| turn.other(version).is_some_and(|old| old.question != turn.question);
+        if is_nothing && let Some(version) = before.version.filter(|version| !is_edited(*version)) {
             self.drop_version(version);
             self.context = before.context;
         } else if !is_nothing || before.n_said == 0 {
@@ -230,7 +224,7 @@ impl Chat {
 
     fn question(&mut self, version: Option<usize>, attention: Attention, max_tokens: usize) -> Question {
         let n_said = self.turns.last().map_or(0, |turn| turn.answer.len());
-        self.before = Some(Before { version, n_said, context: self.context, ..Before::default() });
+        self.before = Some(Before { version, n_said, context: self.context });
         (self.kept, self.shows_kept, self.fed, self.asked) = (None, false, None, Some(attention));
         (self.editing, self.speed) = (None, None);
         self.n_asked += 1;

@@ -30,6 +30,9 @@ pub fn with_labels(text: &str) -> String {
     out
 }
 
+/// The name of the bundled model.
+pub const BUNDLED: &str = "stories260K (bundled)";
+
 /// The name of a file or folder: the last part of its path, or the path if it has none.
 pub fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())

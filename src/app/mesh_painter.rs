@@ -1,8 +1,8 @@
 //! Draws the meshes of egui.
 //!
 //! egui-wgpu's renderer does the same. Its fragment shader has branches for dithering and for
-//! filtering by hand, and software drivers compute both sides of a branch for every pixel: without
-//! them a page takes them a quarter of the time (docs/log.md).
+//! filtering by hand, and software drivers compute both sides of a branch for every pixel. Without
+//! branches a page takes them a quarter of the time (docs/log.md).
 
 use std::collections::HashMap;
 use std::ops::Range;

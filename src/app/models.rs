@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::downloads::{Download, DownloadEvent, Offer};
-use super::labels::name_of;
+use super::labels::{BUNDLED, name_of};
 use crate::checkpoint::hub::is_id;
 use crate::checkpoint::hub_survey::Survey;
 use crate::checkpoint::model_facts::ModelFacts;
@@ -133,7 +133,7 @@ impl Entry {
     pub fn name(&self) -> String {
         let Listed { model, origin, place, .. } = &self.listed;
         match origin {
-            Origin::Bundled => "stories260K (bundled)".to_string(),
+            Origin::Bundled => BUNDLED.to_string(),
             Origin::Cache => model.clone(),
             Origin::Opened if place.is_none() && is_id(model) => model.clone(),
             Origin::Opened => name_of(Path::new(model)),

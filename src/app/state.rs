@@ -283,16 +283,11 @@ impl App {
             Action::OpenModel => [self.open_model(), vec![Effect::SaveSettings]].concat(),
             Action::Pick(pick) => vec![Effect::Pick(pick)],
             Action::Picked(pick, path) => self.picked(pick, path),
+            Action::Read if self.chat.path.trim().is_empty() => vec![],
             Action::Read => match dropped(PathBuf::from(self.chat.path.trim())) {
-                Dropped::Document(path) if path.as_os_str().is_empty() => vec![],
                 Dropped::Document(path) => vec![Effect::Read(path)],
-                model_or_adapter => {
-                    self.chat.path.clear();
-                    match model_or_adapter {
-                        Dropped::Adapter(path) => self.picked(Pick::Adapter, path),
-                        Dropped::Model(path) | Dropped::Document(path) => self.picked(Pick::ModelFile, path),
-                    }
-                }
+                Dropped::Model(path) => self.typed(Pick::ModelFile, path),
+                Dropped::Adapter(path) => self.typed(Pick::Adapter, path),
             },
             Action::Document(_) | Action::RemoveDocument(_) => self.act_on_documents(action),
             Action::Ask if self.busy == Some(Busy::Answering) => {
@@ -368,6 +363,12 @@ impl App {
             }
             Action::Close => vec![Effect::Close],
         }
+    }
+
+    /// Opens what the field for a document names, if that is none.
+    fn typed(&mut self, pick: Pick, path: PathBuf) -> Vec<Effect> {
+        self.chat.path.clear();
+        self.picked(pick, path)
     }
 
     fn picked(&mut self, pick: Pick, path: PathBuf) -> Vec<Effect> {

@@ -159,13 +159,13 @@ impl Tune {
         self.would_continue.as_ref().filter(|folder| folder.as_path() == Path::new(self.out.trim()))
     }
 
-    /// What the page keeps between sessions.
+    /// The settings that the page keeps between sessions.
     pub fn choices(&self) -> TuneChoices {
-        let Self { model, method, factor, recompute, form, .. } = self.clone();
-        TuneChoices { model, method, factor, recompute, form }
+        let Self { method, factor, recompute, .. } = *self;
+        TuneChoices { model: self.model.clone(), method, factor, recompute, form: self.form.clone() }
     }
 
-    /// Takes what was kept.
+    /// Takes the settings of an earlier session.
     pub fn take(&mut self, choices: TuneChoices) {
         let TuneChoices { model, method, factor, recompute, form } = choices;
         (self.model, self.method, self.factor, self.recompute) = (model, method, factor, recompute);

@@ -46,6 +46,14 @@ impl Turn {
         Self { question: self.question.clone(), answer: self.answer.clone(), cut: self.cut, ..Self::default() }
     }
 
+    /// Another version of this turn.
+    pub fn other(&self, at: usize) -> Option<&Turn> {
+        if at == self.at {
+            return None;
+        }
+        self.others.get(at - usize::from(at > self.at))?.first()
+    }
+
     /// The number of versions of this turn.
     pub fn n_versions(&self) -> usize {
         1 + self.others.len()

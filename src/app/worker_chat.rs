@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::labels::BUNDLED;
 use super::message::{Control, Event, ModelCard, ModelChoice, Question};
 use super::worker_site::{Open, Tell};
 use crate::attention::Attention;
@@ -84,7 +85,7 @@ impl Engine {
         let name = |path: &Path| path.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
         let bundled = self.choice.model.is_empty();
         ModelCard {
-            name: if bundled { "stories260K (bundled)".into() } else { name(Path::new(&self.choice.model)) },
+            name: if bundled { BUNDLED.into() } else { name(Path::new(&self.choice.model)) },
             adapter: self.choice.adapter.as_deref().map(name),
             device: self.device.name(),
             n_layers: config.n_layers(),

@@ -3,7 +3,7 @@
 
 use egui::{EventFilter, Id, Key, KeyboardShortcut, Modifiers, Panel, ScrollArea, TextEdit, Ui, UiBuilder};
 
-use super::{chat_settings, conversation, documents, header, kept, style};
+use super::{chat_settings, conversation, documents, focus, header, kept, style};
 use crate::app::chat::Chat;
 use crate::app::state::{Action, App, Busy, Page};
 
@@ -105,19 +105,9 @@ fn question(ui: &mut Ui, chat: &mut Chat) -> bool {
     let area = ScrollArea::vertical().id_salt("question").max_width(width).max_height(height);
     let field = area.min_scrolled_height(height).animated(false).show(ui, |ui| ui.add(field)).inner;
     let wants_focus = ui.input_mut(|i| i.consume_key(Modifiers::COMMAND, Key::L));
-    // It takes the focus from no other field in which the user may be typing. A field that has just
-    // gone seems to have the focus for two frames.
-    let id = Id::unique("frames of wanting the focus");
-    let waited: u32 = ui.data(|data| data.get_temp(id)).unwrap_or(0);
-    let is_taken = ui.ctx().text_edit_focused();
-    if wants_focus || chat.wants_focus && !is_taken {
+    // It takes the focus from no other field in which the user may be typing.
+    if wants_focus || std::mem::take(&mut chat.wants_focus) && !focus::is_typing(ui) {
         field.request_focus();
     }
-    let waits = chat.wants_focus && !wants_focus && is_taken && waited < 3;
-    if waits {
-        ui.ctx().request_repaint();
-    }
-    chat.wants_focus = waits;
-    ui.data_mut(|data| data.insert_temp(id, if waits { waited + 1 } else { 0 }));
-    field.has_focus() && ui.input(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift)
+    focus::is_sent(&field)
 }

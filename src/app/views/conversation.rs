@@ -136,7 +136,7 @@ fn question(ui: &mut Ui, app: &mut App, i: usize, actions: &mut Vec<Action>) {
                 .desired_rows(2)
                 .return_key(KeyboardShortcut::new(Modifiers::SHIFT, Key::Enter)),
         );
-        let sends = field.has_focus() && ui.input(|i| i.key_pressed(Key::Enter) && !i.modifiers.shift);
+        let sends = focus::is_sent(&field);
         let cancels = ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape));
         ui.horizontal(|ui| {
             let button = ui.add_enabled(is_free, Button::new("Send again")).on_hover_text("Enter");

@@ -1,7 +1,7 @@
 //! The documents above the conversation: their sizes, what the cache makes of them, and the fields
 //! that open and remove them.
 
-use egui::{Key, RichText, ScrollArea, TextEdit, Ui};
+use egui::{RichText, ScrollArea, TextEdit, Ui};
 
 use super::{focus, style};
 use crate::app::documents::Document;
@@ -139,7 +139,7 @@ fn open(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 pub fn path(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let path = TextEdit::singleline(&mut app.chat.path).hint_text("or type its path").desired_width(220.0);
     let field = ui.add(path);
-    if field.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+    if focus::is_entered(&field) {
         actions.push(Action::Read);
     } else if std::mem::take(&mut app.chat.wants_path) {
         field.request_focus();

@@ -13,7 +13,7 @@ const GAP: f32 = 2.0;
 /// Part of the visible height by which a page key scrolls.
 const PAGE: f32 = 0.85;
 
-/// What is remembered from frame to frame.
+/// State that lasts from frame to frame.
 #[derive(Clone, Copy, Debug, Default)]
 struct Focus {
     /// Whether the user moved the focus by keys since the last click.
@@ -28,6 +28,32 @@ fn remembered(ctx: &Context) -> Focus {
     ctx.data(|data| data.get_temp(Id::unique("focus"))).unwrap_or_default()
 }
 
+fn remember(ctx: &Context, focus: Focus) {
+    ctx.data_mut(|data| data.insert_temp(Id::unique("focus"), focus));
+}
+
+/// The control with the focus. One that has just gone is still that of the last frame.
+fn focused(ctx: &Context) -> Option<Response> {
+    ctx.memory(|memory| memory.focused()).and_then(|id| ctx.read_response(id))
+}
+
+/// Whether a text field of this frame has the focus.
+pub fn is_typing(ui: &Ui) -> bool {
+    let ctx = ui.ctx();
+    let is_drawn = |id| ctx.viewport(|viewport| viewport.this_pass.widgets.contains(id));
+    ctx.text_edit_focused() && ctx.memory(|memory| memory.focused()).is_some_and(is_drawn)
+}
+
+/// Whether Enter ended the input into a field of one line.
+pub fn is_entered(field: &Response) -> bool {
+    field.lost_focus() && field.ctx.input(|input| input.key_pressed(Key::Enter))
+}
+
+/// Whether Enter sends the text of a field of several lines, where Shift+Enter breaks a line.
+pub fn is_sent(field: &Response) -> bool {
+    field.has_focus() && field.ctx.input(|input| input.key_pressed(Key::Enter) && !input.modifiers.shift)
+}
+
 /// Called before the controls are drawn.
 pub fn begin(ctx: &Context) {
     let mut focus = remembered(ctx);
@@ -37,7 +63,7 @@ pub fn begin(ctx: &Context) {
         (tabs, tabs || arrows.iter().any(|key| input.key_pressed(*key)), input.pointer.any_pressed())
     });
     focus.by_keys = (focus.by_keys || moves) && !clicks;
-    ctx.data_mut(|data| data.insert_temp(Id::unique("focus"), focus));
+    remember(ctx, focus);
     if tabs
         && ctx.memory(|memory| memory.focused().is_none())
         && let Some((id, layer, rect)) = focus.last
@@ -74,8 +100,7 @@ fn go_on_from(ctx: &Context, id: Id, layer: LayerId, rect: Rect) {
 pub fn end(ui: &Ui) {
     let ctx = ui.ctx();
     let mut focus = remembered(ctx);
-    let focused = ctx.memory(|memory| memory.focused()).and_then(|id| ctx.read_response(id));
-    if let Some(now) = &focused {
+    if let Some(now) = &focused(ctx) {
         let is_same = focus.last.is_some_and(|(id, ..)| id == now.id);
         focus.frames = if is_same { focus.frames.saturating_add(1) } else { 0 };
         focus.last = Some((now.id, now.layer_id, now.rect));
@@ -86,7 +111,7 @@ pub fn end(ui: &Ui) {
             ctx.request_repaint();
         }
     }
-    ctx.data_mut(|data| data.insert_temp(Id::unique("focus"), focus));
+    remember(ctx, focus);
 }
 
 /// Lets Tab begin with the first control of a page that has just been opened.
@@ -97,7 +122,7 @@ pub fn page(ui: &Ui, page: usize, rect: Rect) {
     if before.is_some_and(|before| before != page) {
         let mut focus = remembered(ui.ctx());
         focus.last = Some((id, ui.layer_id(), rect));
-        ui.data_mut(|data| data.insert_temp(Id::unique("focus"), focus));
+        remember(ui.ctx(), focus);
         ui.memory_mut(|memory| memory.stop_text_input());
     }
 }
@@ -118,9 +143,8 @@ pub fn return_to(button: &Response, is_open: bool) {
     let ctx = &button.ctx;
     let id = button.id.with("was open");
     let was_open = ctx.data(|data| data.get_temp(id)).unwrap_or(false);
-    // What was chosen may still seem to have the focus.
-    let focused = ctx.memory(|memory| memory.focused()).and_then(|id| ctx.read_response(id));
-    let is_elsewhere = focused.is_some_and(|control| control.layer_id == button.layer_id);
+    // The chosen line may still seem to have the focus.
+    let is_elsewhere = focused(ctx).is_some_and(|control| control.layer_id == button.layer_id);
     if was_open && !is_open && remembered(ctx).by_keys && !is_elsewhere {
         button.request_focus();
     }
@@ -140,8 +164,7 @@ pub fn scroll<R>(ui: &mut Ui, area: ScrollArea, is_main: bool, show: impl FnOnce
 /// Called at the end of what a scroll area shows.
 pub fn follow(ui: &Ui, is_main: bool) {
     let focus = remembered(ui.ctx());
-    let focused = ui.memory(|memory| memory.focused()).and_then(|id| ui.ctx().read_response(id));
-    let inside = focused.filter(|control| is_inside(ui, control));
+    let inside = focused(ui.ctx()).filter(|control| is_inside(ui, control));
     let is_new = |control: &Response| focus.last.is_none_or(|(id, ..)| id != control.id) || focus.frames < 2;
     if let Some(control) = inside.as_ref().filter(|control| focus.by_keys && is_new(control))
         && !ui.clip_rect().contains_rect(control.rect)

@@ -5,7 +5,7 @@ use egui::{Key, Modifiers, Rect};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
-use super::view_tests::{Shown, harness, opened, talking};
+use super::view_tests::{Shown, harness, opened, press, talking};
 use crate::app::conversations::{Entry, Stored};
 use crate::app::message::Event;
 use crate::app::state::{Action, App, Busy, Notice, Page};
@@ -13,11 +13,6 @@ use crate::app::turns::Turn;
 
 const SIZE: (f32, f32) = (1280.0, 800.0);
 const SMALL: (f32, f32) = (800.0, 600.0);
-
-fn press(harness: &mut Harness<'_, Shown>, modifiers: Modifiers, key: Key) {
-    harness.key_press_modifiers(modifiers, key);
-    harness.run_steps(3);
-}
 
 /// The name and the place of the control with the focus.
 fn focused(harness: &Harness<'_, Shown>) -> Option<(String, Rect)> {
@@ -37,15 +32,20 @@ fn tuning() -> App {
     app
 }
 
+/// A conversation that is longer than the window.
+fn long() -> App {
+    let mut app = talking();
+    for i in 0..12 {
+        app.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(format!("Q{i}?")) });
+    }
+    app
+}
+
 #[test]
 fn what_tab_reaches_is_in_sight() {
-    let mut long = talking();
-    for i in 0..12 {
-        long.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(format!("Q{i}?")) });
-    }
     let mut settings = talking();
     settings.chat.shows_settings = true;
-    for (app, size, least) in [(long, SIZE, 30), (tuning(), SMALL, 15), (settings, SMALL, 20)] {
+    for (app, size, least) in [(long(), SIZE, 30), (tuning(), SMALL, 15), (settings, SMALL, 20)] {
         let page = app.page;
         let mut harness = harness(app, size);
         for (modifiers, n) in [(Modifiers::NONE, 45), (Modifiers::SHIFT, 45)] {
@@ -65,11 +65,7 @@ fn what_tab_reaches_is_in_sight() {
 
 #[test]
 fn page_keys_scroll_the_conversation() {
-    let mut app = talking();
-    for i in 0..12 {
-        app.chat.turns.push(Turn { answer: "A sentence of an answer. ".repeat(30), ..Turn::asked(format!("Q{i}?")) });
-    }
-    let mut harness = harness(app, SIZE);
+    let mut harness = harness(long(), SIZE);
     let is_seen = |harness: &Harness<'_, Shown>, text: &str| {
         harness.query_all_by_label(text).any(|node| (0.0..700.0).contains(&node.rect().top()))
     };

@@ -7,7 +7,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::kept_text::laid;
-use super::view_tests::{Shown, harness, kept, talking};
+use super::view_tests::{Shown, harness, kept, press, talking};
 use crate::app::message::Event;
 use crate::app::state::{Action, App};
 use crate::eval::KeptMap;
@@ -19,11 +19,6 @@ fn says(harness: &Harness<'_, Shown>, text: &str) -> bool {
         let node = node.accesskit_node();
         node.label().is_some_and(|label| label.contains(text)) || node.value().is_some_and(|value| value.contains(text))
     })
-}
-
-fn press(harness: &mut Harness<'_, Shown>, modifiers: Modifiers, key: Key) {
-    harness.key_press_modifiers(modifiers, key);
-    harness.run_steps(2);
 }
 
 #[test]

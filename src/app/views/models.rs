@@ -41,12 +41,12 @@ pub fn menu(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     let area = ScrollArea::vertical().id_salt("menu of models").max_height(height);
     let first = focus::scroll(ui, area, true, |ui| menu_list(ui, app, actions)).inner;
     // The search leads to the list: down to its first model, and Enter opens that.
-    // What is no name of a listed model may be a path or an id.
-    let (enters, goes_down) = ui.input(|i| (i.key_pressed(Key::Enter), i.key_pressed(Key::ArrowDown)));
-    let is_entered = searched.lost_focus() && enters;
+    // A text that finds no listed model may be a path or an id.
+    let is_entered = focus::is_entered(&searched);
+    let goes_down = searched.has_focus() && ui.input(|i| i.key_pressed(Key::ArrowDown));
     match first {
         Some((_, model)) if is_entered => actions.push(Action::Models(ModelAction::Open(model, None))),
-        Some((id, _)) if searched.has_focus() && goes_down => ui.memory_mut(|memory| memory.request_focus(id)),
+        Some((id, _)) if goes_down => ui.memory_mut(|memory| memory.request_focus(id)),
         None if is_entered && !app.models.search.trim().is_empty() => {
             app.models.field = std::mem::take(&mut app.models.search);
             actions.push(Action::Models(ModelAction::OpenTyped));
@@ -149,7 +149,7 @@ fn typed_row(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 /// The field for a path or hub id. Returns whether Enter was pressed.
 fn typed(ui: &mut Ui, text: &mut String, hint: &str) -> bool {
     let edit = field(ui, text, hint);
-    let is_entered = edit.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter));
+    let is_entered = focus::is_entered(&edit);
     if is_entered {
         edit.request_focus(); // the text may need a correction
     }

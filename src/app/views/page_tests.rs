@@ -5,17 +5,12 @@ use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
-use super::view_tests::{Shown, harness, opened, talking};
+use super::view_tests::{Shown, harness, opened, press, talking};
 use crate::app::conversations::{Entry, Stored};
 use crate::app::state::{Action, App, Notice};
 use crate::app::turns::Turn;
 
 const SIZE: (f32, f32) = (1280.0, 800.0);
-
-fn press(harness: &mut Harness<'_, Shown>, modifiers: Modifiers, key: Key) {
-    harness.key_press_modifiers(modifiers, key);
-    harness.run_steps(2);
-}
 
 /// The label, value or role of what has the focus.
 fn focused(harness: &Harness<'_, Shown>) -> Option<String> {

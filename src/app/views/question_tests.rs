@@ -5,7 +5,7 @@ use egui::{Key, Modifiers};
 use egui_kittest::kittest::{NodeT, Queryable};
 use egui_kittest::{Harness, Node};
 
-use super::view_tests::{Shown, harness, opened, talking};
+use super::view_tests::{Shown, harness, opened, press, talking};
 use crate::app::state::{Action, Busy, Notice};
 use crate::app::turns::Cut;
 
@@ -17,11 +17,6 @@ fn field<'a>(harness: &'a Harness<'_, Shown>) -> Node<'a> {
 
 fn types(harness: &mut Harness<'_, Shown>, text: &str) {
     field(harness).type_text(text);
-    harness.run_steps(2);
-}
-
-fn presses(harness: &mut Harness<'_, Shown>, modifiers: Modifiers, key: Key) {
-    harness.key_press_modifiers(modifiers, key);
     harness.run_steps(2);
 }
 
@@ -56,22 +51,22 @@ fn enter_sends_the_whole_question_wherever_the_caret_is() {
     assert!(field(&harness).accesskit_node().is_focused(), "after opening");
     types(&mut harness, "Who is Ahab?");
     for _ in 0..5 {
-        presses(&mut harness, Modifiers::NONE, Key::ArrowLeft);
+        press(&mut harness, Modifiers::NONE, Key::ArrowLeft);
     }
-    presses(&mut harness, Modifiers::SHIFT, Key::Enter);
+    press(&mut harness, Modifiers::SHIFT, Key::Enter);
     assert_eq!(harness.state().app.chat.draft, "Who is \nAhab?");
     assert_eq!(harness.state().actions, []);
     for busy in [None, Some(Busy::Answering)] {
         harness.state_mut().app.busy = busy;
         harness.state_mut().actions.clear();
-        presses(&mut harness, Modifiers::NONE, Key::Enter);
+        press(&mut harness, Modifiers::NONE, Key::Enter);
         assert_eq!(harness.state().actions, [Action::Ask], "{busy:?}");
         assert_eq!(harness.state().app.chat.draft, "Who is \nAhab?");
     }
     // Where no question can be asked, Enter leaves the text alone.
     harness.state_mut().app.busy = Some(Busy::Training);
     harness.state_mut().actions.clear();
-    presses(&mut harness, Modifiers::NONE, Key::Enter);
+    press(&mut harness, Modifiers::NONE, Key::Enter);
     assert_eq!((harness.state().actions.len(), harness.state().app.chat.draft.as_str()), (0, "Who is \nAhab?"));
 }
 
@@ -80,7 +75,7 @@ fn escape_stops_the_answer_and_typing_goes_on() {
     let mut harness = harness(opened(), SIZE);
     harness.state_mut().app.busy = Some(Busy::Answering);
     types(&mut harness, "And then");
-    presses(&mut harness, Modifiers::NONE, Key::Escape);
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     assert_eq!(harness.state().actions, [Action::Stop]);
     assert!(field(&harness).accesskit_node().is_focused());
     harness.event(egui::Event::Text("?".into()));

@@ -5,7 +5,7 @@ use egui::text::{CCursor, CCursorRange};
 use egui::{Button, Key, RichText, ScrollArea, TextEdit, Ui};
 
 use super::pages::{COMMAND, PAGES};
-use super::style;
+use super::{focus, style};
 use crate::app::conversations::export_path;
 use crate::app::settings::Theme;
 use crate::app::state::{Action, App, Page};
@@ -79,7 +79,7 @@ fn chats(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     }
     let search = TextEdit::singleline(&mut app.conversations.search).hint_text("Search chats");
     let searched = style::edged(ui, |ui| ui.add(search.desired_width(f32::INFINITY)));
-    if searched.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter)) {
+    if focus::is_entered(&searched) {
         actions.extend(app.conversations.found().next().map(|entry| Action::OpenChat(entry.id.clone())));
     }
     let n_found = app.conversations.found().count();

@@ -8,7 +8,7 @@ use super::{focus, style, tune_check};
 use crate::app::chat::FACTORS;
 use crate::app::data_counts::DataCounts;
 use crate::app::form::{Field, Form, Preset, SECTIONS, field};
-use crate::app::labels::{in_words, name_of};
+use crate::app::labels::{BUNDLED, in_words, name_of};
 use crate::app::state::{Action, App, Page, Pick};
 use crate::app::tune::TuneAction;
 use crate::checkpoint::record::AttentionRecord;
@@ -24,7 +24,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.set_max_width(ui.available_width() - SCROLL_BAR);
     style::section(ui, "Model and data");
     let model = app.tune_model();
-    let name = if model.is_empty() { "stories260K (bundled)".into() } else { name_of(Path::new(model)) };
+    let name = if model.is_empty() { BUNDLED.into() } else { name_of(Path::new(model)) };
     style::row(
         ui,
         "Model",

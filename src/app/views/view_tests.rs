@@ -49,6 +49,12 @@ pub(super) fn harness(app: App, size: (f32, f32)) -> Harness<'static, Shown> {
     harness
 }
 
+/// Presses a key and lets the app draw what follows.
+pub(super) fn press(harness: &mut Harness<'_, Shown>, modifiers: egui::Modifiers, key: egui::Key) {
+    harness.key_press_modifiers(modifiers, key);
+    harness.run_steps(3);
+}
+
 pub(super) fn opened() -> App {
     let (mut app, _) = App::new(Settings::default());
     app.on_event(Event::Opened(card()));
