@@ -17,8 +17,8 @@ use longreach::checkpoint::bundled::MOBY_DICK;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::eval::{
-    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerTask, Subject, agreement, kept_map,
-    kept_map_in_chunks, needle_samples, needle_training, perplexity, ruler_samples,
+    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerGrid, RulerTask, Subject, agreement, kept_map,
+    kept_map_in_chunks, needle_samples, needle_training, perplexity, ruler_samples, ruler_training,
 };
 use longreach::train::GradientStep;
 use program::{arg, run};
@@ -127,10 +127,27 @@ fn keys_are_hidden_where_they_are_said_to_be() {
     assert!(held_out.len() > 10 && trained.len() > 10);
     assert!(held_out.is_disjoint(&trained), "{:?}", held_out.intersection(&trained).next());
     for task in RulerTask::ALL {
-        for sample in ruler_samples(&stories.files, &haystack, task, &[300], 3, 1).unwrap() {
-            let n = stories.files.prompt_ids(&sample.prompt, true).unwrap().len();
-            assert!(n <= 300 && sample.answers.iter().all(|a| sample.prompt.contains(a)), "{n}: {sample:?}");
+        let grid = |per_text| RulerGrid { lengths: vec![300], n_samples: 3, per_text, seed: 1 };
+        for per_text in 1..=task.questions() {
+            let samples = ruler_samples(&stories.files, &haystack, task, &grid(per_text)).unwrap();
+            assert_eq!(samples.len(), 3);
+            for sample in samples {
+                let n = stories.files.prompt_ids(&sample.prompt, true).unwrap().len();
+                assert!(n <= 300 && sample.answers.iter().all(|a| sample.prompt.contains(a)), "{n}: {sample:?}");
+                assert_eq!(sample.document.is_some(), per_text > 1);
+            }
         }
+        assert!(ruler_samples(&stories.files, &haystack, task, &grid(task.questions() + 1)).is_err());
+    }
+    let conversations = ruler_training(&stories.files, &haystack, RulerTask::MultiKey, (300, 3), 2, 1).unwrap();
+    for turns in conversations {
+        let (text, question) = turns[0].0.rsplit_once("\n\n").unwrap();
+        assert!(question.starts_with("What is the code of the ") && turns.len() == 3, "{turns:?}");
+        for (user, code) in &turns {
+            let name = user.rsplit_once("the code of the ").unwrap().1.split_once('?').unwrap().0;
+            assert!(text.contains(&format!("The code of the {name} is {code}.")), "{turns:?}");
+        }
+        assert!(turns[1..].iter().all(|(user, _)| user.starts_with("What is the code of the ")), "{turns:?}");
     }
     assert!(needle_samples(&stories.files, &haystack, &NeedleGrid { lengths: vec![20], ..other }).is_err());
 }
@@ -207,6 +224,7 @@ fn the_program_reports_what_it_found() {
         ("needle", &["--depths", "2"], "depth"),
         ("needle", &["--batch", "0"], "--batch"),
         ("qa", &["--data", "no-such-file.json"], "no-such-file.json"),
+        ("ruler", &["--hidden", "single", "--questions", "2"], "questions"),
         ("perplexity", &["--stride", "0"], "stride"),
         ("kept", &[], "--svg"),
         ("kept", &["--tokens", "99", "--layer", "9", "--svg", arg(&svg)], "layer 9"),

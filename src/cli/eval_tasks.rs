@@ -12,8 +12,8 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::eval::{
     AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QaGrid, ROUNDING_METRICS,
-    RulerTask, Sample, Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples, rounding_cost,
-    ruler_samples,
+    RulerGrid, RulerTask, Sample, Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples,
+    rounding_cost, ruler_samples,
 };
 
 /// Flags of the question tasks.
@@ -106,6 +106,9 @@ pub struct RulerArgs {
     /// Questions per length
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     samples: usize,
+    /// Maximum questions per text, for multi-key up to 4; a text is fed once for all its questions
+    #[arg(long = "questions", value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    per_text: usize,
 }
 
 impl RulerArgs {
@@ -119,7 +122,9 @@ impl RulerArgs {
             RulerName::MultiValue => RulerTask::MultiValue,
             RulerName::VariableTracking => RulerTask::VariableTracking,
         };
-        let samples = ruler_samples(&files, &haystack, task, lengths, self.samples, common.seed)?;
+        let grid =
+            RulerGrid { lengths: lengths.clone(), n_samples: self.samples, per_text: self.per_text, seed: common.seed };
+        let samples = ruler_samples(&files, &haystack, task, &grid)?;
         self.questions.ask(&format!("ruler-{}", task.name()), Task::Ruler, files, &samples)
     }
 }

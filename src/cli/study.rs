@@ -47,7 +47,8 @@ pub struct StudyArgs {
     /// Held-out questions of each test [default: 64]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// Questions per document, in evaluation and in each training step, for --task qa [default: 1]
+    /// Questions per document, in evaluation and in each training step, for --task qa; questions per
+    /// text of codes, up to 4, for --task retrieval [default: 1]
     #[arg(long, value_name = "N")]
     questions: Option<usize>,
     /// Seed of the held-out questions [default: 1000000]

@@ -36,6 +36,6 @@ pub use qa::{QaGrid, qa_samples, qa_training};
 pub use qa_files::{QaFile, Question};
 pub use report::{EvalReport, Outcome, Row};
 pub use rounding::{METRICS as ROUNDING_METRICS, rounding_cost};
-pub use ruler::{RulerTask, ruler_samples, ruler_training};
+pub use ruler::{RulerGrid, RulerTask, ruler_samples, ruler_training};
 pub use sample::{Sample, Task};
 pub use score::{exact_match, f1};

@@ -12,7 +12,7 @@ use super::needle::{fitted, key, room};
 use super::sample::Sample;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A RULER task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,14 @@ impl RulerTask {
             Self::VariableTracking => "variable-tracking",
         }
     }
+
+    /// Questions about one text.
+    pub fn questions(self) -> usize {
+        match self {
+            Self::MultiKey => N_CODES,
+            Self::Single | Self::MultiValue | Self::VariableTracking => 1,
+        }
+    }
 }
 
 /// Names for the codes.
@@ -53,48 +61,76 @@ const NAMES: [&str; 24] = [
 const TRAINING_STREAM: u64 = 1 << 41;
 /// Names in a chain.
 const CHAIN: usize = 4;
+/// Codes in a text of several.
+const N_CODES: usize = 4;
 
-/// The hidden facts, the question and its answers.
+/// Grid of questions.
+#[derive(Clone, Debug)]
+pub struct RulerGrid {
+    /// Most tokens of a prompt.
+    pub lengths: Vec<usize>,
+    /// Questions per length.
+    pub n_samples: usize,
+    /// Most questions per text; at most [`RulerTask::questions`].
+    pub per_text: usize,
+    /// Seed of the excerpts and the codes.
+    pub seed: u64,
+}
+
+/// The hidden facts and the questions about them.
 struct Riddle {
     hidden: Vec<String>,
-    question: String,
-    answers: Vec<String>,
+    questions: Vec<Question>,
     max_tokens: usize,
 }
 
-/// Held-out questions of one task for every length.
+/// A question with the answers that it asks for.
+struct Question {
+    text: String,
+    answers: Vec<String>,
+}
+
+/// A text with hidden facts and some of the questions about them.
+struct Text {
+    /// The user's message up to the question.
+    start: String,
+    questions: Vec<Question>,
+    max_tokens: usize,
+}
+
+/// Held-out questions of one task for every length. Questions about the same text are consecutive.
 pub fn ruler_samples(
     files: &ModelFiles,
     haystack: &Haystack,
     task: RulerTask,
-    lengths: &[usize],
-    n_samples: usize,
-    seed: u64,
+    grid: &RulerGrid,
 ) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
-    for &length in lengths {
-        for i in 0..n_samples {
-            let mut rng = seeded(seed, (length as u64) << 24 | (task as u64) << 20 | i as u64);
-            let sample = hidden(files, haystack, Part::HeldOut, task, length, &mut rng)?;
-            samples.push(Sample { id: format!("ruler-{}-{length}-{i}", task.name()), ..sample });
+    for &length in &grid.lengths {
+        for i in 0..grid.n_samples.div_ceil(grid.per_text) {
+            let mut rng = seeded(grid.seed, (length as u64) << 24 | (task as u64) << 20 | i as u64);
+            let left = grid.n_samples - i * grid.per_text;
+            let text = hidden(files, haystack, Part::HeldOut, task, (length, grid.per_text), &mut rng)?;
+            let id = format!("ruler-{}-{length}-{i}", task.name());
+            samples.extend(text.samples(&id, length).into_iter().take(left));
         }
     }
     Ok(samples)
 }
 
-/// Questions of one task for training, with other text and other codes.
+/// Texts of one task for training, with other excerpts and other codes. Each is a conversation: a
+/// list of user messages with the right answers.
 pub fn ruler_training(
     files: &ModelFiles,
     haystack: &Haystack,
     task: RulerTask,
-    length: usize,
+    (length, per_text): (usize, usize),
     n: usize,
     seed: u64,
-) -> Result<Vec<Sample>> {
+) -> Result<Vec<Vec<(String, String)>>> {
     let one = |i: usize| {
         let mut rng = seeded(seed, TRAINING_STREAM + ((task as u64) << 20 | i as u64));
-        let sample = hidden(files, haystack, Part::Training, task, length, &mut rng)?;
-        Ok(Sample { id: format!("ruler-training-{}-{i}", task.name()), ..sample })
+        Ok(hidden(files, haystack, Part::Training, task, (length, per_text), &mut rng)?.conversation())
     };
     (0..n).map(one).collect()
 }
@@ -104,38 +140,75 @@ fn hidden(
     haystack: &Haystack,
     part: Part,
     task: RulerTask,
-    length: usize,
+    (length, per_text): (usize, usize),
     rng: &mut impl Rng,
-) -> Result<Sample> {
-    let riddle = riddle(task, part, rng);
-    let prompt = scattered(files, haystack, part, length, &riddle, rng)?;
-    let Riddle { answers, max_tokens, .. } = riddle;
-    Ok(Sample { id: String::new(), document: None, prompt, answers, length, depth: None, max_tokens })
+) -> Result<Text> {
+    if per_text > task.questions() {
+        return Err(Error::usage(format!(
+            "`questions` {per_text}: a text of the task {} has {} at most",
+            task.name(),
+            task.questions()
+        )));
+    }
+    let mut riddle = riddle(task, part, rng);
+    riddle.questions.truncate(per_text);
+    let start = scattered(files, haystack, part, length, &riddle, rng)?;
+    let Riddle { questions, max_tokens, .. } = riddle;
+    Ok(Text { start, questions, max_tokens })
+}
+
+impl Text {
+    /// One sample per question, each with the whole text. `id` is that of the text.
+    fn samples(self, id: &str, length: usize) -> Vec<Sample> {
+        let Self { start, questions, max_tokens } = self;
+        let is_shared = questions.len() > 1;
+        let sample = |(i, question): (usize, Question)| Sample {
+            id: if is_shared { format!("{id}-{i}") } else { id.to_string() },
+            document: is_shared.then(|| id.to_string()),
+            prompt: start.clone() + &question.text,
+            answers: question.answers,
+            length,
+            depth: None,
+            max_tokens,
+        };
+        questions.into_iter().enumerate().map(sample).collect()
+    }
+
+    /// All questions as one conversation, with the text in the first turn.
+    fn conversation(self) -> Vec<(String, String)> {
+        let mut start = Some(self.start);
+        let turn = |question: Question| {
+            let user = start.take().unwrap_or_default() + &question.text;
+            (user, question.answers[0].clone())
+        };
+        self.questions.into_iter().map(turn).collect()
+    }
 }
 
 fn riddle(task: RulerTask, part: Part, rng: &mut impl Rng) -> Riddle {
     let names: Vec<&str> = NAMES.sample(rng, CHAIN).copied().collect();
     let code = |rng: &mut _| key(part, rng);
-    let ask_for = |name: &str| format!("What is the code of the {name}? Answer with the number alone.");
+    let ask_for = |(name, code): (&&str, &String)| Question {
+        text: format!("What is the code of the {name}? Answer with the number alone."),
+        answers: vec![code.clone()],
+    };
     match task {
         RulerTask::Single | RulerTask::MultiKey => {
-            let n = if task == RulerTask::Single { 1 } else { 4 };
-            let codes: Vec<String> = (0..n).map(|_| code(rng)).collect();
+            let codes: Vec<String> = (0..task.questions()).map(|_| code(rng)).collect();
             let hidden = names.iter().zip(&codes).map(|(name, code)| format!("The code of the {name} is {code}."));
             Riddle {
                 hidden: hidden.collect(),
-                question: ask_for(names[0]),
-                answers: vec![codes[0].clone()],
+                questions: names.iter().zip(&codes).map(ask_for).collect(),
                 max_tokens: 24,
             }
         }
         RulerTask::MultiValue => {
-            let codes: Vec<String> = (0..4).map(|_| code(rng)).collect();
+            let codes: Vec<String> = (0..N_CODES).map(|_| code(rng)).collect();
             let name = names[0];
+            let question = format!("What are all the codes of the {name}? Answer with the numbers alone.");
             Riddle {
                 hidden: codes.iter().map(|code| format!("A code of the {name} is {code}.")).collect(),
-                question: format!("What are all the codes of the {name}? Answer with the numbers alone."),
-                answers: codes,
+                questions: vec![Question { text: question, answers: codes }],
                 max_tokens: 64,
             }
         }
@@ -143,18 +216,15 @@ fn riddle(task: RulerTask, part: Part, rng: &mut impl Rng) -> Riddle {
             let number = rng.random_range(10_000..100_000);
             let mut hidden = vec![format!("Let the {} be {number}.", names[0])];
             hidden.extend(names.windows(2).map(|pair| format!("Let the {} be what the {} is.", pair[1], pair[0])));
-            Riddle {
-                hidden,
-                question: format!("Which things are {number}? Answer with their names alone."),
-                answers: names.iter().map(|name| name.to_string()).collect(),
-                max_tokens: 48,
-            }
+            let question = format!("Which things are {number}? Answer with their names alone.");
+            let answers = names.iter().map(|name| name.to_string()).collect();
+            Riddle { hidden, questions: vec![Question { text: question, answers }], max_tokens: 48 }
         }
     }
 }
 
-/// The prompt: an excerpt with the hidden facts at random positions, in order if they build on each
-/// other.
+/// The prompt up to the question: an excerpt with the hidden facts at random positions, in order if
+/// they build on each other. It fits into `length` tokens with each of the questions.
 fn scattered(
     files: &ModelFiles,
     haystack: &Haystack,
@@ -163,24 +233,32 @@ fn scattered(
     riddle: &Riddle,
     rng: &mut impl Rng,
 ) -> Result<String> {
-    let ask = |text: &str| {
-        format!("Some facts are hidden in the following text. Remember them.\n\n{text}\n\n{}", riddle.question)
-    };
-    let around = files.prompt_ids(&ask(&riddle.hidden.join(" ")), true)?.len();
+    let start = |text: &str| format!("Some facts are hidden in the following text. Remember them.\n\n{text}\n\n");
+    let facts = start(&riddle.hidden.join(" "));
+    let mut longest = ("", 0);
+    for question in &riddle.questions {
+        let around = files.prompt_ids(&(facts.clone() + &question.text), true)?.len();
+        if around > longest.1 {
+            longest = (&question.text, around);
+        }
+    }
+    let (question, around) = longest;
     let excerpt = haystack.excerpt(part, room(length, around)?, rng);
     let mut places: Vec<f64> = riddle.hidden.iter().map(|_| rng.random_range(0.0..1.0)).collect();
     places.sort_by(f64::total_cmp);
     let mut hidden: Vec<&str> = riddle.hidden.iter().map(String::as_str).collect();
-    if riddle.answers.len() < 2 {
+    if riddle.questions.iter().all(|question| question.answers.len() < 2) {
         hidden.shuffle(rng); // otherwise the fact in question would always come first
     }
-    fitted(files, length, excerpt, |sentences| {
+    let mut prompt = fitted(files, length, excerpt, |sentences| {
         let mut all = sentences.to_vec();
         for (place, fact) in places.iter().zip(&hidden).rev() {
             all.insert((place * (sentences.len() + 1) as f64) as usize, fact);
         }
-        ask(&all.join(" "))
-    })
+        start(&all.join(" ")) + question
+    })?;
+    prompt.truncate(prompt.len() - question.len());
+    Ok(prompt)
 }
 
 #[cfg(test)]
@@ -193,14 +271,17 @@ mod tests {
             for i in 0..20 {
                 let riddle = riddle(task, Part::HeldOut, &mut seeded(1, i));
                 let all = riddle.hidden.join(" ");
-                let found = riddle.answers.iter().filter(|a| all.contains(a.as_str())).count();
-                assert_eq!(found, riddle.answers.len(), "{task:?}: {all}");
-                let n = match task {
+                assert_eq!(riddle.questions.len(), task.questions(), "{task:?}");
+                let (hidden, answers) = match task {
                     RulerTask::Single => (1, 1),
                     RulerTask::MultiKey => (4, 1),
                     _ => (4, 4),
                 };
-                assert_eq!((riddle.hidden.len(), riddle.answers.len()), n, "{task:?}");
+                assert_eq!(riddle.hidden.len(), hidden, "{task:?}");
+                for Question { text, answers: right } in riddle.questions {
+                    assert_eq!(right.len(), answers, "{task:?}: {text}");
+                    assert!(right.iter().all(|answer| all.contains(answer)), "{task:?}: {text} {all}");
+                }
             }
         }
     }

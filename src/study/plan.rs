@@ -11,7 +11,7 @@ use super::test_set::{Test, TestKind};
 use crate::attention::Lrsa;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
-use crate::eval::Policy;
+use crate::eval::{Policy, RulerTask};
 use crate::optim::Schedule;
 use crate::train::{ChunkLength, Keep, TrainJob};
 
@@ -44,7 +44,8 @@ pub struct StudyPlan {
     pub length: usize,
     /// Held-out questions, the same for every model.
     pub samples: usize,
-    /// Questions per document, in evaluation and in a training step. A text has one pass key.
+    /// Questions per document, in evaluation and in a training step; for the task retrieval, per
+    /// text of several codes. A text has one pass key.
     pub questions: usize,
     /// Seed of the held-out questions.
     pub eval_seed: u64,
@@ -142,8 +143,13 @@ impl StudyPlan {
         if self.task == StudyTask::Qa && self.data.is_none() {
             return Err(Error::usage("`data`: the task qa needs a file of questions"));
         }
-        if self.task != StudyTask::Qa && self.questions > 1 {
-            return Err(Error::usage("`questions`: a text has one pass key; more than one question needs `task` qa"));
+        let (most, why) = match self.task {
+            StudyTask::Needle => (1, "a text has one pass key; the tasks qa and retrieval take more"),
+            StudyTask::Retrieval => (RulerTask::MultiKey.questions(), "a text has four codes"),
+            StudyTask::Qa => (usize::MAX, ""),
+        };
+        if self.questions > most {
+            return Err(Error::usage(format!("`questions`: {why}")));
         }
         self.policies()?;
         self.recipes.iter().try_for_each(|recipe| {
@@ -230,10 +236,11 @@ mod tests {
     #[test]
     fn what_is_no_study_names_its_field() {
         type Change = fn(&mut StudyPlan);
-        let cases: [(&str, Change); 15] = [
+        let cases: [(&str, Change); 16] = [
             ("`samples`", |p| p.samples = 0),
             ("`questions`", |p| p.questions = 0),
             ("`questions`", |p| p.questions = 2),
+            ("`questions`", |p| (p.task, p.questions) = (StudyTask::Retrieval, 5)),
             ("`seeds`", |p| p.seeds = vec![]),
             ("`seeds`", |p| p.seeds = vec![1, 2, 1]),
             ("`data`", |p| p.task = StudyTask::Qa),

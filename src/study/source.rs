@@ -6,8 +6,8 @@ use crate::checkpoint::bundled::MOBY_DICK;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::eval::{
-    Haystack, NeedleGrid, Part, QaFile, QaGrid, RulerTask, Sample, Task, needle_samples, needle_training, qa_samples,
-    qa_training, ruler_samples, ruler_training,
+    Haystack, NeedleGrid, Part, QaFile, QaGrid, RulerGrid, RulerTask, Sample, Task, needle_samples, needle_training,
+    qa_samples, qa_training, ruler_samples, ruler_training,
 };
 
 /// Number of depths of hidden keys, spaced evenly over the text.
@@ -58,7 +58,12 @@ impl Source {
         let set = match kind {
             TestKind::Needle => TestSet::Questions { task: Task::Needle, samples: self.needles(plan, files, length)? },
             TestKind::Ruler(task) => {
-                let samples = ruler_samples(files, &self.haystack, task, &[length], plan.samples, plan.eval_seed)?;
+                let per_text = match plan.task {
+                    StudyTask::Retrieval => plan.questions.min(task.questions()),
+                    StudyTask::Needle | StudyTask::Qa => 1,
+                };
+                let grid = RulerGrid { lengths: vec![length], n_samples: plan.samples, per_text, seed: plan.eval_seed };
+                let samples = ruler_samples(files, &self.haystack, task, &grid)?;
                 TestSet::Questions { task: Task::Ruler, samples }
             }
             TestKind::Perplexity | TestKind::Agreement => {
@@ -119,8 +124,9 @@ impl Source {
             (_, Some(file)) => qa_training(files, file, plan.length, n, plan.questions, seed),
             (StudyTask::Retrieval, None) => {
                 let keys = needle_training(files, text, plan.length, n.div_ceil(2), seed)?;
-                let codes = ruler_training(files, text, RulerTask::MultiKey, plan.length, n / 2, seed)?;
-                Ok(keys.into_iter().chain(codes).map(alone).collect())
+                let size = (plan.length, plan.questions);
+                let codes = ruler_training(files, text, RulerTask::MultiKey, size, n / 2, seed)?;
+                Ok(keys.into_iter().map(alone).chain(codes).collect())
             }
             _ => Ok(needle_training(files, text, plan.length, n, seed)?.into_iter().map(alone).collect()),
         }
