@@ -278,23 +278,24 @@ fn start_engine(
     let run = move || {
         let EngineParts { files, adapters, limits, shared, ended } = parts;
         let _ended = ended;
-        let load = || -> Result<Engine<'_>> {
+        let load = || -> Result<(Engine<'_>, String)> {
             let mut device = device.open(&files.source)?;
             let mut weights = SharedWeights::default();
             let mut models = vec![load_shared(&mut *device, &files.source, None, &mut weights)?];
             for OtherAdapter { adapter, .. } in &adapters {
                 models.push(load_shared(&mut *device, &files.source, Some(adapter), &mut weights)?);
             }
-            note(&format!(
+            let told = format!(
                 "ready on {}: {} for caches, {} tokens a step",
                 device.name(),
                 size(limits.cache_bytes),
                 limits.step
-            ));
-            Ok(Engine::new(device, models, files.tokenizer()?, limits, shared.clone()))
+            );
+            Ok((Engine::new(device, models, files.tokenizer()?, limits, shared.clone()), told))
         };
-        let engine = load().inspect_err(|e| shared.die(e.to_string()))?;
+        let (engine, told) = load().inspect_err(|e| shared.die(e.to_string()))?;
         shared.ready();
+        note(&told); // the next request is answered
         engine.run(&mut jobs)
     };
     thread::Builder::new().name("engine".into()).spawn(run).context("starting the engine's thread")
