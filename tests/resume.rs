@@ -72,7 +72,7 @@ fn job(optimizer: OptimizerKind) -> TrainJob {
         weight_decay: 0.1,
         clip: 0.5,
         attention: Some(AttentionRecord::Lrsa { sink: 2, lag: 8, keep: 0.25 }),
-        keeps: vec![Keep::Fixed(0.25), Keep::Anneal { from: 0.5, to: 0.125 }, Keep::Fixed(1.0)],
+        keeps: Some(vec![Keep::Fixed(0.25), Keep::Anneal { from: 0.5, to: 0.125 }, Keep::Fixed(1.0)]),
         ..TrainJob::default()
     }
 }

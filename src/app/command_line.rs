@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::checkpoint::record::AttentionRecord;
-use crate::train::TrainJob;
+use crate::train::{Keep, TrainJob};
 
 /// The settings of a job that are not the defaults, by the names of their fields: all but its model,
 /// its data and its folder. The attention is in its four settings. The text of a switch is empty.
@@ -37,11 +37,13 @@ fn attention(job: &TrainJob) -> Vec<(String, String)> {
         Some(AttentionRecord::Dense) => return vec![("attention".into(), "dense".into())],
         Some(AttentionRecord::Lrsa { sink, lag, keep }) => (sink, lag, keep),
     };
-    let keeps: Vec<String> = job.keeps.iter().map(ToString::to_string).collect();
-    let keep = if keeps.is_empty() { keep.to_string() } else { keeps.join(",") };
-    [("attention", "lrsa".into()), ("sink", sink.to_string()), ("lag", lag.to_string()), ("keep", keep)]
-        .map(|(name, text)| (name.to_string(), text))
-        .to_vec()
+    let mut all = vec![("attention", "lrsa".into()), ("sink", sink.to_string()), ("lag", lag.to_string())];
+    match job.keeps.as_deref() {
+        None => {} // the list that a run chooses
+        Some([]) => all.push(("keep", keep.to_string())),
+        Some(keeps) => all.push(("keep", Keep::list(keeps).replace(' ', ""))),
+    }
+    all.into_iter().map(|(name, text)| (name.to_string(), text)).collect()
 }
 
 fn listed(value: &Value, between: &str) -> String {

@@ -93,7 +93,7 @@ fn the_command_line_describes_the_same_run() {
     let job = check(&app);
     assert_eq!((job.eval_every, job.valid_fraction, job.seed), (7, Some(0.25), 9));
     assert_eq!(job.attention, Some(AttentionRecord::Lrsa { sink: 4, lag: 64, keep: 1.0 }));
-    assert_eq!(job.keeps, [Keep::Fixed(1.0), Keep::Anneal { from: 0.5, to: 0.125 }]);
+    assert_eq!(job.keeps, Some(vec![Keep::Fixed(1.0), Keep::Anneal { from: 0.5, to: 0.125 }]));
     app.settings.model.clear();
     assert!(app.command_line().unwrap().contains("--model stories260k"));
 }

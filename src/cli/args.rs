@@ -161,7 +161,8 @@ pub struct AttentionArgs {
     /// r: fraction of each partition to keep; 0.25 compresses 4x [default: recorded, else 0.25].
     /// train also takes a list such as 0.25,0.5,0.125: each step draws one value; the first is
     /// recorded and used in evaluation. A range such as 0.5..0.125 changes r over the steps of train
-    /// and counts as its end
+    /// and counts as its end. Without --keep, train draws from r, r/2, 1, 1, or from r, r/2, 2r if a
+    /// text is longer than 8,192 tokens
     #[arg(long, value_name = "R", value_delimiter = ',')]
     pub keep: Option<Vec<Keep>>,
 }

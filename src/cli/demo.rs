@@ -101,6 +101,7 @@ fn job(args: &DemoArgs, lrsa: Attention) -> TrainJob {
         clip: 1.0,
         seed: args.seed,
         attention: Some(AttentionRecord::of(lrsa)),
+        keeps: Some(vec![]), // every step is compressed
         max_positions: Some(SEQUENCE),
         ..TrainJob::default()
     }

@@ -45,7 +45,11 @@ impl TrainArgs {
     /// The attention and the job from the flags, for a model with its recorded attention.
     fn job_for(&self, recorded: Option<Attention>) -> Result<(Attention, TrainJob)> {
         let (attention, keeps) = self.attention.resolve_list(recorded, AttentionName::Lrsa)?;
-        let keeps = if matches!(keeps[..], [Keep::Fixed(_)]) { Vec::new() } else { keeps };
+        let keeps = match keeps[..] {
+            [] => None,
+            [Keep::Fixed(_)] => Some(vec![]), // that of the attention
+            _ => Some(keeps),
+        };
         Ok((attention, TrainJob { attention: Some(AttentionRecord::of(attention)), keeps, ..self.job() }))
     }
 
@@ -64,13 +68,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     files.notes().iter().for_each(|text| note(&format!("note: {text}")));
     let (attention, mut job) = args.job_for(files.recorded)?;
     let mut device = args.device.open()?;
-    let drawn = match job.keeps.as_slice() {
-        [] => String::new(),
-        [keep] => format!(", r over the steps {keep}"),
-        keeps => {
-            let keeps: Vec<String> = keeps.iter().map(Keep::to_string).collect();
-            format!(", r drawn from {} each step", keeps.join(", "))
-        }
+    let drawn = match job.keeps.as_deref() {
+        None | Some([]) => String::new(),
+        Some([keep]) => format!(", r over the steps {keep}"),
+        Some(keeps) => format!(", r drawn from {} each step", Keep::list(keeps)),
     };
     let taught = match job.distillation() {
         None => String::new(),

@@ -195,10 +195,10 @@ impl StudyPlan {
     pub fn job(&self, recipe: &Recipe, seed: u64) -> TrainJob {
         let keeps = if recipe.keeps.is_empty() { &self.keeps } else { &recipe.keeps };
         let (attention, keeps) = match recipe.attention {
-            TrainedWith::Dense => (AttentionRecord::Dense, recipe.keeps.clone()),
+            TrainedWith::Dense => (AttentionRecord::Dense, Some(recipe.keeps.clone())),
             TrainedWith::Lrsa => {
                 let keep = keeps.first().map_or(Lrsa::DEFAULT_KEEP, |keep| keep.end());
-                (AttentionRecord::Lrsa { sink: self.sink, lag: self.lag, keep }, keeps.clone())
+                (AttentionRecord::Lrsa { sink: self.sink, lag: self.lag, keep }, Some(keeps.clone()))
             }
         };
         TrainJob {
@@ -272,7 +272,7 @@ mod tests {
         let job = plan.job(&distilled, 3);
         assert_eq!((job.distill, job.teacher, job.steps, job.lr), (0.5, Teacher::Oneself, Some(9), Some(1e-3)));
         assert_eq!(job.attention, Some(AttentionRecord::Lrsa { sink: 16, lag: 64, keep: 0.125 }));
-        assert_eq!(job.keeps, [Keep::Anneal { from: 0.5, to: 0.125 }]);
+        assert_eq!(job.keeps, Some(vec![Keep::Anneal { from: 0.5, to: 0.125 }]));
     }
 
     #[test]

@@ -252,9 +252,10 @@ pub struct TrainJob {
     pub attention: Option<AttentionRecord>,
     /// Keep ratios of LRSA: each step draws one, so that the model learns to work with all of them.
     /// One that anneals gives its r at that step. If empty, every step uses the attention's own r.
-    /// Evaluations use the attention's own r, and it is the recorded one.
+    /// Without a list, a run draws from [`Keep::usual`]. Evaluations use the attention's own r, and it
+    /// is the recorded one.
     #[arg(skip)]
-    pub keeps: Vec<Keep>,
+    pub keeps: Option<Vec<Keep>>,
 }
 
 /// The defaults of [`TrainJob::default`], of fields missing in JSON, and of the flags.
@@ -313,7 +314,7 @@ const DEFAULT: TrainJob = TrainJob {
     momentum: None,
     seed: 0,
     attention: None,
-    keeps: Vec::new(),
+    keeps: None,
 };
 
 impl Default for TrainJob {

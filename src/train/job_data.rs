@@ -1,6 +1,7 @@
 //! The data of a job: reads it, holds out validation data, and says how examples fill the batches.
 
 use super::job::TrainJob;
+use super::keep::Keep;
 use super::observer::Observer;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
@@ -65,6 +66,11 @@ pub(super) fn lengths_of(examples: &[Example]) -> Vec<usize> {
     examples.iter().map(Example::n_tokens).collect()
 }
 
+/// Tokens of the longest sequence.
+pub(super) fn longest_of(examples: &[Example]) -> usize {
+    examples.iter().map(Example::longest).max().unwrap_or(0)
+}
+
 /// The number of tokens of each sequence.
 fn sequence_lengths(examples: &[Example]) -> Vec<usize> {
     examples.iter().flat_map(Example::sequences).map(|sequence| sequence.ids.len()).collect()
@@ -123,7 +129,7 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
             )));
         }
     }
-    let longest = splits.iter().flat_map(|(_, split)| &split.examples).map(Example::longest).max().unwrap_or(0);
+    let longest = splits.iter().map(|(_, split)| longest_of(&split.examples)).max().unwrap_or(0);
     if longest > own {
         observer.note(&format!(
             "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; `max_positions` \
@@ -180,7 +186,20 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
 /// What a run should say of its training examples before it starts.
 pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example]) -> Vec<String> {
     let compression = note_on_compression(attention, examples);
-    compression.into_iter().chain(note_on_batches(job, &lengths_of(examples))).collect()
+    let draws = note_on_draws(job, attention, longest_of(examples));
+    compression.into_iter().chain(draws).chain(note_on_batches(job, &lengths_of(examples))).collect()
+}
+
+/// Says what r the steps draw from if the job leaves it open and some text is compressed.
+fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
+    let (None, Attention::Lrsa(own)) = (&job.keeps, attention) else { return None };
+    let keeps = Keep::usual(own, longest);
+    if keeps.is_empty() || longest <= own.sink() + 2 * own.lag() {
+        return None;
+    }
+    let has_dense = keeps.contains(&Keep::Fixed(1.0));
+    let dense = if has_dense { "1 is the dense cache" } else { "dense steps would take most of the time" };
+    Some(format!("each step draws r from {} ({dense}); `keep` takes another list", Keep::list(&keeps)))
 }
 
 /// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has

@@ -5,6 +5,7 @@ use rand::RngExt;
 use super::chunk_length::ChunkLength;
 use super::distill::{Distill, Teacher};
 use super::job::{DEFAULT_DECAY_RATIO, DEFAULT_RANK, Method, TrainJob};
+use super::keep::Keep;
 use super::preference::{ObjectiveKind, Preference};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
@@ -57,7 +58,9 @@ impl TrainJob {
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
-            require(self.keeps.is_empty(), || "`keep` applies only to `attention` lrsa, not to dense".into())?;
+            require(self.keeps.iter().flatten().next().is_none(), || {
+                "`keep` applies only to `attention` lrsa, not to dense".into()
+            })?;
         }
         let attention = self.attention(None)?;
         self.extremes(attention).map(|_| ())
@@ -238,31 +241,52 @@ impl TrainJob {
         }
     }
 
-    /// The attention of a step of a run of `total` steps: `attention` with the r that the step draws
-    /// from `keeps`, or just `attention`. Depends only on the seed, the step and the total.
+    /// The attention of a step of a run of `total` steps: `attention` with the r that the step draws,
+    /// or just `attention`. Depends only on the seed, the step and the total.
     pub fn attention_of(&self, attention: Attention, step: u64, total: u64) -> Result<Attention> {
         match attention {
-            Attention::Lrsa(l) if !self.keeps.is_empty() => {
-                let drawn = seeded(self.seed, step).random_range(0..self.keeps.len());
-                Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), self.keeps[drawn].at(step, total))?))
-            }
-            _ => Ok(attention),
+            Attention::Lrsa(l) => match self.drawn_from(l).as_slice() {
+                [] => Ok(attention),
+                keeps => {
+                    let drawn = seeded(self.seed, step).random_range(0..keeps.len());
+                    Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keeps[drawn].at(step, total))?))
+                }
+            },
+            Attention::Dense => Ok(attention),
         }
     }
 
-    /// The attentions with the largest and the smallest r of each of `keeps`: what every step's
-    /// attention lies between. Just `attention` if there is no list.
+    /// The attentions with the largest and the smallest of each r that a step may draw: what every
+    /// step's attention lies between. Just `attention` if nothing is drawn.
     pub fn extremes(&self, attention: Attention) -> Result<Vec<Attention>> {
         match attention {
-            Attention::Lrsa(l) if !self.keeps.is_empty() => {
-                let mut ratios: Vec<f64> = self.keeps.iter().flat_map(|keep| keep.ends()).collect();
+            Attention::Lrsa(l) => {
+                let mut ratios: Vec<f64> = self.drawn_from(l).iter().flat_map(|keep| keep.ends()).collect();
+                if ratios.is_empty() {
+                    return Ok(vec![attention]);
+                }
                 ratios.sort_by(f64::total_cmp);
                 ratios.dedup();
                 let with = |keep: f64| Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keep)?));
                 ratios.into_iter().map(with).collect()
             }
-            _ => Ok(vec![attention]),
+            Attention::Dense => Ok(vec![attention]),
         }
+    }
+
+    /// The keep ratios that steps draw from. A list that the job leaves open is that for short texts
+    /// until [`TrainJob::for_texts`] settles it.
+    fn drawn_from(&self, own: Lrsa) -> Vec<Keep> {
+        self.keeps.clone().unwrap_or_else(|| Keep::usual(own, 0))
+    }
+
+    /// This job with its list of keep ratios, which may depend on the tokens of the longest text.
+    pub(super) fn for_texts(&self, attention: Attention, longest: usize) -> Self {
+        let keeps = match attention {
+            Attention::Lrsa(own) => self.keeps.clone().or_else(|| Some(Keep::usual(own, longest))),
+            Attention::Dense => self.keeps.clone(),
+        };
+        Self { keeps, ..self.clone() }
     }
 
     /// Total optimiser steps on the examples of a sampler.

@@ -85,10 +85,10 @@ fn what_no_run_can_mean_names_its_field() {
         ("`layers`", |j| (j.targets, j.layers) = (ModuleSet::parse(".*_proj").ok(), Some(LayerList(vec![0])))),
         ("`adapter`", |j| (j.rank, j.adapter) = (Some(4), Some("a".into()))),
         ("`keep`", |j| j.attention = Some(AttentionRecord::Lrsa { sink: 4, lag: 10, keep: 0.01 })),
-        ("`keep`", |j| j.keeps = vec![Keep::Fixed(0.5), Keep::Fixed(0.001)]),
-        ("`keep`", |j| j.keeps = vec![Keep::Anneal { from: 0.5, to: 0.001 }]),
-        ("`keep`", |j| j.keeps = vec![Keep::Anneal { from: 0.001, to: 0.5 }]),
-        ("`keep`", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), vec![Keep::Fixed(0.5)])),
+        ("`keep`", |j| j.keeps = Some(vec![Keep::Fixed(0.5), Keep::Fixed(0.001)])),
+        ("`keep`", |j| j.keeps = Some(vec![Keep::Anneal { from: 0.5, to: 0.001 }])),
+        ("`keep`", |j| j.keeps = Some(vec![Keep::Anneal { from: 0.001, to: 0.5 }])),
+        ("`keep`", |j| (j.attention, j.keeps) = (Some(AttentionRecord::Dense), Some(vec![Keep::Fixed(0.5)]))),
     ];
     TrainJob::default().validate().unwrap();
     for (field, change) in cases {
@@ -251,7 +251,7 @@ fn jobs_written_before_there_was_a_choice_of_optimiser_are_read() {
 fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
     let read = |json: &str| serde_json::from_str::<TrainJob>(json).unwrap();
     let old = read(r#"{"keeps": [1.0, 0.5, 0.25]}"#);
-    assert_eq!(old.keeps, [1.0, 0.5, 0.25].map(Keep::Fixed));
+    assert_eq!(old.keeps, Some([1.0, 0.5, 0.25].map(Keep::Fixed).to_vec()));
     let attention = Attention::Lrsa(Lrsa::new(4, 64, 0.125).unwrap());
     let keeps = |job: &TrainJob, total: u64| -> Vec<f64> {
         let keep = |step| match job.attention_of(attention, step, total).unwrap() {
@@ -260,7 +260,7 @@ fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
         };
         (1..=total).map(keep).collect()
     };
-    assert!(keeps(&TrainJob::default(), 3).iter().all(|&keep| keep == 0.125));
+    assert!(keeps(&read(r#"{"keeps": []}"#), 3).iter().all(|&keep| keep == 0.125));
     // A list alone does not depend on the length of the run.
     assert_eq!(keeps(&old, 40)[..20], keeps(&old, 20));
     let job = read(r#"{"keeps": [1.0, "0.5..0.125"]}"#);
@@ -269,6 +269,30 @@ fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
     let annealed: Vec<f64> = drawn.iter().copied().filter(|&keep| keep < 1.0).collect();
     assert!((10..31).contains(&annealed.len()) && annealed.windows(2).all(|pair| pair[1] < pair[0]), "{drawn:?}");
     assert_eq!(drawn, keeps(&job, 40));
-    let all = job.extremes(attention).unwrap();
-    assert_eq!(all, [0.125, 0.5, 1.0].map(|keep| Attention::Lrsa(Lrsa::new(4, 64, keep).unwrap())));
+    let with = |keeps: &[f64]| -> Vec<Attention> {
+        keeps.iter().map(|&keep| Attention::Lrsa(Lrsa::new(4, 64, keep).unwrap())).collect()
+    };
+    assert_eq!(job.extremes(attention).unwrap(), with(&[0.125, 0.5, 1.0]));
+
+    // Without a list, every other step has the dense cache where texts are short enough.
+    let open = TrainJob::default();
+    let drawn = keeps(&open, 40);
+    assert!((10..31).contains(&drawn.iter().filter(|&&keep| keep == 1.0).count()), "{drawn:?}");
+    assert_eq!(open.extremes(attention).unwrap(), with(&[0.0625, 0.125, 1.0]));
+    for (longest, extremes) in [(8192, &[0.0625, 0.125, 1.0][..]), (8193, &[0.0625, 0.125, 0.25])] {
+        let settled = open.for_texts(attention, longest);
+        assert_eq!(settled.extremes(attention).unwrap(), with(extremes), "{longest}");
+        assert_eq!(settled, settled.for_texts(attention, 0), "settled once");
+    }
+    assert_eq!(open.for_texts(Attention::Dense, 40), open);
+}
+
+#[test]
+fn the_usual_list_has_an_r_that_keeps_something() {
+    let usual = |lag: usize, keep: f64, longest| Keep::list(&Keep::usual(Lrsa::new(4, lag, keep).unwrap(), longest));
+    assert_eq!(usual(64, 0.25, 1000), "0.25, 0.125, 1, 1");
+    assert_eq!(usual(64, 0.25, 9000), "0.25, 0.125, 0.5");
+    assert_eq!(usual(4, 0.25, 1000), "0.25, 1", "an eighth of 4 tokens is none");
+    assert_eq!(usual(64, 0.75, 9000), "0.75, 0.375, 1");
+    assert_eq!(usual(64, 1.0, 1000), "");
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::attention::Lrsa;
 use crate::error::{Error, Result};
 
 /// The keep ratio r of a step. As text and in JSON, `0.25` is fixed, and `0.5..0.125` anneals.
@@ -16,7 +17,34 @@ pub enum Keep {
     Anneal { from: f64, to: f64 },
 }
 
+/// Most tokens of a text that dense steps of [`Keep::usual`] attend over. Beyond it, one dense step
+/// costs several compressed ones.
+const LONGEST_DENSE: usize = 8192;
+
 impl Keep {
+    /// What the steps of a run draw from where nothing else is chosen, for texts of up to `longest`
+    /// tokens: the attention's own r, half of it, and the dense cache in every other step; docs/study.md
+    /// compares such lists. Where texts are longer than 8,192 tokens, twice the own r replaces the
+    /// dense cache. Empty if the own r is 1.
+    pub fn usual(own: Lrsa, longest: usize) -> Vec<Self> {
+        let r = own.keep();
+        if r >= 1.0 {
+            return vec![];
+        }
+        let mut keeps = vec![r];
+        keeps.extend(Some(r / 2.0).filter(|&half| Lrsa::new(own.sink(), own.lag(), half).is_ok()));
+        match longest {
+            0..=LONGEST_DENSE => keeps.extend(vec![1.0; keeps.len()]),
+            _ => keeps.push((2.0 * r).min(1.0)),
+        }
+        keeps.into_iter().map(Self::Fixed).collect()
+    }
+
+    /// A list as text: `0.25, 0.5..0.125`.
+    pub fn list(keeps: &[Self]) -> String {
+        keeps.iter().map(Self::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     /// r at a step of a run of `total` steps; steps count from 1. It is `from` at the first step
     /// and `to` at the last one: r = from · (to / from)^((step - 1) / (total - 1)).
     pub fn at(self, step: u64, total: u64) -> f64 {

@@ -43,6 +43,7 @@ from longreach_torch import (
     save_longreach,
     save_selection,
     teacher_logits,
+    usual_keep,
 )
 
 
@@ -56,7 +57,12 @@ def arguments() -> argparse.Namespace:
     add("--out", required=True, help="folder for the adapter")
     add("--sink", type=int, help="sink tokens [default: recorded, else 16]")
     add("--lag", type=int, help="tokens per partition [default: recorded, else 128]")
-    add("--keep", help="keep ratio, or a list such as 1,0.5..0.125 [default: recorded, else 0.25]")
+    add(
+        "--keep",
+        help="keep ratio, or a list such as 1,0.5..0.125, of which each step draws one [default: r, "
+        "r/2, 1, 1, where r is the recorded ratio or 0.25; r, r/2, 2r if a text is longer than "
+        "8,192 tokens]",
+    )
     add("--distill", type=float, default=0.0, help="weight of the dense teacher, from 0 to 1")
     add("--teacher", choices=("base", "self"), default="base")
     add("--rank", type=int, default=16, help="of a new adapter, as are the next three")
@@ -253,7 +259,9 @@ def main() -> None:
     args = arguments()
     model, handle = load(args)
     examples = reader(args, model).read(args.data)
-    schedule = KeepSchedule(args.keep or handle.keep, args.steps, args.seed)
+    longest = max(len(example["input_ids"]) for example in examples)
+    keep = args.keep or usual_keep(handle.settings, longest)
+    schedule = KeepSchedule(keep, args.steps, args.seed)
     handle.keep = schedule.recorded
     trainer = LrsaTrainer(
         model=model,

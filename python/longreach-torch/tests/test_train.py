@@ -17,10 +17,12 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from longreach_torch import (
     KeepCallback,
     KeepSchedule,
+    Lrsa,
     enable_lrsa,
     from_longreach,
     read_record,
     save_longreach,
+    usual_keep,
 )
 from longreach_torch.files import fingerprint
 
@@ -267,6 +269,14 @@ def test_an_adapter_of_a_quantised_model_needs_a_base(started, tmp_path):
         from_longreach(tmp_path)
     model, _ = from_longreach(tmp_path, base=MODEL)
     assert isinstance(model, PeftModel)
+
+
+def test_the_usual_list_is_that_of_the_engine():
+    assert usual_keep(Lrsa(4, 64, 0.25), 8192) == "0.25,0.125,1.0,1.0"
+    assert usual_keep(Lrsa(4, 64, 0.25), 8193) == "0.25,0.125,0.5"
+    assert usual_keep(Lrsa(4, 4, 0.25), 1000) == "0.25,1.0"
+    assert usual_keep(Lrsa(4, 64, 0.75), 9000) == "0.75,0.375,1.0"
+    assert usual_keep(Lrsa(4, 64, 1.0), 1000) == "1"
 
 
 def test_keep_ratios_anneal_as_in_the_engine():

@@ -10,6 +10,7 @@ from .enable import LrsaHandle
 from .settings import Lrsa
 
 WORD = (1 << 64) - 1
+LONGEST_DENSE = 8192  # tokens of a text; a dense step costs several compressed ones beyond it
 
 
 class KeepSchedule:
@@ -42,6 +43,23 @@ class KeepSchedule:
         if step >= self.total:
             return high
         return low * float((high / low) ** ((step - 1) / max(self.total - 1, 1)))
+
+
+def usual_keep(settings: Lrsa, longest: int) -> str:
+    """The list from which steps draw where nothing else is chosen, as in `longreach train`.
+
+    Args:
+        settings (`Lrsa`): The attention, with its own keep ratio.
+        longest (`int`): Tokens of the longest text. Beyond 8,192 there are no dense steps.
+    """
+    own = settings.keep
+    if own == 1.0:
+        return "1"
+    ratios = [own]
+    if int(own / 2 * settings.lag) > 0:
+        ratios.append(own / 2)
+    ratios += [1.0] * len(ratios) if longest <= LONGEST_DENSE else [min(2 * own, 1.0)]
+    return ",".join(map(str, ratios))
 
 
 def parse(text: str) -> tuple[float, float]:
