@@ -7,9 +7,10 @@
 //! examples, and `checked_run.rs` is what a check of it finds. `history.rs` is the list of runs, and
 //! `exporting.rs` the export of one. `models.rs` is the list of models, and `library.rs` has the threads
 //! that list and download them. `views/` draws the pages. `worker.rs` is the thread that owns the
-//! engine; it communicates by messages (`message.rs`). `window.rs` handles winit, and `painter.rs` runs
-//! egui on its own wgpu device.
+//! engine; it communicates by messages (`message.rs`). `window/` handles winit and carries out what the
+//! state asks, and `painter.rs` runs egui on its own wgpu device.
 
+mod asking;
 mod chat;
 mod checked_run;
 mod command_line;

@@ -1,6 +1,7 @@
 //! The app as a state machine: user actions and worker events in, the next state and effects out.
 //!
-//! It touches no window, no file and no device. `events.rs` handles the events of the worker.
+//! It touches no window, no file and no device. `events.rs` handles the events of the worker, and
+//! `asking.rs` what is asked of it about the conversation.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use super::chat::{Chat, Dropped, attention, dropped};
 use super::conversations::{Conversations, Order};
 use super::devices::Devices;
 use super::documents::Document;
-use super::message::{Command, ModelChoice, Question, TokenCount};
+use super::message::{Command, ModelChoice, TokenCount};
 use super::models::{ModelAction, Models, Request};
 use super::settings::{Settings, Theme};
 use super::tune::{Tune, TuneAction};
@@ -235,12 +236,12 @@ impl App {
         self.notices.retain(|notice| notice.about != about);
     }
 
-    fn say(&mut self, about: About, text: impl Into<String>) {
+    pub(super) fn say(&mut self, about: About, text: impl Into<String>) {
         self.notify(Notice { about, ..Notice::info(text) });
     }
 
     /// Whether the worker is idle. If it is busy, adds a notice.
-    fn is_free(&mut self) -> bool {
+    pub(super) fn is_free(&mut self) -> bool {
         if let Some(now) = self.busy {
             let text = format!("{} is still in progress. Wait until it is done, or stop it first.", now.text());
             self.say(About::Busy, text);
@@ -397,74 +398,6 @@ impl App {
             }
             Pick::Document => vec![], // the window reads the file and sends `Action::Document`
         }
-    }
-
-    fn ask(&mut self) -> Vec<Effect> {
-        self.ask_with(|chat, attention, max| chat.ask(attention, max))
-    }
-
-    /// Asks the next question of the queue. The text in the field stays there.
-    pub(super) fn ask_queued(&mut self) -> Vec<Effect> {
-        if self.chat.queued.is_empty() {
-            return vec![];
-        }
-        let question = self.chat.queued.remove(0);
-        let typed = std::mem::replace(&mut self.chat.draft, question);
-        let effects = self.ask();
-        if effects.is_empty() {
-            let question = std::mem::replace(&mut self.chat.draft, typed);
-            self.chat.put_back(&question);
-        } else {
-            self.chat.draft = typed;
-        }
-        effects
-    }
-
-    fn ask_with(&mut self, question: impl FnOnce(&mut Chat, Attention, usize) -> Option<Question>) -> Vec<Effect> {
-        self.start_with(Busy::Answering, Command::Ask, question)
-    }
-
-    /// Sends a command about the conversation, if a model is open and nothing else is going on.
-    fn start_with(
-        &mut self,
-        busy: Busy,
-        command: fn(Question) -> Command,
-        question: impl FnOnce(&mut Chat, Attention, usize) -> Option<Question>,
-    ) -> Vec<Effect> {
-        if self.chat.model.is_none() {
-            self.say(About::Opening, "No model is open. Open one first.");
-            return vec![];
-        }
-        if !self.is_free() {
-            return vec![];
-        }
-        match self.attention() {
-            Err(e) => {
-                self.notify(Notice::error(e.to_string()));
-                vec![]
-            }
-            Ok(attention) => match question(&mut self.chat, attention, self.settings.max_tokens) {
-                Some(question) => self.start(busy, command(question)),
-                None => vec![],
-            },
-        }
-    }
-
-    fn show_kept(&mut self, shown: bool) -> Vec<Effect> {
-        let is_there = match (&self.chat.kept, self.attention()) {
-            (Some(map), Ok(Attention::Lrsa(lrsa))) => {
-                (map.sink, map.lag, map.keep) == (lrsa.sink(), lrsa.lag(), lrsa.keep())
-            }
-            _ => false,
-        };
-        if !shown || is_there {
-            self.chat.shows_kept = shown;
-            return vec![];
-        }
-        self.start_with(Busy::Keeping, Command::Kept, |chat, attention, max| {
-            (chat.kept, chat.shows_kept) = (None, false);
-            Some(chat.as_question(attention, max))
-        })
     }
 
     /// Switches to the next theme: system, light, dark.

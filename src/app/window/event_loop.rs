@@ -12,31 +12,28 @@ use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy}
 use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
 use winit::window::{Window, WindowId};
 
-use super::conversations::{Store, Stored, folder};
-use super::data_counts::DataCounts;
-use super::desktop::{Meant, fresh_id, icon, meant, no_dialog, save};
-use super::documents::{Document, read_document};
-use super::history::MOST_RUNS;
-use super::library::Library;
-use super::message::Event;
-use super::models::ModelAction;
-use super::painter::Painter;
-use super::place::{Place, placed};
-use super::settings::Settings;
-use super::state::{Action, App, Busy, Effect, Notice, Pick};
-use super::views;
-use super::worker::Worker;
-use super::worker_site::Tell;
+use crate::app::conversations::{Store, Stored, folder};
+use crate::app::desktop::{Meant, fresh_id, icon, meant};
+use crate::app::documents::Document;
+use crate::app::library::Library;
+use crate::app::message::Event;
+use crate::app::models::ModelAction;
+use crate::app::painter::Painter;
+use crate::app::place::{Place, placed};
+use crate::app::settings::Settings;
+use crate::app::state::{Action, App, Busy, Effect, Notice, Pick};
+use crate::app::views;
+use crate::app::worker::Worker;
+use crate::app::worker_site::Tell;
 use crate::error::{Error, Result};
-use crate::train::PastRun;
 
 /// Time between two saves of a conversation that changes all the time. What a killed program loses is
 /// no older.
-const KEEP_EVERY: Duration = Duration::from_secs(1);
+pub(super) const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Messages to the window from other threads.
 #[derive(Debug)]
-enum Message {
+pub(super) enum Message {
     Worker(Event),
     Repaint(Instant),
     Picked(Pick, PathBuf),
@@ -99,25 +96,25 @@ fn without_window(why: &str) -> String {
 }
 
 /// An open window with its painter and egui state.
-struct Shown {
+pub(super) struct Shown {
     window: Arc<Window>,
     painter: Painter,
     egui: egui_winit::State,
 }
 
-struct Handler {
-    app: App,
-    worker: Worker,
+pub(super) struct Handler {
+    pub(super) app: App,
+    pub(super) worker: Worker,
     /// `None` where the platform names no folder for data.
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     /// When the conversation was last looked at for changes, and whether anything has happened since.
-    kept_at: Instant,
-    may_have_changed: bool,
-    library: Library,
-    proxy: EventLoopProxy<Message>,
-    context: egui::Context,
+    pub(super) kept_at: Instant,
+    pub(super) may_have_changed: bool,
+    pub(super) library: Library,
+    pub(super) proxy: EventLoopProxy<Message>,
+    pub(super) context: egui::Context,
     shown: Option<Shown>,
-    settings_path: Option<PathBuf>,
+    pub(super) settings_path: Option<PathBuf>,
     documents: Vec<PathBuf>,
     /// Time of the next requested repaint.
     next_frame: Option<Instant>,
@@ -125,7 +122,7 @@ struct Handler {
     zoom: f32,
     pointer: Option<WindowEvent>,
     /// Whether the window is to close.
-    closes: bool,
+    pub(super) closes: bool,
     failed: Option<Error>,
 }
 
@@ -190,124 +187,6 @@ impl Handler {
         handler.carry_out(effects);
         handler.on_action(Action::Models(ModelAction::Scan));
         handler
-    }
-
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Send(command) => self.worker.send(command),
-                Effect::Store(order) => {
-                    if let Some(store) = &self.store {
-                        store.send(order);
-                    }
-                }
-                Effect::Count(count) => self.worker.count(count),
-                Effect::Stop => self.worker.control.stop(),
-                Effect::Answer(again) => self.worker.control.answer(again),
-                Effect::Pause(paused) => self.worker.control.pause(paused),
-                Effect::Pick(pick) => self.pick(pick),
-                Effect::Read(path) => self.read(vec![path]),
-                Effect::Save(path, text) => {
-                    let saved = save(&path, &text);
-                    let notice = match saved {
-                        Ok(path) => Notice::info(format!("Saved {}", path.display())),
-                        Err(e) => Notice::error(e.to_string()),
-                    };
-                    self.app.notify(notice);
-                }
-                Effect::CountData(path) => self.aside(move || Event::DataCounted(DataCounts::of(&path))),
-                Effect::ReadRuns(folders) => self.aside(move || Event::Runs(PastRun::find(&folders, MOST_RUNS))),
-                Effect::Models(request) => self.library.carry_out(request),
-                Effect::Copy(text) => self.context.copy_text(text),
-                Effect::SaveSettings => {
-                    if let Some(path) = &self.settings_path
-                        && let Err(e) = self.app.settings.save(path)
-                    {
-                        self.app.notify(Notice::error(e.to_string()));
-                    }
-                }
-                Effect::Close => {
-                    self.worker.control.stop();
-                    self.closes = true;
-                }
-            }
-        }
-    }
-
-    /// Saves the conversation if it has changed: at once what was asked or answered, other changes at
-    /// most once in [`KEEP_EVERY`].
-    fn keep(&mut self) {
-        if !std::mem::take(&mut self.may_have_changed) {
-            return;
-        }
-        let due = self.kept_at + KEEP_EVERY;
-        if Instant::now() < due && !self.app.must_keep() {
-            self.may_have_changed = true;
-            return;
-        }
-        self.kept_at = Instant::now();
-        let effects = self.app.keep();
-        self.carry_out(effects);
-        if self.app.conversations.fresh_id.is_empty() {
-            self.app.conversations.fresh_id = fresh_id();
-        }
-    }
-
-    /// Opens the platform's file dialog on another thread, which sends the picked path later.
-    fn pick(&self, pick: Pick) {
-        let dialog = rfd::AsyncFileDialog::new();
-        let (proxy, asked_at) = (self.proxy.clone(), Instant::now());
-        let send = move |found: Option<rfd::FileHandle>| {
-            let message = match found {
-                Some(file) => Message::Picked(pick, file.path().to_path_buf()),
-                None => match no_dialog(asked_at.elapsed()) {
-                    Some(text) => Message::Notice(Notice::error(text)),
-                    None => return,
-                },
-            };
-            let _ = proxy.send_event(message);
-        };
-        let thread = std::thread::Builder::new().name("dialog".into());
-        let spawned = match pick {
-            Pick::ModelFile => {
-                let asked = dialog.add_filter("GGUF", &["gguf"]).pick_file();
-                thread.spawn(move || send(pollster::block_on(asked)))
-            }
-            Pick::Document => {
-                let asked = dialog.pick_file();
-                thread.spawn(move || send(pollster::block_on(asked)))
-            }
-            Pick::Export => {
-                let asked = dialog.save_file();
-                thread.spawn(move || send(pollster::block_on(asked)))
-            }
-            Pick::ModelFolder | Pick::Adapter | Pick::Data | Pick::Out => {
-                let asked = dialog.pick_folder();
-                thread.spawn(move || send(pollster::block_on(asked)))
-            }
-        };
-        if let Err(e) = spawned {
-            let text = format!("the file dialog could not be opened ({e}): type the path instead");
-            let _ = self.proxy.send_event(Message::Notice(Notice::error(text)));
-        }
-    }
-
-    /// Does something on another thread, so that it goes on beside the worker's job.
-    fn aside(&self, work: impl FnOnce() -> Event + Send + 'static) {
-        let proxy = self.proxy.clone();
-        std::thread::spawn(move || {
-            let _ = proxy.send_event(Message::Worker(work()));
-        });
-    }
-
-    /// Reads documents on another thread, one after another.
-    fn read(&self, paths: Vec<PathBuf>) {
-        let proxy = self.proxy.clone();
-        std::thread::spawn(move || {
-            for path in paths {
-                let _ = proxy.send_event(Message::Read(read_document(&path)));
-            }
-        });
     }
 
     fn on_action(&mut self, action: Action) {
