@@ -95,6 +95,9 @@ fn it_answers_as_generate_does() {
     assert_eq!(ask(json!({"longreach": {"sink": 4, "lag": 8, "keep": 0.25}})), generated(&lrsa));
     let warm = ["--temp", "0.8", "--top-p", "0.9", "--seed", "7"];
     assert_eq!(ask(json!({"temperature": 0.8, "top_p": 0.9, "seed": 7})), generated(&warm));
+    let penalties = generated(&["--frequency-penalty", "1.5", "--presence-penalty", "-0.5"]);
+    assert_eq!(ask(json!({"frequency_penalty": 1.5, "presence_penalty": -0.5})), penalties);
+    assert_ne!(penalties, generated(&[]));
     let (status, error) = server.post("/embeddings", &json!({"input": "a"}));
     assert!(status >= 400 && error["error"]["message"].as_str().unwrap().contains("embeddings"), "{error}");
 }

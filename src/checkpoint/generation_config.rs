@@ -53,6 +53,9 @@ pub struct Wished {
     pub top_p: Option<f32>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
+    /// OpenAI's, which no file of a model has.
+    pub frequency_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
 }
 
 /// What a model's files recommend for generation.
@@ -235,7 +238,8 @@ impl Wished {
                 .repetition_penalty
                 .or(others.repetition_penalty)
                 .unwrap_or(plain.repetition_penalty),
-            ..plain
+            frequency_penalty: self.frequency_penalty.unwrap_or(plain.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(plain.presence_penalty),
         }
     }
 }
@@ -251,7 +255,15 @@ mod tests {
     use crate::formats::gguf::Value;
     use serde_json::json;
 
-    const NONE: Wished = Wished { temperature: None, top_k: None, top_p: None, min_p: None, repetition_penalty: None };
+    const NONE: Wished = Wished {
+        temperature: None,
+        top_k: None,
+        top_p: None,
+        min_p: None,
+        repetition_penalty: None,
+        frequency_penalty: None,
+        presence_penalty: None,
+    };
 
     fn sampling(json: Json, wished: Wished) -> Sampling {
         GenerationConfig::from_json(&json).sampling(&wished).unwrap()

@@ -24,12 +24,19 @@ pub struct SamplingArgs {
     /// Repetition penalty: make earlier tokens less likely; 1 disables it
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
+    /// Frequency penalty: subtract X from the logit of a token each time that the answer has it; 0 disables it
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Presence penalty: subtract X once from the logit of each token that the answer has; 0 disables it
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
 }
 
 impl SamplingArgs {
     /// The values of the flags.
     pub fn wished(&self) -> Wished {
-        let Self { temp: temperature, top_k, top_p, min_p, repetition_penalty } = *self;
-        Wished { temperature, top_k, top_p, min_p, repetition_penalty }
+        let Self { temp: temperature, top_k, top_p, min_p, .. } = *self;
+        let Self { repetition_penalty, frequency_penalty, presence_penalty, .. } = *self;
+        Wished { temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty }
     }
 }

@@ -76,13 +76,16 @@ pub fn wished(words: &[String], before: Wished) -> Result<Wished> {
             "top_p" => wished.top_p = Some(real()?),
             "min_p" => wished.min_p = Some(real()?),
             "repetition_penalty" => wished.repetition_penalty = Some(real()?),
+            "frequency_penalty" => wished.frequency_penalty = Some(real()?),
+            "presence_penalty" => wished.presence_penalty = Some(real()?),
             "top_k" => {
                 let k = value.parse().map_err(|_| Error::usage(format!("'{value}' is no whole number for {name}")))?;
                 wished.top_k = Some(k);
             }
             _ => {
                 return Err(Error::usage(format!(
-                    "/sampling has no {name}: it has temp, top_p, top_k, min_p and repetition_penalty"
+                    "/sampling has no {name}: it has temp, top_p, top_k, min_p, repetition_penalty, frequency_penalty \
+                     and presence_penalty"
                 )));
             }
         }
@@ -93,12 +96,14 @@ pub fn wished(words: &[String], before: Wished) -> Result<Wished> {
 /// The sampling in the words of [`wished`].
 pub fn described(sampling: &Sampling) -> String {
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, .. } = sampling;
-    match *temperature == 0.0 {
-        true => format!("temp=0 (greedy) repetition_penalty={repetition_penalty}"),
-        false => format!(
-            "temp={temperature} top_p={top_p} top_k={top_k} min_p={min_p} repetition_penalty={repetition_penalty}"
-        ),
-    }
+    let drawn = match *temperature == 0.0 {
+        true => "temp=0 (greedy)".to_string(),
+        false => format!("temp={temperature} top_p={top_p} top_k={top_k} min_p={min_p}"),
+    };
+    let penalties = [("frequency", sampling.frequency_penalty), ("presence", sampling.presence_penalty)];
+    let penalties = penalties.into_iter().filter(|(_, penalty)| *penalty != 0.0);
+    let penalties: String = penalties.map(|(name, penalty)| format!(" {name}_penalty={penalty}")).collect();
+    format!("{drawn} repetition_penalty={repetition_penalty}{penalties}")
 }
 
 #[cfg(test)]
@@ -124,6 +129,10 @@ mod tests {
         let first = wished(&words("temp=0.7 top_k=5"), Wished::default()).unwrap();
         let both = wished(&words("--top-p=0.5"), first).unwrap();
         assert_eq!((both.temperature, both.top_k, both.top_p), (Some(0.7), Some(5), Some(0.5)));
+        let all = wished(&words("presence-penalty=-0.5 frequency_penalty=1"), both).unwrap();
+        assert_eq!((all.presence_penalty, all.frequency_penalty, all.top_k), (Some(-0.5), Some(1.0), Some(5)));
+        let sampling = Sampling { presence_penalty: -0.5, ..Sampling::default() };
+        assert_eq!(described(&sampling), "temp=0 (greedy) repetition_penalty=1 presence_penalty=-0.5");
         assert_eq!(wished(&words("default"), both).unwrap(), Wished::default());
         assert_eq!(wished(&[], both).unwrap(), both);
         for wrong in ["temp", "temp=x", "top_k=1.5", "heat=1", "=", "default temp"] {

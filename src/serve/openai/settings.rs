@@ -8,7 +8,6 @@ use super::fields::{Fields, excerpt};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::generation_config::Wished;
 use crate::error::Error;
-use crate::kernels::sample::Sampling;
 use crate::serve::http::failure::ApiError;
 use crate::serve::http::state::State;
 use crate::serve::job::Draw;
@@ -71,14 +70,11 @@ fn draw(fields: &Fields<'_>, state: &State) -> Result<Draw> {
         top_p: single("top_p", 0.0..=1.0)?.map(|p| p.max(f32::MIN_POSITIVE)),
         min_p: single("min_p", 0.0..=1.0)?,
         repetition_penalty: single("repetition_penalty", 0.0..=f64::INFINITY)?,
+        frequency_penalty: single("frequency_penalty", -2.0..=2.0)?,
+        presence_penalty: single("presence_penalty", -2.0..=2.0)?,
     };
-    let sampling = state.catalogue.files.generation.sampling(&wished).map_err(|e| out_of_range(&e))?;
     Ok(Draw {
-        sampling: Sampling {
-            frequency_penalty: single("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-            presence_penalty: single("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-            ..sampling
-        },
+        sampling: state.catalogue.files.generation.sampling(&wished).map_err(|e| out_of_range(&e))?,
         logit_bias: fields.object("logit_bias")?.map_or(Ok(Vec::new()), |map| logit_bias(map, state))?,
     })
 }
