@@ -11,8 +11,8 @@ use crate::app::form::{Field, Form, Preset, SECTIONS, field};
 use crate::app::labels::{BUNDLED, in_words, name_of};
 use crate::app::state::{Action, App, Page, Pick};
 use crate::app::tune::TuneAction;
-use crate::checkpoint::record::AttentionRecord;
-use crate::train::{Method, TrainJob};
+use crate::attention::Attention;
+use crate::train::{Keep, Method, TrainJob};
 
 /// Width of the scroll bar beside the fields.
 const SCROLL_BAR: f32 = 8.0;
@@ -55,7 +55,10 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         ui.radio_value(&mut app.tune.method, Method::Full, "Full fine-tune");
     });
     ui.horizontal_wrapped(|ui| {
-        ui.label("Cache").on_hover_text("The model learns to answer with a cache that is compressed so far");
+        ui.label("Cache").on_hover_text(
+            "The model learns to answer with a cache that is compressed so far, and twice as far. Every other step has \
+             the dense cache.",
+        );
         for (factor, name) in FACTORS {
             ui.selectable_value(&mut app.tune.factor, factor, name);
         }
@@ -189,12 +192,12 @@ fn automatic(name: &str, job: Option<&TrainJob>) -> Option<String> {
         "eval_every" => Some(job.eval_every.to_string()),
         "valid_fraction" => Some(job.valid_fraction.map_or_else(|| "0".into(), |fraction| fraction.to_string())),
         "lr" => Some(format!("{:e}", job.learning_rate())),
-        "sink" | "lag" | "keep" => match (name, job.attention.as_ref()?) {
-            (_, AttentionRecord::Dense) => Some("none: the cache is dense".into()),
-            ("sink", AttentionRecord::Lrsa { sink, .. }) => Some(sink.to_string()),
-            ("lag", AttentionRecord::Lrsa { lag, .. }) => Some(lag.to_string()),
-            (_, AttentionRecord::Lrsa { keep, .. }) => Some(keep.to_string()),
-        },
+        "sink" | "lag" | "keep" => Some(match (name, job.attention.as_ref()?.attention().ok()?) {
+            (_, Attention::Dense) => "none: the cache is dense".into(),
+            ("sink", Attention::Lrsa(lrsa)) => lrsa.sink().to_string(),
+            ("lag", Attention::Lrsa(lrsa)) => lrsa.lag().to_string(),
+            (_, Attention::Lrsa(lrsa)) => Keep::list(&Keep::usual(lrsa, 0)),
+        }),
         _ => None,
     }
 }
