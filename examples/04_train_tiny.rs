@@ -48,6 +48,7 @@ fn main() -> Result<()> {
         steps: Some(26),
         lr: Some(1e-2),
         attention: Some(AttentionRecord::of(lrsa)),
+        keeps: Some(vec![]), // the same r in every step
         ..TrainJob::default()
     };
     let mut trainer = Trainer::new(device.as_mut(), &files, &job)?;

@@ -37,12 +37,13 @@ fn attention(job: &TrainJob) -> Vec<(String, String)> {
         Some(AttentionRecord::Dense) => return vec![("attention".into(), "dense".into())],
         Some(AttentionRecord::Lrsa { sink, lag, keep }) => (sink, lag, keep),
     };
-    let mut all = vec![("attention", "lrsa".into()), ("sink", sink.to_string()), ("lag", lag.to_string())];
-    match job.keeps.as_deref() {
-        None => {} // the list that a run chooses
-        Some([]) => all.push(("keep", keep.to_string())),
-        Some(keeps) => all.push(("keep", Keep::list(keeps).replace(' ', ""))),
-    }
+    let lrsa = |more| vec![("attention", "lrsa".into()), ("sink", sink.to_string()), ("lag", lag.to_string()), more];
+    let all = match job.keeps.as_deref() {
+        // The steps draw from the usual list.
+        None => vec![("attention", format!("{}x", 1.0 / keep)), ("sink", sink.to_string()), ("lag", lag.to_string())],
+        Some([]) => lrsa(("keep", keep.to_string())),
+        Some(keeps) => lrsa(("keep", Keep::list(keeps).replace(' ', ""))),
+    };
     all.into_iter().map(|(name, text)| (name.to_string(), text)).collect()
 }
 

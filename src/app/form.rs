@@ -170,8 +170,8 @@ struct Flags {
     lag: Option<usize>,
     /// r: fraction of each partition to keep, instead of the cache chosen above. Of a list such as
     /// 1,0.5,0.25 each step draws one value, and the first is recorded. A range such as 0.5..0.125
-    /// changes r over the steps. If empty, steps draw from the chosen cache, one half as large, and
-    /// the dense one
+    /// changes r over the steps. If empty, the steps take the chosen cache, one half as large, and
+    /// the dense one, in random order
     #[arg(long, value_delimiter = ',')]
     keep: Vec<Keep>,
 }

@@ -9,7 +9,6 @@ use super::data_counts::{DataCounts, eval_every, held_out};
 use super::exporting::Exporting;
 use super::form::Form;
 use super::history::History;
-use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::bundled;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
@@ -122,14 +121,7 @@ impl Tune {
             ..=1 => AttentionRecord::Dense,
             factor => AttentionRecord::Lrsa { sink, lag, keep: keep.unwrap_or(1.0 / f64::from(factor)) },
         };
-        let keeps = match (attention.attention()?, &read.keeps[..]) {
-            (Attention::Dense, []) => None,
-            // A command line without `keep` means this r.
-            (Attention::Lrsa(own), []) if own.keep() == Lrsa::DEFAULT_KEEP => None,
-            (Attention::Lrsa(own), []) => Some(Keep::usual(own, 0)),
-            (Attention::Lrsa(_), [Keep::Fixed(_)]) => Some(vec![]), // that of the attention
-            _ => Some(read.keeps),
-        };
+        let keeps = Keep::drawn(read.keeps);
         let mut job = TrainJob {
             model: if model.is_empty() { bundled::NAME.into() } else { model.into() },
             data: PathBuf::from(self.data.trim()),

@@ -1,9 +1,10 @@
 //! Flags that several subcommands share.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -137,20 +138,40 @@ impl ActivationArgs {
 }
 
 /// Names of the attention types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AttentionName {
-    /// Full causal attention
+    /// Full causal attention.
     Dense,
-    /// Lag-Relative Sparse Attention
+    /// Lag-Relative Sparse Attention.
     Lrsa,
+    /// LRSA with this r, written as its inverse: 4x.
+    Compressed(f64),
+}
+
+impl FromStr for AttentionName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let factor = || text.strip_suffix('x')?.parse::<f64>().ok().filter(|f| *f >= 1.0 && f.is_finite());
+        match text {
+            "dense" => Ok(Self::Dense),
+            "lrsa" => Ok(Self::Lrsa),
+            _ => factor().map(|factor| Self::Compressed(1.0 / factor)).ok_or_else(|| {
+                Error::usage(format!(
+                    "'{text}' is no attention: give dense, lrsa, or a compression such as 4x (lrsa with r = 1/4)"
+                ))
+            }),
+        }
+    }
 }
 
 /// Flags that select the attention.
 #[derive(Args, Clone, Debug)]
 pub struct AttentionArgs {
-    /// Attention [default: from longreach.json next to the adapter or model, else lrsa for train
+    /// Attention: dense is full causal attention, lrsa is Lag-Relative Sparse Attention, 4x is lrsa
+    /// with r = 1/4 [default: from longreach.json next to the adapter or model, else lrsa for train
     /// and dense otherwise]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "dense|lrsa|4x")]
     pub attention: Option<AttentionName>,
     /// S: sink tokens, visible to every query [default: recorded, else 16]
     #[arg(long, value_name = "S")]
@@ -161,8 +182,8 @@ pub struct AttentionArgs {
     /// r: fraction of each partition to keep; 0.25 compresses 4x [default: recorded, else 0.25].
     /// train also takes a list such as 0.25,0.5,0.125: each step draws one value; the first is
     /// recorded and used in evaluation. A range such as 0.5..0.125 changes r over the steps of train
-    /// and counts as its end. Without --keep, train draws from r, r/2, 1, 1, or from r, r/2, 2r if a
-    /// text is longer than 8,192 tokens
+    /// and counts as its end. Without --keep, the steps of train take r, r/2, 1, 1 in random order, or
+    /// r, r/2, 2r if a text is longer than 8,192 tokens
     #[arg(long, value_name = "R", value_delimiter = ',')]
     pub keep: Option<Vec<Keep>>,
 }
@@ -200,7 +221,15 @@ impl AttentionArgs {
         };
         let lag = self.lag.unwrap_or(base.lag());
         let keeps = self.keep.clone().unwrap_or_default();
-        let keep = keeps.first().map_or(base.keep(), |keep| keep.end());
+        let keep = match (name, keeps.first()) {
+            (AttentionName::Compressed(_), Some(_)) => {
+                return Err(Error::usage(
+                    "--attention 4x and --keep both set r: leave one out, or give --attention lrsa",
+                ));
+            }
+            (AttentionName::Compressed(keep), None) => keep,
+            (_, first) => first.map_or(base.keep(), |keep| keep.end()),
+        };
         let lrsa = Lrsa::new(self.sink.unwrap_or(base.sink()), lag, keep)?;
         Ok((Attention::Lrsa(lrsa), keeps))
     }

@@ -45,12 +45,8 @@ impl TrainArgs {
     /// The attention and the job from the flags, for a model with its recorded attention.
     fn job_for(&self, recorded: Option<Attention>) -> Result<(Attention, TrainJob)> {
         let (attention, keeps) = self.attention.resolve_list(recorded, AttentionName::Lrsa)?;
-        let keeps = match keeps[..] {
-            [] => None,
-            [Keep::Fixed(_)] => Some(vec![]), // that of the attention
-            _ => Some(keeps),
-        };
-        Ok((attention, TrainJob { attention: Some(AttentionRecord::of(attention)), keeps, ..self.job() }))
+        let attention_record = Some(AttentionRecord::of(attention));
+        Ok((attention, TrainJob { attention: attention_record, keeps: Keep::drawn(keeps), ..self.job() }))
     }
 
     /// The job from the flags, without the attention, which may depend on the model's files.

@@ -49,6 +49,14 @@ impl RulerTask {
             Self::Single | Self::MultiValue | Self::VariableTracking => 1,
         }
     }
+
+    fn check_questions(self, per_text: usize) -> Result<()> {
+        let most = self.questions();
+        if (1..=most).contains(&per_text) {
+            return Ok(());
+        }
+        Err(Error::usage(format!("`questions` {per_text}: the task {} has 1 to {most} about a text", self.name())))
+    }
 }
 
 /// Names for the codes.
@@ -105,6 +113,7 @@ pub fn ruler_samples(
     task: RulerTask,
     grid: &RulerGrid,
 ) -> Result<Vec<Sample>> {
+    task.check_questions(grid.per_text)?;
     let mut samples = Vec::new();
     for &length in &grid.lengths {
         for i in 0..grid.n_samples.div_ceil(grid.per_text) {
@@ -128,6 +137,7 @@ pub fn ruler_training(
     n: usize,
     seed: u64,
 ) -> Result<Vec<Vec<(String, String)>>> {
+    task.check_questions(per_text)?;
     let one = |i: usize| {
         let mut rng = seeded(seed, TRAINING_STREAM + ((task as u64) << 20 | i as u64));
         Ok(hidden(files, haystack, Part::Training, task, (length, per_text), &mut rng)?.conversation())
@@ -143,13 +153,6 @@ fn hidden(
     (length, per_text): (usize, usize),
     rng: &mut impl Rng,
 ) -> Result<Text> {
-    if per_text > task.questions() {
-        return Err(Error::usage(format!(
-            "`questions` {per_text}: a text of the task {} has {} at most",
-            task.name(),
-            task.questions()
-        )));
-    }
     let mut riddle = riddle(task, part, rng);
     riddle.questions.truncate(per_text);
     let start = scattered(files, haystack, part, length, &riddle, rng)?;
@@ -248,7 +251,7 @@ fn scattered(
     places.sort_by(f64::total_cmp);
     let mut hidden: Vec<&str> = riddle.hidden.iter().map(String::as_str).collect();
     if riddle.questions.iter().all(|question| question.answers.len() < 2) {
-        hidden.shuffle(rng); // otherwise the fact in question would always come first
+        hidden.shuffle(rng); // otherwise the facts would come in the order of the questions
     }
     let mut prompt = fitted(files, length, excerpt, |sentences| {
         let mut all = sentences.to_vec();

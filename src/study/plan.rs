@@ -24,7 +24,7 @@ pub enum StudyTask {
     Needle,
     /// Questions about documents.
     Qa,
-    /// Pass keys; training alternates them with one named code among four (multi-key), which `also`
+    /// Pass keys; training alternates them with named codes, four in a text (multi-key), which `also`
     /// can ask for.
     Retrieval,
 }

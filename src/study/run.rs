@@ -207,7 +207,7 @@ impl Study<'_> {
                 (None, [(prompt, answer)]) => json!({"prompt": prompt, "completion": answer}),
                 (None, _) => {
                     return Err(Error::usage(
-                        "`questions`: the model has no chat template, so that it cannot be asked twice about a document",
+                        "`questions`: the model has no chat template, so that it cannot be asked twice about a text",
                     ));
                 }
             };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::job_data::lengths_of;
+use super::job_data::{lengths_of, longest_of};
 use super::observer::{EvalLine, Observer, StepLine, Summary, best_of};
 use super::run_folder::RunFolder;
 use super::step_clock::StepClock;
@@ -31,6 +31,7 @@ impl Trainer {
     ) -> Result<Summary> {
         let examples = &data.train.examples;
         self.job.objective.check(examples)?;
+        self.longest = longest_of(examples);
         let mut sampler = self.job.sampler(lengths_of(examples))?;
         sampler.seek(self.place.0, self.place.1)?;
         let total = self.job.total_steps(&sampler);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::chunk_length::ChunkLength;
-use super::job_data::lengths_of;
+use super::job_data::{lengths_of, longest_of};
 use super::trainer::Trainer;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::weight_names::weights;
@@ -57,7 +57,7 @@ impl Trainer {
                 all.extend(chunks.iter().map(|&chunk| Settings { recompute, chunk, batch, max_length: None }));
             }
         }
-        let longest = examples.iter().map(Example::longest).max().unwrap_or(0);
+        let longest = longest_of(examples);
         let chunk = self.shorter_chunks(longest).last().copied().flatten();
         let lengths = (1..).map(|eighths| longest * (8 - eighths) / 8).take(7).chain([longest / 16, longest / 32]);
         let overlap = self.job.overlap.unwrap_or(0);
@@ -107,9 +107,10 @@ impl Trainer {
         // A run leaves out what has nothing to learn once it is cut.
         let kept = examples.iter().filter(|e| settings.max_length.is_none() || e.trains_within(most));
         let batch = Batch::largest(kept, settings.batch.limit, most);
-        let Ok(extremes) = self.job.extremes(self.attention) else { return false };
-        !batch.ids.is_empty()
-            && extremes.iter().all(|&attention| self.stepper.check(device, &mut self.loaded, &batch, attention).is_ok())
+        let longest = longest_of(examples).min(most);
+        let Ok(attentions) = self.job.attentions(self.attention, longest) else { return false };
+        let mut fits = |&(attention, _)| self.stepper.check(device, &mut self.loaded, &batch, attention).is_ok();
+        !batch.ids.is_empty() && attentions.iter().all(&mut fits)
     }
 
     /// What differs from the job, whose batches have the limit `own`.

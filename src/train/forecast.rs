@@ -11,10 +11,10 @@ use crate::error::Result;
 use crate::gpu::{Executor, available_host_bytes};
 
 impl Trainer {
-    /// Forecasts a run on these examples. With `measures`, computes the gradients of the first step and
-    /// changes nothing that is trained.
+    /// Forecasts a run on these examples. With `measures`, computes the gradients of the first step, once
+    /// for each r that steps have, and changes nothing that is trained.
     pub fn forecast(&mut self, device: &mut dyn Executor, examples: &[Example], measures: bool) -> Result<Forecast> {
-        let memory = self.planned(device, examples)?;
+        let memory = self.planned(device, examples)?; // notes the longest text
         let held = device.memory();
         // The system counts the pages of files as free already.
         let loaded = held.persistent_bytes - held.mapped_bytes;
@@ -28,25 +28,28 @@ impl Trainer {
             let batches: Vec<Batch> =
                 chosen.iter().map(|micro| Batch::new(micro.iter().map(|&i| &examples[i]))).collect();
             let measured: usize = batches.iter().map(|b| b.ids.len()).sum();
-            Some(self.measured_seconds(device, &batches, steps)? * tokens_per_step / measured as f64)
+            Some(self.measured_seconds(device, &batches)? * tokens_per_step / measured as f64)
         } else {
             None
         };
         Ok(Forecast { memory, available_bytes, chunk: self.chunk(), data, steps, tokens_per_step, seconds_per_step })
     }
 
-    /// Seconds of the gradients of a step. The second time counts where the first is short, because
-    /// it compiles kernels.
-    fn measured_seconds(&mut self, device: &mut dyn Executor, batches: &[Batch], total: u64) -> Result<f64> {
+    /// Seconds of the gradients of a step, a mean over the r that steps have. The second time counts
+    /// where the first is short, because it compiles kernels.
+    fn measured_seconds(&mut self, device: &mut dyn Executor, batches: &[Batch]) -> Result<f64> {
         const SHORT: f64 = 5.0;
-        let attention = self.attention_of(1, total)?;
-        let mut measure = || -> Result<f64> {
+        let mut measure = |attention| -> Result<f64> {
             let start = Instant::now();
             self.stepper.run_gradients(device, &mut self.loaded, batches, attention, None)?;
             device.wait()?;
             Ok(start.elapsed().as_secs_f64())
         };
-        let first = measure()?;
-        if first < SHORT { measure() } else { Ok(first) }
+        let mut mean = 0.0;
+        for (attention, share) in self.job.attentions(self.attention, self.longest)? {
+            let first = measure(attention)?;
+            mean += share * if first < SHORT { measure(attention)? } else { first };
+        }
+        Ok(mean)
     }
 }

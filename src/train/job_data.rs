@@ -1,7 +1,7 @@
 //! The data of a job: reads it, holds out validation data, and says how examples fill the batches.
 
 use super::job::TrainJob;
-use super::keep::Keep;
+use super::keep::{Draws, Keep};
 use super::observer::Observer;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
@@ -191,15 +191,16 @@ pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example
 }
 
 /// Says what r the steps draw from if the job leaves it open and some text is compressed.
-fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
+pub(super) fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
     let (None, Attention::Lrsa(own)) = (&job.keeps, attention) else { return None };
-    let keeps = Keep::usual(own, longest);
+    let draws = Draws::usual(own, longest);
+    let keeps = draws.keeps();
     if keeps.is_empty() || longest <= own.sink() + 2 * own.lag() {
         return None;
     }
     let has_dense = keeps.contains(&Keep::Fixed(1.0));
     let dense = if has_dense { "1 is the dense cache" } else { "dense steps would take most of the time" };
-    Some(format!("each step draws r from {} ({dense}); `keep` takes another list", Keep::list(&keeps)))
+    Some(format!("the steps take r from {} in random order ({dense}); `keep` takes another list", Keep::list(keeps)))
 }
 
 /// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has

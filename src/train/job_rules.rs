@@ -1,11 +1,9 @@
 //! Checks the settings of a job, and resolves them against a model.
 
-use rand::RngExt;
-
 use super::chunk_length::ChunkLength;
 use super::distill::{Distill, Teacher};
 use super::job::{DEFAULT_DECAY_RATIO, DEFAULT_RANK, Method, TrainJob};
-use super::keep::Keep;
+use super::keep::Draws;
 use super::preference::{ObjectiveKind, Preference};
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_config::AdapterConfig;
@@ -13,7 +11,6 @@ use crate::checkpoint::adapter_targets::{ModuleSet, Targets};
 use crate::checkpoint::record::AttentionRecord;
 use crate::checkpoint::weight_names::linears;
 use crate::data::long::Long;
-use crate::data::rng::seeded;
 use crate::data::sampler::Sampler;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
@@ -63,7 +60,7 @@ impl TrainJob {
             })?;
         }
         let attention = self.attention(None)?;
-        self.extremes(attention).map(|_| ())
+        self.attentions(attention, 0).map(|_| ())
     }
 
     fn validate_schedule(&self) -> Result<()> {
@@ -241,52 +238,32 @@ impl TrainJob {
         }
     }
 
-    /// The attention of a step of a run of `total` steps: `attention` with the r that the step draws,
-    /// or just `attention`. Depends only on the seed, the step and the total.
-    pub fn attention_of(&self, attention: Attention, step: u64, total: u64) -> Result<Attention> {
-        match attention {
-            Attention::Lrsa(l) => match self.drawn_from(l).as_slice() {
-                [] => Ok(attention),
-                keeps => {
-                    let drawn = seeded(self.seed, step).random_range(0..keeps.len());
-                    Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keeps[drawn].at(step, total))?))
-                }
-            },
-            Attention::Dense => Ok(attention),
-        }
+    /// Where steps take their r from, on texts of up to `longest` tokens.
+    pub fn draws(&self, own: Lrsa, longest: usize) -> Draws {
+        self.keeps.clone().map_or_else(|| Draws::usual(own, longest), Draws::of)
     }
 
-    /// The attentions with the largest and the smallest of each r that a step may draw: what every
-    /// step's attention lies between. Just `attention` if nothing is drawn.
-    pub fn extremes(&self, attention: Attention) -> Result<Vec<Attention>> {
-        match attention {
-            Attention::Lrsa(l) => {
-                let mut ratios: Vec<f64> = self.drawn_from(l).iter().flat_map(|keep| keep.ends()).collect();
-                if ratios.is_empty() {
-                    return Ok(vec![attention]);
-                }
-                ratios.sort_by(f64::total_cmp);
-                ratios.dedup();
-                let with = |keep: f64| Ok(Attention::Lrsa(Lrsa::new(l.sink(), l.lag(), keep)?));
-                ratios.into_iter().map(with).collect()
-            }
-            Attention::Dense => Ok(vec![attention]),
-        }
+    /// The attention of a step of a run of `total` steps on texts of up to `longest` tokens: `attention`
+    /// with the r of the step. Depends only on the seed, the step and the total.
+    pub fn attention_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Result<Attention> {
+        let Attention::Lrsa(own) = attention else { return Ok(attention) };
+        let keep = self.draws(own, longest).at(self.seed, step, total);
+        keep.map_or(Ok(attention), |keep| with_keep(own, keep))
     }
 
-    /// The keep ratios that steps draw from. A list that the job leaves open is that for short texts
-    /// until [`TrainJob::for_texts`] settles it.
-    fn drawn_from(&self, own: Lrsa) -> Vec<Keep> {
-        self.keeps.clone().unwrap_or_else(|| Keep::usual(own, 0))
-    }
-
-    /// This job with its list of keep ratios, which may depend on the tokens of the longest text.
-    pub(super) fn for_texts(&self, attention: Attention, longest: usize) -> Self {
-        let keeps = match attention {
-            Attention::Lrsa(own) => self.keeps.clone().or_else(|| Some(Keep::usual(own, longest))),
-            Attention::Dense => self.keeps.clone(),
+    /// The attentions of steps with the share of each; of a range the two ends, between which the steps
+    /// lie. By ascending r.
+    pub fn attentions(&self, attention: Attention, longest: usize) -> Result<Vec<(Attention, f64)>> {
+        let shares = match attention {
+            Attention::Lrsa(own) => self.draws(own, longest).shares(),
+            Attention::Dense => vec![],
         };
-        Self { keeps, ..self.clone() }
+        match (attention, shares.as_slice()) {
+            (Attention::Dense, _) | (_, []) => Ok(vec![(attention, 1.0)]),
+            (Attention::Lrsa(own), shares) => {
+                shares.iter().map(|&(keep, share)| Ok((with_keep(own, keep)?, share))).collect()
+            }
+        }
     }
 
     /// Total optimiser steps on the examples of a sampler.
@@ -331,6 +308,10 @@ impl TrainJob {
         })?;
         Ok(config)
     }
+}
+
+fn with_keep(own: Lrsa, keep: f64) -> Result<Attention> {
+    Ok(Attention::Lrsa(Lrsa::new(own.sink(), own.lag(), keep)?))
 }
 
 #[cfg(test)]

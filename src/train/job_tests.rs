@@ -254,7 +254,7 @@ fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
     assert_eq!(old.keeps, Some([1.0, 0.5, 0.25].map(Keep::Fixed).to_vec()));
     let attention = Attention::Lrsa(Lrsa::new(4, 64, 0.125).unwrap());
     let keeps = |job: &TrainJob, total: u64| -> Vec<f64> {
-        let keep = |step| match job.attention_of(attention, step, total).unwrap() {
+        let keep = |step| match job.attention_of(attention, 1000, step, total).unwrap() {
             Attention::Lrsa(l) => l.keep(),
             Attention::Dense => panic!("LRSA stays LRSA"),
         };
@@ -269,30 +269,41 @@ fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
     let annealed: Vec<f64> = drawn.iter().copied().filter(|&keep| keep < 1.0).collect();
     assert!((10..31).contains(&annealed.len()) && annealed.windows(2).all(|pair| pair[1] < pair[0]), "{drawn:?}");
     assert_eq!(drawn, keeps(&job, 40));
-    let with = |keeps: &[f64]| -> Vec<Attention> {
-        keeps.iter().map(|&keep| Attention::Lrsa(Lrsa::new(4, 64, keep).unwrap())).collect()
-    };
-    assert_eq!(job.extremes(attention).unwrap(), with(&[0.125, 0.5, 1.0]));
-
-    // Without a list, every other step has the dense cache where texts are short enough.
-    let open = TrainJob::default();
-    let drawn = keeps(&open, 40);
-    assert!((10..31).contains(&drawn.iter().filter(|&&keep| keep == 1.0).count()), "{drawn:?}");
-    assert_eq!(open.extremes(attention).unwrap(), with(&[0.0625, 0.125, 1.0]));
-    for (longest, extremes) in [(8192, &[0.0625, 0.125, 1.0][..]), (8193, &[0.0625, 0.125, 0.25])] {
-        let settled = open.for_texts(attention, longest);
-        assert_eq!(settled.extremes(attention).unwrap(), with(extremes), "{longest}");
-        assert_eq!(settled, settled.for_texts(attention, 0), "settled once");
-    }
-    assert_eq!(open.for_texts(Attention::Dense, 40), open);
+    let with = |keep: f64| Attention::Lrsa(Lrsa::new(4, 64, keep).unwrap());
+    let all = job.attentions(attention, 1000).unwrap();
+    assert_eq!(all, [(with(0.125), 0.25), (with(0.5), 0.25), (with(1.0), 0.5)]);
+    assert_eq!(job.attentions(Attention::Dense, 1000).unwrap(), [(Attention::Dense, 1.0)]);
+    assert_eq!(read(r#"{"keeps": []}"#).attentions(attention, 9).unwrap(), [(attention, 1.0)]);
 }
 
 #[test]
-fn the_usual_list_has_an_r_that_keeps_something() {
-    let usual = |lag: usize, keep: f64, longest| Keep::list(&Keep::usual(Lrsa::new(4, lag, keep).unwrap(), longest));
-    assert_eq!(usual(64, 0.25, 1000), "0.25, 0.125, 1, 1");
-    assert_eq!(usual(64, 0.25, 9000), "0.25, 0.125, 0.5");
+fn without_a_list_every_few_steps_have_each_ratio_once() {
+    let own = |lag: usize, keep: f64| Lrsa::new(4, lag, keep).unwrap();
+    let usual = |lag, keep, longest| Keep::list(Draws::usual(own(lag, keep), longest).keeps());
+    assert_eq!(usual(64, 0.25, 8192), "0.25, 0.125, 1, 1");
+    assert_eq!(usual(64, 0.25, 8193), "0.25, 0.125, 0.5");
     assert_eq!(usual(4, 0.25, 1000), "0.25, 1", "an eighth of 4 tokens is none");
-    assert_eq!(usual(64, 0.75, 9000), "0.75, 0.375, 1");
+    assert_eq!(usual(64, 0.5, 9000), "0.5, 0.25", "no dense step on long texts");
     assert_eq!(usual(64, 1.0, 1000), "");
+    let steps = |seed: u64, longest: usize| -> Vec<f64> {
+        let job = TrainJob { seed, ..TrainJob::default() };
+        let keep = |step| match job.attention_of(Attention::Lrsa(own(64, 0.25)), longest, step, 48).unwrap() {
+            Attention::Lrsa(l) => l.keep(),
+            Attention::Dense => panic!("LRSA stays LRSA"),
+        };
+        (1..=48).map(keep).collect()
+    };
+    for (longest, all) in [(1000, &[0.125, 0.25, 1.0, 1.0][..]), (9000, &[0.125, 0.25, 0.5])] {
+        for turn in steps(0, longest).chunks(all.len()) {
+            let mut turn = turn.to_vec();
+            turn.sort_by(f64::total_cmp);
+            assert_eq!(turn, all);
+        }
+    }
+    // The order is another one in each turn, and for each seed.
+    let turns: std::collections::BTreeSet<String> = steps(0, 1000).chunks(4).map(|turn| format!("{turn:?}")).collect();
+    assert!(turns.len() > 5, "{turns:?}");
+    assert_ne!(steps(0, 1000), steps(1, 1000));
+    // The Python package has the same order.
+    assert_eq!(steps(0, 1000)[..8], [1.0, 1.0, 0.25, 0.125, 0.125, 0.25, 1.0, 1.0]);
 }

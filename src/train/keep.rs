@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rand::RngExt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::attention::Lrsa;
+use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 
 /// The keep ratio r of a step. As text and in JSON, `0.25` is fixed, and `0.5..0.125` anneals.
@@ -17,27 +19,15 @@ pub enum Keep {
     Anneal { from: f64, to: f64 },
 }
 
-/// Most tokens of a text that dense steps of [`Keep::usual`] attend over. Beyond it, one dense step
-/// costs several compressed ones.
-const LONGEST_DENSE: usize = 8192;
-
 impl Keep {
-    /// What the steps of a run draw from where nothing else is chosen, for texts of up to `longest`
-    /// tokens: the attention's own r, half of it, and the dense cache in every other step; docs/study.md
-    /// compares such lists. Where texts are longer than 8,192 tokens, twice the own r replaces the
-    /// dense cache. Empty if the own r is 1.
-    pub fn usual(own: Lrsa, longest: usize) -> Vec<Self> {
-        let r = own.keep();
-        if r >= 1.0 {
-            return vec![];
+    /// What a run draws from where a user gave these: nothing for none, and the attention's own r for
+    /// one number.
+    pub fn drawn(given: Vec<Self>) -> Option<Vec<Self>> {
+        match given[..] {
+            [] => None,
+            [Self::Fixed(_)] => Some(vec![]),
+            _ => Some(given),
         }
-        let mut keeps = vec![r];
-        keeps.extend(Some(r / 2.0).filter(|&half| Lrsa::new(own.sink(), own.lag(), half).is_ok()));
-        match longest {
-            0..=LONGEST_DENSE => keeps.extend(vec![1.0; keeps.len()]),
-            _ => keeps.push((2.0 * r).min(1.0)),
-        }
-        keeps.into_iter().map(Self::Fixed).collect()
     }
 
     /// A list as text: `0.25, 0.5..0.125`.
@@ -68,6 +58,92 @@ impl Keep {
     pub fn ends(self) -> [f64; 2] {
         [self.at(1, 2), self.end()]
     }
+}
+
+/// Most tokens of a text that dense steps of [`Draws::usual`] attend over. Beyond it, one dense step
+/// costs several compressed ones.
+const LONGEST_DENSE: usize = 8192;
+
+/// Where the steps of a run take their r from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draws {
+    keeps: Vec<Keep>,
+    /// Whether each element comes once in as many steps as there are elements, in random order.
+    /// Otherwise each step draws one, whatever the others drew.
+    is_in_turn: bool,
+}
+
+impl Draws {
+    /// Each step draws an element of this list.
+    pub fn of(keeps: Vec<Keep>) -> Self {
+        Self { keeps, is_in_turn: false }
+    }
+
+    /// What steps take where nothing is chosen, for texts of up to `longest` tokens: in turn, the
+    /// attention's own r, half of it, and the dense cache in half of the steps; docs/study.md compares
+    /// such lists. Where texts are longer than 8,192 tokens, twice the own r replaces the dense cache,
+    /// if it is below 1. Empty if the own r is 1.
+    pub fn usual(own: Lrsa, longest: usize) -> Self {
+        let r = own.keep();
+        let mut keeps = Vec::new();
+        if r < 1.0 {
+            keeps.push(r);
+            keeps.extend(Some(r / 2.0).filter(|&half| Lrsa::new(own.sink(), own.lag(), half).is_ok()));
+            match longest {
+                0..=LONGEST_DENSE => keeps.extend(vec![1.0; keeps.len()]),
+                _ => keeps.extend(Some(2.0 * r).filter(|&double| double < 1.0)),
+            }
+        }
+        Self { keeps: keeps.into_iter().map(Keep::Fixed).collect(), is_in_turn: true }
+    }
+
+    /// The elements; none if every step uses the attention's own r.
+    pub fn keeps(&self) -> &[Keep] {
+        &self.keeps
+    }
+
+    /// r of a step of a run of `total` steps; steps count from 1. Depends only on the seed, the step and
+    /// the total. `None` if nothing is drawn.
+    pub fn at(&self, seed: u64, step: u64, total: u64) -> Option<f64> {
+        let below = |stream, n: usize| seeded(seed, stream).random_range(0..n);
+        let n = self.keeps.len();
+        let i = match (n, self.is_in_turn) {
+            (0, _) => return None,
+            (_, false) => below(step, n),
+            (_, true) => {
+                let (turn, place) = (step.saturating_sub(1) / n as u64, step.saturating_sub(1) % n as u64);
+                let mut order: Vec<usize> = (0..n).collect();
+                for i in (1..n).rev() {
+                    order.swap(i, below(mixed(turn * n as u64 + i as u64), i + 1));
+                }
+                order[place as usize]
+            }
+        };
+        Some(self.keeps[i].at(step, total))
+    }
+
+    /// Each r with the share of the steps that have it; of a range the two ends.
+    pub fn shares(&self) -> Vec<(f64, f64)> {
+        let mut shares: Vec<(f64, f64)> = Vec::new();
+        for end in self.keeps.iter().flat_map(|keep| keep.ends()) {
+            let share = 0.5 / self.keeps.len() as f64;
+            match shares.iter_mut().find(|(keep, _)| *keep == end) {
+                Some((_, sum)) => *sum += share,
+                None => shares.push((end, share)),
+            }
+        }
+        shares.sort_by(|a, b| a.0.total_cmp(&b.0));
+        shares
+    }
+}
+
+/// The finaliser of SplitMix64. Generators of neighbouring streams begin alike; those of these numbers
+/// do not.
+fn mixed(stream: u64) -> u64 {
+    let mut x = stream.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
 }
 
 impl FromStr for Keep {

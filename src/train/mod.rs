@@ -51,7 +51,7 @@ pub use gradient_step::GradientStep;
 pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};
 pub use job_data::read_data;
-pub use keep::Keep;
+pub use keep::{Draws, Keep};
 pub use loss_rows::LossRows;
 pub use objective::{Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};

@@ -6,7 +6,7 @@
 use super::chunk_length::ChunkLength;
 use super::fitting::with_weights;
 use super::job::{Method, TrainJob};
-use super::job_data::{longest_of, notes_on, read_data};
+use super::job_data::{notes_on, read_data};
 use super::observer::{Observer, Summary};
 use super::planned::Forecast;
 use super::preference::ObjectiveKind;
@@ -96,13 +96,11 @@ fn prepared<'a>(
     }
     observer.stage("reading the data");
     let data = read_data(job, files, observer)?;
-    let attention = job.attention(files.recorded)?;
-    for text in notes_on(job, attention, &data.train.examples) {
-        observer.note(&text);
-    }
-    let job = &job.for_texts(attention, longest_of(&data.train.examples));
     observer.stage("loading the model");
     let mut trainer = Trainer::of_valid(device, files, job).map_err(|e| with_weights(e, files, device))?;
+    for text in notes_on(job, trainer.attention, &data.train.examples) {
+        observer.note(&text);
+    }
     observer.stage("planning the memory of the largest step");
     trainer.check_largest(device, &data.train.examples)?;
     if let (ChunkLength::Auto, Some(chunk)) = (job.chunk, trainer.chunk()) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::chunk_length::{ChunkLength, candidates};
 use super::job::{Method, TrainJob};
-use super::job_data::lengths_of;
+use super::job_data::{lengths_of, longest_of};
 use super::observer::EvalLine;
 use super::planned::PlannedMemory;
 use super::preference::ObjectiveKind;
@@ -36,6 +36,8 @@ pub struct Trainer {
     pub(super) stepper: Stepper,
     /// The trained adapter's configuration, `None` for full fine-tuning.
     adapter: Option<AdapterConfig>,
+    /// Tokens of the longest text of the examples at hand, on which the r of steps may depend.
+    pub(super) longest: usize,
     /// Epoch of the next step, and how many of its examples were used.
     pub(super) place: (u64, usize),
 }
@@ -75,7 +77,7 @@ impl Trainer {
         let settings = StepSettings { clip, recompute, chunk, seed, neftune, lora_plus, distill, preference };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
-        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
+        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, longest: 0, place: (0, 0) })
     }
 
     /// Optimiser steps done so far.
@@ -110,7 +112,7 @@ impl Trainer {
 
     /// The attention of a step of a run of `total` steps.
     pub(super) fn attention_of(&self, step: u64, total: u64) -> Result<Attention> {
-        self.job.attention_of(self.attention, step, total)
+        self.job.attention_of(self.attention, self.longest, step, total)
     }
 
     /// Mean loss over the labelled tokens of `examples`, or over their preference pairs, with any
@@ -169,12 +171,13 @@ impl Trainer {
     /// the step with that batch.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
         let batch = self.largest(examples);
-        let extremes = self.job.extremes(self.attention)?;
+        self.longest = longest_of(examples);
+        let attentions = self.job.attentions(self.attention, self.longest)?;
         let mut checked = Ok(());
         for chunk in self.candidates(batch.ids.len()) {
             self.stepper.set_chunk(chunk);
-            let mut check = |&attention| self.stepper.check(device, &mut self.loaded, &batch, attention);
-            checked = extremes.iter().try_for_each(&mut check);
+            let mut check = |&(attention, _)| self.stepper.check(device, &mut self.loaded, &batch, attention);
+            checked = attentions.iter().try_for_each(&mut check);
             match &checked {
                 Err(e) if e.kind() == ErrorKind::OutOfMemory => {}
                 _ => break,
@@ -242,8 +245,9 @@ impl Trainer {
         max_length: usize,
     ) -> Result<PlannedMemory> {
         let batch = Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), max_length);
+        self.longest = longest_of(examples).min(max_length);
         let mut all = Vec::new();
-        for attention in self.job.extremes(self.attention)? {
+        for (attention, _) in self.job.attentions(self.attention, self.longest)? {
             all.push(self.stepper.planned(device, &mut self.loaded, &batch, attention)?);
         }
         Ok(all.into_iter().max_by_key(PlannedMemory::peak).expect("a job has an attention"))

@@ -43,7 +43,6 @@ from longreach_torch import (
     save_longreach,
     save_selection,
     teacher_logits,
-    usual_keep,
 )
 
 
@@ -59,9 +58,9 @@ def arguments() -> argparse.Namespace:
     add("--lag", type=int, help="tokens per partition [default: recorded, else 128]")
     add(
         "--keep",
-        help="keep ratio, or a list such as 1,0.5..0.125, of which each step draws one [default: r, "
-        "r/2, 1, 1, where r is the recorded ratio or 0.25; r, r/2, 2r if a text is longer than "
-        "8,192 tokens]",
+        help="keep ratio, or a list such as 1,0.5..0.125, of which each step draws one [default: "
+        "r, r/2, 1, 1 in random order, where r is the recorded ratio or 0.25; r, r/2, 2r if a text "
+        "is longer than 8,192 tokens]",
     )
     add("--distill", type=float, default=0.0, help="weight of the dense teacher, from 0 to 1")
     add("--teacher", choices=("base", "self"), default="base")
@@ -260,8 +259,11 @@ def main() -> None:
     model, handle = load(args)
     examples = reader(args, model).read(args.data)
     longest = max(len(example["input_ids"]) for example in examples)
-    keep = args.keep or usual_keep(handle.settings, longest)
-    schedule = KeepSchedule(keep, args.steps, args.seed)
+    schedule = (
+        KeepSchedule(args.keep, args.steps, args.seed)
+        if args.keep
+        else KeepSchedule.usual(handle.settings, longest, args.steps, args.seed)
+    )
     handle.keep = schedule.recorded
     trainer = LrsaTrainer(
         model=model,

@@ -22,7 +22,6 @@ from longreach_torch import (
     from_longreach,
     read_record,
     save_longreach,
-    usual_keep,
 )
 from longreach_torch.files import fingerprint
 
@@ -196,13 +195,12 @@ def started(engine, data, tmp_path_factory):
 
 def test_an_adapter_goes_to_torch_and_back(engine, data, started, tmp_path):
     """Ten steps without optimiser state in one place, and five here and five there."""
-    momentum = ["--momentum", 0]
-    whole = run_engine(engine, data, tmp_path / "whole", 10, "--adapter", started, *SGD, *momentum)
+    same = [*SGD, "--keep", 0.25]
+    alone = [*same, "--momentum", 0]
+    whole = run_engine(engine, data, tmp_path / "whole", 10, "--adapter", started, *alone)
     assert whole[0] - whole[-1] > 0.02
-    here = train(data, tmp_path / "here", "--adapter", started, "--steps", 5, *WHOLE, *SGD)
-    back = run_engine(
-        engine, data, tmp_path / "back", 5, "--adapter", tmp_path / "here", *SGD, *momentum
-    )
+    here = train(data, tmp_path / "here", "--adapter", started, "--steps", 5, *WHOLE, *same)
+    back = run_engine(engine, data, tmp_path / "back", 5, "--adapter", tmp_path / "here", *alone)
     near([*here, *back], whole, 1e-4)
     record = read_record(tmp_path / "here")
     assert record == read_record(started) == read_record(tmp_path / "back")
@@ -272,11 +270,19 @@ def test_an_adapter_of_a_quantised_model_needs_a_base(started, tmp_path):
 
 
 def test_the_usual_list_is_that_of_the_engine():
-    assert usual_keep(Lrsa(4, 64, 0.25), 8192) == "0.25,0.125,1.0,1.0"
-    assert usual_keep(Lrsa(4, 64, 0.25), 8193) == "0.25,0.125,0.5"
-    assert usual_keep(Lrsa(4, 4, 0.25), 1000) == "0.25,1.0"
-    assert usual_keep(Lrsa(4, 64, 0.75), 9000) == "0.75,0.375,1.0"
-    assert usual_keep(Lrsa(4, 64, 1.0), 1000) == "1"
+    def first(lag, keep, longest):
+        schedule = KeepSchedule.usual(Lrsa(4, lag, keep), longest, total=48)
+        assert schedule.recorded == keep
+        return [ratio for ratio, _ in schedule.ratios]
+
+    assert first(64, 0.25, 8192) == [0.25, 0.125, 1.0, 1.0]
+    assert first(64, 0.25, 8193) == [0.25, 0.125, 0.5]
+    assert first(4, 0.25, 1000) == [0.25, 1.0]
+    assert first(64, 0.5, 9000) == [0.5, 0.25]
+    assert first(64, 1.0, 1000) == [1.0]
+    schedule = KeepSchedule.usual(Lrsa(4, 64, 0.25), 1000, total=48)
+    steps = [schedule.at(step) for step in range(1, 9)]
+    assert steps == [1.0, 1.0, 0.25, 0.125, 0.125, 0.25, 1.0, 1.0]
 
 
 def test_keep_ratios_anneal_as_in_the_engine():

@@ -7,10 +7,13 @@ use crate::train::{Method, TrainJob};
 pub fn in_short(job: &TrainJob) -> String {
     let method = if job.method == Method::Lora { "Adapter" } else { "All weights" };
     let cache = match job.attention {
-        Some(AttentionRecord::Lrsa { keep, .. }) if job.keeps.as_ref().is_some_and(Vec::is_empty) => {
-            format!("cache compressed {:.3}x", 1.0 / keep).replace(".000x", "x")
+        Some(AttentionRecord::Lrsa { keep, .. }) => {
+            let factor = format!("cache compressed {:.3}x", 1.0 / keep).replace(".000x", "x");
+            match job.keeps.as_deref() {
+                Some([]) => factor,
+                _ => factor + " and by other ratios",
+            }
         }
-        Some(AttentionRecord::Lrsa { .. }) => "cache compressed by several ratios".into(),
         _ => "dense cache".into(),
     };
     let length = match (job.steps, job.epochs.unwrap_or(1)) {
@@ -47,7 +50,7 @@ mod tests {
         let four = TrainJob { attention: attention(0.25), keeps: Some(vec![]), steps: Some(20), ..job.clone() };
         assert_eq!(short(four), "Adapter of m.gguf, cache compressed 4x, 20 steps");
         let full = TrainJob { method: Method::Full, epochs: Some(3), attention: attention(0.4), ..job };
-        assert_eq!(short(full.clone()), "All weights of m.gguf, cache compressed by several ratios, 3 epochs");
+        assert_eq!(short(full.clone()), "All weights of m.gguf, cache compressed 2.500x and by other ratios, 3 epochs");
         let full = TrainJob { keeps: Some(vec![]), ..full };
         assert_eq!(short(full), "All weights of m.gguf, cache compressed 2.500x, 3 epochs");
     }

@@ -12,7 +12,7 @@ use crate::app::labels::{BUNDLED, in_words, name_of};
 use crate::app::state::{Action, App, Page, Pick};
 use crate::app::tune::TuneAction;
 use crate::attention::Attention;
-use crate::train::{Keep, Method, TrainJob};
+use crate::train::{Draws, Keep, Method, TrainJob};
 
 /// Width of the scroll bar beside the fields.
 const SCROLL_BAR: f32 = 8.0;
@@ -56,8 +56,8 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     });
     ui.horizontal_wrapped(|ui| {
         ui.label("Cache").on_hover_text(
-            "The model learns to answer with a cache that is compressed so far, and twice as far. Every other step has \
-             the dense cache.",
+            "The model learns to answer with a cache that is compressed so far, and twice as far. Half of the steps have \
+             the dense cache, unless a text has more than 8,192 tokens.",
         );
         for (factor, name) in FACTORS {
             ui.selectable_value(&mut app.tune.factor, factor, name);
@@ -196,7 +196,7 @@ fn automatic(name: &str, job: Option<&TrainJob>) -> Option<String> {
             (_, Attention::Dense) => "none: the cache is dense".into(),
             ("sink", Attention::Lrsa(lrsa)) => lrsa.sink().to_string(),
             ("lag", Attention::Lrsa(lrsa)) => lrsa.lag().to_string(),
-            (_, Attention::Lrsa(lrsa)) => Keep::list(&Keep::usual(lrsa, 0)),
+            (_, Attention::Lrsa(lrsa)) => Keep::list(Draws::usual(lrsa, 0).keeps()),
         }),
         _ => None,
     }

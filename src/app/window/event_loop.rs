@@ -96,7 +96,7 @@ fn without_window(why: &str) -> String {
 }
 
 /// An open window with its painter and egui state.
-pub(super) struct Shown {
+struct Shown {
     window: Arc<Window>,
     painter: Painter,
     egui: egui_winit::State,

@@ -6,7 +6,7 @@ from .data import Reader, collate
 from .distill import Losses, distillation_loss, positions_of, teacher_logits
 from .enable import LrsaHandle, disable_lrsa, enable_lrsa
 from .files import from_longreach, read_record, save_longreach, write_record
-from .keep import KeepCallback, KeepSchedule, usual_keep
+from .keep import KeepCallback, KeepSchedule
 from .settings import Lrsa
 
 __all__ = [
@@ -29,6 +29,5 @@ __all__ = [
     "save_longreach",
     "save_selection",
     "teacher_logits",
-    "usual_keep",
     "write_record",
 ]

@@ -24,13 +24,41 @@ class KeepSchedule:
         keep (`str` or `float`): One ratio, such as 0.25, or a list, such as `"1,1,0.5..0.125"`.
         total (`int`): Steps of the run.
         seed (`int`): Seed of the draws.
+        in_turn (`bool`): Take each element once in as many steps as there are elements, in random
+            order.
     """
 
-    def __init__(self, keep: str | float, total: int, seed: int = 0) -> None:
+    def __init__(
+        self, keep: str | float, total: int, seed: int = 0, *, in_turn: bool = False
+    ) -> None:
         """Reads the list."""
         self.ratios = [parse(text) for text in str(keep).split(",")]
         self.total = total
         self.seed = seed
+        self.in_turn = in_turn
+
+    @classmethod
+    def usual(cls, settings: Lrsa, longest: int, total: int, seed: int = 0) -> KeepSchedule:
+        """The schedule where nothing is chosen, as in `longreach train`.
+
+        The steps take r, r/2, 1, 1 in random order, where r is the attention's own ratio. They take
+        r, r/2, 2r if a text is longer than 8,192 tokens.
+
+        Args:
+            settings (`Lrsa`): The attention, with its own keep ratio.
+            longest (`int`): Tokens of the longest text.
+            total (`int`): Steps of the run.
+            seed (`int`): Seed of the order.
+        """
+        own = settings.keep
+        ratios = [own]
+        if own < 1.0 and int(own / 2 * settings.lag) > 0:
+            ratios.append(own / 2)
+        if own < 1.0 and longest <= LONGEST_DENSE:
+            ratios += [1.0] * len(ratios)
+        elif 2 * own < 1.0:
+            ratios.append(2 * own)
+        return cls(",".join(map(str, ratios)), total, seed, in_turn=True)
 
     @property
     def recorded(self) -> float:
@@ -39,27 +67,22 @@ class KeepSchedule:
 
     def at(self, step: int) -> float:
         """The ratio of a step. Steps count from 1."""
-        low, high = self.ratios[draw(self.seed, step, len(self.ratios))]
+        low, high = self.ratios[self.index(step)]
         if step >= self.total:
             return high
         return low * float((high / low) ** ((step - 1) / max(self.total - 1, 1)))
 
-
-def usual_keep(settings: Lrsa, longest: int) -> str:
-    """The list from which steps draw where nothing else is chosen, as in `longreach train`.
-
-    Args:
-        settings (`Lrsa`): The attention, with its own keep ratio.
-        longest (`int`): Tokens of the longest text. Beyond 8,192 there are no dense steps.
-    """
-    own = settings.keep
-    if own == 1.0:
-        return "1"
-    ratios = [own]
-    if int(own / 2 * settings.lag) > 0:
-        ratios.append(own / 2)
-    ratios += [1.0] * len(ratios) if longest <= LONGEST_DENSE else [min(2 * own, 1.0)]
-    return ",".join(map(str, ratios))
+    def index(self, step: int) -> int:
+        """The element of the list that a step takes."""
+        count = len(self.ratios)
+        if not self.in_turn:
+            return draw(self.seed, step, count)
+        turn, place = divmod(step - 1, count)
+        order = list(range(count))
+        for i in range(count - 1, 0, -1):
+            j = draw(self.seed, mixed(turn * count + i), i + 1)
+            order[i], order[j] = order[j], order[i]
+        return order[place]
 
 
 def parse(text: str) -> tuple[float, float]:
@@ -90,6 +113,14 @@ def draw(seed: int, stream: int, choices: int) -> int:
         state[2] ^= shifted
         state[3] = rotated(state[3], 45)
     return ((number >> 32) * choices) >> 32
+
+
+def mixed(stream: int) -> int:
+    """The finaliser of SplitMix64: generators of neighbouring streams begin alike without it."""
+    x = (stream + 0x9E3779B97F4A7C15) & WORD
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & WORD
+    return x ^ (x >> 31)
 
 
 def rotated(word: int, bits: int) -> int:
