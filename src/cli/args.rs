@@ -241,3 +241,33 @@ pub fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(json!(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(
+        name: Option<&str>,
+        keep: Option<Vec<Keep>>,
+        recorded: Option<Attention>,
+    ) -> Result<(Attention, usize)> {
+        let attention = name.map(str::parse).transpose()?;
+        let args = AttentionArgs { attention, sink: Some(4), lag: Some(32), keep };
+        args.resolve_list(recorded, AttentionName::Lrsa).map(|(attention, keeps)| (attention, keeps.len()))
+    }
+
+    #[test]
+    fn a_compression_names_lrsa_and_its_ratio() {
+        let lrsa = |keep| Attention::Lrsa(Lrsa::new(4, 32, keep).unwrap());
+        let recorded = Some(Attention::Lrsa(Lrsa::new(16, 128, 0.5).unwrap()));
+        assert_eq!(resolved(Some("8x"), None, recorded).unwrap(), (lrsa(0.125), 0));
+        assert_eq!(resolved(Some("8x"), None, Some(Attention::Dense)).unwrap(), (lrsa(0.125), 0));
+        assert_eq!(resolved(Some("lrsa"), None, recorded).unwrap(), (lrsa(0.5), 0));
+        assert_eq!(resolved(None, Some(vec![Keep::Fixed(0.25); 2]), recorded).unwrap(), (lrsa(0.25), 2));
+        for wrong in ["x", "0x", "0.5x", "nanx", "infx", "4", "Dense", "random-4x", "64x"] {
+            assert!(resolved(Some(wrong), None, None).is_err(), "{wrong}");
+        }
+        let e = resolved(Some("4x"), Some(vec![Keep::Fixed(0.5)]), None).unwrap_err().to_string();
+        assert!(e.contains("--keep") && e.contains("--attention"), "{e}");
+    }
+}

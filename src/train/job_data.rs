@@ -191,7 +191,7 @@ pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example
 }
 
 /// Says what r the steps draw from if the job leaves it open and some text is compressed.
-pub(super) fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
+fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
     let (None, Attention::Lrsa(own)) = (&job.keeps, attention) else { return None };
     let draws = Draws::usual(own, longest);
     let keeps = draws.keeps();
@@ -245,6 +245,7 @@ fn note_on_batches(job: &TrainJob, lengths: &[usize]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::Lrsa;
     use crate::data::long::Long;
 
     #[test]
@@ -256,6 +257,18 @@ mod tests {
         let given = TrainJob { batch_tokens: Some(TokenCount::Tokens(77)), ..TrainJob::default() };
         assert_eq!(given.batch_limit(&[900]), BatchLimit::Tokens(77));
         assert_eq!(TrainJob::default().batch_limit(&[900]), BatchLimit::Examples(1));
+    }
+
+    #[test]
+    fn a_run_says_what_its_steps_take() {
+        let lrsa = Attention::Lrsa(Lrsa::new(16, 128, 0.25).unwrap());
+        let note = |job: &TrainJob, longest| note_on_draws(job, lrsa, longest).unwrap_or_default();
+        let job = TrainJob::default();
+        assert!(note(&job, 1000).contains("0.25, 0.125, 1, 1 in random order (1 is the dense cache)"));
+        assert!(note(&job, 9000).contains("0.25, 0.125, 0.5 in random order (dense steps would"));
+        assert_eq!(note(&job, 16 + 2 * 128), "", "nothing is compressed");
+        assert_eq!(note(&TrainJob { keeps: Some(vec![]), ..job.clone() }, 1000), "");
+        assert_eq!(note_on_draws(&job, Attention::Dense, 1000), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::checkpoint::record::AttentionRecord;
 use crate::data::dataset::{Dataset, Split};
 use crate::data::token_count::TokenCount;
 use crate::gpu::CpuExecutor;
-use crate::train::{EVAL, METRICS, Observer, StepLine, Teacher};
+use crate::train::{EVAL, Keep, METRICS, Observer, StepLine, Teacher};
 
 /// Records its calls and stops a run after some steps.
 #[derive(Default)]
@@ -56,6 +56,23 @@ fn split(n: usize) -> Split {
 fn job() -> TrainJob {
     let attention = Some(AttentionRecord::Lrsa { sink: 2, lag: 8, keep: 0.25 });
     TrainJob { epochs: Some(2), lr: Some(1e-2), dropout: Some(0.2), rank: Some(4), attention, ..TrainJob::default() }
+}
+
+#[test]
+fn what_the_steps_take_is_planned_by_the_longest_text() {
+    let mut device = CpuExecutor::<f32>::new();
+    let mut planned = |keeps: Option<&[f64]>, n: usize| {
+        let keeps = keeps.map(|keeps| keeps.iter().map(|&keep| Keep::Fixed(keep)).collect());
+        let job = TrainJob { keeps, max_positions: Some(n), ..job() };
+        let mut trainer = Trainer::new(&mut device, &files(None), &job).unwrap();
+        let ids: Vec<u32> = (0..n as u32).map(|t| t % 60 + 10).collect();
+        let example = Example { labels: ids.iter().map(|&id| id as i32).collect(), ids, rejected: None };
+        trainer.planned_bytes(&mut device, &[example]).unwrap()
+    };
+    let dense_steps = planned(None, 8192);
+    assert_eq!(dense_steps, planned(Some(&[0.25, 0.125, 1.0, 1.0]), 8192));
+    assert_ne!(dense_steps, planned(Some(&[0.25, 0.125]), 8192));
+    assert_eq!(planned(None, 8193), planned(Some(&[0.25, 0.125, 0.5]), 8193));
 }
 
 #[test]
