@@ -270,9 +270,12 @@ impl Trainer {
         }
         let recompute = if self.job.recompute { "" } else { "`recompute`, " };
         let chunk = if self.job.chunk == ChunkLength::Auto { "" } else { "a smaller `chunk`, " };
+        let is_dense = |(attention, _): &(Attention, f64)| matches!(attention, Attention::Lrsa(l) if l.keep() == 1.0);
+        let attentions = self.job.attentions(self.attention, self.longest).unwrap_or_default();
+        let keep = if attentions.iter().any(is_dense) { "`keep` without dense steps, " } else { "" };
         let size = if self.job.batch_tokens.is_some() { "batch_tokens" } else { "batch_size" };
         e.context(format!(
-            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}a smaller `{size}` (with `accumulate`) or \
+            "a batch of {n_tokens} tokens does not fit: use {recompute}{chunk}{keep}a smaller `{size}` (with `accumulate`) or \
              `max_length`"
         ))
     }
