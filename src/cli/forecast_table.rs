@@ -55,7 +55,7 @@ fn lines(forecast: &Forecast) -> Vec<String> {
     }
     if let Some((each, all)) = forecast.seconds_per_step.zip(forecast.seconds()) {
         out.push(format!(
-            "{} steps of {:.0} tokens on average, about {} each and {} in all (from one measured step, without the update)",
+            "{} steps of {:.0} tokens on average, about {} each and {} in all (from measured steps, without the update)",
             forecast.steps,
             forecast.tokens_per_step,
             duration(each),
