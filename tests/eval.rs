@@ -259,6 +259,7 @@ fn a_study_compares_recipes_in_several_tests() {
         "60 of 60 cells",
         "| LRSA-annealed |",
         "LRSA-all minus dense-tuned (multi-key-300: all found)",
+        "LRSA-self minus LRSA-tuned (exact)",
         "## perplexity-100: loss",
         "## agreement-100: continuation",
         "| LRSA-all | 0 | 3 |",

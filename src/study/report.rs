@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cell::{Cell, CellName, ModelName, TrainingRecord};
 use super::plan::{StudyPlan, StudyTask};
-use super::recipe::{BASE, TrainedWith, display_name};
+use super::recipe::{BASE, Recipe, TrainedWith, display_name};
 use super::statistics::{Comparison, compare, mean_and_spread};
 use super::test_set::{Test, TestKind};
 use crate::atomic_file::write_file;
@@ -184,12 +184,19 @@ fn table(text: &mut String, of_test: &OfTest<'_>, metric: usize, title: &str) {
     text.push('\n');
 }
 
-/// Compares every recipe with the first one that trains with dense attention.
+/// Compares every recipe with the first one that trains with dense attention, and every other LRSA
+/// recipe with `lrsa-tuned`.
 fn comparisons(text: &mut String, of_test: &OfTest<'_>, metric: usize, title: &str) {
     let recipes = &of_test.plan.recipes;
-    let Some(dense) = recipes.iter().find(|recipe| recipe.attention == TrainedWith::Dense) else { return };
-    for other in recipes.iter().filter(|recipe| recipe.name != dense.name) {
-        comparison(text, of_test, metric, title, (&dense.name, &other.name));
+    let dense = recipes.iter().find(|recipe| recipe.attention == TrainedWith::Dense);
+    let plain = recipes.iter().find(|recipe| **recipe == Recipe::lrsa_tuned());
+    let mut all: Vec<(&Recipe, &Recipe)> = Vec::new();
+    all.extend(recipes.iter().filter_map(|other| Some((dense?, other))));
+    all.extend(
+        recipes.iter().filter(|other| other.attention == TrainedWith::Lrsa).filter_map(|other| Some((plain?, other))),
+    );
+    for (before, after) in all.into_iter().filter(|(before, after)| before.name != after.name) {
+        comparison(text, of_test, metric, title, (&before.name, &after.name));
     }
 }
 
