@@ -121,7 +121,10 @@ impl Tune {
             ..=1 => AttentionRecord::Dense,
             factor => AttentionRecord::Lrsa { sink, lag, keep: keep.unwrap_or(1.0 / f64::from(factor)) },
         };
-        let keeps = Keep::drawn(read.keeps);
+        let keeps = match self.factor {
+            ..=1 => Some(read.keeps).filter(|keeps| !keeps.is_empty()), // which dense attention refuses
+            _ => Keep::drawn(read.keeps),
+        };
         let mut job = TrainJob {
             model: if model.is_empty() { bundled::NAME.into() } else { model.into() },
             data: PathBuf::from(self.data.trim()),

@@ -94,6 +94,13 @@ fn the_command_line_describes_the_same_run() {
     assert_eq!((job.eval_every, job.valid_fraction, job.seed), (7, Some(0.25), 9));
     assert_eq!(job.attention, Some(AttentionRecord::Lrsa { sink: 4, lag: 64, keep: 1.0 }));
     assert_eq!(job.keeps, Some(vec![Keep::Fixed(1.0), Keep::Anneal { from: 0.5, to: 0.125 }]));
+    app.tune.form.set("keep", "0.25");
+    assert_eq!(check(&app).keeps, Some(vec![]), "one r in every step");
+    app.tune.factor = 1;
+    assert!(app.job().unwrap_err().to_string().contains("`keep`"), "a dense cache keeps everything");
+    (app.tune.factor, _) = (8, app.tune.form.set("keep", ""));
+    assert_eq!(check(&app).keeps, None);
+    assert!(app.command_line().unwrap().contains("--attention 8x"));
     app.settings.model.clear();
     assert!(app.command_line().unwrap().contains("--model stories260k"));
 }

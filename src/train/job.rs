@@ -252,8 +252,8 @@ pub struct TrainJob {
     pub attention: Option<AttentionRecord>,
     /// Keep ratios of LRSA: each step draws one, so that the model learns to work with all of them.
     /// One that anneals gives its r at that step. If empty, every step uses the attention's own r.
-    /// Without a list, steps take r from [`Draws::usual`](super::Draws::usual). Evaluations use the attention's own r, and it
-    /// is the recorded one.
+    /// Without a list, steps take r from [`Draws::usual`](super::Draws::usual). Evaluations use the
+    /// attention's own r, and it is the recorded one.
     #[arg(skip)]
     pub keeps: Option<Vec<Keep>>,
 }
