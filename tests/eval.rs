@@ -17,7 +17,7 @@ use longreach::checkpoint::bundled::MOBY_DICK;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::eval::{
-    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, RulerGrid, RulerTask, Subject, agreement, kept_map,
+    AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QuestionGrid, RulerTask, Subject, agreement, kept_map,
     kept_map_in_chunks, needle_samples, needle_training, perplexity, ruler_samples, ruler_training,
 };
 use longreach::train::GradientStep;
@@ -127,7 +127,7 @@ fn keys_are_hidden_where_they_are_said_to_be() {
     assert!(held_out.len() > 10 && trained.len() > 10);
     assert!(held_out.is_disjoint(&trained), "{:?}", held_out.intersection(&trained).next());
     for task in RulerTask::ALL {
-        let grid = |per_text| RulerGrid { lengths: vec![300], n_samples: 3, per_text, seed: 1 };
+        let grid = |per_text| QuestionGrid { lengths: vec![300], n_samples: 3, per_text, seed: 1 };
         for per_text in 1..=task.questions() {
             let samples = ruler_samples(&stories.files, &haystack, task, &grid(per_text)).unwrap();
             assert_eq!(samples.len(), 3);

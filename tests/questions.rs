@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 
 use common::stories::{Stories, go_on, policies};
 use longreach::checkpoint::bundled::MOBY_DICK;
-use longreach::eval::{Outcome, Part, QaFile, QaGrid, Sample, Subject, Task, answer_all, qa_samples, qa_training};
+use longreach::eval::{
+    Outcome, Part, QaFile, QuestionGrid, Sample, Subject, Task, answer_all, qa_samples, qa_training,
+};
 
 const SQUAD: &str = r#"{"version": "v2.0", "data": [
   {"title": "A", "paragraphs": [{"context": "Ann lives in Rome.", "qas": [
@@ -35,7 +37,7 @@ fn questions_are_read_in_both_shapes() {
     let stories = Stories::open();
     let file = QaFile::read(&write("squad.json", SQUAD)).unwrap();
     assert_eq!((file.questions.len(), file.paragraphs.len(), file.is_hotpot), (3, 4, false));
-    let grid = |n_samples, per_document| QaGrid { lengths: vec![200], n_samples, per_document, seed: 1 };
+    let grid = |n_samples, per_text| QuestionGrid { lengths: vec![200], n_samples, per_text, seed: 1 };
     let held_out = qa_samples(&stories.files, &file, &grid(2, 1)).unwrap();
     let trained = qa_training(&stories.files, &file, 200, 1, 1, 1).unwrap();
     let ids = |samples: &[longreach::eval::Sample]| samples.iter().map(|s| s.id.clone()).collect::<BTreeSet<_>>();
@@ -97,7 +99,7 @@ fn a_document_is_asked_about_several_times_and_no_question_twice() {
     std::fs::write(&path, format!(r#"{{"data": [{}]}}"#, articles.join(", "))).unwrap();
     let (stories, file) = (Stories::open(), QaFile::read(&path).unwrap());
     // Articles 0 to 2 are for training, 3 and 4 are held out: 12 questions, at most 5 per document.
-    let grid = QaGrid { lengths: vec![200], n_samples: 12, per_document: 5, seed: 3 };
+    let grid = QuestionGrid { lengths: vec![200], n_samples: 12, per_text: 5, seed: 3 };
     let samples = qa_samples(&stories.files, &file, &grid).unwrap();
     assert_eq!(samples.iter().map(|s| &s.id).collect::<BTreeSet<_>>().len(), 12);
     let documents: Vec<&str> = samples.iter().map(|s| s.document.as_deref().unwrap()).collect();

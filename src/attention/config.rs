@@ -67,6 +67,11 @@ impl Lrsa {
         Ok(this)
     }
 
+    /// The same settings with another r. Fails as [`Lrsa::new`] does.
+    pub fn with_keep(self, keep: f64) -> Result<Self> {
+        Ok(Self::new(self.sink, self.lag, keep)?.with_selection(self.selection))
+    }
+
     /// The same settings with another selection, for controls.
     pub fn with_selection(self, selection: Selection) -> Self {
         Self { selection, ..self }

@@ -14,6 +14,7 @@ use crate::checkpoint::adapter_file::Adapter;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::weights::WeightSource;
 use crate::error::{Error, Result};
+use crate::eval::Policy;
 use crate::gpu::{Activations, Device, open_device};
 use crate::train::Keep;
 
@@ -152,11 +153,10 @@ impl FromStr for AttentionName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let factor = || text.strip_suffix('x')?.parse::<f64>().ok().filter(|f| *f >= 1.0 && f.is_finite());
         match text {
             "dense" => Ok(Self::Dense),
             "lrsa" => Ok(Self::Lrsa),
-            _ => factor().map(|factor| Self::Compressed(1.0 / factor)).ok_or_else(|| {
+            _ => Policy::factor(text).map(|factor| Self::Compressed(1.0 / factor)).ok_or_else(|| {
                 Error::usage(format!(
                     "'{text}' is no attention: give dense, lrsa, or a compression such as 4x (lrsa with r = 1/4)"
                 ))

@@ -11,8 +11,8 @@ use crate::attention::Lrsa;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Error, Result};
 use crate::eval::{
-    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QaGrid, ROUNDING_METRICS,
-    RulerGrid, RulerTask, Sample, Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples,
+    AGREEMENT_METRICS, AgreementRequest, Haystack, NeedleGrid, PerplexityRequest, QaFile, QuestionGrid,
+    ROUNDING_METRICS, RulerTask, Sample, Task, agreement, answer_all, kept_map, needle_samples, perplexity, qa_samples,
     rounding_cost, ruler_samples,
 };
 
@@ -122,8 +122,12 @@ impl RulerArgs {
             RulerName::MultiValue => RulerTask::MultiValue,
             RulerName::VariableTracking => RulerTask::VariableTracking,
         };
-        let grid =
-            RulerGrid { lengths: lengths.clone(), n_samples: self.samples, per_text: self.per_text, seed: common.seed };
+        let grid = QuestionGrid {
+            lengths: lengths.clone(),
+            n_samples: self.samples,
+            per_text: self.per_text,
+            seed: common.seed,
+        };
         let samples = ruler_samples(&files, &haystack, task, &grid)?;
         self.questions.ask(&format!("ruler-{}", task.name()), Task::Ruler, files, &samples)
     }
@@ -150,8 +154,8 @@ impl QaArgs {
         let QuestionArgs { common, lengths, .. } = &self.questions;
         let files = common.files()?;
         let file = QaFile::read(&self.data)?;
-        let (lengths, n_samples, per_document) = (lengths.clone(), self.samples, self.per_document);
-        let grid = QaGrid { lengths, n_samples, per_document, seed: common.seed };
+        let (lengths, n_samples, per_text) = (lengths.clone(), self.samples, self.per_document);
+        let grid = QuestionGrid { lengths, n_samples, per_text, seed: common.seed };
         let samples = qa_samples(&files, &file, &grid)?;
         let (name, task) = if file.is_hotpot { ("hotpotqa", Task::HotpotQa) } else { ("qa", Task::Qa) };
         self.questions.ask(name, task, files, &samples)

@@ -33,10 +33,7 @@ impl Policy {
             return Ok(Self { name: name.to_string(), kind: Kind::Fixed(Attention::Dense) });
         }
         let (control, factor) = name.rsplit_once('-').map_or((None, name), |(c, f)| (Some(c), f));
-        let factor: f64 = factor.strip_suffix('x').and_then(|f| f.parse().ok()).ok_or_else(unknown)?;
-        if !(factor >= 1.0 && factor.is_finite()) {
-            return Err(unknown());
-        }
+        let factor = Self::factor(factor).ok_or_else(unknown)?;
         let lrsa = Lrsa::new(sink, lag, 1.0 / factor)?;
         let kind = match control {
             None => Kind::Fixed(Attention::Lrsa(lrsa)),
@@ -45,6 +42,11 @@ impl Policy {
             Some(_) => return Err(unknown()),
         };
         Ok(Self { name: name.to_string(), kind })
+    }
+
+    /// The compression that a text such as `4x` names; it is finite and at least 1.
+    pub fn factor(text: &str) -> Option<f64> {
+        text.strip_suffix('x')?.parse::<f64>().ok().filter(|factor| *factor >= 1.0 && factor.is_finite())
     }
 
     /// The name.

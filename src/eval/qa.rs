@@ -8,26 +8,13 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::haystack::Part;
 use super::qa_files::{QaFile, Question};
-use super::sample::Sample;
+use super::sample::{Conversation, QuestionGrid, Sample, conversation};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::{Error, Result};
 
 /// Most tokens of an answer.
 const MAX_TOKENS: usize = 32;
-
-/// Grid of questions.
-#[derive(Clone, Debug)]
-pub struct QaGrid {
-    /// Most tokens of a prompt.
-    pub lengths: Vec<usize>,
-    /// Questions per length. They are the same for each length if each question has its own
-    /// document.
-    pub n_samples: usize,
-    /// Most questions per document; 1 for HotpotQA, where each question has its own paragraphs.
-    pub per_document: usize,
-    pub seed: u64,
-}
 
 /// Source of documents: one part of a file, at one length.
 struct Draw<'a> {
@@ -47,9 +34,10 @@ struct Document<'a> {
     questions: Vec<&'a Question>,
 }
 
-/// Held-out questions for every length. Questions about the same document are consecutive.
-pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QaGrid) -> Result<Vec<Sample>> {
-    let QaGrid { n_samples, per_document, seed, .. } = *grid;
+/// Held-out questions for every length. They are the same for each length if each question has its own
+/// document, as always in HotpotQA. Questions about the same document are consecutive.
+pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QuestionGrid) -> Result<Vec<Sample>> {
+    let QuestionGrid { n_samples, per_text: per_document, seed, .. } = *grid;
     let mut samples = Vec::new();
     for &length in &grid.lengths {
         let draw = Draw { files, file, part: Part::HeldOut, length, per_document, seed };
@@ -64,8 +52,7 @@ pub fn qa_samples(files: &ModelFiles, file: &QaFile, grid: &QaGrid) -> Result<Ve
     Ok(samples)
 }
 
-/// Documents for training, from other articles. Each is a conversation: a list of user messages
-/// with the right answers.
+/// Documents for training, from other articles.
 pub fn qa_training(
     files: &ModelFiles,
     file: &QaFile,
@@ -73,7 +60,7 @@ pub fn qa_training(
     n_documents: usize,
     per_document: usize,
     seed: u64,
-) -> Result<Vec<Vec<(String, String)>>> {
+) -> Result<Vec<Conversation>> {
     let draw = Draw { files, file, part: Part::Training, length, per_document, seed };
     let mut conversations = Vec::new();
     draw.documents(&mut |document| {
@@ -202,12 +189,9 @@ impl Document<'_> {
     }
 
     /// All questions as one conversation, with the document in the first turn.
-    fn conversation(&self) -> Vec<(String, String)> {
-        let turn = |(i, question): (usize, &&Question)| {
-            let user = if i == 0 { self.prompt(question) } else { asked(question) };
-            (user, question.answers[0].clone())
-        };
-        self.questions.iter().enumerate().map(turn).collect()
+    fn conversation(&self) -> Conversation {
+        let turn = |question: &&Question| (asked(question), question.answers[0].clone());
+        conversation(&self.text, self.questions.iter().map(turn))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::haystack::{Haystack, Part};
 use super::needle::{fitted, key, room};
-use super::sample::Sample;
+use super::sample::{Conversation, QuestionGrid, Sample, conversation};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::data::rng::seeded;
 use crate::error::{Error, Result};
@@ -72,19 +72,6 @@ const CHAIN: usize = 4;
 /// Codes in a text of several.
 const N_CODES: usize = 4;
 
-/// Grid of questions.
-#[derive(Clone, Debug)]
-pub struct RulerGrid {
-    /// Most tokens of a prompt.
-    pub lengths: Vec<usize>,
-    /// Questions per length.
-    pub n_samples: usize,
-    /// Most questions per text; at most [`RulerTask::questions`].
-    pub per_text: usize,
-    /// Seed of the excerpts and the codes.
-    pub seed: u64,
-}
-
 /// The hidden facts and the questions about them.
 struct Riddle {
     hidden: Vec<String>,
@@ -106,12 +93,13 @@ struct Text {
     max_tokens: usize,
 }
 
-/// Held-out questions of one task for every length. Questions about the same text are consecutive.
+/// Held-out questions of one task for every length, at most [`RulerTask::questions`] about a text.
+/// Questions about the same text are consecutive.
 pub fn ruler_samples(
     files: &ModelFiles,
     haystack: &Haystack,
     task: RulerTask,
-    grid: &RulerGrid,
+    grid: &QuestionGrid,
 ) -> Result<Vec<Sample>> {
     task.check_questions(grid.per_text)?;
     let mut samples = Vec::new();
@@ -127,8 +115,7 @@ pub fn ruler_samples(
     Ok(samples)
 }
 
-/// Texts of one task for training, with other excerpts and other codes. Each is a conversation: a
-/// list of user messages with the right answers.
+/// Texts of one task for training, with other excerpts and other codes.
 pub fn ruler_training(
     files: &ModelFiles,
     haystack: &Haystack,
@@ -136,7 +123,7 @@ pub fn ruler_training(
     (length, per_text): (usize, usize),
     n: usize,
     seed: u64,
-) -> Result<Vec<Vec<(String, String)>>> {
+) -> Result<Vec<Conversation>> {
     task.check_questions(per_text)?;
     let one = |i: usize| {
         let mut rng = seeded(seed, TRAINING_STREAM + ((task as u64) << 20 | i as u64));
@@ -178,13 +165,9 @@ impl Text {
     }
 
     /// All questions as one conversation, with the text in the first turn.
-    fn conversation(self) -> Vec<(String, String)> {
-        let mut start = Some(self.start);
-        let turn = |question: Question| {
-            let user = start.take().unwrap_or_default() + &question.text;
-            (user, question.answers[0].clone())
-        };
-        self.questions.into_iter().map(turn).collect()
+    fn conversation(self) -> Conversation {
+        let turn = |Question { text, mut answers }| (text, answers.swap_remove(0));
+        conversation(&self.start, self.questions.into_iter().map(turn))
     }
 }
 

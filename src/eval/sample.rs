@@ -24,6 +24,28 @@ pub struct Sample {
     pub max_tokens: usize,
 }
 
+/// Grid of questions about texts.
+#[derive(Clone, Debug)]
+pub struct QuestionGrid {
+    /// Most tokens of a prompt.
+    pub lengths: Vec<usize>,
+    /// Questions per length.
+    pub n_samples: usize,
+    /// Most questions per text.
+    pub per_text: usize,
+    /// Seed of the texts and the questions.
+    pub seed: u64,
+}
+
+/// A conversation: user messages with the right answers.
+pub type Conversation = Vec<(String, String)>;
+
+/// A conversation about a text, which stands in front of the first question.
+pub(super) fn conversation(text: &str, questions: impl Iterator<Item = (String, String)>) -> Conversation {
+    let user = |i: usize, question: String| if i == 0 { format!("{text}{question}") } else { question };
+    questions.enumerate().map(|(i, (question, answer))| (user(i, question), answer)).collect()
+}
+
 /// How answers are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,15 +6,12 @@ use crate::checkpoint::bundled::MOBY_DICK;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::eval::{
-    Haystack, NeedleGrid, Part, QaFile, QaGrid, RulerGrid, RulerTask, Sample, Task, needle_samples, needle_training,
-    qa_samples, qa_training, ruler_samples, ruler_training,
+    Conversation, Haystack, NeedleGrid, Part, QaFile, QuestionGrid, RulerTask, Sample, Task, needle_samples,
+    needle_training, qa_samples, qa_training, ruler_samples, ruler_training,
 };
 
 /// Number of depths of hidden keys, spaced evenly over the text.
 const N_DEPTHS: usize = 8;
-
-/// A conversation: user messages with the right answers.
-pub type Conversation = Vec<(String, String)>;
 
 /// An open source of questions.
 pub struct Source {
@@ -44,8 +41,7 @@ impl Source {
         let (task, samples) = match &self.file {
             None => (Task::Needle, self.needles(plan, files, plan.length)?),
             Some(file) => {
-                let (lengths, per_document) = (vec![plan.length], plan.questions);
-                let grid = QaGrid { lengths, n_samples: plan.samples, per_document, seed: plan.eval_seed };
+                let grid = grid(plan, plan.length, plan.questions);
                 (if file.is_hotpot { Task::HotpotQa } else { Task::Qa }, qa_samples(files, file, &grid)?)
             }
         };
@@ -62,8 +58,7 @@ impl Source {
                     StudyTask::Retrieval => plan.questions.min(task.questions()),
                     StudyTask::Needle | StudyTask::Qa => 1,
                 };
-                let grid = RulerGrid { lengths: vec![length], n_samples: plan.samples, per_text, seed: plan.eval_seed };
-                let samples = ruler_samples(files, &self.haystack, task, &grid)?;
+                let samples = ruler_samples(files, &self.haystack, task, &grid(plan, length, per_text))?;
                 TestSet::Questions { task: Task::Ruler, samples }
             }
             TestKind::Perplexity | TestKind::Agreement => {
@@ -131,4 +126,9 @@ impl Source {
             _ => Ok(needle_training(files, text, plan.length, n, seed)?.into_iter().map(alone).collect()),
         }
     }
+}
+
+/// The held-out questions of a plan about texts of this length.
+fn grid(plan: &StudyPlan, length: usize, per_text: usize) -> QuestionGrid {
+    QuestionGrid { lengths: vec![length], n_samples: plan.samples, per_text, seed: plan.eval_seed }
 }

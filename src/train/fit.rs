@@ -31,7 +31,6 @@ impl Trainer {
     ) -> Result<Summary> {
         let examples = &data.train.examples;
         self.job.objective.check(examples)?;
-        self.longest = longest_of(examples);
         let mut sampler = self.job.sampler(lengths_of(examples))?;
         sampler.seek(self.place.0, self.place.1)?;
         let total = self.job.total_steps(&sampler);
@@ -53,6 +52,7 @@ impl Trainer {
             trainer: self,
             device,
             examples,
+            longest: longest_of(examples),
             sampler,
             total,
             folder,
@@ -96,6 +96,8 @@ struct Run<'a, 'f> {
     trainer: &'a mut Trainer,
     device: &'a mut dyn Executor,
     examples: &'a [Example],
+    /// Tokens of the longest one, on which the r of steps may depend.
+    longest: usize,
     valid: Option<&'a [Example]>,
     sampler: Sampler,
     /// Number of the last step.
@@ -191,7 +193,7 @@ impl Run<'_, '_> {
         if self.started.is_none() {
             self.clock.begin();
         }
-        let attention = self.trainer.attention_of(step, self.total)?;
+        let attention = job.attention_of(self.trainer.attention, self.longest, step, self.total)?;
         let batches_before = self.trainer.stepper.n_micro();
         let mut queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         // Tries again only if the gradients failed, which leave the weights as they were.
@@ -259,7 +261,7 @@ impl Run<'_, '_> {
 
     /// Adds to the error what is saved and how to use less memory.
     fn explained(&self, e: Error, step: u64, most_tokens: usize) -> Error {
-        let e = self.trainer.with_advice(e, most_tokens);
+        let e = self.trainer.with_advice(e, self.examples, most_tokens);
         let saved = self.folder.as_ref().and_then(|folder| Some((folder.saved_at()?, folder.dir())));
         match saved {
             Some((at, dir)) => e.context(format!("step {step} (the result of step {at} is kept in {})", dir.display())),

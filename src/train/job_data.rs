@@ -1,7 +1,7 @@
 //! The data of a job: reads it, holds out validation data, and says how examples fill the batches.
 
 use super::job::TrainJob;
-use super::keep::{Draws, Keep};
+use super::keep::Keep;
 use super::observer::Observer;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
@@ -193,7 +193,7 @@ pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example
 /// Says what r the steps draw from if the job leaves it open and some text is compressed.
 fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
     let (None, Attention::Lrsa(own)) = (&job.keeps, attention) else { return None };
-    let draws = Draws::usual(own, longest);
+    let draws = job.draws(own, longest);
     let keeps = draws.keeps();
     if keeps.is_empty() || longest <= own.sink() + 2 * own.lag() {
         return None;

@@ -55,9 +55,8 @@ impl TrainJob {
         self.update_rule()?;
         self.validate_adapter()?;
         if let Some(Attention::Dense) = self.attention.as_ref().map(AttentionRecord::attention).transpose()? {
-            require(self.keeps.iter().flatten().next().is_none(), || {
-                "`keep` applies only to `attention` lrsa, not to dense".into()
-            })?;
+            let has_none = self.keeps.as_ref().is_none_or(Vec::is_empty);
+            require(has_none, || "`keep` applies only to `attention` lrsa, not to dense".into())?;
         }
         let attention = self.attention(None)?;
         self.attentions(attention, 0).map(|_| ())
@@ -247,23 +246,19 @@ impl TrainJob {
     /// with the r of the step. Depends only on the seed, the step and the total.
     pub fn attention_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Result<Attention> {
         let Attention::Lrsa(own) = attention else { return Ok(attention) };
-        let keep = self.draws(own, longest).at(self.seed, step, total);
-        keep.map_or(Ok(attention), |keep| with_keep(own, keep))
+        let keep = self.draws(own, longest).at(self.seed, step, total).unwrap_or(own.keep());
+        own.with_keep(keep).map(Attention::Lrsa)
     }
 
     /// The attentions of steps with the share of each; of a range the two ends, between which the steps
     /// lie. By ascending r.
     pub fn attentions(&self, attention: Attention, longest: usize) -> Result<Vec<(Attention, f64)>> {
-        let shares = match attention {
-            Attention::Lrsa(own) => self.draws(own, longest).shares(),
-            Attention::Dense => vec![],
-        };
-        match (attention, shares.as_slice()) {
-            (Attention::Dense, _) | (_, []) => Ok(vec![(attention, 1.0)]),
-            (Attention::Lrsa(own), shares) => {
-                shares.iter().map(|&(keep, share)| Ok((with_keep(own, keep)?, share))).collect()
-            }
+        let Attention::Lrsa(own) = attention else { return Ok(vec![(attention, 1.0)]) };
+        let shares = self.draws(own, longest).shares();
+        if shares.is_empty() {
+            return Ok(vec![(attention, 1.0)]);
         }
+        shares.into_iter().map(|(keep, share)| Ok((Attention::Lrsa(own.with_keep(keep)?), share))).collect()
     }
 
     /// Total optimiser steps on the examples of a sampler.
@@ -308,10 +303,6 @@ impl TrainJob {
         })?;
         Ok(config)
     }
-}
-
-fn with_keep(own: Lrsa, keep: f64) -> Result<Attention> {
-    Ok(Attention::Lrsa(Lrsa::new(own.sink(), own.lag(), keep)?))
 }
 
 #[cfg(test)]

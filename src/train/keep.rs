@@ -20,8 +20,8 @@ pub enum Keep {
 }
 
 impl Keep {
-    /// What a run draws from where a user gave these: nothing for none, and the attention's own r for
-    /// one number.
+    /// The list of a run whose user gave these ratios. There is none if nothing was given. The list of
+    /// one number is empty, and the steps use the attention's own r.
     pub fn drawn(given: Vec<Self>) -> Option<Vec<Self>> {
         match given[..] {
             [] => None,
@@ -88,7 +88,7 @@ impl Draws {
         let mut keeps = Vec::new();
         if r < 1.0 {
             keeps.push(r);
-            keeps.extend(Some(r / 2.0).filter(|&half| Lrsa::new(own.sink(), own.lag(), half).is_ok()));
+            keeps.extend(Some(r / 2.0).filter(|&half| own.with_keep(half).is_ok()));
             match longest {
                 0..=LONGEST_DENSE => keeps.extend(vec![1.0; keeps.len()]),
                 _ => keeps.extend(Some(2.0 * r).filter(|&double| double < 1.0)),

@@ -36,8 +36,6 @@ pub struct Trainer {
     pub(super) stepper: Stepper,
     /// The trained adapter's configuration, `None` for full fine-tuning.
     adapter: Option<AdapterConfig>,
-    /// Tokens of the longest text of the examples at hand, on which the r of steps may depend.
-    pub(super) longest: usize,
     /// Epoch of the next step, and how many of its examples were used.
     pub(super) place: (u64, usize),
 }
@@ -77,7 +75,7 @@ impl Trainer {
         let settings = StepSettings { clip, recompute, chunk, seed, neftune, lora_plus, distill, preference };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
         let adapter = adapter.map(|a| a.config);
-        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, longest: 0, place: (0, 0) })
+        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
     }
 
     /// Optimiser steps done so far.
@@ -108,11 +106,6 @@ impl Trainer {
     /// The trained tensors by name.
     fn parameters(&self) -> Vec<Stored> {
         self.loaded.trainables.iter().map(|t| Stored::of(t.name.clone(), &t.value)).collect()
-    }
-
-    /// The attention of a step of a run of `total` steps.
-    pub(super) fn attention_of(&self, step: u64, total: u64) -> Result<Attention> {
-        self.job.attention_of(self.attention, self.longest, step, total)
     }
 
     /// Mean loss over the labelled tokens of `examples`, or over their preference pairs, with any
@@ -171,8 +164,7 @@ impl Trainer {
     /// the step with that batch.
     pub fn check_largest(&mut self, device: &mut dyn Executor, examples: &[Example]) -> Result<()> {
         let batch = self.largest(examples);
-        self.longest = longest_of(examples);
-        let attentions = self.job.attentions(self.attention, self.longest)?;
+        let attentions = self.job.attentions(self.attention, longest_of(examples))?;
         let mut checked = Ok(());
         for chunk in self.candidates(batch.ids.len()) {
             self.stepper.set_chunk(chunk);
@@ -189,7 +181,7 @@ impl Trainer {
                 Some(settings) => {
                     e.context(format!("a batch of {} tokens does not fit; it fits with {settings}", batch.ids.len()))
                 }
-                None => self.with_advice(e, batch.ids.len()),
+                None => self.with_advice(e, examples, batch.ids.len()),
             };
             e.context("before the first step")
         })
@@ -245,9 +237,9 @@ impl Trainer {
         max_length: usize,
     ) -> Result<PlannedMemory> {
         let batch = Batch::largest(examples, self.job.batch_limit(&lengths_of(examples)), max_length);
-        self.longest = longest_of(examples).min(max_length);
+        let longest = longest_of(examples).min(max_length);
         let mut all = Vec::new();
-        for (attention, _) in self.job.attentions(self.attention, self.longest)? {
+        for (attention, _) in self.job.attentions(self.attention, longest)? {
             all.push(self.stepper.planned(device, &mut self.loaded, &batch, attention)?);
         }
         Ok(all.into_iter().max_by_key(PlannedMemory::peak).expect("a job has an attention"))
@@ -264,14 +256,14 @@ impl Trainer {
     }
 
     /// Adds advice on memory if the error is about a lack of it.
-    pub(super) fn with_advice(&self, e: Error, n_tokens: usize) -> Error {
+    pub(super) fn with_advice(&self, e: Error, examples: &[Example], n_tokens: usize) -> Error {
         if e.kind() != ErrorKind::OutOfMemory {
             return e;
         }
         let recompute = if self.job.recompute { "" } else { "`recompute`, " };
         let chunk = if self.job.chunk == ChunkLength::Auto { "" } else { "a smaller `chunk`, " };
         let is_dense = |(attention, _): &(Attention, f64)| matches!(attention, Attention::Lrsa(l) if l.keep() == 1.0);
-        let attentions = self.job.attentions(self.attention, self.longest).unwrap_or_default();
+        let attentions = self.job.attentions(self.attention, longest_of(examples)).unwrap_or_default();
         let keep = if attentions.iter().any(is_dense) { "`keep` without dense steps, " } else { "" };
         let size = if self.job.batch_tokens.is_some() { "batch_tokens" } else { "batch_size" };
         e.context(format!(

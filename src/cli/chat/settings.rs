@@ -51,8 +51,7 @@ pub fn attention(name: &str, base: Lrsa) -> Result<Attention> {
         let lrsa = Lrsa::new(whole(sink)?, whole(lag)?, keep.parse().map_err(|_| unknown())?)?;
         return Ok(Attention::Lrsa(lrsa));
     }
-    let is_factor = name.strip_suffix('x').is_some_and(|factor| factor.parse::<f64>().is_ok());
-    if name != "dense" && !is_factor {
+    if name != "dense" && Policy::factor(name).is_none() {
         return Err(unknown());
     }
     Policy::parse(name, base.sink(), base.lag(), 0)?.attention(0)
