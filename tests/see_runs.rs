@@ -49,7 +49,7 @@ fn a_run_leaves_its_curves_for_other_programs_and_says_what_to_type_next() {
     assert_eq!((&state["global_step"], &state["max_steps"]), (&6.into(), &6.into()));
     let history = state["log_history"].as_array().unwrap();
     let with = |key: &str| history.iter().filter(|entry| entry.get(key).is_some()).count();
-    assert_eq!((with("loss"), with("eval_loss"), history.len()), (6, 2, 8));
+    assert_eq!((with("loss"), with("keep"), with("eval_loss"), history.len()), (6, 6, 2, 8));
     assert!(state["epoch"].as_f64().unwrap() > 0.0 && state["num_train_epochs"] == 1);
     let best = Path::new(state["best_model_checkpoint"].as_str().unwrap());
     assert!(best.join("adapter_config.json").is_file());
@@ -74,7 +74,12 @@ fn a_run_leaves_its_curves_for_other_programs_and_says_what_to_type_next() {
     let plot = run(&["plot", arg(&out)]);
     assert!(plot.code == 0 && plot.stdout.contains("plot.svg"), "{plot:?}");
     let svg = std::fs::read_to_string(out.join("plot.svg")).unwrap();
-    assert!(svg.contains("my run") && svg.contains("validation"), "the legend names the run");
+    // Two steps in four have the dense cache, one r = 1/4 and one r = 1/8.
+    let seen = ["Loss of my run", "dense", "4x", "8x", "validation"];
+    assert!(seen.iter().all(|text| svg.contains(text)), "{svg}");
+    let by_cache = "loss by cache, over the last quarter of its steps: dense ";
+    let losses = done.stdout.lines().find_map(|line| line.strip_prefix(by_cache)).unwrap_or_else(|| panic!("{done:?}"));
+    assert!(losses.contains(", 4x ") && losses.contains(", 8x "), "{losses}");
     let decoder = png::Decoder::new(BufReader::new(std::fs::File::open(out.join("plot.png")).unwrap()));
     let mut reader = decoder.read_info().unwrap();
     let mut dots = vec![0; reader.output_buffer_size().unwrap()];

@@ -147,6 +147,7 @@ mod tests {
         let line = StepLine {
             step: 1,
             loss: 2.5,
+            keep: None,
             ce: None,
             kl: None,
             pairs: None,

@@ -124,7 +124,7 @@ fn a_stopped_run_resumes_with_its_own_settings() {
     app.on_event(Event::TrainStarted { steps: 9, examples: 4 });
     assert_eq!((app.tune.n_steps(), app.tune.validation()), (3, vec![[2.0, 0.5]]));
     app.on_event(Event::TrainStep(step(4)));
-    assert_eq!(app.tune.losses().len(), 4);
+    assert_eq!(app.tune.steps.len(), 4);
     assert!(act(&mut app, TuneAction::Resume("/runs/a".into())).is_empty(), "one run at a time");
 }
 

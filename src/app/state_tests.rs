@@ -48,6 +48,7 @@ pub(super) fn step(step: u64) -> StepLine {
     StepLine {
         step,
         loss: 5.0 - step as f64,
+        keep: None,
         ce: None,
         kl: None,
         pairs: None,

@@ -12,7 +12,7 @@ use super::history::History;
 use crate::checkpoint::bundled;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::Result;
-use crate::train::{EvalLine, Keep, Method, StepLine, Summary, TrainJob};
+use crate::train::{EvalLine, Keep, KeepGroup, Method, StepLine, Summary, TrainJob};
 
 /// State of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -211,9 +211,14 @@ impl Tune {
         (self.run, self.save_failed, self.gives_up, self.stops) = (run, None, false, false);
     }
 
-    /// Points of the loss curve: step and loss.
-    pub fn losses(&self) -> Vec<[f64; 2]> {
-        self.steps.iter().map(|s| [s.step as f64, s.loss]).collect()
+    /// The loss curves with their names, each point a step and its loss: one for each r that steps have.
+    pub fn losses(&self) -> Vec<(String, Vec<[f64; 2]>)> {
+        let points = |steps: &[StepLine]| steps.iter().map(|s| [s.step as f64, s.loss]).collect();
+        let groups = KeepGroup::of(&self.steps);
+        if groups.is_empty() {
+            return vec![("training".into(), points(&self.steps))];
+        }
+        groups.iter().map(|group| (format!("training, {}", group.name()), points(&group.steps))).collect()
     }
 
     /// Points of the validation loss: step and loss.

@@ -13,7 +13,7 @@ use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Error, ErrorKind, Result};
-use crate::train::{Held, Keep, Method, Summary, TrainJob, dry_run, held, run_opened};
+use crate::train::{Held, Keep, KeepGroup, Logs, Method, Summary, TrainJob, dry_run, held, run_opened};
 
 /// How often a run that loses its device opens it again.
 const MOST_LOST: usize = 3;
@@ -145,6 +145,7 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
         duration(summary.seconds),
         size(summary.peak_bytes)
     ))?;
+    losses_of(&args.job).iter().try_for_each(|line| print_line(line))?;
     let (model, out) = (shell_word(&args.job.model), shell_word(&out));
     files_of(&args.job).iter().try_for_each(|line| print_line(line))?;
     let model = match args.job.method {
@@ -154,6 +155,13 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
     print_line("next:")?;
     print_line(&format!("  longreach generate --model {model} --prompt \"Once upon a time\" --echo"))?;
     print_line(&format!("  longreach plot {out}"))
+}
+
+/// The loss with each cache at the end of a run, if its steps differ in r.
+fn losses_of(job: &TrainJob) -> Option<String> {
+    let groups = KeepGroup::of(&Logs::read(&job.out).ok()?.steps);
+    let each: Vec<String> = groups.iter().map(|group| format!("{} {:.4}", group.name(), group.last_loss())).collect();
+    (!each.is_empty()).then(|| format!("loss by cache, over the last quarter of its steps: {}", each.join(", ")))
 }
 
 /// What the output folder of a run holds, in lines.

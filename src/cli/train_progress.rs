@@ -74,7 +74,7 @@ impl Progress {
             seconds => format!("  {} left", rough_duration(seconds)),
         };
         // The most wanted first: a narrow terminal cuts the end off.
-        format!("loss {:.4}{kl}{pairs}{left}{speed}  {}  lr {:.2e}", line.loss, size(line.bytes), line.lr)
+        format!("loss {}{kl}{pairs}{left}{speed}  {}  lr {:.2e}", line.loss_text(), size(line.bytes), line.lr)
     }
 
     /// Whether a step gets a plain line.
@@ -187,6 +187,9 @@ mod tests {
         let mut progress = Progress { total: 11, ..Progress::default() };
         let text = progress.described(&line(1, 100, 60.0));
         assert_eq!(text, "loss 2.5000  10 min left  1.7 tokens/s  512.0 MiB  lr 1.00e-4");
+        let text = |keep, kl| Progress::default().described(&StepLine { keep, kl, ..line(1, 100, 60.0) });
+        assert!(text(Some(1.0), None).starts_with("loss 2.5000 dense  "));
+        assert!(text(Some(0.25), Some(0.5)).starts_with("loss 2.5000 at 4x (kl 0.5000)  "));
         let mut slow = Progress { total: 1, ..Progress::default() };
         assert_eq!(slow.described(&line(1, 1, 4.0)), "loss 2.5000  4.0 s per token  512.0 MiB  lr 1.00e-4");
     }

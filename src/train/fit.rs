@@ -239,7 +239,8 @@ impl Run<'_, '_> {
         let bytes = self.device.memory().peak_bytes();
         let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
         let pairs = report.pairs;
-        let line = StepLine { step, loss, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
+        let keep = self.trainer.job.keep_of(self.trainer.attention, self.longest, step, self.total);
+        let line = StepLine { step, loss, keep, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
         self.totals.tokens += tokens;

@@ -246,8 +246,16 @@ impl TrainJob {
     /// with the r of the step. Depends only on the seed, the step and the total.
     pub fn attention_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Result<Attention> {
         let Attention::Lrsa(own) = attention else { return Ok(attention) };
-        let keep = self.draws(own, longest).at(self.seed, step, total).unwrap_or(own.keep());
+        let keep = self.keep_of(attention, longest, step, total).unwrap_or(own.keep());
         own.with_keep(keep).map(Attention::Lrsa)
+    }
+
+    /// r of a step, as [`TrainJob::attention_of`] has it; `None` if all steps have the same attention.
+    pub fn keep_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Option<f64> {
+        match attention {
+            Attention::Lrsa(own) => self.draws(own, longest).at(self.seed, step, total),
+            Attention::Dense => None,
+        }
     }
 
     /// The attentions of steps with the share of each; of a range the two ends, between which the steps

@@ -7,7 +7,8 @@
 //! training loop, and `run.rs` runs a job (`job.rs`, `job_rules.rs`, `job_data.rs`, `keep.rs`) from
 //! files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose checkpoints hold the
 //! state of the run (`saved_state.rs`). `event_file.rs` writes the logs for TensorBoard and
-//! `trainer_state_json.rs` for transformers (`log_values.rs`), and `plots.rs` draws them.
+//! `trainer_state_json.rs` for transformers (`log_values.rs`), and `plots.rs` draws them, the steps of
+//! each r apart (`keep_group.rs`).
 //! `past_run.rs` reads runs from their folders.
 //! `forecast.rs` says what a run will take (`planned.rs`), `fitting.rs` finds settings that fit where
 //! a job does not, and `probe.rs` exports the results of a forward and backward pass.
@@ -24,6 +25,7 @@ mod job;
 mod job_data;
 mod job_rules;
 mod keep;
+mod keep_group;
 mod log_values;
 mod loss_rows;
 mod objective;
@@ -51,7 +53,8 @@ pub use gradient_step::GradientStep;
 pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};
 pub use job_data::read_data;
-pub use keep::{Draws, Keep};
+pub use keep::{Draws, Keep, cache_name};
+pub use keep_group::KeepGroup;
 pub use loss_rows::LossRows;
 pub use objective::{Objective, UploadedBatch};
 pub use observer::{EvalLine, Observer, StepLine, Summary};

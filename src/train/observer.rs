@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::keep::cache_name;
 use super::planned::Forecast;
 use super::preference::PairStats;
 use crate::error::Error;
@@ -15,6 +16,9 @@ pub struct StepLine {
     /// distillation, (1 - `distill`) · ce + `distill` · kl. With preference pairs, the mean over them.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
+    /// r of LRSA, if the steps of the run differ in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<f64>,
     /// With distillation, the mean cross-entropy over the labelled tokens, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ce: Option<f64>,
@@ -35,6 +39,17 @@ pub struct StepLine {
     pub seconds: f64,
     /// Device memory: persistent buffers plus the planned peak of transients.
     pub bytes: u64,
+}
+
+impl StepLine {
+    /// The loss, and with which cache if the steps differ in it: `0.4312 at 4x`, `0.2310 dense`.
+    pub fn loss_text(&self) -> String {
+        match self.keep.map(cache_name).as_deref() {
+            None => format!("{:.4}", self.loss),
+            Some("dense") => format!("{:.4} dense", self.loss),
+            Some(compressed) => format!("{:.4} at {compressed}", self.loss),
+        }
+    }
 }
 
 /// One line of `eval.jsonl`.

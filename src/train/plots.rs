@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
+use super::keep_group::KeepGroup;
 use super::log_values::tokens_per_second;
 use super::observer::StepLine;
 use super::run_log::{Logs, METRICS};
@@ -64,44 +65,69 @@ impl Curve {
 }
 
 /// Draws a curve of one or more runs against the steps. Each run is the folder that `train` wrote or
-/// still writes to.
+/// still writes to. The steps of a single run have one line for each r that they have.
 ///
 /// Fails for a folder without `metrics.jsonl`, and where no run has a value to draw.
 pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
     let names = names(runs);
     let (mut series, mut subtitle) = (Vec::new(), String::new());
+    let mut title = curve.title().to_string();
     let mut is_entropy = true;
-    for (group, (run, name)) in runs.iter().zip(&names).enumerate() {
+    let mut group = 0;
+    for (run, name) in runs.iter().zip(names) {
         let logs = logs_of(run)?;
         is_entropy &= logs.steps.iter().all(|line| line.kl.is_none() && line.pairs.is_none());
-        let points: Vec<(f64, f64)> =
-            logs.steps.iter().filter_map(|line| Some((line.step as f64, curve.value(line)?))).collect();
-        if points.is_empty() {
+        let of_group =
+            |group, look, label: &str, points| Series { look, group: Some(group), ..Series::new(label, points) };
+        let begun = series.len();
+        let validation = logs.evaluations.iter().filter(|line| curve == Curve::Loss && line.loss.is_finite());
+        let validation: Vec<_> = validation.map(|line| (line.step as f64, line.loss)).collect();
+        let lines = match runs.len() {
+            1 if curve != Curve::Lr => lines_of(logs.steps, &name),
+            _ => vec![(name.clone(), logs.steps)],
+        };
+        let has_one_line = lines.len() == 1;
+        if !has_one_line {
+            title = format!("{title} of {name}"); // which the legend does not name
+        }
+        for (label, steps) in lines {
+            let value = |line: &StepLine| Some((line.step as f64, curve.value(line)?));
+            let points: Vec<(f64, f64)> = steps.iter().filter_map(value).collect();
+            let n = mean_length(points.len());
+            if n > 1 && curve != Curve::Lr {
+                subtitle = "thin: each step; thick: moving mean over a tenth of the steps".to_string();
+                series.push(of_group(group, Look::Pale, "", thinned(&points)));
+                series.push(of_group(group, Look::Solid, &label, moving_mean(&points, n)));
+            } else if !points.is_empty() {
+                series.push(of_group(group, Look::Solid, &label, thinned(&points)));
+            }
+            group += 1;
+        }
+        if series.len() == begun {
             return Err(Error::new(format!(
                 "{} has no step with a finite {} yet: wait for the first steps of the run",
                 run.display(),
                 curve.title().to_lowercase()
             )));
         }
-        let of_group = |look, label: &str, points| Series { look, group: Some(group), ..Series::new(label, points) };
-        let n = mean_length(points.len());
-        if n > 1 && curve != Curve::Lr {
-            subtitle = "thin: each step; thick: moving mean over a tenth of the steps".to_string();
-            series.push(of_group(Look::Pale, "", thinned(&points)));
-            series.push(of_group(Look::Solid, name, moving_mean(&points, n)));
-        } else {
-            series.push(of_group(Look::Solid, name, thinned(&points)));
-        }
-        let validation = logs.evaluations.iter().filter(|line| curve == Curve::Loss && line.loss.is_finite());
-        let validation: Vec<_> = validation.map(|line| (line.step as f64, line.loss)).collect();
         if !validation.is_empty() {
-            series.push(of_group(Look::Markers, "validation", validation));
+            // In the colour of the run, or in one of its own beside several lines.
+            let group = if has_one_line { group - 1 } else { group };
+            series.push(of_group(group, Look::Markers, "validation", validation));
         }
     }
     // Pale lines first, so that none hides another run's mean.
     series.sort_by_key(|s| s.look != Look::Pale);
-    let title = curve.title().to_string();
     Ok(LineChart { title, subtitle, x: Axis::new("step", Scale::Linear), y: curve.axis(is_entropy), series })
+}
+
+/// The lines of a run that is drawn alone, with their names: one for each r that its steps have.
+fn lines_of(steps: Vec<StepLine>, name: &str) -> Vec<(String, Vec<StepLine>)> {
+    let groups = KeepGroup::of(&steps);
+    if groups.is_empty() {
+        return vec![(name.to_string(), steps)];
+    }
+    groups.into_iter().map(|group| (group.name(), group.steps)).collect()
 }
 
 fn logs_of(run: &Path) -> Result<Logs> {
@@ -206,6 +232,35 @@ mod tests {
         assert!(speed.series[0].points.iter().all(|p| p.1 == 200.0));
         let rates = run_chart(&runs[..1], Curve::Lr).unwrap();
         assert_eq!(rates.series.len(), 1, "a learning rate needs no mean");
+    }
+
+    #[test]
+    fn a_run_alone_has_a_line_for_each_r() {
+        let dir = tempfile::tempdir().unwrap();
+        let [run, other] = ["one", "two"].map(|name| run(dir.path(), name, 4));
+        let line = |step: u64| {
+            let keep = if step % 2 == 0 { 1.0 } else { 0.25 };
+            json!({"step": step, "loss": 2.0, "keep": keep, "lr": 1e-4, "grad_norm": 1.0, "tokens": 100, "seconds": 0.5,
+                   "bytes": 1})
+        };
+        let steps: String = (1..=43).map(|step| format!("{}\n", line(step))).collect();
+        std::fs::write(run.join(METRICS), steps).unwrap();
+        assert_eq!(run_chart(std::slice::from_ref(&run), Curve::Loss).unwrap().title, "Loss of one");
+        let series = |runs: &[PathBuf], curve| run_chart(runs, curve).unwrap().series;
+        let shape = |series: &[Series]| {
+            series.iter().map(|s| (s.look, s.label.clone(), s.group.unwrap(), s.points.len())).collect::<Vec<_>>()
+        };
+        let expected = [
+            (Look::Pale, String::new(), 0, 21),
+            (Look::Pale, String::new(), 1, 22),
+            (Look::Solid, "dense".into(), 0, 21),
+            (Look::Solid, "4x".into(), 1, 22),
+            (Look::Markers, "validation".into(), 2, 1),
+        ];
+        assert_eq!(shape(&series(std::slice::from_ref(&run), Curve::Loss)), expected);
+        assert_eq!(series(std::slice::from_ref(&run), Curve::Lr).len(), 1);
+        let labels: Vec<_> = series(&[run, other], Curve::GradNorm).into_iter().map(|s| s.label).collect();
+        assert_eq!(labels, ["", "one", "two"], "several runs have one line each");
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 fn figures(tune: &Tune) -> String {
     let mut parts = Vec::new();
     if let Some(step) = tune.steps.last() {
-        parts.push(format!("loss {:.3}", step.loss));
+        parts.push(format!("loss {}", step.loss_text()));
         parts.push(format!("learning rate {:.1e}", step.lr));
         parts.push(style::bytes(step.bytes));
     }
@@ -159,7 +159,9 @@ fn curves(ui: &mut Ui, tune: &Tune) {
     };
     ui.label("Loss");
     plot("loss", 0.62).legend(Legend::default()).show(ui, |plot| {
-        plot.line(Line::new("training", PlotPoints::from(tune.losses())).width(1.5));
+        for (name, points) in tune.losses() {
+            plot.line(Line::new(name, PlotPoints::from(points)).width(1.5));
+        }
         let validation = tune.validation();
         if !validation.is_empty() {
             // One name for both, and so one colour and one entry of the legend. A single evaluation

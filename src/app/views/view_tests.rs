@@ -119,6 +119,7 @@ pub(super) fn training() -> App {
         app.on_event(Event::TrainStep(StepLine {
             step,
             loss,
+            keep: None,
             ce: None,
             kl: None,
             pairs: None,

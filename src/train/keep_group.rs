@@ -1,0 +1,86 @@
+//! The steps of a run by their r. Their losses are not comparable: a compressed cache has fewer keys
+//! and values to predict from than the dense one.
+
+use super::keep::cache_name;
+use super::observer::StepLine;
+
+/// Most values of r that a run's steps are grouped by.
+const MOST_GROUPS: usize = 6;
+
+/// The steps of a run that have one r.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeepGroup {
+    /// r.
+    pub keep: f64,
+    /// The steps, in order.
+    pub steps: Vec<StepLine>,
+}
+
+impl KeepGroup {
+    /// The groups of a run's steps, from the largest r down. There are none if all steps have the same
+    /// r, and none if r takes more than six values, as it does while it anneals.
+    pub fn of(steps: &[StepLine]) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        for step in steps {
+            let Some(keep) = step.keep else { return Vec::new() };
+            match groups.iter().position(|group| group.keep == keep) {
+                Some(i) => groups[i].steps.push(*step),
+                None if groups.len() == MOST_GROUPS => return Vec::new(),
+                None => groups.push(Self { keep, steps: vec![*step] }),
+            }
+        }
+        groups.sort_by(|a, b| b.keep.total_cmp(&a.keep));
+        if groups.len() > 1 { groups } else { Vec::new() }
+    }
+
+    /// The cache of these steps: `dense` or a compression such as `4x`.
+    pub fn name(&self) -> String {
+        cache_name(self.keep)
+    }
+
+    /// Mean loss of the last quarter of the group's steps.
+    pub fn last_loss(&self) -> f64 {
+        let last = &self.steps[self.steps.len() - self.steps.len().div_ceil(4)..];
+        last.iter().map(|step| step.loss).sum::<f64>() / last.len() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn steps(keeps: &[Option<f64>]) -> Vec<StepLine> {
+        let step = |(i, keep): (usize, &Option<f64>)| {
+            let line = json!({"step": i + 1, "loss": i, "keep": keep, "lr": 1e-4, "grad_norm": 1.0, "tokens": 1,
+                              "seconds": 1.0, "bytes": 1});
+            serde_json::from_value(line).unwrap()
+        };
+        keeps.iter().enumerate().map(step).collect()
+    }
+
+    #[test]
+    fn steps_are_grouped_by_their_r_dense_first() {
+        let keeps = [0.25, 1.0, 0.125, 1.0].repeat(2).into_iter().map(Some).collect::<Vec<_>>();
+        let groups = KeepGroup::of(&steps(&keeps));
+        let shape: Vec<_> = groups.iter().map(|g| (g.name(), g.steps.iter().map(|s| s.step).collect())).collect();
+        let expected = [("dense", vec![2, 4, 6, 8]), ("4x", vec![1, 5]), ("8x", vec![3, 7])];
+        assert_eq!(shape, expected.map(|(name, steps)| (name.to_string(), steps)));
+        let losses: Vec<f64> = groups.iter().map(KeepGroup::last_loss).collect();
+        assert_eq!(losses, [7.0, 4.0, 6.0], "one step of up to four is the last quarter");
+        let many = KeepGroup { keep: 0.5, steps: steps(&[Some(0.5); 9]) };
+        assert_eq!(many.last_loss(), 7.0, "the mean of three steps of nine");
+    }
+
+    #[test]
+    fn steps_of_one_r_and_of_a_range_have_no_groups() {
+        assert_eq!(KeepGroup::of(&[]), []);
+        assert_eq!(KeepGroup::of(&steps(&[None; 4])), []);
+        assert_eq!(KeepGroup::of(&steps(&[Some(0.5); 4])), []);
+        assert_eq!(KeepGroup::of(&steps(&[Some(0.5), None])), []);
+        let range: Vec<Option<f64>> = (1..=7).map(|i| Some(1.0 / f64::from(i))).collect();
+        assert_eq!(KeepGroup::of(&steps(&range)), []);
+        assert_eq!(KeepGroup::of(&steps(&range[..6])).len(), 6);
+    }
+}
