@@ -65,20 +65,28 @@ fn values(sampling: Option<Sampling>) -> String {
     parts.extend((s.top_p < 1.0).then(|| format!("top-p {}", s.top_p)));
     parts.extend((s.top_k > 0).then(|| format!("top-k {}", s.top_k)));
     parts.extend((s.min_p > 0.0).then(|| format!("min-p {}", s.min_p)));
-    parts.extend((s.repetition_penalty != 1.0).then(|| format!("repetition penalty {}", s.repetition_penalty)));
+    let penalties = [
+        ("repetition", s.repetition_penalty, 1.0),
+        ("frequency", s.frequency_penalty, 0.0),
+        ("presence", s.presence_penalty, 0.0),
+    ];
+    for (name, value, off) in penalties {
+        parts.extend((value != off).then(|| format!("{name} penalty {value}")));
+    }
     format!(": {}", parts.join(", "))
 }
 
 fn sampling(ui: &mut Ui, wished: &mut Wished, seed: &mut Option<u64>) {
-    let decimal = |ui: &mut Ui, name: &str, value: &mut Option<f32>, first: f32, most: f32, what: &str| {
-        choice(ui, name, value, first, what, |ui, value| ui.add(DragValue::new(value).speed(0.01).range(0.0..=most)));
-    };
+    let decimal =
+        |ui: &mut Ui, name: &str, value: &mut Option<f32>, first: f32, range: RangeInclusive<f32>, what: &str| {
+            choice(ui, name, value, first, what, |ui, value| ui.add(DragValue::new(value).speed(0.01).range(range)));
+        };
     decimal(
         ui,
         "temperature",
         &mut wished.temperature,
         0.8,
-        4.0,
+        0.0..=4.0,
         "0 always takes the most likely token. Higher is more varied.",
     );
     decimal(
@@ -86,7 +94,7 @@ fn sampling(ui: &mut Ui, wished: &mut Wished, seed: &mut Option<u64>) {
         "top-p",
         &mut wished.top_p,
         0.95,
-        1.0,
+        0.0..=1.0,
         "Draws among the likeliest tokens that have this probability together.",
     );
     decimal(
@@ -94,11 +102,15 @@ fn sampling(ui: &mut Ui, wished: &mut Wished, seed: &mut Option<u64>) {
         "min-p",
         &mut wished.min_p,
         0.05,
-        1.0,
+        0.0..=1.0,
         "Leaves out tokens below this share of the likeliest one's probability.",
     );
     let what = "Makes tokens that have occurred less likely. 1 is off.";
-    decimal(ui, "repetition penalty", &mut wished.repetition_penalty, 1.1, 2.0, what);
+    decimal(ui, "repetition penalty", &mut wished.repetition_penalty, 1.1, 0.1..=2.0, what);
+    let what = "Makes a token less likely each time that the answer has it. 0 is off.";
+    decimal(ui, "frequency penalty", &mut wished.frequency_penalty, 0.5, -2.0..=2.0, what);
+    let what = "Makes tokens that the answer has less likely, however often it has them. 0 is off.";
+    decimal(ui, "presence penalty", &mut wished.presence_penalty, 0.5, -2.0..=2.0, what);
     choice(ui, "top-k", &mut wished.top_k, 40, "Draws among so many of the likeliest tokens.", |ui, value| {
         ui.add(DragValue::new(value).range(1..=1000))
     });
