@@ -297,6 +297,39 @@ fn training_that_cannot_fit_is_refused_before_it_starts() {
     run(&short, &mut CpuExecutor::<f32>::new().pretending_memory(4 << 20), &mut ()).unwrap();
 }
 
+#[test]
+fn an_evaluation_that_does_not_fit_costs_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = job(dir.path(), &[20, 3000]);
+    let text = std::fs::read_to_string(&whole.data).unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for (name, line) in ["train.jsonl", "valid.jsonl"].iter().zip(text.lines()) {
+        std::fs::write(data.join(name), line).unwrap();
+    }
+    let chunk = ChunkLength::Tokens(3000);
+    let job = TrainJob { data, chunk, max_positions: Some(3000), eval_every: 3, save_every: 100, ..whole };
+    let failed = run(&job, &mut CpuExecutor::<f32>::new().pretending_memory(4 << 20), &mut ());
+    assert_error(failed, ErrorKind::OutOfMemory, &["evaluating", "what was learnt before is in", "step-3"]);
+    let done = run(&job, &mut CpuExecutor::<f32>::new(), &mut ()).unwrap();
+    assert_eq!((done.steps, done.tokens), (4, 20), "one step more, from the checkpoint");
+}
+
+#[test]
+fn a_run_does_not_start_from_what_it_removes() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = job(dir.path(), &[20]);
+    run(&first, &mut CpuExecutor::<f32>::new(), &mut ()).unwrap();
+    let checkpoint = first.out.join("checkpoints/step-4");
+    let again = TrainJob { adapter: Some(checkpoint.clone()), overwrite: true, ..first };
+    assert_error(
+        run(&again, &mut CpuExecutor::<f32>::new(), &mut ()),
+        ErrorKind::Usage,
+        &["`adapter`", "another `out`"],
+    );
+    assert!(checkpoint.is_dir());
+}
+
 /// The number behind a setting in a message.
 fn named(text: &str, setting: &str) -> Option<usize> {
     let (_, rest) = text.split_once(&format!("`{setting}` "))?;

@@ -104,6 +104,17 @@ pub struct Tune {
     pub asked: Option<TrainJob>,
 }
 
+/// The loss curves of a run with their names, each point a step and its loss: one curve for each r that
+/// the steps have, or one of this name.
+pub fn loss_curves(steps: &[StepLine], name: &str) -> Vec<(String, Vec<[f64; 2]>)> {
+    let point = |line: &StepLine| [line.step as f64, line.loss];
+    let groups = KeepGroup::of(steps);
+    if groups.is_empty() {
+        return vec![(name.into(), steps.iter().map(point).collect())];
+    }
+    groups.iter().map(|group| (group.name(), group.steps.iter().map(|line| point(line)).collect())).collect()
+}
+
 impl Tune {
     /// The training run that the page describes. Fails for a field that cannot be read, and for
     /// settings that exclude each other.
@@ -209,16 +220,6 @@ impl Tune {
     /// Sets the state of the run, in which no final save waits for an answer.
     pub fn turn(&mut self, run: RunState) {
         (self.run, self.save_failed, self.gives_up, self.stops) = (run, None, false, false);
-    }
-
-    /// The loss curves with their names, each point a step and its loss: one for each r that steps have.
-    pub fn losses(&self) -> Vec<(String, Vec<[f64; 2]>)> {
-        let points = |steps: &[StepLine]| steps.iter().map(|s| [s.step as f64, s.loss]).collect();
-        let groups = KeepGroup::of(&self.steps);
-        if groups.is_empty() {
-            return vec![("training".into(), points(&self.steps))];
-        }
-        groups.iter().map(|group| (format!("training, {}", group.name()), points(&group.steps))).collect()
     }
 
     /// Points of the validation loss: step and loss.

@@ -92,6 +92,11 @@ impl Lrsa {
         self.lag
     }
 
+    /// Most tokens of a sequence that keeps all its pairs: S + 2L.
+    pub fn longest_whole(&self) -> usize {
+        self.sink + 2 * self.lag
+    }
+
     /// r: the fraction of each partition that is kept.
     pub fn keep(&self) -> f64 {
         self.keep

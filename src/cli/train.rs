@@ -1,5 +1,8 @@
 //! `longreach train`: turns flags into a [`TrainJob`] and shows the progress.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use clap::Args;
 use serde_json::json;
 
@@ -87,7 +90,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     interrupt::catch("stopping after this step, and saving")?;
     let mut n_lost = 0;
     let summary = loop {
-        match run_opened(&job, &files, device.as_mut(), &mut Progress::default()) {
+        let mut progress = Progress::default();
+        match run_opened(&job, &files, device.as_mut(), &mut progress) {
             Err(e) if e.kind() == ErrorKind::DeviceLost && n_lost < MOST_LOST => {
                 n_lost += 1;
                 let name = device.name();
@@ -97,7 +101,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
                     return Err(e.context(format!("and {} is what is left", device.name())));
                 }
                 note(&format!("{e}. The device is open again, and the run goes on from its last checkpoint"));
-                job.overwrite &= held(&job)? != Held::Unfinished;
+                // What `overwrite` was to replace is gone once the run has begun.
+                job.overwrite &= !progress.has_begun() || held(&job)? != Held::Unfinished;
             }
             done => break done?,
         }
@@ -118,6 +123,7 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
         let value = json!({
             "steps": summary.steps,
             "loss": summary.loss,
+            "loss_by_cache": losses_by_cache(&args.job).into_iter().collect::<BTreeMap<_, _>>(),
             "eval_loss": summary.eval_loss,
             "best": summary.best,
             "tokens": summary.tokens,
@@ -134,18 +140,22 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
     if summary.steps == 0 {
         return print_line("stopped before the first step: nothing is saved");
     }
+    let by_cache = losses_by_cache(&args.job);
     let loss = |name: &str, loss: Option<f64>| loss.map(|l| format!(", {name} {l:.4}")).unwrap_or_default();
     let speed = token_speed(summary.tokens_per_s, 1.0).map_or(String::new(), |speed| format!(" ({speed})"));
     print_line(&format!(
         "{} steps{}{}, {} tokens in {}{speed}, {} of device memory",
         summary.steps,
-        loss("loss", summary.loss),
+        loss("loss", summary.loss.filter(|_| by_cache.is_empty())),
         loss("validation loss", summary.eval_loss),
         summary.tokens,
         duration(summary.seconds),
         size(summary.peak_bytes)
     ))?;
-    losses_of(&args.job).iter().try_for_each(|line| print_line(line))?;
+    if !by_cache.is_empty() {
+        let each: Vec<String> = by_cache.iter().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
+        print_line(&format!("loss by cache, over the last quarter of its steps: {}", each.join(", ")))?;
+    }
     let (model, out) = (shell_word(&args.job.model), shell_word(&out));
     files_of(&args.job).iter().try_for_each(|line| print_line(line))?;
     let model = match args.job.method {
@@ -157,11 +167,10 @@ fn report(args: &TrainArgs, summary: &Summary, device: &str) -> Result<()> {
     print_line(&format!("  longreach plot {out}"))
 }
 
-/// The loss with each cache at the end of a run, if its steps differ in r.
-fn losses_of(job: &TrainJob) -> Option<String> {
-    let groups = KeepGroup::of(&Logs::read(&job.out).ok()?.steps);
-    let each: Vec<String> = groups.iter().map(|group| format!("{} {:.4}", group.name(), group.last_loss())).collect();
-    (!each.is_empty()).then(|| format!("loss by cache, over the last quarter of its steps: {}", each.join(", ")))
+/// The caches that the steps of a run had and the loss with each at the end, if they differ.
+fn losses_by_cache(job: &TrainJob) -> Vec<(String, f64)> {
+    let steps = Logs::read(&job.out).unwrap_or_default().steps;
+    KeepGroup::of(&steps).iter().map(|group| (group.name(), group.last_loss())).collect()
 }
 
 /// What the output folder of a run holds, in lines.
@@ -204,10 +213,14 @@ fn notes_on(summary: &Summary, out: &str) -> Vec<String> {
         && best.step < summary.steps
         && best.loss < last
     {
+        let checkpoint = format!("{out}/checkpoints/step-{}", best.step);
+        let place = match Path::new(&checkpoint).is_dir() {
+            true => format!("that state is in {checkpoint}"),
+            false => "that state was not saved".into(),
+        };
         notes.push(format!(
-            "note: the validation loss was best at step {} ({:.4}, {last:.4} at the end): that state is in \
-             {out}/checkpoints/step-{}",
-            best.step, best.loss, best.step
+            "note: the validation loss was best at step {} ({:.4}, {last:.4} in the last evaluation): {place}",
+            best.step, best.loss
         ));
     }
     notes

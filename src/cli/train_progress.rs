@@ -44,6 +44,11 @@ impl Progress {
         }
     }
 
+    /// Whether the run has got as far as its steps.
+    pub fn has_begun(&self) -> bool {
+        self.total > 0
+    }
+
     /// Leaves the bar on the screen as it is.
     fn release_bar(&mut self) {
         if let Some(bar) = self.bar.take() {

@@ -41,7 +41,7 @@ impl TokenStatistics {
         let Statistics { median, max, total, .. } = Statistics::of(sequences);
         let compressed_above = match attention {
             Attention::Dense => None,
-            Attention::Lrsa(lrsa) => Some(lrsa.sink() + 2 * lrsa.lag()),
+            Attention::Lrsa(lrsa) => Some(lrsa.longest_whole()),
         };
         let compressed = compressed_above.map_or(0, |most| sequences.iter().filter(|&&n| n > most).count());
         let examples = lengths.len();

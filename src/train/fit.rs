@@ -62,6 +62,7 @@ impl Trainer {
             totals: Totals::default(),
             evaluations,
             lacks_log: false,
+            eval_chunk: None,
         };
         if let (Some(best), Some(folder)) = (run.best(), &mut run.folder) {
             folder.keep_best(best.step);
@@ -84,11 +85,20 @@ struct Started {
 struct Totals {
     tokens: usize,
     seconds: f64,
-    losses: Vec<f64>,
+    /// r, if the steps differ in it, and the loss of each step.
+    losses: Vec<(Option<f64>, f64)>,
 }
 
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+/// The losses of the steps that have the r of most steps.
+fn comparable(losses: &[(Option<f64>, f64)]) -> Vec<f64> {
+    let mut of_each: Vec<(Option<f64>, Vec<f64>)> = Vec::new();
+    for &(keep, loss) in losses {
+        match of_each.iter_mut().find(|(other, _)| *other == keep) {
+            Some((_, same)) => same.push(loss),
+            None => of_each.push((keep, vec![loss])),
+        }
+    }
+    of_each.into_iter().map(|(_, same)| same).max_by_key(Vec::len).unwrap_or_default()
 }
 
 /// One call of [`Trainer::fit`].
@@ -112,6 +122,8 @@ struct Run<'a, 'f> {
     evaluations: Vec<EvalLine>,
     /// Whether writing a log line failed; the observer is notified once.
     lacks_log: bool,
+    /// The length of chunks in evaluations, where their texts need shorter ones than training.
+    eval_chunk: Option<usize>,
 }
 
 impl Run<'_, '_> {
@@ -141,13 +153,16 @@ impl Run<'_, '_> {
             }
         }
         let Totals { tokens, seconds, ref losses } = self.totals;
-        let tenth = losses.len().div_ceil(10);
-        let is_whole = losses.len() as u64 == self.total && losses.len() >= 20;
+        let alike = comparable(losses);
+        let tenth = alike.len().div_ceil(10).max(2);
+        let is_whole = losses.len() as u64 == self.total && losses.len() >= 20 && alike.len() >= 10;
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        let ends = is_whole.then(|| (mean(&alike[..tenth]), mean(&alike[alike.len() - tenth..])));
         Ok(Summary {
             steps: self.done(),
-            loss: losses.last().copied(),
-            first_loss: mean(&losses[..tenth]).filter(|_| is_whole),
-            last_loss: mean(&losses[losses.len() - tenth..]).filter(|_| is_whole),
+            loss: losses.last().map(|(_, loss)| *loss),
+            first_loss: ends.map(|(first, _)| first),
+            last_loss: ends.map(|(_, last)| last),
             eval_loss: self.evaluations.last().map(|e| e.loss),
             best: self.best(),
             tokens,
@@ -199,7 +214,7 @@ impl Run<'_, '_> {
         // Tries again only if the gradients failed, which leave the weights as they were.
         while queued.as_ref().is_err_and(|e| e.kind() == ErrorKind::OutOfMemory)
             && self.trainer.stepper.n_micro() == batches_before
-            && self.shortens_chunk(&format!("step {step}"), most_tokens)
+            && self.shortens_chunk(&format!("step {step} does not fit into memory: long sequences stream"), most_tokens)
         {
             queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         }
@@ -208,19 +223,23 @@ impl Run<'_, '_> {
         }
         self.report_queued()?; // even if queuing the new step failed
         self.clock.queued();
-        let queued = queued.map_err(|e| self.explained(e, step, most_tokens))?;
+        let queued = match queued {
+            Err(e) if self.trainer.stepper.n_micro() == batches_before => {
+                let saved = self.saved_before_failure(e);
+                return Err(self.explained(saved, step, most_tokens));
+            }
+            done => done.map_err(|e| self.explained(e, step, most_tokens))?,
+        };
         let is_ready = queued.is_ready();
         self.started = Some(Started { queued, step, lr, most_tokens });
         if is_ready { self.report_queued() } else { Ok(()) }
     }
 
     /// Takes shorter chunks after something with a batch of `n_tokens` had too little memory, and
-    /// says so. False if there are no shorter ones.
+    /// says what streams so. False if there are no shorter ones.
     fn shortens_chunk(&mut self, what: &str, n_tokens: usize) -> bool {
         let Some(chunk) = self.trainer.shorten_chunk(n_tokens) else { return false };
-        self.observer.note(&format!(
-            "{what} does not fit into memory: long sequences stream in chunks of {chunk} tokens from now on"
-        ));
+        self.observer.note(&format!("{what} in chunks of {chunk} tokens from now on"));
         true
     }
 
@@ -229,7 +248,7 @@ impl Run<'_, '_> {
         let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
         let report = match queued.wait() {
             Err(e) if e.kind() == ErrorKind::Diverged => {
-                let saved = self.saved_before_divergence(e);
+                let saved = self.saved_before_failure(e);
                 return Err(self.explained(saved, step, most_tokens));
             }
             done => done.map_err(|e| self.explained(e, step, most_tokens))?,
@@ -245,15 +264,18 @@ impl Run<'_, '_> {
         self.observer.step(&line);
         self.totals.tokens += tokens;
         self.totals.seconds += seconds;
-        self.totals.losses.push(loss);
+        self.totals.losses.push((keep, loss));
         Ok(())
     }
 
-    /// Saves what was learnt before a step diverged, and adds to its error where it is. A step with
-    /// gradients that are not finite changes nothing; one that was queued behind it may have. A run
-    /// that resumes from there leaves out the data of the step.
-    fn saved_before_divergence(&mut self, e: Error) -> Error {
-        let Some(folder) = &mut self.folder else { return e };
+    /// Saves what was learnt before something failed that left the weights as they were, and adds to its
+    /// error where it is. A step with gradients that are not finite changes nothing; one that was queued
+    /// behind it may have. A run that resumes from there leaves out the data of the step.
+    fn saved_before_failure(&mut self, e: Error) -> Error {
+        let Some(folder) = self.folder.as_mut().filter(|_| self.trainer.n_steps() > 0) else { return e };
+        if e.kind() == ErrorKind::DeviceLost {
+            return e; // with the weights
+        }
         match self.trainer.save_checkpoint(self.device, folder) {
             Ok(checkpoint) => e.context(format!("what was learnt before is in {}", checkpoint.display())),
             Err(failed) => e.context(failed),
@@ -279,7 +301,7 @@ impl Run<'_, '_> {
         if saves {
             self.save_if_possible()?;
         }
-        if evaluates { self.evaluate() } else { Ok(()) }
+        if evaluates { self.evaluate().map_err(|e| self.saved_before_failure(e)) } else { Ok(()) }
     }
 
     /// Saves. If the disk is full, says so and goes on.
@@ -336,15 +358,23 @@ impl Run<'_, '_> {
         let attention = self.trainer.attention;
         // Where validation texts need shorter chunks than training texts, training keeps its own.
         let chunk = self.trainer.chunk();
-        let line = loop {
+        if self.eval_chunk.is_some() {
+            self.trainer.stepper.set_chunk(self.eval_chunk);
+        }
+        let what = "an evaluation does not fit into memory: evaluations stream long sequences";
+        let evaluated = loop {
             match self.trainer.evaluate(self.device, valid, attention) {
                 Err(e)
                     if e.kind() == ErrorKind::OutOfMemory
-                        && self.shortens_chunk("the evaluation", self.trainer.most_tokens(valid)) => {}
-                done => break done.context("evaluating")?,
+                        && self.shortens_chunk(what, self.trainer.most_tokens(valid)) =>
+                {
+                    self.eval_chunk = self.trainer.chunk();
+                }
+                done => break done.context("evaluating"),
             }
         };
         self.trainer.stepper.set_chunk(chunk);
+        let line = evaluated?;
         self.evaluations.push(line);
         if self.best() == Some(line) {
             self.save_if_possible()?;

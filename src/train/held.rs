@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::job::{Method, TrainJob};
+use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Result};
 use crate::small_file;
 
@@ -48,7 +49,7 @@ pub fn held(job: &TrainJob) -> Result<Held> {
     }
     let other = match read_job(&path) {
         Err(_) => Some(format!("a run whose {JOB} this version cannot read")),
-        Ok(recorded) => match differences(&recorded, job)?.join(", ") {
+        Ok(recorded) => match differences(&recorded, job)?.join("; ") {
             settings if settings.is_empty() => None,
             settings => Some(format!("a run with other settings ({settings})")),
         },
@@ -71,18 +72,34 @@ pub(super) fn read_job(path: &Path) -> Result<TrainJob> {
 fn differences(recorded: &TrainJob, job: &TrainJob) -> Result<Vec<String>> {
     let (there, here) = (serde_json::to_value(recorded)?, serde_json::to_value(job)?);
     let (Value::Object(there), Value::Object(here)) = (there, here) else { unreachable!("a job is an object") };
-    let word = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => "by default".to_string(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-    };
     let names: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
     let differs = |name: &&String| !BESIDE_TRAINING.contains(&name.as_str()) && there.get(*name) != here.get(*name);
     let told = |name: &String| {
         let setting = if name == "keeps" { "keep" } else { name };
-        format!("`{setting}` {}, not {}", word(there.get(name)), word(here.get(name)))
+        format!("`{setting}` {}, not {}", value_text(name, there.get(name)), value_text(name, here.get(name)))
     };
     Ok(names.into_iter().filter(differs).map(told).collect())
+}
+
+/// The value of a setting in words.
+fn value_text(name: &str, value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "by default".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(record) if name == "attention" => match serde_json::from_value::<AttentionRecord>(record.clone()) {
+            Ok(read) => read.attention().map_or_else(|_| record.to_string(), |attention| attention.to_string()),
+            Err(_) => record.to_string(),
+        },
+        Some(Value::Array(list)) if list.is_empty() && name == "keeps" => "the same in all steps".into(),
+        Some(Value::Array(list)) if list.is_empty() => "none".into(),
+        Some(Value::Array(list)) => list.iter().map(|each| value_text(name, Some(each))).collect::<Vec<_>>().join(", "),
+        Some(value) => value.to_string(),
+    }
+}
+
+/// The step of the checkpoint of this name.
+pub(super) fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix(STEP).and_then(|n| n.parse().ok())
 }
 
 /// The steps of the checkpoints in a run's folder, in ascending order.
@@ -93,8 +110,7 @@ pub(super) fn steps_in(dir: &Path) -> Result<Vec<u64>> {
     }
     let mut steps = Vec::new();
     for entry in fs::read_dir(&checkpoints).with_context(|| checkpoints.display().to_string())? {
-        let name = entry?.file_name();
-        steps.extend(name.to_str().and_then(|name| name.strip_prefix(STEP)).and_then(|n| n.parse::<u64>().ok()));
+        steps.extend(entry?.file_name().to_str().and_then(step_of));
     }
     steps.sort_unstable();
     Ok(steps)

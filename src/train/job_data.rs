@@ -195,7 +195,7 @@ fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option
     let (None, Attention::Lrsa(own)) = (&job.keeps, attention) else { return None };
     let draws = job.draws(own, longest);
     let keeps = draws.keeps();
-    if keeps.is_empty() || longest <= own.sink() + 2 * own.lag() {
+    if keeps.is_empty() || longest <= own.longest_whole() {
         return None;
     }
     let has_dense = keeps.contains(&Keep::Fixed(1.0));
@@ -209,7 +209,7 @@ fn note_on_compression(attention: Attention, examples: &[Example]) -> Option<Str
     let Attention::Lrsa(lrsa) = attention else { return None };
     let lengths = sequence_lengths(examples);
     let what = if lengths.len() == examples.len() { "examples" } else { "sequences" };
-    let shortest = lrsa.sink() + 2 * lrsa.lag();
+    let shortest = lrsa.longest_whole();
     let n = lengths.iter().filter(|&&n| n > shortest).count();
     let longest = *lengths.iter().max()?;
     if 2 * n >= lengths.len() {

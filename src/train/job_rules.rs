@@ -246,16 +246,17 @@ impl TrainJob {
     /// with the r of the step. Depends only on the seed, the step and the total.
     pub fn attention_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Result<Attention> {
         let Attention::Lrsa(own) = attention else { return Ok(attention) };
-        let keep = self.keep_of(attention, longest, step, total).unwrap_or(own.keep());
+        let keep = self.draws(own, longest).at(self.seed, step, total).unwrap_or(own.keep());
         own.with_keep(keep).map(Attention::Lrsa)
     }
 
-    /// r of a step, as [`TrainJob::attention_of`] has it; `None` if all steps have the same attention.
+    /// r of a step, as [`TrainJob::attention_of`] has it. `None` if all steps attend alike: with one r,
+    /// or on texts of which nothing is dropped.
     pub fn keep_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Option<f64> {
-        match attention {
-            Attention::Lrsa(own) => self.draws(own, longest).at(self.seed, step, total),
-            Attention::Dense => None,
-        }
+        let Attention::Lrsa(own) = attention else { return None };
+        let draws = self.draws(own, longest);
+        let differs = draws.shares().len() > 1 && longest > own.longest_whole();
+        draws.at(self.seed, step, total).filter(|_| differs)
     }
 
     /// The attentions of steps with the share of each; of a range the two ends, between which the steps

@@ -277,6 +277,20 @@ fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
 }
 
 #[test]
+fn steps_are_told_apart_where_they_attend_differently() {
+    let own = Attention::Lrsa(Lrsa::new(4, 64, 0.25).unwrap());
+    let keep = |keeps, attention, longest| TrainJob { keeps, ..TrainJob::default() }.keep_of(attention, longest, 3, 48);
+    assert_eq!(keep(None, own, 1000), Some(0.25));
+    assert_eq!([132, 133].map(|longest| keep(None, own, longest).is_some()), [false, true], "S + 2L = 132");
+    assert_eq!(keep(None, Attention::Dense, 1000), None);
+    let fixed = Keep::Fixed(0.25);
+    for one in [vec![], vec![fixed], vec![fixed, fixed]] {
+        assert_eq!(keep(Some(one), own, 1000), None);
+    }
+    assert!(keep(Some(vec![Keep::Anneal { from: 1.0, to: 0.25 }]), own, 1000).is_some());
+}
+
+#[test]
 fn without_a_list_every_few_steps_have_each_ratio_once() {
     let own = |lag: usize, keep: f64| Lrsa::new(4, lag, keep).unwrap();
     let usual = |lag, keep, longest| Keep::list(Draws::usual(own(lag, keep), longest).keeps());

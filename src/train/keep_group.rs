@@ -5,32 +5,33 @@ use super::keep::cache_name;
 use super::observer::StepLine;
 
 /// Most values of r that a run's steps are grouped by.
-const MOST_GROUPS: usize = 6;
+const MOST_GROUPS: usize = 5;
 
 /// The steps of a run that have one r.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KeepGroup {
+pub struct KeepGroup<'a> {
     /// r.
     pub keep: f64,
     /// The steps, in order.
-    pub steps: Vec<StepLine>,
+    pub steps: Vec<&'a StepLine>,
 }
 
-impl KeepGroup {
-    /// The groups of a run's steps, from the largest r down. There are none if all steps have the same
-    /// r, and none if r takes more than six values, as it does while it anneals.
-    pub fn of(steps: &[StepLine]) -> Vec<Self> {
+impl<'a> KeepGroup<'a> {
+    /// The groups of a run's steps, from the largest r down. There are none if all steps attend alike, if
+    /// r takes more than five values, as it does where it anneals, and before there are two steps for
+    /// each value.
+    pub fn of(steps: &'a [StepLine]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for step in steps {
             let Some(keep) = step.keep else { return Vec::new() };
             match groups.iter().position(|group| group.keep == keep) {
-                Some(i) => groups[i].steps.push(*step),
+                Some(i) => groups[i].steps.push(step),
                 None if groups.len() == MOST_GROUPS => return Vec::new(),
-                None => groups.push(Self { keep, steps: vec![*step] }),
+                None => groups.push(Self { keep, steps: vec![step] }),
             }
         }
         groups.sort_by(|a, b| b.keep.total_cmp(&a.keep));
-        if groups.len() > 1 { groups } else { Vec::new() }
+        if groups.len() > 1 && steps.len() >= 2 * groups.len() { groups } else { Vec::new() }
     }
 
     /// The cache of these steps: `dense` or a compression such as `4x`.
@@ -63,13 +64,15 @@ mod tests {
     #[test]
     fn steps_are_grouped_by_their_r_dense_first() {
         let keeps = [0.25, 1.0, 0.125, 1.0].repeat(2).into_iter().map(Some).collect::<Vec<_>>();
-        let groups = KeepGroup::of(&steps(&keeps));
+        let steps_of_run = steps(&keeps);
+        let groups = KeepGroup::of(&steps_of_run);
         let shape: Vec<_> = groups.iter().map(|g| (g.name(), g.steps.iter().map(|s| s.step).collect())).collect();
         let expected = [("dense", vec![2, 4, 6, 8]), ("4x", vec![1, 5]), ("8x", vec![3, 7])];
         assert_eq!(shape, expected.map(|(name, steps)| (name.to_string(), steps)));
         let losses: Vec<f64> = groups.iter().map(KeepGroup::last_loss).collect();
         assert_eq!(losses, [7.0, 4.0, 6.0], "one step of up to four is the last quarter");
-        let many = KeepGroup { keep: 0.5, steps: steps(&[Some(0.5); 9]) };
+        let nine = steps(&[Some(0.5); 9]);
+        let many = KeepGroup { keep: 0.5, steps: nine.iter().collect() };
         assert_eq!(many.last_loss(), 7.0, "the mean of three steps of nine");
     }
 
@@ -79,8 +82,9 @@ mod tests {
         assert_eq!(KeepGroup::of(&steps(&[None; 4])), []);
         assert_eq!(KeepGroup::of(&steps(&[Some(0.5); 4])), []);
         assert_eq!(KeepGroup::of(&steps(&[Some(0.5), None])), []);
-        let range: Vec<Option<f64>> = (1..=7).map(|i| Some(1.0 / f64::from(i))).collect();
-        assert_eq!(KeepGroup::of(&steps(&range)), []);
-        assert_eq!(KeepGroup::of(&steps(&range[..6])).len(), 6);
+        let range: Vec<Option<f64>> = (1..=12).map(|i| Some(1.0 / f64::from(i))).collect();
+        assert!((0..=12).all(|n| KeepGroup::of(&steps(&range[..n])).is_empty()), "r that anneals");
+        let of = |n: usize| KeepGroup::of(&steps(&range[..n].repeat(2))).len();
+        assert_eq!([2, 5, 6].map(of), [2, 5, 0]);
     }
 }

@@ -53,7 +53,7 @@ pub use gradient_step::GradientStep;
 pub use held::{Held, held};
 pub use job::{DEFAULT_RANK, Method, TrainJob};
 pub use job_data::read_data;
-pub use keep::{Draws, Keep, cache_name};
+pub use keep::{Draws, Keep};
 pub use keep_group::KeepGroup;
 pub use loss_rows::LossRows;
 pub use objective::{Objective, UploadedBatch};

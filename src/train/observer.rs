@@ -90,7 +90,8 @@ pub struct Summary {
     /// Loss of the last step, before its update.
     pub loss: Option<f64>,
     /// Mean losses of the first and of the last tenth of the steps, of a run of at least twenty steps
-    /// that was neither stopped nor resumed.
+    /// that was neither stopped nor resumed. Where steps differ in r, those of the r that most have, if it
+    /// is that of ten steps.
     pub first_loss: Option<f64>,
     /// See `first_loss`.
     pub last_loss: Option<f64>,

@@ -83,8 +83,8 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
         let validation = logs.evaluations.iter().filter(|line| curve == Curve::Loss && line.loss.is_finite());
         let validation: Vec<_> = validation.map(|line| (line.step as f64, line.loss)).collect();
         let lines = match runs.len() {
-            1 if curve != Curve::Lr => lines_of(logs.steps, &name),
-            _ => vec![(name.clone(), logs.steps)],
+            1 if curve != Curve::Lr => lines_of(&logs.steps, &name),
+            _ => vec![(name.clone(), logs.steps.iter().collect())],
         };
         let has_one_line = lines.len() == 1;
         if !has_one_line {
@@ -92,7 +92,7 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
         }
         for (label, steps) in lines {
             let value = |line: &StepLine| Some((line.step as f64, curve.value(line)?));
-            let points: Vec<(f64, f64)> = steps.iter().filter_map(value).collect();
+            let points: Vec<(f64, f64)> = steps.into_iter().filter_map(value).collect();
             let n = mean_length(points.len());
             if n > 1 && curve != Curve::Lr {
                 subtitle = "thin: each step; thick: moving mean over a tenth of the steps".to_string();
@@ -122,10 +122,10 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
 }
 
 /// The lines of a run that is drawn alone, with their names: one for each r that its steps have.
-fn lines_of(steps: Vec<StepLine>, name: &str) -> Vec<(String, Vec<StepLine>)> {
-    let groups = KeepGroup::of(&steps);
+fn lines_of<'a>(steps: &'a [StepLine], name: &str) -> Vec<(String, Vec<&'a StepLine>)> {
+    let groups = KeepGroup::of(steps);
     if groups.is_empty() {
-        return vec![(name.to_string(), steps)];
+        return vec![(name.to_string(), steps.iter().collect())];
     }
     groups.into_iter().map(|group| (group.name(), group.steps)).collect()
 }

@@ -3,8 +3,11 @@
 //! Rejects problems with the model, the data or the folder before any device work and before
 //! writing anything. [`super::trainer`] does the training.
 
+use std::path::Path;
+
 use super::chunk_length::ChunkLength;
 use super::fitting::with_weights;
+use super::held::CHECKPOINTS;
 use super::job::{Method, TrainJob};
 use super::job_data::{notes_on, read_data};
 use super::observer::{Observer, Summary};
@@ -78,12 +81,19 @@ fn prepared<'a>(
     device: &mut dyn Executor,
     observer: &mut dyn Observer,
 ) -> Result<(RunFolder<'a>, Dataset, Trainer)> {
-    if let Some(adapter) = job.adapter.as_deref().filter(|_| job.objective == ObjectiveKind::Dpo) {
-        let out = job.out.canonicalize();
-        let is_within = adapter.canonicalize().is_ok_and(|adapter| out.is_ok_and(|out| adapter.starts_with(out)));
-        require(!is_within, || {
-            "`out` holds `adapter`, which `objective` dpo compares with during the whole run: choose another folder"
-                .into()
+    let is_within = |path: &Path, folder: &Path| {
+        let folder = folder.canonicalize();
+        path.canonicalize().is_ok_and(|path| folder.is_ok_and(|folder| path.starts_with(folder)))
+    };
+    let (adapter, checkpoints) = (job.adapter.as_deref(), job.out.join(CHECKPOINTS));
+    require(job.objective != ObjectiveKind::Dpo || !adapter.is_some_and(|path| is_within(path, &job.out)), || {
+        "`out` holds `adapter`, which `objective` dpo compares with during the whole run: choose another folder".into()
+    })?;
+    for (field, path) in [("adapter", adapter), ("model", Some(Path::new(&job.model)))] {
+        require(!path.is_some_and(|path| is_within(path, &checkpoints)), || {
+            format!(
+                "`{field}` is a checkpoint in `out`, where a new run removes those of earlier ones: choose another `out`"
+            )
         })?;
     }
     let folder = RunFolder::open(job, files)?;

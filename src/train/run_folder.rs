@@ -20,10 +20,10 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::held::{CHECKPOINTS, FAILED, FINISHED, Held, JOB, LOCK, STEP, held, made_by, steps_in};
+use super::held::{CHECKPOINTS, FAILED, FINISHED, Held, JOB, LOCK, STEP, held, made_by, step_of, steps_in};
 use super::job::{Method, TrainJob};
 use super::observer::{EvalLine, StepLine};
-use super::run_log::{METRICS, RunLogs};
+use super::run_log::{EVAL, METRICS, RunLogs};
 use super::saved_state::{is_state_file, read_state, write_state};
 use super::state::TrainerState;
 use super::trainer_state_json::{Course, FILE as TRAINER_STATE, trainer_state_json};
@@ -34,6 +34,10 @@ use crate::data::dataset::Example;
 use crate::error::{Context, Error, Result};
 
 const UNFINISHED: &str = "unfinished";
+
+/// What the next run removes from the folder of checkpoints: why the last one failed, and what was being
+/// written when it was killed.
+const LEFT_BY_A_KILL: [&str; 6] = [UNFINISHED, FAILED, JOB, METRICS, EVAL, TRAINER_STATE];
 
 /// The output of one run.
 pub struct RunFolder<'a> {
@@ -153,14 +157,22 @@ impl<'a> RunFolder<'a> {
     pub fn make(&mut self, data: [&[Example]; 2]) -> Result<()> {
         self.checksum = checksum(data);
         let out = self.job.out.display().to_string();
-        let mut make = || -> Result<()> {
-            let checkpoints = self.dir.join(CHECKPOINTS);
+        let unwritable = |e: Error| match e.kind() {
+            crate::ErrorKind::Usage => e,
+            _ => e.context(format!("`out` {out} cannot be written to")),
+        };
+        let checkpoints = self.dir.join(CHECKPOINTS);
+        let mut lock = || -> Result<()> {
             fs::create_dir_all(&checkpoints)?;
             self.lock = Some(locked(&checkpoints.join(LOCK), &self.job.out)?);
-            if place_in(&self.job)? != self.resumed_at {
-                return Err(Error::usage(format!("another run has written to `out` {out} meanwhile: start again")));
-            }
-            self.state = self.resumed_at.map(|step| self.read_state(step)).transpose()?;
+            Ok(())
+        };
+        lock().map_err(unwritable)?;
+        if place_in(&self.job)? != self.resumed_at {
+            return Err(Error::usage(format!("another run has written to `out` {out} meanwhile: start again")));
+        }
+        self.state = self.resumed_at.map(|step| self.read_state(step)).transpose()?;
+        let mut begin = || -> Result<()> {
             self.sweep()?;
             self.place(&self.dir.join(JOB), &(serde_json::to_string_pretty(&self.job)? + "\n"))?;
             match self.resumed_at {
@@ -168,11 +180,7 @@ impl<'a> RunFolder<'a> {
                 None => Ok(()),
             }
         };
-        let made = make();
-        made.map_err(|e| match e.kind() {
-            crate::ErrorKind::Usage => e,
-            _ => e.context(format!("`out` {out} cannot be written to")),
-        })
+        begin().map_err(unwritable)
     }
 
     /// Removes what runs left that were killed, and, in a new run, the checkpoints of earlier ones.
@@ -187,10 +195,12 @@ impl<'a> RunFolder<'a> {
                 remove(&entry.path())?;
             }
         }
-        let stays = |name: &str| name == LOCK || !is_new && (name.starts_with(STEP) || name == FINISHED);
+        // What anybody else put beside the checkpoints stays.
+        let is_left = |name: &str| name.starts_with(".longreach-") || LEFT_BY_A_KILL.contains(&name);
+        let is_earlier = |name: &str| name == FINISHED || step_of(name).is_some();
         for entry in fs::read_dir(self.dir.join(CHECKPOINTS))? {
             let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(stays) {
+            if entry.file_name().to_str().is_some_and(|name| is_left(name) || is_new && is_earlier(name)) {
                 self.discard(&entry.path())?;
             }
         }
@@ -411,7 +421,12 @@ fn place_in(job: &TrainJob) -> Result<Option<u64>> {
         _ if job.overwrite => Ok(None),
         Held::Nothing if job.resume => Err(Error::usage(format!("`resume`: `out` {out} holds no run to resume"))),
         Held::Nothing => Ok(None),
-        Held::Unfinished => Ok(steps_in(&job.out)?.pop()),
+        Held::Unfinished => match steps_in(&job.out)?.pop() {
+            None if job.resume => Err(Error::usage(format!(
+                "`resume`: the run in `out` {out} was stopped before its first checkpoint: begin it anew without `resume`"
+            ))),
+            last => Ok(last),
+        },
         Held::Other(what) => {
             let advice = if job.resume {
                 "`resume` needs an unfinished run with the same settings"

@@ -3,6 +3,7 @@
 use super::*;
 use crate::formats::host_tensor::HostTensor;
 use crate::optim::OptimizerState;
+use crate::train::Keep;
 
 fn job(out: &Path, method: Method) -> TrainJob {
     TrainJob { out: out.to_path_buf(), method, ..TrainJob::default() }
@@ -109,6 +110,11 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     let faster = TrainJob { lr: Some(0.5), ..job.clone() };
     let e = refusal(&faster);
     assert!(e.contains("`lr` by default, not 0.5") && e.contains("`overwrite`"), "{e}");
+    let with_keeps = |keeps| refusal(&TrainJob { keeps: Some(keeps), ..job.clone() });
+    let e = with_keeps(vec![]);
+    assert!(e.contains("`keep` by default, not the same in all steps"), "{e}");
+    let e = with_keeps(vec![Keep::Fixed(0.5), Keep::Anneal { from: 1.0, to: 0.25 }]);
+    assert!(e.contains("`keep` by default, not 0.5, 1..0.25"), "{e}");
     assert!(refusal(&TrainJob { resume: true, ..faster.clone() }).contains("the same settings"));
     assert_eq!(held(&TrainJob { save_every: 7, ..job.clone() }).unwrap(), Held::Unfinished);
     {
@@ -131,6 +137,51 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     assert!(steps_in(dir.path()).unwrap().is_empty() && dir.path().join("adapter_config.json").is_file());
     save(&mut folder, 1);
     assert_eq!(fs::read_to_string(dir.path().join("adapter_model.safetensors")).unwrap(), "1");
+}
+
+#[test]
+fn what_others_put_beside_the_checkpoints_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = bundled();
+    let job = job(dir.path(), Method::Lora);
+    let theirs = ["best", "step-best", "notes.txt"].map(|name| dir.path().join("checkpoints").join(name));
+    for overwrite in [false, false, true] {
+        let job = TrainJob { overwrite, ..job.clone() };
+        let mut folder = RunFolder::open(&job, &files).unwrap();
+        folder.make([&[], &[]]).unwrap();
+        theirs.iter().for_each(|path| fs::create_dir_all(path).unwrap());
+        let step = folder.resumed_at().unwrap_or(0) + 1;
+        save(&mut folder, step);
+        fs::write(dir.path().join("checkpoints/failed"), "no memory").unwrap();
+        assert!(theirs.iter().all(|path| path.is_dir()));
+    }
+    assert_eq!(steps_in(dir.path()).unwrap(), [1], "the checkpoints of the earlier run are replaced");
+}
+
+#[test]
+fn a_run_without_a_checkpoint_has_nothing_to_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = bundled();
+    let job = job(dir.path(), Method::Lora);
+    RunFolder::open(&job, &files).unwrap().make([&[], &[]]).unwrap();
+    fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
+    let e = RunFolder::open(&TrainJob { resume: true, ..job.clone() }, &files).err().unwrap();
+    assert!(e.kind() == crate::ErrorKind::Usage && e.to_string().contains("before its first checkpoint"), "{e}");
+    assert_eq!(RunFolder::open(&job, &files).unwrap().resumed_at(), None, "it begins anew");
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = bundled();
+    let job = job(dir.path(), Method::Lora);
+    let mut folder = RunFolder::open(&job, &files).unwrap();
+    folder.make([&[], &[]]).unwrap();
+    save(&mut folder, 1);
+    drop(folder);
+    fs::write(dir.path().join("checkpoints/step-1/state.safetensors"), "damaged").unwrap();
+    let e = RunFolder::open(&job, &files).unwrap().make([&[], &[]]).unwrap_err().to_string();
+    assert!(e.contains("step-1") && !e.contains("cannot be written"), "{e}");
 }
 
 #[test]

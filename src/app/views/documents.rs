@@ -92,7 +92,7 @@ fn cache(ui: &mut Ui, app: &App, limit: Option<usize>) {
     ui.horizontal_wrapped(|ui| match attention {
         Attention::Dense => style::hint(ui, format!("dense cache: {}", style::bytes(dense))),
         Attention::Lrsa(lrsa) => {
-            let from = lrsa.sink() + 2 * lrsa.lag();
+            let from = lrsa.longest_whole();
             let text = RichText::new(format!("compresses beyond ~{} tokens", grouped(from))).weak();
             ui.label(text).on_hover_text(format!("{} sink tokens and two partitions of {}", lrsa.sink(), lrsa.lag()));
             if bytes < dense {

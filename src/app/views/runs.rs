@@ -1,7 +1,7 @@
 //! The list of runs, and what is known of the chosen one: its curves, its settings, and its export.
 
 use egui::{CentralPanel, Grid, Label, Panel, RichText, ScrollArea, Ui};
-use egui_plot::{Line, LineStyle, Plot, PlotPoints, Points};
+use egui_plot::{Legend, Line, LineStyle, Plot, PlotPoints, Points};
 
 use super::run_texts::in_short;
 use super::{export, focus, style};
@@ -9,7 +9,7 @@ use crate::app::history::{MOST_COMPARED, all_settings};
 use crate::app::labels::name_of;
 use crate::app::labels::{in_words, label};
 use crate::app::state::{Action, App};
-use crate::app::tune::TuneAction;
+use crate::app::tune::{TuneAction, loss_curves};
 use crate::train::{PastRun, PastState};
 
 /// Most points of a curve on the screen.
@@ -151,12 +151,26 @@ fn curves(ui: &mut Ui, runs: &[&PastRun]) {
         });
     }
     let height = (0.35 * ui.ctx().content_rect().height()).clamp(140.0, 320.0);
-    let plot = Plot::new("losses").height(height).sense(egui::Sense::hover());
+    let mut plot = Plot::new("losses").height(height).sense(egui::Sense::hover());
+    let by_cache = match runs {
+        [run] => loss_curves(&run.logs.steps, &name_of(&run.job.out)),
+        _ => Vec::new(),
+    };
+    if by_cache.len() > 1 {
+        plot = plot.legend(Legend::default());
+    }
     plot.allow_scroll(false).allow_drag(false).allow_zoom(false).show(ui, |plot| {
+        for (i, (name, losses)) in by_cache.iter().enumerate() {
+            plot.line(Line::new(name, PlotPoints::from(thinned(losses))).width(1.5).color(style::series(i)));
+        }
         for (i, run) in runs.iter().enumerate() {
-            let (name, colour) = (name_of(&run.job.out), style::series(i));
-            let losses: Vec<[f64; 2]> = run.logs.steps.iter().map(|line| [line.step as f64, line.loss]).collect();
-            plot.line(Line::new(name.clone(), PlotPoints::from(thinned(&losses))).width(1.5).color(colour));
+            let name = if by_cache.len() > 1 { "validation".to_string() } else { name_of(&run.job.out) };
+            // In the colour of the run, or in one of its own beside several lines.
+            let colour = style::series(if by_cache.len() > 1 { by_cache.len() } else { i });
+            if by_cache.is_empty() {
+                let losses: Vec<[f64; 2]> = run.logs.steps.iter().map(|line| [line.step as f64, line.loss]).collect();
+                plot.line(Line::new(name.clone(), PlotPoints::from(thinned(&losses))).width(1.5).color(colour));
+            }
             let validation: Vec<[f64; 2]> =
                 run.logs.evaluations.iter().map(|line| [line.step as f64, line.loss]).collect();
             if !validation.is_empty() {
@@ -226,7 +240,7 @@ fn chosen(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
 /// How a run ended, and its losses.
 fn outcome(run: &PastRun) -> String {
     let mut parts = vec![state(run), date(run.changed)];
-    parts.extend(run.logs.steps.last().map(|line| format!("loss {:.3}", line.loss)));
+    parts.extend(run.logs.steps.last().map(|line| format!("loss {}", line.loss_text())));
     if let Some(best) = run.best {
         let kept = if run.best_checkpoint.is_some() { "" } else { ", its checkpoint is gone" };
         parts.push(format!("best validation loss {:.3} at step {}{kept}", best.loss, best.step));

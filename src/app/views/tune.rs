@@ -7,7 +7,7 @@ use super::run_texts::{duration, in_short};
 use super::{focus, runs, style, tune_settings};
 use crate::app::labels::name_of;
 use crate::app::state::{Action, App};
-use crate::app::tune::{RunState, Tune, TuneAction};
+use crate::app::tune::{RunState, Tune, TuneAction, loss_curves};
 use crate::train::Method;
 
 /// Tooltip of the button that stops a training run.
@@ -105,7 +105,7 @@ fn progress(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
         }
         RunState::Done(summary) => {
             let how = if summary.cancelled { "Stopped" } else { "Done" };
-            let loss = summary.loss.map(|l| format!(", loss {l:.3}")).unwrap_or_default();
+            let loss = tune.steps.last().map(|line| format!(", loss {}", line.loss_text())).unwrap_or_default();
             let best = summary.best.map(|b| format!(", lowest validation loss {:.3} at step {}", b.loss, b.step));
             let text = format!(
                 "{how} after {} steps{loss}{}, {:.0} tokens/s, {} of memory. Saved to {}.",
@@ -159,7 +159,7 @@ fn curves(ui: &mut Ui, tune: &Tune) {
     };
     ui.label("Loss");
     plot("loss", 0.62).legend(Legend::default()).show(ui, |plot| {
-        for (name, points) in tune.losses() {
+        for (name, points) in loss_curves(&tune.steps, "training") {
             plot.line(Line::new(name, PlotPoints::from(points)).width(1.5));
         }
         let validation = tune.validation();
