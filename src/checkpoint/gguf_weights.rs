@@ -67,7 +67,19 @@ pub(super) fn read(gguf: &Gguf, config: &ModelConfig, weight: &Weight) -> Result
 pub(super) fn unknown<'a>(gguf: &'a Gguf, config: &ModelConfig) -> impl Iterator<Item = &'a str> {
     let mut known: BTreeSet<String> = weights(config).iter().map(|weight| place(gguf, config, weight).tensor).collect();
     known.extend(rope_gguf::TENSORS.map(String::from));
-    gguf.tensors().map(|(name, _)| name).filter(move |name| !known.contains(*name))
+    gguf.tensors().map(|(name, _)| name).filter(move |name| !known.contains(*name) && !is_of_images(name))
+}
+
+/// Whether a tensor belongs to the part that reads images, which some files hold beside the text model.
+fn is_of_images(name: &str) -> bool {
+    name.starts_with("v.") || name.starts_with("mm.")
+}
+
+/// A sentence about the tensors that are not part of the text model, if there are any.
+pub(super) fn image_note(gguf: &Gguf) -> Option<String> {
+    let n = gguf.tensors().filter(|(name, _)| is_of_images(name)).count();
+    (n > 0)
+        .then(|| format!("{n} tensors of the file read images. They are not part of the text model and are not used"))
 }
 
 /// Undoes llama.cpp's row order. In each head, it stores the pair (i, i + d/2), which RoPE rotates

@@ -114,12 +114,13 @@ impl WeightSource {
     /// What a user should know about the files: tensors of a folder that the text model does not
     /// use, and unknown metadata of a GGUF file.
     pub fn notes(&self) -> Vec<String> {
-        let note = match &self.files {
-            Files::Folder(folder) => folder.unused_note(self.table.keys()),
-            Files::Gguf(gguf) => gguf_keys::unknown_note(&gguf.metadata),
-            Files::Static(_) | Files::Random(_) => None,
-        };
-        note.into_iter().collect()
+        match &self.files {
+            Files::Folder(folder) => folder.unused_note(self.table.keys()).into_iter().collect(),
+            Files::Gguf(gguf) => {
+                gguf_keys::unknown_note(&gguf.metadata).into_iter().chain(gguf_weights::image_note(gguf)).collect()
+            }
+            Files::Static(_) | Files::Random(_) => Vec::new(),
+        }
     }
 
     /// Whether a weight is quantised.

@@ -94,6 +94,11 @@ impl Metadata {
         self.one(key, "a non-negative integer", Value::as_u64)
     }
 
+    /// The value as an integer, stored in any integer type.
+    pub fn i64(&self, key: &str) -> Result<i64> {
+        self.one(key, "an integer", Value::as_i64)
+    }
+
     /// The value as a number, stored as an integer or a float.
     pub fn f64(&self, key: &str) -> Result<f64> {
         self.one(key, "a number", Value::as_f64)

@@ -31,6 +31,8 @@ pub struct ChatTemplate {
     tool_use: Option<Template>,
     special: SpecialTokens,
     abilities: Abilities,
+    /// Of the template for tools.
+    tool_abilities: Abilities,
 }
 
 impl ChatTemplate {
@@ -44,7 +46,13 @@ impl ChatTemplate {
 
     /// Parses a template that sees these special tokens. Fails if it is not valid.
     pub fn with_special(source: &str, special: SpecialTokens) -> Result<Self> {
-        Ok(Self { template: parse(source)?, tool_use: None, special, abilities: Abilities::default() })
+        Ok(Self {
+            template: parse(source)?,
+            tool_use: None,
+            special,
+            abilities: Abilities::default(),
+            tool_abilities: Abilities::default(),
+        })
     }
 
     /// The same, with another template for conversations with tools.
@@ -120,7 +128,31 @@ impl ChatTemplate {
 
     /// The conversation as the template can show it.
     fn fitted<'a>(&self, conversation: &'a Conversation) -> Result<Cow<'a, Conversation>> {
-        self.abilities.fitted(conversation, &|asked| Ok(self.render_marked(asked, false)?.text))
+        // The template for tools is another one, and it is asked with an empty list of them.
+        let (abilities, tools) = match conversation.tools.as_ref().and(self.tool_use.as_ref()) {
+            Some(_) => (&self.tool_abilities, Some(Json::Array(Vec::new()))),
+            None => (&self.abilities, None),
+        };
+        let ask = |asked: &Conversation| {
+            let asked = Conversation { tools: tools.clone(), ..asked.clone() };
+            Ok(self.render_marked(&asked, false)?.text)
+        };
+        let mut fitted = abilities.fitted(conversation, &ask)?;
+        if self.takes_tools_from_messages() && !self.shows_tools(&fitted) {
+            fitted.to_mut().move_tools_to_system();
+        }
+        Ok(fitted)
+    }
+
+    /// Whether the template looks for tools in a message, as that of Phi-4-mini does.
+    fn takes_tools_from_messages(&self) -> bool {
+        ["message['tools']", "message[\"tools\"]", "message.tools"].iter().any(|read| self.tool_source().contains(read))
+    }
+
+    /// Whether the template shows the tools that stand beside the messages.
+    fn shows_tools(&self, conversation: &Conversation) -> bool {
+        let shown = self.render_marked(conversation, false);
+        shown.is_ok_and(|rendered| conversation.check_tools_shown(&rendered.text).is_ok())
     }
 
     /// The text of a conversation, and the byte ranges that the assistant must produce: its
@@ -140,7 +172,10 @@ impl ChatTemplate {
         conversation: &Conversation,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Result<(String, Vec<Range<usize>>)> {
+        let n_given = conversation.messages.len();
         let conversation = &*self.fitted(conversation)?;
+        let n_added = conversation.messages.len() - n_given; // in front
+        let is_wanted = |i: usize| is_wanted(i - n_added);
         let Rendered { text, generated: mut blocks } = self.render_marked(conversation, false)?;
         let answers = conversation.messages.iter().enumerate().filter(|(_, m)| m.role() == "assistant");
         let (wanted, others): (Vec<usize>, Vec<usize>) = answers.map(|(i, _)| i).partition(|&i| is_wanted(i));

@@ -299,3 +299,47 @@ fn tools_have_a_template_of_their_own_where_the_model_has_one() {
     let e = template(plain).render(&asked, true).unwrap_err().to_string();
     assert!(e.contains("does not show \"tools\"") && e.contains("weather"), "{e}");
 }
+
+#[test]
+fn the_template_for_tools_says_what_arguments_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let tools = "{% for t in tools %}{{ t.function.name }}: {% endfor %}{% for m in messages %}{{ m.content }}\
+                 {% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}";
+    let list = serde_json::json!([{"name": "default", "template": plain}, {"name": "tool_use", "template": tools}]);
+    let config = serde_json::json!({ "chat_template": list }).to_string();
+    std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+    let call = serde_json::json!([{"function": {"name": "weather", "arguments": "{\"city\": \"Paris\"}"}}]);
+    let called = message(serde_json::json!({"role": "assistant", "content": "", "tool_calls": call}));
+    let asked = Conversation {
+        tools: Some(serde_json::json!([{"type": "function", "function": {"name": "weather"}}])),
+        ..chat(&[called])
+    };
+    let both = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    assert_eq!(both.render(&asked, false).unwrap(), "weather: {\"city\": \"Paris\"}");
+}
+
+/// Phi-4-mini reads tools from a system message alone.
+#[test]
+fn tools_go_into_the_system_message_where_a_template_looks_for_them_there() {
+    let source = "{% for m in messages %}{% if m['role'] == 'system' and 'tools' in m and m['tools'] is not none %}\
+                  {{ '<|system|>' + m['content'] + '<|tool|>' + m['tools'] + '<|/tool|>' }}{% else %}\
+                  {{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}";
+    let source = source.replace("m['", "message['").replace(" m ", " message ");
+    let source = source + "{% if add_generation_prompt %}<|assistant|>{% endif %}";
+    let phi = template(&source);
+    let tools = Some(serde_json::json!([{"type": "function", "function": {"name": "weather"}}]));
+    let shown = |messages: &[(&str, &str)]| {
+        let messages: Vec<Message> = messages.iter().map(|(role, text)| Message::new(*role, *text)).collect();
+        phi.render(&Conversation { tools: tools.clone(), ..messages.into() }, false).unwrap()
+    };
+    let listed = "<|tool|>[{\"name\":\"weather\"}]<|/tool|>";
+    assert_eq!(shown(&[("user", "Hi")]), format!("<|system|>{listed}<|user|>Hi<|end|>"));
+    assert_eq!(
+        shown(&[("system", "Be brief."), ("user", "Hi")]),
+        format!("<|system|>Be brief.{listed}<|user|>Hi<|end|>")
+    );
+    let answered: Conversation = vec![Message::new("user", "Hi"), Message::new("assistant", "Ho")].into();
+    let (text, spans) = phi.render_with_answers(&Conversation { tools, ..answered }, |i| i == 1).unwrap();
+    assert_eq!(spans.iter().map(|span| &text[span.clone()]).collect::<Vec<_>>(), ["Ho<|end|>"]);
+}

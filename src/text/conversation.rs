@@ -71,6 +71,18 @@ impl Conversation {
             + [&self.tools, &self.documents].into_iter().flatten().map(n_bytes).sum::<usize>()
     }
 
+    /// Puts the tools into the system message, as a JSON text of their functions in its field `tools`. Adds
+    /// an empty system message in front if there is none.
+    pub(super) fn move_tools_to_system(&mut self) {
+        let Some(Json::Array(tools)) = &self.tools else { return };
+        let function = |tool: &Json| if tool["function"].is_object() { tool["function"].clone() } else { tool.clone() };
+        let text = Json::Array(tools.iter().map(function).collect()).to_string();
+        if self.messages.first().is_none_or(|first| first.role() != "system") {
+            self.messages.insert(0, Message::new("system", ""));
+        }
+        self.messages[0].0.insert("tools".into(), Json::String(text));
+    }
+
     /// Rejects a rendered text without the tools of the conversation: a template that does not know
     /// tools leaves them out.
     pub fn check_tools_shown(&self, text: &str) -> Result<()> {

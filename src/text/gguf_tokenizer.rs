@@ -18,6 +18,19 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrap
 /// SentencePiece's character for a space.
 pub(super) const SPACE: &str = "\u{2581}";
 
+/// Names of end-of-turn tokens. GGUF files rarely have a key for them, and some give them the type of
+/// ordinary tokens (Phi 3's do): llama.cpp and this program take them for control tokens anyway.
+pub(super) const END_OF_TURN_NAMES: [&str; 8] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+];
+
 /// The GGUF token types that need special treatment. All others are plain pieces.
 pub(super) const UNKNOWN: i64 = 2;
 pub(super) const CONTROL: i64 = 3;
@@ -79,7 +92,7 @@ impl Vocabulary {
             "llama" => read_sentence_piece(metadata, tokens.len())?,
             other => crate::bail!("the GGUF tokenizer kind '{other}' is not supported; supported are gpt2 and llama"),
         };
-        let types = match metadata.contains("tokenizer.ggml.token_type") {
+        let mut types = match metadata.contains("tokenizer.ggml.token_type") {
             true => metadata.i64s("tokenizer.ggml.token_type")?,
             false => vec![1; tokens.len()],
         };
@@ -91,6 +104,11 @@ impl Vocabulary {
         };
         if let Kind::SentencePiece { scores, .. } = &mut kind {
             restore_user_defined(&mut tokens, &types, scores);
+        }
+        for (token, kind) in tokens.iter().zip(&mut types) {
+            if END_OF_TURN_NAMES.contains(&token.as_str()) {
+                *kind = CONTROL;
+            }
         }
         let repeated = rename_repeated(&mut tokens)?;
         let is_phi3 = metadata.get("general.architecture") == Some(&Value::String("phi3".to_owned()));
@@ -180,14 +198,14 @@ fn read_sentence_piece(metadata: &Metadata, n_tokens: usize) -> Result<Kind> {
     Ok(Kind::SentencePiece { scores, add_space_prefix })
 }
 
-/// A token id from the file, if the key exists. Fails if the id is outside the vocabulary.
+/// A token id from the file, if the key exists. An id outside the vocabulary is none, as in llama.cpp:
+/// its own converters have written -1 for tokens that a model lacks.
 pub(super) fn token_id(metadata: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     if !metadata.contains(key) {
         return Ok(None);
     }
-    let id = metadata.u64(key)?;
-    crate::ensure!(id < n_tokens as u64, "GGUF metadata key '{key}' is {id}, but there are {n_tokens} tokens");
-    Ok(Some(u32::try_from(id)?))
+    let id = metadata.i64(key)?;
+    Ok(usize::try_from(id).ok().filter(|&id| id < n_tokens).and_then(|id| u32::try_from(id).ok()))
 }
 
 fn same_length(key: &str, found: usize, tokens: usize) -> Result<()> {

@@ -88,7 +88,7 @@ fn what_does_not_fit_is_refused_by_name() {
         ("tokenizer.ggml.model", Value::String("bert".into()), "'bert'"),
         ("tokenizer.ggml.scores", Value::Array(vec![Value::F64(0.0)]), "1 entries for 512"),
         ("tokenizer.ggml.token_type", Value::Array(vec![]), "0 entries for 512"),
-        ("tokenizer.ggml.bos_token_id", Value::U64(512), "bos_token_id"),
+        ("tokenizer.ggml.bos_token_id", Value::Bool(true), "bos_token_id"),
         ("tokenizer.ggml.tokens", Value::U64(1), "tokenizer.ggml.tokens"),
     ];
     for (key, value, words) in edits {
@@ -175,6 +175,31 @@ fn special_tokens_of_phi_3_swallow_the_spaces_after_them() {
     let phi3 = names(&m);
     assert!(plain.contains(&"<0x0A>".to_owned()) && !phi3.contains(&"<0x0A>".to_owned()), "{plain:?}, {phi3:?}");
     assert_eq!(plain.iter().rev().take(3).collect::<Vec<_>>(), phi3.iter().rev().take(3).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_end_of_turn_is_a_control_token_whatever_its_type() {
+    let mut m = sentence_piece_metadata();
+    let Some(Value::Array(mut tokens)) = m.get("tokenizer.ggml.tokens").cloned() else { unreachable!() };
+    tokens[300] = Value::String("<|end|>".into());
+    m.insert("tokenizer.ggml.tokens", Value::Array(tokens));
+    let tokenizer = Tokenizer::from_gguf(&m).unwrap();
+    assert!(tokenizer.is_special(300) && tokenizer.encode("a<|end|>", false).unwrap().ends_with(&[300]));
+    assert_eq!(StopTokens::from_gguf(&m, Some(&tokenizer)).unwrap().ids(), [2, 300]);
+}
+
+#[test]
+fn an_id_outside_the_vocabulary_is_no_token() {
+    let mut m = sentence_piece_metadata();
+    let before = super::special_tokens(&m).unwrap();
+    m.insert("tokenizer.ggml.padding_token_id", Value::U64(u64::from(u32::MAX)));
+    m.insert("tokenizer.ggml.mask_token_id", Value::I64(-1));
+    m.insert("tokenizer.ggml.eot_token_id", Value::I64(-1));
+    assert_eq!(super::special_tokens(&m).unwrap(), before);
+    let tokenizer = Tokenizer::from_gguf(&m).unwrap();
+    assert_eq!(StopTokens::from_gguf(&m, Some(&tokenizer)).unwrap().ids(), [2]);
+    m.insert("tokenizer.ggml.padding_token_id", Value::String("0".into()));
+    assert!(Tokenizer::from_gguf(&m).is_err());
 }
 
 #[test]

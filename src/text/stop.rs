@@ -4,25 +4,13 @@
 //! disagree: a chat model's end-of-turn token is often in only one of them. So the stop tokens are
 //! their union. `generate` decides whether to ignore them.
 
-use super::gguf_tokenizer::token_id;
+use super::gguf_tokenizer::{END_OF_TURN_NAMES, token_id};
 use super::tokenizer::Tokenizer;
 use crate::error::{Context, Result};
 use crate::formats::gguf::Metadata;
 use crate::small_file;
 use serde_json::Value as Json;
 use std::path::Path;
-
-/// Names of end-of-turn tokens. GGUF files rarely have a key for them.
-const END_OF_TURN_NAMES: [&str; 8] = [
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<end_of_turn>",
-    "<|end_of_turn|>",
-];
 
 /// The tokens that end a generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,8 +42,8 @@ impl StopTokens {
         Ok(found)
     }
 
-    /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and special
-    /// tokens with well-known names if there is a tokenizer.
+    /// The stop tokens of a GGUF file: its EOS, end-of-turn and end-of-message keys, and tokens with
+    /// well-known names if there is a tokenizer.
     pub fn from_gguf(metadata: &Metadata, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         let mut found = Self::default();
         let n_tokens = tokenizer.map_or(usize::MAX, Tokenizer::vocab_size);
@@ -63,8 +51,7 @@ impl StopTokens {
             found.extend(token_id(metadata, &format!("tokenizer.ggml.{name}_token_id"), n_tokens)?);
         }
         if let Some(tokenizer) = tokenizer {
-            let named = END_OF_TURN_NAMES.iter().filter_map(|name| tokenizer.token_to_id(name));
-            found.extend(named.filter(|&id| tokenizer.is_special(id)));
+            found.extend(END_OF_TURN_NAMES.iter().filter_map(|name| tokenizer.token_to_id(name)));
         }
         Ok(found)
     }
@@ -149,7 +136,7 @@ mod tests {
         let stop = StopTokens::from_gguf(&m, Some(&byte_level())).unwrap();
         assert_eq!(stop.ids(), [3, 5, END]);
         m.insert("tokenizer.ggml.eot_token_id", Value::U64(100_000));
-        assert!(StopTokens::from_gguf(&m, Some(&byte_level())).is_err());
+        assert_eq!(StopTokens::from_gguf(&m, Some(&byte_level())).unwrap().ids(), [3, END], "no such token");
         assert_eq!(StopTokens::from_gguf(&m, None).unwrap().ids(), [3, 100_000]);
     }
 }

@@ -54,7 +54,7 @@ pub async fn check_host(Shared(state): Shared<Arc<State>>, request: Request, nex
     let headers = request.headers();
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let host = request.uri().authority().map(Authority::as_str).or_else(|| text(header::HOST));
-    if !host.is_some_and(is_loopback) {
+    if !host.is_some_and(|host| is_loopback(host) || is_container_host(host)) {
         return foreign("Host", host.unwrap_or_default());
     }
     let allowed = &state.options.origins;
@@ -79,8 +79,16 @@ fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let is_name = name.eq_ignore_ascii_case("localhost");
+    let lower = name.to_ascii_lowercase();
+    let is_name = lower == "localhost" || lower.ends_with(".localhost"); // reserved by RFC 6761
     !host.contains('@') && (is_name || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+}
+
+/// Whether a host is the name by which a container knows its machine. Nobody can own a name in
+/// `.internal`, so no web page comes from one.
+fn is_container_host(host: &str) -> bool {
+    let name = host.parse::<Authority>().map(|authority| authority.host().to_ascii_lowercase()).unwrap_or_default();
+    !host.contains('@') && ["host.docker.internal", "host.containers.internal"].contains(&name.as_str())
 }
 
 /// The layer that lets web pages of these origins use the server. `None` without origins.
@@ -116,6 +124,8 @@ mod tests {
             "",
             "example.com",
             "localhost.example.com",
+            "notlocalhost",
+            "host.docker.internal",
             "example.com:127",
             "a@localhost",
             "10.0.0.1",
@@ -125,6 +135,11 @@ mod tests {
             " localhost",
         ] {
             assert!(!is_loopback(host), "{host}");
+        }
+        assert!(is_loopback("chat.localhost:8080"));
+        assert!(is_container_host("host.docker.internal:8080") && is_container_host("Host.containers.internal"));
+        for host in ["internal", "docker.internal", "host.docker.internal.example.com", "a@host.docker.internal"] {
+            assert!(!is_container_host(host), "{host}");
         }
     }
 

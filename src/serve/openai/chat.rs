@@ -37,7 +37,7 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
         ("suffix", Json::Null, "a chat has none"),
     ])?;
     let settings = Settings::read(&fields, state)?;
-    let most = |name: &str| fields.size(name, 1..=i64::from(u32::MAX));
+    let most = |name: &str| fields.most(name, 1);
     let max_tokens = most("max_completion_tokens")?.or(most("max_tokens")?);
     let logprobs = logprobs(&fields)?;
     let offered = tools(&fields)?;
@@ -71,7 +71,9 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
         constraint,
         splitter: Splitter {
             thoughts,
-            calls: form.zip(offered).map(|(form, offered)| Scanner::new(form, Tools::new(&offered.tools))),
+            calls: form
+                .zip(offered)
+                .map(|(form, offered)| Scanner::new(form, Tools::new(&offered.tools), offered.calls_one)),
         },
         shown,
         shape: Box::new(ChatShape::new(table, form, files.stop.ids(), settings.n)),
@@ -154,6 +156,11 @@ fn constraint(fields: &Fields<'_>, state: &State) -> Result<Option<Box<dyn Const
     format.required("type")?;
     let made = match format.text("type")?.unwrap_or_default() {
         "text" => return Ok(None),
+        // llama.cpp's server takes the schema beside the type, of either kind.
+        "json_object" | "json_schema" if format.has("schema") => {
+            let schema = Json::Object(format.object("schema")?.cloned().unwrap_or_default());
+            state.constraints()?.schema(schema)
+        }
         "json_object" => state.constraints()?.any_object(),
         "json_schema" => {
             const SCHEMA: &str = "response_format.json_schema";

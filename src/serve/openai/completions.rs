@@ -37,7 +37,7 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
     }
     let is_echo = fields.flag("echo")?.unwrap_or(false);
     let logprobs = fields.size("logprobs", 0..=MAX_TOP_LOGPROBS)?;
-    let most = |name: &str| fields.size(name, 0..=i64::from(u32::MAX));
+    let most = |name: &str| fields.most(name, 0);
     let (newer, older) = ("max_completion_tokens", "max_tokens");
     let max_tokens = most(newer)?.or(most(older)?);
     if max_tokens == Some(0) && !is_echo {

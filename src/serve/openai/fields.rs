@@ -101,6 +101,15 @@ impl<'a> Fields<'a> {
         Ok(self.integer(name, range)?.and_then(|number| usize::try_from(number).ok()))
     }
 
+    /// The most tokens of an answer, at least this number. -1 is nothing: other servers take it for no
+    /// limit.
+    pub fn most(&self, name: &str, least: i64) -> Result<Option<usize>> {
+        if self.get(name).and_then(whole) == Some(-1) {
+            return Ok(None);
+        }
+        self.size(name, least..=i64::from(u32::MAX))
+    }
+
     pub fn number(&self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
         let number = |value: &Json| {
             value.as_f64().filter(|number| range.contains(number)).ok_or_else(|| {

@@ -117,6 +117,8 @@ pub struct Offered {
     pub tools: Vec<Json>,
     /// Those one of which it must call. Empty if the model decides.
     pub required: Vec<Json>,
+    /// Whether an answer has at most one call.
+    pub calls_one: bool,
 }
 
 /// The tools that the model may or must call: none if there are none, or if `tool_choice` is "none".
@@ -158,11 +160,8 @@ pub fn tools(fields: &Fields<'_>) -> Result<Option<Offered>> {
                        {\"type\": \"function\", \"function\": {\"name\": …}} with the name of one of `tools`";
         return Err(fields.wrong("tool_choice", message));
     }
-    if fields.flag("parallel_tool_calls")? == Some(false) && required.is_none() && !list.is_empty() {
-        let message = "`parallel_tool_calls` is false: the model decides how many tools it calls";
-        return Err(fields.wrong("parallel_tool_calls", message));
-    }
-    let offered = || Offered { tools: list.to_vec(), required: required.unwrap_or_default().to_vec() };
+    let calls_one = fields.flag("parallel_tool_calls")? == Some(false);
+    let offered = || Offered { tools: list.to_vec(), required: required.unwrap_or_default().to_vec(), calls_one };
     Ok((!list.is_empty()).then(offered))
 }
 
@@ -248,10 +247,11 @@ mod tests {
             (json!("required"), vec![tool.clone(), other.clone()]),
             (named, vec![other.clone()]),
         ] {
-            let offered = Offered { tools: vec![tool.clone(), other.clone()], required };
+            let offered = Offered { tools: vec![tool.clone(), other.clone()], required, calls_one: false };
             assert_eq!(read(json!({"tools": [tool, other], "tool_choice": choice})).unwrap(), Some(offered));
         }
-        assert!(read(json!({"tools": [tool], "tool_choice": "required", "parallel_tool_calls": false})).is_ok());
+        let one = read(json!({"tools": [tool], "parallel_tool_calls": false})).unwrap();
+        assert!(one.is_some_and(|offered| offered.calls_one && offered.required.is_empty()));
         for none in [json!({}), json!({"tools": []}), json!({"tools": [tool], "tool_choice": "none"})] {
             assert_eq!(read(none).unwrap(), None);
         }
@@ -267,7 +267,6 @@ mod tests {
             (json!({"tools": [tool], "tool_choice": "any"}), "tool_choice"),
             (json!({"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "g"}}}), "tool_choice"),
             (json!({"tools": [tool], "tool_choice": {"type": "function"}}), "tool_choice"),
-            (json!({"tools": [tool], "parallel_tool_calls": false}), "parallel_tool_calls"),
         ] {
             assert_eq!(read(request.clone()).unwrap_err().param.as_deref(), Some(param), "{request}");
         }

@@ -15,6 +15,7 @@ mod fields;
 mod messages;
 mod python_calls;
 pub(super) mod schema;
+mod schema_walk;
 mod settings;
 pub(super) mod shape;
 mod splitter;

@@ -10,12 +10,17 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value as Json, json};
 
+use super::schema_walk::each_schema;
 use super::token_table::TokenTable;
 use crate::error::{Context, Error, Result};
 use crate::generate::Constraint;
 
 /// Space between the tokens of JSON: enough for a deep indentation, and an end to it.
 const SPACE: &str = r"[ \n\r\t]{1,64}";
+
+/// The formats of texts that the library follows.
+const FORMATS: [&str; 11] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown"];
 
 /// Longest token in bytes. The library cannot hold tokens of more than 1024; no text needs them.
 const LONGEST: usize = 512;
@@ -61,8 +66,17 @@ impl Constraints {
     /// JSON that a schema describes. Fails if a keyword of the schema is not supported, or if nothing
     /// can match it.
     pub fn schema(&self, mut schema: Json) -> Result<Box<dyn Constraint>> {
+        // A format is a remark, and one that the library does not know would be refused.
+        let is_unknown = |format: &Json| format.as_str().is_some_and(|name| !FORMATS.contains(&name));
+        each_schema(&mut schema, &mut |part| {
+            if part.get("format").is_some_and(is_unknown) {
+                part.remove("format");
+            }
+        });
         if let Json::Object(schema) = &mut schema {
-            schema.insert("x-guidance".into(), json!({"whitespace_flexible": true, "whitespace_pattern": SPACE}));
+            // `oneOf` as `anyOf`: that two branches of a union never match at once cannot be shown in general.
+            let options = json!({"whitespace_flexible": true, "whitespace_pattern": SPACE, "coerce_one_of": true});
+            schema.insert("x-guidance".into(), options);
         }
         let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema)).map_err(foreign)?;
         let matcher = Matcher::new(Ok(parser));

@@ -1,5 +1,6 @@
 //! Tests of constraints: random walks over the allowed tokens end in texts of the form.
 
+use super::super::tool_forms::Form;
 use super::*;
 use crate::text::test_tokenizers::{END, byte_level, stories};
 use crate::text::tokenizer::Tokenizer;
@@ -43,6 +44,50 @@ fn walk(tokenizer: &Tokenizer, constraint: &mut dyn Constraint, stop: &[u32], rn
     let before = tokenizer.encode("a", false).unwrap();
     let text = tokenizer.decode(&[before, said].concat(), true).unwrap();
     text.strip_prefix('a').unwrap().to_owned()
+}
+
+#[test]
+fn schemas_of_pydantic_are_followed() {
+    let tokenizer = byte_level();
+    let constraints = constraints(&tokenizer, &[END]);
+    let cat = |kind: &str| json!({"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"]});
+    let union = json!({
+        "$defs": {"Cat": cat("cat"), "Dog": cat("dog")},
+        "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
+        "discriminator": {"propertyName": "kind"},
+    });
+    let secret = json!({"type": "object", "properties": {"key": {"type": "string", "format": "password"}}});
+    for schema in [union, secret] {
+        constraints.schema(schema.clone()).unwrap_or_else(|e| panic!("{schema}: {e}"));
+    }
+}
+
+/// References of parameters are those of the tool, wherever its schema stands.
+#[test]
+fn calls_of_tools_with_definitions_are_followed() {
+    let tokenizer = byte_level();
+    let constraints = constraints(&tokenizer, &[END]);
+    let tool = |name: &str, unit: &str| {
+        let parameters = json!({
+            "$defs": {"Place": {"type": "object", "properties": {"unit": {"const": unit}}, "required": ["unit"],
+                                "additionalProperties": false}},
+            "properties": {"place": {"$ref": "#/$defs/Place"}},
+            "required": ["place"],
+            "additionalProperties": false,
+        });
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}})
+    };
+    for (form, arguments) in [(Form::Hermes, "arguments"), (Form::Llama, "parameters")] {
+        let schema = form.schema(&[tool("f", "C"), tool("g", "F")]).unwrap();
+        let rng = &mut StdRng::seed_from_u64(3);
+        for _ in 0..10 {
+            let mut constraint = constraints.schema(schema.clone()).unwrap();
+            let text = walk(&tokenizer, constraint.as_mut(), &[END], rng);
+            let call: Json = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let unit = if call["name"] == "f" { "C" } else { "F" };
+            assert_eq!(call[arguments], json!({"place": {"unit": unit}}), "{text}");
+        }
+    }
 }
 
 fn nested() -> Json {

@@ -44,7 +44,8 @@ impl Settings {
         let options = fields.object("stream_options")?;
         let options = options.map(|map| Fields::at(map, "stream_options"));
         let includes_usage = options.map(|options| options.flag("include_usage")).transpose()?.flatten();
-        let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
+        // -1 draws one, as in vLLM and llama.cpp.
+        let seed = fields.integer("seed", i64::MIN..=i64::MAX)?.filter(|&seed| seed != -1);
         Ok(Self {
             model,
             attention: attention(fields, state.catalogue.models[model].attention)?,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::cursor::Cursor;
 use super::python_calls;
+use super::schema_walk::each_schema;
 use crate::plain_json::Plain;
 
 /// A call of a function.
@@ -66,10 +67,20 @@ impl Form {
     /// this form need marks.
     pub fn schema(self, tools: &[Json]) -> Option<Json> {
         let arguments = if self == Self::Llama { "parameters" } else { "arguments" };
-        let call = |tool: &Json| {
+        let call = |(i, tool): (usize, &Json)| {
             let function = &tool["function"];
             let mut parameters = function["parameters"].as_object().cloned().unwrap_or_default();
             parameters.entry("type").or_insert_with(|| "object".into());
+            let mut parameters = Json::Object(parameters);
+            // References begin at the root, which is another one here.
+            each_schema(&mut parameters, &mut |part| {
+                if let Some(Json::String(reference)) = part.get_mut("$ref")
+                    && let Some(path) = reference.strip_prefix('#')
+                    && (path.is_empty() || path.starts_with('/'))
+                {
+                    *reference = format!("#/anyOf/{i}/properties/{arguments}{path}");
+                }
+            });
             json!({
                 "type": "object",
                 "properties": {"name": {"const": function["name"]}, arguments: parameters},
@@ -77,7 +88,7 @@ impl Form {
                 "additionalProperties": false,
             })
         };
-        self.may_be_bare().then(|| json!({"anyOf": tools.iter().map(call).collect::<Vec<_>>()}))
+        self.may_be_bare().then(|| json!({"anyOf": tools.iter().enumerate().map(call).collect::<Vec<_>>()}))
     }
 
     /// The mark that begins a call.

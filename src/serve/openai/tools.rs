@@ -29,11 +29,26 @@ pub struct Scanner {
     at_start: bool,
     /// Whether the last part was a call.
     after_call: bool,
+    /// Whether the answer ends with its first call.
+    takes_one: bool,
+    /// Whether it has ended so.
+    is_over: bool,
 }
 
 impl Scanner {
-    pub fn new(form: Form, tools: Tools) -> Self {
-        Self { form, tools, held: String::new(), inside: None, space: String::new(), at_start: true, after_call: false }
+    /// For answers of this form. With `takes_one`, what follows the first call is left out.
+    pub fn new(form: Form, tools: Tools, takes_one: bool) -> Self {
+        Self {
+            form,
+            tools,
+            held: String::new(),
+            inside: None,
+            space: String::new(),
+            at_start: true,
+            after_call: false,
+            takes_one,
+            is_over: false,
+        }
     }
 
     /// Takes the next piece.
@@ -103,9 +118,11 @@ impl Scanner {
         let space = std::mem::take(&mut self.space);
         let bare = if open.is_empty() { without_fence(body) } else { body };
         match self.form.read(bare, &self.tools) {
+            Some(_) if self.is_over => {}
             Some(calls) => {
-                parts.extend(calls.into_iter().map(Part::Call));
-                self.after_call = true;
+                let most = if self.takes_one { 1 } else { calls.len() };
+                parts.extend(calls.into_iter().take(most).map(Part::Call));
+                (self.after_call, self.is_over) = (true, self.takes_one);
             }
             None => self.say(&format!("{space}{open}{body}{close}"), parts),
         }
@@ -114,7 +131,7 @@ impl Scanner {
 
     fn say(&mut self, text: &str, parts: &mut Vec<Part>) {
         let text = if self.after_call { text.trim_start() } else { text };
-        if text.is_empty() {
+        if text.is_empty() || self.is_over {
             return;
         }
         self.at_start &= text.trim().is_empty();
@@ -139,7 +156,28 @@ mod tests {
 
     fn scanner(form: Form) -> Scanner {
         let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
-        Scanner::new(form, Tools::new(&[tool("f"), tool("g")]))
+        Scanner::new(form, Tools::new(&[tool("f"), tool("g")]), false)
+    }
+
+    #[test]
+    fn an_answer_with_one_call_ends_with_it() {
+        let call = |name: &str| format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{}}}}</tool_call>");
+        let answer = format!("Wait. {} and {} more", call("f"), call("g"));
+        let both = format!("<|tool_call|>[{{\"name\": \"f\"}}, {{\"name\": \"g\"}}]<|/tool_call|>");
+        for (form, answer, text) in [(Form::Hermes, answer, Some("Wait.")), (Form::List, both, None)] {
+            let mut scanner = Scanner { takes_one: true, ..scanner(form) };
+            let mut found: Vec<Part> = answer.chars().flat_map(|c| scanner.push(&c.to_string())).collect();
+            found.extend(scanner.finish());
+            let said: String = found
+                .iter()
+                .filter_map(|part| match part {
+                    Part::Text(t) => Some(t.as_str()),
+                    _ => None,
+                })
+                .collect();
+            let calls = found.iter().filter(|part| matches!(part, Part::Call(_))).count();
+            assert_eq!((said.as_str(), calls), (text.unwrap_or_default(), 1), "{found:?}");
+        }
     }
 
     /// The parts of an answer, cut into pieces of so many characters, with adjacent texts joined.
