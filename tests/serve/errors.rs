@@ -38,7 +38,7 @@ fn every_wrong_field_is_named() {
         (json!({"seed": 1e300}), "seed"),
         (json!({"n": 0}), "n"),
         (json!({"n": 17}), "n"),
-        (json!({"max_tokens": -1}), "max_tokens"),
+        (json!({"max_tokens": -2}), "max_tokens"),
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"max_tokens": "many"}), "max_tokens"),
         (json!({"stop": ""}), "stop"),
