@@ -5,7 +5,7 @@ use super::keep::cache_name;
 use super::observer::StepLine;
 
 /// Most values of r that a run's steps are grouped by.
-const MOST_GROUPS: usize = 5;
+pub(super) const MOST_GROUPS: usize = 5;
 
 /// The steps of a run that have one r.
 #[derive(Clone, Debug, PartialEq)]

@@ -239,7 +239,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [run, other] = ["one", "two"].map(|name| run(dir.path(), name, 4));
         let line = |step: u64| {
-            let keep = if step % 2 == 0 { 1.0 } else { 0.25 };
+            let keep = if step.is_multiple_of(2) { 1.0 } else { 0.25 };
             json!({"step": step, "loss": 2.0, "keep": keep, "lr": 1e-4, "grad_norm": 1.0, "tokens": 100, "seconds": 0.5,
                    "bytes": 1})
         };

@@ -163,7 +163,7 @@ mod tests {
     fn an_answer_with_one_call_ends_with_it() {
         let call = |name: &str| format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{}}}}</tool_call>");
         let answer = format!("Wait. {} and {} more", call("f"), call("g"));
-        let both = format!("<|tool_call|>[{{\"name\": \"f\"}}, {{\"name\": \"g\"}}]<|/tool_call|>");
+        let both = r#"<|tool_call|>[{"name": "f"}, {"name": "g"}]<|/tool_call|>"#.to_string();
         for (form, answer, text) in [(Form::Hermes, answer, Some("Wait.")), (Form::List, both, None)] {
             let mut scanner = Scanner { takes_one: true, ..scanner(form) };
             let mut found: Vec<Part> = answer.chars().flat_map(|c| scanner.push(&c.to_string())).collect();
