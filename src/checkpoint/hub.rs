@@ -51,6 +51,7 @@ pub(super) const MODEL: Kind = Kind {
         "special_tokens_map.json",
         "added_tokens.json",
         "chat_template.jinja",
+        "additional_chat_templates/tool_use.jinja",
         "longreach.json",
     ],
     no_config: "the repository has no config.json, or there is no such model (did you mean a local path?); if it has GGUF \

@@ -126,7 +126,8 @@ fn a_snapshot_that_lacks_small_files_is_completed() {
     asked(&shelf);
     assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
     assert!(folder.join("tokenizer.json").exists());
-    assert_eq!(asked(&shelf), MODEL.optional);
+    let names: Vec<&str> = MODEL.optional.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
+    assert_eq!(asked(&shelf), names);
     assert_eq!(hub.fetch(&name("org/small")).unwrap(), folder);
     assert!(asked(&shelf).is_empty(), "absent files are remembered");
 }

@@ -138,7 +138,7 @@ impl ChatTemplate {
             Ok(self.render_marked(&asked, false)?.text)
         };
         let mut fitted = abilities.fitted(conversation, &ask)?;
-        if self.takes_tools_from_messages() && !self.shows_tools(&fitted) {
+        if conversation.tools.is_some() && self.takes_tools_from_messages() && !self.shows_tools(&fitted) {
             fitted.to_mut().move_tools_to_system();
         }
         Ok(fitted)
@@ -151,8 +151,10 @@ impl ChatTemplate {
 
     /// Whether the template shows the tools that stand beside the messages.
     fn shows_tools(&self, conversation: &Conversation) -> bool {
-        let shown = self.render_marked(conversation, false);
-        shown.is_ok_and(|rendered| conversation.check_tools_shown(&rendered.text).is_ok())
+        let none = Conversation { tools: Some(Json::Array(Vec::new())), ..conversation.clone() };
+        let [with, without] =
+            [conversation, &none].map(|asked| self.render_marked(asked, false).map(|shown| shown.text));
+        !matches!((with, without), (Ok(with), Ok(without)) if with == without)
     }
 
     /// The text of a conversation, and the byte ranges that the assistant must produce: its

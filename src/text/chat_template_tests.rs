@@ -334,7 +334,9 @@ fn tools_go_into_the_system_message_where_a_template_looks_for_them_there() {
         phi.render(&Conversation { tools: tools.clone(), ..messages.into() }, false).unwrap()
     };
     let listed = "<|tool|>[{\"name\":\"weather\"}]<|/tool|>";
-    assert_eq!(shown(&[("user", "Hi")]), format!("<|system|>{listed}<|user|>Hi<|end|>"));
+    for text in ["Hi", "What is the weather?"] {
+        assert_eq!(shown(&[("user", text)]), format!("<|system|>{listed}<|user|>{text}<|end|>"));
+    }
     assert_eq!(
         shown(&[("system", "Be brief."), ("user", "Hi")]),
         format!("<|system|>Be brief.{listed}<|user|>Hi<|end|>")

@@ -273,7 +273,8 @@ impl Run<'_, '_> {
 
     /// Saves what was learnt before something failed that left the weights as they were, and adds to its
     /// error where it is. A step with gradients that are not finite changes nothing; one that was queued
-    /// behind it may have. A run that resumes from there leaves out the data of the step.
+    /// behind it may have. After a divergence a run that resumes from there leaves out the data of the
+    /// step, and after another failure it repeats the step.
     fn saved_before_failure(&mut self, e: Error) -> Error {
         let Some(folder) = self.folder.as_mut().filter(|_| self.trainer.n_steps() > 0) else { return e };
         if e.kind() == ErrorKind::DeviceLost {

@@ -57,7 +57,7 @@ pub fn held(job: &TrainJob) -> Result<Held> {
     let has_saved = has_result || !steps_in(dir)?.is_empty();
     let is_finished = dir.join(CHECKPOINTS).join(FINISHED).exists();
     Ok(match other {
-        Some(_) if !has_saved => Held::Nothing,
+        _ if !has_saved => Held::Nothing,
         Some(what) => Held::Other(what),
         None if is_finished => Held::Other("this run, which is finished".into()),
         None => Held::Unfinished,
@@ -90,7 +90,7 @@ fn value_text(name: &str, value: Option<&Value>) -> String {
             Ok(read) => read.attention().map_or_else(|_| record.to_string(), |attention| attention.to_string()),
             Err(_) => record.to_string(),
         },
-        Some(Value::Array(list)) if list.is_empty() && name == "keeps" => "the same in all steps".into(),
+        Some(Value::Array(list)) if list.is_empty() && name == "keeps" => "one value for all steps".into(),
         Some(Value::Array(list)) if list.is_empty() => "none".into(),
         Some(Value::Array(list)) => list.iter().map(|each| value_text(name, Some(each))).collect::<Vec<_>>().join(", "),
         Some(value) => value.to_string(),

@@ -18,8 +18,8 @@ pub struct KeepGroup<'a> {
 
 impl<'a> KeepGroup<'a> {
     /// The groups of a run's steps, from the largest r down. There are none if all steps attend alike, if
-    /// r takes more than five values, as it does where it anneals, and before there are two steps for
-    /// each value.
+    /// r takes more than five values, as it does where it anneals over many steps, and while there are
+    /// fewer than twice as many steps as values.
     pub fn of(steps: &'a [StepLine]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for step in steps {

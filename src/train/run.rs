@@ -92,7 +92,8 @@ fn prepared<'a>(
     for (field, path) in [("adapter", adapter), ("model", Some(Path::new(&job.model)))] {
         require(!path.is_some_and(|path| is_within(path, &checkpoints)), || {
             format!(
-                "`{field}` is a checkpoint in `out`, where a new run removes those of earlier ones: choose another `out`"
+                "`{field}` is among the checkpoints in `out`, and a new run removes the checkpoints of earlier runs: choose \
+                 another `out`"
             )
         })?;
     }

@@ -376,7 +376,7 @@ impl<'a> RunFolder<'a> {
             return e;
         }
         let logs = if self.logs.has_steps() { format!(", but {METRICS} is from this run") } else { String::new() };
-        e.context(format!("this run saved nothing ({} holds the result of an earlier run{logs})", self.dir.display()))
+        e.context(format!("the result in {} is still that of an earlier run{logs}", self.dir.display()))
     }
 
     /// Appends a line to `metrics.jsonl` and the event file. A run's first line replaces an earlier

@@ -112,7 +112,7 @@ fn an_unfinished_run_resumes_and_others_are_refused() {
     assert!(e.contains("`lr` by default, not 0.5") && e.contains("`overwrite`"), "{e}");
     let with_keeps = |keeps| refusal(&TrainJob { keeps: Some(keeps), ..job.clone() });
     let e = with_keeps(vec![]);
-    assert!(e.contains("`keep` by default, not the same in all steps"), "{e}");
+    assert!(e.contains("`keep` by default, not one value for all steps"), "{e}");
     let e = with_keeps(vec![Keep::Fixed(0.5), Keep::Anneal { from: 1.0, to: 0.25 }]);
     assert!(e.contains("`keep` by default, not 0.5, 1..0.25"), "{e}");
     assert!(refusal(&TrainJob { resume: true, ..faster.clone() }).contains("the same settings"));
@@ -145,15 +145,15 @@ fn what_others_put_beside_the_checkpoints_stays() {
     let files = bundled();
     let job = job(dir.path(), Method::Lora);
     let theirs = ["best", "step-best", "notes.txt"].map(|name| dir.path().join("checkpoints").join(name));
+    theirs.iter().for_each(|path| fs::create_dir_all(path).unwrap());
     for overwrite in [false, false, true] {
         let job = TrainJob { overwrite, ..job.clone() };
         let mut folder = RunFolder::open(&job, &files).unwrap();
         folder.make([&[], &[]]).unwrap();
-        theirs.iter().for_each(|path| fs::create_dir_all(path).unwrap());
+        assert!(theirs.iter().all(|path| path.is_dir()) && !dir.path().join("checkpoints/failed").exists());
         let step = folder.resumed_at().unwrap_or(0) + 1;
         save(&mut folder, step);
         fs::write(dir.path().join("checkpoints/failed"), "no memory").unwrap();
-        assert!(theirs.iter().all(|path| path.is_dir()));
     }
     assert_eq!(steps_in(dir.path()).unwrap(), [1], "the checkpoints of the earlier run are replaced");
 }
@@ -164,10 +164,13 @@ fn a_run_without_a_checkpoint_has_nothing_to_resume() {
     let files = bundled();
     let job = job(dir.path(), Method::Lora);
     RunFolder::open(&job, &files).unwrap().make([&[], &[]]).unwrap();
-    fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
-    let e = RunFolder::open(&TrainJob { resume: true, ..job.clone() }, &files).err().unwrap();
-    assert!(e.kind() == crate::ErrorKind::Usage && e.to_string().contains("before its first checkpoint"), "{e}");
-    assert_eq!(RunFolder::open(&job, &files).unwrap().resumed_at(), None, "it begins anew");
+    for (held_now, words) in [(Held::Nothing, "no run to resume"), (Held::Unfinished, "before its first checkpoint")] {
+        assert_eq!(held(&job).unwrap(), held_now);
+        let e = RunFolder::open(&TrainJob { resume: true, ..job.clone() }, &files).err().unwrap();
+        assert!(e.kind() == crate::ErrorKind::Usage && e.to_string().contains(words), "{e}");
+        assert_eq!(RunFolder::open(&job, &files).unwrap().resumed_at(), None, "it begins anew");
+        fs::write(dir.path().join("adapter_config.json"), "{}").unwrap(); // the result of an earlier run
+    }
 }
 
 #[test]

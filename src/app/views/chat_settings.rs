@@ -107,9 +107,9 @@ fn sampling(ui: &mut Ui, wished: &mut Wished, seed: &mut Option<u64>) {
     );
     let what = "Makes tokens that have occurred less likely. 1 is off.";
     decimal(ui, "repetition penalty", &mut wished.repetition_penalty, 1.1, 0.1..=2.0, what);
-    let what = "Makes a token less likely each time that the answer has it. 0 is off.";
+    let what = "Lowers the probability of a token each time that the answer has it. 0 is off.";
     decimal(ui, "frequency penalty", &mut wished.frequency_penalty, 0.5, -2.0..=2.0, what);
-    let what = "Makes tokens that the answer has less likely, however often it has them. 0 is off.";
+    let what = "Lowers the probability of tokens that the answer has already, however often. 0 is off.";
     decimal(ui, "presence penalty", &mut wished.presence_penalty, 0.5, -2.0..=2.0, what);
     choice(ui, "top-k", &mut wished.top_k, 40, "Draws among so many of the likeliest tokens.", |ui, value| {
         ui.add(DragValue::new(value).range(1..=1000))

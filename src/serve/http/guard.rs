@@ -49,7 +49,8 @@ fn is_known(keys: &[String], given: &[u8]) -> bool {
 }
 
 /// Refuses requests that a web page may have sent by a name that it made point here: on a loopback
-/// address the host is a loopback one, and so is the origin unless it is allowed.
+/// address the host is a loopback one or the name by which containers know their machine, and the origin
+/// is a loopback one unless it is allowed.
 pub async fn check_host(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());

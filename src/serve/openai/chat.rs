@@ -158,8 +158,11 @@ fn constraint(fields: &Fields<'_>, state: &State) -> Result<Option<Box<dyn Const
         "text" => return Ok(None),
         // llama.cpp's server takes the schema beside the type, of either kind.
         "json_object" | "json_schema" if format.has("schema") => {
-            let schema = Json::Object(format.object("schema")?.cloned().unwrap_or_default());
-            state.constraints()?.schema(schema)
+            let mut schema = format.object("schema")?.cloned().unwrap_or_default();
+            if format.text("type")? == Some("json_object") && schema.is_empty() {
+                schema.insert("type".into(), "object".into());
+            }
+            state.constraints()?.schema(Json::Object(schema))
         }
         "json_object" => state.constraints()?.any_object(),
         "json_schema" => {
@@ -176,7 +179,8 @@ fn constraint(fields: &Fields<'_>, state: &State) -> Result<Option<Box<dyn Const
     };
     let wrong = |e: crate::Error| {
         let message = format!("the schema of `response_format` cannot be followed: {e}");
-        ApiError::field("response_format.json_schema.schema", message)
+        let path = if format.has("schema") { "response_format.schema" } else { "response_format.json_schema.schema" };
+        ApiError::field(path, message)
     };
     made.map(Some).map_err(wrong)
 }

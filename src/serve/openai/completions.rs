@@ -55,7 +55,7 @@ pub fn read(state: &State, map: &Map<String, Json>) -> Result<Asked> {
     let echoes = is_echo.then(|| prompts.iter().map(echo).collect::<Result<Vec<Echo>>>()).transpose()?;
     Ok(Asked {
         param: "prompt",
-        max_tokens: Some(max_tokens.unwrap_or(default)),
+        max_tokens: if fields.has(newer) || fields.has(older) { max_tokens } else { Some(default) },
         logprobs: logprobs.or((max_tokens == Some(0)).then_some(0)),
         prompt_logprobs: is_echo && (logprobs.is_some() || max_tokens == Some(0)),
         constraint: None,

@@ -101,8 +101,8 @@ impl<'a> Fields<'a> {
         Ok(self.integer(name, range)?.and_then(|number| usize::try_from(number).ok()))
     }
 
-    /// The most tokens of an answer, at least this number. -1 is nothing: other servers take it for no
-    /// limit.
+    /// The most tokens of an answer, at least this number. -1 is none: other servers take it for no limit,
+    /// and here the server's own counts.
     pub fn most(&self, name: &str, least: i64) -> Result<Option<usize>> {
         if self.get(name).and_then(whole) == Some(-1) {
             return Ok(None);

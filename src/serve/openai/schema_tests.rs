@@ -69,6 +69,7 @@ fn calls_of_tools_with_definitions_are_followed() {
     let constraints = constraints(&tokenizer, &[END]);
     let tool = |name: &str, unit: &str| {
         let parameters = json!({
+            "$id": "https://example.com/f",
             "$defs": {"Place": {"type": "object", "properties": {"unit": {"const": unit}}, "required": ["unit"],
                                 "additionalProperties": false}},
             "properties": {"place": {"$ref": "#/$defs/Place"}},

@@ -72,8 +72,9 @@ impl Form {
             let mut parameters = function["parameters"].as_object().cloned().unwrap_or_default();
             parameters.entry("type").or_insert_with(|| "object".into());
             let mut parameters = Json::Object(parameters);
-            // References begin at the root, which is another one here.
+            // References begin at the root, which is another one here, also for a part with an id of its own.
             each_schema(&mut parameters, &mut |part| {
+                part.remove("$id");
                 if let Some(Json::String(reference)) = part.get_mut("$ref")
                     && let Some(path) = reference.strip_prefix('#')
                     && (path.is_empty() || path.starts_with('/'))

@@ -51,6 +51,11 @@ impl Scanner {
         }
     }
 
+    /// Whether the answer has ended with its first call.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Takes the next piece.
     pub fn push(&mut self, piece: &str) -> Vec<Part> {
         self.held.push_str(piece);
