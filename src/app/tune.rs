@@ -107,12 +107,8 @@ pub struct Tune {
 /// The loss curves of a run with their names, each point a step and its loss: one curve for each r that
 /// the steps have, or one of this name.
 pub fn loss_curves(steps: &[StepLine], name: &str) -> Vec<(String, Vec<[f64; 2]>)> {
-    let point = |line: &StepLine| [line.step as f64, line.loss];
-    let groups = KeepGroup::of(steps);
-    if groups.is_empty() {
-        return vec![(name.into(), steps.iter().map(point).collect())];
-    }
-    groups.iter().map(|group| (group.name(), group.steps.iter().map(|line| point(line)).collect())).collect()
+    let lines = KeepGroup::lines(steps, name).into_iter();
+    lines.map(|(name, steps)| (name, steps.iter().map(|line| [line.step as f64, line.loss]).collect())).collect()
 }
 
 impl Tune {

@@ -111,8 +111,8 @@ impl WeightSource {
         if let Files::Gguf(gguf) = &self.files { Some(&gguf.metadata) } else { None }
     }
 
-    /// What a user should know about the files: tensors that the text model does not use, and unknown
-    /// metadata of a GGUF file.
+    /// Notes on the files for the user: tensors that the text model does not use, and unknown metadata of
+    /// a GGUF file.
     pub fn notes(&self) -> Vec<String> {
         match &self.files {
             Files::Folder(folder) => folder.unused_note(self.table.keys()).into_iter().collect(),

@@ -75,8 +75,7 @@ impl Conversation {
     /// an empty system message in front if there is none.
     pub(super) fn move_tools_to_system(&mut self) {
         let Some(Json::Array(tools)) = &self.tools else { return };
-        let function = |tool: &Json| if tool["function"].is_object() { tool["function"].clone() } else { tool.clone() };
-        let text = Json::Array(tools.iter().map(function).collect()).to_string();
+        let text = Json::Array(tools.iter().map(function_of).cloned().collect()).to_string();
         if self.messages.first().is_none_or(|first| first.role() != "system") {
             self.messages.insert(0, Message::new("system", ""));
         }
@@ -108,10 +107,14 @@ impl Conversation {
     }
 }
 
+/// The function of a tool or of a call, which may be given without a wrapper.
+fn function_of(tool: &Json) -> &Json {
+    if tool["function"].is_object() { &tool["function"] } else { tool }
+}
+
 /// The name of a tool or of the function of a call.
 fn function_name(tool: &Json) -> Option<&str> {
-    let function = if tool["function"].is_object() { &tool["function"] } else { tool };
-    function["name"].as_str()
+    function_of(tool)["name"].as_str()
 }
 
 fn n_bytes(value: &Json) -> usize {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::job_data::{lengths_of, longest_of};
-use super::keep_group::MOST_GROUPS;
+use super::keep_group::by_keep;
 use super::observer::{EvalLine, Observer, StepLine, Summary, best_of};
 use super::run_folder::RunFolder;
 use super::step_clock::StepClock;
@@ -93,14 +93,7 @@ struct Totals {
 /// The losses of the steps that have the r of most steps; none where r takes too many values to group
 /// the steps by it.
 fn comparable(losses: &[(Option<f64>, f64)]) -> Vec<f64> {
-    let mut of_each: Vec<(Option<f64>, Vec<f64>)> = Vec::new();
-    for &(keep, loss) in losses {
-        match of_each.iter().position(|(other, _)| *other == keep) {
-            Some(i) => of_each[i].1.push(loss),
-            None if of_each.len() == MOST_GROUPS => return Vec::new(),
-            None => of_each.push((keep, vec![loss])),
-        }
-    }
+    let of_each = by_keep(losses.iter().copied()).unwrap_or_default();
     of_each.into_iter().map(|(_, same)| same).max_by_key(Vec::len).unwrap_or_default()
 }
 

@@ -5,7 +5,7 @@ use super::keep::cache_name;
 use super::observer::StepLine;
 
 /// Most values of r that a run's steps are grouped by.
-pub(super) const MOST_GROUPS: usize = 5;
+const MOST_GROUPS: usize = 5;
 
 /// The steps of a run that have one r.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,17 +21,20 @@ impl<'a> KeepGroup<'a> {
     /// r takes more than five values, as it does where it anneals over many steps, and while there are
     /// fewer than twice as many steps as values.
     pub fn of(steps: &'a [StepLine]) -> Vec<Self> {
-        let mut groups: Vec<Self> = Vec::new();
-        for step in steps {
-            let Some(keep) = step.keep else { return Vec::new() };
-            match groups.iter().position(|group| group.keep == keep) {
-                Some(i) => groups[i].steps.push(step),
-                None if groups.len() == MOST_GROUPS => return Vec::new(),
-                None => groups.push(Self { keep, steps: vec![step] }),
-            }
-        }
+        let by_keep = by_keep(steps.iter().map(|step| (step.keep, step))).unwrap_or_default();
+        let group = |(keep, steps): (Option<f64>, _)| Some(Self { keep: keep?, steps });
+        let mut groups: Vec<Self> = by_keep.into_iter().map(group).collect::<Option<_>>().unwrap_or_default();
         groups.sort_by(|a, b| b.keep.total_cmp(&a.keep));
         if groups.len() > 1 && steps.len() >= 2 * groups.len() { groups } else { Vec::new() }
+    }
+
+    /// The lines of a run's curves with their names: one for each group, or one of this name.
+    pub fn lines(steps: &'a [StepLine], name: &str) -> Vec<(String, Vec<&'a StepLine>)> {
+        let groups = Self::of(steps);
+        if groups.is_empty() {
+            return vec![(name.to_string(), steps.iter().collect())];
+        }
+        groups.into_iter().map(|group| (group.name(), group.steps)).collect()
     }
 
     /// The cache of these steps: `dense` or a compression such as `4x`.
@@ -44,6 +47,19 @@ impl<'a> KeepGroup<'a> {
         let last = &self.steps[self.steps.len() - self.steps.len().div_ceil(4)..];
         last.iter().map(|step| step.loss).sum::<f64>() / last.len() as f64
     }
+}
+
+/// The values of steps by their r, each r where it first comes. `None` if r takes more than five values.
+pub(super) fn by_keep<T>(values: impl Iterator<Item = (Option<f64>, T)>) -> Option<Vec<(Option<f64>, Vec<T>)>> {
+    let mut groups: Vec<(Option<f64>, Vec<T>)> = Vec::new();
+    for (keep, value) in values {
+        match groups.iter().position(|(other, _)| *other == keep) {
+            Some(i) => groups[i].1.push(value),
+            None if groups.len() == MOST_GROUPS => return None,
+            None => groups.push((keep, vec![value])),
+        }
+    }
+    Some(groups)
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
         let validation = logs.evaluations.iter().filter(|line| curve == Curve::Loss && line.loss.is_finite());
         let validation: Vec<_> = validation.map(|line| (line.step as f64, line.loss)).collect();
         let lines = match runs.len() {
-            1 if curve != Curve::Lr => lines_of(&logs.steps, &name),
+            1 if curve != Curve::Lr => KeepGroup::lines(&logs.steps, &name),
             _ => vec![(name.clone(), logs.steps.iter().collect())],
         };
         let has_one_line = lines.len() == 1;
@@ -119,15 +119,6 @@ pub fn run_chart(runs: &[PathBuf], curve: Curve) -> Result<LineChart> {
     // Pale lines first, so that none hides another run's mean.
     series.sort_by_key(|s| s.look != Look::Pale);
     Ok(LineChart { title, subtitle, x: Axis::new("step", Scale::Linear), y: curve.axis(is_entropy), series })
-}
-
-/// The lines of a run that is drawn alone, with their names: one for each r that its steps have.
-fn lines_of<'a>(steps: &'a [StepLine], name: &str) -> Vec<(String, Vec<&'a StepLine>)> {
-    let groups = KeepGroup::of(steps);
-    if groups.is_empty() {
-        return vec![(name.to_string(), steps.iter().collect())];
-    }
-    groups.into_iter().map(|group| (group.name(), group.steps)).collect()
 }
 
 fn logs_of(run: &Path) -> Result<Logs> {

@@ -35,8 +35,8 @@ use crate::error::{Context, Error, Result};
 
 const UNFINISHED: &str = "unfinished";
 
-/// What the next run removes from the folder of checkpoints: why the last one failed, and what was being
-/// written when it was killed.
+/// Names that the next run removes from the folder of checkpoints: the reason of a failure, and files
+/// that a killed run was writing.
 const LEFT_BY_A_KILL: [&str; 6] = [UNFINISHED, FAILED, JOB, METRICS, EVAL, TRAINER_STATE];
 
 /// The output of one run.
@@ -195,7 +195,7 @@ impl<'a> RunFolder<'a> {
                 remove(&entry.path())?;
             }
         }
-        // What anybody else put beside the checkpoints stays.
+        // Files of others beside the checkpoints stay.
         let is_left = |name: &str| name.starts_with(".longreach-") || LEFT_BY_A_KILL.contains(&name);
         let is_earlier = |name: &str| name == FINISHED || step_of(name).is_some();
         for entry in fs::read_dir(self.dir.join(CHECKPOINTS))? {

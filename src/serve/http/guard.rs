@@ -77,19 +77,22 @@ fn foreign(header: &str, value: &str) -> Response {
 
 /// Whether a host, with or without a port, is this machine's loopback.
 fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host();
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let lower = name.to_ascii_lowercase();
-    let is_name = lower == "localhost" || lower.ends_with(".localhost"); // reserved by RFC 6761
-    !host.contains('@') && (is_name || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+    let Some(name) = name_of(host) else { return false };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    let is_name = name == "localhost" || name.ends_with(".localhost"); // reserved by RFC 6761
+    is_name || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The name of a host without its port, in lower case. `None` if it has a user or is no host.
+fn name_of(host: &str) -> Option<String> {
+    let authority = host.parse::<Authority>().ok().filter(|_| !host.contains('@'))?;
+    Some(authority.host().to_ascii_lowercase())
 }
 
 /// Whether a host is the name by which a container knows its machine. Nobody can own a name in
 /// `.internal`, so no web page comes from one.
 fn is_container_host(host: &str) -> bool {
-    let name = host.parse::<Authority>().map(|authority| authority.host().to_ascii_lowercase()).unwrap_or_default();
-    !host.contains('@') && ["host.docker.internal", "host.containers.internal"].contains(&name.as_str())
+    name_of(host).is_some_and(|name| ["host.docker.internal", "host.containers.internal"].contains(&name.as_str()))
 }
 
 /// The layer that lets web pages of these origins use the server. `None` without origins.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::splitter::Splitter;
 use super::tool_forms::Call;
-use super::tools::{Part, Scanner};
+use super::tools::Part;
 use crate::serve::http::failure::ApiError;
 use crate::serve::job::{Event, Finish, TokenLogprob};
 
@@ -100,14 +100,13 @@ impl Answers {
                 self.usage.completion_tokens += generated_tokens;
                 self.n_running = self.n_running.saturating_sub(1);
                 let splitter = self.splitters[choice].take();
-                let is_over =
-                    splitter.as_ref().and_then(|splitter| splitter.calls.as_ref()).is_some_and(Scanner::is_over);
+                let is_over = splitter.as_ref().is_some_and(Splitter::is_over);
                 let parts = splitter.map(Splitter::finish).unwrap_or_default();
                 let Step::Piece(piece) = self.piece(choice, parts, None) else { unreachable!("a piece was made") };
                 let finish = match finish {
                     Finish::Stop if self.has_calls[choice] => "tool_calls",
                     Finish::Stop => "stop",
-                    Finish::Length if is_over => "tool_calls", // the rest is left out
+                    Finish::Length if is_over => "tool_calls",
                     Finish::Length => "length",
                 };
                 Step::Piece(Piece { finish: Some(finish), ..piece })

@@ -22,6 +22,11 @@ impl Splitter {
         self.parts(thought, rest)
     }
 
+    /// Whether the answer has ended with its first call, and the rest is left out.
+    pub fn is_over(&self) -> bool {
+        self.calls.as_ref().is_some_and(Scanner::is_over)
+    }
+
     /// What was held back at the answer's end.
     pub fn finish(mut self) -> Vec<Part> {
         let (thought, rest) = self.thoughts.take().map(Thoughts::finish).unwrap_or_default();
