@@ -14,6 +14,7 @@ mod matmul_params;
 mod matmul_reference;
 pub mod op;
 pub mod parts;
+mod preference_kernels;
 pub mod product;
 mod rounded;
 mod row_tasks;
