@@ -1,14 +1,12 @@
 //! DPO and ORPO on whole models: TRL's losses, rewards, gradients and steps, slopes of the loss with
-//! LRSA, and the plain definition from logits.
+//! LRSA, and the plain definition from logits. `streamed_pairs.rs` streams the pairs.
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
+use common::pairs::{OBJECTIVES, folder, gradients, long_pairs, lrsa, norm, open, pair, sequence, tokens, values};
 use common::stories::MODEL;
-use longreach::attention::{Attention, Lrsa};
-use longreach::checkpoint::adapter_file::read_adapter;
-use longreach::checkpoint::load::{Decay, Loaded, Train, load};
+use longreach::attention::Attention;
+use longreach::checkpoint::load::{Loaded, Train, load};
 use longreach::checkpoint::model_files::ModelFiles;
 use longreach::checkpoint::record::AttentionRecord;
 use longreach::checkpoint::weights::WeightSource;
@@ -27,45 +25,6 @@ use longreach::train::{
     GradientStep, ObjectiveKind, PairStats, Preference, ProbeRequest, StepSettings, Stepper, TrainJob, Trainer, probe,
 };
 use serde_json::Value as Json;
-
-const OBJECTIVES: [(&str, bool); 2] = [("dpo", true), ("orpo", false)];
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-gqa")
-}
-
-/// The golden model with its adapter in training, or with all weights.
-fn open(device: &mut dyn Executor, with_adapter: bool) -> Loaded {
-    let source = WeightSource::open(&folder()).unwrap();
-    if !with_adapter {
-        return load(device, &source, None, Train::All(Decay::All)).unwrap();
-    }
-    let adapter = read_adapter(&folder().join("lora"), source.config()).unwrap();
-    load(device, &source, Some(&adapter), Train::Adapter(Decay::All)).unwrap()
-}
-
-/// A sequence of a prompt and an answer.
-fn sequence(prompt: &[u32], answer: &[u32]) -> Example {
-    let ids = [prompt, answer].concat();
-    let label = |(i, &id): (usize, &u32)| if i < prompt.len() { IGNORED } else { id as i32 };
-    Example { labels: ids.iter().enumerate().map(label).collect(), ids, rejected: None }
-}
-
-fn pair(prompt: &[u32], chosen: &[u32], rejected: &[u32]) -> Example {
-    Example { rejected: Some(Box::new(sequence(prompt, rejected))), ..sequence(prompt, chosen) }
-}
-
-fn values(device: &mut dyn Executor, t: &Tensor) -> Vec<f64> {
-    t.pieces().iter().flat_map(|p| device.read_f64(&p.span).unwrap()).collect()
-}
-
-fn gradients(device: &mut dyn Executor, loaded: &Loaded) -> Vec<Vec<f64>> {
-    loaded.trainables.iter().map(|t| values(device, &t.grad)).collect()
-}
-
-fn norm(v: impl Iterator<Item = f64>) -> f64 {
-    v.map(|x| x * x).sum::<f64>().sqrt()
-}
 
 fn numbers(json: &Json) -> Vec<f64> {
     json.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
@@ -270,21 +229,6 @@ fn the_op_is_its_formula_to_the_ninth_digit() {
     }
 }
 
-fn lrsa() -> Attention {
-    Attention::Lrsa(Lrsa::new(3, 10, 0.4).unwrap())
-}
-
-fn tokens(n: usize, seed: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % 317 + 3) as u32).collect()
-}
-
-/// Two pairs whose sequences LRSA compresses, one of them with an answer in two parts.
-fn long_pairs() -> Vec<Example> {
-    let mut second = pair(&tokens(30, 4), &tokens(9, 5), &tokens(25, 6));
-    second.labels[10..14].copy_from_slice(&second.ids[10..14].iter().map(|&id| id as i32).collect::<Vec<_>>());
-    vec![pair(&tokens(20, 1), &tokens(30, 2), &tokens(14, 3)), second]
-}
-
 /// Every gradient equals the slope of the loss along a random direction.
 fn check_slopes(with_adapter: bool, (name, with_reference): (&str, bool)) {
     const STEP: f64 = 1e-5;
@@ -447,7 +391,7 @@ fn an_adapter_that_a_run_continues_is_its_reference() {
 }
 
 #[test]
-fn a_refusal_for_memory_names_smaller_batches_and_no_chunks() {
+fn a_refusal_for_memory_names_smaller_batches() {
     let files = ModelFiles::open(MODEL, None).unwrap();
     let examples = data().train.examples;
     let (of_pairs, of_tokens) = (job(ObjectiveKind::Dpo), job(ObjectiveKind::Orpo));
@@ -486,8 +430,9 @@ fn data_and_settings_that_do_not_fit_are_refused() {
     let silent = pair(&[5, 6], &[7], &[]);
     for (examples, chunk, words) in [
         (vec![sequence(&[5], &[6, 7])], None, "pairs of sequences"),
-        (vec![silent], None, "no token of an answer"),
-        (long_pairs(), Some(16), "`chunk`"),
+        (vec![sequence(&[5], &[6, 7])], Some(2), "pairs of sequences"),
+        (vec![silent.clone()], None, "no token of an answer"),
+        (vec![silent], Some(2), "no token of an answer"),
     ] {
         let step = GradientStep::new(device, false, chunk).unwrap();
         let batches = [Batch::new(&examples)];

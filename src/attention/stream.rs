@@ -179,6 +179,16 @@ impl Stream {
         &self.chunks
     }
 
+    /// All of its memory.
+    pub fn spans(&self) -> Vec<Span> {
+        let of = |layer: &StreamLayer| {
+            let buffers = [&layer.tails, &layer.tail_gradients, &layer.selected];
+            let whole = buffers.map(|buffer| buffer.as_ref().map(Buffer::span));
+            [layer.kept.clone(), layer.kept_gradient.clone()].into_iter().chain(whole).flatten().collect::<Vec<_>>()
+        };
+        self.layers.iter().flat_map(of).collect()
+    }
+
     /// Appends the clearing of all gradients, before the first backward pass.
     pub fn clear_gradients(&self, rec: &mut Recording) {
         for layer in &self.layers {

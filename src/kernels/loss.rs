@@ -290,15 +290,26 @@ impl<'a> Chunked<'a> {
         self.need.hidden || self.need.head
     }
 
-    /// Computes the logits of each chunk and the gradients that follow from theirs. In between,
-    /// `to_gradient` turns the first rows of the chunk from logits into their gradient; it gets the
-    /// index of the chunk's first row and the number of its rows.
+        /// [`Chunked::gradients`], as the rule of an op with this label.
     pub(super) fn run(
         &self,
         rec: &mut Recording,
         label: &'static str,
-        mut to_gradient: impl FnMut(&mut Recording, usize, usize, &Tensor),
+        to_gradient: impl FnMut(&mut Recording, usize, usize, &Tensor),
     ) -> Box<dyn Op> {
+        let [dhidden, dhead] = self.gradients(rec, to_gradient);
+        Box::new(HeadLoss { label, dhidden, dhead, applied: Cell::new(false) })
+    }
+
+    /// Computes the logits of each chunk and the gradients that follow from theirs: those of the hidden
+    /// states and of the head, as far as they are needed. In between, `to_gradient` turns the first rows
+    /// of the chunk from logits into their gradient; it gets the index of the chunk's first row and the
+    /// number of its rows.
+    pub(super) fn gradients(
+        &self,
+        rec: &mut Recording,
+        mut to_gradient: impl FnMut(&mut Recording, usize, usize, &Tensor),
+    ) -> [Option<Tensor>; 2] {
         let Self { hidden, head, need, step } = *self;
         let (n, weight) = (hidden.rows, head.weight);
         let chunk = Tensor::transient(rec, "logits chunk", step, weight.rows);
@@ -316,7 +327,7 @@ impl<'a> Chunked<'a> {
                 matmul_tn(rec, logits, hidden, dhead, head.scale, if first == 0 { 0.0 } else { 1.0 });
             }
         }
-        Box::new(HeadLoss { label, dhidden, dhead, applied: Cell::new(false) })
+                [dhidden, dhead]
     }
 }
 
@@ -362,6 +373,21 @@ pub fn row_losses<'a>(
     Ok(chunked_losses(rec, &chunks, labels, 0.0).0)
 }
 
+/// Writes `-log softmax(logits_i)[label_i]` of each row to `losses`, without gradients. The labels and
+/// losses of the rows begin at `first` among those of more rows. The other arguments and errors are
+/// those of [`cross_entropy`].
+pub fn row_losses_into<'a>(
+    rec: &mut Recording,
+    hidden: &'a Tensor,
+    head: impl Into<Head<'a>>,
+    (labels, losses, first): (&Span, &Span, usize),
+    max_elements: usize,
+) -> Result<()> {
+    let chunks = Chunked::new(hidden, head.into(), Need { hidden: false, head: false }, max_elements)?;
+    chunks.gradients(rec, to_gradient(&chunks, (labels, losses, first), 0.0));
+    Ok(())
+}
+
 /// The losses of the rows, and the rule with the gradients that `chunks` needs, each times `scale`.
 pub(super) fn chunked_losses(
     rec: &mut Recording,
@@ -371,18 +397,28 @@ pub(super) fn chunked_losses(
 ) -> (Span, Box<dyn Op>) {
     assert_eq!(labels.len, chunks.hidden.rows, "one label a row");
     let losses = rec.transient("row losses", Kind::Real, labels.len);
-    let op = chunks.run(rec, SOFTMAX_ROWS.label, |rec, first, rows, chunk| {
+    let op = chunks.run(rec, SOFTMAX_ROWS.label, to_gradient(chunks, (labels, &losses, 0), scale));
+    (losses, op)
+}
+
+/// Turns rows of logits into their losses, and into the gradient of these times `scale` if `chunks`
+/// needs it. The labels and losses of the rows begin at `from`.
+fn to_gradient<'a>(
+    chunks: &'a Chunked<'_>,
+    (labels, losses, from): (&'a Span, &'a Span, usize),
+    scale: f32,
+) -> impl FnMut(&mut Recording, usize, usize, &Tensor) + 'a {
+    move |rec, first, rows, chunk| {
         let params = RowsParams {
             rows: rows as u32,
             cols: chunk.cols as u32,
-            first_row: first as u32,
+            first_row: (from + first) as u32,
             gradient: u32::from(chunks.needs_gradient()),
             scale,
             softcap: chunks.head.softcap.unwrap_or(0.0),
         };
-        rec.dispatch(&SOFTMAX_ROWS, &[], params, &[labels, chunk.span(), &losses], [rows as u32, 1, 1]);
-    });
-    (losses, op)
+        rec.dispatch(&SOFTMAX_ROWS, &[], params, &[labels, chunk.span(), losses], [rows as u32, 1, 1]);
+    }
 }
 
 /// A case of `n` rows, about a tenth of them ignored, in chunks of at most `chunk` rows.

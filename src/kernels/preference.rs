@@ -78,38 +78,75 @@ pub fn preference<'a>(
     need: Need,
     max_elements: usize,
 ) -> Result<(Applied, Tensor)> {
-    let PairRows { labels, bounds, answers } = rows;
-    let (n, n_pairs) = (hidden.rows, bounds.len / 3);
-    assert_eq!((answers.len, bounds.len), (n, 3 * n_pairs), "a mark for each row and three bounds for each pair");
+    let n = hidden.rows;
     let nothing = Need { hidden: false, head: false };
     let forward = Chunked::new(hidden, head, nothing, max_elements)?;
-    let (losses, no_gradients) = chunked_losses(rec, &forward, labels, 0.0);
-    let stats = Tensor::transient(rec, "statistics of pairs", n_pairs, N_STATS);
+    let (losses, no_gradients) = chunked_losses(rec, &forward, rows.labels, 0.0);
     let slopes = rec.transient("slopes of rows", Kind::Real, n);
-    let (pairs, total, beta) = (n_pairs as u32, factors.total as u32, factors.beta);
-    let grid = [pairs, 1, 1];
-    match loss {
-        PairLoss::Dpo { reference } => {
-            let spans = [&losses, reference, bounds, stats.span(), &slopes];
-            rec.dispatch(&DPO, &[], DpoParams { pairs, total, beta }, &spans, grid);
-        }
-        PairLoss::Orpo { tokens } => {
-            let spans = [&losses, answers, bounds, stats.span(), &slopes];
-            rec.dispatch(&ORPO, &[], OrpoParams { pairs, total, tokens: tokens as u32, beta }, &spans, grid);
-        }
-    }
-    let sums = column_sum(rec, &stats);
+    let sums = pair_slopes(rec, &losses, rows, loss, factors, &slopes);
     let out = Tensor::from_span(sums.span().prefix(1), 1, 1);
     let chunks = Chunked::new(hidden, head, need, max_elements)?;
     if !chunks.needs_gradient() {
         return Ok(((vec![out], no_gradients), sums));
     }
-    let op = chunks.run(rec, ROW_GRADIENTS.label, |rec, first, rows, chunk| {
-        let (rows, cols, first_row) = (rows as u32, chunk.cols as u32, first as u32);
-        let params = RowsParams { rows, cols, first_row, softcap: head.softcap.unwrap_or(0.0) };
-        rec.dispatch(&ROW_GRADIENTS, &[], params, &[labels, &slopes, chunk.span()], [rows, 1, 1]);
-    });
+    let op = chunks.run(rec, ROW_GRADIENTS.label, to_gradient((rows.labels, &slopes, 0), head));
     Ok(((vec![out], op), sums))
+}
+
+/// The sums [1, 4] of [`preference`] from the losses of all rows, Real `[n]`; fills `slopes`, Real
+/// `[n]`, with the slope of the loss of the pairs in −log p(label) of each row.
+pub fn pair_slopes(
+    rec: &mut Recording,
+    losses: &Span,
+    rows: PairRows<'_>,
+    loss: PairLoss<'_>,
+    factors: PairFactors,
+    slopes: &Span,
+) -> Tensor {
+    let PairRows { bounds, answers, .. } = rows;
+    let (n, n_pairs) = (losses.len, bounds.len / 3);
+    assert_eq!((answers.len, bounds.len), (n, 3 * n_pairs), "a mark for each row and three bounds for each pair");
+    let stats = Tensor::transient(rec, "statistics of pairs", n_pairs, N_STATS);
+    let (pairs, total, beta) = (n_pairs as u32, factors.total as u32, factors.beta);
+    let grid = [pairs, 1, 1];
+    match loss {
+        PairLoss::Dpo { reference } => {
+            let spans = [losses, reference, bounds, stats.span(), slopes];
+            rec.dispatch(&DPO, &[], DpoParams { pairs, total, beta }, &spans, grid);
+        }
+        PairLoss::Orpo { tokens } => {
+            let spans = [losses, answers, bounds, stats.span(), slopes];
+            rec.dispatch(&ORPO, &[], OrpoParams { pairs, total, tokens: tokens as u32, beta }, &spans, grid);
+        }
+    }
+    column_sum(rec, &stats)
+}
+
+/// The gradients of Σ slope · −log p(label) over some rows: those of the hidden states [n, channels]
+/// and of the head, as far as they are needed. The labels and slopes of the rows begin at `first` among
+/// those of more rows. The errors are those of [`super::loss::cross_entropy`].
+pub fn row_gradients<'a>(
+    rec: &mut Recording,
+    (hidden, head): (&'a Tensor, Head<'a>),
+        (labels, slopes, first): (&Span, &Span, usize),
+    need: Need,
+    max_elements: usize,
+) -> Result<[Option<Tensor>; 2]> {
+    let chunks = Chunked::new(hidden, head, need, max_elements)?;
+    Ok(chunks.gradients(rec, to_gradient((labels, slopes, first), head)))
+}
+
+/// Turns rows of logits into the gradient of their losses times their slopes. The labels and slopes of
+/// the rows begin at `from`.
+fn to_gradient<'a>(
+    (labels, slopes, from): (&'a Span, &'a Span, usize),
+    head: Head<'a>,
+) -> impl FnMut(&mut Recording, usize, usize, &Tensor) + 'a {
+    move |rec, first, rows, chunk| {
+        let (rows, cols, first_row) = (rows as u32, chunk.cols as u32, (from + first) as u32);
+        let params = RowsParams { rows, cols, first_row, softcap: head.softcap.unwrap_or(0.0) };
+        rec.dispatch(&ROW_GRADIENTS, &[], params, &[labels, slopes, chunk.span()], [rows, 1, 1]);
+    }
 }
 
 /// Which loss a case computes.

@@ -7,6 +7,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::loss_rows::needed;
 use crate::autograd::{Tape, Var};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::data::batch::Batch;
@@ -14,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::gpu::Span;
 use crate::kernels::distill::{Parts, Scales, distillation};
 use crate::kernels::head::Head;
-use crate::kernels::loss::Need;
 use crate::model::llama::Llama;
 use crate::nn::Adapters;
 use crate::optim::require;
@@ -142,8 +142,8 @@ pub fn distilled_loss(
     max_elements: usize,
 ) -> Result<(Var, Parts)> {
     let head = tape.param(model.head());
-    let need =
-        Need { hidden: tape.is_training() && student.needs_grad(), head: tape.is_training() && head.needs_grad() };
+    let need = needed(tape, student, &head);
+
     let mut parts = None;
     let loss = tape.apply1(&[student, &head], |rec, t| {
         let head = Head { weight: &t[1], ..model.output() };

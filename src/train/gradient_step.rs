@@ -11,6 +11,7 @@ use super::loss_rows::Sums;
 use super::objective::{Objective, UploadedBatch};
 use super::preference::{PairCounts, PairStats, Preference};
 use super::streamed::{Backward, Piece, StreamedSequence, pieces};
+use super::streamed_pairs::StreamedPair;
 use crate::attention::Attention;
 use crate::autograd::Tape;
 use crate::checkpoint::load::Loaded;
@@ -101,7 +102,6 @@ impl GradientStep {
         dropout: Option<Dropout>,
         preference: Preference,
     ) -> Result<PairCounts> {
-        crate::ensure!(self.chunk.is_none(), "preference pairs do not stream: `chunk` must be auto");
         let counts = PairCounts::of(batches);
         let preference = Some((preference, counts));
         let objective = Objective { attention, scale: 0.0, dropout, distill: None, preference, kept: None };
@@ -195,13 +195,21 @@ impl GradientStep {
         objective: &Objective,
     ) -> Result<()> {
         check_activations(device)?;
-        for piece in pieces(batch, objective.attention, self.chunk) {
+        let from = |first_token| {
+            let dropout = objective.dropout.map(|d| Dropout { first_token, ..d });
+            Objective { dropout, ..objective.clone() }
+        };
+        for piece in pieces(batch, objective, self.chunk) {
             match piece {
                 Piece::AtOnce(part, _) if !objective.trains(&part) => {}
                 Piece::AtOnce(part, first_token) => {
-                    let dropout = objective.dropout.map(|d| Dropout { first_token, ..d });
-                    let recording = self.record(device, loaded, &part, &Objective { dropout, ..objective.clone() })?;
+                    let recording = self.record(device, loaded, &part, &from(first_token))?;
                     device.run(&recording)?;
+                }
+                Piece::StreamedPair(sequences) => {
+                    let objective = from(batch.sequences[sequences.start].0);
+                    let pair = StreamedPair::new(device, batch.part(sequences), &objective)?;
+                    pair.accumulate(device, &mut loaded.model, self.chunk_length(), self.backward())?;
                 }
                 Piece::Streamed(tokens) => {
                     let model = &mut loaded.model;
@@ -217,6 +225,11 @@ impl GradientStep {
         Backward { sums: &self.sums, recompute: self.recompute }
     }
 
+    /// The length of the chunks of what streams.
+    fn chunk_length(&self) -> usize {
+        self.chunk.expect("only a step with chunks streams")
+    }
+
     fn streamed<'a>(
         &self,
         device: &mut dyn Executor,
@@ -225,8 +238,7 @@ impl GradientStep {
         objective: &'a Objective,
         with_gradients: bool,
     ) -> Result<StreamedSequence<'a>> {
-        let chunk = self.chunk.expect("only a step with chunks streams");
-        StreamedSequence::new(device, model, tokens, objective, chunk, with_gradients)
+        StreamedSequence::new(device, model, tokens, objective, self.chunk_length(), with_gradients)
     }
 
     /// The recordings of a batch that take the most memory, for their sizes only. The lists run one
@@ -239,10 +251,15 @@ impl GradientStep {
         objective: &Objective,
     ) -> Result<Vec<Vec<Recording>>> {
         let mut recordings = Vec::new();
-        for piece in pieces(batch, objective.attention, self.chunk) {
+        for piece in pieces(batch, objective, self.chunk) {
             match piece {
                 Piece::AtOnce(part, _) if !objective.trains(&part) => {}
                 Piece::AtOnce(part, _) => recordings.push(vec![self.record(device, loaded, &part, objective)?]),
+                Piece::StreamedPair(sequences) => {
+                    let pair = StreamedPair::new(device, batch.part(sequences), objective)?;
+                    let (model, chunk) = (&mut loaded.model, self.chunk_length());
+                    recordings.push(pair.record_largest(device, model, chunk, self.backward())?);
+                }
                 Piece::Streamed(tokens) => {
                     let model = &mut loaded.model;
                     let sequence = self.streamed(device, model, (batch, tokens), objective, true)?;
@@ -297,8 +314,9 @@ impl GradientStep {
         let mut clear = Recording::new();
         clear.clear(self.sums.loss.span());
         device.run(&clear)?;
-        for piece in pieces(batch, attention, self.chunk) {
+        for piece in pieces(batch, &objective, self.chunk) {
             match piece {
+                Piece::StreamedPair(_) => unreachable!("this loss has no pairs"),
                 Piece::AtOnce(part, _) if part.n_targets == 0 => {}
                 Piece::AtOnce(part, _) => {
                     let uploaded = UploadedBatch::new(device, &mut loaded.model, &part, &objective)?;
@@ -337,13 +355,24 @@ impl GradientStep {
         device.run(&clear)?;
         let max_elements = device.limits().max_elements();
         for batch in batches {
-            let uploaded = UploadedBatch::new(device, &mut loaded.model, batch, &objective)?;
-            let mut tape = Tape::inference();
-            let reference = uploaded.reference_losses(&mut tape, &loaded.model, max_elements)?;
-            let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
-            let of_pairs = (&hidden, reference.as_ref());
-            uploaded.pair_loss(&mut tape, &loaded.model, of_pairs, &self.sums, max_elements)?;
-            device.run(&tape.rec)?;
+            for piece in pieces(batch, &objective, self.chunk) {
+                let part = match piece {
+                    Piece::AtOnce(part, _) => part,
+                    Piece::StreamedPair(sequences) => {
+                        let pair = StreamedPair::new(device, batch.part(sequences), &objective)?;
+                        pair.evaluate(device, &mut loaded.model, self.chunk_length(), &self.sums)?;
+                        continue;
+                    }
+                    Piece::Streamed(_) => unreachable!("both sequences of a pair stream together"),
+                };
+                let uploaded = UploadedBatch::new(device, &mut loaded.model, &part, &objective)?;
+                let mut tape = Tape::inference();
+                let reference = uploaded.reference_losses(&mut tape, &loaded.model, max_elements)?;
+                let hidden = uploaded.hidden(&mut tape, &loaded.model)?;
+                let of_pairs = (&hidden, reference.as_ref());
+                uploaded.pair_loss(&mut tape, &loaded.model, of_pairs, &self.sums, max_elements)?;
+                device.run(&tape.rec)?;
+            }
         }
         let sums = device.read_f64(self.sums.pairs.span())?;
         Ok((sums[0], PairStats::of(&sums, counts)))

@@ -1,6 +1,5 @@
 //! Checks the settings of a job, and resolves them against a model.
 
-use super::chunk_length::ChunkLength;
 use super::distill::{Distill, Teacher};
 use super::job::{DEFAULT_DECAY_RATIO, DEFAULT_RANK, Method, TrainJob};
 use super::keep::Draws;
@@ -125,9 +124,7 @@ impl TrainJob {
         require(self.distill == 0.0, || {
             format!("`distill` applies only to `objective` sft, not to {name}: leave one of them out")
         })?;
-        require(self.chunk == ChunkLength::Auto, || {
-            format!("`chunk` applies only to `objective` sft: {name} compares two sequences, which do not stream yet")
-        })?;
+
         require(self.long != Long::Window, || {
             format!(
                 "`long` window applies only to `objective` sft: the windows of a pair would have nothing to compare, so {name} \

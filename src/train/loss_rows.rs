@@ -3,7 +3,7 @@
 use super::distill::distilled_loss;
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
-use crate::gpu::{Executor, Span, upload_words};
+use crate::gpu::{Executor, Recording, Span, upload_words};
 use crate::kernels::distill::Scales;
 use crate::kernels::elementwise::add_into;
 use crate::kernels::gather::{NOT_CHOSEN, gather_rows};
@@ -31,6 +31,20 @@ pub(super) struct Sums {
     pub(super) parts: [Tensor; 2],
     /// [1, 4]: the sums over preference pairs.
     pub(super) pairs: Tensor,
+}
+
+impl Sums {
+    /// Adds the sums [1, 4] over some pairs, of which the first is their loss.
+    pub(super) fn add_pairs(&self, rec: &mut Recording, sums: &Tensor) {
+        add_into(rec, &Tensor::from_span(sums.span().prefix(1), 1, 1), &self.loss);
+        add_into(rec, sums, &self.pairs);
+    }
+}
+
+/// The gradients that a loss of these hidden states and this head must have.
+pub(super) fn needed(tape: &Tape, hidden: &Var, head: &Var) -> Need {
+    let is_training = tape.is_training();
+    Need { hidden: is_training && hidden.needs_grad(), head: is_training && head.needs_grad() }
 }
 
 impl LossRows {
@@ -80,8 +94,8 @@ impl LossRows {
     pub fn loss(&self, tape: &mut Tape, model: &Llama, hidden: &Var, scale: f32, max_elements: usize) -> Result<Var> {
         let chosen = self.of(tape, hidden)?;
         let head = tape.param(model.head());
-        let need =
-            Need { hidden: tape.is_training() && chosen.needs_grad(), head: tape.is_training() && head.needs_grad() };
+        let need = needed(tape, &chosen, &head);
+
         tape.apply1(&[&chosen, &head], |rec, t| {
             let head = Head { weight: &t[1], ..model.output() };
             cross_entropy(rec, &t[0], head, &self.tables[2], scale, need, max_elements)

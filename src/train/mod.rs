@@ -1,14 +1,14 @@
 //! Floor 8: fine-tuning.
 //!
-//! `objective.rs` computes the loss of a batch, in its rows (`loss_rows.rs`); `distill.rs` that of a
-//! student that learns from the dense model, and `preference.rs` that of preference pairs.
-//! `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence chunk by chunk, and
-//! `stepper.rs` runs one optimiser step. `trainer.rs` holds the model in training, `fit.rs` runs the
-//! training loop, and `run.rs` runs a job (`job.rs`, `job_rules.rs`, `job_data.rs`, `keep.rs`) from
-//! files to the output folder (`run_folder.rs`, `held.rs`, `run_log.rs`), whose checkpoints hold the
-//! state of the run (`saved_state.rs`). `event_file.rs` writes the logs for TensorBoard and
-//! `trainer_state_json.rs` for transformers (`log_values.rs`), and `plots.rs` draws them, the steps of
-//! each r apart (`keep_group.rs`).
+//! `objective.rs` computes the loss of a batch, in its rows (`loss_rows.rs`); `distill.rs` that of
+//! a student that learns from the dense model, and `preference.rs` that of preference pairs.
+//! `gradient_step.rs` computes gradients, `streamed.rs` those of a long sequence chunk by chunk,
+//! `streamed_pairs.rs` those of a long pair, and `stepper.rs` runs one optimiser step. `trainer.rs`
+//! holds the model in training, `fit.rs` runs the training loop, and `run.rs` runs a job (`job.rs`,
+//! `job_rules.rs`, `job_data.rs`, `keep.rs`) from files to the output folder (`run_folder.rs`,
+//! `held.rs`, `run_log.rs`), whose checkpoints hold the state of the run (`saved_state.rs`).
+//! `event_file.rs` writes the logs for TensorBoard and `trainer_state_json.rs` for transformers
+//! (`log_values.rs`), and `plots.rs` draws them, the steps of each r apart (`keep_group.rs`).
 //! `past_run.rs` reads runs from their folders.
 //! `forecast.rs` says what a run will take (`planned.rs`), `fitting.rs` finds settings that fit where
 //! a job does not, and `probe.rs` exports the results of a forward and backward pass.
@@ -44,6 +44,7 @@ mod state;
 mod step_clock;
 mod stepper;
 mod streamed;
+mod streamed_pairs;
 mod trainer;
 mod trainer_state_json;
 

@@ -8,16 +8,15 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::loss_rows::{LossRows, Sums};
+use super::loss_rows::{LossRows, Sums, needed};
 use crate::autograd::{Tape, Var};
 use crate::checkpoint::adapter_config::AdapterConfig;
 use crate::data::batch::Batch;
 use crate::data::dataset::{Example, IGNORED};
 use crate::error::{Error, Result};
 use crate::gpu::{Executor, Span, upload_words};
-use crate::kernels::elementwise::add_into;
 use crate::kernels::head::Head;
-use crate::kernels::loss::{Need, row_losses};
+use crate::kernels::loss::row_losses;
 use crate::kernels::preference::{PairFactors, PairLoss, PairRows, preference};
 use crate::model::llama::Llama;
 
@@ -145,25 +144,21 @@ impl PairStats {
     }
 }
 
-/// The rows of a batch of pairs on the device.
+/// The rows of pairs that have a part in the loss: those of both answers and, for ORPO, those of the
+/// chosen prompts.
 #[derive(Debug)]
-pub(super) struct UploadedPairs {
-    rows: LossRows,
-    bounds: Span,
-    answers: Span,
-    preference: Preference,
-    /// Of the whole step.
-    counts: PairCounts,
+pub(super) struct PairTables {
+    /// The label of each token of the batch, [`IGNORED`] outside these rows.
+    pub(super) labels: Vec<i32>,
+    /// 1 in the rows of an answer, 0 in those of a prompt.
+    answers: Vec<u32>,
+    /// Of each pair the first row of the chosen sequence, that of the rejected one, and the end of both.
+    bounds: Vec<u32>,
 }
 
-impl UploadedPairs {
-    /// Uploads the rows of the loss: those of both answers and, for ORPO, those of the chosen prompts.
-    /// Fails if the batch does not consist of pairs, or if an answer has no label.
-    pub(super) fn new(
-        device: &mut dyn Executor,
-        batch: &Batch,
-        (preference, counts): (Preference, PairCounts),
-    ) -> Result<Self> {
+impl PairTables {
+    /// The rows of a batch. Fails if it does not consist of pairs, or if an answer has no label.
+    pub(super) fn of(batch: &Batch, preference: Preference) -> Result<Self> {
         let is_paired = batch.sequences.len().is_multiple_of(2) && !batch.sequences.is_empty();
         crate::ensure!(is_paired, "preferences are learnt from pairs of sequences, but the batch has other ones");
         let mut labels = vec![IGNORED; batch.ids.len()];
@@ -188,11 +183,29 @@ impl UploadedPairs {
                 bounds.push(answers.len() as u32);
             }
         }
-        let rows = LossRows::upload(device, &labels, |_| false)?;
+        Ok(Self { labels, answers, bounds })
+    }
+}
+
+/// What the loss of some pairs needs of them, on the device.
+#[derive(Debug)]
+pub(super) struct PairsOnDevice {
+    bounds: Span,
+    answers: Span,
+    preference: Preference,
+    /// Of the whole step.
+    counts: PairCounts,
+}
+
+impl PairsOnDevice {
+    pub(super) fn upload(
+        device: &mut dyn Executor,
+        tables: &PairTables,
+        (preference, counts): (Preference, PairCounts),
+    ) -> Result<Self> {
         Ok(Self {
-            rows: rows.ok_or_else(|| Error::new("the batch has no pairs"))?,
-            bounds: upload_words(device, "bounds of pairs", &bounds)?,
-            answers: upload_words(device, "rows of answers", &answers)?,
+            bounds: upload_words(device, "bounds of pairs", &tables.bounds)?,
+            answers: upload_words(device, "rows of answers", &tables.answers)?,
             preference,
             counts,
         })
@@ -201,6 +214,42 @@ impl UploadedPairs {
     /// Whether the loss needs the reference model.
     pub(super) fn has_reference(&self) -> bool {
         self.preference.with_reference
+    }
+
+    /// The rows with these labels, and the loss given the losses of the reference model.
+    pub(super) fn terms<'a>(
+        &'a self,
+        labels: &'a Span,
+        reference: Option<&'a Span>,
+    ) -> (PairRows<'a>, PairLoss<'a>, PairFactors) {
+        let loss = match reference {
+            Some(reference) => PairLoss::Dpo { reference },
+            None => PairLoss::Orpo { tokens: self.counts.tokens },
+        };
+        let factors = PairFactors { beta: self.preference.beta as f32, total: self.counts.pairs };
+        (PairRows { labels, bounds: &self.bounds, answers: &self.answers }, loss, factors)
+    }
+}
+
+/// The rows of a batch of pairs on the device.
+#[derive(Debug)]
+pub(super) struct UploadedPairs {
+    rows: LossRows,
+    pairs: PairsOnDevice,
+}
+
+impl UploadedPairs {
+    /// Uploads the rows of the loss. Fails as [`PairTables::of`] does.
+    pub(super) fn new(device: &mut dyn Executor, batch: &Batch, preference: (Preference, PairCounts)) -> Result<Self> {
+        let tables = PairTables::of(batch, preference.0)?;
+        let rows = LossRows::upload(device, &tables.labels, |_| false)?;
+        let rows = rows.ok_or_else(|| Error::new("the batch has no pairs"))?;
+        Ok(Self { rows, pairs: PairsOnDevice::upload(device, &tables, preference)? })
+    }
+
+    /// Whether the loss needs the reference model.
+    pub(super) fn has_reference(&self) -> bool {
+        self.pairs.has_reference()
     }
 
     /// Appends −log p(label) of each row, given hidden states of all tokens.
@@ -221,14 +270,8 @@ impl UploadedPairs {
     ) -> Result<Var> {
         let chosen = self.rows.of(tape, hidden)?;
         let head = tape.param(model.head());
-        let is_training = tape.is_training();
-        let need = Need { hidden: is_training && chosen.needs_grad(), head: is_training && head.needs_grad() };
-        let rows = PairRows { labels: self.rows.labels(), bounds: &self.bounds, answers: &self.answers };
-        let kind = match reference {
-            Some(reference) => PairLoss::Dpo { reference },
-            None => PairLoss::Orpo { tokens: self.counts.tokens },
-        };
-        let factors = PairFactors { beta: self.preference.beta as f32, total: self.counts.pairs };
+        let need = needed(tape, &chosen, &head);
+        let (rows, kind, factors) = self.pairs.terms(self.rows.labels(), reference);
         let mut stats = None;
         let loss = tape.apply1(&[&chosen, &head], |rec, t| {
             let head = Head { weight: &t[1], ..model.output() };
@@ -236,8 +279,7 @@ impl UploadedPairs {
             stats = Some(sums);
             Ok(applied)
         })?;
-        add_into(&mut tape.rec, &loss.tensor, &sums.loss);
-        add_into(&mut tape.rec, &stats.expect("the op ran"), &sums.pairs);
+        sums.add_pairs(&mut tape.rec, &stats.expect("the op ran"));
         Ok(loss)
     }
 }

@@ -201,7 +201,7 @@ fn forward(
 ) -> Result<Forward> {
     let n_layers = loaded.model.config.n_layers();
     let mut all = Forward { logits: Vec::new(), kept: vec![Vec::new(); n_layers] };
-    for piece in pieces(batch, objective.attention, chunk) {
+    for piece in pieces(batch, objective, chunk) {
         match piece {
             Piece::AtOnce(part, _) => {
                 let log: KeptLog = Rc::new(RefCell::new(Vec::new()));
@@ -215,6 +215,7 @@ fn forward(
                     all.kept[layer].extend(positions_of(&rows, &part));
                 }
             }
+            Piece::StreamedPair(_) => unreachable!("a probe has no pairs"),
             Piece::Streamed(tokens) => {
                 let at = (batch, tokens);
                 let chunk = chunk.expect("only with chunks a sequence streams");

@@ -4,7 +4,7 @@
 //! partition. So the forward passes run chunk by chunk and keep just these ([`Stream`]). Then the
 //! last chunk is recorded again with its backward pass, then the one before it, down to the first.
 //! Loss and gradients are those of the whole sequence at once, to rounding. The price is one more
-//! forward pass.
+//! forward pass. `streamed_pairs.rs` does this with both sequences of a preference pair.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -31,14 +31,19 @@ use crate::tensor::{Format, Tensor, copy_tensor};
 pub(super) enum Piece {
     /// Sequences that fit, as a batch of their own, and the number of their first token.
     AtOnce(Batch, usize),
-    /// A sequence that streams.
+    /// The tokens of a sequence that streams.
     Streamed(Range<usize>),
+    /// The sequences of a preference pair that streams.
+    StreamedPair(Range<usize>),
 }
 
 /// Cuts a batch into pieces: each sequence of more than one chunk streams by itself, and
-/// neighbouring short ones stay together up to the length of a chunk. `None` streams nothing.
-pub(super) fn pieces(batch: &Batch, attention: Attention, chunk: Option<usize>) -> Vec<Piece> {
+/// neighbouring short ones stay together up to the length of a chunk. So do preference pairs, each of
+/// which streams if its sequences are longer than a chunk together. `None` streams nothing.
+pub(super) fn pieces(batch: &Batch, objective: &Objective, chunk: Option<usize>) -> Vec<Piece> {
     let Some(chunk) = chunk else { return vec![Piece::AtOnce(batch.clone(), 0)] };
+    let is_paired = objective.preference.is_some();
+    let unit = if is_paired { 2 } else { 1 };
     let mut pieces = Vec::new();
     let mut short: Range<usize> = 0..0; // sequences
     let flush = |short: &mut Range<usize>, pieces: &mut Vec<Piece>| {
@@ -47,18 +52,24 @@ pub(super) fn pieces(batch: &Batch, attention: Attention, chunk: Option<usize>) 
         }
         short.start = short.end;
     };
-    for (i, &(start, n)) in batch.sequences.iter().enumerate() {
-        if chunks_of(attention, n, chunk).len() > 1 {
+    for (i, together) in batch.sequences.chunks(unit).enumerate() {
+        let sequences = i * unit..i * unit + together.len();
+        let (start, end) = (together[0].0, together.iter().map(|&(start, n)| start + n).max().unwrap_or(0));
+        let streams = match is_paired {
+            true => end - start > chunk,
+            false => chunks_of(objective.attention, end - start, chunk).len() > 1,
+        };
+        if streams {
             flush(&mut short, &mut pieces);
-            pieces.push(Piece::Streamed(start..start + n));
-            short = i + 1..i + 1;
+            short = sequences.end..sequences.end;
+            pieces.push(if is_paired { Piece::StreamedPair(sequences) } else { Piece::Streamed(start..end) });
             continue;
         }
         let first = batch.sequences[short.start].0;
-        if start + n - first > chunk {
+        if end - first > chunk {
             flush(&mut short, &mut pieces);
         }
-        short.end = i + 1;
+        short.end = sequences.end;
     }
     flush(&mut short, &mut pieces);
     pieces
@@ -111,11 +122,15 @@ impl<'a> StreamedSequence<'a> {
     }
 
     /// The pairs of the sequence.
-    pub(super) fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &Rc<Stream> {
         &self.stream
     }
 
-    fn n_chunks(&self) -> usize {
+    pub(super) fn max_elements(&self) -> usize {
+        self.max_elements
+    }
+
+    pub(super) fn n_chunks(&self) -> usize {
         self.stream.chunks().len()
     }
 
@@ -131,23 +146,23 @@ impl<'a> StreamedSequence<'a> {
         move |row| with_teacher && start + row < last
     }
 
-    fn loss_rows(&self, device: &mut dyn Executor, chunk: usize) -> Result<Option<LossRows>> {
+    pub(super) fn loss_rows(&self, device: &mut dyn Executor, chunk: usize) -> Result<Option<LossRows>> {
         LossRows::upload(device, self.labels(chunk), self.counts(chunk))
     }
 
     /// Number of rows of a chunk that have a part in the loss.
-    fn n_loss_rows(&self, chunk: usize) -> usize {
+    pub(super) fn n_loss_rows(&self, chunk: usize) -> usize {
         let counts = self.counts(chunk);
         self.labels(chunk).iter().enumerate().filter(|&(row, &label)| label >= 0 || counts(row)).count()
     }
 
     /// The last chunk with a part in the loss: no gradient starts after it.
-    fn last_trained(&self) -> Option<usize> {
+    pub(super) fn last_trained(&self) -> Option<usize> {
         (0..self.n_chunks()).rev().find(|&chunk| self.n_loss_rows(chunk) > 0)
     }
 
     /// Appends the forward pass over a chunk: hidden states, and what it carries on.
-    fn forward(
+    pub(super) fn forward(
         &self,
         device: &mut dyn Executor,
         model: &Llama,
@@ -162,7 +177,8 @@ impl<'a> StreamedSequence<'a> {
         self.forward_through(device, model, tape, &self.stream, (chunk, pass), (Adapters::On(dropout), noise))
     }
 
-    fn forward_through(
+    /// [`StreamedSequence::forward`] with other pairs, adapters and noise.
+    pub(super) fn forward_through(
         &self,
         device: &mut dyn Executor,
         model: &Llama,
@@ -275,23 +291,39 @@ impl<'a> StreamedSequence<'a> {
         teacher: Option<&Tensor>,
         backward: Backward<'_>,
     ) -> Result<Recording> {
-        let Backward { sums, recompute } = backward;
+        let pass = if chunk == last { Pass::First } else { Pass::Again };
+        let sums = backward.sums;
+        self.record_backward(device, model, (chunk, last, pass), backward, |tape, hidden, rows| {
+            let scales = Scales { ce: self.objective.scale, kl: self.objective.distill.map_or(0.0, |d| d.1) };
+            let loss = rows.summed_loss(tape, model, (hidden, teacher), scales, sums, self.max_elements)?;
+            Ok(vec![(loss, sums.one.clone())])
+        })
+    }
+
+    /// Records a pass over a chunk and its backward pass. `last` is the chunk whose backward pass runs
+    /// first. Given the hidden states and the rows of the loss, `seeds` appends the loss and says where
+    /// gradients start.
+    pub(super) fn record_backward(
+        &self,
+        device: &mut dyn Executor,
+        model: &Llama,
+        (chunk, last, pass): (usize, usize, Pass),
+        Backward { sums, recompute }: Backward<'_>,
+        seeds: impl FnOnce(&mut Tape, &Var, &LossRows) -> Result<Vec<(Var, Tensor)>>,
+    ) -> Result<Recording> {
         let mut tape = Tape::training(recompute);
         if chunk == last {
             self.stream.clear_gradients(&mut tape.rec);
         }
-        let pass = if chunk == last { Pass::First } else { Pass::Again };
         let (hidden, carried) = self.forward(device, model, &mut tape, chunk, pass)?;
-        let mut seeds = Vec::new();
-        if let Some(rows) = self.loss_rows(device, chunk)? {
-            let scales = Scales { ce: self.objective.scale, kl: self.objective.distill.map_or(0.0, |d| d.1) };
-            let loss = rows.summed_loss(&mut tape, model, (&hidden, teacher), scales, sums, self.max_elements)?;
-            seeds.push((loss, sums.one.clone()));
-        }
+        let mut all = match self.loss_rows(device, chunk)? {
+            Some(rows) => seeds(&mut tape, &hidden, &rows)?,
+            None => Vec::new(),
+        };
         if chunk < last {
-            seeds.extend(carried.into_iter().map(|carried| (carried, sums.one.clone())));
+            all.extend(carried.into_iter().map(|carried| (carried, sums.one.clone())));
         }
-        tape.backward_from(&seeds, &[])?;
+        tape.backward_from(&all, &[])?;
         Ok(tape.rec)
     }
 
@@ -359,13 +391,15 @@ mod tests {
     use super::*;
     use crate::attention::Lrsa;
     use crate::data::dataset::Example;
+    use crate::train::preference::{PairCounts, Preference};
 
     #[test]
     fn long_sequences_stream_and_short_neighbours_stay_together() {
         let example = |n: usize| Example { ids: vec![1; n], labels: vec![1; n], rejected: None };
         let batch = Batch::new(&[5, 30, 8, 8, 8, 40, 3].map(example));
         let attention = Attention::Lrsa(Lrsa::new(2, 4, 0.5).unwrap());
-        let found = pieces(&batch, attention, Some(18)); // a chunk has 16 tokens, the first one 18
+        let objective = Objective { attention, scale: 1.0, dropout: None, distill: None, preference: None, kept: None };
+        let found = pieces(&batch, &objective, Some(18)); // a chunk has 16 tokens, the first one 18
         let at_once = |range: Range<usize>| Piece::AtOnce(batch.part(range.clone()), batch.sequences[range.start].0);
         let expected = [
             at_once(0..1),
@@ -376,8 +410,21 @@ mod tests {
             at_once(6..7),
         ];
         assert_eq!(found, expected);
-        assert_eq!(pieces(&batch, attention, None), [Piece::AtOnce(batch.clone(), 0)]);
+        assert_eq!(pieces(&batch, &objective, None), [Piece::AtOnce(batch.clone(), 0)]);
         let part = batch.part(2..4);
         assert_eq!((part.sequences.as_slice(), part.n_targets, part.longest), (&[(0, 8), (8, 8)][..], 14, 40));
+    }
+    #[test]
+    fn both_sequences_of_a_pair_are_in_one_piece() {
+        let sequence = |n: usize| Example { ids: vec![1; n], labels: vec![1; n], rejected: None };
+        let pair = |&[a, b]: &[usize; 2]| Example { rejected: Some(Box::new(sequence(b))), ..sequence(a) };
+        let batch = Batch::new(&[[9, 9], [4, 5], [4, 3], [3, 30], [5, 6]].iter().map(pair).collect::<Vec<_>>());
+        let preference = (Preference { with_reference: false, beta: 0.1 }, PairCounts::of([&batch]));
+        let attention = Attention::Dense;
+        let preference = Some(preference);
+        let objective = Objective { attention, scale: 0.0, dropout: None, distill: None, preference, kept: None };
+        let at_once = |range: Range<usize>| Piece::AtOnce(batch.part(range.clone()), batch.sequences[range.start].0);
+        let expected = [Piece::StreamedPair(0..2), at_once(2..6), Piece::StreamedPair(6..8), at_once(8..10)];
+        assert_eq!(pieces(&batch, &objective, Some(16)), expected);
     }
 }

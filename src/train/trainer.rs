@@ -197,10 +197,7 @@ impl Trainer {
             Attention::Dense => 1,
             Attention::Lrsa(l) => l.lag(),
         };
-        match self.job.preference() {
-            None => candidates(chunk, n_tokens, lag),
-            Some(_) => vec![None], // pairs do not stream
-        }
+        candidates(chunk, n_tokens, lag)
     }
 
     /// Takes the next shorter chunk after a batch of `n_tokens` had too little memory; returns it.

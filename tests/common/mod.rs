@@ -5,6 +5,7 @@
 pub mod equality;
 pub mod golden;
 pub mod layered;
+pub mod pairs;
 pub mod stories;
 
 use longreach::gpu::{AdapterReport, LimitSet, OpenOptions, WgpuExecutor, adapters, find_adapter, software_adapter};
