@@ -100,7 +100,8 @@ pub struct TrainJob {
     /// LoRA alpha of a new adapter; its output is scaled by alpha / rank [default: twice the rank]
     #[arg(long, value_name = "A")]
     pub alpha: Option<f64>,
-    /// Dropout probability of the adapter's inputs [default: 0, or the continued adapter's]
+    /// Dropout probability of the adapter's inputs [default: 0, or the continued adapter's
+    /// in sft]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,
     /// Linear layers to adapt, such as q_proj,v_proj, or a regular expression of their paths

@@ -184,10 +184,22 @@ fn note_losses(name: &str, split: &Split, job: &TrainJob, observer: &mut dyn Obs
 }
 
 /// What a run should say of its training examples before it starts.
-pub(super) fn notes_on(job: &TrainJob, attention: Attention, examples: &[Example]) -> Vec<String> {
+pub(super) fn notes_on(job: &TrainJob, files: &ModelFiles, attention: Attention, examples: &[Example]) -> Vec<String> {
+    let dropout = files.adapter.as_ref().and_then(|adapter| note_on_dropout(job, adapter.config.dropout));
     let compression = note_on_compression(attention, examples);
     let draws = note_on_draws(job, attention, longest_of(examples));
-    compression.into_iter().chain(draws).chain(note_on_batches(job, &lengths_of(examples))).collect()
+    let batches = note_on_batches(job, &lengths_of(examples));
+    [dropout, compression, draws, batches].into_iter().flatten().collect()
+}
+
+/// Says that the dropout `own` of the continued adapter does not apply.
+fn note_on_dropout(job: &TrainJob, own: f64) -> Option<String> {
+    (job.dropout.is_none() && job.dropout_of_steps(own) < own).then(|| {
+        format!(
+            "the adapter has a dropout of {own}, but `objective` {} trains without it; `dropout` {own} applies it",
+            job.objective.name()
+        )
+    })
 }
 
 /// Says what r the steps draw from if the job leaves it open and some text is compressed.
@@ -247,6 +259,7 @@ mod tests {
     use super::*;
     use crate::attention::Lrsa;
     use crate::data::long::Long;
+    use crate::train::ObjectiveKind;
 
     #[test]
     fn batch_tokens_auto_is_the_longest_example_within_bounds() {
@@ -269,6 +282,19 @@ mod tests {
         assert_eq!(note(&job, 16 + 2 * 128), "", "nothing is compressed");
         assert_eq!(note(&TrainJob { keeps: Some(vec![]), ..job.clone() }, 1000), "");
         assert_eq!(note_on_draws(&job, Attention::Dense, 1000), None);
+    }
+
+    #[test]
+    fn a_run_says_that_pairs_are_learnt_without_the_adapters_dropout() {
+        let note = |objective, dropout, own| {
+            note_on_dropout(&TrainJob { objective, dropout, ..TrainJob::default() }, own).unwrap_or_default()
+        };
+        for (objective, name) in [(ObjectiveKind::Dpo, "dpo"), (ObjectiveKind::Orpo, "orpo")] {
+            assert!(note(objective, None, 0.1).contains(&format!("`objective` {name} trains without it")));
+            assert_eq!(note(objective, None, 0.0), "");
+            assert_eq!(note(objective, Some(0.1), 0.1) + &note(objective, Some(0.0), 0.1), "", "given");
+        }
+        assert_eq!(note(ObjectiveKind::Sft, None, 0.1), "");
     }
 
     #[test]

@@ -210,6 +210,12 @@ impl TrainJob {
         self.objective.takes_pairs().then_some(Preference { with_reference, beta })
     }
 
+    /// The dropout of steps that train an adapter with the dropout `own`. Preferences are learnt
+    /// without, as in TRL: the reference has none, and rewards would measure the dropout too.
+    pub fn dropout_of_steps(&self, own: f64) -> f64 {
+        self.dropout.unwrap_or(if self.objective.takes_pairs() { 0.0 } else { own })
+    }
+
     /// The peak learning rate: the given one, or the optimiser's default for the method.
     pub fn learning_rate(&self) -> f64 {
         let [lora, full] = self.optimizer.info().default_lr;

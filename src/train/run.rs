@@ -109,7 +109,7 @@ fn prepared<'a>(
     let data = read_data(job, files, observer)?;
     observer.stage("loading the model");
     let mut trainer = Trainer::of_valid(device, files, job).map_err(|e| with_weights(e, files, device))?;
-    for text in notes_on(job, trainer.attention, &data.train.examples) {
+    for text in notes_on(job, files, trainer.attention, &data.train.examples) {
         observer.note(&text);
     }
     observer.stage("planning the memory of the largest step");

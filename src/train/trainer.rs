@@ -51,7 +51,7 @@ impl Trainer {
     /// [`Trainer::new`] for a validated job.
     pub(super) fn of_valid(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
         let attention = job.attention(files.recorded)?;
-        let (adapter, train) = match job.method {
+        let (mut adapter, train) = match job.method {
             Method::Full => (None, Train::All(job.decay)),
             Method::Lora => {
                 // A new adapter begins as none, which is the reference then.
@@ -68,14 +68,18 @@ impl Trainer {
         if let Some(preference) = preference {
             preference.check(adapter.as_ref().map(|a| &a.config))?;
         }
+        // What is saved keeps the dropout that the adapter came with.
+        let config = adapter.as_ref().map(|a| a.config.clone());
+        if let Some(adapter) = &mut adapter {
+            adapter.config.dropout = job.dropout_of_steps(adapter.config.dropout);
+        }
         let loaded = load(device, &files.source, adapter.as_ref(), train)?;
         let seed = (job.seed ^ (job.seed >> 32)) as u32;
         let (chunk, recompute) = (job.chunk.given(), job.recompute);
         let TrainJob { clip, neftune, lora_plus, .. } = *job;
         let settings = StepSettings { clip, recompute, chunk, seed, neftune, lora_plus, distill, preference };
         let stepper = Stepper::new(device, &loaded, job.update_rule()?, settings)?;
-        let adapter = adapter.map(|a| a.config);
-        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter, place: (0, 0) })
+        Ok(Self { loaded, attention, job: job.clone(), stepper, adapter: config, place: (0, 0) })
     }
 
     /// Optimiser steps done so far.

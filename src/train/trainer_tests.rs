@@ -317,3 +317,38 @@ fn the_reference_of_dpo_sees_no_noise() {
         assert!(reward.abs() < 1e-5, "{reward} in an evaluation");
     }
 }
+
+/// The golden adapter has values in B, so that dropout would change what the model predicts.
+#[test]
+fn pairs_are_learnt_without_the_dropout_of_the_continued_adapter() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-gqa");
+    let mut opened = ModelFiles::open(golden.to_str().unwrap(), Some(&golden.join("lora"))).unwrap();
+    opened.adapter.as_mut().unwrap().config.dropout = 0.1;
+    let mut device = CpuExecutor::<f32>::new();
+    let [a, b] = [0, 1].map(|i| split(2).examples[i].clone());
+    let pairs = vec![Example { rejected: Some(Box::new(b)), ..a }];
+    let data = Dataset { train: Split { examples: pairs, ..Split::default() }, valid: None };
+    let mut first_step = |objective, dropout| {
+        let attention = Some(AttentionRecord::Dense);
+        let job = TrainJob { objective, dropout, attention, rank: None, epochs: Some(1), ..job() };
+        let mut trainer = Trainer::new(&mut device, &opened, &job).unwrap();
+        let saved = trainer.adapter.as_ref().unwrap().dropout;
+        let same = trainer.evaluate(&mut device, &data.train.examples, Attention::Dense).unwrap();
+        let mut watcher = Watcher::default();
+        trainer.fit(&mut device, &data, None, &mut watcher).unwrap();
+        (watcher.lines[0], same, saved)
+    };
+    let (line, _, saved) = first_step(ObjectiveKind::Dpo, None);
+    let pair = line.pairs.unwrap();
+    assert!(pair.rewards_chosen.abs() < 1e-6 && pair.rewards_rejected.abs() < 1e-6, "{pair:?}");
+    assert!((line.loss - 2f64.ln()).abs() < 1e-6, "{}", line.loss);
+    assert_eq!(saved, 0.1, "the saved adapter keeps its dropout");
+    let (line, _, saved) = first_step(ObjectiveKind::Dpo, Some(0.2));
+    assert!(line.pairs.unwrap().rewards_chosen.abs() > 1e-4, "a given dropout counts: {line:?}");
+    assert_eq!(saved, 0.2);
+    // The first step of ORPO has the loss of an evaluation, which never drops anything.
+    for (dropout, is_same) in [(None, true), (Some(0.2), false)] {
+        let (line, same, _) = first_step(ObjectiveKind::Orpo, dropout);
+        assert_eq!((line.loss - same.loss).abs() < 2e-6 * same.loss, is_same, "{} and {}", line.loss, same.loss);
+    }
+}
