@@ -78,7 +78,7 @@ fn make_replaceable(path: &Path) -> Result<()> {
 ///
 /// If the folder exists, it may be a mount point or a link to another disk, so the temporary folder
 /// is created inside it. A rename then moves each new file over the old file of the same name. All
-/// other files stay. `fill` should write each file with [`write_atomic`] and create no subfolders.
+/// other files stay. `fill` should write each file with [`write_atomic`].
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let write = || -> Result<()> {
         crate::ensure!(path.file_name().is_some() || path.is_dir(), "the path names no folder");
@@ -100,16 +100,30 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
 }
 
 fn move_files(from: &Path, to: &Path) -> Result<()> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(from)? {
-        names.push(entry?.file_name());
-    }
-    // Move JSON files last, so that a reader who sees the new configuration finds the new weights.
-    names.sort_by_key(|name| (Path::new(name).extension().is_some_and(|e| e == "json"), name.clone()));
-    for name in names {
-        fs::rename(from.join(&name), to.join(&name)).with_context(|| name.display().to_string())?;
+    for name in files_within(from)? {
+        let target = to.join(&name);
+        let rename = || {
+            fs::create_dir_all(folder_of(&target))?;
+            fs::rename(from.join(&name), &target)
+        };
+        rename().with_context(|| name.display().to_string())?;
     }
     Ok(())
+}
+
+/// The files in a folder and in the folders in it, as paths from the folder. JSON files are last: if
+/// files are placed in this order, a reader who sees the new configuration finds the new weights.
+pub fn files_within(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(below) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&below))? {
+            let entry = entry?;
+            let into = if entry.file_type()?.is_dir() { &mut folders } else { &mut files };
+            into.push(below.join(entry.file_name()));
+        }
+    }
+    files.sort_by_key(|path: &PathBuf| (path.extension().is_some_and(|e| e == "json"), path.clone()));
+    Ok(files)
 }
 
 /// Makes the rename durable on systems that can open a folder. A failure costs only durability.
@@ -207,6 +221,23 @@ mod tests {
         assert_eq!(names(&path), ["a.json", "b.bin", "mine.txt"]);
         assert_eq!(fs::read_to_string(path.join("a.json")).unwrap(), "two");
         assert_eq!(names(dir.path()), ["adapter"]);
+    }
+
+    #[test]
+    fn folders_within_a_folder_are_written_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        for text in ["one", "two"] {
+            write_folder(&path, |d| {
+                fs::create_dir(d.join("more"))?;
+                fs::write(d.join("a.json"), text)?;
+                Ok(fs::write(d.join("more/b.txt"), text)?)
+            })
+            .unwrap();
+            assert_eq!(files_within(&path).unwrap(), [Path::new("more/b.txt"), Path::new("a.json")]);
+            assert_eq!(fs::read_to_string(path.join("more/b.txt")).unwrap(), text);
+        }
+        assert_eq!(names(&path), ["a.json", "more"], "nothing temporary is left");
     }
 
     #[test]

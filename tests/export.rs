@@ -11,7 +11,7 @@ use longreach::checkpoint::model_files::ModelFiles;
 use longreach::export::{ExportFormat, ExportJob, WeightType, export};
 use longreach::formats::host_tensor::HostTensor;
 use longreach::gpu::open_device;
-use longreach::train::{TrainJob, run};
+use longreach::train::{Method, TrainJob, run};
 use program::{golden, run as program};
 
 fn job(model: &Path, to: ExportFormat, out: &Path) -> ExportJob {
@@ -201,5 +201,64 @@ fn the_keys_of_a_model_are_those_that_llama_cpp_reads() {
         "vocab_size",
     ] {
         assert!(llama.contains(&format!("llama.{key}")), "{key}");
+    }
+}
+
+const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}";
+const FOR_TOOLS: &str =
+    "{% for t in tools %}[{{ t.function.name }}] {% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}";
+
+/// The bundled model with a template for tools beside the usual one.
+fn model_with_two_templates(dir: &Path) -> PathBuf {
+    let model = dir.join("model");
+    std::fs::create_dir_all(model.join("additional_chat_templates")).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(program::project("assets/stories260k").join(name), model.join(name)).unwrap();
+    }
+    std::fs::write(model.join("chat_template.jinja"), TEMPLATE).unwrap();
+    std::fs::write(model.join("additional_chat_templates/tool_use.jinja"), FOR_TOOLS).unwrap();
+    model
+}
+
+fn templates(model: &Path) -> [Option<String>; 2] {
+    let files = ModelFiles::open(&model.to_string_lossy(), None).unwrap();
+    let template = files.template.unwrap();
+    [Some(template.source().to_string()), template.tool_use_source().map(str::to_string)]
+}
+
+#[test]
+fn the_template_for_tools_is_in_everything_that_is_written() {
+    let device = &mut *open_device("cpu").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let model = model_with_two_templates(dir.path());
+    let both = [TEMPLATE, FOR_TOOLS].map(|text| Some(text.to_string()));
+    assert_eq!(templates(&model), both);
+    let gguf = dir.path().join("a.gguf");
+    for (from, to, out) in [
+        (&model, ExportFormat::Hf, "hf"),
+        (&model, ExportFormat::Gguf, "a.gguf"),
+        (&gguf, ExportFormat::Gguf, "b.gguf"),
+        (&gguf, ExportFormat::Mlx, "mlx"),
+    ] {
+        let out = dir.path().join(out);
+        let job = ExportJob { quantise: Some(WeightType::F32), ..job(from, to, &out) };
+        export(&job, device, &mut ()).unwrap_or_else(|e| panic!("{}: {e}", out.display()));
+        assert_eq!(templates(&out), both, "{}", out.display());
+    }
+    // A run saves a second time over its first result.
+    let data = dir.path().join("train.jsonl");
+    std::fs::write(&data, r#"{"input_ids": [3, 9, 4, 7], "labels": [3, 9, 4, 7]}"#).unwrap();
+    let train = TrainJob {
+        model: model.to_string_lossy().into_owned(),
+        data,
+        out: dir.path().join("run"),
+        method: Method::Full,
+        steps: Some(2),
+        save_every: 1,
+        ..TrainJob::default()
+    };
+    run(&train, device, &mut ()).unwrap();
+    for folder in ["run", "run/checkpoints/step-1", "run/checkpoints/step-2"] {
+        assert_eq!(templates(&dir.path().join(folder)), both, "{folder}");
     }
 }

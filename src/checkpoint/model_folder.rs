@@ -11,15 +11,16 @@ use super::model_files::ModelFiles;
 use crate::atomic_file::write_file;
 use crate::error::{Context, Result};
 use crate::formats::dtype::DType;
-use crate::formats::gguf::Metadata;
 use crate::small_file;
+use crate::text::chat_template::TOOL_USE_FILE;
 
 /// Files of a model folder that do not depend on its weights.
-const COPIED: [&str; 9] = [
+const COPIED: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    TOOL_USE_FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -30,7 +31,7 @@ const COPIED: [&str; 9] = [
 /// The files beside the weights of one model.
 pub struct BesideWeights {
     made: Vec<(&'static str, String)>,
-    copied: Vec<PathBuf>,
+    copied: Vec<(&'static str, PathBuf)>,
 }
 
 impl BesideWeights {
@@ -40,20 +41,24 @@ impl BesideWeights {
         let config = config_of(files.config().to_hf_json()?, dtype, tied)?;
         let mut made = vec![("config.json", config)];
         match (files.source.gguf_metadata(), files.source.dir(), files.tokenizer()) {
-            (Some(metadata), ..) => made.extend(described(files, metadata)?),
+            (Some(_), ..) => made.extend(described(files)?),
             (None, None, Ok(tokenizer)) => made.push(("tokenizer.json", tokenizer.to_json()?)),
             _ => {}
         }
-        let from = files.source.dir().into_iter().flat_map(|dir| COPIED.map(|name| dir.join(name)));
-        Ok(Self { made, copied: from.filter(|path| path.is_file()).collect() })
+        let from = files.source.dir().into_iter().flat_map(|dir| COPIED.map(|name| (name, dir.join(name))));
+        Ok(Self { made, copied: from.filter(|(_, path)| path.is_file()).collect() })
     }
 
     /// Writes them into an existing folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         self.made.iter().try_for_each(|(name, text)| write_file(&folder.join(name), text))?;
-        for path in &self.copied {
-            let name = path.file_name().unwrap_or_default();
-            std::fs::copy(path, folder.join(name)).with_context(|| format!("copying {}", path.display()))?;
+        for (name, path) in &self.copied {
+            let to = folder.join(name);
+            let copy = || {
+                std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
+                std::fs::copy(path, &to)
+            };
+            copy().with_context(|| format!("copying {}", path.display()))?;
         }
         Ok(())
     }
@@ -89,7 +94,7 @@ fn config_of(config: String, dtype: DType, tied: bool) -> Result<String> {
 }
 
 /// The model-folder files that replace a GGUF file's metadata.
-fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static str, String)>> {
+fn described(files: &ModelFiles) -> Result<Vec<(&'static str, String)>> {
     let pretty = |value: &Value| -> Result<String> { Ok(serde_json::to_string_pretty(value)? + "\n") };
     let stop = files.stop.ids();
     let generation = json!({ "bos_token_id": files.config().bos, "eos_token_id": stop });
@@ -106,8 +111,8 @@ fn described(files: &ModelFiles, metadata: &Metadata) -> Result<Vec<(&'static st
         for (role, token) in tokenizer.special_tokens().variables() {
             config[role] = token.clone();
         }
-        if files.template.is_some() {
-            config["chat_template"] = json!(metadata.str("tokenizer.chat_template")?);
+        if let Some(template) = &files.template {
+            config["chat_template"] = template.to_config();
         }
         out.push(("tokenizer.json", tokenizer.to_json()?));
         out.push(("tokenizer_config.json", pretty(&config)?));

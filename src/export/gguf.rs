@@ -83,7 +83,7 @@ fn text_keys(files: &ModelFiles, n_rows: usize) -> Result<Vec<(String, Value)>> 
         keys.push((bos.into(), Value::U64(u64::from(id))));
     }
     if let Some(template) = &files.template {
-        keys.push(("tokenizer.chat_template".into(), Value::String(template.source().into())));
+        keys.extend(template.to_gguf());
     }
     Ok(keys)
 }

@@ -7,7 +7,7 @@ use super::job::{ExportFormat, ExportJob, ExportObserver};
 use super::verify::{Comparison, compare, ids_of_text, logits, lost_ends, same_text};
 use super::weight_type::WeightType;
 use super::{folder, gguf};
-use crate::atomic_file::sync_folder;
+use crate::atomic_file::{files_within, sync_folder};
 use crate::checkpoint::adapter_gguf::write_gguf_adapter;
 use crate::checkpoint::config_gguf_write::ignored_by_llama_cpp;
 use crate::checkpoint::model_files::ModelFiles;
@@ -132,8 +132,8 @@ fn size_of(path: &Path) -> Result<u64> {
         return Ok(path.metadata()?.len());
     }
     let mut sum = 0;
-    for entry in path.read_dir()? {
-        sum += entry?.metadata()?.len();
+    for name in files_within(path)? {
+        sum += path.join(name).metadata()?.len();
     }
     Ok(sum)
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::attention::Attention;
 use crate::checkpoint::bundled::MOBY_DICK;
 use crate::checkpoint::load::{Train, load};
@@ -9,7 +11,7 @@ use crate::checkpoint::model_files::ModelFiles;
 use crate::error::{Context, Error, Result};
 use crate::gpu::Executor;
 use crate::small_file;
-use crate::text::chat_template::Message;
+use crate::text::chat_template::{Conversation, Message};
 use crate::train::{ProbeRequest, probe};
 
 /// The most tokens to compare.
@@ -73,7 +75,7 @@ pub(super) fn logits(device: &mut dyn Executor, files: &ModelFiles, ids: &[u32],
 }
 
 /// Fails unless the export's tokenizer gives these ids for the text, and both chat templates write
-/// the same for a question.
+/// the same for a question, also with a tool where the model has a template of its own for tools.
 pub(super) fn same_text(before: &ModelFiles, after: &ModelFiles, ids: &[u32], text: Option<&Path>) -> Result<()> {
     let Ok(tokenizer) = before.tokenizer() else { return Ok(()) };
     let written = after.tokenizer().context("the export's tokenizer")?;
@@ -89,10 +91,25 @@ pub(super) fn same_text(before: &ModelFiles, after: &ModelFiles, ids: &[u32], te
             ids[at]
         );
     }
-    let question = vec![Message::new("user", "Why do tides rise twice a day?")].into();
-    let rendered =
-        |files: &ModelFiles| files.template.as_ref().map(|t| t.render(&question, true).map_err(|e| e.to_string()));
-    crate::ensure!(rendered(before) == rendered(after), "the export's chat template writes another text");
+    let question: Conversation = vec![Message::new("user", "Why do tides rise twice a day?")].into();
+    let is_same = |asked: &Conversation| {
+        let [before, after] = [before, after]
+            .map(|files| files.template.as_ref().map(|t| t.render(asked, true).map_err(|e| e.to_string())));
+        before == after
+    };
+    crate::ensure!(is_same(&question), "the export's chat template writes another text");
+    if before.template.as_ref().is_some_and(|template| template.tool_use_source().is_some()) {
+        let tool = json!({
+            "type": "function",
+            "function": {
+                "name": "tide_times",
+                "description": "The times of high tide",
+                "parameters": {"type": "object", "properties": {"port": {"type": "string"}}, "required": ["port"]},
+            },
+        });
+        let asked = Conversation { tools: Some(json!([tool])), ..question };
+        crate::ensure!(is_same(&asked), "the export's chat template for tools writes another text");
+    }
     Ok(())
 }
 
@@ -130,6 +147,31 @@ pub(super) fn compare(before: &[f32], after: &[f32], vocab: usize) -> Comparison
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_template_for_tools_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260k");
+        let model = |name: &str, config: serde_json::Value| {
+            let to = dir.path().join(name);
+            std::fs::create_dir(&to).unwrap();
+            for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+                std::fs::copy(bundled.join(name), to.join(name)).unwrap();
+            }
+            std::fs::write(to.join("tokenizer_config.json"), config.to_string()).unwrap();
+            ModelFiles::open(&to.to_string_lossy(), None).unwrap()
+        };
+        let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+        let for_tools = "{{ tools[0].function.name }}{% for m in messages %}{{ m.content }}{% endfor %}";
+        let both = json!([{"name": "default", "template": plain}, {"name": "tool_use", "template": for_tools}]);
+        let (both, one) =
+            (model("both", json!({"chat_template": both})), model("one", json!({"chat_template": plain})));
+        let ids = ids_of_text(&both, None).unwrap();
+        same_text(&both, &both, &ids, None).unwrap();
+        same_text(&one, &one, &ids, None).unwrap();
+        let e = same_text(&both, &one, &ids, None).unwrap_err().to_string();
+        assert!(e.contains("template for tools"), "{e}");
+    }
 
     #[test]
     fn a_comparison_is_the_textbooks() {

@@ -13,7 +13,7 @@ use super::jinja::template::{Rendered, Template};
 use super::special_tokens::SpecialTokens;
 use super::tokenizer_config::TokenizerConfig;
 use crate::error::{Context, Error, Result};
-use crate::formats::gguf::Metadata;
+use crate::formats::gguf::{Metadata, Value as GgufValue};
 use crate::small_file;
 use serde_json::Value as Json;
 use std::borrow::Cow;
@@ -22,6 +22,15 @@ use std::path::Path;
 
 /// Longest template in bytes. Real ones have a few kilobytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+
+/// The file of a model folder with the template for conversations with tools.
+pub const TOOL_USE_FILE: &str = "additional_chat_templates/tool_use.jinja";
+
+/// The keys of a GGUF file that hold a template, one for conversations with tools, and the names of
+/// those beside the first.
+const GGUF_TEMPLATE: &str = "tokenizer.chat_template";
+const GGUF_TOOL_USE: &str = "tokenizer.chat_template.tool_use";
+const GGUF_NAMES: &str = "tokenizer.chat_templates";
 
 /// A model's chat template with its special tokens.
 #[derive(Debug)]
@@ -77,7 +86,7 @@ impl ChatTemplate {
             None => Json::Null,
         };
         let (source, tool_use) = match read("chat_template.jinja")? {
-            Some(source) => (Some(source), read("additional_chat_templates/tool_use.jinja")?),
+            Some(source) => (Some(source), read(TOOL_USE_FILE)?),
             None => (template_of(&config)?, named(&config, "tool_use").map(str::to_owned)),
         };
         let Some(source) = source else { return Ok(None) };
@@ -88,15 +97,34 @@ impl ChatTemplate {
 
     /// The template of a GGUF file, if it has one.
     pub fn from_gguf(metadata: &Metadata) -> Result<Option<Self>> {
-        if !metadata.contains("tokenizer.chat_template") {
+        if !metadata.contains(GGUF_TEMPLATE) {
             return Ok(None);
         }
         let special = gguf_tokenizer::special_tokens(metadata)?;
-        let source = metadata.str("tokenizer.chat_template")?;
-        const TOOL_USE: &str = "tokenizer.chat_template.tool_use";
-        let tool_use = if metadata.contains(TOOL_USE) { Some(metadata.str(TOOL_USE)?) } else { None };
+        let source = metadata.str(GGUF_TEMPLATE)?;
+        let tool_use = if metadata.contains(GGUF_TOOL_USE) { Some(metadata.str(GGUF_TOOL_USE)?) } else { None };
         let template = Self::with_special(source, special).and_then(|t| t.with_tool_use(tool_use));
         template.context("the GGUF file's chat template").map(Some)
+    }
+
+    /// The keys of a GGUF file that hold the templates, as llama.cpp's converter writes them.
+    pub fn to_gguf(&self) -> Vec<(String, GgufValue)> {
+        let text = |text: &str| GgufValue::String(text.into());
+        let mut keys = vec![(GGUF_TEMPLATE.to_string(), text(self.source()))];
+        if let Some(tool_use) = self.tool_use_source() {
+            keys.push((GGUF_TOOL_USE.into(), text(tool_use)));
+            keys.push((GGUF_NAMES.into(), GgufValue::Array(vec![text("tool_use")])));
+        }
+        keys
+    }
+
+    /// The value of `chat_template` in `tokenizer_config.json`: the template, or a list of named ones.
+    pub fn to_config(&self) -> Json {
+        let named = |name: &str, source: &str| serde_json::json!({ "name": name, "template": source });
+        match self.tool_use_source() {
+            None => Json::String(self.source().into()),
+            Some(tool_use) => Json::Array(vec![named("default", self.source()), named("tool_use", tool_use)]),
+        }
     }
 
     /// The source of the template.
@@ -106,7 +134,12 @@ impl ChatTemplate {
 
     /// The source of the template for conversations with tools.
     pub fn tool_source(&self) -> &str {
-        self.tool_use.as_ref().unwrap_or(&self.template).source()
+        self.tool_use_source().unwrap_or(self.source())
+    }
+
+    /// The source of the template that is for conversations with tools alone, if the model has one.
+    pub fn tool_use_source(&self) -> Option<&str> {
+        self.tool_use.as_ref().map(Template::source)
     }
 
     /// Whether the model writes thoughts between `<think>` and `</think>` before its answer.

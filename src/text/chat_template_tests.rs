@@ -301,6 +301,33 @@ fn tools_have_a_template_of_their_own_where_the_model_has_one() {
 }
 
 #[test]
+fn both_templates_are_written_for_both_formats() {
+    let with = |tools: Option<&str>| template("D").with_tool_use(tools).unwrap();
+    let text = |text: &str| Value::String(text.into());
+    let both = with(Some("T"));
+    let mut metadata = Metadata::default();
+    metadata.insert("tokenizer.ggml.tokens", Value::Array(vec![text("<0>"), text("<1>")]));
+    metadata.insert("tokenizer.ggml.bos_token_id", Value::U64(1));
+    for (key, value) in both.to_gguf() {
+        metadata.insert(key, value);
+    }
+    let found = |key: &str| metadata.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
+    assert_eq!(found("tokenizer.chat_template"), Some(text("D")));
+    assert_eq!(found("tokenizer.chat_template.tool_use"), Some(text("T")));
+    assert_eq!(found("tokenizer.chat_templates"), Some(Value::Array(vec![text("tool_use")])));
+    let read = ChatTemplate::from_gguf(&metadata).unwrap().unwrap();
+    assert_eq!((read.source(), read.tool_use_source()), ("D", Some("T")));
+    let dir = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({ "chat_template": both.to_config() }).to_string();
+    std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+    let read = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    assert_eq!((read.source(), read.tool_use_source()), ("D", Some("T")));
+    let one = with(None);
+    assert_eq!((one.to_config(), one.tool_source(), one.tool_use_source()), (Json::String("D".into()), "D", None));
+    assert_eq!(one.to_gguf(), [("tokenizer.chat_template".to_string(), text("D"))]);
+}
+
+#[test]
 fn the_template_for_tools_says_what_arguments_it_needs() {
     let dir = tempfile::tempdir().unwrap();
     let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";

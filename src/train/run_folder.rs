@@ -27,7 +27,7 @@ use super::run_log::{EVAL, METRICS, RunLogs};
 use super::saved_state::{is_state_file, read_state, write_state};
 use super::state::TrainerState;
 use super::trainer_state_json::{Course, FILE as TRAINER_STATE, trainer_state_json};
-use crate::atomic_file::{sync_folder, write_file, write_through};
+use crate::atomic_file::{files_within, sync_folder, write_file, write_through};
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::FILE as RECORD;
 use crate::data::dataset::Example;
@@ -318,15 +318,12 @@ impl<'a> RunFolder<'a> {
                 remove(&self.dir.join(name))?;
             }
         }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(checkpoint)? {
-            names.push(entry?.file_name());
-        }
-        names.retain(|name| !is_state_file(name));
-        names.sort_by_key(|name| (Path::new(name).extension().is_some_and(|e| e == "json"), name.clone()));
         let unfinished = self.unfinished();
-        for name in names {
+        for name in files_within(checkpoint)?.into_iter().filter(|name| !is_state_file(name.as_os_str())) {
             let (from, to) = (checkpoint.join(&name), self.dir.join(&name));
+            if let Some(folder) = to.parent() {
+                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            }
             remove(&unfinished)?;
             // Not every file system has links.
             if fs::hard_link(&from, &unfinished).is_err() {
