@@ -60,6 +60,7 @@ impl ModelConfig {
         }
         let has = |name: &str| gguf.info(name).is_some();
         let factor = |key: &str| Ok::<f64, crate::error::Error>(keys.nonzero(key)?.unwrap_or(1.0));
+        let embedding_scale = factor("embedding_scale")?;
         let config = ModelConfig {
             architecture: family.architecture,
             hidden,
@@ -84,8 +85,9 @@ impl ModelConfig {
             activation: family.activation.1,
             embed_scale: match family.scales_embedding {
                 true => families::embed_scale(hidden, DType::F32),
-                false => factor("embedding_scale")?,
+                false => embedding_scale,
             },
+            noise_scale: embedding_scale,
             residual_scale: factor("residual_scale")?,
             logit_scale: 1.0 / factor("logit_scale")?,
             logit_softcap: keys.nonzero("final_logit_softcapping")?,

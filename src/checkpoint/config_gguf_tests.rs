@@ -126,7 +126,7 @@ fn every_key_that_is_read_counts() {
         }),
         ("granite", &[("attention.scale", x(0.3))], |c| c.layers[3].scale == 0.3),
         ("gemma3", &[("attention.scale", x(0.3))], |c| c.layers[0].scale == 0.3),
-        ("granite", &[("embedding_scale", x(12.0))], |c| c.embed_scale == 12.0),
+        ("granite", &[("embedding_scale", x(12.0))], |c| (c.embed_scale, c.noise_scale) == (12.0, 12.0)),
         ("granite", &[("residual_scale", x(f64::from(0.22f32)))], |c| c.residual_scale == 0.22),
         ("granite", &[("logit_scale", x(8.0))], |c| c.logit_scale == 0.125),
         ("gemma3", &[("final_logit_softcapping", x(30.0))], |c| c.logit_softcap == Some(30.0)),
@@ -271,7 +271,8 @@ fn the_score_scale_of_gemma_is_that_of_its_heads_except_in_the_largest_model() {
     assert_eq!(read("gemma3", &[("attention.key_length", n(16))]).unwrap().layers[0].scale, 0.25);
     let largest = [("attention.key_length", n(16)), ("block_count", n(62)), ("embedding_length", n(144))];
     assert_eq!(read("gemma3", &largest).unwrap().layers[0].scale, 1.0 / 6.0);
-    assert_eq!(read("gemma3", &[]).unwrap().embed_scale, 4.0);
+    let gemma = read("gemma3", &[]).unwrap();
+    assert_eq!((gemma.embed_scale, gemma.noise_scale), (4.0, 1.0));
 }
 
 #[test]

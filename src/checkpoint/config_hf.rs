@@ -75,6 +75,7 @@ fn read(family: &Family, fields: &Fields) -> Result<ModelConfig> {
     let number = |key: &str, default: f64| Ok::<f64, Error>(fields.number(key)?.unwrap_or(default));
     let bias = family.attention_bias == AttentionBias::Key && flag("attention_bias", false)?;
     let multiplier = |key: &str| if family.multipliers { number(key, 1.0) } else { Ok(1.0) };
+    let embedding_multiplier = multiplier("embedding_multiplier")?;
     let softcap = if family.softcaps_logits { fields.number("final_logit_softcapping")? } else { None };
     Ok(ModelConfig {
         architecture: family.architecture,
@@ -99,8 +100,9 @@ fn read(family: &Family, fields: &Fields) -> Result<ModelConfig> {
         embed_scale: if family.scales_embedding {
             families::embed_scale(hidden, DType::F32)
         } else {
-            multiplier("embedding_multiplier")?
+            embedding_multiplier
         },
+        noise_scale: embedding_multiplier,
         residual_scale: multiplier("residual_multiplier")?,
         logit_scale: 1.0 / multiplier("logits_scaling")?,
         logit_softcap: softcap,
@@ -209,6 +211,7 @@ mod tests {
             with(&[&[("model_type", json!("gemma3_text")), ("hidden_size", json!(640))], pairs].concat()).unwrap()
         };
         let c = gemma(&[]);
+        assert_eq!(c.noise_scale, 1.0, "the embedding module multiplies itself");
         assert_eq!((c.tied, c.activation, c.embed_scale), (true, Activation::GeGluTanh, f64::from(640f32.sqrt())));
         assert_eq!(
             (c.layers[0].scale, c.logit_softcap, c.bos, c.eos.as_slice()),
@@ -221,6 +224,7 @@ mod tests {
         pairs.extend([("model_type", json!("granite")), ("attention_multiplier", json!(0.015625))]);
         let c = with(&pairs).unwrap();
         assert_eq!((c.embed_scale, c.residual_scale, c.logit_scale, c.layers[0].scale), (12.0, 0.22, 0.125, 0.015625));
+        assert_eq!(c.noise_scale, 12.0);
         pairs[3].1 = json!("llama");
         let c = with(&pairs).unwrap();
         assert_eq!((c.embed_scale, c.residual_scale, c.logit_scale, c.layers[0].scale), (1.0, 1.0, 1.0, 0.25));

@@ -85,7 +85,7 @@ pub struct Noise {
     /// Number of the first token in its batch.
     pub first_token: usize,
     /// The largest magnitude of the noise of each token, `[tokens]`: alpha / √(length of its
-    /// sequence · hidden size).
+    /// sequence · hidden size), times the model's factor of noise.
     pub magnitudes: Span,
 }
 

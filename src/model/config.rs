@@ -118,6 +118,10 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Multiplies the embeddings (Gemma: √hidden; Granite: `embedding_multiplier`).
     pub embed_scale: f64,
+    /// Multiplies the noise on the embeddings in training. transformers adds the noise to what the
+    /// embedding module gives: Granite multiplies that by `embedding_multiplier`, and Gemma's module
+    /// multiplies itself, so that its noise has the factor 1.
+    pub noise_scale: f64,
     /// Multiplies what attention and the feed-forward layer add to the residual stream (Granite:
     /// `residual_multiplier`).
     pub residual_scale: f64,
@@ -158,6 +162,7 @@ impl Default for ModelConfig {
             fused: false,
             activation: Activation::SwiGlu,
             embed_scale: 1.0,
+            noise_scale: 1.0,
             residual_scale: 1.0,
             logit_scale: 1.0,
             logit_softcap: None,
@@ -283,6 +288,7 @@ impl ModelConfig {
             }
         }
         positive("the factor of the embeddings", self.embed_scale)?;
+        positive("the factor of the noise", self.noise_scale)?;
         positive("the factor of the residuals", self.residual_scale)?;
         positive("the factor of the logits", self.logit_scale)?;
         positive("final_logit_softcapping", self.logit_softcap.unwrap_or(1.0))?;
@@ -351,6 +357,7 @@ mod tests {
         assert!(error_of(|c| c.ropes[0].rotary_dim = 3).contains("partial_rotary_factor"));
         assert!(error_of(|c| c.ropes[0].rotary_dim = 6).contains("partial_rotary_factor"));
         assert!(error_of(|c| c.embed_scale = f64::NAN).contains("the embeddings"));
+        assert!(error_of(|c| c.noise_scale = 0.0).contains("the noise"));
         assert!(error_of(|c| c.residual_scale = 0.0).contains("the residuals"));
         assert!(error_of(|c| c.logit_scale = -1.0).contains("the logits"));
         assert!(error_of(|c| c.logit_softcap = Some(0.0)).contains("final_logit_softcapping"));

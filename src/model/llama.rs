@@ -179,7 +179,7 @@ impl Llama {
         norm(tape, &x, &self.final_norm, self.config.rms_eps as f32)
     }
 
-    /// The embeddings with noise. The model's factor does not apply to the noise.
+    /// The embeddings with noise. The model's factor is in the noise's magnitudes where it applies.
     fn noisy_embed(&self, tape: &mut Tape, ids: &TokenIndex, noise: Option<&Noise>) -> Result<Var> {
         let x = self.embed(tape, ids)?;
         let Some(noise) = noise else { return Ok(x) };

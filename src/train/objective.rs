@@ -16,6 +16,7 @@ use crate::kernels::distill::Scales;
 use crate::kernels::embedding::TokenIndex;
 use crate::kernels::neftune::Noise;
 use crate::model::block::{KeptLog, TrainingContext};
+use crate::model::config::ModelConfig;
 use crate::model::llama::Llama;
 use crate::nn::{Adapters, Dropout};
 use crate::tensor::Tensor;
@@ -73,7 +74,7 @@ impl UploadedBatch {
             positions: upload_words(device, "positions", &positions)?,
             rotations: model.rotations(),
             adapters: Adapters::On(objective.dropout),
-            noise: noise(device, objective.dropout, batch.sequences.iter().map(|&(_, n)| (n, n)), model.config.hidden)?,
+            noise: noise(device, objective.dropout, batch.sequences.iter().map(|&(_, n)| (n, n)), &model.config)?,
             kept: objective.kept.clone(),
         };
         let teacher = match objective.distill {
@@ -165,12 +166,13 @@ pub(super) fn noise(
     device: &mut dyn Executor,
     dropout: Option<Dropout>,
     parts: impl Iterator<Item = (usize, usize)>,
-    hidden: usize,
+    config: &ModelConfig,
 ) -> Result<Option<Noise>> {
     let Some(Dropout { seed, step, first_token, neftune }) = dropout.filter(|d| d.neftune > 0.0) else {
         return Ok(None);
     };
-    let magnitude = |length: usize| (f64::from(neftune) / (length as f64 * hidden as f64).sqrt()) as f32;
+    let alpha = f64::from(neftune) * config.noise_scale;
+    let magnitude = |length: usize| (alpha / (length as f64 * config.hidden as f64).sqrt()) as f32;
     let magnitudes: Vec<f32> = parts.flat_map(|(n, length)| std::iter::repeat_n(magnitude(length), n)).collect();
     let span = Buffer::persistent("noise of the embeddings", Kind::Real, magnitudes.len()).span();
     device.write_real(&span, &magnitudes)?;
@@ -187,12 +189,19 @@ mod tests {
     fn the_noise_of_a_token_depends_on_the_length_of_its_sequence() {
         let device = &mut CpuExecutor::<f32>::new();
         let dropout = Dropout { seed: 1, step: 2, first_token: 7, neftune: 5.0 };
-        let made = noise(device, Some(dropout), [(2, 2), (3, 100)].into_iter(), 32).unwrap().unwrap();
+        let config = ModelConfig { hidden: 32, ..ModelConfig::default() };
+        let parts = || [(2, 2), (3, 100)].into_iter();
+        let made = noise(device, Some(dropout), parts(), &config).unwrap().unwrap();
         assert_eq!((made.key, made.first_token), ([1, 2], 7));
         let [short, long] = [64.0f64, 3200.0].map(|n| (5.0 / n.sqrt()) as f32);
         assert_eq!(device.read_real(&made.magnitudes).unwrap(), [short, short, long, long, long]);
+        // Granite multiplies embeddings and noise by 12.
+        let granite = ModelConfig { embed_scale: 12.0, noise_scale: 12.0, ..config.clone() };
+        let made = noise(device, Some(dropout), parts(), &granite).unwrap().unwrap();
+        let [short, long] = [64.0f64, 3200.0].map(|n| (60.0 / n.sqrt()) as f32);
+        assert_eq!(device.read_real(&made.magnitudes).unwrap(), [short, short, long, long, long]);
         let none = Dropout { neftune: 0.0, ..dropout };
-        assert!(noise(device, Some(none), [(2, 2)].into_iter(), 32).unwrap().is_none());
-        assert!(noise(device, None, [(2, 2)].into_iter(), 32).unwrap().is_none());
+        assert!(noise(device, Some(none), parts(), &config).unwrap().is_none());
+        assert!(noise(device, None, parts(), &config).unwrap().is_none());
     }
 }

@@ -173,7 +173,7 @@ impl<'a> StreamedSequence<'a> {
         let first = self.tokens.start + self.stream.chunks()[chunk].start;
         let dropout = self.objective.dropout.map(|d| Dropout { first_token: d.first_token + first, ..d });
         let parts = std::iter::once((self.stream.chunks()[chunk].len(), self.tokens.len()));
-        let noise = noise(device, dropout, parts, model.config.hidden)?;
+        let noise = noise(device, dropout, parts, &model.config)?;
         self.forward_through(device, model, tape, &self.stream, (chunk, pass), (Adapters::On(dropout), noise))
     }
 
