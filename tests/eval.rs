@@ -51,6 +51,49 @@ fn perplexity_through_the_cache_is_that_of_training() {
     assert!(sliding.0 < jumping.0, "{sliding:?} {jumping:?}");
 }
 
+/// The bundled model's tokenizer puts BOS in front of texts.
+#[test]
+fn every_window_of_a_text_begins_with_bos() {
+    let mut stories = Stories::open();
+    let ids = stories.text_ids()[..100].to_vec();
+    let bos = ids[0];
+    assert_eq!(stories.files.tokenizer().unwrap().added_bos(), Some(bos));
+    let step = GradientStep::new(&mut stories.device, false, None).unwrap();
+    // Tokens of each window behind BOS, of which those from `first` on are predicted.
+    let cases = [
+        (20, vec![(1..40, 1), (21..60, 40), (41..80, 60), (61..100, 80)]),
+        (40, vec![(1..40, 1), (39..78, 40), (77..100, 78)]),
+    ];
+    for (stride, windows) in cases {
+        let request = PerplexityRequest { ids: &ids, length: 40, stride, max_windows: 100 };
+        let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense"]), &mut go_on).unwrap();
+        let (mut sum, mut n) = (0.0, 0);
+        for (range, first) in windows {
+            let label = |i: usize| if i < first { -100 } else { ids[i] as i32 };
+            let labels = std::iter::once(-100).chain(range.clone().map(label)).collect();
+            let window = std::iter::once(bos).chain(ids[range].iter().copied()).collect();
+            let batch = Batch::new(&[Example { ids: window, labels, rejected: None }]);
+            let (loss, tokens) =
+                step.evaluate(&mut stories.device, &mut stories.loaded, &batch, Attention::Dense).unwrap();
+            (sum, n) = (sum + loss, n + tokens);
+        }
+        let want = sum / n as f64;
+        assert_eq!((rows[0].n, n), (99, 99));
+        assert!((rows[0].values["loss"] - want).abs() < 1e-5 * want, "{} for {want}", rows[0].values["loss"]);
+    }
+    // A text that begins without BOS has none in its windows: the second one starts at token 20 of it.
+    let bare = &ids[1..61];
+    let request = PerplexityRequest { ids: bare, length: 40, stride: 20, max_windows: 100 };
+    let rows = perplexity(&mut stories.subject(), &request, &policies(&["dense"]), &mut go_on).unwrap();
+    let mut sum = 0.0;
+    for (range, first) in [(0..40, 1), (20..60, 40)] {
+        let labels = range.clone().map(|i| if i < first { -100 } else { bare[i] as i32 }).collect();
+        let batch = Batch::new(&[Example { ids: bare[range].to_vec(), labels, rejected: None }]);
+        sum += step.evaluate(&mut stories.device, &mut stories.loaded, &batch, Attention::Dense).unwrap().0;
+    }
+    assert!((rows[0].values["loss"] - sum / 59.0).abs() < 1e-5 * sum / 59.0);
+}
+
 #[test]
 fn what_keeps_everything_is_dense() {
     let mut stories = Stories::open();

@@ -17,7 +17,8 @@ use crate::model::llama::Llama;
 /// Settings of the measurement.
 #[derive(Clone, Debug)]
 pub struct AgreementRequest<'a> {
-    /// The text; the prompts are windows of it.
+    /// The text; the prompts are windows of it. If the tokenizer puts BOS in front of texts, it takes
+    /// the place of the first token of a prompt within the text.
     pub ids: &'a [u32],
     /// Tokens of a prompt.
     pub length: usize,
@@ -49,7 +50,7 @@ pub fn agreement(
         return Err(Error::usage(format!("the text has {} tokens, fewer than a prompt of {length}", ids.len())));
     }
     subject.check_length(length + n_continued)?;
-    let starts: Vec<usize> = (0..n_samples).map(|i| (ids.len() - length) * i / n_samples).collect();
+    let prompts = prompts(request, subject.bos_of(ids));
     let attentions = policies.iter().map(|policy| policy.attention(length)).collect::<Result<Vec<_>>>()?;
     // The dense continuation of each prompt, then those of the other attentions.
     let others: Vec<usize> = (0..policies.len()).filter(|&p| attentions[p] != Attention::Dense).collect();
@@ -57,7 +58,7 @@ pub fn agreement(
     let items: Vec<(usize, Option<usize>)> = (0..n_samples).flat_map(|i| of_prompt().map(move |p| (i, p))).collect();
     let request = |&(i, policy): &(usize, Option<usize>)| {
         let attention = policy.map_or(Attention::Dense, |p| attentions[p]);
-        subject.request(&ids[starts[i]..][..length], attention, n_continued, &[])
+        subject.request(&prompts[i], attention, n_continued, &[])
     };
     let requests: Vec<_> = items.iter().map(request).collect();
     let name = |i: usize| {
@@ -102,6 +103,20 @@ pub fn agreement(
     Ok(outcomes)
 }
 
+/// The prompts, of which those within the text begin with `bos`, if there is one.
+fn prompts(request: &AgreementRequest<'_>, bos: Option<u32>) -> Vec<Vec<u32>> {
+    let AgreementRequest { ids, length, n_samples, .. } = *request;
+    let prompt = |i: usize| {
+        let start = (ids.len() - length) * i / n_samples;
+        let mut prompt = ids[start..][..length].to_vec();
+        if let Some(bos) = bos {
+            prompt[0] = bos;
+        }
+        prompt
+    };
+    (0..n_samples).map(prompt).collect()
+}
+
 /// Name of a prompt.
 fn id(length: usize, prompt: usize) -> String {
     format!("agreement-{length}-{prompt}")
@@ -121,5 +136,18 @@ impl Continued {
         let is_there =
             |(attention, got): &(&Attention, &Option<Vec<u32>>)| **attention == Attention::Dense || got.is_some();
         if self.dense.is_none() { 0 } else { attentions.iter().zip(&self.others).filter(is_there).count() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_within_a_text_begin_with_its_bos() {
+        let ids = [1, 12, 13, 14, 15, 16, 17, 18, 19];
+        let request = AgreementRequest { ids: &ids, length: 3, n_samples: 3, n_continued: 1 };
+        assert_eq!(prompts(&request, None), [[1, 12, 13], [13, 14, 15], [15, 16, 17]]);
+        assert_eq!(prompts(&request, Some(1)), [[1, 12, 13], [1, 14, 15], [1, 16, 17]]);
     }
 }

@@ -46,6 +46,13 @@ impl Subject<'_> {
         )))
     }
 
+    /// The token that every window of a text begins with: BOS, if the tokenizer puts it in front of
+    /// texts and this one begins with it.
+    pub(super) fn bos_of(&self, ids: &[u32]) -> Option<u32> {
+        let bos = self.files.tokenizer().ok()?.added_bos();
+        bos.filter(|bos| ids.first() == Some(bos))
+    }
+
     /// A request for the greedy continuation of a prompt.
     pub(super) fn request<'r>(
         &self,

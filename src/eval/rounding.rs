@@ -31,18 +31,19 @@ pub fn rounding_cost(
     policies: &[Policy],
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Row>> {
-    let windows = request.windows()?;
+    let windows = request.windows(subject.bos_of(request.ids))?;
     subject.check_length(request.length.min(request.ids.len()))?;
     let rounded = subject.device.activations();
     let (mut rows, mut done) = (Vec::new(), 0);
     for policy in policies {
         let (mut sums, mut entries, mut fed) = (Sums::default(), 0, 0);
         for window in &windows {
-            let attention = policy.attention(window.end - window.start)?;
+            let n_tokens = window.n_tokens();
+            let attention = policy.attention(n_tokens)?;
             let measured = of_window(subject, request.ids, window, attention);
             subject.device.set_activations(rounded)?;
             sums = sums.plus(measured?);
-            entries += attention.cache_length(window.end - window.start);
+            entries += attention.cache_length(n_tokens);
             (fed, done) = (fed + 1, done + 1);
             if watch(done, windows.len() * policies.len()).is_break() {
                 break;
@@ -123,14 +124,14 @@ fn most_likely(logits: &[f32]) -> Option<usize> {
 
 /// Feeds a window twice, in turns, with a cache for each.
 fn of_window(subject: &mut Subject<'_>, ids: &[u32], window: &Window, attention: Attention) -> Result<Sums> {
-    let text = &ids[window.start..window.end];
+    let text = window.tokens(ids);
     let Subject { device, model, chunk, .. } = subject;
     let chunk = TOKENS.min(*chunk);
     let mut session = || Session::new(*device, model, attention, text.len(), chunk, Sampling::default(), 0);
     let (mut rounded, mut exact) = (session()?, session()?);
     let (vocab, mode) = (model.config.vocab, device.activations());
     // The tokens before the one that predicts the first need no logits.
-    let (lead, rest) = text.split_at(window.first - 1 - window.start);
+    let (lead, rest) = text.split_at(window.n_context() - 1);
     for (session, activations) in [(&mut rounded, mode), (&mut exact, Activations::F32)] {
         device.set_activations(activations)?;
         session.feed(*device, model, lead)?;
