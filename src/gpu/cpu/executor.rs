@@ -158,7 +158,14 @@ impl<T: Reference> CpuExecutor<T> {
                 need += b.n_bytes();
             }
         }
-        self.check_memory(need.saturating_sub(self.arena.len() as u64 * 4), self.mapped_bytes())
+        let free = self.arena.len() as u64 * 4 + self.dead_bytes();
+        self.check_memory(need.saturating_sub(free), self.mapped_bytes())
+    }
+
+    /// Bytes of buffers that nothing holds any more, at four bytes per element: the next run frees them.
+    fn dead_bytes(&self) -> u64 {
+        let dead = self.persistent.values().filter(|(info, _)| info.strong_count() == 0);
+        dead.map(|(_, storage)| storage.borrow().n_owned() as u64 * 4).sum()
     }
 
     /// The arena for a run, of at least `len` elements. A smaller one goes before a larger one comes.
@@ -248,6 +255,7 @@ impl<T: Reference> CpuExecutor<T> {
         let buffer = &span.buffer;
         assert_eq!(buffer.lifetime(), Lifetime::Persistent, "only persistent buffers are read or written by the host");
         if !self.persistent.contains_key(&buffer.id()) {
+            self.drop_dead();
             self.check_memory(buffer.n_bytes(), 0).with_context(|| format!("allocating {}", buffer.label()))?;
             self.persistent.insert(buffer.id(), (Arc::downgrade(&buffer.0), RefCell::new(make(buffer)?)));
         }
@@ -373,5 +381,31 @@ impl<T: Reference> Executor for CpuExecutor<T> {
     fn reset_peak(&mut self) {
         self.transient_peak_bytes = 0;
         self.run_peak_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Buffer;
+
+    /// A recording that clears a new buffer of this many KiB.
+    fn clearing(kib: usize) -> (Recording, Buffer) {
+        let buffer = Buffer::persistent("cache", Kind::Real, kib * 256);
+        let mut rec = Recording::new();
+        rec.clear(&buffer.span());
+        (rec, buffer)
+    }
+
+    #[test]
+    fn memory_that_nothing_holds_any_more_counts_as_free() {
+        let device = &mut CpuExecutor::<f32>::new().pretending_memory(700 << 10);
+        let (rec, buffer) = clearing(600);
+        device.run(&rec).unwrap();
+        let (larger, _kept) = clearing(1200);
+        assert_eq!(device.check(&larger).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        drop((rec, buffer));
+        device.check(&larger).unwrap();
+        device.run(&larger).unwrap();
     }
 }

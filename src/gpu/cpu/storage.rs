@@ -43,6 +43,16 @@ impl<T: KeepsWords> Storage<T> {
         bytes.words().and_then(T::of_words).map(|_| Self::Mapped(bytes.clone()))
     }
 
+    /// Elements in memory of its own.
+    pub fn n_owned(&self) -> usize {
+        match self {
+            Self::Real(v) => v.len(),
+            Self::Words(v) => v.len(),
+            Self::Pages(pages) => pages.len() / 4,
+            Self::Mapped(_) => 0,
+        }
+    }
+
     pub fn is_mapped(&self) -> bool {
         matches!(self, Self::Mapped(_))
     }
