@@ -28,7 +28,7 @@ pub const SECTIONS: [(&str, &[&str]); 6] = [
         &["adapter", "rank", "alpha", "dropout", "targets", "layers", "modules_to_save", "rslora", "dora", "lora_plus"],
     ),
     ("Long context", &["keep", "sink", "lag", "distill", "teacher", "chunk"]),
-    ("Evaluation and saves", &["eval_every", "early_stop", "save_every", "keep_checkpoints"]),
+    ("Evaluation and saves", &["eval_every", "early_stop", "save_every", "save_minutes", "keep_checkpoints"]),
 ];
 
 /// A set of settings for a purpose.

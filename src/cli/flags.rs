@@ -66,6 +66,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("rslora", "--rslora"),
     ("samples", "--samples"),
     ("save_every", "--save-every"),
+    ("save_minutes", "--save-minutes"),
     ("schedule", "--schedule"),
     ("seed", "--seed"),
     ("seeds", "--seeds"),

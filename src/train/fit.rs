@@ -54,6 +54,7 @@ impl Trainer {
             device,
             examples,
             longest: longest_of(examples),
+            saved: Instant::now(),
             sampler,
             total,
             folder,
@@ -79,6 +80,8 @@ struct Started {
     lr: f64,
     /// Tokens of the largest batch.
     most_tokens: usize,
+    /// r, if the steps of the run differ in it.
+    keep: Option<f64>,
 }
 
 /// Totals over the reported steps.
@@ -102,8 +105,10 @@ struct Run<'a, 'f> {
     trainer: &'a mut Trainer,
     device: &'a mut dyn Executor,
     examples: &'a [Example],
-    /// Tokens of the longest one, on which the r of steps may depend.
+    /// Tokens of the longest one.
     longest: usize,
+    /// When the run last saved, or began.
+    saved: Instant,
     valid: Option<&'a [Example]>,
     sampler: Sampler,
     /// Number of the last step.
@@ -204,7 +209,10 @@ impl Run<'_, '_> {
         if self.started.is_none() {
             self.clock.begin();
         }
-        let attention = job.attention_of(self.trainer.attention, self.longest, step, self.total)?;
+        let longest = batches.iter().map(|b| b.longest).max().unwrap_or(0);
+        let attention = job.attention_of(self.trainer.attention, longest, step, self.total)?;
+        let keep = job.keep_of(self.trainer.attention, self.longest, attention);
+
         let batches_before = self.trainer.stepper.n_micro();
         let mut queued = self.trainer.stepper.start(self.device, &mut self.trainer.loaded, &batches, attention, lr);
         // Tries again only if the gradients failed, which leave the weights as they were.
@@ -227,7 +235,7 @@ impl Run<'_, '_> {
             done => done.map_err(|e| self.explained(e, step, most_tokens))?,
         };
         let is_ready = queued.is_ready();
-        self.started = Some(Started { queued, step, lr, most_tokens });
+        self.started = Some(Started { queued, step, lr, most_tokens, keep });
         if is_ready { self.report_queued() } else { Ok(()) }
     }
 
@@ -241,7 +249,7 @@ impl Run<'_, '_> {
 
     /// Waits for the queued step, if any, and reports it.
     fn report_queued(&mut self) -> Result<()> {
-        let Some(Started { queued, step, lr, most_tokens }) = self.started.take() else { return Ok(()) };
+        let Some(Started { queued, step, lr, most_tokens, keep }) = self.started.take() else { return Ok(()) };
         let report = match queued.wait() {
             Err(e) if e.kind() == ErrorKind::Diverged => {
                 let saved = self.saved_before_failure(e);
@@ -254,7 +262,7 @@ impl Run<'_, '_> {
         let bytes = self.device.memory().peak_bytes();
         let (ce, kl) = (report.parts.and_then(|p| p.ce), report.parts.map(|p| p.kl));
         let pairs = report.pairs;
-        let keep = self.trainer.job.keep_of(self.trainer.attention, self.longest, step, self.total);
+
         let line = StepLine { step, loss, keep, ce, kl, pairs, lr, grad_norm, tokens, seconds, bytes };
         self.log(|folder| folder.log_step(&line));
         self.observer.step(&line);
@@ -291,7 +299,10 @@ impl Run<'_, '_> {
 
     /// Saves and evaluates if due. Saves first, because an evaluation can fail.
     fn save_and_evaluate_where_due(&mut self) -> Result<()> {
-        let (saves, evaluates) = (self.is_due(self.trainer.job.save_every), self.is_due(self.trainer.job.eval_every));
+        let job = &self.trainer.job;
+        let saves = self.is_due(job.save_every) || job.saves_after().is_some_and(|after| self.saved.elapsed() >= after);
+        let evaluates = self.is_due(job.eval_every);
+
         if saves || evaluates {
             self.report_queued()?;
         }
@@ -340,6 +351,7 @@ impl Run<'_, '_> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         self.observer.stage("saving");
         self.trainer.save(self.device, folder)?;
+        self.saved = Instant::now();
         self.observer.saved(self.done());
         Ok(())
     }

@@ -25,7 +25,8 @@ pub(super) const LOCK: &str = "run.lock";
 pub(super) const STEP: &str = "step-";
 
 /// The fields of a job that change nothing of what is trained: a run may resume with others.
-const BESIDE_TRAINING: [&str; 6] = ["out", "eval_every", "save_every", "keep_checkpoints", "early_stop", "recompute"];
+const BESIDE_TRAINING: [&str; 7] =
+    ["out", "eval_every", "save_every", "save_minutes", "keep_checkpoints", "early_stop", "recompute"];
 
 /// Content of the folder of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]

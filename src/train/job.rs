@@ -220,9 +220,13 @@ pub struct TrainJob {
     /// Stop after this many evaluations in a row without a lower loss
     #[arg(long, value_name = "N", requires = "eval_every")]
     pub early_stop: Option<u64>,
-    /// Save every N steps, when the run is stopped, and at the end; 0 for the last two only
+    /// Save every N steps, 0 for none of these; a run also saves when it is stopped and at the end
     #[arg(long, alias = "save-steps", value_name = "N", default_value_t = DEFAULT.save_every)]
     pub save_every: u64,
+    /// Save too when this many minutes have passed since the last save, so that long steps lose little;
+    /// 0 to save by steps only
+    #[arg(long, value_name = "M", default_value_t = DEFAULT.save_minutes)]
+    pub save_minutes: f64,
     /// Keep the last N checkpoints, beside the one with the lowest validation loss
     #[arg(long, value_name = "N", default_value_t = DEFAULT.keep_checkpoints)]
     pub keep_checkpoints: usize,
@@ -253,7 +257,7 @@ pub struct TrainJob {
     pub attention: Option<AttentionRecord>,
     /// Keep ratios of LRSA: each step draws one, so that the model learns to work with all of them.
     /// One that anneals gives its r at that step. If empty, every step uses the attention's own r.
-    /// Without a list, steps take r from [`Draws::usual`](super::Draws::usual). Evaluations use the
+    /// Without a list, steps take r from [`Draws::usual`](super::Draws::usual) for their longest text. Evaluations use the
     /// attention's own r, and it is the recorded one.
     #[arg(skip)]
     pub keeps: Option<Vec<Keep>>,
@@ -307,6 +311,7 @@ const DEFAULT: TrainJob = TrainJob {
     eval_every: 0,
     early_stop: None,
     save_every: 200,
+    save_minutes: 15.0,
     keep_checkpoints: 2,
     resume: false,
     overwrite: false,

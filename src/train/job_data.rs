@@ -1,7 +1,7 @@
 //! The data of a job: reads it, holds out validation data, and says how examples fill the batches.
 
 use super::job::TrainJob;
-use super::keep::Keep;
+use super::keep::{Draws, Keep, LONGEST_DENSE};
 use super::observer::Observer;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
@@ -205,14 +205,24 @@ fn note_on_dropout(job: &TrainJob, own: f64) -> Option<String> {
 /// Says what r the steps draw from if the job leaves it open and some text is compressed.
 fn note_on_draws(job: &TrainJob, attention: Attention, longest: usize) -> Option<String> {
     let (None, Attention::Lrsa(own)) = (&job.keeps, attention) else { return None };
-    let draws = job.draws(own, longest);
-    let keeps = draws.keeps();
-    if keeps.is_empty() || longest <= own.longest_whole() {
+    let usual = job.draws(own, 0);
+    if usual.keeps().is_empty() || longest <= own.longest_whole() {
         return None;
     }
-    let has_dense = keeps.contains(&Keep::Fixed(1.0));
-    let dense = if has_dense { "1 is the dense cache" } else { "dense steps would take most of the time" };
-    Some(format!("the steps take r from {} in random order ({dense}); `keep` takes another list", Keep::list(keeps)))
+    let list = |draws: &Draws| Keep::list(draws.keeps());
+    let long = job.draws(own, longest);
+    let of_long = match long == usual {
+        true => String::new(),
+        false => format!(
+            "; steps with a text of more than {LONGEST_DENSE} tokens take it from {}, because dense ones would take most \
+             of the time: a model that only such steps train is worse with the dense cache",
+            list(&long)
+        ),
+    };
+    Some(format!(
+        "the steps take r from {} in random order (1 is the dense cache){of_long}; `keep` takes another list",
+        list(&usual)
+    ))
 }
 
 /// Says how many examples LRSA compresses, if it is few: nothing of a text is dropped before it has
@@ -278,7 +288,12 @@ mod tests {
         let note = |job: &TrainJob, longest| note_on_draws(job, lrsa, longest).unwrap_or_default();
         let job = TrainJob::default();
         assert!(note(&job, 1000).contains("0.25, 0.125, 1, 1 in random order (1 is the dense cache)"));
-        assert!(note(&job, 9000).contains("0.25, 0.125, 0.5 in random order (dense steps would"));
+        assert!(!note(&job, 8000).contains("more than"));
+        let mixed = note(&job, 9000);
+        assert!(
+            mixed.contains("0.25, 0.125, 1, 1 in random order") && mixed.contains("from 0.25, 0.125, 0.5,"),
+            "{mixed}"
+        );
         assert_eq!(note(&job, 16 + 2 * 128), "", "nothing is compressed");
         assert_eq!(note(&TrainJob { keeps: Some(vec![]), ..job.clone() }, 1000), "");
         assert_eq!(note_on_draws(&job, Attention::Dense, 1000), None);

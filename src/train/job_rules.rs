@@ -1,5 +1,7 @@
 //! Checks the settings of a job, and resolves them against a model.
 
+use std::time::Duration;
+
 use super::distill::{Distill, Teacher};
 use super::job::{DEFAULT_DECAY_RATIO, DEFAULT_RANK, Method, TrainJob};
 use super::keep::Draws;
@@ -45,6 +47,7 @@ impl TrainJob {
         at_least_zero("lr", self.learning_rate())?;
         at_least_zero("clip", self.clip)?;
         at_least_zero("neftune", self.neftune)?;
+        at_least_zero("save_minutes", self.save_minutes)?;
         self.validate_schedule()?;
         Distill { weight: self.distill, teacher: self.teacher }.check_weight()?;
         require(self.distill > 0.0 || self.teacher == Teacher::default(), || {
@@ -240,26 +243,32 @@ impl TrainJob {
         }
     }
 
-    /// Where steps take their r from, on texts of up to `longest` tokens.
+    /// Where steps take their r from whose longest text has `longest` tokens.
     pub fn draws(&self, own: Lrsa, longest: usize) -> Draws {
         self.keeps.clone().map_or_else(|| Draws::usual(own, longest), Draws::of)
     }
 
-    /// The attention of a step of a run of `total` steps on texts of up to `longest` tokens: `attention`
-    /// with the r of the step. Depends only on the seed, the step and the total.
+    /// The attention of a step of a run of `total` steps: `attention` with the r of the step, whose longest
+    /// text has `longest` tokens. Depends only on these, the seed, the step and the total.
     pub fn attention_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Result<Attention> {
         let Attention::Lrsa(own) = attention else { return Ok(attention) };
         let keep = self.draws(own, longest).at(self.seed, step, total).unwrap_or(own.keep());
         own.with_keep(keep).map(Attention::Lrsa)
     }
 
-    /// r of a step, as [`TrainJob::attention_of`] has it. `None` if all steps attend alike: with one r,
-    /// or on texts of which nothing is dropped.
-    pub fn keep_of(&self, attention: Attention, longest: usize, step: u64, total: u64) -> Option<f64> {
-        let Attention::Lrsa(own) = attention else { return None };
-        let draws = self.draws(own, longest);
-        let differs = draws.shares().len() > 1 && longest > own.longest_whole();
-        draws.at(self.seed, step, total).filter(|_| differs)
+    /// r of a step that attends so ([`TrainJob::attention_of`]). `None` if all steps of the run attend
+    /// alike: with one r, or on texts of up to `longest` tokens of which nothing is dropped. `attention`
+    /// is that of the run.
+    pub fn keep_of(&self, attention: Attention, longest: usize, step: Attention) -> Option<f64> {
+        let (Attention::Lrsa(own), Attention::Lrsa(step)) = (attention, step) else { return None };
+        let differs = self.draws(own, longest).shares().len() > 1 && longest > own.longest_whole();
+        differs.then_some(step.keep())
+    }
+
+    /// The time after which a run saves, whatever steps it has done since the last save.
+    pub(super) fn saves_after(&self) -> Option<Duration> {
+        let seconds = 60.0 * self.save_minutes;
+        (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
     /// The attentions of steps with the share of each; of a range the two ends, between which the steps

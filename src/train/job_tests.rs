@@ -278,7 +278,12 @@ fn steps_draw_their_keep_ratio_and_ranges_move_with_the_steps() {
 #[test]
 fn steps_are_told_apart_where_they_attend_differently() {
     let own = Attention::Lrsa(Lrsa::new(4, 64, 0.25).unwrap());
-    let keep = |keeps, attention, longest| TrainJob { keeps, ..TrainJob::default() }.keep_of(attention, longest, 3, 48);
+    let keep = |keeps, attention, longest| {
+        let job = TrainJob { keeps, ..TrainJob::default() };
+        let step = job.attention_of(attention, longest, 3, 48).unwrap();
+        job.keep_of(attention, longest, step)
+    };
+
     assert_eq!(keep(None, own, 1000), Some(0.25));
     assert_eq!([132, 133].map(|longest| keep(None, own, longest).is_some()), [false, true], "S + 2L = 132");
     assert_eq!(keep(None, Attention::Dense, 1000), None);
@@ -317,6 +322,14 @@ fn without_a_list_every_few_steps_have_each_ratio_once() {
     let turns: std::collections::BTreeSet<String> = steps(0, 1000).chunks(4).map(|turn| format!("{turn:?}")).collect();
     assert!(turns.len() > 5, "{turns:?}");
     assert_ne!(steps(0, 1000), steps(1, 1000));
+    // The texts of a step decide, not those of the others.
+    let job = TrainJob::default();
+    let attention = Attention::Lrsa(own(64, 0.25));
+    let step = |longest| job.attention_of(attention, longest, 1, 48).unwrap();
+    assert_eq!(
+        [step(8192), step(9000)].map(|step| job.keep_of(attention, 9000, step)),
+        [Some(1.0), Some(steps(0, 9000)[0])]
+    );
     // The Python package has the same order.
     assert_eq!(steps(0, 1000)[..8], [1.0, 1.0, 0.25, 0.125, 0.125, 0.25, 1.0, 1.0]);
 }

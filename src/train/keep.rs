@@ -70,7 +70,7 @@ pub(super) fn cache_name(keep: f64) -> String {
 
 /// Most tokens of a text that dense steps of [`Draws::usual`] attend over. Beyond it, one dense step
 /// costs several compressed ones.
-const LONGEST_DENSE: usize = 8192;
+pub(super) const LONGEST_DENSE: usize = 8192;
 
 /// Where the steps of a run take their r from.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,10 +87,10 @@ impl Draws {
         Self { keeps, is_in_turn: false }
     }
 
-    /// What steps take where nothing is chosen, for texts of up to `longest` tokens: in turn, the
+    /// What steps take where nothing is chosen, whose longest text has `longest` tokens: in turn, the
     /// attention's own r, half of it, and the dense cache in half of the steps; docs/study.md compares
-    /// such lists. Where texts are longer than 8,192 tokens, twice the own r replaces the dense cache,
-    /// if it is below 1. Empty if the own r is 1.
+    /// such lists. In steps with a text of more than 8,192 tokens, twice the own r replaces the dense
+    /// cache, if it is below 1. Empty if the own r is 1.
     pub fn usual(own: Lrsa, longest: usize) -> Self {
         let r = own.keep();
         let mut keeps = Vec::new();

@@ -122,6 +122,24 @@ fn a_stopped_run_keeps_what_was_trained_and_goes_on_from_it() {
 }
 
 #[test]
+fn a_run_of_long_steps_saves_by_time() {
+    for (minutes, expected) in [(1e-9, vec![1, 2, 3, 4]), (15.0, vec![4]), (0.0, vec![4])] {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = files(None);
+        let mut device = CpuExecutor::<f32>::new();
+        let limits =
+            TrainJob { save_minutes: minutes, steps: Some(4), epochs: None, out: dir.path().join("a"), ..job() };
+        let mut trainer = Trainer::new(&mut device, &opened, &limits).unwrap();
+        let data = Dataset { train: split(6), valid: None };
+        let mut folder = RunFolder::open(&limits, &opened).unwrap();
+        folder.make([&data.train.examples, &[]]).unwrap();
+        let mut watcher = Watcher::default();
+        trainer.fit(&mut device, &data, Some(&mut folder), &mut watcher).unwrap();
+        assert_eq!(watcher.saved, expected, "every {minutes} minutes");
+    }
+}
+
+#[test]
 fn a_diverging_run_says_so_and_names_what_is_saved() {
     let dir = tempfile::tempdir().unwrap();
     let opened = files(None);

@@ -57,7 +57,7 @@ pub fn show(ui: &mut Ui, app: &mut App, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         ui.label("Cache").on_hover_text(
             "The model learns to answer with a cache that is compressed so far, and twice as far. Half of the steps have \
-             the dense cache, unless a text has more than 8,192 tokens.",
+             the dense cache, except those with a text of more than 8,192 tokens.",
         );
         for (factor, name) in FACTORS {
             ui.selectable_value(&mut app.tune.factor, factor, name);
