@@ -11,7 +11,8 @@ use super::layout::{NO_RING, TileParams};
 use super::reference::{self, Shape, split_by};
 use super::score::Pairs;
 use super::shared::{Keys, OWN_QUADS, QUADS, QUERIES, QUERY_TILE, TILES, broadcast_shape};
-use super::tiles::{LANES, QueryTile, UNLIMITED};
+use super::tile_table::{Bound, TileTable, laid_out};
+use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED};
 use super::work::query_tile_work;
 use super::{Attention, Heads, LayerAttention, Lrsa, TrainingLayout};
 use super::{decode, select};
@@ -65,9 +66,10 @@ fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
     let [q, recent, kept, tiles, out, lse] = args.buffers();
     let (q, recent, kept) = (q.real(), recent.real(), kept.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
+    let first = tiles[0].query as usize; // the rows of a slice of a table follow those of the slice before
     let counts = || tiles.iter().map(|t| t.n_queries as usize);
-    let outs = split_by(out.real_mut(), counts().map(|n| n * shape.q_cols()));
-    let lses = split_by(lse.real_mut(), counts().map(|n| n * shape.n_heads));
+    let outs = split_by(&mut out.real_mut()[first * shape.q_cols()..], counts().map(|n| n * shape.q_cols()));
+    let lses = split_by(&mut lse.real_mut()[first * shape.n_heads..], counts().map(|n| n * shape.n_heads));
     let work: Vec<_> = tiles.iter().zip(outs.into_iter().zip(lses)).collect();
     work.into_par_iter().for_each(|(tile, (out, lse))| {
         let keys = reference::Keys::of(tile, recent, kept, p.ring, shape);
@@ -90,44 +92,39 @@ fn forward_reference<T: Real>(args: KernelArgs<'_, T>) {
     });
 }
 
-/// Appends the forward of `n_tiles` tiles: output [tokens, H·d] and log-sum-exp [tokens, H].
-pub(super) fn forward(
-    rec: &mut Recording,
-    q: &Tensor,
-    keys: &Keys<'_>,
-    n_tiles: usize,
-    heads: Heads,
-) -> (Tensor, Span) {
+/// Appends the forward of all tiles: output [tokens, H·d] and log-sum-exp [tokens, H].
+pub(super) fn forward(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, heads: Heads) -> (Tensor, Span) {
     let out = Tensor::transient(rec, "attention", q.rows, q.cols);
-    let lse = forward_into(rec, q, keys, n_tiles, heads, &out);
+    let lse = forward_into(rec, q, keys, heads, &out);
     (out, lse)
 }
 
 /// [`forward`] with the output written to `out`; returns the log-sum-exp.
-fn forward_into(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, n_tiles: usize, heads: Heads, out: &Tensor) -> Span {
+fn forward_into(rec: &mut Recording, q: &Tensor, keys: &Keys<'_>, heads: Heads, out: &Tensor) -> Span {
     let lse = rec.transient("attention lse", Kind::Real, q.rows * heads.queries);
     let (n_heads, n_kv_heads) = (heads.queries as u32, heads.keys as u32);
     let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: keys.scale };
-    let spans = [q.span(), keys.recent, keys.kept, keys.tiles, out.span(), &lse];
-    rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles as u32, heads.keys as u32, 1]);
+    for (tiles, n_tiles) in keys.tiles.slices() {
+        let spans = [q.span(), keys.recent, keys.kept, &tiles, out.span(), &lse];
+        rec.dispatch(&FORWARD, &[heads.dim as u32 / 4], params, &spans, [n_tiles, n_kv_heads, 1]);
+    }
     lse
 }
 
-/// Attention of cached generation over `n_tiles` tiles, written to `out` [tokens, H·d]. The last
-/// query sees `most_keys` keys.
+/// Attention of cached generation, written to `out` [tokens, H·d]. The last query sees `most_keys`
+/// keys.
 pub(super) fn attend_cached(
     rec: &mut Recording,
     q: &Tensor,
     keys: &Keys<'_>,
-    n_tiles: usize,
     most_keys: usize,
     heads: Heads,
     out: &Tensor,
 ) {
     if q.rows == 1 && decode::takes(heads) {
-        decode::decode(rec, q, keys, n_tiles, most_keys, heads, out);
+        decode::decode(rec, q, keys, most_keys, heads, out);
     } else {
-        forward_into(rec, q, keys, n_tiles, heads, out);
+        forward_into(rec, q, keys, heads, out);
     }
 }
 
@@ -158,7 +155,7 @@ pub fn attend_training(
     };
     let kept = selection.as_ref().map_or(kv.span(), |(_, kept, _)| kept.span());
     let keys = Keys { recent: kv.span(), kept, tiles: &layout.query_tiles, ring: NO_RING, scale };
-    let (out, lse) = forward(rec, q, &keys, layout.tables.query_tiles.len(), heads);
+    let (out, lse) = forward(rec, q, &keys, heads);
     let rows = selection.as_ref().map(|(rows, ..)| rows.clone());
     let op = Attend { q: q.clone(), kv: kv.clone(), out: out.clone(), lse, selection, layout: layout.clone(), scale };
     Ok(((vec![out], Box::new(op)), rows))
@@ -188,13 +185,12 @@ impl Op for Attend {
             let kept = kept.map_or(self.kv.span(), |kept| kept.span());
             let tiles = &self.layout.query_tiles;
             let keys = Keys { recent: self.kv.span(), kept, tiles, ring: NO_RING, scale: self.scale };
-            saved.query_gradient(rec, &keys, self.layout.tables.query_tiles.len(), &stats)
+            saved.query_gradient(rec, &keys, &stats)
         });
         let dkv = need[1].then(|| {
-            let tables = &self.layout.tables;
-            let dkv = saved.key_gradient(rec, &self.kv, &self.layout.recent_tiles, tables.recent_tiles.len(), &stats);
+            let dkv = saved.key_gradient(rec, &self.kv, &self.layout.recent_tiles, &stats);
             if let (Some((rows, kept, lrsa)), Some(tiles)) = (&self.selection, &self.layout.kept_tiles) {
-                let dkept = saved.key_gradient(rec, kept, tiles, tables.kept_tiles.len(), &stats);
+                let dkept = saved.key_gradient(rec, kept, tiles, &stats);
                 select::scatter(rec, dkept.span(), rows, dkv.span(), heads, lrsa.kept());
             }
             dkv
@@ -212,7 +208,26 @@ fn case(
     lengths: &'static [usize],
     spread: f32,
 ) -> Case {
-    let attention = attention.into();
+    case_within(name, attention.into(), heads, lengths, spread, Bound::NONE)
+}
+
+/// Slices of a few tiles.
+const SHORT_SLICES: Bound = Bound { flops: 1, fewest_groups: 4 };
+
+/// A [`case`] whose tables are cut into slices.
+fn sliced_case(name: &str, attention: impl Into<LayerAttention>, heads: Heads, lengths: &'static [usize]) -> Case {
+    let name = format!("{name}, in several dispatches");
+    case_within(&name, attention.into(), heads, lengths, 1.0, SHORT_SLICES)
+}
+
+fn case_within(
+    name: &str,
+    attention: LayerAttention,
+    heads: Heads,
+    lengths: &'static [usize],
+    spread: f32,
+    bound: Bound,
+) -> Case {
     let mut start = 0;
     let sequence = |&n: &usize| {
         start += n;
@@ -222,14 +237,16 @@ fn case(
     let n: usize = lengths.iter().sum();
     let layout = TrainingLayout::upload(&mut CpuExecutor::<f32>::new(), attention, heads, &sequences)
         .expect("a case describes a valid batch");
-    let words = |s: &[u8]| Input::Words(bytemuck::pod_collect_to_vec(s));
     let tables = &layout.tables;
     let mut inputs = vec![real(11, n, heads.queries * heads.dim, spread), real(12, n, heads.kv_cols(), spread)];
-    inputs.push(words(bytemuck::cast_slice(&tables.query_tiles)));
-    inputs.push(words(bytemuck::cast_slice(&tables.recent_tiles)));
+    let (words, query_slices) = laid_out(&tables.query_tiles, heads, bound);
+    inputs.push(Input::Words(words));
+    let (words, recent_slices) = laid_out(&tables.recent_tiles, heads, bound);
+    inputs.push(Input::Words(words));
+    let (words, kept_slices) = laid_out(&tables.kept_tiles, heads, bound);
     if !tables.pairs.is_empty() {
-        inputs.push(words(bytemuck::cast_slice(&tables.kept_tiles)));
-        inputs.push(words(bytemuck::cast_slice(&tables.pairs)));
+        inputs.push(Input::Words(words));
+        inputs.push(Input::Words(bytemuck::pod_collect_to_vec(&tables.pairs)));
         // The selection is an input, so that finite differences hold it fixed.
         let lrsa = attention.lrsa().expect("only LRSA pairs partitions");
         let pick = |pair: &[u32; 2]| {
@@ -241,9 +258,9 @@ fn case(
     }
     Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| -> Result<Built> {
         let mut layout = layout.clone();
-        layout.query_tiles = b.words[0].clone();
-        layout.recent_tiles = b.words[1].clone();
-        layout.kept_tiles = b.words.get(2).cloned();
+        layout.query_tiles = TileTable::new::<QueryTile>(b.words[0].clone(), query_slices.clone());
+        layout.recent_tiles = TileTable::new::<KeyTile>(b.words[1].clone(), recent_slices.clone());
+        layout.kept_tiles = b.words.get(2).map(|words| TileTable::new::<KeyTile>(words.clone(), kept_slices.clone()));
         layout.pairs = b.words.get(3).cloned();
         let ((outs, op), _) =
             attend_training(rec, &b.tensors[0], &b.tensors[1], &layout, heads.scale(), b.words.get(4).cloned())?;
@@ -255,22 +272,26 @@ fn case(
 /// Sink and window wrap around a ring, the kept run starts mid-buffer, and runs end at, before and
 /// after block boundaries.
 fn ring_case(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTile]) -> Case {
+    ring_case_within(name, heads, ring, spread, tiles, Bound::NONE)
+}
+
+fn ring_case_within(name: &str, heads: Heads, ring: u32, spread: f32, tiles: &[QueryTile], bound: Bound) -> Case {
     let n = tiles.iter().map(|t| t.n_queries as usize).sum::<usize>();
-    let n_tiles = tiles.len();
     let (q_cols, kv_cols) = (heads.queries * heads.dim, heads.kv_cols());
     let kept_rows = tiles.iter().map(|t| t.kept + t.n_kept).max().unwrap_or(0).max(1) as usize;
     let sizes = [(1, n, q_cols), (2, ring as usize, kv_cols), (3, kept_rows, kv_cols), (4, n, q_cols)];
     let reals = sizes.map(|(seed, rows, cols)| real(seed, rows, cols, spread).frozen());
-    let table = Input::Words(bytemuck::pod_collect_to_vec(tiles));
-    let inputs = reals.into_iter().chain([table]).collect();
+    let (words, slices) = laid_out(tiles, heads, bound);
+    let inputs = reals.into_iter().chain([Input::Words(words)]).collect();
     Case::new(format!("attend: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let [q, recent, kept, dout] = std::array::from_fn(|i| b.tensors[i].clone());
         let scale = heads.scale();
-        let keys = Keys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring, scale };
-        let (out, lse) = forward(rec, &q, &keys, n_tiles, heads);
+        let tiles = TileTable::new::<QueryTile>(b.words[0].clone(), slices.clone());
+        let keys = Keys { recent: recent.span(), kept: kept.span(), tiles: &tiles, ring, scale };
+        let (out, lse) = forward(rec, &q, &keys, heads);
         let saved = Saved { q: &q, dout: &dout, heads, scale };
         let stats = saved.stats(rec, &out, &lse);
-        let dq = saved.query_gradient(rec, &keys, n_tiles, &stats);
+        let dq = saved.query_gradient(rec, &keys, &stats);
         Ok((vec![out, dq], None))
     })
 }
@@ -328,6 +349,14 @@ fn ring_cases() -> Vec<Case> {
             &within,
         ),
         ring_case("a ring, large values", heads(4, 2), 14, 6.0, &wraps.map(tile)),
+        ring_case_within(
+            "sliding windows around blocks, in several dispatches",
+            heads(6, 3),
+            31,
+            1.0,
+            &within,
+            SHORT_SLICES,
+        ),
     ]
 }
 
@@ -373,6 +402,10 @@ pub(super) fn cases() -> Vec<Case> {
         case("dense, heads of 64", Attention::Dense, heads(4, 2, 64), &[37, 12], 1.0),
         case("LRSA, heads of 64", lrsa(3, 10, 0.4), heads(4, 2, 64), &[57, 2], 1.0),
         case("LRSA, heads of 128", lrsa(3, 10, 0.4), heads(2, 1, 128), &[57], 1.0).slow(),
+        sliced_case("dense, odd sizes", Attention::Dense, heads(6, 2, 12), &[37, 1, 70]),
+        sliced_case("dense, heads of 32", Attention::Dense, heads(4, 2, 32), &[37, 70]),
+        sliced_case("LRSA, ragged batch", lrsa(3, 10, 0.4), heads(4, 2, 8), &[57, 2, 23, 33]),
+        sliced_case("a window, ragged batch", LayerAttention::Window(7), heads(4, 2, 8), &[57, 2, 23, 33]),
         case(BENCH_LRSA, lrsa(16, 128, 0.25), heads(4, 4, 32), &[1024], 1.0).bench(),
         case("dense, bench", Attention::Dense, heads(4, 4, 32), &[1024], 1.0).bench(),
     ]);

@@ -16,6 +16,8 @@ use super::score::Pairs;
 use super::select;
 use super::shared::Keys;
 use super::stream::{Stream, StreamChunk};
+use super::tile_table::{Bound, TileTable, laid_out};
+use super::tiles::{KeyTile, QueryTile};
 use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::error::Result;
 use crate::gpu::{Recording, Span};
@@ -54,8 +56,7 @@ pub fn attend_streamed(
         chunk.store(rec, &recent);
     }
     let keys = chunk.keys(&recent, scale);
-    let n_tiles = chunk.stream.tables(layer, chunk.chunk.index).tables.query_tiles.len();
-    let (out, lse) = forward(rec, q, &keys, n_tiles, heads);
+    let (out, lse) = forward(rec, q, &keys, heads);
     let carried = Tensor::transient(rec, "carried pairs", 1, 1);
     let op = AttendStreamed { q: q.clone(), recent, out: out.clone(), lse, chunk, scale };
     Ok((vec![out, carried], Box::new(op)))
@@ -178,16 +179,15 @@ impl Op for AttendStreamed {
         let stats = saved.stats(rec, &self.out, &self.lse);
         let dq = need[0].then(|| {
             let keys = chunk.keys(&self.recent, self.scale);
-            saved.query_gradient(rec, &keys, tables.tables.query_tiles.len(), &stats)
+            saved.query_gradient(rec, &keys, &stats)
         });
         let dkv = need[1].then(|| {
-            let n_tiles = tables.tables.recent_tiles.len();
-            let recent = saved.key_gradient(rec, &self.recent, &layout.recent_tiles, n_tiles, &stats);
+            let recent = saved.key_gradient(rec, &self.recent, &layout.recent_tiles, &stats);
             let own = layout.kept_tiles.as_ref().map(|tiles| {
                 let (n, cols) = (tables.n_seen, heads.kv_cols());
                 let seen = chunk.kept().expect("tiles of kept keys").prefix(n * cols);
                 let seen = Tensor::from_span(seen, n, cols);
-                saved.key_gradient(rec, &seen, tiles, tables.tables.kept_tiles.len(), &stats)
+                saved.key_gradient(rec, &seen, tiles, &stats)
             });
             chunk.pass_on(rec, &recent, own.as_ref());
             if tables.tables.history == 0 {
@@ -204,31 +204,36 @@ impl Op for AttendStreamed {
 /// A case of all kernels on one chunk: its queries see pairs of earlier chunks, in the recent
 /// buffer and in the kept one.
 fn case(name: &str, attention: LayerAttention, heads: Heads, place: Place, spread: f32) -> Case {
+    case_within(name, attention, heads, place, spread, Bound::NONE)
+}
+
+fn case_within(name: &str, attention: LayerAttention, heads: Heads, place: Place, spread: f32, bound: Bound) -> Case {
     let chunk = ChunkTables::new(attention, place, heads.group());
     let tables = chunk.tables;
     let (n, kept_rows) = (place.n, chunk.n_seen.max(1));
     let (q_cols, kv_cols) = (heads.queries * heads.dim, heads.kv_cols());
     let sizes = [(1, n, q_cols), (2, tables.history + n, kv_cols), (3, kept_rows, kv_cols), (4, n, q_cols)];
     let reals = sizes.map(|(seed, rows, cols)| real(seed, rows, cols, spread).frozen());
-    let words = |bytes: &[u8]| Input::Words(bytemuck::pod_collect_to_vec(bytes));
-    let mut inputs = reals.to_vec();
-    inputs.push(words(bytemuck::cast_slice(&tables.query_tiles)));
-    inputs.push(words(bytemuck::cast_slice(&tables.recent_tiles)));
-    if !tables.kept_tiles.is_empty() {
-        inputs.push(words(bytemuck::cast_slice(&tables.kept_tiles)));
-    }
+    let (query_words, query_slices) = laid_out(&tables.query_tiles, heads, bound);
+    let (recent_words, recent_slices) = laid_out(&tables.recent_tiles, heads, bound);
+    let (kept_words, kept_slices) = laid_out(&tables.kept_tiles, heads, bound);
+    let words = [query_words, recent_words, kept_words].into_iter().filter(|words| !words.is_empty());
+    let inputs = reals.into_iter().chain(words.map(Input::Words)).collect();
     Case::new(format!("attend/streamed: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let [q, recent, kept, dout] = std::array::from_fn(|i| b.tensors[i].clone());
         let scale = heads.scale();
-        let keys = Keys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring: NO_RING, scale };
-        let (out, lse) = forward(rec, &q, &keys, tables.query_tiles.len(), heads);
+        let tiles = TileTable::new::<QueryTile>(b.words[0].clone(), query_slices.clone());
+        let keys = Keys { recent: recent.span(), kept: kept.span(), tiles: &tiles, ring: NO_RING, scale };
+        let (out, lse) = forward(rec, &q, &keys, heads);
         let saved = Saved { q: &q, dout: &dout, heads, scale };
         let stats = saved.stats(rec, &out, &lse);
-        let dq = saved.query_gradient(rec, &keys, tables.query_tiles.len(), &stats);
+        let dq = saved.query_gradient(rec, &keys, &stats);
         let mut outputs = vec![out, dq];
-        outputs.push(saved.key_gradient(rec, &recent, &b.words[1], tables.recent_tiles.len(), &stats));
-        if let Some(tiles) = b.words.get(2) {
-            outputs.push(saved.key_gradient(rec, &kept, tiles, tables.kept_tiles.len(), &stats));
+        let tiles = TileTable::new::<KeyTile>(b.words[1].clone(), recent_slices.clone());
+        outputs.push(saved.key_gradient(rec, &recent, &tiles, &stats));
+        if let Some(words) = b.words.get(2) {
+            let tiles = TileTable::new::<KeyTile>(words.clone(), kept_slices.clone());
+            outputs.push(saved.key_gradient(rec, &kept, &tiles, &stats));
         }
         Ok((outputs, None))
     })
@@ -249,6 +254,14 @@ pub(super) fn cases() -> Vec<Case> {
         case("dense", LayerAttention::Full(Attention::Dense), heads(4, 2, 8), place(180, 77, 40), 1.0),
         case("a window within the history", LayerAttention::Window(30), heads(3, 1, 8), place(300, 100, 90), 1.0),
         case("a window over several tiles", LayerAttention::Window(150), heads(2, 2, 32), place(400, 200, 70), 1.0),
+        case_within(
+            "a middle chunk, in several dispatches",
+            lrsa(3, 20, 0.4),
+            heads(6, 2, 8),
+            place(200, 63, 60),
+            1.0,
+            Bound { flops: 1, fewest_groups: 1 },
+        ),
         case("peaked, whole workgroups", lrsa(16, 64, 0.25), heads(4, 2, 64), place(656, 272, 128), 2.0),
     ]
 }

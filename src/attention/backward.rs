@@ -8,6 +8,7 @@ use super::Heads;
 use super::layout::TileParams;
 use super::reference::{Keys, Shape, split_by};
 use super::shared::{Keys as AttendKeys, OWN_QUADS, QUADS, QUERIES, QUERY_TILE, TILES, broadcast_shape};
+use super::tile_table::TileTable;
 use super::tiles::{KeyTile, QueryTile};
 use super::work::{key_tile_work, query_tile_work};
 use crate::gpu::{
@@ -129,7 +130,8 @@ fn query_reference<T: Real>(args: KernelArgs<'_, T>) {
     let [q, recent, kept, tiles, dout, stats, dq] = args.buffers();
     let (q, recent, kept, dout, stats) = (q.real(), recent.real(), kept.real(), dout.real(), stats.real());
     let tiles: &[QueryTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
-    let outs = split_by(dq.real_mut(), tiles.iter().map(|t| t.n_queries as usize * shape.q_cols()));
+    let first = tiles[0].query as usize * shape.q_cols();
+    let outs = split_by(&mut dq.real_mut()[first..], tiles.iter().map(|t| t.n_queries as usize * shape.q_cols()));
     tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dq)| {
         let keys = Keys::of(tile, recent, kept, p.ring, shape);
         let n_queries = tile.n_queries as usize;
@@ -190,7 +192,8 @@ fn key_reference<T: Real>(args: KernelArgs<'_, T>) {
     let [q, keys, tiles, dout, stats, dkv] = args.buffers();
     let (q, keys, dout, stats) = (q.real(), keys.real(), dout.real(), stats.real());
     let tiles: &[KeyTile] = &bytemuck::cast_slice(tiles.u32())[..n_tiles];
-    let outs = split_by(dkv.real_mut(), tiles.iter().map(|t| t.n_keys as usize * shape.kv_cols()));
+    let first = tiles[0].key as usize * shape.kv_cols();
+    let outs = split_by(&mut dkv.real_mut()[first..], tiles.iter().map(|t| t.n_keys as usize * shape.kv_cols()));
     tiles.iter().zip(outs).collect::<Vec<_>>().into_par_iter().for_each(|(tile, dkv)| {
         dkv.fill(T::ZERO);
         let tile_keys = Keys::rows(keys, tile.key, tile.n_keys, shape);
@@ -248,36 +251,26 @@ impl Saved<'_> {
     }
 
     /// Appends dq [tokens, H·d].
-    pub(super) fn query_gradient(
-        &self,
-        rec: &mut Recording,
-        keys: &AttendKeys<'_>,
-        n_tiles: usize,
-        stats: &Span,
-    ) -> Tensor {
+    pub(super) fn query_gradient(&self, rec: &mut Recording, keys: &AttendKeys<'_>, stats: &Span) -> Tensor {
         let dq = Tensor::transient(rec, "attention dq", self.q.rows, self.q.cols);
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
         let params = TileParams { n_heads, n_kv_heads, ring: keys.ring, scale: self.scale };
-        let spans = [self.q.span(), keys.recent, keys.kept, keys.tiles, self.dout.span(), stats, dq.span()];
-        let groups = [n_tiles as u32, n_kv_heads, 1];
-        rec.dispatch(&QUERY, &[self.heads.dim as u32 / 4], params, &spans, groups);
+        for (tiles, n_tiles) in keys.tiles.slices() {
+            let spans = [self.q.span(), keys.recent, keys.kept, &tiles, self.dout.span(), stats, dq.span()];
+            rec.dispatch(&QUERY, &[self.heads.dim as u32 / 4], params, &spans, [n_tiles, n_kv_heads, 1]);
+        }
         dq
     }
 
     /// Appends the gradient of recent or kept kv rows, in the shape of `keys`.
-    pub(super) fn key_gradient(
-        &self,
-        rec: &mut Recording,
-        keys: &Tensor,
-        tiles: &Span,
-        n_tiles: usize,
-        stats: &Span,
-    ) -> Tensor {
+    pub(super) fn key_gradient(&self, rec: &mut Recording, keys: &Tensor, tiles: &TileTable, stats: &Span) -> Tensor {
         let dkv = Tensor::transient(rec, "attention dkv", keys.rows, keys.cols);
         let (n_heads, n_kv_heads) = (self.heads.queries as u32, self.heads.keys as u32);
         let params = KeyParams { n_heads, n_kv_heads, scale: self.scale };
-        let spans = [self.q.span(), keys.span(), tiles, self.dout.span(), stats, dkv.span()];
-        rec.dispatch(&KEY, &[self.heads.dim as u32 / 4], params, &spans, [n_tiles as u32, n_kv_heads, 1]);
+        for (tiles, n_tiles) in tiles.slices() {
+            let spans = [self.q.span(), keys.span(), &tiles, self.dout.span(), stats, dkv.span()];
+            rec.dispatch(&KEY, &[self.heads.dim as u32 / 4], params, &spans, [n_tiles, n_kv_heads, 1]);
+        }
         dkv
     }
 }

@@ -11,12 +11,14 @@
 //! [`LayerAttention::cache_length`] gives the length after n tokens.
 
 use super::attend::attend_cached;
-use super::cache_step::{CacheStep, MAX_PARTS, Part, Storage, TILE_WORDS, chunk_length, cut, table_words};
+use super::cache_step::{CacheStep, MAX_PARTS, Part, Storage, chunk_length, cut, table_words};
 use super::config::kinds_of;
 use super::score::Pairs;
 use super::select;
 use super::shared::Keys;
 use super::store::store;
+use super::tile_table::{Bound, TileTable};
+use super::tiles::QueryTile;
 use super::{Heads, LayerAttention, Lrsa, Selection, decode};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gpu::{Buffer, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span};
@@ -227,12 +229,18 @@ impl Cache {
 
     /// Starts a chunk of `n` tokens and uploads its tables. [`Cache::chunk`] limits `n`.
     pub fn begin(&mut self, device: &mut dyn Executor, n: usize) -> Result<CacheStep> {
+        let bound = Bound::of(&device.limits());
+        self.begin_within(device, n, bound)
+    }
+
+    /// [`Cache::begin`] with tables cut into slices within a bound.
+    pub(super) fn begin_within(&mut self, device: &mut dyn Executor, n: usize, bound: Bound) -> Result<CacheStep> {
         assert!(n > 0 && n == self.chunk(n), "a chunk of {n} tokens is longer than the cache takes at once");
         if self.n_tokens + n > self.capacity {
             return Err(self.full());
         }
         let mut tiles = Vec::new();
-        let parts = self.kinds.iter().map(|kind| cut(kind, self.heads, self.n_tokens, n, &mut tiles)).collect();
+        let parts = self.kinds.iter().map(|kind| cut(kind, self.heads, self.n_tokens, n, bound, &mut tiles)).collect();
         let step = CacheStep { n_tokens: n, position: self.n_tokens, positions: self.positions.slice(0, n), parts };
         let positions: Vec<u32> = (0..n).map(|i| (step.position + i) as u32).collect();
         device.write_words(&step.positions, &positions)?;
@@ -302,7 +310,7 @@ impl Cache {
         scale: f32,
     ) {
         for (i, part) in step.parts[self.layers[layer].kind].iter().enumerate() {
-            let [q, kv, out] = [q, kv, out].map(|t| rows_of(t, part));
+            let [q, kv, out] = [q, kv, out].map(|t| part.rows_of(t));
             self.attend_part(rec, layer, (i, part), [&q, &kv, &out], scale);
         }
     }
@@ -317,7 +325,7 @@ impl Cache {
     ) {
         self.store_part(rec, layer, part, kv);
         self.with_keys(layer, part, scale, |keys| {
-            attend_cached(rec, q, keys, part.n_tiles, part.n_keys, self.heads, out);
+            attend_cached(rec, q, keys, part.n_keys, self.heads, out);
         });
         self.compress_part(rec, layer, (i, part));
     }
@@ -334,7 +342,7 @@ impl Cache {
         let CacheLayer { kept, recent, .. } = &self.layers[layer];
         let (kept, recent) = (kept.as_ref().unwrap_or(recent).span(), recent.span());
         let own = if part.in_sink { &kept } else { &recent };
-        let tiles = self.tiles.slice(part.tile, part.n_tiles * TILE_WORDS);
+        let tiles = TileTable::new::<QueryTile>(self.tiles.span(), part.slices.clone());
         f(&Keys { recent: own, kept: &kept, tiles: &tiles, ring: part.ring, scale })
     }
 
@@ -383,7 +391,7 @@ pub(super) fn attend_tokens(
     }
     let first = rec.commands().len();
     let ranges = tokens.iter().zip(rows).map(|((cache, part), [q, ..])| {
-        cache.with_keys(layer, part, scale, |keys| decode::ranges(rec, q, keys, part.n_tiles, part.n_keys, cache.heads))
+        cache.with_keys(layer, part, scale, |keys| decode::ranges(rec, q, keys, part.n_keys, cache.heads))
     });
     let ranges: Vec<decode::Ranges> = ranges.collect();
     rec.mark_side_by_side(first);
@@ -394,13 +402,6 @@ pub(super) fn attend_tokens(
         cache.compress_part(rec, layer, (0, part));
     }
     true
-}
-
-/// The rows of a part.
-fn rows_of(t: &Tensor, part: &Part) -> Tensor {
-    let span = t.span();
-    let span = span.buffer.slice(span.offset + part.row * t.cols, part.n * t.cols);
-    Tensor::from_span(span, part.n, t.cols)
 }
 
 /// Words of the table for the kept rows of one partition.

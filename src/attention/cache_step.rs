@@ -9,14 +9,14 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::index::sample;
 
 use super::layout::{NO_RING, queries_of_tile};
+use super::tile_table::{Bound, Slice, append_tiles, most_words};
 use super::tiles::{QueryTile, UNLIMITED, width_of};
 use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::gpu::{ELEMENT_ALIGNMENT, Span};
+use crate::tensor::Tensor;
 
 /// Maximum number of parts in a chunk.
 pub(super) const MAX_PARTS: usize = 32;
-/// Words of a tile.
-pub(super) const TILE_WORDS: usize = size_of::<QueryTile>() / 4;
 
 /// How the layers of one kind store pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,9 +105,8 @@ pub(super) struct Part {
     /// Cache row of the first pair, and the number of rows after which the cache wraps.
     pub(super) store_row: usize,
     pub(super) ring: u32,
-    /// First word of its tiles in the table, and their number.
-    pub(super) tile: usize,
-    pub(super) n_tiles: usize,
+    /// Its tiles in the table.
+    pub(super) slices: Vec<Slice>,
     /// Number of keys that the last query sees.
     pub(super) n_keys: usize,
     pub(super) compress: Option<Compress>,
@@ -168,16 +167,23 @@ pub(super) fn chunk_length(storage: &Storage, heads: Heads, before: usize, wante
 
 /// Upper bound on the words of the tiles of a chunk of up to `n` tokens, for one kind of layer.
 pub(super) fn table_words(heads: Heads, n: usize) -> usize {
-    // The tiles of each part start where a span can, and the last tile may hold few queries.
-    (n.div_ceil(queries_of_tile(heads.group())) + MAX_PARTS) * TILE_WORDS + MAX_PARTS * ELEMENT_ALIGNMENT
+    // The last tile of a part may hold few queries.
+    most_words::<QueryTile>(n.div_ceil(queries_of_tile(heads.group())) + MAX_PARTS)
 }
 
-/// Cuts a chunk of `n` tokens after `before` tokens into parts; appends their tiles to `words`.
-pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, words: &mut Vec<u32>) -> Vec<Part> {
+/// Cuts a chunk of `n` tokens after `before` tokens into parts; appends their tiles to `words`, in
+/// slices within the bound.
+pub(super) fn cut(
+    storage: &Storage,
+    heads: Heads,
+    before: usize,
+    n: usize,
+    bound: Bound,
+    words: &mut Vec<u32>,
+) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut row = 0;
     while row < n {
-        words.resize(words.len().next_multiple_of(ELEMENT_ALIGNMENT), 0);
         let fill = Fill::after(storage, before + row);
         let mut part = Part {
             row,
@@ -185,8 +191,7 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
             in_sink: false,
             store_row: before + row,
             ring: NO_RING,
-            tile: words.len(),
-            n_tiles: 0,
+            slices: Vec::new(),
             n_keys: 0,
             compress: None,
         };
@@ -199,16 +204,16 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
                 part.ring = storage.recent_rows as u32;
             }
         }
-        let step = queries_of_tile(heads.group());
+        let (step, mut tiles) = (queries_of_tile(heads.group()), Vec::new());
         for q in (0..part.n).step_by(step) {
             let n_queries = step.min(part.n - q);
             let tile = tile(storage, &fill, part.in_sink, before + row, q);
             let tile = QueryTile { query: q as u32, n_queries: n_queries as u32, ..tile };
-            words.extend_from_slice(bytemuck::cast_slice(&[tile]));
-            part.n_tiles += 1;
+            tiles.push(tile);
             let (hidden, end) = tile.hidden_and_end(n_queries - 1);
             part.n_keys = end - hidden.len();
         }
+        part.slices = append_tiles(&tiles, heads, bound, words);
         row += part.n;
         parts.push(part);
     }
@@ -216,6 +221,13 @@ pub(super) fn cut(storage: &Storage, heads: Heads, before: usize, n: usize, word
 }
 
 impl Part {
+    /// The part's rows of a tensor with a row for each token of the chunk.
+    pub(super) fn rows_of(&self, t: &Tensor) -> Tensor {
+        let span = t.span();
+        let span = span.buffer.slice(span.offset + self.row * t.cols, self.n * t.cols);
+        Tensor::from_span(span, self.n, t.cols)
+    }
+
     /// Sets up a part that goes to the LRSA ring, including compression if the part fills the ring.
     fn enter_recent(&mut self, l: &Lrsa, fill: &Fill) {
         let ring = 2 * l.lag();
@@ -277,7 +289,7 @@ mod tests {
             let n = chunk_length(storage, HEADS, before, wanted);
             assert_eq!(n, wanted.min(if before == 40 { 12 + 31 * 16 } else { wanted }), "{before} + {wanted}");
             let mut words = Vec::new();
-            let parts = cut(storage, HEADS, before, n, &mut words);
+            let parts = cut(storage, HEADS, before, n, Bound::NONE, &mut words);
             assert!(words.len() <= table_words(HEADS, n));
             let mut at = before;
             for part in &parts {
@@ -285,7 +297,7 @@ mod tests {
                 at += part.n;
                 let is_full = at > 4 && (at - 4).is_multiple_of(16) && at >= 36;
                 assert_eq!(part.compress.is_some(), is_full, "at {at}");
-                assert!(part.tile.is_multiple_of(ELEMENT_ALIGNMENT));
+                assert!(matches!(part.slices[..], [s] if s.word.is_multiple_of(ELEMENT_ALIGNMENT)));
             }
             assert_eq!(at, before + n);
         }
@@ -309,12 +321,14 @@ mod tests {
                 let n = chunk_length(&storage, HEADS, before, max_chunk);
                 assert_eq!(n, max_chunk);
                 let mut words = Vec::new();
-                for part in cut(&storage, HEADS, before, n, &mut words) {
+                for part in cut(&storage, HEADS, before, n, Bound::NONE, &mut words) {
                     let position = before + part.row;
                     assert_eq!(part.store_row, position % rows);
                     assert!(part.row.is_multiple_of(ELEMENT_ALIGNMENT) && part.n + window - 1 <= rows);
                     assert_eq!(part.n_keys, window.min(position + part.n));
-                    let tiles: &[QueryTile] = bytemuck::cast_slice(&words[part.tile..][..part.n_tiles * TILE_WORDS]);
+                    let [slice] = part.slices[..] else { panic!("no table is cut") };
+                    let n_words = slice.n_tiles * size_of::<QueryTile>() / 4;
+                    let tiles: &[QueryTile] = bytemuck::cast_slice(&words[slice.word..][..n_words]);
                     for tile in tiles {
                         let t = position + tile.query as usize;
                         let first = (t + 1).saturating_sub(window);

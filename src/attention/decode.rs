@@ -10,6 +10,7 @@ use super::Heads;
 use super::decode_vectors;
 use super::reference::{Keys, Shape};
 use super::shared::{Keys as CacheKeys, QUERY_TILE, TILES};
+use super::tile_table::{Bound, TileTable, laid_out};
 use super::tiles::{LANES, QueryTile, UNLIMITED};
 use super::work::query_tile_work;
 use crate::gpu::{Binding, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span};
@@ -196,27 +197,21 @@ pub(super) struct Ranges {
     heads: Heads,
 }
 
-/// Appends the attention of `n_tiles` tiles of one query each within ranges of their keys. Every query
-/// sees at most `most_keys` keys.
-pub(super) fn ranges(
-    rec: &mut Recording,
-    q: &Tensor,
-    keys: &CacheKeys<'_>,
-    n_tiles: usize,
-    most_keys: usize,
-    heads: Heads,
-) -> Ranges {
+/// Appends the attention of tiles of one query each within ranges of their keys. Every query sees at
+/// most `most_keys` keys.
+pub(super) fn ranges(rec: &mut Recording, q: &Tensor, keys: &CacheKeys<'_>, most_keys: usize, heads: Heads) -> Ranges {
     assert!(takes(heads), "a lane has a quad of a head");
+    let (tiles, n_tiles) = keys.tiles.only_slice();
     let n_splits = most_keys.div_ceil(SPLIT).max(1);
     let n_ranges = n_tiles * n_splits;
     let stats = rec.transient("decode stats", Kind::Real, n_ranges * heads.queries * 2);
     let mixed = rec.transient("decode values", Kind::Real, n_ranges * q.cols);
     let [n_heads, n_kv_heads, d4] = [heads.queries, heads.keys, heads.dim / 4].map(|n| n as u32);
     let params = DecodeParams { n_heads, n_kv_heads, ring: keys.ring, n_splits: n_splits as u32, scale: keys.scale };
-    let spans = [q.span(), keys.recent, keys.kept, keys.tiles, &stats, &mixed];
+    let spans = [q.span(), keys.recent, keys.kept, &tiles, &stats, &mixed];
     let constants = [d4, heads.group().min(MOST_HEADS) as u32, SPLIT as u32];
     rec.dispatch(&DECODE, &constants, params, &spans, [n_tiles as u32, n_kv_heads, n_splits as u32]);
-    Ranges { stats, mixed, tiles: keys.tiles.clone(), n_tiles, n_splits, heads }
+    Ranges { stats, mixed, tiles, n_tiles, n_splits, heads }
 }
 
 /// Appends the attention over all ranges. Writes `out` [tokens, H·d] and returns the log-sum-exp
@@ -230,17 +225,16 @@ pub(super) fn combine(rec: &mut Recording, ranges: &Ranges, out: &Tensor) -> Spa
     lse
 }
 
-/// Appends the forward of `n_tiles` tiles of one query each: [`ranges`] and [`combine`].
+/// Appends the forward of tiles of one query each: [`ranges`] and [`combine`].
 pub(super) fn decode(
     rec: &mut Recording,
     q: &Tensor,
     keys: &CacheKeys<'_>,
-    n_tiles: usize,
     most_keys: usize,
     heads: Heads,
     out: &Tensor,
 ) -> Span {
-    let ranges = ranges(rec, q, keys, n_tiles, most_keys, heads);
+    let ranges = ranges(rec, q, keys, most_keys, heads);
     combine(rec, &ranges, out)
 }
 
@@ -280,14 +274,15 @@ fn case_with(name: &str, heads: [usize; 3], ring: u32, spread: f32, runs: &[[u32
     if let (Some(first), Input::Real { values, .. }) = (loud, &mut reals[2]) {
         values[first * kv_cols..][..SPLIT * kv_cols].iter_mut().for_each(|x| *x *= 4.0);
     }
-    let table = Input::Words(bytemuck::pod_collect_to_vec(&tiles));
-    let inputs = reals.into_iter().chain([table]).collect();
+    let (words, slices) = laid_out(&tiles, heads, Bound::NONE);
+    let inputs = reals.into_iter().chain([Input::Words(words)]).collect();
     Case::new(format!("attend/decode: {name}"), inputs, Tolerance::SUMS, move |rec, b| {
         let [q, recent, kept] = std::array::from_fn(|i| b.tensors[i].clone());
         let scale = heads.scale();
-        let keys = CacheKeys { recent: recent.span(), kept: kept.span(), tiles: &b.words[0], ring, scale };
+        let tiles = TileTable::new::<QueryTile>(b.words[0].clone(), slices.clone());
+        let keys = CacheKeys { recent: recent.span(), kept: kept.span(), tiles: &tiles, ring, scale };
         let out = Tensor::transient(rec, "attention", q.rows, q.cols);
-        decode(rec, &q, &keys, n, most_keys, heads, &out);
+        decode(rec, &q, &keys, most_keys, heads, &out);
         Ok((vec![out], None))
     })
 }

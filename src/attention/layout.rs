@@ -7,6 +7,7 @@
 //! There is no n×n matrix and no mask. Layers with the same attention share their tables.
 
 use super::config::kinds_of;
+use super::tile_table::{Bound, TileTable};
 use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};
 use super::{Attention, LayerAttention, Lrsa};
 use crate::error::{Error, ErrorKind, Result};
@@ -225,9 +226,9 @@ pub struct TrainingLayout {
     pub n_tokens: usize,
     pub(super) heads: Heads,
     pub(super) tables: Tables,
-    pub(super) query_tiles: Span,
-    pub(super) recent_tiles: Span,
-    pub(super) kept_tiles: Option<Span>,
+    pub(super) query_tiles: TileTable,
+    pub(super) recent_tiles: TileTable,
+    pub(super) kept_tiles: Option<TileTable>,
     pub(super) pairs: Option<Span>,
 }
 
@@ -239,7 +240,18 @@ impl TrainingLayout {
         heads: Heads,
         sequences: &[(usize, usize)],
     ) -> Result<Self> {
-        let attention = attention.into();
+        let bound = Bound::of(&device.limits());
+        Self::upload_within(device, attention.into(), heads, sequences, bound)
+    }
+
+    /// [`TrainingLayout::upload`] with tables cut into slices within a bound.
+    pub(super) fn upload_within(
+        device: &mut dyn Executor,
+        attention: LayerAttention,
+        heads: Heads,
+        sequences: &[(usize, usize)],
+        bound: Bound,
+    ) -> Result<Self> {
         let n_tokens: usize = sequences.iter().map(|s| s.1).sum();
         if n_tokens == 0 || sequences.iter().any(|s| s.1 == 0) {
             return Err(Error::new("a batch has at least one token in every sequence; remove empty examples"));
@@ -256,13 +268,12 @@ impl TrainingLayout {
         }
         let tables = Tables::new(attention, sequences, heads.group());
         tables.check_size(attention, n_tokens)?;
-        let mut table = |label: &str, words: &[u32]| upload_words(device, label, words);
-        let query_tiles = table("query tiles", bytemuck::cast_slice(&tables.query_tiles))?;
-        let recent_tiles = table("key tiles", bytemuck::cast_slice(&tables.recent_tiles))?;
+        let query_tiles = TileTable::upload(device, "query tiles", &tables.query_tiles, heads, bound)?;
+        let recent_tiles = TileTable::upload(device, "key tiles", &tables.recent_tiles, heads, bound)?;
         let (mut kept_tiles, mut pairs) = (None, None);
         if !tables.pairs.is_empty() {
-            kept_tiles = Some(table("kept key tiles", bytemuck::cast_slice(&tables.kept_tiles))?);
-            pairs = Some(table("partition pairs", bytemuck::cast_slice(&tables.pairs))?);
+            kept_tiles = Some(TileTable::upload(device, "kept key tiles", &tables.kept_tiles, heads, bound)?);
+            pairs = Some(upload_words(device, "partition pairs", bytemuck::cast_slice(&tables.pairs))?);
         }
         Ok(Self { attention, n_tokens, heads, tables, query_tiles, recent_tiles, kept_tiles, pairs })
     }

@@ -26,6 +26,7 @@ mod sequences;
 mod shared;
 mod store;
 mod stream;
+mod tile_table;
 mod tiles;
 mod work;
 

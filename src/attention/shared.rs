@@ -1,5 +1,6 @@
 //! Shared parts of the attention kernels: WGSL sources, key buffers, and the broadcast grid shape.
 
+use super::tile_table::TileTable;
 use crate::gpu::{self, Dispatch, Feature, Source, Span};
 use crate::wgsl;
 
@@ -23,7 +24,7 @@ pub(super) fn broadcast_shape(d: &Dispatch) -> Option<gpu::Shape> {
 pub(super) struct Keys<'a> {
     pub(super) recent: &'a Span,
     pub(super) kept: &'a Span,
-    pub(super) tiles: &'a Span,
+    pub(super) tiles: &'a TileTable,
     pub(super) ring: u32,
     /// Scale of the scores.
     pub(super) scale: f32,

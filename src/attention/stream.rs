@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::chunk_tables::{ChunkTables, Place};
 use super::config::kinds_of;
+use super::tile_table::{Bound, TileTable};
 use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Buffer, ELEMENT_ALIGNMENT, Executor, Kind, Recording, Span, upload_words};
@@ -269,25 +270,31 @@ pub struct StreamChunk {
 /// The tables of one chunk on a device, for layers of one kind.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkLayout {
-    pub(super) query_tiles: Span,
-    pub(super) recent_tiles: Span,
-    pub(super) kept_tiles: Option<Span>,
+    pub(super) query_tiles: TileTable,
+    pub(super) recent_tiles: TileTable,
+    pub(super) kept_tiles: Option<TileTable>,
     pub(super) pairs: Option<Span>,
 }
 
 impl StreamChunk {
     /// Uploads the tables of a chunk.
     pub fn upload(device: &mut dyn Executor, stream: &Stream, index: usize) -> Result<Self> {
+        let (heads, bound) = (stream.heads, Bound::of(&device.limits()));
         let mut layout = |kind: &StreamKind| -> Result<ChunkLayout> {
             let tables = &kind.chunks[index].tables;
             tables.check_size(kind.attention, stream.chunks[index].len())?;
-            let mut table = |label: &str, words: &[u32]| upload_words(device, label, words);
-            let mut some = |label: &str, words: &[u32]| (!words.is_empty()).then(|| table(label, words)).transpose();
+            let (mut kept_tiles, mut pairs) = (None, None);
+            if !tables.kept_tiles.is_empty() {
+                kept_tiles = Some(TileTable::upload(device, "kept key tiles", &tables.kept_tiles, heads, bound)?);
+            }
+            if !tables.pairs.is_empty() {
+                pairs = Some(upload_words(device, "partition pairs", bytemuck::cast_slice(&tables.pairs))?);
+            }
             Ok(ChunkLayout {
-                kept_tiles: some("kept key tiles", bytemuck::cast_slice(&tables.kept_tiles))?,
-                pairs: some("partition pairs", bytemuck::cast_slice(&tables.pairs))?,
-                query_tiles: table("query tiles", bytemuck::cast_slice(&tables.query_tiles))?,
-                recent_tiles: table("key tiles", bytemuck::cast_slice(&tables.recent_tiles))?,
+                kept_tiles,
+                pairs,
+                query_tiles: TileTable::upload(device, "query tiles", &tables.query_tiles, heads, bound)?,
+                recent_tiles: TileTable::upload(device, "key tiles", &tables.recent_tiles, heads, bound)?,
             })
         };
         let layouts = stream.kinds.iter().map(&mut layout).collect::<Result<_>>()?;

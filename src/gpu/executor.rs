@@ -12,6 +12,10 @@ pub struct DeviceLimits {
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
     pub max_buffer_bytes: u64,
+    /// Workgroups that a dispatch of attention has at least when its work is split into several
+    /// dispatches: fewer would leave the device idle. `usize::MAX` where a dispatch may take any
+    /// time, so nothing is split.
+    pub fewest_groups: usize,
 }
 
 impl DeviceLimits {

@@ -15,7 +15,8 @@ use crate::error::Result;
 pub enum Access {
     /// Only read.
     Read,
-    /// Fully written (within the bounds of the span), never read.
+    /// Written, never read. A dispatch that does only a part of the work leaves the other elements of
+    /// the span as they are.
     Write,
     /// Read and written, or partly written.
     ReadWrite,
@@ -55,7 +56,7 @@ impl Binding {
         Self { texels: true, ..self }
     }
 
-    /// A fully written binding.
+    /// A binding that is written and never read.
     pub const fn write(name: &'static str, kind: Kind, shape: &'static str) -> Self {
         Self { name, access: Access::Write, kind, shape, texels: false, row: None }
     }

@@ -38,4 +38,4 @@ pub use params::{Field, Params, Scalar, StructDef, TableRow};
 pub use plan::Plan;
 pub use reading::Reading;
 pub use recording::{Command, Recording, groups_for};
-pub use work::{DispatchView, ReadWords, Work, WorkFn};
+pub use work::{DISPATCH_FLOPS, DispatchView, ReadWords, Work, WorkFn};

@@ -9,6 +9,14 @@
 use super::Span;
 use crate::error::Result;
 
+/// Floating-point operations that one dispatch does at most, where a recorder can split its work and
+/// enough workgroups remain to fill a device.
+///
+/// Windows ends a dispatch that takes two seconds and takes the device away, and other systems have
+/// such a limit too. A slow integrated GPU runs attention at about 10^11 operations a second, so this
+/// takes it less than half a second.
+pub const DISPATCH_FLOPS: u64 = 40_000_000_000;
+
 /// Least work of one dispatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {

@@ -72,7 +72,7 @@ impl<T: Reference> CpuExecutor<T> {
     }
 
     fn limited(max_binding_bytes: u64) -> Self {
-        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes };
+        let limits = DeviceLimits { max_binding_bytes, max_buffer_bytes: max_binding_bytes, fewest_groups: usize::MAX };
         Self {
             persistent: ById::default(),
             arena: Vec::new(),

@@ -76,6 +76,15 @@ impl AdapterReport {
         ]
     }
 
+    /// The fewest workgroups of attention that are worth a dispatch of their own. A wide GPU would be
+    /// idle with a few, and is fast enough for many.
+    pub(in crate::gpu) fn fewest_groups(&self) -> usize {
+        match self.device_type {
+            "discrete" | "virtual" => 256,
+            _ => 32,
+        }
+    }
+
     /// Whether this adapter runs on the CPU. Such adapters are used only when named.
     pub fn is_software(&self) -> bool {
         self.device_type == "software"

@@ -53,6 +53,7 @@ impl WgpuExecutor {
         let limits = DeviceLimits {
             max_binding_bytes: options.binding_limit().min(own.max_storage_buffer_binding_size),
             max_buffer_bytes: own.max_buffer_size,
+            fewest_groups: report.fewest_groups(),
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
         let variants = features.to_string();
