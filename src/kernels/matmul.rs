@@ -2,7 +2,8 @@
 //!
 //! Weights may be f32, 16-bit or quantised. For a weight w [out, in] and input x [tokens, in]:
 //! forward `nt` y = x wᵀ, input gradient `nn` dx = dy w, weight gradient `tn` dw = dyᵀ x. A weight
-//! cut into row slices is multiplied slice by slice into column ranges of y.
+//! cut into row slices is multiplied slice by slice into column ranges of y. A product that would
+//! take long is several dispatches, each of some rows of the output.
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
@@ -10,7 +11,7 @@ use super::matmul_kernels::{nn_kernel, nt_kernel, tn_kernel};
 pub use super::matmul_kernels::kernels;
 use super::matmul_params::Params;
 use crate::error::Result;
-use crate::gpu::{KernelDef, Kind, Recording, Span};
+use crate::gpu::{DISPATCH_FLOPS, KernelDef, Kind, Recording, Span};
 use crate::tensor::{Format, Tensor, copy_tensor};
 
 /// Consecutive rows of an f32 tensor within one slice; they may start at any row.
@@ -44,9 +45,45 @@ impl<'a> From<&'a Tensor> for Rows<'a> {
     }
 }
 
-fn record(rec: &mut Recording, kernel: &'static KernelDef, params: Params, a: &Span, w: &Span, out: &Span) {
-    let groups = [params.n.div_ceil(64), params.m.div_ceil(32), 1];
-    rec.dispatch(kernel, &[], params, &[a, w, out], groups);
+/// When a product becomes several dispatches. The sums over k stay whole, so no bit changes.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    /// Floating-point operations that a dispatch does at most, unless it would have too few rows or
+    /// outputs.
+    flops: u64,
+    /// Fewest outputs of a dispatch: as many as fill a wide GPU.
+    outputs: u64,
+    /// A dispatch has a multiple of this number of rows, but for the last, which has the rest.
+    rows: u32,
+}
+
+/// Fewer rows than these take other ways, on the CPU and in `matmul/row`, which sum in another order.
+const SPLIT: Split = Split { flops: DISPATCH_FLOPS, outputs: 1 << 20, rows: 128 };
+
+impl Split {
+    /// First row and number of rows of each dispatch.
+    fn slices(self, [m, n, k]: [u32; 3]) -> impl Iterator<Item = (u32, u32)> {
+        let n = u64::from(n.max(1));
+        let most = (self.flops / (2 * n * u64::from(k.max(1)))).max(self.outputs.div_ceil(n)).min(u64::from(m)) as u32;
+        let rows = (most / self.rows).max(1) * self.rows;
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let left = m - first;
+            let now = if left - left.min(rows) < self.rows { left } else { rows };
+            first += now;
+            (now > 0).then_some((first - now, now))
+        })
+    }
+
+    /// Appends a product. `a_row` is the distance of the elements of `a` for consecutive rows of the
+    /// output.
+    fn record(self, rec: &mut Recording, kernel: &'static KernelDef, p: Params, a_row: u32, spans: [&Span; 3]) {
+        for (first, m) in self.slices([p.m, p.n, p.k]) {
+            let (a_offset, c_offset) = (p.a_offset + first * a_row, p.c_offset + first * p.c_stride);
+            let groups = [p.n.div_ceil(64), m.div_ceil(32), 1];
+            rec.dispatch(kernel, &[], Params { m, a_offset, c_offset, ..p }, &spans, groups);
+        }
+    }
 }
 
 /// Appends out = alpha · x wᵀ + beta · out. x [tokens, in], w [out, in], out [tokens, out].
@@ -75,7 +112,7 @@ pub fn matmul_nt<'a>(
             alpha,
             beta,
         };
-        record(rec, kernel, params, x.tensor.span(), &piece.span, out.tensor.span());
+        SPLIT.record(rec, kernel, params, params.a_stride, [x.tensor.span(), &piece.span, out.tensor.span()]);
     }
 }
 
@@ -105,7 +142,7 @@ pub fn matmul_nn<'a>(
             alpha,
             beta: if i == 0 { beta } else { 1.0 },
         };
-        record(rec, kernel, params, dy.tensor.span(), &piece.span, out.tensor.span());
+        SPLIT.record(rec, kernel, params, params.a_stride, [dy.tensor.span(), &piece.span, out.tensor.span()]);
     }
 }
 
@@ -135,7 +172,7 @@ pub fn matmul_tn<'a>(
             alpha,
             beta,
         };
-        record(rec, tn_kernel(), params, dy.tensor.span(), x.tensor.span(), &piece.span);
+        SPLIT.record(rec, tn_kernel(), params, 1, [dy.tensor.span(), x.tensor.span(), &piece.span]);
     }
 }
 
@@ -246,11 +283,30 @@ fn quads_case(kernel: &'static KernelDef, format: Format, [m, n, k]: [usize; 3],
 fn window_at(
     kernel: &'static KernelDef,
     format: Format,
-    [m, n, k]: [usize; 3],
+    size: [usize; 3],
     beta: f32,
     [a_offset, w_offset, gap]: [usize; 3],
 ) -> Case {
-    let (a_rows, a_cols) = if kernel.suffix.starts_with("tn") { (k, m) } else { (m, k) };
+    let name = format!("from {a_offset}, beta {beta}");
+    split_window(&name, kernel, format, (size, beta), [a_offset, w_offset, gap], SPLIT)
+}
+
+/// A window in several dispatches, of 16 rows or more.
+fn split_case(kernel: &'static KernelDef, format: Format, size: [usize; 3]) -> Case {
+    let split = Split { flops: 1, outputs: 1, rows: 16 };
+    split_window("in several dispatches", kernel, format, (size, 0.6), [5, 7, 3], split)
+}
+
+fn split_window(
+    name: &str,
+    kernel: &'static KernelDef,
+    format: Format,
+    ([m, n, k], beta): ([usize; 3], f32),
+    [a_offset, w_offset, gap]: [usize; 3],
+    split: Split,
+) -> Case {
+    let is_tn = kernel.suffix.starts_with("tn");
+    let (a_rows, a_cols) = if is_tn { (k, m) } else { (m, k) };
     let (c_offset, a_stride, c_stride) = (11, a_cols + gap, n + 2);
     let buffer = |seed, len| frozen(seed, 1, len, 1.0, Format::F32);
     let w_len = (w_offset + n * k).next_multiple_of(format.block_len());
@@ -259,15 +315,16 @@ fn window_at(
         if format.is_quantised() { blocks(2, 1, w_len, format) } else { frozen(2, 1, w_len, 1.0, format) },
         buffer(3, c_offset + m * c_stride),
     ];
-    let name = format!("{}: window {m}x{n}x{k} from {a_offset}, beta {beta}", kernel.name());
+    let name = format!("{}: window {m}x{n}x{k} {name}", kernel.name());
     Case::new(name, inputs, Tolerance::SUMS, move |rec, b| {
         let out = rec.transient("window", Kind::Real, b.tensors[2].len());
         rec.copy(b.tensors[2].span(), &out);
         let [m, n, k, a_stride, a_offset, w_offset, c_stride, c_offset] =
             [m, n, k, a_stride, a_offset, w_offset, c_stride, c_offset].map(|x| x as u32);
         let params = Params { m, n, k, a_stride, a_offset, w_offset, c_stride, c_offset, alpha: 0.7, beta };
-        record(rec, kernel, params, b.tensors[0].span(), b.tensors[1].span(), &out);
-        Ok((vec![], None))
+        let a_row = if is_tn { 1 } else { a_stride };
+        split.record(rec, kernel, params, a_row, [b.tensors[0].span(), b.tensors[1].span(), &out]);
+        Ok((vec![Tensor::from_span(out.clone(), 1, out.len)], None))
     })
 }
 
@@ -283,6 +340,8 @@ pub fn cases() -> Vec<Case> {
     let sizes = [([6, 5, 3], 0.6), ([32, 64, 8], 0.0), ([33, 65, 9], -1.5), ([70, 131, 17], 0.6)];
     let windows = kernels.into_iter().flat_map(|(k, f)| sizes.map(|(size, beta)| window_case(k, f, size, beta)));
     let quantised = Format::QUANTISED.into_iter().flat_map(quantised_cases);
+    let split = kernels.into_iter().map(|(k, f)| split_case(k, f, [70, 67, 9]));
+    let windows = windows.chain(split).chain([split_case(nt_kernel(Format::Q4K), Format::Q4K, [53, 66, 37])]);
     windows.chain(quads_cases()).chain(linear_cases()).chain(quantised).chain(few_rows_cases()).collect()
 }
 
@@ -345,4 +404,48 @@ fn linear_cases() -> Vec<Case> {
         case("bench", 512, 512, 512, real(2, 512, 512, 1.0)).bench(),
         case("bench", 1024, 1024, 1024, real(2, 1024, 1024, 1.0)).bench(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{CpuExecutor, Executor as _};
+
+    #[test]
+    fn dispatches_have_a_bounded_number_of_rows() {
+        let slices = |size| SPLIT.slices(size).collect::<Vec<_>>();
+        assert_eq!(slices([512, 4096, 4096]), [(0, 512)]); // 17 GFLOP
+        // 40 GFLOP are 298 rows of 4,096 outputs and 16,384 steps, and 256 of these are whole tiles.
+        assert_eq!(slices([1000, 4096, 16384]), [(0, 256), (256, 256), (512, 256), (768, 232)]);
+        assert_eq!(slices([257, 4096, 16384]), [(0, 257)], "the rest would be a single row");
+        // However long the sums are, a dispatch has 2^20 outputs.
+        assert_eq!(slices([1024, 4096, 1 << 19]), [(0, 256), (256, 256), (512, 256), (768, 256)]);
+        // And 128 rows.
+        assert_eq!(slices([300, 1 << 17, 8192]), [(0, 128), (128, 172)]);
+        assert_eq!(slices([32, 1 << 17, 8192]), [(0, 32)]);
+        assert_eq!(slices([1, 1, 1]), [(0, 1)]);
+    }
+
+    /// The output of a window, and the number of dispatches.
+    fn outputs(kernel: &'static KernelDef, format: Format, flops: u64) -> (Vec<f32>, usize) {
+        let split = Split { flops, outputs: 1, ..SPLIT };
+        let case = split_window("split", kernel, format, ([300, 140, 96], 0.6), [5, 7, 3], split);
+        let mut device = CpuExecutor::<f32>::new();
+        let recorded = case.record(&mut device).unwrap();
+        device.run(&recorded.recording).unwrap();
+        (recorded.outputs[0].read(&mut device).unwrap(), recorded.recording.dispatches().count())
+    }
+
+    #[test]
+    fn dispatches_of_some_rows_have_the_bits_of_one() {
+        let kernels = [Format::F32, Format::Bf16, Format::F16, Format::Q4K]
+            .into_iter()
+            .flat_map(|f| [(nt_kernel(f), f), (nn_kernel(f), f)])
+            .chain([(tn_kernel(), Format::F32)]);
+        for (kernel, format) in kernels {
+            let (whole, n) = outputs(kernel, format, u64::MAX);
+            assert!(n == 1 && whole.iter().any(|x| x.abs() > 10.0), "{}", kernel.name());
+            assert!(outputs(kernel, format, 1) == (whole, 2), "{}", kernel.name());
+        }
+    }
 }
