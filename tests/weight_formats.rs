@@ -158,7 +158,7 @@ fn weight(rng: &mut StdRng, dtype: DType, shape: &[usize]) -> HostTensor {
     };
     let mut bytes: Vec<u8> = (0..rows * cols / layout.elements * layout.bytes).map(|_| rng.random()).collect();
     for block in bytes.chunks_exact_mut(layout.bytes) {
-        layout.write_scales(block, || rng.random_range(0.02..0.05));
+        layout.write_scales(block, |size| size * rng.random_range(0.02..0.05));
     }
     HostTensor::new(dtype, shape.to_vec(), bytes).unwrap()
 }

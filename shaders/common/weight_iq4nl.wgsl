@@ -8,7 +8,7 @@ const LEVELS = vec4<u32>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
 
 fn weight(i: u32) -> f32 {
     let block = (i >> 5u) * 5u;
-    let d = unpack2x16float(w[block]).x;
+    let d = half(w[block]);
     let q = extractBits(w[block + 1u + ((i >> 2u) & 3u)], (i & 3u) * 8u + ((i >> 4u) & 1u) * 4u, 4u);
     let level = extractBits(bitcast<i32>(LEVELS[q >> 2u]), (q & 3u) * 8u, 8u);
     return f32(level) * d;

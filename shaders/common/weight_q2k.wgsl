@@ -11,6 +11,6 @@ fn weight(i: u32) -> f32 {
     let q = extractBits(w[block + 4u + (run >> 2u) * 8u + ((i >> 2u) & 7u)], (i & 3u) * 8u + (run & 3u) * 2u, 2u);
     let at = (i >> 4u) & 15u;
     let pair = extractBits(w[block + (at >> 2u)], (at & 3u) * 8u, 8u);
-    let d = unpack2x16float(w[block + 20u]);
-    return (d.x * f32(pair & 15u)) * f32(q) - d.y * f32(pair >> 4u);
+    let d = w[block + 20u];
+    return (half(d) * f32(pair & 15u)) * f32(q) - half(d >> 16u) * f32(pair >> 4u);
 }

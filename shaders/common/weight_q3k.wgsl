@@ -18,6 +18,6 @@ fn weight(i: u32) -> f32 {
     let s = (i >> 4u) & 15u;
     let scale_low = extractBits(w[block + 24u + ((s >> 2u) & 1u)], (s & 3u) * 8u + (s >> 3u) * 4u, 4u);
     let scale_high = extractBits(w[block + 26u], (s & 3u) * 8u + (s >> 2u) * 2u, 2u);
-    let d = unpack2x16float(w[block + 27u]).x;
+    let d = half(w[block + 27u]);
     return (d * (f32(scale_low | (scale_high << 4u)) - 32.0)) * (f32(low | (high << 2u)) - 4.0);
 }

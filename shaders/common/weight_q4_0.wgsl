@@ -5,7 +5,7 @@
 
 fn weight(i: u32) -> f32 {
     let block = (i >> 5u) * 5u;
-    let d = unpack2x16float(w[block]).x;
+    let d = half(w[block]);
     let q = extractBits(w[block + 1u + ((i >> 2u) & 3u)], (i & 3u) * 8u + ((i >> 4u) & 1u) * 4u, 4u);
     return (f32(q) - 8.0) * d;
 }

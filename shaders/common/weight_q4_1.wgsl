@@ -5,7 +5,7 @@
 
 fn weight(i: u32) -> f32 {
     let block = (i >> 5u) * 5u;
-    let scales = unpack2x16float(w[block]);
+    let scales = w[block];
     let q = extractBits(w[block + 1u + ((i >> 2u) & 3u)], (i & 3u) * 8u + ((i >> 4u) & 1u) * 4u, 4u);
-    return f32(q) * scales.x + scales.y;
+    return f32(q) * half(scales) + half(scales >> 16u);
 }

@@ -22,7 +22,7 @@ fn weight(i: u32) -> f32 {
         scale = (low & 15u) | ((first >> 6u) << 4u);
         least = (low >> 4u) | ((second >> 6u) << 4u);
     }
-    let d = unpack2x16float(w[block]);
+    let d = w[block];
     let q = extractBits(w[block + 4u + (j >> 1u) * 8u + ((i >> 2u) & 7u)], (i & 3u) * 8u + (j & 1u) * 4u, 4u);
-    return (d.x * f32(scale)) * f32(q) - d.y * f32(least);
+    return (half(d) * f32(scale)) * f32(q) - half(d >> 16u) * f32(least);
 }

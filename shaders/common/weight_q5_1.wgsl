@@ -6,8 +6,8 @@
 
 fn weight(i: u32) -> f32 {
     let block = (i >> 5u) * 6u;
-    let scales = unpack2x16float(w[block]);
+    let scales = w[block];
     let low = extractBits(w[block + 2u + ((i >> 2u) & 3u)], (i & 3u) * 8u + ((i >> 4u) & 1u) * 4u, 4u);
     let high = extractBits(w[block + 1u], i & 31u, 1u);
-    return f32(low | (high << 4u)) * scales.x + scales.y;
+    return f32(low | (high << 4u)) * half(scales) + half(scales >> 16u);
 }

@@ -23,10 +23,10 @@ fn weight(i: u32) -> f32 {
         scale = (low & 15u) | ((first >> 6u) << 4u);
         least = (low >> 4u) | ((second >> 6u) << 4u);
     }
-    let d = unpack2x16float(w[block]);
+    let d = w[block];
     let word = (i >> 2u) & 7u; // word of the 32 bytes
     let bit = (i & 3u) * 8u;
     let low = extractBits(w[block + 12u + (j >> 1u) * 8u + word], bit + (j & 1u) * 4u, 4u);
     let high = extractBits(w[block + 4u + word], bit + j, 1u);
-    return (d.x * f32(scale)) * f32(low | (high << 4u)) - d.y * f32(least);
+    return (half(d) * f32(scale)) * f32(low | (high << 4u)) - half(d >> 16u) * f32(least);
 }

@@ -15,6 +15,6 @@ fn weight(i: u32) -> f32 {
     let high = extractBits(w[block + 32u + part * 8u + word], bit + run * 2u, 2u);
     let at = (i >> 4u) & 15u;
     let scale = extractBits(bitcast<i32>(w[block + 48u + (at >> 2u)]), (at & 3u) * 8u, 8u);
-    let d = unpack2x16float(w[block + 52u]).x;
+    let d = half(w[block + 52u]);
     return (d * f32(scale)) * (f32(low | (high << 4u)) - 32.0);
 }

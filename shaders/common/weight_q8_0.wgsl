@@ -5,7 +5,7 @@
 
 fn weight(i: u32) -> f32 {
     let block = (i >> 5u) * 9u;
-    let d = unpack2x16float(w[block]).x;
+    let d = half(w[block]);
     let q = extractBits(bitcast<i32>(w[block + 1u + ((i >> 2u) & 7u)]), (i & 3u) * 8u, 8u);
     return f32(q) * d;
 }

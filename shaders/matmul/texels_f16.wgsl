@@ -3,5 +3,5 @@
 
 fn texel_w(at: u32) -> vec4<f32> {
     let words = textureLoad(w, texel(at));
-    return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
+    return vec4<f32>(half(words.x), half(words.x >> 16u), half(words.y), half(words.y >> 16u));
 }

@@ -4,7 +4,8 @@
 //!
 //! 1. add a row to `quantised_formats` below,
 //! 2. add its formula to [`formulas`](super::formulas): a run of 32 elements from a block of words,
-//! 3. add `shaders/common/weight_<name>.wgsl`, which declares `weight(i)` for the same words.
+//! 3. add `shaders/common/weight_<name>.wgsl`, which declares `weight(i)` for the same words and reads
+//!    half floats by `half(bits)`.
 //!
 //! The row yields the element type of files ([`DType`](crate::formats::dtype::DType)), the storage
 //! format on a device ([`Format`](super::Format)), the host readers, the embedding lookup, the
@@ -42,11 +43,11 @@ impl BlockLayout {
         self.bytes.div_ceil(4)
     }
 
-    /// Overwrites the scales of a test block, each with its size in the table times a number of
-    /// `factor`. The scales lie before any gap, so the bytes may be those of a file or of a device.
-    pub fn write_scales(&self, block: &mut [u8], mut factor: impl FnMut() -> f32) {
-        for (i, size) in self.scale_sizes.iter().enumerate() {
-            let scale = size * factor();
+    /// Overwrites the scales of a test block, each with what `scale` makes of its size in the table.
+    /// The scales lie before any gap, so the bytes may be those of a file or of a device.
+    pub fn write_scales(&self, block: &mut [u8], mut scale: impl FnMut(f32) -> f32) {
+        for (i, &size) in self.scale_sizes.iter().enumerate() {
+            let scale = scale(size);
             let at = 4 * self.scale_word + i * self.scale_bits / 8;
             match self.scale_bits {
                 16 => block[at..at + 2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes()),

@@ -243,12 +243,23 @@ pub fn frozen(seed: u64, rows: usize, cols: usize, spread: f32, format: Format) 
 
 /// A quantised input of random blocks with values between about -2 and 2.
 pub fn blocks(seed: u64, rows: usize, cols: usize, format: Format) -> Input {
+    scaled_blocks(seed, rows, cols, format, |size| size)
+}
+
+/// A quantised input of random blocks with scales of about 1e-5, as files often have them: as f16 these
+/// are subnormal.
+pub fn subnormal_blocks(seed: u64, rows: usize, cols: usize, format: Format) -> Input {
+    scaled_blocks(seed, rows, cols, format, |size| 2e-5f32.copysign(size))
+}
+
+/// Random blocks with scales from half of what `most` makes of their size in the table up to that.
+fn scaled_blocks(seed: u64, rows: usize, cols: usize, format: Format, most: impl Fn(f32) -> f32) -> Input {
     let mut rng = StdRng::seed_from_u64(seed);
     let layout = format.dtype().block_layout().expect("blocks are of quantised formats");
     let mut words = vec![0; format.n_words(rows * cols)];
     for block in words.chunks_exact_mut(layout.words()) {
         block.iter_mut().for_each(|w| *w = rng.random());
-        layout.write_scales(bytemuck::cast_slice_mut(block), || rng.random_range(0.5..1.0));
+        layout.write_scales(bytemuck::cast_slice_mut(block), |size| most(size) * rng.random_range(0.5..1.0));
     }
     Input::Blocks { rows, cols, format, words }
 }

@@ -5,7 +5,7 @@
 use super::case::{Case, Input, Tolerance, blocks, frozen, random, real};
 use super::matmul::{Rows, matmul_nn};
 use super::op::{Applied, Op, when};
-use super::parts::{REDUCE, for_format, weight_part};
+use super::parts::{HALF, REDUCE, for_format, weight_part};
 use super::reduce;
 use super::rows::{ROW_CONSTANTS, ROW_SHAPES, dot, for_rows, row_groups, row_shape};
 use crate::error::Result;
@@ -60,7 +60,7 @@ macro_rules! kernel {
         static KERNEL: KernelDef = KernelDef {
             label: "dora/row_norm",
             suffix: stringify!($name),
-            parts: &[REDUCE, wgsl!("common/row"), weight_part(Format::$format), wgsl!("dora/row_norm")],
+            parts: &[REDUCE, HALF, wgsl!("common/row"), weight_part(Format::$format), wgsl!("dora/row_norm")],
             bindings: &[
                 Binding::read("delta", Kind::Real, "[rows, cols]"),
                 Binding::read("w", kind_of(Format::$format), "[rows, cols]"),

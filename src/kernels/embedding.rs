@@ -5,7 +5,7 @@
 
 use super::case::{Case, Input, Tolerance, blocks, frozen, real};
 use super::op::{Applied, Op, when};
-use super::parts::{for_format, weight_part};
+use super::parts::{HALF, for_format, weight_part};
 use super::rows::for_rows;
 use crate::error::Result;
 use crate::gpu::{
@@ -75,7 +75,7 @@ macro_rules! kernel {
         static KERNEL: KernelDef = KernelDef {
             label: LABEL,
             suffix: stringify!($name),
-            parts: &[wgsl!("common/grid"), weight_part(Format::$format), wgsl!("embedding/embedding")],
+            parts: &[wgsl!("common/grid"), HALF, weight_part(Format::$format), wgsl!("embedding/embedding")],
             bindings: &[
                 Binding::read("ids", Kind::U32, "[tokens]"),
                 Binding::read("w", kind_of(Format::$format), "[rows, cols]"),

@@ -5,7 +5,7 @@
 //! cut into row slices is multiplied slice by slice into column ranges of y. A product that would
 //! take long is several dispatches, each of some rows of the output.
 
-use super::case::{Case, Input, Tolerance, blocks, frozen, real};
+use super::case::{Case, Input, Tolerance, blocks, frozen, real, subnormal_blocks};
 use super::op::{Applied, Op, when};
 use super::matmul_kernels::{nn_kernel, nt_kernel, tn_kernel};
 pub use super::matmul_kernels::kernels;
@@ -267,6 +267,11 @@ fn case(name: &str, tokens: usize, n_in: usize, n_out: usize, weight: Input) -> 
     })
 }
 
+/// A case of results so small that an absolute tolerance would allow anything.
+fn relative(case: Case) -> Case {
+    Case { tolerance: Tolerance { absolute: 0.0, ..Tolerance::SUMS }, ..case }
+}
+
 /// A kernel alone on windows of its operands. All strides and offsets differ from the sizes and
 /// from each other, and the output has prior contents.
 fn window_case(kernel: &'static KernelDef, format: Format, size: [usize; 3], beta: f32) -> Case {
@@ -367,7 +372,10 @@ fn quantised_cases(format: Format) -> Vec<Case> {
     let name = |what: &str| format!("{format:?} weights, {what}");
     let weight = |rows, cols| blocks(2, rows, cols, format);
     let unit = format.block_len();
+    let tiny = || subnormal_blocks(2, 67, 2 * unit, format);
     vec![
+        relative(case(&name("scales of 1e-5"), 9, 2 * unit, 67, tiny())),
+        relative(case(&name("scales of 1e-5, one row"), 1, 2 * unit, 67, tiny())),
         case(&name("odd sizes"), 9, 3 * unit, 67, weight(67, 3 * unit)),
         case(&name("one row"), 1, 2 * unit, 130, weight(130, 2 * unit)),
         case(&name("beyond 16 bits"), 2, 512, 300, weight(300, 512)),
@@ -385,10 +393,9 @@ fn linear_cases() -> Vec<Case> {
         case("one row", 1, 64, 130, real(2, 130, 64, 1.0)),
         case("one long row", 1, 130, 1001, real(2, 1001, 130, 1.0)),
         case("one of all", 1, 1, 1, real(2, 1, 1, 1.0)),
-        Case {
-            tolerance: Tolerance { absolute: 0.0, ..Tolerance::SUMS },
-            ..case("small values", 9, 17, 33, real(2, 33, 17, 1e-8))
-        },
+        relative(case("small values", 9, 17, 33, real(2, 33, 17, 1e-8))),
+        relative(case("subnormal f16 weights", 40, 24, 40, frozen(2, 40, 24, 1e-6, Format::F16))),
+        relative(case("subnormal f16 weights", 1, 24, 40, frozen(2, 40, 24, 1e-6, Format::F16))),
         case("a square", 40, 24, 40, real(2, 40, 24, 1.0)),
         case("long sums", 3, 3001, 5, real(2, 5, 3001, 1.0)),
         case("long sums back", 3, 5, 3001, real(2, 3001, 5, 1.0)),

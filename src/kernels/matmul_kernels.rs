@@ -10,7 +10,7 @@
 
 use super::matmul_params::Params;
 use super::matmul_reference::{nn, nt, tn};
-use super::parts::{REDUCE, for_format, weight_part};
+use super::parts::{HALF, REDUCE, for_format, weight_part};
 use crate::error::Result;
 use crate::gpu::{
     Alternative, Binding, Dispatch, DispatchView, Expected, Feature, KernelDef, Kind, Params as _, Shape, Source, Work,
@@ -92,7 +92,7 @@ macro_rules! kernel {
         static $name: KernelDef = KernelDef {
             label: $label,
             suffix: $suffix,
-            parts: &[wgsl!("matmul/params"), $($part),*],
+            parts: &[wgsl!("matmul/params"), HALF, $($part),*],
             bindings: &[$a, $w, Binding::read_write("out", Kind::Real, "[m, c_stride]")],
             params: Params::FIELDS,
             constants: &[],

@@ -6,7 +6,7 @@
 use super::case::{Case, Input, Tolerance, blocks, frozen};
 use super::matmul_reference::vector_nt;
 use super::norm::normed;
-use super::parts::{REDUCE, for_format, weight_part};
+use super::parts::{HALF, REDUCE, for_format, weight_part};
 use crate::error::Result;
 use crate::gpu::{Binding, DispatchView, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Span, Work};
 use crate::tensor::{Format, Tensor, kind_of};
@@ -40,7 +40,7 @@ macro_rules! kernel {
         static KERNEL: KernelDef = KernelDef {
             label: "matmul/normed_row",
             suffix: stringify!($name),
-            parts: &[REDUCE, wgsl!("matmul/normed_row"), weight_part(Format::$format)],
+            parts: &[REDUCE, HALF, wgsl!("matmul/normed_row"), weight_part(Format::$format)],
             bindings: &[
                 Binding::read("x", Kind::Real, "[k]"),
                 Binding::read("w", kind_of(Format::$format), "[n, k]"),

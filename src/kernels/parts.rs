@@ -12,6 +12,10 @@ pub const REDUCE: Source = wgsl!("common/reduce", Subgroups => "common/reduce_su
 /// Sums and maxima over a workgroup of 256 invocations.
 pub const TREE: Source = wgsl!("common/tree", Subgroups => "common/tree_subgroups");
 
+/// The number of an IEEE half float. Every kernel that reads a weight links it, for the formats with
+/// half floats.
+pub const HALF: Source = wgsl!("common/half");
+
 /// Declares [`weight_part`] with a file `weight_<name>.wgsl` for each row of the table.
 macro_rules! weight_parts {
     (() $($dtype:ident $format:ident $name:ident { $($layout:tt)* })*) => {

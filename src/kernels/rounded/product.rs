@@ -117,7 +117,7 @@ mod tests {
         let layout = format.dtype().block_layout().expect("the format is quantised");
         let mut words: Vec<u32> = (0..format.n_words(n * k)).map(|_| rng.random()).collect();
         for block in words.chunks_mut(format.block_words()) {
-            layout.write_scales(bytemuck::cast_slice_mut(block), || rng.random_range(0.5..1.0));
+            layout.write_scales(bytemuck::cast_slice_mut(block), |size| size * rng.random_range(0.5..1.0));
         }
         words
     }
