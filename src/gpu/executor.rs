@@ -18,6 +18,10 @@ pub struct DeviceLimits {
     pub fewest_groups: usize,
 }
 
+/// Most bytes of a buffer whose elements a shader can index: one of a u32 is below 2^32. A span of
+/// this length starts and ends where others can.
+pub(super) const INDEXED_BYTES: u64 = (16 << 30) - 256;
+
 impl DeviceLimits {
     /// The largest number of four-byte elements that fit one buffer and one binding, a multiple of
     /// the span alignment.

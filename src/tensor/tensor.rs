@@ -238,8 +238,11 @@ fn pack(values: &[f32], bits: impl Fn(f32) -> u16) -> Vec<u32> {
     values.chunks(2).map(|c| join(bits(c[0]), c.get(1).map_or(0, |&x| bits(x)))).collect()
 }
 
-/// Row slices (first row, rows) of a matrix, each small enough for one binding. Every slice except
-/// the last has a length that is a multiple of the span alignment.
+/// Elements of a piece, whose indices are u32 in shaders. Packed ones are more than words.
+const MOST_ELEMENTS: usize = u32::MAX as usize;
+
+/// Row slices (first row, rows) of a matrix, each small enough for one binding and for indices of 32
+/// bits. Every slice except the last has a length that is a multiple of the span alignment.
 pub fn cut_rows(
     label: &str,
     format: Format,
@@ -249,8 +252,8 @@ pub fn cut_rows(
 ) -> Result<Vec<(usize, usize)>> {
     let max = limits.max_elements();
     let mut step = rows;
-    if format.n_words(rows * cols) > max {
-        let fits = max / format.block_words() * format.block_len();
+    if format.n_words(rows * cols) > max || rows * cols > MOST_ELEMENTS {
+        let fits = (max / format.block_words()).saturating_mul(format.block_len()).min(MOST_ELEMENTS);
         step = (fits / cols.max(1)).min(rows);
         let aligned =
             (1..=step).rev().take(ELEMENT_ALIGNMENT * format.block_len()).find(|s| can_begin(format, s * cols));
@@ -397,6 +400,21 @@ mod tests {
         let values: Vec<f32> = (0..37 * 24).map(|i| i as f32).collect();
         t.write(&mut device, &values).unwrap();
         assert_eq!(t.read(&mut device).unwrap(), values);
+    }
+
+    #[test]
+    fn pieces_have_indices_of_32_bits() {
+        let limits = CpuExecutor::<f32>::new().limits();
+        let (rows, cols) = (1 << 20, 1 << 13);
+        for format in [Format::F32, Format::Bf16, Format::Q4K] {
+            let cuts = cut_rows("w", format, rows, cols, &limits).unwrap();
+            assert_eq!(cuts, [(0, (1 << 19) - 1), ((1 << 19) - 1, (1 << 19) - 1), ((1 << 20) - 2, 2)], "{format:?}");
+        }
+        // Words that one binding holds may be more elements than that.
+        let limits = DeviceLimits { max_binding_bytes: 16 << 30, ..limits };
+        let cuts = cut_rows("w", Format::Q4K, rows, cols, &limits).unwrap();
+        assert_eq!(cuts.len(), 3);
+        assert_eq!(cut_rows("w", Format::Q4K, rows / 2 - 1, cols, &limits).unwrap(), [(0, rows / 2 - 1)]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::replay::{Prepared, RecordingKey};
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use crate::error::Result;
-use crate::gpu::executor::check_span;
+use crate::gpu::executor::{INDEXED_BYTES, check_span};
 use crate::gpu::{
     AdapterReport, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse, Reading,
     Recording, Span, Timing,
@@ -51,8 +51,8 @@ impl WgpuExecutor {
         let gpu = WgpuDevice::open(&name, report, options)?;
         let own = gpu.device.limits();
         let limits = DeviceLimits {
-            max_binding_bytes: options.binding_limit().min(own.max_storage_buffer_binding_size),
-            max_buffer_bytes: own.max_buffer_size,
+            max_binding_bytes: options.binding_limit().min(own.max_storage_buffer_binding_size).min(INDEXED_BYTES),
+            max_buffer_bytes: own.max_buffer_size.min(INDEXED_BYTES),
             fewest_groups: report.fewest_groups(),
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
