@@ -155,6 +155,34 @@ impl Attention {
     }
 }
 
+/// Head counts and head size of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// H: query heads.
+    pub queries: usize,
+    /// Hk: key-value heads.
+    pub keys: usize,
+    /// d: channels per head, a multiple of 4.
+    pub dim: usize,
+}
+
+impl Heads {
+    /// g: query heads that share a key-value head.
+    pub fn group(&self) -> usize {
+        self.queries / self.keys
+    }
+
+    /// 1/√d, the usual scale of the scores.
+    pub fn scale(&self) -> f32 {
+        (1.0 / (self.dim as f64).sqrt()) as f32
+    }
+
+    /// Columns of a kv row: Hk keys of d channels, then Hk values.
+    pub fn kv_cols(&self) -> usize {
+        2 * self.keys * self.dim
+    }
+}
+
 /// The attention of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LayerAttention {

@@ -9,38 +9,10 @@
 use super::config::kinds_of;
 use super::tile_table::{Bound, TileTable};
 use super::tiles::{KeyTile, LANES, QueryTile, UNLIMITED, width_of};
-use super::{Attention, LayerAttention, Lrsa};
+use super::{Attention, Heads, LayerAttention, Lrsa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Executor, Span, upload_words};
 use crate::params;
-
-/// Head counts and head size of an attention layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    /// H: query heads.
-    pub queries: usize,
-    /// Hk: key-value heads.
-    pub keys: usize,
-    /// d: channels per head, a multiple of 4.
-    pub dim: usize,
-}
-
-impl Heads {
-    /// g: query heads that share a key-value head.
-    pub fn group(&self) -> usize {
-        self.queries / self.keys
-    }
-
-    /// 1/√d, the usual scale of the scores.
-    pub fn scale(&self) -> f32 {
-        (1.0 / (self.dim as f64).sqrt()) as f32
-    }
-
-    /// Columns of a kv row: Hk keys of d channels, then Hk values.
-    pub fn kv_cols(&self) -> usize {
-        2 * self.keys * self.dim
-    }
-}
 
 /// The `ring` of buffers that do not wrap.
 pub(super) const NO_RING: u32 = u32::MAX;

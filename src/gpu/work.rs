@@ -13,8 +13,8 @@ use crate::error::Result;
 /// enough workgroups remain to fill a device.
 ///
 /// Windows ends a dispatch that takes two seconds and takes the device away, and other systems have
-/// such a limit too. A slow integrated GPU runs attention at about 10^11 operations a second, so this
-/// takes it less than half a second.
+/// such a limit too. On a device that does 10^11 operations a second, which is slow, this takes 0.4
+/// seconds.
 pub const DISPATCH_FLOPS: u64 = 40_000_000_000;
 
 /// Least work of one dispatch.
