@@ -124,6 +124,21 @@ fn a_lost_device_fails_every_call_and_hangs_none() {
 }
 
 #[test]
+fn work_that_the_driver_drops_is_found_before_results_get_out() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = real("x", 64);
+    device.write_real(&x, &[1.0; 64]).unwrap();
+    assert_eq!(device.read_real(&x).unwrap(), [1.0; 64]);
+    device.drop_next_submit();
+    device.run(&cleared(&[&x])).expect("the driver says that it has finished");
+    let words = ["dropped work", "lost", "`device` cpu"];
+    for _ in 0..2 {
+        assert_error(device.read_real(&x), ErrorKind::DeviceLost, &words);
+        assert_error(device.run(&cleared(&[&x])), ErrorKind::DeviceLost, &words);
+    }
+}
+
+#[test]
 fn a_rival_that_does_not_compile_is_done_without() {
     for alternatives in [Alternatives::Expected, Alternatives::Measured] {
         let Some(mut device) = common::open(&OpenOptions { alternatives, ..OpenOptions::default() }) else { return };

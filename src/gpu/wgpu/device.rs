@@ -2,11 +2,13 @@
 //!
 //! `executor.rs` runs work on it; `pool.rs` manages its memory.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::beat::Beat;
 use super::faults::{Faults, catch_quietly};
 use super::pool::create;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::gpu::{AdapterReport, OpenOptions, Reading};
 
 /// A device with its queue and faults. A clone is another handle to the same device.
@@ -15,6 +17,7 @@ pub(super) struct WgpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) faults: Faults,
+    beat: Arc<Beat>,
     patience: Option<Duration>,
 }
 
@@ -34,13 +37,14 @@ impl WgpuDevice {
         })?;
         let faults = Faults::default();
         let (on_error, on_lost) = (faults.clone(), faults.clone());
-        device.on_uncaptured_error(std::sync::Arc::new(move |e: wgpu::Error| on_error.record(&e)));
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| on_error.record(&e)));
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
                 on_lost.set_lost(format!("{reason:?}: {message}"));
             }
         });
-        Ok(Self { device, queue, faults, patience: options.patience })
+        let beat = Arc::new(Beat::new(&device, &faults).with_context(|| format!("opening {name}"))?);
+        Ok(Self { device, queue, faults, beat, patience: options.patience })
     }
 
     /// Takes the device away, as a driver reset would.
@@ -48,6 +52,48 @@ impl WgpuDevice {
     pub(super) fn lose(&self) {
         self.faults.set_lost("Destroyed: taken away on purpose".to_string());
         self.device.destroy();
+    }
+
+    /// Has the driver drop the next submit and report it as finished, as Metal may.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn drop_next_submit(&self) {
+        self.beat.drop_next();
+    }
+
+    /// Continues counting submits from `count`.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn count_submits_from(&self, count: u32) {
+        self.beat.continue_from(count, &self.queue);
+    }
+
+    /// A new command encoder.
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
+    }
+
+    /// Submits what was encoded, with the beat behind it.
+    pub(super) fn submit(&self, mut encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+        self.beat.record(&mut encoder);
+        Ok(self.submit_beaten(encoder)?.0)
+    }
+
+    /// Submits what was encoded with one beat in it. Returns also what the device has counted after
+    /// it. A submit that wgpu refuses is an error and does not count.
+    fn submit_beaten(&self, encoder: wgpu::CommandEncoder) -> Result<(wgpu::SubmissionIndex, u32)> {
+        let commands = self.kept(encoder.finish());
+        self.faults.check()?; // so that a fault found below is that of the submit
+        let index = self.queue.submit(commands);
+        self.faults.check()?;
+        Ok((index, self.beat.submitted()))
+    }
+
+    /// What of a command buffer reaches the device: all, unless a test drops it.
+    fn kept(&self, commands: wgpu::CommandBuffer) -> Option<wgpu::CommandBuffer> {
+        #[cfg(any(test, feature = "testing"))]
+        if self.beat.takes_drop() {
+            return None;
+        }
+        Some(commands)
     }
 
     /// Waits for a submission, or for all. wgpu's poll panics on a lost device: it is not called
@@ -75,10 +121,12 @@ impl WgpuDevice {
     /// Starts a read of `size` bytes of a buffer from `offset` on. `label` names it in messages.
     pub(super) fn start_read(&self, source: &wgpu::Buffer, offset: u64, size: u64, label: &str) -> Result<Reading<u8>> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = create(&self.device, &self.faults, "reading back", size, usage)?;
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        let staging = create(&self.device, &self.faults, "reading back", size + Beat::BYTES, usage)?;
+        let mut encoder = self.encoder();
         encoder.copy_buffer_to_buffer(source, offset, &staging, 0, size);
-        let index = self.queue.submit([encoder.finish()]);
+        self.beat.record(&mut encoder);
+        self.beat.copy(&mut encoder, &staging, size);
+        let (index, submitted) = self.submit_beaten(encoder)?;
         let (send, receive) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
             let _ = send.send((r, Instant::now())); // the receiver is dropped only if waiting failed, and that error is returned
@@ -91,7 +139,9 @@ impl WgpuDevice {
             mapped.map_err(|e| Error::new(format!("mapping {label} for reading failed: {e}")))?;
             let view =
                 staging.get_mapped_range(..).map_err(|e| Error::new(format!("reading a mapped buffer failed: {e}")))?;
-            Ok((view.to_vec(), at))
+            let (data, beat) = view.split_at(size as usize);
+            Beat::compare(bytemuck::pod_read_unaligned(beat), submitted, &device.faults)?;
+            Ok((data.to_vec(), at))
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Encodes commands as a wgpu command buffer: parameters, passes and, on request, timestamps.
+//! Encodes commands for one wgpu submit: parameters, passes and, on request, timestamps.
 
 use std::ops::Range;
 
@@ -50,19 +50,15 @@ impl ParamBuffer {
 
 /// The inputs of encoding: everything is already compiled, allocated, bound and uploaded.
 pub(super) struct Encoding<'a> {
-    pub(super) device: &'a wgpu::Device,
+    pub(super) gpu: &'a WgpuDevice,
     pub(super) prepared: &'a Prepared,
 }
 
 impl Encoding<'_> {
-    fn encoder(&self) -> wgpu::CommandEncoder {
-        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
-    }
-
     /// Encodes a range of the commands. Adjacent dispatches share a pass, unless textures are
     /// filled between them.
-    pub(super) fn encode(&self, commands: Range<usize>) -> wgpu::CommandBuffer {
-        let mut encoder = self.encoder();
+    pub(super) fn encode(&self, commands: Range<usize>) -> wgpu::CommandEncoder {
+        let mut encoder = self.gpu.encoder();
         let mut at = commands.start;
         while at < commands.end {
             if !self.is_dispatch(at) {
@@ -78,12 +74,12 @@ impl Encoding<'_> {
                 at += 1;
             }
         }
-        encoder.finish()
+        encoder
     }
 
     /// Like [`Encoding::encode`], with one pass and two timestamps per command.
-    pub(super) fn encode_timed(&self, commands: Range<usize>, timestamps: &Timestamps) -> wgpu::CommandBuffer {
-        let mut encoder = self.encoder();
+    pub(super) fn encode_timed(&self, commands: Range<usize>, timestamps: &Timestamps) -> wgpu::CommandEncoder {
+        let mut encoder = self.gpu.encoder();
         let n = commands.len();
         for (i, at) in commands.enumerate() {
             if self.is_dispatch(at) && self.reads_texels(at) {
@@ -103,7 +99,7 @@ impl Encoding<'_> {
             }
         }
         timestamps.resolve(&mut encoder, n);
-        encoder.finish()
+        encoder
     }
 
     fn is_dispatch(&self, at: usize) -> bool {

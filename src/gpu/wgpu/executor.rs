@@ -79,6 +79,19 @@ impl WgpuExecutor {
         self.gpu.lose();
     }
 
+    /// Simulates a driver that drops the next submit and says that it has finished, as Metal does
+    /// after its watchdog or a lack of memory has killed the work.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn drop_next_submit(&mut self) {
+        self.gpu.drop_next_submit();
+    }
+
+    /// Continues the count of submits from `count`, on the device and on the host.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn count_submits_from(&mut self, count: u32) {
+        self.gpu.count_submits_from(count);
+    }
+
     /// The optional features whose kernel variants are in use. Subgroups are excluded after the
     /// device failed their test.
     pub fn features(&self) -> Features {
@@ -196,13 +209,13 @@ impl WgpuExecutor {
             let alone = timestamps.is_none() || timings.is_empty();
             let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
             let part = done..prepared.commands.len().min(done + most);
-            let encoding = Encoding { device: &self.gpu.device, prepared };
+            let encoding = Encoding { gpu: &self.gpu, prepared };
             let encoded = match &timestamps {
                 Some(timestamps) => encoding.encode_timed(part.clone(), timestamps),
                 None => encoding.encode(part.clone()),
             };
             let start = Instant::now();
-            let index = self.gpu.queue.submit([encoded]);
+            let index = self.gpu.submit(encoded)?;
             self.gpu.poll(Some(index))?;
             let host_seconds = start.elapsed().as_secs_f64();
             self.pace.ended(part.len(), Instant::now());
@@ -292,11 +305,10 @@ impl Executor for WgpuExecutor {
         let (mut done, mut in_flight) = (0, VecDeque::new());
         while done < prepared.commands.len() {
             let part = done..prepared.commands.len().min(done + self.pace.commands());
-            let encoding = Encoding { device: &self.gpu.device, prepared: &prepared };
+            let encoding = Encoding { gpu: &self.gpu, prepared: &prepared };
             let encoded = encoding.encode(part.clone());
             done = part.end;
-            in_flight.push_back((part.len(), self.gpu.queue.submit([encoded])));
-            self.gpu.faults.check()?;
+            in_flight.push_back((part.len(), self.gpu.submit(encoded)?));
             if in_flight.len() > SUBMITS_IN_FLIGHT
                 && let Some((n, oldest)) = in_flight.pop_front()
             {

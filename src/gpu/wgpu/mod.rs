@@ -1,6 +1,7 @@
 //! Recordings on a GPU through wgpu: adapters, devices, pipelines, memory, submits.
 
 pub(super) mod adapter;
+pub(super) mod beat;
 pub(super) mod choice;
 pub(super) mod choice_store;
 pub(super) mod device;

@@ -1,0 +1,73 @@
+//! Submits and read-backs of a GPU: the host counts them, and dropped ones never pass for results.
+
+mod common;
+
+use longreach::error::ErrorKind;
+use longreach::gpu::{Buffer, Executor, Kind, Recording, Span, WgpuExecutor};
+
+fn words(len: usize) -> Span {
+    Buffer::persistent("words", Kind::U32, len).span()
+}
+
+fn clear(device: &mut WgpuExecutor, span: &Span) {
+    let mut rec = Recording::new();
+    rec.clear(span);
+    device.run(&rec).unwrap();
+}
+
+fn is_dropped<T: std::fmt::Debug>(got: longreach::error::Result<T>) {
+    let e = got.expect_err("a submit was dropped");
+    assert_eq!(e.kind(), ErrorKind::DeviceLost, "{e}");
+    assert!(e.to_string().contains("dropped work"), "{e}");
+}
+
+#[test]
+fn a_dropped_read_back_is_found() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = words(64);
+    device.write_words(&x, &[7; 64]).unwrap();
+    device.drop_next_submit();
+    is_dropped(device.read_words(&x));
+}
+
+#[test]
+fn a_dropped_submit_of_a_timed_run_is_found() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = words(64);
+    let mut rec = Recording::new();
+    rec.clear(&x);
+    assert_eq!(device.run_timed(&rec).unwrap().len(), 1);
+    device.drop_next_submit();
+    // Without timestamps nothing is read back while the run is timed.
+    is_dropped(device.run_timed(&rec).and_then(|_| device.read_words(&x)));
+}
+
+#[test]
+fn what_was_read_before_the_drop_is_good() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = words(64);
+    device.write_words(&x, &[7; 64]).unwrap();
+    let before = device.start_read_words(&x).unwrap();
+    device.drop_next_submit();
+    clear(&mut device, &x);
+    let after = device.start_read_words(&x).unwrap();
+    assert_eq!(before.wait().unwrap(), [7; 64]);
+    is_dropped(after.wait());
+}
+
+#[test]
+fn the_count_of_submits_wraps() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = words(64);
+    device.count_submits_from(u32::MAX - 5);
+    for i in 0..6 {
+        device.write_words(&x, &[i; 64]).unwrap();
+        assert_eq!(device.read_words(&x).unwrap(), [i; 64]);
+        clear(&mut device, &x);
+        assert_eq!(device.read_words(&x).unwrap(), [0; 64]);
+    }
+    device.count_submits_from(u32::MAX);
+    device.drop_next_submit();
+    clear(&mut device, &x);
+    is_dropped(device.read_words(&x));
+}
