@@ -11,7 +11,8 @@ use longreach::checkpoint::load::{Decay, Train, load};
 use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
-use longreach::gpu::{CpuExecutor, Executor};
+use longreach::error::ErrorKind;
+use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, OpenOptions, Recording};
 use longreach::optim::{AdamW, OptimizerKind, OptimizerSettings};
 use longreach::train::{Distill, StepSettings, Stepper, Teacher, TrainJob};
 
@@ -134,4 +135,32 @@ fn a_teacher_costs_its_last_hidden_states_and_a_chunk_of_logits() {
         let distill = Some(Distill { weight: 0.5, teacher });
         peak_bytes(n, attention, StepSettings { distill, chunk: Some(128), ..settings });
     }
+}
+
+#[test]
+fn a_gpu_refuses_what_its_memory_cannot_hold() {
+    const MIB: usize = 1 << 18; // elements
+    let options = OpenOptions { memory_bytes: Some(100 << 20), ..OpenOptions::default() };
+    let Some(mut device) = common::open(&options) else { return };
+    let held = Buffer::persistent("held", Kind::Real, 10 * MIB).span();
+    device.write_real(&held, &[1.0]).unwrap();
+    let clearing = |mib: usize| {
+        let mut rec = Recording::new();
+        let activation = rec.transient("activation", Kind::Real, mib * MIB);
+        rec.clear(&activation);
+        rec
+    };
+    device.run(&clearing(85)).expect("95 MiB are 95 percent");
+    for refused in [device.check(&clearing(86)), device.run(&clearing(86))] {
+        let e = refused.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::OutOfMemory);
+        assert!(e.to_string().contains("96.0 MiB") && e.to_string().contains("95.0 MiB"), "{e}");
+    }
+    let weight = Buffer::persistent("weight", Kind::Real, 86 * MIB).span();
+    let mut rec = Recording::new();
+    rec.clear(&weight);
+    assert_eq!(device.check(&rec).unwrap_err().kind(), ErrorKind::OutOfMemory, "new persistent buffers count");
+    let e = device.write_real(&weight, &[1.0]).unwrap_err();
+    assert!(e.kind() == ErrorKind::OutOfMemory && e.to_string().contains("weight"), "{e}");
+    assert_eq!(device.read_real(&held.prefix(1)).unwrap(), [1.0], "the device is as good as before");
 }

@@ -114,8 +114,9 @@ pub trait Executor {
     }
 
     /// Rejects a recording that cannot run on this device, before it allocates anything: a buffer
-    /// or binding exceeds the limits, or the CPU has too little memory left. No portable call
-    /// reports how much memory a GPU has left.
+    /// or binding exceeds the limits, or it takes more memory than the host has left or the GPU has
+    /// at all. DX12 and GL do not say how much that is, and no backend says how much other programs
+    /// use.
     fn check(&self, recording: &Recording) -> Result<()>;
 
     /// Runs every command in order. On return the work is queued; read-backs see its results.

@@ -23,7 +23,8 @@ pub struct AdapterReport {
     pub subgroup_sizes: (u32, u32),
     /// Optional features that Longreach can use.
     pub features: Vec<&'static str>,
-    /// Bytes of its largest memory heap of its own, where the backend tells (Vulkan).
+    /// Bytes of memory, where the backend tells: its largest heap of its own (Vulkan), or what it
+    /// can use with good performance (Metal).
     pub memory_bytes: Option<u64>,
     /// The adapter's own limits.
     pub limits: wgpu::Limits,
@@ -106,8 +107,11 @@ fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
 }
 
 #[cfg(target_vendor = "apple")]
-fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
-    None
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    use objc2_metal::MTLDevice as _;
+    // SAFETY: the guard keeps the device alive, and the call only reads a property.
+    let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>()? };
+    Some(adapter.raw_device().recommendedMaxWorkingSetSize()).filter(|bytes| *bytes > 0)
 }
 
 fn backend_name(backend: wgpu::Backend) -> &'static str {
@@ -165,12 +169,25 @@ pub(in crate::gpu) fn primary_adapters() -> Vec<AdapterReport> {
     adapters_of(wgpu::Backends::PRIMARY)
 }
 
-fn adapters_of(backends: wgpu::Backends) -> Vec<AdapterReport> {
+/// The adapters of these backends, which refuse a buffer or a texture that would take them beyond so
+/// many percent of the memory that the system grants (wgpu asks on DX12 and Vulkan).
+fn found_by(backends: wgpu::Backends, percent: Option<u8>) -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.flags = wgpu::InstanceFlags::empty();
     descriptor.backends = backends;
+    descriptor.memory_budget_thresholds.for_resource_creation = percent;
     let instance = wgpu::Instance::new(descriptor);
-    let mut found: Vec<wgpu::Adapter> = pollster::block_on(instance.enumerate_adapters(backends));
+    pollster::block_on(instance.enumerate_adapters(backends))
+}
+
+fn adapters_of(backends: wgpu::Backends) -> Vec<AdapterReport> {
+    // DirectX grants more than there is and moves the rest to the disk. Vulkan has no percentage:
+    // there wgpu applies it also to its staging buffers, for which it expects the small window of
+    // device memory that the host can write, and it gives the device up when one does not fit.
+    let mut found = found_by(backends - wgpu::Backends::DX12, None);
+    if cfg!(windows) {
+        found.extend(found_by(backends & wgpu::Backends::DX12, Some(95)));
+    }
     let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
     found.retain(|a| a.get_downlevel_capabilities().flags.contains(compute));
     let mut reports: Vec<_> = found.into_iter().map(|a| AdapterReport::new(0, a)).collect();

@@ -16,6 +16,7 @@ use super::open_options::{OpenOptions, features_of};
 use super::pace::Pace;
 use super::pipelines::{NotCompiled, Pipelines};
 use super::replay::{Prepared, RecordingKey};
+use super::room::Room;
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
 use crate::error::Result;
@@ -66,7 +67,7 @@ impl WgpuExecutor {
             subgroup_verdict: None,
             choice: Choice::new(report.is_software(), options.alternatives, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
-            memory: Memory::default(),
+            memory: Memory::of(options.pretended_memory().map_or_else(|| Room::of(report), Room::Own)),
             pace: Pace::new(options.slice),
             staged_bytes: 0,
         })
@@ -296,7 +297,8 @@ impl Executor for WgpuExecutor {
 
     fn check(&self, recording: &Recording) -> Result<()> {
         let mut uses = recording.commands().iter().flat_map(Command::uses);
-        uses.try_for_each(|(span, _)| check_span(span, &self.limits))
+        uses.try_for_each(|(span, _)| check_span(span, &self.limits))?;
+        self.memory.check(recording)
     }
 
     fn run(&mut self, recording: &Recording) -> Result<()> {

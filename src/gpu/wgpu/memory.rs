@@ -1,17 +1,21 @@
 //! Memory of a wgpu device: persistent buffers, transient slots, prepared recordings and
 //! parameters.
 
+use std::collections::HashSet;
+
 use super::device::WgpuDevice;
 use super::encode::ParamBuffer;
 use super::part::Part;
 use super::pool::Pool;
 use super::replay::{Prepared, RecordingKey, Replays};
-use crate::error::{ErrorKind, Result};
+use super::room::{Need, Room};
+use crate::error::{Context, ErrorKind, Result};
 use crate::gpu::texels::Texels;
-use crate::gpu::{Buffer, MemoryUse, Recording};
+use crate::gpu::{Buffer, Command, Lifetime, MemoryUse, Plan, Recording};
 
 #[derive(Default)]
 pub(super) struct Memory {
+    room: Room,
     pool: Pool,
     pub(super) replays: Replays,
     params: ParamBuffer,
@@ -21,6 +25,33 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Nothing yet, in this room.
+    pub(super) fn of(room: Room) -> Self {
+        Self { room, ..Self::default() }
+    }
+
+    /// Fails if a recording is known not to fit: the persistent buffers that are there, those it
+    /// makes, and its transients.
+    pub(super) fn check(&self, recording: &Recording) -> Result<()> {
+        if self.room == Room::Unknown {
+            return Ok(());
+        }
+        let (mut new, mut met) = (0, HashSet::new());
+        for (span, _) in recording.commands().iter().flat_map(Command::uses) {
+            let b = &span.buffer;
+            let is_new = b.lifetime() == Lifetime::Persistent && !self.pool.has(b);
+            if is_new && met.insert(b.id()) {
+                new += b.n_bytes();
+            }
+        }
+        let transient = Plan::new(recording).peak_bytes();
+        self.room.check(Need { new, transient, ..self.held() })
+    }
+
+    fn held(&self) -> Need {
+        Need { held: self.pool.persistent_bytes(), slots: self.pool.slot_bytes(), ..Need::default() }
+    }
+
     /// Gives a prepared recording its memory and parameters.
     pub(super) fn provide(
         &mut self,
@@ -67,6 +98,10 @@ impl Memory {
 
     /// The storage of a persistent handle. If memory runs out, releases the slots and tries again.
     pub(super) fn storage(&mut self, gpu: &WgpuDevice, buffer: &Buffer) -> Result<wgpu::Buffer> {
+        if !self.pool.has(buffer) {
+            let need = Need { new: buffer.n_bytes(), ..self.held() };
+            self.room.check(need).with_context(|| format!("allocating {}", buffer.label()))?;
+        }
         match self.pool.persistent(&gpu.device, &gpu.faults, buffer) {
             Err(e) if e.kind() == ErrorKind::OutOfMemory => {
                 self.release_slots(gpu)?;

@@ -15,6 +15,7 @@ pub(super) mod part;
 pub(super) mod pipelines;
 pub(super) mod pool;
 pub(super) mod replay;
+pub(super) mod room;
 pub(super) mod subgroup_test;
 pub mod texels;
 pub(super) mod timestamps;

@@ -48,6 +48,9 @@ pub struct OpenOptions {
     /// Pretend that bindings may hold at most this many bytes, to test slicing.
     #[cfg(any(test, feature = "testing"))]
     pub max_binding_bytes: Option<u64>,
+    /// Pretend that the device has so many bytes of its own, to test refusals.
+    #[cfg(any(test, feature = "testing"))]
+    pub memory_bytes: Option<u64>,
     /// Optional features that kernel variants may use if the adapter has them. [`LimitSet::WebGpu`]
     /// means none.
     pub features: Features,
@@ -70,6 +73,8 @@ impl Default for OpenOptions {
             checked: false,
             #[cfg(any(test, feature = "testing"))]
             max_binding_bytes: None,
+            #[cfg(any(test, feature = "testing"))]
+            memory_bytes: None,
             features: Features::ALL,
             alternatives: Alternatives::Best,
             slice: Duration::from_millis(50),
@@ -86,6 +91,15 @@ impl OpenOptions {
             return bytes;
         }
         u64::MAX
+    }
+
+    /// The bytes of memory that a test has the device pretend to have.
+    pub(super) fn pretended_memory(&self) -> Option<u64> {
+        #[cfg(any(test, feature = "testing"))]
+        if self.memory_bytes.is_some() {
+            return self.memory_bytes;
+        }
+        None
     }
 
     /// The features to request out of those that the adapter offers.

@@ -56,6 +56,11 @@ impl Pool {
         Ok(made)
     }
 
+    /// Whether a persistent handle has storage.
+    pub(super) fn has(&self, buffer: &Buffer) -> bool {
+        self.persistent.contains_key(&buffer.id())
+    }
+
     /// Releases the storage of dropped handles; returns their ids.
     pub(super) fn drop_dead(&mut self) -> HashSet<u64> {
         let is_dead = |(id, (info, _)): (&u64, &(Weak<Info>, wgpu::Buffer))| (info.strong_count() == 0).then_some(*id);
@@ -81,7 +86,7 @@ impl Pool {
         }
         let most =
             self.needs.iter().copied().fold(plan.peak_bytes(), u64::max).saturating_mul(KEEP_FACTOR).max(1 << 24);
-        if self.slots.iter().map(wgpu::Buffer::size).sum::<u64>() > most {
+        if self.slot_bytes() > most {
             self.slots.clear();
             return vec![None; given.len()];
         }
@@ -127,6 +132,11 @@ impl Pool {
     pub(super) fn release(&mut self) {
         self.slots.clear();
         self.needs.clear();
+    }
+
+    /// Bytes of all slots.
+    pub(super) fn slot_bytes(&self) -> u64 {
+        self.slots.iter().map(wgpu::Buffer::size).sum()
     }
 
     /// Bytes of persistent storage with live handles.
