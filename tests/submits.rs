@@ -1,4 +1,5 @@
-//! Submits and read-backs of a GPU: the host counts them, and dropped ones never pass for results.
+//! Submits and read-backs of a GPU: the host counts them, dropped ones never pass for results, and few
+//! are in flight.
 
 mod common;
 
@@ -70,4 +71,16 @@ fn the_count_of_submits_wraps() {
     device.drop_next_submit();
     clear(&mut device, &x);
     is_dropped(device.read_words(&x));
+}
+
+#[test]
+fn short_recordings_in_a_row_do_not_pile_up() {
+    let Some(mut device) = common::software_device() else { return };
+    let x = words(1 << 20);
+    for _ in 0..40 {
+        clear(&mut device, &x);
+        assert!((1..=4).contains(&device.n_in_flight()), "{} submits in flight", device.n_in_flight());
+    }
+    device.wait().unwrap();
+    assert_eq!(device.n_in_flight(), 0);
 }

@@ -2,14 +2,19 @@
 //!
 //! `executor.rs` runs work on it; `pool.rs` manages its memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::beat::Beat;
 use super::faults::{Faults, catch_quietly};
+use super::flight::Flight;
+use super::pace::Pace;
 use super::pool::create;
 use crate::error::{Context, Error, Result};
 use crate::gpu::{AdapterReport, OpenOptions, Reading};
+
+/// A submit to wait for.
+pub(super) type Ticket = super::flight::Ticket<wgpu::SubmissionIndex>;
 
 /// A device with its queue and faults. A clone is another handle to the same device.
 #[derive(Clone)]
@@ -18,6 +23,7 @@ pub(super) struct WgpuDevice {
     pub(super) queue: wgpu::Queue,
     pub(super) faults: Faults,
     beat: Arc<Beat>,
+    flight: Arc<Mutex<Flight<wgpu::SubmissionIndex>>>,
     patience: Option<Duration>,
 }
 
@@ -44,7 +50,8 @@ impl WgpuDevice {
             }
         });
         let beat = Arc::new(Beat::new(&device, &faults).with_context(|| format!("opening {name}"))?);
-        Ok(Self { device, queue, faults, beat, patience: options.patience })
+        let flight = Arc::new(Mutex::new(Flight::new()));
+        Ok(Self { device, queue, faults, beat, flight, patience: options.patience })
     }
 
     /// Takes the device away, as a driver reset would.
@@ -71,20 +78,50 @@ impl WgpuDevice {
         self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
+    fn flight(&self) -> MutexGuard<'_, Flight<wgpu::SubmissionIndex>> {
+        self.flight.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The number of submits of recordings in flight.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn n_in_flight(&self) -> usize {
+        self.flight().len()
+    }
+
+    /// Waits until few enough submits are in flight for another one of this pace.
+    pub(super) fn make_room(&self, pace: &Pace) -> Result<()> {
+        loop {
+            let most = pace.in_flight();
+            let oldest = self.flight().oldest_beyond(most);
+            match oldest {
+                Some(oldest) => self.poll(Some(oldest))?,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Submits what was encoded, with the beat behind it.
-    pub(super) fn submit(&self, mut encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+    pub(super) fn submit(&self, mut encoder: wgpu::CommandEncoder) -> Result<Ticket> {
         self.beat.record(&mut encoder);
         Ok(self.submit_beaten(encoder)?.0)
     }
 
+    /// Submits `n` commands of a recording, and measures them for its pace.
+    pub(super) fn submit_paced(&self, encoder: wgpu::CommandEncoder, n: usize, pace: &Pace) -> Result<Ticket> {
+        let at = Instant::now();
+        let ticket = self.submit(encoder)?;
+        self.flight().add(ticket.clone(), n, pace, at);
+        Ok(ticket)
+    }
+
     /// Submits what was encoded with one beat in it. Returns also what the device has counted after
     /// it. A submit that wgpu refuses is an error and does not count.
-    fn submit_beaten(&self, encoder: wgpu::CommandEncoder) -> Result<(wgpu::SubmissionIndex, u32)> {
+    fn submit_beaten(&self, encoder: wgpu::CommandEncoder) -> Result<(Ticket, u32)> {
         let commands = self.kept(encoder.finish());
         self.faults.check()?; // so that a fault found below is that of the submit
         let index = self.queue.submit(commands);
         self.faults.check()?;
-        Ok((index, self.beat.submitted()))
+        Ok((self.flight().ticket(index), self.beat.submitted()))
     }
 
     /// What of a command buffer reaches the device: all, unless a test drops it.
@@ -96,11 +133,13 @@ impl WgpuDevice {
         Some(commands)
     }
 
-    /// Waits for a submission, or for all. wgpu's poll panics on a lost device: it is not called
+    /// Waits for a submit, or for all. wgpu's poll panics on a lost device: it is not called
     /// once the loss is known, and a panic is caught.
-    pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    pub(super) fn poll(&self, ticket: Option<Ticket>) -> Result<()> {
         self.faults.check()?;
+        let (last, submission_index) = ticket.map_or((u64::MAX, None), |t| (t.number, Some(t.index)));
         let wait = wgpu::PollType::Wait { submission_index, timeout: self.patience };
+        let asked = Instant::now();
         let polled = catch_quietly(|| self.device.poll(wait));
         match polled {
             // Unless the callback already recorded a reason.
@@ -114,7 +153,10 @@ impl WgpuDevice {
         self.faults.check()?;
         match polled {
             Ok(Err(e)) => Err(Error::new(format!("waiting for the device failed: {e}"))),
-            _ => Ok(()),
+            _ => {
+                self.flight().ended(last, asked, Instant::now());
+                Ok(())
+            }
         }
     }
 
@@ -126,7 +168,7 @@ impl WgpuDevice {
         encoder.copy_buffer_to_buffer(source, offset, &staging, 0, size);
         self.beat.record(&mut encoder);
         self.beat.copy(&mut encoder, &staging, size);
-        let (index, submitted) = self.submit_beaten(encoder)?;
+        let (ticket, submitted) = self.submit_beaten(encoder)?;
         let (send, receive) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
             let _ = send.send((r, Instant::now())); // the receiver is dropped only if waiting failed, and that error is returned
@@ -134,7 +176,7 @@ impl WgpuDevice {
         self.faults.check()?;
         let (device, label) = (self.clone(), label.to_string());
         Ok(Reading::started(move || {
-            device.poll(Some(index))?;
+            device.poll(Some(ticket))?;
             let (mapped, at) = receive.try_recv().map_err(|_| Error::new("the device did not answer a read-back"))?;
             mapped.map_err(|e| Error::new(format!("mapping {label} for reading failed: {e}")))?;
             let view =

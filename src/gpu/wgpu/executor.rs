@@ -4,8 +4,7 @@
 //! next call returns them. `device.rs` holds the device, `pipelines.rs` compiled kernels,
 //! `memory.rs` device memory, and `encode.rs` encodes a submit.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::choice::{Choice, scratch};
 use super::choice_store::ChoiceStore;
@@ -26,8 +25,6 @@ use crate::gpu::{
     Recording, Span, Timing,
 };
 
-/// Submits in flight before the next one waits.
-const SUBMITS_IN_FLIGHT: usize = 3;
 /// Bulk uploads are submitted whenever this much is staged.
 const UPLOAD_BYTES_PER_SUBMIT: usize = 64 << 20;
 
@@ -41,7 +38,8 @@ pub struct WgpuExecutor {
     choice: Choice,
     pipelines: Pipelines,
     memory: Memory,
-    pace: Pace,
+    /// Target duration of one submit.
+    slice: Duration,
     staged_bytes: usize,
 }
 
@@ -68,7 +66,7 @@ impl WgpuExecutor {
             choice: Choice::new(report.is_software(), options.alternatives, ChoiceStore::of_adapter(&identity)),
             pipelines: Pipelines::new(options.checked),
             memory: Memory::of(options.pretended_memory().map_or_else(|| Room::of(report), Room::Own)),
-            pace: Pace::new(options.slice),
+            slice: options.slice,
             staged_bytes: 0,
         })
     }
@@ -91,6 +89,12 @@ impl WgpuExecutor {
     #[cfg(any(test, feature = "testing"))]
     pub fn count_submits_from(&mut self, count: u32) {
         self.gpu.count_submits_from(count);
+    }
+
+    /// The number of submits of recordings that are not known to have ended.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn n_in_flight(&self) -> usize {
+        self.gpu.n_in_flight()
     }
 
     /// The optional features whose kernel variants are in use. Subgroups are excluded after the
@@ -193,14 +197,13 @@ impl WgpuExecutor {
     /// Runs a compiled recording unchanged and returns the time of each command.
     fn time_chosen(&mut self, recording: &Recording) -> Result<Vec<Timing>> {
         let shape = RecordingKey::of(recording);
-        let mut prepared = Prepared::new(&shape, recording, &self.pipelines);
+        let mut prepared = Prepared::new(&shape, recording, &self.pipelines, Pace::new(self.slice));
         self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
         self.time(&prepared)
     }
 
     fn time(&mut self, prepared: &Prepared) -> Result<Vec<Timing>> {
         self.gpu.poll(None)?;
-        self.pace.restart();
         let mut timestamps = Timestamps::new(&self.gpu)?;
         let mut timings = Vec::new();
         while timings.len() < prepared.commands.len() {
@@ -208,7 +211,7 @@ impl WgpuExecutor {
             // The first command runs alone, to find out whether the timestamps are real. Without
             // timestamps every command runs alone.
             let alone = timestamps.is_none() || timings.is_empty();
-            let most = if alone { 1 } else { self.pace.commands().min(Timestamps::MAX_COMMANDS) };
+            let most = if alone { 1 } else { prepared.pace.commands().min(Timestamps::MAX_COMMANDS) };
             let part = done..prepared.commands.len().min(done + most);
             let encoding = Encoding { gpu: &self.gpu, prepared };
             let encoded = match &timestamps {
@@ -216,10 +219,9 @@ impl WgpuExecutor {
                 None => encoding.encode(part.clone()),
             };
             let start = Instant::now();
-            let index = self.gpu.submit(encoded)?;
-            self.gpu.poll(Some(index))?;
+            let ticket = self.gpu.submit_paced(encoded, part.len(), &prepared.pace)?;
+            self.gpu.poll(Some(ticket))?;
             let host_seconds = start.elapsed().as_secs_f64();
-            self.pace.ended(part.len(), Instant::now());
             let device_seconds = timestamps.as_ref().map(|t| t.read(&self.gpu, part.len())).transpose()?.flatten();
             match device_seconds {
                 Some(each) => timings.extend(each.into_iter().map(|seconds| Timing { seconds, clock: Clock::Device })),
@@ -243,7 +245,7 @@ impl WgpuExecutor {
             Some(prepared) => prepared,
             None => {
                 let chosen = self.choose(recording)?;
-                Prepared::new(&shape, &chosen, &self.pipelines)
+                Prepared::new(&shape, &chosen, &self.pipelines, Pace::new(self.slice))
             }
         };
         self.memory.provide(&self.gpu, &mut prepared, &shape, recording)?;
@@ -262,8 +264,8 @@ impl WgpuExecutor {
             self.staged_bytes += chunk.len();
             if self.staged_bytes >= UPLOAD_BYTES_PER_SUBMIT {
                 self.staged_bytes = 0;
-                let index = self.gpu.queue.submit([]);
-                self.gpu.poll(Some(index))?;
+                let ticket = self.gpu.submit(self.gpu.encoder())?;
+                self.gpu.poll(Some(ticket))?;
             }
         }
         self.gpu.faults.check()
@@ -303,20 +305,13 @@ impl Executor for WgpuExecutor {
 
     fn run(&mut self, recording: &Recording) -> Result<()> {
         let prepared = self.prepare(recording)?;
-        self.pace.restart();
-        let (mut done, mut in_flight) = (0, VecDeque::new());
-        while done < prepared.commands.len() {
-            let part = done..prepared.commands.len().min(done + self.pace.commands());
-            let encoding = Encoding { gpu: &self.gpu, prepared: &prepared };
-            let encoded = encoding.encode(part.clone());
+        let (all, mut done) = (prepared.commands.len(), 0);
+        while done < all {
+            self.gpu.make_room(&prepared.pace)?;
+            let part = done..all.min(done + prepared.pace.commands());
             done = part.end;
-            in_flight.push_back((part.len(), self.gpu.submit(encoded)?));
-            if in_flight.len() > SUBMITS_IN_FLIGHT
-                && let Some((n, oldest)) = in_flight.pop_front()
-            {
-                self.gpu.poll(Some(oldest))?;
-                self.pace.ended(n, Instant::now());
-            }
+            let encoded = Encoding { gpu: &self.gpu, prepared: &prepared }.encode(part.clone());
+            self.gpu.submit_paced(encoded, part.len(), &prepared.pace)?;
         }
         self.staged_bytes = 0;
         self.memory.replays.keep(prepared);

@@ -8,6 +8,7 @@ pub(super) mod device;
 pub(super) mod encode;
 pub(super) mod executor;
 pub(super) mod faults;
+pub(super) mod flight;
 pub(super) mod memory;
 pub(super) mod open_options;
 pub(super) mod pace;

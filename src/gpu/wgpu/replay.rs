@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::pace::Pace;
 use super::part::Part;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::Pool;
@@ -81,14 +82,15 @@ pub(super) enum Ready {
     Clear(Part),
 }
 
-/// A recording with kernels chosen and compiled, memory planned, and the bind groups of its last
-/// run.
+/// A recording with kernels chosen and compiled, memory planned, its pace, and the bind groups of its
+/// last run.
 pub(super) struct Prepared {
     words: Vec<u64>,
     /// Ids of persistent buffers, and slots of transients, by number.
     places: Vec<Place>,
     pub(super) plan: Plan,
     pub(super) commands: Vec<Ready>,
+    pub(super) pace: Pace,
     storage: Vec<Option<wgpu::Buffer>>,
     params: Option<wgpu::Buffer>,
     /// Per command, the bind group of a dispatch; `None` if what it binds has changed.
@@ -110,8 +112,8 @@ enum Place {
 
 impl Prepared {
     /// Prepares a compiled recording with the given key. `chosen` may differ from the keyed
-    /// recording only in kernels, constants and grids.
-    pub(super) fn new(shape: &RecordingKey, chosen: &Recording, pipelines: &Pipelines) -> Self {
+    /// recording only in kernels, constants and grids. Nothing is known of its `pace` yet.
+    pub(super) fn new(shape: &RecordingKey, chosen: &Recording, pipelines: &Pipelines, pace: Pace) -> Self {
         let plan = Plan::new(chosen);
         let number: HashMap<u64, usize> = shape.buffers.iter().map(Buffer::id).zip(0..).collect();
         let place = |b: &Buffer| match b.lifetime() {
@@ -141,6 +143,7 @@ impl Prepared {
             params: None,
             bound: vec![None; commands.len()],
             commands,
+            pace,
             plan,
         }
     }
