@@ -12,8 +12,10 @@ use longreach::checkpoint::weights::WeightSource;
 use longreach::data::batch::Batch;
 use longreach::data::dataset::Example;
 use longreach::error::ErrorKind;
-use longreach::gpu::{Buffer, CpuExecutor, Executor, Kind, OpenOptions, Recording};
+use longreach::gpu::{Alternatives, Buffer, CpuExecutor, Executor, Kind, OpenOptions, Recording};
+use longreach::kernels::matmul::matmul_nt;
 use longreach::optim::{AdamW, OptimizerKind, OptimizerSettings};
+use longreach::tensor::{Format, Tensor};
 use longreach::train::{Distill, StepSettings, Stepper, Teacher, TrainJob};
 
 fn stories() -> WeightSource {
@@ -163,4 +165,23 @@ fn a_gpu_refuses_what_its_memory_cannot_hold() {
     let e = device.write_real(&weight, &[1.0]).unwrap_err();
     assert!(e.kind() == ErrorKind::OutOfMemory && e.to_string().contains("weight"), "{e}");
     assert_eq!(device.read_real(&held.prefix(1)).unwrap(), [1.0], "the device is as good as before");
+}
+
+#[test]
+fn a_product_without_memory_to_measure_kernels_runs() {
+    let (memory_bytes, alternatives) = (Some(100 << 20), Alternatives::Measured);
+    let options = OpenOptions { memory_bytes, alternatives, ..OpenOptions::default() };
+    let Some(mut device) = common::open(&options) else { return };
+    let limits = device.limits();
+    let tensor = |label, rows, cols| Tensor::persistent(label, Format::F32, rows, cols, &limits).unwrap();
+    // 60 MiB of results fit, and not twice.
+    let (m, n, k) = (3840, 4096, 4);
+    let (a, b, out) = (tensor("a", m, k), tensor("b", n, k), tensor("out", m, n));
+    a.write(&mut device, &vec![1.0; m * k]).unwrap();
+    b.write(&mut device, &vec![2.0; n * k]).unwrap();
+    out.write(&mut device, &vec![0.0; m * n]).unwrap();
+    let mut rec = Recording::new();
+    matmul_nt(&mut rec, &a, &b, &out, 1.0, 0.0);
+    device.run(&rec).unwrap();
+    assert!(out.read(&mut device).unwrap().iter().all(|&x| x == 8.0));
 }

@@ -23,7 +23,7 @@ impl ChoiceStore {
         cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).map(|folder| Self::in_folder(&folder, identity))
     }
 
-    fn in_folder(folder: &Path, identity: &[&str]) -> Self {
+    pub(super) fn in_folder(folder: &Path, identity: &[&str]) -> Self {
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
         Self(folder.join("longreach").join(format!("kernels-{:016x}.json", hasher.finish())))

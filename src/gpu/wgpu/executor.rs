@@ -1,12 +1,12 @@
 //! Runs recordings on a GPU through wgpu, in submits of bounded length.
 //!
 //! Errors never panic: callbacks collect uncaptured errors and device loss (`faults.rs`), and the
-//! next call returns them. `device.rs` holds the device, `pipelines.rs` compiled kernels,
-//! `memory.rs` device memory, and `encode.rs` encodes a submit.
+//! next call returns them. `device.rs` holds the device and submits, `pipelines.rs` holds compiled
+//! kernels and `memory.rs` device memory, and `encode.rs` encodes a submit.
 
 use std::time::{Duration, Instant};
 
-use super::choice::{Choice, scratch};
+use super::choice::{Choice, cut, scratch};
 use super::choice_store::ChoiceStore;
 use super::device::WgpuDevice;
 use super::encode::Encoding;
@@ -18,7 +18,7 @@ use super::replay::{Prepared, RecordingKey};
 use super::room::Room;
 use super::subgroup_test::{self, Verdict};
 use super::timestamps::Timestamps;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::executor::{INDEXED_BYTES, check_span};
 use crate::gpu::{
     AdapterReport, Clock, Command, DeviceLimits, Dispatch, Executor, Features, KernelDef, Lifetime, MemoryUse, Reading,
@@ -145,10 +145,14 @@ impl WgpuExecutor {
         self.check(recording)?;
         self.test_subgroups_for(recording)?;
         for d in recording.dispatches() {
-            if self.choice.wants(d) {
-                self.measure(d)?;
+            if self.choice.wants(d, self.features) {
+                match self.choice.has_time(Duration::ZERO) {
+                    true => self.measure(d)?,
+                    false => self.choice.settle(d, self.features),
+                }
             }
         }
+        self.choice.save();
         loop {
             let chosen = recording.with_dispatches(|d| self.choice.of(d, self.features));
             let Err(not) = self.compile(&chosen) else { return Ok(chosen) };
@@ -168,30 +172,48 @@ impl WgpuExecutor {
         self.pipelines.prepare(&self.gpu.device, &self.gpu.faults, recording.dispatches(), self.features)
     }
 
-    /// Times a dispatch and its alternatives on scratch memory and records the fastest.
+    /// Times a dispatch and its alternatives and records the fastest, or the expected one if memory is
+    /// short.
     fn measure(&mut self, d: &Dispatch) -> Result<()> {
         let start = Instant::now();
-        let Some(spans) = scratch(d) else { return Ok(()) };
+        let fastest = match self.fastest(d, start) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => None,
+            found => found?,
+        };
+        self.choice.unmark();
+        let chosen = fastest.unwrap_or_else(|| self.choice.of(d, self.features));
+        self.choice.note(d, &chosen, start.elapsed());
+        Ok(())
+    }
+
+    /// The fastest of a dispatch and its alternatives on scratch memory; `None` if that takes too
+    /// much.
+    fn fastest(&mut self, d: &Dispatch, start: Instant) -> Result<Option<Dispatch>> {
+        let Some(spans) = scratch(d) else { return Ok(None) };
+        // The work of a product follows from its parameters; that of attention stays unknown.
+        let flops = d.work(&mut |_| Err(Error::new("nothing is read"))).map_or(0, |work| work.flops);
         let mut fastest: Option<(f64, Dispatch)> = None;
-        for candidate in self.choice.candidates(d, self.features) {
-            let alone = Recording::of(Dispatch { spans: spans.clone(), ..candidate.clone() });
+        for rival in self.choice.rivals(d, self.features) {
+            let (part, share) = cut(&rival, flops);
+            let alone = Recording::of(Dispatch { spans: spans.clone(), ..part });
+            self.memory.check(&alone)?;
+            self.choice.mark(d, &rival);
             if let Err(not) = self.compile(&alone) {
                 self.do_without(not, &Recording::of(d.clone()))?;
+                self.choice.unmark();
                 continue;
             }
             self.time_chosen(&alone)?; // warm-up
-            let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum();
+            let seconds = self.time_chosen(&alone)?.iter().map(|t| t.seconds).sum::<f64>() / share;
+            self.choice.unmark();
             if fastest.as_ref().is_none_or(|(best, _)| seconds < *best) {
-                fastest = Some((seconds, candidate));
+                fastest = Some((seconds, rival));
             }
             if !self.choice.has_time(start.elapsed()) {
                 break;
             }
         }
-        if let Some((_, fastest)) = fastest {
-            self.choice.note(d, &fastest, start.elapsed());
-        }
-        Ok(())
+        Ok(fastest.map(|(_, fastest)| fastest))
     }
 
     /// Runs a compiled recording unchanged and returns the time of each command.
