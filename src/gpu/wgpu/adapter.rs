@@ -15,6 +15,8 @@ pub struct AdapterReport {
     pub backend: &'static str,
     /// `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub device_type: &'static str,
+    /// The vendor's number of the device; 0 if unknown.
+    pub device_id: u32,
     /// The vendor: a name for known PCI vendors, else the id in hexadecimal.
     pub vendor: String,
     /// Driver name and version.
@@ -46,6 +48,7 @@ impl AdapterReport {
             index,
             backend: backend_name(info.backend),
             device_type: type_name(info.device_type, &info.name),
+            device_id: info.device,
             vendor: vendor_name(info.vendor),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),

@@ -56,7 +56,8 @@ impl WgpuExecutor {
         };
         let features = features_of(gpu.device.features(), report.subgroup_sizes.1).and(options.features);
         let variants = features.to_string();
-        let identity = [&report.name, &report.vendor, &report.driver, report.backend, &variants];
+        let id = report.device_id.to_string();
+        let identity = [&report.name, &report.vendor, &id, &report.driver, report.backend, &variants];
         Ok(Self {
             name,
             gpu,
