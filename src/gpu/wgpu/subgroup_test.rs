@@ -8,11 +8,11 @@
 use crate::error::{ErrorKind, Result};
 use crate::gpu::{Binding, Buffer, Executor, KernelArgs, KernelDef, Kind, Params as _, Real, Recording, Source};
 
-/// The smallest subgroup size found, or the reason why a device failed.
+/// The fewest lanes of a subgroup that took part, or the reason why a device failed.
 pub(super) type Verdict = std::result::Result<u32, String>;
 
 /// Workgroup sizes tested: those of the kernels that use subgroups.
-const GROUPS: [u32; 2] = [64, 256];
+const GROUPS: [u32; 4] = [8, 16, 64, 256];
 /// Workgroups of a dispatch.
 const N_GROUPS: usize = 2;
 /// Words that a lane reports: length, index in the subgroup, first and last lane of its run, two
@@ -77,12 +77,12 @@ fn report(lane: u32, length: u32) -> [u32; WORDS] {
     words
 }
 
-/// The CPU as a device with subgroups of 32.
+/// The CPU as a device with subgroups of 32, of which a smaller workgroup fills a part.
 fn reference<T: Real>(args: KernelArgs<'_, T>) {
     let group = args.constants[0];
     let [out] = args.buffers();
     for (lane, words) in out.u32_mut().chunks_exact_mut(WORDS).enumerate() {
-        words.copy_from_slice(&report(lane as u32 % group, 32));
+        words.copy_from_slice(&report(lane as u32 % group, group.min(32)));
     }
 }
 
@@ -140,11 +140,13 @@ mod tests {
 
     #[test]
     fn regular_subgroups_pass() {
-        assert_eq!(run(&mut CpuExecutor::<f32>::new()).unwrap(), Ok(32));
+        assert_eq!(run(&mut CpuExecutor::<f32>::new()).unwrap(), Ok(8), "that of the smallest workgroup");
         for length in [4, 8, 16, 32, 64, 128] {
             let words: Vec<u32> = (0..512).flat_map(|lane| report(lane % 256, length)).collect();
             assert_eq!(judge(256, &words), Ok(length));
         }
+        let words: Vec<u32> = (0..16).flat_map(|lane| report(lane % 8, 8)).collect();
+        assert_eq!(judge(8, &words), Ok(8), "two workgroups of a part of a subgroup");
     }
 
     #[test]
