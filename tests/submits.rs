@@ -84,3 +84,20 @@ fn short_recordings_in_a_row_do_not_pile_up() {
     device.wait().unwrap();
     assert_eq!(device.n_in_flight(), 0);
 }
+
+#[test]
+fn a_long_read_back_is_whole_and_each_piece_is_checked() {
+    let Some(mut device) = common::software_device() else { return };
+    let piece = 16 << 20; // words of 64 MiB
+    let x = words(piece + 1000);
+    let pattern: Vec<u32> = (0..x.len as u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+    device.write_words(&x, &pattern).unwrap();
+    assert!(device.read_words(&x).unwrap() == pattern);
+    let end = x.buffer.slice(64, piece + 900);
+    assert!(device.read_words(&end).unwrap() == pattern[64..piece + 964]);
+    let started = device.start_read_words(&x).unwrap();
+    clear(&mut device, &x);
+    assert!(started.wait().unwrap() == pattern, "as it was when the read started");
+    device.drop_next_submit();
+    is_dropped(device.read_words(&x));
+}

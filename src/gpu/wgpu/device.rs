@@ -13,6 +13,9 @@ use super::pool::create;
 use crate::error::{Context, Error, Result};
 use crate::gpu::{AdapterReport, OpenOptions, Reading};
 
+/// Maximum bytes of a buffer through which the host reads.
+const MOST_STAGED_BYTES: u64 = 64 << 20;
+
 /// A submit to wait for.
 pub(super) type Ticket = super::flight::Ticket<wgpu::SubmissionIndex>;
 
@@ -160,8 +163,21 @@ impl WgpuDevice {
         }
     }
 
-    /// Starts a read of `size` bytes of a buffer from `offset` on. `label` names it in messages.
+    /// Starts a read of `size` bytes of a buffer from `offset` on. `label` names it in messages. A long
+    /// read goes piece by piece and is over when this returns.
     pub(super) fn start_read(&self, source: &wgpu::Buffer, offset: u64, size: u64, label: &str) -> Result<Reading<u8>> {
+        if size <= MOST_STAGED_BYTES {
+            return self.start_piece(source, offset, size, label);
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        for at in (0..size).step_by(MOST_STAGED_BYTES as usize) {
+            let n = MOST_STAGED_BYTES.min(size - at);
+            bytes.extend(self.start_piece(source, offset + at, n, label)?.wait()?);
+        }
+        Ok(Reading::ready(bytes))
+    }
+
+    fn start_piece(&self, source: &wgpu::Buffer, offset: u64, size: u64, label: &str) -> Result<Reading<u8>> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = create(&self.device, &self.faults, "reading back", size + Beat::BYTES, usage)?;
         let mut encoder = self.encoder();
