@@ -55,8 +55,7 @@ impl ModelConfig {
         }
         for (i, layer) in layers.iter_mut().enumerate() {
             let rope = if windows[i].is_some() { ropes.len() - 1 } else { 0 };
-            let window = windows[i].filter(|&window| window < full.promised_positions(max_positions));
-            *layer = LayerConfig { window, scale, rope: rotates[i].then_some(rope) };
+            *layer = LayerConfig { window: windows[i], scale, rope: rotates[i].then_some(rope) };
         }
         let has = |name: &str| gguf.info(name).is_some();
         let factor = |key: &str| Ok::<f64, crate::error::Error>(keys.nonzero(key)?.unwrap_or(1.0));

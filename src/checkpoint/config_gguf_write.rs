@@ -39,7 +39,7 @@ impl ModelConfig {
 pub fn ignored_by_llama_cpp(config: &ModelConfig) -> Vec<&'static str> {
     let family = families::of(config.architecture);
     let mut ignored = vec![];
-    let has_windows = config.layers.iter().any(|layer| layer.window.is_some());
+    let has_windows = (0..config.n_layers()).any(|layer| config.window(layer).is_some());
     if has_windows && !matches!(family.windows, Windows::Pattern { .. }) {
         ignored.push("the sliding windows: longer texts differ");
     }
@@ -79,9 +79,10 @@ fn sizes(config: &ModelConfig) -> Vec<Pair> {
 fn switches(config: &ModelConfig) -> Vec<Pair> {
     let family = families::of(config.architecture);
     let mut pairs = vec![];
-    if let Some(window) = config.layers.iter().find_map(|layer| layer.window) {
+    let windows: Vec<Option<usize>> = (0..config.n_layers()).map(|layer| config.window(layer)).collect();
+    if let Some(window) = windows.iter().find_map(|window| *window) {
         pairs.push(("attention.sliding_window", Value::U64(window as u64)));
-        let slides: Vec<bool> = config.layers.iter().map(|layer| layer.window.is_some()).collect();
+        let slides: Vec<bool> = windows.iter().map(Option::is_some).collect();
         // llama.cpp knows the usual pattern of these families, and some of its versions refuse the key.
         let is_usual = match family.windows {
             Windows::EveryLayer => slides.iter().all(|slides| *slides),

@@ -10,6 +10,7 @@ use super::rope_hf::longrope_attention_factor;
 use crate::error::{Context, Result};
 use crate::model::config::ModelConfig;
 use crate::model::rope_config::{RopeConfig, RopeScaling};
+use crate::small_file;
 use serde_json::{Value, json};
 
 impl ModelConfig {
@@ -31,6 +32,43 @@ impl ModelConfig {
     }
 }
 
+/// A `config.json` with the positions and the RoPE scaling of a model, and everything else as it was.
+/// `None` if it does not read back so.
+pub(super) fn rescaled(config: &ModelConfig, text: &str) -> Option<String> {
+    let text = with_scaling(config, text).ok()?;
+    let (read, n) = (ModelConfig::from_hf_json(&text).ok()?, config.n_layers());
+    let is_same = (read.max_positions, read.n_layers()) == (config.max_positions, n)
+        && (0..n).all(|layer| rotates_alike(&read, config, layer));
+    is_same.then_some(text)
+}
+
+fn with_scaling(config: &ModelConfig, text: &str) -> Result<String> {
+    let mut value = small_file::parse_json(text)?;
+    let rope = written_rope(config)?;
+    value["max_position_embeddings"] = json!(written_positions(config, &rope));
+    let scaling = scaling(&rope, config.max_positions);
+    let Some(own) = value.get_mut("rope_parameters").filter(|own| own.as_object().is_some_and(|own| !own.is_empty()))
+    else {
+        value["rope_scaling"] = scaling;
+        return Ok(serde_json::to_string_pretty(&value)? + "\n");
+    };
+    // transformers 5: the set of full layers, in which theta and the part that rotates stay.
+    let full = "full_attention";
+    let set = if own.get(full).is_some() { &mut own[full] } else { own };
+    let mut parameters = scaling.as_object().cloned().unwrap_or_default();
+    parameters.entry("rope_type").or_insert(json!("default"));
+    for key in ["rope_theta", "partial_rotary_factor"] {
+        if let Some(kept) = set.get(key) {
+            parameters.insert(key.into(), kept.clone());
+        }
+    }
+    *set = Value::Object(parameters);
+    if value.get("rope_scaling").is_some() {
+        value["rope_scaling"] = Value::Null; // readers would prefer it
+    }
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
 /// The keys of the family with their values.
 fn made(config: &ModelConfig) -> Result<Value> {
     let family = families::of(config.architecture);
@@ -43,10 +81,7 @@ fn made(config: &ModelConfig) -> Result<Value> {
         "head_dim": config.head_dim,
         "hidden_size": config.hidden,
         "intermediate_size": config.inner,
-        "max_position_embeddings": match rope.scaling {
-            RopeScaling::Dynamic { original_max_positions, .. } => original_max_positions,
-            _ => config.max_positions,
-        },
+        "max_position_embeddings": written_positions(config, &rope),
         "model_type": config.architecture.model_type(),
         "num_attention_heads": config.n_heads,
         "num_hidden_layers": config.n_layers(),
@@ -81,6 +116,14 @@ fn made(config: &ModelConfig) -> Result<Value> {
     write_layers(family, config, &mut value);
     write_rope(family, config, &rope, &mut value);
     Ok(value)
+}
+
+/// `max_position_embeddings`, which is the original length with dynamic RoPE.
+fn written_positions(config: &ModelConfig, rope: &RopeConfig) -> usize {
+    match rope.scaling {
+        RopeScaling::Dynamic { original_max_positions, .. } => original_max_positions,
+        _ => config.max_positions,
+    }
 }
 
 /// Windows, and layers that do not rotate.

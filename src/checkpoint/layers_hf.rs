@@ -26,8 +26,7 @@ pub(super) fn layers(
             tables.push(rope.clone());
         }
         layer.rope = tables.iter().position(|table| table == rope).filter(|_| rotates);
-        // A window that excludes none of the positions limits nothing.
-        layer.window = window.filter(|&window| window < ropes.full.promised_positions(sizes.positions));
+        layer.window = window;
     }
     Ok((layers, tables))
 }

@@ -34,6 +34,7 @@ pub(crate) mod random_weights;
 pub mod record;
 mod rope_gguf;
 mod rope_hf;
+pub mod rope_override;
 mod text_config;
 pub mod weight_names;
 pub mod weights;

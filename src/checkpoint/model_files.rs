@@ -14,6 +14,7 @@ use crate::checkpoint::adapter_gguf::{is_gguf, read_gguf_adapter};
 use crate::checkpoint::fingerprint::fingerprint;
 use crate::checkpoint::generation_config::GenerationConfig;
 use crate::checkpoint::record::{BaseRecord, Record};
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::checkpoint::weights::WeightSource;
 use crate::checkpoint::{bundled, hub};
 use crate::error::{Error, Result};
@@ -42,6 +43,11 @@ pub struct ModelFiles {
     /// The attention recorded in the `longreach.json` of the adapter, or of the model if there is
     /// no adapter.
     pub recorded: Option<Attention>,
+    /// The RoPE scaling in place of the model's own: the one asked for, or the one that the adapter's
+    /// record names.
+    rope_scaling: Option<RopeOverride>,
+    /// Whether the adapter's record names the scaling.
+    has_recorded_scaling: bool,
     /// The base model that the adapter's record names.
     base: Option<BaseRecord>,
     /// A sentence about an adapter that was trained on other weights.
@@ -112,6 +118,7 @@ impl TextFiles {
 struct AdapterFiles {
     adapter: Option<Adapter>,
     recorded: Option<Attention>,
+    rope_scaling: Option<RopeOverride>,
     base: Option<BaseRecord>,
 }
 
@@ -130,8 +137,20 @@ impl AdapterFiles {
             (None, None) => (None, source.dir().map(Record::read).transpose()?.flatten()),
         };
         let recorded = record.as_ref().map(|r| r.attention.attention()).transpose()?;
+        let rope_scaling = record.as_ref().and_then(|record| record.rope_scaling);
         let base = record.and_then(|record| record.base).filter(|_| adapter.is_some());
-        Ok(Self { adapter, recorded, base })
+        Ok(Self { adapter, recorded, rope_scaling, base })
+    }
+
+    /// The scaling to use where `asked` is asked for. Fails if the record names another one.
+    fn scaling(&self, asked: Option<RopeOverride>) -> Result<Option<RopeOverride>> {
+        match (self.rope_scaling, asked) {
+            (Some(recorded), Some(asked)) if recorded != asked => Err(Error::usage(format!(
+                "the adapter was trained with `rope_scaling` {recorded}, not with {asked}: leave `rope_scaling` out, or \
+                 give {recorded}"
+            ))),
+            (recorded, asked) => Ok(recorded.or(asked)),
+        }
     }
 
     /// A sentence about a base model whose weights are not those of `source`, the model `name`.
@@ -152,42 +171,62 @@ impl ModelFiles {
     /// Opens `model` (a folder, a GGUF file, a hub id, or `stories260k`, the bundled one) and the
     /// adapter (a folder, a GGUF file or a hub id).
     pub fn open(model: &str, adapter: Option<&Path>) -> Result<Self> {
-        Self::open_beside(model, adapter, |_, _| Ok(())).map(|(files, ())| files)
+        Self::open_scaled(model, adapter, None)
     }
 
-    /// [`ModelFiles::open`], which runs `work` with the weights and the adapter while another thread
+    /// [`ModelFiles::open`], with a RoPE scaling in place of the model's own. Without one, that in the
+    /// adapter's record counts.
+    ///
+    /// Fails if the adapter was trained with another scaling, or if this one cannot replace the
+    /// model's own.
+    pub fn open_scaled(model: &str, adapter: Option<&Path>, scaling: Option<RopeOverride>) -> Result<Self> {
+        Self::open_beside(model, adapter, scaling, |_, _| Ok(())).map(|(files, ())| files)
+    }
+
+    /// [`ModelFiles::open_scaled`], which runs `work` with the weights and the adapter while another thread
     /// builds the tokenizer: on a device that loads a model quickly, that takes as long as the weights.
     pub fn open_beside<R>(
         model: &str,
         adapter: Option<&Path>,
+        scaling: Option<RopeOverride>,
         work: impl FnOnce(&WeightSource, Option<&Adapter>) -> Result<R>,
     ) -> Result<(Self, R)> {
         if bundled::is_named(model) {
-            let source = bundled::stories()?;
-            return Self::with(bundled::NAME, source, adapter, |_| TextFiles::bundled(), work);
+            let base = (bundled::NAME, bundled::stories()?);
+            return Self::with(base, adapter, scaling, |_| TextFiles::bundled(), work);
         }
         let path = hub::resolve(model)?;
-        let source = WeightSource::open(&path)?;
-        Self::with(model, source, adapter, |source| TextFiles::read(&path, source), work)
+        let base = (model, WeightSource::open(&path)?);
+        Self::with(base, adapter, scaling, |source| TextFiles::read(&path, source), work)
     }
 
     /// The bundled model, with an adapter.
     pub fn bundled(adapter: Option<&Path>) -> Result<Self> {
-        Self::with(bundled::NAME, bundled::stories()?, adapter, |_| TextFiles::bundled(), |_, _| Ok(()))
-            .map(|(files, ())| files)
+        Self::bundled_scaled(adapter, None)
     }
 
-    /// The files of a model: those about text come from `text`, which runs beside `work`.
+    /// [`ModelFiles::bundled`], with a RoPE scaling as [`ModelFiles::open_scaled`] takes it.
+    pub fn bundled_scaled(adapter: Option<&Path>, scaling: Option<RopeOverride>) -> Result<Self> {
+        let base = (bundled::NAME, bundled::stories()?);
+        Self::with(base, adapter, scaling, |_| TextFiles::bundled(), |_, _| Ok(())).map(|(files, ())| files)
+    }
+
+    /// The files of a named model: those about text come from `text`, which runs beside `work`.
     fn with<R>(
-        name: &str,
-        source: WeightSource,
+        (name, mut source): (&str, WeightSource),
         adapter: Option<&Path>,
+        scaling: Option<RopeOverride>,
         text: impl FnOnce(&WeightSource) -> Result<TextFiles> + Send,
         work: impl FnOnce(&WeightSource, Option<&Adapter>) -> Result<R>,
     ) -> Result<(Self, R)> {
         let adapted = AdapterFiles::read(adapter, &source)?;
         let other_base = adapted.other_base(name, &source)?;
-        let AdapterFiles { adapter, recorded, base } = adapted;
+        let rope_scaling = adapted.scaling(scaling)?;
+        if let Some(scaling) = rope_scaling {
+            source.rescale(scaling)?;
+        }
+        let has_recorded_scaling = adapted.rope_scaling.is_some();
+        let AdapterFiles { adapter, recorded, base, .. } = adapted;
         let (text, done) = thread::scope(|scope| {
             let text = scope.spawn(|| text(&source));
             let done = work(&source, adapter.as_ref());
@@ -196,13 +235,34 @@ impl ModelFiles {
         let TextFiles { tokenizer, template, stop, generation } = text?;
         let name = name.to_string();
         let tokenizer = tokenizer.map(Arc::new);
-        let files = Self { name, source, tokenizer, template, stop, generation, adapter, recorded, base, other_base };
+        let files = Self {
+            name,
+            source,
+            tokenizer,
+            template,
+            stop,
+            generation,
+            adapter,
+            recorded,
+            rope_scaling,
+            has_recorded_scaling,
+            base,
+            other_base,
+        };
         Ok((files, done?))
     }
 
-    /// Reads another adapter of this model, from a folder, a GGUF file or a hub id.
+    /// Reads another adapter of this model, from a folder, a GGUF file or a hub id. Fails if it was
+    /// trained with another RoPE scaling than the one with which the model was opened.
     pub fn other_adapter(&self, adapter: &Path) -> Result<OtherAdapter> {
         let read = AdapterFiles::read(Some(adapter), &self.source)?;
+        if let Some(recorded) = read.rope_scaling.filter(|recorded| Some(*recorded) != self.rope_scaling) {
+            let opened = self.rope_scaling.map_or("without it".to_string(), |scaling| format!("with {scaling}"));
+            return Err(Error::usage(format!(
+                "it was trained with `rope_scaling` {recorded}, and the model is opened {opened}: give `rope_scaling` \
+                 {recorded}"
+            )));
+        }
         let note = read.other_base(&self.name, &self.source)?;
         let AdapterFiles { adapter: Some(adapter), recorded, .. } = read else {
             crate::bail!("{} holds no adapter", adapter.display());
@@ -224,6 +284,52 @@ impl ModelFiles {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         self.source.config()
+    }
+
+    /// The RoPE scaling in place of the model's own: the one asked for, or the one that the adapter's
+    /// record names.
+    pub fn rope_scaling(&self) -> Option<RopeOverride> {
+        self.rope_scaling
+    }
+
+    /// The RoPE scaling with which the model would take `n_tokens`, if it takes fewer and may be opened
+    /// with another scaling.
+    pub fn advised_scaling(&self, n_tokens: usize) -> Option<RopeOverride> {
+        RopeOverride::advised(self.config(), n_tokens).filter(|_| !self.has_recorded_scaling)
+    }
+
+    /// What to do about a text of `n_tokens`, more than are allowed, in a message: a clause in the
+    /// imperative. `is_own` says whether the limit is the model's, rather than one that was given.
+    pub fn length_advice(&self, n_tokens: usize, is_own: bool) -> String {
+        let positions = self.config().max_positions;
+        let beyond = format!("output beyond the model's {positions} positions is usually useless");
+        match (self.advised_scaling(n_tokens), is_own) {
+            (Some(scaling), true) => format!(
+                "stretch RoPE with `rope_scaling` {scaling}, or only lift the limit with `max_positions` {n_tokens} (RoPE \
+                 stays unchanged then, and {beyond})"
+            ),
+            (Some(scaling), false) => format!(
+                "give `max_positions` {n_tokens} with `rope_scaling` {scaling} (without it RoPE stays unchanged, and \
+                 {beyond})"
+            ),
+            (None, _) if n_tokens > positions => {
+                format!("lift the limit with `max_positions` {n_tokens} (RoPE stays unchanged, and {beyond})")
+            }
+            (None, _) => format!("lift the limit with `max_positions` {n_tokens}"),
+        }
+    }
+
+    /// A note on a text of `n_tokens` that `max_positions` allows; `None` if the model takes it.
+    pub fn length_note(&self, n_tokens: usize) -> Option<String> {
+        let positions = self.config().max_positions;
+        let stretched = self.advised_scaling(n_tokens);
+        let stretched = stretched.map_or(String::new(), |scaling| format!("; `rope_scaling` {scaling} stretches it"));
+        (n_tokens > positions).then(|| {
+            format!(
+                "{n_tokens} tokens lie beyond the {positions} positions that the model was made for: `max_positions` lifts the \
+                 limit and leaves RoPE unchanged, and output beyond them is usually useless{stretched}"
+            )
+        })
     }
 
     /// What a user should know about the files.

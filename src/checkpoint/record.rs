@@ -1,10 +1,11 @@
 //! `longreach.json`: records the attention that a model or adapter was trained with, and the base
-//! model of an adapter.
+//! model of an adapter with the RoPE scaling that replaced its own.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::rope_override::RopeOverride;
 use crate::attention::{Attention, Lrsa};
 use crate::error::{Context, Result};
 use crate::formats::gguf::Metadata;
@@ -25,6 +26,10 @@ pub struct Record {
     /// The base model of an adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseRecord>,
+    /// The RoPE scaling that replaced the base model's in the training of an adapter. A trained or
+    /// exported model has its scaling in its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeOverride>,
 }
 
 /// The model that an adapter was trained on.

@@ -10,6 +10,7 @@ use super::folder::{Folder, advice};
 use super::gguf_keys;
 use super::gguf_weights;
 use super::random_weights::{self, random_weight};
+use super::rope_override::RopeOverride;
 use super::weight_names::{Weight, weights};
 use crate::error::{Context, Error, Result};
 use crate::formats::dtype::DType;
@@ -98,6 +99,12 @@ impl WeightSource {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Replaces the model's RoPE scaling; see [`RopeOverride::applied`].
+    pub fn rescale(&mut self, scaling: RopeOverride) -> Result<()> {
+        self.config = scaling.applied(&self.config)?;
+        Ok(())
     }
 
     /// The model folder, where tokenizer and templates lie too; None for a GGUF file and for the

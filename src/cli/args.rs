@@ -12,6 +12,7 @@ use super::output::note;
 use crate::attention::{Attention, Lrsa};
 use crate::checkpoint::adapter_file::Adapter;
 use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::checkpoint::weights::WeightSource;
 use crate::error::{Error, Result};
 use crate::eval::Policy;
@@ -31,6 +32,11 @@ pub struct ModelArgs {
     /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
+    /// RoPE scaling in place of the model's own, as in transformers and llama.cpp: yarn:4 takes four
+    /// times the original positions; or linear:2, dynamic:2, none [default: recorded with the adapter,
+    /// else the model's]
+    #[arg(long, value_name = "KIND:FACTOR")]
+    pub rope_scaling: Option<RopeOverride>,
 }
 
 impl ModelArgs {
@@ -44,7 +50,7 @@ impl ModelArgs {
         &self,
         work: impl FnOnce(&WeightSource, Option<&Adapter>) -> Result<R>,
     ) -> Result<(ModelFiles, R)> {
-        let (files, done) = ModelFiles::open_beside(&self.model, self.adapter.as_deref(), work)?;
+        let (files, done) = ModelFiles::open_beside(&self.model, self.adapter.as_deref(), self.rope_scaling, work)?;
         files.notes().iter().for_each(|text| note(&format!("note: {text}")));
         Ok((files, done))
     }
@@ -54,18 +60,12 @@ impl ModelArgs {
         let limit = self.max_positions.unwrap_or(files.config().max_positions);
         if n_tokens > limit {
             return Err(Error::usage(format!(
-                "{n_tokens} tokens exceed the {limit} positions that {} allows: shorten the input, or lift the limit with \
-                 --max-positions {n_tokens} (RoPE stays unchanged, so quality beyond the limit is not promised)",
-                if self.max_positions.is_some() { "--max-positions" } else { "the model" }
+                "{n_tokens} tokens exceed the {limit} positions that {} allows: shorten the input, or {}",
+                if self.max_positions.is_some() { "`max_positions`" } else { "the model" },
+                files.length_advice(n_tokens, self.max_positions.is_none())
             )));
         }
-        if n_tokens > files.config().max_positions {
-            note(&format!(
-                "note: {n_tokens} tokens lie beyond the {} positions that the model was trained for; --max-positions lifts the \
-                 limit and leaves RoPE unchanged",
-                files.config().max_positions
-            ));
-        }
+        files.length_note(n_tokens).iter().for_each(|text| note(&format!("note: {text}")));
         Ok(())
     }
 }

@@ -63,6 +63,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("recompute", "--recompute"),
     ("repetition_penalty", "--repetition-penalty"),
     ("resume", "--resume"),
+    ("rope_scaling", "--rope-scaling"),
     ("rslora", "--rslora"),
     ("samples", "--samples"),
     ("save_every", "--save-every"),

@@ -38,7 +38,7 @@ pub(super) fn write(
     })?;
     beside.write(path)?;
     if let Some(attention) = files.recorded {
-        let record = Record { attention: AttentionRecord::of(attention), base: None };
+        let record = Record { attention: AttentionRecord::of(attention), base: None, rope_scaling: None };
         write_file(&path.join(RECORD), record.to_json()?)?;
     }
     Ok(())

@@ -89,10 +89,11 @@ fn text_keys(files: &ModelFiles, n_rows: usize) -> Result<Vec<(String, Value)>> 
 }
 
 /// The attention that the model was trained with, so that `generate` uses it again, and the base of
-/// an adapter.
+/// an adapter with its RoPE scaling. A merged model has its scaling in its own keys.
 pub(super) fn record_key(files: &ModelFiles, base: Option<BaseRecord>) -> Result<Option<(String, Value)>> {
     let Some(attention) = files.recorded else { return Ok(None) };
-    let record = Record { attention: AttentionRecord::of(attention), base };
+    let rope_scaling = files.rope_scaling().filter(|_| base.is_some());
+    let record = Record { attention: AttentionRecord::of(attention), base, rope_scaling };
     Ok(Some((GGUF_KEY.to_string(), Value::String(record.to_json()?))))
 }
 

@@ -20,7 +20,7 @@ use crate::formats::safetensors_write::write_safetensors;
 use crate::gpu::Executor;
 
 /// Writes the trained tensors to `dir`: an adapter if `adapter` is given, else the model. Records the
-/// training attention, and the base of an adapter. Keeps other files in `dir`. Rejects non-finite
+/// training attention, and the base of an adapter with its RoPE scaling. Keeps other files in `dir`. Rejects non-finite
 /// values before writing anything.
 pub fn save(
     device: &mut dyn Executor,
@@ -32,7 +32,9 @@ pub fn save(
 ) -> Result<()> {
     let tensors = read_trained(device, files, loaded)?;
     let base = if adapter.is_some() { files.base_record()? } else { None };
-    let record = Record { attention: AttentionRecord::of(attention), base }.to_json()?;
+    // A model has its scaling in its configuration.
+    let rope_scaling = files.rope_scaling().filter(|_| adapter.is_some());
+    let record = Record { attention: AttentionRecord::of(attention), base, rope_scaling }.to_json()?;
     match adapter {
         Some(config) => write_adapter(dir, config, tensors, &[(RECORD, &record)]),
         None => write_model(dir, files, &tensors, &record),
