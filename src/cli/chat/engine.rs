@@ -11,6 +11,7 @@ use crate::attention::{Attention, LayerAttention};
 use crate::checkpoint::fingerprint::adapter_fingerprint;
 use crate::checkpoint::load::{Loaded, Train, load};
 use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::cli::args::{ComputeArgs, ModelArgs};
 use crate::cli::stage::Stage;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -56,6 +57,9 @@ pub struct Identity {
     pub adapter: Option<PathBuf>,
     /// Fingerprint of the adapter's weights.
     pub adapter_weights: Option<String>,
+    /// The RoPE scaling in place of the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeOverride>,
 }
 
 /// The cache, and what a dense one would take.
@@ -115,6 +119,12 @@ impl Engine {
         Ok(limit.unwrap_or(self.files()?.config().max_positions))
     }
 
+    /// What to do about a text of `n` tokens that the model does not take, in the imperative.
+    pub fn length_advice(&mut self, n: usize) -> Result<String> {
+        let is_own = self.args.max_positions.is_none();
+        Ok(format!("start chat anew: {}", self.files()?.length_advice(n, is_own)))
+    }
+
     /// Model, adapter and device as people name them.
     pub fn description(&mut self) -> Result<String> {
         let adapter = self.args.adapter.as_ref().map(|path| format!(" with {}", path.display()));
@@ -126,7 +136,8 @@ impl Engine {
     /// it stays.
     pub fn change(&mut self, model: Option<String>, adapter: Option<PathBuf>) -> Result<()> {
         let args = ModelArgs { model: model.unwrap_or_else(|| self.args.model.clone()), adapter, ..self.args.clone() };
-        ModelFiles::open(&args.model, args.adapter.as_deref())?.tokenizer()?; // before the memory of the other one is given back
+        // Before the memory of the other one is given back.
+        ModelFiles::open_scaled(&args.model, args.adapter.as_deref(), args.rope_scaling)?.tokenizer()?;
         self.conversation = Conversation::default();
         self.open = None;
         let before = std::mem::replace(&mut self.args, args);
@@ -159,6 +170,17 @@ impl Engine {
             max_positions,
         };
         let answer = conversation.answer(&mut **device, &mut loaded.model, files.tokenizer()?, &reply, watch);
+        let answer = match answer {
+            Err(e) if e.kind() == ErrorKind::Usage => {
+                let n = files.tokenizer()?.encode(ask.prompt, files.template.is_none())?.len();
+                if n < max_positions {
+                    return Err(e);
+                }
+                let advice = self.length_advice(n.saturating_add(ask.max_tokens))?;
+                return Err(Error::usage(format!("{e}; or {advice}")));
+            }
+            answer => answer,
+        };
         self.closed_if_lost(answer)
     }
 
@@ -213,6 +235,7 @@ impl Engine {
             weights: files.base_record()?.map(|record| record.fingerprint),
             adapter: args.adapter,
             adapter_weights: files.adapter.as_ref().map(adapter_fingerprint),
+            rope_scaling: files.rope_scaling(),
         })
     }
 

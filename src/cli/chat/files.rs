@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use super::machine::Chat;
 use super::saved::{self, Saved};
 use super::screen::Screen;
+use super::settings::DEFAULT_MAX_TOKENS;
 use crate::attention::Attention;
 use crate::checkpoint::record::AttentionRecord;
 use crate::cli::amounts::size;
 use crate::cli::output::read_text_file;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::generate::SavedConversation;
 use crate::grouped::{grouped, tokens};
 
@@ -25,10 +26,11 @@ impl Chat {
         let share = 100.0 * n as f64 / limit as f64;
         if n >= limit {
             return Err(Error::usage(format!(
-                "{} has {}, and the model takes {}: give a part of it",
+                "{} has {}, and the model takes {}: give a part of it, or {}",
                 path.display(),
                 tokens(n),
-                grouped(limit)
+                grouped(limit),
+                self.engine.length_advice(n.saturating_add(DEFAULT_MAX_TOKENS))?
             )));
         }
         if !self.turns.document.is_empty() {
@@ -93,7 +95,9 @@ impl Chat {
     pub fn load(&mut self, path: &Path, screen: &mut dyn Screen) -> Result<()> {
         let (file, read) = saved::read(path)?;
         self.engine.files()?.generation.conversational(&file.settings.wished)?;
-        let mismatch = file.mismatch(&self.engine.identity()?);
+        let identity = self.engine.identity()?;
+        file.check_scaling(&identity).with_context(|| path.display().to_string())?;
+        let mismatch = file.mismatch(&identity);
         let attention: Attention = file.attention.attention()?;
         let n = file.turns.turns.len();
         let limit = self.engine.max_positions()?;

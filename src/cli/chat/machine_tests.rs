@@ -309,6 +309,47 @@ fn a_smaller_limit_than_that_of_a_saved_cache_reads_anew() {
 }
 
 #[test]
+fn a_saved_conversation_brings_its_rope_scaling() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talk");
+    let file = path.to_str().unwrap();
+    let scaled = [LRSA, &["--rope-scaling", "yarn:2"]].concat();
+    let mut first = open("stories260k", &scaled);
+    assert!(take(&mut first, "/tokens").told.contains(" of 1,024, "), "twice the positions of the model");
+    take(&mut first, "Once upon a time");
+    take(&mut first, &format!("/save {file}"));
+    let mut resumed = open("stories260k", &["--resume", file]);
+    assert!(take(&mut resumed, "Then").notes.contains("reused"));
+    // Another scaling, or none in a conversation that runs, is refused.
+    let line = ["chat", "--device", "cpu", "--model", "stories260k", "--resume", file, "--rope-scaling", "linear:2"];
+    let e = Line::parse_from(line).command.open(&mut Paper::default()).err().unwrap().to_string();
+    assert!(e.contains("held with `rope_scaling` yarn:2") && e.contains("open with linear:2"), "{e}");
+    let mut plain = open("stories260k", LRSA);
+    let e = refusal(&mut plain, &format!("/load {file}"));
+    assert!(e.contains("open without it: start chat with `rope_scaling` yarn:2"), "{e}");
+    assert!(plain.turns.turns.is_empty());
+    // One that was held without a scaling goes on with one, and is read anew.
+    take(&mut plain, "Once upon a time");
+    take(&mut plain, &format!("/save {file}"));
+    let mut stretched = open("stories260k", &[&scaled[..], &["--resume", file]].concat());
+    assert_eq!(stretched.turns, plain.turns);
+    assert!(!take(&mut stretched, "Then").notes.contains("reused"));
+}
+
+#[test]
+fn what_is_too_long_names_the_scaling_with_which_it_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = dir.path().join("long.txt");
+    std::fs::write(&long, "Once upon a time there was a girl. ".repeat(100)).unwrap();
+    let mut chat = open("stories260k", LRSA);
+    let e = refusal(&mut chat, &format!("/document {}", long.display()));
+    assert!(e.contains("give a part of it, or start chat anew: stretch RoPE with `rope_scaling` yarn:"), "{e}");
+    let question = std::fs::read_to_string(&long).unwrap();
+    let e = refusal(&mut chat, &question);
+    assert!(e.contains("leaves no room") && e.contains("; or start chat anew: stretch RoPE"), "{e}");
+}
+
+#[test]
 fn settings_are_shown_and_changed() {
     let dir = tempfile::tempdir().unwrap();
     let model = with_template(dir.path());

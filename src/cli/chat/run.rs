@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::input::Input;
 use super::lines::{Lines, Said};
 use super::machine::{Chat, Next};
+use super::saved;
 use super::screen::{Screen, Streams};
 use super::settings::Settings;
 use super::signals;
@@ -60,7 +61,7 @@ impl ChatCommand {
             return Err(Error::usage("--max-tokens must be at least 1"));
         }
         let said = self.turns()?;
-        let mut engine = Engine::open(self.model.clone(), self.device.clone())?;
+        let mut engine = Engine::open(self.model_args()?, self.device.clone())?;
         let files = engine.files()?;
         if self.chat.is_set() && files.template.is_none() {
             return Err(without_template("this model has none"));
@@ -79,6 +80,16 @@ impl ChatCommand {
             self.change(&mut chat, said, settings)?;
         }
         Ok(chat)
+    }
+
+    /// The flags of the model, with the RoPE scaling of a conversation that was held with it.
+    fn model_args(&self) -> Result<ModelArgs> {
+        let mut args = self.model.clone();
+        if let (None, Some(path)) = (args.rope_scaling, &self.resume) {
+            let held = saved::identity(path)?;
+            args.rope_scaling = held.rope_scaling.filter(|_| held.model == args.model);
+        }
+        Ok(args)
     }
 
     /// An empty conversation with the system message, tools and variables of the flags.

@@ -11,7 +11,7 @@ use super::engine::Identity;
 use super::settings::Settings;
 use super::turns::Turns;
 use crate::checkpoint::record::AttentionRecord;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
 use crate::formats::safetensors_file::Checkpoint;
@@ -62,6 +62,22 @@ impl Saved {
         Self { program: program(), identity, attention, settings, turns, cache: None }
     }
 
+    /// Fails if the conversation was held with the same model, and with a RoPE scaling that it does not
+    /// have now.
+    pub fn check_scaling(&self, identity: &Identity) -> Result<()> {
+        let Some(held) = self.identity.rope_scaling.filter(|held| identity.rope_scaling != Some(*held)) else {
+            return Ok(());
+        };
+        if self.identity.weights.is_none() || self.identity.weights != identity.weights {
+            return Ok(()); // its messages are for another model
+        }
+        let now = identity.rope_scaling.map_or("without it".to_string(), |now| format!("with {now}"));
+        Err(Error::usage(format!(
+            "the conversation was held with `rope_scaling` {held}, and the model is open {now}: start chat with \
+             `rope_scaling` {held}"
+        )))
+    }
+
     /// Why the cache cannot be used by this program with this model; `None` if it can.
     pub fn mismatch(&self, identity: &Identity) -> Option<String> {
         let Identity { weights, adapter_weights, .. } = &self.identity;
@@ -75,6 +91,10 @@ impl Saved {
             let adapter = self.identity.adapter.as_ref().map(|path| path.display().to_string());
             let adapter = adapter.map_or("without an adapter".into(), |path| format!("with the adapter {path}"));
             return Some(format!("it was held {adapter}"));
+        }
+        if self.identity.rope_scaling != identity.rope_scaling {
+            let held = self.identity.rope_scaling.map_or("the model's own".into(), |held| held.to_string());
+            return Some(format!("it was held with another RoPE scaling, {held}"));
         }
         None
     }
@@ -110,15 +130,27 @@ fn put(tensors: &mut Vec<(String, HostTensor)>, prefix: &str, read: SavedConvers
 pub fn read(path: &Path) -> Result<(Saved, Option<SavedConversation>)> {
     let read = || -> Result<(Saved, Option<SavedConversation>)> {
         let file = Checkpoint::open(path)?;
-        crate::ensure!(file.names().any(|name| name == STATE), "it has no messages: chat did not write it");
-        let state = file.bytes(STATE)?;
-        crate::ensure!(state.len() <= MAX_STATE_BYTES, "its messages have {} bytes", state.len());
-        let saved: Saved = serde_json::from_slice(state).context("its messages")?;
-        saved.attention.attention()?;
+        let saved = state(&file)?;
         let cache = saved.cache.as_ref().map(|cache| conversation(&file, "", cache)).transpose()?;
         Ok((saved, cache))
     };
     read().with_context(|| format!("{} is no saved conversation", path.display()))
+}
+
+/// Which model and adapter a conversation was held with.
+pub fn identity(path: &Path) -> Result<Identity> {
+    let read = || state(&Checkpoint::open(path)?).map(|saved| saved.identity);
+    read().with_context(|| format!("{} is no saved conversation", path.display()))
+}
+
+/// Everything but the cache.
+fn state(file: &Checkpoint) -> Result<Saved> {
+    crate::ensure!(file.names().any(|name| name == STATE), "it has no messages: chat did not write it");
+    let state = file.bytes(STATE)?;
+    crate::ensure!(state.len() <= MAX_STATE_BYTES, "its messages have {} bytes", state.len());
+    let saved: Saved = serde_json::from_slice(state).context("its messages")?;
+    saved.attention.attention()?;
+    Ok(saved)
 }
 
 /// The conversation of the tensors with a prefix.
@@ -152,7 +184,13 @@ mod tests {
     use crate::attention::Attention;
 
     fn saved() -> Saved {
-        let identity = Identity { model: "m".into(), weights: Some("w".into()), adapter: None, adapter_weights: None };
+        let identity = Identity {
+            model: "m".into(),
+            weights: Some("w".into()),
+            adapter: None,
+            adapter_weights: None,
+            rope_scaling: None,
+        };
         let turns = Turns { system: Some("é".into()), ..Turns::default() };
         Saved::new(identity, AttentionRecord::Lrsa { sink: 4, lag: 8, keep: 0.25 }, Settings::new(7), turns)
     }
@@ -200,6 +238,31 @@ mod tests {
         assert!(other(|s| s.identity.weights = Some("x".into())).contains("another model, m"));
         assert!(other(|s| s.identity.weights = None).contains("another model"));
         assert!(other(|s| s.identity.adapter_weights = Some("x".into())).contains("without an adapter"));
+    }
+
+    #[test]
+    fn a_conversation_goes_on_only_with_the_rope_scaling_that_it_was_held_with() {
+        let scaled = |text: &str| {
+            let mut saved = saved();
+            saved.identity.rope_scaling = Some(text.parse().unwrap());
+            saved
+        };
+        let (own, yarn) = (saved().identity, scaled("yarn:4").identity);
+        let json = serde_json::to_string(&scaled("yarn:4")).unwrap();
+        assert!(json.contains(r#""rope_scaling":"yarn:4""#), "{json}");
+        assert_eq!(serde_json::from_str::<Saved>(&json).unwrap(), scaled("yarn:4"));
+        scaled("yarn:4").check_scaling(&yarn).unwrap();
+        assert_eq!(scaled("yarn:4").mismatch(&yarn), None);
+        for (now, word) in [(&own, "open without it"), (&scaled("linear:2").identity, "open with linear:2")] {
+            let e = scaled("yarn:4").check_scaling(now).unwrap_err().to_string();
+            assert!(e.contains(word) && e.contains("start chat with `rope_scaling` yarn:4"), "{e}");
+        }
+        // Messages without a scaling are read anew with one, and those for another model with that model.
+        saved().check_scaling(&yarn).unwrap();
+        assert!(saved().mismatch(&yarn).unwrap().contains("another RoPE scaling, the model's own"));
+        let other = Identity { weights: Some("x".into()), ..own };
+        scaled("yarn:4").check_scaling(&other).unwrap();
+        assert!(scaled("yarn:4").mismatch(&other).unwrap().contains("another model"));
     }
 
     #[test]
