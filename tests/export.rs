@@ -16,7 +16,7 @@ use program::{golden, run as program};
 
 fn job(model: &Path, to: ExportFormat, out: &Path) -> ExportJob {
     let model = model.to_string_lossy().into_owned();
-    ExportJob { model, adapter: None, to, quantise: None, out: out.to_path_buf(), text: None }
+    ExportJob { model, adapter: None, rope_scaling: None, to, quantise: None, out: out.to_path_buf(), text: None }
 }
 
 /// An adapter with B away from 0, trained for two steps on a golden model, which has no tokenizer.

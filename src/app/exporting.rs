@@ -94,7 +94,7 @@ impl Exporting {
             out => PathBuf::from(out),
         };
         let quantise = self.kind.filter(|kind| Self::kinds(self.to).contains(kind));
-        ExportJob { model, adapter, to: self.to, quantise, out, text: None }
+        ExportJob { model, adapter, rope_scaling: None, to: self.to, quantise, out, text: None }
     }
 
     /// The state of the export of a run.

@@ -17,7 +17,10 @@ use crate::train::{Keep, TrainJob};
 
 /// The names of the settings, by section.
 pub const SECTIONS: [(&str, &[&str]); 6] = [
-    ("Data", &["objective", "beta", "valid_fraction", "max_length", "long", "overlap", "max_positions"]),
+    (
+        "Data",
+        &["objective", "beta", "valid_fraction", "max_length", "long", "overlap", "max_positions", "rope_scaling"],
+    ),
     ("Steps and batches", &["steps", "epochs", "batch_size", "batch_tokens", "accumulate", "order", "seed"]),
     (
         "Optimiser",

@@ -13,6 +13,7 @@ use crate::checkpoint::generation_config::Wished;
 use crate::checkpoint::hub::needs_download;
 use crate::checkpoint::load::{Loaded, Train, load_watched};
 use crate::checkpoint::model_files::ModelFiles;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::{Context, Error, Result};
 use crate::eval::kept_map_in_chunks;
 use crate::generate::{Conversation, Progress, Reply};
@@ -28,6 +29,11 @@ const KEPT_CHUNK: usize = 1024;
 
 /// Opens the files of a model, or the bundled one. Downloads no model.
 pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
+    open_scaled_files(choice, None)
+}
+
+/// [`open_files`], with a RoPE scaling in place of the model's own.
+pub(super) fn open_scaled_files(choice: &ModelChoice, scaling: Option<RopeOverride>) -> Result<ModelFiles> {
     if needs_download(&choice.model)? {
         return Err(Error::usage(format!(
             "{} is not on this machine: type its name on the Models page, which downloads it",
@@ -35,8 +41,8 @@ pub(super) fn open_files(choice: &ModelChoice) -> Result<ModelFiles> {
         )));
     }
     match choice.model.as_str() {
-        "" => ModelFiles::bundled(choice.adapter.as_deref()),
-        model => ModelFiles::open(model, choice.adapter.as_deref()),
+        "" => ModelFiles::bundled_scaled(choice.adapter.as_deref(), scaling),
+        model => ModelFiles::open_scaled(model, choice.adapter.as_deref(), scaling),
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::checked_run::CheckedRun;
 use super::labels::in_words;
 use super::message::{CheckLine, Event, ModelChoice};
-use super::worker_chat::open_files;
+use super::worker_chat::open_scaled_files;
 use super::worker_site::Site;
 use crate::conformance::{CheckOptions, Report, Row, Status, check_adapter, check_cpu, page};
 use crate::data::sources::files::Files;
@@ -46,7 +46,7 @@ impl Observer for Notes {
 /// Says what a run will take: reads its data, plans its memory, and measures a step that changes
 /// nothing. Calls `begin` once the data is read.
 pub fn forecast(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
-    let files = open_files(&choice_of(job, device))?;
+    let files = open_scaled_files(&choice_of(job, device), job.rope_scaling)?;
     let mut notes = Notes::default();
     let data = read_data(job, &files, &mut notes)?;
     let (train, examples) = (&data.train, &data.train.examples);
@@ -120,7 +120,7 @@ impl Observer for Watch<'_> {
 /// Trains a model. Calls `begin` once it has found the model's files. A stop saves the weights
 /// trained so far.
 pub fn train(job: &TrainJob, device: &str, site: &Site, begin: impl FnOnce()) -> Result<()> {
-    let files = open_files(&choice_of(job, device))?;
+    let files = open_scaled_files(&choice_of(job, device), job.rope_scaling)?;
     begin();
     let mut device = (site.open)(device)?;
     let summary = run_opened(job, &files, &mut *device, &mut Watch(site))?;

@@ -90,6 +90,7 @@ fn exports_are_verified_and_replace_nothing_unasked() {
     let export = |to, name: &str, quantise| ExportJob {
         model: bundled::NAME.into(),
         adapter: Some(job.out.clone()),
+        rope_scaling: None,
         to,
         quantise,
         out: at(name),

@@ -162,8 +162,9 @@ fn note_on_positions(args: &DataArgs, files: &ModelFiles, parts: &[Part]) {
     let limit = args.model.max_positions.unwrap_or(files.config().max_positions);
     if longest > limit {
         note(&format!(
-            "note: the longest example has {longest} tokens, more than the model's {limit} positions: train refuses it \
-             without `max_length` {limit}"
+            "note: the longest example has {longest} tokens, more than the {limit} positions allowed: train refuses it; cut \
+             examples with `max_length` {limit}, or {}",
+            files.length_advice(longest, args.model.max_positions.is_none())
         ));
     }
 }

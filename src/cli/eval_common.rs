@@ -155,6 +155,7 @@ impl CommonArgs {
             task: task.to_string(),
             model: self.model.model.clone(),
             adapter: self.model.adapter.as_ref().map(|a| a.display().to_string()),
+            rope_scaling: opened.files.rope_scaling(),
             device: opened.device.name(),
             layers: opened.files.config().windows_note(),
             sink,

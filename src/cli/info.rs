@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::info_model::describe;
 use super::output::print_line;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::Result;
 use crate::gpu::{AdapterReport, adapters, auto_adapter};
 
@@ -17,12 +18,15 @@ pub struct InfoArgs {
     /// Describe this model instead of the devices
     #[arg(long, value_name = "DIR|FILE.gguf|HUB-ID")]
     model: Option<String>,
+    /// Describe it with this RoPE scaling in place of its own, such as yarn:4
+    #[arg(long, value_name = "KIND:FACTOR", requires = "model")]
+    rope_scaling: Option<RopeOverride>,
 }
 
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> Result<()> {
     if let Some(model) = &args.model {
-        return describe(model, args.json);
+        return describe(model, args.rope_scaling, args.json);
     }
     let list = adapters();
     let auto = auto_adapter(&list).map_or("cpu".to_string(), |a| format!("{} ({})", a.name, a.backend));

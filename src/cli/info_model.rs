@@ -6,12 +6,15 @@ use super::output::print_line;
 use crate::checkpoint::families;
 use crate::checkpoint::model_facts::ModelFacts;
 use crate::checkpoint::model_files::open_weights;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
+use crate::model::rope_config::RopeScaling;
 
-/// Prints the description, as JSON if asked for.
-pub(super) fn describe(model: &str, as_json: bool) -> Result<()> {
-    let source = open_weights(model)?;
+/// Prints the description, as JSON if asked for. A RoPE scaling takes the place of the model's own.
+pub(super) fn describe(model: &str, scaling: Option<RopeOverride>, as_json: bool) -> Result<()> {
+    let mut source = open_weights(model)?;
+    scaling.map_or(Ok(()), |scaling| source.rescale(scaling))?;
     let facts = ModelFacts::of(&source)?;
     if as_json {
         return print_line(&to_json(&facts).to_string());
@@ -93,7 +96,25 @@ fn lines(config: &ModelConfig) -> Vec<String> {
     if n_still > 0 {
         out.push(format!("no RoPE  {}: {still}", layers_of(n_still)));
     }
+    out.extend(config.ropes.first().and_then(|rope| scaling_line(&rope.scaling)));
     out
+}
+
+/// The RoPE scaling of full layers in words, if there is one.
+fn scaling_line(scaling: &RopeScaling) -> Option<String> {
+    let said = match scaling {
+        RopeScaling::None => return None,
+        RopeScaling::Linear { factor } => format!("linear by {factor}"),
+        RopeScaling::Dynamic { factor, original_max_positions } => {
+            format!("dynamic by {factor}, from {original_max_positions} positions")
+        }
+        RopeScaling::Yarn { factor, original_max_positions, .. } => {
+            format!("YaRN by {factor}, from {original_max_positions} positions")
+        }
+        RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => "divisors of each frequency, as in Llama 3".into(),
+        RopeScaling::LongRope { .. } => "LongRoPE".into(),
+    };
+    Some(format!("RoPE     {said}"))
 }
 
 fn layers_of(n: usize) -> String {

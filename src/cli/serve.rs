@@ -22,6 +22,7 @@ use super::interrupt;
 use super::output::{note, read_text_file};
 use crate::checkpoint::load::{SharedWeights, load_shared};
 use crate::checkpoint::model_files::{ModelFiles, OtherAdapter};
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::{Context, Error, Result};
 use crate::model::config::ModelConfig;
 use crate::serve::{Catalogue, Engine, EngineDoor, EngineLimits, Job, Metrics, Options, Served, Shared, State, serve};
@@ -54,6 +55,10 @@ pub struct ServeArgs {
     /// Maximum tokens of prompt and answer together, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     max_positions: Option<usize>,
+    /// RoPE scaling in place of the model's own, for the model and all adapters: yarn:4 takes four times
+    /// the original positions; or linear:2, dynamic:2, none
+    #[arg(long, value_name = "KIND:FACTOR")]
+    rope_scaling: Option<RopeOverride>,
     /// Maximum tokens of an answer to a request that sets no limit
     #[arg(long, value_name = "N", default_value_t = 2048)]
     max_tokens: usize,
@@ -137,8 +142,10 @@ struct Opened {
 
 impl ServeArgs {
     fn open(&self) -> Result<Opened> {
-        let files = ModelFiles::open(&self.model, None)?;
+        let files = ModelFiles::open_scaled(&self.model, None, self.rope_scaling)?;
         files.tokenizer()?;
+        let beyond = self.max_positions.and_then(|n| files.length_note(n));
+        beyond.iter().for_each(|text| note(&format!("note: {text}")));
         files.notes().iter().for_each(|text| note(&format!("note: {text}")));
         let attention = |recorded| self.attention.resolve(recorded, AttentionName::Dense);
         let name = self.alias.clone().unwrap_or_else(|| name_of(&self.model));

@@ -15,6 +15,7 @@ use super::train_progress::Progress;
 use crate::attention::Attention;
 use crate::checkpoint::model_files::ModelFiles;
 use crate::checkpoint::record::AttentionRecord;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::{Error, ErrorKind, Result};
 use crate::train::{Held, Keep, KeepGroup, Logs, Method, Summary, TrainJob, dry_run, held, run_opened};
 
@@ -42,14 +43,21 @@ impl TrainArgs {
     /// The job from the flags, for a model that records no attention.
     #[cfg(all(test, feature = "app"))]
     pub(crate) fn described(&self) -> TrainJob {
-        self.job_for(None).expect("the flags name an attention").1
+        self.job_for(None, None).expect("the flags name an attention").1
     }
 
-    /// The attention and the job from the flags, for a model with its recorded attention.
-    fn job_for(&self, recorded: Option<Attention>) -> Result<(Attention, TrainJob)> {
+    /// The attention and the job from the flags, for a model with its recorded attention, opened with a
+    /// RoPE scaling: that of the flags, or the one recorded with the adapter.
+    fn job_for(
+        &self,
+        recorded: Option<Attention>,
+        rope_scaling: Option<RopeOverride>,
+    ) -> Result<(Attention, TrainJob)> {
         let (attention, keeps) = self.attention.resolve_list(recorded, AttentionName::Lrsa)?;
         let attention_record = Some(AttentionRecord::of(attention));
-        Ok((attention, TrainJob { attention: attention_record, keeps: Keep::drawn(keeps), ..self.job() }))
+        let job = self.job();
+        let rope_scaling = job.rope_scaling.or(rope_scaling);
+        Ok((attention, TrainJob { attention: attention_record, keeps: Keep::drawn(keeps), rope_scaling, ..job }))
     }
 
     /// The job from the flags, without the attention, which may depend on the model's files.
@@ -63,9 +71,9 @@ impl TrainArgs {
 pub fn run(args: &TrainArgs) -> Result<()> {
     let job = args.job();
     job.validate()?;
-    let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    let files = ModelFiles::open_scaled(&job.model, job.adapter.as_deref(), job.rope_scaling)?;
     files.notes().iter().for_each(|text| note(&format!("note: {text}")));
-    let (attention, mut job) = args.job_for(files.recorded)?;
+    let (attention, mut job) = args.job_for(files.recorded, files.rope_scaling())?;
     let mut device = args.device.open()?;
     let drawn = match job.keeps.as_deref() {
         None | Some([]) => String::new(),
@@ -81,7 +89,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         Some(p) if p.with_reference => format!(", DPO with beta {} against the model as it was", p.beta),
         Some(p) => format!(", ORPO with beta {}", p.beta),
     };
-    note(&format!("training with {attention}{drawn}{taught}{preferred} on {}", device.name()));
+    let rotated = job.rope_scaling.map_or(String::new(), |scaling| format!(", RoPE scaling {scaling}"));
+    note(&format!("training with {attention}{drawn}{taught}{preferred}{rotated} on {}", device.name()));
     if args.dry_run {
         let forecast = dry_run(&job, &files, device.as_mut(), &mut Progress::default())?;
         forecast_table::tell(&forecast);

@@ -39,10 +39,11 @@ impl Subject<'_> {
         if n <= self.max_positions {
             return Ok(());
         }
+        let is_own = self.max_positions == self.files.config().max_positions;
         Err(Error::usage(format!(
-            "{n} tokens exceed the {} positions that the model allows: ask for shorter texts, or lift the limit with \
-             `max_positions` {n} (RoPE stays unchanged)",
-            self.max_positions
+            "{n} tokens exceed the {} positions that the model allows: ask for shorter texts, or {}",
+            self.max_positions,
+            self.files.length_advice(n, is_own)
         )))
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
+use crate::checkpoint::rope_override::RopeOverride;
 
 /// Report of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct EvalReport {
     pub task: String,
     pub model: String,
     pub adapter: Option<String>,
+    /// The RoPE scaling in place of the model's own, such as `yarn:4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeOverride>,
     pub device: String,
     /// Which layers the attentions apply to, if not to all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

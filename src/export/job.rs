@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::weight_type::WeightType;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::error::{Error, Result};
 
 /// What to write.
@@ -46,6 +47,10 @@ pub struct ExportJob {
     /// LoRA adapter to merge or convert
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub adapter: Option<PathBuf>,
+    /// RoPE scaling to write in place of the model's own, such as yarn:4 [default: recorded with the
+    /// adapter, else the model's]
+    #[arg(long, value_name = "KIND:FACTOR")]
+    pub rope_scaling: Option<RopeOverride>,
     /// Format to write
     #[arg(long, value_enum)]
     pub to: ExportFormat,
@@ -66,6 +71,12 @@ impl ExportJob {
     pub fn validate(&self) -> Result<()> {
         if self.to == ExportFormat::AdapterGguf && self.adapter.is_none() {
             return Err(Error::usage("`to` adapter-gguf converts an adapter: give one as `adapter`"));
+        }
+        if self.to == ExportFormat::AdapterGguf && self.rope_scaling.is_some() {
+            return Err(Error::usage(
+                "`to` adapter-gguf holds an adapter alone, which rotates nothing: leave `rope_scaling` out, and give it \
+                 where the adapter is used",
+            ));
         }
         if let Some(kind) = self.quantise.filter(|kind| self.to != ExportFormat::Gguf && kind.plain().is_none()) {
             let (to, kind) = (self.to.name(), kind.name());

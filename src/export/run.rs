@@ -31,13 +31,19 @@ pub struct Exported {
 /// and if its logits diverge from those of the model in memory by no more than rounding explains.
 pub fn export(job: &ExportJob, device: &mut dyn Executor, observer: &mut dyn ExportObserver) -> Result<Exported> {
     job.validate()?;
-    let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    let files = ModelFiles::open_scaled(&job.model, job.adapter.as_deref(), job.rope_scaling)?;
     files.notes().iter().for_each(|text| observer.note(text));
     let kind = job.quantise.unwrap_or_else(|| usual_type(job.to, &files));
     if job.to == ExportFormat::Gguf {
         for ignored in ignored_by_llama_cpp(files.config()) {
             observer.note(&format!("llama.cpp has no part in its computation for a setting of this model: {ignored}"));
         }
+    }
+    if let Some(scaling) = files.rope_scaling().filter(|_| job.to == ExportFormat::AdapterGguf) {
+        observer.note(&format!(
+            "the adapter was trained with `rope_scaling` {scaling}: Longreach reads that from the file, and llama.cpp must be \
+             told the kind, the factor and the original length"
+        ));
     }
     let ids = ids_of_text(&files, job.text.as_deref())?;
     let parent = job.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

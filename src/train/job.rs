@@ -17,6 +17,7 @@ use super::preference::ObjectiveKind;
 use crate::checkpoint::adapter_targets::{LayerList, ModuleSet};
 use crate::checkpoint::load::Decay;
 use crate::checkpoint::record::AttentionRecord;
+use crate::checkpoint::rope_override::RopeOverride;
 use crate::data::long::Long;
 use crate::data::sampler::Order;
 use crate::data::token_count::TokenCount;
@@ -73,6 +74,11 @@ pub struct TrainJob {
     /// Maximum sequence length, instead of the model's limit; leaves RoPE unchanged
     #[arg(long, value_name = "N")]
     pub max_positions: Option<usize>,
+    /// RoPE scaling in place of the model's own, recorded with the adapter: yarn:4 takes four times the
+    /// original positions; or linear:2, dynamic:2, none [default: recorded with the continued adapter,
+    /// else the model's]
+    #[arg(long, value_name = "KIND:FACTOR")]
+    pub rope_scaling: Option<RopeOverride>,
     /// Folder with train.jsonl and optionally valid.jsonl (or .json, .csv, .tsv, .parquet), a folder
     /// of texts, one file, or moby-dick, the bundled example data; `longreach data` shows what a model
     /// learns of it
@@ -268,6 +274,7 @@ const DEFAULT: TrainJob = TrainJob {
     model: String::new(),
     adapter: None,
     max_positions: None,
+    rope_scaling: None,
     data: PathBuf::new(),
     valid_fraction: None,
     out: PathBuf::new(),

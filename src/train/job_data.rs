@@ -92,13 +92,12 @@ fn or_windows(job: &TrainJob) -> &'static str {
 /// Reads a job's data, holds out validation data, and rejects sequences longer than the model's
 /// positions. Notes what is cut, skipped and held out.
 pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer) -> Result<Dataset> {
-    let own = files.config().max_positions;
-    let limit = job.max_positions.unwrap_or(own);
+    let limit = job.max_positions.unwrap_or(files.config().max_positions);
     let whose = if job.max_positions.is_some() { "`max_positions`" } else { "the model" };
     if let Some(n) = job.max_length.filter(|&n| n > limit) {
         return Err(Error::usage(format!(
-            "`max_length` {n} exceeds the {limit} positions that {whose} allows: lower it, or lift the limit with \
-             `max_positions` {n} (RoPE stays unchanged)"
+            "`max_length` {n} exceeds the {limit} positions that {whose} allows: lower it, or {}",
+            files.length_advice(n, job.max_positions.is_none())
         )));
     }
     Files::check_named(&job.data)?;
@@ -124,17 +123,15 @@ pub fn read_data(job: &TrainJob, files: &ModelFiles, observer: &mut dyn Observer
         if n > limit {
             return Err(Error::usage(format!(
                 "the longest example, {place}, has {n} tokens, more than the {limit} positions that {whose} allows: cut \
-                 examples with `max_length` {limit}{}, or lift the limit with `max_positions` {n} (RoPE stays unchanged)",
-                or_windows(job)
+                 examples with `max_length` {limit}{}, or {}",
+                or_windows(job),
+                files.length_advice(n, job.max_positions.is_none())
             )));
         }
     }
     let longest = splits.iter().map(|(_, split)| longest_of(&split.examples)).max().unwrap_or(0);
-    if longest > own {
-        observer.note(&format!(
-            "examples of up to {longest} tokens reach beyond the {own} positions that the model was made for; `max_positions` \
-             lifts the limit and leaves RoPE unchanged: later positions are rotated further than in pretraining"
-        ));
+    if let Some(text) = files.length_note(longest) {
+        observer.note(&format!("examples are longer than the model's positions: {text}"));
     }
     if let Some(hold_out) = hold_out {
         let n = data.train.examples.len();

@@ -24,7 +24,7 @@ use crate::optim::require;
 /// Runs a job.
 pub fn run(job: &TrainJob, device: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Summary> {
     job.validate()?;
-    let files = ModelFiles::open(&job.model, job.adapter.as_deref())?;
+    let files = ModelFiles::open_scaled(&job.model, job.adapter.as_deref(), job.rope_scaling)?;
     run_valid(job, &files, device, observer)
 }
 
@@ -42,7 +42,7 @@ pub fn dry_run(
     trainer.forecast(device, &data.train.examples, true)
 }
 
-/// [`run`] on an open model, with the adapter it was opened with.
+/// [`run`] on an open model, with the adapter and the RoPE scaling it was opened with.
 pub fn run_opened(
     job: &TrainJob,
     files: &ModelFiles,

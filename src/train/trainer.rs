@@ -50,6 +50,11 @@ impl Trainer {
 
     /// [`Trainer::new`] for a validated job.
     pub(super) fn of_valid(device: &mut dyn Executor, files: &ModelFiles, job: &TrainJob) -> Result<Self> {
+        if let Some(scaling) = job.rope_scaling.filter(|scaling| files.rope_scaling() != Some(*scaling)) {
+            return Err(Error::usage(format!(
+                "the job has `rope_scaling` {scaling}, and the model was opened without it: open it with the job's"
+            )));
+        }
         let attention = job.attention(files.recorded)?;
         let (mut adapter, train) = match job.method {
             Method::Full => (None, Train::All(job.decay)),
