@@ -14,7 +14,9 @@ use crate::model::rope_config::RopeScaling;
 /// Prints the description, as JSON if asked for. A RoPE scaling takes the place of the model's own.
 pub(super) fn describe(model: &str, scaling: Option<RopeOverride>, as_json: bool) -> Result<()> {
     let mut source = open_weights(model)?;
-    scaling.map_or(Ok(()), |scaling| source.rescale(scaling))?;
+    if let Some(scaling) = scaling {
+        source.rescale(scaling)?;
+    }
     let facts = ModelFacts::of(&source)?;
     if as_json {
         return print_line(&to_json(&facts).to_string());
