@@ -27,19 +27,19 @@ use crate::tensor::Tensor;
 
 /// Memory of one layer.
 #[derive(Clone, Debug)]
-struct CacheLayer {
+pub(super) struct CacheLayer {
     /// Index into `Cache::kinds`.
-    kind: usize,
+    pub(super) kind: usize,
     /// Sink and selected pairs; only in compressed layers.
-    kept: Option<Buffer>,
-    recent: Buffer,
+    pub(super) kept: Option<Buffer>,
+    pub(super) recent: Buffer,
     /// Randomly selected rows, U32 [Hk, K] for each part of a chunk; `None` if scores select them.
     drawn: Option<Buffer>,
 }
 
 impl CacheLayer {
     /// The buffers of keys and values.
-    fn pairs(&self) -> impl Iterator<Item = &Buffer> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = &Buffer> {
         self.kept.iter().chain([&self.recent])
     }
 }
@@ -47,16 +47,16 @@ impl CacheLayer {
 /// The cache of one sequence, for all layers.
 #[derive(Debug)]
 pub struct Cache {
-    heads: Heads,
+    pub(super) heads: Heads,
     /// The distinct kinds of layers.
-    kinds: Vec<Storage>,
-    layers: Vec<CacheLayer>,
+    pub(super) kinds: Vec<Storage>,
+    pub(super) layers: Vec<CacheLayer>,
     tiles: Buffer,
     positions: Buffer,
     /// First rows of the partition being compressed and of its successor, U32 `[2]` for each part
     /// of a chunk.
     pairs: Buffer,
-    capacity: usize,
+    pub(super) capacity: usize,
     max_chunk: usize,
     n_tokens: usize,
 }

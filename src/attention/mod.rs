@@ -16,6 +16,7 @@ mod chunk_tables;
 mod config;
 mod decode;
 mod decode_vectors;
+mod grown_cache;
 mod layout;
 mod move_rows;
 mod reference;

@@ -1,0 +1,120 @@
+//! A cache that moves to more memory, and the check that there is enough.
+//!
+//! Rows keep their places: those of a dense layer lie by position, kept ones in the order of their
+//! selection, and a ring has the same rows in every cache of at least the same capacity, since a
+//! smaller ring has not wrapped yet.
+
+use super::cache::CacheLayer;
+use super::{Cache, LayerAttention};
+use crate::error::{Context, Result};
+use crate::gpu::{Buffer, Executor, Kind, Recording};
+
+impl Cache {
+    /// Fails if the device is known to lack the memory for this cache even when `freed` bytes of
+    /// what is in use are given back. Allocates nothing.
+    pub(crate) fn check_after_freeing(&self, device: &dyn Executor, freed: u64) -> Result<()> {
+        let limits = device.limits();
+        let most = limits.max_binding_bytes.min(limits.max_buffer_bytes);
+        let buffers = || self.layers.iter().flat_map(CacheLayer::pairs);
+        if buffers().any(|pairs| pairs.n_bytes() > most) {
+            return self.check(device);
+        }
+        let mut freed = usize::try_from(freed / 4).unwrap_or(usize::MAX);
+        let mut needed = Recording::new();
+        for pairs in buffers() {
+            let covered = freed.min(pairs.len());
+            freed -= covered;
+            if pairs.len() > covered {
+                needed.clear(&Buffer::persistent(pairs.label(), Kind::Real, pairs.len() - covered).span());
+            }
+        }
+        device.check(&needed).with_context(|| format!("a cache for {} tokens", self.capacity()))
+    }
+
+    /// Makes room for `capacity` tokens, not fewer than now. The layers move one after the other, so
+    /// that only one takes memory twice. After an error the cache is what it was before.
+    pub(crate) fn grow(&mut self, device: &mut dyn Executor, capacity: usize) -> Result<()> {
+        assert!(capacity >= self.capacity, "a cache for {} tokens does not shrink to {capacity}", self.capacity);
+        let layers: Vec<LayerAttention> = self.layers.iter().map(|l| self.kinds[l.kind].attention).collect();
+        let larger = Self::new(&layers, self.heads, capacity, self.max_chunk())?;
+        let of_layer = |layer: &CacheLayer| layer.pairs().map(Buffer::n_bytes).sum::<u64>();
+        let twice = self.layers.iter().map(of_layer).max().unwrap_or(0);
+        larger.check_after_freeing(device, self.reserved_bytes() - twice)?;
+        for (own, new) in self.layers.iter_mut().zip(&larger.layers) {
+            let mut rec = Recording::new();
+            for (own, new) in own.pairs().zip(new.pairs()) {
+                rec.copy(&own.span(), &new.slice(0, own.len()));
+            }
+            device.run(&rec)?;
+            device.wait()?;
+            // Until all layers have moved, this one uses no more rows than before.
+            (own.kept, own.recent) = (new.kept.clone(), new.recent.clone());
+        }
+        (self.kinds, self.capacity) = (larger.kinds, capacity);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::tests::{HEADS, feed_chunk};
+    use super::super::{Attention, Lrsa};
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::gpu::CpuExecutor;
+
+    fn cache(capacity: usize) -> Cache {
+        let lrsa = Lrsa::new(2, 8, 0.5).unwrap();
+        let full = [Attention::Lrsa(lrsa), Attention::Dense].map(LayerAttention::from);
+        let layers = [full[0], LayerAttention::Window(5), full[1], LayerAttention::Window(30)];
+        Cache::new(&layers, HEADS, capacity, 16).unwrap()
+    }
+
+    /// Feeds `n` tokens with values from a seed, one by one; returns the outputs of all layers.
+    fn feed(device: &mut CpuExecutor<f32>, cache: &mut Cache, n: usize, seed: u64) -> Vec<f32> {
+        (0..n as u64).flat_map(|i| feed_chunk(device, cache, 1, seed + 2 * i)).collect()
+    }
+
+    #[test]
+    fn a_grown_cache_goes_on_as_one_that_was_large_from_the_start() {
+        let device = &mut CpuExecutor::<f32>::new();
+        for (capacity, n) in [(20, 1), (20, 9), (20, 20), (32, 30), (48, 47), (64, 64)] {
+            let [mut small, mut large] = [cache(capacity), cache(200)];
+            feed(device, &mut small, n, 1000);
+            feed(device, &mut large, n, 1000);
+            small.grow(device, 200).unwrap();
+            assert_eq!((small.n_tokens(), small.capacity()), (n, 200));
+            assert_eq!((small.n_bytes(), small.reserved_bytes()), (large.n_bytes(), large.reserved_bytes()));
+            // Unwritten memory is NaN, so a missing row would show.
+            let expected = feed(device, &mut large, 90, 7);
+            assert!(expected.iter().all(|x| x.is_finite()));
+            assert_eq!(feed(device, &mut small, 90, 7), expected, "{n} tokens in room for {capacity}");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_cannot_grow_stays() {
+        let mut device = CpuExecutor::<f32>::new();
+        let [mut small, mut same] = [cache(64), cache(64)];
+        feed(&mut device, &mut small, 40, 1000);
+        feed(&mut device, &mut same, 40, 1000);
+        let mut device = device.pretending_memory(0);
+        let e = small.grow(&mut device, 4096).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::OutOfMemory);
+        assert!(e.to_string().contains("a cache for 4096 tokens"), "{e}");
+        assert_eq!((small.n_tokens(), small.capacity()), (40, 64));
+        let mut device = device.pretending_memory(u64::MAX);
+        assert_eq!(feed(&mut device, &mut small, 20, 7), feed(&mut device, &mut same, 20, 7));
+    }
+
+    #[test]
+    fn what_is_given_back_counts_as_free() {
+        let mut device = CpuExecutor::<f32>::new().pretending_memory(0);
+        let cache = cache(64);
+        let bytes = cache.reserved_bytes();
+        assert!(cache.check_after_freeing(&device, bytes).is_ok());
+        assert_eq!(cache.check_after_freeing(&device, bytes - 4).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        device = device.pretending_memory(4);
+        assert!(cache.check_after_freeing(&device, bytes - 4).is_ok());
+    }
+}
