@@ -44,6 +44,17 @@ pub struct Question {
     pub seed: u64,
 }
 
+impl Question {
+    /// The same with another last question, and no answer to it.
+    pub fn asking(&self, question: &str) -> Self {
+        let mut other = self.clone();
+        if let Some(last) = other.turns.last_mut() {
+            *last = Turn::asked(question);
+        }
+        other
+    }
+}
+
 /// A count of the tokens of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenCount {

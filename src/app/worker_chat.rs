@@ -19,6 +19,7 @@ use crate::eval::kept_map_in_chunks;
 use crate::generate::{Conversation, Progress, Reply};
 use crate::gpu::Device;
 use crate::text::chat_template::Message;
+use crate::text::question_start::question_start;
 use crate::text::tokenizer::Tokenizer;
 
 /// Prompt tokens per prefill chunk. The worker polls the stop flag between chunks.
@@ -149,8 +150,10 @@ impl Engine {
     /// Answers a question and streams the answer as events.
     pub fn answer(&mut self, question: &Question, control: &Control, tell: &Tell) -> Result<()> {
         let prompt = self.prompt(question)?;
+        let question_start = question_start(&prompt, |other| self.prompt(&question.asking(other)))?;
         let reply = Reply {
             prompt: &prompt,
+            question_start: Some(question_start),
             attention: question.attention,
             sampling: self.files.generation.conversational(&question.sampling)?,
             max_tokens: question.max_tokens,

@@ -50,6 +50,11 @@ impl Lengthwise {
         (is_switched && !self.ids.is_empty()).then(|| self.ids.clone())
     }
 
+    /// Whether no switch lies between these lengths and the length of this text.
+    pub(super) fn is_alike(&self, lengths: [usize; 2]) -> bool {
+        self.switches.iter().all(|&s| lengths.iter().all(|&length| (length > s) == (self.length > s)))
+    }
+
     /// Whether a switch may come before the text has `capacity` tokens.
     pub(super) fn may_switch(&self, capacity: usize) -> bool {
         self.switches.iter().any(|&s| self.length <= s && s < capacity)

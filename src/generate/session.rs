@@ -109,6 +109,14 @@ impl Session {
         self.draw.note(device, ids)
     }
 
+    /// Makes room for `capacity` tokens, not fewer than now. After an error it is what it was before.
+    pub(super) fn grow(&mut self, device: &mut dyn Executor, model: &mut Llama, capacity: usize) -> Result<()> {
+        if self.lengthwise.is_none() {
+            model.reserve_positions(device, capacity)?;
+        }
+        self.cache.grow(device, capacity)
+    }
+
     /// Says how long the text will be at least, before its first part is fed. Only models whose RoPE
     /// frequencies depend on the length of the text need it: [`Session::feed`] counts the text up
     /// to the last token that it is given.
@@ -290,6 +298,11 @@ impl Session {
     /// Length of the text that RoPE reckons with; the tokens fed if that does not matter.
     pub(super) fn length(&self) -> usize {
         self.lengthwise.as_ref().map_or(self.cache.n_tokens(), Lengthwise::length)
+    }
+
+    /// Whether texts of these lengths have the RoPE frequencies with which this one was fed.
+    pub(super) fn is_alike(&self, lengths: [usize; 2]) -> bool {
+        self.lengthwise.as_ref().is_none_or(|lengthwise| lengthwise.is_alike(lengths))
     }
 
     /// Continues after these tokens, whose keys and values are in the cache, and which were fed when

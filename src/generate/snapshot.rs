@@ -36,16 +36,16 @@ impl Snapshot {
         })
     }
 
-    /// A session for `capacity` tokens that continues after `ids`, the tokens that were fed. Fails if
-    /// the entries are not those of this model, attention and number of tokens.
+    /// A session that continues after `ids`, the tokens that were fed. Fails if the entries are not
+    /// those of this model, attention and number of tokens.
     pub(super) fn session(
         &self,
         device: &mut dyn Executor,
         model: &mut Llama,
         attention: Attention,
-        capacity: usize,
         ids: &[u32],
     ) -> Result<Session> {
+        let capacity = self.capacity;
         let vocab = model.config.vocab;
         crate::ensure!(ids.iter().all(|&id| (id as usize) < vocab), "a token is outside the vocabulary of {vocab}");
         crate::ensure!(ids.len() <= capacity && self.chunk > 0, "{} tokens exceed a cache for {capacity}", ids.len());

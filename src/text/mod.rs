@@ -9,6 +9,7 @@ pub mod gguf_tokenizer;
 pub mod gguf_tokenizer_write;
 pub(crate) mod jinja;
 pub mod pre_tokenizer;
+pub mod question_start;
 pub mod special_tokens;
 pub mod stop;
 pub mod stop_text;

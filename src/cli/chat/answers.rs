@@ -30,7 +30,9 @@ impl Chat {
             screen.note("the question is kept: /regenerate asks it again, /undo takes it back");
         })?;
         if is_nothing(&answer) {
-            screen.note("stopped before the answer: /regenerate asks again, /undo takes the question back");
+            screen.note(
+                "stopped before the answer, and what was read stays: /regenerate asks again, /undo takes the question back",
+            );
             return Ok(());
         }
         self.turns.unanswered = None;
@@ -47,7 +49,7 @@ impl Chat {
         let turn = Turn { answer: String::new(), ..last.clone() };
         let answer = self.answer(self.turns.turns.len() - 1, &turn, screen)?;
         if is_nothing(&answer) {
-            screen.note("stopped before the new answer: the old one stays");
+            screen.note("stopped before the new answer: the old one stays, and so does what was read");
             return Ok(());
         }
         if let Some(last) = self.turns.turns.last_mut() {
@@ -75,9 +77,10 @@ impl Chat {
     /// Answers `last` after the first `n` turns, and shows the answer as it comes.
     fn answer(&mut self, n: usize, last: &Turn, screen: &mut dyn Screen) -> Result<Answer> {
         let files = self.engine.files()?;
-        let prompt = self.turns.prompt(files.template.as_ref(), n, last)?;
+        let (prompt, question_start) = self.turns.prompt_and_question(files.template.as_ref(), n, last)?;
         let ask = Ask {
             prompt: &prompt,
+            question_start,
             attention: self.attention,
             sampling: files.generation.conversational(&self.settings.wished)?,
             max_tokens: self.settings.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
@@ -104,13 +107,16 @@ impl Chat {
         let answer = answer?;
         self.settings.n_answers += 1;
         let first = first.unwrap_or_else(Instant::now);
+        let cache = self.engine.cache_size();
+        // A stopped reading has not read the whole prompt.
+        let n_fed = cache.map_or(0, |cache| cache.n_tokens).min(answer.n_tokens - answer.n_said);
         screen.note(&status(&Told {
             n_said: answer.n_said,
             decode_seconds: first.elapsed().as_secs_f64(),
-            n_read: (answer.n_tokens - answer.n_said).saturating_sub(answer.n_reused),
+            n_read: n_fed.saturating_sub(answer.n_reused),
             n_reused: answer.n_reused,
             read_seconds: (first - begun).as_secs_f64(),
-            cache: self.engine.cache_size(),
+            cache,
         }));
         Ok(answer)
     }

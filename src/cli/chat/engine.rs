@@ -41,6 +41,8 @@ struct Opened {
 /// What to answer, and how.
 pub struct Ask<'a> {
     pub prompt: &'a str,
+    /// Where the question begins in the prompt, in bytes.
+    pub question_start: usize,
     pub attention: Attention,
     pub sampling: Sampling,
     pub max_tokens: usize,
@@ -159,6 +161,7 @@ impl Engine {
         let (Opened { files, device, loaded }, conversation) = self.opened()?;
         let reply = Reply {
             prompt: ask.prompt,
+            question_start: Some(ask.question_start),
             attention: ask.attention,
             sampling: ask.sampling,
             max_tokens: ask.max_tokens,
@@ -184,10 +187,10 @@ impl Engine {
         self.closed_if_lost(answer)
     }
 
-    /// Closes the model after the loss of its device.
+    /// Closes the model after the loss of its device, which had the text that was read.
     fn closed_if_lost<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|e| e.kind() == ErrorKind::DeviceLost) {
-            self.open = None;
+            (self.open, self.conversation) = (None, Conversation::default());
         }
         result
     }

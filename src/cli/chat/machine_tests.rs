@@ -191,9 +191,10 @@ fn a_question_without_an_answer_is_kept_and_can_be_asked_again() {
     let told = take(&mut chat, &format!("/document {}", file.display())).notes;
     assert!(told.contains(" tokens, ") && told.contains("% of the 512"), "{told}");
     let stopped = take_some(&mut chat, "One day", 1);
-    assert!(stopped.notes.contains("/regenerate asks again"), "{}", stopped.notes);
+    assert!(stopped.notes.contains("what was read stays: /regenerate asks again"), "{}", stopped.notes);
     assert!(chat.turns.turns.is_empty() && chat.turns.unanswered.is_some());
-    take(&mut chat, "/regenerate");
+    let again = take(&mut chat, "/regenerate");
+    assert!(again.notes.contains("read 0, reused"), "what was read stays: {}", again.notes);
     assert_eq!(
         (chat.turns.turns[0].document.as_str(), chat.turns.turns[0].question.as_str()),
         ("Tom had a red ball.", "One day")
@@ -222,6 +223,28 @@ fn a_question_without_an_answer_is_kept_and_can_be_asked_again() {
     assert_eq!(chat.turns.turns.len(), 2);
     assert!(take(&mut chat, " /is this a command?").said.len() > 1);
     assert_eq!(chat.turns.turns[2].question, "/is this a command?");
+}
+
+#[test]
+fn another_question_about_a_document_reads_only_the_question() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("story.txt");
+    std::fs::write(&file, "The dog ran to the big tree and sat down. ".repeat(16)).unwrap();
+    let model = with_template(dir.path());
+    for model in [model.to_str().unwrap(), "stories260k"] {
+        let mut chat = open(model, LRSA);
+        take(&mut chat, &format!("/document {}", file.display()));
+        let first = take(&mut chat, "Who sat down");
+        assert!(!first.notes.contains("reused"), "{}", first.notes);
+        take(&mut chat, "And then");
+        take(&mut chat, "/undo");
+        take(&mut chat, "/undo");
+        take(&mut chat, &format!("/document {}", file.display()));
+        let second = take(&mut chat, "Lily was sad").notes;
+        let reused = second.split("reused ").nth(1).map(|rest| rest[..rest.find(';').unwrap()].to_string());
+        // Each of the sixteen sentences has 18 tokens.
+        assert!(reused.is_some_and(|n| n.parse::<usize>().unwrap() >= 16 * 18), "{second}");
+    }
 }
 
 #[test]

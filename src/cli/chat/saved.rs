@@ -10,19 +10,20 @@ use serde::{Deserialize, Serialize};
 use super::engine::Identity;
 use super::settings::Settings;
 use super::turns::Turns;
+use crate::attention::CacheEntries;
 use crate::checkpoint::record::AttentionRecord;
 use crate::error::{Context, Error, Result};
 use crate::formats::dtype::DType;
 use crate::formats::host_tensor::HostTensor;
 use crate::formats::safetensors_file::Checkpoint;
 use crate::formats::safetensors_write::write_safetensors;
-use crate::generate::{SavedConversation, Snapshot};
+use crate::generate::{Mark, SavedConversation, Snapshot, TextEnd};
 
 const STATE: &str = "conversation";
 const IDS: &str = "ids";
 const LOGITS: &str = "logits";
 const ENTRIES: &str = "cache.";
-const BEFORE: &str = "before.";
+const MARK: &str = "mark.";
 /// Most bytes of the JSON text.
 const MAX_STATE_BYTES: usize = 64 << 20;
 /// Most positions that a model may have.
@@ -48,12 +49,22 @@ pub struct Saved {
 struct CacheState {
     text: String,
     n_fed: usize,
+    n_prompt: usize,
     attention: AttentionRecord,
     length: usize,
     capacity: usize,
     chunk: usize,
-    /// The text before the last answer, whose tensors have [`BEFORE`] in front.
-    before: Option<Box<CacheState>>,
+    /// Bytes and tokens up to each end of a prompt or answer.
+    ends: Vec<(usize, usize)>,
+    marks: Vec<MarkState>,
+}
+
+/// What a mark of the text holds, beside its tensors. They have [`MARK`] and its number in front.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MarkState {
+    n_tokens: usize,
+    length: usize,
 }
 
 impl Saved {
@@ -107,23 +118,38 @@ fn program() -> String {
 /// Writes a conversation with its cache, if it has one.
 pub fn write(path: &Path, mut saved: Saved, read: Option<SavedConversation>) -> Result<()> {
     let mut tensors = Vec::new();
-    saved.cache = read.map(|read| put(&mut tensors, "", read));
+    saved.cache = read.map(|read| put(&mut tensors, read));
     let mut state = serde_json::to_vec(&saved)?;
     state.resize(state.len().next_multiple_of(4), b' ');
     tensors.push((STATE.to_string(), HostTensor::new(DType::I32, vec![state.len() / 4], state)?));
     write_safetensors(path, &tensors, &[])
 }
 
-/// Adds the tensors of a conversation, with a prefix; returns the rest of it.
-fn put(tensors: &mut Vec<(String, HostTensor)>, prefix: &str, read: SavedConversation) -> CacheState {
-    let ids: Vec<i32> = read.ids.iter().map(|&id| id as i32).collect();
-    tensors.push((format!("{prefix}{IDS}"), HostTensor::from_i32(&[ids.len()], &ids)));
-    let Snapshot { entries, length, capacity, chunk, logits } = read.snapshot;
-    tensors.push((format!("{prefix}{LOGITS}"), HostTensor::from_f32(&[logits.len()], &logits)));
+/// Adds the tensors of a conversation; returns the rest of it.
+fn put(tensors: &mut Vec<(String, HostTensor)>, read: SavedConversation) -> CacheState {
+    let SavedConversation { text, ids, n_fed, n_prompt, attention, snapshot, ends, marks: read_marks } = read;
+    let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+    tensors.push((IDS.to_string(), HostTensor::from_i32(&[ids.len()], &ids)));
+    let Snapshot { entries, length, capacity, chunk, logits } = snapshot;
+    put_cache(tensors, "", entries, &logits);
+    let mut marks = Vec::new();
+    for (i, Mark { n_tokens, rings, length, logits }) in read_marks.into_iter().enumerate() {
+        put_cache(tensors, &mark_prefix(i), rings, &logits);
+        marks.push(MarkState { n_tokens, length });
+    }
+    let ends = ends.iter().map(|end| (end.n_bytes, end.n_tokens)).collect();
+    let attention = AttentionRecord::of(attention);
+    CacheState { text, n_fed, n_prompt, attention, length, capacity, chunk, ends, marks }
+}
+
+fn mark_prefix(i: usize) -> String {
+    format!("{MARK}{i}.")
+}
+
+/// Adds entries of a cache and logits, with a prefix.
+fn put_cache(tensors: &mut Vec<(String, HostTensor)>, prefix: &str, entries: CacheEntries, logits: &[f32]) {
+    tensors.push((format!("{prefix}{LOGITS}"), HostTensor::from_f32(&[logits.len()], logits)));
     tensors.extend(entries.into_iter().map(|(name, tensor)| (format!("{prefix}{ENTRIES}{name}"), tensor)));
-    let before = read.before.map(|before| Box::new(put(tensors, &format!("{prefix}{BEFORE}"), *before)));
-    let attention = AttentionRecord::of(read.attention);
-    CacheState { text: read.text, n_fed: read.n_fed, attention, length, capacity, chunk, before }
 }
 
 /// Reads a conversation and its cache, if the file has one.
@@ -131,7 +157,7 @@ pub fn read(path: &Path) -> Result<(Saved, Option<SavedConversation>)> {
     let read = || -> Result<(Saved, Option<SavedConversation>)> {
         let file = Checkpoint::open(path)?;
         let saved = state(&file)?;
-        let cache = saved.cache.as_ref().map(|cache| conversation(&file, "", cache)).transpose()?;
+        let cache = saved.cache.as_ref().map(|cache| conversation(&file, cache)).transpose()?;
         Ok((saved, cache))
     };
     read().with_context(|| format!("{} is no saved conversation", path.display()))
@@ -153,17 +179,26 @@ fn state(file: &Checkpoint) -> Result<Saved> {
     Ok(saved)
 }
 
-/// The conversation of the tensors with a prefix.
-fn conversation(file: &Checkpoint, prefix: &str, cache: &CacheState) -> Result<SavedConversation> {
-    let &CacheState { n_fed, length, capacity, chunk, .. } = cache;
-    let sizes = [n_fed, length, capacity, chunk];
+/// The conversation of the tensors.
+fn conversation(file: &Checkpoint, cache: &CacheState) -> Result<SavedConversation> {
+    let &CacheState { n_fed, n_prompt, length, capacity, chunk, .. } = cache;
+    let sizes = [n_fed, n_prompt, length, capacity, chunk];
     crate::ensure!(sizes.iter().all(|&n| n <= MAX_TOKENS) && chunk > 0, "its cache has impossible sizes: {sizes:?}");
-    let ids = file
-        .mapped(&format!("{prefix}{IDS}"))?
-        .to_i64()?
-        .into_iter()
-        .map(u32::try_from)
-        .collect::<std::result::Result<_, _>>()?;
+    let ids = file.mapped(IDS)?.to_i64()?.into_iter().map(u32::try_from).collect::<std::result::Result<_, _>>()?;
+    let (entries, logits) = cache_of(file, "")?;
+    let mark = |(i, state): (usize, &MarkState)| -> Result<Mark> {
+        let (rings, logits) = cache_of(file, &mark_prefix(i))?;
+        Ok(Mark { n_tokens: state.n_tokens, rings, length: state.length, logits })
+    };
+    let marks = cache.marks.iter().enumerate().map(mark).collect::<Result<_>>()?;
+    let ends = cache.ends.iter().map(|&(n_bytes, n_tokens)| TextEnd { n_bytes, n_tokens }).collect();
+    let (text, attention) = (cache.text.clone(), cache.attention.attention()?);
+    let snapshot = Snapshot { entries, length, capacity, chunk, logits };
+    Ok(SavedConversation { text, ids, n_fed, n_prompt, attention, snapshot, ends, marks })
+}
+
+/// The entries of a cache and the logits that have a prefix.
+fn cache_of(file: &Checkpoint, prefix: &str) -> Result<(CacheEntries, Vec<f32>)> {
     let logits = file.mapped(&format!("{prefix}{LOGITS}"))?.to_f32()?;
     let (mut entries, start) = (Vec::new(), format!("{prefix}{ENTRIES}"));
     for name in file.names() {
@@ -171,11 +206,7 @@ fn conversation(file: &Checkpoint, prefix: &str, cache: &CacheState) -> Result<S
             entries.push((part.to_string(), file.mapped(name)?));
         }
     }
-    let (text, attention) = (cache.text.clone(), cache.attention.attention()?);
-    let snapshot = Snapshot { entries, length, capacity, chunk, logits };
-    let earlier = |before: &CacheState| conversation(file, &format!("{prefix}{BEFORE}"), before).map(Box::new);
-    let before = cache.before.as_deref().map(earlier).transpose()?;
-    Ok(SavedConversation { text, ids, n_fed, attention, snapshot, before })
+    Ok((entries, logits))
 }
 
 #[cfg(test)]
@@ -196,20 +227,18 @@ mod tests {
     }
 
     fn cache() -> SavedConversation {
-        let before = SavedConversation { text: "a".into(), ..text() };
-        SavedConversation { before: Some(Box::new(before)), ..text() }
-    }
-
-    fn text() -> SavedConversation {
         let entry = |name: &str| (name.to_string(), HostTensor::from_f32(&[1, 2], &[1.0, -0.0]));
         let entries = vec![entry("0.kept"), entry("0.recent"), entry("10.recent")];
+        let mark = |n_tokens, rings| Mark { n_tokens, rings, length: 2, logits: vec![-0.5, 2.0] };
         SavedConversation {
-            before: None,
             text: "a b".into(),
             ids: vec![1, 2],
-            n_fed: 1,
+            n_fed: 2,
+            n_prompt: 1,
             attention: Attention::Dense,
             snapshot: Snapshot { entries, length: 2, capacity: 1024, chunk: 256, logits: vec![0.5, f32::MIN_POSITIVE] },
+            ends: vec![TextEnd { n_bytes: 1, n_tokens: 1 }, TextEnd { n_bytes: 3, n_tokens: 2 }],
+            marks: vec![mark(1, vec![]), mark(2, vec![entry("0.recent"), entry("10.recent")])],
         }
     }
 

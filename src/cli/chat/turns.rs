@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::Result;
 use crate::text::chat_template::{ChatTemplate, Conversation, Message};
+use crate::text::question_start::question_start;
 
 /// A question with its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,20 @@ impl Turns {
             ..Conversation::default()
         };
         Ok(template.render(&conversation, true)? + &last.answer)
+    }
+
+    /// The prompt, and where its question begins, in bytes.
+    pub fn prompt_and_question(
+        &self,
+        template: Option<&ChatTemplate>,
+        n: usize,
+        last: &Turn,
+    ) -> Result<(String, usize)> {
+        let prompt = self.prompt(template, n, last)?;
+        let start = question_start(&prompt, |question| {
+            self.prompt(template, n, &Turn { question: question.into(), answer: String::new(), ..last.clone() })
+        })?;
+        Ok((prompt, start))
     }
 
     /// Forgets what was said.
@@ -111,6 +126,12 @@ mod tests {
         assert_eq!(prompt(2, &turn("", "q3", "so far")), format!("{whole}so far"));
         assert_eq!(prompt(0, &turn("", "q", "")), "<system>S</><user>q</><a>");
         assert_eq!(said.prompt(None, 2, &turn("", "q3", "")).unwrap(), "D q1a1 q2a2 q3");
+        let start = |template, n, last: &Turn| {
+            let (prompt, start) = said.prompt_and_question(template, n, last).unwrap();
+            prompt[..start].to_string()
+        };
+        assert_eq!(start(Some(&template), 0, &turn("E", "q", "so far")), "<system>S</><user>E\n\n");
+        assert_eq!(start(None, 2, &turn("E", "q", "")), "D q1a1 q2a2 E ");
     }
 
     #[test]
