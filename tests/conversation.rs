@@ -385,8 +385,9 @@ fn frequencies_that_switch_do_not_mix() {
         let short = about(&document(1), "She liked");
         // 41 tokens, whose answer crosses the switch.
         let crossing = (document(2), None);
-        let here = [(&short, 0), (&long, 0), (&other, 20), (&short, 0)].as_slice();
-        for asked in [here, [(&crossing, 0), (&crossing, 0)].as_slice()] {
+        let back_and_forth = [(&short, 0), (&long, 0), (&other, 20), (&short, 0)];
+        let again = [(&crossing, 0), (&crossing, 0)];
+        for asked in [&back_and_forth[..], &again[..]] {
             let mut talk = Conversation::default();
             for &(asked, n_reused) in asked {
                 let here = bench.ask(&mut talk, &ask(asked));
